@@ -1,0 +1,141 @@
+"""The app: routes, failures, and the edge around them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import ASGIApp
+
+from wxauth import __version__
+from wxauth.edge import PROBLEM_KEY, Edge
+from wxauth.errors import InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge, StorageUnavailable, WxAuthError
+from wxauth.guard.bearer import BearerGuard
+from wxauth.logs import get_logger
+from wxauth.problems import problem_response
+from wxauth.routes import login, me, oauth, operations
+from wxauth.routes.direct import invalid_request
+from wxauth.routes.docs import add_docs
+from wxauth.routes.schemas import Problem
+from wxauth.sealing import CannotOpen
+from wxauth.services import Services
+
+_DESCRIPTION = """
+WeChat mini-program login: post a `wx.login` code, get tokens, send them as `Authorization: Bearer`.
+
+Failures are `application/problem+json` (RFC 9457); look at `code`, show `title`.
+"""
+
+log = get_logger()
+
+
+def create_app(services: Services) -> ASGIApp:
+    """The whole service as an ASGI app. The parts are in place at once; the lifespan keeps and closes them."""
+    settings = services.settings
+    api = create_api(root_path=urlsplit(settings.issuer).path)
+    api.state.services = services
+    if settings.cors_origins:
+        api.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Retry-After", "WWW-Authenticate"],
+        )
+    return Edge(api)
+
+
+def create_api(*, root_path: str = "") -> FastAPI:
+    """The routes and their documentation, still without services."""
+    api = FastAPI(
+        title="wxauth",
+        version=__version__,
+        description=_DESCRIPTION,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        root_path=root_path,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,  # added last, with the docs
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+        lifespan=_lifespan,
+    )
+    api.add_exception_handler(WxAuthError, _answer_failure)
+    api.add_exception_handler(HTTPException, _answer_http_exception)
+    api.add_exception_handler(RequestValidationError, _answer_invalid)
+    for router in (login.router, me.router, oauth.router, operations.router):
+        api.router.routes.extend(router.routes)  # not included: an included router is one more thing to match
+    add_docs(api)
+    api.openapi = lambda: _openapi(api)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    return api
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    try:
+        await services.keys.refresh()
+    except (StorageUnavailable, CannotOpen):
+        log.warning("started_without_signing_key")
+    keeping = asyncio.create_task(services.keys.keep_fresh())
+    log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services.settings.apps))
+    yield
+    keeping.cancel()
+    await services.aclose()
+    log.info("stopped")
+
+
+async def _answer_failure(request: Request, error: Exception) -> Response:
+    request.scope[PROBLEM_KEY] = error
+    return problem_response(cast(WxAuthError, error), request.scope)
+
+
+async def _answer_http_exception(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    error: WxAuthError
+    match exc.status_code:
+        case 404:
+            error = NotFound("there is nothing at this path")
+        case 405:
+            allow = _allowed_methods(request)
+            error = MethodNotAllowed(f"this path takes {', '.join(allow)}", allow=allow)
+        case 413:
+            error = PayloadTooLarge("the body is too large")
+        case _:
+            error = InvalidRequest("the request could not be read", status=exc.status_code)
+    return await _answer_failure(request, error)
+
+
+async def _answer_invalid(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RequestValidationError)
+    return await _answer_failure(request, invalid_request(exc.errors()))
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    routes = cast(FastAPI, request.app).router.routes
+    matching = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted({method for route in matching for method in getattr(route, "methods", None) or ()})
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        schema = FastAPI.openapi(app)
+        components = schema.setdefault("components", {})
+        components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema(
+            ref_template="#/components/schemas/{model}"
+        )
+        components["schemas"].pop("HTTPValidationError", None)
+        components["schemas"].pop("ValidationError", None)
+        components["securitySchemes"] = {
+            BearerGuard.scheme_name: BearerGuard.model.model_dump(mode="json", by_alias=True, exclude_none=True)
+        }
+    assert app.openapi_schema is not None
+    return app.openapi_schema

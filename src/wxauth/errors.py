@@ -1,0 +1,301 @@
+"""Every failure a caller can meet, as one tree.
+
+WxAuthError
+├── RequestRefused        the request itself is wrong
+│   ├── InvalidRequest          422 (or 400)
+│   ├── PayloadTooLarge         413
+│   ├── NotFound                404
+│   ├── MethodNotAllowed        405
+│   └── UnknownApp              400
+├── WeChatError           what WeChat said, or did not say
+│   ├── InvalidCode             400  errcode 40029
+│   ├── CodeUsed                400  errcode 40163
+│   ├── WeChatUserBlocked       403  errcode 40226
+│   ├── WeChatRateLimited       429  errcodes 45009, 45011
+│   ├── WeChatUnavailable       503  errcode -1 for good, no connection, upstream 5xx
+│   ├── WeChatTimeout           504
+│   ├── WeChatBadResponse       502
+│   └── WeChatMisconfigured     502  the operator's to mend
+├── BearerError           the access token, in RFC 6750's terms
+│   ├── MissingToken            401
+│   ├── InvalidToken            401
+│   │   └── TokenExpired        401
+│   └── InsufficientRole        403
+├── AccountDisabled             403
+├── KeysUnavailable             503
+├── StorageUnavailable          503
+└── InternalError               500
+
+`code` and the titles are public and stable. `detail` is for the developer who reads the answer: it is
+sent as it is, so it never holds a secret, an upstream URL or the caller's own input.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+
+class Title(NamedTuple):
+    """One short sentence, fit to show the person who holds the phone."""
+
+    en: str
+    zh: str
+
+
+class FieldError(NamedTuple):
+    """What is wrong with one field of a request; never its value."""
+
+    field: str
+    message: str
+
+
+class WxAuthError(Exception):
+    """Base of all failures. Rendered as `application/problem+json` (RFC 9457)."""
+
+    code: ClassVar[str]
+    status: int
+    title: ClassVar[Title]
+    retry_after: int | None = None
+    """Seconds, sent as `Retry-After`."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def headers(self) -> dict[str, str]:
+        """Header fields that belong to this failure."""
+        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+
+    def members(self) -> Mapping[str, Any]:
+        """Extension members of the problem document (RFC 9457, section 3.2)."""
+        return {}
+
+
+# The request itself.
+
+
+class RequestRefused(WxAuthError):
+    """The request is wrong, whoever sent it."""
+
+
+class InvalidRequest(RequestRefused):
+    """The body or a parameter is wrong; `errors` says which, without echoing a value."""
+
+    code = "invalid_request"
+    status = 422
+    title = Title("The request is not valid.", "请求内容有误。")
+
+    def __init__(self, detail: str, *, errors: Sequence[FieldError] = (), status: int = 422) -> None:
+        super().__init__(detail)
+        self.errors = tuple(errors)
+        self.status = status
+
+    def members(self) -> Mapping[str, Any]:
+        """`errors`, a list of `{"field", "message"}`."""
+        return {"errors": [error._asdict() for error in self.errors]}
+
+
+class PayloadTooLarge(RequestRefused):
+    """The body is larger than this path takes."""
+
+    code = "payload_too_large"
+    status = 413
+    title = Title("The request is too large.", "请求内容过大。")
+
+
+class NotFound(RequestRefused):
+    """No such path."""
+
+    code = "not_found"
+    status = 404
+    title = Title("Not found.", "没有找到。")
+
+
+class MethodNotAllowed(RequestRefused):
+    """The path is there, the method is not."""
+
+    code = "method_not_allowed"
+    status = 405
+    title = Title("This method is not allowed here.", "不支持此请求方法。")
+
+    def __init__(self, detail: str, *, allow: Sequence[str]) -> None:
+        super().__init__(detail)
+        self.allow = tuple(allow)
+
+    def headers(self) -> dict[str, str]:
+        """`Allow`: every method of the path (RFC 9110, section 10.2.1)."""
+        return {"Allow": ", ".join(self.allow)}
+
+
+class UnknownApp(RequestRefused):
+    """The request names an app that is not configured."""
+
+    code = "unknown_app"
+    status = 400
+    title = Title("This app is not known here.", "未知的小程序。")
+
+
+# WeChat.
+
+
+class WeChatError(WxAuthError):
+    """What WeChat said, or did not say."""
+
+    def __init__(self, detail: str, *, errcode: int | None = None, retry_after: int | None = None) -> None:
+        super().__init__(detail)
+        self.errcode = errcode
+        if retry_after is not None:
+            self.retry_after = retry_after
+
+    def members(self) -> Mapping[str, Any]:
+        """`wechat_errcode`, where WeChat spoke."""
+        return {} if self.errcode is None else {"wechat_errcode": self.errcode}
+
+
+class InvalidCode(WeChatError):
+    """The code is wrong, expired, or another app's."""
+
+    code = "invalid_code"
+    status = 400
+    title = Title("Login failed, please try again.", "登录失败,请重试。")
+
+
+class CodeUsed(WeChatError):
+    """The code has been exchanged before."""
+
+    code = "code_used"
+    status = 400
+    title = Title("This login was already used, please try again.", "登录凭证已被使用,请重试。")
+
+
+class WeChatUserBlocked(WeChatError):
+    """WeChat takes this person for a high risk."""
+
+    code = "wechat_user_blocked"
+    status = 403
+    title = Title("WeChat does not allow this account to log in.", "微信已限制该账号登录。")
+
+
+class WeChatRateLimited(WeChatError):
+    """WeChat's own limit: per user and minute, or the app's daily quota."""
+
+    code = "wechat_rate_limited"
+    status = 429
+    title = Title("Too many logins, please try again later.", "登录过于频繁,请稍后再试。")
+    retry_after = 60
+
+
+class WeChatUnavailable(WeChatError):
+    """WeChat is busy, broken or out of reach."""
+
+    code = "wechat_unavailable"
+    status = 503
+    title = Title("WeChat is busy, please try again.", "微信服务繁忙,请稍后再试。")
+    retry_after = 3
+
+
+class WeChatTimeout(WeChatError):
+    """WeChat gave no answer in time."""
+
+    code = "wechat_timeout"
+    status = 504
+    title = Title("WeChat did not answer in time, please try again.", "微信响应超时,请重试。")
+
+
+class WeChatBadResponse(WeChatError):
+    """WeChat's answer makes no sense."""
+
+    code = "wechat_bad_response"
+    status = 502
+    title = Title("WeChat gave an unexpected answer, please try again.", "微信返回异常,请重试。")
+
+
+class WeChatMisconfigured(WeChatError):
+    """WeChat refuses the app itself: its id, secret, address or permission."""
+
+    code = "wechat_misconfigured"
+    status = 502
+    title = Title("Login is not available right now.", "登录服务暂不可用。")
+
+
+# Access tokens.
+
+
+class BearerError(WxAuthError):
+    """The access token is missing, bad, or does not suffice (RFC 6750, section 3)."""
+
+    challenge: ClassVar[str]
+
+    def headers(self) -> dict[str, str]:
+        """`WWW-Authenticate`, as RFC 6750 has it."""
+        return {"WWW-Authenticate": self.challenge}
+
+
+class MissingToken(BearerError):
+    """No `Authorization`, another scheme, or nothing after `Bearer`."""
+
+    code = "missing_token"
+    status = 401
+    title = Title("Please log in.", "请先登录。")
+    challenge = "Bearer"
+
+
+class InvalidToken(BearerError):
+    """The token is not one of ours, or no longer good."""
+
+    code = "invalid_token"
+    status = 401
+    title = Title("Your login is no longer valid, please log in again.", "登录已失效,请重新登录。")
+    challenge = 'Bearer error="invalid_token"'
+
+
+class TokenExpired(InvalidToken):
+    """The token was good and has run out."""
+
+    code = "token_expired"
+    title = Title("Your login has expired, please log in again.", "登录已过期,请重新登录。")
+
+
+class InsufficientRole(BearerError):
+    """The user is known and lacks the role."""
+
+    code = "insufficient_role"
+    status = 403
+    title = Title("You are not allowed to do this.", "没有权限进行此操作。")
+    challenge = 'Bearer error="insufficient_scope"'
+
+
+# The service.
+
+
+class AccountDisabled(WxAuthError):
+    """The user is banned."""
+
+    code = "account_disabled"
+    status = 403
+    title = Title("This account has been disabled.", "该账号已被停用。")
+
+
+class KeysUnavailable(WxAuthError):
+    """A guard has no verification key yet and cannot get one."""
+
+    code = "keys_unavailable"
+    status = 503
+    title = Title("The login service is not reachable, please try again.", "暂时无法验证登录,请稍后再试。")
+    retry_after = 5
+
+
+class StorageUnavailable(WxAuthError):
+    """The database does not answer."""
+
+    code = "storage_unavailable"
+    status = 503
+    title = Title("The service is busy, please try again.", "服务繁忙,请稍后再试。")
+    retry_after = 3
+
+
+class InternalError(WxAuthError):
+    """A fault of ours; the log has the rest under the same `request_id`."""
+
+    code = "internal_error"
+    status = 500
+    title = Title("Something went wrong, please try again.", "服务出错,请稍后再试。")

@@ -1,0 +1,12 @@
+"""What a sibling service imports to accept wxauth's access tokens.
+
+guard = BearerGuard(issuer="https://auth.example.com", audience="wxauth")
+
+@app.get("/orders")
+async def orders(user: Annotated[Principal, Depends(guard)]): ...
+"""
+
+from wxauth.guard.bearer import BearerGuard
+from wxauth.tokens.claims import Principal
+
+__all__ = ["BearerGuard", "Principal"]

@@ -1,0 +1,93 @@
+"""The guard: a FastAPI dependency that turns a bearer token into a `Principal` (RFC 6750)."""
+
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import Depends
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security.base import SecurityBase
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
+
+from wxauth.errors import InsufficientRole, InvalidRequest, MissingToken, WxAuthError
+from wxauth.guard.jwks import RemoteKeys
+from wxauth.problems import answer_problem
+from wxauth.tokens.claims import Principal
+from wxauth.tokens.keys import KeySource
+from wxauth.tokens.verifier import Verifier
+
+
+class BearerGuard(SecurityBase):
+    """Lets a request through that carries a good access token, in HTTP and WebSocket routes.
+
+    Checking is off-line: the issuer is asked for its public keys now and then, never about a token. A
+    refusal is answered as `application/problem+json`; nothing has to be registered with the app for it.
+
+    Args:
+        issuer: The issuer's public URL, compared exactly with `iss`. https, or http on loopback.
+        audience: What `aud` must name.
+        keys: Where verification keys come from; the issuer's own metadata, unless given.
+        clock: The time, in epoch seconds.
+    """
+
+    model = HTTPBearer(bearerFormat="JWT", description="The access token that `POST /v1/login` answers.")
+    scheme_name = "wxauth"
+
+    def __init__(
+        self,
+        issuer: str,
+        audience: str = "wxauth",
+        *,
+        keys: KeySource | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._verifier = Verifier(issuer=issuer, audience=audience, keys=keys or RemoteKeys(issuer))
+        self._clock = clock
+
+    async def __call__(self, connection: HTTPConnection) -> Principal:
+        """The user behind the request.
+
+        Raises: MissingToken, InvalidToken, TokenExpired, KeysUnavailable, and InvalidRequest for two
+            `Authorization` headers.
+        """
+        try:
+            return await self._verifier.verify(bearer_token(connection.scope), now=self._clock())
+        except WxAuthError:
+            _see_that_refusals_are_answered(connection.scope)
+            raise
+
+    def require_role(self, *roles: str) -> Callable[..., Any]:
+        """A dependency that also demands every one of these roles, and gives the `Principal`."""
+        demanded = frozenset(roles)
+
+        async def with_roles(connection: HTTPConnection, user: Annotated[Principal, Depends(self)]) -> Principal:
+            if not demanded <= user.roles:
+                _see_that_refusals_are_answered(connection.scope)
+                raise InsufficientRole(f"this needs the role {', '.join(sorted(demanded))}")
+            return user
+
+        return with_roles
+
+
+def bearer_token(scope: Scope) -> str:
+    """The token in the `Authorization` header of an ASGI request.
+
+    Raises: MissingToken, and InvalidRequest where there are two headers.
+    """
+    values = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(values) > 1:
+        raise InvalidRequest("there are two Authorization headers", status=400)
+    scheme, _, token = values[0].decode("latin-1").partition(" ") if values else ("", "", "")
+    token = token.strip(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise MissingToken("send the access token as 'Authorization: Bearer ...'")
+    return token
+
+
+def _see_that_refusals_are_answered(scope: Scope) -> None:
+    # Starlette looks handlers up in this mapping when an exception arrives; a guard's app has not been
+    # told of ours, and one that has its own for it keeps that.
+    handlers = scope.get("starlette.exception_handlers")
+    if handlers is not None:
+        handlers[0].setdefault(WxAuthError, answer_problem)

@@ -1,0 +1,181 @@
+"""The issuer's public keys, as a sibling holds them: found by metadata, cached, kept through an outage."""
+
+import asyncio
+import json
+import re
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from wxauth.errors import KeysUnavailable
+from wxauth.tokens.keys import VerificationKey, verification_keys
+
+METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
+UNKNOWN_KEY_PAUSE: Final = 10.0
+"""Seconds between two fetches for the sake of an unknown `kid`."""
+RETRY_PAUSE: Final = 1.0
+"""Seconds between two tries while there is no key at all."""
+KEPT_FOR: Final = 86400.0
+"""Seconds that keys are used for while the issuer cannot be read."""
+FETCH_TIMEOUT: Final = 5.0
+MAX_DOCUMENT: Final = 256 * 1024
+DEFAULT_MAX_AGE: Final = 300.0
+
+_MAX_AGE = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})', re.IGNORECASE)
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether plain http to this host stays on the machine."""
+    return host in ("localhost", "::1") or re.fullmatch(r"127(?:\.\d{1,3}){3}", host or "") is not None
+
+
+class _Unreadable(Exception):
+    """The issuer's keys could not be had; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _KeySet:
+    keys: Mapping[str, VerificationKey]
+    read_at: float
+    max_age: float
+
+
+class RemoteKeys:
+    """A `KeySource` that reads the issuer's metadata and JWK set.
+
+    Args:
+        issuer: Its metadata must name exactly this issuer (RFC 8414, section 3.3).
+        timer: Seconds on a clock that never jumps.
+    """
+
+    def __init__(self, issuer: str, *, timer: Callable[[], float] = time.monotonic) -> None:
+        self._issuer = issuer
+        self._metadata_url = _secure(issuer) + METADATA_PATH
+        self._timer = timer
+        self._key_set: _KeySet | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._next_refresh = 0.0
+        self._next_for_unknown = 0.0
+        self._failed_at = float("-inf")
+        self._failure = ""
+        self._ssl: ssl.SSLContext | None = None
+
+    async def find(self, kid: str) -> VerificationKey | None:
+        """The issuer's key of that id, or None. Waits for the issuer only at first and for an unknown id.
+
+        Raises: KeysUnavailable, without any key, or with keys a day old.
+        """
+        now = self._timer()
+        keys = self._usable_keys(now)
+        if not keys:
+            return (await self._first_keys(now)).get(kid)
+        if kid not in keys and now >= self._next_for_unknown:
+            self._next_for_unknown = now + UNKNOWN_KEY_PAUSE
+            await self._read_once()
+            return self._usable_keys(now).get(kid)
+        if now >= self._next_refresh:
+            self._start_reading()
+        return keys.get(kid)
+
+    def _usable_keys(self, now: float) -> Mapping[str, VerificationKey]:
+        if self._key_set is None or now - self._key_set.read_at > KEPT_FOR:
+            return {}
+        return self._key_set.keys
+
+    async def _first_keys(self, now: float) -> Mapping[str, VerificationKey]:
+        if now - self._failed_at >= RETRY_PAUSE:
+            await self._read_once()
+        keys = self._usable_keys(self._timer())
+        if not keys:
+            raise KeysUnavailable(f"the issuer's keys cannot be read: {self._failure}")
+        return keys
+
+    async def _read_once(self) -> None:
+        # Shielded: a request that is given up must not take the others' answer with it.
+        await asyncio.shield(self._start_reading())
+
+    def _start_reading(self) -> asyncio.Task[None]:
+        loop = asyncio.get_running_loop()
+        if self._reading is None or self._reading.done() or self._reading.get_loop() is not loop:
+            self._reading = loop.create_task(self._read())
+        return self._reading
+
+    async def _read(self) -> None:
+        try:
+            async with asyncio.timeout(FETCH_TIMEOUT):
+                key_set = await self._fetch()
+        except (_Unreadable, TimeoutError) as exc:
+            self._note_failure(str(exc) or "no answer in time")
+            return
+        self._key_set = key_set
+        self._next_refresh = key_set.read_at + key_set.max_age
+        if not key_set.keys:
+            self._note_failure("the JWK set is empty")
+
+    def _note_failure(self, reason: str) -> None:
+        self._failure = reason
+        self._failed_at = self._timer()
+        self._next_refresh = self._failed_at + UNKNOWN_KEY_PAUSE
+
+    async def _fetch(self) -> _KeySet:
+        if self._ssl is None:
+            self._ssl = httpx.create_ssl_context()
+        on_loopback = is_loopback(urlsplit(self._metadata_url).hostname)
+        async with httpx.AsyncClient(
+            verify=self._ssl, timeout=FETCH_TIMEOUT, follow_redirects=False, trust_env=not on_loopback
+        ) as client:
+            metadata, _ = await _get_json(client, self._metadata_url)
+            if metadata.get("issuer") != self._issuer:
+                raise _Unreadable("the metadata names another issuer")
+            jwks_uri = metadata.get("jwks_uri")
+            try:
+                jwks_url = _secure(jwks_uri) if isinstance(jwks_uri, str) else ""
+            except ValueError:
+                jwks_url = ""
+            if not jwks_url:
+                raise _Unreadable("the metadata's jwks_uri is missing or not https")
+            jwks, headers = await _get_json(client, jwks_url)
+        documents = jwks.get("keys")
+        if not isinstance(documents, list):
+            raise _Unreadable("the JWK set has no keys")
+        keys = verification_keys(documents)
+        if documents and not keys:
+            raise _Unreadable("the JWK set has no usable key")
+        match = _MAX_AGE.search(headers.get("cache-control", ""))
+        max_age = float(match[1]) if match else DEFAULT_MAX_AGE
+        return _KeySet(keys, read_at=self._timer(), max_age=min(max(max_age, 1.0), KEPT_FOR))
+
+
+async def _get_json(client: httpx.AsyncClient, url: str) -> tuple[dict[str, Any], httpx.Headers]:
+    try:
+        async with client.stream("GET", url, headers={"Accept": "application/json"}) as response:
+            if response.status_code != httpx.codes.OK:
+                raise _Unreadable(f"status {response.status_code}")
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_DOCUMENT:
+                    raise _Unreadable("the document is too large")
+    except httpx.HTTPError as exc:
+        raise _Unreadable(type(exc).__name__) from exc
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise _Unreadable("not JSON") from exc
+    if not isinstance(document, dict):
+        raise _Unreadable("not a JSON object")
+    return document, response.headers
+
+
+def _secure(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme == "https" and parts.hostname:
+        return url
+    if parts.scheme == "http" and is_loopback(parts.hostname):
+        return url
+    raise ValueError("an issuer is an https URL, or http on loopback")

@@ -1,0 +1,146 @@
+"""Log lines: events with fields, as JSON or for a terminal. Ids and timings, never a secret."""
+
+import logging
+import re
+import sys
+import traceback
+from collections.abc import MutableMapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, BinaryIO, Final
+
+import structlog
+from pydantic_core import to_json
+from structlog.typing import FilteringBoundLogger, Processor
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The id of the request under way; stands in each of its log lines."""
+
+_MAX_FRAMES: Final = 12
+_MAX_MESSAGE: Final = 500
+# What a library's error text could carry: parameters of WeChat's URLs, tokens, passwords in a DSN.
+_SECRETS = re.compile(
+    r"(?i)((?:app_?)?secret|js_?code|session_?key|(?:access_|refresh_)?token|authorization|password|code)"
+    r"""(["']?\s*[=:]\s*["']?(?:bearer\s+)?)[^\s&"',;)}]+"""
+    r"|wxr_[\w-]+|eyJ[\w.-]+|(?<=://)[^\s/@]+@"
+)
+
+Event = MutableMapping[str, Any]
+
+
+def get_logger() -> FilteringBoundLogger:
+    """A logger of events: `log.info("logged_in", user_id=...)`."""
+    logger: FilteringBoundLogger = structlog.get_logger()
+    return logger
+
+
+def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = None) -> None:
+    """Send our own events, and what libraries log, to one stream in one form.
+
+    Args:
+        level: `debug`, `info`, `warning` or `error`.
+        log_format: `json`, or `console` for people.
+        stream: Standard output, unless given.
+    """
+    output = stream or sys.stdout.buffer
+    number = logging.getLevelNamesMapping()[level.upper()]
+    render: Processor = _to_json_line if log_format == "json" else _ConsoleLine(colors=output.isatty())
+    shared: list[Processor] = [_add_request_id, _add_time, structlog.processors.add_log_level, _describe_exception]
+    structlog.configure(
+        processors=[*shared, render],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.BytesLoggerFactory(output),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(_TextOnto(output))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[_redact_foreign, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render, _decode],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+    logging.getLogger("uvicorn").setLevel(number)
+    # These write URLs at INFO, and WeChat's carry the app secret.
+    for chatty in ("httpx", "httpcore", "aiohttp", "uvicorn.access"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def redact(text: str) -> str:
+    """The text without what looks like a secret."""
+    return _SECRETS.sub(lambda match: f"{match[1]}{match[2]}***" if match[1] else "***", text)
+
+
+def _to_json_line(_logger: object, _name: str, event: Event) -> bytes:
+    return to_json(event, fallback=repr)
+
+
+class _ConsoleLine:
+    def __init__(self, *, colors: bool) -> None:
+        self._render = structlog.dev.ConsoleRenderer(colors=colors)
+
+    def __call__(self, logger: Any, name: str, event: Event) -> bytes:
+        frames: list[str] = event.pop("frames", [])
+        line = self._render(logger, name, event)
+        return "\n    ".join([line, *frames]).encode()
+
+
+def _add_request_id(_logger: object, _name: str, event: Event) -> Event:
+    current = request_id.get()
+    if current is not None:
+        event["request_id"] = current
+    return event
+
+
+def _add_time(_logger: object, _name: str, event: Event) -> Event:
+    event["timestamp"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return event
+
+
+def _describe_exception(_logger: object, _name: str, event: Event) -> Event:
+    exc_info = event.pop("exc_info", None)
+    if exc_info is True:
+        exc_info = sys.exc_info()
+    if isinstance(exc_info, BaseException):
+        exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
+    if isinstance(exc_info, tuple) and exc_info[1] is not None:
+        event.update(_description(exc_info[1], exc_info[2]))
+    return event
+
+
+def _description(exc: BaseException, tb: TracebackType | None) -> dict[str, Any]:
+    """An exception as fields: its type, its redacted text, where it came from; never a value of a variable."""
+    description: dict[str, Any] = {
+        "error": f"{type(exc).__module__}.{type(exc).__qualname__}",
+        "error_message": redact(str(exc))[:_MAX_MESSAGE],
+        "frames": [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(tb)[-_MAX_FRAMES:]],
+    }
+    cause = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
+    if cause is not None:
+        description["cause"] = (
+            f"{type(cause).__module__}.{type(cause).__qualname__}: {redact(str(cause))[:_MAX_MESSAGE]}"
+        )
+    return description
+
+
+def _redact_foreign(_logger: object, _name: str, event: Event) -> Event:
+    event["event"] = redact(str(event["event"]))
+    return event
+
+
+def _decode(_logger: object, _name: str, line: Any) -> str:
+    return line.decode() if isinstance(line, bytes) else str(line)
+
+
+class _TextOnto:
+    """Lets `logging`, which writes text, share the byte stream."""
+
+    def __init__(self, output: BinaryIO) -> None:
+        self._output = output
+
+    def write(self, text: str) -> None:
+        self._output.write(text.encode())
+
+    def flush(self) -> None:
+        self._output.flush()

@@ -1,0 +1,96 @@
+"""Failures as HTTP answers: `application/problem+json` (RFC 9457), the same from the service and from a guard."""
+
+import re
+from typing import Any, Literal
+from uuid import uuid4
+
+from pydantic_core import to_json
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import Scope
+from starlette.websockets import WebSocket
+
+from wxauth.errors import WxAuthError
+
+REQUEST_ID_KEY = "wxauth.request_id"
+"""Where the service's own edge puts the id of a request in its ASGI scope."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_LANGUAGE_RANGE = re.compile(r"\s*([A-Za-z]{1,8}|\*)(?:[-_][A-Za-z0-9_-]*)?\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*)?")
+_POLICY_VIOLATION = 1008
+
+Language = Literal["en", "zh"]
+
+
+def accepted_request_id(value: str | None) -> str:
+    """The caller's own `X-Request-ID` where it is well formed, else a new one."""
+    if value is not None and _REQUEST_ID.fullmatch(value):
+        return value
+    return uuid4().hex
+
+
+def preferred_language(accept_language: str | None) -> Language:
+    """Chinese where the header prefers it to English, else English.
+
+    Mini-programs send `zh_CN`, which RFC 9110 does not allow; it is taken for `zh-CN`.
+    """
+    best: dict[str, tuple[float, int]] = {}
+    for position, part in enumerate((accept_language or "")[:1024].split(",")):
+        match = _LANGUAGE_RANGE.fullmatch(part)
+        if match is None:
+            continue
+        quality = float(match[2] or 1)
+        rank = (quality, -position)
+        if quality > 0:
+            language = match[1].lower()
+            best[language] = max(rank, best.get(language, rank))
+    if "zh" not in best:
+        return "en"
+    return "zh" if "en" not in best or best["zh"] > best["en"] else "en"
+
+
+def problem_document(error: WxAuthError, *, language: Language, request_id: str) -> dict[str, Any]:
+    """The members of RFC 9457, ours (`code`, `request_id`), and what the error itself adds."""
+    return {
+        "type": f"urn:wxauth:problem:{error.code}",
+        "title": getattr(error.title, language),
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+        "request_id": request_id,
+        **error.members(),
+    }
+
+
+def problem_response(error: WxAuthError, scope: Scope) -> Response:
+    """The answer to a request that failed, in the language its sender prefers."""
+    connection = HTTPConnection(scope)
+    known_id: str | None = scope.get(REQUEST_ID_KEY)
+    request_id = known_id or accepted_request_id(connection.headers.get("x-request-id"))
+    language = preferred_language(connection.headers.get("accept-language"))
+    headers = {
+        **error.headers(),
+        "Cache-Control": "no-store",
+        "Content-Language": {"en": "en", "zh": "zh-CN"}[language],
+    }
+    if known_id is None:
+        headers["X-Request-ID"] = request_id
+    return Response(
+        to_json(problem_document(error, language=language, request_id=request_id)),
+        status_code=error.status,
+        headers=headers,
+        media_type="application/problem+json",
+    )
+
+
+async def answer_problem(connection: HTTPConnection, error: Exception) -> Response | None:
+    """Exception handler for `WxAuthError`, in HTTP and WebSocket routes alike.
+
+    A WebSocket is refused before it is accepted: with the handshake's own status where the server can
+    send one (ASGI's `websocket.http.response`), else with close code 1008.
+    """
+    assert isinstance(error, WxAuthError)
+    if isinstance(connection, WebSocket) and "websocket.http.response" not in connection.scope.get("extensions", {}):
+        await connection.close(_POLICY_VIOLATION, error.code)
+        return None
+    return problem_response(error, connection.scope)

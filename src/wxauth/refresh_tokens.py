@@ -1,0 +1,52 @@
+"""Refresh tokens: derived, so that the database holds none, and a forged one costs no query.
+
+`wxr_` + base64url of session id (16 bytes), generation (4 bytes, big-endian) and their HMAC-SHA256.
+"""
+
+import hmac
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from wxauth.sealing import derive
+
+PREFIX: Final = "wxr_"
+
+_ID_BYTES = 16
+_GENERATION_BYTES = 4
+_SIGNED_BYTES = _ID_BYTES + _GENERATION_BYTES
+_MAC_BYTES = 32
+# 52 bytes make 70 characters, the last of which carries two bits: one spelling for each token.
+_FORM = re.compile(r"wxr_[A-Za-z0-9_-]{69}[AQgw]", re.ASCII)
+
+
+class RefreshToken(NamedTuple):
+    """What a genuine refresh token says."""
+
+    session_id: UUID
+    generation: int
+
+
+class RefreshTokens:
+    """Makes and checks refresh tokens; the first secret key makes them, each of them is accepted."""
+
+    def __init__(self, secret_keys: Sequence[bytes]) -> None:
+        self._keys = [derive(key, "refresh-token") for key in secret_keys]
+
+    def issue(self, session_id: UUID, generation: int) -> str:
+        """The one token of this session and generation."""
+        signed = session_id.bytes + generation.to_bytes(_GENERATION_BYTES, "big")
+        mac = hmac.digest(self._keys[0], signed, "sha256")
+        return PREFIX + urlsafe_b64encode(signed + mac).rstrip(b"=").decode()
+
+    def parse(self, token: str) -> RefreshToken | None:
+        """What the token says, or None for one that is not ours."""
+        if _FORM.fullmatch(token) is None:
+            return None
+        raw = urlsafe_b64decode(token[len(PREFIX) :] + "==")
+        signed, mac = raw[:_SIGNED_BYTES], raw[_SIGNED_BYTES:]
+        if not any(hmac.compare_digest(mac, hmac.digest(key, signed, "sha256")) for key in self._keys):
+            return None
+        return RefreshToken(UUID(bytes=signed[:_ID_BYTES]), int.from_bytes(signed[_ID_BYTES:], "big"))

@@ -1,0 +1,49 @@
+"""The failures of an operation, for its documentation."""
+
+from collections import defaultdict
+from typing import Any
+
+from wxauth.errors import (
+    CodeUsed,
+    FieldError,
+    InternalError,
+    InvalidCode,
+    InvalidRequest,
+    InvalidToken,
+    KeysUnavailable,
+    MissingToken,
+    StorageUnavailable,
+    TokenExpired,
+    WeChatMisconfigured,
+    WxAuthError,
+)
+from wxauth.problems import problem_document
+
+PROBLEM_REF = "#/components/schemas/Problem"
+
+GUARDED = (MissingToken, InvalidToken, TokenExpired, KeysUnavailable)
+"""What any guarded operation may answer."""
+
+_EXAMPLES: dict[type[WxAuthError], WxAuthError] = {
+    InvalidRequest: InvalidRequest("code: Field required", errors=[FieldError("code", "Field required")]),
+    InvalidCode: InvalidCode("WeChat answered errcode 40029", errcode=40029),
+    CodeUsed: CodeUsed("WeChat answered errcode 40163", errcode=40163),
+    WeChatMisconfigured: WeChatMisconfigured("WeChat answered errcode 40164", errcode=40164),
+}
+
+
+def failures(*kinds: type[WxAuthError]) -> dict[int | str, dict[str, Any]]:
+    """`responses` for FastAPI: each status with an example for each code."""
+    examples: dict[int, dict[str, Any]] = defaultdict(dict)
+    for kind in (*kinds, StorageUnavailable, InternalError):
+        error = _EXAMPLES.get(kind) or kind((kind.__doc__ or "").partition("\n")[0].rstrip("."))
+        examples[error.status][error.code] = {
+            "value": problem_document(error, language="zh", request_id="0f8fad5bd9cb469fa16570867728950e")
+        }
+    return {
+        status: {
+            "description": ", ".join(f"`{code}`" for code in by_code),
+            "content": {"application/problem+json": {"schema": {"$ref": PROBLEM_REF}, "examples": by_code}},
+        }
+        for status, by_code in sorted(examples.items())
+    }

@@ -1,0 +1,75 @@
+"""What siblings and foreign verifiers look up: public keys and metadata (RFC 7517, RFC 8414)."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wxauth.errors import KeysUnavailable
+from wxauth.routes.failures import failures
+from wxauth.services import ServicesDep
+from wxauth.tokens.claims import ALGORITHM
+
+JWKS_MAX_AGE = 300
+
+router = APIRouter(tags=["keys"])
+
+
+@router.get(
+    "/.well-known/jwks.json",
+    summary="Public signing keys",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "A JWK set (RFC 7517)",
+            "content": {
+                "application/json": {
+                    "example": {
+                        "keys": [
+                            {"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "…", "x": "…", "y": "…"}
+                        ]
+                    }
+                }
+            },
+        },
+        304: {"description": "Not changed"},
+        **failures(KeysUnavailable),
+    },
+)
+async def jwks(request: Request, services: ServicesDep) -> Response:
+    """The keys that check access tokens. Cacheable for five minutes."""
+    keys = services.keys
+    if not keys.is_ready:
+        raise KeysUnavailable("the signing keys have not been read yet")
+    headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}", "ETag": keys.etag}
+    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    if keys.etag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(keys.jwks, headers=headers, media_type="application/json")
+
+
+_EXAMPLE_METADATA = {
+    "issuer": "https://auth.example.com",
+    "jwks_uri": "https://auth.example.com/.well-known/jwks.json",
+    "response_types_supported": [],
+    "grant_types_supported": [],
+    "subject_types_supported": ["public"],
+    "id_token_signing_alg_values_supported": ["ES256"],
+}
+
+
+@router.get("/.well-known/openid-configuration", summary="Metadata, where OpenID Connect looks for it")
+@router.get("/.well-known/oauth-authorization-server", summary="Authorization server metadata")
+async def metadata(services: ServicesDep, response: Response) -> dict[str, Any]:
+    """Where the keys are and which algorithm signs (RFC 8414); the same document at both paths."""
+    issuer = services.settings.issuer
+    response.headers["Cache-Control"] = f"public, max-age={JWKS_MAX_AGE}"
+    return {
+        "issuer": issuer,
+        "jwks_uri": f"{issuer}/.well-known/jwks.json",
+        "response_types_supported": [],
+        "grant_types_supported": [],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": [ALGORITHM],
+    }

@@ -1,0 +1,56 @@
+"""Authenticated encryption of what is stored, under keys derived from `WXAUTH_SECRET_KEY`."""
+
+import os
+from collections.abc import Sequence
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+SECRET_KEY_BYTES: Final = 32
+
+_VERSION = b"\x01"
+_KEY_ID_BYTES = 4
+_NONCE_BYTES = 12
+_PREFIX_BYTES = len(_VERSION) + _KEY_ID_BYTES
+
+
+class CannotOpen(Exception):
+    """What is sealed was sealed with another key, for another place, or has been altered."""
+
+
+def derive(secret_key: bytes, purpose: str, *, length: int = 32) -> bytes:
+    """A key for one purpose alone (HKDF-SHA256, RFC 5869)."""
+    return HKDF(SHA256(), length, salt=None, info=b"wxauth/" + purpose.encode()).derive(secret_key)
+
+
+class Sealer:
+    """Seals with the current secret key, opens with it and with the previous ones.
+
+    AES-256-GCM-SIV (RFC 8452), because its random nonces stay safe for far more than the 2^32 seals of
+    plain GCM, which one key would reach here. A sealed value is version, key id, nonce, ciphertext.
+    """
+
+    def __init__(self, secret_keys: Sequence[bytes]) -> None:
+        ciphers = [(derive(key, "seal/id", length=_KEY_ID_BYTES), derive(key, "seal")) for key in secret_keys]
+        self._ciphers = {_VERSION + key_id: AESGCMSIV(key) for key_id, key in ciphers}
+        self._prefix = _VERSION + ciphers[0][0]
+        self._current = self._ciphers[self._prefix]
+
+    def seal(self, plaintext: bytes, *, context: bytes) -> bytes:
+        """Seal for one place: `context` must be the same at `open`."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return self._prefix + nonce + self._current.encrypt(nonce, plaintext, context)
+
+    def open(self, sealed: bytes, *, context: bytes) -> bytes:
+        """The plaintext. Raises: CannotOpen."""
+        cipher = self._ciphers.get(sealed[:_PREFIX_BYTES])
+        if cipher is None:
+            raise CannotOpen("sealed with a key that is not known")
+        nonce, ciphertext = sealed[_PREFIX_BYTES:][:_NONCE_BYTES], sealed[_PREFIX_BYTES + _NONCE_BYTES :]
+        try:
+            return cipher.decrypt(nonce, ciphertext, context)
+        except (InvalidTag, ValueError) as exc:
+            raise CannotOpen("altered, or sealed for another place") from exc

@@ -1,0 +1,1 @@
+"""All SQL: tables, and functions named for the question they answer."""

@@ -1,0 +1,131 @@
+"""The tables. What must not be, the database itself refuses."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, Column, DateTime, ForeignKeyConstraint, Index, Text, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, INET, JSONB
+from sqlmodel import Field, SQLModel
+
+SCHEMA_NAMES = {
+    "pk": "%(table_name)s_pkey",
+    "uq": "%(table_name)s_%(column_0_N_name)s_key",
+    "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+    "ck": "%(table_name)s_%(constraint_name)s_check",
+}
+SQLModel.metadata.naming_convention = SCHEMA_NAMES
+
+TIME = DateTime(timezone=True)
+ROLE = "[a-z][a-z0-9_-]{0,31}"
+
+
+class UserStatus(StrEnum):
+    """Whether a user may log in."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+
+
+class User(SQLModel, table=True):
+    """A person, known by one or more identities."""
+
+    __tablename__ = "users"
+    __table_args__ = (
+        UniqueConstraint("unionid"),
+        CheckConstraint("status IN ('active', 'disabled')", name="status"),
+        CheckConstraint("cardinality(roles) <= 32", name="roles_number"),
+        CheckConstraint(f"array_to_string(roles, ',', '') ~ '^({ROLE}(,{ROLE})*)?$'", name="roles"),
+        CheckConstraint("char_length(nickname) BETWEEN 1 AND 64", name="nickname"),
+        CheckConstraint("char_length(avatar_url) BETWEEN 1 AND 2048", name="avatar_url"),
+        CheckConstraint("phone ~ '^\\+[1-9][0-9]{1,14}$'", name="phone"),
+        # Room on each page, and no index on what a login changes: a login's update stays in its page.
+        {"postgresql_with": {"fillfactor": 85}},
+    )
+
+    id: UUID = Field(primary_key=True)
+    unionid: str | None = Field(sa_type=Text)
+    nickname: str | None = Field(sa_type=Text)
+    avatar_url: str | None = Field(sa_type=Text)
+    phone: str | None = Field(sa_type=Text)
+    roles: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))
+    status: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'active'")))
+    created_at: datetime = Field(sa_type=TIME)
+    last_login_at: datetime = Field(sa_type=TIME)
+
+
+class Identity(SQLModel, table=True):
+    """One openid in one app."""
+
+    __tablename__ = "identities"
+    __table_args__ = (
+        # What sessions point at: a session is of this identity and of no other user than its own.
+        UniqueConstraint("app_id", "openid", "user_id"),
+        ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
+        Index(None, "user_id"),
+    )
+
+    app_id: str = Field(sa_type=Text, primary_key=True)
+    openid: str = Field(sa_type=Text, primary_key=True)
+    user_id: UUID
+    unionid: str | None = Field(sa_type=Text)
+    created_at: datetime = Field(sa_type=TIME)
+
+
+class Session(SQLModel, table=True):
+    """One login on one device."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (
+        # Follows the identity: to another user when it is linked, away when it is erased.
+        ForeignKeyConstraint(
+            ["app_id", "openid", "user_id"],
+            ["identities.app_id", "identities.openid", "identities.user_id"],
+            onupdate="CASCADE",
+            ondelete="CASCADE",
+        ),
+        CheckConstraint("generation >= 0", name="generation"),
+        CheckConstraint("expires_at >= created_at", name="expires_at"),
+        CheckConstraint("(revoked_at IS NULL) = (revoked_reason IS NULL)", name="revoked_reason"),
+        Index(None, "user_id", "app_id", "openid"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    user_id: UUID
+    app_id: str = Field(sa_type=Text)
+    openid: str = Field(sa_type=Text)
+    session_key: bytes | None = Field(sa_type=BYTEA)
+    """WeChat's key for this login, sealed; gone when the session ends."""
+    generation: int = Field(sa_column_kwargs={"server_default": text("0")})
+    """How often the refresh token has been rotated."""
+    rotated_at: datetime | None = Field(sa_type=TIME)
+    ip: str | None = Field(sa_type=INET)
+    user_agent: str | None = Field(sa_type=Text)
+    created_at: datetime = Field(sa_type=TIME)
+    last_used_at: datetime = Field(sa_type=TIME)
+    expires_at: datetime = Field(sa_type=TIME)
+    revoked_at: datetime | None = Field(sa_type=TIME)
+    revoked_reason: str | None = Field(sa_type=Text)
+
+
+class StoredSigningKey(SQLModel, table=True):
+    """A key that signs access tokens; its private half sealed."""
+
+    __tablename__ = "signing_keys"
+    __table_args__ = (
+        UniqueConstraint("kid"),
+        CheckConstraint("retires_at > activates_at", name="retires_at"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    kid: str = Field(sa_type=Text)
+    public_jwk: dict[str, Any] = Field(sa_type=JSONB)
+    private_key: bytes = Field(sa_type=BYTEA)
+    """PKCS#8, sealed."""
+    created_at: datetime = Field(sa_type=TIME)
+    activates_at: datetime = Field(sa_type=TIME)
+    """When it begins to sign; it is published before."""
+    retires_at: datetime | None = Field(sa_type=TIME)
+    """When it is published no longer."""

@@ -1,0 +1,128 @@
+"""Keys for ES256, built once: the private ones that sign, the public ones that check (RFC 7517)."""
+
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Protocol, Self
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_der_private_key,
+)
+from jose import jwk
+from jose.exceptions import JOSEError
+from pydantic_core import to_json
+
+from wxauth.tokens.claims import ALGORITHM, TOKEN_TYPE
+
+_COORDINATE = re.compile(r"[A-Za-z0-9_-]{43}")
+_MAX_KID_LENGTH = 256
+
+
+def base64url(data: bytes) -> bytes:
+    """Unpadded base64url (RFC 7515, section 2)."""
+    return urlsafe_b64encode(data).rstrip(b"=")
+
+
+class InvalidKey(ValueError):
+    """A JWK that ES256 cannot use."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationKey:
+    """A public key, ready to check signatures."""
+
+    kid: str
+    key: Any
+    """python-jose's key object; parsing a key for each call would cost as much as checking with it."""
+
+    @classmethod
+    def from_jwk(cls, document: Mapping[str, Any]) -> Self:
+        """Build from one member of a JWK set; private members are not looked at.
+
+        Raises: InvalidKey, for another type, curve, use or algorithm, or a point off the curve.
+        """
+        kid, x, y = document.get("kid"), document.get("x"), document.get("y")
+        if not isinstance(kid, str) or not 0 < len(kid) <= _MAX_KID_LENGTH:
+            raise InvalidKey("kid is missing")
+        if document.get("kty") != "EC" or document.get("crv") != "P-256":
+            raise InvalidKey("not an EC key on P-256")
+        if document.get("use", "sig") != "sig" or document.get("alg", ALGORITHM) != ALGORITHM:
+            raise InvalidKey("not a key for ES256 signatures")
+        if not all(isinstance(value, str) and _COORDINATE.fullmatch(value) for value in (x, y)):
+            raise InvalidKey("x or y is not a coordinate of P-256")
+        try:
+            key = jwk.construct({"kty": "EC", "crv": "P-256", "x": x, "y": y}, ALGORITHM)
+        except (JOSEError, ValueError) as exc:
+            raise InvalidKey("the point is not on the curve") from exc
+        return cls(kid, key)
+
+
+def verification_keys(documents: Iterable[Any]) -> dict[str, VerificationKey]:
+    """The usable keys of a JWK set, by kid. Where two usable keys share a kid, neither counts."""
+    found: dict[str, VerificationKey] = {}
+    ambiguous: set[str] = set()
+    for document in documents:
+        try:
+            key = VerificationKey.from_jwk(document if isinstance(document, Mapping) else {})
+        except InvalidKey:
+            continue
+        if key.kid in found:
+            ambiguous.add(key.kid)
+        found[key.kid] = key
+    return {kid: key for kid, key in found.items() if kid not in ambiguous}
+
+
+class KeySource(Protocol):
+    """Where a verifier finds the key that a token names."""
+
+    async def find(self, kid: str) -> VerificationKey | None:
+        """The key of that id, or None. Raises: KeysUnavailable."""
+
+
+class SigningKey:
+    """A private key, with its public half and the token header that names it."""
+
+    __slots__ = ("_private_key", "header", "kid", "public_jwk", "signer", "verification_key")
+
+    def __init__(self, private_key: ec.EllipticCurvePrivateKey) -> None:
+        self._private_key = private_key
+        self.signer: Any = jwk.construct(
+            private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), ALGORITHM
+        )
+        public = {name: _text(value) for name, value in self.signer.public_key().to_dict().items()}
+        required = {name: public[name] for name in ("crv", "kty", "x", "y")}
+        self.kid = base64url(sha256(to_json(required)).digest()).decode()
+        """The JWK's own thumbprint (RFC 7638)."""
+        self.public_jwk: dict[str, str] = {**required, "alg": ALGORITHM, "use": "sig", "kid": self.kid}
+        self.verification_key = VerificationKey.from_jwk(self.public_jwk)
+        self.header = base64url(to_json({"alg": ALGORITHM, "kid": self.kid, "typ": TOKEN_TYPE}))
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Make a new key."""
+        return cls(ec.generate_private_key(ec.SECP256R1()))
+
+    @classmethod
+    def from_der(cls, der: bytes) -> Self:
+        """Load what `to_der` gave."""
+        private_key = load_der_private_key(der, password=None)
+        if not isinstance(private_key, ec.EllipticCurvePrivateKey):
+            raise InvalidKey("not an EC private key")
+        return cls(private_key)
+
+    def to_der(self) -> bytes:
+        """The private key, PKCS#8. To be sealed before it is stored."""
+        return self._private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+    def __repr__(self) -> str:
+        return f"<SigningKey {self.kid}>"
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value

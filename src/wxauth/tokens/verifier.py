@@ -1,0 +1,134 @@
+"""Checking access tokens, by RFC 8725 and RFC 9068, for our own routes and for siblings alike.
+
+python-jose's own `jwt.decode` lets too much pass (`crit`, `typ`, a missing `aud`, an `iat` to come, any
+size), so only its prebuilt keys are used, and every rule is written out here.
+"""
+
+import json
+import math
+import re
+from base64 import urlsafe_b64decode
+from types import MappingProxyType
+from typing import Any, Final, NoReturn, TypeGuard
+from uuid import UUID
+
+from wxauth.errors import InvalidToken, TokenExpired
+from wxauth.tokens.claims import ALGORITHM, TOKEN_TYPE, Principal
+from wxauth.tokens.keys import KeySource
+
+MAX_TOKEN_LENGTH: Final = 8192
+CLOCK_SKEW: Final = 30
+"""Seconds, for `exp`, `iat` and `nbf`."""
+
+# The signature is 64 bytes: 86 characters, the last of which carries two bits, so that no second
+# spelling of it decodes to the same bytes.
+_COMPACT_FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{85}[AQgw])", re.ASCII)
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+_TOKEN_TYPES = frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"})
+
+
+class Verifier:
+    """Tells whose access token it is, or refuses it."""
+
+    def __init__(self, *, issuer: str, audience: str, keys: KeySource) -> None:
+        self._issuer = issuer
+        self._audience = audience
+        self._keys = keys
+
+    async def verify(self, token: str, *, now: float) -> Principal:
+        """Check a token. `now` in epoch seconds.
+
+        Raises: InvalidToken, TokenExpired, KeysUnavailable.
+        """
+        if len(token) > MAX_TOKEN_LENGTH:
+            raise InvalidToken("the token is too long")
+        form = _COMPACT_FORM.fullmatch(token)
+        if form is None:
+            raise InvalidToken("the token is not a JWS in compact form with an ES256 signature")
+        key = await self._keys.find(_key_id(_json_object(form[1])))
+        if key is None:
+            raise InvalidToken("the token names a key that is not known")
+        if not key.key.verify(token[: form.end(2)].encode(), _decoded(form[3])):
+            raise InvalidToken("the signature does not fit")
+        return self._principal(_json_object(form[2]), now=now)
+
+    def _principal(self, claims: dict[str, Any], *, now: float) -> Principal:
+        if claims.get("iss") != self._issuer:
+            raise InvalidToken("iss is another issuer")
+        audience = claims.get("aud")
+        if audience != self._audience and not (_is_text_list(audience) and self._audience in audience):
+            raise InvalidToken("aud does not name this audience")
+        app_id, openid, token_id = claims.get("client_id"), claims.get("openid"), claims.get("jti")
+        if not (isinstance(app_id, str) and isinstance(openid, str) and isinstance(token_id, str)):
+            raise InvalidToken("client_id, openid or jti is missing or not a string")
+        roles = claims.get("roles", [])
+        if not _is_text_list(roles):
+            raise InvalidToken("roles is not a list of strings")
+        user_id, session_id = _uuid(claims, "sub"), _uuid(claims, "sid")
+        if _time(claims, "iat") > now + CLOCK_SKEW:
+            raise InvalidToken("iat is in the future")
+        if "nbf" in claims and _time(claims, "nbf") > now + CLOCK_SKEW:
+            raise InvalidToken("nbf is in the future")
+        if _time(claims, "exp") + CLOCK_SKEW <= now:
+            raise TokenExpired("the token has expired")
+        return Principal(user_id, app_id, openid, session_id, frozenset(roles), MappingProxyType(claims))
+
+
+def _key_id(header: dict[str, Any]) -> str:
+    if header.get("alg") != ALGORITHM:
+        raise InvalidToken("alg is not ES256")
+    token_type = header.get("typ")
+    if not isinstance(token_type, str) or token_type.lower() not in _TOKEN_TYPES:
+        raise InvalidToken("typ is not at+jwt")
+    if "crit" in header:
+        raise InvalidToken("crit names an extension that is not understood")
+    kid = header.get("kid")
+    if not isinstance(kid, str) or not kid:
+        raise InvalidToken("kid is missing")
+    return kid
+
+
+def _uuid(claims: dict[str, Any], name: str) -> UUID:
+    value = claims.get(name)
+    if not isinstance(value, str) or not _UUID.fullmatch(value):
+        raise InvalidToken(f"{name} is missing or not a UUID")
+    return UUID(value)
+
+
+def _time(claims: dict[str, Any], name: str) -> float:
+    value = claims.get(name)
+    if type(value) is int or (type(value) is float and math.isfinite(value)):  # isinstance takes a bool for an int
+        return value
+    raise InvalidToken(f"{name} is missing or not a finite number")
+
+
+def _is_text_list(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _json_object(part: str) -> dict[str, Any]:
+    try:
+        value = _decoder.decode(_decoded(part).decode("utf-8"))
+    except (ValueError, RecursionError) as exc:
+        raise InvalidToken("a part of the token is not JSON") from exc
+    if not isinstance(value, dict):
+        raise InvalidToken("a part of the token is not a JSON object")
+    return value
+
+
+def _decoded(part: str) -> bytes:
+    return urlsafe_b64decode(part + "=" * (-len(part) % 4))
+
+
+def _object_of_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a name stands twice")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_object_of_unique_names, parse_constant=_refuse_constant)

@@ -1,0 +1,196 @@
+"""A real Postgres for all tests, a fresh database for each, and the app in front of it."""
+
+import io
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+import asyncpg
+import httpx
+import pytest
+import respx
+
+from tests.fakes import APP, OTHER_APP, SECRET_KEY, Clock, LoginAnswer, Secrets, WeChatByRespx
+from wxauth.app import create_app
+from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.logs import configure_logging
+from wxauth.services import Services
+from wxauth.settings import Settings, settings_from
+from wxauth.store.database import Database
+from wxauth.store.migrations import migrate
+
+TEMPLATE = "template_wxauth"
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres") / "data", lasting=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def admin(postgres: EmbeddedPostgres) -> AsyncIterator[asyncpg.Connection]:
+    """A connection beside all databases under test; makes the migrated one that they are copied from."""
+    connection = await asyncpg.connect(postgres.url())
+    await connection.execute(f"CREATE DATABASE {TEMPLATE}")
+    database = Database(postgres.url(TEMPLATE))
+    await migrate(database)
+    await database.aclose()
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture(scope="session")
+def database_numbers() -> Iterator[int]:
+    return count(1)
+
+
+@pytest.fixture
+async def empty_database_url(
+    postgres: EmbeddedPostgres, admin: asyncpg.Connection, database_numbers: Iterator[int]
+) -> AsyncIterator[str]:
+    """A database without any table."""
+    name = f"empty_{next(database_numbers)}"
+    await admin.execute(f"CREATE DATABASE {name}")
+    yield postgres.url(name)
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database_url(
+    postgres: EmbeddedPostgres, admin: asyncpg.Connection, database_numbers: Iterator[int]
+) -> AsyncIterator[str]:
+    """A migrated database of this test's own."""
+    name = f"test_{next(database_numbers)}"
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
+    yield postgres.url(name)
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def rows(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to this test's database, to look at what was stored."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture(scope="session")
+def logs() -> io.BytesIO:
+    """All log lines of the run."""
+    stream = io.BytesIO()
+    configure_logging(level="debug", log_format="json", stream=stream)
+    return stream
+
+
+@pytest.fixture(scope="session", autouse=True)
+def secrets(logs: io.BytesIO) -> Iterator[Secrets]:
+    """Collects every secret in use and every answer given; at the end none of the one is in the other."""
+    collected = Secrets()
+    yield collected
+    collected.check_log(logs.getvalue().decode())
+
+
+@pytest.fixture
+def log_lines(logs: io.BytesIO) -> Callable[[], list[dict[str, object]]]:
+    """The log lines of this test, so far."""
+    start = len(logs.getvalue())
+
+    def lines() -> list[dict[str, object]]:
+        from pydantic_core import from_json
+
+        return [from_json(line) for line in logs.getvalue()[start:].splitlines()]
+
+    return lines
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(datetime(2026, 11, 20, 8, 0, tzinfo=UTC))
+
+
+@pytest.fixture
+def make_settings(database_url: str) -> Callable[..., Settings]:
+    """Settings for this test's database; any of them by name."""
+
+    def make(**values: object) -> Settings:
+        given = {
+            "database_url": database_url,
+            "apps": [APP, OTHER_APP],
+            "secret_key": SECRET_KEY,
+            "issuer": "https://auth.test",
+            "wechat_base_url": "https://wechat.test",
+        }
+        return settings_from(Settings, **{**given, **values})
+
+    return make
+
+
+@pytest.fixture
+def wechat(secrets: Secrets) -> Iterator[WeChatByRespx]:
+    """WeChat, answering what a test tells it to."""
+    with respx.mock(assert_all_called=False, assert_all_mocked=True) as router:
+        yield WeChatByRespx(router, secrets)
+
+
+@pytest.fixture
+async def make_services(
+    make_settings: Callable[..., Settings], wechat: WeChatByRespx, clock: Clock
+) -> AsyncIterator[Callable[..., Services]]:
+    """Further replicas of the service on the same database; any setting by name."""
+    made: list[Services] = []
+
+    async def make(**values: object) -> Services:
+        services = Services.build(make_settings(**values), clock=clock, wechat_transport=wechat.transport)
+        made.append(services)
+        await services.keys.refresh()
+        return services
+
+    yield make
+    for services in made:
+        await services.aclose()
+
+
+@pytest.fixture
+async def services(make_services: Callable[..., Services]) -> Services:
+    return await make_services()
+
+
+@pytest.fixture
+async def make_client(secrets: Secrets) -> AsyncIterator[Callable[[Services], httpx.AsyncClient]]:
+    """A client of an app made from the given services."""
+    clients: list[httpx.AsyncClient] = []
+
+    def make(services: Services) -> httpx.AsyncClient:
+        client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(create_app(services), raise_app_exceptions=False),
+            base_url="https://auth.test",
+            event_hooks={"response": [secrets.check_answer]},
+        )
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        await client.aclose()
+
+
+@pytest.fixture
+def client(make_client: Callable[[Services], httpx.AsyncClient], services: Services) -> httpx.AsyncClient:
+    """The service, at its front door."""
+    return make_client(services)
+
+
+@pytest.fixture
+def login(client: httpx.AsyncClient, wechat: WeChatByRespx) -> LoginAnswer:
+    """Log a person in: `await login("alice")` gives the answer's body."""
+
+    async def log_in(person: str = "alice", **fields: object) -> dict[str, object]:
+        answer = await client.post("/v1/login", json={"code": wechat.code_for(person), **fields})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    return log_in
+
+
+__all__ = ["timedelta"]

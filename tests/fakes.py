@@ -1,0 +1,104 @@
+"""Fakes that we own: a clock that stands still, a WeChat that answers what it is told, a keeper of secrets."""
+
+import base64
+import json
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from itertools import count
+from typing import Any
+
+import httpx
+import respx
+
+APP = {"app_id": "wxtest0000000000a1", "app_secret": "5f4dcc3b5aa765d61d8327deb882cf99"}
+OTHER_APP = {"app_id": "wxtest0000000000b2", "app_secret": "7c6a180b36896a0a8c02787eeafb0e4c"}
+SECRET_KEY = base64.b64encode(bytes(range(32))).decode()
+
+LoginAnswer = Callable[..., Awaitable[dict[str, Any]]]
+
+_code_numbers = count(1)
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, **by: float) -> None:
+        self.now += timedelta(**by)
+
+
+class Secrets:
+    """Every secret of the run; none may be in a log line, and none but fresh tokens in an answer."""
+
+    def __init__(self) -> None:
+        self._never = {APP["app_secret"], OTHER_APP["app_secret"], SECRET_KEY}
+        self._tokens: set[str] = set()
+
+    def add(self, secret: str) -> str:
+        self._never.add(secret)
+        return secret
+
+    async def check_answer(self, response: httpx.Response) -> None:
+        text = (await response.aread()).decode(errors="replace") + repr(response.headers)
+        for secret in self._never:
+            assert secret not in text, "an answer holds a secret"
+        if response.status_code == 200 and "access_token" in text:
+            body = response.json()
+            self._tokens |= {body["access_token"], body["refresh_token"]}
+
+    def check_log(self, log: str) -> None:
+        for secret in self._never | self._tokens:
+            assert secret not in log, "a log line holds a secret"
+
+
+class WeChatByRespx:
+    """WeChat's servers, by respx. `sessions[code]` is what a code stands for; `route` takes any other answer."""
+
+    def __init__(self, router: respx.MockRouter, secrets: Secrets) -> None:
+        self._secrets = secrets
+        self.sessions: dict[str, dict[str, Any]] = {}
+        self.route = router.get("https://wechat.test/sns/jscode2session").mock(side_effect=self._answer)
+        self.transport = _WithTarget(httpx.MockTransport(router.async_handler))
+
+    @property
+    def calls(self) -> list[httpx.QueryParams]:
+        """The queries asked so far."""
+        return [call.request.url.params for call in self.route.calls]
+
+    def code_for(self, person: str, *, unionid: str | None = None, app_id: str = APP["app_id"]) -> str:
+        """A fresh code that stands for this person."""
+        code = self._secrets.add(f"code-{next(_code_numbers):06}-{person}")
+        session_key = self._secrets.add(base64.b64encode(code.encode().rjust(16)[-16:]).decode())
+        self.sessions[code] = {"openid": f"openid-{app_id[-2:]}-{person}", "session_key": session_key}
+        if unionid is not None:
+            self.sessions[code]["unionid"] = unionid
+        return code
+
+    def answers(self, *responses: httpx.Response | Exception) -> None:
+        """Give these answers, one after the other."""
+        self.route.mock(side_effect=list(responses))
+
+    def answers_errcode(self, errcode: int, errmsg: str = "no, rid: 0-0-0") -> None:
+        self.route.mock(return_value=httpx.Response(200, json={"errcode": errcode, "errmsg": errmsg}))
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        found = self.sessions.pop(request.url.params["js_code"], None)
+        body = found or {"errcode": 40029, "errmsg": "invalid code"}
+        return httpx.Response(200, content=json.dumps(body).encode(), headers={"Content-Type": "text/plain"})
+
+
+class _WithTarget(httpx.AsyncBaseTransport):
+    """Puts the request target back into the URL, where respx looks for it."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        target = request.extensions.get("target", request.url.raw_path)
+        url = request.url.copy_with(raw_path=target)
+        return await self._inner.handle_async_request(httpx.Request(request.method, url, headers=request.headers))
