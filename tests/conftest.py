@@ -1,9 +1,12 @@
 """A real Postgres for all tests, a fresh database for each, and the app in front of it."""
 
 import io
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from pathlib import Path
 
 import asyncpg
 import httpx
@@ -20,11 +23,24 @@ from wxauth.store.database import Database
 from wxauth.store.migrations import migrate
 
 TEMPLATE = "template_wxauth"
+MEMORY = Path("/dev/shm")
+ROOM = 2**30
+SETTINGS = {
+    "apps": [APP, OTHER_APP],
+    "secret_key": SECRET_KEY,
+    "issuer": "https://auth.test",
+    "wechat_base_url": "https://wechat.test",
+}
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres") / "data", lasting=False) as server:
+def postgres() -> Iterator[EmbeddedPostgres]:
+    # In memory where there is room: copying a database for each test is most of what the tests do.
+    has_room = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
+    with (
+        tempfile.TemporaryDirectory(prefix="wxauth-", dir=MEMORY if has_room else None) as folder,
+        EmbeddedPostgres(Path(folder) / "data", lasting=False) as server,
+    ):
         yield server
 
 
@@ -114,14 +130,7 @@ def make_settings(database_url: str) -> Callable[..., Settings]:
     """Settings for this test's database; any of them by name."""
 
     def make(**values: object) -> Settings:
-        given = {
-            "database_url": database_url,
-            "apps": [APP, OTHER_APP],
-            "secret_key": SECRET_KEY,
-            "issuer": "https://auth.test",
-            "wechat_base_url": "https://wechat.test",
-        }
-        return settings_from(Settings, **{**given, **values})
+        return settings_from(Settings, **{**SETTINGS, "database_url": database_url, **values})
 
     return make
 
@@ -179,6 +188,15 @@ async def make_client(secrets: Secrets) -> AsyncIterator[Callable[[Services], ht
 def client(make_client: Callable[[Services], httpx.AsyncClient], services: Services) -> httpx.AsyncClient:
     """The service, at its front door."""
     return make_client(services)
+
+
+@pytest.fixture
+def offline_client(
+    make_client: Callable[[Services], httpx.AsyncClient], wechat: WeChatByRespx, clock: Clock
+) -> httpx.AsyncClient:
+    """The service without a database, for what it must answer without one."""
+    settings = settings_from(Settings, **SETTINGS, database_url="postgresql://nobody@127.0.0.1:1/nothing")
+    return make_client(Services.build(settings, clock=clock, wechat_transport=wechat.transport))
 
 
 @pytest.fixture

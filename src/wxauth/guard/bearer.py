@@ -1,7 +1,7 @@
 """The guard: a FastAPI dependency that turns a bearer token into a `Principal` (RFC 6750)."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Depends
@@ -42,7 +42,7 @@ class BearerGuard(SecurityBase):
         keys: KeySource | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._verifier = Verifier(issuer=issuer, audience=audience, keys=keys or RemoteKeys(issuer))
+        self._verifier = Verifier(issuer=issuer, audience=audience, keys=RemoteKeys(issuer) if keys is None else keys)
         self._clock = clock
 
     async def __call__(self, connection: HTTPConnection) -> Principal:
@@ -57,9 +57,9 @@ class BearerGuard(SecurityBase):
             _see_that_refusals_are_answered(connection.scope)
             raise
 
-    def require_role(self, *roles: str) -> Callable[..., Any]:
+    def require_role(self, role: str, *others: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
         """A dependency that also demands every one of these roles, and gives the `Principal`."""
-        demanded = frozenset(roles)
+        demanded = frozenset((role, *others))
 
         async def with_roles(connection: HTTPConnection, user: Annotated[Principal, Depends(self)]) -> Principal:
             if not demanded <= user.roles:

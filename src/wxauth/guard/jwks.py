@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import re
 import ssl
 import time
@@ -26,12 +27,13 @@ FETCH_TIMEOUT: Final = 5.0
 MAX_DOCUMENT: Final = 256 * 1024
 DEFAULT_MAX_AGE: Final = 300.0
 
+_log = logging.getLogger(__name__)
 _MAX_AGE = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})', re.IGNORECASE)
 
 
 def is_loopback(host: str | None) -> bool:
     """Whether plain http to this host stays on the machine."""
-    return host in ("localhost", "::1") or re.fullmatch(r"127(?:\.\d{1,3}){3}", host or "") is not None
+    return host in ("localhost", "::1") or re.fullmatch(r"127(?:\.[0-9]{1,3}){3}", host or "") is not None
 
 
 class _Unreadable(Exception):
@@ -51,12 +53,19 @@ class RemoteKeys:
     Args:
         issuer: Its metadata must name exactly this issuer (RFC 8414, section 3.3).
         timer: Seconds on a clock that never jumps.
+        timeout: Seconds for reading both documents.
+
+    Raises: ValueError, for an issuer that is neither https nor http on loopback.
     """
 
-    def __init__(self, issuer: str, *, timer: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, issuer: str, *, timer: Callable[[], float] = time.monotonic, timeout: float = FETCH_TIMEOUT
+    ) -> None:
+        if not _is_secure(issuer):
+            raise ValueError("issuer must be an https URL, or http on loopback")
         self._issuer = issuer
-        self._metadata_url = _secure(issuer) + METADATA_PATH
         self._timer = timer
+        self._timeout = timeout
         self._key_set: _KeySet | None = None
         self._reading: asyncio.Task[None] | None = None
         self._next_refresh = 0.0
@@ -74,13 +83,16 @@ class RemoteKeys:
         keys = self._usable_keys(now)
         if not keys:
             return (await self._first_keys(now)).get(kid)
-        if kid not in keys and now >= self._next_for_unknown:
+        if kid in keys:
+            if now >= self._next_refresh:
+                self._start_reading()
+            return keys[kid]
+        if not self._is_reading():
+            if now < self._next_for_unknown:
+                return None
             self._next_for_unknown = now + UNKNOWN_KEY_PAUSE
-            await self._read_once()
-            return self._usable_keys(now).get(kid)
-        if now >= self._next_refresh:
-            self._start_reading()
-        return keys.get(kid)
+        await self._read_once()
+        return self._usable_keys(now).get(kid)
 
     def _usable_keys(self, now: float) -> Mapping[str, VerificationKey]:
         if self._key_set is None or now - self._key_set.read_at > KEPT_FOR:
@@ -100,24 +112,31 @@ class RemoteKeys:
         await asyncio.shield(self._start_reading())
 
     def _start_reading(self) -> asyncio.Task[None]:
-        loop = asyncio.get_running_loop()
-        if self._reading is None or self._reading.done() or self._reading.get_loop() is not loop:
-            self._reading = loop.create_task(self._read())
+        if self._reading is None or not self._is_reading():
+            self._reading = asyncio.create_task(self._read(), name=f"read the keys of {self._issuer}")
         return self._reading
+
+    def _is_reading(self) -> bool:
+        # Another event loop's reading cannot be waited for in this one.
+        reading = self._reading
+        return reading is not None and not reading.done() and reading.get_loop() is asyncio.get_running_loop()
 
     async def _read(self) -> None:
         try:
-            async with asyncio.timeout(FETCH_TIMEOUT):
+            async with asyncio.timeout(self._timeout):
                 key_set = await self._fetch()
-        except (_Unreadable, TimeoutError) as exc:
-            self._note_failure(str(exc) or "no answer in time")
-            return
-        self._key_set = key_set
-        self._next_refresh = key_set.read_at + key_set.max_age
-        if not key_set.keys:
-            self._note_failure("the JWK set is empty")
+        except _Unreadable as exc:
+            self._note_failure(str(exc))
+        except Exception as exc:  # no network, no answer in time, not JSON: whatever it is, the keys at hand are kept
+            self._note_failure(type(exc).__name__)
+        else:
+            self._key_set = key_set
+            self._next_refresh = key_set.read_at + key_set.max_age
+            if not key_set.keys:
+                self._note_failure("the JWK set has no usable key")
 
     def _note_failure(self, reason: str) -> None:
+        _log.warning("The keys of %s could not be read: %s", self._issuer, reason)
         self._failure = reason
         self._failed_at = self._timer()
         self._next_refresh = self._failed_at + UNKNOWN_KEY_PAUSE
@@ -125,57 +144,42 @@ class RemoteKeys:
     async def _fetch(self) -> _KeySet:
         if self._ssl is None:
             self._ssl = httpx.create_ssl_context()
-        on_loopback = is_loopback(urlsplit(self._metadata_url).hostname)
+        on_loopback = is_loopback(urlsplit(self._issuer).hostname)
         async with httpx.AsyncClient(
-            verify=self._ssl, timeout=FETCH_TIMEOUT, follow_redirects=False, trust_env=not on_loopback
+            verify=self._ssl, timeout=self._timeout, follow_redirects=False, trust_env=not on_loopback
         ) as client:
-            metadata, _ = await _get_json(client, self._metadata_url)
+            metadata, _ = await _get_json(client, self._issuer + METADATA_PATH)
             if metadata.get("issuer") != self._issuer:
                 raise _Unreadable("the metadata names another issuer")
             jwks_uri = metadata.get("jwks_uri")
-            try:
-                jwks_url = _secure(jwks_uri) if isinstance(jwks_uri, str) else ""
-            except ValueError:
-                jwks_url = ""
-            if not jwks_url:
+            if not isinstance(jwks_uri, str) or not _is_secure(jwks_uri):
                 raise _Unreadable("the metadata's jwks_uri is missing or not https")
-            jwks, headers = await _get_json(client, jwks_url)
+            jwks, headers = await _get_json(client, jwks_uri)
         documents = jwks.get("keys")
         if not isinstance(documents, list):
-            raise _Unreadable("the JWK set has no keys")
-        keys = verification_keys(documents)
-        if documents and not keys:
-            raise _Unreadable("the JWK set has no usable key")
+            raise _Unreadable("the JWK set has no list of keys")
         match = _MAX_AGE.search(headers.get("cache-control", ""))
         max_age = float(match[1]) if match else DEFAULT_MAX_AGE
-        return _KeySet(keys, read_at=self._timer(), max_age=min(max(max_age, 1.0), KEPT_FOR))
+        return _KeySet(verification_keys(documents), read_at=self._timer(), max_age=min(max(max_age, 1.0), KEPT_FOR))
 
 
 async def _get_json(client: httpx.AsyncClient, url: str) -> tuple[dict[str, Any], httpx.Headers]:
-    try:
-        async with client.stream("GET", url, headers={"Accept": "application/json"}) as response:
-            if response.status_code != httpx.codes.OK:
-                raise _Unreadable(f"status {response.status_code}")
-            body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > MAX_DOCUMENT:
-                    raise _Unreadable("the document is too large")
-    except httpx.HTTPError as exc:
-        raise _Unreadable(type(exc).__name__) from exc
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as exc:
-        raise _Unreadable("not JSON") from exc
+    async with client.stream("GET", url, headers={"Accept": "application/json"}) as response:
+        if response.status_code != httpx.codes.OK:
+            raise _Unreadable(f"status {response.status_code}")
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > MAX_DOCUMENT:
+                raise _Unreadable("the document is too large")
+    document = json.loads(body)
     if not isinstance(document, dict):
         raise _Unreadable("not a JSON object")
     return document, response.headers
 
 
-def _secure(url: str) -> str:
+def _is_secure(url: str) -> bool:
     parts = urlsplit(url)
-    if parts.scheme == "https" and parts.hostname:
-        return url
-    if parts.scheme == "http" and is_loopback(parts.hostname):
-        return url
-    raise ValueError("an issuer is an https URL, or http on loopback")
+    return (parts.scheme == "https" and bool(parts.hostname)) or (
+        parts.scheme == "http" and is_loopback(parts.hostname)
+    )

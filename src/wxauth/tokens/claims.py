@@ -1,12 +1,35 @@
 """What an access token says (RFC 9068), and who it makes the caller."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final
 from uuid import UUID
+
+from pydantic import PlainSerializer
 
 ALGORITHM: Final = "ES256"
 TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - the media type of RFC 9068, section 2.1
+
+
+class Claims(Mapping[str, Any]):
+    """The claims of a token, read-only; a `MappingProxyType` could be neither copied nor written as JSON."""
+
+    __slots__ = ("_claims",)
+
+    def __init__(self, claims: dict[str, Any]) -> None:
+        self._claims = claims
+
+    def __getitem__(self, name: str) -> Any:
+        return self._claims[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._claims)
+
+    def __len__(self) -> int:
+        return len(self._claims)
+
+    def __repr__(self) -> str:
+        return repr(self._claims)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,5 +41,5 @@ class Principal:
     openid: str
     session_id: UUID
     roles: frozenset[str]
-    claims: Mapping[str, Any]
+    claims: Annotated[Mapping[str, Any], PlainSerializer(dict, return_type=dict[str, Any])] = field(hash=False)
     """All claims of the token, read-only."""

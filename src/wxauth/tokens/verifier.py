@@ -5,15 +5,15 @@ size), so only its prebuilt keys are used, and every rule is written out here.
 """
 
 import json
-import math
 import re
+import sys
 from base64 import urlsafe_b64decode
-from types import MappingProxyType
+from functools import lru_cache
 from typing import Any, Final, NoReturn, TypeGuard
 from uuid import UUID
 
 from wxauth.errors import InvalidToken, TokenExpired
-from wxauth.tokens.claims import ALGORITHM, TOKEN_TYPE, Principal
+from wxauth.tokens.claims import ALGORITHM, TOKEN_TYPE, Claims, Principal
 from wxauth.tokens.keys import KeySource
 
 MAX_TOKEN_LENGTH: Final = 8192
@@ -22,7 +22,7 @@ CLOCK_SKEW: Final = 30
 
 # The signature is 64 bytes: 86 characters, the last of which carries two bits, so that no second
 # spelling of it decodes to the same bytes.
-_COMPACT_FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{85}[AQgw])", re.ASCII)
+_COMPACT_FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{85}[AQgw])")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _TOKEN_TYPES = frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"})
 
@@ -45,7 +45,7 @@ class Verifier:
         form = _COMPACT_FORM.fullmatch(token)
         if form is None:
             raise InvalidToken("the token is not a JWS in compact form with an ES256 signature")
-        key = await self._keys.find(_key_id(_json_object(form[1])))
+        key = await self._keys.find(_key_id(form[1]))
         if key is None:
             raise InvalidToken("the token names a key that is not known")
         if not key.key.verify(token[: form.end(2)].encode(), _decoded(form[3])):
@@ -71,10 +71,12 @@ class Verifier:
             raise InvalidToken("nbf is in the future")
         if _time(claims, "exp") + CLOCK_SKEW <= now:
             raise TokenExpired("the token has expired")
-        return Principal(user_id, app_id, openid, session_id, frozenset(roles), MappingProxyType(claims))
+        return Principal(user_id, app_id, openid, session_id, frozenset(roles), Claims(claims))
 
 
-def _key_id(header: dict[str, Any]) -> str:
+@lru_cache(maxsize=16)  # all tokens of a key begin with the same header
+def _key_id(header_part: str) -> str:
+    header = _json_object(header_part)
     if header.get("alg") != ALGORITHM:
         raise InvalidToken("alg is not ES256")
     token_type = header.get("typ")
@@ -97,7 +99,8 @@ def _uuid(claims: dict[str, Any], name: str) -> UUID:
 
 def _time(claims: dict[str, Any], name: str) -> float:
     value = claims.get(name)
-    if type(value) is int or (type(value) is float and math.isfinite(value)):  # isinstance takes a bool for an int
+    # A bool is an int to isinstance; NaN and Infinity fail the comparison, and so do integers beyond any float.
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
         return value
     raise InvalidToken(f"{name} is missing or not a finite number")
 

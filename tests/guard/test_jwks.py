@@ -1,0 +1,496 @@
+"""The issuer's keys in a sibling's hands: read once, kept, renewed, and done without."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import respx
+
+from tests.guard.fakes import ISSUER, FakeIssuer, Timer
+from wxauth.errors import KeysUnavailable
+from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
+from wxauth.tokens.keys import SigningKey
+
+DAY = 86400
+
+
+@pytest.fixture
+def issuer() -> Iterator[FakeIssuer]:
+    with respx.mock(assert_all_called=False) as router:
+        yield FakeIssuer(router)
+
+
+@pytest.fixture
+def timer() -> Timer:
+    return Timer()
+
+
+@pytest.fixture
+def keys(issuer: FakeIssuer, timer: Timer) -> RemoteKeys:
+    return RemoteKeys(ISSUER, timer=timer)
+
+
+class Gate:
+    """Holds an answer back until it is opened."""
+
+    def __init__(self, answer: Callable[[], httpx.Response]) -> None:
+        self._answer = answer
+        self.reached = asyncio.Event()
+        self.opened = asyncio.Event()
+
+    async def __call__(self, _: httpx.Request) -> httpx.Response:
+        self.reached.set()
+        await self.opened.wait()
+        return self._answer()
+
+
+@pytest.fixture
+def gate(issuer: FakeIssuer) -> Gate:
+    """Stands before the issuer's key set."""
+    gate = Gate(lambda: httpx.Response(200, json={"keys": issuer.keys}, headers=issuer.headers))
+    issuer.jwks.mock(side_effect=gate)
+    return gate
+
+
+async def settled() -> None:
+    """Let a reading in the background come to its end."""
+    reading = [task for task in asyncio.all_tasks() if task.get_name() == f"read the keys of {ISSUER}"]
+    if reading:
+        await asyncio.wait(reading)
+
+
+# Reading.
+
+
+async def test_200_waiting_requests_cause_one_fetch(keys: RemoteKeys, issuer: FakeIssuer, gate: Gate) -> None:
+    waiting = [asyncio.create_task(keys.find(issuer.key.kid)) for _ in range(200)]
+    await gate.reached.wait()
+    gate.opened.set()
+    assert {key.kid for key in await asyncio.gather(*waiting) if key} == {issuer.key.kid}
+    assert issuer.fetches == (1, 1)
+
+
+async def test_keys_are_read_once_for_their_max_age(keys: RemoteKeys, issuer: FakeIssuer, timer: Timer) -> None:
+    for seconds in (0, 100, 199.9):
+        timer.seconds += seconds
+        assert await keys.find(issuer.key.kid)
+    await settled()
+    assert issuer.fetches == (1, 1)
+
+
+async def test_keys_are_read_again_in_the_background_after_their_max_age(
+    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
+) -> None:
+    await keys.find(issuer.key.kid)
+    gate = Gate(lambda: httpx.Response(200, json={"keys": issuer.keys}))
+    issuer.jwks.mock(side_effect=gate)
+    timer.seconds += 300
+    assert all([await keys.find(issuer.key.kid) for _ in range(20)])  # none of them waits
+    await gate.reached.wait()
+    gate.opened.set()
+    await settled()
+    assert issuer.fetches == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("cache_control", "seconds"),
+    [
+        ("public, max-age=60", 60),
+        ("max-age = 60", 60),
+        ('s-maxage=5, Max-Age="60"', 60),
+        ("max-age=0", 1),
+        ("max-age=999999999", DAY),
+        ("max-age=-5", 300),
+        ("max-age=soon", 300),
+        ("x-max-age=5", 300),
+        ("no-store", 300),
+        ("", 300),
+    ],
+)
+async def test_the_max_age_is_the_key_sets_own(
+    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer, cache_control: str, seconds: int
+) -> None:
+    issuer.headers = {"Cache-Control": cache_control}
+    await keys.find(issuer.key.kid)
+    timer.seconds += seconds - 0.1
+    await keys.find(issuer.key.kid)
+    await settled()
+    assert issuer.fetches == (1, 1)
+    timer.seconds += 0.1
+    await keys.find(issuer.key.kid)
+    await settled()
+    assert issuer.fetches == (2, 2)
+
+
+async def test_a_request_that_is_given_up_leaves_the_others_their_answer(
+    keys: RemoteKeys, issuer: FakeIssuer, gate: Gate
+) -> None:
+    given_up, waiting = (asyncio.create_task(keys.find(issuer.key.kid)) for _ in range(2))
+    await gate.reached.wait()
+    given_up.cancel()
+    await asyncio.wait([given_up])
+    gate.opened.set()
+    assert given_up.cancelled()
+    assert await waiting
+    assert issuer.fetches == (1, 1)
+
+
+async def test_a_key_set_is_shared_by_event_loops(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+    found = await asyncio.to_thread(asyncio.run, keys.find(issuer.key.kid))
+    assert found
+    assert await keys.find(issuer.key.kid) is found
+    assert issuer.fetches == (1, 1)
+
+
+async def test_a_loop_does_not_wait_for_another_loops_fetch(keys: RemoteKeys, issuer: FakeIssuer, gate: Gate) -> None:
+    waiting = asyncio.create_task(keys.find(issuer.key.kid))
+    await gate.reached.wait()
+    issuer.works()
+    assert await asyncio.to_thread(asyncio.run, keys.find(issuer.key.kid))
+    gate.opened.set()
+    assert await waiting
+
+
+async def test_a_loop_that_ended_amid_a_fetch_does_no_harm(keys: RemoteKeys, issuer: FakeIssuer, gate: Gate) -> None:
+    async def give_up() -> None:
+        asyncio.create_task(keys.find(issuer.key.kid))  # noqa: RUF006 - the loop ends before it does
+        await asyncio.sleep(0)
+
+    await asyncio.to_thread(asyncio.run, give_up())
+    issuer.works()
+    assert await keys.find(issuer.key.kid)
+
+
+# An outage.
+
+
+async def test_keys_are_kept_through_an_outage_of_a_day(keys: RemoteKeys, issuer: FakeIssuer, timer: Timer) -> None:
+    await keys.find(issuer.key.kid)
+    issuer.fails()
+    for _ in range(24):
+        timer.seconds += DAY / 24
+        assert await keys.find(issuer.key.kid)
+        await settled()
+    timer.seconds += 1
+    with pytest.raises(KeysUnavailable):
+        await keys.find(issuer.key.kid)
+    issuer.works()
+    timer.seconds += 1
+    assert await keys.find(issuer.key.kid)
+
+
+async def test_in_an_outage_the_issuer_is_asked_every_ten_seconds(
+    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
+) -> None:
+    await keys.find(issuer.key.kid)
+    issuer.fails()
+    timer.seconds += 300
+    for _ in range(100):
+        await keys.find(issuer.key.kid)
+        await settled()
+        timer.seconds += 1
+    assert issuer.metadata.call_count == 1 + 10
+
+
+async def test_without_any_key_the_issuer_is_asked_every_second(
+    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
+) -> None:
+    issuer.fails()
+    for _ in range(4):
+        for _ in range(50):
+            with pytest.raises(KeysUnavailable) as failure:
+                await keys.find(issuer.key.kid)
+            assert failure.value.headers()["Retry-After"]
+        timer.seconds += 1
+    assert issuer.metadata.call_count == 4
+    issuer.works()
+    assert await keys.find(issuer.key.kid)
+
+
+# Keys that come and go.
+
+
+async def test_an_unknown_key_is_looked_for_at_once_and_then_every_ten_seconds(
+    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
+) -> None:
+    assert await keys.find("unknown") is None  # the first load, which does not count
+    assert await keys.find("unknown") is None
+    assert issuer.fetches == (2, 2)
+    for seconds in (0, 5, 4.9):
+        timer.seconds += seconds
+        assert [await keys.find(f"unknown-{number}") for number in range(50)] == [None] * 50
+    assert issuer.fetches == (2, 2)
+    timer.seconds += 0.1
+    await keys.find("unknown")
+    assert issuer.fetches == (3, 3)
+
+
+async def test_a_new_key_is_found_by_all_who_ask_for_it_at_once(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+    await keys.find(issuer.key.kid)
+    new = SigningKey.generate()
+    issuer.keys.append(new.public_jwk)
+    found = await asyncio.gather(*(keys.find(new.kid) for _ in range(200)))
+    assert all(found)
+    assert issuer.fetches == (2, 2)
+
+
+async def test_an_unknown_key_does_not_hold_up_the_known_one(
+    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
+) -> None:
+    await keys.find(issuer.key.kid)
+    gate = Gate(lambda: httpx.Response(200, json={"keys": issuer.keys}))
+    issuer.jwks.mock(side_effect=gate)
+    asking = asyncio.create_task(keys.find("unknown"))
+    await gate.reached.wait()
+    assert await keys.find(issuer.key.kid)
+    gate.opened.set()
+    assert await asking is None
+
+
+async def test_an_unknown_key_in_an_outage_leaves_the_known_one(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+    await keys.find(issuer.key.kid)
+    issuer.fails()
+    assert await keys.find("unknown") is None
+    assert await keys.find(issuer.key.kid)
+
+
+async def test_a_key_that_a_fresh_set_no_longer_has_stops_working(
+    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
+) -> None:
+    await keys.find(issuer.key.kid)
+    issuer.keys = [SigningKey.generate().public_jwk]
+    timer.seconds += 300
+    await keys.find(issuer.key.kid)
+    await settled()
+    assert await keys.find(issuer.key.kid) is None
+
+
+@pytest.mark.parametrize("left", [[], [{"kty": "RSA", "kid": "other", "n": "AQAB", "e": "AQAB"}]])
+async def test_a_fresh_set_without_a_usable_key_ends_them_all(
+    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer, left: list[Any]
+) -> None:
+    await keys.find(issuer.key.kid)
+    issuer.keys = left
+    timer.seconds += 300
+    await keys.find(issuer.key.kid)
+    await settled()
+    with pytest.raises(KeysUnavailable):
+        await keys.find(issuer.key.kid)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kty": "RSA"},
+        {"kty": "ec"},
+        {"kty": None},
+        {"crv": "P-384"},
+        {"crv": "secp256k1"},
+        {"use": "enc"},
+        {"use": None},
+        {"alg": "ES384"},
+        {"alg": "none"},
+        {"alg": ["ES256"]},
+        {"kid": ["a"]},
+        {"x": "AA"},
+        {"x": 7},
+        {"x": "A" * 43},
+        {"y": None},
+        {"y": "+" * 43},
+        {"x": "_" * 43, "y": "_" * 43},
+    ],
+    ids=str,
+)
+async def test_a_key_that_is_not_for_es256_is_passed_over(
+    keys: RemoteKeys, issuer: FakeIssuer, change: dict[str, Any]
+) -> None:
+    issuer.keys = [SigningKey.generate().public_jwk, issuer.key.public_jwk | change, None, [], "key"]
+    assert await keys.find(issuer.key.kid) is None
+
+
+@pytest.mark.parametrize("absent", ["use", "alg"])
+async def test_use_and_alg_may_be_absent(keys: RemoteKeys, issuer: FakeIssuer, absent: str) -> None:
+    issuer.keys = [{name: value for name, value in issuer.key.public_jwk.items() if name != absent}]
+    assert await keys.find(issuer.key.kid)
+
+
+async def test_of_two_usable_keys_with_one_kid_neither_counts(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+    other, twin = SigningKey.generate(), SigningKey.generate()
+    issuer.keys += [other.public_jwk, twin.public_jwk | {"kid": issuer.key.kid}]
+    assert await keys.find(issuer.key.kid) is None
+    assert await keys.find(other.kid)
+
+
+async def test_a_key_of_another_kind_may_share_a_kid(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+    issuer.keys.append(issuer.key.public_jwk | {"use": "enc"})
+    assert await keys.find(issuer.key.kid)
+
+
+# Documents that are not to be believed.
+
+
+async def refused(keys: RemoteKeys) -> str:
+    with pytest.raises(KeysUnavailable) as failure:
+        await keys.find("any")
+    return failure.value.detail
+
+
+@pytest.mark.parametrize("named", ["https://evil.test", f"{ISSUER}/", ISSUER.upper(), None, [ISSUER]])
+async def test_metadata_that_names_another_issuer_is_refused(
+    keys: RemoteKeys, issuer: FakeIssuer, named: object
+) -> None:
+    issuer.document["issuer"] = named
+    assert await refused(keys) == "the issuer's keys cannot be read: the metadata names another issuer"
+    assert issuer.fetches == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "jwks_uri",
+    [
+        "http://auth.test/.well-known/jwks.json",
+        "file:///etc/passwd",
+        "/.well-known/jwks.json",
+        "https:///.well-known/jwks.json",
+        "",
+        None,
+        ["https://auth.test/.well-known/jwks.json"],
+    ],
+)
+async def test_a_jwks_uri_that_is_not_https_is_refused(keys: RemoteKeys, issuer: FakeIssuer, jwks_uri: object) -> None:
+    issuer.document["jwks_uri"] = jwks_uri
+    assert (await refused(keys)).endswith("the metadata's jwks_uri is missing or not https")
+
+
+@pytest.mark.parametrize("jwks_uri", ["https://[::1/set", "https://auth.test:port/set", "https://auth .test/\x00"])
+async def test_a_jwks_uri_that_is_no_url_is_refused(keys: RemoteKeys, issuer: FakeIssuer, jwks_uri: str) -> None:
+    issuer.document["jwks_uri"] = jwks_uri
+    await refused(keys)
+
+
+@pytest.mark.parametrize("which", ["metadata", "jwks"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(404),
+        httpx.Response(500, json={"keys": []}),
+        httpx.Response(204),
+        httpx.Response(200, content=b""),
+        httpx.Response(200, content=b"<html>"),
+        httpx.Response(200, content=b'{"keys": [\xff]}'),
+        httpx.Response(200, content=b"[" * 100_000),
+        httpx.Response(200, content=b'{"a":' * 20_000 + b"1" + b"}" * 20_000),
+        httpx.Response(200, json=[]),
+        httpx.Response(200, json=None),
+        httpx.Response(200, json={}),
+        httpx.Response(200, json={"keys": {}, "issuer": {}}),
+        httpx.Response(200, content=b'{"keys": [], "x": "' + b"x" * 300_000 + b'"}'),
+        httpx.ReadTimeout("slow"),
+        httpx.RemoteProtocolError("not HTTP"),
+    ],
+    ids=lambda answer: str(answer.content[:20] if isinstance(answer, httpx.Response) else answer),
+)
+async def test_a_document_that_makes_no_sense_is_an_outage(
+    keys: RemoteKeys, issuer: FakeIssuer, which: str, answer: httpx.Response | Exception
+) -> None:
+    getattr(issuer, which).mock(side_effect=[answer])
+    assert (await refused(keys)).startswith("the issuer's keys cannot be read: ")
+
+
+async def test_a_redirect_is_not_followed(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+    issuer.metadata.mock(return_value=httpx.Response(302, headers={"Location": f"{ISSUER}/elsewhere"}))
+    assert await refused(keys) == "the issuer's keys cannot be read: status 302"
+
+
+async def test_an_issuer_may_have_a_path(respx_mock: respx.MockRouter) -> None:
+    key = SigningKey.generate()
+    metadata = {"issuer": f"{ISSUER}/wx/auth", "jwks_uri": "https://keys.test/set"}
+    respx_mock.get(f"{ISSUER}/wx/auth{METADATA_PATH}").respond(json=metadata)
+    respx_mock.get("https://keys.test/set").respond(json={"keys": [key.public_jwk]})
+    assert await RemoteKeys(f"{ISSUER}/wx/auth").find(key.kid)
+
+
+# A server that really is there, and does not behave.
+
+
+@asynccontextmanager
+async def listening(serve: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[str]:
+    """A server on loopback that says what it wants; gives its URL."""
+    connections: list[asyncio.Task[Any] | None] = []
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(asyncio.current_task())
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            await serve(writer)
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(connected, "127.0.0.1", 0) as server:
+        yield "http://127.0.0.1:{}".format(*server.sockets[0].getsockname()[1:])
+        for connection in filter(None, connections):
+            connection.cancel()
+
+
+async def say_nothing(_: asyncio.StreamWriter) -> None:
+    await asyncio.Event().wait()
+
+
+async def trickle(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{")
+    while True:
+        writer.write(b" ")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+
+
+async def flood(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
+    while True:
+        writer.write(b" " * 65536)
+        await writer.drain()
+
+
+async def babble(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
+    await writer.drain()
+
+
+async def hang_up(_: asyncio.StreamWriter) -> None:
+    return
+
+
+Serve = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+@pytest.mark.parametrize("serve", [say_nothing, trickle])
+async def test_a_slow_server_is_not_waited_for(serve: Serve) -> None:
+    async with listening(serve) as url, asyncio.timeout(3):
+        assert "Timeout" in await refused(RemoteKeys(url, timeout=0.3))
+
+
+@pytest.mark.parametrize(
+    ("serve", "reason"),
+    [(flood, "the document is too large"), (babble, "RemoteProtocolError"), (hang_up, "RemoteProtocolError")],
+)
+async def test_a_server_that_talks_nonsense_is_an_outage(serve: Serve, reason: str) -> None:
+    async with listening(serve) as url:
+        assert reason in await refused(RemoteKeys(url))
+
+
+async def test_an_issuer_on_loopback_is_read_past_any_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = SigningKey.generate()
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        document = json.dumps({"issuer": url, "jwks_uri": f"{url}/keys", "keys": [key.public_jwk]})
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(document)}\r\n\r\n{document}".encode())
+        await writer.drain()
+
+    async with listening(answer) as url:
+        assert await RemoteKeys(url).find(key.kid)

@@ -1,0 +1,393 @@
+"""`wxauth.guard` as sibling services use it: a plain FastAPI app that registers nothing, as the contract has it."""
+
+import copy
+import dataclasses
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any
+
+import httpx
+import pytest
+import respx
+import websockets
+from fastapi import Depends, FastAPI, HTTPException, Request, WebSocket
+from fastapi.responses import PlainTextResponse
+from starlette.types import Message
+
+from tests.guard.fakes import ISSUER, SESSION_ID, USER_ID, FakeIssuer, Timer, bearer
+from tests.processes import serving
+from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, Forgery
+from wxauth.errors import WxAuthError
+from wxauth.guard import BearerGuard, Principal
+
+Client = httpx.AsyncClient
+
+
+@pytest.fixture
+def issuer() -> Iterator[FakeIssuer]:
+    with respx.mock(assert_all_called=False) as router:
+        yield FakeIssuer(router)
+
+
+@pytest.fixture
+def guard(issuer: FakeIssuer) -> BearerGuard:
+    return issuer.guard(Timer())
+
+
+@pytest.fixture
+def app(guard: BearerGuard) -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/orders")
+    async def orders(user: Annotated[Principal, Depends(guard)]) -> dict[str, Any]:
+        return {"of": user.id}
+
+    @app.get("/me")
+    async def me(user: Annotated[Principal, Depends(guard)]) -> Principal:
+        return user
+
+    @app.delete("/orders/{n}", dependencies=[Depends(guard.require_role("admin"))])
+    async def erase(n: int) -> int:
+        return n
+
+    @app.get("/audit")
+    async def audit(user: Annotated[Principal, Depends(guard.require_role("admin", "auditor"))]) -> dict[str, Any]:
+        return {"by": user.openid}
+
+    @app.websocket("/ws")
+    async def ws(websocket: WebSocket, user: Annotated[Principal, Depends(guard)]) -> None:
+        await websocket.accept()
+        await websocket.send_text(user.openid)
+
+    @app.websocket("/ws/admin")
+    async def ws_admin(websocket: WebSocket, user: Annotated[Principal, Depends(guard.require_role("admin"))]) -> None:
+        await websocket.accept()
+        await websocket.send_text(user.openid)
+
+    return app
+
+
+def client_of(app: FastAPI) -> Client:
+    return Client(transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="https://orders.test")
+
+
+@pytest.fixture
+async def sibling(app: FastAPI) -> AsyncIterator[Client]:
+    async with client_of(app) as client:
+        yield client
+
+
+# Who it is.
+
+
+async def test_a_good_token_tells_whose_it_is(guard: BearerGuard, issuer: FakeIssuer) -> None:
+    token = issuer.token("admin", "clerk")
+    user = await guard(Request({"type": "http", "headers": [(b"authorization", f"Bearer {token}".encode())]}))
+    assert (user.id, user.app_id, user.openid, user.session_id) == (USER_ID, "wxtest", "openid-alice", SESSION_ID)
+    assert user.roles == frozenset({"admin", "clerk"})
+    assert user.claims["iss"] == ISSUER
+    assert dict(user.claims) == Forger(token, issuer.key).claims
+
+
+async def test_a_principal_cannot_be_changed(guard: BearerGuard, issuer: FakeIssuer) -> None:
+    user = await guard(Request({"type": "http", "headers": [(b"authorization", f"Bearer {issuer.token()}".encode())]}))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        user.openid = "openid-bob"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        user.claims["openid"] = "openid-bob"  # type: ignore[index]
+    assert copy.deepcopy(user) == user
+    assert {user: "may be a key"}[copy.copy(user)]
+
+
+async def test_a_route_may_answer_the_principal_itself(sibling: Client, issuer: FakeIssuer) -> None:
+    answer = await sibling.get("/me", headers=bearer(issuer.token("clerk")))
+    assert answer.json() == {
+        "id": str(USER_ID),
+        "app_id": "wxtest",
+        "openid": "openid-alice",
+        "session_id": str(SESSION_ID),
+        "roles": ["clerk"],
+        "claims": Forger(issuer.token("clerk"), issuer.key).claims | {"jti": answer.json()["claims"]["jti"]},
+    }
+
+
+# Refusals.
+
+
+def forged(forge: Forgery, issuer: FakeIssuer) -> dict[str, bytes]:
+    return bearer(forge(Forger(issuer.token(), issuer.key)))
+
+
+@pytest.mark.parametrize("forge", HOSTILE.values(), ids=HOSTILE)
+async def test_a_hostile_token_is_refused(sibling: Client, issuer: FakeIssuer, forge: Forgery) -> None:
+    answer = await sibling.get("/orders", headers=forged(forge, issuer))
+    assert (answer.status_code, answer.json()["code"]) == (401, "invalid_token")
+    assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+
+
+@pytest.mark.parametrize("forge", EXPIRED.values(), ids=EXPIRED)
+async def test_an_expired_token_is_refused_as_such(sibling: Client, issuer: FakeIssuer, forge: Forgery) -> None:
+    answer = await sibling.get("/orders", headers=forged(forge, issuer))
+    assert (answer.status_code, answer.json()["code"]) == (401, "token_expired")
+    assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+
+
+@pytest.mark.parametrize("forge", GOOD.values(), ids=GOOD)
+async def test_a_good_token_is_taken_however_it_is_written(sibling: Client, issuer: FakeIssuer, forge: Forgery) -> None:
+    answer = await sibling.get("/orders", headers=forged(forge, issuer))
+    assert answer.json() == {"of": str(USER_ID)}
+
+
+async def test_a_refusal_is_a_problem_document_of_the_siblings_own(sibling: Client) -> None:
+    answer = await sibling.get("/orders")
+    assert answer.status_code == 401
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.json() == {
+        "type": "urn:wxauth:problem:missing_token",
+        "title": "Please log in.",
+        "status": 401,
+        "detail": "send the access token as 'Authorization: Bearer ...'",
+        "code": "missing_token",
+        "request_id": answer.headers["x-request-id"],
+    }
+
+
+async def test_a_refusal_carries_the_callers_request_id(sibling: Client) -> None:
+    answer = await sibling.get("/orders", headers={"X-Request-ID": "order-7.a_B"})
+    assert answer.headers["x-request-id"] == answer.json()["request_id"] == "order-7.a_B"
+
+
+@pytest.mark.parametrize("request_id", ["", "a b", "a" * 129, "é", "a\x00"])
+async def test_a_refusal_has_an_id_of_its_own_where_the_callers_is_no_good(sibling: Client, request_id: str) -> None:
+    answer = await sibling.get("/orders", headers={"X-Request-ID": request_id.encode()})
+    assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("accept_language", "title", "content_language"),
+    [
+        ("zh_CN", "请先登录。", "zh-CN"),
+        ("zh-CN,zh;q=0.9,en;q=0.8", "请先登录。", "zh-CN"),
+        ("fr, zh-Hant-TW;q=0.5", "请先登录。", "zh-CN"),
+        ("en-GB,en;q=0.9,zh;q=0.8", "Please log in.", "en"),
+        ("en;q=0.5, ZH;q=0.6", "请先登录。", "zh-CN"),
+        ("zh;q=0", "Please log in.", "en"),
+        ("fr", "Please log in.", "en"),
+        ("*", "Please log in.", "en"),
+        (";;q=,=", "Please log in.", "en"),
+    ],
+)
+async def test_titles_are_in_the_callers_language(
+    sibling: Client, accept_language: str, title: str, content_language: str
+) -> None:
+    answer = await sibling.get("/orders", headers={"Accept-Language": accept_language})
+    assert (answer.json()["title"], answer.headers["content-language"]) == (title, content_language)
+
+
+async def test_two_authorization_headers_are_a_bad_request(sibling: Client, issuer: FakeIssuer) -> None:
+    answer = await sibling.get("/orders", headers=[("Authorization", f"Bearer {issuer.token()}")] * 2)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+
+
+async def test_no_key_and_no_issuer_is_503(sibling: Client, issuer: FakeIssuer) -> None:
+    issuer.fails()
+    answer = await sibling.get("/orders", headers=bearer(issuer.token()))
+    assert (answer.status_code, answer.json()["code"]) == (503, "keys_unavailable")
+    assert int(answer.headers["retry-after"]) > 0
+    assert "auth.test" not in answer.text
+
+
+# Roles.
+
+
+async def test_a_role_opens_what_demands_it(sibling: Client, issuer: FakeIssuer) -> None:
+    answer = await sibling.delete("/orders/7", headers=bearer(issuer.token("admin")))
+    assert answer.json() == 7
+
+
+@pytest.mark.parametrize("roles", [(), ("clerk",), ("administrator",), ("Admin",)])
+async def test_without_the_role_it_is_403(sibling: Client, issuer: FakeIssuer, roles: tuple[str, ...]) -> None:
+    answer = await sibling.delete("/orders/7", headers=bearer(issuer.token(*roles)))
+    assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_role")
+    assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
+
+
+async def test_of_several_roles_all_are_demanded(sibling: Client, issuer: FakeIssuer) -> None:
+    statuses = [
+        (await sibling.get("/audit", headers=bearer(issuer.token(*roles)))).status_code
+        for roles in (["admin"], ["auditor"], ["auditor", "clerk", "admin"])
+    ]
+    assert statuses == [403, 403, 200]
+
+
+async def test_without_a_token_a_role_is_401(sibling: Client) -> None:
+    assert (await sibling.delete("/orders/7")).status_code == 401
+
+
+def test_demanding_no_role_is_a_mistake(guard: BearerGuard) -> None:
+    with pytest.raises(TypeError):
+        guard.require_role()  # type: ignore[call-arg]
+
+
+# In a sibling that has habits of its own.
+
+
+async def test_a_siblings_own_handlers_stay_its_own(app: FastAPI, issuer: FakeIssuer) -> None:
+    @app.exception_handler(HTTPException)
+    async def tell_http(_: Request, error: HTTPException) -> PlainTextResponse:
+        return PlainTextResponse("ours", status_code=error.status_code)
+
+    @app.exception_handler(Exception)
+    async def tell_all(_: Request, error: Exception) -> PlainTextResponse:
+        return PlainTextResponse("oh dear", status_code=500)
+
+    @app.exception_handler(401)
+    async def tell_401(_: Request, error: HTTPException) -> PlainTextResponse:
+        return PlainTextResponse("ours, too", status_code=401)
+
+    @app.get("/teapot")
+    async def teapot() -> None:
+        raise HTTPException(418)
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise RuntimeError
+
+    async with client_of(app) as sibling:
+        assert (await sibling.get("/orders")).json()["code"] == "missing_token"
+        assert (await sibling.delete("/orders/7", headers=bearer(issuer.token()))).json()["code"] == "insufficient_role"
+        assert (await sibling.get("/teapot")).text == "ours"
+        assert (await sibling.get("/broken")).text == "oh dear"
+
+
+async def test_a_sibling_may_answer_refusals_its_own_way(app: FastAPI) -> None:
+    @app.exception_handler(WxAuthError)
+    async def tell(_: Request, error: WxAuthError) -> PlainTextResponse:
+        return PlainTextResponse(error.code, status_code=error.status)
+
+    async with client_of(app) as sibling:
+        assert (await sibling.get("/orders")).text == "missing_token"
+
+
+async def test_a_guard_works_in_an_app_mounted_in_another(app: FastAPI, issuer: FakeIssuer) -> None:
+    outer = FastAPI()
+    outer.mount("/shop", app)
+    async with client_of(outer) as client:
+        assert (await client.get("/shop/orders")).json()["code"] == "missing_token"
+        assert (await client.get("/shop/orders", headers=bearer(issuer.token()))).status_code == 200
+
+
+async def test_a_siblings_tests_may_put_a_principal_in_the_guards_place(app: FastAPI, guard: BearerGuard) -> None:
+    app.dependency_overrides[guard] = lambda: Principal(
+        USER_ID, "wxtest", "openid-bob", SESSION_ID, frozenset({"admin", "auditor"}), {}
+    )
+    async with client_of(app) as sibling:
+        assert (await sibling.get("/audit")).json() == {"by": "openid-bob"}
+
+
+async def test_the_guard_stands_under_authorize_as_one_scheme(sibling: Client) -> None:
+    schema = (await sibling.get("/openapi.json")).json()
+    [(name, scheme)] = schema["components"]["securitySchemes"].items()
+    assert (scheme["type"], scheme["scheme"], scheme["bearerFormat"]) == ("http", "bearer", "JWT")
+    operations = [operation for path in schema["paths"].values() for operation in path.values()]
+    assert [operation["security"] for operation in operations] == [[{name: []}]] * 4
+
+
+@pytest.mark.parametrize(
+    "url", ["http://auth.example.com", "http://127.0.0.1.example.com", "ftp://auth.test", "auth.test", "https://", ""]
+)
+def test_an_issuer_that_is_not_https_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="https"):
+        BearerGuard(url)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "http://localhost:8000", "http://[::1]:8000"])
+def test_an_issuer_on_loopback_may_be_plain_http(url: str) -> None:
+    BearerGuard(url)
+
+
+# WebSockets, through a real server.
+
+
+@pytest.fixture
+def server(app: FastAPI) -> Iterator[str]:
+    with serving(app) as url:
+        yield url.replace("http", "ws")
+
+
+@pytest.mark.parametrize(("path", "roles"), [("/ws", ()), ("/ws/admin", ("admin",))])
+async def test_a_good_token_opens_a_websocket(
+    server: str, issuer: FakeIssuer, path: str, roles: tuple[str, ...]
+) -> None:
+    headers = {"Authorization": f"Bearer {issuer.token(*roles)}"}
+    async with websockets.connect(f"{server}{path}", additional_headers=headers, proxy=None) as socket:
+        assert await socket.recv() == "openid-alice"
+
+
+@pytest.mark.parametrize(
+    ("path", "authorization", "status", "code"),
+    [
+        ("/ws", None, 401, "missing_token"),
+        ("/ws", "Bearer nonsense", 401, "invalid_token"),
+        ("/ws/admin", "Bearer {token}", 403, "insufficient_role"),
+    ],
+)
+async def test_a_websocket_is_refused_with_the_handshakes_status(
+    server: str, issuer: FakeIssuer, path: str, authorization: str | None, status: int, code: str
+) -> None:
+    headers = {"Accept-Language": "zh_CN", "X-Request-ID": "ws-1"}
+    if authorization is not None:
+        headers["Authorization"] = authorization.format(token=issuer.token())
+    with pytest.raises(websockets.InvalidStatus) as refusal:
+        await websockets.connect(f"{server}{path}", additional_headers=headers, proxy=None)
+    response = refusal.value.response
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["www-authenticate"].startswith("Bearer")
+    problem = json.loads(response.body)
+    assert (problem["code"], problem["request_id"], response.headers["x-request-id"]) == (code, "ws-1", "ws-1")
+
+
+async def opening(app: FastAPI, path: str, *, token: str | None, extensions: dict[str, Any]) -> list[Message]:
+    """What an app says to a WebSocket's handshake."""
+    said: list[Message] = []
+    scope = {
+        "type": "websocket",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [] if token is None else [(b"authorization", f"Bearer {token}".encode())],
+        "subprotocols": [],
+        "extensions": extensions,
+    }
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        said.append(message)
+
+    await app(scope, receive, send)
+    return said
+
+
+async def test_a_server_that_cannot_say_a_status_closes_with_1008_before_accepting(
+    app: FastAPI, issuer: FakeIssuer
+) -> None:
+    assert await opening(app, "/ws", token=None, extensions={}) == [
+        {"type": "websocket.close", "code": 1008, "reason": "missing_token"}
+    ]
+    assert await opening(app, "/ws/admin", token=issuer.token(), extensions={}) == [
+        {"type": "websocket.close", "code": 1008, "reason": "insufficient_role"}
+    ]
+
+
+async def test_a_server_that_can_say_a_status_is_given_the_whole_answer(app: FastAPI) -> None:
+    start, body = await opening(app, "/ws", token="no", extensions={"websocket.http.response": {}})
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", 401)
+    assert json.loads(body["body"])["code"] == "invalid_token"

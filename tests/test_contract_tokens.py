@@ -1,0 +1,199 @@
+"""Access tokens, the keys and metadata that siblings look up, and what `GET /v1/me` takes, as the contract has it."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+from tests.fakes import Clock, LoginAnswer
+from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, Forgery, decode
+from wxauth.services import Services
+
+JWKS = "/.well-known/jwks.json"
+METADATA = ("/.well-known/oauth-authorization-server", "/.well-known/openid-configuration")
+
+Refusal = tuple[int, str, str | None]
+
+
+@pytest.fixture
+async def token(login: LoginAnswer) -> str:
+    return (await login("alice"))["access_token"]
+
+
+def json_of(part: str) -> dict[str, Any]:
+    return json.loads(decode(part))
+
+
+async def test_the_header_names_algorithm_key_and_type_and_nothing_else(client: httpx.AsyncClient, token: str) -> None:
+    [key] = (await client.get(JWKS)).json()["keys"]
+    assert json_of(token.split(".")[0]) == {"alg": "ES256", "kid": key["kid"], "typ": "at+jwt"}
+
+
+async def test_the_claims_are_those_of_the_contract_and_no_others(login: LoginAnswer, clock: Clock) -> None:
+    answer = await login("alice")
+    claims = json_of(answer["access_token"].split(".")[1])
+    now = int(clock().timestamp())
+    assert claims == {
+        "iss": "https://auth.test",
+        "sub": answer["user"]["id"],
+        "aud": "wxauth",
+        "exp": now + answer["expires_in"],
+        "iat": now,
+        "jti": claims["jti"],
+        "client_id": answer["user"]["app_id"],
+        "sid": answer["session_id"],
+        "openid": answer["user"]["openid"],
+    }
+    assert type(claims["iat"]) is type(claims["exp"]) is int
+
+
+async def test_roles_are_a_claim_where_there_are_any(login: LoginAnswer, rows: Any) -> None:
+    await login("alice")
+    await rows.execute("UPDATE users SET roles = '{admin,clerk}'")
+    answer = await login("alice")
+    assert json_of(answer["access_token"].split(".")[1])["roles"] == ["admin", "clerk"]
+
+
+async def test_every_token_has_an_id_of_its_own(login: LoginAnswer) -> None:
+    tokens = [(await login("alice"))["access_token"] for _ in range(3)]
+    assert len({json_of(token.split(".")[1])["jti"] for token in tokens}) == 3
+
+
+async def test_bare_cryptography_verifies_a_token_with_the_published_key(client: httpx.AsyncClient, token: str) -> None:
+    header, payload, signature = token.split(".")
+    [jwk] = [key for key in (await client.get(JWKS)).json()["keys"] if key["kid"] == json_of(header)["kid"]]
+    x, y, r, s = (
+        int.from_bytes(number)
+        for number in (decode(jwk["x"]), decode(jwk["y"]), decode(signature)[:32], decode(signature)[32:])
+    )
+    public_key = ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
+    public_key.verify(encode_dss_signature(r, s), f"{header}.{payload}".encode(), ec.ECDSA(hashes.SHA256()))
+
+
+async def test_the_key_set_holds_public_members_alone(client: httpx.AsyncClient) -> None:
+    answer = await client.get(JWKS)
+    assert answer.headers["content-type"] == "application/json"
+    for key in answer.json()["keys"]:
+        assert key.keys() == {"kty", "crv", "alg", "use", "kid", "x", "y"}
+        assert (key["kty"], key["crv"], key["alg"], key["use"]) == ("EC", "P-256", "ES256", "sig")
+
+
+async def test_the_key_set_may_be_cached_for_five_minutes(client: httpx.AsyncClient) -> None:
+    assert (await client.get(JWKS)).headers["cache-control"] == "public, max-age=300"
+
+
+@pytest.mark.parametrize("known", ["{etag}", "W/{etag}", '"other", {etag}', "*"])
+async def test_a_known_key_set_is_not_sent_again(client: httpx.AsyncClient, known: str) -> None:
+    etag = (await client.get(JWKS)).headers["etag"]
+    answer = await client.get(JWKS, headers={"If-None-Match": known.format(etag=etag)})
+    assert (answer.status_code, answer.content) == (304, b"")
+    assert (answer.headers["etag"], answer.headers["cache-control"]) == (etag, "public, max-age=300")
+
+
+async def test_a_key_set_known_by_another_tag_is_sent(client: httpx.AsyncClient) -> None:
+    answer = await client.get(JWKS, headers={"If-None-Match": '"other"'})
+    assert answer.status_code == 200
+
+
+async def test_every_replica_publishes_the_same_keys(
+    client: httpx.AsyncClient, make_services: Callable[..., Any], make_client: Callable[..., httpx.AsyncClient]
+) -> None:
+    other = make_client(await make_services())
+    first, second = await client.get(JWKS), await other.get(JWKS)
+    assert (first.content, first.headers["etag"]) == (second.content, second.headers["etag"])
+
+
+@pytest.mark.parametrize("issuer", ["https://auth.test", "https://auth.test/with/path"])
+async def test_both_metadata_documents_are_the_same(
+    make_services: Callable[..., Any], make_client: Callable[..., httpx.AsyncClient], issuer: str
+) -> None:
+    client = make_client(await make_services(issuer=issuer))
+    first, second = [await client.get(path) for path in METADATA]
+    assert first.json() == second.json()
+    assert first.json()["issuer"] == issuer
+    assert first.json()["jwks_uri"] == f"{issuer}{JWKS}"
+    assert first.json()["id_token_signing_alg_values_supported"] == ["ES256"]
+    assert first.headers["cache-control"] == second.headers["cache-control"] == "public, max-age=300"
+
+
+async def ask_me(client: httpx.AsyncClient, services: Services, token: str, forgeries: dict[str, Forgery]) -> Any:
+    """What `GET /v1/me` answers to each forgery: status, code, challenge."""
+
+    async def answer(forge: Forgery) -> tuple[int, str | None, str | None]:
+        forged = forge(Forger(token, services.keys.signing_key(services.clock())))
+        response = await client.get("/v1/me", headers={"Authorization": b"Bearer " + forged.encode()})
+        return response.status_code, response.json().get("code"), response.headers.get("www-authenticate")
+
+    return {name: await answer(forge) for name, forge in forgeries.items()}
+
+
+async def test_me_refuses_every_hostile_token(client: httpx.AsyncClient, services: Services, token: str) -> None:
+    refusal = (401, "invalid_token", 'Bearer error="invalid_token"')
+    assert await ask_me(client, services, token, HOSTILE) == dict.fromkeys(HOSTILE, refusal)
+
+
+async def test_me_refuses_every_expired_token(client: httpx.AsyncClient, services: Services, token: str) -> None:
+    refusal = (401, "token_expired", 'Bearer error="invalid_token"')
+    assert await ask_me(client, services, token, EXPIRED) == dict.fromkeys(EXPIRED, refusal)
+
+
+async def test_me_takes_every_good_token(client: httpx.AsyncClient, services: Services, token: str) -> None:
+    assert await ask_me(client, services, token, GOOD) == dict.fromkeys(GOOD, (200, None, None))
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(929, None), (930, "token_expired")])
+async def test_an_access_token_expires_with_30_seconds_of_skew(
+    client: httpx.AsyncClient, token: str, clock: Clock, seconds: int, code: str | None
+) -> None:
+    clock.advance(seconds=seconds)
+    answer = await client.get("/v1/me", headers={"Authorization": f"Bearer {token}"})
+    assert answer.json().get("code") == code
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        pytest.param(None, id="none"),
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer    ",
+        "Basic YWxpY2U6c2VjcmV0",
+        "Bearer\t{token}",
+        "{token}",
+        "Token {token}",
+        "Bearer={token}",
+    ],
+)
+async def test_without_a_bearer_token_the_challenge_is_bare(
+    client: httpx.AsyncClient, token: str, authorization: str | None
+) -> None:
+    headers = {} if authorization is None else {"Authorization": authorization.format(token=token)}
+    answer = await client.get("/v1/me", headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (401, "missing_token")
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("authorization", ["bearer {token}", "BEARER {token}", "Bearer   {token}", "Bearer {token}  "])
+async def test_the_scheme_takes_any_case_and_spaces(client: httpx.AsyncClient, token: str, authorization: str) -> None:
+    answer = await client.get("/v1/me", headers={"Authorization": authorization.format(token=token)})
+    assert UUID(answer.json()["id"])
+
+
+async def test_two_authorization_headers_are_a_bad_request(client: httpx.AsyncClient, token: str) -> None:
+    answer = await client.get("/v1/me", headers=[("Authorization", f"Bearer {token}")] * 2)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+
+
+async def test_an_access_token_is_good_for_no_other_audience(
+    make_services: Callable[..., Any], make_client: Callable[..., httpx.AsyncClient], token: str
+) -> None:
+    other = make_client(await make_services(audience="other"))
+    answer = await other.get("/v1/me", headers={"Authorization": f"Bearer {token}"})
+    assert answer.json()["code"] == "invalid_token"
