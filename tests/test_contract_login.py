@@ -1,12 +1,32 @@
 """`POST /v1/login`, as the contract has it."""
 
 import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 import httpx
+import pytest
+import uvicorn
+from pydantic import TypeAdapter
 
-from tests.fakes import APP, LoginAnswer, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
+from tests.problems import problem_of
+from tests.upstream import PostgresTap
+from wxauth.app import create_app
+from wxauth.login import session_key_context
+from wxauth.routes.schemas import TokenAnswer, UserAnswer
+from wxauth.sealing import CannotOpen
+from wxauth.services import Services
+
+MakeServices = Callable[..., Awaitable[Services]]
+MakeClient = Callable[[Services], httpx.AsyncClient]
+LogLines = Callable[[], list[dict[str, Any]]]
+Serve = Callable[[], AbstractAsyncContextManager[tuple[uvicorn.Server, asyncio.StreamWriter]]]
 
 
 async def test_a_code_becomes_a_user_and_tokens(login: LoginAnswer) -> None:
@@ -18,6 +38,26 @@ async def test_a_code_becomes_a_user_and_tokens(login: LoginAnswer) -> None:
     assert UUID(answer["user"]["id"]).version == 7
     assert answer["user"]["app_id"] == APP["app_id"]
     assert answer["user"]["nickname"] == "Alice"
+
+
+async def test_the_answer_is_what_the_documentation_says(client: httpx.AsyncClient, wechat: WeChatByRespx) -> None:
+    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    TypeAdapter(TokenAnswer).validate_json(answer.content, strict=True)
+    assert answer.json().keys() == TokenAnswer.__annotations__.keys()
+    assert answer.json()["user"].keys() == UserAnswer.__annotations__.keys()
+    assert answer.headers["content-type"] == "application/json"
+
+
+async def test_times_are_rfc_3339_in_utc(login: LoginAnswer, clock: Clock) -> None:
+    await login("alice")
+    clock.advance(seconds=90)
+    user = (await login("alice"))["user"]
+    assert (user["created_at"], user["last_login_at"]) == ("2026-11-20T08:00:00Z", "2026-11-20T08:01:30Z")
+
+
+async def test_tokens_are_not_cached(client: httpx.AsyncClient, wechat: WeChatByRespx) -> None:
+    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    assert answer.headers["cache-control"] == "no-store"
 
 
 async def test_a_returning_user_is_the_same_user(login: LoginAnswer) -> None:
@@ -32,6 +72,7 @@ async def test_the_access_token_opens_me(client: httpx.AsyncClient, login: Login
     me = await client.get("/v1/me", headers={"Authorization": f"Bearer {answer['access_token']}"})
     assert me.status_code == 200
     assert me.json() == answer["user"]
+    assert me.headers["cache-control"] == "no-store"
 
 
 async def test_200_simultaneous_first_logins_of_one_openid_make_one_user(
@@ -43,3 +84,363 @@ async def test_200_simultaneous_first_logins_of_one_openid_make_one_user(
     assert len({answer.json()["user"]["id"] for answer in answers}) == 1
     assert sum(answer.json()["is_new_user"] for answer in answers) == 1
     assert await rows.fetchrow("SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM sessions)") == (1, 200)
+
+
+async def test_a_returning_user_costs_one_call_of_wechat_and_one_round_trip_to_the_database(
+    database_url: str, make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
+) -> None:
+    async with PostgresTap(database_url) as tap:
+        services = await make_services(database_url=tap.url)
+        client = make_client(services)
+        await client.post("/v1/login", json={"code": wechat.code_for("alice")})  # connects and prepares
+        calls, round_trips = len(wechat.calls), tap.round_trips
+        answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+        assert answer.json()["is_new_user"] is False
+        assert (len(wechat.calls) - calls, tap.round_trips - round_trips) == (1, 1)
+        await services.aclose()
+
+
+# The request.
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((name, None) for name in ("code", "jsCode", "js_code")),
+        *((name, OTHER_APP["app_id"]) for name in ("app_id", "appId", "appid")),
+        *((name, "Alice") for name in ("nickname", "nickName", "userName")),
+        *((name, "https://example.com/a.png") for name in ("avatar_url", "avatarUrl")),
+    ],
+)
+async def test_each_name_of_a_field_is_taken(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, field: str, value: str | None
+) -> None:
+    code = wechat.code_for("alice", app_id=value if value == OTHER_APP["app_id"] else APP["app_id"])
+    body = {field: code} if value is None else {"code": code, field: value}
+    answer = await client.post("/v1/login", json=body)
+    assert answer.status_code == 200, answer.text
+    if value is not None:
+        assert value in answer.json()["user"].values()
+
+
+async def test_the_first_configured_app_is_the_default(login: LoginAnswer, wechat: WeChatByRespx) -> None:
+    for named in ({}, {"app_id": None}, {"app_id": ""}):
+        assert (await login("alice", **named))["user"]["app_id"] == APP["app_id"]
+    assert [(call["appid"], call["secret"]) for call in wechat.calls] == [(APP["app_id"], APP["app_secret"])] * 3
+
+
+async def test_an_unknown_app_is_refused_before_the_code_is_spent(
+    offline_client: httpx.AsyncClient, wechat: WeChatByRespx
+) -> None:
+    body = {"code": wechat.code_for("alice"), "app_id": "wxunknown"}
+    problem_of(await offline_client.post("/v1/login", json=body), "unknown_app", 400)
+    assert wechat.calls == []
+
+
+async def test_a_login_while_there_is_no_signing_key_is_refused_before_the_code_is_spent(
+    offline_client: httpx.AsyncClient, wechat: WeChatByRespx
+) -> None:
+    answer = await offline_client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    problem_of(answer, "storage_unavailable", 503)
+    assert int(answer.headers["retry-after"]) > 0
+    assert wechat.calls == []
+
+
+@pytest.mark.parametrize("length", [1, 256])
+async def test_a_code_has_1_to_256_characters(client: httpx.AsyncClient, wechat: WeChatByRespx, length: int) -> None:
+    code = "&#%+/=? é码"[:length].ljust(length, "x")
+    wechat.sessions[code] = wechat.sessions.pop(wechat.code_for("alice"))
+    answer = await client.post("/v1/login", json={"code": code})
+    assert answer.status_code == 200, answer.text
+    assert wechat.calls[0]["js_code"] == code
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "text/plain", "application/x-www-form-urlencoded", "nonsense", None]
+)
+async def test_any_content_type_will_do(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, content_type: str | None
+) -> None:
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    body = json.dumps({"code": wechat.code_for("alice")})
+    assert (await client.post("/v1/login", content=body, headers=headers)).status_code == 200
+
+
+async def test_unknown_fields_are_ignored(login: LoginAnswer) -> None:
+    answer = await login("alice", phone_code="code-of-a-phone", deep=[[[{}]]], big=10**300, roles=["admin"])
+    assert (answer["user"]["phone"], answer["user"]["roles"]) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"", "body"),
+        (b"code=abc", "body"),
+        (b"{'code': 'abc'}", "body"),
+        (b'{"code": "abc"} {}', "body"),
+        (b"[]", "body"),
+        (b'["code"]', "body"),
+        (b"null", "body"),
+        (b'"abc"', "body"),
+        (b'{"code": "\xff"}', "body"),
+        ('{"code": "abc"}'.encode("utf-16"), "body"),
+        (b'{"code": "\\ud800"}', "body"),
+        (b'{"code": "abc", "nickname": "\\udc00\\ud800"}', "body"),
+        (b'{"code": ' + b"9" * 60_000 + b"}", "body"),
+        (b'{"code": "abc", "x": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", "body"),
+        (b'{"code": ' + b'{"a":' * 10_000 + b"1" + b"}" * 10_000 + b"}", "body"),
+        (b"{}", "code"),
+        *(
+            (json.dumps({"code": value}).encode(), "code")
+            for value in (None, 1, 1e308, True, [], {}, ["abc"], "", "x" * 257)
+        ),
+        *((json.dumps({"code": "abc", "app_id": value}).encode(), "app_id") for value in (1, False, ["wx"], {})),
+        *(
+            (json.dumps({"code": "abc", "nickname": value}).encode(), "nickname")
+            for value in (1, True, ["A"], {}, "x" * 65, "😀" * 65, "a\0b", "a\nb", "a\x1bb", "a\x7fb")
+        ),
+        *(
+            (json.dumps({"code": "abc", "avatar_url": value}).encode(), "avatar_url")
+            for value in (
+                1,
+                [],
+                "https://",
+                "https:///a.png",
+                "http://example.com/a.png",
+                "//example.com/a.png",
+                "wxfile://tmp/a.png",
+                "javascript:alert(1)",
+                "data:image/png;base64,AAAA",
+                "https://user@example.com/",
+                "https://user:pass@example.com/a.png",
+                "https://example.com\\@evil.example/",
+                "https://exa mple.com/",
+                "https://example.com/a b.png",
+                "https://example.com/a\nb.png",
+                "https://example.com/" + "a" * 2029,
+            )
+        ),
+    ],
+)
+async def test_a_wrong_body_is_refused_without_asking_anyone(
+    offline_client: httpx.AsyncClient, wechat: WeChatByRespx, body: bytes, field: str
+) -> None:
+    answer = await offline_client.post("/v1/login", content=body)
+    assert [error["field"] for error in problem_of(answer, "invalid_request", 422)["errors"]] == [field]
+    assert wechat.calls == []
+
+
+async def test_every_wrong_field_is_named(offline_client: httpx.AsyncClient) -> None:
+    answer = await offline_client.post("/v1/login", json={"nickName": 1, "avatarUrl": "ftp://example.com"})
+    errors = problem_of(answer, "invalid_request", 422)["errors"]
+    assert [error["field"] for error in errors] == ["code", "nickName", "avatarUrl"]
+
+
+# The profile.
+
+
+@pytest.mark.parametrize("nickname", ["小明", "😀" * 64, "👨‍👩‍👧 Ö", "O'Brien; DROP TABLE users --", "a" * 64])
+async def test_a_nickname_is_kept_as_it_was_written(login: LoginAnswer, nickname: str) -> None:
+    assert (await login("alice", nickname=nickname))["user"]["nickname"] == nickname
+    assert (await login("alice"))["user"]["nickname"] == nickname
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com",
+        "HTTPS://Example.com:8443/a%20b.png?x=1&y=@z#f",
+        "https://[2001:db8::1]/头像.png",
+        "https://example.com/" + "a" * 2028,
+    ],
+)
+async def test_an_avatar_is_kept_as_it_was_written(login: LoginAnswer, url: str) -> None:
+    assert (await login("alice", avatar_url=url))["user"]["avatar_url"] == url
+
+
+@pytest.mark.parametrize("nothing", [{}, {"nickname": None, "avatar_url": None}, {"nickname": "", "avatar_url": "  "}])
+async def test_a_profile_field_without_a_value_changes_nothing(login: LoginAnswer, nothing: dict[str, Any]) -> None:
+    given = {"nickname": "Alice", "avatar_url": "https://example.com/a.png"}
+    await login("alice", **given)
+    assert given.items() <= (await login("alice", **nothing))["user"].items()
+
+
+async def test_a_profile_field_with_a_value_changes_that_field(login: LoginAnswer) -> None:
+    await login("alice", nickname="Alice", avatar_url="https://example.com/a.png")
+    user = (await login("alice", nickname="Alicia"))["user"]
+    assert (user["nickname"], user["avatar_url"]) == ("Alicia", "https://example.com/a.png")
+
+
+async def test_white_space_around_a_nickname_is_not_kept(login: LoginAnswer) -> None:
+    assert (await login("alice", nickname=" \u3000Alice \n"))["user"]["nickname"] == "Alice"
+    assert (await login("bob", nickname=" \t "))["user"]["nickname"] is None
+
+
+# One person, several apps.
+
+
+async def test_a_unionid_that_another_app_gave_makes_both_identities_one_user(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    answers = []
+    for app in (APP, OTHER_APP):
+        code = wechat.code_for("alice", unionid="union-of-alice", app_id=app["app_id"])
+        answers.append((await client.post("/v1/login", json={"code": code, "app_id": app["app_id"]})).json())
+    first, second = (answer["user"] for answer in answers)
+    assert first["id"] == second["id"]
+    assert [answer["is_new_user"] for answer in answers] == [True, False]
+    assert (first["app_id"], second["app_id"]) == (APP["app_id"], OTHER_APP["app_id"])
+    assert first["openid"] != second["openid"]
+    assert await rows.fetchval("SELECT count(*) FROM identities WHERE user_id = $1", UUID(first["id"])) == 2
+    for answer in answers:
+        me = await client.get("/v1/me", headers={"Authorization": f"Bearer {answer['access_token']}"})
+        assert me.json()["openid"] == answer["user"]["openid"]
+
+
+async def test_a_unionid_that_appears_later_is_filled_in(client: httpx.AsyncClient, wechat: WeChatByRespx) -> None:
+    codes = [wechat.code_for("alice", unionid=unionid) for unionid in (None, "union-of-alice", None)]
+    users = [(await client.post("/v1/login", json={"code": code})).json()["user"] for code in codes]
+    assert len({user["id"] for user in users}) == 1
+    assert [user["unionid"] for user in users] == [None, "union-of-alice", "union-of-alice"]
+
+
+async def test_identities_without_a_unionid_are_different_users(login: LoginAnswer, wechat: WeChatByRespx) -> None:
+    assert (await login("alice"))["user"]["id"] != (await login("bob"))["user"]["id"]
+
+
+# The session.
+
+
+async def test_a_session_notes_where_it_comes_from_and_how_long_it_lives(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    answer = await client.post(
+        "/v1/login", json={"code": wechat.code_for("alice")}, headers={"User-Agent": "MicroMessenger/8.0 " + "x" * 600}
+    )
+    row = await rows.fetchrow("SELECT * FROM sessions WHERE id = $1", UUID(answer.json()["session_id"]))
+    assert row is not None
+    assert str(row["user_id"]) == answer.json()["user"]["id"]
+    assert str(row["ip"]) == "127.0.0.1"
+    assert row["user_agent"] == ("MicroMessenger/8.0 " + "x" * 600)[:512]
+    assert row["created_at"] == row["last_used_at"] == clock.now
+    assert row["expires_at"] == clock.now + timedelta(seconds=2592000)
+    assert row["revoked_at"] is None
+
+
+async def test_the_session_key_is_stored_sealed(
+    client: httpx.AsyncClient, services: Services, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    code = wechat.code_for("alice")
+    expected = wechat.sessions[code]["session_key"].encode()
+    user = (await client.post("/v1/login", json={"code": code})).json()["user"]
+    sealed = await rows.fetchval("SELECT session_key FROM sessions")
+    assert expected not in sealed
+    assert services.sealer.open(sealed, context=session_key_context(user["app_id"], user["openid"])) == expected
+    with pytest.raises(CannotOpen):
+        services.sealer.open(sealed, context=session_key_context(OTHER_APP["app_id"], user["openid"]))
+
+
+@pytest.mark.parametrize(("refresh_token_ttl", "session_max_age"), [(60, 3600), (3600, 60)])
+async def test_a_session_lives_no_longer_than_its_greatest_age(
+    make_services: MakeServices,
+    make_client: MakeClient,
+    wechat: WeChatByRespx,
+    rows: asyncpg.Connection,
+    refresh_token_ttl: int,
+    session_max_age: int,
+) -> None:
+    services = await make_services(refresh_token_ttl=refresh_token_ttl, session_max_age=session_max_age)
+    answer = await make_client(services).post("/v1/login", json={"code": wechat.code_for("alice")})
+    assert answer.json()["refresh_expires_in"] == 60
+    assert await rows.fetchval("SELECT expires_at - created_at FROM sessions") == timedelta(seconds=60)
+
+
+async def test_a_banned_user_is_refused_and_left_as_it_was(
+    client: httpx.AsyncClient, login: LoginAnswer, wechat: WeChatByRespx, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    await login("alice", nickname="Alice")
+    await rows.execute("UPDATE users SET status = 'disabled'")
+    state = "SELECT users, (SELECT array_agg(sessions) FROM sessions) FROM users"
+    before = await rows.fetchrow(state)
+    clock.advance(hours=1)
+    code = wechat.code_for("alice")
+    answer = await client.post("/v1/login", json={"code": code, "nickname": "Al", "avatar_url": "https://a.example"})
+    problem_of(answer, "account_disabled", 403)
+    assert await rows.fetchrow(state) == before
+
+
+async def test_a_login_leaves_one_line_of_ids_and_timings(login: LoginAnswer, log_lines: LogLines) -> None:
+    answer = await login("alice", nickname="Alice")
+    (line,) = (line for line in log_lines() if line["event"] == "logged_in")
+    assert line.pop("timestamp").endswith("+00:00")
+    assert line.pop("wechat_ms") >= 0
+    assert line.pop("database_ms") >= 0
+    assert len(line.pop("request_id")) == 32
+    assert line == {
+        "event": "logged_in",
+        "level": "info",
+        "user_id": answer["user"]["id"],
+        "app_id": APP["app_id"],
+        "session_id": answer["session_id"],
+        "is_new": True,
+    }
+
+
+async def test_a_client_that_leaves_before_its_body_is_read_costs_nothing(
+    serve: Serve, wechat: WeChatByRespx, log_lines: LogLines
+) -> None:
+    async with serve() as (_, client):
+        client.write(b"POST /v1/login HTTP/1.1\r\nHost: x\r\nContent-Length: 60\r\n\r\n" + b'{"code": "half a co')
+        await client.drain()
+        client.close()
+        await _seen(lambda: any(line["event"] == "request_refused" for line in log_lines()))
+    assert wechat.calls == []
+    assert "error" not in {line["level"] for line in log_lines()}
+
+
+async def test_a_client_that_leaves_while_wechat_is_asked_is_logged_in_all_the_same(
+    serve: Serve, wechat: WeChatByRespx, rows: asyncpg.Connection, log_lines: LogLines
+) -> None:
+    asked, gone = asyncio.Event(), asyncio.Event()
+    code = wechat.code_for("alice")
+
+    async def answer_late(_: httpx.Request) -> httpx.Response:
+        asked.set()
+        await gone.wait()
+        return httpx.Response(200, json=wechat.sessions[code])
+
+    wechat.route.mock(side_effect=answer_late)
+    body = json.dumps({"code": code}).encode()
+    async with serve() as (server, client):
+        client.write(b"POST /v1/login HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        await asyncio.wait_for(asked.wait(), 5)
+        client.close()
+        await _seen(lambda: not server.server_state.connections)
+        gone.set()
+        await _seen(lambda: any(line["event"] == "logged_in" for line in log_lines()))
+    assert await rows.fetchval("SELECT count(*) FROM sessions") == 1
+    assert "error" not in {line["level"] for line in log_lines()}
+
+
+@pytest.fixture
+def serve(services: Services) -> Serve:
+    """The service behind its real server, and a connection to it."""
+
+    @asynccontextmanager
+    async def serving() -> AsyncIterator[tuple[uvicorn.Server, asyncio.StreamWriter]]:
+        config = uvicorn.Config(create_app(services), port=0, http="httptools", lifespan="off", log_config=None)
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server.serve())
+        await _seen(lambda: server.started)
+        _, writer = await asyncio.open_connection(*server.servers[0].sockets[0].getsockname())
+        yield server, writer
+        server.should_exit = True
+        await task
+
+    return serving
+
+
+async def _seen(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110  # neither the server nor the log has an event to wait for
+            await asyncio.sleep(0.01)

@@ -1,23 +1,24 @@
 """The app: routes, failures, and the edge around them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp
 
 from wxauth import __version__
-from wxauth.edge import PROBLEM_KEY, Edge
-from wxauth.errors import InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge, StorageUnavailable, WxAuthError
+from wxauth.edge import PROBLEM_KEY, Edge, UnderPath
+from wxauth.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, StorageUnavailable, WxAuthError
 from wxauth.guard.bearer import BearerGuard
 from wxauth.logs import get_logger
 from wxauth.problems import problem_response
@@ -40,17 +41,20 @@ log = get_logger()
 def create_app(services: Services) -> ASGIApp:
     """The whole service as an ASGI app. The parts are in place at once; the lifespan keeps and closes them."""
     settings = services.settings
-    api = create_api(root_path=urlsplit(settings.issuer).path)
+    root_path = urlsplit(settings.issuer).path
+    api = create_api(root_path=root_path)
     api.state.services = services
-    if settings.cors_origins:
-        api.add_middleware(
-            CORSMiddleware,
+    app: ASGIApp = api
+    if settings.cors_origins:  # around the whole of it, so that a browser may read a fault's answer too
+        app = CORSMiddleware(
+            app,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After", "WWW-Authenticate"],
         )
-    return Edge(api)
+    app = Edge(app)
+    return UnderPath(app, root_path) if root_path else app
 
 
 def create_api(*, root_path: str = "") -> FastAPI:
@@ -60,7 +64,7 @@ def create_api(*, root_path: str = "") -> FastAPI:
         version=__version__,
         description=_DESCRIPTION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        root_path=root_path,
+        servers=[{"url": root_path}] if root_path else None,
         docs_url=None,
         redoc_url=None,
         openapi_url=None,  # added last, with the docs
@@ -71,8 +75,11 @@ def create_api(*, root_path: str = "") -> FastAPI:
     api.add_exception_handler(WxAuthError, _answer_failure)
     api.add_exception_handler(HTTPException, _answer_http_exception)
     api.add_exception_handler(RequestValidationError, _answer_invalid)
-    for router in (login.router, me.router, oauth.router, operations.router):
-        api.router.routes.extend(router.routes)  # not included: an included router is one more thing to match
+    api.add_exception_handler(ClientDisconnect, _answer_nobody)
+    api.add_exception_handler(Exception, _answer_fault)
+    routes = [route for router in (login, me, oauth, operations) for route in router.router.routes]
+    api.router.routes.extend(routes)  # not included: an included router is one more thing to match
+    api.router.routes.extend(_heads(routes))
     add_docs(api)
     api.openapi = lambda: _openapi(api)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return api
@@ -93,6 +100,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     log.info("stopped")
 
 
+def _heads(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
+    # FastAPI answers HEAD only where it is declared; the server in front leaves the body out.
+    for route in routes:
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            yield type(route)(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
+
+
 async def _answer_failure(request: Request, error: Exception) -> Response:
     request.scope[PROBLEM_KEY] = error
     return problem_response(cast(WxAuthError, error), request.scope)
@@ -100,6 +114,8 @@ async def _answer_failure(request: Request, error: Exception) -> Response:
 
 async def _answer_http_exception(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
+    if isinstance(exc.__cause__, WxAuthError):  # FastAPI takes what `receive` raises for an unreadable body
+        return await _answer_failure(request, exc.__cause__)
     error: WxAuthError
     match exc.status_code:
         case 404:
@@ -107,11 +123,17 @@ async def _answer_http_exception(request: Request, exc: Exception) -> Response:
         case 405:
             allow = _allowed_methods(request)
             error = MethodNotAllowed(f"this path takes {', '.join(allow)}", allow=allow)
-        case 413:
-            error = PayloadTooLarge("the body is too large")
         case _:
             error = InvalidRequest("the request could not be read", status=exc.status_code)
     return await _answer_failure(request, error)
+
+
+async def _answer_nobody(request: Request, _: Exception) -> Response:
+    return await _answer_failure(request, InvalidRequest("the client left before its body was read", status=400))
+
+
+async def _answer_fault(request: Request, _: Exception) -> Response:
+    return await _answer_failure(request, InternalError("the log has more under this request_id"))
 
 
 async def _answer_invalid(request: Request, exc: Exception) -> Response:

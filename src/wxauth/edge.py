@@ -1,13 +1,13 @@
-"""The outermost layer, plain ASGI: the request's id, the limit of its body, the last resort for a fault."""
+"""The outermost layer, plain ASGI: the request's id, the limit of its body, the log line of its failure."""
 
 from time import perf_counter
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wxauth.errors import InternalError, PayloadTooLarge, WxAuthError
+from wxauth.errors import PayloadTooLarge, WxAuthError
 from wxauth.logs import get_logger, redact, request_id
-from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
+from wxauth.problems import REQUEST_ID_KEY, accepted_request_id
 
 MAX_BODY: Final = 64 * 1024
 PROBLEM_KEY: Final = "wxauth.problem"
@@ -33,19 +33,27 @@ class Edge:
             await self._app(scope, receive, send)
             return
         started = perf_counter()
-        given_id = content_length = None
-        has_body = False
+        given_id = None
+        declared_size = 0
         for name, value in scope["headers"]:
             if name == b"x-request-id":
                 given_id = value.decode("latin-1")
             elif name == b"content-length":
-                content_length, has_body = value, True
-            elif name == b"transfer-encoding":
-                has_body = True
+                declared_size = int(value)  # the server has seen to it that this is a number
         current_id = accepted_request_id(given_id)
         scope[REQUEST_ID_KEY] = current_id
         id_token = request_id.set(current_id)
-        status = 0
+        status = received = 0
+
+        async def receive_within_limit() -> Message:
+            nonlocal received
+            if declared_size > MAX_BODY:
+                raise _too_large()
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > MAX_BODY:
+                raise _too_large()
+            return message
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -59,61 +67,31 @@ class Edge:
             await send(message)
 
         try:
-            if has_body:
-                receive = await _whole_body(receive, content_length)
-            await self._app(scope, receive, send_with_id)
-        except WxAuthError as error:
-            scope[PROBLEM_KEY] = error
-            await problem_response(error, scope)(scope, receive, send_with_id)
+            await self._app(scope, receive_within_limit, send_with_id)
         except Exception as fault:
-            log.error("request_failed", exc_info=fault)
-            if status == 0:
-                scope[PROBLEM_KEY] = failure = InternalError("the log has more under this request_id")
-                await problem_response(failure, scope)(scope, receive, send_with_id)
+            log.error("request_failed", exc_info=fault)  # it has been answered, unless the answer had begun
         finally:
             if status >= _FIRST_FAILURE:
                 _log_failure(scope, status, started)
             request_id.reset(id_token)
 
 
-async def _whole_body(receive: Receive, content_length: bytes | None) -> Receive:
-    """Read the body before anything else; a `receive` that gives it again."""
-    if content_length is not None and content_length.isdigit() and int(content_length) > MAX_BODY:
-        raise PayloadTooLarge(f"a body may have {MAX_BODY} bytes")
-    first = await receive()
-    if first["type"] != "http.request":
-        return _replay(first, receive)
-    if not first.get("more_body"):
-        _check_size(len(first.get("body", b"")))
-        return _replay(first, receive)
-    body = bytearray(first.get("body", b""))
-    _check_size(len(body))
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return _replay(message, receive)
-        body += message.get("body", b"")
-        _check_size(len(body))
-        if not message.get("more_body"):
-            return _replay({"type": "http.request", "body": bytes(body), "more_body": False}, receive)
+class UnderPath:
+    """Serves an app under the path of the issuer, whether or not the proxy in front has cut it off."""
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app = app
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "lifespan":
+            scope = {**scope, "root_path": self._root_path}
+        await self._app(scope, receive, send)
 
 
-def _check_size(size: int) -> None:
-    if size > MAX_BODY:
-        raise PayloadTooLarge(f"a body may have {MAX_BODY} bytes")
-
-
-def _replay(message: Message, receive: Receive) -> Receive:
-    pending: Message | None = message
-
-    async def replay() -> Message:
-        nonlocal pending
-        if pending is None:
-            return await receive()
-        given, pending = pending, None
-        return given
-
-    return replay
+def _too_large() -> PayloadTooLarge:
+    return PayloadTooLarge(f"a body may have {MAX_BODY} bytes")
 
 
 def _log_failure(scope: Scope, status: int, started: float) -> None:

@@ -156,7 +156,7 @@ class InvalidCode(WeChatError):
 
     code = "invalid_code"
     status = 400
-    title = Title("Login failed, please try again.", "登录失败,请重试。")
+    title = Title("Login failed, please try again.", "登录失败，请重试。")
 
 
 class CodeUsed(WeChatError):
@@ -164,7 +164,7 @@ class CodeUsed(WeChatError):
 
     code = "code_used"
     status = 400
-    title = Title("This login was already used, please try again.", "登录凭证已被使用,请重试。")
+    title = Title("This login was already used, please try again.", "登录凭证已被使用，请重试。")
 
 
 class WeChatUserBlocked(WeChatError):
@@ -180,7 +180,7 @@ class WeChatRateLimited(WeChatError):
 
     code = "wechat_rate_limited"
     status = 429
-    title = Title("Too many logins, please try again later.", "登录过于频繁,请稍后再试。")
+    title = Title("Too many logins, please try again later.", "登录过于频繁，请稍后再试。")
     retry_after = 60
 
 
@@ -189,7 +189,7 @@ class WeChatUnavailable(WeChatError):
 
     code = "wechat_unavailable"
     status = 503
-    title = Title("WeChat is busy, please try again.", "微信服务繁忙,请稍后再试。")
+    title = Title("WeChat is busy, please try again.", "微信服务繁忙，请稍后再试。")
     retry_after = 3
 
 
@@ -198,7 +198,7 @@ class WeChatTimeout(WeChatError):
 
     code = "wechat_timeout"
     status = 504
-    title = Title("WeChat did not answer in time, please try again.", "微信响应超时,请重试。")
+    title = Title("WeChat did not answer in time, please try again.", "微信响应超时，请重试。")
 
 
 class WeChatBadResponse(WeChatError):
@@ -206,7 +206,7 @@ class WeChatBadResponse(WeChatError):
 
     code = "wechat_bad_response"
     status = 502
-    title = Title("WeChat gave an unexpected answer, please try again.", "微信返回异常,请重试。")
+    title = Title("WeChat gave an unexpected answer, please try again.", "微信返回异常，请重试。")
 
 
 class WeChatMisconfigured(WeChatError):
@@ -244,7 +244,7 @@ class InvalidToken(BearerError):
 
     code = "invalid_token"
     status = 401
-    title = Title("Your login is no longer valid, please log in again.", "登录已失效,请重新登录。")
+    title = Title("Your login is no longer valid, please log in again.", "登录已失效，请重新登录。")
     challenge = 'Bearer error="invalid_token"'
 
 
@@ -252,7 +252,7 @@ class TokenExpired(InvalidToken):
     """The token was good and has run out."""
 
     code = "token_expired"
-    title = Title("Your login has expired, please log in again.", "登录已过期,请重新登录。")
+    title = Title("Your login has expired, please log in again.", "登录已过期，请重新登录。")
 
 
 class InsufficientRole(BearerError):
@@ -280,7 +280,7 @@ class KeysUnavailable(WxAuthError):
 
     code = "keys_unavailable"
     status = 503
-    title = Title("The login service is not reachable, please try again.", "暂时无法验证登录,请稍后再试。")
+    title = Title("The login service is not reachable, please try again.", "暂时无法验证登录，请稍后再试。")
     retry_after = 5
 
 
@@ -289,7 +289,7 @@ class StorageUnavailable(WxAuthError):
 
     code = "storage_unavailable"
     status = 503
-    title = Title("The service is busy, please try again.", "服务繁忙,请稍后再试。")
+    title = Title("The service is busy, please try again.", "服务繁忙，请稍后再试。")
     retry_after = 3
 
 
@@ -298,4 +298,4 @@ class InternalError(WxAuthError):
 
     code = "internal_error"
     status = 500
-    title = Title("Something went wrong, please try again.", "服务出错,请稍后再试。")
+    title = Title("Something went wrong, please try again.", "服务出错，请稍后再试。")

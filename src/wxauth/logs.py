@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, BinaryIO, Final
+from uuid import UUID
 
 import structlog
 from pydantic_core import to_json
@@ -82,6 +83,7 @@ class _ConsoleLine:
 
     def __call__(self, logger: Any, name: str, event: Event) -> bytes:
         frames: list[str] = event.pop("frames", [])
+        event.update({field: str(value) for field, value in event.items() if isinstance(value, UUID)})
         line = self._render(logger, name, event)
         return "\n    ".join([line, *frames]).encode()
 

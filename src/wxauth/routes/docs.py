@@ -36,6 +36,10 @@ def add_docs(app: FastAPI) -> None:
         page.headers["Content-Security-Policy"] = _POLICY
         return page
 
+    async def asset(request: Request) -> Response:
+        return await files.get_response(request.path_params["name"], request.scope)
+
+    files = StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static")
     app.add_route("/openapi.json", openapi, include_in_schema=False)
     app.add_route("/docs", docs, include_in_schema=False)
-    app.mount(_ASSETS, StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static"))
+    app.add_route(_ASSETS + "/{name}", asset, include_in_schema=False)  # no mount: a 405 would not know its methods

@@ -21,7 +21,14 @@ from wxauth.problems import problem_document
 
 PROBLEM_REF = "#/components/schemas/Problem"
 
-GUARDED = (MissingToken, InvalidToken, TokenExpired, KeysUnavailable)
+GUARDED = (
+    InvalidRequest("there are two Authorization headers", status=400),
+    MissingToken,
+    InvalidToken,
+    TokenExpired,
+    KeysUnavailable,
+    StorageUnavailable,
+)
 """What any guarded operation may answer."""
 
 _EXAMPLES: dict[type[WxAuthError], WxAuthError] = {
@@ -32,11 +39,11 @@ _EXAMPLES: dict[type[WxAuthError], WxAuthError] = {
 }
 
 
-def failures(*kinds: type[WxAuthError]) -> dict[int | str, dict[str, Any]]:
-    """`responses` for FastAPI: each status with an example for each code."""
+def failures(*kinds: type[WxAuthError] | WxAuthError) -> dict[int | str, dict[str, Any]]:
+    """`responses` for FastAPI: each status with an example for each code, the one given or a typical one."""
     examples: dict[int, dict[str, Any]] = defaultdict(dict)
-    for kind in (*kinds, StorageUnavailable, InternalError):
-        error = _EXAMPLES.get(kind) or kind((kind.__doc__ or "").partition("\n")[0].rstrip("."))
+    for kind in (*kinds, InternalError):
+        error = kind if isinstance(kind, WxAuthError) else _example(kind)
         examples[error.status][error.code] = {
             "value": problem_document(error, language="zh", request_id="0f8fad5bd9cb469fa16570867728950e")
         }
@@ -47,3 +54,7 @@ def failures(*kinds: type[WxAuthError]) -> dict[int | str, dict[str, Any]]:
         }
         for status, by_code in sorted(examples.items())
     }
+
+
+def _example(kind: type[WxAuthError]) -> WxAuthError:
+    return _EXAMPLES.get(kind) or kind((kind.__doc__ or "").partition("\n")[0].rstrip("."))

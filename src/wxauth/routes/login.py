@@ -12,6 +12,7 @@ from wxauth.errors import (
     InvalidCode,
     InvalidRequest,
     PayloadTooLarge,
+    StorageUnavailable,
     UnknownApp,
     WeChatBadResponse,
     WeChatMisconfigured,
@@ -43,6 +44,7 @@ DeviceDep = Annotated[login.Device, Depends(device_of)]
 
 @router.post(
     "/v1/login",
+    operation_id="log_in",
     summary="Log in with a wx.login code",
     response_model=TokenAnswer,
     responses={
@@ -60,6 +62,7 @@ DeviceDep = Annotated[login.Device, Depends(device_of)]
             WeChatMisconfigured,
             WeChatUnavailable,
             WeChatTimeout,
+            StorageUnavailable,
         ),
     },
 )

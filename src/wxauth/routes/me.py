@@ -27,6 +27,7 @@ PrincipalDep = Annotated[Principal, Depends(principal_of)]
 
 @router.get(
     "/v1/me",
+    operation_id="read_me",
     summary="Who am I",
     response_model=UserAnswer,
     responses={200: {"content": {"application/json": {"example": EXAMPLE_USER}}}, **failures(*GUARDED)},

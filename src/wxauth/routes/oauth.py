@@ -18,6 +18,7 @@ router = APIRouter(tags=["keys"])
 
 @router.get(
     "/.well-known/jwks.json",
+    operation_id="read_signing_keys",
     summary="Public signing keys",
     response_class=Response,
     responses={
@@ -49,7 +50,7 @@ async def jwks(request: Request, services: ServicesDep) -> Response:
     return Response(keys.jwks, headers=headers, media_type="application/json")
 
 
-_EXAMPLE_METADATA = {
+_EXAMPLE_METADATA: dict[str, Any] = {
     "issuer": "https://auth.example.com",
     "jwks_uri": "https://auth.example.com/.well-known/jwks.json",
     "response_types_supported": [],
@@ -59,8 +60,23 @@ _EXAMPLE_METADATA = {
 }
 
 
-@router.get("/.well-known/openid-configuration", summary="Metadata, where OpenID Connect looks for it")
-@router.get("/.well-known/oauth-authorization-server", summary="Authorization server metadata")
+_METADATA_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"example": _EXAMPLE_METADATA}}}
+}
+
+
+@router.get(
+    "/.well-known/openid-configuration",
+    operation_id="read_openid_configuration",
+    summary="Metadata, where OpenID Connect looks for it",
+    responses=_METADATA_RESPONSES,
+)
+@router.get(
+    "/.well-known/oauth-authorization-server",
+    operation_id="read_metadata",
+    summary="Authorization server metadata",
+    responses=_METADATA_RESPONSES,
+)
 async def metadata(services: ServicesDep, response: Response) -> dict[str, Any]:
     """Where the keys are and which algorithm signs (RFC 8414); the same document at both paths."""
     issuer = services.settings.issuer

@@ -15,10 +15,15 @@ _EXAMPLE_READY: dict[str, Any] = {
     "status": "ready",
     "checks": {"database": "ok", "schema": "ok", "signing_key": "ok"},
 }
+_EXAMPLE_NOT_READY: dict[str, Any] = {
+    "status": "unavailable",
+    "checks": {"database": "ok", "schema": "behind: run 'wxauth migrate'", "signing_key": "not read yet"},
+}
 
 
 @router.get(
     "/livez",
+    operation_id="is_alive",
     summary="Alive",
     responses={200: {"content": {"application/json": {"example": {"status": "alive"}}}}},
 )
@@ -29,10 +34,14 @@ async def livez() -> dict[str, str]:
 
 @router.get(
     "/readyz",
+    operation_id="is_ready",
     summary="Able to serve",
     responses={
         200: {"content": {"application/json": {"example": _EXAMPLE_READY}}},
-        503: {"description": "Not able to serve; `checks` says why", "content": {"application/json": {}}},
+        503: {
+            "description": "Not able to serve; `checks` says why",
+            "content": {"application/json": {"example": _EXAMPLE_NOT_READY}},
+        },
     },
 )
 async def readyz(services: ServicesDep) -> JSONResponse:

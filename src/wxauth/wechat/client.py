@@ -6,7 +6,7 @@ Source: https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-login/c
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeGuard
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeGuard
 from urllib.parse import quote
 
 import httpx
@@ -46,6 +46,16 @@ class WeChatSession:
     """As WeChat sends it: base64 text, not decoded."""
 
 
+class _Host(NamedTuple):
+    url: httpx.URL
+    path: bytes
+    """What stands before the path of every call; empty at WeChat's own hosts."""
+
+    @classmethod
+    def at(cls, url: str) -> Self:
+        return cls(httpx.URL(url), httpx.URL(url).raw_path.rstrip(b"/"))
+
+
 class WeChat:
     """A client of WeChat's server API; one for each process.
 
@@ -66,9 +76,8 @@ class WeChat:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._transport = transport
-        self._base = httpx.URL(base_url)
-        self._fallback = httpx.URL(fallback_url or base_url)
-        self._prefixes = {url: url.raw_path.rstrip(b"/") for url in (self._base, self._fallback)}
+        self._base = _Host.at(base_url)
+        self._fallback = _Host.at(fallback_url or base_url)
         self._timeout = timeout
         self._sleep = sleep
 
@@ -87,8 +96,8 @@ class WeChat:
             f"&js_code={quote(code, safe='')}&grant_type=authorization_code"
         ).encode()
         try:
-            async with asyncio.timeout(self._timeout):
-                answer = await self._ask_while_busy(target)
+            async with asyncio.timeout(self._timeout) as running:
+                answer = await self._ask_while_busy(target, running)
         except TimeoutError as exc:
             raise WeChatTimeout(f"code2session gave no answer in {self._timeout:g} s") from exc
         errcode = answer.get("errcode", 0)
@@ -103,22 +112,24 @@ class WeChat:
         """Close the connections."""
         await self._transport.aclose()
 
-    async def _ask_while_busy(self, target: bytes) -> dict[str, Any]:
+    async def _ask_while_busy(self, target: bytes, running: asyncio.Timeout) -> dict[str, Any]:
+        answer = await self._get(target)
         for pause in BUSY_PAUSES:
-            answer = await self._get(target)
-            if answer.get("errcode") != SYSTEM_BUSY:
-                return answer
+            if answer.get("errcode") != SYSTEM_BUSY or not _has_time_for(pause, running):
+                break
             await self._sleep(pause)
-        return await self._get(target)
+            answer = await self._get(target)
+        return answer
 
     async def _get(self, target: bytes) -> dict[str, Any]:
         try:
-            response = await self._send(self._base, target)
-        except (httpx.ConnectError, httpx.ConnectTimeout):
-            # Not sent, so the code is not spent: once more, on the other host where there is one.
-            response = await self._send_again(self._fallback, target)
+            response = await self._send(target)
+        except httpx.ReadTimeout as exc:
+            raise WeChatTimeout("WeChat gave no answer in time") from exc
+        except httpx.DecodingError as exc:
+            raise WeChatBadResponse("WeChat's answer is not HTTP, or too large") from exc
         except httpx.TransportError as exc:
-            raise _unavailable(exc) from exc
+            raise WeChatUnavailable(f"no answer from WeChat: {type(exc).__name__}") from exc
         if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
             raise WeChatUnavailable(f"WeChat answered with status {response.status_code}")
         if response.status_code != httpx.codes.OK:
@@ -131,20 +142,24 @@ class WeChat:
             raise WeChatBadResponse("WeChat's answer is not a JSON object")
         return answer
 
-    async def _send_again(self, host: httpx.URL, target: bytes) -> httpx.Response:
+    async def _send(self, target: bytes) -> httpx.Response:
         try:
-            return await self._send(host, target)
-        except httpx.TransportError as exc:
-            raise _unavailable(exc) from exc
+            return await self._send_to(self._base, target)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            # Not sent, so the code is not spent: once more, on the other host where there is one.
+            hosts = {"host": self._base.url.host, "next_host": self._fallback.url.host}
+            log.warning("wechat_not_connected", reason=str(exc), **hosts)
+        return await self._send_to(self._fallback, target)
 
-    async def _send(self, host: httpx.URL, target: bytes) -> httpx.Response:
-        request = httpx.Request("GET", host, headers=_HEADERS, extensions={"target": self._prefixes[host] + target})
+    async def _send_to(self, host: _Host, target: bytes) -> httpx.Response:
+        request = httpx.Request("GET", host.url, headers=_HEADERS, extensions={"target": host.path + target})
         return await self._transport.handle_async_request(request)
 
     def _log_refusal(self, app: App, errcode: int, errmsg: object, code: str) -> None:
         text = errmsg if isinstance(errmsg, str) else ""
         for secret in (app.app_secret.get_secret_value(), code):
-            text = text.replace(secret, "***")
+            for form in (secret, quote(secret, safe=""), quote(secret)):
+                text = text.replace(form, "***")
         fields = {"app_id": app.app_id, "errcode": errcode, "errmsg": text[:_MAX_ERRMSG_LENGTH]}
         if isinstance(error_for(errcode), WeChatMisconfigured):
             log.error("wechat_misconfigured", what_to_change=WHAT_TO_CHANGE[errcode], **fields)
@@ -152,8 +167,9 @@ class WeChat:
             log.warning("wechat_refused", **fields)
 
 
-def _unavailable(exc: httpx.TransportError) -> WeChatUnavailable:
-    return WeChatUnavailable(f"no answer from WeChat: {type(exc).__name__}")
+def _has_time_for(pause: float, running: asyncio.Timeout) -> bool:
+    deadline = running.when()
+    return deadline is not None and asyncio.get_running_loop().time() + pause < deadline
 
 
 def _wechat_session(answer: dict[str, Any]) -> WeChatSession:

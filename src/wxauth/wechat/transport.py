@@ -27,9 +27,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     The request's `target` extension, where there is one, is the request target (RFC 9112, section 3.2), in
     place of the path and query of its URL: a secret in it is then in no URL that is printed or logged.
 
+    An answer is its status and its body as they came. Its header fields are left out: nothing of WeChat's
+    is in them, and httpx would unpack a Content-Encoding that nobody asked for, to any size.
+
     Raises: httpx.ConnectError or httpx.ConnectTimeout where the request was certainly not sent, and for
-    everything later httpx.ReadTimeout, httpx.RemoteProtocolError or httpx.ReadError. None of them carries
-    a text of aiohttp's, which may hold the URL.
+    everything later httpx.ReadError, httpx.RemoteProtocolError or, where the answer is no HTTP or too
+    large, httpx.DecodingError. None of them carries a text of aiohttp's, which may hold the URL.
     """
 
     def __init__(self, *, connect_timeout: float, verify: ssl.SSLContext | bool = True) -> None:
@@ -55,11 +58,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 while not answer.content.at_eof():
                     if len(body) >= MAX_BODY:
                         answer.close()
-                        raise httpx.RemoteProtocolError("the answer is too large")
+                        raise httpx.DecodingError("the answer is too large")
                     body += await answer.content.read(MAX_BODY - len(body))
-                return httpx.Response(answer.status, headers=answer.raw_headers, content=body)
+                return httpx.Response(answer.status, content=body)
         except (aiohttp.ClientError, OSError, ValueError) as exc:
-            raise _named(exc) from None
+            failure = _named(exc)
+        raise failure  # out here, so that aiohttp's error is not even its context
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -93,15 +97,15 @@ async def _never_send_twice(
         raise _ConnectionLost from None
 
 
-def _named(exc: Exception) -> httpx.TransportError:
+def _named(exc: Exception) -> httpx.RequestError:
     reason = type(exc).__name__
     match exc:
         case aiohttp.ConnectionTimeoutError():
             return httpx.ConnectTimeout(reason)
         case aiohttp.ClientConnectorError():  # name resolution, refusal, TLS handshake
             return httpx.ConnectError(reason)
-        case TimeoutError():
-            return httpx.ReadTimeout(reason)
+        case aiohttp.ClientResponseError():
+            return httpx.DecodingError(reason)
         case _ConnectionLost() | OSError():
             return httpx.ReadError(reason)
         case _:

@@ -1,0 +1,35 @@
+"""What every failure's answer must be, whatever it says."""
+
+from typing import Any
+
+import httpx
+
+from wxauth.errors import Title, WxAuthError
+
+
+def kinds_of(base: type[WxAuthError]) -> list[type[WxAuthError]]:
+    """Every class below this one."""
+    return [kind for child in base.__subclasses__() for kind in (child, *kinds_of(child))]
+
+
+TITLES: dict[str, Title] = {kind.code: kind.title for kind in kinds_of(WxAuthError) if hasattr(kind, "code")}
+
+
+def problem_of(answer: httpx.Response, code: str, status: int) -> dict[str, Any]:
+    """The problem document, after a look at all that it shares with the others."""
+    assert (answer.status_code, answer.json().get("code")) == (status, code), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["cache-control"] == "no-store"
+    language = answer.headers["content-language"]
+    document: dict[str, Any] = answer.json()
+    assert document["type"] == f"urn:wxauth:problem:{code}"
+    assert document["title"] == getattr(TITLES[code], {"en": "en", "zh-CN": "zh"}[language])
+    assert document["status"] == status
+    assert document["request_id"] == answer.headers["x-request-id"]
+    assert document["detail"]
+    expected = {"type", "title", "status", "detail", "code", "request_id"}
+    if code == "invalid_request":
+        expected |= {"errors"}
+        assert all(error.keys() == {"field", "message"} for error in document["errors"])
+    assert document.keys() - {"wechat_errcode"} == expected
+    return document

@@ -1,0 +1,152 @@
+"""`/docs` and `/openapi.json`: complete, and served from this process alone."""
+
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import TypeAdapter
+
+from wxauth.app import create_api
+from wxauth.routes.schemas import LoginRequest, Problem, TokenAnswer, UserAnswer
+from wxauth.services import Services
+
+MakeServices = Callable[..., Awaitable[Services]]
+MakeClient = Callable[[Services], httpx.AsyncClient]
+
+DOCUMENT = create_api().openapi()
+OPERATIONS = [
+    pytest.param(operation, id=f"{method} {path}")
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+]
+MODELS = {"TokenAnswer": TokenAnswer, "UserAnswer": UserAnswer, "Problem": Problem}
+
+
+def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
+    assert {(operation.values[0]["operationId"], operation.id) for operation in OPERATIONS} == {
+        ("log_in", "post /v1/login"),
+        ("read_me", "get /v1/me"),
+        ("read_signing_keys", "get /.well-known/jwks.json"),
+        ("read_metadata", "get /.well-known/oauth-authorization-server"),
+        ("read_openid_configuration", "get /.well-known/openid-configuration"),
+        ("is_alive", "get /livez"),
+        ("is_ready", "get /readyz"),
+    }
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_operation_says_what_it_does_and_shows_an_answer(operation: dict[str, Any]) -> None:
+    assert operation["summary"]
+    assert operation["description"]
+    assert operation["responses"]["200"]["content"]["application/json"]["example"]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_example_is_of_the_form_that_is_documented(operation: dict[str, Any]) -> None:
+    for status, response in operation["responses"].items():
+        for content in response.get("content", {}).values():
+            model = MODELS.get(content.get("schema", {}).get("$ref", "").rpartition("/")[2])
+            for example in _examples(content):
+                if model is not None:
+                    TypeAdapter(model).validate_python(example)
+                if model is Problem:
+                    assert str(example["status"]) == status
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        assert content["schema"]["$ref"].endswith("/LoginRequest")
+
+
+def test_the_body_of_a_login_has_an_example() -> None:
+    (example,) = DOCUMENT["components"]["schemas"]["LoginRequest"]["examples"]
+    LoginRequest.model_validate(example)
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "codes"),
+    [
+        (
+            "/v1/login",
+            "post",
+            "invalid_request payload_too_large unknown_app invalid_code code_used wechat_user_blocked "
+            "wechat_rate_limited wechat_unavailable wechat_timeout wechat_bad_response wechat_misconfigured "
+            "account_disabled storage_unavailable internal_error",
+        ),
+        (
+            "/v1/me",
+            "get",
+            "invalid_request missing_token invalid_token token_expired keys_unavailable storage_unavailable "
+            "internal_error",
+        ),
+        ("/.well-known/jwks.json", "get", "keys_unavailable internal_error"),
+    ],
+)
+def test_an_operation_lists_its_failures(path: str, method: str, codes: str) -> None:
+    responses = DOCUMENT["paths"][path][method]["responses"].values()
+    problems = [
+        response["content"].get("application/problem+json", {}) for response in responses if "content" in response
+    ]
+    assert {code for problem in problems for code in problem.get("examples", {})} == set(codes.split())
+
+
+def test_a_guarded_operation_asks_for_the_bearer_and_no_other_does() -> None:
+    scheme = DOCUMENT["components"]["securitySchemes"]["wxauth"]
+    assert (scheme["type"], scheme["scheme"], scheme["bearerFormat"]) == ("http", "bearer", "JWT")
+    guarded = {operation.id: operation.values[0].get("security") for operation in OPERATIONS}
+    assert guarded.pop("get /v1/me") == [{"wxauth": []}]
+    assert not any(guarded.values())
+
+
+def test_every_reference_leads_somewhere() -> None:
+    references = set(re.findall(r"'\$ref': '([^']+)'", str(DOCUMENT)))
+    assert references
+    for reference in references:
+        found: Any = DOCUMENT
+        for name in reference.removeprefix("#/").split("/"):
+            found = found[name]
+
+
+@pytest.mark.parametrize(("path", "arrives_at"), [("", ""), ("/auth", "/auth"), ("/auth", "")])
+async def test_the_page_takes_all_it_needs_from_this_process(
+    make_services: MakeServices, make_client: MakeClient, path: str, arrives_at: str
+) -> None:
+    client = make_client(await make_services(issuer=f"https://auth.test{path}"))
+
+    async def get(public_path: str) -> httpx.Response:
+        answer = await client.get(arrives_at + public_path.removeprefix(path))
+        assert answer.status_code == 200, public_path
+        return answer
+
+    page = await get(f"{path}/docs")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert "://" not in page.text
+    links = re.findall(r"""(?:src|href)=["']([^"']+)|url: '([^']+)""", page.text)
+    found = {link or url: (await get(link or url)).headers["content-type"] for link, url in links}
+    assert found == {
+        f"{path}/docs/assets/swagger-ui.css": "text/css; charset=utf-8",
+        f"{path}/docs/assets/swagger-ui-bundle.js": "text/javascript; charset=utf-8",
+        f"{path}/docs/assets/favicon.png": "image/png",
+        f"{path}/openapi.json": "application/json",
+    }
+    document = (await get(f"{path}/openapi.json")).json()
+    assert document["openapi"].startswith("3.1")
+    assert document.get("servers", []) == ([{"url": path}] if path else [])
+
+
+async def test_an_asset_that_has_not_changed_is_not_sent_again(offline_client: httpx.AsyncClient) -> None:
+    path = "/docs/assets/swagger-ui.css"
+    etag = (await offline_client.get(path)).headers["etag"]
+    assert (await offline_client.get(path, headers={"If-None-Match": etag})).status_code == 304
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "..%2f__init__.py", "%2e%2e/__init__.py", "..\\__init__.py"])
+async def test_nothing_but_the_assets_is_served(offline_client: httpx.AsyncClient, name: str) -> None:
+    assert (await offline_client.get(f"/docs/assets/{name}")).status_code == 404
+
+
+def _examples(content: dict[str, Any]) -> Iterator[Any]:
+    if "example" in content:
+        yield content["example"]
+    for example in content.get("examples", {}).values():
+        yield example["value"]

@@ -1,0 +1,363 @@
+"""Failures, as the contract has them: one table of codes, one shape of answer, one log line."""
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer, Secrets, WeChatByRespx
+from tests.problems import kinds_of, problem_of
+from wxauth.errors import WxAuthError
+from wxauth.services import Services
+from wxauth.settings import Settings
+
+MakeServices = Callable[..., Awaitable[Services]]
+MakeClient = Callable[[Services], httpx.AsyncClient]
+LogLines = Callable[[], list[dict[str, Any]]]
+
+MAX_BODY = 64 * 1024
+
+STATUS_OF = {
+    "invalid_request": 422,
+    "payload_too_large": 413,
+    "unknown_app": 400,
+    "invalid_code": 400,
+    "code_used": 400,
+    "wechat_user_blocked": 403,
+    "wechat_rate_limited": 429,
+    "wechat_unavailable": 503,
+    "wechat_timeout": 504,
+    "wechat_bad_response": 502,
+    "wechat_misconfigured": 502,
+    "account_disabled": 403,
+    "missing_token": 401,
+    "invalid_token": 401,
+    "token_expired": 401,
+    "keys_unavailable": 503,
+    "insufficient_role": 403,
+    "storage_unavailable": 503,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "internal_error": 500,
+}
+
+
+def test_each_code_is_one_class_with_the_status_of_the_contract() -> None:
+    kinds = [kind for kind in kinds_of(WxAuthError) if "code" in vars(kind)]
+    assert {kind.code: kind.status for kind in kinds} == STATUS_OF
+    assert len(kinds) == len(STATUS_OF)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in kinds_of(WxAuthError) if "code" in vars(kind)])
+def test_each_class_has_a_title_in_english_and_in_chinese(kind: type[WxAuthError]) -> None:
+    assert "title" in vars(kind)
+    assert re.fullmatch(r"[A-Z][A-Za-z ,']+\.", kind.title.en)
+    assert re.fullmatch(r"[\u4e00-\u9fff\uff0c]+\u3002", kind.title.zh)
+    assert max(len(kind.title.en), 2 * len(kind.title.zh)) <= 60
+
+
+# Each failure that needs no story; the others are where their story is told.
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code", "status", "headers"),
+    [
+        ("POST", "/v1/login", "invalid_request", 422, {}),
+        ("GET", "/v1/nothing", "not_found", 404, {}),
+        ("GET", "/", "not_found", 404, {}),
+        ("GET", "/v1/login/", "not_found", 404, {}),
+        ("GET", "/v1/login", "method_not_allowed", 405, {"Allow": "POST"}),
+        ("DELETE", "/v1/me", "method_not_allowed", 405, {"Allow": "GET, HEAD"}),
+        ("OPTIONS", "/livez", "method_not_allowed", 405, {"Allow": "GET, HEAD"}),
+        ("BREW", "/docs", "method_not_allowed", 405, {"Allow": "GET, HEAD"}),
+        ("POST", "/docs/assets/swagger-ui.css", "method_not_allowed", 405, {"Allow": "GET, HEAD"}),
+        ("GET", "/v1/me", "missing_token", 401, {"WWW-Authenticate": "Bearer"}),
+    ],
+)
+async def test_a_failure_is_a_problem_document(
+    offline_client: httpx.AsyncClient, method: str, path: str, code: str, status: int, headers: dict[str, str]
+) -> None:
+    for language in ("en", "zh-CN"):
+        answer = await offline_client.request(method, path, headers={"Accept-Language": language})
+        problem_of(answer, code, status)
+        assert answer.headers["content-language"] == language
+        assert {name: answer.headers.get(name) for name in headers} == headers
+
+
+async def test_a_bad_token_is_challenged(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/v1/me", headers={"Authorization": "Bearer x"})
+    problem_of(answer, "invalid_token", 401)
+    assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+
+
+async def test_two_authorization_headers_are_a_bad_request(offline_client: httpx.AsyncClient) -> None:
+    headers = [("Authorization", "Bearer a"), ("Authorization", "Bearer b")]
+    problem_of(await offline_client.get("/v1/me", headers=headers), "invalid_request", 400)
+
+
+async def test_a_token_that_has_run_out_is_told_from_a_bad_one(
+    client: httpx.AsyncClient, login: LoginAnswer, clock: Clock
+) -> None:
+    token = (await login("alice"))["access_token"]
+    clock.advance(seconds=900 + 30)
+    answer = await client.get("/v1/me", headers={"Authorization": f"Bearer {token}"})
+    problem_of(answer, "token_expired", 401)
+    assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+
+
+@pytest.mark.parametrize("change", ["UPDATE users SET status = 'disabled'", "DELETE FROM users"])
+async def test_a_token_of_a_banned_or_erased_user_is_refused_at_once(
+    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, change: str
+) -> None:
+    token = (await login("alice"))["access_token"]
+    await rows.execute(change)
+    answer = await client.get("/v1/me", headers={"Authorization": f"Bearer {token}"})
+    problem_of(answer, "invalid_token", 401)
+
+
+async def test_before_the_keys_are_read_nothing_can_be_checked(
+    make_settings: Callable[..., Settings], make_client: MakeClient, login: LoginAnswer, clock: Clock
+) -> None:
+    token = (await login("alice"))["access_token"]
+    services = Services.build(make_settings(), clock=clock)
+    for path in ("/v1/me", "/.well-known/jwks.json"):
+        answer = await make_client(services).get(path, headers={"Authorization": f"Bearer {token}"})
+        problem_of(answer, "keys_unavailable", 503)
+        assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_a_database_that_is_not_migrated_is_unavailable(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    await rows.execute("DROP TABLE sessions")
+    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    assert "sessions" not in problem_of(answer, "storage_unavailable", 503)["detail"]
+    assert int(answer.headers["retry-after"]) > 0
+
+
+# A fault of ours.
+
+
+@pytest.fixture
+async def broken(rows: asyncpg.Connection) -> None:
+    """A schema that no migration of ours makes."""
+    await rows.execute("ALTER TABLE users ADD COLUMN shoe_size integer NOT NULL")
+
+
+@pytest.mark.usefixtures("broken")
+@pytest.mark.parametrize("language", ["en", "zh-CN"])
+async def test_a_fault_is_told_to_the_log_and_not_to_the_caller(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines, language: str
+) -> None:
+    answer = await client.post(
+        "/v1/login", json={"code": wechat.code_for("alice")}, headers={"Accept-Language": language}
+    )
+    problem = problem_of(answer, "internal_error", 500)
+    assert answer.headers["content-language"] == language
+    for told in ("shoe_size", "asyncpg", "Traceback", ".py", "INSERT"):
+        assert told not in answer.text
+    (line,) = (line for line in log_lines() if line["level"] == "error")
+    assert line["event"] == "request_failed"
+    assert line["error"] == "asyncpg.exceptions.NotNullViolationError"
+    assert line["request_id"] == problem["request_id"]
+    assert any(re.search(r"/wxauth/login\.py:\d+ log_in$", frame) for frame in line["frames"])
+
+
+# What a body may be.
+
+
+@pytest.mark.parametrize("size", [MAX_BODY, MAX_BODY + 1])
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_a_body_has_64_kib_at_most(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, size: int, is_chunked: bool
+) -> None:
+    body = b'{"code": "%s"}' % wechat.code_for("alice").encode()
+    body = body.ljust(size)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, size, 1000):
+            yield body[start : start + 1000]
+
+    answer = await client.post("/v1/login", content=chunks() if is_chunked else body)
+    assert ("content-length" in answer.request.headers) is not is_chunked
+    if size <= MAX_BODY:
+        assert answer.status_code == 200
+    else:
+        problem_of(answer, "payload_too_large", 413)
+        assert wechat.calls == []
+
+
+async def test_a_body_that_says_it_is_too_large_is_not_read(offline_client: httpx.AsyncClient) -> None:
+    async def never() -> AsyncIterator[bytes]:
+        pytest.fail("the body was read")
+        yield b""
+
+    answer = await offline_client.post("/v1/login", content=never(), headers={"Content-Length": str(10**12)})
+    problem_of(answer, "payload_too_large", 413)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"code": "THE_SECRET"',
+        '{"code": ["THE_SECRET"]}',
+        '{"code": "THE_SECRET' + "x" * 256 + '"}',
+        '{"code": {"THE_SECRET": 1}}',
+        '{"code": "c", "nickname": "THE_SECRET\\u0000"}',
+        '{"code": "c", "avatar_url": "http://user:THE_SECRET@example.com"}',
+        '{"code": "c", "app_id": {"THE_SECRET": "THE_SECRET"}}',
+        "THE_SECRET",
+        '"THE_SECRET"',
+        '["THE_SECRET"]',
+        "Content-Disposition: form-data; name=THE_SECRET",
+    ],
+)
+@pytest.mark.parametrize("secret", [SECRET_KEY, APP["app_secret"]])
+async def test_a_refused_body_is_not_echoed(offline_client: httpx.AsyncClient, body: str, secret: str) -> None:
+    answer = await offline_client.post(
+        "/v1/login", content=body.replace("THE_SECRET", secret)
+    )  # the offline_client looks for it
+    problem_of(answer, "invalid_request", 422)
+
+
+async def test_a_refusal_leaves_one_line_without_what_the_path_held(
+    offline_client: httpx.AsyncClient, secrets: Secrets, log_lines: LogLines
+) -> None:
+    token = secrets.add("wxr_QDNMcmVmcmVzaC10b2tlbg")
+    answer = await offline_client.get(f"/v1/refresh/{token}?token={token}", headers={"X-Request-ID": "r-1"})
+    problem_of(answer, "not_found", 404)
+    (line,) = log_lines()
+    assert line.pop("timestamp")
+    assert line.pop("ms") >= 0
+    assert line == {
+        "event": "request_refused",
+        "level": "info",
+        "request_id": "r-1",
+        "method": "GET",
+        "path": "/v1/refresh/***",
+        "status": 404,
+        "code": "not_found",
+        "detail": "there is nothing at this path",
+    }
+
+
+# What is answered to whom.
+
+
+@pytest.mark.parametrize(
+    ("accepted", "language"),
+    [
+        (None, "en"),
+        ("", "en"),
+        ("*", "en"),
+        ("fr", "en"),
+        ("zh_CN", "zh-CN"),
+        ("zh-CN", "zh-CN"),
+        ("ZH-hans-cn", "zh-CN"),
+        ("zh", "zh-CN"),
+        ("zh-CN,zh;q=0.9,en;q=0.8", "zh-CN"),
+        ("zh;q=0.5,en;q=0.8", "en"),
+        ("en;q=0.5, zh_TW;q=0.6", "zh-CN"),
+        ("en,zh", "en"),
+        ("zh,en", "zh-CN"),
+        ("fr, zh;q=0.1", "zh-CN"),
+        ("zh;q=0", "en"),
+        ("zh;q=2", "en"),
+        ("zhx", "en"),
+        (";;;,,,q=1", "en"),
+        ("zh;q=" + "9" * 5000, "en"),
+        ("zh," + "x" * 20_000, "zh-CN"),
+        ("x" * 20_000 + ",zh", "en"),
+        (",".join(["a-" * 100] * 1000), "en"),
+    ],
+)
+async def test_the_title_is_chinese_where_that_is_preferred(
+    offline_client: httpx.AsyncClient, accepted: str | None, language: str
+) -> None:
+    headers = {} if accepted is None else {"Accept-Language": accepted}
+    answer = await offline_client.get("/nothing", headers=headers)
+    problem_of(answer, "not_found", 404)
+    assert answer.headers["content-language"] == language
+
+
+@pytest.mark.parametrize("given", ["a", "0f8fad5b-d9cb-469f-a165-70867728950e", "A.b_c-1", "x" * 128])
+@pytest.mark.parametrize("path", ["/livez", "/nothing"])
+async def test_a_well_formed_request_id_is_kept(offline_client: httpx.AsyncClient, given: str, path: str) -> None:
+    answer = await offline_client.get(path, headers={"X-Request-ID": given})
+    assert answer.headers.get_list("x-request-id") == [given]
+
+
+@pytest.mark.parametrize("given", [None, "", "x" * 129, "a b", "a\tb", "a/b", "é", "<script>", '"}{"', "a,b"])
+async def test_any_other_request_id_is_replaced(offline_client: httpx.AsyncClient, given: str | None) -> None:
+    headers = {} if given is None else {b"X-Request-ID": given.encode()}
+    ids = [(await offline_client.get("/livez", headers=headers)).headers["x-request-id"] for _ in range(2)]
+    assert all(re.fullmatch("[0-9a-f]{32}", found) for found in ids)
+    assert len(set(ids)) == 2
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/.well-known/jwks.json", "/docs", "/openapi.json"])
+async def test_head_answers_as_get_does(client: httpx.AsyncClient, path: str) -> None:
+    head, get = await client.head(path), await client.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    for answer in (head, get):
+        del answer.headers["x-request-id"]
+    assert head.headers == get.headers
+
+
+# Browsers of other origins.
+
+ORIGIN = "https://admin.example.com"
+
+
+@pytest.fixture
+async def cors_client(make_services: MakeServices, make_client: MakeClient) -> httpx.AsyncClient:
+    return make_client(await make_services(cors_origins=ORIGIN))
+
+
+async def test_no_other_origin_may_read_answers_unless_configured(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/livez", headers={"Origin": ORIGIN})
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.usefixtures("broken")
+@pytest.mark.parametrize(
+    ("method", "path", "content", "status"),
+    [
+        ("GET", "/livez", None, 200),
+        ("GET", "/v1/me", None, 401),
+        ("GET", "/nothing", None, 404),
+        ("POST", "/v1/login", b"x" * (MAX_BODY + 1), 413),
+        ("POST", "/v1/login", b'{"code": "for-a-broken-database"}', 500),
+    ],
+)
+async def test_a_configured_origin_may_read_every_answer(
+    cors_client: httpx.AsyncClient,
+    wechat: WeChatByRespx,
+    method: str,
+    path: str,
+    content: bytes | None,
+    status: int,
+) -> None:
+    wechat.sessions["for-a-broken-database"] = wechat.sessions.pop(wechat.code_for("alice"))
+    answer = await cors_client.request(method, path, content=content, headers={"Origin": ORIGIN})
+    assert answer.status_code == status
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
+    assert "x-request-id" in answer.headers["access-control-expose-headers"].lower()
+
+
+async def test_a_configured_origin_may_ask_before_it_sends(cors_client: httpx.AsyncClient) -> None:
+    asks = {"Access-Control-Request-Method": "DELETE", "Access-Control-Request-Headers": "authorization, content-type"}
+    answer = await cors_client.options("/v1/me", headers={"Origin": ORIGIN, **asks})
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
+    assert {"GET", "POST", "PATCH", "DELETE"} <= set(answer.headers["access-control-allow-methods"].split(", "))
+    assert "authorization" in answer.headers["access-control-allow-headers"].lower()
+    assert answer.headers["x-request-id"]
+
+
+async def test_another_origin_is_not_let_in(cors_client: httpx.AsyncClient) -> None:
+    answer = await cors_client.get("/livez", headers={"Origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in answer.headers

@@ -1,0 +1,178 @@
+"""What stands on the other side, on loopback: a WeChat that misbehaves as told, and a tap on the wire to Postgres."""
+
+import asyncio
+import json
+import socket
+import struct
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+from urllib.parse import parse_qs, urlsplit
+
+Behaviour = Callable[[asyncio.StreamWriter], Awaitable[None]]
+"""What is done with a connection on which a request has been read."""
+
+
+def answer(body: object, *, status: str = "200 OK", headers: str = "", length: int | None = None) -> Behaviour:
+    """An answer; bytes as they are, anything else as JSON. `length` is what Content-Length says of it."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+
+    async def behave(writer: asyncio.StreamWriter) -> None:
+        size = len(content) if length is None else length
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {size}\r\n{headers}\r\n".encode() + content)
+        await writer.drain()
+        if size != len(content):
+            writer.close()
+
+    return behave
+
+
+def raw(content: bytes) -> Behaviour:
+    """These bytes, then the end of the connection."""
+
+    async def behave(writer: asyncio.StreamWriter) -> None:
+        writer.write(content)
+        writer.close()
+
+    return behave
+
+
+def endless(head: bytes, chunk: bytes, *, pause: float = 0) -> Behaviour:
+    """An answer without an end."""
+
+    async def behave(writer: asyncio.StreamWriter) -> None:
+        writer.write(head)
+        while not writer.is_closing():
+            writer.write(chunk)
+            await writer.drain()
+            await asyncio.sleep(pause)
+
+    return behave
+
+
+async def hang(_: asyncio.StreamWriter) -> None:
+    """No answer, while the connection stays open."""
+    await asyncio.Event().wait()
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    """The end of the connection, in order."""
+    writer.close()
+
+
+async def reset(writer: asyncio.StreamWriter) -> None:
+    """The end of the connection, by RST."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+class Upstream:
+    """Behaves as told with one request after the other, the last behaviour for all that follow."""
+
+    def __init__(self, *behaviours: Behaviour, on_connect: Behaviour | None = None) -> None:
+        self._behaviours = list(behaviours)
+        self._on_connect = on_connect
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.connections = 0
+        self.requests: list[str] = []
+        """The targets that arrived."""
+
+    @property
+    def codes(self) -> list[str]:
+        """The codes that arrived."""
+        return [parse_qs(urlsplit(target).query)["js_code"][0] for target in self.requests]
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            if self._on_connect is not None:
+                await self._on_connect(writer)
+            while not writer.is_closing():
+                head = await reader.readuntil(b"\r\n\r\n")
+                self.requests.append(head.split(b" ", 2)[1].decode())
+                behave = self._behaviours[0] if len(self._behaviours) == 1 else self._behaviours.pop(0)
+                await behave(writer)
+        except (asyncio.IncompleteReadError, OSError, asyncio.CancelledError):
+            pass  # the client has gone, or the test is over
+        finally:
+            self._tasks.discard(task)
+            writer.transport.abort()
+
+
+class PostgresTap:
+    """Passes a Postgres connection on, and counts what the client says, by type of message."""
+
+    def __init__(self, database_url: str) -> None:
+        parts = urlsplit(database_url)
+        query = parse_qs(parts.query)
+        self._server_socket = f"{query['host'][0]}/.s.PGSQL.{query['port'][0]}"
+        self._user, self._path = parts.username, parts.path
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.messages: Counter[str] = Counter()
+
+    @property
+    def round_trips(self) -> int:
+        """How often the client has waited for the server: Sync, and simple queries."""
+        return self.messages["S"] + self.messages["Q"]
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        self.url = f"postgresql://{self._user}@127.0.0.1:{port}{self._path}?sslmode=disable"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        server, to_server = await asyncio.open_unix_connection(self._server_socket)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pass_on_counting(client, to_server))
+                group.create_task(_pass_on(server, to_client))
+        except* (asyncio.IncompleteReadError, OSError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            to_server.close()
+            to_client.close()
+
+    async def _pass_on_counting(self, client: asyncio.StreamReader, to_server: asyncio.StreamWriter) -> None:
+        size = await client.readexactly(4)
+        to_server.write(size + await client.readexactly(int.from_bytes(size) - 4))  # the start has no type
+        while True:
+            head = await client.readexactly(5)
+            self.messages[chr(head[0])] += 1
+            to_server.write(head + await client.readexactly(int.from_bytes(head[1:]) - 4))
+
+
+async def _pass_on(server: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+    while chunk := await server.read(65536):
+        to_client.write(chunk)
+    raise ConnectionResetError

@@ -1,0 +1,235 @@
+"""What WeChat says, and what the phone and the operator are told of it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fakes import APP, Secrets, WeChatByRespx
+from tests.problems import problem_of
+from wxauth.services import Services
+from wxauth.wechat.client import BUSY_PAUSES, WeChat
+from wxauth.wechat.errcodes import WHAT_TO_CHANGE
+
+MakeClient = Callable[[Services], httpx.AsyncClient]
+LogLines = Callable[[], list[dict[str, Any]]]
+
+CLASS_C = [40013, 40125, 40164, 40243, 41002, 41004, 41008, 48001, 50002, 89503]
+UNKNOWN = [40001, 40003, 40014, 42001, 41001, 43104, 61010, 87009, 87014, 1, -2, 2**63]
+BUSY = {"errcode": -1, "errmsg": "system error"}
+
+
+async def test_an_unknown_code_is_invalid(client: httpx.AsyncClient, wechat: WeChatByRespx) -> None:
+    answer = await client.post("/v1/login", json={"code": "nobody-has-this-code"})
+    assert problem_of(answer, "invalid_code", 400)["wechat_errcode"] == 40029
+
+
+@pytest.mark.parametrize(
+    ("errcode", "code", "status", "retry_after"),
+    [
+        (40029, "invalid_code", 400, None),
+        (40163, "code_used", 400, None),
+        (40226, "wechat_user_blocked", 403, None),
+        (45011, "wechat_rate_limited", 429, "60"),
+        (45009, "wechat_rate_limited", 429, "3600"),
+        *((errcode, "wechat_misconfigured", 502, None) for errcode in CLASS_C),
+        *((errcode, "wechat_bad_response", 502, None) for errcode in UNKNOWN),
+    ],
+)
+async def test_an_errcode_is_a_problem_of_its_own(
+    client: httpx.AsyncClient,
+    wechat: WeChatByRespx,
+    errcode: int,
+    code: str,
+    status: int,
+    retry_after: str | None,
+) -> None:
+    wechat.answers_errcode(errcode)
+    for calls, language in enumerate(("en", "zh-CN"), start=1):
+        answer = await client.post(
+            "/v1/login", json={"code": wechat.code_for("alice")}, headers={"Accept-Language": language}
+        )
+        assert problem_of(answer, code, status)["wechat_errcode"] == errcode
+        assert answer.headers.get("retry-after") == retry_after
+        assert answer.headers["content-language"] == language
+        assert len(wechat.calls) == calls
+
+
+@pytest.mark.parametrize("errcode", CLASS_C)
+async def test_an_errcode_that_the_operator_must_mend_is_logged_as_an_error(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines, errcode: int
+) -> None:
+    wechat.answers_errcode(errcode, "no, rid: 6543-21")
+    await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    (line,) = (line for line in log_lines() if line["level"] == "error")
+    assert line["event"] == "wechat_misconfigured"
+    assert (line["app_id"], line["errcode"], line["errmsg"]) == (APP["app_id"], errcode, "no, rid: 6543-21")
+    assert line["what_to_change"] == WHAT_TO_CHANGE[errcode]
+
+
+async def test_the_address_to_put_on_the_whitelist_is_in_the_log_and_not_in_the_answer(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines
+) -> None:
+    wechat.answers_errcode(40164, "invalid ip 203.0.113.7 ipv6 ::ffff:203.0.113.7, not in whitelist, rid: 1-2-3")
+    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    assert "203.0.113.7" not in answer.text
+    assert any("203.0.113.7" in str(line.get("errmsg")) for line in log_lines())
+
+
+@pytest.mark.parametrize("errcode", [40029, 40125])
+async def test_an_errmsg_that_echoes_code_and_secret_is_logged_without_them(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, secrets: Secrets, log_lines: LogLines, errcode: int
+) -> None:
+    code = secrets.add("0a/b+c=" + wechat.code_for("alice"))
+    query = str(httpx.QueryParams({"secret": APP["app_secret"], "js_code": code}))
+    wechat.answers_errcode(errcode, f"bad {code} {APP['app_secret']} in /sns/jscode2session?{query}, rid: 7")
+    await client.post("/v1/login", json={"code": code})
+    (errmsg,) = (str(line["errmsg"]) for line in log_lines() if "errmsg" in line)
+    assert errmsg == "bad *** *** in /sns/jscode2session?secret=***&js_code=***, rid: 7"
+
+
+# Busy: the one answer after which the same code is sent again.
+
+
+@pytest.fixture
+def pauses() -> list[float]:
+    """How long the client has waited, instead of waiting."""
+    return []
+
+
+@pytest.fixture
+def patient_client(
+    services: Services, make_client: MakeClient, wechat: WeChatByRespx, pauses: list[float]
+) -> httpx.AsyncClient:
+    """The service with a WeChat client that notes its pauses."""
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    client = WeChat(wechat.transport, base_url="https://wechat.test", fallback_url=None, timeout=5, sleep=sleep)
+    return make_client(replace(services, wechat=client))
+
+
+async def test_a_busy_wechat_is_asked_three_times_in_all(
+    patient_client: httpx.AsyncClient, wechat: WeChatByRespx, pauses: list[float]
+) -> None:
+    wechat.answers_errcode(-1)
+    answer = await patient_client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    assert problem_of(answer, "wechat_unavailable", 503)["wechat_errcode"] == -1
+    assert int(answer.headers["retry-after"]) > 0
+    assert len(wechat.calls) == 3
+    assert len({call["js_code"] for call in wechat.calls}) == 1
+    assert pauses == list(BUSY_PAUSES)
+
+
+@pytest.mark.parametrize("busy_answers", [1, 2])
+async def test_a_busy_wechat_that_recovers_logs_in(
+    patient_client: httpx.AsyncClient, wechat: WeChatByRespx, busy_answers: int
+) -> None:
+    session = wechat.sessions[code := wechat.code_for("alice")]
+    wechat.answers(*[httpx.Response(200, json=BUSY)] * busy_answers, httpx.Response(200, json=session))
+    assert (await patient_client.post("/v1/login", json={"code": code})).status_code == 200
+    assert len(wechat.calls) == busy_answers + 1
+
+
+@pytest.mark.parametrize(("errcode", "code"), [(40163, "code_used"), (40029, "invalid_code")])
+async def test_a_code_that_a_busy_answer_has_spent_means_a_new_login(
+    patient_client: httpx.AsyncClient, wechat: WeChatByRespx, errcode: int, code: str
+) -> None:
+    wechat.answers(httpx.Response(200, json=BUSY), httpx.Response(200, json={"errcode": errcode, "errmsg": "used"}))
+    answer = await patient_client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    assert problem_of(answer, code, 400)["wechat_errcode"] == errcode
+
+
+async def test_a_lost_connection_after_a_busy_answer_is_not_tried_again(
+    patient_client: httpx.AsyncClient, wechat: WeChatByRespx
+) -> None:
+    wechat.answers(httpx.Response(200, json=BUSY), httpx.ReadError("lost"))
+    answer = await patient_client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    problem_of(answer, "wechat_unavailable", 503)
+    assert len(wechat.calls) == 2
+
+
+async def test_there_is_no_second_try_where_the_deadline_leaves_no_time_for_it(
+    services: Services, make_client: MakeClient, wechat: WeChatByRespx
+) -> None:
+    client = WeChat(wechat.transport, base_url="https://wechat.test", fallback_url=None, timeout=BUSY_PAUSES[0] / 2)
+    wechat.answers_errcode(-1)
+    answer = await make_client(replace(services, wechat=client)).post(
+        "/v1/login", json={"code": wechat.code_for("alice")}
+    )
+    assert problem_of(answer, "wechat_unavailable", 503)["wechat_errcode"] == -1
+    assert len(wechat.calls) == 1
+
+
+# Answers that make sense, and answers that make none.
+
+IDENTITY = {"openid": "openid-alice", "session_key": "c2Vzc2lvbi1rZXktMTIzNA=="}
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        httpx.Response(200, json={**IDENTITY, "errcode": 0, "errmsg": "ok"}),
+        httpx.Response(200, json={**IDENTITY, "unionid": "", "expires_in": 7200}),
+        httpx.Response(200, json={**IDENTITY, "unionid": None}),
+        httpx.Response(200, json=IDENTITY, headers={"Content-Type": "text/plain; charset=gbk"}),
+        httpx.Response(200, json=IDENTITY, headers={"Content-Type": ""}),
+    ],
+)
+async def test_an_answer_with_openid_and_session_key_logs_in(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, response: httpx.Response
+) -> None:
+    wechat.answers(response)
+    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["user"]["openid"], answer.json()["user"]["unionid"]) == ("openid-alice", None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"openid": "openid-alice"},
+        {"session_key": IDENTITY["session_key"]},
+        *({**IDENTITY, "openid": value} for value in ("", None, 1, ["o"], "o" * 129, "öpenid", "open id\n")),
+        *({**IDENTITY, "session_key": value} for value in ("", None, 1, "k" * 129)),
+        *({**IDENTITY, "unionid": value} for value in (1, ["u"], {"u": 1}, "u" * 129, "u\0")),
+        *({**IDENTITY, "errcode": value} for value in ("0", "40029", None, 0.0, True, [])),
+        {"errcode": 0, "errmsg": "ok"},
+        [],
+        [IDENTITY],
+        "ok",
+        None,
+        0,
+    ],
+)
+async def test_an_answer_without_usable_openid_and_session_key_makes_no_sense(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, body: object
+) -> None:
+    wechat.answers(httpx.Response(200, json=body))
+    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    assert "wechat_errcode" not in problem_of(answer, "wechat_bad_response", 502)
+    assert len(wechat.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "status", "calls"),
+    [
+        (httpx.ReadTimeout("late"), "wechat_timeout", 504, 1),
+        (httpx.ReadError("lost"), "wechat_unavailable", 503, 1),
+        (httpx.WriteError("lost"), "wechat_unavailable", 503, 1),
+        (httpx.RemoteProtocolError("cut off"), "wechat_unavailable", 503, 1),
+        (httpx.DecodingError("too large"), "wechat_bad_response", 502, 1),
+        (httpx.ConnectError("refused"), "wechat_unavailable", 503, 2),
+        (httpx.ConnectTimeout("late"), "wechat_unavailable", 503, 2),
+    ],
+)
+async def test_only_a_failed_connect_is_tried_again(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, failure: Exception, code: str, status: int, calls: int
+) -> None:
+    wechat.answers(*[failure] * calls)
+    problem_of(await client.post("/v1/login", json={"code": wechat.code_for("alice")}), code, status)
+    assert len(wechat.calls) == calls
