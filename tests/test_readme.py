@@ -1,0 +1,174 @@
+"""What a newcomer reads agrees with itself and with the code."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from fastapi import FastAPI
+
+from tests.fakes import SECRET_KEY
+from wxauth.app import create_api
+from wxauth.cli import main
+from wxauth.dev import run as dev
+from wxauth.errors import WxAuthError
+from wxauth.routes.schemas import EXAMPLE_TOKENS
+from wxauth.settings import PREFIX, Settings, settings_from
+
+ROOT = Path(__file__).parents[1]
+ENGLISH, CHINESE = (ROOT / name for name in ("README.md", "README.zh-CN.md"))
+PAGES = [ENGLISH, CHINESE, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+
+both_readmes = pytest.mark.parametrize("readme", [ENGLISH, CHINESE], ids=lambda path: path.name)
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+
+
+def example_settings() -> dict[str, tuple[bool, str]]:
+    """Of `.env.example`: each name without its prefix, whether it is commented out, and its value."""
+    lines = re.findall(rf"^(# )?{PREFIX}(\w+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    return {name: (bool(comment), value) for comment, name, value in lines}
+
+
+def code_blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def table(page: Path, header: str) -> list[list[str]]:
+    """The cells of the table whose first column has this header."""
+    rows = re.search(rf"^\| (?:{header}) \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", page.read_text(), re.MULTILINE)
+    assert rows, f"{page.name} has no table of {header}"
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[1].splitlines()]
+
+
+def shape(readme: Path) -> dict[str, list[Any]]:
+    """What a translation leaves as it is."""
+    text = readme.read_text()
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    code = [*re.findall(r"^ {4}scripts.*$", prose, re.MULTILINE), *code_blocks(readme, "(?!mermaid)[a-z]+")]
+    return {
+        "headings": re.findall(r"^#+ ", prose, re.MULTILINE),
+        "code": [re.sub(r" +(#|//) .*", "", block) for block in code],
+        "diagram": re.findall(r"^ +(\w+-?->>\w+):", text, re.MULTILINE),
+        "rows": [re.findall("`.*?`|†", cell) for cell in re.findall(r"^\|(.*?)\|", prose, re.MULTILINE)],
+        "markers": re.findall(r"<!--.*?-->|^†", prose, re.MULTILINE),
+        "links": re.findall(r"\]\(((?!README)[^)]+)\)", prose),
+    }
+
+
+def test_the_readmes_have_the_same_shape() -> None:
+    assert all(shape(ENGLISH).values()), "a part of the shape is found nowhere"
+    assert shape(CHINESE) == shape(ENGLISH)
+
+
+def test_the_example_names_every_setting_in_order() -> None:
+    assert [name.lower() for name in example_settings()] == list(Settings.model_fields)
+
+
+def test_the_example_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
+    required = {"DATABASE_URL": "postgresql://", "APP_ID": "wx1", "APP_SECRET": "secret", "SECRET_KEY": SECRET_KEY}
+    shown = {name: value for name, (_, value) in example_settings().items() if name != "APPS"}
+    env_file = tmp_path / ".env"
+    env_file.write_text("".join(f"{PREFIX}{name}={value}\n" for name, value in {**shown, **required}.items()))
+    asked_for = {name.lower(): value for name, value in required.items()}
+    assert (
+        settings_from(Settings, _env_file=env_file).model_dump()
+        == settings_from(Settings, _env_file=None, log_format="json", **asked_for).model_dump()
+    )
+
+
+def test_the_example_holds_no_secret() -> None:
+    given = {name: value for name, (commented, value) in example_settings().items() if not commented}
+    assert given == {
+        "DATABASE_URL": "postgresql://wxauth@localhost:5432/wxauth",
+        "APP_ID": "",
+        "APP_SECRET": "",
+        "SECRET_KEY": "",
+    }
+
+
+@both_readmes
+def test_the_table_of_settings_is_that_of_the_example(readme: Path) -> None:
+    expected = {}
+    for name, (commented, value) in example_settings().items():
+        shown = value if commented and name != "APPS" else ""
+        expected[name] = f"`{shown}`" if shown else ""
+    rows = {name.split("`")[1]: default for name, default, _ in table(readme, "name|名称")}
+    required = re.compile("required.*|必填.*")
+    assert {name: required.sub("", default) for name, default in rows.items()} == expected
+    assert list(rows) == list(expected)
+
+
+@both_readmes
+def test_the_table_of_errors_has_every_failure(readme: Path) -> None:
+    rows = {code.strip("`"): int(status) for code, status, _ in table(readme, "code")}
+    assert rows == {kind.code: kind.status for kind in failures(WxAuthError)}
+
+
+def failures(kind: type[WxAuthError]) -> list[type[WxAuthError]]:
+    below = [failure for child in kind.__subclasses__() for failure in failures(child)]
+    return [kind, *below] if "code" in vars(kind) and kind.__module__ == "wxauth.errors" else below
+
+
+@both_readmes
+def test_the_table_of_routes_has_every_route(readme: Path) -> None:
+    shown = {route for row in table(readme, "method and path|方法与路径") for route in re.findall("`(.*?)`", row[0])}
+    paths = create_api().openapi()["paths"]
+    served = {f"{method.upper()} {path}" for path, operations in paths.items() for method in operations}
+    assert shown == served | {"GET /docs", "GET /openapi.json"}
+
+
+@both_readmes
+def test_the_table_of_commands_has_every_command(readme: Path) -> None:
+    shown = [row[0].strip("`") for row in table(readme, "command|命令")]
+    assert sorted(shown) == sorted(commands(main, "wxauth"))
+
+
+def commands(command: click.Command, name: str) -> list[str]:
+    if not isinstance(command, click.Group):
+        return [name]
+    return [line for word, child in command.commands.items() for line in commands(child, f"{name} {word}")]
+
+
+@each_page
+def test_commands_scripts_and_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    code = "\n".join(re.findall(r"^```sh\n.*?^```$|`[^`\n]+`", text, re.MULTILINE | re.DOTALL))
+    known = set(commands(main, "wxauth"))
+    for words in re.findall(r"\bwxauth [a-z]+(?: [a-z]+)?", code):
+        assert words in known or words.rpartition(" ")[0] in known, f"no command '{words}'"
+    for script in re.findall(r"(?:scripts|\.ci)/\w+", text):
+        assert os.access(ROOT / script, os.X_OK), f"{script} is not there to be run"
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+        assert (ROOT / target).exists(), f"no {target}"
+
+
+@both_readmes
+def test_the_answer_shown_has_the_members_of_a_real_one(readme: Path) -> None:
+    shown = json.loads(code_blocks(readme, "json")[0])
+    assert members(shown) == members(EXAMPLE_TOKENS)
+
+
+def members(value: Any) -> Any:
+    return {name: members(inner) for name, inner in value.items()} if isinstance(value, dict) else None
+
+
+@both_readmes
+def test_what_to_try_is_what_dev_prints(readme: Path) -> None:
+    welcome = dev._WELCOME.format(url="http://127.0.0.1:8000", wechat_url="http://127.0.0.1:8001", home=dev.HOME)
+    printed = re.sub(r"(?m)^  ", "", welcome)
+    login, use = code_blocks(readme, "sh")[:2]
+    assert login in printed
+    assert use in printed
+
+
+def test_the_guarded_service_shown_can_be_run() -> None:
+    namespace: dict[str, Any] = {}
+    exec(code_blocks(ENGLISH, "python")[0], namespace)
+    app: FastAPI = namespace["app"]
+    assert {"get", "delete"} == {method for path in app.openapi()["paths"].values() for method in path}
