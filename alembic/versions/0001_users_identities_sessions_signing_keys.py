@@ -22,10 +22,14 @@ def upgrade() -> None:
             last_login_at timestamptz NOT NULL,
             CONSTRAINT users_pkey PRIMARY KEY (id),
             CONSTRAINT users_unionid_key UNIQUE (unionid),
+            CONSTRAINT users_unionid_check CHECK (unionid <> ''),
             CONSTRAINT users_status_check CHECK (status IN ('active', 'disabled')),
             CONSTRAINT users_roles_number_check CHECK (cardinality(roles) <= 32),
             CONSTRAINT users_roles_check CHECK (
-                array_to_string(roles, ',', '') ~ '^([a-z][a-z0-9_-]{0,31}(,[a-z][a-z0-9_-]{0,31})*)?$'
+                cardinality(roles) = 0 OR (
+                    roles = string_to_array(array_to_string(roles, ','), ',')
+                    AND array_to_string(roles, ',') ~ '^[a-z][a-z0-9_-]{0,31}(,[a-z][a-z0-9_-]{0,31})*$'
+                )
             ),
             CONSTRAINT users_nickname_check CHECK (char_length(nickname) BETWEEN 1 AND 64),
             CONSTRAINT users_avatar_url_check CHECK (char_length(avatar_url) BETWEEN 1 AND 2048),
@@ -37,11 +41,12 @@ def upgrade() -> None:
             app_id text NOT NULL,
             openid text NOT NULL,
             user_id uuid NOT NULL,
-            unionid text,
             created_at timestamptz NOT NULL,
             CONSTRAINT identities_pkey PRIMARY KEY (app_id, openid),
             CONSTRAINT identities_app_id_openid_user_id_key UNIQUE (app_id, openid, user_id),
-            CONSTRAINT identities_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE
+            CONSTRAINT identities_user_id_fkey FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE,
+            CONSTRAINT identities_app_id_check CHECK (app_id <> ''),
+            CONSTRAINT identities_openid_check CHECK (openid <> '')
         )
     """)
     op.execute(r"""
@@ -68,11 +73,12 @@ def upgrade() -> None:
                 REFERENCES identities (app_id, openid, user_id) ON UPDATE CASCADE ON DELETE CASCADE,
             CONSTRAINT sessions_generation_check CHECK (generation >= 0),
             CONSTRAINT sessions_expires_at_check CHECK (expires_at >= created_at),
-            CONSTRAINT sessions_revoked_reason_check CHECK ((revoked_at IS NULL) = (revoked_reason IS NULL))
+            CONSTRAINT sessions_revoked_reason_check CHECK ((revoked_at IS NULL) = (revoked_reason IS NULL)),
+            CONSTRAINT sessions_session_key_check CHECK (revoked_at IS NULL OR session_key IS NULL)
         )
     """)
     op.execute(r"""
-        CREATE INDEX sessions_user_id_app_id_openid_idx ON sessions (user_id, app_id, openid)
+        CREATE INDEX sessions_user_id_idx ON sessions (user_id)
     """)
     op.execute(r"""
         CREATE TABLE signing_keys (

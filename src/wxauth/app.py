@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from wxauth import __version__
 from wxauth.edge import PROBLEM_KEY, Edge, UnderPath
-from wxauth.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, StorageUnavailable, WxAuthError
+from wxauth.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, WxAuthError
 from wxauth.guard.bearer import BearerGuard
 from wxauth.logs import get_logger
 from wxauth.problems import problem_response
@@ -26,7 +26,6 @@ from wxauth.routes import login, me, oauth, operations
 from wxauth.routes.direct import invalid_request
 from wxauth.routes.docs import add_docs
 from wxauth.routes.schemas import Problem
-from wxauth.sealing import CannotOpen
 from wxauth.services import Services
 
 _DESCRIPTION = """
@@ -88,14 +87,12 @@ def create_api(*, root_path: str = "") -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
-    try:
-        await services.keys.refresh()
-    except (StorageUnavailable, CannotOpen):
-        log.warning("started_without_signing_key")
+    await services.keys.try_refresh()
     keeping = asyncio.create_task(services.keys.keep_fresh())
     log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services.settings.apps))
     yield
     keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
     await services.aclose()
     log.info("stopped")
 

@@ -44,10 +44,12 @@ class KeyRing:
 
     def signing_key(self, now: datetime) -> SigningKey:
         """The key that signs now: the newest active one. Raises: StorageUnavailable, before the first is read."""
+        if not self._stored:
+            raise StorageUnavailable("the signing keys have not been read yet")
         for stored in reversed(self._stored):
             if stored.activates_at <= now:
-                return self._keys[stored.kid]
-        raise StorageUnavailable("the signing keys have not been read yet")
+                break
+        return self._keys[stored.kid]  # where none is active, the oldest: its maker's clock was ahead of ours
 
     async def find(self, kid: str) -> VerificationKey | None:
         """The published key of that id, or None. Raises: KeysUnavailable, before the first is read."""
@@ -76,14 +78,18 @@ class KeyRing:
         """Refresh for ever, through outages."""
         while True:
             await asyncio.sleep(REFRESH_PAUSE if self.is_ready else RETRY_PAUSE)
-            try:
-                await self.refresh()
-            except StorageUnavailable:
-                log.warning("signing_keys_not_read", reason="the database does not answer")
-            except CannotOpen:
-                log.error("signing_keys_not_opened", what_to_change="WXAUTH_SECRET_KEY is not the one that sealed them")
-            except Exception:
-                log.exception("signing_keys_not_read")
+            await self.try_refresh()
+
+    async def try_refresh(self) -> None:
+        """Refresh, or keep what was read before and log why."""
+        try:
+            await self.refresh()
+        except StorageUnavailable:
+            log.warning("signing_keys_not_read", reason="the database does not answer")
+        except CannotOpen:
+            log.error("signing_keys_not_opened", what_to_change="WXAUTH_SECRET_KEY is not the one that sealed them")
+        except Exception:
+            log.exception("signing_keys_not_read")
 
     def _new_key(self, now: datetime) -> StoredSigningKey:
         key = SigningKey.generate()

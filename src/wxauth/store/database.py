@@ -6,12 +6,13 @@ single statements, which are transactions by themselves and leave nothing to res
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -21,46 +22,53 @@ from wxauth.errors import StorageUnavailable
 
 DEADLINE: Final = 8.0
 """Seconds for one use of the database, waiting for a connection included."""
-STATEMENT_TIMEOUT: Final = 5.0
+STATEMENT_TIMEOUT: Final = 4.0
+"""Seconds after which the server itself gives a statement up, and frees what it had locked."""
+SILENCE_TIMEOUT: Final = 4.5
+"""Seconds after which a server that says nothing is given up."""
 CONNECT_TIMEOUT: Final = 3.0
+CONNECT_TIMEOUT_OF_ALL_HOSTS: Final = 6.0
 POOL_SIZE: Final = 10
 TRANSACTION_POOL_SIZE: Final = 5
 
 _PGBOUNCER = "pgbouncer"
+_WITHOUT_DEADLINE = text(
+    "SELECT set_config('statement_timeout', '0', true), set_config('idle_in_transaction_session_timeout', '0', true)"
+)
 
-# The database is away, going, coming, full, or has become a standby.
+# The database is away, going, coming, full, has become a standby, or has not been migrated yet.
 _AWAY = (
     OSError,
     TimeoutError,
     PoolTimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
-    asyncpg.ClientConfigurationError,
-    asyncpg.OutOfMemoryError,
-    asyncpg.DiskFullError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
     asyncpg.LockNotAvailableError,
-    asyncpg.QueryCanceledError,
-    asyncpg.UndefinedTableError,  # not migrated yet
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
 )
+# A connection that its server has just ended fails with the last two, if it is used before asyncpg has seen the end.
+_LOST = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 class Database:
     """Connections to one Postgres, opened when first needed.
 
     Args:
-        url: `postgresql://...`, several hosts allowed. `pgbouncer=true` in its query turns prepared
-            statements off, as a pooler in transaction mode demands.
+        url: `postgresql://...`, several hosts allowed. `pgbouncer=true` in its query suits a pooler in
+            transaction mode: no prepared statements, no settings at the start of a connection.
     """
 
     def __init__(self, url: str) -> None:
-        self._dsn, self._options = _connect_options(url)
+        self._dsns, self._options = _connect_options(url)
         self._pool: asyncpg.Pool | None = None
         self._pool_lock = asyncio.Lock()
         self._engine: AsyncEngine | None = None
@@ -68,20 +76,26 @@ class Database:
     async def fetchrow(self, statement: str, *arguments: object) -> Mapping[str, Any] | None:
         """The first row of one statement, which commits by itself.
 
+        A statement whose connection is lost on the way is sent once more, on another one: it must be one
+        that does no harm when it runs twice.
+
         Raises: StorageUnavailable, and asyncpg.IntegrityConstraintViolationError for the caller to settle.
         """
         pool = self._pool or await self._open_pool()
-        async with _Answering():
-            connection = await pool.acquire()
+        async with self.answering():
             try:
-                row: Mapping[str, Any] | None = await connection.fetchrow(statement, *arguments)
-                return row
-            except (TimeoutError, asyncio.CancelledError):
-                # Not asked to stop politely: that takes the very server that does not answer.
-                connection.terminate()
+                return await _fetchrow(pool, statement, arguments)
+            except TimeoutError:
                 raise
-            finally:
-                await pool.release(connection)
+            except _LOST:
+                return await _fetchrow(pool, statement, arguments)
+
+    def answering(self) -> AbstractAsyncContextManager[object]:
+        """A block that the database has `DEADLINE` seconds for, all that is in it counted.
+
+        Raises: StorageUnavailable.
+        """
+        return _Answering()
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
@@ -89,7 +103,7 @@ class Database:
 
         Raises: StorageUnavailable.
         """
-        async with _Answering(), self._transactions().begin() as connection:
+        async with self.answering(), self._transactions().begin() as connection:
             yield connection
 
     @asynccontextmanager
@@ -98,14 +112,10 @@ class Database:
 
         Raises: StorageUnavailable, where there is no connection.
         """
-        options = {**self._options, "command_timeout": None}
-        engine = create_async_engine(
-            "postgresql+asyncpg://",
-            async_creator=lambda **_: asyncpg.connect(self._dsn, **options),
-            poolclass=NullPool,
-        )
+        engine = self._make_engine({"command_timeout": None}, poolclass=NullPool)
         try:
             async with engine.begin() as connection:
+                await connection.execute(_WITHOUT_DEADLINE)
                 yield connection
         except Exception as exc:
             if is_away(exc):
@@ -129,26 +139,45 @@ class Database:
         async with self._pool_lock:
             if self._pool is None:
                 self._pool = await asyncpg.create_pool(
-                    self._dsn, min_size=0, max_size=POOL_SIZE, reset=_leave_as_it_is, **self._options
+                    min_size=0,
+                    max_size=POOL_SIZE,
+                    connect=lambda *_, **options: self._connect(options),
+                    reset=_leave_as_it_is,
                 )
             return self._pool
 
     def _transactions(self) -> AsyncEngine:
         if self._engine is None:
-            self._engine = create_async_engine(
-                "postgresql+asyncpg://",
-                async_creator=self._connect,
-                connect_args={"prepared_statement_cache_size": 0},
+            self._engine = self._make_engine(
+                {},
                 pool_size=TRANSACTION_POOL_SIZE,
                 max_overflow=0,
                 pool_timeout=CONNECT_TIMEOUT,
                 pool_pre_ping=True,
-                hide_parameters=True,
             )
         return self._engine
 
-    async def _connect(self, **_: Any) -> asyncpg.Connection:
-        return await asyncpg.connect(self._dsn, **self._options)
+    def _make_engine(self, options: Mapping[str, Any], **engine_options: Any) -> AsyncEngine:
+        return create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=lambda **_: self._connect(options),
+            connect_args={"prepared_statement_cache_size": 0},
+            hide_parameters=True,
+            **engine_options,
+        )
+
+    async def _connect(self, options: Mapping[str, Any]) -> asyncpg.Connection:
+        # Each host has a time of its own, which asyncpg would not give it: a silent one uses up no other's.
+        *others, last = self._dsns
+        for dsn in others:
+            with suppress(*_AWAY):
+                return await self._connect_to(dsn, options)
+        return await self._connect_to(last, options)
+
+    async def _connect_to(self, dsn: str, options: Mapping[str, Any]) -> asyncpg.Connection:
+        connection = await asyncpg.connect(dsn, **{**self._options, **options})
+        self._dsns.sort(key=lambda other: other != dsn)  # the one that answers is asked first next time
+        return connection
 
 
 class _Answering:
@@ -174,9 +203,29 @@ class _Answering:
 
 def is_away(exc: BaseException) -> bool:
     """Whether this failure says that the database is not there, rather than that we asked it wrongly."""
-    if isinstance(exc, DBAPIError):
-        exc = exc.orig.__cause__ or exc if exc.orig is not None else exc
-    return isinstance(exc, _AWAY)
+    return isinstance(driver_error(exc), _AWAY)
+
+
+def driver_error(exc: BaseException) -> BaseException:
+    """What asyncpg raised, where SQLAlchemy has wrapped it."""
+    return exc.driver_exception if isinstance(exc, DBAPIError) else exc
+
+
+async def _fetchrow(pool: asyncpg.Pool, statement: str, arguments: tuple[object, ...]) -> Mapping[str, Any] | None:
+    connection = await pool.acquire()
+    try:
+        row: Mapping[str, Any] | None = await connection.fetchrow(statement, *arguments)
+        return row
+    except (asyncio.CancelledError, *_LOST, asyncpg.ReadOnlySQLTransactionError) as exc:
+        # Not asked to stop politely: that takes the very server that does not answer.
+        with suppress(asyncpg.InterfaceError):  # it may have ended, and left the pool, by itself
+            connection.terminate()
+        if not isinstance(exc, asyncio.CancelledError):
+            # What befell this connection befell the others: their server is silent, gone, or a standby now.
+            await pool.expire_connections()
+        raise
+    finally:
+        await pool.release(connection)
 
 
 async def _leave_as_it_is(_: object) -> None:
@@ -184,16 +233,35 @@ async def _leave_as_it_is(_: object) -> None:
     return
 
 
-def _connect_options(url: str) -> tuple[str, dict[str, Any]]:
+def _connect_options(url: str) -> tuple[list[str], dict[str, Any]]:
+    """A DSN for each host, and what asyncpg takes beside them."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    options: dict[str, Any] = {
-        "timeout": CONNECT_TIMEOUT,
-        "command_timeout": STATEMENT_TIMEOUT,
-        "server_settings": {"application_name": "wxauth"},
+    settings = {
+        "application_name": "wxauth",
+        "statement_timeout": f"{STATEMENT_TIMEOUT * 1000:.0f}",
+        "idle_in_transaction_session_timeout": f"{DEADLINE * 1000:.0f}",
     }
+    options: dict[str, Any] = {"command_timeout": SILENCE_TIMEOUT}
     if query.pop(_PGBOUNCER, "") in ("1", "true"):
         options["statement_cache_size"] = 0
-    if "," in parts.netloc and "target_session_attrs" not in query:
-        query["target_session_attrs"] = "read-write"
-    return urlunsplit(parts._replace(query=urlencode(query))), options
+        settings = {"application_name": settings["application_name"]}
+    options["server_settings"] = {name: value for name, value in settings.items() if name not in query}
+    dsns = _dsn_of_each_host(parts, query)
+    options["timeout"] = min(CONNECT_TIMEOUT, CONNECT_TIMEOUT_OF_ALL_HOSTS / len(dsns))
+    return dsns, options
+
+
+def _dsn_of_each_host(parts: SplitResult, query: dict[str, str]) -> list[str]:
+    user, at, netloc = parts.netloc.rpartition("@")
+    hosts = netloc.split(",") if netloc else query.get("host", "").split(",")
+    if len(hosts) > 1:
+        query.setdefault("target_session_attrs", "read-write")
+    if netloc:
+        return [urlunsplit(parts._replace(netloc=user + at + host, query=urlencode(query))) for host in hosts]
+    ports = query.get("port", "").split(",")
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    return [
+        urlunsplit(parts._replace(query=urlencode({**query, "host": host, "port": port})))
+        for host, port in zip(hosts, ports, strict=True)
+    ]

@@ -1,20 +1,21 @@
 """Linking an identity to the person whom its unionid names, when WeChat tells it only later.
 
 Rare: an app that has newly been bound to an Open Platform account, or moved to another one. Clarity
-before speed.
+before speed. A user has one unionid, the one given last: while the apps of one owner move, one after the
+other, each login with the other unionid comes this way.
 """
 
 from datetime import datetime
-from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-_IDENTITY = text("SELECT user_id, unionid FROM identities WHERE app_id = :app_id AND openid = :openid")
-_HOLDER = text("SELECT id FROM users WHERE unionid = :unionid")
+_PEOPLE = text("""
+    SELECT (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid) AS user_id,
+           (SELECT id FROM users WHERE unionid = :unionid) AS holder_id
+""")
 # In the order of ids, so that two of these never wait for each other; and before the identity, as a login does.
 _LOCK_USERS = text("SELECT FROM users WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
-_SET_UNIONID = text("UPDATE identities SET unionid = :unionid WHERE app_id = :app_id AND openid = :openid")
 _NAME_USER = text("UPDATE users SET unionid = :unionid WHERE id = :user_id")
 _MOVE_IDENTITY = text("UPDATE identities SET user_id = :user_id WHERE app_id = :app_id AND openid = :openid")
 # A ban follows the person; so does all that the emptied user had and the remaining one lacks.
@@ -45,31 +46,26 @@ _DELETE_EMPTY_USER = text("""
 
 
 async def link_unionid(transaction: AsyncConnection, app_id: str, openid: str, unionid: str, *, now: datetime) -> None:
-    """Note the unionid of a known identity; where another user has it, the identity becomes that user's.
+    """Give a known identity's user this unionid; where another user has it, the identity becomes that user's.
 
     Its sessions go with it. A user left without identities is merged into the other one: to WeChat they
     are one person.
     """
     identity = {"app_id": app_id, "openid": openid}
-    user_id = await _user_of(transaction, app_id, openid)
-    holder_id = (await transaction.execute(_HOLDER, {"unionid": unionid})).scalar()
+    known = {**identity, "unionid": unionid}
+    people = (await transaction.execute(_PEOPLE, known)).one()
+    user_id, holder_id = people
     if user_id is None:
         return
     await transaction.execute(_LOCK_USERS, {"ids": [user_id, holder_id or user_id]})
-    if await _user_of(transaction, app_id, openid) != user_id:
+    if (await transaction.execute(_PEOPLE, known)).one() != people:
         return  # linked meanwhile, by another request
-    await transaction.execute(_SET_UNIONID, {**identity, "unionid": unionid})
     if holder_id is None:
         await transaction.execute(_NAME_USER, {"user_id": user_id, "unionid": unionid})
     elif holder_id != user_id:
-        people = {"user_id": holder_id, "former_id": user_id}
+        merged = {"user_id": holder_id, "former_id": user_id}
         await transaction.execute(_MOVE_IDENTITY, {**identity, "user_id": holder_id})
-        await transaction.execute(_CARRY_BAN, people)
+        await transaction.execute(_CARRY_BAN, merged)
         await transaction.execute(_END_SESSIONS_OF_BANNED, {"user_id": holder_id, "now": now})
-        await transaction.execute(_MERGE_USER, people)
+        await transaction.execute(_MERGE_USER, merged)
         await transaction.execute(_DELETE_EMPTY_USER, {"former_id": user_id})
-
-
-async def _user_of(transaction: AsyncConnection, app_id: str, openid: str) -> UUID | None:
-    row = (await transaction.execute(_IDENTITY, {"app_id": app_id, "openid": openid})).first()
-    return None if row is None else row.user_id

@@ -3,27 +3,26 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError
 from uuid_utils.compat import uuid7
 
 from wxauth.errors import StorageUnavailable
-from wxauth.store.database import Database
+from wxauth.store.database import Database, driver_error
 from wxauth.store.linking import link_unionid
 from wxauth.store.models import UserStatus
 
-_ATTEMPTS: Final = 2
-_LINK_ATTEMPTS: Final = 3
+_ATTEMPTS: Final = 5
+_ATTEMPTS_BEFORE_LINKING: Final = 2
 
 # Another request came between; asked again, the statement finds what that one left.
 _CONFLICTS = (asyncpg.UniqueViolationError, asyncpg.ForeignKeyViolationError, asyncpg.DeadlockDetectedError)
 
 # A known identity: its user is touched, its session opened. An unknown one: the user is made, or found by
 # the unionid that another app gave, and the unique constraints decide the race. A banned user comes
-# back unchanged and without a session.
+# back unchanged and without a session. The ids are given, so that the same login, written twice, is one.
 #
 # $1 app_id  $2 openid  $3 unionid  $4 now  $5 nickname  $6 avatar_url  $7 session id  $8 session_key
 # $9 ip  $10 user_agent  $11 seconds to live  $12 id for a new user
@@ -34,9 +33,8 @@ WITH person AS (
            nickname = CASE users.status WHEN 'active' THEN COALESCE($5, users.nickname) ELSE users.nickname END,
            avatar_url = CASE users.status WHEN 'active' THEN COALESCE($6, users.avatar_url) ELSE users.avatar_url END
       FROM identities i
-     WHERE i.app_id = $1 AND i.openid = $2 AND users.id = i.user_id AND ($3::text IS NULL OR i.unionid = $3)
-    RETURNING users.id, users.unionid, nickname, avatar_url, phone, roles, status, users.created_at,
-              last_login_at, false AS is_new
+     WHERE i.app_id = $1 AND i.openid = $2 AND users.id = i.user_id AND ($3::text IS NULL OR users.unionid = $3)
+    RETURNING users.id, unionid, nickname, avatar_url, phone, roles, status, users.created_at, last_login_at
 ), created AS (
     INSERT INTO users (id, unionid, nickname, avatar_url, created_at, last_login_at)
     SELECT $12, $3, $5, $6, $4, $4 WHERE NOT EXISTS (SELECT FROM person)
@@ -44,16 +42,15 @@ WITH person AS (
        SET last_login_at = CASE users.status WHEN 'active' THEN $4 ELSE users.last_login_at END,
            nickname = CASE users.status WHEN 'active' THEN COALESCE($5, users.nickname) ELSE users.nickname END,
            avatar_url = CASE users.status WHEN 'active' THEN COALESCE($6, users.avatar_url) ELSE users.avatar_url END
-    RETURNING id, unionid, nickname, avatar_url, phone, roles, status, created_at, last_login_at,
-              (xmax = 0) AS is_new
+    RETURNING id, unionid, nickname, avatar_url, phone, roles, status, created_at, last_login_at
 ), identity AS (
-    INSERT INTO identities (app_id, openid, user_id, unionid, created_at)
-    SELECT $1, $2, id, $3, $4 FROM created
+    INSERT INTO identities (app_id, openid, user_id, created_at) SELECT $1, $2, id, $4 FROM created
 ), opened AS (
     INSERT INTO sessions
            (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
     SELECT $7, id, $1, $2, $8, $9::text::inet, $10, $4, $4, $4 + make_interval(secs => $11)
       FROM (SELECT * FROM person UNION ALL SELECT * FROM created) p WHERE status = 'active'
+    ON CONFLICT (id) DO NOTHING
 )
 SELECT * FROM person UNION ALL SELECT * FROM created
 """
@@ -99,24 +96,30 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
 
     Raises: StorageUnavailable.
     """
-    for _ in range(_ATTEMPTS):
-        try:
-            return await _log_in(database, login, now=now)
-        except _CONFLICTS:
-            continue
-    for _ in range(_LINK_ATTEMPTS):
-        try:
-            if login.unionid is not None:
-                async with database.begin() as transaction:
-                    await link_unionid(transaction, login.app_id, login.openid, login.unionid, now=now)
-            return await _log_in(database, login, now=now)
-        except (*_CONFLICTS, DBAPIError):
-            continue
+    ids = _Ids(session=uuid7(), new_user=uuid7())
+    try:
+        return await _log_in(database, login, ids, now=now)
+    except _CONFLICTS:
+        pass
+    async with database.answering():
+        for attempt in range(1, _ATTEMPTS):
+            try:
+                if attempt >= _ATTEMPTS_BEFORE_LINKING and login.unionid is not None:
+                    async with database.begin() as transaction:
+                        await link_unionid(transaction, login.app_id, login.openid, login.unionid, now=now)
+                return await _log_in(database, login, ids, now=now)
+            except Exception as exc:
+                if not isinstance(driver_error(exc), _CONFLICTS):
+                    raise
     raise StorageUnavailable("too many changes to this user at once")
 
 
-async def _log_in(database: Database, login: Login, *, now: datetime) -> LoggedIn:
-    session_id = uuid7()
+class _Ids(NamedTuple):
+    session: UUID
+    new_user: UUID
+
+
+async def _log_in(database: Database, login: Login, ids: _Ids, *, now: datetime) -> LoggedIn:
     row = await database.fetchrow(
         _LOG_IN,
         login.app_id,
@@ -125,12 +128,12 @@ async def _log_in(database: Database, login: Login, *, now: datetime) -> LoggedI
         now,
         login.nickname,
         login.avatar_url,
-        session_id,
+        ids.session,
         login.session_key,
         login.ip,
         login.user_agent,
         login.expires_in,
-        uuid7(),
+        ids.new_user,
     )
     assert row is not None, "the statement touches a user or makes one"
-    return LoggedIn(session_id, row["is_new"], row)
+    return LoggedIn(ids.session, row["id"] == ids.new_user, row)

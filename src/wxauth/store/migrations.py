@@ -1,18 +1,20 @@
 """Bringing the schema to where this version needs it; works from a checkout and from the wheel alike."""
 
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy import Connection, text
 
 from alembic import command
 from wxauth.store.database import Database
 
 HEAD: Final = "head"
+BASE: Final = "base"
+"""Below the first revision: nothing."""
 
 _IN_WHEEL = Path(__file__).parents[1] / "_migrations"
 _IN_CHECKOUT = Path(__file__).parents[3] / "alembic"
@@ -41,27 +43,30 @@ async def is_schema_usable(database: Database) -> bool:
     """
     async with database.begin() as connection:
         here = await connection.run_sync(_current_revision)
-    scripts = ScriptDirectory.from_config(_config())
-    behind = {script.revision for script in scripts.walk_revisions()} - {scripts.get_current_head()}
-    return here is not None and here not in behind
+    return here is not None and here not in _revisions()[1:]
 
 
 def _migrate(connection: Connection, revision: str) -> str | None:
     config = _config()
     config.attributes["connection"] = connection
-    scripts = ScriptDirectory.from_config(config)
-    try:
-        # From the newest to the oldest; "base" stands below them all.
-        order = [script.revision for script in scripts.walk_revisions()] + ["base"]
-        here = order.index(_current_revision(connection) or "base")
-        target = order.index(scripts.as_revision_number(revision) or "base")  # type: ignore[arg-type]  # one head
-    except (CommandError, ValueError):
-        raise UnknownRevision(f"this version of wxauth does not know the schema's revision or {revision!r}") from None
-    if target < here:
-        command.upgrade(config, revision)
-    elif target > here:
-        command.downgrade(config, revision)
+    order = [*_revisions(), BASE]
+    here = _current_revision(connection) or BASE
+    target = order[0] if revision == HEAD else revision
+    if here not in order:
+        raise UnknownRevision(f"the schema is at {here!r}, of another version of wxauth; migrate with that one")
+    if target not in order:
+        raise UnknownRevision(f"there is no revision {revision!r}; there are {', '.join(order)}")
+    if order.index(target) < order.index(here):
+        command.upgrade(config, target)
+    elif target != here:
+        command.downgrade(config, target)
     return _current_revision(connection)
+
+
+@cache
+def _revisions() -> tuple[str, ...]:
+    """All that this version knows, the newest first."""
+    return tuple(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
 
 
 def _current_revision(connection: Connection) -> str | None:
@@ -69,6 +74,7 @@ def _current_revision(connection: Connection) -> str | None:
 
 
 def _config() -> Config:
+    folder = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
     config = Config()
-    config.set_main_option("script_location", str(_IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT))
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))  # it interpolates
     return config

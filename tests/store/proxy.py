@@ -1,0 +1,109 @@
+"""A way to Postgres that fails as networks do."""
+
+import asyncio
+from contextlib import suppress
+from typing import Self
+from urllib.parse import parse_qs, urlsplit
+
+
+class Proxy:
+    """A TCP port in front of a Postgres on a unix socket."""
+
+    def __init__(self, url: str) -> None:
+        self.go_to(url)
+        self._server: asyncio.Server | None = None
+        self._port = 0
+        self._connections: set[_Connection] = set()
+        self._is_silent = False
+        self._loses_next_answer = False
+
+    async def __aenter__(self) -> Self:
+        await self.accept()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.refuse()
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@{self.address}{self._path}"
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._port}"
+
+    def go_to(self, url: str) -> None:
+        """Lead to another server; one that has restarted has another socket."""
+        parts = urlsplit(url)
+        self._path = parts.path
+        [folder], [port] = map(parse_qs(parts.query).__getitem__, ("host", "port"))
+        self._socket = f"{folder}/.s.PGSQL.{port}"
+
+    async def accept(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    def refuse(self) -> None:
+        """Let nobody in, and end every connection."""
+        assert self._server is not None
+        self._server.close()
+        self.drop()
+
+    def drop(self) -> None:
+        """End every connection."""
+        for connection in self._connections:
+            connection.end()
+
+    def fall_silent(self) -> None:
+        """Let in, and pass on nothing."""
+        self._is_silent = True
+        for connection in self._connections:
+            connection.is_silent = True
+
+    def speak(self) -> None:
+        """Pass on again, but not for the connections that were there in the silence: they have been forgotten."""
+        self._is_silent = False
+
+    def lose_next_answer(self) -> None:
+        """End the connection on which the server answers next, in place of the answer."""
+        self._loses_next_answer = True
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = _Connection(writer, is_silent=self._is_silent)
+        self._connections.add(connection)
+        with suppress(OSError):
+            answers, server = await asyncio.open_unix_connection(self._socket)
+            connection.writers.append(server)
+            await asyncio.gather(
+                self._pass_on(connection, reader, server), self._pass_on(connection, answers, writer, are_answers=True)
+            )
+        connection.end()
+        self._connections.discard(connection)
+
+    async def _pass_on(
+        self,
+        connection: "_Connection",
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        are_answers: bool = False,
+    ) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                if are_answers and self._loses_next_answer:
+                    self._loses_next_answer = False
+                    break
+                if not connection.is_silent:
+                    writer.write(data)
+        if not connection.is_silent:
+            connection.end()
+
+
+class _Connection:
+    def __init__(self, client: asyncio.StreamWriter, *, is_silent: bool) -> None:
+        self.writers = [client]
+        self.is_silent = is_silent
+
+    def end(self) -> None:
+        for writer in self.writers:
+            writer.close()

@@ -1,0 +1,125 @@
+"""Wrong data cannot be stored, whoever writes it."""
+
+import asyncpg
+import pytest
+
+ALICE, BOB, NOBODY = (f"01933c5e-8f1a-7c3e-9b1d-00000000000{n}" for n in range(3))
+SESSION, OTHER = (f"01933c5e-8f1b-7c3e-9b1d-00000000000{n}" for n in range(2))
+
+SESSION_COLUMNS = "INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at)"
+SIGNING_KEY_COLUMNS = (
+    "INSERT INTO signing_keys (id, kid, public_jwk, private_key, created_at, activates_at, retires_at)"
+)
+
+
+@pytest.fixture
+async def stored(rows: asyncpg.Connection) -> asyncpg.Connection:
+    """Two people, one in one app and one in another; a session of hers; a signing key."""
+    await rows.execute(f"""
+        INSERT INTO users (id, unionid, created_at, last_login_at)
+        VALUES ('{ALICE}', 'union-alice', now(), now()), ('{BOB}', NULL, now(), now());
+        INSERT INTO identities (app_id, openid, user_id, created_at)
+        VALUES ('wxa', 'openid-alice', '{ALICE}', now()), ('wxb', 'openid-bob', '{BOB}', now());
+        {SESSION_COLUMNS}
+        VALUES ('{SESSION}', '{ALICE}', 'wxa', 'openid-alice', now(), now(), now() + interval '30 days');
+        {SIGNING_KEY_COLUMNS} VALUES ('{SESSION}', 'kid', '{{}}', '\\x00', now(), now(), NULL);
+    """)
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("constraint", "statement"),
+    [
+        ("users_pkey", f"UPDATE users SET id = '{ALICE}'"),
+        ("users_unionid_key", "UPDATE users SET unionid = 'union-alice'"),
+        ("users_unionid_check", "UPDATE users SET unionid = ''"),
+        ("users_status_check", "UPDATE users SET status = 'banned'"),
+        ("users_status_check", "UPDATE users SET status = ''"),
+        ("users_nickname_check", "UPDATE users SET nickname = ''"),
+        ("users_nickname_check", "UPDATE users SET nickname = repeat('小', 65)"),
+        ("users_avatar_url_check", "UPDATE users SET avatar_url = ''"),
+        ("users_avatar_url_check", "UPDATE users SET avatar_url = repeat('x', 2049)"),
+        ("users_phone_check", "UPDATE users SET phone = ''"),
+        ("users_phone_check", "UPDATE users SET phone = '13800138000'"),
+        ("users_phone_check", "UPDATE users SET phone = '+0138001'"),
+        ("users_phone_check", "UPDATE users SET phone = '+8613800138000' || chr(10)"),
+        ("users_phone_check", "UPDATE users SET phone = '+1234567890123456'"),
+        ("users_roles_number_check", "UPDATE users SET roles = ARRAY(SELECT 'r' || n FROM generate_series(1, 33) n)"),
+        ("users_roles_check", "UPDATE users SET roles = '{Admin}'"),
+        ("users_roles_check", "UPDATE users SET roles = '{1st}'"),
+        ("users_roles_check", "UPDATE users SET roles = '{admin,\"\"}'"),
+        ("users_roles_check", "UPDATE users SET roles = '{\"\"}'"),
+        ("users_roles_check", "UPDATE users SET roles = '{NULL}'"),
+        ("users_roles_check", "UPDATE users SET roles = '{admin,NULL}'"),
+        ("users_roles_check", "UPDATE users SET roles = '{\"admin,editor\"}'"),
+        ("users_roles_check", "UPDATE users SET roles = '{{admin},{editor}}'"),
+        ("users_roles_check", "UPDATE users SET roles = ARRAY['admin' || chr(10)]"),
+        ("users_roles_check", "UPDATE users SET roles = ARRAY[repeat('x', 33)]"),
+        ("identities_pkey", f"INSERT INTO identities VALUES ('wxa', 'openid-alice', '{BOB}', now())"),
+        ("identities_user_id_fkey", f"INSERT INTO identities VALUES ('wxa', 'new', '{NOBODY}', now())"),
+        ("identities_app_id_check", f"INSERT INTO identities VALUES ('', 'new', '{BOB}', now())"),
+        ("identities_openid_check", f"INSERT INTO identities VALUES ('wxa', '', '{BOB}', now())"),
+        (
+            "sessions_pkey",
+            f"{SESSION_COLUMNS} VALUES ('{SESSION}', '{ALICE}', 'wxa', 'openid-alice', now(), now(), now())",
+        ),
+        (
+            "sessions_app_id_openid_user_id_fkey",  # another user's identity
+            f"{SESSION_COLUMNS} VALUES ('{OTHER}', '{BOB}', 'wxa', 'openid-alice', now(), now(), now())",
+        ),
+        (
+            "sessions_app_id_openid_user_id_fkey",  # another app's
+            f"{SESSION_COLUMNS} VALUES ('{OTHER}', '{BOB}', 'wxa', 'openid-bob', now(), now(), now())",
+        ),
+        ("sessions_generation_check", "UPDATE sessions SET generation = -1"),
+        ("sessions_expires_at_check", "UPDATE sessions SET expires_at = created_at - interval '1 second'"),
+        ("sessions_revoked_reason_check", "UPDATE sessions SET revoked_at = now()"),
+        ("sessions_revoked_reason_check", "UPDATE sessions SET revoked_reason = 'banned'"),
+        (
+            "sessions_session_key_check",
+            "UPDATE sessions SET revoked_at = now(), revoked_reason = 'banned', session_key = '\\x00'",
+        ),
+        ("signing_keys_kid_key", f"{SIGNING_KEY_COLUMNS} VALUES ('{OTHER}', 'kid', '{{}}', '', now(), now(), NULL)"),
+        ("signing_keys_retires_at_check", "UPDATE signing_keys SET retires_at = activates_at"),
+    ],
+)
+async def test_wrong_data_is_refused(stored: asyncpg.Connection, constraint: str, statement: str) -> None:
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refused:
+        await stored.execute(statement)
+    assert refused.value.constraint_name == constraint
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["users.roles", "users.status", "users.created_at", "identities.user_id", "sessions.user_id", "sessions.openid"],
+)
+async def test_what_must_be_there_cannot_be_taken_away(stored: asyncpg.Connection, column: str) -> None:
+    table, name = column.split(".")
+    with pytest.raises(asyncpg.NotNullViolationError):
+        await stored.execute(f"UPDATE {table} SET {name} = NULL")
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "nickname = repeat('小', 64)",
+        "avatar_url = repeat('x', 2048)",
+        "phone = '+8613800138000'",
+        "roles = ARRAY(SELECT 'r' || n FROM generate_series(1, 32) n)",
+        "roles = ARRAY[repeat('x', 32), 'a-b_9', 'null', 'a']",
+        "roles = '{}'",
+    ],
+)
+async def test_right_data_is_taken(stored: asyncpg.Connection, assignment: str) -> None:
+    await stored.execute(f"UPDATE users SET {assignment}")
+
+
+async def test_erasing_a_user_takes_identities_and_sessions_along(stored: asyncpg.Connection) -> None:
+    await stored.execute(f"DELETE FROM users WHERE id = '{ALICE}'")
+    assert await stored.fetchval("SELECT array_agg(openid) FROM identities") == ["openid-bob"]
+    assert await stored.fetchval("SELECT count(*) FROM sessions") == 0
+
+
+async def test_an_identity_that_moves_takes_its_sessions_along(stored: asyncpg.Connection) -> None:
+    await stored.execute(f"UPDATE identities SET user_id = '{BOB}' WHERE openid = 'openid-alice'")
+    assert str(await stored.fetchval("SELECT user_id FROM sessions")) == BOB

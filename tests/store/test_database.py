@@ -1,0 +1,160 @@
+"""What `WXAUTH_DATABASE_URL` may say."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import parse_qs, quote, urlsplit
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+
+from tests.store.proxy import Proxy
+from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.errors import StorageUnavailable
+from wxauth.store.database import CONNECT_TIMEOUT, Database
+
+PASSWORD = "p@ss:w/ö?rd#%+&=, '\"\\x"
+SETTINGS = """
+    SELECT current_setting('application_name') AS application_name,
+           current_setting('statement_timeout') AS statement_timeout,
+           current_setting('idle_in_transaction_session_timeout') AS idle_timeout
+"""
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Database]:
+    database = Database(url)
+    try:
+        yield database
+    finally:
+        await database.aclose()
+
+
+async def can_be_asked(url: str) -> bool:
+    """Whether both ways to the database work."""
+    async with opened(url) as database:
+        row = await database.fetchrow("SELECT 1 AS one")
+        async with database.begin() as connection:
+            return row is not None and row["one"] == (await connection.execute(text("SELECT 1"))).scalar()
+
+
+@pytest.fixture
+async def proxy(database_url: str) -> AsyncIterator[Proxy]:
+    async with Proxy(database_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def dead(database_url: str) -> Proxy:
+    """Where nobody listens."""
+    async with Proxy(database_url) as proxy:
+        return proxy
+
+
+@pytest.fixture
+async def silent(database_url: str) -> AsyncIterator[Proxy]:
+    """Where somebody listens and says nothing."""
+    async with Proxy(database_url) as proxy:
+        proxy.fall_silent()
+        yield proxy
+
+
+async def test_a_unix_socket_by_either_spelling(database_url: str) -> None:
+    parts = urlsplit(database_url)
+    [folder], [port] = map(parse_qs(parts.query).__getitem__, ("host", "port"))
+    assert await can_be_asked(database_url)
+    assert await can_be_asked(f"postgresql://postgres@{quote(folder, safe='')}:{port}{parts.path}")
+    assert await can_be_asked(f"postgresql://{parts.path}?host={folder}&port={port}&user=postgres")
+
+
+async def test_of_several_hosts_one_that_lives_is_enough(proxy: Proxy, dead: Proxy) -> None:
+    path = urlsplit(proxy.url).path
+    assert await can_be_asked(f"postgresql://postgres@{dead.address},{proxy.address}{path}")
+    assert await can_be_asked(f"postgresql://postgres@{proxy.address},{dead.address}{path}")
+    ports = ",".join(address.rpartition(":")[2] for address in (dead.address, proxy.address))
+    assert await can_be_asked(f"postgresql://postgres@{path}?host=127.0.0.1,127.0.0.1&port={ports}")
+
+
+async def test_of_several_hosts_a_silent_one_costs_its_own_time_once(proxy: Proxy, silent: Proxy) -> None:
+    path = urlsplit(proxy.url).path
+    async with opened(f"postgresql://postgres@{silent.address},{proxy.address}{path}") as database:
+        async with asyncio.timeout(CONNECT_TIMEOUT + 1):
+            assert await database.fetchrow("SELECT 1")
+        proxy.drop()
+        async with asyncio.timeout(1):
+            assert await database.fetchrow("SELECT 1")  # the host that gave the last connection is asked first
+
+
+async def test_of_several_hosts_one_must_be_the_primary(proxy: Proxy, admin: asyncpg.Connection) -> None:
+    path = urlsplit(proxy.url).path
+    url = f"postgresql://postgres@{proxy.address},{proxy.address}{path}"
+    assert await can_be_asked(url)
+    await admin.execute(f"ALTER DATABASE {path[1:]} SET default_transaction_read_only = on")
+    with pytest.raises(StorageUnavailable):
+        await can_be_asked(url)
+    assert await can_be_asked(f"{url}?target_session_attrs=any")
+
+
+async def test_a_password_of_any_characters(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with EmbeddedPostgres(data, lasting=False) as server:
+        connection = await asyncpg.connect(server.url())
+        quoted = await connection.fetchval("SELECT quote_literal($1::text)", PASSWORD)
+        await connection.execute(f'CREATE ROLE "al:ice" LOGIN PASSWORD {quoted}')
+        (data / "pg_hba.conf").write_text('local all "al:ice" scram-sha-256\nlocal all all trust\n')
+        await connection.execute("SELECT pg_reload_conf()")
+        await connection.close()
+        rest = server.url().partition("@")[2]
+        assert await can_be_asked(f"postgresql://al%3Aice:{quote(PASSWORD, safe='')}@{rest}")
+        assert await can_be_asked(
+            f"{server.url().replace('postgres@', 'al%3Aice@')}&password={quote(PASSWORD, safe='')}"
+        )
+        with pytest.raises(StorageUnavailable):
+            await can_be_asked(f"postgresql://al%3Aice:wrong@{rest}")
+
+
+@pytest.mark.parametrize(("sslmode", "works"), [("disable", True), ("prefer", True), ("require", False)])
+async def test_sslmode_is_kept(proxy: Proxy, sslmode: str, works: bool) -> None:
+    url = f"{proxy.url}?sslmode={sslmode}"
+    if works:
+        assert await can_be_asked(url)
+    else:
+        with pytest.raises(StorageUnavailable):
+            await can_be_asked(url)
+
+
+async def test_the_server_gives_up_what_we_have_given_up(database_url: str) -> None:
+    async with opened(database_url) as database:
+        row = await database.fetchrow(SETTINGS)
+    assert row is not None
+    assert tuple(row.values()) == ("wxauth", "4s", "8s")
+
+
+async def test_settings_in_the_url_go_before_ours(database_url: str) -> None:
+    async with opened(f"{database_url}&application_name=login&statement_timeout=1s") as database:
+        row = await database.fetchrow(SETTINGS)
+    assert row is not None
+    assert tuple(row.values()) == ("login", "1s", "8s")
+
+
+async def test_for_pgbouncer_nothing_is_prepared_or_set(database_url: str) -> None:
+    prepared = "SELECT count(*) AS prepared FROM pg_prepared_statements WHERE name <> ''"
+    async with opened(f"{database_url}&pgbouncer=true") as database:
+        for _ in range(3):
+            row, settings = await database.fetchrow(prepared), await database.fetchrow(SETTINGS)
+            async with database.begin() as connection:
+                in_transaction = (await connection.execute(text(prepared))).scalar()
+        assert row is not None
+        assert settings is not None
+    assert (row["prepared"], in_transaction) == (0, 0)
+    assert tuple(settings.values()) == ("wxauth", "0", "0")
+
+
+async def test_what_we_ask_wrongly_is_not_the_database_s_fault(database_url: str) -> None:
+    async with opened(database_url) as database:
+        with pytest.raises(asyncpg.PostgresSyntaxError):
+            await database.fetchrow("SELEKT 1")
+        with pytest.raises(asyncpg.DataError):
+            await database.fetchrow("SELECT $1::integer", "one")

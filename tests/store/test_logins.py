@@ -1,0 +1,271 @@
+"""One person is one user, however many logins meet, in however many apps."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
+from tests.store.proxy import Proxy
+from wxauth.services import Services
+
+APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
+UNION = "union-alice"
+
+LogIn = Callable[..., Awaitable[dict[str, Any]]]
+
+
+@pytest.fixture
+def log_in(client: httpx.AsyncClient, wechat: WeChatByRespx) -> LogIn:
+    """`await log_in("alice", unionid=..., app_id=..., status=200)` gives the answer's body."""
+
+    async def log_in(
+        person: str = "alice", *, unionid: str | None = None, app_id: str = APP_ID, status: int = 200, **fields: object
+    ) -> dict[str, Any]:
+        code = wechat.code_for(person, unionid=unionid, app_id=app_id)
+        answer = await client.post("/v1/login", json={"code": code, "app_id": app_id, **fields})
+        assert answer.status_code == status, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+    return log_in
+
+
+def user_ids(answers: list[dict[str, Any]]) -> set[str]:
+    return {answer["user"]["id"] for answer in answers}
+
+
+async def people(rows: asyncpg.Connection) -> tuple[int, int, int]:
+    """How many users, identities, sessions."""
+    return tuple(  # type: ignore[return-value]
+        await rows.fetchrow(
+            "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM identities), (SELECT count(*) FROM sessions)"
+        )
+    )
+
+
+@pytest.mark.parametrize("unionid", [None, UNION])
+async def test_200_simultaneous_first_logins_make_one_user(
+    log_in: LogIn, rows: asyncpg.Connection, unionid: str | None
+) -> None:
+    answers = await asyncio.gather(*(log_in(unionid=unionid) for _ in range(200)))
+    assert len(user_ids(answers)) == 1
+    assert sum(answer["is_new_user"] for answer in answers) == 1
+    assert await people(rows) == (1, 1, 200)
+
+
+async def test_200_simultaneous_first_logins_in_two_apps_make_one_user(log_in: LogIn, rows: asyncpg.Connection) -> None:
+    answers = await asyncio.gather(
+        *(log_in(unionid=UNION, app_id=app_id) for app_id in (APP_ID, OTHER_APP_ID) for _ in range(100))
+    )
+    assert len(user_ids(answers)) == 1
+    assert sum(answer["is_new_user"] for answer in answers) == 1
+    assert await people(rows) == (1, 2, 200)
+
+
+async def test_the_same_unionid_in_another_app_is_the_same_user(log_in: LogIn) -> None:
+    first = await log_in(unionid=UNION, nickname="Alice")
+    second = await log_in("somebody", unionid=UNION, app_id=OTHER_APP_ID)
+    assert second["is_new_user"] is False
+    assert second["user"] == {**first["user"], "app_id": OTHER_APP_ID, "openid": second["user"]["openid"]}
+
+
+async def test_without_a_unionid_two_apps_have_two_users(log_in: LogIn, rows: asyncpg.Connection) -> None:
+    answers = [await log_in(app_id=APP_ID), await log_in(app_id=OTHER_APP_ID)]
+    assert len(user_ids(answers)) == 2
+    assert await people(rows) == (2, 2, 2)
+
+
+async def test_a_unionid_that_comes_later_is_kept(log_in: LogIn) -> None:
+    first = await log_in()
+    second, third = await log_in(unionid=UNION), await log_in()
+    assert second["is_new_user"] is False
+    assert second["user"] == {**first["user"], "unionid": UNION}
+    assert third["user"] == second["user"]
+
+
+async def test_a_unionid_that_comes_later_makes_one_user_of_two(
+    log_in: LogIn, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    former = await log_in(nickname="Alice", avatar_url="https://example.com/a.png")
+    await rows.execute("UPDATE users SET roles = '{admin,editor}', phone = '+8613800138000'")
+    clock.advance(hours=1)
+    holder = await log_in(unionid=UNION, app_id=OTHER_APP_ID, nickname="Alice the second")
+    await rows.execute("UPDATE users SET roles = '{editor,reader}' WHERE unionid IS NOT NULL")
+
+    linked = await log_in(unionid=UNION)
+
+    assert linked["is_new_user"] is False
+    assert linked["user"] == {
+        **holder["user"],
+        "app_id": APP_ID,
+        "openid": former["user"]["openid"],
+        "avatar_url": "https://example.com/a.png",
+        "phone": "+8613800138000",
+        "roles": ["admin", "editor", "reader"],
+        "created_at": former["user"]["created_at"],
+    }
+    assert await people(rows) == (1, 2, 3)
+    moved = await rows.fetchval("SELECT user_id::text FROM sessions WHERE id::text = $1", former["session_id"])
+    assert moved == holder["user"]["id"]
+
+
+async def test_an_identity_that_moves_leaves_the_former_user_its_other_ones(
+    log_in: LogIn, rows: asyncpg.Connection
+) -> None:
+    holder = await log_in("bob", unionid="union-bob")
+    former = await log_in("alice", unionid=UNION)
+    await log_in("alice", unionid=UNION, app_id=OTHER_APP_ID)
+    moved = await log_in("alice", unionid="union-bob")
+    assert moved["user"]["id"] == holder["user"]["id"]
+    assert (await log_in("alice", app_id=OTHER_APP_ID))["user"]["id"] == former["user"]["id"]
+    assert (await people(rows))[:2] == (2, 3)
+
+
+async def test_a_unionid_that_changes_keeps_the_user(log_in: LogIn, rows: asyncpg.Connection) -> None:
+    first = await log_in(unionid=UNION)
+    changed = await log_in(unionid="union-new")
+    assert changed["user"] == {**first["user"], "unionid": "union-new"}
+    assert user_ids([await log_in("other", unionid="union-new", app_id=OTHER_APP_ID)]) == user_ids([first])
+    assert (await people(rows))[:2] == (1, 2)
+
+
+async def test_apps_that_move_to_another_unionid_one_by_one_keep_the_user(log_in: LogIn) -> None:
+    first = await log_in(unionid=UNION)
+    answers = [
+        await log_in(unionid=UNION, app_id=OTHER_APP_ID),
+        await log_in(unionid="union-new"),
+        await log_in(unionid=UNION, app_id=OTHER_APP_ID),
+        await log_in(unionid="union-new", app_id=OTHER_APP_ID),
+    ]
+    assert user_ids(answers) == user_ids([first])
+
+
+async def test_50_logins_in_the_moment_of_linking_all_succeed(log_in: LogIn, rows: asyncpg.Connection) -> None:
+    await log_in()
+    holder = await log_in(unionid=UNION, app_id=OTHER_APP_ID)
+    answers = await asyncio.gather(*(log_in(unionid=UNION) for _ in range(50)))
+    assert user_ids(answers) == user_ids([holder])
+    assert not any(answer["is_new_user"] for answer in answers)
+    assert await people(rows) == (1, 2, 52)
+
+
+async def test_linking_meets_first_logins_and_logins_without_the_unionid(
+    log_in: LogIn, rows: asyncpg.Connection
+) -> None:
+    await log_in()
+    answers = await asyncio.gather(
+        *(log_in(unionid=UNION) for _ in range(20)),
+        *(log_in() for _ in range(20)),
+        *(log_in(unionid=UNION, app_id=OTHER_APP_ID) for _ in range(20)),
+    )
+    assert sum(answer["is_new_user"] for answer in answers) <= 1
+    assert await people(rows) == (1, 2, 61)
+
+
+async def test_identities_that_change_places_do_not_block_each_other(log_in: LogIn, rows: asyncpg.Connection) -> None:
+    unionids = ["union-1", "union-2"]
+    for app_id in (APP_ID, OTHER_APP_ID):
+        for person, unionid in zip(("alice", "bob"), unionids, strict=True):
+            await log_in(person, unionid=unionid, app_id=app_id)
+    await asyncio.gather(
+        *(
+            log_in(person, unionid=unionids[(turn + place) % 2], app_id=app_id)
+            for turn in range(4)
+            for app_id in (APP_ID, OTHER_APP_ID)
+            for place, person in enumerate(("alice", "bob"))
+        )
+    )
+    assert (await people(rows))[1:] == (4, 4 + 16)
+
+
+@pytest.mark.parametrize("banned_app_id", [APP_ID, OTHER_APP_ID])
+async def test_a_ban_on_either_side_of_a_link_remains(
+    log_in: LogIn, rows: asyncpg.Connection, banned_app_id: str
+) -> None:
+    users = {
+        APP_ID: await log_in(nickname="Alice"),
+        OTHER_APP_ID: await log_in(unionid=UNION, app_id=OTHER_APP_ID),
+    }
+    await rows.execute("UPDATE users SET status = 'disabled' WHERE id::text = $1", users[banned_app_id]["user"]["id"])
+    refused = await asyncio.gather(*(log_in(unionid=UNION, nickname="Eve", status=403) for _ in range(5)))
+    assert {answer["code"] for answer in refused} == {"account_disabled"}
+    assert await rows.fetch("SELECT status, nickname FROM users") == [("disabled", "Alice")]
+    assert await people(rows) == (1, 2, 2)
+    assert await rows.fetchval("SELECT count(*) FROM sessions WHERE revoked_at IS NULL OR session_key IS NOT NULL") == 0
+
+
+async def test_a_banned_user_comes_back_unchanged(log_in: LogIn, rows: asyncpg.Connection, clock: Clock) -> None:
+    await log_in(unionid=UNION, nickname="Alice")
+    await rows.execute("UPDATE users SET status = 'disabled'")
+    before = await rows.fetch("SELECT * FROM users")
+    clock.advance(hours=1)
+    await log_in(unionid=UNION, nickname="Eve", status=403)
+    await log_in(unionid=UNION, nickname="Eve", status=403, app_id=OTHER_APP_ID)
+    assert await rows.fetch("SELECT * FROM users") == before
+    assert await people(rows) == (1, 2, 1)
+
+
+@pytest.mark.parametrize("unionid", [None, UNION])
+async def test_a_login_whose_answer_is_lost_is_written_once(
+    database_url: str,
+    make_services: Callable[..., Awaitable[Services]],
+    make_client: Callable[[Services], httpx.AsyncClient],
+    wechat: WeChatByRespx,
+    rows: asyncpg.Connection,
+    unionid: str | None,
+) -> None:
+    async with Proxy(database_url) as proxy:
+        client = make_client(await make_services(database_url=proxy.url))
+        await client.post("/v1/login", json={"code": wechat.code_for("bob")})  # the statement is prepared now
+        proxy.lose_next_answer()
+        answer = await client.post("/v1/login", json={"code": wechat.code_for("alice", unionid=unionid)})
+    assert answer.status_code == 200
+    assert answer.json()["is_new_user"] is True
+    assert await people(rows) == (2, 2, 2)
+    assert await rows.fetchval("SELECT count(*) FROM sessions WHERE id::text = $1", answer.json()["session_id"]) == 1
+
+
+@pytest.fixture
+async def many_people(rows: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
+    """So many that reading a whole table would be the slower way."""
+    await rows.execute("""
+        INSERT INTO users (id, unionid, created_at, last_login_at)
+        SELECT gen_random_uuid(), 'u' || n, now(), now() FROM generate_series(1, 3000) n;
+        INSERT INTO identities (app_id, openid, user_id, created_at)
+        SELECT 'wx', 'o' || unionid, id, now() FROM users;
+        INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at)
+        SELECT gen_random_uuid(), user_id, app_id, openid, now(), now(), now() FROM identities;
+        ANALYZE
+    """)
+    return rows
+
+
+async def test_no_login_reads_a_whole_table(
+    many_people: asyncpg.Connection,
+    client: httpx.AsyncClient,
+    services: Services,
+    log_in: LogIn,
+) -> None:
+    scans = """
+        SELECT sum(seq_scan), sum(idx_scan) FROM pg_stat_user_tables
+         WHERE relname IN ('users', 'identities', 'sessions')
+    """
+    read_before, found_before = await many_people.fetchrow(scans)
+    await log_in()
+    await log_in(unionid=UNION, app_id=OTHER_APP_ID)
+    await log_in()
+    answer = await log_in(unionid=UNION)
+    me = await client.get("/v1/me", headers={"Authorization": f"Bearer {answer['access_token']}"})
+    assert me.status_code == 200
+    await services.database.aclose()  # a backend that ends tells what it did
+    async with asyncio.timeout(5):
+        while True:
+            read, found = await many_people.fetchrow(scans)
+            if found > found_before + 10:
+                break
+            await asyncio.sleep(0.05)
+    assert read == read_before

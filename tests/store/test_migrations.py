@@ -1,0 +1,139 @@
+"""The schema: what the models say is what the migrations make."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlmodel import SQLModel
+
+from wxauth.store.database import Database
+from wxauth.store.migrations import BASE, UnknownRevision, is_schema_usable, migrate
+
+REVISIONS = sorted(path.name[:4] for path in (Path(__file__).parents[2] / "alembic" / "versions").glob("*.py"))
+
+# All that the catalog says of our tables.
+SCHEMA = {
+    "tables": """
+        SELECT relname, relkind, relpersistence, reloptions FROM pg_class WHERE relnamespace = 'public'::regnamespace
+    """,
+    "columns": """
+        SELECT relname, attnum, attname, format_type(atttypid, atttypmod), attnotnull, attidentity, attgenerated,
+               attcollation::regcollation, attstorage, attcompression, pg_get_expr(adbin, adrelid)
+          FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
+               LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+         WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0 AND NOT attisdropped
+    """,
+    "constraints": """
+        SELECT relname, conname, condeferrable, convalidated, pg_get_constraintdef(t.oid)
+          FROM pg_constraint t JOIN pg_class c ON c.oid = conrelid WHERE relnamespace = 'public'::regnamespace
+    """,
+    "indexes": "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+    "functions": "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
+    "triggers": "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal",
+    "types": "SELECT typname FROM pg_type WHERE typnamespace = 'public'::regnamespace",
+}
+
+
+@pytest.fixture
+async def empty(empty_database_url: str) -> AsyncIterator[Database]:
+    async with opened(empty_database_url) as database:
+        yield database
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Database]:
+    database = Database(url)
+    yield database
+    await database.aclose()
+
+
+async def schema_of(url: str) -> dict[str, list[str]]:
+    connection = await asyncpg.connect(url)
+    found = {kind: map(repr, await connection.fetch(query)) for kind, query in SCHEMA.items()}
+    await connection.close()
+    return {kind: sorted(row for row in rows if "alembic_version" not in row) for kind, rows in found.items()}
+
+
+async def test_the_models_and_the_migrations_make_the_same_schema(
+    empty: Database, empty_database_url: str, database_url: str
+) -> None:
+    async with empty.begin() as connection:
+        await connection.run_sync(SQLModel.metadata.create_all)
+    modelled, migrated = await schema_of(empty_database_url), await schema_of(database_url)
+    assert modelled == migrated
+    assert "users_pkey" in repr(migrated["constraints"])
+
+
+async def test_alembic_finds_nothing_left_to_migrate(database_url: str) -> None:
+    async with opened(database_url) as database, database.begin() as connection:
+        left = await connection.run_sync(
+            lambda c: compare_metadata(
+                MigrationContext.configure(c, opts={"compare_type": True, "compare_server_default": True}),
+                SQLModel.metadata,
+            )
+        )
+    assert left == []
+
+
+async def test_each_revision_can_be_undone_and_done_again(empty: Database, empty_database_url: str) -> None:
+    before = [await schema_of(empty_database_url)]
+    for revision in REVISIONS:
+        assert await migrate(empty, revision=revision) == revision
+        before.append(await schema_of(empty_database_url))
+    for revision, schema in zip([BASE, *REVISIONS][-2::-1], before[-2::-1], strict=True):
+        assert await migrate(empty, revision=revision) == (None if revision == BASE else revision)
+        assert await schema_of(empty_database_url) == schema
+    assert await migrate(empty) == REVISIONS[-1]
+    assert await schema_of(empty_database_url) == before[-1]
+
+
+async def test_ten_replicas_may_migrate_an_empty_database_at_once(empty_database_url: str) -> None:
+    databases = [Database(empty_database_url) for _ in range(10)]
+    async with asyncio.timeout(20):
+        assert await asyncio.gather(*map(migrate, databases)) == [REVISIONS[-1]] * 10
+    for database in databases:
+        await database.aclose()
+
+
+async def test_an_empty_database_is_not_usable_and_a_migrated_one_is(empty: Database) -> None:
+    assert not await is_schema_usable(empty)
+    await migrate(empty)
+    assert await is_schema_usable(empty)
+
+
+async def test_the_schema_of_a_newer_version_is_usable_and_left_alone(
+    database_url: str, rows: asyncpg.Connection
+) -> None:
+    await rows.execute("UPDATE alembic_version SET version_num = '9999'")
+    async with opened(database_url) as database:
+        assert await is_schema_usable(database)
+        with pytest.raises(UnknownRevision, match="the schema is at '9999'"):
+            await migrate(database)
+
+
+@pytest.mark.parametrize("revision", ["0", "9999", "-1", "+1", "heads", ""])
+async def test_a_revision_that_is_unknown_stops_the_migration(database_url: str, revision: str) -> None:
+    async with opened(database_url) as database:
+        with pytest.raises(UnknownRevision, match="there is no revision"):
+            await migrate(database, revision=revision)
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind(empty: Database, empty_database_url: str) -> None:
+    connection = await asyncpg.connect(empty_database_url)
+    await connection.execute("CREATE TABLE signing_keys ()")  # in the way
+    before = await schema_of(empty_database_url)
+    with pytest.raises(Exception, match="already exists"):
+        await migrate(empty)
+    assert await schema_of(empty_database_url) == before
+    await connection.close()
+
+
+async def test_a_migration_may_take_longer_than_a_statement_of_the_service(empty: Database) -> None:
+    async with empty.begin_migration() as connection:
+        for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            assert (await connection.exec_driver_sql(f"SHOW {setting}")).scalar() == "0"

@@ -1,0 +1,320 @@
+"""When the database goes wrong: what still answers, what says 503, and how soon all is well again."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from inspect import isawaitable
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.fakes import WeChatByRespx
+from tests.store.proxy import Proxy
+from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.services import Services
+from wxauth.store.database import POOL_SIZE, TRANSACTION_POOL_SIZE, Database
+from wxauth.store.migrations import migrate
+
+HANGING = 10.0
+"""Seconds after which the contract has an answer, though the database hangs."""
+RESUMING = 5.0
+
+MakeServices = Callable[..., Awaitable[Services]]
+MakeClient = Callable[[Services], httpx.AsyncClient]
+
+
+@dataclass(frozen=True)
+class Service:
+    """The service, at its front door."""
+
+    client: httpx.AsyncClient
+    wechat: WeChatByRespx
+    services: Services
+
+    async def log_in(self, person: str = "alice") -> httpx.Response:
+        return await self.client.post("/v1/login", json={"code": self.wechat.code_for(person)})
+
+    async def read_me(self, token: str) -> httpx.Response:
+        return await self.client.get("/v1/me", headers={"Authorization": f"Bearer {token}"})
+
+    async def token(self) -> str:
+        return str((await self.log_in()).json()["access_token"])
+
+    async def fill_pool(self) -> None:
+        """Open as many connections as there may be."""
+        await asyncio.gather(*(self.log_in(f"person-{n}") for n in range(POOL_SIZE)))
+
+    async def resumes(self) -> None:
+        """Wait until a login succeeds, as long as the contract allows."""
+
+        async def is_back() -> bool:
+            return (await self.log_in()).status_code == 200
+
+        await until(is_back)
+
+
+@pytest.fixture
+async def proxy(database_url: str) -> AsyncIterator[Proxy]:
+    """The way to this test's database."""
+    async with Proxy(database_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def make_service(
+    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
+) -> Callable[[str], Awaitable[Service]]:
+    async def make(url: str) -> Service:
+        services = await make_services(database_url=url)
+        return Service(make_client(services), wechat, services)
+
+    return make
+
+
+@pytest.fixture
+async def service(make_service: Callable[[str], Awaitable[Service]], proxy: Proxy) -> Service:
+    """The service, by way of the proxy."""
+    return await make_service(proxy.url)
+
+
+@pytest.fixture
+async def own_postgres(tmp_path: Path) -> AsyncIterator[EmbeddedPostgres]:
+    """A server that a test may stop."""
+    server = EmbeddedPostgres(tmp_path / "data", lasting=False)
+    with server:
+        database = Database(server.url())
+        await migrate(database)
+        await database.aclose()
+        yield server
+
+
+async def until(condition: Callable[[], Awaitable[bool] | bool]) -> None:
+    async with asyncio.timeout(RESUMING):
+        while True:
+            holds = condition()
+            if await holds if isawaitable(holds) else holds:
+                return
+            await asyncio.sleep(0.01)
+
+
+def processes_of(data: Path) -> list[int]:
+    """The postmaster and its children."""
+    postmaster = (data / "postmaster.pid").read_text().split()[0]
+    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    return [int(process) for process in (postmaster, *children)]
+
+
+async def connections(rows: asyncpg.Connection) -> int:
+    count: int = await rows.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    return count
+
+
+def is_unavailable(answer: httpx.Response) -> bool:
+    return (
+        answer.status_code == 503 and answer.json()["code"] == "storage_unavailable" and "Retry-After" in answer.headers
+    )
+
+
+async def test_without_its_database_the_service_says_so_and_resumes(service: Service, proxy: Proxy) -> None:
+    token = await service.token()
+    proxy.refuse()
+
+    assert is_unavailable(await service.log_in())
+    assert is_unavailable(await service.read_me(token))
+    assert (await service.read_me("not.a.token")).status_code == 401
+    assert (await service.client.get("/livez")).status_code == 200
+    assert (await service.client.get("/.well-known/jwks.json")).status_code == 200
+    ready = await service.client.get("/readyz")
+    assert ready.status_code == 503
+    assert ready.json()["checks"]["database"] != "ok"
+
+    await proxy.accept()
+    assert (await service.log_in()).status_code == 200
+    assert (await service.read_me(token)).status_code == 200
+    assert (await service.client.get("/readyz")).status_code == 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the server's processes under /proc")
+async def test_a_database_that_hangs_is_unavailable_within_ten_seconds(
+    own_postgres: EmbeddedPostgres, tmp_path: Path, make_service: Callable[[str], Awaitable[Service]]
+) -> None:
+    service = await make_service(own_postgres.url())
+    token = await service.token()
+    await service.fill_pool()
+    processes = processes_of(tmp_path / "data")
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(HANGING):
+            *answers, ready = await asyncio.gather(
+                *(service.log_in() for _ in range(2 * POOL_SIZE)),
+                service.read_me(token),
+                service.client.get("/readyz"),
+            )
+        assert (await service.read_me("not.a.token")).status_code == 401
+    finally:
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
+    assert all(map(is_unavailable, answers))
+    assert ready.status_code == 503
+    await service.resumes()
+
+
+async def test_connections_that_a_silent_network_forgot_are_replaced_within_five_seconds(
+    service: Service, proxy: Proxy
+) -> None:
+    await service.fill_pool()
+    proxy.fall_silent()
+    proxy.speak()
+    await service.resumes()
+    async with asyncio.timeout(1):
+        assert {(await service.log_in()).status_code for _ in range(POOL_SIZE)} == {200}
+
+
+async def test_a_login_whose_connection_was_ended_succeeds_on_another(
+    service: Service, rows: asyncpg.Connection
+) -> None:
+    for _ in range(5):
+        await service.fill_pool()
+        await rows.fetch(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        answers = await asyncio.gather(service.log_in(), service.client.get("/readyz"))
+        assert [answer.status_code for answer in answers] == [200, 200]
+    assert await connections(rows) <= POOL_SIZE + TRANSACTION_POOL_SIZE
+
+
+async def test_a_restart_under_load_costs_some_logins_and_no_fault(
+    own_postgres: EmbeddedPostgres, tmp_path: Path, make_service: Callable[[str], Awaitable[Service]]
+) -> None:
+    async with Proxy(own_postgres.url()) as proxy:
+        service = await make_service(proxy.url)
+        statuses: list[int] = []
+        is_over = asyncio.Event()
+
+        async def keep_logging_in(person: str) -> None:
+            while not is_over.is_set():
+                statuses.append((await service.log_in(person)).status_code)
+                await asyncio.sleep(0.02)
+
+        load = [asyncio.create_task(keep_logging_in(f"person-{n}")) for n in range(50)]
+        await until(lambda: statuses.count(200) > 50)
+        await asyncio.to_thread(own_postgres.__exit__, None, None, None)
+        await until(lambda: statuses.count(503) > 50)
+        restarted = EmbeddedPostgres(tmp_path / "data", lasting=False)
+        await asyncio.to_thread(restarted.__enter__)
+        try:
+            proxy.go_to(restarted.url())
+            await service.resumes()
+            is_over.set()
+            await asyncio.gather(*load)
+            assert set(statuses) == {200, 503}
+            await service.services.aclose()
+        finally:
+            restarted.__exit__(None, None, None)
+
+
+async def test_a_standby_is_unavailable_until_it_is_the_primary_again(
+    service: Service, rows: asyncpg.Connection, admin: asyncpg.Connection
+) -> None:
+    await service.fill_pool()
+    name = await rows.fetchval("SELECT current_database()")
+    await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    await rows.fetch(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = $1", name
+    )
+    assert is_unavailable(await service.log_in())
+    await admin.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    assert (await service.log_in()).status_code == 200
+
+
+async def test_a_database_without_room_for_connections_is_unavailable(
+    proxy: Proxy, rows: asyncpg.Connection, make_service: Callable[[str], Awaitable[Service]]
+) -> None:
+    role = "guest_" + await rows.fetchval("SELECT current_database()")
+    await rows.execute(
+        f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 1; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}"
+    )
+    try:
+        service = await make_service(proxy.url.replace("postgres@", f"{role}@"))  # its one connection has read the keys
+        assert is_unavailable(await service.log_in())
+        await rows.execute(f"ALTER ROLE {role} CONNECTION LIMIT 2")
+        assert (await service.log_in()).status_code == 200
+        await service.services.aclose()
+    finally:
+        await rows.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+async def test_slow_statements_are_given_up_and_leave_nothing_behind(
+    service: Service, rows: asyncpg.Connection
+) -> None:
+    await service.log_in("alice")
+    async with rows.transaction():
+        await rows.execute("SELECT FROM users FOR UPDATE")
+        async with asyncio.timeout(HANGING):
+            answers = await asyncio.gather(*(service.log_in("alice") for _ in range(POOL_SIZE)), service.log_in("bob"))
+        assert all(map(is_unavailable, answers[:-1]))
+        assert answers[-1].status_code == 200  # it had to wait for a connection, but not for ever
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        assert await rows.fetchval(waiting) == 0
+    assert (await service.log_in("alice")).status_code == 200
+    assert await connections(rows) <= POOL_SIZE + TRANSACTION_POOL_SIZE
+
+
+async def test_requests_that_are_dropped_half_way_take_no_connection_along(
+    service: Service, rows: asyncpg.Connection
+) -> None:
+    async def waits_for_lock() -> bool:
+        return await rows.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")  # type: ignore[no-any-return]
+
+    await service.log_in("alice")
+    async with rows.transaction():
+        await rows.execute("SELECT FROM users FOR UPDATE")
+        for _ in range(2):
+            requests = [asyncio.create_task(service.log_in("alice")) for _ in range(POOL_SIZE)]
+            await until(waits_for_lock)
+            for request in requests:
+                request.cancel()
+            await asyncio.gather(*requests, return_exceptions=True)
+        answers = await asyncio.gather(*(service.log_in("bob") for _ in range(2 * POOL_SIZE)))
+        assert {answer.status_code for answer in answers} == {200}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE users ADD COLUMN birthday date",
+        "ALTER TABLE users ALTER COLUMN nickname TYPE varchar(64)",
+        "ALTER TABLE sessions ALTER COLUMN openid TYPE varchar(64)",
+    ],
+)
+async def test_a_migration_under_a_running_service_costs_no_request(
+    service: Service, rows: asyncpg.Connection, change: str
+) -> None:
+    await service.fill_pool()
+    token = await service.token()
+    await service.read_me(token)
+    await rows.execute(change)
+    answers = await asyncio.gather(*(service.log_in() for _ in range(POOL_SIZE)), service.read_me(token))
+    assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_a_database_that_was_not_migrated_is_unavailable(service: Service, rows: asyncpg.Connection) -> None:
+    token = await service.token()
+    await rows.execute("DROP TABLE users, identities, sessions, signing_keys, alembic_version")
+    assert is_unavailable(await service.log_in())
+    assert is_unavailable(await service.read_me(token))
+    ready = await service.client.get("/readyz")
+    assert ready.status_code == 503
+    assert ready.json()["checks"]["database"] == "ok"
+    assert ready.json()["checks"]["schema"] != "ok"

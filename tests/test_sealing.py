@@ -1,0 +1,75 @@
+"""What is sealed opens with the same key, in the same place, unaltered; and not else."""
+
+import pytest
+
+from wxauth.sealing import CannotOpen, Sealer, derive
+
+KEY, FORMER_KEY, OTHER_KEY = (bytes([n]) * 32 for n in range(3))
+CONTEXT = b"session_key\0wxa\0openid-alice"
+SECRET = b"0123456789abcdef"
+
+
+@pytest.fixture
+def sealer() -> Sealer:
+    return Sealer([KEY, FORMER_KEY])
+
+
+@pytest.mark.parametrize("plaintext", [b"", b"x", SECRET, bytes(100_000)], ids=len)
+def test_what_was_sealed_opens(sealer: Sealer, plaintext: bytes) -> None:
+    assert sealer.open(sealer.seal(plaintext, context=CONTEXT), context=CONTEXT) == plaintext
+
+
+@pytest.mark.parametrize(
+    "context", [b"", b"session_key\0wxb\0openid-alice", b"session_key\0wxa\0openid-bob", CONTEXT + b"\0"]
+)
+def test_it_opens_nowhere_else(sealer: Sealer, context: bytes) -> None:
+    with pytest.raises(CannotOpen):
+        sealer.open(sealer.seal(SECRET, context=CONTEXT), context=context)
+
+
+def test_the_first_key_seals_and_each_one_opens(sealer: Sealer) -> None:
+    former, current = Sealer([FORMER_KEY]), Sealer([KEY])
+    assert sealer.open(former.seal(SECRET, context=CONTEXT), context=CONTEXT) == SECRET
+    assert current.open(sealer.seal(SECRET, context=CONTEXT), context=CONTEXT) == SECRET
+    with pytest.raises(CannotOpen):
+        former.open(sealer.seal(SECRET, context=CONTEXT), context=CONTEXT)
+
+
+def test_another_key_does_not_open(sealer: Sealer) -> None:
+    with pytest.raises(CannotOpen, match="not known"):
+        Sealer([OTHER_KEY]).open(sealer.seal(SECRET, context=CONTEXT), context=CONTEXT)
+
+
+def test_no_bit_may_be_altered(sealer: Sealer) -> None:
+    sealed = sealer.seal(SECRET, context=CONTEXT)
+    for bit in range(len(sealed) * 8):
+        altered = bytearray(sealed)
+        altered[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(CannotOpen):
+            sealer.open(bytes(altered), context=CONTEXT)
+
+
+def test_nothing_may_be_cut_off_or_added(sealer: Sealer) -> None:
+    sealed = sealer.seal(SECRET, context=CONTEXT)
+    for altered in (*(sealed[:end] for end in range(len(sealed))), sealed + b"\0", sealed[1:]):
+        with pytest.raises(CannotOpen):
+            sealer.open(altered, context=CONTEXT)
+
+
+def test_the_same_is_never_sealed_the_same(sealer: Sealer) -> None:
+    assert len({sealer.seal(b"", context=CONTEXT) for _ in range(100_000)}) == 100_000
+
+
+def test_each_purpose_has_a_key_of_its_own() -> None:
+    keys = {derive(key, purpose) for key in (KEY, OTHER_KEY) for purpose in ("seal", "seal/id", "refresh-token")}
+    assert len(keys) == 6
+    assert KEY not in keys
+
+
+def test_no_secret_shows(sealer: Sealer) -> None:
+    sealed = sealer.seal(SECRET, context=CONTEXT)
+    assert SECRET not in sealed
+    with pytest.raises(CannotOpen) as failure:
+        sealer.open(sealed, context=b"")
+    shown = repr(sealer) + repr(failure.value)
+    assert not any(repr(secret)[2:-1] in shown or secret.hex() in shown for secret in (KEY, derive(KEY, "seal")))
