@@ -1,13 +1,18 @@
 """The story of a login."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from time import perf_counter
+from typing import Any
+from uuid import UUID
 
 from wxauth.errors import AccountDisabled
 from wxauth.logs import get_logger
 from wxauth.services import Services
 from wxauth.settings import AppSettings
-from wxauth.store.logins import LoggedIn, Login, record_login
+from wxauth.store.logins import Login, record_login
+from wxauth.tokens.keys import SigningKey
 from wxauth.wechat.client import WeChatSession
 
 log = get_logger()
@@ -23,15 +28,16 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What a login gives. Durations in seconds."""
+    """What a login or a refresh gives. Durations in seconds."""
 
     access_token: str
     expires_in: int
     refresh_token: str
     refresh_expires_in: int
-    app: AppSettings
-    openid: str
-    login: LoggedIn
+    session_id: UUID
+    is_new_user: bool
+    user: Mapping[str, Any]
+    """The user, with the app_id and openid of the session."""
 
 
 async def log_in(
@@ -77,16 +83,6 @@ async def log_in(
     if login.is_disabled:
         log.warning("login_refused", reason="account_disabled", user_id=user["id"], app_id=app.app_id)
         raise AccountDisabled("this user has been disabled by an administrator")
-    access_token = services.issuer.issue(
-        signing_key,
-        user_id=user["id"],
-        session_id=login.session_id,
-        app_id=app.app_id,
-        openid=wechat_session.openid,
-        roles=user["roles"],
-        now=int(now.timestamp()),
-        expires_in=services.settings.access_token_ttl,
-    )
     log.info(
         "logged_in",
         user_id=user["id"],
@@ -96,14 +92,15 @@ async def log_in(
         wechat_ms=round((exchanged - started) * 1000, 1),
         database_ms=round((stored - exchanged) * 1000, 1),
     )
-    return Tokens(
-        access_token=access_token,
-        expires_in=services.settings.access_token_ttl,
-        refresh_token=services.refresh_tokens.issue(login.session_id, generation=0),
+    return _tokens(
+        services,
+        signing_key,
+        {**user, "app_id": app.app_id, "openid": wechat_session.openid},
+        session_id=login.session_id,
+        generation=0,
         refresh_expires_in=refresh_expires_in,
-        app=app,
-        openid=wechat_session.openid,
-        login=login,
+        is_new_user=login.is_new,
+        now=now,
     )
 
 
@@ -115,4 +112,36 @@ def session_key_context(app_id: str, openid: str) -> bytes:
 def _sealed(services: Services, app: AppSettings, wechat_session: WeChatSession) -> bytes:
     return services.sealer.seal(
         wechat_session.session_key, context=session_key_context(app.app_id, wechat_session.openid)
+    )
+
+
+def _tokens(
+    services: Services,
+    signing_key: SigningKey,
+    user: Mapping[str, Any],
+    *,
+    session_id: UUID,
+    generation: int,
+    refresh_expires_in: int,
+    is_new_user: bool,
+    now: datetime,
+) -> Tokens:
+    expires_in = services.settings.access_token_ttl
+    return Tokens(
+        access_token=services.issuer.issue(
+            signing_key,
+            user_id=user["id"],
+            session_id=session_id,
+            app_id=user["app_id"],
+            openid=user["openid"],
+            roles=user["roles"],
+            now=int(now.timestamp()),
+            expires_in=expires_in,
+        ),
+        expires_in=expires_in,
+        refresh_token=services.refresh_tokens.issue(session_id, generation),
+        refresh_expires_in=refresh_expires_in,
+        session_id=session_id,
+        is_new_user=is_new_user,
+        user=user,
     )

@@ -24,7 +24,7 @@ from wxauth.errors import (
 from wxauth.routes.client_address import client_ip
 from wxauth.routes.direct import DirectRoute
 from wxauth.routes.failures import failures
-from wxauth.routes.schemas import EXAMPLE_TOKENS, LoginRequest, TokenAnswer
+from wxauth.routes.schemas import EXAMPLE_TOKENS, LoginRequest, TokenAnswer, user_answer
 from wxauth.services import ServicesDep
 
 _MAX_USER_AGENT = 512
@@ -84,26 +84,13 @@ async def log_in(body: LoginRequest, services: ServicesDep, device: DeviceDep) -
 
 def token_answer(tokens: login.Tokens) -> TokenAnswer:
     """The body that carries tokens."""
-    user = tokens.login.user
     return {
         "access_token": tokens.access_token,
         "token_type": "Bearer",
         "expires_in": tokens.expires_in,
         "refresh_token": tokens.refresh_token,
         "refresh_expires_in": tokens.refresh_expires_in,
-        "session_id": tokens.login.session_id,
-        "is_new_user": tokens.login.is_new,
-        "user": {
-            "id": user["id"],
-            "app_id": tokens.app.app_id,
-            "openid": tokens.openid,
-            "unionid": user["unionid"],
-            "nickname": user["nickname"],
-            "avatar_url": user["avatar_url"],
-            "phone": user["phone"],
-            "roles": user["roles"],
-            "status": user["status"],
-            "created_at": user["created_at"],
-            "last_login_at": user["last_login_at"],
-        },
+        "session_id": tokens.session_id,
+        "is_new_user": tokens.is_new_user,
+        "user": user_answer(tokens.user),
     }

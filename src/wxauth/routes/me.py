@@ -1,7 +1,6 @@
 """`/v1/me`: the account of the person who asks."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from starlette.requests import HTTPConnection
@@ -9,7 +8,7 @@ from starlette.requests import HTTPConnection
 from wxauth import accounts
 from wxauth.routes.direct import DirectRoute
 from wxauth.routes.failures import GUARDED, failures
-from wxauth.routes.schemas import EXAMPLE_USER, UserAnswer
+from wxauth.routes.schemas import EXAMPLE_USER, UserAnswer, user_answer
 from wxauth.services import ServicesDep
 from wxauth.tokens.claims import Principal
 
@@ -33,6 +32,6 @@ PrincipalDep = Annotated[Principal, Depends(principal_of)]
     responses={200: {"content": {"application/json": {"example": EXAMPLE_USER}}}, **failures(*GUARDED)},
     openapi_extra={"security": [{"wxauth": []}]},
 )
-async def read_me(principal: PrincipalDep, services: ServicesDep) -> Mapping[str, Any]:
+async def read_me(principal: PrincipalDep, services: ServicesDep) -> UserAnswer:
     """The user behind the access token, with the identity of the session it belongs to."""
-    return dict(await accounts.read_me(services, principal))
+    return user_answer(await accounts.read_me(services, principal))

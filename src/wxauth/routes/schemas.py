@@ -1,5 +1,6 @@
 """Bodies in and out."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -83,6 +84,23 @@ class UserAnswer(TypedDict):
     status: Literal["active", "disabled"]
     created_at: datetime
     last_login_at: datetime
+
+
+def user_answer(user: Mapping[str, Any]) -> UserAnswer:
+    """A user as it was read, with the app_id and openid of the session that asks."""
+    return {
+        "id": user["id"],
+        "app_id": user["app_id"],
+        "openid": user["openid"],
+        "unionid": user["unionid"],
+        "nickname": user["nickname"],
+        "avatar_url": user["avatar_url"],
+        "phone": user["phone"],
+        "roles": user["roles"],
+        "status": user["status"],
+        "created_at": user["created_at"],
+        "last_login_at": user["last_login_at"],
+    }
 
 
 class TokenAnswer(TypedDict):
