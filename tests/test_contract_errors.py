@@ -1,5 +1,6 @@
 """Failures, as the contract has them: one table of codes, one shape of answer, one log line."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -167,6 +168,22 @@ async def test_a_fault_is_told_to_the_log_and_not_to_the_caller(
 
 
 # What a body may be.
+
+
+async def test_a_request_cut_off_by_the_end_of_the_server_is_answered(
+    client: httpx.AsyncClient, wechat: WeChatByRespx
+) -> None:
+    asked = asyncio.Event()
+
+    async def hang(_: httpx.Request) -> httpx.Response:
+        asked.set()
+        return await asyncio.Future()
+
+    wechat.route.mock(side_effect=hang)
+    login = asyncio.create_task(client.post("/v1/login", json={"code": wechat.code_for("alice")}))
+    await asked.wait()
+    login.cancel()
+    problem_of(await login, "internal_error", 500)
 
 
 @pytest.mark.parametrize("size", [MAX_BODY, MAX_BODY + 1])

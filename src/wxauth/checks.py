@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
+import asyncpg
+
 from wxauth.errors import InvalidCode, StorageUnavailable, WeChatError, WeChatMisconfigured
 from wxauth.keyring import unsealed
 from wxauth.sealing import CannotOpen
@@ -23,12 +25,12 @@ class Result(NamedTuple):
 
 async def check_all() -> list[Result]:
     """Settings first; where they are good, the database and WeChat by way of them."""
-    unknown = [Result("settings", False, line) for line in unknown_names()]
     try:
         settings = load_settings(Settings)
     except InvalidSettings as exc:
-        return [*(Result("settings", False, problem) for problem in exc.problems), *unknown]
-    results = [Result("settings", True, "each one is of its form"), *unknown]
+        return [Result("settings", False, problem) for problem in exc.problems]
+    results = [Result("settings", True, "each one is of its form")]
+    results += [Result("settings", False, line) for line in unknown_names()]
     services = Services.build(settings)
     try:
         results += [result async for result in _check_database(services)]
@@ -38,11 +40,20 @@ async def check_all() -> list[Result]:
     return results
 
 
+def reason_of(exc: StorageUnavailable) -> str:
+    """What the database itself said, else what kind of silence it was; nothing of the URL's."""
+    cause: BaseException = exc
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    is_its_own = isinstance(cause, asyncpg.PostgresError) and cause.sqlstate is not None
+    return str(cause).partition("\n")[0] if is_its_own else type(cause).__name__
+
+
 async def _check_database(services: Services) -> AsyncIterator[Result]:
     try:
         usable = await is_schema_usable(services.database)
     except StorageUnavailable as exc:
-        yield Result("database", False, f"does not answer ({type(exc.__cause__).__name__}): see WXAUTH_DATABASE_URL")
+        yield Result("database", False, f"does not answer: {reason_of(exc)}; see WXAUTH_DATABASE_URL")
         return
     yield Result("database", True, "answers")
     yield Result("schema", usable, "is at head" if usable else "is behind: run 'wxauth migrate'")

@@ -1,9 +1,6 @@
 """The commands. Each loads only what it needs, so that `--help` is quick."""
 
-import asyncio
-import base64
-import json
-import secrets
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -41,6 +38,8 @@ def dev(port: int | None, wechat_port: int) -> None:
     Brings its own PostgreSQL (kept under .wxauth/) and a simulated WeChat. WXAUTH_DATABASE_URL, where it is
     set, is used instead of that PostgreSQL.
     """
+    if os.name != "posix":
+        raise _Failed("wxauth dev needs Linux or macOS; on Windows run it in WSL. 在 Windows 上请使用 WSL。")
     from wxauth.dev.run import DevFailed, run
 
     try:
@@ -66,6 +65,9 @@ def serve() -> None:
 @click.option("--to", "revision", default="head", show_default=True, help="An older revision undoes the later ones.")
 def migrate(revision: str) -> None:
     """Bring the database's schema to what this version needs. Safe to run from several replicas at once."""
+    import asyncio
+
+    from wxauth.checks import reason_of
     from wxauth.errors import StorageUnavailable
     from wxauth.settings import DatabaseSettings
     from wxauth.store.database import Database
@@ -76,7 +78,7 @@ def migrate(revision: str) -> None:
     try:
         reached = asyncio.run(migrate_database(database, revision=revision))
     except StorageUnavailable as exc:
-        raise _Failed(f"WXAUTH_DATABASE_URL: {exc.detail} ({type(exc.__cause__).__name__})") from None
+        raise _Failed(f"WXAUTH_DATABASE_URL: {exc.detail}: {reason_of(exc)}") from None
     except UnknownRevision as exc:
         raise _Failed(str(exc)) from None
     click.echo(f"schema at {reached or 'base'}")
@@ -86,6 +88,9 @@ def migrate(revision: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def check(as_json: bool) -> None:
     """Say what in the configuration is wrong, and whether the database and WeChat answer. Changes nothing."""
+    import asyncio
+    import json
+
     from wxauth.checks import check_all
     from wxauth.logs import configure_logging
 
@@ -107,12 +112,17 @@ def secret() -> None:
 @secret.command()
 def new() -> None:
     """Print a new value for WXAUTH_SECRET_KEY."""
+    import base64
+    import secrets
+
     click.echo(base64.b64encode(secrets.token_bytes(32)).decode())
 
 
 @main.command()
 def openapi() -> None:
     """Print the OpenAPI document."""
+    import json
+
     from wxauth.app import create_api
 
     click.echo(json.dumps(create_api().openapi(), ensure_ascii=False, indent=2))

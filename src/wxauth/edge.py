@@ -1,13 +1,14 @@
 """The outermost layer, plain ASGI: the request's id, the limit of its body, the log line of its failure."""
 
+import asyncio
 from time import perf_counter
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wxauth.errors import PayloadTooLarge, WxAuthError
+from wxauth.errors import InternalError, PayloadTooLarge, WxAuthError
 from wxauth.logs import get_logger, redact, request_id
-from wxauth.problems import REQUEST_ID_KEY, accepted_request_id
+from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
 
 MAX_BODY: Final = 64 * 1024
 PROBLEM_KEY: Final = "wxauth.problem"
@@ -68,6 +69,11 @@ class Edge:
 
         try:
             await self._app(scope, receive_within_limit, send_with_id)
+        except asyncio.CancelledError:
+            # The server is stopping and has waited as long as it may. The task ends here, answered.
+            if status == 0:
+                scope[PROBLEM_KEY] = failure = InternalError("the service was stopped before it could answer")
+                await problem_response(failure, scope)(scope, receive, send_with_id)
         except Exception as fault:
             log.error("request_failed", exc_info=fault)  # it has been answered, unless the answer had begun
         finally:

