@@ -1,0 +1,133 @@
+"""`python -m benchmarks`: all services in one run, in turn, so that the machine's moods meet all alike."""
+
+import asyncio
+import json
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import asyncpg
+import click
+
+from benchmarks.contenders import NAMES, Contender, started
+from benchmarks.processes import environment, free_port, running
+from benchmarks.report import as_document, as_markdown, rows_of, verdicts_of
+from benchmarks.rounds import SITUATIONS, NotDone, Sample, Situation, Surroundings, measure
+from wxauth.dev.postgres import EmbeddedPostgres
+
+PEOPLE = 1000
+"""Who has logged in before the first round."""
+GUARDED_PER_LOGIN = 3
+"""Guarded calls are so cheap that it takes more of them to be measured as exactly."""
+
+_KINDS = ("login", "guarded")
+_SEEDING = Situation("login", 32, 0)
+
+
+@click.command()
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="After one that is not counted.")
+@click.option("--requests", type=click.IntRange(200), default=3000, show_default=True, help="Logins in each load.")
+@click.option("--seconds", type=float, default=30.0, show_default=True, help="After these no request is begun.")
+@click.option("--quick", is_flag=True, help="Two rounds of 1000 requests.")
+@click.option("--only", type=click.Choice([*NAMES, *_KINDS]), multiple=True, help="Services, kinds of request.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), default=Path("benchmarks/results.json"))
+@click.option("--strict", is_flag=True, help="Exit with status 1 where a target is missed.")
+def main(
+    rounds: int, requests: int, seconds: float, quick: bool, only: tuple[str, ...], json_path: Path, strict: bool
+) -> None:
+    """Measure the CPU of logins and guarded calls, beside a floor and a tutorial's service."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if quick:
+        rounds, requests = 2, 1000
+    names = [name for name in NAMES if name in only] or list(NAMES)
+    kinds = [kind for kind in _KINDS if kind in only] or list(_KINDS)
+    situations = [situation for situation in SITUATIONS if situation.kind in kinds]
+    try:
+        samples = run(names, situations, rounds=rounds, requests=requests, seconds=seconds, say=_say)
+    except NotDone as exc:
+        raise click.ClickException(str(exc)) from None
+    rows = rows_of(samples)
+    verdicts = verdicts_of(rows)
+    click.echo(as_markdown(rows, verdicts))
+    json_path.write_text(json.dumps(as_document(samples, rows, verdicts), indent=1))
+    sys.exit(1 if strict and not all(verdict.met for verdict in verdicts) else 0)
+
+
+def run(
+    names: Sequence[str],
+    situations: Sequence[Situation],
+    *,
+    rounds: int,
+    requests: int,
+    seconds: float,
+    say: Callable[[str], None],
+) -> list[Sample]:
+    """Start everything, measure, stop everything.
+
+    Raises: NotDone.
+    """
+    samples: list[Sample] = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wxauth-benchmarks-")))
+        postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres", lasting=False))
+        asyncio.run(_make_databases(postgres.url(), names))
+        wechat_port = free_port()
+        stack.enter_context(
+            running(
+                "stand-in", "-m", "benchmarks.standin", str(wechat_port),
+                port=wechat_port, folder=folder, env=environment(),
+            )
+        )  # fmt: skip
+        wechat_url = f"http://127.0.0.1:{wechat_port}"
+        contenders = [
+            stack.enter_context(started(name, database_url=postgres.url(name), wechat_url=wechat_url, folder=folder))
+            for name in names
+        ]
+        postgres_pid = int((folder / "postgres" / "postmaster.pid").read_text().split()[0])
+        surroundings = Surroundings(wechat_port, postgres_pid)
+        for contender in contenders:
+            say(f"{contender.name}: {PEOPLE} people log in for the first time")
+            _seed(contender, surroundings)
+        for number in range(rounds + 1):
+            for situation in situations:
+                for contender in _in_turn(contenders, number):
+                    sample = measure(
+                        contender,
+                        situation,
+                        surroundings=surroundings,
+                        requests=requests * (GUARDED_PER_LOGIN if situation.kind == "guarded" else 1),
+                        seconds=seconds,
+                        round=number,
+                    )
+                    say(f"round {number}: {situation}: {contender.name}: {sample.cpu_us:.0f} µs")
+                    if number > 0:
+                        samples.append(sample)
+    return samples
+
+
+def _seed(contender: Contender, surroundings: Surroundings) -> None:
+    requests = int(PEOPLE / contender.share_of_requests) + 1
+    measure(contender, _SEEDING, surroundings=surroundings, requests=requests, seconds=600, round=0)
+
+
+def _in_turn(contenders: Sequence[Contender], number: int) -> list[Contender]:
+    first = number % len(contenders)
+    return [*contenders[first:], *contenders[:first]]
+
+
+async def _make_databases(url: str, names: Sequence[str]) -> None:
+    connection = await asyncpg.connect(url)
+    for name in names:
+        await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+if __name__ == "__main__":
+    main()

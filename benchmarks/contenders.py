@@ -1,0 +1,70 @@
+"""The services that are measured, each a real process with one worker and a database of its own."""
+
+import base64
+import json
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.processes import environment, free_port, running
+from wxauth.server import uvicorn_options
+from wxauth.settings import Settings, settings_from
+
+NAMES = ("wxauth", "floor", "tutorial")
+
+_APP = {"APP_ID": "wxbench00000000001", "APP_SECRET": secrets.token_hex(16)}
+_SECRET_KEY = base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+@dataclass
+class Contender:
+    """A running service, and who has logged in to it."""
+
+    name: str
+    pid: int
+    port: int
+    database_url: str
+    people: int = 0
+    codes: int = 0
+    row_counts: tuple[str, ...] = field(default=("users",))
+
+    @property
+    def share_of_requests(self) -> float:
+        """The tutorial's are so expensive that a third of them is measured as exactly."""
+        return 1 / 3 if self.name == "tutorial" else 1.0
+
+
+@contextmanager
+def started(name: str, *, database_url: str, wechat_url: str, folder: Path) -> Iterator[Contender]:
+    """One of `NAMES`, running."""
+    port = free_port()
+    own_settings = {
+        "DATABASE_URL": database_url,
+        **_APP,
+        "SECRET_KEY": _SECRET_KEY,
+        "WECHAT_BASE_URL": wechat_url,
+        "PORT": str(port),
+        "LOG_FORMAT": "json",
+        "LOGIN_RATE_LIMIT": "",
+    }
+    if name == "wxauth":
+        env = environment(**{f"WXAUTH_{key}": value for key, value in own_settings.items()})
+        command = ("-m", "wxauth.cli")
+        subprocess.run([sys.executable, *command, "migrate"], env=env, cwd=folder, check=True, capture_output=True)
+        with running(name, *command, "serve", port=port, folder=folder, env=env) as pid:
+            yield Contender(name, pid, port, database_url, row_counts=("users", "identities", "sessions"))
+        return
+    settings = settings_from(Settings, **{key.lower(): value for key, value in own_settings.items()})
+    env = environment(
+        **_APP,
+        DATABASE_URL=database_url,
+        WECHAT_BASE_URL=wechat_url,
+        JWT_SECRET=_SECRET_KEY,
+        UVICORN_OPTIONS=json.dumps({**uvicorn_options(settings), "host": settings.host, "port": port}),
+    )
+    with running(name, "-m", f"benchmarks.services.{name}", port=port, folder=folder, env=env) as pid:
+        yield Contender(name, pid, port, database_url)

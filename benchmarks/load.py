@@ -1,0 +1,186 @@
+"""A load generator that costs little: N kept-alive connections, each with one request under way.
+
+Run as a process: `python -m benchmarks.load PLAN`, PLAN and result being JSON. It prints `ready` when all
+is connected, starts at a line on standard input, and checks every answer: one that is not right ends it.
+"""
+
+import asyncio
+import json
+import sys
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from typing import Literal, cast
+
+import uvloop
+
+from benchmarks.standin import code_for, openid_of
+
+Kind = Literal["login", "guarded"]
+
+NEW_USER_EVERY = 5
+"""One login in five is a person's first."""
+
+_ANSWER_TIMEOUT = 60.0
+_HEAD = b"Host: 127.0.0.1\r\nUser-Agent: Mozilla/5.0 (iPhone) MicroMessenger/8.0.50\r\n"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do. No request is begun after `seconds`."""
+
+    kind: Kind
+    port: int
+    connections: int
+    requests: int
+    seconds: float
+    known_people: int
+    """People 0 to `known_people` - 1 have logged in before; 0 makes every one of them new."""
+    first_number: int
+    """Codes are numbered from here on, so that none is used twice."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was done."""
+
+    finished: int
+    people: int
+    """How many different ones."""
+    new_people: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+
+
+class WrongAnswer(Exception):
+    """The service did not answer as it must."""
+
+
+class Load:
+    """The requests of one run, handed to whichever connection is free."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._begun = 0
+        self._ends_at = 0.0
+        self._people: set[int] = set()
+        self._new_people = 0
+        self._latencies: list[float] = []
+
+    async def run(self) -> Result:
+        """Connect, wait for the word, and send."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(_ANSWER_TIMEOUT):
+            connections = [
+                (await loop.create_connection(Connection, "127.0.0.1", self._plan.port))[1]
+                for _ in range(self._plan.connections)
+            ]
+            tokens = await asyncio.gather(*(self._token(*pair) for pair in enumerate(connections)))
+        print("ready", flush=True)
+        await loop.run_in_executor(None, sys.stdin.readline)
+        started = perf_counter()
+        self._ends_at = started + self._plan.seconds
+        async with asyncio.timeout(self._plan.seconds + _ANSWER_TIMEOUT):
+            sending = self._log_in_again if self._plan.kind == "login" else self._call_again
+            await asyncio.gather(*(sending(*each) for each in zip(connections, tokens, strict=True)))
+        seconds = perf_counter() - started
+        latencies = sorted(self._latencies)
+        return Result(
+            finished=len(latencies),
+            people=len(self._people),
+            new_people=self._new_people,
+            seconds=seconds,
+            p50_ms=latencies[len(latencies) // 2] * 1000,
+            p99_ms=latencies[len(latencies) * 99 // 100] * 1000,
+        )
+
+    async def _token(self, position: int, connection: "Connection") -> tuple[int, bytes]:
+        """A person and their access token; no login is counted for it."""
+        if self._plan.kind == "login":
+            return position, b""
+        body = await connection.ask(_login(code_for(position, self._plan.first_number + position)))
+        return position, json.loads(body)["access_token"].encode()
+
+    async def _log_in_again(self, connection: "Connection", _: tuple[int, bytes]) -> None:
+        while (number := self._next()) is not None:
+            person = self._person(number)
+            self._people.add(person)
+            body = await self._timed(connection, _login(code_for(person, self._plan.first_number + number)))
+            if b'"access_token":"' not in body:
+                raise WrongAnswer(f"no token in {body[:200]!r}")
+
+    async def _call_again(self, connection: "Connection", holder: tuple[int, bytes]) -> None:
+        person, token = holder
+        request = b"GET /v1/me HTTP/1.1\r\n%bAuthorization: Bearer %b\r\n\r\n" % (_HEAD, token)
+        openid = openid_of(person)
+        while self._next() is not None:
+            if openid not in (body := await self._timed(connection, request)):
+                raise WrongAnswer(f"not this person: {body[:200]!r}")
+
+    def _next(self) -> int | None:
+        if self._begun >= self._plan.requests or perf_counter() >= self._ends_at:
+            return None
+        self._begun += 1
+        return self._begun - 1
+
+    def _person(self, number: int) -> int:
+        known = self._plan.known_people
+        if known and (number + 1) % NEW_USER_EVERY:
+            return number % known
+        self._new_people += 1
+        return known + self._new_people - 1
+
+    async def _timed(self, connection: "Connection", request: bytes) -> bytes:
+        sent = perf_counter()
+        body = await connection.ask(request)
+        self._latencies.append(perf_counter() - sent)
+        return body
+
+
+class Connection(asyncio.Protocol):
+    """One kept-alive connection."""
+
+    def __init__(self) -> None:
+        self._unread = b""
+        self._answer: asyncio.Future[bytes] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def ask(self, request: bytes) -> asyncio.Future[bytes]:
+        """The body of the answer. Raises: WrongAnswer, unless its status is 200."""
+        self._answer = self._loop.create_future()
+        self._transport.write(request)
+        return self._answer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += data
+        head, end, body = self._unread.partition(b"\r\n\r\n")
+        if not end or self._answer is None or self._answer.done():
+            return
+        length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        if len(body) < int(length or 0):
+            return
+        self._unread = b""
+        if head[9:12] == b"200":
+            self._answer.set_result(body)
+        else:
+            self._answer.set_exception(WrongAnswer(f"{head[:12].decode()}: {body[:300]!r}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(WrongAnswer("the connection was closed"))
+
+
+def _login(code: bytes) -> bytes:
+    body = b'{"code":"%b"}' % code
+    head = b"POST /v1/login HTTP/1.1\r\n%bContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    return head % (_HEAD, len(body)) + body
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(asdict(uvloop.run(Load(Plan(**json.loads(sys.argv[1]))).run()))))
+    except WrongAnswer as exc:
+        sys.exit(f"wrong answer: {exc}")

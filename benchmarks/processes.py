@@ -1,0 +1,98 @@
+"""Processes of a run: started, asked for the CPU they have used, stopped."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_START_TIMEOUT = 30.0
+_STOP_TIMEOUT = 20.0
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """CPU time in seconds."""
+
+    user: float
+    system: float
+
+    @property
+    def total(self) -> float:
+        return self.user + self.system
+
+    def __sub__(self, other: "Cpu") -> "Cpu":
+        return Cpu(self.user - other.user, self.system - other.system)
+
+
+def cpu_of_tree(root: int) -> Cpu:
+    """What a process and all below it have used so far, those that have ended included (proc(5), `stat`)."""
+    parents: dict[int, int] = {}
+    ticks: dict[int, tuple[int, int]] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        user, system, children_user, children_system = map(int, fields[11:15])
+        parents[int(entry.name)] = int(fields[1])
+        ticks[int(entry.name)] = (user + children_user, system + children_system)
+    tree = [pid for pid in ticks if _is_below(pid, root, parents)]
+    return Cpu(*(sum(ticks[pid][kind] for pid in tree) / _TICKS for kind in (0, 1)))
+
+
+@contextmanager
+def running(name: str, *command: str, port: int, folder: Path, env: Mapping[str, str]) -> Iterator[int]:
+    """A Python process that listens on a port, from when it does; gives its pid. Its output goes to a file."""
+    log = folder / f"{name}.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder, env=env
+        )
+    try:
+        deadline = time.monotonic() + _START_TIMEOUT
+        while not _listens(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{name} does not start: {log.read_text(errors='replace')[-2000:]}")
+            time.sleep(0.05)
+        yield process.pid
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def environment(**values: str) -> dict[str, str]:
+    """This process's environment without settings of wxauth's that may be in it, and with these."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WXAUTH_")}
+    return {**kept, "PYTHONPATH": str(ROOT), **values}
+
+
+def _is_below(pid: int, root: int, parents: Mapping[int, int]) -> bool:
+    while pid != root and pid in parents:
+        pid = parents[pid]
+    return pid == root
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,128 @@
+"""What was measured, as a table for people and as JSON for programs."""
+
+import os
+import platform
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from statistics import median
+from typing import Any
+
+from benchmarks.contenders import NAMES
+from benchmarks.load import Kind
+from benchmarks.rounds import SITUATIONS, Sample, Situation
+
+_PACKAGES = ("fastapi", "uvicorn", "uvloop", "asyncpg", "aiohttp", "httpx", "sqlalchemy", "python-jose", "cryptography")
+
+
+@dataclass(frozen=True)
+class Target:
+    """How many times the cost of another service ours may have."""
+
+    kind: Kind
+    of: str
+    at_most: float
+
+
+TARGETS = (Target("login", "floor", 1.4), Target("login", "tutorial", 0.1), Target("guarded", "floor", 1.3))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One service in one situation: medians over the rounds."""
+
+    service: str
+    situation: Situation
+    cpu_us: float
+    user_us: float
+    system_us: float
+    postgres_us: float
+    requests_per_second: float
+    p50_ms: float
+    p99_ms: float
+    ratios: dict[str, float]
+    """To the other services: the median of each round's ratio, so that a slow minute counts for both sides."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a target is met in one situation."""
+
+    target: Target
+    situation: Situation
+    ratio: float
+
+    @property
+    def met(self) -> bool:
+        return self.ratio <= self.target.at_most
+
+
+def rows_of(samples: Sequence[Sample]) -> list[Row]:
+    """A row for each situation and service that was measured."""
+    rows = []
+    for situation in SITUATIONS:
+        of_all = {name: [s for s in samples if s.situation == situation and s.service == name] for name in NAMES}
+        for name, own in of_all.items():
+            if not own:
+                continue
+            others = {other: theirs for other, theirs in of_all.items() if theirs and other not in ("wxauth", name)}
+            rows.append(
+                Row(
+                    service=name,
+                    situation=situation,
+                    cpu_us=median(s.cpu_us for s in own),
+                    user_us=median(s.user_us for s in own),
+                    system_us=median(s.system_us for s in own),
+                    postgres_us=median(s.postgres_us for s in own),
+                    requests_per_second=median(s.result.finished / s.result.seconds for s in own),
+                    p50_ms=median(s.result.p50_ms for s in own),
+                    p99_ms=median(s.result.p99_ms for s in own),
+                    ratios={
+                        other: median(a.cpu_us / b.cpu_us for a, b in zip(own, theirs, strict=True))
+                        for other, theirs in others.items()
+                    },
+                )
+            )
+    return rows
+
+
+def verdicts_of(rows: Iterable[Row]) -> list[Verdict]:
+    """Each target in each situation that it names."""
+    return [
+        Verdict(target, row.situation, row.ratios[target.of])
+        for row in rows
+        for target in TARGETS
+        if row.service == "wxauth" and row.situation.kind == target.kind and target.of in row.ratios
+    ]
+
+
+def as_markdown(rows: Sequence[Row], verdicts: Sequence[Verdict]) -> str:
+    lines = [
+        "| situation | service | CPU µs | user + sys | x floor | x tutorial | Postgres µs | per s | p50 ms | p99 ms |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        ratios = [f"{row.ratios[other]:.3f}" if other in row.ratios else "" for other in ("floor", "tutorial")]
+        cells = [str(row.situation), row.service, f"{row.cpu_us:.0f}", f"{row.user_us:.0f} + {row.system_us:.0f}"]
+        cells += [*ratios, f"{row.postgres_us:.0f}", f"{row.requests_per_second:.0f}"]
+        cells += [f"{row.p50_ms:.1f}", f"{row.p99_ms:.1f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines.append("")
+    for verdict in verdicts:
+        word, target = "met" if verdict.met else "MISSED", verdict.target
+        lines.append(f"- {word}: {verdict.situation}: {verdict.ratio:.3f} x {target.of} (target {target.at_most})")
+    return "\n".join(lines)
+
+
+def as_document(samples: Sequence[Sample], rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "load_average": os.getloadavg()},
+        "python": sys.version,
+        "packages": {name: version(name) for name in _PACKAGES},
+        "rows": [asdict(row) for row in rows],
+        "targets": [{**asdict(verdict), "met": verdict.met} for verdict in verdicts],
+        "samples": [asdict(sample) for sample in samples],
+    }

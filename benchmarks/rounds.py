@@ -1,0 +1,165 @@
+"""One load on one service: what it cost, and proof that all of the work was done."""
+
+import asyncio
+import http.client
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+import asyncpg
+
+from benchmarks.contenders import Contender
+from benchmarks.load import Kind, Plan, Result
+from benchmarks.processes import ROOT, cpu_of_tree
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is asked of a service. A guarded call asks nothing of WeChat."""
+
+    kind: Kind
+    connections: int
+    upstream_ms: int | None
+
+    def __str__(self) -> str:
+        upstream = "" if self.upstream_ms is None else f", upstream {self.upstream_ms} ms"
+        return f"{self.kind}, {self.connections} connections{upstream}"
+
+
+SITUATIONS = (
+    *(Situation("login", connections, upstream) for connections in (32, 200) for upstream in (0, 30)),
+    *(Situation("guarded", connections, None) for connections in (32, 200)),
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One load's cost: CPU µs per request, and what the load generator saw."""
+
+    service: str
+    situation: Situation
+    round: int
+    user_us: float
+    system_us: float
+    postgres_us: float
+    """What the database's own processes used: work moved there is not gone."""
+    result: Result
+
+    @property
+    def cpu_us(self) -> float:
+        return self.user_us + self.system_us
+
+
+class NotDone(Exception):
+    """What is stored, or what WeChat was asked, does not fit the requests that were answered."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all services share."""
+
+    wechat_port: int
+    postgres_pid: int
+
+    def stand_in(self, path: str) -> int:
+        """Ask WeChat's stand-in: `calls`, or `delay/30`. Gives its count of calls."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.wechat_port, timeout=10)
+        connection.request("GET", f"/stand-in/{path}")
+        count = int(connection.getresponse().read())
+        connection.close()
+        return count
+
+
+def measure(
+    contender: Contender, situation: Situation, *, surroundings: Surroundings, requests: int, seconds: float, round: int
+) -> Sample:
+    """Put one load on a service.
+
+    Raises: NotDone.
+    """
+    plan = Plan(
+        kind=situation.kind,
+        port=contender.port,
+        connections=situation.connections,
+        requests=max(situation.connections, int(requests * contender.share_of_requests)),
+        seconds=seconds,
+        known_people=contender.people,
+        first_number=contender.codes,
+    )
+    contender.codes += plan.requests + plan.connections
+    surroundings.stand_in(f"delay/{situation.upstream_ms or 0}")
+    command = [sys.executable, "-m", "benchmarks.load", json.dumps(asdict(plan))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True) as load:
+        try:
+            assert load.stdin is not None
+            assert load.stdout is not None
+            if load.stdout.readline() != "ready\n":
+                raise NotDone(f"{contender.name}, {situation}: the load did not start")
+            calls_before, before = surroundings.stand_in("calls"), asyncio.run(_look(contender))
+            postgres_before, cpu_before = cpu_of_tree(surroundings.postgres_pid), cpu_of_tree(contender.pid)
+            print("go", file=load.stdin, flush=True)
+            line = load.stdout.readline()
+            used, postgres = cpu_of_tree(contender.pid) - cpu_before, cpu_of_tree(surroundings.postgres_pid)
+        except BaseException:
+            load.kill()
+            raise
+    if load.returncode != 0:
+        raise NotDone(f"{contender.name}, {situation}: the load ended with status {load.returncode}")
+    result = Result(**json.loads(line))
+    _check(contender, situation, result, calls=surroundings.stand_in("calls") - calls_before, before=before)
+    contender.people += result.new_people
+    microseconds = 1e6 / result.finished
+    return Sample(
+        service=contender.name,
+        situation=situation,
+        round=round,
+        user_us=used.user * microseconds,
+        system_us=used.system * microseconds,
+        postgres_us=(postgres - postgres_before).total * microseconds,
+        result=result,
+    )
+
+
+@dataclass(frozen=True)
+class _Stored:
+    at: datetime
+    rows: dict[str, int]
+
+
+async def _look(contender: Contender) -> _Stored:
+    connection = await asyncpg.connect(contender.database_url)
+    try:
+        rows = {table: await connection.fetchval(f"SELECT count(*) FROM {table}") for table in contender.row_counts}
+        return _Stored(await connection.fetchval("SELECT clock_timestamp()"), rows)
+    finally:
+        await connection.close()
+
+
+async def _seen_since(contender: Contender, moment: datetime) -> int:
+    connection = await asyncpg.connect(contender.database_url)
+    try:
+        return int(await connection.fetchval("SELECT count(*) FROM users WHERE last_login_at >= $1", moment))
+    finally:
+        await connection.close()
+
+
+def _check(contender: Contender, situation: Situation, result: Result, *, calls: int, before: _Stored) -> None:
+    logins = result.finished if situation.kind == "login" else 0
+    after = asyncio.run(_look(contender)).rows
+    found = {
+        "calls of WeChat": calls,
+        "people with a new last_login_at": asyncio.run(_seen_since(contender, before.at)),
+        **{f"new rows in {table}": after[table] - count for table, count in before.rows.items()},
+    }
+    wanted = {
+        "calls of WeChat": logins,
+        "people with a new last_login_at": result.people,
+        "new rows in users": result.new_people,
+        "new rows in identities": result.new_people,
+        "new rows in sessions": logins,
+    }
+    wrong = [f"{name}: {count}, not {wanted[name]}" for name, count in found.items() if count != wanted[name]]
+    if wrong:
+        raise NotDone(f"{contender.name}, {situation}, {result.finished} requests: {'; '.join(wrong)}")

@@ -1,0 +1,1 @@
+"""The two services that wxauth is measured beside."""

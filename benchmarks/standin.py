@@ -1,0 +1,82 @@
+"""A stand-in for WeChat that costs little: fixed answers, kept-alive connections, a delay, a count of calls.
+
+Run as a process: `python -m benchmarks.standin PORT`. `GET /stand-in/delay/30` sets the delay in ms,
+`GET /stand-in/calls` answers how often code2Session was asked.
+"""
+
+import asyncio
+import sys
+from typing import cast
+
+import uvloop
+
+CODE2SESSION = b"GET /sns/jscode2session?"
+
+_END_OF_REQUEST = b"\r\n\r\n"
+_OPENID = "oBenchmark{:018d}"
+
+
+def code_for(person: int, number: int) -> bytes:
+    """A code that nobody has used yet, as long as WeChat's own."""
+    return b"%012d%020d" % (person, number)
+
+
+def openid_of(person: int) -> bytes:
+    """What a person's codes are exchanged for: 28 characters, as WeChat's own."""
+    return _OPENID.format(person).encode()
+
+
+class StandIn:
+    """What all connections share."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.delay = 0.0
+
+    def answer(self, request: bytes) -> bytes:
+        if request.startswith(CODE2SESSION):
+            self.calls += 1
+            start = request.index(b"js_code=") + len(b"js_code=")
+            openid = openid_of(int(request[start : start + 12]))
+            return _answer(b'{"session_key":"tiihtNczf5v6AKRyjwEUhQ==","openid":"%b"}' % openid)
+        path = request.split(b" ", 2)[1]
+        if path.startswith(b"/stand-in/delay/"):
+            self.delay = int(path.rpartition(b"/")[2]) / 1000
+        return _answer(b"%d" % self.calls)
+
+
+class Connection(asyncio.Protocol):
+    """One kept-alive connection."""
+
+    def __init__(self, stand_in: StandIn) -> None:
+        self._stand_in = stand_in
+        self._unread = b""
+        self._loop = asyncio.get_running_loop()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        *requests, self._unread = (self._unread + data).split(_END_OF_REQUEST)
+        for request in requests:
+            answer = self._stand_in.answer(request)
+            if self._stand_in.delay and request.startswith(CODE2SESSION):
+                self._loop.call_later(self._stand_in.delay, self._transport.write, answer)
+            else:
+                self._transport.write(answer)
+
+
+def _answer(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+async def _serve(port: int) -> None:
+    stand_in = StandIn()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Connection(stand_in), "127.0.0.1", port, backlog=1024
+    )
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve(int(sys.argv[1])))
