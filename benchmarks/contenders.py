@@ -58,13 +58,16 @@ def started(name: str, *, database_url: str, wechat_url: str, folder: Path) -> I
         with running(name, *command, "serve", port=port, folder=folder, env=env) as pid:
             yield Contender(name, pid, port, database_url, row_counts=("users", "identities", "sessions"))
         return
-    settings = settings_from(Settings, **{key.lower(): value for key, value in own_settings.items()})
+    options = {"host": "127.0.0.1", "port": port}
+    if name == "floor":  # the tutorial runs with uvicorn's own settings
+        settings = settings_from(Settings, **{key.lower(): value for key, value in own_settings.items()})
+        options |= uvicorn_options(settings)
     env = environment(
         **_APP,
         DATABASE_URL=database_url,
         WECHAT_BASE_URL=wechat_url,
         JWT_SECRET=_SECRET_KEY,
-        UVICORN_OPTIONS=json.dumps({**uvicorn_options(settings), "host": settings.host, "port": port}),
+        UVICORN_OPTIONS=json.dumps(options),
     )
     with running(name, "-m", f"benchmarks.services.{name}", port=port, folder=folder, env=env) as pid:
         yield Contender(name, pid, port, database_url)

@@ -17,7 +17,7 @@ from tests.fakes import WeChatByRespx
 from tests.store.proxy import Proxy
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.services import Services
-from wxauth.store.database import POOL_SIZE, TRANSACTION_POOL_SIZE, Database
+from wxauth.store.database import CONNECTIONS, TRANSACTION_CONNECTIONS, Database
 from wxauth.store.migrations import migrate
 
 HANGING = 10.0
@@ -47,7 +47,7 @@ class Service:
 
     async def fill_pool(self) -> None:
         """Open as many connections as there may be."""
-        await asyncio.gather(*(self.log_in(f"person-{n}") for n in range(POOL_SIZE)))
+        await asyncio.gather(*(self.log_in(f"person-{n}") for n in range(CONNECTIONS)))
 
     async def resumes(self) -> None:
         """Wait until a login succeeds, as long as the contract allows."""
@@ -154,7 +154,7 @@ async def test_a_database_that_hangs_is_unavailable_within_ten_seconds(
     try:
         async with asyncio.timeout(HANGING):
             *answers, ready = await asyncio.gather(
-                *(service.log_in() for _ in range(2 * POOL_SIZE)),
+                *(service.log_in() for _ in range(2 * CONNECTIONS)),
                 service.read_me(token),
                 service.client.get("/readyz"),
             )
@@ -175,7 +175,7 @@ async def test_connections_that_a_silent_network_forgot_are_replaced_within_five
     proxy.speak()
     await service.resumes()
     async with asyncio.timeout(1):
-        assert {(await service.log_in()).status_code for _ in range(POOL_SIZE)} == {200}
+        assert {(await service.log_in()).status_code for _ in range(CONNECTIONS)} == {200}
 
 
 async def test_a_login_whose_connection_was_ended_succeeds_on_another(
@@ -189,7 +189,7 @@ async def test_a_login_whose_connection_was_ended_succeeds_on_another(
         )
         answers = await asyncio.gather(service.log_in(), service.client.get("/readyz"))
         assert [answer.status_code for answer in answers] == [200, 200]
-    assert await connections(rows) <= POOL_SIZE + TRANSACTION_POOL_SIZE
+    assert await connections(rows) <= CONNECTIONS + TRANSACTION_CONNECTIONS
 
 
 async def test_a_restart_under_load_costs_some_logins_and_no_fault(
@@ -260,7 +260,9 @@ async def test_slow_statements_are_given_up_and_leave_nothing_behind(
     async with rows.transaction():
         await rows.execute("SELECT FROM users FOR UPDATE")
         async with asyncio.timeout(HANGING):
-            answers = await asyncio.gather(*(service.log_in("alice") for _ in range(POOL_SIZE)), service.log_in("bob"))
+            answers = await asyncio.gather(
+                *(service.log_in("alice") for _ in range(CONNECTIONS)), service.log_in("bob")
+            )
         assert all(map(is_unavailable, answers[:-1]))
         assert answers[-1].status_code == 200  # it had to wait for a connection, but not for ever
         waiting = (
@@ -268,7 +270,7 @@ async def test_slow_statements_are_given_up_and_leave_nothing_behind(
         )
         assert await rows.fetchval(waiting) == 0
     assert (await service.log_in("alice")).status_code == 200
-    assert await connections(rows) <= POOL_SIZE + TRANSACTION_POOL_SIZE
+    assert await connections(rows) <= CONNECTIONS + TRANSACTION_CONNECTIONS
 
 
 async def test_requests_that_are_dropped_half_way_take_no_connection_along(
@@ -281,12 +283,12 @@ async def test_requests_that_are_dropped_half_way_take_no_connection_along(
     async with rows.transaction():
         await rows.execute("SELECT FROM users FOR UPDATE")
         for _ in range(2):
-            requests = [asyncio.create_task(service.log_in("alice")) for _ in range(POOL_SIZE)]
+            requests = [asyncio.create_task(service.log_in("alice")) for _ in range(CONNECTIONS)]
             await until(waits_for_lock)
             for request in requests:
                 request.cancel()
             await asyncio.gather(*requests, return_exceptions=True)
-        answers = await asyncio.gather(*(service.log_in("bob") for _ in range(2 * POOL_SIZE)))
+        answers = await asyncio.gather(*(service.log_in("bob") for _ in range(2 * CONNECTIONS)))
         assert {answer.status_code for answer in answers} == {200}
 
 
@@ -305,7 +307,7 @@ async def test_a_migration_under_a_running_service_costs_no_request(
     token = await service.token()
     await service.read_me(token)
     await rows.execute(change)
-    answers = await asyncio.gather(*(service.log_in() for _ in range(POOL_SIZE)), service.read_me(token))
+    answers = await asyncio.gather(*(service.log_in() for _ in range(CONNECTIONS)), service.read_me(token))
     assert {answer.status_code for answer in answers} == {200}
 
 

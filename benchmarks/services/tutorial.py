@@ -1,6 +1,7 @@
-"""The tutorial: a WeChat login as a good article about FastAPI would write it.
+"""The tutorial: a WeChat login as a good article about FastAPI would write it, run as it would be run.
 
-One shared httpx client, SQLModel with an async session, select then insert or update, an HS256 token.
+One shared httpx client, SQLModel with an async session, select then insert or update, commit and refresh as
+SQLModel's own tutorial does, an HS256 token, uvicorn with its own settings.
 """
 
 import json
@@ -60,7 +61,7 @@ class UserRead(SQLModel):
 
 
 engine = create_async_engine(os.environ["DATABASE_URL"].replace("postgresql://", "postgresql+asyncpg://"))
-new_session = async_sessionmaker(engine, class_=AsyncSession, expire_on_commit=False)
+new_session = async_sessionmaker(engine, class_=AsyncSession)
 bearer = HTTPBearer()
 
 
@@ -103,6 +104,7 @@ async def log_in(body: LoginRequest, request: Request, session: SessionDep) -> T
         user.last_login_at = now()
     session.add(user)
     await session.commit()
+    await session.refresh(user)
     claims = {"sub": str(user.id), "exp": now() + TTL}
     return Token(access_token=jwt.encode(claims, SECRET, algorithm="HS256"))
 

@@ -1,4 +1,4 @@
-"""The way to Postgres: an asyncpg pool for single statements, a SQLAlchemy engine for transactions.
+"""The way to Postgres: asyncpg itself for single statements, a SQLAlchemy engine for transactions.
 
 A statement by way of SQLAlchemy costs several times what asyncpg itself costs; the hot path is made of
 single statements, which are transactions by themselves and leave nothing to reset.
@@ -7,7 +7,7 @@ single statements, which are transactions by themselves and leave nothing to res
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from wxauth.errors import StorageUnavailable
+from wxauth.store.connections import Connections
 
 DEADLINE: Final = 8.0
 """Seconds for one use of the database, waiting for a connection included."""
@@ -28,8 +29,8 @@ SILENCE_TIMEOUT: Final = 4.5
 """Seconds after which a server that says nothing is given up."""
 CONNECT_TIMEOUT: Final = 3.0
 CONNECT_TIMEOUT_OF_ALL_HOSTS: Final = 6.0
-POOL_SIZE: Final = 10
-TRANSACTION_POOL_SIZE: Final = 5
+CONNECTIONS: Final = 10
+TRANSACTION_CONNECTIONS: Final = 5
 
 _PGBOUNCER = "pgbouncer"
 _WITHOUT_DEADLINE = text(
@@ -69,8 +70,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self._dsns, self._options = _connect_options(url)
-        self._pool: asyncpg.Pool | None = None
-        self._pool_lock = asyncio.Lock()
+        self._connections = Connections(self._connect, size=CONNECTIONS)
         self._engine: AsyncEngine | None = None
 
     async def fetchrow(self, statement: str, *arguments: object) -> Mapping[str, Any] | None:
@@ -81,14 +81,13 @@ class Database:
 
         Raises: StorageUnavailable, and asyncpg.IntegrityConstraintViolationError for the caller to settle.
         """
-        pool = self._pool or await self._open_pool()
         async with self.answering():
             try:
-                return await _fetchrow(pool, statement, arguments)
+                return await self._fetchrow(statement, arguments)
             except TimeoutError:
                 raise
             except _LOST:
-                return await _fetchrow(pool, statement, arguments)
+                return await self._fetchrow(statement, arguments)
 
     def answering(self) -> AbstractAsyncContextManager[object]:
         """A block that the database has `DEADLINE` seconds for, all that is in it counted.
@@ -126,31 +125,30 @@ class Database:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        if self._pool is not None:
-            try:
-                async with asyncio.timeout(CONNECT_TIMEOUT):
-                    await self._pool.close()
-            except TimeoutError:
-                self._pool.terminate()
+        await self._connections.aclose()
         if self._engine is not None:
             await self._engine.dispose()
 
-    async def _open_pool(self) -> asyncpg.Pool:
-        async with self._pool_lock:
-            if self._pool is None:
-                self._pool = await asyncpg.create_pool(
-                    min_size=0,
-                    max_size=POOL_SIZE,
-                    connect=lambda *_, **options: self._connect(options),
-                    reset=_leave_as_it_is,
-                )
-            return self._pool
+    async def _fetchrow(self, statement: str, arguments: tuple[object, ...]) -> Mapping[str, Any] | None:
+        connection = await self._connections.acquire()
+        try:
+            row: Mapping[str, Any] | None = await connection.fetchrow(statement, *arguments)
+            return row
+        except (asyncio.CancelledError, *_LOST, asyncpg.ReadOnlySQLTransactionError) as exc:
+            # Not asked to stop politely: that takes the very server that does not answer.
+            connection.terminate()
+            if not isinstance(exc, asyncio.CancelledError):
+                # What befell this connection befell the others: their server is silent, gone, or a standby now.
+                self._connections.expire()
+            raise
+        finally:
+            self._connections.release(connection)
 
     def _transactions(self) -> AsyncEngine:
         if self._engine is None:
             self._engine = self._make_engine(
                 {},
-                pool_size=TRANSACTION_POOL_SIZE,
+                pool_size=TRANSACTION_CONNECTIONS,
                 max_overflow=0,
                 pool_timeout=CONNECT_TIMEOUT,
                 pool_pre_ping=True,
@@ -166,7 +164,7 @@ class Database:
             **engine_options,
         )
 
-    async def _connect(self, options: Mapping[str, Any]) -> asyncpg.Connection:
+    async def _connect(self, options: Mapping[str, Any] = MappingProxyType({})) -> asyncpg.Connection:
         # Each host has a time of its own, which asyncpg would not give it: a silent one uses up no other's.
         *others, last = self._dsns
         for dsn in others:
@@ -209,28 +207,6 @@ def is_away(exc: BaseException) -> bool:
 def driver_error(exc: BaseException) -> BaseException:
     """What asyncpg raised, where SQLAlchemy has wrapped it."""
     return exc.driver_exception if isinstance(exc, DBAPIError) else exc
-
-
-async def _fetchrow(pool: asyncpg.Pool, statement: str, arguments: tuple[object, ...]) -> Mapping[str, Any] | None:
-    connection = await pool.acquire()
-    try:
-        row: Mapping[str, Any] | None = await connection.fetchrow(statement, *arguments)
-        return row
-    except (asyncio.CancelledError, *_LOST, asyncpg.ReadOnlySQLTransactionError) as exc:
-        # Not asked to stop politely: that takes the very server that does not answer.
-        with suppress(asyncpg.InterfaceError):  # it may have ended, and left the pool, by itself
-            connection.terminate()
-        if not isinstance(exc, asyncio.CancelledError):
-            # What befell this connection befell the others: their server is silent, gone, or a standby now.
-            await pool.expire_connections()
-        raise
-    finally:
-        await pool.release(connection)
-
-
-async def _leave_as_it_is(_: object) -> None:
-    # Single statements leave nothing behind; the stock reset would be a second round trip for each.
-    return
 
 
 def _connect_options(url: str) -> tuple[list[str], dict[str, Any]]:

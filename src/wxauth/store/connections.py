@@ -1,0 +1,78 @@
+"""A handful of asyncpg connections, lent to one statement at a time.
+
+asyncpg's own pool makes a task for each release and keeps a timer for each connection, a tenth of what a login
+costs; what is lent here is given back as it is, because single statements leave nothing to reset.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import asyncpg
+
+MAX_IDLE: Final = 240.0
+"""Seconds; what stands between us and the database forgets a silent connection, often after five minutes."""
+
+CLOSE_TIMEOUT: Final = 3.0
+"""Seconds that a polite end may take."""
+
+
+class Connections:
+    """Lends connections, opening them when there is none to lend.
+
+    Args:
+        connect: Opens one.
+        size: How many there may be.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], *, size: int) -> None:
+        self._connect = connect
+        self._free = asyncio.Semaphore(size)
+        self._idle: list[tuple[asyncpg.Connection, float]] = []
+        self._lent: dict[asyncpg.Connection, int] = {}
+        self._generation = 0
+
+    async def acquire(self) -> asyncpg.Connection:
+        """A connection for the caller alone, to be given back by `release`; the one used last, where there is one."""
+        await self._free.acquire()
+        try:
+            connection = self._take_idle() or await self._connect()
+        except BaseException:
+            self._free.release()
+            raise
+        self._lent[connection] = self._generation
+        return connection
+
+    def release(self, connection: asyncpg.Connection) -> None:
+        """Take back what was lent; one that is closed, or of before the last `expire`, is let go."""
+        is_current = self._lent.pop(connection) == self._generation
+        if is_current and not connection.is_closed():
+            self._idle.append((connection, _now()))
+        else:
+            connection.terminate()
+        self._free.release()
+
+    def expire(self) -> None:
+        """Lend none of the present connections again."""
+        self._generation += 1
+        while self._idle:
+            self._idle.pop()[0].terminate()
+
+    async def aclose(self) -> None:
+        """Close the idle connections; the others when they come back."""
+        self._generation += 1
+        idle, self._idle = self._idle, []
+        closing = (connection.close(timeout=CLOSE_TIMEOUT) for connection, _ in idle)
+        await asyncio.gather(*closing, return_exceptions=True)
+
+    def _take_idle(self) -> asyncpg.Connection | None:
+        while self._idle:
+            connection, since = self._idle.pop()
+            if not connection.is_closed() and _now() - since < MAX_IDLE:
+                return connection
+            connection.terminate()
+        return None
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
