@@ -6,10 +6,10 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from wxauth.app import create_api
-from wxauth.routes.schemas import LoginRequest, Problem, TokenAnswer, UserAnswer
+from wxauth.routes.schemas import LoginRequest, LogoutRequest, Problem, RefreshRequest, TokenAnswer, UserAnswer
 from wxauth.services import Services
 
 MakeServices = Callable[..., Awaitable[Services]]
@@ -21,12 +21,15 @@ OPERATIONS = [
     for path, methods in DOCUMENT["paths"].items()
     for method, operation in methods.items()
 ]
+BODIES: dict[str, type[BaseModel]] = {kind.__name__: kind for kind in (LoginRequest, RefreshRequest, LogoutRequest)}
 MODELS = {"TokenAnswer": TokenAnswer, "UserAnswer": UserAnswer, "Problem": Problem}
 
 
 def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
     assert {(operation.values[0]["operationId"], operation.id) for operation in OPERATIONS} == {
         ("log_in", "post /v1/login"),
+        ("refresh", "post /v1/refresh"),
+        ("log_out", "post /v1/logout"),
         ("read_me", "get /v1/me"),
         ("read_signing_keys", "get /.well-known/jwks.json"),
         ("read_metadata", "get /.well-known/oauth-authorization-server"),
@@ -40,7 +43,8 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
 def test_every_operation_says_what_it_does_and_shows_an_answer(operation: dict[str, Any]) -> None:
     assert operation["summary"]
     assert operation["description"]
-    assert operation["responses"]["200"]["content"]["application/json"]["example"]
+    if "204" not in operation["responses"]:
+        assert operation["responses"]["200"]["content"]["application/json"]["example"]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -54,12 +58,10 @@ def test_every_example_is_of_the_form_that_is_documented(operation: dict[str, An
                 if model is Problem:
                     assert str(example["status"]) == status
     for content in operation.get("requestBody", {}).get("content", {}).values():
-        assert content["schema"]["$ref"].endswith("/LoginRequest")
-
-
-def test_the_body_of_a_login_has_an_example() -> None:
-    (example,) = DOCUMENT["components"]["schemas"]["LoginRequest"]["examples"]
-    LoginRequest.model_validate(example)
+        names = re.findall(r"/schemas/(\w+)'", str(content["schema"]))
+        assert len(names) == 1
+        (example,) = DOCUMENT["components"]["schemas"][names[0]]["examples"]
+        BODIES[names[0]].model_validate(example)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,12 @@ def test_the_body_of_a_login_has_an_example() -> None:
             "invalid_request missing_token invalid_token token_expired keys_unavailable storage_unavailable "
             "internal_error",
         ),
+        (
+            "/v1/refresh",
+            "post",
+            "invalid_request payload_too_large invalid_refresh_token refresh_token_expired refresh_token_reused "
+            "session_revoked account_disabled storage_unavailable internal_error",
+        ),
         ("/.well-known/jwks.json", "get", "keys_unavailable internal_error"),
     ],
 )
@@ -94,6 +102,7 @@ def test_a_guarded_operation_asks_for_the_bearer_and_no_other_does() -> None:
     assert (scheme["type"], scheme["scheme"], scheme["bearerFormat"]) == ("http", "bearer", "JWT")
     guarded = {operation.id: operation.values[0].get("security") for operation in OPERATIONS}
     assert guarded.pop("get /v1/me") == [{"wxauth": []}]
+    assert guarded.pop("post /v1/logout") == [{"wxauth": []}, {}]
     assert not any(guarded.values())
 
 

@@ -21,6 +21,11 @@ WxAuthError
 │   ├── InvalidToken            401
 │   │   └── TokenExpired        401
 │   └── InsufficientRole        403
+├── SessionError          the refresh token, in RFC 6749's place of it
+│   ├── InvalidRefreshToken     400
+│   ├── RefreshTokenExpired     400
+│   ├── RefreshTokenReused      400
+│   └── SessionRevoked          400
 ├── AccountDisabled             403
 ├── KeysUnavailable             503
 ├── StorageUnavailable          503
@@ -262,6 +267,43 @@ class InsufficientRole(BearerError):
     status = 403
     title = Title("You are not allowed to do this.", "没有权限进行此操作。")
     challenge = 'Bearer error="insufficient_scope"'
+
+
+# Refresh tokens.
+
+
+class SessionError(WxAuthError):
+    """The refresh token cannot be exchanged: log in again."""
+
+    status = 400
+
+
+class InvalidRefreshToken(SessionError):
+    """The refresh token is not one of ours, or its user has been erased."""
+
+    code = "invalid_refresh_token"
+    title = Title("Your login is no longer valid, please log in again.", "登录已失效，请重新登录。")
+
+
+class RefreshTokenExpired(SessionError):
+    """The session has not been used for too long, or has reached its greatest age."""
+
+    code = "refresh_token_expired"
+    title = Title("Your login has expired, please log in again.", "登录已过期，请重新登录。")
+
+
+class RefreshTokenReused(SessionError):
+    """The refresh token has a successor already, so somebody else may have it: the session has been ended."""
+
+    code = "refresh_token_reused"
+    title = Title("You have been logged out to keep your account safe.", "为保护账号安全，已退出登录，请重新登录。")
+
+
+class SessionRevoked(SessionError):
+    """The session has been ended."""
+
+    code = "session_revoked"
+    title = Title("You have been logged out, please log in again.", "您已退出登录，请重新登录。")
 
 
 # The service.

@@ -1,4 +1,4 @@
-"""The story of a login."""
+"""The story of a session: log in, refresh, log out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,11 +7,19 @@ from time import perf_counter
 from typing import Any
 from uuid import UUID
 
-from wxauth.errors import AccountDisabled
+from wxauth.errors import (
+    AccountDisabled,
+    InvalidRefreshToken,
+    RefreshTokenExpired,
+    RefreshTokenReused,
+    SessionRevoked,
+    WxAuthError,
+)
 from wxauth.logs import get_logger
 from wxauth.services import Services
 from wxauth.settings import AppSettings
 from wxauth.store.logins import Login, record_login
+from wxauth.store.sessions import EndReason, Lifetimes, Refusal, Use, end_session, rotate_refresh_token
 from wxauth.tokens.keys import SigningKey
 from wxauth.wechat.client import WeChatSession
 
@@ -104,6 +112,59 @@ async def log_in(
     )
 
 
+async def refresh(services: Services, *, refresh_token: str, device: Device) -> Tokens:
+    """Exchange a refresh token for a new pair. Every use rotates it.
+
+    Raises: InvalidRefreshToken, RefreshTokenExpired, RefreshTokenReused, SessionRevoked, AccountDisabled,
+        StorageUnavailable.
+    """
+    now = services.clock()
+    token = services.refresh_tokens.parse(refresh_token)
+    if token is None:
+        raise InvalidRefreshToken("the refresh token is not one of ours")
+    signing_key = services.keys.signing_key(now)  # asked for before the token is spent
+
+    settings = services.settings
+    outcome = await rotate_refresh_token(
+        services.database,
+        Use(
+            session_id=token.session_id,
+            generation=token.generation,
+            ip=device.ip,
+            user_agent=device.user_agent,
+        ),
+        lifetimes=Lifetimes(
+            unused=settings.refresh_token_ttl,
+            at_most=settings.session_max_age,
+            reuse_grace=settings.refresh_reuse_grace,
+        ),
+        now=now,
+    )
+    if isinstance(outcome, Refusal):
+        raise _refused(outcome, token.session_id)
+
+    log.info("refreshed", user_id=outcome.user["id"], app_id=outcome.user["app_id"], session_id=token.session_id)
+    return _tokens(
+        services,
+        signing_key,
+        outcome.user,
+        session_id=token.session_id,
+        generation=outcome.generation,
+        refresh_expires_in=int((outcome.expires_at - now).total_seconds()),
+        is_new_user=False,
+        now=now,
+    )
+
+
+async def log_out(services: Services, *, session_id: UUID) -> None:
+    """End a session; one that has ended, or never was, is no failure. Raises: StorageUnavailable."""
+    user_id = await end_session(
+        services.database, session_id=session_id, reason=EndReason.SIGNED_OUT, now=services.clock()
+    )
+    if user_id is not None:
+        log.info("logged_out", user_id=user_id, session_id=session_id)
+
+
 def session_key_context(app_id: str, openid: str) -> bytes:
     """What a sealed session_key is bound to."""
     return b"\0".join((b"session_key", app_id.encode(), openid.encode()))
@@ -113,6 +174,21 @@ def _sealed(services: Services, app: AppSettings, wechat_session: WeChatSession)
     return services.sealer.seal(
         wechat_session.session_key, context=session_key_context(app.app_id, wechat_session.openid)
     )
+
+
+def _refused(refusal: Refusal, session_id: UUID) -> WxAuthError:
+    match refusal:
+        case Refusal.ERASED:
+            return InvalidRefreshToken("there is no such session")
+        case Refusal.DISABLED:
+            return AccountDisabled("this user has been disabled by an administrator")
+        case Refusal.REVOKED:
+            return SessionRevoked("the session has been ended")
+        case Refusal.EXPIRED:
+            return RefreshTokenExpired("the session has not been used for too long")
+        case Refusal.REUSED:
+            log.warning("refresh_token_reused", session_id=session_id, consequence="the session has been ended")
+            return RefreshTokenReused("the refresh token had been used before: the session has been ended")
 
 
 def _tokens(

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from fastapi.params import Depends
@@ -19,11 +20,12 @@ Argument = Callable[[Request], Awaitable[Any]]
 
 
 class DirectRoute(APIRoute):
-    """Serves an endpoint whose parameters are one body model, and dependencies that take the request alone.
+    """Serves an endpoint that takes one body model, the request, and dependencies that take the request alone.
 
     FastAPI solves dependencies anew for each request, at several times the cost of all else that it does;
     this is its own hook for another handler. The body is validated from its bytes, whatever its
-    Content-Type says; what the endpoint gives is written as it is, and a test holds it against its model.
+    Content-Type says; an empty one is None, where the endpoint takes that. What the endpoint gives is written
+    as it is, and a test holds it against its model.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -35,7 +37,10 @@ class DirectRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             values = {name: await argument(request) for name, argument in arguments}
-            return Response(to_json(await endpoint(**values)), headers=_HEADERS, media_type="application/json")
+            answer = await endpoint(**values)
+            if answer is None:
+                return Response(status_code=204, headers=_HEADERS)
+            return Response(to_json(answer), headers=_HEADERS, media_type="application/json")
 
         return handle
 
@@ -51,17 +56,27 @@ def _argument(hint: Any) -> Argument:
         dependency = next((meta.dependency for meta in get_args(hint)[1:] if isinstance(meta, Depends)), None)
         if dependency is not None and len(inspect.signature(dependency).parameters) == 1:
             return dependency
-    elif isinstance(hint, type) and issubclass(hint, BaseModel):
-        return _body(hint)
+    if hint is Request:
+        return _itself
+    kinds = get_args(hint) or (hint,)
+    if isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel):
+        return _body(kinds[0], may_be_empty=NoneType in kinds)
     raise TypeError(f"a direct route cannot take {hint}")
 
 
-def _body(model: type[BaseModel]) -> Argument:
+async def _itself(request: Request) -> Request:
+    return request
+
+
+def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
     validate = model.__pydantic_validator__.validate_json
 
-    async def validated(request: Request) -> BaseModel:
+    async def validated(request: Request) -> BaseModel | None:
+        body = await request.body()
+        if may_be_empty and not body:
+            return None
         try:
-            return validate(await request.body())  # type: ignore[no-any-return]  # an instance of the model
+            return validate(body)  # type: ignore[no-any-return]  # an instance of the model
         except ValidationError as exc:
             raise invalid_request(exc.errors(include_url=False, include_context=False, include_input=False)) from None
 

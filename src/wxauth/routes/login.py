@@ -1,17 +1,19 @@
-"""`POST /v1/login`."""
+"""`POST /v1/login`, `/v1/refresh` and `/v1/logout`."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends
-from starlette.requests import HTTPConnection
+from fastapi import APIRouter
+from starlette.requests import Request
 
 from wxauth import login
 from wxauth.errors import (
     AccountDisabled,
     CodeUsed,
     InvalidCode,
+    InvalidRefreshToken,
     InvalidRequest,
     PayloadTooLarge,
+    RefreshTokenExpired,
+    RefreshTokenReused,
+    SessionRevoked,
     StorageUnavailable,
     UnknownApp,
     WeChatBadResponse,
@@ -21,25 +23,20 @@ from wxauth.errors import (
     WeChatUnavailable,
     WeChatUserBlocked,
 )
-from wxauth.routes.client_address import client_ip
+from wxauth.routes.callers import DeviceDep, principal_of
 from wxauth.routes.direct import DirectRoute
-from wxauth.routes.failures import failures
-from wxauth.routes.schemas import EXAMPLE_TOKENS, LoginRequest, TokenAnswer, user_answer
+from wxauth.routes.failures import GUARDED, failures
+from wxauth.routes.schemas import (
+    EXAMPLE_TOKENS,
+    LoginRequest,
+    LogoutRequest,
+    RefreshRequest,
+    TokenAnswer,
+    user_answer,
+)
 from wxauth.services import ServicesDep
 
-_MAX_USER_AGENT = 512
-
 router = APIRouter(route_class=DirectRoute, tags=["login"])
-
-
-async def device_of(connection: HTTPConnection) -> login.Device:
-    """Where the request comes from."""
-    user_agent = connection.headers.get("user-agent")
-    return login.Device(ip=client_ip(connection.scope), user_agent=user_agent and user_agent[:_MAX_USER_AGENT])
-
-
-DeviceDep = Annotated[login.Device, Depends(device_of)]
-"""Where the request comes from, for the list of a user's devices."""
 
 
 @router.post(
@@ -80,6 +77,55 @@ async def log_in(body: LoginRequest, services: ServicesDep, device: DeviceDep) -
         device=device,
     )
     return token_answer(tokens)
+
+
+@router.post(
+    "/v1/refresh",
+    operation_id="refresh",
+    summary="Exchange a refresh token for a new pair",
+    response_model=TokenAnswer,
+    responses={
+        200: {"content": {"application/json": {"example": {**EXAMPLE_TOKENS, "is_new_user": False}}}},
+        **failures(
+            InvalidRequest,
+            PayloadTooLarge,
+            InvalidRefreshToken,
+            RefreshTokenExpired,
+            RefreshTokenReused,
+            SessionRevoked,
+            AccountDisabled,
+            StorageUnavailable,
+        ),
+    },
+)
+async def refresh(body: RefreshRequest, services: ServicesDep, device: DeviceDep) -> TokenAnswer:
+    """Keep the session going: a new access token, and the refresh token's successor.
+
+    A refresh token is used once. Sent again soon (its answer was lost, or two tabs sent it), it gets the same
+    successor; sent again later, it ends the session, since somebody else may have it.
+    """
+    return token_answer(await login.refresh(services, refresh_token=body.refresh_token, device=device))
+
+
+@router.post(
+    "/v1/logout",
+    operation_id="log_out",
+    summary="End a session",
+    status_code=204,
+    responses=failures(InvalidRequest, PayloadTooLarge, *GUARDED, StorageUnavailable),
+    openapi_extra={"security": [{"wxauth": []}, {}]},
+)
+async def log_out(body: LogoutRequest | None, request: Request, services: ServicesDep) -> None:
+    """End the session of the refresh token in the body or, without one, of the access token.
+
+    204 whatever the refresh token is, and 204 again: what is to be is so. The refresh token dies at once, the
+    access token at siblings when it expires.
+    """
+    if body is None or body.refresh_token is None:
+        principal = await principal_of(request)
+        await login.log_out(services, session_id=principal.session_id)
+    elif (token := services.refresh_tokens.parse(body.refresh_token)) is not None:
+        await login.log_out(services, session_id=token.session_id)
 
 
 def token_answer(tokens: login.Tokens) -> TokenAnswer:

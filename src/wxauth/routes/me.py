@@ -1,27 +1,15 @@
 """`/v1/me`: the account of the person who asks."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends
-from starlette.requests import HTTPConnection
+from fastapi import APIRouter
 
 from wxauth import accounts
+from wxauth.routes.callers import PrincipalDep
 from wxauth.routes.direct import DirectRoute
 from wxauth.routes.failures import GUARDED, failures
 from wxauth.routes.schemas import EXAMPLE_USER, UserAnswer, user_answer
 from wxauth.services import ServicesDep
-from wxauth.tokens.claims import Principal
 
 router = APIRouter(route_class=DirectRoute, tags=["me"])
-
-
-async def principal_of(connection: HTTPConnection) -> Principal:
-    """The user behind the request's access token."""
-    return await connection.app.state.services.guard(connection)  # type: ignore[no-any-return]  # state is untyped
-
-
-PrincipalDep = Annotated[Principal, Depends(principal_of)]
-"""The user behind the request's access token, by the same guard that siblings use."""
 
 
 @router.get(

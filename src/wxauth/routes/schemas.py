@@ -70,6 +70,22 @@ class LoginRequest(BaseModel):
     )
 
 
+class RefreshRequest(BaseModel):
+    """The refresh token that the last login or refresh gave."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"refresh_token": "wxr_..."}]}, hide_input_in_errors=True)
+
+    refresh_token: str
+
+
+class LogoutRequest(BaseModel):
+    """The refresh token of the session to end; the bearer's own session, unless given."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"refresh_token": "wxr_..."}]}, hide_input_in_errors=True)
+
+    refresh_token: str | None = None
+
+
 class UserAnswer(TypedDict):
     """A user, with the identity of the session that asks."""
 

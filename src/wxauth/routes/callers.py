@@ -1,0 +1,44 @@
+"""Who calls, and from where."""
+
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import Annotated, Final
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from wxauth.login import Device
+from wxauth.tokens.claims import Principal
+
+_MAX_USER_AGENT: Final = 512
+
+
+async def principal_of(connection: HTTPConnection) -> Principal:
+    """The user behind the request's access token."""
+    return await connection.app.state.services.guard(connection)  # type: ignore[no-any-return]  # state is untyped
+
+
+PrincipalDep = Annotated[Principal, Depends(principal_of)]
+"""The user behind the request's access token, by the same guard that siblings use."""
+
+
+async def device_of(connection: HTTPConnection) -> Device:
+    """Where the request comes from, as the server in front of the app found it."""
+    client = connection.scope.get("client")
+    user_agent = connection.headers.get("user-agent")
+    return Device(
+        ip=None if client is None else _plain_ip(client[0]),
+        user_agent=user_agent and user_agent[:_MAX_USER_AGENT],
+    )
+
+
+DeviceDep = Annotated[Device, Depends(device_of)]
+"""Where the request comes from, for the list of a user's devices."""
+
+
+@lru_cache(maxsize=4096)
+def _plain_ip(host: str) -> str | None:
+    try:
+        return str(ip_address(host.partition("%")[0]))  # Postgres knows no zones
+    except ValueError:
+        return None  # a unix socket, a proxy's "unknown"

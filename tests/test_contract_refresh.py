@@ -1,0 +1,246 @@
+"""`POST /v1/refresh` and `POST /v1/logout`, as the contract has them."""
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.fakes import Clock, LoginAnswer
+from tests.problems import problem_of
+from wxauth.refresh_tokens import RefreshTokens
+from wxauth.services import Services
+
+Refresh = Callable[[str], Awaitable[httpx.Response]]
+
+REFRESH_TOKEN_TTL = 2592000
+SESSION_MAX_AGE = 31536000
+
+
+@pytest.fixture
+def refresh(client: httpx.AsyncClient) -> Refresh:
+    async def use(token: str) -> httpx.Response:
+        return await client.post("/v1/refresh", json={"refresh_token": token})
+
+    return use
+
+
+async def test_a_refresh_token_becomes_a_new_pair(
+    client: httpx.AsyncClient, login: LoginAnswer, refresh: Refresh, clock: Clock
+) -> None:
+    first = await login("alice", nickname="Alice")
+    clock.advance(minutes=20)
+    answer = await refresh(first["refresh_token"])
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
+    second = answer.json()
+    assert second.keys() == first.keys()
+    assert second["is_new_user"] is False
+    assert (second["session_id"], second["user"]) == (first["session_id"], first["user"])
+    assert second["refresh_token"] != first["refresh_token"]
+    me = await client.get("/v1/me", headers={"Authorization": f"Bearer {second['access_token']}"})
+    assert me.json() == first["user"]
+
+
+async def test_every_use_rotates_the_token(login: LoginAnswer, refresh: Refresh, clock: Clock) -> None:
+    token = (await login())["refresh_token"]
+    seen = {token}
+    for _ in range(5):
+        clock.advance(days=1)
+        token = (await refresh(token)).json()["refresh_token"]
+        seen.add(token)
+    assert len(seen) == 6
+
+
+@pytest.mark.parametrize("seconds", [0, 10])
+async def test_used_again_within_the_grace_it_has_the_same_successor(
+    login: LoginAnswer, refresh: Refresh, clock: Clock, seconds: int
+) -> None:
+    token = (await login())["refresh_token"]
+    first = (await refresh(token)).json()["refresh_token"]
+    clock.advance(seconds=seconds)
+    again = await refresh(token)
+    assert again.json()["refresh_token"] == first
+    clock.advance(minutes=1)
+    assert (await refresh(first)).status_code == 200
+
+
+async def test_50_simultaneous_uses_have_one_successor(login: LoginAnswer, refresh: Refresh) -> None:
+    token = (await login())["refresh_token"]
+    answers = await asyncio.gather(*(refresh(token) for _ in range(50)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["refresh_token"] for answer in answers}) == 1
+
+
+async def test_used_again_after_the_grace_it_ends_the_session(
+    login: LoginAnswer, refresh: Refresh, clock: Clock, rows: asyncpg.Connection, client: httpx.AsyncClient
+) -> None:
+    token = (await login())["refresh_token"]
+    successor = (await refresh(token)).json()
+    clock.advance(seconds=11)
+    problem_of(await refresh(token), "refresh_token_reused", 400)
+    problem_of(await refresh(successor["refresh_token"]), "session_revoked", 400)
+    problem_of(await refresh(token), "session_revoked", 400)
+    me = await client.get("/v1/me", headers={"Authorization": f"Bearer {successor['access_token']}"})
+    problem_of(me, "invalid_token", 401)
+    assert await rows.fetchrow("SELECT revoked_reason, session_key FROM sessions") == ("reused", None)
+
+
+async def test_only_the_immediate_predecessor_has_the_grace(login: LoginAnswer, refresh: Refresh) -> None:
+    first = (await login())["refresh_token"]
+    second = (await refresh(first)).json()["refresh_token"]
+    await refresh(second)
+    problem_of(await refresh(first), "refresh_token_reused", 400)
+
+
+async def test_the_reuse_of_a_token_is_logged(
+    login: LoginAnswer, refresh: Refresh, clock: Clock, log_lines: Callable[[], list[dict[str, object]]]
+) -> None:
+    answer = await login()
+    await refresh(answer["refresh_token"])
+    clock.advance(minutes=1)
+    await refresh(answer["refresh_token"])
+    [line] = [line for line in log_lines() if line["event"] == "refresh_token_reused"]
+    assert line["level"] == "warning"
+    assert line["session_id"] == answer["session_id"]
+
+
+async def test_a_session_lasts_as_long_as_it_is_used(login: LoginAnswer, refresh: Refresh, clock: Clock) -> None:
+    answer = await login()
+    for _ in range(11):
+        clock.advance(days=30)
+        clock.advance(seconds=-1)
+        answer = (await refresh(answer["refresh_token"])).json()
+        assert answer["refresh_expires_in"] == REFRESH_TOKEN_TTL
+    clock.advance(seconds=REFRESH_TOKEN_TTL)
+    problem_of(await refresh(answer["refresh_token"]), "refresh_token_expired", 400)
+
+
+async def test_a_session_never_passes_its_greatest_age(login: LoginAnswer, refresh: Refresh, clock: Clock) -> None:
+    answer = await login()
+    for _ in range(12):
+        clock.advance(days=29)
+        answer = (await refresh(answer["refresh_token"])).json()
+    age = 12 * 29 * 86400
+    assert answer["refresh_expires_in"] == SESSION_MAX_AGE - age
+    clock.advance(seconds=SESSION_MAX_AGE - age)
+    problem_of(await refresh(answer["refresh_token"]), "refresh_token_expired", 400)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda token: "",
+        lambda token: "wxr_",
+        lambda token: token[:-1],
+        lambda token: token + "A",
+        lambda token: "wxr_" + "A" * 70,
+        lambda token: RefreshTokens([b"x" * 32]).issue(UUID(int=1), 0),
+    ],
+)
+async def test_a_forged_token_is_refused_without_a_query(
+    offline_client: httpx.AsyncClient, forge: Callable[[str], str]
+) -> None:
+    token = RefreshTokens([base64.b64decode("AAAA")]).issue(UUID(int=1), 0)
+    answer = await offline_client.post("/v1/refresh", json={"refresh_token": forge(token)})
+    problem_of(answer, "invalid_refresh_token", 400)
+
+
+@pytest.mark.parametrize("body", [{}, {"refresh_token": None}, {"refresh_token": 1}, []])
+async def test_a_body_without_a_token_is_invalid(offline_client: httpx.AsyncClient, body: Any) -> None:
+    problem_of(await offline_client.post("/v1/refresh", json=body), "invalid_request", 422)
+
+
+async def test_a_banned_user_is_refused(login: LoginAnswer, refresh: Refresh, rows: asyncpg.Connection) -> None:
+    token = (await login())["refresh_token"]
+    await rows.execute("UPDATE users SET status = 'disabled'")
+    problem_of(await refresh(token), "account_disabled", 403)
+
+
+async def test_an_erased_user_has_no_refresh_token(
+    login: LoginAnswer, refresh: Refresh, rows: asyncpg.Connection
+) -> None:
+    token = (await login())["refresh_token"]
+    await rows.execute("DELETE FROM users")
+    problem_of(await refresh(token), "invalid_refresh_token", 400)
+
+
+async def test_a_token_survives_the_rotation_of_the_secret_key(
+    login: LoginAnswer,
+    make_services: Callable[..., Awaitable[Services]],
+    make_client: Callable[[Services], httpx.AsyncClient],
+) -> None:
+    token = (await login())["refresh_token"]
+    former = base64.b64encode(bytes(range(32))).decode()
+    rotated = await make_services(secret_key=base64.b64encode(b"n" * 32).decode(), secret_key_previous=[former])
+    answer = await make_client(rotated).post("/v1/refresh", json={"refresh_token": token})
+    assert answer.status_code == 200
+
+
+async def test_a_database_that_lags_behind_a_token_goes_on_from_it(
+    login: LoginAnswer, refresh: Refresh, services: Services
+) -> None:
+    answer = await login()
+    ahead = services.refresh_tokens.issue(UUID(answer["session_id"]), 7)
+    successor = (await refresh(ahead)).json()["refresh_token"]
+    parsed = services.refresh_tokens.parse(successor)
+    assert parsed is not None
+    assert parsed.generation == 8
+
+
+async def test_a_refresh_notes_where_the_session_is_now(
+    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    token = (await login())["refresh_token"]
+    clock.advance(hours=1)
+    await client.post("/v1/refresh", json={"refresh_token": token}, headers={"User-Agent": "another phone"})
+    assert await rows.fetchrow("SELECT user_agent, last_used_at FROM sessions") == ("another phone", clock())
+
+
+async def test_logging_out_by_refresh_token_ends_the_session(
+    client: httpx.AsyncClient, login: LoginAnswer, refresh: Refresh, rows: asyncpg.Connection
+) -> None:
+    answer = await login()
+    for _ in range(2):
+        gone = await client.post("/v1/logout", json={"refresh_token": answer["refresh_token"]})
+        assert (gone.status_code, gone.content) == (204, b"")
+    problem_of(await refresh(answer["refresh_token"]), "session_revoked", 400)
+    bearer = {"Authorization": f"Bearer {answer['access_token']}"}
+    problem_of(await client.get("/v1/me", headers=bearer), "invalid_token", 401)
+    assert await rows.fetchrow("SELECT revoked_reason, session_key FROM sessions") == ("signed_out", None)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"refresh_token": null}'])
+async def test_logging_out_by_bearer_ends_its_own_session(
+    client: httpx.AsyncClient, login: LoginAnswer, refresh: Refresh, body: bytes
+) -> None:
+    answer, other = await login(), await login()
+    bearer = {"Authorization": f"Bearer {answer['access_token']}"}
+    for _ in range(2):
+        assert (await client.post("/v1/logout", headers=bearer, content=body)).status_code == 204
+    problem_of(await refresh(answer["refresh_token"]), "session_revoked", 400)
+    assert (await refresh(other["refresh_token"])).status_code == 200
+
+
+async def test_where_body_and_bearer_differ_the_body_counts(
+    client: httpx.AsyncClient, login: LoginAnswer, refresh: Refresh
+) -> None:
+    mine, other = await login(), await login()
+    bearer = {"Authorization": f"Bearer {mine['access_token']}"}
+    await client.post("/v1/logout", headers=bearer, json={"refresh_token": other["refresh_token"]})
+    assert (await refresh(mine["refresh_token"])).status_code == 200
+    problem_of(await refresh(other["refresh_token"]), "session_revoked", 400)
+
+
+@pytest.mark.parametrize("token", ["", "forged", RefreshTokens([bytes(range(32))]).issue(UUID(int=1), 0)])
+async def test_any_refresh_token_logs_out(client: httpx.AsyncClient, token: str) -> None:
+    assert (await client.post("/v1/logout", json={"refresh_token": token})).status_code == 204
+
+
+@pytest.mark.parametrize("body", [b"", b"{}"])
+async def test_logging_out_of_nothing_needs_a_token(offline_client: httpx.AsyncClient, body: bytes) -> None:
+    problem_of(await offline_client.post("/v1/logout", content=body), "missing_token", 401)
