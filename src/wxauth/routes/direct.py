@@ -1,7 +1,7 @@
 """A route class for the hot routes: FastAPI's declaration and documentation, without its solver on each call."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -10,11 +10,12 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from wxauth.errors import FieldError, InvalidRequest
 
-_HEADERS = {"Cache-Control": "no-store"}
+_NO_STORE = (b"cache-control", b"no-store")
+_JSON = (b"content-type", b"application/json")
 
 Argument = Callable[[Request], Awaitable[Any]]
 
@@ -23,26 +24,32 @@ class DirectRoute(APIRoute):
     """Serves an endpoint that takes one body model, the request, and dependencies that take the request alone.
 
     FastAPI solves dependencies anew for each request, at several times the cost of all else that it does;
-    this is its own hook for another handler. The body is validated from its bytes, whatever its
+    here they are called, one after the other. The body is validated from its bytes, whatever its
     Content-Type says; an empty one is None, where the endpoint takes that. What the endpoint gives is written
     as it is, and a test holds it against its model.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler: arguments, one call, one answer."""
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         endpoint = self.endpoint
         hints = get_type_hints(endpoint, include_extras=True)
         hints.pop("return", None)
         arguments = [(name, _argument(hint)) for name, hint in hints.items()]
 
-        async def handle(request: Request) -> Response:
+        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+            request = Request(scope, receive)
             values = {name: await argument(request) for name, argument in arguments}
             answer = await endpoint(**values)
             if answer is None:
-                return Response(status_code=204, headers=_HEADERS)
-            return Response(to_json(answer), headers=_HEADERS, media_type="application/json")
+                await send({"type": "http.response.start", "status": 204, "headers": [_NO_STORE]})
+                await send({"type": "http.response.body"})
+                return
+            body = to_json(answer)
+            headers = [_NO_STORE, _JSON, (b"content-length", b"%d" % len(body))]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
 
-        return handle
+        self.app = serve
 
 
 def invalid_request(errors: Iterable[Mapping[str, Any]]) -> InvalidRequest:

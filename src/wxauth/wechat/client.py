@@ -5,8 +5,9 @@ Source: https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-login/c
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, Protocol, Self, TypeGuard
+from typing import Any, Final, Protocol, TypeGuard
 from urllib.parse import quote
 
 import httpx
@@ -46,14 +47,18 @@ class WeChatSession:
     """As WeChat sends it: base64 text, not decoded."""
 
 
-class _Host(NamedTuple):
-    url: httpx.URL
-    path: bytes
-    """What stands before the path of every call; empty at WeChat's own hosts."""
+class _Host:
+    """A place where WeChat is. Its requests differ in their target alone, so they are copies of one."""
 
-    @classmethod
-    def at(cls, url: str) -> Self:
-        return cls(httpx.URL(url), httpx.URL(url).raw_path.rstrip(b"/"))
+    def __init__(self, url: str) -> None:
+        self._template = httpx.Request("GET", url, headers=_HEADERS)
+        self._path = self._template.url.raw_path.rstrip(b"/")  # empty at WeChat's own hosts
+        self.name = self._template.url.host
+
+    def request(self, target: bytes) -> httpx.Request:
+        request = copy(self._template)
+        request.extensions = {"target": self._path + target}
+        return request
 
 
 class WeChat:
@@ -76,10 +81,11 @@ class WeChat:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._transport = transport
-        self._base = _Host.at(base_url)
-        self._fallback = _Host.at(fallback_url or base_url)
+        self._base = _Host(base_url)
+        self._fallback = _Host(fallback_url or base_url)
         self._timeout = timeout
         self._sleep = sleep
+        self._login_targets: dict[str, str] = {}
 
     async def code2session(self, app: App, code: str) -> WeChatSession:
         """Exchange a `wx.login` code for the person's identity.
@@ -90,11 +96,7 @@ class WeChat:
             45011), WeChatMisconfigured (class C), WeChatUnavailable (-1 after two retries, no or a lost
             connection, 5xx), WeChatTimeout, WeChatBadResponse.
         """
-        target = (
-            f"/sns/jscode2session?appid={quote(app.app_id, safe='')}"
-            f"&secret={quote(app.app_secret.get_secret_value(), safe='')}"
-            f"&js_code={quote(code, safe='')}&grant_type=authorization_code"
-        ).encode()
+        target = f"{self._login_target(app)}&js_code={quote(code, safe='')}".encode()
         try:
             async with asyncio.timeout(self._timeout) as running:
                 answer = await self._ask_while_busy(target, running)
@@ -107,6 +109,14 @@ class WeChat:
             self._log_refusal(app, errcode, answer.get("errmsg"), code)
             raise error_for(errcode)
         return _wechat_session(answer)
+
+    def _login_target(self, app: App) -> str:
+        target = self._login_targets.get(app.app_id)
+        if target is None:
+            secret = quote(app.app_secret.get_secret_value(), safe="")
+            target = f"/sns/jscode2session?grant_type=authorization_code&appid={quote(app.app_id)}&secret={secret}"
+            self._login_targets[app.app_id] = target
+        return target
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -144,16 +154,12 @@ class WeChat:
 
     async def _send(self, target: bytes) -> httpx.Response:
         try:
-            return await self._send_to(self._base, target)
+            return await self._transport.handle_async_request(self._base.request(target))
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             # Not sent, so the code is not spent: once more, on the other host where there is one.
-            hosts = {"host": self._base.url.host, "next_host": self._fallback.url.host}
+            hosts = {"host": self._base.name, "next_host": self._fallback.name}
             log.warning("wechat_not_connected", reason=str(exc), **hosts)
-        return await self._send_to(self._fallback, target)
-
-    async def _send_to(self, host: _Host, target: bytes) -> httpx.Response:
-        request = httpx.Request("GET", host.url, headers=_HEADERS, extensions={"target": host.path + target})
-        return await self._transport.handle_async_request(request)
+        return await self._transport.handle_async_request(self._fallback.request(target))
 
     def _log_refusal(self, app: App, errcode: int, errmsg: object, code: str) -> None:
         text = errmsg if isinstance(errmsg, str) else ""
