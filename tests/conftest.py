@@ -4,7 +4,7 @@ import io
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
@@ -209,6 +209,3 @@ def login(client: httpx.AsyncClient, wechat: WeChatByRespx) -> LoginAnswer:
         return answer.json()
 
     return log_in
-
-
-__all__ = ["timedelta"]

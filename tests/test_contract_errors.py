@@ -1,6 +1,7 @@
 """Failures, as the contract has them: one table of codes, one shape of answer, one log line."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+from starlette.types import Message
 
 from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer, Secrets, WeChatByRespx
 from tests.problems import kinds_of, problem_of
+from wxauth.app import create_app
 from wxauth.errors import WxAuthError
 from wxauth.services import Services
 from wxauth.settings import Settings
@@ -175,7 +178,7 @@ async def test_a_fault_is_told_to_the_log_and_not_to_the_caller(
 
 
 async def test_a_request_cut_off_by_the_end_of_the_server_is_answered(
-    client: httpx.AsyncClient, wechat: WeChatByRespx
+    services: Services, wechat: WeChatByRespx
 ) -> None:
     asked = asyncio.Event()
 
@@ -184,10 +187,23 @@ async def test_a_request_cut_off_by_the_end_of_the_server_is_answered(
         return await asyncio.Future()
 
     wechat.route.mock(side_effect=hang)
-    login = asyncio.create_task(client.post("/v1/login", json={"code": wechat.code_for("alice")}))
+    sent: list[Message] = []
+    body = json.dumps({"code": wechat.code_for("alice")}).encode()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/login", "query_string": b"", "headers": []}
+    login = asyncio.create_task(create_app(services)(scope, receive, send))
     await asked.wait()
     login.cancel()
-    problem_of(await login, "internal_error", 500)
+    with pytest.raises(asyncio.CancelledError):
+        await login
+    assert sent[0]["status"] == 500
+    assert json.loads(sent[1]["body"])["code"] == "internal_error"
 
 
 @pytest.mark.parametrize("size", [MAX_BODY, MAX_BODY + 1])

@@ -3,13 +3,12 @@
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
-import asyncpg
-
 from wxauth.errors import InvalidCode, StorageUnavailable, WeChatError, WeChatMisconfigured
 from wxauth.keyring import unsealed
 from wxauth.sealing import CannotOpen
 from wxauth.services import Services
 from wxauth.settings import AppSettings, InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.store.database import reason_of
 from wxauth.store.migrations import is_schema_usable
 from wxauth.store.signing_keys import published_keys
 from wxauth.wechat.errcodes import WHAT_TO_CHANGE
@@ -40,15 +39,6 @@ async def check_all() -> list[Result]:
     return results
 
 
-def reason_of(exc: StorageUnavailable) -> str:
-    """What the database itself said, else what kind of silence it was; nothing of the URL's."""
-    cause: BaseException = exc
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    is_its_own = isinstance(cause, asyncpg.PostgresError) and cause.sqlstate is not None
-    return str(cause).partition("\n")[0] if is_its_own else type(cause).__name__
-
-
 async def _check_database(services: Services) -> AsyncIterator[Result]:
     try:
         usable = await is_schema_usable(services.database)
@@ -56,13 +46,15 @@ async def _check_database(services: Services) -> AsyncIterator[Result]:
         yield Result("database", False, f"does not answer: {reason_of(exc)}; see WXAUTH_DATABASE_URL")
         return
     yield Result("database", True, "answers")
-    yield Result("schema", usable, "is at head" if usable else "is behind: run 'wxauth migrate'")
+    yield Result("schema", usable, "fits this version" if usable else "is behind: run 'wxauth migrate'")
     if not usable:
         return
-    stored = await published_keys(services.database, now=services.clock())
     try:
+        stored = await published_keys(services.database, now=services.clock())
         for row in stored:
             unsealed(row, services.sealer)
+    except StorageUnavailable as exc:
+        yield Result("signing_keys", False, f"cannot be read: {reason_of(exc)}")
     except CannotOpen:
         message = "WXAUTH_SECRET_KEY is not the one that sealed what is stored; see WXAUTH_SECRET_KEY_PREVIOUS"
         yield Result("signing_keys", False, message)

@@ -67,10 +67,9 @@ def migrate(revision: str) -> None:
     """Bring the database's schema to what this version needs. Safe to run from several replicas at once."""
     import asyncio
 
-    from wxauth.checks import reason_of
     from wxauth.errors import StorageUnavailable
     from wxauth.settings import DatabaseSettings
-    from wxauth.store.database import Database
+    from wxauth.store.database import Database, reason_of
     from wxauth.store.migrations import UnknownRevision
     from wxauth.store.migrations import migrate as migrate_database
 

@@ -70,10 +70,11 @@ class Edge:
         try:
             await self._app(scope, receive_within_limit, send_with_id)
         except asyncio.CancelledError:
-            # The server is stopping and has waited as long as it may. The task ends here, answered.
+            # Most likely the server is stopping, and has waited for as long as it may.
             if status == 0:
                 scope[PROBLEM_KEY] = failure = InternalError("the service was stopped before it could answer")
                 await problem_response(failure, scope)(scope, receive, send_with_id)
+            raise
         except Exception as fault:
             log.error("request_failed", exc_info=fault)  # it has been answered, unless the answer had begun
         finally:

@@ -61,13 +61,13 @@ async def log_in(
 
     Raises: UnknownApp, WeChatError, StorageUnavailable, AccountDisabled.
     """
-    now = services.clock()
     app = services.settings.app(app_id)
-    signing_key = services.keys.signing_key(now)  # asked for before the code is spent
+    signing_key = services.keys.signing_key(services.clock())  # asked for before the code is spent
 
     started = perf_counter()
     wechat_session = await services.wechat.code2session(app, code)
     exchanged = perf_counter()
+    now = services.clock()
 
     refresh_expires_in = min(services.settings.refresh_token_ttl, services.settings.session_max_age)
     login = await record_login(

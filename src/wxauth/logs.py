@@ -22,8 +22,9 @@ _MAX_FRAMES: Final = 12
 _MAX_MESSAGE: Final = 500
 # What a library's error text could carry: parameters of WeChat's URLs, tokens, passwords in a DSN.
 _SECRETS = re.compile(
-    r"(?i)((?:app_?)?secret|js_?code|session_?key|(?:access_|refresh_)?token|authorization|password|code)"
-    r"""(["']?\s*[=:]\s*["']?(?:bearer\s+)?)[^\s&"',;)}]+"""
+    r"(?i)((?:secret|session|aes)_?key|secret|js_?code|token|authorization|password"
+    r"|(?<![a-z_])(?<!status )(?<!exit )code)"
+    r"""(["']?\s*[=:]\s*(?:bearer\s+|basic\s+)?)(?:b?'[^']*'|b?"[^"]*"|[^\s&"',;)}]+)"""
     r"|wxr_[\w-]+|eyJ[\w.-]+|(?<=://)[^\s/@]+@"
 )
 

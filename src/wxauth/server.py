@@ -23,6 +23,7 @@ from wxauth.logs import configure_logging, get_logger
 from wxauth.sealing import CannotOpen
 from wxauth.services import Services
 from wxauth.settings import InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.store.database import reason_of
 
 DRAIN_SECONDS: Final = 10
 KEEP_ALIVE_SECONDS: Final = 75
@@ -126,8 +127,8 @@ async def check_secret_key(settings: Settings) -> None:
     services = Services.build(settings)
     try:
         await services.keys.refresh()
-    except StorageUnavailable:
-        log.warning("database_does_not_answer", consequence="not ready until it does")
+    except StorageUnavailable as exc:
+        log.warning("database_does_not_answer", reason=reason_of(exc), consequence="not ready until it does")
     except CannotOpen:
         raise InvalidSettings(
             [

@@ -17,7 +17,6 @@ import uvicorn
 from pydantic import SecretStr
 
 from wxauth.app import create_app
-from wxauth.checks import reason_of
 from wxauth.dev.postgres import EmbeddedPostgres, PostgresUnavailable
 from wxauth.dev.wechat import APPS, create_simulator
 from wxauth.errors import StorageUnavailable
@@ -25,7 +24,7 @@ from wxauth.logs import configure_logging
 from wxauth.server import check_secret_key, leave, listen, uvicorn_options
 from wxauth.services import Services
 from wxauth.settings import InvalidSettings, Settings, settings_from, unknown_names
-from wxauth.store.database import Database
+from wxauth.store.database import Database, reason_of
 from wxauth.store.migrations import UnknownRevision, migrate
 
 HOME: Final = Path(".wxauth")

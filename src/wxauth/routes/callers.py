@@ -7,7 +7,9 @@ from typing import Annotated, Final
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from wxauth import accounts
 from wxauth.login import Device
+from wxauth.services import Services
 from wxauth.tokens.claims import Principal
 
 _MAX_USER_AGENT: Final = 512
@@ -19,7 +21,16 @@ async def principal_of(connection: HTTPConnection) -> Principal:
 
 
 PrincipalDep = Annotated[Principal, Depends(principal_of)]
-"""The user behind the request's access token, by the same guard that siblings use."""
+
+
+async def caller_of(connection: HTTPConnection) -> accounts.Caller:
+    """The user behind the request's access token, by the same guard that siblings use; then as they are now."""
+    services: Services = connection.app.state.services
+    return await accounts.caller(services, await services.guard(connection))
+
+
+CallerDep = Annotated[accounts.Caller, Depends(caller_of)]
+"""The user behind the request's access token. A revoked session, a banned or erased user is refused at once."""
 
 
 async def device_of(connection: HTTPConnection) -> Device:

@@ -31,6 +31,8 @@ class DirectRoute(APIRoute):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if self.dependencies or self.status_code not in (None, 200, 204):
+            raise TypeError(f"{self.path}: a direct route takes its dependencies as parameters, and no other status")
         endpoint = self.endpoint
         hints = get_type_hints(endpoint, include_extras=True)
         hints.pop("return", None)

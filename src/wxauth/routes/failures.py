@@ -17,7 +17,11 @@ from wxauth.errors import (
     WeChatMisconfigured,
     WxAuthError,
 )
+from wxauth.guard.bearer import BearerGuard
 from wxauth.problems import problem_document
+
+BEARER_SECURITY: dict[str, Any] = {"security": [{BearerGuard.scheme_name: []}]}
+"""`openapi_extra` of an operation that wants a bearer."""
 
 PROBLEM_REF = "#/components/schemas/Problem"
 

@@ -23,7 +23,7 @@ from wxauth.errors import (
     WeChatUnavailable,
     WeChatUserBlocked,
 )
-from wxauth.routes.callers import DeviceDep, principal_of
+from wxauth.routes.callers import DeviceDep
 from wxauth.routes.direct import DirectRoute
 from wxauth.routes.failures import GUARDED, failures
 from wxauth.routes.schemas import (
@@ -122,7 +122,7 @@ async def log_out(body: LogoutRequest | None, request: Request, services: Servic
     access token at siblings when it expires.
     """
     if body is None or body.refresh_token is None:
-        principal = await principal_of(request)
+        principal = await services.guard(request)  # an ended session may be ended again
         await login.log_out(services, session_id=principal.session_id)
     elif (token := services.refresh_tokens.parse(body.refresh_token)) is not None:
         await login.log_out(services, session_id=token.session_id)

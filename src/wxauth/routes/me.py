@@ -2,12 +2,10 @@
 
 from fastapi import APIRouter
 
-from wxauth import accounts
-from wxauth.routes.callers import PrincipalDep
+from wxauth.routes.callers import CallerDep
 from wxauth.routes.direct import DirectRoute
-from wxauth.routes.failures import GUARDED, failures
+from wxauth.routes.failures import BEARER_SECURITY, GUARDED, failures
 from wxauth.routes.schemas import EXAMPLE_USER, UserAnswer, user_answer
-from wxauth.services import ServicesDep
 
 router = APIRouter(route_class=DirectRoute, tags=["me"])
 
@@ -18,8 +16,8 @@ router = APIRouter(route_class=DirectRoute, tags=["me"])
     summary="Who am I",
     response_model=UserAnswer,
     responses={200: {"content": {"application/json": {"example": EXAMPLE_USER}}}, **failures(*GUARDED)},
-    openapi_extra={"security": [{"wxauth": []}]},
+    openapi_extra=BEARER_SECURITY,
 )
-async def read_me(principal: PrincipalDep, services: ServicesDep) -> UserAnswer:
+async def read_me(caller: CallerDep) -> UserAnswer:
     """The user behind the access token, with the identity of the session it belongs to."""
-    return user_answer(await accounts.read_me(services, principal))
+    return user_answer(caller.user)

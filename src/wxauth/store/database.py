@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from wxauth.errors import StorageUnavailable
+from wxauth.logs import get_logger
 from wxauth.store.connections import Connections
 
 DEADLINE: Final = 8.0
@@ -37,12 +38,11 @@ _WITHOUT_DEADLINE = text(
     "SELECT set_config('statement_timeout', '0', true), set_config('idle_in_transaction_session_timeout', '0', true)"
 )
 
-# The database is away, going, coming, full, has become a standby, or has not been migrated yet.
+# The database is away, going, coming, full, or has become a standby.
 _AWAY = (
     OSError,
     TimeoutError,
     PoolTimeoutError,
-    asyncpg.InterfaceError,
     asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -52,12 +52,17 @@ _AWAY = (
     asyncpg.LockNotAvailableError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.InsufficientPrivilegeError,
-    asyncpg.UndefinedTableError,
-    asyncpg.UndefinedColumnError,
 )
-# A connection that its server has just ended fails with the last two, if it is used before asyncpg has seen the end.
-_LOST = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+# It answers, and is not what this version needs: not migrated, or without the rights.
+_UNFIT = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
+# A connection that its server has just ended fails with the last one, if it is used before asyncpg has seen the end.
+_LOST = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientError)
+
+log = get_logger()
+
+
+class _ConnectionLost(Exception):
+    """The connection broke under a statement, which may have been carried out."""
 
 
 class Database:
@@ -84,9 +89,7 @@ class Database:
         async with self.answering():
             try:
                 return await self._fetchrow(statement, arguments)
-            except TimeoutError:
-                raise
-            except _LOST:
+            except _ConnectionLost:
                 return await self._fetchrow(statement, arguments)
 
     def answering(self) -> AbstractAsyncContextManager[object]:
@@ -117,8 +120,7 @@ class Database:
                 await connection.execute(_WITHOUT_DEADLINE)
                 yield connection
         except Exception as exc:
-            if is_away(exc):
-                raise StorageUnavailable("the database does not answer") from exc
+            raise_if_unavailable(exc)
             raise
         finally:
             await engine.dispose()
@@ -134,12 +136,16 @@ class Database:
         try:
             row: Mapping[str, Any] | None = await connection.fetchrow(statement, *arguments)
             return row
-        except (asyncio.CancelledError, *_LOST, asyncpg.ReadOnlySQLTransactionError) as exc:
-            # Not asked to stop politely: that takes the very server that does not answer.
-            connection.terminate()
-            if not isinstance(exc, asyncio.CancelledError):
+        except BaseException as exc:
+            is_lost = isinstance(exc, _LOST) or connection.is_closed()
+            if is_lost or isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
                 # What befell this connection befell the others: their server is silent, gone, or a standby now.
                 self._connections.expire()
+            if is_lost or isinstance(exc, asyncio.CancelledError):
+                # Not asked to stop politely: that takes the very server that does not answer.
+                connection.terminate()
+            if is_lost and not isinstance(exc, TimeoutError):  # silence is no loss: a second try would wait as long
+                raise _ConnectionLost from exc
             raise
         finally:
             self._connections.release(connection)
@@ -195,13 +201,36 @@ class _Answering:
             await self._timeout.__aexit__(kind, exc, traceback)
         except TimeoutError as late:
             raise StorageUnavailable("the database does not answer") from late
-        if exc is not None and is_away(exc):
-            raise StorageUnavailable("the database does not answer") from exc
+        if exc is not None:
+            raise_if_unavailable(exc)
+
+
+def raise_if_unavailable(exc: BaseException) -> None:
+    """Give a failure that is the database's own state its name; leave one that is our mistake as it is.
+
+    Raises: StorageUnavailable.
+    """
+    if is_away(exc):
+        raise StorageUnavailable("the database does not answer") from exc
+    if isinstance(driver_error(exc), _UNFIT):
+        log.error("database_unfit", reason=reason_of(exc), what_to_change="run 'wxauth migrate'; see 'wxauth check'")
+        raise StorageUnavailable("the database is not as this version needs it: see 'wxauth check'") from exc
 
 
 def is_away(exc: BaseException) -> bool:
     """Whether this failure says that the database is not there, rather than that we asked it wrongly."""
-    return isinstance(driver_error(exc), _AWAY)
+    if isinstance(exc, DBAPIError) and exc.connection_invalidated:
+        return True
+    return isinstance(driver_error(exc), (*_AWAY, _ConnectionLost))
+
+
+def reason_of(exc: BaseException) -> str:
+    """What the database itself said, else what kind of silence it was; nothing of the URL's."""
+    cause: BaseException = exc
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    is_its_own = isinstance(cause, asyncpg.PostgresError) and cause.sqlstate is not None
+    return str(cause).partition("\n")[0] if is_its_own else type(cause).__name__
 
 
 def driver_error(exc: BaseException) -> BaseException:

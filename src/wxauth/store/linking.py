@@ -29,19 +29,21 @@ _END_SESSIONS_OF_BANNED = text("""
      WHERE users.id = :user_id AND users.status = 'disabled' AND sessions.user_id = users.id
        AND sessions.revoked_at IS NULL
 """)
-_MERGE_USER = text("""
+# Away with the one and into the other in one statement, so that no unique value of theirs is there twice.
+_MERGE_EMPTY_USER = text("""
+    WITH former AS (
+        DELETE FROM users
+         WHERE id = :former_id AND NOT EXISTS (SELECT FROM identities WHERE user_id = :former_id)
+        RETURNING *
+    )
     UPDATE users
        SET nickname = COALESCE(users.nickname, former.nickname),
            avatar_url = COALESCE(users.avatar_url, former.avatar_url),
            phone = COALESCE(users.phone, former.phone),
            roles = ARRAY(SELECT DISTINCT role FROM unnest(users.roles || former.roles) role ORDER BY role LIMIT 32),
            created_at = LEAST(users.created_at, former.created_at)
-      FROM users former
-     WHERE users.id = :user_id AND former.id = :former_id
-       AND NOT EXISTS (SELECT FROM identities WHERE user_id = :former_id)
-""")
-_DELETE_EMPTY_USER = text("""
-    DELETE FROM users WHERE id = :former_id AND NOT EXISTS (SELECT FROM identities WHERE user_id = :former_id)
+      FROM former
+     WHERE users.id = :user_id
 """)
 
 
@@ -67,5 +69,4 @@ async def link_unionid(transaction: AsyncConnection, app_id: str, openid: str, u
         await transaction.execute(_MOVE_IDENTITY, {**identity, "user_id": holder_id})
         await transaction.execute(_CARRY_BAN, merged)
         await transaction.execute(_END_SESSIONS_OF_BANNED, {"user_id": holder_id, "now": now})
-        await transaction.execute(_MERGE_USER, merged)
-        await transaction.execute(_DELETE_EMPTY_USER, {"former_id": user_id})
+        await transaction.execute(_MERGE_EMPTY_USER, merged)

@@ -97,21 +97,18 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
     Raises: StorageUnavailable.
     """
     ids = _Ids(session=uuid7(), new_user=uuid7())
-    try:
-        return await _log_in(database, login, ids, now=now)
-    except _CONFLICTS:
-        pass
-    async with database.answering():
-        for attempt in range(1, _ATTEMPTS):
-            try:
-                if attempt >= _ATTEMPTS_BEFORE_LINKING and login.unionid is not None:
-                    async with database.begin() as transaction:
-                        await link_unionid(transaction, login.app_id, login.openid, login.unionid, now=now)
-                return await _log_in(database, login, ids, now=now)
-            except Exception as exc:
-                if not isinstance(driver_error(exc), _CONFLICTS):
-                    raise
-    raise StorageUnavailable("too many changes to this user at once")
+    conflict: BaseException | None = None
+    for attempt in range(_ATTEMPTS):
+        try:
+            if attempt >= _ATTEMPTS_BEFORE_LINKING and login.unionid is not None:
+                async with database.begin() as transaction:
+                    await link_unionid(transaction, login.app_id, login.openid, login.unionid, now=now)
+            return await _log_in(database, login, ids, now=now)
+        except Exception as exc:
+            conflict = driver_error(exc)
+            if not isinstance(conflict, _CONFLICTS):
+                raise
+    raise StorageUnavailable("too many changes to this user at once") from conflict
 
 
 class _Ids(NamedTuple):

@@ -36,7 +36,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     """
 
     def __init__(self, *, connect_timeout: float, verify: ssl.SSLContext | bool = True) -> None:
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_timeout)
         self._verify = verify
         self._session: aiohttp.ClientSession | None = None
 

@@ -1,0 +1,30 @@
+"""What a library's error text says is redacted before it becomes a log line."""
+
+import pytest
+
+from wxauth.logs import redact
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        (
+            "GET /sns/jscode2session?appid=wx1&secret=5f4d&js_code=0a1b",
+            "GET /sns/jscode2session?appid=wx1&secret=***&js_code=***",
+        ),
+        ("Authorization: Basic Zm9vOmJhcg==", "Authorization: Basic ***"),
+        ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
+        ("session_key=b'tiih'", "session_key=***"),
+        ("WXAUTH_SECRET_KEY=AAEC", "WXAUTH_SECRET_KEY=***"),
+        ("push_aes_key: xx", "push_aes_key: ***"),
+        ("password='a b c' host=db", "password=*** host=db"),
+        ("{'code': '0a1b'}", "{'code': ***}"),
+        ("cannot connect to postgresql://wxauth:hunter2@db/wxauth", "cannot connect to postgresql://***db/wxauth"),
+        ("bad token eyJhbGciOi.J9.x and wxr_AaH4", "bad token *** and ***"),
+        ("errcode=40029", "errcode=40029"),
+        ("status code: 500", "status code: 500"),
+        ("exit code: 3", "exit code: 3"),
+    ],
+)
+def test_what_looks_like_a_secret_is_left_out(text: str, redacted: str) -> None:
+    assert redact(text) == redacted
