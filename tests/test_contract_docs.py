@@ -9,7 +9,20 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 
 from wxauth.app import create_api
-from wxauth.routes.schemas import LoginRequest, LogoutRequest, Problem, RefreshRequest, TokenAnswer, UserAnswer
+from wxauth.routes.schemas import (
+    EventsAnswer,
+    IntrospectionAnswer,
+    LoginRequest,
+    LogoutRequest,
+    Problem,
+    ProfileChange,
+    RefreshRequest,
+    TokenAnswer,
+    UserAnswer,
+    UserChangeRequest,
+    UserDetailAnswer,
+    UsersAnswer,
+)
 from wxauth.services import Services
 
 MakeServices = Callable[..., Awaitable[Services]]
@@ -21,8 +34,18 @@ OPERATIONS = [
     for path, methods in DOCUMENT["paths"].items()
     for method, operation in methods.items()
 ]
-BODIES: dict[str, type[BaseModel]] = {kind.__name__: kind for kind in (LoginRequest, RefreshRequest, LogoutRequest)}
-MODELS = {"TokenAnswer": TokenAnswer, "UserAnswer": UserAnswer, "Problem": Problem}
+BODIES: dict[str, type[BaseModel]] = {
+    kind.__name__: kind for kind in (LoginRequest, RefreshRequest, LogoutRequest, ProfileChange, UserChangeRequest)
+}
+MODELS = {
+    "TokenAnswer": TokenAnswer,
+    "UserAnswer": UserAnswer,
+    "UsersAnswer": UsersAnswer,
+    "UserDetailAnswer": UserDetailAnswer,
+    "EventsAnswer": EventsAnswer,
+    "IntrospectionAnswer": IntrospectionAnswer,
+    "Problem": Problem,
+}
 
 
 def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
@@ -31,11 +54,26 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("refresh", "post /v1/refresh"),
         ("log_out", "post /v1/logout"),
         ("read_me", "get /v1/me"),
+        ("change_me", "patch /v1/me"),
+        ("change_me_by_post", "post /v1/me"),
+        ("erase_me", "delete /v1/me"),
+        ("list_my_sessions", "get /v1/me/sessions"),
+        ("end_my_other_sessions", "delete /v1/me/sessions"),
+        ("end_my_session", "delete /v1/me/sessions/{session_id}"),
+        ("list_users", "get /v1/admin/users"),
+        ("read_user", "get /v1/admin/users/{user_id}"),
+        ("change_user", "patch /v1/admin/users/{user_id}"),
+        ("erase_user", "delete /v1/admin/users/{user_id}"),
+        ("end_sessions_of_user", "delete /v1/admin/users/{user_id}/sessions"),
+        ("list_events", "get /v1/admin/events"),
+        ("verify", "get /v1/verify"),
+        ("introspect", "post /v1/introspect"),
         ("read_signing_keys", "get /.well-known/jwks.json"),
         ("read_metadata", "get /.well-known/oauth-authorization-server"),
         ("read_openid_configuration", "get /.well-known/openid-configuration"),
         ("is_alive", "get /livez"),
         ("is_ready", "get /readyz"),
+        ("read_metrics", "get /metrics"),
     }
 
 
@@ -44,7 +82,8 @@ def test_every_operation_says_what_it_does_and_shows_an_answer(operation: dict[s
     assert operation["summary"]
     assert operation["description"]
     if "204" not in operation["responses"]:
-        assert operation["responses"]["200"]["content"]["application/json"]["example"]
+        answer = operation["responses"]["200"]
+        assert answer.get("headers") or all(content["example"] for content in answer["content"].values())
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -57,7 +96,10 @@ def test_every_example_is_of_the_form_that_is_documented(operation: dict[str, An
                     TypeAdapter(model).validate_python(example)
                 if model is Problem:
                     assert str(example["status"]) == status
-    for content in operation.get("requestBody", {}).get("content", {}).values():
+    for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+        if media_type == "application/x-www-form-urlencoded":
+            assert list(content["example"]) == content["schema"]["required"]
+            continue
         names = re.findall(r"/schemas/(\w+)'", str(content["schema"]))
         assert len(names) == 1
         (example,) = DOCUMENT["components"]["schemas"][names[0]]["examples"]
@@ -72,7 +114,7 @@ def test_every_example_is_of_the_form_that_is_documented(operation: dict[str, An
             "post",
             "invalid_request payload_too_large unknown_app invalid_code code_used wechat_user_blocked "
             "wechat_rate_limited wechat_unavailable wechat_timeout wechat_bad_response wechat_misconfigured "
-            "account_disabled storage_unavailable internal_error",
+            "account_disabled rate_limited storage_unavailable internal_error",
         ),
         (
             "/v1/me",
@@ -85,6 +127,23 @@ def test_every_example_is_of_the_form_that_is_documented(operation: dict[str, An
             "post",
             "invalid_request payload_too_large invalid_refresh_token refresh_token_expired refresh_token_reused "
             "session_revoked account_disabled storage_unavailable internal_error",
+        ),
+        (
+            "/v1/verify",
+            "get",
+            "invalid_request missing_token invalid_token token_expired insufficient_role keys_unavailable "
+            "storage_unavailable internal_error",
+        ),
+        (
+            "/v1/introspect",
+            "post",
+            "invalid_request payload_too_large invalid_client keys_unavailable storage_unavailable internal_error",
+        ),
+        (
+            "/v1/admin/users/{user_id}",
+            "patch",
+            "invalid_request payload_too_large missing_token invalid_token token_expired insufficient_role not_found "
+            "last_admin keys_unavailable storage_unavailable internal_error",
         ),
         ("/.well-known/jwks.json", "get", "keys_unavailable internal_error"),
     ],
@@ -101,7 +160,10 @@ def test_a_guarded_operation_asks_for_the_bearer_and_no_other_does() -> None:
     scheme = DOCUMENT["components"]["securitySchemes"]["wxauth"]
     assert (scheme["type"], scheme["scheme"], scheme["bearerFormat"]) == ("http", "bearer", "JWT")
     guarded = {operation.id: operation.values[0].get("security") for operation in OPERATIONS}
-    assert guarded.pop("get /v1/me") == [{"wxauth": []}]
+    for name in [name for name in guarded if " /v1/me" in name or " /v1/admin" in name]:
+        assert guarded.pop(name) == [{"wxauth": []}]
+    assert guarded.pop("get /v1/verify") == [{"wxauth": []}]
+    assert guarded.pop("post /v1/introspect") == [{"service_client": []}]
     assert guarded.pop("post /v1/logout") == [{"wxauth": []}, {}]
     assert not any(guarded.values())
 

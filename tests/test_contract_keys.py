@@ -16,7 +16,6 @@ from wxauth.sealing import CannotOpen
 from wxauth.services import Services
 from wxauth.settings import Settings
 from wxauth.store.models import StoredSigningKey
-from wxauth.store.signing_keys import make_first_key
 from wxauth.tokens.keys import SigningKey
 
 OTHER_SECRET_KEY = "b3RoZXJvdGhlcm90aGVyb3RoZXJvdGhlcm90aGVyISE="
@@ -188,14 +187,6 @@ async def test_a_key_that_does_not_open_leaves_the_others_in_use(
     await services.keys.try_refresh()
     assert await published_kids(client) == kids
     assert [line["event"] for line in log_lines()][-1] == "signing_keys_not_opened"
-
-
-async def test_a_first_key_is_made_only_where_there_is_none(services: Services, clock: Clock) -> None:
-    def another() -> StoredSigningKey:
-        raise AssertionError("there is one already")
-
-    [stored] = await make_first_key(services.database, another, now=clock.now)
-    assert stored.kid.encode() in services.keys.jwks
 
 
 async def test_the_private_half_is_stored_sealed(services: Services, rows: asyncpg.Connection) -> None:

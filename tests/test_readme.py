@@ -160,7 +160,8 @@ def members(value: Any) -> Any:
 
 @both_readmes
 def test_what_to_try_is_what_dev_prints(readme: Path) -> None:
-    welcome = dev._WELCOME.format(url="http://127.0.0.1:8000", wechat_url="http://127.0.0.1:8001", home=dev.HOME)
+    filled_in = {"url": "http://127.0.0.1:8000", "wechat_url": "http://127.0.0.1:8001", "home": dev.HOME}
+    welcome = dev._WELCOME.format(**filled_in, command="wxauth")
     printed = re.sub(r"(?m)^  ", "", welcome)
     login, use = code_blocks(readme, "sh")[:2]
     assert login in printed

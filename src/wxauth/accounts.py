@@ -1,14 +1,18 @@
 """Who calls, and what users do to their own account."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from wxauth.errors import InsufficientRole, InvalidToken
+from wxauth.errors import InsufficientRole, InvalidToken, NotFound
+from wxauth.logs import get_logger
 from wxauth.services import Services
-from wxauth.store.sessions import user_in_session
+from wxauth.store import sessions, users
+from wxauth.store.sessions import EndReason
 from wxauth.tokens.claims import Principal
+
+log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,54 @@ async def caller(services: Services, principal: Principal) -> Caller:
     Raises: InvalidToken, where the session is revoked or the user banned or erased since it was signed;
         StorageUnavailable.
     """
-    user = await user_in_session(services.database, session_id=principal.session_id, user_id=principal.id)
+    user = await sessions.user_in_session(services.database, session_id=principal.session_id, user_id=principal.id)
     if user is None:
         raise InvalidToken("the session has ended")
     return Caller(principal.session_id, user)
+
+
+async def change_profile(services: Services, caller: Caller, changes: Mapping[str, str | None]) -> Mapping[str, Any]:
+    """Set what is named of `nickname` and `avatar_url`, None to clear it; the user as it is then.
+
+    Raises: StorageUnavailable.
+    """
+    user = await users.change_profile(services.database, caller.user["id"], changes)
+    log.info("profile_changed", user_id=user["id"], fields=sorted(changes))
+    return {**user, "app_id": caller.user["app_id"], "openid": caller.user["openid"]}
+
+
+async def erase_me(services: Services, caller: Caller) -> None:
+    """Erase the caller everywhere; the next login is a new user's. Raises: LastAdmin, StorageUnavailable."""
+    user_id = caller.user["id"]
+    await users.erase_user(services.database, user_id, actor=str(user_id), now=services.clock())
+    log.info("user_erased", user_id=user_id)
+
+
+async def list_sessions(services: Services, caller: Caller) -> Sequence[Mapping[str, Any]]:
+    """Where the caller is logged in, the last used first. Raises: StorageUnavailable."""
+    return await sessions.open_sessions(services.database, caller.user["id"], now=services.clock())
+
+
+async def end_other_sessions(services: Services, caller: Caller) -> None:
+    """Sign the caller out everywhere else. Raises: StorageUnavailable."""
+    user_id = caller.user["id"]
+    async with services.database.begin() as transaction:
+        await sessions.end_sessions(
+            transaction,
+            user_id,
+            reason=EndReason.SIGNED_OUT,
+            actor=str(user_id),
+            now=services.clock(),
+            kept=caller.session_id,
+        )
+
+
+async def end_my_session(services: Services, caller: Caller, session_id: UUID) -> None:
+    """Sign the caller out on one device; one that has ended is no failure. Raises: NotFound, StorageUnavailable."""
+    user_id = caller.user["id"]
+    if not await sessions.session_belongs_to(services.database, session_id=session_id, user_id=user_id):
+        raise NotFound("there is no such session of yours")
+    await sessions.end_session(
+        services.database, session_id=session_id, reason=EndReason.SIGNED_OUT, now=services.clock()
+    )
+    log.info("logged_out", user_id=user_id, session_id=session_id)

@@ -20,9 +20,10 @@ from wxauth import __version__
 from wxauth.edge import PROBLEM_KEY, Edge, UnderPath
 from wxauth.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, WxAuthError
 from wxauth.guard.bearer import BearerGuard
+from wxauth.housekeeping import keep_house
 from wxauth.logs import get_logger
 from wxauth.problems import problem_response
-from wxauth.routes import login, me, oauth, operations
+from wxauth.routes import admin, login, me, oauth, operations, siblings
 from wxauth.routes.direct import invalid_request
 from wxauth.routes.docs import add_docs
 from wxauth.routes.schemas import Problem
@@ -52,7 +53,7 @@ def create_app(services: Services) -> ASGIApp:
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After", "WWW-Authenticate"],
         )
-    app = Edge(app)
+    app = Edge(app, services.metrics)
     return UnderPath(app, root_path) if root_path else app
 
 
@@ -76,7 +77,7 @@ def create_api(*, root_path: str = "") -> FastAPI:
     api.add_exception_handler(RequestValidationError, _answer_invalid)
     api.add_exception_handler(ClientDisconnect, _answer_nobody)
     api.add_exception_handler(Exception, _answer_fault)
-    routes = [route for router in (login, me, oauth, operations) for route in router.router.routes]
+    routes = [route for router in (login, me, admin, oauth, operations, siblings) for route in router.router.routes]
     api.router.routes.extend(routes)  # not included: an included router is one more thing to match
     api.router.routes.extend(_heads(routes))
     add_docs(api)
@@ -88,20 +89,28 @@ def create_api(*, root_path: str = "") -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     await services.keys.try_refresh()
-    keeping = asyncio.create_task(services.keys.keep_fresh())
+    keeping = asyncio.gather(services.keys.keep_fresh(), keep_house(services))
     log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services.settings.apps))
-    yield
-    keeping.cancel()
-    await asyncio.gather(keeping, return_exceptions=True)
-    await services.aclose()
-    log.info("stopped")
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        await services.aclose()
+        log.info("stopped")
 
 
 def _heads(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
     # FastAPI answers HEAD only where it is declared; the server in front leaves the body out.
     for route in routes:
         if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
-            yield type(route)(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
+            yield type(route)(
+                route.path,
+                route.endpoint,
+                methods=["HEAD"],
+                dependencies=route.dependencies,
+                include_in_schema=False,
+            )
 
 
 async def _answer_failure(request: Request, error: Exception) -> Response:
@@ -154,7 +163,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         components["schemas"].pop("HTTPValidationError", None)
         components["schemas"].pop("ValidationError", None)
         components["securitySchemes"] = {
-            BearerGuard.scheme_name: BearerGuard.model.model_dump(mode="json", by_alias=True, exclude_none=True)
+            BearerGuard.scheme_name: BearerGuard.model.model_dump(mode="json", by_alias=True, exclude_none=True),
+            **siblings.SERVICE_CLIENT_SCHEME,
         }
     assert app.openapi_schema is not None
     return app.openapi_schema

@@ -2,14 +2,22 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from wxauth import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from datetime import datetime
+    from typing import Any
+    from uuid import UUID
+
     from wxauth.settings import AnySettings
+    from wxauth.store.database import Database
+
+Answer = TypeVar("Answer")
 
 
 class _Failed(click.ClickException):
@@ -117,6 +125,313 @@ def new() -> None:
     click.echo(base64.b64encode(secrets.token_bytes(32)).decode())
 
 
+@secret.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def reseal(as_json: bool) -> None:
+    """Seal all that is stored with WXAUTH_SECRET_KEY, after the former one moved to WXAUTH_SECRET_KEY_PREVIOUS.
+
+    Safe beside running services, and to be stopped and begun again. Run it when every replica has the new key.
+    """
+    import dataclasses
+    import json
+
+    from wxauth.clock import utc_now
+    from wxauth.resealing import reseal
+    from wxauth.sealing import Sealer
+    from wxauth.settings import Settings
+
+    sealer = Sealer(_settings(Settings).secret_keys)
+    done = _with_database(lambda database: reseal(database, sealer, now=utc_now()))
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(done)))
+    else:
+        click.echo(f"sealed anew: {done.signing_keys} signing keys, {done.session_keys} session keys")
+    if done.not_opened:
+        raise _Failed(
+            f"WXAUTH_SECRET_KEY_PREVIOUS: {done.not_opened} stored values were sealed with a key that is not in it. "
+            f"其中缺少加密了 {done.not_opened} 项已存内容的旧密钥。"
+        )
+
+
+@main.group()
+def keys() -> None:
+    """The keys that sign access tokens."""
+
+
+@keys.command("list")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def list_keys(as_json: bool) -> None:
+    """Print every published key: the next one to sign, the one that signs, the former ones."""
+    import json
+
+    from wxauth.clock import utc_now
+    from wxauth.keyring import state_of
+    from wxauth.store.signing_keys import published_keys
+
+    now = utc_now()
+    stored = _with_database(lambda database: published_keys(database, now=now))
+    rows = [
+        {
+            "kid": key.kid,
+            "state": state_of(key, stored, now),
+            "signs_from": key.activates_at.isoformat(timespec="seconds"),
+            "published_until": key.retires_at and key.retires_at.isoformat(timespec="seconds"),
+        }
+        for key in stored
+    ]
+    if as_json:
+        click.echo(json.dumps(rows))
+    else:
+        header = ("KID", "STATE", "SIGNS_FROM", "PUBLISHED_UNTIL")
+        _print_table([header, *(tuple(cell or "-" for cell in row.values()) for row in rows)])
+
+
+@keys.command("rotate")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def rotate_keys(as_json: bool) -> None:
+    """Publish a new key, which signs when every cache has had time to see it. Where one waits already, it is that."""
+    import json
+    from datetime import timedelta
+
+    from wxauth.clock import utc_now
+    from wxauth.keyring import KeyRing
+    from wxauth.sealing import CannotOpen, Sealer
+    from wxauth.settings import Settings
+
+    settings = _settings(Settings)
+    sealer, max_age = Sealer(settings.secret_keys), timedelta(seconds=settings.signing_key_max_age)
+    try:
+        key = _with_database(lambda database: KeyRing(database, sealer, utc_now, max_age=max_age).rotate())
+    except CannotOpen:
+        raise _Failed(
+            "WXAUTH_SECRET_KEY: wants the key that sealed what is stored. 与已存内容所用的密钥不符。"
+        ) from None
+    row = {"kid": key.kid, "signs_from": key.activates_at.isoformat(timespec="seconds")}
+    click.echo(json.dumps(row) if as_json else "{kid} signs from {signs_from}".format(**row))
+
+
+@main.group()
+def clients() -> None:
+    """The services that may ask whether a token is good."""
+
+
+def _client_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    from wxauth.clients import is_name
+
+    if not is_name(value):
+        raise click.BadParameter("wants a-z, 0-9, _ and -, the first a letter or digit, at most 64.")
+    return value
+
+
+@clients.command("add")
+@click.argument("name", callback=_client_name)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def add_client(name: str, as_json: bool) -> None:
+    """Let a service in, by HTTP Basic as NAME and with a secret that is shown this once."""
+    import json
+
+    from wxauth.clients import NameTaken, add_client
+    from wxauth.clock import utc_now
+
+    try:
+        credentials = _with_database(lambda database: add_client(database, name, now=utc_now()))
+    except NameTaken:
+        raise _Failed(f"there is a service client {name} already. 服务客户端 {name} 已存在。") from None
+    if as_json:
+        click.echo(json.dumps(credentials._asdict()))
+        return
+    _print_table(credentials._asdict().items())
+    click.echo("Keep the secret, it is not shown again. 请妥善保存，密钥不会再次显示。", err=True)
+
+
+@clients.command("list")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def list_clients(as_json: bool) -> None:
+    """Print every service client, without its secret."""
+    import json
+
+    from wxauth.clients import list_clients
+
+    rows = [(client.name, client.created_at.isoformat(timespec="seconds")) for client in _with_database(list_clients)]
+    if as_json:
+        click.echo(json.dumps([{"client_id": name, "created_at": created_at} for name, created_at in rows]))
+    else:
+        _print_table([("CLIENT_ID", "CREATED_AT"), *rows])
+
+
+@clients.command("remove")
+@click.argument("name", callback=_client_name)
+def remove_client(name: str) -> None:
+    """Refuse a service client from now on."""
+    from wxauth.clients import NoSuchClient, remove_client
+
+    try:
+        _with_database(lambda database: remove_client(database, name))
+    except NoSuchClient:
+        raise _Failed(f"there is no service client {name}. 没有服务客户端 {name}。") from None
+    click.echo(f"removed {name}")
+
+
+@main.group()
+def users() -> None:
+    """The people who log in: find, ban, erase, and give roles. The first administrator is made here."""
+
+
+def _cursor(_context: click.Context, _parameter: click.Parameter, value: str | None) -> "UUID | None":
+    from wxauth.admin import id_in_cursor
+
+    try:
+        return None if value is None else id_in_cursor(value)
+    except ValueError:
+        raise click.BadParameter("wants what the page before named.") from None
+
+
+def _role(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    import re
+
+    from wxauth.store.models import ROLE
+
+    if value is not None and not re.fullmatch(ROLE, value):
+        raise click.BadParameter("wants a-z, 0-9, _ and -, the first a letter, at most 32.")
+    return value
+
+
+def _text(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("wants UTF-8.") from None
+    return value and value.strip()
+
+
+_user_argument = click.argument("user_id", type=click.UUID)
+_role_argument = click.argument("role", callback=_role)
+
+
+@users.command("list")
+@click.option("--q", callback=_text, help="Part of the nickname, or the whole openid, unionid, phone number or id.")
+@click.option("--status", type=click.Choice(["active", "disabled"]))
+@click.option("--role", callback=_role)
+@click.option("--app-id", callback=_text, help="Who has an identity in this app.")
+@click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
+@click.option("--cursor", callback=_cursor, help="The next page, as the one before named it.")
+@click.option("--json", "as_json", is_flag=True, help="For programs, as GET /v1/admin/users answers.")
+def list_users(
+    q: str | None,
+    status: str | None,
+    role: str | None,
+    app_id: str | None,
+    limit: int,
+    cursor: "UUID | None",
+    as_json: bool,
+) -> None:
+    """Print users, the newest first."""
+    from pydantic_core import to_json
+
+    from wxauth.admin import list_users
+    from wxauth.routes.schemas import users_answer
+    from wxauth.store.models import UserStatus
+    from wxauth.store.users import UserSearch
+
+    search = UserSearch(text=q or None, status=UserStatus(status) if status else None, role=role, app_id=app_id or None)
+    page = _with_database(lambda database: list_users(database, search, before=cursor, limit=limit))
+    if as_json:
+        click.echo(to_json(users_answer(page)))
+        return
+    rows = [
+        (str(user["id"]), user["status"], _roles(user), _minute(user["last_login_at"]), _printable(user["nickname"]))
+        for user in page.items
+    ]
+    _print_table([("ID", "STATUS", "ROLES", "LAST_LOGIN_AT", "NICKNAME"), *rows])
+    if page.next_cursor:
+        click.echo(f"There are more: --cursor {page.next_cursor} 还有更多。", err=True)
+
+
+@users.command("show")
+@_user_argument
+@click.option("--json", "as_json", is_flag=True, help="For programs, as GET /v1/admin/users/{id} answers.")
+def show_user(user_id: "UUID", as_json: bool) -> None:
+    """Print a user with all identities and open sessions."""
+    from pydantic_core import to_json
+
+    from wxauth.routes.schemas import user_detail_answer
+
+    user = user_detail_answer(_read_user(user_id))
+    if as_json:
+        click.echo(to_json(user))
+        return
+    _print_table(
+        [
+            ("id", str(user_id)),
+            ("status", user["status"]),
+            ("roles", _roles(user)),
+            ("nickname", _printable(user["nickname"])),
+            ("avatar_url", _printable(user["avatar_url"])),
+            ("phone", _printable(user["phone"])),
+            ("unionid", _printable(user["unionid"])),
+            ("created_at", _minute(user["created_at"])),
+            ("last_login_at", _minute(user["last_login_at"])),
+            *(("identity", f"{identity['app_id']}  {identity['openid']}") for identity in user["identities"]),
+            *(
+                (
+                    "session",
+                    f"{session['id']}  {session['app_id']}  used {_minute(session['last_used_at'])}"
+                    f"  {session['ip'] or '-'}  {_printable(session['device'])}",
+                )
+                for session in user["sessions"]
+            ),
+        ]
+    )
+
+
+@users.command("ban")
+@_user_argument
+def ban_user(user_id: "UUID") -> None:
+    """Refuse a user from now on, and end every session of theirs."""
+    _change_user(user_id, status="disabled")
+
+
+@users.command("unban")
+@_user_argument
+def unban_user(user_id: "UUID") -> None:
+    """Let a banned user log in again."""
+    _change_user(user_id, status="active")
+
+
+@users.command("grant")
+@_user_argument
+@_role_argument
+def grant_role(user_id: "UUID", role: str) -> None:
+    """Give a user a role; `admin` makes an administrator."""
+    _change_user(user_id, granted=role)
+
+
+@users.command("revoke")
+@_user_argument
+@_role_argument
+def revoke_role(user_id: "UUID", role: str) -> None:
+    """Take a role from a user."""
+    _change_user(user_id, revoked=role)
+
+
+@users.command("erase")
+@_user_argument
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def erase_user(user_id: "UUID", yes: bool) -> None:
+    """Erase a person everywhere. Who logs in again is a new user: to keep somebody out, ban them."""
+    from wxauth.admin import Actor, erase_user
+    from wxauth.clock import utc_now
+    from wxauth.store.events import OPERATOR
+
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("without a terminal it wants --yes. 非终端环境须加 --yes。")
+        name = _printable(_read_user(user_id)["nickname"])
+        click.confirm(f"Erase {user_id} ({name}) for good? 确定彻底删除？", abort=True, err=True)
+    _with_user(user_id, lambda database: erase_user(database, user_id, by=Actor(OPERATOR), now=utc_now()))
+    click.echo(f"erased {user_id}")
+
+
 @main.command()
 def openapi() -> None:
     """Print the OpenAPI document."""
@@ -125,6 +440,85 @@ def openapi() -> None:
     from wxauth.app import create_api
 
     click.echo(json.dumps(create_api().openapi(), ensure_ascii=False, indent=2))
+
+
+def _with_database(ask: "Callable[[Database], Awaitable[Answer]]") -> "Answer":
+    import asyncio
+
+    from wxauth.errors import StorageUnavailable
+    from wxauth.logs import configure_logging
+    from wxauth.settings import DatabaseSettings
+    from wxauth.store.database import Database, reason_of
+
+    settings = _settings(DatabaseSettings)
+    configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)  # the failure says it all
+
+    async def answer() -> "Answer":
+        database = Database(settings.database_url.get_secret_value())
+        try:
+            return await ask(database)
+        finally:
+            await database.aclose()
+
+    try:
+        return asyncio.run(answer())
+    except StorageUnavailable as exc:
+        raise _Failed(f"WXAUTH_DATABASE_URL: {exc.detail}: {reason_of(exc)}") from None
+
+
+def _with_user(user_id: "UUID", ask: "Callable[[Database], Awaitable[Answer]]") -> "Answer":
+    from wxauth.admin import MAX_ROLES, TooManyRoles
+    from wxauth.errors import LastAdmin, NotFound
+
+    try:
+        return _with_database(ask)
+    except NotFound:
+        raise _Failed(f"there is no user {user_id}. 没有用户 {user_id}。") from None
+    except LastAdmin:
+        raise _Failed("this is the only administrator: make another one first. 请先指定另一位管理员。") from None
+    except TooManyRoles:
+        raise _Failed(f"a user has at most {MAX_ROLES} roles. 每个用户最多 {MAX_ROLES} 个角色。") from None
+
+
+def _read_user(user_id: "UUID") -> "Mapping[str, Any]":
+    from wxauth.admin import read_user
+    from wxauth.clock import utc_now
+
+    return _with_user(user_id, lambda database: read_user(database, user_id, now=utc_now()))
+
+
+def _change_user(
+    user_id: "UUID", *, status: str | None = None, granted: str | None = None, revoked: str | None = None
+) -> None:
+    from wxauth.admin import Actor, UserChange, change_user
+    from wxauth.clock import utc_now
+    from wxauth.store.events import OPERATOR
+    from wxauth.store.models import UserStatus
+
+    change = UserChange(status=UserStatus(status) if status else None, granted=granted, revoked=revoked)
+    _with_user(user_id, lambda database: change_user(database, user_id, change, by=Actor(OPERATOR), now=utc_now()))
+    user = _read_user(user_id)
+    click.echo(f"{user_id} is {user['status']}, roles: {_roles(user)}")
+
+
+def _roles(user: "Mapping[str, Any]") -> str:
+    return ",".join(user["roles"]) or "-"
+
+
+def _minute(time: "datetime") -> str:
+    return time.isoformat(timespec="minutes")
+
+
+def _printable(text: str | None) -> str:
+    """What people gave themselves, without what would move the cursor of a terminal."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text or "-")
+
+
+def _print_table(rows: "Iterable[tuple[str, ...]]") -> None:
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _settings(kind: "type[AnySettings]") -> "AnySettings":

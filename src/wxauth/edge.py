@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wxauth.errors import InternalError, PayloadTooLarge, WxAuthError
 from wxauth.logs import get_logger, redact, request_id
+from wxauth.metrics import Metrics
 from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
 
 MAX_BODY: Final = 64 * 1024
@@ -25,8 +26,9 @@ log = get_logger()
 class Edge:
     """Wraps the app."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -80,6 +82,8 @@ class Edge:
         finally:
             if status >= _FIRST_FAILURE:
                 _log_failure(scope, status, started)
+                if PROBLEM_KEY in scope:
+                    self._metrics.refused(scope[PROBLEM_KEY])
             request_id.reset(id_token)
 
 

@@ -26,7 +26,10 @@ WxAuthError
 │   ├── RefreshTokenExpired     400
 │   ├── RefreshTokenReused      400
 │   └── SessionRevoked          400
+├── InvalidClient               401  a service client, not a user
+├── RateLimited                 429  wxauth's own limit
 ├── AccountDisabled             403
+├── LastAdmin                   409
 ├── KeysUnavailable             503
 ├── StorageUnavailable          503
 └── InternalError               500
@@ -306,7 +309,34 @@ class SessionRevoked(SessionError):
     title = Title("You have been logged out, please log in again.", "您已退出登录，请重新登录。")
 
 
+# Service clients.
+
+
+class InvalidClient(WxAuthError):
+    """The service client's name or secret is missing or wrong."""
+
+    code = "invalid_client"
+    status = 401
+    title = Title("The credentials of the service are not valid.", "服务的凭据无效。")
+
+    def headers(self) -> dict[str, str]:
+        """`WWW-Authenticate`, as RFC 6749 has it."""
+        return {"WWW-Authenticate": "Basic"}
+
+
 # The service.
+
+
+class RateLimited(WxAuthError):
+    """Too many logins from one address."""
+
+    code = "rate_limited"
+    status = 429
+    title = Title("Too many logins, please try again later.", "登录过于频繁，请稍后再试。")
+
+    def __init__(self, detail: str, *, retry_after: int = 60) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class AccountDisabled(WxAuthError):
@@ -315,6 +345,14 @@ class AccountDisabled(WxAuthError):
     code = "account_disabled"
     status = 403
     title = Title("This account has been disabled.", "该账号已被停用。")
+
+
+class LastAdmin(WxAuthError):
+    """The only administrator would be removed."""
+
+    code = "last_admin"
+    status = 409
+    title = Title("The last administrator cannot be removed.", "不能移除最后一位管理员。")
 
 
 class KeysUnavailable(WxAuthError):

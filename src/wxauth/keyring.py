@@ -1,8 +1,9 @@
 """The service's own keys: kept in Postgres, sealed, the same in every replica."""
 
 import asyncio
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
 from hashlib import sha256
 from typing import Final
 
@@ -13,17 +14,40 @@ from wxauth.clock import Clock
 from wxauth.errors import KeysUnavailable, StorageUnavailable
 from wxauth.logs import get_logger
 from wxauth.sealing import CannotOpen, Sealer
-from wxauth.store.database import Database
+from wxauth.store.database import Database, reason_of
 from wxauth.store.models import StoredSigningKey
-from wxauth.store.signing_keys import make_first_key, published_keys
+from wxauth.store.signing_keys import add_key, published_keys
 from wxauth.tokens.keys import SigningKey, VerificationKey
+
+JWKS_MAX_AGE: Final = 300
+"""Seconds for which whoever reads the published keys may keep them."""
+LONGEST_TOKEN_TTL: Final = 86400
+"""Seconds; another replica, or this one before its restart, may have another `ACCESS_TOKEN_TTL`."""
+
+# Every worker sees a change within 15 s, then every cache within its lifetime. The clocks of replicas and siblings
+# may be 30 s apart. The rest is to spare.
+_UNTIL_ALL_KNOW: Final = timedelta(seconds=JWKS_MAX_AGE + 60)
+SIGNS_AFTER: Final = _UNTIL_ALL_KNOW
+"""How long a new key is published before it signs."""
+RETIRES_AFTER: Final = timedelta(seconds=LONGEST_TOKEN_TTL) + _UNTIL_ALL_KNOW
+"""How long a key is published after its successor has begun to sign."""
 
 REFRESH_PAUSE: Final = 5.0
 """Seconds between two looks at the stored keys."""
 RETRY_PAUSE: Final = 1.0
 """Seconds between two looks while there is no key."""
 
+_WHAT_TO_CHANGE: Final = "WXAUTH_SECRET_KEY is not the one that sealed them; see WXAUTH_SECRET_KEY_PREVIOUS"
+
 log = get_logger()
+
+
+class KeyState(StrEnum):
+    """What a published key does."""
+
+    NEXT = "next"
+    SIGNING = "signing"
+    FORMER = "former"
 
 
 class KeyRing:
@@ -32,12 +56,15 @@ class KeyRing:
     A `KeySource` for the verifier of our own routes: no network, no database.
     """
 
-    def __init__(self, database: Database, sealer: Sealer, clock: Clock) -> None:
+    def __init__(self, database: Database, sealer: Sealer, clock: Clock, *, max_age: timedelta) -> None:
         self._database = database
         self._sealer = sealer
         self._clock = clock
+        self._max_age = max_age
         self._stored: list[StoredSigningKey] = []
         self._keys: dict[str, SigningKey] = {}
+        self.unopened: list[str] = []
+        """The ids of stored keys that this `WXAUTH_SECRET_KEY` does not open; the others are in use."""
         self.jwks = b'{"keys":[]}'
         """The JWK set (RFC 7517, section 5), and its strong validator."""
         self.etag = ""
@@ -46,10 +73,7 @@ class KeyRing:
         """The key that signs now: the newest active one. Raises: StorageUnavailable, before the first is read."""
         if not self._stored:
             raise StorageUnavailable("the signing keys have not been read yet")
-        for stored in reversed(self._stored):
-            if stored.activates_at <= now:
-                break
-        return self._keys[stored.kid]  # where none is active, the oldest: its maker's clock was ahead of ours
+        return self._keys[signing(self._stored, now).kid]
 
     async def find(self, kid: str) -> VerificationKey | None:
         """The published key of that id, or None. Raises: KeysUnavailable, before the first is read."""
@@ -64,15 +88,19 @@ class KeyRing:
         return bool(self._keys)
 
     async def refresh(self) -> None:
-        """Read the stored keys; make the first one where there is none.
+        """Read the stored keys; add the first one, or the next where the newest has reached its age.
 
         Raises: StorageUnavailable, and CannotOpen where `WXAUTH_SECRET_KEY` is not the one that sealed them.
         """
-        now = self._clock()
-        stored = await published_keys(self._database, now=now)
-        if not stored:
-            stored = await make_first_key(self._database, lambda: self._new_key(now), now=now)
-        self._take(stored)
+        await self._read(self._is_due)
+
+    async def rotate(self) -> StoredSigningKey:
+        """Add a key, unless one waits to sign already; the newest, which signs when every cache has had time to see it.
+
+        Raises: StorageUnavailable, CannotOpen.
+        """
+        await self._read(_none_waits)
+        return self._stored[-1]
 
     async def keep_fresh(self) -> None:
         """Refresh for ever, through outages."""
@@ -84,37 +112,88 @@ class KeyRing:
         """Refresh, or keep what was read before and log why."""
         try:
             await self.refresh()
-        except StorageUnavailable:
-            log.warning("signing_keys_not_read", reason="the database does not answer")
+        except StorageUnavailable as exc:
+            log.warning("signing_keys_not_read", reason=reason_of(exc))
         except CannotOpen:
-            log.error("signing_keys_not_opened", what_to_change="WXAUTH_SECRET_KEY is not the one that sealed them")
+            log.error("signing_keys_not_opened", what_to_change=_WHAT_TO_CHANGE)
         except Exception:
             log.exception("signing_keys_not_read")
 
-    def _new_key(self, now: datetime) -> StoredSigningKey:
-        key = SigningKey.generate()
-        log.info("signing_key_made", kid=key.kid)
-        return StoredSigningKey(
-            id=uuid7(),
-            kid=key.kid,
-            public_jwk=key.public_jwk,
-            private_key=self._sealer.seal(key.to_der(), context=_context(key.kid)),
-            created_at=now,
-            activates_at=now,
-            retires_at=None,
-        )
+    async def _read(self, is_wanted: Callable[[Sequence[StoredSigningKey], datetime], bool]) -> None:
+        """Take the stored keys; add another where it is wanted beside them."""
+        now = self._clock()
+        stored = await published_keys(self._database, now=now)
+        if stored:
+            self._take(stored)  # a secret key that does not open these seals no other
+        if not is_wanted(stored, now):
+            return
+        made: list[str] = []
+
+        def make(stored: Sequence[StoredSigningKey]) -> StoredSigningKey | None:
+            if not is_wanted(stored, now):
+                return None  # another worker was faster
+            key = SigningKey.generate()
+            made.append(key.kid)
+            return StoredSigningKey(
+                id=uuid7(),
+                kid=key.kid,
+                public_jwk=key.public_jwk,
+                private_key=self._sealer.seal(key.to_der(), context=signing_key_context(key.kid)),
+                created_at=now,
+                activates_at=now + SIGNS_AFTER if stored else now,
+                retires_at=None,
+            )
+
+        self._take(await add_key(self._database, make, others_retire_after=RETIRES_AFTER, now=now))
+        if made:
+            event = "signing_key_made" if len(self._stored) == 1 else "signing_key_rotated"
+            log.info(event, kid=made[0], signs_from=self._stored[-1].activates_at)
+
+    def _is_due(self, stored: Sequence[StoredSigningKey], now: datetime) -> bool:
+        return not stored or stored[-1].created_at + self._max_age <= now
 
     def _take(self, stored: Sequence[StoredSigningKey]) -> None:
-        keys = {row.kid: self._keys.get(row.kid) or unsealed(row, self._sealer) for row in stored}
-        self._stored, self._keys = list(stored), keys
+        keys: dict[str, SigningKey] = {}
+        unopened: list[str] = []
+        for row in stored:
+            try:
+                keys[row.kid] = self._keys.get(row.kid) or unsealed(row, self._sealer)
+            except CannotOpen:
+                unopened.append(row.kid)
+        if not keys:
+            raise CannotOpen("no signing key opens")
+        if unopened and unopened != self.unopened:
+            log.error("signing_keys_not_opened", kids=unopened, what_to_change=_WHAT_TO_CHANGE)
+        self.unopened = unopened
+        self._stored, self._keys = [row for row in stored if row.kid in keys], keys
         self.jwks = to_json({"keys": [key.public_jwk for key in keys.values()]})
         self.etag = f'"{sha256(self.jwks).hexdigest()[:32]}"'
 
 
+def signing(stored: Sequence[StoredSigningKey], now: datetime) -> StoredSigningKey:
+    """Of the published keys, the oldest first, the one that signs now: the newest active one."""
+    for key in reversed(stored):
+        if key.activates_at <= now:
+            break
+    return key  # where none is active, the oldest: its maker's clock was ahead of ours
+
+
+def state_of(key: StoredSigningKey, stored: Sequence[StoredSigningKey], now: datetime) -> KeyState:
+    """What one of the published keys, the oldest first, does now."""
+    if key is signing(stored, now):
+        return KeyState.SIGNING
+    return KeyState.NEXT if key.activates_at > now else KeyState.FORMER
+
+
 def unsealed(row: StoredSigningKey, sealer: Sealer) -> SigningKey:
     """A stored key, ready to sign. Raises: CannotOpen."""
-    return SigningKey.from_der(sealer.open(row.private_key, context=_context(row.kid)))
+    return SigningKey.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))
 
 
-def _context(kid: str) -> bytes:
+def signing_key_context(kid: str) -> bytes:
+    """What a sealed private key is bound to."""
     return b"signing_keys\0" + kid.encode()
+
+
+def _none_waits(stored: Sequence[StoredSigningKey], now: datetime) -> bool:
+    return not stored or stored[-1].activates_at <= now

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from time import perf_counter
 from typing import Any
 from uuid import UUID
 
@@ -59,33 +58,33 @@ async def log_in(
 ) -> Tokens:
     """Exchange a `wx.login` code for tokens; the user is made at first sight.
 
-    Raises: UnknownApp, WeChatError, StorageUnavailable, AccountDisabled.
+    Raises: RateLimited, UnknownApp, WeChatError, StorageUnavailable, AccountDisabled.
     """
+    await services.login_limiter.admit(device.ip)
     app = services.settings.app(app_id)
     signing_key = services.keys.signing_key(services.clock())  # asked for before the code is spent
 
-    started = perf_counter()
-    wechat_session = await services.wechat.code2session(app, code)
-    exchanged = perf_counter()
+    with services.metrics.exchange() as exchange:
+        wechat_session = await services.wechat.code2session(app, code)
     now = services.clock()
 
     refresh_expires_in = min(services.settings.refresh_token_ttl, services.settings.session_max_age)
-    login = await record_login(
-        services.database,
-        Login(
-            app_id=app.app_id,
-            openid=wechat_session.openid,
-            unionid=wechat_session.unionid,
-            nickname=nickname,
-            avatar_url=avatar_url,
-            session_key=_sealed(services, app, wechat_session),
-            ip=device.ip,
-            user_agent=device.user_agent,
-            expires_in=refresh_expires_in,
-        ),
-        now=now,
-    )
-    stored = perf_counter()
+    with services.metrics.storing() as storing:
+        login = await record_login(
+            services.database,
+            Login(
+                app_id=app.app_id,
+                openid=wechat_session.openid,
+                unionid=wechat_session.unionid,
+                nickname=nickname,
+                avatar_url=avatar_url,
+                session_key=_sealed(services, app, wechat_session),
+                ip=device.ip,
+                user_agent=device.user_agent,
+                expires_in=refresh_expires_in,
+            ),
+            now=now,
+        )
 
     user = login.user
     if login.is_disabled:
@@ -97,8 +96,8 @@ async def log_in(
         app_id=app.app_id,
         session_id=login.session_id,
         is_new=login.is_new,
-        wechat_ms=round((exchanged - started) * 1000, 1),
-        database_ms=round((stored - exchanged) * 1000, 1),
+        wechat_ms=exchange.milliseconds,
+        database_ms=storing.milliseconds,
     )
     return _tokens(
         services,

@@ -5,10 +5,11 @@ import re
 import sys
 import traceback
 from collections.abc import MutableMapping
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 from uuid import UUID
 
 import structlog
@@ -45,14 +46,14 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
         log_format: `json`, or `console` for people.
         stream: Standard output, unless given.
     """
-    output = stream or sys.stdout.buffer
+    output = _Unfailing(stream or sys.stdout.buffer)
     number = logging.getLevelNamesMapping()[level.upper()]
     render: Processor = _to_json_line if log_format == "json" else _ConsoleLine(colors=output.isatty())
     shared: list[Processor] = [_add_request_id, _add_time, structlog.processors.add_log_level, _describe_exception]
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.BytesLoggerFactory(output),
+        logger_factory=structlog.BytesLoggerFactory(cast(BinaryIO, output)),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(_TextOnto(output))
@@ -136,10 +137,26 @@ def _decode(_logger: object, _name: str, line: Any) -> str:
     return line.decode() if isinstance(line, bytes) else str(line)
 
 
+class _Unfailing:
+    """A stream that may be gone or full: a line is lost then, not the request that wrote it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.isatty = stream.isatty
+
+    def write(self, line: bytes) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.write(line)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 class _TextOnto:
     """Lets `logging`, which writes text, share the byte stream."""
 
-    def __init__(self, output: BinaryIO) -> None:
+    def __init__(self, output: _Unfailing) -> None:
         self._output = output
 
     def write(self, text: str) -> None:

@@ -36,13 +36,14 @@ class Sealer:
     def __init__(self, secret_keys: Sequence[bytes]) -> None:
         ciphers = [(derive(key, "seal/id", length=_KEY_ID_BYTES), derive(key, "seal")) for key in secret_keys]
         self._ciphers = {_VERSION + key_id: AESGCMSIV(key) for key_id, key in ciphers}
-        self._prefix = _VERSION + ciphers[0][0]
-        self._current = self._ciphers[self._prefix]
+        self.prefix = _VERSION + ciphers[0][0]
+        """How all begins that was sealed with the current key."""
+        self._current = self._ciphers[self.prefix]
 
     def seal(self, plaintext: bytes, *, context: bytes) -> bytes:
         """Seal for one place: `context` must be the same at `open`."""
         nonce = os.urandom(_NONCE_BYTES)
-        return self._prefix + nonce + self._current.encrypt(nonce, plaintext, context)
+        return self.prefix + nonce + self._current.encrypt(nonce, plaintext, context)
 
     def open(self, sealed: bytes, *, context: bytes) -> bytes:
         """The plaintext. Raises: CannotOpen."""

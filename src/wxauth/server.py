@@ -19,11 +19,13 @@ from uvicorn.supervisors import Multiprocess
 
 from wxauth.app import create_app
 from wxauth.errors import StorageUnavailable
+from wxauth.http_protocol import HttpProtocol
 from wxauth.logs import configure_logging, get_logger
+from wxauth.metrics import remove_what_is_shared, shared_by_workers
 from wxauth.sealing import CannotOpen
 from wxauth.services import Services
 from wxauth.settings import InvalidSettings, Settings, load_settings, unknown_names
-from wxauth.store.database import reason_of
+from wxauth.store.database import DatabaseUrlRefused, reason_of
 
 DRAIN_SECONDS: Final = 10
 KEEP_ALIVE_SECONDS: Final = 75
@@ -42,8 +44,8 @@ log = get_logger()
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    Raises: InvalidSettings, where there is no listening at that host and port, or the stored keys do not
-        open with this `WXAUTH_SECRET_KEY`.
+    Raises: InvalidSettings, where there is no listening at that host and port, the stored keys do not
+        open with this `WXAUTH_SECRET_KEY`, or several workers have no place to share their metrics.
     """
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     signal.signal(signal.SIGTERM, leave)
@@ -61,7 +63,8 @@ def serve(settings: Settings) -> None:
         if settings.workers == 1:
             uvicorn.Server(config).run([listener])
         else:
-            _Workers(config, [listener]).run()
+            with shared_by_workers():
+                _Workers(config, [listener]).run()
     except KeyboardInterrupt:
         return
     except SystemExit as end:
@@ -88,7 +91,8 @@ def listen(host: str, port: int) -> socket.socket:
 def uvicorn_options(settings: Settings) -> dict[str, Any]:
     """How uvicorn is to run, in production and in development."""
     return {
-        "http": "httptools",
+        "http": HttpProtocol,
+        "ws": "none",
         "loop": "auto" if os.name == "nt" else "uvloop",
         "log_config": None,
         "access_log": False,
@@ -127,6 +131,10 @@ async def check_secret_key(settings: Settings) -> None:
     services = Services.build(settings)
     try:
         await services.keys.refresh()
+        if services.keys.unopened:
+            raise CannotOpen("some signing keys do not open")
+    except DatabaseUrlRefused as exc:
+        raise InvalidSettings([f"WXAUTH_DATABASE_URL: wants what PostgreSQL knows: {reason_of(exc)}"]) from None
     except StorageUnavailable as exc:
         log.warning("database_does_not_answer", reason=reason_of(exc), consequence="not ready until it does")
     except CannotOpen:
@@ -155,4 +163,5 @@ class _Workers(Multiprocess):
 def _end_with(parent: int) -> None:
     # A worker whose parent was killed would serve on, unseen, on a port that the next start needs.
     wait([parent])
+    remove_what_is_shared()
     os.kill(os.getpid(), signal.SIGTERM)

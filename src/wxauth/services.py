@@ -1,6 +1,7 @@
 """The parts of the service, built once and handed to the routes."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated, Self
 
 import httpx
@@ -10,11 +11,14 @@ from starlette.requests import HTTPConnection
 from wxauth.clock import Clock, utc_now
 from wxauth.guard.bearer import BearerGuard
 from wxauth.keyring import KeyRing
+from wxauth.metrics import Metrics
+from wxauth.rate_limits import LoginLimiter
 from wxauth.refresh_tokens import RefreshTokens
 from wxauth.sealing import Sealer
 from wxauth.settings import Settings
 from wxauth.store.database import Database
 from wxauth.tokens.issuer import TokenIssuer
+from wxauth.tokens.verifier import Verifier
 from wxauth.wechat.client import WeChat
 from wxauth.wechat.transport import AiohttpTransport
 
@@ -35,6 +39,10 @@ class Services:
     refresh_tokens: RefreshTokens
     wechat: WeChat
     guard: BearerGuard
+    login_limiter: LoginLimiter
+    metrics: Metrics
+    verifier: Verifier
+    """What the guard checks with, for a token that is not the caller's own."""
 
     @classmethod
     def build(
@@ -43,7 +51,7 @@ class Services:
         """Put the parts together. Opens no connection."""
         database = Database(settings.database_url.get_secret_value())
         sealer = Sealer(settings.secret_keys)
-        keys = KeyRing(database, sealer, clock)
+        keys = KeyRing(database, sealer, clock, max_age=timedelta(seconds=settings.signing_key_max_age))
         transport = wechat_transport or AiohttpTransport(connect_timeout=settings.wechat_timeout * _CONNECT_SHARE)
         return cls(
             settings=settings,
@@ -60,11 +68,19 @@ class Services:
                 timeout=settings.wechat_timeout,
             ),
             guard=BearerGuard(settings.issuer, settings.audience, keys=keys, clock=lambda: clock().timestamp()),
+            login_limiter=LoginLimiter(
+                settings.login_rate_limit,
+                redis_url=None if settings.redis_url is None else settings.redis_url.get_secret_value(),
+                clock=clock,
+            ),
+            metrics=Metrics([app.app_id for app in settings.apps], database=database, clock=clock),
+            verifier=Verifier(issuer=settings.issuer, audience=settings.audience, keys=keys),
         )
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self.wechat.aclose()
+        await self.login_limiter.aclose()
         await self.database.aclose()
 
 

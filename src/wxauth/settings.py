@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -80,6 +80,13 @@ def _check_database_url(value: SecretStr) -> SecretStr:
     if authority is None:
         raise ValueError("wants a URL like postgresql://user:password@host:5432/database")
     hosts = authority[1].rpartition("@")[2].split(",")
+    query = dict(parse_qsl(url.partition("?")[2], keep_blank_values=True))
+    ports = [host.rpartition(":")[2] for host in hosts if re.search(r":\d+$", host)]
+    listed = query.get("port", "").split(",") if query.get("port") else []
+    if not all(port.isdigit() and 0 < int(port) < 65536 for port in [*ports, *listed]):
+        raise ValueError("wants ports from 1 to 65535")
+    if len(listed) not in (0, 1, len(query.get("host", "").split(","))):
+        raise ValueError("wants one port, or as many as hosts")
     if "#" in url or not all(re.fullmatch(r"(\[[\da-fA-F:.]+\]|[^:\[\]]*)(:\d{1,5})?", host) for host in hosts):
         raise ValueError("wants hosts like host:5432, and / : # ? @ [ ] in user or password percent-encoded")
     return SecretStr(url)
@@ -105,8 +112,22 @@ def _check_secure_url(value: str) -> str:
     return value
 
 
+def _check_issuer(value: str) -> str:
+    path = urlsplit(_check_secure_url(value)).path
+    if "%" in path or path.split("/")[1:2] in (["v1"], ["docs"], [".well-known"]):
+        raise ValueError("wants a path without percent-encoding, and none of the service's own (/v1, /docs)")
+    return value
+
+
+def _check_app_secret(value: SecretStr) -> SecretStr:
+    if re.search(r"\s", value.get_secret_value()):
+        raise ValueError("wants no white space")
+    return value
+
+
 def _check_redis_url(value: SecretStr) -> SecretStr:
-    if not re.match(r"(rediss?|unix)://.", value.get_secret_value()):
+    host = r"(\[[\da-fA-F:.]+\]|[^:/?#@\[\]]+)(:\d{1,5})?"
+    if not re.fullmatch(rf"rediss?://([^/?#]*@)?{host}(/\d*)?(\?.*)?|unix://[^/?#]*/.+", value.get_secret_value()):
         raise ValueError("wants a URL like redis://host:6379/0")
     return value
 
@@ -160,7 +181,7 @@ class AppSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     app_id: AppId
-    app_secret: Annotated[SecretStr, Field(min_length=1)]
+    app_secret: Annotated[SecretStr, Field(min_length=1), AfterValidator(_check_app_secret)]
     push_token: SecretStr | None = None
     push_aes_key: SecretStr | None = None
 
@@ -187,7 +208,7 @@ class Settings(DatabaseSettings):
     """All that the service is told from outside. The README has the table."""
 
     app_id: Annotated[AppId | None, OrNone] = None
-    app_secret: Annotated[SecretStr | None, OrNone] = None
+    app_secret: Annotated[Annotated[SecretStr, AfterValidator(_check_app_secret)] | None, OrNone] = None
     apps: Annotated[tuple[AppSettings, ...], NoDecode, BeforeValidator(_read_json_list)] = Field(
         (), validate_default=True
     )
@@ -195,7 +216,7 @@ class Settings(DatabaseSettings):
     secret_key: SecretKey
     secret_key_previous: Annotated[tuple[SecretKey, ...], NoDecode, CommaList] = ()
 
-    issuer: Url = "http://127.0.0.1:8000"
+    issuer: Annotated[str, AfterValidator(_check_issuer)] = "http://127.0.0.1:8000"
     audience: Annotated[str, Field(min_length=1)] = "wxauth"
     access_token_ttl: Annotated[int, Field(ge=1, le=86400)] = 900
     refresh_token_ttl: Seconds = 2592000

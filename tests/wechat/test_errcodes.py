@@ -17,7 +17,7 @@ MakeClient = Callable[[Services], httpx.AsyncClient]
 LogLines = Callable[[], list[dict[str, Any]]]
 
 CLASS_C = [40013, 40125, 40164, 40243, 41002, 41004, 41008, 48001, 50002, 89503]
-UNKNOWN = [40001, 40003, 40014, 42001, 41001, 43104, 61010, 87009, 87014, 1, -2, 2**63]
+UNKNOWN = [40001, 40003, 40014, 42001, 41001, 43104, 61010, 87009, 87014, 1, -2, 999_999_999]
 BUSY = {"errcode": -1, "errmsg": "system error"}
 
 
@@ -197,7 +197,7 @@ async def test_an_answer_with_openid_and_session_key_logs_in(
         *({**IDENTITY, "openid": value} for value in ("", None, 1, ["o"], "o" * 129, "öpenid", "open id\n")),
         *({**IDENTITY, "session_key": value} for value in ("", None, 1, "k" * 129)),
         *({**IDENTITY, "unionid": value} for value in (1, ["u"], {"u": 1}, "u" * 129, "u\0")),
-        *({**IDENTITY, "errcode": value} for value in ("0", "40029", None, 0.0, True, [])),
+        *({**IDENTITY, "errcode": value} for value in ("0", "40029", None, 0.0, True, [], 10**400)),
         {"errcode": 0, "errmsg": "ok"},
         [],
         [IDENTITY],

@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,10 @@ Use the token / 使用令牌：
   TOKEN=$(curl -s {url}/v1/login -H 'Content-Type: application/json' -d '{{"code":"alice"}}' \\
     | python3 -c 'import json, sys; print(json.load(sys.stdin)["access_token"])')
   curl -s {url}/v1/me -H "Authorization: Bearer $TOKEN"
+
+Become an administrator / 成为管理员：
+
+  {command} users grant USER_ID admin
 
 Ctrl-C ends it all; the data stays in {home}/. 按 Ctrl-C 停止，数据保留在 {home}/。
 """
@@ -159,8 +164,17 @@ class _Server(uvicorn.Server):
 def _serve(settings: Settings, listener: socket.socket, wechat_url: str) -> None:
     app = create_app(Services.build(settings))
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - asked for
-    welcome = _WELCOME.format(url=f"http://{host}:{settings.port}", wechat_url=wechat_url, home=HOME)
+    welcome = _WELCOME.format(
+        url=f"http://{host}:{settings.port}", wechat_url=wechat_url, home=HOME, command=_command(settings)
+    )
     try:
         _Server(uvicorn.Config(app, **uvicorn_options(settings)), welcome).run([listener])
     except KeyboardInterrupt:
         return
+
+
+def _command(settings: Settings) -> str:
+    """How to run another command on the same database; one that was given is known, and may hold a password."""
+    if os.environ.get("WXAUTH_DATABASE_URL"):
+        return sys.argv[0]
+    return f"WXAUTH_DATABASE_URL='{settings.database_url.get_secret_value()}' {sys.argv[0]}"

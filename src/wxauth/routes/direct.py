@@ -7,9 +7,10 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from fastapi.params import Depends
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_json
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from wxauth.errors import FieldError, InvalidRequest
@@ -21,12 +22,12 @@ Argument = Callable[[Request], Awaitable[Any]]
 
 
 class DirectRoute(APIRoute):
-    """Serves an endpoint that takes one body model, the request, and dependencies that take the request alone.
+    """Serves an endpoint that takes one body model, path parameters, the request, and dependencies that take that.
 
     FastAPI solves dependencies anew for each request, at several times the cost of all else that it does;
     here they are called, one after the other. The body is validated from its bytes, whatever its
-    Content-Type says; an empty one is None, where the endpoint takes that. What the endpoint gives is written
-    as it is, and a test holds it against its model.
+    Content-Type says; an empty one is None, where the endpoint takes that. A response is sent as
+    it is; what else the endpoint gives is written as JSON, and a test holds it against its model.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -36,12 +37,18 @@ class DirectRoute(APIRoute):
         endpoint = self.endpoint
         hints = get_type_hints(endpoint, include_extras=True)
         hints.pop("return", None)
-        arguments = [(name, _argument(hint)) for name, hint in hints.items()]
+        arguments = [
+            (name, _path_parameter(name, hint) if name in self.param_convertors else _argument(hint))
+            for name, hint in hints.items()
+        ]
 
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             request = Request(scope, receive)
             values = {name: await argument(request) for name, argument in arguments}
             answer = await endpoint(**values)
+            if isinstance(answer, Response):
+                await answer(scope, receive, send)
+                return
             if answer is None:
                 await send({"type": "http.response.start", "status": 204, "headers": [_NO_STORE]})
                 await send({"type": "http.response.body"})
@@ -73,6 +80,18 @@ def _argument(hint: Any) -> Argument:
     raise TypeError(f"a direct route cannot take {hint}")
 
 
+def _path_parameter(name: str, hint: Any) -> Argument:
+    validate = TypeAdapter(hint).validate_strings
+
+    async def validated(request: Request) -> Any:
+        try:
+            return validate(request.path_params[name])
+        except ValidationError as exc:
+            raise invalid_request([{**error, "loc": ("path", name)} for error in _errors_of(exc)]) from None
+
+    return validated
+
+
 async def _itself(request: Request) -> Request:
     return request
 
@@ -87,9 +106,13 @@ def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
         try:
             return validate(body)  # type: ignore[no-any-return]  # an instance of the model
         except ValidationError as exc:
-            raise invalid_request(exc.errors(include_url=False, include_context=False, include_input=False)) from None
+            raise invalid_request(_errors_of(exc)) from None
 
     return validated
+
+
+def _errors_of(exc: ValidationError) -> list[Any]:
+    return exc.errors(include_url=False, include_context=False, include_input=False)
 
 
 def _field(location: tuple[str | int, ...]) -> str:

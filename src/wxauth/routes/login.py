@@ -11,6 +11,7 @@ from wxauth.errors import (
     InvalidRefreshToken,
     InvalidRequest,
     PayloadTooLarge,
+    RateLimited,
     RefreshTokenExpired,
     RefreshTokenReused,
     SessionRevoked,
@@ -54,6 +55,7 @@ router = APIRouter(route_class=DirectRoute, tags=["login"])
             CodeUsed,
             WeChatUserBlocked,
             AccountDisabled,
+            RateLimited,
             WeChatRateLimited,
             WeChatBadResponse,
             WeChatMisconfigured,
@@ -68,14 +70,17 @@ async def log_in(body: LoginRequest, services: ServicesDep, device: DeviceDep) -
 
     The user is made at first sight. A code works once: after any failure, call `wx.login` again.
     """
-    tokens = await login.log_in(
-        services,
-        code=body.code,
-        app_id=body.app_id or None,
-        nickname=body.nickname or None,
-        avatar_url=body.avatar_url or None,
-        device=device,
-    )
+    app_id = body.app_id or None
+    with services.metrics.login(app_id) as outcome:
+        tokens = await login.log_in(
+            services,
+            code=body.code,
+            app_id=app_id,
+            nickname=body.nickname or None,
+            avatar_url=body.avatar_url or None,
+            device=device,
+        )
+        outcome.name = "new" if tokens.is_new_user else "ok"
     return token_answer(tokens)
 
 
@@ -104,7 +109,9 @@ async def refresh(body: RefreshRequest, services: ServicesDep, device: DeviceDep
     A refresh token is used once. Sent again soon (its answer was lost, or two tabs sent it), it gets the same
     successor; sent again later, it ends the session, since somebody else may have it.
     """
-    return token_answer(await login.refresh(services, refresh_token=body.refresh_token, device=device))
+    with services.metrics.refresh():
+        tokens = await login.refresh(services, refresh_token=body.refresh_token, device=device)
+    return token_answer(tokens)
 
 
 @router.post(

@@ -1,13 +1,29 @@
 """`/v1/me`: the account of the person who asks."""
 
+from typing import Any
+from uuid import UUID
+
 from fastapi import APIRouter
 
+from wxauth import accounts
+from wxauth.devices import describe_device
+from wxauth.errors import InvalidRequest, LastAdmin, NotFound, PayloadTooLarge, StorageUnavailable
 from wxauth.routes.callers import CallerDep
 from wxauth.routes.direct import DirectRoute
 from wxauth.routes.failures import BEARER_SECURITY, GUARDED, failures
-from wxauth.routes.schemas import EXAMPLE_USER, UserAnswer, user_answer
+from wxauth.routes.schemas import (
+    EXAMPLE_SESSIONS,
+    EXAMPLE_USER,
+    ProfileChange,
+    SessionsAnswer,
+    UserAnswer,
+    user_answer,
+)
+from wxauth.services import ServicesDep
 
 router = APIRouter(route_class=DirectRoute, tags=["me"])
+
+_USER: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": EXAMPLE_USER}}}}
 
 
 @router.get(
@@ -15,9 +31,104 @@ router = APIRouter(route_class=DirectRoute, tags=["me"])
     operation_id="read_me",
     summary="Who am I",
     response_model=UserAnswer,
-    responses={200: {"content": {"application/json": {"example": EXAMPLE_USER}}}, **failures(*GUARDED)},
+    responses={**_USER, **failures(*GUARDED)},
     openapi_extra=BEARER_SECURITY,
 )
 async def read_me(caller: CallerDep) -> UserAnswer:
     """The user behind the access token, with the identity of the session it belongs to."""
     return user_answer(caller.user)
+
+
+@router.post(
+    "/v1/me",
+    operation_id="change_me_by_post",
+    summary="Change my profile, where PATCH cannot be sent",
+    response_model=UserAnswer,
+    responses={**_USER, **failures(InvalidRequest, PayloadTooLarge, *GUARDED)},
+    openapi_extra=BEARER_SECURITY,
+)
+@router.patch(
+    "/v1/me",
+    operation_id="change_me",
+    summary="Change my profile",
+    response_model=UserAnswer,
+    responses={**_USER, **failures(InvalidRequest, PayloadTooLarge, *GUARDED)},
+    openapi_extra=BEARER_SECURITY,
+)
+async def change_me(body: ProfileChange, caller: CallerDep, services: ServicesDep) -> UserAnswer:
+    """Set what is named, clear what is null or empty; the rest stays.
+
+    `wx.request` has no PATCH, so POST does the same.
+    """
+    return user_answer(await accounts.change_profile(services, caller, body.changes()))
+
+
+@router.delete(
+    "/v1/me",
+    operation_id="erase_me",
+    summary="Erase my account",
+    status_code=204,
+    responses=failures(LastAdmin, *GUARDED),
+    openapi_extra=BEARER_SECURITY,
+)
+async def erase_me(caller: CallerDep, services: ServicesDep) -> None:
+    """Erase the person: user, identities, sessions, and what the audit trail tells of them.
+
+    The next login is a new user's.
+    """
+    await accounts.erase_me(services, caller)
+
+
+@router.get(
+    "/v1/me/sessions",
+    operation_id="list_my_sessions",
+    summary="Where am I logged in",
+    response_model=SessionsAnswer,
+    responses={200: {"content": {"application/json": {"example": EXAMPLE_SESSIONS}}}, **failures(*GUARDED)},
+    openapi_extra=BEARER_SECURITY,
+)
+async def list_my_sessions(caller: CallerDep, services: ServicesDep) -> SessionsAnswer:
+    """Every open session, the last used first."""
+    sessions = await accounts.list_sessions(services, caller)
+    return {
+        "items": [
+            {
+                "id": session["id"],
+                "app_id": session["app_id"],
+                "device": describe_device(session["user_agent"]),
+                "ip": None if session["ip"] is None else str(session["ip"]),
+                "created_at": session["created_at"],
+                "last_used_at": session["last_used_at"],
+                "expires_at": session["expires_at"],
+                "current": session["id"] == caller.session_id,
+            }
+            for session in sessions
+        ],
+        "next_cursor": None,
+    }
+
+
+@router.delete(
+    "/v1/me/sessions",
+    operation_id="end_my_other_sessions",
+    summary="Log out everywhere else",
+    status_code=204,
+    responses=failures(*GUARDED),
+    openapi_extra=BEARER_SECURITY,
+)
+async def end_my_other_sessions(caller: CallerDep, services: ServicesDep) -> None:
+    """End every session but the one that asks."""
+    await accounts.end_other_sessions(services, caller)
+
+
+@router.delete(
+    "/v1/me/sessions/{session_id}",
+    operation_id="end_my_session",
+    summary="Log out on one device",
+    status_code=204,
+    responses=failures(InvalidRequest, NotFound, *GUARDED, StorageUnavailable),
+    openapi_extra=BEARER_SECURITY,
+)
+async def end_my_session(session_id: UUID, caller: CallerDep, services: ServicesDep) -> None:
+    """End one of my sessions, this one too; 204 again where it has ended."""
+    await accounts.end_my_session(services, caller, session_id)

@@ -7,11 +7,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth.errors import KeysUnavailable
+from wxauth.keyring import JWKS_MAX_AGE
 from wxauth.routes.failures import failures
 from wxauth.services import ServicesDep
 from wxauth.tokens.claims import ALGORITHM
-
-JWKS_MAX_AGE = 300
 
 router = APIRouter(tags=["keys"])
 
@@ -53,6 +52,8 @@ async def jwks(request: Request, services: ServicesDep) -> Response:
 _EXAMPLE_METADATA: dict[str, Any] = {
     "issuer": "https://auth.example.com",
     "jwks_uri": "https://auth.example.com/.well-known/jwks.json",
+    "introspection_endpoint": "https://auth.example.com/v1/introspect",
+    "introspection_endpoint_auth_methods_supported": ["client_secret_basic"],
     "response_types_supported": [],
     "grant_types_supported": [],
     "subject_types_supported": ["public"],
@@ -78,12 +79,14 @@ _METADATA_RESPONSES: dict[int | str, dict[str, Any]] = {
     responses=_METADATA_RESPONSES,
 )
 async def metadata(services: ServicesDep, response: Response) -> dict[str, Any]:
-    """Where the keys are and which algorithm signs (RFC 8414); the same document at both paths."""
+    """Where the keys are, which algorithm signs, where to ask about a token (RFC 8414); the same at both paths."""
     issuer = services.settings.issuer
     response.headers["Cache-Control"] = f"public, max-age={JWKS_MAX_AGE}"
     return {
         "issuer": issuer,
         "jwks_uri": f"{issuer}/.well-known/jwks.json",
+        "introspection_endpoint": f"{issuer}/v1/introspect",
+        "introspection_endpoint_auth_methods_supported": ["client_secret_basic"],
         "response_types_supported": [],
         "grant_types_supported": [],
         "subject_types_supported": ["public"],

@@ -1,9 +1,10 @@
-"""What operators ask: alive, and able to serve."""
+"""What operators ask: alive, able to serve, and how it goes."""
 
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from wxauth.errors import StorageUnavailable
 from wxauth.services import Services, ServicesDep
@@ -19,6 +20,12 @@ _EXAMPLE_NOT_READY: dict[str, Any] = {
     "status": "unavailable",
     "checks": {"database": "ok", "schema": "behind: run 'wxauth migrate'", "signing_key": "not read yet"},
 }
+_EXAMPLE_METRICS = """\
+# HELP wxauth_logins_total Logins by outcome: ok, new (a new user) or the code of the problem; errcode is WeChat's.
+# TYPE wxauth_logins_total counter
+wxauth_logins_total{app_id="wx1a2b3c4d5e6f7a8b",errcode="",outcome="ok"} 1927.0
+wxauth_logins_total{app_id="wx1a2b3c4d5e6f7a8b",errcode="40029",outcome="invalid_code"} 3.0
+"""
 
 
 @router.get(
@@ -52,6 +59,23 @@ async def readyz(services: ServicesDep) -> JSONResponse:
         {"status": "ready" if is_ready else "unavailable", "checks": checks},
         status_code=200 if is_ready else 503,
         headers={"Cache-Control": "no-store"},
+    )
+
+
+@router.get(
+    "/metrics",
+    operation_id="read_metrics",
+    summary="What Prometheus reads",
+    response_class=PlainTextResponse,
+    responses={200: {"content": {"text/plain": {"example": _EXAMPLE_METRICS}}}},
+)
+async def metrics(services: ServicesDep) -> PlainTextResponse:
+    """Logins, refreshes and refusals, time taken by WeChat and the database, open sessions, the signing key's age.
+
+    The sum of all workers of this process. For operators: do not route it from outside.
+    """
+    return PlainTextResponse(
+        await services.metrics.scrape(), headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE_PLAIN_0_0_4
     )
 
 

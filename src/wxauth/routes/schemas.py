@@ -2,18 +2,39 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 from uuid import UUID
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    field_validator,
+)
+from pydantic_core import PydanticUseDefault
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from wxauth.admin import MAX_PAGE_SIZE, MAX_ROLES, PAGE_SIZE, Page, id_in_cursor
+from wxauth.devices import describe_device
+from wxauth.store.events import EventType
+from wxauth.store.models import ROLE, UserStatus
 
 # Text to be stored: no control characters (Postgres would refuse a NUL).
 _TEXT = r"^[^\x00-\x1f\x7f]*$"
 # An absolute https URL without user information, as it was written; or nothing.
-_HTTPS_URL = r"^((?i:https)://[^\s/?#@\\\x00-\x20\x7f]+([/?#][^\s\\\x00-\x20\x7f]*)?)?$"
+_HTTPS_URL = (
+    r"^([hH][tT][tT][pP][sS]://"
+    r"""(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]<>"'`^{|}\\\x00-\x20\x7f]+)(:[0-9]{1,5})?"""
+    r"""([/?#][^\s<>"`^{|}\\\x00-\x20\x7f]*)?)?$"""
+)
 
 Nickname = Annotated[str, StringConstraints(strip_whitespace=True, max_length=64, pattern=_TEXT)]
+Role = Annotated[str, StringConstraints(pattern=f"^{ROLE}$")]
 AvatarUrl = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2048, pattern=_HTTPS_URL)]
 
 EXAMPLE_USER: dict[str, Any] = {
@@ -29,6 +50,48 @@ EXAMPLE_USER: dict[str, Any] = {
     "created_at": "2026-11-20T08:00:00Z",
     "last_login_at": "2026-11-20T08:00:00Z",
 }
+EXAMPLE_SESSIONS: dict[str, Any] = {
+    "items": [
+        {
+            "id": "01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2",
+            "app_id": "wx1a2b3c4d5e6f7a8b",
+            "device": "iOS 17.1, WeChat 8.0.44",
+            "ip": "203.0.113.7",
+            "created_at": "2026-11-20T08:00:00Z",
+            "last_used_at": "2026-11-20T09:30:00Z",
+            "expires_at": "2026-12-20T09:30:00Z",
+            "current": True,
+        }
+    ],
+    "next_cursor": None,
+}
+EXAMPLE_LISTED_USER: dict[str, Any] = {
+    "id": EXAMPLE_USER["id"],
+    "identities": [{"app_id": EXAMPLE_USER["app_id"], "openid": EXAMPLE_USER["openid"]}],
+    **{name: value for name, value in EXAMPLE_USER.items() if name not in ("id", "app_id", "openid")},
+}
+EXAMPLE_USER_DETAIL: dict[str, Any] = {
+    **EXAMPLE_LISTED_USER,
+    "sessions": [
+        {name: value for name, value in session.items() if name != "current"} for session in EXAMPLE_SESSIONS["items"]
+    ],
+}
+EXAMPLE_USERS: dict[str, Any] = {"items": [EXAMPLE_LISTED_USER], "next_cursor": "AZM8Xo8afD6bHS9qTowNFw"}
+EXAMPLE_EVENTS: dict[str, Any] = {
+    "items": [
+        {
+            "id": "01933c62-14e0-7b11-8f3a-5d2c7e9a4b60",
+            "type": "refresh_token_reused",
+            "at": "2026-11-20T10:00:00Z",
+            "actor": "system",
+            "user_id": EXAMPLE_USER["id"],
+            "app_id": EXAMPLE_USER["app_id"],
+            "ip": "203.0.113.7",
+            "data": {"session_id": EXAMPLE_SESSIONS["items"][0]["id"]},
+        }
+    ],
+    "next_cursor": "AZM8YhTgexGPOl0sfppLYA",
+}
 EXAMPLE_TOKENS: dict[str, Any] = {
     "access_token": "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9...",
     "token_type": "Bearer",
@@ -38,6 +101,20 @@ EXAMPLE_TOKENS: dict[str, Any] = {
     "session_id": "01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2",
     "is_new_user": True,
     "user": EXAMPLE_USER,
+}
+EXAMPLE_INTROSPECTION: dict[str, Any] = {
+    "active": True,
+    "token_type": "Bearer",
+    "iss": "https://auth.example.com",
+    "sub": EXAMPLE_USER["id"],
+    "aud": "wxauth",
+    "exp": 1795162500,
+    "iat": 1795161600,
+    "jti": "01933c5e-8f1c-7a55-8c3d-6b0e9f2d4a71",
+    "client_id": EXAMPLE_USER["app_id"],
+    "sid": EXAMPLE_TOKENS["session_id"],
+    "openid": EXAMPLE_USER["openid"],
+    "roles": ["admin"],
 }
 
 
@@ -86,6 +163,106 @@ class LogoutRequest(BaseModel):
     refresh_token: str | None = None
 
 
+class ProfileChange(BaseModel):
+    """What to change of one's profile: absent changes nothing, null or empty clears."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"nickname": "小明"}]}, hide_input_in_errors=True)
+
+    nickname: Nickname | None = Field(
+        default=None,
+        validation_alias=AliasChoices("nickname", "nickName", "userName"),
+        description="Also accepted as `nickName`, `userName`.",
+    )
+    avatar_url: AvatarUrl | None = Field(
+        default=None,
+        validation_alias=AliasChoices("avatar_url", "avatarUrl"),
+        description="An https URL. Also accepted as `avatarUrl`.",
+    )
+
+    def changes(self) -> dict[str, str | None]:
+        """What was named, with None for what is to be cleared."""
+        return {name: getattr(self, name) or None for name in self.model_fields_set}
+
+
+def _folded(roles: list[str]) -> list[str]:
+    folded = list(dict.fromkeys(roles))
+    if len(folded) > MAX_ROLES:
+        raise ValueError(f"List should have at most {MAX_ROLES} items")
+    return folded
+
+
+class UserChangeRequest(BaseModel):
+    """What to change of a user: absent or null changes nothing."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "disabled"}]}, hide_input_in_errors=True)
+
+    status: UserStatus | None = Field(default=None, description="A ban (`disabled`) ends every session at once.")
+    roles: Annotated[list[Role], AfterValidator(_folded)] | None = Field(
+        default=None, description=f"All that the user is to have, at most {MAX_ROLES}."
+    )
+
+
+class _PageQuery(BaseModel):
+    limit: int = Field(default=PAGE_SIZE, ge=1, le=MAX_PAGE_SIZE)
+    cursor: Annotated[UUID | None, BeforeValidator(id_in_cursor), WithJsonSchema({"type": "string"})] = Field(
+        default=None, description="The `next_cursor` of the page before."
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_is_absent(cls, value: Any) -> Any:
+        if value == "":
+            raise PydanticUseDefault
+        return value
+
+
+class UsersQuery(_PageQuery):
+    """Which users to list."""
+
+    q: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=_TEXT)] | None = Field(
+        default=None, description="Part of the nickname in any case, or the whole openid, unionid, phone number or id."
+    )
+    status: UserStatus | None = None
+    role: Role | None = None
+    app_id: Annotated[str, StringConstraints(pattern=_TEXT)] | None = Field(
+        default=None, description="Who has an identity in this app."
+    )
+
+
+class EventsQuery(_PageQuery):
+    """Which events to list."""
+
+    user_id: UUID | None = Field(default=None, description="To whom it was done.")
+    type: Annotated[str, StringConstraints(pattern=_TEXT)] | None = Field(
+        default=None, description=f"Such as {', '.join(f'`{kind}`' for kind in EventType)}."
+    )
+
+
+class OpenSessionAnswer(TypedDict):
+    """A login on one device."""
+
+    id: UUID
+    app_id: str
+    device: Annotated[str | None, Field(description="System and WeChat version, from the User-Agent.")]
+    ip: Annotated[str | None, Field(description="Where it was last used from.")]
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: Annotated[datetime, Field(description="When it ends unless it is used.")]
+
+
+class SessionAnswer(OpenSessionAnswer):
+    """A login on one device."""
+
+    current: Annotated[bool, Field(description="Whether it is the one that asks.")]
+
+
+class SessionsAnswer(TypedDict):
+    """All open sessions of a user, in one page."""
+
+    items: list[SessionAnswer]
+    next_cursor: None
+
+
 class UserAnswer(TypedDict):
     """A user, with the identity of the session that asks."""
 
@@ -119,6 +296,120 @@ def user_answer(user: Mapping[str, Any]) -> UserAnswer:
     }
 
 
+class IdentityAnswer(TypedDict):
+    """One openid in one app."""
+
+    app_id: str
+    openid: str
+
+
+class ListedUserAnswer(TypedDict):
+    """A user, with all identities."""
+
+    id: UUID
+    identities: Annotated[list[IdentityAnswer], Field(description="The oldest first.")]
+    unionid: str | None
+    nickname: str | None
+    avatar_url: str | None
+    phone: Annotated[str | None, Field(description="E.164.")]
+    roles: list[str]
+    status: Literal["active", "disabled"]
+    created_at: datetime
+    last_login_at: datetime
+
+
+class UserDetailAnswer(ListedUserAnswer):
+    """A user, with all identities and open sessions."""
+
+    sessions: Annotated[list[OpenSessionAnswer], Field(description="The last used first.")]
+
+
+class UsersAnswer(TypedDict):
+    """Some users, the newest first."""
+
+    items: list[ListedUserAnswer]
+    next_cursor: Annotated[str | None, Field(description="`cursor` for the next page, null after the last.")]
+
+
+class EventAnswer(TypedDict):
+    """Something that was done."""
+
+    id: UUID
+    type: str
+    at: datetime
+    actor: Annotated[str, Field(description="The id of the user who did it, `operator` by command, or `system`.")]
+    user_id: Annotated[UUID | None, Field(description="To whom.")]
+    app_id: str | None
+    ip: Annotated[str | None, Field(description="From where.")]
+    data: Annotated[dict[str, Any], Field(description="What else there is to say; empty where a person was erased.")]
+
+
+class EventsAnswer(TypedDict):
+    """Some events, the newest first."""
+
+    items: list[EventAnswer]
+    next_cursor: Annotated[str | None, Field(description="`cursor` for the next page, null after the last.")]
+
+
+def open_session_answer(session: Mapping[str, Any]) -> OpenSessionAnswer:
+    """An open session as it was read."""
+    return {
+        "id": session["id"],
+        "app_id": session["app_id"],
+        "device": describe_device(session["user_agent"]),
+        "ip": None if session["ip"] is None else str(session["ip"]),
+        "created_at": session["created_at"],
+        "last_used_at": session["last_used_at"],
+        "expires_at": session["expires_at"],
+    }
+
+
+def listed_user_answer(user: Mapping[str, Any]) -> ListedUserAnswer:
+    """A user as read with all identities."""
+    return {
+        "id": user["id"],
+        "identities": user["identities"],
+        "unionid": user["unionid"],
+        "nickname": user["nickname"],
+        "avatar_url": user["avatar_url"],
+        "phone": user["phone"],
+        "roles": user["roles"],
+        "status": user["status"],
+        "created_at": user["created_at"],
+        "last_login_at": user["last_login_at"],
+    }
+
+
+def user_detail_answer(user: Mapping[str, Any]) -> UserDetailAnswer:
+    """A user as read with all identities and open sessions."""
+    return {**listed_user_answer(user), "sessions": [open_session_answer(session) for session in user["sessions"]]}
+
+
+def users_answer(page: Page) -> UsersAnswer:
+    """A page of users."""
+    return {"items": [listed_user_answer(user) for user in page.items], "next_cursor": page.next_cursor}
+
+
+def events_answer(page: Page) -> EventsAnswer:
+    """A page of events."""
+    return {
+        "items": [
+            {
+                "id": event["id"],
+                "type": event["type"],
+                "at": event["at"],
+                "actor": event["actor"],
+                "user_id": event["user_id"],
+                "app_id": event["app_id"],
+                "ip": None if event["ip"] is None else str(event["ip"]),
+                "data": event["data"],
+            }
+            for event in page.items
+        ],
+        "next_cursor": page.next_cursor,
+    }
+
+
 class TokenAnswer(TypedDict):
     """A pair of tokens, and whose they are."""
 
@@ -130,6 +421,23 @@ class TokenAnswer(TypedDict):
     session_id: UUID
     is_new_user: bool
     user: UserAnswer
+
+
+class IntrospectionAnswer(TypedDict):
+    """Whether an access token is good, and where it is, what it says (RFC 7662, section 2.2)."""
+
+    active: bool
+    token_type: NotRequired[Literal["Bearer"]]
+    iss: NotRequired[str]
+    sub: NotRequired[Annotated[UUID, Field(description="The user's id.")]]
+    aud: NotRequired[str]
+    exp: NotRequired[int]
+    iat: NotRequired[int]
+    jti: NotRequired[str]
+    client_id: NotRequired[Annotated[str, Field(description="The mini-program's app_id.")]]
+    sid: NotRequired[Annotated[UUID, Field(description="The session's id.")]]
+    openid: NotRequired[str]
+    roles: NotRequired[Annotated[list[str], Field(description="Those that the user has now; absent where none.")]]
 
 
 class Problem(BaseModel):

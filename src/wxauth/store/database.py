@@ -5,7 +5,7 @@ single statements, which are transactions by themselves and leave nothing to res
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
@@ -55,10 +55,23 @@ _AWAY = (
 )
 # It answers, and is not what this version needs: not migrated, or without the rights.
 _UNFIT = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
+# What the URL asks for is unknown, or cannot be.
+_WRONG_URL = (
+    asyncpg.ClientConfigurationError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.InvalidParameterValueError,
+    asyncpg.CantChangeRuntimeParamError,
+    ValueError,
+    OverflowError,
+)
 # A connection that its server has just ended fails with the last one, if it is used before asyncpg has seen the end.
 _LOST = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientError)
 
 log = get_logger()
+
+
+class DatabaseUrlRefused(StorageUnavailable):
+    """The driver, or PostgreSQL, does not know what the URL asks for; waiting will not help."""
 
 
 class _ConnectionLost(Exception):
@@ -86,11 +99,16 @@ class Database:
 
         Raises: StorageUnavailable, and asyncpg.IntegrityConstraintViolationError for the caller to settle.
         """
+        rows = await self.fetch(statement, *arguments)
+        return rows[0] if rows else None
+
+    async def fetch(self, statement: str, *arguments: object) -> Sequence[Mapping[str, Any]]:
+        """All rows of one statement; else as `fetchrow`."""
         async with self.answering():
             try:
-                return await self._fetchrow(statement, arguments)
+                return await self._fetch(statement, arguments)
             except _ConnectionLost:
-                return await self._fetchrow(statement, arguments)
+                return await self._fetch(statement, arguments)
 
     def answering(self) -> AbstractAsyncContextManager[object]:
         """A block that the database has `DEADLINE` seconds for, all that is in it counted.
@@ -131,11 +149,11 @@ class Database:
         if self._engine is not None:
             await self._engine.dispose()
 
-    async def _fetchrow(self, statement: str, arguments: tuple[object, ...]) -> Mapping[str, Any] | None:
+    async def _fetch(self, statement: str, arguments: tuple[object, ...]) -> Sequence[Mapping[str, Any]]:
         connection = await self._connections.acquire()
         try:
-            row: Mapping[str, Any] | None = await connection.fetchrow(statement, *arguments)
-            return row
+            rows: Sequence[Mapping[str, Any]] = await connection.fetch(statement, *arguments)
+            return rows
         except BaseException as exc:
             is_lost = isinstance(exc, _LOST) or connection.is_closed()
             if is_lost or isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
@@ -179,7 +197,12 @@ class Database:
         return await self._connect_to(last, options)
 
     async def _connect_to(self, dsn: str, options: Mapping[str, Any]) -> asyncpg.Connection:
-        connection = await asyncpg.connect(dsn, **{**self._options, **options})
+        try:
+            connection = await asyncpg.connect(dsn, **{**self._options, **options})
+        except _WRONG_URL as exc:
+            if isinstance(exc, OSError):  # a certificate that does not hold is a ValueError too
+                raise
+            raise DatabaseUrlRefused("the database's URL cannot be used") from exc
         self._dsns.sort(key=lambda other: other != dsn)  # the one that answers is asked first next time
         return connection
 
@@ -227,7 +250,7 @@ def is_away(exc: BaseException) -> bool:
 def reason_of(exc: BaseException) -> str:
     """What the database itself said, else what kind of silence it was; nothing of the URL's."""
     cause: BaseException = exc
-    while cause.__cause__ is not None:
+    while cause.__cause__ is not None and not isinstance(cause, TimeoutError):
         cause = cause.__cause__
     is_its_own = isinstance(cause, asyncpg.PostgresError) and cause.sqlstate is not None
     return str(cause).partition("\n")[0] if is_its_own else type(cause).__name__
@@ -248,6 +271,10 @@ def _connect_options(url: str) -> tuple[list[str], dict[str, Any]]:
         "idle_in_transaction_session_timeout": f"{DEADLINE * 1000:.0f}",
     }
     options: dict[str, Any] = {"command_timeout": SILENCE_TIMEOUT}
+    # libpq's own, which asyncpg would hand to the server as a setting of the session.
+    query.pop("connect_timeout", None)
+    if query.get("channel_binding") in ("prefer", "disable"):
+        del query["channel_binding"]
     if query.pop(_PGBOUNCER, "") in ("1", "true"):
         options["statement_cache_size"] = 0
         settings = {"application_name": settings["application_name"]}

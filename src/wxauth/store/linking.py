@@ -6,9 +6,15 @@ other, each login with the other unionid comes this way.
 """
 
 from datetime import datetime
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from wxauth.store.events import SYSTEM, EventType, NewEvent, record_event
+from wxauth.store.models import UserStatus
+from wxauth.store.sessions import EndReason, end_sessions
+from wxauth.store.users import lock_administrators
 
 _PEOPLE = text("""
     SELECT (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid) AS user_id,
@@ -18,17 +24,12 @@ _PEOPLE = text("""
 _LOCK_USERS = text("SELECT FROM users WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
 _NAME_USER = text("UPDATE users SET unionid = :unionid WHERE id = :user_id")
 _MOVE_IDENTITY = text("UPDATE identities SET user_id = :user_id WHERE app_id = :app_id AND openid = :openid")
-# A ban follows the person; so does all that the emptied user had and the remaining one lacks.
-_CARRY_BAN = text("""
-    UPDATE users SET status = 'disabled' FROM users former
-     WHERE users.id = :user_id AND former.id = :former_id AND former.status = 'disabled'
+# A ban follows the person, unless it left no administrator; so does all that the emptied user had and the remaining
+# one lacks.
+_SETTLE_BAN = text("""
+    UPDATE users SET status = :status WHERE id = :user_id AND status <> :status RETURNING id
 """)
-_END_SESSIONS_OF_BANNED = text("""
-    UPDATE sessions SET revoked_at = :now, revoked_reason = 'banned', session_key = NULL
-      FROM users
-     WHERE users.id = :user_id AND users.status = 'disabled' AND sessions.user_id = users.id
-       AND sessions.revoked_at IS NULL
-""")
+_IS_ANY_BANNED = text("SELECT bool_or(status = 'disabled') FROM users WHERE id = ANY(:ids)")
 # Away with the one and into the other in one statement, so that no unique value of theirs is there twice.
 _MERGE_EMPTY_USER = text("""
     WITH former AS (
@@ -59,6 +60,7 @@ async def link_unionid(transaction: AsyncConnection, app_id: str, openid: str, u
     user_id, holder_id = people
     if user_id is None:
         return
+    administrators = set(await lock_administrators(transaction))
     await transaction.execute(_LOCK_USERS, {"ids": [user_id, holder_id or user_id]})
     if (await transaction.execute(_PEOPLE, known)).one() != people:
         return  # linked meanwhile, by another request
@@ -67,6 +69,17 @@ async def link_unionid(transaction: AsyncConnection, app_id: str, openid: str, u
     elif holder_id != user_id:
         merged = {"user_id": holder_id, "former_id": user_id}
         await transaction.execute(_MOVE_IDENTITY, {**identity, "user_id": holder_id})
-        await transaction.execute(_CARRY_BAN, merged)
-        await transaction.execute(_END_SESSIONS_OF_BANNED, {"user_id": holder_id, "now": now})
+        is_needed = bool(administrators) and administrators <= {user_id, holder_id}
+        is_banned = (await transaction.execute(_IS_ANY_BANNED, {"ids": [user_id, holder_id]})).scalar_one()
+        await _settle_ban(transaction, holder_id, is_banned=is_banned and not is_needed, now=now)
         await transaction.execute(_MERGE_EMPTY_USER, merged)
+
+
+async def _settle_ban(transaction: AsyncConnection, user_id: UUID, *, is_banned: bool, now: datetime) -> None:
+    status = UserStatus.DISABLED if is_banned else UserStatus.ACTIVE
+    changed = (await transaction.execute(_SETTLE_BAN, {"user_id": user_id, "status": status})).first()
+    if changed is not None:
+        kind = EventType.USER_BANNED if is_banned else EventType.USER_UNBANNED
+        await record_event(transaction, NewEvent(type=kind, at=now, actor=SYSTEM, user_id=user_id))
+    if is_banned:
+        await end_sessions(transaction, user_id, reason=EndReason.BANNED, actor=SYSTEM, now=now)

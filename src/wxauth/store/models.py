@@ -5,8 +5,9 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Column, DateTime, ForeignKeyConstraint, Index, Text, UniqueConstraint, text
+from sqlalchemy import DDL, CheckConstraint, Column, DateTime, ForeignKeyConstraint, Index, Text, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, INET, JSONB
+from sqlalchemy.event import listen
 from sqlmodel import Field, SQLModel
 
 SCHEMA_NAMES = {
@@ -20,6 +21,7 @@ SQLModel.metadata.naming_convention = SCHEMA_NAMES
 
 TIME = DateTime(timezone=True)
 ROLE = "[a-z][a-z0-9_-]{0,31}"
+CLIENT_NAME = "[a-z0-9][a-z0-9_-]{0,63}"
 
 
 class UserStatus(StrEnum):
@@ -47,6 +49,7 @@ class User(SQLModel, table=True):
         CheckConstraint("char_length(nickname) BETWEEN 1 AND 64", name="nickname"),
         CheckConstraint("char_length(avatar_url) BETWEEN 1 AND 2048", name="avatar_url"),
         CheckConstraint("phone ~ '^\\+[1-9][0-9]{1,14}$'", name="phone"),
+        Index("users_administrators_idx", "id", postgresql_where=text("'admin' = ANY (roles)")),
         # Room on each page, and no index on what a login changes: a login's update stays in its page.
         {"postgresql_with": {"fillfactor": 85}},
     )
@@ -118,6 +121,52 @@ class Session(SQLModel, table=True):
     revoked_reason: str | None = Field(sa_type=Text)
 
 
+class Event(SQLModel, table=True):
+    """Something that was done; never changed, but for what tells of an erased person."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        CheckConstraint("type ~ '^[a-z][a-z_]{0,63}$'", name="type"),
+        CheckConstraint("actor <> ''", name="actor"),
+        CheckConstraint("jsonb_typeof(data) = 'object'", name="data"),
+        Index(None, "user_id", "id"),
+        Index(None, "type", "id"),
+        Index(None, "actor", postgresql_where=text("ip IS NOT NULL")),
+    )
+
+    id: UUID = Field(primary_key=True)
+    type: str = Field(sa_type=Text)
+    at: datetime = Field(sa_type=TIME)
+    actor: str = Field(sa_type=Text)
+    user_id: UUID | None
+    """Not a reference: the event outlives the user."""
+    app_id: str | None = Field(sa_type=Text)
+    ip: str | None = Field(sa_type=INET)
+    data: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False, server_default=text("'{}'")))
+
+
+# Nothing is ever changed or taken away, but what tells of a person who has been erased.
+for _statement in (
+    """
+        CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF TG_OP = 'UPDATE' AND NEW.ip IS NULL AND NEW.data IN ('{}', OLD.data)
+               AND (NEW.id, NEW.type, NEW.at, NEW.actor, NEW.user_id, NEW.app_id)
+                   IS NOT DISTINCT FROM (OLD.id, OLD.type, OLD.at, OLD.actor, OLD.user_id, OLD.app_id) THEN
+                RETURN NEW;
+            END IF;
+            RAISE EXCEPTION 'events are append-only';
+        END
+        $$
+    """,
+    """
+        CREATE TRIGGER events_append_only BEFORE UPDATE OR DELETE ON events
+            FOR EACH ROW EXECUTE FUNCTION events_are_append_only()
+    """,
+):
+    listen(Event.__table__, "after_create", DDL(_statement))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table
+
+
 class StoredSigningKey(SQLModel, table=True):
     """A key that signs access tokens; its private half sealed."""
 
@@ -137,3 +186,30 @@ class StoredSigningKey(SQLModel, table=True):
     """When it begins to sign; it is published before."""
     retires_at: datetime | None = Field(sa_type=TIME)
     """When it is published no longer."""
+
+
+class ServiceClient(SQLModel, table=True):
+    """A sibling that may ask about tokens, by a secret of its own."""
+
+    __tablename__ = "service_clients"
+    __table_args__ = (
+        CheckConstraint(f"name ~ '^{CLIENT_NAME}$'", name="name"),
+        CheckConstraint("octet_length(secret_hash) = 32", name="secret_hash"),
+    )
+
+    name: str = Field(sa_type=Text, primary_key=True)
+    secret_hash: bytes = Field(sa_type=BYTEA)
+    """SHA-256 of the secret, which itself is kept nowhere."""
+    created_at: datetime = Field(sa_type=TIME)
+
+
+class Sweep(SQLModel, table=True):
+    """How far a sweep has come, whichever worker goes on with it."""
+
+    __tablename__ = "sweeps"
+
+    name: str = Field(sa_type=Text, primary_key=True)
+    after: UUID
+    """The last row that has been looked at."""
+    due_at: datetime = Field(sa_type=TIME)
+    """When to go on; after the last row, when to begin again."""

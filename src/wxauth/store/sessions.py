@@ -1,13 +1,18 @@
 """Sessions: who is in one, and what becomes of it when its refresh token is used."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
+
 from wxauth.store.database import Database
+from wxauth.store.events import SYSTEM, EventType, NewEvent, record_event
 from wxauth.store.models import UserStatus
 
 # The user may have been banned, erased or merged since the token was signed, the session revoked.
@@ -80,10 +85,11 @@ class Rotated:
 # has been faster: the session ends. A concurrent use waits here for the row, then sees what the first has done.
 #
 # $1 session id  $2 generation of the token  $3 now  $4 start of the grace  $5 seconds to live unused
-# $6 seconds to live at most  $7 ip  $8 user_agent
+# $6 seconds to live at most  $7 ip  $8 user_agent  $9 id of the event, if there is one
 _IS_NEWEST = "$2 >= s.generation"
 _IS_GOOD = f"({_IS_NEWEST} OR ($2 = s.generation - 1 AND s.rotated_at >= $4))"
 _ROTATE: Final = f"""
+WITH used AS (
 UPDATE sessions s
    SET generation = CASE WHEN {_IS_NEWEST} THEN $2 + 1 ELSE s.generation END,
        rotated_at = CASE WHEN {_IS_NEWEST} THEN $3 ELSE s.rotated_at END,
@@ -101,6 +107,13 @@ UPDATE sessions s
    AND s.revoked_at IS NULL AND s.expires_at > $3 AND users.status = 'active'
 RETURNING s.generation, s.expires_at, s.revoked_at IS NOT NULL AS is_reused, s.app_id, s.openid,
           users.id, unionid, nickname, avatar_url, phone, roles, status, users.created_at, last_login_at
+), noted AS (
+INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
+SELECT $9, '{EventType.REFRESH_TOKEN_REUSED}', $3, '{SYSTEM}', id, app_id, $7::text::inet,
+       jsonb_build_object('session_id', $1)
+  FROM used WHERE is_reused
+)
+SELECT * FROM used
 """  # noqa: S608 - put together from the constants above
 
 _WHY_NOT: Final = """
@@ -111,6 +124,20 @@ _END: Final = """
 UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL WHERE id = $1 AND revoked_at IS NULL
 RETURNING user_id
 """
+
+_OPEN_SESSIONS: Final = """
+SELECT id, app_id, user_agent, ip, created_at, last_used_at, expires_at FROM sessions
+ WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
+ ORDER BY last_used_at DESC, id DESC
+"""
+
+_BELONGS_TO: Final = "SELECT 1 FROM sessions WHERE id = $1 AND user_id = $2"
+
+_END_OTHERS: Final = text("""
+    UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
+     WHERE user_id = :user_id AND revoked_at IS NULL AND id IS DISTINCT FROM :kept
+    RETURNING expires_at > :now AS was_open
+""")
 
 
 async def rotate_refresh_token(
@@ -130,6 +157,7 @@ async def rotate_refresh_token(
         lifetimes.at_most,
         use.ip,
         use.user_agent,
+        uuid7(),
     )
     if row is None:
         return await _why_not(database, use.session_id)
@@ -142,6 +170,36 @@ async def end_session(database: Database, *, session_id: UUID, reason: EndReason
     """End a session; its user's id, or None where it had ended before or never was. Raises: StorageUnavailable."""
     row = await database.fetchrow(_END, session_id, now, reason)
     return None if row is None else row["user_id"]
+
+
+async def open_sessions(database: Database, user_id: UUID, *, now: datetime) -> Sequence[Mapping[str, Any]]:
+    """Where a user is logged in, the last used first. Raises: StorageUnavailable."""
+    return await database.fetch(_OPEN_SESSIONS, user_id, now)
+
+
+async def session_belongs_to(database: Database, *, session_id: UUID, user_id: UUID) -> bool:
+    """Whether this user has, or had, that session. Raises: StorageUnavailable."""
+    return await database.fetchrow(_BELONGS_TO, session_id, user_id) is not None
+
+
+async def end_sessions(
+    transaction: AsyncConnection,
+    user_id: UUID,
+    *,
+    reason: EndReason,
+    actor: str,
+    now: datetime,
+    kept: UUID | None = None,
+    ip: str | None = None,
+) -> int:
+    """End every session of a user but the one to be kept, and record it; how many were open."""
+    values = {"now": now, "reason": reason, "user_id": user_id, "kept": kept}
+    ended: int = sum((await transaction.execute(_END_OTHERS, values)).scalars())
+    if ended:
+        data = {"reason": reason, "sessions": ended}
+        event = NewEvent(type=EventType.SESSIONS_ENDED, at=now, actor=actor, user_id=user_id, ip=ip, data=data)
+        await record_event(transaction, event)
+    return ended
 
 
 async def _why_not(database: Database, session_id: UUID) -> Refusal:

@@ -22,6 +22,7 @@ BUSY_PAUSES: Final = (0.1, 0.3)
 """Seconds before the second and the third try after errcode -1."""
 
 _MAX_ID_LENGTH = 128
+_MAX_ERRCODE = 10**9
 _MAX_ERRMSG_LENGTH = 200
 _HEADERS = httpx.Headers({"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "wxauth"})
 
@@ -103,8 +104,8 @@ class WeChat:
         except TimeoutError as exc:
             raise WeChatTimeout(f"code2session gave no answer in {self._timeout:g} s") from exc
         errcode = answer.get("errcode", 0)
-        if type(errcode) is not int:
-            raise WeChatBadResponse("WeChat's errcode is not a number")
+        if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:
+            raise WeChatBadResponse("WeChat's errcode is not a number that it gives")
         if errcode != 0:
             self._log_refusal(app, errcode, answer.get("errmsg"), code)
             raise error_for(errcode)

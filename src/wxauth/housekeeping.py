@@ -1,0 +1,61 @@
+"""What goes by itself: sessions some time after their end, and signing keys that have retired."""
+
+import asyncio
+from datetime import timedelta
+from typing import Final
+
+from wxauth.errors import StorageUnavailable
+from wxauth.logs import get_logger
+from wxauth.services import Services
+from wxauth.store.housekeeping import sweep_page
+from wxauth.store.signing_keys import erase_retired_keys
+
+KEPT_AFTER_THE_END: Final = timedelta(days=30)
+"""Who comes back within it is still told why: `session_revoked`, `refresh_token_expired`, `refresh_token_reused`. Later
+it is `invalid_refresh_token`, after which the client does the same. Not longer, for a session has an address in it."""
+SWEEP_EVERY: Final = timedelta(days=1)
+LOOK_PAUSE: Final = 300.0
+"""Seconds between two looks at whether there is something to do."""
+PAGE_SIZE: Final = 1000
+PAGE_PAUSE: Final = 0.1
+"""Seconds between two pages, for whoever else uses the database."""
+
+log = get_logger()
+
+
+async def keep_house(services: Services) -> None:
+    """Sweep for ever, through outages. Every worker does; a lock in the database lets one at a time."""
+    while True:
+        try:
+            await sweep(services)
+        except StorageUnavailable:
+            log.warning("sweep_put_off", reason="the database does not answer")
+        except Exception:
+            log.exception("sweep_failed")
+        await asyncio.sleep(LOOK_PAUSE)
+
+
+async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE) -> None:
+    """Erase the keys that have retired, and where a sweep is due, the sessions that ended long ago.
+
+    Raises: StorageUnavailable.
+    """
+    now = services.clock()
+    for kid in await erase_retired_keys(services.database, now=now):
+        log.info("signing_key_retired", kid=kid)
+    swept = 0
+    try:
+        while page := await sweep_page(
+            services.database,
+            size=page_size,
+            ended_before=now - KEPT_AFTER_THE_END,
+            now=now,
+            next_sweep_at=now + SWEEP_EVERY,
+        ):
+            swept += page.sessions
+            if page.is_last:
+                break
+            await asyncio.sleep(pause)
+    finally:
+        if swept:
+            log.info("sessions_swept", sessions=swept)

@@ -1,0 +1,177 @@
+"""`/v1/verify` and `/v1/introspect`: for reverse proxies, and for services that cannot use the guard."""
+
+from base64 import b64decode
+from string import ascii_letters, digits, punctuation
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote, unquote
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wxauth import clients
+from wxauth.errors import (
+    FieldError,
+    InsufficientRole,
+    InvalidClient,
+    InvalidRequest,
+    KeysUnavailable,
+    PayloadTooLarge,
+    StorageUnavailable,
+)
+from wxauth.routes.callers import CallerDep
+from wxauth.routes.direct import DirectRoute
+from wxauth.routes.failures import BEARER_SECURITY, GUARDED, failures
+from wxauth.routes.schemas import EXAMPLE_INTROSPECTION, EXAMPLE_TOKENS, EXAMPLE_USER, IntrospectionAnswer
+from wxauth.services import ServicesDep
+
+SERVICE_CLIENT_SCHEME: Final = {
+    "service_client": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "A service client's name and secret: `wxauth clients add NAME`.",
+    }
+}
+"""Of the OpenAPI document's `securitySchemes`."""
+
+# All that is printable in ASCII but the space and, so that what is encoded can be told, the percent sign.
+_SAFE_IN_HEADER: Final = (ascii_letters + digits + punctuation).replace("%", "")
+
+router = APIRouter(route_class=DirectRoute, tags=["siblings"])
+
+
+def _header(description: str, example: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}, "example": example}
+
+
+@router.get(
+    "/v1/verify",
+    operation_id="verify",
+    summary="May this request pass (forward-auth)",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "It may; who sent it is in the header",
+            "headers": {
+                "X-Auth-User-Id": _header("UUIDv7.", EXAMPLE_USER["id"]),
+                "X-Auth-App-Id": _header("The mini-program.", EXAMPLE_USER["app_id"]),
+                "X-Auth-Openid": _header(
+                    "Percent-encoded, should it not be plain ASCII without spaces.", EXAMPLE_USER["openid"]
+                ),
+                "X-Auth-Session-Id": _header("UUIDv7.", EXAMPLE_TOKENS["session_id"]),
+                "X-Auth-Roles": _header("With commas between; empty where there are none.", "admin,editor"),
+            },
+        },
+        **failures(*GUARDED, InsufficientRole),
+    },
+    openapi_extra={
+        **BEARER_SECURITY,
+        # Not a parameter of the endpoint: no text can be wrong here, and FastAPI would add a 422.
+        "parameters": [
+            {
+                "name": "role",
+                "in": "query",
+                "description": "A role to demand; repeated, all of them.",
+                "schema": {"type": "array", "items": {"type": "string"}},
+            }
+        ],
+    },
+)
+async def verify(caller: CallerDep, request: Request) -> Response:
+    """Say whether a request may pass, and whose it is: nginx `auth_request`, Caddy and Traefik `forward_auth`.
+
+    A revoked session or a banned user is refused at once. The roles are those that the user has now, not those of
+    the token: one taken away is gone with the next request. The body, if a proxy sends one along, is not read.
+    """
+    user = caller.user
+    if not set(request.query_params.getlist("role")) <= set(user["roles"]):
+        raise InsufficientRole("the user lacks a role that is demanded here")
+    return Response(
+        headers={
+            "X-Auth-User-Id": str(user["id"]),
+            "X-Auth-App-Id": _in_header(user["app_id"]),
+            "X-Auth-Openid": _in_header(user["openid"]),
+            "X-Auth-Session-Id": str(caller.session_id),
+            "X-Auth-Roles": ",".join(user["roles"]),
+            "Cache-Control": "no-store",
+        }
+    )
+
+
+@router.post(
+    "/v1/introspect",
+    operation_id="introspect",
+    summary="Is this access token good (RFC 7662)",
+    response_model=IntrospectionAnswer,
+    responses={
+        200: {"content": {"application/json": {"example": EXAMPLE_INTROSPECTION}}},
+        **failures(
+            InvalidRequest("there are two Authorization headers", status=400),
+            InvalidRequest("token: Field required", errors=[FieldError("token", "Field required")]),
+            PayloadTooLarge,
+            InvalidClient,
+            KeysUnavailable,
+            StorageUnavailable,
+        ),
+    },
+    openapi_extra={
+        "security": [{"service_client": []}],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/x-www-form-urlencoded": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {"token": {"type": "string"}, "token_type_hint": {"type": "string"}},
+                        "required": ["token"],
+                    },
+                    "example": {"token": "eyJ..."},
+                }
+            },
+        },
+    },
+)
+async def introspect(request: Request, services: ServicesDep) -> dict[str, Any]:
+    """What an access token says, asked by a service client (`wxauth clients add NAME`).
+
+    `{"active": false}`, and no more, for all that is not a good access token by now: expired, forged, of a
+    revoked session or a banned user, or a refresh token. The roles are those that the user has now.
+    """
+    await clients.authenticate(services.database, _basic_credentials(request))
+    claims = await clients.introspect(services, _token_in(await request.body()))
+    return {"active": False} if claims is None else {"active": True, "token_type": "Bearer", **claims}
+
+
+def _in_header(value: str) -> str:
+    # WeChat's openids are printable ASCII, the client sees to it; nothing else may ever reach a header as it is.
+    return quote(value, safe=_SAFE_IN_HEADER)
+
+
+def _basic_credentials(request: Request) -> clients.Credentials:
+    """RFC 7617, both parts percent-decoded (RFC 6749, section 2.3.1). Raises: InvalidClient, InvalidRequest."""
+    values = request.headers.getlist("authorization")
+    if len(values) > 1:
+        raise InvalidRequest("there are two Authorization headers", status=400)
+    scheme, _, encoded = values[0].partition(" ") if values else ("", "", "")
+    if scheme.lower() != "basic":
+        raise InvalidClient("send the service client's name and secret by HTTP Basic")
+    try:
+        name, colon, secret = b64decode(encoded.strip(" "), validate=True).decode().partition(":")
+    except ValueError:
+        raise InvalidClient("what stands after 'Basic' is not base64 of UTF-8") from None
+    if not colon:
+        raise InvalidClient("there is no colon between name and secret")
+    return clients.Credentials(unquote(name), unquote(secret))
+
+
+def _token_in(form: bytes) -> str:
+    """The field `token` of a form. Raises: InvalidRequest."""
+    try:
+        fields = parse_qsl(form.decode())
+    except ValueError:
+        raise InvalidRequest("the body is not UTF-8", errors=[FieldError("body", "Not UTF-8")]) from None
+    tokens = [value for name, value in fields if name == "token"]
+    if len(tokens) != 1:
+        message = "Field given twice" if tokens else "Field required"
+        raise InvalidRequest(f"token: {message}", errors=[FieldError("token", message)])
+    return tokens[0]

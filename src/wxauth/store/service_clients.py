@@ -1,0 +1,44 @@
+"""Service clients: who they are, and by which secret."""
+
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects.postgresql import insert
+
+from wxauth.store.database import Database
+from wxauth.store.models import ServiceClient
+
+_TABLE: Final = ServiceClient.__table__  # type: ignore[attr-defined]  # SQLModel adds it
+_SECRET_HASH: Final = "SELECT secret_hash FROM service_clients WHERE name = $1"  # noqa: S105 - a statement
+
+
+async def secret_hash_of(database: Database, name: str) -> bytes | None:
+    """What the secret of this client is compared with; None where there is no such client.
+
+    Raises: StorageUnavailable.
+    """
+    row = await database.fetchrow(_SECRET_HASH, name)
+    return None if row is None else row["secret_hash"]
+
+
+async def store_client(database: Database, *, name: str, secret_hash: bytes, now: datetime) -> bool:
+    """Whether the name was free, and now is this client's. Raises: StorageUnavailable."""
+    values = {"name": name, "secret_hash": secret_hash, "created_at": now}
+    statement = insert(_TABLE).values(values).on_conflict_do_nothing().returning(_TABLE.c.name)  # one wins a race
+    async with database.begin() as transaction:
+        return (await transaction.execute(statement)).first() is not None
+
+
+async def delete_client(database: Database, name: str) -> bool:
+    """Whether there was such a client; there is none now. Raises: StorageUnavailable."""
+    statement = delete(_TABLE).where(_TABLE.c.name == name).returning(_TABLE.c.name)
+    async with database.begin() as transaction:
+        return (await transaction.execute(statement)).first() is not None
+
+
+async def all_clients(database: Database) -> list[ServiceClient]:
+    """Every client, by name. Raises: StorageUnavailable."""
+    async with database.begin() as transaction:
+        rows = await transaction.execute(select(_TABLE).order_by(_TABLE.c.name))
+        return [ServiceClient(**row) for row in rows.mappings()]

@@ -1,0 +1,24 @@
+"""Service clients as they are stored, whoever writes them."""
+
+import asyncpg
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("constraint", "values"),
+    [
+        ("service_clients_name_check", "'', sha256('a')"),
+        ("service_clients_name_check", "'Billing', sha256('a')"),
+        ("service_clients_name_check", "'-billing', sha256('a')"),
+        ("service_clients_name_check", "'billing' || chr(10), sha256('a')"),
+        ("service_clients_name_check", "repeat('a', 65), sha256('a')"),
+        ("service_clients_secret_hash_check", "'billing', ''"),
+        ("service_clients_secret_hash_check", "'billing', 'the secret itself, in plain text, of 43 letters'"),
+        ("service_clients_pkey", "'ledger', sha256('a')"),
+    ],
+)
+async def test_wrong_data_is_refused(rows: asyncpg.Connection, constraint: str, values: str) -> None:
+    await rows.execute("INSERT INTO service_clients VALUES ('ledger', sha256('a'), now())")
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refused:
+        await rows.execute(f"INSERT INTO service_clients VALUES ({values}, now())")
+    assert refused.value.constraint_name == constraint

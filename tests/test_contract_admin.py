@@ -1,0 +1,627 @@
+"""`/v1/admin`, as the contract has it."""
+
+import asyncio
+import json
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import httpx
+import pytest
+from pydantic import TypeAdapter
+
+from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
+from tests.problems import problem_of
+from wxauth.routes.schemas import EventsAnswer, UserDetailAnswer, UsersAnswer
+
+NOBODY = UUID("01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17")
+ROUTES = [
+    ("GET", "/v1/admin/users"),
+    ("GET", f"/v1/admin/users/{NOBODY}"),
+    ("PATCH", f"/v1/admin/users/{NOBODY}"),
+    ("DELETE", f"/v1/admin/users/{NOBODY}"),
+    ("DELETE", f"/v1/admin/users/{NOBODY}/sessions"),
+    ("GET", "/v1/admin/events"),
+]
+
+
+class Admin:
+    """An administrator, at the front door."""
+
+    def __init__(self, client: httpx.AsyncClient, answer: dict[str, Any]) -> None:
+        self.client = client
+        self.answer = answer
+        self.id: str = answer["user"]["id"]
+
+    async def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return await self.client.request(method, f"/v1/admin{path}", headers=bearer(self.answer), **options)
+
+    async def read(self, path: str, **query: object) -> dict[str, Any]:
+        answer = await self.ask("GET", path, params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def names(self, **query: object) -> list[str | None]:
+        return [user["nickname"] for user in (await self.read("/users", **query))["items"]]
+
+    async def change(self, user_id: str, **change: object) -> dict[str, Any]:
+        answer = await self.ask("PATCH", f"/users/{user_id}", json=change)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def events(self, **query: object) -> list[dict[str, Any]]:
+        return (await self.read("/events", **query))["items"]
+
+
+def bearer(answer: dict[str, Any]) -> dict[str, str]:
+    return {"Authorization": f"Bearer {answer['access_token']}"}
+
+
+async def make_admin(client: httpx.AsyncClient, rows: asyncpg.Connection, answer: dict[str, Any]) -> Admin:
+    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1", answer["user"]["id"])
+    return Admin(client, answer)
+
+
+@pytest.fixture
+async def root(client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection) -> Admin:
+    """An administrator, and at first the only one."""
+    return await make_admin(client, rows, await login("root", nickname="Root"))
+
+
+# Who may.
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_all_of_it_wants_the_role_admin_before_it_looks_at_anything_else(
+    client: httpx.AsyncClient, login: LoginAnswer, method: str, path: str
+) -> None:
+    path = path.replace(str(NOBODY), "none") + "?limit=none"
+    problem_of(await client.request(method, path), "missing_token", 401)
+    refused = await client.request(method, path, headers=bearer(await login()))
+    problem_of(refused, "insufficient_role", 403)
+    assert refused.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_an_administrator_who_was_demoted_or_banned_a_moment_ago_is_refused(
+    client: httpx.AsyncClient, root: Admin, login: LoginAnswer, rows: asyncpg.Connection, method: str, path: str
+) -> None:
+    other = await make_admin(client, rows, await login("other"))
+    path = path.removeprefix("/v1/admin")
+    assert (await other.ask(method, path)).status_code in (200, 404, 422)
+    await root.change(other.id, roles=["editor"])
+    problem_of(await other.ask(method, path), "insufficient_role", 403)
+    await root.change(other.id, roles=["admin"], status="disabled")
+    problem_of(await other.ask(method, path), "invalid_token", 401)
+
+
+async def test_the_token_of_a_login_before_the_promotion_will_do(root: Admin, login: LoginAnswer) -> None:
+    other = Admin(root.client, await login("other"))
+    await root.change(other.id, roles=["admin"])
+    assert await other.names() == [None, "Root"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [(method, path) for method, path in ROUTES if str(NOBODY) in path], ids=lambda part: part
+)
+async def test_a_user_who_is_not_there_is_not_found_and_what_is_no_id_is_wrong(
+    root: Admin, method: str, path: str
+) -> None:
+    path = path.removeprefix("/v1/admin")
+    body = {"json": {"status": "disabled"}} if method == "PATCH" else {}
+    problem_of(await root.ask(method, path, **body), "not_found", 404)
+    wrong = await root.ask(method, path.replace(str(NOBODY), "none"), **body)
+    assert problem_of(wrong, "invalid_request", 422)["errors"][0]["field"] == "user_id"
+    assert await root.events() == []
+
+
+# Search.
+
+
+@pytest.fixture
+async def people(root: Admin, login: LoginAnswer, wechat: WeChatByRespx, rows: asyncpg.Connection) -> dict[str, str]:
+    """Ids by nickname. Alice is in both apps, Bob in the other one alone, 100%_小明 in the first."""
+    ids = {"Root": root.id}
+    for nickname, app in (("Alice", APP), ("Bob", OTHER_APP), ("100%_小明", APP)):
+        name = nickname[:3].lower()
+        code = wechat.code_for(name, unionid=f"union-{name}", app_id=app["app_id"])
+        body = {"code": code, "app_id": app["app_id"], "nickname": nickname}
+        ids[nickname] = (await root.client.post("/v1/login", json=body)).json()["user"]["id"]
+    code = wechat.code_for("ali", unionid="union-ali", app_id=OTHER_APP["app_id"])
+    await root.client.post("/v1/login", json={"code": code, "app_id": OTHER_APP["app_id"]})
+    await rows.execute("UPDATE users SET phone = '+8613800138000' WHERE id = $1", ids["Bob"])
+    await rows.execute("UPDATE users SET roles = '{editor,support}' WHERE id = $1", ids["Alice"])
+    await rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1", ids["Bob"])
+    return ids
+
+
+@pytest.mark.parametrize(
+    ("q", "found"),
+    [
+        ("Alice", ["Alice"]),
+        ("LIC", ["Alice"]),
+        (" bob ", ["Bob"]),
+        ("o", ["Bob", "Root"]),
+        ("小", ["100%_小明"]),
+        ("%_", ["100%_小明"]),
+        ("b%b", []),
+        ("Al_ce", []),
+        ("openid-a1-ali", ["Alice"]),
+        ("openid-b2-ali", ["Alice"]),
+        ("openid-b2-al", []),
+        ("OPENID-B2-ALI", []),
+        ("union-bob", ["Bob"]),
+        ("union-bo", []),
+        ("+8613800138000", ["Bob"]),
+        ("8613800138000", ["Bob"]),
+        ("13800138000", []),
+        ("{Alice}", ["Alice"]),
+        ("{ALICE}", ["Alice"]),
+        (str(NOBODY), []),
+        ("", ["100%_小明", "Bob", "Alice", "Root"]),
+        ("  ", ["100%_小明", "Bob", "Alice", "Root"]),
+        ("' OR 1=1 --", []),
+        ("\\", []),
+    ],
+)
+async def test_q_is_part_of_a_nickname_or_a_whole_openid_unionid_phone_or_id(
+    root: Admin, people: dict[str, str], q: str, found: list[str]
+) -> None:
+    q = q.replace("{Alice}", people["Alice"]).replace("{ALICE}", people["Alice"].upper())
+    assert await root.names(q=q) == found
+
+
+async def test_a_plus_that_was_not_encoded_still_finds_the_number(root: Admin, people: dict[str, str]) -> None:
+    answer = await root.ask("GET", "/users?q=+8613800138000")
+    assert [user["nickname"] for user in answer.json()["items"]] == ["Bob"]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"status": "active"}, ["100%_小明", "Alice", "Root"]),
+        ({"status": "disabled"}, ["Bob"]),
+        ({"role": "admin"}, ["Root"]),
+        ({"role": "support"}, ["Alice"]),
+        ({"role": "nobody"}, []),
+        ({"app_id": APP["app_id"]}, ["100%_小明", "Alice", "Root"]),
+        ({"app_id": OTHER_APP["app_id"]}, ["Bob", "Alice"]),
+        ({"app_id": "wx-none"}, []),
+        ({"q": "o", "status": "active"}, ["Root"]),
+        ({"q": "o", "status": "active", "app_id": OTHER_APP["app_id"]}, []),
+        ({"status": "active", "role": "editor", "app_id": OTHER_APP["app_id"]}, ["Alice"]),
+        ({"unknown": "ignored"}, ["100%_小明", "Bob", "Alice", "Root"]),
+        (
+            {"q": "", "status": "", "role": "", "app_id": "", "limit": "", "cursor": ""},
+            ["100%_小明", "Bob", "Alice", "Root"],
+        ),
+    ],
+)
+async def test_what_is_asked_for_must_all_fit(
+    root: Admin, people: dict[str, str], query: dict[str, str], found: list[str]
+) -> None:
+    assert await root.names(**query) == found
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "field"),
+    [
+        ("/users", {"limit": 0}, "limit"),
+        ("/users", {"limit": 201}, "limit"),
+        ("/users", {"limit": "all"}, "limit"),
+        ("/users", {"cursor": "x"}, "cursor"),
+        ("/users", {"cursor": str(NOBODY)}, "cursor"),
+        ("/users", {"cursor": "é" * 22}, "cursor"),
+        ("/users", {"status": "banned"}, "status"),
+        ("/users", {"role": "Admin"}, "role"),
+        ("/users", {"q": "a\0"}, "q"),
+        ("/users", {"q": "x" * 257}, "q"),
+        ("/users", {"app_id": "\0"}, "app_id"),
+        ("/events", {"limit": 0}, "limit"),
+        ("/events", {"limit": 201}, "limit"),
+        ("/events", {"cursor": "x"}, "cursor"),
+        ("/events", {"user_id": "alice"}, "user_id"),
+        ("/events", {"type": "\0"}, "type"),
+    ],
+)
+async def test_a_parameter_that_is_wrong_is_named(root: Admin, path: str, query: dict[str, Any], field: str) -> None:
+    wrong = problem_of(await root.ask("GET", path, params=query), "invalid_request", 422)
+    assert [error["field"] for error in wrong["errors"]] == [field]
+
+
+async def test_pages_lead_through_all_users_once_while_others_come(root: Admin, login: LoginAnswer) -> None:
+    for number in range(6):
+        await login(f"person-{number}", nickname=str(number))
+    first = await root.read("/users", limit=3)
+    await login("late", nickname="late")
+    second = await root.read("/users", limit=3, cursor=first["next_cursor"])
+    third = await root.read("/users", limit=3, cursor=second["next_cursor"])
+    assert [[user["nickname"] for user in page["items"]] for page in (first, second, third)] == [
+        ["5", "4", "3"],
+        ["2", "1", "0"],
+        ["Root"],
+    ]
+    assert third["next_cursor"] is None
+
+
+async def test_a_page_that_ends_with_the_last_user_leads_nowhere(root: Admin, login: LoginAnswer) -> None:
+    await login()
+    assert (await root.read("/users", limit=2))["next_cursor"] is None
+
+
+async def test_a_page_has_fifty_users_unless_told_and_at_most_two_hundred(
+    root: Admin, rows: asyncpg.Connection
+) -> None:
+    await rows.execute("""
+        INSERT INTO users (id, created_at, last_login_at) SELECT gen_random_uuid(), now(), now()
+          FROM generate_series(1, 250)
+    """)
+    assert len(await root.names()) == 50
+    assert len(await root.names(limit=200)) == 200
+    assert len(await root.names(limit=1)) == 1
+
+
+# One user.
+
+
+async def test_a_user_is_shown_with_all_identities_and_open_sessions(
+    root: Admin, people: dict[str, str], clock: Clock
+) -> None:
+    alice = (await root.ask("GET", f"/users/{people['Alice']}")).json()
+    listed = (await root.read("/users", q="alice"))["items"]
+    assert listed == [
+        {
+            "id": people["Alice"],
+            "identities": [
+                {"app_id": APP["app_id"], "openid": "openid-a1-ali"},
+                {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-ali"},
+            ],
+            "unionid": "union-ali",
+            "nickname": "Alice",
+            "avatar_url": None,
+            "phone": None,
+            "roles": ["editor", "support"],
+            "status": "active",
+            "created_at": "2026-11-20T08:00:00Z",
+            "last_login_at": "2026-11-20T08:00:00Z",
+        }
+    ]
+    sessions = alice.pop("sessions")
+    assert [alice] == listed
+    assert [session.pop("app_id") for session in sessions] == [OTHER_APP["app_id"], APP["app_id"]]
+    for session in sessions:
+        assert UUID(session.pop("id")).version == 7
+        assert session == {
+            "device": None,
+            "ip": "127.0.0.1",
+            "created_at": "2026-11-20T08:00:00Z",
+            "last_used_at": "2026-11-20T08:00:00Z",
+            "expires_at": "2026-12-20T08:00:00Z",
+        }
+    clock.advance(minutes=1)
+    root.answer = (await root.client.post("/v1/refresh", json={"refresh_token": root.answer["refresh_token"]})).json()
+    clock.advance(days=30, minutes=-1)
+    root.answer = (await root.client.post("/v1/refresh", json={"refresh_token": root.answer["refresh_token"]})).json()
+    assert (await root.ask("GET", f"/users/{people['Alice']}")).json()["sessions"] == []
+
+
+async def test_the_answers_are_of_the_documented_form_and_not_to_be_cached(root: Admin) -> None:
+    for path, form in (("/users", UsersAnswer), (f"/users/{root.id}", UserDetailAnswer), ("/events", EventsAnswer)):
+        answer = await root.ask("GET", path)
+        assert answer.headers["cache-control"] == "no-store"
+        assert TypeAdapter(form).validate_json(answer.content).keys() == answer.json().keys()
+    assert (await root.ask("DELETE", f"/users/{root.id}/sessions")).headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "roles"),
+    [
+        ({}, "active", ["editor"]),
+        ({"status": None, "roles": None, "nickname": "Eve", "phone": "+1555"}, "active", ["editor"]),
+        ({"status": "active", "roles": ["editor", "editor"]}, "active", ["editor"]),
+        ({"status": "disabled"}, "disabled", ["editor"]),
+        ({"roles": []}, "active", []),
+        ({"roles": ["support", "admin", "support"]}, "active", ["support", "admin"]),
+        ({"roles": ["a", "a-_9", "z" * 32]}, "active", ["a", "a-_9", "z" * 32]),
+        ({"roles": [f"r{n}" for n in range(32)] + ["r0"]}, "active", [f"r{n}" for n in range(32)]),
+        ({"roles": ["x"], "status": "disabled"}, "disabled", ["x"]),
+    ],
+)
+async def test_a_change_sets_what_it_names(
+    root: Admin, login: LoginAnswer, change: dict[str, Any], status: str, roles: list[str]
+) -> None:
+    user_id = (await login("alice", nickname="Alice"))["user"]["id"]
+    before = await root.change(user_id, roles=["editor"])
+    changed = await root.change(user_id, **change)
+    sessions = [] if status == "disabled" else before["sessions"]
+    assert changed == {**before, "status": status, "roles": roles, "sessions": sessions}
+    assert (await root.ask("GET", f"/users/{user_id}")).json() == changed
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"status": "banned"}, "status"),
+        ({"status": ""}, "status"),
+        ({"roles": "admin"}, "roles"),
+        ({"roles": ["Admin"]}, "roles"),
+        ({"roles": [""]}, "roles"),
+        ({"roles": ["a,b"]}, "roles"),
+        ({"roles": ["admin\n"]}, "roles"),
+        ({"roles": ["a" * 33]}, "roles"),
+        ({"roles": [None]}, "roles"),
+        ({"roles": [f"r{n}" for n in range(33)]}, "roles"),
+        ({"status": "disabled", "roles": ["9"]}, "roles"),
+        ([], "body"),
+    ],
+)
+async def test_a_change_that_is_wrong_changes_nothing(
+    root: Admin, login: LoginAnswer, rows: asyncpg.Connection, body: Any, field: str
+) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    wrong = problem_of(await root.ask("PATCH", f"/users/{user_id}", json=body), "invalid_request", 422)
+    assert [error["field"] for error in wrong["errors"]] == [field]
+    user = (await root.ask("GET", f"/users/{user_id}")).json()
+    assert (user["status"], user["roles"], len(user["sessions"])) == ("active", [], 1)
+    assert await root.events() == []
+
+
+async def test_a_ban_ends_every_session_at_once_and_lifting_it_brings_none_back(
+    root: Admin, client: httpx.AsyncClient, login: LoginAnswer, wechat: WeChatByRespx
+) -> None:
+    sessions = [await login("alice"), await login("alice")]
+    user_id = sessions[0]["user"]["id"]
+
+    assert (await root.change(user_id, status="disabled"))["sessions"] == []
+    for session in sessions:
+        problem_of(await client.get("/v1/me", headers=bearer(session)), "invalid_token", 401)
+        refreshed = await client.post("/v1/refresh", json={"refresh_token": session["refresh_token"]})
+        problem_of(refreshed, "account_disabled", 403)
+    banned = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    problem_of(banned, "account_disabled", 403)
+
+    await root.change(user_id, status="active")
+    for session in sessions:
+        problem_of(await client.get("/v1/me", headers=bearer(session)), "invalid_token", 401)
+        refreshed = await client.post("/v1/refresh", json={"refresh_token": session["refresh_token"]})
+        problem_of(refreshed, "session_revoked", 400)
+    again = await login("alice")
+    assert (again["is_new_user"], again["user"]["id"]) == (False, user_id)
+
+
+async def test_a_login_at_the_moment_of_a_ban_leaves_no_session_behind(
+    root: Admin, client: httpx.AsyncClient, login: LoginAnswer, wechat: WeChatByRespx
+) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    logins = [client.post("/v1/login", json={"code": wechat.code_for("alice")}) for _ in range(8)]
+    ban = root.change(user_id, status="disabled")
+    *answers, _ = await asyncio.gather(*logins[:4], ban, *logins[4:], root.change(user_id, status="disabled"))
+    assert {answer.status_code for answer in answers if isinstance(answer, httpx.Response)} <= {200, 403}
+    assert (await root.change(user_id, status="active"))["sessions"] == []
+
+
+async def test_roles_are_in_the_next_access_token(root: Admin, client: httpx.AsyncClient, login: LoginAnswer) -> None:
+    alice = await login("alice")
+    await root.change(alice["user"]["id"], roles=["editor"])
+    assert (await client.get("/v1/me", headers=bearer(alice))).json()["roles"] == ["editor"]
+    refreshed = (await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})).json()
+    assert refreshed["user"]["roles"] == ["editor"]
+    answer = await client.get("/v1/verify", params={"role": "editor"}, headers=bearer(refreshed))
+    assert answer.status_code == 200
+
+
+async def test_an_erased_user_is_gone_with_their_address(
+    root: Admin, client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    alice = await login("alice")
+    user_id = alice["user"]["id"]
+    await root.change(user_id, roles=["editor"])
+    assert (await root.ask("DELETE", f"/users/{user_id}")).status_code == 204
+    problem_of(await client.get("/v1/me", headers=bearer(alice)), "invalid_token", 401)
+    problem_of(await root.ask("DELETE", f"/users/{user_id}"), "not_found", 404)
+    assert await rows.fetchval("SELECT count(*) FROM identities") == 1
+    assert [(event["type"], event["actor"], event["ip"], event["data"]) for event in await root.events()] == [
+        ("user_erased", root.id, "127.0.0.1", {}),
+        ("roles_changed", root.id, None, {}),
+    ]
+    assert (await login("alice"))["is_new_user"] is True
+
+
+async def test_a_user_who_is_logged_out_everywhere_may_log_in_again(
+    root: Admin, client: httpx.AsyncClient, login: LoginAnswer
+) -> None:
+    sessions, bob = [await login("alice"), await login("alice")], await login("bob")
+    for _ in range(2):
+        assert (await root.ask("DELETE", f"/users/{sessions[0]['user']['id']}/sessions")).status_code == 204
+    for session in sessions:
+        problem_of(await client.get("/v1/me", headers=bearer(session)), "invalid_token", 401)
+    for kept in (bob, await login("alice")):
+        assert (await client.get("/v1/me", headers=bearer(kept))).status_code == 200
+
+
+# The last administrator.
+
+ENDS = [
+    ("PATCH", {"json": {"status": "disabled"}}),
+    ("PATCH", {"json": {"roles": []}}),
+    ("PATCH", {"json": {"roles": ["editor"], "status": "active"}}),
+    ("DELETE", {}),
+]
+
+
+@pytest.mark.parametrize(("method", "body"), ENDS)
+async def test_the_last_administrator_cannot_be_removed(
+    root: Admin, login: LoginAnswer, rows: asyncpg.Connection, method: str, body: dict[str, Any]
+) -> None:
+    banned = (await login("banned"))["user"]["id"]
+    await rows.execute("UPDATE users SET roles = '{admin}', status = 'disabled' WHERE id = $1", banned)
+    problem_of(await root.ask(method, f"/users/{root.id}", **body), "last_admin", 409)
+    user = (await root.ask("GET", f"/users/{root.id}")).json()
+    assert (user["status"], user["roles"], len(user["sessions"])) == ("active", ["admin"], 1)
+    assert await root.events() == []
+    assert (await root.ask(method, f"/users/{banned}", **body)).status_code in (200, 204)
+
+
+async def test_the_last_administrator_may_have_other_roles_too(root: Admin) -> None:
+    assert (await root.change(root.id, roles=["editor", "admin"], status="active"))["roles"] == ["editor", "admin"]
+
+
+@pytest.mark.parametrize(("method", "body"), ENDS)
+async def test_where_there_is_another_administrator_one_may_go(
+    root: Admin, login: LoginAnswer, rows: asyncpg.Connection, method: str, body: dict[str, Any]
+) -> None:
+    other = await make_admin(root.client, rows, await login("other"))
+    assert (await root.ask(method, f"/users/{other.id}", **body)).status_code in (200, 204)
+    problem_of(await root.ask(method, f"/users/{root.id}", **body), "last_admin", 409)
+
+
+@pytest.mark.parametrize(("method", "body"), ENDS)
+async def test_of_administrators_who_remove_each_other_at_once_one_stays(
+    root: Admin, login: LoginAnswer, rows: asyncpg.Connection, method: str, body: dict[str, Any]
+) -> None:
+    admins = [root, *[await make_admin(root.client, rows, await login(f"admin-{n}")) for n in range(3)]]
+    victims = [*admins[1:], admins[0]]
+    answers = await asyncio.gather(
+        *(admin.ask(method, f"/users/{victim.id}", **body) for admin, victim in zip(admins, victims, strict=True))
+    )
+    assert {answer.status_code for answer in answers} <= {200, 204, 401, 403, 404, 409}
+    assert await rows.fetchval("SELECT count(*) FROM users WHERE 'admin' = ANY (roles) AND status = 'active'") >= 1
+
+
+# The audit trail.
+
+
+async def test_every_change_is_an_event_with_who_whom_when_and_from_where(
+    root: Admin, login: LoginAnswer, clock: Clock
+) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    await login("alice")
+    clock.advance(minutes=1)
+    await root.change(user_id, roles=["editor", "admin"])
+    await root.change(user_id, status="disabled", roles=["editor"])
+    await root.change(user_id, status="active")
+    await login("alice")
+    await root.ask("DELETE", f"/users/{user_id}/sessions")
+    events = await root.events()
+    assert [(event["type"], event["data"]) for event in events] == [
+        ("sessions_ended", {"reason": "signed_out", "sessions": 1}),
+        ("user_unbanned", {}),
+        ("sessions_ended", {"reason": "banned", "sessions": 2}),
+        ("roles_changed", {"before": ["editor", "admin"], "after": ["editor"]}),
+        ("user_banned", {}),
+        ("roles_changed", {"before": [], "after": ["editor", "admin"]}),
+    ]
+    for event in events:
+        assert UUID(event.pop("id")).version == 7
+        del event["type"], event["data"]
+        assert event == {
+            "at": "2026-11-20T08:01:00Z",
+            "actor": root.id,
+            "user_id": user_id,
+            "app_id": None,
+            "ip": "127.0.0.1",
+        }
+
+
+async def test_what_changes_nothing_is_no_event(root: Admin, login: LoginAnswer) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    await root.change(user_id, roles=["editor", "support"])
+    for change in ({}, {"status": "active"}, {"roles": ["support", "editor", "support"]}):
+        assert (await root.change(user_id, **change))["roles"] == ["editor", "support"]
+    await root.change(user_id, status="disabled")
+    await root.change(user_id, status="disabled")
+    await root.ask("DELETE", f"/users/{user_id}/sessions")
+    assert [event["type"] for event in await root.events()] == ["sessions_ended", "user_banned", "roles_changed"]
+
+
+async def test_changes_at_once_are_each_told_as_they_happened(root: Admin, login: LoginAnswer) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    # Not taking the role of an administrator, which would make them wait for each other anyway.
+    await asyncio.gather(*(root.change(user_id, roles=["admin", f"r{n}"]) for n in range(8)))
+    told = [event["data"] for event in reversed(await root.events())]
+    assert [change["before"] for change in told] == [[], *[change["after"] for change in told[:-1]]]
+
+
+async def test_events_are_found_by_whom_and_by_type(root: Admin, login: LoginAnswer) -> None:
+    alice, bob = [(await login(person))["user"]["id"] for person in ("alice", "bob")]
+    await root.change(alice, roles=["a"])
+    await root.change(bob, status="disabled", roles=["b"])
+
+    async def found(**query: str) -> list[tuple[str, str]]:
+        return [(event["type"], event["user_id"]) for event in await root.events(**query)]
+
+    assert await found(user_id=alice) == [("roles_changed", alice)]
+    assert await found(type="roles_changed") == [("roles_changed", bob), ("roles_changed", alice)]
+    assert await found(type="user_banned", user_id=bob) == [("user_banned", bob)]
+    assert await found(type="user_banned", user_id=alice) == []
+    assert await found(type="unheard_of") == []
+    assert await found(user_id=str(uuid4())) == []
+    assert len(await found(type="", user_id="")) == 4
+
+
+async def test_pages_lead_through_all_events_once(root: Admin, login: LoginAnswer) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    for number in range(5):
+        await root.change(user_id, roles=[f"r{number}"])
+    seen, cursor, pages = [], "", 0
+    while cursor is not None:
+        page = await root.read("/events", limit=2, cursor=cursor, type="roles_changed")
+        seen += [event["data"]["after"] for event in page["items"]]
+        cursor, pages = page["next_cursor"], pages + 1
+    assert (pages, seen) == (3, [[f"r{number}"] for number in reversed(range(5))])
+
+
+async def test_events_of_the_system_are_read_too(root: Admin, login: LoginAnswer, clock: Clock) -> None:
+    alice = await login("alice")
+    for _ in range(2):
+        await root.client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
+        clock.advance(minutes=1)
+    (event,) = await root.events()
+    assert (event["type"], event["actor"], event["app_id"], event["data"]) == (
+        "refresh_token_reused",
+        "system",
+        APP["app_id"],
+        {"session_id": alice["session_id"]},
+    )
+
+
+async def test_no_session_key_and_no_token_is_in_what_is_shown(root: Admin, rows: asyncpg.Connection) -> None:
+    keys = await rows.fetch("SELECT encode(session_key, 'hex') AS key FROM sessions")
+    shown = json.dumps([await root.read("/users"), (await root.ask("GET", f"/users/{root.id}")).json()])
+    assert "session_key" not in shown
+    assert not any(row["key"] in shown for row in keys)
+
+
+@pytest.mark.parametrize("banned", ["the administrator's other self", "the one who holds the unionid"])
+async def test_linking_leaves_an_administrator(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, banned: str
+) -> None:
+    async def log_in(app: dict[str, str], unionid: str | None) -> httpx.Response:
+        code = wechat.code_for("alice", unionid=unionid, app_id=app["app_id"])
+        return await client.post("/v1/login", json={"code": code, "app_id": app["app_id"]})
+
+    holder = (await log_in(APP, "union-alice")).json()["user"]["id"]
+    former = (await log_in(OTHER_APP, None)).json()["user"]["id"]
+    admin, disabled = (holder, former) if banned == "the administrator's other self" else (former, holder)
+    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", admin)
+    await rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1::text::uuid", disabled)
+    assert (await log_in(OTHER_APP, "union-alice")).status_code == 200
+    assert await rows.fetch("SELECT id::text, roles, status FROM users") == [(holder, ["admin"], "active")]
+
+
+async def test_a_ban_follows_a_person_and_leaves_an_event(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    code = wechat.code_for("alice", unionid="union-alice")
+    holder = (await client.post("/v1/login", json={"code": code})).json()["user"]["id"]
+    body = {"code": wechat.code_for("alice", app_id=OTHER_APP["app_id"]), "app_id": OTHER_APP["app_id"]}
+    former = (await client.post("/v1/login", json=body)).json()["user"]["id"]
+    await rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1::text::uuid", former)
+    code = wechat.code_for("alice", unionid="union-alice", app_id=OTHER_APP["app_id"])
+    answer = await client.post("/v1/login", json={"code": code, "app_id": OTHER_APP["app_id"]})
+    problem_of(answer, "account_disabled", 403)
+    events = await rows.fetch("SELECT type, actor, user_id::text FROM events ORDER BY id")
+    assert [tuple(event) for event in events] == [
+        ("user_banned", "system", holder),
+        ("sessions_ended", "system", holder),
+    ]

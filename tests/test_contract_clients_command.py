@@ -1,0 +1,132 @@
+"""`wxauth clients add|list|remove`, as an operator and as a program call them."""
+
+import json
+from asyncio import gather, to_thread
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.fakes import LoginAnswer, Secrets
+from tests.processes import run
+
+Command = Callable[..., Awaitable[CompletedProcess[str]]]
+
+
+@pytest.fixture
+def clients(database_url: str, tmp_path: Path, secrets: Secrets) -> Command:
+    """Run `wxauth clients ...` on this test's database. No other setting is needed."""
+
+    async def command(*arguments: str, url: str = database_url) -> CompletedProcess[str]:
+        done = await to_thread(run, "clients", *arguments, cwd=tmp_path, env={"WXAUTH_DATABASE_URL": url})
+        assert "Traceback" not in done.stderr
+        return done
+
+    return command
+
+
+async def test_a_client_that_is_added_may_ask_until_it_is_removed(
+    clients: Command, client: httpx.AsyncClient, login: LoginAnswer, secrets: Secrets
+) -> None:
+    token = (await login("alice"))["access_token"]
+    added = await clients("add", "billing", "--json")
+    assert (added.returncode, added.stderr) == (0, "")
+    credentials = json.loads(added.stdout)
+    assert credentials.keys() == {"client_id", "client_secret"}
+    assert credentials["client_id"] == "billing"
+    auth = httpx.BasicAuth("billing", secrets.add(credentials["client_secret"]))
+
+    assert (await client.post("/v1/introspect", data={"token": token}, auth=auth)).json()["active"] is True
+    removed = await clients("remove", "billing")
+    assert (removed.returncode, removed.stdout, removed.stderr) == (0, "removed billing\n", "")
+    assert (await client.post("/v1/introspect", data={"token": token}, auth=auth)).status_code == 401
+
+
+async def test_for_people_the_secret_stands_in_a_table_with_a_word_of_warning_beside(
+    clients: Command, rows: asyncpg.Connection
+) -> None:
+    added = await clients("add", "billing")
+    assert added.returncode == 0
+    shown = dict(line.split() for line in added.stdout.splitlines())
+    assert shown.keys() == {"client_id", "client_secret"}
+    assert "not shown again" in added.stderr
+    assert "不会再次显示" in added.stderr
+    assert shown["client_secret"] not in added.stderr + repr(await rows.fetch("SELECT * FROM service_clients"))
+
+
+async def test_the_list_names_each_client_and_no_secret(clients: Command, rows: asyncpg.Connection) -> None:
+    await rows.execute("""
+        INSERT INTO service_clients
+        VALUES ('ledger', sha256('a'), '2026-11-20T08:00:00Z'), ('a-rather-long-name', sha256('b'), '2026-11-21Z')
+    """)
+    listed = await clients("list")
+    assert listed.stdout.splitlines() == [
+        "CLIENT_ID           CREATED_AT",
+        "a-rather-long-name  2026-11-21T00:00:00+00:00",
+        "ledger              2026-11-20T08:00:00+00:00",
+    ]
+    listed = await clients("list", "--json")
+    assert json.loads(listed.stdout) == [
+        {"client_id": "a-rather-long-name", "created_at": "2026-11-21T00:00:00+00:00"},
+        {"client_id": "ledger", "created_at": "2026-11-20T08:00:00+00:00"},
+    ]
+
+
+async def test_without_a_client_the_list_is_empty(clients: Command) -> None:
+    assert (await clients("list", "--json")).stdout == "[]\n"
+    assert len((await clients("list")).stdout.splitlines()) == 1
+
+
+async def test_of_two_that_take_a_name_at_once_one_gets_it_and_the_other_is_told(
+    clients: Command, rows: asyncpg.Connection
+) -> None:
+    done = sorted(await gather(*(clients("add", "billing", "--json") for _ in range(2))), key=lambda it: it.returncode)
+    assert [it.returncode for it in done] == [0, 1]
+    assert (done[1].stdout, len(done[1].stderr.splitlines())) == ("", 1)
+    assert "billing already" in done[1].stderr
+    assert await rows.fetchval("SELECT count(*) FROM service_clients") == 1
+
+
+async def test_to_remove_what_is_not_there_fails(clients: Command) -> None:
+    failed = await clients("remove", "billing")
+    assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
+    assert "no service client billing" in failed.stderr
+
+
+@pytest.mark.parametrize("command", ["add", "remove"])
+@pytest.mark.parametrize("name", ["Billing", "-billing", "bill ing", "账单", "a" * 65, "", "billing\n"])
+async def test_what_cannot_be_a_name_is_a_wrong_call(clients: Command, command: str, name: str) -> None:
+    failed = await clients(command, "--", name)
+    assert failed.returncode == 2
+    assert "NAME" in failed.stderr
+
+
+@pytest.mark.parametrize("name", ["a", "0", "a" * 64, "bill-ing_2"])
+async def test_what_may_be_a_name_is_taken(clients: Command, name: str) -> None:
+    assert (await clients("add", name)).returncode == 0
+
+
+@pytest.mark.parametrize("words", [[], ["add"], ["list"], ["remove"]], ids=" ".join)
+async def test_help_explains_each_command(clients: Command, words: list[str]) -> None:
+    done = await clients(*words, "--help")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) > 3
+
+
+@pytest.mark.parametrize("words", [["add"], ["remove"], ["list", "billing"], ["rename", "billing"]], ids=" ".join)
+async def test_a_wrong_call_is_status_2(clients: Command, words: list[str]) -> None:
+    done = await clients(*words)
+    assert done.returncode == 2
+    assert "Usage" in done.stderr
+
+
+async def test_a_database_that_is_away_or_not_migrated_is_said_in_one_line(
+    clients: Command, empty_database_url: str
+) -> None:
+    for url in ("postgresql:///x?host=/nowhere", empty_database_url):
+        failed = await clients("add", "billing", "--json", url=url)
+        assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
+        assert failed.stderr.startswith("WXAUTH_DATABASE_URL: ")

@@ -1,0 +1,223 @@
+"""`/v1/me` and its sessions, as the contract has them."""
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.fakes import OTHER_APP, Clock, LoginAnswer, WeChatByRespx
+from tests.problems import problem_of
+from wxauth.devices import describe_device
+
+IPHONE = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 "
+    "MicroMessenger/8.0.44(0x18002c2d) NetType/WIFI Language/zh_CN"
+)
+ANDROID = (
+    "Mozilla/5.0 (Linux; Android 12; M2102K1AC Build/SKQ1; wv) AppleWebKit/537.36 Chrome/107 Mobile Safari/537.36 "
+    "MicroMessenger/8.0.38.2400(0x28002637) WeChat/arm64 Weixin NetType/WIFI MiniProgramEnv/android"
+)
+
+
+def bearer(answer: dict[str, Any]) -> dict[str, str]:
+    return {"Authorization": f"Bearer {answer['access_token']}"}
+
+
+@pytest.mark.parametrize("method", ["PATCH", "POST"])
+@pytest.mark.parametrize(
+    ("change", "nickname", "avatar_url"),
+    [
+        ({}, "Alice", "https://a.example/1.png"),
+        ({"nickname": "Alicia"}, "Alicia", "https://a.example/1.png"),
+        ({"nickName": " 小明 "}, "小明", "https://a.example/1.png"),
+        ({"userName": None}, None, "https://a.example/1.png"),
+        ({"nickname": ""}, None, "https://a.example/1.png"),
+        ({"nickname": "  "}, None, "https://a.example/1.png"),
+        ({"avatarUrl": "https://a.example/2.png"}, "Alice", "https://a.example/2.png"),
+        ({"avatar_url": None, "nickname": None, "roles": ["admin"]}, None, None),
+    ],
+)
+async def test_a_change_sets_what_it_names_and_clears_what_is_empty(
+    client: httpx.AsyncClient,
+    login: LoginAnswer,
+    method: str,
+    change: dict[str, Any],
+    nickname: str | None,
+    avatar_url: str | None,
+) -> None:
+    answer = await login(nickname="Alice", avatar_url="https://a.example/1.png")
+    changed = await client.request(method, "/v1/me", json=change, headers=bearer(answer))
+    assert changed.status_code == 200
+    assert changed.json() == {**answer["user"], "nickname": nickname, "avatar_url": avatar_url}
+    assert (await client.get("/v1/me", headers=bearer(answer))).json() == changed.json()
+
+
+@pytest.mark.parametrize("change", [{"nickname": "x" * 65}, {"nickname": 1}, {"avatar_url": "http://a.example"}, []])
+async def test_a_change_that_is_wrong_changes_nothing(
+    client: httpx.AsyncClient, login: LoginAnswer, change: Any
+) -> None:
+    answer = await login(nickname="Alice")
+    problem_of(await client.patch("/v1/me", json=change, headers=bearer(answer)), "invalid_request", 422)
+    assert (await client.get("/v1/me", headers=bearer(answer))).json() == answer["user"]
+
+
+async def test_an_erased_person_is_gone_everywhere(
+    client: httpx.AsyncClient, login: LoginAnswer, wechat: WeChatByRespx, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    answer, other = await login("alice"), await login("bob")
+    await client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})
+    clock.advance(minutes=1)
+    await client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})  # leaves an event with an address
+    answer = await login("alice")
+    assert (await client.delete("/v1/me", headers=bearer(answer))).status_code == 204
+    problem_of(await client.get("/v1/me", headers=bearer(answer)), "invalid_token", 401)
+    gone = await client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})
+    problem_of(gone, "invalid_refresh_token", 400)
+    for table in ("users", "identities", "sessions"):
+        assert await rows.fetchval(f"SELECT count(*) FROM {table}") == 1
+    events = await rows.fetch("SELECT type, actor, user_id::text, ip, data FROM events ORDER BY id")
+    assert [tuple(event) for event in events] == [
+        ("refresh_token_reused", "system", answer["user"]["id"], None, "{}"),
+        ("user_erased", answer["user"]["id"], answer["user"]["id"], None, "{}"),
+    ]
+    again = await login("alice")
+    assert again["is_new_user"] is True
+    assert again["user"]["id"] != answer["user"]["id"]
+    assert (await client.get("/v1/me", headers=bearer(other))).status_code == 200
+
+
+async def test_the_only_administrator_cannot_erase_themselves(
+    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    answer = await login("alice")
+    await rows.execute("UPDATE users SET roles = '{admin}'")
+    problem_of(await client.delete("/v1/me", headers=bearer(answer)), "last_admin", 409)
+    assert (await client.get("/v1/me", headers=bearer(answer))).status_code == 200
+
+
+async def test_of_two_administrators_who_leave_at_once_one_stays(
+    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    both = [await login("alice"), await login("bob")]
+    await rows.execute("UPDATE users SET roles = '{admin}'")
+    left = await asyncio.gather(*(client.delete("/v1/me", headers=bearer(answer)) for answer in both))
+    assert sorted(answer.status_code for answer in left) == [204, 409]
+
+
+async def test_the_audit_trail_cannot_be_changed(
+    login: LoginAnswer, client: httpx.AsyncClient, rows: asyncpg.Connection
+) -> None:
+    await client.delete("/v1/me", headers=bearer(await login()))
+    for statement in ("DELETE FROM events", "UPDATE events SET actor = 'nobody'", "UPDATE events SET type = 'other'"):
+        with pytest.raises(asyncpg.RaiseError, match="append-only"):
+            await rows.execute(statement)
+
+
+async def test_sessions_show_where_i_am_logged_in(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, clock: Clock
+) -> None:
+    answers = []
+    for app, user_agent in ((None, IPHONE), (OTHER_APP["app_id"], ANDROID)):
+        code = wechat.code_for("alice", unionid="union-alice", app_id=app or "wxtest0000000000a1")
+        body = {"code": code, "app_id": app}
+        answers.append((await client.post("/v1/login", json=body, headers={"User-Agent": user_agent})).json())
+        clock.advance(minutes=5)
+    listed = (await client.get("/v1/me/sessions", headers=bearer(answers[1]))).json()
+    assert listed["next_cursor"] is None
+    assert [(item["id"], item["app_id"], item["device"], item["ip"], item["current"]) for item in listed["items"]] == [
+        (answers[1]["session_id"], OTHER_APP["app_id"], "Android 12, WeChat 8.0.38", "127.0.0.1", True),
+        (answers[0]["session_id"], "wxtest0000000000a1", "iOS 17.1, WeChat 8.0.44", "127.0.0.1", False),
+    ]
+    assert listed["items"][1]["created_at"] == "2026-11-20T08:00:00Z"
+    assert listed["items"][1]["expires_at"] == "2026-12-20T08:00:00Z"
+
+
+async def test_ended_and_expired_sessions_are_not_shown(
+    client: httpx.AsyncClient, login: LoginAnswer, clock: Clock
+) -> None:
+    await login()
+    clock.advance(days=30)
+    ended, current = await login(), await login()
+    await client.post("/v1/logout", json={"refresh_token": ended["refresh_token"]})
+    listed = (await client.get("/v1/me/sessions", headers=bearer(current))).json()
+    assert [item["id"] for item in listed["items"]] == [current["session_id"]]
+
+
+async def test_logging_out_everywhere_else_keeps_this_session(
+    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    mine, others, bob = await login(), [await login(), await login()], await login("bob")
+    for _ in range(2):
+        assert (await client.delete("/v1/me/sessions", headers=bearer(mine))).status_code == 204
+    for other in others:
+        problem_of(await client.get("/v1/me", headers=bearer(other)), "invalid_token", 401)
+    for kept in (mine, bob):
+        assert (await client.get("/v1/me", headers=bearer(kept))).status_code == 200
+    events = await rows.fetch("SELECT type, user_id::text, data->>'sessions' FROM events")
+    assert [tuple(event) for event in events] == [("sessions_ended", mine["user"]["id"], "2")]
+
+
+@pytest.mark.parametrize("which", ["other", "own"])
+async def test_logging_out_on_one_device_ends_that_session(
+    client: httpx.AsyncClient, login: LoginAnswer, which: str
+) -> None:
+    sessions = {"own": await login(), "other": await login()}
+    path = f"/v1/me/sessions/{sessions[which]['session_id']}"
+    assert (await client.delete(path, headers=bearer(sessions["own"]))).status_code == 204
+    problem_of(await client.get("/v1/me", headers=bearer(sessions[which])), "invalid_token", 401)
+    if which == "other":
+        assert (await client.delete(path, headers=bearer(sessions["own"]))).status_code == 204
+
+
+async def test_the_sessions_of_others_are_not_mine_to_end(client: httpx.AsyncClient, login: LoginAnswer) -> None:
+    mine, bob = await login(), await login("bob")
+    for session_id in (bob["session_id"], uuid4()):
+        problem_of(await client.delete(f"/v1/me/sessions/{session_id}", headers=bearer(mine)), "not_found", 404)
+    assert (await client.get("/v1/me", headers=bearer(bob))).status_code == 200
+
+
+async def test_a_session_id_that_is_none_is_invalid(client: httpx.AsyncClient, login: LoginAnswer) -> None:
+    answer = await client.delete("/v1/me/sessions/mine", headers=bearer(await login()))
+    assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == "session_id"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("PATCH", "/v1/me"),
+        ("POST", "/v1/me"),
+        ("DELETE", "/v1/me"),
+        ("GET", "/v1/me/sessions"),
+        ("DELETE", "/v1/me/sessions"),
+        ("DELETE", f"/v1/me/sessions/{uuid4()}"),
+    ],
+)
+async def test_all_of_it_wants_a_live_session(
+    client: httpx.AsyncClient, login: LoginAnswer, method: str, path: str
+) -> None:
+    problem_of(await client.request(method, path, json={}), "missing_token", 401)
+    answer = await login()
+    await client.post("/v1/logout", json={"refresh_token": answer["refresh_token"]})
+    problem_of(await client.request(method, path, json={}, headers=bearer(answer)), "invalid_token", 401)
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "device"),
+    [
+        (None, None),
+        ("", None),
+        ("curl/8.5", None),
+        (IPHONE, "iOS 17.1, WeChat 8.0.44"),
+        (ANDROID, "Android 12, WeChat 8.0.38"),
+        (IPHONE.replace("iPhone; CPU iPhone OS", "iPad; CPU OS"), "iPadOS 17.1, WeChat 8.0.44"),
+        ("Mozilla/5.0 (Phone; OpenHarmony 5.0) MicroMessenger/1.0.6.3", "HarmonyOS 5.0, WeChat 1.0.6"),
+        ("Mozilla/5.0 (Windows NT 10.0; WOW64) MicroMessenger/7.0.20.1781 WindowsWechat", "Windows, WeChat 7.0.20"),
+        ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) MicroMessenger/6.8.0 MacWechat", "macOS, WeChat 6.8.0"),
+        (IPHONE + " wechatdevtools/1.06.2401020", "WeChat DevTools, WeChat 8.0.44"),
+    ],
+)
+def test_a_device_is_told_by_its_user_agent(user_agent: str | None, device: str | None) -> None:
+    assert describe_device(user_agent) == device

@@ -1,0 +1,279 @@
+"""`/metrics`: what operators watch, alone and with several workers."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.fakes import APP, OTHER_APP, SECRET_KEY, Clock, LoginAnswer, WeChatByRespx
+from tests.processes import WXAUTH, Running, free_port, is_running, parent_of, serving, until
+from wxauth import __version__
+from wxauth.dev.wechat import APPS, create_simulator
+from wxauth.services import Services
+
+MakeServices = Callable[..., Awaitable[Services]]
+MakeClient = Callable[[Services], httpx.AsyncClient]
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes under /proc")
+
+
+class Scraped:
+    """An answer of /metrics; `scraped("wxauth_logins_total", outcome="ok")` adds up the samples that fit."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+        assert answer.headers["cache-control"] == "no-store"
+        self.samples = [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
+
+    def __call__(self, name: str, **labels: str) -> float | None:
+        fitting = [s.value for s in self.samples if s.name == name and labels.items() <= s.labels.items()]
+        return sum(fitting) if fitting else None
+
+
+@pytest.fixture
+def scrape(client: httpx.AsyncClient) -> Callable[[], Awaitable[Scraped]]:
+    async def scraped() -> Scraped:
+        return Scraped(await client.get("/metrics"))
+
+    return scraped
+
+
+Scrape = Callable[[], Awaitable[Scraped]]
+
+
+async def test_logins_are_counted_by_app_and_outcome(
+    client: httpx.AsyncClient, login: LoginAnswer, wechat: WeChatByRespx, scrape: Scrape
+) -> None:
+    for _ in range(3):
+        await login("alice")
+    other = wechat.code_for("alice", app_id=OTHER_APP["app_id"])
+    await client.post("/v1/login", json={"code": other, "app_id": OTHER_APP["app_id"]})
+    await client.post("/v1/login", json={"code": "nonsense", "app_id": "not-configured"})
+    scraped = await scrape()
+    assert scraped("wxauth_logins_total", app_id=APP["app_id"], outcome="new", errcode="") == 1
+    assert scraped("wxauth_logins_total", app_id=APP["app_id"], outcome="ok", errcode="") == 2
+    assert scraped("wxauth_logins_total", app_id=OTHER_APP["app_id"]) == 1
+    assert scraped("wxauth_logins_total", app_id="unknown", outcome="unknown_app") == 1
+    assert scraped("wxauth_logins_total") == 5
+
+
+@pytest.mark.parametrize(
+    ("errcode", "outcome", "shown"),
+    [
+        (40029, "invalid_code", "40029"),
+        (40164, "wechat_misconfigured", "40164"),
+        (45011, "wechat_rate_limited", "45011"),
+        (987654321, "wechat_bad_response", "other"),
+    ],
+)
+async def test_what_wechat_refuses_is_counted_by_its_errcode(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, scrape: Scrape, errcode: int, outcome: str, shown: str
+) -> None:
+    wechat.answers_errcode(errcode)
+    await client.post("/v1/login", json={"code": "any"})
+    scraped = await scrape()
+    assert scraped("wxauth_logins_total", outcome=outcome, errcode=shown) == 1
+    assert scraped("wxauth_requests_refused_total", code=outcome) == 1
+
+
+async def test_a_login_that_meets_a_fault_of_ours_is_counted(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, scrape: Scrape
+) -> None:
+    wechat.answers(ZeroDivisionError())
+    await client.post("/v1/login", json={"code": "any"})
+    scraped = await scrape()
+    assert scraped("wxauth_logins_total", outcome="internal_error") == 1
+    assert scraped("wxauth_requests_refused_total", code="internal_error") == 1
+
+
+async def test_refreshes_are_counted_by_outcome(client: httpx.AsyncClient, login: LoginAnswer, scrape: Scrape) -> None:
+    token = (await login())["refresh_token"]
+    for _ in range(2):
+        await client.post("/v1/refresh", json={"refresh_token": token})
+    await client.post("/v1/refresh", json={"refresh_token": "forged"})
+    scraped = await scrape()
+    assert scraped("wxauth_refreshes_total", outcome="ok") == 2
+    assert scraped("wxauth_refreshes_total", outcome="invalid_refresh_token") == 1
+
+
+async def test_whatever_is_answered_by_a_problem_is_counted_by_its_code(
+    client: httpx.AsyncClient, scrape: Scrape
+) -> None:
+    for path in ("/v1/me", "/nothing", "/else"):
+        await client.get(path)
+    await client.post("/v1/login", content=b"{")
+    scraped = await scrape()
+    refused = {s.labels["code"]: s.value for s in scraped.samples if s.name == "wxauth_requests_refused_total"}
+    assert refused == {"missing_token": 1, "not_found": 2, "invalid_request": 1}
+
+
+async def test_the_time_that_wechat_and_the_database_take_is_told_failures_of_wechats_included(
+    client: httpx.AsyncClient, login: LoginAnswer, wechat: WeChatByRespx, scrape: Scrape
+) -> None:
+    await login()
+    wechat.answers(httpx.ReadTimeout("silence"))
+    await client.post("/v1/login", json={"code": "any"})
+    scraped = await scrape()
+    assert scraped("wxauth_wechat_seconds_count") == scraped("wxauth_wechat_seconds_bucket", le="+Inf") == 2
+    assert scraped("wxauth_database_seconds_count") == 1
+    assert 0 < (scraped("wxauth_database_seconds_sum") or 0) < 10
+
+
+async def test_what_may_happen_is_told_before_it_does(scrape: Scrape) -> None:
+    scraped = await scrape()
+    assert scraped("wxauth_logins_total", app_id=APP["app_id"], outcome="ok") == 0
+    assert scraped("wxauth_logins_total", app_id=OTHER_APP["app_id"], outcome="new") == 0
+    assert scraped("wxauth_refreshes_total", outcome="ok") == 0
+    assert scraped("wxauth_build_info", version=__version__) == 1
+
+
+async def test_open_sessions_are_told(
+    client: httpx.AsyncClient, login: LoginAnswer, scrape: Scrape, clock: Clock
+) -> None:
+    assert (await scrape())("wxauth_sessions") == 0
+    tokens = [(await login("alice"))["refresh_token"] for _ in range(3)]
+    await client.post("/v1/logout", json={"refresh_token": tokens[0]})
+    assert (await scrape())("wxauth_sessions") == 0, "what was read a moment ago is good enough"
+    clock.advance(seconds=15)
+    assert (await scrape())("wxauth_sessions") == 2
+    clock.advance(days=30)
+    assert (await scrape())("wxauth_sessions") == 0
+
+
+async def test_of_many_sessions_an_estimate_is_told(
+    login: LoginAnswer, scrape: Scrape, rows: asyncpg.Connection
+) -> None:
+    await login()
+    await rows.execute("""
+        INSERT INTO sessions (id, user_id, app_id, openid, user_agent, created_at, last_used_at, expires_at)
+        SELECT gen_random_uuid(), user_id, app_id, openid, repeat('x', 500), created_at, last_used_at, expires_at
+          FROM sessions, generate_series(1, 100000)""")
+    told = (await scrape())("wxauth_sessions")
+    assert told != 100_001
+    assert told == pytest.approx(100_001, rel=0.1)
+
+
+async def test_the_age_of_the_signing_key_is_told(scrape: Scrape, clock: Clock) -> None:
+    clock.advance(hours=1)
+    assert (await scrape())("wxauth_signing_key_age_seconds") == 3600
+    clock.advance(seconds=10)
+    assert (await scrape())("wxauth_signing_key_age_seconds") == 3610
+
+
+async def test_without_a_database_the_rest_is_told(offline_client: httpx.AsyncClient) -> None:
+    scraped = Scraped(await offline_client.get("/metrics"))
+    assert scraped("wxauth_logins_total") == 0
+    assert scraped("wxauth_sessions") is None
+    assert scraped("wxauth_signing_key_age_seconds") is None
+
+
+async def test_no_label_tells_of_a_person(
+    client: httpx.AsyncClient, login: LoginAnswer, scrape: Scrape, wechat: WeChatByRespx
+) -> None:
+    await login("alice")
+    for word in ("a", "b", "c"):
+        await client.post("/v1/login", json={"code": wechat.code_for(word), "app_id": word})
+        await client.get(f"/{word}")
+    scraped = await scrape()
+    assert {name for sample in scraped.samples for name in sample.labels} == {
+        *("app_id", "outcome", "errcode", "code", "le", "version")
+    }
+    assert {sample.labels.get("app_id") for sample in scraped.samples} == {
+        *(APP["app_id"], OTHER_APP["app_id"], "unknown", None)
+    }
+
+
+# Several workers
+
+
+class Service:
+    """A running `wxauth serve` with three workers; each request comes on a connection of its own."""
+
+    def __init__(self, command: Running, url: str) -> None:
+        self.command = command
+        self.url = url
+
+    def log_in(self, times: int) -> None:
+        for _ in range(times):
+            assert httpx.post(f"{self.url}/v1/login", json={"code": "alice"}, timeout=20).status_code == 200
+
+    def scrape(self) -> Scraped:
+        return Scraped(httpx.get(f"{self.url}/metrics", timeout=20))
+
+    @property
+    def starts(self) -> int:
+        return self.command.output.count('"started"')
+
+    def workers(self) -> list[int]:
+        processes = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
+        return [pid for pid in processes if self._is_worker(pid)]
+
+    def _is_worker(self, pid: int) -> bool:
+        try:
+            is_ours = parent_of(pid) == self.command.process.pid
+            return is_ours and b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return False
+
+    def folder(self) -> Path:
+        """Where they count."""
+        environ = Path(f"/proc/{self.workers()[0]}/environ").read_bytes().decode().split("\0")
+        return Path(dict(line.split("=", 1) for line in environ if line)["PROMETHEUS_MULTIPROC_DIR"])
+
+
+@pytest.fixture
+def service(tmp_path: Path, database_url: str) -> Iterator[Service]:
+    port = free_port()
+    with serving(create_simulator()) as wechat_url:
+        env = {
+            "WXAUTH_DATABASE_URL": database_url,
+            "WXAUTH_APPS": json.dumps(APPS),
+            "WXAUTH_SECRET_KEY": SECRET_KEY,
+            "WXAUTH_WECHAT_BASE_URL": wechat_url,
+            "WXAUTH_PORT": str(port),
+            "WXAUTH_WORKERS": "3",
+        }
+        with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as command:
+            running = Service(command, f"http://127.0.0.1:{port}")
+            until(lambda: running.starts == 3)
+            yield running
+
+
+def told_by_each(service: Service, name: str, **labels: str) -> set[Any]:
+    return {service.scrape()(name, **labels) for _ in range(12)}
+
+
+@on_linux
+def test_every_worker_tells_what_all_have_counted_and_what_a_dead_one_had(service: Service) -> None:
+    service.log_in(20)
+    assert told_by_each(service, "wxauth_logins_total") == {20}
+    assert told_by_each(service, "wxauth_wechat_seconds_count") == {20}
+    files = sorted(path.name for path in service.folder().iterdir())
+
+    for worker in service.workers():
+        os.kill(worker, signal.SIGKILL)
+    until(lambda: service.starts == 6)
+    service.log_in(10)
+    assert told_by_each(service, "wxauth_logins_total") == {30}
+    assert told_by_each(service, "wxauth_wechat_seconds_bucket", le="+Inf") == {30}
+    assert told_by_each(service, "wxauth_build_info") == {1}
+    assert sorted(path.name for path in service.folder().iterdir()) == files
+
+
+@on_linux
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_of_what_workers_counted_is_left_behind(service: Service, ending: int) -> None:
+    folder, workers = service.folder(), service.workers()
+    assert folder.is_dir()
+    service.command.end(ending)
+    until(lambda: not any(is_running(worker) for worker in workers))
+    assert not folder.exists()

@@ -1,0 +1,105 @@
+"""`LOGIN_RATE_LIMIT`: how often one address may log in."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import httpx
+import pytest
+
+from tests.fakes import Clock, LoginAnswer, WeChatByRespx
+from tests.problems import problem_of
+from tests.processes import free_port
+from wxauth.app import create_app
+from wxauth.services import Services
+
+MakeServices = Callable[..., Awaitable[Services]]
+LogIn = Callable[..., Awaitable[httpx.Response]]
+
+
+@pytest.fixture
+async def limited(make_services: MakeServices) -> Services:
+    return await make_services(login_rate_limit="2/minute")
+
+
+@pytest.fixture
+async def log_in(wechat: WeChatByRespx) -> AsyncIterator[LogIn]:
+    """Log in from an address: `await log_in(services, "192.0.2.1")`."""
+    clients: list[httpx.AsyncClient] = []
+
+    async def post(services: Services, address: str = "192.0.2.1", *, code: str | None = None) -> httpx.Response:
+        transport = httpx.ASGITransport(create_app(services), client=(address, 50000))
+        clients.append(httpx.AsyncClient(transport=transport, base_url="https://auth.test"))
+        return await clients[-1].post("/v1/login", json={"code": code or wechat.code_for("alice")})
+
+    yield post
+    for client in clients:
+        await client.aclose()
+
+
+async def statuses(log_in: LogIn, services: Services, *addresses: str) -> list[int]:
+    return [(await log_in(services, address)).status_code for address in addresses]
+
+
+async def test_one_login_too_many_is_refused_before_wechat_is_asked(
+    log_in: LogIn, limited: Services, wechat: WeChatByRespx, clock: Clock
+) -> None:
+    assert await statuses(log_in, limited, *["192.0.2.1"] * 2) == [200, 200]
+    clock.advance(seconds=20.5)
+    code = wechat.code_for("alice")
+    refused = await log_in(limited, code=code)
+    problem_of(refused, "rate_limited", 429)
+    assert refused.headers["retry-after"] == "40"
+    assert len(wechat.calls) == 2
+    clock.advance(seconds=40)
+    assert (await log_in(limited, code=code)).status_code == 200
+
+
+async def test_a_refusal_does_not_make_the_wait_longer(log_in: LogIn, limited: Services, clock: Clock) -> None:
+    assert await statuses(log_in, limited, *["192.0.2.1"] * 4) == [200, 200, 429, 429]
+    clock.advance(seconds=60)
+    assert await statuses(log_in, limited, *["192.0.2.1"] * 3) == [200, 200, 429]
+
+
+async def test_logins_that_fail_count_too(log_in: LogIn, limited: Services) -> None:
+    answers = [await log_in(limited, code="wrong") for _ in range(3)]
+    assert [answer.json()["code"] for answer in answers] == ["invalid_code", "invalid_code", "rate_limited"]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "answers"),
+    [
+        (["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"], [200, 200, 429, 200]),
+        (["2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1"], [200, 200, 429, 200]),
+        (["a unix socket"] * 4, [200] * 4),
+    ],
+    ids=["each address", "each /64 of IPv6", "nobody, where there is no address"],
+)
+async def test_the_limit_is_for(log_in: LogIn, limited: Services, addresses: list[str], answers: list[int]) -> None:
+    assert await statuses(log_in, limited, *addresses) == answers
+
+
+async def test_an_empty_limit_is_none(log_in: LogIn, make_services: MakeServices) -> None:
+    unlimited = await make_services(login_rate_limit="")
+    assert await statuses(log_in, unlimited, *["192.0.2.1"] * 10) == [200] * 10
+
+
+async def test_by_default_a_carriers_address_has_room_for_many(login: LoginAnswer) -> None:
+    for _ in range(50):
+        await login()
+
+
+async def test_nothing_but_logins_is_limited(
+    make_services: MakeServices, make_client: Callable[[Services], httpx.AsyncClient], wechat: WeChatByRespx
+) -> None:
+    client = make_client(await make_services(login_rate_limit="1/day"))
+    tokens = (await client.post("/v1/login", json={"code": wechat.code_for("alice")})).json()
+    for _ in range(3):
+        answer = await client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]})
+        assert answer.status_code == 200
+        tokens = answer.json()
+
+
+async def test_without_redis_nobody_is_refused_where_it_should_count(
+    log_in: LogIn, make_services: MakeServices
+) -> None:
+    services = await make_services(login_rate_limit="1/minute", redis_url=f"redis://127.0.0.1:{free_port()}")
+    assert await statuses(log_in, services, *["192.0.2.1"] * 5) == [200] * 5

@@ -1,0 +1,395 @@
+"""Keys change while everybody goes on: signing keys by age or by hand, the secret key by resealing."""
+
+import asyncio
+import json
+import random
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import respx
+from jose import jwt
+
+from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer
+from tests.guard.fakes import ISSUER, SESSION_ID, USER_ID
+from tests.processes import WXAUTH, Running, free_port, run, until
+from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
+from wxauth.keyring import JWKS_MAX_AGE, LONGEST_TOKEN_TTL, RETIRES_AFTER, SIGNS_AFTER
+from wxauth.login import session_key_context
+from wxauth.resealing import Resealed, reseal
+from wxauth.sealing import CannotOpen, Sealer
+from wxauth.services import Services
+from wxauth.store.database import Database
+from wxauth.store.housekeeping import START, replace_session_keys, session_keys_sealed_otherwise
+from wxauth.tokens.issuer import TokenIssuer
+from wxauth.tokens.keys import KeySource, VerificationKey, verification_keys
+from wxauth.tokens.verifier import Verifier
+
+JWKS = "/.well-known/jwks.json"
+OTHER_SECRET_KEY = b64encode(bytes(range(32, 64))).decode()
+SEEN_WITHIN = 15
+CLOCKS_APART = 30
+MAX_AGE = 7776000
+
+MakeServices = Callable[..., Awaitable[Services]]
+LogLines = Callable[[], list[dict[str, object]]]
+WxAuth = Callable[..., Awaitable[tuple[int, str, str]]]
+
+
+async def kids(services: Services) -> list[str]:
+    await services.keys.refresh()
+    return [key["kid"] for key in json.loads(services.keys.jwks)["keys"]]
+
+
+def kid_of(answer: dict[str, Any]) -> str:
+    return str(jwt.get_unverified_header(answer["access_token"])["kid"])
+
+
+# Signing keys.
+
+
+async def test_a_rotated_key_is_published_at_once_and_signs_when_caches_have_had_time(
+    services: Services, clock: Clock, login: LoginAnswer
+) -> None:
+    first = kid_of(await login("alice"))
+    rotated = await services.keys.rotate()
+    assert await kids(services) == [first, rotated.kid]
+    clock.advance(seconds=SEEN_WITHIN + JWKS_MAX_AGE + CLOCKS_APART)
+    assert kid_of(await login("alice")) == first
+    clock.now = rotated.activates_at
+    assert kid_of(await login("alice")) == rotated.kid
+
+
+async def test_a_former_key_is_published_until_the_last_token_of_any_lifetime_has_expired(
+    services: Services, clock: Clock
+) -> None:
+    [first] = await kids(services)
+    rotated = await services.keys.rotate()
+    clock.now = rotated.activates_at + timedelta(seconds=LONGEST_TOKEN_TTL + SEEN_WITHIN + 2 * CLOCKS_APART)
+    assert await kids(services) == [first, rotated.kid]
+    clock.now = rotated.activates_at + RETIRES_AFTER
+    assert await kids(services) == [rotated.kid]
+
+
+async def test_rotations_at_the_same_time_make_one_key(
+    make_services: MakeServices, rows: asyncpg.Connection, log_lines: LogLines
+) -> None:
+    replicas = [await make_services() for _ in range(10)]
+    assert len({key.kid for key in await asyncio.gather(*(replica.keys.rotate() for replica in replicas))}) == 1
+    assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 2
+    assert [line["event"] for line in log_lines()].count("signing_key_rotated") == 1
+
+
+async def test_while_a_key_waits_to_sign_no_other_is_made(services: Services, clock: Clock) -> None:
+    waiting = await services.keys.rotate()
+    clock.now = waiting.activates_at - timedelta(seconds=1)
+    assert (await services.keys.rotate()).kid == waiting.kid
+    clock.advance(seconds=1)
+    assert (await services.keys.rotate()).kid != waiting.kid
+
+
+async def test_a_key_of_the_highest_age_is_rotated_once_by_whichever_worker(
+    make_services: MakeServices, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    replicas = [await make_services(signing_key_max_age=MAX_AGE) for _ in range(8)]
+    clock.advance(seconds=MAX_AGE - 1)
+    await asyncio.gather(*(replica.keys.refresh() for replica in replicas))
+    assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1
+    clock.advance(seconds=1)
+    for _ in range(2):
+        await asyncio.gather(*(replica.keys.refresh() for replica in replicas))
+        assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 2
+    assert len({replica.keys.jwks for replica in replicas}) == 1
+
+
+async def test_a_secret_key_that_opens_nothing_rotates_nothing(
+    services: Services, make_services: MakeServices, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    clock.advance(seconds=MAX_AGE)
+    with pytest.raises(CannotOpen):
+        await make_services(secret_key=OTHER_SECRET_KEY)
+    assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1
+
+
+class Replica:
+    """One of the replicas, with a clock of its own; it looks at the stored keys as late as it may."""
+
+    def __init__(self, services: Services, *, ahead: float, looks_at: float, access_token_ttl: int) -> None:
+        self.services = services
+        self.ahead = timedelta(seconds=ahead)
+        self.looks_at = looks_at
+        self.ttl = access_token_ttl
+
+    async def look(self, clock: Clock) -> None:
+        if clock.now.timestamp() % SEEN_WITHIN == self.looks_at:
+            with self._own(clock):
+                await self.services.keys.refresh()
+
+    async def rotate(self, clock: Clock) -> str:
+        with self._own(clock):
+            return (await self.services.keys.rotate()).kid
+
+    @contextmanager
+    def _own(self, clock: Clock) -> Iterator[None]:
+        clock.now += self.ahead
+        yield
+        clock.now -= self.ahead
+
+    def sign(self, now: datetime) -> str:
+        now += self.ahead
+        return TokenIssuer(issuer=ISSUER, audience="wxauth").issue(
+            self.services.keys.signing_key(now),
+            user_id=USER_ID,
+            session_id=SESSION_ID,
+            app_id="wxtest",
+            openid="openid-alice",
+            roles=(),
+            now=int(now.timestamp()),
+            expires_in=self.ttl,
+        )
+
+
+class Cache:
+    """The keys as somebody reads them from one replica, content with what he has until its time is over."""
+
+    def __init__(self, replica: Replica, clock: Clock, *, kept_for: float, next_read: datetime) -> None:
+        self._replica = replica
+        self._clock = clock
+        self._kept_for = timedelta(seconds=kept_for)
+        self._next_read = next_read
+        self._read()
+
+    async def find(self, kid: str) -> VerificationKey | None:
+        if self._next_read <= self._clock.now:
+            self._next_read = self._clock.now + self._kept_for
+            self._read()
+        return self._keys.get(kid)
+
+    def _read(self) -> None:
+        self._keys = verification_keys(json.loads(self._replica.services.keys.jwks)["keys"])
+
+
+@pytest.fixture
+def router() -> Iterator[respx.MockRouter]:
+    with respx.mock(assert_all_called=False) as router:
+        yield router
+
+
+async def test_no_token_is_refused_during_a_rotation(
+    make_services: MakeServices, clock: Clock, router: respx.MockRouter
+) -> None:
+    replicas = [
+        Replica(await make_services(), ahead=ahead, looks_at=looks_at, access_token_ttl=ttl)
+        for ahead, looks_at, ttl in ((0, 0, 900), (15, 5, LONGEST_TOKEN_TTL), (-15, 10, LONGEST_TOKEN_TTL), (-15, 0, 1))
+    ]
+    clocks_ahead = (0, 15, -15, -15, 0, 15, -15, *(0, 15, -15, -15) * 4)
+    chance = random.Random(1)
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        jwks = chance.choice(replicas).services.keys.jwks
+        return httpx.Response(200, content=jwks, headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"})
+
+    start = clock.now + timedelta(hours=1)
+    router.get(ISSUER + METADATA_PATH).respond(json={"issuer": ISSUER, "jwks_uri": ISSUER + JWKS})
+    router.get(ISSUER + JWKS).mock(side_effect=answer)
+    key_sources: list[KeySource] = [
+        *(replica.services.keys for replica in replicas),
+        *(RemoteKeys(ISSUER, timer=lambda: clock.now.timestamp()) for _ in range(3)),
+        *(
+            Cache(replica, clock, kept_for=kept_for, next_read=start + timedelta(seconds=seconds))
+            for replica in replicas
+            for kept_for, seconds in ((5, 0), (JWKS_MAX_AGE, 0), (JWKS_MAX_AGE, 5), (JWKS_MAX_AGE, 10))
+        ),
+    ]
+    verifiers = [Verifier(issuer=ISSUER, audience="wxauth", keys=keys) for keys in key_sources]
+    newest: dict[tuple[Replica, str], tuple[str, datetime]] = {}
+    rotated = None
+    for seconds in moments():
+        clock.now = start + timedelta(seconds=seconds)
+        if seconds == 0:
+            rotated = await replicas[3].rotate(clock)
+        for replica in replicas:
+            await replica.look(clock)
+            token = replica.sign(clock.now)
+            expires_at = clock.now + replica.ahead + timedelta(seconds=replica.ttl)
+            newest[replica, kid_of({"access_token": token})] = token, expires_at
+        for token, expires_at in newest.values():
+            for verifier, ahead in zip(verifiers, clocks_ahead, strict=True):
+                if clock.now + timedelta(seconds=ahead) < expires_at + timedelta(seconds=CLOCKS_APART):
+                    await verifier.verify(token, now=clock.now.timestamp() + ahead)
+        await settled()
+    assert rotated is not None
+    assert {kid for _, kid in newest} > {rotated}
+    assert await kids(replicas[0].services) == [rotated]
+
+
+async def settled() -> None:
+    """Let readings in the background come to their end."""
+    reading = [task for task in asyncio.all_tasks() if task.get_name() == f"read the keys of {ISSUER}"]
+    if reading:
+        await asyncio.wait(reading)
+
+
+def moments() -> list[int]:
+    """Seconds after the rotation: close together around each change, far apart between."""
+    signs, retires = (int(at.total_seconds()) for at in (SIGNS_AFTER, SIGNS_AFTER + RETIRES_AFTER))
+    near = 10 * SEEN_WITHIN
+    return [
+        *range(-60, signs + near, 5),
+        *range(signs + near, retires - near, 1800),
+        *range(retires - near, retires + near, 5),
+    ]
+
+
+# The commands.
+
+
+@pytest.fixture
+def env(database_url: str) -> dict[str, str]:
+    return {
+        "WXAUTH_DATABASE_URL": database_url,
+        "WXAUTH_APP_ID": APP["app_id"],
+        "WXAUTH_APP_SECRET": APP["app_secret"],
+        "WXAUTH_SECRET_KEY": SECRET_KEY,
+    }
+
+
+@pytest.fixture
+def wxauth(env: dict[str, str], tmp_path: Path) -> WxAuth:
+    """Run a command; its status, output and errors."""
+
+    async def call(*arguments: str, **changed: str) -> tuple[int, str, str]:
+        done = await asyncio.to_thread(run, *arguments, cwd=tmp_path, env={**env, **changed})
+        return done.returncode, done.stdout, done.stderr
+
+    return call
+
+
+async def test_keys_rotate_says_when_the_new_key_signs_and_list_shows_it(wxauth: WxAuth) -> None:
+    assert (await wxauth("keys", "list", "--json"))[:2] == (0, "[]\n")
+    first = json.loads((await wxauth("keys", "rotate", "--json"))[1])["kid"]  # there was none
+    before = datetime.now(UTC)
+    status, output, _ = await wxauth("keys", "rotate")
+    kid, signs_from = output.strip().split(" signs from ")
+    assert status == 0
+    assert datetime.fromisoformat(signs_from) - before >= timedelta(seconds=JWKS_MAX_AGE + SEEN_WITHIN)
+    listed = json.loads((await wxauth("keys", "list", "--json"))[1])
+    assert [(key["kid"], key["state"]) for key in listed] == [(first, "signing"), (kid, "next")]
+    assert (listed[1]["signs_from"], listed[1]["published_until"]) == (signs_from, None)
+    table = (await wxauth("keys", "list"))[1].splitlines()
+    assert [line.split()[:2] for line in table] == [["KID", "STATE"], [first, "signing"], [kid, "next"]]
+
+
+async def test_keys_rotate_with_another_secret_key_changes_nothing(wxauth: WxAuth, rows: asyncpg.Connection) -> None:
+    await wxauth("keys", "rotate")
+    status, _, errors = await wxauth("keys", "rotate", WXAUTH_SECRET_KEY=OTHER_SECRET_KEY)
+    assert (status, errors.partition(":")[0]) == (1, "WXAUTH_SECRET_KEY")
+    assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1
+
+
+async def test_a_rotated_key_is_in_every_workers_jwks_within_15_seconds(
+    wxauth: WxAuth, env: dict[str, str], tmp_path: Path
+) -> None:
+    port = free_port()
+    env |= {"WXAUTH_PORT": str(port), "WXAUTH_WORKERS": "2"}
+
+    def of_any_worker() -> list[str]:
+        return [key["kid"] for key in httpx.get(f"http://127.0.0.1:{port}{JWKS}").json()["keys"]]
+
+    with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as service:
+        await asyncio.to_thread(until, lambda: service.output.count('"started"') == 2)
+        kid = json.loads((await wxauth("keys", "rotate", "--json"))[1])["kid"]
+        async with asyncio.timeout(SEEN_WITHIN):
+            await asyncio.to_thread(until, lambda: all(kid in of_any_worker() for _ in range(12)))
+
+
+# The secret key.
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url)
+    yield database
+    await database.aclose()
+
+
+@pytest.fixture
+def sealer() -> Sealer:
+    """Of a service whose secret key has been rotated."""
+    return Sealer([b64decode(OTHER_SECRET_KEY), b64decode(SECRET_KEY)])
+
+
+async def session_keys(rows: asyncpg.Connection, sealer: Sealer) -> list[bytes]:
+    found = await rows.fetch("SELECT app_id, openid, session_key FROM sessions ORDER BY id")
+    return [sealer.open(sealed, context=session_key_context(app_id, openid)) for app_id, openid, sealed in found]
+
+
+async def test_after_a_reseal_the_former_secret_key_can_go(
+    login: LoginAnswer, make_services: MakeServices, wxauth: WxAuth, rows: asyncpg.Connection
+) -> None:
+    alice, *_ = [await login(person) for person in ("alice", "bob", "carol")]
+    stored = await session_keys(rows, Sealer([b64decode(SECRET_KEY)]))
+    rotated = {"WXAUTH_SECRET_KEY": OTHER_SECRET_KEY, "WXAUTH_SECRET_KEY_PREVIOUS": SECRET_KEY}
+    assert await wxauth("secret", "reseal", **rotated) == (0, "sealed anew: 1 signing keys, 3 session keys\n", "")
+    services = await make_services(secret_key=OTHER_SECRET_KEY)
+    assert await services.keys.find(kid_of(alice))
+    assert await session_keys(rows, services.sealer) == stored
+    again = json.loads((await wxauth("secret", "reseal", "--json", **rotated))[1])
+    assert again == {"signing_keys": 0, "session_keys": 0, "not_opened": 0}
+
+
+async def test_a_reseal_tells_of_what_does_not_open_and_seals_the_rest(
+    login: LoginAnswer, wxauth: WxAuth, rows: asyncpg.Connection
+) -> None:
+    await login("alice")
+    lost = (await login("bob"))["session_id"]
+    await rows.execute("UPDATE sessions SET session_key = '\\x0102' WHERE id = $1", lost)
+    status, output, errors = await wxauth(
+        "secret", "reseal", WXAUTH_SECRET_KEY=OTHER_SECRET_KEY, WXAUTH_SECRET_KEY_PREVIOUS=SECRET_KEY
+    )
+    assert (status, output) == (1, "sealed anew: 1 signing keys, 1 session keys\n")
+    assert errors.startswith("WXAUTH_SECRET_KEY_PREVIOUS: 1 stored value")
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 4, 1000])
+async def test_a_reseal_in_pages_misses_nobody(
+    login: LoginAnswer, database: Database, sealer: Sealer, clock: Clock, page_size: int
+) -> None:
+    for person in ("alice", "bob", "carol"):
+        await login(person)
+    for expected in (Resealed(signing_keys=1, session_keys=3), Resealed()):
+        assert await reseal(database, sealer, now=clock.now, page_size=page_size) == expected
+
+
+async def test_what_has_changed_since_it_was_read_is_left_as_it_is(
+    login: LoginAnswer, database: Database, sealer: Sealer, rows: asyncpg.Connection
+) -> None:
+    await login("alice")
+    [read], _ = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=START, size=1)
+    await rows.execute("UPDATE sessions SET session_key = 'changed'")
+    assert await replace_session_keys(database, [read], [b"anew"]) == 0
+    assert await rows.fetchval("SELECT session_key FROM sessions") == b"changed"
+
+
+async def test_a_session_that_ends_meanwhile_does_not_get_its_key_back(
+    login: LoginAnswer, database: Database, sealer: Sealer, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    ending, other = [(await login(person))["session_id"] for person in ("alice", "bob")]
+    former = await rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", other)
+    async with rows.transaction(), asyncio.timeout(10):
+        await rows.execute(
+            "UPDATE sessions SET session_key = NULL, revoked_at = $2, revoked_reason = 'signed_out' WHERE id = $1",
+            ending,
+            clock.now,
+        )
+        resealing = asyncio.create_task(reseal(database, sealer, now=clock.now))
+        while await rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", other) == former:  # noqa: ASYNC110 - the locked one is passed over
+            await asyncio.sleep(0.01)
+    assert (await resealing).session_keys == 1
+    assert await rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", ending) is None

@@ -1,0 +1,288 @@
+"""`wxauth users ...`, as an operator and as a program call them."""
+
+import asyncio
+import json
+import os
+import pty
+import subprocess
+from asyncio import to_thread
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.fakes import LoginAnswer, WeChatByRespx
+from tests.problems import problem_of
+from tests.processes import PATIENCE, WXAUTH, environment, run
+
+Command = Callable[..., Awaitable[CompletedProcess[str]]]
+
+NOBODY = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
+ACTIONS = [("show",), ("ban",), ("unban",), ("erase", "--yes"), ("grant", "editor"), ("revoke", "editor")]
+
+
+@pytest.fixture
+def users(database_url: str, tmp_path: Path) -> Command:
+    """Run `wxauth users ...` on this test's database; it needs no other setting."""
+
+    async def command(*arguments: str, url: str = database_url) -> CompletedProcess[str]:
+        done = await to_thread(run, "users", *arguments, cwd=tmp_path, env={"WXAUTH_DATABASE_URL": url})
+        assert "Traceback" not in done.stderr
+        return done
+
+    return command
+
+
+def bearer(answer: dict[str, Any]) -> dict[str, str]:
+    return {"Authorization": f"Bearer {answer['access_token']}"}
+
+
+def on(user_id: str, action: tuple[str, ...]) -> list[str]:
+    return [action[0], user_id, *action[1:]]
+
+
+async def test_the_first_administrator_comes_from_a_command(
+    users: Command, client: httpx.AsyncClient, login: LoginAnswer
+) -> None:
+    alice = await login("alice")
+    user_id = alice["user"]["id"]
+    problem_of(await client.get("/v1/admin/users", headers=bearer(alice)), "insufficient_role", 403)
+    granted = await users("grant", user_id, "admin")
+    assert (granted.returncode, granted.stdout, granted.stderr) == (0, f"{user_id} is active, roles: admin\n", "")
+    events = (await client.get("/v1/admin/events", headers=bearer(alice))).json()["items"]
+    assert [(event["type"], event["actor"], event["user_id"], event["ip"], event["data"]) for event in events] == [
+        ("roles_changed", "operator", user_id, None, {"before": [], "after": ["admin"]})
+    ]
+
+
+async def test_roles_come_and_go_one_by_one(users: Command, login: LoginAnswer, rows: asyncpg.Connection) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    for command, role, roles in (
+        ("grant", "support", "support"),
+        ("grant", "editor", "support,editor"),
+        ("grant", "support", "support,editor"),
+        ("revoke", "support", "editor"),
+        ("revoke", "support", "editor"),
+        ("revoke", "editor", "-"),
+    ):
+        done = await users(command, user_id, role)
+        assert (done.returncode, done.stdout) == (0, f"{user_id} is active, roles: {roles}\n")
+    assert await rows.fetchval("SELECT count(*) FROM events") == 4
+
+
+async def test_roles_granted_at_once_are_all_kept(users: Command, login: LoginAnswer, rows: asyncpg.Connection) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    await asyncio.gather(*(users("grant", user_id, f"r{number}") for number in range(3)))
+    assert sorted(await rows.fetchval("SELECT roles FROM users")) == ["r0", "r1", "r2"]
+
+
+async def test_a_thirty_third_role_is_one_too_many(
+    users: Command, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    await rows.execute("UPDATE users SET roles = ARRAY(SELECT 'r' || n FROM generate_series(1, 32) n)")
+    failed = await users("grant", user_id, "r33")
+    assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
+    assert "at most 32 roles" in failed.stderr
+    assert (await users("grant", user_id, "r32")).returncode == 0
+
+
+async def test_a_ban_ends_every_session_and_is_lifted_again(
+    users: Command, client: httpx.AsyncClient, login: LoginAnswer, wechat: WeChatByRespx
+) -> None:
+    alice = await login("alice")
+    user_id = alice["user"]["id"]
+    banned = await users("ban", user_id)
+    assert (banned.returncode, banned.stdout) == (0, f"{user_id} is disabled, roles: -\n")
+    problem_of(await client.get("/v1/me", headers=bearer(alice)), "invalid_token", 401)
+    refused = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    problem_of(refused, "account_disabled", 403)
+    assert (await users("unban", user_id)).stdout == f"{user_id} is active, roles: -\n"
+    problem_of(await client.get("/v1/me", headers=bearer(alice)), "invalid_token", 401)
+    assert (await login("alice"))["user"]["id"] == user_id
+
+
+async def test_an_erased_person_is_gone(users: Command, login: LoginAnswer, rows: asyncpg.Connection) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    erased = await users("erase", user_id, "--yes")
+    assert (erased.returncode, erased.stdout, erased.stderr) == (0, f"erased {user_id}\n", "")
+    assert await rows.fetchval("SELECT count(*) FROM users") == 0
+    assert tuple(await rows.fetchrow("SELECT type, actor, data FROM events")) == ("user_erased", "operator", "{}")
+
+
+async def test_nobody_is_erased_unasked_where_nobody_can_be_asked(
+    users: Command, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    failed = await users("erase", (await login("alice"))["user"]["id"])
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert "--yes" in failed.stderr
+    assert await rows.fetchval("SELECT count(*) FROM users") == 1
+
+
+@pytest.mark.parametrize(("reply", "status", "left"), [("y\n", 0, 0), ("n\n", 1, 1), ("\n", 1, 1)])
+async def test_on_a_terminal_the_operator_is_asked_about_the_person_by_name(
+    database_url: str,
+    tmp_path: Path,
+    login: LoginAnswer,
+    rows: asyncpg.Connection,
+    reply: str,
+    status: int,
+    left: int,
+) -> None:
+    user_id = (await login("alice", nickname="小明"))["user"]["id"]
+    terminal, stdin = pty.openpty()
+    os.write(terminal, reply.encode())
+    try:
+        done = await to_thread(
+            subprocess.run,
+            [WXAUTH, "users", "erase", user_id],
+            cwd=tmp_path,
+            env=environment(WXAUTH_DATABASE_URL=database_url),
+            stdin=stdin,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+    finally:
+        os.close(stdin)
+        os.close(terminal)
+    assert done.returncode == status
+    assert f"{user_id} (小明)" in done.stderr
+    assert await rows.fetchval("SELECT count(*) FROM users") == left
+
+
+@pytest.mark.parametrize("action", [("ban",), ("revoke", "admin"), ("erase", "--yes")])
+async def test_the_last_administrator_cannot_be_removed_by_command_either(
+    users: Command, login: LoginAnswer, rows: asyncpg.Connection, action: tuple[str, ...]
+) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    await rows.execute("UPDATE users SET roles = '{admin}'")
+    failed = await users(*on(user_id, action))
+    assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
+    assert "only administrator" in failed.stderr
+    assert tuple(await rows.fetchrow("SELECT roles, status FROM users")) == (["admin"], "active")
+
+
+async def test_of_two_administrators_who_are_banned_at_once_one_stays(
+    users: Command, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    both = [(await login(person))["user"]["id"] for person in ("alice", "bob")]
+    await rows.execute("UPDATE users SET roles = '{admin}'")
+    done = await asyncio.gather(*(users("ban", user_id) for user_id in both))
+    assert sorted(it.returncode for it in done) == [0, 1]
+
+
+@pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action[0])
+async def test_a_user_who_is_not_there_is_a_failure_and_what_is_no_id_a_wrong_call(
+    users: Command, action: tuple[str, ...]
+) -> None:
+    failed = await users(*on(NOBODY, action))
+    assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
+    assert f"no user {NOBODY}" in failed.stderr
+    wrong = await users(*on("alice", action))
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "USER_ID" in wrong.stderr
+
+
+@pytest.mark.parametrize("arguments", [("grant", NOBODY, "Admin"), ("revoke", NOBODY, "a,b"), ("list", "--role", "9")])
+async def test_what_cannot_be_a_role_is_a_wrong_call(users: Command, arguments: tuple[str, ...]) -> None:
+    failed = await users(*arguments)
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert "role" in failed.stderr.lower()
+
+
+async def test_the_list_is_a_table_for_people_and_the_answer_of_the_service_for_programs(
+    users: Command, client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    alice, bob = await login("alice", nickname="小明\u009b2J"), await login("bob")
+    await rows.execute("UPDATE users SET roles = '{admin,editor}' WHERE id = $1", alice["user"]["id"])
+    listed = await users("list")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert [line.split() for line in listed.stdout.splitlines()] == [
+        ["ID", "STATUS", "ROLES", "LAST_LOGIN_AT", "NICKNAME"],
+        [bob["user"]["id"], "active", "-", "2026-11-20T08:00+00:00", "-"],
+        [alice["user"]["id"], "active", "admin,editor", "2026-11-20T08:00+00:00", "小明\N{REPLACEMENT CHARACTER}2J"],
+    ]
+    listed = await users("list", "--json")
+    assert json.loads(listed.stdout) == (await client.get("/v1/admin/users", headers=bearer(alice))).json()
+
+
+async def test_a_user_is_shown_as_a_table_for_people_and_as_the_service_answers_for_programs(
+    users: Command, client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    alice = await login("alice", nickname="小明")
+    user = alice["user"]
+    await rows.execute("UPDATE users SET roles = '{admin}'")
+    # The command goes by the real time, to which the sessions of the injected one may have ended or not begun.
+    await rows.execute("UPDATE sessions SET expires_at = '2999-01-01Z'")
+    shown = await users("show", user["id"])
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert [line.split(maxsplit=1) for line in shown.stdout.splitlines()] == [
+        ["id", user["id"]],
+        ["status", "active"],
+        ["roles", "admin"],
+        ["nickname", "小明"],
+        ["avatar_url", "-"],
+        ["phone", "-"],
+        ["unionid", "-"],
+        ["created_at", "2026-11-20T08:00+00:00"],
+        ["last_login_at", "2026-11-20T08:00+00:00"],
+        ["identity", f"{user['app_id']}  {user['openid']}"],
+        ["session", f"{alice['session_id']}  {user['app_id']}  used 2026-11-20T08:00+00:00  127.0.0.1  -"],
+    ]
+    shown = await users("show", user["id"], "--json")
+    answer = await client.get(f"/v1/admin/users/{user['id']}", headers=bearer(alice))
+    assert json.loads(shown.stdout) == answer.json()
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (("--q", " ALI "), ["Alice"]),
+        (("--status", "disabled"), ["Bob"]),
+        (("--role", "editor"), ["Alice"]),
+        (("--app-id", "wxtest0000000000a1", "--status", "active"), ["Alice"]),
+    ],
+)
+async def test_the_list_takes_the_filters_of_the_service(
+    users: Command, login: LoginAnswer, rows: asyncpg.Connection, options: tuple[str, ...], found: list[str]
+) -> None:
+    await login("alice", nickname="Alice")
+    await login("bob", nickname="Bob")
+    await rows.execute("UPDATE users SET roles = '{editor}' WHERE nickname = 'Alice'")
+    await rows.execute("UPDATE users SET status = 'disabled' WHERE nickname = 'Bob'")
+    listed = json.loads((await users("list", "--json", *options)).stdout)
+    assert [user["nickname"] for user in listed["items"]] == found
+
+
+async def test_the_next_page_is_named(users: Command, login: LoginAnswer) -> None:
+    ids = [(await login(person))["user"]["id"] for person in ("alice", "bob", "carol")]
+    first = await users("list", "--limit", "2")
+    assert [line.split()[0] for line in first.stdout.splitlines()] == ["ID", ids[2], ids[1]]
+    cursor = first.stderr.split("--cursor ")[1].split()[0]
+    second = await users("list", "--limit", "2", "--cursor", cursor)
+    assert [line.split()[0] for line in second.stdout.splitlines()] == ["ID", ids[0]]
+    assert second.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "options", [("--limit", "0"), ("--limit", "201"), ("--status", "banned"), ("--cursor", "x"), ("--q", "\udce9")]
+)
+async def test_what_cannot_be_asked_for_is_a_wrong_call(users: Command, options: tuple[str, str]) -> None:
+    failed = await users("list", *options)
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert options[0] in failed.stderr
+
+
+async def test_a_database_that_is_away_or_not_migrated_is_said_in_one_line(
+    users: Command, empty_database_url: str
+) -> None:
+    for url in ("postgresql:///x?host=/nowhere", empty_database_url):
+        for arguments in (("list",), ("ban", NOBODY)):
+            failed = await users(*arguments, url=url)
+            assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
+            assert failed.stderr.startswith("WXAUTH_DATABASE_URL: ")

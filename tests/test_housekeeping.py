@@ -1,0 +1,192 @@
+"""What is swept away by itself, and what is not yet."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.fakes import Clock, LoginAnswer
+from wxauth.app import create_api
+from wxauth.housekeeping import KEPT_AFTER_THE_END, SWEEP_EVERY, sweep
+from wxauth.keyring import RETIRES_AFTER
+from wxauth.services import Services
+from wxauth.store.housekeeping import SweptPage, sweep_page
+
+A_SECOND = timedelta(seconds=1)
+
+Sweep = Callable[..., Awaitable[None]]
+LogLines = Callable[[], list[dict[str, object]]]
+
+
+@pytest.fixture
+def sweep_now(services: Services) -> Sweep:
+    """Sweep without pauses, in pages of two."""
+
+    async def sweep_now(page_size: int = 2) -> None:
+        await sweep(services, page_size=page_size, pause=0)
+
+    return sweep_now
+
+
+@pytest.fixture
+async def other(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """What another worker does."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+async def sessions(rows: asyncpg.Connection) -> list[str]:
+    """The ids of those that are kept, as the logins came."""
+    return [str(row["id"]) for row in await rows.fetch("SELECT id FROM sessions ORDER BY id")]
+
+
+async def refused(client: httpx.AsyncClient, answer: dict[str, object]) -> str:
+    refused = await client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})
+    return str(refused.json()["code"])
+
+
+async def test_an_expired_session_is_swept_when_it_has_been_kept_for_its_time(
+    client: httpx.AsyncClient, login: LoginAnswer, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    answer = await login("alice")
+    clock.advance(seconds=answer["refresh_expires_in"])
+    clock.now += KEPT_AFTER_THE_END
+    await sweep_now()
+    assert await refused(client, answer) == "refresh_token_expired"
+    clock.now += SWEEP_EVERY
+    await sweep_now()
+    assert await sessions(rows) == []
+    assert await refused(client, answer) == "invalid_refresh_token"
+
+
+async def test_an_ended_session_is_swept_when_it_has_been_kept_for_its_time(
+    client: httpx.AsyncClient, login: LoginAnswer, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    answer = await login("alice")
+    await client.post("/v1/logout", json={"refresh_token": answer["refresh_token"]})
+    clock.now += KEPT_AFTER_THE_END
+    await sweep_now()
+    assert await refused(client, answer) == "session_revoked"
+    clock.now += SWEEP_EVERY
+    await sweep_now()
+    assert await sessions(rows) == []
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 4, 5, 1000])
+async def test_what_is_used_outlives_the_sweep_wherever_the_pages_end(
+    client: httpx.AsyncClient,
+    login: LoginAnswer,
+    sweep_now: Sweep,
+    clock: Clock,
+    rows: asyncpg.Connection,
+    log_lines: LogLines,
+    page_size: int,
+) -> None:
+    people = [await login(person) for person in ("alice", "bob", "carol", "dave")]
+    for _ in range(3):
+        clock.advance(days=25)
+        for used in (1, 3):
+            token = people[used]["refresh_token"]
+            people[used] = (await client.post("/v1/refresh", json={"refresh_token": token})).json()
+    await sweep_now(page_size)
+    assert await sessions(rows) == [people[1]["session_id"], people[3]["session_id"]]
+    assert [line["sessions"] for line in log_lines() if line["event"] == "sessions_swept"] == [2]
+
+
+async def test_a_sweep_ends_where_the_logins_are_too_young_to_have_ended_long_ago(
+    login: LoginAnswer, services: Services, clock: Clock
+) -> None:
+    for person in ("alice", "bob"):
+        await login(person)
+    clock.advance(days=365)
+    for person in ("carol", "dave", "erin", "frank"):
+        await login(person)
+    at = {"size": 2, "ended_before": clock.now - KEPT_AFTER_THE_END, "now": clock.now, "next_sweep_at": clock.now}
+    pages = [await sweep_page(services.database, **at) for _ in range(3)]
+    assert pages == [SweptPage(2, False), SweptPage(0, True), SweptPage(0, True)]
+
+
+async def test_the_next_sweep_is_a_day_later_in_all_replicas(
+    login: LoginAnswer, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection, make_services: Callable[..., Services]
+) -> None:
+    await sweep_now()
+    await login("alice")
+    await rows.execute(
+        "UPDATE sessions SET created_at = $1, expires_at = $1", clock.now - KEPT_AFTER_THE_END - 2 * SWEEP_EVERY
+    )
+    clock.now += SWEEP_EVERY - A_SECOND
+    await sweep(await make_services())
+    assert len(await sessions(rows)) == 1
+    clock.now += A_SECOND
+    await sweep(await make_services())
+    assert await sessions(rows) == []
+
+
+async def test_while_another_worker_sweeps_nothing_is_done(
+    login: LoginAnswer, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection, other: asyncpg.Connection
+) -> None:
+    await login("alice")
+    clock.advance(days=365)
+    async with other.transaction():
+        await other.execute("SELECT pg_advisory_xact_lock(hashtext('wxauth.housekeeping'))")
+        await sweep_now()
+        assert len(await sessions(rows)) == 1
+    await sweep_now()
+    assert await sessions(rows) == []
+
+
+async def test_whoever_comes_next_goes_on_where_a_worker_was_stopped(
+    login: LoginAnswer, services: Services, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    people = [(await login(person))["session_id"] for person in ("alice", "bob", "carol")]
+    clock.advance(days=365)
+    stopped = asyncio.create_task(sweep(services, page_size=1, pause=3600))
+    async with asyncio.timeout(10):
+        while len(await sessions(rows)) == 3:  # noqa: ASYNC110 - it is in its pause then
+            await asyncio.sleep(0.01)
+    stopped.cancel()
+    await asyncio.gather(stopped, return_exceptions=True)
+    assert str(await rows.fetchval("SELECT after FROM sweeps")) == people[0]
+    await sweep_now()
+    assert await sessions(rows) == []
+
+
+async def test_a_session_that_somebody_has_locked_is_left_for_the_next_time(
+    login: LoginAnswer, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection, other: asyncpg.Connection
+) -> None:
+    locked, _ = [(await login(person))["session_id"] for person in ("alice", "bob")]
+    clock.advance(days=365)
+    async with other.transaction():
+        await other.execute("SELECT FROM sessions WHERE id = $1 FOR UPDATE", locked)
+        await sweep_now()
+    assert await sessions(rows) == [locked]
+
+
+async def test_a_retired_key_is_erased(
+    services: Services, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection, log_lines: LogLines
+) -> None:
+    former = await rows.fetchval("SELECT kid FROM signing_keys")
+    clock.now = (await services.keys.rotate()).activates_at + RETIRES_AFTER - A_SECOND
+    await sweep_now()
+    assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 2
+    clock.now += A_SECOND
+    await sweep_now()
+    assert await rows.fetchval("SELECT array_agg(kid) FROM signing_keys") != [former]
+    assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1
+    assert [line["kid"] for line in log_lines() if line["event"] == "signing_key_retired"] == [former]
+
+
+async def test_the_service_sweeps_by_itself(
+    login: LoginAnswer, services: Services, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    await login("alice")
+    clock.advance(days=365)
+    app = create_api()
+    app.state.services = services
+    async with app.router.lifespan_context(app), asyncio.timeout(10):
+        while await sessions(rows):  # noqa: ASYNC110 - its lifespan is all that there is to wait for
+            await asyncio.sleep(0.01)

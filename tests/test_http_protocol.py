@@ -1,0 +1,107 @@
+"""What a client may send over a socket, and how it is answered."""
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from tests.conftest import SETTINGS
+from tests.processes import serving
+from wxauth.http_protocol import MAX_HEAD
+from wxauth.server import uvicorn_options
+from wxauth.settings import Settings, settings_from
+
+Exchange = Callable[..., bytes]
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers method, path and body."""
+    if scope["type"] == "http":
+        request = Request(scope, receive)
+        told = f"{request.method} {request.url.path} ".encode() + await request.body()
+        await Response(told)(scope, receive, send)
+
+
+@pytest.fixture(scope="module")
+def exchange() -> Iterator[Exchange]:
+    """Send these parts over one connection, half close it, and take all that comes back."""
+    settings = settings_from(Settings, **{**SETTINGS, "database_url": "postgresql://"})
+    with serving(echo, **uvicorn_options(settings), lifespan="off") as url:
+
+        def send(*parts: bytes) -> bytes:
+            address = urlsplit(url)
+            with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                answer = b""
+                for part in parts:
+                    connection.sendall(part)
+                while b"connection: close" not in answer or not answer:
+                    received = connection.recv(65536)
+                    if not received:
+                        break
+                    answer += received
+                return answer
+
+        yield send
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (b"Content-Length: 14\r\n", b'{"code":"h2c"}'),
+        (b"Transfer-Encoding: chunked\r\n", b'e\r\n{"code":"h2c"}\r\n0\r\n\r\n'),
+    ],
+)
+def test_an_upgrade_that_is_not_taken_is_ignored(exchange: Exchange, framing: bytes, body: bytes, split: bool) -> None:
+    head = b"POST /v1/login HTTP/1.1\r\nHost: a\r\n" + UPGRADE + framing + b"\r\n"
+    last = b"GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    answer = exchange(*([head, body, last] if split else [head + body + last]))
+    assert answer.count(b"HTTP/1.1 200") == 2
+    assert b'POST /v1/login {"code":"h2c"}' in answer
+    assert b"GET /next " in answer
+
+
+def test_a_body_behind_an_upgrade_is_not_taken_for_a_request(exchange: Exchange) -> None:
+    smuggled = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+    head = b"POST / HTTP/1.1\r\nHost: a\r\n" + UPGRADE + b"Content-Length: %d\r\n\r\n" % len(smuggled)
+    answer = exchange(head, smuggled, b"GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert b"POST / " + smuggled in answer
+    assert answer.count(b"HTTP/1.1 200") == 2
+
+
+def test_a_websocket_handshake_is_an_ordinary_request(exchange: Exchange) -> None:
+    head = b"GET /v1/me HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n"
+    answer = exchange(head + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"hello\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * (2 * MAX_HEAD), 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * MAX_HEAD, 431),
+    ],
+)
+def test_what_is_not_http_is_refused_as_a_problem(exchange: Exchange, sent: bytes, status: int) -> None:
+    head, _, body = exchange(sent).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d" % status)
+    problem = json.loads(body)
+    assert (problem["code"], problem["status"]) == ("invalid_request", status)
+    assert f"x-request-id: {problem['request_id']}".encode() in head
+
+
+def test_a_large_body_is_no_large_head(exchange: Exchange) -> None:
+    body = b"x" * (60 * 1024)
+    one = b"POST / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 10_000 + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    answer = exchange(one * 3 + b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 200") == 4

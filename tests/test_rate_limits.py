@@ -1,0 +1,207 @@
+"""How logins are counted: by which address, for how long, and with a Redis that is there, away, slow or wrong."""
+
+import asyncio
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.fakes import Clock
+from tests.processes import free_port, until
+from wxauth.errors import RateLimited
+from wxauth.rate_limits import PATIENCE, PAUSE, LoginLimiter, Windows, subscriber_of
+
+LogLines = Callable[[], list[dict[str, Any]]]
+MakeLimiter = Callable[..., LoginLimiter]
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[str]:
+    """The URL of a real one."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("needs redis-server (Debian, Ubuntu: apt-get install redis-server)")
+    with tempfile.TemporaryDirectory(prefix="wxauth-redis-") as folder:
+        path = Path(folder, "socket")
+        command = ["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--dir", folder]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+            until(path.exists)
+            yield f"unix://{path}"
+            server.terminate()
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """An empty Redis."""
+    with redis.Redis.from_url(redis_server) as client:
+        client.flushall()
+    return redis_server
+
+
+@pytest.fixture
+async def make_limiter(clock: Clock) -> AsyncIterator[MakeLimiter]:
+    made: list[LoginLimiter] = []
+
+    def make(rate: str, redis_url: str | None = None, **options: float) -> LoginLimiter:
+        made.append(LoginLimiter(rate, redis_url=redis_url, clock=clock, **options))
+        return made[-1]
+
+    yield make
+    for limiter in made:
+        await limiter.aclose()
+
+
+class FakeRedis:
+    """Greets as Redis does, then says the same to every command; to end the connection, None."""
+
+    def __init__(self, answer: bytes | None = b"") -> None:
+        self.answer = answer
+        self.commands = 0
+
+    @asynccontextmanager
+    async def serve(self) -> AsyncIterator[str]:
+        async with await asyncio.start_server(self._serve, "127.0.0.1", 0) as server:
+            yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if greetings := data.count(b"SETINFO"):
+                writer.write(b"+OK\r\n" * greetings)
+                continue
+            self.commands += 1
+            if self.answer is None:
+                break
+            writer.write(self.answer)
+        writer.close()
+
+
+async def seconds_refused(limiter: LoginLimiter, ip: str = "192.0.2.1") -> int:
+    """What a refusal says of the time to wait; 0 where there is none."""
+    try:
+        await limiter.admit(ip)
+    except RateLimited as refusal:
+        return refusal.retry_after or -1
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("ip", "counted_as"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+    ],
+)
+def test_an_address_is_counted_as_its_subscriber(ip: str, counted_as: str) -> None:
+    assert subscriber_of(ip) == counted_as
+
+
+async def test_windows_that_have_ended_are_forgotten() -> None:
+    now = 0.0
+    windows = Windows(lambda: now)
+    for second in range(100):
+        now = float(second)
+        await windows.incr(f"address {second}", expiry=10)
+        await windows.incr("always the same", expiry=10)
+    assert len(windows.storage) == len(windows.expirations) == 11
+    assert await windows.incr("address 0", expiry=10) == 1
+
+
+async def test_no_more_windows_are_kept_than_there_may_be() -> None:
+    windows = Windows(lambda: 0.0, at_most=5)
+    counts = [await windows.incr(f"address {number}", expiry=10) for number in (*range(20), 19, 19)]
+    assert counts == [1] * 20 + [2, 3]
+    assert len(windows.storage) == len(windows.expirations) <= 5
+
+
+async def test_processes_that_share_a_redis_count_together(make_limiter: MakeLimiter, redis_url: str) -> None:
+    limiters = [make_limiter("100/hour", redis_url, patience=10) for _ in range(2)]
+    refusals = await asyncio.gather(*(seconds_refused(limiters[n % 2]) for n in range(300)))
+    assert refusals.count(0) == 100
+    assert {seconds for seconds in refusals if seconds} <= {3599, 3600}
+    assert await seconds_refused(limiters[0], "192.0.2.2") == 0
+
+
+async def test_what_redis_holds_goes_away_by_itself(make_limiter: MakeLimiter, redis_url: str) -> None:
+    assert await seconds_refused(make_limiter("5/hour", redis_url)) == 0
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        (key,) = client.keys()
+        assert key.startswith("wxauth:login:fixed-window:")
+        assert 3590 <= client.ttl(key) <= 3600
+
+
+async def test_in_redis_a_window_ends(make_limiter: MakeLimiter, redis_url: str) -> None:
+    limiter = make_limiter("1/second", redis_url)
+    assert await seconds_refused(limiter) == 0
+    waited = time.monotonic()
+    while await seconds_refused(limiter):
+        assert time.monotonic() - waited < 5
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"", id="silence"),
+        pytest.param(b"$100\r\nhalf of", id="half an answer"),
+        pytest.param(b"HTTP/1.1 400 Bad Request\r\n\r\n", id="another protocol"),
+        pytest.param(b"-WRONGTYPE Operation against a key\r\n", id="an error"),
+        pytest.param(b"+OK\r\n", id="no number"),
+        pytest.param(None, id="the end"),
+    ],
+)
+async def test_a_redis_that_fails_refuses_nobody_and_is_left_alone(
+    make_limiter: MakeLimiter, log_lines: LogLines, clock: Clock, answer: bytes | None
+) -> None:
+    fake = FakeRedis(answer)
+    async with fake.serve() as url:
+        limiter = make_limiter("1/minute", url)
+        started = time.monotonic()
+        assert [await seconds_refused(limiter) for _ in range(50)] == [0] * 50
+        assert time.monotonic() - started < 5 * PATIENCE
+        assert fake.commands == 1
+        clock.advance(seconds=PAUSE)
+        assert await asyncio.gather(*(seconds_refused(limiter) for _ in range(50))) == [0] * 50
+        assert fake.commands == 2
+        await limiter.aclose()
+    assert [line["event"] for line in log_lines()] == ["redis_failed"]
+
+
+async def test_a_redis_that_is_not_there_refuses_nobody(make_limiter: MakeLimiter, log_lines: LogLines) -> None:
+    limiter = make_limiter("1/minute", f"redis://:hunter2@127.0.0.1:{free_port()}")
+    assert [await seconds_refused(limiter) for _ in range(5)] == [0] * 5
+    (line,) = log_lines()
+    assert line["event"] == "redis_failed"
+    assert "hunter2" not in str(line)
+
+
+async def test_nobody_waits_for_a_silent_redis_in_a_queue(make_limiter: MakeLimiter) -> None:
+    async with FakeRedis().serve() as url:
+        limiter = make_limiter("1/minute", url)
+        started = time.monotonic()
+        assert await asyncio.gather(*(seconds_refused(limiter) for _ in range(500))) == [0] * 500
+        assert time.monotonic() - started < 5 * PATIENCE
+        await limiter.aclose()
+
+
+async def test_a_redis_that_comes_back_counts_again(
+    make_limiter: MakeLimiter, log_lines: LogLines, clock: Clock
+) -> None:
+    fake = FakeRedis(b"-LOADING Redis is loading the dataset in memory\r\n")
+    async with fake.serve() as url:
+        limiter = make_limiter("1/minute", url)
+        assert await seconds_refused(limiter) == 0
+        fake.answer = b":2\r\n"
+        assert await seconds_refused(limiter) == 0
+        clock.advance(seconds=PAUSE)
+        assert await seconds_refused(limiter) > 0
+        assert await seconds_refused(limiter) > 0
+        await limiter.aclose()
+    assert [line["event"] for line in log_lines()] == ["redis_failed", "redis_answers_again"]
