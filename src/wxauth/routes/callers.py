@@ -10,17 +10,8 @@ from starlette.requests import HTTPConnection
 from wxauth import accounts
 from wxauth.login import Device
 from wxauth.services import Services
-from wxauth.tokens.claims import Principal
 
 _MAX_USER_AGENT: Final = 512
-
-
-async def principal_of(connection: HTTPConnection) -> Principal:
-    """The user behind the request's access token."""
-    return await connection.app.state.services.guard(connection)  # type: ignore[no-any-return]  # state is untyped
-
-
-PrincipalDep = Annotated[Principal, Depends(principal_of)]
 
 
 async def caller_of(connection: HTTPConnection) -> accounts.Caller:

@@ -6,7 +6,6 @@ from uuid import UUID
 from fastapi import APIRouter
 
 from wxauth import accounts
-from wxauth.devices import describe_device
 from wxauth.errors import InvalidRequest, LastAdmin, NotFound, PayloadTooLarge, StorageUnavailable
 from wxauth.routes.callers import CallerDep
 from wxauth.routes.direct import DirectRoute
@@ -17,6 +16,7 @@ from wxauth.routes.schemas import (
     ProfileChange,
     SessionsAnswer,
     UserAnswer,
+    open_session_answer,
     user_answer,
 )
 from wxauth.services import ServicesDep
@@ -92,17 +92,7 @@ async def list_my_sessions(caller: CallerDep, services: ServicesDep) -> Sessions
     sessions = await accounts.list_sessions(services, caller)
     return {
         "items": [
-            {
-                "id": session["id"],
-                "app_id": session["app_id"],
-                "device": describe_device(session["user_agent"]),
-                "ip": None if session["ip"] is None else str(session["ip"]),
-                "created_at": session["created_at"],
-                "last_used_at": session["last_used_at"],
-                "expires_at": session["expires_at"],
-                "current": session["id"] == caller.session_id,
-            }
-            for session in sessions
+            {**open_session_answer(session), "current": session["id"] == caller.session_id} for session in sessions
         ],
         "next_cursor": None,
     }
