@@ -1,1 +1,1 @@
-"""What a login and a guarded call cost in CPU, beside two other services in the same run."""
+"""What a login, a guarded call and a refresh cost in CPU, beside other services in the same run."""

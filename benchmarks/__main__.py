@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncpg
 import click
 
-from benchmarks.contenders import NAMES, Contender, started
+from benchmarks.contenders import KINDS_OF, NAMES, Contender, started
 from benchmarks.processes import environment, free_port, running
 from benchmarks.report import as_document, as_markdown, rows_of, verdicts_of
 from benchmarks.rounds import SITUATIONS, NotDone, Sample, Situation, Surroundings, measure
@@ -23,7 +23,7 @@ PEOPLE = 1000
 GUARDED_PER_LOGIN = 3
 """Guarded calls are so cheap that it takes more of them to be measured as exactly."""
 
-_KINDS = ("login", "guarded")
+_KINDS = ("login", "guarded", "refresh")
 _SEEDING = Situation("login", 32, 0)
 
 
@@ -38,12 +38,15 @@ _SEEDING = Situation("login", 32, 0)
 def main(
     rounds: int, requests: int, seconds: float, quick: bool, only: tuple[str, ...], json_path: Path, strict: bool
 ) -> None:
-    """Measure the CPU of logins and guarded calls, beside a floor and a tutorial's service."""
+    """Measure the CPU of logins, guarded calls and refreshes, beside a floor and a tutorial's service."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if quick:
         rounds, requests = 2, 1000
-    names = [name for name in NAMES if name in only] or list(NAMES)
     kinds = [kind for kind in _KINDS if kind in only] or list(_KINDS)
+    asked_for = [name for name in NAMES if name in only] or list(NAMES)
+    names = [name for name in asked_for if not set(kinds).isdisjoint(KINDS_OF[name])]
+    if not names:
+        raise click.UsageError(f"{', '.join(asked_for)}: not asked for {', '.join(kinds)}")
     situations = [situation for situation in SITUATIONS if situation.kind in kinds]
     try:
         samples = run(names, situations, rounds=rounds, requests=requests, seconds=seconds, say=_say)
@@ -93,7 +96,7 @@ def run(
             _seed(contender, surroundings)
         for number in range(rounds + 1):
             for situation in situations:
-                for contender in _in_turn(contenders, number):
+                for contender in _in_turn(contenders, situation, number):
                     sample = measure(
                         contender,
                         situation,
@@ -113,9 +116,10 @@ def _seed(contender: Contender, surroundings: Surroundings) -> None:
     measure(contender, _SEEDING, surroundings=surroundings, requests=requests, seconds=600, round=0)
 
 
-def _in_turn(contenders: Sequence[Contender], number: int) -> list[Contender]:
-    first = number % len(contenders)
-    return [*contenders[first:], *contenders[:first]]
+def _in_turn(contenders: Sequence[Contender], situation: Situation, number: int) -> list[Contender]:
+    asked = [contender for contender in contenders if situation.kind in KINDS_OF[contender.name]]
+    first = number % len(asked) if asked else 0
+    return [*asked[first:], *asked[:first]]
 
 
 async def _make_databases(url: str, names: Sequence[str]) -> None:

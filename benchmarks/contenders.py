@@ -10,11 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.load import Kind
 from benchmarks.processes import environment, free_port, running
 from wxauth.server import uvicorn_options
 from wxauth.settings import Settings, settings_from
 
-NAMES = ("wxauth", "floor", "tutorial")
+KINDS_OF: dict[str, tuple[Kind, ...]] = {
+    "wxauth": ("login", "guarded", "refresh"),
+    "floor": ("login", "guarded"),
+    "tutorial": ("login", "guarded"),
+    "without_wechat": ("refresh",),
+}
+"""The situations that a service takes part in."""
+NAMES = tuple(KINDS_OF)
 
 _APP = {"APP_ID": "wxbench00000000001", "APP_SECRET": secrets.token_hex(16)}
 _SECRET_KEY = base64.b64encode(secrets.token_bytes(32)).decode()
@@ -31,6 +39,18 @@ class Contender:
     people: int = 0
     codes: int = 0
     row_counts: tuple[str, ...] = field(default=("users",))
+
+    def load_in(self, kind: Kind) -> Kind:
+        """What is asked of it; the reference logs people in where wxauth refreshes."""
+        return kind if self.calls_wechat else "login"
+
+    @property
+    def calls_wechat(self) -> bool:
+        return self.name != "without_wechat"
+
+    @property
+    def has_sessions(self) -> bool:
+        return "sessions" in self.row_counts
 
     @property
     def share_of_requests(self) -> float:
@@ -51,11 +71,12 @@ def started(name: str, *, database_url: str, wechat_url: str, folder: Path) -> I
         "LOG_FORMAT": "json",
         "LOGIN_RATE_LIMIT": "",
     }
-    if name == "wxauth":
+    if name in ("wxauth", "without_wechat"):
         env = environment(**{f"WXAUTH_{key}": value for key, value in own_settings.items()})
-        command = ("-m", "wxauth.cli")
-        subprocess.run([sys.executable, *command, "migrate"], env=env, cwd=folder, check=True, capture_output=True)
-        with running(name, *command, "serve", port=port, folder=folder, env=env) as pid:
+        cli = ("-m", "wxauth.cli")
+        subprocess.run([sys.executable, *cli, "migrate"], env=env, cwd=folder, check=True, capture_output=True)
+        command = (*cli, "serve") if name == "wxauth" else ("-m", f"benchmarks.services.{name}")
+        with running(name, *command, port=port, folder=folder, env=env) as pid:
             yield Contender(name, pid, port, database_url, row_counts=("users", "identities", "sessions"))
         return
     options = {"host": "127.0.0.1", "port": port}

@@ -15,7 +15,7 @@ import uvloop
 
 from benchmarks.standin import code_for, openid_of
 
-Kind = Literal["login", "guarded"]
+Kind = Literal["login", "guarded", "refresh"]
 
 NEW_USER_EVERY = 5
 """One login in five is a person's first."""
@@ -52,6 +52,15 @@ class Result:
     p99_ms: float
 
 
+@dataclass(frozen=True)
+class Holder:
+    """A person, and what they were given when they logged in."""
+
+    person: int
+    access_token: bytes = b""
+    refresh_token: bytes = b""
+
+
 class WrongAnswer(Exception):
     """The service did not answer as it must."""
 
@@ -75,14 +84,16 @@ class Load:
                 (await loop.create_connection(Connection, "127.0.0.1", self._plan.port))[1]
                 for _ in range(self._plan.connections)
             ]
-            tokens = await asyncio.gather(*(self._token(*pair) for pair in enumerate(connections)))
+            holders = await asyncio.gather(*(self._holder(*pair) for pair in enumerate(connections)))
         print("ready", flush=True)
         await loop.run_in_executor(None, sys.stdin.readline)
         started = perf_counter()
         self._ends_at = started + self._plan.seconds
         async with asyncio.timeout(self._plan.seconds + _ANSWER_TIMEOUT):
-            sending = self._log_in_again if self._plan.kind == "login" else self._call_again
-            await asyncio.gather(*(sending(*each) for each in zip(connections, tokens, strict=True)))
+            sending = {"login": self._log_in_again, "guarded": self._call_again, "refresh": self._refresh_again}[
+                self._plan.kind
+            ]
+            await asyncio.gather(*(sending(*each) for each in zip(connections, holders, strict=True)))
         seconds = perf_counter() - started
         latencies = sorted(self._latencies)
         return Result(
@@ -94,14 +105,15 @@ class Load:
             p99_ms=latencies[len(latencies) * 99 // 100] * 1000,
         )
 
-    async def _token(self, position: int, connection: "Connection") -> tuple[int, bytes]:
-        """A person and their access token; no login is counted for it."""
+    async def _holder(self, position: int, connection: "Connection") -> "Holder":
+        """A person with their tokens; no login is counted for it."""
         if self._plan.kind == "login":
-            return position, b""
+            return Holder(position)
         body = await connection.ask(_login(code_for(position, self._plan.first_number + position)))
-        return position, json.loads(body)["access_token"].encode()
+        tokens = json.loads(body)
+        return Holder(position, tokens["access_token"].encode(), tokens.get("refresh_token", "").encode())
 
-    async def _log_in_again(self, connection: "Connection", _: tuple[int, bytes]) -> None:
+    async def _log_in_again(self, connection: "Connection", _: "Holder") -> None:
         while (number := self._next()) is not None:
             person = self._person(number)
             self._people.add(person)
@@ -109,13 +121,24 @@ class Load:
             if b'"access_token":"' not in body:
                 raise WrongAnswer(f"no token in {body[:200]!r}")
 
-    async def _call_again(self, connection: "Connection", holder: tuple[int, bytes]) -> None:
-        person, token = holder
-        request = b"GET /v1/me HTTP/1.1\r\n%bAuthorization: Bearer %b\r\n\r\n" % (_HEAD, token)
-        openid = openid_of(person)
+    async def _call_again(self, connection: "Connection", holder: "Holder") -> None:
+        request = b"GET /v1/me HTTP/1.1\r\n%bAuthorization: Bearer %b\r\n\r\n" % (_HEAD, holder.access_token)
+        openid = openid_of(holder.person)
         while self._next() is not None:
             if openid not in (body := await self._timed(connection, request)):
                 raise WrongAnswer(f"not this person: {body[:200]!r}")
+
+    async def _refresh_again(self, connection: "Connection", holder: "Holder") -> None:
+        token, openid = holder.refresh_token, openid_of(holder.person)
+        request = _post(b"/v1/refresh", b'{"refresh_token":"%b"}' % token)
+        while self._next() is not None:
+            body = await self._timed(connection, request)
+            successor = body.partition(b'"refresh_token":"')[2].partition(b'"')[0]
+            if len(successor) != len(token) or successor == token or b'"access_token":"' not in body:
+                raise WrongAnswer(f"no new tokens in {body[:200]!r}")
+            if openid not in body:
+                raise WrongAnswer(f"not this person: {body[:200]!r}")
+            request, token = request.replace(token, successor), successor
 
     def _next(self) -> int | None:
         if self._begun >= self._plan.requests or perf_counter() >= self._ends_at:
@@ -174,9 +197,12 @@ class Connection(asyncio.Protocol):
 
 
 def _login(code: bytes) -> bytes:
-    body = b'{"code":"%b"}' % code
-    head = b"POST /v1/login HTTP/1.1\r\n%bContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-    return head % (_HEAD, len(body)) + body
+    return _post(b"/v1/login", b'{"code":"%b"}' % code)
+
+
+def _post(path: bytes, body: bytes) -> bytes:
+    head = b"POST %b HTTP/1.1\r\n%bContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    return head % (path, _HEAD, len(body)) + body
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from benchmarks.processes import ROOT, cpu_of_tree
 
 @dataclass(frozen=True)
 class Situation:
-    """What is asked of a service. A guarded call asks nothing of WeChat."""
+    """What is asked of a service. Only a login asks something of WeChat."""
 
     kind: Kind
     connections: int
@@ -31,6 +31,7 @@ class Situation:
 SITUATIONS = (
     *(Situation("login", connections, upstream) for connections in (32, 200) for upstream in (0, 30)),
     *(Situation("guarded", connections, None) for connections in (32, 200)),
+    *(Situation("refresh", connections, None) for connections in (32, 200)),
 )
 
 
@@ -80,7 +81,7 @@ def measure(
     Raises: NotDone.
     """
     plan = Plan(
-        kind=situation.kind,
+        kind=contender.load_in(situation.kind),
         port=contender.port,
         connections=situation.connections,
         requests=max(situation.connections, int(requests * contender.share_of_requests)),
@@ -108,7 +109,7 @@ def measure(
     if load.returncode != 0:
         raise NotDone(f"{contender.name}, {situation}: the load ended with status {load.returncode}")
     result = Result(**json.loads(line))
-    _check(contender, situation, result, calls=surroundings.stand_in("calls") - calls_before, before=before)
+    _check(contender, plan, result, calls=surroundings.stand_in("calls") - calls_before, before=before)
     contender.people += result.new_people
     microseconds = 1e6 / result.finished
     return Sample(
@@ -126,13 +127,19 @@ def measure(
 class _Stored:
     at: datetime
     rows: dict[str, int]
+    rotations: int
 
 
 async def _look(contender: Contender) -> _Stored:
     connection = await asyncpg.connect(contender.database_url)
     try:
         rows = {table: await connection.fetchval(f"SELECT count(*) FROM {table}") for table in contender.row_counts}
-        return _Stored(await connection.fetchval("SELECT clock_timestamp()"), rows)
+        rotations = "SELECT coalesce(sum(generation), 0) FROM sessions" if contender.has_sessions else "SELECT 0"
+        return _Stored(
+            at=await connection.fetchval("SELECT clock_timestamp()"),
+            rows=rows,
+            rotations=int(await connection.fetchval(rotations)),
+        )
     finally:
         await connection.close()
 
@@ -145,21 +152,24 @@ async def _seen_since(contender: Contender, moment: datetime) -> int:
         await connection.close()
 
 
-def _check(contender: Contender, situation: Situation, result: Result, *, calls: int, before: _Stored) -> None:
-    logins = result.finished if situation.kind == "login" else 0
-    after = asyncio.run(_look(contender)).rows
+def _check(contender: Contender, plan: Plan, result: Result, *, calls: int, before: _Stored) -> None:
+    logins = result.finished if plan.kind == "login" else 0
+    after = asyncio.run(_look(contender))
     found = {
         "calls of WeChat": calls,
         "people with a new last_login_at": asyncio.run(_seen_since(contender, before.at)),
-        **{f"new rows in {table}": after[table] - count for table, count in before.rows.items()},
+        "rotations": after.rotations - before.rotations,
+        **{f"new rows in {table}": after.rows[table] - count for table, count in before.rows.items()},
     }
     wanted = {
-        "calls of WeChat": logins,
+        "calls of WeChat": logins if contender.calls_wechat else 0,
         "people with a new last_login_at": result.people,
+        "rotations": result.finished if plan.kind == "refresh" else 0,
         "new rows in users": result.new_people,
         "new rows in identities": result.new_people,
         "new rows in sessions": logins,
     }
     wrong = [f"{name}: {count}, not {wanted[name]}" for name, count in found.items() if count != wanted[name]]
     if wrong:
-        raise NotDone(f"{contender.name}, {situation}, {result.finished} requests: {'; '.join(wrong)}")
+        load = f"{plan.kind}, {plan.connections} connections, {result.finished} requests"
+        raise NotDone(f"{contender.name}, {load}: {'; '.join(wrong)}")

@@ -26,6 +26,13 @@ def openid_of(person: int) -> bytes:
     return _OPENID.format(person).encode()
 
 
+def code2session(target: bytes) -> bytes:
+    """The body that answers a request with this target."""
+    start = target.index(b"js_code=") + len(b"js_code=")
+    openid = openid_of(int(target[start : start + 12]))
+    return b'{"session_key":"tiihtNczf5v6AKRyjwEUhQ==","openid":"%b"}' % openid
+
+
 class StandIn:
     """What all connections share."""
 
@@ -36,9 +43,7 @@ class StandIn:
     def answer(self, request: bytes) -> bytes:
         if request.startswith(CODE2SESSION):
             self.calls += 1
-            start = request.index(b"js_code=") + len(b"js_code=")
-            openid = openid_of(int(request[start : start + 12]))
-            return _answer(b'{"session_key":"tiihtNczf5v6AKRyjwEUhQ==","openid":"%b"}' % openid)
+            return _answer(code2session(request))
         path = request.split(b" ", 2)[1]
         if path.startswith(b"/stand-in/delay/"):
             self.delay = int(path.rpartition(b"/")[2]) / 1000

@@ -1,1 +1,1 @@
-"""The two services that wxauth is measured beside."""
+"""The services that wxauth is measured beside."""

@@ -1,0 +1,51 @@
+"""A login without its WeChat call: wxauth itself, run as `wxauth serve` runs one worker, but for the network.
+
+A refresh is measured beside it: what is left of a login when WeChat is not asked.
+"""
+
+import asyncio
+import gc
+import signal
+
+import httpx
+import uvicorn
+from starlette.types import ASGIApp
+
+from benchmarks.standin import code2session
+from wxauth.app import create_app
+from wxauth.logs import configure_logging
+from wxauth.server import GC_THRESHOLDS, check_secret_key, leave, listen, uvicorn_options
+from wxauth.services import Services
+from wxauth.settings import Settings, load_settings
+
+
+class AtOnce(httpx.AsyncBaseTransport):
+    """WeChat's stand-in, asked within the process."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=code2session(request.extensions["target"]))
+
+
+def worker_app() -> ASGIApp:
+    """As `wxauth.server.worker_app`."""
+    settings = load_settings(Settings)
+    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    app = create_app(Services.build(settings, wechat_transport=AtOnce()))
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    return app
+
+
+def serve(settings: Settings) -> None:
+    """As `wxauth.server.serve`."""
+    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    signal.signal(signal.SIGTERM, leave)
+    asyncio.run(check_secret_key(settings))
+    listener = listen(settings.host, settings.port)
+    config = uvicorn.Config(worker_app, factory=True, workers=1, **uvicorn_options(settings))
+    uvicorn.Server(config).run([listener])
+
+
+if __name__ == "__main__":
+    serve(load_settings(Settings))
