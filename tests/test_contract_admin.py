@@ -625,3 +625,20 @@ async def test_a_ban_follows_a_person_and_leaves_an_event(
         ("user_banned", "system", holder),
         ("sessions_ended", "system", holder),
     ]
+
+
+async def test_a_merge_keeps_the_administrator_and_leaves_an_event(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    code = wechat.code_for("alice", unionid="union-alice")
+    holder = (await client.post("/v1/login", json={"code": code})).json()["user"]["id"]
+    body = {"code": wechat.code_for("alice", app_id=OTHER_APP["app_id"]), "app_id": OTHER_APP["app_id"]}
+    former = (await client.post("/v1/login", json=body)).json()["user"]["id"]
+    many = [f"aa{number}" for number in range(32)]
+    await rows.execute("UPDATE users SET roles = $2 WHERE id = $1::text::uuid", holder, many)
+    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", former)
+    code = wechat.code_for("alice", unionid="union-alice", app_id=OTHER_APP["app_id"])
+    answer = await client.post("/v1/login", json={"code": code, "app_id": OTHER_APP["app_id"]})
+    assert "admin" in answer.json()["user"]["roles"]
+    [event] = await rows.fetch("SELECT type, actor, user_id::text FROM events")
+    assert tuple(event) == ("roles_changed", "system", holder)

@@ -193,12 +193,13 @@ async def test_a_session_id_that_is_none_is_invalid(client: httpx.AsyncClient, l
         ("GET", "/v1/me/sessions"),
         ("DELETE", "/v1/me/sessions"),
         ("DELETE", f"/v1/me/sessions/{uuid4()}"),
+        ("DELETE", "/v1/me/sessions/of-no-form"),
     ],
 )
 async def test_all_of_it_wants_a_live_session(
     client: httpx.AsyncClient, login: LoginAnswer, method: str, path: str
 ) -> None:
-    problem_of(await client.request(method, path, json={}), "missing_token", 401)
+    problem_of(await client.request(method, path), "missing_token", 401)
     answer = await login()
     await client.post("/v1/logout", json={"refresh_token": answer["refresh_token"]})
     problem_of(await client.request(method, path, json={}, headers=bearer(answer)), "invalid_token", 401)
@@ -221,3 +222,17 @@ async def test_all_of_it_wants_a_live_session(
 )
 def test_a_device_is_told_by_its_user_agent(user_agent: str | None, device: str | None) -> None:
     assert describe_device(user_agent) == device
+
+
+async def test_a_change_that_comes_after_an_erasure_is_refused(
+    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    answer = await login()
+    transaction = rows.transaction()
+    await transaction.start()
+    await rows.execute("DELETE FROM users")
+    waiting = asyncio.create_task(client.post("/v1/me", json={"nickname": "Alice"}, headers=bearer(answer)))
+    while not await rows.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await transaction.commit()
+    problem_of(await waiting, "invalid_token", 401)

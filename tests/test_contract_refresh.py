@@ -244,3 +244,35 @@ async def test_any_refresh_token_logs_out(client: httpx.AsyncClient, token: str)
 @pytest.mark.parametrize("body", [b"", b"{}"])
 async def test_logging_out_of_nothing_needs_a_token(offline_client: httpx.AsyncClient, body: bytes) -> None:
     problem_of(await offline_client.post("/v1/logout", content=body), "missing_token", 401)
+
+
+async def test_a_refresh_that_waits_for_a_link_succeeds(
+    login: LoginAnswer, refresh: Refresh, rows: asyncpg.Connection
+) -> None:
+    answer, other = await login("alice"), await login("bob")
+    transaction = rows.transaction()
+    await transaction.start()
+    await rows.execute(
+        "UPDATE identities SET user_id = $1::text::uuid WHERE openid = $2",
+        other["user"]["id"],
+        answer["user"]["openid"],
+    )
+    waiting = asyncio.create_task(refresh(answer["refresh_token"]))
+    while not await rows.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await transaction.commit()
+    linked = await waiting
+    assert linked.status_code == 200
+    assert linked.json()["user"]["id"] == other["user"]["id"]
+
+
+async def test_a_greatest_age_that_was_lowered_holds_for_older_sessions_too(
+    login: LoginAnswer,
+    make_services: Callable[..., Awaitable[Services]],
+    make_client: Callable[[Services], httpx.AsyncClient],
+    clock: Clock,
+) -> None:
+    token = (await login())["refresh_token"]
+    clock.advance(days=2)
+    stricter = make_client(await make_services(session_max_age=86400))
+    problem_of(await stricter.post("/v1/refresh", json={"refresh_token": token}), "refresh_token_expired", 400)

@@ -44,9 +44,11 @@ async def caller(services: Services, principal: Principal) -> Caller:
 async def change_profile(services: Services, caller: Caller, changes: Mapping[str, str | None]) -> Mapping[str, Any]:
     """Set what is named of `nickname` and `avatar_url`, None to clear it; the user as it is then.
 
-    Raises: StorageUnavailable.
+    Raises: InvalidToken, where the user has just been erased; StorageUnavailable.
     """
     user = await users.change_profile(services.database, caller.user["id"], changes)
+    if user is None:
+        raise InvalidToken("the session has ended")
     log.info("profile_changed", user_id=user["id"], fields=sorted(changes))
     return {**user, "app_id": caller.user["app_id"], "openid": caller.user["openid"]}
 

@@ -55,7 +55,7 @@ async def read_me(caller: CallerDep) -> UserAnswer:
     responses={**_USER, **failures(InvalidRequest, PayloadTooLarge, *GUARDED)},
     openapi_extra=BEARER_SECURITY,
 )
-async def change_me(body: ProfileChange, caller: CallerDep, services: ServicesDep) -> UserAnswer:
+async def change_me(caller: CallerDep, body: ProfileChange, services: ServicesDep) -> UserAnswer:
     """Set what is named, clear what is null or empty; the rest stays.
 
     `wx.request` has no PATCH, so POST does the same.
@@ -119,6 +119,6 @@ async def end_my_other_sessions(caller: CallerDep, services: ServicesDep) -> Non
     responses=failures(InvalidRequest, NotFound, *GUARDED, StorageUnavailable),
     openapi_extra=BEARER_SECURITY,
 )
-async def end_my_session(session_id: UUID, caller: CallerDep, services: ServicesDep) -> None:
+async def end_my_session(caller: CallerDep, session_id: UUID, services: ServicesDep) -> None:
     """End one of my sessions, this one too; 204 again where it has ended."""
     await accounts.end_my_session(services, caller, session_id)

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from wxauth.store.events import SYSTEM, EventType, NewEvent, record_event
+from wxauth.store.events import SYSTEM, EventType, NewEvent, forget_person, record_event
 from wxauth.store.models import UserStatus
 from wxauth.store.sessions import EndReason, end_sessions
 from wxauth.store.users import lock_administrators
@@ -29,7 +29,10 @@ _MOVE_IDENTITY = text("UPDATE identities SET user_id = :user_id WHERE app_id = :
 _SETTLE_BAN = text("""
     UPDATE users SET status = :status WHERE id = :user_id AND status <> :status RETURNING id
 """)
-_IS_ANY_BANNED = text("SELECT bool_or(status = 'disabled') FROM users WHERE id = ANY(:ids)")
+_STANDING = text("""
+    SELECT (SELECT bool_or(status = 'disabled') FROM users WHERE id IN (:user_id, :former_id)) AS is_banned,
+           (SELECT roles FROM users WHERE id = :user_id) AS roles
+""")
 # Away with the one and into the other in one statement, so that no unique value of theirs is there twice.
 _MERGE_EMPTY_USER = text("""
     WITH former AS (
@@ -41,10 +44,12 @@ _MERGE_EMPTY_USER = text("""
        SET nickname = COALESCE(users.nickname, former.nickname),
            avatar_url = COALESCE(users.avatar_url, former.avatar_url),
            phone = COALESCE(users.phone, former.phone),
-           roles = ARRAY(SELECT DISTINCT role FROM unnest(users.roles || former.roles) role ORDER BY role LIMIT 32),
+           roles = ARRAY(SELECT role FROM unnest(users.roles || former.roles) role
+                          GROUP BY role ORDER BY role <> 'admin', role LIMIT 32),
            created_at = LEAST(users.created_at, former.created_at)
       FROM former
      WHERE users.id = :user_id
+    RETURNING users.roles
 """)
 
 
@@ -70,9 +75,16 @@ async def link_unionid(transaction: AsyncConnection, app_id: str, openid: str, u
         merged = {"user_id": holder_id, "former_id": user_id}
         await transaction.execute(_MOVE_IDENTITY, {**identity, "user_id": holder_id})
         is_needed = bool(administrators) and administrators <= {user_id, holder_id}
-        is_banned = (await transaction.execute(_IS_ANY_BANNED, {"ids": [user_id, holder_id]})).scalar_one()
+        is_banned, roles = (await transaction.execute(_STANDING, merged)).one()
         await _settle_ban(transaction, holder_id, is_banned=is_banned and not is_needed, now=now)
-        await transaction.execute(_MERGE_EMPTY_USER, merged)
+        merged_roles = (await transaction.execute(_MERGE_EMPTY_USER, merged)).scalar()
+        if merged_roles is None:
+            return  # the user still has other identities
+        await forget_person(transaction, user_id)  # nothing would lead to it any more, should the person be erased
+        if set(merged_roles) != set(roles):
+            data = {"before": roles, "after": merged_roles}
+            event = NewEvent(type=EventType.ROLES_CHANGED, at=now, actor=SYSTEM, user_id=holder_id, data=data)
+            await record_event(transaction, event)
 
 
 async def _settle_ban(transaction: AsyncConnection, user_id: UUID, *, is_banned: bool, now: datetime) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
+from wxauth.errors import StorageUnavailable
 from wxauth.store.database import Database
 from wxauth.store.events import SYSTEM, EventType, NewEvent, record_event
 from wxauth.store.models import UserStatus
@@ -30,6 +31,9 @@ async def user_in_session(database: Database, *, session_id: UUID, user_id: UUID
     Raises: StorageUnavailable.
     """
     return await database.fetchrow(_USER_IN_SESSION, session_id, user_id)
+
+
+_ATTEMPTS: Final = 3
 
 
 class EndReason(StrEnum):
@@ -104,7 +108,8 @@ UPDATE sessions s
        session_key = CASE WHEN {_IS_GOOD} THEN s.session_key END
   FROM users
  WHERE s.id = $1 AND users.id = s.user_id
-   AND s.revoked_at IS NULL AND s.expires_at > $3 AND users.status = 'active'
+   AND s.revoked_at IS NULL AND s.expires_at > $3 AND s.created_at + make_interval(secs => $6) > $3
+   AND users.status = 'active'
 RETURNING s.generation, s.expires_at, s.revoked_at IS NOT NULL AS is_reused, s.app_id, s.openid,
           users.id, unionid, nickname, avatar_url, phone, roles, status, users.created_at, last_login_at
 ), noted AS (
@@ -116,8 +121,10 @@ SELECT $9, '{EventType.REFRESH_TOKEN_REUSED}', $3, '{SYSTEM}', id, app_id, $7::t
 SELECT * FROM used
 """  # noqa: S608 - put together from the constants above
 
+# $1 session id  $2 now  $3 seconds to live at most
 _WHY_NOT: Final = """
-SELECT status, revoked_at FROM sessions s JOIN users ON users.id = s.user_id WHERE s.id = $1
+SELECT status, revoked_at, LEAST(expires_at, s.created_at + make_interval(secs => $3)) <= $2 AS is_expired
+  FROM sessions s JOIN users ON users.id = s.user_id WHERE s.id = $1
 """
 
 _END: Final = """
@@ -147,23 +154,25 @@ async def rotate_refresh_token(
 
     Raises: StorageUnavailable.
     """
-    row = await database.fetchrow(
-        _ROTATE,
-        use.session_id,
-        use.generation,
-        now,
-        now - timedelta(seconds=lifetimes.reuse_grace),
-        lifetimes.unused,
-        lifetimes.at_most,
-        use.ip,
-        use.user_agent,
-        uuid7(),
-    )
-    if row is None:
-        return await _why_not(database, use.session_id)
-    if row["is_reused"]:
-        return Refusal.REUSED
-    return Rotated(row["generation"], row["expires_at"], row)
+    for _ in range(_ATTEMPTS):
+        row = await database.fetchrow(
+            _ROTATE,
+            use.session_id,
+            use.generation,
+            now,
+            now - timedelta(seconds=lifetimes.reuse_grace),
+            lifetimes.unused,
+            lifetimes.at_most,
+            use.ip,
+            use.user_agent,
+            uuid7(),
+        )
+        if row is not None:
+            return Refusal.REUSED if row["is_reused"] else Rotated(row["generation"], row["expires_at"], row)
+        refusal = await _why_not(database, use.session_id, lifetimes, now=now)
+        if refusal is not None:
+            return refusal
+    raise StorageUnavailable("too many changes to this session at once")
 
 
 async def end_session(database: Database, *, session_id: UUID, reason: EndReason, now: datetime) -> UUID | None:
@@ -202,10 +211,13 @@ async def end_sessions(
     return ended
 
 
-async def _why_not(database: Database, session_id: UUID) -> Refusal:
-    row = await database.fetchrow(_WHY_NOT, session_id)
+async def _why_not(database: Database, session_id: UUID, lifetimes: Lifetimes, *, now: datetime) -> Refusal | None:
+    """None where there is no reason by now: the session was being linked to another user, or a ban lifted."""
+    row = await database.fetchrow(_WHY_NOT, session_id, now, lifetimes.at_most)
     if row is None:
         return Refusal.ERASED
     if row["status"] == UserStatus.DISABLED:
         return Refusal.DISABLED
-    return Refusal.EXPIRED if row["revoked_at"] is None else Refusal.REVOKED
+    if row["revoked_at"] is not None:
+        return Refusal.REVOKED
+    return Refusal.EXPIRED if row["is_expired"] else None

@@ -100,9 +100,14 @@ async def set_standing(transaction: AsyncConnection, user_id: UUID, standing: St
     await transaction.execute(_SET_STANDING, values)
 
 
-async def change_profile(database: Database, user_id: UUID, changes: Mapping[str, str | None]) -> Mapping[str, Any]:
-    """Set `nickname` and `avatar_url` where they are named; the user as it is then. Raises: StorageUnavailable."""
-    row = await database.fetchrow(
+async def change_profile(
+    database: Database, user_id: UUID, changes: Mapping[str, str | None]
+) -> Mapping[str, Any] | None:
+    """Set `nickname` and `avatar_url` where they are named; the user as it is then, None where it is gone.
+
+    Raises: StorageUnavailable.
+    """
+    return await database.fetchrow(
         _CHANGE_PROFILE,
         user_id,
         "nickname" in changes,
@@ -110,8 +115,6 @@ async def change_profile(database: Database, user_id: UUID, changes: Mapping[str
         "avatar_url" in changes,
         changes.get("avatar_url"),
     )
-    assert row is not None, "the caller has just been read"
-    return row
 
 
 async def erase_user(database: Database, user_id: UUID, *, actor: str, now: datetime, ip: str | None = None) -> bool:
