@@ -45,6 +45,16 @@ async def test_a_client_that_is_added_may_ask_until_it_is_removed(
     assert (await client.post("/v1/introspect", data={"token": token}, auth=auth)).status_code == 401
 
 
+async def test_who_was_let_in_and_put_out_stands_in_the_audit_trail(clients: Command, rows: asyncpg.Connection) -> None:
+    for words in (("add", "billing"), ("add", "billing"), ("remove", "billing"), ("remove", "billing")):
+        await clients(*words)
+    events = await rows.fetch("SELECT type, actor, data->>'name' FROM events ORDER BY id")
+    assert [tuple(event) for event in events] == [
+        ("service_client_added", "operator", "billing"),
+        ("service_client_removed", "operator", "billing"),
+    ]
+
+
 async def test_for_people_the_secret_stands_in_a_table_with_a_word_of_warning_beside(
     clients: Command, rows: asyncpg.Connection
 ) -> None:

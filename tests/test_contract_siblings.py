@@ -508,7 +508,7 @@ async def test_a_removed_client_is_refused_at_once(
         answer = await client.post(INTROSPECT, data={"token": token}, headers=basic(*billing))
         assert (answer.status_code == 200) is is_there
         if is_there:
-            await remove_client(services.database, "billing")
+            await remove_client(services.database, "billing", now=services.clock())
     problem_of(answer, "invalid_client", 401)
 
 

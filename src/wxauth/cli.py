@@ -264,9 +264,10 @@ def list_clients(as_json: bool) -> None:
 def remove_client(name: str) -> None:
     """Refuse a service client from now on."""
     from wxauth.clients import NoSuchClient, remove_client
+    from wxauth.clock import utc_now
 
     try:
-        _with_database(lambda database: remove_client(database, name))
+        _with_database(lambda database: remove_client(database, name, now=utc_now()))
     except NoSuchClient:
         raise _Failed(f"there is no service client {name}. 没有服务客户端 {name}。") from None
     click.echo(f"removed {name}")

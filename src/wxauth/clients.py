@@ -71,9 +71,9 @@ async def list_clients(database: Database) -> list[ServiceClient]:
     return await service_clients.all_clients(database)
 
 
-async def remove_client(database: Database, name: str) -> None:
+async def remove_client(database: Database, name: str, *, now: datetime) -> None:
     """Refuse this client from now on. Raises: NoSuchClient, StorageUnavailable."""
-    if not await service_clients.delete_client(database, name):
+    if not await service_clients.delete_client(database, name, now=now):
         raise NoSuchClient(name)
 
 

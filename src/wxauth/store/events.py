@@ -29,6 +29,8 @@ class EventType(StrEnum):
     USER_UNBANNED = "user_unbanned"
     ROLES_CHANGED = "roles_changed"
     USER_ERASED = "user_erased"
+    SERVICE_CLIENT_ADDED = "service_client_added"
+    SERVICE_CLIENT_REMOVED = "service_client_removed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

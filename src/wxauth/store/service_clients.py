@@ -3,10 +3,11 @@
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import delete, select
+from sqlalchemy import Executable, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from wxauth.store.database import Database
+from wxauth.store.events import OPERATOR, EventType, NewEvent, record_event
 from wxauth.store.models import ServiceClient
 
 _TABLE: Final = ServiceClient.__table__  # type: ignore[attr-defined]  # SQLModel adds it
@@ -26,15 +27,13 @@ async def store_client(database: Database, *, name: str, secret_hash: bytes, now
     """Whether the name was free, and now is this client's. Raises: StorageUnavailable."""
     values = {"name": name, "secret_hash": secret_hash, "created_at": now}
     statement = insert(_TABLE).values(values).on_conflict_do_nothing().returning(_TABLE.c.name)  # one wins a race
-    async with database.begin() as transaction:
-        return (await transaction.execute(statement)).first() is not None
+    return await _changes_a_client(database, statement, EventType.SERVICE_CLIENT_ADDED, now=now)
 
 
-async def delete_client(database: Database, name: str) -> bool:
+async def delete_client(database: Database, name: str, *, now: datetime) -> bool:
     """Whether there was such a client; there is none now. Raises: StorageUnavailable."""
     statement = delete(_TABLE).where(_TABLE.c.name == name).returning(_TABLE.c.name)
-    async with database.begin() as transaction:
-        return (await transaction.execute(statement)).first() is not None
+    return await _changes_a_client(database, statement, EventType.SERVICE_CLIENT_REMOVED, now=now)
 
 
 async def all_clients(database: Database) -> list[ServiceClient]:
@@ -42,3 +41,11 @@ async def all_clients(database: Database) -> list[ServiceClient]:
     async with database.begin() as transaction:
         rows = await transaction.execute(select(_TABLE).order_by(_TABLE.c.name))
         return [ServiceClient(**row) for row in rows.mappings()]
+
+
+async def _changes_a_client(database: Database, statement: Executable, event: EventType, *, now: datetime) -> bool:
+    async with database.begin() as transaction:
+        name = (await transaction.execute(statement)).scalar()
+        if name is not None:
+            await record_event(transaction, NewEvent(type=event, at=now, actor=OPERATOR, data={"name": name}))
+        return name is not None
