@@ -158,3 +158,16 @@ async def test_what_we_ask_wrongly_is_not_the_database_s_fault(database_url: str
             await database.fetchrow("SELEKT 1")
         with pytest.raises(asyncpg.DataError):
             await database.fetchrow("SELECT $1::integer", "one")
+
+
+@pytest.mark.parametrize(
+    ("statement", "arguments"), [("SELECT $1::int", ()), ("SELECT $1::int", ("one",)), ("SELEKT 1", ())]
+)
+async def test_a_statement_that_is_wrong_is_no_absent_database(
+    database_url: str, statement: str, arguments: tuple[object, ...]
+) -> None:
+    database = Database(database_url)
+    with pytest.raises((asyncpg.InterfaceError, asyncpg.DataError, asyncpg.PostgresSyntaxError)):
+        await database.fetchrow(statement, *arguments)
+    assert await database.fetchrow("SELECT 1 AS one") == (1,)
+    await database.aclose()
