@@ -592,33 +592,38 @@ async def test_no_session_key_and_no_token_is_in_what_is_shown(root: Admin, rows
     assert not any(row["key"] in shown for row in keys)
 
 
+async def log_in_as_alice(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, app: dict[str, str], unionid: str | None
+) -> httpx.Response:
+    code = wechat.code_for("alice", unionid=unionid, app_id=app["app_id"])
+    return await client.post("/v1/login", json={"code": code, "app_id": app["app_id"]})
+
+
+async def two_users_of_alice(client: httpx.AsyncClient, wechat: WeChatByRespx) -> tuple[str, str]:
+    """The one who holds her unionid, and the one of an app that does not tell it yet."""
+    answers = [await log_in_as_alice(client, wechat, *given) for given in ((APP, "union-alice"), (OTHER_APP, None))]
+    holder, former = (answer.json()["user"]["id"] for answer in answers)
+    return holder, former
+
+
 @pytest.mark.parametrize("banned", ["the administrator's other self", "the one who holds the unionid"])
 async def test_linking_leaves_an_administrator(
     client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, banned: str
 ) -> None:
-    async def log_in(app: dict[str, str], unionid: str | None) -> httpx.Response:
-        code = wechat.code_for("alice", unionid=unionid, app_id=app["app_id"])
-        return await client.post("/v1/login", json={"code": code, "app_id": app["app_id"]})
-
-    holder = (await log_in(APP, "union-alice")).json()["user"]["id"]
-    former = (await log_in(OTHER_APP, None)).json()["user"]["id"]
+    holder, former = await two_users_of_alice(client, wechat)
     admin, disabled = (holder, former) if banned == "the administrator's other self" else (former, holder)
     await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", admin)
     await rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1::text::uuid", disabled)
-    assert (await log_in(OTHER_APP, "union-alice")).status_code == 200
+    assert (await log_in_as_alice(client, wechat, OTHER_APP, "union-alice")).status_code == 200
     assert await rows.fetch("SELECT id::text, roles, status FROM users") == [(holder, ["admin"], "active")]
 
 
 async def test_a_ban_follows_a_person_and_leaves_an_event(
     client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
-    code = wechat.code_for("alice", unionid="union-alice")
-    holder = (await client.post("/v1/login", json={"code": code})).json()["user"]["id"]
-    body = {"code": wechat.code_for("alice", app_id=OTHER_APP["app_id"]), "app_id": OTHER_APP["app_id"]}
-    former = (await client.post("/v1/login", json=body)).json()["user"]["id"]
+    holder, former = await two_users_of_alice(client, wechat)
     await rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1::text::uuid", former)
-    code = wechat.code_for("alice", unionid="union-alice", app_id=OTHER_APP["app_id"])
-    answer = await client.post("/v1/login", json={"code": code, "app_id": OTHER_APP["app_id"]})
+    answer = await log_in_as_alice(client, wechat, OTHER_APP, "union-alice")
     problem_of(answer, "account_disabled", 403)
     events = await rows.fetch("SELECT type, actor, user_id::text FROM events ORDER BY id")
     assert [tuple(event) for event in events] == [
@@ -630,15 +635,11 @@ async def test_a_ban_follows_a_person_and_leaves_an_event(
 async def test_a_merge_keeps_the_administrator_and_leaves_an_event(
     client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
-    code = wechat.code_for("alice", unionid="union-alice")
-    holder = (await client.post("/v1/login", json={"code": code})).json()["user"]["id"]
-    body = {"code": wechat.code_for("alice", app_id=OTHER_APP["app_id"]), "app_id": OTHER_APP["app_id"]}
-    former = (await client.post("/v1/login", json=body)).json()["user"]["id"]
+    holder, former = await two_users_of_alice(client, wechat)
     many = [f"aa{number}" for number in range(32)]
     await rows.execute("UPDATE users SET roles = $2 WHERE id = $1::text::uuid", holder, many)
     await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", former)
-    code = wechat.code_for("alice", unionid="union-alice", app_id=OTHER_APP["app_id"])
-    answer = await client.post("/v1/login", json={"code": code, "app_id": OTHER_APP["app_id"]})
+    answer = await log_in_as_alice(client, wechat, OTHER_APP, "union-alice")
     assert "admin" in answer.json()["user"]["roles"]
     [event] = await rows.fetch("SELECT type, actor, user_id::text FROM events")
     assert tuple(event) == ("roles_changed", "system", holder)

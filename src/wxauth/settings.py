@@ -28,7 +28,7 @@ from pydantic_core import from_json
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from wxauth.errors import UnknownApp
-from wxauth.guard.jwks import is_loopback
+from wxauth.guard.jwks import is_secure
 from wxauth.sealing import SECRET_KEY_BYTES
 
 PREFIX: Final = "WXAUTH_"
@@ -106,8 +106,7 @@ def _check_url(value: str) -> str:
 
 
 def _check_secure_url(value: str) -> str:
-    parts = urlsplit(_check_url(value))
-    if parts.scheme != "https" and not is_loopback(parts.hostname):
+    if not is_secure(_check_url(value)):
         raise ValueError("wants https, unless the host is this machine's own loopback")
     return value
 

@@ -61,7 +61,7 @@ class RemoteKeys:
     def __init__(
         self, issuer: str, *, timer: Callable[[], float] = time.monotonic, timeout: float = FETCH_TIMEOUT
     ) -> None:
-        if not _is_secure(issuer):
+        if not is_secure(issuer):
             raise ValueError("issuer must be an https URL, or http on loopback")
         self._issuer = issuer
         self._timer = timer
@@ -152,7 +152,7 @@ class RemoteKeys:
             if metadata.get("issuer") != self._issuer:
                 raise _Unreadable("the metadata names another issuer")
             jwks_uri = metadata.get("jwks_uri")
-            if not isinstance(jwks_uri, str) or not _is_secure(jwks_uri):
+            if not isinstance(jwks_uri, str) or not is_secure(jwks_uri):
                 raise _Unreadable("the metadata's jwks_uri is missing or not https")
             jwks, headers = await _get_json(client, jwks_uri)
         documents = jwks.get("keys")
@@ -178,7 +178,8 @@ async def _get_json(client: httpx.AsyncClient, url: str) -> tuple[dict[str, Any]
     return document, response.headers
 
 
-def _is_secure(url: str) -> bool:
+def is_secure(url: str) -> bool:
+    """Whether what is read there cannot have been altered on the way: https, or loopback."""
     parts = urlsplit(url)
     return (parts.scheme == "https" and bool(parts.hostname)) or (
         parts.scheme == "http" and is_loopback(parts.hostname)

@@ -26,7 +26,7 @@ from wxauth.errors import (
 )
 from wxauth.routes.callers import DeviceDep
 from wxauth.routes.direct import DirectRoute
-from wxauth.routes.failures import GUARDED, failures
+from wxauth.routes.failures import BEARER_SECURITY, GUARDED, failures
 from wxauth.routes.schemas import (
     EXAMPLE_TOKENS,
     LoginRequest,
@@ -120,7 +120,7 @@ async def refresh(body: RefreshRequest, services: ServicesDep, device: DeviceDep
     summary="End a session",
     status_code=204,
     responses=failures(InvalidRequest, PayloadTooLarge, *GUARDED, StorageUnavailable),
-    openapi_extra={"security": [{"wxauth": []}, {}]},
+    openapi_extra={"security": [*BEARER_SECURITY["security"], {}]},
 )
 async def log_out(body: LogoutRequest | None, request: Request, services: ServicesDep) -> None:
     """End the session of the refresh token in the body or, without one, of the access token.
