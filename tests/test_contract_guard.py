@@ -4,6 +4,8 @@ import copy
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
@@ -13,13 +15,26 @@ import respx
 import websockets
 from fastapi import Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import PlainTextResponse
-from starlette.types import Message
 
-from tests.guard.fakes import ISSUER, SESSION_ID, USER_ID, FakeIssuer, Timer, bearer
+from tests.guard.fakes import (
+    CODES,
+    ISSUER,
+    SESSION_ID,
+    USER_ID,
+    FakeIssuer,
+    Timer,
+    answer_of,
+    answers_to_all,
+    bearer,
+    client_of,
+    codes_of_handshakes,
+    opening,
+)
 from tests.processes import serving
-from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, Forgery
-from wxauth.errors import WxAuthError
+from tests.tokens.hostile import Forger
+from wxauth.errors import InvalidToken, WxAuthError
 from wxauth.guard import BearerGuard, Principal
+from wxauth.tokens.keys import SigningKey
 
 Client = httpx.AsyncClient
 
@@ -31,8 +46,13 @@ def issuer() -> Iterator[FakeIssuer]:
 
 
 @pytest.fixture
-def guard(issuer: FakeIssuer) -> BearerGuard:
-    return issuer.guard(Timer())
+def timer() -> Timer:
+    return Timer()
+
+
+@pytest.fixture
+def guard(issuer: FakeIssuer, timer: Timer) -> BearerGuard:
+    return issuer.guard(timer)
 
 
 @pytest.fixture
@@ -68,10 +88,6 @@ def app(guard: BearerGuard) -> FastAPI:
     return app
 
 
-def client_of(app: FastAPI) -> Client:
-    return Client(transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="https://orders.test")
-
-
 @pytest.fixture
 async def sibling(app: FastAPI) -> AsyncIterator[Client]:
     async with client_of(app) as client:
@@ -90,8 +106,15 @@ async def test_a_good_token_tells_whose_it_is(guard: BearerGuard, issuer: FakeIs
     assert dict(user.claims) == Forger(token, issuer.key).claims
 
 
+async def test_a_token_may_be_checked_without_a_request(guard: BearerGuard, issuer: FakeIssuer) -> None:
+    user = await guard.verify(issuer.token("admin"))
+    assert (user.id, user.roles) == (USER_ID, frozenset({"admin"}))
+    with pytest.raises(InvalidToken):
+        await guard.verify(issuer.token()[:-1])
+
+
 async def test_a_principal_cannot_be_changed(guard: BearerGuard, issuer: FakeIssuer) -> None:
-    user = await guard(Request({"type": "http", "headers": [(b"authorization", f"Bearer {issuer.token()}".encode())]}))
+    user = await guard.verify(issuer.token())
     with pytest.raises(dataclasses.FrozenInstanceError):
         user.openid = "openid-bob"  # type: ignore[misc]
     with pytest.raises(TypeError):
@@ -115,28 +138,26 @@ async def test_a_route_may_answer_the_principal_itself(sibling: Client, issuer: 
 # Refusals.
 
 
-def forged(forge: Forgery, issuer: FakeIssuer) -> dict[str, bytes]:
-    return bearer(forge(Forger(issuer.token(), issuer.key)))
+async def test_every_hostile_token_is_refused_and_every_good_one_taken(app: FastAPI, issuer: FakeIssuer) -> None:
+    assert await answers_to_all(app, "/orders", issuer) == {name: answer_of(code) for name, code in CODES.items()}
 
 
-@pytest.mark.parametrize("forge", HOSTILE.values(), ids=HOSTILE)
-async def test_a_hostile_token_is_refused(sibling: Client, issuer: FakeIssuer, forge: Forgery) -> None:
-    answer = await sibling.get("/orders", headers=forged(forge, issuer))
+async def test_no_hostile_token_opens_a_websocket_and_every_good_one_does(app: FastAPI, issuer: FakeIssuer) -> None:
+    assert await codes_of_handshakes(app, "/ws", issuer) == CODES
+
+
+async def test_a_token_that_was_taken_is_refused_once_its_key_is_gone(
+    sibling: Client, issuer: FakeIssuer, timer: Timer
+) -> None:
+    headers = bearer(issuer.token())
+    assert (await sibling.get("/orders", headers=headers)).status_code == 200
+    issuer.keys = [SigningKey.generate().public_jwk]
+    timer.seconds += 300
+    # The last call by the old set: the new one is read beside it, and has come when an unknown key was waited for.
+    await sibling.get("/orders", headers=headers)
+    await sibling.get("/orders", headers=bearer(Forger(issuer.token(), issuer.key).with_header(kid="unknown")))
+    answer = await sibling.get("/orders", headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_token")
-    assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
-
-
-@pytest.mark.parametrize("forge", EXPIRED.values(), ids=EXPIRED)
-async def test_an_expired_token_is_refused_as_such(sibling: Client, issuer: FakeIssuer, forge: Forgery) -> None:
-    answer = await sibling.get("/orders", headers=forged(forge, issuer))
-    assert (answer.status_code, answer.json()["code"]) == (401, "token_expired")
-    assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
-
-
-@pytest.mark.parametrize("forge", GOOD.values(), ids=GOOD)
-async def test_a_good_token_is_taken_however_it_is_written(sibling: Client, issuer: FakeIssuer, forge: Forgery) -> None:
-    answer = await sibling.get("/orders", headers=forged(forge, issuer))
-    assert answer.json() == {"of": str(USER_ID)}
 
 
 async def test_a_refusal_is_a_problem_document_of_the_siblings_own(sibling: Client) -> None:
@@ -188,6 +209,26 @@ async def test_titles_are_in_the_callers_language(
     assert (answer.json()["title"], answer.headers["content-language"]) == (title, content_language)
 
 
+@pytest.mark.parametrize("scheme", ["Basic", "DPoP", "Token", "BearerBearer", ""])
+async def test_a_token_by_another_scheme_is_no_token(sibling: Client, issuer: FakeIssuer, scheme: str) -> None:
+    answer = await sibling.get("/orders", headers={"Authorization": f"{scheme} {issuer.token()}"})
+    assert (answer.status_code, answer.json()["code"]) == (401, "missing_token")
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("place", ["query", "form", "cookie"])
+async def test_a_token_is_looked_for_in_the_header_alone(sibling: Client, issuer: FakeIssuer, place: str) -> None:
+    token = {"access_token": issuer.token()}
+    answer = await sibling.request(
+        "GET",
+        "/orders",
+        params=token if place == "query" else None,
+        data=token if place == "form" else None,
+        headers={"Cookie": f"access_token={token['access_token']}"} if place == "cookie" else None,
+    )
+    assert (answer.status_code, answer.json()["code"]) == (401, "missing_token")
+
+
 async def test_two_authorization_headers_are_a_bad_request(sibling: Client, issuer: FakeIssuer) -> None:
     answer = await sibling.get("/orders", headers=[("Authorization", f"Bearer {issuer.token()}")] * 2)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
@@ -231,6 +272,10 @@ async def test_without_a_token_a_role_is_401(sibling: Client) -> None:
 def test_demanding_no_role_is_a_mistake(guard: BearerGuard) -> None:
     with pytest.raises(TypeError):
         guard.require_role()  # type: ignore[call-arg]
+
+
+def test_to_import_the_guard_costs_no_http_client() -> None:
+    subprocess.run([sys.executable, "-c", "import sys, wxauth.guard; assert 'httpx' not in sys.modules"], check=True)
 
 
 # In a sibling that has habits of its own.
@@ -352,42 +397,18 @@ async def test_a_websocket_is_refused_with_the_handshakes_status(
     assert (problem["code"], problem["request_id"], response.headers["x-request-id"]) == (code, "ws-1", "ws-1")
 
 
-async def opening(app: FastAPI, path: str, *, token: str | None, extensions: dict[str, Any]) -> list[Message]:
-    """What an app says to a WebSocket's handshake."""
-    said: list[Message] = []
-    scope = {
-        "type": "websocket",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "headers": [] if token is None else [(b"authorization", f"Bearer {token}".encode())],
-        "subprotocols": [],
-        "extensions": extensions,
-    }
-
-    async def receive() -> Message:
-        return {"type": "websocket.connect"}
-
-    async def send(message: Message) -> None:
-        said.append(message)
-
-    await app(scope, receive, send)
-    return said
-
-
 async def test_a_server_that_cannot_say_a_status_closes_with_1008_before_accepting(
     app: FastAPI, issuer: FakeIssuer
 ) -> None:
-    assert await opening(app, "/ws", token=None, extensions={}) == [
+    assert await opening(app, "/ws", token=None) == [
         {"type": "websocket.close", "code": 1008, "reason": "missing_token"}
     ]
-    assert await opening(app, "/ws/admin", token=issuer.token(), extensions={}) == [
+    assert await opening(app, "/ws/admin", token=issuer.token()) == [
         {"type": "websocket.close", "code": 1008, "reason": "insufficient_role"}
     ]
 
 
 async def test_a_server_that_can_say_a_status_is_given_the_whole_answer(app: FastAPI) -> None:
-    start, body = await opening(app, "/ws", token="no", extensions={"websocket.http.response": {}})
+    start, body = await opening(app, "/ws", token="no", can_say_status=True)
     assert (start["type"], start["status"]) == ("websocket.http.response.start", 401)
     assert json.loads(body["body"])["code"] == "invalid_token"

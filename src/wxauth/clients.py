@@ -43,7 +43,7 @@ async def introspect(services: Services, token: str) -> dict[str, Any] | None:
     Raises: KeysUnavailable, StorageUnavailable.
     """
     try:
-        principal = await services.verifier.verify(token, now=services.clock().timestamp())
+        principal = await services.guard.verify(token)
     except InvalidToken:
         return None
     user = await user_in_session(services.database, session_id=principal.session_id, user_id=principal.id)

@@ -18,7 +18,6 @@ from wxauth.sealing import Sealer
 from wxauth.settings import Settings
 from wxauth.store.database import Database
 from wxauth.tokens.issuer import TokenIssuer
-from wxauth.tokens.verifier import Verifier
 from wxauth.wechat.client import WeChat
 from wxauth.wechat.transport import AiohttpTransport
 
@@ -41,8 +40,6 @@ class Services:
     guard: BearerGuard
     login_limiter: LoginLimiter
     metrics: Metrics
-    verifier: Verifier
-    """What the guard checks with, for a token that is not the caller's own."""
 
     @classmethod
     def build(
@@ -74,7 +71,6 @@ class Services:
                 clock=clock,
             ),
             metrics=Metrics([app.app_id for app in settings.apps], database=database, clock=clock),
-            verifier=Verifier(issuer=settings.issuer, audience=settings.audience, keys=keys),
         )
 
     async def aclose(self) -> None:

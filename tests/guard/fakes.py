@@ -1,4 +1,4 @@
-"""What a sibling sees of wxauth: an issuer, by respx."""
+"""What a sibling sees of wxauth, an issuer by respx; and what its callers see of it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,9 @@ from uuid import UUID
 
 import httpx
 import respx
+from starlette.types import ASGIApp, Message, Scope
 
+from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger
 from wxauth.guard import BearerGuard
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
 from wxauth.tokens.issuer import TokenIssuer
@@ -70,3 +72,61 @@ class FakeIssuer:
 
 def bearer(token: str) -> dict[str, bytes]:
     return {"Authorization": b"Bearer " + token.encode()}
+
+
+def client_of(app: ASGIApp, root_path: str = "") -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False, root_path=root_path)
+    return httpx.AsyncClient(transport=transport, base_url="https://orders.test")
+
+
+async def said_to(app: ASGIApp, scope: Scope) -> list[Message]:
+    """What an app says to what a server hands it."""
+    said: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect" if scope["type"] == "websocket" else "http.request"}
+
+    async def send(message: Message) -> None:
+        said.append(message)
+
+    common = {"asgi": {"version": "3.0"}, "query_string": b"", "root_path": "", "server": ("orders.test", 443)}
+    await app({**common, **scope}, receive, send)
+    return said
+
+
+async def opening(app: ASGIApp, path: str, *, token: str | None, can_say_status: bool = False) -> list[Message]:
+    """What an app says to a WebSocket's handshake, and after it."""
+    scope = {"type": "websocket", "scheme": "wss", "path": path, "raw_path": path.encode(), "subprotocols": []}
+    headers = [] if token is None else [(b"authorization", b"Bearer " + token.encode())]
+    extensions = {"websocket.http.response": {}} if can_say_status else {}
+    return await said_to(app, {**scope, "headers": headers, "extensions": extensions})
+
+
+CODES = {**dict.fromkeys(HOSTILE, "invalid_token"), **dict.fromkeys(EXPIRED, "token_expired"), **dict.fromkeys(GOOD)}
+"""What is answered to each token of the corpus, at `NOW`."""
+
+
+def answer_of(code: str | None) -> tuple[int, str | None, str | None]:
+    """Status, code and challenge."""
+    return (200, None, None) if code is None else (401, code, 'Bearer error="invalid_token"')
+
+
+async def codes_of_handshakes(app: ASGIApp, path: str, issuer: FakeIssuer) -> dict[str, str | None]:
+    """What a guarded WebSocket says to each token of the corpus before it is accepted; None where it is accepted."""
+    codes: dict[str, str | None] = {}
+    for name, forge in {**HOSTILE, **EXPIRED, **GOOD}.items():
+        first, *others = await opening(app, path, token=forge(Forger(issuer.token(), issuer.key)))
+        if first["type"] != "websocket.accept":
+            assert (first["type"], first["code"], others) == ("websocket.close", 1008, [])
+        codes[name] = first.get("reason")
+    return codes
+
+
+async def answers_to_all(app: ASGIApp, path: str, issuer: FakeIssuer) -> dict[str, tuple[int, Any, Any]]:
+    """What a guarded path answers to each token of the corpus."""
+    answers = {}
+    async with client_of(app) as client:
+        for name, forge in {**HOSTILE, **EXPIRED, **GOOD}.items():
+            answer = await client.get(path, headers=bearer(forge(Forger(issuer.token(), issuer.key))))
+            answers[name] = (answer.status_code, answer.json().get("code"), answer.headers.get("www-authenticate"))
+    return answers

@@ -1,7 +1,9 @@
 """The issuer's keys in a sibling's hands: read once, kept, renewed, and done without."""
 
 import asyncio
+import gzip
 import json
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -66,8 +68,8 @@ async def settled() -> None:
 # Reading.
 
 
-async def test_200_waiting_requests_cause_one_fetch(keys: RemoteKeys, issuer: FakeIssuer, gate: Gate) -> None:
-    waiting = [asyncio.create_task(keys.find(issuer.key.kid)) for _ in range(200)]
+async def test_a_thousand_waiting_requests_cause_one_fetch(keys: RemoteKeys, issuer: FakeIssuer, gate: Gate) -> None:
+    waiting = [asyncio.create_task(keys.find(issuer.key.kid)) for _ in range(1000)]
     await gate.reached.wait()
     gate.opened.set()
     assert {key.kid for key in await asyncio.gather(*waiting) if key} == {issuer.key.kid}
@@ -238,6 +240,12 @@ async def test_a_new_key_is_found_by_all_who_ask_for_it_at_once(keys: RemoteKeys
     assert issuer.fetches == (2, 2)
 
 
+async def test_a_thousand_unknown_keys_at_once_cause_one_fetch(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+    await keys.find(issuer.key.kid)
+    assert await asyncio.gather(*(keys.find(f"unknown-{number}") for number in range(1000))) == [None] * 1000
+    assert issuer.fetches == (2, 2)
+
+
 async def test_an_unknown_key_does_not_hold_up_the_known_one(
     keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
 ) -> None:
@@ -267,6 +275,20 @@ async def test_a_key_that_a_fresh_set_no_longer_has_stops_working(
     await keys.find(issuer.key.kid)
     await settled()
     assert await keys.find(issuer.key.kid) is None
+
+
+async def test_a_key_that_has_taken_the_name_of_another_is_the_one_that_counts(
+    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
+) -> None:
+    await keys.find(issuer.key.kid)
+    successor = SigningKey.generate()
+    issuer.keys = [successor.public_jwk | {"kid": issuer.key.kid}]
+    timer.seconds += 300
+    await keys.find(issuer.key.kid)
+    await settled()
+    found = await keys.find(issuer.key.kid)
+    assert found
+    assert found.key.to_dict()["x"] == successor.public_jwk["x"]
 
 
 @pytest.mark.parametrize("left", [[], [{"kty": "RSA", "kid": "other", "n": "AQAB", "e": "AQAB"}]])
@@ -328,6 +350,24 @@ async def test_of_two_usable_keys_with_one_kid_neither_counts(keys: RemoteKeys, 
 async def test_a_key_of_another_kind_may_share_a_kid(keys: RemoteKeys, issuer: FakeIssuer) -> None:
     issuer.keys.append(issuer.key.public_jwk | {"use": "enc"})
     assert await keys.find(issuer.key.kid)
+
+
+async def test_a_set_may_have_very_many_keys(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+    issuer.keys = [issuer.key.public_jwk | {"kid": f"key-{number}"} for number in range(1000)]
+    assert await keys.find("key-0")
+    assert await keys.find("key-999")
+    assert issuer.fetches == (1, 1)
+
+
+async def test_what_is_private_in_a_key_is_not_kept(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+    private = {
+        name: text.decode() if isinstance(text, bytes) else text for name, text in issuer.key.signer.to_dict().items()
+    }
+    assert "d" in private
+    issuer.keys = [issuer.key.public_jwk | private]
+    found = await keys.find(issuer.key.kid)
+    assert found
+    assert "d" not in found.key.to_dict()
 
 
 # Documents that are not to be believed.
@@ -400,9 +440,20 @@ async def test_a_document_that_makes_no_sense_is_an_outage(
     assert (await refused(keys)).startswith("the issuer's keys cannot be read: ")
 
 
-async def test_a_redirect_is_not_followed(keys: RemoteKeys, issuer: FakeIssuer) -> None:
-    issuer.metadata.mock(return_value=httpx.Response(302, headers={"Location": f"{ISSUER}/elsewhere"}))
-    assert await refused(keys) == "the issuer's keys cannot be read: status 302"
+@pytest.mark.parametrize("which", ["metadata", "jwks"])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("location", [f"{ISSUER}/elsewhere", "https://evil.test/keys", "http://127.0.0.1/keys"])
+async def test_a_redirect_is_not_followed(
+    keys: RemoteKeys, issuer: FakeIssuer, which: str, status: int, location: str
+) -> None:
+    getattr(issuer, which).mock(return_value=httpx.Response(status, headers={"Location": location}))
+    assert await refused(keys) == f"the issuer's keys cannot be read: status {status}"
+
+
+async def test_nothing_is_asked_for_compressed(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+    await keys.find(issuer.key.kid)
+    asked = [route.calls.last.request.headers["accept-encoding"] for route in (issuer.metadata, issuer.jwks)]
+    assert asked == ["identity", "identity"]
 
 
 async def test_an_issuer_may_have_a_path(respx_mock: respx.MockRouter) -> None:
@@ -449,10 +500,25 @@ async def trickle(writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.01)
 
 
+async def trickle_headers(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        writer.write(b"X: y\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+
+
 async def flood(writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
     while True:
         writer.write(b" " * 65536)
+        await writer.drain()
+
+
+async def flood_headers(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        writer.write(b"X: " + b"y" * 65536 + b"\r\n")
         await writer.drain()
 
 
@@ -468,7 +534,7 @@ async def hang_up(_: asyncio.StreamWriter) -> None:
 Serve = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
-@pytest.mark.parametrize("serve", [say_nothing, trickle])
+@pytest.mark.parametrize("serve", [say_nothing, trickle, trickle_headers])
 async def test_a_slow_server_is_not_waited_for(serve: Serve) -> None:
     async with listening(serve) as url, asyncio.timeout(3):
         assert "Timeout" in await refused(RemoteKeys(url, timeout=0.3))
@@ -476,11 +542,36 @@ async def test_a_slow_server_is_not_waited_for(serve: Serve) -> None:
 
 @pytest.mark.parametrize(
     ("serve", "reason"),
-    [(flood, "the document is too large"), (babble, "RemoteProtocolError"), (hang_up, "RemoteProtocolError")],
+    [
+        (flood, "the document is too large"),
+        (flood_headers, "RemoteProtocolError"),
+        (babble, "RemoteProtocolError"),
+        (hang_up, "RemoteProtocolError"),
+    ],
 )
 async def test_a_server_that_talks_nonsense_is_an_outage(serve: Serve, reason: str) -> None:
     async with listening(serve) as url:
         assert reason in await refused(RemoteKeys(url))
+
+
+async def test_a_document_that_unfolds_is_not_unfolded() -> None:
+    bomb = gzip.compress(b'{"keys": [' + b" " * 30_000_000 + b"]}")
+    assert len(bomb) < 50_000
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n"
+        writer.write(head.encode() + bomb)
+        await writer.drain()
+
+    async with listening(answer) as url:
+        keys = RemoteKeys(url)
+        tracemalloc.start()
+        try:
+            await refused(keys)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert most < 5_000_000
 
 
 async def test_an_issuer_on_loopback_is_read_past_any_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

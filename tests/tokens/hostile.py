@@ -1,19 +1,29 @@
 """Tokens that no verifier may take, each made from a good one, whatever the signature says."""
 
 import base64
-import hashlib
 import hmac
 import json
+import zlib
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_public_key,
+)
 
 from wxauth.tokens.keys import SigningKey
 
 DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+"""Of P-256's group: `n`."""
+FIELD = 0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF
+"""The prime that P-256's coordinates are counted by: `p`."""
 
 
 def encode(part: bytes | str | dict[str, Any] | list[Any]) -> str:
@@ -44,6 +54,11 @@ class Forger:
         signing_input = f"{header}.{payload}"
         return f"{signing_input}.{encode(self.key.signer.sign(signing_input.encode()))}"
 
+    def sign_otherwise(self, algorithm: str, sign: Callable[[bytes], bytes]) -> str:
+        """Say that it is another algorithm, and use it."""
+        signing_input = f"{encode(self.header | {'alg': algorithm})}.{self.parts[1]}"
+        return f"{signing_input}.{encode(sign(signing_input.encode()))}"
+
     def with_header(self, **members: Any) -> str:
         return self.sign(self.header | members, self.claims)
 
@@ -61,6 +76,14 @@ class Forger:
     def without_claim(self, name: str) -> str:
         return self.sign(self.header, {key: value for key, value in self.claims.items() if key != name})
 
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """The signature's `r` and `s`."""
+        return int.from_bytes(self.signature[:32]), int.from_bytes(self.signature[32:])
+
+    def with_numbers(self, r: int, s: int) -> str:
+        return self.with_signature(r.to_bytes(32) + s.to_bytes(32))
+
     def with_signature(self, signature: bytes | str) -> str:
         return f"{self.parts[0]}.{self.parts[1]}.{signature if isinstance(signature, str) else encode(signature)}"
 
@@ -68,27 +91,59 @@ class Forger:
 Forgery = Callable[[Forger], str]
 
 
-def _unsigned(forger: Forger) -> str:
-    return f"{encode(forger.header | {'alg': 'none'})}.{forger.parts[1]}."
+def _unsigned(algorithm: str) -> Forgery:
+    return lambda forger: f"{encode(forger.header | {'alg': algorithm})}.{forger.parts[1]}."
 
 
-def _hs256(secret_of: Callable[[SigningKey], bytes]) -> Forgery:
-    def forge(forger: Forger) -> str:
-        signing_input = f"{encode(forger.header | {'alg': 'HS256'})}.{forger.parts[1]}"
-        mac = hmac.new(secret_of(forger.key), signing_input.encode(), hashlib.sha256).digest()
-        return f"{signing_input}.{encode(mac)}"
-
-    return forge
+def _hmac(bits: int, secret_of: Callable[[SigningKey], bytes]) -> Forgery:
+    return lambda forger: forger.sign_otherwise(
+        f"HS{bits}", lambda text: hmac.digest(secret_of(forger.key), text, f"sha{bits}")
+    )
 
 
 def _public_pem(key: SigningKey) -> bytes:
     return key.signer.public_key().to_pem()
 
 
+def _public_der(key: SigningKey) -> bytes:
+    return load_pem_public_key(_public_pem(key)).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+@cache
+def _rsa_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)
+
+
 def _rs256(forger: Forger) -> str:
-    signing_input = f"{encode(forger.header | {'alg': 'RS256'})}.{forger.parts[1]}"
-    key = rsa.generate_private_key(65537, 2048)
-    return f"{signing_input}.{encode(key.sign(signing_input.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
+    return forger.sign_otherwise("RS256", lambda text: _rsa_key().sign(text, padding.PKCS1v15(), hashes.SHA256()))
+
+
+def _ps256(forger: Forger) -> str:
+    form = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
+    return forger.sign_otherwise("PS256", lambda text: _rsa_key().sign(text, form, hashes.SHA256()))
+
+
+def _on_curve(algorithm: str, curve: ec.EllipticCurve, digest: hashes.HashAlgorithm) -> Forgery:
+    """By a key on this curve, r and s as long as the curve has it."""
+    length = (curve.key_size + 7) // 8
+
+    def sign(text: bytes) -> bytes:
+        r, s = decode_dss_signature(ec.generate_private_key(curve).sign(text, ec.ECDSA(digest)))
+        return r.to_bytes(length) + s.to_bytes(length)
+
+    return lambda forger: forger.sign_otherwise(algorithm, sign)
+
+
+def _ed25519(algorithm: str) -> Forgery:
+    return lambda forger: forger.sign_otherwise(algorithm, ed25519.Ed25519PrivateKey.generate().sign)
+
+
+def _by_our_key_over(digest: hashes.HashAlgorithm) -> Forgery:
+    def sign(forger: Forger, text: bytes) -> bytes:
+        r, s = decode_dss_signature(forger.key.signer.prepared_key.sign(text, ec.ECDSA(digest)))
+        return r.to_bytes(32) + s.to_bytes(32)
+
+    return lambda forger: forger.sign_otherwise("ES256", lambda text: sign(forger, text))
 
 
 def _signed_by_another_key(forger: Forger) -> str:
@@ -96,24 +151,33 @@ def _signed_by_another_key(forger: Forger) -> str:
     return forger.with_header()
 
 
-def _naming_its_own_key(member: str, value_of: Callable[[SigningKey], Any]) -> Forgery:
+def _naming_its_own_key(member: str, value_of: Callable[[SigningKey], Any], *, own_kid: bool = False) -> Forgery:
     def forge(forger: Forger) -> str:
         forger.key = SigningKey.generate()
-        return forger.with_header(**{member: value_of(forger.key)})
+        kid = forger.key.kid if own_kid else forger.header["kid"]
+        return forger.with_header(**{member: value_of(forger.key), "kid": kid})
 
     return forge
 
 
-def _der(forger: Forger) -> str:
-    r, s = forger.signature[:32], forger.signature[32:]
-    return forger.with_signature(encode_dss_signature(int.from_bytes(r), int.from_bytes(s)))
+def _respelt(part: str) -> str:
+    """What decodes to the same bytes: the last digit of a part may carry bits that no byte has."""
+    assert len(part) % 4 in (2, 3)
+    spelling = part[:-1] + DIGITS[DIGITS.index(part[-1]) + 1]
+    assert decode(spelling) == decode(part)
+    return spelling
 
 
-def _another_last_character(forger: Forger) -> str:
-    # 86 characters carry 516 bits, four more than the signature has: the next digit decodes to the same bytes.
-    spelling = forger.parts[2][:-1] + DIGITS[DIGITS.index(forger.parts[2][-1]) + 1]
-    assert decode(spelling) == forger.signature
-    return forger.with_signature(spelling)
+def _respelt_part(which: int) -> Forgery:
+    def forge(forger: Forger) -> str:
+        members = [forger.header, forger.claims]
+        while len(encode(members[which])) % 4 == 0:
+            members[which]["x"] = members[which].get("x", "") + "x"
+        parts = [encode(part) for part in members]
+        parts[which] = _respelt(parts[which])
+        return forger.sign_parts(*parts)
+
+    return forge
 
 
 def _one_bit_off(forger: Forger) -> str:
@@ -124,13 +188,27 @@ def _another_payload(forger: Forger) -> str:
     return f"{forger.parts[0]}.{encode(forger.claims | {'roles': ['admin']})}.{forger.parts[2]}"
 
 
-def _json_serialisation(forger: Forger) -> str:
+def _flattened_json(forger: Forger) -> str:
     protected, payload, signature = forger.parts
     return json.dumps({"protected": protected, "payload": payload, "signature": signature}, separators=(",", ":"))
 
 
-def _twice(name: str, members: dict[str, Any]) -> str:
-    return f'{{"{name}": "other", {json.dumps(members)[1:]}'
+def _general_json(forger: Forger) -> str:
+    protected, payload, signature = forger.parts
+    signatures = [{"protected": protected, "signature": signature}]
+    return json.dumps({"payload": payload, "signatures": signatures}, separators=(",", ":"))
+
+
+def _compressed(forger: Forger) -> str:
+    deflate = zlib.compressobj(wbits=-15)
+    return forger.sign(
+        forger.header | {"zip": "DEF"}, deflate.compress(json.dumps(forger.claims).encode()) + deflate.flush()
+    )
+
+
+def _twice(spelling: str, name: str, members: dict[str, Any]) -> str:
+    """JSON in which a name stands twice, first in this spelling."""
+    return f'{{"{spelling}": "other", {json.dumps({name: "other", **members})[1:]}'
 
 
 def of_length(length: int) -> Forgery:
@@ -166,6 +244,20 @@ NOT_TIMES = {
     "minus 400 digits": "-" + "9" * 400,
     "5,000 digits": "9" * 5000,
 }
+SPECIAL_NUMBERS = {
+    "as it was": None,
+    "zero": 0,
+    "one": 1,
+    "n": ORDER,
+    "n - 1": ORDER - 1,
+    "n + 1": ORDER + 1,
+    "p": FIELD,
+}
+RFC_7515_ES256 = (
+    "eyJhbGciOiJFUzI1NiJ9"
+    ".eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ"
+    ".DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q"
+)
 NOT_UUIDS = {
     "a number": 7,
     "null": None,
@@ -181,14 +273,37 @@ NOT_UUIDS = {
 
 HOSTILE: dict[str, Forgery] = {
     # alg
-    "alg none": _unsigned,
+    "alg none": _unsigned("none"),
+    "alg None": _unsigned("None"),
+    "alg nOnE": _unsigned("nOnE"),
+    "alg empty, unsigned": _unsigned(""),
+    "alg ES256, unsigned": _unsigned("ES256"),
     "alg none with a signature": lambda forger: forger.with_header(alg="none"),
-    "alg HS256 with the public key as secret": _hs256(_public_pem),
-    "alg HS256 with the published x as secret": _hs256(lambda key: decode(key.public_jwk["x"])),
+    "alg HS256 with the public key as secret": _hmac(256, _public_pem),
+    "alg HS384 with the public key as secret": _hmac(384, _public_pem),
+    "alg HS512 with the public key as secret": _hmac(512, _public_pem),
+    "alg HS256 with the public key in DER as secret": _hmac(256, _public_der),
+    "alg HS256 with the published x as secret": _hmac(256, lambda key: decode(key.public_jwk["x"])),
+    "alg HS256 with the published JWK as secret": _hmac(256, lambda key: json.dumps(key.public_jwk).encode()),
+    "alg HS256 with the kid as secret": _hmac(256, lambda key: key.kid.encode()),
+    "alg HS256 with an empty secret": _hmac(256, lambda _: b""),
     "alg RS256": _rs256,
     "alg RS256 with an ES256 signature": lambda forger: forger.with_header(alg="RS256"),
+    "alg PS256": _ps256,
     "alg ES384": lambda forger: forger.with_header(alg="ES384"),
+    "alg ES384 by a key on P-384": _on_curve("ES384", ec.SECP384R1(), hashes.SHA384()),
+    "alg ES512 by a key on P-521": _on_curve("ES512", ec.SECP521R1(), hashes.SHA512()),
+    "alg ES256K by a key on secp256k1": _on_curve("ES256K", ec.SECP256K1(), hashes.SHA256()),
+    "alg ES256 by a key on secp256k1": _on_curve("ES256", ec.SECP256K1(), hashes.SHA256()),
+    "alg ES256 by a key on P-384": _on_curve("ES256", ec.SECP384R1(), hashes.SHA384()),
+    "alg ES256 over SHA-384": _by_our_key_over(hashes.SHA384()),
+    "alg ES256 over SHA-1": _by_our_key_over(hashes.SHA1()),
+    "alg EdDSA": _ed25519("EdDSA"),
+    "alg ES256 by an Ed25519 key": _ed25519("ES256"),
     "alg in lower case": lambda forger: forger.with_header(alg="es256"),
+    "alg with a null byte": lambda forger: forger.with_header(alg="ES256\0"),
+    "alg in full-width letters": lambda forger: forger.with_header(alg="ＥＳ２５６"),
+    "alg an object": lambda forger: forger.with_header(alg={"ES256": True}),
     "alg a list": lambda forger: forger.with_header(alg=["ES256"]),
     "alg null": lambda forger: forger.with_header(alg=None),
     "no alg": lambda forger: forger.without_header("alg"),
@@ -210,6 +325,15 @@ HOSTILE: dict[str, Forgery] = {
     "kid a lone surrogate": lambda forger: forger.sign('{"alg":"ES256","typ":"at+jwt","kid":"\\ud800"}', forger.claims),
     "kid with a null byte": lambda forger: forger.with_header(kid=forger.header["kid"] + "\0"),
     "kid a path": lambda forger: forger.with_header(kid="../../dev/null"),
+    "kid SQL": lambda forger: forger.with_header(kid=f"x' UNION SELECT '{forger.header['kid']}' --"),
+    "kid a format": lambda forger: forger.with_header(kid="%s%n{0.__class__}"),
+    "kid an address": lambda forger: forger.with_header(kid="https://evil.test/jwks.json"),
+    "kid of 5,000 characters": lambda forger: forger.with_header(kid="k" * 5000),
+    "kid in another case": lambda forger: forger.with_header(kid=forger.header["kid"].swapcase()),
+    "kid followed by a combining accent": lambda forger: forger.with_header(kid=forger.header["kid"] + "\u0301"),
+    "kid with a line feed": lambda forger: forger.with_header(kid=forger.header["kid"] + "\n"),
+    "kid true": lambda forger: forger.with_header(kid=True),
+    "kid beyond any float": lambda forger: forger.sign('{"alg":"ES256","typ":"at+jwt","kid":1e400}', forger.claims),
     # other header members
     "crit": lambda forger: forger.with_header(crit=["exp"]),
     "crit b64": lambda forger: forger.with_header(crit=["b64"], b64=False),
@@ -218,11 +342,21 @@ HOSTILE: dict[str, Forgery] = {
     "another key under our kid": _signed_by_another_key,
     "a key in the header": _naming_its_own_key("jwk", lambda key: key.public_jwk),
     "a key set's address in the header": _naming_its_own_key("jku", lambda _: "https://evil.test/jwks.json"),
+    "a key in the header, under its own kid": _naming_its_own_key("jwk", lambda key: key.public_jwk, own_kid=True),
     "a certificate in the header": _naming_its_own_key("x5c", lambda key: [_public_pem(key).decode()]),
-    "alg twice": lambda forger: forger.sign(_twice("alg", forger.header), forger.claims),
-    "kid twice": lambda forger: forger.sign(_twice("kid", forger.header), forger.claims),
-    "sub twice": lambda forger: forger.sign(forger.header, _twice("sub", forger.claims)),
-    "exp twice": lambda forger: forger.sign(forger.header, _twice("exp", forger.claims)),
+    "a certificate's address in the header": _naming_its_own_key("x5u", lambda _: "https://evil.test/key.pem"),
+    "zip, and a deflated payload": _compressed,
+    "cty JWT, and a token for payload": lambda forger: forger.sign(forger.header | {"cty": "JWT"}, forger.token),
+    **{
+        f"{name} twice": lambda forger, name=name: forger.sign(_twice(name, name, forger.header), forger.claims)
+        for name in ("alg", "typ", "kid", "x")
+    },
+    **{
+        f"{name} twice": lambda forger, name=name: forger.sign(forger.header, _twice(name, name, forger.claims))
+        for name in (*CLAIMS, "roles", "nbf")
+    },
+    "alg twice, once escaped": lambda forger: forger.sign(_twice("\\u0061lg", "alg", forger.header), forger.claims),
+    "sub twice, once escaped": lambda forger: forger.sign(forger.header, _twice("s\\u0075b", "sub", forger.claims)),
     "a name twice further down": lambda forger: forger.with_raw_claim("x", '{"a": 1, "a": 2}'),
     # claims
     **{f"no {name}": lambda forger, name=name: forger.without_claim(name) for name in CLAIMS},
@@ -242,6 +376,8 @@ HOSTILE: dict[str, Forgery] = {
         for name in ("iss", "jti", "client_id", "openid")
         for kind, value in {"a number": 1, "a list": ["a"], "an object": {}, "false": False}.items()
     },
+    "iss empty": lambda forger: forger.with_claims(iss=""),
+    "iss with a null byte": lambda forger: forger.with_claims(iss=forger.claims["iss"] + "\0"),
     "iss with a slash": lambda forger: forger.with_claims(iss=forger.claims["iss"] + "/"),
     "iss in capitals": lambda forger: forger.with_claims(iss=forger.claims["iss"].upper()),
     "iss a list with ours": lambda forger: forger.with_claims(iss=[forger.claims["iss"]]),
@@ -250,50 +386,105 @@ HOSTILE: dict[str, Forgery] = {
     "aud a list without ours": lambda forger: forger.with_claims(aud=["other"]),
     "aud an empty list": lambda forger: forger.with_claims(aud=[]),
     "aud a list with ours and a number": lambda forger: forger.with_claims(aud=[forger.claims["aud"], 1]),
+    "aud empty": lambda forger: forger.with_claims(aud=""),
+    "aud true": lambda forger: forger.with_claims(aud=True),
+    "aud a list within a list": lambda forger: forger.with_claims(aud=[[forger.claims["aud"]]]),
+    "aud in capitals": lambda forger: forger.with_claims(aud=forger.claims["aud"].upper()),
+    "aud two in one string": lambda forger: forger.with_claims(aud=f"{forger.claims['aud']} other"),
     "aud an object": lambda forger: forger.with_claims(aud={forger.claims["aud"]: True}),
     "roles a string": lambda forger: forger.with_claims(roles="admin"),
     "roles null": lambda forger: forger.with_claims(roles=None),
     "roles an object": lambda forger: forger.with_claims(roles={"admin": True}),
     "roles with a number": lambda forger: forger.with_claims(roles=["admin", 1]),
+    "roles with null": lambda forger: forger.with_claims(roles=["admin", None]),
+    "roles true": lambda forger: forger.with_claims(roles=True),
     "roles with a list": lambda forger: forger.with_claims(roles=[["admin"]]),
     "iat 31 seconds ahead": lambda forger: forger.with_claims(iat=forger.claims["iat"] + 31),
     "nbf 31 seconds ahead": lambda forger: forger.with_claims(nbf=forger.claims["iat"] + 31),
     # signature
     "one bit off": _one_bit_off,
     "another payload": _another_payload,
-    "r and s zero": lambda forger: forger.with_signature(bytes(64)),
-    "r and s the group's order": lambda forger: forger.with_signature(
-        bytes.fromhex("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551") * 2
-    ),
+    "r and s zero": lambda forger: forger.with_numbers(0, 0),
+    "r and s the group's order": lambda forger: forger.with_numbers(ORDER, ORDER),
     "r and s all ones": lambda forger: forger.with_signature(b"\xff" * 64),
-    "signature in DER": _der,
+    **{
+        f"r {r_name}, s {s_name}": lambda forger, r=r, s=s: forger.with_numbers(
+            forger.numbers[0] if r is None else r, forger.numbers[1] if s is None else s
+        )
+        for r_name, r in SPECIAL_NUMBERS.items()
+        for s_name, s in SPECIAL_NUMBERS.items()
+        if (r, s) not in ((None, None), (0, 0), (ORDER, ORDER))
+    },
+    "r negated": lambda forger: forger.with_numbers(ORDER - forger.numbers[0], forger.numbers[1]),
+    "r and s in each other's place": lambda forger: forger.with_numbers(*reversed(forger.numbers)),
+    "r and s, last byte first": lambda forger: forger.with_signature(forger.signature[::-1]),
+    "signature in DER": lambda forger: forger.with_signature(encode_dss_signature(*forger.numbers)),
+    "signature in hexadecimal": lambda forger: forger.with_signature(forger.signature.hex()),
     "signature a byte short": lambda forger: forger.with_signature(forger.signature[:-1]),
     "signature a byte long": lambda forger: forger.with_signature(forger.signature + b"\0"),
+    "r alone": lambda forger: forger.with_signature(forger.signature[:32]),
+    "r and s in 33 bytes each": lambda forger: forger.with_signature(
+        b"\0" + forger.signature[:32] + b"\0" + forger.signature[32:]
+    ),
+    "signature twice": lambda forger: forger.with_signature(forger.signature * 2),
     "signature padded": lambda forger: forger.token + "==",
-    "signature spelt another way": _another_last_character,
+    "signature spelt another way": lambda forger: forger.with_signature(_respelt(forger.parts[2])),
+    "signature over the parts without their dot": lambda forger: forger.with_signature(
+        forger.key.signer.sign("".join(forger.parts[:2]).encode())
+    ),
+    "signature over the parts decoded": lambda forger: forger.with_signature(
+        forger.key.signer.sign(b".".join(map(decode, forger.parts[:2])))
+    ),
+    "the example of RFC 7515, A.3": lambda _: RFC_7515_ES256,
     "no signature": lambda forger: f"{forger.parts[0]}.{forger.parts[1]}.",
     # form
     "two parts": lambda forger: ".".join(forger.parts[:2]),
     "four parts": lambda forger: forger.token + ".e30",
     "five parts, as a JWE": lambda forger: ".".join((*forger.parts, "e30", "e30")),
-    "JSON serialisation": _json_serialisation,
+    "JSON serialisation": _flattened_json,
+    "general JSON serialisation": _general_json,
+    "a JWE": lambda forger: ".".join(
+        [encode({"alg": "dir", "enc": "A128GCM", "zip": "DEF", "kid": forger.header["kid"]}), "", *["AAAA"] * 3]
+    ),
+    "a payload that is not encoded": lambda forger: forger.sign_parts(
+        encode(forger.header | {"b64": False, "crit": ["b64"]}), json.dumps(forger.claims)
+    ),
+    "a payload that is not encoded, nor named crit": lambda forger: forger.sign_parts(
+        encode(forger.header | {"b64": False}), json.dumps(forger.claims)
+    ),
     "only dots": lambda _: "..",
     "empty header": lambda forger: f".{forger.parts[1]}.{forger.parts[2]}",
     "empty payload": lambda forger: f"{forger.parts[0]}..{forger.parts[2]}",
     "a word": lambda _: "hello",
     "padded header": lambda forger: f"{forger.parts[0]}=.{forger.parts[1]}.{forger.parts[2]}",
+    "padded header, signed so": lambda forger: forger.sign_parts(f"{forger.parts[0]}==", forger.parts[1]),
+    "padded payload, signed so": lambda forger: forger.sign_parts(forger.parts[0], f"{forger.parts[1]}=="),
+    "header spelt another way": _respelt_part(0),
+    "payload spelt another way": _respelt_part(1),
+    "two tokens": lambda forger: f"{forger.token}, {forger.token}",
+    "a token in quotes": lambda forger: f'"{forger.token}"',
+    "Bearer twice": lambda forger: f"Bearer {forger.token}",
     "plain base64": lambda forger: f"{forger.parts[0]}.{forger.parts[1]}+/.{forger.parts[2]}",
     "impossible base64": lambda forger: forger.sign_parts(forger.parts[0], "e30e3"),
     "a space within": lambda forger: forger.token.replace(".", " .", 1),
     "a null byte": lambda forger: forger.token + "\0",
     "a letter that is not ASCII": lambda forger: forger.token[:-1] + "é",
     "8,193 bytes": of_length(8193),
+    "8,192 bytes, one bit off": lambda forger: _one_bit_off(Forger(of_length(8192)(forger), forger.key)),
+    "a header of 10,000 bytes": lambda forger: forger.with_header(x="x" * 10_000),
     "100,000 bytes": lambda forger: forger.with_claims(padding="p" * 75000),
     # JSON
     "header a list": lambda forger: forger.sign([], forger.claims),
     "header a string": lambda forger: forger.sign('"ES256"', forger.claims),
     "header not JSON": lambda forger: forger.sign("{", forger.claims),
     "header nested deep": lambda forger: forger.sign(_nested(2500), forger.claims),
+    "header with a nested member": lambda forger: forger.sign(
+        json.dumps(forger.header)[:-1] + f', "x": {_nested(2500)}}}', forger.claims
+    ),
+    "header with half a surrogate pair": lambda forger: forger.with_header(x="\ud800"),
+    "header with a number beyond any float": lambda forger: forger.sign(
+        json.dumps(forger.header)[:-1] + ', "x": 1e400}', forger.claims
+    ),
     "header not UTF-8": lambda forger: forger.sign(b'{"alg":"ES256","typ":"at+jwt","kid":"\xff"}', forger.claims),
     "header in UTF-16": lambda forger: forger.sign(json.dumps(forger.header).encode("utf-16"), forger.claims),
     "header with a BOM": lambda forger: forger.sign(json.dumps(forger.header).encode("utf-8-sig"), forger.claims),
@@ -302,6 +493,31 @@ HOSTILE: dict[str, Forgery] = {
     "payload with NaN": lambda forger: forger.with_raw_claim("x", "NaN"),
     "payload not JSON": lambda forger: forger.sign(forger.header, "hello"),
     "payload nested deep": lambda forger: forger.with_raw_claim("x", _nested(2500)),
+    "payload nested 300 deep": lambda forger: forger.with_raw_claim("x", _nested(300)),
+    "payload of objects nested deep": lambda forger: forger.with_raw_claim("x", '{"x":' * 900 + "1" + "}" * 900),
+    "payload nested in openid": lambda forger: forger.with_raw_claim("openid", _nested(2500)),
+    "payload with a number beyond any float": lambda forger: forger.with_raw_claim("x", "1e400"),
+    "payload with a number below any float": lambda forger: forger.with_raw_claim("x", "-1e400"),
+    "payload with a number of 5,000 digits": lambda forger: forger.with_raw_claim("x", "9" * 5000),
+    "payload with Infinity": lambda forger: forger.with_raw_claim("x", "[Infinity]"),
+    "payload with half a surrogate pair": lambda forger: forger.with_claims(x="\ud83d"),
+    "payload with a surrogate pair the wrong way round": lambda forger: forger.with_claims(x="\ude00\ud83d"),
+    "payload with half a surrogate pair for a name": lambda forger: forger.with_claims(**{"\udfff": 1}),
+    "openid half a surrogate pair": lambda forger: forger.with_claims(openid="\ud800"),
+    "payload with a surrogate in UTF-8": lambda forger: forger.sign(
+        forger.header, json.dumps(forger.claims)[:-1].encode() + b', "x": "\xed\xa0\x80"}'
+    ),
+    "payload with UTF-8 of more bytes than needed": lambda forger: forger.sign(
+        forger.header, json.dumps(forger.claims)[:-1].encode() + b', "x": "\xc1\xa1"}'
+    ),
+    "payload with a bare control character": lambda forger: forger.with_raw_claim("x", '"\x00"'),
+    "payload in Latin-1": lambda forger: forger.sign(
+        forger.header, json.dumps(forger.claims | {"openid": "é"}, ensure_ascii=False).encode("latin-1")
+    ),
+    "payload in UTF-32": lambda forger: forger.sign(forger.header, json.dumps(forger.claims).encode("utf-32")),
+    "payload with a comment": lambda forger: forger.sign(forger.header, json.dumps(forger.claims) + "//"),
+    "payload in quotes that JSON does not know": lambda forger: forger.sign(forger.header, str(forger.claims)),
+    "payload with a comma too many": lambda forger: forger.sign(forger.header, json.dumps(forger.claims)[:-1] + ",}"),
     "payload not UTF-8": lambda forger: forger.sign(forger.header, b'{"sub":"\xff"}'),
     "payload in UTF-16": lambda forger: forger.sign(forger.header, json.dumps(forger.claims).encode("utf-16")),
     "payload with a BOM": lambda forger: forger.sign(forger.header, json.dumps(forger.claims).encode("utf-8-sig")),
@@ -334,5 +550,18 @@ GOOD: dict[str, Forgery] = {
     "UUIDs in capitals": lambda forger: forger.with_claims(sub=forger.claims["sub"].upper()),
     "8,192 bytes": of_length(8192),
     "an openid in Chinese": lambda forger: forger.with_claims(openid="小明"),
+    "an openid beyond the basic plane, escaped": lambda forger: forger.with_claims(openid="😀"),
+    "a name escaped": lambda forger: forger.sign(
+        forger.header, json.dumps(forger.claims).replace('"sub"', '"\\u0073ub"')
+    ),
+    "spaces and lines in the JSON": lambda forger: forger.sign(
+        json.dumps(forger.header, indent=1), json.dumps(forger.claims, indent=1)
+    ),
+    # Who has (r, s) has (r, n - s) too: ECDSA takes both, and RFC 7518, section 3.4, does not choose. So no list of
+    # what was revoked may go by a token's text; `jti` and `sid` are signed.
+    "the other s": lambda forger: forger.with_numbers(forger.numbers[0], ORDER - forger.numbers[1]),
+    "the least s": lambda forger: forger.with_numbers(
+        forger.numbers[0], min(forger.numbers[1], ORDER - forger.numbers[1])
+    ),
 }
 """By name; each is taken at the moment that the good token was issued."""

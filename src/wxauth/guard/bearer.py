@@ -11,7 +11,6 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from wxauth.errors import InsufficientRole, InvalidRequest, MissingToken, WxAuthError
-from wxauth.guard.jwks import RemoteKeys
 from wxauth.problems import answer_problem
 from wxauth.tokens.claims import Principal
 from wxauth.tokens.keys import KeySource
@@ -42,8 +41,19 @@ class BearerGuard(SecurityBase):
         keys: KeySource | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._verifier = Verifier(issuer=issuer, audience=audience, keys=RemoteKeys(issuer) if keys is None else keys)
+        if keys is None:
+            from wxauth.guard.jwks import RemoteKeys  # not above: who brings keys need not wait for httpx
+
+            keys = RemoteKeys(issuer)
+        self._verifier = Verifier(issuer=issuer, audience=audience, keys=keys)
         self._clock = clock
+
+    async def verify(self, token: str) -> Principal:
+        """The user behind a token that came another way than in a request's header.
+
+        Raises: InvalidToken, TokenExpired, KeysUnavailable.
+        """
+        return await self._verifier.verify(token, now=self._clock())
 
     async def __call__(self, connection: HTTPConnection) -> Principal:
         """The user behind the request.
@@ -52,7 +62,7 @@ class BearerGuard(SecurityBase):
             `Authorization` headers.
         """
         try:
-            return await self._verifier.verify(bearer_token(connection.scope), now=self._clock())
+            return await self.verify(bearer_token(connection.scope))
         except WxAuthError:
             _see_that_refusals_are_answered(connection.scope)
             raise
@@ -62,9 +72,11 @@ class BearerGuard(SecurityBase):
         demanded = frozenset((role, *others))
 
         async def with_roles(connection: HTTPConnection, user: Annotated[Principal, Depends(self)]) -> Principal:
-            if not demanded <= user.roles:
+            try:
+                demand_roles(user, demanded)
+            except InsufficientRole:
                 _see_that_refusals_are_answered(connection.scope)
-                raise InsufficientRole(f"this needs the role {', '.join(sorted(demanded))}")
+                raise
             return user
 
         return with_roles
@@ -83,6 +95,12 @@ def bearer_token(scope: Scope) -> str:
     if scheme.lower() != "bearer" or not token:
         raise MissingToken("send the access token as 'Authorization: Bearer ...'")
     return token
+
+
+def demand_roles(user: Principal, demanded: frozenset[str]) -> None:
+    """Raises: InsufficientRole, unless the user has every one of these roles."""
+    if not demanded <= user.roles:
+        raise InsufficientRole(f"this needs the role {', '.join(sorted(demanded))}")
 
 
 def _see_that_refusals_are_answered(scope: Scope) -> None:

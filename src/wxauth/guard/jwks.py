@@ -164,11 +164,13 @@ class RemoteKeys:
 
 
 async def _get_json(client: httpx.AsyncClient, url: str) -> tuple[dict[str, Any], httpx.Headers]:
-    async with client.stream("GET", url, headers={"Accept": "application/json"}) as response:
+    # Not compressed, so that what is counted is what is held: a few bytes can unfold to very many.
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+    async with client.stream("GET", url, headers=headers) as response:
         if response.status_code != httpx.codes.OK:
             raise _Unreadable(f"status {response.status_code}")
         body = bytearray()
-        async for chunk in response.aiter_bytes():
+        async for chunk in response.aiter_raw():
             body += chunk
             if len(body) > MAX_DOCUMENT:
                 raise _Unreadable("the document is too large")

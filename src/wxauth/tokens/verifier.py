@@ -8,38 +8,58 @@ import json
 import re
 import sys
 from base64 import urlsafe_b64decode
+from collections import OrderedDict
 from functools import lru_cache
+from math import isfinite
+from string import ascii_letters, digits
 from typing import Any, Final, NoReturn, TypeGuard
 from uuid import UUID
 
 from wxauth.errors import InvalidToken, TokenExpired
 from wxauth.tokens.claims import ALGORITHM, TOKEN_TYPE, Claims, Principal
-from wxauth.tokens.keys import KeySource
+from wxauth.tokens.keys import KeySource, VerificationKey
 
 MAX_TOKEN_LENGTH: Final = 8192
 CLOCK_SKEW: Final = 30
 """Seconds, for `exp`, `iat` and `nbf`."""
+MAX_CONTAINERS: Final = 64
+"""Objects and lists in one part of a token; ours have two. It bounds the depth, too, as Python's parser may not."""
+REMEMBERED_TOKENS: Final = 4096
+MAX_REMEMBERED_LENGTH: Final = 2048
+"""Of a token that is remembered: ours have some 600 characters. All of them together take 9 MiB at most."""
 
-# The signature is 64 bytes: 86 characters, the last of which carries two bits, so that no second
-# spelling of it decodes to the same bytes.
-_COMPACT_FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{85}[AQgw])")
+_COMPACT_FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})")
+# What a part may end on, by its length modulo four, so that no second spelling decodes to the same bytes: the bits
+# that the last character has to spare are zero (RFC 4648, section 3.5).
+_LAST_CHARACTERS = (ascii_letters + digits + "-_", "", "AQgw", "AEIMQUYcgkosw048")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _TOKEN_TYPES = frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"})
 
 
 class Verifier:
-    """Tells whose access token it is, or refuses it."""
+    """Tells whose access token it is, or refuses it.
+
+    Which signatures were good is remembered, since checking one is most of the cost and the same token comes
+    with each call of its user. All else, and that the very same key is still published, is looked at each time.
+    """
 
     def __init__(self, *, issuer: str, audience: str, keys: KeySource) -> None:
         self._issuer = issuer
         self._audience = audience
         self._keys = keys
+        self._signed_by: OrderedDict[str, VerificationKey] = OrderedDict()
 
     async def verify(self, token: str, *, now: float) -> Principal:
         """Check a token. `now` in epoch seconds.
 
         Raises: InvalidToken, TokenExpired, KeysUnavailable.
         """
+        key = self._signed_by.get(token)
+        if key is None or await self._keys.find(key.kid) is not key:
+            await self._check_signature(token)
+        return self._principal(_json_object(token.split(".")[1]), now=now)
+
+    async def _check_signature(self, token: str) -> None:
         if len(token) > MAX_TOKEN_LENGTH:
             raise InvalidToken("the token is too long")
         form = _COMPACT_FORM.fullmatch(token)
@@ -50,7 +70,10 @@ class Verifier:
             raise InvalidToken("the token names a key that is not known")
         if not key.key.verify(token[: form.end(2)].encode(), _decoded(form[3])):
             raise InvalidToken("the signature does not fit")
-        return self._principal(_json_object(form[2]), now=now)
+        if len(token) <= MAX_REMEMBERED_LENGTH:
+            self._signed_by[token] = key
+            if len(self._signed_by) > REMEMBERED_TOKENS:
+                self._signed_by.popitem(last=False)  # the first to come is the first to expire
 
     def _principal(self, claims: dict[str, Any], *, now: float) -> Principal:
         if claims.get("iss") != self._issuer:
@@ -111,8 +134,13 @@ def _is_text_list(value: object) -> TypeGuard[list[str]]:
 
 def _json_object(part: str) -> dict[str, Any]:
     try:
-        value = _decoder.decode(_decoded(part).decode("utf-8"))
-    except (ValueError, RecursionError) as exc:
+        text = _decoded(part).decode()
+        if text.count("{") + text.count("[") > MAX_CONTAINERS:
+            raise InvalidToken("a part of the token has too many objects and lists")
+        value = _decoder.decode(text)
+        if "\\u" in text:  # half a surrogate pair can be escaped, and would be text that nobody can write down
+            json.dumps(value, ensure_ascii=False).encode()
+    except ValueError as exc:
         raise InvalidToken("a part of the token is not JSON") from exc
     if not isinstance(value, dict):
         raise InvalidToken("a part of the token is not a JSON object")
@@ -120,6 +148,9 @@ def _json_object(part: str) -> dict[str, Any]:
 
 
 def _decoded(part: str) -> bytes:
+    """Raises: InvalidToken, for what base64url does not write."""
+    if part[-1] not in _LAST_CHARACTERS[len(part) % 4]:
+        raise InvalidToken("a part of the token is not base64url")
     return urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
@@ -130,8 +161,17 @@ def _object_of_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
+def _finite(literal: str) -> float:
+    number = float(literal)
+    if not isfinite(number):
+        raise ValueError("a number is beyond any float")
+    return number
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_object_of_unique_names, parse_constant=_refuse_constant)
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_object_of_unique_names, parse_float=_finite, parse_constant=_refuse_constant
+)

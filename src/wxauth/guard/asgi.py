@@ -1,0 +1,76 @@
+"""The guard as ASGI middleware, for Starlette, Litestar and apps without a framework."""
+
+from collections.abc import Iterable
+from urllib.parse import unquote
+
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from wxauth.errors import WxAuthError
+from wxauth.guard.bearer import BearerGuard, bearer_token, demand_roles
+from wxauth.problems import answer_problem
+
+
+class BearerMiddleware:
+    """Lets an HTTP request or a WebSocket through that carries a good access token.
+
+    The `Principal` is `scope["user"]`, which is `request.user` in Starlette and Litestar. All else is refused
+    as by the guard itself. CORS middleware belongs outside: a browser's preflight carries no token, and a
+    refusal needs the CORS headers, too.
+
+    Args:
+        app: What is guarded.
+        guard: What checks the tokens.
+        roles: Every one of these is demanded.
+        public: Paths that need no token, each as it stands in the routes of `app`, and compared exactly.
+            There are no patterns: to leave a whole branch open, guard the others.
+
+    Raises: ValueError, for a public path that does not begin with a slash.
+    """
+
+    def __init__(
+        self, app: ASGIApp, guard: BearerGuard, *, roles: Iterable[str] = (), public: Iterable[str] = ()
+    ) -> None:
+        self._app = app
+        self._guard = guard
+        self._roles = _all_of(roles)
+        self._public = _all_of(public)
+        if not all(path.startswith("/") for path in self._public):
+            raise ValueError("a public path begins with a slash")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, one WebSocket, or the app's lifespan."""
+        if scope["type"] != "lifespan" and not self._is_public(scope):
+            try:
+                user = await self._guard.verify(bearer_token(scope))
+                demand_roles(user, self._roles)
+            except WxAuthError as refusal:
+                await _refuse(refusal, scope, receive, send)
+                return
+            scope["user"] = user
+        await self._app(scope, receive, send)
+
+    def _is_public(self, scope: Scope) -> bool:
+        path = _path_in_app(scope, scope["path"])
+        if path not in self._public:
+            return False
+        # Litestar cuts from the path what a handler is mounted at: there, that may make a public path of another.
+        sent = scope.get("raw_path")
+        return sent is None or _path_in_app(scope, unquote(sent)) == path
+
+
+def _path_in_app(scope: Scope, path: str) -> str:
+    root_path: str = scope.get("root_path", "")
+    return path.removeprefix(root_path) if path.startswith(f"{root_path}/") else path
+
+
+async def _refuse(refusal: WxAuthError, scope: Scope, receive: Receive, send: Send) -> None:
+    is_websocket = scope["type"] == "websocket"
+    answer = await answer_problem(WebSocket(scope, receive, send) if is_websocket else HTTPConnection(scope), refusal)
+    if answer is not None:
+        await answer(scope, receive, send)
+
+
+def _all_of(names: Iterable[str]) -> frozenset[str]:
+    return frozenset([names] if isinstance(names, str) else names)

@@ -1,0 +1,437 @@
+"""The guard as middleware, in Starlette, in Litestar and without a framework, as each of them runs it."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+import respx
+import websockets
+from fastapi import FastAPI
+from litestar import Litestar
+from litestar import Request as LitestarRequest
+from litestar import WebSocket as LitestarWebSocket
+from litestar import asgi as litestar_asgi
+from litestar import get as litestar_get
+from litestar import websocket as litestar_websocket
+from litestar.config.cors import CORSConfig
+from litestar.middleware import DefineMiddleware
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from tests.guard.fakes import (
+    CODES,
+    USER_ID,
+    FakeIssuer,
+    Timer,
+    answer_of,
+    answers_to_all,
+    bearer,
+    client_of,
+    codes_of_handshakes,
+    opening,
+    said_to,
+)
+from tests.problems import problem_of
+from tests.processes import serving
+from wxauth.errors import InvalidToken
+from wxauth.guard import BearerGuard, BearerMiddleware
+
+ORIGIN = "https://shop.test"
+
+Guarded = Callable[..., ASGIApp]
+"""An app with `/orders`, `/healthz` and `/ws` behind the middleware, which takes the given options."""
+
+
+@pytest.fixture
+def issuer() -> Iterator[FakeIssuer]:
+    with respx.mock(assert_all_called=False) as router:
+        yield FakeIssuer(router)
+
+
+@pytest.fixture
+def guard(issuer: FakeIssuer) -> BearerGuard:
+    return issuer.guard(Timer())
+
+
+def starlette_app(guard: BearerGuard, **options: Any) -> ASGIApp:
+    async def orders(request: Request) -> Response:
+        return JSONResponse({"of": str(request.user.id)})
+
+    async def healthz(request: Request) -> Response:
+        return PlainTextResponse("user" if "user" in request.scope else "nobody")
+
+    async def ws(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text(websocket.user.openid)
+        await websocket.close()
+
+    return Starlette(
+        routes=[Route("/orders", orders), Route("/healthz", healthz), WebSocketRoute("/ws", ws)],
+        middleware=[Middleware(BearerMiddleware, guard=guard, **options)],
+    )
+
+
+def litestar_app(guard: BearerGuard, **options: Any) -> ASGIApp:
+    @litestar_get("/orders", sync_to_thread=False)
+    def orders(request: LitestarRequest[Any, Any, Any]) -> dict[str, str]:
+        return {"of": str(request.user.id)}
+
+    @litestar_get("/healthz", sync_to_thread=False)
+    def healthz(request: LitestarRequest[Any, Any, Any]) -> str:
+        return "user" if "user" in request.scope else "nobody"
+
+    @litestar_websocket("/ws")
+    async def ws(socket: LitestarWebSocket[Any, Any, Any]) -> None:
+        await socket.accept()
+        await socket.send_text(socket.user.openid)
+        await socket.close()
+
+    middleware = [DefineMiddleware(BearerMiddleware, guard=guard, **options)]
+    return Litestar([orders, healthz, ws], middleware=middleware, openapi_config=None)
+
+
+def plain_app(guard: BearerGuard, **options: Any) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        user = scope.get("user")
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": user.openid})
+            await send({"type": "websocket.close"})
+            return
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        answer = {"of": str(user.id)} if path == "/orders" else "user" if user else "nobody"
+        body = answer if isinstance(answer, str) else json.dumps(answer)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body.encode()})
+
+    return BearerMiddleware(app, guard, **options)
+
+
+APPS = {"Starlette": starlette_app, "Litestar": litestar_app, "plain ASGI": plain_app}
+
+
+@pytest.fixture(params=APPS.values(), ids=APPS)
+def guarded(request: pytest.FixtureRequest, guard: BearerGuard) -> Guarded:
+    return lambda **options: request.param(guard, **options)
+
+
+async def asked_for(app: ASGIApp, sent: str, *, root_path: str = "") -> int:
+    """The status for a path just as it was sent; httpx would tidy it up."""
+    path = {"path": unquote(sent), "raw_path": sent.encode(), "root_path": root_path}
+    start, *_ = await said_to(app, {"type": "http", "scheme": "https", "method": "GET", "headers": [], **path})
+    return start["status"]
+
+
+# Who it is.
+
+
+async def test_a_good_token_makes_its_user_the_frameworks_own(guarded: Guarded, issuer: FakeIssuer) -> None:
+    async with client_of(guarded()) as client:
+        answer = await client.get("/orders", headers=bearer(issuer.token()))
+        assert answer.json() == {"of": str(USER_ID)}
+
+
+async def test_a_good_token_opens_a_websocket(guarded: Guarded, issuer: FakeIssuer) -> None:
+    accept, hello, *_ = await opening(guarded(), "/ws", token=issuer.token())
+    assert accept["type"] == "websocket.accept"
+    assert hello["text"] == "openid-alice"
+
+
+async def test_fastapi_has_it_as_well(guard: BearerGuard, issuer: FakeIssuer) -> None:
+    app = FastAPI()
+    app.add_middleware(BearerMiddleware, guard=guard, public=["/docs", "/openapi.json"])
+
+    @app.get("/orders")
+    async def orders(request: Request) -> str:
+        return request.user.openid
+
+    async with client_of(app) as client:
+        assert (await client.get("/orders", headers=bearer(issuer.token()))).json() == "openid-alice"
+        assert [(await client.get(path)).status_code for path in ("/docs", "/openapi.json", "/orders")] == [
+            200,
+            200,
+            401,
+        ]
+
+
+# Refusals.
+
+
+async def test_every_hostile_token_is_refused_and_every_good_one_taken(guarded: Guarded, issuer: FakeIssuer) -> None:
+    answers = await answers_to_all(guarded(), "/orders", issuer)
+    assert answers == {name: answer_of(code) for name, code in CODES.items()}
+
+
+async def test_no_hostile_token_opens_a_websocket_and_every_good_one_does(guarded: Guarded, issuer: FakeIssuer) -> None:
+    assert await codes_of_handshakes(guarded(), "/ws", issuer) == CODES
+
+
+async def test_a_server_that_can_say_a_status_is_given_the_whole_answer(guarded: Guarded) -> None:
+    start, body = await opening(guarded(), "/ws", token="no", can_say_status=True)
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", 401)
+    assert dict(start["headers"])[b"www-authenticate"] == b'Bearer error="invalid_token"'
+    assert json.loads(body["body"])["code"] == "invalid_token"
+
+
+async def test_a_refusal_is_the_guards_own_problem_document(guarded: Guarded) -> None:
+    async with client_of(guarded()) as client:
+        answer = await client.get("/orders", headers={"Accept-Language": "zh_CN", "X-Request-ID": "order-7"})
+    problem = problem_of(answer, "missing_token", 401)
+    assert (problem["title"], problem["request_id"]) == ("请先登录。", "order-7")
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_two_authorization_headers_are_a_bad_request(guarded: Guarded, issuer: FakeIssuer) -> None:
+    async with client_of(guarded()) as client:
+        answer = await client.get("/orders", headers=[("Authorization", f"Bearer {issuer.token()}")] * 2)
+    problem_of(answer, "invalid_request", 400)
+
+
+async def test_no_key_and_no_issuer_is_503(guarded: Guarded, issuer: FakeIssuer) -> None:
+    issuer.fails()
+    async with client_of(guarded()) as client:
+        answer = await client.get("/orders", headers=bearer(issuer.token()))
+    problem_of(answer, "keys_unavailable", 503)
+    assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_what_the_app_itself_raises_is_left_to_it(guard: BearerGuard, issuer: FakeIssuer) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise InvalidToken("of another kind")
+
+    async with client_of(BearerMiddleware(app, guard)) as client:
+        answer = await client.get("/orders", headers=bearer(issuer.token()))
+    assert (answer.status_code, answer.content) == (500, b"")
+
+
+# Roles.
+
+
+@pytest.mark.parametrize(
+    ("demanded", "held", "status"),
+    [
+        (["admin"], ["admin"], 200),
+        (["admin", "clerk"], ["clerk", "admin", "auditor"], 200),
+        (["admin", "clerk"], ["admin"], 403),
+        (["admin"], [], 403),
+        ("admin", ["admin"], 200),
+        ("admin", list("admin"), 403),
+    ],
+)
+async def test_every_role_is_demanded(
+    guarded: Guarded, issuer: FakeIssuer, demanded: Any, held: list[str], status: int
+) -> None:
+    app = guarded(roles=demanded)
+    async with client_of(app) as client:
+        answer = await client.get("/orders", headers=bearer(issuer.token(*held)))
+    assert answer.status_code == status
+    said = await opening(app, "/ws", token=issuer.token(*held))
+    if status == 403:
+        problem_of(answer, "insufficient_role", 403)
+        assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
+        assert said == [{"type": "websocket.close", "code": 1008, "reason": "insufficient_role"}]
+    else:
+        assert said[0]["type"] == "websocket.accept"
+
+
+async def test_a_route_may_demand_more_than_the_app(guard: BearerGuard, issuer: FakeIssuer) -> None:
+    async def erase(request: Request) -> Response:
+        return PlainTextResponse(request.user.openid)
+
+    app = Starlette(
+        routes=[Route("/erase", erase, middleware=[Middleware(BearerMiddleware, guard=guard, roles=["admin"])])],
+        middleware=[Middleware(BearerMiddleware, guard=guard)],
+    )
+    async with client_of(app) as client:
+        answers = [await client.get("/erase", headers=bearer(issuer.token(*roles))) for roles in ([], ["admin"])]
+    problem_of(answers[0], "insufficient_role", 403)
+    assert answers[1].text == "openid-alice"
+
+
+# Public paths.
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/healthz?x=/orders", "/health%7A"])
+async def test_a_public_path_needs_no_token(guarded: Guarded, path: str) -> None:
+    async with client_of(guarded(public=["/healthz"])) as client:
+        answer = await client.get(path)
+    assert (answer.status_code, answer.text) == (200, "nobody")
+
+
+async def test_a_public_path_does_not_look_at_a_token(guarded: Guarded, issuer: FakeIssuer) -> None:
+    async with client_of(guarded(public=["/healthz"])) as client:
+        answers = [await client.get("/healthz", headers=bearer(token)) for token in (issuer.token(), "nonsense")]
+    assert [answer.text for answer in answers] == ["nobody", "nobody"]
+    assert issuer.fetches == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "//healthz",
+        "/healthz/",
+        "/healthz//",
+        "/./healthz",
+        "/%2e/healthz",
+        "/%2f/healthz",
+        "/%2fhealthz",
+        "/healthz%2f",
+        "/healthz%2f..%2forders",
+        "/healthz/../orders",
+        "/healthz%00",
+        "/healthz%0a",
+        "/healthz%20",
+        "/healthz%3fx",
+        "/healthz;x",
+        "/healthz.json",
+        "/HEALTHZ",
+        "/health%257A",
+        "/orders/healthz",
+        "/orders?path=/healthz",
+        "/orders%3f/healthz",
+        "/%EF%BC%8Fhealthz",
+    ],
+)
+async def test_no_other_path_is_taken_for_a_public_one(guard: BearerGuard, path: str) -> None:
+    for app in (starlette_app, plain_app):
+        assert await asked_for(app(guard, public=["/healthz"]), path) == 401
+    # Litestar asks its router before any middleware: what is no route of its is not to be guarded.
+    assert await asked_for(litestar_app(guard, public=["/healthz"]), path) in (401, 404)
+
+
+@pytest.mark.parametrize("path", ["//healthz", "/healthz/", "/%2fhealthz", "/healthz%2f"])
+async def test_what_litestar_tidies_up_to_a_public_path_is_not_one(guard: BearerGuard, path: str) -> None:
+    assert await asked_for(litestar_app(guard, public=["/healthz"]), path) == 401
+
+
+async def test_every_method_of_a_path_that_is_not_public_is_guarded(guard: BearerGuard) -> None:
+    async with client_of(plain_app(guard, public=["/healthz"])) as client:
+        for method in ("HEAD", "OPTIONS", "POST", "DELETE", "TRACE", "BREW"):
+            answer = await client.request(method, "/orders", headers={"Access-Control-Request-Method": "GET"})
+            assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/api/healthz", "/healthz"])
+async def test_a_public_path_is_the_apps_wherever_the_app_is_served(guarded: Guarded, path: str) -> None:
+    assert await asked_for(guarded(public=["/healthz"]), path, root_path="/api") == 200
+
+
+@pytest.mark.parametrize("path", ["/api/api/healthz", "/apihealthz", "/api//healthz", "/api/api", "/api"])
+async def test_the_path_that_an_app_is_served_at_opens_nothing_else(guarded: Guarded, path: str) -> None:
+    assert await asked_for(guarded(public=["/healthz", "/api/orders"]), path, root_path="/api") in (401, 404)
+
+
+async def test_a_mounted_apps_public_paths_are_its_own(guard: BearerGuard) -> None:
+    shop = starlette_app(guard, public=["/healthz"])
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("outer")
+
+    inner = Starlette(routes=[Mount("/shop", shop), Mount("/guarded", BearerMiddleware(shop, guard))])
+    outer = Starlette(
+        routes=[Mount("/v1", inner), Route("/healthz", healthz)],
+        middleware=[Middleware(BearerMiddleware, guard=guard, public=["/healthz", "/v1/shop/healthz"])],
+    )
+    async with client_of(inner) as client:
+        assert (await client.get("/shop/healthz")).status_code == 200
+        assert (await client.get("/guarded/healthz")).status_code == 401
+    async with client_of(outer) as client:
+        assert (await client.get("/healthz")).text == "outer"
+        assert (await client.get("/v1/shop/healthz")).text == "nobody"
+        assert (await client.get("/v1/healthz")).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/files", "/files/", "/files/healthz", "/files/healthz/", "/files//healthz"])
+async def test_what_litestar_mounts_is_not_public_by_the_rest_of_its_path(guard: BearerGuard, path: str) -> None:
+    @litestar_asgi("/files", is_mount=True, copy_scope=True)
+    async def files(scope: Any, receive: Any, send: Any) -> None:
+        await PlainTextResponse("secret")(scope, receive, send)
+
+    public = ["/", "/healthz", "/healthz/"]
+    app = Litestar([files], middleware=[DefineMiddleware(BearerMiddleware, guard=guard, public=public)])
+    assert await asked_for(app, path) == 401
+
+
+async def test_one_public_path_may_be_given_as_it_is(guarded: Guarded) -> None:
+    async with client_of(guarded(public="/healthz")) as client:
+        assert [(await client.get(path)).status_code for path in ("/healthz", "/orders")] == [200, 401]
+        assert (await client.get("/")).status_code != 200
+
+
+def test_a_public_path_without_a_slash_is_a_mistake(guard: BearerGuard) -> None:
+    with pytest.raises(ValueError, match="slash"):
+        plain_app(guard, public=["healthz"])
+
+
+@pytest.mark.parametrize(("path", "status"), [("/healthz", 200), ("/orders", 401)])
+async def test_a_server_that_gives_no_raw_path_is_believed_the_path(guard: BearerGuard, path: str, status: int) -> None:
+    scope = {"type": "http", "method": "GET", "path": path, "raw_path": None, "headers": []}
+    start, _ = await said_to(plain_app(guard, public=["/healthz"]), scope)
+    assert start["status"] == status
+
+
+# Beside other middleware, and in the server's hands.
+
+
+def starlette_with_cors(guard: BearerGuard) -> ASGIApp:
+    return CORSMiddleware(starlette_app(guard), allow_origins=[ORIGIN], allow_headers=["Authorization"])
+
+
+def litestar_with_cors(guard: BearerGuard) -> ASGIApp:
+    @litestar_get("/orders", sync_to_thread=False)
+    def orders() -> str:
+        return "orders"
+
+    return Litestar(
+        [orders],
+        middleware=[DefineMiddleware(BearerMiddleware, guard=guard)],
+        cors_config=CORSConfig(allow_origins=[ORIGIN], allow_headers=["Authorization"]),
+    )
+
+
+@pytest.mark.parametrize("app_with_cors", [starlette_with_cors, litestar_with_cors])
+async def test_cors_outside_answers_the_preflight_and_marks_the_refusal(
+    guard: BearerGuard, app_with_cors: Callable[[BearerGuard], ASGIApp]
+) -> None:
+    asking = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "Authorization"}
+    async with client_of(app_with_cors(guard)) as client:
+        preflight = await client.options("/orders", headers={"Origin": ORIGIN, **asking})
+        refusal = await client.get("/orders", headers={"Origin": ORIGIN})
+    assert preflight.status_code in (200, 204)
+    assert refusal.status_code == 401
+    assert {answer.headers["access-control-allow-origin"] for answer in (preflight, refusal)} == {ORIGIN}
+
+
+async def test_the_lifespan_is_the_apps_own(guard: BearerGuard) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "lifespan.startup.complete", "scope": scope["type"], "has_user": "user" in scope})
+
+    [message] = await said_to(BearerMiddleware(app, guard, roles=["admin"]), {"type": "lifespan"})
+    assert (message["scope"], message["has_user"]) == ("lifespan", False)
+
+
+@pytest.mark.parametrize("make_app", APPS.values(), ids=APPS)
+async def test_a_real_server_refuses_a_websocket_with_the_handshakes_status(
+    guard: BearerGuard, issuer: FakeIssuer, make_app: Callable[..., ASGIApp]
+) -> None:
+    app = make_app(guard, roles=["admin"])
+    with serving(app, lifespan="off" if make_app is plain_app else "on") as url:
+        url = url.replace("http", "ws") + "/ws"
+        for token, status, code in (("nonsense", 401, "invalid_token"), (issuer.token(), 403, "insufficient_role")):
+            with pytest.raises(websockets.InvalidStatus) as refusal:
+                await websockets.connect(url, additional_headers={"Authorization": f"Bearer {token}"}, proxy=None)
+            response = refusal.value.response
+            assert (response.status_code, json.loads(response.body)["code"]) == (status, code)
+            assert response.headers["www-authenticate"].startswith("Bearer error=")
+        headers = {"Authorization": f"Bearer {issuer.token('admin')}"}
+        async with websockets.connect(url, additional_headers=headers, proxy=None) as socket:
+            assert await socket.recv() == "openid-alice"

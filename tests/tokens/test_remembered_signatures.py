@@ -1,0 +1,179 @@
+"""A signature is checked once, and all else about a token each time that it comes."""
+
+from typing import Any
+
+import pytest
+
+from tests.guard.fakes import ISSUER, NOW, SESSION_ID, USER_ID
+from tests.tokens.hostile import ORDER, Forger
+from wxauth.errors import InvalidToken, KeysUnavailable, TokenExpired
+from wxauth.tokens.issuer import TokenIssuer
+from wxauth.tokens.keys import SigningKey, VerificationKey
+from wxauth.tokens.verifier import MAX_REMEMBERED_LENGTH, REMEMBERED_TOKENS, Verifier
+
+
+class Counting:
+    """python-jose's key, and how often it was asked."""
+
+    def __init__(self, key: Any) -> None:
+        self.key = key
+        self.checks = 0
+
+    def verify(self, message: bytes, signature: bytes) -> bool:
+        self.checks += 1
+        return self.key.verify(message, signature)
+
+
+class Published:
+    """The keys that the issuer publishes; a test changes them."""
+
+    def __init__(self, signer: SigningKey) -> None:
+        self.counting = Counting(signer.verification_key.key)
+        self.keys = {signer.kid: VerificationKey(signer.kid, self.counting)}
+        self.available = True
+
+    async def find(self, kid: str) -> VerificationKey | None:
+        if not self.available:
+            raise KeysUnavailable("a day without the issuer")
+        return self.keys.get(kid)
+
+
+@pytest.fixture(scope="module")
+def signer() -> SigningKey:
+    return SigningKey.generate()
+
+
+@pytest.fixture
+def published(signer: SigningKey) -> Published:
+    return Published(signer)
+
+
+@pytest.fixture
+def verifier(published: Published) -> Verifier:
+    return Verifier(issuer=ISSUER, audience="wxauth", keys=published)
+
+
+@pytest.fixture
+def forger(signer: SigningKey) -> Forger:
+    return Forger(token_of(signer), signer)
+
+
+def token_of(signer: SigningKey) -> str:
+    return TokenIssuer(issuer=ISSUER, audience="wxauth").issue(
+        signer,
+        user_id=USER_ID,
+        session_id=SESSION_ID,
+        app_id="wx",
+        openid="o",
+        roles=["admin"],
+        now=NOW,
+        expires_in=900,
+    )
+
+
+async def test_a_token_that_comes_again_is_not_checked_by_its_key_again(
+    verifier: Verifier, published: Published, forger: Forger
+) -> None:
+    first, second = [await verifier.verify(forger.token, now=NOW) for _ in range(2)]
+    assert first == second
+    assert published.counting.checks == 1
+
+
+async def test_a_token_that_was_refused_is_checked_again(
+    verifier: Verifier, published: Published, forger: Forger
+) -> None:
+    for _ in range(2):
+        with pytest.raises(InvalidToken):
+            await verifier.verify(forger.with_numbers(1, 1), now=NOW)
+    assert published.counting.checks == 2
+
+
+async def test_another_spelling_of_a_known_token_is_another_token(
+    verifier: Verifier, published: Published, forger: Forger
+) -> None:
+    await verifier.verify(forger.token, now=NOW)
+    r, s = forger.numbers
+    await verifier.verify(forger.with_numbers(r, ORDER - s), now=NOW)
+    assert published.counting.checks == 2
+    for spelling in (forger.token + "=", forger.token + " ", forger.token[:-1], forger.with_numbers(s, r)):
+        with pytest.raises(InvalidToken):
+            await verifier.verify(spelling, now=NOW)
+
+
+async def test_a_known_token_expires_at_its_time(verifier: Verifier, forger: Forger) -> None:
+    await verifier.verify(forger.token, now=NOW + 929)
+    with pytest.raises(TokenExpired):
+        await verifier.verify(forger.token, now=NOW + 930)
+
+
+@pytest.mark.parametrize("name", ["iat", "nbf"])
+async def test_a_known_token_is_not_yet_good_when_the_clock_goes_back(
+    verifier: Verifier, forger: Forger, name: str
+) -> None:
+    token = forger.with_claims(**{"iat": NOW - 100, name: NOW})
+    await verifier.verify(token, now=NOW)
+    with pytest.raises(InvalidToken):
+        await verifier.verify(token, now=NOW - 31)
+    await verifier.verify(token, now=NOW - 30)
+
+
+async def test_a_known_token_of_a_removed_key_is_refused(
+    verifier: Verifier, published: Published, forger: Forger
+) -> None:
+    await verifier.verify(forger.token, now=NOW)
+    keys, published.keys = published.keys, {}
+    with pytest.raises(InvalidToken):
+        await verifier.verify(forger.token, now=NOW)
+    published.keys = keys
+    assert await verifier.verify(forger.token, now=NOW)
+
+
+async def test_a_known_token_is_refused_once_another_key_has_the_name_of_its_own(
+    verifier: Verifier, published: Published, forger: Forger
+) -> None:
+    await verifier.verify(forger.token, now=NOW)
+    published.keys = {kid: VerificationKey(kid, SigningKey.generate().verification_key.key) for kid in published.keys}
+    with pytest.raises(InvalidToken):
+        await verifier.verify(forger.token, now=NOW)
+
+
+async def test_a_known_token_is_not_taken_without_keys(
+    verifier: Verifier, published: Published, forger: Forger
+) -> None:
+    await verifier.verify(forger.token, now=NOW)
+    published.available = False
+    with pytest.raises(KeysUnavailable):
+        await verifier.verify(forger.token, now=NOW)
+
+
+async def test_what_one_caller_does_to_the_claims_the_next_does_not_see(verifier: Verifier, forger: Forger) -> None:
+    token = forger.with_claims(address={"city": "深圳"})
+    user = await verifier.verify(token, now=NOW)
+    user.claims["roles"].append("auditor")
+    user.claims["address"]["city"] = "广州"
+    user = await verifier.verify(token, now=NOW)
+    assert (user.claims["roles"], user.claims["address"]) == (["admin"], {"city": "深圳"})
+
+
+async def test_no_more_than_so_many_tokens_are_remembered_and_the_oldest_goes_first(
+    verifier: Verifier, published: Published, signer: SigningKey
+) -> None:
+    tokens = [token_of(signer) for _ in range(REMEMBERED_TOKENS + 1)]
+    for token in tokens:
+        await verifier.verify(token, now=NOW)
+    for token in (tokens[-1], tokens[1]):
+        await verifier.verify(token, now=NOW)
+    assert published.counting.checks == len(tokens)
+    await verifier.verify(tokens[0], now=NOW)
+    assert published.counting.checks == len(tokens) + 1
+
+
+@pytest.mark.parametrize(("padding", "checks"), [(900, 1), (1200, 2)])
+async def test_a_long_token_is_not_remembered(
+    verifier: Verifier, published: Published, forger: Forger, padding: int, checks: int
+) -> None:
+    token = forger.with_claims(x="x" * padding)
+    assert (len(token) <= MAX_REMEMBERED_LENGTH) is (checks == 1)
+    for _ in range(2):
+        await verifier.verify(token, now=NOW)
+    assert published.counting.checks == checks
