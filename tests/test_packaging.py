@@ -1,5 +1,6 @@
 """What is shipped: the wheel, the source distribution, the locks, the image's recipe."""
 
+import os
 import re
 import subprocess
 import sys
@@ -8,16 +9,35 @@ import tarfile
 import tomllib
 import venv
 from email.parser import Parser
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import wxauth
+from tests.programs import lacks
 
 ROOT = Path(__file__).parents[1]
 LOCKS = sorted(ROOT.glob("requirements*.lock"))
+DEV_LOCK = ROOT / "requirements-dev.lock"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SIBLING = """
+from typing import Annotated
+from fastapi import Depends, FastAPI
+from wxauth.guard import BearerGuard, Principal
+
+guard = BearerGuard("https://auth.example.com")
+app = FastAPI()
+
+@app.get("/orders")
+async def orders(user: Annotated[Principal, Depends(guard)]) -> dict[str, str]:
+    return {"for": user.openid}
+"""
+"""A sibling service, whole."""
 
 each_lock = pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
 
@@ -85,6 +105,163 @@ def test_the_guard_needs_no_package_of_the_service(installed: Path, tmp_path: Pa
     hidden = f"import sys; sys.modules.update(dict.fromkeys({service}))"  # to import them is an error now
     guarded = "from wxauth.guard import BearerGuard; BearerGuard('https://auth.example.com').require_role('admin')"
     run(installed / "python", "-c", f"{hidden}; {guarded}", cwd=tmp_path)
+
+
+# What `pip install wxauth` brings, from the package index.
+
+
+@pytest.fixture(scope="session")
+def slim(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a fresh environment into which pip has installed the wheel alone, at the versions of the lock."""
+    home = tmp_path_factory.mktemp("slim")
+    venv.create(home, with_pip=False, symlinks=True)
+    python = home / "bin" / "python"
+    constraints = home / "constraints.txt"
+    constraints.write_text("".join(f"{name}=={version}\n" for name, version in pins(DEV_LOCK).items()))
+    pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check")
+    is_there = subprocess.run(
+        [*pip, "--timeout=5", "--retries=1", "download", "--no-deps", "-d", home, "fastapi"],
+        capture_output=True,
+    )
+    if is_there.returncode != 0:
+        lacks("needs a package index that pip can reach (需要可访问的软件包索引)")
+    run(*pip, "install", "--constraint", constraints, wheel, cwd=home, **os.environ)
+    return python
+
+
+def closure(*requirements: str) -> set[str]:
+    """The packages that pip would install for these, by what is known of them here."""
+    found: dict[str, set[str]] = {}
+    wanted = [Requirement(requirement) for requirement in requirements]
+    while wanted:
+        requirement = wanted.pop()
+        name, extras = canonicalize_name(requirement.name), {"", *requirement.extras}
+        if extras <= found.setdefault(name, set()):
+            continue
+        found[name] |= extras
+        needed = map(Requirement, distribution(name).requires or [])
+        wanted += [one for one in needed if not one.marker or any(one.marker.evaluate({"extra": e}) for e in extras)]
+    return set(found)
+
+
+def test_pip_installs_the_guard_and_nothing_of_the_service(slim: Path, tmp_path: Path) -> None:
+    listing = "from importlib.metadata import distributions as d; print(*(one.name for one in d()))"
+    brought = {canonicalize_name(name) for name in run(slim, "-c", listing, cwd=tmp_path).split()}
+    guard = closure(*PROJECT["dependencies"])
+    assert brought == guard | {"wxauth"}
+    service = set(pins(ROOT / "requirements.lock")) - guard
+    assert {"sqlalchemy", "sqlmodel", "asyncpg", "alembic", "greenlet", "aiohttp", "uvicorn"} <= service
+
+
+def test_what_pip_installs_guards_a_route_and_tests_it(slim: Path, tmp_path: Path) -> None:
+    (tmp_path / "orders.py").write_text(SIBLING)
+    (tmp_path / "tried.py").write_text(
+        """
+import asyncio, httpx, orders
+from wxauth.testing import TestIssuer
+
+async def main():
+    issuer = TestIssuer()
+    orders.app.dependency_overrides[orders.guard] = issuer.guard()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(orders.app), base_url="http://orders") as client:
+        for headers in (issuer.headers(openid="o-1"), {}):
+            answer = await client.get("/orders", headers=headers)
+            print(answer.status_code, answer.json().get("for", answer.headers.get("www-authenticate")))
+
+asyncio.run(main())
+"""
+    )
+    assert run(slim, "-W", "error", "tried.py", cwd=tmp_path) == "200 o-1\n401 Bearer\n"
+
+
+GUARD_MODULES = {"wxauth.errors", "wxauth.problems", "wxauth.tokens", "wxauth.guard"}
+
+
+@pytest.mark.parametrize(
+    ("module", "own"),
+    [
+        ("wxauth.guard", GUARD_MODULES),
+        ("wxauth.testing", GUARD_MODULES | {"wxauth.testing"}),
+        ("wxauth.pytest_plugin", {"wxauth.pytest_plugin"}),
+    ],
+)
+def test_an_import_loads_only_its_own_and_what_its_dependencies_load(
+    installed: Path, tmp_path: Path, module: str, own: set[str]
+) -> None:
+    dependencies = "import sys, fastapi, httpx, pydantic, jose.jwk, pytest; known = {*sys.modules}"
+    loading = f"{dependencies}; import {module}; print(*{{*sys.modules}} - known); print(*known)"
+    loaded, known = (set(line.split()) for line in run(installed / "python", "-c", loading, cwd=tmp_path).splitlines())
+    assert {".".join(name.split(".")[:2]) for name in loaded if name.startswith("wxauth.")} == own
+    packages, known_packages = ({name.partition(".")[0] for name in names} for names in (loaded, known))
+    assert packages - known_packages == {"wxauth"}
+
+
+# The pytest plugin, in a sibling's own tests.
+
+USING = """
+import orders, pytest
+from wxauth.testing import TestIssuer
+
+@pytest.fixture
+async def client(wxauth_issuer):
+    import httpx
+    orders.app.dependency_overrides[orders.guard] = wxauth_issuer.guard()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(orders.app), base_url="http://orders") as client:
+        yield client
+
+async def test_a_token_of_the_issuers_is_taken(client, wxauth_issuer):
+    answer = await client.get("/orders", headers=wxauth_issuer.headers(openid="o-1"))
+    assert answer.json() == {"for": "o-1"}
+
+async def test_no_token_is_401(client):
+    assert (await client.get("/orders")).status_code == 401
+
+@pytest.fixture(scope="session")
+def wxauth_issuers_kind(wxauth_issuer):
+    return type(wxauth_issuer)
+
+def test_any_fixture_may_use_it(wxauth_issuers_kind):
+    assert wxauth_issuers_kind is TestIssuer
+"""
+NOT_USING = """
+import sys
+
+def test_nothing_was_loaded():
+    assert not {"wxauth.guard", "wxauth.testing", "fastapi", "jose"} & set(sys.modules)
+"""
+SIBLING_PYTEST = """
+[pytest]
+asyncio_mode = auto
+asyncio_default_fixture_loop_scope = function
+filterwarnings = error
+pythonpath = .
+"""
+
+
+def run_tests(installed: Path, folder: Path, tests: str, *options: str) -> str:
+    """What pytest prints in a sibling's project, where a warning is an error as it is here."""
+    (folder / "orders.py").write_text(SIBLING)
+    (folder / "test_orders.py").write_text(tests)
+    (folder / "pytest.ini").write_text(SIBLING_PYTEST)
+    return run(installed / "python", "-m", "pytest", "--strict-config", "--strict-markers", *options, cwd=folder)
+
+
+@pytest.mark.parametrize("options", [(), ("--cov=orders",)], ids=["alone", "with coverage"])
+def test_a_siblings_tests_have_an_issuer(installed: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    printed = run_tests(installed, tmp_path, USING, *options)
+    assert "3 passed" in printed
+    assert "arning" not in printed
+    assert not options or re.search(r"orders\.py .* 100%", printed)
+
+
+@pytest.mark.parametrize("options", [(), ("-p", "no:wxauth")], ids=["there", "put out"])
+def test_tests_that_need_no_issuer_pay_for_none(installed: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    assert "1 passed" in run_tests(installed, tmp_path, NOT_USING, *options)
+
+
+def test_the_issuer_stands_among_the_fixtures(installed: Path, tmp_path: Path) -> None:
+    printed = run_tests(installed, tmp_path, NOT_USING, "--fixtures")
+    assert re.search(r"wxauth_issuer \[session scope\].*\n +Issues access tokens", printed)
 
 
 def test_without_extras_four_packages_are_required(wheel: Path) -> None:

@@ -1,9 +1,11 @@
 """Orders: a service that lets in whom wxauth knows."""
 
+import asyncio
 import os
+import time
 from typing import Annotated
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, WebSocket
 
 from wxauth.guard import BearerGuard, Principal
 
@@ -14,3 +16,15 @@ app = FastAPI(title="Orders")
 @app.get("/orders")
 async def orders(user: Annotated[Principal, Depends(guard)]) -> list[dict[str, str]]:
     return [{"item": "oolong tea", "for": user.openid}]
+
+
+@app.websocket("/orders/live")
+async def live_orders(websocket: WebSocket, user: Annotated[Principal, Depends(guard)]) -> None:
+    await websocket.accept()
+    try:
+        # The token was checked once, at the door: the connection must not outlive it.
+        async with asyncio.timeout(user.claims["exp"] - time.time()):
+            async for item in websocket.iter_text():
+                await websocket.send_json({"item": item, "for": user.openid})
+    except TimeoutError:
+        await websocket.close(1008, "token_expired")

@@ -1,0 +1,130 @@
+"""Access tokens for the tests of a sibling service: no wxauth running, no network, no waiting.
+
+issuer = TestIssuer()
+app.dependency_overrides[guard] = issuer.guard()  # `guard` being the one that the routes depend on
+answer = await client.get("/orders", headers=issuer.headers(roles=["clerk"]))
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+from uuid import UUID, uuid5
+
+from jose.jwt import get_unverified_claims
+
+from wxauth.guard import BearerGuard
+from wxauth.tokens.issuer import TokenIssuer, sign
+from wxauth.tokens.keys import SigningKey, VerificationKey
+
+USER_ID: Final = UUID("01900000-0000-7000-8000-000000000001")
+"""Whose a token is that was asked for without `user_id`."""
+
+
+class TestIssuer:
+    """Issues access tokens as wxauth does, with a key of its own, and makes guards that accept them off-line.
+
+    Args:
+        issuer: `iss` of the tokens. Nothing is ever asked there.
+        audience: `aud` of the tokens.
+        app_id: The app that tokens are for unless `token` is told another.
+        clock: The time, in epoch seconds, for tokens and guards alike: a test that moves it makes a token expire.
+    """
+
+    __test__ = False  # pytest takes classes whose names start with Test for tests
+
+    def __init__(
+        self,
+        issuer: str = "https://auth.test",
+        audience: str = "wxauth",
+        app_id: str = "wxtest",
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.issuer = issuer
+        self.audience = audience
+        self.app_id = app_id
+        self._clock = clock
+        self._key = SigningKey.generate()
+        self._tokens = TokenIssuer(issuer=issuer, audience=audience)
+
+    def token(
+        self,
+        *,
+        user_id: UUID | str = USER_ID,
+        roles: Sequence[str] = (),
+        app_id: str | None = None,
+        openid: str | None = None,
+        session_id: UUID | str | None = None,
+        expires_in: int = 900,
+        claims: Mapping[str, Any] | None = None,
+    ) -> str:
+        """An access token. Openid and session follow from user and app where they are not given.
+
+        Args:
+            user_id: A UUID, as is `session_id`.
+            roles: Absent from the token where there are none.
+            app_id: The issuer's, unless given.
+            openid: Who the user is in the app.
+            session_id: The login that the token comes from.
+            expires_in: Seconds. Guards allow 30 s of clock skew: -31 has expired, -29 has not.
+            claims: What the token says instead, or besides; a claim that is None is left out.
+        """
+        user_id, app_id = UUID(str(user_id)), app_id or self.app_id
+        token = self._tokens.issue(
+            self._key,
+            user_id=user_id,
+            session_id=UUID(str(session_id or uuid5(user_id, app_id))),
+            app_id=app_id,
+            openid=openid or f"openid-{uuid5(user_id, app_id).hex[:21]}",
+            roles=roles,
+            now=int(self._clock()),
+            expires_in=expires_in,
+        )
+        if not claims:
+            return token
+        altered = {**get_unverified_claims(token), **claims}
+        return sign(self._key, {name: value for name, value in altered.items() if value is not None})
+
+    def headers(self, **fields: Any) -> dict[str, str]:
+        """The header that carries a token; takes what `token` takes."""
+        return {"Authorization": f"Bearer {self.token(**fields)}"}
+
+    def guard(self) -> BearerGuard:
+        """A guard that accepts these tokens, for `app.dependency_overrides[...]` or an app made by the test.
+
+        Put in place of a guard, it also counts wherever that one's `require_role` stands.
+        """
+        keys = _OneKey(self._key.verification_key)
+        return BearerGuard(self.issuer, self.audience, keys=keys, clock=self._clock)
+
+    @contextmanager
+    def trusted_by(self, guard: BearerGuard) -> Iterator[None]:
+        """Within the block this very guard accepts these tokens, and no others.
+
+        For what `dependency_overrides` does not reach: ASGI middleware, and code that calls the guard itself.
+        """
+        own = guard.__dict__
+        guard.__dict__ = self.guard().__dict__  # all of it: its settings, its keys, and what it remembers
+        try:
+            yield
+        finally:
+            guard.__dict__ = own
+
+    @property
+    def jwks(self) -> dict[str, list[dict[str, str]]]:
+        """The public key as a JWK set (RFC 7517), for siblings that check tokens by other means."""
+        return {"keys": [self._key.public_jwk]}
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What finds the JWK set (RFC 8414), as wxauth says it at `/.well-known/oauth-authorization-server`."""
+        return {"issuer": self.issuer, "jwks_uri": f"{self.issuer}/.well-known/jwks.json"}
+
+
+class _OneKey:
+    def __init__(self, key: VerificationKey) -> None:
+        self._key = key
+
+    async def find(self, kid: str) -> VerificationKey | None:
+        return self._key if kid == self._key.kid else None

@@ -1,0 +1,77 @@
+"""A service as in production, for verifiers that know nothing of it but its address."""
+
+from base64 import b64decode
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.conftest import TEMPLATE
+from tests.fakes import SECRET_KEY
+from tests.processes import WXAUTH, Running, free_port, serving
+from tests.tokens.hostile import Forger, Forgery
+from wxauth.clock import utc_now
+from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.dev.wechat import APPS, create_simulator
+from wxauth.keyring import KeyRing, unsealed
+from wxauth.sealing import Sealer
+from wxauth.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """A running `wxauth serve`, and its keys, as a forger would wish for."""
+
+    url: str
+    token: str
+    """Of a login."""
+    keys: KeyRing
+    sealer: Sealer
+
+    def forge(self, forgery: Forgery) -> str:
+        return forgery(Forger(self.token, self.keys.signing_key(utc_now())))
+
+    async def rotate(self) -> str:
+        """A good token, signed by a key that is added now."""
+        key = unsealed(await self.keys.rotate(), self.sealer)
+        return Forger(self.token, key).with_header(kid=key.kid)
+
+
+@pytest.fixture(scope="package")
+async def database_of_issuer(postgres: EmbeddedPostgres, admin: asyncpg.Connection) -> AsyncIterator[str]:
+    await admin.execute(f"CREATE DATABASE foreign_verifiers TEMPLATE {TEMPLATE}")
+    yield postgres.url("foreign_verifiers")
+    await admin.execute("DROP DATABASE foreign_verifiers WITH (FORCE)")
+
+
+@pytest.fixture(scope="package")
+def issuer_url(database_of_issuer: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with serving(create_simulator()) as wechat_url:
+        env = {
+            "WXAUTH_DATABASE_URL": database_of_issuer,
+            "WXAUTH_APP_ID": APPS[0]["app_id"],
+            "WXAUTH_APP_SECRET": APPS[0]["app_secret"],
+            "WXAUTH_SECRET_KEY": SECRET_KEY,
+            "WXAUTH_WECHAT_BASE_URL": wechat_url,
+            "WXAUTH_ISSUER": url,
+            "WXAUTH_PORT": str(port),
+        }
+        with Running(WXAUTH, "serve", cwd=tmp_path_factory.mktemp("issuer"), env=env) as service:
+            service.wait_for('"started"')
+            yield url
+
+
+@pytest.fixture(scope="package")
+async def issuer(issuer_url: str, database_of_issuer: str) -> AsyncIterator[Issuer]:
+    async with httpx.AsyncClient(base_url=issuer_url, trust_env=False) as client:
+        login = await client.post("/v1/login", json={"code": "alice"})
+    database, sealer = Database(database_of_issuer), Sealer([b64decode(SECRET_KEY)])
+    keys = KeyRing(database, sealer, utc_now, max_age=timedelta(days=90))
+    await keys.refresh()
+    yield Issuer(issuer_url, login.json()["access_token"], keys, sealer)
+    await database.aclose()

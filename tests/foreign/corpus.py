@@ -1,0 +1,83 @@
+"""Tokens that any verifier worth its name takes or refuses, once it is told issuer, audience, algorithm and type.
+
+Some of what our own guard refuses, foreign libraries take: a name that comes twice, a token of any size, no `kid`
+where there is but one key, claims of other types or forms (`sub` that is no UUID, times out of any range, `roles` that
+is no list), `iat` ahead, a signature that is padded or spelt another way, JSON with a byte order mark. Only the issuer
+can sign such a token. Of the clock they allow less: from none to a few seconds.
+"""
+
+from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forgery
+
+TAKEN: dict[str, Forgery] = {
+    name: GOOD[name]
+    for name in (
+        "as issued",
+        "typ application/at+jwt",
+        "typ in capitals",
+        "a header member that is not ours",
+        "a claim that is not ours",
+        "aud a list with ours",
+        "an openid in Chinese",
+    )
+}
+
+REFUSED: dict[str, Forgery] = {
+    **{
+        name: HOSTILE[name]
+        for name in (
+            "alg none",
+            "alg none with a signature",
+            "alg HS256 with the public key as secret",
+            "alg HS256 with the published x as secret",
+            "alg RS256",
+            "alg RS256 with an ES256 signature",
+            "alg ES384",
+            "alg in lower case",
+            "no alg",
+            "no typ",
+            "typ JWT",
+            "typ of a logout token",
+            "kid unknown",
+            "crit",
+            "crit b64",
+            "another key under our kid",
+            "a key in the header",
+            "a key set's address in the header",
+            "a certificate in the header",
+            *(f"no {claim}" for claim in ("iss", "sub", "aud", "exp", "iat", "jti", "client_id", "sid", "openid")),
+            "exp a string",
+            "exp null",
+            "exp NaN",
+            "iss with a slash",
+            "iss in capitals",
+            "aud another",
+            "aud longer",
+            "aud a list without ours",
+            "one bit off",
+            "another payload",
+            "r and s zero",
+            "r and s the group's order",
+            "r and s all ones",
+            "signature in DER",
+            "signature a byte short",
+            "signature a byte long",
+            "no signature",
+            "two parts",
+            "four parts",
+            "five parts, as a JWE",
+            "JSON serialisation",
+            "only dots",
+            "a word",
+            "header a list",
+            "header not JSON",
+            "header not UTF-8",
+            "payload a list",
+            "payload not JSON",
+            "payload not UTF-8",
+        )
+    },
+    "iss another": lambda forger: forger.with_claims(iss="https://auth.evil.test"),
+    "nbf an hour ahead": lambda forger: forger.with_claims(nbf=forger.claims["iat"] + 3600),
+    "exp long ago": EXPIRED["exp long ago"],
+    "exp 30 seconds ago": EXPIRED["exp 30 seconds ago"],
+}

@@ -1,0 +1,50 @@
+"""`jose` in Node, the library that most of Node checks tokens with."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.foreign.conftest import Issuer
+from tests.foreign.corpus import REFUSED, TAKEN
+from tests.processes import Running, until
+from tests.programs import needs_node
+from tests.tokens.hostile import Forgery
+
+NODE_TESTS = Path(__file__).parents[1] / "node"
+
+
+@pytest.fixture(scope="module")
+def verifier(issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    command = (needs_node(NODE_TESTS), str(NODE_TESTS / "verify_with_jose.js"), issuer.url, "wxauth")
+    with Running(*command, cwd=tmp_path_factory.mktemp("jose")) as process:
+        url = process.wait_for("listening on ").split()[-1]
+        with httpx.Client(base_url=url, trust_env=False) as client:
+            yield client
+
+
+def status_of(verifier: httpx.Client, token: str) -> int:
+    return verifier.get("/", headers={"Authorization": f"Bearer {token}"}).status_code
+
+
+@pytest.mark.parametrize("forgery", TAKEN.values(), ids=TAKEN)
+def test_jose_takes_a_good_token(verifier: httpx.Client, issuer: Issuer, forgery: Forgery) -> None:
+    assert status_of(verifier, issuer.forge(forgery)) == 200
+
+
+@pytest.mark.parametrize("forgery", REFUSED.values(), ids=REFUSED)
+def test_jose_refuses_a_hostile_token(verifier: httpx.Client, issuer: Issuer, forgery: Forgery) -> None:
+    assert status_of(verifier, issuer.forge(forgery)) == 401
+
+
+def test_jose_refuses_a_request_without_a_token(verifier: httpx.Client) -> None:
+    assert verifier.get("/").status_code == 401
+
+
+async def test_jose_takes_a_new_key_without_a_restart(verifier: httpx.Client, issuer: Issuer) -> None:
+    assert status_of(verifier, issuer.token) == 200
+    token = await issuer.rotate()
+    await asyncio.to_thread(until, lambda: status_of(verifier, token) == 200)  # the service itself has yet to read it
+    assert status_of(verifier, issuer.token) == 200

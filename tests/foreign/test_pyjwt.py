@@ -1,0 +1,57 @@
+"""PyJWT, with the keys that a running service publishes."""
+
+from contextlib import suppress
+
+import jwt
+import pytest
+
+from tests.foreign.conftest import Issuer
+from tests.foreign.corpus import REFUSED, TAKEN
+from tests.foreign.verify_with_pyjwt import AccessTokens
+from tests.processes import free_port
+from tests.tokens.hostile import HOSTILE, Forgery
+
+# What is half a minute ahead when it is forged may be taken when it is checked.
+ALL_REFUSED = {
+    **{name: forgery for name, forgery in REFUSED.items() if "seconds ahead" not in name},
+    "nbf an hour ahead": lambda forger: forger.with_claims(nbf=forger.claims["iat"] + 3600),
+    "iat an hour ahead": lambda forger: forger.with_claims(iat=forger.claims["iat"] + 3600),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture(scope="module")
+def access_tokens(issuer: Issuer) -> AccessTokens:
+    return AccessTokens(issuer.url)
+
+
+@pytest.mark.parametrize("forgery", TAKEN.values(), ids=TAKEN)
+def test_pyjwt_takes_a_good_token(access_tokens: AccessTokens, issuer: Issuer, forgery: Forgery) -> None:
+    assert access_tokens.claims(issuer.forge(forgery))["iss"] == issuer.url
+
+
+@pytest.mark.parametrize("forgery", ALL_REFUSED.values(), ids=ALL_REFUSED)
+def test_pyjwt_refuses_a_hostile_token(access_tokens: AccessTokens, issuer: Issuer, forgery: Forgery) -> None:
+    with pytest.raises(jwt.PyJWTError) as refusal:
+        access_tokens.claims(issuer.forge(forgery))
+    assert not isinstance(refusal.value, jwt.PyJWKClientConnectionError)
+
+
+def test_pyjwt_raises_nothing_but_refusals(access_tokens: AccessTokens, issuer: Issuer) -> None:
+    for forgery in HOSTILE.values():
+        with suppress(jwt.PyJWTError):
+            access_tokens.claims(issuer.forge(forgery))
+
+
+def test_pyjwt_refuses_a_token_for_another_audience(issuer: Issuer) -> None:
+    with pytest.raises(jwt.InvalidAudienceError):
+        AccessTokens(issuer.url, audience="orders").claims(issuer.token)
+
+
+def test_pyjwt_tells_when_the_keys_cannot_be_had(issuer: Issuer) -> None:
+    with pytest.raises(jwt.PyJWKClientConnectionError):
+        AccessTokens(f"http://127.0.0.1:{free_port()}").claims(issuer.token)

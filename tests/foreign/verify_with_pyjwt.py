@@ -1,0 +1,33 @@
+"""Access tokens checked in Python without wxauth: `pip install "pyjwt[crypto]>=2.15"`."""
+
+from typing import Any
+
+import jwt
+
+
+class AccessTokens:
+    """Of one issuer. Its keys are asked for once in five minutes, however many tokens are checked."""
+
+    def __init__(self, issuer: str, audience: str = "wxauth") -> None:
+        self._issuer = issuer
+        self._audience = audience
+        self._keys = jwt.PyJWKClient(f"{issuer}/.well-known/jwks.json", timeout=5)
+
+    def claims(self, token: str) -> dict[str, Any]:
+        """What a good token says. Waits for the network now and then: call it from a thread.
+
+        Raises: jwt.PyJWTError, for 401; of these jwt.PyJWKClientConnectionError, without keys, for 503.
+        """
+        checked = jwt.decode_complete(
+            token,
+            self._keys.get_signing_key_from_jwt(token),
+            algorithms=["ES256"],
+            issuer=self._issuer,
+            audience=self._audience,
+            leeway=30,
+            options={"require": ["iss", "sub", "aud", "exp", "iat", "jti", "client_id", "sid", "openid"]},
+        )
+        if str(checked["header"].get("typ")).lower() not in {"at+jwt", "application/at+jwt"}:
+            raise jwt.InvalidTokenError("not an access token")
+        claims: dict[str, Any] = checked["payload"]
+        return claims

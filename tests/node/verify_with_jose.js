@@ -1,0 +1,26 @@
+// 200 and the claims for an access token of the issuer's, 401 for anything else: jose, which finds the keys by itself.
+import { createServer } from 'node:http'
+import { createRemoteJWKSet, errors, jwtVerify } from 'jose'
+
+const [issuer, audience] = process.argv.slice(2)
+const metadata = await (await fetch(`${issuer}/.well-known/oauth-authorization-server`)).json()
+// Half a minute between two readings of the keys, unless it is told otherwise: too long for a test.
+const keys = createRemoteJWKSet(new URL(metadata.jwks_uri), { cooldownDuration: 0 })
+const demands = {
+  issuer,
+  audience,
+  algorithms: ['ES256'],
+  typ: 'at+jwt',
+  requiredClaims: ['sub', 'exp', 'iat', 'jti', 'client_id', 'sid', 'openid'],
+}
+
+const server = createServer(async (request, response) => {
+  const token = request.headers.authorization?.replace(/^Bearer /i, '')
+  try {
+    const { payload } = await jwtVerify(token, keys, demands)
+    response.end(JSON.stringify(payload))
+  } catch (error) {
+    response.writeHead(error instanceof errors.JOSEError ? 401 : 500).end(`${error}`)
+  }
+})
+server.listen(0, '127.0.0.1', () => console.log(`listening on http://127.0.0.1:${server.address().port}`))

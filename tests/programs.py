@@ -1,0 +1,63 @@
+"""Programs that some tests run beside the service, and that not every machine has."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+PACKAGES = {
+    "caddy": "caddy",
+    "chromium": "chromium",
+    "curl": "curl",
+    "haproxy": "haproxy",
+    "nginx": "nginx-light",
+    "node": "nodejs",
+    "npm": "npm",
+}
+"""By program, what Debian and Ubuntu call its package."""
+OLDEST_NODE = 20
+QUICK_TO_GIVE_UP = ("--fetch-retries=1", "--fetch-retry-mintimeout=500", "--fetch-timeout=10000")
+
+
+def needs(program: str) -> str:
+    """The path of this program. Without it the test is skipped; where `CI` is set, it fails."""
+    path = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin")
+    if path is None:
+        lacks(f"needs {program}: apt-get install {PACKAGES[program]}, or brew install {program} 请先安装 {program}")
+    return path
+
+
+def needs_node(folder: Path) -> str:
+    """The path of Node, with the packages in place that this folder's package-lock.json names.
+
+    They are installed when the lock has changed; what cannot be had is as in `needs`.
+    """
+    node, npm = needs("node"), needs("npm")
+    version = subprocess.check_output([node, "--version"], text=True)
+    if int(version[1:].partition(".")[0]) < OLDEST_NODE:
+        lacks(f"needs Node {OLDEST_NODE} or newer, has {version.strip()} 需要 Node {OLDEST_NODE} 或更新版本")
+    lock, installed = folder / "package-lock.json", folder / "node_modules/.locked"
+    with lock.open("rb+") as turn:
+        with suppress(OSError):  # some network drives know no locks
+            fcntl.flock(turn, fcntl.LOCK_EX)
+        if not installed.exists() or installed.read_bytes() != lock.read_bytes():
+            installed.unlink(missing_ok=True)
+            command = [npm, "ci", "--prefix", folder, "--loglevel=error", *QUICK_TO_GIVE_UP]
+            # npm has the lock too: where this process is killed, nobody comes in between until npm has ended.
+            done = subprocess.run(command, capture_output=True, text=True, pass_fds=[turn.fileno()])
+            if done.returncode != 0:
+                reason = done.stderr.partition("\n")[0]
+                lacks(f"needs what {folder.name}/package-lock.json names; npm ci: {reason} 未能安装所需的 npm 包")
+            shutil.copyfile(lock, installed)
+    return node
+
+
+def lacks(reason: str) -> NoReturn:
+    """End this test, which cannot run here. Where `CI` is set everything should be there, and so it fails."""
+    __tracebackhide__ = True
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)

@@ -1,0 +1,111 @@
+"""What tests and examples need besides Python: what is missing is said, and what npm installs is locked."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.programs import needs, needs_node
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = [ROOT / "tests/node", ROOT / "examples/express"]
+
+each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+
+
+@each_folder
+def test_a_lock_of_npms_holds_no_address_and_a_hash_for_each_package(folder: Path) -> None:
+    text = (folder / "package-lock.json").read_text()
+    assert "://" not in text
+    _, *packages = json.loads(text)["packages"].values()
+    assert packages
+    assert not [package for package in packages if not re.fullmatch(r"sha512-[\w+/]{86}==", package["integrity"])]
+
+
+@each_folder
+def test_packages_of_npms_run_nothing_when_they_are_installed(folder: Path) -> None:
+    settings = (folder / ".npmrc").read_text().splitlines()
+    assert {"ignore-scripts=true", "omit-lockfile-registry-resolved=true"} <= set(settings)
+
+
+@each_folder
+def test_a_lock_of_npms_has_what_its_package_names(folder: Path) -> None:
+    package = json.loads((folder / "package.json").read_text())
+    locked = json.loads((folder / "package-lock.json").read_text())["packages"][""]
+    assert package["private"] is True
+    assert locked["dependencies"] == package["dependencies"]
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """The only programs there are, each by what it prints."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.delenv("CI", raising=False)
+
+    def only(**printed: str) -> None:
+        for name, text in printed.items():
+            (folder / name).write_text(f"#!/bin/sh\necho '{text}'\n")
+            (folder / name).chmod(0o755)
+
+    return only
+
+
+def test_a_program_that_is_there_is_found(programs: Callable[..., None], tmp_path: Path) -> None:
+    programs(node="v20.1.0")
+    assert needs("node") == str(tmp_path / "bin/node")
+
+
+def test_without_a_program_its_tests_are_skipped_with_a_way_to_get_it(programs: Callable[..., None]) -> None:
+    with pytest.raises(pytest.skip.Exception, match=r"apt-get install nodejs, or brew install node"):
+        needs("node")
+
+
+def test_where_ci_is_set_a_missing_program_is_a_failure(
+    programs: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="apt-get install nodejs"):
+        needs("node")
+
+
+def test_an_old_node_is_as_good_as_none(programs: Callable[..., None], tmp_path: Path) -> None:
+    programs(node="v18.20.4", npm="9.2.0")
+    with pytest.raises(pytest.skip.Exception, match=r"Node 20 or newer, has v18\.20\.4"):
+        needs_node(tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of `tests/node`, of which nothing is installed."""
+    return shutil.copytree(FOLDERS[0], tmp_path / "node", ignore=shutil.ignore_patterns("node_modules"))
+
+
+def test_without_a_network_tests_of_npms_packages_are_skipped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    needs("npm")
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:1")
+    monkeypatch.setenv("npm_config_cache", str(tmp_path / "cache"))
+    with pytest.raises(pytest.skip.Exception, match="npm ci: npm"):
+        needs_node(folder)
+    assert not (folder / "node_modules/.locked").exists()
+
+
+def test_packages_are_installed_once_and_again_when_the_lock_has_changed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs_node(folder)
+    installed = folder / "node_modules/jose/package.json"
+    installed.unlink()
+    needs_node(folder)
+    assert not installed.exists()
+    with (folder / "package-lock.json").open("a") as lock:
+        lock.write("\n")
+    needs_node(folder)
+    assert installed.exists()

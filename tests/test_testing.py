@@ -1,0 +1,248 @@
+"""`wxauth.testing` as a sibling's tests use it: no service, no network, no waiting."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import uuid4
+
+import httpx
+import pytest
+import respx
+import websockets
+from fastapi import Depends, FastAPI, WebSocket
+from jose import jwt
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from tests.fakes import Clock
+from tests.processes import serving
+from wxauth.guard import BearerGuard, BearerMiddleware, Principal
+from wxauth.testing import USER_ID, TestIssuer
+
+
+@pytest.fixture
+def guard() -> BearerGuard:
+    """The sibling's own, as it stands at the top of its module."""
+    return BearerGuard("https://auth.example.com", audience="orders")
+
+
+@pytest.fixture
+def app(guard: BearerGuard) -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/orders")
+    async def orders(user: Annotated[Principal, Depends(guard)]) -> Principal:
+        return user
+
+    @app.delete("/orders/{n}")
+    async def erase(n: int, user: Annotated[Principal, Depends(guard.require_role("admin"))]) -> str:
+        return f"{n} by {user.openid}"
+
+    @app.websocket("/ws")
+    async def ws(websocket: WebSocket, user: Annotated[Principal, Depends(guard.require_role("admin"))]) -> None:
+        await websocket.accept()
+        await websocket.send_text(user.openid)
+
+    return app
+
+
+@pytest.fixture
+def issuer(clock: Clock) -> TestIssuer:
+    return TestIssuer(clock=lambda: clock.now.timestamp())
+
+
+@pytest.fixture
+def overriding(app: FastAPI, guard: BearerGuard, issuer: TestIssuer) -> None:
+    app.dependency_overrides[guard] = issuer.guard()
+
+
+@pytest.fixture
+def no_network() -> Iterator[respx.MockRouter]:
+    with respx.mock(assert_all_called=False) as router:
+        router.route().mock(side_effect=httpx.ConnectError("no"))
+        yield router
+
+
+@pytest.fixture
+async def sibling(app: FastAPI, overriding: None, no_network: respx.MockRouter) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://orders.test") as client:
+        yield client
+
+
+async def principal(issuer: TestIssuer, **fields: Any) -> Principal:
+    return await accepted_by(issuer.guard(), issuer, **fields)
+
+
+async def accepted_by(guard: BearerGuard, issuer: TestIssuer, **fields: Any) -> Principal:
+    header = issuer.headers(**fields)["Authorization"].encode()
+    return await guard(HTTPConnection({"type": "http", "headers": [(b"authorization", header)]}))
+
+
+# Tokens.
+
+
+async def test_a_token_is_the_users_that_was_asked_for(issuer: TestIssuer) -> None:
+    user_id, session_id = uuid4(), uuid4()
+    user = await principal(
+        issuer, user_id=user_id, roles=["clerk"], app_id="wxother", openid="o-1", session_id=str(session_id)
+    )
+    assert (user.id, user.session_id) == (user_id, session_id)
+    assert (user.app_id, user.openid, user.roles) == ("wxother", "o-1", {"clerk"})
+
+
+async def test_without_a_word_a_token_is_the_same_users_each_time(issuer: TestIssuer) -> None:
+    first, second = await principal(issuer), await principal(issuer)
+    assert (first.id, first.app_id, first.roles) == (USER_ID, "wxtest", frozenset())
+    assert (first.openid, first.session_id) == (second.openid, second.session_id)
+    assert first.claims["jti"] != second.claims["jti"]
+
+
+async def test_users_and_apps_do_not_share_openids_or_sessions(issuer: TestIssuer) -> None:
+    users = [
+        await principal(issuer),
+        await principal(issuer, user_id=uuid4()),
+        await principal(issuer, app_id="wxother"),
+    ]
+    assert len({user.openid for user in users}) == len({user.session_id for user in users}) == 3
+
+
+async def test_issuer_audience_and_app_can_be_named() -> None:
+    issuer = TestIssuer(issuer="https://auth.example.com", audience="orders", app_id="wxshop")
+    claims = (await principal(issuer)).claims
+    assert (claims["iss"], claims["aud"], claims["client_id"]) == ("https://auth.example.com", "orders", "wxshop")
+
+
+async def test_a_token_looks_like_the_services(
+    issuer: TestIssuer, client: httpx.AsyncClient, wechat: Any, login: Any
+) -> None:
+    real = (await login())["access_token"]
+    for token, roles in ((issuer.token(), {}), (issuer.token(roles=["admin"]), {"roles": ["admin"]})):
+        assert jwt.get_unverified_header(token).keys() == jwt.get_unverified_header(real).keys()
+        claims = jwt.get_unverified_claims(token)
+        expected = jwt.get_unverified_claims(real) | roles
+        assert {name: type(value) for name, value in claims.items()} == {
+            name: type(value) for name, value in expected.items()
+        }
+        assert claims["exp"] - claims["iat"] == expected["exp"] - expected["iat"]
+
+
+@pytest.mark.parametrize("name", ["user_id", "session_id"])
+def test_an_id_that_no_guard_would_accept_is_a_mistake_of_the_test(issuer: TestIssuer, name: str) -> None:
+    with pytest.raises(ValueError, match="UUID"):
+        issuer.token(**{name: "alice"})
+
+
+async def test_claims_are_overridden_added_and_left_out(issuer: TestIssuer) -> None:
+    user = await principal(issuer, roles=["clerk"], claims={"openid": "o-2", "shop": {"n": 7}, "roles": None})
+    assert (user.openid, user.claims["shop"], "roles" in user.claims) == ("o-2", {"n": 7}, False)
+
+
+@pytest.mark.parametrize(
+    "claims", [{"aud": "other"}, {"iss": "https://other.test"}, {"sub": "alice"}, {"exp": None}, {"openid": None}]
+)
+async def test_a_wrong_claim_is_refused(sibling: httpx.AsyncClient, issuer: TestIssuer, claims: dict[str, Any]) -> None:
+    answer = await sibling.get("/orders", headers=issuer.headers(claims=claims))
+    assert (answer.status_code, answer.json()["code"]) == (401, "invalid_token")
+
+
+@pytest.mark.parametrize(("expires_in", "status"), [(-29, 200), (-31, 401)])
+async def test_a_token_may_have_expired_already(
+    sibling: httpx.AsyncClient, issuer: TestIssuer, expires_in: int, status: int
+) -> None:
+    assert (await sibling.get("/orders", headers=issuer.headers(expires_in=expires_in))).status_code == status
+
+
+async def test_a_token_expires_when_the_clock_is_moved(
+    sibling: httpx.AsyncClient, issuer: TestIssuer, clock: Clock
+) -> None:
+    headers = issuer.headers()
+    assert (await sibling.get("/orders", headers=headers)).status_code == 200
+    clock.advance(minutes=16)
+    answer = await sibling.get("/orders", headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (401, "token_expired")
+    assert (await sibling.get("/orders", headers=issuer.headers())).status_code == 200
+
+
+async def test_without_a_clock_it_is_now() -> None:
+    issued_at = (await principal(TestIssuer())).claims["iat"]
+    assert abs(datetime.now(UTC).timestamp() - issued_at) < 60
+
+
+# In the place of a sibling's guard.
+
+
+async def test_an_override_lets_its_issuers_tokens_in(sibling: httpx.AsyncClient, issuer: TestIssuer) -> None:
+    answer = await sibling.get("/orders", headers=issuer.headers(openid="o-3"))
+    assert (answer.status_code, answer.json()["openid"]) == (200, "o-3")
+
+
+async def test_an_override_refuses_as_the_guard_does(sibling: httpx.AsyncClient) -> None:
+    no_token = await sibling.get("/orders")
+    assert (no_token.status_code, no_token.headers["www-authenticate"]) == (401, "Bearer")
+    assert no_token.headers["content-type"] == "application/problem+json"
+    other_key = await sibling.get("/orders", headers=TestIssuer().headers())
+    assert (other_key.status_code, other_key.json()["code"]) == (401, "invalid_token")
+
+
+async def test_an_override_counts_where_a_role_is_demanded(sibling: httpx.AsyncClient, issuer: TestIssuer) -> None:
+    answer = await sibling.delete("/orders/7", headers=issuer.headers(roles=["admin"], openid="o-4"))
+    assert answer.json() == "7 by o-4"
+    assert (await sibling.delete("/orders/7", headers=issuer.headers())).json()["code"] == "insufficient_role"
+    assert (await sibling.delete("/orders/7")).json()["code"] == "missing_token"
+
+
+async def test_an_override_counts_in_websocket_routes(app: FastAPI, overriding: None, issuer: TestIssuer) -> None:
+    with serving(app) as url:
+        url = f"{url.replace('http', 'ws')}/ws"
+        admin = issuer.headers(roles=["admin"], openid="o-5")
+        async with websockets.connect(url, additional_headers=admin, proxy=None) as socket:
+            assert await socket.recv() == "o-5"
+        with pytest.raises(websockets.InvalidStatus) as refusal:
+            await websockets.connect(url, additional_headers=issuer.headers(), proxy=None)
+    assert json.loads(refusal.value.response.body)["code"] == "insufficient_role"
+
+
+async def test_a_guard_of_the_tests_own_app_needs_no_override(issuer: TestIssuer) -> None:
+    app = FastAPI()
+
+    @app.get("/orders")
+    async def orders(user: Annotated[Principal, Depends(issuer.guard())]) -> str:
+        return user.openid
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://orders.test") as client:
+        assert (await client.get("/orders", headers=issuer.headers(openid="o-6"))).json() == "o-6"
+
+
+async def test_a_guard_in_middleware_trusts_the_issuer_while_a_block_runs(
+    guard: BearerGuard, issuer: TestIssuer, no_network: respx.MockRouter
+) -> None:
+    async def orders(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(scope["user"].openid)(scope, receive, send)
+
+    transport = httpx.ASGITransport(BearerMiddleware(orders, guard))
+    async with httpx.AsyncClient(transport=transport, base_url="https://orders.test") as client:
+        with issuer.trusted_by(guard):
+            assert (await client.get("/", headers=issuer.headers(openid="o-7"))).text == "o-7"
+        assert not no_network.calls
+        assert (await client.get("/", headers=issuer.headers())).json()["code"] == "keys_unavailable"
+        assert no_network.calls.last.request.url.host == "auth.example.com"
+
+
+async def test_a_guard_is_its_own_again_after_a_test_that_failed(guard: BearerGuard, issuer: TestIssuer) -> None:
+    own = dict(vars(guard))
+    with pytest.raises(ZeroDivisionError), issuer.trusted_by(guard):
+        raise ZeroDivisionError
+    assert vars(guard) == own
+
+
+# For siblings that check tokens by other means.
+
+
+async def test_the_published_keys_check_the_tokens(issuer: TestIssuer) -> None:
+    with respx.mock as router:
+        router.get("https://auth.test/.well-known/oauth-authorization-server").respond(json=issuer.metadata)
+        router.get(issuer.metadata["jwks_uri"]).respond(json=issuer.jwks)
+        guard = BearerGuard("https://auth.test", clock=lambda: jwt.get_unverified_claims(issuer.token())["iat"])
+        assert (await accepted_by(guard, issuer, openid="o-8")).openid == "o-8"
