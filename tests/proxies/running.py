@@ -1,0 +1,153 @@
+"""nginx, Caddy and HAProxy, run as processes with the files of `deploy/proxies`; and the service behind them."""
+
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from tests.processes import Running, free_port, until
+from tests.programs import needs
+
+ROOT = Path(__file__).parents[2]
+CONFIGURATIONS = ROOT / "deploy/proxies"
+
+NGINX_CONF = """\
+user {user};
+daemon off;
+worker_processes 1;
+pid nginx.pid;
+error_log stderr warn;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    include conf.d/*.conf;
+}}
+"""
+"""What stands around `conf.d` on any machine, without the system's folders."""
+
+
+@contextmanager
+def running(name: str, folder: Path, *, wxauth: str, service: str) -> Iterator[str]:
+    """The URL of this proxy, in front of these two `host:port`, for as long as the block runs."""
+    port = free_port()
+    start: Callable[..., Running] = {"nginx": _nginx, "caddy": _caddy, "haproxy": _haproxy}[name]
+    with start(folder, address=f"127.0.0.1:{port}", wxauth=wxauth, service=service) as command:
+        until(lambda: answers(port) or command.process.poll() is not None)
+        assert command.process.poll() is None, command.output
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            command.end(signal.SIGTERM)  # or nginx's workers would be left behind
+
+
+def _nginx(folder: Path, *, address: str, wxauth: str, service: str) -> Running:
+    program = needs("nginx")
+    shutil.copytree(CONFIGURATIONS / "nginx/wxauth", folder / "wxauth")
+    (folder / "nginx.conf").write_text(NGINX_CONF.format(user=pwd.getpwuid(os.geteuid()).pw_name))
+    text = (CONFIGURATIONS / "nginx/orders.conf").read_text()
+    for shipped, here in (("127.0.0.1:8080", address), ("127.0.0.1:8000", wxauth), ("127.0.0.1:9000", service)):
+        assert text.count(shipped) == 1, f"{shipped} is not to be changed at one place"
+        text = text.replace(shipped, here)
+    (folder / "conf.d").mkdir()
+    (folder / "conf.d/orders.conf").write_text(text)
+    return Running(program, "-p", f"{folder}", "-c", f"{folder}/nginx.conf", "-e", "stderr", cwd=folder)
+
+
+def _caddy(folder: Path, *, address: str, wxauth: str, service: str) -> Running:
+    addresses = {"SITE": f"http://{address}", "WXAUTH": wxauth, "UPSTREAM": service}
+    homes = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+    command = (needs("caddy"), "run", "--config", str(CONFIGURATIONS / "caddy/Caddyfile"), "--adapter", "caddyfile")
+    return Running(*command, cwd=folder, env=addresses | homes)
+
+
+def _haproxy(
+    folder: Path, *, address: str, wxauth: str, service: str, lua: Path = CONFIGURATIONS / "haproxy/wxauth.lua"
+) -> Running:
+    asked_at = f"abns@{address}" if sys.platform == "linux" else f"unix@{folder}/wxauth"
+    addresses = {"LISTEN": address, "WXAUTH": wxauth, "UPSTREAM": service, "ASKED_AT": asked_at, "LUA_FILE": str(lua)}
+    command = (needs("haproxy"), "-db", "-f", str(CONFIGURATIONS / "haproxy/haproxy.cfg"))
+    return Running(*command, cwd=folder, env=addresses)
+
+
+@contextmanager
+def haproxy_with(lua: str, folder: Path, *, service: str) -> Iterator[str]:
+    """HAProxy with another Lua file in the place of ours."""
+    file, port = folder / "wxauth.lua", free_port()
+    file.write_text(lua)
+    with _haproxy(folder, address=f"127.0.0.1:{port}", wxauth="127.0.0.1:1", service=service, lua=file):
+        until(lambda: answers(port))
+        yield f"http://127.0.0.1:{port}"
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Recorder:
+    """Wraps an app, and remembers the ASGI scope of each request that arrives."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.scopes: list[Scope] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            self.scopes.append(scope)
+        await self._app(scope, receive, send)
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Says what arrived, as JSON; `?status=` asks for that status. A WebSocket is told its header, then echoed."""
+    if scope["type"] == "websocket":
+        await _echo_websocket(WebSocket(scope, receive, send))
+    if scope["type"] != "http":
+        return
+    size, digest = 0, sha256()
+    more_body = True
+    while more_body:
+        message = await receive()
+        digest.update(message.get("body", b""))
+        size += len(message.get("body", b""))
+        more_body = message.get("more_body", False)
+    told = {
+        "method": scope["method"],
+        "target": scope["raw_path"].decode() + (f"?{query}" if (query := scope["query_string"].decode()) else ""),
+        "headers": headers_of(scope),
+        "size": size,
+        "sha256": digest.hexdigest(),
+    }
+    [status] = parse_qs(query).get("status", ["200"])
+    headers = {"X-Request-ID": "the-service's-own", "X-Told-By": "the service"}
+    await Response(json.dumps(told), int(status), headers, "application/json")(scope, receive, send)
+
+
+async def _echo_websocket(socket: WebSocket) -> None:
+    await socket.accept()
+    await socket.send_json(headers_of(socket.scope))
+    try:
+        while True:
+            await socket.send_text(await socket.receive_text())
+    except WebSocketDisconnect:
+        pass
+
+
+def headers_of(scope: Scope) -> list[list[str]]:
+    return [[name.decode("latin-1").lower(), value.decode("latin-1")] for name, value in scope["headers"]]

@@ -1,0 +1,99 @@
+"""`examples/nginx`, started beside `wxauth dev` as its README says."""
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.problems import problem_of
+from tests.processes import WXAUTH, Running, free_port, until
+from tests.programs import needs
+from tests.proxies.running import answers
+
+ROOT = Path(__file__).parents[2]
+DRAFTS = "/members/editors/drafts.html"
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, str]]:
+    """`wxauth dev`, which may not be ready yet, and its address."""
+    port = free_port()
+    command = (WXAUTH, "dev", "--port", str(port), "--wechat-port", str(free_port()))
+    with Running(*command, cwd=tmp_path_factory.mktemp("dev")) as service:
+        yield service, f"127.0.0.1:{port}"
+        service.end(signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def site(dev: tuple[Running, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    needs("nginx")
+    service, address = dev
+    port = free_port()
+    folder, env = tmp_path_factory.mktemp("nginx"), {"PORT": str(port), "WXAUTH": address}
+    with (
+        Running(str(ROOT / "examples/nginx/run"), cwd=folder, env=env) as nginx,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
+    ):
+        nginx.wait_for(f"http://127.0.0.1:{port}")
+        until(lambda: answers(port))
+        service.wait_for("wxauth is ready")
+        yield client
+        assert nginx.end(signal.SIGINT) == 0, nginx.output
+
+
+@pytest.fixture(scope="module")
+def login(site: httpx.Client) -> httpx.Response:
+    return site.post("/v1/login", json={"code": "alice"})
+
+
+@pytest.fixture(scope="module")
+def alice(login: httpx.Response) -> dict[str, str]:
+    return {"Authorization": f"Bearer {login.json()['access_token']}"}
+
+
+def test_the_public_pages_are_there_for_anyone(site: httpx.Client) -> None:
+    for path, kind in {"/": "text/html", "/site.js": "text/javascript", "/style.css": "text/css"}.items():
+        answer = site.get(path)
+        assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, kind)
+
+
+def test_the_members_area_is_for_those_who_are_logged_in(site: httpx.Client, alice: dict[str, str]) -> None:
+    refused = site.get("/members/", headers={"Accept-Language": "zh-CN"})
+    assert problem_of(refused, "missing_token", 401)["title"] == "请先登录。"
+    assert refused.headers["www-authenticate"] == "Bearer"
+    let_in = site.get("/members/", headers=alice)
+    assert (let_in.status_code, let_in.headers["cache-control"]) == (200, "no-cache")
+    assert "凤凰单丛" in let_in.text
+
+
+@pytest.mark.parametrize(
+    "path", ["/index.html/../members/index.html", "//members/", "/members%2findex.html", "/Members/"]
+)
+def test_no_spelling_of_the_path_leads_past_the_guard(site: httpx.Client, path: str) -> None:
+    answer = site.send(site.build_request("GET", "/", extensions={"target": path.encode()}))
+    assert answer.status_code in (400, 401, 404)
+
+
+def test_the_drafts_are_for_editors_from_the_moment_they_are(
+    dev: tuple[Running, str], site: httpx.Client, login: httpx.Response, alice: dict[str, str]
+) -> None:
+    problem_of(site.get(DRAFTS), "missing_token", 401)
+    problem_of(site.get(DRAFTS, headers=alice), "insufficient_role", 403)
+    [grant] = [line for line in dev[0].output.splitlines() if "USER_ID" in line]
+    grant = grant.replace("USER_ID", login.json()["user"]["id"]).replace("admin", "editor")
+    subprocess.run(["sh", "-e", "-c", grant], capture_output=True, check=True, timeout=20)
+    assert "春茶" in site.get(DRAFTS, headers=alice).text
+
+
+def test_a_sign_out_closes_the_members_area(site: httpx.Client, alice: dict[str, str]) -> None:
+    assert site.post("/v1/logout", headers=alice).status_code == 204
+    problem_of(site.get("/members/", headers=alice), "invalid_token", 401)
+
+
+def test_of_wxauth_the_site_shows_only_login_refresh_and_logout(site: httpx.Client) -> None:
+    for path in ("/v1/verify", "/v1/me", "/v1/admin/users", "/metrics", "/docs", "/v1/login/../verify", "/_wxauth/"):
+        answer = site.send(site.build_request("GET", "/", extensions={"target": path.encode()}))
+        assert answer.status_code in (400, 404), path

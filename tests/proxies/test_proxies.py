@@ -1,0 +1,645 @@
+"""What nginx, Caddy and HAProxy do with the files of `deploy/proxies`, in front of a real wxauth."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx
+import pytest
+import websockets
+from starlette.types import Scope
+
+from tests.conftest import SETTINGS
+from tests.fakes import Clock, Secrets
+from tests.problems import TITLES, problem_of
+from tests.processes import free_port, serving
+from tests.proxies.running import Recorder, echo, haproxy_with, headers_of, running
+from tests.tokens.hostile import EXPIRED, HOSTILE, Forger
+from wxauth.app import create_app
+from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.dev.wechat import APPS, create_simulator
+from wxauth.server import uvicorn_options
+from wxauth.services import Services
+from wxauth.settings import Settings, settings_from
+
+PROXIES = ("nginx", "caddy", "haproxy")
+IDENTITY = ("x-auth-user-id", "x-auth-app-id", "x-auth-openid", "x-auth-session-id", "x-auth-roles")
+LONGEST_TOKEN = 12_000
+"""Bytes that each proxy passes on to be refused; wxauth takes 8,192."""
+
+# Other spellings of X-Auth-*, and names below it that are not ours.
+SPOOFED = [
+    "X-Auth-User-Id",
+    "x-auth-user-id",
+    "X-AUTH-ROLES",
+    "X-Auth-Foo",
+    "X-Auth-",
+    "X_Auth_User_Id",
+    "X-Auth_User_Id",
+    "X_Auth-Roles",
+    "x_auth_openid",
+    "X.Auth.User.Id",
+    "X-Auth.Roles",
+    "X-Auth-User_Id",
+    "X-Auth-User.Id",
+    "X-Auth-Roles-",
+    *(f"X{character}Auth{character}Roles" for character in "!#$%&'*+.^_`|~"),
+    *(f"X-Auth{character}Roles" for character in "!#$%&'*+.^_`|~"),
+]
+
+# Paths that one program takes for /admin, /orders or nothing special, and another for something public.
+AMBIGUOUS = [
+    "/public/../orders",
+    "/public/..",
+    "/public/.",
+    "/public/./orders",
+    "/public/%2e%2e/orders",
+    "/public/%2E./orders",
+    "/public/.%2e/orders",
+    "/public/..%2forders",
+    "/public/..%2Forders",
+    "/public%2f..%2forders",
+    "/public/..%5corders",
+    "/public/..\\orders",
+    "/public/%252e%252e/orders",
+    "/public/..%252forders",
+    "/public/..;/orders",
+    "/public/..;x=1/orders",
+    "/public/%3b/../orders",
+    "/public;/../orders",
+    "/public//orders",
+    "//public/orders",
+    "/orders/../public/a",
+    "/admin/../orders",
+    "/orders//admin",
+    "//admin",
+    "/orders/..;/admin",
+    "/admin;/a",
+    "/admin%2fa",
+    "/admin%00",
+    "/admin#a",
+    "/admin;",
+    "/public/%0d%0aX-Auth-Roles:%20admin",
+]
+
+
+@dataclass
+class Wxauth:
+    """A running service, whose clock stands still."""
+
+    address: str
+    services: Services
+    arrived: Recorder
+    database_url: str
+
+    @property
+    def asked(self) -> list[Scope]:
+        """The questions of the proxy."""
+        return [scope for scope in self.arrived.scopes if scope["path"] == "/v1/verify"]
+
+    async def log_in(self, person: str = "alice") -> dict[str, Any]:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.post(f"http://{self.address}/v1/login", json={"code": person})
+        assert answer.status_code == 200, answer.text
+        tokens: dict[str, Any] = answer.json()
+        return tokens
+
+    async def grant(self, person: str, *roles: str) -> dict[str, Any]:
+        """Log a person in who has these roles."""
+        tokens = await self.log_in(person)
+        rows = await asyncpg.connect(self.database_url)
+        await rows.execute("UPDATE users SET roles = $1 WHERE id = $2", list(roles), tokens["user"]["id"])
+        await rows.close()
+        return tokens
+
+
+@dataclass
+class Service:
+    """What is guarded."""
+
+    address: str
+    arrived: Recorder
+
+
+Starting = Callable[..., AbstractContextManager[str]]
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.fixture(scope="module")
+async def database_url(postgres: EmbeddedPostgres, admin: asyncpg.Connection) -> AsyncIterator[str]:
+    await admin.execute("CREATE DATABASE proxies TEMPLATE template_wxauth STRATEGY FILE_COPY")
+    yield postgres.url("proxies")
+    await admin.execute("DROP DATABASE proxies WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def start_wxauth(secrets: Secrets) -> Iterator[Callable[[str], Wxauth]]:
+    """Serve wxauth with this database, in a thread of its own."""
+    with ExitStack() as stack:
+        wechat_url = stack.enter_context(serving(create_simulator()))
+
+        def start(database_url: str) -> Wxauth:
+            values = {"apps": list(APPS), "database_url": database_url, "wechat_base_url": wechat_url}
+            settings = settings_from(Settings, **SETTINGS | values)
+            services = Services.build(settings, clock=Clock(datetime(2026, 11, 20, 8, 0, tzinfo=UTC)))
+            arrived = Recorder(create_app(services))
+            url = stack.enter_context(serving(arrived, **uvicorn_options(settings) | {"proxy_headers": False}))
+            return Wxauth(urlsplit(url).netloc, services, arrived, database_url)
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def wxauth(start_wxauth: Callable[[str], Wxauth], database_url: str) -> Wxauth:
+    return start_wxauth(database_url)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    arrived = Recorder(echo)
+    with serving(arrived, proxy_headers=False) as url:
+        yield Service(urlsplit(url).netloc, arrived)
+
+
+@pytest.fixture(scope="module", params=PROXIES)
+def name(request: pytest.FixtureRequest) -> str:
+    """Which proxy."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def url(name: str, tmp_path_factory: pytest.TempPathFactory, wxauth: Wxauth, service: Service) -> Iterator[str]:
+    with running(name, tmp_path_factory.mktemp(name), wxauth=wxauth.address, service=service.address) as url:
+        yield url
+
+
+@pytest.fixture
+async def client(url: str, wxauth: Wxauth, service: Service, secrets: Secrets) -> AsyncIterator[httpx.AsyncClient]:
+    """The world outside. No answer may hold a token, and the service says all that it got."""
+    wxauth.arrived.scopes.clear()
+    service.arrived.scopes.clear()
+    async with httpx.AsyncClient(base_url=url, trust_env=False, event_hooks={"response": [secrets.check_answer]}) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+async def tokens(wxauth: Wxauth) -> dict[str, Any]:
+    return await wxauth.log_in("alice")
+
+
+@pytest.fixture(scope="module")
+async def alice(tokens: dict[str, Any], secrets: Secrets) -> dict[str, str]:
+    """The header of a request of hers."""
+    secrets.add(tokens["access_token"].rpartition(".")[2])
+    return bearer(tokens["access_token"])
+
+
+def identity_in(headers: list[list[str]]) -> dict[str, str]:
+    """Whatever is X-Auth-* to somebody; each at most once. An empty one may be left out."""
+    found = [(re.sub("[^a-z0-9]", "-", name), value) for name, value in headers]
+    found = [(name, value) for name, value in found if name.startswith("x-auth-")]
+    assert len(dict(found)) == len(found), found
+    return {"x-auth-roles": "", **dict(found)}
+
+
+def identity_of(tokens: dict[str, Any], roles: str = "") -> dict[str, str]:
+    user = tokens["user"]
+    return dict(zip(IDENTITY, (user["id"], user["app_id"], user["openid"], tokens["session_id"], roles), strict=True))
+
+
+def targeted(client: httpx.AsyncClient, path: str, **options: Any) -> httpx.Request:
+    """A request for exactly this path, which httpx would tidy up."""
+    return client.build_request("GET", "/", extensions={"target": path.encode()}, **options)
+
+
+# Who may pass.
+
+
+async def test_a_good_token_lets_a_request_pass_and_says_whose_it_is(
+    client: httpx.AsyncClient, alice: dict[str, str], tokens: dict[str, Any]
+) -> None:
+    answer = await client.get("/orders/7?a=1", headers=alice)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["target"] == "/orders/7?a=1"
+    assert identity_in(answer.json()["headers"]) == identity_of(tokens)
+
+
+async def test_the_token_goes_no_further(client: httpx.AsyncClient, alice: dict[str, str]) -> None:
+    for path in ("/orders", "/public/a"):
+        answer = await client.get(path, headers=alice)
+        assert answer.status_code == 200
+        assert "authorization" not in dict(answer.json()["headers"])
+
+
+async def test_without_a_token_nobody_passes(client: httpx.AsyncClient, service: Service) -> None:
+    for headers in ({}, {"Authorization": "Basic YTpi"}, {"Authorization": "Bearer"}, {"Cookie": "token=a"}):
+        answer = await client.get("/orders", headers=headers)
+        problem_of(answer, "missing_token", 401)
+        assert answer.headers["www-authenticate"] == "Bearer"
+    assert service.arrived.scopes == []
+
+
+async def test_no_hostile_token_passes(
+    client: httpx.AsyncClient, service: Service, wxauth: Wxauth, tokens: dict[str, Any]
+) -> None:
+    key = wxauth.services.keys.signing_key(wxauth.services.clock())
+    refused = HOSTILE | EXPIRED
+    forged = {name: forge(Forger(tokens["access_token"], key)) for name, forge in refused.items()}
+    for forgery, token in forged.items():
+        if "\0" in token:
+            continue  # no header holds it, see the next test
+        answer = await client.get("/orders", headers={"Authorization": b"Bearer " + token.encode()})
+        if len(token) < LONGEST_TOKEN:
+            problem_of(answer, "token_expired" if forgery in EXPIRED else "invalid_token", 401)
+            assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+        else:
+            assert answer.status_code in (400, 401, 431), forgery
+    assert service.arrived.scopes == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Authorization: Bearer {token}\0",
+        "Authorization : Bearer {token}",
+        "Authorization: Bearer\r\n {token}",
+        "X: a\nAuthorization: Bearer {token}",
+        "X: a\rAuthorization: Bearer {token}",
+        "X-Auth-User-Id: a\r\nX-Auth-Roles : admin",
+        "X-Auth-User-Id\t: a",
+        " X-Auth-Roles: admin",
+        "X: a\r\n X-Auth-Roles: admin",
+        "X-Auth-Röles: admin",
+        "X-Auth-Roles",
+        ": X-Auth-Roles",
+    ],
+)
+async def test_a_malformed_head_gains_nothing(
+    client: httpx.AsyncClient, url: str, service: Service, tokens: dict[str, Any], line: str
+) -> None:
+    address = urlsplit(url).netloc
+    reader, writer = await asyncio.open_connection(*address.split(":"))
+    line = line.format(token=tokens["access_token"])
+    writer.write(f"GET /public/a HTTP/1.1\r\nHost: {address}\r\n{line}\r\nConnection: close\r\n\r\n".encode())
+    status = (await reader.read()).split(b" ", 2)[1]
+    writer.close()
+    if status == b"200":
+        [scope] = service.arrived.scopes
+        assert identity_in(headers_of(scope)) == {"x-auth-roles": ""}
+    else:
+        assert (status, service.arrived.scopes) == (b"400", [])
+
+
+async def test_a_second_authorization_header_does_not_help(
+    client: httpx.AsyncClient, alice: dict[str, str], service: Service
+) -> None:
+    answer = await client.get("/orders", headers=[("Authorization", "Bearer x"), *alice.items()])
+    assert answer.status_code in (400, 401)
+    assert service.arrived.scopes == []
+
+
+async def test_a_longest_token_passes(
+    client: httpx.AsyncClient, wxauth: Wxauth, tokens: dict[str, Any], secrets: Secrets
+) -> None:
+    key = wxauth.services.keys.signing_key(wxauth.services.clock())
+    token = Forger(tokens["access_token"], key).with_claims(padding="p" * 5500)
+    assert 7900 < len(token) <= 8192
+    secrets.add(token.rpartition(".")[2])
+    assert (await client.get("/orders", headers=bearer(token))).status_code == 200
+
+
+async def test_a_sign_out_counts_at_once(client: httpx.AsyncClient, wxauth: Wxauth, service: Service) -> None:
+    token = bearer((await wxauth.log_in("bob"))["access_token"])
+    assert (await client.get("/orders", headers=token)).status_code == 200
+    async with httpx.AsyncClient(base_url=f"http://{wxauth.address}", trust_env=False) as direct:
+        assert (await direct.post("/v1/logout", headers=token)).status_code == 204
+    problem_of(await client.get("/orders", headers=token), "invalid_token", 401)
+    assert len(service.arrived.scopes) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "roles", "passes"),
+    [
+        ("/admin", (), False),
+        ("/admin/a", ("auditor",), False),
+        ("/admin/a", ("admin",), True),
+        ("/admin/audit", ("admin",), False),
+        ("/admin/audit/a", ("auditor",), False),
+        ("/admin/audit/a", ("admin", "auditor"), True),
+        ("/Admin", (), False),
+        ("/ADMIN/a", (), False),
+        ("/%61dmin/a", (), False),
+        ("/admin/AUDIT/a", ("admin",), False),
+        ("/admin?role=", (), False),
+        ("/administration", (), True),
+    ],
+)
+async def test_a_path_demands_every_role_that_it_names(
+    client: httpx.AsyncClient, wxauth: Wxauth, service: Service, path: str, roles: tuple[str, ...], passes: bool
+) -> None:
+    tokens = await wxauth.grant("carol", *roles)
+    answer = await client.send(targeted(client, path, headers=bearer(tokens["access_token"])))
+    if passes:
+        assert answer.status_code == 200, answer.text
+        assert identity_in(answer.json()["headers"]) == identity_of(tokens, ",".join(roles))
+    else:
+        problem_of(answer, "insufficient_role", 403)
+        assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
+        assert service.arrived.scopes == []
+    without = await client.send(targeted(client, path))
+    problem_of(without, "missing_token", 401)
+
+
+async def test_a_path_that_can_be_read_in_two_ways_is_refused(
+    client: httpx.AsyncClient, service: Service, alice: dict[str, str]
+) -> None:
+    for headers in ({}, alice):
+        answers = {path: await client.send(targeted(client, path, headers=headers)) for path in AMBIGUOUS}
+        assert {path: answer.status_code for path, answer in answers.items()} == dict.fromkeys(AMBIGUOUS, 400)
+    assert service.arrived.scopes == []
+
+
+async def test_a_target_in_absolute_form_is_guarded_too(
+    client: httpx.AsyncClient, url: str, service: Service, alice: dict[str, str]
+) -> None:
+    for target in (f"{url}/admin", f"{url}/orders/../admin", f"{url}//admin"):
+        answer = await client.send(targeted(client, target, headers=alice))
+        assert answer.status_code in (400, 403), target
+    assert service.arrived.scopes == []
+
+
+@pytest.mark.parametrize(
+    "path", ["/public", "/publicity", "/Public.html", "/_wxauth/", "/_wxauth/role=a", "/v1/verify"]
+)
+async def test_what_is_not_plainly_public_is_guarded(client: httpx.AsyncClient, service: Service, path: str) -> None:
+    assert (await client.send(targeted(client, path))).status_code in (301, 401, 404)
+    assert service.arrived.scopes == []
+
+
+async def test_a_plain_path_and_any_query_arrive_as_they_were_sent(
+    client: httpx.AsyncClient, alice: dict[str, str]
+) -> None:
+    target = "/orders/%E8%8C%B6%20a+b?next=//a/../b;c&d=%2e%2e%2f%5c%00"
+    answer = await client.send(targeted(client, target, headers=alice))
+    assert (answer.status_code, answer.json()["target"]) == (200, target)
+
+
+async def test_a_public_path_is_open_and_wxauth_is_not_asked(
+    client: httpx.AsyncClient, wxauth: Wxauth, service: Service
+) -> None:
+    for headers in ({}, bearer("x")):
+        answer = await client.get("/public/a", headers=headers)
+        assert answer.status_code == 200
+        assert identity_in(answer.json()["headers"]) == {"x-auth-roles": ""}
+    assert wxauth.asked == []
+
+
+# What the service is told.
+
+
+@pytest.mark.parametrize("path", ["/orders", "/public/a"])
+async def test_the_clients_own_identity_is_taken_off(
+    client: httpx.AsyncClient, alice: dict[str, str], tokens: dict[str, Any], path: str
+) -> None:
+    expected = identity_of(tokens) if path == "/orders" else {"x-auth-roles": ""}
+    answer = await client.get(path, headers=[*alice.items(), *((name, "admin") for name in SPOOFED * 2)])
+    assert answer.status_code == 200, answer.text
+    assert identity_in(answer.json()["headers"]) == expected
+    for name in SPOOFED:
+        answer = await client.get(path, headers={**alice, name: "admin"})
+        assert identity_in(answer.json()["headers"]) == expected, name
+
+
+async def test_a_connection_header_takes_no_identity_off(
+    client: httpx.AsyncClient, alice: dict[str, str], tokens: dict[str, Any]
+) -> None:
+    answer = await client.get("/orders", headers={**alice, "Connection": "keep-alive, X-Auth-User-Id, x-auth-roles"})
+    if answer.status_code != 400:
+        assert identity_in(answer.json()["headers"]) == identity_of(tokens)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+async def test_a_body_arrives_whole_and_stays_off_wxauth(
+    client: httpx.AsyncClient, wxauth: Wxauth, alice: dict[str, str], method: str
+) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for number in range(40):
+            yield bytes([number]) * 100_000
+
+    body = b"".join([chunk async for chunk in chunks()])
+    for content in (b'{"item":"tea"}', body, chunks()):
+        answer = await client.request(
+            method, "/orders", content=content, headers={**alice, "Content-Type": "application/json"}
+        )
+        assert answer.status_code == 200, answer.text
+        sent = body if not isinstance(content, bytes) else content
+        told = answer.json()
+        assert (told["method"], told["size"]) == (method, len(sent))
+        assert told["sha256"] == sha256(sent).hexdigest()
+        assert dict(told["headers"])["content-type"] == "application/json"
+    for scope in wxauth.asked:
+        assert scope["method"] == "GET"
+        assert not {"content-length", "transfer-encoding", "content-type"} & dict(headers_of(scope)).keys()
+
+
+async def test_a_refused_request_with_a_body_gets_its_answer(client: httpx.AsyncClient, service: Service) -> None:
+    for size in (10, 200_000):
+        answer = await client.post("/orders", content=b"x" * size, headers=bearer("x"))
+        problem_of(answer, "invalid_token", 401)
+    assert service.arrived.scopes == []
+
+
+async def test_a_head_request_is_guarded_too(
+    client: httpx.AsyncClient, alice: dict[str, str], service: Service
+) -> None:
+    assert (await client.head("/orders")).status_code == 401
+    assert service.arrived.scopes == []
+    assert (await client.head("/orders", headers=alice)).status_code == 200
+    assert [scope["method"] for scope in service.arrived.scopes] == ["HEAD"]
+
+
+@pytest.mark.parametrize("path", ["/orders", "/public/a"])
+async def test_the_services_own_answers_pass_as_they_are(
+    client: httpx.AsyncClient, alice: dict[str, str], path: str
+) -> None:
+    for status in (201, 302, 400, 401, 403, 404, 500, 502, 503):
+        answer = await client.get(f"{path}?status={status}", headers=alice)
+        assert (answer.status_code, answer.headers["x-told-by"]) == (status, "the service")
+        assert answer.json()["target"] == f"{path}?status={status}"
+
+
+async def test_a_websocket_passes_and_is_told_whose_it_is(
+    url: str, client: httpx.AsyncClient, wxauth: Wxauth, alice: dict[str, str], tokens: dict[str, Any]
+) -> None:
+    spoofed = [(name, "admin") for name in SPOOFED]
+    address = f"{url.replace('http', 'ws')}/orders"
+    async with websockets.connect(address, additional_headers=[*alice.items(), *spoofed], proxy=None) as socket:
+        assert identity_in(json.loads(await socket.recv())) == identity_of(tokens)
+        for text in ("hello", "你好" * 30_000):
+            await socket.send(text)
+            assert await socket.recv() == text
+    for scope in wxauth.asked:
+        assert not {"upgrade", "sec-websocket-key"} & dict(headers_of(scope)).keys()
+
+
+async def test_a_websocket_without_a_token_is_refused_at_the_handshake(
+    url: str, client: httpx.AsyncClient, service: Service
+) -> None:
+    with pytest.raises(websockets.InvalidStatus) as refusal:
+        await websockets.connect(f"{url.replace('http', 'ws')}/orders", proxy=None)
+    response = refusal.value.response
+    assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
+    assert json.loads(response.body or b"")["code"] == "missing_token"
+    assert service.arrived.scopes == []
+
+
+@pytest.mark.parametrize("given", ["a.b_C-1", "x" * 128, "x" * 129, 'a"b', "a b", "a,b", "é", None])
+async def test_one_request_id_is_everywhere(
+    client: httpx.AsyncClient, alice: dict[str, str], wxauth: Wxauth, service: Service, given: str | None
+) -> None:
+    headers = {**alice} if given is None else {**alice, "X-Request-ID": given.encode("latin-1")}
+    for path in ("/orders", "/admin", "/public/a", "/public//"):
+        wxauth.arrived.scopes.clear()
+        service.arrived.scopes.clear()
+        answer = await client.send(targeted(client, path, headers=headers))
+        request_id = answer.headers["x-request-id"]
+        assert re.fullmatch("[A-Za-z0-9._-]{1,128}", request_id)
+        if given in ("a.b_C-1", "x" * 128):
+            assert request_id == given
+        arrived = [dict(headers_of(scope)) for scope in (*wxauth.asked, *service.arrived.scopes)]
+        assert [told["x-request-id"] for told in arrived] == [request_id] * len(arrived)
+
+
+async def test_of_two_request_ids_no_malformed_one_gets_through(
+    client: httpx.AsyncClient, alice: dict[str, str]
+) -> None:
+    for given in (["a", 'b"'], ['b"', "a"], ["a", "b"]):
+        answer = await client.get("/orders", headers=[*alice.items(), *(("X-Request-ID", value) for value in given)])
+        told = [value for name, value in answer.json()["headers"] if name == "x-request-id"]
+        assert told == [answer.headers["x-request-id"]]
+        assert re.fullmatch("[A-Za-z0-9._-]{1,128}", told[0])
+
+
+async def test_wxauth_is_told_no_more_than_it_needs(
+    client: httpx.AsyncClient, alice: dict[str, str], wxauth: Wxauth
+) -> None:
+    sent = {"Accept-Language": "zh-CN", "Cookie": "a=b", "X-Auth-Roles": "admin", "X-Forwarded-For": "9.9.9.9"}
+    assert (await client.put("/orders", content=b"x", headers=alice | sent)).status_code == 200
+    [scope] = wxauth.asked
+    told = dict(headers_of(scope))
+    assert told["authorization"] == alice["Authorization"]
+    assert told["accept-language"] == "zh-CN"
+    assert told["x-forwarded-for"] == "127.0.0.1"
+    assert not {"cookie", "upgrade", "content-length"} & told.keys()
+    assert not [name for name in told if name.startswith("x-auth")]
+
+
+async def test_the_service_is_told_where_a_request_comes_from(client: httpx.AsyncClient, alice: dict[str, str]) -> None:
+    answer = await client.get("/orders", headers=alice | {"X-Forwarded-For": "9.9.9.9", "X-Forwarded-Proto": "https"})
+    headers = answer.json()["headers"]
+    assert [value for name, value in headers if name == "x-forwarded-for"] == ["127.0.0.1"]
+    told = dict(headers)
+    assert told["x-forwarded-proto"] == "http"
+
+
+async def test_connections_to_wxauth_are_kept(client: httpx.AsyncClient, alice: dict[str, str], wxauth: Wxauth) -> None:
+    for _ in range(30):
+        assert (await client.get("/orders", headers=alice)).status_code == 200
+    assert len({scope["client"] for scope in wxauth.asked}) < 6
+
+
+# Titles.
+
+
+@pytest.mark.parametrize(
+    ("accepted", "language"),
+    [("zh-CN", "zh-CN"), ("zh_CN", "zh-CN"), ("zh-CN,zh;q=0.9,en;q=0.8", "zh-CN"), ("en", "en")],
+)
+async def test_titles_are_in_the_readers_language(client: httpx.AsyncClient, accepted: str, language: str) -> None:
+    answer = await client.get("/orders", headers={"Accept-Language": accepted})
+    assert problem_of(answer, "missing_token", 401)
+    assert answer.headers["content-language"] == language
+
+
+# When wxauth does not answer.
+
+
+@pytest.fixture
+def started(name: str, tmp_path_factory: pytest.TempPathFactory, service: Service) -> Iterator[Callable[[str], str]]:
+    """Start another one of the same kind, in front of this wxauth."""
+    service.arrived.scopes.clear()
+    with ExitStack() as stack:
+
+        def start(wxauth: str) -> str:
+            folder = tmp_path_factory.mktemp(name)
+            return stack.enter_context(running(name, folder, wxauth=wxauth, service=service.address))
+
+        yield start
+
+
+@pytest.mark.parametrize(("accepted", "language"), [("zh_CN", "zh-CN"), ("en-GB,zh;q=0.5", "en"), ("", "en")])
+async def test_while_wxauth_is_down_nobody_passes_and_all_are_told_when_to_come_back(
+    started: Callable[[str], str],
+    service: Service,
+    alice: dict[str, str],
+    secrets: Secrets,
+    accepted: str,
+    language: str,
+) -> None:
+    url = started(f"127.0.0.1:{free_port()}")
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        for path in ("/orders", "/admin/a"):
+            answer = await client.post(path, content=b"x", headers=alice | {"Accept-Language": accepted})
+            document = problem_of(answer, "keys_unavailable", 503)
+            assert answer.headers["content-language"] == language
+            assert document["title"] in TITLES["keys_unavailable"]
+            assert int(answer.headers["retry-after"]) > 0
+        assert service.arrived.scopes == []
+        assert (await client.get("/public/a")).status_code == 200
+
+
+async def test_while_wxauth_has_no_database_nobody_passes(
+    started: Callable[[str], str], start_wxauth: Callable[[str], Wxauth], service: Service, alice: dict[str, str]
+) -> None:
+    wxauth = start_wxauth("postgresql://nobody@127.0.0.1:1/nothing")
+    async with httpx.AsyncClient(base_url=started(wxauth.address), trust_env=False) as client:
+        answer = await client.get("/orders", headers=alice)
+        problem_of(answer, answer.json()["code"], 503)
+        assert int(answer.headers["retry-after"]) > 0
+        assert service.arrived.scopes == []
+
+
+async def test_a_service_that_is_down_is_not_taken_for_wxauth(
+    name: str, tmp_path_factory: pytest.TempPathFactory, wxauth: Wxauth, alice: dict[str, str]
+) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    with running(name, tmp_path_factory.mktemp(name), wxauth=wxauth.address, service=nobody) as url:
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+            for path in ("/orders", "/public/a"):
+                answer = await client.get(path, headers=alice)
+                assert answer.status_code in (502, 503)
+                assert "problem" not in answer.headers.get("content-type", "")
+
+
+@pytest.mark.parametrize("lua", ["error('broken')", "return", "txn:set_var('txn.wxauth', 'x')"])
+async def test_nobody_passes_haproxy_where_its_lua_breaks_off(
+    tmp_path_factory: pytest.TempPathFactory, service: Service, lua: str
+) -> None:
+    service.arrived.scopes.clear()
+    action = f'core.register_action("wxauth", {{ "http-req" }}, function(txn, path) {lua} end, 1)'
+    with haproxy_with(action, tmp_path_factory.mktemp("haproxy"), service=service.address) as url:
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+            for path in ("/orders", "/admin/a", "/admin/audit"):
+                assert (await client.get(path)).status_code == 503
+    assert service.arrived.scopes == []
