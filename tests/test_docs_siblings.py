@@ -1,0 +1,45 @@
+"""What docs/siblings.md shows works as it stands there."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.test_readme import code_blocks
+from wxauth.testing import TestIssuer
+
+PAGES = sorted((Path(__file__).parents[1] / "docs").glob("siblings*.md"))
+
+pytestmark = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+
+
+@pytest.fixture
+def blocks(page: Path) -> list[str]:
+    return code_blocks(page, "python")
+
+
+def run(block: str) -> dict[str, Any]:
+    namespace: dict[str, Any] = {}
+    exec(block, namespace)
+    return namespace
+
+
+@pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
+def test_the_test_shown_passes_with_the_service_shown(blocks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    service, its_test, _ = blocks
+    monkeypatch.setitem(sys.modules, "app", SimpleNamespace(**run(service)))
+    run(its_test)["test_orders_are_the_callers_own"](TestIssuer())
+
+
+async def test_the_middleware_shown_guards_all_but_the_public_path(blocks: list[str]) -> None:
+    shown = run(blocks[2])
+    issuer = TestIssuer(issuer="http://127.0.0.1:8000")
+    transport = httpx.ASGITransport(shown["app"])
+    with issuer.trusted_by(shown["guard"]):
+        async with httpx.AsyncClient(transport=transport, base_url="http://sibling.test") as client:
+            assert (await client.get("/orders")).status_code == 401
+            assert (await client.get("/healthz")).text == "ok\n"
+            assert (await client.get("/orders", headers=issuer.headers(openid="o1"))).text == "o1\n"
