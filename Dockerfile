@@ -12,6 +12,7 @@ RUN python -m venv --without-pip /opt/wxauth \
         --require-hashes --no-deps --only-binary :all: -r requirements.lock
 COPY LICENSE README.md pyproject.toml ./
 COPY alembic alembic
+COPY clients clients
 COPY src src
 RUN tools/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir wheel . \
     && tools/bin/pip --python /opt/wxauth/bin/python install --no-index --no-deps wheel/*.whl \

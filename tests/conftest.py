@@ -13,9 +13,10 @@ import httpx
 import pytest
 import respx
 
-from tests.fakes import APP, OTHER_APP, SECRET_KEY, Clock, LoginAnswer, Secrets, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, SECRET_KEY, Clock, LoginAnswer, Secrets, WeChatByRespx, WeChatBySimulator
 from wxauth.app import create_app
 from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.dev.wechat import APPS, Simulator
 from wxauth.logs import configure_logging
 from wxauth.services import Services
 from wxauth.settings import Settings, settings_from
@@ -209,3 +210,41 @@ def login(client: httpx.AsyncClient, wechat: WeChatByRespx) -> LoginAnswer:
         return answer.json()
 
     return log_in
+
+
+@pytest.fixture
+def simulator(clock: Clock) -> Simulator:
+    """WeChat, simulated, on this test's clock; its apps are `wxauth.dev.wechat.APPS`."""
+    return Simulator(lambda: clock().timestamp())
+
+
+@pytest.fixture
+async def make_simulated_services(
+    make_settings: Callable[..., Settings], simulator: Simulator, clock: Clock, secrets: Secrets
+) -> AsyncIterator[Callable[..., Services]]:
+    """Replicas of a service whose WeChat is the simulator; any setting by name."""
+    made: list[Services] = []
+
+    async def make(**values: object) -> Services:
+        settings = make_settings(**{"apps": APPS, **values})
+        services = Services.build(settings, clock=clock, wechat_transport=WeChatBySimulator(simulator, secrets))
+        made.append(services)
+        await services.keys.refresh()
+        return services
+
+    yield make
+    for services in made:
+        await services.aclose()
+
+
+@pytest.fixture
+async def simulated_services(make_simulated_services: Callable[..., Services]) -> Services:
+    return await make_simulated_services()
+
+
+@pytest.fixture
+def simulated_client(
+    make_client: Callable[[Services], httpx.AsyncClient], simulated_services: Services
+) -> httpx.AsyncClient:
+    """The service in front of the simulator, at its front door."""
+    return make_client(simulated_services)

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
@@ -11,11 +12,14 @@ from urllib.parse import quote
 import httpx
 import respx
 
+from wxauth.dev.wechat import APPS, Simulator, create_simulator
+
 APP = {"app_id": "wxtest0000000000a1", "app_secret": "5f4dcc3b5aa765d61d8327deb882cf99"}
 OTHER_APP = {"app_id": "wxtest0000000000b2", "app_secret": "7c6a180b36896a0a8c02787eeafb0e4c"}
 SECRET_KEY = base64.b64encode(bytes(range(32))).decode()
 
 _START = 12
+_SHORTEST_PHONE = 8
 
 LoginAnswer = Callable[..., Awaitable[dict[str, Any]]]
 
@@ -44,6 +48,7 @@ class Secrets:
     def __init__(self) -> None:
         self._starts: set[str] = set()
         self._starts_of_logged_tokens: set[str] = set()
+        self._unlogged: set[str] = set()
         for secret in (APP["app_secret"], OTHER_APP["app_secret"], SECRET_KEY):
             self.add(secret)
 
@@ -51,6 +56,11 @@ class Secrets:
         assert len(secret) >= _START, "too short to be told from other text"
         self._starts |= {secret[:_START], quote(secret, safe="")[:_START]}
         return secret
+
+    def add_unlogged(self, text: str) -> str:
+        """What an answer may hold, but no log line: a phone number."""
+        self._unlogged.add(text)
+        return text
 
     async def check_answer(self, response: httpx.Response) -> None:
         text = (await response.aread()).decode(errors="replace")
@@ -64,7 +74,9 @@ class Secrets:
 
     def check_log(self, log: str) -> None:
         starts = self._starts | self._starts_of_logged_tokens
-        leaks = [line for line in log.splitlines() if _has_any(starts, line)]
+        leaks = [
+            line for line in log.splitlines() if _has_any(starts, line) or any(text in line for text in self._unlogged)
+        ]
         assert not leaks, f"a log line holds a secret: {leaks[0]}"
 
 
@@ -124,4 +136,33 @@ class _WithTarget(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         target = request.extensions.get("target", request.url.raw_path)
         url = request.url.copy_with(raw_path=target)
-        return await self._inner.handle_async_request(httpx.Request(request.method, url, headers=request.headers))
+        return await self._inner.handle_async_request(
+            httpx.Request(request.method, url, headers=request.headers, content=request.content)
+        )
+
+
+class WeChatBySimulator(httpx.AsyncBaseTransport):
+    """The way to a simulator in this process. What it hands out is collected, as far as it is secret."""
+
+    def __init__(self, simulator: Simulator, secrets: Secrets) -> None:
+        self._inner = _WithTarget(httpx.ASGITransport(create_simulator(simulator)))
+        self._secrets = secrets
+        for app in APPS:
+            secrets.add(app["app_secret"])
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        try:
+            response = await self._inner.handle_async_request(request)
+        except ConnectionResetError as exc:
+            raise httpx.ReadError("dropped") from exc
+        with suppress(ValueError):
+            self._collect(json.loads(await response.aread()))
+        return response
+
+    def _collect(self, answer: dict[str, Any]) -> None:
+        for name in ("session_key", "access_token"):
+            if name in answer:
+                self._secrets.add(answer[name])
+        phone = answer.get("phone_info", {}).get("purePhoneNumber", "")
+        if len(phone) >= _SHORTEST_PHONE:
+            self._secrets.add_unlogged(phone)

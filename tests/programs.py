@@ -20,7 +20,7 @@ PACKAGES = {
     "npm": "npm",
 }
 """By program, what Debian and Ubuntu call its package."""
-OLDEST_NODE = 20
+OLDEST_NODE = (20, 19)
 QUICK_TO_GIVE_UP = ("--fetch-retries=1", "--fetch-retry-mintimeout=500", "--fetch-timeout=10000")
 
 
@@ -39,8 +39,8 @@ def needs_node(folder: Path) -> str:
     """
     node, npm = needs("node"), needs("npm")
     version = subprocess.check_output([node, "--version"], text=True)
-    if int(version[1:].partition(".")[0]) < OLDEST_NODE:
-        lacks(f"needs Node {OLDEST_NODE} or newer, has {version.strip()} 需要 Node {OLDEST_NODE} 或更新版本")
+    if tuple(map(int, version[1:].split(".")[:2])) < OLDEST_NODE:
+        lacks(f"needs Node 20.19 or newer, has {version.strip()} 需要 Node 20.19 或更新版本")
     lock, installed = folder / "package-lock.json", folder / "node_modules/.locked"
     with lock.open("rb+") as turn:
         with suppress(OSError):  # some network drives know no locks

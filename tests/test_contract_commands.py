@@ -1,4 +1,4 @@
-"""The commands as an operator runs them: `dev`, `serve`, `migrate`, `check`, `secret new`, `openapi`."""
+"""The commands as an operator runs them: `dev`, `serve`, `migrate`, `secret new`, `openapi`."""
 
 import asyncio
 import json
@@ -605,101 +605,6 @@ async def test_a_role_that_may_not_migrate_is_told_so(
     assert failed.returncode == 1
     assert "permission denied for schema public" in failed.stderr
     assert len(failed.stderr.splitlines()) == 1
-
-
-# check
-
-
-Check = Callable[..., tuple[int, dict[str, Any]]]
-
-
-@pytest.fixture
-def check(settings: dict[str, str], tmp_path: Path) -> Check:
-    """The exit status of `wxauth check` and its results by name; any setting by name."""
-
-    def run_check(**changed: str) -> tuple[int, dict[str, Any]]:
-        env = settings | {f"WXAUTH_{name}": value for name, value in changed.items()}
-        done = run("check", "--json", cwd=tmp_path, env=env)
-        for secret in (SECRET_KEY, *(app["app_secret"] for app in APPS)):
-            assert secret not in done.stdout + done.stderr
-        results = json.loads(done.stdout)
-        assert done.returncode == (0 if all(result["ok"] for result in results) else 1)
-        return done.returncode, {result["name"]: result for result in results}
-
-    return run_check
-
-
-@pytest.fixture
-def strict_wechat() -> Iterator[str]:
-    """A WeChat to which a plain name is no code."""
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            query = httpx.QueryParams(scope["query_string"].decode())
-            scope["query_string"] = str(query.set("js_code", "no code: " + query["js_code"])).encode()
-        await create_simulator()(scope, receive, send)
-
-    with serving(app) as url:
-        yield url
-
-
-async def test_check_says_that_all_is_well_and_changes_nothing(
-    check: Check, strict_wechat: str, rows: asyncpg.Connection
-) -> None:
-    status, results = await asyncio.to_thread(check, WECHAT_BASE_URL=strict_wechat)
-    assert status == 0, results
-    names = ["settings", "database", "schema", "signing_keys", *(f"wechat {app['app_id']}" for app in APPS)]
-    assert list(results) == names
-    assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 0
-
-
-def test_check_for_people_is_a_line_for_each(settings: dict[str, str], strict_wechat: str, tmp_path: Path) -> None:
-    done = run("check", cwd=tmp_path, env=settings | {"WXAUTH_WECHAT_BASE_URL": strict_wechat})
-    assert done.returncode == 0
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["ok"] * 6
-
-
-def test_check_names_all_that_is_wrong(check: Check) -> None:
-    apps = [{**APPS[0], "app_secret": "wrong"}, {"app_id": "wx0", "app_secret": "x"}, APPS[1]]
-    status, results = check(DATABASE_URL="postgresql:///x?host=/nowhere", APPS=json.dumps(apps), PROT="8000")
-    assert status == 1
-    for name, word in {
-        "settings": "WXAUTH_PROT: no such setting, did you mean WXAUTH_PORT?",
-        "database": "WXAUTH_DATABASE_URL",
-        f"wechat {APPS[0]['app_id']}": "WXAUTH_APP_SECRET",
-        "wechat wx0": "WXAUTH_APP_ID",
-        f"wechat {APPS[1]['app_id']}": "WXAUTH_WECHAT_BASE_URL",  # a simulator, to which any name is a code
-    }.items():
-        assert results[name]["ok"] is False
-        assert word in results[name]["message"]
-
-
-def test_check_says_when_wechat_does_not_answer(check: Check) -> None:
-    status, results = check(WECHAT_BASE_URL=f"http://127.0.0.1:{free_port()}")
-    assert status == 1
-    assert "no answer from WeChat" in results[f"wechat {APPS[0]['app_id']}"]["message"]
-
-
-def test_check_asks_nobody_while_a_setting_is_wrong(check: Check) -> None:
-    status, results = check(PORT="http")
-    assert status == 1
-    assert list(results) == ["settings"]
-    assert results["settings"]["message"].startswith("WXAUTH_PORT: ")
-
-
-def test_check_sends_to_migrate_where_the_schema_is_behind(check: Check, empty_database_url: str) -> None:
-    status, results = check(DATABASE_URL=empty_database_url)
-    assert status == 1
-    assert "wxauth migrate" in results["schema"]["message"]
-
-
-def test_check_finds_a_secret_key_that_does_not_open_what_is_stored(
-    check: Check, serve: Callable[..., Service]
-) -> None:
-    serve()
-    status, results = check(SECRET_KEY=OTHER_SECRET_KEY)
-    assert status == 1
-    assert "WXAUTH_SECRET_KEY" in results["signing_keys"]["message"]
 
 
 # secret, openapi, and how they are called

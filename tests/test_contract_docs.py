@@ -10,13 +10,18 @@ from pydantic import BaseModel, TypeAdapter
 
 from wxauth.app import create_api
 from wxauth.routes.schemas import (
+    AccessTokenAnswer,
+    DecryptedAnswer,
+    DecryptRequest,
     EventsAnswer,
     IntrospectionAnswer,
     LoginRequest,
     LogoutRequest,
+    PhoneRequest,
     Problem,
     ProfileChange,
     RefreshRequest,
+    SessionKeyResetRequest,
     TokenAnswer,
     UserAnswer,
     UserChangeRequest,
@@ -35,7 +40,17 @@ OPERATIONS = [
     for method, operation in methods.items()
 ]
 BODIES: dict[str, type[BaseModel]] = {
-    kind.__name__: kind for kind in (LoginRequest, RefreshRequest, LogoutRequest, ProfileChange, UserChangeRequest)
+    kind.__name__: kind
+    for kind in (
+        LoginRequest,
+        RefreshRequest,
+        LogoutRequest,
+        ProfileChange,
+        PhoneRequest,
+        DecryptRequest,
+        UserChangeRequest,
+        SessionKeyResetRequest,
+    )
 }
 MODELS = {
     "TokenAnswer": TokenAnswer,
@@ -43,6 +58,8 @@ MODELS = {
     "UsersAnswer": UsersAnswer,
     "UserDetailAnswer": UserDetailAnswer,
     "EventsAnswer": EventsAnswer,
+    "DecryptedAnswer": DecryptedAnswer,
+    "AccessTokenAnswer": AccessTokenAnswer,
     "IntrospectionAnswer": IntrospectionAnswer,
     "Problem": Problem,
 }
@@ -57,6 +74,10 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("change_me", "patch /v1/me"),
         ("change_me_by_post", "post /v1/me"),
         ("erase_me", "delete /v1/me"),
+        ("change_my_avatar", "post /v1/me/avatar"),
+        ("read_avatar", "get /v1/avatars/{file_name}"),
+        ("bind_my_phone", "post /v1/me/phone"),
+        ("decrypt", "post /v1/me/decrypt"),
         ("list_my_sessions", "get /v1/me/sessions"),
         ("end_my_other_sessions", "delete /v1/me/sessions"),
         ("end_my_session", "delete /v1/me/sessions/{session_id}"),
@@ -65,9 +86,14 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("change_user", "patch /v1/admin/users/{user_id}"),
         ("erase_user", "delete /v1/admin/users/{user_id}"),
         ("end_sessions_of_user", "delete /v1/admin/users/{user_id}/sessions"),
+        ("check_session_keys", "post /v1/admin/users/{user_id}/session-keys/check"),
+        ("reset_session_keys", "post /v1/admin/users/{user_id}/session-keys/reset"),
         ("list_events", "get /v1/admin/events"),
         ("verify", "get /v1/verify"),
         ("introspect", "post /v1/introspect"),
+        ("read_access_token", "get /v1/apps/{app_id}/access-token"),
+        ("verify_push_url", "get /v1/wechat/push/{app_id}"),
+        ("receive_push", "post /v1/wechat/push/{app_id}"),
         ("read_signing_keys", "get /.well-known/jwks.json"),
         ("read_metadata", "get /.well-known/oauth-authorization-server"),
         ("read_openid_configuration", "get /.well-known/openid-configuration"),
@@ -96,9 +122,10 @@ def test_every_example_is_of_the_form_that_is_documented(operation: dict[str, An
                     TypeAdapter(model).validate_python(example)
                 if model is Problem:
                     assert str(example["status"]) == status
-    for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
-        if media_type == "application/x-www-form-urlencoded":
-            assert list(content["example"]) == content["schema"]["required"]
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        if "properties" in content["schema"]:
+            assert set(content["schema"].get("required", ())) <= content["example"].keys()
+            assert content["example"].keys() <= content["schema"]["properties"].keys()
             continue
         names = re.findall(r"/schemas/(\w+)'", str(content["schema"]))
         assert len(names) == 1
@@ -140,10 +167,36 @@ def test_every_example_is_of_the_form_that_is_documented(operation: dict[str, An
             "invalid_request payload_too_large invalid_client keys_unavailable storage_unavailable internal_error",
         ),
         (
+            "/v1/apps/{app_id}/access-token",
+            "get",
+            "invalid_request unknown_app invalid_client wechat_rate_limited wechat_unavailable wechat_timeout "
+            "wechat_bad_response wechat_misconfigured storage_unavailable internal_error",
+        ),
+        (
             "/v1/admin/users/{user_id}",
             "patch",
             "invalid_request payload_too_large missing_token invalid_token token_expired insufficient_role not_found "
             "last_admin keys_unavailable storage_unavailable internal_error",
+        ),
+        (
+            "/v1/me/phone",
+            "post",
+            "invalid_request payload_too_large unknown_app invalid_code code_used phone_taken wechat_user_blocked "
+            "wechat_rate_limited wechat_unavailable wechat_timeout wechat_bad_response wechat_misconfigured "
+            "missing_token invalid_token token_expired keys_unavailable storage_unavailable internal_error",
+        ),
+        (
+            "/v1/me/avatar",
+            "post",
+            "invalid_request payload_too_large rate_limited missing_token invalid_token token_expired "
+            "keys_unavailable storage_unavailable internal_error",
+        ),
+        ("/v1/avatars/{file_name}", "get", "not_found storage_unavailable internal_error"),
+        (
+            "/v1/me/decrypt",
+            "post",
+            "invalid_request payload_too_large session_key_expired missing_token invalid_token token_expired "
+            "keys_unavailable storage_unavailable internal_error",
         ),
         ("/.well-known/jwks.json", "get", "keys_unavailable internal_error"),
     ],
@@ -164,6 +217,7 @@ def test_a_guarded_operation_asks_for_the_bearer_and_no_other_does() -> None:
         assert guarded.pop(name) == [{"wxauth": []}]
     assert guarded.pop("get /v1/verify") == [{"wxauth": []}]
     assert guarded.pop("post /v1/introspect") == [{"service_client": []}]
+    assert guarded.pop("get /v1/apps/{app_id}/access-token") == [{"service_client": []}]
     assert guarded.pop("post /v1/logout") == [{"wxauth": []}, {}]
     assert not any(guarded.values())
 

@@ -31,6 +31,7 @@ STATUS_OF = {
     "invalid_code": 400,
     "code_used": 400,
     "wechat_user_blocked": 403,
+    "session_key_expired": 409,
     "wechat_rate_limited": 429,
     "wechat_unavailable": 503,
     "wechat_timeout": 504,
@@ -47,8 +48,10 @@ STATUS_OF = {
     "keys_unavailable": 503,
     "insufficient_role": 403,
     "invalid_client": 401,
+    "invalid_signature": 403,
     "rate_limited": 429,
     "last_admin": 409,
+    "phone_taken": 409,
     "storage_unavailable": 503,
     "not_found": 404,
     "method_not_allowed": 405,
@@ -89,6 +92,8 @@ def test_each_class_has_a_title_in_english_and_in_chinese(kind: type[WxAuthError
         ("GET", "/v1/verify", "missing_token", 401, {"WWW-Authenticate": "Bearer"}),
         ("POST", "/v1/verify", "method_not_allowed", 405, {"Allow": "GET, HEAD"}),
         ("POST", "/v1/introspect", "invalid_client", 401, {"WWW-Authenticate": "Basic"}),
+        ("GET", "/v1/apps/wx1/access-token", "invalid_client", 401, {"WWW-Authenticate": "Basic"}),
+        ("POST", "/v1/apps/wx1/access-token", "method_not_allowed", 405, {"Allow": "GET, HEAD"}),
     ],
 )
 async def test_a_failure_is_a_problem_document(

@@ -29,6 +29,10 @@ DEFAULTS = {
     "WECHAT_BASE_URL": "https://api.weixin.qq.com",
     "WECHAT_FALLBACK_URL": "https://api2.weixin.qq.com",
     "WECHAT_TIMEOUT": 5,
+    "PHONE_POLICY": "refuse",
+    "PHONE_CHECK_OPENID": True,
+    "RISK_POLICY": "off",
+    "NICKNAME_CHECK": "off",
     "REDIS_URL": None,
     "LOGIN_RATE_LIMIT": "600/minute",
     "TRUSTED_PROXIES": ("127.0.0.1",),
@@ -57,6 +61,11 @@ WRONG = [
     ("APPS", '[{"app_id": "wx1", "app_secret": ""}]'),
     ("APPS", '[{"app_id": "wx1", "app_secret": "hunter2", "hunter3": 1}]'),
     ("APPS", '[{"app_id": "wx1", "app_secret": "hunter2"}, {"app_id": "wx1", "app_secret": "hunter3"}]'),
+    ("APPS", '[{"app_id": "wx1", "app_secret": "hunter2", "push_token": "hunter2 hunter3"}]'),
+    ("APPS", '[{"app_id": "wx1", "app_secret": "hunter2", "push_token": "h2"}]'),
+    ("APPS", '[{"app_id": "wx1", "app_secret": "hunter2", "push_token": "hunter2hunter2hunter2hunter2hunter2"}]'),
+    ("APPS", '[{"app_id": "wx1", "app_secret": "hunter2", "push_token": "hunter2", "push_aes_key": "hunter2"}]'),
+    ("APPS", f'[{{"app_id": "wx1", "app_secret": "hunter2", "push_aes_key": "{"hunter2" * 6}h"}}]'),
     ("SECRET_KEY", ""),
     ("SECRET_KEY", "hunter2"),
     ("SECRET_KEY", "密钥"),
@@ -87,6 +96,11 @@ WRONG = [
     ("WECHAT_TIMEOUT", "0"),
     ("WECHAT_TIMEOUT", "5s"),
     ("WECHAT_TIMEOUT", "nan"),
+    ("PHONE_POLICY", "allow"),
+    ("PHONE_POLICY", ""),
+    ("RISK_POLICY", "on"),
+    ("NICKNAME_CHECK", "true"),
+    ("PHONE_CHECK_OPENID", "maybe"),
     ("REDIS_URL", "http://:hunter2@redis"),
     ("REDIS_URL", "redis://:hunter2@redis:port"),
     ("LOGIN_RATE_LIMIT", "600 per minute"),
@@ -376,3 +390,21 @@ def test_settings_can_be_printed_without_their_secrets(load: Load) -> None:
     shown = repr(load(**REQUIRED, REDIS_URL="redis://:hunter2@redis"))
     for secret in (SECRET_KEY, APP["app_secret"], "hunter2"):
         assert secret not in shown
+
+
+def test_the_push_pair_is_optional(load: Load) -> None:
+    app = {"app_id": "wx1", "app_secret": "hunter2"}
+    pairs = [
+        {},
+        {"push_token": "", "push_aes_key": ""},
+        {"push_token": "A1b"},
+        {"push_token": "a" * 32, "push_aes_key": "9aZ" * 14 + "9"},
+    ]
+    apps = [{**app, "app_id": f"wx{n}", **pair} for n, pair in enumerate(pairs)]
+    loaded = load(**REQUIRED | {"APPS": json.dumps(apps)}).apps
+    assert [(app.push_token is not None, app.push_aes_key is not None) for app in loaded] == [
+        (False, False),
+        (False, False),
+        (True, False),
+        (True, True),
+    ]

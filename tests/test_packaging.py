@@ -153,6 +153,12 @@ def test_pip_installs_the_guard_and_nothing_of_the_service(slim: Path, tmp_path:
     assert {"sqlalchemy", "sqlmodel", "asyncpg", "alembic", "greenlet", "aiohttp", "uvicorn"} <= service
 
 
+def test_the_command_says_what_it_lacks_where_only_the_guard_is_installed(slim: Path, tmp_path: Path) -> None:
+    done = subprocess.run([slim.with_name("wxauth"), "serve"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith('click is not installed: pip install "wxauth[server]".')
+
+
 def test_what_pip_installs_guards_a_route_and_tests_it(slim: Path, tmp_path: Path) -> None:
     (tmp_path / "orders.py").write_text(SIBLING)
     (tmp_path / "tried.py").write_text(
@@ -276,6 +282,23 @@ def test_the_wheel_has_types_licence_and_no_leftovers(wheel: Path) -> None:
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     assert {name.partition("/")[0] for name in names} == {"wxauth", f"wxauth-{wxauth.__version__}.dist-info"}
     assert not [name for name in names if name.endswith(".pyc")]
+
+
+def test_the_phone_on_the_desk_runs_the_client_from_a_wheel_too(installed: Path, tmp_path: Path) -> None:
+    serving = """
+import asyncio, httpx
+from wxauth.dev.wechat import create_simulator
+
+async def main():
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(create_simulator()), base_url="http://wechat") as client:
+        print((await client.get("/desk/wxauth.js")).raise_for_status().text, end="")
+        for name in ("", "desk.js", "desk.css"):
+            (await client.get(f"/desk/{name}")).raise_for_status()
+
+asyncio.run(main())
+"""
+    printed = run(installed / "python", "-c", serving, cwd=tmp_path)
+    assert printed == (ROOT / "clients/miniprogram/wxauth.js").read_text()
 
 
 def test_the_source_distribution_makes_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:

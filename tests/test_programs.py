@@ -75,7 +75,7 @@ def test_where_ci_is_set_a_missing_program_is_a_failure(
 
 def test_an_old_node_is_as_good_as_none(programs: Callable[..., None], tmp_path: Path) -> None:
     programs(node="v18.20.4", npm="9.2.0")
-    with pytest.raises(pytest.skip.Exception, match=r"Node 20 or newer, has v18\.20\.4"):
+    with pytest.raises(pytest.skip.Exception, match=r"Node 20\.19 or newer, has v18\.20\.4"):
         needs_node(tmp_path)
 
 

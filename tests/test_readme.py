@@ -20,10 +20,15 @@ from wxauth.settings import PREFIX, Settings, settings_from
 
 ROOT = Path(__file__).parents[1]
 ENGLISH, CHINESE = (ROOT / name for name in ("README.md", "README.zh-CN.md"))
-PAGES = [ENGLISH, CHINESE, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+GUIDES = sorted((ROOT / "docs").glob("*.md"))
+EXAMPLES = sorted((ROOT / "examples").glob("*/*.md"))
+PAGES = [ENGLISH, CHINESE, *GUIDES, *EXAMPLES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 
 both_readmes = pytest.mark.parametrize("readme", [ENGLISH, CHINESE], ids=lambda path: path.name)
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+each_guide = pytest.mark.parametrize(
+    "guide", [page for page in GUIDES if page.suffixes == [".md"]], ids=lambda path: path.name
+)
 
 
 def example_settings() -> dict[str, tuple[bool, str]]:
@@ -54,13 +59,18 @@ def shape(readme: Path) -> dict[str, list[Any]]:
         "diagram": re.findall(r"^ +(\w+-?->>\w+):", text, re.MULTILINE),
         "rows": [re.findall("`.*?`|†", cell) for cell in re.findall(r"^\|(.*?)\|", prose, re.MULTILINE)],
         "markers": re.findall(r"<!--.*?-->|^†", prose, re.MULTILINE),
-        "links": re.findall(r"\]\(((?!README)[^)]+)\)", prose),
+        "links": [re.sub(r"\.zh-CN|#.*", "", link) for link in re.findall(r"\]\(((?!README)[^)]+)\)", prose)],
     }
 
 
 def test_the_readmes_have_the_same_shape() -> None:
     assert all(shape(ENGLISH).values()), "a part of the shape is found nowhere"
     assert shape(CHINESE) == shape(ENGLISH)
+
+
+@each_guide
+def test_a_guide_has_the_same_shape_in_both_languages(guide: Path) -> None:
+    assert shape(guide.with_suffix(".zh-CN.md")) == shape(guide)
 
 
 def test_the_example_names_every_setting_in_order() -> None:
@@ -140,12 +150,20 @@ def test_commands_scripts_and_links_lead_somewhere(page: Path) -> None:
     text = page.read_text()
     code = "\n".join(re.findall(r"^```sh\n.*?^```$|`[^`\n]+`", text, re.MULTILINE | re.DOTALL))
     known = set(commands(main, "wxauth"))
-    for words in re.findall(r"\bwxauth [a-z]+(?: [a-z]+)?", code):
+    for words in re.findall(r"(?<!\.\./)\bwxauth [a-z]+(?: [a-z]+)?", code):
         assert words in known or words.rpartition(" ")[0] in known, f"no command '{words}'"
     for script in re.findall(r"(?:scripts|\.ci)/\w+", text):
         assert os.access(ROOT / script, os.X_OK), f"{script} is not there to be run"
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
-        assert (ROOT / target).exists(), f"no {target}"
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+        there = page.parent / target if target else page
+        assert there.exists(), f"no {target}"
+        assert not anchor or anchor in anchors(there), f"no {anchor} in {there.name}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Those that GitHub gives the headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @both_readmes
@@ -166,6 +184,8 @@ def test_what_to_try_is_what_dev_prints(readme: Path) -> None:
     login, use = code_blocks(readme, "sh")[:2]
     assert login in printed
     assert use in printed
+    [phone] = re.findall(r"<(http://127\.0\.0\.1:8001/.*?)>", readme.read_text())
+    assert phone in printed.split()
 
 
 def test_the_guarded_service_shown_can_be_run() -> None:

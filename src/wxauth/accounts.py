@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from wxauth.errors import InsufficientRole, InvalidToken, NotFound
 from wxauth.logs import get_logger
+from wxauth.policies import Person
 from wxauth.services import Services
 from wxauth.store import sessions, users
 from wxauth.store.sessions import EndReason
@@ -44,13 +46,43 @@ async def caller(services: Services, principal: Principal) -> Caller:
 async def change_profile(services: Services, caller: Caller, changes: Mapping[str, str | None]) -> Mapping[str, Any]:
     """Set what is named of `nickname` and `avatar_url`, None to clear it; the user as it is then.
 
-    Raises: InvalidToken, where the user has just been erased; StorageUnavailable.
+    Raises: InvalidRequest, where WeChat refuses the nickname and that decides; InvalidToken, where the user has just
+        been erased; StorageUnavailable.
     """
-    user = await users.change_profile(services.database, caller.user["id"], changes)
+    if services.avatars.serves(changes.get("avatar_url")):  # a form that sends all of it back
+        changes = {name: value for name, value in changes.items() if name != "avatar_url"}
+    person = Person(caller.user["id"], caller.user["app_id"], caller.user["openid"])
+    user = await services.policies.set_nickname(
+        person,
+        changes.get("nickname"),
+        before=caller.user["nickname"],
+        store=partial(users.change_profile, services.database, person.user_id, changes),
+    )
     if user is None:
         raise InvalidToken("the session has ended")
-    log.info("profile_changed", user_id=user["id"], fields=sorted(changes))
+    log.info("profile_changed", user_id=person.user_id, fields=sorted(changes))
+    return {**user, "app_id": person.app_id, "openid": person.openid}
+
+
+async def change_avatar(services: Services, caller: Caller, file: bytes) -> Mapping[str, Any]:
+    """Store the picture in a file, and let avatar_url lead to it; the user as they are then.
+
+    Raises: InvalidRequest; InvalidToken, where the user has just been banned or erased; StorageUnavailable.
+    """
+    user = await services.avatars.replace(caller.user["id"], file)
+    log.info("profile_changed", user_id=user["id"], fields=["avatar_url"])
     return {**user, "app_id": caller.user["app_id"], "openid": caller.user["openid"]}
+
+
+async def bind_phone(services: Services, caller: Caller, code: str) -> Mapping[str, Any]:
+    """Bind the phone number behind a code of the phone button; the user as they are then.
+
+    Raises: UnknownApp, where the session's app is configured no longer; WeChatError; PhoneTaken; InvalidToken, where
+        the user has just been banned or erased; StorageUnavailable.
+    """
+    identity = {"app_id": caller.user["app_id"], "openid": caller.user["openid"]}
+    app = services.settings.app(identity["app_id"])
+    return {**await services.phones.bind(app, openid=identity["openid"], code=code), **identity}
 
 
 async def erase_me(services: Services, caller: Caller) -> None:

@@ -23,7 +23,7 @@ from wxauth.guard.bearer import BearerGuard
 from wxauth.housekeeping import keep_house
 from wxauth.logs import get_logger
 from wxauth.problems import problem_response
-from wxauth.routes import admin, login, me, oauth, operations, siblings
+from wxauth.routes import admin, avatars, login, me, oauth, operations, push, siblings
 from wxauth.routes.direct import invalid_request
 from wxauth.routes.docs import add_docs
 from wxauth.routes.schemas import Problem
@@ -77,7 +77,11 @@ def create_api(*, root_path: str = "") -> FastAPI:
     api.add_exception_handler(RequestValidationError, _answer_invalid)
     api.add_exception_handler(ClientDisconnect, _answer_nobody)
     api.add_exception_handler(Exception, _answer_fault)
-    routes = [route for router in (login, me, admin, oauth, operations, siblings) for route in router.router.routes]
+    routes = [
+        route
+        for router in (login, me, avatars, admin, oauth, operations, siblings, push)
+        for route in router.router.routes
+    ]
     api.router.routes.extend(routes)  # not included: an included router is one more thing to match
     api.router.routes.extend(_heads(routes))
     add_docs(api)

@@ -9,15 +9,19 @@ import click
 from wxauth import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from datetime import datetime
     from typing import Any
     from uuid import UUID
 
+    from wxauth.routes.schemas import UserDetailAnswer
+    from wxauth.services import Services
+    from wxauth.session_keys import KeyState
     from wxauth.settings import AnySettings
     from wxauth.store.database import Database
 
 Answer = TypeVar("Answer")
+Part = TypeVar("Part", "Database", "Services")
 
 
 class _Failed(click.ClickException):
@@ -94,21 +98,26 @@ def migrate(revision: str) -> None:
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def check(as_json: bool) -> None:
-    """Say what in the configuration is wrong, and whether the database and WeChat answer. Changes nothing."""
+    """Say what is wrong and what to do: settings, database, keys, issuer, clocks, and each app at WeChat.
+
+    Changes nothing, and may be run beside the service or before it starts. A line is ok, BAD, or a note where it
+    depends on what is meant. Exit status 1: something does not work.
+    """
     import asyncio
     import json
 
-    from wxauth.checks import check_all
+    from wxauth.checks import Level, check_all
     from wxauth.logs import configure_logging
 
-    configure_logging(level="error", log_format="console", stream=sys.stderr.buffer)
+    configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)  # the lines say it all
     results = asyncio.run(check_all())
     if as_json:
-        click.echo(json.dumps([result._asdict() for result in results], ensure_ascii=False))
+        rows = [{"name": it.name, "ok": it.ok, "level": it.level, "message": it.message} for it in results]
+        click.echo(json.dumps(rows, ensure_ascii=False))
     else:
-        for result in results:
-            click.echo(f"{'ok ' if result.ok else 'BAD'}  {result.name}: {result.message}")
-    sys.exit(0 if all(result.ok for result in results) else 1)
+        marks = {Level.OK: "ok", Level.NOTE: "note", Level.BAD: "BAD"}
+        _print_table((marks[it.level], it.name, it.message) for it in results)
+    sys.exit(0 if all(it.ok for it in results) else 1)
 
 
 @main.group()
@@ -145,7 +154,10 @@ def reseal(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(done)))
     else:
-        click.echo(f"sealed anew: {done.signing_keys} signing keys, {done.session_keys} session keys")
+        click.echo(
+            f"sealed anew: {done.signing_keys} signing keys, {done.session_keys} session keys, "
+            f"{done.phone_answers} phone answers"
+        )
     if done.not_opened:
         raise _Failed(
             f"WXAUTH_SECRET_KEY_PREVIOUS: {done.not_opened} stored values were sealed with a key that is not in it. "
@@ -350,20 +362,34 @@ def list_users(
 
 @users.command("show")
 @_user_argument
+@click.option("--check", is_flag=True, help="Ask WeChat whether it still takes each session key; wants all settings.")
 @click.option("--json", "as_json", is_flag=True, help="For programs, as GET /v1/admin/users/{id} answers.")
-def show_user(user_id: "UUID", as_json: bool) -> None:
-    """Print a user with all identities and open sessions."""
+def show_user(user_id: "UUID", check: bool, as_json: bool) -> None:
+    """Print a user with all identities and open sessions.
+
+    With --check, JSON has `session_keys` too, as POST /v1/admin/users/{id}/session-keys/check answers.
+    """
     from pydantic_core import to_json
 
-    from wxauth.routes.schemas import user_detail_answer
+    from wxauth.routes.schemas import session_keys_answer, user_detail_answer
+    from wxauth.session_keys import check_keys
 
     user = user_detail_answer(_read_user(user_id))
+    states = _with_services(lambda services: check_keys(services, user_id)) if check else ()
     if as_json:
-        click.echo(to_json(user))
-        return
+        keys = {"session_keys": session_keys_answer(states)["items"]} if check else {}
+        click.echo(to_json({**user, **keys}))
+    else:
+        _print_user(user, states)
+    not_told = sum(state.error not in (None, "session_key_expired") for state in states)
+    if not_told:
+        raise _Failed(f"{not_told} session keys could not be checked. 有 {not_told} 个 session_key 未能检查。")
+
+
+def _print_user(user: "UserDetailAnswer", states: "Sequence[KeyState]") -> None:
     _print_table(
         [
-            ("id", str(user_id)),
+            ("id", str(user["id"])),
             ("status", user["status"]),
             ("roles", _roles(user)),
             ("nickname", _printable(user["nickname"])),
@@ -381,8 +407,15 @@ def show_user(user_id: "UUID", as_json: bool) -> None:
                 )
                 for session in user["sessions"]
             ),
+            *(("session_key", f"{state.app_id}  {state.openid}  {_validity(state)}") for state in states),
         ]
     )
+
+
+def _validity(state: "KeyState") -> str:
+    if state.is_valid is not None:
+        return "valid" if state.is_valid else "expired"
+    return "not stored" if state.error == "session_key_expired" else f"unknown: {state.error}"
 
 
 @users.command("ban")
@@ -444,22 +477,35 @@ def openapi() -> None:
 
 
 def _with_database(ask: "Callable[[Database], Awaitable[Answer]]") -> "Answer":
-    import asyncio
-
-    from wxauth.errors import StorageUnavailable
     from wxauth.logs import configure_logging
     from wxauth.settings import DatabaseSettings
-    from wxauth.store.database import Database, reason_of
+    from wxauth.store.database import Database
 
     settings = _settings(DatabaseSettings)
     configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)  # the failure says it all
+    return _asked(lambda: Database(settings.database_url.get_secret_value()), ask)
+
+
+def _with_services(ask: "Callable[[Services], Awaitable[Answer]]") -> "Answer":
+    from wxauth.logs import configure_logging
+    from wxauth.services import Services
+    from wxauth.settings import Settings
+
+    settings = _settings(Settings)
+    configure_logging(level="error", log_format="console", stream=sys.stderr.buffer)  # what to change at WeChat
+    return _asked(lambda: Services.build(settings), ask)
+
+
+def _asked(make: "Callable[[], Part]", ask: "Callable[[Part], Awaitable[Answer]]") -> "Answer":
+    import asyncio
+    from contextlib import aclosing
+
+    from wxauth.errors import StorageUnavailable
+    from wxauth.store.database import reason_of
 
     async def answer() -> "Answer":
-        database = Database(settings.database_url.get_secret_value())
-        try:
-            return await ask(database)
-        finally:
-            await database.aclose()
+        async with aclosing(make()) as part:
+            return await ask(part)
 
     try:
         return asyncio.run(answer())

@@ -10,9 +10,11 @@ from typing import Any, Final, NamedTuple
 from wxauth.errors import InvalidClient, InvalidToken
 from wxauth.services import Services
 from wxauth.store import service_clients
+from wxauth.store.access_tokens import record_reading
 from wxauth.store.database import Database
 from wxauth.store.models import CLIENT_NAME, ServiceClient
 from wxauth.store.sessions import user_in_session
+from wxauth.wechat.access_tokens import AccessToken
 
 _SECRET_BYTES: Final = 32
 _NAME: Final = re.compile(CLIENT_NAME)
@@ -51,6 +53,23 @@ async def introspect(services: Services, token: str) -> dict[str, Any] | None:
         return None
     claims = {name: principal.claims[name] for name in _CLAIMS}
     return {**claims, "roles": user["roles"]} if user["roles"] else claims
+
+
+async def read_access_token(services: Services, client_id: str, app_id: str, *, ip: str | None) -> AccessToken:
+    """The app's WeChat access token, for a service client.
+
+    The trail tells of each token once that the client was given it, however often it asks: a sibling may well ask
+    before every call of its own.
+
+    Raises: UnknownApp, WeChatError, StorageUnavailable.
+    """
+    app = services.settings.app(app_id)
+    with services.metrics.access_token_read(app.app_id):
+        token = await services.access_tokens.get(app)
+    if client_id not in token.readers:
+        await record_reading(services.database, app_id=app.app_id, client_id=client_id, ip=ip, now=services.clock())
+        token.readers.add(client_id)
+    return token
 
 
 def is_name(text: str) -> bool:

@@ -9,9 +9,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from wxauth.errors import InternalError, PayloadTooLarge, WxAuthError
 from wxauth.logs import get_logger, redact, request_id
 from wxauth.metrics import Metrics
+from wxauth.pictures import MAX_FILE
 from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
 
 MAX_BODY: Final = 64 * 1024
+LARGER_BODIES: Final = {"/v1/me/avatar": MAX_FILE + MAX_BODY}
+"""By path: the picture, and what multipart puts around it."""
 PROBLEM_KEY: Final = "wxauth.problem"
 """Where an answered failure leaves itself in the ASGI scope, for the log line."""
 
@@ -51,11 +54,11 @@ class Edge:
         async def receive_within_limit() -> Message:
             nonlocal received
             if declared_size > MAX_BODY:
-                raise _too_large()
+                _check_size(declared_size, scope)
             message = await receive()
             received += len(message.get("body", b""))
             if received > MAX_BODY:
-                raise _too_large()
+                _check_size(received, scope)
             return message
 
         async def send_with_id(message: Message) -> None:
@@ -101,8 +104,11 @@ class UnderPath:
         await self._app(scope, receive, send)
 
 
-def _too_large() -> PayloadTooLarge:
-    return PayloadTooLarge(f"a body may have {MAX_BODY} bytes")
+def _check_size(size: int, scope: Scope) -> None:
+    """Of a body that is larger than most paths take. Raises: PayloadTooLarge."""
+    limit = LARGER_BODIES.get(scope["path"].removeprefix(scope.get("root_path", "")), MAX_BODY)
+    if size > limit:
+        raise PayloadTooLarge(f"a body may have {limit} bytes")
 
 
 def _log_failure(scope: Scope, status: int, started: float) -> None:

@@ -11,6 +11,7 @@ WxAuthError
 │   ├── InvalidCode             400  errcode 40029
 │   ├── CodeUsed                400  errcode 40163
 │   ├── WeChatUserBlocked       403  errcode 40226
+│   ├── SessionKeyExpired       409  errcodes 87007, 87009; data that does not open
 │   ├── WeChatRateLimited       429  errcodes 45009, 45011
 │   ├── WeChatUnavailable       503  errcode -1 for good, no connection, upstream 5xx
 │   ├── WeChatTimeout           504
@@ -27,9 +28,11 @@ WxAuthError
 │   ├── RefreshTokenReused      400
 │   └── SessionRevoked          400
 ├── InvalidClient               401  a service client, not a user
+├── InvalidSignature            403  a message push that is not WeChat's
 ├── RateLimited                 429  wxauth's own limit
 ├── AccountDisabled             403
 ├── LastAdmin                   409
+├── PhoneTaken                  409
 ├── KeysUnavailable             503
 ├── StorageUnavailable          503
 └── InternalError               500
@@ -183,6 +186,14 @@ class WeChatUserBlocked(WeChatError):
     title = Title("WeChat does not allow this account to log in.", "微信已限制该账号登录。")
 
 
+class SessionKeyExpired(WeChatError):
+    """The session_key is not, or no longer, the one that WeChat uses for this person."""
+
+    code = "session_key_expired"
+    status = 409
+    title = Title("Please log in again, then tap once more.", "请重新登录，然后再点一次。")
+
+
 class WeChatRateLimited(WeChatError):
     """WeChat's own limit: per user and minute, or the app's daily quota."""
 
@@ -324,15 +335,26 @@ class InvalidClient(WxAuthError):
         return {"WWW-Authenticate": "Basic"}
 
 
+# Message push.
+
+
+class InvalidSignature(WxAuthError):
+    """The message push is not WeChat's, or not for this app."""
+
+    code = "invalid_signature"
+    status = 403
+    title = Title("This message is not from WeChat.", "该消息并非来自微信。")
+
+
 # The service.
 
 
 class RateLimited(WxAuthError):
-    """Too many logins from one address."""
+    """Too many logins from one address, or too many pictures at once."""
 
     code = "rate_limited"
     status = 429
-    title = Title("Too many logins, please try again later.", "登录过于频繁，请稍后再试。")
+    title = Title("Too many attempts, please try again later.", "操作过于频繁，请稍后再试。")
 
     def __init__(self, detail: str, *, retry_after: int = 60) -> None:
         super().__init__(detail)
@@ -353,6 +375,14 @@ class LastAdmin(WxAuthError):
     code = "last_admin"
     status = 409
     title = Title("The last administrator cannot be removed.", "不能移除最后一位管理员。")
+
+
+class PhoneTaken(WxAuthError):
+    """The phone number is another user's, and the policy is to refuse."""
+
+    code = "phone_taken"
+    status = 409
+    title = Title("This phone number belongs to another account.", "该手机号已绑定其他账号。")
 
 
 class KeysUnavailable(WxAuthError):

@@ -1,4 +1,4 @@
-"""What goes by itself: sessions some time after their end, and signing keys that have retired."""
+"""What goes by itself: sessions some time after their end, signing keys that have retired, answers to phone codes."""
 
 import asyncio
 from datetime import timedelta
@@ -8,11 +8,14 @@ from wxauth.errors import StorageUnavailable
 from wxauth.logs import get_logger
 from wxauth.services import Services
 from wxauth.store.housekeeping import sweep_page
+from wxauth.store.phone_answers import sweep_answers
 from wxauth.store.signing_keys import erase_retired_keys
 
 KEPT_AFTER_THE_END: Final = timedelta(days=30)
 """Who comes back within it is still told why: `session_revoked`, `refresh_token_expired`, `refresh_token_reused`. Later
 it is `invalid_refresh_token`, after which the client does the same. Not longer, for a session has an address in it."""
+PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
+"""So long the same phone code finds what WeChat answered to it; longer than most outages."""
 SWEEP_EVERY: Final = timedelta(days=1)
 LOOK_PAUSE: Final = 300.0
 """Seconds between two looks at whether there is something to do."""
@@ -38,6 +41,8 @@ async def keep_house(services: Services) -> None:
 async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE) -> None:
     """Erase the keys that have retired, and where a sweep is due, the sessions that ended long ago.
 
+    Bind the phone numbers that were left half way, and erase the answers whose time is over.
+
     Raises: StorageUnavailable.
     """
     now = services.clock()
@@ -59,3 +64,7 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
     finally:
         if swept:
             log.info("sessions_swept", sessions=swept)
+    await services.phones.take_up_pending(size=page_size)
+    answered_before = now - PHONE_ANSWERS_KEPT
+    while await sweep_answers(services.database, answered_before=answered_before, size=page_size):  # noqa: ASYNC110
+        await asyncio.sleep(pause)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from wxauth.errors import (
     AccountDisabled,
+    InternalError,
     InvalidRefreshToken,
     RefreshTokenExpired,
     RefreshTokenReused,
@@ -15,6 +16,7 @@ from wxauth.errors import (
     WxAuthError,
 )
 from wxauth.logs import get_logger
+from wxauth.policies import Person
 from wxauth.services import Services
 from wxauth.settings import AppSettings
 from wxauth.store.logins import Login, record_login
@@ -45,6 +47,8 @@ class Tokens:
     is_new_user: bool
     user: Mapping[str, Any]
     """The user, with the app_id and openid of the session."""
+    phone_error: str | None = None
+    """Why the phone number that came with a login was not bound: the code of the problem."""
 
 
 async def log_in(
@@ -54,12 +58,16 @@ async def log_in(
     app_id: str | None,
     nickname: str | None,
     avatar_url: str | None,
+    phone_code: str | None = None,
     device: Device,
 ) -> Tokens:
     """Exchange a `wx.login` code for tokens; the user is made at first sight.
 
+    A phone_code that fails does not undo the login, whose code is spent.
+
     Raises: RateLimited, UnknownApp, WeChatError, StorageUnavailable, AccountDisabled.
     """
+    policies = services.policies
     await services.login_limiter.admit(device.ip)
     app = services.settings.app(app_id)
     signing_key = services.keys.signing_key(services.clock())  # asked for before the code is spent
@@ -76,8 +84,8 @@ async def log_in(
                 app_id=app.app_id,
                 openid=wechat_session.openid,
                 unionid=wechat_session.unionid,
-                nickname=nickname,
-                avatar_url=avatar_url,
+                nickname=None if policies.check_nicknames else nickname,
+                avatar_url=None if services.avatars.serves(avatar_url) else avatar_url,
                 session_key=_sealed(services, app, wechat_session),
                 ip=device.ip,
                 user_agent=device.user_agent,
@@ -90,6 +98,10 @@ async def log_in(
     if login.is_disabled:
         log.warning("login_refused", reason="account_disabled", user_id=user["id"], app_id=app.app_id)
         raise AccountDisabled("this user has been disabled by an administrator")
+    if policies.are_on:
+        left = services.settings.wechat_timeout - exchange.milliseconds / 1000
+        person = Person(user["id"], app.app_id, wechat_session.openid)
+        user = await policies.judge_login(person, login, nickname=nickname, ip=device.ip, patience=left)
     log.info(
         "logged_in",
         user_id=user["id"],
@@ -99,6 +111,9 @@ async def log_in(
         wechat_ms=exchange.milliseconds,
         database_ms=storing.milliseconds,
     )
+    phone_error = None
+    if phone_code is not None:
+        user, phone_error = await _with_phone(services, app, user, openid=wechat_session.openid, code=phone_code)
     return _tokens(
         services,
         signing_key,
@@ -107,6 +122,7 @@ async def log_in(
         generation=0,
         refresh_expires_in=refresh_expires_in,
         is_new_user=login.is_new,
+        phone_error=phone_error,
         now=now,
     )
 
@@ -175,6 +191,20 @@ def _sealed(services: Services, app: AppSettings, wechat_session: WeChatSession)
     )
 
 
+async def _with_phone(
+    services: Services, app: AppSettings, user: Mapping[str, Any], *, openid: str, code: str
+) -> tuple[Mapping[str, Any], str | None]:
+    """The user with the phone number bound, or as before and why it was not."""
+    try:
+        return await services.phones.bind(app, openid=openid, code=code), None
+    except WxAuthError as exc:
+        log.warning("login_without_phone", user_id=user["id"], app_id=app.app_id, reason=exc.code)
+        return user, exc.code
+    except Exception:
+        log.exception("login_without_phone", user_id=user["id"], app_id=app.app_id, reason=InternalError.code)
+        return user, InternalError.code
+
+
 def _refused(refusal: Refusal, session_id: UUID) -> WxAuthError:
     match refusal:
         case Refusal.ERASED:
@@ -199,6 +229,7 @@ def _tokens(
     generation: int,
     refresh_expires_in: int,
     is_new_user: bool,
+    phone_error: str | None = None,
     now: datetime,
 ) -> Tokens:
     expires_in = services.settings.access_token_ttl
@@ -219,4 +250,5 @@ def _tokens(
         session_id=session_id,
         is_new_user=is_new_user,
         user=user,
+        phone_error=phone_error,
     )

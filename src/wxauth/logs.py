@@ -68,6 +68,7 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
     # These write URLs at INFO, and WeChat's carry the app secret.
     for chatty in ("httpx", "httpcore", "aiohttp", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of what a caller sent, word for word
 
 
 def redact(text: str) -> str:

@@ -25,6 +25,7 @@ from wxauth.errors import InternalError, StorageUnavailable, WeChatBadResponse, 
 from wxauth.settings import InvalidSettings
 from wxauth.store.database import Database
 from wxauth.store.statistics import statistics
+from wxauth.wechat.errcodes import KNOWN
 
 if sys.platform != "win32":
     import fcntl
@@ -73,6 +74,25 @@ class Metrics(Collector):
         self._refusals = Counter(
             "wxauth_requests_refused", "Requests answered by a problem, by its code.", ["code"], registry=own
         )
+        self._wechat_calls = Counter(
+            "wxauth_wechat_calls",
+            "Calls to WeChat by API and outcome: ok, or the code of the problem; errcode is WeChat's.",
+            ["api", "outcome", "errcode"],
+            registry=own,
+        )
+        self._access_token_reads = Counter(
+            "wxauth_access_token_reads",
+            "WeChat access tokens that service clients asked for, by outcome: ok, or the code of the problem.",
+            ["app_id", "outcome"],
+            registry=own,
+        )
+        self._policy_checks = Counter(
+            "wxauth_policy_checks",
+            "What WeChat was asked about by RISK_POLICY and NICKNAME_CHECK, by outcome: pass, flagged, blocked, or why "
+            "nobody knows; errcode is WeChat's.",
+            ["policy", "app_id", "outcome", "errcode"],
+            registry=own,
+        )
         self._wechat_seconds = Histogram(
             "wxauth_wechat_seconds", "Exchanges of a code, retries included.", buckets=_WECHAT_BOUNDS, registry=own
         )
@@ -97,6 +117,22 @@ class Metrics(Collector):
     def exchange(self) -> "Stopwatch":
         """Times the exchange with WeChat in the block."""
         return Stopwatch(self._wechat_seconds)
+
+    def wechat_call(self, api: str, error: WeChatError | None) -> None:
+        """Counts a call to WeChat."""
+        if error is None:
+            self._wechat_calls.labels(api, "ok", "").inc()
+            return
+        self._wechat_calls.labels(api, error.code, _label_of(error.errcode)).inc()
+
+    def policy_check(self, policy: str, app_id: str, outcome: str, errcode: int | None = None) -> None:
+        """Counts what a policy asked WeChat about."""
+        label = self._app_labels.get(app_id, _UNKNOWN_APP)
+        self._policy_checks.labels(policy, label, outcome, _label_of(errcode)).inc()
+
+    def access_token_read(self, app_id: str) -> "Outcome":
+        """Counts the access token that is asked for in the block."""
+        return Outcome(lambda outcome, _: self._access_token_reads.labels(app_id, outcome).inc())
 
     def storing(self) -> "Stopwatch":
         """Times the storing of a login in the block."""
@@ -217,6 +253,10 @@ def _is_free(path: Path) -> bool:
         os.close(lock)
         return False
     return True
+
+
+def _label_of(errcode: int | None) -> str:
+    return "" if errcode is None else str(errcode) if errcode in KNOWN else "other"
 
 
 def _errcode_of(error: WxAuthError) -> str:

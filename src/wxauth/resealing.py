@@ -7,9 +7,11 @@ from typing import Final
 
 from wxauth.keyring import signing_key_context
 from wxauth.login import session_key_context
+from wxauth.phones import phone_answer_context
 from wxauth.sealing import CannotOpen, Sealer
 from wxauth.store.database import Database
 from wxauth.store.housekeeping import END, START, SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
+from wxauth.store.phone_answers import answers_sealed_otherwise, replace_answer
 from wxauth.store.signing_keys import published_keys, replace_private_key
 
 PAGE_SIZE: Final = 1000
@@ -23,6 +25,7 @@ class Resealed:
 
     signing_keys: int = 0
     session_keys: int = 0
+    phone_answers: int = 0
     not_opened: int = 0
 
 
@@ -36,6 +39,7 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
     """
     done = Resealed()
     await _reseal_signing_keys(database, sealer, done, now=now)
+    await _reseal_phone_answers(database, sealer, done, page_size=page_size)
     after = START
     while True:
         stale, until = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size)
@@ -60,6 +64,18 @@ async def _reseal_signing_keys(database: Database, sealer: Sealer, done: Reseale
             done.not_opened += 1
         else:
             done.signing_keys += await replace_private_key(database, key, anew)
+
+
+async def _reseal_phone_answers(database: Database, sealer: Sealer, done: Resealed, *, page_size: int) -> None:
+    after = b""
+    while stale := await answers_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size):
+        for answer in stale:
+            anew = _sealed_anew(sealer, answer.sealed, phone_answer_context(answer.code_hash))
+            if anew is None:
+                done.not_opened += 1
+            else:
+                done.phone_answers += await replace_answer(database, answer, anew)
+        after = stale[-1].code_hash
 
 
 def _sealed_anew(sealer: Sealer, sealed: bytes, context: bytes) -> bytes | None:

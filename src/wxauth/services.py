@@ -8,20 +8,28 @@ import httpx
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from wxauth.avatars import Avatars
+from wxauth.background import Background
 from wxauth.clock import Clock, utc_now
 from wxauth.guard.bearer import BearerGuard
 from wxauth.keyring import KeyRing
 from wxauth.metrics import Metrics
+from wxauth.phones import LATE, Phones
+from wxauth.policies import Policies, QuietWeChat
 from wxauth.rate_limits import LoginLimiter
 from wxauth.refresh_tokens import RefreshTokens
 from wxauth.sealing import Sealer
 from wxauth.settings import Settings
-from wxauth.store.database import Database
+from wxauth.store.access_tokens import claim_forcing
+from wxauth.store.database import DEADLINE, Database
 from wxauth.tokens.issuer import TokenIssuer
+from wxauth.wechat.access_tokens import AccessTokens, Forcing
+from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat
 from wxauth.wechat.transport import AiohttpTransport
+from wxauth.withdrawals import Withdrawals
 
-_CONNECT_SHARE = 0.4
+CONNECT_SHARE = 0.4
 """What one connect may take of the whole exchange's time, so that the fallback host has its turn."""
 
 
@@ -37,6 +45,13 @@ class Services:
     issuer: TokenIssuer
     refresh_tokens: RefreshTokens
     wechat: WeChat
+    access_tokens: AccessTokens
+    wechat_api: WeChatApi
+    phones: Phones
+    policies: Policies
+    background: Background
+    withdrawals: Withdrawals
+    avatars: Avatars
     guard: BearerGuard
     login_limiter: LoginLimiter
     metrics: Metrics
@@ -49,7 +64,27 @@ class Services:
         database = Database(settings.database_url.get_secret_value())
         sealer = Sealer(settings.secret_keys)
         keys = KeyRing(database, sealer, clock, max_age=timedelta(seconds=settings.signing_key_max_age))
-        transport = wechat_transport or AiohttpTransport(connect_timeout=settings.wechat_timeout * _CONNECT_SHARE)
+        metrics = Metrics([app.app_id for app in settings.apps], database=database, clock=clock)
+        transport = wechat_transport or AiohttpTransport(connect_timeout=settings.wechat_timeout * CONNECT_SHARE)
+
+        def make_wechat(kind: type[WeChat], *, timeout: float) -> WeChat:
+            return kind(
+                transport,
+                base_url=settings.wechat_base_url,
+                fallback_url=settings.wechat_fallback_url,
+                timeout=timeout,
+                observe=metrics.wechat_call,
+            )
+
+        wechat = make_wechat(WeChat, timeout=settings.wechat_timeout)
+        patient_wechat = make_wechat(WeChat, timeout=settings.wechat_timeout + LATE)
+        quiet_wechat = make_wechat(QuietWeChat, timeout=settings.wechat_timeout)
+
+        async def may_force(app_id: str) -> Forcing:
+            return Forcing(await claim_forcing(database, app_id, now=clock()))
+
+        access_tokens = AccessTokens(wechat, clock, may_force=may_force)
+        background = Background(patience=settings.wechat_timeout + DEADLINE)
         return cls(
             settings=settings,
             clock=clock,
@@ -58,23 +93,47 @@ class Services:
             sealer=sealer,
             issuer=TokenIssuer(issuer=settings.issuer, audience=settings.audience),
             refresh_tokens=RefreshTokens(settings.secret_keys),
-            wechat=WeChat(
-                transport,
-                base_url=settings.wechat_base_url,
-                fallback_url=settings.wechat_fallback_url,
+            wechat=wechat,
+            access_tokens=access_tokens,
+            wechat_api=WeChatApi(wechat, access_tokens),
+            phones=Phones(
+                database,
+                sealer,
+                WeChatApi(patient_wechat, access_tokens),
+                clock,
                 timeout=settings.wechat_timeout,
+                may_share=settings.phone_policy == "share",
+                check_openid=settings.phone_check_openid,
             ),
+            policies=Policies(
+                database,
+                WeChatApi(quiet_wechat, access_tokens),
+                clock,
+                background=background,
+                find_app=settings.app,
+                risk=settings.risk_policy,
+                nickname=settings.nickname_check,
+                observe=metrics.policy_check,
+            ),
+            background=background,
+            withdrawals=Withdrawals(settings, database, clock),
+            avatars=Avatars(database, clock, issuer=settings.issuer),
             guard=BearerGuard(settings.issuer, settings.audience, keys=keys, clock=lambda: clock().timestamp()),
             login_limiter=LoginLimiter(
                 settings.login_rate_limit,
                 redis_url=None if settings.redis_url is None else settings.redis_url.get_secret_value(),
                 clock=clock,
             ),
-            metrics=Metrics([app.app_id for app in settings.apps], database=database, clock=clock),
+            metrics=metrics,
         )
 
     async def aclose(self) -> None:
         """Close every connection."""
+        await self.avatars.aclose()
+        await self.background.aclose()
+        await self.withdrawals.aclose()
+        await self.phones.aclose()
+        await self.access_tokens.aclose()
         await self.wechat.aclose()
         await self.login_limiter.aclose()
         await self.database.aclose()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from dotenv import dotenv_values
@@ -23,6 +23,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_core import from_json
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
@@ -124,6 +125,19 @@ def _check_app_secret(value: SecretStr) -> SecretStr:
     return value
 
 
+def _check_push_token(value: SecretStr) -> SecretStr:
+    # WeChat's page asks for letters and digits; should it take more some day, so do we.
+    if not re.fullmatch(r"[!-~]{3,32}", value.get_secret_value()):
+        raise ValueError("wants the Token of WeChat's message push settings: 3 to 32 letters and digits")
+    return value
+
+
+def _check_push_aes_key(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[A-Za-z0-9+/]{43}", value.get_secret_value()):
+        raise ValueError("wants the EncodingAESKey of WeChat's message push settings: 43 letters and digits")
+    return value
+
+
 def _check_redis_url(value: SecretStr) -> SecretStr:
     host = r"(\[[\da-fA-F:.]+\]|[^:/?#@\[\]]+)(:\d{1,5})?"
     if not re.fullmatch(rf"rediss?://([^/?#]*@)?{host}(/\d*)?(\?.*)?|unix://[^/?#]*/.+", value.get_secret_value()):
@@ -169,6 +183,7 @@ AppId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 CommaList = BeforeValidator(_split_at_commas)
 Lower = BeforeValidator(_lower)
 OrNone = BeforeValidator(_empty_is_none)
+Policy = Literal["off", "flag", "block"]
 Seconds = Annotated[int, Field(ge=1, le=_CENTURY)]
 SecretKey = Annotated[SecretStr, AfterValidator(_check_secret_key)]
 Url = Annotated[str, AfterValidator(_check_secure_url)]
@@ -181,8 +196,16 @@ class AppSettings(BaseModel):
 
     app_id: AppId
     app_secret: Annotated[SecretStr, Field(min_length=1), AfterValidator(_check_app_secret)]
-    push_token: SecretStr | None = None
-    push_aes_key: SecretStr | None = None
+    push_token: Annotated[Annotated[SecretStr, AfterValidator(_check_push_token)] | None, OrNone] = None
+    """What signs WeChat's messages to us; without one, none are taken."""
+    push_aes_key: Annotated[Annotated[SecretStr, AfterValidator(_check_push_aes_key)] | None, OrNone] = None
+    """What encrypts them, as WeChat writes it; with one, none are taken that are not encrypted."""
+
+    @model_validator(mode="after")
+    def _no_key_without_token(self) -> Self:
+        if self.push_aes_key is not None and self.push_token is None:
+            raise ValueError("wants push_token beside push_aes_key")
+        return self
 
 
 class DatabaseSettings(BaseSettings):
@@ -226,6 +249,10 @@ class Settings(DatabaseSettings):
     wechat_base_url: Url = WECHAT_URL
     wechat_fallback_url: Annotated[Url | None, OrNone] = Field(None, validate_default=True)
     wechat_timeout: Annotated[float, Field(gt=0, le=60)] = 5.0
+    phone_policy: Annotated[Literal["refuse", "share"], Lower] = "refuse"
+    phone_check_openid: bool = True
+    risk_policy: Annotated[Policy, Lower] = "off"
+    nickname_check: Annotated[Policy, Lower] = "off"
 
     redis_url: Annotated[Annotated[SecretStr, AfterValidator(_check_redis_url)] | None, OrNone] = None
     login_rate_limit: Annotated[str, AfterValidator(_check_rate)] = "600/minute"

@@ -384,7 +384,7 @@ async def test_metadata_that_names_another_issuer_is_refused(
     keys: RemoteKeys, issuer: FakeIssuer, named: object
 ) -> None:
     issuer.document["issuer"] = named
-    assert await refused(keys) == "the issuer's keys cannot be read: the metadata names another issuer"
+    assert await refused(keys) == f"the issuer's keys cannot be read: the metadata names another issuer, {str(named)!r}"
     assert issuer.fetches == (1, 0)
 
 

@@ -7,6 +7,9 @@ ALICE, BOB, NOBODY = (f"01933c5e-8f1a-7c3e-9b1d-00000000000{n}" for n in range(3
 SESSION, OTHER = (f"01933c5e-8f1b-7c3e-9b1d-00000000000{n}" for n in range(2))
 
 SESSION_COLUMNS = "INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at)"
+PHONE_ANSWER_COLUMNS = "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, answered_at, settled_at)"
+AVATAR_COLUMNS = "INSERT INTO avatars (id, user_id, content_type, content, created_at)"
+AVATAR = "Yp4Zt2Vq8nCwRk1EtTmHYj"
 SIGNING_KEY_COLUMNS = (
     "INSERT INTO signing_keys (id, kid, public_jwk, private_key, created_at, activates_at, retires_at)"
 )
@@ -70,6 +73,31 @@ async def stored(rows: asyncpg.Connection) -> asyncpg.Connection:
         (
             "sessions_app_id_openid_user_id_fkey",  # another app's
             f"{SESSION_COLUMNS} VALUES ('{OTHER}', '{BOB}', 'wxa', 'openid-bob', now(), now(), now())",
+        ),
+        (
+            "phone_answers_app_id_openid_fkey",
+            f"{PHONE_ANSWER_COLUMNS} VALUES (sha256(''), 'wxa', 'openid-bob', '\\x00', now(), NULL)",
+        ),
+        (
+            "phone_answers_code_hash_check",
+            f"{PHONE_ANSWER_COLUMNS} VALUES ('\\x00', 'wxa', 'openid-alice', '\\x00', now(), NULL)",
+        ),
+        (
+            "phone_answers_settled_at_check",
+            f"{PHONE_ANSWER_COLUMNS} VALUES (sha256(''), 'wxa', 'openid-alice', NULL, now(), NULL)",
+        ),
+        (
+            "phone_answers_settled_at_check",
+            f"{PHONE_ANSWER_COLUMNS} VALUES (sha256(''), 'wxa', 'openid-alice', '\\x00', now(), now())",
+        ),
+        ("avatars_user_id_fkey", f"{AVATAR_COLUMNS} VALUES ('{AVATAR}', '{NOBODY}', 'image/png', '\\x00', now())"),
+        ("avatars_id_check", f"{AVATAR_COLUMNS} VALUES ('1', '{ALICE}', 'image/png', '\\x00', now())"),
+        ("avatars_content_type_check", f"{AVATAR_COLUMNS} VALUES ('{AVATAR}', '{ALICE}', 'image/svg', '\\x00', now())"),
+        ("avatars_content_check", f"{AVATAR_COLUMNS} VALUES ('{AVATAR}', '{ALICE}', 'image/png', '', now())"),
+        (
+            "avatars_user_id_key",
+            f"{AVATAR_COLUMNS} VALUES ('{AVATAR}', '{ALICE}', 'image/png', '\\x00', now()), "
+            f"('{AVATAR[::-1]}', '{ALICE}', 'image/png', '\\x00', now())",
         ),
         ("sessions_generation_check", "UPDATE sessions SET generation = -1"),
         ("sessions_expires_at_check", "UPDATE sessions SET expires_at = created_at - interval '1 second'"),

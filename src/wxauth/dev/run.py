@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from wxauth.app import create_app
 from wxauth.dev.postgres import EmbeddedPostgres, PostgresUnavailable
-from wxauth.dev.wechat import APPS, create_simulator
+from wxauth.dev.wechat import APPS, OwnPagesOnly, create_simulator
 from wxauth.errors import StorageUnavailable
 from wxauth.logs import configure_logging
 from wxauth.server import check_secret_key, leave, listen, uvicorn_options
@@ -34,6 +34,8 @@ _WELCOME = """
 wxauth is ready.  已就绪。
 
   API docs / 接口文档    {url}/docs
+  Phone / 桌上的手机     {wechat_url}/desk/
+                        Log in and see each request, break things. 像手机一样登录，查看每个请求，并让它出错。
   WeChat / 模拟微信      {wechat_url}
                         Any plain name is a code, the same person each time. 任意名字即 code，同名即同一用户。
 
@@ -72,7 +74,7 @@ def run(*, port: int | None, wechat_port: int) -> None:
             _listen(settings.host, settings.port, "--port") as listener,
             _listen("127.0.0.1", wechat_port, "--wechat-port") as wechat_listener,
             _with_database(settings) as settings,
-            _simulator(wechat_listener),
+            _simulator(wechat_listener, _url(settings)),
         ):
             asyncio.run(_prepare(settings))
             _serve(settings, listener, wechat_url)
@@ -89,6 +91,7 @@ def _settings(wechat_url: str, port: int | None) -> Settings:
         "database_url": "postgresql://",  # until the embedded one has started
         "secret_key": _secret_key(),
         "log_level": "warning",
+        "cors_origins": wechat_url,  # of the phone on the desk
     }
     fixed = {"apps": APPS, "app_id": None, "app_secret": None, "wechat_base_url": wechat_url}
     asked_for = {} if port is None else {"port": port}
@@ -134,8 +137,9 @@ def _with_database(settings: Settings) -> Iterator[Settings]:
 
 
 @contextmanager
-def _simulator(listener: socket.socket) -> Iterator[None]:
-    config = uvicorn.Config(create_simulator(), log_config=None, access_log=False, timeout_graceful_shutdown=1)
+def _simulator(listener: socket.socket, service_url: str) -> Iterator[None]:
+    app = OwnPagesOnly(create_simulator(service_url=service_url))
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), name="simulated WeChat", daemon=True)
     thread.start()
@@ -163,14 +167,16 @@ class _Server(uvicorn.Server):
 
 def _serve(settings: Settings, listener: socket.socket, wechat_url: str) -> None:
     app = create_app(Services.build(settings))
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - asked for
-    welcome = _WELCOME.format(
-        url=f"http://{host}:{settings.port}", wechat_url=wechat_url, home=HOME, command=_command(settings)
-    )
+    welcome = _WELCOME.format(url=_url(settings), wechat_url=wechat_url, home=HOME, command=_command(settings))
     try:
         _Server(uvicorn.Config(app, **uvicorn_options(settings)), welcome).run([listener])
     except KeyboardInterrupt:
         return
+
+
+def _url(settings: Settings) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - asked for
+    return f"http://{host}:{settings.port}"
 
 
 def _command(settings: Settings) -> str:

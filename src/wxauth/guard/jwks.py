@@ -27,6 +27,7 @@ FETCH_TIMEOUT: Final = 5.0
 MAX_DOCUMENT: Final = 256 * 1024
 DEFAULT_MAX_AGE: Final = 300.0
 
+_MAX_TOLD = 200
 _log = logging.getLogger(__name__)
 _MAX_AGE = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})', re.IGNORECASE)
 
@@ -149,8 +150,8 @@ class RemoteKeys:
             verify=self._ssl, timeout=self._timeout, follow_redirects=False, trust_env=not on_loopback
         ) as client:
             metadata, _ = await _get_json(client, self._issuer + METADATA_PATH)
-            if metadata.get("issuer") != self._issuer:
-                raise _Unreadable("the metadata names another issuer")
+            if (named := metadata.get("issuer")) != self._issuer:
+                raise _Unreadable(f"the metadata names another issuer, {str(named)[:_MAX_TOLD]!a}")
             jwks_uri = metadata.get("jwks_uri")
             if not isinstance(jwks_uri, str) or not is_secure(jwks_uri):
                 raise _Unreadable("the metadata's jwks_uri is missing or not https")

@@ -6,23 +6,27 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Response
 from starlette.requests import HTTPConnection
 
-from wxauth import admin
+from wxauth import admin, session_keys
 from wxauth.admin import Actor, UserChange
-from wxauth.errors import FieldError, InsufficientRole, InvalidRequest, LastAdmin, NotFound, PayloadTooLarge
+from wxauth.errors import FieldError, InsufficientRole, InvalidRequest, LastAdmin, NotFound, PayloadTooLarge, UnknownApp
 from wxauth.routes.callers import caller_of, device_of
 from wxauth.routes.direct import DirectRoute
 from wxauth.routes.failures import BEARER_SECURITY, GUARDED, failures
 from wxauth.routes.schemas import (
     EXAMPLE_EVENTS,
+    EXAMPLE_SESSION_KEYS,
     EXAMPLE_USER_DETAIL,
     EXAMPLE_USERS,
     EventsAnswer,
     EventsQuery,
+    SessionKeyResetRequest,
+    SessionKeysAnswer,
     UserChangeRequest,
     UserDetailAnswer,
     UsersAnswer,
     UsersQuery,
     events_answer,
+    session_keys_answer,
     user_detail_answer,
     users_answer,
 )
@@ -56,6 +60,10 @@ _WRONG_ID: Final = InvalidRequest(
 )
 _USER: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"application/json": {"example": EXAMPLE_USER_DETAIL}}}
+}
+
+_SESSION_KEYS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {"application/json": {"example": EXAMPLE_SESSION_KEYS}}}
 }
 
 router = APIRouter(tags=["admin"], dependencies=[Depends(_not_stored)])
@@ -144,6 +152,42 @@ async def erase_user(administrator: AdministratorDep, services: ServicesDep, use
 async def end_sessions_of_user(administrator: AdministratorDep, services: ServicesDep, user_id: UUID) -> None:
     """End every session of a user, who may log in again."""
     await admin.end_sessions(services.database, user_id, by=administrator, now=services.clock())
+
+
+@_direct.post(
+    "/v1/admin/users/{user_id}/session-keys/check",
+    operation_id="check_session_keys",
+    summary="Does WeChat still take the session keys",
+    response_model=SessionKeysAnswer,
+    responses={**_SESSION_KEYS, **failures(_WRONG_ID, NotFound("there is no such user"), *_GUARDED)},
+    openapi_extra=BEARER_SECURITY,
+)
+async def check_session_keys(_: AdministratorDep, services: ServicesDep, user_id: UUID) -> SessionKeysAnswer:
+    """Ask WeChat about the stored session_key of each identity of a user."""
+    return session_keys_answer(await session_keys.check_keys(services, user_id))
+
+
+@_direct.post(
+    "/v1/admin/users/{user_id}/session-keys/reset",
+    operation_id="reset_session_keys",
+    summary="Have WeChat replace the session keys",
+    response_model=SessionKeysAnswer,
+    responses={
+        **_SESSION_KEYS,
+        **failures(_WRONG_ID, NotFound("there is no such user"), UnknownApp, PayloadTooLarge, *_GUARDED),
+    },
+    openapi_extra=BEARER_SECURITY,
+)
+async def reset_session_keys(
+    administrator: AdministratorDep, services: ServicesDep, user_id: UUID, body: SessionKeyResetRequest | None
+) -> SessionKeysAnswer:
+    """Have WeChat give each identity of a user, or that in one app, a new session_key, and store it.
+
+    The old key dies at once: what was encrypted with it does not open any more. `valid` is true where a new one is
+    stored, false where WeChat no longer knows the old one, and then nothing has changed.
+    """
+    app_id = None if body is None else body.app_id
+    return session_keys_answer(await session_keys.reset_keys(services, user_id, app_id=app_id, by=administrator))
 
 
 @router.get(

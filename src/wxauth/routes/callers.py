@@ -10,14 +10,25 @@ from starlette.requests import HTTPConnection
 from wxauth import accounts
 from wxauth.login import Device
 from wxauth.services import Services
+from wxauth.tokens.claims import Principal
 
 _MAX_USER_AGENT: Final = 512
 
 
-async def caller_of(connection: HTTPConnection) -> accounts.Caller:
-    """The user behind the request's access token, by the same guard that siblings use; then as they are now."""
+async def principal_of(connection: HTTPConnection) -> Principal:
+    """The user behind the request's access token, by the same guard that siblings use."""
     services: Services = connection.app.state.services
-    return await accounts.caller(services, await services.guard(connection))
+    return await services.guard(connection)
+
+
+PrincipalDep = Annotated[Principal, Depends(principal_of)]
+"""What the request's access token says, for what looks the session up by itself."""
+
+
+async def caller_of(connection: HTTPConnection) -> accounts.Caller:
+    """The user behind the request's access token, as they are now."""
+    services: Services = connection.app.state.services
+    return await accounts.caller(services, await principal_of(connection))
 
 
 CallerDep = Annotated[accounts.Caller, Depends(caller_of)]

@@ -78,6 +78,7 @@ async def log_in(body: LoginRequest, services: ServicesDep, device: DeviceDep) -
             app_id=app_id,
             nickname=body.nickname or None,
             avatar_url=body.avatar_url or None,
+            phone_code=body.phone_code or None,
             device=device,
         )
         outcome.name = "new" if tokens.is_new_user else "ok"
@@ -137,7 +138,7 @@ async def log_out(body: LogoutRequest | None, request: Request, services: Servic
 
 def token_answer(tokens: login.Tokens) -> TokenAnswer:
     """The body that carries tokens."""
-    return {
+    answer: TokenAnswer = {
         "access_token": tokens.access_token,
         "token_type": "Bearer",
         "expires_in": tokens.expires_in,
@@ -147,3 +148,6 @@ def token_answer(tokens: login.Tokens) -> TokenAnswer:
         "is_new_user": tokens.is_new_user,
         "user": user_answer(tokens.user),
     }
+    if tokens.phone_error is not None:
+        answer["phone_error"] = tokens.phone_error
+    return answer

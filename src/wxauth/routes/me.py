@@ -1,18 +1,40 @@
 """`/v1/me`: the account of the person who asks."""
 
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter
 
-from wxauth import accounts
-from wxauth.errors import InvalidRequest, LastAdmin, NotFound, PayloadTooLarge, StorageUnavailable
-from wxauth.routes.callers import CallerDep
+from wxauth import accounts, session_keys
+from wxauth.errors import (
+    CodeUsed,
+    FieldError,
+    InvalidCode,
+    InvalidRequest,
+    LastAdmin,
+    NotFound,
+    PayloadTooLarge,
+    PhoneTaken,
+    SessionKeyExpired,
+    StorageUnavailable,
+    UnknownApp,
+    WeChatBadResponse,
+    WeChatMisconfigured,
+    WeChatRateLimited,
+    WeChatTimeout,
+    WeChatUnavailable,
+    WeChatUserBlocked,
+)
+from wxauth.routes.callers import CallerDep, PrincipalDep
 from wxauth.routes.direct import DirectRoute
 from wxauth.routes.failures import BEARER_SECURITY, GUARDED, failures
 from wxauth.routes.schemas import (
+    EXAMPLE_DECRYPTED,
     EXAMPLE_SESSIONS,
     EXAMPLE_USER,
+    DecryptedAnswer,
+    DecryptRequest,
+    PhoneRequest,
     ProfileChange,
     SessionsAnswer,
     UserAnswer,
@@ -22,6 +44,11 @@ from wxauth.routes.schemas import (
 from wxauth.services import ServicesDep
 
 router = APIRouter(route_class=DirectRoute, tags=["me"])
+
+_WRONG_WATERMARK: Final = InvalidRequest(
+    "encrypted_data: The watermark is another app's",
+    errors=[FieldError("encrypted_data", "The watermark is another app's")],
+)
 
 _USER: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": EXAMPLE_USER}}}}
 
@@ -58,7 +85,8 @@ async def read_me(caller: CallerDep) -> UserAnswer:
 async def change_me(caller: CallerDep, body: ProfileChange, services: ServicesDep) -> UserAnswer:
     """Set what is named, clear what is null or empty; the rest stays.
 
-    `wx.request` has no PATCH, so POST does the same.
+    `wx.request` has no PATCH, so POST does the same. A nickname that WeChat finds against the rules is
+    `invalid_request`, where the service has it checked.
     """
     return user_answer(await accounts.change_profile(services, caller, body.changes()))
 
@@ -77,6 +105,60 @@ async def erase_me(caller: CallerDep, services: ServicesDep) -> None:
     The next login is a new user's.
     """
     await accounts.erase_me(services, caller)
+
+
+@router.post(
+    "/v1/me/phone",
+    operation_id="bind_my_phone",
+    summary="Bind my phone number",
+    response_model=UserAnswer,
+    responses={
+        **_USER,
+        **failures(
+            InvalidRequest,
+            PayloadTooLarge,
+            UnknownApp,
+            InvalidCode,
+            CodeUsed,
+            PhoneTaken,
+            WeChatUserBlocked,
+            WeChatRateLimited,
+            WeChatBadResponse,
+            WeChatMisconfigured,
+            WeChatUnavailable,
+            WeChatTimeout,
+            *GUARDED,
+        ),
+    },
+    openapi_extra=BEARER_SECURITY,
+)
+async def bind_my_phone(caller: CallerDep, body: PhoneRequest, services: ServicesDep) -> UserAnswer:
+    """Bind the number behind a code of the phone button.
+
+    What WeChat answered is kept: after a failure (and after a lost answer) send the same code again, which asks
+    WeChat nothing more. At `invalid_code` and `code_used` let the person tap again.
+    """
+    return user_answer(await accounts.bind_phone(services, caller, body.code))
+
+
+@router.post(
+    "/v1/me/decrypt",
+    operation_id="decrypt",
+    summary="Open encryptedData",
+    response_model=DecryptedAnswer,
+    responses={
+        200: {"content": {"application/json": {"example": EXAMPLE_DECRYPTED}}},
+        **failures(_WRONG_WATERMARK, PayloadTooLarge, SessionKeyExpired, *GUARDED),
+    },
+    openapi_extra=BEARER_SECURITY,
+)
+async def decrypt(principal: PrincipalDep, body: DecryptRequest, services: ServicesDep) -> DecryptedAnswer:
+    """Check and open what WeChat gave the mini-program as `encryptedData` and `iv`.
+
+    WeChat changes the key with a login: at `session_key_expired` log in again, then let the person tap again, for
+    what was encrypted before does not open any more. The watermark must be of the session's app and of the last day.
+    """
+    return {"data": await session_keys.decrypt(services, principal, encrypted_data=body.encrypted_data, iv=body.iv)}
 
 
 @router.get(

@@ -1,8 +1,9 @@
 """Bodies in and out."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Final, Literal, NotRequired
 from uuid import UUID
 
 from pydantic import (
@@ -13,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
 )
@@ -21,21 +23,37 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from wxauth.admin import MAX_PAGE_SIZE, MAX_ROLES, PAGE_SIZE, Page, id_in_cursor
 from wxauth.devices import describe_device
+from wxauth.services import Services
+from wxauth.session_keys import KeyState
 from wxauth.store.events import EventType
 from wxauth.store.models import ROLE, UserStatus
+from wxauth.wechat.encrypted_data import BLOCK_BYTES, base64_bytes
+
+MAX_ENCRYPTED_DATA: Final = 32 * 1024
+"""Characters of base64; thirty days of steps are 2,000."""
 
 # Text to be stored: no control characters (Postgres would refuse a NUL).
 _TEXT = r"^[^\x00-\x1f\x7f]*$"
-# An absolute https URL without user information, as it was written; or nothing.
-_HTTPS_URL = (
-    r"^([hH][tT][tT][pP][sS]://"
-    r"""(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]<>"'`^{|}\\\x00-\x20\x7f]+)(:[0-9]{1,5})?"""
-    r"""([/?#][^\s<>"`^{|}\\\x00-\x20\x7f]*)?)?$"""
+# An absolute https URL without user information, as it was written; or nothing. Not of a host that is none: WeChat's
+# tools put local files under http://tmp/, and old tutorials an s into it.
+_HTTPS_URL: Final = re.compile(
+    r"(https://(?!(tmp|usr|store)(/|$))"
+    r"""(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]<>"'`^{|}\\\x00-\x20\x7f]+)(:[0-9]{1,5})?"""
+    r"""([/?#][^\s<>"`^{|}\\\x00-\x20\x7f]*)?)?""",
+    re.IGNORECASE,
 )
+
+
+def _picture_url(value: str, info: ValidationInfo) -> str:
+    services: Services | None = info.context
+    if (services is not None and services.avatars.serves(value)) or _HTTPS_URL.fullmatch(value):
+        return value
+    raise ValueError("Should be an https URL; upload a picture that is on the phone to POST /v1/me/avatar")
+
 
 Nickname = Annotated[str, StringConstraints(strip_whitespace=True, max_length=64, pattern=_TEXT)]
 Role = Annotated[str, StringConstraints(pattern=f"^{ROLE}$")]
-AvatarUrl = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2048, pattern=_HTTPS_URL)]
+AvatarUrl = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2048), AfterValidator(_picture_url)]
 
 EXAMPLE_USER: dict[str, Any] = {
     "id": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17",
@@ -118,6 +136,19 @@ EXAMPLE_INTROSPECTION: dict[str, Any] = {
 }
 
 
+EXAMPLE_ACCESS_TOKEN: dict[str, Any] = {"access_token": "88_kVQ1PSZ6XO7...", "expires_in": 6871}
+EXAMPLE_DECRYPTED: dict[str, Any] = {
+    "data": {
+        "stepInfoList": [{"timestamp": 1795104000, "step": 8848}],
+        "watermark": {"timestamp": 1795161600, "appid": EXAMPLE_USER["app_id"]},
+    }
+}
+EXAMPLE_SESSION_KEYS: dict[str, Any] = {
+    "items": [{**EXAMPLE_LISTED_USER["identities"][0], "valid": True, "error": None}],
+    "next_cursor": None,
+}
+
+
 class LoginRequest(BaseModel):
     """A `wx.login` code, and what the person gave of their profile."""
 
@@ -138,12 +169,20 @@ class LoginRequest(BaseModel):
     nickname: Nickname | None = Field(
         default=None,
         validation_alias=AliasChoices("nickname", "nickName", "userName"),
-        description="Also accepted as `nickName`, `userName`. Absent, null or empty changes nothing.",
+        description="Also accepted as `nickName`, `userName`. Absent, null or empty changes nothing; so does one that "
+        "WeChat finds against the rules, where the service has it checked.",
     )
     avatar_url: AvatarUrl | None = Field(
         default=None,
         validation_alias=AliasChoices("avatar_url", "avatarUrl"),
-        description="An https URL. Also accepted as `avatarUrl`. Absent, null or empty changes nothing.",
+        description="An https URL. Also accepted as `avatarUrl`. Absent, null or empty changes nothing; nor does that "
+        "of an uploaded picture.",
+    )
+    phone_code: Annotated[str, Field(max_length=256)] | None = Field(
+        default=None,
+        validation_alias=AliasChoices("phone_code", "phoneCode"),
+        description="What the phone button gave, to bind the number too. Also accepted as `phoneCode`. "
+        "One that fails does not undo the login: see `phone_error`.",
     )
 
 
@@ -176,12 +215,68 @@ class ProfileChange(BaseModel):
     avatar_url: AvatarUrl | None = Field(
         default=None,
         validation_alias=AliasChoices("avatar_url", "avatarUrl"),
-        description="An https URL. Also accepted as `avatarUrl`.",
+        description="An https URL. Also accepted as `avatarUrl`. That of an uploaded picture changes nothing.",
     )
 
     def changes(self) -> dict[str, str | None]:
         """What was named, with None for what is to be cleared."""
         return {name: getattr(self, name) or None for name in self.model_fields_set}
+
+
+def _from_base64(value: object) -> bytes:
+    if not isinstance(value, str):
+        raise ValueError("Input should be a valid string")
+    if len(value) > MAX_ENCRYPTED_DATA:
+        raise ValueError(f"String should have at most {MAX_ENCRYPTED_DATA} characters")
+    try:
+        return base64_bytes(value)
+    except ValueError:
+        raise ValueError("String should be base64") from None
+
+
+def _whole_blocks(value: bytes) -> bytes:
+    if not value or len(value) % BLOCK_BYTES:
+        raise ValueError(f"Should be one or more blocks of {BLOCK_BYTES} bytes")
+    return value
+
+
+def _one_block(value: bytes) -> bytes:
+    if len(value) != BLOCK_BYTES:
+        raise ValueError(f"Should be {BLOCK_BYTES} bytes")
+    return value
+
+
+_BASE64: Final = (BeforeValidator(_from_base64), WithJsonSchema({"type": "string", "contentEncoding": "base64"}))
+
+
+class DecryptRequest(BaseModel):
+    """What the mini-program was given: `encryptedData` and `iv`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"encrypted_data": "q0EJbVMXC0kYb9rMbJcMdA==", "iv": "r7BXXKkLb8qrSNn05n0qiA=="}]
+        },
+        hide_input_in_errors=True,
+    )
+
+    encrypted_data: Annotated[bytes, *_BASE64, AfterValidator(_whole_blocks)] = Field(
+        validation_alias=AliasChoices("encrypted_data", "encryptedData"),
+        description="Also accepted as `encryptedData`.",
+    )
+    iv: Annotated[bytes, *_BASE64, AfterValidator(_one_block)]
+
+
+class PhoneRequest(BaseModel):
+    """What the phone button gave."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"code": "e31968a7f94cc5ee25fafc2aef2773f0bb8c3937b22520eb8ee345274d00c144"}]},
+        hide_input_in_errors=True,
+    )
+
+    code: Annotated[str, Field(min_length=1, max_length=256)] = Field(
+        description="`detail.code` of `bindgetphonenumber`, not of `wx.login`. Works for five minutes."
+    )
 
 
 def _folded(roles: list[str]) -> list[str]:
@@ -199,6 +294,20 @@ class UserChangeRequest(BaseModel):
     status: UserStatus | None = Field(default=None, description="A ban (`disabled`) ends every session at once.")
     roles: Annotated[list[Role], AfterValidator(_folded)] | None = Field(
         default=None, description=f"All that the user is to have, at most {MAX_ROLES}."
+    )
+
+
+class SessionKeyResetRequest(BaseModel):
+    """Which session_key to replace; without an app, that of each one."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"app_id": EXAMPLE_USER["app_id"]}]}, hide_input_in_errors=True
+    )
+
+    app_id: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("app_id", "appId", "appid"),
+        description="Also accepted as `appId`, `appid`.",
     )
 
 
@@ -337,7 +446,13 @@ class EventAnswer(TypedDict):
     id: UUID
     type: str
     at: datetime
-    actor: Annotated[str, Field(description="The id of the user who did it, `operator` by command, or `system`.")]
+    actor: Annotated[
+        str,
+        Field(
+            description="The id of the user or the name of the service client that did it, `operator` by command, "
+            "`wechat` by push, or `system`."
+        ),
+    ]
     user_id: Annotated[UUID | None, Field(description="To whom.")]
     app_id: str | None
     ip: Annotated[str | None, Field(description="From where.")]
@@ -421,6 +536,47 @@ class TokenAnswer(TypedDict):
     session_id: UUID
     is_new_user: bool
     user: UserAnswer
+    phone_error: NotRequired[
+        Annotated[str, Field(description="Why `phone_code` bound no number: the `code` of the problem.")]
+    ]
+
+
+class DecryptedAnswer(TypedDict):
+    """What WeChat had encrypted."""
+
+    data: Annotated[dict[str, Any], Field(description="As it is, `watermark` included.")]
+
+
+class SessionKeyAnswer(TypedDict):
+    """Whether WeChat takes the session_key that is stored for an identity."""
+
+    app_id: str
+    openid: str
+    valid: Annotated[
+        bool | None, Field(description="False where the person has to log in again; null where it cannot be told.")
+    ]
+    error: Annotated[
+        str | None,
+        Field(description="Why it cannot be told: a failure's `code`; `session_key_expired` where no key is stored."),
+    ]
+
+
+class SessionKeysAnswer(TypedDict):
+    """The session_keys of a user, one for each identity, in one page."""
+
+    items: Annotated[list[SessionKeyAnswer], Field(description="That of the oldest identity first.")]
+    next_cursor: None
+
+
+def session_keys_answer(states: Sequence[KeyState]) -> SessionKeysAnswer:
+    """What is known of a user's session_keys."""
+    return {
+        "items": [
+            {"app_id": state.app_id, "openid": state.openid, "valid": state.is_valid, "error": state.error}
+            for state in states
+        ],
+        "next_cursor": None,
+    }
 
 
 class IntrospectionAnswer(TypedDict):
@@ -438,6 +594,13 @@ class IntrospectionAnswer(TypedDict):
     sid: NotRequired[Annotated[UUID, Field(description="The session's id.")]]
     openid: NotRequired[str]
     roles: NotRequired[Annotated[list[str], Field(description="Those that the user has now; absent where none.")]]
+
+
+class AccessTokenAnswer(TypedDict):
+    """What WeChat's server API is called with on behalf of an app."""
+
+    access_token: Annotated[str, Field(description="Up to 512 characters and more.")]
+    expires_in: Annotated[int, Field(description="Seconds.")]
 
 
 class Problem(BaseModel):

@@ -1,4 +1,4 @@
-"""`/v1/verify` and `/v1/introspect`: for reverse proxies, and for services that cannot use the guard."""
+"""For reverse proxies, for services that cannot use the guard, and for those that call WeChat themselves."""
 
 from base64 import b64decode
 from string import ascii_letters, digits, punctuation
@@ -18,11 +18,24 @@ from wxauth.errors import (
     KeysUnavailable,
     PayloadTooLarge,
     StorageUnavailable,
+    UnknownApp,
+    WeChatBadResponse,
+    WeChatMisconfigured,
+    WeChatRateLimited,
+    WeChatTimeout,
+    WeChatUnavailable,
 )
-from wxauth.routes.callers import CallerDep
+from wxauth.routes.callers import CallerDep, DeviceDep
 from wxauth.routes.direct import DirectRoute
 from wxauth.routes.failures import BEARER_SECURITY, GUARDED, failures
-from wxauth.routes.schemas import EXAMPLE_INTROSPECTION, EXAMPLE_TOKENS, EXAMPLE_USER, IntrospectionAnswer
+from wxauth.routes.schemas import (
+    EXAMPLE_ACCESS_TOKEN,
+    EXAMPLE_INTROSPECTION,
+    EXAMPLE_TOKENS,
+    EXAMPLE_USER,
+    AccessTokenAnswer,
+    IntrospectionAnswer,
+)
 from wxauth.services import ServicesDep
 
 SERVICE_CLIENT_SCHEME: Final = {
@@ -140,6 +153,45 @@ async def introspect(request: Request, services: ServicesDep) -> dict[str, Any]:
     await clients.authenticate(services.database, _basic_credentials(request))
     claims = await clients.introspect(services, _token_in(await request.body()))
     return {"active": False} if claims is None else {"active": True, "token_type": "Bearer", **claims}
+
+
+@router.get(
+    "/v1/apps/{app_id}/access-token",  # noqa: FAST003 - any text will do, and FastAPI would document a 422
+    operation_id="read_access_token",
+    summary="The app's WeChat access token",
+    response_model=AccessTokenAnswer,
+    responses={
+        200: {"content": {"application/json": {"example": EXAMPLE_ACCESS_TOKEN}}},
+        **failures(
+            InvalidRequest("there are two Authorization headers", status=400),
+            InvalidClient,
+            UnknownApp,
+            WeChatRateLimited,
+            WeChatUnavailable,
+            WeChatTimeout,
+            WeChatBadResponse,
+            WeChatMisconfigured,
+            StorageUnavailable,
+        ),
+    },
+    openapi_extra={
+        "security": [{"service_client": []}],
+        # Not a parameter of the endpoint either.
+        "parameters": [{"name": "app_id", "in": "path", "required": True, "schema": {"type": "string"}}],
+    },
+)
+async def read_access_token(request: Request, services: ServicesDep, device: DeviceDep) -> dict[str, Any]:
+    """What a service client (`wxauth clients add NAME`) calls WeChat with, so that it never holds the app secret.
+
+    It is WeChat's `stable_token`, the same for everybody, renewed some minutes before its end while the former one
+    still works. Keep it for as long as `expires_in` says, or ask each time: it is kept here. Where WeChat refuses it
+    before its end (40001, 40014, 42001), ask again; do not ask WeChat for another one.
+    """
+    credentials = _basic_credentials(request)
+    await clients.authenticate(services.database, credentials)
+    app_id = request.path_params["app_id"]
+    token = await clients.read_access_token(services, credentials.client_id, app_id, ip=device.ip)
+    return {"access_token": token.value.get_secret_value(), "expires_in": token.expires_in}
 
 
 def _in_header(value: str) -> str:

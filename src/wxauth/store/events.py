@@ -18,6 +18,8 @@ SYSTEM: Final = "system"
 """The actor of what wxauth does by itself."""
 OPERATOR: Final = "operator"
 """The actor of what is done by command."""
+WECHAT: Final = "wechat"
+"""The actor of what WeChat tells by message push."""
 
 
 class EventType(StrEnum):
@@ -28,9 +30,16 @@ class EventType(StrEnum):
     USER_BANNED = "user_banned"
     USER_UNBANNED = "user_unbanned"
     ROLES_CHANGED = "roles_changed"
+    RISK_FLAGGED = "risk_flagged"
+    NICKNAME_FLAGGED = "nickname_flagged"
+    PHONE_BOUND = "phone_bound"
     USER_ERASED = "user_erased"
+    AUTHORIZATION_REVOKED = "authorization_revoked"
     SERVICE_CLIENT_ADDED = "service_client_added"
     SERVICE_CLIENT_REMOVED = "service_client_removed"
+    SESSION_KEY_RESET = "session_key_reset"
+    ACCESS_TOKEN_READ = "access_token_read"  # noqa: S105 - the name of an event
+    ACCESS_TOKEN_FORCED = "access_token_forced"  # noqa: S105 - the name of an event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +49,7 @@ class NewEvent:
     type: EventType
     at: datetime
     actor: str
-    """The id of the user who did it, or `SYSTEM`, or `OPERATOR`."""
+    """The id of the user or the name of the service client that did it, or `SYSTEM`, `OPERATOR`, `WECHAT`."""
     user_id: UUID | None = None
     """To whom."""
     app_id: str | None = None

@@ -39,6 +39,9 @@ _MERGE_EMPTY_USER = text("""
         DELETE FROM users
          WHERE id = :former_id AND NOT EXISTS (SELECT FROM identities WHERE user_id = :former_id)
         RETURNING *
+    ), moved AS (
+        UPDATE avatars SET user_id = users.id FROM former, users
+         WHERE avatars.user_id = former.id AND users.id = :user_id AND users.avatar_url IS NULL
     )
     UPDATE users
        SET nickname = COALESCE(users.nickname, former.nickname),

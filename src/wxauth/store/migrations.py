@@ -41,9 +41,23 @@ async def is_schema_usable(database: Database) -> bool:
 
     Raises: StorageUnavailable.
     """
+    return is_usable(await current_revision(database))
+
+
+async def current_revision(database: Database) -> str | None:
+    """Where the schema is; None where there is none. Raises: StorageUnavailable."""
     async with database.begin() as connection:
-        here = await connection.run_sync(_current_revision)
-    return here is not None and here not in _revisions()[1:]
+        return await connection.run_sync(_current_revision)
+
+
+def is_usable(revision: str | None) -> bool:
+    """Whether this is what this version needs, or newer than what it knows."""
+    return revision is not None and revision not in _revisions()[1:]
+
+
+def newest_revision() -> str:
+    """What this version needs."""
+    return _revisions()[0]
 
 
 def _migrate(connection: Connection, revision: str) -> str | None:

@@ -50,6 +50,7 @@ class User(SQLModel, table=True):
         CheckConstraint("char_length(avatar_url) BETWEEN 1 AND 2048", name="avatar_url"),
         CheckConstraint("phone ~ '^\\+[1-9][0-9]{1,14}$'", name="phone"),
         Index("users_administrators_idx", "id", postgresql_where=text("'admin' = ANY (roles)")),
+        Index(None, "phone", postgresql_where=text("phone IS NOT NULL")),
         # Room on each page, and no index on what a login changes: a login's update stays in its page.
         {"postgresql_with": {"fillfactor": 85}},
     )
@@ -119,6 +120,81 @@ class Session(SQLModel, table=True):
     expires_at: datetime = Field(sa_type=TIME)
     revoked_at: datetime | None = Field(sa_type=TIME)
     revoked_reason: str | None = Field(sa_type=Text)
+
+
+class PhoneAnswer(SQLModel, table=True):
+    """WeChat's answer to a phone code: paid for, and given once."""
+
+    __tablename__ = "phone_answers"
+    __table_args__ = (
+        # Follows the identity, away when that is erased.
+        ForeignKeyConstraint(
+            ["app_id", "openid"],
+            ["identities.app_id", "identities.openid"],
+            onupdate="CASCADE",
+            ondelete="CASCADE",
+        ),
+        CheckConstraint("octet_length(code_hash) = 32", name="code_hash"),
+        CheckConstraint("(sealed IS NULL) = (settled_at IS NOT NULL)", name="settled_at"),
+        Index(None, "app_id", "openid"),
+        Index(None, "answered_at"),
+        Index(
+            "phone_answers_pending_idx",
+            "answered_at",
+            postgresql_where=text("sealed IS NOT NULL AND refused_at IS NULL"),
+        ),
+    )
+
+    code_hash: bytes = Field(sa_type=BYTEA, primary_key=True)
+    """SHA-256 of app_id, openid and code."""
+    app_id: str = Field(sa_type=Text)
+    openid: str = Field(sa_type=Text)
+    sealed: bytes | None = Field(sa_type=BYTEA)
+    """WeChat's `phone_info`; gone when the number is bound."""
+    answered_at: datetime = Field(sa_type=TIME)
+    refused_at: datetime | None = Field(sa_type=TIME)
+    """When it could not be bound; from then on only the same code takes it up."""
+    settled_at: datetime | None = Field(sa_type=TIME)
+
+
+class Avatar(SQLModel, table=True):
+    """The picture that a user's avatar_url leads to."""
+
+    __tablename__ = "avatars"
+    __table_args__ = (
+        UniqueConstraint("user_id"),
+        ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
+        CheckConstraint("id ~ '^[A-Za-z0-9_-]{22}$'", name="id"),
+        CheckConstraint("content_type IN ('image/jpeg', 'image/png')", name="content_type"),
+        CheckConstraint("octet_length(content) BETWEEN 1 AND 2097152", name="content"),
+    )
+
+    id: str = Field(sa_type=Text, primary_key=True)
+    """Of its URL, which whoever has may see it."""
+    user_id: UUID
+    content_type: str = Field(sa_type=Text)
+    content: bytes = Field(sa_type=BYTEA)
+    created_at: datetime = Field(sa_type=TIME)
+
+
+for _statement in (
+    "ALTER TABLE avatars ALTER COLUMN content SET STORAGE EXTERNAL",  # compressed as it is
+    # Whoever changes avatar_url need not think of the picture. A login, which names the column, pays for a comparison.
+    """
+        CREATE FUNCTION forget_former_avatar() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            DELETE FROM avatars WHERE user_id = NEW.id AND strpos(COALESCE(NEW.avatar_url, ''), id) = 0;
+            RETURN NULL;
+        END
+        $$
+    """,
+    """
+        CREATE TRIGGER users_forget_former_avatar AFTER UPDATE OF avatar_url ON users
+            FOR EACH ROW WHEN (OLD.avatar_url IS DISTINCT FROM NEW.avatar_url)
+            EXECUTE FUNCTION forget_former_avatar()
+    """,
+):
+    listen(Avatar.__table__, "after_create", DDL(_statement))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table
 
 
 class Event(SQLModel, table=True):
@@ -201,6 +277,21 @@ class ServiceClient(SQLModel, table=True):
     secret_hash: bytes = Field(sa_type=BYTEA)
     """SHA-256 of the secret, which itself is kept nowhere."""
     created_at: datetime = Field(sa_type=TIME)
+
+
+class PushMessage(SQLModel, table=True):
+    """One of WeChat's messages that has been carried out.
+
+    Kept for good: a signature never runs out, so whoever has captured one may send it again at any time. There is
+    one for each withdrawal, and nothing of the person can be read in it.
+    """
+
+    __tablename__ = "push_messages"
+    __table_args__ = (CheckConstraint("octet_length(digest) = 32", name="digest"),)
+
+    digest: bytes = Field(sa_type=BYTEA, primary_key=True)
+    app_id: str = Field(sa_type=Text)
+    received_at: datetime = Field(sa_type=TIME)
 
 
 class Sweep(SQLModel, table=True):

@@ -72,6 +72,13 @@ _LOCK_ADMINISTRATORS: Final = text("""
 """)
 _LOCK_STANDING: Final = text("SELECT status, roles FROM users WHERE id = :user_id FOR UPDATE")
 _SET_STANDING: Final = text("UPDATE users SET status = :status, roles = :roles WHERE id = :user_id")
+_USER_OF: Final = text("SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid")
+_CLEAR: Final = text("""
+    UPDATE users SET nickname = CASE WHEN 'nickname' = ANY (CAST(:fields AS text[])) THEN NULL ELSE nickname END,
+                     avatar_url = CASE WHEN 'avatar_url' = ANY (CAST(:fields AS text[])) THEN NULL ELSE avatar_url END,
+                     phone = CASE WHEN 'phone' = ANY (CAST(:fields AS text[])) THEN NULL ELSE phone END
+     WHERE id = :user_id
+""")
 _ERASE: Final = text("DELETE FROM users WHERE id = :user_id RETURNING id")
 
 
@@ -117,6 +124,24 @@ async def change_profile(
     )
 
 
+async def lock_user_of(transaction: AsyncConnection, *, app_id: str, openid: str) -> UUID | None:
+    """The user who has this identity, until the end of the transaction; None where nobody has."""
+    identity = {"app_id": app_id, "openid": openid}
+    user_id: UUID | None = (await transaction.execute(_USER_OF, identity)).scalar()
+    while user_id is not None:
+        await transaction.execute(_LOCK_STANDING, {"user_id": user_id})
+        owner_id: UUID | None = (await transaction.execute(_USER_OF, identity)).scalar()
+        if owner_id == user_id:
+            break
+        user_id = owner_id  # it has been linked to another user, or has gone, while we waited
+    return user_id
+
+
+async def clear_fields(transaction: AsyncConnection, user_id: UUID, fields: Sequence[str]) -> None:
+    """Forget what is named of `nickname`, `avatar_url` and `phone`."""
+    await transaction.execute(_CLEAR, {"user_id": user_id, "fields": list(fields)})
+
+
 async def erase_user(database: Database, user_id: UUID, *, actor: str, now: datetime, ip: str | None = None) -> bool:
     """Erase a person everywhere, leaving an event that says no more than that; whether there was one.
 
@@ -126,12 +151,19 @@ async def erase_user(database: Database, user_id: UUID, *, actor: str, now: date
     """
     async with database.begin() as transaction:
         await keep_an_administrator(transaction, user_id)
-        erased = (await transaction.execute(_ERASE, {"user_id": user_id})).first()
-        if erased is None:
-            return False
-        await forget_person(transaction, user_id)
-        event = NewEvent(type=EventType.USER_ERASED, at=now, actor=actor, user_id=user_id, ip=ip)
-        await record_event(transaction, event)
+        return await erase_whoever(transaction, user_id, actor=actor, now=now, ip=ip)
+
+
+async def erase_whoever(
+    transaction: AsyncConnection, user_id: UUID, *, actor: str, now: datetime, ip: str | None = None
+) -> bool:
+    """As `erase_user`, the last administrator too."""
+    erased = (await transaction.execute(_ERASE, {"user_id": user_id})).first()
+    if erased is None:
+        return False
+    await forget_person(transaction, user_id)
+    event = NewEvent(type=EventType.USER_ERASED, at=now, actor=actor, user_id=user_id, ip=ip)
+    await record_event(transaction, event)
     return True
 
 

@@ -4,19 +4,19 @@ Source: https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-login/c
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeGuard
+from typing import Any, Final, Protocol, TypeGuard, TypeVar
 from urllib.parse import quote
 
 import httpx
 from pydantic import SecretStr
 from pydantic_core import from_json
 
-from wxauth.errors import WeChatBadResponse, WeChatMisconfigured, WeChatTimeout, WeChatUnavailable
+from wxauth.errors import WeChatBadResponse, WeChatError, WeChatMisconfigured, WeChatTimeout, WeChatUnavailable
 from wxauth.logs import get_logger
-from wxauth.wechat.errcodes import SYSTEM_BUSY, WHAT_TO_CHANGE, error_for
+from wxauth.wechat.errcodes import CODE2SESSION, SYSTEM_BUSY, error_for, what_to_change
 
 BUSY_PAUSES: Final = (0.1, 0.3)
 """Seconds before the second and the third try after errcode -1."""
@@ -27,6 +27,8 @@ _MAX_ERRMSG_LENGTH = 200
 _HEADERS = httpx.Headers({"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "wxauth"})
 
 log = get_logger()
+
+T = TypeVar("T")
 
 
 class App(Protocol):
@@ -56,8 +58,12 @@ class _Host:
         self._path = self._template.url.raw_path.rstrip(b"/")  # empty at WeChat's own hosts
         self.name = self._template.url.host
 
-    def request(self, target: bytes) -> httpx.Request:
-        request = copy(self._template)
+    def request(self, target: bytes, body: bytes | None) -> httpx.Request:
+        if body is None:
+            request = copy(self._template)
+        else:
+            headers = {**_HEADERS, "Content-Type": "application/json"}
+            request = httpx.Request("POST", self._template.url, headers=headers, content=body)
         request.extensions = {"target": self._path + target}
         return request
 
@@ -70,6 +76,7 @@ class WeChat:
         base_url: Where WeChat is.
         fallback_url: Where to go when `base_url` cannot be connected to.
         timeout: Seconds for a whole exchange, retries included.
+        observe: Is told of each call how it ended: the name of the API, and the failure where there was one.
     """
 
     def __init__(
@@ -80,12 +87,14 @@ class WeChat:
         fallback_url: str | None,
         timeout: float,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        observe: Callable[[str, WeChatError | None], None] = lambda _api, _error: None,
     ) -> None:
         self._transport = transport
         self._base = _Host(base_url)
         self._fallback = _Host(fallback_url or base_url)
         self._timeout = timeout
         self._sleep = sleep
+        self._observe = observe
         self._login_targets: dict[str, str] = {}
 
     async def code2session(self, app: App, code: str) -> WeChatSession:
@@ -97,19 +106,54 @@ class WeChat:
             45011), WeChatMisconfigured (class C), WeChatUnavailable (-1 after two retries, no or a lost
             connection, 5xx), WeChatTimeout, WeChatBadResponse.
         """
-        target = f"{self._login_target(app)}&js_code={quote(code, safe='')}".encode()
+        target = f"{self._login_target(app)}&js_code={quote(code, safe='')}"
+        return await self.call(CODE2SESSION, app, target, read=_wechat_session, secrets=[code])
+
+    async def call(
+        self,
+        api: str,
+        app: App,
+        target: str,
+        *,
+        body: bytes | None = None,
+        read: Callable[[dict[str, Any]], T],
+        secrets: Sequence[str] = (),
+        expected: Container[int] = (),
+        deadline: float | None = None,
+    ) -> T:
+        """Ask an API of WeChat's; again only where it is busy, or was not reached.
+
+        Args:
+            api: Its name, for logs and metrics.
+            app: On whose behalf.
+            target: Path and query of the request. It is secret.
+            body: JSON to send, by POST.
+            read: Makes of the answer what is wanted. Raises: WeChatBadResponse.
+            secrets: What of the request must not be logged, beside the app's secret.
+            expected: errcodes that the caller has an answer to, so that they are not logged.
+            deadline: When to give up, in the loop's time, if not after the usual one.
+
+        Raises: WeChatError.
+        """
         try:
-            async with asyncio.timeout(self._timeout) as running:
-                answer = await self._ask_while_busy(target, running)
-        except TimeoutError as exc:
-            raise WeChatTimeout(f"code2session gave no answer in {self._timeout:g} s") from exc
-        errcode = answer.get("errcode", 0)
-        if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:
-            raise WeChatBadResponse("WeChat's errcode is not a number that it gives")
-        if errcode != 0:
-            self._log_refusal(app, errcode, answer.get("errmsg"), code)
-            raise error_for(errcode)
-        return _wechat_session(answer)
+            answer = await self._answer_to(api, target.encode(), body, deadline or self.deadline())
+            errcode = answer.get("errcode", 0)
+            if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:
+                raise WeChatBadResponse("WeChat's errcode is not a number that it gives")
+            if errcode != 0:
+                if errcode not in expected:
+                    _log_refusal(api, app, errcode, answer.get("errmsg"), secrets)
+                raise error_for(errcode, api=api)
+            result = read(answer)
+        except WeChatError as exc:
+            self._observe(api, exc)
+            raise
+        self._observe(api, None)
+        return result
+
+    def deadline(self) -> float:
+        """When an exchange that begins now must be over, in the loop's time."""
+        return asyncio.get_running_loop().time() + self._timeout
 
     def _login_target(self, app: App) -> str:
         target = self._login_targets.get(app.app_id)
@@ -123,18 +167,26 @@ class WeChat:
         """Close the connections."""
         await self._transport.aclose()
 
-    async def _ask_while_busy(self, target: bytes, running: asyncio.Timeout) -> dict[str, Any]:
-        answer = await self._get(target)
+    async def _answer_to(self, api: str, target: bytes, body: bytes | None, deadline: float) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._ask_while_busy(target, body, deadline)
+        except TimeoutError as exc:
+            raise WeChatTimeout(f"{api} gave no answer in {self._timeout:g} s") from exc
+
+    async def _ask_while_busy(self, target: bytes, body: bytes | None, deadline: float) -> dict[str, Any]:
+        answer = await self._ask(target, body)
         for pause in BUSY_PAUSES:
-            if answer.get("errcode") != SYSTEM_BUSY or not _has_time_for(pause, running):
+            has_time = asyncio.get_running_loop().time() + pause < deadline
+            if answer.get("errcode") != SYSTEM_BUSY or not has_time:
                 break
             await self._sleep(pause)
-            answer = await self._get(target)
+            answer = await self._ask(target, body)
         return answer
 
-    async def _get(self, target: bytes) -> dict[str, Any]:
+    async def _ask(self, target: bytes, body: bytes | None) -> dict[str, Any]:
         try:
-            response = await self._send(target)
+            response = await self._send(target, body)
         except httpx.ReadTimeout as exc:
             raise WeChatTimeout("WeChat gave no answer in time") from exc
         except httpx.DecodingError as exc:
@@ -153,38 +205,35 @@ class WeChat:
             raise WeChatBadResponse("WeChat's answer is not a JSON object")
         return answer
 
-    async def _send(self, target: bytes) -> httpx.Response:
+    async def _send(self, target: bytes, body: bytes | None) -> httpx.Response:
         try:
-            return await self._transport.handle_async_request(self._base.request(target))
+            return await self._transport.handle_async_request(self._base.request(target, body))
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             # Not sent, so the code is not spent: once more, on the other host where there is one.
             hosts = {"host": self._base.name, "next_host": self._fallback.name}
             log.warning("wechat_not_connected", reason=str(exc), **hosts)
-        return await self._transport.handle_async_request(self._fallback.request(target))
-
-    def _log_refusal(self, app: App, errcode: int, errmsg: object, code: str) -> None:
-        text = errmsg if isinstance(errmsg, str) else ""
-        for secret in (app.app_secret.get_secret_value(), code):
-            for form in (secret, quote(secret, safe=""), quote(secret)):
-                text = text.replace(form, "***")
-        fields = {"app_id": app.app_id, "errcode": errcode, "errmsg": text[:_MAX_ERRMSG_LENGTH]}
-        if isinstance(error_for(errcode), WeChatMisconfigured):
-            log.error("wechat_misconfigured", what_to_change=WHAT_TO_CHANGE[errcode], **fields)
-        else:
-            log.warning("wechat_refused", **fields)
+        return await self._transport.handle_async_request(self._fallback.request(target, body))
 
 
-def _has_time_for(pause: float, running: asyncio.Timeout) -> bool:
-    deadline = running.when()
-    return deadline is not None and asyncio.get_running_loop().time() + pause < deadline
+def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequence[str]) -> None:
+    text = errmsg if isinstance(errmsg, str) else ""
+    for secret in (app.app_secret.get_secret_value(), *secrets):
+        for form in (secret, quote(secret, safe=""), quote(secret)):
+            text = text.replace(form, "***")
+    fields = {"api": api, "app_id": app.app_id, "errcode": errcode, "errmsg": text[:_MAX_ERRMSG_LENGTH]}
+    if isinstance(error_for(errcode, api=api), WeChatMisconfigured):
+        log.error("wechat_misconfigured", what_to_change=what_to_change(errcode, api=api), **fields)
+    else:
+        log.warning("wechat_refused", **fields)
 
 
 def _wechat_session(answer: dict[str, Any]) -> WeChatSession:
     openid, session_key, unionid = answer.get("openid"), answer.get("session_key"), answer.get("unionid") or None
-    if not _is_id(openid) or not _is_id(session_key) or not (unionid is None or _is_id(unionid)):
+    if not is_id(openid) or not is_id(session_key) or not (unionid is None or is_id(unionid)):
         raise WeChatBadResponse("WeChat's answer has no usable openid or session_key")
     return WeChatSession(openid=openid, unionid=unionid, session_key=session_key.encode())
 
 
-def _is_id(value: object) -> TypeGuard[str]:
+def is_id(value: object) -> TypeGuard[str]:
+    """Whether this can be an openid, a unionid or a session_key."""
     return isinstance(value, str) and 0 < len(value) <= _MAX_ID_LENGTH and value.isascii() and value.isprintable()

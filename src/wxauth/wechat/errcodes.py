@@ -1,6 +1,6 @@
-"""WeChat's errcodes at code2Session: what each one means for the phone, and for the operator.
+"""WeChat's errcodes: what each one means for the phone, and for the operator.
 
-Source: WeChat server API, auth.code2Session and its table of global return codes.
+Source: WeChat server API, the pages of the calls and the table of global return codes.
 """
 
 from typing import Final
@@ -8,6 +8,7 @@ from typing import Final
 from wxauth.errors import (
     CodeUsed,
     InvalidCode,
+    SessionKeyExpired,
     WeChatBadResponse,
     WeChatError,
     WeChatMisconfigured,
@@ -16,8 +17,34 @@ from wxauth.errors import (
     WeChatUserBlocked,
 )
 
+CODE2SESSION: Final = "code2session"
+STABLE_TOKEN: Final = "stable_token"  # noqa: S105 - the name of an API
+PHONE_NUMBER: Final = "getuserphonenumber"
+CHECK_SESSION_KEY: Final = "checksession"
+RESET_SESSION_KEY: Final = "resetusersessionkey"
+RISK_RANK: Final = "getuserriskrank"
+CHECK_TEXT: Final = "msg_sec_check"
+APIS: Final = (
+    CODE2SESSION,
+    STABLE_TOKEN,
+    PHONE_NUMBER,
+    CHECK_SESSION_KEY,
+    RESET_SESSION_KEY,
+    RISK_RANK,
+    CHECK_TEXT,
+)
+"""The names of what is called, in logs and metrics."""
+
 SYSTEM_BUSY: Final = -1
 """The one answer after which WeChat asks for the same request again."""
+NOT_LATEST: Final = 40001
+ACCESS_TOKEN_REFUSED: Final = frozenset({NOT_LATEST, 40014, 42001})
+"""The access token is no longer good. What was asked for has not been done."""
+NOT_SEEN_LATELY: Final = 61010
+"""The person has not used the app for two hours, so WeChat says nothing of them."""
+SESSION_KEY_GONE: Final = frozenset({87007, 87009})
+"""The session_key is missing, has expired, or is another one by now."""
+DAILY_QUOTA: Final = 45009
 
 WHAT_TO_CHANGE: Final = {
     40013: "the app id is wrong: check WXAUTH_APP_ID or WXAUTH_APPS against the mini-program's console",
@@ -33,6 +60,15 @@ WHAT_TO_CHANGE: Final = {
 }
 """Class C: the operator must mend the configuration. Each with what to do."""
 
+_WHAT_TO_CHANGE_WITH_ACCESS_TOKENS: Final = {
+    NOT_LATEST: "WeChat refuses the access token, a new one too: see that nobody else renews it, and the app secret",
+    41001: "the access token is missing from the request: a proxy between here and WeChat may cut the query off",
+}
+_WHAT_TO_CHANGE_AT: Final = {
+    (STABLE_TOKEN, NOT_LATEST): WHAT_TO_CHANGE[40125],
+    (PHONE_NUMBER, 40013): "the phone code is of another mini-program than the login: they must be of one app",
+}
+
 _DAILY_QUOTA_RETRY_AFTER = 3600
 
 _ERRORS: Final[dict[int, tuple[type[WeChatError], int | None]]] = {
@@ -40,13 +76,33 @@ _ERRORS: Final[dict[int, tuple[type[WeChatError], int | None]]] = {
     40029: (InvalidCode, None),
     40163: (CodeUsed, None),
     40226: (WeChatUserBlocked, None),
-    45009: (WeChatRateLimited, _DAILY_QUOTA_RETRY_AFTER),
+    DAILY_QUOTA: (WeChatRateLimited, _DAILY_QUOTA_RETRY_AFTER),
     45011: (WeChatRateLimited, None),
     **dict.fromkeys(WHAT_TO_CHANGE, (WeChatMisconfigured, None)),
 }
+_ERRORS_WITH_ACCESS_TOKENS: Final[dict[int, tuple[type[WeChatError], int | None]]] = {
+    **dict.fromkeys(SESSION_KEY_GONE, (SessionKeyExpired, None)),
+    9410009: (WeChatRateLimited, _DAILY_QUOTA_RETRY_AFTER),
+    **dict.fromkeys(_WHAT_TO_CHANGE_WITH_ACCESS_TOKENS, (WeChatMisconfigured, None)),
+}
+
+KNOWN: Final = frozenset({*_ERRORS, *_ERRORS_WITH_ACCESS_TOKENS, *ACCESS_TOKEN_REFUSED, NOT_SEEN_LATELY})
+"""Those that are counted one by one."""
 
 
-def error_for(errcode: int) -> WeChatError:
-    """The failure that an errcode of code2Session stands for."""
-    kind, retry_after = _ERRORS.get(errcode, (WeChatBadResponse, None))
+def error_for(errcode: int, *, api: str) -> WeChatError:
+    """The failure that an errcode of this API stands for."""
+    found = _ERRORS.get(errcode)
+    if found is None and api != CODE2SESSION:
+        found = _ERRORS_WITH_ACCESS_TOKENS.get(errcode)
+    kind, retry_after = found or (WeChatBadResponse, None)
     return kind(f"WeChat answered errcode {errcode}", errcode=errcode, retry_after=retry_after)
+
+
+def what_to_change(errcode: int, *, api: str) -> str:
+    """What the operator must do about an errcode that is theirs to mend."""
+    return (
+        _WHAT_TO_CHANGE_AT.get((api, errcode))
+        or WHAT_TO_CHANGE.get(errcode)
+        or _WHAT_TO_CHANGE_WITH_ACCESS_TOKENS[errcode]
+    )

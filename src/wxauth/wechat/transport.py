@@ -27,8 +27,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     The request's `target` extension, where there is one, is the request target (RFC 9112, section 3.2), in
     place of the path and query of its URL: a secret in it is then in no URL that is printed or logged.
 
-    An answer is its status and its body as they came. Its header fields are left out: nothing of WeChat's
-    is in them, and httpx would unpack a Content-Encoding that nobody asked for, to any size.
+    An answer is its status and its body as they came, and WeChat's time as the extension `date`. Its header
+    fields are left out: httpx would unpack a Content-Encoding that nobody asked for, to any size.
 
     Raises: httpx.ConnectError or httpx.ConnectTimeout where the request was certainly not sent, and for
     everything later httpx.ReadError, httpx.RemoteProtocolError or, where the answer is no HTTP or too
@@ -60,7 +60,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                         answer.close()
                         raise httpx.DecodingError("the answer is too large")
                     body += await answer.content.read(MAX_BODY - len(body))
-                return httpx.Response(answer.status, content=body)
+                return httpx.Response(answer.status, content=body, extensions={"date": answer.headers.get("Date")})
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             failure = _named(exc)
         raise failure  # out here, so that aiohttp's error is not even its context

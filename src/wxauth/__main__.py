@@ -1,0 +1,20 @@
+"""The command `wxauth`, also where only the guard is installed: then it says what is missing."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command."""
+    try:
+        from wxauth.cli import main as run
+
+        run()
+    except ModuleNotFoundError as exc:
+        package = (exc.name or "wxauth").partition(".")[0]
+        if package == "wxauth":
+            raise
+        sys.exit(f'{package} is not installed: pip install "wxauth[server]". 未安装 {package}，请运行上述命令。')
+
+
+if __name__ == "__main__":
+    main()

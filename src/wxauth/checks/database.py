@@ -1,0 +1,147 @@
+"""The database, and what is stored in it."""
+
+from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from wxauth.checks.clocks import Reading, compare
+from wxauth.checks.findings import Findings
+from wxauth.checks.result import Result, bad, good, note
+from wxauth.clock import Clock
+from wxauth.errors import StorageUnavailable
+from wxauth.keyring import signing, signing_key_context
+from wxauth.login import session_key_context
+from wxauth.phones import phone_answer_context
+from wxauth.sealing import CannotOpen, Sealer
+from wxauth.settings import Settings
+from wxauth.store.database import Database, reason_of
+from wxauth.store.diagnosis import (
+    Server,
+    server,
+    server_time,
+    some_phone_answers,
+    some_session_keys,
+    some_users,
+)
+from wxauth.store.migrations import current_revision, is_usable, newest_revision
+from wxauth.store.models import StoredSigningKey
+from wxauth.store.signing_keys import published_keys
+
+OLDEST_SERVER: Final = 11
+"""The first PostgreSQL that understands the migrations."""
+
+_WHAT_OPENS: Final = "put the key that sealed them into WXAUTH_SECRET_KEY_PREVIOUS"
+
+
+async def check_database(settings: Settings, found: Findings, *, clock: Clock) -> AsyncGenerator[Result, None]:
+    """The server, its clock, the schema, the keys, and whether what is sealed opens."""
+    database = Database(settings.database_url.get_secret_value())
+    name = "database"
+    try:
+        async with database.answering():  # for all of it
+            yield judge_server(await server(database))
+            name = "stored"
+            async for result in _check_stored(database, settings, found, clock):
+                yield result
+    except StorageUnavailable as exc:
+        yield bad(name, f"does not answer: {reason_of(exc)}; see that it runs, and WXAUTH_DATABASE_URL")
+    finally:
+        await database.aclose()
+
+
+async def _check_stored(
+    database: Database, settings: Settings, found: Findings, clock: Clock
+) -> AsyncGenerator[Result, None]:
+    asked_at = clock()
+    theirs = await server_time(database)
+    reading = Reading.of(theirs, asked_at=asked_at, answered_at=clock())
+    yield compare("clock database", "the database's", reading)
+
+    revision = await current_revision(database)
+    yield _judge_schema(revision)
+    if not is_usable(revision):
+        return
+
+    now = clock()
+    sealer = Sealer(settings.secret_keys)
+    keys = found.signing_keys = await published_keys(database, now=now)
+    yield _judge_signing_keys(keys, sealer, max_age=timedelta(seconds=settings.signing_key_max_age), now=now)
+    values = [
+        *((key.sealed, session_key_context(key.app_id, key.openid)) for key in await some_session_keys(database)),
+        *((it.sealed, phone_answer_context(it.code_hash)) for it in await some_phone_answers(database, now=now)),
+    ]
+    yield _judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))
+    found.users = {app.app_id: await some_users(database, app.app_id) for app in settings.apps}
+
+
+def judge_server(server: Server) -> Result:
+    """Whether it can be written to, and is new enough."""
+    name = "database"
+    if server.is_standby:
+        return bad(name, "is a standby, which takes no writes: name the primary in WXAUTH_DATABASE_URL")
+    if server.is_read_only:
+        return bad(name, "takes no writes: see default_transaction_read_only of the database and its role")
+    if server.version_number // 10000 < OLDEST_SERVER:
+        return bad(name, f"is PostgreSQL {server.version}: wants {OLDEST_SERVER} or newer")
+    return good(name, f"answers, PostgreSQL {server.version}")
+
+
+def _judge_schema(revision: str | None) -> Result:
+    if revision is None:
+        return bad("schema", "is not there yet: run 'wxauth migrate'")
+    if not is_usable(revision):
+        return bad("schema", f"is at {revision}, behind {newest_revision()}: run 'wxauth migrate'")
+    if revision != newest_revision():
+        return note("schema", f"is at {revision}, of a newer version than this one, which serves on with it")
+    return good("schema", f"at {revision}, as this version needs it")
+
+
+def _judge_signing_keys(
+    keys: Sequence[StoredSigningKey], sealer: Sealer, *, max_age: timedelta, now: datetime
+) -> Result:
+    name = "signing_keys"
+    if not keys:
+        return good(name, "none yet: the first is made when the service first starts")
+    unopened = [key.kid for key in keys if not _opens(sealer, key.private_key, signing_key_context(key.kid))]
+    if len(unopened) == len(keys):
+        message = "WXAUTH_SECRET_KEY is not the one that sealed what is stored; see WXAUTH_SECRET_KEY_PREVIOUS"
+        return bad(name, message)
+    if unopened:
+        return bad(name, f"{len(unopened)} of {len(keys)} do not open ({', '.join(unopened)}): {_WHAT_OPENS}")
+    current, newest = signing(keys, now), keys[-1]
+    if newest.activates_at > now:
+        plan = f"{newest.kid} from {_minute(newest.activates_at)}"
+    else:
+        plan = f"the next is made {_minute(max(now, newest.created_at + max_age))}"
+    return good(name, f"{len(keys)} published; {current.kid} signs now, {plan}")
+
+
+def _judge_sealed(
+    values: Sequence[tuple[bytes, bytes]], keys: Sequence[StoredSigningKey], sealer: Sealer, *, has_previous: bool
+) -> Result:
+    name = "sealed_data"
+    unopened = sum(not _opens(sealer, sealed, context) for sealed, context in values)
+    if unopened:
+        return bad(name, f"{unopened} of {len(values)} values looked at do not open: {_WHAT_OPENS}")
+    if not keys and not values:
+        return good(name, "nothing stored yet")
+    every = [*(key.private_key for key in keys), *(sealed for sealed, _ in values)]
+    total, stale = len(every), sum(not sealed.startswith(sealer.prefix) for sealed in every)
+    if stale:
+        message = f"{stale} of {total} values looked at need WXAUTH_SECRET_KEY_PREVIOUS: run 'wxauth secret reseal'"
+        return note(name, f"{message} before you remove it")
+    if has_previous:
+        return good(name, f"opens; of {total} values looked at none needs WXAUTH_SECRET_KEY_PREVIOUS")
+    return good(name, f"opens; {total} values looked at")
+
+
+def _opens(sealer: Sealer, sealed: bytes, context: bytes) -> bool:
+    try:
+        sealer.open(sealed, context=context)
+    except CannotOpen:
+        return False
+    return True
+
+
+def _minute(time: datetime) -> str:
+    return time.isoformat(timespec="minutes")

@@ -1,0 +1,70 @@
+"""All checks, in the order in which they are told."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Final
+
+from wxauth.checks.clocks import compare
+from wxauth.checks.database import check_database
+from wxauth.checks.findings import Findings
+from wxauth.checks.issuer import check_issuer
+from wxauth.checks.redis import check_redis
+from wxauth.checks.result import Result, bad, good
+from wxauth.checks.wechat import PATIENCE, check_app
+from wxauth.clock import Clock, utc_now
+from wxauth.logs import redact
+from wxauth.services import CONNECT_SHARE
+from wxauth.settings import InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.wechat.transport import AiohttpTransport
+
+LONGEST: Final = 25.0
+"""Seconds for one of the checks, all of whose questions have times of their own."""
+
+_LONGEST_REASON: Final = 300
+
+
+async def check_all() -> list[Result]:
+    """Settings first; where they are good, everything by way of them."""
+    try:
+        settings = load_settings(Settings)
+    except InvalidSettings as exc:
+        return [bad("settings", problem) for problem in exc.problems]
+    results = [good("settings", "each one is of its form")]
+    results += [bad("settings", line) for line in unknown_names()]
+    return results + await examine(settings)
+
+
+async def examine(settings: Settings, *, clock: Clock = utc_now) -> list[Result]:
+    """The database first, for the others ask what is stored there; then these all at once."""
+    found = Findings()
+    results = await _results_of("database", check_database(settings, found, clock=clock))
+    transport = AiohttpTransport(connect_timeout=min(settings.wechat_timeout, PATIENCE) * CONNECT_SHARE)
+    async with aclosing(transport):
+        redis, issuer, *apps = await asyncio.gather(
+            _results_of("redis", check_redis(settings)),
+            _results_of("issuer", check_issuer(settings.issuer, found, now=clock())),
+            *(
+                _results_of(f"wechat {app.app_id}", check_app(app, settings, found, transport=transport, clock=clock))
+                for app in settings.apps
+            ),
+        )
+    if found.wechat_readings:  # an answer may have been kept somewhere on its way: the nearest is the truest
+        nearest = min(found.wechat_readings, key=lambda reading: abs(reading.ahead))
+        results.append(compare("clock wechat", "WeChat's", nearest))
+    return [*results, *redis, *issuer, *(result for app in apps for result in app)]
+
+
+async def _results_of(name: str, check: AsyncGenerator[Result, None]) -> list[Result]:
+    """What a check says; where it fails itself, it takes no other with it."""
+    results: list[Result] = []
+    try:
+        async with asyncio.timeout(LONGEST), aclosing(check):
+            async for result in check:
+                results.append(result)  # noqa: PERF401 - those before a failure count
+    except TimeoutError:
+        results.append(bad(name, f"not checked to the end in {LONGEST:g} s"))
+    except Exception as exc:
+        reason = f"{type(exc).__name__}: {redact(str(exc))}"[:_LONGEST_REASON]
+        results.append(bad(name, f"not checked to the end, by a fault of wxauth's own: {reason}"))
+    return results

@@ -1,0 +1,19 @@
+"""What one check finds out for the others."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from wxauth.checks.clocks import Reading
+from wxauth.store.diagnosis import Users
+from wxauth.store.models import StoredSigningKey
+
+
+@dataclass(slots=True)
+class Findings:
+    """What is known so far; None, or nothing, where it could not be found out."""
+
+    signing_keys: Sequence[StoredSigningKey] | None = None
+    users: Mapping[str, Users] = field(default_factory=dict)
+    """A sample of each app's, by app_id."""
+    wechat_readings: list[Reading] = field(default_factory=list)
+    """How our clock stands to WeChat's."""

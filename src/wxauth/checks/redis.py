@@ -1,0 +1,36 @@
+"""Redis, where logins are counted for all processes."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Final
+
+from wxauth.checks.result import Result, bad, good
+from wxauth.logs import redact
+from wxauth.settings import Settings
+
+PATIENCE: Final = 3.0
+"""Seconds for an answer."""
+
+_LONGEST_REASON: Final = 300
+
+
+async def check_redis(settings: Settings) -> AsyncGenerator[Result, None]:
+    """Whether it answers, where there is one."""
+    if settings.redis_url is None:
+        return
+    if not settings.login_rate_limit:
+        yield good("redis", "not asked, for WXAUTH_LOGIN_RATE_LIMIT is empty")
+        return
+    from redis.asyncio import Redis
+
+    redis = Redis.from_url(settings.redis_url.get_secret_value())
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await redis.ping()  # type: ignore[misc]  # typed for both kinds of client
+        yield good("redis", "answers")
+    except Exception as exc:  # whatever it is, logins are let through without it
+        reason = redact(str(exc))[:_LONGEST_REASON] or type(exc).__name__
+        consequence = "logins are not limited until it does; see WXAUTH_REDIS_URL"
+        yield bad("redis", f"does not answer ({reason}): {consequence}")
+    finally:
+        await redis.aclose()

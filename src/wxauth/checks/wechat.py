@@ -1,0 +1,312 @@
+"""WeChat's side of each app: its secret, its whitelist, what it may ask.
+
+Every question is one that WeChat refuses: a made-up code, a made-up person. It costs nothing, and changes nothing.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from ipaddress import IPv6Address, ip_address
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic_core import from_json
+
+from wxauth.checks.clocks import Reading
+from wxauth.checks.findings import Findings
+from wxauth.checks.result import Result, bad, good, note
+from wxauth.clock import Clock
+from wxauth.errors import (
+    CodeUsed,
+    InvalidCode,
+    WeChatBadResponse,
+    WeChatError,
+    WeChatMisconfigured,
+    WeChatRateLimited,
+    WeChatTimeout,
+    WeChatUnavailable,
+)
+from wxauth.guard.jwks import is_loopback
+from wxauth.settings import AppSettings, Settings
+from wxauth.store.diagnosis import Users
+from wxauth.wechat.access_tokens import AccessTokens, Forcing
+from wxauth.wechat.api import WeChatApi
+from wxauth.wechat.client import WeChat
+from wxauth.wechat.errcodes import (
+    CHECK_SESSION_KEY,
+    CHECK_TEXT,
+    CODE2SESSION,
+    PHONE_NUMBER,
+    RISK_RANK,
+    STABLE_TOKEN,
+    SYSTEM_BUSY,
+    what_to_change,
+)
+
+PATIENCE: Final = 10.0
+"""Seconds for one question, at most, whatever `WXAUTH_WECHAT_TIMEOUT` says."""
+
+_CODE: Final = "wxauth-check"
+_OPENID: Final = "o-wxauth-check"
+_SESSION_KEY: Final = b"d3hhdXRoLWNoZWNrLi4uLg=="
+_CLIENT_IP: Final = "192.0.2.1"  # of the range for documentation (RFC 5737)
+_TEXT: Final = "wxauth"
+_NOT_WHITELISTED: Final = 40164
+_MINUTE_QUOTA: Final = 45011
+_WRONG_PARAMETER: Final = 47001
+_SECOND: Final = timedelta(seconds=1)
+_NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the client leaves out of WeChat's answers, and the doctor wants."""
+
+    readings: list[Reading]
+    addresses: list[str] = field(default_factory=list)
+    """Whence WeChat says that it was called, where it refuses to answer there."""
+    unreachable: set[str] = field(default_factory=set)
+    """Hosts that could not be connected to."""
+
+
+class _Witness(httpx.AsyncBaseTransport):
+    """Passes everything on."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, clock: Clock, seen: Seen) -> None:
+        self._inner = inner
+        self._clock = clock
+        self._seen = seen
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        asked_at = self._clock()
+        try:
+            response = await self._inner.handle_async_request(request)
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            self._seen.unreachable.add(request.url.host)
+            raise
+        answered_at = self._clock()
+        if (theirs := _time_in(response)) is not None:
+            reading = Reading.of(theirs, asked_at=asked_at, answered_at=answered_at, grain=_SECOND)
+            self._seen.readings.append(reading)
+        self._seen.addresses = self._seen.addresses or _refused_addresses(await response.aread())
+        return response
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """An API, a question to it, and why nobody would miss it."""
+
+    name: str
+    api: str
+    ask: Callable[[WeChatApi], Awaitable[object]]
+    why_unused: str | None = None
+
+
+async def check_app(
+    app: AppSettings, settings: Settings, found: Findings, *, transport: httpx.AsyncBaseTransport, clock: Clock
+) -> AsyncGenerator[Result, None]:
+    """Whether WeChat takes the app and this server, and lets it ask what it needs to; what WeChat is to be told."""
+    seen = Seen(found.wechat_readings)
+    wechat = WeChat(
+        _Witness(transport, clock, seen),
+        base_url=settings.wechat_base_url,
+        fallback_url=settings.wechat_fallback_url,
+        timeout=min(settings.wechat_timeout, PATIENCE),
+    )
+    users = found.users.get(app.app_id)
+    uses = _uses(app, settings, users)
+    async with aclosing(AccessTokens(wechat, clock, may_force=_never)) as access_tokens:
+        api = WeChatApi(wechat, access_tokens)
+        login, (token, failures) = await asyncio.gather(
+            _failure(wechat.code2session(app, _CODE)), _ask_with_token(app, access_tokens, api, uses)
+        )
+    yield _judge_login(app, login, settings, seen)
+    yield _judge_token(app, token, login, settings, seen)
+    for use, failure in zip(uses, failures, strict=False):  # without an access token there are none
+        yield _judge_api(app, use, failure, settings, seen)
+    if users is not None:
+        yield _judge_unionids(app, users, settings)
+    yield _judge_push(app, settings)
+
+
+async def _never(_app_id: str) -> Forcing:
+    """To force a token to change would take it from everybody who has it."""
+    return Forcing.RATIONED
+
+
+async def _failure(question: Awaitable[object]) -> WeChatError | None:
+    try:
+        await question
+    except WeChatError as exc:
+        return exc
+    return None
+
+
+async def _ask_with_token(
+    app: AppSettings, access_tokens: AccessTokens, api: WeChatApi, uses: Sequence[_Use]
+) -> tuple[WeChatError | None, list[WeChatError | None]]:
+    """What was wrong with getting an access token; where nothing was, with each use of it."""
+    failure = await _failure(access_tokens.get(app))
+    if failure is not None:
+        return failure, []
+    return None, await asyncio.gather(*(_failure(use.ask(api)) for use in uses))
+
+
+def _uses(app: AppSettings, settings: Settings, users: Users | None) -> list[_Use]:
+    openid = _OPENID if settings.phone_check_openid else None
+    gives_phones = users is not None and users.give_phones
+    return [
+        _Use(
+            "phone",
+            PHONE_NUMBER,
+            lambda api: api.phone_number(app, _CODE, openid=openid),
+            None if gives_phones else "nobody has given a phone number lately",
+        ),
+        _Use(
+            "session_keys",
+            CHECK_SESSION_KEY,
+            lambda api: api.check_session_key(app, openid=_OPENID, session_key=_SESSION_KEY),
+        ),
+        _Use(
+            "risk",
+            RISK_RANK,
+            lambda api: api.risk_rank(app, openid=_OPENID, client_ip=_CLIENT_IP),
+            "WXAUTH_RISK_POLICY is off" if settings.risk_policy == "off" else None,
+        ),
+        _Use(
+            "nickname",
+            CHECK_TEXT,
+            lambda api: api.check_text(app, openid=_OPENID, content=_TEXT),
+            "WXAUTH_NICKNAME_CHECK is off" if settings.nickname_check == "off" else None,
+        ),
+    ]
+
+
+def _judge_login(app: AppSettings, failure: WeChatError | None, settings: Settings, seen: Seen) -> Result:
+    name = f"wechat {app.app_id}"
+    if failure is None:
+        return bad(name, "took a made-up code for a real one: is WXAUTH_WECHAT_BASE_URL WeChat?")
+    if not isinstance(failure, InvalidCode | CodeUsed):
+        return _judge_failure(name, CODE2SESSION, failure, settings, seen)
+    base = urlsplit(settings.wechat_base_url).hostname
+    if base in seen.unreachable:
+        fallback = urlsplit(settings.wechat_fallback_url or "").hostname
+        message = f"answers at {fallback} alone: {base} cannot be connected to, and each login waits for it first"
+        return note(name, message)
+    return good(name, "answers, and takes the app's secret")
+
+
+def _judge_token(
+    app: AppSettings, failure: WeChatError | None, login: WeChatError | None, settings: Settings, seen: Seen
+) -> Result:
+    name = f"wechat {app.app_id} access_token"
+    if failure is None:
+        return good(name, "obtainable from this address")
+    is_the_same = login is not None and (type(failure), failure.errcode) == (type(login), login.errcode)
+    if is_the_same:
+        return bad(name, "not to be had, for the same reason; what else the app may ask is not known without one")
+    told = _judge_failure(name, STABLE_TOKEN, failure, settings, seen)
+    return Result(name, told.level, f"{told.message}; what else the app may ask is not known without one")
+
+
+def _judge_api(app: AppSettings, use: _Use, failure: WeChatError | None, settings: Settings, seen: Seen) -> Result:
+    name = f"wechat {app.app_id} {use.name}"
+    sends_openid = use.api == PHONE_NUMBER and settings.phone_check_openid
+    if sends_openid and failure is not None and failure.errcode == _WRONG_PARAMETER:
+        told = bad(name, "the account may not send the openid: set WXAUTH_PHONE_CHECK_OPENID=false (errcode 47001)")
+    elif _is_permitted(failure):
+        return good(name, "permitted")
+    else:
+        assert failure is not None
+        told = _judge_failure(name, use.api, failure, settings, seen)
+    if use.why_unused is None:
+        return told
+    return note(name, f"{told.message}; not needed now, for {use.why_unused}")
+
+
+def _is_permitted(failure: WeChatError | None) -> bool:
+    """Whether WeChat has looked at what was asked, and not at who asked."""
+    is_about_the_app = isinstance(failure, WeChatMisconfigured | WeChatRateLimited | WeChatUnavailable)
+    return failure is None or (failure.errcode is not None and not is_about_the_app)
+
+
+def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, seen: Seen) -> Result:
+    """What a failure means that is not about what was made up."""
+    errcode = failure.errcode
+    at = f"(errcode {errcode})"
+    base = settings.wechat_base_url
+    match failure:
+        case WeChatMisconfigured() if errcode == _NOT_WHITELISTED and seen.addresses:
+            addresses = " and ".join(seen.addresses)
+            return bad(name, f"WeChat saw this server as {addresses}: add that to the app's IP whitelist 白名单 {at}")
+        case WeChatMisconfigured():
+            assert errcode is not None
+            return bad(name, f"{what_to_change(errcode, api=api)} {at}")
+        case WeChatRateLimited() if errcode == _MINUTE_QUOTA:
+            return note(name, f"asked too often just now: run this again in a minute {at}")
+        case WeChatRateLimited():
+            return bad(name, f"the day's quota is used up, until midnight in Beijing: see who asks so often {at}")
+        case WeChatUnavailable() if errcode == SYSTEM_BUSY:
+            return bad(name, f"WeChat is busy, also when asked again: run this again in a minute {at}")
+        case WeChatUnavailable() | WeChatTimeout():
+            return bad(name, f"{failure.detail}: see that this machine reaches {base} (name, firewall, TLS)")
+        case WeChatBadResponse() if errcode is None:
+            return bad(name, f"{failure.detail}: is WXAUTH_WECHAT_BASE_URL WeChat, or a proxy in between?")
+    return bad(name, f"refused: look the errcode up in WeChat's table of return codes {at}")
+
+
+def _judge_unionids(app: AppSettings, users: Users, settings: Settings) -> Result:
+    name = f"wechat {app.app_id} unionid"
+    if users.users == 0:
+        return good(name, "not known before somebody has logged in")
+    if users.with_unionid:
+        return good(name, f"bound to an Open Platform account: {users.with_unionid} of {users.users} users have one")
+    message = f"none of {users.users} users has one: bind the app to an Open Platform account"
+    if len(settings.apps) == 1:
+        return good(name, f"{message}, should another app share its users some day")
+    return note(name, f"{message}, if the apps are to share users")
+
+
+def _judge_push(app: AppSettings, settings: Settings) -> Result:
+    name = f"wechat {app.app_id} push"
+    url = f"{settings.issuer}/v1/wechat/push/{app.app_id}"
+    if app.push_token is None:
+        return note(name, f"no push_token, so nobody tells what people withdraw: set one in WXAUTH_APPS, for {url}")
+    mode = "security mode (安全模式)" if app.push_aes_key else "plain mode (明文模式)"
+    if is_loopback(urlsplit(url).hostname):
+        return note(name, f"configured, {mode}, and WeChat cannot reach {url}: set WXAUTH_ISSUER")
+    return good(name, f"in WeChat's console, 消息推送: {url}, {mode}")
+
+
+def _time_in(response: httpx.Response) -> datetime | None:
+    try:
+        time = parsedate_to_datetime(response.extensions.get("date") or "")
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _refused_addresses(body: bytes) -> list[str]:
+    """The addresses in WeChat's refusal of a caller that is not on the whitelist; of its text, nothing else."""
+    try:
+        match from_json(body):
+            case {"errcode": 40164, "errmsg": str(text)}:
+                words = _NEXT_TO_AN_ADDRESS.split(text)
+            case _:
+                return []
+    except ValueError:
+        return []
+    found: dict[str, None] = {}
+    for word in words:
+        try:
+            address = ip_address(word.rstrip("."))
+        except ValueError:
+            continue
+        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+        found[str(mapped or address)] = None
+    return list(found)

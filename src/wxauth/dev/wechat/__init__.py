@@ -1,0 +1,22 @@
+"""WeChat, simulated, for laptops and tests. Behaves as WeChat's pages say; `about.py` tells how to use it."""
+
+from wxauth.dev.wechat.controls import Account, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
+from wxauth.dev.wechat.desk import OwnPagesOnly
+from wxauth.dev.wechat.people import APPS, phone_of
+from wxauth.dev.wechat.server import create_simulator
+from wxauth.dev.wechat.simulator import CODE_LIFETIME, Call, Simulator
+
+__all__ = [
+    "APPS",
+    "CODE_LIFETIME",
+    "Account",
+    "Call",
+    "CodeRequest",
+    "FaultRequest",
+    "OwnPagesOnly",
+    "PhoneCodeRequest",
+    "SealRequest",
+    "Simulator",
+    "create_simulator",
+    "phone_of",
+]

@@ -1,0 +1,158 @@
+"""The phone on the desk: a page that plays the phone, and shows what goes over the wires."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from wxauth.dev.wechat.faults import Faults
+from wxauth.dev.wechat.people import APPS
+from wxauth.dev.wechat.wires import Wires
+from wxauth.errors import Title, WeChatBadResponse, WeChatError, WeChatTimeout, WeChatUnavailable
+from wxauth.wechat import errcodes
+
+PATH: Final = "/desk/"
+
+_PAGE: Final = Path(__file__).parent / "page"
+_CLIENT: Final = "wxauth.js"
+_IN_WHEEL: Final = Path(__file__).parents[2] / "_miniprogram" / _CLIENT
+_IN_CHECKOUT: Final = Path(__file__).parents[4] / "clients" / "miniprogram" / _CLIENT
+_OUR_NAMES: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
+_UNKNOWN: Final = 99999
+
+_ERRCODES: Final = {
+    errcodes.CODE2SESSION: (
+        *(-1, 40029, 40163, 40226, 45011, 45009, 40013, 40125, 40164, 40243),
+        *(41002, 41004, 41008, 48001, 50002, 89503, _UNKNOWN),
+    ),
+    errcodes.PHONE_NUMBER: (
+        *(-1, 40029, 40003, 43104, 45011, 45009, 40001, 40014, 42001, 40013, 41001, 48001, 50002, _UNKNOWN),
+    ),
+    errcodes.STABLE_TOKEN: (-1, 45011, 45009, 40001, 40013, 40125, 40164, 40243, 41002, 41004, 89503, _UNKNOWN),
+}
+"""What the calls that the page causes may be answered."""
+_MEANINGS: Final = {
+    -1: Title("WeChat is busy", "系统繁忙"),
+    40001: Title("the access token is invalid or not the latest", "access_token 无效或不是最新的"),
+    40003: Title("bad openid", "openid 无效"),
+    40013: Title("bad appid", "appid 无效"),
+    40014: Title("the access token is invalid", "access_token 不合法"),
+    40029: Title("the code is invalid or has expired", "code 无效或已过期"),
+    40125: Title("bad app secret", "secret 无效"),
+    40163: Title("the code has been used", "code 已被使用"),
+    40164: Title("this server's address is not on the whitelist", "调用 IP 不在白名单中"),
+    40226: Title("a high-risk user", "高风险用户，登录被拦截"),
+    40243: Title("the app secret is frozen", "secret 已被冻结"),
+    41001: Title("the access token is missing", "缺少 access_token"),
+    41002: Title("the appid is missing", "缺少 appid"),
+    41004: Title("the app secret is missing", "缺少 secret"),
+    41008: Title("the code is missing", "缺少 code"),
+    42001: Title("the access token has expired", "access_token 已过期"),
+    43104: Title("appid and openid do not match", "appid 与 openid 不匹配"),
+    45009: Title("the daily quota is used up", "已达每日调用上限"),
+    45011: Title("too often in this minute", "调用太频繁，请稍候再试"),
+    48001: Title("the account may not use this API", "无此接口权限"),
+    50002: Title("the account is restricted", "账号受限"),
+    89503: Title("the call waits for the administrator", "调用待管理员确认"),
+    _UNKNOWN: Title("one that is in no list", "列表之外的错误码"),
+}
+_ON_THE_WAY: Final[tuple[tuple[dict[str, Any], Title, type[WeChatError] | None], ...]] = (
+    ({"slow": 3}, Title("slow: answers after 3 s", "慢：3 秒后应答"), None),
+    ({"hang": True}, Title("hangs: no answer, ever", "挂起：永不应答"), WeChatTimeout),
+    ({"drop": True}, Title("drops the connection", "断开连接"), WeChatUnavailable),
+    ({"garbage": True}, Title("answers garbage", "返回乱码"), WeChatBadResponse),
+    ({"html": True}, Title("answers a web page", "返回网页"), WeChatBadResponse),
+    ({"status": 500}, Title("answers HTTP 500", "返回 HTTP 500"), WeChatUnavailable),
+)
+
+
+def desk_routes(wires: Wires, faults: Faults, *, service_url: str) -> list[Route]:
+    """The page, the real client that it runs, and what it has to know."""
+    files = StaticFiles(directory=_PAGE)
+    client = _IN_WHEEL if _IN_WHEEL.is_file() else _IN_CHECKOUT
+    headers = {
+        "Cache-Control": "no-cache",
+        "Content-Security-Policy": (
+            "default-src 'none'; script-src 'self'; style-src 'self'; base-uri 'none'; form-action 'none'; "
+            f"frame-ancestors 'none'; connect-src 'self' blob: {service_url}; img-src 'self' blob: {service_url}"
+        ),
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
+    setup = {
+        "service_url": service_url,
+        "apps": [app["app_id"] for app in APPS],
+        "faults": known_faults(),
+    }
+
+    async def page(request: Request) -> Response:
+        if request.url.hostname == "localhost":  # the service lets in one origin
+            return RedirectResponse(request.url.replace(hostname="127.0.0.1", path=PATH))
+        name = request.path_params.get("name", "index.html")
+        response = FileResponse(client) if name == _CLIENT else await files.get_response(name, request.scope)
+        response.headers.update(headers)
+        return response
+
+    async def know(_: Request) -> Response:
+        return JSONResponse(setup, headers={"Cache-Control": "no-store"})
+
+    async def tell(request: Request) -> Response:
+        news = wires.since(int(request.path_params["revision"]))
+        return JSONResponse({**news, "faults": faults.waiting}, headers={"Cache-Control": "no-store"})
+
+    async def lead(_: Request) -> Response:
+        return RedirectResponse(PATH)
+
+    return [
+        Route(PATH.rstrip("/"), lead),
+        Route(PATH, page),
+        Route(PATH + "setup", know),
+        Route(PATH + "wires/{revision:int}", tell),
+        Route(PATH + "{name}", page),
+    ]
+
+
+def known_faults() -> dict[str, list[dict[str, Any]]]:
+    """What can go wrong with each call, what it means, and the `failure` that the phone gets.
+
+    That is null where all goes well in the end.
+    """
+    return {api: list(_known_faults(api)) for api in _ERRCODES}
+
+
+class OwnPagesOnly:
+    """Keeps other web pages away, which a developer may have open meanwhile; programs are let in."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        app = self._app
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            host = headers.get("host", "")
+            is_rebound = host.rpartition(":")[0] not in _OUR_NAMES and host not in _OUR_NAMES
+            if is_rebound or headers.get("origin") not in (None, f"http://{host}"):
+                app = PlainTextResponse("This is for programs and pages of this machine alone.\n", status_code=403)
+        await app(scope, receive, send)
+
+
+def _known_faults(api: str) -> Iterator[dict[str, Any]]:
+    for errcode in _ERRCODES[api]:
+        is_mended = api == errcodes.PHONE_NUMBER and errcode in errcodes.ACCESS_TOKEN_REFUSED  # by a new access token
+        failure = None if is_mended else errcodes.error_for(errcode, api=api)
+        yield _known({"errcode": errcode}, _MEANINGS[errcode], failure)
+    for fault, meaning, kind in _ON_THE_WAY:
+        yield _known(fault, meaning, kind)
+
+
+def _known(fault: dict[str, Any], meaning: Title, failure: WeChatError | type[WeChatError] | None) -> dict[str, Any]:
+    told = failure and {"code": failure.code, "status": failure.status, "title": failure.title._asdict()}
+    return {"fault": fault, "meaning": meaning._asdict(), "failure": told}

@@ -1,0 +1,123 @@
+// The few members of WeChat's `wx` that wxauth.js uses, for browsers: H5 previews, tests, the phone on the desk.
+//
+//   import { createWx } from './browser_wx.js'
+//   const wx = createWx({ login: async () => ({ code: await aCodeFromSomewhere() }) })
+//   const auth = createAuth({ baseURL: 'https://auth.example.com', platform: wx })
+//
+// Callbacks, answers and failures have the shape of WeChat's. Three things a browser cannot do: it does not show where
+// a redirect leads, so that one fails; it reads the answers of another origin only where CORS lets it; and a `filePath`
+// is a blob: or data: URL.
+
+const TIMEOUT = 60000
+
+/**
+ * @param {object} options
+ * @param {() => Promise<{ code: string }>} options.login What `wx.login` gives; a rejection is its failure.
+ * @param {Storage} [options.storage] Where things are kept.
+ * @param {string} [options.prefix] What their names begin with there.
+ * @param {() => string} [options.language] The phone's, which WeChat sends along with each request.
+ * @param {(exchange: Exchange) => void} [options.observe] Called twice for each call: when it starts and when it ends.
+ *
+ * @typedef {object} Exchange The same object both times.
+ * @property {'login' | 'request' | 'uploadFile'} api
+ * @property {string} method
+ * @property {string} url
+ * @property {Record<string, string>} header What was asked, and `body`.
+ * @property {number} at When, in ms since the epoch.
+ * @property {number | null} ms For how long; null until it has ended.
+ * @property {number | null} status Null where none came; `answerHeader` and `answer` are what came with it.
+ * @property {string} [error] Why none came.
+ */
+export function createWx({ login, storage = localStorage, prefix = '', language, observe = () => {} }) {
+  const watched = async (exchange, work, { success, fail, complete }) => {
+    Object.assign(exchange, { at: Date.now(), ms: null, status: null })
+    observe(exchange)
+    const started = performance.now()
+    let tell
+    try {
+      const answer = await work()
+      exchange.answer = answer.data ?? answer
+      exchange.answerHeader = answer.header
+      exchange.status = answer.statusCode ?? null
+      tell = () => (success?.({ ...answer, errMsg: `${exchange.api}:ok` }), complete?.(answer))
+    } catch (error) {
+      exchange.error = error.name === 'TimeoutError' ? 'timeout' : error.message
+      const failure = { errMsg: `${exchange.api}:fail ${exchange.error}` }
+      tell = () => (fail?.(failure), complete?.(failure))
+    }
+    exchange.ms = performance.now() - started
+    observe(exchange)
+    tell()
+  }
+
+  const send = async (exchange, body, { timeout = TIMEOUT, redirect = 'follow' }) => {
+    const { method, url, header: headers } = exchange
+    const signal = AbortSignal.timeout(timeout)
+    const response = await fetch(url, {
+      method,
+      headers,
+      body,
+      redirect,
+      signal,
+      credentials: 'omit',
+      cache: 'no-store',
+    })
+    if (response.type === 'opaqueredirect') throw new Error('a redirect')
+    const text = await response.text()
+    return { statusCode: response.status, header: Object.fromEntries(response.headers), data: text }
+  }
+
+  const phoneHeader = () => (language ? { 'Accept-Language': language() } : {})
+
+  return {
+    login: (options) => void watched({ api: 'login', method: '', url: '', header: {} }, login, options),
+
+    request(options) {
+      const { url, method = 'GET', data, header, dataType = 'json' } = options
+      const headers = { ...phoneHeader(), ...header }
+      const isInUrl = method === 'GET' || method === 'HEAD'
+      const target = new URL(url)
+      if (isInUrl) for (const [name, value] of Object.entries(data ?? {})) target.searchParams.append(name, value)
+      const exchange = { api: 'request', method, url: target.href, header: headers, body: isInUrl ? undefined : data }
+      const work = async () => {
+        const answer = await send(exchange, isInUrl ? undefined : bodyOf(data, headers), options)
+        return dataType === 'json' ? { ...answer, data: parsed(answer.data) } : answer
+      }
+      watched(exchange, work, options)
+    },
+
+    uploadFile(options) {
+      const { url, filePath, name, formData } = options
+      const header = { ...phoneHeader(), ...options.header }
+      const work = async () => {
+        const form = new FormData()
+        for (const [field, value] of Object.entries(formData ?? {})) form.append(field, value)
+        form.append(name, await (await fetch(filePath)).blob(), 'picture')
+        return send(exchange, form, options)
+      }
+      const exchange = { api: 'uploadFile', method: 'POST', url, header, body: `${name}: ${filePath}` }
+      watched(exchange, work, options)
+    },
+
+    getStorageSync: (key) => parsed(storage.getItem(prefix + key) ?? '""'),
+    setStorageSync: (key, data) => storage.setItem(prefix + key, JSON.stringify(data)),
+    removeStorageSync: (key) => storage.removeItem(prefix + key),
+  }
+}
+
+/** As `wx.request` writes what it is given: JSON, unless the header says that it is a form. */
+function bodyOf(data, headers) {
+  const name = Object.keys(headers).find((name) => /^content-type$/i.test(name)) ?? 'content-type'
+  headers[name] ??= 'application/json'
+  if (data === undefined || typeof data === 'string') return data
+  return headers[name].includes('urlencoded') ? new URLSearchParams(data) : JSON.stringify(data)
+}
+
+/** As `wx.request` reads an answer: JSON where it is some, else the text. */
+function parsed(text) {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return text
+  }
+}

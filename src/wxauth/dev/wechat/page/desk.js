@@ -1,0 +1,395 @@
+// The phone on the desk. It runs the real client on a `wx` for browsers, and shows what goes over the wires.
+
+import { createWx } from './browser_wx.js'
+import { clockTime, duration, h } from './elements.js'
+import { either, language, showTexts, text, toggleLanguage } from './texts.js'
+import { showTokens, tick, tokensOf } from './tokens.js'
+import { createAuth } from './wxauth.js'
+import { createWires } from './wires.js'
+
+const OLD_TOKENS = 5
+const TOAST_MS = 4000
+const POLL_MS = 1000
+const HELD = 'stable_token' // the service asks for it where it has none, or one that is refused
+
+const $ = (id) => document.getElementById(id)
+const setup = await (await fetch('setup')).json()
+const service = setup.service_url
+const wires = createWires($('taps'), service)
+
+// The phone: a person in an app, each pair with a storage of its own.
+
+let shift = Number(localStorage.getItem('desk/shift')) // ms, of the phone's clock
+let auth, wx, tokens, user
+let oldRefreshTokens = []
+let revision = null
+
+const phoneNow = () => Date.now() + shift
+const person = () => $('person').value
+const appId = () => $('app').value
+const prefix = () => `desk/${person()}/${appId()}/`
+
+/** Ask the simulator for what WeChat gives a real phone. */
+async function simulated(path, wanted) {
+  const response = await fetch(path, { method: 'POST', body: JSON.stringify(wanted) })
+  const answer = await response.json()
+  if (!response.ok) throw new Error(answer.error)
+  return answer
+}
+
+function takePhone() {
+  localStorage.setItem('desk/person', person())
+  localStorage.setItem('desk/app', appId())
+  const whose = { person: person(), app_id: appId() }
+  const login = () => simulated('/codes', whose)
+  const noteTokens = (exchange) => {
+    wires.notePhone(exchange)
+    if (auth !== phone || exchange.ms === null || !/\/v1\/(login|refresh)$/.test(exchange.url)) return
+    if (exchange.status === 200) keepTokens(tokensOf(exchange.answer, phoneNow()))
+    else if (exchange.status === 400 && /refresh$/.test(exchange.url)) keepTokens(null)
+  }
+  wx = createWx({ login, prefix: prefix(), language, observe: wires.notePhone })
+  const watched = createWx({ login, prefix: prefix(), language, observe: noteTokens })
+  const phone = createAuth({ baseURL: service, appId: appId(), platform: watched, now: phoneNow })
+  auth = phone
+  auth.onChange((changed) => {
+    if (auth !== phone) return // somebody has taken another one
+    if (!changed) keepTokens(null)
+    showUser(changed)
+  })
+  oldRefreshTokens = []
+  tokens = auth.user && JSON.parse(localStorage.getItem(`${prefix()}tokens`))
+  $('sheet').hidden = true
+  showUser(auth.user)
+  renderTokens()
+}
+
+function keepTokens(fresh) {
+  if (tokens && fresh) oldRefreshTokens = [tokens.refresh, ...oldRefreshTokens].slice(0, OLD_TOKENS)
+  tokens = fresh
+  if (fresh) localStorage.setItem(`${prefix()}tokens`, JSON.stringify(fresh))
+  else localStorage.removeItem(`${prefix()}tokens`)
+  renderTokens()
+}
+
+function setShift(ms) {
+  shift = ms
+  localStorage.setItem('desk/shift', String(ms))
+  everySecond()
+}
+
+function expire() {
+  if (tokens) setShift(shift + Math.max(0, tokens.at + tokens.life - phoneNow()))
+}
+
+// What a tap does. The name of each is that of its text; what one returns is a text for the toast, or nothing.
+
+const getMe = () => auth.request({ url: '/v1/me' })
+
+const TAPS = {
+  login: () => auth.login(),
+  loginAgain: () => auth.login({ nickname: undefined }),
+  save: () => auth.updateProfile({ nickname: $('nickname').value }),
+  avatar: () => auth.setAvatar({ detail: { avatarUrl: URL.createObjectURL($('file').files[0]) } }),
+  async allow() {
+    await auth.bindPhone({ detail: await simulated('/phone-codes', { person: person(), app_id: appId() }) })
+  },
+  deny: () => auth.bindPhone({ detail: { errMsg: 'getPhoneNumber:fail user deny' } }),
+  async decrypt() {
+    await auth.getToken() // WeChat seals with the session_key of a login
+    const data = { stepInfoList: [{ timestamp: Math.floor(Date.now() / 1000), step: 8848 }] }
+    showSheet(await auth.decrypt(await simulated('/encrypted-data', { person: person(), app_id: appId(), data })))
+  },
+  async me() {
+    const { statusCode, data } = await getMe()
+    showSheet(data)
+    if (statusCode === 200) showUser(data)
+  },
+  devices: async () => showDevices(await auth.sessions()),
+  async signOutOthers() {
+    await auth.request({ url: '/v1/me/sessions', method: 'DELETE' })
+    showDevices(await auth.sessions())
+  },
+  signOut: () => auth.logout(),
+  signOutEverywhere: () => auth.logout({ everywhere: true }),
+  deleteAccount: () => confirm(text('sureToDelete')) && auth.deleteAccount(),
+
+  async refresh() {
+    expire()
+    await auth.getToken()
+  },
+  expire,
+  ten: () => Promise.all(Array.from({ length: 10 }, getMe)),
+  async spoil() {
+    if (!tokens) return
+    const spoilt = tokens.access.slice(0, -8) + 'A'.repeat(8)
+    for (const [name, kept] of Object.entries(localStorage))
+      if (name.startsWith(prefix())) localStorage.setItem(name, kept.replaceAll(tokens.access, spoilt))
+    takePhone()
+    await getMe()
+  },
+
+  async codeTwice() {
+    const { code } = await asked(wx, 'login')
+    for (const _ of [1, 2]) {
+      const { data } = await asked(wx, 'request', {
+        url: `${service}/v1/login`,
+        method: 'POST',
+        data: { code, app_id: appId() },
+      })
+      if (data.title) return data.title
+    }
+  },
+  async oldRefresh() {
+    if (oldRefreshTokens.length === 0) return text('noOldRefresh')
+    const data = { refresh_token: oldRefreshTokens.at(-1) }
+    const answer = await asked(wx, 'request', { url: `${service}/v1/refresh`, method: 'POST', data })
+    return answer.data.title
+  },
+
+  withdrawName: () => push({ revoke_info: '6' }),
+  withdrawPhone: () => push({ revoke_info: '8' }),
+  closeAccount: () => push({ event: 'user_authorization_cancellation' }),
+}
+
+const asked = (platform, name, options) =>
+  new Promise((resolve, reject) =>
+    platform[name]({ ...options, success: resolve, fail: ({ errMsg }) => reject(new Error(errMsg)) }),
+  )
+
+async function push(wanted) {
+  const body = { person: person(), app_id: appId(), ...wanted }
+  const at = Date.now()
+  const { attempts } = await simulated('/push', body)
+  wires.notePush({ at, ms: Date.now() - at, body, attempts, path: `/v1/wechat/push/${appId()}` })
+}
+
+async function tap(name, action = TAPS[name]) {
+  wires.begin(name)
+  try {
+    const said = await action()
+    if (typeof said === 'string') toast(said)
+  } catch (error) {
+    // What the service calls it, for the person; its code, for who looks on.
+    toast(error.title ?? error.message, error.code)
+  }
+  await poll()
+}
+
+// What is shown.
+
+let toastTimer
+function toast(message, code) {
+  $('toast').replaceChildren(message, code ? h('code', {}, code) : '')
+  clearTimeout(toastTimer)
+  toastTimer = setTimeout(() => $('toast').replaceChildren(), TOAST_MS)
+}
+
+function showUser(shown) {
+  user = shown
+  const picture = user?.avatar_url?.startsWith(`${service}/`) ? user.avatar_url : ''
+  $('picture').hidden = !picture
+  $('initial').hidden = Boolean(picture)
+  if (picture) $('picture').src = picture
+  else $('picture').removeAttribute('src')
+  $('initial').textContent = [...(user ? (user.nickname ?? person()) : '?')][0] ?? ''
+  $('name').textContent = user ? (user.nickname ?? text('noName')) : text('loggedOut')
+  $('number').textContent = user ? (user.phone ?? text('noPhone')) : ''
+  $('user-id').textContent = user?.id ?? ''
+  if (document.activeElement !== $('nickname')) $('nickname').value = user?.nickname ?? ''
+}
+
+function showSheet(...content) {
+  const close = h(
+    'button',
+    { type: 'button', class: 'small', onclick: () => ($('sheet').hidden = true) },
+    text('close'),
+  )
+  const children = content.map((child) =>
+    child instanceof Node ? child : h('pre', { tabIndex: 0 }, JSON.stringify(child, null, 2)),
+  )
+  $('sheet').replaceChildren(...children, close)
+  $('sheet').hidden = false
+  $('sheet').scrollIntoView({ block: 'nearest' })
+}
+
+function showDevices(sessions) {
+  const revoke = (id) => tap('signOut', async () => (await auth.revokeSession(id), showDevices(await auth.sessions())))
+  const items = sessions.map(({ id, device, ip, last_used_at, current }) =>
+    h(
+      'li',
+      {},
+      h(
+        'span',
+        {},
+        device || text('unknownDevice'),
+        h('small', {}, `${ip ?? ''} · ${clockTime(Date.parse(last_used_at))}`),
+      ),
+      current
+        ? h('em', {}, text('thisDevice'))
+        : h('button', { type: 'button', onclick: () => revoke(id) }, text('signOut')),
+    ),
+  )
+  const others = h(
+    'button',
+    { type: 'button', class: 'small', onclick: () => tap('signOutOthers') },
+    text('signOutOthers'),
+  )
+  showSheet(h('ul', { class: 'devices' }, items), ...(items.length > 1 ? [others] : []))
+}
+
+function renderTokens() {
+  showTokens($('tokens'), tokens)
+  everySecond()
+}
+
+function everySecond() {
+  $('phone-clock').textContent = clockTime(phoneNow())
+  $('shift').textContent = shift ? `+${duration(shift)}` : ''
+  tick($('tokens'), tokens, phoneNow())
+}
+
+function showChoices() {
+  const chosen = $('what').value
+  const known = setup.faults[$('api').value]
+  const group = (label, members) =>
+    h(
+      'optgroup',
+      { label: text(label) },
+      members.map(({ fault, meaning }) =>
+        h('option', { value: JSON.stringify(fault) }, [fault.errcode, either(meaning)].filter(Boolean).join(' ')),
+      ),
+    )
+  const isErrcode = ({ fault }) => 'errcode' in fault
+  $('what').replaceChildren(
+    group('errcodes', known.filter(isErrcode)),
+    group(
+      'onTheWay',
+      known.filter((each) => !isErrcode(each)),
+    ),
+  )
+  $('what').value = chosen
+  if (!$('what').value) $('what').selectedIndex = 0
+  showMeaning()
+}
+
+function showMeaning() {
+  const { fault, failure } = setup.faults[$('api').value].find((each) => JSON.stringify(each.fault) === $('what').value)
+  const told = failure
+    ? [
+        h('span', {}, `${text('becomes')} `, h('code', {}, `${failure.status} ${failure.code}`)),
+        h('q', {}, either(failure.title)),
+        h('small', {}, text(`advice.${failure.code}`)),
+      ]
+    : [text('errcode' in fault ? 'mended' : 'inTime')]
+  $('meaning').replaceChildren(...told, $('api').value === HELD ? h('small', {}, text('heldToken')) : '')
+}
+
+function showArmed(faults) {
+  const said = faults.map(({ api, times, app_id, work_is_done, ...fault }) => {
+    const [[kind, value]] = Object.entries(fault)
+    return h('code', {}, `${api}: ${value === true ? kind : `${kind} ${value}`}${times ? ` × ${times}` : ''}`)
+  })
+  $('armed').replaceChildren(...(said.length ? [text('armed'), ...said] : []))
+}
+
+function showAll() {
+  showTexts()
+  showUser(user)
+  renderTokens()
+  showChoices()
+  wires.showAll()
+}
+
+let polled = Promise.resolve()
+/** Ask the simulator what the service has asked it, one time after the other. */
+const poll = () => (polled = polled.then(askSimulator))
+
+async function askSimulator() {
+  try {
+    const { revision: newest, calls, faults } = await (await fetch(`wires/${revision ?? 0}`)).json()
+    if (revision !== null) calls.forEach(wires.noteService) // not what was before this page
+    revision = newest
+    showArmed(faults)
+  } catch {
+    // The simulator is away, and its terminal says why; it is asked again.
+  }
+}
+
+async function greet() {
+  const banner = $('banner')
+  try {
+    await fetch(`${service}/livez`)
+    banner.hidden = true
+  } catch {
+    // A browser does not say which of the two it is; without CORS an answer that cannot be read is still one.
+    const isThere = await fetch(`${service}/livez`, { mode: 'no-cors' }).then(
+      () => true,
+      () => false,
+    )
+    banner.textContent = isThere ? `${text('refused')} ${location.origin}` : `${text('away')} ${service}`
+    banner.hidden = false
+  }
+}
+
+// What leads here.
+
+function start() {
+  $('service').textContent = service
+  $('docs').href = `${service}/docs`
+  $('app').append(...setup.apps.map((id) => h('option', { value: id }, id)))
+  $('app').value = localStorage.getItem('desk/app') || setup.apps[0]
+  if (!$('app').value) $('app').value = setup.apps[0]
+  $('person').value = localStorage.getItem('desk/person') || 'alice'
+  $('api').append(
+    ...Object.keys(setup.faults).map((api) => {
+      const option = h('option', { value: api })
+      option.dataset.text = api
+      return option
+    }),
+  )
+
+  for (const button of document.querySelectorAll('[data-tap]'))
+    button.addEventListener('click', () => tap(button.dataset.tap))
+  for (const button of document.querySelectorAll('[data-shift]'))
+    button.addEventListener('click', () => setShift(shift + Number(button.dataset.shift)))
+  const submitted = (id, action) =>
+    $(id).addEventListener('submit', (event) => {
+      event.preventDefault()
+      action()
+    })
+  submitted('rename', () => tap('save'))
+  submitted('holder', () => {})
+  submitted('trouble', async () => {
+    const fault = JSON.parse($('what').value)
+    const api = $('api').value
+    await simulated('/faults', { api, times: Number($('times').value) || null, ...fault })
+    if (api === HELD) await simulated('/faults', { api: 'getuserphonenumber', errcode: 42001 })
+    poll()
+  })
+  $('clear').addEventListener('click', async () => {
+    await fetch('/faults', { method: 'DELETE' })
+    poll()
+  })
+  $('choose').addEventListener('click', () => $('file').click())
+  $('file').addEventListener('change', async () => {
+    if ($('file').files.length) await tap('avatar')
+    $('file').value = ''
+  })
+  $('holder').addEventListener('change', () => $('holder').reportValidity() && takePhone())
+  $('right-time').addEventListener('click', () => setShift(0))
+  $('restart').addEventListener('click', takePhone)
+  $('api').addEventListener('change', showChoices)
+  $('what').addEventListener('change', showMeaning)
+  $('empty').addEventListener('click', wires.empty)
+  $('language').addEventListener('click', () => (toggleLanguage(), showAll()))
+
+  takePhone()
+  showAll()
+  greet()
+  poll()
+  setInterval(everySecond, 1000)
+  setInterval(() => document.hidden || poll(), POLL_MS)
+}
+
+start()

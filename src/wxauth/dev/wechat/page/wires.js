@@ -1,0 +1,140 @@
+// What goes over the wires, grouped by the tap that caused it, the newest tap first.
+
+import { clockTime, h, pretty, shortened } from './elements.js'
+import { text } from './texts.js'
+
+const MOST_TAPS = 50
+const SHOWN = ['authorization', 'accept-language', 'content-type', 'www-authenticate', 'retry-after', 'x-request-id']
+
+/**
+ * @param {HTMLElement} place Where they are shown.
+ * @param {string} serviceURL
+ */
+export function createWires(place, serviceURL) {
+  const taps = [] // { name, start, wires, element }, the newest first
+  const known = new Map() // from an exchange of the phone's, or the id of a call of the service's, to its wire
+  let current = null // the last tap on this page
+
+  function begin(name) {
+    const tap = { name, start: Date.now(), wires: [] }
+    const isElsewhere = name === 'elsewhere'
+    tap.element = h('section', { class: isElsewhere ? 'tap elsewhere' : 'tap' }, h('h3'), h('ol'))
+    taps.unshift(tap)
+    place.prepend(tap.element)
+    for (const old of taps.splice(MOST_TAPS)) {
+      old.element.remove()
+      for (const wire of old.wires) known.delete(wire.key)
+    }
+    showTitle(tap)
+    if (!isElsewhere) current = tap
+    return tap
+  }
+
+  // Both run on one machine, and so by one clock: what the service asks falls into what it has been asked.
+  function tapAt(time) {
+    const isAround = ({ at, ms }) => at <= time && time <= at + (ms ?? Infinity)
+    const found = [...known.values()].findLast((wire) => wire.direction === 'phoneToService' && isAround(wire))
+    if (found) return found.tap
+    return taps[0]?.name === 'elsewhere' ? taps[0] : begin('elsewhere')
+  }
+
+  function note(key, wire) {
+    const shown = known.get(key)
+    if (shown) return show(Object.assign(shown, wire, { tap: shown.tap }))
+    const tap = (wire.tap ??= tapAt(wire.at))
+    const element = h('details', { class: 'wire' })
+    known.set(key, Object.assign(wire, { key, element }))
+    tap.wires.push(wire)
+    tap.wires.sort((one, other) => one.at - other.at)
+    tap.element
+      .querySelector('ol')
+      .replaceChildren(...tap.wires.map((each) => each.item ?? (each.item = h('li', {}, each.element))))
+    show(wire)
+  }
+
+  /** What the phone does; called when it starts and when it ends. */
+  function notePhone(exchange) {
+    const { api, method, url, header, body, at, ms, status, answer, answerHeader, error } = exchange
+    const isLogin = api === 'login'
+    note(exchange, {
+      direction: isLogin ? 'phoneToWeChat' : 'phoneToService',
+      what: isLogin ? 'wx.login()' : `${method} ${url.replace(serviceURL, '')}`,
+      header: { ...header },
+      answerHeader: { ...answerHeader },
+      tap: current,
+      ...{ body, at, ms, status, answer, error },
+    })
+  }
+
+  /** What the service asked WeChat, as the simulator tells it. */
+  function noteService({ id, at, method, path, query, body, status, answer, ms }) {
+    const parameters = Object.entries(query).map(([name, value]) => `${name}=${value}`)
+    note(id, {
+      direction: 'serviceToWeChat',
+      what: `${method} ${path}`,
+      query: parameters.join('\n'),
+      ...{ body, at, ms, status, answer },
+    })
+  }
+
+  /** What WeChat pushed to the service. */
+  function notePush({ at, ms, body, path, attempts }) {
+    const push = { direction: 'weChatToService', what: `POST ${path}`, tap: current, at, ms, body }
+    for (const { status, answer } of attempts) note(Symbol(path), { ...push, status, answer })
+  }
+
+  function empty() {
+    taps.length = 0
+    known.clear()
+    place.replaceChildren()
+  }
+
+  function showAll() {
+    for (const tap of taps) {
+      showTitle(tap)
+      tap.wires.forEach(show)
+    }
+  }
+
+  return { begin, notePhone, noteService, notePush, empty, showAll }
+}
+
+function showTitle({ name, start, element }) {
+  element.querySelector('h3').replaceChildren(text(name), h('time', {}, clockTime(start)))
+  element.querySelector('ol').dataset.empty = text('noCall')
+}
+
+function show(wire) {
+  const { element, direction, what, ms, status, answer, error } = wire
+  const said = answer ?? error ?? (status ? '' : text('nothing'))
+  const parts = [
+    part('request', [headerLines(wire.header), wire.query, pretty(wire.body ?? '')]),
+    ms === null ? null : part('answer', [headerLines(wire.answerHeader), pretty(said)]),
+  ]
+  const names = [h('span', { class: 'direction' }, text(direction)), h('code', { class: 'what' }, what)]
+  element.dataset.direction = direction
+  element.replaceChildren(h('summary', {}, ...names, ...outcome(wire)), h('div', { class: 'wire-parts' }, ...parts))
+}
+
+function outcome({ ms, status, answer, error, direction }) {
+  if (ms === null) return [h('span', { class: 'outcome waiting' }, text('underWay'))]
+  const isHTTP = direction !== 'phoneToWeChat'
+  const errcode = answer?.errcode ? `errcode ${answer.errcode}` : ''
+  const isGood = !error && !errcode && (!isHTTP || (status >= 200 && status < 300))
+  const reason = isGood ? (isHTTP ? '' : 'code') : error || errcode || answer?.code
+  const said = [isHTTP ? (status ?? text('nothing')) : '', reason].filter(Boolean).join(' ')
+  return [
+    h('span', { class: isGood ? 'outcome' : 'outcome bad' }, said),
+    h('span', { class: 'ms' }, `${Math.round(ms)} ms`),
+  ]
+}
+
+function part(name, texts) {
+  const written = texts.filter(Boolean).join('\n\n')
+  return written ? h('div', {}, h('h4', {}, text(name)), h('pre', { tabIndex: 0 }, written)) : null
+}
+
+function headerLines(header = {}) {
+  const shown = Object.entries(header).filter(([name]) => SHOWN.includes(name.toLowerCase()))
+  return shown.map(([name, value]) => `${name}: ${shortened(value)}`).join('\n')
+}

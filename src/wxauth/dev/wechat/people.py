@@ -1,0 +1,59 @@
+"""The apps and the people of the simulated WeChat. A name is a person, and all else follows from it."""
+
+import re
+from base64 import urlsafe_b64encode
+from hashlib import sha256
+from typing import Final
+
+APPS: Final = (
+    {
+        "app_id": "wxdev00000000000a1",
+        "app_secret": "dev-secret-of-the-first-app",
+        "push_token": "devPushTokenOfTheFirstApp",
+    },
+    {
+        "app_id": "wxdev00000000000b2",
+        "app_secret": "dev-secret-of-the-second-app",
+        "push_token": "devPushTokenOfTheSecondApp",
+        "push_aes_key": "devPushAesKeyOfTheSecondApp0000000000000000",
+    },
+)
+SECRETS: Final = {app["app_id"]: app["app_secret"] for app in APPS}
+
+_NAME: Final = re.compile(r"[^\W\d_][\w.-]{0,31}")
+_RISKY: Final = re.compile(r"risky-([0-4])")
+
+
+def is_name(text: str) -> bool:
+    """Whether a person may be called so."""
+    return _NAME.fullmatch(text) is not None
+
+
+def openid_of(person: str, app_id: str) -> str:
+    """Those of an app begin alike."""
+    return openid_prefix(app_id) + _digest(app_id, person)[:22]
+
+
+def openid_prefix(app_id: str) -> str:
+    """How the openids of an app begin."""
+    return "o" + _digest(app_id)[:5]
+
+
+def unionid_of(person: str) -> str:
+    """The same in every app."""
+    return "o6_bm" + _digest(person)[:23]
+
+
+def phone_of(person: str) -> str:
+    """The person's own number, in China."""
+    return f"138{int.from_bytes(sha256(person.encode()).digest()[:4]) % 10**8:08}"
+
+
+def risk_of(person: str) -> int:
+    """0 to 4: `risky-4` is 4, and who is not named so 0."""
+    found = _RISKY.fullmatch(person)
+    return int(found[1]) if found else 0
+
+
+def _digest(*parts: str) -> str:
+    return urlsafe_b64encode(sha256("\0".join(parts).encode()).digest()).decode()

@@ -1,0 +1,85 @@
+"""The wires between the service and the simulated WeChat: what was asked and answered, as far as anybody may see it."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from time import perf_counter, time
+from typing import Any, Final
+
+from pydantic_core import from_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+_MASK: Final = "•••"
+_MASKED: Final = frozenset({"secret", "session_key", "access_token"})
+_REMEMBERED: Final = 100
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Wires:
+    """What has gone over the wires lately.
+
+    Args:
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time) -> None:
+        self._clock = clock
+        self._calls: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
+        self._revision = int(clock() * 1000)  # so that a page sees a restart as something newer
+
+    def noting(self, endpoint: Endpoint) -> Endpoint:
+        """The same endpoint, its calls noted: at once, and again when they have ended."""
+
+        async def serve(request: Request) -> Response:
+            call = {
+                "at": self._clock() * 1000,
+                "method": request.method,
+                "path": request.url.path,
+                "query": _masked(dict(request.query_params)),
+                "body": _readable(await request.body()),
+                "status": None,
+                "answer": None,
+                "ms": None,
+            }
+            self._calls.append(call)
+            self._change(call)
+            started = perf_counter()
+            response = await endpoint(request)
+            await asyncio.sleep(0)  # a connection that was just closed is seen to be so a moment later
+            if not await request.is_disconnected():
+                call |= {"status": response.status_code, "answer": _readable(bytes(response.body))}
+            call["ms"] = (perf_counter() - started) * 1000
+            self._change(call)
+            return response
+
+        return serve
+
+    def since(self, revision: int) -> dict[str, Any]:
+        """The calls that are new or have changed since: `at` and `ms` in ms, `ms` null for as long as one lasts.
+
+        `status` is null where none was sent. Secrets are masked.
+        """
+        return {"revision": self._revision, "calls": [call for call in self._calls if call["revision"] > revision]}
+
+    def _change(self, call: dict[str, Any]) -> None:
+        self._revision += 1
+        call["revision"] = self._revision
+        call.setdefault("id", self._revision)
+
+
+def _readable(body: bytes) -> Any:
+    try:
+        return _masked(from_json(body)) if body else None
+    except ValueError:
+        return body.decode(errors="replace")
+
+
+def _masked(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _MASK if name in _MASKED else _masked(inner) for name, inner in value.items()}
+        case list():
+            return [_masked(inner) for inner in value]
+    return value

@@ -1,0 +1,239 @@
+"""Phone numbers: asked of WeChat once, kept before anything else can fail, then bound to the user.
+
+WeChat gives a number once for each tap on the phone button, and every one is paid for.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any, Final
+
+from pydantic_core import from_json, to_json
+
+from wxauth.clock import Clock
+from wxauth.errors import CodeUsed, InvalidCode, InvalidToken, PhoneTaken, WeChatBadResponse, WeChatTimeout
+from wxauth.logs import get_logger
+from wxauth.sealing import CannotOpen, Sealer
+from wxauth.store.database import Database
+from wxauth.store.phone_answers import (
+    Refusal,
+    StoredAnswer,
+    add_answer,
+    bind_phone,
+    find_answer,
+    pending_answers,
+    refuse_answer,
+)
+from wxauth.wechat.api import WeChatApi
+from wxauth.wechat.client import App
+from wxauth.wechat.phone_numbers import e164_of
+
+LATE: Final = 30.0
+"""Seconds that an answer may come after the request for it was given up: it has been paid for all the same."""
+KEPT_IN_MEMORY: Final = timedelta(minutes=10)
+"""How long an answer waits for the database to come back."""
+UNTOUCHED_FOR: Final = timedelta(minutes=1)
+"""After that, whoever asked for an answer will not bind it any more."""
+
+_STORE_PAUSE: Final = 0.25
+"""Seconds between two tries to store what is in memory; less than another process waits for it."""
+_PAUSES_FOR_OTHERS: Final = (0.0, 0.1, 0.4)
+"""Seconds in which another process, which has just spent the same code, stores what it got for it."""
+_FAREWELL: Final = 3.0
+"""Seconds for what is still under way when the service ends, then again for what is not stored."""
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    answered: asyncio.Task[Mapping[str, Any]]
+    stored: asyncio.Task[None]
+    """Ends after `answered`, as it does where that fails."""
+
+
+class Phones:
+    """Binds the numbers behind codes of the phone button.
+
+    Args:
+        database: Where the users are.
+        sealer: Seals what WeChat answers.
+        wechat_api: WeChat, waited for by `LATE` longer than `timeout`.
+        clock: The time.
+        timeout: Seconds that a request waits for WeChat.
+        may_share: Whether several users may have one number.
+        check_openid: Whether WeChat is to check that a code is the user's own.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        sealer: Sealer,
+        wechat_api: WeChatApi,
+        clock: Clock,
+        *,
+        timeout: float,
+        may_share: bool,
+        check_openid: bool,
+    ) -> None:
+        self._database = database
+        self._sealer = sealer
+        self._wechat_api = wechat_api
+        self._clock = clock
+        self._timeout = timeout
+        self._may_share = may_share
+        self._check_openid = check_openid
+        self._asking: dict[bytes, _Asking] = {}
+        self._unstored: dict[bytes, StoredAnswer] = {}
+        self._storing: asyncio.Task[None] | None = None
+
+    async def bind(self, app: App, *, openid: str, code: str) -> Mapping[str, Any]:
+        """Bind the number behind a code to the user of this identity; the user as they are then.
+
+        The same code again, by the same identity, goes on with what WeChat answered to it before.
+
+        Raises: WeChatError; PhoneTaken; InvalidToken, where the user has just been banned or erased;
+            StorageUnavailable.
+        """
+        code_hash = sha256(b"\0".join((app.app_id.encode(), openid.encode(), code.encode()))).digest()
+        found = await self._find(code_hash)
+        if found is None:
+            try:
+                await self._ask(app, openid, code, code_hash)
+                found = await find_answer(self._database, code_hash)
+            except (InvalidCode, CodeUsed):
+                found = await self._find_from_others(code_hash)
+                if found is None:
+                    raise
+        outcome = await self._bind(found) if isinstance(found, StoredAnswer) else found
+        match outcome:
+            case Refusal.TAKEN:
+                raise PhoneTaken("another user has this number")
+            case Refusal() | None:
+                raise InvalidToken("the user has just been banned or erased")
+        return outcome
+
+    async def take_up_pending(self, *, size: int) -> None:
+        """Bind what nobody came back for, as when the process that asked was killed; the oldest, so many at most.
+
+        Raises: StorageUnavailable.
+        """
+        untouched_since = self._clock() - UNTOUCHED_FOR
+        for answer in await pending_answers(self._database, answered_before=untouched_since, size=size):
+            with suppress(InvalidCode, WeChatBadResponse):  # noted and logged
+                await self._bind(answer, is_late=True)
+
+    async def aclose(self) -> None:
+        """See that what WeChat has answered is stored, as far as that can be done now."""
+        if self._asking:
+            await asyncio.wait([asking.stored for asking in self._asking.values()], timeout=_FAREWELL)
+        if self._storing is not None:
+            self._storing.cancel()
+        with suppress(Exception):
+            async with asyncio.timeout(_FAREWELL):
+                await self._store_all()
+        if self._unstored:
+            log.error("phone_answers_lost", answers=len(self._unstored), reason="the service has ended")
+
+    async def _find(self, code_hash: bytes) -> StoredAnswer | Mapping[str, Any] | None:
+        if (unstored := self._unstored.get(code_hash)) is not None:
+            await self._store(unstored)
+        return await find_answer(self._database, code_hash)
+
+    async def _find_from_others(self, code_hash: bytes) -> StoredAnswer | Mapping[str, Any] | None:
+        for pause in _PAUSES_FOR_OTHERS:
+            await asyncio.sleep(pause)
+            if (found := await find_answer(self._database, code_hash)) is not None:
+                return found
+        return None
+
+    async def _ask(self, app: App, openid: str, code: str, code_hash: bytes) -> None:
+        """Have WeChat's answer stored. Who asks for it at the same time, or again, waits for the same one."""
+        asking = self._asking.get(code_hash)
+        if asking is None:
+            checked_openid = openid if self._check_openid else None
+            answered = asyncio.create_task(self._wechat_api.phone_number(app, code, openid=checked_openid))
+            # In tasks of their own, so that they come to their end whatever becomes of the request.
+            stored = asyncio.create_task(self._keep(answered, app, openid, code_hash))
+            asking = self._asking[code_hash] = _Asking(answered, stored)
+            stored.add_done_callback(lambda _: self._forget_asking(code_hash))
+        await asyncio.wait({asking.answered}, timeout=self._timeout)
+        if not asking.answered.done():
+            raise WeChatTimeout(f"WeChat gave no answer in {self._timeout:g} s; should it come, this code finds it")
+        await asyncio.shield(asking.stored)
+
+    def _forget_asking(self, code_hash: bytes) -> None:
+        stored = self._asking.pop(code_hash).stored
+        if not stored.cancelled():
+            stored.exception()  # looked at, for nobody may be waiting for it any more
+
+    async def _keep(self, answered: asyncio.Task[Mapping[str, Any]], app: App, openid: str, code_hash: bytes) -> None:
+        phone_info = await answered
+        answer = StoredAnswer(
+            code_hash=code_hash,
+            app_id=app.app_id,
+            openid=openid,
+            sealed=self._sealer.seal(to_json(phone_info), context=phone_answer_context(code_hash)),
+            answered_at=self._clock(),
+        )
+        try:
+            await self._store(answer)
+        except Exception as exc:
+            self._unstored[code_hash] = answer
+            log.error("phone_answer_not_stored", app_id=app.app_id, reason=type(exc).__name__, kept="in memory")
+            if self._storing is None or self._storing.done():
+                self._storing = asyncio.create_task(self._keep_storing())
+            raise
+
+    async def _store(self, answer: StoredAnswer) -> None:
+        if not await add_answer(self._database, answer):
+            log.info("phone_answer_dropped", app_id=answer.app_id, reason="the user has been erased")
+        self._unstored.pop(answer.code_hash, None)
+
+    async def _store_all(self) -> None:
+        for answer in list(self._unstored.values()):
+            await self._store(answer)
+
+    async def _keep_storing(self) -> None:
+        while self._unstored:
+            await asyncio.sleep(_STORE_PAUSE)
+            with suppress(Exception):  # told when it began
+                await self._store_all()
+            for answer in list(self._unstored.values()):
+                if self._clock() - answer.answered_at > KEPT_IN_MEMORY:
+                    del self._unstored[answer.code_hash]
+                    log.error("phone_answers_lost", answers=1, reason="the database was away for too long")
+
+    async def _bind(self, answer: StoredAnswer, *, is_late: bool = False) -> Mapping[str, Any] | Refusal:
+        now = self._clock()
+        try:
+            phone = self._phone_in(answer)
+        except (InvalidCode, WeChatBadResponse):
+            await refuse_answer(self._database, answer.code_hash, now=now)
+            raise
+        outcome = await bind_phone(self._database, answer, phone, may_share=self._may_share, is_late=is_late, now=now)
+        if isinstance(outcome, Refusal):
+            log.warning("phone_not_bound", app_id=answer.app_id, reason=outcome, is_late=is_late)
+        else:
+            log.info("phone_bound", user_id=outcome["id"], app_id=answer.app_id, is_late=is_late)
+        return outcome
+
+    def _phone_in(self, answer: StoredAnswer) -> str:
+        try:
+            phone_info = self._sealer.open(answer.sealed, context=phone_answer_context(answer.code_hash))
+            return e164_of(from_json(phone_info), app_id=answer.app_id)
+        except CannotOpen as exc:
+            what_to_change = "add the secret key that sealed it to WXAUTH_SECRET_KEY_PREVIOUS"
+            log.error("phone_answer_not_unsealed", app_id=answer.app_id, reason=str(exc), what_to_change=what_to_change)
+            raise InvalidCode("what WeChat answered to it cannot be read any more: tap again") from exc
+        except WeChatBadResponse as exc:
+            log.error("phone_answer_unusable", app_id=answer.app_id, reason=exc.detail)
+            raise
+
+
+def phone_answer_context(code_hash: bytes) -> bytes:
+    """What a sealed answer to a phone code is bound to."""
+    return b"phone_answer\0" + code_hash

@@ -1,0 +1,99 @@
+"""`POST /v1/me/avatar`, and `GET /v1/avatars/...`: pictures in and out."""
+
+from typing import Final
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wxauth import accounts
+from wxauth.avatars import PATH
+from wxauth.errors import FieldError, InvalidRequest, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable
+from wxauth.pictures import MAX_FILE
+from wxauth.routes.callers import CallerDep
+from wxauth.routes.direct import DirectRoute
+from wxauth.routes.failures import BEARER_SECURITY, GUARDED, failures
+from wxauth.routes.schemas import EXAMPLE_USER, UserAnswer, user_answer
+from wxauth.routes.uploads import uploaded_file
+from wxauth.services import ServicesDep
+
+router = APIRouter(route_class=DirectRoute)
+
+_FIELD: Final = "file"
+_WRONG_FILE: Final = InvalidRequest("file: Field required", errors=[FieldError(_FIELD, "Field required")])
+_EXAMPLE_URL: Final = f"https://auth.example.com{PATH}Yp4Zt2Vq8nCwRk1EtTmHYj.jpg"
+_BINARY: Final = {"type": "string", "contentMediaType": "application/octet-stream"}
+_HEADERS: Final = {
+    "Cache-Control": "public, max-age=31536000, immutable",
+    "Content-Disposition": "inline",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+}
+
+
+@router.post(
+    "/v1/me/avatar",
+    operation_id="change_my_avatar",
+    summary="Upload my picture",
+    tags=["me"],
+    response_model=UserAnswer,
+    responses={
+        200: {"content": {"application/json": {"example": {**EXAMPLE_USER, "avatar_url": _EXAMPLE_URL}}}},
+        **failures(_WRONG_FILE, PayloadTooLarge, RateLimited, *GUARDED),
+    },
+    openapi_extra={
+        **BEARER_SECURITY,
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {"type": "object", "properties": {_FIELD: _BINARY}, "required": [_FIELD]},
+                    "example": {_FIELD: "the picture"},
+                }
+            },
+        },
+    },
+)
+async def change_my_avatar(caller: CallerDep, request: Request, services: ServicesDep) -> UserAnswer:
+    """Store what `chooseAvatar` gave; `avatar_url` leads to it from then on, and nothing to the one before.
+
+    JPEG, PNG or WebP, up to 2 MiB and 16 megapixels, as `wx.uploadFile` sends it with `name: 'file'`. What is kept is a
+    JPEG, or a PNG where it is transparent, of 512 pixels at most on the longer side, without metadata.
+    """
+    with services.avatars.upload(caller.user["id"]):
+        file = await uploaded_file(request, _FIELD, max_bytes=MAX_FILE)
+        return user_answer(await accounts.change_avatar(services, caller, file))
+
+
+@router.get(
+    PATH + "{file_name}",
+    operation_id="read_avatar",
+    summary="A user's picture",
+    tags=["avatars"],
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The picture",
+            "headers": {
+                name: {"schema": {"type": "string"}, "example": value}
+                for name, value in {**_HEADERS, "ETag": '"Yp4Zt2Vq8nCwRk1EtTmHYj.jpg"'}.items()
+            },
+            "content": {"image/jpeg": {"schema": _BINARY}, "image/png": {"schema": _BINARY}},
+        },
+        304: {"description": "Not changed"},
+        **failures(NotFound, StorageUnavailable),
+    },
+    # Not a parameter of the endpoint: no text can be wrong here, and FastAPI would add a 422.
+    openapi_extra={"parameters": [{"name": "file_name", "in": "path", "required": True, "schema": {"type": "string"}}]},
+)
+async def read_avatar(request: Request, services: ServicesDep) -> Response:
+    """What an `avatar_url` of ours leads to. It never changes: another picture has another URL.
+
+    Whoever has the URL may see it, and nobody can guess one.
+    """
+    file_name = request.path_params["file_name"]
+    avatar = await services.avatars.read(file_name)
+    headers = {**_HEADERS, "ETag": f'"{file_name}"'}
+    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    if headers["ETag"] in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(avatar.content, headers=headers, media_type=avatar.content_type)

@@ -1,0 +1,67 @@
+"""Files that come as `wx.uploadFile` sends them: `multipart/form-data` (RFC 7578)."""
+
+import asyncio
+from math import inf
+from typing import Final
+
+from python_multipart import FormParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import Field, File, parse_options_header
+from starlette.requests import Request
+
+from wxauth.errors import FieldError, InvalidRequest, PayloadTooLarge
+
+PATIENCE: Final = 60.0
+"""Seconds in which a file has to be here; `wx.uploadFile` has no more either."""
+
+_MULTIPART: Final = "multipart/form-data"
+_MAX_PARTS: Final = 20
+# There may be no place to write a file to, and the edge limits the whole body.
+_IN_MEMORY: Final = {"MAX_MEMORY_FILE_SIZE": inf}
+
+
+async def uploaded_file(request: Request, field: str, *, max_bytes: int, patience: float = PATIENCE) -> bytes:
+    """The one file in the body, whatever its name and Content-Type say. Fields beside it are passed over.
+
+    Raises: InvalidRequest, PayloadTooLarge.
+    """
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    if kind != _MULTIPART.encode() or b"boundary" not in options:
+        raise _wrong(field, "Should come as multipart/form-data, as wx.uploadFile sends it")
+    parts: list[Field | File] = []
+
+    def take(part: Field | File) -> None:
+        parts.append(part)
+        if len(parts) > _MAX_PARTS:
+            raise FormParserError("too many parts")
+
+    try:
+        parser = FormParser(_MULTIPART, take, take, boundary=options[b"boundary"], config=_IN_MEMORY)
+        async with asyncio.timeout(patience):
+            async for chunk in request.stream():
+                parser.write(chunk)
+    except FormParserError:
+        raise _wrong(field, f"Should come in a multipart/form-data body of at most {_MAX_PARTS} parts") from None
+    except TimeoutError:
+        raise InvalidRequest(f"the body was not here in {patience:g} s", status=400) from None
+    content = _only_file(parts, field)
+    if len(content) > max_bytes:
+        raise PayloadTooLarge(f"{field}: it may have {max_bytes} bytes")
+    if not content:
+        raise _wrong(field, "Should not be empty")
+    return content
+
+
+def _only_file(parts: list[Field | File], field: str) -> bytes:
+    match [part for part in parts if isinstance(part, File) or part.field_name == field.encode()]:
+        case [File() as file] if file.field_name == field.encode():
+            file.file_object.seek(0)
+            return file.file_object.read()
+        case []:
+            raise _wrong(field, "Field required")
+        case _:
+            raise _wrong(field, "Should be one file, and no other one beside it")
+
+
+def _wrong(field: str, message: str) -> InvalidRequest:
+    return InvalidRequest(f"{field}: {message}", errors=[FieldError(field, message)])

@@ -1,0 +1,239 @@
+"""The apps' WeChat access tokens: asked for once, kept, and renewed before their end.
+
+WeChat hands the same token to everybody who asks for it, until about five minutes before its end. So every process
+keeps its own copy, and none does anything to another's. Only a token that WeChat refuses and yet hands out again
+must be forced to change, which kills it for everybody and is rationed: that, one process does for all.
+"""
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, timezone
+from enum import StrEnum, auto
+from typing import Any, Final
+
+from pydantic import SecretStr
+from pydantic_core import to_json
+
+from wxauth.clock import Clock
+from wxauth.errors import StorageUnavailable, WeChatBadResponse, WeChatError
+from wxauth.logs import get_logger
+from wxauth.wechat.client import App, WeChat
+from wxauth.wechat.errcodes import DAILY_QUOTA, STABLE_TOKEN
+
+RENEWAL_LEAD: Final = timedelta(seconds=290)
+"""So long before its end WeChat has another token for us; a few seconds less than its five minutes."""
+RENEWAL_SPREAD: Final = timedelta(seconds=60)
+"""Over so long the processes spread their renewals."""
+RENEWAL_PAUSE: Final = timedelta(seconds=30)
+"""Between two asks for an app's token that WeChat does not replace."""
+FAILURE_PAUSE: Final = timedelta(seconds=5)
+"""So long a failure answers everybody, where WeChat does not say how long it will last."""
+WAITS_FOR_ANOTHER: Final = (0.3, 0.6, 1.2)
+"""Seconds between looks for the token that another process is forcing."""
+
+_LONGEST_LIFE: Final = 7200
+_LONGEST_TOKEN: Final = 4096
+_BEIJING: Final = timezone(timedelta(hours=8))
+"""Where WeChat's days begin."""
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
+
+log = get_logger()
+
+
+class Forcing(StrEnum):
+    """Whether this process may force a token to change."""
+
+    GRANTED = auto()
+    TAKEN = auto()
+    """Another process is at it, or has just done it."""
+    RATIONED = auto()
+    """It has been done too often."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """An app's token, and the seconds it has left."""
+
+    value: SecretStr
+    expires_in: int
+    readers: set[str] = field(repr=False, compare=False)
+    """The service clients that it was given to; of all who hold this very token."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What this process knows of an app's token."""
+
+    value: str = field(default="", repr=False)
+    ends_at: datetime = _NEVER
+    asks_at: datetime = _NEVER
+    """When to ask WeChat next; not before."""
+    renews_at: datetime = _NEVER
+    """From when on a refusal is a reason to ask: not soon again where that was of no use, or by force."""
+    is_refused: bool = False
+    failure: WeChatError | None = None
+    flight: asyncio.Task[WeChatError | None] | None = None
+    readers: set[str] = field(default_factory=set)
+
+    def is_good(self, now: datetime) -> bool:
+        return now < self.ends_at and not self.is_refused
+
+
+class AccessTokens:
+    """The tokens of all apps; one for each process.
+
+    Args:
+        wechat: Where they come from.
+        clock: The time.
+        may_force: Whether this process may force an app's token to change.
+        jitter: Gives numbers from 0 to 1.
+        sleep: Waits.
+    """
+
+    def __init__(
+        self,
+        wechat: WeChat,
+        clock: Clock,
+        *,
+        may_force: Callable[[str], Awaitable[Forcing]],
+        jitter: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._wechat = wechat
+        self._clock = clock
+        self._may_force = may_force
+        self._jitter = jitter
+        self._sleep = sleep
+        self._kept: defaultdict[str, _Kept] = defaultdict(_Kept)
+
+    async def get(self, app: App) -> AccessToken:
+        """The app's token. WeChat is waited for only where there is none that is good.
+
+        Raises: WeChatError; for a while the same one for everybody, without asking WeChat again.
+        """
+        kept = self._kept[app.app_id]
+        now = self._clock()
+        is_due = now >= kept.asks_at
+        if not kept.is_good(now):
+            if kept.flight is None and not is_due:
+                assert kept.failure is not None
+                raise _again(kept.failure, kept.asks_at - now)
+            failure = await asyncio.shield(self._flight(app, kept))  # whoever gives up leaves it to the others
+            if failure is not None and not kept.is_good(self._clock()):
+                raise _again(failure, kept.asks_at - self._clock())
+        elif is_due:
+            self._flight(app, kept)
+        left = (kept.ends_at - self._clock()).total_seconds()
+        return AccessToken(SecretStr(kept.value), max(0, int(left)), kept.readers)
+
+    async def renew(self, app: App, *, refused: AccessToken) -> AccessToken:
+        """The app's token, after WeChat has refused this one. It is the same, where nothing could be done about it.
+
+        Raises: WeChatError.
+        """
+        kept = self._kept[app.app_id]
+        now = self._clock()
+        if kept.value == refused.value.get_secret_value() and not kept.is_refused and now >= kept.renews_at:
+            log.warning("access_token_refused", app_id=app.app_id)
+            kept.is_refused = True
+            kept.asks_at, kept.renews_at = now, now + RENEWAL_PAUSE
+        return await self.get(app)
+
+    async def aclose(self) -> None:
+        """Leave what is under way."""
+        flights = [kept.flight for kept in self._kept.values() if kept.flight is not None]
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+
+    def _flight(self, app: App, kept: _Kept) -> asyncio.Task[WeChatError | None]:
+        """The one request under way for this app."""
+        if kept.flight is None:
+            kept.flight = asyncio.create_task(self._fetch(app, kept), name=f"access token of {app.app_id}")
+        return kept.flight
+
+    async def _fetch(self, app: App, kept: _Kept) -> WeChatError | None:
+        try:
+            await self._ask(app, kept)
+            if kept.is_refused:
+                await self._replace(app, kept)
+        except WeChatError as exc:
+            kept.failure = exc
+            kept.asks_at = self._clock() + _pause_after(exc, self._clock())
+            log.warning("access_token_not_renewed", app_id=app.app_id, reason=exc.code)
+            return exc
+        finally:
+            kept.flight = None
+        return None
+
+    async def _replace(self, app: App, kept: _Kept) -> None:
+        """Another token, for one that is refused and yet handed out again; or that one, if it must be."""
+        try:
+            forcing = await self._forcing(app)
+            if forcing is Forcing.GRANTED:
+                with suppress(WeChatError):  # what has come of it, the next look tells
+                    await self._ask(app, kept, force=True)
+                    return
+            if forcing is not Forcing.RATIONED:
+                for pause in WAITS_FOR_ANOTHER:
+                    await self._sleep(pause)
+                    await self._ask(app, kept)
+                    if not kept.is_refused:
+                        return
+        finally:
+            # Perhaps it is one API alone that refuses it: the others shall have it.
+            kept.is_refused = False
+
+    async def _forcing(self, app: App) -> Forcing:
+        try:
+            return await self._may_force(app.app_id)
+        except StorageUnavailable:
+            return Forcing.RATIONED
+
+    async def _ask(self, app: App, kept: _Kept, *, force: bool = False) -> None:
+        now = self._clock()
+        wanted = {
+            "grant_type": "client_credential",
+            "appid": app.app_id,
+            "secret": app.app_secret.get_secret_value(),
+            "force_refresh": force,
+        }
+        value, expires_in = await self._wechat.call(
+            STABLE_TOKEN, app, "/cgi-bin/stable_token", body=to_json(wanted), read=_token
+        )
+        if value != kept.value:
+            log.info("access_token_renewed", app_id=app.app_id, expires_in=expires_in, forced=force)
+            kept.value, kept.is_refused, kept.readers = value, False, set()
+            if not force:
+                kept.renews_at = _NEVER
+        kept.failure = None
+        kept.ends_at = now + timedelta(seconds=expires_in)
+        renewal = kept.ends_at - RENEWAL_LEAD + self._jitter() * RENEWAL_SPREAD
+        kept.asks_at = min(max(renewal, now + RENEWAL_PAUSE), kept.ends_at)
+
+
+def _token(answer: dict[str, Any]) -> tuple[str, int]:
+    value, expires_in = answer.get("access_token"), answer.get("expires_in")
+    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_TOKEN or not value.isascii():
+        raise WeChatBadResponse("WeChat's answer has no usable access_token")
+    if type(expires_in) is not int or expires_in <= 0:
+        raise WeChatBadResponse("WeChat's answer has no usable expires_in")
+    return value, min(expires_in, _LONGEST_LIFE)
+
+
+def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
+    pause = FAILURE_PAUSE if failure.retry_after is None else timedelta(seconds=failure.retry_after)
+    if failure.errcode != DAILY_QUOTA:
+        return pause
+    tomorrow = (now.astimezone(_BEIJING) + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    return min(pause, tomorrow - now)
+
+
+def _again(failure: WeChatError, pause: timedelta) -> WeChatError:
+    """The same failure for one more caller; one object raised over and over would collect all their tracebacks."""
+    retry_after = None if failure.retry_after is None else max(1, round(pause.total_seconds()))
+    return type(failure)(failure.detail, errcode=failure.errcode, retry_after=retry_after)

@@ -1,0 +1,201 @@
+"""WeChat's calls that want an access token."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from hmac import digest
+from typing import Any, Final, Literal, TypeVar
+from urllib.parse import quote, urlencode
+
+from pydantic_core import to_json
+
+from wxauth.errors import SessionKeyExpired, WeChatBadResponse, WeChatError, WeChatTimeout
+from wxauth.wechat.access_tokens import AccessToken, AccessTokens
+from wxauth.wechat.client import App, WeChat, is_id
+from wxauth.wechat.errcodes import (
+    ACCESS_TOKEN_REFUSED,
+    CHECK_SESSION_KEY,
+    CHECK_TEXT,
+    NOT_SEEN_LATELY,
+    PHONE_NUMBER,
+    RESET_SESSION_KEY,
+    RISK_RANK,
+    SESSION_KEY_GONE,
+)
+
+_PATHS: Final = {
+    PHONE_NUMBER: "/wxa/business/getuserphonenumber",
+    CHECK_SESSION_KEY: "/wxa/checksession",
+    RESET_SESSION_KEY: "/wxa/resetusersessionkey",
+    RISK_RANK: "/wxa/getuserriskrank",
+    CHECK_TEXT: "/wxa/msg_sec_check",
+}
+_RISK_RANKS: Final = range(5)
+_PROFILE: Final = 1
+"""msgSecCheck's scene for what a person tells of themselves."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class TextVerdict:
+    """What WeChat thinks of a text."""
+
+    suggest: Literal["pass", "review", "risky"]
+    label: int
+    """Its reason: 100 is a harmless text, 20001 politics, 20002 pornography, and so on."""
+
+
+class WeChatApi:
+    """Each call renews a refused access token once, and is then sent once more: WeChat has not carried it out."""
+
+    def __init__(self, wechat: WeChat, access_tokens: AccessTokens) -> None:
+        self._wechat = wechat
+        self._access_tokens = access_tokens
+
+    async def phone_number(self, app: App, code: str, *, openid: str | None) -> dict[str, Any]:
+        """What stands behind the code of a phone button: WeChat's `phone_info`, as it came.
+
+        A code works once, for five minutes, and each success is paid for: nothing in the answer is checked, so
+        that it can be stored before anything can fail. With an openid, WeChat sees to it that the code is theirs.
+
+        Raises: InvalidCode (40029), WeChatBadResponse (40003, 43104: another person's code), other WeChatError.
+        """
+        body = {"code": code} if openid is None else {"code": code, "openid": openid}
+        return await self._post(PHONE_NUMBER, app, body, read=_phone_info, secrets=[code])
+
+    async def check_session_key(self, app: App, *, openid: str, session_key: bytes) -> bool:
+        """Whether this is the person's session_key still; base64 text, as it came. Raises: WeChatError."""
+        try:
+            await self._get_signed(CHECK_SESSION_KEY, app, openid, session_key, read=lambda _: None)
+        except SessionKeyExpired:
+            return False
+        return True
+
+    async def reset_session_key(self, app: App, *, openid: str, session_key: bytes) -> bytes:
+        """The person's new session_key, base64 text; the old one is dead by then.
+
+        Raises: SessionKeyExpired (87007, 87009), where the old one was dead before; other WeChatError.
+        """
+        return await self._get_signed(RESET_SESSION_KEY, app, openid, session_key, read=_session_key)
+
+    async def risk_rank(self, app: App, *, openid: str, client_ip: str, scene: int = 0) -> int:
+        """How dangerous WeChat takes a person for, 0 to 4; scene 0 is a sign-up, 1 is marketing.
+
+        Raises: WeChatMisconfigured (48001: the account may not ask), WeChatBadResponse (of errcode
+            `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
+        """
+        body = {"appid": app.app_id, "openid": openid, "scene": scene, "client_ip": client_ip}
+        return await self._post(RISK_RANK, app, body, read=_risk_rank, expected=frozenset({NOT_SEEN_LATELY}))
+
+    async def check_text(self, app: App, *, openid: str, content: str, nickname: str | None = None) -> TextVerdict:
+        """What WeChat thinks of a text in a person's profile.
+
+        Raises: WeChatBadResponse (of errcode `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
+        """
+        body = {"version": 2, "scene": _PROFILE, "openid": openid, "content": content}
+        if nickname is not None:
+            body["nickname"] = nickname
+        return await self._post(CHECK_TEXT, app, body, read=_text_verdict, expected=frozenset({NOT_SEEN_LATELY}))
+
+    async def _post(
+        self,
+        api: str,
+        app: App,
+        body: dict[str, Any],
+        *,
+        read: Callable[[dict[str, Any]], T],
+        secrets: Sequence[str] = (),
+        expected: frozenset[int] = frozenset(),
+    ) -> T:
+        # to_json writes UTF-8 as it is: msgSecCheck does not read \uXXXX.
+        return await self._call(api, app, "", body=to_json(body), read=read, secrets=secrets, expected=expected)
+
+    async def _get_signed(
+        self, api: str, app: App, openid: str, session_key: bytes, *, read: Callable[[dict[str, Any]], T]
+    ) -> T:
+        signature = sign(session_key)
+        query = urlencode({"openid": openid, "signature": signature, "sig_method": "hmac_sha256"})
+        return await self._call(
+            api, app, f"&{query}", body=None, read=read, secrets=[signature], expected=SESSION_KEY_GONE
+        )
+
+    async def _call(
+        self,
+        api: str,
+        app: App,
+        query: str,
+        *,
+        body: bytes | None,
+        read: Callable[[dict[str, Any]], T],
+        secrets: Sequence[str],
+        expected: frozenset[int],
+    ) -> T:
+        deadline = self._wechat.deadline()  # for all of it, the access token's renewal included
+
+        async def call_with(token: AccessToken, expected: frozenset[int]) -> T:
+            value = token.value.get_secret_value()
+            return await self._wechat.call(
+                api,
+                app,
+                f"{_PATHS[api]}?access_token={quote(value, safe='')}{query}",
+                body=body,
+                read=read,
+                secrets=[*secrets, value],
+                expected=expected,
+                deadline=deadline,
+            )
+
+        token = await _in_time(self._access_tokens.get(app), deadline)
+        try:
+            return await call_with(token, expected | ACCESS_TOKEN_REFUSED)
+        except WeChatError as exc:
+            if exc.errcode not in ACCESS_TOKEN_REFUSED:
+                raise
+        token = await _in_time(self._access_tokens.renew(app, refused=token), deadline)
+        return await call_with(token, expected)
+
+
+async def _in_time(token: Coroutine[Any, Any, AccessToken], deadline: float) -> AccessToken:
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await token
+    except TimeoutError as exc:
+        raise WeChatTimeout("WeChat gave no access token in time") from exc
+
+
+def sign(session_key: bytes, message: bytes = b"") -> str:
+    """A person's signature, by which WeChat sees that we have their session_key.
+
+    The key is the base64 text itself, not what it stands for. Source: WeChat server API, checkSessionKey.
+    """
+    return digest(session_key, message, sha256).hex()
+
+
+def _phone_info(answer: dict[str, Any]) -> dict[str, Any]:
+    info = answer.get("phone_info")
+    if not isinstance(info, dict):
+        raise WeChatBadResponse("WeChat's answer has no phone_info")
+    return info
+
+
+def _session_key(answer: dict[str, Any]) -> bytes:
+    session_key = answer.get("session_key")
+    if not is_id(session_key):
+        raise WeChatBadResponse("WeChat's answer has no usable session_key")
+    return session_key.encode()
+
+
+def _risk_rank(answer: dict[str, Any]) -> int:
+    rank = answer.get("risk_rank")
+    if type(rank) is not int or rank not in _RISK_RANKS:
+        raise WeChatBadResponse("WeChat's answer has no usable risk_rank")
+    return rank
+
+
+def _text_verdict(answer: dict[str, Any]) -> TextVerdict:
+    match answer.get("result"):
+        case {"suggest": "pass" | "review" | "risky" as suggest, "label": int(label)}:
+            return TextVerdict(suggest, label)
+    raise WeChatBadResponse("WeChat's answer has no usable result")

@@ -1,0 +1,44 @@
+"""What WeChat says of a phone number, as E.164.
+
+Source: https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-info/phone-number/getPhoneNumber.html
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import phonenumbers
+
+from wxauth.errors import WeChatBadResponse
+
+_E164: Final = re.compile(r"\+[1-9][0-9]{1,14}")
+_HOME: Final = "CN"
+"""Whose numbers WeChat gives without a country code."""
+
+
+def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
+    """The number in WeChat's `phone_info`, which must be marked as this app's.
+
+    Raises: WeChatBadResponse; it never tells the number.
+    """
+    watermark = phone_info.get("watermark")
+    if not isinstance(watermark, Mapping) or watermark.get("appid") != app_id:
+        raise WeChatBadResponse("the phone number is not marked as this app's")
+    country, pure, whole = (_text(phone_info.get(name)) for name in ("countryCode", "purePhoneNumber", "phoneNumber"))
+    try:
+        if country and pure:
+            number = phonenumbers.parse(f"+{country.removeprefix('+')}{pure}")
+            is_good = phonenumbers.is_possible_number(number)
+        else:  # without its country a number abroad may look possible at home, so here it must be a real one
+            number = phonenumbers.parse(whole, _HOME)
+            is_good = phonenumbers.is_valid_number(number)
+    except phonenumbers.NumberParseException:
+        is_good = False
+    phone = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164) if is_good else ""
+    if not _E164.fullmatch(phone):  # some countries have numbers longer than E.164 allows
+        raise WeChatBadResponse("what WeChat gave is not a phone number")
+    return phone
+
+
+def _text(value: object) -> str:
+    return str(value) if isinstance(value, str | int) else ""

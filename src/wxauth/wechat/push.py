@@ -1,0 +1,179 @@
+"""Message push: whether a request is WeChat's, and what a person takes back by it.
+
+Source: WeChat, mini-program guide, "消息推送" (signatures, encryption) and "安全指引" (the events, `RevokeInfo`).
+"""
+
+import hmac
+import re
+from base64 import b64decode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha1, sha256
+from io import StringIO
+from typing import Any, Final
+from xml.etree.ElementTree import Element, ParseError  # the types alone; the parser is the one below
+
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES256
+from cryptography.hazmat.primitives.ciphers.modes import CBC
+from cryptography.hazmat.primitives.padding import PKCS7
+from defusedxml.ElementTree import iterparse
+from pydantic import SecretStr
+from pydantic_core import from_json, to_json
+
+from wxauth.errors import FieldError, InvalidRequest, InvalidSignature
+from wxauth.settings import AppSettings
+
+REVOKED: Final = "user_authorization_revoke"
+"""The event of a person who withdraws something."""
+LEFT: Final = "user_authorization_cancellation"
+"""The event of a person whose WeChat account is closed."""
+FIELDS_OF_REVOKE_INFO: Final[Mapping[str, frozenset[str]]] = {
+    "6": frozenset({"nickname", "avatar_url"}),
+    "8": frozenset({"phone"}),
+    "19": frozenset({"nickname"}),  # chosen by <input type="nickname">
+    "20": frozenset({"avatar_url"}),  # chosen by <button open-type="chooseAvatar">
+}
+"""What is kept here of what may be withdrawn. The others (addresses, invoices, places, files...) are not kept."""
+
+_FIELDS: Final = ("nickname", "avatar_url", "phone")
+_MAX_XML_DEPTH: Final = 16
+_RANDOM_BYTES: Final = 16
+_LENGTH_BYTES: Final = 4
+_BLOCK_BITS: Final = 32 * 8  # of the padding; those of AES are half as long
+# Who does not know the token can still continue what SHA-1 was taken of, but never in printable characters alone.
+_SIGNED: Final = re.compile(r"[!-~]{1,128}")
+_OPENID: Final = re.compile(r"[!-~]{1,128}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawal:
+    """What a person takes back."""
+
+    openid: str
+    fields: tuple[str, ...] = ()
+    """Of the user: `nickname`, `avatar_url`, `phone`."""
+    is_whole: bool = False
+    """Whether it is all there is of them: they have left WeChat."""
+    mark: bytes
+    """Tells the message from every other one, however often it is sent."""
+
+
+def check_signature(token: SecretStr, query: Mapping[str, str], *, name: str, encrypted: str = "") -> str:
+    """The signature of this name in the query, which covers `timestamp`, `nonce` and what is encrypted.
+
+    Raises: InvalidSignature, unless it was made with this token.
+    """
+    signed = [query.get("timestamp", ""), query.get("nonce", "")]
+    parts = sorted([token.get_secret_value(), *signed, encrypted])
+    expected = sha1("".join(parts).encode()).hexdigest()  # noqa: S324 - WeChat's choice
+    is_equal = hmac.compare_digest(expected.encode(), query.get(name, "").encode())
+    if not is_equal or not all(map(_SIGNED.fullmatch, signed)):
+        raise InvalidSignature(f"{name} is not that of this app's push_token")
+    return expected
+
+
+def read_push(app: AppSettings, query: Mapping[str, str], body: bytes) -> Withdrawal | None:
+    """What the message withdraws; None where that is nothing of ours.
+
+    Args:
+        app: One with a push_token. Where it has a push_aes_key, the message must be encrypted.
+        query: The parameters of the request.
+        body: JSON or XML, whatever its Content-Type says.
+
+    Raises: InvalidSignature, InvalidRequest.
+    """
+    assert app.push_token is not None
+    if app.push_aes_key is None:
+        signature = check_signature(app.push_token, query, name="signature")
+        fields = _fields_in(body)
+        if "Encrypt" in fields and "Event" not in fields:
+            raise InvalidSignature("the message is encrypted, and there is no push_aes_key for this app")
+    else:
+        encrypted = _encrypted_in(body)
+        signature = check_signature(app.push_token, query, name="msg_signature", encrypted=encrypted)
+        fields = _fields_in(_open(encrypted, aes_key=app.push_aes_key, app_id=app.app_id))
+
+    event, codes = _text(fields.get("Event")).lower(), _codes_in(fields.get("RevokeInfo"))
+    withdrawn = frozenset[str]().union(*(FIELDS_OF_REVOKE_INFO.get(code, ()) for code in codes))
+    if event != LEFT and not (event == REVOKED and withdrawn):
+        return None
+    openid = _text(fields.get("OpenID")) or _text(fields.get("FromUserName"))
+    if not _OPENID.fullmatch(openid):
+        raise InvalidRequest("the message names nobody", errors=[FieldError("OpenID", "Field required")])
+    # WeChat, too, tells events by person and time. Without a time, what was signed must do.
+    sent = _text(fields.get("CreateTime")) or signature
+    return Withdrawal(
+        openid=openid,
+        fields=tuple(field for field in _FIELDS if event == REVOKED and field in withdrawn),
+        is_whole=event == LEFT,
+        mark=_mark(app.app_id, event, openid, sent, *sorted(codes)),
+    )
+
+
+def _encrypted_in(body: bytes) -> str:
+    try:
+        encrypted = _text(_fields_in(body).get("Encrypt"))
+    except InvalidRequest:
+        encrypted = ""
+    if not encrypted:
+        raise InvalidSignature("this app has a push_aes_key, so it takes encrypted messages only")
+    return encrypted
+
+
+def _open(encrypted: str, *, aes_key: SecretStr, app_id: str) -> bytes:
+    """The message inside: 16 random bytes, its length, the message, the app_id. Raises: InvalidSignature."""
+    key = b64decode(aes_key.get_secret_value() + "=")
+    decryptor, unpadder = Cipher(AES256(key), CBC(key[:16])).decryptor(), PKCS7(_BLOCK_BITS).unpadder()
+    try:
+        padded = decryptor.update(b64decode(encrypted, validate=True)) + decryptor.finalize()
+        plain = unpadder.update(padded) + unpadder.finalize()
+    except ValueError:
+        raise InvalidSignature("the message does not open with this app's push_aes_key") from None
+    begin = _RANDOM_BYTES + _LENGTH_BYTES
+    end = begin + int.from_bytes(plain[_RANDOM_BYTES:begin], "big")
+    if plain[end:] != app_id.encode():
+        raise InvalidSignature("the message is not for this app")
+    return plain[begin:end]
+
+
+def _fields_in(body: bytes) -> dict[str, Any]:
+    """The fields of a message. Raises: InvalidRequest."""
+    try:
+        text = body.decode("utf-8-sig").strip()
+        fields = _xml_fields(text) if text.startswith("<") else from_json(text)
+    except (ValueError, ParseError):  # what defusedxml forbids is a ValueError
+        fields = None
+    if not isinstance(fields, dict):
+        message = "Neither a JSON object nor XML without a DTD"
+        raise InvalidRequest(f"body: {message}", errors=[FieldError("body", message)])
+    return fields
+
+
+def _xml_fields(text: str) -> dict[str, str]:
+    """The text in each element under the root; with spaces between, where there are several."""
+    depth, root = 0, None
+    for kind, element in iterparse(StringIO(text), ("start", "end"), forbid_dtd=True):
+        root = element if root is None else root
+        depth += 1 if kind == "start" else -1
+        if depth > _MAX_XML_DEPTH:
+            raise ValueError("nested too deeply")
+    assert isinstance(root, Element)
+    fields: dict[str, str] = {}
+    for element in root:
+        fields[element.tag] = " ".join([fields.get(element.tag, ""), *element.itertext()])
+    return fields
+
+
+def _text(value: object) -> str:
+    return str(value).strip() if isinstance(value, str | int) else ""
+
+
+def _codes_in(revoke_info: object) -> frozenset[str]:
+    """Documented as one code in a string; a number, a list and several in one string are taken too."""
+    values = revoke_info if isinstance(revoke_info, list) else [revoke_info]
+    return frozenset(code for value in values for code in re.findall("[0-9]+", _text(value)))
+
+
+def _mark(*parts: str) -> bytes:
+    return sha256(to_json(parts)).digest()

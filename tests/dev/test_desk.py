@@ -1,0 +1,177 @@
+"""The phone on the desk: the page in a real browser, and what the simulator's server does for it."""
+
+import re
+import subprocess
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.fakes import Clock
+from tests.processes import WXAUTH, Running, environment, free_port, serving, until
+from tests.programs import needs, needs_node
+from wxauth.dev.wechat import APPS, PhoneCodeRequest, Simulator, create_simulator
+from wxauth.dev.wechat.desk import known_faults
+from wxauth.services import Services
+
+NODE_TESTS = Path(__file__).parents[1] / "node"
+
+
+@dataclass(frozen=True, slots=True)
+class Dev:
+    """A running `wxauth dev`."""
+
+    url: str
+    wechat_url: str
+
+
+def dev_in(folder: Path, **env: str) -> Iterator[Dev]:
+    port, wechat_port = free_port(), free_port()
+    command = (WXAUTH, "dev", "--port", str(port), "--wechat-port", str(wechat_port))
+    with Running(*command, cwd=folder, env={"WXAUTH_WECHAT_TIMEOUT": "1", **env}) as running:
+        running.wait_for("Ctrl-C ends it all")
+        yield Dev(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{wechat_port}")
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+    yield from dev_in(tmp_path_factory.mktemp("desk"))
+
+
+def test_the_page_plays_the_phone_in_a_browser(dev: Dev) -> None:
+    chromium, node = needs("chromium"), needs_node(NODE_TESTS)
+    env = environment(CHROMIUM=chromium, DESK_URL=f"{dev.wechat_url}/desk/", SERVICE_URL=dev.url)
+    command = [node, "--test", "--test-reporter=spec", str(NODE_TESTS / "desk/desk.test.js")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^ℹ pass [1-9]", done.stdout, re.MULTILINE)
+
+
+# Who is let in.
+
+
+def allowed_origin(dev: Dev, origin: str) -> str | None:
+    return httpx.get(f"{dev.url}/livez", headers={"Origin": origin}).headers.get("access-control-allow-origin")
+
+
+def test_the_service_lets_in_the_page_and_no_other(dev: Dev) -> None:
+    assert allowed_origin(dev, dev.wechat_url) == dev.wechat_url
+    for other in ("https://evil.test", dev.wechat_url.replace("127.0.0.1", "localhost"), "http://127.0.0.1:1", "null"):
+        assert allowed_origin(dev, other) is None
+
+
+def test_the_page_may_read_what_helps_it(dev: Dev) -> None:
+    answer = httpx.get(f"{dev.url}/v1/me", headers={"Origin": dev.wechat_url})
+    exposed = set(answer.headers["access-control-expose-headers"].split(", "))
+    assert exposed == {"X-Request-ID", "Retry-After", "WWW-Authenticate"}
+
+
+def test_origins_of_yours_take_its_place(tmp_path: Path, database_url: str) -> None:
+    for dev in dev_in(tmp_path, WXAUTH_CORS_ORIGINS="https://mine.test", WXAUTH_DATABASE_URL=database_url):
+        assert allowed_origin(dev, "https://mine.test") == "https://mine.test"
+        assert allowed_origin(dev, dev.wechat_url) is None
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "https://evil.test"}, {"Origin": "null"}, {"Host": "evil.test"}, {"Host": "127.0.0.1.evil.test:8001"}],
+)
+def test_another_web_page_cannot_drive_the_simulator(dev: Dev, headers: dict[str, str]) -> None:
+    for path, body in [("/codes", {"person": "alice"}), ("/faults", {"api": "code2session", "hang": True})]:
+        assert httpx.post(dev.wechat_url + path, json=body, headers=headers).status_code == 403
+    assert httpx.get(f"{dev.wechat_url}/desk/wires/0", headers=headers).status_code == 403
+
+
+def test_programs_drive_it(dev: Dev) -> None:
+    for headers in ({}, {"Origin": dev.wechat_url}, {"Host": "localhost"}):
+        assert httpx.post(f"{dev.wechat_url}/codes", json={"person": "alice"}, headers=headers).status_code == 200
+
+
+def test_a_browser_is_led_to_the_page(dev: Dev) -> None:
+    browser = httpx.get(dev.wechat_url, headers={"Accept": "text/html,*/*;q=0.8"})
+    assert browser.headers["location"] == "/desk/"
+    assert httpx.get(f"{dev.wechat_url}/desk").headers["location"] == "/desk/"
+    other_name = dev.wechat_url.replace("127.0.0.1", "localhost")
+    assert httpx.get(f"{other_name}/desk/").headers["location"] == f"{dev.wechat_url}/desk/"
+
+
+def test_the_page_takes_nothing_from_elsewhere(dev: Dev) -> None:
+    page = httpx.get(f"{dev.wechat_url}/desk/")
+    policy = dict(directive.split(" ", 1) for directive in page.headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == "'self'"
+    assert policy["connect-src"] == policy["img-src"] == f"'self' blob: {dev.url}"
+    assert not re.search(r"<script(?! type=\"module\" src=)|<style|\son\w+=|style=", page.text)
+
+
+@pytest.mark.parametrize("name", ["none.js", "..%2fdesk.py", "%2e%2e/desk.py"])
+def test_it_serves_its_own_files_alone(dev: Dev, name: str) -> None:
+    assert httpx.get(f"{dev.wechat_url}/desk/{name}").status_code == 404
+
+
+# What goes wrong, as the page says beforehand.
+
+
+@pytest.mark.parametrize("api", known_faults())
+async def test_each_failure_is_what_the_page_says_beforehand(
+    make_simulated_services: Callable[..., Awaitable[Services]],
+    make_client: Callable[[Services], httpx.AsyncClient],
+    simulator: Simulator,
+    clock: Clock,
+    api: str,
+) -> None:
+    said, got = {}, {}
+    for known in known_faults()[api]:
+        clock.advance(days=1)  # an access token may not be forced to change too often
+        client = make_client(await make_simulated_services(wechat_timeout=2))  # one that holds no access token
+        tokens = (await client.post("/v1/login", json={"code": "alice"})).json()
+        fault = {**known["fault"], "slow": 0.05} if "slow" in known["fault"] else known["fault"]
+        times = 1 if known["failure"] is None else None
+        simulator.fail(api, times=times, **fault)
+        if api == "code2session":
+            answer = await client.post("/v1/login", json={"code": "alice"})
+        else:
+            code = simulator.make_phone_code(PhoneCodeRequest(person="alice"))
+            bearer = {"Authorization": f"Bearer {tokens['access_token']}"}
+            answer = await client.post("/v1/me/phone", json={"code": code}, headers=bearer)
+        simulator.faults.clear()
+        failure, name = known["failure"], str(known["fault"])
+        said[name] = failure and (failure["status"], failure["code"], failure["title"]["en"])
+        body = answer.json()
+        got[name] = None if answer.status_code == 200 else (answer.status_code, body["code"], body["title"])
+    assert got == said
+
+
+# What is kept of the wires.
+
+
+async def test_the_wires_tell_what_was_asked_without_its_secrets() -> None:
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(create_simulator()), base_url="http://wechat.test"
+    ) as wechat:
+        right = {"appid": APPS[0]["app_id"], "secret": APPS[0]["app_secret"]}
+        login = {**right, "js_code": "alice", "grant_type": "authorization_code"}
+        session = (await wechat.get("/sns/jscode2session", params=login)).json()
+        stable = {**right, "grant_type": "client_credential"}
+        token = (await wechat.post("/cgi-bin/stable_token", json=stable)).json()["access_token"]
+        told = await wechat.get("/desk/wires/0")
+        first, second = told.json()["calls"]
+        assert (first["method"], first["path"], first["status"]) == ("GET", "/sns/jscode2session", 200)
+        assert first["query"] == {**login, "secret": "•••"}
+        assert first["answer"] == {**session, "session_key": "•••"}
+        assert second["body"] == {**stable, "secret": "•••"}
+        for secret in (APPS[0]["app_secret"], session["session_key"], token):
+            assert secret not in told.text
+        assert (await wechat.get(f"/desk/wires/{told.json()['revision']}")).json()["calls"] == []
+
+
+@pytest.mark.parametrize("code", ["drop", "hang"])
+def test_an_answer_that_never_came_is_not_told_as_one(code: str) -> None:
+    with serving(create_simulator()) as url, httpx.Client(base_url=url, timeout=0.2) as wechat:
+        with pytest.raises(httpx.TransportError):
+            wechat.get("/sns/jscode2session", params={"appid": APPS[0]["app_id"], "js_code": code})
+        until(lambda: wechat.get("/desk/wires/0").json()["calls"][0]["ms"] is not None)
+        [call] = wechat.get("/desk/wires/0").json()["calls"]
+        assert (call["status"], call["answer"]) == (None, None)

@@ -1,0 +1,391 @@
+// The phone on the desk in a real browser, beside a running `wxauth dev`.
+import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
+import { after, afterEach, before, beforeEach, test } from 'node:test'
+import { chromium } from 'playwright-core'
+
+const { CHROMIUM, DESK_URL, SERVICE_URL } = process.env
+const OURS = [new URL(DESK_URL).origin, SERVICE_URL]
+const FLAGS = [
+  ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--no-proxy-server'],
+  ...['--disable-background-networking', '--disable-component-update', '--disable-sync'],
+]
+const LOGIN = [
+  ['phoneToWeChat', 'wx.login()', 'code'],
+  ['phoneToService', 'POST /v1/login', '200'],
+  ['serviceToWeChat', 'GET /sns/jscode2session', '200'],
+]
+const PIXEL = Buffer.from(
+  'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGMQqXIFAAF5ANTR/QH1AAAAAElFTkSuQmCC',
+  'base64',
+)
+
+let browser, page
+let complaints, elsewhere
+
+before(async () => {
+  browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS })
+})
+after(() => browser.close())
+beforeEach(() => open())
+afterEach(async () => {
+  await page.context().close()
+  assert.deepEqual(complaints, [])
+  assert.deepEqual(elsewhere, [])
+})
+
+/** A new person's phone, in a browser of that language. */
+async function open({ locale = 'zh-CN', viewport = { width: 1440, height: 900 } } = {}) {
+  await page?.context().close()
+  page = await (await browser.newContext({ locale, viewport })).newPage()
+  page.setDefaultTimeout(10000)
+  complaints = []
+  elsewhere = []
+  page.on('pageerror', (error) => complaints.push(error.message))
+  page.on('console', (message) => {
+    // A browser says so of each answer of 400 and above.
+    const isRefusal = message.text().startsWith('Failed to load resource: the server responded with a status of')
+    if (['error', 'warning'].includes(message.type()) && !isRefusal) complaints.push(message.text())
+  })
+  page.on('request', (request) => {
+    const { origin, protocol } = new URL(request.url())
+    if (!OURS.includes(origin) && protocol !== 'blob:') elsewhere.push(request.url())
+  })
+  await page.goto(DESK_URL)
+  await page.waitForSelector('h1:not(:empty)') // it has begun
+  await page.fill('#person', `person-${randomUUID().slice(0, 8)}`)
+  await page.locator('#person').blur()
+}
+
+const tap = (name) => page.click(`[data-tap=${name}]`)
+const shown = (selector) => page.locator(selector).innerText()
+const nothingWaits = () =>
+  page
+    .locator('.waiting')
+    .count()
+    .then((count) => assert.equal(count, 0))
+
+/** What the last tap sent over the wires: direction, what, outcome. */
+const wires = () =>
+  page.evaluate(() =>
+    [...(document.querySelector('.tap:not(.elsewhere)')?.querySelectorAll('.wire') ?? [])].map((wire) => [
+      wire.dataset.direction,
+      wire.querySelector('.what').textContent,
+      wire.querySelector('.outcome').textContent,
+    ]),
+  )
+
+async function eventually(holds) {
+  const deadline = Date.now() + 10000
+  for (;;) {
+    try {
+      return await holds()
+    } catch (error) {
+      if (Date.now() > deadline) throw error
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+  }
+}
+
+const sent = (expected) => eventually(async () => (await nothingWaits(), assert.deepEqual(await wires(), expected)))
+const toasted = (text) => eventually(async () => assert.match(await shown('#toast'), text))
+
+async function logIn() {
+  await tap('login')
+  await sent(LOGIN)
+}
+
+async function makeFail(fault) {
+  await page.selectOption('#what', JSON.stringify(fault))
+  await page.click('#trouble button')
+  await page.waitForSelector('#armed code')
+}
+
+test('a login is shown up to WeChat, and nothing secret with it', async () => {
+  await logIn()
+  const written = await page.evaluate(() => document.querySelector('.taps').textContent)
+  assert.match(written, /secret=•••/)
+  assert.match(written, /"session_key": "•••"/)
+  assert.doesNotMatch(written, /dev-secret|eyJ[\w-]{20}|wxr_[\w-]{20}/)
+  assert.match(await shown('#user-id'), /^[0-9a-f-]{36}$/)
+})
+
+test('the tokens are decoded, and their time runs down', async () => {
+  await logIn()
+  assert.match(await shown('#tokens'), /"alg": "ES256"[^]*iss\s+http:\/\/127\.0\.0\.1[^]*openid\s+o/)
+  const left = () => shown('[data-left=access]')
+  assert.match(await left(), /^1[45]:\d\d 剩余$/)
+  const before = await left()
+  await eventually(async () => assert.notEqual(await left(), before))
+  await page.click('[data-shift="600000"]')
+  assert.match(await left(), /^4:\d\d 剩余$/)
+})
+
+test('a second login costs no call, nor does one after a restart or a reload', async () => {
+  await logIn()
+  await tap('login')
+  await sent([])
+  await page.click('#restart')
+  await tap('login')
+  await sent([])
+  await page.reload()
+  await eventually(async () => assert.match(await shown('#tokens'), /ES256/))
+  await tap('login')
+  await sent([])
+})
+
+test('my account is opened, and opening it logs in where nobody is', async () => {
+  await tap('me')
+  await sent([...LOGIN, ['phoneToService', 'GET /v1/me', '200']])
+  assert.equal(JSON.parse(await shown('#sheet pre')).id, await shown('#user-id'))
+})
+
+test('ten requests at once with an expired token cause one refresh', async () => {
+  await logIn()
+  await tap('expire')
+  assert.equal(await shown('[data-left=access]'), '按手机时钟已过期')
+  await tap('ten')
+  const me = ['phoneToService', 'GET /v1/me', '200']
+  await sent([['phoneToService', 'POST /v1/refresh', '200'], ...Array(10).fill(me)])
+})
+
+test('a token that the service refuses is refreshed, and the request sent once more', async () => {
+  await logIn()
+  await tap('spoil')
+  await sent([
+    ['phoneToService', 'GET /v1/me', '401 invalid_token'],
+    ['phoneToService', 'POST /v1/refresh', '200'],
+    ['phoneToService', 'GET /v1/me', '200'],
+  ])
+})
+
+test('an old refresh token ends the session, and the phone logs in again by itself', async () => {
+  await logIn()
+  for (const _ of [1, 2]) {
+    await tap('refresh')
+    await sent([['phoneToService', 'POST /v1/refresh', '200']])
+  }
+  await tap('oldRefresh')
+  await sent([['phoneToService', 'POST /v1/refresh', '400 refresh_token_reused']])
+  await toasted(/为保护账号安全/)
+  await tap('me')
+  await sent([
+    ['phoneToService', 'GET /v1/me', '401 invalid_token'],
+    ['phoneToService', 'POST /v1/refresh', '400 session_revoked'],
+    ...LOGIN,
+    ['phoneToService', 'GET /v1/me', '200'],
+  ])
+})
+
+test('a code used twice is refused in Chinese', async () => {
+  await tap('codeTwice')
+  await sent([
+    ...LOGIN,
+    ['phoneToService', 'POST /v1/login', '400 code_used'],
+    ['serviceToWeChat', 'GET /sns/jscode2session', '200 errcode 40163'],
+  ])
+  await toasted(/^登录凭证已被使用，请重试。/)
+})
+
+test('an errcode is explained, comes once, and its title is shown in the language of the phone', async () => {
+  await makeFail({ errcode: 40226 })
+  assert.match(await shown('#meaning'), /403 wechat_user_blocked\s+“?微信已限制该账号登录。/)
+  assert.match(await shown('#armed'), /code2session: errcode 40226 × 1/)
+  const refused = [
+    LOGIN[0],
+    ['phoneToService', 'POST /v1/login', '403 wechat_user_blocked'],
+    ['serviceToWeChat', 'GET /sns/jscode2session', '200 errcode 40226'],
+  ]
+  await tap('login')
+  await sent(refused)
+  await toasted(/^微信已限制该账号登录。\s+wechat_user_blocked$/)
+  await eventually(async () => assert.equal(await shown('#armed'), ''))
+  await page.click('#language')
+  await makeFail({ errcode: 40226 })
+  await tap('login')
+  await sent(refused)
+  await toasted(/^WeChat does not allow this account to log in\./)
+  await logIn()
+})
+
+test('a WeChat that hangs is shown waiting, and the login is tried once more', async () => {
+  await makeFail({ hang: true })
+  await tap('login')
+  await eventually(async () =>
+    assert.deepEqual(
+      (await wires()).map(([, , outcome]) => outcome),
+      ['code', '进行中', '进行中'],
+    ),
+  )
+  await sent([
+    LOGIN[0],
+    ['phoneToService', 'POST /v1/login', '504 wechat_timeout'],
+    ['serviceToWeChat', 'GET /sns/jscode2session', '无应答'],
+    ...LOGIN,
+  ])
+})
+
+test('an access token that cannot be had fails the phone number', async () => {
+  // It is not asked for again for some seconds, by nobody: so in the app that no other test has a number from.
+  await page.selectOption('#app', 'wxdev00000000000b2')
+  await tap('allow')
+  await eventually(async () => assert.match(await shown('#number'), /^\+86/))
+  await page.selectOption('#api', 'stable_token')
+  await makeFail({ errcode: 40164 })
+  await tap('allow')
+  await toasted(/^登录服务暂不可用。\s+wechat_misconfigured$/)
+  await eventually(async () =>
+    assert.deepEqual((await wires()).slice(-2), [
+      ['serviceToWeChat', 'POST /wxa/business/getuserphonenumber', '200 errcode 42001'],
+      ['serviceToWeChat', 'POST /cgi-bin/stable_token', '200 errcode 40164'],
+    ]),
+  )
+})
+
+test('all goes right again when asked to', async () => {
+  await page.selectOption('#times', '')
+  await makeFail({ garbage: true })
+  await tap('login')
+  await toasted(/^微信返回异常，请重试。/)
+  await page.click('#clear')
+  await eventually(async () => assert.equal(await shown('#armed'), ''))
+  await logIn()
+})
+
+test('the phone button binds the number, or is refused by the person', async () => {
+  await tap('deny')
+  await toasted(/^未授权手机号\s+phone_refused$/)
+  await tap('allow')
+  await eventually(async () => assert.match(await shown('#number'), /^\+86138\d{8}$/))
+  await eventually(async () => assert.equal((await wires()).at(-1)[1], 'POST /wxa/business/getuserphonenumber'))
+})
+
+test('what WeChat encrypts is opened by the service', async () => {
+  await tap('decrypt')
+  await eventually(async () => assert.match(await shown('#sheet'), /"step": 8848/))
+})
+
+test('a nickname is text, whatever it holds', async () => {
+  const name = '<img src=x onerror=alert(1)>'
+  await page.fill('#nickname', name)
+  await page.click('#rename button')
+  await eventually(async () => assert.equal(await shown('#name'), name))
+  await tap('me')
+  await eventually(async () => assert.equal(JSON.parse(await shown('#sheet pre')).nickname, name))
+  assert.equal(await page.locator('img').count(), 1)
+})
+
+test('a picture is uploaded and shown', async () => {
+  await page.setInputFiles('#file', { name: 'me.png', mimeType: 'image/png', buffer: PIXEL })
+  await eventually(async () =>
+    assert.ok(await page.evaluate(() => document.querySelector('#picture').naturalWidth > 0)),
+  )
+  assert.deepEqual((await wires()).at(-1), ['phoneToService', 'POST /v1/me/avatar', '200'])
+})
+
+test('what the person withdraws in WeChat is gone', async () => {
+  await tap('allow')
+  await eventually(async () => assert.match(await shown('#number'), /^\+86/))
+  await page.fill('#nickname', '小明')
+  await page.click('#rename button')
+  await eventually(async () => assert.equal(await shown('#name'), '小明'))
+  for (const what of ['withdrawName', 'withdrawPhone']) {
+    await tap(what)
+    await sent([['weChatToService', 'POST /v1/wechat/push/wxdev00000000000a1', '200']])
+  }
+  await tap('me')
+  await eventually(async () => assert.equal(await shown('#number'), '未绑定手机号'))
+  assert.equal(await shown('#name'), '未设置昵称')
+})
+
+test('a closed WeChat account loses its user', async () => {
+  await logIn()
+  const id = await shown('#user-id')
+  await tap('closeAccount')
+  await sent([['weChatToService', 'POST /v1/wechat/push/wxdev00000000000a1', '200']])
+  await tap('me')
+  await eventually(async () => assert.notEqual(await shown('#user-id'), id))
+})
+
+test('devices are listed and signed out, the phone itself last', async () => {
+  await tap('codeTwice') // leaves a session behind, as another device would
+  await toasted(/登录凭证已被使用/)
+  await logIn()
+  await tap('devices')
+  await eventually(async () => assert.equal(await page.locator('.devices li').count(), 2))
+  await page.click('.devices button')
+  await eventually(async () => assert.equal(await page.locator('.devices li').count(), 1))
+  await tap('signOut')
+  await sent([['phoneToService', 'POST /v1/logout', '204']])
+  assert.equal(await shown('#name'), '未登录')
+  await page.reload()
+  await eventually(async () => assert.equal(await shown('#name'), '未登录'))
+})
+
+test('another person, or another app, is another phone', async () => {
+  await logIn()
+  const id = await shown('#user-id')
+  await page.selectOption('#app', 'wxdev00000000000b2')
+  assert.equal(await shown('#name'), '未登录')
+  await logIn()
+  assert.equal(await shown('#user-id'), id)
+  await page.selectOption('#app', 'wxdev00000000000a1')
+  await tap('login')
+  await sent([])
+})
+
+test('what others ask of WeChat is shown apart', async () => {
+  await fetch(`${SERVICE_URL}/v1/login`, {
+    method: 'POST',
+    body: '{"code": "alice"}',
+    headers: { 'Content-Type': 'application/json' },
+  })
+  await eventually(async () => assert.match(await shown('.elsewhere'), /非本页触发[^]*GET \/sns\/jscode2session/))
+})
+
+for (const [locale, title, other] of [
+  ['zh-CN', '桌上的手机', 'The phone on the desk'],
+  ['en-GB', 'The phone on the desk', '桌上的手机'],
+])
+  test(`the page speaks ${locale} by itself, and the other language when asked`, async () => {
+    await open({ locale })
+    assert.equal(await shown('h1'), title)
+    await page.click('#language')
+    assert.equal(await shown('h1'), other)
+    const untold = await page.evaluate(() =>
+      [...document.querySelectorAll('[data-text]')]
+        .filter((each) => !each.textContent)
+        .map((each) => each.dataset.text),
+    )
+    assert.deepEqual(untold, [])
+  })
+
+for (const locale of ['zh-CN', 'en-GB'])
+  test(`at the width of a phone nothing runs over the edge in ${locale}`, async () => {
+    await open({ locale, viewport: { width: 375, height: 812 } })
+    await logIn()
+    await tap('devices')
+    await sent([['phoneToService', 'GET /v1/me/sessions', '200']])
+    for (const wire of await page.locator('.wire summary').all()) await wire.click()
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 375)
+  })
+
+test('the keyboard does', async () => {
+  await page.focus('#app')
+  await page.keyboard.press('Tab')
+  await page.keyboard.press('Enter')
+  await sent(LOGIN)
+  await page.focus('.wire summary')
+  await page.keyboard.press('Enter')
+  assert.equal(await page.locator('.wire[open]').count(), 1)
+})
+
+test('a service that is away is told', async () => {
+  await page.route(`${SERVICE_URL}/**`, (route) => route.abort())
+  await page.reload()
+  await eventually(async () => assert.equal(await shown('#banner'), `wxauth 没有应答： ${SERVICE_URL}`))
+  await tap('login')
+  await toasted(/^网络不可用.*\s+network_error$/)
+  await page.unroute(`${SERVICE_URL}/**`)
+  complaints = complaints.filter((complaint) => !complaint.includes('ERR_FAILED'))
+})

@@ -1,0 +1,315 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { fates, Gate } from './phone.js'
+import {
+  ask, ban, checkError, DAY, kept, LIFE, logInElsewhere, newPerson, pass, passAtService, rejection, secondInstance, start, startAgain,
+  times, wechat, APP_ID, OTHER_APP_ID, SERVICE_URL,
+} from './world.js'
+
+const LOGIN = 'POST /v1/login'
+const codes = (phone) => phone.callsOf(LOGIN).map((call) => call.data.code)
+const gives = (code) => async () => ({ code })
+
+test('making a client asks nothing of the network', async () => {
+  const { auth, phone } = start()
+  await auth.login()
+  phone.calls.length = 0
+  startAgain(phone)
+  await new Promise(setImmediate)
+  assert.deepEqual(phone.calls, [])
+})
+
+test('a first login is one wx.login and one POST /v1/login, and resolves to the user', async () => {
+  const { auth, phone } = start()
+  const user = await auth.login()
+  assert.deepEqual(phone.calls.map((call) => call.kind), ['login', LOGIN])
+  assert.equal(user.app_id, APP_ID)
+  assert.equal(user.nickname, null)
+  assert.deepEqual(user, auth.user)
+  const { data } = await auth.request({ url: '/v1/me' })
+  assert.deepEqual(data, user)
+})
+
+test('a login says which app it is for, and without an app id it is the first one of the service', async () => {
+  const { auth, phone } = start({ appId: OTHER_APP_ID })
+  phone.appId = OTHER_APP_ID
+  assert.equal((await auth.login()).app_id, OTHER_APP_ID)
+  const { auth: without } = start({ appId: undefined })
+  assert.equal((await without.login()).app_id, APP_ID)
+})
+
+for (const found of [['wx'], ['uni'], ['uni', 'wx']])
+  test(`the platform is found by itself: ${found[0]}, where there is ${found.join(' and ')}`, async (t) => {
+    const { phone } = start()
+    const refused = new Proxy({}, { get: () => assert.fail('the other one is used') })
+    t.after(() => found.forEach((name) => delete globalThis[name]))
+    for (const name of found) globalThis[name] = name === found[0] ? phone.wx : refused
+    await secondInstance({ phone, platform: undefined }).login()
+    assert.equal(phone.count(LOGIN), 1)
+  })
+
+test('a kept session with time left is used without a call', async () => {
+  const { auth, phone } = start()
+  const user = await auth.login()
+  phone.calls.length = 0
+  assert.deepEqual(await auth.login(), user)
+  assert.deepEqual(await startAgain(phone).login(), user)
+  assert.deepEqual(await auth.login({}), user)
+  assert.deepEqual(phone.calls, [])
+})
+
+test('a kept session whose access token is over is used too: its refresh token has time left', async () => {
+  const { auth, phone } = start()
+  const user = await auth.login()
+  await pass(phone, DAY)
+  phone.calls.length = 0
+  assert.deepEqual(await startAgain(phone).login(), user)
+  assert.deepEqual(phone.calls, [])
+})
+
+test('coming back after a month logs in anew, silently', async () => {
+  const { auth, phone } = start()
+  const user = await auth.login()
+  await pass(phone, 31 * DAY)
+  phone.calls.length = 0
+  const again = startAgain(phone)
+  assert.deepEqual(again.user, user)
+  assert.equal((await again.login()).id, user.id)
+  assert.deepEqual(phone.calls.map((call) => call.kind), ['login', LOGIN])
+})
+
+test('logins at the same time share one, two taps at once included', async () => {
+  const { auth, phone } = start()
+  const users = await times(10, () => auth.login())
+  assert.equal(new Set(users.map((user) => user.id)).size, 1)
+  assert.deepEqual(phone.calls.map((call) => call.kind), ['login', LOGIN])
+})
+
+test('fields go along with the login', async () => {
+  const { auth, phone } = start()
+  const user = await auth.login({ nickname: '小明', avatarUrl: 'https://example.com/1.png' })
+  assert.equal(user.nickname, '小明')
+  assert.equal(user.avatar_url, 'https://example.com/1.png')
+  assert.deepEqual(Object.keys(phone.callsOf(LOGIN)[0].data), ['code', 'app_id', 'nickname', 'avatar_url', 'phone_code'])
+})
+
+test('a phone code goes along with the login', async () => {
+  const { auth, person } = start()
+  const { code: phoneCode } = await wechat('/phone-codes', { person })
+  assert.match((await auth.login({ phoneCode })).phone, /^\+86138\d{8}$/)
+  assert.match(auth.user.phone, /^\+86138/)
+})
+
+test('with fields it always logs in', async () => {
+  const { auth, phone } = start()
+  const { id } = await auth.login()
+  assert.equal((await auth.login({ nickname: '小红' })).id, id)
+  assert.equal(phone.count(LOGIN), 2)
+  assert.equal(auth.user.nickname, '小红')
+})
+
+test('with fields it waits for a login under way, and then logs in', async () => {
+  const { auth, phone } = start()
+  const gate = new Gate()
+  phone.next(LOGIN, gate.after)
+  const first = auth.login()
+  const second = auth.login({ nickname: '小刚' })
+  await gate.arrived
+  assert.equal(phone.count('login'), 1)
+  gate.open()
+  assert.equal((await first).nickname, null)
+  assert.equal((await second).nickname, '小刚')
+  assert.equal(phone.count('login'), 2)
+})
+
+test('with fields it logs in after a login under way that fails', async () => {
+  const { auth, phone } = start()
+  phone.next('login', gives('errcode-40226'))
+  const first = auth.login()
+  const second = auth.login({ nickname: '小刚' })
+  await rejection(first, 'wechat_user_blocked')
+  assert.equal((await second).nickname, '小刚')
+})
+
+test('a login without fields shares one with fields that is under way', async () => {
+  const { auth, phone } = start()
+  const users = await Promise.all([auth.login({ nickname: '小明' }), auth.login(), auth.login({})])
+  assert.deepEqual(users.map((user) => user.nickname), ['小明', '小明', '小明'])
+  assert.equal(phone.count(LOGIN), 1)
+})
+
+test('two taps with fields log in one after the other', async () => {
+  const { auth, phone } = start()
+  const gate = new Gate()
+  phone.next(LOGIN, gate.after)
+  const taps = [auth.login({ nickname: '一' }), auth.login({ nickname: '二' })]
+  await gate.arrived
+  assert.equal(phone.count('login'), 1)
+  gate.open()
+  assert.deepEqual((await Promise.all(taps)).map((user) => user.nickname), ['一', '二'])
+  assert.equal(auth.user.nickname, '二')
+})
+
+async function spentCode(person) {
+  const { code } = await wechat('/codes', { person })
+  assert.equal((await ask('POST', '/v1/login', { body: { code } })).status, 200)
+  return code
+}
+
+const problem = (status, code) => fates.answers(status, { type: `urn:wxauth:problem:${code}`, title: '微信未应答', status, code })
+const TRIED_ONCE_MORE = {
+  code_used: (person) => ['login', async () => ({ code: await spentCode(person) })],
+  invalid_code: () => ['login', gives('errcode-40029')],
+  wechat_unavailable: () => ['login', gives('status-500')],
+  wechat_timeout: () => [LOGIN, problem(504, 'wechat_timeout')],
+  network_error: () => [LOGIN, fates.answerLost],
+  timeout: () => [LOGIN, fates.tooLate],
+}
+for (const [code, failure] of Object.entries(TRIED_ONCE_MORE)) {
+  test(`a login that fails with ${code} is tried once more, with a fresh code`, async () => {
+    const { auth, phone, person } = start()
+    phone.next(...failure(person))
+    const user = await auth.login()
+    assert.deepEqual(auth.user, user)
+    assert.equal(phone.count('login'), 2)
+    assert.equal(new Set(codes(phone)).size, 2)
+  })
+
+  test(`a login that fails twice with ${code} rejects, and the next one starts afresh`, async () => {
+    const { auth, phone, person } = start()
+    phone.next(...failure(person))
+    phone.next(...failure(person))
+    await rejection(auth.login(), code)
+    assert.equal(phone.count('login'), 2)
+    assert.equal(auth.user, null)
+    await auth.login()
+    assert.equal(phone.count('login'), 3)
+  })
+}
+
+const TRIED_ONCE = {
+  wechat_user_blocked: { fate: ['login', gives('errcode-40226')], status: 403 },
+  wechat_rate_limited: { fate: ['login', gives('errcode-45011')], status: 429 },
+  wechat_misconfigured: { fate: ['login', gives('errcode-40125')], status: 502 },
+  wechat_bad_response: { fate: ['login', gives('garbage')], status: 502 },
+  internal_error: { fate: [LOGIN, problem(500, 'internal_error')], status: 500 },
+  storage_unavailable: { fate: [LOGIN, problem(503, 'storage_unavailable')], status: 503 },
+  rate_limited: { fate: [LOGIN, problem(429, 'rate_limited')], status: 429 },
+  http_error: { fate: [LOGIN, fates.answers(502, '<html>Bad Gateway</html>', {})], status: 502 },
+  wx_login_failed: { fate: ['login', fates.notSent], status: null },
+  invalid_request: { fields: { avatarUrl: 'wxfile://tmp_1.png' }, status: 422 },
+  unknown_app: { options: { appId: 'wx0000' }, status: 400 },
+}
+for (const [code, { fate, fields, options, status }] of Object.entries(TRIED_ONCE)) {
+  test(`a login that fails with ${code} is not tried again`, async () => {
+    const { auth, phone } = start(options)
+    if (fate) phone.next(...fate)
+    const error = await rejection(auth.login(fields), code)
+    assert.equal(error.status, status)
+    assert.equal(phone.count('login'), 1)
+    assert.equal(kept(phone), undefined)
+  })
+}
+
+test('a wx.login that gives no code is wx_login_failed', async () => {
+  const { auth, phone } = start()
+  phone.next('login', async () => ({}))
+  await rejection(auth.login(), 'wx_login_failed')
+})
+
+test('a captive portal in the place of the service is http_error with its status, and nothing is kept', async () => {
+  const { auth, phone } = start()
+  phone.next(LOGIN, fates.answers(200, '<html>请登录 Wi-Fi</html>', { 'Content-Type': 'text/html' }))
+  const error = await rejection(auth.login(), 'http_error')
+  assert.equal(error.status, 200)
+  assert.equal(kept(phone), undefined)
+  await auth.login()
+})
+
+test('an error has what the service says: the title in Chinese, the status, the request id, the seconds to wait', async () => {
+  const { auth, phone } = start()
+  phone.next('login', gives('errcode-45011'))
+  const error = await rejection(auth.login(), 'wechat_rate_limited')
+  assert.equal(error.status, 429)
+  assert.match(error.requestId, /^[\w.-]{8,}$/)
+  assert.ok(error.retryAfter > 0)
+  assert.match(error.message, /^wechat_rate_limited: /)
+})
+
+for (const header of [{ 'retry-after': '7' }, { 'Retry-After': '7' }, { 'RETRY-AFTER': 7 }])
+  test(`the seconds to wait are found in ${JSON.stringify(header)}`, async () => {
+    const { auth, phone } = start()
+    phone.next(LOGIN, fates.answers(429, '<html>429</html>', header))
+    const error = await rejection(auth.login(), 'http_error')
+    assert.equal(error.retryAfter, 7)
+  })
+
+for (const header of [undefined, null, {}, { 'Retry-After': 'Wed, 21 Oct 2026 07:28:00 GMT' }])
+  test(`without seconds to wait there are none: ${JSON.stringify(header)}`, async () => {
+    const { auth, phone } = start()
+    phone.next(LOGIN, fates.answers(429, '', header))
+    assert.equal((await rejection(auth.login(), 'http_error')).retryAfter, null)
+  })
+
+test('a problem document that comes as text is read', async () => {
+  const { auth, phone } = start()
+  phone.next(LOGIN, fates.answers(503, '{"code":"storage_unavailable","title":"暂时无法服务","request_id":"r-1"}'))
+  const error = await rejection(auth.login(), 'storage_unavailable')
+  assert.deepEqual([error.title, error.requestId], ['暂时无法服务', 'r-1'])
+})
+
+for (const body of [{ code: 502, message: 'no' }, [], 'text', 7, null, undefined])
+  test(`an answer that is no problem document is http_error: ${JSON.stringify(body)}`, async () => {
+    const { auth, phone } = start()
+    phone.next(LOGIN, fates.answers(502, body))
+    assert.equal((await rejection(auth.login(), 'http_error')).status, 502)
+  })
+
+test('a user who is banned is told so at login, and the session is forgotten', async () => {
+  const { auth, phone } = start()
+  await ban(await auth.login())
+  const changes = []
+  auth.onChange((user) => changes.push(user))
+  const error = await rejection(auth.login({ nickname: '小明' }), 'account_disabled')
+  assert.equal(error.status, 403)
+  assert.deepEqual([auth.user, kept(phone), changes], [null, undefined, [null]])
+  assert.equal(phone.count('login'), 2)
+})
+
+test('a phone whose clock is a day wrong logs in like any other', async () => {
+  for (const days of [-400, -1, 1, 400]) {
+    const { auth, phone } = start()
+    phone.time += days * DAY * 1000
+    await auth.login()
+    await passAtService(LIFE / 2)
+    phone.time += (LIFE / 2) * 1000
+    phone.calls.length = 0
+    assert.equal((await auth.request({ url: '/v1/me' })).statusCode, 200)
+    assert.equal(phone.calls.length, 1, `${days} days wrong`)
+  }
+})
+
+for (const url of [undefined, null, '', 'auth.example.com', 'ftp://auth.example.com', 'https://user@auth.example.com'])
+  test(`a client cannot be made for the service ${url}`, async () => {
+    assert.throws(() => start({ baseURL: url }), (error) => {
+      checkError(error)
+      return error.code === 'invalid_argument'
+    })
+  })
+
+test('a client cannot be made for an origin that is none', async () => {
+  assert.throws(() => start({ origins: ['*'] }), { code: 'invalid_argument' })
+})
+
+test('a slash at the end of the address of the service makes no difference', async () => {
+  const { auth, phone, person } = start({ baseURL: `${SERVICE_URL}/` })
+  const { id } = await auth.login()
+  assert.equal(phone.callsOf(LOGIN)[0].url, `${SERVICE_URL}/v1/login`)
+  assert.equal(startAgain(phone).user.id, id)
+  assert.equal((await logInElsewhere(person)).user.id, id)
+})
+
+test('people are told apart', async () => {
+  const ids = await times(2, async () => (await start({ person: newPerson() }).auth.login()).id)
+  assert.notEqual(ids[0], ids[1])
+})

@@ -1,0 +1,305 @@
+// A phone with WeChat on it: its `wx` behaves as WeChat's does towards a mini-program, and all else can be arranged.
+import { request as send } from 'node:http'
+
+const MB = 2 ** 20
+const METHODS = ['OPTIONS', 'GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'TRACE', 'CONNECT'] // there is no PATCH
+const AT_ONCE = 10 // requests under way; further ones wait
+const USER_AGENT =
+  'Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 ' +
+  'MicroMessenger/8.0.44(0x18002c2d) NetType/WIFI Language/zh_CN'
+const CLOSED = 'fail errcode:-100 cronet_error_code:-100 error_msg:net::ERR_CONNECTION_CLOSED'
+
+/**
+ * What may happen to a request. `await ask()` sends it and gives the answer; what is returned is the answer that comes
+ * back, what is thrown is the end of an errMsg.
+ */
+export const fates = {
+  /** The service does it, and the answer does not arrive. */
+  answerLost: async (ask) => {
+    await ask()
+    throw CLOSED
+  },
+  /** It does not leave the phone. */
+  notSent: async () => {
+    throw 'fail errcode:-106 cronet_error_code:-106 error_msg:net::ERR_INTERNET_DISCONNECTED'
+  },
+  /** The service does it, and the answer comes after the time that was set. */
+  tooLate: async (ask) => {
+    await ask()
+    throw 'fail timeout'
+  },
+  /** No callback is ever called. */
+  silent: () => new Promise(() => {}),
+  /** The service does it, and no callback is ever called. */
+  doneInSilence: async (ask) => {
+    await ask()
+    return new Promise(() => {})
+  },
+  /** What a gateway or a captive portal says in the service's place. */
+  answers: (statusCode, data, header) => async () => ({ statusCode, data, header }),
+  /** `wx` itself throws, at once. */
+  throws: (error) => Object.assign(() => {}, { thrown: [error] }),
+}
+
+/** Waits at a gate: `await gate.arrived` until something is there, then `gate.open()`. */
+export class Gate {
+  constructor() {
+    this.arrived = new Promise((arrive) => (this.arrive = arrive))
+    this.opened = new Promise((open) => (this.open = open))
+  }
+
+  /** Before it is sent. */
+  get before() {
+    return async (ask) => {
+      await this.pass()
+      return ask()
+    }
+  }
+
+  /** After the service has done it, before the answer arrives. */
+  get after() {
+    return async (ask) => {
+      const answer = await ask()
+      await this.pass()
+      return answer
+    }
+  }
+
+  pass() {
+    this.arrive()
+    return this.opened
+  }
+}
+
+export class Phone {
+  /**
+   * @param {object} about
+   * @param {string} about.wechat where the simulated WeChat is
+   * @param {string} about.person who has logged in to WeChat
+   * @param {string} about.appId of which mini-program
+   */
+  constructor({ wechat, person, appId }) {
+    Object.assign(this, { wechat, person, appId })
+    /** What the clock of the phone shows, in ms; the real one moves it by nothing. */
+    this.time = Date.UTC(2026, 10, 20, 8)
+    this.isOnline = true
+    /** How this phone writes the names of headers. */
+    this.headerName = (name) => name
+    /** How often each callback is called. */
+    this.callbacks = 1
+    /** All that was asked of the network, in this order: { name, url, method, header, data, wasSent }. */
+    this.calls = []
+    this.files = new Map()
+    this.storage = new Map()
+    this.fates = new Map()
+    this.interrupted = []
+    this.underWay = 0
+    this.waiting = []
+    this.restart()
+  }
+
+  now = () => this.time
+
+  /** What will happen to the next requests of this kind, such as `POST /v1/refresh` or `login`, one after the other. */
+  next(kind, ...fates) {
+    this.fates.set(kind, [...(this.fates.get(kind) || []), ...fates])
+  }
+
+  /** How often this was asked: a kind as for `next`. */
+  count(kind) {
+    return this.callsOf(kind).length
+  }
+
+  callsOf(kind) {
+    return this.calls.filter((call) => call.kind === kind)
+  }
+
+  /** The app leaves the screen: what is under way ends, whatever the service makes of it. */
+  hide() {
+    for (const interrupt of this.interrupted.splice(0)) interrupt('fail interrupted')
+  }
+
+  /** The app is ended and started again: no callback of before is called any more. */
+  restart() {
+    this.wx = makeWx(this)
+    return this.wx
+  }
+}
+
+function makeWx(phone) {
+  const isRunning = () => phone.wx === wx
+
+  /** Runs the work, then the callbacks, never at once. */
+  function start(name, options, kind, work) {
+    if (!isRunning()) throw new Error('this run of the mini-program has ended')
+    const fate = (phone.fates.get(kind) || []).shift() || ((ask) => ask())
+    phone.calls.push({ name, kind, time: phone.time, ...options })
+    if (fate.thrown) throw fate.thrown[0]
+    const interrupted = new Promise((_, interrupt) => phone.interrupted.push(interrupt))
+    Promise.race([interrupted, fate(work)])
+      .then(
+        (answer) => ['success', { ...answer, errMsg: `${name}:ok` }],
+        (reason) => {
+          if (typeof reason !== 'string') throw reason
+          return ['fail', { errMsg: `${name}:${reason}` }]
+        },
+      )
+      .then(([outcome, result]) =>
+        setImmediate(() => {
+          if (!isRunning()) return
+          for (let n = 0; n < phone.callbacks; n++) {
+            if (options[outcome]) options[outcome](result)
+            if (options.complete) options.complete(result)
+          }
+        }),
+      )
+  }
+
+  async function overNetwork(work) {
+    if (phone.underWay >= AT_ONCE) await new Promise((go) => phone.waiting.push(go))
+    phone.underWay += 1
+    try {
+      if (!phone.isOnline) throw 'fail errcode:-106 cronet_error_code:-106 error_msg:net::ERR_INTERNET_DISCONNECTED'
+      return await work()
+    } finally {
+      phone.underWay -= 1
+      const go = phone.waiting.shift()
+      if (go) go()
+    }
+  }
+
+  const wx = {
+    login(options) {
+      if (arguments.length !== 1) throw new TypeError('login wants one argument')
+      start('login', options, 'login', () =>
+        overNetwork(async () => {
+          const wanted = JSON.stringify({ person: phone.person, app_id: phone.appId })
+          const header = { 'content-type': 'application/json' }
+          const { statusCode, body } = await exchange(`${phone.wechat}/codes`, 'POST', header, wanted)
+          if (statusCode !== 200) throw 'fail system error'
+          return { code: JSON.parse(body).code }
+        }),
+      )
+    },
+
+    request(options) {
+      const { url, data, timeout = 60000, dataType = 'json', responseType = 'text', redirect = 'follow' } = options
+      const method = options.method || 'GET'
+      start('request', options, `${method} ${pathOf(url)}`, async () => {
+        if (!/^https?:\/\/[^\s\\]+$/i.test(url)) throw `fail invalid url "${url}"`
+        if (!METHODS.includes(method)) throw 'fail method is invalid'
+        if (!(timeout > 0)) throw 'fail timeout'
+        const header = lowerCased({ 'Content-Type': 'application/json', ...options.header })
+        header['user-agent'] = USER_AGENT
+        header['accept-language'] = 'zh-CN,zh-Hans;q=0.9'
+        header.referer = `https://servicewechat.com/${phone.appId}/0/page-frame.html`
+        const inQuery = method === 'GET' && data !== null && typeof data === 'object'
+        const target = inQuery ? url + (url.includes('?') ? '&' : '?') + formOf(data) : url
+        const body = inQuery ? undefined : textOf(data, header['content-type'])
+        const answer = await overNetwork(() => exchange(target, method, header, body, redirect))
+        const text = answer.body.toString()
+        return {
+          statusCode: answer.statusCode,
+          header: renamed(answer.header, phone.headerName),
+          data:
+            responseType === 'arraybuffer'
+              ? new Uint8Array(answer.body).buffer
+              : dataType === 'json'
+                ? parsedIfPossible(text)
+                : text,
+        }
+      })
+      return { abort() {} }
+    },
+
+    uploadFile(options) {
+      const { url, filePath, name, formData = {} } = options
+      start('uploadFile', options, `UPLOAD ${pathOf(url)}`, async () => {
+        if (!phone.files.has(filePath)) throw 'fail file not found'
+        const form = new FormData()
+        for (const [key, value] of Object.entries(formData)) form.append(key, String(value))
+        form.append(name, new Blob([phone.files.get(filePath)], { type: 'image/png' }), 'tmp_1.png')
+        const { headers, body } = await multipart(form)
+        const header = { ...lowerCased(options.header || {}), ...headers, 'accept-language': 'zh-CN' }
+        const answer = await overNetwork(() => exchange(url, 'POST', header, body))
+        return { statusCode: answer.statusCode, data: answer.body.toString() } // no header, and never parsed
+      })
+      return { abort() {} }
+    },
+
+    getStorageSync(key) {
+      const text = phone.storage.get(key)
+      return text === undefined ? '' : JSON.parse(text)
+    },
+
+    setStorageSync(key, value) {
+      const text = JSON.stringify(value)
+      if (text === undefined) throw new Error('setStorageSync:fail parameter error')
+      const others = [...phone.storage].filter(([name]) => name !== key).map(([name, kept]) => name.length + kept.length)
+      const size = key.length + text.length
+      if (size > MB) throw new Error('setStorageSync:fail entry size limit reached')
+      if (others.reduce((sum, part) => sum + part, size) > 10 * MB)
+        throw new Error('setStorageSync:fail exceed storage max size 10Mb')
+      phone.storage.set(key, text)
+    },
+
+    removeStorageSync(key) {
+      phone.storage.delete(key)
+    },
+  }
+  return wx
+}
+
+/** Sends one request over HTTP; redirects are given back, or followed as WeChat does, headers and all. */
+export function exchange(url, method, header, body, redirect = 'manual') {
+  return new Promise((resolve, reject) => {
+    const sent = send(new URL(url), { method, headers: header, agent: false }, (answer) => {
+      const chunks = []
+      answer.on('data', (chunk) => chunks.push(chunk))
+      answer.on('error', () => reject(CLOSED))
+      answer.on('end', () => {
+        const { statusCode, headers } = answer
+        if (redirect === 'follow' && statusCode > 300 && statusCode < 400 && headers.location)
+          resolve(exchange(new URL(headers.location, url).href, 'GET', header, undefined, redirect))
+        else resolve({ statusCode, header: headers, body: Buffer.concat(chunks) })
+      })
+    })
+    sent.on('error', () => reject(CLOSED))
+    sent.end(body)
+  })
+}
+
+function pathOf(url) {
+  return String(url).replace(/^[a-z]+:\/\/[^/?#]*/i, '').replace(/[?#].*$/, '')
+}
+
+function formOf(data) {
+  return Object.entries(data).map((pair) => pair.map(encodeURIComponent).join('=')).join('&')
+}
+
+function textOf(data, type) {
+  if (data === undefined || data === null || typeof data === 'string') return data || undefined
+  if (data instanceof ArrayBuffer) return Buffer.from(data)
+  return /json/.test(type) ? JSON.stringify(data) : formOf(data)
+}
+
+function parsedIfPossible(text) {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return text
+  }
+}
+
+function lowerCased(header) {
+  return renamed(header, (name) => name.toLowerCase())
+}
+
+function renamed(header, rename) {
+  return Object.fromEntries(Object.entries(header).map(([name, value]) => [rename(name), value]))
+}
+
+async function multipart(form) {
+  const made = new Response(form)
+  return { headers: { 'content-type': made.headers.get('content-type') }, body: Buffer.from(await made.arrayBuffer()) }
+}

@@ -1,0 +1,90 @@
+// Every member, as a native mini-program in TypeScript uses it; compiled, never run.
+import { AuthError, createAuth } from '../../../../clients/miniprogram/wxauth.js'
+import type { Answer, Auth, Platform, Session, User } from '../../../../clients/miniprogram/wxauth.js'
+
+const platform: Platform = wx
+const auth: Auth = createAuth({
+  baseURL: 'https://auth.example.com',
+  appId: 'wx1a2b3c4d5e6f7a8b',
+  origins: ['https://api.example.com'] as const,
+  platform,
+  storageKey: 'wxauth',
+  now: () => Date.now(),
+})
+createAuth({ baseURL: 'https://auth.example.com', platform: wx })
+// @ts-expect-error: a service is needed
+createAuth({ appId: 'wx1a2b3c4d5e6f7a8b' })
+
+interface Order {
+  item: string
+}
+
+Page({
+  stop: () => {},
+  onLoad() {
+    this.stop = auth.onChange((user: User | null) => this.setData({ nickname: user ? user.nickname : null }))
+    const user: User | null = auth.user
+    this.setData({ user })
+    // @ts-expect-error: it is the client that says who the user is
+    auth.user = null
+  },
+  async onShow() {
+    const user: User = await auth.login()
+    await auth.login({})
+    await auth.login({ nickname: '小明', avatarUrl: null, phoneCode: 'code' })
+    // @ts-expect-error: it is called avatarUrl
+    await auth.login({ avatar_url: 'https://example.com/1.png' })
+    this.setData({ user, token: (await auth.getToken()).length })
+    const answer: Answer<Order[]> = await auth.request<Order[]>({ url: 'https://api.example.com/orders' })
+    answer.data.map((order) => order.item)
+    const { statusCode, data, header } = await auth.request({
+      url: '/v1/me',
+      method: 'POST',
+      data: { nickname: '小明' },
+      header: { 'X-Mine': '1' },
+      timeout: 5000,
+      enableHttp2: true,
+    })
+    this.setData({ statusCode: statusCode + 1, data, date: header.Date })
+    // @ts-expect-error: wx.request knows no PATCH
+    await auth.request({ url: '/v1/me', method: 'PATCH' })
+  },
+  async onChooseAvatar(event: WechatMiniprogram.CustomEvent<{ avatarUrl: string }>) {
+    await auth.setAvatar(event)
+    await auth.setAvatar(event.detail.avatarUrl)
+  },
+  async onGetPhoneNumber(event: WechatMiniprogram.ButtonGetPhoneNumber) {
+    try {
+      const { phone } = await auth.bindPhone(event)
+      this.setData({ phone })
+    } catch (error) {
+      if (!(error instanceof AuthError)) throw error
+      const { code, title, status, requestId, retryAfter } = error
+      wx.showToast({ title, icon: 'none' })
+      this.setData({ code, again: retryAfter === null ? 0 : retryAfter + 1, told: `${status} ${requestId}` })
+    }
+  },
+  async onRun(event: WechatMiniprogram.CustomEvent<{ encryptedData: string; iv: string }>) {
+    const { stepInfoList } = await auth.decrypt<{ stepInfoList: { step: number }[] }>(event.detail)
+    this.setData({ steps: stepInfoList[0].step })
+  },
+  async onSave(event: WechatMiniprogram.Input) {
+    const user = await auth.updateProfile({ nickname: event.detail.value })
+    await auth.updateProfile({ avatarUrl: null })
+    this.setData({ user })
+  },
+  async onDevices() {
+    const sessions: Session[] = await auth.sessions()
+    for (const session of sessions) if (!session.current) await auth.revokeSession(session.id)
+  },
+  async onLeave() {
+    await auth.logout()
+    await auth.logout({ everywhere: true })
+    await auth.deleteAccount()
+  },
+  onUnload() {
+    this.stop()
+  },
+})
+
+export const refusal = new AuthError('order_refused', { title: '下单失败', status: 409 })

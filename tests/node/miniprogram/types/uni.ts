@@ -1,0 +1,5 @@
+// As a uni-app does it; compiled, never run.
+import { createAuth, type Platform } from '../../../../clients/miniprogram/wxauth.js'
+
+const platform: Platform = uni
+export const auth = createAuth({ baseURL: 'https://auth.example.com', platform })

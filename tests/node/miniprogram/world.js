@@ -1,0 +1,163 @@
+// The real service and the simulated WeChat, as pytest has started them, and phones in front of them.
+import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
+import { createServer } from 'node:http'
+import { AuthError, createAuth } from '../../../clients/miniprogram/wxauth.js'
+import { exchange, Phone } from './phone.js'
+
+/** Where things are: see tests/test_miniprogram.py. */
+export const { SERVICE_URL, WECHAT_URL, APP_ID, OTHER_APP_ID } = process.env
+/** Seconds: what the service is set to. */
+export const LIFE = Number(process.env.ACCESS_TOKEN_TTL)
+export const GRACE = Number(process.env.REFRESH_REUSE_GRACE)
+export const DAY = 86400
+
+/** A person whom nobody knows yet. */
+export const newPerson = () => `p${randomUUID().slice(0, 8)}`
+
+/** A phone of a person of its own, the client on it, and what else tests ask for. */
+export function start({ person = newPerson(), ...options } = {}) {
+  const phone = new Phone({ wechat: WECHAT_URL, person, appId: APP_ID })
+  return { phone, person, auth: startAgain(phone, options) }
+}
+
+/** The mini-program on this phone, started anew. */
+export function startAgain(phone, options = {}) {
+  return secondInstance({ phone, platform: phone.restart(), ...options })
+}
+
+/** One more client in the same run of the mini-program. */
+export function secondInstance({ phone, ...options }) {
+  return createAuth({ baseURL: SERVICE_URL, appId: APP_ID, platform: phone.wx, now: phone.now, ...options })
+}
+
+/** Seconds go by, here and at the service. */
+export async function pass(phone, seconds) {
+  phone.time += seconds * 1000
+  await passAtService(seconds)
+}
+
+/** Seconds go by, and the clock of the phone does not show it. Gives the service's time, in seconds. */
+export async function passAtService(seconds) {
+  const { body } = await ask('POST', '/controls/clock', { body: { seconds } })
+  return body.now
+}
+
+/** The skew that the service allows for, and a second. */
+export const SKEW = 31
+
+/** Let the access token on the phone expire, without the phone's knowing. */
+export const expireAtService = () => passAtService(LIFE + SKEW)
+
+/** The operator bans a user. */
+export async function ban(user) {
+  const { status } = await ask('POST', '/controls/bans', { body: { user_id: user.id } })
+  assert.equal(status, 204)
+}
+
+/** Ask the service without the client, as another device does. */
+export async function ask(method, path, { token, body } = {}) {
+  const header = { 'content-type': 'application/json', ...(token && { authorization: `Bearer ${token}` }) }
+  const answer = await exchange(SERVICE_URL + path, method, header, body && JSON.stringify(body))
+  const text = answer.body.toString()
+  return { status: answer.statusCode, body: text && JSON.parse(text) }
+}
+
+/** Ask the simulated WeChat for what a person does there. */
+export async function wechat(path, body) {
+  const answer = await exchange(WECHAT_URL + path, 'POST', {}, JSON.stringify(body))
+  assert.equal(answer.statusCode, 200, answer.body.toString())
+  return JSON.parse(answer.body)
+}
+
+/** Log the person in on a device of their own; gives tokens. */
+export async function logInElsewhere(person, appId = APP_ID) {
+  const { code } = await wechat('/codes', { person, app_id: appId })
+  const { status, body } = await ask('POST', '/v1/login', { body: { code, app_id: appId } })
+  assert.equal(status, 200)
+  return body
+}
+
+/** Whether this access token is good at the service. */
+export const isGood = async (token) => (await ask('GET', '/v1/me', { token })).status === 200
+
+/** What is kept on the phone, read as text. */
+export const kept = (phone, key = 'wxauth') => phone.storage.get(key)
+
+/** The refresh token on the phone. */
+export const keptRefreshToken = (phone) => /wxr_[\w.-]+/.exec(kept(phone))[0]
+
+/** The rejection of a promise: an AuthError of this code, fit to be shown, without a token. */
+export async function rejection(promise, code) {
+  const error = await promise.then(
+    (value) => assert.fail(`resolved to ${JSON.stringify(value)}`),
+    (reason) => reason,
+  )
+  checkError(error)
+  assert.equal(error.code, code, error.stack)
+  return error
+}
+
+export function checkError(error) {
+  assert.ok(error instanceof AuthError, error && error.stack)
+  assert.ok(error instanceof Error)
+  assert.equal(error.name, 'AuthError')
+  assert.match(error.title, /^[一-鿿，、。！？ 0-9A-Za-z]{2,30}$/u)
+  assert.match(error.title, /[一-鿿]/u)
+  assert.ok(error.status === null || error.status >= 200, String(error.status))
+  for (const part of [error.requestId, error.retryAfter]) assert.notEqual(part, undefined)
+  const all = [error.message, error.stack, JSON.stringify(error)].join()
+  assert.doesNotMatch(all, /eyJ[\w-]{8}|wxr_[\w-]{8}/)
+}
+
+/** Seconds that an access token has to live, by the service's clock. */
+export async function timeLeft(token) {
+  const { exp } = JSON.parse(Buffer.from(token.split('.')[1], 'base64url'))
+  return exp - (await passAtService(0))
+}
+
+/** The session on this phone is ended, and the phone does not know. */
+export async function endSession(auth) {
+  const [{ id }] = (await auth.sessions()).filter((session) => session.current)
+  const { status } = await ask('DELETE', `/v1/me/sessions/${id}`, { token: await auth.getToken() })
+  assert.equal(status, 204)
+}
+
+/** A server of the test's own, which remembers what it was asked; ends with the test. */
+export async function listen(t, answer) {
+  const requests = []
+  const server = createServer(async (request, response) => {
+    const chunks = []
+    for await (const chunk of request) chunks.push(chunk)
+    const { method, url, headers } = request
+    requests.push({ method, url, headers, body: Buffer.concat(chunks).toString() })
+    const [status, header, body] = await answer(requests.at(-1), requests.length)
+    response.writeHead(status, header).end(body)
+  })
+  await new Promise((ready) => server.listen(0, '127.0.0.1', ready))
+  t.after(() => server.close())
+  return { url: `http://127.0.0.1:${server.address().port}`, requests }
+}
+
+export const times = (n, work) => Promise.all(Array.from({ length: n }, (_, i) => work(i)))
+
+/** From here on no time limit of the client passes by itself: `await expire()` lets one pass, and gives its ms. */
+export function withoutWaiting(t) {
+  const timers = new Map()
+  t.mock.method(globalThis, 'setTimeout', (callback, ms, ...args) => {
+    const id = Symbol(ms)
+    timers.set(id, { callback, ms, args })
+    return id
+  })
+  t.mock.method(globalThis, 'clearTimeout', (id) => timers.delete(id))
+  return {
+    timers,
+    async expire() {
+      while (timers.size === 0) await new Promise(setImmediate)
+      const [[id, { callback, ms, args }]] = timers
+      timers.delete(id)
+      callback(...args)
+      return ms
+    },
+  }
+}

@@ -1,0 +1,792 @@
+"""Pictures: taken as phones send them, given as small ones that tell nothing, gone with what led to them."""
+
+import asyncio
+import struct
+import tempfile
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from io import BytesIO
+from itertools import count
+from time import perf_counter
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
+from starlette.requests import Request
+
+from tests.fakes import APP, OTHER_APP, LoginAnswer, Secrets, WeChatByRespx
+from tests.problems import problem_of
+from wxauth.avatars import UPLOADS_OF_ONE_USER
+from wxauth.dev.wechat.push import make_message, sign_push
+from wxauth.errors import InvalidRequest
+from wxauth.pictures import MAX_PIXELS, made_small
+from wxauth.routes.uploads import uploaded_file
+from wxauth.services import Services
+
+MAX_FILE = 2 * 1024 * 1024
+RED, BLUE, GREEN = (200, 20, 30), (20, 40, 220), (30, 160, 60)
+ORIENTATION, MAKER, GPS = 0x0112, 0x010F, 0x8825
+A_PUSH = {"push_token": "5gh6iPushTokenForAvatars"}
+
+MakeServices = Callable[..., Awaitable[Services]]
+MakeClient = Callable[[Services], httpx.AsyncClient]
+Upload = Callable[..., Awaitable[httpx.Response]]
+
+every_format = pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+
+
+def bearer(answer: Mapping[str, Any]) -> dict[str, str]:
+    return {"Authorization": f"Bearer {answer['access_token']}"}
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
+    out = BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def plain(mode: str = "RGB", size: tuple[int, int] = (60, 40), colour: Any = RED) -> Image.Image:
+    return Image.new(mode, size, colour)
+
+
+def two_halves() -> Image.Image:
+    """Red on the left, blue on the right."""
+    image = plain(size=(80, 40))
+    image.paste(BLUE, (40, 0, 80, 40))
+    return image
+
+
+def is_close(pixel: Any, colour: tuple[int, ...]) -> bool:
+    return all(abs(one - other) <= 8 for one, other in zip(pixel, colour, strict=True))
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, *more: bytes, depth: int = 8, colour_type: int = 2) -> bytes:
+    """By hand: the header, any further chunks, the end."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(more) + chunk(b"IEND", b"")
+
+
+def webp(width: int, height: int) -> bytes:
+    """By hand: a lossless WebP that has not more than its header."""
+    bits = struct.pack("<I", width - 1 | (height - 1) << 14)
+    return b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8L" + struct.pack("<I", 10) + b"\x2f" + bits + bytes(5)
+
+
+def jpeg_of(width: int, height: int) -> bytes:
+    """A small one whose header says another size."""
+    whole = encoded(plain())
+    return whole.replace(struct.pack(">HH", 40, 60), struct.pack(">HH", height, width), 1)
+
+
+def padded(file: bytes, size: int) -> bytes:
+    """A JPEG of that many bytes: what comes after its end is not looked at."""
+    return file.ljust(size, b"\0")
+
+
+def multipart(*parts: tuple[str, bytes]) -> dict[str, Any]:
+    """A body by hand, of parts that are a header and content."""
+    body = b"".join(b"--x\r\n%s\r\n\r\n%s\r\n" % (header.encode(), content) for header, content in parts)
+    return {"content": body + b"--x--\r\n", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}
+
+
+@pytest.fixture
+async def alice(login: LoginAnswer) -> dict[str, Any]:
+    return await login("alice")
+
+
+@pytest.fixture
+def upload(client: httpx.AsyncClient, alice: dict[str, Any]) -> Upload:
+    """Upload as `wx.uploadFile` does, as Alice unless told otherwise."""
+
+    async def upload(file: bytes, *, by: Mapping[str, Any] = alice, **request: Any) -> httpx.Response:
+        parts = {"file": ("tmp_5d41402abc4b2a76b971", file, "application/octet-stream")}
+        return await client.post("/v1/me/avatar", files=parts, headers=bearer(by), **request)
+
+    return upload
+
+
+@pytest.fixture
+def uploaded(upload: Upload) -> Callable[..., Awaitable[str]]:
+    """Upload any picture; the URL."""
+    shades = count()
+
+    async def uploaded(**by: Any) -> str:
+        answer = await upload(encoded(plain(colour=(next(shades), 0, 0))), **by)
+        assert answer.status_code == 200, answer.text
+        url: str = answer.json()["avatar_url"]
+        return url
+
+    return uploaded
+
+
+@pytest.fixture
+def shown(client: httpx.AsyncClient, upload: Upload) -> Callable[[bytes], Awaitable[Image.Image]]:
+    """Upload a picture; what others see of it."""
+
+    async def shown(file: bytes) -> Image.Image:
+        answer = await upload(file)
+        assert answer.status_code == 200, answer.text
+        picture = await client.get(answer.json()["avatar_url"])
+        image = Image.open(BytesIO(picture.content))
+        image.load()
+        assert picture.headers["content-type"] == Image.MIME[image.format or ""]
+        return image
+
+    return shown
+
+
+Shown = Callable[[bytes], Awaitable[Image.Image]]
+Uploaded = Callable[..., Awaitable[str]]
+
+
+async def number_of_pictures(rows: asyncpg.Connection) -> int:
+    number: int = await rows.fetchval("SELECT count(*) FROM avatars")
+    return number
+
+
+# What becomes of a picture.
+
+
+@every_format
+async def test_an_uploaded_picture_is_what_avatar_url_leads_to(
+    client: httpx.AsyncClient, alice: dict[str, Any], upload: Upload, kind: str
+) -> None:
+    answer = await upload(encoded(plain(), kind), data={"also": "a field of formData"})
+    url = answer.json()["avatar_url"]
+    assert url.startswith("https://auth.test/v1/avatars/")
+    assert answer.json() == {**alice["user"], "avatar_url": url}
+    assert answer.headers["cache-control"] == "no-store"
+    assert (await client.get("/v1/me", headers=bearer(alice))).json() == answer.json()
+    picture = await client.get(url)
+    assert (picture.status_code, picture.headers["content-type"]) == (200, "image/jpeg")
+    assert is_close(Image.open(BytesIO(picture.content)).getpixel((30, 20)), RED)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((1, 1), (1, 1)),
+        ((512, 511), (512, 511)),
+        ((1024, 512), (512, 256)),
+        ((513, 1000), (263, 512)),
+        ((4000, 3000), (512, 384)),
+        ((1, 5000), (1, 512)),
+    ],
+)
+@every_format
+async def test_it_is_made_small_and_never_larger(
+    shown: Shown, kind: str, size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert (await shown(encoded(plain(size=size), kind))).size == expected
+
+
+@pytest.mark.parametrize(
+    ("orientation", "red", "blue"),
+    [
+        (1, (0.2, 0.5), (0.8, 0.5)),
+        (2, (0.8, 0.5), (0.2, 0.5)),
+        (3, (0.8, 0.5), (0.2, 0.5)),
+        (6, (0.5, 0.2), (0.5, 0.8)),
+        (8, (0.5, 0.8), (0.5, 0.2)),
+    ],
+)
+@every_format
+async def test_it_stands_upright(
+    shown: Shown, kind: str, orientation: int, red: tuple[float, float], blue: tuple[float, float]
+) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    image = await shown(encoded(two_halves(), kind, exif=exif))
+    assert image.size == ((80, 40) if orientation <= 4 else (40, 80))
+    for (x, y), colour in ((red, RED), (blue, BLUE)):
+        assert is_close(image.getpixel((int(image.width * x), int(image.height * y))), colour)
+
+
+@pytest.mark.parametrize("alpha", [255, 100])
+@every_format
+async def test_nothing_is_kept_beside_what_is_seen(
+    client: httpx.AsyncClient, upload: Upload, kind: str, alpha: int
+) -> None:
+    exif = Image.Exif()
+    exif[MAKER] = "a phone"
+    exif.get_ifd(GPS).update({1: "N", 2: (39.0, 54.0, 15.0)})
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    text = PngInfo()
+    text.add_text("Comment", "at home")
+    options: dict[str, dict[str, Any]] = {
+        "JPEG": {"comment": "at home", "xmp": b"<x:xmpmeta>at home</x:xmpmeta>"},
+        "PNG": {"pnginfo": text},
+        "WEBP": {"xmp": b"<x:xmpmeta>at home</x:xmpmeta>"},
+    }
+    picture = plain("RGB" if kind == "JPEG" else "RGBA", colour=RED if kind == "JPEG" else (*RED, alpha))
+    file = encoded(picture, kind, exif=exif, icc_profile=profile, **options[kind])
+    assert b"a phone" in file
+    assert b"at home" in file
+    content = (await client.get((await upload(file)).json()["avatar_url"])).content
+    assert not [word for word in (b"a phone", b"at home", b"Exif", b"eXIf", b"ICC", b"iCCP", b"xmp") if word in content]
+    assert Image.open(BytesIO(content)).info.keys() <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "colour"),
+    [
+        pytest.param(encoded(plain("CMYK", colour=(0, 255, 255, 0))), "JPEG", (254, 0, 0), id="cmyk"),
+        pytest.param(encoded(plain("L", colour=90)), "JPEG", (90, 90, 90), id="gray"),
+        pytest.param(encoded(plain("1", colour=1), "PNG"), "JPEG", (255, 255, 255), id="black-and-white"),
+        pytest.param(encoded(plain("I;16", colour=90 * 256), "PNG"), "JPEG", (90, 90, 90), id="16-bit-gray"),
+        pytest.param(
+            png(1, 1, chunk(b"IDAT", zlib.compress(b"\0" + bytes((200, 0, 20, 0, 30, 0)))), depth=16),
+            "JPEG",
+            RED,
+            id="16-bit",
+        ),
+        pytest.param(encoded(plain().quantize(2), "PNG"), "JPEG", RED, id="palette"),
+        pytest.param(encoded(plain().quantize(2), "PNG", transparency=0), "PNG", (*RED, 0), id="palette-clear"),
+        pytest.param(encoded(plain(), "PNG", transparency=RED), "PNG", (*RED, 0), id="colour-clear"),
+        pytest.param(encoded(plain("LA", colour=(90, 128)), "PNG"), "PNG", (90, 90, 90, 128), id="gray-alpha"),
+        pytest.param(encoded(plain("RGBA", colour=(*RED, 128)), "PNG"), "PNG", (*RED, 128), id="alpha"),
+        pytest.param(encoded(plain("RGBA", colour=(*RED, 128)), "WEBP"), "PNG", (*RED, 128), id="webp-alpha"),
+        pytest.param(encoded(plain("RGBA", colour=(*RED, 255)), "PNG"), "JPEG", RED, id="alpha-unused"),
+    ],
+)
+async def test_every_kind_of_colour_is_kept(shown: Shown, file: bytes, kind: str, colour: tuple[int, ...]) -> None:
+    image = await shown(file)
+    assert image.format == kind
+    pixel: Any = image.getpixel((0, 0))
+    assert pixel[3:] == colour[3:]
+    assert (not any(colour[3:]) and colour[3:]) or is_close(pixel, colour)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "MPO"])
+async def test_of_several_frames_the_first_is_kept(shown: Shown, kind: str) -> None:
+    file = encoded(plain(), kind, save_all=True, append_images=[plain(colour=BLUE), plain(colour=GREEN)])
+    image = await shown(file)
+    assert getattr(image, "n_frames", 1) == 1
+    assert is_close(image.getpixel((30, 20)), RED)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+async def test_a_picture_is_good_though_its_exif_is_not(shown: Shown) -> None:
+    assert (await shown(encoded(plain(), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff"))).size == (60, 40)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"not a picture", id="text"),
+        pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", id="svg"),
+        *(pytest.param(encoded(plain(), kind), id=kind) for kind in ("GIF", "BMP", "TIFF", "ICO", "PPM", "AVIF")),
+        *(
+            pytest.param(encoded(Image.effect_noise((200, 200), 80), kind)[:-3000], id=f"{kind}-cut-off")
+            for kind in ("JPEG", "PNG", "WEBP")
+        ),
+        *(pytest.param(encoded(plain(), kind)[:20], id=f"{kind}-header") for kind in ("JPEG", "PNG", "WEBP")),
+        pytest.param(encoded(plain(), "PNG").replace(b"IDAT", b"IDAX"), id="without-data"),
+        pytest.param(png(0, 1), id="of-no-width"),
+        pytest.param(png(100_000, 100_000), id="png-bomb"),
+        pytest.param(png(2**31 - 1, 2**31 - 1), id="png-bomb-of-all"),
+        pytest.param(png(MAX_PIXELS + 1, 1, chunk(b"IDAT", zlib.compress(bytes(3 * MAX_PIXELS + 4)))), id="one-more"),
+        pytest.param(webp(16384, 16384), id="webp-bomb"),
+        pytest.param(jpeg_of(65500, 65500), id="jpeg-bomb"),
+        pytest.param(
+            png(
+                1,
+                1,
+                chunk(b"zTXt", b"t\0\0" + zlib.compress(bytes(2 * 2**20))),
+                chunk(b"IDAT", zlib.compress(bytes(4))),
+            ),
+            id="text-bomb",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+async def test_what_is_no_whole_picture_is_refused(upload: Upload, rows: asyncpg.Connection, file: bytes) -> None:
+    problem = problem_of(await upload(file), "invalid_request", 422)
+    assert [error["field"] for error in problem["errors"]] == ["file"]
+    assert await number_of_pictures(rows) == 0
+
+
+async def test_the_largest_picture_is_taken(shown: Shown) -> None:
+    assert (await shown(encoded(plain("1", (4096, MAX_PIXELS // 4096), 1), "PNG"))).size == (512, 512)
+
+
+@pytest.mark.parametrize(("scans", "status"), [(80, 200), (100, 422), (60_000, 422)])
+async def test_a_jpeg_that_is_gone_over_for_ever_is_refused(upload: Upload, scans: int, status: int) -> None:
+    whole = encoded(plain("L", (64, 64), 90), progressive=True)
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    assert (await upload(whole[:-2] + last * scans + b"\xff\xd9")).status_code == status
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param({}, id="nothing"),
+        pytest.param({"json": {"file": "x"}}, id="json"),
+        pytest.param({"data": {"file": "x"}}, id="urlencoded"),
+        pytest.param({"content": encoded(plain()), "headers": {"Content-Type": "image/jpeg"}}, id="bare"),
+        pytest.param({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, id="no-boundary"),
+        pytest.param(
+            {"content": b"x", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, id="no-multipart"
+        ),
+        pytest.param({"files": {"picture": ("a", encoded(plain()))}}, id="another-field"),
+        pytest.param({"files": [("file", ("a", encoded(plain()))), ("file", ("b", encoded(plain())))]}, id="two-files"),
+        pytest.param({"files": [("file", ("a", encoded(plain()))), ("other", ("b", b"x"))]}, id="another-file"),
+        pytest.param(
+            {"files": {"file": ("a", encoded(plain()))}, "data": {f"f{n}": "x" for n in range(50)}}, id="many-fields"
+        ),
+        pytest.param(
+            {"files": {"file": ("a", encoded(plain()))}, "data": {"file": "x"}}, id="a-file-and-a-field-of-that-name"
+        ),
+        pytest.param(multipart(('Content-Disposition: form-data; name="file"', b"text")), id="a-text-field"),
+        pytest.param(multipart(("Content-Disposition: form-data", b"text")), id="no-name"),
+        pytest.param(multipart(("X: " + "x" * 10_000, b"text")), id="long-header"),
+    ],
+)
+async def test_a_body_without_one_file_is_refused(
+    client: httpx.AsyncClient, alice: dict[str, Any], request_: dict[str, Any]
+) -> None:
+    headers = {**request_.get("headers", {}), **bearer(alice)}
+    answer = await client.post("/v1/me/avatar", **{**request_, "headers": headers})
+    assert [error["field"] for error in problem_of(answer, "invalid_request", 422)["errors"]] == ["file"]
+
+
+async def test_a_body_that_breaks_off_is_refused(client: httpx.AsyncClient, alice: dict[str, Any]) -> None:
+    whole = multipart(('Content-Disposition: form-data; name="file"; filename="a"', encoded(plain())))
+    headers = {**whole["headers"], **bearer(alice)}
+    answer = await client.post("/v1/me/avatar", content=whole["content"][:-20], headers=headers)
+    assert [error["field"] for error in problem_of(answer, "invalid_request", 422)["errors"]] == ["file"]
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+@pytest.mark.parametrize(("size", "is_taken"), [(MAX_FILE, True), (MAX_FILE + 1, False), (3 * MAX_FILE, False)])
+async def test_a_file_has_2_mib_at_most(
+    client: httpx.AsyncClient,
+    alice: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    is_taken: bool,
+    is_chunked: bool,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nothing/can/be/written/here")
+    whole = multipart(
+        ('Content-Disposition: form-data; name="file"; filename="a"', padded(encoded(plain()), size)),
+        ('Content-Disposition: form-data; name="note"', b"x" * 4000),
+    )
+    read = 0
+
+    async def chunks() -> AsyncIterator[bytes]:
+        nonlocal read
+        for start in range(0, len(whole["content"]), 10_000):
+            read = start
+            yield whole["content"][start : start + 10_000]
+
+    content = chunks() if is_chunked else whole["content"]
+    answer = await client.post("/v1/me/avatar", content=content, headers={**whole["headers"], **bearer(alice)})
+    assert ("content-length" in answer.request.headers) is not is_chunked
+    if is_taken:
+        assert answer.status_code == 200
+    else:
+        problem_of(answer, "payload_too_large", 413)
+    assert read < MAX_FILE + 100_000
+
+
+@pytest.mark.parametrize(
+    ("headers", "code", "status"),
+    [
+        ({"Content-Length": str(10**12)}, "missing_token", 401),
+        ({"Content-Length": str(10**12), "Authorization": "ALICE"}, "payload_too_large", 413),
+        ({"Authorization": "Bearer x"}, "invalid_token", 401),
+    ],
+)
+async def test_a_file_that_will_not_be_taken_is_not_read(
+    client: httpx.AsyncClient, alice: dict[str, Any], headers: dict[str, str], code: str, status: int
+) -> None:
+    async def never() -> AsyncIterator[bytes]:
+        pytest.fail("the body was read")
+        yield b""
+
+    headers = {"Content-Type": "multipart/form-data; boundary=x", **headers}
+    if headers.get("Authorization") == "ALICE":
+        headers |= bearer(alice)
+    problem_of(await client.post("/v1/me/avatar", content=never(), headers=headers), code, status)
+
+
+@pytest.mark.parametrize("path", ["/v1/me", "/v1/me/avatar/", "/v1/me/phone", "/x/v1/me/avatar"])
+async def test_no_other_path_takes_so_much(client: httpx.AsyncClient, alice: dict[str, Any], path: str) -> None:
+    answer = await client.post(path, content=bytes(64 * 1024 + 1), headers=bearer(alice))
+    assert answer.status_code == (413 if path in ("/v1/me", "/v1/me/phone") else 404)
+
+
+async def test_a_file_that_does_not_come_is_given_up() -> None:
+    async def receive() -> Any:
+        return await asyncio.Future()
+
+    headers = [(b"content-type", b"multipart/form-data; boundary=x")]
+    request = Request({"type": "http", "headers": headers}, receive)
+    with pytest.raises(InvalidRequest) as refused:
+        await uploaded_file(request, "file", max_bytes=MAX_FILE, patience=0.01)
+    assert refused.value.status == 400
+
+
+# Many at once.
+
+
+async def test_ten_uploads_at_once_hold_nobody_up(
+    client: httpx.AsyncClient, upload: Upload, rows: asyncpg.Connection
+) -> None:
+    file = encoded(plain("RGBA", (4096, 4096), (*RED, 128)), "PNG", compress_level=1)
+    start = perf_counter()
+    made_small(file)
+    time_of_one = perf_counter() - start
+
+    uploads = [asyncio.create_task(upload(file)) for _ in range(10)]
+    waits = []
+    while not all(task.done() for task in uploads):
+        start = perf_counter()
+        await asyncio.sleep(0.001)
+        waits.append(perf_counter() - start)
+
+    assert sorted(waits)[-3] < time_of_one / 2  # of ten that would hold it up
+    urls = {task.result().json()["avatar_url"] for task in uploads}
+    assert len(urls) == 10
+    kept = [url for url in urls if (await client.get(url)).status_code == 200]
+    assert kept == [await rows.fetchval("SELECT avatar_url FROM users")]
+    assert await number_of_pictures(rows) == 1
+
+
+async def test_more_uploads_than_there_is_room_for_come_back_later(
+    client: httpx.AsyncClient, login: LoginAnswer, alice: dict[str, Any], uploaded: Uploaded
+) -> None:
+    whole = multipart(('Content-Disposition: form-data; name="file"; filename="a"', encoded(plain())))
+    begun, may_end = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield whole["content"][:100]
+        begun.release()
+        await may_end.wait()
+        yield whole["content"][100:]
+
+    async def send() -> httpx.Response:
+        headers = {**whole["headers"], **bearer(alice)}
+        return await client.post("/v1/me/avatar", content=slow(), headers=headers)
+
+    uploads = [asyncio.create_task(send()) for _ in range(UPLOADS_OF_ONE_USER)]
+    for _ in uploads:
+        await begun.acquire()
+    too_many = await send()
+    problem_of(too_many, "rate_limited", 429)
+    assert int(too_many.headers["retry-after"]) > 0
+    assert await uploaded(by=await login("bob"))
+    may_end.set()
+    assert {answer.status_code for answer in await asyncio.gather(*uploads)} == {200}
+    assert await uploaded()
+
+
+# How it is served.
+
+
+async def test_a_picture_may_be_kept_for_ever(client: httpx.AsyncClient, uploaded: Uploaded) -> None:
+    url = await uploaded()
+    picture = await client.get(url)
+    assert picture.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert picture.headers["content-disposition"] == "inline"
+    assert picture.headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in picture.headers["content-security-policy"]
+    head = await client.head(url)
+    for answer in (picture, head):
+        del answer.headers["x-request-id"]
+    assert (head.status_code, head.headers) == (200, picture.headers)
+    for tag in (picture.headers["etag"], f'"other", W/{picture.headers["etag"]}', "*"):
+        again = await client.get(url, headers={"If-None-Match": tag})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == picture.headers["etag"]
+        assert again.headers["cache-control"] == picture.headers["cache-control"]
+    assert (await client.get(url, headers={"If-None-Match": '"other"'})).content == picture.content
+
+
+async def test_a_url_tells_nothing_of_whom_it_shows(
+    alice: dict[str, Any], uploaded: Uploaded, rows: asyncpg.Connection
+) -> None:
+    urls = [await uploaded() for _ in range(3)]
+    names = {url.rpartition("/")[2] for url in urls}
+    assert len(names) == 3
+    assert {len(name) for name in names} == {22 + len(".jpg")}  # 128 bits
+    assert not [url for url in urls if alice["user"]["id"] in url or alice["user"]["openid"] in url]
+
+
+@pytest.mark.parametrize(
+    "change", [lambda name: name[:-3] + "png", lambda name: name[:-4], lambda name: "A" * 22 + ".jpg", str.swapcase]
+)
+async def test_there_is_nothing_at_any_other_url(
+    client: httpx.AsyncClient, uploaded: Uploaded, change: Callable[[str], str]
+) -> None:
+    path, _, name = (await uploaded()).rpartition("/")
+    for method in ("GET", "HEAD"):
+        assert (await client.request(method, f"{path}/{change(name)}")).status_code == 404
+    problem_of(await client.get(f"{path}/{change(name)}", headers={"If-None-Match": "*"}), "not_found", 404)
+
+
+@pytest.mark.parametrize("name", ["", "%00", "x" * 5000 + ".jpg", "../me", "..%2f..%2fme", "a" * 22 + ".jpg%0a"])
+async def test_a_name_that_none_has_is_not_found(client: httpx.AsyncClient, name: str) -> None:
+    assert (await client.get(f"https://auth.test/v1/avatars/{name}")).status_code in (401, 404)
+
+
+@pytest.mark.parametrize("arrives_at", ["/auth", ""])
+async def test_under_an_issuer_with_a_path_all_of_it_is_there(
+    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, arrives_at: str
+) -> None:
+    client = make_client(await make_services(issuer="https://auth.test/auth"))
+    alice = (await client.post(f"{arrives_at}/v1/login", json={"code": wechat.code_for("alice")})).json()
+    parts = {"file": ("a", padded(encoded(plain()), MAX_FILE))}
+    answer = await client.post(f"{arrives_at}/v1/me/avatar", files=parts, headers=bearer(alice))
+    url = answer.json()["avatar_url"]
+    assert url.startswith("https://auth.test/auth/v1/avatars/")
+    assert (await client.get(url.replace("/auth/", f"{arrives_at}/", 1))).status_code == 200
+    parts = {"file": ("a", padded(encoded(plain()), MAX_FILE + 1))}
+    problem_of(
+        await client.post(f"{arrives_at}/v1/me/avatar", files=parts, headers=bearer(alice)), "payload_too_large", 413
+    )
+
+
+# How it goes.
+
+
+async def test_another_picture_takes_its_place(
+    client: httpx.AsyncClient, uploaded: Uploaded, rows: asyncpg.Connection
+) -> None:
+    former, latter = await uploaded(), await uploaded()
+    assert former != latter
+    problem_of(await client.get(former), "not_found", 404)
+    assert (await client.get(latter)).status_code == 200
+    assert await number_of_pictures(rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "change"),
+    [
+        ("PATCH", {"avatar_url": None}),
+        ("POST", {"avatarUrl": ""}),
+        ("PATCH", {"avatar_url": "https://a.example/1.png"}),
+        ("LOGIN", {"avatarUrl": "https://a.example/1.png"}),
+        ("DELETE", None),
+    ],
+)
+async def test_it_goes_when_nothing_leads_to_it_any_more(
+    client: httpx.AsyncClient,
+    login: LoginAnswer,
+    alice: dict[str, Any],
+    uploaded: Uploaded,
+    rows: asyncpg.Connection,
+    method: str,
+    change: dict[str, str | None] | None,
+) -> None:
+    url, other_url = await uploaded(), await uploaded(by=await login("bob"))
+    if method == "LOGIN":
+        await login("alice", **change or {})
+    else:
+        answer = await client.request(method, "/v1/me", json=change, headers=bearer(alice))
+        assert answer.is_success, answer.text
+    for headers in ({}, {"If-None-Match": f'"{url.rpartition("/")[2]}"'}):
+        problem_of(await client.get(url, headers=headers), "not_found", 404)
+    assert (await client.get(other_url)).status_code == 200
+    assert await number_of_pictures(rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("event", "revoke_info"), [("user_authorization_revoke", "20"), ("user_authorization_cancellation", None)]
+)
+async def test_it_goes_when_the_person_takes_it_back_in_wechat(
+    make_services: MakeServices,
+    make_client: MakeClient,
+    wechat: WeChatByRespx,
+    rows: asyncpg.Connection,
+    secrets: Secrets,
+    event: str,
+    revoke_info: str | None,
+) -> None:
+    secrets.add(A_PUSH["push_token"])
+    client = make_client(await make_services(apps=[{**APP, **A_PUSH}]))
+    alice = (await client.post("/v1/login", json={"code": wechat.code_for("alice")})).json()
+    parts = {"file": ("a", encoded(plain()))}
+    answer = await client.post("/v1/me/avatar", files=parts, headers=bearer(alice))
+    message = make_message(alice["user"]["openid"], event, revoke_info, app_id=APP["app_id"], now=1_795_161_600)
+    push = sign_push(
+        {**APP, **A_PUSH}, message, mode="plain", format="json", timestamp="1795161600", nonce="1514711492"
+    )
+    taken = await client.post(f"/v1/wechat/push/{APP['app_id']}", params=dict(push.query), content=push.body)
+    assert taken.text == "success"
+    problem_of(await client.get(answer.json()["avatar_url"]), "not_found", 404)
+    assert await number_of_pictures(rows) == 0
+
+
+async def test_it_stays_when_anything_else_changes(
+    client: httpx.AsyncClient, login: LoginAnswer, alice: dict[str, Any], uploaded: Uploaded, rows: asyncpg.Connection
+) -> None:
+    url = await uploaded()
+    await login("alice", nickname="Alice")
+    await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
+    changed = await client.patch("/v1/me", json={"nickname": "Alicia"}, headers=bearer(alice))
+    await rows.execute("UPDATE users SET roles = '{editor}', status = 'disabled'")
+    assert changed.json()["avatar_url"] == url
+    assert (await client.get(url)).status_code == 200
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM users", "UPDATE users SET status = 'disabled'"])
+async def test_an_upload_that_comes_after_an_erasure_or_a_ban_leaves_nothing(
+    upload: Upload, rows: asyncpg.Connection, change: str
+) -> None:
+    transaction = rows.transaction()
+    await transaction.start()
+    await rows.execute(change)
+    waiting = asyncio.create_task(upload(encoded(plain())))
+    while not await rows.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await transaction.commit()
+    problem_of(await waiting, "invalid_token", 401)
+    assert await number_of_pictures(rows) == 0
+
+
+# Its URL, sent back.
+
+
+@pytest.mark.parametrize("how", ["PATCH", "POST", "LOGIN"])
+@pytest.mark.parametrize("issuer", ["https://auth.test", "http://127.0.0.1:8000", "https://auth.test/auth"])
+async def test_the_url_of_an_uploaded_picture_changes_nothing(
+    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, issuer: str, how: str
+) -> None:
+    client = make_client(await make_services(issuer=issuer))
+
+    async def log_in(person: str, **fields: str) -> dict[str, Any]:
+        answer = await client.post("/v1/login", json={"code": wechat.code_for(person), **fields})
+        assert answer.status_code == 200, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+    async def upload(by: Mapping[str, Any]) -> str:
+        parts = {"file": ("a", encoded(plain()))}
+        url: str = (await client.post("/v1/me/avatar", files=parts, headers=bearer(by))).json()["avatar_url"]
+        return url
+
+    alice = await log_in("alice")
+    former, current, other = await upload(alice), await upload(alice), await upload(await log_in("bob"))
+    for url in (current, former, other, f"{current}?v=2"):
+        fields = {"avatar_url": url, "nickname": "Alice"}
+        if how == "LOGIN":
+            user = (await log_in("alice", **fields))["user"]
+        else:
+            user = (await client.request(how, "/v1/me", json=fields, headers=bearer(alice))).json()
+        assert (user["avatar_url"], user["nickname"]) == (current, "Alice")
+    for url in (current, other):
+        assert (await client.get(url.removeprefix(issuer))).status_code == 200
+
+
+async def test_a_new_user_gets_no_picture_by_its_url(login: LoginAnswer, uploaded: Uploaded) -> None:
+    assert (await login("carol", avatar_url=await uploaded()))["user"]["avatar_url"] is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "wxfile://tmp_5d41402abc4b2a76b971.jpg",
+        "http://tmp/5d41402abc4b2a76b971.jpeg",
+        "http://usr/5d41402abc4b2a76b971.jpeg",
+        "https://tmp/5d41402abc4b2a76b971.jpeg",
+        "HTTPS://TMP",
+        "file:///tmp/5d41402abc4b2a76b971.jpg",
+        "blob:https://a.example/5d41402abc4b2a76b971",
+        "/tmp/5d41402abc4b2a76b971.jpg",
+        "http://127.0.0.1:8000/v1/avatars/5d41402abc4b2a76b97122.jpg",
+    ],
+)
+@pytest.mark.parametrize("how", ["PATCH", "POST", "LOGIN"])
+async def test_a_picture_on_the_phone_has_to_be_uploaded(
+    client: httpx.AsyncClient, alice: dict[str, Any], wechat: WeChatByRespx, how: str, path: str
+) -> None:
+    if how == "LOGIN":
+        answer = await client.post("/v1/login", json={"code": wechat.code_for("alice"), "avatar_url": path})
+    else:
+        answer = await client.request(how, "/v1/me", json={"avatar_url": path}, headers=bearer(alice))
+    (error,) = problem_of(answer, "invalid_request", 422)["errors"]
+    assert error["field"] == "avatar_url"
+    assert "POST /v1/me/avatar" in error["message"]
+    assert "5d41402abc4b2a76b971" not in answer.text
+
+
+@pytest.mark.parametrize("url", ["https://tmp.example/1.png", "https://usr:8443/1.png", "https://store-1/1.png"])
+async def test_a_host_that_only_looks_like_it_is_taken(login: LoginAnswer, url: str) -> None:
+    assert (await login("alice", avatar_url=url))["user"]["avatar_url"] == url
+
+
+# Two users who turn out to be one.
+
+
+@pytest.mark.parametrize("holder_has", [None, "a picture", "a URL"])
+async def test_a_picture_follows_the_person_when_two_users_become_one(
+    client: httpx.AsyncClient,
+    login: LoginAnswer,
+    wechat: WeChatByRespx,
+    uploaded: Uploaded,
+    rows: asyncpg.Connection,
+    holder_has: str | None,
+) -> None:
+    former_url = await uploaded()
+    code = wechat.code_for("alice", unionid="union-alice", app_id=OTHER_APP["app_id"])
+    fields = {"avatar_url": "https://a.example/1.png"} if holder_has == "a URL" else {}
+    holder = (await client.post("/v1/login", json={"code": code, "app_id": OTHER_APP["app_id"], **fields})).json()
+    expected = {None: former_url, "a URL": "https://a.example/1.png"}.get(holder_has) or await uploaded(by=holder)
+
+    linked = await client.post("/v1/login", json={"code": wechat.code_for("alice", unionid="union-alice")})
+
+    user = linked.json()["user"]
+    assert (user["id"], user["avatar_url"]) == (holder["user"]["id"], expected)
+    assert (await client.get(former_url)).status_code == (200 if expected == former_url else 404)
+    if holder_has == "a picture":
+        assert (await client.get(expected)).status_code == 200
+    owners = await rows.fetch("SELECT user_id::text FROM avatars")
+    assert [row[0] for row in owners] == ([] if holder_has == "a URL" else [user["id"]])
+    await client.delete("/v1/me", headers=bearer(linked.json()))
+    assert await number_of_pictures(rows) == 0
+
+
+async def test_the_picture_of_a_user_who_keeps_another_identity_stays_with_them(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    async def log_in(app: Mapping[str, str], person: str, unionid: str) -> dict[str, Any]:
+        code = wechat.code_for(person, unionid=unionid, app_id=app["app_id"])
+        body: dict[str, Any] = (await client.post("/v1/login", json={"code": code, "app_id": app["app_id"]})).json()
+        return body
+
+    alice = await log_in(APP, "alice", "union-former")
+    await log_in(OTHER_APP, "alice", "union-former")
+    parts = {"file": ("a", encoded(plain()))}
+    url = (await client.post("/v1/me/avatar", files=parts, headers=bearer(alice))).json()["avatar_url"]
+    holder = await log_in(OTHER_APP, "bob", "union-new")
+    moved = await log_in(APP, "alice", "union-new")
+    assert moved["user"]["id"] == holder["user"]["id"]
+    assert moved["user"]["avatar_url"] is None
+    assert (await client.get(url)).status_code == 200
+
+
+async def test_a_database_that_is_away_is_said_to_be(offline_client: httpx.AsyncClient) -> None:
+    problem_of(await offline_client.get(f"/v1/avatars/{'a' * 22}.jpg"), "storage_unavailable", 503)
+
+
+async def test_the_one_line_of_a_log_names_the_user_alone(
+    uploaded: Uploaded, alice: dict[str, Any], log_lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    before = len(log_lines())
+    url = await uploaded()
+    (line,) = log_lines()[before:]
+    assert (line["event"], line["user_id"]) == ("profile_changed", alice["user"]["id"])
+    assert url.rpartition("/")[2] not in str(line)

@@ -1,0 +1,750 @@
+"""`wxauth check`, the doctor: a line for each thing, what is wrong and what to do. Running it changes nothing."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tests.fakes import SECRET_KEY, Secrets
+from tests.processes import free_port, run, serving
+from tests.store.proxy import Proxy
+from tests.upstream import Upstream, hang, hang_up
+from wxauth.app import create_app
+from wxauth.checks import Level, Result, examine
+from wxauth.checks.database import judge_server
+from wxauth.clock import utc_now
+from wxauth.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.services import Services
+from wxauth.settings import Settings
+from wxauth.store.database import Database
+from wxauth.store.diagnosis import Server
+from wxauth.store.migrations import migrate
+
+APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
+OTHER_SECRET_KEY = "/" * 42 + "8="
+OK, NOTE, BAD = Level.OK, Level.NOTE, Level.BAD
+GENERAL = ["settings", "database", "clock database", "schema", "signing_keys", "sealed_data", "clock wechat", "issuer"]
+OF_AN_APP = ["", " access_token", " phone", " session_keys", " risk", " nickname", " unionid", " push"]
+APIS = ["code2session", "stable_token", "getuserphonenumber", "checksession", "getuserriskrank", "msg_sec_check"]
+
+Examine = Callable[..., Awaitable[dict[str, Result]]]
+Check = Callable[..., tuple[int, dict[str, dict[str, Any]]]]
+
+
+class StrictWeChat(Simulator):
+    """A simulator to which a plain name is no code, as it is none to WeChat."""
+
+    def call(self, api: Any, query: Mapping[str, str], body: bytes) -> Any:
+        code = {"js_code": f"no name: {query['js_code']}"} if "js_code" in query else {}
+        return super().call(api, {**query, **code}, body)
+
+    @property
+    def asked(self) -> Counter[str]:
+        return Counter(call.api for call in self.calls)
+
+
+class Front:
+    """What answers at the issuer's URL; to be exchanged."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+@pytest.fixture
+def strict_wechat() -> StrictWeChat:
+    return StrictWeChat()
+
+
+@pytest.fixture
+def wechat_url(strict_wechat: StrictWeChat) -> Iterator[str]:
+    with serving(create_simulator(strict_wechat)) as url:
+        yield url
+
+
+@pytest.fixture
+def doctor(
+    make_settings: Callable[..., Settings], wechat_url: str, strict_wechat: StrictWeChat, secrets: Secrets
+) -> Examine:
+    """What the doctor says, by name; any setting by name. No line holds a secret."""
+
+    async def say(*, clock: Callable[[], datetime] = utc_now, **values: Any) -> dict[str, Result]:
+        nobody = f"http://127.0.0.1:{free_port()}"
+        settings = make_settings(**{"apps": APPS, "wechat_base_url": wechat_url, "issuer": nobody, **values})
+        for app in APPS:
+            secrets.add(app["app_secret"])
+            secrets.add(strict_wechat.access_tokens[app["app_id"]].hand_out(force=False)["access_token"])
+        results = await examine(settings, clock=clock)
+        secrets.check_log("\n".join(result.message for result in results))
+        assert not any("hunter2" in result.message or "\n" in result.message for result in results)
+        by_name = {result.name: result for result in results}
+        assert len(by_name) == len(results)
+        return by_name
+
+    return say
+
+
+@pytest.fixture
+def settings(database_url: str, wechat_url: str) -> dict[str, str]:
+    """All that the command has to be told."""
+    return {
+        "WXAUTH_DATABASE_URL": database_url,
+        "WXAUTH_APPS": json.dumps(APPS),
+        "WXAUTH_SECRET_KEY": SECRET_KEY,
+        "WXAUTH_WECHAT_BASE_URL": wechat_url,
+        "WXAUTH_ISSUER": f"http://127.0.0.1:{free_port()}",
+    }
+
+
+@pytest.fixture
+def check(settings: dict[str, str], tmp_path: Path, secrets: Secrets) -> Check:
+    """The exit status of `wxauth check` and its results by name; any setting by name."""
+
+    def run_check(**changed: str) -> tuple[int, dict[str, dict[str, Any]]]:
+        env = settings | {f"WXAUTH_{name}": value for name, value in changed.items()}
+        done = run("check", "--json", cwd=tmp_path, env=env)
+        secrets.check_log(done.stdout + done.stderr)
+        assert done.stderr == ""
+        results = json.loads(done.stdout)
+        assert all(result["ok"] is (result["level"] != "bad") for result in results)
+        assert done.returncode == (0 if all(result["ok"] for result in results) else 1)
+        return done.returncode, {result["name"]: result for result in results}
+
+    return run_check
+
+
+def said(results: Mapping[str, Result], name: str, level: Level, *words: str) -> None:
+    """This line has this level and these words."""
+    result = results[name]
+    assert result.level is level, result
+    assert all(word in result.message for word in words), result
+
+
+def of_app(suffix: str = "", app_id: str = APP_ID) -> str:
+    return f"wechat {app_id}{suffix and ' '}{suffix}"
+
+
+async def all_rows(connection: asyncpg.Connection) -> dict[str, list[str]]:
+    tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    return {
+        table: sorted(row[0] for row in await connection.fetch(f'SELECT t::text FROM "{table}" t'))
+        for (table,) in tables
+    }
+
+
+# The command.
+
+
+async def test_all_is_well_before_the_service_has_started_too(check: Check, strict_wechat: StrictWeChat) -> None:
+    status, results = await asyncio.to_thread(check)
+    assert status == 0, results
+    names = [f"wechat {app['app_id']}{suffix}" for app in APPS for suffix in OF_AN_APP]
+    assert list(results) == GENERAL + names
+    assert set(results["settings"]) == {"name", "ok", "level", "message"}
+    levels = {name: result["level"] for name, result in results.items() if result["level"] != "ok"}
+    # On a laptop: nothing listens yet, and WeChat cannot reach it.
+    assert levels == dict.fromkeys(["issuer", of_app("push"), of_app("push", OTHER_APP_ID)], "note")
+
+
+def test_for_people_it_is_a_line_for_each_and_the_columns_stand_beneath_each_other(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    apps = json.dumps([APPS[0], {"app_id": "wx0", "app_secret": "x"}])
+    done = run("check", cwd=tmp_path, env=settings | {"WXAUTH_APPS": apps})
+    assert done.returncode == 1
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert {line.split()[0] for line in lines} == {"ok", "note", "BAD"}
+    [line] = [line for line in lines if line.startswith("BAD") and "wx0 " in line and "access_token" not in line]
+    column = line.index("the app id is wrong")
+    assert all(line[column - 2 : column].isspace() and not line[column].isspace() for line in lines)
+
+
+async def test_each_app_costs_six_questions_and_no_token_is_forced(
+    doctor: Examine, strict_wechat: StrictWeChat
+) -> None:
+    await doctor()
+    assert strict_wechat.asked == dict.fromkeys(APIS, len(APPS))
+    assert not any(call.json["force_refresh"] for call in strict_wechat.calls_of("stable_token"))
+    assert not any(strict_wechat.account(app["app_id"]).denied for app in APPS)
+
+
+async def test_it_changes_nothing(
+    doctor: Examine,
+    strict_wechat: StrictWeChat,
+    simulated_client: httpx.AsyncClient,
+    rows: asyncpg.Connection,
+) -> None:
+    assert (await simulated_client.post("/v1/login", json={"code": "alice"})).status_code == 200
+    before = await all_rows(rows)
+    assert before["sessions"]
+    token = strict_wechat.access_tokens[APP_ID].hand_out(force=False)["access_token"]
+    strict_wechat.fail("checksession", errcode=40001, times=None)  # at which the service would have it renewed by force
+    said(await doctor(), of_app("session_keys"), BAD, "access token", "40001")
+    assert await all_rows(rows) == before
+    assert not any(call.json["force_refresh"] for call in strict_wechat.calls_of("stable_token"))
+    assert strict_wechat.access_tokens[APP_ID].hand_out(force=False)["access_token"] == token
+
+
+def test_nothing_is_made_in_an_empty_database(check: Check, empty_database_url: str) -> None:
+    status, results = check(DATABASE_URL=empty_database_url)
+    assert status == 1
+    assert results["schema"]["message"] == "is not there yet: run 'wxauth migrate'"
+    assert check(DATABASE_URL=empty_database_url)[1]["schema"] == results["schema"]
+
+
+# Settings.
+
+
+def test_nobody_is_asked_while_a_setting_is_wrong(check: Check, strict_wechat: StrictWeChat) -> None:
+    status, results = check(PORT="http", PROT="8000")
+    assert status == 1
+    assert list(results) == ["settings"]
+    assert not strict_wechat.calls
+
+
+def test_a_misspelt_setting_is_told_with_what_is_meant(check: Check) -> None:
+    status, results = check(PROT="8000")
+    assert status == 1
+    assert results["settings"]["message"] == "WXAUTH_PROT: no such setting, did you mean WXAUTH_PORT?"
+
+
+# The database.
+
+
+async def test_a_database_that_is_not_there_is_one_line_and_the_rest_goes_on(doctor: Examine) -> None:
+    results = await doctor(database_url=f"postgresql://wxauth:hunter2@127.0.0.1:{free_port()}/wxauth")
+    said(results, "database", BAD, "ConnectionRefusedError", "WXAUTH_DATABASE_URL")
+    assert "schema" not in results
+    said(results, of_app(), OK)
+
+
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [("{good}_not?{query}", "does not exist"), ("postgresql:///x?host=/nowhere", "FileNotFoundError")],
+)
+async def test_what_the_database_itself_says_is_passed_on(
+    doctor: Examine, database_url: str, url: str, word: str
+) -> None:
+    good, query = database_url.split("?")
+    said(await doctor(database_url=url.format(good=good, query=query)), "database", BAD, word)
+
+
+async def test_a_database_that_falls_silent_holds_nobody_up(doctor: Examine, database_url: str) -> None:
+    async with Proxy(database_url) as proxy:
+        loop = asyncio.get_running_loop()
+
+        def clock() -> datetime:  # asked for the first time when the database has answered once
+            proxy.fall_silent()
+            return utc_now()
+
+        began = loop.time()
+        results = await doctor(database_url=f"{proxy.url}?sslmode=disable", clock=clock)
+        assert loop.time() - began < 12
+    said(results, "database", OK)
+    said(results, "stored", BAD, "does not answer", "TimeoutError")
+    said(results, of_app(), OK)
+
+
+async def test_a_database_that_takes_no_writes_is_told(
+    doctor: Examine, admin: asyncpg.Connection, database_url: str
+) -> None:
+    name = database_url.partition("?")[0].rpartition("/")[2]
+    await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    said(await doctor(), "database", BAD, "takes no writes", "default_transaction_read_only")
+
+
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [
+        (Server("18.1", 180001, is_standby=True, is_read_only=True), ("standby", "WXAUTH_DATABASE_URL")),
+        (Server("10.23", 100023, is_standby=False, is_read_only=False), ("PostgreSQL 10.23", "11 or newer")),
+    ],
+)
+def test_a_standby_and_an_old_version_are_told(server: Server, words: tuple[str, ...]) -> None:
+    said({"database": judge_server(server)}, "database", BAD, *words)
+
+
+async def test_a_schema_that_is_behind_is_told_and_one_that_is_newer_is_a_note(
+    doctor: Examine, database_url: str, rows: asyncpg.Connection
+) -> None:
+    database = Database(database_url)
+    await migrate(database, revision="0001")
+    results = await doctor()
+    said(results, "schema", BAD, "is at 0001, behind 00", "wxauth migrate")
+    assert "signing_keys" not in results
+    await migrate(database)
+    await database.aclose()
+    await rows.execute("UPDATE alembic_version SET version_num = 'later'")
+    said(await doctor(), "schema", NOTE, "later", "newer version")
+
+
+# What is sealed.
+
+
+async def test_the_key_that_signs_and_the_next_rotation_are_told(
+    doctor: Examine, make_simulated_services: Callable[..., Awaitable[Services]]
+) -> None:
+    services = await make_simulated_services(signing_key_max_age=7200)
+    now = services.clock()
+    [first] = [key["kid"] for key in json.loads(services.keys.jwks)["keys"]]
+    due = (now + timedelta(hours=2)).isoformat(timespec="minutes")
+    results = await doctor(signing_key_max_age=7200, clock=services.clock)
+    said(results, "signing_keys", OK, f"1 published; {first} signs now", f"the next is made {due}")
+
+    await services.keys.rotate()
+    second = next(key["kid"] for key in json.loads(services.keys.jwks)["keys"] if key["kid"] != first)
+    starts = (now + timedelta(minutes=6)).isoformat(timespec="minutes")
+    results = await doctor(signing_key_max_age=7200, clock=services.clock)
+    said(results, "signing_keys", OK, f"2 published; {first} signs now", f"{second} from {starts}")
+
+
+async def test_what_does_not_open_is_counted(doctor: Examine, simulated_client: httpx.AsyncClient) -> None:
+    for person in ("alice", "bob"):
+        await simulated_client.post("/v1/login", json={"code": person, "phone_code": "phone-13800138000"})
+    results = await doctor(secret_key=OTHER_SECRET_KEY)
+    said(results, "signing_keys", BAD, "WXAUTH_SECRET_KEY", "WXAUTH_SECRET_KEY_PREVIOUS")
+    said(results, "sealed_data", BAD, "2 of 2 values", "WXAUTH_SECRET_KEY_PREVIOUS")
+    said(await doctor(), "sealed_data", OK, "opens; 3 values")
+
+
+async def test_an_answer_that_was_paid_for_and_does_not_open_is_counted(
+    doctor: Examine, simulated_client: httpx.AsyncClient, rows: asyncpg.Connection
+) -> None:
+    await simulated_client.post("/v1/login", json={"code": "alice"})
+    await rows.execute(
+        "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, answered_at) SELECT decode(repeat('00', 32), "
+        "'hex'), app_id, openid, 'sealed by nobody', now() - interval '1 hour' FROM identities"
+    )
+    said(await doctor(), "sealed_data", BAD, "1 of 2 values")
+
+
+async def test_what_needs_the_former_secret_key_is_to_be_sealed_anew_before_that_goes(
+    doctor: Examine, simulated_client: httpx.AsyncClient, settings: dict[str, str], tmp_path: Path
+) -> None:
+    await simulated_client.post("/v1/login", json={"code": "alice"})
+    rotated = {"secret_key": OTHER_SECRET_KEY, "secret_key_previous": SECRET_KEY}
+    results = await doctor(**rotated)
+    said(results, "signing_keys", OK)
+    said(results, "sealed_data", NOTE, "2 of 2", "wxauth secret reseal")
+    env = settings | {f"WXAUTH_{name.upper()}": value for name, value in rotated.items()}
+    assert (await asyncio.to_thread(run, "secret", "reseal", cwd=tmp_path, env=env)).returncode == 0
+    said(await doctor(**rotated), "sealed_data", OK, "none needs WXAUTH_SECRET_KEY_PREVIOUS")
+
+
+async def test_one_signing_key_of_several_that_does_not_open_is_named(
+    doctor: Examine, simulated_services: Services, rows: asyncpg.Connection
+) -> None:
+    key = await simulated_services.keys.rotate()
+    await rows.execute("UPDATE signing_keys SET private_key = 'nonsense' WHERE kid = $1", key.kid)
+    said(await doctor(), "signing_keys", BAD, f"1 of 2 do not open ({key.kid})")
+
+
+# The issuer.
+
+
+@contextmanager
+def answering(app: ASGIApp, **options: Any) -> Iterator[tuple[str, Front]]:
+    front = Front(app)
+    with serving(front, lifespan="off", **options) as url:
+        yield url, front
+
+
+@pytest.fixture
+def service(
+    make_simulated_services: Callable[..., Awaitable[Services]],
+) -> Iterator[Callable[..., Awaitable[str]]]:
+    """A service that answers at the URL that its settings name."""
+    with answering(PlainTextResponse()) as (url, front):
+
+        async def start() -> str:
+            front.app = create_app(await make_simulated_services(issuer=url))
+            return url
+
+        yield start
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> dict[str, str]:
+    """One that nobody knows, as uvicorn takes it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    (tmp_path / "cert.pem").write_bytes(made.sign(key, SHA256()).public_bytes(Encoding.PEM))
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return {"ssl_certfile": str(tmp_path / "cert.pem"), "ssl_keyfile": str(tmp_path / "key.pem")}
+
+
+async def test_the_issuer_answers_with_the_stored_keys(doctor: Examine, service: Callable[..., Awaitable[str]]) -> None:
+    url = await service()
+    said(await doctor(issuer=url), "issuer", OK, f"{url} answers with the stored keys")
+
+
+async def test_an_issuer_with_another_name_is_told_with_both(
+    doctor: Examine, service: Callable[..., Awaitable[str]]
+) -> None:
+    url = await service()
+    other = url.replace("127.0.0.1", "localhost")
+    said(await doctor(issuer=other), "issuer", BAD, repr(url), other, "WXAUTH_ISSUER")
+
+
+async def test_an_issuer_with_keys_of_another_database_is_told(
+    doctor: Examine, service: Callable[..., Awaitable[str]], rows: asyncpg.Connection
+) -> None:
+    url = await service()
+    await rows.execute("UPDATE signing_keys SET kid = 'another'")
+    said(await doctor(issuer=url), "issuer", BAD, "none of the stored keys", "WXAUTH_DATABASE_URL")
+
+
+async def test_an_issuer_that_lacks_a_key_that_signs_is_told_and_one_that_lacks_the_next_is_not(
+    doctor: Examine, service: Callable[..., Awaitable[str]], simulated_services: Services, rows: asyncpg.Connection
+) -> None:
+    url = await service()
+    await simulated_services.keys.rotate()
+    clock = simulated_services.clock
+    said(await doctor(issuer=url, clock=clock), "issuer", OK)
+    await rows.execute("UPDATE signing_keys SET activates_at = created_at")
+    said(await doctor(issuer=url, clock=clock), "issuer", BAD, "lacks 1 of 2", "signing_keys_not_opened")
+
+
+async def test_without_the_database_the_keys_are_not_compared(
+    doctor: Examine, service: Callable[..., Awaitable[str]]
+) -> None:
+    results = await doctor(issuer=await service(), database_url="postgresql:///x?host=/nowhere")
+    said(results, "issuer", NOTE, "cannot be told without the database")
+
+
+async def test_nothing_that_listens_is_a_note(doctor: Examine) -> None:
+    said(await doctor(), "issuer", NOTE, "nothing listens at http://127.0.0.1:", "wxauth serve")
+
+
+async def test_a_name_that_is_not_known_is_a_note(doctor: Examine) -> None:
+    said(await doctor(issuer="https://wxauth.invalid"), "issuer", NOTE, "https://wxauth.invalid", "not known here")
+
+
+@pytest.mark.parametrize(
+    ("answer", "level", "words"),
+    [
+        (PlainTextResponse("", 502), NOTE, ("502", "no service behind it")),
+        (PlainTextResponse("", 404), BAD, ("404", "/.well-known/")),
+        (RedirectResponse("https://www.example.com/?x=hunter2"), BAD, ("redirects to https://www.example.com/,",)),
+        (PlainTextResponse("<html>"), BAD, ("no JSON object", "another service")),
+        (JSONResponse([]), BAD, ("no JSON object",)),
+        (JSONResponse({}), BAD, ("'none'",)),
+        (PlainTextResponse(" " * 300_000), BAD, ("too large",)),
+    ],
+)
+async def test_what_is_not_the_service_is_told_apart(
+    doctor: Examine, answer: Response, level: Level, words: tuple[str, ...]
+) -> None:
+    with answering(answer) as (url, _):
+        said(await doctor(issuer=url), "issuer", level, url, *words)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"jwks_uri": "http://keys.example.com/"}, ("no jwks_uri with https",)),
+        ({}, ("no jwks_uri with https",)),
+        ({"jwks_uri": "{url}/jwks"}, ("/jwks has no list of keys",)),
+    ],
+)
+async def test_metadata_without_keys_is_told(doctor: Examine, metadata: dict[str, str], words: tuple[str, ...]) -> None:
+    with answering(PlainTextResponse()) as (url, front):
+        front.app = JSONResponse({"issuer": url, **{name: value.format(url=url) for name, value in metadata.items()}})
+        said(await doctor(issuer=url), "issuer", BAD, *words)
+
+
+async def test_a_certificate_that_does_not_hold_is_told(doctor: Examine, certificate: dict[str, str]) -> None:
+    with answering(PlainTextResponse(), **certificate) as (url, _):
+        results = await doctor(issuer=url.replace("http:", "https:"))
+    said(results, "issuer", BAD, "certificate that does not hold: self-signed certificate")
+
+
+async def test_http_in_place_of_https_is_told_and_the_other_way_round(
+    doctor: Examine, certificate: dict[str, str]
+) -> None:
+    with answering(PlainTextResponse()) as (url, _):
+        said(await doctor(issuer=url.replace("http:", "https:")), "issuer", BAD, "does not speak TLS", "plain http")
+    with answering(PlainTextResponse(), **certificate) as (url, _):
+        said(await doctor(issuer=url), "issuer", BAD, "without an answer", "WXAUTH_ISSUER wants https")
+
+
+async def test_an_issuer_that_hangs_up_or_says_nothing_is_told(doctor: Examine) -> None:
+    async with Upstream(hang_up) as upstream:
+        said(await doctor(issuer=upstream.url), "issuer", BAD, "without an answer")
+    async with Upstream(hang) as upstream:
+        said(await doctor(issuer=upstream.url), "issuer", BAD, "takes the connection and does not answer")
+
+
+# The clocks.
+
+
+@pytest.mark.parametrize(("seconds", "word"), [(95, "95 s ahead of"), (-95, "95 s behind")])
+async def test_a_clock_that_is_wrong_is_told_by_both_others(doctor: Examine, seconds: int, word: str) -> None:
+    results = await doctor(clock=lambda: utc_now() + timedelta(seconds=seconds))
+    said(results, "clock database", BAD, f"{word} the database's", "30 s", "NTP")
+    said(results, "clock wechat", BAD, "WeChat's", "NTP")
+
+
+async def test_a_clock_within_what_siblings_bear_with_is_right_enough(doctor: Examine) -> None:
+    results = await doctor(clock=lambda: utc_now() + timedelta(seconds=20))
+    said(results, "clock database", OK, "within 20 s")
+    said(results, "clock wechat", OK)
+
+
+@pytest.mark.parametrize("date", [None, "yesterday", "Thu, 32 Nov 2026 08:00:00 GMT", "\xff"])
+async def test_a_wechat_that_says_no_time_is_not_asked_for_it(
+    doctor: Examine, strict_wechat: StrictWeChat, date: str | None
+) -> None:
+    with _with_date(strict_wechat, lambda: date) as url:
+        results = await doctor(wechat_base_url=url)
+    assert "clock wechat" not in results
+    said(results, of_app(), OK)
+
+
+async def test_of_wechats_times_the_nearest_counts(doctor: Examine, strict_wechat: StrictWeChat) -> None:
+    times = iter([utc_now() - timedelta(hours=1)])  # an answer that was kept somewhere
+    with _with_date(strict_wechat, lambda: format_datetime(next(times, utc_now()), usegmt=True)) as url:
+        said(await doctor(wechat_base_url=url), "clock wechat", OK)
+
+
+def _with_date(wechat: StrictWeChat, date: Callable[[], str | None]) -> AbstractContextManager[str]:
+    """The simulator, with this header in its answers."""
+    simulator = create_simulator(wechat)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_date(message: Any) -> None:
+            value = date() if message["type"] == "http.response.start" else None
+            if value is not None:
+                message["headers"] = [*message["headers"], (b"date", value.encode("latin-1"))]
+            await send(message)
+
+        await simulator(scope, receive, send_with_date)
+
+    return serving(app, date_header=False)
+
+
+# WeChat.
+
+
+async def test_an_address_that_is_not_whitelisted_is_told_as_wechat_saw_it_and_nothing_else(
+    doctor: Examine, strict_wechat: StrictWeChat
+) -> None:
+    strict_wechat.account(APP_ID).is_whitelisted = False
+    results = await doctor()
+    said(results, of_app(), OK)
+    message = results[of_app("access_token")].message
+    assert message.startswith("WeChat saw this server as 127.0.0.1: add that to the app's IP whitelist 白名单")
+    assert "rid" not in message
+    assert not results.keys() & {of_app("phone"), of_app("risk")}
+    said(results, of_app("phone", OTHER_APP_ID), OK)
+
+
+async def test_every_address_that_wechat_names_is_told_once(doctor: Examine) -> None:
+    errmsg = "invalid ip 203.0.113.7 ipv6 2001:db8::7, not in whitelist rid: 6543ab-12 hunter2"
+    with serving(JSONResponse({"errcode": 40164, "errmsg": errmsg}), lifespan="off") as url:
+        results = await doctor(wechat_base_url=url)
+    said(results, of_app(), BAD, "as 203.0.113.7 and 2001:db8::7: ")
+
+
+@pytest.mark.parametrize(
+    ("fault", "level", "words"),
+    [
+        ({"errcode": 40243}, BAD, ("frozen",)),
+        ({"errcode": 89503}, BAD, ("administrator's confirmation",)),
+        ({"errcode": 40164}, BAD, ("WeChat saw this server as 127.0.0.1",)),
+        ({"errcode": 45009}, BAD, ("quota", "midnight in Beijing")),
+        ({"errcode": 45011}, NOTE, ("again in a minute",)),
+        ({"errcode": -1}, BAD, ("busy",)),
+        ({"errcode": 99999}, BAD, ("table of return codes",)),
+        ({"status": 503}, BAD, ("status 503", "reaches http://127.0.0.1:")),
+        ({"html": True}, BAD, ("not JSON", "WXAUTH_WECHAT_BASE_URL")),
+        ({"drop": True}, BAD, ("no answer from WeChat",)),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)
+async def test_why_there_is_no_access_token_is_told(
+    doctor: Examine, strict_wechat: StrictWeChat, fault: dict[str, Any], level: Level, words: tuple[str, ...]
+) -> None:
+    strict_wechat.fail("stable_token", app_id=APP_ID, times=None, **fault)
+    results = await doctor()
+    errcode = [f"(errcode {fault['errcode']})"] if "errcode" in fault else []
+    said(results, of_app("access_token"), level, *words, *errcode)
+    said(results, of_app(), OK)
+    assert of_app("phone") not in results
+    said(results, of_app("access_token", OTHER_APP_ID), OK)
+
+
+async def test_a_wrong_secret_and_a_wrong_app_id_are_told_once_each(doctor: Examine) -> None:
+    apps = [{**APPS[0], "app_secret": "wrong"}, {"app_id": "wx0", "app_secret": "x"}]
+    results = await doctor(apps=apps)
+    said(results, of_app(), BAD, "WXAUTH_APP_SECRET", "(errcode 40125)")
+    said(results, of_app("access_token"), BAD, "for the same reason")
+    said(results, of_app(app_id="wx0"), BAD, "WXAUTH_APP_ID", "(errcode 40013)")
+
+
+async def test_a_wechat_that_takes_any_code_is_none(doctor: Examine) -> None:
+    with serving(create_simulator()) as url:
+        said(await doctor(wechat_base_url=url), of_app(), BAD, "WXAUTH_WECHAT_BASE_URL")
+
+
+async def test_a_wechat_that_is_not_there_is_told(doctor: Examine) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    said(await doctor(wechat_base_url=url), of_app(), BAD, "no answer from WeChat", url)
+
+
+async def test_a_wechat_that_is_reached_by_its_fallback_alone_is_a_note(doctor: Examine, wechat_url: str) -> None:
+    nobody = f"http://localhost:{free_port()}"
+    results = await doctor(wechat_base_url=nobody, wechat_fallback_url=wechat_url)
+    said(results, of_app(), NOTE, "answers at 127.0.0.1 alone: localhost cannot be connected to")
+    said(results, of_app("access_token"), OK)
+
+
+async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(
+    doctor: Examine, strict_wechat: StrictWeChat
+) -> None:
+    for api in ("code2session", "checksession"):
+        strict_wechat.fail(api, hang=True, times=None)
+    began = asyncio.get_running_loop().time()
+    results = await doctor(wechat_timeout=0.5)
+    assert asyncio.get_running_loop().time() - began < 3  # all of them one after the other would be 2 s for each app
+    for app in APPS:
+        said(results, of_app(app_id=app["app_id"]), BAD, "code2session gave no answer in 0.5 s")
+        said(results, of_app("session_keys", app["app_id"]), BAD, "checksession gave no answer in 0.5 s")
+        said(results, of_app("risk", app["app_id"]), OK)
+
+
+@pytest.mark.parametrize(
+    ("api", "name", "policy", "why"),
+    [
+        ("getuserriskrank", "risk", "risk_policy", "WXAUTH_RISK_POLICY is off"),
+        ("msg_sec_check", "nickname", "nickname_check", "WXAUTH_NICKNAME_CHECK is off"),
+    ],
+)
+async def test_what_the_account_may_not_ask_is_a_note_unless_the_settings_need_it(
+    doctor: Examine, strict_wechat: StrictWeChat, api: Any, name: str, policy: str, why: str
+) -> None:
+    strict_wechat.account(APP_ID).denied = {api}
+    results = await doctor()
+    said(results, of_app(name), NOTE, "may not use this API", "(errcode 48001)", f"not needed now, for {why}")
+    said(results, of_app(name, OTHER_APP_ID), OK, "permitted")
+    results = await doctor(**{policy: "flag"})
+    said(results, of_app(name), BAD, "may not use this API")
+    assert "not needed" not in results[of_app(name)].message
+
+
+async def test_an_account_that_may_not_ask_for_phone_numbers_is_a_note_until_somebody_has_given_one(
+    doctor: Examine, strict_wechat: StrictWeChat, simulated_client: httpx.AsyncClient
+) -> None:
+    strict_wechat.account(APP_ID).denied = {"getuserphonenumber"}
+    said(await doctor(), of_app("phone"), NOTE, "may not use this API", "nobody has given a phone number")
+    answer = await simulated_client.post("/v1/login", json={"code": "alice", "phone_code": "phone-13800138000"})
+    assert answer.json()["user"]["phone"]
+    said(await doctor(), of_app("phone"), BAD, "may not use this API")
+
+
+async def test_an_account_that_may_not_ask_after_session_keys_is_told(
+    doctor: Examine, strict_wechat: StrictWeChat
+) -> None:
+    strict_wechat.account(APP_ID).denied = {"checksession"}
+    said(await doctor(), of_app("session_keys"), BAD, "may not use this API")
+
+
+async def test_an_account_that_may_not_send_the_openid_is_told_of_the_switch(
+    doctor: Examine, strict_wechat: StrictWeChat
+) -> None:
+    strict_wechat.account(APP_ID).openid_check = "refused"
+    said(await doctor(), of_app("phone"), NOTE, "WXAUTH_PHONE_CHECK_OPENID=false")
+    said(await doctor(phone_check_openid=False), of_app("phone"), OK)
+
+
+@pytest.mark.parametrize("errcode", [40003, 43104, 61010, 87009, 40097])
+async def test_whatever_wechat_says_of_a_made_up_person_is_a_permission(
+    doctor: Examine, strict_wechat: StrictWeChat, errcode: int
+) -> None:
+    apis = {"phone": "getuserphonenumber", "session_keys": "checksession", "risk": "getuserriskrank"}
+    for api in apis.values():
+        strict_wechat.fail(api, errcode=errcode, times=None)
+    results = await doctor(risk_policy="flag")
+    for name in apis:
+        said(results, of_app(name), OK, "permitted")
+
+
+async def test_a_quota_that_is_used_up_is_told(doctor: Examine, strict_wechat: StrictWeChat) -> None:
+    strict_wechat.account(APP_ID).daily_quota = {"getuserriskrank": 0}
+    said(await doctor(risk_policy="flag"), of_app("risk"), BAD, "quota", "9410009")
+
+
+# What WeChat does not tell, and is to be told.
+
+
+async def test_whether_an_app_is_bound_is_told_by_its_users(
+    doctor: Examine, simulator: Simulator, simulated_client: httpx.AsyncClient
+) -> None:
+    said(await doctor(), of_app("unionid"), OK, "before somebody has logged in")
+    simulator.account(OTHER_APP_ID).has_unionids = False
+    for app in APPS:
+        await simulated_client.post("/v1/login", json={"code": "alice", "app_id": app["app_id"]})
+    results = await doctor()
+    said(results, of_app("unionid"), OK, "1 of 1 users")
+    said(results, of_app("unionid", OTHER_APP_ID), NOTE, "none of 1 users", "Open Platform account")
+    said(await doctor(apps=[APPS[1]]), of_app("unionid", OTHER_APP_ID), OK, "none of 1 users")
+
+
+async def test_where_wechat_is_to_push_is_told(doctor: Examine) -> None:
+    apps = [*APPS, {"app_id": "wx0", "app_secret": "x"}]
+    results = await doctor(apps=apps, issuer="https://wxauth.invalid/auth")
+    url = "https://wxauth.invalid/auth/v1/wechat/push"
+    said(results, of_app("push"), OK, f"{url}/{APP_ID}", "明文模式")
+    said(results, of_app("push", OTHER_APP_ID), OK, f"{url}/{OTHER_APP_ID}", "安全模式")
+    said(results, of_app("push", "wx0"), NOTE, "push_token", "WXAUTH_APPS", f"{url}/wx0")
+
+
+# Redis.
+
+
+@pytest.fixture
+async def redis_url() -> AsyncIterator[str]:
+    """A Redis that wants no password and answers PING."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1024):
+            writer.write(b"+PONG\r\n" if b"PING" in data.upper() else b"+OK\r\n" * data.upper().count(b"CLIENT"))
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_a_redis_that_answers_is_well(doctor: Examine, redis_url: str) -> None:
+    said(await doctor(redis_url=redis_url), "redis", OK, "answers")
+
+
+async def test_a_redis_that_does_not_answer_is_told(doctor: Examine) -> None:
+    assert "redis" not in await doctor()
+    url = f"redis://:hunter2@127.0.0.1:{free_port()}"
+    said(await doctor(redis_url=url), "redis", BAD, "not limited", "WXAUTH_REDIS_URL")
+    async with Upstream(hang, on_connect=hang) as upstream:
+        results = await doctor(redis_url=upstream.url.replace("http:", "redis:"))
+    said(results, "redis", BAD, "TimeoutError")
+    said(await doctor(redis_url=url, login_rate_limit=""), "redis", OK, "WXAUTH_LOGIN_RATE_LIMIT is empty")

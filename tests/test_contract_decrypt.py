@@ -1,0 +1,274 @@
+"""`POST /v1/me/decrypt`, as the contract has it."""
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from pydantic import TypeAdapter
+
+from tests.fakes import Clock, Secrets
+from tests.problems import problem_of
+from wxauth.dev.wechat import APPS, Simulator
+from wxauth.dev.wechat.controls import SealRequest
+from wxauth.routes.schemas import DecryptedAnswer
+
+APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
+STEPS = {"stepInfoList": [{"timestamp": 1795104000, "step": 8848}], "note": "小明 🏃"}
+
+MakePhone = Callable[..., Awaitable["Phone"]]
+
+
+class Phone:
+    """A mini-program on a person's phone, logged in."""
+
+    def __init__(self, client: httpx.AsyncClient, simulator: Simulator, person: str, app_id: str) -> None:
+        self._client = client
+        self._simulator = simulator
+        self._person = person
+        self._app_id = app_id
+        self.bearer: dict[str, str] = {}
+        self.session_id = ""
+
+    async def log_in(self) -> None:
+        answer = await self._client.post("/v1/login", json={"code": self._person, "app_id": self._app_id})
+        assert answer.status_code == 200, answer.text
+        self.bearer = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+        self.session_id = answer.json()["session_id"]
+
+    def tap(self, **data: Any) -> dict[str, str]:
+        """What WeChat gives the mini-program, as it gives it."""
+        return self._simulator.seal(SealRequest(person=self._person, app_id=self._app_id, data=data or STEPS))
+
+    async def decrypt(self, body: object, **headers: str) -> httpx.Response:
+        return await self._client.post("/v1/me/decrypt", json=body, headers={**self.bearer, **headers})
+
+
+@pytest.fixture
+def make_phone(simulated_client: httpx.AsyncClient, simulator: Simulator) -> MakePhone:
+    async def make(person: str = "alice", *, app_id: str = APP_ID) -> Phone:
+        phone = Phone(simulated_client, simulator, person, app_id)
+        await phone.log_in()
+        return phone
+
+    return make
+
+
+@pytest.fixture
+async def phone(make_phone: MakePhone) -> Phone:
+    return await make_phone()
+
+
+@pytest.mark.parametrize("name", ["encryptedData", "encrypted_data"])
+async def test_what_wechat_encrypted_is_opened(phone: Phone, clock: Clock, name: str) -> None:
+    tapped = phone.tap()
+    answer = await phone.decrypt({name: tapped["encryptedData"], "iv": tapped["iv"]})
+    assert answer.status_code == 200
+    assert answer.json() == {"data": {**STEPS, "watermark": {"appid": APP_ID, "timestamp": int(clock().timestamp())}}}
+    assert answer.headers["cache-control"] == "no-store"
+    TypeAdapter(DecryptedAnswer).validate_python(answer.json())
+
+
+async def test_what_is_opened_is_not_logged(
+    phone: Phone, secrets: Secrets, log_lines: Callable[[], list[dict[str, object]]]
+) -> None:
+    name = secrets.add_unlogged("Person-of-the-log-test")
+    opened, refused = phone.tap(nickName=name), phone.tap(nickName=name, watermark={"appid": "x", "timestamp": 1})
+    assert [(await phone.decrypt(tapped)).status_code for tapped in (opened, refused)] == [200, 422]
+    lines = json.dumps(log_lines())
+    assert "data_decrypted" in lines
+    assert not any(text in lines for text in (name, *opened.values(), *refused.values()))
+
+
+async def test_base64_that_was_bent_on_its_way_is_opened_all_the_same(phone: Phone) -> None:
+    for bent in (
+        lambda text: text.replace("+", " "),
+        lambda text: text.replace("+", "-").replace("/", "_").rstrip("="),
+        lambda text: "".join(f"{text[start : start + 64]}\r\n" for start in range(0, len(text), 64)),
+    ):
+        tapped = {name: bent(text) for name, text in _with_plus_and_slash(phone).items()}
+        assert (await phone.decrypt(tapped)).json()["data"]["note"] == STEPS["note"]
+
+
+def _with_plus_and_slash(phone: Phone) -> dict[str, str]:
+    while True:
+        tapped = phone.tap()
+        if all(character in tapped[name] for character in "+/" for name in tapped):
+            return tapped
+
+
+# Which key.
+
+
+async def test_what_was_encrypted_before_a_login_on_another_phone_still_opens(
+    make_phone: MakePhone,
+) -> None:
+    phone = await make_phone()
+    tapped = phone.tap()
+    await make_phone()
+    assert (await phone.decrypt(tapped)).status_code == 200
+
+
+async def test_what_was_encrypted_after_a_login_on_another_phone_opens_in_both_sessions(
+    make_phone: MakePhone,
+) -> None:
+    phones = [await make_phone(), await make_phone()]
+    tapped = phones[0].tap()
+    assert [(await phone.decrypt(tapped)).status_code for phone in phones] == [200, 200]
+
+
+async def test_a_later_login_to_another_app_does_not_count(make_phone: MakePhone) -> None:
+    phone, _, _ = await make_phone(), await make_phone(), await make_phone(app_id=OTHER_APP_ID)
+    assert (await phone.decrypt(phone.tap())).status_code == 200
+
+
+async def test_a_session_whose_own_key_is_gone_uses_the_newest(make_phone: MakePhone, rows: asyncpg.Connection) -> None:
+    phone, _ = await make_phone(), await make_phone()
+    await rows.execute("UPDATE sessions SET session_key = NULL WHERE id = $1", phone.session_id)
+    assert (await phone.decrypt(phone.tap())).status_code == 200
+
+
+async def test_after_the_newest_session_has_ended_its_key_opens_nothing_any_more(
+    make_phone: MakePhone, simulated_client: httpx.AsyncClient
+) -> None:
+    phone, other = await make_phone(), await make_phone()
+    tapped = phone.tap()
+    assert (await phone.decrypt(tapped)).status_code == 200
+    await simulated_client.post("/v1/logout", headers=other.bearer)
+    problem_of(await phone.decrypt(tapped), "session_key_expired", 409)
+
+
+async def test_a_key_that_was_replaced_is_answered_with_what_to_do_and_then_that_works(
+    phone: Phone, simulator: Simulator
+) -> None:
+    await simulator_login(simulator)  # WeChat alone knows the new key, as when our answer was lost
+    refused = await phone.decrypt(phone.tap(), **{"Accept-Language": "zh_CN"})
+    problem = problem_of(refused, "session_key_expired", 409)
+    assert problem["title"] == "请重新登录，然后再点一次。"
+    assert "log in again" in problem["detail"]
+    assert "tap again" in problem["detail"]
+    await phone.log_in()
+    assert (await phone.decrypt(phone.tap())).status_code == 200
+
+
+async def simulator_login(simulator: Simulator) -> None:
+    query = {"appid": APP_ID, "secret": APPS[0]["app_secret"], "js_code": "alice"}
+    call, _ = simulator.call("code2session", {**query, "grant_type": "authorization_code"}, b"")
+    assert "session_key" in simulator.answer(call)
+
+
+async def test_without_a_stored_key_nothing_opens(phone: Phone, rows: asyncpg.Connection) -> None:
+    await rows.execute("UPDATE sessions SET session_key = NULL")
+    problem_of(await phone.decrypt(phone.tap()), "session_key_expired", 409)
+
+
+@pytest.mark.parametrize(("person", "app_id"), [("bob", APP_ID), ("alice", OTHER_APP_ID)])
+async def test_what_is_another_persons_or_another_apps_does_not_open(
+    phone: Phone, make_phone: MakePhone, person: str, app_id: str
+) -> None:
+    other = await make_phone(person, app_id=app_id)
+    problem_of(await phone.decrypt(other.tap()), "session_key_expired", 409)
+
+
+async def test_a_stored_key_under_a_lost_secret_key_is_told_to_the_operator(
+    phone: Phone, rows: asyncpg.Connection, log_lines: Callable[[], list[dict[str, object]]]
+) -> None:
+    await rows.execute("UPDATE sessions SET session_key = decode('01deadbeef', 'hex') || session_key")
+    problem_of(await phone.decrypt(phone.tap()), "session_key_expired", 409)
+    (line,) = [line for line in log_lines() if line["event"] == "session_key_not_unsealed"]
+    assert "WXAUTH_SECRET_KEY_PREVIOUS" in str(line["what_to_change"])
+
+
+# Who may.
+
+
+@pytest.mark.parametrize("change", ["UPDATE users SET status = 'disabled'", "DELETE FROM users"])
+async def test_a_banned_or_erased_user_is_refused_at_once(phone: Phone, rows: asyncpg.Connection, change: str) -> None:
+    tapped = phone.tap()
+    await rows.execute(change)
+    problem_of(await phone.decrypt(tapped), "invalid_token", 401)
+
+
+async def test_a_session_that_has_ended_is_refused_at_once(phone: Phone, simulated_client: httpx.AsyncClient) -> None:
+    await simulated_client.post("/v1/logout", headers=phone.bearer)
+    problem_of(await phone.decrypt(phone.tap()), "invalid_token", 401)
+
+
+async def test_thebearer_is_looked_at_before_the_body(simulated_client: httpx.AsyncClient) -> None:
+    problem_of(await simulated_client.post("/v1/me/decrypt", json={}), "missing_token", 401)
+
+
+# What is wrong.
+
+
+@pytest.mark.parametrize(
+    ("watermark", "message"),
+    [
+        ({"appid": OTHER_APP_ID}, "another app"),
+        ({"age": 86401}, "a day old"),
+        ({"age": -301}, "future"),
+        ({"timestamp": None}, "no watermark"),
+    ],
+)
+async def test_a_watermark_of_another_app_or_another_day_is_refused(
+    phone: Phone, clock: Clock, watermark: dict[str, Any], message: str
+) -> None:
+    timestamp = int(clock().timestamp()) - watermark.pop("age", 0)
+    tapped = phone.tap(watermark={"appid": APP_ID, "timestamp": timestamp, **watermark})
+    problem = problem_of(await phone.decrypt(tapped), "invalid_request", 422)
+    (error,) = problem["errors"]
+    assert error["field"] == "encrypted_data"
+    assert message in error["message"]
+    assert OTHER_APP_ID not in json.dumps(problem)
+
+
+async def test_data_opens_for_a_day(phone: Phone, clock: Clock) -> None:
+    tapped = phone.tap(watermark={"appid": APP_ID, "timestamp": int(clock().timestamp()) - 86400})
+    assert (await phone.decrypt(tapped)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("encryptedData", "not base64!"),
+        ("encryptedData", "钥匙"),
+        ("encryptedData", ""),
+        ("encryptedData", b64encode(bytes(15)).decode()),
+        ("encryptedData", b64encode(bytes(33)).decode()),
+        ("encryptedData", b64encode(bytes(24 * 1024 + 48)).decode()),
+        ("encryptedData", 5),
+        ("encryptedData", None),
+        ("iv", "not base64!"),
+        ("iv", ""),
+        ("iv", b64encode(bytes(15)).decode()),
+        ("iv", b64encode(bytes(32)).decode()),
+        ("iv", ["AAAA"]),
+    ],
+)
+async def test_what_is_malformed_is_named_and_not_repeated(phone: Phone, field: str, value: object) -> None:
+    answer = await phone.decrypt({**phone.tap(), field: value})
+    (error,) = problem_of(answer, "invalid_request", 422)["errors"]
+    assert error["field"] == field
+    assert not isinstance(value, str) or value == "" or value not in answer.text
+
+
+@pytest.mark.parametrize(("left_out", "named"), [("encryptedData", ["encrypted_data"]), ("iv", ["iv"])])
+async def test_both_are_needed(phone: Phone, left_out: str, named: list[str]) -> None:
+    tapped = phone.tap()
+    del tapped[left_out]
+    problem = problem_of(await phone.decrypt(tapped), "invalid_request", 422)
+    assert [error["field"] for error in problem["errors"]] == named
+
+
+async def test_data_that_was_altered_or_cut_does_not_open_and_does_not_tell_why(phone: Phone) -> None:
+    tapped = phone.tap()
+    encrypted = b64decode(tapped["encryptedData"])
+    altered = [encrypted[:-16], encrypted[:-1] + bytes([encrypted[-1] ^ 1]), encrypted[:16] + bytes(32), encrypted[16:]]
+    details = set()
+    for data in altered:
+        answer = await phone.decrypt({**tapped, "encryptedData": b64encode(data).decode()})
+        details.add(problem_of(answer, "session_key_expired", 409)["detail"])
+    assert len(details) == 1

@@ -1,0 +1,762 @@
+"""Phone numbers: `POST /v1/me/phone` and `phone_code` at login. What WeChat was paid for is never lost."""
+
+import asyncio
+import json
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.fakes import SECRET_KEY, Clock, Secrets
+from tests.problems import problem_of
+from tests.processes import WXAUTH, Running, free_port, run, serving
+from tests.store.proxy import Proxy
+from wxauth.dev.wechat import APPS, PhoneCodeRequest, Simulator, create_simulator, phone_of
+from wxauth.housekeeping import PHONE_ANSWERS_KEPT, sweep
+from wxauth.phones import KEPT_IN_MEMORY, UNTOUCHED_FOR
+from wxauth.services import Services
+
+API = "getuserphonenumber"
+NUMBER = "+8613800138000"
+OTHER_NUMBER = "+85291234567"
+OTHER_SECRET_KEY = b64encode(bytes(range(32, 64))).decode()
+A_SECOND = timedelta(seconds=1)
+SOON = 10.0
+"""Seconds for what takes one at most on an idle machine."""
+
+MakeServices = Callable[..., Awaitable[Services]]
+MakeClient = Callable[[Services], httpx.AsyncClient]
+LogLines = Callable[[], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Service:
+    """A replica, at its front door, and the WeChat behind it."""
+
+    client: httpx.AsyncClient
+    simulator: Simulator
+    services: Services
+    secrets: Secrets
+
+    async def log_in(self, person: str = "alice", **fields: object) -> dict[str, Any]:
+        answer = await self.client.post("/v1/login", json={"code": person, **fields})
+        assert answer.status_code == 200, answer.text
+        return answer.json()  # type: ignore[no-any-return]
+
+    def phone_code(self, person: str = "alice", **fields: Any) -> str:
+        """What the phone button gives; the number is `NUMBER`, unless given."""
+        wanted = PhoneCodeRequest(person=person, **{"phone": NUMBER, **fields})
+        return self.secrets.add(self.simulator.make_phone_code(wanted))
+
+    async def bind(self, login: dict[str, Any], code: str) -> httpx.Response:
+        return await self.client.post("/v1/me/phone", json={"code": code}, headers=bearer(login))
+
+    async def phone(self, login: dict[str, Any]) -> str | None:
+        return (await self.client.get("/v1/me", headers=bearer(login))).json()["phone"]  # type: ignore[no-any-return]
+
+    @property
+    def asked(self) -> int:
+        """How often WeChat was asked for a number."""
+        return len(self.simulator.calls_of(API))
+
+    async def is_asked(self) -> None:
+        await until(lambda: self.asked > 0)
+
+
+@pytest.fixture
+def make_service(
+    make_simulated_services: MakeServices, make_client: MakeClient, simulator: Simulator, secrets: Secrets
+) -> Callable[..., Awaitable[Service]]:
+    """Replicas of the service; any setting by name."""
+
+    async def make(**values: object) -> Service:
+        services = await make_simulated_services(**values)
+        return Service(make_client(services), simulator, services, secrets)
+
+    return make
+
+
+MakeService = Callable[..., Awaitable[Service]]
+
+
+@pytest.fixture
+async def service(make_service: MakeService) -> Service:
+    return await make_service()
+
+
+@pytest.fixture
+async def proxy(database_url: str) -> AsyncIterator[Proxy]:
+    """The way to this test's database."""
+    async with Proxy(database_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def other(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """What somebody else does in the database meanwhile."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+def bearer(login: dict[str, Any]) -> dict[str, str]:
+    return {"Authorization": f"Bearer {login['access_token']}"}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SOON):
+        while not condition():  # noqa: ASYNC110 - of somebody who tells nobody
+            await asyncio.sleep(0.01)
+
+
+async def pending(rows: asyncpg.Connection) -> int:
+    """How many answers are kept whose number is not bound."""
+    return await rows.fetchval("SELECT count(*) FROM phone_answers WHERE sealed IS NOT NULL")  # type: ignore[no-any-return]
+
+
+async def until_pending(rows: asyncpg.Connection, number: int = 1) -> None:
+    async with asyncio.timeout(SOON):
+        while await pending(rows) < number:  # noqa: ASYNC110 - of what goes on without us
+            await asyncio.sleep(0.01)
+
+
+async def until_waiting(rows: asyncpg.Connection, number: int) -> None:
+    async with asyncio.timeout(SOON):
+        while await rows.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < number:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+# Binding.
+
+
+async def test_the_number_behind_a_code_is_bound(service: Service, rows: asyncpg.Connection) -> None:
+    alice, bob = await service.log_in("alice"), await service.log_in("bob")
+    answer = await service.bind(alice, service.phone_code())
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.json() == {**alice["user"], "phone": NUMBER}
+    assert (await service.client.get("/v1/me", headers=bearer(alice))).json() == answer.json()
+    assert await service.phone(bob) is None
+    events = await rows.fetch("SELECT type, actor, user_id::text, app_id, ip, data FROM events")
+    user_id = alice["user"]["id"]
+    assert [tuple(event) for event in events] == [("phone_bound", user_id, user_id, APPS[0]["app_id"], None, "{}")]
+
+
+@pytest.mark.parametrize("country_code", ["text", "number"])
+@pytest.mark.parametrize(
+    ("phone", "kept"),
+    [("13800138000", NUMBER), ("+85291234567", OTHER_NUMBER), ("+447911123456", "+447911123456")],
+)
+async def test_a_number_is_kept_in_e164(service: Service, country_code: str, phone: str, kept: str) -> None:
+    service.simulator.account(APPS[0]["app_id"]).country_code = country_code
+    alice = await service.log_in()
+    assert (await service.bind(alice, service.phone_code(phone=phone))).json()["phone"] == kept
+
+
+async def test_a_new_number_takes_the_place_of_the_former_one(service: Service) -> None:
+    alice = await service.log_in()
+    for number in (NUMBER, OTHER_NUMBER, OTHER_NUMBER):
+        assert (await service.bind(alice, service.phone_code(phone=number))).json()["phone"] == number
+    assert (await service.log_in())["user"]["phone"] == OTHER_NUMBER
+
+
+async def test_a_number_is_bound_in_the_app_of_the_session(service: Service) -> None:
+    app_id = APPS[1]["app_id"]
+    alice = await service.log_in(app_id=app_id)
+    answer = await service.bind(alice, service.phone_code(app_id=app_id))
+    assert answer.json() == {**alice["user"], "phone": NUMBER}
+    problem_of(await service.bind(alice, service.phone_code()), "wechat_misconfigured", 502)  # the other app's, 40013
+
+
+@pytest.mark.parametrize("body", [{}, {"code": ""}, {"code": "x" * 257}, {"code": 1}, {"code": None}, []])
+async def test_a_body_without_a_usable_code_is_invalid(service: Service, body: Any) -> None:
+    alice = await service.log_in()
+    answer = await service.client.post("/v1/me/phone", json=body, headers=bearer(alice))
+    problem_of(answer, "invalid_request", 422)
+    assert service.asked == 0
+
+
+async def test_binding_wants_a_live_session(service: Service, rows: asyncpg.Connection) -> None:
+    problem_of(await service.client.post("/v1/me/phone", json={"code": "x"}), "missing_token", 401)
+    alice = await service.log_in()
+    await rows.execute("UPDATE users SET status = 'disabled'")
+    problem_of(await service.bind(alice, service.phone_code()), "invalid_token", 401)
+    assert service.asked == 0
+
+
+async def test_a_session_of_an_app_that_is_configured_no_longer_binds_nothing(
+    service: Service, make_service: MakeService
+) -> None:
+    alice = await service.log_in(app_id=APPS[1]["app_id"])
+    other = await make_service(apps=APPS[:1])
+    problem_of(await other.bind(alice, service.phone_code()), "unknown_app", 400)
+
+
+@pytest.mark.parametrize(
+    ("code", "problem", "status"),
+    [
+        ("errcode-40029", "invalid_code", 400),
+        ("errcode-40163", "code_used", 400),
+        ("errcode-40013", "wechat_misconfigured", 502),
+        ("errcode-48001", "wechat_misconfigured", 502),
+        ("errcode-45011", "wechat_rate_limited", 429),
+        ("errcode--1", "wechat_unavailable", 503),
+        ("errcode-987654", "wechat_bad_response", 502),
+        ("status-502", "wechat_unavailable", 503),
+        ("drop", "wechat_unavailable", 503),
+        ("garbage", "wechat_bad_response", 502),
+    ],
+)
+async def test_what_wechat_refuses_binds_nothing(
+    service: Service, rows: asyncpg.Connection, code: str, problem: str, status: int
+) -> None:
+    alice = await service.log_in()
+    answer = problem_of(await service.bind(alice, code), problem, status)
+    if code.startswith("errcode"):
+        assert answer["wechat_errcode"] == int(code.removeprefix("errcode-"))
+    assert await service.phone(alice) is None
+    assert await pending(rows) == 0
+    login = await service.log_in(phone_code=code)
+    assert login["phone_error"] == problem
+    assert login["user"]["phone"] is None
+
+
+async def test_a_code_of_another_app_is_told_to_the_operator(service: Service, log_lines: LogLines) -> None:
+    alice = await service.log_in()
+    await service.bind(alice, service.phone_code(app_id=APPS[1]["app_id"]))
+    [line] = [line for line in log_lines() if line["level"] == "error"]
+    assert line["errcode"] == 40013
+    assert "phone code" in line["what_to_change"]
+
+
+async def test_a_code_of_another_person_binds_nothing(service: Service) -> None:
+    bob = await service.log_in("bob")
+    assert (await service.bind(bob, service.phone_code("alice"))).status_code >= 400
+    assert await service.phone(bob) is None
+
+
+async def test_the_openid_goes_along_unless_it_is_switched_off(make_service: MakeService) -> None:
+    for switch, expected in (("true", {"code", "openid"}), ("false", {"code"})):
+        service = await make_service(phone_check_openid=switch)
+        service.simulator.account(APPS[0]["app_id"]).openid_check = "on" if switch == "true" else "refused"
+        alice = await service.log_in()
+        assert (await service.bind(alice, service.phone_code())).status_code == 200
+        sent = service.simulator.calls_of(API)[-1].json
+        assert sent.keys() == expected
+        assert sent.get("openid", alice["user"]["openid"]) == alice["user"]["openid"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"watermark_app_id": APPS[1]["app_id"]},
+        {"phone": "nonsense"},
+        {"phone": "+86213800138000000"},
+        {"phone": "+49301234567890123"},
+    ],
+)
+async def test_an_answer_that_makes_no_sense_is_refused_and_kept(
+    service: Service, rows: asyncpg.Connection, log_lines: LogLines, answer: dict[str, str]
+) -> None:
+    alice = await service.log_in()
+    code = service.phone_code(**answer)
+    for _ in range(2):
+        problem_of(await service.bind(alice, code), "wechat_bad_response", 502)
+    assert service.asked == 1
+    assert await service.phone(alice) is None
+    assert await pending(rows) == 1
+    assert [line["event"] for line in log_lines()].count("phone_answer_unusable") == 2
+
+
+# At login.
+
+
+@pytest.mark.parametrize("name", ["phone_code", "phoneCode"])
+async def test_a_login_may_bind_the_number_too(service: Service, name: str) -> None:
+    first = await service.log_in(**{name: service.phone_code()})
+    again = await service.log_in(**{name: service.phone_code(phone=OTHER_NUMBER)})
+    assert (first["is_new_user"], again["is_new_user"]) == (True, False)
+    assert (first["user"]["phone"], again["user"]["phone"]) == (NUMBER, OTHER_NUMBER)
+    assert "phone_error" not in first
+    assert await service.phone(again) == OTHER_NUMBER
+
+
+@pytest.mark.parametrize("fields", [{}, {"phone_code": None}, {"phone_code": ""}])
+async def test_a_login_without_a_phone_code_asks_nothing_and_keeps_the_number(
+    service: Service, fields: dict[str, Any]
+) -> None:
+    await service.log_in(phone_code=service.phone_code())
+    asked = len(service.simulator.calls)
+    again = await service.log_in(**fields)
+    assert again["user"]["phone"] == NUMBER
+    assert "phone_error" not in again
+    assert len(service.simulator.calls) == asked + 1
+
+
+@pytest.mark.parametrize("phone_code", ["x" * 257, 1])
+async def test_a_phone_code_of_no_form_is_refused_before_the_login_code_is_spent(
+    service: Service, phone_code: Any
+) -> None:
+    answer = await service.client.post("/v1/login", json={"code": "alice", "phone_code": phone_code})
+    problem_of(answer, "invalid_request", 422)
+    assert len(service.simulator.calls) == 0
+
+
+async def test_a_phone_code_that_fails_leaves_the_login_and_the_former_number(service: Service) -> None:
+    await service.log_in(phone_code=service.phone_code())
+    again = await service.log_in(phone_code="errcode-40029")
+    assert again["phone_error"] == "invalid_code"
+    assert again["user"]["phone"] == NUMBER
+    assert await service.phone(again) == NUMBER
+    token = {"refresh_token": again["refresh_token"]}
+    assert "phone_error" not in (await service.client.post("/v1/refresh", json=token)).json()
+
+
+async def test_a_number_that_is_taken_does_not_undo_the_login_either(service: Service) -> None:
+    await service.log_in("alice", phone_code=service.phone_code("alice"))
+    bob = await service.log_in("bob", phone_code=service.phone_code("bob"))
+    assert (bob["phone_error"], bob["user"]["phone"]) == ("phone_taken", None)
+
+
+async def test_a_fault_of_ours_does_not_undo_the_login_either(service: Service, rows: asyncpg.Connection) -> None:
+    await rows.execute("ALTER TABLE phone_answers ADD COLUMN shoe_size integer NOT NULL")
+    alice = await service.log_in(phone_code=service.phone_code())
+    assert (alice["phone_error"], alice["user"]["phone"]) == ("internal_error", None)
+    assert await service.phone(alice) is None
+
+
+async def test_a_number_that_failed_at_login_is_bound_by_the_same_code_later(
+    service: Service, rows: asyncpg.Connection
+) -> None:
+    await service.log_in("alice", phone_code=service.phone_code("alice"))
+    code = service.phone_code("bob")
+    bob = await service.log_in("bob", phone_code=code)
+    await rows.execute("UPDATE users SET phone = NULL")
+    assert (await service.bind(bob, code)).json()["phone"] == NUMBER
+    assert service.asked == 2
+
+
+async def test_a_banned_users_login_asks_for_no_number(service: Service, rows: asyncpg.Connection) -> None:
+    await service.log_in()
+    await rows.execute("UPDATE users SET status = 'disabled'")
+    body = {"code": "alice", "phone_code": service.phone_code()}
+    problem_of(await service.client.post("/v1/login", json=body), "account_disabled", 403)
+    assert service.asked == 0
+
+
+# A number that another user has.
+
+
+async def test_a_number_of_another_users_is_refused_until_they_are_gone(
+    service: Service, rows: asyncpg.Connection
+) -> None:
+    alice, bob = await service.log_in("alice"), await service.log_in("bob")
+    await service.bind(alice, service.phone_code("alice"))
+    code = service.phone_code("bob")
+    for _ in range(2):
+        problem_of(await service.bind(bob, code), "phone_taken", 409)
+    assert await service.phone(bob) is None
+    await service.client.delete("/v1/me", headers=bearer(alice))
+    assert (await service.bind(bob, code)).json()["phone"] == NUMBER
+    assert service.asked == 2
+    assert await pending(rows) == 0
+
+
+async def test_a_number_may_be_shared_where_the_policy_says_so(make_service: MakeService) -> None:
+    service = await make_service(phone_policy="share")
+    for person in ("alice", "bob"):
+        login = await service.log_in(person)
+        assert (await service.bind(login, service.phone_code(person))).json()["phone"] == NUMBER
+
+
+@pytest.mark.parametrize(("policy", "winners"), [("refuse", 1), ("share", 12)])
+async def test_of_many_who_want_one_number_at_once_the_policy_decides(
+    make_service: MakeService, rows: asyncpg.Connection, policy: str, winners: int
+) -> None:
+    replicas = [await make_service(phone_policy=policy) for _ in range(3)]
+    people = {f"person-{n}": await replicas[0].log_in(f"person-{n}") for n in range(12)}
+    answers = await asyncio.gather(
+        *(
+            replicas[n % 3].bind(login, replicas[0].phone_code(person))
+            for n, (person, login) in enumerate(people.items())
+        )
+    )
+    assert sorted(answer.status_code for answer in answers) == [200] * winners + [409] * (12 - winners)
+    assert await rows.fetchval("SELECT count(*) FROM users WHERE phone = $1", NUMBER) == winners
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'phone_bound'") == winners
+
+
+# The same code again.
+
+
+async def test_the_same_code_again_is_answered_without_asking_wechat(
+    service: Service, make_service: MakeService, rows: asyncpg.Connection
+) -> None:
+    alice, code = await service.log_in(), service.phone_code()
+    answers = [await service.bind(alice, code), await service.bind(alice, code)]
+    answers += [await (await make_service()).bind(alice, code)]
+    assert [answer.json() for answer in answers] == [{**alice["user"], "phone": NUMBER}] * 3
+    assert service.asked == 1
+    assert await rows.fetchval("SELECT count(*) FROM events") == 1
+
+
+async def test_the_same_code_of_somebody_else_is_unknown(service: Service) -> None:
+    alice, bob, code = await service.log_in("alice"), await service.log_in("bob"), service.phone_code()
+    await service.bind(alice, code)
+    problem_of(await service.bind(bob, code), "invalid_code", 400)
+    assert service.asked == 2
+    assert await service.phone(bob) is None
+
+
+async def test_of_two_taps_at_once_both_are_told_of_one_answer(service: Service) -> None:
+    alice, code = await service.log_in(), service.phone_code()
+    service.simulator.fail(API, slow=0.1)
+    answers = await asyncio.gather(*(service.bind(alice, code) for _ in range(5)))
+    assert [answer.json()["phone"] for answer in answers] == [NUMBER] * 5
+    assert service.asked == 1
+
+
+@pytest.mark.parametrize("work_is_done", [True, False])
+async def test_of_two_taps_at_once_in_two_processes_the_one_that_comes_late_finds_the_others_answer(
+    service: Service, make_service: MakeService, rows: asyncpg.Connection, work_is_done: bool
+) -> None:
+    alice, code = await service.log_in(), service.phone_code()
+    replica = await make_service()
+    service.simulator.fail(API, slow=0.2, work_is_done=work_is_done)
+    first = asyncio.create_task(service.bind(alice, code))
+    await service.is_asked()
+    second = await replica.bind(alice, code)
+    assert [answer.json()["phone"] for answer in (await first, second)] == [NUMBER] * 2
+    assert await rows.fetchval("SELECT count(*) FROM events") == 1
+
+
+async def test_of_two_who_bind_one_answer_at_once_the_second_changes_nothing(
+    service: Service, make_service: MakeService, rows: asyncpg.Connection, other: asyncpg.Connection
+) -> None:
+    alice, code = await service.log_in(), service.phone_code()
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("SELECT FROM users FOR UPDATE")
+    first = asyncio.create_task(service.bind(alice, code))
+    await until_pending(rows)
+    second = asyncio.create_task((await make_service()).bind(alice, code))
+    await until_waiting(rows, 2)
+    await transaction.rollback()
+    assert [answer.json()["phone"] for answer in (await first, await second)] == [NUMBER] * 2
+    assert await rows.fetchval("SELECT count(*) FROM events") == 1
+
+
+async def test_a_user_who_is_erased_meanwhile_gets_no_number(
+    service: Service, rows: asyncpg.Connection, other: asyncpg.Connection
+) -> None:
+    alice, code = await service.log_in(), service.phone_code()
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("DELETE FROM users")
+    binding = asyncio.create_task(service.bind(alice, code))
+    await until_waiting(rows, 1)
+    await transaction.commit()
+    problem_of(await binding, "invalid_token", 401)
+    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
+
+
+# Nothing that was paid for is lost.
+
+
+async def test_killed_between_wechats_answer_and_ours_the_service_loses_no_number(
+    database_url: str, rows: asyncpg.Connection, other: asyncpg.Connection, tmp_path: Path, secrets: Secrets
+) -> None:
+    simulator = Simulator()
+    code = simulator.make_phone_code(PhoneCodeRequest(person="alice"))
+
+    def start(wechat_url: str) -> tuple[Running, httpx.AsyncClient]:
+        port = str(free_port())
+        env = {
+            "WXAUTH_DATABASE_URL": database_url,
+            "WXAUTH_APPS": json.dumps(APPS),
+            "WXAUTH_SECRET_KEY": SECRET_KEY,
+            "WXAUTH_WECHAT_BASE_URL": wechat_url,
+            "WXAUTH_PORT": port,
+        }
+        running = Running(WXAUTH, "serve", cwd=tmp_path, env=env)
+        return running, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=SOON)
+
+    with serving(create_simulator(simulator)) as wechat_url:
+        running, client = start(wechat_url)
+        with running:
+            await asyncio.to_thread(running.wait_for, '"started"')
+            alice = (await client.post("/v1/login", json={"code": "alice"})).json()
+            transaction = other.transaction()
+            await transaction.start()
+            await other.execute("SELECT FROM users FOR UPDATE")
+            binding = asyncio.create_task(client.post("/v1/me/phone", json={"code": code}, headers=bearer(alice)))
+            await until_pending(rows)  # and it waits for the lock
+            running.process.kill()
+            with pytest.raises(httpx.TransportError):
+                await binding
+            await transaction.rollback()
+            await client.aclose()
+        assert await rows.fetchval("SELECT phone FROM users") is None
+
+        running, client = start(wechat_url)
+        with running:
+            await asyncio.to_thread(running.wait_for, '"started"')
+            answer = await client.post("/v1/me/phone", json={"code": code}, headers=bearer(alice))
+            assert answer.json()["phone"] == "+86" + secrets.add_unlogged(phone_of("alice"))
+            await client.aclose()
+    assert len(simulator.calls_of(API)) == 1
+
+
+@pytest.fixture
+async def outage(make_service: MakeService, proxy: Proxy) -> tuple[Service, dict[str, Any], str]:
+    """A database that goes away just when WeChat has answered to alice's code."""
+    service = await make_service(database_url=proxy.url)
+    alice, code = await service.log_in(), service.phone_code()
+    service.simulator.fail(API, slow=0.3)
+    binding = asyncio.create_task(service.bind(alice, code))
+    await service.is_asked()
+    proxy.refuse()
+    problem_of(await binding, "storage_unavailable", 503)
+    return service, alice, code
+
+
+Outage = tuple[Service, dict[str, Any], str]
+
+
+async def test_an_answer_that_cannot_be_stored_is_found_by_a_retry(outage: Outage, proxy: Proxy) -> None:
+    service, alice, code = outage
+    problem_of(await service.bind(alice, code), "storage_unavailable", 503)
+    await proxy.accept()
+    assert (await service.bind(alice, code)).json()["phone"] == NUMBER
+    assert service.asked == 1
+
+
+async def test_an_answer_that_cannot_be_stored_is_stored_when_the_database_is_back(
+    outage: Outage, proxy: Proxy, rows: asyncpg.Connection, make_service: MakeService
+) -> None:
+    service, alice, code = outage
+    await proxy.accept()
+    await until_pending(rows)
+    assert (await (await make_service()).bind(alice, code)).json()["phone"] == NUMBER
+    assert service.asked == 1
+
+
+async def test_an_answer_that_cannot_be_stored_is_stored_at_the_latest_when_the_service_ends(
+    outage: Outage, proxy: Proxy, rows: asyncpg.Connection
+) -> None:
+    service, *_ = outage
+    await proxy.accept()
+    await service.services.aclose()
+    assert await pending(rows) == 1
+
+
+async def test_an_answer_does_not_wait_for_the_database_for_ever(
+    outage: Outage, clock: Clock, log_lines: LogLines
+) -> None:
+    clock.now += KEPT_IN_MEMORY
+    assert not [line for line in log_lines() if line["event"] == "phone_answers_lost"]
+    clock.now += A_SECOND
+    await until(lambda: any(line["event"] == "phone_answers_lost" for line in log_lines()))
+
+
+async def test_an_answer_whose_user_is_erased_during_the_outage_is_dropped(
+    outage: Outage, proxy: Proxy, rows: asyncpg.Connection
+) -> None:
+    service, alice, _ = outage
+    await rows.execute("DELETE FROM users")
+    await proxy.accept()
+    problem_of(await service.bind(alice, "x"), "invalid_token", 401)
+    await service.services.aclose()
+    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
+
+
+async def test_a_login_in_such_an_outage_is_a_login_all_the_same(
+    make_service: MakeService, proxy: Proxy, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(database_url=proxy.url)
+    service.simulator.fail(API, slow=0.3)
+    code = service.phone_code()
+    login = asyncio.create_task(service.log_in(phone_code=code))
+    await service.is_asked()
+    proxy.refuse()
+    alice = await login
+    assert (alice["phone_error"], alice["user"]["phone"]) == ("storage_unavailable", None)
+    await proxy.accept()
+    assert (await service.bind(alice, code)).json()["phone"] == NUMBER
+    assert service.asked == 1
+
+
+async def test_without_a_database_no_code_is_spent(make_service: MakeService, proxy: Proxy) -> None:
+    service = await make_service(database_url=proxy.url)
+    alice = await service.log_in()
+    proxy.refuse()
+    problem_of(await service.bind(alice, service.phone_code()), "storage_unavailable", 503)
+    assert service.asked == 0
+
+
+async def test_an_answer_that_comes_too_late_is_found_by_the_same_code(make_service: MakeService) -> None:
+    service = await make_service(wechat_timeout=0.2)
+    alice, code = await service.log_in(), service.phone_code()
+    service.simulator.fail(API, slow=1)
+    problem_of(await service.bind(alice, code), "wechat_timeout", 504)
+    async with asyncio.timeout(SOON):
+        while (answer := await service.bind(alice, code)).status_code == 504:
+            pass
+    assert answer.json()["phone"] == NUMBER
+    assert service.asked == 1
+
+
+async def test_a_request_that_is_given_up_half_way_loses_nothing(service: Service, rows: asyncpg.Connection) -> None:
+    alice, code = await service.log_in(), service.phone_code()
+    service.simulator.fail(API, slow=0.2)
+    binding = asyncio.create_task(service.bind(alice, code))
+    await service.is_asked()
+    binding.cancel()
+    await until_pending(rows)
+    assert (await service.bind(alice, code)).json()["phone"] == NUMBER
+    assert service.asked == 1
+
+
+# What goes by itself.
+
+
+@pytest.fixture
+async def left_half_way(
+    service: Service, rows: asyncpg.Connection, other: asyncpg.Connection
+) -> Callable[[dict[str, Any], str], Awaitable[None]]:
+    """Let WeChat answer to a code, and nobody bind the number."""
+
+    async def leave(login: dict[str, Any], code: str) -> None:
+        before = await pending(rows)
+        async with other.transaction():
+            await other.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", login["user"]["id"])
+            binding = asyncio.create_task(service.bind(login, code))
+            await until_pending(rows, before + 1)
+            binding.cancel()
+            await asyncio.gather(binding, return_exceptions=True)
+
+    return leave
+
+
+LeaveHalfWay = Callable[[dict[str, Any], str], Awaitable[None]]
+
+
+async def test_a_number_that_was_left_half_way_is_bound_though_the_phone_never_comes_back(
+    service: Service, left_half_way: LeaveHalfWay, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    alice = await service.log_in()
+    await left_half_way(alice, service.phone_code())
+    clock.now += UNTOUCHED_FOR
+    await sweep(service.services)
+    assert await service.phone(alice) is None  # whoever asked may be about to
+    clock.now += A_SECOND
+    await sweep(service.services)
+    assert await service.phone(alice) == NUMBER
+    assert await pending(rows) == 0
+    assert service.asked == 1
+    assert await rows.fetchval("SELECT actor FROM events") == alice["user"]["id"]
+
+
+async def test_a_number_that_was_left_half_way_does_not_replace_one_that_was_given_later(
+    service: Service, left_half_way: LeaveHalfWay, clock: Clock
+) -> None:
+    alice = await service.log_in()
+    left = service.phone_code()
+    await left_half_way(alice, left)
+    clock.now += UNTOUCHED_FOR + A_SECOND
+    alice = await service.log_in(phone_code=service.phone_code(phone=OTHER_NUMBER))
+    await sweep(service.services)
+    assert await service.phone(alice) == OTHER_NUMBER
+    assert (await service.bind(alice, left)).json()["phone"] == NUMBER  # asked for by name
+
+
+async def test_a_number_that_was_refused_is_not_bound_by_itself(
+    service: Service, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    await service.log_in("alice", phone_code=service.phone_code("alice"))
+    bob = await service.log_in("bob", phone_code=service.phone_code("bob"))
+    await rows.execute("UPDATE users SET phone = NULL")
+    clock.now += UNTOUCHED_FOR + A_SECOND
+    await sweep(service.services)
+    assert await service.phone(bob) is None
+
+
+async def test_a_number_left_half_way_by_someone_banned_since_is_not_bound(
+    service: Service, left_half_way: LeaveHalfWay, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    alice = await service.log_in()
+    await left_half_way(alice, service.phone_code())
+    await rows.execute("UPDATE users SET status = 'disabled'")
+    clock.now += UNTOUCHED_FOR + A_SECOND
+    await sweep(service.services)
+    assert await rows.fetchval("SELECT phone FROM users") is None
+    assert await pending(rows) == 1
+
+
+async def test_answers_are_swept_when_they_have_been_kept_for_their_time(
+    service: Service, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    code = service.phone_code()
+    await service.log_in("alice", phone_code=code)
+    await service.log_in("bob", phone_code=service.phone_code("bob"))
+    clock.now += PHONE_ANSWERS_KEPT
+    await sweep(service.services, page_size=1, pause=0)
+    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 2
+    alice = await service.log_in()
+    clock.now += A_SECOND
+    await sweep(service.services, page_size=1, pause=0)
+    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
+    problem_of(await service.bind(alice, code), "invalid_code", 400)
+    assert await service.phone(alice) == NUMBER
+
+
+async def test_an_erased_users_answers_are_gone(service: Service, rows: asyncpg.Connection) -> None:
+    await service.log_in("alice", phone_code=service.phone_code("alice"))
+    bob = await service.log_in("bob", phone_code=service.phone_code("bob"))
+    assert (await service.client.delete("/v1/me", headers=bearer(bob))).status_code == 204
+    assert await pending(rows) == 0
+    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 1
+
+
+async def test_what_is_kept_says_nothing_without_the_secret_key(
+    service: Service, left_half_way: LeaveHalfWay, rows: asyncpg.Connection
+) -> None:
+    alice, code = await service.log_in(), service.phone_code()
+    await left_half_way(alice, code)
+    stored = "".join(repr(tuple(row)) for row in await rows.fetch("SELECT * FROM phone_answers"))
+    assert code not in stored
+    assert NUMBER[3:] not in stored
+
+
+async def test_after_a_reseal_answers_that_are_kept_need_the_new_secret_key_alone(
+    service: Service,
+    make_service: MakeService,
+    left_half_way: LeaveHalfWay,
+    rows: asyncpg.Connection,
+    database_url: str,
+    tmp_path: Path,
+) -> None:
+    alice, bob = await service.log_in("alice"), await service.log_in("bob")
+    codes = service.phone_code("alice"), service.phone_code("bob")
+    await left_half_way(alice, codes[0])
+    await left_half_way(bob, codes[1])
+    await rows.execute("UPDATE phone_answers SET sealed = '\\x0102' WHERE openid = $1", bob["user"]["openid"])
+    env = {
+        "WXAUTH_DATABASE_URL": database_url,
+        "WXAUTH_APPS": json.dumps(APPS),
+        "WXAUTH_SECRET_KEY": OTHER_SECRET_KEY,
+        "WXAUTH_SECRET_KEY_PREVIOUS": SECRET_KEY,
+    }
+    done = await asyncio.to_thread(run, "secret", "reseal", "--json", cwd=tmp_path, env=env)
+    assert json.loads(done.stdout) == {"signing_keys": 1, "session_keys": 2, "phone_answers": 1, "not_opened": 1}
+    assert done.returncode == 1
+    replica = await make_service(secret_key=OTHER_SECRET_KEY)
+    assert (await replica.bind(alice, codes[0])).json()["phone"] == NUMBER
+    problem_of(await replica.bind(bob, codes[1]), "invalid_code", 400)
+    assert service.asked == 2

@@ -1,0 +1,561 @@
+"""`RISK_POLICY` and `NICKNAME_CHECK`: what WeChat thinks of newcomers and names, and that its silence stops nobody."""
+
+import asyncio
+import json
+import signal
+import time
+from asyncio import to_thread
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.fakes import SECRET_KEY, Clock
+from tests.problems import problem_of
+from tests.processes import WXAUTH, Running, free_port, serving
+from wxauth.background import AT_MOST
+from wxauth.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.dev.wechat.people import openid_of
+from wxauth.policies import PATIENCE, TOLD_AGAIN_AFTER
+from wxauth.services import Services
+
+APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
+RISK, TEXT = "getuserriskrank", "msg_sec_check"
+SHORT = 0.3
+"""A WECHAT_TIMEOUT for calls that hang."""
+SOON = PATIENCE + 3.0
+
+Body = dict[str, Any]
+LogLines = Callable[[], list[Body]]
+MakeClient = Callable[[Services], httpx.AsyncClient]
+
+# How WeChat does not say what it thinks, as a fault and as the metric has it.
+SILENCES = [
+    ({"errcode": 48001}, "wechat_misconfigured", "48001"),
+    ({"errcode": 61010}, "wechat_bad_response", "61010"),
+    ({"errcode": 9410009}, "wechat_rate_limited", "9410009"),
+    ({"errcode": 45009}, "wechat_rate_limited", "45009"),
+    ({"errcode": -1}, "wechat_unavailable", "-1"),
+    ({"errcode": 40001}, "wechat_misconfigured", "40001"),
+    ({"errcode": 987654321}, "wechat_bad_response", "other"),
+    ({"status": 503}, "wechat_unavailable", ""),
+    ({"drop": True}, "wechat_unavailable", ""),
+    ({"garbage": True}, "wechat_bad_response", ""),
+    ({"html": True}, "wechat_bad_response", ""),
+]
+each_silence = pytest.mark.parametrize(("fault", "outcome", "errcode"), SILENCES)
+flag_or_block = pytest.mark.parametrize("policy", ["flag", "block"])
+
+
+@dataclass(frozen=True)
+class Service:
+    """A replica, at its front door; the WeChat behind it, and its tables."""
+
+    client: httpx.AsyncClient
+    services: Services
+    simulator: Simulator
+    rows: asyncpg.Connection
+
+    async def try_to_log_in(self, person: str = "alice", **fields: object) -> httpx.Response:
+        return await self.client.post("/v1/login", json={"code": person, **fields})
+
+    async def log_in(self, person: str = "alice", **fields: object) -> Body:
+        answer = await self.try_to_log_in(person, **fields)
+        assert answer.status_code == 200, answer.text
+        return answer.json()  # type: ignore[no-any-return]
+
+    async def change(self, login: Body, *, method: str = "PATCH", **fields: object) -> httpx.Response:
+        return await self.client.request(method, "/v1/me", json=fields, headers=bearer(login))
+
+    async def me(self, login: Body) -> Body:
+        return (await self.client.get("/v1/me", headers=bearer(login))).json()  # type: ignore[no-any-return]
+
+    async def events(self) -> list[tuple[str, str, Body]]:
+        """Type, actor and data of each, when all is done that goes on behind the answers."""
+        await self.services.background.drain()
+        rows = await self.rows.fetch("SELECT type, actor, data FROM events ORDER BY id")
+        return [(row["type"], row["actor"], json.loads(row["data"])) for row in rows]
+
+    async def checks(self, app_id: str = APP_ID) -> dict[tuple[str, str, str], float]:
+        """How often each came of asking WeChat: policy, outcome, errcode."""
+        await self.services.background.drain()
+        families = text_string_to_metric_families((await self.client.get("/metrics")).text)
+        samples = [sample for family in families for sample in family.samples]
+        return {
+            (sample.labels["policy"], sample.labels["outcome"], sample.labels["errcode"]): sample.value
+            for sample in samples
+            if sample.name == "wxauth_policy_checks_total" and sample.labels["app_id"] == app_id
+        }
+
+    def asked(self, api: Any) -> list[Body]:
+        """What WeChat was asked."""
+        return [call.json for call in self.simulator.calls_of(api)]
+
+
+@pytest.fixture
+def make_service(
+    make_simulated_services: Callable[..., Awaitable[Services]],
+    make_client: MakeClient,
+    simulator: Simulator,
+    rows: asyncpg.Connection,
+) -> Callable[..., Awaitable[Service]]:
+    """Replicas of the service; any setting by name."""
+
+    async def make(**values: object) -> Service:
+        services = await make_simulated_services(**values)
+        return Service(make_client(services), services, simulator, rows)
+
+    return make
+
+
+MakeService = Callable[..., Awaitable[Service]]
+
+
+def bearer(login: Body) -> dict[str, str]:
+    return {"Authorization": f"Bearer {login['access_token']}"}
+
+
+def told(log_lines: LogLines, event: str) -> list[Body]:
+    return [line for line in log_lines() if line["event"] == event]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SOON):
+        while not condition():  # noqa: ASYNC110 - of somebody who tells nobody
+            await asyncio.sleep(0.01)
+
+
+# Off.
+
+
+async def test_nothing_is_asked_unless_it_is_wanted(make_service: MakeService) -> None:
+    service = await make_service()
+    alice = await service.log_in("risky-4", nickname="risky")
+    assert (await service.change(alice, nickname="more risky")).json()["nickname"] == "more risky"
+    assert {call.api for call in service.simulator.calls} == {"code2session"}
+    assert await service.events() == []
+    assert await service.checks() == {}
+
+
+@pytest.mark.parametrize(("on", "asked"), [("risk_policy", RISK), ("nickname_check", TEXT)])
+async def test_each_policy_asks_its_own_question(make_service: MakeService, on: str, asked: str) -> None:
+    service = await make_service(**{on: "block"})
+    await service.log_in(nickname="Alice")
+    assert [call.api for call in service.simulator.calls] == ["code2session", "stable_token", asked]
+
+
+# The risk of a newcomer.
+
+
+@flag_or_block
+async def test_wechat_is_asked_at_the_first_login_alone(make_service: MakeService, policy: str) -> None:
+    service = await make_service(risk_policy=policy, nickname_check=policy)
+    for app_id, nickname in ((APP_ID, None), (APP_ID, "Al"), (OTHER_APP_ID, "Bo")):  # one person, by the unionid
+        await service.log_in("risky-2", app_id=app_id, nickname=nickname)
+        await service.services.background.drain()
+    openid = openid_of("risky-2", APP_ID)
+    assert service.asked(RISK) == [{"appid": APP_ID, "openid": openid, "scene": 0, "client_ip": "127.0.0.1"}]
+
+
+@pytest.mark.parametrize(
+    ("policy", "rank"), [*(("flag", rank) for rank in range(5)), *(("block", n) for n in range(4))]
+)
+async def test_a_risk_is_noted_and_the_person_let_in(
+    make_service: MakeService, log_lines: LogLines, policy: str, rank: int
+) -> None:
+    service = await make_service(risk_policy=policy)
+    login = await service.log_in(f"risky-{rank}")
+    assert login["is_new_user"]
+    assert login["user"]["status"] == "active"
+    assert await service.events() == ([("risk_flagged", "system", {"risk_rank": rank})] if rank else [])
+    assert await service.checks() == {("risk", "flagged" if rank else "pass", ""): 1}
+    lines = [(line["user_id"], line["risk_rank"]) for line in told(log_lines, "risk_flagged")]
+    assert lines == ([(login["user"]["id"], rank)] if rank else [])
+    assert (await service.me(login))["id"] == login["user"]["id"]
+
+
+async def test_flagging_delays_no_login(make_service: MakeService) -> None:
+    service = await make_service(risk_policy="flag", nickname_check="flag", wechat_timeout=60)
+    for api in ("stable_token", RISK, TEXT):
+        service.simulator.fail(api, hang=True, times=None)
+    async with asyncio.timeout(SOON):
+        login = await service.log_in("risky-4", nickname="risky")
+        assert login["user"]["nickname"] == "risky"
+        await service.change(login, nickname="more risky")
+        await until(lambda: bool(service.simulator.calls_of("stable_token")))
+        await service.services.background.aclose()
+    assert await service.events() == []
+
+
+async def test_who_is_of_the_highest_risk_is_banned(
+    make_service: MakeService, log_lines: LogLines, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(risk_policy="block", nickname_check="block")
+    problem_of(await service.try_to_log_in("risky-4", nickname="Al"), "wechat_user_blocked", 403)
+    assert await service.events() == [
+        ("user_banned", "system", {"risk_rank": 4}),
+        ("sessions_ended", "system", {"reason": "banned", "sessions": 1}),
+    ]
+    assert await rows.fetchval("SELECT status FROM users") == "disabled"
+    session = await rows.fetchrow("SELECT revoked_reason, session_key FROM sessions")
+    assert session is not None
+    assert tuple(session) == ("banned", None)
+    assert (await service.checks())["risk", "blocked", ""] == 1
+    assert told(log_lines, "logged_in") == []
+    assert [line["risk_rank"] for line in told(log_lines, "user_banned")] == [4]
+
+    problem_of(await service.try_to_log_in("risky-4"), "account_disabled", 403)
+    assert len(service.asked(RISK)) == 1
+
+
+async def test_an_administrator_may_unban_them_and_reads_why_they_were(
+    make_service: MakeService, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(risk_policy="block")
+    root = await service.log_in("root")
+    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await service.try_to_log_in("risky-4")
+    query = {"headers": bearer(root), "params": {"type": "user_banned"}}
+    (event,) = (await service.client.get("/v1/admin/events", **query)).json()["items"]
+    assert (event["actor"], event["app_id"], event["data"]) == ("system", APP_ID, {"risk_rank": 4})
+    path = f"/v1/admin/users/{event['user_id']}"
+    assert (await service.client.patch(path, json={"status": "active"}, headers=bearer(root))).status_code == 200
+    login = await service.log_in("risky-4")
+    assert (login["user"]["id"], login["is_new_user"]) == (event["user_id"], False)
+    assert len(service.asked(RISK)) == 2, "of root and of them, once each"
+
+
+async def test_who_logs_in_several_times_at_once_is_banned_everywhere(make_service: MakeService) -> None:
+    service = await make_service(risk_policy="block")
+    service.simulator.fail(RISK, slow=0.3)
+    answers = await asyncio.gather(*(service.try_to_log_in("risky-4") for _ in range(5)))
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 200, 403]
+    for answer in answers:
+        if answer.status_code == 200:
+            me = await service.client.get("/v1/me", headers=bearer(answer.json()))
+            problem_of(me, "invalid_token", 401)
+    assert len(service.asked(RISK)) == 1
+
+
+@pytest.mark.parametrize(
+    ("statement", "status", "events"),
+    [
+        ("UPDATE users SET roles = '{admin}'", 200, ["risk_flagged"]),  # the only administrator is not removed
+        ("UPDATE users SET status = 'disabled'", 403, []),
+        ("DELETE FROM users", 403, []),
+    ],
+)
+async def test_what_an_administrator_has_decided_meanwhile_counts(
+    make_service: MakeService, rows: asyncpg.Connection, statement: str, status: int, events: list[str]
+) -> None:
+    service = await make_service(risk_policy="block")
+    service.simulator.fail(RISK, slow=0.5)
+    login = asyncio.create_task(service.try_to_log_in("risky-4"))
+    await until(lambda: bool(service.simulator.calls_of(RISK)))
+    await rows.execute(statement)
+    assert (await login).status_code == status
+    assert [kind for kind, _, _ in await service.events()] == events
+
+
+async def test_who_is_erased_before_they_are_flagged_leaves_no_trace(
+    make_service: MakeService, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(risk_policy="flag")
+    service.simulator.fail(RISK, slow=0.3)
+    await service.log_in("risky-3")
+    await rows.execute("DELETE FROM users")
+    assert await service.events() == []
+
+
+async def test_a_phone_code_of_who_is_blocked_is_not_spent(make_service: MakeService) -> None:
+    service = await make_service(risk_policy="block")
+    problem_of(await service.try_to_log_in("risky-4", phone_code="phone-13800138000"), "wechat_user_blocked", 403)
+    assert service.simulator.calls_of("getuserphonenumber") == []
+
+
+# Names.
+
+
+@pytest.mark.parametrize("method", ["PATCH", "POST"])
+async def test_a_new_name_is_shown_to_wechat(make_service: MakeService, method: str) -> None:
+    service = await make_service(nickname_check="block")
+    alice = await service.log_in()
+    assert (await service.change(alice, method=method, nickName=" 小明 ")).json()["nickname"] == "小明"
+    openid = alice["user"]["openid"]
+    assert service.asked(TEXT) == [{"version": 2, "scene": 1, "openid": openid, "content": "小明", "nickname": "小明"}]
+    assert "小明".encode() in service.simulator.calls_of(TEXT)[0].body
+    assert await service.checks() == {("nickname", "pass", ""): 1}
+
+
+@flag_or_block
+async def test_a_name_that_stays_is_not_asked_about_again(make_service: MakeService, policy: str) -> None:
+    service = await make_service(nickname_check=policy)
+    alice = await service.log_in(nickname="Alice")
+    await service.log_in(nickname="Alice")
+    await service.log_in()
+    await service.change(alice, nickname="Alice")
+    await service.change(alice, avatar_url="https://example.com/a.png")
+    assert (await service.change(alice, nickname=None)).json()["nickname"] is None
+    await service.services.background.drain()
+    assert len(service.asked(TEXT)) == 1
+
+
+@flag_or_block
+async def test_a_returning_login_costs_one_call_and_one_statement(make_service: MakeService, policy: str) -> None:
+    service = await make_service(risk_policy=policy, nickname_check=policy)
+    await service.log_in(nickname="Alice")
+    await service.services.background.drain()
+    calls = len(service.simulator.calls)
+    for nickname in ("Alice", None):
+        session_id = (await service.log_in(nickname=nickname))["session_id"]
+        written_last = "SELECT u.xmin = s.xmin FROM users u, sessions s WHERE s.id = $1"  # by one transaction
+        assert await service.rows.fetchval(written_last, session_id)
+    await service.services.background.drain()
+    assert len(service.simulator.calls) == calls + 2
+
+
+@flag_or_block
+@pytest.mark.parametrize(("name", "suggest", "label"), [("review me", "review", 21000), ("可疑", "review", 21000)])
+@pytest.mark.parametrize("way", ["login", "PATCH"])
+async def test_a_doubtful_name_is_taken_and_noted(
+    make_service: MakeService, log_lines: LogLines, policy: str, way: str, name: str, suggest: str, label: int
+) -> None:
+    service = await make_service(nickname_check=policy)
+    user = await named(service, name, way=way)
+    assert user["nickname"] == name
+    assert await service.events() == [("nickname_flagged", "system", {"suggest": suggest, "label": label})]
+    assert await service.checks() == {("nickname", "flagged", ""): 1}
+    assert name not in str(log_lines())
+
+
+@pytest.mark.parametrize("way", ["login", "PATCH"])
+async def test_a_risky_name_is_taken_and_noted_where_the_policy_is_to_flag(make_service: MakeService, way: str) -> None:
+    service = await make_service(nickname_check="flag")
+    assert (await named(service, "risky", way=way))["nickname"] == "risky"
+    assert await service.events() == [("nickname_flagged", "system", {"suggest": "risky", "label": 20006})]
+    assert await service.checks() == {("nickname", "flagged", ""): 1}
+
+
+@pytest.mark.parametrize("method", ["PATCH", "POST"])
+async def test_a_risky_name_is_refused_and_nothing_is_changed(make_service: MakeService, method: str) -> None:
+    service = await make_service(nickname_check="block")
+    alice = await service.log_in(nickname="Alice")
+    answer = await service.change(alice, method=method, nickname="risky", avatar_url="https://example.com/a.png")
+    assert [error["field"] for error in problem_of(answer, "invalid_request", 422)["errors"]] == ["nickname"]
+    assert "risky" not in answer.text
+    assert await service.me(alice) == alice["user"]
+    assert (await service.checks())["nickname", "blocked", ""] == 1
+    assert await service.events() == []
+
+
+async def test_a_login_goes_on_without_its_risky_name(make_service: MakeService) -> None:
+    service = await make_service(nickname_check="block")
+    first = await service.log_in(nickname="risky")
+    assert (first["is_new_user"], first["user"]["nickname"]) == (True, None)
+    await service.log_in(nickname="Alice")
+    again = await service.log_in(nickname="risky", avatar_url="https://example.com/a.png")
+    assert again["user"]["nickname"] == "Alice"
+    assert again["user"]["avatar_url"] == "https://example.com/a.png"
+    assert await service.me(again) == again["user"]
+
+
+async def test_a_text_refused_by_errcode_is_risky(make_service: MakeService) -> None:
+    service = await make_service(nickname_check="block")
+    alice = await service.log_in()
+    service.simulator.fail(TEXT, errcode=87014)
+    problem_of(await service.change(alice, nickname="Al"), "invalid_request", 422)
+    assert await service.checks() == {("nickname", "blocked", ""): 1}
+
+
+async def test_a_newcomers_risk_and_name_are_asked_about_together(make_service: MakeService) -> None:
+    service = await make_service(risk_policy="block", nickname_check="block")
+    await service.log_in("root")
+    for api in (RISK, TEXT):
+        service.simulator.fail(api, slow=0.6)
+    started = time.monotonic()
+    login = await service.log_in("risky-1", nickname="review me")
+    assert time.monotonic() - started < 1.1
+    assert login["user"]["nickname"] == "review me"
+    assert sorted(kind for kind, _, _ in await service.events()) == ["nickname_flagged", "risk_flagged"]
+
+
+async def test_a_name_is_not_checked_after_two_hours_of_absence(make_service: MakeService, clock: Clock) -> None:
+    service = await make_service(nickname_check="block", access_token_ttl=86400)
+    alice = await service.log_in()
+    clock.advance(hours=2)
+    assert (await service.change(alice, nickname="risky")).json()["nickname"] == "risky"
+    assert await service.checks() == {("nickname", "wechat_bad_response", "61010"): 1}
+
+
+async def test_a_name_in_an_app_that_is_configured_no_longer_is_taken(make_service: MakeService) -> None:
+    service = await make_service(nickname_check="block")
+    alice = await service.log_in(app_id=OTHER_APP_ID)
+    smaller = await make_service(nickname_check="block", apps=APPS[:1])
+    assert (await smaller.change(alice, nickname="risky")).json()["nickname"] == "risky"
+    assert await smaller.checks("unknown") == {("nickname", "unknown_app", ""): 1}
+
+
+# WeChat's silence.
+
+
+@flag_or_block
+@each_silence
+async def test_a_silent_wechat_stops_nobody_and_is_counted(
+    make_service: MakeService, policy: str, fault: Body, outcome: str, errcode: str
+) -> None:
+    service = await make_service(risk_policy=policy, nickname_check=policy)
+    for api in (RISK, TEXT):
+        service.simulator.fail(api, times=None, **fault)
+    login = await service.log_in("risky-4", nickname="risky")
+    assert (login["user"]["status"], login["user"]["nickname"]) == ("active", "risky")
+    assert (await service.change(login, nickname="more risky")).json()["nickname"] == "more risky"
+    assert await service.checks() == {("risk", outcome, errcode): 1, ("nickname", outcome, errcode): 2}
+    kinds = {kind for kind, _, _ in await service.events()}
+    assert kinds <= {"access_token_forced"}, "which 40001 may be a reason for"
+
+
+@flag_or_block
+@pytest.mark.parametrize(
+    ("account", "outcome", "errcode"),
+    [
+        ({"is_whitelisted": False}, "wechat_misconfigured", "40164"),
+        ({"daily_quota": {"stable_token": 0}}, "wechat_rate_limited", "45009"),
+        ({"denied": {RISK, TEXT}}, "wechat_misconfigured", "48001"),
+        ({"daily_quota": {RISK: 0}}, "wechat_rate_limited", "9410009"),
+    ],
+)
+async def test_neither_does_an_account_that_may_not_ask(
+    make_service: MakeService, policy: str, account: Body, outcome: str, errcode: str
+) -> None:
+    service = await make_service(risk_policy=policy)
+    for name, value in account.items():
+        setattr(service.simulator.account(APP_ID), name, value)
+    await service.log_in("risky-4")
+    assert await service.checks() == {("risk", outcome, errcode): 1}
+
+
+@pytest.mark.parametrize("api", ["stable_token", RISK])
+async def test_a_login_waits_for_a_risk_no_longer_than_its_time(make_service: MakeService, api: Any) -> None:
+    service = await make_service(risk_policy="block", wechat_timeout=SHORT)
+    service.simulator.fail(api, hang=True)
+    async with asyncio.timeout(PATIENCE):
+        assert (await service.log_in("risky-4"))["user"]["status"] == "active"
+    assert await service.checks() == {("risk", "wechat_timeout", ""): 1}
+
+
+async def test_a_login_waits_two_seconds_at_most(make_service: MakeService) -> None:
+    service = await make_service(risk_policy="block", nickname_check="block", wechat_timeout=60)
+    for api in (RISK, TEXT):
+        service.simulator.fail(api, hang=True)
+    started = time.monotonic()
+    await service.log_in("risky-4", nickname="risky")
+    assert PATIENCE <= time.monotonic() - started < SOON
+    checks = {("risk", "wechat_timeout", ""): 1, ("nickname", "wechat_timeout", ""): 1}
+    assert await service.checks() == checks
+
+
+async def test_what_a_slow_code_has_taken_is_not_there_to_wait(make_service: MakeService) -> None:
+    service = await make_service(risk_policy="block", wechat_timeout=1)
+    await service.log_in("root")
+    service.simulator.fail("code2session", slow=0.7)
+    service.simulator.fail(RISK, slow=0.7)
+    await service.log_in("risky-4")
+    assert await service.checks() == {("risk", "pass", ""): 1, ("risk", "wechat_timeout", ""): 1}
+
+
+async def test_the_log_tells_of_it_once_a_minute(make_service: MakeService, log_lines: LogLines, clock: Clock) -> None:
+    service = await make_service(risk_policy="block")
+    service.simulator.account(APP_ID).denied = frozenset({RISK})
+    for person in ("anna", "berta", "carla"):
+        await service.log_in(person)
+    (line,) = told(log_lines, "policy_without_wechat")
+    assert (line["level"], line["policy"], line["app_id"], line["errcode"]) == ("error", "risk", APP_ID, 48001)
+    assert "permissions" in line["what_to_change"]
+    assert told(log_lines, "wechat_misconfigured") == []
+    clock.advance(seconds=TOLD_AGAIN_AFTER.total_seconds())
+    await service.log_in("dora")
+    assert len(told(log_lines, "policy_without_wechat")) == 2
+    assert await service.checks() == {("risk", "wechat_misconfigured", "48001"): 4}
+
+
+async def test_another_failure_is_told_at_once(make_service: MakeService, log_lines: LogLines) -> None:
+    service = await make_service(risk_policy="block", nickname_check="block")
+    for errcode in (61010, 9410009):
+        service.simulator.fail(RISK, errcode=errcode)
+    service.simulator.fail(TEXT, errcode=61010)
+    for person in ("anna", "berta"):
+        await service.log_in(person, nickname=person)
+    lines = [(line["policy"], line["errcode"]) for line in told(log_lines, "policy_without_wechat")]
+    assert sorted(lines) == [("nickname", 61010), ("risk", 61010), ("risk", 9410009)]
+
+
+async def test_where_wechat_speaks_again_it_is_heard_at_once(make_service: MakeService) -> None:
+    service = await make_service(risk_policy="block")
+    service.simulator.fail(RISK, errcode=48001)
+    await service.log_in("risky-4", app_id=OTHER_APP_ID)
+    await service.rows.execute("DELETE FROM users")
+    problem_of(await service.try_to_log_in("risky-4"), "wechat_user_blocked", 403)
+
+
+async def test_a_renewed_access_token_is_used(make_service: MakeService) -> None:
+    service = await make_service(risk_policy="block")
+    await service.log_in("root")
+    service.simulator.fail(RISK, errcode=42001)
+    problem_of(await service.try_to_log_in("risky-4"), "wechat_user_blocked", 403)
+
+
+# What goes on behind the answers.
+
+
+async def test_there_is_an_end_to_what_goes_on_behind_the_answers(
+    make_service: MakeService, log_lines: LogLines
+) -> None:
+    service = await make_service(nickname_check="flag", wechat_timeout=60)
+    alice = await service.log_in()
+    service.simulator.fail("stable_token", hang=True, times=None)
+    for number in range(AT_MOST + 3):
+        assert (await service.change(alice, nickname=f"name {number}")).status_code == 200
+    assert len(told(log_lines, "policy_without_wechat")) == 1
+    await service.services.background.aclose()
+    assert await service.checks() == {("nickname", "too_busy", ""): 3}
+    (line,) = told(log_lines, "background_work_left")
+    assert line["pieces"] == AT_MOST
+
+
+async def test_a_service_that_is_stopped_leaves_what_hangs(
+    database_url: str, simulator: Simulator, tmp_path: Path
+) -> None:
+    simulator.fail(RISK, hang=True, times=None)
+    port = str(free_port())
+    with serving(create_simulator(simulator)) as wechat_url:
+        env = {
+            "WXAUTH_DATABASE_URL": database_url,
+            "WXAUTH_APPS": json.dumps(APPS),
+            "WXAUTH_SECRET_KEY": SECRET_KEY,
+            "WXAUTH_WECHAT_BASE_URL": wechat_url,
+            "WXAUTH_WECHAT_TIMEOUT": "60",
+            "WXAUTH_RISK_POLICY": "flag",
+            "WXAUTH_PORT": port,
+        }
+        with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as running:
+            await to_thread(running.wait_for, '"started"')
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=SOON) as client:
+                assert (await client.post("/v1/login", json={"code": "risky-4"})).status_code == 200
+            await until(lambda: bool(simulator.calls_of(RISK)))
+            started = time.monotonic()
+            assert await to_thread(running.end, signal.SIGTERM) == 0
+            assert time.monotonic() - started < SOON
+            assert '"stopped"' in running.output
+            assert '"background_work_left"' in running.output
+
+
+async def named(service: Service, name: str, *, way: str) -> Body:
+    """A person who gives themselves this name, as the answer has them."""
+    if way == "login":
+        return (await service.log_in(nickname=name))["user"]  # type: ignore[no-any-return]
+    return (await service.change(await service.log_in(), nickname=name)).json()  # type: ignore[no-any-return]

@@ -1,0 +1,387 @@
+"""Session keys, checked and reset with WeChat: by administrators, and by `wxauth users show --check`."""
+
+import json
+from asyncio import to_thread
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from pydantic import TypeAdapter
+
+from tests.fakes import SECRET_KEY, Clock, Secrets, WeChatBySimulator
+from tests.problems import problem_of
+from tests.processes import run, serving
+from wxauth.dev.wechat import APPS, SealRequest, Simulator, create_simulator
+from wxauth.login import session_key_context
+from wxauth.routes.schemas import SessionKeysAnswer
+from wxauth.services import Services
+from wxauth.settings import Settings
+
+APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
+NOBODY = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
+
+Body = dict[str, Any]
+MakeClient = Callable[[Services], httpx.AsyncClient]
+
+
+class Service:
+    """The service at its front door, and WeChat behind it."""
+
+    def __init__(self, client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection) -> None:
+        self.client = client
+        self.simulator = simulator
+        self._rows = rows
+        self._administrator: dict[str, str] = {}
+
+    async def log_in(self, person: str = "alice", *, app_id: str = APP_ID) -> Body:
+        answer = await self.client.post("/v1/login", json={"code": person, "app_id": app_id})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def log_in_elsewhere(self, person: str = "alice") -> None:
+        """At WeChat, without our knowing."""
+        query = {"appid": APP_ID, "secret": APPS[0]["app_secret"], "js_code": person}
+        call, _ = self.simulator.call("code2session", {**query, "grant_type": "authorization_code"}, b"")
+        assert "session_key" in self.simulator.answer(call)
+
+    async def ask(self, user_id: str, action: str, **options: Any) -> httpx.Response:
+        if not self._administrator:
+            root = await self.log_in("root")
+            await self._rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1", root["user"]["id"])
+            self._administrator = bearer(root)
+            self.administrator_id = root["user"]["id"]
+        path = f"/v1/admin/users/{user_id}/session-keys/{action}"
+        return await self.client.post(path, headers=self._administrator, **options)
+
+    async def states(self, user_id: str, action: str, **options: Any) -> list[tuple[str, bool | None, str | None]]:
+        answer = await self.ask(user_id, action, **options)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.json()["next_cursor"] is None
+        TypeAdapter(SessionKeysAnswer).validate_python(answer.json())
+        return [(item["app_id"], item["valid"], item["error"]) for item in answer.json()["items"]]
+
+    async def events(self) -> list[Body]:
+        query = {"type": "session_key_reset"}
+        answer = await self.client.get("/v1/admin/events", params=query, headers=self._administrator)
+        return answer.json()["items"]
+
+    async def can_open(self, login: Body, tapped: dict[str, str]) -> bool:
+        answer = await self.client.post("/v1/me/decrypt", json=tapped, headers=bearer(login))
+        assert answer.status_code in (200, 409), answer.text
+        return answer.status_code == 200
+
+    def tap(self, person: str = "alice", *, app_id: str = APP_ID) -> dict[str, str]:
+        return self.simulator.seal(SealRequest(person=person, app_id=app_id, data={}))
+
+
+def bearer(login: Body) -> dict[str, str]:
+    return {"Authorization": f"Bearer {login['access_token']}"}
+
+
+@pytest.fixture
+def service(simulated_client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection) -> Service:
+    return Service(simulated_client, simulator, rows)
+
+
+# Check.
+
+
+async def test_a_key_is_valid_until_wechat_has_given_another(service: Service) -> None:
+    alice = await service.log_in()
+    answer = await service.ask(alice["user"]["id"], "check")
+    assert answer.json()["items"] == [
+        {"app_id": APP_ID, "openid": alice["user"]["openid"], "valid": True, "error": None}
+    ]
+    service.log_in_elsewhere()
+    assert await service.states(alice["user"]["id"], "check") == [(APP_ID, False, None)]
+
+
+async def test_the_key_of_the_newest_login_is_the_one_that_counts(service: Service) -> None:
+    await service.log_in()
+    user_id = (await service.log_in())["user"]["id"]
+    assert await service.states(user_id, "check") == [(APP_ID, True, None)]
+
+
+async def test_each_identity_has_its_own_the_oldest_first(service: Service, clock: Clock) -> None:
+    user_id = (await service.log_in(app_id=OTHER_APP_ID))["user"]["id"]
+    clock.advance(minutes=1)
+    assert (await service.log_in())["user"]["id"] == user_id
+    service.log_in_elsewhere()
+    assert await service.states(user_id, "check") == [(OTHER_APP_ID, True, None), (APP_ID, False, None)]
+
+
+async def test_where_no_key_is_stored_wechat_is_not_asked(service: Service) -> None:
+    alice = await service.log_in()
+    assert (await service.client.post("/v1/logout", headers=bearer(alice))).status_code == 204
+    for action in ("check", "reset"):
+        assert await service.states(alice["user"]["id"], action) == [(APP_ID, None, "session_key_expired")]
+    assert not service.simulator.calls_of("checksession")
+    assert not service.simulator.calls_of("resetusersessionkey")
+
+
+@pytest.mark.parametrize(
+    ("api", "fault", "code"),
+    [
+        ("{call}", {"errcode": 48001}, "wechat_misconfigured"),
+        ("{call}", {"errcode": 45011}, "wechat_rate_limited"),
+        ("{call}", {"status": 502}, "wechat_unavailable"),
+        ("stable_token", {"errcode": 40164}, "wechat_misconfigured"),
+    ],
+)
+@pytest.mark.parametrize(("action", "call"), [("check", "checksession"), ("reset", "resetusersessionkey")])
+async def test_what_goes_wrong_with_one_app_is_told_and_the_other_one_is_asked(
+    service: Service, action: str, call: str, api: str, fault: Body, code: str
+) -> None:
+    user_id = (await service.log_in())["user"]["id"]
+    await service.log_in(app_id=OTHER_APP_ID)
+    fault = {"api": api.format(call=call), "app_id": APP_ID, "times": None, **fault}
+    service.simulator.fail(**fault)
+    assert await service.states(user_id, action) == [(APP_ID, None, code), (OTHER_APP_ID, True, None)]
+
+
+async def test_an_app_that_is_configured_no_longer_is_told(
+    service: Service, make_simulated_services: Callable[..., Awaitable[Services]], make_client: MakeClient
+) -> None:
+    user_id = (await service.log_in())["user"]["id"]
+    await service.log_in(app_id=OTHER_APP_ID)
+    assert await service.states(user_id, "check") == [(APP_ID, True, None), (OTHER_APP_ID, True, None)]
+    service.client = make_client(await make_simulated_services(apps=APPS[:1]))
+    for action in ("check", "reset"):
+        assert await service.states(user_id, action) == [(APP_ID, True, None), (OTHER_APP_ID, None, "unknown_app")]
+
+
+# Reset.
+
+
+async def test_a_reset_replaces_the_stored_key_and_is_recorded(service: Service, clock: Clock) -> None:
+    alice = await service.log_in()
+    before = service.tap()
+    clock.advance(minutes=1)
+    assert await service.states(alice["user"]["id"], "reset") == [(APP_ID, True, None)]
+    assert await service.can_open(alice, service.tap())
+    assert not await service.can_open(alice, before)
+    assert await service.states(alice["user"]["id"], "check") == [(APP_ID, True, None)]
+    (event,) = await service.events()
+    del event["id"]
+    assert event == {
+        "type": "session_key_reset",
+        "at": "2026-11-20T08:01:00Z",
+        "actor": service.administrator_id,
+        "user_id": alice["user"]["id"],
+        "app_id": APP_ID,
+        "ip": "127.0.0.1",
+        "data": {"session_id": alice["session_id"]},
+    }
+
+
+async def test_after_a_reset_every_session_uses_the_new_key(service: Service) -> None:
+    logins = [await service.log_in(), await service.log_in()]
+    assert await service.states(logins[0]["user"]["id"], "reset") == [(APP_ID, True, None)]
+    tapped = service.tap()
+    assert [await service.can_open(login, tapped) for login in logins] == [True, True]
+
+
+@pytest.mark.parametrize("name", ["app_id", "appId", "appid"])
+async def test_one_app_can_be_named(service: Service, name: str) -> None:
+    user_id = (await service.log_in())["user"]["id"]
+    other = await service.log_in(app_id=OTHER_APP_ID)
+    before = service.tap(app_id=OTHER_APP_ID)
+    assert await service.states(user_id, "reset", json={name: APP_ID}) == [(APP_ID, True, None)]
+    assert await service.can_open(other, before)
+    assert [event["app_id"] for event in await service.events()] == [APP_ID]
+
+
+@pytest.mark.parametrize("body", [{"content": b""}, {"json": {}}, {"json": {"app_id": None}}])
+async def test_without_an_app_it_is_all_of_them(service: Service, body: Body) -> None:
+    user_id = (await service.log_in())["user"]["id"]
+    await service.log_in(app_id=OTHER_APP_ID)
+    assert await service.states(user_id, "reset", **body) == [(APP_ID, True, None), (OTHER_APP_ID, True, None)]
+    assert len(await service.events()) == 2
+
+
+async def test_an_app_in_which_the_user_is_not_has_no_key_to_reset(service: Service) -> None:
+    user_id = (await service.log_in())["user"]["id"]
+    assert await service.states(user_id, "reset", json={"app_id": OTHER_APP_ID}) == []
+    problem_of(await service.ask(user_id, "reset", json={"app_id": "wxnobody"}), "unknown_app", 400)
+
+
+async def test_a_key_that_wechat_no_longer_knows_cannot_be_reset(service: Service, rows: asyncpg.Connection) -> None:
+    alice = await service.log_in()
+    service.log_in_elsewhere()
+    stored = await rows.fetchval("SELECT session_key FROM sessions")
+    assert await service.states(alice["user"]["id"], "reset") == [(APP_ID, False, None)]
+    assert await rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", alice["session_id"]) == stored
+    assert await service.events() == []
+
+
+class Meanwhile(httpx.AsyncBaseTransport):
+    """The way to WeChat, with something happening between a reset there and its answer here."""
+
+    def __init__(self, way: httpx.AsyncBaseTransport) -> None:
+        self._way = way
+        self.happens: Callable[[], Awaitable[object]] | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await self._way.handle_async_request(request)
+        if self.happens is not None and b"/wxa/resetusersessionkey" in request.extensions["target"]:
+            await self.happens()
+        return response
+
+
+@pytest.fixture
+def meanwhile(simulator: Simulator, secrets: Secrets) -> Meanwhile:
+    return Meanwhile(WeChatBySimulator(simulator, secrets))
+
+
+@pytest.fixture
+async def interrupted(
+    make_settings: Callable[..., Settings],
+    make_client: MakeClient,
+    simulator: Simulator,
+    meanwhile: Meanwhile,
+    clock: Clock,
+    rows: asyncpg.Connection,
+) -> AsyncIterator[tuple[Service, Services]]:
+    services = Services.build(make_settings(apps=APPS), clock=clock, wechat_transport=meanwhile)
+    await services.keys.refresh()
+    yield Service(make_client(services), simulator, rows), services
+    await services.aclose()
+
+
+async def test_a_login_during_a_reset_keeps_the_key_that_it_brought(
+    interrupted: tuple[Service, Services], meanwhile: Meanwhile
+) -> None:
+    service, _ = interrupted
+    alice = await service.log_in()
+    meanwhile.happens = service.log_in
+    await service.states(alice["user"]["id"], "reset")
+    tapped = service.tap()
+    assert await service.can_open(alice, tapped)
+    assert await service.states(alice["user"]["id"], "check") == [(APP_ID, True, None)]
+
+
+async def test_a_key_that_is_sealed_anew_during_a_reset_is_replaced_all_the_same(
+    interrupted: tuple[Service, Services], meanwhile: Meanwhile, rows: asyncpg.Connection
+) -> None:
+    service, services = interrupted
+    alice = await service.log_in()
+
+    async def reseal() -> None:
+        context = session_key_context(APP_ID, alice["user"]["openid"])
+        sealed = await rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", alice["session_id"])
+        anew = services.sealer.seal(services.sealer.open(sealed, context=context), context=context)
+        await rows.execute("UPDATE sessions SET session_key = $1 WHERE id = $2", anew, alice["session_id"])
+
+    meanwhile.happens = reseal
+    assert await service.states(alice["user"]["id"], "reset") == [(APP_ID, True, None)]
+    assert await service.can_open(alice, service.tap())
+
+
+@pytest.mark.parametrize("end", ["log out", "erase"])
+async def test_a_session_that_ends_during_a_reset_gets_no_key_again(
+    interrupted: tuple[Service, Services], meanwhile: Meanwhile, rows: asyncpg.Connection, end: str
+) -> None:
+    service, _ = interrupted
+    alice = await service.log_in()
+    path = {"log out": ("POST", "/v1/logout"), "erase": ("DELETE", "/v1/me")}[end]
+    meanwhile.happens = lambda: service.client.request(*path, headers=bearer(alice))
+    assert await service.states(alice["user"]["id"], "reset") == [(APP_ID, False, None)]
+    assert not await rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", alice["session_id"])
+    assert await service.events() == []
+
+
+# Who may, and about whom.
+
+
+@pytest.mark.parametrize("action", ["check", "reset"])
+async def test_it_wants_the_role_admin_before_it_looks_at_anything_else(service: Service, action: str) -> None:
+    path = f"/v1/admin/users/none/session-keys/{action}"
+    problem_of(await service.client.post(path, content=b"{"), "missing_token", 401)
+    alice = bearer(await service.log_in())
+    problem_of(await service.client.post(path, content=b"{", headers=alice), "insufficient_role", 403)
+
+
+@pytest.mark.parametrize("action", ["check", "reset"])
+async def test_nobody_has_no_keys(service: Service, action: str) -> None:
+    problem_of(await service.ask(NOBODY, action), "not_found", 404)
+    problem = problem_of(await service.ask("none", action), "invalid_request", 422)
+    assert [error["field"] for error in problem["errors"]] == ["user_id"]
+
+
+# By command.
+
+
+@pytest.fixture
+def show(simulator: Simulator, database_url: str, tmp_path: Path) -> Callable[..., Awaitable[CompletedProcess[str]]]:
+    """Run `wxauth users show ...` with all settings, as an operator has them; any of them by name."""
+
+    async def command(*arguments: str, **variables: str) -> CompletedProcess[str]:
+        with serving(create_simulator(simulator)) as wechat_url:
+            environment = {
+                "WXAUTH_DATABASE_URL": database_url,
+                "WXAUTH_APPS": json.dumps(APPS),
+                "WXAUTH_SECRET_KEY": SECRET_KEY,
+                "WXAUTH_WECHAT_BASE_URL": wechat_url,
+                **variables,
+            }
+            done = await to_thread(run, "users", "show", *arguments, cwd=tmp_path, env=environment)
+        assert "Traceback" not in done.stderr
+        return done
+
+    return command
+
+
+Show = Callable[..., Awaitable[CompletedProcess[str]]]
+
+
+async def test_show_says_for_each_key_whether_wechat_still_takes_it(service: Service, show: Show) -> None:
+    alice = await service.log_in()
+    user_id, openid = alice["user"]["id"], alice["user"]["openid"]
+    shown = await show(user_id)
+    assert "session_key" not in shown.stdout
+    for state in ("valid", "expired", "not stored"):
+        checked = await show(user_id, "--check")
+        assert (checked.returncode, checked.stderr) == (0, "")
+        assert f"session_key    {APP_ID}  {openid}  {state}\n" in checked.stdout
+        if state == "valid":
+            service.log_in_elsewhere()
+        else:
+            await service.client.post("/v1/logout", headers=bearer(alice))
+
+
+async def test_for_programs_show_answers_as_the_routes_do(service: Service, show: Show) -> None:
+    user_id = (await service.log_in())["user"]["id"]
+    items = (await service.ask(user_id, "check")).json()["items"]
+    plain, checked = await show(user_id, "--json"), await show(user_id, "--check", "--json")
+    assert json.loads(checked.stdout) == {**json.loads(plain.stdout), "session_keys": items}
+
+
+async def test_show_fails_where_wechat_does_not_say_and_shows_the_user_all_the_same(
+    service: Service, show: Show
+) -> None:
+    user_id = (await service.log_in())["user"]["id"]
+    service.simulator.fail("stable_token", errcode=40164)
+    failed = await show(user_id, "--check")
+    assert failed.returncode == 1
+    assert "unknown: wechat_misconfigured\n" in failed.stdout
+    assert "whitelist" in failed.stderr
+    assert "1 session keys could not be checked" in failed.stderr
+
+
+async def test_the_check_alone_wants_all_settings(service: Service, show: Show) -> None:
+    user_id = (await service.log_in())["user"]["id"]
+    assert (await show(user_id, WXAUTH_SECRET_KEY="")).returncode == 0
+    failed = await show(user_id, "--check", WXAUTH_SECRET_KEY="")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert "WXAUTH_SECRET_KEY" in failed.stderr
+
+
+async def test_there_is_nothing_to_check_about_nobody(show: Show) -> None:
+    failed = await show(NOBODY, "--check")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert NOBODY in failed.stderr

@@ -1,0 +1,86 @@
+"""The client for mini-programs, driven in Node against the real service and the simulated WeChat."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tests.fakes import Clock
+from tests.processes import serving
+from tests.programs import needs_node
+from wxauth.admin import Actor, UserChange, change_user
+from wxauth.app import create_app
+from wxauth.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.services import Services
+from wxauth.settings import Settings
+from wxauth.store.events import OPERATOR
+from wxauth.store.models import UserStatus
+
+NODE_TESTS = Path(__file__).parent / "node"
+FILES = sorted(NODE_TESTS.glob("miniprogram/*.test.js"))
+PATIENCE = 120
+
+
+@pytest.fixture
+def world(
+    make_settings: Callable[..., Settings], simulator: Simulator, clock: Clock
+) -> Iterator[dict[str, str]]:
+    """A service of the test's own, on the test's clock, as `world.js` looks for it."""
+    with serving(create_simulator(simulator)) as wechat_url:
+        settings = make_settings(apps=APPS, wechat_base_url=wechat_url)
+        services = Services.build(settings, clock=clock)
+        with serving(with_controls(create_app(services), services, clock)) as service_url:
+            yield {
+                "SERVICE_URL": service_url,
+                "WECHAT_URL": wechat_url,
+                "APP_ID": APPS[0]["app_id"],
+                "OTHER_APP_ID": APPS[1]["app_id"],
+                "ACCESS_TOKEN_TTL": str(settings.access_token_ttl),
+                "REFRESH_REUSE_GRACE": str(settings.refresh_reuse_grace),
+            }
+
+
+def with_controls(app: ASGIApp, services: Services, clock: Clock) -> ASGIApp:
+    """The service, and beside it what only a test may ask for."""
+
+    async def advance(request: Request) -> Response:
+        clock.advance(seconds=(await request.json())["seconds"])
+        return JSONResponse({"now": clock().timestamp()})
+
+    async def ban(request: Request) -> Response:
+        user_id = UUID((await request.json())["user_id"])
+        change = UserChange(status=UserStatus.DISABLED)
+        await change_user(services.database, user_id, change, by=Actor(OPERATOR), now=clock())
+        return Response(status_code=204)
+
+    controls = Starlette(
+        routes=[
+            Route("/controls/clock", advance, methods=["POST"]),
+            Route("/controls/bans", ban, methods=["POST"]),
+        ]
+    )
+
+    async def either(scope: Scope, receive: Receive, send: Send) -> None:
+        is_control = scope["type"] == "http" and scope["path"].startswith("/controls/")
+        await (controls if is_control else app)(scope, receive, send)
+
+    return either
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name.removesuffix(".test.js"))
+def test_the_client_for_mini_programs(file: Path, world: dict[str, str]) -> None:
+    command = [needs_node(NODE_TESTS), "--test", "--test-reporter=spec", str(file)]
+    done = subprocess.run(
+        command, env={**os.environ, **world}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=PATIENCE
+    )
+    if done.returncode != 0:
+        told = "".join(line for line in done.stdout.splitlines(keepends=True) if not line.startswith("✔ "))
+        pytest.fail(told, pytrace=False)

@@ -1,0 +1,624 @@
+"""WeChat's access tokens: kept, renewed and handed to service clients, against the simulator."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.fakes import Clock, Secrets, WeChatBySimulator
+from tests.problems import problem_of
+from tests.processes import PATIENCE, serving
+from wxauth.clients import Credentials, add_client
+from wxauth.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.errors import WeChatError
+from wxauth.services import Services
+from wxauth.settings import Settings
+from wxauth.store.access_tokens import claim_forcing
+from wxauth.wechat.access_tokens import RENEWAL_LEAD, RENEWAL_SPREAD, WAITS_FOR_ANOTHER, AccessTokens, Forcing
+from wxauth.wechat.api import WeChatApi
+
+MakeServices = Callable[..., Awaitable[Services]]
+MakeClient = Callable[[Services], httpx.AsyncClient]
+LogLines = Callable[[], list[dict[str, Any]]]
+Read = Callable[..., Awaitable[httpx.Response]]
+AskRank = Callable[[Services], Awaitable[int]]
+
+FIRST, SECOND = (app["app_id"] for app in APPS)
+LIFETIME = 7200
+REFUSED = [40001, 40014, 42001]
+
+
+def path(app_id: str = FIRST) -> str:
+    return f"/v1/apps/{app_id}/access-token"
+
+
+@pytest.fixture
+def add_sibling(
+    simulated_services: Services, secrets: Secrets, clock: Clock
+) -> Callable[[str], Awaitable[Credentials]]:
+    async def add(name: str) -> Credentials:
+        credentials = await add_client(simulated_services.database, name, now=clock())
+        secrets.add(credentials.client_secret)
+        return credentials
+
+    return add
+
+
+@pytest.fixture
+async def billing(add_sibling: Callable[[str], Awaitable[Credentials]]) -> Credentials:
+    """A service client."""
+    return await add_sibling("billing")
+
+
+@pytest.fixture
+def read(simulated_client: httpx.AsyncClient, billing: Credentials) -> Read:
+    """Ask for an app's access token as that service client."""
+
+    async def ask(app_id: str = FIRST, *, auth: tuple[str, str] = billing) -> httpx.Response:
+        return await simulated_client.get(path(app_id), auth=auth)
+
+    return ask
+
+
+@pytest.fixture
+async def openid(simulated_client: httpx.AsyncClient) -> str:
+    """Of a person who has just logged in."""
+    answer = await simulated_client.post("/v1/login", json={"code": "risky-2"})
+    return answer.json()["user"]["openid"]
+
+
+@pytest.fixture
+def ask_rank(openid: str) -> AskRank:
+    """A call that wants an access token."""
+
+    async def ask(services: Services) -> int:
+        app = services.settings.app(FIRST)
+        return await services.wechat_api.risk_rank(app, openid=openid, client_ip="203.0.113.7")
+
+    return ask
+
+
+def asks(simulator: Simulator) -> list[bool]:
+    """How `stable_token` was asked: by force or not."""
+    return [call.json["force_refresh"] for call in simulator.calls_of("stable_token")]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let what goes on in the background go on."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.002)
+    raise AssertionError("it has not come to that")
+
+
+# Handed out.
+
+
+async def test_a_service_client_gets_the_apps_access_token(read: Read, simulator: Simulator) -> None:
+    answer = await read()
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == simulator.access_tokens[FIRST].hand_out(force=False)
+
+
+@pytest.mark.parametrize("auth", [None, ("billing", "wrong"), ("nobody", "wrong")])
+async def test_nobody_else_gets_it(
+    simulated_client: httpx.AsyncClient, billing: Credentials, simulator: Simulator, auth: tuple[str, str] | None
+) -> None:
+    answer = await simulated_client.get(path(), auth=auth)
+    problem_of(answer, "invalid_client", 401)
+    assert answer.headers["www-authenticate"] == "Basic"
+    assert not simulator.calls
+
+
+async def test_a_user_does_not_get_it(simulated_client: httpx.AsyncClient) -> None:
+    tokens = (await simulated_client.post("/v1/login", json={"code": "alice"})).json()
+    headers = {"Authorization": f"Bearer {tokens['access_token']}"}
+    problem_of(await simulated_client.get(path(), headers=headers), "invalid_client", 401)
+
+
+async def test_an_app_that_is_not_configured_is_unknown(read: Read, simulator: Simulator) -> None:
+    problem_of(await read("wx0000000000000000"), "unknown_app", 400)
+    assert not simulator.calls
+
+
+async def test_each_app_has_a_token_of_its_own(read: Read, simulator: Simulator) -> None:
+    first, second = [(await read(app_id)).json()["access_token"] for app_id in (FIRST, SECOND)]
+    assert first != second
+    assert second == simulator.access_tokens[SECOND].hand_out(force=False)["access_token"]
+
+
+async def test_wechat_is_asked_by_stable_token(read: Read, simulator: Simulator) -> None:
+    await read()
+    (call,) = simulator.calls
+    app_secret = APPS[0]["app_secret"]
+    assert (call.api, dict(call.query)) == ("stable_token", {})
+    assert call.json == {
+        "grant_type": "client_credential",
+        "appid": FIRST,
+        "secret": app_secret,
+        "force_refresh": False,
+    }
+
+
+async def test_the_trail_tells_of_each_token_once_to_whom_it_was_given(
+    read: Read, rows: asyncpg.Connection, add_sibling: Callable[[str], Awaitable[Credentials]], clock: Clock
+) -> None:
+    shipping = await add_sibling("shipping")
+    for auth in ({}, {}, {"auth": shipping}, {"auth": shipping}):
+        await read(**auth)
+    clock.advance(seconds=LIFETIME)
+    await read()
+    events = await rows.fetch(
+        "SELECT actor, app_id, user_id, host(ip) AS ip, data FROM events WHERE type = 'access_token_read' ORDER BY id"
+    )
+    assert [event["actor"] for event in events] == ["billing", "shipping", "billing"]
+    assert {tuple(event)[1:] for event in events} == {(FIRST, None, "127.0.0.1", "{}")}
+
+
+async def test_a_failure_is_no_reading(read: Read, rows: asyncpg.Connection, simulator: Simulator) -> None:
+    simulator.fail("stable_token", errcode=40164)
+    await read()
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'access_token_read'") == 0
+
+
+async def test_what_is_read_and_asked_for_is_counted(
+    read: Read, simulated_client: httpx.AsyncClient, simulator: Simulator, clock: Clock
+) -> None:
+    for errcode in (45009, 987654321):
+        simulator.fail("stable_token", errcode=errcode)
+        await read()
+        clock.advance(hours=1)
+    await read()
+    await read()
+    lines = (await simulated_client.get("/metrics")).text.splitlines()
+    assert {line for line in lines if line.startswith(("wxauth_access_token_reads_t", "wxauth_wechat_calls_t"))} == {
+        f'wxauth_access_token_reads_total{{app_id="{FIRST}",outcome="ok"}} 2.0',
+        f'wxauth_access_token_reads_total{{app_id="{FIRST}",outcome="wechat_rate_limited"}} 1.0',
+        f'wxauth_access_token_reads_total{{app_id="{FIRST}",outcome="wechat_bad_response"}} 1.0',
+        'wxauth_wechat_calls_total{api="stable_token",errcode="",outcome="ok"} 1.0',
+        'wxauth_wechat_calls_total{api="stable_token",errcode="45009",outcome="wechat_rate_limited"} 1.0',
+        'wxauth_wechat_calls_total{api="stable_token",errcode="other",outcome="wechat_bad_response"} 1.0',
+    }
+
+
+async def test_a_login_asks_for_no_access_token(simulated_client: httpx.AsyncClient, simulator: Simulator) -> None:
+    simulator.fail("stable_token", hang=True)
+    assert (await simulated_client.post("/v1/login", json={"code": "alice"})).status_code == 200
+    assert [call.api for call in simulator.calls] == ["code2session"]
+
+
+# Kept and renewed.
+
+
+async def test_a_token_is_asked_for_once_and_its_time_runs(read: Read, simulator: Simulator, clock: Clock) -> None:
+    first = (await read()).json()
+    clock.advance(seconds=LIFETIME - RENEWAL_LEAD.total_seconds() - 1)
+    assert (await read()).json() == {**first, "expires_in": RENEWAL_LEAD.total_seconds() + 1}
+    assert asks(simulator) == [False]
+
+
+async def test_those_who_ask_at_once_share_one_request(read: Read, simulator: Simulator) -> None:
+    simulator.fail("stable_token", slow=0.02)
+    answers = await asyncio.gather(*(read() for _ in range(20)))
+    assert len({answer.json()["access_token"] for answer in answers}) == 1
+    assert len(asks(simulator)) == 1
+
+
+async def test_a_token_is_renewed_before_its_end_while_the_former_still_works(
+    read: Read, simulator: Simulator, clock: Clock
+) -> None:
+    former = (await read()).json()["access_token"]
+    clock.advance(seconds=LIFETIME - 200)
+    assert (await read()).json() == {"access_token": former, "expires_in": 200}
+    renewed = former
+    while renewed == former:
+        renewed = (await read()).json()["access_token"]
+    for token in (former, renewed):
+        simulator.access_tokens[FIRST].check(token)
+    assert asks(simulator) == [False, False]
+
+
+async def test_a_token_that_has_run_out_is_waited_for(read: Read, simulator: Simulator, clock: Clock) -> None:
+    former = (await read()).json()["access_token"]
+    clock.advance(seconds=LIFETIME)
+    answer = (await read()).json()
+    assert answer["access_token"] != former
+    assert answer["expires_in"] == LIFETIME
+
+
+async def test_a_renewal_that_fails_disturbs_nobody_before_the_end(
+    read: Read, simulator: Simulator, clock: Clock
+) -> None:
+    former = (await read()).json()["access_token"]
+    clock.advance(seconds=LIFETIME - 200)
+    simulator.fail("stable_token", errcode=45011, times=None)
+    for _ in range(3):
+        assert (await read()).json()["access_token"] == former
+    await until(lambda: len(asks(simulator)) == 2)
+    clock.advance(seconds=60)
+    await read()
+    await until(lambda: len(asks(simulator)) == 3)
+    clock.advance(seconds=140)
+    problem_of(await read(), "wechat_rate_limited", 429)
+
+
+async def test_wechat_is_not_asked_all_the_time_where_it_renews_late(
+    make_settings: Callable[..., Settings], clock: Clock
+) -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json={"access_token": "token", "expires_in": 200})
+
+    services = Services.build(make_settings(), clock=clock, wechat_transport=httpx.MockTransport(answer))
+    for seconds in range(61):
+        await services.access_tokens.get(services.settings.app(None))
+        await asyncio.sleep(0.002)  # for the one in the background
+        assert len(asked) == 1 + seconds // 30
+        clock.advance(seconds=1)
+    await services.aclose()
+
+
+# When WeChat says no.
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "status", "pause"),
+    [
+        ({"errcode": 45009}, "wechat_rate_limited", 429, 3600),
+        ({"errcode": 45011}, "wechat_rate_limited", 429, 60),
+        ({"errcode": 40001}, "wechat_misconfigured", 502, 5),
+        ({"errcode": 40125}, "wechat_misconfigured", 502, 5),
+        ({"errcode": 40164}, "wechat_misconfigured", 502, 5),
+        ({"errcode": 40243}, "wechat_misconfigured", 502, 5),
+        ({"errcode": 89503}, "wechat_misconfigured", 502, 5),
+        ({"errcode": 42001}, "wechat_bad_response", 502, 5),
+        ({"html": True}, "wechat_bad_response", 502, 5),
+        ({"status": 503}, "wechat_unavailable", 503, 3),
+        ({"drop": True}, "wechat_unavailable", 503, 3),
+    ],
+)
+async def test_a_failure_answers_everybody_for_a_while(
+    read: Read, simulator: Simulator, clock: Clock, fault: dict[str, Any], code: str, status: int, pause: int
+) -> None:
+    simulator.fail("stable_token", **fault)
+    answers = await asyncio.gather(*(read() for _ in range(5)))
+    clock.advance(seconds=pause - 1)
+    answers.append(await read())
+    for answer in answers:
+        assert problem_of(answer, code, status).get("wechat_errcode") == fault.get("errcode")
+    assert asks(simulator) == [False]
+    if "retry-after" in answers[0].headers:
+        assert [int(answer.headers["retry-after"]) for answer in answers] == [pause] * 5 + [1]
+    clock.advance(seconds=1)
+    assert (await read()).status_code == 200
+
+
+async def test_a_spent_quota_comes_back_at_midnight_in_beijing(read: Read, simulator: Simulator, clock: Clock) -> None:
+    clock.now = datetime.fromisoformat("2026-11-20T23:50:00+08:00")
+    simulator.account(FIRST).daily_quota = {"stable_token": 0}
+    assert (await read()).headers["retry-after"] == "600"
+    clock.advance(minutes=10)
+    simulator.account(FIRST).daily_quota = {"stable_token": 1}
+    assert (await read()).status_code == 200
+
+
+async def test_one_apps_failure_is_not_the_others(read: Read, simulator: Simulator) -> None:
+    simulator.fail("stable_token", app_id=FIRST, errcode=40243)
+    assert [(await read(app_id)).status_code for app_id in (FIRST, SECOND)] == [502, 200]
+
+
+@pytest.mark.parametrize(
+    ("errcode", "words"), [(40164, "IP whitelist"), (40001, "secret is wrong"), (40125, "secret is wrong")]
+)
+async def test_the_operator_is_told_what_to_change(
+    read: Read, simulator: Simulator, log_lines: LogLines, errcode: int, words: str
+) -> None:
+    simulator.fail("stable_token", errcode=errcode)
+    await read()
+    (line,) = (line for line in log_lines() if line["level"] == "error")
+    assert (line["event"], line["api"], line["errcode"]) == ("wechat_misconfigured", "stable_token", errcode)
+    assert words in str(line["what_to_change"])
+    assert errcode != 40164 or "127.0.0.1" in str(line["errmsg"])
+
+
+async def test_a_busy_wechat_is_asked_again(read: Read, simulator: Simulator) -> None:
+    simulator.fail("stable_token", errcode=-1)
+    assert (await read()).status_code == 200
+    assert asks(simulator) == [False, False]
+
+
+async def test_who_gives_up_waiting_leaves_the_request_to_the_others(
+    simulated_services: Services, simulator: Simulator
+) -> None:
+    simulator.fail("stable_token", slow=0.05)
+    app = simulated_services.settings.app(FIRST)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await simulated_services.access_tokens.get(app)
+    await simulated_services.access_tokens.get(app)
+    assert len(asks(simulator)) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"expires_in": 7200},
+        {"access_token": "", "expires_in": 7200},
+        {"access_token": 7, "expires_in": 7200},
+        {"access_token": "t" * 4097, "expires_in": 7200},
+        {"access_token": "tökén", "expires_in": 7200},
+        {"access_token": "token"},
+        *({"access_token": "token", "expires_in": value} for value in (0, -1, "7200", 7200.0, True, None)),
+    ],
+)
+async def test_an_answer_without_a_usable_token_makes_no_sense(
+    make_settings: Callable[..., Settings], clock: Clock, answer: dict[str, Any]
+) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json=answer))
+    services = Services.build(make_settings(), clock=clock, wechat_transport=transport)
+    with pytest.raises(WeChatError) as caught:
+        await services.access_tokens.get(services.settings.app(None))
+    assert (caught.value.code, caught.value.errcode) == ("wechat_bad_response", None)
+    await services.aclose()
+
+
+# A token that WeChat refuses.
+
+
+async def test_a_token_that_somebody_has_killed_is_replaced_and_the_call_sent_once_more(
+    simulated_services: Services, simulator: Simulator, ask_rank: AskRank
+) -> None:
+    for _ in range(2):
+        await ask_rank(simulated_services)
+        simulator.access_tokens[FIRST].kill()
+    simulator.calls.clear()
+    assert await ask_rank(simulated_services) == 2
+    assert [call.api for call in simulator.calls] == ["getuserriskrank", "stable_token", "getuserriskrank"]
+    assert asks(simulator) == [False]
+
+
+@pytest.mark.parametrize("errcode", REFUSED)
+async def test_a_token_that_is_refused_and_yet_handed_out_again_is_forced_to_change(
+    simulated_services: Services,
+    simulator: Simulator,
+    ask_rank: AskRank,
+    rows: asyncpg.Connection,
+    log_lines: LogLines,
+    errcode: int,
+) -> None:
+    simulator.fail("getuserriskrank", errcode=errcode)
+    assert await ask_rank(simulated_services) == 2
+    assert asks(simulator) == [False, False, True]
+    assert len(simulator.calls_of("getuserriskrank")) == 2
+    event = await rows.fetchrow("SELECT actor, app_id FROM events WHERE type = 'access_token_forced'")
+    assert event is not None
+    assert tuple(event) == ("system", FIRST)
+    assert not any(line["level"] == "error" for line in log_lines())
+
+
+@pytest.mark.parametrize(
+    ("errcode", "code"),
+    [(40001, "wechat_misconfigured"), (40014, "wechat_bad_response"), (42001, "wechat_bad_response")],
+)
+async def test_a_call_that_is_refused_for_good_is_sent_twice_and_forces_once(
+    simulated_services: Services, simulator: Simulator, ask_rank: AskRank, clock: Clock, errcode: int, code: str
+) -> None:
+    simulator.fail("getuserriskrank", errcode=errcode, times=None)
+    for seconds in range(10):
+        with pytest.raises(WeChatError) as caught:
+            await ask_rank(simulated_services)
+        assert (caught.value.code, caught.value.errcode) == (code, errcode)
+        assert len(simulator.calls_of("getuserriskrank")) == 2 * (seconds + 1)
+        clock.advance(seconds=1)
+    assert asks(simulator) == [False, False, True]
+
+
+@pytest.mark.parametrize("errcode", [40164, 48001, 45009, 61010, -2])
+async def test_no_other_errcode_costs_a_token(
+    simulated_services: Services, simulator: Simulator, ask_rank: AskRank, errcode: int
+) -> None:
+    simulator.fail("getuserriskrank", errcode=errcode)
+    with pytest.raises(WeChatError):
+        await ask_rank(simulated_services)
+    assert len(simulator.calls_of("getuserriskrank")) == 1
+    assert asks(simulator) == [False]
+
+
+async def test_a_renewal_that_fails_is_the_failure_of_the_call(
+    simulated_services: Services, simulator: Simulator, ask_rank: AskRank
+) -> None:
+    await ask_rank(simulated_services)
+    simulator.access_tokens[FIRST].kill()
+    simulator.account(FIRST).is_whitelisted = False
+    for _ in range(3):
+        with pytest.raises(WeChatError) as caught:
+            await ask_rank(simulated_services)
+        assert caught.value.errcode == 40164
+    assert len(asks(simulator)) == 2
+
+
+async def test_forcing_in_vain_leaves_the_token_to_those_who_can_use_it(
+    simulated_services: Services, simulator: Simulator, openid: str, clock: Clock
+) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async def may_force(_: str) -> Forcing:
+        return Forcing.GRANTED
+
+    tokens = AccessTokens(simulated_services.wechat, clock, may_force=may_force, sleep=sleep)
+    simulator.access_tokens[FIRST].hand_out(force=True)  # an administrator, a moment ago
+    app = simulated_services.settings.app(FIRST)
+    token = await tokens.get(app)
+    simulator.fail("getuserriskrank", errcode=40001, times=2)
+    with pytest.raises(WeChatError):
+        await WeChatApi(simulated_services.wechat, tokens).risk_rank(app, openid=openid, client_ip="203.0.113.7")
+    assert asks(simulator) == [False, False, True, False, False, False]
+    assert pauses == list(WAITS_FOR_ANOTHER)
+    assert await tokens.get(app) == token
+
+
+async def test_the_whole_call_ends_at_its_deadline(
+    make_simulated_services: MakeServices, simulator: Simulator, ask_rank: AskRank
+) -> None:
+    services = await make_simulated_services(wechat_timeout=0.3)
+    simulator.fail("stable_token", slow=0.2)
+    simulator.fail("getuserriskrank", hang=True)
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(WeChatError) as caught:
+        await ask_rank(services)
+    assert caught.value.code == "wechat_timeout"
+    assert asyncio.get_running_loop().time() - started < 0.45
+
+
+async def test_no_database_is_needed_to_call_wechat(
+    make_settings: Callable[..., Settings], simulator: Simulator, secrets: Secrets, clock: Clock, ask_rank: AskRank
+) -> None:
+    settings = make_settings(apps=APPS, database_url="postgresql://nobody@127.0.0.1:1/nothing")
+    services = Services.build(settings, clock=clock, wechat_transport=WeChatBySimulator(simulator, secrets))
+    assert await ask_rank(services) == 2
+    simulator.fail("getuserriskrank", errcode=40001)
+    assert await ask_rank(services) == 2  # with the same token: to force it needs the database
+    assert asks(simulator) == [False, False]
+    await services.aclose()
+
+
+# Many processes.
+
+
+@pytest.fixture
+async def replicas(make_simulated_services: MakeServices) -> list[Services]:
+    """Ten of them, each with tokens of its own."""
+    return [await make_simulated_services() for _ in range(10)]
+
+
+async def tokens_of(replicas: list[Services]) -> set[str]:
+    tokens = await asyncio.gather(*(it.access_tokens.get(it.settings.app(FIRST)) for it in replicas))
+    return {token.value.get_secret_value() for token in tokens}
+
+
+async def test_ten_that_start_at_once_ask_ten_times_at_most_and_have_one_token(
+    replicas: list[Services], simulator: Simulator
+) -> None:
+    for _ in range(3):
+        (token,) = await tokens_of(replicas)
+        simulator.access_tokens[FIRST].check(token)
+    assert asks(simulator) == [False] * 10
+
+
+async def test_ten_renew_at_different_times_and_have_one_token_again(
+    replicas: list[Services], simulator: Simulator, clock: Clock
+) -> None:
+    (former,) = await tokens_of(replicas)
+    clock.advance(seconds=LIFETIME - RENEWAL_LEAD.total_seconds())
+    numbers = []
+    for _ in range(6):
+        await tokens_of(replicas)
+        await asyncio.sleep(0.02)
+        numbers.append(len(asks(simulator)))
+        clock.advance(seconds=RENEWAL_SPREAD.total_seconds() / 5)
+    assert numbers[0] < numbers[-1] == 20
+    (renewed,) = await tokens_of(replicas)
+    assert renewed != former
+    for token in (former, renewed):
+        simulator.access_tokens[FIRST].check(token)
+
+
+async def test_ten_whose_token_is_refused_force_it_once_and_have_one_token(
+    replicas: list[Services], simulator: Simulator, ask_rank: AskRank
+) -> None:
+    await tokens_of(replicas)
+    simulator.fail("getuserriskrank", errcode=40001, times=10)
+    assert await asyncio.gather(*(ask_rank(it) for it in replicas)) == [2] * 10
+    assert asks(simulator).count(True) == 1
+    (token,) = await tokens_of(replicas)
+    simulator.access_tokens[FIRST].check(token)
+
+
+async def test_of_the_twenty_forced_ones_that_a_day_has_some_are_left(
+    simulated_services: Services, clock: Clock
+) -> None:
+    granted = []
+    second = 0
+    while second < 86400:
+        if await claim_forcing(simulated_services.database, FIRST, now=clock()) == "granted":
+            granted.append(second)
+        step = 30 if second < 1800 else 1800
+        clock.advance(seconds=step)
+        second += step
+    assert granted[:5] == [0, 60, 180, 420, 900]
+    assert len(granted) < 15
+
+
+async def test_each_app_may_be_forced_by_itself(simulated_services: Services, clock: Clock) -> None:
+    claims = [
+        await claim_forcing(simulated_services.database, app_id, now=clock()) for app_id in (FIRST, SECOND, FIRST)
+    ]
+    assert claims == ["granted", "granted", "taken"]
+    clock.advance(seconds=31)
+    assert await claim_forcing(simulated_services.database, FIRST, now=clock()) == "rationed"
+
+
+_TEN_PROCESSES = """
+import asyncio, os, sys
+from wxauth.logs import configure_logging
+from wxauth.services import Services
+from wxauth.settings import Settings, settings_from
+
+app = {"app_id": sys.argv[2], "app_secret": sys.argv[3]}
+settings = settings_from(
+    Settings, _env_file=None, apps=[app], wechat_base_url=sys.argv[1], database_url="postgresql://",
+    secret_key="AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+)
+
+configure_logging(level="warning", log_format="json")
+
+async def main():
+    services = Services.build(settings)
+    token = await services.access_tokens.get(settings.app(None))
+    os.write(1, (token.value.get_secret_value() + "\\n").encode())  # at once: ten write here
+    await services.aclose()
+
+children = []
+for _ in range(10):
+    child = os.fork()
+    if not child:
+        asyncio.run(main())
+        os._exit(0)
+    children.append(child)
+sys.exit(any(os.waitpid(child, 0)[1] for child in children))
+"""
+
+
+@pytest.fixture(scope="module")
+def real_simulator() -> Iterator[tuple[Simulator, str]]:
+    """A simulator on a port, and its URL."""
+    simulator = Simulator()
+    with serving(create_simulator(simulator)) as url:
+        yield simulator, url
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="makes processes by fork")
+def test_ten_real_processes_have_one_token(real_simulator: tuple[Simulator, str]) -> None:
+    simulator, url = real_simulator
+    command = [sys.executable, "-c", _TEN_PROCESSES, url, FIRST, APPS[0]["app_secret"]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    tokens = done.stdout.split()
+    assert len(tokens) == 10
+    assert set(tokens) == {simulator.access_tokens[FIRST].hand_out(force=False)["access_token"]}
+    assert len(asks(simulator)) == 10

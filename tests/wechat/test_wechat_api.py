@@ -1,0 +1,459 @@
+"""WeChat's calls that want an access token: what is sent, and what is made of the answer."""
+
+import json
+from base64 import b64decode
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fakes import APP, Clock, Secrets
+from tests.processes import serving
+from tests.upstream import Behaviour, Upstream, answer, hang_up, reset
+from wxauth.dev.wechat import APPS, Call, CodeRequest, PhoneCodeRequest, Simulator, create_simulator, phone_of
+from wxauth.errors import SessionKeyExpired, WeChatError
+from wxauth.services import Services
+from wxauth.settings import AppSettings, Settings
+from wxauth.wechat.api import TextVerdict, WeChatApi, sign
+from wxauth.wechat.client import WeChatSession
+
+MakeServices = Callable[..., Awaitable[Services]]
+LogLines = Callable[[], list[dict[str, Any]]]
+
+FIRST, SECOND = (app["app_id"] for app in APPS)
+PHONE_API = "getuserphonenumber"
+
+
+@pytest.fixture
+def api(simulated_services: Services) -> WeChatApi:
+    return simulated_services.wechat_api
+
+
+@pytest.fixture
+def app(simulated_services: Services) -> AppSettings:
+    return simulated_services.settings.app(FIRST)
+
+
+@pytest.fixture
+async def alice(simulated_services: Services, app: AppSettings) -> WeChatSession:
+    """Who has just logged in."""
+    return await simulated_services.wechat.code2session(app, "alice")
+
+
+def call_of(simulator: Simulator, api: Any) -> Call:
+    (call,) = simulator.calls_of(api)
+    return call
+
+
+def test_the_signature_is_that_of_wechats_example() -> None:
+    signature = sign(b"o0q0otL8aEzpcZL/FT9WsQ==", b'{"foo":"bar"}')
+    assert signature == "654571f79995b2ce1e149e53c0a33dc39c0a74090db514261454e8dbe432aa0b"
+
+
+# Phone numbers.
+
+
+async def test_a_phone_code_gives_what_wechat_tells_of_the_number(
+    api: WeChatApi, app: AppSettings, simulator: Simulator, alice: WeChatSession, clock: Clock
+) -> None:
+    code = simulator.make_phone_code(PhoneCodeRequest(person="alice"))
+    number = phone_of("alice")
+    assert await api.phone_number(app, code, openid=alice.openid) == {
+        "phoneNumber": number,
+        "purePhoneNumber": number,
+        "countryCode": "86",
+        "watermark": {"timestamp": int(clock().timestamp()), "appid": FIRST},
+    }
+    assert call_of(simulator, PHONE_API).json == {"code": code, "openid": alice.openid}
+    assert call_of(simulator, PHONE_API).query.keys() == {"access_token"}
+
+
+async def test_the_openid_is_sent_only_where_it_is_wanted(
+    api: WeChatApi, app: AppSettings, simulator: Simulator
+) -> None:
+    await api.phone_number(app, "phone-13800138000", openid=None)
+    assert call_of(simulator, PHONE_API).json == {"code": "phone-13800138000"}
+
+
+@pytest.mark.parametrize("info", [{}, {"anything": ["at all", None]}])
+async def test_what_was_paid_for_comes_unchecked(make_settings: Callable[..., Settings], info: dict[str, Any]) -> None:
+    assert await answered(make_settings, {"phone_info": info}, phone_number) == info
+
+
+@pytest.mark.parametrize("busy", [1, 2])
+async def test_a_phone_code_is_sent_again_to_a_busy_wechat(
+    api: WeChatApi, app: AppSettings, simulator: Simulator, busy: int
+) -> None:
+    code = simulator.make_phone_code(PhoneCodeRequest(person="alice", busy=busy))
+    assert (await api.phone_number(app, code, openid=None))["purePhoneNumber"] == phone_of("alice")
+    assert [call.json["code"] for call in simulator.calls_of(PHONE_API)] == [code] * (busy + 1)
+
+
+@pytest.mark.parametrize("work_is_done", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ({"drop": True}, "wechat_unavailable"),
+        ({"status": 502}, "wechat_unavailable"),
+        ({"html": True}, "wechat_bad_response"),
+        ({"garbage": True}, "wechat_bad_response"),
+        ({"status": 404}, "wechat_bad_response"),
+    ],
+)
+async def test_a_phone_code_that_may_have_reached_wechat_is_not_sent_again(
+    api: WeChatApi, app: AppSettings, simulator: Simulator, fault: dict[str, Any], code: str, work_is_done: bool
+) -> None:
+    simulator.fail(PHONE_API, work_is_done=work_is_done, **fault)
+    phone_code = simulator.make_phone_code(PhoneCodeRequest(person="alice"))
+    with pytest.raises(WeChatError) as caught:
+        await api.phone_number(app, phone_code, openid=None)
+    assert caught.value.code == code
+    assert len(simulator.calls_of(PHONE_API)) == 1
+
+
+async def test_a_phone_code_survives_a_token_that_is_refused(
+    api: WeChatApi, app: AppSettings, simulator: Simulator
+) -> None:
+    await api.phone_number(app, "phone-13800138000", openid=None)
+    simulator.access_tokens[FIRST].kill()
+    code = simulator.make_phone_code(PhoneCodeRequest(person="alice"))
+    assert (await api.phone_number(app, code, openid=None))["purePhoneNumber"] == phone_of("alice")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "openid_of", "code", "errcode"),
+    [
+        (PhoneCodeRequest(person="bob"), "alice", "wechat_bad_response", 40003),
+        (PhoneCodeRequest(person="alice", app_id=SECOND), "alice", "wechat_misconfigured", 40013),
+        (CodeRequest(person="alice"), "alice", "invalid_code", 40029),
+    ],
+)
+async def test_a_code_of_somebody_else_another_app_or_kind_is_refused(
+    simulated_services: Services,
+    app: AppSettings,
+    simulator: Simulator,
+    wanted: PhoneCodeRequest | CodeRequest,
+    openid_of: str,
+    code: str,
+    errcode: int,
+) -> None:
+    session = await simulated_services.wechat.code2session(app, openid_of)
+    is_phone_code = isinstance(wanted, PhoneCodeRequest)
+    text = simulator.make_phone_code(wanted) if is_phone_code else simulator.make_code(wanted)
+    with pytest.raises(WeChatError) as caught:
+        await simulated_services.wechat_api.phone_number(app, text, openid=session.openid)
+    assert (caught.value.code, caught.value.errcode) == (code, errcode)
+
+
+async def test_the_operator_is_told_that_a_phone_code_is_another_apps(
+    api: WeChatApi, app: AppSettings, simulator: Simulator, log_lines: LogLines
+) -> None:
+    code = simulator.make_phone_code(PhoneCodeRequest(person="alice", app_id=SECOND))
+    with pytest.raises(WeChatError):
+        await api.phone_number(app, code, openid=None)
+    (line,) = (line for line in log_lines() if line["level"] == "error")
+    assert (line["api"], line["app_id"], line["errcode"]) == (PHONE_API, FIRST, 40013)
+    assert "another mini-program" in str(line["what_to_change"])
+
+
+# Session keys.
+
+
+async def test_the_session_key_of_the_last_login_is_good_and_no_other(
+    simulated_services: Services, api: WeChatApi, app: AppSettings, alice: WeChatSession, simulator: Simulator
+) -> None:
+    assert await api.check_session_key(app, openid=alice.openid, session_key=alice.session_key)
+    later = await simulated_services.wechat.code2session(app, "alice")
+    assert not await api.check_session_key(app, openid=alice.openid, session_key=alice.session_key)
+    assert await api.check_session_key(app, openid=alice.openid, session_key=later.session_key)
+    query = simulator.calls_of("checksession")[-1].query
+    assert query["openid"] == alice.openid
+    assert query["sig_method"] == "hmac_sha256"
+    assert query["signature"] == sign(later.session_key)
+
+
+async def test_a_session_key_is_reset(
+    api: WeChatApi, app: AppSettings, alice: WeChatSession, simulator: Simulator
+) -> None:
+    key = await api.reset_session_key(app, openid=alice.openid, session_key=alice.session_key)
+    assert len(b64decode(key)) == 16
+    assert await api.check_session_key(app, openid=alice.openid, session_key=key)
+    assert not await api.check_session_key(app, openid=alice.openid, session_key=alice.session_key)
+    assert call_of(simulator, "resetusersessionkey").query["openid"] == alice.openid
+
+
+@pytest.mark.parametrize("days", [0, 4])
+async def test_a_session_key_that_is_dead_cannot_be_reset(
+    simulated_services: Services, api: WeChatApi, app: AppSettings, alice: WeChatSession, clock: Clock, days: int
+) -> None:
+    await simulated_services.wechat.code2session(app, "alice")
+    clock.advance(days=days)
+    with pytest.raises(SessionKeyExpired):
+        await api.reset_session_key(app, openid=alice.openid, session_key=alice.session_key)
+    assert not await api.check_session_key(app, openid=alice.openid, session_key=alice.session_key)
+
+
+async def test_what_is_expected_is_not_logged(
+    simulated_services: Services, api: WeChatApi, app: AppSettings, alice: WeChatSession, log_lines: LogLines
+) -> None:
+    await api.check_session_key(app, openid=alice.openid, session_key=b"another")
+    assert not [line for line in log_lines() if line["event"].startswith("wechat_")]
+
+
+# Risk and texts.
+
+
+@pytest.mark.parametrize("rank", range(5))
+async def test_the_risk_of_a_person_is_told(
+    simulated_services: Services, api: WeChatApi, app: AppSettings, simulator: Simulator, rank: int
+) -> None:
+    person = await simulated_services.wechat.code2session(app, f"risky-{rank}")
+    assert await api.risk_rank(app, openid=person.openid, client_ip="203.0.113.7", scene=1) == rank
+    assert call_of(simulator, "getuserriskrank").json == {
+        "appid": FIRST,
+        "openid": person.openid,
+        "scene": 1,
+        "client_ip": "203.0.113.7",
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "nickname", "verdict"),
+    [
+        ("隔壁老王", None, TextVerdict("pass", 100)),
+        ("违规", None, TextVerdict("risky", 20006)),
+        ("fine", "可疑", TextVerdict("review", 21000)),
+    ],
+)
+async def test_a_text_is_judged(
+    api: WeChatApi,
+    app: AppSettings,
+    simulator: Simulator,
+    alice: WeChatSession,
+    content: str,
+    nickname: str | None,
+    verdict: TextVerdict,
+) -> None:
+    assert await api.check_text(app, openid=alice.openid, content=content, nickname=nickname) == verdict
+    call = call_of(simulator, "msg_sec_check")
+    expected = {"version": 2, "scene": 1, "openid": alice.openid, "content": content}
+    assert call.json == (expected if nickname is None else {**expected, "nickname": nickname})
+    assert content.encode() in call.body  # as it is, not \uXXXX
+
+
+async def test_of_who_was_not_there_for_two_hours_wechat_says_nothing(
+    api: WeChatApi, app: AppSettings, alice: WeChatSession, clock: Clock, log_lines: LogLines
+) -> None:
+    clock.advance(hours=2)
+    for ask in (
+        api.risk_rank(app, openid=alice.openid, client_ip="203.0.113.7"),
+        api.check_text(app, openid=alice.openid, content="alice"),
+    ):
+        with pytest.raises(WeChatError) as caught:
+            await ask
+        assert caught.value.errcode == 61010
+    assert not [line for line in log_lines() if line["event"] == "wechat_refused"]
+
+
+async def test_an_account_that_may_not_ask_is_told_what_to_change(
+    api: WeChatApi, app: AppSettings, alice: WeChatSession, simulator: Simulator, log_lines: LogLines
+) -> None:
+    simulator.account(FIRST).denied = frozenset({"getuserriskrank"})
+    with pytest.raises(WeChatError) as caught:
+        await api.risk_rank(app, openid=alice.openid, client_ip="203.0.113.7")
+    assert (caught.value.code, caught.value.errcode) == ("wechat_misconfigured", 48001)
+    (line,) = (line for line in log_lines() if line["level"] == "error")
+    assert (line["api"], line["errcode"]) == ("getuserriskrank", 48001)
+    assert "permissions" in str(line["what_to_change"])
+
+
+# Failures of all of them.
+
+Ask = Callable[[WeChatApi, AppSettings], Awaitable[Any]]
+
+
+def phone_number(api: WeChatApi, app: AppSettings) -> Awaitable[Any]:
+    return api.phone_number(app, "0123456789abcdef", openid="openid-of-alice")
+
+
+def check_session_key(api: WeChatApi, app: AppSettings) -> Awaitable[Any]:
+    return api.check_session_key(app, openid="openid-of-alice", session_key=b"c2Vzc2lvbi1rZXktMTIzNA==")
+
+
+def reset_session_key(api: WeChatApi, app: AppSettings) -> Awaitable[Any]:
+    return api.reset_session_key(app, openid="openid-of-alice", session_key=b"c2Vzc2lvbi1rZXktMTIzNA==")
+
+
+def risk_rank(api: WeChatApi, app: AppSettings) -> Awaitable[Any]:
+    return api.risk_rank(app, openid="openid-of-alice", client_ip="203.0.113.7")
+
+
+def check_text(api: WeChatApi, app: AppSettings) -> Awaitable[Any]:
+    return api.check_text(app, openid="openid-of-alice", content="alice")
+
+
+TOKEN = "token-of-wechat-" + "0123456789" * 50
+
+
+async def answered(make_settings: Callable[..., Settings], body: Any, ask: Ask) -> Any:
+    """What is made of this answer."""
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.extensions["target"] == b"/cgi-bin/stable_token":
+            return httpx.Response(200, json={"access_token": TOKEN, "expires_in": 7200})
+        return httpx.Response(200, json=body)
+
+    services = Services.build(make_settings(), wechat_transport=httpx.MockTransport(handle))
+    try:
+        return await ask(services.wechat_api, services.settings.app(None))
+    finally:
+        await services.aclose()
+
+
+@pytest.mark.parametrize(
+    ("ask", "errcode", "code"),
+    [
+        *((ask, 45009, "wechat_rate_limited") for ask in (phone_number, check_text)),
+        *((ask, 45011, "wechat_rate_limited") for ask in (phone_number, reset_session_key)),
+        (risk_rank, 9410009, "wechat_rate_limited"),
+        (phone_number, 40029, "invalid_code"),
+        (phone_number, 40163, "code_used"),
+        *((phone_number, errcode, "wechat_bad_response") for errcode in (40003, 43104)),
+        (phone_number, 40226, "wechat_user_blocked"),
+        (check_text, 87014, "wechat_bad_response"),
+        *((reset_session_key, errcode, "session_key_expired") for errcode in (87007, 87009)),
+        *((phone_number, errcode, "wechat_misconfigured") for errcode in (40013, 40164, 41001, 48001, 50002, 89503)),
+        *((ask, 87008, "wechat_bad_response") for ask in (check_session_key, reset_session_key)),
+        *((risk_rank, errcode, "wechat_bad_response") for errcode in (61010, 47001, 7)),
+    ],
+)
+async def test_an_errcode_is_a_failure_of_its_own(
+    make_settings: Callable[..., Settings], ask: Ask, errcode: int, code: str
+) -> None:
+    with pytest.raises(WeChatError) as caught:
+        await answered(make_settings, {"errcode": errcode, "errmsg": "no"}, ask)
+    assert (caught.value.code, caught.value.errcode) == (code, errcode)
+
+
+@pytest.mark.parametrize(
+    ("ask", "body"),
+    [
+        *((phone_number, {"errcode": 0, "phone_info": value}) for value in (None, [], "13800138000")),
+        *((reset_session_key, {"errcode": 0, "session_key": value}) for value in (None, "", 7, "k" * 129, "ö")),
+        *((risk_rank, {"errcode": 0, "risk_rank": value}) for value in (None, -1, 5, "4", True, 1.0)),
+        *(
+            (check_text, {"errcode": 0, "result": value})
+            for value in (None, {}, {"suggest": "pass"}, {"suggest": "maybe", "label": 100}, ["pass"])
+        ),
+        *((ask, []) for ask in (phone_number, check_session_key)),
+        (check_session_key, {"errcode": "0"}),
+    ],
+)
+async def test_an_answer_that_lacks_what_was_asked_for_makes_no_sense(
+    make_settings: Callable[..., Settings], ask: Ask, body: Any
+) -> None:
+    with pytest.raises(WeChatError) as caught:
+        await answered(make_settings, body, ask)
+    assert (caught.value.code, caught.value.errcode) == ("wechat_bad_response", None)
+
+
+@pytest.mark.parametrize("ask", [phone_number, check_session_key, reset_session_key, risk_rank, check_text])
+async def test_an_errmsg_that_echoes_the_request_is_logged_without_its_secrets(
+    make_settings: Callable[..., Settings], secrets: Secrets, log_lines: LogLines, ask: Ask
+) -> None:
+    signature = sign(b"c2Vzc2lvbi1rZXktMTIzNA==")
+    for secret in (TOKEN, signature, APP["app_secret"]):
+        secrets.add(secret)
+    errmsg = f"no {TOKEN} {APP['app_secret']}" + {
+        phone_number: " 0123456789abcdef",
+        check_session_key: f" {signature}",
+        reset_session_key: f" {signature}",
+    }.get(ask, "")
+    with pytest.raises(WeChatError):
+        await answered(make_settings, {"errcode": -2, "errmsg": errmsg}, ask)
+    (line,) = (line for line in log_lines() if line["event"] == "wechat_refused")
+    assert set(str(line["errmsg"]).split()) == {"no", "***"}
+
+
+# By the real transport.
+
+
+@pytest.fixture
+async def asking(
+    make_settings: Callable[..., Settings], clock: Clock, secrets: Secrets
+) -> AsyncIterator[Callable[..., Services]]:
+    """The service with its real way to WeChat, which is at this URL."""
+    secrets.add(TOKEN)
+    made: list[Services] = []
+
+    def make(url: str, **values: object) -> Services:
+        services = Services.build(make_settings(wechat_base_url=url, **values), clock=clock)
+        made.append(services)
+        return services
+
+    yield make
+    for services in made:
+        await services.aclose()
+
+
+TOKEN_ANSWER = answer({"access_token": TOKEN, "expires_in": 7200})
+PHONE_ANSWER = answer({"errcode": 0, "phone_info": {"purePhoneNumber": "13800138000"}})
+
+
+async def test_all_of_it_works_over_a_network(asking: Callable[..., Services]) -> None:
+    simulator = Simulator()
+    with serving(create_simulator(simulator)) as url:
+        services = asking(url, apps=APPS)
+        app = services.settings.app(FIRST)
+        alice = await services.wechat.code2session(app, "alice")
+        assert await services.wechat_api.phone_number(app, "phone-13800138000", openid=alice.openid)
+        assert await services.wechat_api.check_session_key(app, openid=alice.openid, session_key=alice.session_key)
+        assert (await services.wechat_api.check_text(app, openid=alice.openid, content="违规")).suggest == "risky"
+
+
+@pytest.mark.parametrize("behaviour", [hang_up, reset])
+async def test_a_lost_connection_loses_the_call_and_sends_nothing_twice(
+    asking: Callable[..., Services], behaviour: Behaviour
+) -> None:
+    async with Upstream(TOKEN_ANSWER, behaviour) as upstream, Upstream(PHONE_ANSWER) as fallback:
+        services = asking(upstream.url, wechat_fallback_url=fallback.url)
+        with pytest.raises(WeChatError) as caught:
+            await phone_number(services.wechat_api, services.settings.app(None))
+        assert caught.value.code == "wechat_unavailable"
+        assert [target.partition("?")[0] for target in upstream.requests] == [
+            "/cgi-bin/stable_token",
+            "/wxa/business/getuserphonenumber",
+        ]
+        assert fallback.requests == []
+
+
+async def test_a_host_that_cannot_be_connected_to_is_replaced_by_the_other_one(asking: Callable[..., Services]) -> None:
+    async with Upstream(TOKEN_ANSWER, PHONE_ANSWER) as fallback:
+        services = asking("http://127.0.0.1:1", wechat_fallback_url=f"{fallback.url}/other")
+        assert await phone_number(services.wechat_api, services.settings.app(None)) == {
+            "purePhoneNumber": "13800138000"
+        }
+        assert fallback.requests == [
+            "/other/cgi-bin/stable_token",
+            f"/other/wxa/business/getuserphonenumber?access_token={TOKEN}",
+        ]
+
+
+async def test_the_body_is_what_is_sent(asking: Callable[..., Services]) -> None:
+    received: list[bytes] = []
+
+    async def wechat(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        message = await receive()
+        received.append(message["body"])
+        headers = dict(scope["headers"])
+        assert headers[b"content-type"] == b"application/json"
+        body = json.dumps({"access_token": TOKEN, "expires_in": 7200, "phone_info": {}}).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    with serving(wechat) as url:
+        services = asking(url)
+        await services.wechat_api.phone_number(services.settings.app(None), "a-code", openid=None)
+    assert json.loads(received[0])["appid"] == APP["app_id"]
+    assert received[1] == b'{"code":"a-code"}'
