@@ -1,0 +1,56 @@
+// What docs/mini-program.md shows, as the mini-program that it makes: see tests/test_docs_mini_program.py.
+import assert from 'node:assert/strict'
+import { afterEach, beforeEach, test } from 'node:test'
+import { ask, isGood, logInElsewhere, newPerson, wechat } from '../miniprogram/world.js'
+import { MiniProgram, ORDERS_URL, SERVICE_URL } from './mini_program.js'
+
+let guide
+beforeEach(() => {
+  const changes = () => ({ 'https://auth.example.com': SERVICE_URL, 'https://api.example.com': ORDERS_URL })
+  guide = new MiniProgram({ folder: process.env.GUIDE, person: newPerson(), changes })
+})
+afterEach(() => guide.close())
+
+const me = async () => (await ask('GET', '/v1/me', { token: (await logInElsewhere(guide.person)).access_token })).body
+
+test('a request waits for the login that the start has begun', async () => {
+  const orders = await guide.launch().module('orders.js').orders()
+  assert.deepEqual(orders.map(({ item }) => item), ['oolong tea'])
+  assert.equal(guide.phone.count('login'), 1)
+})
+
+test('the page shows and changes name and phone number', async () => {
+  const page = guide.launch().open('profile')
+  await page.call('saveNickname', { detail: { value: { nickname: '小明' } } })
+  const { code } = await wechat('/phone-codes', { person: guide.person })
+  await page.call('bindPhone', { detail: { code } })
+  await page.shows('+86138')
+  assert.equal((await me()).nickname, '小明')
+  await page.call('setAvatar', { detail: { avatarUrl: 'http://tmp/gone.png' } })
+  assert.equal(guide.toasts.length, 1)
+})
+
+test('encrypted data is opened, after one more login where it does not open', async () => {
+  const data = { stepInfoList: [{ timestamp: 1795104000, step: 8848 }] }
+  const seal = () => wechat('/encrypted-data', { person: guide.person, data })
+  const unopenable = { encryptedData: 'q0EJbVMXC0kYb9rMbJcMdA==', iv: 'r7BXXKkLb8qrSNn05n0qiA==' }
+  const given = []
+  guide.wx.getWeRunData = async () => given.shift() || seal()
+  const { steps } = guide.launch().module('steps.js')
+  await guide.module('orders.js').orders()
+
+  assert.deepEqual(await steps(), data.stepInfoList)
+  assert.equal(guide.phone.count('login'), 1)
+  given.push(unopenable)
+  assert.deepEqual(await steps(), data.stepInfoList)
+  assert.equal(guide.phone.count('login'), 2)
+  given.push(unopenable, unopenable)
+  await assert.rejects(steps(), { code: 'session_key_expired' })
+})
+
+test('a socket is opened with a good token', async () => {
+  let opened
+  guide.wx.connectSocket = (options) => (opened = options)
+  await guide.launch().module('connect.js').connect('wss://api.example.com')
+  assert.ok(await isGood(opened.header.Authorization.replace('Bearer ', '')))
+})

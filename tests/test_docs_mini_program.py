@@ -1,0 +1,77 @@
+"""What docs/mini-program.md shows and says holds."""
+
+import json
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.test_readme import code_blocks, failures, table
+from wxauth.errors import WeChatBadResponse, WxAuthError
+from wxauth.wechat.errcodes import CHECK_SESSION_KEY, CODE2SESSION, KNOWN, SESSION_KEY_GONE, error_for
+
+PAGES = sorted((Path(__file__).parents[1] / "docs").glob("mini-program*.md"))
+TRIED_ONCE_MORE = {"code_used", "invalid_code", "wechat_unavailable", "wechat_timeout"}
+"""Of the service's answers to a login; by the client, with a fresh code."""
+OF_THE_CLIENT = {
+    "network_error",
+    "timeout",
+    "wx_login_failed",
+    "phone_refused",
+    "invalid_argument",
+    "origin_not_allowed",
+    "http_error",
+}
+"""The codes that the client has beside the service's."""
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+
+
+def errcodes_shown(page: Path) -> dict[int, list[str]]:
+    """Of the table of WeChat's answers: by errcode, the cells after it."""
+    rows = [(re.findall(r"-?\d+", first), cells) for first, *cells in table(page, "errcode")]
+    return {int(errcode): cells for errcodes, cells in rows for errcode in errcodes}
+
+
+def test_both_languages_are_there() -> None:
+    assert [page.name for page in PAGES] == ["mini-program.md", "mini-program.zh-CN.md"]
+
+
+@each_page
+async def test_the_tutorials_body_is_taken_as_it_is(page: Path, simulated_client: httpx.AsyncClient) -> None:
+    body = code_blocks(page, "sh")[-1].split("'")[-2]
+    answer = await simulated_client.post("/v1/login", json=json.loads(body))
+    assert answer.status_code == 200, answer.text
+    user = answer.json()["user"]
+    assert (user["nickname"], user["avatar_url"]) == ("Alice", "https://example.com/1.png")
+
+
+@each_page
+def test_each_errcode_is_answered_as_shown(page: Path) -> None:
+    for errcode, (code, client, _) in errcodes_shown(page).items():
+        error = error_for(errcode, api=CHECK_SESSION_KEY if errcode in SESSION_KEY_GONE else CODE2SESSION)
+        assert code == f"`{error.code}`", errcode
+        if "retryAfter" in client:
+            assert str(error.retry_after) in client
+
+
+@each_page
+def test_every_errcode_of_a_login_is_shown(page: Path) -> None:
+    of_a_login = {code for code in KNOWN if not isinstance(error_for(code, api=CODE2SESSION), WeChatBadResponse)}
+    assert set(errcodes_shown(page)) == of_a_login | SESSION_KEY_GONE
+
+
+@each_page
+def test_what_the_client_tries_once_more_is_shown(page: Path) -> None:
+    retried = {code for _, code, client, _ in table(page, "errcode") if re.search("once more|再试一次", client)}
+    assert {code.strip("`") for code in retried} == TRIED_ONCE_MORE
+
+
+@each_page
+def test_every_code_of_the_client_is_shown(page: Path) -> None:
+    [rows] = re.findall(r"^\| `code` \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", page.read_text(), re.MULTILINE)
+    shown = set(re.findall(r"^\| (`.*?`) \|", rows, re.MULTILINE))
+    codes = {code for cell in shown for code in re.findall(r"`(\w+)`", cell)}
+    of_the_service = {kind.code for kind in failures(WxAuthError)}
+    assert codes - of_the_service == OF_THE_CLIENT

@@ -1,0 +1,152 @@
+"""Mini-programs beside `wxauth dev` and the sibling: `examples/miniprogram`, and what docs/mini-program.md makes."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import WXAUTH, Running, free_port
+from tests.programs import needs_node
+from tests.test_readme import code_blocks
+from wxauth.dev.wechat import APPS
+
+ROOT = Path(__file__).parents[1]
+NODE_TESTS = ROOT / "tests/node"
+DEMO = ROOT / "examples/miniprogram"
+CLIENT = ROOT / "clients/miniprogram/wxauth.js"
+APP = json.loads((DEMO / "app.json").read_text())
+WITHDRAWN = ("getUserProfile", "getUserInfo", "open-data", "encryptedData")
+"""What WeChat answers with nobody's name and picture, or in a way of before."""
+PATIENCE = 120
+
+each_page = pytest.mark.parametrize("page", APP["pages"])
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Where things are, as the tests in Node look for them."""
+    folder = tmp_path_factory.mktemp("world")
+    port, wechat_port, orders_port = (str(free_port()) for _ in range(3))
+    service_url, orders_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{orders_port}"
+    uvicorn = str(Path(WXAUTH).with_name("uvicorn"))
+    with (
+        Running(WXAUTH, "dev", "--port", port, "--wechat-port", wechat_port, cwd=folder) as service,
+        Running(
+            *(uvicorn, "examples.sibling.app:app", "--app-dir", str(ROOT), "--port", orders_port),
+            cwd=folder,
+            env={"WXAUTH_ISSUER": service_url},
+        ) as orders,
+    ):
+        service.wait_for("wxauth is ready")
+        orders.wait_for("Uvicorn running")
+        yield {
+            "SERVICE_URL": service_url,
+            "WECHAT_URL": f"http://127.0.0.1:{wechat_port}",
+            "ORDERS_URL": orders_url,
+            "APP_ID": APPS[0]["app_id"],
+        }
+        service.end(signal.SIGTERM)
+
+
+def run_in_node(file: str, env: dict[str, str]) -> None:
+    """Run tests that are written in JavaScript; what fails there fails here."""
+    command = [needs_node(NODE_TESTS), "--test", "--test-reporter=spec", NODE_TESTS / file]
+    done = subprocess.run(
+        command,
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE,
+    )
+    if done.returncode != 0:
+        told, _, failed = done.stdout.rpartition("failing tests:\n")
+        pytest.fail(failed or told, pytrace=False)
+
+
+def test_the_demo_can_be_tapped_through(world: dict[str, str]) -> None:
+    run_in_node("demo/demo.test.js", world)
+
+
+def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Path) -> None:
+    guide = ROOT / "docs/mini-program.md"
+    auth, app, orders, page, steps, connect = code_blocks(guide, "js")
+    [markup] = code_blocks(guide, "html")
+    files = {
+        "auth.js": auth,
+        "app.js": app,
+        "orders.js": orders,
+        "steps.js": steps,
+        "connect.js": connect,
+        "pages/profile/profile.json": "{}",
+        "pages/profile/profile.js": page,
+        "pages/profile/profile.wxml": markup,
+    }
+    (tmp_path / "pages/profile").mkdir(parents=True)
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    shutil.copy(CLIENT, tmp_path)
+    run_in_node("demo/guide.test.js", {**world, "GUIDE": str(tmp_path)})
+
+
+def test_the_demo_has_the_client_as_it_is() -> None:
+    is_equal = (DEMO / "wxauth.js").read_bytes() == CLIENT.read_bytes()
+    assert is_equal, "cp clients/miniprogram/wxauth.js examples/miniprogram/"
+
+
+@each_page
+def test_a_page_has_all_its_files(page: str) -> None:
+    for suffix in ("js", "json", "wxml"):
+        assert (DEMO / f"{page}.{suffix}").is_file()
+
+
+def test_every_page_there_is_known() -> None:
+    assert sorted(APP["pages"]) == sorted(f"pages/{file.parent.name}/{file.stem}" for file in DEMO.rglob("*.wxml"))
+    assert {tab["pagePath"] for tab in APP["tabBar"]["list"]} <= set(APP["pages"])
+
+
+@each_page
+def test_what_a_page_calls_is_there(page: str) -> None:
+    markup, script = ((DEMO / f"{page}.{suffix}").read_text() for suffix in ("wxml", "js"))
+    handlers = set(re.findall(r'\bbind\w+="(\w+)"', markup))
+    assert handlers <= set(re.findall(r"^  (?:async )?(\w+)\(.*\) {$", script, re.MULTILINE))
+
+
+def test_the_configuration_is_json() -> None:
+    configuration = {file.name: json.loads(file.read_text()) for file in DEMO.rglob("*.json")}
+    project = configuration["project.config.json"]
+    assert (project["appid"], project["compileType"]) == ("touristappid", "miniprogram")
+    assert (project["setting"]["urlCheck"], project["setting"]["es6"]) == (False, True)
+    assert configuration[APP["sitemapLocation"]]["rules"]
+
+
+def test_the_theme_has_every_colour_that_is_used() -> None:
+    used = set(re.findall(r'"@(\w+)"', (DEMO / "app.json").read_text()))
+    theme = json.loads((DEMO / APP["themeLocation"]).read_text())
+    assert APP["darkmode"]
+    assert used == set(theme["light"]) == set(theme["dark"])
+
+
+def test_the_styles_have_every_colour_in_the_dark_too() -> None:
+    light, dark = (DEMO / "app.wxss").read_text().split("@media (prefers-color-scheme: dark)")
+    names = set(re.findall(r"(--\w+):", light))
+    assert names == set(re.findall(r"(--\w+):", dark))
+    for file in DEMO.rglob("*.wxss"):
+        assert set(re.findall(r"var\((--\w+)\)", file.read_text())) <= names
+
+
+def test_nothing_is_called_that_wechat_has_withdrawn() -> None:
+    for file in (file for suffix in ("js", "wxml") for file in DEMO.rglob(f"*.{suffix}") if file.name != "wxauth.js"):
+        assert not [name for name in WITHDRAWN if name in file.read_text()], file
+
+
+def test_what_is_where_is_as_the_readme_starts_it() -> None:
+    config, readme = (DEMO / "config.js").read_text(), (DEMO / "README.md").read_text()
+    assert re.findall(r"'http://127\.0\.0\.1:(\d+)'", config) == ["8000", "8002", "8001"]
+    assert readme.count("\nscripts/dev\n") == readme.count(" --port 8002\n") == 2
