@@ -7,7 +7,6 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from io import BytesIO
 from itertools import count
-from time import perf_counter
 from typing import Any
 
 import asyncpg
@@ -22,7 +21,7 @@ from tests.problems import problem_of
 from wxauth.avatars import UPLOADS_OF_ONE_USER
 from wxauth.dev.wechat.push import make_message, sign_push
 from wxauth.errors import InvalidRequest
-from wxauth.pictures import MAX_PIXELS, made_small
+from wxauth.pictures import MAX_PIXELS
 from wxauth.routes.uploads import uploaded_file
 from wxauth.services import Services
 
@@ -446,18 +445,13 @@ async def test_ten_uploads_at_once_hold_nobody_up(
     client: httpx.AsyncClient, upload: Upload, rows: asyncpg.Connection
 ) -> None:
     file = encoded(plain("RGBA", (4096, 4096), (*RED, 128)), "PNG", compress_level=1)
-    start = perf_counter()
-    made_small(file)
-    time_of_one = perf_counter() - start
-
     uploads = [asyncio.create_task(upload(file)) for _ in range(10)]
-    waits = []
+    answered = 0
     while not all(task.done() for task in uploads):
-        start = perf_counter()
-        await asyncio.sleep(0.001)
-        waits.append(perf_counter() - start)
-
-    assert sorted(waits)[-3] < time_of_one / 2  # of ten that would hold it up
+        await asyncio.sleep(0)
+        assert (await client.get("/livez")).status_code == 200
+        answered += 1
+    assert answered > 100  # between two of the ten there would be few, were decoding in the way
     urls = {task.result().json()["avatar_url"] for task in uploads}
     assert len(urls) == 10
     kept = [url for url in urls if (await client.get(url)).status_code == 200]

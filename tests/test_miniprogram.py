@@ -30,9 +30,7 @@ PATIENCE = 120
 
 
 @pytest.fixture
-def world(
-    make_settings: Callable[..., Settings], simulator: Simulator, clock: Clock
-) -> Iterator[dict[str, str]]:
+def world(make_settings: Callable[..., Settings], simulator: Simulator, clock: Clock) -> Iterator[dict[str, str]]:
     """A service of the test's own, on the test's clock, as `world.js` looks for it."""
     with serving(create_simulator(simulator)) as wechat_url:
         settings = make_settings(apps=APPS, wechat_base_url=wechat_url)
@@ -42,6 +40,7 @@ def world(
                 "SERVICE_URL": service_url,
                 "WECHAT_URL": wechat_url,
                 "APP_ID": APPS[0]["app_id"],
+                "APP_SECRET": APPS[0]["app_secret"],
                 "OTHER_APP_ID": APPS[1]["app_id"],
                 "ACCESS_TOKEN_TTL": str(settings.access_token_ttl),
                 "REFRESH_REUSE_GRACE": str(settings.refresh_reuse_grace),
@@ -79,7 +78,12 @@ def with_controls(app: ASGIApp, services: Services, clock: Clock) -> ASGIApp:
 def test_the_client_for_mini_programs(file: Path, world: dict[str, str]) -> None:
     command = [needs_node(NODE_TESTS), "--test", "--test-reporter=spec", str(file)]
     done = subprocess.run(
-        command, env={**os.environ, **world}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=PATIENCE
+        command,
+        env={**os.environ, **world},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE,
     )
     if done.returncode != 0:
         told = "".join(line for line in done.stdout.splitlines(keepends=True) if not line.startswith("✔ "))

@@ -148,11 +148,11 @@ export interface Auth {
   /** Calls `listener` with the user after each change. Returns the way to stop. */
   onChange(listener: (user: User | null) => void): () => void
   /**
-   * The user, by the kept session, or by `wx.login` where there is none. With `fields` it always logs in anew.
-   * Calls at the same time share one login.
+   * The user, by the kept session, or by `wx.login` where there is none; calls at the same time share one login.
+   * With `fields` it always logs in anew: `{ nickname: '' }` does just that.
    */
   login(fields?: LoginFields): Promise<User>
-  /** An access token with at least half a minute to live (or half its life), refreshed or logged in for where needed. */
+  /** An access token with half a minute to live (or half its life), refreshed or logged in for where needed. */
   getToken(): Promise<string>
   /**
    * `wx.request` with the token. After a 401 it refreshes once and sends once more; any status resolves, redirects too,
@@ -163,9 +163,9 @@ export interface Auth {
   updateProfile(changes: { nickname?: string | null; avatarUrl?: string | null }): Promise<User>
   /** Uploads a picture: the local path, or the event of `bindchooseavatar`. */
   setAvatar(picture: string | ButtonEvent<{ avatarUrl: string }>): Promise<User>
-  /** Binds the phone number: the code, or the event of `bindgetphonenumber`. `phone_refused` where the person refused. */
+  /** Binds the phone number: the code, or the event of `bindgetphonenumber`. `phone_refused` where there is no code. */
   bindPhone(tap: string | ButtonEvent<{ code?: string }>): Promise<User>
-  /** Opens what WeChat encrypted. At `session_key_expired` log in with a field, then let the person tap again. */
+  /** Opens what WeChat encrypted. At `session_key_expired`: `login({ nickname: '' })`, and what is encrypted then. */
   decrypt<Data = any>(sealed: { encryptedData: string; iv: string }): Promise<Data>
   /** Where the person is logged in, the last used first. */
   sessions(): Promise<Session[]>
@@ -180,5 +180,5 @@ export interface Auth {
   deleteAccount(): Promise<void>
 }
 
-/** Takes up the kept session, if there is one; asks nothing of the network. Throws `invalid_argument` for a wrong URL. */
+/** Takes up the kept session, without the network. Throws an AuthError for a `baseURL` or an origin that is none. */
 export declare function createAuth(options: AuthOptions): Auth

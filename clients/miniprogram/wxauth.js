@@ -41,7 +41,7 @@ export function createAuth({ baseURL: url, appId, origins = [], platform, storag
   // What was kept, or what another instance has stored since.
   function load() {
     const text = read()
-    if (text === stored || underWay.refresh) return
+    if (text === stored) return
     stored = text
     const kept = attempt(() => JSON.parse(text))
     if (!attempt(() => kept.place === place && kept.user.id && (!kept.tokens || kept.tokens.refresh))) return

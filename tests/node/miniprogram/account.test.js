@@ -2,8 +2,23 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { fates } from './phone.js'
 import {
-  APP_ID, ask, endSession, expireAtService, isGood, kept, keptRefreshToken, LIFE, logInElsewhere, newPerson, pass,
-  rejection, SKEW, start, startAgain, wechat,
+  APP_ID,
+  ask,
+  endSession,
+  exchangeElsewhere,
+  expireAtService,
+  isGood,
+  kept,
+  keptRefreshToken,
+  LIFE,
+  logInElsewhere,
+  newPerson,
+  pass,
+  rejection,
+  SKEW,
+  start,
+  startAgain,
+  wechat,
 } from './world.js'
 
 const PNG = Buffer.from(
@@ -61,7 +76,9 @@ test('onChange returns the way to stop, for this one alone', async () => {
 test('a listener that throws harms nobody', async () => {
   const { auth } = start()
   const changes = []
-  auth.onChange(() => { throw new Error('mine') })
+  auth.onChange(() => {
+    throw new Error('mine')
+  })
   auth.onChange((user) => changes.push(user.id))
   const { id } = await auth.login()
   assert.deepEqual(changes, [id])
@@ -94,7 +111,10 @@ test('updateProfile rejects with what the service says', async () => {
   assert.deepEqual(auth.user, before)
 })
 
-for (const [what, picture] of [['a local path', PICTURE], ['the event of chooseAvatar', { type: 'chooseavatar', detail: { avatarUrl: PICTURE } }]])
+for (const [what, picture] of [
+  ['a local path', PICTURE],
+  ['the event of chooseAvatar', { type: 'chooseavatar', detail: { avatarUrl: PICTURE } }],
+])
   test(`setAvatar takes ${what}`, async () => {
     const { auth, phone } = await loggedIn()
     phone.files.set(PICTURE, PNG)
@@ -102,7 +122,10 @@ for (const [what, picture] of [['a local path', PICTURE], ['the event of chooseA
     assert.match(user.avatar_url, /^https:\/\/auth\.test\/.+/)
     assert.deepEqual(auth.user, user)
     assert.equal(phone.callsOf('UPLOAD /v1/me/avatar')[0].name, 'file')
-    assert.equal((await fetch(phone.calls[0].url.replace('/v1/me/avatar', new URL(user.avatar_url).pathname))).status, 200)
+    assert.equal(
+      (await fetch(phone.calls[0].url.replace('/v1/me/avatar', new URL(user.avatar_url).pathname))).status,
+      200,
+    )
   })
 
 test('setAvatar with an expired token uploads once more', async () => {
@@ -129,7 +152,10 @@ test('setAvatar does not take a page for a user', async () => {
   await rejection(auth.setAvatar(PICTURE), 'http_error')
 })
 
-for (const [what, wrapped] of [['the code', (code) => code], ['the event of getphonenumber', (code) => ({ detail: { code, errMsg: 'getPhoneNumber:ok' } })]])
+for (const [what, wrapped] of [
+  ['the code', (code) => code],
+  ['the event of getphonenumber', (code) => ({ detail: { code, errMsg: 'getPhoneNumber:ok' } })],
+])
   test(`bindPhone takes ${what}`, async () => {
     const { auth, person } = await loggedIn()
     const { code } = await wechat('/phone-codes', { person, app_id: APP_ID })
@@ -140,7 +166,10 @@ for (const [what, wrapped] of [['the code', (code) => code], ['the event of getp
 
 test('bindPhone of a person who refuses is phone_refused, and asks nothing', async () => {
   const { auth, phone } = await loggedIn()
-  const error = await rejection(auth.bindPhone({ detail: { errMsg: 'getPhoneNumber:fail user deny' } }), 'phone_refused')
+  const error = await rejection(
+    auth.bindPhone({ detail: { errMsg: 'getPhoneNumber:fail user deny' } }),
+    'phone_refused',
+  )
   assert.equal(error.title, '未授权手机号')
   assert.deepEqual(phone.calls, [])
 })
@@ -158,13 +187,19 @@ test('decrypt opens what WeChat sealed', async () => {
   assert.equal(data.watermark.appid, APP_ID)
 })
 
-test('decrypt of what does not open rejects', async () => {
+test('decrypt of what was sealed with a newer key is session_key_expired, until a login brings the key', async () => {
   const { auth, person } = await loggedIn()
-  const { encryptedData } = await wechat('/encrypted-data', { person, app_id: APP_ID, data: {} })
-  const iv = Buffer.alloc(16).toString('base64')
-  const error = await auth.decrypt({ encryptedData: Buffer.alloc(64).toString('base64'), iv }).catch((reason) => reason)
-  assert.ok(['session_key_expired', 'invalid_request'].includes(error.code), error.code)
-  assert.ok(encryptedData)
+  const seal = () => wechat('/encrypted-data', { person, app_id: APP_ID, data: { steps: 100 } })
+  await exchangeElsewhere(person)
+  assert.equal((await rejection(auth.decrypt(await seal()), 'session_key_expired')).status, 409)
+  await auth.login({ nickname: '' })
+  assert.equal((await auth.decrypt(await seal())).steps, 100)
+})
+
+test('decrypt does not take a page for data', async () => {
+  const { auth, phone } = await loggedIn()
+  phone.next('POST /v1/me/decrypt', fates.answers(200, '<html></html>'))
+  await rejection(auth.decrypt({ encryptedData: 'AA==', iv: 'AA==' }), 'http_error')
 })
 
 test('sessions are an array, this one marked', async () => {
@@ -186,7 +221,7 @@ test('revokeSession logs out on that device', async () => {
   assert.equal((await auth.sessions()).length, 1)
 })
 
-test('revokeSession of a session of somebody else\'s rejects, and its id cannot reach another path', async () => {
+test("revokeSession of a session of somebody else's rejects, and its id cannot reach another path", async () => {
   const { auth, phone } = await loggedIn()
   const { session_id: id } = await logInElsewhere(newPerson())
   await rejection(auth.revokeSession(id), 'not_found')
@@ -197,7 +232,10 @@ test('revokeSession of a session of somebody else\'s rejects, and its id cannot 
 
 const MEMBERS = {
   updateProfile: [(auth) => auth.updateProfile({ nickname: '小明' }), 'POST /v1/me'],
-  bindPhone: [async (auth, person) => auth.bindPhone((await wechat('/phone-codes', { person })).code), 'POST /v1/me/phone'],
+  bindPhone: [
+    async (auth, person) => auth.bindPhone((await wechat('/phone-codes', { person })).code),
+    'POST /v1/me/phone',
+  ],
   sessions: [(auth) => auth.sessions(), 'GET /v1/me/sessions'],
   deleteAccount: [(auth) => auth.deleteAccount(), 'DELETE /v1/me'],
 }
@@ -246,7 +284,13 @@ test('logout forgets at once, then ends the session at the service', async () =>
 })
 
 test('logout never rejects: offline, refused, hindered by a portal, or twice', async () => {
-  for (const fate of [fates.notSent, fates.answerLost, fates.answers(500, ''), fates.answers(200, '<html>'), fates.throws(new Error('no'))]) {
+  for (const fate of [
+    fates.notSent,
+    fates.answerLost,
+    fates.answers(500, ''),
+    fates.answers(200, '<html>'),
+    fates.throws(new Error('no')),
+  ]) {
     const { auth, phone } = await loggedIn()
     phone.next('POST /v1/logout', fate)
     await auth.logout()
@@ -271,6 +315,8 @@ for (const state of ['fresh', 'expired'])
     for (const token of [refresh_token, other.refresh_token])
       assert.equal((await ask('POST', '/v1/refresh', { body: { refresh_token: token } })).body.code, 'session_revoked')
     assert.deepEqual([auth.user, kept(phone)], [null, undefined])
+    const counts = state === 'fresh' ? [1, 0] : [2, 1]
+    assert.deepEqual([phone.count('DELETE /v1/me/sessions'), phone.count('POST /v1/refresh')], counts)
   })
 
 test('logout everywhere ends this session even where the others cannot be reached', async () => {

@@ -21,19 +21,27 @@ test('the client is smaller than 12,000 bytes, and its lines are for reading', (
 
 test('it is one module without imports that exports createAuth and AuthError', async () => {
   const { body } = parse(SOURCE, { ecmaVersion: 2018, sourceType: 'module' })
-  assert.deepEqual(body.filter((node) => node.type === 'ImportDeclaration'), [])
+  assert.deepEqual(
+    body.filter((node) => node.type === 'ImportDeclaration'),
+    [],
+  )
   const exported = await import('../../../clients/miniprogram/wxauth.js')
   assert.deepEqual(Object.keys(exported), ['AuthError', 'createAuth'])
 })
 
 test('it has no syntax and calls nothing that is younger than ES2018, which old phones lack', () => {
-  const tokens = [...tokenizer(SOURCE, { ecmaVersion: 2018, sourceType: 'module' })].map((token) => token.value || token.type.label)
+  const tokens = [...tokenizer(SOURCE, { ecmaVersion: 2018, sourceType: 'module' })].map(
+    (token) => token.value || token.type.label,
+  )
   const called = tokens.filter((_, i) => tokens[i - 1] === '.' && tokens[i + 1] === '(')
   const younger =
     'flat flatMap fromEntries trimStart trimEnd matchAll replaceAll allSettled any at hasOwn findLast findLastIndex ' +
     'toSorted toReversed toSpliced with withResolvers groupBy try'
   assert.ok(called.includes('exec'))
-  assert.deepEqual(called.filter((name) => younger.split(' ').includes(name)), [])
+  assert.deepEqual(
+    called.filter((name) => younger.split(' ').includes(name)),
+    [],
+  )
 })
 
 test('it needs nothing of a browser or of Node, and logs nothing', async () => {

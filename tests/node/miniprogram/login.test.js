@@ -2,8 +2,25 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { fates, Gate } from './phone.js'
 import {
-  ask, ban, checkError, DAY, kept, LIFE, logInElsewhere, newPerson, pass, passAtService, rejection, secondInstance, start, startAgain,
-  times, wechat, APP_ID, OTHER_APP_ID, SERVICE_URL,
+  ask,
+  ban,
+  checkError,
+  DAY,
+  kept,
+  LIFE,
+  logInElsewhere,
+  newPerson,
+  pass,
+  passAtService,
+  rejection,
+  secondInstance,
+  start,
+  startAgain,
+  times,
+  wechat,
+  APP_ID,
+  OTHER_APP_ID,
+  SERVICE_URL,
 } from './world.js'
 
 const LOGIN = 'POST /v1/login'
@@ -22,7 +39,10 @@ test('making a client asks nothing of the network', async () => {
 test('a first login is one wx.login and one POST /v1/login, and resolves to the user', async () => {
   const { auth, phone } = start()
   const user = await auth.login()
-  assert.deepEqual(phone.calls.map((call) => call.kind), ['login', LOGIN])
+  assert.deepEqual(
+    phone.calls.map((call) => call.kind),
+    ['login', LOGIN],
+  )
   assert.equal(user.app_id, APP_ID)
   assert.equal(user.nickname, null)
   assert.deepEqual(user, auth.user)
@@ -46,6 +66,7 @@ for (const found of [['wx'], ['uni'], ['uni', 'wx']])
     for (const name of found) globalThis[name] = name === found[0] ? phone.wx : refused
     await secondInstance({ phone, platform: undefined }).login()
     assert.equal(phone.count(LOGIN), 1)
+    assert.equal(phone.callsOf('login')[0].provider, 'weixin', 'uni asks which one')
   })
 
 test('a kept session with time left is used without a call', async () => {
@@ -75,14 +96,20 @@ test('coming back after a month logs in anew, silently', async () => {
   const again = startAgain(phone)
   assert.deepEqual(again.user, user)
   assert.equal((await again.login()).id, user.id)
-  assert.deepEqual(phone.calls.map((call) => call.kind), ['login', LOGIN])
+  assert.deepEqual(
+    phone.calls.map((call) => call.kind),
+    ['login', LOGIN],
+  )
 })
 
 test('logins at the same time share one, two taps at once included', async () => {
   const { auth, phone } = start()
   const users = await times(10, () => auth.login())
   assert.equal(new Set(users.map((user) => user.id)).size, 1)
-  assert.deepEqual(phone.calls.map((call) => call.kind), ['login', LOGIN])
+  assert.deepEqual(
+    phone.calls.map((call) => call.kind),
+    ['login', LOGIN],
+  )
 })
 
 test('fields go along with the login', async () => {
@@ -90,7 +117,13 @@ test('fields go along with the login', async () => {
   const user = await auth.login({ nickname: '小明', avatarUrl: 'https://example.com/1.png' })
   assert.equal(user.nickname, '小明')
   assert.equal(user.avatar_url, 'https://example.com/1.png')
-  assert.deepEqual(Object.keys(phone.callsOf(LOGIN)[0].data), ['code', 'app_id', 'nickname', 'avatar_url', 'phone_code'])
+  assert.deepEqual(Object.keys(phone.callsOf(LOGIN)[0].data), [
+    'code',
+    'app_id',
+    'nickname',
+    'avatar_url',
+    'phone_code',
+  ])
 })
 
 test('a phone code goes along with the login', async () => {
@@ -134,8 +167,26 @@ test('with fields it logs in after a login under way that fails', async () => {
 test('a login without fields shares one with fields that is under way', async () => {
   const { auth, phone } = start()
   const users = await Promise.all([auth.login({ nickname: '小明' }), auth.login(), auth.login({})])
-  assert.deepEqual(users.map((user) => user.nickname), ['小明', '小明', '小明'])
+  assert.deepEqual(
+    users.map((user) => user.nickname),
+    ['小明', '小明', '小明'],
+  )
   assert.equal(phone.count(LOGIN), 1)
+})
+
+test('a login without fields shares the last one under way', async () => {
+  const { auth, phone } = start()
+  const gate = new Gate()
+  phone.next(LOGIN, async (ask) => ask(), gate.after)
+  const first = auth.login()
+  const second = auth.login({ nickname: '小刚' })
+  await first
+  await gate.arrived
+  const third = auth.login()
+  gate.open()
+  assert.equal((await second).nickname, '小刚')
+  assert.deepEqual(await third, await second)
+  assert.equal(phone.count(LOGIN), 2)
 })
 
 test('two taps with fields log in one after the other', async () => {
@@ -146,7 +197,10 @@ test('two taps with fields log in one after the other', async () => {
   await gate.arrived
   assert.equal(phone.count('login'), 1)
   gate.open()
-  assert.deepEqual((await Promise.all(taps)).map((user) => user.nickname), ['一', '二'])
+  assert.deepEqual(
+    (await Promise.all(taps)).map((user) => user.nickname),
+    ['一', '二'],
+  )
   assert.equal(auth.user.nickname, '二')
 })
 
@@ -156,7 +210,8 @@ async function spentCode(person) {
   return code
 }
 
-const problem = (status, code) => fates.answers(status, { type: `urn:wxauth:problem:${code}`, title: '微信未应答', status, code })
+const problem = (status, code) =>
+  fates.answers(status, { type: `urn:wxauth:problem:${code}`, title: '微信未应答', status, code })
 const TRIED_ONCE_MORE = {
   code_used: (person) => ['login', async () => ({ code: await spentCode(person) })],
   invalid_code: () => ['login', gives('errcode-40029')],
@@ -291,10 +346,13 @@ test('a phone whose clock is a day wrong logs in like any other', async () => {
 
 for (const url of [undefined, null, '', 'auth.example.com', 'ftp://auth.example.com', 'https://user@auth.example.com'])
   test(`a client cannot be made for the service ${url}`, async () => {
-    assert.throws(() => start({ baseURL: url }), (error) => {
-      checkError(error)
-      return error.code === 'invalid_argument'
-    })
+    assert.throws(
+      () => start({ baseURL: url }),
+      (error) => {
+        checkError(error)
+        return error.code === 'invalid_argument'
+      },
+    )
   })
 
 test('a client cannot be made for an origin that is none', async () => {

@@ -80,14 +80,14 @@ export class Phone {
    */
   constructor({ wechat, person, appId }) {
     Object.assign(this, { wechat, person, appId })
-    /** What the clock of the phone shows, in ms; the real one moves it by nothing. */
+    /** What the clock of the phone shows, in ms; it stands still until it is moved. */
     this.time = Date.UTC(2026, 10, 20, 8)
     this.isOnline = true
     /** How this phone writes the names of headers. */
     this.headerName = (name) => name
     /** How often each callback is called. */
     this.callbacks = 1
-    /** All that was asked of the network, in this order: { name, url, method, header, data, wasSent }. */
+    /** All that was asked of the network, in this order: the options, and what kind of call it was. */
     this.calls = []
     this.files = new Map()
     this.storage = new Map()
@@ -235,7 +235,9 @@ function makeWx(phone) {
     setStorageSync(key, value) {
       const text = JSON.stringify(value)
       if (text === undefined) throw new Error('setStorageSync:fail parameter error')
-      const others = [...phone.storage].filter(([name]) => name !== key).map(([name, kept]) => name.length + kept.length)
+      const others = [...phone.storage]
+        .filter(([name]) => name !== key)
+        .map(([name, kept]) => name.length + kept.length)
       const size = key.length + text.length
       if (size > MB) throw new Error('setStorageSync:fail entry size limit reached')
       if (others.reduce((sum, part) => sum + part, size) > 10 * MB)
@@ -270,11 +272,15 @@ export function exchange(url, method, header, body, redirect = 'manual') {
 }
 
 function pathOf(url) {
-  return String(url).replace(/^[a-z]+:\/\/[^/?#]*/i, '').replace(/[?#].*$/, '')
+  return String(url)
+    .replace(/^[a-z]+:\/\/[^/?#]*/i, '')
+    .replace(/[?#].*$/, '')
 }
 
 function formOf(data) {
-  return Object.entries(data).map((pair) => pair.map(encodeURIComponent).join('=')).join('&')
+  return Object.entries(data)
+    .map((pair) => pair.map(encodeURIComponent).join('='))
+    .join('&')
 }
 
 function textOf(data, type) {

@@ -2,8 +2,22 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { fates, Gate } from './phone.js'
 import {
-  ask, DAY, endSession, expireAtService, GRACE, kept, keptRefreshToken, LIFE, logInElsewhere, newPerson, pass,
-  rejection, start, startAgain, withoutWaiting,
+  ask,
+  ban,
+  DAY,
+  endSession,
+  expireAtService,
+  GRACE,
+  kept,
+  keptRefreshToken,
+  LIFE,
+  logInElsewhere,
+  newPerson,
+  pass,
+  rejection,
+  start,
+  startAgain,
+  withoutWaiting,
 } from './world.js'
 
 const LOGIN = 'POST /v1/login'
@@ -97,7 +111,10 @@ test('a logout in the same tick as a request wins, and no token is sent', async 
   const leaving = auth.logout()
   await rejection(answer, 'session_revoked')
   await leaving
-  assert.deepEqual(phone.calls.map((call) => call.kind), [LOGOUT])
+  assert.deepEqual(
+    phone.calls.map((call) => call.kind),
+    [LOGOUT],
+  )
 })
 
 test('a request whose 401 arrives after a logout does not log in again', async () => {
@@ -112,6 +129,30 @@ test('a request whose 401 arrives after a logout does not log in again', async (
   await rejection(answer, 'session_revoked')
   assertForgotten(auth, phone)
   assert.deepEqual([phone.count('login'), phone.count(REFRESH)], [0, 0])
+})
+
+test('a login that is refused after a logout and another login does not forget that', async () => {
+  const { auth, phone } = await loggedIn()
+  await ban(auth.user)
+  const gate = new Gate()
+  phone.next(LOGIN, gate.after)
+  const first = auth.login({ nickname: '小明' })
+  await gate.arrived
+  await auth.logout()
+  phone.person = newPerson()
+  const user = await auth.login()
+  gate.open()
+  await rejection(first, 'session_revoked')
+  assert.deepEqual(auth.user, user)
+})
+
+test('a listener that logs out wins over those who wait for a token', async () => {
+  const { auth, phone } = start()
+  auth.onChange((user) => user && auth.logout())
+  await rejection(auth.getToken(), 'session_revoked')
+  await rejection(me(auth), 'session_revoked')
+  assertForgotten(auth, phone)
+  assert.equal(phone.count(ME), 0)
 })
 
 test('a login at once after a logout is another one, and stays', async () => {
@@ -272,7 +313,10 @@ for (const action of ['request', 'deleteAccount', 'updateProfile'])
     const { user: bob } = await logInElsewhere(phone.person)
     const changes = []
     auth.onChange((user) => changes.push(user.id))
-    const begun = action === 'request' ? auth.request({ url: '/v1/me', method: 'POST', data: { nickname: '我' } }) : auth[action]({ nickname: '我' })
+    const begun =
+      action === 'request'
+        ? auth.request({ url: '/v1/me', method: 'POST', data: { nickname: '我' } })
+        : auth[action]({ nickname: '我' })
     await rejection(begun, 'session_revoked')
     assert.deepEqual([auth.user.id, changes], [bob.id, [bob.id]])
     assert.notEqual(bob.id, alice.id)
@@ -335,7 +379,10 @@ test('a refresh that is never answered is sent once more, with the same token', 
 
 test('a request that is never answered ends in timeout, a little after its own time is over', async (t) => {
   const { auth, phone } = await loggedIn()
-  for (const [timeout, least] of [[undefined, 60_000], [3000, 3000]]) {
+  for (const [timeout, least] of [
+    [undefined, 60_000],
+    [3000, 3000],
+  ]) {
     const { expire } = withoutWaiting(t)
     phone.next(ME, fates.silent)
     const asked = auth.request({ url: '/v1/me', ...(timeout && { timeout }) })

@@ -1,14 +1,15 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { fates } from './phone.js'
-import {
-  APP_ID, DAY, expireAtService, isGood, LIFE, listen, pass, rejection, secondInstance, SERVICE_URL, start, times,
-} from './world.js'
+import { expireAtService, isGood, listen, rejection, SERVICE_URL, start, times } from './world.js'
 
 const REFRESH = 'POST /v1/refresh'
 
 /** A logged-in phone, and a sibling service that it may send its token to. */
-async function withSibling(t, answer = () => [200, { 'Content-Type': 'application/json', 'X-Here': 'yes' }, '{"ok":true}']) {
+async function withSibling(
+  t,
+  answer = () => [200, { 'Content-Type': 'application/json', 'X-Here': 'yes' }, '{"ok":true}'],
+) {
   const sibling = await listen(t, answer)
   const { auth, phone } = start({ origins: [sibling.url] })
   await auth.login()
@@ -37,10 +38,18 @@ test('the token goes along as a bearer, and is good', async (t) => {
 
 test('method, data, query and headers are as for wx.request', async (t) => {
   const { auth, sibling } = await withSibling(t)
-  await auth.request({ url: `${sibling.url}/orders?a=1`, method: 'PUT', data: { tea: '乌龙' }, header: { 'X-Mine': 'é'.length } })
+  await auth.request({
+    url: `${sibling.url}/orders?a=1`,
+    method: 'PUT',
+    data: { tea: '乌龙' },
+    header: { 'X-Mine': 'é'.length },
+  })
   await auth.request({ url: `${sibling.url}/orders`, data: { page: 2 } })
   const [put, get] = sibling.requests
-  assert.deepEqual([put.method, put.url, put.body, put.headers['x-mine']], ['PUT', '/orders?a=1', '{"tea":"乌龙"}', '1'])
+  assert.deepEqual(
+    [put.method, put.url, put.body, put.headers['x-mine']],
+    ['PUT', '/orders?a=1', '{"tea":"乌龙"}', '1'],
+  )
   assert.deepEqual([get.method, get.url], ['GET', '/orders?page=2'])
 })
 
@@ -54,9 +63,14 @@ for (const name of ['Authorization', 'authorization', 'AUTHORIZATION'])
     assert.deepEqual(Object.keys(phone.calls[0].header).sort(), ['Authorization', 'Cookie', 'X-Other'])
   })
 
-test('nothing of the caller\'s is changed, and it may be frozen', async (t) => {
+test("nothing of the caller's is changed, and it may be frozen", async (t) => {
   const { auth, sibling } = await withSibling(t)
-  const make = () => ({ url: `${sibling.url}/a`, method: 'POST', header: { Authorization: 'mine', A: '1' }, data: { list: [1, { b: 2 }] } })
+  const make = () => ({
+    url: `${sibling.url}/a`,
+    method: 'POST',
+    header: { Authorization: 'mine', A: '1' },
+    data: { list: [1, { b: 2 }] },
+  })
   const options = frozen(make())
   await auth.request(options)
   assert.deepEqual(options, make())
@@ -65,12 +79,20 @@ test('nothing of the caller\'s is changed, and it may be frozen', async (t) => {
 test('success, fail and complete of the caller are not called', async (t) => {
   const { auth, sibling } = await withSibling(t)
   const called = () => assert.fail('called')
-  assert.equal((await auth.request({ url: sibling.url, success: called, fail: called, complete: called })).statusCode, 200)
+  assert.equal(
+    (await auth.request({ url: sibling.url, success: called, fail: called, complete: called })).statusCode,
+    200,
+  )
 })
 
-test('the other options are wx.request\'s', async (t) => {
+test("the other options are wx.request's", async (t) => {
   const { auth, phone, sibling } = await withSibling(t)
-  const { data } = await auth.request({ url: sibling.url, responseType: 'arraybuffer', timeout: 1234, enableHttp2: true })
+  const { data } = await auth.request({
+    url: sibling.url,
+    responseType: 'arraybuffer',
+    timeout: 1234,
+    enableHttp2: true,
+  })
   assert.ok(data instanceof ArrayBuffer)
   assert.deepEqual([phone.calls[0].timeout, phone.calls[0].enableHttp2], [1234, true])
   assert.equal((await auth.request({ url: sibling.url, dataType: 'text' })).data, '{"ok":true}')
@@ -97,22 +119,38 @@ for (const status of [201, 204, 304, 400, 403, 404, 409, 422, 429, 500, 503])
 
 test('a 401 refreshes once and sends once more, the same again with a new token', async (t) => {
   const { auth, phone, sibling } = await withSibling(t, (_, n) => [n === 1 ? 401 : 200, {}, `${n}`])
-  const { statusCode, data } = await auth.request({ url: `${sibling.url}/orders`, method: 'POST', data: { n: 1 }, header: { A: 'b' } })
+  const { statusCode, data } = await auth.request({
+    url: `${sibling.url}/orders`,
+    method: 'POST',
+    data: { n: 1 },
+    header: { A: 'b' },
+  })
   assert.deepEqual([statusCode, data], [200, 2])
   const [first, second] = sibling.requests
-  assert.deepEqual([second.method, second.url, second.body, second.headers.a], [first.method, first.url, first.body, first.headers.a])
+  assert.deepEqual(
+    [second.method, second.url, second.body, second.headers.a],
+    [first.method, first.url, first.body, first.headers.a],
+  )
   assert.notEqual(second.headers.authorization, first.headers.authorization)
   assert.deepEqual([phone.count(REFRESH), phone.count('login')], [1, 0])
 })
 
 test('a second 401 is the answer', async (t) => {
-  const { auth, phone, sibling } = await withSibling(t, () => [401, { 'WWW-Authenticate': 'Bearer' }, '{"code":"invalid_token"}'])
+  const { auth, phone, sibling } = await withSibling(t, () => [
+    401,
+    { 'WWW-Authenticate': 'Bearer' },
+    '{"code":"invalid_token"}',
+  ])
   const { statusCode, data } = await auth.request({ url: sibling.url })
   assert.deepEqual([statusCode, data], [401, { code: 'invalid_token' }])
   assert.deepEqual([sibling.requests.length, phone.count(REFRESH)], [2, 1])
 })
 
-for (const [fate, code] of [['answerLost', 'network_error'], ['notSent', 'network_error'], ['tooLate', 'timeout']])
+for (const [fate, code] of [
+  ['answerLost', 'network_error'],
+  ['notSent', 'network_error'],
+  ['tooLate', 'timeout'],
+])
   test(`a request without an answer (${fate}) rejects with ${code}, and is not sent again`, async (t) => {
     const { auth, phone, sibling } = await withSibling(t)
     phone.next('POST /orders', fates[fate])
@@ -132,7 +170,9 @@ for (const [errMsg, code] of [
 ])
   test(`"request:${errMsg}" is ${code}, and the developer reads why`, async (t) => {
     const { auth, phone, sibling } = await withSibling(t)
-    phone.next('GET ', async () => { throw errMsg })
+    phone.next('GET ', async () => {
+      throw errMsg
+    })
     const error = await rejection(auth.request({ url: sibling.url }), code)
     assert.equal(error.message, `${code}: request:${errMsg}`)
   })
@@ -140,7 +180,9 @@ for (const [errMsg, code] of [
 test('a token in what the platform says of a failure is left out', async (t) => {
   const { auth, phone, sibling } = await withSibling(t)
   const token = await auth.getToken()
-  phone.next('GET ', async () => { throw `fail {"header":{"Authorization":"Bearer ${token}"}}` })
+  phone.next('GET ', async () => {
+    throw `fail {"header":{"Authorization":"Bearer ${token}"}}`
+  })
   const error = await rejection(auth.request({ url: sibling.url }), 'network_error')
   assert.ok(!error.message.includes(token.slice(4)))
 })
@@ -148,24 +190,40 @@ test('a token in what the platform says of a failure is left out', async (t) => 
 test('a relative url is appended to baseURL, its path included', async (t) => {
   const proxy = await listen(t, async ({ method, url, headers, body }) => {
     const inner = await fetch(SERVICE_URL + url.replace(/^\/auth/, ''), {
-      method, headers: { 'content-type': 'application/json', authorization: headers.authorization || '' }, body: body || undefined,
+      method,
+      headers: { 'content-type': 'application/json', authorization: headers.authorization || '' },
+      body: body || undefined,
     })
     return [inner.status, { 'Content-Type': 'application/json' }, await inner.text()]
   })
   const { auth } = start({ baseURL: `${proxy.url}/auth/` })
-  for (const url of ['/v1/me', 'v1/me', '?x=1', '//v1/me', '/v1/me?then=https://else.where']) await auth.request({ url })
+  for (const url of ['/v1/me', 'v1/me', '?x=1', '//v1/me', '/v1/me?then=https://else.where'])
+    await auth.request({ url })
   assert.deepEqual(
     proxy.requests.map((request) => request.url),
-    ['/auth/v1/login', '/auth/v1/me', '/auth/v1/me', '/auth?x=1', '/auth//v1/me', '/auth/v1/me?then=https://else.where'],
+    [
+      '/auth/v1/login',
+      '/auth/v1/me',
+      '/auth/v1/me',
+      '/auth?x=1',
+      '/auth//v1/me',
+      '/auth/v1/me?then=https://else.where',
+    ],
   )
 })
 
-test('the token goes to baseURL\'s origin and to origins, however they are written', async (t) => {
+test("the token goes to baseURL's origin and to origins, however they are written", async (t) => {
   const { sibling } = await withSibling(t)
   const { port } = new URL(sibling.url)
   for (const origin of [sibling.url, `${sibling.url}/`, `${sibling.url}/some/path?x`, `HTTP://127.0.0.1:${port}`]) {
     const { auth } = start({ origins: [origin] })
-    for (const url of [sibling.url, `${sibling.url}/a`, `${sibling.url}?q`, `${sibling.url}#f`, `HTTP://127.0.0.1:${port}/订单`])
+    for (const url of [
+      sibling.url,
+      `${sibling.url}/a`,
+      `${sibling.url}?q`,
+      `${sibling.url}#f`,
+      `HTTP://127.0.0.1:${port}/订单`,
+    ])
       assert.equal((await auth.request({ url })).statusCode, 200, `${origin} ${url}`)
     assert.equal((await auth.request({ url: `${SERVICE_URL}/v1/me` })).statusCode, 200)
   }
@@ -174,7 +232,12 @@ test('the token goes to baseURL\'s origin and to origins, however they are writt
 test('the default port may be written or not', async () => {
   const { auth, phone } = start({ origins: ['https://api.example.com', 'http://plain.example.com:80'] })
   await auth.login()
-  for (const url of ['https://api.example.com:443/a', 'https://API.example.com/a', 'http://plain.example.com/a', 'http://plain.example.com:80/a']) {
+  for (const url of [
+    'https://api.example.com:443/a',
+    'https://API.example.com/a',
+    'http://plain.example.com/a',
+    'http://plain.example.com:80/a',
+  ]) {
     phone.next('GET /a', fates.answers(200, {}))
     assert.equal((await auth.request({ url })).statusCode, 200, url)
   }
@@ -274,7 +337,7 @@ test('more requests than WeChat sends at once wait for their turn, and are answe
 })
 
 test('members need no this', async () => {
-  const { auth, phone } = start()
+  const { auth } = start()
   const { login, request, getToken, sessions, logout } = auth
   await login()
   assert.equal((await request({ url: '/v1/me' })).statusCode, 200)

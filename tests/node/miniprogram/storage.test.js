@@ -2,8 +2,23 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { fates, Gate } from './phone.js'
 import {
-  APP_ID, DAY, endSession, GRACE, isGood, kept, keptRefreshToken, LIFE, OTHER_APP_ID, pass, rejection, secondInstance,
-  SERVICE_URL, start, startAgain, times, withoutWaiting,
+  APP_ID,
+  DAY,
+  endSession,
+  GRACE,
+  isGood,
+  kept,
+  keptRefreshToken,
+  LIFE,
+  OTHER_APP_ID,
+  pass,
+  rejection,
+  secondInstance,
+  SERVICE_URL,
+  start,
+  startAgain,
+  times,
+  withoutWaiting,
 } from './world.js'
 
 const LOGIN = 'POST /v1/login'
@@ -53,7 +68,18 @@ for (const [what, options] of Object.entries({
     assert.equal(phone.count(REFRESH), 0)
   })
 
-const UNREADABLE = ['garbage', '', '{', 'null', '0', '"text"', '[]', '{}', '{"user":null}', '{"user":{"id":"1"},"tokens":"x"}']
+const UNREADABLE = [
+  'garbage',
+  '',
+  '{',
+  'null',
+  '0',
+  '"text"',
+  '[]',
+  '{}',
+  '{"user":null}',
+  '{"user":{"id":"1"},"tokens":"x"}',
+]
 const NOT_OURS = [null, 0, 1, true, [], {}, { user: { id: '1' }, tokens: {} }, [null]]
 for (const value of [...UNREADABLE, ...NOT_OURS])
   test(`${JSON.stringify(value)} in the storage is as nothing kept`, async () => {
@@ -72,7 +98,9 @@ test('what was kept and has been damaged is as nothing kept, or does no harm', a
   const damaged = [
     whole.slice(0, -1),
     whole.slice(1),
-    ...[null, 'x', [], {}, { ...tokens, refresh: null }].map((value) => whole.replace(JSON.stringify(tokens), JSON.stringify(value))),
+    ...[null, 'x', [], {}, { ...tokens, refresh: null }].map((value) =>
+      whole.replace(JSON.stringify(tokens), JSON.stringify(value)),
+    ),
     ...[null, 'x', 0].map((value) => whole.replace(JSON.stringify(user), JSON.stringify(value))),
     ...Object.values(tokens).map((value) => whole.replace(JSON.stringify(value), 'null')),
     ...Object.values(tokens).map((value) => whole.replace(JSON.stringify(value), '"x"')),
@@ -101,7 +129,9 @@ test('full storage costs persistence, not the login', async () => {
 
 test('storage that fills up while logged in keeps nothing rather than a refresh token that has been used', async () => {
   const { auth, phone } = await loggedIn()
-  phone.wx.setStorageSync = () => { throw new Error('setStorageSync:fail exceed storage max size 10Mb') }
+  phone.wx.setStorageSync = () => {
+    throw new Error('setStorageSync:fail exceed storage max size 10Mb')
+  }
   await pass(phone, LIFE)
   assert.equal((await me(auth)).statusCode, 200)
   assert.equal(kept(phone), undefined)
@@ -117,7 +147,13 @@ for (const broken of [...METHODS.map((name) => [name]), ['getStorageSync', 'setS
   for (const before of [true, false])
     test(`where ${broken.join(', ')} throws from ${before ? 'the start' : 'some moment'} on, all but persistence works`, async () => {
       const { phone } = start()
-      const break_ = () => broken.forEach((name) => (phone.wx[name] = () => { throw new Error(`${name}:fail`) }))
+      const break_ = () =>
+        broken.forEach(
+          (name) =>
+            (phone.wx[name] = () => {
+              throw new Error(`${name}:fail`)
+            }),
+        )
       if (before) break_()
       const auth = secondInstance({ phone })
       const changes = []
@@ -138,7 +174,9 @@ for (const broken of [...METHODS.map((name) => [name]), ['getStorageSync', 'setS
 
 test('a logout whose removal from storage fails leaves no token there', async () => {
   const { auth, phone } = await loggedIn()
-  phone.wx.removeStorageSync = () => { throw new Error('removeStorageSync:fail') }
+  phone.wx.removeStorageSync = () => {
+    throw new Error('removeStorageSync:fail')
+  }
   await auth.logout()
   assert.doesNotMatch(kept(phone), /wxr_/)
   assert.equal(startAgain(phone).user, null)
@@ -187,7 +225,7 @@ test('a restart in the middle of a refresh, and back too late, ends in one silen
   assert.deepEqual([phone.count('login'), phone.count(LOGIN)], [1, 1])
 })
 
-test('two instances with the same storage key do not use up each other\'s refresh token', async () => {
+test("two instances with the same storage key do not use up each other's refresh token", async () => {
   const { auth: one, phone } = await loggedIn()
   const two = secondInstance({ phone })
   assert.deepEqual(two.user, one.user)

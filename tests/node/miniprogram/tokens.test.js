@@ -2,8 +2,24 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { fates, Gate } from './phone.js'
 import {
-  ask, ban, DAY, endSession, expireAtService, GRACE, isGood, kept, keptRefreshToken, LIFE, pass, passAtService,
-  rejection, SKEW, start, startAgain, timeLeft, times,
+  ask,
+  ban,
+  DAY,
+  endSession,
+  expireAtService,
+  GRACE,
+  isGood,
+  kept,
+  keptRefreshToken,
+  LIFE,
+  pass,
+  passAtService,
+  rejection,
+  SKEW,
+  start,
+  startAgain,
+  timeLeft,
+  times,
 } from './world.js'
 
 const LOGIN = 'POST /v1/login'
@@ -28,7 +44,7 @@ test('a request with an expired access token, fired ten times at once, causes on
   assert.deepEqual([phone.count(REFRESH), phone.count(ME), phone.count('login')], [1, 10, 0])
 })
 
-test('so does one that has expired without the phone\'s knowing', async () => {
+test("so does one that has expired without the phone's knowing", async () => {
   const { auth, phone } = await loggedIn()
   await expireAtService()
   assert.deepEqual(statuses(await times(10, () => me(auth))), OK)
@@ -76,7 +92,7 @@ test('a token with half a minute left is used, one with less is refreshed first'
   assert.equal(phone.count(REFRESH), 1)
 })
 
-test('what getToken gives has half a minute to live by the clock of the service, whatever the phone\'s clock shows', async () => {
+test("what getToken gives has half a minute to live by the clock of the service, whatever the phone's clock shows", async () => {
   for (const wrong of [-DAY, DAY, -400 * DAY, 400 * DAY]) {
     const { auth, phone } = start()
     phone.time += wrong * 1000
@@ -197,7 +213,11 @@ test('ten requests share the failure of a refresh', async () => {
 const KEEPING = {
   http_error: [429, '<html>Too Many Requests</html>', { 'Retry-After': '3' }],
   rate_limited: [429, { code: 'rate_limited', title: '请求过于频繁', request_id: 'r' }, { 'Retry-After': '3' }],
-  storage_unavailable: [503, { code: 'storage_unavailable', title: '服务暂不可用', request_id: 'r' }, { 'Retry-After': '3' }],
+  storage_unavailable: [
+    503,
+    { code: 'storage_unavailable', title: '服务暂不可用', request_id: 'r' },
+    { 'Retry-After': '3' },
+  ],
   internal_error: [500, { code: 'internal_error', title: '服务出错', request_id: 'r' }, { 'retry-after': '3' }],
 }
 for (const [code, answer] of Object.entries(KEEPING))
@@ -217,7 +237,7 @@ for (const [code, answer] of Object.entries(KEEPING))
 for (const [what, body] of Object.entries({
   'a captive portal': '<html>请登录 Wi-Fi</html>',
   'an empty answer': '',
-  'something else': { ok: true },
+  'something else': { code: 'account_disabled', data: {} },
 }))
   test(`${what} in the place of a refresh rejects with http_error and keeps the session`, async () => {
     const { auth, phone } = await loggedIn()
@@ -243,7 +263,7 @@ test('offline it rejects with network_error and keeps the session', async () => 
 
 const REFUSALS = {
   session_revoked: async (auth) => endSession(auth),
-  refresh_token_reused: async (auth, phone) => {
+  refresh_token_reused: async (_, phone) => {
     await ask('POST', '/v1/refresh', { body: { refresh_token: keptRefreshToken(phone) } })
     await passAtService(GRACE + 1)
   },
@@ -257,7 +277,10 @@ for (const [code, refuse] of Object.entries(REFUSALS))
     await refuse(auth, phone)
     await passAtService(LIFE + SKEW)
     phone.calls.length = 0
+    let refusal
+    phone.next(REFRESH, async (ask) => (refusal = await ask()))
     assert.deepEqual(statuses(await times(10, () => me(auth))), OK)
+    assert.deepEqual([refusal.statusCode, refusal.data.code], [400, code])
     assert.deepEqual([phone.count(REFRESH), phone.count('login'), phone.count(LOGIN)], [1, 1, 1])
     assert.equal(auth.user.openid, openid)
   })
@@ -284,6 +307,19 @@ for (const known of [true, false])
     assert.deepEqual([errors[0].status, auth.user, kept(phone)], [403, null, undefined])
     assert.deepEqual([phone.count(REFRESH), phone.count('login')], [1, 0])
   })
+
+test('who learns later that the user is banned is told so too', async () => {
+  const { auth, phone } = await loggedIn()
+  await ban(auth.user)
+  const gate = new Gate()
+  phone.next(ME, gate.after)
+  const late = me(auth)
+  await gate.arrived
+  await rejection(me(auth), 'account_disabled')
+  gate.open()
+  await rejection(late, 'account_disabled')
+  assert.equal(phone.count('login'), 0)
+})
 
 test('a token that the service has refused is not used again, though the clock says that it is good', async () => {
   const { auth, phone } = await loggedIn()

@@ -6,7 +6,7 @@ import { AuthError, createAuth } from '../../../clients/miniprogram/wxauth.js'
 import { exchange, Phone } from './phone.js'
 
 /** Where things are: see tests/test_miniprogram.py. */
-export const { SERVICE_URL, WECHAT_URL, APP_ID, OTHER_APP_ID } = process.env
+export const { SERVICE_URL, WECHAT_URL, APP_ID, APP_SECRET, OTHER_APP_ID } = process.env
 /** Seconds: what the service is set to. */
 export const LIFE = Number(process.env.ACCESS_TOKEN_TTL)
 export const GRACE = Number(process.env.REFRESH_REUSE_GRACE)
@@ -76,6 +76,14 @@ export async function logInElsewhere(person, appId = APP_ID) {
   const { status, body } = await ask('POST', '/v1/login', { body: { code, app_id: appId } })
   assert.equal(status, 200)
   return body
+}
+
+/** Something else that has the app's secret exchanges a code of this person's, and WeChat changes the session_key. */
+export async function exchangeElsewhere(person) {
+  const { code } = await wechat('/codes', { person, app_id: APP_ID })
+  const query = `appid=${APP_ID}&secret=${APP_SECRET}&js_code=${code}&grant_type=authorization_code`
+  const { body } = await exchange(`${WECHAT_URL}/sns/jscode2session?${query}`, 'GET', {})
+  assert.ok(JSON.parse(body).session_key)
 }
 
 /** Whether this access token is good at the service. */
