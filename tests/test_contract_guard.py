@@ -34,6 +34,8 @@ from tests.processes import serving
 from tests.tokens.hostile import Forger
 from wxauth.errors import InvalidToken, WxAuthError
 from wxauth.guard import BearerGuard, Principal
+from wxauth.guard.jwks import RemoteKeys
+from wxauth.problems import answer_problem
 from wxauth.tokens.keys import SigningKey
 
 Client = httpx.AsyncClient
@@ -318,6 +320,44 @@ async def test_a_sibling_may_answer_refusals_its_own_way(app: FastAPI) -> None:
         assert (await sibling.get("/orders")).text == "missing_token"
 
 
+@pytest.fixture
+def verifying(app: FastAPI, guard: BearerGuard) -> FastAPI:
+    """The app, with a route and a WebSocket that check a token by themselves."""
+
+    @app.get("/by-cookie")
+    async def by_cookie(request: Request) -> str:
+        return (await guard.verify(request.cookies["token"])).openid
+
+    @app.websocket("/ws/by-message")
+    async def by_message(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text((await guard.verify(await websocket.receive_text())).openid)
+
+    @app.websocket("/ws/late")
+    async def late(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.receive_text()
+        await guard(websocket)
+
+    return app
+
+
+async def test_what_verify_raises_is_the_routes_own_whatever_the_guard_has_refused(verifying: FastAPI) -> None:
+    async with client_of(verifying) as sibling:
+        cookie = {"Cookie": "token=nonsense"}
+        assert (await sibling.get("/by-cookie", headers=cookie)).status_code == 500
+        assert (await sibling.get("/orders")).status_code == 401
+        assert (await sibling.get("/by-cookie", headers=cookie)).status_code == 500
+
+
+async def test_what_verify_raises_is_answered_where_the_app_says_so(verifying: FastAPI) -> None:
+    verifying.add_exception_handler(WxAuthError, answer_problem)
+    async with client_of(verifying) as sibling:
+        answer = await sibling.get("/by-cookie", headers={"Cookie": "token=nonsense"})
+        assert (answer.status_code, answer.json()["code"]) == (401, "invalid_token")
+        assert (await sibling.get("/orders")).json()["code"] == "missing_token"
+
+
 async def test_a_guard_works_in_an_app_mounted_in_another(app: FastAPI, issuer: FakeIssuer) -> None:
     outer = FastAPI()
     outer.mount("/shop", app)
@@ -350,9 +390,46 @@ def test_an_issuer_that_is_not_https_is_refused(url: str) -> None:
         BearerGuard(url)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://operator:password@auth.example.com",
+        "https://operator@auth.example.com",
+        "http://operator:password@127.0.0.1:8000",
+        "https://operator:password/auth.example.com",
+        "https://[password",
+        "https://auth.example.com:password",
+        "https://password\u2100.example.com",
+        "https://auth.example.com/",
+        "https://auth.example.com/password/",
+        "https://auth.example.com?password",
+        "https://auth.example.com?",
+        "https://auth.example.com#password",
+        "https://auth.example.com#",
+        "https://auth.example.com:0",
+        "https://auth.example.com\n",
+        " https://auth.example.com",
+        "https://auth.example.com\\password",
+    ],
+)
+def test_an_issuer_is_host_and_path_alone_and_what_else_it_holds_is_not_repeated(url: str) -> None:
+    with pytest.raises(ValueError, match="without user, query, fragment") as refusal:
+        BearerGuard(url)
+    assert "password" not in str(refusal.value)
+    assert refusal.value.__context__ is None
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "http://localhost:8000", "http://[::1]:8000"])
 def test_an_issuer_on_loopback_may_be_plain_http(url: str) -> None:
     BearerGuard(url)
+
+
+@pytest.mark.parametrize("nothing", [None, "", ["wxauth"], b"wxauth"])
+def test_issuer_and_audience_are_text(issuer: FakeIssuer, nothing: Any) -> None:
+    with pytest.raises(ValueError, match="string"):
+        BearerGuard(ISSUER, nothing)
+    with pytest.raises(ValueError, match="string"):
+        BearerGuard(nothing, keys=RemoteKeys(ISSUER))
 
 
 # WebSockets, through a real server.
@@ -412,3 +489,26 @@ async def test_a_server_that_can_say_a_status_is_given_the_whole_answer(app: Fas
     start, body = await opening(app, "/ws", token="no", can_say_status=True)
     assert (start["type"], start["status"]) == ("websocket.http.response.start", 401)
     assert json.loads(body["body"])["code"] == "invalid_token"
+
+
+@pytest.mark.parametrize(("path", "code"), [("/ws/by-message", "invalid_token"), ("/ws/late", "missing_token")])
+async def test_a_websocket_refused_after_it_was_accepted_is_closed_with_1008(
+    verifying: FastAPI, path: str, code: str
+) -> None:
+    verifying.add_exception_handler(WxAuthError, answer_problem)
+    with serving(verifying) as url:
+        async with websockets.connect(f"{url.replace('http', 'ws')}{path}", proxy=None) as socket:
+            await socket.send("nonsense")
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                await socket.recv()
+    assert closed.value.rcvd
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, code)
+
+
+async def test_a_websocket_that_is_closed_already_is_left_so(app: FastAPI, guard: BearerGuard) -> None:
+    @app.websocket("/ws/closed")
+    async def closed(websocket: WebSocket) -> None:
+        await websocket.close(4000)
+        await guard(websocket)
+
+    assert await opening(app, "/ws/closed", token=None) == [{"type": "websocket.close", "code": 4000, "reason": ""}]

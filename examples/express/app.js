@@ -1,6 +1,6 @@
 // Orders: a service that lets in whom wxauth knows.
 import express from 'express'
-import { auth, InsufficientScopeError } from 'express-oauth2-jwt-bearer'
+import { auth, InsufficientScopeError, InvalidRequestError } from 'express-oauth2-jwt-bearer'
 
 const issuerBaseURL = process.env.WXAUTH_ISSUER ?? 'http://127.0.0.1:8000'
 const port = Number(process.env.PORT ?? 8003)
@@ -24,6 +24,11 @@ const withRole = (role) => (request, response, next) => {
   const { roles = [] } = request.auth.payload
   next(roles.includes(role) ? undefined : new InsufficientScopeError())
 }
+
+app.use((request, response, next) => {
+  // The guard would take it, but logs keep URLs: who has such a log would have the token.
+  next('access_token' in request.query ? new InvalidRequestError('send the token in the header') : undefined)
+})
 
 app.use(guard)
 

@@ -67,6 +67,8 @@ class WxAuthError(Exception):
     title: ClassVar[Title]
     retry_after: int | None = None
     """Seconds, sent as `Retry-After`."""
+    is_answered_by_guard: bool = False
+    """Whether a guard has refused a request with it, and sees to the answer."""
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail)

@@ -1,7 +1,8 @@
-"""uvicorn's HTTP/1.1 protocol, with three of its gaps closed.
+"""uvicorn's HTTP/1.1 protocol, with four of its gaps closed.
 
 An upgrade that is not taken is ignored, as RFC 9110 (section 7.8) wants it: uvicorn would drop the body and read
-it as the next request. A head has a greatest size. What is not HTTP is refused as a problem document too.
+it as the next request. Trailers are dropped (section 6.5.1): uvicorn would take them for headers. A head has a
+greatest size, and so has all else that is not body. What is not HTTP is refused as a problem document too.
 """
 
 import sys
@@ -16,7 +17,7 @@ from wxauth.logs import get_logger
 from wxauth.problems import accepted_request_id, problem_document
 
 MAX_HEAD: Final = 64 * 1024
-"""Bytes of a request line and its header fields."""
+"""Bytes of a request line and its header fields, and of what comes between or behind the chunks of a body."""
 
 log = get_logger()
 
@@ -26,18 +27,17 @@ class HttpProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._head_bytes = 0
+        self._bytes_beside_body = 0
         self._is_in_head = True
         self._is_resuming = False
         self._data = b""
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser; refuse a head that goes on for too long."""
+        """Feed the parser; refuse a head, trailers or chunk extensions that go on for too long."""
         self._data = data
-        if self._is_in_head:
-            self._head_bytes += len(data)
+        self._bytes_beside_body += len(data)
         super().data_received(data)
-        if self._is_in_head and self._head_bytes > MAX_HEAD and not self.transport.is_closing():
+        if self._bytes_beside_body > MAX_HEAD and not self.transport.is_closing():
             self._refuse(InvalidRequest(f"the head of a request may have {MAX_HEAD} bytes", status=431))
 
     def send_400_response(self, msg: str) -> None:
@@ -71,21 +71,26 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header field."""
-        if not self._is_resuming:
+        """A header field, or a trailer."""
+        if self._is_in_head and not self._is_resuming:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head is over."""
-        self._is_in_head = False
+        self._is_in_head, self._bytes_beside_body = False, 0
         if self._is_resuming:
             self._is_resuming = False
         else:
             super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """A part of the body, whose size is the app's to judge."""
+        self._bytes_beside_body = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         """The body is over; a head may follow."""
-        self._is_in_head, self._head_bytes = True, 0
+        self._is_in_head, self._bytes_beside_body = True, 0
         super().on_message_complete()
 
     def _refuse(self, error: InvalidRequest) -> None:

@@ -8,7 +8,7 @@ from pydantic_core import to_json
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Scope
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketState
 
 from wxauth.errors import WxAuthError
 
@@ -86,11 +86,15 @@ def problem_response(error: WxAuthError, scope: Scope) -> Response:
 async def answer_problem(connection: HTTPConnection, error: Exception) -> Response | None:
     """Exception handler for `WxAuthError`, in HTTP and WebSocket routes alike.
 
-    A WebSocket is refused before it is accepted: with the handshake's own status where the server can
-    send one (ASGI's `websocket.http.response`), else with close code 1008.
+    A WebSocket that is not accepted yet is refused with the handshake's own status where the server can
+    send one (ASGI's `websocket.http.response`). Else it is closed, with code 1008.
     """
     assert isinstance(error, WxAuthError)
-    if isinstance(connection, WebSocket) and "websocket.http.response" not in connection.scope.get("extensions", {}):
+    if not isinstance(connection, WebSocket):
+        return problem_response(error, connection.scope)
+    is_handshake = connection.application_state is WebSocketState.CONNECTING
+    if is_handshake and "websocket.http.response" in connection.scope.get("extensions", {}):
+        return problem_response(error, connection.scope)
+    if WebSocketState.DISCONNECTED not in (connection.client_state, connection.application_state):
         await connection.close(_POLICY_VIOLATION, error.code)
-        return None
-    return problem_response(error, connection.scope)
+    return None

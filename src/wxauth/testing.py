@@ -104,12 +104,12 @@ class TestIssuer:
 
         For what `dependency_overrides` does not reach: ASGI middleware, and code that calls the guard itself.
         """
-        own = guard.__dict__
-        guard.__dict__ = self.guard().__dict__  # all of it: its settings, its keys, and what it remembers
+        own, trusting = (guard._verifier, guard._clock), self.guard()
+        guard._verifier, guard._clock = trusting._verifier, trusting._clock
         try:
             yield
         finally:
-            guard.__dict__ = own
+            guard._verifier, guard._clock = own
 
     @property
     def jwks(self) -> dict[str, list[dict[str, str]]]:

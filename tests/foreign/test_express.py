@@ -59,6 +59,15 @@ def test_express_refuses_a_request_without_a_token(orders: httpx.Client) -> None
     assert answer.headers["www-authenticate"] == 'Bearer realm="api"'
 
 
+@pytest.mark.parametrize("in_header", [False, True])
+def test_express_refuses_a_token_in_the_url(orders: httpx.Client, issuer: Issuer, in_header: bool) -> None:
+    headers = bearer(issuer.token) if in_header else {}
+    answer = orders.get("/orders", params={"access_token": issuer.token}, headers=headers)
+    assert (answer.status_code, answer.json()) == (400, {"status": 400, "code": "invalid_request"})
+    assert 'error="invalid_request"' in answer.headers["www-authenticate"]
+    assert issuer.token not in answer.headers["www-authenticate"]
+
+
 @pytest.mark.parametrize("roles", [None, [], ["clerk"], ["administrator"], ["Admin"]])
 def test_without_the_role_express_answers_403(orders: httpx.Client, issuer: Issuer, roles: list[str] | None) -> None:
     token = issuer.forge(lambda forger: forger.with_claims(**({} if roles is None else {"roles": roles})))

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import logging
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -128,6 +129,35 @@ async def test_the_max_age_is_the_key_sets_own(
     assert issuer.fetches == (2, 2)
 
 
+@pytest.mark.parametrize(
+    ("age", "seconds"),
+    [
+        ("0", 60),
+        ("50", 10),
+        ("50, 20", 10),
+        ("59", 1),
+        ("60", 1),
+        ("999999999", 1),
+        ("-5", 60),
+        ("soon", 60),
+        ("5.5", 60),
+    ],
+)
+async def test_a_key_set_has_aged_in_a_cache_on_the_way(
+    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer, age: str, seconds: int
+) -> None:
+    issuer.headers = {"Cache-Control": "max-age=60", "Age": age}
+    await keys.find(issuer.key.kid)
+    timer.seconds += seconds - 0.1
+    await keys.find(issuer.key.kid)
+    await settled()
+    assert issuer.fetches == (1, 1)
+    timer.seconds += 0.1
+    await keys.find(issuer.key.kid)
+    await settled()
+    assert issuer.fetches == (2, 2)
+
+
 async def test_a_request_that_is_given_up_leaves_the_others_their_answer(
     keys: RemoteKeys, issuer: FakeIssuer, gate: Gate
 ) -> None:
@@ -196,6 +226,19 @@ async def test_in_an_outage_the_issuer_is_asked_every_ten_seconds(
         await settled()
         timer.seconds += 1
     assert issuer.metadata.call_count == 1 + 10
+
+
+async def test_in_an_outage_a_pause_holds_up_the_first_request_alone(
+    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
+) -> None:
+    await keys.find(issuer.key.kid)
+    issuer.fails()
+    timer.seconds += 3600
+    assert await keys.find(issuer.key.kid)
+    assert issuer.metadata.call_count == 2
+    assert all([await keys.find(issuer.key.kid) for _ in range(20)])
+    await settled()
+    assert issuer.metadata.call_count == 2
 
 
 async def test_without_any_key_the_issuer_is_asked_every_second(
@@ -275,6 +318,27 @@ async def test_a_key_that_a_fresh_set_no_longer_has_stops_working(
     await keys.find(issuer.key.kid)
     await settled()
     assert await keys.find(issuer.key.kid) is None
+
+
+async def test_a_key_withdrawn_while_nobody_asked_is_not_used_once_more(
+    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
+) -> None:
+    await keys.find(issuer.key.kid)
+    new = SigningKey.generate()
+    issuer.keys = [new.public_jwk]
+    timer.seconds += 300 + 300
+    assert await asyncio.gather(*(keys.find(issuer.key.kid) for _ in range(200))) == [None] * 200
+    assert await keys.find(new.kid)
+    assert issuer.fetches == (2, 2)
+
+
+async def test_after_a_pause_an_unknown_key_is_looked_for_once(
+    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
+) -> None:
+    await keys.find(issuer.key.kid)
+    timer.seconds += 3600
+    assert await keys.find("unknown") is None
+    assert issuer.fetches == (2, 2)
 
 
 async def test_a_key_that_has_taken_the_name_of_another_is_the_one_that_counts(
@@ -384,8 +448,19 @@ async def test_metadata_that_names_another_issuer_is_refused(
     keys: RemoteKeys, issuer: FakeIssuer, named: object
 ) -> None:
     issuer.document["issuer"] = named
-    assert await refused(keys) == f"the issuer's keys cannot be read: the metadata names another issuer, {str(named)!r}"
+    assert await refused(keys) == "the issuer's keys cannot be read: the metadata names another issuer"
     assert issuer.fetches == (1, 0)
+
+
+async def test_the_log_names_both_issuers_and_no_password(
+    keys: RemoteKeys, issuer: FakeIssuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    issuer.document["issuer"] = "https://operator:p@ss?word@auth.example.com/\n" + "x" * 10_000
+    with caplog.at_level(logging.WARNING, "wxauth"):
+        await refused(keys)
+    assert f"The metadata of {ISSUER} names another issuer: 'auth.example.com/\\nx" in caplog.text
+    assert len(caplog.text) < 1000
+    assert not any(secret in caplog.text for secret in ("operator", "p@ss", "word"))
 
 
 @pytest.mark.parametrize(
@@ -401,6 +476,14 @@ async def test_metadata_that_names_another_issuer_is_refused(
     ],
 )
 async def test_a_jwks_uri_that_is_not_https_is_refused(keys: RemoteKeys, issuer: FakeIssuer, jwks_uri: object) -> None:
+    issuer.document["jwks_uri"] = jwks_uri
+    assert (await refused(keys)).endswith("the metadata's jwks_uri is missing or not https")
+
+
+@pytest.mark.parametrize("jwks_uri", ["http://127.0.0.1:8000/keys", "http://localhost/keys", "http://[::1]/keys"])
+async def test_an_issuer_elsewhere_has_its_keys_not_on_loopback(
+    keys: RemoteKeys, issuer: FakeIssuer, jwks_uri: str
+) -> None:
     issuer.document["jwks_uri"] = jwks_uri
     assert (await refused(keys)).endswith("the metadata's jwks_uri is missing or not https")
 

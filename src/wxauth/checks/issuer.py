@@ -80,10 +80,11 @@ async def _published_kids(issuer: str) -> set[str]:
         metadata = await _get(client, issuer + METADATA_PATH)
         named = metadata.get("issuer")
         if named != issuer:
-            other = named[:_LONGEST_NAME] if isinstance(named, str) else "none"
+            other = named.rpartition("@")[2][:_LONGEST_NAME] if isinstance(named, str) else "none"
             raise _Wrong(f"{issuer} says that its issuer is {other!r}: its WXAUTH_ISSUER and this one must be the same")
         jwks_uri = metadata.get("jwks_uri")
-        if not isinstance(jwks_uri, str) or not is_secure(jwks_uri):
+        is_good = isinstance(jwks_uri, str) and is_secure(jwks_uri)
+        if not is_good or not (on_loopback or jwks_uri.startswith("https:")):
             raise _Wrong(f"{issuer} has no jwks_uri with https: another service answers there")
         documents = (await _get(client, jwks_uri)).get("keys")
     if not isinstance(documents, list):

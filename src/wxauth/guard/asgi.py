@@ -24,7 +24,8 @@ class BearerMiddleware:
         guard: What checks the tokens.
         roles: Every one of these is demanded.
         public: Paths that need no token, each as it stands in the routes of `app`, and compared exactly.
-            There are no patterns: to leave a whole branch open, guard the others.
+            There are no patterns: to leave a whole branch open, guard the others. A server that does not
+            give the path as it was sent (ASGI's `raw_path`) has none.
 
     Raises: ValueError, for a public path that does not begin with a slash.
     """
@@ -55,9 +56,10 @@ class BearerMiddleware:
         path = _path_in_app(scope, scope["path"])
         if path not in self._public:
             return False
-        # Litestar cuts from the path what a handler is mounted at: there, that may make a public path of another.
+        # Litestar cuts from the path what a handler is mounted at, as some dispatchers do: that may make a public
+        # path of another, and without the path as it was sent nobody can tell.
         sent = scope.get("raw_path")
-        return sent is None or _path_in_app(scope, unquote(sent)) == path
+        return sent is not None and _path_in_app(scope, unquote(sent)) == path
 
 
 def _path_in_app(scope: Scope, path: str) -> str:

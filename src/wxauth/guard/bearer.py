@@ -8,6 +8,7 @@ from fastapi import Depends
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
+from starlette.responses import Response
 from starlette.types import Scope
 
 from wxauth.errors import InsufficientRole, InvalidRequest, MissingToken, WxAuthError
@@ -28,6 +29,8 @@ class BearerGuard(SecurityBase):
         audience: What `aud` must name.
         keys: Where verification keys come from; the issuer's own metadata, unless given.
         clock: The time, in epoch seconds.
+
+    Raises: ValueError, for an issuer or audience that no token can be compared with.
     """
 
     model = HTTPBearer(bearerFormat="JWT", description="The access token that `POST /v1/login` answers.")
@@ -51,6 +54,9 @@ class BearerGuard(SecurityBase):
     async def verify(self, token: str) -> Principal:
         """The user behind a token that came another way than in a request's header.
 
+        What it raises is the caller's to answer, in a route as elsewhere: catch it, or register
+        `wxauth.problems.answer_problem` for `WxAuthError`.
+
         Raises: InvalidToken, TokenExpired, KeysUnavailable.
         """
         return await self._verifier.verify(token, now=self._clock())
@@ -63,8 +69,8 @@ class BearerGuard(SecurityBase):
         """
         try:
             return await self.verify(bearer_token(connection.scope))
-        except WxAuthError:
-            _see_that_refusals_are_answered(connection.scope)
+        except WxAuthError as refusal:
+            _see_that_it_is_answered(refusal, connection.scope)
             raise
 
     def require_role(self, role: str, *others: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
@@ -74,8 +80,8 @@ class BearerGuard(SecurityBase):
         async def with_roles(connection: HTTPConnection, user: Annotated[Principal, Depends(self)]) -> Principal:
             try:
                 demand_roles(user, demanded)
-            except InsufficientRole:
-                _see_that_refusals_are_answered(connection.scope)
+            except InsufficientRole as refusal:
+                _see_that_it_is_answered(refusal, connection.scope)
                 raise
             return user
 
@@ -103,9 +109,17 @@ def demand_roles(user: Principal, demanded: frozenset[str]) -> None:
         raise InsufficientRole(f"this needs the role {', '.join(sorted(demanded))}")
 
 
-def _see_that_refusals_are_answered(scope: Scope) -> None:
+def _see_that_it_is_answered(refusal: WxAuthError, scope: Scope) -> None:
     # Starlette looks handlers up in this mapping when an exception arrives; a guard's app has not been
     # told of ours, and one that has its own for it keeps that.
     handlers = scope.get("starlette.exception_handlers")
     if handlers is not None:
-        handlers[0].setdefault(WxAuthError, answer_problem)
+        handlers[0].setdefault(WxAuthError, _answer_own)
+        refusal.is_answered_by_guard = True
+
+
+async def _answer_own(connection: HTTPConnection, error: Exception) -> Response | None:
+    # What else the app raises, by `verify` perhaps, must not depend on whether the guard has refused before.
+    if not (isinstance(error, WxAuthError) and error.is_answered_by_guard):
+        raise error
+    return await answer_problem(connection, error)

@@ -23,6 +23,8 @@ RETRY_PAUSE: Final = 1.0
 """Seconds between two tries while there is no key at all."""
 KEPT_FOR: Final = 86400.0
 """Seconds that keys are used for while the issuer cannot be read."""
+KEPT_UNASKED: Final = 300.0
+"""Seconds beyond their max-age after which keys that nobody has asked for are read again before they are used."""
 FETCH_TIMEOUT: Final = 5.0
 MAX_DOCUMENT: Final = 256 * 1024
 DEFAULT_MAX_AGE: Final = 300.0
@@ -30,6 +32,7 @@ DEFAULT_MAX_AGE: Final = 300.0
 _MAX_TOLD = 200
 _log = logging.getLogger(__name__)
 _MAX_AGE = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})', re.IGNORECASE)
+_AGE = re.compile(r"(\d{1,9})\s*(?:,|$)", re.ASCII)
 
 
 def is_loopback(host: str | None) -> bool:
@@ -38,7 +41,7 @@ def is_loopback(host: str | None) -> bool:
 
 
 class _Unreadable(Exception):
-    """The issuer's keys could not be had; the text says why."""
+    """The issuer's keys could not be had; the text says why, in answers too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +59,15 @@ class RemoteKeys:
         timer: Seconds on a clock that never jumps.
         timeout: Seconds for reading both documents.
 
-    Raises: ValueError, for an issuer that is neither https nor http on loopback.
+    Raises: ValueError, for an issuer that is neither https nor http on loopback, or more than host and path.
     """
 
     def __init__(
         self, issuer: str, *, timer: Callable[[], float] = time.monotonic, timeout: float = FETCH_TIMEOUT
     ) -> None:
-        if not is_secure(issuer):
-            raise ValueError("issuer must be an https URL, or http on loopback")
+        _check_issuer(issuer)
         self._issuer = issuer
+        self._is_on_loopback = is_loopback(urlsplit(issuer).hostname)
         self._timer = timer
         self._timeout = timeout
         self._key_set: _KeySet | None = None
@@ -76,14 +79,16 @@ class RemoteKeys:
         self._ssl: ssl.SSLContext | None = None
 
     async def find(self, kid: str) -> VerificationKey | None:
-        """The issuer's key of that id, or None. Waits for the issuer only at first and for an unknown id.
+        """The issuer's key of that id, or None.
+
+        Waits for the issuer only at first, where nobody has asked for long, and for an unknown id.
 
         Raises: KeysUnavailable, without any key, or with keys a day old.
         """
         now = self._timer()
         keys = self._usable_keys(now)
-        if not keys:
-            return (await self._first_keys(now)).get(kid)
+        if not keys or now >= self._next_refresh + KEPT_UNASKED:
+            return (await self._awaited_keys(now)).get(kid)
         if kid in keys:
             if now >= self._next_refresh:
                 self._start_reading()
@@ -100,7 +105,7 @@ class RemoteKeys:
             return {}
         return self._key_set.keys
 
-    async def _first_keys(self, now: float) -> Mapping[str, VerificationKey]:
+    async def _awaited_keys(self, now: float) -> Mapping[str, VerificationKey]:
         if now - self._failed_at >= RETRY_PAUSE:
             await self._read_once()
         keys = self._usable_keys(self._timer())
@@ -145,23 +150,35 @@ class RemoteKeys:
     async def _fetch(self) -> _KeySet:
         if self._ssl is None:
             self._ssl = httpx.create_ssl_context()
-        on_loopback = is_loopback(urlsplit(self._issuer).hostname)
         async with httpx.AsyncClient(
-            verify=self._ssl, timeout=self._timeout, follow_redirects=False, trust_env=not on_loopback
+            verify=self._ssl, timeout=self._timeout, follow_redirects=False, trust_env=not self._is_on_loopback
         ) as client:
             metadata, _ = await _get_json(client, self._issuer + METADATA_PATH)
             if (named := metadata.get("issuer")) != self._issuer:
-                raise _Unreadable(f"the metadata names another issuer, {str(named)[:_MAX_TOLD]!a}")
+                other = str(named).rpartition("@")[2]  # a password may stand before that
+                _log.warning("The metadata of %s names another issuer: %a", self._issuer, other[:_MAX_TOLD])
+                raise _Unreadable("the metadata names another issuer")
             jwks_uri = metadata.get("jwks_uri")
-            if not isinstance(jwks_uri, str) or not is_secure(jwks_uri):
+            if not isinstance(jwks_uri, str) or not self._is_as_secure(jwks_uri):
                 raise _Unreadable("the metadata's jwks_uri is missing or not https")
             jwks, headers = await _get_json(client, jwks_uri)
         documents = jwks.get("keys")
         if not isinstance(documents, list):
             raise _Unreadable("the JWK set has no list of keys")
-        match = _MAX_AGE.search(headers.get("cache-control", ""))
-        max_age = float(match[1]) if match else DEFAULT_MAX_AGE
-        return _KeySet(verification_keys(documents), read_at=self._timer(), max_age=min(max(max_age, 1.0), KEPT_FOR))
+        return _KeySet(verification_keys(documents), read_at=self._timer(), max_age=_max_age(headers))
+
+    def _is_as_secure(self, url: str) -> bool:
+        # Plain http to loopback is the developer's, and not for an issuer elsewhere to send us to.
+        return is_secure(url) and (self._is_on_loopback or urlsplit(url).scheme == "https")
+
+
+def _max_age(headers: httpx.Headers) -> float:
+    """Seconds that an answer is still good for (RFC 9111, section 4.2), within bounds."""
+    match = _MAX_AGE.search(headers.get("cache-control", ""))
+    if match is None:
+        return DEFAULT_MAX_AGE
+    age = _AGE.match(headers.get("age", ""))
+    return min(max(float(match[1]) - (float(age[1]) if age else 0.0), 1.0), KEPT_FOR)
 
 
 async def _get_json(client: httpx.AsyncClient, url: str) -> tuple[dict[str, Any], httpx.Headers]:
@@ -179,6 +196,19 @@ async def _get_json(client: httpx.AsyncClient, url: str) -> tuple[dict[str, Any]
     if not isinstance(document, dict):
         raise _Unreadable("not a JSON object")
     return document, response.headers
+
+
+def _check_issuer(issuer: str) -> None:
+    try:
+        parts = urlsplit(issuer)
+        is_good = is_secure(issuer) and parts.port != 0
+    except ValueError:
+        is_good = False
+    # The message does not repeat it: a URL with a user has a password, too.
+    if not is_good or re.search(r"[\s?#@\\]|/$", issuer):
+        raise ValueError(
+            "issuer must be an https URL, or http on loopback, without user, query, fragment or a slash at the end"
+        )
 
 
 def is_secure(url: str) -> bool:

@@ -41,9 +41,13 @@ class Verifier:
 
     Which signatures were good is remembered, since checking one is most of the cost and the same token comes
     with each call of its user. All else, and that the very same key is still published, is looked at each time.
+
+    Raises: ValueError, for an issuer or audience that is not text: a token without the claim would match None.
     """
 
     def __init__(self, *, issuer: str, audience: str, keys: KeySource) -> None:
+        if not all(isinstance(name, str) and name for name in (issuer, audience)):
+            raise ValueError("issuer and audience must be one string each, and not empty")
         self._issuer = issuer
         self._audience = audience
         self._keys = keys
