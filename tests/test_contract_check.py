@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tests.asking import MakeServices
 from tests.fakes import SECRET_KEY, Secrets
 from tests.processes import free_port, run, serving
 from tests.store.proxy import Proxy
@@ -152,7 +153,7 @@ async def all_rows(connection: asyncpg.Connection) -> dict[str, list[str]]:
 # The command.
 
 
-async def test_all_is_well_before_the_service_has_started_too(check: Check, strict_wechat: StrictWeChat) -> None:
+async def test_all_is_well_before_the_service_has_started_too(check: Check) -> None:
     status, results = await asyncio.to_thread(check)
     assert status == 0, results
     names = [f"wechat {app['app_id']}{suffix}" for app in APPS for suffix in OF_AN_APP]
@@ -183,7 +184,6 @@ async def test_each_app_costs_six_questions_and_no_token_is_forced(
     await doctor()
     assert strict_wechat.asked == dict.fromkeys(APIS, len(APPS))
     assert not any(call.json["force_refresh"] for call in strict_wechat.calls_of("stable_token"))
-    assert not any(strict_wechat.account(app["app_id"]).denied for app in APPS)
 
 
 async def test_it_changes_nothing(
@@ -271,11 +271,27 @@ async def test_a_database_that_takes_no_writes_is_told(
     said(await doctor(), "database", BAD, "takes no writes", "default_transaction_read_only")
 
 
+async def test_a_default_isolation_that_a_pooler_lets_through_is_told(
+    doctor: Examine, admin: asyncpg.Connection, database_url: str
+) -> None:
+    name = database_url.partition("?")[0].rpartition("/")[2]
+    await admin.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = serializable")
+    said(await doctor(), "database", OK)
+    results = await doctor(database_url=f"{database_url}&pgbouncer=true")
+    said(results, "database", BAD, "serializable", "default_transaction_isolation", "read committed")
+
+
 @pytest.mark.parametrize(
     ("server", "words"),
     [
-        (Server("18.1", 180001, is_standby=True, is_read_only=True), ("standby", "WXAUTH_DATABASE_URL")),
-        (Server("10.23", 100023, is_standby=False, is_read_only=False), ("PostgreSQL 10.23", "11 or newer")),
+        (
+            Server("18.1", 180001, is_standby=True, is_read_only=True, isolation="read committed"),
+            ("standby", "WXAUTH_DATABASE_URL"),
+        ),
+        (
+            Server("10.23", 100023, is_standby=False, is_read_only=False, isolation="read committed"),
+            ("PostgreSQL 10.23", "11 or newer"),
+        ),
     ],
 )
 def test_a_standby_and_an_old_version_are_told(server: Server, words: tuple[str, ...]) -> None:
@@ -300,7 +316,7 @@ async def test_a_schema_that_is_behind_is_told_and_one_that_is_newer_is_a_note(
 
 
 async def test_the_key_that_signs_and_the_next_rotation_are_told(
-    doctor: Examine, make_simulated_services: Callable[..., Awaitable[Services]]
+    doctor: Examine, make_simulated_services: MakeServices
 ) -> None:
     services = await make_simulated_services(signing_key_max_age=7200)
     now = services.clock()
@@ -330,7 +346,7 @@ async def test_an_answer_that_was_paid_for_and_does_not_open_is_counted(
 ) -> None:
     await simulated_client.post("/v1/login", json={"code": "alice"})
     await rows.execute(
-        "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, answered_at) SELECT decode(repeat('00', 32), "
+        "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at) SELECT decode(repeat('00', 32), "
         "'hex'), app_id, openid, 'sealed by nobody', now() - interval '1 hour' FROM identities"
     )
     said(await doctor(), "sealed_data", BAD, "1 of 2 values")
@@ -369,7 +385,7 @@ def answering(app: ASGIApp, **options: Any) -> Iterator[tuple[str, Front]]:
 
 @pytest.fixture
 def service(
-    make_simulated_services: Callable[..., Awaitable[Services]],
+    make_simulated_services: MakeServices,
 ) -> Iterator[Callable[..., Awaitable[str]]]:
     """A service that answers at the URL that its settings name."""
     with answering(PlainTextResponse()) as (url, front):

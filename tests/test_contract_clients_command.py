@@ -17,7 +17,7 @@ Command = Callable[..., Awaitable[CompletedProcess[str]]]
 
 
 @pytest.fixture
-def clients(database_url: str, tmp_path: Path, secrets: Secrets) -> Command:
+def clients(database_url: str, tmp_path: Path) -> Command:
     """Run `wxauth clients ...` on this test's database. No other setting is needed."""
 
     async def command(*arguments: str, url: str = database_url) -> CompletedProcess[str]:
@@ -114,7 +114,14 @@ async def test_what_cannot_be_a_name_is_a_wrong_call(clients: Command, command: 
     assert "NAME" in failed.stderr
 
 
-@pytest.mark.parametrize("name", ["a", "0", "a" * 64, "bill-ing_2"])
+@pytest.mark.parametrize("name", ["system", "operator", "wechat"])
+async def test_no_client_has_a_name_that_the_audit_trail_has_for_another(clients: Command, name: str) -> None:
+    failed = await clients("add", name)
+    assert failed.returncode == 2
+    assert f"{name} is a name that the audit trail has for another" in failed.stderr
+
+
+@pytest.mark.parametrize("name", ["a", "0", "a" * 64, "bill-ing_2", "systems"])
 async def test_what_may_be_a_name_is_taken(clients: Command, name: str) -> None:
     assert (await clients("add", name)).returncode == 0
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, run, serving
 from tests.store.proxy import Proxy
 from wxauth.dev.wechat import APPS, PhoneCodeRequest, Simulator, create_simulator, phone_of
+from wxauth.dev.wechat.push import make_message, sign_push
 from wxauth.housekeeping import PHONE_ANSWERS_KEPT, sweep
-from wxauth.phones import KEPT_IN_MEMORY, UNTOUCHED_FOR
+from wxauth.phones import UNDER_WAY, UNDER_WAY_OF_ONE, UNTOUCHED_FOR, Phones
 from wxauth.services import Services
 
 API = "getuserphonenumber"
@@ -56,6 +57,14 @@ class Service:
 
     async def bind(self, login: dict[str, Any], code: str) -> httpx.Response:
         return await self.client.post("/v1/me/phone", json={"code": code}, headers=bearer(login))
+
+    async def withdraw(self, login: dict[str, Any]) -> None:
+        """Let WeChat tell that a person takes their number back."""
+        now, app = int(self.services.clock().timestamp()), APPS[0]
+        message = make_message(login["user"]["openid"], "user_authorization_revoke", "8", app_id=app["app_id"], now=now)
+        push = sign_push(app, message, mode="plain", format="json", timestamp=str(now), nonce="1")
+        path = f"/v1/wechat/push/{app['app_id']}"
+        assert (await self.client.post(path, params=dict(push.query), content=push.body)).text == "success"
 
     async def phone(self, login: dict[str, Any]) -> str | None:
         return (await self.client.get("/v1/me", headers=bearer(login))).json()["phone"]  # type: ignore[no-any-return]
@@ -103,6 +112,10 @@ async def other(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
+
+
+def told(log_lines: LogLines, event: str) -> list[dict[str, Any]]:
+    return [line for line in log_lines() if line["event"] == event]
 
 
 def bearer(login: dict[str, Any]) -> dict[str, str]:
@@ -428,7 +441,7 @@ async def test_of_two_taps_at_once_in_two_processes_the_one_that_comes_late_find
 ) -> None:
     alice, code = await service.log_in(), service.phone_code()
     replica = await make_service()
-    service.simulator.fail(API, slow=0.2, work_is_done=work_is_done)
+    service.simulator.fail(API, slow=1.2, work_is_done=work_is_done)
     first = asyncio.create_task(service.bind(alice, code))
     await service.is_asked()
     second = await replica.bind(alice, code)
@@ -464,6 +477,86 @@ async def test_a_user_who_is_erased_meanwhile_gets_no_number(
     await transaction.commit()
     problem_of(await binding, "invalid_token", 401)
     assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
+
+
+# What the person has done since they gave it.
+
+
+async def test_a_number_that_is_withdrawn_while_wechat_answers_is_not_bound(
+    service: Service, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    alice, code = await service.log_in(), service.phone_code()
+    service.simulator.fail(API, slow=0.3)
+    binding = asyncio.create_task(service.bind(alice, code))
+    await service.is_asked()
+    clock.now += A_SECOND
+    await service.withdraw(alice)
+    problem_of(await binding, "invalid_code", 400)
+    assert await service.phone(alice) is None
+    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
+    assert (await service.bind(alice, service.phone_code())).json()["phone"] == NUMBER, "which was given later"
+
+
+async def test_a_number_given_to_a_user_who_is_erased_is_not_bound_to_the_next_one(
+    service: Service, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    alice, code = await service.log_in(), service.phone_code()
+    service.simulator.fail(API, slow=0.3)
+    binding = asyncio.create_task(service.bind(alice, code))
+    await service.is_asked()
+    await service.client.delete("/v1/me", headers=bearer(alice))
+    clock.now += A_SECOND
+    again = await service.log_in()
+    problem_of(await binding, "invalid_token", 401)
+    assert await service.phone(again) is None
+    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
+
+
+async def test_a_number_that_comes_late_does_not_replace_that_of_a_later_tap(
+    service: Service, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    alice = await service.log_in()
+    service.simulator.fail(API, slow=0.3)
+    binding = asyncio.create_task(service.bind(alice, service.phone_code()))
+    await service.is_asked()
+    binding.cancel()
+    clock.now += A_SECOND
+    await service.bind(alice, service.phone_code(phone=OTHER_NUMBER))
+    await until_pending(rows)
+    clock.now += UNTOUCHED_FOR + A_SECOND
+    await sweep(service.services)
+    assert await service.phone(await service.log_in()) == OTHER_NUMBER
+
+
+# Too many at once.
+
+
+async def test_of_one_persons_codes_a_few_are_asked_about_at_once(service: Service) -> None:
+    alice, bob = await service.log_in("alice"), await service.log_in("bob")
+    service.simulator.fail(API, slow=0.2, times=None)
+    answers = await asyncio.gather(*(service.bind(alice, f"wrong-code-{n}") for n in range(100)))
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert len(refused) == 100 - UNDER_WAY_OF_ONE
+    problem_of(refused[0], "rate_limited", 429)
+    assert int(refused[0].headers["retry-after"]) > 0
+    assert service.asked == UNDER_WAY_OF_ONE
+    for person, login in (("alice", alice), ("bob", bob)):
+        number = {"alice": NUMBER, "bob": OTHER_NUMBER}[person]
+        assert (await service.bind(login, service.phone_code(person, phone=number))).json()["phone"] == number
+
+
+async def test_of_the_codes_of_all_so_many_are_asked_about_at_once(make_service: MakeService) -> None:
+    service = await make_service(wechat_timeout=0.2)
+    service.simulator.fail(API, hang=True, times=None)
+    of_one = UNDER_WAY_OF_ONE // 2
+    logins = [await service.log_in(f"person-{n}") for n in range(UNDER_WAY // of_one)]
+    for answer in await asyncio.gather(*(service.bind(login, service.phone_code()) for login in logins * of_one)):
+        problem_of(answer, "wechat_timeout", 504)
+    bob, code = await service.log_in("bob"), service.phone_code("bob")
+    problem_of(await service.bind(bob, code), "rate_limited", 429)
+    assert (await service.log_in("bob", phone_code=code))["phone_error"] == "rate_limited"
+    assert service.asked == UNDER_WAY
+    await service.services.phones.aclose(patience=0)
 
 
 # Nothing that was paid for is lost.
@@ -513,10 +606,11 @@ async def test_killed_between_wechats_answer_and_ours_the_service_loses_no_numbe
     assert len(simulator.calls_of(API)) == 1
 
 
-@pytest.fixture
-async def outage(make_service: MakeService, proxy: Proxy) -> tuple[Service, dict[str, Any], str]:
-    """A database that goes away just when WeChat has answered to alice's code."""
-    service = await make_service(database_url=proxy.url)
+Outage = tuple[Service, dict[str, Any], str]
+
+
+async def go_away(service: Service, proxy: Proxy) -> Outage:
+    """Let the database go away just when WeChat has answered to alice's code."""
     alice, code = await service.log_in(), service.phone_code()
     service.simulator.fail(API, slow=0.3)
     binding = asyncio.create_task(service.bind(alice, code))
@@ -526,7 +620,9 @@ async def outage(make_service: MakeService, proxy: Proxy) -> tuple[Service, dict
     return service, alice, code
 
 
-Outage = tuple[Service, dict[str, Any], str]
+@pytest.fixture
+async def outage(make_service: MakeService, proxy: Proxy) -> Outage:
+    return await go_away(await make_service(database_url=proxy.url), proxy)
 
 
 async def test_an_answer_that_cannot_be_stored_is_found_by_a_retry(outage: Outage, proxy: Proxy) -> None:
@@ -557,12 +653,60 @@ async def test_an_answer_that_cannot_be_stored_is_stored_at_the_latest_when_the_
 
 
 async def test_an_answer_does_not_wait_for_the_database_for_ever(
-    outage: Outage, clock: Clock, log_lines: LogLines
+    make_service: MakeService, make_client: MakeClient, proxy: Proxy, log_lines: LogLines
 ) -> None:
-    clock.now += KEPT_IN_MEMORY
-    assert not [line for line in log_lines() if line["event"] == "phone_answers_lost"]
+    service = await make_service(database_url=proxy.url)
+    its = service.services
+    policies = {"timeout": 5.0, "may_share": False, "check_openid": True}
+    phones = Phones(its.database, its.sealer, its.wechat_api, its.clock, **policies, kept_in_memory=0.0)
+    await go_away(replace(service, client=make_client(replace(its, phones=phones))), proxy)
+    await until(lambda: bool(told(log_lines, "phone_answers_lost")))
+
+
+async def test_a_clock_that_is_set_forward_in_an_outage_loses_no_answer(
+    outage: Outage, proxy: Proxy, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    clock.advance(days=1)
+    await asyncio.sleep(0.6)  # it is tried again twice
+    await proxy.accept()
+    await until_pending(rows)
+
+
+async def test_a_number_withdrawn_while_it_waits_for_the_database_is_not_bound(
+    outage: Outage, make_service: MakeService, proxy: Proxy, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    _, alice, _ = outage
+    replica = await make_service()
     clock.now += A_SECOND
-    await until(lambda: any(line["event"] == "phone_answers_lost" for line in log_lines()))
+    await replica.withdraw(alice)
+    await proxy.accept()
+    await until_pending(rows)
+    clock.now += UNTOUCHED_FOR
+    await sweep(replica.services)
+    assert await replica.phone(alice) is None
+    assert await rows.fetchval("SELECT count(*) FROM phone_answers") == 0
+
+
+async def test_an_answer_that_comes_some_time_after_the_service_ends_is_stored(
+    service: Service, rows: asyncpg.Connection
+) -> None:
+    alice, code = await service.log_in(), service.phone_code()
+    service.simulator.fail(API, slow=3.5)
+    binding = asyncio.create_task(service.bind(alice, code))
+    await service.is_asked()
+    binding.cancel()
+    await service.services.aclose()
+    assert await pending(rows) == 1
+
+
+async def test_an_answer_that_has_not_come_when_the_service_ends_is_told(service: Service, log_lines: LogLines) -> None:
+    alice, code = await service.log_in(), service.phone_code()
+    service.simulator.fail(API, hang=True)
+    binding = asyncio.create_task(service.bind(alice, code))
+    await service.is_asked()
+    binding.cancel()
+    await service.services.phones.aclose(patience=0.1)
+    assert [line["answers"] for line in told(log_lines, "phone_answers_lost")] == [1]
 
 
 async def test_an_answer_whose_user_is_erased_during_the_outage_is_dropped(
@@ -627,16 +771,14 @@ async def test_a_request_that_is_given_up_half_way_loses_nothing(service: Servic
 
 
 @pytest.fixture
-async def left_half_way(
-    service: Service, rows: asyncpg.Connection, other: asyncpg.Connection
-) -> Callable[[dict[str, Any], str], Awaitable[None]]:
+async def left_half_way(service: Service, rows: asyncpg.Connection, other: asyncpg.Connection) -> "LeaveHalfWay":
     """Let WeChat answer to a code, and nobody bind the number."""
 
-    async def leave(login: dict[str, Any], code: str) -> None:
+    async def leave(login: dict[str, Any], code: str, *, by: Service = service) -> None:
         before = await pending(rows)
         async with other.transaction():
             await other.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", login["user"]["id"])
-            binding = asyncio.create_task(service.bind(login, code))
+            binding = asyncio.create_task(by.bind(login, code))
             await until_pending(rows, before + 1)
             binding.cancel()
             await asyncio.gather(binding, return_exceptions=True)
@@ -644,7 +786,7 @@ async def left_half_way(
     return leave
 
 
-LeaveHalfWay = Callable[[dict[str, Any], str], Awaitable[None]]
+LeaveHalfWay = Callable[..., Awaitable[None]]
 
 
 async def test_a_number_that_was_left_half_way_is_bound_though_the_phone_never_comes_back(
@@ -674,6 +816,21 @@ async def test_a_number_that_was_left_half_way_does_not_replace_one_that_was_giv
     await sweep(service.services)
     assert await service.phone(alice) == OTHER_NUMBER
     assert (await service.bind(alice, left)).json()["phone"] == NUMBER  # asked for by name
+
+
+async def test_an_answer_that_needs_another_secret_key_is_left_to_who_has_it(
+    service: Service, make_service: MakeService, left_half_way: LeaveHalfWay, clock: Clock, log_lines: LogLines
+) -> None:
+    rotated = await make_service(secret_key=OTHER_SECRET_KEY, secret_key_previous=SECRET_KEY)
+    alice = await rotated.log_in()
+    await left_half_way(alice, service.phone_code(), by=rotated)
+    clock.now += UNTOUCHED_FOR + A_SECOND
+    for _ in range(3):
+        await sweep(service.services)
+    assert len(told(log_lines, "phone_answer_not_unsealed")) == 1
+    assert await service.phone(alice) is None
+    await sweep(rotated.services)
+    assert await service.phone(alice) == NUMBER
 
 
 async def test_a_number_that_was_refused_is_not_bound_by_itself(

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.fakes import SECRET_KEY, Clock
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, serving
+from tests.store.proxy import Proxy
 from wxauth.background import AT_MOST
 from wxauth.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.dev.wechat.people import openid_of
@@ -260,6 +261,47 @@ async def test_what_an_administrator_has_decided_meanwhile_counts(
     await rows.execute(statement)
     assert (await login).status_code == status
     assert [kind for kind, _, _ in await service.events()] == events
+
+
+async def test_a_ban_that_the_database_does_not_take_is_tried_again(
+    make_service: MakeService, database_url: str, rows: asyncpg.Connection, log_lines: LogLines
+) -> None:
+    async with Proxy(database_url) as proxy:
+        service = await make_service(risk_policy="block", database_url=proxy.url)
+        service.simulator.fail(RISK, slow=0.4)
+        login = asyncio.create_task(service.try_to_log_in("risky-4"))
+        await until(lambda: bool(service.simulator.calls_of(RISK)))
+        proxy.refuse()
+        problem_of(await login, "storage_unavailable", 503)
+        await proxy.accept()
+        assert [kind for kind, _, _ in await service.events()] == ["user_banned", "sessions_ended"]
+        problem_of(await service.try_to_log_in("risky-4"), "account_disabled", 403)
+    assert len(told(log_lines, "ban_put_off")) == 1
+
+
+async def test_a_ban_that_is_put_off_when_the_service_ends_is_told_as_lost(
+    make_service: MakeService, database_url: str, log_lines: LogLines
+) -> None:
+    async with Proxy(database_url) as proxy:
+        service = await make_service(risk_policy="block", database_url=proxy.url)
+        service.simulator.fail(RISK, slow=0.4)
+        login = asyncio.create_task(service.try_to_log_in("risky-4"))
+        await until(lambda: bool(service.simulator.calls_of(RISK)))
+        proxy.refuse()
+        problem_of(await login, "storage_unavailable", 503)
+        await service.services.background.aclose()
+    assert len(told(log_lines, "ban_lost")) == 1
+
+
+async def test_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(make_service: MakeService) -> None:
+    service = await make_service(risk_policy="block")
+    service.simulator.fail(RISK, slow=0.4)
+    login = asyncio.create_task(service.try_to_log_in("risky-4"))
+    await until(lambda: bool(service.simulator.calls_of(RISK)))
+    login.cancel()
+    await asyncio.gather(login, return_exceptions=True)
+    assert [kind for kind, _, _ in await service.events()] == ["user_banned", "sessions_ended"]
+    problem_of(await service.try_to_log_in("risky-4"), "account_disabled", 403)
 
 
 async def test_who_is_erased_before_they_are_flagged_leaves_no_trace(

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from itertools import count
 from time import perf_counter
 from typing import Any
@@ -17,6 +18,7 @@ from tests.problems import problem_of
 from tests.store.proxy import Proxy
 from wxauth.dev.wechat.push import Format, Mode, SignedPush, encrypt, make_message, sign, sign_push
 from wxauth.services import Services
+from wxauth.withdrawals import Withdrawals
 
 PLAIN = {**APP, "push_token": "1ab2cPushTokenOfTheFirstApp"}
 SEALED = {**OTHER_APP, "push_token": "3de4fPushTokenOfTheSecondApp", "push_aes_key": "K9x" + "mQ2w7RtLz0" * 4}
@@ -49,10 +51,13 @@ NOW = 1_795_161_600
 AN_HOUR = 3600
 HARDLY_MORE = 2.0
 """Seconds, where one second is what the database has."""
+SOON = 10.0
+"""Seconds for what takes one or two on an idle machine."""
 
 MakeServices = Callable[..., Awaitable[Services]]
 MakeClient = Callable[[Services], httpx.AsyncClient]
 LogIn = Callable[..., Awaitable[dict[str, Any]]]
+LogLines = Callable[[], list[dict[str, Any]]]
 
 nonces = count(10**9)
 every_way = pytest.mark.parametrize(
@@ -140,6 +145,10 @@ async def kept(rows: asyncpg.Connection) -> dict[str, Any]:
 async def events(rows: asyncpg.Connection) -> list[tuple[Any, ...]]:
     found = await rows.fetch("SELECT type, actor, user_id::text, app_id, data FROM events ORDER BY id")
     return [(*tuple(event)[:4], json.loads(event["data"])) for event in found]
+
+
+def lines_of(log_lines: LogLines, event: str) -> list[dict[str, Any]]:
+    return [line for line in log_lines() if line["event"] == event]
 
 
 # The check of the URL.
@@ -244,6 +253,8 @@ async def test_what_is_withdrawn_is_erased_in_every_mode_and_format(
         b'<!DOCTYPE xml [<!ENTITY % a "x">%a;]><xml/>',
         b"<xml>&a;</xml>",
         b"<a>" * 9000 + b"</a>" * 9000,
+        b"<xml>" + b"<a/>" * 9000 + b"</xml>",
+        b"<xml " + b" ".join(b'a%d = ""' % n for n in range(5000)) + b"/>",
         b'{"a":' * 9000 + b"1" + b"}" * 9000,
         b"[" * 60_000,
         b'{"Event": ' + b"9" * 60_000 + b"}",
@@ -255,6 +266,17 @@ async def test_what_cannot_be_read_is_refused_at_once(client: httpx.AsyncClient,
     answer = await post(client, signed_body(body))
     assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == "body"
     assert perf_counter() - started < 1
+
+
+async def test_a_sealed_message_of_many_elements_is_refused_before_they_are_read(client: httpx.AsyncClient) -> None:
+    push = signed(message("o1"), SEALED, "aes", "xml")
+    body = push.body.replace(b"</xml>", b"<a/>" * 1000 + b"</xml>")
+    problem_of(await post(client, replace(push, body=body), SEALED), "invalid_signature", 403)
+
+
+async def test_a_text_may_hold_some_of_what_elements_are_made_of(client: httpx.AsyncClient) -> None:
+    body = b"<xml><MsgType>text</MsgType><Content><![CDATA[" + b"<=" * 500 + b"]]></Content></xml>"
+    assert_taken(await post(client, signed_body(body)))
 
 
 async def test_a_message_over_64_kib_is_too_large(client: httpx.AsyncClient) -> None:
@@ -344,7 +366,7 @@ async def test_a_revoked_phone_number_takes_the_one_still_to_be_bound_along(
 ) -> None:
     openid = (await log_in())["user"]["openid"]
     await rows.execute(
-        "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, answered_at)"
+        "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at)"
         " VALUES (sha256(''), $1, $2, 'sealed', now())",
         APP["app_id"],
         openid,
@@ -675,8 +697,99 @@ async def test_a_silent_database_makes_wechat_come_again(
     assert (await kept(rows))["nickname"] is None
 
 
+@pytest.fixture
+async def proxy(database_url: str) -> AsyncIterator[Proxy]:
+    """The way to this test's database."""
+    async with Proxy(database_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def cut_off(make_services: MakeServices, proxy: Proxy) -> Services:
+    """A replica whose database is away."""
+    services = await make_services(apps=[PLAIN], database_url=proxy.url)
+    proxy.refuse()
+    return services
+
+
+async def test_what_is_withdrawn_in_an_outage_is_erased_after_it_though_wechat_comes_no_more(
+    cut_off: Services,
+    make_client: MakeClient,
+    log_in: LogIn,
+    rows: asyncpg.Connection,
+    proxy: Proxy,
+    log_lines: LogLines,
+) -> None:
+    openids = [(await log_in(person=person))["user"]["openid"] for person in ("alice", "bob")]
+    pushes = [signed(message(openids[0], LEFT)), signed(message(openids[1], revoke_info="8"))]
+    for push in pushes * 3:
+        problem_of(await post(make_client(cut_off), push), "storage_unavailable", 503)
+    told = [(line["openid"], line["withdrawn"]) for line in lines_of(log_lines, "withdrawal_put_off")]
+    assert told == [(openids[0], "all"), (openids[1], ["phone"])]
+    await proxy.accept()
+    async with asyncio.timeout(SOON):
+        while len(await events(rows)) < 2:  # noqa: ASYNC110 - of what goes on without us
+            await asyncio.sleep(0.05)
+    assert await kept(rows) == {**PROFILE, "phone": None}
+    await cut_off.withdrawals.aclose()
+    assert lines_of(log_lines, "withdrawals_lost") == []
+
+
+async def test_a_withdrawal_that_fails_after_its_time_is_told_and_tried_again(
+    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, database_url: str, log_lines: LogLines
+) -> None:
+    push = signed(message((await log_in())["user"]["openid"], LEFT))
+    async with rows.transaction():
+        await rows.execute("SELECT FROM users FOR UPDATE")
+        problem_of(await post(client, push), "storage_unavailable", 503)
+        await rows.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted")
+        async with asyncio.timeout(SOON):
+            while not lines_of(log_lines, "withdrawal_put_off"):  # noqa: ASYNC110 - of what goes on without us
+                await asyncio.sleep(0.05)
+    async with asyncio.timeout(SOON):
+        while await rows.fetchval("SELECT count(*) FROM users"):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def test_what_is_put_off_is_carried_out_when_the_service_ends_if_it_can_be(
+    cut_off: Services,
+    make_client: MakeClient,
+    log_in: LogIn,
+    rows: asyncpg.Connection,
+    proxy: Proxy,
+    log_lines: LogLines,
+) -> None:
+    push = signed(message((await log_in())["user"]["openid"], LEFT))
+    problem_of(await post(make_client(cut_off), push), "storage_unavailable", 503)
+    await proxy.accept()
+    await cut_off.aclose()
+    assert await rows.fetchval("SELECT count(*) FROM users") == 0
+    assert lines_of(log_lines, "withdrawals_lost") == []
+
+
+async def test_what_is_put_off_when_the_service_ends_is_told_as_lost(
+    cut_off: Services, make_client: MakeClient, log_in: LogIn, log_lines: LogLines
+) -> None:
+    push = signed(message((await log_in())["user"]["openid"], LEFT))
+    problem_of(await post(make_client(cut_off), push), "storage_unavailable", 503)
+    await cut_off.withdrawals.aclose()
+    assert [line["withdrawals"] for line in lines_of(log_lines, "withdrawals_lost")] == [1]
+
+
+async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(
+    cut_off: Services, make_client: MakeClient, log_in: LogIn, log_lines: LogLines
+) -> None:
+    impatient = Withdrawals(cut_off.settings, cut_off.database, cut_off.clock, kept_in_memory=0.0)
+    push = signed(message((await log_in())["user"]["openid"], LEFT))
+    answer = await post(make_client(replace(cut_off, withdrawals=impatient)), push)
+    problem_of(answer, "storage_unavailable", 503)
+    async with asyncio.timeout(SOON):
+        while not lines_of(log_lines, "withdrawals_lost"):  # noqa: ASYNC110 - of what goes on without us
+            await asyncio.sleep(0.05)
+
+
 async def test_the_log_tells_what_was_withdrawn_and_no_signature(
-    client: httpx.AsyncClient, log_in: LogIn, log_lines: Callable[[], list[dict[str, Any]]]
+    client: httpx.AsyncClient, log_in: LogIn, log_lines: LogLines
 ) -> None:
     user = (await log_in())["user"]
     push = signed(message(user["openid"]))

@@ -16,9 +16,10 @@ import pytest
 import respx
 from jose import jwt
 
+from tests.asking import LogLines, MakeServices, until
 from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer
 from tests.guard.fakes import ISSUER, SESSION_ID, USER_ID
-from tests.processes import WXAUTH, Running, free_port, run, until
+from tests.processes import WXAUTH, Running, free_port, run
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
 from wxauth.keyring import JWKS_MAX_AGE, LONGEST_TOKEN_TTL, RETIRES_AFTER, SIGNS_AFTER
 from wxauth.login import session_key_context
@@ -37,8 +38,6 @@ SEEN_WITHIN = 15
 CLOCKS_APART = 30
 MAX_AGE = 7776000
 
-MakeServices = Callable[..., Awaitable[Services]]
-LogLines = Callable[[], list[dict[str, object]]]
 WxAuth = Callable[..., Awaitable[tuple[int, str, str]]]
 
 
@@ -303,10 +302,10 @@ async def test_a_rotated_key_is_in_every_workers_jwks_within_15_seconds(
         return [key["kid"] for key in httpx.get(f"http://127.0.0.1:{port}{JWKS}").json()["keys"]]
 
     with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as service:
-        await asyncio.to_thread(until, lambda: service.output.count('"started"') == 2)
+        await until(lambda: service.output.count('"started"') == 2)
         kid = json.loads((await wxauth("keys", "rotate", "--json"))[1])["kid"]
         async with asyncio.timeout(SEEN_WITHIN):
-            await asyncio.to_thread(until, lambda: all(kid in of_any_worker() for _ in range(12)))
+            await until(lambda: all(kid in of_any_worker() for _ in range(12)))
 
 
 # The secret key.
@@ -381,19 +380,40 @@ async def test_what_has_changed_since_it_was_read_is_left_as_it_is(
     assert await rows.fetchval("SELECT session_key FROM sessions") == b"changed"
 
 
+async def test_a_reseal_that_is_killed_leaves_no_service_that_starts_without_the_former_secret_key(
+    login: LoginAnswer,
+    database: Database,
+    sealer: Sealer,
+    clock: Clock,
+    rows: asyncpg.Connection,
+    make_services: MakeServices,
+) -> None:
+    for person in ("alice", "bob"):
+        await login(person)
+    sealed_anew = "SELECT count(*) FROM sessions WHERE session_key IS NOT NULL AND substring(session_key FOR 5) = $1"
+    async with rows.transaction():
+        await rows.execute("SELECT FROM sessions ORDER BY id LIMIT 1 FOR UPDATE")
+        resealing = asyncio.create_task(reseal(database, sealer, now=clock.now))
+        await until(lambda: rows.fetchval(sealed_anew, sealer.prefix))  # the locked one is passed over
+        resealing.cancel()
+        await asyncio.gather(resealing, return_exceptions=True)
+    with pytest.raises(CannotOpen):
+        await make_services(secret_key=OTHER_SECRET_KEY)
+
+
 async def test_a_session_that_ends_meanwhile_does_not_get_its_key_back(
     login: LoginAnswer, database: Database, sealer: Sealer, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     ending, other = [(await login(person))["session_id"] for person in ("alice", "bob")]
     former = await rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", other)
-    async with rows.transaction(), asyncio.timeout(10):
+    async with rows.transaction():
         await rows.execute(
             "UPDATE sessions SET session_key = NULL, revoked_at = $2, revoked_reason = 'signed_out' WHERE id = $1",
             ending,
             clock.now,
         )
         resealing = asyncio.create_task(reseal(database, sealer, now=clock.now))
-        while await rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", other) == former:  # noqa: ASYNC110 - the locked one is passed over
-            await asyncio.sleep(0.01)
+        changed = "SELECT session_key <> $2 FROM sessions WHERE id = $1"
+        await until(lambda: rows.fetchval(changed, other, former))  # the locked one is passed over
     assert (await resealing).session_keys == 1
     assert await rows.fetchval("SELECT session_key FROM sessions WHERE id = $1", ending) is None

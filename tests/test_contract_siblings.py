@@ -13,15 +13,13 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.asking import MakeClient, MakeServices, bearer
 from tests.fakes import Clock, LoginAnswer, Secrets
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, Forgery, decode
 from wxauth.clients import Credentials, add_client, remove_client
 from wxauth.services import Services
-
-MakeServices = Callable[..., Awaitable[Services]]
-MakeClient = Callable[[Services], httpx.AsyncClient]
 
 VERIFY = "/v1/verify"
 INTROSPECT = "/v1/introspect"
@@ -35,10 +33,6 @@ ENDINGS = {
     "banned": "UPDATE users SET status = 'disabled'",
     "erased": "DELETE FROM users",
 }
-
-
-def bearer(token: str | bytes) -> dict[str, bytes]:
-    return {"Authorization": b"Bearer " + (token.encode() if isinstance(token, str) else token)}
 
 
 def basic(name: str, secret: str, *, scheme: str = "Basic") -> dict[str, str]:

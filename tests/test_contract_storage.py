@@ -13,11 +13,12 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.fakes import WeChatByRespx
+from tests.fakes import Secrets, WeChatByRespx
 from tests.store.proxy import Proxy
 from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.dev.wechat import PhoneCodeRequest, Simulator
 from wxauth.services import Services
-from wxauth.store.database import CONNECTIONS, TRANSACTION_CONNECTIONS, Database
+from wxauth.store.database import CONNECTIONS, LOCK_TIMEOUT, TRANSACTION_CONNECTIONS, Database
 from wxauth.store.migrations import migrate
 
 HANGING = 10.0
@@ -42,8 +43,11 @@ class Service:
     async def read_me(self, token: str) -> httpx.Response:
         return await self.client.get("/v1/me", headers={"Authorization": f"Bearer {token}"})
 
-    async def token(self) -> str:
-        return str((await self.log_in()).json()["access_token"])
+    async def leave(self, token: str) -> httpx.Response:
+        return await self.client.delete("/v1/me", headers={"Authorization": f"Bearer {token}"})
+
+    async def token(self, person: str = "alice") -> str:
+        return str((await self.log_in(person)).json()["access_token"])
 
     async def fill_pool(self) -> None:
         """Open as many connections as there may be."""
@@ -107,6 +111,10 @@ def processes_of(data: Path) -> list[int]:
     postmaster = (data / "postmaster.pid").read_text().split()[0]
     children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
     return [int(process) for process in (postmaster, *children)]
+
+
+async def waits_for_lock(rows: asyncpg.Connection) -> bool:
+    return await rows.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")  # type: ignore[no-any-return]
 
 
 async def connections(rows: asyncpg.Connection) -> int:
@@ -273,18 +281,30 @@ async def test_slow_statements_are_given_up_and_leave_nothing_behind(
     assert await connections(rows) <= CONNECTIONS + TRANSACTION_CONNECTIONS
 
 
+async def test_transactions_that_wait_for_one_row_hold_up_the_others_only_so_long(
+    service: Service, rows: asyncpg.Connection
+) -> None:
+    alice = (await service.log_in("alice")).json()
+    bob = await service.token("bob")
+    async with rows.transaction():
+        await rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", alice["user"]["id"])
+        waiting = [asyncio.create_task(service.leave(alice["access_token"])) for _ in range(TRANSACTION_CONNECTIONS)]
+        await until(lambda: waits_for_lock(rows))
+        async with asyncio.timeout(LOCK_TIMEOUT + 1):
+            assert (await service.leave(bob)).status_code == 204
+        assert is_unavailable(await next(asyncio.as_completed(waiting)))
+    await asyncio.gather(*waiting)
+
+
 async def test_requests_that_are_dropped_half_way_take_no_connection_along(
     service: Service, rows: asyncpg.Connection
 ) -> None:
-    async def waits_for_lock() -> bool:
-        return await rows.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")  # type: ignore[no-any-return]
-
     await service.log_in("alice")
     async with rows.transaction():
         await rows.execute("SELECT FROM users FOR UPDATE")
         for _ in range(2):
             requests = [asyncio.create_task(service.log_in("alice")) for _ in range(CONNECTIONS)]
-            await until(waits_for_lock)
+            await until(lambda: waits_for_lock(rows))
             for request in requests:
                 request.cancel()
             await asyncio.gather(*requests, return_exceptions=True)
@@ -320,3 +340,62 @@ async def test_a_database_that_was_not_migrated_is_unavailable(service: Service,
     assert ready.status_code == 503
     assert ready.json()["checks"]["database"] == "ok"
     assert ready.json()["checks"]["schema"] != "ok"
+
+
+# Whatever isolation the database gives to all who do not ask for one.
+
+
+@pytest.fixture
+async def isolated_url(rows: asyncpg.Connection, database_url: str) -> str:
+    """The URL of this test's database, whose default is another one than PostgreSQL's."""
+    name = await rows.fetchval("SELECT current_database()")
+    await rows.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
+    return database_url
+
+
+async def test_logins_of_one_person_at_once_succeed_under_any_default(
+    make_service: Callable[[str], Awaitable[Service]], isolated_url: str, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(isolated_url)
+    for _ in range(2):  # the first ones, and those of somebody who is known
+        answers = await asyncio.gather(*(service.log_in() for _ in range(2 * CONNECTIONS)))
+        assert {answer.status_code for answer in answers} == {200}
+    assert await rows.fetchval("SELECT count(*) FROM users") == 1
+
+
+@pytest.mark.parametrize("pooled", ["", "&pgbouncer=true"])
+async def test_one_administrator_stays_under_any_default(
+    make_service: Callable[[str], Awaitable[Service]], isolated_url: str, rows: asyncpg.Connection, pooled: str
+) -> None:
+    service = await make_service(isolated_url + pooled)
+    tokens = [await service.token(f"person-{n}") for n in range(TRANSACTION_CONNECTIONS)]
+    await rows.execute("UPDATE users SET roles = '{admin}'")
+    answers = await asyncio.gather(*map(service.leave, tokens))
+    assert sorted(answer.status_code for answer in answers) == [204] * (len(tokens) - 1) + [409]
+
+
+@pytest.mark.parametrize("pooled", ["", "&pgbouncer=true"])
+async def test_a_phone_number_has_one_holder_under_any_default(
+    make_simulated_services: MakeServices,
+    make_client: MakeClient,
+    isolated_url: str,
+    rows: asyncpg.Connection,
+    simulator: Simulator,
+    secrets: Secrets,
+    pooled: str,
+) -> None:
+    client = make_client(await make_simulated_services(database_url=isolated_url + pooled))
+
+    tokens = {
+        person: (await client.post("/v1/login", json={"code": person})).json()["access_token"]
+        for person in (f"person-{n}" for n in range(6))
+    }
+
+    async def bind(person: str, token: str) -> int:
+        code = secrets.add(simulator.make_phone_code(PhoneCodeRequest(person=person, phone="+8613800138000")))
+        headers = {"Authorization": f"Bearer {token}"}
+        return (await client.post("/v1/me/phone", json={"code": code}, headers=headers)).status_code
+
+    statuses = await asyncio.gather(*(bind(person, token) for person, token in tokens.items()))
+    assert sorted(statuses) == [200, 409, 409, 409, 409, 409]
+    assert await rows.fetchval("SELECT count(*) FROM users WHERE phone IS NOT NULL") == 1

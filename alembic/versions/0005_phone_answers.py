@@ -15,7 +15,7 @@ def upgrade() -> None:
             app_id text NOT NULL,
             openid text NOT NULL,
             sealed bytea,
-            answered_at timestamptz NOT NULL,
+            asked_at timestamptz NOT NULL,
             refused_at timestamptz,
             settled_at timestamptz,
             CONSTRAINT phone_answers_pkey PRIMARY KEY (code_hash),
@@ -26,9 +26,9 @@ def upgrade() -> None:
         )
     """)
     op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
-    op.execute("CREATE INDEX phone_answers_answered_at_idx ON phone_answers (answered_at)")
+    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
     op.execute(r"""
-        CREATE INDEX phone_answers_pending_idx ON phone_answers (answered_at)
+        CREATE INDEX phone_answers_pending_idx ON phone_answers (asked_at)
             WHERE sealed IS NOT NULL AND refused_at IS NULL
     """)
     op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")

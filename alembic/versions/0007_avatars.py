@@ -28,7 +28,8 @@ def upgrade() -> None:
     op.execute(r"""
         CREATE FUNCTION forget_former_avatar() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
-            DELETE FROM avatars WHERE user_id = NEW.id AND strpos(COALESCE(NEW.avatar_url, ''), id) = 0;
+            DELETE FROM avatars
+             WHERE user_id = NEW.id AND strpos(COALESCE(NEW.avatar_url, ''), '/v1/avatars/' || id || '.') = 0;
             RETURN NULL;
         END
         $$

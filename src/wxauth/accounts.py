@@ -77,8 +77,8 @@ async def change_avatar(services: Services, caller: Caller, file: bytes) -> Mapp
 async def bind_phone(services: Services, caller: Caller, code: str) -> Mapping[str, Any]:
     """Bind the phone number behind a code of the phone button; the user as they are then.
 
-    Raises: UnknownApp, where the session's app is configured no longer; WeChatError; PhoneTaken; InvalidToken, where
-        the user has just been banned or erased; StorageUnavailable.
+    Raises: UnknownApp, where the session's app is configured no longer; WeChatError; RateLimited; PhoneTaken;
+        InvalidToken, where the user has just been banned or erased; StorageUnavailable.
     """
     identity = {"app_id": caller.user["app_id"], "openid": caller.user["openid"]}
     app = services.settings.app(identity["app_id"])

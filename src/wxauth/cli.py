@@ -228,8 +228,10 @@ def clients() -> None:
 
 
 def _client_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    from wxauth.clients import is_name
+    from wxauth.clients import ACTORS, is_name
 
+    if value in ACTORS:
+        raise click.BadParameter(f"{value} is a name that the audit trail has for another.")
     if not is_name(value):
         raise click.BadParameter("wants a-z, 0-9, _ and -, the first a letter or digit, at most 64.")
     return value

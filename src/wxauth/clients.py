@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Any, Final, NamedTuple
@@ -12,9 +12,15 @@ from wxauth.services import Services
 from wxauth.store import service_clients
 from wxauth.store.access_tokens import record_reading
 from wxauth.store.database import Database
+from wxauth.store.events import OPERATOR, SYSTEM, WECHAT
 from wxauth.store.models import CLIENT_NAME, ServiceClient
 from wxauth.store.sessions import user_in_session
 from wxauth.wechat.access_tokens import AccessToken
+
+ACTORS: Final = (SYSTEM, OPERATOR, WECHAT)
+"""Whom the audit trail tells of beside users and clients, so that no client may have these names."""
+LOOKED_WITHIN: Final = timedelta(minutes=1)
+"""So long, at most, a client is given an access token that WeChat has replaced."""
 
 _SECRET_BYTES: Final = 32
 _NAME: Final = re.compile(CLIENT_NAME)
@@ -35,6 +41,9 @@ class Credentials(NamedTuple):
 
     client_id: str
     client_secret: str
+
+    def __repr__(self) -> str:
+        return f"Credentials(client_id={self.client_id!r})"
 
 
 async def introspect(services: Services, token: str) -> dict[str, Any] | None:
@@ -65,16 +74,19 @@ async def read_access_token(services: Services, client_id: str, app_id: str, *, 
     """
     app = services.settings.app(app_id)
     with services.metrics.access_token_read(app.app_id):
-        token = await services.access_tokens.get(app)
-    if client_id not in token.readers:
-        await record_reading(services.database, app_id=app.app_id, client_id=client_id, ip=ip, now=services.clock())
-        token.readers.add(client_id)
+        token = await services.access_tokens.get(app, looked_within=LOOKED_WITHIN)
+    if client_id not in token.readers.names:
+        async with services.database.answering(), token.readers.lock:
+            if client_id not in token.readers.names:
+                now = services.clock()
+                await record_reading(services.database, app_id=app.app_id, client_id=client_id, ip=ip, now=now)
+                token.readers.names.add(client_id)
     return token
 
 
 def is_name(text: str) -> bool:
     """Whether a client may have this name."""
-    return _NAME.fullmatch(text) is not None
+    return _NAME.fullmatch(text) is not None and text not in ACTORS
 
 
 async def add_client(database: Database, name: str, *, now: datetime) -> Credentials:

@@ -169,7 +169,7 @@ class InvalidCode(WeChatError):
 
     code = "invalid_code"
     status = 400
-    title = Title("Login failed, please try again.", "登录失败，请重试。")
+    title = Title("That did not work, please try again.", "操作失败，请重试。")
 
 
 class CodeUsed(WeChatError):
@@ -177,7 +177,7 @@ class CodeUsed(WeChatError):
 
     code = "code_used"
     status = 400
-    title = Title("This login was already used, please try again.", "登录凭证已被使用，请重试。")
+    title = Title("This was already used, please try again.", "该凭证已被使用，请重试。")
 
 
 class WeChatUserBlocked(WeChatError):
@@ -201,7 +201,7 @@ class WeChatRateLimited(WeChatError):
 
     code = "wechat_rate_limited"
     status = 429
-    title = Title("Too many logins, please try again later.", "登录过于频繁，请稍后再试。")
+    title = Title("Too many attempts, please try again later.", "操作过于频繁，请稍后再试。")
     retry_after = 60
 
 
@@ -235,7 +235,7 @@ class WeChatMisconfigured(WeChatError):
 
     code = "wechat_misconfigured"
     status = 502
-    title = Title("Login is not available right now.", "登录服务暂不可用。")
+    title = Title("This is not available right now.", "该功能暂不可用。")
 
 
 # Access tokens.
@@ -352,7 +352,7 @@ class InvalidSignature(WxAuthError):
 
 
 class RateLimited(WxAuthError):
-    """Too many logins from one address, or too many pictures at once."""
+    """Too many logins from one address, or too many pictures or phone codes at once."""
 
     code = "rate_limited"
     status = 429

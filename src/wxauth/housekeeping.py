@@ -65,6 +65,6 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
         if swept:
             log.info("sessions_swept", sessions=swept)
     await services.phones.take_up_pending(size=page_size)
-    answered_before = now - PHONE_ANSWERS_KEPT
-    while await sweep_answers(services.database, answered_before=answered_before, size=page_size):  # noqa: ASYNC110
+    asked_before = now - PHONE_ANSWERS_KEPT
+    while await sweep_answers(services.database, asked_before=asked_before, size=page_size):  # noqa: ASYNC110
         await asyncio.sleep(pause)

@@ -1,7 +1,7 @@
 """The story of a session: log in, refresh, log out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -39,9 +39,9 @@ class Device:
 class Tokens:
     """What a login or a refresh gives. Durations in seconds."""
 
-    access_token: str
+    access_token: str = field(repr=False)
     expires_in: int
-    refresh_token: str
+    refresh_token: str = field(repr=False)
     refresh_expires_in: int
     session_id: UUID
     is_new_user: bool

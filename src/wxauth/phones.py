@@ -4,17 +4,26 @@ WeChat gives a number once for each tap on the phone button, and every one is pa
 """
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final
 
 from pydantic_core import from_json, to_json
 
 from wxauth.clock import Clock
-from wxauth.errors import CodeUsed, InvalidCode, InvalidToken, PhoneTaken, WeChatBadResponse, WeChatTimeout
+from wxauth.errors import (
+    CodeUsed,
+    InvalidCode,
+    InvalidToken,
+    PhoneTaken,
+    RateLimited,
+    WeChatBadResponse,
+    WeChatTimeout,
+)
 from wxauth.logs import get_logger
 from wxauth.sealing import CannotOpen, Sealer
 from wxauth.store.database import Database
@@ -33,17 +42,25 @@ from wxauth.wechat.phone_numbers import e164_of
 
 LATE: Final = 30.0
 """Seconds that an answer may come after the request for it was given up: it has been paid for all the same."""
-KEPT_IN_MEMORY: Final = timedelta(minutes=10)
-"""How long an answer waits for the database to come back."""
+KEPT_IN_MEMORY: Final = 600.0
+"""Seconds that an answer waits for the database to come back."""
 UNTOUCHED_FOR: Final = timedelta(minutes=1)
 """After that, whoever asked for an answer will not bind it any more."""
 
+UNDER_WAY: Final = 200
+"""How many numbers this process may be asking WeChat for."""
+UNDER_WAY_OF_ONE: Final = 8
+"""How many requests and questions to WeChat of one person; more than anybody's taps and retries come to."""
+FAREWELL_TO_WECHAT: Final = 6.0
+"""Seconds that WeChat has for its answers when the service ends; the requests have been drained by then."""
+
+_RETRY_AFTER: Final = 3
 _STORE_PAUSE: Final = 0.25
 """Seconds between two tries to store what is in memory; less than another process waits for it."""
-_PAUSES_FOR_OTHERS: Final = (0.0, 0.1, 0.4)
-"""Seconds in which another process, which has just spent the same code, stores what it got for it."""
-_FAREWELL: Final = 3.0
-"""Seconds for what is still under way when the service ends, then again for what is not stored."""
+_PAUSES_FOR_OTHERS: Final = (0.0, 0.1, 0.4, 1.0)
+"""Seconds in which another process, which has just spent the same code, gets its answer and stores it."""
+_FAREWELL: Final = 2.0
+"""Seconds for what is not stored when the service ends."""
 
 log = get_logger()
 
@@ -53,6 +70,13 @@ class _Asking:
     answered: asyncio.Task[Mapping[str, Any]]
     stored: asyncio.Task[None]
     """Ends after `answered`, as it does where that fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unstored:
+    answer: StoredAnswer
+    since: float
+    """In the loop's time, which nobody sets."""
 
 
 class Phones:
@@ -66,6 +90,7 @@ class Phones:
         timeout: Seconds that a request waits for WeChat.
         may_share: Whether several users may have one number.
         check_openid: Whether WeChat is to check that a code is the user's own.
+        kept_in_memory: Seconds that an answer waits for the database to come back.
     """
 
     def __init__(
@@ -78,6 +103,7 @@ class Phones:
         timeout: float,
         may_share: bool,
         check_openid: bool,
+        kept_in_memory: float = KEPT_IN_MEMORY,
     ) -> None:
         self._database = database
         self._sealer = sealer
@@ -86,32 +112,43 @@ class Phones:
         self._timeout = timeout
         self._may_share = may_share
         self._check_openid = check_openid
+        self._kept_in_memory = kept_in_memory
+        self._under_way = Counter[tuple[str, str]]()
         self._asking: dict[bytes, _Asking] = {}
-        self._unstored: dict[bytes, StoredAnswer] = {}
+        self._unstored: dict[bytes, _Unstored] = {}
         self._storing: asyncio.Task[None] | None = None
+        self._told_unopened = False
 
     async def bind(self, app: App, *, openid: str, code: str) -> Mapping[str, Any]:
         """Bind the number behind a code to the user of this identity; the user as they are then.
 
         The same code again, by the same identity, goes on with what WeChat answered to it before.
 
-        Raises: WeChatError; PhoneTaken; InvalidToken, where the user has just been banned or erased;
+        Raises: WeChatError; RateLimited; PhoneTaken; InvalidToken, where the user has just been banned or erased;
             StorageUnavailable.
         """
+        asked_at = self._clock()
         code_hash = sha256(b"\0".join((app.app_id.encode(), openid.encode(), code.encode()))).digest()
-        found = await self._find(code_hash)
-        if found is None:
+        with self._place((app.app_id, openid)):
+            found = await self._find(code_hash)
+            if found is None:
+                try:
+                    await self._ask(app, openid, code, code_hash, asked_at=asked_at)
+                    found = await find_answer(self._database, code_hash)
+                except (InvalidCode, CodeUsed):
+                    found = await self._find_from_others(code_hash)
+                    if found is None:
+                        raise
             try:
-                await self._ask(app, openid, code, code_hash)
-                found = await find_answer(self._database, code_hash)
-            except (InvalidCode, CodeUsed):
-                found = await self._find_from_others(code_hash)
-                if found is None:
-                    raise
-        outcome = await self._bind(found) if isinstance(found, StoredAnswer) else found
+                outcome = await self._bind(found) if isinstance(found, StoredAnswer) else found
+            except CannotOpen as exc:
+                _tell_unopened(app.app_id, exc)
+                raise InvalidCode("what WeChat answered to it cannot be read now: tap again") from exc
         match outcome:
             case Refusal.TAKEN:
                 raise PhoneTaken("another user has this number")
+            case Refusal.WITHDRAWN:
+                raise InvalidCode("the person has withdrawn their number since they gave it: tap again")
             case Refusal() | None:
                 raise InvalidToken("the user has just been banned or erased")
         return outcome
@@ -122,25 +159,49 @@ class Phones:
         Raises: StorageUnavailable.
         """
         untouched_since = self._clock() - UNTOUCHED_FOR
-        for answer in await pending_answers(self._database, answered_before=untouched_since, size=size):
-            with suppress(InvalidCode, WeChatBadResponse):  # noted and logged
+        for answer in await pending_answers(self._database, asked_before=untouched_since, size=size):
+            try:
                 await self._bind(answer, is_late=True)
+            except WeChatBadResponse:
+                pass  # noted and logged
+            except CannotOpen as exc:  # by a process that has the key, or by this one when it has been given it
+                if not self._told_unopened:
+                    self._told_unopened = True
+                    _tell_unopened(answer.app_id, exc)
 
-    async def aclose(self) -> None:
-        """See that what WeChat has answered is stored, as far as that can be done now."""
+    async def aclose(self, *, patience: float = FAREWELL_TO_WECHAT) -> None:
+        """See that what WeChat answers within so many seconds is stored, as far as that can be done then."""
         if self._asking:
-            await asyncio.wait([asking.stored for asking in self._asking.values()], timeout=_FAREWELL)
+            await asyncio.wait([asking.stored for asking in self._asking.values()], timeout=patience)
+        left = list(self._asking.values())
+        if unanswered := sum(not asking.answered.done() for asking in left):
+            log.error("phone_answers_lost", answers=unanswered, reason="the service has ended before WeChat answered")
+        tasks = [task for asking in left for task in (asking.answered, asking.stored)]
         if self._storing is not None:
-            self._storing.cancel()
+            tasks.append(self._storing)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         with suppress(Exception):
             async with asyncio.timeout(_FAREWELL):
                 await self._store_all()
         if self._unstored:
             log.error("phone_answers_lost", answers=len(self._unstored), reason="the service has ended")
 
+    @contextmanager
+    def _place(self, person: tuple[str, str]) -> Iterator[None]:
+        """A place for a request of this person in the block. Raises: RateLimited."""
+        if self._under_way[person] >= UNDER_WAY_OF_ONE:
+            raise RateLimited("too many phone codes of one person at once", retry_after=_RETRY_AFTER)
+        self._under_way[person] += 1
+        try:
+            yield
+        finally:
+            self._under_way -= Counter([person])  # in which nobody stays with 0
+
     async def _find(self, code_hash: bytes) -> StoredAnswer | Mapping[str, Any] | None:
         if (unstored := self._unstored.get(code_hash)) is not None:
-            await self._store(unstored)
+            await self._store(unstored.answer)
         return await find_answer(self._database, code_hash)
 
     async def _find_from_others(self, code_hash: bytes) -> StoredAnswer | Mapping[str, Any] | None:
@@ -150,40 +211,53 @@ class Phones:
                 return found
         return None
 
-    async def _ask(self, app: App, openid: str, code: str, code_hash: bytes) -> None:
+    async def _ask(self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime) -> None:
         """Have WeChat's answer stored. Who asks for it at the same time, or again, waits for the same one."""
         asking = self._asking.get(code_hash)
         if asking is None:
+            if len(self._asking) >= UNDER_WAY:
+                raise RateLimited("too many phone numbers are being asked for", retry_after=_RETRY_AFTER)
+            person = (app.app_id, openid)
             checked_openid = openid if self._check_openid else None
             answered = asyncio.create_task(self._wechat_api.phone_number(app, code, openid=checked_openid))
             # In tasks of their own, so that they come to their end whatever becomes of the request.
-            stored = asyncio.create_task(self._keep(answered, app, openid, code_hash))
+            stored = asyncio.create_task(self._keep(answered, person, code_hash, asked_at=asked_at))
             asking = self._asking[code_hash] = _Asking(answered, stored)
-            stored.add_done_callback(lambda _: self._forget_asking(code_hash))
+            self._under_way[person] += 1
+            stored.add_done_callback(lambda _: self._forget_asking(person, code_hash))
         await asyncio.wait({asking.answered}, timeout=self._timeout)
         if not asking.answered.done():
             raise WeChatTimeout(f"WeChat gave no answer in {self._timeout:g} s; should it come, this code finds it")
         await asyncio.shield(asking.stored)
 
-    def _forget_asking(self, code_hash: bytes) -> None:
+    def _forget_asking(self, person: tuple[str, str], code_hash: bytes) -> None:
+        self._under_way -= Counter([person])
         stored = self._asking.pop(code_hash).stored
         if not stored.cancelled():
             stored.exception()  # looked at, for nobody may be waiting for it any more
 
-    async def _keep(self, answered: asyncio.Task[Mapping[str, Any]], app: App, openid: str, code_hash: bytes) -> None:
+    async def _keep(
+        self,
+        answered: asyncio.Task[Mapping[str, Any]],
+        person: tuple[str, str],
+        code_hash: bytes,
+        *,
+        asked_at: datetime,
+    ) -> None:
         phone_info = await answered
+        app_id, openid = person
         answer = StoredAnswer(
             code_hash=code_hash,
-            app_id=app.app_id,
+            app_id=app_id,
             openid=openid,
             sealed=self._sealer.seal(to_json(phone_info), context=phone_answer_context(code_hash)),
-            answered_at=self._clock(),
+            asked_at=asked_at,
         )
+        self._unstored[code_hash] = _Unstored(answer, since=_now())
         try:
             await self._store(answer)
         except Exception as exc:
-            self._unstored[code_hash] = answer
-            log.error("phone_answer_not_stored", app_id=app.app_id, reason=type(exc).__name__, kept="in memory")
+            log.error("phone_answer_not_stored", app_id=app_id, reason=type(exc).__name__, kept="in memory")
             if self._storing is None or self._storing.done():
                 self._storing = asyncio.create_task(self._keep_storing())
             raise
@@ -194,24 +268,26 @@ class Phones:
         self._unstored.pop(answer.code_hash, None)
 
     async def _store_all(self) -> None:
-        for answer in list(self._unstored.values()):
-            await self._store(answer)
+        for unstored in list(self._unstored.values()):
+            await self._store(unstored.answer)
 
     async def _keep_storing(self) -> None:
         while self._unstored:
             await asyncio.sleep(_STORE_PAUSE)
             with suppress(Exception):  # told when it began
                 await self._store_all()
-            for answer in list(self._unstored.values()):
-                if self._clock() - answer.answered_at > KEPT_IN_MEMORY:
-                    del self._unstored[answer.code_hash]
+            for code_hash, unstored in list(self._unstored.items()):
+                if _now() - unstored.since > self._kept_in_memory:
+                    del self._unstored[code_hash]
                     log.error("phone_answers_lost", answers=1, reason="the database was away for too long")
 
     async def _bind(self, answer: StoredAnswer, *, is_late: bool = False) -> Mapping[str, Any] | Refusal:
         now = self._clock()
+        phone_info = self._sealer.open(answer.sealed, context=phone_answer_context(answer.code_hash))
         try:
-            phone = self._phone_in(answer)
-        except (InvalidCode, WeChatBadResponse):
+            phone = e164_of(from_json(phone_info), app_id=answer.app_id)
+        except WeChatBadResponse as exc:
+            log.error("phone_answer_unusable", app_id=answer.app_id, reason=exc.detail)
             await refuse_answer(self._database, answer.code_hash, now=now)
             raise
         outcome = await bind_phone(self._database, answer, phone, may_share=self._may_share, is_late=is_late, now=now)
@@ -221,19 +297,16 @@ class Phones:
             log.info("phone_bound", user_id=outcome["id"], app_id=answer.app_id, is_late=is_late)
         return outcome
 
-    def _phone_in(self, answer: StoredAnswer) -> str:
-        try:
-            phone_info = self._sealer.open(answer.sealed, context=phone_answer_context(answer.code_hash))
-            return e164_of(from_json(phone_info), app_id=answer.app_id)
-        except CannotOpen as exc:
-            what_to_change = "add the secret key that sealed it to WXAUTH_SECRET_KEY_PREVIOUS"
-            log.error("phone_answer_not_unsealed", app_id=answer.app_id, reason=str(exc), what_to_change=what_to_change)
-            raise InvalidCode("what WeChat answered to it cannot be read any more: tap again") from exc
-        except WeChatBadResponse as exc:
-            log.error("phone_answer_unusable", app_id=answer.app_id, reason=exc.detail)
-            raise
-
 
 def phone_answer_context(code_hash: bytes) -> bytes:
     """What a sealed answer to a phone code is bound to."""
     return b"phone_answer\0" + code_hash
+
+
+def _tell_unopened(app_id: str, exc: CannotOpen) -> None:
+    what_to_change = "add the secret key that sealed it to WXAUTH_SECRET_KEY_PREVIOUS"
+    log.error("phone_answer_not_unsealed", app_id=app_id, reason=str(exc), what_to_change=what_to_change)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

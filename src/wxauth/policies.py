@@ -5,6 +5,7 @@ Whatever keeps WeChat from saying so holds nobody up. It is counted each time, a
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -34,21 +35,23 @@ from wxauth.store.models import UserStatus
 from wxauth.store.sessions import EndReason, end_sessions
 from wxauth.store.users import Standing
 from wxauth.wechat.api import TextVerdict, WeChatApi
-from wxauth.wechat.client import App, WeChat
+from wxauth.wechat.client import App
 from wxauth.wechat.errcodes import CHECK_TEXT, RISK_RANK, what_to_change
 
 PATIENCE: Final = 2.0
 """Seconds, at most, that a request waits for what WeChat thinks, where that decides."""
 BLOCKED_RANK: Final = 4
 """The risk at which WeChat says to block. At any other but 0 it says to look closer."""
+BAN_PATIENCE: Final = 600.0
+"""Seconds in which a ban that the database did not take is tried again."""
 TOLD_AGAIN_AFTER: Final = timedelta(minutes=1)
 """Between two log lines of one failure."""
 
+_BAN_PAUSE: Final = 0.5
 _CONTENT_REFUSED: Final = 87014
 _OTHER: Final = 21000
 """The label of what is refused for no reason that has one of its own."""
 _APIS: Final = {"risk": RISK_RANK, "nickname": CHECK_TEXT}
-_EVERY_ERRCODE: Final = range(-(10**9), 10**9 + 1)
 
 log = get_logger()
 
@@ -72,20 +75,12 @@ class Person:
     openid: str
 
 
-class QuietWeChat(WeChat):
-    """WeChat, whose refusals its caller tells: not each one, where every login may meet the same."""
-
-    async def call(self, *arguments: Any, **options: Any) -> Any:
-        """As there, and nothing is logged."""
-        return await super().call(*arguments, **{**options, "expected": _EVERY_ERRCODE})
-
-
 class Policies:
     """Carries out `RISK_POLICY` and `NICKNAME_CHECK`.
 
     Args:
         database: Where the users are.
-        wechat_api: WeChat, whose refusals are told here.
+        wechat_api: WeChat, whose refusals are told here: not each one, where every login may meet the same.
         clock: The time.
         background: Does what decides nothing.
         find_app: The app of that id. Raises: UnknownApp.
@@ -127,22 +122,24 @@ class Policies:
         Nothing is asked of a returning user whose nickname is the stored one. WeChat is waited for only where the
         policy is to block, for `patience` seconds or `PATIENCE`.
 
-        Raises: WeChatUserBlocked, where the user has just been banned; StorageUnavailable, where they should be.
+        Whoever hangs up meanwhile is banned all the same. Not so where the process is killed, or ends and WeChat says
+        nothing in a moment: of a user who is there nothing is asked again.
+
+        Raises: WeChatUserBlocked, where the user has just been banned; StorageUnavailable, where they will be.
         """
         if not login.is_new and not self._asks_about(nickname, before=login.user["nickname"]):
             return login.user
         patience = min(patience, PATIENCE)
-        async with asyncio.TaskGroup() as group:
-            ranking = group.create_task(self._deciding_rank(person, ip, is_new=login.is_new, patience=patience))
-            naming = group.create_task(self._with_nickname(person, login.user, nickname, patience=patience))
-        rank = ranking.result()
-        if rank == BLOCKED_RANK and await self._ban(person, rank):
-            raise WeChatUserBlocked("WeChat takes this person for a high risk; an administrator may unban the user")
-        if login.is_new and self._risk == "flag":
+        deciding = None
+        if login.is_new and self._risk == "block":
+            decision = self._judge_newcomer(person, ip, patience=patience)
+            deciding = self._background.begin(decision, name=f"risk of {person.user_id}")
+        user = await self._with_nickname(person, login.user, nickname, patience=patience)
+        if deciding is not None:
+            await asyncio.shield(deciding)
+        elif login.is_new and self._risk == "flag":
             self._later("risk", person, partial(self._flag_risk, person, ip))
-        elif rank:
-            self._later("risk", person, partial(self._note_rank, person, rank))
-        return naming.result()
+        return user
 
     async def set_nickname(
         self,
@@ -191,8 +188,13 @@ class Policies:
     def _asks_about(self, nickname: str | None, *, before: str | None) -> TypeGuard[str]:
         return self.check_nicknames and nickname is not None and nickname != before
 
-    async def _deciding_rank(self, person: Person, ip: str | None, *, is_new: bool, patience: float) -> int | None:
-        return await self._rank(person, ip, patience=patience) if is_new and self._risk == "block" else None
+    async def _judge_newcomer(self, person: Person, ip: str | None, *, patience: float) -> None:
+        """Ban a newcomer of the highest risk, note any other. Raises: as `judge_login`."""
+        rank = await self._rank(person, ip, patience=patience)
+        if rank == BLOCKED_RANK and await self._ban_now_or_later(person, rank):
+            raise WeChatUserBlocked("WeChat takes this person for a high risk; an administrator may unban the user")
+        if rank:
+            self._later("risk", person, partial(self._note_rank, person, rank))
 
     async def _flag_risk(self, person: Person, ip: str | None) -> None:
         rank = await self._rank(person, ip)
@@ -254,6 +256,28 @@ class Policies:
             failure = InternalError()
         self._fail(policy, person.app_id, failure.code, failure)
         return None
+
+    async def _ban_now_or_later(self, person: Person, rank: int) -> bool:
+        try:
+            return await self._ban(person, rank)
+        except Exception as exc:
+            fields = {"user_id": person.user_id, "app_id": person.app_id, "risk_rank": rank}
+            log.error("ban_put_off", **fields, reason=type(exc).__name__)
+            self._background.begin(self._keep_banning(person, rank), name=f"ban of {person.user_id}")
+            raise
+
+    async def _keep_banning(self, person: Person, rank: int) -> None:
+        is_done = False
+        try:
+            async with asyncio.timeout(BAN_PATIENCE):
+                while not is_done:
+                    await asyncio.sleep(_BAN_PAUSE)
+                    with suppress(Exception):  # told when it began
+                        await self._ban(person, rank)
+                        is_done = True
+        finally:
+            if not is_done:
+                log.error("ban_lost", user_id=person.user_id, app_id=person.app_id, risk_rank=rank)
 
     async def _ban(self, person: Person, rank: int) -> bool:
         """Ban a newcomer, unless an administrator has given them a role meanwhile, and so trusts them."""

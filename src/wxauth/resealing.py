@@ -33,13 +33,19 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
     """Seal anew what is not sealed with the current secret key.
 
     Each value is replaced only where it is still the one that was read, and each page is committed by itself:
-    it may be stopped, and begun again, at any time.
+    it may be stopped, and begun again, at any time. The signing keys come last: until they are sealed anew, no service
+    starts without the former secret key, so that it is not given up while anything else still needs it.
 
     Raises: StorageUnavailable.
     """
     done = Resealed()
-    await _reseal_signing_keys(database, sealer, done, now=now)
     await _reseal_phone_answers(database, sealer, done, page_size=page_size)
+    await _reseal_session_keys(database, sealer, done, page_size=page_size)
+    await _reseal_signing_keys(database, sealer, done, now=now)
+    return done
+
+
+async def _reseal_session_keys(database: Database, sealer: Sealer, done: Resealed, *, page_size: int) -> None:
     after = START
     while True:
         stale, until = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size)
@@ -51,7 +57,7 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
             continue
         done.not_opened += len(stale) - len(anew)
         if until == END:
-            return done
+            return
         after = until
 
 

@@ -1,7 +1,9 @@
 """The parts of the service, built once and handed to the routes."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Annotated, Self
 
 import httpx
@@ -15,7 +17,7 @@ from wxauth.guard.bearer import BearerGuard
 from wxauth.keyring import KeyRing
 from wxauth.metrics import Metrics
 from wxauth.phones import LATE, Phones
-from wxauth.policies import Policies, QuietWeChat
+from wxauth.policies import Policies
 from wxauth.rate_limits import LoginLimiter
 from wxauth.refresh_tokens import RefreshTokens
 from wxauth.sealing import Sealer
@@ -65,20 +67,22 @@ class Services:
         sealer = Sealer(settings.secret_keys)
         keys = KeyRing(database, sealer, clock, max_age=timedelta(seconds=settings.signing_key_max_age))
         metrics = Metrics([app.app_id for app in settings.apps], database=database, clock=clock)
-        transport = wechat_transport or AiohttpTransport(connect_timeout=settings.wechat_timeout * CONNECT_SHARE)
 
-        def make_wechat(kind: type[WeChat], *, timeout: float) -> WeChat:
-            return kind(
-                transport,
-                base_url=settings.wechat_base_url,
-                fallback_url=settings.wechat_fallback_url,
-                timeout=timeout,
-                observe=metrics.wechat_call,
-            )
+        def make_transport() -> httpx.AsyncBaseTransport:
+            return wechat_transport or AiohttpTransport(connect_timeout=settings.wechat_timeout * CONNECT_SHARE)
 
-        wechat = make_wechat(WeChat, timeout=settings.wechat_timeout)
-        patient_wechat = make_wechat(WeChat, timeout=settings.wechat_timeout + LATE)
-        quiet_wechat = make_wechat(QuietWeChat, timeout=settings.wechat_timeout)
+        make_wechat = partial(
+            WeChat,
+            base_url=settings.wechat_base_url,
+            fallback_url=settings.wechat_fallback_url,
+            observe=metrics.wechat_call,
+        )
+        wechat = make_wechat(make_transport(), timeout=settings.wechat_timeout)
+        # Connections of their own: an API that hangs, and is waited for, takes none from the logins.
+        api_transport = make_transport()
+        api_wechat = make_wechat(api_transport, timeout=settings.wechat_timeout)
+        patient_wechat = make_wechat(api_transport, timeout=settings.wechat_timeout + LATE)
+        quiet_wechat = make_wechat(api_transport, timeout=settings.wechat_timeout, tells_refusals=False)
 
         async def may_force(app_id: str) -> Forcing:
             return Forcing(await claim_forcing(database, app_id, now=clock()))
@@ -95,7 +99,7 @@ class Services:
             refresh_tokens=RefreshTokens(settings.secret_keys),
             wechat=wechat,
             access_tokens=access_tokens,
-            wechat_api=WeChatApi(wechat, access_tokens),
+            wechat_api=WeChatApi(api_wechat, access_tokens),
             phones=Phones(
                 database,
                 sealer,
@@ -130,11 +134,11 @@ class Services:
     async def aclose(self) -> None:
         """Close every connection."""
         await self.avatars.aclose()
-        await self.background.aclose()
-        await self.withdrawals.aclose()
-        await self.phones.aclose()
+        # Each waits some seconds for what it has under way; together, so that a stop does not take their sum.
+        await asyncio.gather(self.background.aclose(), self.withdrawals.aclose(), self.phones.aclose())
         await self.access_tokens.aclose()
         await self.wechat.aclose()
+        await self.wechat_api.aclose()  # the connections of phones and policies too
         await self.login_limiter.aclose()
         await self.database.aclose()
 

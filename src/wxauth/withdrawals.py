@@ -3,6 +3,8 @@
 import asyncio
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from wxauth.clock import Clock
@@ -18,26 +20,51 @@ from wxauth.wechat.push import Withdrawal, check_signature, read_push
 
 PATIENCE: Final = 1.0
 """Seconds that an answer waits for the database. WeChat waits for five, and sends up to three times."""
+KEPT_IN_MEMORY: Final = 3600.0
+"""Seconds that what could not be carried out waits for the database to come back."""
+KEPT_AT_MOST: Final = 10_000
+RETRY_PAUSE: Final = 1.0
+"""Seconds between two tries."""
+FAREWELL: Final = 2.0
+"""Seconds for what is still to do when the service ends."""
 
 _ECHOSTR: Final = re.compile("[ -~]{1,256}")
 
 log = get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class _PutOff:
+    app_id: str
+    withdrawal: Withdrawal
+    since: float
+    """In the loop's time."""
+
+
 class Withdrawals:
     """Takes WeChat's messages, and carries out each withdrawal once.
+
+    WeChat stops sending after some seconds, so what fails is tried again from memory; there it is lost if the process
+    is killed.
 
     Args:
         settings: Which apps have a push_token.
         database: Where the users are.
         clock: The time.
+        kept_in_memory: Seconds for which to try again.
     """
 
-    def __init__(self, settings: Settings, database: Database, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, clock: Clock, *, kept_in_memory: float = KEPT_IN_MEMORY
+    ) -> None:
         self._settings = settings
         self._database = database
         self._clock = clock
+        self._kept_in_memory = kept_in_memory
         self._under_way: set[asyncio.Task[None]] = set()
+        self._put_off: dict[bytes, _PutOff] = {}
+        self._retrying: asyncio.Task[None] | None = None
+        self._is_closing = False
 
     def echo(self, app_id: str, query: Mapping[str, str]) -> str:
         """What WeChat wants to read, before it saves the URL that an operator has given it.
@@ -62,26 +89,84 @@ class Withdrawals:
         withdrawal = read_push(app, query, body)
         if withdrawal is None:
             return
-        task = asyncio.create_task(self._carry_out(app_id, withdrawal), name=f"withdrawal in {app_id}")
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
         try:
             async with asyncio.timeout(PATIENCE):
-                await asyncio.shield(task)  # it goes on: when WeChat comes again, it may have been done
+                # It goes on: when WeChat comes again, it may have been done.
+                await asyncio.shield(self._begin(app_id, withdrawal))
         except TimeoutError as exc:
             raise StorageUnavailable("the database does not answer in the time that WeChat has") from exc
 
     async def aclose(self) -> None:
-        """Leave what is under way; WeChat has been told to come again."""
-        for task in self._under_way:
-            task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        """Carry out what can be carried out in a moment, and leave the rest."""
+        self._is_closing = True
+        if self._retrying is not None:
+            self._retrying.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL):
+                await asyncio.gather(*self._under_way, return_exceptions=True)
+                await self._try_again()
+        await asyncio.gather(*self._under_way, return_exceptions=True)  # cancelled by then
+        if self._put_off:
+            log.error("withdrawals_lost", withdrawals=len(self._put_off), reason="the service has ended")
 
     def _app_with_push(self, app_id: str) -> AppSettings:
         app = self._settings.app(app_id)
         if app.push_token is None:
             raise NotFound("this app has no push_token, so it takes no messages")
         return app
+
+    def _begin(self, app_id: str, withdrawal: Withdrawal) -> asyncio.Task[None]:
+        """Carry it out in a task of its own, though there may be one: that may wait for a database that has gone."""
+        task = asyncio.create_task(self._carry_out(app_id, withdrawal), name=f"withdrawal in {app_id}")
+        self._under_way.add(task)
+        task.add_done_callback(lambda task: self._settle(app_id, withdrawal, task))
+        return task
+
+    def _settle(self, app_id: str, withdrawal: Withdrawal, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        failure = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if failure is None:
+            self._put_off.pop(withdrawal.mark, None)
+        elif withdrawal.mark not in self._put_off:
+            self._keep(app_id, withdrawal, failure)
+
+    def _keep(self, app_id: str, withdrawal: Withdrawal, failure: BaseException) -> None:
+        if len(self._put_off) >= KEPT_AT_MOST:
+            log.error("withdrawals_lost", withdrawals=1, reason="too many have been put off")
+            return
+        self._put_off[withdrawal.mark] = _PutOff(app_id, withdrawal, since=_now())
+        # Enough to make up for it by hand, should it be lost.
+        what = "all" if withdrawal.is_whole else withdrawal.fields
+        log.error(
+            "withdrawal_put_off",
+            app_id=app_id,
+            openid=withdrawal.openid,
+            withdrawn=what,
+            reason=type(failure).__name__,
+            exc_info=failure if _is_fault(failure) else None,
+        )
+        if not self._is_closing and (self._retrying is None or self._retrying.done()):
+            self._retrying = asyncio.create_task(self._keep_trying())
+
+    async def _keep_trying(self) -> None:
+        while self._put_off:
+            await asyncio.sleep(RETRY_PAUSE)
+            await self._try_again()
+            too_old = [mark for mark, kept in self._put_off.items() if _now() - kept.since > self._kept_in_memory]
+            for mark in too_old:
+                del self._put_off[mark]
+            if too_old:
+                reason = "the database was away for too long"
+                log.error("withdrawals_lost", withdrawals=len(too_old), reason=reason)
+
+    async def _try_again(self) -> None:
+        for kept in list(self._put_off.values()):
+            try:
+                await self._begin(kept.app_id, kept.withdrawal)
+            except StorageUnavailable:
+                return
+            except Exception as exc:
+                log.debug("withdrawal_put_off_again", app_id=kept.app_id, reason=type(exc).__name__)
 
     async def _carry_out(self, app_id: str, withdrawal: Withdrawal) -> None:
         now = self._clock()
@@ -116,3 +201,12 @@ class Withdrawals:
             log.info("user_erased", user_id=user_id, actor=WECHAT, app_id=app_id)
         else:
             log.info("authorization_revoked", user_id=user_id, app_id=app_id, revoked=withdrawal.fields)
+
+
+def _is_fault(failure: BaseException) -> bool:
+    """Whether it is ours, rather than the state of the database or the end of the service."""
+    return not isinstance(failure, StorageUnavailable | asyncio.CancelledError)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

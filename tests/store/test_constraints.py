@@ -7,7 +7,7 @@ ALICE, BOB, NOBODY = (f"01933c5e-8f1a-7c3e-9b1d-00000000000{n}" for n in range(3
 SESSION, OTHER = (f"01933c5e-8f1b-7c3e-9b1d-00000000000{n}" for n in range(2))
 
 SESSION_COLUMNS = "INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at)"
-PHONE_ANSWER_COLUMNS = "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, answered_at, settled_at)"
+PHONE_ANSWER_COLUMNS = "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at, settled_at)"
 AVATAR_COLUMNS = "INSERT INTO avatars (id, user_id, content_type, content, created_at)"
 AVATAR = "Yp4Zt2Vq8nCwRk1EtTmHYj"
 SIGNING_KEY_COLUMNS = (

@@ -19,6 +19,7 @@ PASSWORD = "p@ss:w/ö?rd#%+&=, '\"\\x"
 SETTINGS = """
     SELECT current_setting('application_name') AS application_name,
            current_setting('statement_timeout') AS statement_timeout,
+           current_setting('lock_timeout') AS lock_timeout,
            current_setting('idle_in_transaction_session_timeout') AS idle_timeout
 """
 
@@ -125,18 +126,35 @@ async def test_sslmode_is_kept(proxy: Proxy, sslmode: str, works: bool) -> None:
             await can_be_asked(url)
 
 
+@pytest.mark.parametrize(("more", "in_statement"), [("", "read committed"), ("&pgbouncer=true", "serializable")])
+async def test_a_transaction_sees_what_others_commit_whatever_the_databases_default(
+    database_url: str, rows: asyncpg.Connection, more: str, in_statement: str
+) -> None:
+    name = await rows.fetchval("SELECT current_database()")
+    await rows.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = serializable")
+    isolation = "SELECT current_setting('transaction_isolation') AS isolation"
+    async with opened(database_url + more) as database:
+        async with database.begin() as transaction:
+            assert (await transaction.execute(text(isolation))).scalar() == "read committed"
+        async with database.begin_migration() as transaction:
+            assert (await transaction.execute(text(isolation))).scalar() == "read committed"
+        row = await database.fetchrow(isolation)
+    assert row is not None
+    assert row["isolation"] == in_statement
+
+
 async def test_the_server_gives_up_what_we_have_given_up(database_url: str) -> None:
     async with opened(database_url) as database:
         row = await database.fetchrow(SETTINGS)
     assert row is not None
-    assert tuple(row.values()) == ("wxauth", "4s", "8s")
+    assert tuple(row.values()) == ("wxauth", "4s", "2s", "8s")
 
 
 async def test_settings_in_the_url_go_before_ours(database_url: str) -> None:
     async with opened(f"{database_url}&application_name=login&statement_timeout=1s") as database:
         row = await database.fetchrow(SETTINGS)
     assert row is not None
-    assert tuple(row.values()) == ("login", "1s", "8s")
+    assert tuple(row.values()) == ("login", "1s", "2s", "8s")
 
 
 async def test_for_pgbouncer_nothing_is_prepared_or_set(database_url: str) -> None:
@@ -149,7 +167,7 @@ async def test_for_pgbouncer_nothing_is_prepared_or_set(database_url: str) -> No
         assert row is not None
         assert settings is not None
     assert (row["prepared"], in_transaction) == (0, 0)
-    assert tuple(settings.values()) == ("wxauth", "0", "0")
+    assert tuple(settings.values()) == ("wxauth", "0", "0", "0")
 
 
 async def test_what_we_ask_wrongly_is_not_the_database_s_fault(database_url: str) -> None:

@@ -8,6 +8,7 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.asking import MakeClient, MakeServices, bearer, until
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.store.proxy import Proxy
 from wxauth.services import Services
@@ -212,8 +213,8 @@ async def test_a_banned_user_comes_back_unchanged(log_in: LogIn, rows: asyncpg.C
 @pytest.mark.parametrize("unionid", [None, UNION])
 async def test_a_login_whose_answer_is_lost_is_written_once(
     database_url: str,
-    make_services: Callable[..., Awaitable[Services]],
-    make_client: Callable[[Services], httpx.AsyncClient],
+    make_services: MakeServices,
+    make_client: MakeClient,
     wechat: WeChatByRespx,
     rows: asyncpg.Connection,
     unionid: str | None,
@@ -259,13 +260,12 @@ async def test_no_login_reads_a_whole_table(
     await log_in(unionid=UNION, app_id=OTHER_APP_ID)
     await log_in()
     answer = await log_in(unionid=UNION)
-    me = await client.get("/v1/me", headers={"Authorization": f"Bearer {answer['access_token']}"})
+    me = await client.get("/v1/me", headers=bearer(answer))
     assert me.status_code == 200
     await services.database.aclose()  # a backend that ends tells what it did
-    async with asyncio.timeout(5):
-        while True:
-            read, found = await many_people.fetchrow(scans)
-            if found > found_before + 10:
-                break
-            await asyncio.sleep(0.05)
-    assert read == read_before
+
+    async def has_told() -> bool:
+        return (await many_people.fetchrow(scans))[1] > found_before + 10
+
+    await until(has_told)
+    assert (await many_people.fetchrow(scans))[0] == read_before

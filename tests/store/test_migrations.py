@@ -33,8 +33,11 @@ SCHEMA = {
           FROM pg_constraint t JOIN pg_class c ON c.oid = conrelid WHERE relnamespace = 'public'::regnamespace
     """,
     "indexes": "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
-    "functions": "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
-    "triggers": "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal",
+    "functions": """
+        SELECT proname, regexp_replace(prosrc, '[[:space:]]+', ' ', 'g')
+          FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+    """,
+    "triggers": "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal",
     "types": "SELECT typname FROM pg_type WHERE typnamespace = 'public'::regnamespace",
 }
 

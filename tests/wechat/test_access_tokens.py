@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import count
 from typing import Any
 
 import asyncpg
@@ -21,7 +22,15 @@ from wxauth.errors import WeChatError
 from wxauth.services import Services
 from wxauth.settings import Settings
 from wxauth.store.access_tokens import claim_forcing
-from wxauth.wechat.access_tokens import RENEWAL_LEAD, RENEWAL_SPREAD, WAITS_FOR_ANOTHER, AccessTokens, Forcing
+from wxauth.wechat.access_tokens import (
+    LOOK_PATIENCE,
+    RENEWAL_LEAD,
+    RENEWAL_SPREAD,
+    WAITS_FOR_ANOTHER,
+    AccessToken,
+    AccessTokens,
+    Forcing,
+)
 from wxauth.wechat.api import WeChatApi
 
 MakeServices = Callable[..., Awaitable[Services]]
@@ -29,6 +38,8 @@ MakeClient = Callable[[Services], httpx.AsyncClient]
 LogLines = Callable[[], list[dict[str, Any]]]
 Read = Callable[..., Awaitable[httpx.Response]]
 AskRank = Callable[[Services], Awaitable[int]]
+GetOwn = Callable[[], Awaitable[AccessToken]]
+Kill = Callable[[], Awaitable[None]]
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
 LIFETIME = 7200
@@ -65,6 +76,16 @@ def read(simulated_client: httpx.AsyncClient, billing: Credentials) -> Read:
         return await simulated_client.get(path(app_id), auth=auth)
 
     return ask
+
+
+@pytest.fixture
+def get_own(simulated_services: Services) -> GetOwn:
+    """The app's access token, for a call of the service's own."""
+
+    async def get() -> AccessToken:
+        return await simulated_services.access_tokens.get(simulated_services.settings.app(FIRST))
+
+    return get
 
 
 @pytest.fixture
@@ -165,6 +186,21 @@ async def test_the_trail_tells_of_each_token_once_to_whom_it_was_given(
     assert {tuple(event)[1:] for event in events} == {(FIRST, None, "127.0.0.1", "{}")}
 
 
+async def test_of_many_first_looks_at_once_the_trail_tells_once(read: Read, rows: asyncpg.Connection) -> None:
+    answers = await asyncio.gather(*(read() for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'access_token_read'") == 1
+
+
+async def test_nobody_gets_a_token_of_which_the_trail_cannot_tell(read: Read, rows: asyncpg.Connection) -> None:
+    await rows.execute("ALTER TABLE events RENAME TO away")
+    for answer in await asyncio.gather(*(read() for _ in range(3))):
+        problem_of(answer, "storage_unavailable", 503)
+    await rows.execute("ALTER TABLE away RENAME TO events")
+    assert (await read()).status_code == 200
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'access_token_read'") == 1
+
+
 async def test_a_failure_is_no_reading(read: Read, rows: asyncpg.Connection, simulator: Simulator) -> None:
     simulator.fail("stable_token", errcode=40164)
     await read()
@@ -200,10 +236,11 @@ async def test_a_login_asks_for_no_access_token(simulated_client: httpx.AsyncCli
 # Kept and renewed.
 
 
-async def test_a_token_is_asked_for_once_and_its_time_runs(read: Read, simulator: Simulator, clock: Clock) -> None:
-    first = (await read()).json()
+async def test_a_token_is_asked_for_once_and_its_time_runs(get_own: GetOwn, simulator: Simulator, clock: Clock) -> None:
+    first = await get_own()
     clock.advance(seconds=LIFETIME - RENEWAL_LEAD.total_seconds() - 1)
-    assert (await read()).json() == {**first, "expires_in": RENEWAL_LEAD.total_seconds() + 1}
+    later = await get_own()
+    assert (later.value, later.expires_in) == (first.value, RENEWAL_LEAD.total_seconds() + 1)
     assert asks(simulator) == [False]
 
 
@@ -215,16 +252,18 @@ async def test_those_who_ask_at_once_share_one_request(read: Read, simulator: Si
 
 
 async def test_a_token_is_renewed_before_its_end_while_the_former_still_works(
-    read: Read, simulator: Simulator, clock: Clock
+    get_own: GetOwn, simulator: Simulator, clock: Clock
 ) -> None:
-    former = (await read()).json()["access_token"]
+    former = await get_own()
     clock.advance(seconds=LIFETIME - 200)
-    assert (await read()).json() == {"access_token": former, "expires_in": 200}
-    renewed = former
-    while renewed == former:
-        renewed = (await read()).json()["access_token"]
+    last = await get_own()
+    assert (last.value, last.expires_in) == (former.value, 200)
+    renewed = last
+    while renewed.value == former.value:
+        renewed = await get_own()
+        await asyncio.sleep(0)
     for token in (former, renewed):
-        simulator.access_tokens[FIRST].check(token)
+        simulator.access_tokens[FIRST].check(token.value.get_secret_value())
     assert asks(simulator) == [False, False]
 
 
@@ -268,6 +307,151 @@ async def test_wechat_is_not_asked_all_the_time_where_it_renews_late(
         assert len(asked) == 1 + seconds // 30
         clock.advance(seconds=1)
     await services.aclose()
+
+
+# Of siblings, who cannot tell us that WeChat refuses what they were given.
+
+
+@pytest.fixture
+def kill(simulator: Simulator, make_simulated_services: MakeServices, ask_rank: AskRank) -> dict[str, Kill]:
+    """The ways in which a token dies before its time."""
+
+    async def replica() -> None:
+        simulator.fail("getuserriskrank", errcode=40001)
+        await ask_rank(await make_simulated_services())
+        assert asks(simulator)[-1] is True
+
+    async def somebody_else() -> None:
+        simulator.access_tokens[FIRST].hand_out(force=True)
+
+    async def new_secret() -> None:
+        simulator.access_tokens[FIRST].kill()
+
+    return {kill.__name__: kill for kill in (replica, somebody_else, new_secret)}
+
+
+@pytest.mark.parametrize("killer", ["replica", "somebody_else", "new_secret"])
+async def test_a_token_that_was_replaced_before_its_time_is_handed_out_no_longer_than_a_minute(
+    read: Read, kill: dict[str, Kill], simulator: Simulator, clock: Clock, killer: str
+) -> None:
+    former = (await read()).json()["access_token"]
+    await kill[killer]()
+    clock.advance(seconds=60)
+    renewed = (await read()).json()["access_token"]
+    assert renewed != former
+    simulator.access_tokens[FIRST].check(renewed)
+
+
+async def test_wechat_is_looked_at_once_a_minute_and_only_while_somebody_asks(
+    read: Read, get_own: GetOwn, simulator: Simulator, clock: Clock
+) -> None:
+    for minute in range(5):
+        for _ in range(4):
+            await asyncio.gather(*(read() for _ in range(5)))
+            clock.advance(seconds=15)
+        assert asks(simulator) == [False] * (minute + 1)
+    clock.advance(minutes=30)
+    await get_own()
+    assert len(asks(simulator)) == 5
+    assert (await read()).json()["expires_in"] == LIFETIME - 35 * 60
+    assert len(asks(simulator)) == 6
+
+
+async def test_a_wechat_that_hangs_keeps_no_sibling_waiting(read: Read, simulator: Simulator, clock: Clock) -> None:
+    former = (await read()).json()["access_token"]
+    simulator.access_tokens[FIRST].kill()
+    clock.advance(minutes=1)
+    simulator.fail("stable_token", slow=2 * LOOK_PATIENCE)
+    started = asyncio.get_running_loop().time()
+    answers = await asyncio.gather(*(read() for _ in range(5)))
+    assert asyncio.get_running_loop().time() - started < 1.8 * LOOK_PATIENCE
+    assert {answer.json()["access_token"] for answer in answers} == {former}
+    async with asyncio.timeout(PATIENCE):
+        while (await read()).json()["access_token"] == former:  # what was asked for comes, and was asked for once
+            pass
+    assert asks(simulator) == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("fault", "pause"), [({"errcode": 45009}, 3600), ({"errcode": 45011}, 60), ({"drop": True}, 60)]
+)
+async def test_after_a_look_that_failed_wechat_is_left_alone_and_the_token_handed_out(
+    read: Read, simulator: Simulator, clock: Clock, fault: dict[str, Any], pause: int
+) -> None:
+    token = (await read()).json()["access_token"]
+    clock.advance(minutes=1)
+    simulator.fail("stable_token", **fault)
+    for _ in range(10):
+        assert (await read()).json()["access_token"] == token
+        assert len(asks(simulator)) == 2
+        clock.advance(seconds=pause / 10)
+    assert (await read()).json()["access_token"] == token
+    assert len(asks(simulator)) == 3
+
+
+# When this machine's clock is set.
+
+
+def going_back(now: datetime, **by: float) -> Callable[[], datetime]:
+    """A clock that is earlier each time."""
+    step = timedelta(**by)
+    times = (now - number * step for number in count())
+    return lambda: next(times)
+
+
+async def never(_app_id: str) -> Forcing:
+    """Nothing is forced."""
+    return Forcing.RATIONED
+
+
+async def test_a_failure_does_not_last_longer_because_the_clock_was_put_back(
+    read: Read, simulator: Simulator, clock: Clock
+) -> None:
+    simulator.fail("stable_token", status=503)
+    problem_of(await read(), "wechat_unavailable", 503)
+    clock.advance(hours=-1)
+    assert (await read()).status_code == 200
+
+
+async def test_a_failure_under_a_clock_that_goes_back_says_no_more_than_its_own_pause(
+    simulated_services: Services, simulator: Simulator, clock: Clock
+) -> None:
+    tokens = AccessTokens(simulated_services.wechat, going_back(clock.now, hours=1), may_force=never)
+    simulator.fail("stable_token", status=503)
+    with pytest.raises(WeChatError) as caught:
+        await tokens.get(simulated_services.settings.app(FIRST))
+    assert caught.value.retry_after == 3
+
+
+async def test_a_refused_token_is_renewed_though_the_clock_went_back_meanwhile(
+    simulated_services: Services, simulator: Simulator, clock: Clock
+) -> None:
+    tokens = AccessTokens(simulated_services.wechat, going_back(clock.now, milliseconds=1), may_force=never)
+    app = simulated_services.settings.app(FIRST)
+    refused = await tokens.get(app)
+    simulator.access_tokens[FIRST].kill()
+    renewed = await tokens.renew(app, refused=refused)
+    simulator.access_tokens[FIRST].check(renewed.value.get_secret_value())
+
+
+async def test_a_token_is_refused_in_vain_no_longer_because_the_clock_was_put_back(
+    simulated_services: Services, simulator: Simulator, ask_rank: AskRank, clock: Clock
+) -> None:
+    simulator.fail("getuserriskrank", errcode=40001)
+    assert await ask_rank(simulated_services) == 2
+    clock.advance(hours=-1)
+    simulator.access_tokens[FIRST].kill()
+    assert await ask_rank(simulated_services) == 2
+
+
+async def test_no_token_lasts_longer_than_wechats_do_because_the_clock_was_put_back(
+    read: Read, get_own: GetOwn, simulator: Simulator, clock: Clock
+) -> None:
+    await read()
+    clock.advance(hours=-3)
+    simulator.fail("stable_token", status=503, times=None)
+    assert (await read()).json()["expires_in"] == LIFETIME
+    assert (await get_own()).expires_in == LIFETIME
 
 
 # When WeChat says no.

@@ -1,27 +1,23 @@
 """What WeChat says, and what the phone and the operator are told of it."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import httpx
 import pytest
 
+from tests.asking import LogLines, MakeClient
 from tests.fakes import APP, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from wxauth.services import Services
 from wxauth.wechat.client import BUSY_PAUSES, WeChat
 from wxauth.wechat.errcodes import WHAT_TO_CHANGE
 
-MakeClient = Callable[[Services], httpx.AsyncClient]
-LogLines = Callable[[], list[dict[str, Any]]]
-
 CLASS_C = [40013, 40125, 40164, 40243, 41002, 41004, 41008, 48001, 50002, 89503]
 UNKNOWN = [40001, 40003, 40014, 42001, 41001, 43104, 61010, 87009, 87014, 1, -2, 999_999_999]
 BUSY = {"errcode": -1, "errmsg": "system error"}
 
 
-async def test_an_unknown_code_is_invalid(client: httpx.AsyncClient, wechat: WeChatByRespx) -> None:
+async def test_an_unknown_code_is_invalid(client: httpx.AsyncClient) -> None:
     answer = await client.post("/v1/login", json={"code": "nobody-has-this-code"})
     assert problem_of(answer, "invalid_code", 400)["wechat_errcode"] == 40029
 

@@ -7,17 +7,17 @@ import socket
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import perf_counter
-from typing import Any
 
 import httpx
 import pytest
 
+from tests.asking import LogLines, MakeClient, until
 from tests.fakes import APP, Clock, Secrets
 from tests.problems import problem_of
 from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, raw, reset
 from wxauth.services import Services
 from wxauth.settings import Settings
-from wxauth.wechat.transport import AiohttpTransport
+from wxauth.wechat.transport import MAX_CONNECTIONS, AiohttpTransport
 
 IDENTITY = {"openid": "openid-alice", "session_key": "c2Vzc2lvbi1rZXktMTIzNA=="}
 OK = answer(IDENTITY)
@@ -26,13 +26,12 @@ SHORT = 0.3
 """Seconds, where the deadline is what ends the exchange."""
 
 ServiceAsking = Callable[..., Awaitable[httpx.AsyncClient]]
-LogLines = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.fixture
 async def service_asking(
     make_settings: Callable[..., Settings],
-    make_client: Callable[[Services], httpx.AsyncClient],
+    make_client: MakeClient,
     clock: Clock,
     secrets: Secrets,
 ) -> AsyncIterator[ServiceAsking]:
@@ -61,6 +60,27 @@ async def test_connections_are_kept_alive(service_asking: ServiceAsking) -> None
         client = await service_asking(upstream.url)
         assert [(await log_in(client)).status_code for _ in range(3)] == [200] * 3
         assert (upstream.connections, upstream.codes) == (1, [CODE] * 3)
+
+
+async def test_an_api_that_hangs_takes_no_connection_from_the_logins(
+    make_settings: Callable[..., Settings], make_client: MakeClient, clock: Clock
+) -> None:
+    access_token = answer({"access_token": "token-of-wechat", "expires_in": 7200})
+    async with Upstream(access_token, *[hang] * MAX_CONNECTIONS, OK) as upstream:
+        services = Services.build(make_settings(wechat_base_url=upstream.url), clock=clock)
+        await services.keys.refresh()
+        question = {"openid": IDENTITY["openid"], "session_key": IDENTITY["session_key"].encode()}
+        hanging = [
+            asyncio.create_task(services.wechat_api.check_session_key(services.settings.app(None), **question))
+            for _ in range(MAX_CONNECTIONS)
+        ]
+        await until(lambda: len(upstream.requests) > MAX_CONNECTIONS)  # the access token's is one more
+        async with asyncio.timeout(2):
+            assert (await log_in(make_client(services))).status_code == 200
+        for task in hanging:
+            task.cancel()
+        await asyncio.gather(*hanging, return_exceptions=True)
+        await services.aclose()
 
 
 async def test_the_request_is_the_one_that_wechat_documents(service_asking: ServiceAsking) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.asking import LogLines
 from tests.fakes import APP, Clock, Secrets
 from tests.processes import serving
 from tests.upstream import Behaviour, Upstream, answer, hang_up, reset
@@ -17,9 +18,6 @@ from wxauth.services import Services
 from wxauth.settings import AppSettings, Settings
 from wxauth.wechat.api import TextVerdict, WeChatApi, sign
 from wxauth.wechat.client import WeChatSession
-
-MakeServices = Callable[..., Awaitable[Services]]
-LogLines = Callable[[], list[dict[str, Any]]]
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
 PHONE_API = "getuserphonenumber"
@@ -195,7 +193,7 @@ async def test_a_session_key_that_is_dead_cannot_be_reset(
 
 
 async def test_what_is_expected_is_not_logged(
-    simulated_services: Services, api: WeChatApi, app: AppSettings, alice: WeChatSession, log_lines: LogLines
+    api: WeChatApi, app: AppSettings, alice: WeChatSession, log_lines: LogLines
 ) -> None:
     await api.check_session_key(app, openid=alice.openid, session_key=b"another")
     assert not [line for line in log_lines() if line["event"].startswith("wechat_")]
@@ -209,11 +207,11 @@ async def test_the_risk_of_a_person_is_told(
     simulated_services: Services, api: WeChatApi, app: AppSettings, simulator: Simulator, rank: int
 ) -> None:
     person = await simulated_services.wechat.code2session(app, f"risky-{rank}")
-    assert await api.risk_rank(app, openid=person.openid, client_ip="203.0.113.7", scene=1) == rank
+    assert await api.risk_rank(app, openid=person.openid, client_ip="203.0.113.7") == rank
     assert call_of(simulator, "getuserriskrank").json == {
         "appid": FIRST,
         "openid": person.openid,
-        "scene": 1,
+        "scene": 0,
         "client_ip": "203.0.113.7",
     }
 

@@ -75,7 +75,7 @@ async def _check_stored(
 
 
 def judge_server(server: Server) -> Result:
-    """Whether it can be written to, and is new enough."""
+    """Whether it can be written to, is new enough, and lets whoever waited for a lock see what was done meanwhile."""
     name = "database"
     if server.is_standby:
         return bad(name, "is a standby, which takes no writes: name the primary in WXAUTH_DATABASE_URL")
@@ -83,6 +83,9 @@ def judge_server(server: Server) -> Result:
         return bad(name, "takes no writes: see default_transaction_read_only of the database and its role")
     if server.version_number // 10000 < OLDEST_SERVER:
         return bad(name, f"is PostgreSQL {server.version}: wants {OLDEST_SERVER} or newer")
+    if server.isolation != "read committed":  # behind a pooler, or by the URL itself
+        default = "default_transaction_isolation"
+        return bad(name, f"isolates by {server.isolation}: wants {default} of the role to be 'read committed'")
     return good(name, f"answers, PostgreSQL {server.version}")
 
 

@@ -83,8 +83,7 @@ async def _published_kids(issuer: str) -> set[str]:
             other = named.rpartition("@")[2][:_LONGEST_NAME] if isinstance(named, str) else "none"
             raise _Wrong(f"{issuer} says that its issuer is {other!r}: its WXAUTH_ISSUER and this one must be the same")
         jwks_uri = metadata.get("jwks_uri")
-        is_good = isinstance(jwks_uri, str) and is_secure(jwks_uri)
-        if not is_good or not (on_loopback or jwks_uri.startswith("https:")):
+        if not isinstance(jwks_uri, str) or not is_secure(jwks_uri) or not (on_loopback or jwks_uri[:6] == "https:"):
             raise _Wrong(f"{issuer} has no jwks_uri with https: another service answers there")
         documents = (await _get(client, jwks_uri)).get("keys")
     if not isinstance(documents, list):

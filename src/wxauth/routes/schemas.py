@@ -160,6 +160,7 @@ class LoginRequest(BaseModel):
     code: Annotated[str, Field(min_length=1, max_length=256)] = Field(
         validation_alias=AliasChoices("code", "jsCode", "js_code"),
         description="What `wx.login` gave. Also accepted as `jsCode`, `js_code`. Works once, for five minutes.",
+        repr=False,
     )
     app_id: str | None = Field(
         default=None,
@@ -183,6 +184,7 @@ class LoginRequest(BaseModel):
         validation_alias=AliasChoices("phone_code", "phoneCode"),
         description="What the phone button gave, to bind the number too. Also accepted as `phoneCode`. "
         "One that fails does not undo the login: see `phone_error`.",
+        repr=False,
     )
 
 
@@ -191,7 +193,7 @@ class RefreshRequest(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"refresh_token": "wxr_..."}]}, hide_input_in_errors=True)
 
-    refresh_token: str
+    refresh_token: str = Field(repr=False)
 
 
 class LogoutRequest(BaseModel):
@@ -199,7 +201,7 @@ class LogoutRequest(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"refresh_token": "wxr_..."}]}, hide_input_in_errors=True)
 
-    refresh_token: str | None = None
+    refresh_token: str | None = Field(default=None, repr=False)
 
 
 class ProfileChange(BaseModel):
@@ -275,7 +277,7 @@ class PhoneRequest(BaseModel):
     )
 
     code: Annotated[str, Field(min_length=1, max_length=256)] = Field(
-        description="`detail.code` of `bindgetphonenumber`, not of `wx.login`. Works for five minutes."
+        description="`detail.code` of `bindgetphonenumber`, not of `wx.login`. Works for five minutes.", repr=False
     )
 
 

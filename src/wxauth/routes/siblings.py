@@ -184,8 +184,9 @@ async def read_access_token(request: Request, services: ServicesDep, device: Dev
     """What a service client (`wxauth clients add NAME`) calls WeChat with, so that it never holds the app secret.
 
     It is WeChat's `stable_token`, the same for everybody, renewed some minutes before its end while the former one
-    still works. Keep it for as long as `expires_in` says, or ask each time: it is kept here. Where WeChat refuses it
-    before its end (40001, 40014, 42001), ask again; do not ask WeChat for another one.
+    still works. Ask for each batch of work: it is kept here, and WeChat is asked once a minute whether it is still
+    the one. So a token that WeChat has replaced before its end is handed out for a minute at most, as long as WeChat
+    answers. Where WeChat refuses yours (40001, 40014, 42001), ask again; do not ask WeChat for another one.
     """
     credentials = _basic_credentials(request)
     await clients.authenticate(services.database, credentials)

@@ -9,7 +9,7 @@ from wxauth.store.database import Database
 from wxauth.store.events import SYSTEM, EventType, NewEvent, record_event
 
 SHORTEST_PAUSE: Final = timedelta(seconds=30)
-"""What WeChat demands between two. Here each one of a day doubles it, so that of its twenty a day some are left."""
+"""WeChat allows one in 30 s, twenty a day. Here the pause doubles after each of a day, so that most stay free."""
 
 _DAY: Final = timedelta(days=1)
 # The lock decides between processes that ask at once; it is gone with the transaction.

@@ -28,15 +28,21 @@ STATEMENT_TIMEOUT: Final = 4.0
 """Seconds after which the server itself gives a statement up, and frees what it had locked."""
 SILENCE_TIMEOUT: Final = 4.5
 """Seconds after which a server that says nothing is given up."""
+LOCK_TIMEOUT: Final = 2.0
+"""Seconds that a statement waits for what another one has locked. A lock of ours lasts milliseconds; those who wait
+for somebody else's soon leave the few connections to others, who wait for one as long as they have."""
 CONNECT_TIMEOUT: Final = 3.0
 CONNECT_TIMEOUT_OF_ALL_HOSTS: Final = 6.0
 CONNECTIONS: Final = 10
 TRANSACTION_CONNECTIONS: Final = 5
 
 _PGBOUNCER = "pgbouncer"
-_WITHOUT_DEADLINE = text(
-    "SELECT set_config('statement_timeout', '0', true), set_config('idle_in_transaction_session_timeout', '0', true)"
-)
+_ISOLATION: Final = "READ COMMITTED"
+"""Whatever the database's own default: whoever has waited for a lock must see what the one before left."""
+_WITHOUT_DEADLINE = text("""
+    SELECT set_config(name, '0', true)
+      FROM unnest(ARRAY['statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout']) name
+""")
 
 # The database is away, going, coming, full, or has become a standby.
 _AWAY = (
@@ -174,7 +180,7 @@ class Database:
                 {},
                 pool_size=TRANSACTION_CONNECTIONS,
                 max_overflow=0,
-                pool_timeout=CONNECT_TIMEOUT,
+                pool_timeout=DEADLINE,
                 pool_pre_ping=True,
             )
         return self._engine
@@ -185,6 +191,7 @@ class Database:
             async_creator=lambda **_: self._connect(options),
             connect_args={"prepared_statement_cache_size": 0},
             hide_parameters=True,
+            isolation_level=_ISOLATION,  # said in each BEGIN, for a pooler keeps no settings
             **engine_options,
         )
 
@@ -267,7 +274,9 @@ def _connect_options(url: str) -> tuple[list[str], dict[str, Any]]:
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     settings = {
         "application_name": "wxauth",
+        "default_transaction_isolation": _ISOLATION,
         "statement_timeout": f"{STATEMENT_TIMEOUT * 1000:.0f}",
+        "lock_timeout": f"{LOCK_TIMEOUT * 1000:.0f}",
         "idle_in_transaction_session_timeout": f"{DEADLINE * 1000:.0f}",
     }
     options: dict[str, Any] = {"command_timeout": SILENCE_TIMEOUT}

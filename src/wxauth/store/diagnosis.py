@@ -13,7 +13,8 @@ SAMPLE: Final = 1000
 
 _SERVER: Final = """
 SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS version_number,
-       pg_is_in_recovery() AS is_standby, current_setting('transaction_read_only') = 'on' AS is_read_only
+       pg_is_in_recovery() AS is_standby, current_setting('transaction_read_only') = 'on' AS is_read_only,
+       current_setting('transaction_isolation') AS isolation
 """
 _NOW: Final = "SELECT clock_timestamp() AS now"
 _SESSION_KEYS: Final = """
@@ -41,6 +42,8 @@ class Server:
     """As PostgreSQL counts: 180001 is 18.1."""
     is_standby: bool
     is_read_only: bool
+    isolation: str
+    """Of a single statement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ async def some_session_keys(database: Database, *, size: int = SAMPLE) -> Sequen
 
 async def some_phone_answers(database: Database, *, now: datetime, size: int = SAMPLE) -> Sequence[StoredAnswer]:
     """The oldest whose number is still to be bound. Raises: StorageUnavailable."""
-    return await pending_answers(database, answered_before=now, size=size)
+    return await pending_answers(database, asked_before=now, size=size)
 
 
 async def some_users(database: Database, app_id: str, *, size: int = SAMPLE) -> Users:

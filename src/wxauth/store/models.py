@@ -137,10 +137,10 @@ class PhoneAnswer(SQLModel, table=True):
         CheckConstraint("octet_length(code_hash) = 32", name="code_hash"),
         CheckConstraint("(sealed IS NULL) = (settled_at IS NOT NULL)", name="settled_at"),
         Index(None, "app_id", "openid"),
-        Index(None, "answered_at"),
+        Index(None, "asked_at"),
         Index(
             "phone_answers_pending_idx",
-            "answered_at",
+            "asked_at",
             postgresql_where=text("sealed IS NOT NULL AND refused_at IS NULL"),
         ),
     )
@@ -151,7 +151,8 @@ class PhoneAnswer(SQLModel, table=True):
     openid: str = Field(sa_type=Text)
     sealed: bytes | None = Field(sa_type=BYTEA)
     """WeChat's `phone_info`; gone when the number is bound."""
-    answered_at: datetime = Field(sa_type=TIME)
+    asked_at: datetime = Field(sa_type=TIME)
+    """When WeChat was asked."""
     refused_at: datetime | None = Field(sa_type=TIME)
     """When it could not be bound; from then on only the same code takes it up."""
     settled_at: datetime | None = Field(sa_type=TIME)
@@ -178,12 +179,13 @@ class Avatar(SQLModel, table=True):
 
 
 for _statement in (
-    "ALTER TABLE avatars ALTER COLUMN content SET STORAGE EXTERNAL",  # compressed as it is
+    "ALTER TABLE avatars ALTER COLUMN content SET STORAGE EXTERNAL",  # already compressed
     # Whoever changes avatar_url need not think of the picture. A login, which names the column, pays for a comparison.
     """
         CREATE FUNCTION forget_former_avatar() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
-            DELETE FROM avatars WHERE user_id = NEW.id AND strpos(COALESCE(NEW.avatar_url, ''), id) = 0;
+            DELETE FROM avatars
+             WHERE user_id = NEW.id AND strpos(COALESCE(NEW.avatar_url, ''), '/v1/avatars/' || id || '.') = 0;
             RETURN NULL;
         END
         $$

@@ -17,19 +17,19 @@ from wxauth.store.events import EventType, NewEvent, record_event
 from wxauth.store.users import lock_user_of
 
 _FIND: Final = """
-SELECT app_id, openid, sealed, answered_at,
+SELECT app_id, openid, sealed, asked_at,
        users.id, unionid, nickname, avatar_url, phone, roles, status, users.created_at, last_login_at
   FROM phone_answers JOIN identities USING (app_id, openid) JOIN users ON users.id = user_id
  WHERE code_hash = $1
 """
 _ADD: Final = """
-INSERT INTO phone_answers (code_hash, app_id, openid, sealed, answered_at) VALUES ($1, $2, $3, $4, $5)
+INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (code_hash) DO NOTHING
 """
 _PENDING: Final = """
-SELECT code_hash, app_id, openid, sealed, answered_at FROM phone_answers
- WHERE sealed IS NOT NULL AND refused_at IS NULL AND answered_at < $1
- ORDER BY answered_at LIMIT $2
+SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
+ WHERE sealed IS NOT NULL AND refused_at IS NULL AND asked_at < $1
+ ORDER BY asked_at LIMIT $2
 """
 _REFUSE: Final = "UPDATE phone_answers SET refused_at = $2 WHERE code_hash = $1 AND sealed IS NOT NULL"
 
@@ -37,14 +37,22 @@ _REFUSE: Final = "UPDATE phone_answers SET refused_at = $2 WHERE code_hash = $1 
 _LOCK_NUMBER: Final = text("SELECT pg_advisory_xact_lock(hashtext('wxauth.phone'), hashtext(:phone))")
 _REFUSAL: Final = text("""
     SELECT CASE
+           WHEN i.created_at > :asked_at THEN 'erased'
+           WHEN EXISTS (SELECT FROM events
+                         WHERE events.user_id = users.id AND type = 'authorization_revoked' AND at > :asked_at
+                           AND data -> 'revoked' @> '"phone"') THEN 'withdrawn'
            WHEN status <> 'active' THEN 'gone'
            WHEN :is_late AND EXISTS (SELECT FROM phone_answers JOIN identities USING (app_id, openid)
-                                      WHERE user_id = users.id AND settled_at > :answered_at) THEN 'outdated'
+                                      WHERE user_id = users.id AND settled_at > :asked_at) THEN 'outdated'
            WHEN NOT :may_share AND EXISTS (SELECT FROM users other
                                             WHERE other.phone = :phone AND other.id <> users.id) THEN 'taken'
            END
-      FROM users WHERE id = :user_id
+      FROM users JOIN identities i ON i.user_id = users.id
+     WHERE users.id = :user_id AND i.app_id = :app_id AND i.openid = :openid
 """)
+_FORGET_ONE: Final = text("DELETE FROM phone_answers WHERE code_hash = :code_hash").bindparams(
+    bindparam("code_hash", type_=BYTEA)
+)
 _NOTE_REFUSAL: Final = text("""
     UPDATE phone_answers SET refused_at = :now WHERE code_hash = :code_hash AND sealed IS NOT NULL
 """).bindparams(bindparam("code_hash", type_=BYTEA))
@@ -65,15 +73,15 @@ _FORGET: Final = text("""
      WHERE i.user_id = :user_id AND phone_answers.app_id = i.app_id AND phone_answers.openid = i.openid
 """)
 _SEALED_OTHERWISE: Final = """
-SELECT code_hash, app_id, openid, sealed, answered_at FROM phone_answers
+SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  WHERE code_hash > $1 AND sealed IS NOT NULL AND substring(sealed FOR octet_length($2::bytea)) <> $2
  ORDER BY code_hash LIMIT $3
 """
 _REPLACE: Final = "UPDATE phone_answers SET sealed = $3 WHERE code_hash = $1 AND sealed = $2 RETURNING code_hash"
 _SWEEP: Final = text("""
     DELETE FROM phone_answers WHERE code_hash IN (
-        SELECT code_hash FROM phone_answers WHERE answered_at < :answered_before
-         ORDER BY answered_at LIMIT :size FOR UPDATE SKIP LOCKED)
+        SELECT code_hash FROM phone_answers WHERE asked_at < :asked_before
+         ORDER BY asked_at LIMIT :size FOR UPDATE SKIP LOCKED)
 """)
 
 
@@ -82,6 +90,10 @@ class Refusal(StrEnum):
 
     GONE = "gone"
     """The user is banned or erased."""
+    ERASED = "erased"
+    """The user who asked for it has been erased; who is there by the same identity came later."""
+    WITHDRAWN = "withdrawn"
+    """The person has withdrawn their number since they asked for it."""
     TAKEN = "taken"
     """Another user has it."""
     OUTDATED = "outdated"
@@ -96,7 +108,8 @@ class StoredAnswer:
     app_id: str
     openid: str
     sealed: bytes = field(repr=False)
-    answered_at: datetime
+    asked_at: datetime
+    """When WeChat was asked, so that what the person does from then on counts for more."""
 
 
 async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | Mapping[str, Any] | None:
@@ -112,22 +125,22 @@ async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | Ma
         app_id=row["app_id"],
         openid=row["openid"],
         sealed=row["sealed"],
-        answered_at=row["answered_at"],
+        asked_at=row["asked_at"],
     )
 
 
 async def add_answer(database: Database, answer: StoredAnswer) -> bool:
     """Keep an answer; whether its identity was still there. Raises: StorageUnavailable."""
     try:
-        await database.fetchrow(_ADD, answer.code_hash, answer.app_id, answer.openid, answer.sealed, answer.answered_at)
+        await database.fetchrow(_ADD, answer.code_hash, answer.app_id, answer.openid, answer.sealed, answer.asked_at)
     except asyncpg.ForeignKeyViolationError:
         return False
     return True
 
 
-async def pending_answers(database: Database, *, answered_before: datetime, size: int) -> Sequence[StoredAnswer]:
+async def pending_answers(database: Database, *, asked_before: datetime, size: int) -> Sequence[StoredAnswer]:
     """The oldest of those whose number was neither bound nor refused. Raises: StorageUnavailable."""
-    return [StoredAnswer(**row) for row in await database.fetch(_PENDING, answered_before, size)]
+    return [StoredAnswer(**row) for row in await database.fetch(_PENDING, asked_before, size)]
 
 
 async def refuse_answer(database: Database, code_hash: bytes, *, now: datetime) -> None:
@@ -140,7 +153,7 @@ async def bind_phone(
 ) -> Mapping[str, Any] | Refusal:
     """Give the number of an answer to whose it is, and settle the answer; the user as they are then.
 
-    An answer that has been settled meanwhile changes nothing.
+    An answer that has been settled meanwhile changes nothing. One of before an erasure or a withdrawal is forgotten.
 
     Args:
         database: Where they are.
@@ -158,11 +171,13 @@ async def bind_phone(
         if user_id is None:
             return Refusal.GONE
         number = {"user_id": user_id, "phone": phone}
-        conditions = {"answered_at": answer.answered_at, "is_late": is_late, "may_share": may_share}
-        refusal = (await transaction.execute(_REFUSAL, {**number, **conditions})).scalar_one()
+        identity = {"app_id": answer.app_id, "openid": answer.openid}
+        conditions = {"asked_at": answer.asked_at, "is_late": is_late, "may_share": may_share}
+        refusal = (await transaction.execute(_REFUSAL, {**number, **identity, **conditions})).scalar_one()
         settling = {"code_hash": answer.code_hash, "now": now}
         if refusal is not None:
-            await transaction.execute(_NOTE_REFUSAL, settling)
+            is_void = refusal in (Refusal.ERASED, Refusal.WITHDRAWN)
+            await transaction.execute(_FORGET_ONE if is_void else _NOTE_REFUSAL, settling)
             return Refusal(refusal)
         bound = (await transaction.execute(_BIND, {**number, **settling})).one()
         if bound.is_first:
@@ -190,8 +205,8 @@ async def replace_answer(database: Database, answer: StoredAnswer, anew: bytes) 
     return await database.fetchrow(_REPLACE, answer.code_hash, answer.sealed, anew) is not None
 
 
-async def sweep_answers(database: Database, *, answered_before: datetime, size: int) -> int:
+async def sweep_answers(database: Database, *, asked_before: datetime, size: int) -> int:
     """Erase the oldest; how many. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
-        swept = await transaction.execute(_SWEEP, {"answered_before": answered_before, "size": size})
+        swept = await transaction.execute(_SWEEP, {"asked_before": asked_before, "size": size})
         return swept.rowcount

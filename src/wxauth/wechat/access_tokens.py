@@ -32,6 +32,8 @@ RENEWAL_PAUSE: Final = timedelta(seconds=30)
 """Between two asks for an app's token that WeChat does not replace."""
 FAILURE_PAUSE: Final = timedelta(seconds=5)
 """So long a failure answers everybody, where WeChat does not say how long it will last."""
+LOOK_PATIENCE: Final = 0.5
+"""Seconds that whoever has a token to go on with waits for a look at WeChat's."""
 WAITS_FOR_ANOTHER: Final = (0.3, 0.6, 1.2)
 """Seconds between looks for the token that another process is forcing."""
 
@@ -55,13 +57,22 @@ class Forcing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Readers:
+    """The service clients that a token was given to."""
+
+    names: set[str] = field(default_factory=set)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Of whoever tells of one more."""
+
+
+@dataclass(frozen=True, slots=True)
 class AccessToken:
     """An app's token, and the seconds it has left."""
 
     value: SecretStr
     expires_in: int
-    readers: set[str] = field(repr=False, compare=False)
-    """The service clients that it was given to; of all who hold this very token."""
+    readers: Readers = field(repr=False, compare=False)
+    """One for all who hold this very token."""
 
 
 @dataclass(slots=True)
@@ -70,17 +81,26 @@ class _Kept:
 
     value: str = field(default="", repr=False)
     ends_at: datetime = _NEVER
-    asks_at: datetime = _NEVER
-    """When to ask WeChat next; not before."""
+    looked_at: datetime = _NEVER
+    """When WeChat was asked last, whatever came of it."""
     renews_at: datetime = _NEVER
-    """From when on a refusal is a reason to ask: not soon again where that was of no use, or by force."""
-    is_refused: bool = False
+    """When to ask for another one, while this one is good."""
     failure: WeChatError | None = None
+    paused_until: datetime = _NEVER
+    """WeChat is not asked before, after that failure."""
+    is_refused: bool = False
+    heeds_refusals_at: datetime = _NEVER
+    """From when on a refusal is a reason to ask: not soon again where that was of no use, or by force."""
     flight: asyncio.Task[WeChatError | None] | None = None
-    readers: set[str] = field(default_factory=set)
+    readers: Readers = field(default_factory=Readers)
 
     def is_good(self, now: datetime) -> bool:
         return now < self.ends_at and not self.is_refused
+
+    def forget_the_future(self, now: datetime) -> None:
+        """Wait for no time that was reckoned by a clock that has since been put back."""
+        if now < self.looked_at:
+            self.looked_at = self.renews_at = self.paused_until = self.heeds_refusals_at = _NEVER
 
 
 class AccessTokens:
@@ -110,25 +130,34 @@ class AccessTokens:
         self._sleep = sleep
         self._kept: defaultdict[str, _Kept] = defaultdict(_Kept)
 
-    async def get(self, app: App) -> AccessToken:
+    async def get(self, app: App, *, looked_within: timedelta | None = None) -> AccessToken:
         """The app's token. WeChat is waited for only where there is none that is good.
+
+        Args:
+            app: Whose.
+            looked_within: For those who cannot tell us that WeChat refuses it: where WeChat was not asked for so
+                long, it is now, and waited for a moment. If it does not answer, they get the token that there is.
 
         Raises: WeChatError; for a while the same one for everybody, without asking WeChat again.
         """
         kept = self._kept[app.app_id]
         now = self._clock()
-        is_due = now >= kept.asks_at
+        kept.forget_the_future(now)
+        may_ask = now >= kept.paused_until
         if not kept.is_good(now):
-            if kept.flight is None and not is_due:
-                assert kept.failure is not None
-                raise _again(kept.failure, kept.asks_at - now)
+            if kept.flight is None and kept.failure is not None and not may_ask:
+                raise _again(kept.failure, kept.paused_until - now)
             failure = await asyncio.shield(self._flight(app, kept))  # whoever gives up leaves it to the others
             if failure is not None and not kept.is_good(self._clock()):
-                raise _again(failure, kept.asks_at - self._clock())
-        elif is_due:
+                raise _again(failure, kept.paused_until - self._clock())
+        elif may_ask and looked_within is not None and now - kept.looked_at >= looked_within:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_PATIENCE):
+                    await asyncio.shield(self._flight(app, kept))
+        elif may_ask and now >= kept.renews_at:
             self._flight(app, kept)
-        left = (kept.ends_at - self._clock()).total_seconds()
-        return AccessToken(SecretStr(kept.value), max(0, int(left)), kept.readers)
+        left = int((kept.ends_at - self._clock()).total_seconds())
+        return AccessToken(SecretStr(kept.value), min(max(0, left), _LONGEST_LIFE), kept.readers)
 
     async def renew(self, app: App, *, refused: AccessToken) -> AccessToken:
         """The app's token, after WeChat has refused this one. It is the same, where nothing could be done about it.
@@ -137,10 +166,12 @@ class AccessTokens:
         """
         kept = self._kept[app.app_id]
         now = self._clock()
-        if kept.value == refused.value.get_secret_value() and not kept.is_refused and now >= kept.renews_at:
+        kept.forget_the_future(now)
+        is_ours = kept.value == refused.value.get_secret_value()
+        if is_ours and not kept.is_refused and now >= kept.heeds_refusals_at:
             log.warning("access_token_refused", app_id=app.app_id)
             kept.is_refused = True
-            kept.asks_at, kept.renews_at = now, now + RENEWAL_PAUSE
+            kept.paused_until, kept.heeds_refusals_at = _NEVER, now + RENEWAL_PAUSE
         return await self.get(app)
 
     async def aclose(self) -> None:
@@ -162,8 +193,8 @@ class AccessTokens:
             if kept.is_refused:
                 await self._replace(app, kept)
         except WeChatError as exc:
-            kept.failure = exc
-            kept.asks_at = self._clock() + _pause_after(exc, self._clock())
+            kept.failure, kept.looked_at = exc, self._clock()
+            kept.paused_until = kept.looked_at + _pause_after(exc, kept.looked_at)
             log.warning("access_token_not_renewed", app_id=app.app_id, reason=exc.code)
             return exc
         finally:
@@ -207,13 +238,13 @@ class AccessTokens:
         )
         if value != kept.value:
             log.info("access_token_renewed", app_id=app.app_id, expires_in=expires_in, forced=force)
-            kept.value, kept.is_refused, kept.readers = value, False, set()
+            kept.value, kept.is_refused, kept.readers = value, False, Readers()
             if not force:
-                kept.renews_at = _NEVER
-        kept.failure = None
-        kept.ends_at = now + timedelta(seconds=expires_in)
+                kept.heeds_refusals_at = _NEVER
+        kept.failure, kept.paused_until = None, _NEVER
+        kept.looked_at, kept.ends_at = now, now + timedelta(seconds=expires_in)
         renewal = kept.ends_at - RENEWAL_LEAD + self._jitter() * RENEWAL_SPREAD
-        kept.asks_at = min(max(renewal, now + RENEWAL_PAUSE), kept.ends_at)
+        kept.renews_at = max(renewal, now + RENEWAL_PAUSE)
 
 
 def _token(answer: dict[str, Any]) -> tuple[str, int]:
@@ -235,5 +266,6 @@ def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
 
 def _again(failure: WeChatError, pause: timedelta) -> WeChatError:
     """The same failure for one more caller; one object raised over and over would collect all their tracebacks."""
-    retry_after = None if failure.retry_after is None else max(1, round(pause.total_seconds()))
+    left = round(pause.total_seconds())
+    retry_after = None if failure.retry_after is None else min(max(1, left), failure.retry_after)
     return type(failure)(failure.detail, errcode=failure.errcode, retry_after=retry_after)

@@ -32,6 +32,8 @@ _PATHS: Final = {
     CHECK_TEXT: "/wxa/msg_sec_check",
 }
 _RISK_RANKS: Final = range(5)
+_SIGN_UP: Final = 0
+"""getUserRiskRank's scene; 1 would be marketing."""
 _PROFILE: Final = 1
 """msgSecCheck's scene for what a person tells of themselves."""
 
@@ -53,6 +55,10 @@ class WeChatApi:
     def __init__(self, wechat: WeChat, access_tokens: AccessTokens) -> None:
         self._wechat = wechat
         self._access_tokens = access_tokens
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._wechat.aclose()
 
     async def phone_number(self, app: App, code: str, *, openid: str | None) -> dict[str, Any]:
         """What stands behind the code of a phone button: WeChat's `phone_info`, as it came.
@@ -80,13 +86,13 @@ class WeChatApi:
         """
         return await self._get_signed(RESET_SESSION_KEY, app, openid, session_key, read=_session_key)
 
-    async def risk_rank(self, app: App, *, openid: str, client_ip: str, scene: int = 0) -> int:
-        """How dangerous WeChat takes a person for, 0 to 4; scene 0 is a sign-up, 1 is marketing.
+    async def risk_rank(self, app: App, *, openid: str, client_ip: str) -> int:
+        """How dangerous WeChat takes a person for who signs up, 0 to 4.
 
         Raises: WeChatMisconfigured (48001: the account may not ask), WeChatBadResponse (of errcode
             `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
         """
-        body = {"appid": app.app_id, "openid": openid, "scene": scene, "client_ip": client_ip}
+        body = {"appid": app.app_id, "openid": openid, "scene": _SIGN_UP, "client_ip": client_ip}
         return await self._post(RISK_RANK, app, body, read=_risk_rank, expected=frozenset({NOT_SEEN_LATELY}))
 
     async def check_text(self, app: App, *, openid: str, content: str, nickname: str | None = None) -> TextVerdict:

@@ -77,6 +77,7 @@ class WeChat:
         fallback_url: Where to go when `base_url` cannot be connected to.
         timeout: Seconds for a whole exchange, retries included.
         observe: Is told of each call how it ended: the name of the API, and the failure where there was one.
+        tells_refusals: Whether errcodes are logged; the caller does it otherwise.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class WeChat:
         timeout: float,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         observe: Callable[[str, WeChatError | None], None] = lambda _api, _error: None,
+        tells_refusals: bool = True,
     ) -> None:
         self._transport = transport
         self._base = _Host(base_url)
@@ -95,6 +97,7 @@ class WeChat:
         self._timeout = timeout
         self._sleep = sleep
         self._observe = observe
+        self._tells_refusals = tells_refusals
         self._login_targets: dict[str, str] = {}
 
     async def code2session(self, app: App, code: str) -> WeChatSession:
@@ -141,7 +144,7 @@ class WeChat:
             if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:
                 raise WeChatBadResponse("WeChat's errcode is not a number that it gives")
             if errcode != 0:
-                if errcode not in expected:
+                if self._tells_refusals and errcode not in expected:
                     _log_refusal(api, app, errcode, answer.get("errmsg"), secrets)
                 raise error_for(errcode, api=api)
             result = read(answer)

@@ -24,16 +24,6 @@ CHECK_SESSION_KEY: Final = "checksession"
 RESET_SESSION_KEY: Final = "resetusersessionkey"
 RISK_RANK: Final = "getuserriskrank"
 CHECK_TEXT: Final = "msg_sec_check"
-APIS: Final = (
-    CODE2SESSION,
-    STABLE_TOKEN,
-    PHONE_NUMBER,
-    CHECK_SESSION_KEY,
-    RESET_SESSION_KEY,
-    RISK_RANK,
-    CHECK_TEXT,
-)
-"""The names of what is called, in logs and metrics."""
 
 SYSTEM_BUSY: Final = -1
 """The one answer after which WeChat asks for the same request again."""
@@ -87,7 +77,7 @@ _ERRORS_WITH_ACCESS_TOKENS: Final[dict[int, tuple[type[WeChatError], int | None]
 }
 
 KNOWN: Final = frozenset({*_ERRORS, *_ERRORS_WITH_ACCESS_TOKENS, *ACCESS_TOKEN_REFUSED, NOT_SEEN_LATELY})
-"""Those that are counted one by one."""
+"""Those that have a label of their own in the metrics."""
 
 
 def error_for(errcode: int, *, api: str) -> WeChatError:

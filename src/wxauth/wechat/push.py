@@ -38,10 +38,13 @@ FIELDS_OF_REVOKE_INFO: Final[Mapping[str, frozenset[str]]] = {
 
 _FIELDS: Final = ("nickname", "avatar_url", "phone")
 _MAX_XML_DEPTH: Final = 16
+_MAX_XML_PARTS: Final = 1000
+"""Tags, or attributes. Who has no token may send a message too, which is read to find what was signed; a real one
+has ten elements, and perhaps some such characters in a text."""
 _RANDOM_BYTES: Final = 16
 _LENGTH_BYTES: Final = 4
 _BLOCK_BITS: Final = 32 * 8  # of the padding; those of AES are half as long
-# Who does not know the token can still continue what SHA-1 was taken of, but never in printable characters alone.
+# SHA-1 can be extended by who does not know the token, but the padding in between is never printable.
 _SIGNED: Final = re.compile(r"[!-~]{1,128}")
 _OPENID: Final = re.compile(r"[!-~]{1,128}")
 
@@ -152,6 +155,8 @@ def _fields_in(body: bytes) -> dict[str, Any]:
 
 def _xml_fields(text: str) -> dict[str, str]:
     """The text in each element under the root; with spaces between, where there are several."""
+    if max(text.count("<"), text.count("=")) > _MAX_XML_PARTS:
+        raise ValueError("too many elements")
     depth, root = 0, None
     for kind, element in iterparse(StringIO(text), ("start", "end"), forbid_dtd=True):
         root = element if root is None else root
