@@ -1,4 +1,4 @@
-// Logs in with wxauth from a WeChat mini-program, native or uni-app. What each member does: wxauth.d.ts.
+// Logs in with wxauth from a WeChat mini-program. What each member does: wxauth.d.ts.
 
 const TIMEOUT = 20000
 const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/
@@ -56,11 +56,11 @@ export function createAuth({ baseURL: url, appId, origins = [], platform, storag
     const text = user ? JSON.stringify({ place, user, tokens }) : ''
     if (text !== stored) {
       attempt(() => host.setStorageSync(storageKey, text))
-      // Rather nothing than a refresh token that has been used.
+      // Rather nothing than a used refresh token.
       if (!text || text !== read()) attempt(() => host.removeStorageSync(storageKey))
       stored = read()
     }
-    if (isChanged) for (const tell of [...listeners]) attempt(tell)
+    if (isChanged) for (const tell of [...listeners]) tell().catch(() => {})
   }
 
   function forget(error) {
@@ -76,17 +76,17 @@ export function createAuth({ baseURL: url, appId, origins = [], platform, storag
     return (underWay[name] = promise)
   }
 
-  // What was begun before a logout, or by another person, is not done any more.
+  // What was begun before a logout, or by another person, is not done.
   function check(asked, owner) {
     if (asked !== era || (owner && owner !== user.openid)) throw asked.error || new AuthError('session_revoked')
   }
 
-  // A phone's clock may be wrong: only durations count, and they are lost when it is set back.
+  // A phone's clock may be wrong: only durations count, lost when it is set back.
   function isFresh({ at, life }) {
     const time = now()
     if (time < Math.max(at, lastTime)) return false
     lastTime = time
-    return time <= at + life - Math.min(31000, life / 2) // the server counts in whole seconds
+    return time <= at + life - Math.min(31000, life / 2 + 1000, life * 0.75) // the server counts in whole seconds
   }
 
   async function call(name, args) {
@@ -229,7 +229,7 @@ export function createAuth({ baseURL: url, appId, origins = [], platform, storag
       return user
     },
     onChange(fn) {
-      const tell = () => fn(user)
+      const tell = async () => fn(user)
       listeners.add(tell)
       return () => void listeners.delete(tell)
     },
@@ -276,7 +276,7 @@ export function createAuth({ baseURL: url, appId, origins = [], platform, storag
   return auth
 }
 
-const POST = (data) => ({ method: 'POST', data })
+const POST = (data) => ({ method: 'POST', data: JSON.parse(JSON.stringify(data)) })
 const DELETE = { method: 'DELETE' }
 const isText = (value) => typeof value === 'string' && value !== ''
 

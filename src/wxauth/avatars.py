@@ -19,7 +19,7 @@ from wxauth.store.database import Database
 PATH: Final = "/v1/avatars/"
 UPLOADS: Final = 64
 """How many may be under way in this process: up to 132 MiB wait to be decoded."""
-UPLOADS_OF_ONE_USER: Final = 16
+UPLOADS_OF_ONE_USER: Final = 4
 
 _RETRY_AFTER: Final = 3
 _ID_BYTES: Final = 16
@@ -45,7 +45,7 @@ class Avatars:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
 
     def serves(self, url: str | None) -> bool:
-        """Whether it leads to one of the pictures here, there or gone. They are set by uploading them alone."""
+        """Whether it leads to a picture here, whether or not that still exists. Only an upload sets such a URL."""
         return url is not None and url.startswith(self._base_url)
 
     @contextmanager

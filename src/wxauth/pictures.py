@@ -11,6 +11,8 @@ MAX_FILE: Final = 2 * 1024 * 1024
 """Bytes."""
 MAX_PIXELS: Final = 4096 * 4096
 """A phone's 12 megapixels and some. While it is worked on, such a picture takes up to 260 MiB and a second."""
+MAX_SIDE: Final = 16384
+"""Pixels of one side: Pillow keeps a pointer for each row."""
 LONGEST_SIDE: Final = 512
 
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
@@ -61,6 +63,8 @@ def _check(image: Image.Image, file: bytes) -> None:
     """By what the header says, before anything is decoded."""
     if image.width * image.height > MAX_PIXELS:
         raise UnusablePicture(f"Should have at most {MAX_PIXELS} pixels")
+    if max(image.size) > MAX_SIDE:
+        raise UnusablePicture(f"Should have sides of at most {MAX_SIDE} pixels")
     if image.format not in ("PNG", "WEBP") and file.count(_START_OF_SCAN) > _MAX_SCANS:
         raise UnusablePicture(f"Should have at most {_MAX_SCANS} scans")
 

@@ -17,7 +17,6 @@ PREFIX: Final = "wxr_"
 _ID_BYTES = 16
 _GENERATION_BYTES = 4
 _SIGNED_BYTES = _ID_BYTES + _GENERATION_BYTES
-_MAC_BYTES = 32
 # 52 bytes make 70 characters, the last of which carries two bits: one spelling for each token.
 _FORM = re.compile(r"wxr_[A-Za-z0-9_-]{69}[AQgw]", re.ASCII)
 

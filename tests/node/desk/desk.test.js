@@ -184,7 +184,7 @@ test('a code used twice is refused in Chinese', async () => {
     ['phoneToService', 'POST /v1/login', '400 code_used'],
     ['serviceToWeChat', 'GET /sns/jscode2session', '200 errcode 40163'],
   ])
-  await toasted(/^登录凭证已被使用，请重试。/)
+  await toasted(/^该凭证已被使用，请重试。/)
 })
 
 test('an errcode is explained, comes once, and its title is shown in the language of the phone', async () => {
@@ -233,7 +233,7 @@ test('an access token that cannot be had fails the phone number', async () => {
   await page.selectOption('#api', 'stable_token')
   await makeFail({ errcode: 40164 })
   await tap('allow')
-  await toasted(/^登录服务暂不可用。\s+wechat_misconfigured$/)
+  await toasted(/^该功能暂不可用。\s+wechat_misconfigured$/)
   await eventually(async () =>
     assert.deepEqual((await wires()).slice(-2), [
       ['serviceToWeChat', 'POST /wxa/business/getuserphonenumber', '200 errcode 42001'],
@@ -309,7 +309,7 @@ test('a closed WeChat account loses its user', async () => {
 
 test('devices are listed and signed out, the phone itself last', async () => {
   await tap('codeTwice') // leaves a session behind, as another device would
-  await toasted(/登录凭证已被使用/)
+  await toasted(/该凭证已被使用/)
   await logIn()
   await tap('devices')
   await eventually(async () => assert.equal(await page.locator('.devices li').count(), 2))

@@ -122,7 +122,6 @@ test('fields go along with the login', async () => {
     'app_id',
     'nickname',
     'avatar_url',
-    'phone_code',
   ])
 })
 
