@@ -13,6 +13,7 @@ import httpx
 import pytest
 import respx
 
+from tests.asking import LogLines, MakeClient, MakeServices
 from tests.fakes import APP, OTHER_APP, SECRET_KEY, Clock, LoginAnswer, Secrets, WeChatByRespx, WeChatBySimulator
 from wxauth.app import create_app
 from wxauth.dev.postgres import EmbeddedPostgres
@@ -109,7 +110,7 @@ def secrets(logs: io.BytesIO) -> Iterator[Secrets]:
 
 
 @pytest.fixture
-def log_lines(logs: io.BytesIO) -> Callable[[], list[dict[str, object]]]:
+def log_lines(logs: io.BytesIO) -> LogLines:
     """The log lines of this test, so far."""
     start = len(logs.getvalue())
 
@@ -146,7 +147,7 @@ def wechat(secrets: Secrets) -> Iterator[WeChatByRespx]:
 @pytest.fixture
 async def make_services(
     make_settings: Callable[..., Settings], wechat: WeChatByRespx, clock: Clock
-) -> AsyncIterator[Callable[..., Services]]:
+) -> AsyncIterator[MakeServices]:
     """Further replicas of the service on the same database; any setting by name."""
     made: list[Services] = []
 
@@ -162,12 +163,12 @@ async def make_services(
 
 
 @pytest.fixture
-async def services(make_services: Callable[..., Services]) -> Services:
+async def services(make_services: MakeServices) -> Services:
     return await make_services()
 
 
 @pytest.fixture
-async def make_client(secrets: Secrets) -> AsyncIterator[Callable[[Services], httpx.AsyncClient]]:
+async def make_client(secrets: Secrets) -> AsyncIterator[MakeClient]:
     """A client of an app made from the given services."""
     clients: list[httpx.AsyncClient] = []
 
@@ -186,15 +187,13 @@ async def make_client(secrets: Secrets) -> AsyncIterator[Callable[[Services], ht
 
 
 @pytest.fixture
-def client(make_client: Callable[[Services], httpx.AsyncClient], services: Services) -> httpx.AsyncClient:
+def client(make_client: MakeClient, services: Services) -> httpx.AsyncClient:
     """The service, at its front door."""
     return make_client(services)
 
 
 @pytest.fixture
-def offline_client(
-    make_client: Callable[[Services], httpx.AsyncClient], wechat: WeChatByRespx, clock: Clock
-) -> httpx.AsyncClient:
+def offline_client(make_client: MakeClient, wechat: WeChatByRespx, clock: Clock) -> httpx.AsyncClient:
     """The service without a database, for what it must answer without one."""
     settings = settings_from(Settings, **SETTINGS, database_url="postgresql://nobody@127.0.0.1:1/nothing")
     return make_client(Services.build(settings, clock=clock, wechat_transport=wechat.transport))
@@ -221,7 +220,7 @@ def simulator(clock: Clock) -> Simulator:
 @pytest.fixture
 async def make_simulated_services(
     make_settings: Callable[..., Settings], simulator: Simulator, clock: Clock, secrets: Secrets
-) -> AsyncIterator[Callable[..., Services]]:
+) -> AsyncIterator[MakeServices]:
     """Replicas of a service whose WeChat is the simulator; any setting by name."""
     made: list[Services] = []
 
@@ -238,13 +237,11 @@ async def make_simulated_services(
 
 
 @pytest.fixture
-async def simulated_services(make_simulated_services: Callable[..., Services]) -> Services:
+async def simulated_services(make_simulated_services: MakeServices) -> Services:
     return await make_simulated_services()
 
 
 @pytest.fixture
-def simulated_client(
-    make_client: Callable[[Services], httpx.AsyncClient], simulated_services: Services
-) -> httpx.AsyncClient:
+def simulated_client(make_client: MakeClient, simulated_services: Services) -> httpx.AsyncClient:
     """The service in front of the simulator, at its front door."""
     return make_client(simulated_services)

@@ -2,8 +2,10 @@
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -21,6 +23,8 @@ PACKAGES = {
 }
 """By program, what Debian and Ubuntu call its package."""
 OLDEST_NODE = (20, 19)
+NODE_TESTS = Path(__file__).parent / "node"
+NODE_PATIENCE = 300
 QUICK_TO_GIVE_UP = ("--fetch-retries=1", "--fetch-retry-mintimeout=500", "--fetch-timeout=10000")
 
 
@@ -55,6 +59,23 @@ def needs_node(folder: Path) -> str:
                 lacks(f"needs what {folder.name}/package-lock.json names; npm ci: {reason} 未能安装所需的 npm 包")
             shutil.copyfile(lock, installed)
     return node
+
+
+def run_node_tests(file: str, env: Mapping[str, str]) -> None:
+    """Run this file of tests/node, with these variables; what fails there fails here."""
+    __tracebackhide__ = True
+    command = [needs_node(NODE_TESTS), "--test", "--test-reporter=spec", NODE_TESTS / file]
+    done = subprocess.run(
+        command,
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=NODE_PATIENCE,
+    )
+    if done.returncode != 0 or not re.search(r"^ℹ pass [1-9]", done.stdout, re.MULTILINE):
+        passed, _, failed = done.stdout.rpartition("failing tests:\n")
+        pytest.fail(failed if passed else done.stdout, pytrace=False)
 
 
 def lacks(reason: str) -> NoReturn:

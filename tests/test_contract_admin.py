@@ -1,4 +1,4 @@
-"""`/v1/admin`, as the contract has it."""
+"""`/v1/admin`, as the README has it."""
 
 import asyncio
 import json
@@ -10,6 +10,7 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
+from tests.asking import bearer
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
 from wxauth.routes.schemas import EventsAnswer, UserDetailAnswer, UsersAnswer
@@ -51,10 +52,6 @@ class Admin:
 
     async def events(self, **query: object) -> list[dict[str, Any]]:
         return (await self.read("/events", **query))["items"]
-
-
-def bearer(answer: dict[str, Any]) -> dict[str, str]:
-    return {"Authorization": f"Bearer {answer['access_token']}"}
 
 
 async def make_admin(client: httpx.AsyncClient, rows: asyncpg.Connection, answer: dict[str, Any]) -> Admin:
@@ -119,7 +116,7 @@ async def test_a_user_who_is_not_there_is_not_found_and_what_is_no_id_is_wrong(
 
 
 @pytest.fixture
-async def people(root: Admin, login: LoginAnswer, wechat: WeChatByRespx, rows: asyncpg.Connection) -> dict[str, str]:
+async def people(root: Admin, wechat: WeChatByRespx, rows: asyncpg.Connection) -> dict[str, str]:
     """Ids by nickname. Alice is in both apps, Bob in the other one alone, 100%_小明 in the first."""
     ids = {"Root": root.id}
     for nickname, app in (("Alice", APP), ("Bob", OTHER_APP), ("100%_小明", APP)):
@@ -355,9 +352,7 @@ async def test_a_change_sets_what_it_names(
         ([], "body"),
     ],
 )
-async def test_a_change_that_is_wrong_changes_nothing(
-    root: Admin, login: LoginAnswer, rows: asyncpg.Connection, body: Any, field: str
-) -> None:
+async def test_a_change_that_is_wrong_changes_nothing(root: Admin, login: LoginAnswer, body: Any, field: str) -> None:
     user_id = (await login("alice"))["user"]["id"]
     wrong = problem_of(await root.ask("PATCH", f"/users/{user_id}", json=body), "invalid_request", 422)
     assert [error["field"] for error in wrong["errors"]] == [field]

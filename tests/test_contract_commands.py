@@ -486,9 +486,7 @@ def test_serve_waits_for_a_database_that_is_not_there_yet(
     service.log_in("alice")
 
 
-def test_serve_waits_for_migrate(
-    serve: Callable[..., Service], empty_database_url: str, settings: dict[str, str], folder: Path
-) -> None:
+def test_serve_waits_for_migrate(serve: Callable[..., Service], empty_database_url: str, folder: Path) -> None:
     service = serve(DATABASE_URL=empty_database_url)
     assert service.get("/livez").status_code == 200
     checks = service.get("/readyz").json()["checks"]

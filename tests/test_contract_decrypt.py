@@ -1,4 +1,4 @@
-"""`POST /v1/me/decrypt`, as the contract has it."""
+"""`POST /v1/me/decrypt`, as the README has it."""
 
 import json
 from base64 import b64decode, b64encode
@@ -10,6 +10,7 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
+from tests.asking import LogLines
 from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from wxauth.dev.wechat import APPS, Simulator
@@ -72,9 +73,7 @@ async def test_what_wechat_encrypted_is_opened(phone: Phone, clock: Clock, name:
     TypeAdapter(DecryptedAnswer).validate_python(answer.json())
 
 
-async def test_what_is_opened_is_not_logged(
-    phone: Phone, secrets: Secrets, log_lines: Callable[[], list[dict[str, object]]]
-) -> None:
+async def test_what_is_opened_is_not_logged(phone: Phone, secrets: Secrets, log_lines: LogLines) -> None:
     name = secrets.add_unlogged("Person-of-the-log-test")
     opened, refused = phone.tap(nickName=name), phone.tap(nickName=name, watermark={"appid": "x", "timestamp": 1})
     assert [(await phone.decrypt(tapped)).status_code for tapped in (opened, refused)] == [200, 422]
@@ -174,7 +173,7 @@ async def test_what_is_another_persons_or_another_apps_does_not_open(
 
 
 async def test_a_stored_key_under_a_lost_secret_key_is_told_to_the_operator(
-    phone: Phone, rows: asyncpg.Connection, log_lines: Callable[[], list[dict[str, object]]]
+    phone: Phone, rows: asyncpg.Connection, log_lines: LogLines
 ) -> None:
     await rows.execute("UPDATE sessions SET session_key = decode('01deadbeef', 'hex') || session_key")
     problem_of(await phone.decrypt(phone.tap()), "session_key_expired", 409)
@@ -197,7 +196,7 @@ async def test_a_session_that_has_ended_is_refused_at_once(phone: Phone, simulat
     problem_of(await phone.decrypt(phone.tap()), "invalid_token", 401)
 
 
-async def test_thebearer_is_looked_at_before_the_body(simulated_client: httpx.AsyncClient) -> None:
+async def test_the_bearer_is_looked_at_before_the_body(simulated_client: httpx.AsyncClient) -> None:
     problem_of(await simulated_client.post("/v1/me/decrypt", json={}), "missing_token", 401)
 
 

@@ -1,26 +1,22 @@
-"""Failures, as the contract has them: one table of codes, one shape of answer, one log line."""
+"""Failures, as the README has them: one table of codes, one shape of answer, one log line."""
 
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable
 
 import asyncpg
 import httpx
 import pytest
 from starlette.types import Message
 
+from tests.asking import LogLines, MakeClient, MakeServices
 from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer, Secrets, WeChatByRespx
 from tests.problems import kinds_of, problem_of
 from wxauth.app import create_app
 from wxauth.errors import WxAuthError
 from wxauth.services import Services
 from wxauth.settings import Settings
-
-MakeServices = Callable[..., Awaitable[Services]]
-MakeClient = Callable[[Services], httpx.AsyncClient]
-LogLines = Callable[[], list[dict[str, Any]]]
 
 MAX_BODY = 64 * 1024
 

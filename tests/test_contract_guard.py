@@ -1,4 +1,4 @@
-"""`wxauth.guard` as sibling services use it: a plain FastAPI app that registers nothing, as the contract has it."""
+"""`wxauth.guard` as sibling services use it: a plain FastAPI app that registers nothing, as the README has it."""
 
 import copy
 import dataclasses
@@ -16,6 +16,7 @@ import websockets
 from fastapi import Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import PlainTextResponse
 
+from tests.asking import bearer
 from tests.guard.fakes import (
     CODES,
     ISSUER,
@@ -25,7 +26,6 @@ from tests.guard.fakes import (
     Timer,
     answer_of,
     answers_to_all,
-    bearer,
     client_of,
     codes_of_handshakes,
     opening,
@@ -425,7 +425,7 @@ def test_an_issuer_on_loopback_may_be_plain_http(url: str) -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, "", ["wxauth"], b"wxauth"])
-def test_issuer_and_audience_are_text(issuer: FakeIssuer, nothing: Any) -> None:
+def test_issuer_and_audience_are_text(nothing: Any) -> None:
     with pytest.raises(ValueError, match="string"):
         BearerGuard(ISSUER, nothing)
     with pytest.raises(ValueError, match="string"):

@@ -1,7 +1,7 @@
 """The service's own signing keys: one for all replicas, kept through restarts and outages."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import timedelta
 
 import asyncpg
@@ -10,6 +10,7 @@ import pytest
 from jose import jwt
 from uuid_utils.compat import uuid7
 
+from tests.asking import LogLines, MakeClient, MakeServices
 from tests.fakes import Clock, LoginAnswer, WeChatByRespx
 from tests.store.proxy import Proxy
 from wxauth.sealing import CannotOpen
@@ -20,9 +21,6 @@ from wxauth.tokens.keys import SigningKey
 
 OTHER_SECRET_KEY = "b3RoZXJvdGhlcm90aGVyb3RoZXJvdGhlcm90aGVyISE="
 JWKS = "/.well-known/jwks.json"
-
-MakeServices = Callable[..., Awaitable[Services]]
-MakeClient = Callable[[Services], httpx.AsyncClient]
 
 
 @pytest.fixture
@@ -152,9 +150,7 @@ async def test_a_key_is_published_until_it_retires_and_then_its_tokens_are_refus
     assert (me.status_code, me.json()["code"]) == (401, "invalid_token")
 
 
-async def test_a_replica_whose_clock_is_behind_signs_with_the_only_key(
-    services: Services, clock: Clock, login: LoginAnswer
-) -> None:
+async def test_a_replica_whose_clock_is_behind_signs_with_the_only_key(clock: Clock, login: LoginAnswer) -> None:
     clock.advance(seconds=-5)
     await login("alice")
 
@@ -179,7 +175,7 @@ async def test_a_key_that_does_not_open_leaves_the_others_in_use(
     services: Services,
     client: httpx.AsyncClient,
     rows: asyncpg.Connection,
-    log_lines: Callable[[], list[dict[str, object]]],
+    log_lines: LogLines,
 ) -> None:
     kids = await published_kids(client)
     await add_key(services)

@@ -1,8 +1,8 @@
-"""`POST /v1/login`, as the contract has it."""
+"""`POST /v1/login`, as the README has it."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 from pydantic import TypeAdapter
 
+from tests.asking import LogLines, MakeClient, MakeServices, until
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
 from tests.upstream import PostgresTap
@@ -23,9 +24,6 @@ from wxauth.routes.schemas import TokenAnswer, UserAnswer
 from wxauth.sealing import CannotOpen
 from wxauth.services import Services
 
-MakeServices = Callable[..., Awaitable[Services]]
-MakeClient = Callable[[Services], httpx.AsyncClient]
-LogLines = Callable[[], list[dict[str, Any]]]
 Serve = Callable[[], AbstractAsyncContextManager[tuple[uvicorn.Server, asyncio.StreamWriter]]]
 
 
@@ -304,7 +302,7 @@ async def test_a_unionid_that_appears_later_is_filled_in(client: httpx.AsyncClie
     assert [user["unionid"] for user in users] == [None, "union-of-alice", "union-of-alice"]
 
 
-async def test_identities_without_a_unionid_are_different_users(login: LoginAnswer, wechat: WeChatByRespx) -> None:
+async def test_identities_without_a_unionid_are_different_users(login: LoginAnswer) -> None:
     assert (await login("alice"))["user"]["id"] != (await login("bob"))["user"]["id"]
 
 
@@ -393,7 +391,7 @@ async def test_a_client_that_leaves_before_its_body_is_read_costs_nothing(
         client.write(b"POST /v1/login HTTP/1.1\r\nHost: x\r\nContent-Length: 60\r\n\r\n" + b'{"code": "half a co')
         await client.drain()
         client.close()
-        await _seen(lambda: any(line["event"] == "request_refused" for line in log_lines()))
+        await until(lambda: any(line["event"] == "request_refused" for line in log_lines()))
     assert wechat.calls == []
     assert "error" not in {line["level"] for line in log_lines()}
 
@@ -415,9 +413,9 @@ async def test_a_client_that_leaves_while_wechat_is_asked_is_logged_in_all_the_s
         client.write(b"POST /v1/login HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
         await asyncio.wait_for(asked.wait(), 5)
         client.close()
-        await _seen(lambda: not server.server_state.connections)
+        await until(lambda: not server.server_state.connections)
         gone.set()
-        await _seen(lambda: any(line["event"] == "logged_in" for line in log_lines()))
+        await until(lambda: any(line["event"] == "logged_in" for line in log_lines()))
     assert await rows.fetchval("SELECT count(*) FROM sessions") == 1
     assert "error" not in {line["level"] for line in log_lines()}
 
@@ -431,16 +429,10 @@ def serve(services: Services) -> Serve:
         config = uvicorn.Config(create_app(services), port=0, http="httptools", lifespan="off", log_config=None)
         server = uvicorn.Server(config)
         task = asyncio.create_task(server.serve())
-        await _seen(lambda: server.started)
+        await until(lambda: server.started)
         _, writer = await asyncio.open_connection(*server.servers[0].sockets[0].getsockname())
         yield server, writer
         server.should_exit = True
         await task
 
     return serving
-
-
-async def _seen(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110  # neither the server nor the log has an event to wait for
-            await asyncio.sleep(0.01)

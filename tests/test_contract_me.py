@@ -1,4 +1,4 @@
-"""`/v1/me` and its sessions, as the contract has them."""
+"""`/v1/me` and its sessions, as the README has them."""
 
 import asyncio
 from typing import Any
@@ -8,6 +8,7 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.asking import bearer, until_locked
 from tests.fakes import OTHER_APP, Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
 from wxauth.devices import describe_device
@@ -20,10 +21,6 @@ ANDROID = (
     "Mozilla/5.0 (Linux; Android 12; M2102K1AC Build/SKQ1; wv) AppleWebKit/537.36 Chrome/107 Mobile Safari/537.36 "
     "MicroMessenger/8.0.38.2400(0x28002637) WeChat/arm64 Weixin NetType/WIFI MiniProgramEnv/android"
 )
-
-
-def bearer(answer: dict[str, Any]) -> dict[str, str]:
-    return {"Authorization": f"Bearer {answer['access_token']}"}
 
 
 @pytest.mark.parametrize("method", ["PATCH", "POST"])
@@ -65,7 +62,7 @@ async def test_a_change_that_is_wrong_changes_nothing(
 
 
 async def test_an_erased_person_is_gone_everywhere(
-    client: httpx.AsyncClient, login: LoginAnswer, wechat: WeChatByRespx, rows: asyncpg.Connection, clock: Clock
+    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     answer, other = await login("alice"), await login("bob")
     await client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})
@@ -232,7 +229,6 @@ async def test_a_change_that_comes_after_an_erasure_is_refused(
     await transaction.start()
     await rows.execute("DELETE FROM users")
     waiting = asyncio.create_task(client.post("/v1/me", json={"nickname": "Alice"}, headers=bearer(answer)))
-    while not await rows.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+    await until_locked(rows)
     await transaction.commit()
     problem_of(await waiting, "invalid_token", 401)

@@ -17,10 +17,6 @@ from tests.fakes import APP, OTHER_APP, SECRET_KEY, Clock, LoginAnswer, WeChatBy
 from tests.processes import WXAUTH, Running, free_port, is_running, parent_of, serving, until
 from wxauth import __version__
 from wxauth.dev.wechat import APPS, create_simulator
-from wxauth.services import Services
-
-MakeServices = Callable[..., Awaitable[Services]]
-MakeClient = Callable[[Services], httpx.AsyncClient]
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes under /proc")
 

@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import httpx
 import pytest
 
+from tests.asking import MakeClient, MakeServices
 from tests.fakes import Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import free_port
 from wxauth.app import create_app
 from wxauth.services import Services
 
-MakeServices = Callable[..., Awaitable[Services]]
 LogIn = Callable[..., Awaitable[httpx.Response]]
 
 
@@ -88,7 +88,7 @@ async def test_by_default_a_carriers_address_has_room_for_many(login: LoginAnswe
 
 
 async def test_nothing_but_logins_is_limited(
-    make_services: MakeServices, make_client: Callable[[Services], httpx.AsyncClient], wechat: WeChatByRespx
+    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
 ) -> None:
     client = make_client(await make_services(login_rate_limit="1/day"))
     tokens = (await client.post("/v1/login", json={"code": wechat.code_for("alice")})).json()

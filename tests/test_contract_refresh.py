@@ -1,4 +1,4 @@
-"""`POST /v1/refresh` and `POST /v1/logout`, as the contract has them."""
+"""`POST /v1/refresh` and `POST /v1/logout`, as the README has them."""
 
 import asyncio
 import base64
@@ -10,6 +10,7 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.asking import LogLines, MakeClient, MakeServices, bearer, until_locked
 from tests.fakes import Clock, LoginAnswer
 from tests.problems import problem_of
 from wxauth.refresh_tokens import RefreshTokens
@@ -42,7 +43,7 @@ async def test_a_refresh_token_becomes_a_new_pair(
     assert second["is_new_user"] is False
     assert (second["session_id"], second["user"]) == (first["session_id"], first["user"])
     assert second["refresh_token"] != first["refresh_token"]
-    me = await client.get("/v1/me", headers={"Authorization": f"Bearer {second['access_token']}"})
+    me = await client.get("/v1/me", headers=bearer(second))
     assert me.json() == first["user"]
 
 
@@ -85,7 +86,7 @@ async def test_used_again_after_the_grace_it_ends_the_session(
     problem_of(await refresh(token), "refresh_token_reused", 400)
     problem_of(await refresh(successor["refresh_token"]), "session_revoked", 400)
     problem_of(await refresh(token), "session_revoked", 400)
-    me = await client.get("/v1/me", headers={"Authorization": f"Bearer {successor['access_token']}"})
+    me = await client.get("/v1/me", headers=bearer(successor))
     problem_of(me, "invalid_token", 401)
     assert await rows.fetchrow("SELECT revoked_reason, session_key FROM sessions") == ("reused", None)
 
@@ -98,7 +99,7 @@ async def test_only_the_immediate_predecessor_has_the_grace(login: LoginAnswer, 
 
 
 async def test_the_reuse_of_a_token_is_logged(
-    login: LoginAnswer, refresh: Refresh, clock: Clock, log_lines: Callable[[], list[dict[str, object]]]
+    login: LoginAnswer, refresh: Refresh, clock: Clock, log_lines: LogLines
 ) -> None:
     answer = await login()
     await refresh(answer["refresh_token"])
@@ -171,8 +172,8 @@ async def test_an_erased_user_has_no_refresh_token(
 
 async def test_a_token_survives_the_rotation_of_the_secret_key(
     login: LoginAnswer,
-    make_services: Callable[..., Awaitable[Services]],
-    make_client: Callable[[Services], httpx.AsyncClient],
+    make_services: MakeServices,
+    make_client: MakeClient,
 ) -> None:
     token = (await login())["refresh_token"]
     former = base64.b64encode(bytes(range(32))).decode()
@@ -209,8 +210,7 @@ async def test_logging_out_by_refresh_token_ends_the_session(
         gone = await client.post("/v1/logout", json={"refresh_token": answer["refresh_token"]})
         assert (gone.status_code, gone.content) == (204, b"")
     problem_of(await refresh(answer["refresh_token"]), "session_revoked", 400)
-    bearer = {"Authorization": f"Bearer {answer['access_token']}"}
-    problem_of(await client.get("/v1/me", headers=bearer), "invalid_token", 401)
+    problem_of(await client.get("/v1/me", headers=bearer(answer)), "invalid_token", 401)
     assert await rows.fetchrow("SELECT revoked_reason, session_key FROM sessions") == ("signed_out", None)
 
 
@@ -219,9 +219,8 @@ async def test_logging_out_by_bearer_ends_its_own_session(
     client: httpx.AsyncClient, login: LoginAnswer, refresh: Refresh, body: bytes
 ) -> None:
     answer, other = await login(), await login()
-    bearer = {"Authorization": f"Bearer {answer['access_token']}"}
     for _ in range(2):
-        assert (await client.post("/v1/logout", headers=bearer, content=body)).status_code == 204
+        assert (await client.post("/v1/logout", headers=bearer(answer), content=body)).status_code == 204
     problem_of(await refresh(answer["refresh_token"]), "session_revoked", 400)
     assert (await refresh(other["refresh_token"])).status_code == 200
 
@@ -230,8 +229,7 @@ async def test_where_body_and_bearer_differ_the_body_counts(
     client: httpx.AsyncClient, login: LoginAnswer, refresh: Refresh
 ) -> None:
     mine, other = await login(), await login()
-    bearer = {"Authorization": f"Bearer {mine['access_token']}"}
-    await client.post("/v1/logout", headers=bearer, json={"refresh_token": other["refresh_token"]})
+    await client.post("/v1/logout", headers=bearer(mine), json={"refresh_token": other["refresh_token"]})
     assert (await refresh(mine["refresh_token"])).status_code == 200
     problem_of(await refresh(other["refresh_token"]), "session_revoked", 400)
 
@@ -258,8 +256,7 @@ async def test_a_refresh_that_waits_for_a_link_succeeds(
         answer["user"]["openid"],
     )
     waiting = asyncio.create_task(refresh(answer["refresh_token"]))
-    while not await rows.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+    await until_locked(rows)
     await transaction.commit()
     linked = await waiting
     assert linked.status_code == 200
@@ -268,8 +265,8 @@ async def test_a_refresh_that_waits_for_a_link_succeeds(
 
 async def test_a_greatest_age_that_was_lowered_holds_for_older_sessions_too(
     login: LoginAnswer,
-    make_services: Callable[..., Awaitable[Services]],
-    make_client: Callable[[Services], httpx.AsyncClient],
+    make_services: MakeServices,
+    make_client: MakeClient,
     clock: Clock,
 ) -> None:
     token = (await login())["refresh_token"]

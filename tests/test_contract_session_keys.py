@@ -12,6 +12,7 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
+from tests.asking import MakeClient, MakeServices, bearer
 from tests.fakes import SECRET_KEY, Clock, Secrets, WeChatBySimulator
 from tests.problems import problem_of
 from tests.processes import run, serving
@@ -25,7 +26,6 @@ APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 NOBODY = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
 
 Body = dict[str, Any]
-MakeClient = Callable[[Services], httpx.AsyncClient]
 
 
 class Service:
@@ -77,10 +77,6 @@ class Service:
 
     def tap(self, person: str = "alice", *, app_id: str = APP_ID) -> dict[str, str]:
         return self.simulator.seal(SealRequest(person=person, app_id=app_id, data={}))
-
-
-def bearer(login: Body) -> dict[str, str]:
-    return {"Authorization": f"Bearer {login['access_token']}"}
 
 
 @pytest.fixture
@@ -145,7 +141,7 @@ async def test_what_goes_wrong_with_one_app_is_told_and_the_other_one_is_asked(
 
 
 async def test_an_app_that_is_configured_no_longer_is_told(
-    service: Service, make_simulated_services: Callable[..., Awaitable[Services]], make_client: MakeClient
+    service: Service, make_simulated_services: MakeServices, make_client: MakeClient
 ) -> None:
     user_id = (await service.log_in())["user"]["id"]
     await service.log_in(app_id=OTHER_APP_ID)

@@ -9,12 +9,12 @@ from asyncio import to_thread
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 
+from tests.asking import bearer
 from tests.fakes import LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import PATIENCE, WXAUTH, environment, run
@@ -35,10 +35,6 @@ def users(database_url: str, tmp_path: Path) -> Command:
         return done
 
     return command
-
-
-def bearer(answer: dict[str, Any]) -> dict[str, str]:
-    return {"Authorization": f"Bearer {answer['access_token']}"}
 
 
 def on(user_id: str, action: tuple[str, ...]) -> list[str]:

@@ -1,29 +1,25 @@
 """Mini-programs beside `wxauth dev` and the sibling: `examples/miniprogram`, and what docs/mini-program.md makes."""
 
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.processes import WXAUTH, Running, free_port
-from tests.programs import needs_node
+from tests.programs import run_node_tests
 from tests.test_readme import code_blocks
 from wxauth.dev.wechat import APPS
 
 ROOT = Path(__file__).parents[1]
-NODE_TESTS = ROOT / "tests/node"
 DEMO = ROOT / "examples/miniprogram"
 CLIENT = ROOT / "clients/miniprogram/wxauth.js"
 APP = json.loads((DEMO / "app.json").read_text())
 WITHDRAWN = ("getUserProfile", "getUserInfo", "open-data", "encryptedData")
 """What WeChat answers with nobody's name and picture, or in a way of before."""
-PATIENCE = 120
 
 each_page = pytest.mark.parametrize("page", APP["pages"])
 
@@ -54,24 +50,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         service.end(signal.SIGTERM)
 
 
-def run_in_node(file: str, env: dict[str, str]) -> None:
-    """Run tests that are written in JavaScript; what fails there fails here."""
-    command = [needs_node(NODE_TESTS), "--test", "--test-reporter=spec", NODE_TESTS / file]
-    done = subprocess.run(
-        command,
-        env={**os.environ, **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=PATIENCE,
-    )
-    if done.returncode != 0:
-        told, _, failed = done.stdout.rpartition("failing tests:\n")
-        pytest.fail(failed or told, pytrace=False)
-
-
 def test_the_demo_can_be_tapped_through(world: dict[str, str]) -> None:
-    run_in_node("demo/demo.test.js", world)
+    run_node_tests("demo/demo.test.js", world)
 
 
 def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Path) -> None:
@@ -92,7 +72,7 @@ def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Pa
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     shutil.copy(CLIENT, tmp_path)
-    run_in_node("demo/guide.test.js", {**world, "GUIDE": str(tmp_path)})
+    run_node_tests("demo/guide.test.js", {**world, "GUIDE": str(tmp_path)})
 
 
 def test_the_demo_has_the_client_as_it_is() -> None:

@@ -8,6 +8,7 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.asking import LogLines, MakeServices, until
 from tests.fakes import Clock, LoginAnswer
 from wxauth.app import create_api
 from wxauth.housekeeping import KEPT_AFTER_THE_END, SWEEP_EVERY, sweep
@@ -18,7 +19,6 @@ from wxauth.store.housekeeping import SweptPage, sweep_page
 A_SECOND = timedelta(seconds=1)
 
 Sweep = Callable[..., Awaitable[None]]
-LogLines = Callable[[], list[dict[str, object]]]
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ async def test_a_sweep_ends_where_the_logins_are_too_young_to_have_ended_long_ag
 
 
 async def test_the_next_sweep_is_a_day_later_in_all_replicas(
-    login: LoginAnswer, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection, make_services: Callable[..., Services]
+    login: LoginAnswer, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection, make_services: MakeServices
 ) -> None:
     await sweep_now()
     await login("alice")
@@ -145,9 +145,7 @@ async def test_whoever_comes_next_goes_on_where_a_worker_was_stopped(
     people = [(await login(person))["session_id"] for person in ("alice", "bob", "carol")]
     clock.advance(days=365)
     stopped = asyncio.create_task(sweep(services, page_size=1, pause=3600))
-    async with asyncio.timeout(10):
-        while len(await sessions(rows)) == 3:  # noqa: ASYNC110 - it is in its pause then
-            await asyncio.sleep(0.01)
+    await until(lambda: rows.fetchval("SELECT count(*) < 3 FROM sessions"))  # it is in its pause then
     stopped.cancel()
     await asyncio.gather(stopped, return_exceptions=True)
     assert str(await rows.fetchval("SELECT after FROM sweeps")) == people[0]
@@ -187,6 +185,5 @@ async def test_the_service_sweeps_by_itself(
     clock.advance(days=365)
     app = create_api()
     app.state.services = services
-    async with app.router.lifespan_context(app), asyncio.timeout(10):
-        while await sessions(rows):  # noqa: ASYNC110 - its lifespan is all that there is to wait for
-            await asyncio.sleep(0.01)
+    async with app.router.lifespan_context(app):
+        await until(lambda: rows.fetchval("SELECT count(*) = 0 FROM sessions"))

@@ -1,8 +1,13 @@
-"""What a library's error text says is redacted before it becomes a log line."""
+"""What a library's error text says is redacted before it becomes a log line, and no secret is in what we print."""
+
+from uuid import UUID
 
 import pytest
 
+from wxauth.clients import Credentials
+from wxauth.login import Tokens
 from wxauth.logs import redact
+from wxauth.routes.schemas import LoginRequest, LogoutRequest, PhoneRequest, RefreshRequest
 
 
 @pytest.mark.parametrize(
@@ -28,3 +33,19 @@ from wxauth.logs import redact
 )
 def test_what_looks_like_a_secret_is_left_out(text: str, redacted: str) -> None:
     assert redact(text) == redacted
+
+
+@pytest.mark.parametrize(
+    "holder",
+    [
+        Credentials("billing", "secret-1"),
+        LoginRequest(code="secret-1", phone_code="secret-2"),
+        PhoneRequest(code="secret-1"),
+        RefreshRequest(refresh_token="secret-1"),
+        LogoutRequest(refresh_token="secret-1"),
+        Tokens("secret-1", 900, "secret-2", 2592000, UUID(int=0), is_new_user=False, user={}),
+    ],
+    ids=lambda holder: type(holder).__name__,
+)
+def test_what_is_printed_of_a_holder_of_secrets_has_none(holder: object) -> None:
+    assert "secret" not in f"{holder!r} {holder}".replace("client_secret", "")

@@ -1,9 +1,6 @@
 """The client for mini-programs, driven in Node against the real service and the simulated WeChat."""
 
-import os
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -15,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.fakes import Clock
 from tests.processes import serving
-from tests.programs import needs_node
+from tests.programs import NODE_TESTS, run_node_tests
 from wxauth.admin import Actor, UserChange, change_user
 from wxauth.app import create_app
 from wxauth.dev.wechat import APPS, Simulator, create_simulator
@@ -24,9 +21,7 @@ from wxauth.settings import Settings
 from wxauth.store.events import OPERATOR
 from wxauth.store.models import UserStatus
 
-NODE_TESTS = Path(__file__).parent / "node"
-FILES = sorted(NODE_TESTS.glob("miniprogram/*.test.js"))
-PATIENCE = 120
+FILES = sorted(str(file.relative_to(NODE_TESTS)) for file in NODE_TESTS.glob("miniprogram/*.test.js"))
 
 
 @pytest.fixture
@@ -74,17 +69,6 @@ def with_controls(app: ASGIApp, services: Services, clock: Clock) -> ASGIApp:
     return either
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name.removesuffix(".test.js"))
-def test_the_client_for_mini_programs(file: Path, world: dict[str, str]) -> None:
-    command = [needs_node(NODE_TESTS), "--test", "--test-reporter=spec", str(file)]
-    done = subprocess.run(
-        command,
-        env={**os.environ, **world},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=PATIENCE,
-    )
-    if done.returncode != 0:
-        told = "".join(line for line in done.stdout.splitlines(keepends=True) if not line.startswith("✔ "))
-        pytest.fail(told, pytrace=False)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.split("/")[1].removesuffix(".test.js"))
+def test_the_client_for_mini_programs(file: str, world: dict[str, str]) -> None:
+    run_node_tests(file, world)

@@ -97,9 +97,7 @@ def test_without_a_network_tests_of_npms_packages_are_skipped(
     assert not (folder / "node_modules/.locked").exists()
 
 
-def test_packages_are_installed_once_and_again_when_the_lock_has_changed(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_packages_are_installed_once_and_again_when_the_lock_has_changed(folder: Path) -> None:
     needs_node(folder)
     installed = folder / "node_modules/jose/package.json"
     installed.unlink()

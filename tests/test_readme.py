@@ -57,8 +57,7 @@ def shape(readme: Path) -> dict[str, list[Any]]:
         "headings": re.findall(r"^#+ ", prose, re.MULTILINE),
         "code": [re.sub(r" +(#|//) .*", "", block) for block in code],
         "diagram": re.findall(r"^ +(\w+-?->>\w+):", text, re.MULTILINE),
-        "rows": [re.findall("`.*?`|†", cell) for cell in re.findall(r"^\|(.*?)\|", prose, re.MULTILINE)],
-        "markers": re.findall(r"<!--.*?-->|^†", prose, re.MULTILINE),
+        "rows": [re.findall("`.*?`", cell) for cell in re.findall(r"^\|(.*?)\|", prose, re.MULTILINE)],
         "links": [re.sub(r"\.zh-CN|#.*", "", link) for link in re.findall(r"\]\(((?!README)[^)]+)\)", prose)],
     }
 
@@ -179,7 +178,7 @@ def members(value: Any) -> Any:
 @both_readmes
 def test_what_to_try_is_what_dev_prints(readme: Path) -> None:
     filled_in = {"url": "http://127.0.0.1:8000", "wechat_url": "http://127.0.0.1:8001", "home": dev.HOME}
-    welcome = dev._WELCOME.format(**filled_in, command="wxauth")
+    welcome = dev.WELCOME.format(**filled_in, command="wxauth")
     printed = re.sub(r"(?m)^  ", "", welcome)
     login, use = code_blocks(readme, "sh")[:2]
     assert login in printed

@@ -114,9 +114,7 @@ async def test_issuer_audience_and_app_can_be_named() -> None:
     assert (claims["iss"], claims["aud"], claims["client_id"]) == ("https://auth.example.com", "orders", "wxshop")
 
 
-async def test_a_token_looks_like_the_services(
-    issuer: TestIssuer, client: httpx.AsyncClient, wechat: Any, login: Any
-) -> None:
+async def test_a_token_looks_like_the_services(issuer: TestIssuer, login: Any) -> None:
     real = (await login())["access_token"]
     for token, roles in ((issuer.token(), {}), (issuer.token(roles=["admin"]), {"roles": ["admin"]})):
         assert jwt.get_unverified_header(token).keys() == jwt.get_unverified_header(real).keys()

@@ -170,5 +170,15 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             BearerGuard.scheme_name: BearerGuard.model.model_dump(mode="json", by_alias=True, exclude_none=True),
             **siblings.SERVICE_CLIENT_SCHEME,
         }
+        _keep_nulls_of_examples(app, schema)
     assert app.openapi_schema is not None
     return app.openapi_schema
+
+
+def _keep_nulls_of_examples(app: FastAPI, schema: dict[str, Any]) -> None:
+    """Put back what FastAPI leaves out of an answer's example."""
+    for route in (route for route in app.routes if isinstance(route, APIRoute) and route.include_in_schema):
+        given = route.responses.get(200, {}).get("content", {}).get("application/json", {})
+        for method in (route.methods or ()) if "example" in given else ():
+            operation = schema["paths"][route.path_format][method.lower()]
+            operation["responses"]["200"]["content"]["application/json"]["example"] = given["example"]

@@ -1,22 +1,19 @@
 """The phone on the desk: the page in a real browser, and what the simulator's server does for it."""
 
 import re
-import subprocess
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.asking import MakeClient, MakeServices, bearer
 from tests.fakes import Clock
-from tests.processes import WXAUTH, Running, environment, free_port, serving, until
-from tests.programs import needs, needs_node
+from tests.processes import WXAUTH, Running, free_port, serving, until
+from tests.programs import needs, run_node_tests
 from wxauth.dev.wechat import APPS, PhoneCodeRequest, Simulator, create_simulator
 from wxauth.dev.wechat.desk import known_faults
-from wxauth.services import Services
-
-NODE_TESTS = Path(__file__).parents[1] / "node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +38,8 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
 
 
 def test_the_page_plays_the_phone_in_a_browser(dev: Dev) -> None:
-    chromium, node = needs("chromium"), needs_node(NODE_TESTS)
-    env = environment(CHROMIUM=chromium, DESK_URL=f"{dev.wechat_url}/desk/", SERVICE_URL=dev.url)
-    command = [node, "--test", "--test-reporter=spec", str(NODE_TESTS / "desk/desk.test.js")]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^ℹ pass [1-9]", done.stdout, re.MULTILINE)
+    env = {"CHROMIUM": needs("chromium"), "DESK_URL": f"{dev.wechat_url}/desk/", "SERVICE_URL": dev.url}
+    run_node_tests("desk/desk.test.js", env)
 
 
 # Who is let in.
@@ -116,8 +109,8 @@ def test_it_serves_its_own_files_alone(dev: Dev, name: str) -> None:
 
 @pytest.mark.parametrize("api", known_faults())
 async def test_each_failure_is_what_the_page_says_beforehand(
-    make_simulated_services: Callable[..., Awaitable[Services]],
-    make_client: Callable[[Services], httpx.AsyncClient],
+    make_simulated_services: MakeServices,
+    make_client: MakeClient,
     simulator: Simulator,
     clock: Clock,
     api: str,
@@ -134,8 +127,7 @@ async def test_each_failure_is_what_the_page_says_beforehand(
             answer = await client.post("/v1/login", json={"code": "alice"})
         else:
             code = simulator.make_phone_code(PhoneCodeRequest(person="alice"))
-            bearer = {"Authorization": f"Bearer {tokens['access_token']}"}
-            answer = await client.post("/v1/me/phone", json={"code": code}, headers=bearer)
+            answer = await client.post("/v1/me/phone", json={"code": code}, headers=bearer(tokens))
         simulator.faults.clear()
         failure, name = known["failure"], str(known["fault"])
         said[name] = failure and (failure["status"], failure["code"], failure["title"]["en"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.asking import bearer
 from tests.foreign.conftest import Issuer
 from tests.foreign.corpus import REFUSED, TAKEN
 from tests.processes import Running, free_port
@@ -29,10 +30,6 @@ def orders(issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator
                 yield client
         finally:
             process.end(signal.SIGTERM)  # npm hands it on
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
 
 
 @pytest.mark.parametrize("forgery", TAKEN.values(), ids=TAKEN)

@@ -8,6 +8,7 @@ import httpx
 import respx
 from starlette.types import ASGIApp, Message, Scope
 
+from tests.asking import bearer
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger
 from wxauth.guard import BearerGuard
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
@@ -68,10 +69,6 @@ class FakeIssuer:
             now=NOW,
             expires_in=900,
         )
-
-
-def bearer(token: str) -> dict[str, bytes]:
-    return {"Authorization": b"Bearer " + token.encode()}
 
 
 def client_of(app: ASGIApp, root_path: str = "") -> httpx.AsyncClient:

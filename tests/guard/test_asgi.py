@@ -26,6 +26,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from tests.asking import bearer
 from tests.guard.fakes import (
     CODES,
     USER_ID,
@@ -33,7 +34,6 @@ from tests.guard.fakes import (
     Timer,
     answer_of,
     answers_to_all,
-    bearer,
     client_of,
     codes_of_handshakes,
     opening,

@@ -289,9 +289,7 @@ async def test_a_thousand_unknown_keys_at_once_cause_one_fetch(keys: RemoteKeys,
     assert issuer.fetches == (2, 2)
 
 
-async def test_an_unknown_key_does_not_hold_up_the_known_one(
-    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
-) -> None:
+async def test_an_unknown_key_does_not_hold_up_the_known_one(keys: RemoteKeys, issuer: FakeIssuer) -> None:
     await keys.find(issuer.key.kid)
     gate = Gate(lambda: httpx.Response(200, json={"keys": issuer.keys}))
     issuer.jwks.mock(side_effect=gate)

@@ -30,7 +30,7 @@ from wxauth.store.migrations import UnknownRevision, migrate
 
 HOME: Final = Path(".wxauth")
 
-_WELCOME = """
+WELCOME = """
 wxauth is ready.  已就绪。
 
   API docs / 接口文档    {url}/docs
@@ -167,7 +167,7 @@ class _Server(uvicorn.Server):
 
 def _serve(settings: Settings, listener: socket.socket, wechat_url: str) -> None:
     app = create_app(Services.build(settings))
-    welcome = _WELCOME.format(url=_url(settings), wechat_url=wechat_url, home=HOME, command=_command(settings))
+    welcome = WELCOME.format(url=_url(settings), wechat_url=wechat_url, home=HOME, command=_command(settings))
     try:
         _Server(uvicorn.Config(app, **uvicorn_options(settings)), welcome).run([listener])
     except KeyboardInterrupt:

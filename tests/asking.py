@@ -1,0 +1,38 @@
+"""How tests ask: what most of them are given, the header that shows a token, and waiting for what tells nobody."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from inspect import isawaitable
+from typing import Any
+
+import asyncpg
+import httpx
+
+from tests.processes import PATIENCE
+from wxauth.services import Services
+
+MakeServices = Callable[..., Awaitable[Services]]
+MakeClient = Callable[[Services], httpx.AsyncClient]
+LogLines = Callable[[], list[dict[str, Any]]]
+
+
+def bearer(token: Mapping[str, Any] | str | bytes) -> dict[str, bytes]:
+    """The header that shows this access token, or the one in this answer."""
+    if isinstance(token, Mapping):
+        token = token["access_token"]
+    return {"Authorization": b"Bearer " + (token.encode() if isinstance(token, str) else token)}
+
+
+async def until(condition: Callable[[], Awaitable[object] | object]) -> None:
+    """Wait for it to become true."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            holds = condition()
+            if await holds if isawaitable(holds) else holds:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def until_locked(rows: asyncpg.Connection) -> None:
+    """Wait until somebody waits for a lock."""
+    await until(lambda: rows.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
