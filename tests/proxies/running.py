@@ -1,4 +1,4 @@
-"""nginx, Caddy and HAProxy, run as processes with the files of `deploy/proxies`; and the service behind them."""
+"""nginx, Caddy and HAProxy, run as processes with the files of `deploy/proxies`; and the services behind them."""
 
 import json
 import os
@@ -8,14 +8,18 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from email import message_from_bytes
 from hashlib import sha256
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Thread
 from urllib.parse import parse_qs
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
+from websockets.utils import accept_key
 
 from tests.processes import Running, free_port, until
 from tests.programs import needs
@@ -151,3 +155,57 @@ async def _echo_websocket(socket: WebSocket) -> None:
 
 def headers_of(scope: Scope) -> list[list[str]]:
     return [[name.decode("latin-1").lower(), value.decode("latin-1")] for name, value in scope["headers"]]
+
+
+class Switching(ThreadingTCPServer):
+    """A service that switches to whatever protocol it is asked for, and remembers each byte that arrives."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Connection)
+        self.received: list[bytearray] = []
+        """By connection."""
+        self.open: set[StreamRequestHandler] = set()
+        """Connections whose end has not been seen."""
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.socket.getsockname()[1]}"
+
+
+class _Connection(StreamRequestHandler):
+    server: Switching
+    timeout = 0.5  # of silence, after which it is over
+
+    def handle(self) -> None:
+        received = bytearray()
+        self.server.received.append(received)
+        self.server.open.add(self)
+        with suppress(ConnectionError, TimeoutError):
+            for line in self.rfile:
+                received += line
+                if received.count(b"\r\n\r\n") == 1 and line == b"\r\n":
+                    self.wfile.write(_answer(received))
+        self.server.open.remove(self)
+
+
+def _answer(head: bytes) -> bytes:
+    given = message_from_bytes(head.partition(b"\r\n")[2])
+    if "Upgrade" not in given:
+        return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    accepted = accept_key(given.get("Sec-WebSocket-Key", ""))  # HAProxy looks at it
+    fields = f"Connection: Upgrade\r\nUpgrade: {given['Upgrade']}\r\nSec-WebSocket-Accept: {accepted}"
+    return f"HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n\r\n".encode()
+
+
+@contextmanager
+def switching() -> Iterator[Switching]:
+    with Switching() as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -11,7 +12,7 @@ import pytest
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, until
 from tests.programs import needs
-from tests.proxies.running import answers
+from tests.proxies.running import answers, switching
 
 ROOT = Path(__file__).parents[2]
 DRAFTS = "/members/editors/drafts.html"
@@ -27,21 +28,27 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, str
         service.end(signal.SIGTERM)
 
 
-@pytest.fixture(scope="module")
-def site(dev: tuple[Running, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+@contextmanager
+def running_site(wxauth: str, folder: Path) -> Iterator[httpx.Client]:
     needs("nginx")
-    service, address = dev
     port = free_port()
-    folder, env = tmp_path_factory.mktemp("nginx"), {"PORT": str(port), "WXAUTH": address}
+    env = {"PORT": str(port), "WXAUTH": wxauth}
     with (
         Running(str(ROOT / "examples/nginx/run"), cwd=folder, env=env) as nginx,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
     ):
         nginx.wait_for(f"http://127.0.0.1:{port}")
         until(lambda: answers(port))
-        service.wait_for("wxauth is ready")
         yield client
         assert nginx.end(signal.SIGINT) == 0, nginx.output
+
+
+@pytest.fixture(scope="module")
+def site(dev: tuple[Running, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    service, address = dev
+    with running_site(address, tmp_path_factory.mktemp("nginx")) as client:
+        service.wait_for("wxauth is ready")
+        yield client
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +59,13 @@ def login(site: httpx.Client) -> httpx.Response:
 @pytest.fixture(scope="module")
 def alice(login: httpx.Response) -> dict[str, str]:
     return {"Authorization": f"Bearer {login.json()['access_token']}"}
+
+
+def test_no_upgrade_leads_past_the_site(tmp_path: Path) -> None:
+    with switching() as wxauth, running_site(wxauth.address, tmp_path) as site:
+        for upgrade in ("h2c", "foo", "websocket"):
+            answer = site.post("/v1/login", headers={"Connection": "Upgrade", "Upgrade": upgrade})
+            assert answer.status_code == 200
 
 
 def test_the_public_pages_are_there_for_anyone(site: httpx.Client) -> None:
