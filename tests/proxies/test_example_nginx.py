@@ -39,8 +39,10 @@ def running_site(wxauth: str, folder: Path) -> Iterator[httpx.Client]:
     ):
         nginx.wait_for(f"http://127.0.0.1:{port}")
         until(lambda: answers(port))
-        yield client
-        assert nginx.end(signal.SIGINT) == 0, nginx.output
+        try:
+            yield client
+        finally:
+            assert nginx.end(signal.SIGINT) == 0, nginx.output  # or its workers would be left behind
 
 
 @pytest.fixture(scope="module")
