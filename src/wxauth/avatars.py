@@ -19,7 +19,7 @@ from wxauth.store.database import Database
 PATH: Final = "/v1/avatars/"
 UPLOADS: Final = 64
 """How many may be under way in this process: up to 132 MiB wait to be decoded."""
-UPLOADS_OF_ONE_USER: Final = 4
+UPLOADS_OF_ONE_USER: Final = 8
 
 _RETRY_AFTER: Final = 3
 _ID_BYTES: Final = 16

@@ -49,7 +49,7 @@ UNTOUCHED_FOR: Final = timedelta(minutes=1)
 
 UNDER_WAY: Final = 200
 """How many numbers this process may be asking WeChat for."""
-UNDER_WAY_OF_ONE: Final = 8
+UNDER_WAY_OF_ONE: Final = 20
 """How many requests and questions to WeChat of one person; more than anybody's taps and retries come to."""
 FAREWELL_TO_WECHAT: Final = 6.0
 """Seconds that WeChat has for its answers when the service ends; the requests have been drained by then."""
