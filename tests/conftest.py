@@ -4,7 +4,9 @@ import io
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -149,10 +151,18 @@ async def make_services(
     make_settings: Callable[..., Settings], wechat: WeChatByRespx, clock: Clock
 ) -> AsyncIterator[MakeServices]:
     """Further replicas of the service on the same database; any setting by name."""
+    async with making(make_settings, wechat.transport, clock) as make:
+        yield make
+
+
+@asynccontextmanager
+async def making(
+    make_settings: Callable[..., Settings], transport: httpx.AsyncBaseTransport, clock: Clock
+) -> AsyncIterator[MakeServices]:
     made: list[Services] = []
 
     async def make(**values: object) -> Services:
-        services = Services.build(make_settings(**values), clock=clock, wechat_transport=wechat.transport)
+        services = Services.build(make_settings(**values), clock=clock, wechat_transport=transport)
         made.append(services)
         await services.keys.refresh()
         return services
@@ -222,18 +232,9 @@ async def make_simulated_services(
     make_settings: Callable[..., Settings], simulator: Simulator, clock: Clock, secrets: Secrets
 ) -> AsyncIterator[MakeServices]:
     """Replicas of a service whose WeChat is the simulator; any setting by name."""
-    made: list[Services] = []
-
-    async def make(**values: object) -> Services:
-        settings = make_settings(**{"apps": APPS, **values})
-        services = Services.build(settings, clock=clock, wechat_transport=WeChatBySimulator(simulator, secrets))
-        made.append(services)
-        await services.keys.refresh()
-        return services
-
-    yield make
-    for services in made:
-        await services.aclose()
+    with_its_apps = partial(make_settings, apps=APPS)
+    async with making(with_its_apps, WeChatBySimulator(simulator, secrets), clock) as make:
+        yield make
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ sent as it is, so it never holds a secret, an upstream URL or the caller's own i
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 
 class Title(NamedTuple):
@@ -101,6 +101,11 @@ class InvalidRequest(RequestRefused):
         super().__init__(detail)
         self.errors = tuple(errors)
         self.status = status
+
+    @classmethod
+    def of(cls, field: str, message: str) -> Self:
+        """With one field that is wrong."""
+        return cls(f"{field}: {message}", errors=[FieldError(field, message)])
 
     def members(self) -> Mapping[str, Any]:
         """`errors`, a list of `{"field", "message"}`."""

@@ -15,7 +15,6 @@ from uuid import UUID
 from wxauth.background import Background
 from wxauth.clock import Clock
 from wxauth.errors import (
-    FieldError,
     InternalError,
     InvalidRequest,
     StorageUnavailable,
@@ -159,8 +158,7 @@ class Policies:
         verdict = await self._verdict(person, nickname, patience=patience) if self._nickname == "block" else None
         if verdict is not None and verdict.suggest == "risky":
             log.warning("nickname_refused", user_id=person.user_id, app_id=person.app_id, label=verdict.label)
-            message = "WeChat refuses this name"
-            raise InvalidRequest(f"nickname: {message}", errors=[FieldError("nickname", message)])
+            raise InvalidRequest.of("nickname", "WeChat refuses this name")
         stored = await store()
         if self._nickname == "flag":
             self._later("nickname", person, partial(self._flag_nickname, person, nickname))

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from wxauth.admin import Actor
 from wxauth.errors import (
-    FieldError,
     InvalidRequest,
     InvalidToken,
     NotFound,
@@ -59,7 +58,7 @@ async def decrypt(services: Services, principal: Principal, *, encrypted_data: b
     try:
         check_watermark(opened, app_id=keys.app_id, now=services.clock())
     except WrongWatermark as exc:
-        raise InvalidRequest(f"encrypted_data: {exc}", errors=[FieldError("encrypted_data", str(exc))]) from None
+        raise InvalidRequest.of("encrypted_data", str(exc)) from None
     log.info("data_decrypted", user_id=principal.id, app_id=keys.app_id, session_id=principal.session_id)
     return opened
 

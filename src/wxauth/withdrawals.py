@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from wxauth.clock import Clock
-from wxauth.errors import FieldError, InvalidRequest, NotFound, StorageUnavailable
+from wxauth.errors import InvalidRequest, NotFound, StorageUnavailable
 from wxauth.logs import get_logger
 from wxauth.settings import AppSettings, Settings
 from wxauth.store import users
@@ -76,8 +76,7 @@ class Withdrawals:
         check_signature(app.push_token, query, name="signature")
         echostr = query.get("echostr", "")
         if not _ECHOSTR.fullmatch(echostr):
-            message = "Wants 1 to 256 printable characters"
-            raise InvalidRequest(f"echostr: {message}", errors=[FieldError("echostr", message)])
+            raise InvalidRequest.of("echostr", "Wants 1 to 256 printable characters")
         return echostr
 
     async def receive(self, app_id: str, query: Mapping[str, str], body: bytes) -> None:

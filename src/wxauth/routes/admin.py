@@ -8,7 +8,7 @@ from starlette.requests import HTTPConnection
 
 from wxauth import admin, session_keys
 from wxauth.admin import Actor, UserChange
-from wxauth.errors import FieldError, InsufficientRole, InvalidRequest, LastAdmin, NotFound, PayloadTooLarge, UnknownApp
+from wxauth.errors import InsufficientRole, InvalidRequest, LastAdmin, NotFound, PayloadTooLarge, UnknownApp
 from wxauth.routes.callers import caller_of, device_of
 from wxauth.routes.direct import DirectRoute
 from wxauth.routes.failures import BEARER_SECURITY, GUARDED, failures
@@ -51,13 +51,8 @@ async def _not_stored(response: Response) -> None:
 
 
 _GUARDED: Final = (*GUARDED, InsufficientRole)
-_WRONG_PARAMETER: Final = InvalidRequest(
-    "limit: Input should be less than or equal to 200",
-    errors=[FieldError("limit", "Input should be less than or equal to 200")],
-)
-_WRONG_ID: Final = InvalidRequest(
-    "user_id: Input should be a valid UUID", errors=[FieldError("user_id", "Input should be a valid UUID")]
-)
+_WRONG_PARAMETER: Final = InvalidRequest.of("limit", "Input should be less than or equal to 200")
+_WRONG_ID: Final = InvalidRequest.of("user_id", "Input should be a valid UUID")
 _USER: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"application/json": {"example": EXAMPLE_USER_DETAIL}}}
 }

@@ -5,7 +5,6 @@ from typing import Any
 
 from wxauth.errors import (
     CodeUsed,
-    FieldError,
     InternalError,
     InvalidCode,
     InvalidRequest,
@@ -14,7 +13,11 @@ from wxauth.errors import (
     MissingToken,
     StorageUnavailable,
     TokenExpired,
+    WeChatBadResponse,
     WeChatMisconfigured,
+    WeChatRateLimited,
+    WeChatTimeout,
+    WeChatUnavailable,
     WxAuthError,
 )
 from wxauth.guard.bearer import BearerGuard
@@ -35,8 +38,11 @@ GUARDED = (
 )
 """What any guarded operation may answer."""
 
+WECHAT_FAILURES = (WeChatRateLimited, WeChatBadResponse, WeChatMisconfigured, WeChatUnavailable, WeChatTimeout)
+"""What any operation may answer that asks WeChat."""
+
 _EXAMPLES: dict[type[WxAuthError], WxAuthError] = {
-    InvalidRequest: InvalidRequest("code: Field required", errors=[FieldError("code", "Field required")]),
+    InvalidRequest: InvalidRequest.of("code", "Field required"),
     InvalidCode: InvalidCode("WeChat answered errcode 40029", errcode=40029),
     CodeUsed: CodeUsed("WeChat answered errcode 40163", errcode=40163),
     WeChatMisconfigured: WeChatMisconfigured("WeChat answered errcode 40164", errcode=40164),

@@ -17,16 +17,11 @@ from wxauth.errors import (
     SessionRevoked,
     StorageUnavailable,
     UnknownApp,
-    WeChatBadResponse,
-    WeChatMisconfigured,
-    WeChatRateLimited,
-    WeChatTimeout,
-    WeChatUnavailable,
     WeChatUserBlocked,
 )
 from wxauth.routes.callers import DeviceDep
 from wxauth.routes.direct import DirectRoute
-from wxauth.routes.failures import BEARER_SECURITY, GUARDED, failures
+from wxauth.routes.failures import BEARER_SECURITY, GUARDED, WECHAT_FAILURES, failures
 from wxauth.routes.schemas import (
     EXAMPLE_TOKENS,
     LoginRequest,
@@ -56,11 +51,7 @@ router = APIRouter(route_class=DirectRoute, tags=["login"])
             WeChatUserBlocked,
             AccountDisabled,
             RateLimited,
-            WeChatRateLimited,
-            WeChatBadResponse,
-            WeChatMisconfigured,
-            WeChatUnavailable,
-            WeChatTimeout,
+            *WECHAT_FAILURES,
             StorageUnavailable,
         ),
     },
@@ -120,7 +111,7 @@ async def refresh(body: RefreshRequest, services: ServicesDep, device: DeviceDep
     operation_id="log_out",
     summary="End a session",
     status_code=204,
-    responses=failures(InvalidRequest, PayloadTooLarge, *GUARDED, StorageUnavailable),
+    responses=failures(InvalidRequest, PayloadTooLarge, *GUARDED),
     openapi_extra={"security": [*BEARER_SECURITY["security"], {}]},
 )
 async def log_out(body: LogoutRequest | None, request: Request, services: ServicesDep) -> None:

@@ -8,7 +8,6 @@ from fastapi import APIRouter
 from wxauth import accounts, session_keys
 from wxauth.errors import (
     CodeUsed,
-    FieldError,
     InvalidCode,
     InvalidRequest,
     LastAdmin,
@@ -17,18 +16,12 @@ from wxauth.errors import (
     PhoneTaken,
     RateLimited,
     SessionKeyExpired,
-    StorageUnavailable,
     UnknownApp,
-    WeChatBadResponse,
-    WeChatMisconfigured,
-    WeChatRateLimited,
-    WeChatTimeout,
-    WeChatUnavailable,
     WeChatUserBlocked,
 )
 from wxauth.routes.callers import CallerDep, PrincipalDep
 from wxauth.routes.direct import DirectRoute
-from wxauth.routes.failures import BEARER_SECURITY, GUARDED, failures
+from wxauth.routes.failures import BEARER_SECURITY, GUARDED, WECHAT_FAILURES, failures
 from wxauth.routes.schemas import (
     EXAMPLE_DECRYPTED,
     EXAMPLE_SESSIONS,
@@ -46,10 +39,7 @@ from wxauth.services import ServicesDep
 
 router = APIRouter(route_class=DirectRoute, tags=["me"])
 
-_WRONG_WATERMARK: Final = InvalidRequest(
-    "encrypted_data: The watermark is another app's",
-    errors=[FieldError("encrypted_data", "The watermark is another app's")],
-)
+_WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark is another app's")
 
 _USER: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": EXAMPLE_USER}}}}
 
@@ -124,11 +114,7 @@ async def erase_me(caller: CallerDep, services: ServicesDep) -> None:
             PhoneTaken,
             WeChatUserBlocked,
             RateLimited,
-            WeChatRateLimited,
-            WeChatBadResponse,
-            WeChatMisconfigured,
-            WeChatUnavailable,
-            WeChatTimeout,
+            *WECHAT_FAILURES,
             *GUARDED,
         ),
     },
@@ -200,7 +186,7 @@ async def end_my_other_sessions(caller: CallerDep, services: ServicesDep) -> Non
     operation_id="end_my_session",
     summary="Log out on one device",
     status_code=204,
-    responses=failures(InvalidRequest, NotFound, *GUARDED, StorageUnavailable),
+    responses=failures(InvalidRequest, NotFound, *GUARDED),
     openapi_extra=BEARER_SECURITY,
 )
 async def end_my_session(caller: CallerDep, session_id: UUID, services: ServicesDep) -> None:

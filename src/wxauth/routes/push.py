@@ -7,7 +7,6 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from wxauth.errors import (
-    FieldError,
     InvalidRequest,
     InvalidSignature,
     NotFound,
@@ -22,11 +21,8 @@ from wxauth.services import ServicesDep
 router = APIRouter(route_class=DirectRoute, tags=["wechat"])
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
-_WRONG_BODY: Final = InvalidRequest("OpenID: Field required", errors=[FieldError("OpenID", "Field required")])
-_WRONG_ECHOSTR: Final = InvalidRequest(
-    "echostr: Wants 1 to 256 printable characters",
-    errors=[FieldError("echostr", "Wants 1 to 256 printable characters")],
-)
+_WRONG_BODY: Final = InvalidRequest.of("OpenID", "Field required")
+_WRONG_ECHOSTR: Final = InvalidRequest.of("echostr", "Wants 1 to 256 printable characters")
 _EXAMPLE_MESSAGE: Final = {
     "ToUserName": "gh_1a2b3c4d5e6f",
     "FromUserName": "oGZUI0bJY1zhBYw2KhdUfwVJJEBf",

@@ -19,15 +19,10 @@ from wxauth.errors import (
     PayloadTooLarge,
     StorageUnavailable,
     UnknownApp,
-    WeChatBadResponse,
-    WeChatMisconfigured,
-    WeChatRateLimited,
-    WeChatTimeout,
-    WeChatUnavailable,
 )
 from wxauth.routes.callers import CallerDep, DeviceDep
 from wxauth.routes.direct import DirectRoute
-from wxauth.routes.failures import BEARER_SECURITY, GUARDED, failures
+from wxauth.routes.failures import BEARER_SECURITY, GUARDED, WECHAT_FAILURES, failures
 from wxauth.routes.schemas import (
     EXAMPLE_ACCESS_TOKEN,
     EXAMPLE_INTROSPECTION,
@@ -120,7 +115,7 @@ async def verify(caller: CallerDep, request: Request) -> Response:
         200: {"content": {"application/json": {"example": EXAMPLE_INTROSPECTION}}},
         **failures(
             InvalidRequest("there are two Authorization headers", status=400),
-            InvalidRequest("token: Field required", errors=[FieldError("token", "Field required")]),
+            InvalidRequest.of("token", "Field required"),
             PayloadTooLarge,
             InvalidClient,
             KeysUnavailable,
@@ -166,11 +161,7 @@ async def introspect(request: Request, services: ServicesDep) -> dict[str, Any]:
             InvalidRequest("there are two Authorization headers", status=400),
             InvalidClient,
             UnknownApp,
-            WeChatRateLimited,
-            WeChatUnavailable,
-            WeChatTimeout,
-            WeChatBadResponse,
-            WeChatMisconfigured,
+            *WECHAT_FAILURES,
             StorageUnavailable,
         ),
     },
@@ -225,6 +216,5 @@ def _token_in(form: bytes) -> str:
         raise InvalidRequest("the body is not UTF-8", errors=[FieldError("body", "Not UTF-8")]) from None
     tokens = [value for name, value in fields if name == "token"]
     if len(tokens) != 1:
-        message = "Field given twice" if tokens else "Field required"
-        raise InvalidRequest(f"token: {message}", errors=[FieldError("token", message)])
+        raise InvalidRequest.of("token", "Field given twice" if tokens else "Field required")
     return tokens[0]

@@ -9,7 +9,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, parse_options_header
 from starlette.requests import Request
 
-from wxauth.errors import FieldError, InvalidRequest, PayloadTooLarge
+from wxauth.errors import InvalidRequest, PayloadTooLarge
 
 PATIENCE: Final = 60.0
 """Seconds in which a file has to be here; `wx.uploadFile` has no more either."""
@@ -27,7 +27,7 @@ async def uploaded_file(request: Request, field: str, *, max_bytes: int, patienc
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != _MULTIPART.encode() or b"boundary" not in options:
-        raise _wrong(field, "Should come as multipart/form-data, as wx.uploadFile sends it")
+        raise InvalidRequest.of(field, "Should come as multipart/form-data, as wx.uploadFile sends it")
     parts: list[Field | File] = []
 
     def take(part: Field | File) -> None:
@@ -41,14 +41,16 @@ async def uploaded_file(request: Request, field: str, *, max_bytes: int, patienc
             async for chunk in request.stream():
                 parser.write(chunk)
     except FormParserError:
-        raise _wrong(field, f"Should come in a multipart/form-data body of at most {_MAX_PARTS} parts") from None
+        raise InvalidRequest.of(
+            field, f"Should come in a multipart/form-data body of at most {_MAX_PARTS} parts"
+        ) from None
     except TimeoutError:
         raise InvalidRequest(f"the body was not here in {patience:g} s", status=400) from None
     content = _only_file(parts, field)
     if len(content) > max_bytes:
         raise PayloadTooLarge(f"{field}: it may have {max_bytes} bytes")
     if not content:
-        raise _wrong(field, "Should not be empty")
+        raise InvalidRequest.of(field, "Should not be empty")
     return content
 
 
@@ -58,10 +60,6 @@ def _only_file(parts: list[Field | File], field: str) -> bytes:
             file.file_object.seek(0)
             return file.file_object.read()
         case []:
-            raise _wrong(field, "Field required")
+            raise InvalidRequest.of(field, "Field required")
         case _:
-            raise _wrong(field, "Should be one file, and no other one beside it")
-
-
-def _wrong(field: str, message: str) -> InvalidRequest:
-    return InvalidRequest(f"{field}: {message}", errors=[FieldError(field, message)])
+            raise InvalidRequest.of(field, "Should be one file, and no other one beside it")

@@ -148,8 +148,7 @@ def _fields_in(body: bytes) -> dict[str, Any]:
     except (ValueError, ParseError):  # what defusedxml forbids is a ValueError
         fields = None
     if not isinstance(fields, dict):
-        message = "Neither a JSON object nor XML without a DTD"
-        raise InvalidRequest(f"body: {message}", errors=[FieldError("body", message)])
+        raise InvalidRequest.of("body", "Neither a JSON object nor XML without a DTD")
     return fields
 
 
