@@ -2,17 +2,17 @@
 
 import asyncio
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from secrets import token_urlsafe
 from typing import Any, Final
 from uuid import UUID
 
 from wxauth.clock import Clock
-from wxauth.errors import FieldError, InvalidRequest, InvalidToken, NotFound, RateLimited
+from wxauth.errors import InvalidRequest, InvalidToken, NotFound
 from wxauth.pictures import UnusablePicture, made_small
+from wxauth.places import Places
 from wxauth.store.avatars import Avatar, read_avatar, replace_avatar
 from wxauth.store.database import Database
 
@@ -21,7 +21,6 @@ UPLOADS: Final = 64
 """How many may be under way in this process: up to 132 MiB wait to be decoded."""
 UPLOADS_OF_ONE_USER: Final = 8
 
-_RETRY_AFTER: Final = 3
 _ID_BYTES: Final = 16
 _FILE_NAME: Final = re.compile(r"([A-Za-z0-9_-]{22})\.(jpg|png)")
 _EXTENSIONS: Final = {"image/jpeg": "jpg", "image/png": "png"}
@@ -40,7 +39,9 @@ class Avatars:
         self._database = database
         self._clock = clock
         self._base_url = issuer + PATH
-        self._uploads = Counter[UUID]()
+        self._uploads = Places[UUID](
+            of_one=UPLOADS_OF_ONE_USER, in_all=UPLOADS, detail="too many pictures are being uploaded"
+        )
         # One: it bounds the memory, and leaves the other cores to logins. Pillow works without the GIL.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
 
@@ -48,16 +49,9 @@ class Avatars:
         """Whether it leads to a picture here, whether or not that still exists. Only an upload sets such a URL."""
         return url is not None and url.startswith(self._base_url)
 
-    @contextmanager
-    def upload(self, user_id: UUID) -> Iterator[None]:
+    def upload(self, user_id: UUID) -> AbstractContextManager[None]:
         """A place for what is uploaded in the block. Raises: RateLimited."""
-        if self._uploads.total() >= UPLOADS or self._uploads[user_id] >= UPLOADS_OF_ONE_USER:
-            raise RateLimited("too many pictures are being uploaded", retry_after=_RETRY_AFTER)
-        self._uploads[user_id] += 1
-        try:
-            yield
-        finally:
-            self._uploads -= Counter([user_id])  # in which nobody stays with 0
+        return self._uploads.place(user_id)
 
     async def replace(self, user_id: UUID, file: bytes) -> Mapping[str, Any]:
         """Store a user's picture in place of the former one, and its URL; the user as they are then.
@@ -67,7 +61,7 @@ class Avatars:
         try:
             picture = await asyncio.get_running_loop().run_in_executor(self._executor, made_small, file)
         except UnusablePicture as exc:
-            raise InvalidRequest(f"file: {exc}", errors=[FieldError("file", str(exc))]) from exc
+            raise InvalidRequest.of("file", str(exc)) from exc
         avatar = Avatar(token_urlsafe(_ID_BYTES), picture.content_type, picture.content)
         url = self._base_url + _file_name(avatar)
         user = await replace_avatar(self._database, user_id, avatar, url=url, now=self._clock())

@@ -4,9 +4,8 @@ WeChat gives a number once for each tap on the phone button, and every one is pa
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -25,6 +24,7 @@ from wxauth.errors import (
     WeChatTimeout,
 )
 from wxauth.logs import get_logger
+from wxauth.places import RETRY_AFTER, Places
 from wxauth.sealing import CannotOpen, Sealer
 from wxauth.store.database import Database
 from wxauth.store.phone_answers import (
@@ -54,7 +54,6 @@ UNDER_WAY_OF_ONE: Final = 20
 FAREWELL_TO_WECHAT: Final = 6.0
 """Seconds that WeChat has for its answers when the service ends; the requests have been drained by then."""
 
-_RETRY_AFTER: Final = 3
 _STORE_PAUSE: Final = 0.25
 """Seconds between two tries to store what is in memory; less than another process waits for it."""
 _PAUSES_FOR_OTHERS: Final = (0.0, 0.1, 0.4, 1.0)
@@ -113,7 +112,9 @@ class Phones:
         self._may_share = may_share
         self._check_openid = check_openid
         self._kept_in_memory = kept_in_memory
-        self._under_way = Counter[tuple[str, str]]()
+        self._under_way = Places[tuple[str, str]](
+            of_one=UNDER_WAY_OF_ONE, detail="too many phone codes of one person at once"
+        )
         self._asking: dict[bytes, _Asking] = {}
         self._unstored: dict[bytes, _Unstored] = {}
         self._storing: asyncio.Task[None] | None = None
@@ -129,7 +130,7 @@ class Phones:
         """
         asked_at = self._clock()
         code_hash = sha256(b"\0".join((app.app_id.encode(), openid.encode(), code.encode()))).digest()
-        with self._place((app.app_id, openid)):
+        with self._under_way.place((app.app_id, openid)):
             found = await self._find(code_hash)
             if found is None:
                 try:
@@ -188,17 +189,6 @@ class Phones:
         if self._unstored:
             log.error("phone_answers_lost", answers=len(self._unstored), reason="the service has ended")
 
-    @contextmanager
-    def _place(self, person: tuple[str, str]) -> Iterator[None]:
-        """A place for a request of this person in the block. Raises: RateLimited."""
-        if self._under_way[person] >= UNDER_WAY_OF_ONE:
-            raise RateLimited("too many phone codes of one person at once", retry_after=_RETRY_AFTER)
-        self._under_way[person] += 1
-        try:
-            yield
-        finally:
-            self._under_way -= Counter([person])  # in which nobody stays with 0
-
     async def _find(self, code_hash: bytes) -> StoredAnswer | Mapping[str, Any] | None:
         if (unstored := self._unstored.get(code_hash)) is not None:
             await self._store(unstored.answer)
@@ -216,14 +206,14 @@ class Phones:
         asking = self._asking.get(code_hash)
         if asking is None:
             if len(self._asking) >= UNDER_WAY:
-                raise RateLimited("too many phone numbers are being asked for", retry_after=_RETRY_AFTER)
+                raise RateLimited("too many phone numbers are being asked for", retry_after=RETRY_AFTER)
             person = (app.app_id, openid)
             checked_openid = openid if self._check_openid else None
             answered = asyncio.create_task(self._wechat_api.phone_number(app, code, openid=checked_openid))
             # In tasks of their own, so that they come to their end whatever becomes of the request.
             stored = asyncio.create_task(self._keep(answered, person, code_hash, asked_at=asked_at))
             asking = self._asking[code_hash] = _Asking(answered, stored)
-            self._under_way[person] += 1
+            self._under_way.take(person)
             stored.add_done_callback(lambda _: self._forget_asking(person, code_hash))
         await asyncio.wait({asking.answered}, timeout=self._timeout)
         if not asking.answered.done():
@@ -231,7 +221,7 @@ class Phones:
         await asyncio.shield(asking.stored)
 
     def _forget_asking(self, person: tuple[str, str], code_hash: bytes) -> None:
-        self._under_way -= Counter([person])
+        self._under_way.give_back(person)
         stored = self._asking.pop(code_hash).stored
         if not stored.cancelled():
             stored.exception()  # looked at, for nobody may be waiting for it any more

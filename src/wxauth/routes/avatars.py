@@ -8,8 +8,9 @@ from starlette.responses import Response
 
 from wxauth import accounts
 from wxauth.avatars import PATH
-from wxauth.errors import FieldError, InvalidRequest, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable
+from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable
 from wxauth.pictures import MAX_FILE
+from wxauth.routes.caching import cacheable_response
 from wxauth.routes.callers import CallerDep
 from wxauth.routes.direct import DirectRoute
 from wxauth.routes.failures import BEARER_SECURITY, GUARDED, failures
@@ -20,7 +21,7 @@ from wxauth.services import ServicesDep
 router = APIRouter(route_class=DirectRoute)
 
 _FIELD: Final = "file"
-_WRONG_FILE: Final = InvalidRequest("file: Field required", errors=[FieldError(_FIELD, "Field required")])
+_WRONG_FILE: Final = InvalidRequest.of(_FIELD, "Field required")
 _EXAMPLE_URL: Final = f"https://auth.example.com{PATH}Yp4Zt2Vq8nCwRk1EtTmHYj.jpg"
 _BINARY: Final = {"type": "string", "contentMediaType": "application/octet-stream"}
 _HEADERS: Final = {
@@ -92,8 +93,6 @@ async def read_avatar(request: Request, services: ServicesDep) -> Response:
     """
     file_name = request.path_params["file_name"]
     avatar = await services.avatars.read(file_name)
-    headers = {**_HEADERS, "ETag": f'"{file_name}"'}
-    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
-    if headers["ETag"] in known or "*" in known:
-        return Response(status_code=304, headers=headers)
-    return Response(avatar.content, headers=headers, media_type=avatar.content_type)
+    return cacheable_response(
+        request, avatar.content, etag=f'"{file_name}"', headers=_HEADERS, media_type=avatar.content_type
+    )

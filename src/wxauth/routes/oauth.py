@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from wxauth.errors import KeysUnavailable
 from wxauth.keyring import JWKS_MAX_AGE
+from wxauth.routes.caching import cacheable_response
 from wxauth.routes.failures import failures
 from wxauth.services import ServicesDep
 from wxauth.tokens.claims import ALGORITHM
@@ -42,11 +43,8 @@ async def jwks(request: Request, services: ServicesDep) -> Response:
     keys = services.keys
     if not keys.is_ready:
         raise KeysUnavailable("the signing keys have not been read yet")
-    headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}", "ETag": keys.etag}
-    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
-    if keys.etag in known or "*" in known:
-        return Response(status_code=304, headers=headers)
-    return Response(keys.jwks, headers=headers, media_type="application/json")
+    headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}
+    return cacheable_response(request, keys.jwks, etag=keys.etag, headers=headers, media_type="application/json")
 
 
 _EXAMPLE_METADATA: dict[str, Any] = {

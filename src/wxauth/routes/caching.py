@@ -1,0 +1,17 @@
+"""Answers that may be kept, and are not sent again to whoever has them."""
+
+from collections.abc import Mapping
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+
+def cacheable_response(
+    request: Request, content: bytes, *, etag: str, headers: Mapping[str, str], media_type: str
+) -> Response:
+    """The content with its `ETag`; 304 for a request whose `If-None-Match` names that (RFC 9110, section 13.1.2)."""
+    headers = {**headers, "ETag": etag}
+    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    if etag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers, media_type=media_type)
