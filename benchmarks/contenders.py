@@ -12,8 +12,8 @@ from pathlib import Path
 
 from benchmarks.load import Kind
 from benchmarks.processes import environment, free_port, running
+from wxauth.core.settings import Settings, settings_from
 from wxauth.server import uvicorn_options
-from wxauth.settings import Settings, settings_from
 
 KINDS_OF: dict[str, tuple[Kind, ...]] = {
     "wxauth": ("login", "guarded", "refresh"),

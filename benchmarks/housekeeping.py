@@ -12,15 +12,15 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
+from wxauth.core.database import Database
+from wxauth.core.migrations import migrate
+from wxauth.core.sealing import Sealer
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.housekeeping import KEPT_AFTER_THE_END, PAGE_SIZE, SWEEP_EVERY
 from wxauth.login import session_key_context
 from wxauth.resealing import reseal
-from wxauth.sealing import Sealer
-from wxauth.store.database import Database
 from wxauth.store.housekeeping import sweep_page
 from wxauth.store.logins import Login, record_login
-from wxauth.store.migrations import migrate
 from wxauth.store.sessions import Lifetimes, Use, rotate_refresh_token
 
 SESSIONS = 1_000_000

@@ -9,7 +9,7 @@ import asyncpg
 import httpx
 
 from tests.processes import PATIENCE
-from wxauth.services import Services
+from wxauth.core.services import Services
 
 MakeServices = Callable[..., Awaitable[Services]]
 MakeClient = Callable[[Services], httpx.AsyncClient]

@@ -18,13 +18,14 @@ import respx
 from tests.asking import LogLines, MakeClient, MakeServices
 from tests.fakes import APP, OTHER_APP, SECRET_KEY, Clock, LoginAnswer, Secrets, WeChatByRespx, WeChatBySimulator
 from wxauth.app import create_app
+from wxauth.core.database import Database
+from wxauth.core.logs import configure_logging
+from wxauth.core.migrations import migrate
+from wxauth.core.services import Services
+from wxauth.core.settings import Settings, settings_from
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.dev.wechat import APPS, Simulator
-from wxauth.logs import configure_logging
-from wxauth.services import Services
-from wxauth.settings import Settings, settings_from
-from wxauth.store.database import Database
-from wxauth.store.migrations import migrate
+from wxauth.service.build import build_services
 
 TEMPLATE = "template_wxauth"
 MEMORY = Path("/dev/shm")
@@ -162,7 +163,7 @@ async def making(
     made: list[Services] = []
 
     async def make(**values: object) -> Services:
-        services = Services.build(make_settings(**values), clock=clock, wechat_transport=transport)
+        services = build_services(make_settings(**values), clock=clock, wechat_transport=transport)
         made.append(services)
         await services.keys.refresh()
         return services
@@ -206,7 +207,7 @@ def client(make_client: MakeClient, services: Services) -> httpx.AsyncClient:
 def offline_client(make_client: MakeClient, wechat: WeChatByRespx, clock: Clock) -> httpx.AsyncClient:
     """The service without a database, for what it must answer without one."""
     settings = settings_from(Settings, **SETTINGS, database_url="postgresql://nobody@127.0.0.1:1/nothing")
-    return make_client(Services.build(settings, clock=clock, wechat_transport=wechat.transport))
+    return make_client(build_services(settings, clock=clock, wechat_transport=wechat.transport))
 
 
 @pytest.fixture

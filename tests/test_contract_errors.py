@@ -14,9 +14,10 @@ from tests.asking import LogLines, MakeClient, MakeServices
 from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer, Secrets, WeChatByRespx
 from tests.problems import kinds_of, problem_of
 from wxauth.app import create_app
+from wxauth.core.services import Services
+from wxauth.core.settings import Settings
 from wxauth.errors import WxAuthError
-from wxauth.services import Services
-from wxauth.settings import Settings
+from wxauth.service.build import build_services
 
 MAX_BODY = 64 * 1024
 
@@ -137,7 +138,7 @@ async def test_before_the_keys_are_read_nothing_can_be_checked(
     make_settings: Callable[..., Settings], make_client: MakeClient, login: LoginAnswer, clock: Clock
 ) -> None:
     token = (await login("alice"))["access_token"]
-    services = Services.build(make_settings(), clock=clock)
+    services = build_services(make_settings(), clock=clock)
     for path in ("/v1/me", "/.well-known/jwks.json"):
         answer = await make_client(services).get(path, headers={"Authorization": f"Bearer {token}"})
         problem_of(answer, "keys_unavailable", 503)

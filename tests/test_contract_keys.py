@@ -13,10 +13,11 @@ from uuid_utils.compat import uuid7
 from tests.asking import LogLines, MakeClient, MakeServices
 from tests.fakes import Clock, LoginAnswer, WeChatByRespx
 from tests.store.proxy import Proxy
-from wxauth.sealing import CannotOpen
-from wxauth.services import Services
-from wxauth.settings import Settings
-from wxauth.store.models import StoredSigningKey
+from wxauth.core.sealing import CannotOpen
+from wxauth.core.services import Services
+from wxauth.core.settings import Settings
+from wxauth.core.tables import StoredSigningKey
+from wxauth.service.build import build_services
 from wxauth.tokens.keys import SigningKey
 
 OTHER_SECRET_KEY = "b3RoZXJvdGhlcm90aGVyb3RoZXJvdGhlcm90aGVyISE="
@@ -26,7 +27,7 @@ JWKS = "/.well-known/jwks.json"
 @pytest.fixture
 def unread(make_settings: Callable[..., Settings], clock: Clock, wechat: WeChatByRespx) -> Services:
     """A replica that has not read the keys yet."""
-    return Services.build(make_settings(), clock=clock, wechat_transport=wechat.transport)
+    return build_services(make_settings(), clock=clock, wechat_transport=wechat.transport)
 
 
 async def published_kids(client: httpx.AsyncClient) -> list[str]:

@@ -19,10 +19,10 @@ from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
 from tests.upstream import PostgresTap
 from wxauth.app import create_app
+from wxauth.core.sealing import CannotOpen
+from wxauth.core.services import Services
 from wxauth.login import session_key_context
 from wxauth.routes.schemas import TokenAnswer, UserAnswer
-from wxauth.sealing import CannotOpen
-from wxauth.services import Services
 
 Serve = Callable[[], AbstractAsyncContextManager[tuple[uvicorn.Server, asyncio.StreamWriter]]]
 

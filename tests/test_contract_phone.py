@@ -17,11 +17,11 @@ from tests.fakes import SECRET_KEY, Clock, Secrets
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, run, serving
 from tests.store.proxy import Proxy
+from wxauth.core.services import Services
 from wxauth.dev.wechat import APPS, PhoneCodeRequest, Simulator, create_simulator, phone_of
 from wxauth.dev.wechat.push import make_message, sign_push
 from wxauth.housekeeping import PHONE_ANSWERS_KEPT, sweep
 from wxauth.phones import UNDER_WAY, UNDER_WAY_OF_ONE, UNTOUCHED_FOR, Phones
-from wxauth.services import Services
 
 API = "getuserphonenumber"
 NUMBER = "+8613800138000"

@@ -19,11 +19,11 @@ from tests.fakes import SECRET_KEY, Clock
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, serving
 from tests.store.proxy import Proxy
-from wxauth.background import AT_MOST
+from wxauth.core.background import AT_MOST
+from wxauth.core.services import Services
 from wxauth.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.dev.wechat.people import openid_of
 from wxauth.policies import PATIENCE, TOLD_AGAIN_AFTER
-from wxauth.services import Services
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 RISK, TEXT = "getuserriskrank", "msg_sec_check"

@@ -16,8 +16,8 @@ import pytest
 from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
+from wxauth.core.services import Services
 from wxauth.dev.wechat.push import Format, Mode, SignedPush, encrypt, make_message, sign, sign_push
-from wxauth.services import Services
 from wxauth.withdrawals import Withdrawals
 
 PLAIN = {**APP, "push_token": "1ab2cPushTokenOfTheFirstApp"}

@@ -10,7 +10,7 @@ from tests.fakes import Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import free_port
 from wxauth.app import create_app
-from wxauth.services import Services
+from wxauth.core.services import Services
 
 LogIn = Callable[..., Awaitable[httpx.Response]]
 

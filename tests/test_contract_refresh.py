@@ -13,8 +13,8 @@ import pytest
 from tests.asking import LogLines, MakeClient, MakeServices, bearer, until_locked
 from tests.fakes import Clock, LoginAnswer
 from tests.problems import problem_of
+from wxauth.core.services import Services
 from wxauth.refresh_tokens import RefreshTokens
-from wxauth.services import Services
 
 Refresh = Callable[[str], Awaitable[httpx.Response]]
 

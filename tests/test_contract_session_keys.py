@@ -16,11 +16,12 @@ from tests.asking import MakeClient, MakeServices, bearer
 from tests.fakes import SECRET_KEY, Clock, Secrets, WeChatBySimulator
 from tests.problems import problem_of
 from tests.processes import run, serving
+from wxauth.core.services import Services
+from wxauth.core.settings import Settings
 from wxauth.dev.wechat import APPS, SealRequest, Simulator, create_simulator
 from wxauth.login import session_key_context
 from wxauth.routes.schemas import SessionKeysAnswer
-from wxauth.services import Services
-from wxauth.settings import Settings
+from wxauth.service.build import build_services
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 NOBODY = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
@@ -243,7 +244,7 @@ async def interrupted(
     clock: Clock,
     rows: asyncpg.Connection,
 ) -> AsyncIterator[tuple[Service, Services]]:
-    services = Services.build(make_settings(apps=APPS), clock=clock, wechat_transport=meanwhile)
+    services = build_services(make_settings(apps=APPS), clock=clock, wechat_transport=meanwhile)
     await services.keys.refresh()
     yield Service(make_client(services), simulator, rows), services
     await services.aclose()

@@ -19,7 +19,7 @@ from tests.problems import problem_of
 from tests.store.proxy import Proxy
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, Forgery, decode
 from wxauth.clients import Credentials, add_client, remove_client
-from wxauth.services import Services
+from wxauth.core.services import Services
 
 VERIFY = "/v1/verify"
 INTROSPECT = "/v1/introspect"

@@ -15,11 +15,11 @@ import pytest
 
 from tests.fakes import Secrets, WeChatByRespx
 from tests.store.proxy import Proxy
+from wxauth.core.database import CONNECTIONS, LOCK_TIMEOUT, TRANSACTION_CONNECTIONS, Database
+from wxauth.core.migrations import migrate
+from wxauth.core.services import Services
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.dev.wechat import PhoneCodeRequest, Simulator
-from wxauth.services import Services
-from wxauth.store.database import CONNECTIONS, LOCK_TIMEOUT, TRANSACTION_CONNECTIONS, Database
-from wxauth.store.migrations import migrate
 
 HANGING = 10.0
 """Seconds after which the contract has an answer, though the database hangs."""

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from tests.fakes import Clock, LoginAnswer
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, Forgery, decode
-from wxauth.services import Services
+from wxauth.core.services import Services
 
 JWKS = "/.well-known/jwks.json"
 METADATA = ("/.well-known/oauth-authorization-server", "/.well-known/openid-configuration")

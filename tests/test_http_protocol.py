@@ -13,9 +13,9 @@ from starlette.types import Receive, Scope, Send
 
 from tests.conftest import SETTINGS
 from tests.processes import serving
+from wxauth.core.settings import Settings, settings_from
 from wxauth.http_protocol import MAX_HEAD
 from wxauth.server import uvicorn_options
-from wxauth.settings import Settings, settings_from
 
 Exchange = Callable[..., bytes]
 

@@ -5,8 +5,8 @@ from uuid import UUID
 import pytest
 
 from wxauth.clients import Credentials
+from wxauth.core.logs import redact
 from wxauth.login import Tokens
-from wxauth.logs import redact
 from wxauth.routes.schemas import LoginRequest, LogoutRequest, PhoneRequest, RefreshRequest
 
 

@@ -15,11 +15,12 @@ from tests.processes import serving
 from tests.programs import NODE_TESTS, run_node_tests
 from wxauth.admin import Actor, UserChange, change_user
 from wxauth.app import create_app
+from wxauth.core.services import Services
+from wxauth.core.settings import Settings
+from wxauth.core.tables import UserStatus
+from wxauth.core.trail import OPERATOR
 from wxauth.dev.wechat import APPS, Simulator, create_simulator
-from wxauth.services import Services
-from wxauth.settings import Settings
-from wxauth.store.events import OPERATOR
-from wxauth.store.models import UserStatus
+from wxauth.service.build import build_services
 
 FILES = sorted(str(file.relative_to(NODE_TESTS)) for file in NODE_TESTS.glob("miniprogram/*.test.js"))
 
@@ -29,7 +30,7 @@ def world(make_settings: Callable[..., Settings], simulator: Simulator, clock: C
     """A service of the test's own, on the test's clock, as `world.js` looks for it."""
     with serving(create_simulator(simulator)) as wechat_url:
         settings = make_settings(apps=APPS, wechat_base_url=wechat_url)
-        services = Services.build(settings, clock=clock)
+        services = build_services(settings, clock=clock)
         with serving(with_controls(create_app(services), services, clock)) as service_url:
             yield {
                 "SERVICE_URL": service_url,

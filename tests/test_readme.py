@@ -13,10 +13,10 @@ from fastapi import FastAPI
 from tests.fakes import SECRET_KEY
 from wxauth.app import create_api
 from wxauth.cli import main
+from wxauth.core.settings import PREFIX, Settings, settings_from
 from wxauth.dev import run as dev
 from wxauth.errors import WxAuthError
 from wxauth.routes.schemas import EXAMPLE_TOKENS
-from wxauth.settings import PREFIX, Settings, settings_from
 
 ROOT = Path(__file__).parents[1]
 ENGLISH, CHINESE = (ROOT / name for name in ("README.md", "README.zh-CN.md"))

@@ -13,10 +13,10 @@ from starlette.types import ASGIApp
 
 from benchmarks.standin import code2session
 from wxauth.app import create_app
-from wxauth.logs import configure_logging
+from wxauth.core.logs import configure_logging
+from wxauth.core.settings import Settings, load_settings
 from wxauth.server import GC_THRESHOLDS, check_secret_key, leave, listen, uvicorn_options
-from wxauth.services import Services
-from wxauth.settings import Settings, load_settings
+from wxauth.service.build import build_services
 
 
 class AtOnce(httpx.AsyncBaseTransport):
@@ -30,7 +30,7 @@ def worker_app() -> ASGIApp:
     """As `wxauth.server.worker_app`."""
     settings = load_settings(Settings)
     configure_logging(level=settings.log_level, log_format=settings.log_format)
-    app = create_app(Services.build(settings, wechat_transport=AtOnce()))
+    app = create_app(build_services(settings, wechat_transport=AtOnce()))
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)

@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from wxauth.core.logs import get_logger
+from wxauth.core.services import Services
 from wxauth.errors import InsufficientRole, InvalidToken, NotFound
-from wxauth.logs import get_logger
 from wxauth.policies import Person
-from wxauth.services import Services
 from wxauth.store import sessions, users
 from wxauth.store.sessions import EndReason
 from wxauth.tokens.claims import Principal

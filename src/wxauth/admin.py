@@ -8,12 +8,13 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+from wxauth.core import trail
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.tables import UserStatus
+from wxauth.core.trail import EventSearch, EventType, NewEvent
 from wxauth.errors import NotFound
-from wxauth.logs import get_logger
-from wxauth.store import events, sessions, users
-from wxauth.store.database import Database
-from wxauth.store.events import EventSearch, EventType, NewEvent
-from wxauth.store.models import UserStatus
+from wxauth.store import sessions, users
 from wxauth.store.sessions import EndReason
 from wxauth.store.users import ADMIN, Standing, UserSearch
 
@@ -104,7 +105,7 @@ async def change_user(database: Database, user_id: UUID, change: UserChange, *, 
             await users.set_standing(transaction, user_id, after)
         for kind, data in changes.items():
             event = NewEvent(type=kind, at=now, actor=by.name, user_id=user_id, ip=by.ip, data=data)
-            await events.record_event(transaction, event)
+            await trail.record_event(transaction, event)
         if EventType.USER_BANNED in changes:
             await sessions.end_sessions(transaction, user_id, reason=EndReason.BANNED, actor=by.name, now=now, ip=by.ip)
     for kind in changes:
@@ -129,7 +130,7 @@ async def end_sessions(database: Database, user_id: UUID, *, by: Actor, now: dat
 
 async def list_events(database: Database, search: EventSearch, *, before: UUID | None, limit: int) -> Page:
     """The newest events that are wanted, of those before this one. Raises: StorageUnavailable."""
-    return _page(await events.find_events(database, search, before=before, limit=limit + 1), limit)
+    return _page(await trail.find_events(database, search, before=before, limit=limit + 1), limit)
 
 
 def id_in_cursor(cursor: str) -> UUID:

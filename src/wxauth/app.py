@@ -17,17 +17,17 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp
 
 from wxauth import __version__
+from wxauth.core.logs import get_logger
+from wxauth.core.services import Services
 from wxauth.edge import PROBLEM_KEY, Edge, UnderPath
 from wxauth.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, WxAuthError
 from wxauth.guard.bearer import BearerGuard
 from wxauth.housekeeping import keep_house
-from wxauth.logs import get_logger
 from wxauth.problems import problem_response
 from wxauth.routes import admin, avatars, login, me, oauth, operations, push, siblings
 from wxauth.routes.direct import invalid_request
 from wxauth.routes.docs import add_docs
 from wxauth.routes.schemas import Problem
-from wxauth.services import Services
 
 _DESCRIPTION = """
 WeChat mini-program login: post a `wx.login` code, get tokens, send them as `Authorization: Bearer`.

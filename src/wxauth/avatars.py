@@ -9,12 +9,12 @@ from secrets import token_urlsafe
 from typing import Any, Final
 from uuid import UUID
 
-from wxauth.clock import Clock
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.places import Places
 from wxauth.errors import InvalidRequest, InvalidToken, NotFound
 from wxauth.pictures import UnusablePicture, made_small
-from wxauth.places import Places
 from wxauth.store.avatars import Avatar, read_avatar, replace_avatar
-from wxauth.store.database import Database
 
 PATH: Final = "/v1/avatars/"
 UPLOADS: Final = 64

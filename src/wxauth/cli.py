@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from typing import Any
     from uuid import UUID
 
+    from wxauth.core.database import Database
+    from wxauth.core.services import Services
+    from wxauth.core.settings import AnySettings
     from wxauth.routes.schemas import UserDetailAnswer
-    from wxauth.services import Services
     from wxauth.session_keys import KeyState
-    from wxauth.settings import AnySettings
-    from wxauth.store.database import Database
 
 Answer = TypeVar("Answer")
 Part = TypeVar("Part", "Database", "Services")
@@ -63,8 +63,8 @@ def dev(port: int | None, wechat_port: int) -> None:
 @main.command()
 def serve() -> None:
     """Run the service in production. Settings come from WXAUTH_* (see the README)."""
+    from wxauth.core.settings import InvalidSettings, Settings
     from wxauth.server import serve
-    from wxauth.settings import InvalidSettings, Settings
 
     settings = _settings(Settings)
     try:
@@ -79,11 +79,11 @@ def migrate(revision: str) -> None:
     """Bring the database's schema to what this version needs. Safe to run from several replicas at once."""
     import asyncio
 
+    from wxauth.core.database import Database, reason_of
+    from wxauth.core.migrations import UnknownRevision
+    from wxauth.core.migrations import migrate as migrate_database
+    from wxauth.core.settings import DatabaseSettings
     from wxauth.errors import StorageUnavailable
-    from wxauth.settings import DatabaseSettings
-    from wxauth.store.database import Database, reason_of
-    from wxauth.store.migrations import UnknownRevision
-    from wxauth.store.migrations import migrate as migrate_database
 
     database = Database(_settings(DatabaseSettings).database_url.get_secret_value())
     try:
@@ -107,7 +107,7 @@ def check(as_json: bool) -> None:
     import json
 
     from wxauth.checks import Level, check_all
-    from wxauth.logs import configure_logging
+    from wxauth.core.logs import configure_logging
 
     configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)  # the lines say it all
     results = asyncio.run(check_all())
@@ -144,10 +144,10 @@ def reseal(as_json: bool) -> None:
     import dataclasses
     import json
 
-    from wxauth.clock import utc_now
+    from wxauth.core.clock import utc_now
+    from wxauth.core.sealing import Sealer
+    from wxauth.core.settings import Settings
     from wxauth.resealing import reseal
-    from wxauth.sealing import Sealer
-    from wxauth.settings import Settings
 
     sealer = Sealer(_settings(Settings).secret_keys)
     done = _with_database(lambda database: reseal(database, sealer, now=utc_now()))
@@ -176,7 +176,7 @@ def list_keys(as_json: bool) -> None:
     """Print every published key: the next one to sign, the one that signs, the former ones."""
     import json
 
-    from wxauth.clock import utc_now
+    from wxauth.core.clock import utc_now
     from wxauth.keyring import state_of
     from wxauth.store.signing_keys import published_keys
 
@@ -205,10 +205,10 @@ def rotate_keys(as_json: bool) -> None:
     import json
     from datetime import timedelta
 
-    from wxauth.clock import utc_now
+    from wxauth.core.clock import utc_now
+    from wxauth.core.sealing import CannotOpen, Sealer
+    from wxauth.core.settings import Settings
     from wxauth.keyring import KeyRing
-    from wxauth.sealing import CannotOpen, Sealer
-    from wxauth.settings import Settings
 
     settings = _settings(Settings)
     sealer, max_age = Sealer(settings.secret_keys), timedelta(seconds=settings.signing_key_max_age)
@@ -245,7 +245,7 @@ def add_client(name: str, as_json: bool) -> None:
     import json
 
     from wxauth.clients import NameTaken, add_client
-    from wxauth.clock import utc_now
+    from wxauth.core.clock import utc_now
 
     try:
         credentials = _with_database(lambda database: add_client(database, name, now=utc_now()))
@@ -278,7 +278,7 @@ def list_clients(as_json: bool) -> None:
 def remove_client(name: str) -> None:
     """Refuse a service client from now on."""
     from wxauth.clients import NoSuchClient, remove_client
-    from wxauth.clock import utc_now
+    from wxauth.core.clock import utc_now
 
     try:
         _with_database(lambda database: remove_client(database, name, now=utc_now()))
@@ -304,7 +304,7 @@ def _cursor(_context: click.Context, _parameter: click.Parameter, value: str | N
 def _role(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     import re
 
-    from wxauth.store.models import ROLE
+    from wxauth.core.tables import ROLE
 
     if value is not None and not re.fullmatch(ROLE, value):
         raise click.BadParameter("wants a-z, 0-9, _ and -, the first a letter, at most 32.")
@@ -344,8 +344,8 @@ def list_users(
     from pydantic_core import to_json
 
     from wxauth.admin import list_users
+    from wxauth.core.tables import UserStatus
     from wxauth.routes.schemas import users_answer
-    from wxauth.store.models import UserStatus
     from wxauth.store.users import UserSearch
 
     search = UserSearch(text=q or None, status=UserStatus(status) if status else None, role=role, app_id=app_id or None)
@@ -456,8 +456,8 @@ def revoke_role(user_id: "UUID", role: str) -> None:
 def erase_user(user_id: "UUID", yes: bool) -> None:
     """Erase a person everywhere. Who logs in again is a new user: to keep somebody out, ban them."""
     from wxauth.admin import Actor, erase_user
-    from wxauth.clock import utc_now
-    from wxauth.store.events import OPERATOR
+    from wxauth.core.clock import utc_now
+    from wxauth.core.trail import OPERATOR
 
     if not yes:
         if not sys.stdin.isatty():
@@ -479,9 +479,9 @@ def openapi() -> None:
 
 
 def _with_database(ask: "Callable[[Database], Awaitable[Answer]]") -> "Answer":
-    from wxauth.logs import configure_logging
-    from wxauth.settings import DatabaseSettings
-    from wxauth.store.database import Database
+    from wxauth.core.database import Database
+    from wxauth.core.logs import configure_logging
+    from wxauth.core.settings import DatabaseSettings
 
     settings = _settings(DatabaseSettings)
     configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)  # the failure says it all
@@ -489,21 +489,21 @@ def _with_database(ask: "Callable[[Database], Awaitable[Answer]]") -> "Answer":
 
 
 def _with_services(ask: "Callable[[Services], Awaitable[Answer]]") -> "Answer":
-    from wxauth.logs import configure_logging
-    from wxauth.services import Services
-    from wxauth.settings import Settings
+    from wxauth.core.logs import configure_logging
+    from wxauth.core.settings import Settings
+    from wxauth.service.build import build_services
 
     settings = _settings(Settings)
     configure_logging(level="error", log_format="console", stream=sys.stderr.buffer)  # what to change at WeChat
-    return _asked(lambda: Services.build(settings), ask)
+    return _asked(lambda: build_services(settings), ask)
 
 
 def _asked(make: "Callable[[], Part]", ask: "Callable[[Part], Awaitable[Answer]]") -> "Answer":
     import asyncio
     from contextlib import aclosing
 
+    from wxauth.core.database import reason_of
     from wxauth.errors import StorageUnavailable
-    from wxauth.store.database import reason_of
 
     async def answer() -> "Answer":
         async with aclosing(make()) as part:
@@ -531,7 +531,7 @@ def _with_user(user_id: "UUID", ask: "Callable[[Database], Awaitable[Answer]]") 
 
 def _read_user(user_id: "UUID") -> "Mapping[str, Any]":
     from wxauth.admin import read_user
-    from wxauth.clock import utc_now
+    from wxauth.core.clock import utc_now
 
     return _with_user(user_id, lambda database: read_user(database, user_id, now=utc_now()))
 
@@ -540,9 +540,9 @@ def _change_user(
     user_id: "UUID", *, status: str | None = None, granted: str | None = None, revoked: str | None = None
 ) -> None:
     from wxauth.admin import Actor, UserChange, change_user
-    from wxauth.clock import utc_now
-    from wxauth.store.events import OPERATOR
-    from wxauth.store.models import UserStatus
+    from wxauth.core.clock import utc_now
+    from wxauth.core.tables import UserStatus
+    from wxauth.core.trail import OPERATOR
 
     change = UserChange(status=UserStatus(status) if status else None, granted=granted, revoked=revoked)
     _with_user(user_id, lambda database: change_user(database, user_id, change, by=Actor(OPERATOR), now=utc_now()))
@@ -571,7 +571,7 @@ def _print_table(rows: "Iterable[tuple[str, ...]]") -> None:
 
 
 def _settings(kind: "type[AnySettings]") -> "AnySettings":
-    from wxauth.settings import InvalidSettings, load_settings
+    from wxauth.core.settings import InvalidSettings, load_settings
 
     try:
         return load_settings(kind)

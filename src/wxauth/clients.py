@@ -7,13 +7,13 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import Any, Final, NamedTuple
 
+from wxauth.core.database import Database
+from wxauth.core.services import Services
+from wxauth.core.tables import CLIENT_NAME, ServiceClient
+from wxauth.core.trail import OPERATOR, SYSTEM, WECHAT
 from wxauth.errors import InvalidClient, InvalidToken
-from wxauth.services import Services
 from wxauth.store import service_clients
 from wxauth.store.access_tokens import record_reading
-from wxauth.store.database import Database
-from wxauth.store.events import OPERATOR, SYSTEM, WECHAT
-from wxauth.store.models import CLIENT_NAME, ServiceClient
 from wxauth.store.sessions import user_in_session
 from wxauth.wechat.access_tokens import AccessToken
 

@@ -6,8 +6,8 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from wxauth.core.logs import get_logger, redact, request_id
 from wxauth.errors import InternalError, PayloadTooLarge, WxAuthError
-from wxauth.logs import get_logger, redact, request_id
 from wxauth.metrics import Metrics
 from wxauth.pictures import MAX_FILE
 from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_response

@@ -4,9 +4,9 @@ import asyncio
 from datetime import timedelta
 from typing import Final
 
+from wxauth.core.logs import get_logger
+from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
-from wxauth.logs import get_logger
-from wxauth.services import Services
 from wxauth.store.housekeeping import sweep_page
 from wxauth.store.phone_answers import sweep_answers
 from wxauth.store.signing_keys import erase_retired_keys

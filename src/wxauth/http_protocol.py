@@ -12,8 +12,8 @@ import httptools
 from pydantic_core import to_json
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from wxauth.core.logs import get_logger
 from wxauth.errors import InvalidRequest
-from wxauth.logs import get_logger
 from wxauth.problems import accepted_request_id, problem_document
 
 MAX_HEAD: Final = 64 * 1024

@@ -10,12 +10,12 @@ from typing import Final
 from pydantic_core import to_json
 from uuid_utils.compat import uuid7
 
-from wxauth.clock import Clock
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database, reason_of
+from wxauth.core.logs import get_logger
+from wxauth.core.sealing import CannotOpen, Sealer
+from wxauth.core.tables import StoredSigningKey
 from wxauth.errors import KeysUnavailable, StorageUnavailable
-from wxauth.logs import get_logger
-from wxauth.sealing import CannotOpen, Sealer
-from wxauth.store.database import Database, reason_of
-from wxauth.store.models import StoredSigningKey
 from wxauth.store.signing_keys import add_key, published_keys
 from wxauth.tokens.keys import SigningKey, VerificationKey
 

@@ -6,6 +6,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from wxauth.core.logs import get_logger
+from wxauth.core.services import Services
+from wxauth.core.settings import AppSettings
 from wxauth.errors import (
     AccountDisabled,
     InternalError,
@@ -15,10 +18,7 @@ from wxauth.errors import (
     SessionRevoked,
     WxAuthError,
 )
-from wxauth.logs import get_logger
 from wxauth.policies import Person
-from wxauth.services import Services
-from wxauth.settings import AppSettings
 from wxauth.store.logins import Login, record_login
 from wxauth.store.sessions import EndReason, Lifetimes, Refusal, Use, end_session, rotate_refresh_token
 from wxauth.tokens.keys import SigningKey

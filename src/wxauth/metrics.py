@@ -20,10 +20,10 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from wxauth import __version__
-from wxauth.clock import Clock
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.settings import InvalidSettings
 from wxauth.errors import InternalError, StorageUnavailable, WeChatBadResponse, WeChatError, WxAuthError
-from wxauth.settings import InvalidSettings
-from wxauth.store.database import Database
 from wxauth.store.statistics import statistics
 from wxauth.wechat.errcodes import KNOWN
 

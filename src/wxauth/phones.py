@@ -13,7 +13,11 @@ from typing import Any, Final
 
 from pydantic_core import from_json, to_json
 
-from wxauth.clock import Clock
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.places import RETRY_AFTER, Places
+from wxauth.core.sealing import CannotOpen, Sealer
 from wxauth.errors import (
     CodeUsed,
     InvalidCode,
@@ -23,10 +27,6 @@ from wxauth.errors import (
     WeChatBadResponse,
     WeChatTimeout,
 )
-from wxauth.logs import get_logger
-from wxauth.places import RETRY_AFTER, Places
-from wxauth.sealing import CannotOpen, Sealer
-from wxauth.store.database import Database
 from wxauth.store.phone_answers import (
     Refusal,
     StoredAnswer,

@@ -12,8 +12,13 @@ from functools import partial
 from typing import Any, Final, Literal, Protocol, TypeGuard, TypeVar
 from uuid import UUID
 
-from wxauth.background import Background
-from wxauth.clock import Clock
+from wxauth.core.background import Background
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.settings import Policy
+from wxauth.core.tables import UserStatus
+from wxauth.core.trail import SYSTEM, EventType, NewEvent, record_event
 from wxauth.errors import (
     InternalError,
     InvalidRequest,
@@ -24,13 +29,8 @@ from wxauth.errors import (
     WeChatUserBlocked,
     WxAuthError,
 )
-from wxauth.logs import get_logger
-from wxauth.settings import Policy
 from wxauth.store import users
-from wxauth.store.database import Database
-from wxauth.store.events import SYSTEM, EventType, NewEvent, record_event
 from wxauth.store.logins import LoggedIn
-from wxauth.store.models import UserStatus
 from wxauth.store.sessions import EndReason, end_sessions
 from wxauth.store.users import Standing
 from wxauth.wechat.api import TextVerdict, WeChatApi

@@ -13,9 +13,9 @@ from limits import RateLimitItem, parse
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 
-from wxauth.clock import Clock, utc_now
+from wxauth.core.clock import Clock, utc_now
+from wxauth.core.logs import get_logger, redact
 from wxauth.errors import RateLimited
-from wxauth.logs import get_logger, redact
 
 PATIENCE: Final = 0.2
 """Seconds for which a login waits for Redis, unless told otherwise."""

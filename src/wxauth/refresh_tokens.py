@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from wxauth.sealing import derive
+from wxauth.core.sealing import derive
 
 PREFIX: Final = "wxr_"
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from wxauth.core.database import Database
+from wxauth.core.sealing import CannotOpen, Sealer
 from wxauth.keyring import signing_key_context
 from wxauth.login import session_key_context
 from wxauth.phones import phone_answer_context
-from wxauth.sealing import CannotOpen, Sealer
-from wxauth.store.database import Database
 from wxauth.store.housekeeping import END, START, SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
 from wxauth.store.phone_answers import answers_sealed_otherwise, replace_answer
 from wxauth.store.signing_keys import published_keys, replace_private_key

@@ -18,14 +18,14 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from wxauth.app import create_app
+from wxauth.core.database import DatabaseUrlRefused, reason_of
+from wxauth.core.logs import configure_logging, get_logger
+from wxauth.core.sealing import CannotOpen
+from wxauth.core.settings import InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.errors import StorageUnavailable
 from wxauth.http_protocol import HttpProtocol
-from wxauth.logs import configure_logging, get_logger
 from wxauth.metrics import remove_what_is_shared, shared_by_workers
-from wxauth.sealing import CannotOpen
-from wxauth.services import Services
-from wxauth.settings import InvalidSettings, Settings, load_settings, unknown_names
-from wxauth.store.database import DatabaseUrlRefused, reason_of
+from wxauth.service.build import build_services
 
 DRAIN_SECONDS: Final = 10
 KEEP_ALIVE_SECONDS: Final = 75
@@ -114,7 +114,7 @@ def worker_app() -> ASGIApp:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    app = create_app(Services.build(settings))
+    app = create_app(build_services(settings))
     gc.collect()
     gc.freeze()  # what is there now stays; the collector need not look at it again
     gc.set_threshold(*GC_THRESHOLDS)
@@ -128,7 +128,7 @@ def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 async def check_secret_key(settings: Settings) -> None:
     """Whether what is stored opens; says nothing where the database does not answer yet. Raises: InvalidSettings."""
-    services = Services.build(settings)
+    services = build_services(settings)
     try:
         await services.keys.refresh()
         if services.keys.unopened:

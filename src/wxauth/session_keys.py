@@ -7,6 +7,11 @@ from typing import Any
 from uuid import UUID
 
 from wxauth.admin import Actor
+from wxauth.core.logs import get_logger
+from wxauth.core.sealing import CannotOpen
+from wxauth.core.services import Services
+from wxauth.core.settings import AppSettings
+from wxauth.core.trail import EventType, NewEvent, record_event
 from wxauth.errors import (
     InvalidRequest,
     InvalidToken,
@@ -16,11 +21,6 @@ from wxauth.errors import (
     WeChatError,
 )
 from wxauth.login import session_key_context
-from wxauth.logs import get_logger
-from wxauth.sealing import CannotOpen
-from wxauth.services import Services
-from wxauth.settings import AppSettings
-from wxauth.store.events import EventType, NewEvent, record_event
 from wxauth.store.session_keys import CurrentKey, SessionKeys, current_keys, keys_in_session, replace_key
 from wxauth.tokens.claims import Principal
 from wxauth.wechat.encrypted_data import WrongWatermark, check_watermark, open_encrypted_data

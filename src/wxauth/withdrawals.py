@@ -7,13 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from wxauth.clock import Clock
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.settings import AppSettings, Settings
+from wxauth.core.trail import WECHAT, EventType, NewEvent, record_event
 from wxauth.errors import InvalidRequest, NotFound, StorageUnavailable
-from wxauth.logs import get_logger
-from wxauth.settings import AppSettings, Settings
 from wxauth.store import users
-from wxauth.store.database import Database
-from wxauth.store.events import WECHAT, EventType, NewEvent, record_event
 from wxauth.store.phone_answers import forget_answers
 from wxauth.store.push_messages import remember
 from wxauth.wechat.push import Withdrawal, check_signature, read_push

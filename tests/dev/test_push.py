@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from wxauth.app import create_app
+from wxauth.core.services import Services
 from wxauth.dev.wechat import APPS, Simulator, create_simulator
-from wxauth.services import Services
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
 

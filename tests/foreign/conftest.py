@@ -13,12 +13,12 @@ from tests.conftest import TEMPLATE
 from tests.fakes import SECRET_KEY
 from tests.processes import WXAUTH, Running, free_port, serving
 from tests.tokens.hostile import Forger, Forgery
-from wxauth.clock import utc_now
+from wxauth.core.clock import utc_now
+from wxauth.core.database import Database
+from wxauth.core.sealing import Sealer
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.dev.wechat import APPS, create_simulator
 from wxauth.keyring import KeyRing, unsealed
-from wxauth.sealing import Sealer
-from wxauth.store.database import Database
 
 
 @dataclass(frozen=True, slots=True)

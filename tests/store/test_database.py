@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import text
 
 from tests.store.proxy import Proxy
+from wxauth.core.database import CONNECT_TIMEOUT, Database
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.errors import StorageUnavailable
-from wxauth.store.database import CONNECT_TIMEOUT, Database
 
 PASSWORD = "p@ss:w/ö?rd#%+&=, '\"\\x"
 SETTINGS = """

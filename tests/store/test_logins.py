@@ -11,7 +11,7 @@ import pytest
 from tests.asking import MakeClient, MakeServices, bearer, until
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.store.proxy import Proxy
-from wxauth.services import Services
+from wxauth.core.services import Services
 
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
 UNION = "union-alice"

@@ -11,8 +11,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlmodel import SQLModel
 
-from wxauth.store.database import Database
-from wxauth.store.migrations import BASE, UnknownRevision, is_schema_usable, migrate
+from wxauth.core.database import Database
+from wxauth.core.migrations import BASE, UnknownRevision, is_schema_usable, migrate
 
 REVISIONS = sorted(path.name[:4] for path in (Path(__file__).parents[2] / "alembic" / "versions").glob("*.py"))
 

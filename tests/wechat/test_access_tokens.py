@@ -17,10 +17,11 @@ from tests.fakes import Clock, Secrets, WeChatBySimulator
 from tests.problems import problem_of
 from tests.processes import PATIENCE, serving
 from wxauth.clients import Credentials, add_client
+from wxauth.core.services import Services
+from wxauth.core.settings import Settings
 from wxauth.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.errors import WeChatError
-from wxauth.services import Services
-from wxauth.settings import Settings
+from wxauth.service.build import build_services
 from wxauth.store.access_tokens import claim_forcing
 from wxauth.wechat.access_tokens import (
     LOOK_PATIENCE,
@@ -300,7 +301,7 @@ async def test_wechat_is_not_asked_all_the_time_where_it_renews_late(
         asked.append(request)
         return httpx.Response(200, json={"access_token": "token", "expires_in": 200})
 
-    services = Services.build(make_settings(), clock=clock, wechat_transport=httpx.MockTransport(answer))
+    services = build_services(make_settings(), clock=clock, wechat_transport=httpx.MockTransport(answer))
     for seconds in range(61):
         await services.access_tokens.get(services.settings.app(None))
         await asyncio.sleep(0.002)  # for the one in the background
@@ -551,7 +552,7 @@ async def test_an_answer_without_a_usable_token_makes_no_sense(
     make_settings: Callable[..., Settings], clock: Clock, answer: dict[str, Any]
 ) -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(200, json=answer))
-    services = Services.build(make_settings(), clock=clock, wechat_transport=transport)
+    services = build_services(make_settings(), clock=clock, wechat_transport=transport)
     with pytest.raises(WeChatError) as caught:
         await services.access_tokens.get(services.settings.app(None))
     assert (caught.value.code, caught.value.errcode) == ("wechat_bad_response", None)
@@ -673,7 +674,7 @@ async def test_no_database_is_needed_to_call_wechat(
     make_settings: Callable[..., Settings], simulator: Simulator, secrets: Secrets, clock: Clock, ask_rank: AskRank
 ) -> None:
     settings = make_settings(apps=APPS, database_url="postgresql://nobody@127.0.0.1:1/nothing")
-    services = Services.build(settings, clock=clock, wechat_transport=WeChatBySimulator(simulator, secrets))
+    services = build_services(settings, clock=clock, wechat_transport=WeChatBySimulator(simulator, secrets))
     assert await ask_rank(services) == 2
     simulator.fail("getuserriskrank", errcode=40001)
     assert await ask_rank(services) == 2  # with the same token: to force it needs the database
@@ -759,9 +760,9 @@ async def test_each_app_may_be_forced_by_itself(simulated_services: Services, cl
 
 _TEN_PROCESSES = """
 import asyncio, os, sys
-from wxauth.logs import configure_logging
-from wxauth.services import Services
-from wxauth.settings import Settings, settings_from
+from wxauth.core.logs import configure_logging
+from wxauth.core.services import Services
+from wxauth.core.settings import Settings, settings_from
 
 app = {"app_id": sys.argv[2], "app_secret": sys.argv[3]}
 settings = settings_from(
@@ -772,7 +773,7 @@ settings = settings_from(
 configure_logging(level="warning", log_format="json")
 
 async def main():
-    services = Services.build(settings)
+    services = build_services(settings)
     token = await services.access_tokens.get(settings.app(None))
     os.write(1, (token.value.get_secret_value() + "\\n").encode())  # at once: ten write here
     await services.aclose()

@@ -8,7 +8,7 @@ import pytest
 from tests.asking import LogLines, MakeClient
 from tests.fakes import APP, Secrets, WeChatByRespx
 from tests.problems import problem_of
-from wxauth.services import Services
+from wxauth.core.services import Services
 from wxauth.wechat.client import BUSY_PAUSES, WeChat
 from wxauth.wechat.errcodes import WHAT_TO_CHANGE
 

@@ -15,8 +15,9 @@ from tests.asking import LogLines, MakeClient, until
 from tests.fakes import APP, Clock, Secrets
 from tests.problems import problem_of
 from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, raw, reset
-from wxauth.services import Services
-from wxauth.settings import Settings
+from wxauth.core.services import Services
+from wxauth.core.settings import Settings
+from wxauth.service.build import build_services
 from wxauth.wechat.transport import MAX_CONNECTIONS, AiohttpTransport
 
 IDENTITY = {"openid": "openid-alice", "session_key": "c2Vzc2lvbi1rZXktMTIzNA=="}
@@ -41,7 +42,7 @@ async def service_asking(
     made: list[Services] = []
 
     async def make(url: str, **values: object) -> httpx.AsyncClient:
-        services = Services.build(make_settings(wechat_base_url=url, **values), clock=clock)
+        services = build_services(make_settings(wechat_base_url=url, **values), clock=clock)
         made.append(services)
         await services.keys.refresh()
         return make_client(services)
@@ -67,7 +68,7 @@ async def test_an_api_that_hangs_takes_no_connection_from_the_logins(
 ) -> None:
     access_token = answer({"access_token": "token-of-wechat", "expires_in": 7200})
     async with Upstream(access_token, *[hang] * MAX_CONNECTIONS, OK) as upstream:
-        services = Services.build(make_settings(wechat_base_url=upstream.url), clock=clock)
+        services = build_services(make_settings(wechat_base_url=upstream.url), clock=clock)
         await services.keys.refresh()
         question = {"openid": IDENTITY["openid"], "session_key": IDENTITY["session_key"].encode()}
         hanging = [

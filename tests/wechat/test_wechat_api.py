@@ -12,10 +12,11 @@ from tests.asking import LogLines
 from tests.fakes import APP, Clock, Secrets
 from tests.processes import serving
 from tests.upstream import Behaviour, Upstream, answer, hang_up, reset
+from wxauth.core.services import Services
+from wxauth.core.settings import AppSettings, Settings
 from wxauth.dev.wechat import APPS, Call, CodeRequest, PhoneCodeRequest, Simulator, create_simulator, phone_of
 from wxauth.errors import SessionKeyExpired, WeChatError
-from wxauth.services import Services
-from wxauth.settings import AppSettings, Settings
+from wxauth.service.build import build_services
 from wxauth.wechat.api import TextVerdict, WeChatApi, sign
 from wxauth.wechat.client import WeChatSession
 
@@ -302,7 +303,7 @@ async def answered(make_settings: Callable[..., Settings], body: Any, ask: Ask) 
             return httpx.Response(200, json={"access_token": TOKEN, "expires_in": 7200})
         return httpx.Response(200, json=body)
 
-    services = Services.build(make_settings(), wechat_transport=httpx.MockTransport(handle))
+    services = build_services(make_settings(), wechat_transport=httpx.MockTransport(handle))
     try:
         return await ask(services.wechat_api, services.settings.app(None))
     finally:
@@ -386,7 +387,7 @@ async def asking(
     made: list[Services] = []
 
     def make(url: str, **values: object) -> Services:
-        services = Services.build(make_settings(wechat_base_url=url, **values), clock=clock)
+        services = build_services(make_settings(wechat_base_url=url, **values), clock=clock)
         made.append(services)
         return services
 

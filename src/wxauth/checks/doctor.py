@@ -12,11 +12,10 @@ from wxauth.checks.issuer import check_issuer
 from wxauth.checks.redis import check_redis
 from wxauth.checks.result import Result, bad, good
 from wxauth.checks.wechat import PATIENCE, check_app
-from wxauth.clock import Clock, utc_now
-from wxauth.logs import redact
-from wxauth.services import CONNECT_SHARE
-from wxauth.settings import InvalidSettings, Settings, load_settings, unknown_names
-from wxauth.wechat.transport import AiohttpTransport
+from wxauth.core.clock import Clock, utc_now
+from wxauth.core.logs import redact
+from wxauth.core.settings import InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.wechat.transport import CONNECT_SHARE, AiohttpTransport
 
 LONGEST: Final = 25.0
 """Seconds for one of the checks, all of whose questions have times of their own."""

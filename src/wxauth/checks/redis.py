@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator
 from typing import Final
 
 from wxauth.checks.result import Result, bad, good
-from wxauth.logs import redact
-from wxauth.settings import Settings
+from wxauth.core.logs import redact
+from wxauth.core.settings import Settings
 
 PATIENCE: Final = 3.0
 """Seconds for an answer."""

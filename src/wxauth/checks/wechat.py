@@ -20,7 +20,8 @@ from pydantic_core import from_json
 from wxauth.checks.clocks import Reading
 from wxauth.checks.findings import Findings
 from wxauth.checks.result import Result, bad, good, note
-from wxauth.clock import Clock
+from wxauth.core.clock import Clock
+from wxauth.core.settings import AppSettings, Settings
 from wxauth.errors import (
     CodeUsed,
     InvalidCode,
@@ -32,7 +33,6 @@ from wxauth.errors import (
     WeChatUnavailable,
 )
 from wxauth.guard.jwks import is_loopback
-from wxauth.settings import AppSettings, Settings
 from wxauth.store.diagnosis import Users
 from wxauth.wechat.access_tokens import AccessTokens, Forcing
 from wxauth.wechat.api import WeChatApi

@@ -18,15 +18,15 @@ import uvicorn
 from pydantic import SecretStr
 
 from wxauth.app import create_app
+from wxauth.core.database import Database, reason_of
+from wxauth.core.logs import configure_logging
+from wxauth.core.migrations import UnknownRevision, migrate
+from wxauth.core.settings import InvalidSettings, Settings, settings_from, unknown_names
 from wxauth.dev.postgres import EmbeddedPostgres, PostgresUnavailable
 from wxauth.dev.wechat import APPS, OwnPagesOnly, create_simulator
 from wxauth.errors import StorageUnavailable
-from wxauth.logs import configure_logging
 from wxauth.server import check_secret_key, leave, listen, uvicorn_options
-from wxauth.services import Services
-from wxauth.settings import InvalidSettings, Settings, settings_from, unknown_names
-from wxauth.store.database import Database, reason_of
-from wxauth.store.migrations import UnknownRevision, migrate
+from wxauth.service.build import build_services
 
 HOME: Final = Path(".wxauth")
 
@@ -166,7 +166,7 @@ class _Server(uvicorn.Server):
 
 
 def _serve(settings: Settings, listener: socket.socket, wechat_url: str) -> None:
-    app = create_app(Services.build(settings))
+    app = create_app(build_services(settings))
     welcome = WELCOME.format(url=_url(settings), wechat_url=wechat_url, home=HOME, command=_command(settings))
     try:
         _Server(uvicorn.Config(app, **uvicorn_options(settings)), welcome).run([listener])

@@ -8,6 +8,8 @@ from starlette.requests import HTTPConnection
 
 from wxauth import admin, session_keys
 from wxauth.admin import Actor, UserChange
+from wxauth.core.services import ServicesDep
+from wxauth.core.trail import EventSearch
 from wxauth.errors import InsufficientRole, InvalidRequest, LastAdmin, NotFound, PayloadTooLarge, UnknownApp
 from wxauth.routes.callers import caller_of, device_of
 from wxauth.routes.direct import DirectRoute
@@ -30,8 +32,6 @@ from wxauth.routes.schemas import (
     user_detail_answer,
     users_answer,
 )
-from wxauth.services import ServicesDep
-from wxauth.store.events import EventSearch
 from wxauth.store.users import ADMIN, UserSearch
 
 

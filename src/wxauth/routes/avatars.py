@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from wxauth import accounts
 from wxauth.avatars import PATH
+from wxauth.core.services import ServicesDep
 from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable
 from wxauth.pictures import MAX_FILE
 from wxauth.routes.caching import cacheable_response
@@ -16,7 +17,6 @@ from wxauth.routes.direct import DirectRoute
 from wxauth.routes.failures import BEARER_SECURITY, GUARDED, failures
 from wxauth.routes.schemas import EXAMPLE_USER, UserAnswer, user_answer
 from wxauth.routes.uploads import uploaded_file
-from wxauth.services import ServicesDep
 
 router = APIRouter(route_class=DirectRoute)
 

@@ -8,8 +8,8 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from wxauth import accounts
+from wxauth.core.services import Services
 from wxauth.login import Device
-from wxauth.services import Services
 from wxauth.tokens.claims import Principal
 
 _MAX_USER_AGENT: Final = 512

@@ -4,6 +4,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from wxauth import login
+from wxauth.core.services import ServicesDep
 from wxauth.errors import (
     AccountDisabled,
     CodeUsed,
@@ -30,7 +31,6 @@ from wxauth.routes.schemas import (
     TokenAnswer,
     user_answer,
 )
-from wxauth.services import ServicesDep
 
 router = APIRouter(route_class=DirectRoute, tags=["login"])
 

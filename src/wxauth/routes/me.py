@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter
 
 from wxauth import accounts, session_keys
+from wxauth.core.services import ServicesDep
 from wxauth.errors import (
     CodeUsed,
     InvalidCode,
@@ -35,7 +36,6 @@ from wxauth.routes.schemas import (
     open_session_answer,
     user_answer,
 )
-from wxauth.services import ServicesDep
 
 router = APIRouter(route_class=DirectRoute, tags=["me"])
 

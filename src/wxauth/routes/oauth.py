@@ -6,11 +6,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from wxauth.core.services import ServicesDep
 from wxauth.errors import KeysUnavailable
 from wxauth.keyring import JWKS_MAX_AGE
 from wxauth.routes.caching import cacheable_response
 from wxauth.routes.failures import failures
-from wxauth.services import ServicesDep
 from wxauth.tokens.claims import ALGORITHM
 
 router = APIRouter(tags=["keys"])

@@ -6,9 +6,9 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
+from wxauth.core.migrations import is_schema_usable
+from wxauth.core.services import Services, ServicesDep
 from wxauth.errors import StorageUnavailable
-from wxauth.services import Services, ServicesDep
-from wxauth.store.migrations import is_schema_usable
 
 router = APIRouter(tags=["operations"])
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
+from wxauth.core.services import ServicesDep
 from wxauth.errors import (
     InvalidRequest,
     InvalidSignature,
@@ -16,7 +17,6 @@ from wxauth.errors import (
 )
 from wxauth.routes.direct import DirectRoute
 from wxauth.routes.failures import failures
-from wxauth.services import ServicesDep
 
 router = APIRouter(route_class=DirectRoute, tags=["wechat"])
 

@@ -22,11 +22,11 @@ from pydantic_core import PydanticUseDefault
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from wxauth.admin import MAX_PAGE_SIZE, MAX_ROLES, PAGE_SIZE, Page, id_in_cursor
+from wxauth.core.services import Services
+from wxauth.core.tables import ROLE, UserStatus
+from wxauth.core.trail import EventType
 from wxauth.devices import describe_device
-from wxauth.services import Services
 from wxauth.session_keys import KeyState
-from wxauth.store.events import EventType
-from wxauth.store.models import ROLE, UserStatus
 from wxauth.wechat.encrypted_data import BLOCK_BYTES, base64_bytes
 
 MAX_ENCRYPTED_DATA: Final = 32 * 1024

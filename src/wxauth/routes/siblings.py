@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth import clients
+from wxauth.core.services import ServicesDep
 from wxauth.errors import (
     FieldError,
     InsufficientRole,
@@ -31,7 +32,6 @@ from wxauth.routes.schemas import (
     AccessTokenAnswer,
     IntrospectionAnswer,
 )
-from wxauth.services import ServicesDep
 
 SERVICE_CLIENT_SCHEME: Final = {
     "service_client": {

@@ -5,8 +5,8 @@ from typing import Final, Literal
 
 from sqlalchemy import text
 
-from wxauth.store.database import Database
-from wxauth.store.events import SYSTEM, EventType, NewEvent, record_event
+from wxauth.core.database import Database
+from wxauth.core.trail import SYSTEM, EventType, NewEvent, record_event
 
 SHORTEST_PAUSE: Final = timedelta(seconds=30)
 """WeChat allows one in 30 s, twenty a day. Here the pause doubles after each of a day, so that most stay free."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from wxauth.store.database import Database
+from wxauth.core.database import Database
 
 # $1 user id  $2 avatar_url  $3 avatar id  $4 content_type  $5 content  $6 now
 _REPLACE: Final = """

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from wxauth.store.database import Database
+from wxauth.core.database import Database
 from wxauth.store.phone_answers import StoredAnswer, pending_answers
 
 SAMPLE: Final = 1000

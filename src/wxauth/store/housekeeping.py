@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 from sqlalchemy.dialects.postgresql import UUID as PG_UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from wxauth.store.database import Database
+from wxauth.core.database import Database
 
 START: Final = UUID(int=0)
 """Before the first session."""

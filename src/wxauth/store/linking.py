@@ -11,8 +11,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from wxauth.store.events import SYSTEM, EventType, NewEvent, forget_person, record_event
-from wxauth.store.models import UserStatus
+from wxauth.core.tables import UserStatus
+from wxauth.core.trail import SYSTEM, EventType, NewEvent, forget_person, record_event
 from wxauth.store.sessions import EndReason, end_sessions
 from wxauth.store.users import lock_administrators
 

@@ -9,10 +9,10 @@ from uuid import UUID
 import asyncpg
 from uuid_utils.compat import uuid7
 
+from wxauth.core.database import Database, driver_error
+from wxauth.core.tables import UserStatus
 from wxauth.errors import StorageUnavailable
-from wxauth.store.database import Database, driver_error
 from wxauth.store.linking import link_unionid
-from wxauth.store.models import UserStatus
 
 _ATTEMPTS: Final = 5
 _ATTEMPTS_BEFORE_LINKING: Final = 2

@@ -12,8 +12,8 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import BYTEA
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from wxauth.store.database import Database
-from wxauth.store.events import EventType, NewEvent, record_event
+from wxauth.core.database import Database
+from wxauth.core.trail import EventType, NewEvent, record_event
 from wxauth.store.users import lock_user_of
 
 _FIND: Final = """

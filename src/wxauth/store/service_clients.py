@@ -6,9 +6,9 @@ from typing import Final
 from sqlalchemy import Executable, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
-from wxauth.store.database import Database
-from wxauth.store.events import OPERATOR, EventType, NewEvent, record_event
-from wxauth.store.models import ServiceClient
+from wxauth.core.database import Database
+from wxauth.core.tables import ServiceClient
+from wxauth.core.trail import OPERATOR, EventType, NewEvent, record_event
 
 _TABLE: Final = ServiceClient.__table__  # type: ignore[attr-defined]  # SQLModel adds it
 _SECRET_HASH: Final = "SELECT secret_hash FROM service_clients WHERE name = $1"  # noqa: S105 - a statement

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from wxauth.store.database import Database
+from wxauth.core.database import Database
 
 
 @dataclass(frozen=True, slots=True)

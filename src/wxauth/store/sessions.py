@@ -11,10 +11,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
+from wxauth.core.database import Database
+from wxauth.core.tables import UserStatus
+from wxauth.core.trail import SYSTEM, EventType, NewEvent, record_event
 from wxauth.errors import StorageUnavailable
-from wxauth.store.database import Database
-from wxauth.store.events import SYSTEM, EventType, NewEvent, record_event
-from wxauth.store.models import UserStatus
 
 # The user may have been banned, erased or merged since the token was signed, the session revoked.
 _USER_IN_SESSION: Final = """

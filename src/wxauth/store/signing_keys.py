@@ -7,8 +7,8 @@ from typing import Final
 from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from wxauth.store.database import Database
-from wxauth.store.models import StoredSigningKey
+from wxauth.core.database import Database
+from wxauth.core.tables import StoredSigningKey
 
 _TABLE: Final = StoredSigningKey.__table__  # type: ignore[attr-defined]  # SQLModel adds it
 _PUBLISHED: Final = select(_TABLE).order_by(_TABLE.c.activates_at, _TABLE.c.id)

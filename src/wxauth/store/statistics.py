@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from wxauth.store.database import Database
+from wxauth.core.database import Database
 
 # Of the table of sessions at most 16 MiB are read: all of a small one; of a large one some pages, always the
 # same, from which the whole is inferred to within some percent.

@@ -9,10 +9,10 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from wxauth.core.database import Database
+from wxauth.core.tables import UserStatus
+from wxauth.core.trail import EventType, NewEvent, forget_person, record_event
 from wxauth.errors import LastAdmin
-from wxauth.store.database import Database
-from wxauth.store.events import EventType, NewEvent, forget_person, record_event
-from wxauth.store.models import UserStatus
 
 ADMIN: Final = "admin"
 """The role of an administrator."""

@@ -18,9 +18,9 @@ from typing import Any, Final
 from pydantic import SecretStr
 from pydantic_core import to_json
 
-from wxauth.clock import Clock
+from wxauth.core.clock import Clock
+from wxauth.core.logs import get_logger
 from wxauth.errors import StorageUnavailable, WeChatBadResponse, WeChatError
-from wxauth.logs import get_logger
 from wxauth.wechat.client import App, WeChat
 from wxauth.wechat.errcodes import DAILY_QUOTA, STABLE_TOKEN
 

@@ -14,8 +14,8 @@ import httpx
 from pydantic import SecretStr
 from pydantic_core import from_json
 
+from wxauth.core.logs import get_logger
 from wxauth.errors import WeChatBadResponse, WeChatError, WeChatMisconfigured, WeChatTimeout, WeChatUnavailable
-from wxauth.logs import get_logger
 from wxauth.wechat.errcodes import CODE2SESSION, SYSTEM_BUSY, error_for, what_to_change
 
 BUSY_PAUSES: Final = (0.1, 0.3)

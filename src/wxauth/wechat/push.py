@@ -21,8 +21,8 @@ from defusedxml.ElementTree import iterparse
 from pydantic import SecretStr
 from pydantic_core import from_json, to_json
 
+from wxauth.core.settings import AppSettings
 from wxauth.errors import FieldError, InvalidRequest, InvalidSignature
-from wxauth.settings import AppSettings
 
 REVOKED: Final = "user_authorization_revoke"
 """The event of a person who withdraws something."""

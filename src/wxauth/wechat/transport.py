@@ -15,6 +15,8 @@ from yarl import URL
 MAX_BODY: Final = 64 * 1024
 MAX_CONNECTIONS: Final = 256
 KEEPALIVE_SECONDS: Final = 30.0
+CONNECT_SHARE: Final = 0.4
+"""What one connect may take of the whole exchange's time, so that the fallback host has its turn."""
 
 
 class _ConnectionLost(aiohttp.ClientError):

@@ -18,9 +18,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from wxauth.core.connections import Connections
+from wxauth.core.logs import get_logger
 from wxauth.errors import StorageUnavailable
-from wxauth.logs import get_logger
-from wxauth.store.connections import Connections
 
 DEADLINE: Final = 8.0
 """Seconds for one use of the database, waiting for a connection included."""

@@ -28,9 +28,9 @@ from pydantic import (
 from pydantic_core import from_json
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from wxauth.core.sealing import SECRET_KEY_BYTES
 from wxauth.errors import UnknownApp
 from wxauth.guard.jwks import is_secure
-from wxauth.sealing import SECRET_KEY_BYTES
 
 PREFIX: Final = "WXAUTH_"
 ENV_FILE: Final = Path(".env")

@@ -10,7 +10,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from alembic import command
-from wxauth.store.database import Database
+from wxauth.core.database import Database
 
 HEAD: Final = "head"
 BASE: Final = "base"

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from wxauth.logs import get_logger
+from wxauth.core.logs import get_logger
 
 AT_ONCE: Final = 32
 """Under way at once, so that connections to WeChat are left for phone numbers."""

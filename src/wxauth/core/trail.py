@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from wxauth.store.database import Database
+from wxauth.core.database import Database
 
 SYSTEM: Final = "system"
 """The actor of what wxauth does by itself."""

@@ -1,0 +1,77 @@
+"""The parts of the service by name; `wxauth.service.build` puts them together.
+
+The types are imported for the type checker alone, so that a story in any room may take `services` without importing
+the rooms above it.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+if TYPE_CHECKING:
+    from wxauth.avatars import Avatars
+    from wxauth.core.background import Background
+    from wxauth.core.clock import Clock
+    from wxauth.core.database import Database
+    from wxauth.core.sealing import Sealer
+    from wxauth.core.settings import Settings
+    from wxauth.guard.bearer import BearerGuard
+    from wxauth.keyring import KeyRing
+    from wxauth.metrics import Metrics
+    from wxauth.phones import Phones
+    from wxauth.policies import Policies
+    from wxauth.rate_limits import LoginLimiter
+    from wxauth.refresh_tokens import RefreshTokens
+    from wxauth.tokens.issuer import TokenIssuer
+    from wxauth.wechat.access_tokens import AccessTokens
+    from wxauth.wechat.api import WeChatApi
+    from wxauth.wechat.client import WeChat
+    from wxauth.withdrawals import Withdrawals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything a use case needs. Tests build another one."""
+
+    settings: "Settings"
+    clock: "Clock"
+    database: "Database"
+    keys: "KeyRing"
+    sealer: "Sealer"
+    issuer: "TokenIssuer"
+    refresh_tokens: "RefreshTokens"
+    wechat: "WeChat"
+    access_tokens: "AccessTokens"
+    wechat_api: "WeChatApi"
+    phones: "Phones"
+    policies: "Policies"
+    background: "Background"
+    withdrawals: "Withdrawals"
+    avatars: "Avatars"
+    guard: "BearerGuard"
+    login_limiter: "LoginLimiter"
+    metrics: "Metrics"
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self.avatars.aclose()
+        # Each waits some seconds for what it has under way; together, so that a stop does not take their sum.
+        await asyncio.gather(self.background.aclose(), self.withdrawals.aclose(), self.phones.aclose())
+        await self.access_tokens.aclose()
+        await self.wechat.aclose()
+        await self.wechat_api.aclose()  # the connections of phones and policies too
+        await self.login_limiter.aclose()
+        await self.database.aclose()
+
+
+async def services_of(connection: HTTPConnection) -> Services:
+    """The services of the app that a request came to."""
+    services: Services = connection.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(services_of)]
+"""The parts of the service."""

@@ -1,0 +1,1 @@
+"""The parts put together: the app, the server, what goes by itself."""
