@@ -23,7 +23,7 @@ from wxauth.avatars import UPLOADS_OF_ONE_USER
 from wxauth.dev.wechat.push import make_message, sign_push
 from wxauth.errors import InvalidRequest
 from wxauth.pictures import MAX_PIXELS, MAX_SIDE
-from wxauth.routes.uploads import uploaded_file
+from wxauth.web.uploads import uploaded_file
 
 MAX_FILE = 2 * 1024 * 1024
 RED, BLUE, GREEN = (200, 20, 30), (20, 40, 220), (30, 160, 60)

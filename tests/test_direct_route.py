@@ -6,7 +6,7 @@ import pytest
 from fastapi import Depends
 from starlette.requests import Request
 
-from wxauth.routes.direct import DirectRoute
+from wxauth.web.direct import DirectRoute
 
 
 async def anything(request: Request) -> None: ...

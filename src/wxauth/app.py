@@ -19,15 +19,15 @@ from starlette.types import ASGIApp
 from wxauth import __version__
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
-from wxauth.edge import PROBLEM_KEY, Edge, UnderPath
 from wxauth.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, WxAuthError
 from wxauth.guard.bearer import BearerGuard
 from wxauth.housekeeping import keep_house
 from wxauth.problems import problem_response
 from wxauth.routes import admin, avatars, login, me, oauth, operations, push, siblings
-from wxauth.routes.direct import invalid_request
-from wxauth.routes.docs import add_docs
 from wxauth.routes.schemas import Problem
+from wxauth.web.direct import invalid_request
+from wxauth.web.docs import add_docs
+from wxauth.web.edge import PROBLEM_KEY, Edge, UnderPath
 
 _DESCRIPTION = """
 WeChat mini-program login: post a `wx.login` code, get tokens, send them as `Authorization: Bearer`.
@@ -53,7 +53,7 @@ def create_app(services: Services) -> ASGIApp:
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After", "WWW-Authenticate"],
         )
-    app = Edge(app, services.metrics)
+    app = Edge(app, larger_bodies={avatars.UPLOAD_PATH: avatars.MAX_UPLOAD}, refused=services.metrics.refused)
     return UnderPath(app, root_path) if root_path else app
 
 

@@ -23,9 +23,9 @@ from wxauth.core.logs import configure_logging, get_logger
 from wxauth.core.sealing import CannotOpen
 from wxauth.core.settings import InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.errors import StorageUnavailable
-from wxauth.http_protocol import HttpProtocol
 from wxauth.metrics import remove_what_is_shared, shared_by_workers
 from wxauth.service.build import build_services
+from wxauth.web.http_protocol import HttpProtocol
 
 DRAIN_SECONDS: Final = 10
 KEEP_ALIVE_SECONDS: Final = 75

@@ -12,8 +12,6 @@ from wxauth.core.services import ServicesDep
 from wxauth.core.trail import EventSearch
 from wxauth.errors import InsufficientRole, InvalidRequest, LastAdmin, NotFound, PayloadTooLarge, UnknownApp
 from wxauth.routes.callers import caller_of, device_of
-from wxauth.routes.direct import DirectRoute
-from wxauth.routes.failures import BEARER_SECURITY, GUARDED, failures
 from wxauth.routes.schemas import (
     EXAMPLE_EVENTS,
     EXAMPLE_SESSION_KEYS,
@@ -33,6 +31,8 @@ from wxauth.routes.schemas import (
     users_answer,
 )
 from wxauth.store.users import ADMIN, UserSearch
+from wxauth.web.answers import BEARER_SECURITY, GUARDED, failures
+from wxauth.web.direct import DirectRoute
 
 
 async def administrator_of(connection: HTTPConnection) -> Actor:

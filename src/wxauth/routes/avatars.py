@@ -11,14 +11,19 @@ from wxauth.avatars import PATH
 from wxauth.core.services import ServicesDep
 from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable
 from wxauth.pictures import MAX_FILE
-from wxauth.routes.caching import cacheable_response
 from wxauth.routes.callers import CallerDep
-from wxauth.routes.direct import DirectRoute
-from wxauth.routes.failures import BEARER_SECURITY, GUARDED, failures
 from wxauth.routes.schemas import EXAMPLE_USER, UserAnswer, user_answer
-from wxauth.routes.uploads import uploaded_file
+from wxauth.web.answers import BEARER_SECURITY, GUARDED, failures
+from wxauth.web.caching import cacheable_response
+from wxauth.web.direct import DirectRoute
+from wxauth.web.edge import MAX_BODY
+from wxauth.web.uploads import uploaded_file
 
 router = APIRouter(route_class=DirectRoute)
+
+UPLOAD_PATH: Final = "/v1/me/avatar"
+MAX_UPLOAD: Final = MAX_FILE + MAX_BODY
+"""Bytes of a body there: the picture, and what multipart puts around it."""
 
 _FIELD: Final = "file"
 _WRONG_FILE: Final = InvalidRequest.of(_FIELD, "Field required")
@@ -32,7 +37,7 @@ _HEADERS: Final = {
 
 
 @router.post(
-    "/v1/me/avatar",
+    UPLOAD_PATH,
     operation_id="change_my_avatar",
     summary="Upload my picture",
     tags=["me"],

@@ -21,8 +21,6 @@ from wxauth.errors import (
     WeChatUserBlocked,
 )
 from wxauth.routes.callers import DeviceDep
-from wxauth.routes.direct import DirectRoute
-from wxauth.routes.failures import BEARER_SECURITY, GUARDED, WECHAT_FAILURES, failures
 from wxauth.routes.schemas import (
     EXAMPLE_TOKENS,
     LoginRequest,
@@ -31,6 +29,8 @@ from wxauth.routes.schemas import (
     TokenAnswer,
     user_answer,
 )
+from wxauth.web.answers import BEARER_SECURITY, GUARDED, WECHAT_FAILURES, failures
+from wxauth.web.direct import DirectRoute
 
 router = APIRouter(route_class=DirectRoute, tags=["login"])
 

@@ -21,8 +21,6 @@ from wxauth.errors import (
     WeChatUserBlocked,
 )
 from wxauth.routes.callers import CallerDep, PrincipalDep
-from wxauth.routes.direct import DirectRoute
-from wxauth.routes.failures import BEARER_SECURITY, GUARDED, WECHAT_FAILURES, failures
 from wxauth.routes.schemas import (
     EXAMPLE_DECRYPTED,
     EXAMPLE_SESSIONS,
@@ -36,6 +34,8 @@ from wxauth.routes.schemas import (
     open_session_answer,
     user_answer,
 )
+from wxauth.web.answers import BEARER_SECURITY, GUARDED, WECHAT_FAILURES, failures
+from wxauth.web.direct import DirectRoute
 
 router = APIRouter(route_class=DirectRoute, tags=["me"])
 

@@ -9,9 +9,9 @@ from starlette.responses import Response
 from wxauth.core.services import ServicesDep
 from wxauth.errors import KeysUnavailable
 from wxauth.keyring import JWKS_MAX_AGE
-from wxauth.routes.caching import cacheable_response
-from wxauth.routes.failures import failures
 from wxauth.tokens.claims import ALGORITHM
+from wxauth.web.answers import failures
+from wxauth.web.caching import cacheable_response
 
 router = APIRouter(tags=["keys"])
 

@@ -15,8 +15,8 @@ from wxauth.errors import (
     StorageUnavailable,
     UnknownApp,
 )
-from wxauth.routes.direct import DirectRoute
-from wxauth.routes.failures import failures
+from wxauth.web.answers import failures
+from wxauth.web.direct import DirectRoute
 
 router = APIRouter(route_class=DirectRoute, tags=["wechat"])
 

@@ -22,8 +22,6 @@ from wxauth.errors import (
     UnknownApp,
 )
 from wxauth.routes.callers import CallerDep, DeviceDep
-from wxauth.routes.direct import DirectRoute
-from wxauth.routes.failures import BEARER_SECURITY, GUARDED, WECHAT_FAILURES, failures
 from wxauth.routes.schemas import (
     EXAMPLE_ACCESS_TOKEN,
     EXAMPLE_INTROSPECTION,
@@ -32,6 +30,8 @@ from wxauth.routes.schemas import (
     AccessTokenAnswer,
     IntrospectionAnswer,
 )
+from wxauth.web.answers import BEARER_SECURITY, GUARDED, WECHAT_FAILURES, failures
+from wxauth.web.direct import DirectRoute
 
 SERVICE_CLIENT_SCHEME: Final = {
     "service_client": {

@@ -1,6 +1,7 @@
 """The outermost layer, plain ASGI: the request's id, the limit of its body, the log line of its failure."""
 
 import asyncio
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Final
 
@@ -8,13 +9,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wxauth.core.logs import get_logger, redact, request_id
 from wxauth.errors import InternalError, PayloadTooLarge, WxAuthError
-from wxauth.metrics import Metrics
-from wxauth.pictures import MAX_FILE
 from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
 
 MAX_BODY: Final = 64 * 1024
-LARGER_BODIES: Final = {"/v1/me/avatar": MAX_FILE + MAX_BODY}
-"""By path: the picture, and what multipart puts around it."""
+"""Bytes that a path takes, unless it is said to take more."""
 PROBLEM_KEY: Final = "wxauth.problem"
 """Where an answered failure leaves itself in the ASGI scope, for the log line."""
 
@@ -27,11 +25,20 @@ log = get_logger()
 
 
 class Edge:
-    """Wraps the app."""
+    """Wraps the app.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    Args:
+        app: What is wrapped.
+        larger_bodies: Bytes that a path takes which takes more than `MAX_BODY`.
+        refused: Is told of each request that is answered by a problem.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, larger_bodies: Mapping[str, int], refused: Callable[[WxAuthError], None]
+    ) -> None:
         self._app = app
-        self._metrics = metrics
+        self._larger_bodies = larger_bodies
+        self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -54,11 +61,11 @@ class Edge:
         async def receive_within_limit() -> Message:
             nonlocal received
             if declared_size > MAX_BODY:
-                _check_size(declared_size, scope)
+                self._check_size(declared_size, scope)
             message = await receive()
             received += len(message.get("body", b""))
             if received > MAX_BODY:
-                _check_size(received, scope)
+                self._check_size(received, scope)
             return message
 
         async def send_with_id(message: Message) -> None:
@@ -86,8 +93,14 @@ class Edge:
             if status >= _FIRST_FAILURE:
                 _log_failure(scope, status, started)
                 if PROBLEM_KEY in scope:
-                    self._metrics.refused(scope[PROBLEM_KEY])
+                    self._refused(scope[PROBLEM_KEY])
             request_id.reset(id_token)
+
+    def _check_size(self, size: int, scope: Scope) -> None:
+        """Of a body that is larger than most paths take. Raises: PayloadTooLarge."""
+        limit = self._larger_bodies.get(scope["path"].removeprefix(scope.get("root_path", "")), MAX_BODY)
+        if size > limit:
+            raise PayloadTooLarge(f"a body may have {limit} bytes")
 
 
 class UnderPath:
@@ -102,13 +115,6 @@ class UnderPath:
         if scope["type"] != "lifespan":
             scope = {**scope, "root_path": self._root_path}
         await self._app(scope, receive, send)
-
-
-def _check_size(size: int, scope: Scope) -> None:
-    """Of a body that is larger than most paths take. Raises: PayloadTooLarge."""
-    limit = LARGER_BODIES.get(scope["path"].removeprefix(scope.get("root_path", "")), MAX_BODY)
-    if size > limit:
-        raise PayloadTooLarge(f"a body may have {limit} bytes")
 
 
 def _log_failure(scope: Scope, status: int, started: float) -> None:
