@@ -13,14 +13,14 @@ from wxauth.core.tables import CLIENT_NAME, ServiceClient
 from wxauth.core.trail import OPERATOR, SYSTEM, WECHAT
 from wxauth.errors import InvalidClient, InvalidToken
 from wxauth.store import service_clients
-from wxauth.store.access_tokens import record_reading
 from wxauth.store.sessions import user_in_session
-from wxauth.wechat.access_tokens import AccessToken
+from wxauth.wechat.rows import record_reading
+from wxauth.wechat.wechat_tokens import WeChatToken
 
 ACTORS: Final = (SYSTEM, OPERATOR, WECHAT)
 """Whom the audit trail tells of beside users and clients, so that no client may have these names."""
 LOOKED_WITHIN: Final = timedelta(minutes=1)
-"""So long, at most, a client is given an access token that WeChat has replaced."""
+"""So long, at most, a client is given a WeChat token that WeChat has replaced."""
 
 _SECRET_BYTES: Final = 32
 _NAME: Final = re.compile(CLIENT_NAME)
@@ -64,8 +64,8 @@ async def introspect(services: Services, token: str) -> dict[str, Any] | None:
     return {**claims, "roles": user["roles"]} if user["roles"] else claims
 
 
-async def read_access_token(services: Services, client_id: str, app_id: str, *, ip: str | None) -> AccessToken:
-    """The app's WeChat access token, for a service client.
+async def read_wechat_token(services: Services, client_id: str, app_id: str, *, ip: str | None) -> WeChatToken:
+    """The app's WeChat token, for a service client.
 
     The trail tells of each token once that the client was given it, however often it asks: a sibling may well ask
     before every call of its own.
@@ -73,8 +73,8 @@ async def read_access_token(services: Services, client_id: str, app_id: str, *, 
     Raises: UnknownApp, WeChatError, StorageUnavailable.
     """
     app = services.settings.app(app_id)
-    with services.metrics.access_token_read(app.app_id):
-        token = await services.access_tokens.get(app, looked_within=LOOKED_WITHIN)
+    with services.metrics.wechat_token_read(app.app_id):
+        token = await services.wechat_tokens.get(app, looked_within=LOOKED_WITHIN)
     if client_id not in token.readers.names:
         async with services.database.answering(), token.readers.lock:
             if client_id not in token.readers.names:

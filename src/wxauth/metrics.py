@@ -80,7 +80,7 @@ class Metrics(Collector):
             ["api", "outcome", "errcode"],
             registry=own,
         )
-        self._access_token_reads = Counter(
+        self._wechat_token_reads = Counter(
             "wxauth_access_token_reads",
             "WeChat access tokens that service clients asked for, by outcome: ok, or the code of the problem.",
             ["app_id", "outcome"],
@@ -130,9 +130,9 @@ class Metrics(Collector):
         label = self._app_labels.get(app_id, _UNKNOWN_APP)
         self._policy_checks.labels(policy, label, outcome, _label_of(errcode)).inc()
 
-    def access_token_read(self, app_id: str) -> "Outcome":
+    def wechat_token_read(self, app_id: str) -> "Outcome":
         """Counts the access token that is asked for in the block."""
-        return Outcome(lambda outcome, _: self._access_token_reads.labels(app_id, outcome).inc())
+        return Outcome(lambda outcome, _: self._wechat_token_reads.labels(app_id, outcome).inc())
 
     def storing(self) -> "Stopwatch":
         """Times the storing of a login in the block."""

@@ -34,7 +34,6 @@ from wxauth.errors import (
 )
 from wxauth.guard.jwks import is_loopback
 from wxauth.store.diagnosis import Users
-from wxauth.wechat.access_tokens import AccessTokens, Forcing
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat
 from wxauth.wechat.errcodes import (
@@ -47,6 +46,7 @@ from wxauth.wechat.errcodes import (
     SYSTEM_BUSY,
     what_to_change,
 )
+from wxauth.wechat.wechat_tokens import Forcing, WeChatTokens
 
 PATIENCE: Final = 10.0
 """Seconds for one question, at most, whatever `WXAUTH_WECHAT_TIMEOUT` says."""
@@ -120,14 +120,14 @@ async def check_app(
     )
     users = found.users.get(app.app_id)
     uses = _uses(app, settings, users)
-    async with aclosing(AccessTokens(wechat, clock, may_force=_never)) as access_tokens:
-        api = WeChatApi(wechat, access_tokens)
+    async with aclosing(WeChatTokens(wechat, clock, may_force=_never)) as wechat_tokens:
+        api = WeChatApi(wechat, wechat_tokens)
         login, (token, failures) = await asyncio.gather(
-            _failure(wechat.code2session(app, _CODE)), _ask_with_token(app, access_tokens, api, uses)
+            _failure(wechat.code2session(app, _CODE)), _ask_with_token(app, wechat_tokens, api, uses)
         )
     yield _judge_login(app, login, settings, seen)
     yield _judge_token(app, token, login, settings, seen)
-    for use, failure in zip(uses, failures, strict=False):  # without an access token there are none
+    for use, failure in zip(uses, failures, strict=False):  # without a WeChat token there are none
         yield _judge_api(app, use, failure, settings, seen)
     if users is not None:
         yield _judge_unionids(app, users, settings)
@@ -148,10 +148,10 @@ async def _failure(question: Awaitable[object]) -> WeChatError | None:
 
 
 async def _ask_with_token(
-    app: AppSettings, access_tokens: AccessTokens, api: WeChatApi, uses: Sequence[_Use]
+    app: AppSettings, wechat_tokens: WeChatTokens, api: WeChatApi, uses: Sequence[_Use]
 ) -> tuple[WeChatError | None, list[WeChatError | None]]:
-    """What was wrong with getting an access token; where nothing was, with each use of it."""
-    failure = await _failure(access_tokens.get(app))
+    """What was wrong with getting a WeChat token; where nothing was, with each use of it."""
+    failure = await _failure(wechat_tokens.get(app))
     if failure is not None:
         return failure, []
     return None, await asyncio.gather(*(_failure(use.ask(api)) for use in uses))

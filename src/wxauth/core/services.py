@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from wxauth.rate_limits import LoginLimiter
     from wxauth.refresh_tokens import RefreshTokens
     from wxauth.tokens.issuer import TokenIssuer
-    from wxauth.wechat.access_tokens import AccessTokens
     from wxauth.wechat.api import WeChatApi
     from wxauth.wechat.client import WeChat
+    from wxauth.wechat.wechat_tokens import WeChatTokens
     from wxauth.withdrawals import Withdrawals
 
 
@@ -44,7 +44,7 @@ class Services:
     issuer: "TokenIssuer"
     refresh_tokens: "RefreshTokens"
     wechat: "WeChat"
-    access_tokens: "AccessTokens"
+    wechat_tokens: "WeChatTokens"
     wechat_api: "WeChatApi"
     phones: "Phones"
     policies: "Policies"
@@ -60,7 +60,7 @@ class Services:
         await self.avatars.aclose()
         # Each waits some seconds for what it has under way; together, so that a stop does not take their sum.
         await asyncio.gather(self.background.aclose(), self.withdrawals.aclose(), self.phones.aclose())
-        await self.access_tokens.aclose()
+        await self.wechat_tokens.aclose()
         await self.wechat.aclose()
         await self.wechat_api.aclose()  # the connections of phones and policies too
         await self.login_limiter.aclose()

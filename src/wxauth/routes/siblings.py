@@ -171,7 +171,7 @@ async def introspect(request: Request, services: ServicesDep) -> dict[str, Any]:
         "parameters": [{"name": "app_id", "in": "path", "required": True, "schema": {"type": "string"}}],
     },
 )
-async def read_access_token(request: Request, services: ServicesDep, device: DeviceDep) -> dict[str, Any]:
+async def read_wechat_token(request: Request, services: ServicesDep, device: DeviceDep) -> dict[str, Any]:
     """What a service client (`wxauth clients add NAME`) calls WeChat with, so that it never holds the app secret.
 
     It is WeChat's `stable_token`, the same for everybody, renewed some minutes before its end while the former one
@@ -182,7 +182,7 @@ async def read_access_token(request: Request, services: ServicesDep, device: Dev
     credentials = _basic_credentials(request)
     await clients.authenticate(services.database, credentials)
     app_id = request.path_params["app_id"]
-    token = await clients.read_access_token(services, credentials.client_id, app_id, ip=device.ip)
+    token = await clients.read_wechat_token(services, credentials.client_id, app_id, ip=device.ip)
     return {"access_token": token.value.get_secret_value(), "expires_in": token.expires_in}
 
 

@@ -19,12 +19,12 @@ from wxauth.phones import LATE, Phones
 from wxauth.policies import Policies
 from wxauth.rate_limits import LoginLimiter
 from wxauth.refresh_tokens import RefreshTokens
-from wxauth.store.access_tokens import claim_forcing
 from wxauth.tokens.issuer import TokenIssuer
-from wxauth.wechat.access_tokens import AccessTokens, Forcing
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat
+from wxauth.wechat.rows import claim_forcing
 from wxauth.wechat.transport import CONNECT_SHARE, AiohttpTransport
+from wxauth.wechat.wechat_tokens import Forcing, WeChatTokens
 from wxauth.withdrawals import Withdrawals
 
 
@@ -56,7 +56,7 @@ def build_services(
     async def may_force(app_id: str) -> Forcing:
         return Forcing(await claim_forcing(database, app_id, now=clock()))
 
-    access_tokens = AccessTokens(wechat, clock, may_force=may_force)
+    wechat_tokens = WeChatTokens(wechat, clock, may_force=may_force)
     background = Background(patience=settings.wechat_timeout + DEADLINE)
     return Services(
         settings=settings,
@@ -67,12 +67,12 @@ def build_services(
         issuer=TokenIssuer(issuer=settings.issuer, audience=settings.audience),
         refresh_tokens=RefreshTokens(settings.secret_keys),
         wechat=wechat,
-        access_tokens=access_tokens,
-        wechat_api=WeChatApi(api_wechat, access_tokens),
+        wechat_tokens=wechat_tokens,
+        wechat_api=WeChatApi(api_wechat, wechat_tokens),
         phones=Phones(
             database,
             sealer,
-            WeChatApi(patient_wechat, access_tokens),
+            WeChatApi(patient_wechat, wechat_tokens),
             clock,
             timeout=settings.wechat_timeout,
             may_share=settings.phone_policy == "share",
@@ -80,7 +80,7 @@ def build_services(
         ),
         policies=Policies(
             database,
-            WeChatApi(quiet_wechat, access_tokens),
+            WeChatApi(quiet_wechat, wechat_tokens),
             clock,
             background=background,
             find_app=settings.app,

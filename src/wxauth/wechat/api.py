@@ -1,4 +1,4 @@
-"""WeChat's calls that want an access token."""
+"""WeChat's calls that want a WeChat token."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
@@ -11,10 +11,8 @@ from urllib.parse import quote, urlencode
 from pydantic_core import to_json
 
 from wxauth.errors import SessionKeyExpired, WeChatBadResponse, WeChatError, WeChatTimeout
-from wxauth.wechat.access_tokens import AccessToken, AccessTokens
 from wxauth.wechat.client import App, WeChat, is_id
 from wxauth.wechat.errcodes import (
-    ACCESS_TOKEN_REFUSED,
     CHECK_SESSION_KEY,
     CHECK_TEXT,
     NOT_SEEN_LATELY,
@@ -22,7 +20,9 @@ from wxauth.wechat.errcodes import (
     RESET_SESSION_KEY,
     RISK_RANK,
     SESSION_KEY_GONE,
+    WECHAT_TOKEN_REFUSED,
 )
+from wxauth.wechat.wechat_tokens import WeChatToken, WeChatTokens
 
 _PATHS: Final = {
     PHONE_NUMBER: "/wxa/business/getuserphonenumber",
@@ -50,11 +50,11 @@ class TextVerdict:
 
 
 class WeChatApi:
-    """Each call renews a refused access token once, and is then sent once more: WeChat has not carried it out."""
+    """Each call renews a refused WeChat token once, and is then sent once more: WeChat has not carried it out."""
 
-    def __init__(self, wechat: WeChat, access_tokens: AccessTokens) -> None:
+    def __init__(self, wechat: WeChat, wechat_tokens: WeChatTokens) -> None:
         self._wechat = wechat
-        self._access_tokens = access_tokens
+        self._wechat_tokens = wechat_tokens
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -138,9 +138,9 @@ class WeChatApi:
         secrets: Sequence[str],
         expected: frozenset[int],
     ) -> T:
-        deadline = self._wechat.deadline()  # for all of it, the access token's renewal included
+        deadline = self._wechat.deadline()  # for all of it, the WeChat token's renewal included
 
-        async def call_with(token: AccessToken, expected: frozenset[int]) -> T:
+        async def call_with(token: WeChatToken, expected: frozenset[int]) -> T:
             value = token.value.get_secret_value()
             return await self._wechat.call(
                 api,
@@ -153,17 +153,17 @@ class WeChatApi:
                 deadline=deadline,
             )
 
-        token = await _in_time(self._access_tokens.get(app), deadline)
+        token = await _in_time(self._wechat_tokens.get(app), deadline)
         try:
-            return await call_with(token, expected | ACCESS_TOKEN_REFUSED)
+            return await call_with(token, expected | WECHAT_TOKEN_REFUSED)
         except WeChatError as exc:
-            if exc.errcode not in ACCESS_TOKEN_REFUSED:
+            if exc.errcode not in WECHAT_TOKEN_REFUSED:
                 raise
-        token = await _in_time(self._access_tokens.renew(app, refused=token), deadline)
+        token = await _in_time(self._wechat_tokens.renew(app, refused=token), deadline)
         return await call_with(token, expected)
 
 
-async def _in_time(token: Coroutine[Any, Any, AccessToken], deadline: float) -> AccessToken:
+async def _in_time(token: Coroutine[Any, Any, WeChatToken], deadline: float) -> WeChatToken:
     try:
         async with asyncio.timeout_at(deadline):
             return await token

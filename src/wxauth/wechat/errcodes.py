@@ -28,8 +28,8 @@ CHECK_TEXT: Final = "msg_sec_check"
 SYSTEM_BUSY: Final = -1
 """The one answer after which WeChat asks for the same request again."""
 NOT_LATEST: Final = 40001
-ACCESS_TOKEN_REFUSED: Final = frozenset({NOT_LATEST, 40014, 42001})
-"""The access token is no longer good. What was asked for has not been done."""
+WECHAT_TOKEN_REFUSED: Final = frozenset({NOT_LATEST, 40014, 42001})
+"""The WeChat token is no longer good. What was asked for has not been done."""
 NOT_SEEN_LATELY: Final = 61010
 """The person has not used the app for two hours, so WeChat says nothing of them."""
 SESSION_KEY_GONE: Final = frozenset({87007, 87009})
@@ -50,7 +50,7 @@ WHAT_TO_CHANGE: Final = {
 }
 """Class C: the operator must mend the configuration. Each with what to do."""
 
-_WHAT_TO_CHANGE_WITH_ACCESS_TOKENS: Final = {
+_WHAT_TO_CHANGE_WITH_WECHAT_TOKENS: Final = {
     NOT_LATEST: "WeChat refuses the access token, a new one too: see that nobody else renews it, and the app secret",
     41001: "the access token is missing from the request: a proxy between here and WeChat may cut the query off",
 }
@@ -70,13 +70,13 @@ _ERRORS: Final[dict[int, tuple[type[WeChatError], int | None]]] = {
     45011: (WeChatRateLimited, None),
     **dict.fromkeys(WHAT_TO_CHANGE, (WeChatMisconfigured, None)),
 }
-_ERRORS_WITH_ACCESS_TOKENS: Final[dict[int, tuple[type[WeChatError], int | None]]] = {
+_ERRORS_WITH_WECHAT_TOKENS: Final[dict[int, tuple[type[WeChatError], int | None]]] = {
     **dict.fromkeys(SESSION_KEY_GONE, (SessionKeyExpired, None)),
     9410009: (WeChatRateLimited, _DAILY_QUOTA_RETRY_AFTER),
-    **dict.fromkeys(_WHAT_TO_CHANGE_WITH_ACCESS_TOKENS, (WeChatMisconfigured, None)),
+    **dict.fromkeys(_WHAT_TO_CHANGE_WITH_WECHAT_TOKENS, (WeChatMisconfigured, None)),
 }
 
-KNOWN: Final = frozenset({*_ERRORS, *_ERRORS_WITH_ACCESS_TOKENS, *ACCESS_TOKEN_REFUSED, NOT_SEEN_LATELY})
+KNOWN: Final = frozenset({*_ERRORS, *_ERRORS_WITH_WECHAT_TOKENS, *WECHAT_TOKEN_REFUSED, NOT_SEEN_LATELY})
 """Those that have a label of their own in the metrics."""
 
 
@@ -84,7 +84,7 @@ def error_for(errcode: int, *, api: str) -> WeChatError:
     """The failure that an errcode of this API stands for."""
     found = _ERRORS.get(errcode)
     if found is None and api != CODE2SESSION:
-        found = _ERRORS_WITH_ACCESS_TOKENS.get(errcode)
+        found = _ERRORS_WITH_WECHAT_TOKENS.get(errcode)
     kind, retry_after = found or (WeChatBadResponse, None)
     return kind(f"WeChat answered errcode {errcode}", errcode=errcode, retry_after=retry_after)
 
@@ -94,5 +94,5 @@ def what_to_change(errcode: int, *, api: str) -> str:
     return (
         _WHAT_TO_CHANGE_AT.get((api, errcode))
         or WHAT_TO_CHANGE.get(errcode)
-        or _WHAT_TO_CHANGE_WITH_ACCESS_TOKENS[errcode]
+        or _WHAT_TO_CHANGE_WITH_WECHAT_TOKENS[errcode]
     )

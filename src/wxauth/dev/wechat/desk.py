@@ -146,7 +146,7 @@ class OwnPagesOnly:
 
 def _known_faults(api: str) -> Iterator[dict[str, Any]]:
     for errcode in _ERRCODES[api]:
-        is_mended = api == errcodes.PHONE_NUMBER and errcode in errcodes.ACCESS_TOKEN_REFUSED  # by a new access token
+        is_mended = api == errcodes.PHONE_NUMBER and errcode in errcodes.WECHAT_TOKEN_REFUSED  # by a new access token
         failure = None if is_mended else errcodes.error_for(errcode, api=api)
         yield _known({"errcode": errcode}, _MEANINGS[errcode], failure)
     for fault, meaning, kind in _ON_THE_WAY:

@@ -1,4 +1,4 @@
-"""The apps' WeChat access tokens: asked for once, kept, and renewed before their end.
+"""The apps' WeChat tokens: asked for once, kept, and renewed before their end.
 
 WeChat hands the same token to everybody who asks for it, until about five minutes before its end. So every process
 keeps its own copy, and none does anything to another's. Only a token that WeChat refuses and yet hands out again
@@ -66,7 +66,7 @@ class Readers:
 
 
 @dataclass(frozen=True, slots=True)
-class AccessToken:
+class WeChatToken:
     """An app's token, and the seconds it has left."""
 
     value: SecretStr
@@ -103,7 +103,7 @@ class _Kept:
             self.looked_at = self.renews_at = self.paused_until = self.heeds_refusals_at = _NEVER
 
 
-class AccessTokens:
+class WeChatTokens:
     """The tokens of all apps; one for each process.
 
     Args:
@@ -130,7 +130,7 @@ class AccessTokens:
         self._sleep = sleep
         self._kept: defaultdict[str, _Kept] = defaultdict(_Kept)
 
-    async def get(self, app: App, *, looked_within: timedelta | None = None) -> AccessToken:
+    async def get(self, app: App, *, looked_within: timedelta | None = None) -> WeChatToken:
         """The app's token. WeChat is waited for only where there is none that is good.
 
         Args:
@@ -157,9 +157,9 @@ class AccessTokens:
         elif may_ask and now >= kept.renews_at:
             self._flight(app, kept)
         left = int((kept.ends_at - self._clock()).total_seconds())
-        return AccessToken(SecretStr(kept.value), min(max(0, left), _LONGEST_LIFE), kept.readers)
+        return WeChatToken(SecretStr(kept.value), min(max(0, left), _LONGEST_LIFE), kept.readers)
 
-    async def renew(self, app: App, *, refused: AccessToken) -> AccessToken:
+    async def renew(self, app: App, *, refused: WeChatToken) -> WeChatToken:
         """The app's token, after WeChat has refused this one. It is the same, where nothing could be done about it.
 
         Raises: WeChatError.
@@ -184,7 +184,7 @@ class AccessTokens:
     def _flight(self, app: App, kept: _Kept) -> asyncio.Task[WeChatError | None]:
         """The one request under way for this app."""
         if kept.flight is None:
-            kept.flight = asyncio.create_task(self._fetch(app, kept), name=f"access token of {app.app_id}")
+            kept.flight = asyncio.create_task(self._fetch(app, kept), name=f"WeChat token of {app.app_id}")
         return kept.flight
 
     async def _fetch(self, app: App, kept: _Kept) -> WeChatError | None:

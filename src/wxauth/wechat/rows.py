@@ -1,4 +1,4 @@
-"""What the audit trail tells of the apps' WeChat access tokens: who has been given one, and when one was forced."""
+"""What the audit trail tells of the apps' WeChat tokens: who has been given one, and when one was forced."""
 
 from datetime import datetime, timedelta
 from typing import Final, Literal

@@ -22,24 +22,24 @@ from wxauth.core.settings import Settings
 from wxauth.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.errors import WeChatError
 from wxauth.service.build import build_services
-from wxauth.store.access_tokens import claim_forcing
-from wxauth.wechat.access_tokens import (
+from wxauth.wechat.api import WeChatApi
+from wxauth.wechat.rows import claim_forcing
+from wxauth.wechat.wechat_tokens import (
     LOOK_PATIENCE,
     RENEWAL_LEAD,
     RENEWAL_SPREAD,
     WAITS_FOR_ANOTHER,
-    AccessToken,
-    AccessTokens,
     Forcing,
+    WeChatToken,
+    WeChatTokens,
 )
-from wxauth.wechat.api import WeChatApi
 
 MakeServices = Callable[..., Awaitable[Services]]
 MakeClient = Callable[[Services], httpx.AsyncClient]
 LogLines = Callable[[], list[dict[str, Any]]]
 Read = Callable[..., Awaitable[httpx.Response]]
 AskRank = Callable[[Services], Awaitable[int]]
-GetOwn = Callable[[], Awaitable[AccessToken]]
+GetOwn = Callable[[], Awaitable[WeChatToken]]
 Kill = Callable[[], Awaitable[None]]
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
@@ -83,8 +83,8 @@ def read(simulated_client: httpx.AsyncClient, billing: Credentials) -> Read:
 def get_own(simulated_services: Services) -> GetOwn:
     """The app's access token, for a call of the service's own."""
 
-    async def get() -> AccessToken:
-        return await simulated_services.access_tokens.get(simulated_services.settings.app(FIRST))
+    async def get() -> WeChatToken:
+        return await simulated_services.wechat_tokens.get(simulated_services.settings.app(FIRST))
 
     return get
 
@@ -303,7 +303,7 @@ async def test_wechat_is_not_asked_all_the_time_where_it_renews_late(
 
     services = build_services(make_settings(), clock=clock, wechat_transport=httpx.MockTransport(answer))
     for seconds in range(61):
-        await services.access_tokens.get(services.settings.app(None))
+        await services.wechat_tokens.get(services.settings.app(None))
         await asyncio.sleep(0.002)  # for the one in the background
         assert len(asked) == 1 + seconds // 30
         clock.advance(seconds=1)
@@ -417,7 +417,7 @@ async def test_a_failure_does_not_last_longer_because_the_clock_was_put_back(
 async def test_a_failure_under_a_clock_that_goes_back_says_no_more_than_its_own_pause(
     simulated_services: Services, simulator: Simulator, clock: Clock
 ) -> None:
-    tokens = AccessTokens(simulated_services.wechat, going_back(clock.now, hours=1), may_force=never)
+    tokens = WeChatTokens(simulated_services.wechat, going_back(clock.now, hours=1), may_force=never)
     simulator.fail("stable_token", status=503)
     with pytest.raises(WeChatError) as caught:
         await tokens.get(simulated_services.settings.app(FIRST))
@@ -427,7 +427,7 @@ async def test_a_failure_under_a_clock_that_goes_back_says_no_more_than_its_own_
 async def test_a_refused_token_is_renewed_though_the_clock_went_back_meanwhile(
     simulated_services: Services, simulator: Simulator, clock: Clock
 ) -> None:
-    tokens = AccessTokens(simulated_services.wechat, going_back(clock.now, milliseconds=1), may_force=never)
+    tokens = WeChatTokens(simulated_services.wechat, going_back(clock.now, milliseconds=1), may_force=never)
     app = simulated_services.settings.app(FIRST)
     refused = await tokens.get(app)
     simulator.access_tokens[FIRST].kill()
@@ -531,8 +531,8 @@ async def test_who_gives_up_waiting_leaves_the_request_to_the_others(
     app = simulated_services.settings.app(FIRST)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await simulated_services.access_tokens.get(app)
-    await simulated_services.access_tokens.get(app)
+            await simulated_services.wechat_tokens.get(app)
+    await simulated_services.wechat_tokens.get(app)
     assert len(asks(simulator)) == 1
 
 
@@ -554,7 +554,7 @@ async def test_an_answer_without_a_usable_token_makes_no_sense(
     transport = httpx.MockTransport(lambda _: httpx.Response(200, json=answer))
     services = build_services(make_settings(), clock=clock, wechat_transport=transport)
     with pytest.raises(WeChatError) as caught:
-        await services.access_tokens.get(services.settings.app(None))
+        await services.wechat_tokens.get(services.settings.app(None))
     assert (caught.value.code, caught.value.errcode) == ("wechat_bad_response", None)
     await services.aclose()
 
@@ -645,7 +645,7 @@ async def test_forcing_in_vain_leaves_the_token_to_those_who_can_use_it(
     async def may_force(_: str) -> Forcing:
         return Forcing.GRANTED
 
-    tokens = AccessTokens(simulated_services.wechat, clock, may_force=may_force, sleep=sleep)
+    tokens = WeChatTokens(simulated_services.wechat, clock, may_force=may_force, sleep=sleep)
     simulator.access_tokens[FIRST].hand_out(force=True)  # an administrator, a moment ago
     app = simulated_services.settings.app(FIRST)
     token = await tokens.get(app)
@@ -692,7 +692,7 @@ async def replicas(make_simulated_services: MakeServices) -> list[Services]:
 
 
 async def tokens_of(replicas: list[Services]) -> set[str]:
-    tokens = await asyncio.gather(*(it.access_tokens.get(it.settings.app(FIRST)) for it in replicas))
+    tokens = await asyncio.gather(*(it.wechat_tokens.get(it.settings.app(FIRST)) for it in replicas))
     return {token.value.get_secret_value() for token in tokens}
 
 
@@ -761,7 +761,7 @@ async def test_each_app_may_be_forced_by_itself(simulated_services: Services, cl
 _TEN_PROCESSES = """
 import asyncio, os, sys
 from wxauth.core.logs import configure_logging
-from wxauth.core.services import Services
+from wxauth.service.build import build_services
 from wxauth.core.settings import Settings, settings_from
 
 app = {"app_id": sys.argv[2], "app_secret": sys.argv[3]}
@@ -774,7 +774,7 @@ configure_logging(level="warning", log_format="json")
 
 async def main():
     services = build_services(settings)
-    token = await services.access_tokens.get(settings.app(None))
+    token = await services.wechat_tokens.get(settings.app(None))
     os.write(1, (token.value.get_secret_value() + "\\n").encode())  # at once: ten write here
     await services.aclose()
 
