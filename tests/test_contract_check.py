@@ -28,13 +28,13 @@ from tests.upstream import Upstream, hang, hang_up
 from wxauth.app import create_app
 from wxauth.checks import Level, Result, examine
 from wxauth.checks.database import judge_server
+from wxauth.checks.rows import Server
 from wxauth.core.clock import utc_now
 from wxauth.core.database import Database
 from wxauth.core.migrations import migrate
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings
 from wxauth.dev.wechat import APPS, Simulator, create_simulator
-from wxauth.store.diagnosis import Server
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 OTHER_SECRET_KEY = "/" * 42 + "8="

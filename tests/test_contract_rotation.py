@@ -24,7 +24,7 @@ from wxauth.core.database import Database
 from wxauth.core.sealing import CannotOpen, Sealer
 from wxauth.core.services import Services
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
-from wxauth.keyring import JWKS_MAX_AGE, LONGEST_TOKEN_TTL, RETIRES_AFTER, SIGNS_AFTER
+from wxauth.keys.keyring import JWKS_MAX_AGE, LONGEST_TOKEN_TTL, RETIRES_AFTER, SIGNS_AFTER
 from wxauth.login import session_key_context
 from wxauth.resealing import Resealed, reseal
 from wxauth.store.housekeeping import START, replace_session_keys, session_keys_sealed_otherwise

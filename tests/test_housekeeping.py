@@ -13,7 +13,7 @@ from tests.fakes import Clock, LoginAnswer
 from wxauth.app import create_api
 from wxauth.core.services import Services
 from wxauth.housekeeping import KEPT_AFTER_THE_END, SWEEP_EVERY, sweep
-from wxauth.keyring import RETIRES_AFTER
+from wxauth.keys.keyring import RETIRES_AFTER
 from wxauth.store.housekeeping import SweptPage, sweep_page
 
 A_SECOND = timedelta(seconds=1)

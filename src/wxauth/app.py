@@ -22,8 +22,9 @@ from wxauth.core.services import Services
 from wxauth.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, WxAuthError
 from wxauth.guard.bearer import BearerGuard
 from wxauth.housekeeping import keep_house
+from wxauth.keys import routes as keys_routes
 from wxauth.problems import problem_response
-from wxauth.routes import admin, avatars, login, me, oauth, operations, push, siblings
+from wxauth.routes import admin, avatars, login, me, operations, push, siblings
 from wxauth.routes.schemas import Problem
 from wxauth.web.direct import invalid_request
 from wxauth.web.docs import add_docs
@@ -79,7 +80,7 @@ def create_api(*, root_path: str = "") -> FastAPI:
     api.add_exception_handler(Exception, _answer_fault)
     routes = [
         route
-        for router in (login, me, avatars, admin, oauth, operations, siblings, push)
+        for router in (login, me, avatars, admin, keys_routes, operations, siblings, push)
         for route in router.router.routes
     ]
     api.router.routes.extend(routes)  # not included: an included router is one more thing to match

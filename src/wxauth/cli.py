@@ -177,8 +177,8 @@ def list_keys(as_json: bool) -> None:
     import json
 
     from wxauth.core.clock import utc_now
-    from wxauth.keyring import state_of
-    from wxauth.store.signing_keys import published_keys
+    from wxauth.keys.keyring import state_of
+    from wxauth.keys.rows import published_keys
 
     now = utc_now()
     stored = _with_database(lambda database: published_keys(database, now=now))
@@ -208,7 +208,7 @@ def rotate_keys(as_json: bool) -> None:
     from wxauth.core.clock import utc_now
     from wxauth.core.sealing import CannotOpen, Sealer
     from wxauth.core.settings import Settings
-    from wxauth.keyring import KeyRing
+    from wxauth.keys.keyring import KeyRing
 
     settings = _settings(Settings)
     sealer, max_age = Sealer(settings.secret_keys), timedelta(seconds=settings.signing_key_max_age)

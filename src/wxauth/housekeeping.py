@@ -7,9 +7,9 @@ from typing import Final
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
+from wxauth.keys.rows import erase_retired_keys
 from wxauth.store.housekeeping import sweep_page
 from wxauth.store.phone_answers import sweep_answers
-from wxauth.store.signing_keys import erase_retired_keys
 
 KEPT_AFTER_THE_END: Final = timedelta(days=30)
 """Who comes back within it is still told why: `session_revoked`, `refresh_token_expired`, `refresh_token_reused`. Later

@@ -7,12 +7,12 @@ from typing import Final
 
 from wxauth.core.database import Database
 from wxauth.core.sealing import CannotOpen, Sealer
-from wxauth.keyring import signing_key_context
+from wxauth.keys.keyring import signing_key_context
+from wxauth.keys.rows import published_keys, replace_private_key
 from wxauth.login import session_key_context
 from wxauth.phones import phone_answer_context
 from wxauth.store.housekeeping import END, START, SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
 from wxauth.store.phone_answers import answers_sealed_otherwise, replace_answer
-from wxauth.store.signing_keys import published_keys, replace_private_key
 
 PAGE_SIZE: Final = 1000
 RETRY_PAUSE: Final = 0.2

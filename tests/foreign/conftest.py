@@ -18,7 +18,7 @@ from wxauth.core.database import Database
 from wxauth.core.sealing import Sealer
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.dev.wechat import APPS, create_simulator
-from wxauth.keyring import KeyRing, unsealed
+from wxauth.keys.keyring import KeyRing, unsealed
 
 
 @dataclass(frozen=True, slots=True)

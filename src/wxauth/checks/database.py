@@ -7,17 +7,7 @@ from typing import Final
 from wxauth.checks.clocks import Reading, compare
 from wxauth.checks.findings import Findings
 from wxauth.checks.result import Result, bad, good, note
-from wxauth.core.clock import Clock
-from wxauth.core.database import Database, reason_of
-from wxauth.core.migrations import current_revision, is_usable, newest_revision
-from wxauth.core.sealing import CannotOpen, Sealer
-from wxauth.core.settings import Settings
-from wxauth.core.tables import StoredSigningKey
-from wxauth.errors import StorageUnavailable
-from wxauth.keyring import signing, signing_key_context
-from wxauth.login import session_key_context
-from wxauth.phones import phone_answer_context
-from wxauth.store.diagnosis import (
+from wxauth.checks.rows import (
     Server,
     server,
     server_time,
@@ -25,7 +15,17 @@ from wxauth.store.diagnosis import (
     some_session_keys,
     some_users,
 )
-from wxauth.store.signing_keys import published_keys
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database, reason_of
+from wxauth.core.migrations import current_revision, is_usable, newest_revision
+from wxauth.core.sealing import CannotOpen, Sealer
+from wxauth.core.settings import Settings
+from wxauth.core.tables import StoredSigningKey
+from wxauth.errors import StorageUnavailable
+from wxauth.keys.keyring import signing, signing_key_context
+from wxauth.keys.rows import published_keys
+from wxauth.login import session_key_context
+from wxauth.phones import phone_answer_context
 
 OLDEST_SERVER: Final = 11
 """The first PostgreSQL that understands the migrations."""

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from wxauth.checks.clocks import Reading
+from wxauth.checks.rows import Users
 from wxauth.core.tables import StoredSigningKey
-from wxauth.store.diagnosis import Users
 
 
 @dataclass(slots=True)

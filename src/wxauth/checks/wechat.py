@@ -20,6 +20,7 @@ from pydantic_core import from_json
 from wxauth.checks.clocks import Reading
 from wxauth.checks.findings import Findings
 from wxauth.checks.result import Result, bad, good, note
+from wxauth.checks.rows import Users
 from wxauth.core.clock import Clock
 from wxauth.core.settings import AppSettings, Settings
 from wxauth.errors import (
@@ -33,7 +34,6 @@ from wxauth.errors import (
     WeChatUnavailable,
 )
 from wxauth.guard.jwks import is_loopback
-from wxauth.store.diagnosis import Users
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat
 from wxauth.wechat.errcodes import (

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wxauth.core.sealing import Sealer
     from wxauth.core.settings import Settings
     from wxauth.guard.bearer import BearerGuard
-    from wxauth.keyring import KeyRing
+    from wxauth.keys.keyring import KeyRing
     from wxauth.metrics import Metrics
     from wxauth.phones import Phones
     from wxauth.policies import Policies

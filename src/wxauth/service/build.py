@@ -13,7 +13,7 @@ from wxauth.core.sealing import Sealer
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings
 from wxauth.guard.bearer import BearerGuard
-from wxauth.keyring import KeyRing
+from wxauth.keys.keyring import KeyRing
 from wxauth.metrics import Metrics
 from wxauth.phones import LATE, Phones
 from wxauth.policies import Policies

@@ -16,7 +16,7 @@ from wxauth.core.logs import get_logger
 from wxauth.core.sealing import CannotOpen, Sealer
 from wxauth.core.tables import StoredSigningKey
 from wxauth.errors import KeysUnavailable, StorageUnavailable
-from wxauth.store.signing_keys import add_key, published_keys
+from wxauth.keys.rows import add_key, published_keys
 from wxauth.tokens.keys import SigningKey, VerificationKey
 
 JWKS_MAX_AGE: Final = 300

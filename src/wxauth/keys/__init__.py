@@ -1,0 +1,1 @@
+"""What tokens are signed with, and what of it is published."""
