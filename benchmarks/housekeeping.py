@@ -16,12 +16,12 @@ from wxauth.core.database import Database
 from wxauth.core.migrations import migrate
 from wxauth.core.sealing import Sealer
 from wxauth.dev.postgres import EmbeddedPostgres
-from wxauth.housekeeping import KEPT_AFTER_THE_END, PAGE_SIZE, SWEEP_EVERY
-from wxauth.login import session_key_context
-from wxauth.resealing import reseal
-from wxauth.store.housekeeping import sweep_page
-from wxauth.store.logins import Login, record_login
-from wxauth.store.sessions import Lifetimes, Use, rotate_refresh_token
+from wxauth.login.login import session_key_context
+from wxauth.login.login_rows import Login, record_login
+from wxauth.people.session_rows import Lifetimes, Use, rotate_refresh_token
+from wxauth.service.housekeeping import KEPT_AFTER_THE_END, PAGE_SIZE, SWEEP_EVERY
+from wxauth.service.resealing import reseal
+from wxauth.service.sweep_rows import sweep_page
 
 SESSIONS = 1_000_000
 USERS = 200_000

@@ -17,7 +17,6 @@ import respx
 
 from tests.asking import LogLines, MakeClient, MakeServices
 from tests.fakes import APP, OTHER_APP, SECRET_KEY, Clock, LoginAnswer, Secrets, WeChatByRespx, WeChatBySimulator
-from wxauth.app import create_app
 from wxauth.core.database import Database
 from wxauth.core.logs import configure_logging
 from wxauth.core.migrations import migrate
@@ -25,6 +24,7 @@ from wxauth.core.services import Services
 from wxauth.core.settings import Settings, settings_from
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.dev.wechat import APPS, Simulator
+from wxauth.service.app import create_app
 from wxauth.service.build import build_services
 
 TEMPLATE = "template_wxauth"

@@ -15,7 +15,7 @@ from typing import Any, Self
 import uvicorn
 from starlette.types import ASGIApp
 
-from wxauth.server import listen
+from wxauth.service.server import listen
 
 WXAUTH = str(Path(sys.executable).with_name("wxauth"))
 PATIENCE = 20.0

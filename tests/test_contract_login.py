@@ -18,11 +18,11 @@ from tests.asking import LogLines, MakeClient, MakeServices, until
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
 from tests.upstream import PostgresTap
-from wxauth.app import create_app
-from wxauth.core.sealing import CannotOpen
+from wxauth.core.sealing import CannotOpen, session_key_context
 from wxauth.core.services import Services
-from wxauth.login import session_key_context
-from wxauth.routes.schemas import TokenAnswer, UserAnswer
+from wxauth.login.bodies import TokenAnswer
+from wxauth.people.bodies import UserAnswer
+from wxauth.service.app import create_app
 
 Serve = Callable[[], AbstractAsyncContextManager[tuple[uvicorn.Server, asyncio.StreamWriter]]]
 

@@ -20,8 +20,8 @@ from tests.store.proxy import Proxy
 from wxauth.core.services import Services
 from wxauth.dev.wechat import APPS, PhoneCodeRequest, Simulator, create_simulator, phone_of
 from wxauth.dev.wechat.push import make_message, sign_push
-from wxauth.housekeeping import PHONE_ANSWERS_KEPT, sweep
-from wxauth.phones import UNDER_WAY, UNDER_WAY_OF_ONE, UNTOUCHED_FOR, Phones
+from wxauth.profile.phones import UNDER_WAY, UNDER_WAY_OF_ONE, UNTOUCHED_FOR, Phones
+from wxauth.service.housekeeping import PHONE_ANSWERS_KEPT, sweep
 
 API = "getuserphonenumber"
 NUMBER = "+8613800138000"
@@ -658,9 +658,10 @@ async def test_an_answer_does_not_wait_for_the_database_for_ever(
     service = await make_service(database_url=proxy.url)
     its = service.services
     policies = {"timeout": 5.0, "may_share": False, "check_openid": True}
-    phones = Phones(its.database, its.sealer, its.wechat_api, its.clock, **policies, kept_in_memory=0.0)
+    parts = (its.database, its.sealer, its.wechat_api, its.clock)
+    phones = Phones(*parts, **policies, promises=its.promises, kept_in_memory=0.0)
     await go_away(replace(service, client=make_client(replace(its, phones=phones))), proxy)
-    await until(lambda: bool(told(log_lines, "phone_answers_lost")))
+    await until(lambda: [line["what"] for line in told(log_lines, "promise_lost")] == ["phone_answer"])
 
 
 async def test_a_clock_that_is_set_forward_in_an_outage_loses_no_answer(

@@ -23,7 +23,7 @@ from wxauth.core.background import AT_MOST
 from wxauth.core.services import Services
 from wxauth.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.dev.wechat.people import openid_of
-from wxauth.policies import PATIENCE, TOLD_AGAIN_AFTER
+from wxauth.wechat.opinions import PATIENCE, TOLD_AGAIN_AFTER
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 RISK, TEXT = "getuserriskrank", "msg_sec_check"
@@ -79,6 +79,7 @@ class Service:
     async def events(self) -> list[tuple[str, str, Body]]:
         """Type, actor and data of each, when all is done that goes on behind the answers."""
         await self.services.background.drain()
+        await self.services.promises.drain()
         rows = await self.rows.fetch("SELECT type, actor, data FROM events ORDER BY id")
         return [(row["type"], row["actor"], json.loads(row["data"])) for row in rows]
 
@@ -276,7 +277,7 @@ async def test_a_ban_that_the_database_does_not_take_is_tried_again(
         await proxy.accept()
         assert [kind for kind, _, _ in await service.events()] == ["user_banned", "sessions_ended"]
         problem_of(await service.try_to_log_in("risky-4"), "account_disabled", 403)
-    assert len(told(log_lines, "ban_put_off")) == 1
+    assert [line["what"] for line in told(log_lines, "promise_put_off")] == ["ban"]
 
 
 async def test_a_ban_that_is_put_off_when_the_service_ends_is_told_as_lost(
@@ -289,8 +290,8 @@ async def test_a_ban_that_is_put_off_when_the_service_ends_is_told_as_lost(
         await until(lambda: bool(service.simulator.calls_of(RISK)))
         proxy.refuse()
         problem_of(await login, "storage_unavailable", 503)
-        await service.services.background.aclose()
-    assert len(told(log_lines, "ban_lost")) == 1
+        await service.services.promises.aclose()
+    assert [line["what"] for line in told(log_lines, "promise_lost")] == ["ban"]
 
 
 async def test_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(make_service: MakeService) -> None:

@@ -18,7 +18,7 @@ from tests.problems import problem_of
 from tests.store.proxy import Proxy
 from wxauth.core.services import Services
 from wxauth.dev.wechat.push import Format, Mode, SignedPush, encrypt, make_message, sign, sign_push
-from wxauth.withdrawals import Withdrawals
+from wxauth.profile.withdrawals import Withdrawals
 
 PLAIN = {**APP, "push_token": "1ab2cPushTokenOfTheFirstApp"}
 SEALED = {**OTHER_APP, "push_token": "3de4fPushTokenOfTheSecondApp", "push_aes_key": "K9x" + "mQ2w7RtLz0" * 4}
@@ -724,15 +724,15 @@ async def test_what_is_withdrawn_in_an_outage_is_erased_after_it_though_wechat_c
     pushes = [signed(message(openids[0], LEFT)), signed(message(openids[1], revoke_info="8"))]
     for push in pushes * 3:
         problem_of(await post(make_client(cut_off), push), "storage_unavailable", 503)
-    told = [(line["openid"], line["withdrawn"]) for line in lines_of(log_lines, "withdrawal_put_off")]
+    told = [(line["openid"], line["withdrawn"]) for line in lines_of(log_lines, "promise_put_off")]
     assert told == [(openids[0], "all"), (openids[1], ["phone"])]
     await proxy.accept()
     async with asyncio.timeout(SOON):
         while len(await events(rows)) < 2:  # noqa: ASYNC110 - of what goes on without us
             await asyncio.sleep(0.05)
     assert await kept(rows) == {**PROFILE, "phone": None}
-    await cut_off.withdrawals.aclose()
-    assert lines_of(log_lines, "withdrawals_lost") == []
+    await cut_off.promises.aclose()
+    assert lines_of(log_lines, "promise_lost") == []
 
 
 async def test_a_withdrawal_that_fails_after_its_time_is_told_and_tried_again(
@@ -744,7 +744,7 @@ async def test_a_withdrawal_that_fails_after_its_time_is_told_and_tried_again(
         problem_of(await post(client, push), "storage_unavailable", 503)
         await rows.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted")
         async with asyncio.timeout(SOON):
-            while not lines_of(log_lines, "withdrawal_put_off"):  # noqa: ASYNC110 - of what goes on without us
+            while not lines_of(log_lines, "promise_put_off"):  # noqa: ASYNC110 - of what goes on without us
                 await asyncio.sleep(0.05)
     async with asyncio.timeout(SOON):
         while await rows.fetchval("SELECT count(*) FROM users"):  # noqa: ASYNC110
@@ -764,7 +764,7 @@ async def test_what_is_put_off_is_carried_out_when_the_service_ends_if_it_can_be
     await proxy.accept()
     await cut_off.aclose()
     assert await rows.fetchval("SELECT count(*) FROM users") == 0
-    assert lines_of(log_lines, "withdrawals_lost") == []
+    assert lines_of(log_lines, "promise_lost") == []
 
 
 async def test_what_is_put_off_when_the_service_ends_is_told_as_lost(
@@ -772,19 +772,26 @@ async def test_what_is_put_off_when_the_service_ends_is_told_as_lost(
 ) -> None:
     push = signed(message((await log_in())["user"]["openid"], LEFT))
     problem_of(await post(make_client(cut_off), push), "storage_unavailable", 503)
-    await cut_off.withdrawals.aclose()
-    assert [line["withdrawals"] for line in lines_of(log_lines, "withdrawals_lost")] == [1]
+    await cut_off.promises.aclose()
+    assert [line["what"] for line in lines_of(log_lines, "promise_lost")] == ["withdrawal"]
 
 
 async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(
     cut_off: Services, make_client: MakeClient, log_in: LogIn, log_lines: LogLines
 ) -> None:
-    impatient = Withdrawals(cut_off.settings, cut_off.database, cut_off.clock, kept_in_memory=0.0)
+    impatient = Withdrawals(
+        cut_off.settings,
+        cut_off.database,
+        cut_off.clock,
+        background=cut_off.background,
+        promises=cut_off.promises,
+        kept_in_memory=0.0,
+    )
     push = signed(message((await log_in())["user"]["openid"], LEFT))
     answer = await post(make_client(replace(cut_off, withdrawals=impatient)), push)
     problem_of(answer, "storage_unavailable", 503)
     async with asyncio.timeout(SOON):
-        while not lines_of(log_lines, "withdrawals_lost"):  # noqa: ASYNC110 - of what goes on without us
+        while not lines_of(log_lines, "promise_lost"):  # noqa: ASYNC110 - of what goes on without us
             await asyncio.sleep(0.05)
 
 

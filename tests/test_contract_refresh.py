@@ -14,7 +14,7 @@ from tests.asking import LogLines, MakeClient, MakeServices, bearer, until_locke
 from tests.fakes import Clock, LoginAnswer
 from tests.problems import problem_of
 from wxauth.core.services import Services
-from wxauth.refresh_tokens import RefreshTokens
+from wxauth.login.refresh_tokens import RefreshTokens
 
 Refresh = Callable[[str], Awaitable[httpx.Response]]
 

@@ -21,13 +21,13 @@ from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer
 from tests.guard.fakes import ISSUER, SESSION_ID, USER_ID
 from tests.processes import WXAUTH, Running, free_port, run
 from wxauth.core.database import Database
-from wxauth.core.sealing import CannotOpen, Sealer
+from wxauth.core.sealing import CannotOpen, Sealer, session_key_context
 from wxauth.core.services import Services
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
 from wxauth.keys.keyring import JWKS_MAX_AGE, LONGEST_TOKEN_TTL, RETIRES_AFTER, SIGNS_AFTER
-from wxauth.login import session_key_context
-from wxauth.resealing import Resealed, reseal
-from wxauth.store.housekeeping import START, replace_session_keys, session_keys_sealed_otherwise
+from wxauth.login.session_key_rows import replace_session_keys, session_keys_sealed_otherwise
+from wxauth.people.session_rows import START
+from wxauth.service.resealing import Resealed, reseal
 from wxauth.tokens.issuer import TokenIssuer
 from wxauth.tokens.keys import KeySource, VerificationKey, verification_keys
 from wxauth.tokens.verifier import Verifier

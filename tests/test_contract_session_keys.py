@@ -16,11 +16,11 @@ from tests.asking import MakeClient, MakeServices, bearer
 from tests.fakes import SECRET_KEY, Clock, Secrets, WeChatBySimulator
 from tests.problems import problem_of
 from tests.processes import run, serving
+from wxauth.core.sealing import session_key_context
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings
 from wxauth.dev.wechat import APPS, SealRequest, Simulator, create_simulator
-from wxauth.login import session_key_context
-from wxauth.routes.schemas import SessionKeysAnswer
+from wxauth.login.bodies import SessionKeysAnswer
 from wxauth.service.build import build_services
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)

@@ -10,11 +10,11 @@ import pytest
 
 from tests.asking import LogLines, MakeServices, until
 from tests.fakes import Clock, LoginAnswer
-from wxauth.app import create_api
 from wxauth.core.services import Services
-from wxauth.housekeeping import KEPT_AFTER_THE_END, SWEEP_EVERY, sweep
 from wxauth.keys.keyring import RETIRES_AFTER
-from wxauth.store.housekeeping import SweptPage, sweep_page
+from wxauth.service.app import create_api
+from wxauth.service.housekeeping import KEPT_AFTER_THE_END, SWEEP_EVERY, sweep
+from wxauth.service.sweep_rows import SweptPage, sweep_page
 
 A_SECOND = timedelta(seconds=1)
 

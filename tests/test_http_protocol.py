@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from tests.conftest import SETTINGS
 from tests.processes import serving
 from wxauth.core.settings import Settings, settings_from
-from wxauth.server import uvicorn_options
+from wxauth.service.server import uvicorn_options
 from wxauth.web.http_protocol import MAX_HEAD
 
 Exchange = Callable[..., bytes]

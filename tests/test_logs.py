@@ -4,10 +4,11 @@ from uuid import UUID
 
 import pytest
 
-from wxauth.clients import Credentials
 from wxauth.core.logs import redact
-from wxauth.login import Tokens
-from wxauth.routes.schemas import LoginRequest, LogoutRequest, PhoneRequest, RefreshRequest
+from wxauth.login.bodies import LoginRequest, LogoutRequest, RefreshRequest
+from wxauth.login.login import Tokens
+from wxauth.profile.bodies import PhoneRequest
+from wxauth.siblings.clients import Credentials
 
 
 @pytest.mark.parametrize(

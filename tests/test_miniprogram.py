@@ -13,13 +13,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.fakes import Clock
 from tests.processes import serving
 from tests.programs import NODE_TESTS, run_node_tests
-from wxauth.admin import Actor, UserChange, change_user
-from wxauth.app import create_app
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings
 from wxauth.core.tables import UserStatus
 from wxauth.core.trail import OPERATOR
 from wxauth.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.people.admin import UserChange, change_user
+from wxauth.service.app import create_app
 from wxauth.service.build import build_services
 
 FILES = sorted(str(file.relative_to(NODE_TESTS)) for file in NODE_TESTS.glob("miniprogram/*.test.js"))
@@ -53,7 +53,7 @@ def with_controls(app: ASGIApp, services: Services, clock: Clock) -> ASGIApp:
     async def ban(request: Request) -> Response:
         user_id = UUID((await request.json())["user_id"])
         change = UserChange(status=UserStatus.DISABLED)
-        await change_user(services.database, user_id, change, by=Actor(OPERATOR), now=clock())
+        await change_user(services.database, user_id, change, by=OPERATOR, now=clock())
         return Response(status_code=204)
 
     controls = Starlette(

@@ -16,7 +16,7 @@ from tests import asking
 from tests.fakes import Clock
 from tests.processes import free_port, until
 from wxauth.errors import RateLimited
-from wxauth.rate_limits import PATIENCE, PAUSE, LoginLimiter, Windows, subscriber_of
+from wxauth.login.rate_limits import PATIENCE, PAUSE, LoginLimiter, Windows, subscriber_of
 
 MakeLimiter = Callable[..., LoginLimiter]
 

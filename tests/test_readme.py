@@ -11,12 +11,12 @@ import pytest
 from fastapi import FastAPI
 
 from tests.fakes import SECRET_KEY
-from wxauth.app import create_api
 from wxauth.cli import main
 from wxauth.core.settings import PREFIX, Settings, settings_from
 from wxauth.dev import run as dev
 from wxauth.errors import WxAuthError
-from wxauth.routes.schemas import EXAMPLE_TOKENS
+from wxauth.login.bodies import EXAMPLE_TOKENS
+from wxauth.service.app import create_api
 
 ROOT = Path(__file__).parents[1]
 ENGLISH, CHINESE = (ROOT / name for name in ("README.md", "README.zh-CN.md"))
@@ -149,7 +149,7 @@ def test_commands_scripts_and_links_lead_somewhere(page: Path) -> None:
     text = page.read_text()
     code = "\n".join(re.findall(r"^```sh\n.*?^```$|`[^`\n]+`", text, re.MULTILINE | re.DOTALL))
     known = set(commands(main, "wxauth"))
-    for words in re.findall(r"(?<!\.\./)\bwxauth [a-z]+(?: [a-z]+)?", code):
+    for words in re.findall(r"(?<!\.\./)\bwxauth [a-z]+(?: [a-z-]+)?", code):
         assert words in known or words.rpartition(" ")[0] in known, f"no command '{words}'"
     for script in re.findall(r"(?:scripts|\.ci)/\w+", text):
         assert os.access(ROOT / script, os.X_OK), f"{script} is not there to be run"

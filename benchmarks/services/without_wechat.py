@@ -12,11 +12,11 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from benchmarks.standin import code2session
-from wxauth.app import create_app
 from wxauth.core.logs import configure_logging
 from wxauth.core.settings import Settings, load_settings
-from wxauth.server import GC_THRESHOLDS, check_secret_key, leave, listen, uvicorn_options
+from wxauth.service.app import create_app
 from wxauth.service.build import build_services
+from wxauth.service.server import GC_THRESHOLDS, check_secret_key, leave, listen, uvicorn_options
 
 
 class AtOnce(httpx.AsyncBaseTransport):
@@ -27,7 +27,7 @@ class AtOnce(httpx.AsyncBaseTransport):
 
 
 def worker_app() -> ASGIApp:
-    """As `wxauth.server.worker_app`."""
+    """As `wxauth.service.server.worker_app`."""
     settings = load_settings(Settings)
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     app = create_app(build_services(settings, wechat_transport=AtOnce()))
@@ -38,7 +38,7 @@ def worker_app() -> ASGIApp:
 
 
 def serve(settings: Settings) -> None:
-    """As `wxauth.server.serve`."""
+    """As `wxauth.service.server.serve`."""
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     signal.signal(signal.SIGTERM, leave)
     asyncio.run(check_secret_key(settings))

@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
-from wxauth.app import create_app
 from wxauth.core.services import Services
 from wxauth.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.service.app import create_app
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
 

@@ -25,13 +25,13 @@ from tests.problems import TITLES, problem_of
 from tests.processes import PATIENCE, free_port, serving, until
 from tests.proxies.running import Recorder, Switching, echo, haproxy_with, headers_of, running, switching
 from tests.tokens.hostile import EXPIRED, HOSTILE, Forger
-from wxauth.app import create_app
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings, settings_from
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.dev.wechat import APPS, create_simulator
-from wxauth.server import uvicorn_options
+from wxauth.service.app import create_app
 from wxauth.service.build import build_services
+from wxauth.service.server import uvicorn_options
 
 PROXIES = ("nginx", "caddy", "haproxy")
 IDENTITY = ("x-auth-user-id", "x-auth-app-id", "x-auth-openid", "x-auth-session-id", "x-auth-roles")
@@ -296,7 +296,7 @@ async def test_without_a_token_nobody_passes(client: httpx.AsyncClient, service:
 async def test_no_hostile_token_passes(
     client: httpx.AsyncClient, service: Service, wxauth: Wxauth, tokens: dict[str, Any]
 ) -> None:
-    key = wxauth.core.services.keys.signing_key(wxauth.core.services.clock())
+    key = wxauth.services.keys.signing_key(wxauth.services.clock())
     refused = HOSTILE | EXPIRED
     forged = {name: forge(Forger(tokens["access_token"], key)) for name, forge in refused.items()}
     for forgery, token in forged.items():
@@ -362,7 +362,7 @@ async def test_a_second_authorization_header_does_not_help(
 async def test_a_longest_token_passes(
     client: httpx.AsyncClient, wxauth: Wxauth, tokens: dict[str, Any], secrets: Secrets
 ) -> None:
-    key = wxauth.core.services.keys.signing_key(wxauth.core.services.clock())
+    key = wxauth.services.keys.signing_key(wxauth.services.clock())
     token = Forger(tokens["access_token"], key).with_claims(padding="p" * 5500)
     assert 7900 < len(token) <= 8192
     secrets.add(token.rpartition(".")[2])

@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from tests.store.proxy import Proxy
 from wxauth.core.database import CONNECT_TIMEOUT, Database
+from wxauth.core.migrations import begin_migration
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.errors import StorageUnavailable
 
@@ -38,7 +39,7 @@ async def can_be_asked(url: str) -> bool:
     async with opened(url) as database:
         row = await database.fetchrow("SELECT 1 AS one")
         async with database.begin() as connection:
-            return row is not None and row["one"] == (await connection.execute(text("SELECT 1"))).scalar()
+            return row is not None and row["one"] == await connection.fetchval("SELECT 1")
 
 
 @pytest.fixture
@@ -135,9 +136,9 @@ async def test_a_transaction_sees_what_others_commit_whatever_the_databases_defa
     isolation = "SELECT current_setting('transaction_isolation') AS isolation"
     async with opened(database_url + more) as database:
         async with database.begin() as transaction:
-            assert (await transaction.execute(text(isolation))).scalar() == "read committed"
-        async with database.begin_migration() as transaction:
-            assert (await transaction.execute(text(isolation))).scalar() == "read committed"
+            assert await transaction.fetchval(isolation) == "read committed"
+        async with begin_migration(database) as migration:
+            assert (await migration.execute(text(isolation))).scalar() == "read committed"
         row = await database.fetchrow(isolation)
     assert row is not None
     assert row["isolation"] == in_statement
@@ -163,7 +164,7 @@ async def test_for_pgbouncer_nothing_is_prepared_or_set(database_url: str) -> No
         for _ in range(3):
             row, settings = await database.fetchrow(prepared), await database.fetchrow(SETTINGS)
             async with database.begin() as connection:
-                in_transaction = (await connection.execute(text(prepared))).scalar()
+                in_transaction = await connection.fetchval(prepared)
         assert row is not None
         assert settings is not None
     assert (row["prepared"], in_transaction) == (0, 0)

@@ -12,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlmodel import SQLModel
 
 from wxauth.core.database import Database
-from wxauth.core.migrations import BASE, UnknownRevision, is_schema_usable, migrate
+from wxauth.core.migrations import BASE, UnknownRevision, begin_migration, is_schema_usable, migrate
 
 REVISIONS = sorted(path.name[:4] for path in (Path(__file__).parents[2] / "alembic" / "versions").glob("*.py"))
 
@@ -65,7 +65,7 @@ async def schema_of(url: str) -> dict[str, list[str]]:
 async def test_the_models_and_the_migrations_make_the_same_schema(
     empty: Database, empty_database_url: str, database_url: str
 ) -> None:
-    async with empty.begin() as connection:
+    async with begin_migration(empty) as connection:
         await connection.run_sync(SQLModel.metadata.create_all)
     modelled, migrated = await schema_of(empty_database_url), await schema_of(database_url)
     assert modelled == migrated
@@ -73,7 +73,7 @@ async def test_the_models_and_the_migrations_make_the_same_schema(
 
 
 async def test_alembic_finds_nothing_left_to_migrate(database_url: str) -> None:
-    async with opened(database_url) as database, database.begin() as connection:
+    async with opened(database_url) as database, begin_migration(database) as connection:
         left = await connection.run_sync(
             lambda c: compare_metadata(
                 MigrationContext.configure(c, opts={"compare_type": True, "compare_server_default": True}),
@@ -137,6 +137,6 @@ async def test_a_migration_that_fails_leaves_nothing_behind(empty: Database, emp
 
 
 async def test_a_migration_may_take_longer_than_a_statement_of_the_service(empty: Database) -> None:
-    async with empty.begin_migration() as connection:
+    async with begin_migration(empty) as connection:
         for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
             assert (await connection.exec_driver_sql(f"SHOW {setting}")).scalar() == "0"

@@ -258,12 +258,12 @@ async def test_of_who_was_not_there_for_two_hours_wechat_says_nothing(
 async def test_an_account_that_may_not_ask_is_told_what_to_change(
     api: WeChatApi, app: AppSettings, alice: WeChatSession, simulator: Simulator, log_lines: LogLines
 ) -> None:
-    simulator.account(FIRST).denied = frozenset({"getuserriskrank"})
+    simulator.account(FIRST).denied = frozenset({"checksession"})
     with pytest.raises(WeChatError) as caught:
-        await api.risk_rank(app, openid=alice.openid, client_ip="203.0.113.7")
+        await api.check_session_key(app, openid=alice.openid, session_key=alice.session_key)
     assert (caught.value.code, caught.value.errcode) == ("wechat_misconfigured", 48001)
     (line,) = (line for line in log_lines() if line["level"] == "error")
-    assert (line["api"], line["errcode"]) == ("getuserriskrank", 48001)
+    assert (line["api"], line["errcode"]) == ("checksession", 48001)
     assert "permissions" in str(line["what_to_change"])
 
 
@@ -357,7 +357,7 @@ async def test_an_answer_that_lacks_what_was_asked_for_makes_no_sense(
     assert (caught.value.code, caught.value.errcode) == ("wechat_bad_response", None)
 
 
-@pytest.mark.parametrize("ask", [phone_number, check_session_key, reset_session_key, risk_rank, check_text])
+@pytest.mark.parametrize("ask", [phone_number, check_session_key, reset_session_key])
 async def test_an_errmsg_that_echoes_the_request_is_logged_without_its_secrets(
     make_settings: Callable[..., Settings], secrets: Secrets, log_lines: LogLines, ask: Ask
 ) -> None:

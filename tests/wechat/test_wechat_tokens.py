@@ -16,20 +16,17 @@ import pytest
 from tests.fakes import Clock, Secrets, WeChatBySimulator
 from tests.problems import problem_of
 from tests.processes import PATIENCE, serving
-from wxauth.clients import Credentials, add_client
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings
 from wxauth.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.errors import WeChatError
 from wxauth.service.build import build_services
-from wxauth.wechat.api import WeChatApi
-from wxauth.wechat.rows import claim_forcing
+from wxauth.siblings.clients import Credentials, add_client
+from wxauth.siblings.wechat_tokens import force_wechat_token
 from wxauth.wechat.wechat_tokens import (
     LOOK_PATIENCE,
     RENEWAL_LEAD,
     RENEWAL_SPREAD,
-    WAITS_FOR_ANOTHER,
-    Forcing,
     WeChatToken,
     WeChatTokens,
 )
@@ -172,7 +169,7 @@ async def test_wechat_is_asked_by_stable_token(read: Read, simulator: Simulator)
     }
 
 
-async def test_the_trail_tells_of_each_token_once_to_whom_it_was_given(
+async def test_the_trail_tells_once_a_day_to_whom_a_token_was_given(
     read: Read, rows: asyncpg.Connection, add_sibling: Callable[[str], Awaitable[Credentials]], clock: Clock
 ) -> None:
     shipping = await add_sibling("shipping")
@@ -180,14 +177,23 @@ async def test_the_trail_tells_of_each_token_once_to_whom_it_was_given(
         await read(**auth)
     clock.advance(seconds=LIFETIME)
     await read()
+    clock.advance(days=1)
+    await read()
     events = await rows.fetch(
-        "SELECT actor, app_id, user_id, host(ip) AS ip, data FROM events WHERE type = 'access_token_read' ORDER BY id"
+        "SELECT actor, app_id, user_id, host(ip) AS ip, data FROM events WHERE type = 'access_token_read' ORDER BY at"
     )
     assert [event["actor"] for event in events] == ["billing", "shipping", "billing"]
     assert {tuple(event)[1:] for event in events} == {(FIRST, None, "127.0.0.1", "{}")}
 
 
-async def test_of_many_first_looks_at_once_the_trail_tells_once(read: Read, rows: asyncpg.Connection) -> None:
+async def test_of_each_app_the_trail_tells_by_itself(read: Read, rows: asyncpg.Connection) -> None:
+    await read()
+    await read(SECOND)
+    events = await rows.fetch("SELECT app_id FROM events WHERE type = 'access_token_read'")
+    assert {event["app_id"] for event in events} == {FIRST, SECOND}
+
+
+async def test_of_many_looks_at_once_the_trail_tells_once(read: Read, rows: asyncpg.Connection) -> None:
     answers = await asyncio.gather(*(read() for _ in range(20)))
     assert {answer.status_code for answer in answers} == {200}
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'access_token_read'") == 1
@@ -314,12 +320,11 @@ async def test_wechat_is_not_asked_all_the_time_where_it_renews_late(
 
 
 @pytest.fixture
-def kill(simulator: Simulator, make_simulated_services: MakeServices, ask_rank: AskRank) -> dict[str, Kill]:
+def kill(simulator: Simulator, make_simulated_services: MakeServices) -> dict[str, Kill]:
     """The ways in which a token dies before its time."""
 
-    async def replica() -> None:
-        simulator.fail("getuserriskrank", errcode=40001)
-        await ask_rank(await make_simulated_services())
+    async def operator() -> None:
+        await force_wechat_token(await make_simulated_services(), FIRST)
         assert asks(simulator)[-1] is True
 
     async def somebody_else() -> None:
@@ -328,10 +333,10 @@ def kill(simulator: Simulator, make_simulated_services: MakeServices, ask_rank: 
     async def new_secret() -> None:
         simulator.access_tokens[FIRST].kill()
 
-    return {kill.__name__: kill for kill in (replica, somebody_else, new_secret)}
+    return {kill.__name__: kill for kill in (operator, somebody_else, new_secret)}
 
 
-@pytest.mark.parametrize("killer", ["replica", "somebody_else", "new_secret"])
+@pytest.mark.parametrize("killer", ["operator", "somebody_else", "new_secret"])
 async def test_a_token_that_was_replaced_before_its_time_is_handed_out_no_longer_than_a_minute(
     read: Read, kill: dict[str, Kill], simulator: Simulator, clock: Clock, killer: str
 ) -> None:
@@ -400,11 +405,6 @@ def going_back(now: datetime, **by: float) -> Callable[[], datetime]:
     return lambda: next(times)
 
 
-async def never(_app_id: str) -> Forcing:
-    """Nothing is forced."""
-    return Forcing.RATIONED
-
-
 async def test_a_failure_does_not_last_longer_because_the_clock_was_put_back(
     read: Read, simulator: Simulator, clock: Clock
 ) -> None:
@@ -417,7 +417,7 @@ async def test_a_failure_does_not_last_longer_because_the_clock_was_put_back(
 async def test_a_failure_under_a_clock_that_goes_back_says_no_more_than_its_own_pause(
     simulated_services: Services, simulator: Simulator, clock: Clock
 ) -> None:
-    tokens = WeChatTokens(simulated_services.wechat, going_back(clock.now, hours=1), may_force=never)
+    tokens = WeChatTokens(simulated_services.wechat, going_back(clock.now, hours=1))
     simulator.fail("stable_token", status=503)
     with pytest.raises(WeChatError) as caught:
         await tokens.get(simulated_services.settings.app(FIRST))
@@ -427,7 +427,7 @@ async def test_a_failure_under_a_clock_that_goes_back_says_no_more_than_its_own_
 async def test_a_refused_token_is_renewed_though_the_clock_went_back_meanwhile(
     simulated_services: Services, simulator: Simulator, clock: Clock
 ) -> None:
-    tokens = WeChatTokens(simulated_services.wechat, going_back(clock.now, milliseconds=1), may_force=never)
+    tokens = WeChatTokens(simulated_services.wechat, going_back(clock.now, milliseconds=1))
     app = simulated_services.settings.app(FIRST)
     refused = await tokens.get(app)
     simulator.access_tokens[FIRST].kill()
@@ -575,29 +575,23 @@ async def test_a_token_that_somebody_has_killed_is_replaced_and_the_call_sent_on
 
 
 @pytest.mark.parametrize("errcode", REFUSED)
-async def test_a_token_that_is_refused_and_yet_handed_out_again_is_forced_to_change(
-    simulated_services: Services,
-    simulator: Simulator,
-    ask_rank: AskRank,
-    rows: asyncpg.Connection,
-    log_lines: LogLines,
-    errcode: int,
+async def test_a_token_that_is_refused_and_yet_handed_out_again_is_told_to_the_operator(
+    simulated_services: Services, simulator: Simulator, ask_rank: AskRank, log_lines: LogLines, errcode: int
 ) -> None:
     simulator.fail("getuserriskrank", errcode=errcode)
     assert await ask_rank(simulated_services) == 2
-    assert asks(simulator) == [False, False, True]
+    assert asks(simulator) == [False, False]
     assert len(simulator.calls_of("getuserriskrank")) == 2
-    event = await rows.fetchrow("SELECT actor, app_id FROM events WHERE type = 'access_token_forced'")
-    assert event is not None
-    assert tuple(event) == ("system", FIRST)
-    assert not any(line["level"] == "error" for line in log_lines())
+    [told] = [line for line in log_lines() if line["level"] == "error"]
+    assert (told["event"], told["app_id"]) == ("access_token_refused_for_good", FIRST)
+    assert "wxauth apps force-token" in told["what_to_change"]
 
 
 @pytest.mark.parametrize(
     ("errcode", "code"),
     [(40001, "wechat_misconfigured"), (40014, "wechat_bad_response"), (42001, "wechat_bad_response")],
 )
-async def test_a_call_that_is_refused_for_good_is_sent_twice_and_forces_once(
+async def test_a_call_that_is_refused_for_good_is_sent_twice_and_never_forces_a_token(
     simulated_services: Services, simulator: Simulator, ask_rank: AskRank, clock: Clock, errcode: int, code: str
 ) -> None:
     simulator.fail("getuserriskrank", errcode=errcode, times=None)
@@ -607,7 +601,7 @@ async def test_a_call_that_is_refused_for_good_is_sent_twice_and_forces_once(
         assert (caught.value.code, caught.value.errcode) == (code, errcode)
         assert len(simulator.calls_of("getuserriskrank")) == 2 * (seconds + 1)
         clock.advance(seconds=1)
-    assert asks(simulator) == [False, False, True]
+    assert asks(simulator) == [False, False]
 
 
 @pytest.mark.parametrize("errcode", [40164, 48001, 45009, 61010, -2])
@@ -634,27 +628,28 @@ async def test_a_renewal_that_fails_is_the_failure_of_the_call(
     assert len(asks(simulator)) == 2
 
 
-async def test_forcing_in_vain_leaves_the_token_to_those_who_can_use_it(
-    simulated_services: Services, simulator: Simulator, openid: str, clock: Clock
+async def test_a_token_refused_by_one_api_is_left_to_those_who_can_use_it(
+    simulated_services: Services, simulator: Simulator, get_own: GetOwn, ask_rank: AskRank
 ) -> None:
-    pauses: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-
-    async def may_force(_: str) -> Forcing:
-        return Forcing.GRANTED
-
-    tokens = WeChatTokens(simulated_services.wechat, clock, may_force=may_force, sleep=sleep)
-    simulator.access_tokens[FIRST].hand_out(force=True)  # an administrator, a moment ago
-    app = simulated_services.settings.app(FIRST)
-    token = await tokens.get(app)
+    token = await get_own()
     simulator.fail("getuserriskrank", errcode=40001, times=2)
     with pytest.raises(WeChatError):
-        await WeChatApi(simulated_services.wechat, tokens).risk_rank(app, openid=openid, client_ip="203.0.113.7")
-    assert asks(simulator) == [False, False, True, False, False, False]
-    assert pauses == list(WAITS_FOR_ANOTHER)
-    assert await tokens.get(app) == token
+        await ask_rank(simulated_services)
+    assert (await get_own()).value == token.value
+    assert asks(simulator) == [False, False]
+
+
+async def test_an_operator_has_the_token_replaced_and_the_trail_tells_of_it(
+    simulated_services: Services, simulator: Simulator, get_own: GetOwn, rows: asyncpg.Connection
+) -> None:
+    former = await get_own()
+    await force_wechat_token(simulated_services, FIRST)
+    simulator.access_tokens[FIRST].check((await get_own()).value.get_secret_value())
+    assert (await get_own()).value != former.value
+    assert asks(simulator) == [False, True]
+    event = await rows.fetchrow("SELECT actor, app_id FROM events WHERE type = 'access_token_forced'")
+    assert event is not None
+    assert tuple(event) == ("operator", FIRST)
 
 
 async def test_the_whole_call_ends_at_its_deadline(
@@ -723,39 +718,15 @@ async def test_ten_renew_at_different_times_and_have_one_token_again(
         simulator.access_tokens[FIRST].check(token)
 
 
-async def test_ten_whose_token_is_refused_force_it_once_and_have_one_token(
+async def test_ten_have_the_one_token_again_that_an_operator_forced(
     replicas: list[Services], simulator: Simulator, ask_rank: AskRank
 ) -> None:
     await tokens_of(replicas)
-    simulator.fail("getuserriskrank", errcode=40001, times=10)
+    await force_wechat_token(replicas[0], FIRST)
     assert await asyncio.gather(*(ask_rank(it) for it in replicas)) == [2] * 10
     assert asks(simulator).count(True) == 1
     (token,) = await tokens_of(replicas)
     simulator.access_tokens[FIRST].check(token)
-
-
-async def test_of_the_twenty_forced_ones_that_a_day_has_some_are_left(
-    simulated_services: Services, clock: Clock
-) -> None:
-    granted = []
-    second = 0
-    while second < 86400:
-        if await claim_forcing(simulated_services.database, FIRST, now=clock()) == "granted":
-            granted.append(second)
-        step = 30 if second < 1800 else 1800
-        clock.advance(seconds=step)
-        second += step
-    assert granted[:5] == [0, 60, 180, 420, 900]
-    assert len(granted) < 15
-
-
-async def test_each_app_may_be_forced_by_itself(simulated_services: Services, clock: Clock) -> None:
-    claims = [
-        await claim_forcing(simulated_services.database, app_id, now=clock()) for app_id in (FIRST, SECOND, FIRST)
-    ]
-    assert claims == ["granted", "granted", "taken"]
-    clock.advance(seconds=31)
-    assert await claim_forcing(simulated_services.database, FIRST, now=clock()) == "rationed"
 
 
 _TEN_PROCESSES = """

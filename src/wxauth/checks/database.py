@@ -18,14 +18,12 @@ from wxauth.checks.rows import (
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database, reason_of
 from wxauth.core.migrations import current_revision, is_usable, newest_revision
-from wxauth.core.sealing import CannotOpen, Sealer
+from wxauth.core.sealing import CannotOpen, Sealer, phone_answer_context, session_key_context, signing_key_context
 from wxauth.core.settings import Settings
 from wxauth.core.tables import StoredSigningKey
 from wxauth.errors import StorageUnavailable
-from wxauth.keys.keyring import signing, signing_key_context
+from wxauth.keys.keyring import signing
 from wxauth.keys.rows import published_keys
-from wxauth.login import session_key_context
-from wxauth.phones import phone_answer_context
 
 OLDEST_SERVER: Final = 11
 """The first PostgreSQL that understands the migrations."""

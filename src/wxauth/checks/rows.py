@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from wxauth.core.database import Database
-from wxauth.store.phone_answers import StoredAnswer, pending_answers
+from wxauth.profile.phone_rows import StoredAnswer, pending_answers
 
 SAMPLE: Final = 1000
 """Rows that are looked at, from either end."""

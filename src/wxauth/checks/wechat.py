@@ -46,7 +46,7 @@ from wxauth.wechat.errcodes import (
     SYSTEM_BUSY,
     what_to_change,
 )
-from wxauth.wechat.wechat_tokens import Forcing, WeChatTokens
+from wxauth.wechat.wechat_tokens import WeChatTokens
 
 PATIENCE: Final = 10.0
 """Seconds for one question, at most, whatever `WXAUTH_WECHAT_TIMEOUT` says."""
@@ -120,7 +120,7 @@ async def check_app(
     )
     users = found.users.get(app.app_id)
     uses = _uses(app, settings, users)
-    async with aclosing(WeChatTokens(wechat, clock, may_force=_never)) as wechat_tokens:
+    async with aclosing(WeChatTokens(wechat, clock)) as wechat_tokens:
         api = WeChatApi(wechat, wechat_tokens)
         login, (token, failures) = await asyncio.gather(
             _failure(wechat.code2session(app, _CODE)), _ask_with_token(app, wechat_tokens, api, uses)
@@ -132,11 +132,6 @@ async def check_app(
     if users is not None:
         yield _judge_unionids(app, users, settings)
     yield _judge_push(app, settings)
-
-
-async def _never(_app_id: str) -> Forcing:
-    """To force a token to change would take it from everybody who has it."""
-    return Forcing.RATIONED
 
 
 async def _failure(question: Awaitable[object]) -> WeChatError | None:

@@ -1,4 +1,4 @@
-"""Work that nobody waits for."""
+"""Work that goes on after the answer to the request that gave it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -8,9 +8,9 @@ from typing import Any, Final, TypeVar
 from wxauth.core.logs import get_logger
 
 AT_ONCE: Final = 32
-"""Under way at once, so that connections to WeChat are left for phone numbers."""
+"""Under way at once of what nobody waits for, so that connections to WeChat are left for phone numbers."""
 AT_MOST: Final = 256
-"""Taken; then no more is."""
+"""Taken of what nobody waits for; then no more is."""
 FAREWELL: Final = 1.0
 """Seconds for what is still to do when the service ends."""
 
@@ -20,38 +20,38 @@ T = TypeVar("T")
 
 
 class Background:
-    """Does what it is given after the answer to the request that gave it.
+    """Does what it is given, whatever becomes of the request.
 
     Args:
-        patience: Seconds for each piece of work, from when it begins.
+        patience: Seconds for each piece of work that nobody waits for, from when it begins.
     """
 
     def __init__(self, *, patience: float) -> None:
         self._patience = patience
         self._slots = asyncio.Semaphore(AT_ONCE)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._begun: set[asyncio.Task[Any]] = set()
+        self._offered: set[asyncio.Task[None]] = set()
+        self._started: set[asyncio.Task[Any]] = set()
         self._is_closing = False
 
-    def start(self, work: Callable[[], Awaitable[None]], *, name: str) -> bool:
-        """Whether the work is taken: not where there is too much of it, or the service ends."""
-        if self._is_closing or len(self._tasks) >= AT_MOST:
+    def offer(self, work: Callable[[], Awaitable[None]], *, name: str) -> bool:
+        """Whether this work, which nobody waits for, is taken: not if there is too much of it, or the service ends."""
+        if self._is_closing or len(self._offered) >= AT_MOST:
             return False
         task = asyncio.create_task(self._do(work, name), name=name)
-        self._tasks.add(task)  # the loop itself would let it be collected
-        task.add_done_callback(self._tasks.discard)
+        self._offered.add(task)  # the loop itself would let it be collected
+        task.add_done_callback(self._offered.discard)
         return True
 
-    def begin(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-        """Work that somebody may wait for, by a shield, and that goes on where they are gone. It is taken always."""
+    def start(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+        """Start work that outlives its request. Whoever waits for it must use asyncio.shield. Never refused."""
         task = asyncio.create_task(work, name=name)
-        self._begun.add(task)
+        self._started.add(task)
         task.add_done_callback(self._forget)
         return task
 
     async def drain(self) -> None:
         """Wait until all is done."""
-        while tasks := self._tasks | self._begun:
+        while tasks := self._offered | self._started:
             await asyncio.wait(tasks)
 
     async def aclose(self) -> None:
@@ -60,7 +60,7 @@ class Background:
         with suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL):
                 await self.drain()
-        left = [*self._tasks, *self._begun]
+        left = [*self._offered, *self._started]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
@@ -68,7 +68,7 @@ class Background:
             log.warning("background_work_left", pieces=len(left), reason="the service has ended")
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._begun.discard(task)
+        self._started.discard(task)
         if not task.cancelled():
             task.exception()  # looked at, for nobody may be waiting for it any more
 

@@ -1,22 +1,21 @@
-"""The way to Postgres: asyncpg itself for single statements, a SQLAlchemy engine for transactions.
+"""The way to Postgres: one pool of connections, two spellings of SQL, one map of errors.
 
-A statement by way of SQLAlchemy costs several times what asyncpg itself costs; the hot path is made of
-single statements, which are transactions by themselves and leave nothing to reset.
+A statement is PostgreSQL's own text with `$n`, or SQLAlchemy Core over the tables; asyncpg runs both. A statement by
+way of SQLAlchemy's own connections would cost several times what asyncpg itself costs.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+from pydantic_core import from_json, to_json
+from sqlalchemy import ClauseElement, Executable
+from sqlalchemy.dialects.postgresql.asyncpg import dialect
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from wxauth.core.connections import Connections
 from wxauth.core.logs import get_logger
@@ -33,22 +32,20 @@ LOCK_TIMEOUT: Final = 2.0
 for somebody else's soon leave the few connections to others, who wait for one as long as they have."""
 CONNECT_TIMEOUT: Final = 3.0
 CONNECT_TIMEOUT_OF_ALL_HOSTS: Final = 6.0
-CONNECTIONS: Final = 10
-TRANSACTION_CONNECTIONS: Final = 5
+CONNECTIONS: Final = 15
+TRANSACTIONS: Final = 5
+"""How many of the connections transactions may have at once: those that wait for a lock leave the others to logins."""
 
 _PGBOUNCER = "pgbouncer"
-_ISOLATION: Final = "READ COMMITTED"
+ISOLATION: Final = "READ COMMITTED"
 """Whatever the database's own default: whoever has waited for a lock must see what the one before left."""
-_WITHOUT_DEADLINE = text("""
-    SELECT set_config(name, '0', true)
-      FROM unnest(ARRAY['statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout']) name
-""")
+_BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"  # said each time, for a pooler keeps no settings
+_DIALECT: Final = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
 # The database is away, going, coming, full, or has become a standby.
 _AWAY = (
     OSError,
     TimeoutError,
-    PoolTimeoutError,
     asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -76,12 +73,48 @@ _LOST = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientErr
 log = get_logger()
 
 
+Statement = str | Executable
+"""PostgreSQL's text with `$n`, whose arguments follow; or Core, which has its own."""
+
+
 class DatabaseUrlRefused(StorageUnavailable):
     """The driver, or PostgreSQL, does not know what the URL asks for; waiting will not help."""
 
 
 class _ConnectionLost(Exception):
     """The connection broke under a statement, which may have been carried out."""
+
+
+class Transaction:
+    """A transaction under way. What it raises ends it: the caller leaves the block, and all is undone."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def fetch(self, statement: Statement, *arguments: object) -> Any:
+        """All rows."""
+        text, arguments = _spelt_out(statement, arguments)
+        return await self._connection.fetch(text, *arguments)
+
+    async def fetchrow(self, statement: Statement, *arguments: object) -> Any:
+        """The first row, or None."""
+        text, arguments = _spelt_out(statement, arguments)
+        return await self._connection.fetchrow(text, *arguments)
+
+    async def fetchval(self, statement: Statement, *arguments: object) -> Any:
+        """The first value of the first row, or None."""
+        text, arguments = _spelt_out(statement, arguments)
+        return await self._connection.fetchval(text, *arguments)
+
+    async def execute(self, statement: Statement, *arguments: object) -> int:
+        """How many rows were written."""
+        text, arguments = _spelt_out(statement, arguments)
+        # asyncpg sends a statement without arguments in another way, which takes no prepared one.
+        status: str = await self._connection.execute(text, *arguments)
+        number = status.rpartition(" ")[2]
+        return int(number) if number.isdigit() else 0
 
 
 class Database:
@@ -94,11 +127,11 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self._dsns, self._options = _connect_options(url)
-        self._connections = Connections(self._connect, size=CONNECTIONS)
-        self._engine: AsyncEngine | None = None
+        self._connections = Connections(self.connect, size=CONNECTIONS)
+        self._transactions = asyncio.Semaphore(TRANSACTIONS)
 
-    async def fetchrow(self, statement: str, *arguments: object) -> Mapping[str, Any] | None:
-        """The first row of one statement, which commits by itself.
+    async def fetchrow(self, statement: Statement, *arguments: object) -> Any:
+        """The first row of one statement, which commits by itself; None where there is none.
 
         A statement whose connection is lost on the way is sent once more, on another one: it must be one
         that does no harm when it runs twice.
@@ -108,13 +141,14 @@ class Database:
         rows = await self.fetch(statement, *arguments)
         return rows[0] if rows else None
 
-    async def fetch(self, statement: str, *arguments: object) -> Sequence[Mapping[str, Any]]:
+    async def fetch(self, statement: Statement, *arguments: object) -> Any:
         """All rows of one statement; else as `fetchrow`."""
+        text, arguments = _spelt_out(statement, arguments)
         async with self.answering():
             try:
-                return await self._fetch(statement, arguments)
+                return await self._fetch(text, arguments)
             except _ConnectionLost:
-                return await self._fetch(statement, arguments)
+                return await self._fetch(text, arguments)
 
     def answering(self) -> AbstractAsyncContextManager[object]:
         """A block that the database has `DEADLINE` seconds for, all that is in it counted.
@@ -124,84 +158,80 @@ class Database:
         return _Answering()
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[AsyncConnection]:
+    async def begin(self) -> AsyncIterator[Transaction]:
         """A transaction, committed at the end of the block, rolled back when it raises.
 
-        Raises: StorageUnavailable.
+        Raises: StorageUnavailable; asyncpg.IntegrityConstraintViolationError for the caller to settle.
         """
-        async with self.answering(), self._transactions().begin() as connection:
-            yield connection
+        async with self.answering(), self._transactions:
+            connection = await self._begun()
+            try:
+                yield Transaction(connection)
+                await connection.execute("COMMIT")
+            except BaseException as exc:
+                self._look_at(connection, exc)
+                if not connection.is_closed():
+                    with suppress(Exception):  # what ended the transaction is the failure to tell
+                        await connection.execute("ROLLBACK")
+                raise
+            finally:
+                if connection.is_in_transaction():
+                    connection.terminate()
+                self._connections.release(connection)
 
-    @asynccontextmanager
-    async def begin_migration(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction without a deadline, on a connection of its own.
-
-        Raises: StorageUnavailable, where there is no connection.
-        """
-        engine = self._make_engine({"command_timeout": None}, poolclass=NullPool)
-        try:
-            async with engine.begin() as connection:
-                await connection.execute(_WITHOUT_DEADLINE)
-                yield connection
-        except Exception as exc:
-            raise_if_unavailable(exc)
-            raise
-        finally:
-            await engine.dispose()
-
-    async def aclose(self) -> None:
-        """Close every connection."""
-        await self._connections.aclose()
-        if self._engine is not None:
-            await self._engine.dispose()
-
-    async def _fetch(self, statement: str, arguments: tuple[object, ...]) -> Sequence[Mapping[str, Any]]:
-        connection = await self._connections.acquire()
-        try:
-            rows: Sequence[Mapping[str, Any]] = await connection.fetch(statement, *arguments)
-            return rows
-        except BaseException as exc:
-            is_lost = isinstance(exc, _LOST) or connection.is_closed()
-            if is_lost or isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
-                # What befell this connection befell the others: their server is silent, gone, or a standby now.
-                self._connections.expire()
-            if is_lost or isinstance(exc, asyncio.CancelledError):
-                # Not asked to stop politely: that takes the very server that does not answer.
-                connection.terminate()
-            if is_lost and not isinstance(exc, TimeoutError):  # silence is no loss: a second try would wait as long
-                raise _ConnectionLost from exc
-            raise
-        finally:
-            self._connections.release(connection)
-
-    def _transactions(self) -> AsyncEngine:
-        if self._engine is None:
-            self._engine = self._make_engine(
-                {},
-                pool_size=TRANSACTION_CONNECTIONS,
-                max_overflow=0,
-                pool_timeout=DEADLINE,
-                pool_pre_ping=True,
-            )
-        return self._engine
-
-    def _make_engine(self, options: Mapping[str, Any], **engine_options: Any) -> AsyncEngine:
-        return create_async_engine(
-            "postgresql+asyncpg://",
-            async_creator=lambda **_: self._connect(options),
-            connect_args={"prepared_statement_cache_size": 0},
-            hide_parameters=True,
-            isolation_level=_ISOLATION,  # said in each BEGIN, for a pooler keeps no settings
-            **engine_options,
-        )
-
-    async def _connect(self, options: Mapping[str, Any] = MappingProxyType({})) -> asyncpg.Connection:
+    async def connect(self, **options: Any) -> asyncpg.Connection:
+        """A connection of the caller's own; `options` are asyncpg's. Raises: what asyncpg raises."""
         # Each host has a time of its own, which asyncpg would not give it: a silent one uses up no other's.
         *others, last = self._dsns
         for dsn in others:
             with suppress(*_AWAY):
                 return await self._connect_to(dsn, options)
         return await self._connect_to(last, options)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._connections.aclose()
+
+    async def _begun(self) -> asyncpg.Connection:
+        """A connection with a transaction begun; an idle one that has died meanwhile costs a second try."""
+        try:
+            return await self._begin_on(await self._connections.acquire())
+        except _ConnectionLost:
+            return await self._begin_on(await self._connections.acquire())
+
+    async def _begin_on(self, connection: asyncpg.Connection) -> asyncpg.Connection:
+        try:
+            await connection.execute(_BEGIN)
+        except BaseException as exc:
+            is_lost = self._look_at(connection, exc)
+            self._connections.release(connection)
+            if is_lost and not isinstance(exc, TimeoutError):
+                raise _ConnectionLost from exc
+            raise
+        return connection
+
+    async def _fetch(self, text: str, arguments: Sequence[object]) -> Any:
+        connection = await self._connections.acquire()
+        try:
+            return await connection.fetch(text, *arguments)
+        except BaseException as exc:
+            if self._look_at(connection, exc) and not isinstance(exc, TimeoutError):
+                # Silence is no loss: a second try would wait as long.
+                raise _ConnectionLost from exc
+            raise
+        finally:
+            self._connections.release(connection)
+
+    def _look_at(self, connection: asyncpg.Connection, exc: BaseException) -> bool:
+        """Whether this failure means that the connection is lost; what else is not to be used again goes too."""
+        is_lost = isinstance(exc, _LOST) or connection.is_closed()
+        if is_lost or isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
+            # What befell this connection befell the others: their server is silent, gone, or a standby now.
+            self._connections.expire()
+        if is_lost or isinstance(exc, asyncio.CancelledError):
+            # Not asked to stop politely: that takes the very server that does not answer.
+            connection.terminate()
+        return is_lost
 
     async def _connect_to(self, dsn: str, options: Mapping[str, Any]) -> asyncpg.Connection:
         try:
@@ -210,6 +240,7 @@ class Database:
             if isinstance(exc, OSError):  # a certificate that does not hold is a ValueError too
                 raise
             raise DatabaseUrlRefused("the database's URL cannot be used") from exc
+        await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_json_text, decoder=from_json)
         self._dsns.sort(key=lambda other: other != dsn)  # the one that answers is asked first next time
         return connection
 
@@ -242,16 +273,14 @@ def raise_if_unavailable(exc: BaseException) -> None:
     """
     if is_away(exc):
         raise StorageUnavailable("the database does not answer") from exc
-    if isinstance(driver_error(exc), _UNFIT):
+    if isinstance(exc, _UNFIT):
         log.error("database_unfit", reason=reason_of(exc), what_to_change="run 'wxauth migrate'; see 'wxauth check'")
         raise StorageUnavailable("the database is not as this version needs it: see 'wxauth check'") from exc
 
 
 def is_away(exc: BaseException) -> bool:
     """Whether this failure says that the database is not there, rather than that we asked it wrongly."""
-    if isinstance(exc, DBAPIError) and exc.connection_invalidated:
-        return True
-    return isinstance(driver_error(exc), (*_AWAY, _ConnectionLost))
+    return isinstance(exc, (*_AWAY, _ConnectionLost))
 
 
 def reason_of(exc: BaseException) -> str:
@@ -263,9 +292,18 @@ def reason_of(exc: BaseException) -> str:
     return str(cause).partition("\n")[0] if is_its_own else type(cause).__name__
 
 
-def driver_error(exc: BaseException) -> BaseException:
-    """What asyncpg raised, where SQLAlchemy has wrapped it."""
-    return exc.driver_exception if isinstance(exc, DBAPIError) else exc
+def _spelt_out(statement: Statement, arguments: tuple[object, ...]) -> tuple[str, tuple[object, ...]]:
+    """A statement as asyncpg takes it."""
+    if isinstance(statement, str):
+        return statement, arguments
+    assert isinstance(statement, ClauseElement)
+    compiled = statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
+    assert isinstance(compiled, SQLCompiler)
+    return str(compiled), tuple(compiled.params[name] for name in compiled.positiontup or ())
+
+
+def _json_text(value: object) -> str:
+    return to_json(value).decode()
 
 
 def _connect_options(url: str) -> tuple[list[str], dict[str, Any]]:
@@ -274,7 +312,7 @@ def _connect_options(url: str) -> tuple[list[str], dict[str, Any]]:
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     settings = {
         "application_name": "wxauth",
-        "default_transaction_isolation": _ISOLATION,
+        "default_transaction_isolation": ISOLATION,
         "statement_timeout": f"{STATEMENT_TIMEOUT * 1000:.0f}",
         "lock_timeout": f"{LOCK_TIMEOUT * 1000:.0f}",
         "idle_in_transaction_session_timeout": f"{DEADLINE * 1000:.0f}",

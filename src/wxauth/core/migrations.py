@@ -1,5 +1,7 @@
 """Bringing the schema to where this version needs it; works from a checkout and from the wheel alike."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -8,9 +10,12 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from alembic import command
-from wxauth.core.database import Database
+from wxauth.core.database import ISOLATION, Database, raise_if_unavailable
 
 HEAD: Final = "head"
 BASE: Final = "base"
@@ -20,6 +25,12 @@ _IN_WHEEL = Path(__file__).parents[1] / "_migrations"
 _IN_CHECKOUT = Path(__file__).parents[3] / "alembic"
 # Replicas that migrate at once take turns; those that come later find nothing to do.
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtext('wxauth.migrations'))")
+_WITHOUT_DEADLINE = text("""
+    SELECT set_config(name, '0', true)
+      FROM unnest(ARRAY['statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout']) name
+""")
+_IS_MIGRATED: Final = "SELECT to_regclass('alembic_version') IS NOT NULL"
+_CURRENT: Final = "SELECT version_num FROM alembic_version"
 
 
 class UnknownRevision(Exception):
@@ -31,7 +42,7 @@ async def migrate(database: Database, *, revision: str = HEAD) -> str | None:
 
     Raises: StorageUnavailable, UnknownRevision.
     """
-    async with database.begin_migration() as connection:
+    async with begin_migration(database) as connection:
         await connection.execute(_LOCK)
         return await connection.run_sync(_migrate, revision)
 
@@ -46,8 +57,11 @@ async def is_schema_usable(database: Database) -> bool:
 
 async def current_revision(database: Database) -> str | None:
     """Where the schema is; None where there is none. Raises: StorageUnavailable."""
-    async with database.begin() as connection:
-        return await connection.run_sync(_current_revision)
+    async with database.begin() as transaction:
+        if not await transaction.fetchval(_IS_MIGRATED):
+            return None
+        revision: str | None = await transaction.fetchval(_CURRENT)
+        return revision
 
 
 def is_usable(revision: str | None) -> bool:
@@ -60,11 +74,36 @@ def newest_revision() -> str:
     return _revisions()[0]
 
 
+@asynccontextmanager
+async def begin_migration(database: Database) -> AsyncIterator[AsyncConnection]:
+    """A transaction without a deadline, on a connection of its own, as Alembic wants it.
+
+    Raises: StorageUnavailable, where there is no connection.
+    """
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=lambda **_: database.connect(command_timeout=None),
+        connect_args={"prepared_statement_cache_size": 0},
+        poolclass=NullPool,
+        isolation_level=ISOLATION,
+        hide_parameters=True,
+    )
+    try:
+        async with engine.begin() as connection:
+            await connection.execute(_WITHOUT_DEADLINE)
+            yield connection
+    except Exception as exc:
+        raise_if_unavailable(exc.driver_exception if isinstance(exc, DBAPIError) else exc)
+        raise
+    finally:
+        await engine.dispose()
+
+
 def _migrate(connection: Connection, revision: str) -> str | None:
     config = _config()
     config.attributes["connection"] = connection
     order = [*_revisions(), BASE]
-    here = _current_revision(connection) or BASE
+    here = MigrationContext.configure(connection).get_current_revision() or BASE
     target = order[0] if revision == HEAD else revision
     if here not in order:
         raise UnknownRevision(f"the schema is at {here!r}, of another version of wxauth; migrate with that one")
@@ -74,17 +113,13 @@ def _migrate(connection: Connection, revision: str) -> str | None:
         command.upgrade(config, target)
     elif target != here:
         command.downgrade(config, target)
-    return _current_revision(connection)
+    return MigrationContext.configure(connection).get_current_revision()
 
 
 @cache
 def _revisions() -> tuple[str, ...]:
     """All that this version knows, the newest first."""
     return tuple(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
-
-
-def _current_revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
 
 
 def _config() -> Config:

@@ -26,6 +26,24 @@ def derive(secret_key: bytes, purpose: str, *, length: int = 32) -> bytes:
     return HKDF(SHA256(), length, salt=None, info=b"wxauth/" + purpose.encode()).derive(secret_key)
 
 
+# What each sealed thing is bound to, so that it opens in no other place.
+
+
+def session_key_context(app_id: str, openid: str) -> bytes:
+    """Of a session_key: whose it is."""
+    return b"\0".join((b"session_key", app_id.encode(), openid.encode()))
+
+
+def signing_key_context(kid: str) -> bytes:
+    """Of the private half of a signing key."""
+    return b"signing_keys\0" + kid.encode()
+
+
+def phone_answer_context(code_hash: bytes) -> bytes:
+    """Of what WeChat answered to a phone code."""
+    return b"phone_answer\0" + code_hash
+
+
 class Sealer:
     """Seals with the current secret key, opens with it and with the previous ones.
 

@@ -12,24 +12,26 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 if TYPE_CHECKING:
-    from wxauth.avatars import Avatars
     from wxauth.core.background import Background
     from wxauth.core.clock import Clock
     from wxauth.core.database import Database
+    from wxauth.core.promises import Promises
     from wxauth.core.sealing import Sealer
     from wxauth.core.settings import Settings
     from wxauth.guard.bearer import BearerGuard
     from wxauth.keys.keyring import KeyRing
-    from wxauth.metrics import Metrics
-    from wxauth.phones import Phones
-    from wxauth.policies import Policies
-    from wxauth.rate_limits import LoginLimiter
-    from wxauth.refresh_tokens import RefreshTokens
+    from wxauth.login.rate_limits import LoginLimiter
+    from wxauth.login.refresh_tokens import RefreshTokens
+    from wxauth.login.risk import Risk
+    from wxauth.profile.avatars import Avatars
+    from wxauth.profile.nicknames import Nicknames
+    from wxauth.profile.phones import Phones
+    from wxauth.profile.withdrawals import Withdrawals
+    from wxauth.service.metrics import Metrics
     from wxauth.tokens.issuer import TokenIssuer
     from wxauth.wechat.api import WeChatApi
     from wxauth.wechat.client import WeChat
     from wxauth.wechat.wechat_tokens import WeChatTokens
-    from wxauth.withdrawals import Withdrawals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +49,10 @@ class Services:
     wechat_tokens: "WeChatTokens"
     wechat_api: "WeChatApi"
     phones: "Phones"
-    policies: "Policies"
+    nicknames: "Nicknames"
+    risk: "Risk"
     background: "Background"
+    promises: "Promises"
     withdrawals: "Withdrawals"
     avatars: "Avatars"
     guard: "BearerGuard"
@@ -59,10 +63,11 @@ class Services:
         """Close every connection."""
         await self.avatars.aclose()
         # Each waits some seconds for what it has under way; together, so that a stop does not take their sum.
-        await asyncio.gather(self.background.aclose(), self.withdrawals.aclose(), self.phones.aclose())
+        await asyncio.gather(self.background.aclose(), self.phones.aclose())
+        await self.promises.aclose()  # what those two could not do any more too
         await self.wechat_tokens.aclose()
         await self.wechat.aclose()
-        await self.wechat_api.aclose()  # the connections of phones and policies too
+        await self.wechat_api.aclose()
         await self.login_limiter.aclose()
         await self.database.aclose()
 

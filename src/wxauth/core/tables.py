@@ -1,8 +1,8 @@
-"""The tables. What must not be, the database itself refuses."""
+"""The tables, and what is read of a user. What must not be, the database itself refuses."""
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final, Literal, TypedDict
 from uuid import UUID
 
 from sqlalchemy import DDL, CheckConstraint, Column, DateTime, ForeignKeyConstraint, Index, Text, UniqueConstraint, text
@@ -64,6 +64,31 @@ class User(SQLModel, table=True):
     status: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'active'")))
     created_at: datetime = Field(sa_type=TIME)
     last_login_at: datetime = Field(sa_type=TIME)
+
+
+class UserRow(TypedDict):
+    """A user as it is read: every column of the table."""
+
+    id: UUID
+    unionid: str | None
+    nickname: str | None
+    avatar_url: str | None
+    phone: str | None
+    roles: list[str]
+    status: Literal["active", "disabled"]
+    created_at: datetime
+    last_login_at: datetime
+
+
+class UserInSession(UserRow):
+    """A user, with the identity of one of their sessions."""
+
+    app_id: str
+    openid: str
+
+
+USER: Final = ", ".join(f"users.{name}" for name in UserRow.__annotations__)
+"""What a statement reads of a user, after SELECT or RETURNING."""
 
 
 class Identity(SQLModel, table=True):

@@ -1,25 +1,35 @@
 """The audit trail: who did what to whom, when and from where. Append-only, and without secrets."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 from uuid import UUID
 
-from pydantic_core import to_json
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import select
+from sqlmodel import col
 from uuid_utils.compat import uuid7
 
-from wxauth.core.database import Database
+from wxauth.core.database import Database, Transaction
+from wxauth.core.tables import Event
 
-SYSTEM: Final = "system"
-"""The actor of what wxauth does by itself."""
-OPERATOR: Final = "operator"
-"""The actor of what is done by command."""
-WECHAT: Final = "wechat"
-"""The actor of what WeChat tells by message push."""
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does something, and from where."""
+
+    name: str
+    """The id of a user, or the name of a service client; or one of the three below."""
+    ip: str | None = None
+
+
+SYSTEM: Final = Actor("system")
+"""wxauth itself."""
+OPERATOR: Final = Actor("operator")
+"""Whoever runs commands."""
+WECHAT: Final = Actor("wechat")
+"""WeChat, by message push."""
 
 
 class EventType(StrEnum):
@@ -42,19 +52,18 @@ class EventType(StrEnum):
     ACCESS_TOKEN_FORCED = "access_token_forced"  # noqa: S105 - the name of an event
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewEvent:
-    """An event to be recorded."""
+class EventRow(TypedDict):
+    """An event as it is read."""
 
-    type: EventType
+    id: UUID
+    type: str
     at: datetime
     actor: str
-    """The id of the user or the name of the service client that did it, or `SYSTEM`, `OPERATOR`, `WECHAT`."""
-    user_id: UUID | None = None
-    """To whom."""
-    app_id: str | None = None
-    ip: str | None = None
-    data: dict[str, Any] = field(default_factory=dict)
+    user_id: UUID | None
+    app_id: str | None
+    ip: object | None
+    """An address, as asyncpg reads it."""
+    data: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,52 +74,57 @@ class EventSearch:
     user_id: UUID | None = None
 
 
-_RECORD: Final = text("""
-    INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
-    VALUES (:id, :type, :at, :actor, :user_id, :app_id, CAST(CAST(:ip AS text) AS inet), CAST(:data AS jsonb))
-""")
-# What was done to the person, and from where they did something to others.
-_FORGET: Final = text("""
-    UPDATE events SET ip = NULL, data = CASE WHEN user_id = :user_id THEN '{}' ELSE data END
-     WHERE user_id = :user_id OR (actor = CAST(:user_id AS text) AND ip IS NOT NULL)
-""")
+# $1 id  $2 type  $3 time  $4 actor  $5 user id  $6 app_id  $7 ip  $8 data
+_RECORD: Final = """
+INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
+VALUES ($1, $2, $3, $4, $5, $6, $7::text::inet, $8::jsonb)
+"""
+# What was done to the person, and from where they did something to others. $1 user id
+_FORGET: Final = """
+UPDATE events SET ip = NULL, data = CASE WHEN user_id = $1 THEN '{}' ELSE data END
+ WHERE user_id = $1 OR (actor = $1::uuid::text AND ip IS NOT NULL)
+"""
+_EVENTS: Final = select(
+    col(Event.id),
+    col(Event.type),
+    col(Event.at),
+    col(Event.actor),
+    col(Event.user_id),
+    col(Event.app_id),
+    col(Event.ip),
+    col(Event.data),
+)
 
 
-_CONDITIONS: Final = {"type": "type = :type", "user_id": "user_id = :user_id", "before": "id < :before"}
+async def record_event(
+    transaction: Transaction,
+    kind: EventType,
+    *,
+    by: Actor,
+    at: datetime,
+    user_id: UUID | None = None,
+    app_id: str | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> None:
+    """Add to the trail, in the transaction of what it tells: what was done by whom, and to which user."""
+    await transaction.execute(_RECORD, uuid7(), kind, at, by.name, user_id, app_id, by.ip, data or {})
 
 
-async def record_event(transaction: AsyncConnection, event: NewEvent) -> None:
-    """Add to the trail, in the transaction of what it tells."""
-    await transaction.execute(
-        _RECORD,
-        {
-            "id": uuid7(),
-            "type": event.type,
-            "at": event.at,
-            "actor": event.actor,
-            "user_id": event.user_id,
-            "app_id": event.app_id,
-            "ip": event.ip,
-            "data": to_json(event.data).decode(),
-        },
-    )
-
-
-async def forget_person(transaction: AsyncConnection, user_id: UUID) -> None:
+async def forget_person(transaction: Transaction, user_id: UUID) -> None:
     """Take what is personal out of the events of a user."""
-    await transaction.execute(_FORGET, {"user_id": user_id})
+    await transaction.execute(_FORGET, user_id)
 
 
 async def find_events(
     database: Database, search: EventSearch, *, before: UUID | None, limit: int
-) -> Sequence[Mapping[str, Any]]:
+) -> Sequence[EventRow]:
     """The newest events that are wanted, of those before this one. Raises: StorageUnavailable."""
-    values = {**asdict(search), "before": before}
-    where = " AND ".join(_CONDITIONS[name] for name, value in values.items() if value is not None) or "TRUE"
-    statement = text(
-        "SELECT id, type, at, actor, user_id, app_id, ip, data FROM events"  # noqa: S608 - of the constants above
-        f" WHERE {where} ORDER BY id DESC LIMIT :limit"
-    )
-    async with database.begin() as transaction:
-        rows = await transaction.execute(statement, {**values, "limit": limit})
-        return [row._asdict() for row in rows]
+    wanted = _EVENTS.order_by(col(Event.id).desc()).limit(limit)
+    if search.type is not None:
+        wanted = wanted.where(col(Event.type) == search.type)
+    if search.user_id is not None:
+        wanted = wanted.where(col(Event.user_id) == search.user_id)
+    if before is not None:
+        wanted = wanted.where(col(Event.id) < before)
+    found: Sequence[EventRow] = await database.fetch(wanted)
+    return found

@@ -17,7 +17,6 @@ import click
 import uvicorn
 from pydantic import SecretStr
 
-from wxauth.app import create_app
 from wxauth.core.database import Database, reason_of
 from wxauth.core.logs import configure_logging
 from wxauth.core.migrations import UnknownRevision, migrate
@@ -25,8 +24,9 @@ from wxauth.core.settings import InvalidSettings, Settings, settings_from, unkno
 from wxauth.dev.postgres import EmbeddedPostgres, PostgresUnavailable
 from wxauth.dev.wechat import APPS, OwnPagesOnly, create_simulator
 from wxauth.errors import StorageUnavailable
-from wxauth.server import check_secret_key, leave, listen, uvicorn_options
+from wxauth.service.app import create_app
 from wxauth.service.build import build_services
+from wxauth.service.server import check_secret_key, leave, listen, uvicorn_options
 
 HOME: Final = Path(".wxauth")
 

@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database, reason_of
 from wxauth.core.logs import get_logger
-from wxauth.core.sealing import CannotOpen, Sealer
+from wxauth.core.sealing import CannotOpen, Sealer, signing_key_context
 from wxauth.core.tables import StoredSigningKey
 from wxauth.errors import KeysUnavailable, StorageUnavailable
 from wxauth.keys.rows import add_key, published_keys
@@ -188,11 +188,6 @@ def state_of(key: StoredSigningKey, stored: Sequence[StoredSigningKey], now: dat
 def unsealed(row: StoredSigningKey, sealer: Sealer) -> SigningKey:
     """A stored key, ready to sign. Raises: CannotOpen."""
     return SigningKey.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))
-
-
-def signing_key_context(kid: str) -> bytes:
-    """What a sealed private key is bound to."""
-    return b"signing_keys\0" + kid.encode()
 
 
 def _none_waits(stored: Sequence[StoredSigningKey], now: datetime) -> bool:

@@ -4,22 +4,29 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import delete, insert, select, text, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import select
+from sqlmodel import col
 
-from wxauth.core.database import Database
+from wxauth.core.database import Database, Transaction
 from wxauth.core.tables import StoredSigningKey
 
 _TABLE: Final = StoredSigningKey.__table__  # type: ignore[attr-defined]  # SQLModel adds it
-_PUBLISHED: Final = select(_TABLE).order_by(_TABLE.c.activates_at, _TABLE.c.id)
 # One key, however many replicas start or rotate at once: the second waits, then finds the first one's.
-_LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtext('wxauth.signing_keys'))")
+_LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('wxauth.signing_keys'))"
+_RETIRE_OTHERS: Final = "UPDATE signing_keys SET retires_at = $1 WHERE retires_at IS NULL"
+# $1 id  $2 kid  $3 public_jwk  $4 private_key  $5 created_at  $6 activates_at  $7 retires_at
+_ADD: Final = """
+INSERT INTO signing_keys (id, kid, public_jwk, private_key, created_at, activates_at, retires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+"""
+# $1 id  $2 the former private half  $3 the new one
+_REPLACE: Final = "UPDATE signing_keys SET private_key = $3 WHERE id = $1 AND private_key = $2 RETURNING id"
+_ERASE_RETIRED: Final = "DELETE FROM signing_keys WHERE retires_at <= $1 RETURNING kid"
 
 
 async def published_keys(database: Database, *, now: datetime) -> list[StoredSigningKey]:
     """Every key that is to be published, the oldest first. Raises: StorageUnavailable."""
-    async with database.begin() as transaction:
-        return await _published(transaction, now=now)
+    return await _published(database, now=now)
 
 
 async def add_key(
@@ -36,35 +43,40 @@ async def add_key(
     Raises: StorageUnavailable.
     """
     async with database.begin() as transaction:
-        await transaction.execute(_LOCK)
+        await transaction.fetchval(_LOCK)
         stored = await _published(transaction, now=now)
         key = make(stored)
         if key is None:
             return stored
-        retires_at = key.activates_at + others_retire_after
-        await transaction.execute(update(_TABLE).where(_TABLE.c.retires_at.is_(None)).values(retires_at=retires_at))
-        await transaction.execute(insert(_TABLE).values(**key.model_dump()))
+        await transaction.execute(_RETIRE_OTHERS, key.activates_at + others_retire_after)
+        await transaction.execute(
+            _ADD,
+            key.id,
+            key.kid,
+            key.public_jwk,
+            key.private_key,
+            key.created_at,
+            key.activates_at,
+            key.retires_at,
+        )
         return await _published(transaction, now=now)
 
 
-async def replace_private_key(database: Database, key: StoredSigningKey, sealed_anew: bytes) -> int:
-    """Store this in place of the sealed private half, if it is still the one that was read; 1, else 0.
+async def replace_private_key(database: Database, key: StoredSigningKey, sealed_anew: bytes) -> bool:
+    """Store this in place of the sealed private half, if it is still the one that was read; whether it was.
 
     Raises: StorageUnavailable.
     """
-    is_the_same = (_TABLE.c.id == key.id) & (_TABLE.c.private_key == key.private_key)
-    async with database.begin() as transaction:
-        replaced = await transaction.execute(update(_TABLE).where(is_the_same).values(private_key=sealed_anew))
-        return replaced.rowcount
+    return await database.fetchrow(_REPLACE, key.id, key.private_key, sealed_anew) is not None
 
 
 async def erase_retired_keys(database: Database, *, now: datetime) -> list[str]:
     """Erase the keys that are published no longer; their kids. Raises: StorageUnavailable."""
-    async with database.begin() as transaction:
-        kids = await transaction.execute(delete(_TABLE).where(_TABLE.c.retires_at <= now).returning(_TABLE.c.kid))
-        return list(kids.scalars())
+    return [row["kid"] for row in await database.fetch(_ERASE_RETIRED, now)]
 
 
-async def _published(transaction: AsyncConnection, *, now: datetime) -> list[StoredSigningKey]:
-    rows = await transaction.execute(_PUBLISHED.where((_TABLE.c.retires_at.is_(None)) | (_TABLE.c.retires_at > now)))
-    return [StoredSigningKey(**row) for row in rows.mappings()]
+async def _published(asked: Database | Transaction, *, now: datetime) -> list[StoredSigningKey]:
+    retires_at = col(StoredSigningKey.retires_at)
+    published = select(_TABLE).where(retires_at.is_(None) | (retires_at > now))
+    in_order = published.order_by(col(StoredSigningKey.activates_at), col(StoredSigningKey.id))
+    return [StoredSigningKey(**row) for row in await asked.fetch(in_order)]

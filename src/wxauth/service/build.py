@@ -1,31 +1,32 @@
 """The parts of the service, put together once."""
 
 from datetime import timedelta
-from functools import partial
 
 import httpx
 
-from wxauth.avatars import Avatars
 from wxauth.core.background import Background
 from wxauth.core.clock import Clock, utc_now
 from wxauth.core.database import DEADLINE, Database
+from wxauth.core.promises import Promises
 from wxauth.core.sealing import Sealer
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings
 from wxauth.guard.bearer import BearerGuard
 from wxauth.keys.keyring import KeyRing
-from wxauth.metrics import Metrics
-from wxauth.phones import LATE, Phones
-from wxauth.policies import Policies
-from wxauth.rate_limits import LoginLimiter
-from wxauth.refresh_tokens import RefreshTokens
+from wxauth.login.rate_limits import LoginLimiter
+from wxauth.login.refresh_tokens import RefreshTokens
+from wxauth.login.risk import Risk
+from wxauth.profile.avatars import Avatars
+from wxauth.profile.nicknames import Nicknames
+from wxauth.profile.phones import Phones
+from wxauth.profile.withdrawals import Withdrawals
+from wxauth.service.metrics import Metrics
 from wxauth.tokens.issuer import TokenIssuer
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat
-from wxauth.wechat.rows import claim_forcing
+from wxauth.wechat.opinions import Opinions
 from wxauth.wechat.transport import CONNECT_SHARE, AiohttpTransport
-from wxauth.wechat.wechat_tokens import Forcing, WeChatTokens
-from wxauth.withdrawals import Withdrawals
+from wxauth.wechat.wechat_tokens import WeChatTokens
 
 
 def build_services(
@@ -36,28 +37,24 @@ def build_services(
     sealer = Sealer(settings.secret_keys)
     keys = KeyRing(database, sealer, clock, max_age=timedelta(seconds=settings.signing_key_max_age))
     metrics = Metrics([app.app_id for app in settings.apps], database=database, clock=clock)
-
-    def make_transport() -> httpx.AsyncBaseTransport:
-        return wechat_transport or AiohttpTransport(connect_timeout=settings.wechat_timeout * CONNECT_SHARE)
-
-    make_wechat = partial(
-        WeChat,
-        base_url=settings.wechat_base_url,
-        fallback_url=settings.wechat_fallback_url,
-        observe=metrics.wechat_call,
-    )
-    wechat = make_wechat(make_transport(), timeout=settings.wechat_timeout)
-    # Connections of their own: an API that hangs, and is waited for, takes none from the logins.
-    api_transport = make_transport()
-    api_wechat = make_wechat(api_transport, timeout=settings.wechat_timeout)
-    patient_wechat = make_wechat(api_transport, timeout=settings.wechat_timeout + LATE)
-    quiet_wechat = make_wechat(api_transport, timeout=settings.wechat_timeout, tells_refusals=False)
-
-    async def may_force(app_id: str) -> Forcing:
-        return Forcing(await claim_forcing(database, app_id, now=clock()))
-
-    wechat_tokens = WeChatTokens(wechat, clock, may_force=may_force)
     background = Background(patience=settings.wechat_timeout + DEADLINE)
+    promises = Promises(observe=metrics.put_off)
+
+    def make_wechat() -> WeChat:
+        transport = wechat_transport or AiohttpTransport(connect_timeout=settings.wechat_timeout * CONNECT_SHARE)
+        return WeChat(
+            transport,
+            base_url=settings.wechat_base_url,
+            fallback_url=settings.wechat_fallback_url,
+            timeout=settings.wechat_timeout,
+            observe=metrics.wechat_call,
+        )
+
+    wechat = make_wechat()
+    wechat_tokens = WeChatTokens(wechat, clock)
+    # Connections of their own: an API that hangs, and is waited for, takes none from the logins.
+    wechat_api = WeChatApi(make_wechat(), wechat_tokens)
+    opinions = Opinions(wechat_api, clock, find_app=settings.app, observe=metrics.policy_check)
     return Services(
         settings=settings,
         clock=clock,
@@ -68,28 +65,22 @@ def build_services(
         refresh_tokens=RefreshTokens(settings.secret_keys),
         wechat=wechat,
         wechat_tokens=wechat_tokens,
-        wechat_api=WeChatApi(api_wechat, wechat_tokens),
+        wechat_api=wechat_api,
         phones=Phones(
             database,
             sealer,
-            WeChatApi(patient_wechat, wechat_tokens),
+            wechat_api,
             clock,
+            promises=promises,
             timeout=settings.wechat_timeout,
             may_share=settings.phone_policy == "share",
             check_openid=settings.phone_check_openid,
         ),
-        policies=Policies(
-            database,
-            WeChatApi(quiet_wechat, wechat_tokens),
-            clock,
-            background=background,
-            find_app=settings.app,
-            risk=settings.risk_policy,
-            nickname=settings.nickname_check,
-            observe=metrics.policy_check,
-        ),
+        nicknames=Nicknames(database, opinions, clock, background=background, policy=settings.nickname_check),
+        risk=Risk(database, opinions, clock, background=background, promises=promises, policy=settings.risk_policy),
         background=background,
-        withdrawals=Withdrawals(settings, database, clock),
+        promises=promises,
+        withdrawals=Withdrawals(settings, database, clock, background=background, promises=promises),
         avatars=Avatars(database, clock, issuer=settings.issuer),
         guard=BearerGuard(settings.issuer, settings.audience, keys=keys, clock=lambda: clock().timestamp()),
         login_limiter=LoginLimiter(

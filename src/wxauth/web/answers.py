@@ -1,7 +1,9 @@
-"""The failures of an operation, for its documentation."""
+"""What an operation answers, for its documentation: an example, and every failure."""
 
 from collections import defaultdict
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
 
 from wxauth.errors import (
     CodeUsed,
@@ -47,6 +49,26 @@ _EXAMPLES: dict[type[WxAuthError], WxAuthError] = {
     CodeUsed: CodeUsed("WeChat answered errcode 40163", errcode=40163),
     WeChatMisconfigured: WeChatMisconfigured("WeChat answered errcode 40164", errcode=40164),
 }
+
+
+class Problem(BaseModel):
+    """A failure (RFC 9457)."""
+
+    type: Annotated[str, Field(description="`urn:wxauth:problem:<code>`.")]
+    title: Annotated[str, Field(description="One short sentence for the person, in Chinese or English.")]
+    status: int
+    detail: Annotated[str, Field(description="For the developer, in English.")]
+    code: Annotated[str, Field(description="Stable; what a program looks at.")]
+    request_id: str
+    wechat_errcode: Annotated[int | None, Field(description="Where WeChat spoke.")] = None
+    errors: Annotated[list[dict[str, str]] | None, Field(description="For `invalid_request`: field and message.")] = (
+        None
+    )
+
+
+def answers(example: Any, *kinds: type[WxAuthError] | WxAuthError) -> dict[int | str, dict[str, Any]]:
+    """`responses` for FastAPI: an example of the answer, and the failures."""
+    return {200: {"content": {"application/json": {"example": example}}}, **failures(*kinds)}
 
 
 def failures(*kinds: type[WxAuthError] | WxAuthError) -> dict[int | str, dict[str, Any]]:

@@ -61,6 +61,11 @@ class DirectRoute(APIRoute):
         self.app = serve
 
 
+def operation_id(route: APIRoute) -> str:
+    """The name of an operation in the OpenAPI document: that of its endpoint."""
+    return route.name
+
+
 def invalid_request(errors: Iterable[Mapping[str, Any]]) -> InvalidRequest:
     """What pydantic found, as our own failure. Says which fields, never their values."""
     found = [FieldError(_field(error["loc"]), _message(error)) for error in errors]

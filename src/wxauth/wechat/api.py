@@ -15,7 +15,6 @@ from wxauth.wechat.client import App, WeChat, is_id
 from wxauth.wechat.errcodes import (
     CHECK_SESSION_KEY,
     CHECK_TEXT,
-    NOT_SEEN_LATELY,
     PHONE_NUMBER,
     RESET_SESSION_KEY,
     RISK_RANK,
@@ -60,16 +59,17 @@ class WeChatApi:
         """Close the connections."""
         await self._wechat.aclose()
 
-    async def phone_number(self, app: App, code: str, *, openid: str | None) -> dict[str, Any]:
+    async def phone_number(self, app: App, code: str, *, openid: str | None, extra_time: float = 0.0) -> dict[str, Any]:
         """What stands behind the code of a phone button: WeChat's `phone_info`, as it came.
 
         A code works once, for five minutes, and each success is paid for: nothing in the answer is checked, so
         that it can be stored before anything can fail. With an openid, WeChat sees to it that the code is theirs.
+        The answer may come so many seconds later than that of other calls.
 
         Raises: InvalidCode (40029), WeChatBadResponse (40003, 43104: another person's code), other WeChatError.
         """
         body = {"code": code} if openid is None else {"code": code, "openid": openid}
-        return await self._post(PHONE_NUMBER, app, body, read=_phone_info, secrets=[code])
+        return await self._post(PHONE_NUMBER, app, body, read=_phone_info, secrets=[code], extra_time=extra_time)
 
     async def check_session_key(self, app: App, *, openid: str, session_key: bytes) -> bool:
         """Whether this is the person's session_key still; base64 text, as it came. Raises: WeChatError."""
@@ -87,23 +87,23 @@ class WeChatApi:
         return await self._get_signed(RESET_SESSION_KEY, app, openid, session_key, read=_session_key)
 
     async def risk_rank(self, app: App, *, openid: str, client_ip: str) -> int:
-        """How dangerous WeChat takes a person for who signs up, 0 to 4.
+        """How dangerous WeChat takes a person for who signs up, 0 to 4. Its refusals are the caller's to log.
 
         Raises: WeChatMisconfigured (48001: the account may not ask), WeChatBadResponse (of errcode
             `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
         """
         body = {"appid": app.app_id, "openid": openid, "scene": _SIGN_UP, "client_ip": client_ip}
-        return await self._post(RISK_RANK, app, body, read=_risk_rank, expected=frozenset({NOT_SEEN_LATELY}))
+        return await self._post(RISK_RANK, app, body, read=_risk_rank, tells_refusals=False)
 
     async def check_text(self, app: App, *, openid: str, content: str, nickname: str | None = None) -> TextVerdict:
-        """What WeChat thinks of a text in a person's profile.
+        """What WeChat thinks of a text in a person's profile. Its refusals are the caller's to log.
 
         Raises: WeChatBadResponse (of errcode `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
         """
         body = {"version": 2, "scene": _PROFILE, "openid": openid, "content": content}
         if nickname is not None:
             body["nickname"] = nickname
-        return await self._post(CHECK_TEXT, app, body, read=_text_verdict, expected=frozenset({NOT_SEEN_LATELY}))
+        return await self._post(CHECK_TEXT, app, body, read=_text_verdict, tells_refusals=False)
 
     async def _post(
         self,
@@ -113,10 +113,19 @@ class WeChatApi:
         *,
         read: Callable[[dict[str, Any]], T],
         secrets: Sequence[str] = (),
-        expected: frozenset[int] = frozenset(),
+        extra_time: float = 0.0,
+        tells_refusals: bool = True,
     ) -> T:
-        # to_json writes UTF-8 as it is: msgSecCheck does not read \uXXXX.
-        return await self._call(api, app, "", body=to_json(body), read=read, secrets=secrets, expected=expected)
+        return await self._call(
+            api,
+            app,
+            "",
+            body=to_json(body),  # writes UTF-8 as it is: msgSecCheck does not read \uXXXX
+            read=read,
+            secrets=secrets,
+            extra_time=extra_time,
+            tells_refusals=tells_refusals,
+        )
 
     async def _get_signed(
         self, api: str, app: App, openid: str, session_key: bytes, *, read: Callable[[dict[str, Any]], T]
@@ -136,9 +145,11 @@ class WeChatApi:
         body: bytes | None,
         read: Callable[[dict[str, Any]], T],
         secrets: Sequence[str],
-        expected: frozenset[int],
+        expected: frozenset[int] = frozenset(),
+        extra_time: float = 0.0,
+        tells_refusals: bool = True,
     ) -> T:
-        deadline = self._wechat.deadline()  # for all of it, the WeChat token's renewal included
+        deadline = self._wechat.deadline(extra_time=extra_time)  # for all of it, the WeChat token's renewal included
 
         async def call_with(token: WeChatToken, expected: frozenset[int]) -> T:
             value = token.value.get_secret_value()
@@ -151,6 +162,7 @@ class WeChatApi:
                 secrets=[*secrets, value],
                 expected=expected,
                 deadline=deadline,
+                tells_refusals=tells_refusals,
             )
 
         token = await _in_time(self._wechat_tokens.get(app), deadline)

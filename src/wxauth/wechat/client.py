@@ -77,7 +77,6 @@ class WeChat:
         fallback_url: Where to go when `base_url` cannot be connected to.
         timeout: Seconds for a whole exchange, retries included.
         observe: Is told of each call how it ended: the name of the API, and the failure where there was one.
-        tells_refusals: Whether errcodes are logged; the caller does it otherwise.
     """
 
     def __init__(
@@ -89,7 +88,6 @@ class WeChat:
         timeout: float,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         observe: Callable[[str, WeChatError | None], None] = lambda _api, _error: None,
-        tells_refusals: bool = True,
     ) -> None:
         self._transport = transport
         self._base = _Host(base_url)
@@ -97,7 +95,6 @@ class WeChat:
         self._timeout = timeout
         self._sleep = sleep
         self._observe = observe
-        self._tells_refusals = tells_refusals
         self._login_targets: dict[str, str] = {}
 
     async def code2session(self, app: App, code: str) -> WeChatSession:
@@ -123,6 +120,7 @@ class WeChat:
         secrets: Sequence[str] = (),
         expected: Container[int] = (),
         deadline: float | None = None,
+        tells_refusals: bool = True,
     ) -> T:
         """Ask an API of WeChat's; again only where it is busy, or was not reached.
 
@@ -135,6 +133,7 @@ class WeChat:
             secrets: What of the request must not be logged, beside the app's secret.
             expected: errcodes that the caller has an answer to, so that they are not logged.
             deadline: When to give up, in the loop's time, if not after the usual one.
+            tells_refusals: Whether errcodes are logged; the caller does it otherwise.
 
         Raises: WeChatError.
         """
@@ -144,7 +143,7 @@ class WeChat:
             if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:
                 raise WeChatBadResponse("WeChat's errcode is not a number that it gives")
             if errcode != 0:
-                if self._tells_refusals and errcode not in expected:
+                if tells_refusals and errcode not in expected:
                     _log_refusal(api, app, errcode, answer.get("errmsg"), secrets)
                 raise error_for(errcode, api=api)
             result = read(answer)
@@ -154,9 +153,9 @@ class WeChat:
         self._observe(api, None)
         return result
 
-    def deadline(self) -> float:
+    def deadline(self, *, extra_time: float = 0.0) -> float:
         """When an exchange that begins now must be over, in the loop's time."""
-        return asyncio.get_running_loop().time() + self._timeout
+        return asyncio.get_running_loop().time() + self._timeout + extra_time
 
     def _login_target(self, app: App) -> str:
         target = self._login_targets.get(app.app_id)

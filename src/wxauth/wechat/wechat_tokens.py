@@ -1,18 +1,17 @@
 """The apps' WeChat tokens: asked for once, kept, and renewed before their end.
 
 WeChat hands the same token to everybody who asks for it, until about five minutes before its end. So every process
-keeps its own copy, and none does anything to another's. Only a token that WeChat refuses and yet hands out again
-must be forced to change, which kills it for everybody and is rationed: that, one process does for all.
+keeps its own copy, and none does anything to another's. A token that WeChat refuses and yet hands out again must be
+forced to change, which kills it for everybody and is rationed: that is an operator's decision (`force`).
 """
 
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
-from enum import StrEnum, auto
 from typing import Any, Final
 
 from pydantic import SecretStr
@@ -20,7 +19,7 @@ from pydantic_core import to_json
 
 from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
-from wxauth.errors import StorageUnavailable, WeChatBadResponse, WeChatError
+from wxauth.errors import WeChatBadResponse, WeChatError
 from wxauth.wechat.client import App, WeChat
 from wxauth.wechat.errcodes import DAILY_QUOTA, STABLE_TOKEN
 
@@ -34,8 +33,6 @@ FAILURE_PAUSE: Final = timedelta(seconds=5)
 """So long a failure answers everybody, where WeChat does not say how long it will last."""
 LOOK_PATIENCE: Final = 0.5
 """Seconds that whoever has a token to go on with waits for a look at WeChat's."""
-WAITS_FOR_ANOTHER: Final = (0.3, 0.6, 1.2)
-"""Seconds between looks for the token that another process is forcing."""
 
 _LONGEST_LIFE: Final = 7200
 _LONGEST_TOKEN: Final = 4096
@@ -43,26 +40,9 @@ _BEIJING: Final = timezone(timedelta(hours=8))
 """Where WeChat's days begin."""
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
+_WHAT_TO_CHANGE: Final = "should it go on, replace the token for everybody: 'wxauth apps force-token APP_ID'"
+
 log = get_logger()
-
-
-class Forcing(StrEnum):
-    """Whether this process may force a token to change."""
-
-    GRANTED = auto()
-    TAKEN = auto()
-    """Another process is at it, or has just done it."""
-    RATIONED = auto()
-    """It has been done too often."""
-
-
-@dataclass(frozen=True, slots=True)
-class Readers:
-    """The service clients that a token was given to."""
-
-    names: set[str] = field(default_factory=set)
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Of whoever tells of one more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +51,6 @@ class WeChatToken:
 
     value: SecretStr
     expires_in: int
-    readers: Readers = field(repr=False, compare=False)
-    """One for all who hold this very token."""
 
 
 @dataclass(slots=True)
@@ -90,9 +68,8 @@ class _Kept:
     """WeChat is not asked before, after that failure."""
     is_refused: bool = False
     heeds_refusals_at: datetime = _NEVER
-    """From when on a refusal is a reason to ask: not soon again where that was of no use, or by force."""
+    """Refusals before this time are ignored: we have just asked, and it did not help."""
     flight: asyncio.Task[WeChatError | None] | None = None
-    readers: Readers = field(default_factory=Readers)
 
     def is_good(self, now: datetime) -> bool:
         return now < self.ends_at and not self.is_refused
@@ -109,25 +86,13 @@ class WeChatTokens:
     Args:
         wechat: Where they come from.
         clock: The time.
-        may_force: Whether this process may force an app's token to change.
         jitter: Gives numbers from 0 to 1.
-        sleep: Waits.
     """
 
-    def __init__(
-        self,
-        wechat: WeChat,
-        clock: Clock,
-        *,
-        may_force: Callable[[str], Awaitable[Forcing]],
-        jitter: Callable[[], float] = random.random,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
+    def __init__(self, wechat: WeChat, clock: Clock, *, jitter: Callable[[], float] = random.random) -> None:
         self._wechat = wechat
         self._clock = clock
-        self._may_force = may_force
         self._jitter = jitter
-        self._sleep = sleep
         self._kept: defaultdict[str, _Kept] = defaultdict(_Kept)
 
     async def get(self, app: App, *, looked_within: timedelta | None = None) -> WeChatToken:
@@ -157,7 +122,7 @@ class WeChatTokens:
         elif may_ask and now >= kept.renews_at:
             self._flight(app, kept)
         left = int((kept.ends_at - self._clock()).total_seconds())
-        return WeChatToken(SecretStr(kept.value), min(max(0, left), _LONGEST_LIFE), kept.readers)
+        return WeChatToken(SecretStr(kept.value), min(max(0, left), _LONGEST_LIFE))
 
     async def renew(self, app: App, *, refused: WeChatToken) -> WeChatToken:
         """The app's token, after WeChat has refused this one. It is the same, where nothing could be done about it.
@@ -173,6 +138,14 @@ class WeChatTokens:
             kept.is_refused = True
             kept.paused_until, kept.heeds_refusals_at = _NEVER, now + RENEWAL_PAUSE
         return await self.get(app)
+
+    async def force(self, app: App) -> None:
+        """Have WeChat replace the app's token, which then is dead for everybody who has it.
+
+        Other processes look for the new one when WeChat refuses theirs, or within a minute. WeChat allows it twenty
+        times a day, 30 s apart. Raises: WeChatError.
+        """
+        await self._ask(app, self._kept[app.app_id], force=True)
 
     async def aclose(self) -> None:
         """Leave what is under way."""
@@ -191,7 +164,9 @@ class WeChatTokens:
         try:
             await self._ask(app, kept)
             if kept.is_refused:
-                await self._replace(app, kept)
+                # Perhaps it is one API alone that refuses it: the others shall have it.
+                kept.is_refused = False
+                log.error("access_token_refused_for_good", app_id=app.app_id, what_to_change=_WHAT_TO_CHANGE)
         except WeChatError as exc:
             kept.failure, kept.looked_at = exc, self._clock()
             kept.paused_until = kept.looked_at + _pause_after(exc, kept.looked_at)
@@ -200,30 +175,6 @@ class WeChatTokens:
         finally:
             kept.flight = None
         return None
-
-    async def _replace(self, app: App, kept: _Kept) -> None:
-        """Another token, for one that is refused and yet handed out again; or that one, if it must be."""
-        try:
-            forcing = await self._forcing(app)
-            if forcing is Forcing.GRANTED:
-                with suppress(WeChatError):  # what has come of it, the next look tells
-                    await self._ask(app, kept, force=True)
-                    return
-            if forcing is not Forcing.RATIONED:
-                for pause in WAITS_FOR_ANOTHER:
-                    await self._sleep(pause)
-                    await self._ask(app, kept)
-                    if not kept.is_refused:
-                        return
-        finally:
-            # Perhaps it is one API alone that refuses it: the others shall have it.
-            kept.is_refused = False
-
-    async def _forcing(self, app: App) -> Forcing:
-        try:
-            return await self._may_force(app.app_id)
-        except StorageUnavailable:
-            return Forcing.RATIONED
 
     async def _ask(self, app: App, kept: _Kept, *, force: bool = False) -> None:
         now = self._clock()
@@ -238,9 +189,7 @@ class WeChatTokens:
         )
         if value != kept.value:
             log.info("access_token_renewed", app_id=app.app_id, expires_in=expires_in, forced=force)
-            kept.value, kept.is_refused, kept.readers = value, False, Readers()
-            if not force:
-                kept.heeds_refusals_at = _NEVER
+            kept.value, kept.is_refused, kept.heeds_refusals_at = value, False, _NEVER
         kept.failure, kept.paused_until = None, _NEVER
         kept.looked_at, kept.ends_at = now, now + timedelta(seconds=expires_in)
         renewal = kept.ends_at - RENEWAL_LEAD + self._jitter() * RENEWAL_SPREAD

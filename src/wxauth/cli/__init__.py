@@ -1,0 +1,25 @@
+"""The commands, one file a noun. Each loads only what it needs, so that `--help` is quick."""
+
+import click
+
+from wxauth import __version__
+from wxauth.cli.apps import apps
+from wxauth.cli.check import check
+from wxauth.cli.clients import clients
+from wxauth.cli.dev import dev
+from wxauth.cli.keys import keys
+from wxauth.cli.migrate import migrate
+from wxauth.cli.openapi import openapi
+from wxauth.cli.secret import secret
+from wxauth.cli.serve import serve
+from wxauth.cli.users import users
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="wxauth")
+def main() -> None:
+    """WeChat mini-program login as a service."""
+
+
+for command in (apps, check, clients, dev, keys, migrate, openapi, secret, serve, users):
+    main.add_command(command)

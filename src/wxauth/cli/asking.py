@@ -1,0 +1,97 @@
+"""How commands ask the database and print what they are told."""
+
+import sys
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+    from datetime import datetime
+
+    from wxauth.core.database import Database
+    from wxauth.core.services import Services
+    from wxauth.core.settings import AnySettings
+
+Answer = TypeVar("Answer")
+Part = TypeVar("Part", "Database", "Services")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
+
+
+class Failed(click.ClickException):
+    """Ends the command with status 1 and the lines of its message."""
+
+    exit_code = 1
+
+    def show(self, file: object = None) -> None:
+        """Print to standard error, nothing around it."""
+        del file
+        click.echo(self.message, err=True)
+
+
+def with_database(ask: "Callable[[Database], Awaitable[Answer]]") -> "Answer":
+    """What the database of WXAUTH_DATABASE_URL answers. Raises: Failed."""
+    from wxauth.core.database import Database
+    from wxauth.core.logs import configure_logging
+    from wxauth.core.settings import DatabaseSettings
+
+    settings = read_settings(DatabaseSettings)
+    configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)  # the failure says it all
+    return _asked(lambda: Database(settings.database_url.get_secret_value()), ask)
+
+
+def with_services(ask: "Callable[[Services], Awaitable[Answer]]") -> "Answer":
+    """What the service's parts answer, all settings wanted. Raises: Failed."""
+    from wxauth.core.logs import configure_logging
+    from wxauth.core.settings import Settings
+    from wxauth.service.build import build_services
+
+    settings = read_settings(Settings)
+    configure_logging(level="error", log_format="console", stream=sys.stderr.buffer)  # what to change at WeChat
+    return _asked(lambda: build_services(settings), ask)
+
+
+def _asked(make: "Callable[[], Part]", ask: "Callable[[Part], Awaitable[Answer]]") -> "Answer":
+    import asyncio
+    from contextlib import aclosing
+
+    from wxauth.core.database import reason_of
+    from wxauth.errors import StorageUnavailable
+
+    async def answer() -> "Answer":
+        async with aclosing(make()) as part:
+            return await ask(part)
+
+    try:
+        return asyncio.run(answer())
+    except StorageUnavailable as exc:
+        raise Failed(f"WXAUTH_DATABASE_URL: {exc.detail}: {reason_of(exc)}") from None
+
+
+def printable(text: str | None) -> str:
+    """What people gave themselves, without what would move the cursor of a terminal."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text or "-")
+
+
+def print_table(rows: "Iterable[tuple[str, ...]]") -> None:
+    """Print rows in columns."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def read_settings(kind: "type[AnySettings]") -> "AnySettings":
+    """The settings of this kind. Raises: Failed."""
+    from wxauth.core.settings import InvalidSettings, load_settings
+
+    try:
+        return load_settings(kind)
+    except InvalidSettings as exc:
+        raise Failed(str(exc)) from None
+
+
+def minute(time: "datetime") -> str:
+    """A time as people read it."""
+    return time.isoformat(timespec="minutes")

@@ -1,0 +1,26 @@
+"""`wxauth dev`."""
+
+import os
+
+import click
+
+from wxauth.cli.asking import Failed
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), help="Where the service listens; 8000, or WXAUTH_PORT.")
+@click.option("--wechat-port", type=click.IntRange(1, 65535), default=8001, show_default=True)
+def dev(port: int | None, wechat_port: int) -> None:
+    """Run the service on this machine, with nothing installed or configured.
+
+    Brings its own PostgreSQL (kept under .wxauth/) and a simulated WeChat. WXAUTH_DATABASE_URL, where it is
+    set, is used instead of that PostgreSQL.
+    """
+    if os.name != "posix":
+        raise Failed("wxauth dev needs Linux or macOS; on Windows run it in WSL. 在 Windows 上请使用 WSL。")
+    from wxauth.dev.run import DevFailed, run
+
+    try:
+        run(port=port, wechat_port=wechat_port)
+    except DevFailed as exc:
+        raise Failed(str(exc)) from None

@@ -1,0 +1,62 @@
+"""`wxauth keys`: what access tokens are signed with."""
+
+import click
+
+from wxauth.cli.asking import Failed, json_option, print_table, read_settings, with_database
+
+
+@click.group()
+def keys() -> None:
+    """The keys that sign access tokens."""
+
+
+@keys.command("list")
+@json_option
+def list_keys(as_json: bool) -> None:
+    """Print every published key: the next one to sign, the one that signs, the former ones."""
+    import json
+
+    from wxauth.core.clock import utc_now
+    from wxauth.keys.keyring import state_of
+    from wxauth.keys.rows import published_keys
+
+    now = utc_now()
+    stored = with_database(lambda database: published_keys(database, now=now))
+    rows = [
+        {
+            "kid": key.kid,
+            "state": state_of(key, stored, now),
+            "signs_from": key.activates_at.isoformat(timespec="seconds"),
+            "published_until": key.retires_at and key.retires_at.isoformat(timespec="seconds"),
+        }
+        for key in stored
+    ]
+    if as_json:
+        click.echo(json.dumps(rows))
+    else:
+        header = ("KID", "STATE", "SIGNS_FROM", "PUBLISHED_UNTIL")
+        print_table([header, *(tuple(cell or "-" for cell in row.values()) for row in rows)])
+
+
+@keys.command("rotate")
+@json_option
+def rotate_keys(as_json: bool) -> None:
+    """Publish a new key, which signs when every cache has had time to see it. Where one waits already, it is that."""
+    import json
+    from datetime import timedelta
+
+    from wxauth.core.clock import utc_now
+    from wxauth.core.sealing import CannotOpen, Sealer
+    from wxauth.core.settings import Settings
+    from wxauth.keys.keyring import KeyRing
+
+    settings = read_settings(Settings)
+    sealer, max_age = Sealer(settings.secret_keys), timedelta(seconds=settings.signing_key_max_age)
+    try:
+        key = with_database(lambda database: KeyRing(database, sealer, utc_now, max_age=max_age).rotate())
+    except CannotOpen:
+        raise Failed(
+            "WXAUTH_SECRET_KEY: wants the key that sealed what is stored. 与已存内容所用的密钥不符。"
+        ) from None
+    row = {"kid": key.kid, "signs_from": key.activates_at.isoformat(timespec="seconds")}
+    click.echo(json.dumps(row) if as_json else "{kid} signs from {signs_from}".format(**row))

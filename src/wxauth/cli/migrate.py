@@ -1,0 +1,27 @@
+"""`wxauth migrate`."""
+
+import click
+
+from wxauth.cli.asking import Failed, read_settings
+
+
+@click.command()
+@click.option("--to", "revision", default="head", show_default=True, help="An older revision undoes the later ones.")
+def migrate(revision: str) -> None:
+    """Bring the database's schema to what this version needs. Safe to run from several replicas at once."""
+    import asyncio
+
+    from wxauth.core.database import Database, reason_of
+    from wxauth.core.migrations import UnknownRevision
+    from wxauth.core.migrations import migrate as migrate_database
+    from wxauth.core.settings import DatabaseSettings
+    from wxauth.errors import StorageUnavailable
+
+    database = Database(read_settings(DatabaseSettings).database_url.get_secret_value())
+    try:
+        reached = asyncio.run(migrate_database(database, revision=revision))
+    except StorageUnavailable as exc:
+        raise Failed(f"WXAUTH_DATABASE_URL: {exc.detail}: {reason_of(exc)}") from None
+    except UnknownRevision as exc:
+        raise Failed(str(exc)) from None
+    click.echo(f"schema at {reached or 'base'}")

@@ -1,0 +1,18 @@
+"""`wxauth serve`."""
+
+import click
+
+from wxauth.cli.asking import Failed, read_settings
+
+
+@click.command()
+def serve() -> None:
+    """Run the service in production. Settings come from WXAUTH_* (see the README)."""
+    from wxauth.core.settings import InvalidSettings, Settings
+    from wxauth.service.server import serve
+
+    settings = read_settings(Settings)
+    try:
+        serve(settings)
+    except InvalidSettings as exc:
+        raise Failed(str(exc)) from None

@@ -1,0 +1,243 @@
+"""The story of a session: log in, refresh, log out."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from wxauth.core.logs import get_logger
+from wxauth.core.sealing import session_key_context
+from wxauth.core.services import Services
+from wxauth.core.settings import AppSettings
+from wxauth.core.tables import UserInSession, UserRow
+from wxauth.errors import (
+    AccountDisabled,
+    InternalError,
+    InvalidRefreshToken,
+    RefreshTokenExpired,
+    RefreshTokenReused,
+    SessionRevoked,
+    WxAuthError,
+)
+from wxauth.login.login_rows import Login, record_login
+from wxauth.login.refresh_rows import Lifetimes, Refusal, Use, rotate_refresh_token
+from wxauth.login.risk import judge_login
+from wxauth.people.devices import Device
+from wxauth.people.person import Person
+from wxauth.people.session_rows import EndReason, end_session
+from wxauth.tokens.keys import SigningKey
+from wxauth.wechat.client import WeChatSession
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What a login or a refresh gives. Durations in seconds."""
+
+    access_token: str = field(repr=False)
+    expires_in: int
+    refresh_token: str = field(repr=False)
+    refresh_expires_in: int
+    session_id: UUID
+    is_new_user: bool
+    user: UserInSession
+    phone_error: str | None = None
+    """Why the phone number that came with a login was not bound: the code of the problem."""
+
+
+async def log_in(
+    services: Services,
+    *,
+    code: str,
+    app_id: str | None,
+    nickname: str | None,
+    avatar_url: str | None,
+    phone_code: str | None = None,
+    device: Device,
+) -> Tokens:
+    """Exchange a `wx.login` code for tokens; the user is made at first sight.
+
+    A phone_code that fails does not undo the login, whose code is spent.
+
+    Raises: RateLimited, UnknownApp, WeChatError, StorageUnavailable, AccountDisabled.
+    """
+    nicknames = services.nicknames
+    await services.login_limiter.admit(device.ip)
+    app = services.settings.app(app_id)
+    signing_key = services.keys.signing_key(services.clock())  # asked for before the code is spent
+
+    with services.metrics.exchange() as exchange:
+        wechat_session = await services.wechat.code2session(app, code)
+    now = services.clock()
+
+    refresh_expires_in = min(services.settings.refresh_token_ttl, services.settings.session_max_age)
+    with services.metrics.storing() as storing:
+        login = await record_login(
+            services.database,
+            Login(
+                app_id=app.app_id,
+                openid=wechat_session.openid,
+                unionid=wechat_session.unionid,
+                nickname=None if nicknames.are_checked else nickname,
+                avatar_url=None if services.avatars.serves(avatar_url) else avatar_url,
+                session_key=_sealed(services, app, wechat_session),
+                ip=device.ip,
+                user_agent=device.user_agent,
+                expires_in=refresh_expires_in,
+            ),
+            now=now,
+        )
+
+    user = login.user
+    if login.is_disabled:
+        log.warning("login_refused", reason="account_disabled", user_id=user["id"], app_id=app.app_id)
+        raise AccountDisabled("this user has been disabled by an administrator")
+    if services.risk.is_noted or nicknames.are_checked:
+        left = services.settings.wechat_timeout - exchange.milliseconds / 1000
+        person = Person(user["id"], app.app_id, wechat_session.openid)
+        user = await judge_login(services, person, login, nickname=nickname, ip=device.ip, patience=left)
+    log.info(
+        "logged_in",
+        user_id=user["id"],
+        app_id=app.app_id,
+        session_id=login.session_id,
+        is_new=login.is_new,
+        wechat_ms=exchange.milliseconds,
+        database_ms=storing.milliseconds,
+    )
+    phone_error = None
+    if phone_code is not None:
+        user, phone_error = await _with_phone(services, app, user, openid=wechat_session.openid, code=phone_code)
+    return _tokens(
+        services,
+        signing_key,
+        {**user, "app_id": app.app_id, "openid": wechat_session.openid},
+        session_id=login.session_id,
+        generation=0,
+        refresh_expires_in=refresh_expires_in,
+        is_new_user=login.is_new,
+        phone_error=phone_error,
+        now=now,
+    )
+
+
+async def refresh(services: Services, *, refresh_token: str, device: Device) -> Tokens:
+    """Exchange a refresh token for a new pair. Every use rotates it.
+
+    Raises: InvalidRefreshToken, RefreshTokenExpired, RefreshTokenReused, SessionRevoked, AccountDisabled,
+        StorageUnavailable.
+    """
+    now = services.clock()
+    token = services.refresh_tokens.parse(refresh_token)
+    if token is None:
+        raise InvalidRefreshToken("the refresh token is not one of ours")
+    signing_key = services.keys.signing_key(now)  # asked for before the token is spent
+
+    settings = services.settings
+    outcome = await rotate_refresh_token(
+        services.database,
+        Use(
+            session_id=token.session_id,
+            generation=token.generation,
+            ip=device.ip,
+            user_agent=device.user_agent,
+        ),
+        lifetimes=Lifetimes(
+            unused=settings.refresh_token_ttl,
+            at_most=settings.session_max_age,
+            reuse_grace=settings.refresh_reuse_grace,
+        ),
+        now=now,
+    )
+    if isinstance(outcome, Refusal):
+        raise _refused(outcome, token.session_id)
+
+    log.info("refreshed", user_id=outcome.user["id"], app_id=outcome.user["app_id"], session_id=token.session_id)
+    return _tokens(
+        services,
+        signing_key,
+        outcome.user,
+        session_id=token.session_id,
+        generation=outcome.generation,
+        refresh_expires_in=int((outcome.expires_at - now).total_seconds()),
+        is_new_user=False,
+        now=now,
+    )
+
+
+async def log_out(services: Services, *, session_id: UUID) -> None:
+    """End a session; one that has ended, or never was, is no failure. Raises: StorageUnavailable."""
+    user_id = await end_session(
+        services.database, session_id=session_id, reason=EndReason.SIGNED_OUT, now=services.clock()
+    )
+    if user_id is not None:
+        log.info("logged_out", user_id=user_id, session_id=session_id)
+
+
+def _sealed(services: Services, app: AppSettings, wechat_session: WeChatSession) -> bytes:
+    return services.sealer.seal(
+        wechat_session.session_key, context=session_key_context(app.app_id, wechat_session.openid)
+    )
+
+
+async def _with_phone(
+    services: Services, app: AppSettings, user: UserRow, *, openid: str, code: str
+) -> tuple[UserRow, str | None]:
+    """The user with the phone number bound, or as before and why it was not."""
+    try:
+        return await services.phones.bind(app, openid=openid, code=code), None
+    except WxAuthError as exc:
+        log.warning("login_without_phone", user_id=user["id"], app_id=app.app_id, reason=exc.code)
+        return user, exc.code
+    except Exception:
+        log.exception("login_without_phone", user_id=user["id"], app_id=app.app_id, reason=InternalError.code)
+        return user, InternalError.code
+
+
+def _refused(refusal: Refusal, session_id: UUID) -> WxAuthError:
+    match refusal:
+        case Refusal.ERASED:
+            return InvalidRefreshToken("there is no such session")
+        case Refusal.DISABLED:
+            return AccountDisabled("this user has been disabled by an administrator")
+        case Refusal.REVOKED:
+            return SessionRevoked("the session has been ended")
+        case Refusal.EXPIRED:
+            return RefreshTokenExpired("the session has not been used for too long")
+        case Refusal.REUSED:
+            log.warning("refresh_token_reused", session_id=session_id, consequence="the session has been ended")
+            return RefreshTokenReused("the refresh token had been used before: the session has been ended")
+
+
+def _tokens(
+    services: Services,
+    signing_key: SigningKey,
+    user: UserInSession,
+    *,
+    session_id: UUID,
+    generation: int,
+    refresh_expires_in: int,
+    is_new_user: bool,
+    phone_error: str | None = None,
+    now: datetime,
+) -> Tokens:
+    expires_in = services.settings.access_token_ttl
+    return Tokens(
+        access_token=services.issuer.issue(
+            signing_key,
+            user_id=user["id"],
+            session_id=session_id,
+            app_id=user["app_id"],
+            openid=user["openid"],
+            roles=user["roles"],
+            now=int(now.timestamp()),
+            expires_in=expires_in,
+        ),
+        expires_in=expires_in,
+        refresh_token=services.refresh_tokens.issue(session_id, generation),
+        refresh_expires_in=refresh_expires_in,
+        session_id=session_id,
+        is_new_user=is_new_user,
+        user=user,
+        phone_error=phone_error,
+    )

@@ -1,0 +1,140 @@
+"""What becomes of a session when its refresh token is used."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from wxauth.core.database import Database
+from wxauth.core.tables import USER, UserInSession, UserStatus
+from wxauth.core.trail import SYSTEM, EventType
+from wxauth.errors import StorageUnavailable
+from wxauth.people.session_rows import EndReason
+
+_ATTEMPTS: Final = 3
+
+
+class Refusal(StrEnum):
+    """Why a genuine refresh token is refused."""
+
+    ERASED = "erased"
+    DISABLED = "disabled"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    REUSED = "reused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """A use of a refresh token."""
+
+    session_id: UUID
+    generation: int
+    ip: str | None
+    user_agent: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetimes:
+    """How long a session lasts, in seconds."""
+
+    unused: int
+    at_most: int
+    reuse_grace: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """A session whose refresh token has a successor."""
+
+    generation: int
+    """The successor's."""
+    expires_at: datetime
+    user: UserInSession
+    """The user, with the app_id and openid of the session."""
+
+
+# The newest token (or a newer one: then this database is an older copy) makes way for its successor. Its
+# immediate predecessor, within the grace, has that same successor. Any other one has been stolen, or its thief
+# has been faster: the session ends. A concurrent use waits here for the row, then sees what the first has done.
+#
+# $1 session id  $2 generation of the token  $3 now  $4 start of the grace  $5 seconds to live unused
+# $6 seconds to live at most  $7 ip  $8 user_agent  $9 id of the event, if there is one
+_IS_NEWEST = "$2 >= s.generation"
+_IS_GOOD = f"({_IS_NEWEST} OR ($2 = s.generation - 1 AND s.rotated_at >= $4))"
+_ROTATE: Final = f"""
+WITH used AS (
+UPDATE sessions s
+   SET generation = CASE WHEN {_IS_NEWEST} THEN $2 + 1 ELSE s.generation END,
+       rotated_at = CASE WHEN {_IS_NEWEST} THEN $3 ELSE s.rotated_at END,
+       expires_at = CASE WHEN {_IS_NEWEST}
+                         THEN LEAST($3 + make_interval(secs => $5), s.created_at + make_interval(secs => $6))
+                         ELSE s.expires_at END,
+       last_used_at = CASE WHEN {_IS_GOOD} THEN $3 ELSE s.last_used_at END,
+       ip = CASE WHEN {_IS_GOOD} THEN $7::text::inet ELSE s.ip END,
+       user_agent = CASE WHEN {_IS_GOOD} THEN $8 ELSE s.user_agent END,
+       revoked_at = CASE WHEN {_IS_GOOD} THEN NULL ELSE $3 END,
+       revoked_reason = CASE WHEN {_IS_GOOD} THEN NULL ELSE '{EndReason.REUSED}' END,
+       session_key = CASE WHEN {_IS_GOOD} THEN s.session_key END
+  FROM users
+ WHERE s.id = $1 AND users.id = s.user_id
+   AND s.revoked_at IS NULL AND s.expires_at > $3 AND s.created_at + make_interval(secs => $6) > $3
+   AND users.status = 'active'
+RETURNING s.generation, s.expires_at, s.revoked_at IS NOT NULL AS is_reused, s.app_id, s.openid, {USER}
+), noted AS (
+INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
+SELECT $9, '{EventType.REFRESH_TOKEN_REUSED}', $3, '{SYSTEM.name}', id, app_id, $7::text::inet,
+       jsonb_build_object('session_id', $1)
+  FROM used WHERE is_reused
+)
+SELECT * FROM used
+"""  # noqa: S608 - put together from the constants above
+
+# $1 session id  $2 now  $3 seconds to live at most
+_WHY_NOT: Final = """
+SELECT status, revoked_at, LEAST(expires_at, s.created_at + make_interval(secs => $3)) <= $2 AS is_expired
+  FROM sessions s JOIN users ON users.id = s.user_id WHERE s.id = $1
+"""
+
+
+async def rotate_refresh_token(
+    database: Database, use: Use, *, lifetimes: Lifetimes, now: datetime
+) -> Rotated | Refusal:
+    """Give a refresh token its successor; a use that must not be ends the session. One statement, unless refused.
+
+    Raises: StorageUnavailable.
+    """
+    for _ in range(_ATTEMPTS):
+        row = await database.fetchrow(
+            _ROTATE,
+            use.session_id,
+            use.generation,
+            now,
+            now - timedelta(seconds=lifetimes.reuse_grace),
+            lifetimes.unused,
+            lifetimes.at_most,
+            use.ip,
+            use.user_agent,
+            uuid7(),
+        )
+        if row is not None:
+            return Refusal.REUSED if row["is_reused"] else Rotated(row["generation"], row["expires_at"], row)
+        refusal = await _why_not(database, use.session_id, lifetimes, now=now)
+        if refusal is not None:
+            return refusal
+    raise StorageUnavailable("too many changes to this session at once")
+
+
+async def _why_not(database: Database, session_id: UUID, lifetimes: Lifetimes, *, now: datetime) -> Refusal | None:
+    """None where there is no reason by now: the session was being linked to another user, or a ban lifted."""
+    row = await database.fetchrow(_WHY_NOT, session_id, now, lifetimes.at_most)
+    if row is None:
+        return Refusal.ERASED
+    if row["status"] == UserStatus.DISABLED:
+        return Refusal.DISABLED
+    if row["revoked_at"] is not None:
+        return Refusal.REVOKED
+    return Refusal.EXPIRED if row["is_expired"] else None

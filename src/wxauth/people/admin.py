@@ -1,0 +1,111 @@
+"""What administrators do, and operators by command."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.tables import UserStatus
+from wxauth.core.trail import Actor, EventRow, EventSearch, find_events
+from wxauth.errors import NotFound
+from wxauth.people import account, session_rows, user_rows
+from wxauth.people.session_rows import EndReason, OpenSession
+from wxauth.people.standing import ADMIN, MAX_ROLES, Standing, keep_an_administrator, lock_standing, settle
+from wxauth.people.user_rows import UserSearch, UserWithIdentities
+from wxauth.web.paging import Page
+
+log = get_logger()
+
+
+class TooManyRoles(Exception):
+    """The user would have more roles than one may have."""
+
+
+class UserDetail(UserWithIdentities):
+    """A user, with all identities and open sessions."""
+
+    sessions: Sequence[OpenSession]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserChange:
+    """What is decided of a user; what is left out stays."""
+
+    status: UserStatus | None = None
+    roles: Sequence[str] | None = None
+    """All that the user is to have."""
+    granted: str | None = None
+    """A role to have beside the others."""
+    revoked: str | None = None
+    """A role to have no longer."""
+
+    def applied_to(self, before: Standing) -> Standing:
+        """How the user stands then. Raises: TooManyRoles."""
+        wanted = [*(before.roles if self.roles is None else self.roles), self.granted]
+        roles = tuple(dict.fromkeys(role for role in wanted if role and role != self.revoked))
+        if len(roles) > MAX_ROLES:
+            raise TooManyRoles
+        return Standing(self.status or before.status, roles)
+
+    @property
+    def may_end_an_administrator(self) -> bool:
+        """Whether an administrator may be none afterwards."""
+        takes_role = self.revoked == ADMIN or (self.roles is not None and ADMIN not in self.roles)
+        return takes_role or self.status is UserStatus.DISABLED
+
+
+async def list_users(
+    database: Database, search: UserSearch, *, before: UUID | None, limit: int
+) -> Page[UserWithIdentities]:
+    """The newest users who are wanted, of those before this one. Raises: StorageUnavailable."""
+    return Page.of(await user_rows.find_users(database, search, before=before, limit=limit + 1), limit)
+
+
+async def read_user(database: Database, user_id: UUID, *, now: datetime) -> UserDetail:
+    """A user with all identities and open sessions. Raises: NotFound, StorageUnavailable."""
+    user = await user_rows.read_user(database, user_id)
+    if user is None:
+        raise _no_such_user()
+    return {**user, "sessions": await session_rows.open_sessions(database, user_id, now=now)}
+
+
+async def change_user(database: Database, user_id: UUID, change: UserChange, *, by: Actor, now: datetime) -> None:
+    """Ban or unban a user, and set their roles; a ban ends every session.
+
+    Raises: NotFound, LastAdmin, TooManyRoles, StorageUnavailable.
+    """
+    async with database.begin() as transaction:
+        if change.may_end_an_administrator:  # before the user is locked: all lock in one order
+            await keep_an_administrator(transaction, user_id)
+        before = await lock_standing(transaction, user_id)
+        if before is None:
+            raise _no_such_user()
+        settled = await settle(transaction, user_id, before=before, after=change.applied_to(before), by=by, now=now)
+    settled.tell()
+
+
+async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
+    """Erase a person everywhere. Raises: NotFound, LastAdmin, StorageUnavailable."""
+    if not await account.erase(database, user_id, by=by, now=now):
+        raise _no_such_user()
+    log.info("user_erased", user_id=user_id, actor=by.name)
+
+
+async def end_sessions(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
+    """Sign a user out everywhere. Raises: NotFound, StorageUnavailable."""
+    async with database.begin() as transaction:
+        if await lock_standing(transaction, user_id) is None:
+            raise _no_such_user()
+        await session_rows.end_sessions(transaction, user_id, reason=EndReason.SIGNED_OUT, by=by, now=now)
+    log.info("sessions_ended", user_id=user_id, actor=by.name)
+
+
+async def list_events(database: Database, search: EventSearch, *, before: UUID | None, limit: int) -> Page[EventRow]:
+    """The newest events that are wanted, of those before this one. Raises: StorageUnavailable."""
+    return Page.of(await find_events(database, search, before=before, limit=limit + 1), limit)
+
+
+def _no_such_user() -> NotFound:
+    return NotFound("there is no such user")

@@ -1,0 +1,130 @@
+"""`/v1/admin`: the users, and what was done to them."""
+
+from typing import Annotated, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from wxauth.core.services import ServicesDep
+from wxauth.core.trail import EventSearch
+from wxauth.errors import InsufficientRole, InvalidRequest, LastAdmin, NotFound, PayloadTooLarge
+from wxauth.people import admin
+from wxauth.people.admin import UserChange
+from wxauth.people.bodies import (
+    EXAMPLE_EVENTS,
+    EXAMPLE_USER_DETAIL,
+    EXAMPLE_USERS,
+    EventsAnswer,
+    EventsQuery,
+    UserChangeRequest,
+    UserDetailAnswer,
+    UsersAnswer,
+    UsersQuery,
+    events_answer,
+    user_detail_answer,
+    users_answer,
+)
+from wxauth.people.callers import AdministratorDep
+from wxauth.people.user_rows import UserSearch
+from wxauth.web.answers import BEARER_SECURITY, GUARDED, answers, failures
+from wxauth.web.direct import DirectRoute, operation_id
+
+GUARDED_FOR_ADMINISTRATORS: Final = (*GUARDED, InsufficientRole)
+WRONG_USER_ID: Final = InvalidRequest.of("user_id", "Input should be a valid UUID")
+NO_SUCH_USER: Final = NotFound("there is no such user")
+
+_WRONG_PARAMETER: Final = InvalidRequest.of("limit", "Input should be less than or equal to 200")
+
+
+async def _not_stored(response: Response) -> None:
+    response.headers["Cache-Control"] = "no-store"
+
+
+lists = APIRouter(tags=["admin"], dependencies=[Depends(_not_stored)], generate_unique_id_function=operation_id)
+router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
+
+
+@lists.get(
+    "/v1/admin/users",
+    summary="Find users",
+    responses=answers(EXAMPLE_USERS, _WRONG_PARAMETER, *GUARDED_FOR_ADMINISTRATORS),
+    openapi_extra=BEARER_SECURITY,
+)
+async def list_users(_: AdministratorDep, services: ServicesDep, query: Annotated[UsersQuery, Query()]) -> UsersAnswer:
+    """The newest first. What is given must all fit; an empty parameter is an absent one."""
+    search = UserSearch(text=query.q or None, status=query.status, role=query.role, app_id=query.app_id)
+    return users_answer(await admin.list_users(services.database, search, before=query.cursor, limit=query.limit))
+
+
+@router.get(
+    "/v1/admin/users/{user_id}",
+    summary="Read a user",
+    responses=answers(EXAMPLE_USER_DETAIL, WRONG_USER_ID, NO_SUCH_USER, *GUARDED_FOR_ADMINISTRATORS),
+    openapi_extra=BEARER_SECURITY,
+)
+async def read_user(_: AdministratorDep, services: ServicesDep, user_id: UUID) -> UserDetailAnswer:
+    """A user with all identities and open sessions."""
+    return user_detail_answer(await admin.read_user(services.database, user_id, now=services.clock()))
+
+
+@router.patch(
+    "/v1/admin/users/{user_id}",
+    summary="Ban, unban, set roles",
+    responses=answers(
+        EXAMPLE_USER_DETAIL, WRONG_USER_ID, NO_SUCH_USER, PayloadTooLarge, LastAdmin, *GUARDED_FOR_ADMINISTRATORS
+    ),
+    openapi_extra=BEARER_SECURITY,
+)
+async def change_user(
+    administrator: AdministratorDep, services: ServicesDep, user_id: UUID, body: UserChangeRequest
+) -> UserDetailAnswer:
+    """Set what is named; the rest stays. The answer is the user as they are then.
+
+    A ban ends every session; lifting it brings none back. Roles bite at once in wxauth itself, and with the next
+    access token at siblings.
+    """
+    now = services.clock()
+    change = UserChange(status=body.status, roles=body.roles)
+    await admin.change_user(services.database, user_id, change, by=administrator, now=now)
+    return user_detail_answer(await admin.read_user(services.database, user_id, now=now))
+
+
+@router.delete(
+    "/v1/admin/users/{user_id}",
+    summary="Erase a user",
+    status_code=204,
+    responses=failures(WRONG_USER_ID, NO_SUCH_USER, LastAdmin, *GUARDED_FOR_ADMINISTRATORS),
+    openapi_extra=BEARER_SECURITY,
+)
+async def erase_user(administrator: AdministratorDep, services: ServicesDep, user_id: UUID) -> None:
+    """Erase a person: user, identities, sessions, and what the audit trail tells of them.
+
+    The next login is a new user's, so it is no ban.
+    """
+    await admin.erase_user(services.database, user_id, by=administrator, now=services.clock())
+
+
+@router.delete(
+    "/v1/admin/users/{user_id}/sessions",
+    summary="Log a user out everywhere",
+    status_code=204,
+    responses=failures(WRONG_USER_ID, NO_SUCH_USER, *GUARDED_FOR_ADMINISTRATORS),
+    openapi_extra=BEARER_SECURITY,
+)
+async def end_sessions_of_user(administrator: AdministratorDep, services: ServicesDep, user_id: UUID) -> None:
+    """End every session of a user, who may log in again."""
+    await admin.end_sessions(services.database, user_id, by=administrator, now=services.clock())
+
+
+@lists.get(
+    "/v1/admin/events",
+    summary="Read the audit trail",
+    responses=answers(EXAMPLE_EVENTS, _WRONG_PARAMETER, *GUARDED_FOR_ADMINISTRATORS),
+    openapi_extra=BEARER_SECURITY,
+)
+async def list_events(
+    _: AdministratorDep, services: ServicesDep, query: Annotated[EventsQuery, Query()]
+) -> EventsAnswer:
+    """The newest first. What is given must all fit; an empty parameter is an absent one."""
+    search = EventSearch(user_id=query.user_id, type=query.type)
+    return events_answer(await admin.list_events(services.database, search, before=query.cursor, limit=query.limit))

@@ -1,0 +1,298 @@
+"""Users, identities, sessions and events, as they come and go."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from wxauth.core.tables import ROLE, UserInSession, UserRow, UserStatus
+from wxauth.core.trail import EventRow, EventType
+from wxauth.people.admin import UserDetail
+from wxauth.people.devices import describe_device
+from wxauth.people.session_rows import OpenSession
+from wxauth.people.standing import MAX_ROLES
+from wxauth.people.user_rows import UserWithIdentities
+from wxauth.web.bodies import TEXT
+from wxauth.web.paging import Page, PageQuery
+
+Role = Annotated[str, StringConstraints(pattern=f"^{ROLE}$")]
+
+
+EXAMPLE_USER: dict[str, Any] = {
+    "id": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17",
+    "app_id": "wx1a2b3c4d5e6f7a8b",
+    "openid": "oGZUI0egBJY1zhBYw2KhdUfwVJJE",
+    "unionid": "oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E",
+    "nickname": "小明",
+    "avatar_url": "https://example.com/avatars/1.png",
+    "phone": "+8613800138000",
+    "roles": [],
+    "status": "active",
+    "created_at": "2026-11-20T08:00:00Z",
+    "last_login_at": "2026-11-20T08:00:00Z",
+}
+
+
+EXAMPLE_SESSIONS: dict[str, Any] = {
+    "items": [
+        {
+            "id": "01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2",
+            "app_id": "wx1a2b3c4d5e6f7a8b",
+            "device": "iOS 17.1, WeChat 8.0.44",
+            "ip": "203.0.113.7",
+            "created_at": "2026-11-20T08:00:00Z",
+            "last_used_at": "2026-11-20T09:30:00Z",
+            "expires_at": "2026-12-20T09:30:00Z",
+            "current": True,
+        }
+    ],
+    "next_cursor": None,
+}
+
+
+EXAMPLE_LISTED_USER: dict[str, Any] = {
+    "id": EXAMPLE_USER["id"],
+    "identities": [{"app_id": EXAMPLE_USER["app_id"], "openid": EXAMPLE_USER["openid"]}],
+    **{name: value for name, value in EXAMPLE_USER.items() if name not in ("id", "app_id", "openid")},
+}
+
+
+EXAMPLE_USER_DETAIL: dict[str, Any] = {
+    **EXAMPLE_LISTED_USER,
+    "sessions": [
+        {name: value for name, value in session.items() if name != "current"} for session in EXAMPLE_SESSIONS["items"]
+    ],
+}
+
+
+EXAMPLE_USERS: dict[str, Any] = {"items": [EXAMPLE_LISTED_USER], "next_cursor": "AZM8Xo8afD6bHS9qTowNFw"}
+
+
+EXAMPLE_EVENTS: dict[str, Any] = {
+    "items": [
+        {
+            "id": "01933c62-14e0-7b11-8f3a-5d2c7e9a4b60",
+            "type": "refresh_token_reused",
+            "at": "2026-11-20T10:00:00Z",
+            "actor": "system",
+            "user_id": EXAMPLE_USER["id"],
+            "app_id": EXAMPLE_USER["app_id"],
+            "ip": "203.0.113.7",
+            "data": {"session_id": EXAMPLE_SESSIONS["items"][0]["id"]},
+        }
+    ],
+    "next_cursor": "AZM8YhTgexGPOl0sfppLYA",
+}
+
+
+def _folded(roles: list[str]) -> list[str]:
+    folded = list(dict.fromkeys(roles))
+    if len(folded) > MAX_ROLES:
+        raise ValueError(f"List should have at most {MAX_ROLES} items")
+    return folded
+
+
+class UserChangeRequest(BaseModel):
+    """What to change of a user: absent or null changes nothing."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "disabled"}]}, hide_input_in_errors=True)
+
+    status: UserStatus | None = Field(default=None, description="A ban (`disabled`) ends every session at once.")
+    roles: Annotated[list[Role], AfterValidator(_folded)] | None = Field(
+        default=None, description=f"All that the user is to have, at most {MAX_ROLES}."
+    )
+
+
+class UsersQuery(PageQuery):
+    """Which users to list."""
+
+    q: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=TEXT)] | None = Field(
+        default=None, description="Part of the nickname in any case, or the whole openid, unionid, phone number or id."
+    )
+    status: UserStatus | None = None
+    role: Role | None = None
+    app_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
+        default=None, description="Who has an identity in this app."
+    )
+
+
+class EventsQuery(PageQuery):
+    """Which events to list."""
+
+    user_id: UUID | None = Field(default=None, description="To whom it was done.")
+    type: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
+        default=None, description=f"Such as {', '.join(f'`{kind}`' for kind in EventType)}."
+    )
+
+
+class OpenSessionAnswer(TypedDict):
+    """A login on one device."""
+
+    id: UUID
+    app_id: str
+    device: Annotated[str | None, Field(description="System and WeChat version, from the User-Agent.")]
+    ip: Annotated[str | None, Field(description="Where it was last used from.")]
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: Annotated[datetime, Field(description="When it ends unless it is used.")]
+
+
+class SessionAnswer(OpenSessionAnswer):
+    """A login on one device."""
+
+    current: Annotated[bool, Field(description="Whether it is the one that asks.")]
+
+
+class SessionsAnswer(TypedDict):
+    """All open sessions of a user, in one page."""
+
+    items: list[SessionAnswer]
+    next_cursor: None
+
+
+class ProfileAndStanding(TypedDict):
+    """What every answer about a user tells."""
+
+    unionid: str | None
+    nickname: str | None
+    avatar_url: str | None
+    phone: Annotated[str | None, Field(description="E.164.")]
+    roles: list[str]
+    status: Literal["active", "disabled"]
+    created_at: datetime
+    last_login_at: datetime
+
+
+class _InSession(TypedDict):
+    id: Annotated[UUID, Field(description="UUIDv7; what a sibling keys its own data by.")]
+    app_id: str
+    openid: str
+
+
+class UserAnswer(_InSession, ProfileAndStanding):
+    """A user, with the identity of the session that asks."""
+
+
+class IdentityAnswer(TypedDict):
+    """One openid in one app."""
+
+    app_id: str
+    openid: str
+
+
+class _WithIdentities(TypedDict):
+    id: UUID
+    identities: Annotated[list[IdentityAnswer], Field(description="The oldest first.")]
+
+
+class ListedUserAnswer(_WithIdentities, ProfileAndStanding):
+    """A user, with all identities."""
+
+
+class UserDetailAnswer(ListedUserAnswer):
+    """A user, with all identities and open sessions."""
+
+    sessions: Annotated[list[OpenSessionAnswer], Field(description="The last used first.")]
+
+
+class UsersAnswer(TypedDict):
+    """Some users, the newest first."""
+
+    items: list[ListedUserAnswer]
+    next_cursor: Annotated[str | None, Field(description="`cursor` for the next page, null after the last.")]
+
+
+class EventAnswer(TypedDict):
+    """Something that was done."""
+
+    id: UUID
+    type: str
+    at: datetime
+    actor: Annotated[
+        str,
+        Field(
+            description="The id of the user or the name of the service client that did it, `operator` by command, "
+            "`wechat` by push, or `system`."
+        ),
+    ]
+    user_id: Annotated[UUID | None, Field(description="To whom.")]
+    app_id: str | None
+    ip: Annotated[str | None, Field(description="From where.")]
+    data: Annotated[dict[str, Any], Field(description="What else there is to say; empty where a person was erased.")]
+
+
+class EventsAnswer(TypedDict):
+    """Some events, the newest first."""
+
+    items: list[EventAnswer]
+    next_cursor: Annotated[str | None, Field(description="`cursor` for the next page, null after the last.")]
+
+
+def user_answer(user: UserInSession) -> UserAnswer:
+    """A user as it was read, with the app_id and openid of the session that asks."""
+    return {"id": user["id"], "app_id": user["app_id"], "openid": user["openid"], **_profile_and_standing(user)}
+
+
+def listed_user_answer(user: UserWithIdentities) -> ListedUserAnswer:
+    """A user as read with all identities."""
+    return {"id": user["id"], "identities": user["identities"], **_profile_and_standing(user)}
+
+
+def user_detail_answer(user: UserDetail) -> UserDetailAnswer:
+    """A user as read with all identities and open sessions."""
+    return {**listed_user_answer(user), "sessions": [open_session_answer(session) for session in user["sessions"]]}
+
+
+def users_answer(page: Page[UserWithIdentities]) -> UsersAnswer:
+    """A page of users."""
+    return {"items": [listed_user_answer(user) for user in page.items], "next_cursor": page.next_cursor}
+
+
+def open_session_answer(session: OpenSession) -> OpenSessionAnswer:
+    """An open session as it was read."""
+    return {
+        "id": session["id"],
+        "app_id": session["app_id"],
+        "device": describe_device(session["user_agent"]),
+        "ip": _address(session["ip"]),
+        "created_at": session["created_at"],
+        "last_used_at": session["last_used_at"],
+        "expires_at": session["expires_at"],
+    }
+
+
+def events_answer(page: Page[EventRow]) -> EventsAnswer:
+    """A page of events."""
+    items: list[EventAnswer] = [
+        {
+            "id": event["id"],
+            "type": event["type"],
+            "at": event["at"],
+            "actor": event["actor"],
+            "user_id": event["user_id"],
+            "app_id": event["app_id"],
+            "ip": _address(event["ip"]),
+            "data": event["data"],
+        }
+        for event in page.items
+    ]
+    return {"items": items, "next_cursor": page.next_cursor}
+
+
+def _profile_and_standing(user: UserRow) -> ProfileAndStanding:
+    return {
+        "unionid": user["unionid"],
+        "nickname": user["nickname"],
+        "avatar_url": user["avatar_url"],
+        "phone": user["phone"],
+        "roles": user["roles"],
+        "status": user["status"],
+        "created_at": user["created_at"],
+        "last_login_at": user["last_login_at"],
+    }
+
+
+def _address(ip: object | None) -> str | None:
+    return None if ip is None else str(ip)

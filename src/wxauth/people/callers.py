@@ -1,0 +1,71 @@
+"""Who calls, and from where: what the routes of every room take as parameters."""
+
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import Annotated, Final
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from wxauth.core.services import Services
+from wxauth.core.trail import Actor
+from wxauth.people import account
+from wxauth.people.account import Caller
+from wxauth.people.devices import Device
+from wxauth.people.standing import ADMIN
+from wxauth.tokens.claims import Principal
+
+_MAX_USER_AGENT: Final = 512
+
+
+async def principal_of(connection: HTTPConnection) -> Principal:
+    """The user behind the request's access token, by the same guard that siblings use."""
+    services: Services = connection.app.state.services
+    return await services.guard(connection)
+
+
+PrincipalDep = Annotated[Principal, Depends(principal_of)]
+"""What the request's access token says, for what looks the session up by itself."""
+
+
+async def caller_of(connection: HTTPConnection) -> Caller:
+    """The user behind the request's access token, as they are now."""
+    services: Services = connection.app.state.services
+    return await account.caller(services, await principal_of(connection))
+
+
+CallerDep = Annotated[Caller, Depends(caller_of)]
+"""The user behind the request's access token. A revoked session, a banned or erased user is refused at once."""
+
+
+async def device_of(connection: HTTPConnection) -> Device:
+    """Where the request comes from, as the server in front of the app found it."""
+    client = connection.scope.get("client")
+    user_agent = connection.headers.get("user-agent")
+    return Device(
+        ip=None if client is None else _plain_ip(client[0]),
+        user_agent=user_agent and user_agent[:_MAX_USER_AGENT],
+    )
+
+
+DeviceDep = Annotated[Device, Depends(device_of)]
+"""Where the request comes from, for the list of a user's devices."""
+
+
+async def administrator_of(connection: HTTPConnection) -> Actor:
+    """The administrator behind the request's access token, and where the request comes from."""
+    caller = await caller_of(connection)
+    caller.require_role(ADMIN)
+    return Actor(str(caller.user["id"]), (await device_of(connection)).ip)
+
+
+AdministratorDep = Annotated[Actor, Depends(administrator_of)]
+"""The administrator who asks. One who was demoted or banned a moment ago is refused at once."""
+
+
+@lru_cache(maxsize=4096)
+def _plain_ip(host: str) -> str | None:
+    try:
+        return str(ip_address(host.partition("%")[0]))  # Postgres knows no zones
+    except ValueError:
+        return None  # a unix socket, a proxy's "unknown"

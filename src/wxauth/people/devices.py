@@ -1,0 +1,39 @@
+"""Where a request comes from, and what its User-Agent says of the device."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+# The first that is found; an iPhone's says "like Mac OS X" too.
+_SYSTEMS: Final = (
+    (re.compile(r"wechatdevtools"), "WeChat DevTools"),
+    (re.compile(r"(?:OpenHarmony|HarmonyOS)[ /]?([\d.]+)?"), "HarmonyOS"),
+    (re.compile(r"iPad.*? OS ([\d_]+)"), "iPadOS"),
+    (re.compile(r"iPhone OS ([\d_]+)"), "iOS"),
+    (re.compile(r"Android ([\d.]+)"), "Android"),
+    (re.compile(r"Windows"), "Windows"),
+    (re.compile(r"Macintosh|Mac OS X"), "macOS"),
+)
+_WECHAT: Final = re.compile(r"MicroMessenger/(\d+\.\d+\.\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where a request comes from."""
+
+    ip: str | None
+    user_agent: str | None
+
+
+def describe_device(user_agent: str | None) -> str | None:
+    """A few words for a list of devices, such as `iOS 17.1, WeChat 8.0.44`; None where nothing is told."""
+    told = user_agent or ""
+    words = []
+    for pattern, system in _SYSTEMS:
+        if match := pattern.search(told):
+            version = (match[1] if pattern.groups else "") or ""
+            words.append(f"{system} {version.replace('_', '.')}".strip())
+            break
+    if match := _WECHAT.search(told):
+        words.append(f"WeChat {match[1]}")
+    return ", ".join(words) or None

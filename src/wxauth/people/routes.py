@@ -1,0 +1,84 @@
+"""`/v1/me`: the account of the person who asks, and where they are logged in."""
+
+from uuid import UUID
+
+from fastapi import APIRouter
+
+from wxauth.core.services import ServicesDep
+from wxauth.errors import InvalidRequest, LastAdmin, NotFound
+from wxauth.people import account
+from wxauth.people.bodies import (
+    EXAMPLE_SESSIONS,
+    EXAMPLE_USER,
+    SessionsAnswer,
+    UserAnswer,
+    open_session_answer,
+    user_answer,
+)
+from wxauth.people.callers import CallerDep
+from wxauth.web.answers import BEARER_SECURITY, GUARDED, answers, failures
+from wxauth.web.direct import DirectRoute, operation_id
+
+router = APIRouter(route_class=DirectRoute, tags=["me"], generate_unique_id_function=operation_id)
+
+
+@router.get("/v1/me", summary="Who am I", responses=answers(EXAMPLE_USER, *GUARDED), openapi_extra=BEARER_SECURITY)
+async def read_me(caller: CallerDep) -> UserAnswer:
+    """The user behind the access token, with the identity of the session it belongs to."""
+    return user_answer(caller.user)
+
+
+@router.delete(
+    "/v1/me",
+    summary="Erase my account",
+    status_code=204,
+    responses=failures(LastAdmin, *GUARDED),
+    openapi_extra=BEARER_SECURITY,
+)
+async def erase_me(caller: CallerDep, services: ServicesDep) -> None:
+    """Erase the person: user, identities, sessions, and what the audit trail tells of them.
+
+    The next login is a new user's.
+    """
+    await account.erase_me(services, caller)
+
+
+@router.get(
+    "/v1/me/sessions",
+    summary="Where am I logged in",
+    responses=answers(EXAMPLE_SESSIONS, *GUARDED),
+    openapi_extra=BEARER_SECURITY,
+)
+async def list_my_sessions(caller: CallerDep, services: ServicesDep) -> SessionsAnswer:
+    """Every open session, the last used first."""
+    sessions = await account.list_sessions(services, caller)
+    return {
+        "items": [
+            {**open_session_answer(session), "current": session["id"] == caller.session_id} for session in sessions
+        ],
+        "next_cursor": None,
+    }
+
+
+@router.delete(
+    "/v1/me/sessions",
+    summary="Log out everywhere else",
+    status_code=204,
+    responses=failures(*GUARDED),
+    openapi_extra=BEARER_SECURITY,
+)
+async def end_my_other_sessions(caller: CallerDep, services: ServicesDep) -> None:
+    """End every session but the one that asks."""
+    await account.end_other_sessions(services, caller)
+
+
+@router.delete(
+    "/v1/me/sessions/{session_id}",
+    summary="Log out on one device",
+    status_code=204,
+    responses=failures(InvalidRequest, NotFound, *GUARDED),
+    openapi_extra=BEARER_SECURITY,
+)
+async def end_my_session(caller: CallerDep, session_id: UUID, services: ServicesDep) -> None:
+    """End one of my sessions, this one too; 204 again where it has ended."""
+    await account.end_my_session(services, caller, session_id)

@@ -1,0 +1,106 @@
+"""How a person stands: active or banned, with which roles; and that the last administrator stays.
+
+Whoever changes that (an administrator, a command, the risk policy, a merge) does it by `settle`: the change, what the
+trail tells of it, and the end of a banned person's sessions are one transaction.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from wxauth.core.database import Transaction
+from wxauth.core.logs import get_logger
+from wxauth.core.tables import UserStatus
+from wxauth.core.trail import Actor, EventType, record_event
+from wxauth.errors import LastAdmin
+from wxauth.people.session_rows import EndReason, end_sessions
+from wxauth.people.standing_rows import lock_administrators, lock_users, set_status_and_roles
+
+ADMIN: Final = "admin"
+"""The role of an administrator."""
+MAX_ROLES: Final = 32
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What others decide of a user."""
+
+    status: UserStatus
+    roles: tuple[str, ...]
+
+    @property
+    def is_banned(self) -> bool:
+        """Whether the user may not log in."""
+        return self.status is UserStatus.DISABLED
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What has changed of how somebody stands."""
+
+    user_id: UUID
+    by: Actor
+    changes: Sequence[EventType]
+
+    def tell(self, **fields: Any) -> None:
+        """Write the log lines. For when the transaction has been committed."""
+        for kind in self.changes:
+            log.info(kind, user_id=self.user_id, actor=self.by.name, **fields)
+
+
+async def lock_standing(transaction: Transaction, user_id: UUID) -> Standing | None:
+    """How a user stands, which nobody else changes until the transaction ends; None where there is no such user."""
+    return (await lock_standings(transaction, [user_id])).get(user_id)
+
+
+async def lock_standings(transaction: Transaction, user_ids: Iterable[UUID]) -> Mapping[UUID, Standing]:
+    """How several users stand, locked in the order in which everybody locks them; who is not there is left out."""
+    rows = await lock_users(transaction, list(user_ids))
+    return {row["id"]: Standing(UserStatus(row["status"]), tuple(row["roles"])) for row in rows}
+
+
+async def keep_an_administrator(transaction: Transaction, user_id: UUID) -> None:
+    """See that this user is not the only active administrator. Raises: LastAdmin."""
+    if await lock_administrators(transaction) == {user_id}:
+        raise LastAdmin("this is the only administrator: make another one first")
+
+
+async def settle(
+    transaction: Transaction,
+    user_id: UUID,
+    *,
+    before: Standing,
+    after: Standing,
+    by: Actor,
+    now: datetime,
+    app_id: str | None = None,
+    why: Mapping[str, Any] | None = None,
+) -> Settled:
+    """Let a user whose standing is locked stand like this from now on, and record it. A ban ends every session.
+
+    Args:
+        transaction: In which the user is locked.
+        user_id: Who.
+        before: How the user stands.
+        after: How the user is to stand.
+        by: Who decides it.
+        now: The time.
+        app_id: In which app it was decided, where it was in one.
+        why: What the event of a ban tells beside.
+    """
+    changes: dict[EventType, Mapping[str, Any] | None] = {}
+    if after.status is not before.status:
+        changes[EventType.USER_BANNED if after.is_banned else EventType.USER_UNBANNED] = why
+    if set(after.roles) != set(before.roles):
+        changes[EventType.ROLES_CHANGED] = {"before": before.roles, "after": after.roles}
+    if changes:
+        await set_status_and_roles(transaction, user_id, after.status, after.roles)
+    for kind, data in changes.items():
+        await record_event(transaction, kind, by=by, at=now, user_id=user_id, app_id=app_id, data=data)
+    if after.is_banned:
+        await end_sessions(transaction, user_id, reason=EndReason.BANNED, by=by, now=now)
+    return Settled(user_id, by, list(changes))

@@ -1,0 +1,31 @@
+"""The statements that lock and set how users stand."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from wxauth.core.database import Transaction
+
+# All of them, so that of two who remove each other at once the second waits, and sees who is left.
+_LOCK_ADMINISTRATORS: Final = """
+SELECT id FROM users WHERE 'admin' = ANY (roles) AND status = 'active' ORDER BY id FOR UPDATE
+"""
+# In the order of ids, so that two of these never wait for each other.
+_LOCK: Final = "SELECT id, status, roles FROM users WHERE id = ANY ($1) ORDER BY id FOR UPDATE"
+_SET: Final = "UPDATE users SET status = $2, roles = $3 WHERE id = $1"
+
+
+async def lock_users(transaction: Transaction, user_ids: Sequence[UUID]) -> Sequence[Any]:
+    """`id`, `status` and `roles` of those who are there, which nobody else changes until the transaction ends."""
+    rows: Sequence[Any] = await transaction.fetch(_LOCK, user_ids)
+    return rows
+
+
+async def lock_administrators(transaction: Transaction) -> frozenset[UUID]:
+    """The active administrators, who stay so until the transaction ends."""
+    return frozenset(row["id"] for row in await transaction.fetch(_LOCK_ADMINISTRATORS))
+
+
+async def set_status_and_roles(transaction: Transaction, user_id: UUID, status: str, roles: Sequence[str]) -> None:
+    """Of a user who is locked."""
+    await transaction.execute(_SET, user_id, status, roles)

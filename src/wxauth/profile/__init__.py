@@ -1,0 +1,1 @@
+"""What a person gives of themselves, and takes back: name, picture, phone number."""

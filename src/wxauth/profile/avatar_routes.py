@@ -1,0 +1,99 @@
+"""`POST /v1/me/avatar`, and `GET /v1/avatars/...`: pictures in and out."""
+
+from typing import Final
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wxauth.core.services import ServicesDep
+from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable
+from wxauth.people.bodies import EXAMPLE_USER, UserAnswer, user_answer
+from wxauth.people.callers import CallerDep
+from wxauth.profile import changes
+from wxauth.profile.avatars import PATH
+from wxauth.profile.pictures import MAX_FILE
+from wxauth.web.answers import BEARER_SECURITY, GUARDED, answers, failures
+from wxauth.web.caching import cacheable_response
+from wxauth.web.direct import DirectRoute, operation_id
+from wxauth.web.edge import MAX_BODY
+from wxauth.web.uploads import uploaded_file
+
+router = APIRouter(route_class=DirectRoute, generate_unique_id_function=operation_id)
+
+UPLOAD_PATH: Final = "/v1/me/avatar"
+MAX_UPLOAD: Final = MAX_FILE + MAX_BODY
+"""Bytes of a body there: the picture, and what multipart puts around it."""
+
+_FIELD: Final = "file"
+_WRONG_FILE: Final = InvalidRequest.of(_FIELD, "Field required")
+_EXAMPLE_URL: Final = f"https://auth.example.com{PATH}Yp4Zt2Vq8nCwRk1EtTmHYj.jpg"
+_BINARY: Final = {"type": "string", "contentMediaType": "application/octet-stream"}
+_HEADERS: Final = {
+    "Cache-Control": "public, max-age=31536000, immutable",
+    "Content-Disposition": "inline",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+}
+
+
+@router.post(
+    UPLOAD_PATH,
+    summary="Upload my picture",
+    tags=["me"],
+    responses=answers(
+        {**EXAMPLE_USER, "avatar_url": _EXAMPLE_URL}, _WRONG_FILE, PayloadTooLarge, RateLimited, *GUARDED
+    ),
+    openapi_extra={
+        **BEARER_SECURITY,
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {"type": "object", "properties": {_FIELD: _BINARY}, "required": [_FIELD]},
+                    "example": {_FIELD: "the picture"},
+                }
+            },
+        },
+    },
+)
+async def change_my_avatar(caller: CallerDep, request: Request, services: ServicesDep) -> UserAnswer:
+    """Store what `chooseAvatar` gave; `avatar_url` leads to it from then on, and nothing to the one before.
+
+    JPEG, PNG or WebP, up to 2 MiB and 16 megapixels, as `wx.uploadFile` sends it with `name: 'file'`. What is kept is a
+    JPEG, or a PNG where it is transparent, of 512 pixels at most on the longer side, without metadata.
+    """
+    with services.avatars.upload(caller.user["id"]):
+        file = await uploaded_file(request, _FIELD, max_bytes=MAX_FILE)
+        return user_answer(await changes.change_avatar(services, caller, file))
+
+
+@router.get(
+    PATH + "{file_name}",
+    summary="A user's picture",
+    tags=["avatars"],
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The picture",
+            "headers": {
+                name: {"schema": {"type": "string"}, "example": value}
+                for name, value in {**_HEADERS, "ETag": '"Yp4Zt2Vq8nCwRk1EtTmHYj.jpg"'}.items()
+            },
+            "content": {"image/jpeg": {"schema": _BINARY}, "image/png": {"schema": _BINARY}},
+        },
+        304: {"description": "Not changed"},
+        **failures(NotFound, StorageUnavailable),
+    },
+    # Not a parameter of the endpoint: no text can be wrong here, and FastAPI would add a 422.
+    openapi_extra={"parameters": [{"name": "file_name", "in": "path", "required": True, "schema": {"type": "string"}}]},
+)
+async def read_avatar(request: Request, services: ServicesDep) -> Response:
+    """What an `avatar_url` of ours leads to. It never changes: another picture has another URL.
+
+    Whoever has the URL may see it, and nobody can guess one.
+    """
+    file_name = request.path_params["file_name"]
+    avatar = await services.avatars.read(file_name)
+    return cacheable_response(
+        request, avatar.content, etag=f'"{file_name}"', headers=_HEADERS, media_type=avatar.content_type
+    )

@@ -1,0 +1,53 @@
+"""Pictures of users. The database sees to it that none stays when its user's avatar_url leads elsewhere."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from wxauth.core.database import Database
+from wxauth.core.tables import USER, UserRow
+
+# $1 user id  $2 avatar_url  $3 avatar id  $4 content_type  $5 content  $6 now
+_REPLACE: Final = f"""
+WITH person AS (
+    UPDATE users SET avatar_url = $2 WHERE id = $1 AND status = 'active'
+    RETURNING {USER}
+), stored AS (
+    INSERT INTO avatars (id, user_id, content_type, content, created_at) SELECT $3, id, $4, $5, $6 FROM person
+    ON CONFLICT (user_id) DO UPDATE
+       SET id = excluded.id, content_type = excluded.content_type, content = excluded.content,
+           created_at = excluded.created_at
+)
+SELECT * FROM person
+"""  # noqa: S608 - put together from constants
+_READ: Final = "SELECT content_type, content FROM avatars WHERE id = $1"
+
+
+@dataclass(frozen=True, slots=True)
+class Avatar:
+    """A user's picture."""
+
+    id: str
+    """22 characters that nobody can guess."""
+    content_type: str
+    content: bytes
+
+
+async def replace_avatar(
+    database: Database, user_id: UUID, avatar: Avatar, *, url: str, now: datetime
+) -> UserRow | None:
+    """Store a picture in place of the former one; the user as they are then, None where they are banned or gone.
+
+    Raises: StorageUnavailable.
+    """
+    user: UserRow | None = await database.fetchrow(
+        _REPLACE, user_id, url, avatar.id, avatar.content_type, avatar.content, now
+    )
+    return user
+
+
+async def read_avatar(database: Database, avatar_id: str) -> Avatar | None:
+    """The picture of this id, or None where there is none. Raises: StorageUnavailable."""
+    row = await database.fetchrow(_READ, avatar_id)
+    return None if row is None else Avatar(avatar_id, row["content_type"], row["content"])

@@ -1,0 +1,86 @@
+"""The pictures that users upload: few at a time, one after the other, each at a URL of its own."""
+
+import asyncio
+import re
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from secrets import token_urlsafe
+from typing import Final
+from uuid import UUID
+
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.places import Places
+from wxauth.core.tables import UserRow
+from wxauth.errors import InvalidRequest, InvalidToken, NotFound
+from wxauth.profile.avatar_rows import Avatar, read_avatar, replace_avatar
+from wxauth.profile.pictures import UnusablePicture, made_small
+
+PATH: Final = "/v1/avatars/"
+UPLOADS: Final = 64
+"""How many may be under way in this process: up to 132 MiB wait to be decoded."""
+UPLOADS_OF_ONE_USER: Final = 8
+
+_ID_BYTES: Final = 16
+_FILE_NAME: Final = re.compile(r"([A-Za-z0-9_-]{22})\.(jpg|png)")
+_EXTENSIONS: Final = {"image/jpeg": "jpg", "image/png": "png"}
+
+
+class Avatars:
+    """Takes and gives pictures of users.
+
+    Args:
+        database: Where they are.
+        clock: The time.
+        issuer: Under which they are served.
+    """
+
+    def __init__(self, database: Database, clock: Clock, *, issuer: str) -> None:
+        self._database = database
+        self._clock = clock
+        self._base_url = issuer + PATH
+        self._uploads = Places[UUID](
+            of_one=UPLOADS_OF_ONE_USER, in_all=UPLOADS, detail="too many pictures are being uploaded"
+        )
+        # One: it bounds the memory, and leaves the other cores to logins. Pillow works without the GIL.
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
+
+    def serves(self, url: str | None) -> bool:
+        """Whether it leads to a picture here, whether or not that still exists. Only an upload sets such a URL."""
+        return url is not None and url.startswith(self._base_url)
+
+    def upload(self, user_id: UUID) -> AbstractContextManager[None]:
+        """A place for what is uploaded in the block. Raises: RateLimited."""
+        return self._uploads.place(user_id)
+
+    async def replace(self, user_id: UUID, file: bytes) -> UserRow:
+        """Store a user's picture in place of the former one, and its URL; the user as they are then.
+
+        Raises: InvalidRequest; InvalidToken, where the user has just been banned or erased; StorageUnavailable.
+        """
+        try:
+            picture = await asyncio.get_running_loop().run_in_executor(self._executor, made_small, file)
+        except UnusablePicture as exc:
+            raise InvalidRequest.of("file", str(exc)) from exc
+        avatar = Avatar(token_urlsafe(_ID_BYTES), picture.content_type, picture.content)
+        url = self._base_url + _file_name(avatar)
+        user = await replace_avatar(self._database, user_id, avatar, url=url, now=self._clock())
+        if user is None:
+            raise InvalidToken("the session has ended")
+        return user
+
+    async def read(self, file_name: str) -> Avatar:
+        """The picture at `PATH`. Raises: NotFound, StorageUnavailable."""
+        match = _FILE_NAME.fullmatch(file_name)
+        avatar = match and await read_avatar(self._database, match[1])
+        if avatar is None or _file_name(avatar) != file_name:
+            raise NotFound("there is no such picture")
+        return avatar
+
+    async def aclose(self) -> None:
+        """Leave what has not begun."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _file_name(avatar: Avatar) -> str:
+    return f"{avatar.id}.{_EXTENSIONS[avatar.content_type]}"

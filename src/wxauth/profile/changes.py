@@ -1,0 +1,59 @@
+"""What users change of their own profile."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from wxauth.core.logs import get_logger
+from wxauth.core.services import Services
+from wxauth.core.tables import UserInSession, UserRow
+from wxauth.errors import InvalidToken
+from wxauth.people.account import Caller
+from wxauth.people.person import Person
+from wxauth.profile.profile_rows import change_profile as store_profile
+
+log = get_logger()
+
+
+async def change_profile(services: Services, caller: Caller, changes: Mapping[str, str | None]) -> UserInSession:
+    """Set what is named of `nickname` and `avatar_url`, None to clear it; the user as they are then.
+
+    Raises: InvalidRequest, where WeChat refuses the nickname and that decides; InvalidToken, where the user has just
+        been erased; StorageUnavailable.
+    """
+    if services.avatars.serves(changes.get("avatar_url")):  # a form that sends all of it back
+        changes = {name: value for name, value in changes.items() if name != "avatar_url"}
+    person = Person(caller.user["id"], caller.user["app_id"], caller.user["openid"])
+    user = await services.nicknames.set(
+        person,
+        changes.get("nickname"),
+        before=caller.user["nickname"],
+        store=partial(store_profile, services.database, person.user_id, changes),
+    )
+    if user is None:
+        raise InvalidToken("the session has ended")
+    log.info("profile_changed", user_id=person.user_id, fields=sorted(changes))
+    return _in_session(user, caller)
+
+
+async def change_avatar(services: Services, caller: Caller, file: bytes) -> UserInSession:
+    """Store the picture in a file, and let avatar_url lead to it; the user as they are then.
+
+    Raises: InvalidRequest; InvalidToken, where the user has just been banned or erased; StorageUnavailable.
+    """
+    user = await services.avatars.replace(caller.user["id"], file)
+    log.info("profile_changed", user_id=user["id"], fields=["avatar_url"])
+    return _in_session(user, caller)
+
+
+async def bind_phone(services: Services, caller: Caller, code: str) -> UserInSession:
+    """Bind the phone number behind a code of the phone button; the user as they are then.
+
+    Raises: UnknownApp, where the session's app is configured no longer; WeChatError; RateLimited; PhoneTaken;
+        InvalidToken, where the user has just been banned or erased; StorageUnavailable.
+    """
+    app = services.settings.app(caller.user["app_id"])
+    return _in_session(await services.phones.bind(app, openid=caller.user["openid"], code=code), caller)
+
+
+def _in_session(user: UserRow, caller: Caller) -> UserInSession:
+    return {**user, "app_id": caller.user["app_id"], "openid": caller.user["openid"]}

@@ -1,0 +1,206 @@
+"""What WeChat answered to phone codes: kept from before anything else can fail until the number is bound."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from wxauth.core.database import Database, Transaction
+from wxauth.core.tables import USER, UserRow
+from wxauth.core.trail import Actor, EventType, record_event
+from wxauth.people.user_rows import lock_user_of
+
+_FIND: Final = f"""
+SELECT app_id, openid, sealed, asked_at, {USER}
+  FROM phone_answers JOIN identities USING (app_id, openid) JOIN users ON users.id = user_id
+ WHERE code_hash = $1
+"""  # noqa: S608 - put together from constants
+# $1 code_hash  $2 app_id  $3 openid  $4 sealed  $5 when WeChat was asked
+_ADD: Final = """
+INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (code_hash) DO NOTHING
+"""
+_PENDING: Final = """
+SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
+ WHERE sealed IS NOT NULL AND refused_at IS NULL AND asked_at < $1
+ ORDER BY asked_at LIMIT $2
+"""
+
+# Of two users who get one number at once, the second waits here, and then sees the first.
+_LOCK_NUMBER: Final = "SELECT pg_advisory_xact_lock(hashtext('wxauth.phone'), hashtext($1))"
+# $1 user id  $2 app_id  $3 openid  $4 number  $5 when WeChat was asked
+# $6 whether a number that the user has bound since counts for more  $7 whether several users may have one number
+_REFUSAL: Final = """
+SELECT CASE
+       WHEN i.created_at > $5 THEN 'erased'
+       WHEN EXISTS (SELECT FROM events
+                     WHERE events.user_id = users.id AND type = 'authorization_revoked' AND at > $5
+                       AND data -> 'revoked' @> '"phone"') THEN 'withdrawn'
+       WHEN status <> 'active' THEN 'gone'
+       WHEN $6 AND EXISTS (SELECT FROM phone_answers JOIN identities USING (app_id, openid)
+                            WHERE user_id = users.id AND settled_at > $5) THEN 'outdated'
+       WHEN NOT $7 AND EXISTS (SELECT FROM users other
+                                WHERE other.phone = $4 AND other.id <> users.id) THEN 'taken'
+       END
+  FROM users JOIN identities i ON i.user_id = users.id
+ WHERE users.id = $1 AND i.app_id = $2 AND i.openid = $3
+"""
+_FORGET_ONE: Final = "DELETE FROM phone_answers WHERE code_hash = $1"
+_NOTE_REFUSAL: Final = "UPDATE phone_answers SET refused_at = $2 WHERE code_hash = $1 AND sealed IS NOT NULL"
+# A number is bound once for each answer: a request that comes second finds the user as the first one left them.
+# $1 code_hash  $2 now  $3 user id  $4 number
+_BIND: Final = f"""
+WITH settled AS (
+    UPDATE phone_answers SET sealed = NULL, settled_at = $2
+     WHERE code_hash = $1 AND sealed IS NOT NULL
+    RETURNING code_hash
+)
+UPDATE users SET phone = CASE WHEN EXISTS (SELECT FROM settled) THEN $4 ELSE phone END
+ WHERE id = $3
+RETURNING {USER}, EXISTS (SELECT FROM settled) AS is_first
+"""  # noqa: S608 - put together from constants
+_FORGET: Final = """
+DELETE FROM phone_answers USING identities i
+ WHERE i.user_id = $1 AND phone_answers.app_id = i.app_id AND phone_answers.openid = i.openid
+"""
+_SEALED_OTHERWISE: Final = """
+SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
+ WHERE code_hash > $1 AND sealed IS NOT NULL AND substring(sealed FOR octet_length($2::bytea)) <> $2
+ ORDER BY code_hash LIMIT $3
+"""
+_REPLACE: Final = "UPDATE phone_answers SET sealed = $3 WHERE code_hash = $1 AND sealed = $2 RETURNING code_hash"
+_SWEEP: Final = """
+DELETE FROM phone_answers WHERE code_hash IN (
+    SELECT code_hash FROM phone_answers WHERE asked_at < $1
+     ORDER BY asked_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+"""
+
+
+class Refusal(StrEnum):
+    """Why a number that WeChat gave is not bound."""
+
+    GONE = "gone"
+    """The user is banned or erased."""
+    ERASED = "erased"
+    """The user who asked for it has been erased; who is there by the same identity came later."""
+    WITHDRAWN = "withdrawn"
+    """The person has withdrawn their number since they asked for it."""
+    TAKEN = "taken"
+    """Another user has it."""
+    OUTDATED = "outdated"
+    """The user has bound a number since."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredAnswer:
+    """An answer whose number is still to be bound."""
+
+    code_hash: bytes = field(repr=False)
+    app_id: str
+    openid: str
+    sealed: bytes = field(repr=False)
+    asked_at: datetime
+    """When WeChat was asked, so that what the person does from then on counts for more."""
+
+
+async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | UserRow | None:
+    """The answer to a code; once its number has been bound, the user; None where there is none.
+
+    Raises: StorageUnavailable.
+    """
+    row = await database.fetchrow(_FIND, code_hash)
+    if row is None or row["sealed"] is None:
+        user: UserRow | None = row
+        return user
+    return StoredAnswer(
+        code_hash=code_hash,
+        app_id=row["app_id"],
+        openid=row["openid"],
+        sealed=row["sealed"],
+        asked_at=row["asked_at"],
+    )
+
+
+async def add_answer(database: Database, answer: StoredAnswer) -> bool:
+    """Keep an answer; whether its identity was still there. Raises: StorageUnavailable."""
+    try:
+        await database.fetchrow(_ADD, answer.code_hash, answer.app_id, answer.openid, answer.sealed, answer.asked_at)
+    except asyncpg.ForeignKeyViolationError:
+        return False
+    return True
+
+
+async def pending_answers(database: Database, *, asked_before: datetime, size: int) -> Sequence[StoredAnswer]:
+    """The oldest of those whose number was neither bound nor refused. Raises: StorageUnavailable."""
+    return [StoredAnswer(**row) for row in await database.fetch(_PENDING, asked_before, size)]
+
+
+async def refuse_answer(database: Database, code_hash: bytes, *, now: datetime) -> None:
+    """Note that what WeChat answered cannot be used. Raises: StorageUnavailable."""
+    await database.fetchrow(_NOTE_REFUSAL, code_hash, now)
+
+
+async def bind_phone(
+    database: Database, answer: StoredAnswer, phone: str, *, may_share: bool, is_late: bool, now: datetime
+) -> UserRow | Refusal:
+    """Give the number of an answer to whose it is, and settle the answer; the user as they are then.
+
+    An answer that has been settled meanwhile changes nothing. One of before an erasure or a withdrawal is forgotten.
+
+    Args:
+        database: Where they are.
+        answer: Which answer.
+        phone: Its number, E.164.
+        may_share: Whether another user may have the number too.
+        is_late: Whether a number that the user has bound since counts for more.
+        now: The time.
+
+    Raises: StorageUnavailable.
+    """
+    async with database.begin() as transaction:
+        await transaction.fetchval(_LOCK_NUMBER, phone)
+        user_id = await lock_user_of(transaction, app_id=answer.app_id, openid=answer.openid)
+        if user_id is None:
+            return Refusal.GONE
+        refusal = await transaction.fetchval(
+            _REFUSAL, user_id, answer.app_id, answer.openid, phone, answer.asked_at, is_late, may_share
+        )
+        if refusal is not None:
+            if refusal in (Refusal.ERASED, Refusal.WITHDRAWN):
+                await transaction.execute(_FORGET_ONE, answer.code_hash)
+            else:
+                await transaction.execute(_NOTE_REFUSAL, answer.code_hash, now)
+            return Refusal(refusal)
+        bound = await transaction.fetchrow(_BIND, answer.code_hash, now, user_id, phone)
+        if bound["is_first"]:
+            by = Actor(str(user_id))
+            await record_event(transaction, EventType.PHONE_BOUND, by=by, at=now, user_id=user_id, app_id=answer.app_id)
+        user: UserRow = bound
+        return user
+
+
+async def forget_answers(transaction: Transaction, user_id: UUID) -> None:
+    """Bind no number that a user has given so far, as when the person withdraws it; no code finds its answer again."""
+    await transaction.execute(_FORGET, user_id)
+
+
+async def answers_sealed_otherwise(
+    database: Database, *, prefix: bytes, after: bytes, size: int
+) -> Sequence[StoredAnswer]:
+    """The next ones that are kept sealed and do not begin with the prefix. Raises: StorageUnavailable."""
+    return [StoredAnswer(**row) for row in await database.fetch(_SEALED_OTHERWISE, after, prefix, size)]
+
+
+async def replace_answer(database: Database, answer: StoredAnswer, anew: bytes) -> bool:
+    """Store this in place of the former; whether that was still there. Raises: StorageUnavailable."""
+    return await database.fetchrow(_REPLACE, answer.code_hash, answer.sealed, anew) is not None
+
+
+async def sweep_answers(database: Database, *, asked_before: datetime, size: int) -> int:
+    """Erase the oldest; how many. Raises: StorageUnavailable."""
+    async with database.begin() as transaction:
+        return await transaction.execute(_SWEEP, asked_before, size)

@@ -1,0 +1,263 @@
+"""Phone numbers: asked of WeChat once, kept before anything else can fail, then bound to the user.
+
+WeChat gives a number once for each tap on the phone button, and every one is paid for.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from hashlib import sha256
+from typing import Any, Final
+
+from pydantic_core import from_json, to_json
+
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.places import RETRY_AFTER, Places
+from wxauth.core.promises import Promises
+from wxauth.core.sealing import CannotOpen, Sealer, phone_answer_context
+from wxauth.core.tables import UserRow
+from wxauth.errors import (
+    CodeUsed,
+    InvalidCode,
+    InvalidToken,
+    PhoneTaken,
+    RateLimited,
+    WeChatBadResponse,
+    WeChatTimeout,
+)
+from wxauth.profile.phone_rows import (
+    Refusal,
+    StoredAnswer,
+    add_answer,
+    bind_phone,
+    find_answer,
+    pending_answers,
+    refuse_answer,
+)
+from wxauth.wechat.api import WeChatApi
+from wxauth.wechat.client import App
+from wxauth.wechat.phone_numbers import e164_of
+
+LATE: Final = 30.0
+"""Seconds that an answer may come after the request for it was given up: it has been paid for all the same."""
+KEPT_IN_MEMORY: Final = 600.0
+"""Seconds that an answer waits for the database to come back."""
+UNTOUCHED_FOR: Final = timedelta(minutes=1)
+"""After that, whoever asked for an answer will not bind it any more."""
+
+UNDER_WAY: Final = 200
+"""How many numbers this process may be asking WeChat for."""
+UNDER_WAY_OF_ONE: Final = 20
+"""How many requests and questions to WeChat of one person; more than anybody's taps and retries come to."""
+FAREWELL_TO_WECHAT: Final = 6.0
+"""Seconds that WeChat has for its answers when the service ends; the requests have been drained by then."""
+
+_PAUSES_FOR_OTHERS: Final = (0.0, 0.1, 0.4, 1.0)
+"""Seconds in which another process, which has just spent the same code, gets its answer and stores it."""
+_ANSWER: Final = "phone_answer"
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    answered: asyncio.Task[Mapping[str, Any]]
+    stored: asyncio.Task[None]
+    """Ends after `answered`, as it does where that fails."""
+
+
+class Phones:
+    """Binds the numbers behind codes of the phone button.
+
+    Args:
+        database: Where the users are.
+        sealer: Seals what WeChat answers.
+        wechat_api: WeChat, whose answer may come `LATE` after the request for it was given up.
+        clock: The time.
+        timeout: Seconds that a request waits for WeChat.
+        may_share: Whether several users may have one number.
+        promises: Keeps the answers that the database did not take.
+        check_openid: Whether WeChat is to check that a code is the user's own.
+        kept_in_memory: Seconds that such an answer waits for the database to come back.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        sealer: Sealer,
+        wechat_api: WeChatApi,
+        clock: Clock,
+        *,
+        promises: Promises,
+        timeout: float,
+        may_share: bool,
+        check_openid: bool,
+        kept_in_memory: float = KEPT_IN_MEMORY,
+    ) -> None:
+        self._database = database
+        self._sealer = sealer
+        self._wechat_api = wechat_api
+        self._clock = clock
+        self._promises = promises
+        self._timeout = timeout
+        self._may_share = may_share
+        self._check_openid = check_openid
+        self._kept_in_memory = kept_in_memory
+        self._under_way = Places[tuple[str, str]](
+            of_one=UNDER_WAY_OF_ONE, detail="too many phone codes of one person at once"
+        )
+        self._asking: dict[bytes, _Asking] = {}
+        self._told_unopened = False
+
+    async def bind(self, app: App, *, openid: str, code: str) -> UserRow:
+        """Bind the number behind a code to the user of this identity; the user as they are then.
+
+        The same code again, by the same identity, goes on with what WeChat answered to it before.
+
+        Raises: WeChatError; RateLimited; PhoneTaken; InvalidToken, where the user has just been banned or erased;
+            StorageUnavailable.
+        """
+        asked_at = self._clock()
+        code_hash = sha256(b"\0".join((app.app_id.encode(), openid.encode(), code.encode()))).digest()
+        with self._under_way.place((app.app_id, openid)):
+            found = await self._find(code_hash)
+            if found is None:
+                try:
+                    await self._ask(app, openid, code, code_hash, asked_at=asked_at)
+                    found = await find_answer(self._database, code_hash)
+                except (InvalidCode, CodeUsed):
+                    found = await self._find_from_others(code_hash)
+                    if found is None:
+                        raise
+            try:
+                outcome = await self._bind(found) if isinstance(found, StoredAnswer) else found
+            except CannotOpen as exc:
+                _tell_unopened(app.app_id, exc)
+                raise InvalidCode("what WeChat answered to it cannot be read now: tap again") from exc
+        match outcome:
+            case Refusal.TAKEN:
+                raise PhoneTaken("another user has this number")
+            case Refusal.WITHDRAWN:
+                raise InvalidCode("the person has withdrawn their number since they gave it: tap again")
+            case Refusal() | None:
+                raise InvalidToken("the user has just been banned or erased")
+        return outcome
+
+    async def take_up_pending(self, *, size: int) -> None:
+        """Bind what nobody came back for, as when the process that asked was killed; the oldest, so many at most.
+
+        Raises: StorageUnavailable.
+        """
+        untouched_since = self._clock() - UNTOUCHED_FOR
+        for answer in await pending_answers(self._database, asked_before=untouched_since, size=size):
+            try:
+                await self._bind(answer, is_late=True)
+            except WeChatBadResponse:
+                pass  # noted and logged
+            except CannotOpen as exc:  # by a process that has the key, or by this one when it has been given it
+                if not self._told_unopened:
+                    self._told_unopened = True
+                    _tell_unopened(answer.app_id, exc)
+
+    async def aclose(self, *, patience: float = FAREWELL_TO_WECHAT) -> None:
+        """See that what WeChat answers within so many seconds is stored, as far as that can be done then."""
+        if self._asking:
+            await asyncio.wait([asking.stored for asking in self._asking.values()], timeout=patience)
+        left = list(self._asking.values())
+        if unanswered := sum(not asking.answered.done() for asking in left):
+            log.error("phone_answers_lost", answers=unanswered, reason="the service has ended before WeChat answered")
+        tasks = [task for asking in left for task in (asking.answered, asking.stored)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _find(self, code_hash: bytes) -> StoredAnswer | UserRow | None:
+        await self._promises.keep(_ANSWER, code_hash)
+        return await find_answer(self._database, code_hash)
+
+    async def _find_from_others(self, code_hash: bytes) -> StoredAnswer | UserRow | None:
+        for pause in _PAUSES_FOR_OTHERS:
+            await asyncio.sleep(pause)
+            if (found := await find_answer(self._database, code_hash)) is not None:
+                return found
+        return None
+
+    async def _ask(self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime) -> None:
+        """Have WeChat's answer stored. Who asks for it at the same time, or again, waits for the same one."""
+        asking = self._asking.get(code_hash)
+        if asking is None:
+            if len(self._asking) >= UNDER_WAY:
+                raise RateLimited("too many phone numbers are being asked for", retry_after=RETRY_AFTER)
+            person = (app.app_id, openid)
+            checked_openid = openid if self._check_openid else None
+            answered = asyncio.create_task(
+                self._wechat_api.phone_number(app, code, openid=checked_openid, extra_time=LATE)
+            )
+            # In tasks of their own, so that they come to their end whatever becomes of the request.
+            stored = asyncio.create_task(self._keep(answered, person, code_hash, asked_at=asked_at))
+            asking = self._asking[code_hash] = _Asking(answered, stored)
+            self._under_way.take(person)
+            stored.add_done_callback(lambda _: self._forget_asking(person, code_hash))
+        await asyncio.wait({asking.answered}, timeout=self._timeout)
+        if not asking.answered.done():
+            raise WeChatTimeout(f"WeChat gave no answer in {self._timeout:g} s; should it come, this code finds it")
+        await asyncio.shield(asking.stored)
+
+    def _forget_asking(self, person: tuple[str, str], code_hash: bytes) -> None:
+        self._under_way.give_back(person)
+        stored = self._asking.pop(code_hash).stored
+        if not stored.cancelled():
+            stored.exception()  # looked at, for nobody may be waiting for it any more
+
+    async def _keep(
+        self,
+        answered: asyncio.Task[Mapping[str, Any]],
+        person: tuple[str, str],
+        code_hash: bytes,
+        *,
+        asked_at: datetime,
+    ) -> None:
+        phone_info = await answered
+        app_id, openid = person
+        answer = StoredAnswer(
+            code_hash=code_hash,
+            app_id=app_id,
+            openid=openid,
+            sealed=self._sealer.seal(to_json(phone_info), context=phone_answer_context(code_hash)),
+            asked_at=asked_at,
+        )
+        store = partial(self._store, answer)
+        try:
+            await store()
+        except (Exception, asyncio.CancelledError) as exc:
+            self._promises.put_off(_ANSWER, code_hash, store, failure=exc, patience=self._kept_in_memory, app_id=app_id)
+            raise
+
+    async def _store(self, answer: StoredAnswer) -> None:
+        if not await add_answer(self._database, answer):
+            log.info("phone_answer_dropped", app_id=answer.app_id, reason="the user has been erased")
+
+    async def _bind(self, answer: StoredAnswer, *, is_late: bool = False) -> UserRow | Refusal:
+        now = self._clock()
+        phone_info = self._sealer.open(answer.sealed, context=phone_answer_context(answer.code_hash))
+        try:
+            phone = e164_of(from_json(phone_info), app_id=answer.app_id)
+        except WeChatBadResponse as exc:
+            log.error("phone_answer_unusable", app_id=answer.app_id, reason=exc.detail)
+            await refuse_answer(self._database, answer.code_hash, now=now)
+            raise
+        outcome = await bind_phone(self._database, answer, phone, may_share=self._may_share, is_late=is_late, now=now)
+        if isinstance(outcome, Refusal):
+            log.warning("phone_not_bound", app_id=answer.app_id, reason=outcome, is_late=is_late)
+        else:
+            log.info("phone_bound", user_id=outcome["id"], app_id=answer.app_id, is_late=is_late)
+        return outcome
+
+
+def _tell_unopened(app_id: str, exc: CannotOpen) -> None:
+    what_to_change = "add the secret key that sealed it to WXAUTH_SECRET_KEY_PREVIOUS"
+    log.error("phone_answer_not_unsealed", app_id=app_id, reason=str(exc), what_to_change=what_to_change)

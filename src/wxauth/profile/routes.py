@@ -1,0 +1,72 @@
+"""What a person gives of themselves: `PATCH /v1/me` and `/v1/me/phone`."""
+
+from fastapi import APIRouter
+
+from wxauth.core.services import ServicesDep
+from wxauth.errors import (
+    CodeUsed,
+    InvalidCode,
+    InvalidRequest,
+    PayloadTooLarge,
+    PhoneTaken,
+    RateLimited,
+    UnknownApp,
+    WeChatUserBlocked,
+)
+from wxauth.people.bodies import EXAMPLE_USER, UserAnswer, user_answer
+from wxauth.people.callers import CallerDep
+from wxauth.profile import changes
+from wxauth.profile.bodies import PhoneRequest, ProfileChange
+from wxauth.web.answers import BEARER_SECURITY, GUARDED, WECHAT_FAILURES, answers
+from wxauth.web.direct import DirectRoute, operation_id
+
+router = APIRouter(route_class=DirectRoute, tags=["me"], generate_unique_id_function=operation_id)
+
+
+@router.post(
+    "/v1/me",
+    operation_id="change_me_by_post",
+    summary="Change my profile, where PATCH cannot be sent",
+    responses=answers(EXAMPLE_USER, InvalidRequest, PayloadTooLarge, *GUARDED),
+    openapi_extra=BEARER_SECURITY,
+)
+@router.patch(
+    "/v1/me",
+    summary="Change my profile",
+    responses=answers(EXAMPLE_USER, InvalidRequest, PayloadTooLarge, *GUARDED),
+    openapi_extra=BEARER_SECURITY,
+)
+async def change_me(caller: CallerDep, body: ProfileChange, services: ServicesDep) -> UserAnswer:
+    """Set what is named, clear what is null or empty; the rest stays.
+
+    `wx.request` has no PATCH, so POST does the same. A nickname that WeChat finds against the rules is
+    `invalid_request`, where the service has it checked.
+    """
+    return user_answer(await changes.change_profile(services, caller, body.changes()))
+
+
+@router.post(
+    "/v1/me/phone",
+    summary="Bind my phone number",
+    responses=answers(
+        EXAMPLE_USER,
+        InvalidRequest,
+        PayloadTooLarge,
+        UnknownApp,
+        InvalidCode,
+        CodeUsed,
+        PhoneTaken,
+        WeChatUserBlocked,
+        RateLimited,
+        *WECHAT_FAILURES,
+        *GUARDED,
+    ),
+    openapi_extra=BEARER_SECURITY,
+)
+async def bind_my_phone(caller: CallerDep, body: PhoneRequest, services: ServicesDep) -> UserAnswer:
+    """Bind the number behind a code of the phone button.
+
+    What WeChat answered is kept: after a failure (and after a lost answer) send the same code again, which asks
+    WeChat nothing more. At `invalid_code` and `code_used` let the person tap again.
+    """
+    return user_answer(await changes.bind_phone(services, caller, body.code))

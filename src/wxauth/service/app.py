@@ -1,0 +1,224 @@
+"""The app: routes, failures, and the edge around them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp
+
+from wxauth import __version__
+from wxauth.core.logs import get_logger
+from wxauth.core.services import Services
+from wxauth.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, WxAuthError
+from wxauth.guard.bearer import BearerGuard
+from wxauth.keys import routes as key_routes
+from wxauth.login import routes as login_routes
+from wxauth.login import session_key_routes
+from wxauth.people import admin_routes
+from wxauth.people import routes as account_routes
+from wxauth.problems import problem_response
+from wxauth.profile import avatar_routes, push_routes
+from wxauth.profile import routes as profile_routes
+from wxauth.service import probes
+from wxauth.service.housekeeping import keep_house
+from wxauth.siblings import routes as sibling_routes
+from wxauth.web.answers import Problem
+from wxauth.web.direct import invalid_request
+from wxauth.web.docs import add_docs
+from wxauth.web.edge import PROBLEM_KEY, Edge, UnderPath
+
+_DESCRIPTION = """
+WeChat mini-program login: post a `wx.login` code, get tokens, send them as `Authorization: Bearer`.
+
+Failures are `application/problem+json` (RFC 9457); look at `code`, show `title`.
+"""
+
+_ROUTERS: Final = (
+    login_routes.router,
+    account_routes.router,
+    profile_routes.router,
+    avatar_routes.router,
+    admin_routes.lists,
+    admin_routes.router,
+    session_key_routes.router,
+    key_routes.router,
+    probes.router,
+    sibling_routes.router,
+    push_routes.router,
+)
+
+_READ_FIRST: Final = (
+    "/v1/login",
+    "/v1/refresh",
+    "/v1/logout",
+    "/v1/me",
+    "/v1/me/phone",
+    "/v1/me/decrypt",
+    "/v1/me/sessions",
+    "/v1/me/sessions/{session_id}",
+    "/v1/me/avatar",
+)
+"""In the documentation; the others follow in the order of their rooms."""
+
+log = get_logger()
+
+
+def create_app(services: Services) -> ASGIApp:
+    """The whole service as an ASGI app. The parts are in place at once; the lifespan keeps and closes them."""
+    settings = services.settings
+    root_path = urlsplit(settings.issuer).path
+    api = create_api(root_path=root_path)
+    api.state.services = services
+    app: ASGIApp = api
+    if settings.cors_origins:  # around the whole of it, so that a browser may read a fault's answer too
+        app = CORSMiddleware(
+            app,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Retry-After", "WWW-Authenticate"],
+        )
+    app = Edge(
+        app, larger_bodies={avatar_routes.UPLOAD_PATH: avatar_routes.MAX_UPLOAD}, refused=services.metrics.refused
+    )
+    return UnderPath(app, root_path) if root_path else app
+
+
+def create_api(*, root_path: str = "") -> FastAPI:
+    """The routes and their documentation, still without services."""
+    api = FastAPI(
+        title="wxauth",
+        version=__version__,
+        description=_DESCRIPTION,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        servers=[{"url": root_path}] if root_path else None,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,  # added last, with the docs
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+        lifespan=_lifespan,
+    )
+    api.add_exception_handler(WxAuthError, _answer_failure)
+    api.add_exception_handler(HTTPException, _answer_http_exception)
+    api.add_exception_handler(RequestValidationError, _answer_invalid)
+    api.add_exception_handler(ClientDisconnect, _answer_nobody)
+    api.add_exception_handler(Exception, _answer_fault)
+    routes = [route for router in _ROUTERS for route in router.routes]
+    api.router.routes.extend(routes)  # not included: an included router is one more thing to match
+    api.router.routes.extend(_heads(routes))
+    add_docs(api)
+    api.openapi = lambda: _openapi(api)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    return api
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    await services.keys.try_refresh()
+    keeping = asyncio.gather(services.keys.keep_fresh(), keep_house(services))
+    log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services.settings.apps))
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        await services.aclose()
+        log.info("stopped")
+
+
+def _heads(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
+    # FastAPI answers HEAD only where it is declared; the server in front leaves the body out.
+    for route in routes:
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            yield type(route)(
+                route.path,
+                route.endpoint,
+                methods=["HEAD"],
+                dependencies=route.dependencies,
+                include_in_schema=False,
+            )
+
+
+async def _answer_failure(request: Request, error: Exception) -> Response:
+    request.scope[PROBLEM_KEY] = error
+    return problem_response(cast(WxAuthError, error), request.scope)
+
+
+async def _answer_http_exception(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    if isinstance(exc.__cause__, WxAuthError):  # FastAPI takes what `receive` raises for an unreadable body
+        return await _answer_failure(request, exc.__cause__)
+    error: WxAuthError
+    match exc.status_code:
+        case 404:
+            error = NotFound("there is nothing at this path")
+        case 405:
+            allow = _allowed_methods(request)
+            error = MethodNotAllowed(f"this path takes {', '.join(allow)}", allow=allow)
+        case _:
+            error = InvalidRequest("the request could not be read", status=exc.status_code)
+    return await _answer_failure(request, error)
+
+
+async def _answer_nobody(request: Request, _: Exception) -> Response:
+    return await _answer_failure(request, InvalidRequest("the client left before its body was read", status=400))
+
+
+async def _answer_fault(request: Request, _: Exception) -> Response:
+    return await _answer_failure(request, InternalError("the log has more under this request_id"))
+
+
+async def _answer_invalid(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RequestValidationError)
+    return await _answer_failure(request, invalid_request(exc.errors()))
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    routes = cast(FastAPI, request.app).router.routes
+    matching = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted({method for route in matching for method in getattr(route, "methods", None) or ()})
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        schema = FastAPI.openapi(app)
+        components = schema.setdefault("components", {})
+        components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema(
+            ref_template="#/components/schemas/{model}"
+        )
+        components["schemas"].pop("HTTPValidationError", None)
+        components["schemas"].pop("ValidationError", None)
+        components["securitySchemes"] = {
+            BearerGuard.scheme_name: BearerGuard.model.model_dump(mode="json", by_alias=True, exclude_none=True),
+            **sibling_routes.SERVICE_CLIENT_SCHEME,
+        }
+        _keep_nulls_of_examples(app, schema)
+        schema["paths"] = _in_reading_order(schema["paths"])
+    assert app.openapi_schema is not None
+    return app.openapi_schema
+
+
+def _in_reading_order(paths: dict[str, Any]) -> dict[str, Any]:
+    """What a person does with their account comes from several rooms, and is read as one story."""
+    places = {path: place for place, path in enumerate(_READ_FIRST)}
+    return {path: paths[path] for path in sorted(paths, key=lambda path: places.get(path, len(places)))}
+
+
+def _keep_nulls_of_examples(app: FastAPI, schema: dict[str, Any]) -> None:
+    """Put back what FastAPI leaves out of an answer's example."""
+    for route in (route for route in app.routes if isinstance(route, APIRoute) and route.include_in_schema):
+        given = route.responses.get(200, {}).get("content", {}).get("application/json", {})
+        for method in (route.methods or ()) if "example" in given else ():
+            operation = schema["paths"][route.path_format][method.lower()]
+            operation["responses"]["200"]["content"]["application/json"]["example"] = given["example"]

@@ -1,0 +1,93 @@
+"""`wxauth secret reseal`: everything stored is sealed with the current secret key, while the service runs."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from wxauth.core.database import Database
+from wxauth.core.sealing import CannotOpen, Sealer, phone_answer_context, session_key_context, signing_key_context
+from wxauth.keys.rows import published_keys, replace_private_key
+from wxauth.login.session_key_rows import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
+from wxauth.people.session_rows import END, START
+from wxauth.profile.phone_rows import answers_sealed_otherwise, replace_answer
+
+PAGE_SIZE: Final = 1000
+RETRY_PAUSE: Final = 0.2
+"""Seconds to wait for a session that somebody else is changing."""
+
+
+@dataclass(slots=True)
+class Resealed:
+    """How many were sealed anew, and how many no secret key opens."""
+
+    signing_keys: int = 0
+    session_keys: int = 0
+    phone_answers: int = 0
+    not_opened: int = 0
+
+
+async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> Resealed:
+    """Seal anew what is not sealed with the current secret key.
+
+    Each value is replaced only where it is still the one that was read, and each page is committed by itself:
+    it may be stopped, and begun again, at any time. The signing keys come last: until they are sealed anew, no service
+    starts without the former secret key, so that it is not given up while anything else still needs it.
+
+    Raises: StorageUnavailable.
+    """
+    done = Resealed()
+    await _reseal_phone_answers(database, sealer, done, page_size=page_size)
+    await _reseal_session_keys(database, sealer, done, page_size=page_size)
+    await _reseal_signing_keys(database, sealer, done, now=now)
+    return done
+
+
+async def _reseal_session_keys(database: Database, sealer: Sealer, done: Resealed, *, page_size: int) -> None:
+    after = START
+    while True:
+        stale, until = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size)
+        anew = {key: sealed for key in stale if (sealed := _sealed_anew(sealer, key.sealed, _context(key))) is not None}
+        replaced = await replace_session_keys(database, list(anew), list(anew.values())) if anew else 0
+        done.session_keys += replaced
+        if replaced < len(anew):
+            await asyncio.sleep(RETRY_PAUSE)  # some were locked, or have changed: the page is read again
+            continue
+        done.not_opened += len(stale) - len(anew)
+        if until == END:
+            return
+        after = until
+
+
+async def _reseal_signing_keys(database: Database, sealer: Sealer, done: Resealed, *, now: datetime) -> None:
+    for key in await published_keys(database, now=now):
+        if key.private_key.startswith(sealer.prefix):
+            continue
+        anew = _sealed_anew(sealer, key.private_key, signing_key_context(key.kid))
+        if anew is None:
+            done.not_opened += 1
+        else:
+            done.signing_keys += await replace_private_key(database, key, anew)
+
+
+async def _reseal_phone_answers(database: Database, sealer: Sealer, done: Resealed, *, page_size: int) -> None:
+    after = b""
+    while stale := await answers_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size):
+        for answer in stale:
+            anew = _sealed_anew(sealer, answer.sealed, phone_answer_context(answer.code_hash))
+            if anew is None:
+                done.not_opened += 1
+            else:
+                done.phone_answers += await replace_answer(database, answer, anew)
+        after = stale[-1].code_hash
+
+
+def _sealed_anew(sealer: Sealer, sealed: bytes, context: bytes) -> bytes | None:
+    try:
+        return sealer.seal(sealer.open(sealed, context=context), context=context)
+    except CannotOpen:
+        return None
+
+
+def _context(key: SealedSessionKey) -> bytes:
+    return session_key_context(key.app_id, key.openid)

@@ -1,0 +1,60 @@
+"""Sweeping all sessions, a page at a time in the order of their ids.
+
+Ids are UUIDv7, so that this order is that of the logins. It needs no index of its own: one on `expires_at`,
+which every refresh changes, would cost each refresh its heap-only update.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from wxauth.core.database import Database
+from wxauth.people.session_rows import START, end_of_page
+
+_SESSIONS: Final = "sessions"
+_TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.housekeeping'))"
+_SWEEP: Final = "SELECT after, due_at FROM sweeps WHERE name = $1"
+# $1 name  $2 the last row that has been looked at  $3 when to go on
+_NOTE: Final = """
+INSERT INTO sweeps (name, after, due_at) VALUES ($1, $2, $3)
+ON CONFLICT (name) DO UPDATE SET after = excluded.after, due_at = excluded.due_at
+"""
+# What others have locked is passed over: who waits for nobody is part of no deadlock.
+# $1 behind this id  $2 up to this one  $3 ended before
+_ERASE: Final = """
+DELETE FROM sessions WHERE id IN (
+    SELECT id FROM sessions
+     WHERE id > $1 AND id <= $2 AND (expires_at < $3 OR revoked_at < $3)
+       FOR UPDATE SKIP LOCKED)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SweptPage:
+    """What became of a page."""
+
+    sessions: int
+    """How many were swept away."""
+    is_last: bool
+
+
+async def sweep_page(
+    database: Database, *, size: int, ended_before: datetime, now: datetime, next_sweep_at: datetime
+) -> SweptPage | None:
+    """Erase what ended before that time from the page at which the sweep has come.
+
+    None where another worker is at it, or the next sweep is not due yet. Raises: StorageUnavailable.
+    """
+    async with database.begin() as transaction:
+        if not await transaction.fetchval(_TRY_LOCK):
+            return None
+        after, due_at = await transaction.fetchrow(_SWEEP, _SESSIONS) or (START, now)
+        if due_at > now:
+            return None
+        until, last_login_at = await end_of_page(transaction, after=after, size=size)
+        erased = await transaction.execute(_ERASE, after, until, ended_before)
+        # Later logins cannot have ended so early.
+        is_last = last_login_at is None or last_login_at >= ended_before
+        note = (START, next_sweep_at) if is_last else (until, due_at)
+        await transaction.execute(_NOTE, _SESSIONS, *note)
+        return SweptPage(erased, is_last)

@@ -1,0 +1,213 @@
+"""For reverse proxies, for services that cannot use the guard, and for those that call WeChat themselves."""
+
+from base64 import b64decode
+from string import ascii_letters, digits, punctuation
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote, unquote
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wxauth.core.services import ServicesDep
+from wxauth.errors import (
+    FieldError,
+    InsufficientRole,
+    InvalidClient,
+    InvalidRequest,
+    KeysUnavailable,
+    PayloadTooLarge,
+    StorageUnavailable,
+    UnknownApp,
+)
+from wxauth.people.bodies import EXAMPLE_SESSIONS, EXAMPLE_USER
+from wxauth.people.callers import CallerDep, DeviceDep
+from wxauth.siblings import clients, wechat_tokens
+from wxauth.siblings.bodies import (
+    EXAMPLE_ACCESS_TOKEN,
+    EXAMPLE_INTROSPECTION,
+    AccessTokenAnswer,
+    IntrospectionAnswer,
+)
+from wxauth.web.answers import BEARER_SECURITY, GUARDED, WECHAT_FAILURES, answers, failures
+from wxauth.web.direct import DirectRoute, operation_id
+
+SERVICE_CLIENT_SCHEME: Final = {
+    "service_client": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "A service client's name and secret: `wxauth clients add NAME`.",
+    }
+}
+"""Of the OpenAPI document's `securitySchemes`."""
+
+# All that is printable in ASCII but the space and, so that what is encoded can be told, the percent sign.
+_SAFE_IN_HEADER: Final = (ascii_letters + digits + punctuation).replace("%", "")
+
+router = APIRouter(route_class=DirectRoute, tags=["siblings"], generate_unique_id_function=operation_id)
+
+
+def _header(description: str, example: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}, "example": example}
+
+
+@router.get(
+    "/v1/verify",
+    summary="May this request pass (forward-auth)",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "It may; who sent it is in the header",
+            "headers": {
+                "X-Auth-User-Id": _header("UUIDv7.", EXAMPLE_USER["id"]),
+                "X-Auth-App-Id": _header("The mini-program.", EXAMPLE_USER["app_id"]),
+                "X-Auth-Openid": _header(
+                    "Percent-encoded, should it not be plain ASCII without spaces.", EXAMPLE_USER["openid"]
+                ),
+                "X-Auth-Session-Id": _header("UUIDv7.", EXAMPLE_SESSIONS["items"][0]["id"]),
+                "X-Auth-Roles": _header("With commas between; empty where there are none.", "admin,editor"),
+            },
+        },
+        **failures(*GUARDED, InsufficientRole),
+    },
+    openapi_extra={
+        **BEARER_SECURITY,
+        # Not a parameter of the endpoint: no text can be wrong here, and FastAPI would add a 422.
+        "parameters": [
+            {
+                "name": "role",
+                "in": "query",
+                "description": "A role to demand; repeated, all of them.",
+                "schema": {"type": "array", "items": {"type": "string"}},
+            }
+        ],
+    },
+)
+async def verify(caller: CallerDep, request: Request) -> Response:
+    """Say whether a request may pass, and whose it is: nginx `auth_request`, Caddy and Traefik `forward_auth`.
+
+    A revoked session or a banned user is refused at once. The roles are those that the user has now, not those of
+    the token: one taken away is gone with the next request. The body, if a proxy sends one along, is not read.
+    """
+    user = caller.user
+    if not set(request.query_params.getlist("role")) <= set(user["roles"]):
+        raise InsufficientRole("the user lacks a role that is demanded here")
+    return Response(
+        headers={
+            "X-Auth-User-Id": str(user["id"]),
+            "X-Auth-App-Id": _in_header(user["app_id"]),
+            "X-Auth-Openid": _in_header(user["openid"]),
+            "X-Auth-Session-Id": str(caller.session_id),
+            "X-Auth-Roles": ",".join(user["roles"]),
+            "Cache-Control": "no-store",
+        }
+    )
+
+
+@router.post(
+    "/v1/introspect",
+    summary="Is this access token good (RFC 7662)",
+    response_model=IntrospectionAnswer,
+    responses=answers(
+        EXAMPLE_INTROSPECTION,
+        InvalidRequest("there are two Authorization headers", status=400),
+        InvalidRequest.of("token", "Field required"),
+        PayloadTooLarge,
+        InvalidClient,
+        KeysUnavailable,
+        StorageUnavailable,
+    ),
+    openapi_extra={
+        "security": [{"service_client": []}],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/x-www-form-urlencoded": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {"token": {"type": "string"}, "token_type_hint": {"type": "string"}},
+                        "required": ["token"],
+                    },
+                    "example": {"token": "eyJ..."},
+                }
+            },
+        },
+    },
+)
+async def introspect(request: Request, services: ServicesDep) -> dict[str, Any]:
+    """What an access token says, asked by a service client (`wxauth clients add NAME`).
+
+    `{"active": false}`, and no more, for all that is not a good access token by now: expired, forged, of a
+    revoked session or a banned user, or a refresh token. The roles are those that the user has now.
+    """
+    await clients.authenticate(services.database, _basic_credentials(request))
+    claims = await clients.introspect(services, _token_in(await request.body()))
+    return {"active": False} if claims is None else {"active": True, "token_type": "Bearer", **claims}
+
+
+@router.get(
+    "/v1/apps/{app_id}/access-token",  # noqa: FAST003 - any text will do, and FastAPI would document a 422
+    operation_id="read_access_token",
+    summary="The app's WeChat access token",
+    response_model=AccessTokenAnswer,
+    responses=answers(
+        EXAMPLE_ACCESS_TOKEN,
+        InvalidRequest("there are two Authorization headers", status=400),
+        InvalidClient,
+        UnknownApp,
+        *WECHAT_FAILURES,
+        StorageUnavailable,
+    ),
+    openapi_extra={
+        "security": [{"service_client": []}],
+        # Not a parameter of the endpoint either.
+        "parameters": [{"name": "app_id", "in": "path", "required": True, "schema": {"type": "string"}}],
+    },
+)
+async def read_wechat_token(request: Request, services: ServicesDep, device: DeviceDep) -> dict[str, Any]:
+    """What a service client (`wxauth clients add NAME`) calls WeChat with, so that it never holds the app secret.
+
+    It is WeChat's `stable_token`, the same for everybody, renewed some minutes before its end while the former one
+    still works. Ask for each batch of work: it is kept here, and WeChat is asked once a minute whether it is still
+    the one. So a token that WeChat has replaced before its end is handed out for a minute at most, as long as WeChat
+    answers. Where WeChat refuses yours (40001, 40014, 42001), ask again; do not ask WeChat for another one.
+    """
+    credentials = _basic_credentials(request)
+    await clients.authenticate(services.database, credentials)
+    app_id = request.path_params["app_id"]
+    token = await wechat_tokens.read_wechat_token(services, credentials.client_id, app_id, ip=device.ip)
+    return {"access_token": token.value.get_secret_value(), "expires_in": token.expires_in}
+
+
+def _in_header(value: str) -> str:
+    # WeChat's openids are printable ASCII, the client sees to it; nothing else may ever reach a header as it is.
+    return quote(value, safe=_SAFE_IN_HEADER)
+
+
+def _basic_credentials(request: Request) -> clients.Credentials:
+    """RFC 7617, both parts percent-decoded (RFC 6749, section 2.3.1). Raises: InvalidClient, InvalidRequest."""
+    values = request.headers.getlist("authorization")
+    if len(values) > 1:
+        raise InvalidRequest("there are two Authorization headers", status=400)
+    scheme, _, encoded = values[0].partition(" ") if values else ("", "", "")
+    if scheme.lower() != "basic":
+        raise InvalidClient("send the service client's name and secret by HTTP Basic")
+    try:
+        name, colon, secret = b64decode(encoded.strip(" "), validate=True).decode().partition(":")
+    except ValueError:
+        raise InvalidClient("what stands after 'Basic' is not base64 of UTF-8") from None
+    if not colon:
+        raise InvalidClient("there is no colon between name and secret")
+    return clients.Credentials(unquote(name), unquote(secret))
+
+
+def _token_in(form: bytes) -> str:
+    """The field `token` of a form. Raises: InvalidRequest."""
+    try:
+        fields = parse_qsl(form.decode())
+    except ValueError:
+        raise InvalidRequest("the body is not UTF-8", errors=[FieldError("body", "Not UTF-8")]) from None
+    tokens = [value for name, value in fields if name == "token"]
+    if len(tokens) != 1:
+        raise InvalidRequest.of("token", "Field given twice" if tokens else "Field required")
+    return tokens[0]

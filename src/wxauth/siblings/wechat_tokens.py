@@ -1,0 +1,41 @@
+"""The apps' WeChat tokens for those who call WeChat themselves: who was given one, and one that is forced to change."""
+
+from datetime import timedelta
+from typing import Final
+
+from wxauth.core.logs import get_logger
+from wxauth.core.services import Services
+from wxauth.core.trail import OPERATOR, Actor, EventType, record_event
+from wxauth.siblings.rows import record_reading
+from wxauth.wechat.wechat_tokens import WeChatToken
+
+LOOKED_WITHIN: Final = timedelta(minutes=1)
+"""So long, at most, a client is given a WeChat token that WeChat has replaced."""
+
+log = get_logger()
+
+
+async def read_wechat_token(services: Services, client_id: str, app_id: str, *, ip: str | None) -> WeChatToken:
+    """The app's WeChat token, for a service client. The trail tells once a day that the client was given it.
+
+    Raises: UnknownApp, WeChatError, StorageUnavailable.
+    """
+    app = services.settings.app(app_id)
+    with services.metrics.wechat_token_read(app.app_id):
+        token = await services.wechat_tokens.get(app, looked_within=LOOKED_WITHIN)
+    await record_reading(services.database, Actor(client_id, ip), app_id=app.app_id, now=services.clock())
+    return token
+
+
+async def force_wechat_token(services: Services, app_id: str) -> None:
+    """Have WeChat replace an app's token, which it refuses and yet hands out again; everybody's former one dies.
+
+    Raises: UnknownApp, WeChatError, StorageUnavailable.
+    """
+    app = services.settings.app(app_id)
+    async with services.database.begin() as transaction:
+        await record_event(
+            transaction, EventType.ACCESS_TOKEN_FORCED, by=OPERATOR, at=services.clock(), app_id=app.app_id
+        )
+    await services.wechat_tokens.force(app)
+    log.info("access_token_forced", app_id=app.app_id)

@@ -1,1 +1,0 @@
-"""All SQL: tables, and functions named for the question they answer."""

@@ -1,0 +1,61 @@
+"""Lists, page by page: what a page is, how it is asked for, and how one goes on."""
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Generic, Self, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema, field_validator
+from pydantic_core import PydanticUseDefault
+
+PAGE_SIZE: Final = 50
+MAX_PAGE_SIZE: Final = 200
+
+_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{22}")
+
+Row = TypeVar("Row", bound=Mapping[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Row]):
+    """Some rows of a list, and how to go on."""
+
+    items: Sequence[Row]
+    next_cursor: str | None
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], limit: int) -> Self:
+        """The page of rows of which one more than the limit was asked for."""
+        items = rows[:limit]
+        is_last = len(rows) <= limit
+        return cls(items, None if is_last else cursor_at(items[-1]["id"]))
+
+
+def cursor_at(row_id: UUID) -> str:
+    """What leads to the rows behind this one."""
+    return urlsafe_b64encode(row_id.bytes).rstrip(b"=").decode()
+
+
+def id_in_cursor(cursor: str) -> UUID:
+    """The last id of the page before. Raises: ValueError."""
+    if not _CURSOR.fullmatch(cursor):
+        raise ValueError("Not a next_cursor of this list")
+    return UUID(bytes=urlsafe_b64decode(cursor + "=="))
+
+
+class PageQuery(BaseModel):
+    """Which page of a list to answer."""
+
+    limit: int = Field(default=PAGE_SIZE, ge=1, le=MAX_PAGE_SIZE)
+    cursor: Annotated[UUID | None, BeforeValidator(id_in_cursor), WithJsonSchema({"type": "string"})] = Field(
+        default=None, description="The `next_cursor` of the page before."
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_is_absent(cls, value: Any) -> Any:
+        if value == "":
+            raise PydanticUseDefault
+        return value
