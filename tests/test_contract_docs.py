@@ -277,3 +277,16 @@ def _examples(content: dict[str, Any]) -> Iterator[Any]:
         yield content["example"]
     for example in content.get("examples", {}).values():
         yield example["value"]
+
+
+def test_a_body_that_may_be_left_out_is_not_said_to_be_required() -> None:
+    for path in ("/v1/logout", "/v1/admin/users/{user_id}/session-keys/reset"):
+        assert "required" not in DOCUMENT["paths"][path]["post"]["requestBody"]
+
+
+@pytest.mark.parametrize(
+    ("path", "names"), [("/v1/admin/users", {"status", "role", "limit"}), ("/v1/admin/events", {"user_id", "limit"})]
+)
+def test_a_parameter_that_may_be_empty_is_said_to_be(path: str, names: set[str]) -> None:
+    parameters = {it["name"]: it["schema"] for it in DOCUMENT["paths"][path]["get"]["parameters"]}
+    assert {name for name, schema in parameters.items() if {"const": ""} in schema.get("anyOf", [])} == names

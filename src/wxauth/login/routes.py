@@ -116,7 +116,7 @@ async def refresh(body: RefreshRequest, services: ServicesDep, device: DeviceDep
     responses=failures(InvalidRequest, PayloadTooLarge, *GUARDED),
     openapi_extra={"security": [*BEARER_SECURITY["security"], {}]},
 )
-async def log_out(body: LogoutRequest | None, request: Request, services: ServicesDep) -> None:
+async def log_out(request: Request, services: ServicesDep, body: LogoutRequest | None = None) -> None:
     """End the session of the refresh token in the body or, without one, of the access token.
 
     204 whatever the refresh token is, and 204 again: what is to be is so. The refresh token dies at once, the

@@ -36,7 +36,10 @@ async def check_session_keys(_: AdministratorDep, services: ServicesDep, user_id
     openapi_extra=BEARER_SECURITY,
 )
 async def reset_session_keys(
-    administrator: AdministratorDep, services: ServicesDep, user_id: UUID, body: SessionKeyResetRequest | None
+    administrator: AdministratorDep,
+    services: ServicesDep,
+    user_id: UUID,
+    body: SessionKeyResetRequest | None = None,
 ) -> SessionKeysAnswer:
     """Have WeChat give each identity of a user, or that in one app, a new session_key, and store it.
 

@@ -15,7 +15,7 @@ from wxauth.people.session_rows import OpenSession
 from wxauth.people.standing import MAX_ROLES
 from wxauth.people.user_rows import UserWithIdentities
 from wxauth.web.bodies import TEXT
-from wxauth.web.paging import Page, PageQuery
+from wxauth.web.paging import OrEmpty, Page, PageQuery
 
 Role = Annotated[str, StringConstraints(pattern=f"^{ROLE}$")]
 
@@ -111,8 +111,8 @@ class UsersQuery(PageQuery):
     q: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=TEXT)] | None = Field(
         default=None, description="Part of the nickname in any case, or the whole openid, unionid, phone number or id."
     )
-    status: UserStatus | None = None
-    role: Role | None = None
+    status: Annotated[UserStatus | None, OrEmpty] = None
+    role: Annotated[Role | None, OrEmpty] = None
     app_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
         default=None, description="Who has an identity in this app."
     )
@@ -121,7 +121,7 @@ class UsersQuery(PageQuery):
 class EventsQuery(PageQuery):
     """Which events to list."""
 
-    user_id: UUID | None = Field(default=None, description="To whom it was done.")
+    user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="To whom it was done.")
     type: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
         default=None, description=f"Such as {', '.join(f'`{kind}`' for kind in EventType)}."
     )

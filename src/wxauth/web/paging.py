@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Generic, Self, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema, field_validator
-from pydantic_core import PydanticUseDefault
+from pydantic import BaseModel, BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema, field_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticUseDefault
 
 PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 200
@@ -45,10 +46,23 @@ def id_in_cursor(cursor: str) -> UUID:
     return UUID(bytes=urlsafe_b64decode(cursor + "=="))
 
 
-class PageQuery(BaseModel):
-    """Which page of a list to answer."""
+class _OrEmpty:
+    """Says in the documentation that the parameter may be empty, which is as good as absent."""
 
-    limit: int = Field(default=PAGE_SIZE, ge=1, le=MAX_PAGE_SIZE)
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        given = handler(schema)
+        if "anyOf" in given:
+            return {**given, "anyOf": [*given["anyOf"], {"const": ""}]}
+        return {"anyOf": [given, {"const": ""}]}
+
+
+OrEmpty: Final = _OrEmpty()
+
+
+class PageQuery(BaseModel):
+    """Which page of a list to answer. An empty parameter is an absent one."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE), OrEmpty] = PAGE_SIZE
     cursor: Annotated[UUID | None, BeforeValidator(id_in_cursor), WithJsonSchema({"type": "string"})] = Field(
         default=None, description="The `next_cursor` of the page before."
     )
