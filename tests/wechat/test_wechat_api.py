@@ -13,7 +13,7 @@ from tests.fakes import APP, Clock, Secrets
 from tests.processes import serving
 from tests.upstream import Behaviour, Upstream, answer, hang_up, reset
 from wxauth.core.services import Services
-from wxauth.core.settings import AppSettings, Settings
+from wxauth.core.settings import App, Settings
 from wxauth.dev.wechat import APPS, Call, CodeRequest, PhoneCodeRequest, Simulator, create_simulator, phone_of
 from wxauth.errors import SessionKeyExpired, WeChatError
 from wxauth.service.build import build_services
@@ -30,12 +30,12 @@ def api(simulated_services: Services) -> WeChatApi:
 
 
 @pytest.fixture
-def app(simulated_services: Services) -> AppSettings:
+def app(simulated_services: Services) -> App:
     return simulated_services.settings.app(FIRST)
 
 
 @pytest.fixture
-async def alice(simulated_services: Services, app: AppSettings) -> WeChatSession:
+async def alice(simulated_services: Services, app: App) -> WeChatSession:
     """Who has just logged in."""
     return await simulated_services.wechat.code2session(app, "alice")
 
@@ -54,7 +54,7 @@ def test_the_signature_is_that_of_wechats_example() -> None:
 
 
 async def test_a_phone_code_gives_what_wechat_tells_of_the_number(
-    api: WeChatApi, app: AppSettings, simulator: Simulator, alice: WeChatSession, clock: Clock
+    api: WeChatApi, app: App, simulator: Simulator, alice: WeChatSession, clock: Clock
 ) -> None:
     code = simulator.make_phone_code(PhoneCodeRequest(person="alice"))
     number = phone_of("alice")
@@ -68,9 +68,7 @@ async def test_a_phone_code_gives_what_wechat_tells_of_the_number(
     assert call_of(simulator, PHONE_API).query.keys() == {"access_token"}
 
 
-async def test_the_openid_is_sent_only_where_it_is_wanted(
-    api: WeChatApi, app: AppSettings, simulator: Simulator
-) -> None:
+async def test_the_openid_is_sent_only_where_it_is_wanted(api: WeChatApi, app: App, simulator: Simulator) -> None:
     await api.phone_number(app, "phone-13800138000", openid=None)
     assert call_of(simulator, PHONE_API).json == {"code": "phone-13800138000"}
 
@@ -82,7 +80,7 @@ async def test_what_was_paid_for_comes_unchecked(make_settings: Callable[..., Se
 
 @pytest.mark.parametrize("busy", [1, 2])
 async def test_a_phone_code_is_sent_again_to_a_busy_wechat(
-    api: WeChatApi, app: AppSettings, simulator: Simulator, busy: int
+    api: WeChatApi, app: App, simulator: Simulator, busy: int
 ) -> None:
     code = simulator.make_phone_code(PhoneCodeRequest(person="alice", busy=busy))
     assert (await api.phone_number(app, code, openid=None))["purePhoneNumber"] == phone_of("alice")
@@ -101,7 +99,7 @@ async def test_a_phone_code_is_sent_again_to_a_busy_wechat(
     ],
 )
 async def test_a_phone_code_that_may_have_reached_wechat_is_not_sent_again(
-    api: WeChatApi, app: AppSettings, simulator: Simulator, fault: dict[str, Any], code: str, work_is_done: bool
+    api: WeChatApi, app: App, simulator: Simulator, fault: dict[str, Any], code: str, work_is_done: bool
 ) -> None:
     simulator.fail(PHONE_API, work_is_done=work_is_done, **fault)
     phone_code = simulator.make_phone_code(PhoneCodeRequest(person="alice"))
@@ -111,9 +109,7 @@ async def test_a_phone_code_that_may_have_reached_wechat_is_not_sent_again(
     assert len(simulator.calls_of(PHONE_API)) == 1
 
 
-async def test_a_phone_code_survives_a_token_that_is_refused(
-    api: WeChatApi, app: AppSettings, simulator: Simulator
-) -> None:
+async def test_a_phone_code_survives_a_token_that_is_refused(api: WeChatApi, app: App, simulator: Simulator) -> None:
     await api.phone_number(app, "phone-13800138000", openid=None)
     simulator.access_tokens[FIRST].kill()
     code = simulator.make_phone_code(PhoneCodeRequest(person="alice"))
@@ -130,7 +126,7 @@ async def test_a_phone_code_survives_a_token_that_is_refused(
 )
 async def test_a_code_of_somebody_else_another_app_or_kind_is_refused(
     simulated_services: Services,
-    app: AppSettings,
+    app: App,
     simulator: Simulator,
     wanted: PhoneCodeRequest | CodeRequest,
     openid_of: str,
@@ -146,7 +142,7 @@ async def test_a_code_of_somebody_else_another_app_or_kind_is_refused(
 
 
 async def test_the_operator_is_told_that_a_phone_code_is_another_apps(
-    api: WeChatApi, app: AppSettings, simulator: Simulator, log_lines: LogLines
+    api: WeChatApi, app: App, simulator: Simulator, log_lines: LogLines
 ) -> None:
     code = simulator.make_phone_code(PhoneCodeRequest(person="alice", app_id=SECOND))
     with pytest.raises(WeChatError):
@@ -160,7 +156,7 @@ async def test_the_operator_is_told_that_a_phone_code_is_another_apps(
 
 
 async def test_the_session_key_of_the_last_login_is_good_and_no_other(
-    simulated_services: Services, api: WeChatApi, app: AppSettings, alice: WeChatSession, simulator: Simulator
+    simulated_services: Services, api: WeChatApi, app: App, alice: WeChatSession, simulator: Simulator
 ) -> None:
     assert await api.check_session_key(app, openid=alice.openid, session_key=alice.session_key)
     later = await simulated_services.wechat.code2session(app, "alice")
@@ -172,9 +168,7 @@ async def test_the_session_key_of_the_last_login_is_good_and_no_other(
     assert query["signature"] == sign(later.session_key)
 
 
-async def test_a_session_key_is_reset(
-    api: WeChatApi, app: AppSettings, alice: WeChatSession, simulator: Simulator
-) -> None:
+async def test_a_session_key_is_reset(api: WeChatApi, app: App, alice: WeChatSession, simulator: Simulator) -> None:
     key = await api.reset_session_key(app, openid=alice.openid, session_key=alice.session_key)
     assert len(b64decode(key)) == 16
     assert await api.check_session_key(app, openid=alice.openid, session_key=key)
@@ -184,7 +178,7 @@ async def test_a_session_key_is_reset(
 
 @pytest.mark.parametrize("days", [0, 4])
 async def test_a_session_key_that_is_dead_cannot_be_reset(
-    simulated_services: Services, api: WeChatApi, app: AppSettings, alice: WeChatSession, clock: Clock, days: int
+    simulated_services: Services, api: WeChatApi, app: App, alice: WeChatSession, clock: Clock, days: int
 ) -> None:
     await simulated_services.wechat.code2session(app, "alice")
     clock.advance(days=days)
@@ -194,7 +188,7 @@ async def test_a_session_key_that_is_dead_cannot_be_reset(
 
 
 async def test_what_is_expected_is_not_logged(
-    api: WeChatApi, app: AppSettings, alice: WeChatSession, log_lines: LogLines
+    api: WeChatApi, app: App, alice: WeChatSession, log_lines: LogLines
 ) -> None:
     await api.check_session_key(app, openid=alice.openid, session_key=b"another")
     assert not [line for line in log_lines() if line["event"].startswith("wechat_")]
@@ -205,7 +199,7 @@ async def test_what_is_expected_is_not_logged(
 
 @pytest.mark.parametrize("rank", range(5))
 async def test_the_risk_of_a_person_is_told(
-    simulated_services: Services, api: WeChatApi, app: AppSettings, simulator: Simulator, rank: int
+    simulated_services: Services, api: WeChatApi, app: App, simulator: Simulator, rank: int
 ) -> None:
     person = await simulated_services.wechat.code2session(app, f"risky-{rank}")
     assert await api.risk_rank(app, openid=person.openid, client_ip="203.0.113.7") == rank
@@ -227,7 +221,7 @@ async def test_the_risk_of_a_person_is_told(
 )
 async def test_a_text_is_judged(
     api: WeChatApi,
-    app: AppSettings,
+    app: App,
     simulator: Simulator,
     alice: WeChatSession,
     content: str,
@@ -242,7 +236,7 @@ async def test_a_text_is_judged(
 
 
 async def test_of_who_was_not_there_for_two_hours_wechat_says_nothing(
-    api: WeChatApi, app: AppSettings, alice: WeChatSession, clock: Clock, log_lines: LogLines
+    api: WeChatApi, app: App, alice: WeChatSession, clock: Clock, log_lines: LogLines
 ) -> None:
     clock.advance(hours=2)
     for ask in (
@@ -256,7 +250,7 @@ async def test_of_who_was_not_there_for_two_hours_wechat_says_nothing(
 
 
 async def test_an_account_that_may_not_ask_is_told_what_to_change(
-    api: WeChatApi, app: AppSettings, alice: WeChatSession, simulator: Simulator, log_lines: LogLines
+    api: WeChatApi, app: App, alice: WeChatSession, simulator: Simulator, log_lines: LogLines
 ) -> None:
     simulator.account(FIRST).denied = frozenset({"checksession"})
     with pytest.raises(WeChatError) as caught:
@@ -269,26 +263,26 @@ async def test_an_account_that_may_not_ask_is_told_what_to_change(
 
 # Failures of all of them.
 
-Ask = Callable[[WeChatApi, AppSettings], Awaitable[Any]]
+Ask = Callable[[WeChatApi, App], Awaitable[Any]]
 
 
-def phone_number(api: WeChatApi, app: AppSettings) -> Awaitable[Any]:
+def phone_number(api: WeChatApi, app: App) -> Awaitable[Any]:
     return api.phone_number(app, "0123456789abcdef", openid="openid-of-alice")
 
 
-def check_session_key(api: WeChatApi, app: AppSettings) -> Awaitable[Any]:
+def check_session_key(api: WeChatApi, app: App) -> Awaitable[Any]:
     return api.check_session_key(app, openid="openid-of-alice", session_key=b"c2Vzc2lvbi1rZXktMTIzNA==")
 
 
-def reset_session_key(api: WeChatApi, app: AppSettings) -> Awaitable[Any]:
+def reset_session_key(api: WeChatApi, app: App) -> Awaitable[Any]:
     return api.reset_session_key(app, openid="openid-of-alice", session_key=b"c2Vzc2lvbi1rZXktMTIzNA==")
 
 
-def risk_rank(api: WeChatApi, app: AppSettings) -> Awaitable[Any]:
+def risk_rank(api: WeChatApi, app: App) -> Awaitable[Any]:
     return api.risk_rank(app, openid="openid-of-alice", client_ip="203.0.113.7")
 
 
-def check_text(api: WeChatApi, app: AppSettings) -> Awaitable[Any]:
+def check_text(api: WeChatApi, app: App) -> Awaitable[Any]:
     return api.check_text(app, openid="openid-of-alice", content="alice")
 
 

@@ -15,7 +15,8 @@ from pydantic_core import from_json
 from wxauth.checks.findings import Findings
 from wxauth.checks.result import Result, bad, good, note
 from wxauth.core.tables import StoredSigningKey
-from wxauth.guard.jwks import FETCH_TIMEOUT, MAX_DOCUMENT, METADATA_PATH, is_loopback, is_secure
+from wxauth.guard.jwks import FETCH_TIMEOUT, MAX_DOCUMENT, METADATA_PATH
+from wxauth.guard.urls import is_loopback, is_secure
 from wxauth.tokens.keys import verification_keys
 
 _NAME: Final = "issuer"

@@ -22,7 +22,7 @@ from wxauth.checks.findings import Findings
 from wxauth.checks.result import Result, bad, good, note
 from wxauth.checks.rows import Users
 from wxauth.core.clock import Clock
-from wxauth.core.settings import AppSettings, Settings
+from wxauth.core.settings import App, Settings
 from wxauth.errors import (
     CodeUsed,
     InvalidCode,
@@ -33,7 +33,7 @@ from wxauth.errors import (
     WeChatTimeout,
     WeChatUnavailable,
 )
-from wxauth.guard.jwks import is_loopback
+from wxauth.guard.urls import is_loopback
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat
 from wxauth.wechat.errcodes import (
@@ -108,7 +108,7 @@ class _Use:
 
 
 async def check_app(
-    app: AppSettings, settings: Settings, found: Findings, *, transport: httpx.AsyncBaseTransport, clock: Clock
+    app: App, settings: Settings, found: Findings, *, transport: httpx.AsyncBaseTransport, clock: Clock
 ) -> AsyncGenerator[Result, None]:
     """Whether WeChat takes the app and this server, and lets it ask what it needs to; what WeChat is to be told."""
     seen = Seen(found.wechat_readings)
@@ -143,7 +143,7 @@ async def _failure(question: Awaitable[object]) -> WeChatError | None:
 
 
 async def _ask_with_token(
-    app: AppSettings, wechat_tokens: WeChatTokens, api: WeChatApi, uses: Sequence[_Use]
+    app: App, wechat_tokens: WeChatTokens, api: WeChatApi, uses: Sequence[_Use]
 ) -> tuple[WeChatError | None, list[WeChatError | None]]:
     """What was wrong with getting a WeChat token; where nothing was, with each use of it."""
     failure = await _failure(wechat_tokens.get(app))
@@ -152,7 +152,7 @@ async def _ask_with_token(
     return None, await asyncio.gather(*(_failure(use.ask(api)) for use in uses))
 
 
-def _uses(app: AppSettings, settings: Settings, users: Users | None) -> list[_Use]:
+def _uses(app: App, settings: Settings, users: Users | None) -> list[_Use]:
     openid = _OPENID if settings.phone_check_openid else None
     gives_phones = users is not None and users.give_phones
     return [
@@ -182,7 +182,7 @@ def _uses(app: AppSettings, settings: Settings, users: Users | None) -> list[_Us
     ]
 
 
-def _judge_login(app: AppSettings, failure: WeChatError | None, settings: Settings, seen: Seen) -> Result:
+def _judge_login(app: App, failure: WeChatError | None, settings: Settings, seen: Seen) -> Result:
     name = f"wechat {app.app_id}"
     if failure is None:
         return bad(name, "took a made-up code for a real one: is WXAUTH_WECHAT_BASE_URL WeChat?")
@@ -197,7 +197,7 @@ def _judge_login(app: AppSettings, failure: WeChatError | None, settings: Settin
 
 
 def _judge_token(
-    app: AppSettings, failure: WeChatError | None, login: WeChatError | None, settings: Settings, seen: Seen
+    app: App, failure: WeChatError | None, login: WeChatError | None, settings: Settings, seen: Seen
 ) -> Result:
     name = f"wechat {app.app_id} access_token"
     if failure is None:
@@ -209,7 +209,7 @@ def _judge_token(
     return Result(name, told.level, f"{told.message}; what else the app may ask is not known without one")
 
 
-def _judge_api(app: AppSettings, use: _Use, failure: WeChatError | None, settings: Settings, seen: Seen) -> Result:
+def _judge_api(app: App, use: _Use, failure: WeChatError | None, settings: Settings, seen: Seen) -> Result:
     name = f"wechat {app.app_id} {use.name}"
     sends_openid = use.api == PHONE_NUMBER and settings.phone_check_openid
     if sends_openid and failure is not None and failure.errcode == _WRONG_PARAMETER:
@@ -255,7 +255,7 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
     return bad(name, f"refused: look the errcode up in WeChat's table of return codes {at}")
 
 
-def _judge_unionids(app: AppSettings, users: Users, settings: Settings) -> Result:
+def _judge_unionids(app: App, users: Users, settings: Settings) -> Result:
     name = f"wechat {app.app_id} unionid"
     if users.users == 0:
         return good(name, "not known before somebody has logged in")
@@ -267,7 +267,7 @@ def _judge_unionids(app: AppSettings, users: Users, settings: Settings) -> Resul
     return note(name, f"{message}, if the apps are to share users")
 
 
-def _judge_push(app: AppSettings, settings: Settings) -> Result:
+def _judge_push(app: App, settings: Settings) -> Result:
     name = f"wechat {app.app_id} push"
     url = f"{settings.issuer}/v1/wechat/push/{app.app_id}"
     if app.push_token is None:

@@ -30,7 +30,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 
 from wxauth.core.sealing import SECRET_KEY_BYTES
 from wxauth.errors import UnknownApp
-from wxauth.guard.jwks import is_secure
+from wxauth.guard.urls import is_secure
 
 PREFIX: Final = "WXAUTH_"
 ENV_FILE: Final = Path(".env")
@@ -189,7 +189,7 @@ SecretKey = Annotated[SecretStr, AfterValidator(_check_secret_key)]
 Url = Annotated[str, AfterValidator(_check_secure_url)]
 
 
-class AppSettings(BaseModel):
+class App(BaseModel):
     """A mini-program."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -231,9 +231,7 @@ class Settings(DatabaseSettings):
 
     app_id: Annotated[AppId | None, OrNone] = None
     app_secret: Annotated[Annotated[SecretStr, AfterValidator(_check_app_secret)] | None, OrNone] = None
-    apps: Annotated[tuple[AppSettings, ...], NoDecode, BeforeValidator(_read_json_list)] = Field(
-        (), validate_default=True
-    )
+    apps: Annotated[tuple[App, ...], NoDecode, BeforeValidator(_read_json_list)] = Field((), validate_default=True)
 
     secret_key: SecretKey
     secret_key_previous: Annotated[tuple[SecretKey, ...], NoDecode, CommaList] = ()
@@ -265,7 +263,7 @@ class Settings(DatabaseSettings):
 
     @field_validator("apps")
     @classmethod
-    def _one_way_to_name_apps(cls, apps: tuple[AppSettings, ...], info: ValidationInfo) -> tuple[AppSettings, ...]:
+    def _one_way_to_name_apps(cls, apps: tuple[App, ...], info: ValidationInfo) -> tuple[App, ...]:
         if "app_id" not in info.data:  # it is wrong, and that has been said
             return apps
         app_id, app_secret = info.data["app_id"], info.data["app_secret"]
@@ -275,7 +273,7 @@ class Settings(DatabaseSettings):
             raise ValueError("WXAUTH_APP_ID and WXAUTH_APP_SECRET: both are required, or WXAUTH_APPS")
         if len({app.app_id for app in apps}) != len(apps):
             raise ValueError("wants each app_id once")
-        return apps or (AppSettings(app_id=app_id, app_secret=app_secret),)
+        return apps or (App(app_id=app_id, app_secret=app_secret),)
 
     @field_validator("wechat_fallback_url", mode="before")
     @classmethod
@@ -287,7 +285,7 @@ class Settings(DatabaseSettings):
         """The current secret key, then the previous ones."""
         return [secret_key_bytes(key) for key in (self.secret_key, *self.secret_key_previous)]
 
-    def app(self, app_id: str | None) -> AppSettings:
+    def app(self, app_id: str | None) -> App:
         """The app of that id; the first configured one for None. Raises: UnknownApp."""
         if app_id is None:
             return self.apps[0]
@@ -361,7 +359,7 @@ def _problem(error: Mapping[str, Any]) -> str:
     if message.startswith(PREFIX):
         return message
     if error["type"] == "extra_forbidden":
-        location, message = location[:-1], f"wants only {', '.join(AppSettings.model_fields)}"
+        location, message = location[:-1], f"wants only {', '.join(App.model_fields)}"
     elif error["type"] == "missing":
         message = "is required"
     inside = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location[1:])

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from wxauth.errors import KeysUnavailable
+from wxauth.guard.urls import is_loopback, is_secure
 from wxauth.tokens.keys import VerificationKey, verification_keys
 
 METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
@@ -33,11 +34,6 @@ _MAX_TOLD = 200
 _log = logging.getLogger(__name__)
 _MAX_AGE = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})', re.IGNORECASE)
 _AGE = re.compile(r"(\d{1,9})\s*(?:,|$)", re.ASCII)
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether plain http to this host stays on the machine."""
-    return host in ("localhost", "::1") or re.fullmatch(r"127(?:\.[0-9]{1,3}){3}", host or "") is not None
 
 
 class _Unreadable(Exception):
@@ -209,11 +205,3 @@ def _check_issuer(issuer: str) -> None:
         raise ValueError(
             "issuer must be an https URL, or http on loopback, without user, query, fragment or a slash at the end"
         )
-
-
-def is_secure(url: str) -> bool:
-    """Whether what is read there cannot have been altered on the way: https, or loopback."""
-    parts = urlsplit(url)
-    return (parts.scheme == "https" and bool(parts.hostname)) or (
-        parts.scheme == "http" and is_loopback(parts.hostname)
-    )

@@ -7,7 +7,7 @@ from uuid import UUID
 from wxauth.core.logs import get_logger
 from wxauth.core.sealing import session_key_context
 from wxauth.core.services import Services
-from wxauth.core.settings import AppSettings
+from wxauth.core.settings import App
 from wxauth.core.tables import UserInSession, UserRow
 from wxauth.errors import (
     AccountDisabled,
@@ -174,14 +174,14 @@ async def log_out(services: Services, *, session_id: UUID) -> None:
         log.info("logged_out", user_id=user_id, session_id=session_id)
 
 
-def _sealed(services: Services, app: AppSettings, wechat_session: WeChatSession) -> bytes:
+def _sealed(services: Services, app: App, wechat_session: WeChatSession) -> bytes:
     return services.sealer.seal(
         wechat_session.session_key, context=session_key_context(app.app_id, wechat_session.openid)
     )
 
 
 async def _with_phone(
-    services: Services, app: AppSettings, user: UserRow, *, openid: str, code: str
+    services: Services, app: App, user: UserRow, *, openid: str, code: str
 ) -> tuple[UserRow, str | None]:
     """The user with the phone number bound, or as before and why it was not."""
     try:

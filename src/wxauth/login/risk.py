@@ -10,7 +10,7 @@ from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.promises import Promises
 from wxauth.core.services import Services
-from wxauth.core.settings import Policy
+from wxauth.core.settings import App, Policy
 from wxauth.core.tables import UserRow, UserStatus
 from wxauth.core.trail import SYSTEM, EventType
 from wxauth.errors import WeChatUserBlocked
@@ -19,7 +19,6 @@ from wxauth.people.flags import flag
 from wxauth.people.person import Person
 from wxauth.people.standing import Standing, lock_standing, settle
 from wxauth.wechat.api import WeChatApi
-from wxauth.wechat.client import App
 from wxauth.wechat.opinions import PATIENCE, Opinions
 
 BLOCKED_RANK: Final = 4

@@ -9,7 +9,7 @@ from uuid import UUID
 from wxauth.core.logs import get_logger
 from wxauth.core.sealing import CannotOpen, session_key_context
 from wxauth.core.services import Services
-from wxauth.core.settings import AppSettings
+from wxauth.core.settings import App
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.errors import (
     InvalidRequest,
@@ -87,21 +87,21 @@ async def _current_keys(services: Services, user_id: UUID) -> Sequence[CurrentKe
 
 
 async def _check(services: Services, key: CurrentKey) -> KeyState:
-    async def check(app: AppSettings, session_key: bytes) -> bool:
+    async def check(app: App, session_key: bytes) -> bool:
         return await services.wechat_api.check_session_key(app, openid=key.openid, session_key=session_key)
 
     return await _state(services, key, check)
 
 
 async def _reset(services: Services, key: CurrentKey, *, by: Actor) -> KeyState:
-    async def reset(app: AppSettings, session_key: bytes) -> bool:
+    async def reset(app: App, session_key: bytes) -> bool:
         anew = await services.wechat_api.reset_session_key(app, openid=key.openid, session_key=session_key)
         return await _store(services, key, anew, by=by)
 
     return await _state(services, key, reset)
 
 
-async def _state(services: Services, key: CurrentKey, ask: Callable[[AppSettings, bytes], Awaitable[bool]]) -> KeyState:
+async def _state(services: Services, key: CurrentKey, ask: Callable[[App, bytes], Awaitable[bool]]) -> KeyState:
     try:
         app = services.settings.app(key.app_id)
         session_key = None if key.sealed is None else _unsealed(services, key.app_id, key.openid, key.sealed)

@@ -11,8 +11,7 @@ from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited
 from wxauth.people.bodies import EXAMPLE_USER, UserAnswer, user_answer
 from wxauth.people.callers import CallerDep
 from wxauth.profile import changes
-from wxauth.profile.avatars import PATH
-from wxauth.profile.pictures import MAX_FILE
+from wxauth.profile.avatars import MAX_FILE, PATH
 from wxauth.web.answers import BEARER_SECURITY, GUARDED, answers, failures
 from wxauth.web.caching import cacheable_response
 from wxauth.web.direct import DirectRoute, operation_id

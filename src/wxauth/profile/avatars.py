@@ -17,6 +17,8 @@ from wxauth.profile.avatar_rows import Avatar, read_avatar, replace_avatar
 from wxauth.profile.pictures import UnusablePicture, made_small
 
 PATH: Final = "/v1/avatars/"
+MAX_FILE: Final = 2 * 1024 * 1024
+"""Bytes of a picture that is uploaded."""
 UPLOADS: Final = 64
 """How many may be under way in this process: up to 132 MiB wait to be decoded."""
 UPLOADS_OF_ONE_USER: Final = 8

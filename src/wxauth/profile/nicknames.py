@@ -8,7 +8,7 @@ from wxauth.core.background import Background
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
-from wxauth.core.settings import Policy
+from wxauth.core.settings import App, Policy
 from wxauth.core.tables import UserRow
 from wxauth.core.trail import EventType
 from wxauth.errors import InvalidRequest, StorageUnavailable, WeChatError
@@ -16,7 +16,6 @@ from wxauth.people.flags import flag
 from wxauth.people.person import Person
 from wxauth.profile.profile_rows import change_profile
 from wxauth.wechat.api import TextVerdict, WeChatApi
-from wxauth.wechat.client import App
 from wxauth.wechat.opinions import PATIENCE, Opinions
 
 _CONTENT_REFUSED: Final = 87014

@@ -19,6 +19,7 @@ from wxauth.core.logs import get_logger
 from wxauth.core.places import RETRY_AFTER, Places
 from wxauth.core.promises import Promises
 from wxauth.core.sealing import CannotOpen, Sealer, phone_answer_context
+from wxauth.core.settings import App
 from wxauth.core.tables import UserRow
 from wxauth.errors import (
     CodeUsed,
@@ -39,7 +40,6 @@ from wxauth.profile.phone_rows import (
     refuse_answer,
 )
 from wxauth.wechat.api import WeChatApi
-from wxauth.wechat.client import App
 from wxauth.wechat.phone_numbers import e164_of
 
 LATE: Final = 30.0

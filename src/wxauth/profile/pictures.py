@@ -7,8 +7,6 @@ from typing import Final
 
 from PIL import Image, ImageOps
 
-MAX_FILE: Final = 2 * 1024 * 1024
-"""Bytes."""
 MAX_PIXELS: Final = 4096 * 4096
 """A phone's 12 megapixels and some. While it is worked on, such a picture takes up to 260 MiB and a second."""
 MAX_SIDE: Final = 16384

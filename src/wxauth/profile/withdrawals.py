@@ -11,7 +11,7 @@ from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.promises import Promises
-from wxauth.core.settings import AppSettings, Settings
+from wxauth.core.settings import App, Settings
 from wxauth.core.trail import WECHAT, EventType, record_event
 from wxauth.errors import InvalidRequest, NotFound, StorageUnavailable
 from wxauth.people.user_rows import erase_user, lock_user_of
@@ -97,7 +97,7 @@ class Withdrawals:
         except TimeoutError as exc:
             raise StorageUnavailable("the database does not answer in the time that WeChat has") from exc
 
-    def _app_with_push(self, app_id: str) -> AppSettings:
+    def _app_with_push(self, app_id: str) -> App:
         app = self._settings.app(app_id)
         if app.push_token is None:
             raise NotFound("this app has no push_token, so it takes no messages")

@@ -10,8 +10,9 @@ from urllib.parse import quote, urlencode
 
 from pydantic_core import to_json
 
+from wxauth.core.settings import App
 from wxauth.errors import SessionKeyExpired, WeChatBadResponse, WeChatError, WeChatTimeout
-from wxauth.wechat.client import App, WeChat, is_id
+from wxauth.wechat.client import WeChat, is_id
 from wxauth.wechat.errcodes import (
     CHECK_SESSION_KEY,
     CHECK_TEXT,

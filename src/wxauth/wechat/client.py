@@ -7,14 +7,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Container, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeGuard, TypeVar
+from typing import Any, Final, TypeGuard, TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydantic import SecretStr
 from pydantic_core import from_json
 
 from wxauth.core.logs import get_logger
+from wxauth.core.settings import App
 from wxauth.errors import WeChatBadResponse, WeChatError, WeChatMisconfigured, WeChatTimeout, WeChatUnavailable
 from wxauth.wechat.errcodes import CODE2SESSION, SYSTEM_BUSY, error_for, what_to_change
 
@@ -29,15 +29,6 @@ _HEADERS = httpx.Headers({"Accept": "*/*", "Accept-Encoding": "identity", "User-
 log = get_logger()
 
 T = TypeVar("T")
-
-
-class App(Protocol):
-    """A mini-program: its id and its secret."""
-
-    @property
-    def app_id(self) -> str: ...  # noqa: D102
-    @property
-    def app_secret(self) -> SecretStr: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)

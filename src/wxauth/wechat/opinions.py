@@ -10,9 +10,9 @@ from typing import Final, Literal, Protocol, TypeVar
 
 from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
+from wxauth.core.settings import App
 from wxauth.errors import InternalError, WeChatError, WeChatMisconfigured, WeChatTimeout, WxAuthError
 from wxauth.wechat.api import WeChatApi
-from wxauth.wechat.client import App
 from wxauth.wechat.errcodes import CHECK_TEXT, RISK_RANK, what_to_change
 
 PATIENCE: Final = 2.0

@@ -21,7 +21,7 @@ from defusedxml.ElementTree import iterparse
 from pydantic import SecretStr
 from pydantic_core import from_json, to_json
 
-from wxauth.core.settings import AppSettings
+from wxauth.core.settings import App
 from wxauth.errors import FieldError, InvalidRequest, InvalidSignature
 
 REVOKED: Final = "user_authorization_revoke"
@@ -76,7 +76,7 @@ def check_signature(token: SecretStr, query: Mapping[str, str], *, name: str, en
     return expected
 
 
-def read_push(app: AppSettings, query: Mapping[str, str], body: bytes) -> Withdrawal | None:
+def read_push(app: App, query: Mapping[str, str], body: bytes) -> Withdrawal | None:
     """What the message withdraws; None where that is nothing of ours.
 
     Args:

@@ -19,8 +19,9 @@ from pydantic_core import to_json
 
 from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
+from wxauth.core.settings import App
 from wxauth.errors import WeChatBadResponse, WeChatError
-from wxauth.wechat.client import App, WeChat
+from wxauth.wechat.client import WeChat
 from wxauth.wechat.errcodes import DAILY_QUOTA, STABLE_TOKEN
 
 RENEWAL_LEAD: Final = timedelta(seconds=290)
