@@ -18,9 +18,9 @@ from wxauth.errors import (
     SessionRevoked,
     WxAuthError,
 )
+from wxauth.login.judging import judge_login
 from wxauth.login.login_rows import Login, record_login
 from wxauth.login.refresh_rows import Lifetimes, Refusal, Use, rotate_refresh_token
-from wxauth.login.risk import judge_login
 from wxauth.people.devices import Device
 from wxauth.people.person import Person
 from wxauth.people.session_rows import EndReason, end_session

@@ -9,17 +9,15 @@ from wxauth.core.background import Background
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.promises import Promises
-from wxauth.core.services import Services
 from wxauth.core.settings import App, Policy
-from wxauth.core.tables import UserRow, UserStatus
+from wxauth.core.tables import UserStatus
 from wxauth.core.trail import SYSTEM, EventType
 from wxauth.errors import WeChatUserBlocked
-from wxauth.login.login_rows import LoggedIn
 from wxauth.people.flags import flag
 from wxauth.people.person import Person
 from wxauth.people.standing import Standing, lock_standing, settle
 from wxauth.wechat.api import WeChatApi
-from wxauth.wechat.opinions import PATIENCE, Opinions
+from wxauth.wechat.opinions import Opinions
 
 BLOCKED_RANK: Final = 4
 """The risk at which WeChat says to block. At any other but 0 it says to look closer."""
@@ -27,33 +25,6 @@ BAN_PATIENCE: Final = 600.0
 """Seconds in which a ban that the database did not take is tried again."""
 
 _BAN: Final = "ban"
-
-
-async def judge_login(
-    services: Services, person: Person, login: LoggedIn, *, nickname: str | None, ip: str | None, patience: float
-) -> UserRow:
-    """The user of a stored login, with the nickname unless that is refused.
-
-    Nothing is asked of a returning user whose nickname is the stored one. WeChat is waited for only where the
-    policy is to block, for `patience` seconds or `PATIENCE`.
-
-    A newcomer who hangs up meanwhile is banned all the same. If the process dies first, the newcomer stays unjudged:
-    only a user's first login asks.
-
-    Raises: WeChatUserBlocked, where the user has just been banned; StorageUnavailable, where they will be.
-    """
-    risk, nicknames = services.risk, services.nicknames
-    patience = min(patience, PATIENCE)
-    deciding = None
-    if login.is_new and risk.decides:
-        decision = risk.judge(person, ip, patience=patience)
-        deciding = services.background.start(decision, name=f"risk of {person.user_id}")
-    user = await nicknames.set_at_login(person, login.user, nickname, patience=patience)
-    if deciding is not None:
-        await asyncio.shield(deciding)
-    elif login.is_new and risk.is_noted:
-        risk.note_later(person, ip)
-    return user
 
 
 class Risk:
@@ -89,7 +60,10 @@ class Risk:
         """Whether a newcomer waits for the answer."""
 
     async def judge(self, person: Person, ip: str | None, *, patience: float) -> None:
-        """Ban a newcomer of the highest risk, note any other. Raises: as `judge_login`."""
+        """Ban a newcomer of the highest risk, note any other.
+
+        Raises: WeChatUserBlocked, where the newcomer has just been banned; StorageUnavailable, where they will be.
+        """
         rank = await self._rank(person, ip, patience=patience)
         if rank == BLOCKED_RANK and await self._ban_now_or_later(person, rank):
             raise WeChatUserBlocked("WeChat takes this person for a high risk; an administrator may unban the user")
