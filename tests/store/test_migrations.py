@@ -12,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlmodel import SQLModel
 
 from wxauth.core.database import Database
-from wxauth.core.migrations import BASE, UnknownRevision, begin_migration, is_schema_usable, migrate
+from wxauth.core.migrations import BASE, MigrationBlocked, UnknownRevision, begin_migration, is_schema_usable, migrate
 
 REVISIONS = sorted(path.name[:4] for path in (Path(__file__).parents[2] / "alembic" / "versions").glob("*.py"))
 
@@ -140,3 +140,54 @@ async def test_a_migration_may_take_longer_than_a_statement_of_the_service(empty
     async with begin_migration(empty) as connection:
         for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
             assert (await connection.exec_driver_sql(f"SHOW {setting}")).scalar() == "0"
+
+
+BEFORE = "0007"
+"""The last revision before one that changes tables that logins write to."""
+
+
+async def test_a_migration_behind_somebodys_transaction_holds_up_no_login(
+    empty: Database, empty_database_url: str
+) -> None:
+    """A table's change waits for whoever writes to it, and all others behind the change: so it lets them by."""
+    await migrate(empty, revision=BEFORE)
+    writing, logging_in = await asyncpg.connect(empty_database_url), await asyncpg.connect(empty_database_url)
+    await logging_in.execute("SET lock_timeout = '2s'")
+    insert = "INSERT INTO users (id, created_at, last_login_at) VALUES (gen_random_uuid(), now(), now())"
+    async with writing.transaction():
+        await writing.execute(insert)
+        migrating = asyncio.create_task(migrate(empty, lock_patience=0.2, pause=0.1))
+        for _ in range(20):
+            await logging_in.execute(insert)
+            await asyncio.sleep(0.05)
+        assert not migrating.done()
+    async with asyncio.timeout(10):
+        assert await migrating == REVISIONS[-1]
+    await writing.close()
+    await logging_in.close()
+
+
+async def test_a_table_that_is_never_left_alone_is_told(empty: Database, empty_database_url: str) -> None:
+    await migrate(empty, revision=BEFORE)
+    writing = await asyncpg.connect(empty_database_url)
+    async with writing.transaction():
+        await writing.execute("LOCK TABLE users IN ROW EXCLUSIVE MODE")
+        with pytest.raises(MigrationBlocked, match="pg_stat_activity"):
+            await migrate(empty, lock_patience=0.05, pause=0.05, patience=0.2)
+    await writing.close()
+    assert await migrate(empty) == REVISIONS[-1]
+
+
+async def test_unionids_of_before_are_remembered(empty: Database, empty_database_url: str) -> None:
+    await migrate(empty, revision=BEFORE)
+    before = await asyncpg.connect(empty_database_url)
+    await before.execute("""
+        INSERT INTO users (id, unionid, created_at, last_login_at)
+        SELECT gen_random_uuid(), NULLIF('u' || (n % 12000), 'u0'), now(), now() FROM generate_series(0, 11999) n
+    """)
+    await migrate(empty)
+    assert await before.fetchval("SELECT count(*) FROM unionids JOIN users USING (unionid) WHERE user_id = id") == 11999
+    # A replica of the version before knows nothing of them.
+    await before.execute("UPDATE users SET unionid = 'another' WHERE unionid = 'u1'")
+    assert await before.fetchval("SELECT count(DISTINCT user_id) FROM unionids WHERE unionid IN ('u1', 'another')") == 1
+    await before.close()

@@ -1,13 +1,20 @@
-"""Bringing the schema to where this version needs it; works from a checkout and from the wheel alike."""
+"""Bringing the schema to where this version needs it; works from a checkout and from the wheel alike.
 
-from collections.abc import AsyncIterator
+Replicas serve meanwhile. A change of a table waits for whoever writes to it, and everybody else waits behind that
+change: so it gives up after a second, and tries again. What takes long (an index, a batch of rows) is done without
+such a lock, outside of a transaction, in a revision that says `transactional = False`.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import asyncpg
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
@@ -16,35 +23,74 @@ from sqlalchemy.pool import NullPool
 
 from alembic import command
 from wxauth.core.database import ISOLATION, Database, raise_if_unavailable
+from wxauth.core.logs import get_logger
 
 HEAD: Final = "head"
 BASE: Final = "base"
 """Below the first revision: nothing."""
+LOCK_PATIENCE: Final = 1.0
+"""Seconds that a revision waits for a table, and others behind it."""
+PAUSE: Final = 2.0
+"""Seconds between two tries, more or less: time for those who had to wait."""
+PATIENCE: Final = 900.0
+"""Seconds after which a table is given up that somebody never leaves alone."""
 
 _IN_WHEEL = Path(__file__).parents[1] / "_migrations"
 _IN_CHECKOUT = Path(__file__).parents[3] / "alembic"
 # Replicas that migrate at once take turns; those that come later find nothing to do.
-_LOCK = text("SELECT pg_advisory_xact_lock(hashtext('wxauth.migrations'))")
-_WITHOUT_DEADLINE = text("""
-    SELECT set_config(name, '0', true)
-      FROM unnest(ARRAY['statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout']) name
+_LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtext('wxauth.migrations'))")
+_DEADLINES: Final = text("""
+    SELECT set_config('statement_timeout', '0', :is_local), set_config('lock_timeout', :lock_timeout, :is_local),
+           set_config('idle_in_transaction_session_timeout', '0', :is_local)
 """)
 _IS_MIGRATED: Final = "SELECT to_regclass('alembic_version') IS NOT NULL"
 _CURRENT: Final = "SELECT version_num FROM alembic_version"
+
+log = get_logger()
 
 
 class UnknownRevision(Exception):
     """This version of wxauth does not know the revision that was asked for, or the one the schema is at."""
 
 
-async def migrate(database: Database, *, revision: str = HEAD) -> str | None:
-    """Upgrade, or with an older `revision` downgrade, in one transaction; the revision reached.
+class MigrationBlocked(Exception):
+    """Somebody has kept a table for too long; the text says what to do."""
 
-    Raises: StorageUnavailable, UnknownRevision.
+
+async def migrate(
+    database: Database,
+    *,
+    revision: str = HEAD,
+    lock_patience: float = LOCK_PATIENCE,
+    pause: float = PAUSE,
+    patience: float = PATIENCE,
+) -> str | None:
+    """Upgrade, or with an older `revision` downgrade, one revision after the other; the revision reached.
+
+    Args:
+        database: What to migrate.
+        revision: To where.
+        lock_patience: Seconds that a revision waits for a table, and others behind it.
+        pause: Seconds between two tries, more or less.
+        patience: Seconds after which a revision is given up.
+
+    Raises: StorageUnavailable, UnknownRevision, MigrationBlocked.
     """
-    async with begin_migration(database) as connection:
-        await connection.execute(_LOCK)
-        return await connection.run_sync(_migrate, revision)
+    order = [BASE, *reversed(_revisions())]
+    target = order[-1] if revision == HEAD else revision
+    async with _turn(database):
+        while True:
+            here = await current_revision(database) or BASE
+            if here not in order:
+                raise UnknownRevision(f"the schema is at {here!r}, of another version of wxauth; migrate with that one")
+            if target not in order:
+                raise UnknownRevision(f"there is no revision {revision!r}; there are {', '.join(reversed(order))}")
+            if here == target:
+                return None if here == BASE else here
+            is_upgrade = order.index(here) < order.index(target)
+            next_one = order[order.index(here) + (1 if is_upgrade else -1)]
+            step = _Step(next_one, is_upgrade=is_upgrade, carried_by=next_one if is_upgrade else here)
+            await _with_retries(partial(_take, database, step, lock_patience), step, pause, patience)
 
 
 async def is_schema_usable(database: Database) -> bool:
@@ -75,8 +121,10 @@ def newest_revision() -> str:
 
 
 @asynccontextmanager
-async def begin_migration(database: Database) -> AsyncIterator[AsyncConnection]:
-    """A transaction without a deadline, on a connection of its own, as Alembic wants it.
+async def begin_migration(
+    database: Database, *, is_transactional: bool = True, lock_patience: float = 0.0
+) -> AsyncIterator[AsyncConnection]:
+    """A connection of its own as Alembic wants it, without a deadline; in a transaction, or committing each statement.
 
     Raises: StorageUnavailable, where there is no connection.
     """
@@ -85,35 +133,71 @@ async def begin_migration(database: Database) -> AsyncIterator[AsyncConnection]:
         async_creator=lambda **_: database.connect(command_timeout=None),
         connect_args={"prepared_statement_cache_size": 0},
         poolclass=NullPool,
-        isolation_level=ISOLATION,
+        isolation_level=ISOLATION if is_transactional else "AUTOCOMMIT",
         hide_parameters=True,
     )
     try:
         async with engine.begin() as connection:
-            await connection.execute(_WITHOUT_DEADLINE)
+            deadlines = {"is_local": is_transactional, "lock_timeout": f"{lock_patience * 1000:.0f}"}
+            await connection.execute(_DEADLINES, deadlines)
             yield connection
     except Exception as exc:
-        raise_if_unavailable(exc.driver_exception if isinstance(exc, DBAPIError) else exc)
+        failure = exc.driver_exception if isinstance(exc, DBAPIError) else exc
+        if not isinstance(failure, asyncpg.LockNotAvailableError):  # here it says that others are at work
+            raise_if_unavailable(failure)
         raise
     finally:
         await engine.dispose()
 
 
-def _migrate(connection: Connection, revision: str) -> str | None:
-    config = _config()
-    config.attributes["connection"] = connection
-    order = [*_revisions(), BASE]
-    here = MigrationContext.configure(connection).get_current_revision() or BASE
-    target = order[0] if revision == HEAD else revision
-    if here not in order:
-        raise UnknownRevision(f"the schema is at {here!r}, of another version of wxauth; migrate with that one")
-    if target not in order:
-        raise UnknownRevision(f"there is no revision {revision!r}; there are {', '.join(order)}")
-    if order.index(target) < order.index(here):
-        command.upgrade(config, target)
-    elif target != here:
-        command.downgrade(config, target)
-    return MigrationContext.configure(connection).get_current_revision()
+class _Step:
+    """From one revision to the next, or back."""
+
+    def __init__(self, revision: str, *, is_upgrade: bool, carried_by: str) -> None:
+        self.revision = revision
+        self.is_upgrade = is_upgrade
+        script = ScriptDirectory.from_config(_config()).get_revision(carried_by)
+        self.is_transactional = getattr(script.module, "transactional", True)
+
+
+async def _take(database: Database, step: _Step, lock_patience: float) -> None:
+    def run(connection: Connection) -> None:
+        config = _config()
+        config.attributes["connection"] = connection
+        move: Callable[[Config, str], Any] = command.upgrade if step.is_upgrade else command.downgrade
+        move(config, step.revision)
+
+    # Nobody waits behind what is done outside of a transaction, so that it may wait itself.
+    patience = lock_patience if step.is_transactional else 0.0
+    async with begin_migration(database, is_transactional=step.is_transactional, lock_patience=patience) as connection:
+        await connection.run_sync(run)
+
+
+async def _with_retries(take: Callable[[], Awaitable[None]], step: _Step, pause: float, patience: float) -> None:
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + patience
+    while True:
+        try:
+            await take()
+            return
+        except DBAPIError as exc:
+            if not isinstance(exc.driver_exception, asyncpg.LockNotAvailableError | asyncpg.DeadlockDetectedError):
+                raise
+            if loop.time() >= give_up_at:
+                raise MigrationBlocked(
+                    f"revision {step.revision} could not get hold of a table in {patience:g} s: somebody's transaction "
+                    "has it all the time; see pg_stat_activity for old ones, end them, and run this again"
+                ) from exc
+            log.warning("migration_waits", revision=step.revision, reason="somebody is writing to a table")
+        await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - so that not all try at once
+
+
+@asynccontextmanager
+async def _turn(database: Database) -> AsyncIterator[None]:
+    """The others wait, for as long as it takes. The lock is a transaction's: a pooler would keep no session's."""
+    async with begin_migration(database) as connection:
+        await connection.execute(_LOCK)
+        yield
 
 
 @cache

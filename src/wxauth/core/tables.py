@@ -108,6 +108,55 @@ class Identity(SQLModel, table=True):
     openid: str = Field(sa_type=Text, primary_key=True)
     user_id: UUID
     created_at: datetime = Field(sa_type=TIME)
+    unionid: str | None = Field(sa_type=Text)
+    """The one that WeChat gave with this identity last."""
+
+
+class Unionid(SQLModel, table=True):
+    """A unionid that a person has, or has had: each Open Platform account has its own, and apps move between them."""
+
+    __tablename__ = "unionids"
+    __table_args__ = (
+        ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
+        CheckConstraint("unionid <> ''", name="unionid"),  # would make one person of many
+        Index(None, "user_id"),
+    )
+
+    unionid: str = Field(sa_type=Text, primary_key=True)
+    user_id: UUID
+
+
+for _statement in (
+    # Whoever gives a user a unionid need not think of it; replicas of the version before do not.
+    """
+        CREATE FUNCTION remember_unionid() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO unionids (unionid, user_id) VALUES (NEW.unionid, NEW.id) ON CONFLICT DO NOTHING;
+            RETURN NULL;
+        END
+        $$
+    """,
+    """
+        CREATE TRIGGER users_remember_unionid AFTER INSERT OR UPDATE OF unionid ON users
+            FOR EACH ROW WHEN (NEW.unionid IS NOT NULL) EXECUTE FUNCTION remember_unionid()
+    """,
+):
+    listen(Unionid.__table__, "after_create", DDL(_statement))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table
+
+
+class FormerUser(SQLModel, table=True):
+    """An id that was merged into another user's. Siblings may still know the person by it."""
+
+    __tablename__ = "former_users"
+    __table_args__ = (
+        ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
+        Index(None, "user_id"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    user_id: UUID
+    """Whom it leads to, however often there was a merge since."""
+    merged_at: datetime = Field(sa_type=TIME)
 
 
 class Session(SQLModel, table=True):
@@ -229,7 +278,7 @@ class Event(SQLModel, table=True):
 
     __tablename__ = "events"
     __table_args__ = (
-        CheckConstraint("type ~ '^[a-z][a-z_]{0,63}$'", name="type"),
+        CheckConstraint("type ~ '^[a-z][a-z_.]{0,63}$'", name="type"),
         CheckConstraint("actor <> ''", name="actor"),
         CheckConstraint("jsonb_typeof(data) = 'object'", name="data"),
         Index(None, "user_id", "id"),

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from wxauth.core.database import Database, reason_of
 from wxauth.core.logs import configure_logging
-from wxauth.core.migrations import UnknownRevision, migrate
+from wxauth.core.migrations import MigrationBlocked, UnknownRevision, migrate
 from wxauth.core.settings import InvalidSettings, Settings, settings_from, unknown_names
 from wxauth.dev.postgres import EmbeddedPostgres, PostgresUnavailable
 from wxauth.dev.wechat import APPS, OwnPagesOnly, create_simulator
@@ -78,7 +78,7 @@ def run(*, port: int | None, wechat_port: int) -> None:
         ):
             asyncio.run(_prepare(settings))
             _serve(settings, listener, wechat_url)
-    except (PostgresUnavailable, InvalidSettings, UnknownRevision) as exc:
+    except (PostgresUnavailable, InvalidSettings, UnknownRevision, MigrationBlocked) as exc:
         raise DevFailed(str(exc)) from None
     except StorageUnavailable as exc:
         raise DevFailed(f"WXAUTH_DATABASE_URL: {exc.detail}: {reason_of(exc)}") from None
