@@ -416,7 +416,7 @@ async def test_an_erased_user_is_gone_with_their_address(
     problem_of(await root.ask("DELETE", f"/users/{user_id}"), "not_found", 404)
     assert await rows.fetchval("SELECT count(*) FROM identities") == 1
     assert [(event["type"], event["actor"], event["ip"], event["data"]) for event in await root.events()] == [
-        ("user_erased", root.id, "127.0.0.1", {}),
+        ("user_erased", root.id, "127.0.0.1", {"former_ids": []}),
         ("roles_changed", root.id, None, {}),
     ]
     assert (await login("alice"))["is_new_user"] is True
@@ -622,6 +622,7 @@ async def test_a_ban_follows_a_person_and_leaves_an_event(
     problem_of(answer, "account_disabled", 403)
     events = await rows.fetch("SELECT type, actor, user_id::text FROM events ORDER BY id")
     assert [tuple(event) for event in events] == [
+        ("user.merged", "system", holder),
         ("user_banned", "system", holder),
         ("sessions_ended", "system", holder),
     ]
@@ -636,5 +637,8 @@ async def test_a_merge_keeps_the_administrator_and_leaves_an_event(
     await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", former)
     answer = await log_in_as_alice(client, wechat, OTHER_APP, "union-alice")
     assert "admin" in answer.json()["user"]["roles"]
-    [event] = await rows.fetch("SELECT type, actor, user_id::text FROM events")
-    assert tuple(event) == ("roles_changed", "system", holder)
+    events = await rows.fetch("SELECT type, actor, user_id::text FROM events ORDER BY id")
+    assert [tuple(event) for event in events] == [
+        ("user.merged", "system", holder),
+        ("roles_changed", "system", holder),
+    ]

@@ -78,7 +78,7 @@ async def test_an_erased_person_is_gone_everywhere(
     events = await rows.fetch("SELECT type, actor, user_id::text, ip, data FROM events ORDER BY id")
     assert [tuple(event) for event in events] == [
         ("refresh_token_reused", "system", answer["user"]["id"], None, "{}"),
-        ("user_erased", answer["user"]["id"], answer["user"]["id"], None, "{}"),
+        ("user_erased", answer["user"]["id"], answer["user"]["id"], None, '{"former_ids": []}'),
     ]
     again = await login("alice")
     assert again["is_new_user"] is True

@@ -13,6 +13,7 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.asking import until_locked
 from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
@@ -399,7 +400,7 @@ async def test_who_has_left_wechat_is_erased_whole(
     for table in ("identities", "sessions"):
         assert await rows.fetchval(f"SELECT count(*) FROM {table}") == 1
     assert [(*event[:3], event[4]) for event in await events(rows)] == [
-        ("user_erased", "wechat", answer["user"]["id"], {})
+        ("user_erased", "wechat", answer["user"]["id"], {"former_ids": []})
     ]
     me = await client.get("/v1/me", headers={"Authorization": f"Bearer {answer['access_token']}"})
     problem_of(me, "invalid_token", 401)
@@ -422,7 +423,7 @@ async def test_what_an_event_said_of_a_person_goes_when_they_leave(
     await send(client, message(openid, LEFT))
     assert [(event[0], event[4]) for event in await events(rows)] == [
         ("authorization_revoked", {}),
-        ("user_erased", {}),
+        ("user_erased", {"former_ids": []}),
     ]
 
 
@@ -813,3 +814,22 @@ async def test_the_log_tells_what_was_withdrawn_and_no_signature(
     assert next(line for line in lines if line["event"] == "authorization_revoked")["user_id"] == user["id"]
     for secret in (push.query["signature"], urlencode({"nonce": push.query["nonce"]})):
         assert secret not in repr(lines)
+
+
+async def test_what_is_withdrawn_while_the_identity_changes_hands_is_erased_of_whom_it_belongs_to_then(
+    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, database_url: str
+) -> None:
+    alice, bob = (await log_in())["user"], (await log_in(person="bob"))["user"]
+    await rows.execute("UPDATE users SET nickname = 'set'")
+    other = await asyncpg.connect(database_url)
+    async with other.transaction():
+        await other.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", alice["id"])
+        withdrawing = asyncio.create_task(post(client, signed(message(alice["openid"]))))
+        await until_locked(rows)
+        await other.execute(
+            "UPDATE identities SET user_id = $1::text::uuid WHERE openid = $2", bob["id"], alice["openid"]
+        )
+    await other.close()
+    assert_taken(await withdrawing)
+    names = {str(row["id"]): row["nickname"] for row in await rows.fetch("SELECT id, nickname FROM users")}
+    assert names == {alice["id"]: "set", bob["id"]: None}

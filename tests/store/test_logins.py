@@ -114,16 +114,58 @@ async def test_a_unionid_that_comes_later_makes_one_user_of_two(
     assert moved == holder["user"]["id"]
 
 
-async def test_an_identity_that_moves_leaves_the_former_user_its_other_ones(
-    log_in: LogIn, rows: asyncpg.Connection
+async def test_two_people_of_whom_wechat_says_that_they_are_one_are_one_user_in_all_apps(
+    log_in: LogIn, rows: asyncpg.Connection, client: httpx.AsyncClient
 ) -> None:
     holder = await log_in("bob", unionid="union-bob")
     former = await log_in("alice", unionid=UNION)
-    await log_in("alice", unionid=UNION, app_id=OTHER_APP_ID)
-    moved = await log_in("alice", unionid="union-bob")
-    assert moved["user"]["id"] == holder["user"]["id"]
-    assert (await log_in("alice", app_id=OTHER_APP_ID))["user"]["id"] == former["user"]["id"]
-    assert (await people(rows))[:2] == (2, 3)
+    elsewhere = await log_in("alice", unionid=UNION, app_id=OTHER_APP_ID)
+    linked = await log_in("alice", unionid="union-bob")
+    assert linked["user"]["id"] == holder["user"]["id"]
+    assert (await log_in("alice", app_id=OTHER_APP_ID))["user"]["id"] == holder["user"]["id"]
+    assert (await people(rows))[:2] == (1, 3)
+    event = await rows.fetchrow(
+        "SELECT user_id::text, actor, data->>'former_id' FROM events WHERE type = 'user.merged'"
+    )
+    assert event is not None
+    assert tuple(event) == (holder["user"]["id"], "system", former["user"]["id"])
+    # A token of the former id is refused here, and a refresh gives one of the remaining user's.
+    assert (await client.get("/v1/me", headers=bearer(elsewhere))).status_code == 401
+    refreshed = await client.post("/v1/refresh", json={"refresh_token": elsewhere["refresh_token"]})
+    assert refreshed.json()["user"]["id"] == holder["user"]["id"]
+
+
+async def test_an_id_stays_while_apps_move_between_accounts_one_after_the_other(
+    log_in: LogIn, rows: asyncpg.Connection
+) -> None:
+    """The id of whom the first unionid names leads to one user for ever, whichever app says what in which order."""
+    for person in ("alice", "bob"):
+        await log_in(person, unionid=f"first-{person}", app_id=APP_ID)
+        await log_in(person, unionid=f"second-{person}", app_id=OTHER_APP_ID)
+    moved = await log_in(unionid="second-alice", app_id=APP_ID)
+    ids = set()
+    for unionid, app_id in 3 * [("first-alice", APP_ID), ("second-alice", APP_ID), ("second-alice", OTHER_APP_ID)]:
+        ids |= user_ids([await log_in(unionid=unionid, app_id=app_id)])
+    assert ids == user_ids([moved])
+    assert await rows.fetchval("SELECT count(*) FROM users") == 3  # Bob is two, until WeChat says otherwise
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'user.merged'") == 1
+
+
+async def test_who_has_two_unionids_comes_back_in_one_statement(
+    log_in: LogIn, rows: asyncpg.Connection, services: Services
+) -> None:
+    await log_in(unionid=UNION)
+    await log_in(unionid="union-2", app_id=OTHER_APP_ID)
+    await log_in(unionid="union-2")  # one user now, with a unionid for each account
+    await log_in(unionid=UNION, app_id=APP_ID)
+    before = await rows.fetchval("SELECT count(*) FROM users, unionids WHERE users.id = unionids.user_id")
+    version = "SELECT xmin FROM identities ORDER BY app_id"
+    written = await rows.fetch(version)
+    for _ in range(3):
+        await log_in(unionid=UNION)
+        await log_in(unionid="union-2", app_id=OTHER_APP_ID)
+    assert await rows.fetch(version) == written  # the slow way would have written the identity
+    assert before == 2
 
 
 async def test_a_unionid_that_changes_keeps_the_user(log_in: LogIn, rows: asyncpg.Connection) -> None:
@@ -167,7 +209,9 @@ async def test_linking_meets_first_logins_and_logins_without_the_unionid(
     assert await people(rows) == (1, 2, 61)
 
 
-async def test_identities_that_change_places_do_not_block_each_other(log_in: LogIn, rows: asyncpg.Connection) -> None:
+async def test_identities_whose_unionids_change_places_do_not_block_each_other(
+    log_in: LogIn, rows: asyncpg.Connection
+) -> None:
     unionids = ["union-1", "union-2"]
     for app_id in (APP_ID, OTHER_APP_ID):
         for person, unionid in zip(("alice", "bob"), unionids, strict=True):
@@ -180,7 +224,8 @@ async def test_identities_that_change_places_do_not_block_each_other(log_in: Log
             for place, person in enumerate(("alice", "bob"))
         )
     )
-    assert (await people(rows))[1:] == (4, 4 + 16)
+    assert await people(rows) == (1, 4, 4 + 16)
+    assert await rows.fetchval("SELECT count(*) FROM former_users") == 1
 
 
 @pytest.mark.parametrize("banned_app_id", [APP_ID, OTHER_APP_ID])

@@ -44,6 +44,7 @@ class EventType(StrEnum):
     NICKNAME_FLAGGED = "nickname_flagged"
     PHONE_BOUND = "phone_bound"
     USER_ERASED = "user_erased"
+    USER_MERGED = "user.merged"
     AUTHORIZATION_REVOKED = "authorization_revoked"
     SERVICE_CLIENT_ADDED = "service_client_added"
     SERVICE_CLIENT_REMOVED = "service_client_removed"
@@ -79,10 +80,13 @@ _RECORD: Final = """
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
 VALUES ($1, $2, $3, $4, $5, $6, $7::text::inet, $8::jsonb)
 """
-# What was done to the person, and from where they did something to others. $1 user id
+# What was done to the person, and from where they did something to others; not which id they had before, by which
+# siblings still know them. $1 user ids
 _FORGET: Final = """
-UPDATE events SET ip = NULL, data = CASE WHEN user_id = $1 THEN '{}' ELSE data END
- WHERE user_id = $1 OR (actor = $1::uuid::text AND ip IS NOT NULL)
+UPDATE events
+   SET ip = NULL,
+       data = CASE WHEN user_id = ANY ($1::uuid[]) AND type <> 'user.merged' THEN '{}' ELSE data END
+ WHERE user_id = ANY ($1::uuid[]) OR (actor = ANY ($1::uuid[]::text[]) AND ip IS NOT NULL)
 """
 _EVENTS: Final = select(
     col(Event.id),
@@ -110,9 +114,9 @@ async def record_event(
     await transaction.execute(_RECORD, uuid7(), kind, at, by.name, user_id, app_id, by.ip, data or {})
 
 
-async def forget_person(transaction: Transaction, user_id: UUID) -> None:
-    """Take what is personal out of the events of a user."""
-    await transaction.execute(_FORGET, user_id)
+async def forget_person(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
+    """Take what is personal out of the events of a person, by whichever of these ids they were known."""
+    await transaction.execute(_FORGET, user_ids)
 
 
 async def find_events(

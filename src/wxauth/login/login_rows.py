@@ -1,4 +1,4 @@
-"""What a login writes: the user found or made, the identity, and the session, in one round trip."""
+"""What a login writes: the user found or made, the identity, and the session."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,44 +14,75 @@ from wxauth.errors import StorageUnavailable
 from wxauth.people.merging import link_unionid
 
 _ATTEMPTS: Final = 5
-_ATTEMPTS_BEFORE_LINKING: Final = 2
 
 # Another request came between; asked again, the statement finds what that one left.
-_CONFLICTS = (asyncpg.UniqueViolationError, asyncpg.ForeignKeyViolationError, asyncpg.DeadlockDetectedError)
+_CONFLICTS: Final = (
+    asyncpg.UniqueViolationError,
+    asyncpg.ForeignKeyViolationError,
+    asyncpg.DeadlockDetectedError,
+)
 
-# A known identity: its user is touched, its session opened. An unknown one: the user is made, or found by
-# the unionid that another app gave, and the unique constraints decide the race. A banned user comes
-# back unchanged and without a session. The ids are given, so that the same login, written twice, is one.
-#
 # $1 app_id  $2 openid  $3 unionid  $4 now  $5 nickname  $6 avatar_url  $7 session id  $8 session_key
-# $9 ip  $10 user_agent  $11 seconds to live  $12 id for a new user
-_LOG_IN: Final = f"""
-WITH person AS (
-    UPDATE users
+# $9 ip  $10 user_agent  $11 seconds to live
+_TOUCH_PART: Final = """
        SET last_login_at = CASE users.status WHEN 'active' THEN $4 ELSE users.last_login_at END,
            nickname = CASE users.status WHEN 'active' THEN COALESCE($5, users.nickname) ELSE users.nickname END,
-           avatar_url = CASE users.status WHEN 'active' THEN COALESCE($6, users.avatar_url) ELSE users.avatar_url END
+           avatar_url = CASE users.status WHEN 'active' THEN COALESCE($6, users.avatar_url) ELSE users.avatar_url END"""
+_OPEN_PART: Final = """
+    INSERT INTO sessions
+           (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
+    SELECT $7, id, $1, $2, $8, $9::text::inet, $10, $4, $4, $4 + make_interval(secs => $11)"""
+# A known identity, whose unionid is as it was: its user is touched, its session opened. A banned user comes back
+# unchanged and without a session. The session's id is given, so that the same login, written twice, is one.
+_RETURN: Final = f"""
+WITH person AS (
+    UPDATE users{_TOUCH_PART}
       FROM identities i
-     WHERE i.app_id = $1 AND i.openid = $2 AND users.id = i.user_id AND ($3::text IS NULL OR users.unionid = $3)
+     WHERE i.app_id = $1 AND i.openid = $2 AND users.id = i.user_id
+       AND ($3::text IS NULL OR i.unionid = $3 OR (i.unionid IS NULL AND users.unionid = $3))
+    RETURNING {USER}
+), opened AS ({_OPEN_PART}
+      FROM person WHERE status = 'active'
+    ON CONFLICT (id) DO NOTHING
+)
+SELECT * FROM person
+"""  # noqa: S608 - put together from constants
+# All others, $12 being the id for a new user. The row of the unionid decides whose it is: whoever comes second waits
+# for it. An unknown identity joins that user, or a new one. A known one gets the unionid, unless another user has it:
+# then nothing comes back, and nothing has been done.
+_ENTER: Final = f"""
+WITH known AS (
+    SELECT user_id FROM identities WHERE app_id = $1 AND openid = $2
+), holder AS (
+    INSERT INTO unionids (unionid, user_id)
+    SELECT $3::text, COALESCE((SELECT user_id FROM known), $12) WHERE $3::text IS NOT NULL
+    ON CONFLICT (unionid) DO UPDATE SET unionid = excluded.unionid
+    RETURNING user_id
+), named AS (
+    UPDATE identities SET unionid = $3 FROM known, holder
+     WHERE app_id = $1 AND openid = $2 AND holder.user_id = known.user_id
+), joined AS (
+    UPDATE users{_TOUCH_PART},
+           unionid = COALESCE($3, users.unionid)
+      FROM holder
+     WHERE users.id = holder.user_id AND holder.user_id <> $12
+       AND NOT EXISTS (SELECT FROM known WHERE known.user_id <> holder.user_id)
     RETURNING {USER}
 ), created AS (
     INSERT INTO users (id, unionid, nickname, avatar_url, created_at, last_login_at)
-    SELECT $12, $3, $5, $6, $4, $4 WHERE NOT EXISTS (SELECT FROM person)
-    ON CONFLICT (unionid) DO UPDATE
-       SET last_login_at = CASE users.status WHEN 'active' THEN $4 ELSE users.last_login_at END,
-           nickname = CASE users.status WHEN 'active' THEN COALESCE($5, users.nickname) ELSE users.nickname END,
-           avatar_url = CASE users.status WHEN 'active' THEN COALESCE($6, users.avatar_url) ELSE users.avatar_url END
+    SELECT $12, $3, $5, $6, $4, $4
+     WHERE NOT EXISTS (SELECT FROM known) AND NOT EXISTS (SELECT FROM holder WHERE user_id <> $12)
     RETURNING {USER}
+), person AS (
+    SELECT * FROM joined UNION ALL SELECT * FROM created
 ), identity AS (
-    INSERT INTO identities (app_id, openid, user_id, created_at) SELECT $1, $2, id, $4 FROM created
-), opened AS (
-    INSERT INTO sessions
-           (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
-    SELECT $7, id, $1, $2, $8, $9::text::inet, $10, $4, $4, $4 + make_interval(secs => $11)
-      FROM (SELECT * FROM person UNION ALL SELECT * FROM created) p WHERE status = 'active'
+    INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
+    SELECT $1, $2, id, $4, $3 FROM person WHERE NOT EXISTS (SELECT FROM known)
+), opened AS ({_OPEN_PART}
+      FROM person WHERE status = 'active'
     ON CONFLICT (id) DO NOTHING
 )
-SELECT * FROM person UNION ALL SELECT * FROM created
+SELECT * FROM person
 """  # noqa: S608 - put together from constants
 
 
@@ -87,21 +118,23 @@ class LoggedIn:
 
 
 async def record_login(database: Database, login: Login, *, now: datetime) -> LoggedIn:
-    """Find or make the user and open a session, in one statement.
+    """Find or make the user and open a session; for who comes back, in one statement.
 
     Of simultaneous first logins the unique constraints let one win; the others are undone whole, ask
-    again, and find its user. A unionid that a known identity did not have goes the slow way.
+    again, and find its user. Where the unionid is another user's, both are made one first.
 
     Raises: StorageUnavailable.
     """
     ids = _Ids(session=uuid7(), new_user=uuid7())
     conflict: BaseException | None = None
-    for attempt in range(_ATTEMPTS):
+    for _ in range(_ATTEMPTS):
         try:
-            if attempt >= _ATTEMPTS_BEFORE_LINKING and login.unionid is not None:
-                async with database.begin() as transaction:
-                    await link_unionid(transaction, login.app_id, login.openid, login.unionid, now=now)
-            return await _log_in(database, login, ids, now=now)
+            if (user := await _returning(database, login, ids, now=now)) is not None:
+                return LoggedIn(ids.session, user["id"] == ids.new_user, user)
+            if (user := await _entering(database, login, ids, now=now)) is not None:
+                return LoggedIn(ids.session, user["id"] == ids.new_user, user)
+            if login.unionid is not None:
+                await link_unionid(database, app_id=login.app_id, openid=login.openid, unionid=login.unionid, now=now)
         except _CONFLICTS as exc:
             conflict = exc
     raise StorageUnavailable("too many changes to this user at once") from conflict
@@ -112,9 +145,18 @@ class _Ids(NamedTuple):
     new_user: UUID
 
 
-async def _log_in(database: Database, login: Login, ids: _Ids, *, now: datetime) -> LoggedIn:
-    user: UserRow | None = await database.fetchrow(
-        _LOG_IN,
+async def _returning(database: Database, login: Login, ids: _Ids, *, now: datetime) -> UserRow | None:
+    user: UserRow | None = await database.fetchrow(_RETURN, *_arguments(login, ids, now))
+    return user
+
+
+async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetime) -> UserRow | None:
+    user: UserRow | None = await database.fetchrow(_ENTER, *_arguments(login, ids, now), ids.new_user)
+    return user
+
+
+def _arguments(login: Login, ids: _Ids, now: datetime) -> tuple[object, ...]:
+    return (
         login.app_id,
         login.openid,
         login.unionid,
@@ -126,7 +168,4 @@ async def _log_in(database: Database, login: Login, ids: _Ids, *, now: datetime)
         login.ip,
         login.user_agent,
         login.expires_in,
-        ids.new_user,
     )
-    assert user is not None, "the statement touches a user or makes one"
-    return LoggedIn(ids.session, user["id"] == ids.new_user, user)

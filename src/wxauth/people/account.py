@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from wxauth.core.database import Database
+from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.core.tables import UserInSession
@@ -13,7 +13,7 @@ from wxauth.core.trail import Actor
 from wxauth.errors import InsufficientRole, InvalidToken, NotFound
 from wxauth.people import session_rows, user_rows
 from wxauth.people.session_rows import EndReason, OpenSession
-from wxauth.people.standing import keep_an_administrator
+from wxauth.people.standing import Standing, deciding
 from wxauth.tokens.claims import Principal
 
 log = get_logger()
@@ -53,9 +53,11 @@ async def erase_me(services: Services, caller: Caller) -> None:
 
 async def erase(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> bool:
     """Erase a person everywhere; whether there was one. Raises: LastAdmin, StorageUnavailable."""
-    async with database.begin() as transaction:
-        await keep_an_administrator(transaction, user_id)
+
+    async def decide(transaction: Transaction, _: Standing) -> bool:
         return await user_rows.erase_user(transaction, user_id, by=by, now=now)
+
+    return bool(await deciding(database, user_id, decide))
 
 
 async def list_sessions(services: Services, caller: Caller) -> Sequence[OpenSession]:

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from wxauth.core.database import Database
+from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.tables import UserStatus
 from wxauth.core.trail import Actor, EventRow, EventSearch, find_events
 from wxauth.errors import NotFound
 from wxauth.people import account, session_rows, user_rows
+from wxauth.people.merging_rows import remaining_user
 from wxauth.people.session_rows import EndReason, OpenSession
-from wxauth.people.standing import ADMIN, MAX_ROLES, Standing, keep_an_administrator, lock_standing, settle
+from wxauth.people.standing import ADMIN, MAX_ROLES, Settled, Standing, deciding, lock_standing, settle
 from wxauth.people.user_rows import UserSearch, UserWithIdentities
 from wxauth.web.paging import Page
 
@@ -64,11 +65,16 @@ async def list_users(
 
 
 async def read_user(database: Database, user_id: UUID, *, now: datetime) -> UserDetail:
-    """A user with all identities and open sessions. Raises: NotFound, StorageUnavailable."""
+    """A user with all identities and open sessions; for an id that was merged away, the user that remains.
+
+    Raises: NotFound, StorageUnavailable.
+    """
     user = await user_rows.read_user(database, user_id)
+    if user is None and (remaining_id := await remaining_user(database, user_id)) is not None:
+        user = await user_rows.read_user(database, remaining_id)
     if user is None:
         raise _no_such_user()
-    return {**user, "sessions": await session_rows.open_sessions(database, user_id, now=now)}
+    return {**user, "sessions": await session_rows.open_sessions(database, user["id"], now=now)}
 
 
 async def change_user(database: Database, user_id: UUID, change: UserChange, *, by: Actor, now: datetime) -> None:
@@ -76,13 +82,18 @@ async def change_user(database: Database, user_id: UUID, change: UserChange, *, 
 
     Raises: NotFound, LastAdmin, TooManyRoles, StorageUnavailable.
     """
-    async with database.begin() as transaction:
-        if change.may_end_an_administrator:  # before the user is locked: all lock in one order
-            await keep_an_administrator(transaction, user_id)
-        before = await lock_standing(transaction, user_id)
-        if before is None:
-            raise _no_such_user()
-        settled = await settle(transaction, user_id, before=before, after=change.applied_to(before), by=by, now=now)
+
+    async def decide(transaction: Transaction, before: Standing) -> Settled:
+        return await settle(transaction, user_id, before=before, after=change.applied_to(before), by=by, now=now)
+
+    if change.may_end_an_administrator:
+        settled = await deciding(database, user_id, decide)
+    else:
+        async with database.begin() as transaction:
+            before = await lock_standing(transaction, user_id)
+            settled = None if before is None else await decide(transaction, before)
+    if settled is None:
+        raise _no_such_user()
     settled.tell()
 
 

@@ -1,60 +1,102 @@
-"""Linking an identity to the person whom its unionid names, when WeChat tells it only later.
+"""Two users turn out to be one person.
 
-Rare: an app that has newly been bound to an Open Platform account, or moved to another one. Clarity
-before speed. A user has one unionid, the one given last: while the apps of one owner move, one after the
-other, each login with the other unionid comes this way.
+WeChat says so when it gives an identity a unionid that is another user's: an app has newly been bound to an Open
+Platform account, or has moved to another one. Every unionid that a person has had is remembered, so that ids never
+flip while apps move one after the other.
 """
 
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
-from wxauth.core.database import Transaction
+from wxauth.core.database import Database, Transaction
+from wxauth.core.logs import get_logger
 from wxauth.core.tables import UserStatus
-from wxauth.core.trail import SYSTEM, forget_person
-from wxauth.people.merging_rows import merge_empty_user, move_identity, name_user, people_of
-from wxauth.people.standing import ADMIN, MAX_ROLES, Standing, lock_standings, settle
-from wxauth.people.standing_rows import lock_administrators
+from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
+from wxauth.errors import StorageUnavailable
+from wxauth.people.merging_rows import merge_users, name_identity, people_of
+from wxauth.people.standing import ADMIN, MAX_ROLES, Settled, Standing, lock_standings, settle
+from wxauth.people.standing_rows import lock_administrators, some_are_administrators
+
+_ATTEMPTS: Final = 5
+
+log = get_logger()
 
 
-async def link_unionid(transaction: Transaction, app_id: str, openid: str, unionid: str, *, now: datetime) -> None:
-    """Give a known identity's user this unionid; where another user has it, the identity becomes that user's.
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What has come of a merge."""
 
-    Its sessions go with it. A user left without identities is merged into the other one: to WeChat they
-    are one person. If either user was banned, the merged one is, unless that would leave no administrator. Fields that
-    the remaining user lacks are taken from the other one.
+    former_id: UUID
+    settled: Settled
+
+    def tell(self) -> None:
+        """Write the log lines. For when the transaction has been committed."""
+        log.info("user_merged", user_id=self.settled.user_id, former_id=self.former_id, actor=self.settled.by.name)
+        self.settled.tell()
+
+
+async def link_unionid(database: Database, *, app_id: str, openid: str, unionid: str, now: datetime) -> None:
+    """Make one user of the one who has a known identity and the one who has the unionid that WeChat gives with it now.
+
+    The one that the unionid names remains. Where there are no two, nothing is done.
+
+    Raises: StorageUnavailable.
     """
-    people = await people_of(transaction, app_id=app_id, openid=openid, unionid=unionid)
-    user_id, holder_id = people
-    if user_id is None:
+    identity = {"app_id": app_id, "openid": openid, "unionid": unionid}
+    for _ in range(_ATTEMPTS):
+        user_id, holder_id = await people_of(database, **identity)
+        if user_id is None or holder_id is None or user_id == holder_id:
+            return
+        both = (user_id, holder_id)
+        async with database.begin() as transaction:
+            # All lock in one order: administrators, where one is concerned, then users by their ids.
+            are_concerned = await some_are_administrators(transaction, both)
+            administrators = await lock_administrators(transaction) if are_concerned else frozenset()
+            standings = await lock_standings(transaction, both)
+            if len(standings) < len(both):
+                continue  # another request has merged or erased one of them
+            if not are_concerned and any(standing.is_administrator for standing in standings.values()):
+                continue
+            merged = await _merge(
+                transaction,
+                user_id,
+                into=holder_id,
+                standings=standings,
+                administrators=administrators,
+                by=SYSTEM,
+                now=now,
+            )
+            await name_identity(transaction, **identity)
+        merged.tell()
         return
-    administrators = await lock_administrators(transaction)
-    standings = await lock_standings(
-        transaction, [user_id, holder_id or user_id]
-    )  # before the identity, as a login does
-    if await people_of(transaction, app_id=app_id, openid=openid, unionid=unionid) != people:
-        return  # another request has linked it meanwhile
-    if holder_id is None:
-        await name_user(transaction, user_id, unionid)
-    elif holder_id != user_id:
-        await move_identity(transaction, app_id=app_id, openid=openid, to=holder_id)
-        before, former = standings[holder_id], standings[user_id]
-        after = _with_ban_of(before, former, is_needed=_are_all(administrators, {user_id, holder_id}))
-        if await merge_empty_user(transaction, user_id, into=holder_id):
-            await forget_person(transaction, user_id)  # nothing would lead to it any more, should the person be erased
-            after = replace(after, roles=_united(before, former))
-        await settle(transaction, holder_id, before=before, after=after, by=SYSTEM, now=now)
+    raise StorageUnavailable("too many changes to this user at once")
 
 
-def _are_all(administrators: AbstractSet[UUID], those: AbstractSet[UUID]) -> bool:
-    """Whether there is an administrator, and none but those."""
-    return bool(administrators) and administrators <= those
+async def _merge(
+    transaction: Transaction,
+    former_id: UUID,
+    *,
+    into: UUID,
+    standings: dict[UUID, Standing],
+    administrators: AbstractSet[UUID],
+    by: Actor,
+    now: datetime,
+) -> Merged:
+    """Give a user's identities, sessions and roles to another one; both are locked.
 
-
-def _with_ban_of(one: Standing, other: Standing, *, is_needed: bool) -> Standing:
-    is_banned = (one.is_banned or other.is_banned) and not is_needed
-    return replace(one, status=UserStatus.DISABLED if is_banned else UserStatus.ACTIVE)
+    If either user was banned, the merged one is, unless that would leave no administrator. Fields that the remaining
+    user lacks are taken from the other one, whose events stay as they are.
+    """
+    before, former = standings[into], standings[former_id]
+    is_needed = bool(administrators) and administrators <= {former_id, into}
+    is_banned = (before.is_banned or former.is_banned) and not is_needed
+    after = Standing(UserStatus.DISABLED if is_banned else UserStatus.ACTIVE, _united(before, former))
+    await merge_users(transaction, former_id, into=into, now=now)
+    await record_event(transaction, EventType.USER_MERGED, by=by, at=now, user_id=into, data={"former_id": former_id})
+    return Merged(former_id, await settle(transaction, into, before=before, after=after, by=by, now=now))
 
 
 def _united(one: Standing, other: Standing) -> tuple[str, ...]:

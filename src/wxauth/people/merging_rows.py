@@ -1,9 +1,11 @@
-"""The statements that link an identity to another user, and make one user of two."""
+"""The statements that make one user of two, and say who a former one is now."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from wxauth.core.database import Transaction
+from wxauth.core.database import Database, Transaction
 
 
 class People(NamedTuple):
@@ -12,53 +14,68 @@ class People(NamedTuple):
     user_id: UUID | None
     """Whose the identity is."""
     holder_id: UUID | None
-    """Who has the unionid."""
+    """Whose the unionid is."""
 
 
 # $1 app_id  $2 openid  $3 unionid
 _PEOPLE: Final = """
 SELECT (SELECT user_id FROM identities WHERE app_id = $1 AND openid = $2) AS user_id,
-       (SELECT id FROM users WHERE unionid = $3) AS holder_id
+       (SELECT user_id FROM unionids WHERE unionid = $3) AS holder_id
 """
-_NAME_USER: Final = "UPDATE users SET unionid = $2 WHERE id = $1"
-_MOVE_IDENTITY: Final = "UPDATE identities SET user_id = $3 WHERE app_id = $1 AND openid = $2"
-# Away with the one and into the other in one statement, so that no unique value of theirs is there twice.
+_NAME: Final = """
+WITH named AS (UPDATE identities SET unionid = $3 WHERE app_id = $1 AND openid = $2 RETURNING user_id)
+UPDATE users SET unionid = $3 FROM named WHERE users.id = named.user_id
+"""
 # $1 former user id  $2 remaining user id
-_MERGE_EMPTY_USER: Final = """
+_MOVE_IDENTITIES: Final = "UPDATE identities SET user_id = $2 WHERE user_id = $1"
+_MOVE_UNIONIDS: Final = "UPDATE unionids SET user_id = $2 WHERE user_id = $1"
+_MOVE_FORMER_USERS: Final = "UPDATE former_users SET user_id = $2 WHERE user_id = $1"
+_REMEMBER_FORMER_USER: Final = "INSERT INTO former_users (id, user_id, merged_at) VALUES ($1, $2, $3)"
+# Away with the one and into the other in one statement, so that no unique value of theirs is there twice.
+_MERGE: Final = """
 WITH former AS (
-    DELETE FROM users
-     WHERE id = $1 AND NOT EXISTS (SELECT FROM identities WHERE user_id = $1)
+    DELETE FROM users WHERE id = $1
     RETURNING *
 ), moved AS (
     UPDATE avatars SET user_id = users.id FROM former, users
      WHERE avatars.user_id = former.id AND users.id = $2 AND users.avatar_url IS NULL
 )
 UPDATE users
-   SET nickname = COALESCE(users.nickname, former.nickname),
+   SET unionid = COALESCE(users.unionid, former.unionid),
+       nickname = COALESCE(users.nickname, former.nickname),
        avatar_url = COALESCE(users.avatar_url, former.avatar_url),
        phone = COALESCE(users.phone, former.phone),
        created_at = LEAST(users.created_at, former.created_at)
   FROM former
  WHERE users.id = $2
-RETURNING users.id
 """
+_REMAINING: Final = "SELECT user_id FROM former_users WHERE id = $1"
+_FORMER: Final = "SELECT id FROM former_users WHERE user_id = $1 ORDER BY merged_at, id"
 
 
-async def people_of(transaction: Transaction, *, app_id: str, openid: str, unionid: str) -> People:
-    """Whose an identity is, and whose a unionid."""
-    return People(**await transaction.fetchrow(_PEOPLE, app_id, openid, unionid))
+async def people_of(database: Database, *, app_id: str, openid: str, unionid: str) -> People:
+    """Whose an identity is, and whose a unionid. Raises: StorageUnavailable."""
+    return People(**await database.fetchrow(_PEOPLE, app_id, openid, unionid))
 
 
-async def name_user(transaction: Transaction, user_id: UUID, unionid: str) -> None:
-    """Give a user a unionid that nobody has."""
-    await transaction.execute(_NAME_USER, user_id, unionid)
+async def name_identity(transaction: Transaction, *, app_id: str, openid: str, unionid: str) -> None:
+    """Note which unionid WeChat gave with an identity, and so with its user, last."""
+    await transaction.execute(_NAME, app_id, openid, unionid)
 
 
-async def move_identity(transaction: Transaction, *, app_id: str, openid: str, to: UUID) -> None:
-    """Give an identity, with its sessions, to another user."""
-    await transaction.execute(_MOVE_IDENTITY, app_id, openid, to)
+async def merge_users(transaction: Transaction, former_id: UUID, *, into: UUID, now: datetime) -> None:
+    """Give all that a user has to another one, and remember the id; what the other one has stays."""
+    for statement in (_MOVE_IDENTITIES, _MOVE_UNIONIDS, _MOVE_FORMER_USERS, _MERGE):
+        await transaction.execute(statement, former_id, into)
+    await transaction.execute(_REMEMBER_FORMER_USER, former_id, into, now)
 
 
-async def merge_empty_user(transaction: Transaction, former_id: UUID, *, into: UUID) -> bool:
-    """Let a user without identities be no more, and give the other one what that one lacks; whether it was so."""
-    return await transaction.fetchval(_MERGE_EMPTY_USER, former_id, into) is not None
+async def remaining_user(database: Database, former_id: UUID) -> UUID | None:
+    """The user into whom this one was merged; None where that was none. Raises: StorageUnavailable."""
+    row = await database.fetchrow(_REMAINING, former_id)
+    return None if row is None else row["user_id"]
+
+
+async def former_ids(asked: Database | Transaction, user_id: UUID) -> Sequence[UUID]:
+    """The ids that were merged into this one, the first merge first."""
+    return [row["id"] for row in await asked.fetch(_FORMER, user_id)]

@@ -4,25 +4,34 @@ Whoever changes that (an administrator, a command, the risk policy, a merge) doe
 trail tells of it, and the end of a banned person's sessions are one transaction.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from wxauth.core.database import Transaction
+from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.tables import UserStatus
 from wxauth.core.trail import Actor, EventType, record_event
-from wxauth.errors import LastAdmin
+from wxauth.errors import LastAdmin, StorageUnavailable
 from wxauth.people.session_rows import EndReason, end_sessions
-from wxauth.people.standing_rows import lock_administrators, lock_users, set_status_and_roles
+from wxauth.people.standing_rows import (
+    lock_administrators,
+    lock_users,
+    set_status_and_roles,
+    some_are_administrators,
+)
 
 ADMIN: Final = "admin"
 """The role of an administrator."""
 MAX_ROLES: Final = 32
 
+_ATTEMPTS: Final = 5
+
 log = get_logger()
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,11 @@ class Standing:
     def is_banned(self) -> bool:
         """Whether the user may not log in."""
         return self.status is UserStatus.DISABLED
+
+    @property
+    def is_administrator(self) -> bool:
+        """Whether the user may administer now."""
+        return ADMIN in self.roles and not self.is_banned
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +71,33 @@ async def lock_standing(transaction: Transaction, user_id: UUID) -> Standing | N
     return (await lock_standings(transaction, [user_id])).get(user_id)
 
 
-async def lock_standings(transaction: Transaction, user_ids: Iterable[UUID]) -> Mapping[UUID, Standing]:
+async def lock_standings(transaction: Transaction, user_ids: Iterable[UUID]) -> dict[UUID, Standing]:
     """How several users stand, locked in the order in which everybody locks them; who is not there is left out."""
     rows = await lock_users(transaction, list(user_ids))
     return {row["id"]: Standing(UserStatus(row["status"]), tuple(row["roles"])) for row in rows}
 
 
-async def keep_an_administrator(transaction: Transaction, user_id: UUID) -> None:
-    """See that this user is not the only active administrator. Raises: LastAdmin."""
-    if await lock_administrators(transaction) == {user_id}:
-        raise LastAdmin("this is the only administrator: make another one first")
+async def deciding(
+    database: Database, user_id: UUID, decide: Callable[[Transaction, Standing], Awaitable[T]]
+) -> T | None:
+    """What is decided of a user who may be an administrator, in a transaction; None where there is no such user.
+
+    Administrators are locked only where the user is one: a decision about somebody else waits for none about them.
+
+    Raises: LastAdmin, where the user is the only one; StorageUnavailable; what `decide` raises.
+    """
+    for _ in range(_ATTEMPTS):
+        async with database.begin() as transaction:
+            # All lock in one order: administrators, then users by their ids.
+            is_one = await some_are_administrators(transaction, [user_id])
+            if is_one and await lock_administrators(transaction) == {user_id}:
+                raise LastAdmin("this is the only administrator: make another one first")
+            standing = await lock_standing(transaction, user_id)
+            if standing is None:
+                return None
+            if is_one or not standing.is_administrator:  # else the user has just been made one
+                return await decide(transaction, standing)
+    raise StorageUnavailable("too many changes to this user at once")
 
 
 async def settle(

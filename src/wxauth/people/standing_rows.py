@@ -12,6 +12,9 @@ SELECT id FROM users WHERE 'admin' = ANY (roles) AND status = 'active' ORDER BY 
 """
 # In the order of ids, so that two of these never wait for each other.
 _LOCK: Final = "SELECT id, status, roles FROM users WHERE id = ANY ($1) ORDER BY id FOR UPDATE"
+_ARE_ADMINISTRATORS: Final = """
+SELECT EXISTS (SELECT FROM users WHERE id = ANY ($1) AND 'admin' = ANY (roles) AND status = 'active')
+"""
 _SET: Final = "UPDATE users SET status = $2, roles = $3 WHERE id = $1"
 
 
@@ -24,6 +27,11 @@ async def lock_users(transaction: Transaction, user_ids: Sequence[UUID]) -> Sequ
 async def lock_administrators(transaction: Transaction) -> frozenset[UUID]:
     """The active administrators, who stay so until the transaction ends."""
     return frozenset(row["id"] for row in await transaction.fetch(_LOCK_ADMINISTRATORS))
+
+
+async def some_are_administrators(transaction: Transaction, user_ids: Sequence[UUID]) -> bool:
+    """Whether one of these is an active administrator at this moment: nobody is locked."""
+    return bool(await transaction.fetchval(_ARE_ADMINISTRATORS, user_ids))
 
 
 async def set_status_and_roles(transaction: Transaction, user_id: UUID, status: str, roles: Sequence[str]) -> None:

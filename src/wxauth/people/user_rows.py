@@ -13,6 +13,7 @@ from sqlmodel import col
 from wxauth.core.database import Database, Transaction
 from wxauth.core.tables import Identity, User, UserRow, UserStatus
 from wxauth.core.trail import Actor, EventType, forget_person, record_event
+from wxauth.people.merging_rows import former_ids
 
 
 class IdentityRow(TypedDict):
@@ -105,14 +106,16 @@ async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) ->
 
 
 async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> bool:
-    """Erase a person everywhere, leaving an event that says no more than that; whether there was one.
+    """Erase a person everywhere, leaving an event that says no more than by which ids they were known.
 
-    The address in that event is an administrator's. The person's own is erased with them.
+    The address in that event is an administrator's. The person's own is erased with them. Whether there was one.
     """
+    former = await former_ids(transaction, user_id)
     if await transaction.fetchval(_ERASE, user_id) is None:
         return False
-    await forget_person(transaction, user_id)
-    await record_event(transaction, EventType.USER_ERASED, by=by, at=now, user_id=user_id)
+    await forget_person(transaction, [user_id, *former])
+    data = {"former_ids": former}
+    await record_event(transaction, EventType.USER_ERASED, by=by, at=now, user_id=user_id, data=data)
     return True
 
 

@@ -1,0 +1,188 @@
+"""Two users become one: what the locks of a merge are for, and whom it holds up."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.asking import MakeClient, MakeServices, bearer, until_locked
+from tests.fakes import APP, OTHER_APP, WeChatByRespx
+
+APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
+UNION = "union-alice"
+
+Body = dict[str, Any]
+LogIn = Callable[..., Awaitable[Body]]
+
+
+@pytest.fixture
+def log_in(client: httpx.AsyncClient, wechat: WeChatByRespx) -> LogIn:
+    """`await log_in("alice", unionid=..., app_id=...)` gives the answer's body."""
+
+    async def log_in(person: str = "alice", *, unionid: str | None = None, app_id: str = APP_ID) -> Body:
+        code = wechat.code_for(person, unionid=unionid, app_id=app_id)
+        answer = await client.post("/v1/login", json={"code": code, "app_id": app_id})
+        assert answer.status_code == 200, answer.text
+        body: Body = answer.json()
+        return body
+
+    return log_in
+
+
+@pytest.fixture
+async def two_users(log_in: LogIn) -> tuple[str, str]:
+    """Alice's ids: the one in the first app, and the one that her unionid names."""
+    return (await log_in())["user"]["id"], (await log_in(unionid=UNION, app_id=OTHER_APP_ID))["user"]["id"]
+
+
+@asynccontextmanager
+async def elsewhere(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """Another transaction, committed at the end of the block."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        async with connection.transaction():
+            yield connection
+    finally:
+        await connection.close()
+
+
+async def test_a_merge_finds_that_another_one_has_been_faster(
+    two_users: tuple[str, str], log_in: LogIn, rows: asyncpg.Connection, database_url: str
+) -> None:
+    former, holder = two_users
+    async with elsewhere(database_url) as other:
+        await other.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", former)
+        linking = asyncio.create_task(log_in(unionid=UNION))
+        await until_locked(rows)
+        await other.execute(
+            "UPDATE identities SET user_id = $2::text::uuid WHERE user_id = $1::text::uuid", former, holder
+        )
+        await other.execute("DELETE FROM users WHERE id = $1::text::uuid", former)
+    assert (await linking)["user"]["id"] == holder
+    assert await rows.fetchval("SELECT count(*) FROM former_users") == 0
+
+
+async def test_a_merge_beside_a_demotion_leaves_an_administrator(
+    two_users: tuple[str, str], log_in: LogIn, rows: asyncpg.Connection, database_url: str
+) -> None:
+    former, holder = two_users
+    root = (await log_in("root"))["user"]["id"]
+    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = ANY ($1::text[]::uuid[])", [former, root])
+    await rows.execute("UPDATE users SET status = 'disabled' WHERE id = $1::text::uuid", holder)
+    async with elsewhere(database_url) as other:
+        await other.execute("SELECT FROM users WHERE 'admin' = ANY (roles) AND status = 'active' FOR UPDATE")
+        linking = asyncio.create_task(log_in(unionid=UNION))
+        await until_locked(rows)
+        await other.execute("UPDATE users SET roles = '{}' WHERE id = $1::text::uuid", root)
+    # A ban follows the person. Here it must not: nobody else is left who could lift it.
+    assert (await linking)["user"]["roles"] == ["admin"]
+
+
+async def test_naming_a_user_waits_for_no_administrator(
+    log_in: LogIn, rows: asyncpg.Connection, database_url: str
+) -> None:
+    await log_in("root")
+    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await log_in()
+    async with elsewhere(database_url) as other, asyncio.timeout(1.5):
+        await other.execute("SELECT FROM users WHERE 'admin' = ANY (roles) FOR UPDATE")
+        assert (await log_in(unionid=UNION))["user"]["unionid"] == UNION
+
+
+async def test_a_merge_of_users_who_do_not_administer_waits_for_no_administrator(
+    two_users: tuple[str, str], log_in: LogIn, rows: asyncpg.Connection, database_url: str
+) -> None:
+    await log_in("root")
+    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id <> ALL ($1::text[]::uuid[])", list(two_users))
+    async with elsewhere(database_url) as other, asyncio.timeout(1.5):
+        await other.execute("SELECT FROM users WHERE 'admin' = ANY (roles) FOR UPDATE")
+        assert (await log_in(unionid=UNION))["user"]["id"] == two_users[1]
+
+
+@pytest.mark.parametrize("act", ["ban", "erase"])
+async def test_a_decision_about_somebody_waits_for_none_about_an_administrator(
+    act: str,
+    log_in: LogIn,
+    client: httpx.AsyncClient,
+    rows: asyncpg.Connection,
+    database_url: str,
+    make_services: MakeServices,
+    make_client: MakeClient,
+) -> None:
+    root, alice = await log_in("root"), await log_in()
+    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", root["user"]["id"])
+    other_root = await log_in("other-root")
+    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", other_root["user"]["id"])
+    path = f"/v1/admin/users/{alice['user']['id']}"
+    async with elsewhere(database_url) as other, asyncio.timeout(1.5):
+        await other.execute("SELECT FROM users WHERE id = $1::text::uuid FOR UPDATE", other_root["user"]["id"])
+        if act == "ban":
+            answer = await client.patch(path, json={"status": "disabled"}, headers=bearer(root))
+        else:
+            answer = await client.delete(path, headers=bearer(root))
+        assert answer.status_code in (200, 204)
+
+
+async def test_1500_people_are_named_at_once(
+    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    client = make_client(await make_services(login_rate_limit=""))
+    people = range(1500)
+    await rows.execute("""
+        INSERT INTO users (id, roles, created_at, last_login_at) VALUES (gen_random_uuid(), '{admin}', now(), now())
+    """)
+    await rows.execute(
+        """
+        WITH made AS (
+            INSERT INTO users (id, created_at, last_login_at)
+            SELECT gen_random_uuid(), now(), now() FROM unnest($2::text[])
+            RETURNING id
+        )
+        INSERT INTO identities (app_id, openid, user_id, created_at)
+        SELECT $1, openid, id, now()
+          FROM (SELECT id, row_number() OVER () AS n FROM made) users
+          JOIN unnest($2::text[]) WITH ORDINALITY AS known (openid, n) USING (n)
+        """,
+        APP_ID,
+        [f"openid-{APP_ID[-2:]}-person-{n}" for n in people],
+    )
+    bodies = [{"code": wechat.code_for(f"person-{n}", unionid=f"union-{n}")} for n in people]
+    answers = await asyncio.gather(*(client.post("/v1/login", json=body) for body in bodies))
+    assert {answer.status_code for answer in answers} == {200}
+    assert [answer.json()["user"]["unionid"] for answer in answers] == [f"union-{n}" for n in people]
+    assert not any(answer.json()["is_new_user"] for answer in answers)
+
+
+async def test_a_former_id_leads_administrators_to_the_user_that_remains(
+    two_users: tuple[str, str], log_in: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
+) -> None:
+    former, holder = two_users
+    await log_in(unionid=UNION)
+    root = await log_in("root")
+    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", root["user"]["id"])
+    answer = await client.get(f"/v1/admin/users/{former}", headers=bearer(root))
+    assert answer.json()["id"] == holder
+
+
+async def test_erasing_the_user_that_remains_takes_the_former_ids_too(
+    two_users: tuple[str, str], log_in: LogIn, client: httpx.AsyncClient, rows: asyncpg.Connection
+) -> None:
+    former, holder = two_users
+    await rows.execute(
+        "INSERT INTO events (id, type, at, actor, user_id, ip, data) VALUES "
+        "(gen_random_uuid(), 'risk_flagged', now(), 'system', $1::text::uuid, '203.0.113.7', '{\"risk_rank\": 1}')",
+        former,
+    )
+    merged = await log_in(unionid=UNION)
+    assert (await client.delete("/v1/me", headers=bearer(merged))).status_code == 204
+    events = await rows.fetch("SELECT type, user_id::text, ip, data FROM events ORDER BY type")
+    assert [tuple(event) for event in events] == [
+        ("risk_flagged", former, None, "{}"),
+        ("user.merged", holder, None, f'{{"former_id": "{former}"}}'),
+        ("user_erased", holder, None, f'{{"former_ids": ["{former}"]}}'),
+    ]
+    assert await rows.fetchval("SELECT count(*) FROM former_users") == 0
