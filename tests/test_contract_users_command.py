@@ -107,7 +107,11 @@ async def test_an_erased_person_is_gone(users: Command, login: LoginAnswer, rows
     erased = await users("erase", user_id, "--yes")
     assert (erased.returncode, erased.stdout, erased.stderr) == (0, f"erased {user_id}\n", "")
     assert await rows.fetchval("SELECT count(*) FROM users") == 0
-    assert tuple(await rows.fetchrow("SELECT type, actor, data FROM events")) == ("user_erased", "operator", "{}")
+    assert tuple(await rows.fetchrow("SELECT type, actor, data FROM events")) == (
+        "user_erased",
+        "operator",
+        '{"former_ids": []}',
+    )
 
 
 async def test_nobody_is_erased_unasked_where_nobody_can_be_asked(

@@ -25,6 +25,18 @@ class Reading:
 
 _ALLOWED: Final = CLOCK_SKEW
 """What siblings bear with."""
+_ALLOWED_OF_DATABASE: Final = 5.0
+"""Seconds; more is corrected by whoever serves, and yet a sign that nobody sets a clock."""
+
+
+def compare_with_database(reading: Reading) -> Result:
+    """Whether our clock is the database's, by whose time replicas agree on what has expired."""
+    ahead, name = reading.ahead, "clock database"
+    if abs(ahead) - reading.uncertainty <= _ALLOWED_OF_DATABASE:
+        return good(name, f"within {max(1, round(abs(ahead) + reading.uncertainty))} s of the database's")
+    which = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the database's"
+    message = f"this machine's clock is {which}, whose time counts: have NTP set the one that is wrong"
+    return bad(name, message)
 
 
 def compare(name: str, whose: str, reading: Reading) -> Result:

@@ -4,13 +4,12 @@ from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from wxauth.checks.clocks import Reading, compare
+from wxauth.checks.clocks import Reading, compare_with_database
 from wxauth.checks.findings import Findings
 from wxauth.checks.result import Result, bad, good, note
 from wxauth.checks.rows import (
     Server,
     server,
-    server_time,
     some_phone_answers,
     some_session_keys,
     some_users,
@@ -51,9 +50,9 @@ async def _check_stored(
     database: Database, settings: Settings, found: Findings, clock: Clock
 ) -> AsyncGenerator[Result, None]:
     asked_at = clock()
-    theirs = await server_time(database)
+    theirs = await database.time()
     reading = Reading.of(theirs, asked_at=asked_at, answered_at=clock())
-    yield compare("clock database", "the database's", reading)
+    yield compare_with_database(reading)
 
     revision = await current_revision(database)
     yield _judge_schema(revision)

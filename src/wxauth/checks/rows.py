@@ -16,7 +16,6 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
        pg_is_in_recovery() AS is_standby, current_setting('transaction_read_only') = 'on' AS is_read_only,
        current_setting('transaction_isolation') AS isolation
 """
-_NOW: Final = "SELECT clock_timestamp() AS now"
 _SESSION_KEYS: Final = """
 SELECT app_id, openid, session_key AS sealed
   FROM ((SELECT id, app_id, openid, session_key FROM sessions ORDER BY id LIMIT $1)
@@ -70,14 +69,6 @@ async def server(database: Database) -> Server:
     row = await database.fetchrow(_SERVER)
     assert row is not None
     return Server(**row)
-
-
-async def server_time(database: Database) -> datetime:
-    """The database's own time. Raises: StorageUnavailable."""
-    row = await database.fetchrow(_NOW)
-    assert row is not None
-    now: datetime = row["now"]
-    return now
 
 
 async def some_session_keys(database: Database, *, size: int = SAMPLE) -> Sequence[SealedKey]:

@@ -30,26 +30,39 @@ class Failed(click.ClickException):
         click.echo(self.message, err=True)
 
 
-def with_database(ask: "Callable[[Database], Awaitable[Answer]]") -> "Answer":
-    """What the database of WXAUTH_DATABASE_URL answers. Raises: Failed."""
+def with_database(ask: "Callable[[Database, datetime], Awaitable[Answer]]") -> "Answer":
+    """What the database of WXAUTH_DATABASE_URL answers, asked at its own time. Raises: Failed."""
     from wxauth.core.database import Database
     from wxauth.core.logs import configure_logging
     from wxauth.core.settings import DatabaseSettings
 
     settings = read_settings(DatabaseSettings)
     configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)  # the failure says it all
-    return _asked(lambda: Database(settings.database_url.get_secret_value()), ask)
+
+    async def at_its_time(database: Database) -> "Answer":
+        return await ask(database, await database.time())
+
+    return _asked(lambda: Database(settings.database_url.get_secret_value()), at_its_time)
 
 
 def with_services(ask: "Callable[[Services], Awaitable[Answer]]") -> "Answer":
     """What the service's parts answer, all settings wanted. Raises: Failed."""
+    from wxauth.core.clock import DatabaseClock
     from wxauth.core.logs import configure_logging
     from wxauth.core.settings import Settings
+    from wxauth.core.timekeeping import correct
     from wxauth.service.build import build_services
 
     settings = read_settings(Settings)
     configure_logging(level="error", log_format="console", stream=sys.stderr.buffer)  # what to change at WeChat
-    return _asked(lambda: build_services(settings), ask)
+
+    clock = DatabaseClock()
+
+    async def at_the_databases_time(services: "Services") -> "Answer":
+        await correct(clock, services.database)
+        return await ask(services)
+
+    return _asked(lambda: build_services(settings, clock=clock), at_the_databases_time)
 
 
 def _asked(make: "Callable[[], Part]", ask: "Callable[[Part], Awaitable[Answer]]") -> "Answer":

@@ -27,11 +27,10 @@ def add_client(name: str, as_json: bool) -> None:
     """Let a service in, by HTTP Basic as NAME and with a secret that is shown this once."""
     import json
 
-    from wxauth.core.clock import utc_now
     from wxauth.siblings.clients import NameTaken, add_client
 
     try:
-        credentials = with_database(lambda database: add_client(database, name, now=utc_now()))
+        credentials = with_database(lambda database, now: add_client(database, name, now=now))
     except NameTaken:
         raise Failed(f"there is a service client {name} already. 服务客户端 {name} 已存在。") from None
     if as_json:
@@ -49,7 +48,10 @@ def list_clients(as_json: bool) -> None:
 
     from wxauth.siblings.clients import list_clients
 
-    rows = [(client.name, client.created_at.isoformat(timespec="seconds")) for client in with_database(list_clients)]
+    rows = [
+        (client.name, client.created_at.isoformat(timespec="seconds"))
+        for client in with_database(lambda database, _: list_clients(database))
+    ]
     if as_json:
         click.echo(json.dumps([{"client_id": name, "created_at": created_at} for name, created_at in rows]))
     else:
@@ -60,11 +62,10 @@ def list_clients(as_json: bool) -> None:
 @click.argument("name", callback=_client_name)
 def remove_client(name: str) -> None:
     """Refuse a service client from now on."""
-    from wxauth.core.clock import utc_now
     from wxauth.siblings.clients import NoSuchClient, remove_client
 
     try:
-        with_database(lambda database: remove_client(database, name, now=utc_now()))
+        with_database(lambda database, now: remove_client(database, name, now=now))
     except NoSuchClient:
         raise Failed(f"there is no service client {name}. 没有服务客户端 {name}。") from None
     click.echo(f"removed {name}")

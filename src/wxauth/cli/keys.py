@@ -1,8 +1,16 @@
 """`wxauth keys`: what access tokens are signed with."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from wxauth.cli.asking import Failed, json_option, print_table, read_settings, with_database
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from wxauth.core.database import Database
+    from wxauth.core.tables import StoredSigningKey
 
 
 @click.group()
@@ -16,12 +24,13 @@ def list_keys(as_json: bool) -> None:
     """Print every published key: the next one to sign, the one that signs, the former ones."""
     import json
 
-    from wxauth.core.clock import utc_now
     from wxauth.keys.keyring import state_of
     from wxauth.keys.rows import published_keys
 
-    now = utc_now()
-    stored = with_database(lambda database: published_keys(database, now=now))
+    async def ask(database: "Database", now: "datetime") -> "tuple[list[StoredSigningKey], datetime]":
+        return await published_keys(database, now=now), now
+
+    stored, now = with_database(ask)
     rows = [
         {
             "kid": key.kid,
@@ -45,7 +54,6 @@ def rotate_keys(as_json: bool) -> None:
     import json
     from datetime import timedelta
 
-    from wxauth.core.clock import utc_now
     from wxauth.core.sealing import CannotOpen, Sealer
     from wxauth.core.settings import Settings
     from wxauth.keys.keyring import KeyRing
@@ -53,7 +61,7 @@ def rotate_keys(as_json: bool) -> None:
     settings = read_settings(Settings)
     sealer, max_age = Sealer(settings.secret_keys), timedelta(seconds=settings.signing_key_max_age)
     try:
-        key = with_database(lambda database: KeyRing(database, sealer, utc_now, max_age=max_age).rotate())
+        key = with_database(lambda database, now: KeyRing(database, sealer, lambda: now, max_age=max_age).rotate())
     except CannotOpen:
         raise Failed(
             "WXAUTH_SECRET_KEY: wants the key that sealed what is stored. 与已存内容所用的密钥不符。"

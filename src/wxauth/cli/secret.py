@@ -29,13 +29,12 @@ def reseal(as_json: bool) -> None:
     import dataclasses
     import json
 
-    from wxauth.core.clock import utc_now
     from wxauth.core.sealing import Sealer
     from wxauth.core.settings import Settings
     from wxauth.service.resealing import reseal
 
     sealer = Sealer(read_settings(Settings).secret_keys)
-    done = with_database(lambda database: reseal(database, sealer, now=utc_now()))
+    done = with_database(lambda database, now: reseal(database, sealer, now=now))
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(done)))
     else:

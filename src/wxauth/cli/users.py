@@ -9,6 +9,7 @@ from wxauth.cli.asking import Failed, minute, print_table, printable, with_datab
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from datetime import datetime
     from typing import TypeVar
     from uuid import UUID
 
@@ -82,7 +83,7 @@ def list_users(
     from wxauth.people.user_rows import UserSearch
 
     search = UserSearch(text=q or None, status=UserStatus(status) if status else None, role=role, app_id=app_id or None)
-    page = with_database(lambda database: list_users(database, search, before=cursor, limit=limit))
+    page = with_database(lambda database, _: list_users(database, search, before=cursor, limit=limit))
     if as_json:
         click.echo(to_json(users_answer(page)))
         return
@@ -195,7 +196,6 @@ def revoke_role(user_id: "UUID", role: str) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def erase_user(user_id: "UUID", yes: bool) -> None:
     """Erase a person everywhere. Who logs in again is a new user: to keep somebody out, ban them."""
-    from wxauth.core.clock import utc_now
     from wxauth.core.trail import OPERATOR
     from wxauth.people.admin import erase_user
 
@@ -204,11 +204,11 @@ def erase_user(user_id: "UUID", yes: bool) -> None:
             raise click.UsageError("without a terminal it wants --yes. 非终端环境须加 --yes。")
         name = printable(_read_user(user_id)["nickname"])
         click.confirm(f"Erase {user_id} ({name}) for good? 确定彻底删除？", abort=True, err=True)
-    _with_user(user_id, lambda database: erase_user(database, user_id, by=OPERATOR, now=utc_now()))
+    _with_user(user_id, lambda database, now: erase_user(database, user_id, by=OPERATOR, now=now))
     click.echo(f"erased {user_id}")
 
 
-def _with_user(user_id: "UUID", ask: "Callable[[Database], Awaitable[Answer]]") -> "Answer":
+def _with_user(user_id: "UUID", ask: "Callable[[Database, datetime], Awaitable[Answer]]") -> "Answer":
     from wxauth.errors import LastAdmin, NotFound
     from wxauth.people.admin import TooManyRoles
     from wxauth.people.standing import MAX_ROLES
@@ -224,22 +224,20 @@ def _with_user(user_id: "UUID", ask: "Callable[[Database], Awaitable[Answer]]") 
 
 
 def _read_user(user_id: "UUID") -> "UserDetail":
-    from wxauth.core.clock import utc_now
     from wxauth.people.admin import read_user
 
-    return _with_user(user_id, lambda database: read_user(database, user_id, now=utc_now()))
+    return _with_user(user_id, lambda database, now: read_user(database, user_id, now=now))
 
 
 def _change_user(
     user_id: "UUID", *, status: str | None = None, granted: str | None = None, revoked: str | None = None
 ) -> None:
-    from wxauth.core.clock import utc_now
     from wxauth.core.tables import UserStatus
     from wxauth.core.trail import OPERATOR
     from wxauth.people.admin import UserChange, change_user
 
     change = UserChange(status=UserStatus(status) if status else None, granted=granted, revoked=revoked)
-    _with_user(user_id, lambda database: change_user(database, user_id, change, by=OPERATOR, now=utc_now()))
+    _with_user(user_id, lambda database, now: change_user(database, user_id, change, by=OPERATOR, now=now))
     user = _read_user(user_id)
     click.echo(f"{user_id} is {user['status']}, roles: {_names(user['roles'])}")
 

@@ -7,6 +7,7 @@ way of SQLAlchemy's own connections would cost several times what asyncpg itself
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
@@ -40,6 +41,7 @@ _PGBOUNCER = "pgbouncer"
 ISOLATION: Final = "READ COMMITTED"
 """Whatever the database's own default: whoever has waited for a lock must see what the one before left."""
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"  # said each time, for a pooler keeps no settings
+_TIME: Final = "SELECT clock_timestamp() AS now"
 _DIALECT: Final = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
 # The database is away, going, coming, full, or has become a standby.
@@ -149,6 +151,12 @@ class Database:
                 return await self._fetch(text, arguments)
             except _ConnectionLost:
                 return await self._fetch(text, arguments)
+
+    async def time(self) -> datetime:
+        """The database's own time. Raises: StorageUnavailable."""
+        row = await self.fetchrow(_TIME)
+        now: datetime = row["now"]
+        return now
 
     def answering(self) -> AbstractAsyncContextManager[object]:
         """A block that the database has `DEADLINE` seconds for, all that is in it counted.

@@ -152,6 +152,7 @@ async def refresh(services: Services, *, refresh_token: str, device: Device) -> 
     if isinstance(outcome, Refusal):
         raise _refused(outcome, token.session_id)
 
+    now = services.clock()  # anew: the database may have kept us waiting for longer than the grace of the former token
     log.info("refreshed", user_id=outcome.user["id"], app_id=outcome.user["app_id"], session_id=token.session_id)
     return _tokens(
         services,

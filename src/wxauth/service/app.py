@@ -17,8 +17,10 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp
 
 from wxauth import __version__
+from wxauth.core.clock import DatabaseClock
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
+from wxauth.core.timekeeping import correct, keep_time
 from wxauth.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, WxAuthError
 from wxauth.guard.bearer import BearerGuard
 from wxauth.keys import routes as key_routes
@@ -125,8 +127,12 @@ def create_api(*, root_path: str = "") -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
+    tasks = [services.keys.keep_fresh(), keep_house(services)]
+    if isinstance(services.clock, DatabaseClock):
+        await correct(services.clock, services.database)
+        tasks.append(keep_time(services.clock, services.database))
     await services.keys.try_refresh()
-    keeping = asyncio.gather(services.keys.keep_fresh(), keep_house(services))
+    keeping = asyncio.gather(*tasks)
     log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services.settings.apps))
     try:
         yield

@@ -5,7 +5,7 @@ from datetime import timedelta
 import httpx
 
 from wxauth.core.background import Background
-from wxauth.core.clock import Clock, utc_now
+from wxauth.core.clock import Clock, DatabaseClock
 from wxauth.core.database import DEADLINE, Database
 from wxauth.core.promises import Promises
 from wxauth.core.sealing import Sealer
@@ -30,9 +30,16 @@ from wxauth.wechat.wechat_tokens import WeChatTokens
 
 
 def build_services(
-    settings: Settings, *, clock: Clock = utc_now, wechat_transport: httpx.AsyncBaseTransport | None = None
+    settings: Settings, *, clock: Clock | None = None, wechat_transport: httpx.AsyncBaseTransport | None = None
 ) -> Services:
-    """Put the parts together. Opens no connection."""
+    """Put the parts together. Opens no connection.
+
+    Args:
+        settings: What the service is told from outside.
+        clock: The time; the database's, unless given.
+        wechat_transport: The way to WeChat.
+    """
+    clock = clock or DatabaseClock()
     database = Database(settings.database_url.get_secret_value())
     sealer = Sealer(settings.secret_keys)
     keys = KeyRing(database, sealer, clock, max_age=timedelta(seconds=settings.signing_key_max_age))

@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 from typing import Final
 
+from wxauth.core.clock import DatabaseClock
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
@@ -17,6 +18,8 @@ it is `invalid_refresh_token`, after which the client does the same. Not longer,
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
 """So long the same phone code finds what WeChat answered to it; longer than most outages."""
 SWEEP_EVERY: Final = timedelta(days=1)
+MOST_APART: Final = timedelta(seconds=30)
+"""How far our clock and the database's may differ where anything is to be erased for its age."""
 LOOK_PAUSE: Final = 300.0
 """Seconds between two looks at whether there is something to do."""
 PAGE_SIZE: Final = 1000
@@ -45,7 +48,12 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
 
     Raises: StorageUnavailable.
     """
-    now = services.clock()
+    clock = services.clock
+    if isinstance(clock, DatabaseClock) and abs(clock.ahead) > MOST_APART:
+        # One of the two is badly wrong, and nobody knows which: what is erased now would be gone for good.
+        log.error("sweep_put_off", reason="the clocks differ", ahead_of_database=clock.ahead.total_seconds())
+        return
+    now = clock()
     for kid in await erase_retired_keys(services.database, now=now):
         log.info("signing_key_retired", kid=kid)
     swept = 0

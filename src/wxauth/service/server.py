@@ -17,10 +17,12 @@ from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from wxauth.core.clock import DatabaseClock
 from wxauth.core.database import DatabaseUrlRefused, reason_of
 from wxauth.core.logs import configure_logging, get_logger
 from wxauth.core.sealing import CannotOpen
 from wxauth.core.settings import InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.core.timekeeping import correct
 from wxauth.errors import StorageUnavailable
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
@@ -130,6 +132,8 @@ async def check_secret_key(settings: Settings) -> None:
     """Whether what is stored opens; says nothing where the database does not answer yet. Raises: InvalidSettings."""
     services = build_services(settings)
     try:
+        if isinstance(services.clock, DatabaseClock):
+            await correct(services.clock, services.database)  # the first key is made here, and dated
         await services.keys.refresh()
         if services.keys.unopened:
             raise CannotOpen("some signing keys do not open")

@@ -1,0 +1,97 @@
+"""Replicas whose machines' clocks differ: the database's time counts."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.asking import LogLines, MakeClient
+from tests.fakes import WeChatByRespx
+from wxauth.core.clock import DatabaseClock, utc_now
+from wxauth.core.services import Services
+from wxauth.core.settings import Settings
+from wxauth.core.timekeeping import correct, keep_time
+from wxauth.service.build import build_services
+from wxauth.service.housekeeping import sweep
+
+MakeReplica = Callable[[timedelta], Awaitable[Services]]
+
+
+@pytest.fixture
+async def make_replica(make_settings: Callable[..., Settings], wechat: WeChatByRespx) -> AsyncIterator[MakeReplica]:
+    """A replica on a machine whose clock is so far ahead."""
+    made: list[Services] = []
+
+    async def make(ahead: timedelta) -> Services:
+        clock = DatabaseClock(lambda: utc_now() + ahead)
+        services = build_services(make_settings(), clock=clock, wechat_transport=wechat.transport)
+        made.append(services)
+        await correct(clock, services.database)
+        await services.keys.refresh()
+        return services
+
+    yield make
+    for services in made:
+        await services.aclose()
+
+
+async def log_in(client: httpx.AsyncClient, wechat: WeChatByRespx) -> dict[str, Any]:
+    body: dict[str, Any] = (await client.post("/v1/login", json={"code": wechat.code_for("alice")})).json()
+    return body
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=3), timedelta(minutes=-3), timedelta(days=61)])
+async def test_a_refresh_sent_again_to_a_replica_whose_clock_is_wrong_gets_the_same_successor(
+    make_replica: MakeReplica, make_client: MakeClient, wechat: WeChatByRespx, ahead: timedelta
+) -> None:
+    right, wrong = make_client(await make_replica(timedelta())), make_client(await make_replica(ahead))
+    token = {"refresh_token": (await log_in(right, wechat))["refresh_token"]}
+    answers = [await replica.post("/v1/refresh", json=token) for replica in (right, wrong, right)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["refresh_token"] for answer in answers}) == 1
+
+
+async def test_what_a_replica_whose_clock_is_wrong_writes_has_the_databases_time(
+    make_replica: MakeReplica, make_client: MakeClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    await log_in(make_client(await make_replica(timedelta(days=61))), wechat)
+    apart = await rows.fetchval("SELECT abs(extract(epoch FROM now() - created_at)) FROM sessions")
+    assert apart < 60
+
+
+async def test_nothing_is_swept_by_a_replica_whose_clock_is_wrong(
+    make_replica: MakeReplica,
+    make_client: MakeClient,
+    wechat: WeChatByRespx,
+    rows: asyncpg.Connection,
+    log_lines: LogLines,
+) -> None:
+    wrong = await make_replica(timedelta(days=61))
+    await log_in(make_client(wrong), wechat)
+    await rows.execute("UPDATE sessions SET expires_at = created_at")
+    assert isinstance(wrong.clock, DatabaseClock)
+    wrong.clock.ahead = timedelta(seconds=31)  # it has not been corrected for good yet
+    await sweep(wrong)
+    assert await rows.fetchval("SELECT count(*) FROM sessions") == 1
+    assert [line["reason"] for line in log_lines() if line["event"] == "sweep_put_off"] == ["the clocks differ"]
+
+
+async def test_a_clock_is_corrected_in_the_background_and_the_log_tells_that_it_differs(
+    make_replica: MakeReplica, log_lines: LogLines
+) -> None:
+    services = await make_replica(timedelta(hours=1))
+    clock = services.clock
+    assert isinstance(clock, DatabaseClock)
+    clock.ahead = timedelta()
+    keeping = asyncio.create_task(keep_time(clock, services.database, pause=0.01))
+    async with asyncio.timeout(10):
+        while abs(clock.ahead - timedelta(hours=1)) > timedelta(seconds=5):  # noqa: ASYNC110 - what goes on by itself
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    keeping.cancel()
+    [told] = [line for line in log_lines() if line["event"] == "clocks_differ"]
+    assert round(float(str(told["ahead_of_database"]))) == 3600
