@@ -768,3 +768,10 @@ async def test_a_redis_that_does_not_answer_is_told(doctor: Examine) -> None:
         results = await doctor(redis_url=upstream.url.replace("http:", "redis:"))
     said(results, "redis", BAD, "TimeoutError")
     said(await doctor(redis_url=url, login_rate_limit=""), "redis", OK, "WXAUTH_LOGIN_RATE_LIMIT is empty")
+
+
+async def test_a_database_that_gives_nothing_up_by_itself_is_told_with_what_to_run(
+    doctor: Examine, database_url: str
+) -> None:
+    results = await doctor(database_url=f"{database_url}&pgbouncer=true")
+    said(results, "database limits", BAD, "one locked row", "ALTER ROLE postgres SET statement_timeout = '4000ms'")

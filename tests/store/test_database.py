@@ -165,10 +165,34 @@ async def test_for_pgbouncer_nothing_is_prepared_or_set(database_url: str) -> No
             row, settings = await database.fetchrow(prepared), await database.fetchrow(SETTINGS)
             async with database.begin() as connection:
                 in_transaction = await connection.fetchval(prepared)
+                limits = await connection.fetchrow(SETTINGS)
         assert row is not None
         assert settings is not None
     assert (row["prepared"], in_transaction) == (0, 0)
     assert tuple(settings.values()) == ("wxauth", "0", "0", "0")
+    assert tuple(limits.values()) == ("wxauth", "4s", "2s", "8s")  # a transaction brings its own
+
+
+async def test_what_to_run_is_told_where_a_single_statement_has_no_limits(
+    database_url: str, rows: asyncpg.Connection
+) -> None:
+    async with opened(database_url) as database:
+        assert await database.unlimited() == []
+    async with opened(f"{database_url}&pgbouncer=true") as database:
+        told = await database.unlimited()
+        assert told == [
+            "ALTER ROLE postgres SET statement_timeout = '4000ms'",
+            "ALTER ROLE postgres SET lock_timeout = '2000ms'",
+            "ALTER ROLE postgres SET idle_in_transaction_session_timeout = '8000ms'",
+        ]
+    role = "pooled_" + await rows.fetchval("SELECT current_database()")
+    await rows.execute(f"CREATE ROLE {role} LOGIN; " + "; ".join(told).replace("postgres", role))
+    try:
+        url = database_url.replace("postgres@", f"{role}@")
+        async with opened(f"{url}&pgbouncer=true") as database:
+            assert await database.unlimited() == []
+    finally:
+        await rows.execute(f"DROP ROLE {role}")
 
 
 async def test_what_we_ask_wrongly_is_not_the_database_s_fault(database_url: str) -> None:

@@ -11,11 +11,13 @@ import wxauth
 from wxauth.core.tables import USER, User, UserRow
 from wxauth.people.bodies import ProfileAndStanding
 
+BESIDE_ROWS = ("wxauth.core.database", "wxauth.core.trail", "wxauth.core.migrations")
+
 
 def statements() -> Iterator[pytest.param]:
     for module in pkgutil.walk_packages(wxauth.__path__, "wxauth."):
         room, _, name = module.name.rpartition(".")
-        if name == "rows" or name.endswith("_rows") or module.name in ("wxauth.core.trail", "wxauth.core.migrations"):
+        if name == "rows" or name.endswith("_rows") or module.name in BESIDE_ROWS:
             for constant, value in vars(import_module(module.name)).items():
                 is_whole = constant.isupper() and not constant.endswith("_PART")
                 if is_whole and isinstance(value, str) and is_statement(value):

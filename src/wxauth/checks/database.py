@@ -27,6 +27,7 @@ from wxauth.keys.rows import published_keys
 OLDEST_SERVER: Final = 11
 """The first PostgreSQL that understands the migrations."""
 
+_WITHOUT_LIMITS: Final = "the database gives up no statement by itself, so that one locked row can hold up every login"
 _WHAT_OPENS: Final = "put the key that sealed them into WXAUTH_SECRET_KEY_PREVIOUS"
 
 
@@ -37,6 +38,8 @@ async def check_database(settings: Settings, found: Findings, *, clock: Clock) -
     try:
         async with database.answering():  # for all of it
             yield judge_server(await server(database))
+            if unlimited := await database.unlimited():
+                yield bad("database limits", f"{_WITHOUT_LIMITS}: run as its administrator: {'; '.join(unlimited)}")
             name = "stored"
             async for result in _check_stored(database, settings, found, clock):
                 yield result

@@ -40,7 +40,20 @@ TRANSACTIONS: Final = 5
 _PGBOUNCER = "pgbouncer"
 ISOLATION: Final = "READ COMMITTED"
 """Whatever the database's own default: whoever has waited for a lock must see what the one before left."""
+_LIMITS: Final = {
+    "statement_timeout": STATEMENT_TIMEOUT,
+    "lock_timeout": LOCK_TIMEOUT,
+    "idle_in_transaction_session_timeout": DEADLINE,
+}
+"""What the server itself is to give up, and after how many seconds."""
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"  # said each time, for a pooler keeps no settings
+_SET_LIMITS: Final = "".join(f"; SET LOCAL {name} = {seconds * 1000:.0f}" for name, seconds in _LIMITS.items())
+# $1 names  $2 milliseconds
+_UNLIMITED: Final = """
+SELECT format('ALTER ROLE %I SET %s = %L', current_user, name, milliseconds || 'ms') AS mend
+  FROM unnest($1::text[], $2::int[]) WITH ORDINALITY AS wanted (name, milliseconds, place) JOIN pg_settings USING (name)
+ WHERE setting = '0' ORDER BY place
+"""
 _TIME: Final = "SELECT clock_timestamp() AS now"
 _DIALECT: Final = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
@@ -128,7 +141,8 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self._dsns, self._options = _connect_options(url)
+        self._dsns, self._options, is_pooled = _connect_options(url)
+        self._begin = _BEGIN + _SET_LIMITS if is_pooled else _BEGIN
         self._connections = Connections(self.connect, size=CONNECTIONS)
         self._transactions = asyncio.Semaphore(TRANSACTIONS)
 
@@ -157,6 +171,16 @@ class Database:
         row = await self.fetchrow(_TIME)
         now: datetime = row["now"]
         return now
+
+    async def unlimited(self) -> Sequence[str]:
+        """What to run as an administrator of the database where it gives nothing up by itself, as behind a pooler.
+
+        Then one row that somebody has locked holds up everybody, for single statements bring no limits along.
+
+        Raises: StorageUnavailable.
+        """
+        names, limits = list(_LIMITS), [round(seconds * 1000) for seconds in _LIMITS.values()]
+        return [row["mend"] for row in await self.fetch(_UNLIMITED, names, limits)]
 
     def answering(self) -> AbstractAsyncContextManager[object]:
         """A block that the database has `DEADLINE` seconds for, all that is in it counted.
@@ -209,7 +233,7 @@ class Database:
 
     async def _begin_on(self, connection: asyncpg.Connection) -> asyncpg.Connection:
         try:
-            await connection.execute(_BEGIN)
+            await connection.execute(self._begin)
         except BaseException as exc:
             is_lost = self._look_at(connection, exc)
             self._connections.release(connection)
@@ -314,29 +338,28 @@ def _json_text(value: object) -> str:
     return to_json(value).decode()
 
 
-def _connect_options(url: str) -> tuple[list[str], dict[str, Any]]:
-    """A DSN for each host, and what asyncpg takes beside them."""
+def _connect_options(url: str) -> tuple[list[str], dict[str, Any], bool]:
+    """A DSN for each host, what asyncpg takes beside them, and whether there is a pooler in between."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     settings = {
         "application_name": "wxauth",
         "default_transaction_isolation": ISOLATION,
-        "statement_timeout": f"{STATEMENT_TIMEOUT * 1000:.0f}",
-        "lock_timeout": f"{LOCK_TIMEOUT * 1000:.0f}",
-        "idle_in_transaction_session_timeout": f"{DEADLINE * 1000:.0f}",
+        **{name: f"{seconds * 1000:.0f}" for name, seconds in _LIMITS.items()},
     }
     options: dict[str, Any] = {"command_timeout": SILENCE_TIMEOUT}
     # libpq's own, which asyncpg would hand to the server as a setting of the session.
     query.pop("connect_timeout", None)
     if query.get("channel_binding") in ("prefer", "disable"):
         del query["channel_binding"]
-    if query.pop(_PGBOUNCER, "") in ("1", "true"):
+    is_pooled = query.pop(_PGBOUNCER, "") in ("1", "true")
+    if is_pooled:
         options["statement_cache_size"] = 0
         settings = {"application_name": settings["application_name"]}
     options["server_settings"] = {name: value for name, value in settings.items() if name not in query}
     dsns = _dsn_of_each_host(parts, query)
     options["timeout"] = min(CONNECT_TIMEOUT, CONNECT_TIMEOUT_OF_ALL_HOSTS / len(dsns))
-    return dsns, options
+    return dsns, options, is_pooled
 
 
 def _dsn_of_each_host(parts: SplitResult, query: dict[str, str]) -> list[str]:

@@ -41,9 +41,11 @@ async def replace_avatar(
 
     Raises: StorageUnavailable.
     """
-    user: UserRow | None = await database.fetchrow(
-        _REPLACE, user_id, url, avatar.id, avatar.content_type, avatar.content, now
-    )
+    # In a transaction, which is never sent again: it would overwrite what has been written since, as a withdrawal.
+    async with database.begin() as transaction:
+        user: UserRow | None = await transaction.fetchrow(
+            _REPLACE, user_id, url, avatar.id, avatar.content_type, avatar.content, now
+        )
     return user
 
 

@@ -28,14 +28,16 @@ async def change_profile(database: Database, user_id: UUID, changes: Mapping[str
 
     Raises: StorageUnavailable.
     """
-    user: UserRow | None = await database.fetchrow(
-        _CHANGE,
-        user_id,
-        "nickname" in changes,
-        changes.get("nickname"),
-        "avatar_url" in changes,
-        changes.get("avatar_url"),
-    )
+    # In a transaction, which is never sent again: it would overwrite what has been written since, as a withdrawal.
+    async with database.begin() as transaction:
+        user: UserRow | None = await transaction.fetchrow(
+            _CHANGE,
+            user_id,
+            "nickname" in changes,
+            changes.get("nickname"),
+            "avatar_url" in changes,
+            changes.get("avatar_url"),
+        )
     return user
 
 

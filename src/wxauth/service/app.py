@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -21,7 +21,14 @@ from wxauth.core.clock import DatabaseClock
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.core.timekeeping import correct, keep_time
-from wxauth.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, WxAuthError
+from wxauth.errors import (
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    StorageUnavailable,
+    WxAuthError,
+)
 from wxauth.guard.bearer import BearerGuard
 from wxauth.keys import routes as key_routes
 from wxauth.login import routes as login_routes
@@ -132,6 +139,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await correct(services.clock, services.database)
         tasks.append(keep_time(services.clock, services.database))
     await services.keys.try_refresh()
+    await _tell_what_is_unlimited(services)
     keeping = asyncio.gather(*tasks)
     log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services.settings.apps))
     try:
@@ -141,6 +149,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.gather(keeping, return_exceptions=True)
         await services.aclose()
         log.info("stopped")
+
+
+async def _tell_what_is_unlimited(services: Services) -> None:
+    with suppress(StorageUnavailable):
+        if unlimited := await services.database.unlimited():
+            log.error(
+                "database_without_limits",
+                consequence="one locked row can hold up every login",
+                what_to_change="; ".join(unlimited),
+            )
 
 
 def _heads(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
