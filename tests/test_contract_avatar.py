@@ -754,7 +754,7 @@ async def test_a_picture_follows_the_person_when_two_users_become_one(
     assert await number_of_pictures(rows) == 0
 
 
-async def test_the_picture_of_a_user_who_keeps_another_identity_stays_with_them(
+async def test_the_picture_of_a_user_who_had_another_identity_follows_them(
     client: httpx.AsyncClient, wechat: WeChatByRespx
 ) -> None:
     async def log_in(app: Mapping[str, str], person: str, unionid: str) -> dict[str, Any]:
@@ -769,7 +769,7 @@ async def test_the_picture_of_a_user_who_keeps_another_identity_stays_with_them(
     holder = await log_in(OTHER_APP, "bob", "union-new")
     moved = await log_in(APP, "alice", "union-new")
     assert moved["user"]["id"] == holder["user"]["id"]
-    assert moved["user"]["avatar_url"] is None
+    assert moved["user"]["avatar_url"] == url
     assert (await client.get(url)).status_code == 200
 
 

@@ -15,7 +15,7 @@ class Proxy:
         self._port = 0
         self._connections: set[_Connection] = set()
         self._is_silent = False
-        self._loses_next_answer = False
+        self._loses_answer_with: bytes | None = None
 
     async def __aenter__(self) -> Self:
         await self.accept()
@@ -64,9 +64,9 @@ class Proxy:
         """Pass on again, but not for the connections that were there in the silence: they have been forgotten."""
         self._is_silent = False
 
-    def lose_next_answer(self) -> None:
-        """End the connection on which the server answers next, in place of the answer."""
-        self._loses_next_answer = True
+    def lose_next_answer(self, *, containing: bytes = b"") -> None:
+        """End the connection on which the server answers (this) next, in place of the answer."""
+        self._loses_answer_with = containing
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = _Connection(writer, is_silent=self._is_silent)
@@ -90,8 +90,8 @@ class Proxy:
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
-                if are_answers and self._loses_next_answer:
-                    self._loses_next_answer = False
+                if are_answers and self._loses_answer_with is not None and self._loses_answer_with in data:
+                    self._loses_answer_with = None
                     break
                 if not connection.is_silent:
                     writer.write(data)

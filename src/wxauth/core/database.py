@@ -207,7 +207,7 @@ class Database:
                         await connection.execute("ROLLBACK")
                 raise
             finally:
-                if connection.is_in_transaction():
+                if not connection.is_closed() and connection.is_in_transaction():
                     connection.terminate()
                 self._connections.release(connection)
 
