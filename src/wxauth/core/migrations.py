@@ -37,14 +37,18 @@ PATIENCE: Final = 900.0
 
 _IN_WHEEL = Path(__file__).parents[1] / "_migrations"
 _IN_CHECKOUT = Path(__file__).parents[3] / "alembic"
-# Replicas that migrate at once take turns; those that come later find nothing to do.
-_LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtext('wxauth.migrations'))")
+# Replicas that migrate at once take turns; those that come later find nothing to do. They ask again and again, instead
+# of waiting in the database: an index that is made concurrently would wait for whoever waits there.
+_TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.migrations'))"
+_FOR_LONG: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0"
 _DEADLINES: Final = text("""
     SELECT set_config('statement_timeout', '0', :is_local), set_config('lock_timeout', :lock_timeout, :is_local),
            set_config('idle_in_transaction_session_timeout', '0', :is_local)
 """)
 _IS_MIGRATED: Final = "SELECT to_regclass('alembic_version') IS NOT NULL"
 _CURRENT: Final = "SELECT version_num FROM alembic_version"
+
+_TURN_PAUSE: Final = 0.1
 
 log = get_logger()
 
@@ -194,10 +198,26 @@ async def _with_retries(take: Callable[[], Awaitable[None]], step: _Step, pause:
 
 @asynccontextmanager
 async def _turn(database: Database) -> AsyncIterator[None]:
-    """The others wait, for as long as it takes. The lock is a transaction's: a pooler would keep no session's."""
-    async with begin_migration(database) as connection:
-        await connection.execute(_LOCK)
+    """The others wait, for as long as it takes. The lock is a transaction's: a pooler would keep no session's.
+
+    Raises: StorageUnavailable, where there is no connection.
+    """
+    try:
+        connection = await database.connect()
+    except Exception as exc:
+        raise_if_unavailable(exc)
+        raise
+    try:
+        await connection.execute(_FOR_LONG)
+        while not await connection.fetchval(_TRY_LOCK):
+            await connection.execute("ROLLBACK")  # or that index would wait for us
+            await asyncio.sleep(_TURN_PAUSE)
+            await connection.execute(_FOR_LONG)
+        # What was fetched is still open, with a snapshot, for which an index that is made concurrently would wait.
+        await connection.execute("SELECT")
         yield
+    finally:
+        connection.terminate()
 
 
 @cache

@@ -175,7 +175,7 @@ class Session(SQLModel, table=True):
         CheckConstraint("expires_at >= created_at", name="expires_at"),
         CheckConstraint("(revoked_at IS NULL) = (revoked_reason IS NULL)", name="revoked_reason"),
         CheckConstraint("revoked_at IS NULL OR session_key IS NULL", name="session_key"),
-        Index(None, "user_id"),
+        Index(None, "user_id", "id"),
     )
 
     id: UUID = Field(primary_key=True)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from wxauth.core.database import Database, Transaction
@@ -16,6 +17,9 @@ from wxauth.people.session_rows import EndReason, OpenSession
 from wxauth.people.standing import ADMIN, MAX_ROLES, Settled, Standing, deciding, lock_standing, settle
 from wxauth.people.user_rows import UserSearch, UserWithIdentities
 from wxauth.web.paging import Page
+
+LISTED_SESSIONS: Final = 100
+"""Of a user, those used last. All can be ended, whether or not they are listed."""
 
 log = get_logger()
 
@@ -65,7 +69,7 @@ async def list_users(
 
 
 async def read_user(database: Database, user_id: UUID, *, now: datetime) -> UserDetail:
-    """A user with all identities and open sessions; for an id that was merged away, the user that remains.
+    """A user with all identities and the sessions used last; for an id that was merged away, the user that remains.
 
     Raises: NotFound, StorageUnavailable.
     """
@@ -74,7 +78,8 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
         user = await user_rows.read_user(database, remaining_id)
     if user is None:
         raise _no_such_user()
-    return {**user, "sessions": await session_rows.open_sessions(database, user["id"], now=now)}
+    sessions = await session_rows.open_sessions(database, user["id"], now=now, limit=LISTED_SESSIONS)
+    return {**user, "sessions": sessions}
 
 
 async def change_user(database: Database, user_id: UUID, change: UserChange, *, by: Actor, now: datetime) -> None:

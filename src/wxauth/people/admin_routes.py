@@ -3,7 +3,7 @@
 from typing import Annotated, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query
 
 from wxauth.core.services import ServicesDep
 from wxauth.core.trail import EventSearch
@@ -28,6 +28,7 @@ from wxauth.people.callers import AdministratorDep
 from wxauth.people.user_rows import UserSearch
 from wxauth.web.answers import BEARER_SECURITY, GUARDED, answers, failures
 from wxauth.web.direct import DirectRoute, operation_id
+from wxauth.web.paging import not_stored
 
 GUARDED_FOR_ADMINISTRATORS: Final = (*GUARDED, InsufficientRole)
 WRONG_USER_ID: Final = InvalidRequest.of("user_id", "Input should be a valid UUID")
@@ -36,11 +37,7 @@ NO_SUCH_USER: Final = NotFound("there is no such user")
 _WRONG_PARAMETER: Final = InvalidRequest.of("limit", "Input should be less than or equal to 200")
 
 
-async def _not_stored(response: Response) -> None:
-    response.headers["Cache-Control"] = "no-store"
-
-
-lists = APIRouter(tags=["admin"], dependencies=[Depends(_not_stored)], generate_unique_id_function=operation_id)
+lists = APIRouter(tags=["admin"], dependencies=[Depends(not_stored)], generate_unique_id_function=operation_id)
 router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
 
 

@@ -1,7 +1,9 @@
 """Users, identities, sessions and events, as they come and go."""
 
-from datetime import datetime
-from typing import Annotated, Any, Literal
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -11,11 +13,14 @@ from wxauth.core.tables import ROLE, UserInSession, UserRow, UserStatus
 from wxauth.core.trail import EventRow, EventType
 from wxauth.people.admin import UserDetail
 from wxauth.people.devices import describe_device
-from wxauth.people.session_rows import OpenSession
+from wxauth.people.session_rows import LastUsed, OpenSession
 from wxauth.people.standing import MAX_ROLES
 from wxauth.people.user_rows import UserWithIdentities
 from wxauth.web.bodies import TEXT
-from wxauth.web.paging import OrEmpty, Page, PageQuery
+from wxauth.web.paging import MAX_PAGE_SIZE, OrEmpty, Page, PageQuery
+
+_SESSIONS_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{32}")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Role = Annotated[str, StringConstraints(pattern=f"^{ROLE}$")]
 
@@ -127,6 +132,35 @@ class EventsQuery(PageQuery):
     )
 
 
+def _is_sessions_cursor(cursor: str) -> str:
+    if not _SESSIONS_CURSOR.fullmatch(cursor):
+        raise ValueError("Not a next_cursor of this list")
+    return cursor
+
+
+def cursor_behind(session: OpenSession) -> str:
+    """What leads to the sessions that were used before this one."""
+    microseconds = (session["last_used_at"] - _EPOCH) // timedelta(microseconds=1)
+    return urlsafe_b64encode(microseconds.to_bytes(8, "big") + session["id"].bytes).decode()
+
+
+class SessionsQuery(PageQuery):
+    """Which of one's open sessions to list."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE), OrEmpty] = 100
+    cursor: Annotated[str | None, AfterValidator(_is_sessions_cursor)] = Field(  # type: ignore[assignment]  # of another order
+        default=None, description="The `next_cursor` of the page before."
+    )
+
+    @property
+    def after(self) -> LastUsed | None:
+        """Where the page before ended."""
+        if self.cursor is None:
+            return None
+        raw = urlsafe_b64decode(self.cursor)
+        return LastUsed(_EPOCH + timedelta(microseconds=int.from_bytes(raw[:8], "big")), UUID(bytes=raw[8:]))
+
+
 class OpenSessionAnswer(TypedDict):
     """A login on one device."""
 
@@ -146,10 +180,10 @@ class SessionAnswer(OpenSessionAnswer):
 
 
 class SessionsAnswer(TypedDict):
-    """All open sessions of a user, in one page."""
+    """Open sessions of a user, the last used first."""
 
     items: list[SessionAnswer]
-    next_cursor: None
+    next_cursor: Annotated[str | None, Field(description="`cursor` for the next page, null after the last.")]
 
 
 class ProfileAndStanding(TypedDict):

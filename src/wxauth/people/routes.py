@@ -1,8 +1,9 @@
 """`/v1/me`: the account of the person who asks, and where they are logged in."""
 
+from typing import Annotated, Final
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Query
 
 from wxauth.core.services import ServicesDep
 from wxauth.errors import InvalidRequest, LastAdmin, NotFound
@@ -11,14 +12,20 @@ from wxauth.people.bodies import (
     EXAMPLE_SESSIONS,
     EXAMPLE_USER,
     SessionsAnswer,
+    SessionsQuery,
     UserAnswer,
+    cursor_behind,
     open_session_answer,
     user_answer,
 )
 from wxauth.people.callers import CallerDep
 from wxauth.web.answers import BEARER_SECURITY, GUARDED, answers, failures
 from wxauth.web.direct import DirectRoute, operation_id
+from wxauth.web.paging import not_stored
 
+_WRONG_PARAMETER: Final = InvalidRequest.of("limit", "Input should be less than or equal to 200")
+
+lists = APIRouter(tags=["me"], dependencies=[Depends(not_stored)], generate_unique_id_function=operation_id)
 router = APIRouter(route_class=DirectRoute, tags=["me"], generate_unique_id_function=operation_id)
 
 
@@ -43,20 +50,23 @@ async def erase_me(caller: CallerDep, services: ServicesDep) -> None:
     await account.erase_me(services, caller)
 
 
-@router.get(
+@lists.get(
     "/v1/me/sessions",
     summary="Where am I logged in",
-    responses=answers(EXAMPLE_SESSIONS, *GUARDED),
+    responses=answers(EXAMPLE_SESSIONS, _WRONG_PARAMETER, *GUARDED),
     openapi_extra=BEARER_SECURITY,
 )
-async def list_my_sessions(caller: CallerDep, services: ServicesDep) -> SessionsAnswer:
-    """Every open session, the last used first."""
-    sessions = await account.list_sessions(services, caller)
+async def list_my_sessions(
+    caller: CallerDep, services: ServicesDep, query: Annotated[SessionsQuery, Query()]
+) -> SessionsAnswer:
+    """The open sessions, the last used first. Of one app a person keeps the newest hundred."""
+    found = await account.list_sessions(services, caller, after=query.after, limit=query.limit)
+    sessions = found[: query.limit]
     return {
         "items": [
             {**open_session_answer(session), "current": session["id"] == caller.session_id} for session in sessions
         ],
-        "next_cursor": None,
+        "next_cursor": cursor_behind(sessions[-1]) if len(found) > len(sessions) else None,
     }
 
 

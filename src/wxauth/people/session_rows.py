@@ -1,9 +1,10 @@
 """Sessions: who is in one, where somebody is logged in, and how a session ends."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, TypedDict
+from typing import Any, Final, NamedTuple, TypedDict
 from uuid import UUID
 
 from wxauth.core.database import Database, Transaction
@@ -22,6 +23,14 @@ class EndReason(StrEnum):
     REUSED = "reused"
     BANNED = "banned"
     SIGNED_OUT = "signed_out"
+    REPLACED = "replaced"
+
+
+class LastUsed(NamedTuple):
+    """A session's place in the list of those that were used last."""
+
+    last_used_at: datetime
+    session_id: UUID
 
 
 class OpenSession(TypedDict):
@@ -43,10 +52,12 @@ SELECT s.app_id, s.openid, {USER}
   FROM sessions s JOIN users ON users.id = s.user_id
  WHERE s.id = $1 AND s.user_id = $2 AND s.revoked_at IS NULL AND users.status = 'active'
 """  # noqa: S608 - put together from constants
+# $1 user id  $2 now  $3 how many  $4 and $5 where the page before ended: last_used_at and id, or NULL
 _OPEN_SESSIONS: Final = """
 SELECT id, app_id, user_agent, ip, created_at, last_used_at, expires_at FROM sessions
  WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
- ORDER BY last_used_at DESC, id DESC
+   AND ($4::timestamptz IS NULL OR (last_used_at, id) < ($4, $5::uuid))
+ ORDER BY last_used_at DESC, id DESC LIMIT $3
 """
 _BELONGS_TO: Final = "SELECT 1 FROM sessions WHERE id = $1 AND user_id = $2"
 
@@ -62,6 +73,30 @@ UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL
 RETURNING expires_at > $2 AS was_open
 """
 
+# Of the identities that have logged in lately, the open sessions that are not among the newest; and of those that have
+# ended, what is far behind. Almost nobody has so many, which a few entries of the index tell.
+# $1 the first id that counts as lately  $2 how many may be open  $3 now  $4 reason
+_REPLACE: Final = """
+WITH lately AS (
+    SELECT DISTINCT user_id, app_id, openid FROM sessions WHERE id > $1
+), many AS (
+    SELECT lately.* FROM lately
+     WHERE EXISTS (SELECT FROM sessions s WHERE s.user_id = lately.user_id OFFSET $2)
+), ranked AS (
+    SELECT s.id, s.revoked_at IS NULL AS is_open,
+           count(*) FILTER (WHERE s.revoked_at IS NULL) OVER newest_first AS open_so_far,
+           count(*) OVER newest_first AS so_far
+      FROM many JOIN sessions s USING (user_id, app_id, openid)
+    WINDOW newest_first AS (PARTITION BY user_id, app_id, openid ORDER BY s.id DESC)
+), forgotten AS (
+    DELETE FROM sessions USING ranked
+     WHERE sessions.id = ranked.id AND NOT is_open AND so_far > 10 * $2 AND sessions.revoked_at IS NOT NULL
+)
+UPDATE sessions SET revoked_at = $3, revoked_reason = $4, session_key = NULL
+  FROM ranked
+ WHERE sessions.id = ranked.id AND is_open AND open_so_far > $2 AND sessions.revoked_at IS NULL
+RETURNING sessions.user_id
+"""
 _END_OF_PAGE: Final = "SELECT id, created_at FROM sessions WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1"
 
 
@@ -74,9 +109,17 @@ async def user_in_session(database: Database, *, session_id: UUID, user_id: UUID
     return user
 
 
-async def open_sessions(database: Database, user_id: UUID, *, now: datetime) -> Sequence[OpenSession]:
-    """Where a user is logged in, the last used first. Raises: StorageUnavailable."""
-    sessions: Sequence[OpenSession] = await database.fetch(_OPEN_SESSIONS, user_id, now)
+async def open_sessions(
+    database: Database, user_id: UUID, *, now: datetime, limit: int, after: LastUsed | None = None
+) -> Sequence[OpenSession]:
+    """Where a user is logged in, the last used first; so many behind the last one of the page before.
+
+    Raises: StorageUnavailable.
+    """
+    last_used_at, session_id = after or (None, None)
+    sessions: Sequence[OpenSession] = await database.fetch(
+        _OPEN_SESSIONS, user_id, now, limit, last_used_at, session_id
+    )
     return sessions
 
 
@@ -106,6 +149,20 @@ async def end_sessions(
     if number:
         data = {"reason": reason, "sessions": number}
         await record_event(transaction, EventType.SESSIONS_ENDED, by=by, at=now, user_id=user_id, data=data)
+
+
+async def end_replaced_sessions(
+    transaction: Transaction, *, since: UUID, at_most: int, by: Actor, now: datetime
+) -> int:
+    """Let each identity that has logged in since then keep its newest open sessions; how many were ended.
+
+    Of a person who logs in all day, what has ended is kept for ten times as many.
+    """
+    ended = await transaction.fetch(_REPLACE, since, at_most, now, EndReason.REPLACED)
+    for user_id, number in Counter(row["user_id"] for row in ended).items():
+        data = {"reason": EndReason.REPLACED, "sessions": number}
+        await record_event(transaction, EventType.SESSIONS_ENDED, by=by, at=now, user_id=user_id, data=data)
+    return len(ended)
 
 
 async def end_of_page(transaction: Transaction, *, after: UUID, size: int) -> tuple[UUID, datetime | None]:

@@ -39,7 +39,7 @@ from wxauth.problems import problem_response
 from wxauth.profile import avatar_routes, push_routes
 from wxauth.profile import routes as profile_routes
 from wxauth.service import probes
-from wxauth.service.housekeeping import keep_house
+from wxauth.service.housekeeping import keep_house, keep_sessions_few
 from wxauth.siblings import routes as sibling_routes
 from wxauth.web.answers import Problem
 from wxauth.web.direct import invalid_request
@@ -55,6 +55,7 @@ Failures are `application/problem+json` (RFC 9457); look at `code`, show `title`
 _ROUTERS: Final = (
     login_routes.router,
     account_routes.router,
+    account_routes.lists,
     profile_routes.router,
     avatar_routes.router,
     admin_routes.lists,
@@ -134,7 +135,7 @@ def create_api(*, root_path: str = "") -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
-    tasks = [services.keys.keep_fresh(), keep_house(services)]
+    tasks = [services.keys.keep_fresh(), keep_house(services), keep_sessions_few(services)]
     if isinstance(services.clock, DatabaseClock):
         await correct(services.clock, services.database)
         tasks.append(keep_time(services.clock, services.database))

@@ -10,13 +10,16 @@ from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
 from wxauth.keys.rows import erase_retired_keys
 from wxauth.profile.phone_rows import sweep_answers
-from wxauth.service.sweep_rows import sweep_page
+from wxauth.service.sweep_rows import replace_old_sessions, sweep_page
 
 KEPT_AFTER_THE_END: Final = timedelta(days=30)
 """Who comes back within it is still told why: `session_revoked`, `refresh_token_expired`, `refresh_token_reused`. Later
 it is `invalid_refresh_token`, after which the client does the same. Not longer, for a session has an address in it."""
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
 """So long the same phone code finds what WeChat answered to it; longer than most outages."""
+OPEN_SESSIONS: Final = 100
+"""That an identity keeps. One that logs in again and again would have as many as it likes, each to be listed."""
+REPLACED_EVERY: Final = timedelta(seconds=30)
 SWEEP_EVERY: Final = timedelta(days=1)
 MOST_APART: Final = timedelta(seconds=30)
 """How far our clock and the database's may differ where anything is to be erased for its age."""
@@ -39,6 +42,27 @@ async def keep_house(services: Services) -> None:
         except Exception:
             log.exception("sweep_failed")
         await asyncio.sleep(LOOK_PAUSE)
+
+
+async def keep_sessions_few(services: Services) -> None:
+    """End, for ever, what an identity has open beyond its newest sessions; through outages."""
+    while True:
+        await asyncio.sleep(REPLACED_EVERY.total_seconds())
+        try:
+            await replace_sessions(services)
+        except StorageUnavailable:
+            log.warning("sessions_not_replaced", reason="the database does not answer")
+        except Exception:
+            log.exception("sessions_not_replaced")
+
+
+async def replace_sessions(services: Services) -> None:
+    """End what identities that have logged in lately have open beyond their newest. Raises: StorageUnavailable."""
+    ended = await replace_old_sessions(
+        services.database, at_most=OPEN_SESSIONS, now=services.clock(), pause=REPLACED_EVERY
+    )
+    if ended:
+        log.info("sessions_replaced", sessions=ended)
 
 
 async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE) -> None:

@@ -5,13 +5,18 @@ which every refresh changes, would cost each refresh its heap-only update.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 from wxauth.core.database import Database
-from wxauth.people.session_rows import START, end_of_page
+from wxauth.core.trail import SYSTEM
+from wxauth.people.session_rows import START, end_of_page, end_replaced_sessions
 
 _SESSIONS: Final = "sessions"
+_REPLACING: Final = "replaced_sessions"
+_OVERLAP: Final = timedelta(seconds=60)
+_TRY_LOCK_REPLACING: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.replaced_sessions'))"
 _TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.housekeeping'))"
 _SWEEP: Final = "SELECT after, due_at FROM sweeps WHERE name = $1"
 # $1 name  $2 the last row that has been looked at  $3 when to go on
@@ -36,6 +41,27 @@ class SweptPage:
     sessions: int
     """How many were swept away."""
     is_last: bool
+
+
+async def replace_old_sessions(database: Database, *, at_most: int, now: datetime, pause: timedelta) -> int:
+    """Let each identity keep so many open sessions, of those that have logged in since the last time; how many ended.
+
+    None of it where another worker has just done it. Raises: StorageUnavailable.
+    """
+    async with database.begin() as transaction:
+        if not await transaction.fetchval(_TRY_LOCK_REPLACING):
+            return 0
+        since, due_at = await transaction.fetchrow(_SWEEP, _REPLACING) or (first_id_at(now - pause), now)
+        if due_at > now:
+            return 0
+        # From before now, for logins whose statement is under way, and replicas whose clocks are a little behind.
+        await transaction.execute(_NOTE, _REPLACING, first_id_at(now - _OVERLAP), now + pause)
+        return await end_replaced_sessions(transaction, since=since, at_most=at_most, by=SYSTEM, now=now)
+
+
+def first_id_at(time: datetime) -> UUID:
+    """Below every UUIDv7 of this time (RFC 9562, section 5.7)."""
+    return UUID(int=int(time.timestamp() * 1000) << 80)
 
 
 async def sweep_page(

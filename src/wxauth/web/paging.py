@@ -10,6 +10,7 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema, field_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticUseDefault
+from starlette.responses import Response
 
 PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 200
@@ -44,6 +45,11 @@ def id_in_cursor(cursor: str) -> UUID:
     if not _CURSOR.fullmatch(cursor):
         raise ValueError("Not a next_cursor of this list")
     return UUID(bytes=urlsafe_b64decode(cursor + "=="))
+
+
+async def not_stored(response: Response) -> None:
+    """A dependency of lists: no answer of theirs is kept anywhere."""
+    response.headers["Cache-Control"] = "no-store"
 
 
 class _OrEmpty:

@@ -1,0 +1,150 @@
+"""An identity keeps its newest hundred sessions, and lists of them come page by page."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.asking import MakeServices, bearer
+from tests.fakes import OTHER_APP, Clock, LoginAnswer
+from tests.problems import problem_of
+from wxauth.core.services import Services
+from wxauth.service.housekeeping import OPEN_SESSIONS, REPLACED_EVERY, replace_sessions
+
+Open = Callable[[str, int], Awaitable[None]]
+
+COPIES = """
+    INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at)
+    SELECT ('019a0000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, user_id, app_id, openid, created_at,
+           created_at - n * interval '1 second', expires_at
+      FROM sessions, generate_series(1, $2) n WHERE id::text = $1
+"""
+
+
+@pytest.fixture
+def open_more(rows: asyncpg.Connection) -> Open:
+    """Further sessions of this one's identity, from logins before it."""
+
+    async def copy(session_id: str, number: int) -> None:
+        await rows.execute(COPIES, session_id, number)
+
+    return copy
+
+
+async def number_open(rows: asyncpg.Connection, app_id: str | None = None) -> int:
+    number: int = await rows.fetchval(
+        "SELECT count(*) FROM sessions WHERE revoked_at IS NULL AND ($1::text IS NULL OR app_id = $1)", app_id
+    )
+    return number
+
+
+async def test_an_identity_keeps_its_newest_hundred_sessions(
+    services: Services, client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, open_more: Open
+) -> None:
+    first = await login("alice")
+    await rows.execute("UPDATE sessions SET id = '019a0000-0000-7000-8000-000000000000'")
+    newest = await login("alice")
+    await login("alice", app_id=OTHER_APP["app_id"])
+    await open_more(newest["session_id"], 120)
+    await replace_sessions(services)
+
+    assert await number_open(rows, OTHER_APP["app_id"]) == 1
+    assert await number_open(rows) == OPEN_SESSIONS + 1
+    kept = await rows.fetchval("SELECT min(id::text) FROM sessions WHERE revoked_at IS NULL")
+    assert kept == "019a0000-0000-7000-8000-000000000016"  # 22 to 120, and the newest
+    assert (await client.get("/v1/me", headers=bearer(newest))).status_code == 200
+    assert first["session_id"] != newest["session_id"]
+    event = await rows.fetchrow("SELECT actor, user_id::text, data FROM events WHERE type = 'sessions_ended'")
+    assert event is not None
+    assert (event["actor"], event["user_id"]) == ("system", newest["user"]["id"])
+    assert '"reason": "replaced"' in event["data"]
+
+
+async def test_whose_session_was_replaced_is_told_so_at_the_next_refresh(
+    services: Services, client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    old = await login("alice")
+    await rows.execute(
+        """
+        INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at)
+        SELECT ('ffffffff-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, user_id, app_id, openid, created_at,
+               created_at, expires_at
+          FROM sessions, generate_series(1, 100) n
+        """
+    )
+    await replace_sessions(services)
+    answer = await client.post("/v1/refresh", json={"refresh_token": old["refresh_token"]})
+    problem_of(answer, "session_revoked", 400)
+
+
+async def test_of_several_replicas_one_looks_and_not_before_its_time(
+    make_services: MakeServices, login: LoginAnswer, rows: asyncpg.Connection, open_more: Open, clock: Clock
+) -> None:
+    replicas = [await make_services() for _ in range(3)]
+    alice = await login("alice")
+    await asyncio.gather(*map(replace_sessions, replicas))
+    await open_more(alice["session_id"], 120)
+    await asyncio.gather(*map(replace_sessions, replicas))
+    assert await number_open(rows) == 121
+    clock.advance(seconds=REPLACED_EVERY.total_seconds())
+    await asyncio.gather(*map(replace_sessions, replicas))
+    assert await number_open(rows) == OPEN_SESSIONS
+
+
+async def test_who_logs_in_and_out_all_day_leaves_no_more_than_some_hundred_ended_sessions(
+    services: Services, login: LoginAnswer, rows: asyncpg.Connection, open_more: Open
+) -> None:
+    alice = await login("alice")
+    await open_more(alice["session_id"], 2000)
+    await rows.execute(
+        "UPDATE sessions SET revoked_at = now(), revoked_reason = 'signed_out' WHERE id::text <> $1",
+        alice["session_id"],
+    )
+    await replace_sessions(services)
+    assert await rows.fetchval("SELECT count(*) FROM sessions") == 10 * OPEN_SESSIONS
+    assert await number_open(rows) == 1
+
+
+async def listed(client: httpx.AsyncClient, tokens: dict[str, Any], **query: Any) -> dict[str, Any]:
+    answer = await client.get("/v1/me/sessions", params=query, headers=bearer(tokens))
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+@pytest.mark.parametrize(("limit", "sizes"), [(None, [100, 51]), (75, [75, 75, 1]), (200, [151])])
+async def test_sessions_come_page_by_page_the_last_used_first(
+    client: httpx.AsyncClient, login: LoginAnswer, open_more: Open, limit: int | None, sizes: list[int]
+) -> None:
+    alice = await login("alice")
+    await open_more(alice["session_id"], 150)
+    query = {} if limit is None else {"limit": limit}
+    pages = [await listed(client, alice, **query)]
+    while cursor := pages[-1]["next_cursor"]:
+        pages.append(await listed(client, alice, **query, cursor=cursor))
+    assert [len(page["items"]) for page in pages] == sizes
+    items = [item for page in pages for item in page["items"]]
+    assert len({item["id"] for item in items}) == 151
+    assert items[0]["current"] is True
+    assert [item["last_used_at"] for item in items] == sorted((item["last_used_at"] for item in items), reverse=True)
+
+
+async def test_sessions_used_in_the_same_moment_are_all_listed(
+    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, open_more: Open
+) -> None:
+    alice = await login("alice")
+    await open_more(alice["session_id"], 9)
+    await rows.execute("UPDATE sessions SET last_used_at = created_at")
+    first = await listed(client, alice, limit=5)
+    second = await listed(client, alice, limit=5, cursor=first["next_cursor"])
+    assert len({item["id"] for item in first["items"] + second["items"]}) == 10
+    assert second["next_cursor"] is None
+
+
+@pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 201}, {"cursor": "x"}, {"cursor": "A" * 22}])
+async def test_a_wrong_page_is_refused(client: httpx.AsyncClient, login: LoginAnswer, query: dict[str, Any]) -> None:
+    answer = await client.get("/v1/me/sessions", params=query, headers=bearer(await login("alice")))
+    problem_of(answer, "invalid_request", 422)
