@@ -316,7 +316,7 @@ async def test_requests_that_are_dropped_half_way_take_no_connection_along(
     "change",
     [
         "ALTER TABLE users ADD COLUMN birthday date",
-        "ALTER TABLE users ALTER COLUMN nickname TYPE varchar(64)",
+        "ALTER TABLE users ALTER COLUMN created_at TYPE timestamptz(3)",
         "ALTER TABLE sessions ALTER COLUMN openid TYPE varchar(64)",
     ],
 )

@@ -99,12 +99,12 @@ async def stored(rows: asyncpg.Connection) -> asyncpg.Connection:
             f"{AVATAR_COLUMNS} VALUES ('{AVATAR}', '{ALICE}', 'image/png', '\\x00', now()), "
             f"('{AVATAR[::-1]}', '{ALICE}', 'image/png', '\\x00', now())",
         ),
-        ("sessions_generation_check", "UPDATE sessions SET generation = -1"),
-        ("sessions_expires_at_check", "UPDATE sessions SET expires_at = created_at - interval '1 second'"),
-        ("sessions_revoked_reason_check", "UPDATE sessions SET revoked_at = now()"),
-        ("sessions_revoked_reason_check", "UPDATE sessions SET revoked_reason = 'banned'"),
+        ("sessions_state_check", "UPDATE sessions SET generation = -1"),
+        ("sessions_state_check", "UPDATE sessions SET expires_at = created_at - interval '1 second'"),
+        ("sessions_state_check", "UPDATE sessions SET revoked_at = now()"),
+        ("sessions_state_check", "UPDATE sessions SET revoked_reason = 'banned'"),
         (
-            "sessions_session_key_check",
+            "sessions_state_check",
             "UPDATE sessions SET revoked_at = now(), revoked_reason = 'banned', session_key = '\\x00'",
         ),
         ("signing_keys_kid_key", f"{SIGNING_KEY_COLUMNS} VALUES ('{OTHER}', 'kid', '{{}}', '', now(), now(), NULL)"),

@@ -22,21 +22,25 @@ _CONFLICTS: Final = (
     asyncpg.DeadlockDetectedError,
 )
 
-# $1 app_id  $2 openid  $3 unionid  $4 now  $5 nickname  $6 avatar_url  $7 session id  $8 session_key
-# $9 ip  $10 user_agent  $11 seconds to live
-_TOUCH_PART: Final = """
-       SET last_login_at = CASE users.status WHEN 'active' THEN $4 ELSE users.last_login_at END,
-           nickname = CASE users.status WHEN 'active' THEN COALESCE($5, users.nickname) ELSE users.nickname END,
-           avatar_url = CASE users.status WHEN 'active' THEN COALESCE($6, users.avatar_url) ELSE users.avatar_url END"""
+# $1 app_id  $2 openid  $3 unionid  $4 now  $5 session id  $6 session_key  $7 ip  $8 user_agent  $9 seconds to live
 _OPEN_PART: Final = """
     INSERT INTO sessions
            (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
-    SELECT $7, id, $1, $2, $8, $9::text::inet, $10, $4, $4, $4 + make_interval(secs => $11)"""
-# A known identity, whose unionid is as it was: its user is touched, its session opened. A banned user comes back
-# unchanged and without a session. The session's id is given, so that the same login, written twice, is one.
-_RETURN: Final = f"""
+    SELECT $5, id, $1, $2, $6, $7::text::inet, $8, $4, $4, $4 + make_interval(secs => $9)"""
+_SEEN_PART: Final = """
+       SET last_login_at = CASE users.status WHEN 'active' THEN $4 ELSE users.last_login_at END"""
+# $10 nickname  $11 avatar_url
+_PROFILE_PART: Final = """,
+       nickname = CASE users.status WHEN 'active' THEN COALESCE($10, users.nickname) ELSE users.nickname END,
+       avatar_url = CASE users.status WHEN 'active' THEN COALESCE($11, users.avatar_url) ELSE users.avatar_url END"""
+
+
+def _returning_part(set_part: str) -> str:
+    # A known identity, whose unionid is as it was: its user is touched, its session opened. A banned user comes back
+    # unchanged and without a session. The session's id is given, so that the same login, written twice, is one.
+    return f"""
 WITH person AS (
-    UPDATE users{_TOUCH_PART}
+    UPDATE users{set_part}
       FROM identities i
      WHERE i.app_id = $1 AND i.openid = $2 AND users.id = i.user_id
        AND ($3::text IS NULL OR i.unionid = $3 OR (i.unionid IS NULL AND users.unionid = $3))
@@ -47,6 +51,10 @@ WITH person AS (
 )
 SELECT * FROM person
 """  # noqa: S608 - put together from constants
+
+
+_RETURN: Final = _returning_part(_SEEN_PART)
+_RETURN_WITH_PROFILE: Final = _returning_part(_SEEN_PART + _PROFILE_PART)
 # All others, $12 being the id for a new user. The row of the unionid decides whose it is: whoever comes second waits
 # for it. An unknown identity joins that user, or a new one. A known one gets the unionid, unless another user has it:
 # then nothing comes back, and nothing has been done.
@@ -62,7 +70,7 @@ WITH known AS (
     UPDATE identities SET unionid = $3 FROM known, holder
      WHERE app_id = $1 AND openid = $2 AND holder.user_id = known.user_id
 ), joined AS (
-    UPDATE users{_TOUCH_PART},
+    UPDATE users{_SEEN_PART}{_PROFILE_PART},
            unionid = COALESCE($3, users.unionid)
       FROM holder
      WHERE users.id = holder.user_id AND holder.user_id <> $12
@@ -70,7 +78,7 @@ WITH known AS (
     RETURNING {USER}
 ), created AS (
     INSERT INTO users (id, unionid, nickname, avatar_url, created_at, last_login_at)
-    SELECT $12, $3, $5, $6, $4, $4
+    SELECT $12, $3, $10, $11, $4, $4
      WHERE NOT EXISTS (SELECT FROM known) AND NOT EXISTS (SELECT FROM holder WHERE user_id <> $12)
     RETURNING {USER}
 ), person AS (
@@ -146,23 +154,29 @@ class _Ids(NamedTuple):
 
 
 async def _returning(database: Database, login: Login, ids: _Ids, *, now: datetime) -> UserRow | None:
-    user: UserRow | None = await database.fetchrow(_RETURN, *_arguments(login, ids, now))
+    user: UserRow | None
+    if login.nickname is None and login.avatar_url is None:
+        user = await database.fetchrow(_RETURN, *_opening(login, ids, now))
+    else:
+        user = await database.fetchrow(
+            _RETURN_WITH_PROFILE, *_opening(login, ids, now), login.nickname, login.avatar_url
+        )
     return user
 
 
 async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetime) -> UserRow | None:
-    user: UserRow | None = await database.fetchrow(_ENTER, *_arguments(login, ids, now), ids.new_user)
+    user: UserRow | None = await database.fetchrow(
+        _ENTER, *_opening(login, ids, now), login.nickname, login.avatar_url, ids.new_user
+    )
     return user
 
 
-def _arguments(login: Login, ids: _Ids, now: datetime) -> tuple[object, ...]:
+def _opening(login: Login, ids: _Ids, now: datetime) -> tuple[object, ...]:
     return (
         login.app_id,
         login.openid,
         login.unionid,
         now,
-        login.nickname,
-        login.avatar_url,
         ids.session,
         login.session_key,
         login.ip,
