@@ -313,7 +313,7 @@ async def test_where_no_openid_is_given_the_sender_withdraws(
         (["8", 19], {"phone", "nickname"}),
         ("6,8", {"nickname", "avatar_url", "phone"}),
     ],
-    ids=str,
+    ids=lambda value: "+".join(sorted(value)) if isinstance(value, set) else repr(value),
 )
 async def test_each_revocation_erases_what_it_names_and_leaves_an_event(
     client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, revoke_info: Any, erased: set[str]
