@@ -5,7 +5,6 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -16,17 +15,25 @@ import pytest
 import respx
 
 from tests.asking import LogLines, MakeClient, MakeServices
-from tests.fakes import APP, OTHER_APP, SECRET_KEY, Clock, LoginAnswer, Secrets, WeChatByRespx, WeChatBySimulator
+from tests.databases import TEMPLATE, SharedDatabase, make_template, remove_signing_key
+from tests.fakes import (
+    APP,
+    OTHER_APP,
+    SECRET_KEY,
+    START,
+    Clock,
+    LoginAnswer,
+    Secrets,
+    WeChatByRespx,
+    WeChatBySimulator,
+)
 from wxauth.app import create_app
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.dev.wechat import APPS, Simulator
 from wxauth.logs import configure_logging
 from wxauth.services import Services
 from wxauth.settings import Settings, settings_from
-from wxauth.store.database import Database
-from wxauth.store.migrations import migrate
 
-TEMPLATE = "template_wxauth"
 MEMORY = Path("/dev/shm")
 ROOM = 2**30
 SETTINGS = {
@@ -50,14 +57,19 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture(scope="session")
 async def admin(postgres: EmbeddedPostgres) -> AsyncIterator[asyncpg.Connection]:
-    """A connection beside all databases under test; makes the migrated one that they are copied from."""
+    """A connection beside all databases under test, to make and remove them."""
     connection = await asyncpg.connect(postgres.url())
-    await connection.execute(f"CREATE DATABASE {TEMPLATE}")
-    database = Database(postgres.url(TEMPLATE))
-    await migrate(database)
-    await database.aclose()
+    await make_template(postgres, connection)
     yield connection
     await connection.close()
+
+
+@pytest.fixture(scope="session")
+async def shared_database(postgres: EmbeddedPostgres, admin: asyncpg.Connection) -> AsyncIterator[SharedDatabase]:
+    database = SharedDatabase(postgres, admin)
+    await database.make()
+    yield database
+    await database.aclose()
 
 
 @pytest.fixture(scope="session")
@@ -77,14 +89,35 @@ async def empty_database_url(
 
 
 @pytest.fixture
-async def database_url(
-    postgres: EmbeddedPostgres, admin: asyncpg.Connection, database_numbers: Iterator[int]
+async def own_database_url(
+    request: pytest.FixtureRequest,
+    postgres: EmbeddedPostgres,
+    admin: asyncpg.Connection,
+    database_numbers: Iterator[int],
 ) -> AsyncIterator[str]:
-    """A migrated database of this test's own."""
+    """A copy of this test's own, for what it is to do to more than rows."""
     name = f"test_{next(database_numbers)}"
     await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
+    if request.node.get_closest_marker("no_signing_key"):
+        await remove_signing_key(postgres.url(name))
     yield postgres.url(name)
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def shared_database_url(request: pytest.FixtureRequest, shared_database: SharedDatabase) -> AsyncIterator[str]:
+    """One for all tests, cleaned after each."""
+    if request.node.get_closest_marker("no_signing_key"):
+        await remove_signing_key(shared_database.url)
+    yield shared_database.url
+    await shared_database.clean()
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A migrated database in which there is nothing but a signing key; what is marked otherwise has another."""
+    is_own = request.node.get_closest_marker("own_database")
+    return request.getfixturevalue("own_database_url" if is_own else "shared_database_url")
 
 
 @pytest.fixture
@@ -126,7 +159,7 @@ def log_lines(logs: io.BytesIO) -> LogLines:
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock(datetime(2026, 11, 20, 8, 0, tzinfo=UTC))
+    return Clock(START)
 
 
 @pytest.fixture

@@ -263,6 +263,7 @@ async def test_a_database_that_falls_silent_holds_nobody_up(doctor: Examine, dat
     said(results, of_app(), OK)
 
 
+@pytest.mark.own_database
 async def test_a_database_that_takes_no_writes_is_told(
     doctor: Examine, admin: asyncpg.Connection, database_url: str
 ) -> None:
@@ -271,6 +272,7 @@ async def test_a_database_that_takes_no_writes_is_told(
     said(await doctor(), "database", BAD, "takes no writes", "default_transaction_read_only")
 
 
+@pytest.mark.own_database
 async def test_a_default_isolation_that_a_pooler_lets_through_is_told(
     doctor: Examine, admin: asyncpg.Connection, database_url: str
 ) -> None:
@@ -298,6 +300,7 @@ def test_a_standby_and_an_old_version_are_told(server: Server, words: tuple[str,
     said({"database": judge_server(server)}, "database", BAD, *words)
 
 
+@pytest.mark.own_database
 async def test_a_schema_that_is_behind_is_told_and_one_that_is_newer_is_a_note(
     doctor: Examine, database_url: str, rows: asyncpg.Connection
 ) -> None:
@@ -315,6 +318,7 @@ async def test_a_schema_that_is_behind_is_told_and_one_that_is_newer_is_a_note(
 # What is sealed.
 
 
+@pytest.mark.no_signing_key
 async def test_the_key_that_signs_and_the_next_rotation_are_told(
     doctor: Examine, make_simulated_services: MakeServices
 ) -> None:
@@ -365,6 +369,7 @@ async def test_what_needs_the_former_secret_key_is_to_be_sealed_anew_before_that
     said(await doctor(**rotated), "sealed_data", OK, "none needs WXAUTH_SECRET_KEY_PREVIOUS")
 
 
+@pytest.mark.no_signing_key
 async def test_one_signing_key_of_several_that_does_not_open_is_named(
     doctor: Examine, simulated_services: Services, rows: asyncpg.Connection
 ) -> None:
@@ -431,6 +436,7 @@ async def test_an_issuer_with_keys_of_another_database_is_told(
     said(await doctor(issuer=url), "issuer", BAD, "none of the stored keys", "WXAUTH_DATABASE_URL")
 
 
+@pytest.mark.no_signing_key
 async def test_an_issuer_that_lacks_a_key_that_signs_is_told_and_one_that_lacks_the_next_is_not(
     doctor: Examine, service: Callable[..., Awaitable[str]], simulated_services: Services, rows: asyncpg.Connection
 ) -> None:

@@ -298,6 +298,7 @@ async def test_dev_takes_a_database_of_yours_and_no_env_file(tmp_path: Path, emp
     assert not (tmp_path / ".wxauth" / "postgres").exists()
 
 
+@pytest.mark.no_signing_key
 def test_dev_listens_where_WXAUTH_PORT_says_and_says_what_is_no_setting(  # noqa: N802
     tmp_path: Path, database_url: str
 ) -> None:

@@ -144,6 +144,7 @@ async def test_before_the_keys_are_read_nothing_can_be_checked(
         assert int(answer.headers["retry-after"]) > 0
 
 
+@pytest.mark.own_database
 async def test_a_database_that_is_not_migrated_is_unavailable(
     client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
@@ -164,6 +165,7 @@ async def broken(rows: asyncpg.Connection) -> None:
 
 @pytest.mark.usefixtures("broken")
 @pytest.mark.parametrize("language", ["en", "zh-CN"])
+@pytest.mark.own_database
 async def test_a_fault_is_told_to_the_log_and_not_to_the_caller(
     client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines, language: str
 ) -> None:
@@ -377,6 +379,7 @@ async def test_no_other_origin_may_read_answers_unless_configured(client: httpx.
         ("POST", "/v1/login", b'{"code": "for-a-broken-database"}', 500),
     ],
 )
+@pytest.mark.own_database
 async def test_a_configured_origin_may_read_every_answer(
     cors_client: httpx.AsyncClient,
     wechat: WeChatByRespx,

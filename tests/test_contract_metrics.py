@@ -158,6 +158,7 @@ async def test_of_many_sessions_an_estimate_is_told(
     assert told == pytest.approx(100_001, rel=0.1)
 
 
+@pytest.mark.no_signing_key
 async def test_the_age_of_the_signing_key_is_told(scrape: Scrape, clock: Clock) -> None:
     clock.advance(hours=1)
     assert (await scrape())("wxauth_signing_key_age_seconds") == 3600

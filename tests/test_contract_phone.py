@@ -337,6 +337,7 @@ async def test_a_number_that_is_taken_does_not_undo_the_login_either(service: Se
     assert (bob["phone_error"], bob["user"]["phone"]) == ("phone_taken", None)
 
 
+@pytest.mark.own_database
 async def test_a_fault_of_ours_does_not_undo_the_login_either(service: Service, rows: asyncpg.Connection) -> None:
     await rows.execute("ALTER TABLE phone_answers ADD COLUMN shoe_size integer NOT NULL")
     alice = await service.log_in(phone_code=service.phone_code())

@@ -32,6 +32,8 @@ from wxauth.tokens.issuer import TokenIssuer
 from wxauth.tokens.keys import KeySource, VerificationKey, verification_keys
 from wxauth.tokens.verifier import Verifier
 
+pytestmark = pytest.mark.no_signing_key
+
 JWKS = "/.well-known/jwks.json"
 OTHER_SECRET_KEY = b64encode(bytes(range(32, 64))).decode()
 SEEN_WITHIN = 15

@@ -21,6 +21,8 @@ from wxauth.services import Services
 from wxauth.store.database import CONNECTIONS, LOCK_TIMEOUT, TRANSACTION_CONNECTIONS, Database
 from wxauth.store.migrations import migrate
 
+pytestmark = pytest.mark.own_database
+
 HANGING = 10.0
 """Seconds after which the contract has an answer, though the database hangs."""
 RESUMING = 5.0

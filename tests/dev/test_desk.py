@@ -61,6 +61,7 @@ def test_the_page_may_read_what_helps_it(dev: Dev) -> None:
     assert exposed == {"X-Request-ID", "Retry-After", "WWW-Authenticate"}
 
 
+@pytest.mark.no_signing_key
 def test_origins_of_yours_take_its_place(tmp_path: Path, database_url: str) -> None:
     for dev in dev_in(tmp_path, WXAUTH_CORS_ORIGINS="https://mine.test", WXAUTH_DATABASE_URL=database_url):
         assert allowed_origin(dev, "https://mine.test") == "https://mine.test"

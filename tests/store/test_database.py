@@ -15,6 +15,8 @@ from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.errors import StorageUnavailable
 from wxauth.store.database import CONNECT_TIMEOUT, Database
 
+pytestmark = pytest.mark.own_database
+
 PASSWORD = "p@ss:w/ö?rd#%+&=, '\"\\x"
 SETTINGS = """
     SELECT current_setting('application_name') AS application_name,

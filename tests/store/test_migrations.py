@@ -14,6 +14,8 @@ from sqlmodel import SQLModel
 from wxauth.store.database import Database
 from wxauth.store.migrations import BASE, UnknownRevision, is_schema_usable, migrate
 
+pytestmark = pytest.mark.own_database
+
 REVISIONS = sorted(path.name[:4] for path in (Path(__file__).parents[2] / "alembic" / "versions").glob("*.py"))
 
 # All that the catalog says of our tables.

@@ -192,6 +192,7 @@ async def test_of_many_first_looks_at_once_the_trail_tells_once(read: Read, rows
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'access_token_read'") == 1
 
 
+@pytest.mark.own_database
 async def test_nobody_gets_a_token_of_which_the_trail_cannot_tell(read: Read, rows: asyncpg.Connection) -> None:
     await rows.execute("ALTER TABLE events RENAME TO away")
     for answer in await asyncio.gather(*(read() for _ in range(3))):
