@@ -1,13 +1,16 @@
 """Real processes: the commands as an operator runs them, and what is left when they end."""
 
+import fcntl
 import os
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from itertools import chain, repeat
 from pathlib import Path
+from tempfile import TemporaryFile, gettempdir
 from threading import Thread
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +18,8 @@ from typing import Any, Self
 import uvicorn
 from starlette.types import ASGIApp
 
+from tests import forked
+from tests.forked import Forked
 from wxauth.server import listen
 
 WXAUTH = str(Path(sys.executable).with_name("wxauth"))
@@ -28,17 +33,42 @@ def environment(**variables: str) -> dict[str, str]:
     return {**kept, **variables}
 
 
-def run(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
+) -> subprocess.CompletedProcess[str]:
     """Run `wxauth` with these arguments to its end."""
+    with TemporaryFile() as output, TemporaryFile() as errors:
+        streams = {"stdin": stdin, "stdout": output, "stderr": errors}
+        process = start([WXAUTH, *arguments], cwd=cwd, env=env, is_short=True, **streams)
+        try:
+            status = process.wait(PATIENCE)
+        finally:
+            process.kill()
+        texts = [stream.seek(0) or stream.read().decode() for stream in (output, errors)]
+    return subprocess.CompletedProcess([WXAUTH, *arguments], status, *texts)
+
+
+def run_installed(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """The same by the installed program, which imports what it needs by itself."""
     return subprocess.run(
         [WXAUTH, *arguments],
         cwd=cwd,
         env=environment(**(env or {})),
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
         check=False,
     )
+
+
+def start(
+    command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None, is_short: bool = False, **streams: Any
+) -> subprocess.Popen[bytes] | Forked:
+    """Start a program; our own without the second that its imports take."""
+    if forked.is_possible and command[0] == WXAUTH:
+        return Forked(command, cwd=cwd, env=environment(**(env or {})), is_short=is_short, **streams)
+    return subprocess.Popen(command, cwd=cwd, env=environment(**(env or {})), **streams)
 
 
 class Running:
@@ -47,17 +77,9 @@ class Running:
     def __init__(self, *command: str, cwd: Path, env: Mapping[str, str] | None = None, user: int | None = None) -> None:
         self._output = cwd / f"output-{time.monotonic_ns()}"
         with self._output.open("wb") as output:
-            self.process = subprocess.Popen(
-                command,
-                cwd=cwd,
-                env=environment(**(env or {})),
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                user=user,
-                group=user,
-                extra_groups=None if user is None else [],
-            )
+            as_user = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+            streams = {"stdin": subprocess.PIPE, "stdout": output, "stderr": subprocess.STDOUT}
+            self.process = start(command, cwd=cwd, env=env, **streams, **as_user)
 
     def __enter__(self) -> Self:
         return self
@@ -139,9 +161,25 @@ def serving(app: ASGIApp, **options: Any) -> Iterator[str]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port on which nobody listens, and that no other run of the tests is given while this process lives."""
+    for _ in PORTS:
+        port = next(_ports)
+        with suppress(BlockingIOError):
+            fcntl.lockf(_ports_given(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            if is_free(port):
+                return port
+    raise RuntimeError("every port is taken")
+
+
+PORTS = range(15_000, 30_000)
+"""Below those that the system gives to connections, which would come in between."""
+_ports = chain.from_iterable(repeat([*PORTS[os.getpid() % len(PORTS) :], *PORTS[: os.getpid() % len(PORTS)]]))
+
+
+@cache
+def _ports_given() -> int:
+    """A file in which each byte that is locked stands for a port that is given; with its process, its locks end."""
+    return os.open(f"{gettempdir()}/wxauth-tests-{os.geteuid()}.ports", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def is_free(port: int) -> bool:

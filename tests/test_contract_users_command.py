@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import pty
-import subprocess
 from asyncio import to_thread
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from tests.asking import bearer
 from tests.fakes import LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
-from tests.processes import PATIENCE, WXAUTH, environment, run
+from tests.processes import run
 
 Command = Callable[..., Awaitable[CompletedProcess[str]]]
 
@@ -133,16 +132,8 @@ async def test_on_a_terminal_the_operator_is_asked_about_the_person_by_name(
     terminal, stdin = pty.openpty()
     os.write(terminal, reply.encode())
     try:
-        done = await to_thread(
-            subprocess.run,
-            [WXAUTH, "users", "erase", user_id],
-            cwd=tmp_path,
-            env=environment(WXAUTH_DATABASE_URL=database_url),
-            stdin=stdin,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
+        env = {"WXAUTH_DATABASE_URL": database_url}
+        done = await to_thread(run, "users", "erase", user_id, cwd=tmp_path, env=env, stdin=stdin)
     finally:
         os.close(stdin)
         os.close(terminal)
