@@ -31,7 +31,7 @@ from wxauth.app import create_app
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.dev.wechat import APPS, Simulator
 from wxauth.logs import configure_logging
-from wxauth.services import Services
+from wxauth.services import WAITS, Services, Waits
 from wxauth.settings import Settings, settings_from
 
 MEMORY = Path("/dev/shm")
@@ -183,7 +183,7 @@ def wechat(secrets: Secrets) -> Iterator[WeChatByRespx]:
 async def make_services(
     make_settings: Callable[..., Settings], wechat: WeChatByRespx, clock: Clock
 ) -> AsyncIterator[MakeServices]:
-    """Further replicas of the service on the same database; any setting by name."""
+    """Further replicas of the service on the same database; any setting by name, and how long its parts wait."""
     async with making(make_settings, wechat.transport, clock) as make:
         yield make
 
@@ -194,8 +194,8 @@ async def making(
 ) -> AsyncIterator[MakeServices]:
     made: list[Services] = []
 
-    async def make(**values: object) -> Services:
-        services = Services.build(make_settings(**values), clock=clock, wechat_transport=transport)
+    async def make(*, waits: Waits = WAITS, **values: object) -> Services:
+        services = Services.build(make_settings(**values), clock=clock, wechat_transport=transport, waits=waits)
         made.append(services)
         await services.keys.refresh()
         return services

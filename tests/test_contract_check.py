@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import asyncpg
@@ -23,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.asking import MakeServices
 from tests.fakes import SECRET_KEY, Secrets
 from tests.processes import free_port, run, serving
-from tests.store.proxy import Proxy
+from tests.store.proxy import HASTE, HURRIED, Proxy
 from tests.upstream import Upstream, hang, hang_up
 from wxauth.app import create_app
 from wxauth.checks import Level, Result, examine
@@ -86,13 +87,15 @@ def doctor(
 ) -> Examine:
     """What the doctor says, by name; any setting by name. No line holds a secret."""
 
-    async def say(*, clock: Callable[[], datetime] = utc_now, **values: Any) -> dict[str, Result]:
+    async def say(
+        *, clock: Callable[[], datetime] = utc_now, waits: Mapping[str, Any] = MappingProxyType({}), **values: Any
+    ) -> dict[str, Result]:
         nobody = f"http://127.0.0.1:{free_port()}"
         settings = make_settings(**{"apps": APPS, "wechat_base_url": wechat_url, "issuer": nobody, **values})
         for app in APPS:
             secrets.add(app["app_secret"])
             secrets.add(strict_wechat.access_tokens[app["app_id"]].hand_out(force=False)["access_token"])
-        results = await examine(settings, clock=clock)
+        results = await examine(settings, clock=clock, **waits)
         secrets.check_log("\n".join(result.message for result in results))
         assert not any("hunter2" in result.message or "\n" in result.message for result in results)
         by_name = {result.name: result for result in results}
@@ -256,8 +259,9 @@ async def test_a_database_that_falls_silent_holds_nobody_up(doctor: Examine, dat
             return utc_now()
 
         began = loop.time()
-        results = await doctor(database_url=f"{proxy.url}?sslmode=disable", clock=clock)
-        assert loop.time() - began < 12
+        waits = {"deadlines": HURRIED}
+        results = await doctor(database_url=f"{proxy.url}?sslmode=disable", clock=clock, waits=waits)
+        assert loop.time() - began < 12 / HASTE
     said(results, "database", OK)
     said(results, "stored", BAD, "does not answer", "TimeoutError")
     said(results, of_app(), OK)
@@ -515,7 +519,8 @@ async def test_an_issuer_that_hangs_up_or_says_nothing_is_told(doctor: Examine) 
     async with Upstream(hang_up) as upstream:
         said(await doctor(issuer=upstream.url), "issuer", BAD, "without an answer")
     async with Upstream(hang) as upstream:
-        said(await doctor(issuer=upstream.url), "issuer", BAD, "takes the connection and does not answer")
+        results = await doctor(issuer=upstream.url, waits={"issuer_patience": 0.2})
+        said(results, "issuer", BAD, "takes the connection and does not answer")
 
 
 # The clocks.
@@ -767,6 +772,6 @@ async def test_a_redis_that_does_not_answer_is_told(doctor: Examine) -> None:
     url = f"redis://:hunter2@127.0.0.1:{free_port()}"
     said(await doctor(redis_url=url), "redis", BAD, "not limited", "WXAUTH_REDIS_URL")
     async with Upstream(hang, on_connect=hang) as upstream:
-        results = await doctor(redis_url=upstream.url.replace("http:", "redis:"))
+        results = await doctor(redis_url=upstream.url.replace("http:", "redis:"), waits={"redis_patience": 0.2})
     said(results, "redis", BAD, "TimeoutError")
     said(await doctor(redis_url=url, login_rate_limit=""), "redis", OK, "WXAUTH_LOGIN_RATE_LIMIT is empty")

@@ -17,7 +17,7 @@ from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
 from wxauth.dev.wechat.push import Format, Mode, SignedPush, encrypt, make_message, sign, sign_push
-from wxauth.services import Services
+from wxauth.services import Services, Waits
 from wxauth.withdrawals import Withdrawals
 
 PLAIN = {**APP, "push_token": "1ab2cPushTokenOfTheFirstApp"}
@@ -49,8 +49,9 @@ REVOKED, LEFT = "user_authorization_revoke", "user_authorization_cancellation"
 PROFILE = {"nickname": "Alice", "avatar_url": "https://a.example/1.png", "phone": "+8613800138000"}
 NOW = 1_795_161_600
 AN_HOUR = 3600
-HARDLY_MORE = 2.0
-"""Seconds, where one second is what the database has."""
+HURRIED = Waits(withdrawals_patience=0.25, withdrawals_retry=0.1)
+HARDLY_MORE = 1.0
+"""Seconds, where a quarter of one is what the database has."""
 SOON = 10.0
 """Seconds for what takes one or two on an idle machine."""
 
@@ -667,8 +668,9 @@ async def test_while_the_database_is_away_wechat_is_told_to_come_again(
 
 
 async def test_a_slow_database_makes_wechat_come_again_and_find_it_done(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
+    hurried_client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
 ) -> None:
+    client = hurried_client
     push = signed(message((await log_in())["user"]["openid"]))
     async with rows.transaction():
         await rows.execute("SELECT FROM users FOR UPDATE")
@@ -685,7 +687,7 @@ async def test_a_silent_database_makes_wechat_come_again(
 ) -> None:
     openid = (await log_in())["user"]["openid"]
     async with Proxy(database_url) as proxy:
-        client = make_client(await make_services(apps=[PLAIN], database_url=proxy.url))
+        client = make_client(await make_services(apps=[PLAIN], database_url=proxy.url, waits=HURRIED))
         await send(client, message(openid, revoke_info="8"))  # over a connection that is kept
         proxy.fall_silent()
         push = signed(message(openid))
@@ -698,6 +700,12 @@ async def test_a_silent_database_makes_wechat_come_again(
 
 
 @pytest.fixture
+async def hurried_client(make_services: MakeServices, make_client: MakeClient) -> httpx.AsyncClient:
+    """A service that waits for its database no longer than it must."""
+    return make_client(await make_services(apps=[PLAIN], waits=HURRIED))
+
+
+@pytest.fixture
 async def proxy(database_url: str) -> AsyncIterator[Proxy]:
     """The way to this test's database."""
     async with Proxy(database_url) as proxy:
@@ -707,7 +715,7 @@ async def proxy(database_url: str) -> AsyncIterator[Proxy]:
 @pytest.fixture
 async def cut_off(make_services: MakeServices, proxy: Proxy) -> Services:
     """A replica whose database is away."""
-    services = await make_services(apps=[PLAIN], database_url=proxy.url)
+    services = await make_services(apps=[PLAIN], database_url=proxy.url, waits=HURRIED)
     proxy.refuse()
     return services
 
@@ -736,8 +744,9 @@ async def test_what_is_withdrawn_in_an_outage_is_erased_after_it_though_wechat_c
 
 
 async def test_a_withdrawal_that_fails_after_its_time_is_told_and_tried_again(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, database_url: str, log_lines: LogLines
+    hurried_client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, log_lines: LogLines
 ) -> None:
+    client = hurried_client
     push = signed(message((await log_in())["user"]["openid"], LEFT))
     async with rows.transaction():
         await rows.execute("SELECT FROM users FOR UPDATE")
@@ -779,7 +788,8 @@ async def test_what_is_put_off_when_the_service_ends_is_told_as_lost(
 async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(
     cut_off: Services, make_client: MakeClient, log_in: LogIn, log_lines: LogLines
 ) -> None:
-    impatient = Withdrawals(cut_off.settings, cut_off.database, cut_off.clock, kept_in_memory=0.0)
+    waits = {"patience": HURRIED.withdrawals_patience, "retry_pause": HURRIED.withdrawals_retry}
+    impatient = Withdrawals(cut_off.settings, cut_off.database, cut_off.clock, kept_in_memory=0.0, **waits)
     push = signed(message((await log_in())["user"]["openid"], LEFT))
     answer = await post(make_client(replace(cut_off, withdrawals=impatient)), push)
     problem_of(answer, "storage_unavailable", 503)

@@ -14,18 +14,18 @@ import httpx
 import pytest
 
 from tests.fakes import Secrets, WeChatByRespx
-from tests.store.proxy import Proxy
+from tests.store.proxy import HASTE, HURRIED, Proxy
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.dev.wechat import PhoneCodeRequest, Simulator
-from wxauth.services import Services
-from wxauth.store.database import CONNECTIONS, LOCK_TIMEOUT, TRANSACTION_CONNECTIONS, Database
+from wxauth.services import Services, Waits
+from wxauth.store.database import CONNECTIONS, TRANSACTION_CONNECTIONS, Database
 from wxauth.store.migrations import migrate
 
 pytestmark = pytest.mark.own_database
 
-HANGING = 10.0
-"""Seconds after which the contract has an answer, though the database hangs."""
-RESUMING = 5.0
+HANGING = 10.0 / HASTE
+"""Seconds after which the contract has an answer, though the database hangs; here they are shorter, like all others."""
+RESUMING = 5.0 / HASTE
 
 MakeServices = Callable[..., Awaitable[Services]]
 MakeClient = Callable[[Services], httpx.AsyncClient]
@@ -76,7 +76,7 @@ async def make_service(
     make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
 ) -> Callable[[str], Awaitable[Service]]:
     async def make(url: str) -> Service:
-        services = await make_services(database_url=url)
+        services = await make_services(database_url=url, waits=Waits(database=HURRIED))
         return Service(make_client(services), wechat, services)
 
     return make
@@ -292,7 +292,7 @@ async def test_transactions_that_wait_for_one_row_hold_up_the_others_only_so_lon
         await rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", alice["user"]["id"])
         waiting = [asyncio.create_task(service.leave(alice["access_token"])) for _ in range(TRANSACTION_CONNECTIONS)]
         await until(lambda: waits_for_lock(rows))
-        async with asyncio.timeout(LOCK_TIMEOUT + 1):
+        async with asyncio.timeout(HURRIED.lock + 0.5):
             assert (await service.leave(bob)).status_code == 204
         assert is_unavailable(await next(asyncio.as_completed(waiting)))
     await asyncio.gather(*waiting)

@@ -43,10 +43,11 @@ BLOCKED_RANK: Final = 4
 """The risk at which WeChat says to block. At any other but 0 it says to look closer."""
 BAN_PATIENCE: Final = 600.0
 """Seconds in which a ban that the database did not take is tried again."""
+BAN_PAUSE: Final = 0.5
+"""Seconds between two such tries."""
 TOLD_AGAIN_AFTER: Final = timedelta(minutes=1)
 """Between two log lines of one failure."""
 
-_BAN_PAUSE: Final = 0.5
 _CONTENT_REFUSED: Final = 87014
 _OTHER: Final = 21000
 """The label of what is refused for no reason that has one of its own."""
@@ -86,6 +87,8 @@ class Policies:
         risk: What is made of a newcomer's risk.
         nickname: What is made of a nickname.
         observe: Is told what came of each question.
+        longest_wait: Seconds, at most, that a request waits for what WeChat thinks.
+        ban_pause: Seconds between two tries of a ban that the database did not take.
     """
 
     def __init__(
@@ -99,6 +102,8 @@ class Policies:
         risk: Policy,
         nickname: Policy,
         observe: Observe,
+        longest_wait: float = PATIENCE,
+        ban_pause: float = BAN_PAUSE,
     ) -> None:
         self._database = database
         self._wechat_api = wechat_api
@@ -108,6 +113,8 @@ class Policies:
         self._risk = risk
         self._nickname = nickname
         self._observe = observe
+        self._longest_wait = longest_wait
+        self._ban_pause = ban_pause
         self._told_at: dict[tuple[str, ...], datetime] = {}
         self.are_on = risk != "off" or nickname != "off"
         self.check_nicknames = nickname != "off"
@@ -119,7 +126,7 @@ class Policies:
         """The user of a stored login, with the nickname unless that is refused.
 
         Nothing is asked of a returning user whose nickname is the stored one. WeChat is waited for only where the
-        policy is to block, for `patience` seconds or `PATIENCE`.
+        policy is to block: for `patience` seconds, or the longest wait where that is shorter.
 
         Whoever hangs up meanwhile is banned all the same. Not so where the process is killed, or ends and WeChat says
         nothing in a moment: of a user who is there nothing is asked again.
@@ -128,7 +135,7 @@ class Policies:
         """
         if not login.is_new and not self._asks_about(nickname, before=login.user["nickname"]):
             return login.user
-        patience = min(patience, PATIENCE)
+        patience = min(patience, self._longest_wait)
         deciding = None
         if login.is_new and self._risk == "block":
             decision = self._judge_newcomer(person, ip, patience=patience)
@@ -147,7 +154,7 @@ class Policies:
         *,
         before: str | None,
         store: Callable[[], Awaitable[T]],
-        patience: float = PATIENCE,
+        patience: float | None = None,
     ) -> T:
         """Store a nickname, unless WeChat is asked about it and refuses it. A name that stays is not asked about.
 
@@ -155,6 +162,7 @@ class Policies:
         """
         if not self._asks_about(nickname, before=before):
             return await store()
+        patience = self._longest_wait if patience is None else patience
         verdict = await self._verdict(person, nickname, patience=patience) if self._nickname == "block" else None
         if verdict is not None and verdict.suggest == "risky":
             log.warning("nickname_refused", user_id=person.user_id, app_id=person.app_id, label=verdict.label)
@@ -269,7 +277,7 @@ class Policies:
         try:
             async with asyncio.timeout(BAN_PATIENCE):
                 while not is_done:
-                    await asyncio.sleep(_BAN_PAUSE)
+                    await asyncio.sleep(self._ban_pause)
                     with suppress(Exception):  # told when it began
                         await self._ban(person, rank)
                         is_done = True

@@ -51,16 +51,27 @@ class Withdrawals:
         settings: Which apps have a push_token.
         database: Where the users are.
         clock: The time.
+        patience: Seconds that an answer waits for the database.
         kept_in_memory: Seconds for which to try again.
+        retry_pause: Seconds between two tries.
     """
 
     def __init__(
-        self, settings: Settings, database: Database, clock: Clock, *, kept_in_memory: float = KEPT_IN_MEMORY
+        self,
+        settings: Settings,
+        database: Database,
+        clock: Clock,
+        *,
+        patience: float = PATIENCE,
+        kept_in_memory: float = KEPT_IN_MEMORY,
+        retry_pause: float = RETRY_PAUSE,
     ) -> None:
         self._settings = settings
         self._database = database
         self._clock = clock
+        self._patience = patience
         self._kept_in_memory = kept_in_memory
+        self._retry_pause = retry_pause
         self._under_way: set[asyncio.Task[None]] = set()
         self._put_off: dict[bytes, _PutOff] = {}
         self._retrying: asyncio.Task[None] | None = None
@@ -89,7 +100,7 @@ class Withdrawals:
         if withdrawal is None:
             return
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._patience):
                 # It goes on: when WeChat comes again, it may have been done.
                 await asyncio.shield(self._begin(app_id, withdrawal))
         except TimeoutError as exc:
@@ -149,7 +160,7 @@ class Withdrawals:
 
     async def _keep_trying(self) -> None:
         while self._put_off:
-            await asyncio.sleep(RETRY_PAUSE)
+            await asyncio.sleep(self._retry_pause)
             await self._try_again()
             too_old = [mark for mark, kept in self._put_off.items() if _now() - kept.since > self._kept_in_memory]
             for mark in too_old:

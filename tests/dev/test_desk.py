@@ -14,6 +14,9 @@ from tests.processes import WXAUTH, Running, free_port, serving, until
 from tests.programs import needs, run_node_tests
 from wxauth.dev.wechat import APPS, PhoneCodeRequest, Simulator, create_simulator
 from wxauth.dev.wechat.desk import known_faults
+from wxauth.services import Waits
+
+HURRIED = Waits(phones_farewell=0, phones_of_others=(0,), wechat_busy=(0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,8 @@ async def test_each_failure_is_what_the_page_says_beforehand(
     said, got = {}, {}
     for known in known_faults()[api]:
         clock.advance(days=1)  # an access token may not be forced to change too often
-        client = make_client(await make_simulated_services(wechat_timeout=2))  # one that holds no access token
+        # One that holds no access token.
+        client = make_client(await make_simulated_services(wechat_timeout=0.5, waits=HURRIED))
         tokens = (await client.post("/v1/login", json={"code": "alice"})).json()
         fault = {**known["fault"], "slow": 0.05} if "slow" in known["fault"] else known["fault"]
         times = 1 if known["failure"] is None else None

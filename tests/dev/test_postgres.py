@@ -133,7 +133,7 @@ def test_it_waits_for_the_server_of_a_killed_owner_to_stop(own: Own, data: Path)
     supervisor = parent_of(server_of(data))
     os.kill(supervisor, signal.SIGSTOP)
     owner.process.kill()
-    Timer(1.0, os.kill, (supervisor, signal.SIGCONT)).start()
+    Timer(0.3, os.kill, (supervisor, signal.SIGCONT)).start()
     own()
 
 
@@ -147,7 +147,8 @@ def test_what_a_run_that_was_killed_left_half_made_is_made_anew(own: Own, data: 
 
 def test_a_second_owner_is_told_that_there_is_a_first(own: Own, data: Path) -> None:
     own()
-    with pytest.raises(PostgresUnavailable, match="another 'wxauth dev' is using") as told, EmbeddedPostgres(data):
+    second = EmbeddedPostgres(data, lock_patience=0.1)
+    with pytest.raises(PostgresUnavailable, match="another 'wxauth dev' is using") as told, second:
         pass
     assert str(data) in str(told.value)
 

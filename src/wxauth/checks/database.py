@@ -14,7 +14,7 @@ from wxauth.login import session_key_context
 from wxauth.phones import phone_answer_context
 from wxauth.sealing import CannotOpen, Sealer
 from wxauth.settings import Settings
-from wxauth.store.database import Database, reason_of
+from wxauth.store.database import Database, Deadlines, reason_of
 from wxauth.store.diagnosis import (
     Server,
     server,
@@ -33,9 +33,11 @@ OLDEST_SERVER: Final = 11
 _WHAT_OPENS: Final = "put the key that sealed them into WXAUTH_SECRET_KEY_PREVIOUS"
 
 
-async def check_database(settings: Settings, found: Findings, *, clock: Clock) -> AsyncGenerator[Result, None]:
+async def check_database(
+    settings: Settings, found: Findings, *, clock: Clock, deadlines: Deadlines
+) -> AsyncGenerator[Result, None]:
     """The server, its clock, the schema, the keys, and whether what is sealed opens."""
-    database = Database(settings.database_url.get_secret_value())
+    database = Database(settings.database_url.get_secret_value(), deadlines=deadlines)
     name = "database"
     try:
         async with database.answering():  # for all of it

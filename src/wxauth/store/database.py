@@ -7,6 +7,7 @@ single statements, which are transactions by themselves and leave nothing to res
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
@@ -35,6 +36,21 @@ CONNECT_TIMEOUT: Final = 3.0
 CONNECT_TIMEOUT_OF_ALL_HOSTS: Final = 6.0
 CONNECTIONS: Final = 10
 TRANSACTION_CONNECTIONS: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """Seconds for each part of a use of the database, as told above."""
+
+    whole: float = DEADLINE
+    statement: float = STATEMENT_TIMEOUT
+    silence: float = SILENCE_TIMEOUT
+    lock: float = LOCK_TIMEOUT
+    connect: float = CONNECT_TIMEOUT
+    connect_to_any: float = CONNECT_TIMEOUT_OF_ALL_HOSTS
+
+
+DEADLINES: Final = Deadlines()
 
 _PGBOUNCER = "pgbouncer"
 _ISOLATION: Final = "READ COMMITTED"
@@ -90,10 +106,12 @@ class Database:
     Args:
         url: `postgresql://...`, several hosts allowed. `pgbouncer=true` in its query suits a pooler in
             transaction mode: no prepared statements, no settings at the start of a connection.
+        deadlines: How long it may take.
     """
 
-    def __init__(self, url: str) -> None:
-        self._dsns, self._options = _connect_options(url)
+    def __init__(self, url: str, *, deadlines: Deadlines = DEADLINES) -> None:
+        self._deadlines = deadlines
+        self._dsns, self._options = _connect_options(url, deadlines)
         self._connections = Connections(self._connect, size=CONNECTIONS)
         self._engine: AsyncEngine | None = None
 
@@ -117,11 +135,11 @@ class Database:
                 return await self._fetch(statement, arguments)
 
     def answering(self) -> AbstractAsyncContextManager[object]:
-        """A block that the database has `DEADLINE` seconds for, all that is in it counted.
+        """A block that the database has its whole deadline for, all that is in it counted.
 
         Raises: StorageUnavailable.
         """
-        return _Answering()
+        return _Answering(self._deadlines.whole)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
@@ -180,7 +198,7 @@ class Database:
                 {},
                 pool_size=TRANSACTION_CONNECTIONS,
                 max_overflow=0,
-                pool_timeout=DEADLINE,
+                pool_timeout=self._deadlines.whole,
                 pool_pre_ping=True,
             )
         return self._engine
@@ -217,10 +235,13 @@ class Database:
 class _Answering:
     """A deadline for the database, and one name for all the ways in which it can be away."""
 
-    __slots__ = ("_timeout",)
+    __slots__ = ("_seconds", "_timeout")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
 
     async def __aenter__(self) -> Self:
-        self._timeout = asyncio.timeout(DEADLINE)
+        self._timeout = asyncio.timeout(self._seconds)
         await self._timeout.__aenter__()
         return self
 
@@ -268,18 +289,18 @@ def driver_error(exc: BaseException) -> BaseException:
     return exc.driver_exception if isinstance(exc, DBAPIError) else exc
 
 
-def _connect_options(url: str) -> tuple[list[str], dict[str, Any]]:
+def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[str, Any]]:
     """A DSN for each host, and what asyncpg takes beside them."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     settings = {
         "application_name": "wxauth",
         "default_transaction_isolation": _ISOLATION,
-        "statement_timeout": f"{STATEMENT_TIMEOUT * 1000:.0f}",
-        "lock_timeout": f"{LOCK_TIMEOUT * 1000:.0f}",
-        "idle_in_transaction_session_timeout": f"{DEADLINE * 1000:.0f}",
+        "statement_timeout": f"{deadlines.statement * 1000:.0f}",
+        "lock_timeout": f"{deadlines.lock * 1000:.0f}",
+        "idle_in_transaction_session_timeout": f"{deadlines.whole * 1000:.0f}",
     }
-    options: dict[str, Any] = {"command_timeout": SILENCE_TIMEOUT}
+    options: dict[str, Any] = {"command_timeout": deadlines.silence}
     # libpq's own, which asyncpg would hand to the server as a setting of the session.
     query.pop("connect_timeout", None)
     if query.get("channel_binding") in ("prefer", "disable"):
@@ -289,7 +310,7 @@ def _connect_options(url: str) -> tuple[list[str], dict[str, Any]]:
         settings = {"application_name": settings["application_name"]}
     options["server_settings"] = {name: value for name, value in settings.items() if name not in query}
     dsns = _dsn_of_each_host(parts, query)
-    options["timeout"] = min(CONNECT_TIMEOUT, CONNECT_TIMEOUT_OF_ALL_HOSTS / len(dsns))
+    options["timeout"] = min(deadlines.connect, deadlines.connect_to_any / len(dsns))
     return dsns, options
 
 
