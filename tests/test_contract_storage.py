@@ -152,6 +152,7 @@ async def test_without_its_database_the_service_says_so_and_resumes(service: Ser
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the server's processes under /proc")
+@pytest.mark.process
 async def test_a_database_that_hangs_is_unavailable_within_ten_seconds(
     own_postgres: EmbeddedPostgres, tmp_path: Path, make_service: Callable[[str], Awaitable[Service]]
 ) -> None:
@@ -202,6 +203,7 @@ async def test_a_login_whose_connection_was_ended_succeeds_on_another(
     assert await connections(rows) <= CONNECTIONS + TRANSACTION_CONNECTIONS
 
 
+@pytest.mark.process
 async def test_a_restart_under_load_costs_some_logins_and_no_fault(
     own_postgres: EmbeddedPostgres, tmp_path: Path, make_service: Callable[[str], Awaitable[Service]]
 ) -> None:
@@ -254,10 +256,12 @@ async def test_a_database_without_room_for_connections_is_unavailable(
         f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 1; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}"
     )
     try:
-        service = await make_service(proxy.url.replace("postgres@", f"{role}@"))  # its one connection has read the keys
-        assert is_unavailable(await service.log_in())
+        service = await make_service(proxy.url.replace("postgres@", f"{role}@"))
+        both = [await asyncio.gather(service.log_in("alice"), service.log_in("bob"))]  # over the one that there may be
         await rows.execute(f"ALTER ROLE {role} CONNECTION LIMIT 2")
-        assert (await service.log_in()).status_code == 200
+        both += [await asyncio.gather(service.log_in("alice"), service.log_in("bob"))]
+        assert [sorted(answer.status_code for answer in answers) for answers in both] == [[200, 503], [200, 200]]
+        assert any(map(is_unavailable, both[0]))
         await service.services.aclose()
     finally:
         await rows.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
