@@ -3,17 +3,19 @@
 import io
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 import respx
 
+from tests import programs
 from tests.asking import LogLines, MakeClient, MakeServices
 from tests.databases import TEMPLATE, SharedDatabase, make_template, remove_signing_key
 from tests.fakes import (
@@ -42,6 +44,29 @@ SETTINGS = {
     "issuer": "https://auth.test",
     "wechat_base_url": "https://wechat.test",
 }
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    from tests.spreading import workers_for
+
+    return workers_for(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from tests.spreading import Spreading
+
+    return Spreading(config, log) if config.option.dist == "load" else None
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, bool | None]:
+    programs.running.append(item)
+    try:
+        return (yield)
+    finally:
+        programs.running.pop()
 
 
 @pytest.fixture(scope="session")
@@ -121,8 +146,11 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def rows(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+async def rows(database_url: str, shared_database: SharedDatabase) -> AsyncIterator[asyncpg.Connection]:
     """A connection to this test's database, to look at what was stored."""
+    if database_url == shared_database.url:
+        yield shared_database.rows
+        return
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()

@@ -33,7 +33,7 @@ MAKE_CLEANING = """
 """
 CLEANING = """
     SELECT pg_terminate_backend(pid)
-      FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid();
+      FROM pg_stat_activity WHERE datname = current_database() AND pid NOT IN (pg_backend_pid(), {rows});
     {everything};
     DELETE FROM signing_keys WHERE to_jsonb(signing_keys) <> '{key}';
     INSERT INTO signing_keys SELECT * FROM jsonb_populate_record(NULL::signing_keys, '{key}') ON CONFLICT DO NOTHING;
@@ -66,7 +66,10 @@ async def remove_signing_key(url: str) -> None:
 
 
 class SharedDatabase:
-    """A database that every test finds as if it had just been copied. Copying takes ten times as long as cleaning."""
+    """A database that every test finds as if it had just been copied. Copying takes ten times as long as cleaning.
+
+    `rows` is a connection to it, as new for each test too.
+    """
 
     def __init__(self, postgres: EmbeddedPostgres, admin: asyncpg.Connection) -> None:
         self.url = postgres.url(SHARED)
@@ -78,8 +81,10 @@ class SharedDatabase:
         connection = await asyncpg.connect(self.url)
         await connection.execute(REFUSE_CHANGES)
         await connection.close()
+        self.rows = await asyncpg.connect(self.url)
         self._cleaner = await asyncpg.connect(self.url, server_settings=CLEANER)
         self._cleaning = CLEANING.format(
+            rows=self.rows.get_server_pid(),
             everything=await self._cleaner.fetchval(MAKE_CLEANING),
             key=await self._cleaner.fetchval("SELECT to_jsonb(signing_keys)::text FROM signing_keys"),
             version=await self._cleaner.fetchval("SELECT version_num FROM alembic_version"),
@@ -88,6 +93,7 @@ class SharedDatabase:
     async def clean(self) -> None:
         """Make it as it was. Where that is not possible the test that went too far fails, and no other."""
         try:
+            await self.rows.reset()
             await self._cleaner.execute(self._cleaning)
         except Exception:
             await self.aclose()
@@ -95,4 +101,5 @@ class SharedDatabase:
             raise
 
     async def aclose(self) -> None:
+        self.rows.terminate()
         self._cleaner.terminate()

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 
 from tests import forked
 from tests.forked import Forked
+from tests.programs import demand_mark
 from wxauth.server import listen
 
 WXAUTH = str(Path(sys.executable).with_name("wxauth"))
@@ -52,6 +53,7 @@ def run(
 
 def run_installed(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """The same by the installed program, which imports what it needs by itself."""
+    demand_mark("process")
     return subprocess.run(
         [WXAUTH, *arguments],
         cwd=cwd,
@@ -77,6 +79,7 @@ class Running:
     """A command that runs on, killed at the end of the `with` block where it still does."""
 
     def __init__(self, *command: str, cwd: Path, env: Mapping[str, str] | None = None, user: int | None = None) -> None:
+        demand_mark("process", "proxy", "node")
         self._output = cwd / f"output-{time.monotonic_ns()}"
         with self._output.open("wb") as output:
             as_user = {} if user is None else {"user": user, "group": user, "extra_groups": []}

@@ -38,6 +38,7 @@ from tests.processes import (
     until,
     users_of,
 )
+from tests.programs import needs
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.dev.wechat import APPS, create_simulator
 
@@ -191,8 +192,9 @@ def dev(dev_folder: Path) -> Iterator[Service]:
         yield service
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@pytest.mark.process
 def test_the_lines_that_dev_prints_log_in_and_use_the_token(dev: Service) -> None:
+    needs("curl")
     lines = dev.command.output.partition("Log in as alice")[2].partition("Become")[0].splitlines()
     script = "\n".join(line for line in lines if line.startswith("  "))
     done = subprocess.run(["sh", "-e", "-c", script], capture_output=True, text=True, check=True, timeout=20)
@@ -202,6 +204,7 @@ def test_the_lines_that_dev_prints_log_in_and_use_the_token(dev: Service) -> Non
     assert (me["id"], me["openid"]) == (tokens["user"]["id"], tokens["user"]["openid"])
 
 
+@pytest.mark.process
 def test_the_line_that_dev_prints_makes_an_administrator(dev: Service) -> None:
     tokens = dev.log_in("carol")
     [line] = [line for line in dev.command.output.splitlines() if "USER_ID" in line]
@@ -211,12 +214,14 @@ def test_the_line_that_dev_prints_makes_an_administrator(dev: Service) -> None:
     assert dev.client.get("/v1/admin/users", headers=bearer).status_code == 200
 
 
+@pytest.mark.process
 def test_what_dev_prints_is_bilingual_and_links_the_documentation(dev: Service) -> None:
     assert "已就绪" in dev.command.output
     assert f"http://127.0.0.1:{dev.port}/docs" in dev.command.output
     assert dev.get("/docs").status_code == 200
 
 
+@pytest.mark.process
 def test_dev_knows_two_apps(dev: Service) -> None:
     answers = [
         dev.client.post("/v1/login", json={"code": "bob", "app_id": app["app_id"]}).json()["user"] for app in APPS
@@ -225,6 +230,7 @@ def test_dev_knows_two_apps(dev: Service) -> None:
     assert answers[0]["openid"] != answers[1]["openid"]
 
 
+@pytest.mark.process
 def test_the_simulated_wechat_of_dev_hands_out_codes(dev: Service) -> None:
     wechat_url = re.search(r"WeChat / 模拟微信\s+(\S+)", dev.command.output)
     assert wechat_url is not None
@@ -232,16 +238,19 @@ def test_the_simulated_wechat_of_dev_hands_out_codes(dev: Service) -> None:
     assert dev.log_in(code)["user"]["openid"] == dev.log_in("carol")["user"]["openid"]
 
 
+@pytest.mark.process
 def test_the_secret_key_of_dev_is_kept_for_its_owner_alone(dev: Service, dev_folder: Path) -> None:
     path = dev_folder / ".wxauth" / "secret_key"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(b64decode(path.read_text())) == 32
 
 
+@pytest.mark.process
 def test_what_dev_keeps_is_not_for_git(dev: Service, dev_folder: Path) -> None:
     assert (dev_folder / ".wxauth" / ".gitignore").read_text() == "*\n"
 
 
+@pytest.mark.process
 def test_a_second_dev_in_the_same_folder_is_told_of_the_first(dev: Service, dev_folder: Path) -> None:
     second = run("dev", "--port", str(free_port()), "--wechat-port", str(free_port()), cwd=dev_folder)
     assert second.returncode == 1
@@ -250,6 +259,7 @@ def test_a_second_dev_in_the_same_folder_is_told_of_the_first(dev: Service, dev_
 
 
 @pytest.mark.parametrize("option", ["--port", "--wechat-port"])
+@pytest.mark.process
 def test_dev_names_the_option_that_chooses_another_port(dev: Service, tmp_path: Path, option: str) -> None:
     other = {"--port": "--wechat-port", "--wechat-port": "--port"}[option]
     failed = run("dev", option, str(dev.port), other, str(free_port()), cwd=tmp_path)
@@ -264,6 +274,7 @@ def test_dev_names_the_option_that_chooses_another_port(dev: Service, tmp_path: 
     ("ending", "status"),
     [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGHUP, -signal.SIGHUP), (signal.SIGKILL, -signal.SIGKILL)],
 )
+@pytest.mark.process
 def test_when_dev_ends_all_of_it_ends(tmp_path: Path, ending: int, status: int) -> None:
     service = start_dev(tmp_path)
     with service.command as command, service.client:
@@ -276,6 +287,7 @@ def test_when_dev_ends_all_of_it_ends(tmp_path: Path, ending: int, status: int) 
         assert "rror" not in command.output
 
 
+@pytest.mark.process
 def test_dev_keeps_its_users_from_one_run_to_the_next(tmp_path: Path) -> None:
     for is_new_user in (True, False):
         service = start_dev(tmp_path)
@@ -285,6 +297,7 @@ def test_dev_keeps_its_users_from_one_run_to_the_next(tmp_path: Path) -> None:
             assert command.end(signal.SIGTERM) == 0
 
 
+@pytest.mark.process
 async def test_dev_takes_a_database_of_yours_and_no_env_file(tmp_path: Path, empty_database_url: str) -> None:
     (tmp_path / ".env").write_text("WXAUTH_PORT=no\nWXAUTH_DATABASE_URL=no\nWXAUTH_ISSUER=no\n")
     service = start_dev(tmp_path, WXAUTH_DATABASE_URL=empty_database_url)
@@ -299,6 +312,7 @@ async def test_dev_takes_a_database_of_yours_and_no_env_file(tmp_path: Path, emp
 
 
 @pytest.mark.no_signing_key
+@pytest.mark.process
 def test_dev_listens_where_WXAUTH_PORT_says_and_says_what_is_no_setting(  # noqa: N802
     tmp_path: Path, database_url: str
 ) -> None:
@@ -339,6 +353,7 @@ def test_dev_says_so_when_its_folder_cannot_be_made(tmp_path: Path) -> None:
     assert len(failed.stderr.splitlines()) == 1
 
 
+@pytest.mark.process
 def test_dev_refuses_a_database_that_another_secret_key_sealed(
     serve: Callable[..., Service], database_url: str, tmp_path: Path
 ) -> None:
@@ -352,6 +367,7 @@ def test_dev_refuses_a_database_that_another_secret_key_sealed(
 # serve
 
 
+@pytest.mark.process
 def test_serve_logs_in_and_logs_lines_of_json(serve: Callable[..., Service]) -> None:
     service = serve()
     answer = service.log_in("alice")
@@ -361,6 +377,7 @@ def test_serve_logs_in_and_logs_lines_of_json(serve: Callable[..., Service]) -> 
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.process
 def test_sigterm_lets_a_login_under_way_end_and_nobody_else_in(
     serve: Callable[..., Service], simulator: WeChat, workers: str
 ) -> None:
@@ -380,6 +397,7 @@ def test_sigterm_lets_a_login_under_way_end_and_nobody_else_in(
 
 
 @pytest.mark.parametrize(("workers", "ending"), [("1", signal.SIGINT), ("1", signal.SIGTERM), ("2", signal.SIGINT)])
+@pytest.mark.process
 def test_serve_ends_quietly_when_asked_to(serve: Callable[..., Service], workers: str, ending: int) -> None:
     service = serve(WORKERS=workers)
     service.log_in("alice")
@@ -389,6 +407,7 @@ def test_serve_ends_quietly_when_asked_to(serve: Callable[..., Service], workers
 
 
 @on_linux
+@pytest.mark.process
 def test_a_worker_that_was_killed_is_replaced(serve: Callable[..., Service]) -> None:
     service = serve(WORKERS="2")
     victim, other = service.workers()
@@ -400,6 +419,7 @@ def test_a_worker_that_was_killed_is_replaced(serve: Callable[..., Service]) -> 
 
 
 @on_linux
+@pytest.mark.process
 def test_workers_do_not_outlive_a_parent_that_was_killed(serve: Callable[..., Service]) -> None:
     service = serve(WORKERS="2")
     workers = service.workers()
@@ -408,6 +428,7 @@ def test_workers_do_not_outlive_a_parent_that_was_killed(serve: Callable[..., Se
     assert is_free(service.port)
 
 
+@pytest.mark.process
 def test_all_workers_and_all_runs_sign_with_the_same_key(serve: Callable[..., Service]) -> None:
     service = serve(WORKERS="2")
     key_sets = set()
@@ -418,6 +439,7 @@ def test_all_workers_and_all_runs_sign_with_the_same_key(serve: Callable[..., Se
     assert len(key_sets) == 1
 
 
+@pytest.mark.process
 def test_serve_refuses_a_secret_key_that_cannot_open_what_is_stored(
     serve: Callable[..., Service], settings: dict[str, str], folder: Path
 ) -> None:
@@ -442,6 +464,7 @@ def test_a_database_url_that_asks_for_what_is_unknown_stops_every_command(
         assert len(lines) == 1
 
 
+@pytest.mark.process
 def test_a_lost_log_loses_no_login(settings: dict[str, str], folder: Path) -> None:
     port = free_port()
     env = environment(**settings, WXAUTH_PORT=str(port))
@@ -464,11 +487,13 @@ def _answers(client: httpx.Client) -> bool:
         return False
 
 
+@pytest.mark.process
 def test_the_former_secret_key_opens_what_it_sealed(serve: Callable[..., Service]) -> None:
     assert serve().command.end(signal.SIGTERM) == 0
     assert serve(SECRET_KEY=OTHER_SECRET_KEY, SECRET_KEY_PREVIOUS=SECRET_KEY).is_ready()
 
 
+@pytest.mark.process
 def test_serve_waits_for_a_database_that_is_not_there_yet(
     serve: Callable[..., Service], database_url: str, postgres: EmbeddedPostgres, folder: Path
 ) -> None:
@@ -487,6 +512,7 @@ def test_serve_waits_for_a_database_that_is_not_there_yet(
     service.log_in("alice")
 
 
+@pytest.mark.process
 def test_serve_waits_for_migrate(serve: Callable[..., Service], empty_database_url: str, folder: Path) -> None:
     service = serve(DATABASE_URL=empty_database_url)
     assert service.get("/livez").status_code == 200
@@ -501,6 +527,7 @@ def test_serve_waits_for_migrate(serve: Callable[..., Service], empty_database_u
     service.log_in("alice")
 
 
+@pytest.mark.process
 def test_serve_warns_of_names_that_are_no_settings(serve: Callable[..., Service]) -> None:
     service = serve(ACCES_TOKEN_TTL="60")
     (line,) = [line for line in service.lines if line["event"] == "unknown_setting"]
@@ -508,6 +535,7 @@ def test_serve_warns_of_names_that_are_no_settings(serve: Callable[..., Service]
     assert line["reason"] == "WXAUTH_ACCES_TOKEN_TTL: no such setting, did you mean WXAUTH_ACCESS_TOKEN_TTL?"
 
 
+@pytest.mark.process
 async def test_only_a_trusted_proxy_says_whose_request_it_is(
     serve: Callable[..., Service], rows: asyncpg.Connection
 ) -> None:
@@ -518,6 +546,7 @@ async def test_only_a_trusted_proxy_says_whose_request_it_is(
         assert await rows.fetchval("SELECT host(ip) FROM sessions WHERE id = $1", answer["session_id"]) == ip
 
 
+@pytest.mark.process
 def test_serve_says_so_when_the_port_is_taken(
     serve: Callable[..., Service], settings: dict[str, str], folder: Path
 ) -> None:
@@ -529,6 +558,7 @@ def test_serve_says_so_when_the_port_is_taken(
         assert failed.stderr.startswith("WXAUTH_HOST and WXAUTH_PORT: ")
 
 
+@pytest.mark.process
 def test_nothing_of_development_is_in_the_production_path() -> None:
     program = (
         "import sys, wxauth.cli, wxauth.server, wxauth.checks;"
@@ -630,6 +660,7 @@ def test_help_explains_each_command(command: list[str], tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) > 3
 
 
+@pytest.mark.process
 def test_help_is_quick_for_it_loads_next_to_nothing() -> None:
     program = "import sys, wxauth.cli; print({'asyncio', 'fastapi', 'pydantic', 'sqlalchemy'} & sys.modules.keys())"
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "set()\n"

@@ -250,6 +250,7 @@ def told_by_each(service: Service, name: str, **labels: str) -> set[Any]:
 
 
 @on_linux
+@pytest.mark.process
 def test_every_worker_tells_what_all_have_counted_and_what_a_dead_one_had(service: Service) -> None:
     service.log_in(20)
     assert told_by_each(service, "wxauth_logins_total") == {20}
@@ -268,6 +269,7 @@ def test_every_worker_tells_what_all_have_counted_and_what_a_dead_one_had(servic
 
 @on_linux
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.process
 def test_nothing_of_what_workers_counted_is_left_behind(service: Service, ending: int) -> None:
     folder, workers = service.folder(), service.workers()
     assert folder.is_dir()

@@ -579,6 +579,7 @@ async def test_of_the_codes_of_all_so_many_are_asked_about_at_once(make_service:
 # Nothing that was paid for is lost.
 
 
+@pytest.mark.process
 async def test_killed_between_wechats_answer_and_ours_the_service_loses_no_number(
     database_url: str, rows: asyncpg.Connection, other: asyncpg.Connection, tmp_path: Path, secrets: Secrets
 ) -> None:

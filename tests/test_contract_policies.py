@@ -574,6 +574,7 @@ async def test_there_is_an_end_to_what_goes_on_behind_the_answers(
     assert line["pieces"] == AT_MOST
 
 
+@pytest.mark.process
 async def test_a_service_that_is_stopped_leaves_what_hangs(
     database_url: str, simulator: Simulator, tmp_path: Path
 ) -> None:

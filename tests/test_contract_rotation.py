@@ -294,6 +294,7 @@ async def test_keys_rotate_with_another_secret_key_changes_nothing(wxauth: WxAut
     assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1
 
 
+@pytest.mark.process
 async def test_a_rotated_key_is_in_every_workers_jwks_within_15_seconds(
     wxauth: WxAuth, env: dict[str, str], tmp_path: Path
 ) -> None:

@@ -293,6 +293,7 @@ def test_the_form_of_the_log_can_be_chosen(load: Load, form: str) -> None:
     assert load(**REQUIRED, LOG_FORMAT=form).log_format == form.lower()
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal")
 def test_on_a_terminal_the_log_is_for_people() -> None:
     terminal, end = os.openpty()

@@ -20,6 +20,8 @@ from tests.processes import PATIENCE, WXAUTH, Running, free_port, serving
 from tests.programs import needs
 from wxauth.testing import TestIssuer
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[1]
 READMES = (ROOT / "examples/sibling/README.md").read_text().split("## 中文")
 

@@ -21,6 +21,8 @@ from wxauth.settings import Settings
 from wxauth.store.events import OPERATOR
 from wxauth.store.models import UserStatus
 
+pytestmark = pytest.mark.node
+
 FILES = sorted(str(file.relative_to(NODE_TESTS)) for file in NODE_TESTS.glob("miniprogram/*.test.js"))
 
 

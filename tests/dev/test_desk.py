@@ -40,8 +40,12 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     yield from dev_in(tmp_path_factory.mktemp("desk"))
 
 
+@pytest.mark.process
+@pytest.mark.browser
+@pytest.mark.node
 def test_the_page_plays_the_phone_in_a_browser(dev: Dev) -> None:
-    env = {"CHROMIUM": needs("chromium"), "DESK_URL": f"{dev.wechat_url}/desk/", "SERVICE_URL": dev.url}
+    chromium = needs("chromium-headless-shell", "chromium")
+    env = {"CHROMIUM": chromium, "DESK_URL": f"{dev.wechat_url}/desk/", "SERVICE_URL": dev.url}
     run_node_tests("desk/desk.test.js", env)
 
 
@@ -52,12 +56,14 @@ def allowed_origin(dev: Dev, origin: str) -> str | None:
     return httpx.get(f"{dev.url}/livez", headers={"Origin": origin}).headers.get("access-control-allow-origin")
 
 
+@pytest.mark.process
 def test_the_service_lets_in_the_page_and_no_other(dev: Dev) -> None:
     assert allowed_origin(dev, dev.wechat_url) == dev.wechat_url
     for other in ("https://evil.test", dev.wechat_url.replace("127.0.0.1", "localhost"), "http://127.0.0.1:1", "null"):
         assert allowed_origin(dev, other) is None
 
 
+@pytest.mark.process
 def test_the_page_may_read_what_helps_it(dev: Dev) -> None:
     answer = httpx.get(f"{dev.url}/v1/me", headers={"Origin": dev.wechat_url})
     exposed = set(answer.headers["access-control-expose-headers"].split(", "))
@@ -65,6 +71,7 @@ def test_the_page_may_read_what_helps_it(dev: Dev) -> None:
 
 
 @pytest.mark.no_signing_key
+@pytest.mark.process
 def test_origins_of_yours_take_its_place(tmp_path: Path, database_url: str) -> None:
     for dev in dev_in(tmp_path, WXAUTH_CORS_ORIGINS="https://mine.test", WXAUTH_DATABASE_URL=database_url):
         assert allowed_origin(dev, "https://mine.test") == "https://mine.test"
@@ -75,17 +82,20 @@ def test_origins_of_yours_take_its_place(tmp_path: Path, database_url: str) -> N
     "headers",
     [{"Origin": "https://evil.test"}, {"Origin": "null"}, {"Host": "evil.test"}, {"Host": "127.0.0.1.evil.test:8001"}],
 )
+@pytest.mark.process
 def test_another_web_page_cannot_drive_the_simulator(dev: Dev, headers: dict[str, str]) -> None:
     for path, body in [("/codes", {"person": "alice"}), ("/faults", {"api": "code2session", "hang": True})]:
         assert httpx.post(dev.wechat_url + path, json=body, headers=headers).status_code == 403
     assert httpx.get(f"{dev.wechat_url}/desk/wires/0", headers=headers).status_code == 403
 
 
+@pytest.mark.process
 def test_programs_drive_it(dev: Dev) -> None:
     for headers in ({}, {"Origin": dev.wechat_url}, {"Host": "localhost"}):
         assert httpx.post(f"{dev.wechat_url}/codes", json={"person": "alice"}, headers=headers).status_code == 200
 
 
+@pytest.mark.process
 def test_a_browser_is_led_to_the_page(dev: Dev) -> None:
     browser = httpx.get(dev.wechat_url, headers={"Accept": "text/html,*/*;q=0.8"})
     assert browser.headers["location"] == "/desk/"
@@ -94,6 +104,7 @@ def test_a_browser_is_led_to_the_page(dev: Dev) -> None:
     assert httpx.get(f"{other_name}/desk/").headers["location"] == f"{dev.wechat_url}/desk/"
 
 
+@pytest.mark.process
 def test_the_page_takes_nothing_from_elsewhere(dev: Dev) -> None:
     page = httpx.get(f"{dev.wechat_url}/desk/")
     policy = dict(directive.split(" ", 1) for directive in page.headers["content-security-policy"].split("; "))
@@ -104,6 +115,7 @@ def test_the_page_takes_nothing_from_elsewhere(dev: Dev) -> None:
 
 
 @pytest.mark.parametrize("name", ["none.js", "..%2fdesk.py", "%2e%2e/desk.py"])
+@pytest.mark.process
 def test_it_serves_its_own_files_alone(dev: Dev, name: str) -> None:
     assert httpx.get(f"{dev.wechat_url}/desk/{name}").status_code == 404
 

@@ -28,7 +28,10 @@ with EmbeddedPostgres(Path(sys.argv[1]), lasting=False) as postgres:
     sys.stdin.read()
 """
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes under /proc")
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks for processes under /proc"),
+]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 Own = Callable[..., Running]

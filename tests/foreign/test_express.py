@@ -14,6 +14,8 @@ from tests.processes import Running, free_port
 from tests.programs import needs, needs_node
 from tests.tokens.hostile import Forgery
 
+pytestmark = [pytest.mark.process, pytest.mark.node]
+
 EXAMPLE = Path(__file__).parents[2] / "examples/express"
 
 

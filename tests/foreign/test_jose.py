@@ -13,6 +13,8 @@ from tests.processes import Running, until
 from tests.programs import needs_node
 from tests.tokens.hostile import Forgery
 
+pytestmark = [pytest.mark.process, pytest.mark.node]
+
 NODE_TESTS = Path(__file__).parents[1] / "node"
 
 

@@ -11,6 +11,8 @@ from tests.foreign.verify_with_pyjwt import AccessTokens
 from tests.processes import free_port
 from tests.tokens.hostile import HOSTILE, Forgery
 
+pytestmark = pytest.mark.process
+
 # What is half a minute ahead when it is forged may be taken when it is checked.
 ALL_REFUSED = {
     **{name: forgery for name, forgery in REFUSED.items() if "seconds ahead" not in name},

@@ -14,6 +14,8 @@ from tests.processes import WXAUTH, Running, free_port, until
 from tests.programs import needs
 from tests.proxies.running import answers, switching
 
+pytestmark = [pytest.mark.proxy, pytest.mark.process]
+
 ROOT = Path(__file__).parents[2]
 DRAFTS = "/members/editors/drafts.html"
 

@@ -32,6 +32,8 @@ from wxauth.server import uvicorn_options
 from wxauth.services import Services
 from wxauth.settings import Settings, settings_from
 
+pytestmark = pytest.mark.proxy
+
 PROXIES = ("nginx", "caddy", "haproxy")
 IDENTITY = ("x-auth-user-id", "x-auth-app-id", "x-auth-openid", "x-auth-session-id", "x-auth-roles")
 LONGEST_TOKEN = 12_000

@@ -798,6 +798,7 @@ def real_simulator() -> Iterator[tuple[Simulator, str]]:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="makes processes by fork")
+@pytest.mark.process
 def test_ten_real_processes_have_one_token(real_simulator: tuple[Simulator, str]) -> None:
     simulator, url = real_simulator
     command = [sys.executable, "-c", _TEN_PROCESSES, url, FIRST, APPS[0]["app_secret"]]
