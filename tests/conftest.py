@@ -36,6 +36,7 @@ from wxauth.logs import configure_logging
 from wxauth.services import WAITS, Services, Waits
 from wxauth.settings import Settings, settings_from
 
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 MEMORY = Path("/dev/shm")
 ROOM = 2**30
 SETTINGS = {
@@ -140,7 +141,9 @@ async def shared_database_url(request: pytest.FixtureRequest, shared_database: S
 
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest) -> str:
-    """A migrated database in which there is nothing but a signing key; what is marked otherwise has another."""
+    """A migrated database in which there is nothing but a signing key; what is marked otherwise has another, or none."""
+    if request.node.get_closest_marker("no_database"):
+        return NOWHERE
     is_own = request.node.get_closest_marker("own_database")
     return request.getfixturevalue("own_database_url" if is_own else "shared_database_url")
 
@@ -225,7 +228,8 @@ async def making(
     async def make(*, waits: Waits = WAITS, **values: object) -> Services:
         services = Services.build(make_settings(**values), clock=clock, wechat_transport=transport, waits=waits)
         made.append(services)
-        await services.keys.refresh()
+        if services.settings.database_url.get_secret_value() != NOWHERE:
+            await services.keys.refresh()
         return services
 
     yield make
@@ -266,7 +270,7 @@ def client(make_client: MakeClient, services: Services) -> httpx.AsyncClient:
 @pytest.fixture
 def offline_client(make_client: MakeClient, wechat: WeChatByRespx, clock: Clock) -> httpx.AsyncClient:
     """The service without a database, for what it must answer without one."""
-    settings = settings_from(Settings, **SETTINGS, database_url="postgresql://nobody@127.0.0.1:1/nothing")
+    settings = settings_from(Settings, **SETTINGS, database_url=NOWHERE)
     return make_client(Services.build(settings, clock=clock, wechat_transport=wechat.transport))
 
 

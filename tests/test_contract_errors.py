@@ -363,6 +363,7 @@ async def cors_client(make_services: MakeServices, make_client: MakeClient) -> h
     return make_client(await make_services(cors_origins=ORIGIN))
 
 
+@pytest.mark.no_database
 async def test_no_other_origin_may_read_answers_unless_configured(client: httpx.AsyncClient) -> None:
     answer = await client.get("/livez", headers={"Origin": ORIGIN})
     assert "access-control-allow-origin" not in answer.headers
@@ -395,6 +396,7 @@ async def test_a_configured_origin_may_read_every_answer(
     assert "x-request-id" in answer.headers["access-control-expose-headers"].lower()
 
 
+@pytest.mark.no_database
 async def test_a_configured_origin_may_ask_before_it_sends(cors_client: httpx.AsyncClient) -> None:
     asks = {"Access-Control-Request-Method": "DELETE", "Access-Control-Request-Headers": "authorization, content-type"}
     answer = await cors_client.options("/v1/me", headers={"Origin": ORIGIN, **asks})
@@ -405,6 +407,7 @@ async def test_a_configured_origin_may_ask_before_it_sends(cors_client: httpx.As
     assert answer.headers["x-request-id"]
 
 
+@pytest.mark.no_database
 async def test_another_origin_is_not_let_in(cors_client: httpx.AsyncClient) -> None:
     answer = await cors_client.get("/livez", headers={"Origin": "https://evil.example"})
     assert "access-control-allow-origin" not in answer.headers

@@ -384,6 +384,7 @@ async def test_a_login_leaves_one_line_of_ids_and_timings(login: LoginAnswer, lo
     }
 
 
+@pytest.mark.no_database
 async def test_a_client_that_leaves_before_its_body_is_read_costs_nothing(
     serve: Serve, wechat: WeChatByRespx, log_lines: LogLines
 ) -> None:

@@ -101,6 +101,7 @@ async def test_refreshes_are_counted_by_outcome(client: httpx.AsyncClient, login
     assert scraped("wxauth_refreshes_total", outcome="invalid_refresh_token") == 1
 
 
+@pytest.mark.no_database
 async def test_whatever_is_answered_by_a_problem_is_counted_by_its_code(
     client: httpx.AsyncClient, scrape: Scrape
 ) -> None:
@@ -124,6 +125,7 @@ async def test_the_time_that_wechat_and_the_database_take_is_told_failures_of_we
     assert 0 < (scraped("wxauth_database_seconds_sum") or 0) < 10
 
 
+@pytest.mark.no_database
 async def test_what_may_happen_is_told_before_it_does(scrape: Scrape) -> None:
     scraped = await scrape()
     assert scraped("wxauth_logins_total", app_id=APP["app_id"], outcome="ok") == 0

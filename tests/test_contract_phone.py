@@ -330,6 +330,7 @@ async def test_a_login_without_a_phone_code_asks_nothing_and_keeps_the_number(
 
 
 @pytest.mark.parametrize("phone_code", ["x" * 257, 1])
+@pytest.mark.no_database
 async def test_a_phone_code_of_no_form_is_refused_before_the_login_code_is_spent(
     service: Service, phone_code: Any
 ) -> None:

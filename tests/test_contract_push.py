@@ -155,6 +155,7 @@ def lines_of(log_lines: LogLines, event: str) -> list[dict[str, Any]]:
 # The check of the URL.
 
 
+@pytest.mark.no_database
 async def test_the_url_is_verified_as_in_wechats_example(client: httpx.AsyncClient) -> None:
     answer = await verify(client, **EXAMPLE_VERIFICATION)
     assert (answer.status_code, answer.text) == (200, EXAMPLE_VERIFICATION["echostr"])
@@ -163,11 +164,13 @@ async def test_the_url_is_verified_as_in_wechats_example(client: httpx.AsyncClie
 
 
 @pytest.mark.parametrize("echostr", [" 1 + 1 = 2 & more/%41?<b>", "x" * 256])
+@pytest.mark.no_database
 async def test_the_echo_is_exact(client: httpx.AsyncClient, echostr: str) -> None:
     assert (await verify(client, **EXAMPLE_VERIFICATION | {"echostr": echostr})).text == echostr
 
 
 @pytest.mark.parametrize("echostr", ["", "a\r\nb", "\x00", "微信", "x" * 257])
+@pytest.mark.no_database
 async def test_what_is_not_printable_is_not_echoed(client: httpx.AsyncClient, echostr: str) -> None:
     answer = await verify(client, **EXAMPLE_VERIFICATION | {"echostr": echostr})
     assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == "echostr"
@@ -184,12 +187,14 @@ async def test_what_is_not_printable_is_not_echoed(client: httpx.AsyncClient, ec
         {"timestamp": "", "nonce": "15147114921714036504"},  # the same when joined
     ],
 )
+@pytest.mark.no_database
 async def test_a_url_whose_signature_is_wrong_is_not_verified(
     client: httpx.AsyncClient, changed: dict[str, str]
 ) -> None:
     problem_of(await verify(client, **EXAMPLE_VERIFICATION | changed), "invalid_signature", 403)
 
 
+@pytest.mark.no_database
 async def test_what_is_missing_is_a_wrong_signature(client: httpx.AsyncClient) -> None:
     problem_of(await verify(client), "invalid_signature", 403)
     problem_of(await verify(client, PLAIN, **EXAMPLE_VERIFICATION), "invalid_signature", 403)
@@ -197,6 +202,7 @@ async def test_what_is_missing_is_a_wrong_signature(client: httpx.AsyncClient) -
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.no_database
 async def test_only_an_app_with_a_token_has_a_push_url(client: httpx.AsyncClient, method: str) -> None:
     url = "/v1/wechat/push/"
     problem_of(await client.request(method, url + WITHOUT_PUSH["app_id"]), "not_found", 404)
@@ -206,6 +212,7 @@ async def test_only_an_app_with_a_token_has_a_push_url(client: httpx.AsyncClient
 # What a message may look like.
 
 
+@pytest.mark.no_database
 async def test_messages_are_taken_as_in_wechats_examples(
     client: httpx.AsyncClient, make_services: MakeServices, make_client: MakeClient
 ) -> None:
@@ -262,6 +269,7 @@ async def test_what_is_withdrawn_is_erased_in_every_mode_and_format(
     ],
     ids=lambda body: repr(body[:40]),
 )
+@pytest.mark.no_database
 async def test_what_cannot_be_read_is_refused_at_once(client: httpx.AsyncClient, body: bytes) -> None:
     started = perf_counter()
     answer = await post(client, signed_body(body))
@@ -269,17 +277,20 @@ async def test_what_cannot_be_read_is_refused_at_once(client: httpx.AsyncClient,
     assert perf_counter() - started < 1
 
 
+@pytest.mark.no_database
 async def test_a_sealed_message_of_many_elements_is_refused_before_they_are_read(client: httpx.AsyncClient) -> None:
     push = signed(message("o1"), SEALED, "aes", "xml")
     body = push.body.replace(b"</xml>", b"<a/>" * 1000 + b"</xml>")
     problem_of(await post(client, replace(push, body=body), SEALED), "invalid_signature", 403)
 
 
+@pytest.mark.no_database
 async def test_a_text_may_hold_some_of_what_elements_are_made_of(client: httpx.AsyncClient) -> None:
     body = b"<xml><MsgType>text</MsgType><Content><![CDATA[" + b"<=" * 500 + b"]]></Content></xml>"
     assert_taken(await post(client, signed_body(body)))
 
 
+@pytest.mark.no_database
 async def test_a_message_over_64_kib_is_too_large(client: httpx.AsyncClient) -> None:
     push = signed({"Event": "x", "Content": "x" * 64 * 1024})
     problem_of(await post(client, push), "payload_too_large", 413)
@@ -287,6 +298,7 @@ async def test_a_message_over_64_kib_is_too_large(client: httpx.AsyncClient) -> 
 
 @pytest.mark.parametrize("event", [REVOKED, LEFT])
 @pytest.mark.parametrize("openid", [None, "", " ", 1.5, ["o1"], "o\x00", "o" * 129, "微信"])
+@pytest.mark.no_database
 async def test_a_withdrawal_that_names_nobody_is_refused(client: httpx.AsyncClient, event: str, openid: Any) -> None:
     content = {**message("", event), "OpenID": openid, "FromUserName": openid}
     assert problem_of(await post(client, signed(content)), "invalid_request", 422)["errors"][0]["field"] == "OpenID"
@@ -635,12 +647,14 @@ async def test_an_app_with_a_key_takes_only_what_is_sealed_with_it_and_for_it(
     assert await kept(rows) == PROFILE
 
 
+@pytest.mark.no_database
 async def test_an_app_without_a_key_does_not_pretend_to_read_what_is_encrypted(client: httpx.AsyncClient) -> None:
     push = signed(message("o1"), {**PLAIN, "push_aes_key": SEALED["push_aes_key"]}, "aes")
     problem = problem_of(await post(client, push), "invalid_signature", 403)
     assert "push_aes_key" in problem["detail"]
 
 
+@pytest.mark.no_database
 async def test_what_can_be_read_of_a_sealed_message_must_be_a_message(client: httpx.AsyncClient) -> None:
     app = SEALED
     bomb = b'<!DOCTYPE xml [<!ENTITY a "ha">]><xml><OpenID>&a;</OpenID></xml>'

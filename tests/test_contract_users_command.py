@@ -176,6 +176,7 @@ async def test_a_user_who_is_not_there_is_a_failure_and_what_is_no_id_a_wrong_ca
 
 
 @pytest.mark.parametrize("arguments", [("grant", NOBODY, "Admin"), ("revoke", NOBODY, "a,b"), ("list", "--role", "9")])
+@pytest.mark.no_database
 async def test_what_cannot_be_a_role_is_a_wrong_call(users: Command, arguments: tuple[str, ...]) -> None:
     failed = await users(*arguments)
     assert (failed.returncode, failed.stdout) == (2, "")
@@ -259,6 +260,7 @@ async def test_the_next_page_is_named(users: Command, login: LoginAnswer) -> Non
 @pytest.mark.parametrize(
     "options", [("--limit", "0"), ("--limit", "201"), ("--status", "banned"), ("--cursor", "x"), ("--q", "\udce9")]
 )
+@pytest.mark.no_database
 async def test_what_cannot_be_asked_for_is_a_wrong_call(users: Command, options: tuple[str, str]) -> None:
     failed = await users("list", *options)
     assert (failed.returncode, failed.stdout) == (2, "")

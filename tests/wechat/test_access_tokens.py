@@ -237,6 +237,7 @@ async def test_a_login_asks_for_no_access_token(simulated_client: httpx.AsyncCli
 # Kept and renewed.
 
 
+@pytest.mark.no_database
 async def test_a_token_is_asked_for_once_and_its_time_runs(get_own: GetOwn, simulator: Simulator, clock: Clock) -> None:
     first = await get_own()
     clock.advance(seconds=LIFETIME - RENEWAL_LEAD.total_seconds() - 1)
@@ -252,6 +253,7 @@ async def test_those_who_ask_at_once_share_one_request(read: Read, simulator: Si
     assert len(asks(simulator)) == 1
 
 
+@pytest.mark.no_database
 async def test_a_token_is_renewed_before_its_end_while_the_former_still_works(
     get_own: GetOwn, simulator: Simulator, clock: Clock
 ) -> None:
@@ -292,6 +294,7 @@ async def test_a_renewal_that_fails_disturbs_nobody_before_the_end(
     problem_of(await read(), "wechat_rate_limited", 429)
 
 
+@pytest.mark.no_database
 async def test_wechat_is_not_asked_all_the_time_where_it_renews_late(
     make_settings: Callable[..., Settings], clock: Clock
 ) -> None:
@@ -414,6 +417,7 @@ async def test_a_failure_does_not_last_longer_because_the_clock_was_put_back(
     assert (await read()).status_code == 200
 
 
+@pytest.mark.no_database
 async def test_a_failure_under_a_clock_that_goes_back_says_no_more_than_its_own_pause(
     simulated_services: Services, simulator: Simulator, clock: Clock
 ) -> None:
@@ -424,6 +428,7 @@ async def test_a_failure_under_a_clock_that_goes_back_says_no_more_than_its_own_
     assert caught.value.retry_after == 3
 
 
+@pytest.mark.no_database
 async def test_a_refused_token_is_renewed_though_the_clock_went_back_meanwhile(
     simulated_services: Services, simulator: Simulator, clock: Clock
 ) -> None:
@@ -524,6 +529,7 @@ async def test_a_busy_wechat_is_asked_again(read: Read, simulator: Simulator) ->
     assert asks(simulator) == [False, False]
 
 
+@pytest.mark.no_database
 async def test_who_gives_up_waiting_leaves_the_request_to_the_others(
     simulated_services: Services, simulator: Simulator
 ) -> None:
@@ -548,6 +554,7 @@ async def test_who_gives_up_waiting_leaves_the_request_to_the_others(
         *({"access_token": "token", "expires_in": value} for value in (0, -1, "7200", 7200.0, True, None)),
     ],
 )
+@pytest.mark.no_database
 async def test_an_answer_without_a_usable_token_makes_no_sense(
     make_settings: Callable[..., Settings], clock: Clock, answer: dict[str, Any]
 ) -> None:
@@ -696,6 +703,7 @@ async def tokens_of(replicas: list[Services]) -> set[str]:
     return {token.value.get_secret_value() for token in tokens}
 
 
+@pytest.mark.no_database
 async def test_ten_that_start_at_once_ask_ten_times_at_most_and_have_one_token(
     replicas: list[Services], simulator: Simulator
 ) -> None:
@@ -705,6 +713,7 @@ async def test_ten_that_start_at_once_ask_ten_times_at_most_and_have_one_token(
     assert asks(simulator) == [False] * 10
 
 
+@pytest.mark.no_database
 async def test_ten_renew_at_different_times_and_have_one_token_again(
     replicas: list[Services], simulator: Simulator, clock: Clock
 ) -> None:
