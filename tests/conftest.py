@@ -141,7 +141,7 @@ async def shared_database_url(request: pytest.FixtureRequest, shared_database: S
 
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest) -> str:
-    """A migrated database in which there is nothing but a signing key; what is marked otherwise has another, or none."""
+    """A migrated database with nothing in it but a signing key; what is marked otherwise has another, or none."""
     if request.node.get_closest_marker("no_database"):
         return NOWHERE
     is_own = request.node.get_closest_marker("own_database")
