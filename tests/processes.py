@@ -79,7 +79,7 @@ class Running:
     """A command that runs on, killed at the end of the `with` block where it still does."""
 
     def __init__(self, *command: str, cwd: Path, env: Mapping[str, str] | None = None, user: int | None = None) -> None:
-        demand_mark("process", "proxy", "node")
+        demand_mark("process", "proxy", "node", "pgbouncer")
         self._output = cwd / f"output-{time.monotonic_ns()}"
         with self._output.open("wb") as output:
             as_user = {} if user is None else {"user": user, "group": user, "extra_groups": []}
