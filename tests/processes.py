@@ -72,19 +72,34 @@ def start(
     """Start a program; our own without the second that its imports take."""
     if forked.is_possible and command[0] == WXAUTH:
         return Forked(command, cwd=cwd, env=environment(**(env or {})), is_short=is_short, **streams)
+    return start_installed(command, cwd=cwd, env=env, **streams)
+
+
+def start_installed(
+    command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None, **streams: Any
+) -> subprocess.Popen[bytes]:
+    """Start a program, whichever it is, as it lies there."""
     return subprocess.Popen(command, cwd=cwd, env=environment(**(env or {})), **streams)
 
 
 class Running:
     """A command that runs on, killed at the end of the `with` block where it still does."""
 
-    def __init__(self, *command: str, cwd: Path, env: Mapping[str, str] | None = None, user: int | None = None) -> None:
+    def __init__(
+        self,
+        *command: str,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        user: int | None = None,
+        is_installed: bool = False,
+    ) -> None:
         demand_mark("process", "proxy", "node", "pgbouncer")
         self._output = cwd / f"output-{time.monotonic_ns()}"
         with self._output.open("wb") as output:
             as_user = {} if user is None else {"user": user, "group": user, "extra_groups": []}
             streams = {"stdin": subprocess.PIPE, "stdout": output, "stderr": subprocess.STDOUT}
-            self.process = start(command, cwd=cwd, env=env, **streams, **as_user)
+            begin = start_installed if is_installed else start
+            self.process = begin(command, cwd=cwd, env=env, **streams, **as_user)
 
     def __enter__(self) -> Self:
         return self

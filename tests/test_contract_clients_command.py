@@ -128,14 +128,6 @@ async def test_what_may_be_a_name_is_taken(clients: Command, name: str) -> None:
     assert (await clients("add", name)).returncode == 0
 
 
-@pytest.mark.parametrize("words", [[], ["add"], ["list"], ["remove"]], ids=" ".join)
-@pytest.mark.no_database
-async def test_help_explains_each_command(clients: Command, words: list[str]) -> None:
-    done = await clients(*words, "--help")
-    assert done.returncode == 0
-    assert len(done.stdout.splitlines()) > 3
-
-
 @pytest.mark.parametrize("words", [["add"], ["remove"], ["list", "billing"], ["rename", "billing"]], ids=" ".join)
 @pytest.mark.no_database
 async def test_a_wrong_call_is_status_2(clients: Command, words: list[str]) -> None:

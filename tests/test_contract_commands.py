@@ -23,7 +23,7 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from tests.fakes import SECRET_KEY
+from tests.fakes import SECRET_KEY, LoginAnswer
 from tests.processes import (
     PATIENCE,
     WXAUTH,
@@ -34,11 +34,13 @@ from tests.processes import (
     is_running,
     parent_of,
     run,
+    run_installed,
     serving,
     until,
     users_of,
 )
 from tests.programs import needs
+from tests.sweeps import Sweep
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.dev.wechat import APPS, create_simulator
 
@@ -54,6 +56,18 @@ COMMANDS = (
     ["keys"],
     ["keys", "list"],
     ["keys", "rotate"],
+    ["clients"],
+    ["clients", "add"],
+    ["clients", "list"],
+    ["clients", "remove"],
+    ["users"],
+    ["users", "list"],
+    ["users", "show"],
+    ["users", "ban"],
+    ["users", "unban"],
+    ["users", "erase"],
+    ["users", "grant"],
+    ["users", "revoke"],
     ["openapi"],
 )
 
@@ -177,16 +191,16 @@ def dev_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("dev")
 
 
-def start_dev(folder: Path, **env: str) -> Service:
+def start_dev(folder: Path, *, is_installed: bool = False, **env: str) -> Service:
     port, wechat_port = free_port(), free_port()
     command = (WXAUTH, "dev", "--port", str(port), "--wechat-port", str(wechat_port))
-    return Service(Running(*command, cwd=folder, env=env), port)
+    return Service(Running(*command, cwd=folder, env=env, is_installed=is_installed), port)
 
 
 @pytest.fixture(scope="module")
 def dev(dev_folder: Path) -> Iterator[Service]:
-    """A `wxauth dev` that is ready."""
-    service = start_dev(dev_folder)
+    """A `wxauth dev` that is ready, by the installed program."""
+    service = start_dev(dev_folder, is_installed=True)
     with service.command as command, service.client:
         command.wait_for("Ctrl-C ends it all")
         yield service
@@ -653,11 +667,39 @@ async def test_openapi_is_what_the_service_publishes(client: httpx.AsyncClient, 
     assert json.loads(printed.stdout) == published.json()
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_help_explains_each_command(command: list[str], tmp_path: Path) -> None:
-    done = run(*command, "--help", cwd=tmp_path)
-    assert done.returncode == 0
-    assert len(done.stdout.splitlines()) > 3
+@pytest.mark.process
+def test_help_explains_each_command(tmp_path: Path) -> None:
+    with Sweep() as sweep:
+        for command in COMMANDS:
+            with sweep.case(*command):
+                done = run_installed(*command, "--help", cwd=tmp_path)
+                assert done.returncode == 0
+                assert len(done.stdout.splitlines()) > 3
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["migrate"], "schema at 0"),
+        (["check"], "ok    signing_keys "),
+        (["secret", "new"], "="),
+        (["secret", "reseal"], "sealed anew: 0 signing keys, "),
+        (["keys", "rotate"], " signs from "),
+        (["clients", "add", "billing"], "client_id "),
+        (["users", "grant", "{user_id}", "admin"], "{user_id} is active, roles: admin\n"),
+        (["openapi"], '"openapi":'),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+async def test_the_installed_program_imports_what_its_commands_need(
+    login: LoginAnswer, settings: dict[str, str], tmp_path: Path, command: list[str], said: str
+) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    arguments = [argument.format(user_id=user_id) for argument in command]
+    done = await asyncio.to_thread(run_installed, *arguments, cwd=tmp_path, env=settings)
+    assert said.format(user_id=user_id) in done.stdout, done.stderr
+    assert done.returncode == (1 if command == ["check"] else 0), done.stdout  # to which the simulator is no WeChat
 
 
 @pytest.mark.process

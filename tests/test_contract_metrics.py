@@ -195,7 +195,7 @@ async def test_no_label_tells_of_a_person(
 
 
 class Service:
-    """A running `wxauth serve` with three workers; each request comes on a connection of its own."""
+    """A running `wxauth serve` with two workers; each request comes on a connection of its own."""
 
     def __init__(self, command: Running, url: str) -> None:
         self.command = command
@@ -239,11 +239,11 @@ def service(tmp_path: Path, database_url: str) -> Iterator[Service]:
             "WXAUTH_SECRET_KEY": SECRET_KEY,
             "WXAUTH_WECHAT_BASE_URL": wechat_url,
             "WXAUTH_PORT": str(port),
-            "WXAUTH_WORKERS": "3",
+            "WXAUTH_WORKERS": "2",
         }
         with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as command:
             running = Service(command, f"http://127.0.0.1:{port}")
-            until(lambda: running.starts == 3)
+            until(lambda: running.starts == 2)
             yield running
 
 
@@ -261,7 +261,7 @@ def test_every_worker_tells_what_all_have_counted_and_what_a_dead_one_had(servic
 
     for worker in service.workers():
         os.kill(worker, signal.SIGKILL)
-    until(lambda: service.starts == 6)
+    until(lambda: service.starts == 4)
     service.log_in(10)
     assert told_by_each(service, "wxauth_logins_total") == {30}
     assert told_by_each(service, "wxauth_wechat_seconds_bucket", le="+Inf") == {30}

@@ -85,8 +85,17 @@ def test_an_old_node_is_as_good_as_none(programs: Callable[..., None], tmp_path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of `tests/node`, of which nothing is installed."""
-    return shutil.copytree(FOLDERS[0], tmp_path / "node", ignore=shutil.ignore_patterns("node_modules"))
+    """One like `tests/node`, in which nothing is installed and a single package is named."""
+    made = tmp_path / "node"
+    made.mkdir()
+    shutil.copyfile(FOLDERS[0] / ".npmrc", made / ".npmrc")
+    package, lock = (json.loads((FOLDERS[0] / name).read_text()) for name in ("package.json", "package-lock.json"))
+    package["dependencies"] = {"jose": package["dependencies"]["jose"]}
+    root = lock["packages"][""] | {"dependencies": package["dependencies"]}
+    lock["packages"] = {"": root, "node_modules/jose": lock["packages"]["node_modules/jose"]}
+    (made / "package.json").write_text(json.dumps(package))
+    (made / "package-lock.json").write_text(json.dumps(lock))
+    return made
 
 
 @pytest.mark.node
