@@ -1,7 +1,6 @@
 """A real Postgres for all tests, a fresh database for each, and the app in front of it."""
 
 import io
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
@@ -29,6 +28,7 @@ from tests.fakes import (
     WeChatByRespx,
     WeChatBySimulator,
 )
+from tests.processes import use_memory
 from wxauth.app import create_app
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.dev.wechat import APPS, Simulator
@@ -36,9 +36,9 @@ from wxauth.logs import configure_logging
 from wxauth.services import WAITS, Services, Waits
 from wxauth.settings import Settings, settings_from
 
+use_memory()
+
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
-MEMORY = Path("/dev/shm")
-ROOM = 2**30
 SETTINGS = {
     "apps": [APP, OTHER_APP],
     "secret_key": SECRET_KEY,
@@ -72,10 +72,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, b
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
-    # In memory where there is room: copying a database for each test is most of what the tests do.
-    has_room = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
     with (
-        tempfile.TemporaryDirectory(prefix="wxauth-", dir=MEMORY if has_room else None) as folder,
+        tempfile.TemporaryDirectory(prefix="wxauth-") as folder,
         EmbeddedPostgres(Path(folder) / "data", lasting=False) as server,
     ):
         yield server

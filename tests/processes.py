@@ -3,16 +3,17 @@
 import asyncio
 import fcntl
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import chain, repeat
 from pathlib import Path
-from tempfile import TemporaryFile, gettempdir
 from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Self
@@ -26,8 +27,16 @@ from tests.programs import demand_mark
 from wxauth.server import listen
 
 WXAUTH = str(Path(sys.executable).with_name("wxauth"))
-PATIENCE = 20.0
+ROOM = 2 * 2**30
+PATIENCE = 60.0
 """Seconds for what takes a fraction of one on an idle machine."""
+
+
+def use_memory() -> None:
+    """Put temporary files into memory, for what runs here and below, where there is room and programs may lie there."""
+    memory = Path("/dev/shm")
+    if memory.is_dir() and shutil.disk_usage(memory).free > ROOM and not os.statvfs(memory).f_flag & os.ST_NOEXEC:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(memory)
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -40,7 +49,7 @@ def run(
     *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
 ) -> subprocess.CompletedProcess[str]:
     """Run `wxauth` with these arguments to its end."""
-    with TemporaryFile() as output, TemporaryFile() as errors:
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         streams = {"stdin": stdin, "stdout": output, "stderr": errors}
         process = start([WXAUTH, *arguments], cwd=cwd, env=env, is_short=True, **streams)
         try:
@@ -229,7 +238,9 @@ _ports = chain.from_iterable(repeat([*PORTS[os.getpid() % len(PORTS) :], *PORTS[
 @cache
 def _ports_given() -> int:
     """A file in which each byte that is locked stands for a port that is given; with its process, its locks end."""
-    return os.open(f"{gettempdir()}/wxauth-tests-{os.geteuid()}.ports", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return os.open(
+        f"{tempfile.gettempdir()}/wxauth-tests-{os.geteuid()}.ports", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
 
 
 def is_free(port: int) -> bool:

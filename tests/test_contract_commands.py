@@ -103,7 +103,7 @@ def simulator_url(simulator: WeChat) -> Iterator[str]:
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Short of path, as a socket's has to be."""
-    made = Path(tempfile.mkdtemp(prefix="wxauth-test-", dir="/tmp"))
+    made = Path(tempfile.mkdtemp(prefix="wxauth-test-"))
     yield made
     shutil.rmtree(made)
 

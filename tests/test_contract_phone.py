@@ -286,7 +286,7 @@ async def test_the_openid_goes_along_unless_it_is_switched_off(make_service: Mak
     "answer",
     [
         {"watermark_app_id": APPS[1]["app_id"]},
-        {"phone": "nonsense"},
+        {"phone": "no number"},
         {"phone": "+86213800138000000"},
         {"phone": "+49301234567890123"},
     ],

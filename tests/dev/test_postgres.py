@@ -40,7 +40,7 @@ Own = Callable[..., Running]
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Short of path and open to everyone, which pytest's own are not."""
-    made = Path(tempfile.mkdtemp(prefix="wxauth-test-", dir="/tmp"))
+    made = Path(tempfile.mkdtemp(prefix="wxauth-test-"))
     made.chmod(0o777)
     (made / "tmp").mkdir()
     (made / "tmp").chmod(0o777)
