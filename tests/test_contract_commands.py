@@ -113,7 +113,7 @@ class Service:
 
     def __init__(self, command: Running, port: int) -> None:
         self.command, self.port = command, port
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, verify=False)
 
     @property
     def pid(self) -> int:
@@ -248,7 +248,7 @@ def test_dev_knows_two_apps(dev: Service) -> None:
 def test_the_simulated_wechat_of_dev_hands_out_codes(dev: Service) -> None:
     wechat_url = re.search(r"WeChat / 模拟微信\s+(\S+)", dev.command.output)
     assert wechat_url is not None
-    code = httpx.post(f"{wechat_url[1]}/codes", json={"person": "carol"}).json()["code"]
+    code = httpx.post(f"{wechat_url[1]}/codes", json={"person": "carol"}, verify=False).json()["code"]
     assert dev.log_in(code)["user"]["openid"] == dev.log_in("carol")["user"]["openid"]
 
 
@@ -336,7 +336,7 @@ def test_dev_listens_where_WXAUTH_PORT_says_and_says_what_is_no_setting(  # noqa
         output = command.wait_for("Ctrl-C ends it all")
         assert f"http://127.0.0.1:{port}/docs" in output
         assert "WXAUTH_AUDIENCES: no such setting, did you mean WXAUTH_AUDIENCE?" in output
-        metadata = httpx.get(f"http://127.0.0.1:{port}/.well-known/oauth-authorization-server").json()
+        metadata = httpx.get(f"http://127.0.0.1:{port}/.well-known/oauth-authorization-server", verify=False).json()
         assert metadata["issuer"] == f"http://127.0.0.1:{port}"
 
 
@@ -447,7 +447,9 @@ def test_all_workers_and_all_runs_sign_with_the_same_key(serve: Callable[..., Se
     service = serve(WORKERS="2")
     key_sets = set()
     for _ in range(10):
-        with httpx.Client(base_url=service.client.base_url) as fresh:  # a connection of its own, so any worker
+        with httpx.Client(
+            base_url=service.client.base_url, verify=False
+        ) as fresh:  # a connection of its own, so any worker
             key_sets.add(fresh.get("/.well-known/jwks.json").content)
     key_sets.add(serve().get("/.well-known/jwks.json").content)
     assert len(key_sets) == 1
@@ -485,7 +487,7 @@ def test_a_lost_log_loses_no_login(settings: dict[str, str], folder: Path) -> No
     with open("/dev/full", "wb") as full:
         process = subprocess.Popen([WXAUTH, "serve"], cwd=folder, env=env, stdout=full, stderr=subprocess.DEVNULL)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", verify=False) as client:
             until(lambda: _answers(client))
             for _ in range(2):
                 assert client.post("/v1/login", json={"code": "alice"}).status_code == 200

@@ -597,7 +597,7 @@ async def test_killed_between_wechats_answer_and_ours_the_service_loses_no_numbe
             "WXAUTH_PORT": port,
         }
         running = Running(WXAUTH, "serve", cwd=tmp_path, env=env)
-        return running, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=SOON)
+        return running, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=SOON, verify=False)
 
     with serving(create_simulator(simulator)) as wechat_url:
         running, client = start(wechat_url)

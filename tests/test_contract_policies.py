@@ -592,7 +592,7 @@ async def test_a_service_that_is_stopped_leaves_what_hangs(
         }
         with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as running:
             await to_thread(running.wait_for, '"started"')
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=SOON) as client:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=SOON, verify=False) as client:
                 assert (await client.post("/v1/login", json={"code": "risky-4"})).status_code == 200
             await until(lambda: bool(simulator.calls_of(RISK)))
             started = time.monotonic()

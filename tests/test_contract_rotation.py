@@ -18,7 +18,7 @@ from jose import jwt
 
 from tests.asking import LogLines, MakeServices, until
 from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer
-from tests.guard.fakes import ISSUER, SESSION_ID, USER_ID
+from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, SESSION_ID, USER_ID
 from tests.processes import WXAUTH, Running, free_port, run
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
 from wxauth.keyring import JWKS_MAX_AGE, LONGEST_TOKEN_TTL, RETIRES_AFTER, SIGNS_AFTER
@@ -201,7 +201,7 @@ async def test_no_token_is_refused_during_a_rotation(
     router.get(ISSUER + JWKS).mock(side_effect=answer)
     key_sources: list[KeySource] = [
         *(replica.services.keys for replica in replicas),
-        *(RemoteKeys(ISSUER, timer=lambda: clock.now.timestamp()) for _ in range(3)),
+        *(RemoteKeys(ISSUER, timer=lambda: clock.now.timestamp(), ssl_context=BELIEVES_NOBODY) for _ in range(3)),
         *(
             Cache(replica, clock, kept_for=kept_for, next_read=start + timedelta(seconds=seconds))
             for replica in replicas
@@ -302,7 +302,7 @@ async def test_a_rotated_key_is_in_every_workers_jwks_within_15_seconds(
     env |= {"WXAUTH_PORT": str(port), "WXAUTH_WORKERS": "2"}
 
     def of_any_worker() -> list[str]:
-        return [key["kid"] for key in httpx.get(f"http://127.0.0.1:{port}{JWKS}").json()["keys"]]
+        return [key["kid"] for key in httpx.get(f"http://127.0.0.1:{port}{JWKS}", verify=False).json()["keys"]]
 
     with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as service:
         await until(lambda: service.output.count('"started"') == 2)

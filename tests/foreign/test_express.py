@@ -28,7 +28,7 @@ def orders(issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with Running(*command, cwd=tmp_path_factory.mktemp("express"), env=env) as process:
         try:
             process.wait_for("Orders: ")
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False) as client:
                 yield client
         finally:
             process.end(signal.SIGTERM)  # npm hands it on

@@ -37,7 +37,7 @@ def running_site(wxauth: str, folder: Path) -> Iterator[httpx.Client]:
     env = {"PORT": str(port), "WXAUTH": wxauth}
     with (
         Running(str(ROOT / "examples/nginx/run"), cwd=folder, env=env) as nginx,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False) as client,
     ):
         nginx.wait_for(f"http://127.0.0.1:{port}")
         until(lambda: answers(port))

@@ -213,7 +213,7 @@ class Wxauth:
         return [scope for scope in self.arrived.scopes if scope["path"] == "/v1/verify"]
 
     async def log_in(self, person: str = "alice") -> dict[str, Any]:
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=False) as client:
             answer = await client.post(f"http://{self.address}/v1/login", json={"code": person})
         assert answer.status_code == 200, answer.text
         tokens: dict[str, Any] = answer.json()
@@ -310,7 +310,9 @@ async def client(url: str, wxauth: Wxauth, service: Service, secrets: Secrets) -
     """The world outside. No answer may hold a token, and the service says all that it got."""
     wxauth.arrived.scopes.clear()
     service.arrived.scopes.clear()
-    async with httpx.AsyncClient(base_url=url, trust_env=False, event_hooks={"response": [secrets.check_answer]}) as it:
+    async with httpx.AsyncClient(
+        base_url=url, trust_env=False, event_hooks={"response": [secrets.check_answer]}, verify=False
+    ) as it:
         yield it
 
 
@@ -447,7 +449,7 @@ async def test_a_longest_token_passes(
 async def test_a_sign_out_counts_at_once(client: httpx.AsyncClient, wxauth: Wxauth, service: Service) -> None:
     token = bearer((await wxauth.log_in("bob"))["access_token"])
     assert (await client.get("/orders", headers=token)).status_code == 200
-    async with httpx.AsyncClient(base_url=f"http://{wxauth.address}", trust_env=False) as direct:
+    async with httpx.AsyncClient(base_url=f"http://{wxauth.address}", trust_env=False, verify=False) as direct:
         assert (await direct.post("/v1/logout", headers=token)).status_code == 204
     problem_of(await client.get("/orders", headers=token), "invalid_token", 401)
     assert len(service.arrived.scopes) == 1
@@ -833,7 +835,7 @@ async def test_while_wxauth_is_down_nobody_passes_and_all_are_told_when_to_come_
 ) -> None:
     languages = {"zh_CN": "zh-CN", "en-GB,zh;q=0.5": "en", "": "en"}
     cases = list(product(languages, ("/orders", "/admin/a")))
-    async with httpx.AsyncClient(base_url=started(f"127.0.0.1:{free_port()}"), trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=started(f"127.0.0.1:{free_port()}"), trust_env=False, verify=False) as client:
         answers = await asyncio.gather(  # HAProxy tries for a second to connect
             *(client.post(path, content=b"x", headers=alice | {"Accept-Language": it}) for it, path in cases)
         )
@@ -852,7 +854,7 @@ async def test_while_wxauth_has_no_database_nobody_passes(
     started: Callable[[str], str], start_wxauth: Callable[[str], Wxauth], service: Service, alice: dict[str, str]
 ) -> None:
     wxauth = start_wxauth("postgresql://nobody@127.0.0.1:1/nothing")
-    async with httpx.AsyncClient(base_url=started(wxauth.address), trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=started(wxauth.address), trust_env=False, verify=False) as client:
         answer = await client.get("/orders", headers=alice)
         problem_of(answer, answer.json()["code"], 503)
         assert int(answer.headers["retry-after"]) > 0
@@ -864,7 +866,7 @@ async def test_a_service_that_is_down_is_not_taken_for_wxauth(
 ) -> None:
     nobody = f"127.0.0.1:{free_port()}"
     with running(name, tmp_path_factory.mktemp(name), wxauth=wxauth.address, service=nobody) as url:
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client:
             for path in ("/orders", "/public/a"):
                 answer = await client.get(path, headers=alice)
                 assert answer.status_code == (503 if name == "haproxy" else 502)
@@ -878,7 +880,7 @@ async def test_nobody_passes_haproxy_where_its_lua_breaks_off(
     service.arrived.scopes.clear()
     action = f'core.register_action("wxauth", {{ "http-req" }}, function(txn, path) {lua} end, 1)'
     with haproxy_with(action, tmp_path_factory.mktemp("haproxy"), service=service.address) as url:
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client:
             for path in ("/orders", "/admin/a", "/admin/audit"):
                 assert (await client.get(path)).status_code == 503
     assert service.arrived.scopes == []
