@@ -73,7 +73,8 @@ class Forked:
             socket.send_fds(_parent().requests, [request], [given, output, errors, teller.fileno()])
         for descriptor in to_close:
             os.close(descriptor)
-        self.pid = int(self._told.recv(32))
+        pid, [self._pidfd], *_ = socket.recv_fds(self._told, 32, 1)
+        self.pid = int(pid)
 
     def poll(self) -> int | None:
         """The exit status, as of `Popen`, where it has ended."""
@@ -91,11 +92,13 @@ class Forked:
                 raise subprocess.TimeoutExpired(list(self.args), timeout or 0) from None
             self.returncode = int(status)
             self._told.close()
+            os.close(self._pidfd)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has just ended; its number may be another's by now
+                signal.pidfd_send_signal(self._pidfd, number)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
@@ -169,10 +172,9 @@ def serve(requests: socket.socket) -> bool:
                 *streams, told = descriptors
                 for descriptor in streams:
                     os.close(descriptor)
-                teller = socket.socket(fileno=told)
+                teller, pidfd = socket.socket(fileno=told), os.pidfd_open(pid)
                 with suppress(OSError):
-                    teller.send(b"%d" % pid)
-                pidfd = os.pidfd_open(pid)
+                    socket.send_fds(teller, [b"%d" % pid], [pidfd])
                 children[pidfd] = pid, teller
                 selector.register(pidfd, selectors.EVENT_READ)
 

@@ -245,6 +245,7 @@ async def many_people(rows: asyncpg.Connection) -> AsyncIterator[asyncpg.Connect
     return rows
 
 
+@pytest.mark.own_database
 async def test_no_login_reads_a_whole_table(
     many_people: asyncpg.Connection,
     client: httpx.AsyncClient,
