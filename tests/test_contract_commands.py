@@ -483,7 +483,7 @@ def test_a_database_url_that_asks_for_what_is_unknown_stops_every_command(
 @pytest.mark.process
 def test_a_lost_log_loses_no_login(settings: dict[str, str], folder: Path) -> None:
     port = free_port()
-    env = environment(**settings, WXAUTH_PORT=str(port))
+    env = environment(**settings, WXAUTH_PORT=str(port), PYTHONUNBUFFERED="")
     with open("/dev/full", "wb") as full:
         process = subprocess.Popen([WXAUTH, "serve"], cwd=folder, env=env, stdout=full, stderr=subprocess.DEVNULL)
     try:
