@@ -49,6 +49,7 @@ def run(
     *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
 ) -> subprocess.CompletedProcess[str]:
     """Run `wxauth` with these arguments to its end."""
+    demand_mark("process")
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         streams = {"stdin": stdin, "stdout": output, "stderr": errors}
         process = start([WXAUTH, *arguments], cwd=cwd, env=env, is_short=True, **streams)

@@ -156,6 +156,7 @@ async def all_rows(connection: asyncpg.Connection) -> dict[str, list[str]]:
 # The command.
 
 
+@pytest.mark.process
 async def test_all_is_well_before_the_service_has_started_too(check: Check) -> None:
     status, results = await asyncio.to_thread(check)
     assert status == 0, results
@@ -167,6 +168,7 @@ async def test_all_is_well_before_the_service_has_started_too(check: Check) -> N
     assert levels == dict.fromkeys(["issuer", of_app("push"), of_app("push", OTHER_APP_ID)], "note")
 
 
+@pytest.mark.process
 def test_for_people_it_is_a_line_for_each_and_the_columns_stand_beneath_each_other(
     settings: dict[str, str], tmp_path: Path
 ) -> None:
@@ -206,6 +208,7 @@ async def test_it_changes_nothing(
     assert strict_wechat.access_tokens[APP_ID].hand_out(force=False)["access_token"] == token
 
 
+@pytest.mark.process
 def test_nothing_is_made_in_an_empty_database(check: Check, empty_database_url: str) -> None:
     status, results = check(DATABASE_URL=empty_database_url)
     assert status == 1
@@ -216,6 +219,7 @@ def test_nothing_is_made_in_an_empty_database(check: Check, empty_database_url: 
 # Settings.
 
 
+@pytest.mark.process
 def test_nobody_is_asked_while_a_setting_is_wrong(check: Check, strict_wechat: StrictWeChat) -> None:
     status, results = check(PORT="http", PROT="8000")
     assert status == 1
@@ -223,6 +227,7 @@ def test_nobody_is_asked_while_a_setting_is_wrong(check: Check, strict_wechat: S
     assert not strict_wechat.calls
 
 
+@pytest.mark.process
 def test_a_misspelt_setting_is_told_with_what_is_meant(check: Check) -> None:
     status, results = check(PROT="8000")
     assert status == 1
@@ -360,6 +365,7 @@ async def test_an_answer_that_was_paid_for_and_does_not_open_is_counted(
     said(await doctor(), "sealed_data", BAD, "1 of 2 values")
 
 
+@pytest.mark.process
 async def test_what_needs_the_former_secret_key_is_to_be_sealed_anew_before_that_goes(
     doctor: Examine, simulated_client: httpx.AsyncClient, settings: dict[str, str], tmp_path: Path
 ) -> None:

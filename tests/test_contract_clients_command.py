@@ -13,6 +13,8 @@ import pytest
 from tests.fakes import LoginAnswer, Secrets
 from tests.processes import run
 
+pytestmark = pytest.mark.process
+
 Command = Callable[..., Awaitable[CompletedProcess[str]]]
 
 

@@ -343,6 +343,7 @@ def test_dev_listens_where_WXAUTH_PORT_says_and_says_what_is_no_setting(  # noqa
 @pytest.mark.parametrize(
     ("variable", "value"), [("WXAUTH_PORT", "http"), ("WXAUTH_ACCESS_TOKEN_TTL", "0"), ("WXAUTH_SECRET_KEY", "short")]
 )
+@pytest.mark.process
 def test_dev_names_a_wrong_setting_before_it_starts_anything(tmp_path: Path, variable: str, value: str) -> None:
     failed = run("dev", cwd=tmp_path, env={variable: value})
     assert failed.returncode == 1
@@ -351,6 +352,7 @@ def test_dev_names_a_wrong_setting_before_it_starts_anything(tmp_path: Path, var
     assert not (tmp_path / ".wxauth" / "postgres").exists()
 
 
+@pytest.mark.process
 def test_dev_says_so_when_a_database_of_yours_does_not_answer(tmp_path: Path) -> None:
     ports = ("--port", str(free_port()), "--wechat-port", str(free_port()))
     failed = run("dev", *ports, cwd=tmp_path, env={"WXAUTH_DATABASE_URL": "postgresql:///x?host=/nowhere"})
@@ -359,6 +361,7 @@ def test_dev_says_so_when_a_database_of_yours_does_not_answer(tmp_path: Path) ->
     assert len(failed.stderr.splitlines()) == 1
 
 
+@pytest.mark.process
 def test_dev_says_so_when_its_folder_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / ".wxauth").write_text("")
     failed = run("dev", cwd=tmp_path)
@@ -467,6 +470,7 @@ def test_serve_refuses_a_secret_key_that_cannot_open_what_is_stored(
 
 
 @pytest.mark.parametrize("asked_for", ["schema=public", "statement_timeout=abc", "sslmode=bogus"])
+@pytest.mark.process
 def test_a_database_url_that_asks_for_what_is_unknown_stops_every_command(
     settings: dict[str, str], folder: Path, asked_for: str
 ) -> None:
@@ -586,6 +590,7 @@ def test_nothing_of_development_is_in_the_production_path() -> None:
 # migrate
 
 
+@pytest.mark.process
 async def test_migrate_makes_the_schema_and_a_second_time_nothing(empty_database_url: str, tmp_path: Path) -> None:
     env = {"WXAUTH_DATABASE_URL": empty_database_url}
     first, second = [await asyncio.to_thread(run, "migrate", cwd=tmp_path, env=env) for _ in range(2)]
@@ -594,12 +599,14 @@ async def test_migrate_makes_the_schema_and_a_second_time_nothing(empty_database
     assert first.stdout.startswith("schema at ")
 
 
+@pytest.mark.process
 async def test_replicas_may_migrate_at_once(empty_database_url: str, tmp_path: Path) -> None:
     env = {"WXAUTH_DATABASE_URL": empty_database_url}
     done = await asyncio.gather(*(asyncio.to_thread(run, "migrate", cwd=tmp_path, env=env) for _ in range(3)))
     assert [each.returncode for each in done] == [0, 0, 0], [each.stderr for each in done]
 
 
+@pytest.mark.process
 async def test_a_migration_can_be_undone_and_done_again(empty_database_url: str, tmp_path: Path) -> None:
     env = {"WXAUTH_DATABASE_URL": empty_database_url}
     outputs = [
@@ -611,6 +618,7 @@ async def test_a_migration_can_be_undone_and_done_again(empty_database_url: str,
     assert outputs[2].stdout == outputs[0].stdout
 
 
+@pytest.mark.process
 async def test_migrate_leaves_a_newer_schema_alone(database_url: str, rows: asyncpg.Connection, tmp_path: Path) -> None:
     await rows.execute("UPDATE alembic_version SET version_num = 'later'")
     failed = await asyncio.to_thread(run, "migrate", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
@@ -628,6 +636,7 @@ async def test_migrate_leaves_a_newer_schema_alone(database_url: str, rows: asyn
         ("{good}_not", []),
     ],
 )
+@pytest.mark.process
 def test_a_migration_that_is_not_possible_is_one_clear_line(
     database_url: str, tmp_path: Path, url: str, arguments: list[str]
 ) -> None:
@@ -640,6 +649,7 @@ def test_a_migration_that_is_not_possible_is_one_clear_line(
     assert "hunter2" not in failed.stderr
 
 
+@pytest.mark.process
 async def test_a_role_that_may_not_migrate_is_told_so(
     admin: asyncpg.Connection, empty_database_url: str, tmp_path: Path
 ) -> None:
@@ -655,6 +665,7 @@ async def test_a_role_that_may_not_migrate_is_told_so(
 # secret, openapi, and how they are called
 
 
+@pytest.mark.process
 def test_secret_new_makes_another_32_bytes_each_time(tmp_path: Path) -> None:
     first, second = (run("secret", "new", cwd=tmp_path).stdout for _ in range(2))
     assert first != second
@@ -662,6 +673,7 @@ def test_secret_new_makes_another_32_bytes_each_time(tmp_path: Path) -> None:
     assert first.endswith("\n")
 
 
+@pytest.mark.process
 async def test_openapi_is_what_the_service_publishes(client: httpx.AsyncClient, tmp_path: Path) -> None:
     printed = await asyncio.to_thread(run, "openapi", cwd=tmp_path)
     assert printed.returncode == 0
@@ -722,6 +734,7 @@ def test_help_is_quick_for_it_loads_next_to_nothing() -> None:
     ],
     ids=" ".join,
 )
+@pytest.mark.process
 def test_a_wrong_call_is_status_2(arguments: list[str], tmp_path: Path) -> None:
     done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 2

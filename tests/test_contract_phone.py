@@ -914,6 +914,7 @@ async def test_what_is_kept_says_nothing_without_the_secret_key(
     assert NUMBER[3:] not in stored
 
 
+@pytest.mark.process
 async def test_after_a_reseal_answers_that_are_kept_need_the_new_secret_key_alone(
     service: Service,
     make_service: MakeService,

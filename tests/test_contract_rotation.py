@@ -272,6 +272,7 @@ def wxauth(env: dict[str, str], tmp_path: Path) -> WxAuth:
     return call
 
 
+@pytest.mark.process
 async def test_keys_rotate_says_when_the_new_key_signs_and_list_shows_it(wxauth: WxAuth) -> None:
     assert (await wxauth("keys", "list", "--json"))[:2] == (0, "[]\n")
     first = json.loads((await wxauth("keys", "rotate", "--json"))[1])["kid"]  # there was none
@@ -287,6 +288,7 @@ async def test_keys_rotate_says_when_the_new_key_signs_and_list_shows_it(wxauth:
     assert [line.split()[:2] for line in table] == [["KID", "STATE"], [first, "signing"], [kid, "next"]]
 
 
+@pytest.mark.process
 async def test_keys_rotate_with_another_secret_key_changes_nothing(wxauth: WxAuth, rows: asyncpg.Connection) -> None:
     await wxauth("keys", "rotate")
     status, _, errors = await wxauth("keys", "rotate", WXAUTH_SECRET_KEY=OTHER_SECRET_KEY)
@@ -332,6 +334,7 @@ async def session_keys(rows: asyncpg.Connection, sealer: Sealer) -> list[bytes]:
     return [sealer.open(sealed, context=session_key_context(app_id, openid)) for app_id, openid, sealed in found]
 
 
+@pytest.mark.process
 async def test_after_a_reseal_the_former_secret_key_can_go(
     login: LoginAnswer, make_services: MakeServices, wxauth: WxAuth, rows: asyncpg.Connection
 ) -> None:
@@ -350,6 +353,7 @@ async def test_after_a_reseal_the_former_secret_key_can_go(
     assert again == {"signing_keys": 0, "session_keys": 0, "phone_answers": 0, "not_opened": 0}
 
 
+@pytest.mark.process
 async def test_a_reseal_tells_of_what_does_not_open_and_seals_the_rest(
     login: LoginAnswer, wxauth: WxAuth, rows: asyncpg.Connection
 ) -> None:

@@ -18,6 +18,8 @@ from tests.fakes import LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import run
 
+pytestmark = pytest.mark.process
+
 Command = Callable[..., Awaitable[CompletedProcess[str]]]
 
 NOBODY = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"

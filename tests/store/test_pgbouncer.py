@@ -85,6 +85,7 @@ async def test_many_at_once_share_the_few_connections(client: httpx.AsyncClient,
     assert {answer.status_code for answer in erased} == {204}
 
 
+@pytest.mark.process
 async def test_a_first_service_migrates_and_makes_its_key_through_it(empty_database_url: str, tmp_path: Path) -> None:
     with pgbouncer(empty_database_url, pool_size=1) as url:
         for command in (["migrate"], ["keys", "rotate"], ["keys", "list"]):
