@@ -157,6 +157,7 @@ async def all_rows(connection: asyncpg.Connection) -> dict[str, list[str]]:
 
 
 @pytest.mark.process
+@pytest.mark.no_signing_key
 async def test_all_is_well_before_the_service_has_started_too(check: Check) -> None:
     status, results = await asyncio.to_thread(check)
     assert status == 0, results

@@ -159,12 +159,11 @@ class _Unfailing:
 
     def let_go(self) -> None:
         """Drop what could not be written, or Python itself would try once more at its end, and fail by it."""
-        try:
-            self._stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-        except ValueError:
-            pass  # closed
+        with suppress(ValueError):  # it is closed
+            try:
+                self._stream.flush()
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 class _TextOnto:
