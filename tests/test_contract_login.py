@@ -17,12 +17,13 @@ from pydantic import TypeAdapter
 from tests.asking import LogLines, MakeClient, MakeServices, until
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
+from tests.store.proxy import PATIENT
 from tests.upstream import PostgresTap
 from wxauth.app import create_app
 from wxauth.login import session_key_context
 from wxauth.routes.schemas import TokenAnswer, UserAnswer
 from wxauth.sealing import CannotOpen
-from wxauth.services import Services
+from wxauth.services import Services, Waits
 
 Serve = Callable[[], AbstractAsyncContextManager[tuple[uvicorn.Server, asyncio.StreamWriter]]]
 
@@ -74,8 +75,9 @@ async def test_the_access_token_opens_me(client: httpx.AsyncClient, login: Login
 
 
 async def test_200_simultaneous_first_logins_of_one_openid_make_one_user(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
+    client = make_client(await make_services(waits=Waits(database=PATIENT)))
     codes = [wechat.code_for("alice") for _ in range(200)]
     answers = await asyncio.gather(*(client.post("/v1/login", json={"code": code}) for code in codes))
     assert {answer.status_code for answer in answers} == {200}

@@ -11,6 +11,8 @@ from wxauth.store.database import DEADLINES, Deadlines
 HASTE: Final = 4
 HURRIED: Final = Deadlines(**{name: seconds / HASTE for name, seconds in asdict(DEADLINES).items()})
 """As in production, and so much sooner: what then takes a second takes `HASTE` seconds there."""
+PATIENT: Final = Deadlines(**{name: 10 * seconds for name, seconds in asdict(DEADLINES).items()})
+"""For hundreds at once on a machine that has other things to do."""
 
 
 class Proxy:

@@ -10,13 +10,18 @@ import pytest
 
 from tests.asking import MakeClient, MakeServices, bearer, until
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
-from tests.store.proxy import Proxy
-from wxauth.services import Services
+from tests.store.proxy import PATIENT, Proxy
+from wxauth.services import Services, Waits
 
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
 UNION = "union-alice"
 
 LogIn = Callable[..., Awaitable[dict[str, Any]]]
+
+
+@pytest.fixture
+async def services(make_services: MakeServices) -> Services:
+    return await make_services(waits=Waits(database=PATIENT))
 
 
 @pytest.fixture
