@@ -1,35 +1,47 @@
 """A real Postgres for all tests, a fresh database for each, and the app in front of it."""
 
+import gc
 import io
-import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 import respx
 
+from tests import programs
 from tests.asking import LogLines, MakeClient, MakeServices
-from tests.fakes import APP, OTHER_APP, SECRET_KEY, Clock, LoginAnswer, Secrets, WeChatByRespx, WeChatBySimulator
-from wxauth.core.database import Database
+from tests.databases import TEMPLATE, SharedDatabase, make_template, remove_signing_key
+from tests.fakes import (
+    APP,
+    OTHER_APP,
+    SECRET_KEY,
+    START,
+    Clock,
+    LoginAnswer,
+    Secrets,
+    WeChatByRespx,
+    WeChatBySimulator,
+)
+from tests.processes import use_memory
 from wxauth.core.logs import configure_logging
-from wxauth.core.migrations import migrate
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings, settings_from
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.dev.wechat import APPS, Simulator
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
+from wxauth.service.waits import WAITS, Waits
 
-TEMPLATE = "template_wxauth"
-MEMORY = Path("/dev/shm")
-ROOM = 2**30
+use_memory()
+
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 SETTINGS = {
     "apps": [APP, OTHER_APP],
     "secret_key": SECRET_KEY,
@@ -38,12 +50,39 @@ SETTINGS = {
 }
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    from tests.spreading import workers_for
+
+    return workers_for(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from tests.spreading import Spreading
+
+    return Spreading(config, log) if config.option.dist == "load" else None
+
+
+def pytest_collection_finish() -> None:
+    # All that is imported and collected stays; looking through it again and again is a fifth of what the tests do.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, bool | None]:
+    programs.running.append(item)
+    try:
+        return (yield)
+    finally:
+        programs.running.pop()
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
-    # In memory where there is room: copying a database for each test is most of what the tests do.
-    has_room = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
     with (
-        tempfile.TemporaryDirectory(prefix="wxauth-", dir=MEMORY if has_room else None) as folder,
+        tempfile.TemporaryDirectory(prefix="wxauth-") as folder,
         EmbeddedPostgres(Path(folder) / "data", lasting=False) as server,
     ):
         yield server
@@ -51,14 +90,19 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture(scope="session")
 async def admin(postgres: EmbeddedPostgres) -> AsyncIterator[asyncpg.Connection]:
-    """A connection beside all databases under test; makes the migrated one that they are copied from."""
+    """A connection beside all databases under test, to make and remove them."""
     connection = await asyncpg.connect(postgres.url())
-    await connection.execute(f"CREATE DATABASE {TEMPLATE}")
-    database = Database(postgres.url(TEMPLATE))
-    await migrate(database)
-    await database.aclose()
+    await make_template(postgres, connection)
     yield connection
     await connection.close()
+
+
+@pytest.fixture(scope="session")
+async def shared_database(postgres: EmbeddedPostgres, admin: asyncpg.Connection) -> AsyncIterator[SharedDatabase]:
+    database = SharedDatabase(postgres, admin)
+    await database.make()
+    yield database
+    await database.aclose()
 
 
 @pytest.fixture(scope="session")
@@ -78,19 +122,45 @@ async def empty_database_url(
 
 
 @pytest.fixture
-async def database_url(
-    postgres: EmbeddedPostgres, admin: asyncpg.Connection, database_numbers: Iterator[int]
+async def own_database_url(
+    request: pytest.FixtureRequest,
+    postgres: EmbeddedPostgres,
+    admin: asyncpg.Connection,
+    database_numbers: Iterator[int],
 ) -> AsyncIterator[str]:
-    """A migrated database of this test's own."""
+    """A copy of this test's own, for what it is to do to more than rows."""
     name = f"test_{next(database_numbers)}"
     await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
+    if request.node.get_closest_marker("no_signing_key"):
+        await remove_signing_key(postgres.url(name))
     yield postgres.url(name)
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
-async def rows(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+async def shared_database_url(request: pytest.FixtureRequest, shared_database: SharedDatabase) -> AsyncIterator[str]:
+    """One for all tests, cleaned after each."""
+    if request.node.get_closest_marker("no_signing_key"):
+        await remove_signing_key(shared_database.url)
+    yield shared_database.url
+    await shared_database.clean()
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A migrated database with nothing in it but a signing key; what is marked otherwise has another, or none."""
+    if request.node.get_closest_marker("no_database"):
+        return NOWHERE
+    is_own = request.node.get_closest_marker("own_database")
+    return request.getfixturevalue("own_database_url" if is_own else "shared_database_url")
+
+
+@pytest.fixture
+async def rows(database_url: str, shared_database: SharedDatabase) -> AsyncIterator[asyncpg.Connection]:
     """A connection to this test's database, to look at what was stored."""
+    if database_url == shared_database.url:
+        yield shared_database.rows
+        return
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
@@ -127,7 +197,7 @@ def log_lines(logs: io.BytesIO) -> LogLines:
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock(datetime(2026, 11, 20, 8, 0, tzinfo=UTC))
+    return Clock(START)
 
 
 @pytest.fixture
@@ -151,7 +221,7 @@ def wechat(secrets: Secrets) -> Iterator[WeChatByRespx]:
 async def make_services(
     make_settings: Callable[..., Settings], wechat: WeChatByRespx, clock: Clock
 ) -> AsyncIterator[MakeServices]:
-    """Further replicas of the service on the same database; any setting by name."""
+    """Further replicas of the service on the same database; any setting by name, and how long its parts wait."""
     async with making(make_settings, wechat.transport, clock) as make:
         yield make
 
@@ -162,10 +232,11 @@ async def making(
 ) -> AsyncIterator[MakeServices]:
     made: list[Services] = []
 
-    async def make(**values: object) -> Services:
-        services = build_services(make_settings(**values), clock=clock, wechat_transport=transport)
+    async def make(*, waits: Waits = WAITS, **values: object) -> Services:
+        services = build_services(make_settings(**values), clock=clock, wechat_transport=transport, waits=waits)
         made.append(services)
-        await services.keys.refresh()
+        if services.settings.database_url.get_secret_value() != NOWHERE:
+            await services.keys.refresh()
         return services
 
     yield make
@@ -206,7 +277,7 @@ def client(make_client: MakeClient, services: Services) -> httpx.AsyncClient:
 @pytest.fixture
 def offline_client(make_client: MakeClient, wechat: WeChatByRespx, clock: Clock) -> httpx.AsyncClient:
     """The service without a database, for what it must answer without one."""
-    settings = settings_from(Settings, **SETTINGS, database_url="postgresql://nobody@127.0.0.1:1/nothing")
+    settings = settings_from(Settings, **SETTINGS, database_url=NOWHERE)
     return make_client(build_services(settings, clock=clock, wechat_transport=wechat.transport))
 
 

@@ -4,7 +4,7 @@ import base64
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +17,8 @@ from wxauth.dev.wechat import APPS, Simulator, create_simulator
 APP = {"app_id": "wxtest0000000000a1", "app_secret": "5f4dcc3b5aa765d61d8327deb882cf99"}
 OTHER_APP = {"app_id": "wxtest0000000000b2", "app_secret": "7c6a180b36896a0a8c02787eeafb0e4c"}
 SECRET_KEY = base64.b64encode(bytes(range(32))).decode()
+START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
+"""What the clock of each test shows at its beginning."""
 
 _START = 12
 _SHORTEST_PHONE = 8

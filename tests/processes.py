@@ -1,25 +1,42 @@
 """Real processes: the commands as an operator runs them, and what is left when they end."""
 
+import asyncio
+import fcntl
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from itertools import chain, repeat
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Self
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from tests import forked
+from tests.forked import Forked
+from tests.programs import demand_mark
 from wxauth.service.server import listen
 
 WXAUTH = str(Path(sys.executable).with_name("wxauth"))
-PATIENCE = 20.0
+ROOM = 2 * 2**30
+PATIENCE = 60.0
 """Seconds for what takes a fraction of one on an idle machine."""
+
+
+def use_memory() -> None:
+    """Put temporary files into memory, for what runs here and below, where there is room and programs may lie there."""
+    memory = Path("/dev/shm")
+    if memory.is_dir() and shutil.disk_usage(memory).free > ROOM and not os.statvfs(memory).f_flag & os.ST_NOEXEC:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(memory)
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -28,12 +45,30 @@ def environment(**variables: str) -> dict[str, str]:
     return {**kept, **variables}
 
 
-def run(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
+) -> subprocess.CompletedProcess[str]:
     """Run `wxauth` with these arguments to its end."""
+    demand_mark("process")
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        streams = {"stdin": stdin, "stdout": output, "stderr": errors}
+        process = start([WXAUTH, *arguments], cwd=cwd, env=env, is_short=True, **streams)
+        try:
+            status = process.wait(PATIENCE)
+        finally:
+            process.kill()
+        texts = [stream.seek(0) or stream.read().decode() for stream in (output, errors)]
+    return subprocess.CompletedProcess([WXAUTH, *arguments], status, *texts)
+
+
+def run_installed(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """The same by the installed program, which imports what it needs by itself."""
+    demand_mark("process")
     return subprocess.run(
         [WXAUTH, *arguments],
         cwd=cwd,
         env=environment(**(env or {})),
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -41,23 +76,40 @@ def run(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> sub
     )
 
 
+def start(
+    command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None, is_short: bool = False, **streams: Any
+) -> subprocess.Popen[bytes] | Forked:
+    """Start a program; our own without the second that its imports take."""
+    if forked.is_possible and command[0] == WXAUTH:
+        return Forked(command, cwd=cwd, env=environment(**(env or {})), is_short=is_short, **streams)
+    return start_installed(command, cwd=cwd, env=env, **streams)
+
+
+def start_installed(
+    command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None, **streams: Any
+) -> subprocess.Popen[bytes]:
+    """Start a program, whichever it is, as it lies there."""
+    return subprocess.Popen(command, cwd=cwd, env=environment(**(env or {})), **streams)
+
+
 class Running:
     """A command that runs on, killed at the end of the `with` block where it still does."""
 
-    def __init__(self, *command: str, cwd: Path, env: Mapping[str, str] | None = None, user: int | None = None) -> None:
+    def __init__(
+        self,
+        *command: str,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        user: int | None = None,
+        is_installed: bool = False,
+    ) -> None:
+        demand_mark("process", "proxy", "node", "pgbouncer")
         self._output = cwd / f"output-{time.monotonic_ns()}"
         with self._output.open("wb") as output:
-            self.process = subprocess.Popen(
-                command,
-                cwd=cwd,
-                env=environment(**(env or {})),
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                user=user,
-                group=user,
-                extra_groups=None if user is None else [],
-            )
+            as_user = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+            streams = {"stdin": subprocess.PIPE, "stdout": output, "stderr": subprocess.STDOUT}
+            begin = start_installed if is_installed else start
+            self.process = begin(command, cwd=cwd, env=env, **streams, **as_user)
 
     def __enter__(self) -> Self:
         return self
@@ -126,22 +178,70 @@ def _stat(pid: int) -> list[str]:
 @contextmanager
 def serving(app: ASGIApp, **options: Any) -> Iterator[str]:
     """The URL at which this app answers for as long as the block runs."""
-    options = {"log_config": None, "access_log": False, **options, "timeout_graceful_shutdown": 1}
     with listen("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, **options))
+        server = _Server(uvicorn.Config(app, **{"log_config": None, "access_log": False, **options}))
         thread = Thread(target=server.run, args=([listener],))
         thread.start()
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
-            server.should_exit = True
+            server.end()
             thread.join()
 
 
+class _Server(uvicorn.Server):
+    """Ends at once. uvicorn itself looks every tenth of a second whether it is to end, and then whether it can."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._is_running = Event()
+
+    def end(self) -> None:
+        self._is_running.wait(PATIENCE)
+        self._loop.call_soon_threadsafe(self._ended.set)
+
+    async def main_loop(self) -> None:
+        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
+        self._is_running.set()
+        ticks = asyncio.create_task(super().main_loop())  # the time in each answer
+        await self._ended.wait()
+        ticks.cancel()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        del sockets  # the block closes its own
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        tasks = list(self.server_state.tasks)
+        for task in tasks:
+            task.cancel()  # nobody waits for its answer any more
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.lifespan.shutdown()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port on which nobody listens, and that no other run of the tests is given while this process lives."""
+    for _ in PORTS:
+        port = next(_ports)
+        with suppress(BlockingIOError):
+            fcntl.lockf(_ports_given(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            if is_free(port):
+                return port
+    raise RuntimeError("every port is taken")
+
+
+PORTS = range(15_000, 30_000)
+"""Below those that the system gives to connections, which would come in between."""
+_ports = chain.from_iterable(repeat([*PORTS[os.getpid() % len(PORTS) :], *PORTS[: os.getpid() % len(PORTS)]]))
+
+
+@cache
+def _ports_given() -> int:
+    """A file in which each byte that is locked stands for a port that is given; with its process, its locks end."""
+    return os.open(
+        f"{tempfile.gettempdir()}/wxauth-tests-{os.geteuid()}.ports", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
 
 
 def is_free(port: int) -> bool:

@@ -15,25 +15,58 @@ import pytest
 PACKAGES = {
     "caddy": "caddy",
     "chromium": "chromium",
+    "chromium-headless-shell": "chromium-headless-shell",
     "curl": "curl",
     "haproxy": "haproxy",
     "nginx": "nginx-light",
     "node": "nodejs",
     "npm": "npm",
+    "pgbouncer": "pgbouncer",
+    "redis-server": "redis-server",
 }
-"""By program, what Debian and Ubuntu call its package."""
+"""By program, what Debian calls its package."""
+MARKS = {
+    "caddy": "proxy",
+    "chromium": "browser",
+    "chromium-headless-shell": "browser",
+    "curl": "process",
+    "haproxy": "proxy",
+    "nginx": "proxy",
+    "node": "node",
+    "npm": "node",
+    "pgbouncer": "pgbouncer",
+    "redis-server": "redis",
+}
+"""By program, how a test is marked that needs it."""
 OLDEST_NODE = (20, 19)
 NODE_TESTS = Path(__file__).parent / "node"
 NODE_PATIENCE = 300
 QUICK_TO_GIVE_UP = ("--fetch-retries=1", "--fetch-retry-mintimeout=500", "--fetch-timeout=10000")
 
 
-def needs(program: str) -> str:
-    """The path of this program. Without it the test is skipped; where `CI` is set, it fails."""
-    path = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin")
-    if path is None:
-        lacks(f"needs {program}: apt-get install {PACKAGES[program]}, or brew install {program} 请先安装 {program}")
-    return path
+running: list[pytest.Item] = []
+"""The test that runs now."""
+
+
+def demand_mark(*names: str) -> None:
+    """Fail the test that runs now unless it has one of these marks, by which `scripts/test --quick` leaves it out."""
+    __tracebackhide__ = True
+    if not any(running[-1].get_closest_marker(name) for name in names):
+        pytest.fail(f"mark this test: pytest.mark.{' or '.join(names)}")
+
+
+def needs(program: str, *substitutes: str) -> str:
+    """The path of this program, or of one that does as well.
+
+    Without any the test is skipped; where `CI` is set, it fails.
+    """
+    demand_mark(MARKS[program])
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin"
+    found = next(filter(None, (shutil.which(name, path=path) for name in (program, *substitutes))), None)
+    if found is None:
+        names = " or ".join((program, *substitutes))
+        lacks(f"needs {names}: apt-get install {PACKAGES[program]}, or brew install {program} 请先安装 {program}")
+    return found
 
 
 def needs_node(folder: Path) -> str:

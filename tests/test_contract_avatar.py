@@ -535,6 +535,7 @@ async def test_there_is_nothing_at_any_other_url(
         ("../me", 401),  # which is /v1/me
     ],
 )
+@pytest.mark.no_database
 async def test_a_name_that_none_has_leads_to_no_picture(client: httpx.AsyncClient, name: str, status: int) -> None:
     assert (await client.get(f"https://auth.test/v1/avatars/{name}")).status_code == status
 

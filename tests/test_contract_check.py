@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import asyncpg
@@ -23,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.asking import MakeServices
 from tests.fakes import SECRET_KEY, Secrets
 from tests.processes import free_port, run, serving
-from tests.store.proxy import Proxy
+from tests.store.proxy import HASTE, HURRIED, Proxy
 from tests.upstream import Upstream, hang, hang_up
 from wxauth.checks import Level, Result, examine
 from wxauth.checks.database import judge_server
@@ -86,13 +87,15 @@ def doctor(
 ) -> Examine:
     """What the doctor says, by name; any setting by name. No line holds a secret."""
 
-    async def say(*, clock: Callable[[], datetime] = utc_now, **values: Any) -> dict[str, Result]:
+    async def say(
+        *, clock: Callable[[], datetime] = utc_now, waits: Mapping[str, Any] = MappingProxyType({}), **values: Any
+    ) -> dict[str, Result]:
         nobody = f"http://127.0.0.1:{free_port()}"
         settings = make_settings(**{"apps": APPS, "wechat_base_url": wechat_url, "issuer": nobody, **values})
         for app in APPS:
             secrets.add(app["app_secret"])
             secrets.add(strict_wechat.access_tokens[app["app_id"]].hand_out(force=False)["access_token"])
-        results = await examine(settings, clock=clock)
+        results = await examine(settings, clock=clock, **waits)
         secrets.check_log("\n".join(result.message for result in results))
         assert not any("hunter2" in result.message or "\n" in result.message for result in results)
         by_name = {result.name: result for result in results}
@@ -153,6 +156,8 @@ async def all_rows(connection: asyncpg.Connection) -> dict[str, list[str]]:
 # The command.
 
 
+@pytest.mark.process
+@pytest.mark.no_signing_key
 async def test_all_is_well_before_the_service_has_started_too(check: Check) -> None:
     status, results = await asyncio.to_thread(check)
     assert status == 0, results
@@ -164,6 +169,7 @@ async def test_all_is_well_before_the_service_has_started_too(check: Check) -> N
     assert levels == dict.fromkeys(["issuer", of_app("push"), of_app("push", OTHER_APP_ID)], "note")
 
 
+@pytest.mark.process
 def test_for_people_it_is_a_line_for_each_and_the_columns_stand_beneath_each_other(
     settings: dict[str, str], tmp_path: Path
 ) -> None:
@@ -203,6 +209,7 @@ async def test_it_changes_nothing(
     assert strict_wechat.access_tokens[APP_ID].hand_out(force=False)["access_token"] == token
 
 
+@pytest.mark.process
 def test_nothing_is_made_in_an_empty_database(check: Check, empty_database_url: str) -> None:
     status, results = check(DATABASE_URL=empty_database_url)
     assert status == 1
@@ -213,6 +220,7 @@ def test_nothing_is_made_in_an_empty_database(check: Check, empty_database_url: 
 # Settings.
 
 
+@pytest.mark.process
 def test_nobody_is_asked_while_a_setting_is_wrong(check: Check, strict_wechat: StrictWeChat) -> None:
     status, results = check(PORT="http", PROT="8000")
     assert status == 1
@@ -220,6 +228,7 @@ def test_nobody_is_asked_while_a_setting_is_wrong(check: Check, strict_wechat: S
     assert not strict_wechat.calls
 
 
+@pytest.mark.process
 def test_a_misspelt_setting_is_told_with_what_is_meant(check: Check) -> None:
     status, results = check(PROT="8000")
     assert status == 1
@@ -256,13 +265,15 @@ async def test_a_database_that_falls_silent_holds_nobody_up(doctor: Examine, dat
             return utc_now()
 
         began = loop.time()
-        results = await doctor(database_url=f"{proxy.url}?sslmode=disable", clock=clock)
-        assert loop.time() - began < 12
+        waits = {"deadlines": HURRIED}
+        results = await doctor(database_url=f"{proxy.url}?sslmode=disable", clock=clock, waits=waits)
+        assert loop.time() - began < 12 / HASTE
     said(results, "database", OK)
     said(results, "stored", BAD, "does not answer", "TimeoutError")
     said(results, of_app(), OK)
 
 
+@pytest.mark.own_database
 async def test_a_database_that_takes_no_writes_is_told(
     doctor: Examine, admin: asyncpg.Connection, database_url: str
 ) -> None:
@@ -271,6 +282,7 @@ async def test_a_database_that_takes_no_writes_is_told(
     said(await doctor(), "database", BAD, "takes no writes", "default_transaction_read_only")
 
 
+@pytest.mark.own_database
 async def test_a_default_isolation_that_a_pooler_lets_through_is_told(
     doctor: Examine, admin: asyncpg.Connection, database_url: str
 ) -> None:
@@ -298,6 +310,7 @@ def test_a_standby_and_an_old_version_are_told(server: Server, words: tuple[str,
     said({"database": judge_server(server)}, "database", BAD, *words)
 
 
+@pytest.mark.own_database
 async def test_a_schema_that_is_behind_is_told_and_one_that_is_newer_is_a_note(
     doctor: Examine, database_url: str, rows: asyncpg.Connection
 ) -> None:
@@ -315,6 +328,7 @@ async def test_a_schema_that_is_behind_is_told_and_one_that_is_newer_is_a_note(
 # What is sealed.
 
 
+@pytest.mark.no_signing_key
 async def test_the_key_that_signs_and_the_next_rotation_are_told(
     doctor: Examine, make_simulated_services: MakeServices
 ) -> None:
@@ -352,6 +366,7 @@ async def test_an_answer_that_was_paid_for_and_does_not_open_is_counted(
     said(await doctor(), "sealed_data", BAD, "1 of 2 values")
 
 
+@pytest.mark.process
 async def test_what_needs_the_former_secret_key_is_to_be_sealed_anew_before_that_goes(
     doctor: Examine, simulated_client: httpx.AsyncClient, settings: dict[str, str], tmp_path: Path
 ) -> None:
@@ -365,6 +380,7 @@ async def test_what_needs_the_former_secret_key_is_to_be_sealed_anew_before_that
     said(await doctor(**rotated), "sealed_data", OK, "none needs WXAUTH_SECRET_KEY_PREVIOUS")
 
 
+@pytest.mark.no_signing_key
 async def test_one_signing_key_of_several_that_does_not_open_is_named(
     doctor: Examine, simulated_services: Services, rows: asyncpg.Connection
 ) -> None:
@@ -431,6 +447,7 @@ async def test_an_issuer_with_keys_of_another_database_is_told(
     said(await doctor(issuer=url), "issuer", BAD, "none of the stored keys", "WXAUTH_DATABASE_URL")
 
 
+@pytest.mark.no_signing_key
 async def test_an_issuer_that_lacks_a_key_that_signs_is_told_and_one_that_lacks_the_next_is_not(
     doctor: Examine, service: Callable[..., Awaitable[str]], simulated_services: Services, rows: asyncpg.Connection
 ) -> None:
@@ -509,7 +526,8 @@ async def test_an_issuer_that_hangs_up_or_says_nothing_is_told(doctor: Examine) 
     async with Upstream(hang_up) as upstream:
         said(await doctor(issuer=upstream.url), "issuer", BAD, "without an answer")
     async with Upstream(hang) as upstream:
-        said(await doctor(issuer=upstream.url), "issuer", BAD, "takes the connection and does not answer")
+        results = await doctor(issuer=upstream.url, waits={"issuer_patience": 0.2})
+        said(results, "issuer", BAD, "takes the connection and does not answer")
 
 
 # The clocks.
@@ -765,7 +783,7 @@ async def test_a_redis_that_does_not_answer_is_told(doctor: Examine) -> None:
     url = f"redis://:hunter2@127.0.0.1:{free_port()}"
     said(await doctor(redis_url=url), "redis", BAD, "not limited", "WXAUTH_REDIS_URL")
     async with Upstream(hang, on_connect=hang) as upstream:
-        results = await doctor(redis_url=upstream.url.replace("http:", "redis:"))
+        results = await doctor(redis_url=upstream.url.replace("http:", "redis:"), waits={"redis_patience": 0.2})
     said(results, "redis", BAD, "TimeoutError")
     said(await doctor(redis_url=url, login_rate_limit=""), "redis", OK, "WXAUTH_LOGIN_RATE_LIMIT is empty")
 

@@ -13,6 +13,8 @@ import pytest
 from tests.fakes import LoginAnswer, Secrets
 from tests.processes import run
 
+pytestmark = pytest.mark.process
+
 Command = Callable[..., Awaitable[CompletedProcess[str]]]
 
 
@@ -108,6 +110,7 @@ async def test_to_remove_what_is_not_there_fails(clients: Command) -> None:
 
 @pytest.mark.parametrize("command", ["add", "remove"])
 @pytest.mark.parametrize("name", ["Billing", "-billing", "bill ing", "账单", "a" * 65, "", "billing\n"])
+@pytest.mark.no_database
 async def test_what_cannot_be_a_name_is_a_wrong_call(clients: Command, command: str, name: str) -> None:
     failed = await clients(command, "--", name)
     assert failed.returncode == 2
@@ -115,6 +118,7 @@ async def test_what_cannot_be_a_name_is_a_wrong_call(clients: Command, command: 
 
 
 @pytest.mark.parametrize("name", ["system", "operator", "wechat"])
+@pytest.mark.no_database
 async def test_no_client_has_a_name_that_the_audit_trail_has_for_another(clients: Command, name: str) -> None:
     failed = await clients("add", name)
     assert failed.returncode == 2
@@ -126,14 +130,8 @@ async def test_what_may_be_a_name_is_taken(clients: Command, name: str) -> None:
     assert (await clients("add", name)).returncode == 0
 
 
-@pytest.mark.parametrize("words", [[], ["add"], ["list"], ["remove"]], ids=" ".join)
-async def test_help_explains_each_command(clients: Command, words: list[str]) -> None:
-    done = await clients(*words, "--help")
-    assert done.returncode == 0
-    assert len(done.stdout.splitlines()) > 3
-
-
 @pytest.mark.parametrize("words", [["add"], ["remove"], ["list", "billing"], ["rename", "billing"]], ids=" ".join)
+@pytest.mark.no_database
 async def test_a_wrong_call_is_status_2(clients: Command, words: list[str]) -> None:
     done = await clients(*words)
     assert done.returncode == 2

@@ -23,7 +23,7 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from tests.fakes import SECRET_KEY
+from tests.fakes import SECRET_KEY, LoginAnswer
 from tests.processes import (
     PATIENCE,
     WXAUTH,
@@ -34,10 +34,13 @@ from tests.processes import (
     is_running,
     parent_of,
     run,
+    run_installed,
     serving,
     until,
     users_of,
 )
+from tests.programs import needs
+from tests.sweeps import Sweep
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.dev.wechat import APPS, create_simulator
 
@@ -53,6 +56,18 @@ COMMANDS = (
     ["keys"],
     ["keys", "list"],
     ["keys", "rotate"],
+    ["clients"],
+    ["clients", "add"],
+    ["clients", "list"],
+    ["clients", "remove"],
+    ["users"],
+    ["users", "list"],
+    ["users", "show"],
+    ["users", "ban"],
+    ["users", "unban"],
+    ["users", "erase"],
+    ["users", "grant"],
+    ["users", "revoke"],
     ["openapi"],
 )
 
@@ -88,7 +103,7 @@ def simulator_url(simulator: WeChat) -> Iterator[str]:
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Short of path, as a socket's has to be."""
-    made = Path(tempfile.mkdtemp(prefix="wxauth-test-", dir="/tmp"))
+    made = Path(tempfile.mkdtemp(prefix="wxauth-test-"))
     yield made
     shutil.rmtree(made)
 
@@ -98,7 +113,7 @@ class Service:
 
     def __init__(self, command: Running, port: int) -> None:
         self.command, self.port = command, port
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, verify=False)
 
     @property
     def pid(self) -> int:
@@ -176,23 +191,24 @@ def dev_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("dev")
 
 
-def start_dev(folder: Path, **env: str) -> Service:
+def start_dev(folder: Path, *, is_installed: bool = False, **env: str) -> Service:
     port, wechat_port = free_port(), free_port()
     command = (WXAUTH, "dev", "--port", str(port), "--wechat-port", str(wechat_port))
-    return Service(Running(*command, cwd=folder, env=env), port)
+    return Service(Running(*command, cwd=folder, env=env, is_installed=is_installed), port)
 
 
 @pytest.fixture(scope="module")
 def dev(dev_folder: Path) -> Iterator[Service]:
-    """A `wxauth dev` that is ready."""
-    service = start_dev(dev_folder)
+    """A `wxauth dev` that is ready, by the installed program."""
+    service = start_dev(dev_folder, is_installed=True)
     with service.command as command, service.client:
         command.wait_for("Ctrl-C ends it all")
         yield service
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@pytest.mark.process
 def test_the_lines_that_dev_prints_log_in_and_use_the_token(dev: Service) -> None:
+    needs("curl")
     lines = dev.command.output.partition("Log in as alice")[2].partition("Become")[0].splitlines()
     script = "\n".join(line for line in lines if line.startswith("  "))
     done = subprocess.run(["sh", "-e", "-c", script], capture_output=True, text=True, check=True, timeout=20)
@@ -202,6 +218,7 @@ def test_the_lines_that_dev_prints_log_in_and_use_the_token(dev: Service) -> Non
     assert (me["id"], me["openid"]) == (tokens["user"]["id"], tokens["user"]["openid"])
 
 
+@pytest.mark.process
 def test_the_line_that_dev_prints_makes_an_administrator(dev: Service) -> None:
     tokens = dev.log_in("carol")
     [line] = [line for line in dev.command.output.splitlines() if "USER_ID" in line]
@@ -211,12 +228,14 @@ def test_the_line_that_dev_prints_makes_an_administrator(dev: Service) -> None:
     assert dev.client.get("/v1/admin/users", headers=bearer).status_code == 200
 
 
+@pytest.mark.process
 def test_what_dev_prints_is_bilingual_and_links_the_documentation(dev: Service) -> None:
     assert "已就绪" in dev.command.output
     assert f"http://127.0.0.1:{dev.port}/docs" in dev.command.output
     assert dev.get("/docs").status_code == 200
 
 
+@pytest.mark.process
 def test_dev_knows_two_apps(dev: Service) -> None:
     answers = [
         dev.client.post("/v1/login", json={"code": "bob", "app_id": app["app_id"]}).json()["user"] for app in APPS
@@ -225,23 +244,27 @@ def test_dev_knows_two_apps(dev: Service) -> None:
     assert answers[0]["openid"] != answers[1]["openid"]
 
 
+@pytest.mark.process
 def test_the_simulated_wechat_of_dev_hands_out_codes(dev: Service) -> None:
     wechat_url = re.search(r"WeChat / 模拟微信\s+(\S+)", dev.command.output)
     assert wechat_url is not None
-    code = httpx.post(f"{wechat_url[1]}/codes", json={"person": "carol"}).json()["code"]
+    code = httpx.post(f"{wechat_url[1]}/codes", json={"person": "carol"}, verify=False).json()["code"]
     assert dev.log_in(code)["user"]["openid"] == dev.log_in("carol")["user"]["openid"]
 
 
+@pytest.mark.process
 def test_the_secret_key_of_dev_is_kept_for_its_owner_alone(dev: Service, dev_folder: Path) -> None:
     path = dev_folder / ".wxauth" / "secret_key"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(b64decode(path.read_text())) == 32
 
 
+@pytest.mark.process
 def test_what_dev_keeps_is_not_for_git(dev: Service, dev_folder: Path) -> None:
     assert (dev_folder / ".wxauth" / ".gitignore").read_text() == "*\n"
 
 
+@pytest.mark.process
 def test_a_second_dev_in_the_same_folder_is_told_of_the_first(dev: Service, dev_folder: Path) -> None:
     second = run("dev", "--port", str(free_port()), "--wechat-port", str(free_port()), cwd=dev_folder)
     assert second.returncode == 1
@@ -250,6 +273,7 @@ def test_a_second_dev_in_the_same_folder_is_told_of_the_first(dev: Service, dev_
 
 
 @pytest.mark.parametrize("option", ["--port", "--wechat-port"])
+@pytest.mark.process
 def test_dev_names_the_option_that_chooses_another_port(dev: Service, tmp_path: Path, option: str) -> None:
     other = {"--port": "--wechat-port", "--wechat-port": "--port"}[option]
     failed = run("dev", option, str(dev.port), other, str(free_port()), cwd=tmp_path)
@@ -264,6 +288,7 @@ def test_dev_names_the_option_that_chooses_another_port(dev: Service, tmp_path: 
     ("ending", "status"),
     [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGHUP, -signal.SIGHUP), (signal.SIGKILL, -signal.SIGKILL)],
 )
+@pytest.mark.process
 def test_when_dev_ends_all_of_it_ends(tmp_path: Path, ending: int, status: int) -> None:
     service = start_dev(tmp_path)
     with service.command as command, service.client:
@@ -276,6 +301,7 @@ def test_when_dev_ends_all_of_it_ends(tmp_path: Path, ending: int, status: int) 
         assert "rror" not in command.output
 
 
+@pytest.mark.process
 def test_dev_keeps_its_users_from_one_run_to_the_next(tmp_path: Path) -> None:
     for is_new_user in (True, False):
         service = start_dev(tmp_path)
@@ -285,6 +311,7 @@ def test_dev_keeps_its_users_from_one_run_to_the_next(tmp_path: Path) -> None:
             assert command.end(signal.SIGTERM) == 0
 
 
+@pytest.mark.process
 async def test_dev_takes_a_database_of_yours_and_no_env_file(tmp_path: Path, empty_database_url: str) -> None:
     (tmp_path / ".env").write_text("WXAUTH_PORT=no\nWXAUTH_DATABASE_URL=no\nWXAUTH_ISSUER=no\n")
     service = start_dev(tmp_path, WXAUTH_DATABASE_URL=empty_database_url)
@@ -298,6 +325,8 @@ async def test_dev_takes_a_database_of_yours_and_no_env_file(tmp_path: Path, emp
     assert not (tmp_path / ".wxauth" / "postgres").exists()
 
 
+@pytest.mark.no_signing_key
+@pytest.mark.process
 def test_dev_listens_where_WXAUTH_PORT_says_and_says_what_is_no_setting(  # noqa: N802
     tmp_path: Path, database_url: str
 ) -> None:
@@ -307,13 +336,14 @@ def test_dev_listens_where_WXAUTH_PORT_says_and_says_what_is_no_setting(  # noqa
         output = command.wait_for("Ctrl-C ends it all")
         assert f"http://127.0.0.1:{port}/docs" in output
         assert "WXAUTH_AUDIENCES: no such setting, did you mean WXAUTH_AUDIENCE?" in output
-        metadata = httpx.get(f"http://127.0.0.1:{port}/.well-known/oauth-authorization-server").json()
+        metadata = httpx.get(f"http://127.0.0.1:{port}/.well-known/oauth-authorization-server", verify=False).json()
         assert metadata["issuer"] == f"http://127.0.0.1:{port}"
 
 
 @pytest.mark.parametrize(
     ("variable", "value"), [("WXAUTH_PORT", "http"), ("WXAUTH_ACCESS_TOKEN_TTL", "0"), ("WXAUTH_SECRET_KEY", "short")]
 )
+@pytest.mark.process
 def test_dev_names_a_wrong_setting_before_it_starts_anything(tmp_path: Path, variable: str, value: str) -> None:
     failed = run("dev", cwd=tmp_path, env={variable: value})
     assert failed.returncode == 1
@@ -322,6 +352,7 @@ def test_dev_names_a_wrong_setting_before_it_starts_anything(tmp_path: Path, var
     assert not (tmp_path / ".wxauth" / "postgres").exists()
 
 
+@pytest.mark.process
 def test_dev_says_so_when_a_database_of_yours_does_not_answer(tmp_path: Path) -> None:
     ports = ("--port", str(free_port()), "--wechat-port", str(free_port()))
     failed = run("dev", *ports, cwd=tmp_path, env={"WXAUTH_DATABASE_URL": "postgresql:///x?host=/nowhere"})
@@ -330,6 +361,7 @@ def test_dev_says_so_when_a_database_of_yours_does_not_answer(tmp_path: Path) ->
     assert len(failed.stderr.splitlines()) == 1
 
 
+@pytest.mark.process
 def test_dev_says_so_when_its_folder_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / ".wxauth").write_text("")
     failed = run("dev", cwd=tmp_path)
@@ -338,6 +370,7 @@ def test_dev_says_so_when_its_folder_cannot_be_made(tmp_path: Path) -> None:
     assert len(failed.stderr.splitlines()) == 1
 
 
+@pytest.mark.process
 def test_dev_refuses_a_database_that_another_secret_key_sealed(
     serve: Callable[..., Service], database_url: str, tmp_path: Path
 ) -> None:
@@ -351,6 +384,7 @@ def test_dev_refuses_a_database_that_another_secret_key_sealed(
 # serve
 
 
+@pytest.mark.process
 def test_serve_logs_in_and_logs_lines_of_json(serve: Callable[..., Service]) -> None:
     service = serve()
     answer = service.log_in("alice")
@@ -360,6 +394,7 @@ def test_serve_logs_in_and_logs_lines_of_json(serve: Callable[..., Service]) -> 
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.process
 def test_sigterm_lets_a_login_under_way_end_and_nobody_else_in(
     serve: Callable[..., Service], simulator: WeChat, workers: str
 ) -> None:
@@ -379,6 +414,7 @@ def test_sigterm_lets_a_login_under_way_end_and_nobody_else_in(
 
 
 @pytest.mark.parametrize(("workers", "ending"), [("1", signal.SIGINT), ("1", signal.SIGTERM), ("2", signal.SIGINT)])
+@pytest.mark.process
 def test_serve_ends_quietly_when_asked_to(serve: Callable[..., Service], workers: str, ending: int) -> None:
     service = serve(WORKERS=workers)
     service.log_in("alice")
@@ -388,6 +424,7 @@ def test_serve_ends_quietly_when_asked_to(serve: Callable[..., Service], workers
 
 
 @on_linux
+@pytest.mark.process
 def test_a_worker_that_was_killed_is_replaced(serve: Callable[..., Service]) -> None:
     service = serve(WORKERS="2")
     victim, other = service.workers()
@@ -399,6 +436,7 @@ def test_a_worker_that_was_killed_is_replaced(serve: Callable[..., Service]) -> 
 
 
 @on_linux
+@pytest.mark.process
 def test_workers_do_not_outlive_a_parent_that_was_killed(serve: Callable[..., Service]) -> None:
     service = serve(WORKERS="2")
     workers = service.workers()
@@ -407,16 +445,20 @@ def test_workers_do_not_outlive_a_parent_that_was_killed(serve: Callable[..., Se
     assert is_free(service.port)
 
 
+@pytest.mark.process
 def test_all_workers_and_all_runs_sign_with_the_same_key(serve: Callable[..., Service]) -> None:
     service = serve(WORKERS="2")
     key_sets = set()
     for _ in range(10):
-        with httpx.Client(base_url=service.client.base_url) as fresh:  # a connection of its own, so any worker
+        with httpx.Client(
+            base_url=service.client.base_url, verify=False
+        ) as fresh:  # a connection of its own, so any worker
             key_sets.add(fresh.get("/.well-known/jwks.json").content)
     key_sets.add(serve().get("/.well-known/jwks.json").content)
     assert len(key_sets) == 1
 
 
+@pytest.mark.process
 def test_serve_refuses_a_secret_key_that_cannot_open_what_is_stored(
     serve: Callable[..., Service], settings: dict[str, str], folder: Path
 ) -> None:
@@ -428,6 +470,7 @@ def test_serve_refuses_a_secret_key_that_cannot_open_what_is_stored(
 
 
 @pytest.mark.parametrize("asked_for", ["schema=public", "statement_timeout=abc", "sslmode=bogus"])
+@pytest.mark.process
 def test_a_database_url_that_asks_for_what_is_unknown_stops_every_command(
     settings: dict[str, str], folder: Path, asked_for: str
 ) -> None:
@@ -441,13 +484,14 @@ def test_a_database_url_that_asks_for_what_is_unknown_stops_every_command(
         assert len(lines) == 1
 
 
+@pytest.mark.process
 def test_a_lost_log_loses_no_login(settings: dict[str, str], folder: Path) -> None:
     port = free_port()
-    env = environment(**settings, WXAUTH_PORT=str(port))
+    env = environment(**settings, WXAUTH_PORT=str(port), PYTHONUNBUFFERED="")
     with open("/dev/full", "wb") as full:
         process = subprocess.Popen([WXAUTH, "serve"], cwd=folder, env=env, stdout=full, stderr=subprocess.DEVNULL)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", verify=False) as client:
             until(lambda: _answers(client))
             for _ in range(2):
                 assert client.post("/v1/login", json={"code": "alice"}).status_code == 200
@@ -463,11 +507,13 @@ def _answers(client: httpx.Client) -> bool:
         return False
 
 
+@pytest.mark.process
 def test_the_former_secret_key_opens_what_it_sealed(serve: Callable[..., Service]) -> None:
     assert serve().command.end(signal.SIGTERM) == 0
     assert serve(SECRET_KEY=OTHER_SECRET_KEY, SECRET_KEY_PREVIOUS=SECRET_KEY).is_ready()
 
 
+@pytest.mark.process
 def test_serve_waits_for_a_database_that_is_not_there_yet(
     serve: Callable[..., Service], database_url: str, postgres: EmbeddedPostgres, folder: Path
 ) -> None:
@@ -486,6 +532,7 @@ def test_serve_waits_for_a_database_that_is_not_there_yet(
     service.log_in("alice")
 
 
+@pytest.mark.process
 def test_serve_waits_for_migrate(serve: Callable[..., Service], empty_database_url: str, folder: Path) -> None:
     service = serve(DATABASE_URL=empty_database_url)
     assert service.get("/livez").status_code == 200
@@ -500,6 +547,7 @@ def test_serve_waits_for_migrate(serve: Callable[..., Service], empty_database_u
     service.log_in("alice")
 
 
+@pytest.mark.process
 def test_serve_warns_of_names_that_are_no_settings(serve: Callable[..., Service]) -> None:
     service = serve(ACCES_TOKEN_TTL="60")
     (line,) = [line for line in service.lines if line["event"] == "unknown_setting"]
@@ -507,6 +555,7 @@ def test_serve_warns_of_names_that_are_no_settings(serve: Callable[..., Service]
     assert line["reason"] == "WXAUTH_ACCES_TOKEN_TTL: no such setting, did you mean WXAUTH_ACCESS_TOKEN_TTL?"
 
 
+@pytest.mark.process
 async def test_only_a_trusted_proxy_says_whose_request_it_is(
     serve: Callable[..., Service], rows: asyncpg.Connection
 ) -> None:
@@ -517,6 +566,7 @@ async def test_only_a_trusted_proxy_says_whose_request_it_is(
         assert await rows.fetchval("SELECT host(ip) FROM sessions WHERE id = $1", answer["session_id"]) == ip
 
 
+@pytest.mark.process
 def test_serve_says_so_when_the_port_is_taken(
     serve: Callable[..., Service], settings: dict[str, str], folder: Path
 ) -> None:
@@ -528,6 +578,7 @@ def test_serve_says_so_when_the_port_is_taken(
         assert failed.stderr.startswith("WXAUTH_HOST and WXAUTH_PORT: ")
 
 
+@pytest.mark.process
 def test_nothing_of_development_is_in_the_production_path() -> None:
     program = (
         "import sys, wxauth.cli, wxauth.service.server, wxauth.checks;"
@@ -539,6 +590,7 @@ def test_nothing_of_development_is_in_the_production_path() -> None:
 # migrate
 
 
+@pytest.mark.process
 async def test_migrate_makes_the_schema_and_a_second_time_nothing(empty_database_url: str, tmp_path: Path) -> None:
     env = {"WXAUTH_DATABASE_URL": empty_database_url}
     first, second = [await asyncio.to_thread(run, "migrate", cwd=tmp_path, env=env) for _ in range(2)]
@@ -547,12 +599,14 @@ async def test_migrate_makes_the_schema_and_a_second_time_nothing(empty_database
     assert first.stdout.startswith("schema at ")
 
 
+@pytest.mark.process
 async def test_replicas_may_migrate_at_once(empty_database_url: str, tmp_path: Path) -> None:
     env = {"WXAUTH_DATABASE_URL": empty_database_url}
     done = await asyncio.gather(*(asyncio.to_thread(run, "migrate", cwd=tmp_path, env=env) for _ in range(3)))
     assert [each.returncode for each in done] == [0, 0, 0], [each.stderr for each in done]
 
 
+@pytest.mark.process
 async def test_a_migration_can_be_undone_and_done_again(empty_database_url: str, tmp_path: Path) -> None:
     env = {"WXAUTH_DATABASE_URL": empty_database_url}
     outputs = [
@@ -564,6 +618,7 @@ async def test_a_migration_can_be_undone_and_done_again(empty_database_url: str,
     assert outputs[2].stdout == outputs[0].stdout
 
 
+@pytest.mark.process
 async def test_migrate_leaves_a_newer_schema_alone(database_url: str, rows: asyncpg.Connection, tmp_path: Path) -> None:
     await rows.execute("UPDATE alembic_version SET version_num = 'later'")
     failed = await asyncio.to_thread(run, "migrate", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
@@ -581,6 +636,7 @@ async def test_migrate_leaves_a_newer_schema_alone(database_url: str, rows: asyn
         ("{good}_not", []),
     ],
 )
+@pytest.mark.process
 def test_a_migration_that_is_not_possible_is_one_clear_line(
     database_url: str, tmp_path: Path, url: str, arguments: list[str]
 ) -> None:
@@ -593,6 +649,7 @@ def test_a_migration_that_is_not_possible_is_one_clear_line(
     assert "hunter2" not in failed.stderr
 
 
+@pytest.mark.process
 async def test_a_role_that_may_not_migrate_is_told_so(
     admin: asyncpg.Connection, empty_database_url: str, tmp_path: Path
 ) -> None:
@@ -608,6 +665,7 @@ async def test_a_role_that_may_not_migrate_is_told_so(
 # secret, openapi, and how they are called
 
 
+@pytest.mark.process
 def test_secret_new_makes_another_32_bytes_each_time(tmp_path: Path) -> None:
     first, second = (run("secret", "new", cwd=tmp_path).stdout for _ in range(2))
     assert first != second
@@ -615,6 +673,7 @@ def test_secret_new_makes_another_32_bytes_each_time(tmp_path: Path) -> None:
     assert first.endswith("\n")
 
 
+@pytest.mark.process
 async def test_openapi_is_what_the_service_publishes(client: httpx.AsyncClient, tmp_path: Path) -> None:
     printed = await asyncio.to_thread(run, "openapi", cwd=tmp_path)
     assert printed.returncode == 0
@@ -622,13 +681,42 @@ async def test_openapi_is_what_the_service_publishes(client: httpx.AsyncClient, 
     assert json.loads(printed.stdout) == published.json()
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_help_explains_each_command(command: list[str], tmp_path: Path) -> None:
-    done = run(*command, "--help", cwd=tmp_path)
-    assert done.returncode == 0
-    assert len(done.stdout.splitlines()) > 3
+@pytest.mark.process
+def test_help_explains_each_command(tmp_path: Path) -> None:
+    with Sweep() as sweep:
+        for command in COMMANDS:
+            with sweep.case(*command):
+                done = run_installed(*command, "--help", cwd=tmp_path)
+                assert done.returncode == 0
+                assert len(done.stdout.splitlines()) > 3
 
 
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["migrate"], "schema at 0"),
+        (["check"], "ok    signing_keys "),
+        (["secret", "new"], "="),
+        (["secret", "reseal"], "sealed anew: 0 signing keys, "),
+        (["keys", "rotate"], " signs from "),
+        (["clients", "add", "billing"], "client_id "),
+        (["users", "grant", "{user_id}", "admin"], "{user_id} is active, roles: admin\n"),
+        (["openapi"], '"openapi":'),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+async def test_the_installed_program_imports_what_its_commands_need(
+    login: LoginAnswer, settings: dict[str, str], tmp_path: Path, command: list[str], said: str
+) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    arguments = [argument.format(user_id=user_id) for argument in command]
+    done = await asyncio.to_thread(run_installed, *arguments, cwd=tmp_path, env=settings)
+    assert said.format(user_id=user_id) in done.stdout, done.stderr
+    assert done.returncode == (1 if command == ["check"] else 0), done.stdout  # to which the simulator is no WeChat
+
+
+@pytest.mark.process
 def test_help_is_quick_for_it_loads_next_to_nothing() -> None:
     program = "import sys, wxauth.cli; print({'asyncio', 'fastapi', 'pydantic', 'sqlalchemy'} & sys.modules.keys())"
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "set()\n"
@@ -646,6 +734,7 @@ def test_help_is_quick_for_it_loads_next_to_nothing() -> None:
     ],
     ids=" ".join,
 )
+@pytest.mark.process
 def test_a_wrong_call_is_status_2(arguments: list[str], tmp_path: Path) -> None:
     done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 2

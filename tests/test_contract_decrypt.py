@@ -196,6 +196,7 @@ async def test_a_session_that_has_ended_is_refused_at_once(phone: Phone, simulat
     problem_of(await phone.decrypt(phone.tap()), "invalid_token", 401)
 
 
+@pytest.mark.no_database
 async def test_the_bearer_is_looked_at_before_the_body(simulated_client: httpx.AsyncClient) -> None:
     problem_of(await simulated_client.post("/v1/me/decrypt", json={}), "missing_token", 401)
 

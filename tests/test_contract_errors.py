@@ -145,6 +145,7 @@ async def test_before_the_keys_are_read_nothing_can_be_checked(
         assert int(answer.headers["retry-after"]) > 0
 
 
+@pytest.mark.own_database
 async def test_a_database_that_is_not_migrated_is_unavailable(
     client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
@@ -165,6 +166,7 @@ async def broken(rows: asyncpg.Connection) -> None:
 
 @pytest.mark.usefixtures("broken")
 @pytest.mark.parametrize("language", ["en", "zh-CN"])
+@pytest.mark.own_database
 async def test_a_fault_is_told_to_the_log_and_not_to_the_caller(
     client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines, language: str
 ) -> None:
@@ -362,6 +364,7 @@ async def cors_client(make_services: MakeServices, make_client: MakeClient) -> h
     return make_client(await make_services(cors_origins=ORIGIN))
 
 
+@pytest.mark.no_database
 async def test_no_other_origin_may_read_answers_unless_configured(client: httpx.AsyncClient) -> None:
     answer = await client.get("/livez", headers={"Origin": ORIGIN})
     assert "access-control-allow-origin" not in answer.headers
@@ -378,6 +381,7 @@ async def test_no_other_origin_may_read_answers_unless_configured(client: httpx.
         ("POST", "/v1/login", b'{"code": "for-a-broken-database"}', 500),
     ],
 )
+@pytest.mark.own_database
 async def test_a_configured_origin_may_read_every_answer(
     cors_client: httpx.AsyncClient,
     wechat: WeChatByRespx,
@@ -393,6 +397,7 @@ async def test_a_configured_origin_may_read_every_answer(
     assert "x-request-id" in answer.headers["access-control-expose-headers"].lower()
 
 
+@pytest.mark.no_database
 async def test_a_configured_origin_may_ask_before_it_sends(cors_client: httpx.AsyncClient) -> None:
     asks = {"Access-Control-Request-Method": "DELETE", "Access-Control-Request-Headers": "authorization, content-type"}
     answer = await cors_client.options("/v1/me", headers={"Origin": ORIGIN, **asks})
@@ -403,6 +408,7 @@ async def test_a_configured_origin_may_ask_before_it_sends(cors_client: httpx.As
     assert answer.headers["x-request-id"]
 
 
+@pytest.mark.no_database
 async def test_another_origin_is_not_let_in(cors_client: httpx.AsyncClient) -> None:
     answer = await cors_client.get("/livez", headers={"Origin": "https://evil.example"})
     assert "access-control-allow-origin" not in answer.headers

@@ -276,6 +276,7 @@ def test_demanding_no_role_is_a_mistake(guard: BearerGuard) -> None:
         guard.require_role()  # type: ignore[call-arg]
 
 
+@pytest.mark.process
 def test_to_import_the_guard_costs_no_http_client() -> None:
     subprocess.run([sys.executable, "-c", "import sys, wxauth.guard; assert 'httpx' not in sys.modules"], check=True)
 

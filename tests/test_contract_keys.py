@@ -23,6 +23,8 @@ from wxauth.tokens.keys import SigningKey
 OTHER_SECRET_KEY = "b3RoZXJvdGhlcm90aGVyb3RoZXJvdGhlcm90aGVyISE="
 JWKS = "/.well-known/jwks.json"
 
+pytestmark = pytest.mark.no_signing_key
+
 
 @pytest.fixture
 def unread(make_settings: Callable[..., Settings], clock: Clock, wechat: WeChatByRespx) -> Services:

@@ -17,12 +17,14 @@ from pydantic import TypeAdapter
 from tests.asking import LogLines, MakeClient, MakeServices, until
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
+from tests.store.proxy import PATIENT
 from tests.upstream import PostgresTap
 from wxauth.core.sealing import CannotOpen, session_key_context
 from wxauth.core.services import Services
 from wxauth.login.bodies import TokenAnswer
 from wxauth.people.bodies import UserAnswer
 from wxauth.service.app import create_app
+from wxauth.service.waits import Waits
 
 Serve = Callable[[], AbstractAsyncContextManager[tuple[uvicorn.Server, asyncio.StreamWriter]]]
 
@@ -74,8 +76,9 @@ async def test_the_access_token_opens_me(client: httpx.AsyncClient, login: Login
 
 
 async def test_200_simultaneous_first_logins_of_one_openid_make_one_user(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
+    client = make_client(await make_services(waits=Waits(database=PATIENT)))
     codes = [wechat.code_for("alice") for _ in range(200)]
     answers = await asyncio.gather(*(client.post("/v1/login", json={"code": code}) for code in codes))
     assert {answer.status_code for answer in answers} == {200}
@@ -384,6 +387,7 @@ async def test_a_login_leaves_one_line_of_ids_and_timings(login: LoginAnswer, lo
     }
 
 
+@pytest.mark.no_database
 async def test_a_client_that_leaves_before_its_body_is_read_costs_nothing(
     serve: Serve, wechat: WeChatByRespx, log_lines: LogLines
 ) -> None:

@@ -189,7 +189,7 @@ async def test_a_session_id_that_is_none_is_invalid(client: httpx.AsyncClient, l
         ("DELETE", "/v1/me"),
         ("GET", "/v1/me/sessions"),
         ("DELETE", "/v1/me/sessions"),
-        ("DELETE", f"/v1/me/sessions/{uuid4()}"),
+        ("DELETE", "/v1/me/sessions/01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"),
         ("DELETE", "/v1/me/sessions/of-no-form"),
     ],
 )

@@ -17,11 +17,21 @@ from tests.fakes import SECRET_KEY, Clock, Secrets
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, run, serving
 from tests.store.proxy import Proxy
+from wxauth.core.promises import PAUSE
 from wxauth.core.services import Services
 from wxauth.dev.wechat import APPS, PhoneCodeRequest, Simulator, create_simulator, phone_of
 from wxauth.dev.wechat.push import make_message, sign_push
-from wxauth.profile.phones import UNDER_WAY, UNDER_WAY_OF_ONE, UNTOUCHED_FOR, Phones
+from wxauth.profile.phones import (
+    FAREWELL_TO_WECHAT,
+    PAUSES_FOR_OTHERS,
+    UNDER_WAY,
+    UNDER_WAY_OF_ONE,
+    UNTOUCHED_FOR,
+    Phones,
+)
 from wxauth.service.housekeeping import PHONE_ANSWERS_KEPT, sweep
+from wxauth.service.waits import WAITS, Waits
+from wxauth.wechat.client import BUSY_PAUSES
 
 API = "getuserphonenumber"
 NUMBER = "+8613800138000"
@@ -30,6 +40,14 @@ OTHER_SECRET_KEY = b64encode(bytes(range(32, 64))).decode()
 A_SECOND = timedelta(seconds=1)
 SOON = 10.0
 """Seconds for what takes one at most on an idle machine."""
+HASTE = 10
+HURRIED = Waits(
+    promises=PAUSE / HASTE,
+    phones_of_others=[pause / HASTE for pause in PAUSES_FOR_OTHERS],
+    phones_farewell=FAREWELL_TO_WECHAT / HASTE,
+    wechat_busy=[pause / HASTE for pause in BUSY_PAUSES],
+)
+"""As in production, and so much sooner."""
 
 MakeServices = Callable[..., Awaitable[Services]]
 MakeClient = Callable[[Services], httpx.AsyncClient]
@@ -82,10 +100,10 @@ class Service:
 def make_service(
     make_simulated_services: MakeServices, make_client: MakeClient, simulator: Simulator, secrets: Secrets
 ) -> Callable[..., Awaitable[Service]]:
-    """Replicas of the service; any setting by name."""
+    """Replicas of the service; any setting by name, and how long its parts wait."""
 
-    async def make(**values: object) -> Service:
-        services = await make_simulated_services(**values)
+    async def make(*, waits: Waits = HURRIED, **values: object) -> Service:
+        services = await make_simulated_services(waits=waits, **values)
         return Service(make_client(services), simulator, services, secrets)
 
     return make
@@ -269,7 +287,7 @@ async def test_the_openid_goes_along_unless_it_is_switched_off(make_service: Mak
     "answer",
     [
         {"watermark_app_id": APPS[1]["app_id"]},
-        {"phone": "nonsense"},
+        {"phone": "no number"},
         {"phone": "+86213800138000000"},
         {"phone": "+49301234567890123"},
     ],
@@ -313,6 +331,7 @@ async def test_a_login_without_a_phone_code_asks_nothing_and_keeps_the_number(
 
 
 @pytest.mark.parametrize("phone_code", ["x" * 257, 1])
+@pytest.mark.no_database
 async def test_a_phone_code_of_no_form_is_refused_before_the_login_code_is_spent(
     service: Service, phone_code: Any
 ) -> None:
@@ -337,6 +356,7 @@ async def test_a_number_that_is_taken_does_not_undo_the_login_either(service: Se
     assert (bob["phone_error"], bob["user"]["phone"]) == ("phone_taken", None)
 
 
+@pytest.mark.own_database
 async def test_a_fault_of_ours_does_not_undo_the_login_either(service: Service, rows: asyncpg.Connection) -> None:
     await rows.execute("ALTER TABLE phone_answers ADD COLUMN shoe_size integer NOT NULL")
     alice = await service.log_in(phone_code=service.phone_code())
@@ -440,8 +460,8 @@ async def test_of_two_taps_at_once_in_two_processes_the_one_that_comes_late_find
     service: Service, make_service: MakeService, rows: asyncpg.Connection, work_is_done: bool
 ) -> None:
     alice, code = await service.log_in(), service.phone_code()
-    replica = await make_service()
-    service.simulator.fail(API, slow=1.2, work_is_done=work_is_done)
+    replica = await make_service(waits=WAITS)
+    service.simulator.fail(API, slow=0.3, work_is_done=work_is_done)
     first = asyncio.create_task(service.bind(alice, code))
     await service.is_asked()
     second = await replica.bind(alice, code)
@@ -546,7 +566,7 @@ async def test_of_one_persons_codes_a_few_are_asked_about_at_once(service: Servi
 
 
 async def test_of_the_codes_of_all_so_many_are_asked_about_at_once(make_service: MakeService) -> None:
-    service = await make_service(wechat_timeout=0.2)
+    service = await make_service(wechat_timeout=0.2, waits=Waits(phones_farewell=0))
     service.simulator.fail(API, hang=True, times=None)
     of_one = UNDER_WAY_OF_ONE // 2
     logins = [await service.log_in(f"person-{n}") for n in range(UNDER_WAY // of_one)]
@@ -556,12 +576,12 @@ async def test_of_the_codes_of_all_so_many_are_asked_about_at_once(make_service:
     problem_of(await service.bind(bob, code), "rate_limited", 429)
     assert (await service.log_in("bob", phone_code=code))["phone_error"] == "rate_limited"
     assert service.asked == UNDER_WAY
-    await service.services.phones.aclose(patience=0)
 
 
 # Nothing that was paid for is lost.
 
 
+@pytest.mark.process
 async def test_killed_between_wechats_answer_and_ours_the_service_loses_no_number(
     database_url: str, rows: asyncpg.Connection, other: asyncpg.Connection, tmp_path: Path, secrets: Secrets
 ) -> None:
@@ -578,7 +598,7 @@ async def test_killed_between_wechats_answer_and_ours_the_service_loses_no_numbe
             "WXAUTH_PORT": port,
         }
         running = Running(WXAUTH, "serve", cwd=tmp_path, env=env)
-        return running, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=SOON)
+        return running, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=SOON, verify=False)
 
     with serving(create_simulator(simulator)) as wechat_url:
         running, client = start(wechat_url)
@@ -668,7 +688,7 @@ async def test_a_clock_that_is_set_forward_in_an_outage_loses_no_answer(
     outage: Outage, proxy: Proxy, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     clock.advance(days=1)
-    await asyncio.sleep(0.6)  # it is tried again twice
+    await asyncio.sleep(2.5 * HURRIED.phones_store)  # it is tried again twice
     await proxy.accept()
     await until_pending(rows)
 
@@ -692,7 +712,7 @@ async def test_an_answer_that_comes_some_time_after_the_service_ends_is_stored(
     service: Service, rows: asyncpg.Connection
 ) -> None:
     alice, code = await service.log_in(), service.phone_code()
-    service.simulator.fail(API, slow=3.5)
+    service.simulator.fail(API, slow=3.5 / HASTE)
     binding = asyncio.create_task(service.bind(alice, code))
     await service.is_asked()
     binding.cancel()
@@ -700,13 +720,16 @@ async def test_an_answer_that_comes_some_time_after_the_service_ends_is_stored(
     assert await pending(rows) == 1
 
 
-async def test_an_answer_that_has_not_come_when_the_service_ends_is_told(service: Service, log_lines: LogLines) -> None:
+async def test_an_answer_that_has_not_come_when_the_service_ends_is_told(
+    make_service: MakeService, log_lines: LogLines
+) -> None:
+    service = await make_service(waits=Waits(phones_farewell=0.1))
     alice, code = await service.log_in(), service.phone_code()
     service.simulator.fail(API, hang=True)
     binding = asyncio.create_task(service.bind(alice, code))
     await service.is_asked()
     binding.cancel()
-    await service.services.phones.aclose(patience=0.1)
+    await service.services.phones.aclose()
     assert [line["answers"] for line in told(log_lines, "phone_answers_lost")] == [1]
 
 
@@ -748,7 +771,7 @@ async def test_without_a_database_no_code_is_spent(make_service: MakeService, pr
 async def test_an_answer_that_comes_too_late_is_found_by_the_same_code(make_service: MakeService) -> None:
     service = await make_service(wechat_timeout=0.2)
     alice, code = await service.log_in(), service.phone_code()
-    service.simulator.fail(API, slow=1)
+    service.simulator.fail(API, slow=0.5)
     problem_of(await service.bind(alice, code), "wechat_timeout", 504)
     async with asyncio.timeout(SOON):
         while (answer := await service.bind(alice, code)).status_code == 504:
@@ -892,6 +915,7 @@ async def test_what_is_kept_says_nothing_without_the_secret_key(
     assert NUMBER[3:] not in stored
 
 
+@pytest.mark.process
 async def test_after_a_reseal_answers_that_are_kept_need_the_new_secret_key_alone(
     service: Service,
     make_service: MakeService,

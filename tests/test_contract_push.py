@@ -20,6 +20,7 @@ from tests.store.proxy import Proxy
 from wxauth.core.services import Services
 from wxauth.dev.wechat.push import Format, Mode, SignedPush, encrypt, make_message, sign, sign_push
 from wxauth.profile.withdrawals import Withdrawals
+from wxauth.service.waits import Waits
 
 PLAIN = {**APP, "push_token": "1ab2cPushTokenOfTheFirstApp"}
 SEALED = {**OTHER_APP, "push_token": "3de4fPushTokenOfTheSecondApp", "push_aes_key": "K9x" + "mQ2w7RtLz0" * 4}
@@ -50,8 +51,9 @@ REVOKED, LEFT = "user_authorization_revoke", "user_authorization_cancellation"
 PROFILE = {"nickname": "Alice", "avatar_url": "https://a.example/1.png", "phone": "+8613800138000"}
 NOW = 1_795_161_600
 AN_HOUR = 3600
-HARDLY_MORE = 2.0
-"""Seconds, where one second is what the database has."""
+HURRIED = Waits(withdrawals=0.25, promises=0.1)
+HARDLY_MORE = 1.0
+"""Seconds, where a quarter of one is what the database has."""
 SOON = 10.0
 """Seconds for what takes one or two on an idle machine."""
 
@@ -155,6 +157,7 @@ def lines_of(log_lines: LogLines, event: str) -> list[dict[str, Any]]:
 # The check of the URL.
 
 
+@pytest.mark.no_database
 async def test_the_url_is_verified_as_in_wechats_example(client: httpx.AsyncClient) -> None:
     answer = await verify(client, **EXAMPLE_VERIFICATION)
     assert (answer.status_code, answer.text) == (200, EXAMPLE_VERIFICATION["echostr"])
@@ -163,11 +166,13 @@ async def test_the_url_is_verified_as_in_wechats_example(client: httpx.AsyncClie
 
 
 @pytest.mark.parametrize("echostr", [" 1 + 1 = 2 & more/%41?<b>", "x" * 256])
+@pytest.mark.no_database
 async def test_the_echo_is_exact(client: httpx.AsyncClient, echostr: str) -> None:
     assert (await verify(client, **EXAMPLE_VERIFICATION | {"echostr": echostr})).text == echostr
 
 
 @pytest.mark.parametrize("echostr", ["", "a\r\nb", "\x00", "微信", "x" * 257])
+@pytest.mark.no_database
 async def test_what_is_not_printable_is_not_echoed(client: httpx.AsyncClient, echostr: str) -> None:
     answer = await verify(client, **EXAMPLE_VERIFICATION | {"echostr": echostr})
     assert problem_of(answer, "invalid_request", 422)["errors"][0]["field"] == "echostr"
@@ -184,12 +189,14 @@ async def test_what_is_not_printable_is_not_echoed(client: httpx.AsyncClient, ec
         {"timestamp": "", "nonce": "15147114921714036504"},  # the same when joined
     ],
 )
+@pytest.mark.no_database
 async def test_a_url_whose_signature_is_wrong_is_not_verified(
     client: httpx.AsyncClient, changed: dict[str, str]
 ) -> None:
     problem_of(await verify(client, **EXAMPLE_VERIFICATION | changed), "invalid_signature", 403)
 
 
+@pytest.mark.no_database
 async def test_what_is_missing_is_a_wrong_signature(client: httpx.AsyncClient) -> None:
     problem_of(await verify(client), "invalid_signature", 403)
     problem_of(await verify(client, PLAIN, **EXAMPLE_VERIFICATION), "invalid_signature", 403)
@@ -197,6 +204,7 @@ async def test_what_is_missing_is_a_wrong_signature(client: httpx.AsyncClient) -
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.no_database
 async def test_only_an_app_with_a_token_has_a_push_url(client: httpx.AsyncClient, method: str) -> None:
     url = "/v1/wechat/push/"
     problem_of(await client.request(method, url + WITHOUT_PUSH["app_id"]), "not_found", 404)
@@ -206,6 +214,7 @@ async def test_only_an_app_with_a_token_has_a_push_url(client: httpx.AsyncClient
 # What a message may look like.
 
 
+@pytest.mark.no_database
 async def test_messages_are_taken_as_in_wechats_examples(
     client: httpx.AsyncClient, make_services: MakeServices, make_client: MakeClient
 ) -> None:
@@ -262,6 +271,7 @@ async def test_what_is_withdrawn_is_erased_in_every_mode_and_format(
     ],
     ids=lambda body: repr(body[:40]),
 )
+@pytest.mark.no_database
 async def test_what_cannot_be_read_is_refused_at_once(client: httpx.AsyncClient, body: bytes) -> None:
     started = perf_counter()
     answer = await post(client, signed_body(body))
@@ -269,17 +279,20 @@ async def test_what_cannot_be_read_is_refused_at_once(client: httpx.AsyncClient,
     assert perf_counter() - started < 1
 
 
+@pytest.mark.no_database
 async def test_a_sealed_message_of_many_elements_is_refused_before_they_are_read(client: httpx.AsyncClient) -> None:
     push = signed(message("o1"), SEALED, "aes", "xml")
     body = push.body.replace(b"</xml>", b"<a/>" * 1000 + b"</xml>")
     problem_of(await post(client, replace(push, body=body), SEALED), "invalid_signature", 403)
 
 
+@pytest.mark.no_database
 async def test_a_text_may_hold_some_of_what_elements_are_made_of(client: httpx.AsyncClient) -> None:
     body = b"<xml><MsgType>text</MsgType><Content><![CDATA[" + b"<=" * 500 + b"]]></Content></xml>"
     assert_taken(await post(client, signed_body(body)))
 
 
+@pytest.mark.no_database
 async def test_a_message_over_64_kib_is_too_large(client: httpx.AsyncClient) -> None:
     push = signed({"Event": "x", "Content": "x" * 64 * 1024})
     problem_of(await post(client, push), "payload_too_large", 413)
@@ -287,6 +300,7 @@ async def test_a_message_over_64_kib_is_too_large(client: httpx.AsyncClient) -> 
 
 @pytest.mark.parametrize("event", [REVOKED, LEFT])
 @pytest.mark.parametrize("openid", [None, "", " ", 1.5, ["o1"], "o\x00", "o" * 129, "微信"])
+@pytest.mark.no_database
 async def test_a_withdrawal_that_names_nobody_is_refused(client: httpx.AsyncClient, event: str, openid: Any) -> None:
     content = {**message("", event), "OpenID": openid, "FromUserName": openid}
     assert problem_of(await post(client, signed(content)), "invalid_request", 422)["errors"][0]["field"] == "OpenID"
@@ -314,7 +328,7 @@ async def test_where_no_openid_is_given_the_sender_withdraws(
         (["8", 19], {"phone", "nickname"}),
         ("6,8", {"nickname", "avatar_url", "phone"}),
     ],
-    ids=str,
+    ids=lambda value: "+".join(sorted(value)) if isinstance(value, set) else repr(value),
 )
 async def test_each_revocation_erases_what_it_names_and_leaves_an_event(
     client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, revoke_info: Any, erased: set[str]
@@ -635,12 +649,14 @@ async def test_an_app_with_a_key_takes_only_what_is_sealed_with_it_and_for_it(
     assert await kept(rows) == PROFILE
 
 
+@pytest.mark.no_database
 async def test_an_app_without_a_key_does_not_pretend_to_read_what_is_encrypted(client: httpx.AsyncClient) -> None:
     push = signed(message("o1"), {**PLAIN, "push_aes_key": SEALED["push_aes_key"]}, "aes")
     problem = problem_of(await post(client, push), "invalid_signature", 403)
     assert "push_aes_key" in problem["detail"]
 
 
+@pytest.mark.no_database
 async def test_what_can_be_read_of_a_sealed_message_must_be_a_message(client: httpx.AsyncClient) -> None:
     app = SEALED
     bomb = b'<!DOCTYPE xml [<!ENTITY a "ha">]><xml><OpenID>&a;</OpenID></xml>'
@@ -668,8 +684,9 @@ async def test_while_the_database_is_away_wechat_is_told_to_come_again(
 
 
 async def test_a_slow_database_makes_wechat_come_again_and_find_it_done(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
+    hurried_client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
 ) -> None:
+    client = hurried_client
     push = signed(message((await log_in())["user"]["openid"]))
     async with rows.transaction():
         await rows.execute("SELECT FROM users FOR UPDATE")
@@ -686,7 +703,7 @@ async def test_a_silent_database_makes_wechat_come_again(
 ) -> None:
     openid = (await log_in())["user"]["openid"]
     async with Proxy(database_url) as proxy:
-        client = make_client(await make_services(apps=[PLAIN], database_url=proxy.url))
+        client = make_client(await make_services(apps=[PLAIN], database_url=proxy.url, waits=HURRIED))
         await send(client, message(openid, revoke_info="8"))  # over a connection that is kept
         proxy.fall_silent()
         push = signed(message(openid))
@@ -699,6 +716,12 @@ async def test_a_silent_database_makes_wechat_come_again(
 
 
 @pytest.fixture
+async def hurried_client(make_services: MakeServices, make_client: MakeClient) -> httpx.AsyncClient:
+    """A service that waits for its database no longer than it must."""
+    return make_client(await make_services(apps=[PLAIN], waits=HURRIED))
+
+
+@pytest.fixture
 async def proxy(database_url: str) -> AsyncIterator[Proxy]:
     """The way to this test's database."""
     async with Proxy(database_url) as proxy:
@@ -708,7 +731,7 @@ async def proxy(database_url: str) -> AsyncIterator[Proxy]:
 @pytest.fixture
 async def cut_off(make_services: MakeServices, proxy: Proxy) -> Services:
     """A replica whose database is away."""
-    services = await make_services(apps=[PLAIN], database_url=proxy.url)
+    services = await make_services(apps=[PLAIN], database_url=proxy.url, waits=HURRIED)
     proxy.refuse()
     return services
 
@@ -737,8 +760,9 @@ async def test_what_is_withdrawn_in_an_outage_is_erased_after_it_though_wechat_c
 
 
 async def test_a_withdrawal_that_fails_after_its_time_is_told_and_tried_again(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, database_url: str, log_lines: LogLines
+    hurried_client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, log_lines: LogLines
 ) -> None:
+    client = hurried_client
     push = signed(message((await log_in())["user"]["openid"], LEFT))
     async with rows.transaction():
         await rows.execute("SELECT FROM users FOR UPDATE")
@@ -786,6 +810,7 @@ async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(
         cut_off.clock,
         background=cut_off.background,
         promises=cut_off.promises,
+        patience=HURRIED.withdrawals,
         kept_in_memory=0.0,
     )
     push = signed(message((await log_in())["user"]["openid"], LEFT))

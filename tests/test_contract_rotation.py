@@ -18,7 +18,7 @@ from jose import jwt
 
 from tests.asking import LogLines, MakeServices, until
 from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer
-from tests.guard.fakes import ISSUER, SESSION_ID, USER_ID
+from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, SESSION_ID, USER_ID
 from tests.processes import WXAUTH, Running, free_port, run
 from wxauth.core.database import Database
 from wxauth.core.sealing import CannotOpen, Sealer, session_key_context
@@ -31,6 +31,8 @@ from wxauth.service.resealing import Resealed, reseal
 from wxauth.tokens.issuer import TokenIssuer
 from wxauth.tokens.keys import KeySource, VerificationKey, verification_keys
 from wxauth.tokens.verifier import Verifier
+
+pytestmark = pytest.mark.no_signing_key
 
 JWKS = "/.well-known/jwks.json"
 OTHER_SECRET_KEY = b64encode(bytes(range(32, 64))).decode()
@@ -199,7 +201,7 @@ async def test_no_token_is_refused_during_a_rotation(
     router.get(ISSUER + JWKS).mock(side_effect=answer)
     key_sources: list[KeySource] = [
         *(replica.services.keys for replica in replicas),
-        *(RemoteKeys(ISSUER, timer=lambda: clock.now.timestamp()) for _ in range(3)),
+        *(RemoteKeys(ISSUER, timer=lambda: clock.now.timestamp(), ssl_context=BELIEVES_NOBODY) for _ in range(3)),
         *(
             Cache(replica, clock, kept_for=kept_for, next_read=start + timedelta(seconds=seconds))
             for replica in replicas
@@ -270,6 +272,7 @@ def wxauth(env: dict[str, str], tmp_path: Path) -> WxAuth:
     return call
 
 
+@pytest.mark.process
 async def test_keys_rotate_says_when_the_new_key_signs_and_list_shows_it(wxauth: WxAuth) -> None:
     assert (await wxauth("keys", "list", "--json"))[:2] == (0, "[]\n")
     first = json.loads((await wxauth("keys", "rotate", "--json"))[1])["kid"]  # there was none
@@ -285,6 +288,7 @@ async def test_keys_rotate_says_when_the_new_key_signs_and_list_shows_it(wxauth:
     assert [line.split()[:2] for line in table] == [["KID", "STATE"], [first, "signing"], [kid, "next"]]
 
 
+@pytest.mark.process
 async def test_keys_rotate_with_another_secret_key_changes_nothing(wxauth: WxAuth, rows: asyncpg.Connection) -> None:
     await wxauth("keys", "rotate")
     status, _, errors = await wxauth("keys", "rotate", WXAUTH_SECRET_KEY=OTHER_SECRET_KEY)
@@ -292,6 +296,7 @@ async def test_keys_rotate_with_another_secret_key_changes_nothing(wxauth: WxAut
     assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1
 
 
+@pytest.mark.process
 async def test_a_rotated_key_is_in_every_workers_jwks_within_15_seconds(
     wxauth: WxAuth, env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -299,7 +304,7 @@ async def test_a_rotated_key_is_in_every_workers_jwks_within_15_seconds(
     env |= {"WXAUTH_PORT": str(port), "WXAUTH_WORKERS": "2"}
 
     def of_any_worker() -> list[str]:
-        return [key["kid"] for key in httpx.get(f"http://127.0.0.1:{port}{JWKS}").json()["keys"]]
+        return [key["kid"] for key in httpx.get(f"http://127.0.0.1:{port}{JWKS}", verify=False).json()["keys"]]
 
     with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as service:
         await until(lambda: service.output.count('"started"') == 2)
@@ -329,6 +334,7 @@ async def session_keys(rows: asyncpg.Connection, sealer: Sealer) -> list[bytes]:
     return [sealer.open(sealed, context=session_key_context(app_id, openid)) for app_id, openid, sealed in found]
 
 
+@pytest.mark.process
 async def test_after_a_reseal_the_former_secret_key_can_go(
     login: LoginAnswer, make_services: MakeServices, wxauth: WxAuth, rows: asyncpg.Connection
 ) -> None:
@@ -347,6 +353,7 @@ async def test_after_a_reseal_the_former_secret_key_can_go(
     assert again == {"signing_keys": 0, "session_keys": 0, "phone_answers": 0, "not_opened": 0}
 
 
+@pytest.mark.process
 async def test_a_reseal_tells_of_what_does_not_open_and_seals_the_rest(
     login: LoginAnswer, wxauth: WxAuth, rows: asyncpg.Connection
 ) -> None:

@@ -336,6 +336,7 @@ def show(simulator: Simulator, database_url: str, tmp_path: Path) -> Callable[..
 Show = Callable[..., Awaitable[CompletedProcess[str]]]
 
 
+@pytest.mark.process
 async def test_show_says_for_each_key_whether_wechat_still_takes_it(service: Service, show: Show) -> None:
     alice = await service.log_in()
     user_id, openid = alice["user"]["id"], alice["user"]["openid"]
@@ -351,6 +352,7 @@ async def test_show_says_for_each_key_whether_wechat_still_takes_it(service: Ser
             await service.client.post("/v1/logout", headers=bearer(alice))
 
 
+@pytest.mark.process
 async def test_for_programs_show_answers_as_the_routes_do(service: Service, show: Show) -> None:
     user_id = (await service.log_in())["user"]["id"]
     items = (await service.ask(user_id, "check")).json()["items"]
@@ -358,6 +360,7 @@ async def test_for_programs_show_answers_as_the_routes_do(service: Service, show
     assert json.loads(checked.stdout) == {**json.loads(plain.stdout), "session_keys": items}
 
 
+@pytest.mark.process
 async def test_show_fails_where_wechat_does_not_say_and_shows_the_user_all_the_same(
     service: Service, show: Show
 ) -> None:
@@ -370,6 +373,7 @@ async def test_show_fails_where_wechat_does_not_say_and_shows_the_user_all_the_s
     assert "1 session keys could not be checked" in failed.stderr
 
 
+@pytest.mark.process
 async def test_the_check_alone_wants_all_settings(service: Service, show: Show) -> None:
     user_id = (await service.log_in())["user"]["id"]
     assert (await show(user_id, WXAUTH_SECRET_KEY="")).returncode == 0
@@ -378,6 +382,7 @@ async def test_the_check_alone_wants_all_settings(service: Service, show: Show) 
     assert "WXAUTH_SECRET_KEY" in failed.stderr
 
 
+@pytest.mark.process
 async def test_there_is_nothing_to_check_about_nobody(show: Show) -> None:
     failed = await show(NOBODY, "--check")
     assert (failed.returncode, failed.stdout) == (1, "")

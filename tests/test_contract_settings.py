@@ -177,6 +177,7 @@ def test_a_required_setting_is_asked_for(load: Load, name: str) -> None:
     assert refused.value.problems == [f"WXAUTH_{name}: is required"]
 
 
+@pytest.mark.process
 def test_serve_names_all_that_is_wrong_at_once_and_shows_nothing_of_it(tmp_path: Path) -> None:
     wrong = {name: value for name, value in WRONG if name != "APP_ID" and len(value) > 4}
     stopped = run("serve", cwd=tmp_path, env={f"WXAUTH_{name}": value for name, value in wrong.items()})
@@ -189,6 +190,7 @@ def test_serve_names_all_that_is_wrong_at_once_and_shows_nothing_of_it(tmp_path:
         assert value not in stopped.stderr
 
 
+@pytest.mark.process
 def test_serve_without_any_setting_asks_for_what_it_needs(tmp_path: Path) -> None:
     stopped = run("serve", cwd=tmp_path)
     assert stopped.returncode == 1
@@ -293,6 +295,7 @@ def test_the_form_of_the_log_can_be_chosen(load: Load, form: str) -> None:
     assert load(**REQUIRED, LOG_FORMAT=form).log_format == form.lower()
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal")
 def test_on_a_terminal_the_log_is_for_people() -> None:
     terminal, end = os.openpty()
@@ -333,6 +336,7 @@ def test_the_environment_comes_before_the_env_file_and_that_before_files(load: L
     assert load(**REQUIRED, AUDIENCE="environment").audience == "environment"
 
 
+@pytest.mark.process
 def test_serve_reads_the_env_file_of_its_folder(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("WXAUTH_PORT=http\n")
     assert "WXAUTH_PORT: " in run("serve", cwd=tmp_path).stderr

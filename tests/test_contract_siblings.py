@@ -417,6 +417,7 @@ async def test_a_form_has_64_kib_at_most(client: httpx.AsyncClient, billing: Cre
     problem_of(answer, "payload_too_large", 413)
 
 
+@pytest.mark.no_database
 async def test_the_body_of_a_stranger_is_not_read(client: httpx.AsyncClient) -> None:
     async def never() -> AsyncIterator[bytes]:
         pytest.fail("the body was read")
@@ -521,6 +522,7 @@ async def test_a_secret_is_32_random_bytes_and_is_not_stored(billing: Credential
 
 @pytest.mark.parametrize("issuer", ["https://auth.test", "https://auth.test/wx"])
 @pytest.mark.parametrize("path", METADATA)
+@pytest.mark.no_database
 async def test_the_metadata_names_the_endpoint(
     make_services: MakeServices, make_client: MakeClient, issuer: str, path: str
 ) -> None:

@@ -14,16 +14,19 @@ import httpx
 import pytest
 
 from tests.fakes import Secrets, WeChatByRespx
-from tests.store.proxy import Proxy
-from wxauth.core.database import CONNECTIONS, LOCK_TIMEOUT, TRANSACTIONS, Database
+from tests.store.proxy import HASTE, HURRIED, Proxy
+from wxauth.core.database import CONNECTIONS, TRANSACTIONS, Database
 from wxauth.core.migrations import migrate
 from wxauth.core.services import Services
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.dev.wechat import PhoneCodeRequest, Simulator
+from wxauth.service.waits import Waits
 
-HANGING = 10.0
-"""Seconds after which the contract has an answer, though the database hangs."""
-RESUMING = 5.0
+pytestmark = pytest.mark.own_database
+
+HANGING = 10.0 / HASTE
+"""Seconds after which the contract has an answer, though the database hangs; here they are shorter, like all others."""
+RESUMING = 5.0 / HASTE
 
 MakeServices = Callable[..., Awaitable[Services]]
 MakeClient = Callable[[Services], httpx.AsyncClient]
@@ -74,7 +77,7 @@ async def make_service(
     make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
 ) -> Callable[[str], Awaitable[Service]]:
     async def make(url: str) -> Service:
-        services = await make_services(database_url=url)
+        services = await make_services(database_url=url, waits=Waits(database=HURRIED))
         return Service(make_client(services), wechat, services)
 
     return make
@@ -150,6 +153,7 @@ async def test_without_its_database_the_service_says_so_and_resumes(service: Ser
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the server's processes under /proc")
+@pytest.mark.process
 async def test_a_database_that_hangs_is_unavailable_within_ten_seconds(
     own_postgres: EmbeddedPostgres, tmp_path: Path, make_service: Callable[[str], Awaitable[Service]]
 ) -> None:
@@ -200,6 +204,7 @@ async def test_a_login_whose_connection_was_ended_succeeds_on_another(
     assert await connections(rows) <= CONNECTIONS
 
 
+@pytest.mark.process
 async def test_a_restart_under_load_costs_some_logins_and_no_fault(
     own_postgres: EmbeddedPostgres, tmp_path: Path, make_service: Callable[[str], Awaitable[Service]]
 ) -> None:
@@ -290,7 +295,7 @@ async def test_transactions_that_wait_for_one_row_hold_up_the_others_only_so_lon
         await rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", alice["user"]["id"])
         waiting = [asyncio.create_task(service.leave(alice["access_token"])) for _ in range(TRANSACTIONS)]
         await until(lambda: waits_for_lock(rows))
-        async with asyncio.timeout(LOCK_TIMEOUT + 1):
+        async with asyncio.timeout(HURRIED.lock + 0.5):
             assert (await service.leave(bob)).status_code == 204
         assert is_unavailable(await next(asyncio.as_completed(waiting)))
     await asyncio.gather(*waiting)

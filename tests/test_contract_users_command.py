@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import pty
-import subprocess
 from asyncio import to_thread
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,7 +16,9 @@ import pytest
 from tests.asking import bearer
 from tests.fakes import LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
-from tests.processes import PATIENCE, WXAUTH, environment, run
+from tests.processes import run
+
+pytestmark = pytest.mark.process
 
 Command = Callable[..., Awaitable[CompletedProcess[str]]]
 
@@ -137,16 +138,8 @@ async def test_on_a_terminal_the_operator_is_asked_about_the_person_by_name(
     terminal, stdin = pty.openpty()
     os.write(terminal, reply.encode())
     try:
-        done = await to_thread(
-            subprocess.run,
-            [WXAUTH, "users", "erase", user_id],
-            cwd=tmp_path,
-            env=environment(WXAUTH_DATABASE_URL=database_url),
-            stdin=stdin,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
+        env = {"WXAUTH_DATABASE_URL": database_url}
+        done = await to_thread(run, "users", "erase", user_id, cwd=tmp_path, env=env, stdin=stdin)
     finally:
         os.close(stdin)
         os.close(terminal)
@@ -189,6 +182,7 @@ async def test_a_user_who_is_not_there_is_a_failure_and_what_is_no_id_a_wrong_ca
 
 
 @pytest.mark.parametrize("arguments", [("grant", NOBODY, "Admin"), ("revoke", NOBODY, "a,b"), ("list", "--role", "9")])
+@pytest.mark.no_database
 async def test_what_cannot_be_a_role_is_a_wrong_call(users: Command, arguments: tuple[str, ...]) -> None:
     failed = await users(*arguments)
     assert (failed.returncode, failed.stdout) == (2, "")
@@ -272,6 +266,7 @@ async def test_the_next_page_is_named(users: Command, login: LoginAnswer) -> Non
 @pytest.mark.parametrize(
     "options", [("--limit", "0"), ("--limit", "201"), ("--status", "banned"), ("--cursor", "x"), ("--q", "\udce9")]
 )
+@pytest.mark.no_database
 async def test_what_cannot_be_asked_for_is_a_wrong_call(users: Command, options: tuple[str, str]) -> None:
     failed = await users("list", *options)
     assert (failed.returncode, failed.stdout) == (2, "")

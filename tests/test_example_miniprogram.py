@@ -50,10 +50,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         service.end(signal.SIGTERM)
 
 
+@pytest.mark.node
+@pytest.mark.process
 def test_the_demo_can_be_tapped_through(world: dict[str, str]) -> None:
     run_node_tests("demo/demo.test.js", world)
 
 
+@pytest.mark.node
+@pytest.mark.process
 def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Path) -> None:
     guide = ROOT / "docs/mini-program.md"
     auth, app, orders, page, steps, connect = code_blocks(guide, "js")

@@ -20,6 +20,8 @@ from tests.processes import PATIENCE, WXAUTH, Running, free_port, serving
 from tests.programs import needs
 from wxauth.testing import TestIssuer
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[1]
 READMES = (ROOT / "examples/sibling/README.md").read_text().split("## 中文")
 
@@ -47,11 +49,11 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def login(urls: tuple[str, str]) -> dict[str, Any]:
-    return httpx.post(f"{urls[0]}/v1/login", json={"code": "alice"}, trust_env=False).json()
+    return httpx.post(f"{urls[0]}/v1/login", json={"code": "alice"}, trust_env=False, verify=False).json()
 
 
 def orders(urls: tuple[str, str], token: str) -> httpx.Response:
-    return httpx.get(f"{urls[1]}/orders", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
+    return httpx.get(f"{urls[1]}/orders", headers={"Authorization": f"Bearer {token}"}, trust_env=False, verify=False)
 
 
 def test_the_sibling_accepts_a_token_of_wxauths(urls: tuple[str, str], login: dict[str, Any]) -> None:
@@ -66,7 +68,7 @@ def test_the_sibling_refuses_a_tampered_token(urls: tuple[str, str], login: dict
 
 
 def test_the_sibling_refuses_a_request_without_a_token(urls: tuple[str, str]) -> None:
-    answer = httpx.get(f"{urls[1]}/orders", trust_env=False)
+    answer = httpx.get(f"{urls[1]}/orders", trust_env=False, verify=False)
     assert (answer.status_code, answer.json()["code"]) == (401, "missing_token")
 
 

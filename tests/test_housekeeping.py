@@ -164,6 +164,7 @@ async def test_a_session_that_somebody_has_locked_is_left_for_the_next_time(
     assert await sessions(rows) == [locked]
 
 
+@pytest.mark.no_signing_key
 async def test_a_retired_key_is_erased(
     services: Services, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection, log_lines: LogLines
 ) -> None:

@@ -22,6 +22,8 @@ from wxauth.people.admin import UserChange, change_user
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
 
+pytestmark = pytest.mark.node
+
 FILES = sorted(str(file.relative_to(NODE_TESTS)) for file in NODE_TESTS.glob("miniprogram/*.test.js"))
 
 

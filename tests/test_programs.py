@@ -55,16 +55,19 @@ def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., N
     return only
 
 
+@pytest.mark.node
 def test_a_program_that_is_there_is_found(programs: Callable[..., None], tmp_path: Path) -> None:
     programs(node="v20.1.0")
     assert needs("node") == str(tmp_path / "bin/node")
 
 
+@pytest.mark.node
 def test_without_a_program_its_tests_are_skipped_with_a_way_to_get_it(programs: Callable[..., None]) -> None:
     with pytest.raises(pytest.skip.Exception, match=r"apt-get install nodejs, or brew install node"):
         needs("node")
 
 
+@pytest.mark.node
 def test_where_ci_is_set_a_missing_program_is_a_failure(
     programs: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +76,7 @@ def test_where_ci_is_set_a_missing_program_is_a_failure(
         needs("node")
 
 
+@pytest.mark.node
 def test_an_old_node_is_as_good_as_none(programs: Callable[..., None], tmp_path: Path) -> None:
     programs(node="v18.20.4", npm="9.2.0")
     with pytest.raises(pytest.skip.Exception, match=r"Node 20\.19 or newer, has v18\.20\.4"):
@@ -81,10 +85,20 @@ def test_an_old_node_is_as_good_as_none(programs: Callable[..., None], tmp_path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of `tests/node`, of which nothing is installed."""
-    return shutil.copytree(FOLDERS[0], tmp_path / "node", ignore=shutil.ignore_patterns("node_modules"))
+    """One like `tests/node`, in which nothing is installed and a single package is named."""
+    made = tmp_path / "node"
+    made.mkdir()
+    shutil.copyfile(FOLDERS[0] / ".npmrc", made / ".npmrc")
+    package, lock = (json.loads((FOLDERS[0] / name).read_text()) for name in ("package.json", "package-lock.json"))
+    package["dependencies"] = {"jose": package["dependencies"]["jose"]}
+    root = lock["packages"][""] | {"dependencies": package["dependencies"]}
+    lock["packages"] = {"": root, "node_modules/jose": lock["packages"]["node_modules/jose"]}
+    (made / "package.json").write_text(json.dumps(package))
+    (made / "package-lock.json").write_text(json.dumps(lock))
+    return made
 
 
+@pytest.mark.node
 def test_without_a_network_tests_of_npms_packages_are_skipped(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -97,6 +111,7 @@ def test_without_a_network_tests_of_npms_packages_are_skipped(
     assert not (folder / "node_modules/.locked").exists()
 
 
+@pytest.mark.node
 def test_packages_are_installed_once_and_again_when_the_lock_has_changed(folder: Path) -> None:
     needs_node(folder)
     installed = folder / "node_modules/jose/package.json"

@@ -1,7 +1,6 @@
 """How logins are counted: by which address, for how long, and with a Redis that is there, away, slow or wrong."""
 
 import asyncio
-import shutil
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,7 @@ import redis
 from tests import asking
 from tests.fakes import Clock
 from tests.processes import free_port, until
+from tests.programs import needs
 from wxauth.errors import RateLimited
 from wxauth.login.rate_limits import PATIENCE, PAUSE, LoginLimiter, Windows, subscriber_of
 
@@ -24,11 +24,10 @@ MakeLimiter = Callable[..., LoginLimiter]
 @pytest.fixture(scope="module")
 def redis_server() -> Iterator[str]:
     """The URL of a real one."""
-    if shutil.which("redis-server") is None:
-        pytest.skip("needs redis-server (Debian, Ubuntu: apt-get install redis-server)")
+    program = needs("redis-server")
     with tempfile.TemporaryDirectory(prefix="wxauth-redis-") as folder:
         path = Path(folder, "socket")
-        command = ["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--dir", folder]
+        command = [program, "--port", "0", "--unixsocket", path, "--save", "", "--dir", folder]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
             until(path.exists)
             yield f"unix://{path}"
@@ -120,6 +119,7 @@ async def test_no_more_windows_are_kept_than_there_may_be() -> None:
     assert len(windows.storage) == len(windows.expirations) <= 5
 
 
+@pytest.mark.redis
 async def test_processes_that_share_a_redis_count_together(make_limiter: MakeLimiter, redis_url: str) -> None:
     limiters = [make_limiter("100/hour", redis_url, patience=10) for _ in range(2)]
     refusals = await asyncio.gather(*(seconds_refused(limiters[n % 2]) for n in range(300)))
@@ -128,6 +128,7 @@ async def test_processes_that_share_a_redis_count_together(make_limiter: MakeLim
     assert await seconds_refused(limiters[0], "192.0.2.2") == 0
 
 
+@pytest.mark.redis
 async def test_what_redis_holds_goes_away_by_itself(make_limiter: MakeLimiter, redis_url: str) -> None:
     assert await seconds_refused(make_limiter("5/hour", redis_url)) == 0
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
@@ -136,6 +137,7 @@ async def test_what_redis_holds_goes_away_by_itself(make_limiter: MakeLimiter, r
         assert 3590 <= client.ttl(key) <= 3600
 
 
+@pytest.mark.redis
 async def test_in_redis_a_window_ends(make_limiter: MakeLimiter, redis_url: str) -> None:
     limiter = make_limiter("1/second", redis_url)
     assert await seconds_refused(limiter) == 0

@@ -10,12 +10,11 @@ import click
 import pytest
 from fastapi import FastAPI
 
-from tests.fakes import SECRET_KEY
+from tests.fakes import SECRET_KEY, LoginAnswer
 from wxauth.cli import main
 from wxauth.core.settings import PREFIX, Settings, settings_from
 from wxauth.dev import run as dev
 from wxauth.errors import WxAuthError
-from wxauth.login.bodies import EXAMPLE_TOKENS
 from wxauth.service.app import create_api
 
 ROOT = Path(__file__).parents[1]
@@ -166,9 +165,9 @@ def anchors(page: Path) -> set[str]:
 
 
 @both_readmes
-def test_the_answer_shown_has_the_members_of_a_real_one(readme: Path) -> None:
+async def test_the_answer_shown_has_the_members_of_a_real_one(readme: Path, login: LoginAnswer) -> None:
     shown = json.loads(code_blocks(readme, "json")[0])
-    assert members(shown) == members(EXAMPLE_TOKENS)
+    assert members(shown) == members(await login("alice"))
 
 
 def members(value: Any) -> Any:

@@ -14,6 +14,9 @@ from tests.processes import WXAUTH, Running, free_port, serving, until
 from tests.programs import needs, run_node_tests
 from wxauth.dev.wechat import APPS, PhoneCodeRequest, Simulator, create_simulator
 from wxauth.dev.wechat.desk import known_faults
+from wxauth.service.waits import Waits
+
+HURRIED = Waits(phones_farewell=0, phones_of_others=(0,), wechat_busy=(0, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +40,12 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     yield from dev_in(tmp_path_factory.mktemp("desk"))
 
 
+@pytest.mark.process
+@pytest.mark.browser
+@pytest.mark.node
 def test_the_page_plays_the_phone_in_a_browser(dev: Dev) -> None:
-    env = {"CHROMIUM": needs("chromium"), "DESK_URL": f"{dev.wechat_url}/desk/", "SERVICE_URL": dev.url}
+    chromium = needs("chromium-headless-shell", "chromium")
+    env = {"CHROMIUM": chromium, "DESK_URL": f"{dev.wechat_url}/desk/", "SERVICE_URL": dev.url}
     run_node_tests("desk/desk.test.js", env)
 
 
@@ -46,21 +53,27 @@ def test_the_page_plays_the_phone_in_a_browser(dev: Dev) -> None:
 
 
 def allowed_origin(dev: Dev, origin: str) -> str | None:
-    return httpx.get(f"{dev.url}/livez", headers={"Origin": origin}).headers.get("access-control-allow-origin")
+    return httpx.get(f"{dev.url}/livez", headers={"Origin": origin}, verify=False).headers.get(
+        "access-control-allow-origin"
+    )
 
 
+@pytest.mark.process
 def test_the_service_lets_in_the_page_and_no_other(dev: Dev) -> None:
     assert allowed_origin(dev, dev.wechat_url) == dev.wechat_url
     for other in ("https://evil.test", dev.wechat_url.replace("127.0.0.1", "localhost"), "http://127.0.0.1:1", "null"):
         assert allowed_origin(dev, other) is None
 
 
+@pytest.mark.process
 def test_the_page_may_read_what_helps_it(dev: Dev) -> None:
-    answer = httpx.get(f"{dev.url}/v1/me", headers={"Origin": dev.wechat_url})
+    answer = httpx.get(f"{dev.url}/v1/me", headers={"Origin": dev.wechat_url}, verify=False)
     exposed = set(answer.headers["access-control-expose-headers"].split(", "))
     assert exposed == {"X-Request-ID", "Retry-After", "WWW-Authenticate"}
 
 
+@pytest.mark.no_signing_key
+@pytest.mark.process
 def test_origins_of_yours_take_its_place(tmp_path: Path, database_url: str) -> None:
     for dev in dev_in(tmp_path, WXAUTH_CORS_ORIGINS="https://mine.test", WXAUTH_DATABASE_URL=database_url):
         assert allowed_origin(dev, "https://mine.test") == "https://mine.test"
@@ -71,27 +84,34 @@ def test_origins_of_yours_take_its_place(tmp_path: Path, database_url: str) -> N
     "headers",
     [{"Origin": "https://evil.test"}, {"Origin": "null"}, {"Host": "evil.test"}, {"Host": "127.0.0.1.evil.test:8001"}],
 )
+@pytest.mark.process
 def test_another_web_page_cannot_drive_the_simulator(dev: Dev, headers: dict[str, str]) -> None:
     for path, body in [("/codes", {"person": "alice"}), ("/faults", {"api": "code2session", "hang": True})]:
-        assert httpx.post(dev.wechat_url + path, json=body, headers=headers).status_code == 403
-    assert httpx.get(f"{dev.wechat_url}/desk/wires/0", headers=headers).status_code == 403
+        assert httpx.post(dev.wechat_url + path, json=body, headers=headers, verify=False).status_code == 403
+    assert httpx.get(f"{dev.wechat_url}/desk/wires/0", headers=headers, verify=False).status_code == 403
 
 
+@pytest.mark.process
 def test_programs_drive_it(dev: Dev) -> None:
     for headers in ({}, {"Origin": dev.wechat_url}, {"Host": "localhost"}):
-        assert httpx.post(f"{dev.wechat_url}/codes", json={"person": "alice"}, headers=headers).status_code == 200
+        assert (
+            httpx.post(f"{dev.wechat_url}/codes", json={"person": "alice"}, headers=headers, verify=False).status_code
+            == 200
+        )
 
 
+@pytest.mark.process
 def test_a_browser_is_led_to_the_page(dev: Dev) -> None:
-    browser = httpx.get(dev.wechat_url, headers={"Accept": "text/html,*/*;q=0.8"})
+    browser = httpx.get(dev.wechat_url, headers={"Accept": "text/html,*/*;q=0.8"}, verify=False)
     assert browser.headers["location"] == "/desk/"
-    assert httpx.get(f"{dev.wechat_url}/desk").headers["location"] == "/desk/"
+    assert httpx.get(f"{dev.wechat_url}/desk", verify=False).headers["location"] == "/desk/"
     other_name = dev.wechat_url.replace("127.0.0.1", "localhost")
-    assert httpx.get(f"{other_name}/desk/").headers["location"] == f"{dev.wechat_url}/desk/"
+    assert httpx.get(f"{other_name}/desk/", verify=False).headers["location"] == f"{dev.wechat_url}/desk/"
 
 
+@pytest.mark.process
 def test_the_page_takes_nothing_from_elsewhere(dev: Dev) -> None:
-    page = httpx.get(f"{dev.wechat_url}/desk/")
+    page = httpx.get(f"{dev.wechat_url}/desk/", verify=False)
     policy = dict(directive.split(" ", 1) for directive in page.headers["content-security-policy"].split("; "))
     assert policy["default-src"] == "'none'"
     assert policy["script-src"] == policy["style-src"] == "'self'"
@@ -100,8 +120,9 @@ def test_the_page_takes_nothing_from_elsewhere(dev: Dev) -> None:
 
 
 @pytest.mark.parametrize("name", ["none.js", "..%2fdesk.py", "%2e%2e/desk.py"])
+@pytest.mark.process
 def test_it_serves_its_own_files_alone(dev: Dev, name: str) -> None:
-    assert httpx.get(f"{dev.wechat_url}/desk/{name}").status_code == 404
+    assert httpx.get(f"{dev.wechat_url}/desk/{name}", verify=False).status_code == 404
 
 
 # What goes wrong, as the page says beforehand.
@@ -118,7 +139,8 @@ async def test_each_failure_is_what_the_page_says_beforehand(
     said, got = {}, {}
     for known in known_faults()[api]:
         clock.advance(days=1)  # an access token may not be forced to change too often
-        client = make_client(await make_simulated_services(wechat_timeout=2))  # one that holds no access token
+        # One that holds no access token.
+        client = make_client(await make_simulated_services(wechat_timeout=0.5, waits=HURRIED))
         tokens = (await client.post("/v1/login", json={"code": "alice"})).json()
         fault = {**known["fault"], "slow": 0.05} if "slow" in known["fault"] else known["fault"]
         times = 1 if known["failure"] is None else None
@@ -161,7 +183,7 @@ async def test_the_wires_tell_what_was_asked_without_its_secrets() -> None:
 
 @pytest.mark.parametrize("code", ["drop", "hang"])
 def test_an_answer_that_never_came_is_not_told_as_one(code: str) -> None:
-    with serving(create_simulator()) as url, httpx.Client(base_url=url, timeout=0.2) as wechat:
+    with serving(create_simulator()) as url, httpx.Client(base_url=url, timeout=0.2, verify=False) as wechat:
         with pytest.raises(httpx.TransportError):
             wechat.get("/sns/jscode2session", params={"appid": APPS[0]["app_id"], "js_code": code})
         until(lambda: wechat.get("/desk/wires/0").json()["calls"][0]["ms"] is not None)

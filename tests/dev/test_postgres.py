@@ -28,7 +28,10 @@ with EmbeddedPostgres(Path(sys.argv[1]), lasting=False) as postgres:
     sys.stdin.read()
 """
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes under /proc")
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks for processes under /proc"),
+]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 Own = Callable[..., Running]
@@ -37,7 +40,7 @@ Own = Callable[..., Running]
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Short of path and open to everyone, which pytest's own are not."""
-    made = Path(tempfile.mkdtemp(prefix="wxauth-test-", dir="/tmp"))
+    made = Path(tempfile.mkdtemp(prefix="wxauth-test-"))
     made.chmod(0o777)
     (made / "tmp").mkdir()
     (made / "tmp").chmod(0o777)
@@ -133,7 +136,7 @@ def test_it_waits_for_the_server_of_a_killed_owner_to_stop(own: Own, data: Path)
     supervisor = parent_of(server_of(data))
     os.kill(supervisor, signal.SIGSTOP)
     owner.process.kill()
-    Timer(1.0, os.kill, (supervisor, signal.SIGCONT)).start()
+    Timer(0.3, os.kill, (supervisor, signal.SIGCONT)).start()
     own()
 
 
@@ -147,7 +150,8 @@ def test_what_a_run_that_was_killed_left_half_made_is_made_anew(own: Own, data: 
 
 def test_a_second_owner_is_told_that_there_is_a_first(own: Own, data: Path) -> None:
     own()
-    with pytest.raises(PostgresUnavailable, match="another 'wxauth dev' is using") as told, EmbeddedPostgres(data):
+    second = EmbeddedPostgres(data, lock_patience=0.1)
+    with pytest.raises(PostgresUnavailable, match="another 'wxauth dev' is using") as told, second:
         pass
     assert str(data) in str(told.value)
 

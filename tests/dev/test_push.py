@@ -68,12 +68,14 @@ async def test_the_service_beside_it_takes_what_it_pushes(
     assert (await simulated_client.get("/v1/me", headers=bearer)).status_code == 401
 
 
+@pytest.mark.no_database
 async def test_the_app_with_a_key_is_not_pushed_plain(push: Push) -> None:
     pushed = (await push("alice", app_id=SECOND, mode="plain")).json()
     assert not pushed["is_taken"]
     assert [attempt["status"] for attempt in pushed["attempts"]] == [403, 403, 403]
 
 
+@pytest.mark.no_database
 async def test_what_is_not_taken_is_sent_three_times_signed_anew(
     push: Push, answers: list[httpx.Response], asked: list[httpx.Request]
 ) -> None:
@@ -98,6 +100,7 @@ async def test_what_is_not_taken_is_sent_three_times_signed_anew(
     ],
     ids=str,
 )
+@pytest.mark.no_database
 async def test_a_wrong_push_is_refused(push: Push, wrong: dict[str, str]) -> None:
     refused = await push("alice", **wrong)
     assert refused.status_code == 422

@@ -527,7 +527,7 @@ async def test_an_answer_can_be_no_json_or_another_status(wechat: httpx.AsyncCli
 
 
 def test_an_answer_can_be_slow_or_none_at_all() -> None:
-    with serving(create_simulator()) as url, httpx.Client(base_url=url, timeout=0.2) as wechat:
+    with serving(create_simulator()) as url, httpx.Client(base_url=url, timeout=0.2, verify=False) as wechat:
         for kind, error in (("slow", httpx.ReadTimeout), ("hang", httpx.ReadTimeout), ("drop", httpx.TransportError)):
             fault = {"api": "checksession", kind: 0.5 if kind == "slow" else True}
             assert wechat.post("/faults", json=fault).status_code == 200

@@ -68,7 +68,7 @@ def issuer_url(database_of_issuer: str, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="package")
 async def issuer(issuer_url: str, database_of_issuer: str) -> AsyncIterator[Issuer]:
-    async with httpx.AsyncClient(base_url=issuer_url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=issuer_url, trust_env=False, verify=False) as client:
         login = await client.post("/v1/login", json={"code": "alice"})
     database, sealer = Database(database_of_issuer), Sealer([b64decode(SECRET_KEY)])
     keys = KeyRing(database, sealer, utc_now, max_age=timedelta(days=90))

@@ -1,5 +1,6 @@
 """What a sibling sees of wxauth, an issuer by respx; and what its callers see of it."""
 
+import ssl
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -15,6 +16,8 @@ from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
 from wxauth.tokens.issuer import TokenIssuer
 from wxauth.tokens.keys import SigningKey
 
+BELIEVES_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For servers that are faked, or speak no TLS: to read the system's certificates takes a fiftieth of a second."""
 ISSUER = "https://auth.test"
 NOW = 1795161600
 USER_ID = UUID("0192f0c1-2b3c-7d4e-8f50-123456789abc")
@@ -56,7 +59,7 @@ class FakeIssuer:
         return self.metadata.call_count, self.jwks.call_count
 
     def guard(self, timer: Callable[[], float]) -> BearerGuard:
-        return BearerGuard(ISSUER, keys=RemoteKeys(ISSUER, timer=timer), clock=lambda: NOW)
+        return BearerGuard(ISSUER, keys=RemoteKeys(ISSUER, timer=timer, ssl_context=BELIEVES_NOBODY), clock=lambda: NOW)
 
     def token(self, *roles: str, key: SigningKey | None = None) -> str:
         return TokenIssuer(issuer=ISSUER, audience="wxauth").issue(

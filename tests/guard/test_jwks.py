@@ -13,7 +13,7 @@ import httpx
 import pytest
 import respx
 
-from tests.guard.fakes import ISSUER, FakeIssuer, Timer
+from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, FakeIssuer, Timer
 from wxauth.errors import KeysUnavailable
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
 from wxauth.tokens.keys import SigningKey
@@ -34,7 +34,7 @@ def timer() -> Timer:
 
 @pytest.fixture
 def keys(issuer: FakeIssuer, timer: Timer) -> RemoteKeys:
-    return RemoteKeys(ISSUER, timer=timer)
+    return RemoteKeys(ISSUER, timer=timer, ssl_context=BELIEVES_NOBODY)
 
 
 class Gate:
@@ -542,7 +542,7 @@ async def test_an_issuer_may_have_a_path(respx_mock: respx.MockRouter) -> None:
     metadata = {"issuer": f"{ISSUER}/wx/auth", "jwks_uri": "https://keys.test/set"}
     respx_mock.get(f"{ISSUER}/wx/auth{METADATA_PATH}").respond(json=metadata)
     respx_mock.get("https://keys.test/set").respond(json={"keys": [key.public_jwk]})
-    assert await RemoteKeys(f"{ISSUER}/wx/auth").find(key.kid)
+    assert await RemoteKeys(f"{ISSUER}/wx/auth", ssl_context=BELIEVES_NOBODY).find(key.kid)
 
 
 # A server that really is there, and does not behave.
@@ -618,7 +618,7 @@ Serve = Callable[[asyncio.StreamWriter], Awaitable[None]]
 @pytest.mark.parametrize("serve", [say_nothing, trickle, trickle_headers])
 async def test_a_slow_server_is_not_waited_for(serve: Serve) -> None:
     async with listening(serve) as url, asyncio.timeout(3):
-        assert "Timeout" in await refused(RemoteKeys(url, timeout=0.3))
+        assert "Timeout" in await refused(RemoteKeys(url, timeout=0.3, ssl_context=BELIEVES_NOBODY))
 
 
 @pytest.mark.parametrize(
@@ -632,7 +632,7 @@ async def test_a_slow_server_is_not_waited_for(serve: Serve) -> None:
 )
 async def test_a_server_that_talks_nonsense_is_an_outage(serve: Serve, reason: str) -> None:
     async with listening(serve) as url:
-        assert reason in await refused(RemoteKeys(url))
+        assert reason in await refused(RemoteKeys(url, ssl_context=BELIEVES_NOBODY))
 
 
 async def test_a_document_that_unfolds_is_not_unfolded() -> None:
@@ -645,7 +645,7 @@ async def test_a_document_that_unfolds_is_not_unfolded() -> None:
         await writer.drain()
 
     async with listening(answer) as url:
-        keys = RemoteKeys(url)
+        keys = RemoteKeys(url, ssl_context=BELIEVES_NOBODY)
         tracemalloc.start()
         try:
             await refused(keys)
@@ -665,4 +665,4 @@ async def test_an_issuer_on_loopback_is_read_past_any_proxy(monkeypatch: pytest.
         await writer.drain()
 
     async with listening(answer) as url:
-        assert await RemoteKeys(url).find(key.kid)
+        assert await RemoteKeys(url, ssl_context=BELIEVES_NOBODY).find(key.kid)

@@ -14,6 +14,8 @@ from tests.processes import WXAUTH, Running, free_port, until
 from tests.programs import needs
 from tests.proxies.running import answers, switching
 
+pytestmark = [pytest.mark.proxy, pytest.mark.process]
+
 ROOT = Path(__file__).parents[2]
 DRAFTS = "/members/editors/drafts.html"
 
@@ -35,7 +37,7 @@ def running_site(wxauth: str, folder: Path) -> Iterator[httpx.Client]:
     env = {"PORT": str(port), "WXAUTH": wxauth}
     with (
         Running(str(ROOT / "examples/nginx/run"), cwd=folder, env=env) as nginx,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False) as client,
     ):
         nginx.wait_for(f"http://127.0.0.1:{port}")
         until(lambda: answers(port))
@@ -63,6 +65,11 @@ def alice(login: httpx.Response) -> dict[str, str]:
     return {"Authorization": f"Bearer {login.json()['access_token']}"}
 
 
+def status_of(site: httpx.Client, path: str) -> int:
+    """Of the answer at exactly this path, which httpx would tidy up."""
+    return site.send(site.build_request("GET", "/", extensions={"target": path.encode()})).status_code
+
+
 def test_no_upgrade_leads_past_the_site(tmp_path: Path) -> None:
     with switching() as wxauth, running_site(wxauth.address, tmp_path) as site:
         for upgrade in ("h2c", "foo", "websocket"):
@@ -85,12 +92,14 @@ def test_the_members_area_is_for_those_who_are_logged_in(site: httpx.Client, ali
     assert "凤凰单丛" in let_in.text
 
 
-@pytest.mark.parametrize(
-    "path", ["/index.html/../members/index.html", "//members/", "/members%2findex.html", "/Members/"]
-)
-def test_no_spelling_of_the_path_leads_past_the_guard(site: httpx.Client, path: str) -> None:
-    answer = site.send(site.build_request("GET", "/", extensions={"target": path.encode()}))
-    assert answer.status_code in (400, 401, 404)
+def test_no_spelling_of_the_path_leads_past_the_guard(site: httpx.Client) -> None:
+    spellings = {
+        "/index.html/../members/index.html": 400,
+        "//members/": 400,
+        "/members%2findex.html": 400,
+        "/Members/": 404,
+    }
+    assert {path: status_of(site, path) for path in spellings} == spellings
 
 
 def test_the_drafts_are_for_editors_from_the_moment_they_are(
@@ -110,6 +119,7 @@ def test_a_sign_out_closes_the_members_area(site: httpx.Client, alice: dict[str,
 
 
 def test_of_wxauth_the_site_shows_only_login_refresh_and_logout(site: httpx.Client) -> None:
-    for path in ("/v1/verify", "/v1/me", "/v1/admin/users", "/metrics", "/docs", "/v1/login/../verify", "/_wxauth/"):
-        answer = site.send(site.build_request("GET", "/", extensions={"target": path.encode()}))
-        assert answer.status_code in (400, 404), path
+    hidden = ("/v1/verify", "/v1/me", "/v1/admin/users", "/metrics", "/docs", "/_wxauth/")
+    ambiguous = ("/v1/login/../verify",)
+    expected = dict.fromkeys(hidden, 404) | dict.fromkeys(ambiguous, 400)
+    assert {path: status_of(site, path) for path in expected} == expected

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import product
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -24,6 +25,7 @@ from tests.fakes import Clock, Secrets
 from tests.problems import TITLES, problem_of
 from tests.processes import PATIENCE, free_port, serving, until
 from tests.proxies.running import Recorder, Switching, echo, haproxy_with, headers_of, running, switching
+from tests.sweeps import Sweep
 from tests.tokens.hostile import EXPIRED, HOSTILE, Forger
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings, settings_from
@@ -33,10 +35,14 @@ from wxauth.service.app import create_app
 from wxauth.service.build import build_services
 from wxauth.service.server import uvicorn_options
 
+pytestmark = pytest.mark.proxy
+
 PROXIES = ("nginx", "caddy", "haproxy")
 IDENTITY = ("x-auth-user-id", "x-auth-app-id", "x-auth-openid", "x-auth-session-id", "x-auth-roles")
-LONGEST_TOKEN = 12_000
-"""Bytes that each proxy passes on to be refused; wxauth takes 8,192."""
+LONGEST_HEAD = 16_000
+"""Bytes that each proxy passes on to be refused; of a token wxauth takes 8,192."""
+TOO_LONG = {"nginx": 400, "caddy": 431, "haproxy": 400}
+"""What each says of a longer one."""
 
 # Other spellings of X-Auth-*, and names below it that are not ours.
 SPOOFED = [
@@ -110,6 +116,89 @@ OF_ITS_LENGTH = f"Content-Length: {len(STOLEN)}\r\n\r\n{STOLEN}"
 CHUNKED = f"Transfer-Encoding: chunked\r\n\r\n{len(STOLEN):x}\r\n{STOLEN}\r\n0\r\n\r\n"
 
 
+# Lines of a head, and who takes them for something harmless.
+MALFORMED = {
+    "Authorization: Bearer {token}\0": ["haproxy"],
+    "Authorization : Bearer {token}": [],
+    "Authorization: Bearer\r\n {token}": ["caddy", "haproxy"],
+    "X: a\nAuthorization: Bearer {token}": ["nginx", "caddy", "haproxy"],
+    "X: a\rAuthorization: Bearer {token}": [],
+    "X-Auth-User-Id: a\r\nX-Auth-Roles : admin": [],
+    "X-Auth-User-Id\t: a": [],
+    " X-Auth-Roles: admin": ["haproxy"],
+    "X: a\r\n X-Auth-Roles: admin": ["caddy", "haproxy"],
+    "X-Auth-Röles: admin": ["nginx"],
+    "X-Auth-Roles": ["nginx"],
+    ": X-Auth-Roles": ["caddy"],
+}
+
+# Paths, the roles of somebody, and whether these open them.
+DEMANDS: list[tuple[str, tuple[str, ...], bool]] = [
+    ("/admin", (), False),
+    ("/admin/a", ("auditor",), False),
+    ("/admin/a", ("admin",), True),
+    ("/admin/audit", ("admin",), False),
+    ("/admin/audit/a", ("auditor",), False),
+    ("/admin/audit/a", ("admin", "auditor"), True),
+    ("/Admin", (), False),
+    ("/ADMIN/a", (), False),
+    ("/%61dmin/a", (), False),
+    ("/admin/AUDIT/a", ("admin",), False),
+    ("/admin?role=", (), False),
+    ("/admin.json", (), False),
+    ("/Admin.", ("auditor",), False),
+    ("/admin.json/a", ("admin",), True),
+    ("/admin/audit.csv", ("admin",), False),
+    ("/admin/AUDIT.csv", ("auditor",), False),
+    ("/admin/audit.csv", ("admin", "auditor"), True),
+    ("/admin/auditors", ("admin",), True),
+    ("/administration", (), True),
+]
+
+NOT_PLAINLY_PUBLIC = [
+    "/public",
+    "/publicity",
+    "/Public.html",
+    "/PUBLIC/a",
+    "/Public/a",
+    "/%50ublic/a",
+    "/publi%43/a",
+    "/public.html",
+    "/_wxauth/",
+    "/_wxauth/role=a",
+    "/v1/verify",
+]
+
+# By proxy and method, the statuses for /public/a, /orders, /admin/audit, and an authority alone.
+METHODS_REFUSED = {
+    "nginx": {"CONNECT": (405, 405, 405, 400), "TRACE": (405, 405, 405, 400)},
+    "caddy": {"CONNECT": (405, 405, 405, 405), "TRACE": (405, 405, 405, 400)},
+    "haproxy": {"CONNECT": (400, 400, 400, 405), "TRACE": (405, 405, 405, 405)},
+}
+
+WEBSOCKET_FIRST = "Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c"
+UPGRADES = [
+    "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__",
+    "Connection: Upgrade\r\nUpgrade: foo",
+    "Connection: Upgrade\r\nUpgrade: websocket, h2c",
+    "Connection: Upgrade\r\nUpgrade: h2c, websocket",
+    "Connection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket",
+    WEBSOCKET_FIRST,
+    "Connection: Upgrade\r\nUpgrade: websocket2",
+    "Connection: Upgrade\r\nUpgrade: websocket/13",
+]
+WITH_A_BODY = [
+    ("GET", OF_ITS_LENGTH),
+    ("GET", "Content-Length: 0\r\n\r\n"),
+    ("GET", CHUNKED),
+    ("POST", OF_ITS_LENGTH),
+    ("POST", CHUNKED),
+    ("POST", "\r\n"),
+    ("HEAD", "\r\n"),
+    ("OPTIONS", "\r\n"),
+]
+
+
 @dataclass
 class Wxauth:
     """A running service, whose clock stands still."""
@@ -125,7 +214,7 @@ class Wxauth:
         return [scope for scope in self.arrived.scopes if scope["path"] == "/v1/verify"]
 
     async def log_in(self, person: str = "alice") -> dict[str, Any]:
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=False) as client:
             answer = await client.post(f"http://{self.address}/v1/login", json={"code": person})
         assert answer.status_code == 200, answer.text
         tokens: dict[str, Any] = answer.json()
@@ -222,7 +311,9 @@ async def client(url: str, wxauth: Wxauth, service: Service, secrets: Secrets) -
     """The world outside. No answer may hold a token, and the service says all that it got."""
     wxauth.arrived.scopes.clear()
     service.arrived.scopes.clear()
-    async with httpx.AsyncClient(base_url=url, trust_env=False, event_hooks={"response": [secrets.check_answer]}) as it:
+    async with httpx.AsyncClient(
+        base_url=url, trust_env=False, event_hooks={"response": [secrets.check_answer]}, verify=False
+    ) as it:
         yield it
 
 
@@ -294,68 +385,55 @@ async def test_without_a_token_nobody_passes(client: httpx.AsyncClient, service:
 
 
 async def test_no_hostile_token_passes(
-    client: httpx.AsyncClient, service: Service, wxauth: Wxauth, tokens: dict[str, Any]
+    client: httpx.AsyncClient, name: str, service: Service, wxauth: Wxauth, tokens: dict[str, Any]
 ) -> None:
     key = wxauth.services.keys.signing_key(wxauth.services.clock())
-    refused = HOSTILE | EXPIRED
-    forged = {name: forge(Forger(tokens["access_token"], key)) for name, forge in refused.items()}
-    for forgery, token in forged.items():
-        if "\0" in token:
-            continue  # no header holds it, see the next test
-        answer = await client.get("/orders", headers={"Authorization": b"Bearer " + token.encode()})
-        if len(token) < LONGEST_TOKEN:
-            problem_of(answer, "token_expired" if forgery in EXPIRED else "invalid_token", 401)
-            assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
-        else:
-            assert answer.status_code in (400, 401, 431), forgery
-    assert service.arrived.scopes == []
+    with Sweep() as sweep:
+        for forgery, forge in (HOSTILE | EXPIRED).items():
+            token = forge(Forger(tokens["access_token"], key))
+            if "\0" in token:
+                continue  # no header holds it, see the next test
+            with sweep.case(forgery):
+                answer = await client.get("/orders", headers={"Authorization": b"Bearer " + token.encode()})
+                if len(token) > LONGEST_HEAD:
+                    assert answer.status_code == TOO_LONG[name]
+                else:
+                    problem_of(answer, "token_expired" if forgery in EXPIRED else "invalid_token", 401)
+                    assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+                assert service.arrived.scopes == []
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "Authorization: Bearer {token}\0",
-        "Authorization : Bearer {token}",
-        "Authorization: Bearer\r\n {token}",
-        "X: a\nAuthorization: Bearer {token}",
-        "X: a\rAuthorization: Bearer {token}",
-        "X-Auth-User-Id: a\r\nX-Auth-Roles : admin",
-        "X-Auth-User-Id\t: a",
-        " X-Auth-Roles: admin",
-        "X: a\r\n X-Auth-Roles: admin",
-        "X-Auth-Röles: admin",
-        "X-Auth-Roles",
-        ": X-Auth-Roles",
-    ],
-)
 async def test_a_malformed_head_gains_nothing(
-    client: httpx.AsyncClient, url: str, service: Service, tokens: dict[str, Any], line: str
+    client: httpx.AsyncClient, url: str, name: str, service: Service, tokens: dict[str, Any]
 ) -> None:
     address = urlsplit(url).netloc
-    reader, writer = await asyncio.open_connection(*address.split(":"))
-    line = line.format(token=tokens["access_token"])
-    writer.write(f"GET /public/a HTTP/1.1\r\nHost: {address}\r\n{line}\r\nConnection: close\r\n\r\n".encode())
-    status = (await reader.read()).split(b" ", 2)[1]
-    writer.close()
-    if status == b"200":
-        [scope] = service.arrived.scopes
-        assert identity_in(headers_of(scope)) == {"x-auth-roles": ""}
-    else:
-        assert (status, service.arrived.scopes) == (b"400", [])
+    with Sweep() as sweep:
+        for line, taken_by in MALFORMED.items():
+            with sweep.case(repr(line)):
+                service.arrived.scopes.clear()
+                reader, writer = await asyncio.open_connection(*address.split(":"))
+                head = f"GET /public/a HTTP/1.1\r\nHost: {address}\r\n{line.format(token=tokens['access_token'])}"
+                writer.write(f"{head}\r\nConnection: close\r\n\r\n".encode())
+                status = int((await reader.read()).split(b" ", 2)[1])
+                writer.close()
+                assert status == (200 if name in taken_by else 400)
+                for scope in service.arrived.scopes:
+                    assert identity_in(headers_of(scope)) == {"x-auth-roles": ""}
+                assert len(service.arrived.scopes) == (1 if name in taken_by else 0)
 
 
 async def test_a_head_that_wxauth_would_not_read_is_not_passed_on(
-    client: httpx.AsyncClient, wxauth: Wxauth, alice: dict[str, str]
+    client: httpx.AsyncClient, name: str, wxauth: Wxauth, alice: dict[str, str]
 ) -> None:
     answer = await client.get("/orders", headers=alice | {"X-A": "a" * 60_000})
-    assert (answer.status_code in (400, 431), wxauth.asked) == (True, [])
+    assert (answer.status_code, wxauth.asked) == (TOO_LONG[name], [])
 
 
 async def test_a_second_authorization_header_does_not_help(
     client: httpx.AsyncClient, alice: dict[str, str], service: Service
 ) -> None:
     answer = await client.get("/orders", headers=[("Authorization", "Bearer x"), *alice.items()])
-    assert answer.status_code in (400, 401)
+    assert answer.status_code == 400
     assert service.arrived.scopes == []
 
 
@@ -372,50 +450,30 @@ async def test_a_longest_token_passes(
 async def test_a_sign_out_counts_at_once(client: httpx.AsyncClient, wxauth: Wxauth, service: Service) -> None:
     token = bearer((await wxauth.log_in("bob"))["access_token"])
     assert (await client.get("/orders", headers=token)).status_code == 200
-    async with httpx.AsyncClient(base_url=f"http://{wxauth.address}", trust_env=False) as direct:
+    async with httpx.AsyncClient(base_url=f"http://{wxauth.address}", trust_env=False, verify=False) as direct:
         assert (await direct.post("/v1/logout", headers=token)).status_code == 204
     problem_of(await client.get("/orders", headers=token), "invalid_token", 401)
     assert len(service.arrived.scopes) == 1
 
 
-@pytest.mark.parametrize(
-    ("path", "roles", "passes"),
-    [
-        ("/admin", (), False),
-        ("/admin/a", ("auditor",), False),
-        ("/admin/a", ("admin",), True),
-        ("/admin/audit", ("admin",), False),
-        ("/admin/audit/a", ("auditor",), False),
-        ("/admin/audit/a", ("admin", "auditor"), True),
-        ("/Admin", (), False),
-        ("/ADMIN/a", (), False),
-        ("/%61dmin/a", (), False),
-        ("/admin/AUDIT/a", ("admin",), False),
-        ("/admin?role=", (), False),
-        ("/admin.json", (), False),
-        ("/Admin.", ("auditor",), False),
-        ("/admin.json/a", ("admin",), True),
-        ("/admin/audit.csv", ("admin",), False),
-        ("/admin/AUDIT.csv", ("auditor",), False),
-        ("/admin/audit.csv", ("admin", "auditor"), True),
-        ("/admin/auditors", ("admin",), True),
-        ("/administration", (), True),
-    ],
-)
 async def test_a_path_demands_every_role_that_it_names(
-    client: httpx.AsyncClient, wxauth: Wxauth, service: Service, path: str, roles: tuple[str, ...], passes: bool
+    client: httpx.AsyncClient, wxauth: Wxauth, service: Service
 ) -> None:
-    tokens = await wxauth.grant("carol", *roles)
-    answer = await client.send(targeted(client, path, headers=bearer(tokens["access_token"])))
-    if passes:
-        assert answer.status_code == 200, answer.text
-        assert identity_in(answer.json()["headers"]) == identity_of(tokens, ",".join(roles))
-    else:
-        problem_of(answer, "insufficient_role", 403)
-        assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
-        assert service.arrived.scopes == []
-    without = await client.send(targeted(client, path))
-    problem_of(without, "missing_token", 401)
+    tokens = {roles: await wxauth.grant("-".join(("carol", *roles)), *roles) for _, roles, _ in DEMANDS}
+    with Sweep() as sweep:
+        for path, roles, passes in DEMANDS:
+            with sweep.case(path, roles):
+                service.arrived.scopes.clear()
+                answer = await client.send(targeted(client, path, headers=bearer(tokens[roles]["access_token"])))
+                if passes:
+                    assert answer.status_code == 200, answer.text
+                    assert identity_in(answer.json()["headers"]) == identity_of(tokens[roles], ",".join(roles))
+                else:
+                    problem_of(answer, "insufficient_role", 403)
+                    assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
+                    assert service.arrived.scopes == []
+                without = await client.send(targeted(client, path))
+                problem_of(without, "missing_token", 401)
 
 
 async def test_a_path_that_can_be_read_in_two_ways_is_refused(
@@ -428,32 +486,22 @@ async def test_a_path_that_can_be_read_in_two_ways_is_refused(
 
 
 async def test_a_target_in_absolute_form_is_guarded_too(
-    client: httpx.AsyncClient, url: str, service: Service, alice: dict[str, str]
+    client: httpx.AsyncClient, url: str, name: str, service: Service, alice: dict[str, str]
 ) -> None:
-    for target in (f"{url}/admin", f"{url}/orders/../admin", f"{url}//admin"):
-        answer = await client.send(targeted(client, target, headers=alice))
-        assert answer.status_code in (400, 403), target
+    answers = {
+        path: (await client.send(targeted(client, url + path, headers=alice))).status_code
+        for path in ("/admin", "/orders/../admin", "//admin")
+    }
+    # Caddy takes no such target at all.
+    assert answers == {"/admin": 400 if name == "caddy" else 403, "/orders/../admin": 400, "//admin": 400}
     assert service.arrived.scopes == []
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/public",
-        "/publicity",
-        "/Public.html",
-        "/PUBLIC/a",
-        "/Public/a",
-        "/%50ublic/a",
-        "/publi%43/a",
-        "/public.html",
-        "/_wxauth/",
-        "/_wxauth/role=a",
-        "/v1/verify",
-    ],
-)
-async def test_what_is_not_plainly_public_is_guarded(client: httpx.AsyncClient, service: Service, path: str) -> None:
-    assert (await client.send(targeted(client, path))).status_code in (301, 401, 404)
+async def test_what_is_not_plainly_public_is_guarded(client: httpx.AsyncClient, name: str, service: Service) -> None:
+    answers = {path: (await client.send(targeted(client, path))).status_code for path in NOT_PLAINLY_PUBLIC}
+    # nginx has a place of its own there, to ask wxauth from, and hides it.
+    hidden = {path for path in NOT_PLAINLY_PUBLIC if name == "nginx" and path.startswith("/_wxauth/")}
+    assert answers == {path: 404 if path in hidden else 401 for path in NOT_PLAINLY_PUBLIC}
     assert service.arrived.scopes == []
 
 
@@ -475,93 +523,80 @@ async def test_a_public_path_is_open_and_wxauth_is_not_asked(
     assert wxauth.asked == []
 
 
-@pytest.mark.parametrize("method", ["CONNECT", "TRACE"])
 async def test_a_method_that_is_none_of_a_services_is_refused(
-    client: httpx.AsyncClient, url: str, service: Service, alice: dict[str, str], method: str
+    client: httpx.AsyncClient, url: str, name: str, service: Service, alice: dict[str, str]
 ) -> None:
     authorization = f"Authorization: {alice['Authorization']}\r\n"
-    for target in ("/public/a", "/orders", "/admin/audit", "{host}"):
-        for more in ("", authorization):
-            assert await status_of(url, f"{method} {target} HTTP/1.1\r\nHost: {{host}}\r\n{more}\r\n") in (400, 405)
+    with Sweep() as sweep:
+        for method, refusals in METHODS_REFUSED[name].items():
+            for target, status in zip(("/public/a", "/orders", "/admin/audit", "{host}"), refusals, strict=True):
+                for more in ("", authorization):
+                    with sweep.case(method, target, "with a token" if more else "without"):
+                        asked = f"{method} {target} HTTP/1.1\r\nHost: {{host}}\r\n{more}\r\n"
+                        assert await status_of(url, asked) == status
     assert service.arrived.scopes == []
 
 
-@pytest.mark.parametrize("path", ["/public/a", "/orders"])
-@pytest.mark.parametrize(
-    "upgrade",
-    [
-        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__",
-        "Connection: Upgrade\r\nUpgrade: foo",
-        "Connection: Upgrade\r\nUpgrade: websocket, h2c",
-        "Connection: Upgrade\r\nUpgrade: h2c, websocket",
-        "Connection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket",
-        "Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c",
-        "Connection: Upgrade\r\nUpgrade: websocket2",
-        "Connection: Upgrade\r\nUpgrade: websocket/13",
-    ],
-)
 async def test_no_upgrade_leads_past_the_proxy_but_to_a_websocket(
-    url_before: str, behind: Switching, alice: dict[str, str], upgrade: str, path: str
+    url_before: str, name: str, behind: Switching, alice: dict[str, str]
 ) -> None:
-    behind.received.clear()
-    head = f"GET {path} HTTP/1.1\r\nHost: {{host}}\r\nAuthorization: {alice['Authorization']}\r\n{HANDSHAKE}"
-    status = await status_of(url_before, f"{head}\r\n{upgrade}\r\n\r\n")
-    switched = re.findall(rb"(?im)^upgrade:\s*(.*?)\r?$", b"".join(behind.received))
-    assert (status, switched) in [(200, []), (101, [b"websocket"]), (400, [])]
+    with Sweep() as sweep:
+        for upgrade, path in product(UPGRADES, ("/public/a", "/orders")):
+            with sweep.case(path, repr(upgrade)):
+                behind.received.clear()
+                head = (
+                    f"GET {path} HTTP/1.1\r\nHost: {{host}}\r\nAuthorization: {alice['Authorization']}\r\n{HANDSHAKE}"
+                )
+                status = await status_of(url_before, f"{head}\r\n{upgrade}\r\n\r\n")
+                switched = re.findall(rb"(?im)^upgrade:\s*(.*?)\r?$", b"".join(behind.received))
+                goes_by_the_first = name == "nginx" and upgrade == WEBSOCKET_FIRST
+                assert (status, switched) == ((101, [b"websocket"]) if goes_by_the_first else (200, []))
 
 
-@pytest.mark.parametrize("path", ["/public/a", "/orders"])
 async def test_an_upgrade_to_a_websocket_is_passed_on(
-    url_before: str, behind: Switching, alice: dict[str, str], path: str
+    url_before: str, behind: Switching, alice: dict[str, str]
 ) -> None:
-    head = f"GET {path} HTTP/1.1\r\nHost: {{host}}\r\nAuthorization: {alice['Authorization']}\r\n{HANDSHAKE}"
-    for upgrade in ("websocket", "WebSocket"):
+    for upgrade, path in product(("websocket", "WebSocket"), ("/public/a", "/orders")):
+        head = f"GET {path} HTTP/1.1\r\nHost: {{host}}\r\nAuthorization: {alice['Authorization']}\r\n{HANDSHAKE}"
         asked = f"{head}\r\nConnection: keep-alive, Upgrade\r\nUpgrade: {upgrade}\r\n\r\n"
-        assert await status_of(url_before, asked) == 101
+        assert await status_of(url_before, asked) == 101, (upgrade, path)
 
 
-@pytest.mark.parametrize("path", ["/public/a", "/orders"])
-@pytest.mark.parametrize(
-    ("method", "body"),
-    [
-        ("GET", OF_ITS_LENGTH),
-        ("GET", "Content-Length: 0\r\n\r\n"),
-        ("GET", CHUNKED),
-        ("POST", OF_ITS_LENGTH),
-        ("POST", CHUNKED),
-        ("POST", "\r\n"),
-        ("HEAD", "\r\n"),
-        ("OPTIONS", "\r\n"),
-    ],
-)
 async def test_nothing_but_a_get_without_a_body_takes_an_upgrade_along(
-    url_before: str, name: str, behind: Switching, alice: dict[str, str], path: str, method: str, body: str
+    url_before: str, name: str, behind: Switching, alice: dict[str, str]
 ) -> None:
-    mark = uuid4().hex  # Caddy may still connect for a request when its client is gone
-    head = f"{method} {path}?{mark} HTTP/1.1\r\nHost: {{host}}\r\nAuthorization: {alice['Authorization']}"
-    upgrade = f"{HANDSHAKE}\r\nConnection: Upgrade\r\nUpgrade: websocket"
-    await status_of(url_before, f"{head}\r\n{upgrade}\r\n{body}")
+    marks = {case: uuid4().hex for case in product(WITH_A_BODY, ("/public/a", "/orders"))}
+    for ((method, body), path), mark in marks.items():
+        # Caddy may still connect for a request when its client is gone.
+        head = f"{method} {path}?{mark} HTTP/1.1\r\nHost: {{host}}\r\nAuthorization: {alice['Authorization']}"
+        upgrade = f"{HANDSHAKE}\r\nConnection: Upgrade\r\nUpgrade: websocket"
+        await status_of(url_before, f"{head}\r\n{upgrade}\r\n{body}")
     until(lambda: not behind.open)
-    received = b"".join(connection for connection in behind.received if mark.encode() in connection)
-    if name == "caddy" and (method, body) == ("GET", CHUNKED):  # which Caddy 2.6 cannot know
-        assert b"/admin" not in received
-    else:
-        assert b"upgrade: websocket" not in received.lower()
+    with Sweep() as sweep:
+        for ((method, body), path), mark in marks.items():
+            with sweep.case(method, path, repr(body)):
+                received = b"".join(connection for connection in behind.received if mark.encode() in connection)
+                if name == "caddy" and (method, body) == ("GET", CHUNKED):  # which Caddy 2.6 cannot know
+                    assert b"/admin" not in received
+                else:
+                    assert b"upgrade: websocket" not in received.lower()
 
 
-@pytest.mark.parametrize("path", ["/public/a", "/orders"])
 async def test_a_body_that_follows_an_upgrade_is_not_taken_for_the_next_request(
-    client: httpx.AsyncClient, service: Service, alice: dict[str, str], path: str
+    client: httpx.AsyncClient, service: Service, alice: dict[str, str]
 ) -> None:
     body = b"\r\n" * 600_000 + STOLEN.encode()
-    answer = await client.post(path, content=body, headers={**alice, "Connection": "Upgrade", "Upgrade": "foo"})
-    assert (answer.status_code, answer.json()["size"]) == (200, len(body))
-    assert [scope["path"] for scope in service.arrived.scopes] == [path]
+    for path in ("/public/a", "/orders"):
+        service.arrived.scopes.clear()
+        answer = await client.post(path, content=body, headers={**alice, "Connection": "Upgrade", "Upgrade": "foo"})
+        assert (answer.status_code, answer.json()["size"]) == (200, len(body))
+        assert [scope["path"] for scope in service.arrived.scopes] == [path]
 
 
-async def test_no_http2_is_spoken_that_was_not_configured(client: httpx.AsyncClient, url: str) -> None:
+async def test_no_http2_is_spoken_that_was_not_configured(client: httpx.AsyncClient, name: str, url: str) -> None:
     preface, settings = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\0\0\0\4\0\0\0\0\0"
-    assert await status_of(url, preface + settings) != 0
+    # By HTTP/1.1 all of them: Caddy answers what is no path of a site with an empty 200.
+    assert await status_of(url, preface + settings) == (200 if name == "caddy" else 400)
 
 
 async def test_a_proxy_listens_on_this_machine_alone(url: str) -> None:
@@ -586,30 +621,36 @@ async def test_the_clients_own_identity_is_taken_off(
 
 
 async def test_a_connection_header_takes_no_identity_off(
-    client: httpx.AsyncClient, alice: dict[str, str], tokens: dict[str, Any]
+    client: httpx.AsyncClient, name: str, alice: dict[str, str], tokens: dict[str, Any]
 ) -> None:
     answer = await client.get("/orders", headers={**alice, "Connection": "keep-alive, X-Auth-User-Id, x-auth-roles"})
-    if answer.status_code != 400:
+    if name == "nginx":
         assert identity_in(answer.json()["headers"]) == identity_of(tokens)
+    else:
+        assert answer.status_code == 400
 
 
-@pytest.mark.parametrize("path", ["/orders", "/public/a"])
 async def test_what_trails_a_body_is_no_header(
-    client: httpx.AsyncClient, url: str, name: str, service: Service, alice: dict[str, str], path: str
+    client: httpx.AsyncClient, url: str, name: str, service: Service, alice: dict[str, str]
 ) -> None:
     authorization = f"Authorization: {alice['Authorization']}"
     trailer = "X-Auth-Roles: admin,auditor\r\nX_Auth_User_Id: a\r\nX-Request-ID: a"
-    for announced in ("X-Auth-Roles, X_Auth_User_Id, X-Request-ID", "X-Auth-Roles", "X-A"):
-        service.arrived.scopes.clear()
-        head = f"POST {path} HTTP/1.1\r\nHost: {{host}}\r\n{authorization}\r\nTrailer: {announced}"
-        body = f"Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n{trailer}\r\n\r\n"
-        if await status_of(url, f"{head}\r\n{body}") == 200:
-            [scope] = service.arrived.scopes
-            headers = headers_of(scope)
-            assert identity_in(headers)["x-auth-roles"] == ""
-            assert [told for told, value in headers].count("x-request-id") == 1
-        else:
-            assert (name, service.arrived.scopes) == ("haproxy", [])
+    announcements = ("X-Auth-Roles, X_Auth_User_Id, X-Request-ID", "X-Auth-Roles", "X-A")
+    with Sweep() as sweep:
+        for path, announced in product(("/orders", "/public/a"), announcements):
+            with sweep.case(path, announced):
+                service.arrived.scopes.clear()
+                head = f"POST {path} HTTP/1.1\r\nHost: {{host}}\r\n{authorization}\r\nTrailer: {announced}"
+                body = f"Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n{trailer}\r\n\r\n"
+                status = await status_of(url, f"{head}\r\n{body}")
+                if name == "haproxy":  # which demands the length of a body
+                    assert (status, service.arrived.scopes) == (411, [])
+                else:
+                    assert status == 200
+                    [scope] = service.arrived.scopes
+                    headers = headers_of(scope)
+                    assert identity_in(headers)["x-auth-roles"] == ""
+                    assert [told for told, value in headers].count("x-request-id") == 1
 
 
 @pytest.mark.parametrize("path", ["/orders", "/public/a"])
@@ -624,25 +665,27 @@ async def test_haproxy_demands_the_length_of_a_body(
     assert len(service.arrived.scopes) == (0 if name == "haproxy" else 1)
 
 
-@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 async def test_a_body_arrives_whole_and_stays_off_wxauth(
-    client: httpx.AsyncClient, name: str, wxauth: Wxauth, alice: dict[str, str], method: str
+    client: httpx.AsyncClient, name: str, wxauth: Wxauth, alice: dict[str, str]
 ) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for number in range(40):
             yield bytes([number]) * 100_000
 
     body = b"".join([chunk async for chunk in chunks()])
-    for content in (b'{"item":"tea"}', body, *([chunks()] if name != "haproxy" else [])):
-        answer = await client.request(
-            method, "/orders", content=content, headers={**alice, "Content-Type": "application/json"}
-        )
-        assert answer.status_code == 200, answer.text
-        sent = body if not isinstance(content, bytes) else content
-        told = answer.json()
-        assert (told["method"], told["size"]) == (method, len(sent))
-        assert told["sha256"] == sha256(sent).hexdigest()
-        assert dict(told["headers"])["content-type"] == "application/json"
+    with Sweep() as sweep:
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+            for content in (b'{"item":"tea"}', body, *([chunks()] if name != "haproxy" else [])):
+                with sweep.case(method, len(content) if isinstance(content, bytes) else "in chunks"):
+                    answer = await client.request(
+                        method, "/orders", content=content, headers={**alice, "Content-Type": "application/json"}
+                    )
+                    assert answer.status_code == 200, answer.text
+                    sent = body if not isinstance(content, bytes) else content
+                    told = answer.json()
+                    assert (told["method"], told["size"]) == (method, len(sent))
+                    assert told["sha256"] == sha256(sent).hexdigest()
+                    assert dict(told["headers"])["content-type"] == "application/json"
     for scope in wxauth.asked:
         assert scope["method"] == "GET"
         assert not {"content-length", "transfer-encoding", "content-type"} & dict(headers_of(scope)).keys()
@@ -699,21 +742,23 @@ async def test_a_websocket_without_a_token_is_refused_at_the_handshake(
     assert service.arrived.scopes == []
 
 
-@pytest.mark.parametrize("given", ["a.b_C-1", "x" * 128, "x" * 129, 'a"b', "a b", "a,b", "é", None])
 async def test_one_request_id_is_everywhere(
-    client: httpx.AsyncClient, alice: dict[str, str], wxauth: Wxauth, service: Service, given: str | None
+    client: httpx.AsyncClient, alice: dict[str, str], wxauth: Wxauth, service: Service
 ) -> None:
-    headers = {**alice} if given is None else {**alice, "X-Request-ID": given.encode("latin-1")}
-    for path in ("/orders", "/admin", "/public/a", "/public//"):
-        wxauth.arrived.scopes.clear()
-        service.arrived.scopes.clear()
-        answer = await client.send(targeted(client, path, headers=headers))
-        request_id = answer.headers["x-request-id"]
-        assert re.fullmatch("[A-Za-z0-9._-]{1,128}", request_id)
-        if given in ("a.b_C-1", "x" * 128):
-            assert request_id == given
-        arrived = [dict(headers_of(scope)) for scope in (*wxauth.asked, *service.arrived.scopes)]
-        assert [told["x-request-id"] for told in arrived] == [request_id] * len(arrived)
+    with Sweep() as sweep:
+        for given in ("a.b_C-1", "x" * 128, "x" * 129, 'a"b', "a b", "a,b", "é", None):
+            headers = {**alice} if given is None else {**alice, "X-Request-ID": given.encode("latin-1")}
+            for path in ("/orders", "/admin", "/public/a", "/public//"):
+                with sweep.case(given, path):
+                    wxauth.arrived.scopes.clear()
+                    service.arrived.scopes.clear()
+                    answer = await client.send(targeted(client, path, headers=headers))
+                    request_id = answer.headers["x-request-id"]
+                    assert re.fullmatch("[A-Za-z0-9._-]{1,128}", request_id)
+                    if given in ("a.b_C-1", "x" * 128):
+                        assert request_id == given
+                    arrived = [dict(headers_of(scope)) for scope in (*wxauth.asked, *service.arrived.scopes)]
+                    assert [told["x-request-id"] for told in arrived] == [request_id] * len(arrived)
 
 
 async def test_of_two_request_ids_no_malformed_one_gets_through(
@@ -760,14 +805,14 @@ async def test_connections_to_wxauth_and_to_the_service_are_kept(
 # Titles.
 
 
-@pytest.mark.parametrize(
-    ("accepted", "language"),
-    [("zh-CN", "zh-CN"), ("zh_CN", "zh-CN"), ("zh-CN,zh;q=0.9,en;q=0.8", "zh-CN"), ("en", "en")],
-)
-async def test_titles_are_in_the_readers_language(client: httpx.AsyncClient, accepted: str, language: str) -> None:
-    answer = await client.get("/orders", headers={"Accept-Language": accepted})
-    assert problem_of(answer, "missing_token", 401)
-    assert answer.headers["content-language"] == language
+async def test_titles_are_in_the_readers_language(client: httpx.AsyncClient) -> None:
+    languages = {"zh-CN": "zh-CN", "zh_CN": "zh-CN", "zh-CN,zh;q=0.9,en;q=0.8": "zh-CN", "en": "en"}
+    with Sweep() as sweep:
+        for accepted, language in languages.items():
+            with sweep.case(accepted):
+                answer = await client.get("/orders", headers={"Accept-Language": accepted})
+                assert problem_of(answer, "missing_token", 401)
+                assert answer.headers["content-language"] == language
 
 
 # When wxauth does not answer.
@@ -786,23 +831,22 @@ def started(name: str, tmp_path_factory: pytest.TempPathFactory, service: Servic
         yield start
 
 
-@pytest.mark.parametrize(("accepted", "language"), [("zh_CN", "zh-CN"), ("en-GB,zh;q=0.5", "en"), ("", "en")])
 async def test_while_wxauth_is_down_nobody_passes_and_all_are_told_when_to_come_back(
-    started: Callable[[str], str],
-    service: Service,
-    alice: dict[str, str],
-    secrets: Secrets,
-    accepted: str,
-    language: str,
+    started: Callable[[str], str], service: Service, alice: dict[str, str]
 ) -> None:
-    url = started(f"127.0.0.1:{free_port()}")
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
-        for path in ("/orders", "/admin/a"):
-            answer = await client.post(path, content=b"x", headers=alice | {"Accept-Language": accepted})
-            document = problem_of(answer, "keys_unavailable", 503)
-            assert answer.headers["content-language"] == language
-            assert document["title"] in TITLES["keys_unavailable"]
-            assert int(answer.headers["retry-after"]) > 0
+    languages = {"zh_CN": "zh-CN", "en-GB,zh;q=0.5": "en", "": "en"}
+    cases = list(product(languages, ("/orders", "/admin/a")))
+    async with httpx.AsyncClient(base_url=started(f"127.0.0.1:{free_port()}"), trust_env=False, verify=False) as client:
+        answers = await asyncio.gather(  # HAProxy tries for a second to connect
+            *(client.post(path, content=b"x", headers=alice | {"Accept-Language": it}) for it, path in cases)
+        )
+        with Sweep() as sweep:
+            for (accepted, path), answer in zip(cases, answers, strict=True):
+                with sweep.case(accepted, path):
+                    document = problem_of(answer, "keys_unavailable", 503)
+                    assert answer.headers["content-language"] == languages[accepted]
+                    assert document["title"] in TITLES["keys_unavailable"]
+                    assert int(answer.headers["retry-after"]) > 0
         assert service.arrived.scopes == []
         assert (await client.get("/public/a")).status_code == 200
 
@@ -811,7 +855,7 @@ async def test_while_wxauth_has_no_database_nobody_passes(
     started: Callable[[str], str], start_wxauth: Callable[[str], Wxauth], service: Service, alice: dict[str, str]
 ) -> None:
     wxauth = start_wxauth("postgresql://nobody@127.0.0.1:1/nothing")
-    async with httpx.AsyncClient(base_url=started(wxauth.address), trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=started(wxauth.address), trust_env=False, verify=False) as client:
         answer = await client.get("/orders", headers=alice)
         problem_of(answer, answer.json()["code"], 503)
         assert int(answer.headers["retry-after"]) > 0
@@ -823,10 +867,10 @@ async def test_a_service_that_is_down_is_not_taken_for_wxauth(
 ) -> None:
     nobody = f"127.0.0.1:{free_port()}"
     with running(name, tmp_path_factory.mktemp(name), wxauth=wxauth.address, service=nobody) as url:
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client:
             for path in ("/orders", "/public/a"):
                 answer = await client.get(path, headers=alice)
-                assert answer.status_code in (502, 503)
+                assert answer.status_code == (503 if name == "haproxy" else 502)
                 assert "problem" not in answer.headers.get("content-type", "")
 
 
@@ -837,7 +881,7 @@ async def test_nobody_passes_haproxy_where_its_lua_breaks_off(
     service.arrived.scopes.clear()
     action = f'core.register_action("wxauth", {{ "http-req" }}, function(txn, path) {lua} end, 1)'
     with haproxy_with(action, tmp_path_factory.mktemp("haproxy"), service=service.address) as url:
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client:
             for path in ("/orders", "/admin/a", "/admin/audit"):
                 assert (await client.get(path)).status_code == 503
     assert service.arrived.scopes == []

@@ -2,8 +2,17 @@
 
 import asyncio
 from contextlib import suppress
-from typing import Self
+from dataclasses import asdict
+from typing import Final, Self
 from urllib.parse import parse_qs, urlsplit
+
+from wxauth.core.database import DEADLINES, Deadlines
+
+HASTE: Final = 4
+HURRIED: Final = Deadlines(**{name: seconds / HASTE for name, seconds in asdict(DEADLINES).items()})
+"""As in production, and so much sooner: what then takes a second takes `HASTE` seconds there."""
+PATIENT: Final = Deadlines(**{name: 10 * seconds for name, seconds in asdict(DEADLINES).items()})
+"""For hundreds at once on a machine that has other things to do."""
 
 
 class Proxy:

@@ -10,11 +10,13 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from tests.store.proxy import Proxy
-from wxauth.core.database import CONNECT_TIMEOUT, Database
+from tests.store.proxy import HURRIED, Proxy
+from wxauth.core.database import DEADLINES, Database, Deadlines
 from wxauth.core.migrations import begin_migration
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.errors import StorageUnavailable
+
+pytestmark = pytest.mark.own_database
 
 PASSWORD = "p@ss:w/ö?rd#%+&=, '\"\\x"
 SETTINGS = """
@@ -26,8 +28,8 @@ SETTINGS = """
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Database]:
-    database = Database(url)
+async def opened(url: str, deadlines: Deadlines = DEADLINES) -> AsyncIterator[Database]:
+    database = Database(url, deadlines=deadlines)
     try:
         yield database
     finally:
@@ -81,8 +83,8 @@ async def test_of_several_hosts_one_that_lives_is_enough(proxy: Proxy, dead: Pro
 
 async def test_of_several_hosts_a_silent_one_costs_its_own_time_once(proxy: Proxy, silent: Proxy) -> None:
     path = urlsplit(proxy.url).path
-    async with opened(f"postgresql://postgres@{silent.address},{proxy.address}{path}") as database:
-        async with asyncio.timeout(CONNECT_TIMEOUT + 1):
+    async with opened(f"postgresql://postgres@{silent.address},{proxy.address}{path}", HURRIED) as database:
+        async with asyncio.timeout(HURRIED.connect + 0.5):
             assert await database.fetchrow("SELECT 1")
         proxy.drop()
         async with asyncio.timeout(1):

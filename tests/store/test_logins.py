@@ -10,13 +10,19 @@ import pytest
 
 from tests.asking import MakeClient, MakeServices, bearer, until
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
-from tests.store.proxy import Proxy
+from tests.store.proxy import PATIENT, Proxy
 from wxauth.core.services import Services
+from wxauth.service.waits import Waits
 
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
 UNION = "union-alice"
 
 LogIn = Callable[..., Awaitable[dict[str, Any]]]
+
+
+@pytest.fixture
+async def services(make_services: MakeServices) -> Services:
+    return await make_services(waits=Waits(database=PATIENT))
 
 
 @pytest.fixture
@@ -290,6 +296,7 @@ async def many_people(rows: asyncpg.Connection) -> AsyncIterator[asyncpg.Connect
     return rows
 
 
+@pytest.mark.own_database
 async def test_no_login_reads_a_whole_table(
     many_people: asyncpg.Connection,
     client: httpx.AsyncClient,

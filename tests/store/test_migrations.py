@@ -14,6 +14,8 @@ from sqlmodel import SQLModel
 from wxauth.core.database import Database
 from wxauth.core.migrations import BASE, MigrationBlocked, UnknownRevision, begin_migration, is_schema_usable, migrate
 
+pytestmark = pytest.mark.own_database
+
 REVISIONS = sorted(path.name[:4] for path in (Path(__file__).parents[2] / "alembic" / "versions").glob("*.py"))
 
 # All that the catalog says of our tables.

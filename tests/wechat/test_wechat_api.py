@@ -53,6 +53,7 @@ def test_the_signature_is_that_of_wechats_example() -> None:
 # Phone numbers.
 
 
+@pytest.mark.no_database
 async def test_a_phone_code_gives_what_wechat_tells_of_the_number(
     api: WeChatApi, app: App, simulator: Simulator, alice: WeChatSession, clock: Clock
 ) -> None:
@@ -68,17 +69,20 @@ async def test_a_phone_code_gives_what_wechat_tells_of_the_number(
     assert call_of(simulator, PHONE_API).query.keys() == {"access_token"}
 
 
+@pytest.mark.no_database
 async def test_the_openid_is_sent_only_where_it_is_wanted(api: WeChatApi, app: App, simulator: Simulator) -> None:
     await api.phone_number(app, "phone-13800138000", openid=None)
     assert call_of(simulator, PHONE_API).json == {"code": "phone-13800138000"}
 
 
 @pytest.mark.parametrize("info", [{}, {"anything": ["at all", None]}])
+@pytest.mark.no_database
 async def test_what_was_paid_for_comes_unchecked(make_settings: Callable[..., Settings], info: dict[str, Any]) -> None:
     assert await answered(make_settings, {"phone_info": info}, phone_number) == info
 
 
 @pytest.mark.parametrize("busy", [1, 2])
+@pytest.mark.no_database
 async def test_a_phone_code_is_sent_again_to_a_busy_wechat(
     api: WeChatApi, app: App, simulator: Simulator, busy: int
 ) -> None:
@@ -98,6 +102,7 @@ async def test_a_phone_code_is_sent_again_to_a_busy_wechat(
         ({"status": 404}, "wechat_bad_response"),
     ],
 )
+@pytest.mark.no_database
 async def test_a_phone_code_that_may_have_reached_wechat_is_not_sent_again(
     api: WeChatApi, app: App, simulator: Simulator, fault: dict[str, Any], code: str, work_is_done: bool
 ) -> None:
@@ -109,6 +114,7 @@ async def test_a_phone_code_that_may_have_reached_wechat_is_not_sent_again(
     assert len(simulator.calls_of(PHONE_API)) == 1
 
 
+@pytest.mark.no_database
 async def test_a_phone_code_survives_a_token_that_is_refused(api: WeChatApi, app: App, simulator: Simulator) -> None:
     await api.phone_number(app, "phone-13800138000", openid=None)
     simulator.access_tokens[FIRST].kill()
@@ -124,6 +130,7 @@ async def test_a_phone_code_survives_a_token_that_is_refused(api: WeChatApi, app
         (CodeRequest(person="alice"), "alice", "invalid_code", 40029),
     ],
 )
+@pytest.mark.no_database
 async def test_a_code_of_somebody_else_another_app_or_kind_is_refused(
     simulated_services: Services,
     app: App,
@@ -141,6 +148,7 @@ async def test_a_code_of_somebody_else_another_app_or_kind_is_refused(
     assert (caught.value.code, caught.value.errcode) == (code, errcode)
 
 
+@pytest.mark.no_database
 async def test_the_operator_is_told_that_a_phone_code_is_another_apps(
     api: WeChatApi, app: App, simulator: Simulator, log_lines: LogLines
 ) -> None:
@@ -155,6 +163,7 @@ async def test_the_operator_is_told_that_a_phone_code_is_another_apps(
 # Session keys.
 
 
+@pytest.mark.no_database
 async def test_the_session_key_of_the_last_login_is_good_and_no_other(
     simulated_services: Services, api: WeChatApi, app: App, alice: WeChatSession, simulator: Simulator
 ) -> None:
@@ -168,6 +177,7 @@ async def test_the_session_key_of_the_last_login_is_good_and_no_other(
     assert query["signature"] == sign(later.session_key)
 
 
+@pytest.mark.no_database
 async def test_a_session_key_is_reset(api: WeChatApi, app: App, alice: WeChatSession, simulator: Simulator) -> None:
     key = await api.reset_session_key(app, openid=alice.openid, session_key=alice.session_key)
     assert len(b64decode(key)) == 16
@@ -177,6 +187,7 @@ async def test_a_session_key_is_reset(api: WeChatApi, app: App, alice: WeChatSes
 
 
 @pytest.mark.parametrize("days", [0, 4])
+@pytest.mark.no_database
 async def test_a_session_key_that_is_dead_cannot_be_reset(
     simulated_services: Services, api: WeChatApi, app: App, alice: WeChatSession, clock: Clock, days: int
 ) -> None:
@@ -187,6 +198,7 @@ async def test_a_session_key_that_is_dead_cannot_be_reset(
     assert not await api.check_session_key(app, openid=alice.openid, session_key=alice.session_key)
 
 
+@pytest.mark.no_database
 async def test_what_is_expected_is_not_logged(
     api: WeChatApi, app: App, alice: WeChatSession, log_lines: LogLines
 ) -> None:
@@ -198,6 +210,7 @@ async def test_what_is_expected_is_not_logged(
 
 
 @pytest.mark.parametrize("rank", range(5))
+@pytest.mark.no_database
 async def test_the_risk_of_a_person_is_told(
     simulated_services: Services, api: WeChatApi, app: App, simulator: Simulator, rank: int
 ) -> None:
@@ -219,6 +232,7 @@ async def test_the_risk_of_a_person_is_told(
         ("fine", "可疑", TextVerdict("review", 21000)),
     ],
 )
+@pytest.mark.no_database
 async def test_a_text_is_judged(
     api: WeChatApi,
     app: App,
@@ -235,6 +249,7 @@ async def test_a_text_is_judged(
     assert content.encode() in call.body  # as it is, not \uXXXX
 
 
+@pytest.mark.no_database
 async def test_of_who_was_not_there_for_two_hours_wechat_says_nothing(
     api: WeChatApi, app: App, alice: WeChatSession, clock: Clock, log_lines: LogLines
 ) -> None:
@@ -249,6 +264,7 @@ async def test_of_who_was_not_there_for_two_hours_wechat_says_nothing(
     assert not [line for line in log_lines() if line["event"] == "wechat_refused"]
 
 
+@pytest.mark.no_database
 async def test_an_account_that_may_not_ask_is_told_what_to_change(
     api: WeChatApi, app: App, alice: WeChatSession, simulator: Simulator, log_lines: LogLines
 ) -> None:
@@ -321,6 +337,7 @@ async def answered(make_settings: Callable[..., Settings], body: Any, ask: Ask) 
         *((risk_rank, errcode, "wechat_bad_response") for errcode in (61010, 47001, 7)),
     ],
 )
+@pytest.mark.no_database
 async def test_an_errcode_is_a_failure_of_its_own(
     make_settings: Callable[..., Settings], ask: Ask, errcode: int, code: str
 ) -> None:
@@ -343,6 +360,7 @@ async def test_an_errcode_is_a_failure_of_its_own(
         (check_session_key, {"errcode": "0"}),
     ],
 )
+@pytest.mark.no_database
 async def test_an_answer_that_lacks_what_was_asked_for_makes_no_sense(
     make_settings: Callable[..., Settings], ask: Ask, body: Any
 ) -> None:
@@ -352,6 +370,7 @@ async def test_an_answer_that_lacks_what_was_asked_for_makes_no_sense(
 
 
 @pytest.mark.parametrize("ask", [phone_number, check_session_key, reset_session_key])
+@pytest.mark.no_database
 async def test_an_errmsg_that_echoes_the_request_is_logged_without_its_secrets(
     make_settings: Callable[..., Settings], secrets: Secrets, log_lines: LogLines, ask: Ask
 ) -> None:
@@ -394,6 +413,7 @@ TOKEN_ANSWER = answer({"access_token": TOKEN, "expires_in": 7200})
 PHONE_ANSWER = answer({"errcode": 0, "phone_info": {"purePhoneNumber": "13800138000"}})
 
 
+@pytest.mark.no_database
 async def test_all_of_it_works_over_a_network(asking: Callable[..., Services]) -> None:
     simulator = Simulator()
     with serving(create_simulator(simulator)) as url:
@@ -406,6 +426,7 @@ async def test_all_of_it_works_over_a_network(asking: Callable[..., Services]) -
 
 
 @pytest.mark.parametrize("behaviour", [hang_up, reset])
+@pytest.mark.no_database
 async def test_a_lost_connection_loses_the_call_and_sends_nothing_twice(
     asking: Callable[..., Services], behaviour: Behaviour
 ) -> None:
@@ -421,6 +442,7 @@ async def test_a_lost_connection_loses_the_call_and_sends_nothing_twice(
         assert fallback.requests == []
 
 
+@pytest.mark.no_database
 async def test_a_host_that_cannot_be_connected_to_is_replaced_by_the_other_one(asking: Callable[..., Services]) -> None:
     async with Upstream(TOKEN_ANSWER, PHONE_ANSWER) as fallback:
         services = asking("http://127.0.0.1:1", wechat_fallback_url=f"{fallback.url}/other")
@@ -433,6 +455,7 @@ async def test_a_host_that_cannot_be_connected_to_is_replaced_by_the_other_one(a
         ]
 
 
+@pytest.mark.no_database
 async def test_the_body_is_what_is_sent(asking: Callable[..., Services]) -> None:
     received: list[bytes] = []
 

@@ -199,6 +199,7 @@ async def test_of_many_looks_at_once_the_trail_tells_once(read: Read, rows: asyn
     assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'access_token_read'") == 1
 
 
+@pytest.mark.own_database
 async def test_nobody_gets_a_token_of_which_the_trail_cannot_tell(read: Read, rows: asyncpg.Connection) -> None:
     await rows.execute("ALTER TABLE events RENAME TO away")
     for answer in await asyncio.gather(*(read() for _ in range(3))):
@@ -243,6 +244,7 @@ async def test_a_login_asks_for_no_access_token(simulated_client: httpx.AsyncCli
 # Kept and renewed.
 
 
+@pytest.mark.no_database
 async def test_a_token_is_asked_for_once_and_its_time_runs(get_own: GetOwn, simulator: Simulator, clock: Clock) -> None:
     first = await get_own()
     clock.advance(seconds=LIFETIME - RENEWAL_LEAD.total_seconds() - 1)
@@ -258,6 +260,7 @@ async def test_those_who_ask_at_once_share_one_request(read: Read, simulator: Si
     assert len(asks(simulator)) == 1
 
 
+@pytest.mark.no_database
 async def test_a_token_is_renewed_before_its_end_while_the_former_still_works(
     get_own: GetOwn, simulator: Simulator, clock: Clock
 ) -> None:
@@ -298,6 +301,7 @@ async def test_a_renewal_that_fails_disturbs_nobody_before_the_end(
     problem_of(await read(), "wechat_rate_limited", 429)
 
 
+@pytest.mark.no_database
 async def test_wechat_is_not_asked_all_the_time_where_it_renews_late(
     make_settings: Callable[..., Settings], clock: Clock
 ) -> None:
@@ -414,6 +418,7 @@ async def test_a_failure_does_not_last_longer_because_the_clock_was_put_back(
     assert (await read()).status_code == 200
 
 
+@pytest.mark.no_database
 async def test_a_failure_under_a_clock_that_goes_back_says_no_more_than_its_own_pause(
     simulated_services: Services, simulator: Simulator, clock: Clock
 ) -> None:
@@ -424,6 +429,7 @@ async def test_a_failure_under_a_clock_that_goes_back_says_no_more_than_its_own_
     assert caught.value.retry_after == 3
 
 
+@pytest.mark.no_database
 async def test_a_refused_token_is_renewed_though_the_clock_went_back_meanwhile(
     simulated_services: Services, simulator: Simulator, clock: Clock
 ) -> None:
@@ -524,6 +530,7 @@ async def test_a_busy_wechat_is_asked_again(read: Read, simulator: Simulator) ->
     assert asks(simulator) == [False, False]
 
 
+@pytest.mark.no_database
 async def test_who_gives_up_waiting_leaves_the_request_to_the_others(
     simulated_services: Services, simulator: Simulator
 ) -> None:
@@ -548,6 +555,7 @@ async def test_who_gives_up_waiting_leaves_the_request_to_the_others(
         *({"access_token": "token", "expires_in": value} for value in (0, -1, "7200", 7200.0, True, None)),
     ],
 )
+@pytest.mark.no_database
 async def test_an_answer_without_a_usable_token_makes_no_sense(
     make_settings: Callable[..., Settings], clock: Clock, answer: dict[str, Any]
 ) -> None:
@@ -691,6 +699,7 @@ async def tokens_of(replicas: list[Services]) -> set[str]:
     return {token.value.get_secret_value() for token in tokens}
 
 
+@pytest.mark.no_database
 async def test_ten_that_start_at_once_ask_ten_times_at_most_and_have_one_token(
     replicas: list[Services], simulator: Simulator
 ) -> None:
@@ -700,6 +709,7 @@ async def test_ten_that_start_at_once_ask_ten_times_at_most_and_have_one_token(
     assert asks(simulator) == [False] * 10
 
 
+@pytest.mark.no_database
 async def test_ten_renew_at_different_times_and_have_one_token_again(
     replicas: list[Services], simulator: Simulator, clock: Clock
 ) -> None:
@@ -769,6 +779,7 @@ def real_simulator() -> Iterator[tuple[Simulator, str]]:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="makes processes by fork")
+@pytest.mark.process
 def test_ten_real_processes_have_one_token(real_simulator: tuple[Simulator, str]) -> None:
     simulator, url = real_simulator
     command = [sys.executable, "-c", _TEN_PROCESSES, url, FIRST, APPS[0]["app_secret"]]

@@ -15,7 +15,7 @@ from wxauth.checks.rows import (
     some_users,
 )
 from wxauth.core.clock import Clock
-from wxauth.core.database import Database, reason_of
+from wxauth.core.database import Database, Deadlines, reason_of
 from wxauth.core.migrations import current_revision, is_usable, newest_revision
 from wxauth.core.sealing import CannotOpen, Sealer, phone_answer_context, session_key_context, signing_key_context
 from wxauth.core.settings import Settings
@@ -31,9 +31,11 @@ _WITHOUT_LIMITS: Final = "the database gives up no statement by itself, so that 
 _WHAT_OPENS: Final = "put the key that sealed them into WXAUTH_SECRET_KEY_PREVIOUS"
 
 
-async def check_database(settings: Settings, found: Findings, *, clock: Clock) -> AsyncGenerator[Result, None]:
+async def check_database(
+    settings: Settings, found: Findings, *, clock: Clock, deadlines: Deadlines
+) -> AsyncGenerator[Result, None]:
     """The server, its clock, the schema, the keys, and whether what is sealed opens."""
-    database = Database(settings.database_url.get_secret_value())
+    database = Database(settings.database_url.get_secret_value(), deadlines=deadlines)
     name = "database"
     try:
         async with database.answering():  # for all of it

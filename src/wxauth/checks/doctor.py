@@ -9,12 +9,15 @@ from wxauth.checks.clocks import compare
 from wxauth.checks.database import check_database
 from wxauth.checks.findings import Findings
 from wxauth.checks.issuer import check_issuer
+from wxauth.checks.redis import PATIENCE as REDIS_PATIENCE
 from wxauth.checks.redis import check_redis
 from wxauth.checks.result import Result, bad, good
 from wxauth.checks.wechat import PATIENCE, check_app
 from wxauth.core.clock import Clock, utc_now
+from wxauth.core.database import DEADLINES, Deadlines
 from wxauth.core.logs import redact
 from wxauth.core.settings import InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.guard.jwks import FETCH_TIMEOUT
 from wxauth.wechat.transport import CONNECT_SHARE, AiohttpTransport
 
 LONGEST: Final = 25.0
@@ -34,15 +37,30 @@ async def check_all() -> list[Result]:
     return results + await examine(settings)
 
 
-async def examine(settings: Settings, *, clock: Clock = utc_now) -> list[Result]:
-    """The database first, for the others ask what is stored there; then these all at once."""
+async def examine(
+    settings: Settings,
+    *,
+    clock: Clock = utc_now,
+    deadlines: Deadlines = DEADLINES,
+    redis_patience: float = REDIS_PATIENCE,
+    issuer_patience: float = FETCH_TIMEOUT,
+) -> list[Result]:
+    """The database first, for the others ask what is stored there; then these all at once.
+
+    Args:
+        settings: Those of the service.
+        clock: The time of this machine.
+        deadlines: How long the database may take.
+        redis_patience: Seconds for Redis.
+        issuer_patience: Seconds for each document of the issuer's; siblings give it no more.
+    """
     found = Findings()
-    results = await _results_of("database", check_database(settings, found, clock=clock))
+    results = await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines))
     transport = AiohttpTransport(connect_timeout=min(settings.wechat_timeout, PATIENCE) * CONNECT_SHARE)
     async with aclosing(transport):
         redis, issuer, *apps = await asyncio.gather(
-            _results_of("redis", check_redis(settings)),
-            _results_of("issuer", check_issuer(settings.issuer, found, now=clock())),
+            _results_of("redis", check_redis(settings, patience=redis_patience)),
+            _results_of("issuer", check_issuer(settings.issuer, found, now=clock(), patience=issuer_patience)),
             *(
                 _results_of(f"wechat {app.app_id}", check_app(app, settings, found, transport=transport, clock=clock))
                 for app in settings.apps

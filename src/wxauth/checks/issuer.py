@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from wxauth.checks.findings import Findings
 from wxauth.checks.result import Result, bad, good, note
 from wxauth.core.tables import StoredSigningKey
-from wxauth.guard.jwks import FETCH_TIMEOUT, MAX_DOCUMENT, METADATA_PATH
+from wxauth.guard.jwks import MAX_DOCUMENT, METADATA_PATH
 from wxauth.guard.urls import is_loopback, is_secure
 from wxauth.tokens.keys import verification_keys
 
@@ -35,15 +35,17 @@ class _Wrong(Exception):
     """What answers is not what siblings need; the text says why, and what to do."""
 
 
-async def check_issuer(issuer: str, found: Findings, *, now: datetime) -> AsyncGenerator[Result, None]:
-    """Whether siblings find there the keys that are stored."""
-    yield await _judge_issuer(issuer, found.signing_keys, now=now)
+async def check_issuer(issuer: str, found: Findings, *, now: datetime, patience: float) -> AsyncGenerator[Result, None]:
+    """Whether siblings find there the keys that are stored, each document within so many seconds."""
+    yield await _judge_issuer(issuer, found.signing_keys, now=now, patience=patience)
 
 
-async def _judge_issuer(issuer: str, keys: Sequence[StoredSigningKey] | None, *, now: datetime) -> Result:
+async def _judge_issuer(
+    issuer: str, keys: Sequence[StoredSigningKey] | None, *, now: datetime, patience: float
+) -> Result:
     try:
-        async with asyncio.timeout(FETCH_TIMEOUT + _CONNECT_TIMEOUT):
-            kids = await _published_kids(issuer)
+        async with asyncio.timeout(patience + _CONNECT_TIMEOUT):
+            kids = await _published_kids(issuer, httpx.Timeout(patience, connect=_CONNECT_TIMEOUT))
     except _NotThere as exc:
         return note(_NAME, f"{exc}: {_IS_IT_RUNNING}")
     except _Wrong as exc:
@@ -73,11 +75,10 @@ async def _judge_issuer(issuer: str, keys: Sequence[StoredSigningKey] | None, *,
     return good(_NAME, f"{issuer} answers with the stored keys")
 
 
-async def _published_kids(issuer: str) -> set[str]:
+async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
     # As the guard does it, so that what is in the way of a sibling is in the way here.
     on_loopback = is_loopback(urlsplit(issuer).hostname)
-    timeout = httpx.Timeout(FETCH_TIMEOUT, connect=_CONNECT_TIMEOUT)
-    async with httpx.AsyncClient(timeout=timeout, trust_env=not on_loopback) as client:
+    async with httpx.AsyncClient(timeout=limits, trust_env=not on_loopback) as client:
         metadata = await _get(client, issuer + METADATA_PATH)
         named = metadata.get("issuer")
         if named != issuer:

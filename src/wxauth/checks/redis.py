@@ -14,8 +14,8 @@ PATIENCE: Final = 3.0
 _LONGEST_REASON: Final = 300
 
 
-async def check_redis(settings: Settings) -> AsyncGenerator[Result, None]:
-    """Whether it answers, where there is one."""
+async def check_redis(settings: Settings, *, patience: float = PATIENCE) -> AsyncGenerator[Result, None]:
+    """Whether it answers within so many seconds, where there is one."""
     if settings.redis_url is None:
         return
     if not settings.login_rate_limit:
@@ -25,7 +25,7 @@ async def check_redis(settings: Settings) -> AsyncGenerator[Result, None]:
 
     redis = Redis.from_url(settings.redis_url.get_secret_value())
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(patience):
             await redis.ping()  # type: ignore[misc]  # typed for both kinds of client
         yield good("redis", "answers")
     except Exception as exc:  # whatever it is, logins are let through without it

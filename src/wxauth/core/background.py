@@ -24,10 +24,12 @@ class Background:
 
     Args:
         patience: Seconds for each piece of work that nobody waits for, from when it begins.
+        farewell: Seconds for what is still to do when the service ends.
     """
 
-    def __init__(self, *, patience: float) -> None:
+    def __init__(self, *, patience: float, farewell: float = FAREWELL) -> None:
         self._patience = patience
+        self._farewell = farewell
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._offered: set[asyncio.Task[None]] = set()
         self._started: set[asyncio.Task[Any]] = set()
@@ -58,7 +60,7 @@ class Background:
         """Take no more, and leave what is not done in a moment."""
         self._is_closing = True
         with suppress(TimeoutError):
-            async with asyncio.timeout(FAREWELL):
+            async with asyncio.timeout(self._farewell):
                 await self.drain()
         left = [*self._offered, *self._started]
         for task in left:

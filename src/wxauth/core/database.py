@@ -7,6 +7,7 @@ way of SQLAlchemy's own connections would cost several times what asyncpg itself
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
@@ -22,32 +23,44 @@ from wxauth.core.connections import Connections
 from wxauth.core.logs import get_logger
 from wxauth.errors import StorageUnavailable
 
-DEADLINE: Final = 8.0
-"""Seconds for one use of the database, waiting for a connection included."""
-STATEMENT_TIMEOUT: Final = 4.0
-"""Seconds after which the server itself gives a statement up, and frees what it had locked."""
-SILENCE_TIMEOUT: Final = 4.5
-"""Seconds after which a server that says nothing is given up."""
-LOCK_TIMEOUT: Final = 2.0
-"""Seconds that a statement waits for what another one has locked. A lock of ours lasts milliseconds; those who wait
-for somebody else's soon leave the few connections to others, who wait for one as long as they have."""
-CONNECT_TIMEOUT: Final = 3.0
-CONNECT_TIMEOUT_OF_ALL_HOSTS: Final = 6.0
 CONNECTIONS: Final = 15
 TRANSACTIONS: Final = 5
 """How many of the connections transactions may have at once: those that wait for a lock leave the others to logins."""
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadlines:
+    """Seconds for each part of a use of the database."""
+
+    whole: float = 8.0
+    """One use, waiting for a connection included."""
+    statement: float = 4.0
+    """After which the server itself gives a statement up, and frees what it had locked."""
+    silence: float = 4.5
+    """After which a server that says nothing is given up."""
+    lock: float = 2.0
+    """That a statement waits for what another one has locked. A lock of ours lasts milliseconds; those who wait for
+    somebody else's soon leave the few connections to others, who wait for one as long as they have."""
+    connect: float = 3.0
+    connect_to_any: float = 6.0
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """What the server itself is to give up, and after how many milliseconds."""
+        limits = {
+            "statement_timeout": self.statement,
+            "lock_timeout": self.lock,
+            "idle_in_transaction_session_timeout": self.whole,
+        }
+        return {name: round(seconds * 1000) for name, seconds in limits.items()}
+
+
+DEADLINES: Final = Deadlines()
+
 _PGBOUNCER = "pgbouncer"
 ISOLATION: Final = "READ COMMITTED"
 """Whatever the database's own default: whoever has waited for a lock must see what the one before left."""
-_LIMITS: Final = {
-    "statement_timeout": STATEMENT_TIMEOUT,
-    "lock_timeout": LOCK_TIMEOUT,
-    "idle_in_transaction_session_timeout": DEADLINE,
-}
-"""What the server itself is to give up, and after how many seconds."""
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"  # said each time, for a pooler keeps no settings
-_SET_LIMITS: Final = "".join(f"; SET LOCAL {name} = {seconds * 1000:.0f}" for name, seconds in _LIMITS.items())
 # $1 names  $2 milliseconds
 _UNLIMITED: Final = """
 SELECT format('ALTER ROLE %I SET %s = %L', current_user, name, milliseconds || 'ms') AS mend
@@ -138,11 +151,13 @@ class Database:
     Args:
         url: `postgresql://...`, several hosts allowed. `pgbouncer=true` in its query suits a pooler in
             transaction mode: no prepared statements, no settings at the start of a connection.
+        deadlines: How long it may take.
     """
 
-    def __init__(self, url: str) -> None:
-        self._dsns, self._options, is_pooled = _connect_options(url)
-        self._begin = _BEGIN + _SET_LIMITS if is_pooled else _BEGIN
+    def __init__(self, url: str, *, deadlines: Deadlines = DEADLINES) -> None:
+        self._deadlines = deadlines
+        self._dsns, self._options, is_pooled = _connect_options(url, deadlines)
+        self._begin = _BEGIN + _set_limits(deadlines) if is_pooled else _BEGIN
         self._connections = Connections(self.connect, size=CONNECTIONS)
         self._transactions = asyncio.Semaphore(TRANSACTIONS)
 
@@ -179,15 +194,15 @@ class Database:
 
         Raises: StorageUnavailable.
         """
-        names, limits = list(_LIMITS), [round(seconds * 1000) for seconds in _LIMITS.values()]
-        return [row["mend"] for row in await self.fetch(_UNLIMITED, names, limits)]
+        limits = self._deadlines.limits
+        return [row["mend"] for row in await self.fetch(_UNLIMITED, list(limits), list(limits.values()))]
 
     def answering(self) -> AbstractAsyncContextManager[object]:
-        """A block that the database has `DEADLINE` seconds for, all that is in it counted.
+        """A block that the database has its whole deadline for, all that is in it counted.
 
         Raises: StorageUnavailable.
         """
-        return _Answering()
+        return _Answering(self._deadlines.whole)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Transaction]:
@@ -280,10 +295,13 @@ class Database:
 class _Answering:
     """A deadline for the database, and one name for all the ways in which it can be away."""
 
-    __slots__ = ("_timeout",)
+    __slots__ = ("_seconds", "_timeout")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
 
     async def __aenter__(self) -> Self:
-        self._timeout = asyncio.timeout(DEADLINE)
+        self._timeout = asyncio.timeout(self._seconds)
         await self._timeout.__aenter__()
         return self
 
@@ -338,16 +356,20 @@ def _json_text(value: object) -> str:
     return to_json(value).decode()
 
 
-def _connect_options(url: str) -> tuple[list[str], dict[str, Any], bool]:
+def _set_limits(deadlines: Deadlines) -> str:
+    return "".join(f"; SET LOCAL {name} = {value}" for name, value in deadlines.limits.items())
+
+
+def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[str, Any], bool]:
     """A DSN for each host, what asyncpg takes beside them, and whether there is a pooler in between."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     settings = {
         "application_name": "wxauth",
         "default_transaction_isolation": ISOLATION,
-        **{name: f"{seconds * 1000:.0f}" for name, seconds in _LIMITS.items()},
+        **{name: str(value) for name, value in deadlines.limits.items()},
     }
-    options: dict[str, Any] = {"command_timeout": SILENCE_TIMEOUT}
+    options: dict[str, Any] = {"command_timeout": deadlines.silence}
     # libpq's own, which asyncpg would hand to the server as a setting of the session.
     query.pop("connect_timeout", None)
     if query.get("channel_binding") in ("prefer", "disable"):
@@ -358,7 +380,7 @@ def _connect_options(url: str) -> tuple[list[str], dict[str, Any], bool]:
         settings = {"application_name": settings["application_name"]}
     options["server_settings"] = {name: value for name, value in settings.items() if name not in query}
     dsns = _dsn_of_each_host(parts, query)
-    options["timeout"] = min(CONNECT_TIMEOUT, CONNECT_TIMEOUT_OF_ALL_HOSTS / len(dsns))
+    options["timeout"] = min(deadlines.connect, deadlines.connect_to_any / len(dsns))
     return dsns, options, is_pooled
 
 

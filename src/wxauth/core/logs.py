@@ -1,6 +1,8 @@
 """Log lines: events with fields, as JSON or for a terminal. Ids and timings, never a secret."""
 
+import atexit
 import logging
+import os
 import re
 import sys
 import traceback
@@ -47,6 +49,8 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
         stream: Standard output, unless given.
     """
     output = _Unfailing(stream or sys.stdout.buffer)
+    if stream is None:
+        atexit.register(output.let_go)
     number = logging.getLevelNamesMapping()[level.upper()]
     render: Processor = _to_json_line if log_format == "json" else _ConsoleLine(colors=output.isatty())
     shared: list[Processor] = [_add_request_id, _add_time, structlog.processors.add_log_level, _describe_exception]
@@ -152,6 +156,14 @@ class _Unfailing:
     def flush(self) -> None:
         with suppress(OSError, ValueError):
             self._stream.flush()
+
+    def let_go(self) -> None:
+        """Drop what could not be written, or Python itself would try once more at its end, and fail by it."""
+        with suppress(ValueError):  # it is closed
+            try:
+                self._stream.flush()
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 class _TextOnto:

@@ -26,7 +26,7 @@ _PORT: Final = 5432
 """No port of the machine: it names the socket in a folder of its own."""
 _LONGEST_TEMPORARY_FOLDER: Final = 70
 """Characters; with ours and the socket's name a path then stays below the 104 that a socket's may have."""
-_LOCK_PATIENCE: Final = 2.0
+LOCK_PATIENCE: Final = 2.0
 """Seconds; the server of an owner that was killed just now takes a moment to stop."""
 _START_TIMEOUT: Final = 30.0
 _STOP_TIMEOUT: Final = 20.0
@@ -73,10 +73,12 @@ class EmbeddedPostgres:
     Args:
         data: Where its data is kept; its lock and its log lie beside.
         lasting: Whether the data is worth waiting for the disk; tests do without.
+        lock_patience: Seconds to wait for a former owner's server.
     """
 
-    def __init__(self, data: Path, *, lasting: bool = True) -> None:
+    def __init__(self, data: Path, *, lasting: bool = True, lock_patience: float = LOCK_PATIENCE) -> None:
         self._data = data.resolve()
+        self._lock_patience = lock_patience
         self._lasting = lasting
         self._drop: dict[str, Any] = {}
         self._descriptors: list[int] = []
@@ -120,7 +122,7 @@ class EmbeddedPostgres:
     def _take_lock(self) -> None:
         lock = os.open(self._beside(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         self._descriptors.append(lock)
-        deadline = time.monotonic() + _LOCK_PATIENCE
+        deadline = time.monotonic() + self._lock_patience
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

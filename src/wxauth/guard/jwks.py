@@ -54,12 +54,18 @@ class RemoteKeys:
         issuer: Its metadata must name exactly this issuer (RFC 8414, section 3.3).
         timer: Seconds on a clock that never jumps.
         timeout: Seconds for reading both documents.
+        ssl_context: Whose certificates are believed; those that httpx goes by, unless given.
 
     Raises: ValueError, for an issuer that is neither https nor http on loopback, or more than host and path.
     """
 
     def __init__(
-        self, issuer: str, *, timer: Callable[[], float] = time.monotonic, timeout: float = FETCH_TIMEOUT
+        self,
+        issuer: str,
+        *,
+        timer: Callable[[], float] = time.monotonic,
+        timeout: float = FETCH_TIMEOUT,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         _check_issuer(issuer)
         self._issuer = issuer
@@ -72,7 +78,7 @@ class RemoteKeys:
         self._next_for_unknown = 0.0
         self._failed_at = float("-inf")
         self._failure = ""
-        self._ssl: ssl.SSLContext | None = None
+        self._ssl = ssl_context
 
     async def find(self, kid: str) -> VerificationKey | None:
         """The issuer's key of that id, or None.

@@ -54,13 +54,29 @@ class KeyRing:
     """The keys that sign and check access tokens, as last read from the database.
 
     A `KeySource` for the verifier of our own routes: no network, no database.
+
+    Args:
+        database: Where they are stored.
+        sealer: Opens and seals them.
+        clock: The time.
+        max_age: When the newest is followed by another.
+        refresh_pause: Seconds between two looks at the stored keys.
     """
 
-    def __init__(self, database: Database, sealer: Sealer, clock: Clock, *, max_age: timedelta) -> None:
+    def __init__(
+        self,
+        database: Database,
+        sealer: Sealer,
+        clock: Clock,
+        *,
+        max_age: timedelta,
+        refresh_pause: float = REFRESH_PAUSE,
+    ) -> None:
         self._database = database
         self._sealer = sealer
         self._clock = clock
         self._max_age = max_age
+        self._refresh_pause = refresh_pause
         self._stored: list[StoredSigningKey] = []
         self._keys: dict[str, SigningKey] = {}
         self.unopened: list[str] = []
@@ -105,7 +121,7 @@ class KeyRing:
     async def keep_fresh(self) -> None:
         """Refresh for ever, through outages."""
         while True:
-            await asyncio.sleep(REFRESH_PAUSE if self.is_ready else RETRY_PAUSE)
+            await asyncio.sleep(self._refresh_pause if self.is_ready else RETRY_PAUSE)
             await self.try_refresh()
 
     async def try_refresh(self) -> None:

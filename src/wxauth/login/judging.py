@@ -6,7 +6,6 @@ from wxauth.core.services import Services
 from wxauth.core.tables import UserRow
 from wxauth.login.login_rows import LoggedIn
 from wxauth.people.person import Person
-from wxauth.wechat.opinions import PATIENCE
 
 
 async def judge_login(
@@ -15,7 +14,7 @@ async def judge_login(
     """The user of a stored login, with the nickname unless that is refused.
 
     Nothing is asked of a returning user whose nickname is the stored one. WeChat is waited for only where the
-    policy is to block, for `patience` seconds or `PATIENCE`.
+    policy is to block, for `patience` seconds at most.
 
     A newcomer who hangs up meanwhile is banned all the same. If the process dies first, the newcomer stays unjudged:
     only a user's first login asks.
@@ -23,7 +22,6 @@ async def judge_login(
     Raises: WeChatUserBlocked, where the user has just been banned; StorageUnavailable, where they will be.
     """
     risk, nicknames = services.risk, services.nicknames
-    patience = min(patience, PATIENCE)
     deciding = None
     if login.is_new and risk.decides:
         decision = risk.judge(person, ip, patience=patience)

@@ -4,7 +4,7 @@ WeChat gives a number once for each tap on the phone button, and every one is pa
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -56,7 +56,7 @@ UNDER_WAY_OF_ONE: Final = 20
 FAREWELL_TO_WECHAT: Final = 6.0
 """Seconds that WeChat has for its answers when the service ends; the requests have been drained by then."""
 
-_PAUSES_FOR_OTHERS: Final = (0.0, 0.1, 0.4, 1.0)
+PAUSES_FOR_OTHERS: Final = (0.0, 0.1, 0.4, 1.0)
 """Seconds in which another process, which has just spent the same code, gets its answer and stores it."""
 _ANSWER: Final = "phone_answer"
 
@@ -83,6 +83,8 @@ class Phones:
         promises: Keeps the answers that the database did not take.
         check_openid: Whether WeChat is to check that a code is the user's own.
         kept_in_memory: Seconds that such an answer waits for the database to come back.
+        pauses_for_others: Seconds before each look whether another process has got the answer.
+        farewell: Seconds that WeChat has for its answers when the service ends.
     """
 
     def __init__(
@@ -97,6 +99,8 @@ class Phones:
         may_share: bool,
         check_openid: bool,
         kept_in_memory: float = KEPT_IN_MEMORY,
+        pauses_for_others: Sequence[float] = PAUSES_FOR_OTHERS,
+        farewell: float = FAREWELL_TO_WECHAT,
     ) -> None:
         self._database = database
         self._sealer = sealer
@@ -107,6 +111,8 @@ class Phones:
         self._may_share = may_share
         self._check_openid = check_openid
         self._kept_in_memory = kept_in_memory
+        self._pauses_for_others = pauses_for_others
+        self._farewell = farewell
         self._under_way = Places[tuple[str, str]](
             of_one=UNDER_WAY_OF_ONE, detail="too many phone codes of one person at once"
         )
@@ -163,10 +169,10 @@ class Phones:
                     self._told_unopened = True
                     _tell_unopened(answer.app_id, exc)
 
-    async def aclose(self, *, patience: float = FAREWELL_TO_WECHAT) -> None:
-        """See that what WeChat answers within so many seconds is stored, as far as that can be done then."""
+    async def aclose(self) -> None:
+        """See that what WeChat answers in the time for a farewell is stored, as far as that can be done then."""
         if self._asking:
-            await asyncio.wait([asking.stored for asking in self._asking.values()], timeout=patience)
+            await asyncio.wait([asking.stored for asking in self._asking.values()], timeout=self._farewell)
         left = list(self._asking.values())
         if unanswered := sum(not asking.answered.done() for asking in left):
             log.error("phone_answers_lost", answers=unanswered, reason="the service has ended before WeChat answered")
@@ -180,7 +186,7 @@ class Phones:
         return await find_answer(self._database, code_hash)
 
     async def _find_from_others(self, code_hash: bytes) -> StoredAnswer | UserRow | None:
-        for pause in _PAUSES_FOR_OTHERS:
+        for pause in self._pauses_for_others:
             await asyncio.sleep(pause)
             if (found := await find_answer(self._database, code_hash)) is not None:
                 return found

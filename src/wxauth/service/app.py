@@ -124,9 +124,7 @@ def create_api(*, root_path: str = "") -> FastAPI:
     api.add_exception_handler(RequestValidationError, _answer_invalid)
     api.add_exception_handler(ClientDisconnect, _answer_nobody)
     api.add_exception_handler(Exception, _answer_fault)
-    routes = [route for router in _ROUTERS for route in router.routes]
-    api.router.routes.extend(routes)  # not included: an included router is one more thing to match
-    api.router.routes.extend(_heads(routes))
+    api.router.routes.extend(_ROUTES)  # not included: an included router is one more thing to match
     add_docs(api)
     api.openapi = lambda: _openapi(api)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return api
@@ -173,6 +171,15 @@ def _heads(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
                 dependencies=route.dependencies,
                 include_in_schema=False,
             )
+
+
+def _routes() -> Iterator[BaseRoute]:
+    routes = [route for router in _ROUTERS for route in router.routes]
+    yield from routes
+    yield from _heads(routes)
+
+
+_ROUTES: Final = tuple(_routes())  # every app has the same ones
 
 
 async def _answer_failure(request: Request, error: Exception) -> Response:

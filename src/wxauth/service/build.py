@@ -6,7 +6,7 @@ import httpx
 
 from wxauth.core.background import Background
 from wxauth.core.clock import Clock, DatabaseClock
-from wxauth.core.database import DEADLINE, Database
+from wxauth.core.database import Database
 from wxauth.core.promises import Promises
 from wxauth.core.sealing import Sealer
 from wxauth.core.services import Services
@@ -21,6 +21,7 @@ from wxauth.profile.nicknames import Nicknames
 from wxauth.profile.phones import Phones
 from wxauth.profile.withdrawals import Withdrawals
 from wxauth.service.metrics import Metrics
+from wxauth.service.waits import WAITS, Waits
 from wxauth.tokens.issuer import TokenIssuer
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat
@@ -30,7 +31,11 @@ from wxauth.wechat.wechat_tokens import WeChatTokens
 
 
 def build_services(
-    settings: Settings, *, clock: Clock | None = None, wechat_transport: httpx.AsyncBaseTransport | None = None
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    wechat_transport: httpx.AsyncBaseTransport | None = None,
+    waits: Waits = WAITS,
 ) -> Services:
     """Put the parts together. Opens no connection.
 
@@ -38,14 +43,21 @@ def build_services(
         settings: What the service is told from outside.
         clock: The time; the database's, unless given.
         wechat_transport: The way to WeChat.
+        waits: For how long the parts wait.
     """
     clock = clock or DatabaseClock()
-    database = Database(settings.database_url.get_secret_value())
+    database = Database(settings.database_url.get_secret_value(), deadlines=waits.database)
     sealer = Sealer(settings.secret_keys)
-    keys = KeyRing(database, sealer, clock, max_age=timedelta(seconds=settings.signing_key_max_age))
+    keys = KeyRing(
+        database,
+        sealer,
+        clock,
+        max_age=timedelta(seconds=settings.signing_key_max_age),
+        refresh_pause=waits.keys_refresh,
+    )
     metrics = Metrics([app.app_id for app in settings.apps], database=database, clock=clock)
-    background = Background(patience=settings.wechat_timeout + DEADLINE)
-    promises = Promises(observe=metrics.put_off)
+    background = Background(patience=settings.wechat_timeout + waits.database.whole, farewell=waits.background_farewell)
+    promises = Promises(observe=metrics.put_off, pause=waits.promises)
 
     def make_wechat() -> WeChat:
         transport = wechat_transport or AiohttpTransport(connect_timeout=settings.wechat_timeout * CONNECT_SHARE)
@@ -54,6 +66,7 @@ def build_services(
             base_url=settings.wechat_base_url,
             fallback_url=settings.wechat_fallback_url,
             timeout=settings.wechat_timeout,
+            busy_pauses=waits.wechat_busy,
             observe=metrics.wechat_call,
         )
 
@@ -61,7 +74,9 @@ def build_services(
     wechat_tokens = WeChatTokens(wechat, clock)
     # Connections of their own: an API that hangs, and is waited for, takes none from the logins.
     wechat_api = WeChatApi(make_wechat(), wechat_tokens)
-    opinions = Opinions(wechat_api, clock, find_app=settings.app, observe=metrics.policy_check)
+    opinions = Opinions(
+        wechat_api, clock, find_app=settings.app, observe=metrics.policy_check, longest_wait=waits.opinions
+    )
     return Services(
         settings=settings,
         clock=clock,
@@ -82,12 +97,16 @@ def build_services(
             timeout=settings.wechat_timeout,
             may_share=settings.phone_policy == "share",
             check_openid=settings.phone_check_openid,
+            pauses_for_others=waits.phones_of_others,
+            farewell=waits.phones_farewell,
         ),
         nicknames=Nicknames(database, opinions, clock, background=background, policy=settings.nickname_check),
         risk=Risk(database, opinions, clock, background=background, promises=promises, policy=settings.risk_policy),
         background=background,
         promises=promises,
-        withdrawals=Withdrawals(settings, database, clock, background=background, promises=promises),
+        withdrawals=Withdrawals(
+            settings, database, clock, background=background, promises=promises, patience=waits.withdrawals
+        ),
         avatars=Avatars(database, clock, issuer=settings.issuer),
         guard=BearerGuard(settings.issuer, settings.audience, keys=keys, clock=lambda: clock().timestamp()),
         login_limiter=LoginLimiter(

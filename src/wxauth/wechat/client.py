@@ -67,6 +67,8 @@ class WeChat:
         base_url: Where WeChat is.
         fallback_url: Where to go when `base_url` cannot be connected to.
         timeout: Seconds for a whole exchange, retries included.
+        busy_pauses: Seconds before each further try where WeChat is busy.
+        sleep: Waits.
         observe: Is told of each call how it ended: the name of the API, and the failure where there was one.
     """
 
@@ -77,6 +79,7 @@ class WeChat:
         base_url: str,
         fallback_url: str | None,
         timeout: float,
+        busy_pauses: Sequence[float] = BUSY_PAUSES,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         observe: Callable[[str, WeChatError | None], None] = lambda _api, _error: None,
     ) -> None:
@@ -84,6 +87,7 @@ class WeChat:
         self._base = _Host(base_url)
         self._fallback = _Host(fallback_url or base_url)
         self._timeout = timeout
+        self._busy_pauses = busy_pauses
         self._sleep = sleep
         self._observe = observe
         self._login_targets: dict[str, str] = {}
@@ -169,7 +173,7 @@ class WeChat:
 
     async def _ask_while_busy(self, target: bytes, body: bytes | None, deadline: float) -> dict[str, Any]:
         answer = await self._ask(target, body)
-        for pause in BUSY_PAUSES:
+        for pause in self._busy_pauses:
             has_time = asyncio.get_running_loop().time() + pause < deadline
             if answer.get("errcode") != SYSTEM_BUSY or not has_time:
                 break

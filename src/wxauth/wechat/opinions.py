@@ -43,15 +43,23 @@ class Opinions:
         clock: The time.
         find_app: The app of that id. Raises: UnknownApp.
         observe: Is told what came of each question.
+        longest_wait: Seconds, at most, that a request waits for an answer.
     """
 
     def __init__(
-        self, wechat_api: WeChatApi, clock: Clock, *, find_app: Callable[[str], App], observe: Observe
+        self,
+        wechat_api: WeChatApi,
+        clock: Clock,
+        *,
+        find_app: Callable[[str], App],
+        observe: Observe,
+        longest_wait: float = PATIENCE,
     ) -> None:
         self._wechat_api = wechat_api
         self._clock = clock
         self._find_app = find_app
         self.observe = observe
+        self._longest_wait = longest_wait
         self._told_at: dict[tuple[str, ...], datetime] = {}
 
     async def ask(
@@ -62,10 +70,17 @@ class Opinions:
         *,
         patience: float | None = None,
     ) -> T | None:
-        """WeChat's answer, or None: nothing that goes wrong goes any further."""
+        """WeChat's answer, or None: nothing that goes wrong goes any further.
+
+        Args:
+            policy: What the question is for.
+            app_id: Whose access token it takes.
+            question: Asks.
+            patience: Seconds that the request has, where one waits for it.
+        """
         failure: WxAuthError
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(None if patience is None else min(patience, self._longest_wait)):
                 return await question(self._wechat_api, self._find_app(app_id))
         except TimeoutError:
             failure = WeChatTimeout("WeChat gave no answer in the time that the request has")

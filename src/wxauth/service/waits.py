@@ -1,0 +1,29 @@
+"""For how long the parts wait for one another, in one place."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from wxauth.core import background, promises
+from wxauth.core.database import DEADLINES, Deadlines
+from wxauth.keys import keyring
+from wxauth.profile import phones, withdrawals
+from wxauth.wechat import client, opinions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """Seconds, in production as the parts themselves say. A test that is about one of them shortens it."""
+
+    database: Deadlines = DEADLINES
+    background_farewell: float = background.FAREWELL
+    keys_refresh: float = keyring.REFRESH_PAUSE
+    opinions: float = opinions.PATIENCE
+    phones_farewell: float = phones.FAREWELL_TO_WECHAT
+    phones_of_others: Sequence[float] = phones.PAUSES_FOR_OTHERS
+    promises: float = promises.PAUSE
+    wechat_busy: Sequence[float] = client.BUSY_PAUSES
+    withdrawals: float = withdrawals.PATIENCE
+
+
+WAITS: Final = Waits()

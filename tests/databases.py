@@ -1,0 +1,105 @@
+"""The databases under test: a migrated one to copy from, and one that is cleaned instead of copied."""
+
+from base64 import b64decode
+from datetime import timedelta
+
+import asyncpg
+
+from tests.fakes import SECRET_KEY, START
+from wxauth.core.clock import utc_now
+from wxauth.core.database import Database
+from wxauth.core.migrations import migrate
+from wxauth.core.sealing import Sealer
+from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.keys.keyring import KeyRing
+
+TEMPLATE = "template_wxauth"
+SHARED = "shared"
+
+# What a test does to the schema would be there in the next test.
+REFUSE_CHANGES = """
+    CREATE FUNCTION refuse_change() RETURNS event_trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION 'all tests share this schema: mark the test that changes it with own_database';
+    END $$;
+    CREATE EVENT TRIGGER schema_stays_as_it_is ON ddl_command_start EXECUTE FUNCTION refuse_change();
+"""
+# Foreign keys and the triggers of append-only tables are for the service, not for the one who cleans up.
+CLEANER = {"session_replication_role": "replica", "lock_timeout": "10s", "application_name": "cleaner"}
+MAKE_CLEANING = """
+    SELECT string_agg(format('DELETE FROM %I', tablename), ';')
+      FROM pg_tables
+     WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'signing_keys')
+"""
+CLEANING = """
+    SELECT pg_terminate_backend(pid)
+      FROM pg_stat_activity WHERE datname = current_database() AND pid NOT IN (pg_backend_pid(), {rows});
+    {everything};
+    DELETE FROM signing_keys WHERE to_jsonb(signing_keys) <> '{key}';
+    INSERT INTO signing_keys SELECT * FROM jsonb_populate_record(NULL::signing_keys, '{key}') ON CONFLICT DO NOTHING;
+    UPDATE alembic_version SET version_num = '{version}' WHERE version_num <> '{version}';
+    DO $$
+    BEGIN
+        IF EXISTS (SELECT FROM pg_db_role_setting) THEN
+            RAISE EXCEPTION 'a test left a setting on a database or a role: mark it with own_database';
+        END IF;
+    END $$;
+"""
+
+
+async def make_template(postgres: EmbeddedPostgres, admin: asyncpg.Connection) -> None:
+    """Make the database that the others are copied from: migrated, and with a signing key."""
+    await admin.execute(f"CREATE DATABASE {TEMPLATE}")
+    database = Database(postgres.url(TEMPLATE))
+    await migrate(database)
+    # Young for the clock of the tests, which stands still, and for the real one, by which the commands go.
+    made_at = max(START, utc_now())
+    await KeyRing(database, Sealer([b64decode(SECRET_KEY)]), lambda: made_at, max_age=timedelta(days=1)).refresh()
+    await database.aclose()
+
+
+async def remove_signing_key(url: str) -> None:
+    """Make a database as it is before any service has been started."""
+    connection = await asyncpg.connect(url)
+    await connection.execute("DELETE FROM signing_keys")
+    await connection.close()
+
+
+class SharedDatabase:
+    """A database that every test finds as if it had just been copied. Copying takes ten times as long as cleaning.
+
+    `rows` is a connection to it, as new for each test too.
+    """
+
+    def __init__(self, postgres: EmbeddedPostgres, admin: asyncpg.Connection) -> None:
+        self.url = postgres.url(SHARED)
+        self._admin = admin
+
+    async def make(self) -> None:
+        await self._admin.execute(f"DROP DATABASE IF EXISTS {SHARED} WITH (FORCE)")
+        await self._admin.execute(f"CREATE DATABASE {SHARED} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
+        connection = await asyncpg.connect(self.url)
+        await connection.execute(REFUSE_CHANGES)
+        await connection.close()
+        self.rows = await asyncpg.connect(self.url)
+        self._cleaner = await asyncpg.connect(self.url, server_settings=CLEANER)
+        self._cleaning = CLEANING.format(
+            rows=self.rows.get_server_pid(),
+            everything=await self._cleaner.fetchval(MAKE_CLEANING),
+            key=await self._cleaner.fetchval("SELECT to_jsonb(signing_keys)::text FROM signing_keys"),
+            version=await self._cleaner.fetchval("SELECT version_num FROM alembic_version"),
+        )
+
+    async def clean(self) -> None:
+        """Make it as it was. Where that is not possible the test that went too far fails, and no other."""
+        try:
+            await self.rows.reset()
+            await self._cleaner.execute(self._cleaning)
+        except Exception:
+            await self.aclose()
+            await self.make()
+            raise
+
+    async def aclose(self) -> None:
+        self.rows.terminate()
+        self._cleaner.terminate()

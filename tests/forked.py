@@ -1,0 +1,224 @@
+"""Commands of ours as processes that need not import anything: forked from one that has imported it all.
+
+Importing takes a second of a processor's time; most commands then take a hundredth of that. Everything else is as in
+any process: the signals, the environment, the folder, the descriptors, the end.
+"""
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import IO
+
+ROOT = Path(__file__).parents[1]
+LONGEST_REQUEST = 128 * 1024
+"""Bytes: an environment and some arguments."""
+USED_LATER = ("uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "sqlalchemy.dialects.postgresql.asyncpg")
+"""What libraries import when they are first used."""
+
+is_possible = sys.platform == "linux"
+"""Elsewhere there are no pidfds, and no packets on a pair of sockets."""
+
+
+class Forked:
+    """A process of `wxauth` with these arguments, as far as tests need it like a `subprocess.Popen`.
+
+    Args:
+        command: The program, which is not looked at, and the arguments.
+        cwd: Where it works.
+        env: Its whole environment.
+        stdin: As all three streams: a descriptor or an open file, or what `subprocess` has for them.
+        stdout: As above.
+        stderr: As above.
+        is_short: Whether it may end without first taking apart what was imported.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        stdin: int = subprocess.DEVNULL,
+        stdout: int | IO[bytes],
+        stderr: int | IO[bytes],
+        is_short: bool = False,
+    ) -> None:
+        self.args = command
+        self.returncode: int | None = None
+        self.stdin: int | None = None
+        output = stdout if isinstance(stdout, int) else stdout.fileno()
+        errors = output if stderr == subprocess.STDOUT else stderr if isinstance(stderr, int) else stderr.fileno()
+        given, to_close = stdin, []
+        if stdin == subprocess.PIPE:
+            given, self.stdin = os.pipe()
+            to_close.append(given)
+        elif stdin == subprocess.DEVNULL:
+            given = os.open(os.devnull, os.O_RDONLY)
+            to_close.append(given)
+        self._told, teller = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with teller:
+            request = json.dumps([[*command], str(cwd), {**env}, is_short]).encode()
+            socket.send_fds(_parent().requests, [request], [given, output, errors, teller.fileno()])
+        for descriptor in to_close:
+            os.close(descriptor)
+        pid, [self._pidfd], *_ = socket.recv_fds(self._told, 32, 1)
+        self.pid = int(pid)
+
+    def poll(self) -> int | None:
+        """The exit status, as of `Popen`, where it has ended."""
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit status. Raises: subprocess.TimeoutExpired."""
+        if self.returncode is None:
+            self._told.settimeout(timeout)
+            try:
+                status = self._told.recv(32)
+            except (TimeoutError, BlockingIOError):
+                raise subprocess.TimeoutExpired(list(self.args), timeout or 0) from None
+            self.returncode = int(status)
+            self._told.close()
+            os.close(self._pidfd)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            with suppress(ProcessLookupError):  # it has just ended; its number may be another's by now
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self) -> None:
+        """Close its input, and wait for its end."""
+        if self.stdin is not None:
+            os.close(self.stdin)
+            self.stdin = None
+        self.wait()
+
+
+class _Parent:
+    """The process that forks. It ends when we do."""
+
+    def __init__(self) -> None:
+        self.requests, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            command = [sys.executable, "-m", "tests.forked", str(its.fileno())]
+            self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, pass_fds=[its.fileno()])
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        self.requests.close()
+        self._process.wait()
+
+
+_parents: list[_Parent] = []
+_making_one = Lock()
+
+
+def _parent() -> _Parent:
+    with _making_one:
+        if not _parents:
+            _parents.append(_Parent())
+        return _parents[0]
+
+
+def serve(requests: socket.socket) -> bool:
+    """Fork for each request until there is nobody to ask; comes back in each child alone, says whether it is short."""
+    import_everything()
+    children: dict[int, tuple[int, socket.socket]] = {}
+    with selectors.DefaultSelector() as selector:
+        selector.register(requests, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is not requests:
+                    selector.unregister(key.fd)
+                    pid, teller = children.pop(key.fd)
+                    os.close(key.fd)
+                    _, status = os.waitpid(pid, 0)
+                    with teller, suppress(OSError):
+                        teller.send(b"%d" % os.waitstatus_to_exitcode(status))
+                    continue
+                request, descriptors, *_ = socket.recv_fds(requests, LONGEST_REQUEST, 4)
+                if not request:
+                    for pid, _ in children.values():
+                        os.kill(pid, signal.SIGKILL)
+                    os._exit(0)
+                pid = os.fork()
+                if pid == 0:
+                    for descriptor, (_, teller) in children.items():
+                        os.close(descriptor)
+                        teller.close()
+                    *what, is_short = json.loads(request)
+                    become(*what, descriptors)
+                    return bool(is_short)
+                *streams, told = descriptors
+                for descriptor in streams:
+                    os.close(descriptor)
+                teller, pidfd = socket.socket(fileno=told), os.pidfd_open(pid)
+                with suppress(OSError):
+                    socket.send_fds(teller, [b"%d" % pid], [pidfd])
+                children[pidfd] = pid, teller
+                selector.register(pidfd, selectors.EVENT_READ)
+
+
+def import_everything() -> None:
+    import wxauth
+
+    for module in pkgutil.walk_packages(wxauth.__path__, "wxauth."):
+        if module.name not in ("wxauth.__main__", "wxauth.pytest_plugin", "wxauth.testing"):
+            importlib.import_module(module.name)
+    for name in USED_LATER:
+        importlib.import_module(name)
+    gc.freeze()
+
+
+def become(command: list[str], cwd: str, env: dict[str, str], descriptors: Sequence[int]) -> None:
+    """Have what a process started with this command would have."""
+    *streams, told = descriptors
+    os.close(told)
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = command
+    sys.path.remove(str(ROOT))
+
+
+def main() -> None:
+    with socket.socket(fileno=int(sys.argv[1])) as requests:
+        is_short = serve(requests)
+    from wxauth.__main__ import main
+
+    sys.modules["__main__"] = sys.modules[main.__module__]
+    try:
+        main()
+    except SystemExit as ending:
+        if not is_short or isinstance(ending.code, str):
+            raise
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(int(ending.code or 0))
+
+
+if __name__ == "__main__":
+    main()
