@@ -688,7 +688,7 @@ async def test_a_clock_that_is_set_forward_in_an_outage_loses_no_answer(
     outage: Outage, proxy: Proxy, clock: Clock, rows: asyncpg.Connection
 ) -> None:
     clock.advance(days=1)
-    await asyncio.sleep(2.5 * HURRIED.phones_store)  # it is tried again twice
+    await asyncio.sleep(2.5 * HURRIED.promises)  # it is tried again twice
     await proxy.accept()
     await until_pending(rows)
 

@@ -87,7 +87,7 @@ async def test_many_at_once_share_the_few_connections(client: httpx.AsyncClient,
 
 @pytest.mark.process
 async def test_a_first_service_migrates_and_makes_its_key_through_it(empty_database_url: str, tmp_path: Path) -> None:
-    with pgbouncer(empty_database_url, pool_size=1) as url:
+    with pgbouncer(empty_database_url, pool_size=2) as url:  # one holds the turn, one migrates
         for command in (["migrate"], ["keys", "rotate"], ["keys", "list"]):
             env = {
                 "WXAUTH_DATABASE_URL": url,
