@@ -307,17 +307,30 @@ class ServiceClient(SQLModel, table=True):
 
 
 class PushMessage(SQLModel, table=True):
-    """One of WeChat's messages that has been carried out.
-
-    Kept for good: a signature never runs out, so whoever has captured one may send it again at any time. There is
-    one for each withdrawal, and nothing of the person can be read in it.
-    """
+    """One of WeChat's messages that has been carried out. Nothing of the person can be read in it."""
 
     __tablename__ = "push_messages"
-    __table_args__ = (CheckConstraint("octet_length(digest) = 32", name="digest"),)
+    __table_args__ = (CheckConstraint("octet_length(digest) = 32", name="digest"), Index(None, "received_at"))
 
     digest: bytes = Field(sa_type=BYTEA, primary_key=True)
     app_id: str = Field(sa_type=Text)
+    received_at: datetime = Field(sa_type=TIME)
+
+
+class PushNonce(SQLModel, table=True):
+    """A timestamp and nonce that WeChat has signed, and with which message they came first."""
+
+    __tablename__ = "push_nonces"
+    __table_args__ = (
+        CheckConstraint("octet_length(digest) = 32", name="digest"),
+        CheckConstraint("octet_length(content) = 32", name="content"),
+        Index(None, "received_at"),
+    )
+
+    digest: bytes = Field(sa_type=BYTEA, primary_key=True)
+    """SHA-256 of app_id, timestamp and nonce."""
+    content: bytes | None = Field(sa_type=BYTEA)
+    """SHA-256 of the message; null for the check of the URL, which has none."""
     received_at: datetime = Field(sa_type=TIME)
 
 

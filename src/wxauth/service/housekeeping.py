@@ -1,7 +1,8 @@
-"""What goes by itself: sessions some time after their end, signing keys that have retired, answers to phone codes."""
+"""What goes by itself: sessions some time after their end, signing keys that have retired, and what WeChat said."""
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from wxauth.core.logs import get_logger
@@ -9,6 +10,7 @@ from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
 from wxauth.keys.rows import erase_retired_keys
 from wxauth.profile.phone_rows import sweep_answers
+from wxauth.profile.push_rows import sweep_messages, sweep_nonces
 from wxauth.service.sweep_rows import sweep_page
 
 KEPT_AFTER_THE_END: Final = timedelta(days=30)
@@ -16,6 +18,10 @@ KEPT_AFTER_THE_END: Final = timedelta(days=30)
 it is `invalid_refresh_token`, after which the client does the same. Not longer, for a session has an address in it."""
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
 """So long the same phone code finds what WeChat answered to it; longer than most outages."""
+PUSH_MESSAGES_KEPT: Final = timedelta(days=30)
+"""So long a message that WeChat pushes again is known to have been carried out. WeChat does so within seconds."""
+PUSH_NONCES_KEPT: Final = timedelta(hours=2)
+"""Longer than a signature counts, and than a message waits in memory for the database to come back."""
 SWEEP_EVERY: Final = timedelta(days=1)
 LOOK_PAUSE: Final = 300.0
 """Seconds between two looks at whether there is something to do."""
@@ -41,7 +47,7 @@ async def keep_house(services: Services) -> None:
 async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE) -> None:
     """Erase the keys that have retired, and where a sweep is due, the sessions that ended long ago.
 
-    Bind the phone numbers that were left half way, and erase the answers whose time is over.
+    Bind the phone numbers that were left half way, and erase WeChat's answers and messages whose time is over.
 
     Raises: StorageUnavailable.
     """
@@ -65,6 +71,11 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
         if swept:
             log.info("sessions_swept", sessions=swept)
     await services.phones.take_up_pending(size=page_size)
-    asked_before = now - PHONE_ANSWERS_KEPT
-    while await sweep_answers(services.database, asked_before=asked_before, size=page_size):  # noqa: ASYNC110
-        await asyncio.sleep(pause)
+    database = services.database
+    for erase_page in (
+        partial(sweep_answers, database, asked_before=now - PHONE_ANSWERS_KEPT),
+        partial(sweep_messages, database, received_before=now - PUSH_MESSAGES_KEPT),
+        partial(sweep_nonces, database, received_before=now - PUSH_NONCES_KEPT),
+    ):
+        while await erase_page(size=page_size):  # noqa: ASYNC110
+            await asyncio.sleep(pause)
