@@ -64,10 +64,12 @@ class User(SQLModel, table=True):
     status: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'active'")))
     created_at: datetime = Field(sa_type=TIME)
     last_login_at: datetime = Field(sa_type=TIME)
+    unjudged_since: datetime | None = Field(sa_type=TIME)
+    """When a newcomer came whose risk is to be asked about; null once WeChat has said it. Read at login alone."""
 
 
 class UserRow(TypedDict):
-    """A user as it is read: every column of the table."""
+    """A user as it is read: every column of the table but `unjudged_since`, which concerns nobody else."""
 
     id: UUID
     unionid: str | None

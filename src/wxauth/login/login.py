@@ -84,6 +84,7 @@ async def log_in(
                 ip=device.ip,
                 user_agent=device.user_agent,
                 expires_in=refresh_expires_in,
+                is_judged=services.risk.is_noted,
             ),
             now=now,
         )

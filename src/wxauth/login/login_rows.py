@@ -24,7 +24,7 @@ _CONFLICTS = (asyncpg.UniqueViolationError, asyncpg.ForeignKeyViolationError, as
 # back unchanged and without a session. The ids are given, so that the same login, written twice, is one.
 #
 # $1 app_id  $2 openid  $3 unionid  $4 now  $5 nickname  $6 avatar_url  $7 session id  $8 session_key
-# $9 ip  $10 user_agent  $11 seconds to live  $12 id for a new user
+# $9 ip  $10 user_agent  $11 seconds to live  $12 id for a new user  $13 whether a new user is to be judged
 _LOG_IN: Final = f"""
 WITH person AS (
     UPDATE users
@@ -33,15 +33,15 @@ WITH person AS (
            avatar_url = CASE users.status WHEN 'active' THEN COALESCE($6, users.avatar_url) ELSE users.avatar_url END
       FROM identities i
      WHERE i.app_id = $1 AND i.openid = $2 AND users.id = i.user_id AND ($3::text IS NULL OR users.unionid = $3)
-    RETURNING {USER}
+    RETURNING {USER}, users.unjudged_since
 ), created AS (
-    INSERT INTO users (id, unionid, nickname, avatar_url, created_at, last_login_at)
-    SELECT $12, $3, $5, $6, $4, $4 WHERE NOT EXISTS (SELECT FROM person)
+    INSERT INTO users (id, unionid, nickname, avatar_url, created_at, last_login_at, unjudged_since)
+    SELECT $12, $3, $5, $6, $4, $4, CASE WHEN $13 THEN $4::timestamptz END WHERE NOT EXISTS (SELECT FROM person)
     ON CONFLICT (unionid) DO UPDATE
        SET last_login_at = CASE users.status WHEN 'active' THEN $4 ELSE users.last_login_at END,
            nickname = CASE users.status WHEN 'active' THEN COALESCE($5, users.nickname) ELSE users.nickname END,
            avatar_url = CASE users.status WHEN 'active' THEN COALESCE($6, users.avatar_url) ELSE users.avatar_url END
-    RETURNING {USER}
+    RETURNING {USER}, users.unjudged_since
 ), identity AS (
     INSERT INTO identities (app_id, openid, user_id, created_at) SELECT $1, $2, id, $4 FROM created
 ), opened AS (
@@ -70,6 +70,8 @@ class Login:
     user_agent: str | None
     expires_in: int
     """Seconds until the session ends if it is not used."""
+    is_judged: bool
+    """Whether WeChat is to be asked about the risk of a newcomer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ class LoggedIn:
 
     session_id: UUID
     is_new: bool
+    is_unjudged: bool
+    """Whether WeChat has not said the risk of this newcomer yet, to this or any other login of theirs."""
     user: UserRow
 
     @property
@@ -113,7 +117,7 @@ class _Ids(NamedTuple):
 
 
 async def _log_in(database: Database, login: Login, ids: _Ids, *, now: datetime) -> LoggedIn:
-    user: UserRow | None = await database.fetchrow(
+    row = await database.fetchrow(
         _LOG_IN,
         login.app_id,
         login.openid,
@@ -127,6 +131,7 @@ async def _log_in(database: Database, login: Login, ids: _Ids, *, now: datetime)
         login.user_agent,
         login.expires_in,
         ids.new_user,
+        login.is_judged,
     )
-    assert user is not None, "the statement touches a user or makes one"
-    return LoggedIn(ids.session, user["id"] == ids.new_user, user)
+    assert row is not None, "the statement touches a user or makes one"
+    return LoggedIn(ids.session, row["id"] == ids.new_user, row["unjudged_since"] is not None, row)

@@ -57,7 +57,7 @@ _IDENTITIES: Final = (
     .scalar_subquery()
     .label("identities")
 )
-_USERS: Final = select(*User.__table__.columns, _IDENTITIES)  # type: ignore[attr-defined]  # SQLModel adds the table
+_USERS: Final = select(*(User.__table__.columns[name] for name in UserRow.__annotations__), _IDENTITIES)  # type: ignore[attr-defined]  # SQLModel adds the table
 
 # $1 app_id  $2 openid
 _USER_OF: Final = "SELECT user_id FROM identities WHERE app_id = $1 AND openid = $2"
