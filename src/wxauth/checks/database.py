@@ -22,8 +22,8 @@ from wxauth.core.sealing import CannotOpen, Sealer, phone_answer_context, sessio
 from wxauth.core.settings import Settings
 from wxauth.core.tables import StoredSigningKey
 from wxauth.errors import StorageUnavailable
-from wxauth.keys.keyring import signing
 from wxauth.keys.rows import published_keys
+from wxauth.keys.succession import has_next, signing
 
 OLDEST_SERVER: Final = 11
 """The first PostgreSQL that understands the migrations."""
@@ -110,6 +110,9 @@ def _judge_signing_keys(
     if unopened:
         return bad(name, f"{len(unopened)} of {len(keys)} do not open ({', '.join(unopened)}): {_WHAT_OPENS}")
     current, newest = signing(keys, now), keys[-1]
+    if newest.activates_at > now and not has_next(keys, now):
+        ahead = f"{newest.kid} is to sign only {_minute(newest.activates_at)}, for its maker's clock was ahead"
+        return note(name, f"{ahead}: see the replicas' clocks, then run 'wxauth keys rotate'")
     if newest.activates_at > now:
         plan = f"{newest.kid} from {_minute(newest.activates_at)}"
     else:

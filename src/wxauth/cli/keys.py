@@ -1,8 +1,15 @@
 """`wxauth keys`: what access tokens are signed with."""
 
+from typing import TYPE_CHECKING
+
 import click
 
-from wxauth.cli.asking import Failed, json_option, print_table, read_settings, with_database
+from wxauth.cli.asking import Answer, Failed, json_option, print_table, read_settings, with_database
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from wxauth.keys.keyring import KeyRing
 
 
 @click.group()
@@ -17,8 +24,8 @@ def list_keys(as_json: bool) -> None:
     import json
 
     from wxauth.core.clock import utc_now
-    from wxauth.keys.keyring import state_of
     from wxauth.keys.rows import published_keys
+    from wxauth.keys.succession import state_of
 
     now = utc_now()
     stored = with_database(lambda database: published_keys(database, now=now))
@@ -43,6 +50,37 @@ def list_keys(as_json: bool) -> None:
 def rotate_keys(as_json: bool) -> None:
     """Publish a new key, which signs when every cache has had time to see it. Where one waits already, it is that."""
     import json
+
+    key = _with_key_ring(lambda keys: keys.rotate())
+    row = {"kid": key.kid, "signs_from": key.activates_at.isoformat(timespec="seconds")}
+    click.echo(json.dumps(row) if as_json else "{kid} signs from {signs_from}".format(**row))
+
+
+@keys.command("withdraw")
+@click.argument("kid")
+@json_option
+def withdraw_key(kid: str, as_json: bool) -> None:
+    """Take a key back at once, for one that was stolen: no token of it is good any more.
+
+    wxauth refuses them within seconds, guards within five minutes. Sessions live on: the next refresh gives a token of
+    another key. Where KID signs now, the key that waits does so at once, or a new one.
+    """
+    import json
+
+    from wxauth.core.clock import utc_now
+    from wxauth.core.trail import OPERATOR
+    from wxauth.keys.succession import NoSuchKey, signing
+
+    try:
+        left = _with_key_ring(lambda keys: keys.withdraw(kid, by=OPERATOR))
+    except NoSuchKey:
+        raise Failed("there is no published key of that id: see 'wxauth keys list'") from None
+    row = {"kid": kid, "signing": signing(left, utc_now()).kid}
+    click.echo(json.dumps(row) if as_json else "{kid} is withdrawn; {signing} signs now".format(**row))
+
+
+def _with_key_ring(ask: "Callable[[KeyRing], Awaitable[Answer]]") -> "Answer":
+    """What the stored keys answer, all settings wanted. Raises: Failed."""
     from datetime import timedelta
 
     from wxauth.core.clock import utc_now
@@ -53,10 +91,8 @@ def rotate_keys(as_json: bool) -> None:
     settings = read_settings(Settings)
     sealer, max_age = Sealer(settings.secret_keys), timedelta(seconds=settings.signing_key_max_age)
     try:
-        key = with_database(lambda database: KeyRing(database, sealer, utc_now, max_age=max_age).rotate())
+        return with_database(lambda database: ask(KeyRing(database, sealer, utc_now, max_age=max_age)))
     except CannotOpen:
         raise Failed(
             "WXAUTH_SECRET_KEY: wants the key that sealed what is stored. 与已存内容所用的密钥不符。"
         ) from None
-    row = {"kid": key.kid, "signs_from": key.activates_at.isoformat(timespec="seconds")}
-    click.echo(json.dumps(row) if as_json else "{kid} signs from {signs_from}".format(**row))

@@ -45,6 +45,7 @@ class EventType(StrEnum):
     PHONE_BOUND = "phone_bound"
     USER_ERASED = "user_erased"
     AUTHORIZATION_REVOKED = "authorization_revoked"
+    SIGNING_KEY_WITHDRAWN = "signing_key_withdrawn"
     SERVICE_CLIENT_ADDED = "service_client_added"
     SERVICE_CLIENT_REMOVED = "service_client_removed"
     SESSION_KEY_RESET = "session_key_reset"
