@@ -23,6 +23,7 @@ from wxauth.core.background import AT_MOST
 from wxauth.core.services import Services
 from wxauth.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.dev.wechat.people import openid_of
+from wxauth.profile.attempts import AT_MOST as NAMES_OF_ONE
 from wxauth.wechat.opinions import PATIENCE, TOLD_AGAIN_AFTER
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
@@ -556,10 +557,11 @@ async def test_there_is_an_end_to_what_goes_on_behind_the_answers(
     make_service: MakeService, log_lines: LogLines
 ) -> None:
     service = await make_service(nickname_check="flag", wechat_timeout=60)
-    alice = await service.log_in()
+    people = [await service.log_in(f"person-{number}") for number in range(AT_MOST // NAMES_OF_ONE + 1)]
     service.simulator.fail("stable_token", hang=True, times=None)
     for number in range(AT_MOST + 3):
-        assert (await service.change(alice, nickname=f"name {number}")).status_code == 200
+        person = people[number // NAMES_OF_ONE]
+        assert (await service.change(person, nickname=f"name {number}")).status_code == 200
     assert len(told(log_lines, "policy_without_wechat")) == 1
     await service.services.background.aclose()
     assert await service.checks() == {("nickname", "too_busy", ""): 3}

@@ -336,6 +336,23 @@ class PushNonce(SQLModel, table=True):
     received_at: datetime = Field(sa_type=TIME)
 
 
+class AttemptCount(SQLModel, table=True):
+    """How often WeChat has been asked for one person within an hour, of what uses up everybody's quota."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        CheckConstraint("octet_length(key) = 32", name="key"),
+        CheckConstraint("number >= 0", name="number"),
+        Index(None, "since"),
+    )
+
+    key: bytes = Field(sa_type=BYTEA, primary_key=True)
+    """SHA-256 of what is counted, app_id and openid: it outlives an erasure, which would else begin a new hour."""
+    since: datetime = Field(sa_type=TIME)
+    """When the hour began."""
+    number: int
+
+
 class Sweep(SQLModel, table=True):
     """How far a sweep has come, whichever worker goes on with it."""
 

@@ -9,6 +9,8 @@ from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
 from wxauth.keys.rows import erase_retired_keys
+from wxauth.profile.attempt_rows import sweep_attempts
+from wxauth.profile.attempts import WINDOW
 from wxauth.profile.phone_rows import sweep_answers
 from wxauth.profile.push_rows import sweep_messages, sweep_nonces
 from wxauth.service.sweep_rows import sweep_page
@@ -74,6 +76,7 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
     database = services.database
     for erase_page in (
         partial(sweep_answers, database, asked_before=now - PHONE_ANSWERS_KEPT),
+        partial(sweep_attempts, database, began_before=now - WINDOW),
         partial(sweep_messages, database, received_before=now - PUSH_MESSAGES_KEPT),
         partial(sweep_nonces, database, received_before=now - PUSH_NONCES_KEPT),
     ):
