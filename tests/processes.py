@@ -5,16 +5,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from threading import Thread
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import uvicorn
-from starlette.types import ASGIApp
-
+from tests.serving import serving as serving
 from wxauth.service.server import listen
 
 WXAUTH = str(Path(sys.executable).with_name("wxauth"))
@@ -121,21 +117,6 @@ def is_running(pid: int) -> bool:
 def _stat(pid: int) -> list[str]:
     """What proc(5) has after the name: state, parent, ..."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-@contextmanager
-def serving(app: ASGIApp, **options: Any) -> Iterator[str]:
-    """The URL at which this app answers for as long as the block runs."""
-    options = {"log_config": None, "access_log": False, **options, "timeout_graceful_shutdown": 1}
-    with listen("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, **options))
-        thread = Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 def free_port() -> int:
