@@ -222,7 +222,8 @@ def _tokens(
     phone_error: str | None = None,
     now: datetime,
 ) -> Tokens:
-    expires_in = services.settings.access_token_ttl
+    # No token outlives its session. Of a last second nothing would be left.
+    expires_in = max(1, min(services.settings.access_token_ttl, refresh_expires_in))
     return Tokens(
         access_token=services.issuer.issue(
             signing_key,
