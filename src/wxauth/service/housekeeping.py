@@ -1,6 +1,7 @@
 """What goes by itself: sessions some time after their end, signing keys that have retired, and what WeChat said."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -34,28 +35,30 @@ PAGE_PAUSE: Final = 0.1
 log = get_logger()
 
 
-async def keep_house(services: Services) -> None:
-    """Sweep for ever, through outages. Every worker does; a lock in the database lets one at a time."""
-    while True:
-        try:
-            await sweep(services)
-        except StorageUnavailable:
-            log.warning("sweep_put_off", reason="the database does not answer")
-        except Exception:
-            log.exception("sweep_failed")
-        await asyncio.sleep(LOOK_PAUSE)
+async def keep_house(
+    services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE, look_pause: float = LOOK_PAUSE
+) -> None:
+    """Sweep for ever, through outages. Every worker does; a lock in the database lets one at a time at the sessions.
+
+    Those may take hours, for which nothing else waits.
+    """
+    await asyncio.gather(
+        *(
+            _keep_doing(partial(chore, services, page_size=page_size, pause=pause), look_pause=look_pause)
+            for chore in (sweep_rest, sweep_sessions)
+        )
+    )
 
 
 async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE) -> None:
-    """Erase the keys that have retired, and where a sweep is due, the sessions that ended long ago.
+    """Do once all that is due. Raises: StorageUnavailable."""
+    await sweep_rest(services, page_size=page_size, pause=pause)
+    await sweep_sessions(services, page_size=page_size, pause=pause)
 
-    Bind the phone numbers that were left half way, and erase WeChat's answers and messages whose time is over.
 
-    Raises: StorageUnavailable.
-    """
+async def sweep_sessions(services: Services, *, page_size: int, pause: float) -> None:
+    """Where a sweep is due, erase the sessions that ended long ago. Raises: StorageUnavailable."""
     now = services.clock()
-    for kid in await erase_retired_keys(services.database, now=now):
-        log.info("signing_key_retired", kid=kid)
     swept = 0
     try:
         while page := await sweep_page(
@@ -72,8 +75,17 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
     finally:
         if swept:
             log.info("sessions_swept", sessions=swept)
+
+
+async def sweep_rest(services: Services, *, page_size: int, pause: float) -> None:
+    """Bind the phone numbers that were left half way; erase retired keys, and what was kept of WeChat for a time.
+
+    Raises: StorageUnavailable.
+    """
+    now, database = services.clock(), services.database
     await services.phones.take_up_pending(size=page_size)
-    database = services.database
+    for kid in await erase_retired_keys(database, now=now):
+        log.info("signing_key_retired", kid=kid)
     for erase_page in (
         partial(sweep_answers, database, asked_before=now - PHONE_ANSWERS_KEPT),
         partial(sweep_attempts, database, began_before=now - WINDOW),
@@ -82,3 +94,14 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
     ):
         while await erase_page(size=page_size):  # noqa: ASYNC110
             await asyncio.sleep(pause)
+
+
+async def _keep_doing(chore: Callable[[], Awaitable[None]], *, look_pause: float) -> None:
+    while True:
+        try:
+            await chore()
+        except StorageUnavailable:
+            log.warning("sweep_put_off", reason="the database does not answer")
+        except Exception:
+            log.exception("sweep_failed")
+        await asyncio.sleep(look_pause)
