@@ -8,7 +8,9 @@ from wxauth.checks.clocks import Reading, compare
 from wxauth.checks.findings import Findings
 from wxauth.checks.result import Result, bad, good, note
 from wxauth.checks.rows import (
+    Rights,
     Server,
+    rights,
     server,
     server_time,
     some_phone_answers,
@@ -55,8 +57,12 @@ async def _check_stored(
     reading = Reading.of(theirs, asked_at=asked_at, answered_at=clock())
     yield compare("clock database", "the database's", reading)
 
+    its_rights = await rights(database)
+    if its_rights.missing_to_serve is not None:
+        yield bad("schema", f"is not for the role of WXAUTH_DATABASE_URL: as its owner, {its_rights.missing_to_serve};")
+        return
     revision = await current_revision(database)
-    yield _judge_schema(revision)
+    yield _judge_schema(revision, its_rights)
     if not is_usable(revision):
         return
 
@@ -87,11 +93,14 @@ def judge_server(server: Server) -> Result:
     return good(name, f"answers, PostgreSQL {server.version}")
 
 
-def _judge_schema(revision: str | None) -> Result:
+def _judge_schema(revision: str | None, its_rights: Rights) -> Result:
+    to_do = "run 'wxauth migrate'"
+    if its_rights.missing_to_migrate is not None:
+        to_do = f"as the owner of the database, {its_rights.missing_to_migrate}; then {to_do}"
     if revision is None:
-        return bad("schema", "is not there yet: run 'wxauth migrate'")
+        return bad("schema", f"is not there yet: {to_do}")
     if not is_usable(revision):
-        return bad("schema", f"is at {revision}, behind {newest_revision()}: run 'wxauth migrate'")
+        return bad("schema", f"is at {revision}, behind {newest_revision()}: {to_do}")
     if revision != newest_revision():
         return note("schema", f"is at {revision}, of a newer version than this one, which serves on with it")
     return good("schema", f"at {revision}, as this version needs it")

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+import asyncpg
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -32,15 +33,24 @@ _WITHOUT_DEADLINE = text("""
 _IS_MIGRATED: Final = "SELECT to_regclass('alembic_version') IS NOT NULL"
 _CURRENT: Final = "SELECT version_num FROM alembic_version"
 
+# The latter: there is no schema that the role may look into.
+_NOT_ALLOWED: Final = (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError)
+
 
 class UnknownRevision(Exception):
     """This version of wxauth does not know the revision that was asked for, or the one the schema is at."""
 
 
+class MigrationForbidden(Exception):
+    """The role of the database's URL may not do this; the message is PostgreSQL's own."""
+
+
 async def migrate(database: Database, *, revision: str = HEAD) -> str | None:
     """Upgrade, or with an older `revision` downgrade, in one transaction; the revision reached.
 
-    Raises: StorageUnavailable, UnknownRevision.
+    A schema of a newer version is left as it is, for this version serves on with it.
+
+    Raises: StorageUnavailable, MigrationForbidden, UnknownRevision.
     """
     async with begin_migration(database) as connection:
         await connection.execute(_LOCK)
@@ -69,6 +79,11 @@ def is_usable(revision: str | None) -> bool:
     return revision is not None and revision not in _revisions()[1:]
 
 
+def is_newer(revision: str | None) -> bool:
+    """Whether this is beyond what this version knows."""
+    return revision is not None and revision not in _revisions()
+
+
 def newest_revision() -> str:
     """What this version needs."""
     return _revisions()[0]
@@ -78,7 +93,7 @@ def newest_revision() -> str:
 async def begin_migration(database: Database) -> AsyncIterator[AsyncConnection]:
     """A transaction without a deadline, on a connection of its own, as Alembic wants it.
 
-    Raises: StorageUnavailable, where there is no connection.
+    Raises: StorageUnavailable, where there is no connection; MigrationForbidden.
     """
     engine = create_async_engine(
         "postgresql+asyncpg://",
@@ -93,7 +108,10 @@ async def begin_migration(database: Database) -> AsyncIterator[AsyncConnection]:
             await connection.execute(_WITHOUT_DEADLINE)
             yield connection
     except Exception as exc:
-        raise_if_unavailable(exc.driver_exception if isinstance(exc, DBAPIError) else exc)
+        cause = exc.driver_exception if isinstance(exc, DBAPIError) else exc
+        if isinstance(cause, _NOT_ALLOWED):
+            raise MigrationForbidden(str(cause)) from exc
+        raise_if_unavailable(cause)
         raise
     finally:
         await engine.dispose()
@@ -105,6 +123,8 @@ def _migrate(connection: Connection, revision: str) -> str | None:
     order = [*_revisions(), BASE]
     here = MigrationContext.configure(connection).get_current_revision() or BASE
     target = order[0] if revision == HEAD else revision
+    if here not in order and revision == HEAD:
+        return here
     if here not in order:
         raise UnknownRevision(f"the schema is at {here!r}, of another version of wxauth; migrate with that one")
     if target not in order:
