@@ -8,6 +8,7 @@ import asyncio
 import json
 import sys
 from dataclasses import asdict, dataclass
+from ipaddress import IPv4Address
 from time import perf_counter
 from typing import Literal, cast
 
@@ -21,6 +22,7 @@ NEW_USER_EVERY = 5
 """One login in five is a person's first."""
 
 _ANSWER_TIMEOUT = 60.0
+_FIRST_ADDRESS = int(IPv4Address("10.0.0.0"))
 _HEAD = b"Host: 127.0.0.1\r\nUser-Agent: Mozilla/5.0 (iPhone) MicroMessenger/8.0.50\r\n"
 
 
@@ -109,7 +111,7 @@ class Load:
         """A person with their tokens; no login is counted for it."""
         if self._plan.kind == "login":
             return Holder(position)
-        body = await connection.ask(_login(code_for(position, self._plan.first_number + position)))
+        body = await connection.ask(_login(position, code_for(position, self._plan.first_number + position)))
         tokens = json.loads(body)
         return Holder(position, tokens["access_token"].encode(), tokens.get("refresh_token", "").encode())
 
@@ -117,7 +119,7 @@ class Load:
         while (number := self._next()) is not None:
             person = self._person(number)
             self._people.add(person)
-            body = await self._timed(connection, _login(code_for(person, self._plan.first_number + number)))
+            body = await self._timed(connection, _login(person, code_for(person, self._plan.first_number + number)))
             if b'"access_token":"' not in body:
                 raise WrongAnswer(f"no token in {body[:200]!r}")
 
@@ -196,13 +198,15 @@ class Connection(asyncio.Protocol):
             self._answer.set_exception(WrongAnswer("the connection was closed"))
 
 
-def _login(code: bytes) -> bytes:
-    return _post(b"/v1/login", b'{"code":"%b"}' % code)
+def _login(person: int, code: bytes) -> bytes:
+    # From an address of the person's own, as a reverse proxy says it: logins are counted by that.
+    address = IPv4Address(_FIRST_ADDRESS + person).compressed.encode()
+    return _post(b"/v1/login", b'{"code":"%b"}' % code, b"X-Forwarded-For: %b\r\n" % address)
 
 
-def _post(path: bytes, body: bytes) -> bytes:
-    head = b"POST %b HTTP/1.1\r\n%bContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-    return head % (path, _HEAD, len(body)) + body
+def _post(path: bytes, body: bytes, more: bytes = b"") -> bytes:
+    head = b"POST %b HTTP/1.1\r\n%b%bContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    return head % (path, _HEAD, more, len(body)) + body
 
 
 if __name__ == "__main__":

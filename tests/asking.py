@@ -1,26 +1,20 @@
 """How tests ask: what most of them are given, the header that shows a token, and waiting for what tells nobody."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from typing import Any
 
 import asyncpg
 import httpx
 
+from tests.headers import bearer as bearer
 from tests.processes import PATIENCE
 from wxauth.core.services import Services
 
 MakeServices = Callable[..., Awaitable[Services]]
 MakeClient = Callable[[Services], httpx.AsyncClient]
 LogLines = Callable[[], list[dict[str, Any]]]
-
-
-def bearer(token: Mapping[str, Any] | str | bytes) -> dict[str, bytes]:
-    """The header that shows this access token, or the one in this answer."""
-    if isinstance(token, Mapping):
-        token = token["access_token"]
-    return {"Authorization": b"Bearer " + (token.encode() if isinstance(token, str) else token)}
 
 
 async def until(condition: Callable[[], Awaitable[object] | object]) -> None:

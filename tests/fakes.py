@@ -4,7 +4,7 @@ import base64
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 from urllib.parse import quote
@@ -12,6 +12,7 @@ from urllib.parse import quote
 import httpx
 import respx
 
+from tests.clock import Clock as Clock
 from wxauth.dev.wechat import APPS, Simulator, create_simulator
 
 APP = {"app_id": "wxtest0000000000a1", "app_secret": "5f4dcc3b5aa765d61d8327deb882cf99"}
@@ -26,19 +27,6 @@ _SHORTEST_PHONE = 8
 LoginAnswer = Callable[..., Awaitable[dict[str, Any]]]
 
 _code_numbers = count(1)
-
-
-class Clock:
-    """Stands still until it is moved."""
-
-    def __init__(self, now: datetime) -> None:
-        self.now = now
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def advance(self, **by: float) -> None:
-        self.now += timedelta(**by)
 
 
 class Secrets:

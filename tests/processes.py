@@ -1,29 +1,24 @@
 """Real processes: the commands as an operator runs them, and what is left when they end."""
 
-import asyncio
 import fcntl
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from itertools import chain, repeat
 from pathlib import Path
-from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Self
-
-import uvicorn
-from starlette.types import ASGIApp
 
 from tests import forked
 from tests.forked import Forked
 from tests.programs import demand_mark
+from tests.serving import serving as serving
 from wxauth.service.server import listen
 
 WXAUTH = str(Path(sys.executable).with_name("wxauth"))
@@ -173,51 +168,6 @@ def is_running(pid: int) -> bool:
 def _stat(pid: int) -> list[str]:
     """What proc(5) has after the name: state, parent, ..."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-@contextmanager
-def serving(app: ASGIApp, **options: Any) -> Iterator[str]:
-    """The URL at which this app answers for as long as the block runs."""
-    with listen("127.0.0.1", 0) as listener:
-        server = _Server(uvicorn.Config(app, **{"log_config": None, "access_log": False, **options}))
-        thread = Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.end()
-            thread.join()
-
-
-class _Server(uvicorn.Server):
-    """Ends at once. uvicorn itself looks every tenth of a second whether it is to end, and then whether it can."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self._is_running = Event()
-
-    def end(self) -> None:
-        self._is_running.wait(PATIENCE)
-        self._loop.call_soon_threadsafe(self._ended.set)
-
-    async def main_loop(self) -> None:
-        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
-        self._is_running.set()
-        ticks = asyncio.create_task(super().main_loop())  # the time in each answer
-        await self._ended.wait()
-        ticks.cancel()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        del sockets  # the block closes its own
-        for server in self.servers:
-            server.close()
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
-        tasks = list(self.server_state.tasks)
-        for task in tasks:
-            task.cancel()  # nobody waits for its answer any more
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self.lifespan.shutdown()
 
 
 def free_port() -> int:

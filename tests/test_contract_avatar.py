@@ -485,10 +485,12 @@ async def test_more_uploads_than_there_is_room_for_come_back_later(
 # How it is served.
 
 
-async def test_a_picture_may_be_kept_for_ever(client: httpx.AsyncClient, uploaded: Uploaded) -> None:
+async def test_a_picture_may_be_kept_for_a_day_and_is_asked_for_again_then(
+    client: httpx.AsyncClient, uploaded: Uploaded
+) -> None:
     url = await uploaded()
     picture = await client.get(url)
-    assert picture.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert picture.headers["cache-control"] == "public, max-age=86400, must-revalidate"
     assert picture.headers["content-disposition"] == "inline"
     assert picture.headers["x-content-type-options"] == "nosniff"
     assert "default-src 'none'" in picture.headers["content-security-policy"]

@@ -753,7 +753,9 @@ async def test_where_wechat_is_to_push_is_told(doctor: Examine) -> None:
     apps = [*APPS, {"app_id": "wx0", "app_secret": "x"}]
     results = await doctor(apps=apps, issuer="https://wxauth.invalid/auth")
     url = "https://wxauth.invalid/auth/v1/wechat/push"
-    said(results, of_app("push"), OK, f"{url}/{APP_ID}", "明文模式")
+    said(
+        results, of_app("push"), NOTE, f"{url}/{APP_ID}", "明文模式", "does not sign the message itself", "push_aes_key"
+    )
     said(results, of_app("push", OTHER_APP_ID), OK, f"{url}/{OTHER_APP_ID}", "安全模式")
     said(results, of_app("push", "wx0"), NOTE, "push_token", "WXAUTH_APPS", f"{url}/wx0")
 

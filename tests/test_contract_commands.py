@@ -621,7 +621,11 @@ async def test_a_migration_can_be_undone_and_done_again(empty_database_url: str,
 @pytest.mark.process
 async def test_migrate_leaves_a_newer_schema_alone(database_url: str, rows: asyncpg.Connection, tmp_path: Path) -> None:
     await rows.execute("UPDATE alembic_version SET version_num = 'later'")
-    failed = await asyncio.to_thread(run, "migrate", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
+    env = {"WXAUTH_DATABASE_URL": database_url}
+    done = await asyncio.to_thread(run, "migrate", cwd=tmp_path, env=env)
+    assert (done.returncode, done.stderr) == (0, ""), "the init container of a version that was rolled back"
+    assert done.stdout == "schema at later, of a newer version than this one, which serves on with it\n"
+    failed = await asyncio.to_thread(run, "migrate", "--to", "0001", cwd=tmp_path, env=env)
     assert failed.returncode == 1
     assert len(failed.stderr.splitlines()) == 1
     assert "later" in failed.stderr
@@ -659,6 +663,7 @@ async def test_a_role_that_may_not_migrate_is_told_so(
     await admin.execute("DROP ROLE reader")
     assert failed.returncode == 1
     assert "permission denied for schema public" in failed.stderr
+    assert "GRANT CREATE ON SCHEMA public TO reader;" in failed.stderr
     assert len(failed.stderr.splitlines()) == 1
 
 

@@ -16,7 +16,6 @@ import websockets
 from fastapi import Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import PlainTextResponse
 
-from tests.asking import bearer
 from tests.guard.fakes import (
     CODES,
     ISSUER,
@@ -30,7 +29,8 @@ from tests.guard.fakes import (
     codes_of_handshakes,
     opening,
 )
-from tests.processes import serving
+from tests.headers import bearer
+from tests.serving import serving
 from tests.tokens.hostile import Forger
 from wxauth.errors import InvalidToken, WxAuthError
 from wxauth.guard import BearerGuard, Principal

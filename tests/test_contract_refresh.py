@@ -57,7 +57,7 @@ async def test_every_use_rotates_the_token(login: LoginAnswer, refresh: Refresh,
     assert len(seen) == 6
 
 
-@pytest.mark.parametrize("seconds", [0, 10])
+@pytest.mark.parametrize("seconds", [0, 60])
 async def test_used_again_within_the_grace_it_has_the_same_successor(
     login: LoginAnswer, refresh: Refresh, clock: Clock, seconds: int
 ) -> None:
@@ -82,7 +82,7 @@ async def test_used_again_after_the_grace_it_ends_the_session(
 ) -> None:
     token = (await login())["refresh_token"]
     successor = (await refresh(token)).json()
-    clock.advance(seconds=11)
+    clock.advance(seconds=61)
     problem_of(await refresh(token), "refresh_token_reused", 400)
     problem_of(await refresh(successor["refresh_token"]), "session_revoked", 400)
     problem_of(await refresh(token), "session_revoked", 400)
@@ -103,7 +103,7 @@ async def test_the_reuse_of_a_token_is_logged(
 ) -> None:
     answer = await login()
     await refresh(answer["refresh_token"])
-    clock.advance(minutes=1)
+    clock.advance(minutes=2)
     await refresh(answer["refresh_token"])
     [line] = [line for line in log_lines() if line["event"] == "refresh_token_reused"]
     assert line["level"] == "warning"

@@ -24,7 +24,7 @@ from wxauth.core.database import Database
 from wxauth.core.sealing import CannotOpen, Sealer, session_key_context
 from wxauth.core.services import Services
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
-from wxauth.keys.keyring import JWKS_MAX_AGE, LONGEST_TOKEN_TTL, RETIRES_AFTER, SIGNS_AFTER
+from wxauth.keys.succession import JWKS_MAX_AGE, LONGEST_TOKEN_TTL, RETIRES_AFTER, SIGNS_AFTER
 from wxauth.login.session_key_rows import replace_session_keys, session_keys_sealed_otherwise
 from wxauth.people.session_rows import START
 from wxauth.service.resealing import Resealed, reseal

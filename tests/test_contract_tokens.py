@@ -10,10 +10,12 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from jose import jwt
 
 from tests.fakes import Clock, LoginAnswer
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, Forgery, decode
 from wxauth.core.services import Services
+from wxauth.testing import TestIssuer
 
 JWKS = "/.well-known/jwks.json"
 METADATA = ("/.well-known/oauth-authorization-server", "/.well-known/openid-configuration")
@@ -51,6 +53,19 @@ async def test_the_claims_are_those_of_the_contract_and_no_others(login: LoginAn
         "openid": answer["user"]["openid"],
     }
     assert type(claims["iat"]) is type(claims["exp"]) is int
+
+
+async def test_a_token_of_the_tests_issuer_looks_like_the_services(login: LoginAnswer) -> None:
+    issuer = TestIssuer()
+    real = (await login())["access_token"]
+    for token, roles in ((issuer.token(), {}), (issuer.token(roles=["admin"]), {"roles": ["admin"]})):
+        assert jwt.get_unverified_header(token).keys() == jwt.get_unverified_header(real).keys()
+        claims = jwt.get_unverified_claims(token)
+        expected = jwt.get_unverified_claims(real) | roles
+        assert {name: type(value) for name, value in claims.items()} == {
+            name: type(value) for name, value in expected.items()
+        }
+        assert claims["exp"] - claims["iat"] == expected["exp"] - expected["iat"]
 
 
 async def test_roles_are_a_claim_where_there_are_any(login: LoginAnswer, rows: Any) -> None:

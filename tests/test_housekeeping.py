@@ -11,7 +11,7 @@ import pytest
 from tests.asking import LogLines, MakeServices, until
 from tests.fakes import Clock, LoginAnswer
 from wxauth.core.services import Services
-from wxauth.keys.keyring import RETIRES_AFTER
+from wxauth.keys.succession import RETIRES_AFTER
 from wxauth.service.app import create_api
 from wxauth.service.housekeeping import KEPT_AFTER_THE_END, SWEEP_EVERY, sweep
 from wxauth.service.sweep_rows import SweptPage, sweep_page

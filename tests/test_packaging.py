@@ -16,6 +16,7 @@ from zipfile import ZipFile
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import wxauth
 from tests.programs import demand_mark, lacks
@@ -23,6 +24,7 @@ from tests.programs import demand_mark, lacks
 ROOT = Path(__file__).parents[1]
 LOCKS = sorted(ROOT.glob("requirements*.lock"))
 DEV_LOCK = ROOT / "requirements-dev.lock"
+LOWEST_LOCK = ROOT / "requirements-guard-lowest.lock"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SIBLING = """
 from typing import Annotated
@@ -281,10 +283,17 @@ def test_the_issuer_stands_among_the_fixtures(installed: Path, tmp_path: Path) -
 
 
 @pytest.mark.wheel
-def test_without_extras_four_packages_are_required(wheel: Path) -> None:
+def test_without_extras_five_packages_are_required(wheel: Path) -> None:
     required = [line for line in metadata(wheel).get_all("Requires-Dist") if "extra ==" not in line]
     names = [re.match(r"[\w.-]+(\[\w+\])?", line)[0] for line in required]
-    assert names == ["fastapi", "httpx", "pydantic", "python-jose[cryptography]"]
+    assert names == ["cryptography", "fastapi", "httpx", "pydantic", "python-jose[cryptography]"]
+
+
+def test_the_guard_may_stand_beside_an_ordinary_fastapi(wheel: Path) -> None:
+    ordinary = {"fastapi": "0.115.6", "pydantic": "2.10.4", "httpx": "0.27.2", "cryptography": "43.0.3"}
+    required = [line for line in metadata(wheel).get_all("Requires-Dist") if "extra ==" not in line]
+    for requirement in map(Requirement, required):
+        assert ordinary.get(requirement.name, "3.4.0") in requirement.specifier, requirement
 
 
 @pytest.mark.wheel
@@ -336,11 +345,20 @@ def test_a_lock_holds_no_address_and_a_hash_for_each_pin(lock: Path) -> None:
     assert not [line for line in requirements if not pin.fullmatch(line)]
 
 
-def test_the_locks_agree_on_every_version() -> None:
-    assert len(LOCKS) == 3
+def test_the_locks_agree_on_every_version_but_the_oldest() -> None:
+    assert len(LOCKS) == 5
     everything = pins(ROOT / "requirements-dev.lock")
     for lock in LOCKS:
-        assert pins(lock).items() <= everything.items()
+        if lock != LOWEST_LOCK:
+            assert pins(lock).items() <= everything.items()
+
+
+def test_the_guard_is_tested_with_the_oldest_versions_that_it_takes() -> None:
+    requirements = map(Requirement, PROJECT["dependencies"])
+    oldest = {requirement.name: str(requirement.specifier).removeprefix(">=") for requirement in requirements}
+    tested = pins(LOWEST_LOCK)
+    for name, version in oldest.items():
+        assert Version(tested[name]) == Version(version), name
 
 
 def test_the_locks_have_what_the_project_names() -> None:

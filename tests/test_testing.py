@@ -16,8 +16,8 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from tests.fakes import Clock
-from tests.processes import serving
+from tests.clock import Clock
+from tests.serving import serving
 from wxauth.guard import BearerGuard, BearerMiddleware, Principal
 from wxauth.testing import USER_ID, TestIssuer
 
@@ -46,6 +46,11 @@ def app(guard: BearerGuard) -> FastAPI:
         await websocket.send_text(user.openid)
 
     return app
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(datetime(2026, 11, 20, 8, 0, tzinfo=UTC))
 
 
 @pytest.fixture
@@ -112,18 +117,6 @@ async def test_issuer_audience_and_app_can_be_named() -> None:
     issuer = TestIssuer(issuer="https://auth.example.com", audience="orders", app_id="wxshop")
     claims = (await principal(issuer)).claims
     assert (claims["iss"], claims["aud"], claims["client_id"]) == ("https://auth.example.com", "orders", "wxshop")
-
-
-async def test_a_token_looks_like_the_services(issuer: TestIssuer, login: Any) -> None:
-    real = (await login())["access_token"]
-    for token, roles in ((issuer.token(), {}), (issuer.token(roles=["admin"]), {"roles": ["admin"]})):
-        assert jwt.get_unverified_header(token).keys() == jwt.get_unverified_header(real).keys()
-        claims = jwt.get_unverified_claims(token)
-        expected = jwt.get_unverified_claims(real) | roles
-        assert {name: type(value) for name, value in claims.items()} == {
-            name: type(value) for name, value in expected.items()
-        }
-        assert claims["exp"] - claims["iat"] == expected["exp"] - expected["iat"]
 
 
 @pytest.mark.parametrize("name", ["user_id", "session_id"])

@@ -1,6 +1,5 @@
 // Logs in with wxauth from a WeChat mini-program. What each member does: wxauth.d.ts.
 
-const TIMEOUT = 20000
 const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/
 const TITLES = {
   network_error: '网络不可用',
@@ -106,7 +105,7 @@ export function createAuth({ baseURL: url, appId, origins = [], platform, storag
     }
   }
 
-  const to = (path, args) => ({ timeout: TIMEOUT, ...args, url: baseURL + path })
+  const to = (path, args) => ({ timeout: path.endsWith('refresh') ? 10000 : 20000, ...args, url: baseURL + path })
   const post = async (path, data, wanted) => bodyOf(await call('request', to(path, POST(data))), wanted)
   const endSession = (refresh_token) => post('/v1/logout', { refresh_token }).catch(() => {})
 
@@ -119,7 +118,7 @@ export function createAuth({ baseURL: url, appId, origins = [], platform, storag
   async function logIn(fields, asked, isLast) {
     check(asked)
     try {
-      const { code } = await call('login', { provider: 'weixin', timeout: TIMEOUT })
+      const { code } = await call('login', { provider: 'weixin', timeout: 20000 })
       if (!code) throw new AuthError('wx_login_failed')
       check(asked)
       const { nickname, avatarUrl: avatar_url, phoneCode: phone_code } = fields
@@ -148,7 +147,7 @@ export function createAuth({ baseURL: url, appId, origins = [], platform, storag
     return begin('login', turn.then(() => logIn(fields, asked)))
   }
 
-  // Once more where the answer may have been lost: the same token gets the same successor.
+  // Once more where the answer may be lost: for a minute, the token gets the same successor.
   const sendRefresh = (refresh_token, isLast) =>
     post('/v1/refresh', { refresh_token }, 'refresh_token').catch((e) => {
       if (isLast || e.status) throw e
@@ -262,7 +261,7 @@ export function createAuth({ baseURL: url, appId, origins = [], platform, storag
       if (asked === era) forget()
     },
   }
-  // All that can fail fails with an AuthError.
+  // All of them fail with an AuthError.
   for (const name of Object.keys(auth).slice(2)) {
     const member = auth[name]
     auth[name] = async (...args) => {
@@ -286,7 +285,7 @@ function attempt(action) {
   } catch (_) {} // as if it gave nothing
 }
 
-// A text, or that member of an event's detail.
+// A text, or this of an event's detail.
 function given(value, name, refused) {
   const detail = value && value.detail
   const text = detail ? detail[name] : value

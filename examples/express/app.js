@@ -36,7 +36,7 @@ app.get('/orders', (request, response) => {
   response.json([{ item: 'oolong tea', for: request.auth.payload.openid }])
 })
 
-app.delete('/orders/:number', withRole('admin'), (request, response) => {
+app.delete('/orders/:number', withRole('clerk'), (request, response) => {
   response.status(204).end()
 })
 

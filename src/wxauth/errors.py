@@ -357,7 +357,7 @@ class InvalidSignature(WxAuthError):
 
 
 class RateLimited(WxAuthError):
-    """Too many logins from one address, or too many pictures or phone codes at once."""
+    """Too many logins from one address, pictures or phone codes at once, or refused codes or new names in an hour."""
 
     code = "rate_limited"
     status = 429

@@ -94,7 +94,9 @@ async def answer_problem(connection: HTTPConnection, error: Exception) -> Respon
         return problem_response(error, connection.scope)
     is_handshake = connection.application_state is WebSocketState.CONNECTING
     if is_handshake and "websocket.http.response" in connection.scope.get("extensions", {}):
-        return problem_response(error, connection.scope)
+        # Sent from here: Starlette before 0.41 drops what a WebSocket's handler returns.
+        await connection.send_denial_response(problem_response(error, connection.scope))
+        return None
     if WebSocketState.DISCONNECTED not in (connection.client_state, connection.application_state):
         await connection.close(_POLICY_VIOLATION, error.code)
     return None

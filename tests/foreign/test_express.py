@@ -71,7 +71,7 @@ def test_express_refuses_a_token_in_the_url(orders: httpx.Client, issuer: Issuer
     assert issuer.token not in answer.headers["www-authenticate"]
 
 
-@pytest.mark.parametrize("roles", [None, [], ["clerk"], ["administrator"], ["Admin"]])
+@pytest.mark.parametrize("roles", [None, [], ["admin"], ["clerks"], ["Clerk"]])
 def test_without_the_role_express_answers_403(orders: httpx.Client, issuer: Issuer, roles: list[str] | None) -> None:
     token = issuer.forge(lambda forger: forger.with_claims(**({} if roles is None else {"roles": roles})))
     answer = orders.delete("/orders/7", headers=bearer(token))
@@ -80,12 +80,12 @@ def test_without_the_role_express_answers_403(orders: httpx.Client, issuer: Issu
 
 
 def test_with_the_role_express_lets_in(orders: httpx.Client, issuer: Issuer) -> None:
-    token = issuer.forge(lambda forger: forger.with_claims(roles=["clerk", "admin"]))
+    token = issuer.forge(lambda forger: forger.with_claims(roles=["auditor", "clerk"]))
     assert orders.delete("/orders/7", headers=bearer(token)).status_code == 204
 
 
 def test_roles_that_are_no_list_open_nothing(orders: httpx.Client, issuer: Issuer) -> None:
-    token = issuer.forge(lambda forger: forger.with_claims(roles="administrator"))
+    token = issuer.forge(lambda forger: forger.with_claims(roles="clerks"))
     assert orders.delete("/orders/7", headers=bearer(token)).status_code == 401
 
 

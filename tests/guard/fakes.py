@@ -9,7 +9,7 @@ import httpx
 import respx
 from starlette.types import ASGIApp, Message, Scope
 
-from tests.asking import bearer
+from tests.headers import bearer
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger
 from wxauth.guard import BearerGuard
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys

@@ -26,7 +26,6 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from tests.asking import bearer
 from tests.guard.fakes import (
     CODES,
     USER_ID,
@@ -39,8 +38,9 @@ from tests.guard.fakes import (
     opening,
     said_to,
 )
+from tests.headers import bearer
 from tests.problems import problem_of
-from tests.processes import serving
+from tests.serving import serving
 from wxauth.errors import InvalidToken
 from wxauth.guard import BearerGuard, BearerMiddleware
 

@@ -117,8 +117,10 @@ async def test_the_schema_of_a_newer_version_is_usable_and_left_alone(
     await rows.execute("UPDATE alembic_version SET version_num = '9999'")
     async with opened(database_url) as database:
         assert await is_schema_usable(database)
+        assert await migrate(database) == "9999"
         with pytest.raises(UnknownRevision, match="the schema is at '9999'"):
-            await migrate(database)
+            await migrate(database, revision=REVISIONS[0])
+    assert await rows.fetchval("SELECT version_num FROM alembic_version") == "9999"
 
 
 @pytest.mark.parametrize("revision", ["0", "9999", "-1", "+1", "heads", ""])

@@ -1,7 +1,7 @@
 -- Asks wxauth whether a request may pass, and whose it is:
 --
 --     http-request lua.wxauth /v1/verify
---     http-request lua.wxauth /v1/verify?role=admin&role=auditor
+--     http-request lua.wxauth /v1/verify?role=clerk&role=auditor
 --
 -- Sets txn.wxauth to "passed" and X-Auth-* for one that may; answers any other itself, as wxauth did.
 -- 询问 wxauth 请求是否放行；放行时设置 X-Auth-*，否则原样返回 wxauth 的应答。

@@ -8,7 +8,9 @@ from wxauth.checks.clocks import Reading, compare_with_database
 from wxauth.checks.findings import Findings
 from wxauth.checks.result import Result, bad, good, note
 from wxauth.checks.rows import (
+    Rights,
     Server,
+    rights,
     server,
     some_phone_answers,
     some_session_keys,
@@ -21,8 +23,8 @@ from wxauth.core.sealing import CannotOpen, Sealer, phone_answer_context, sessio
 from wxauth.core.settings import Settings
 from wxauth.core.tables import StoredSigningKey
 from wxauth.errors import StorageUnavailable
-from wxauth.keys.keyring import signing
 from wxauth.keys.rows import published_keys
+from wxauth.keys.succession import has_next, signing
 
 OLDEST_SERVER: Final = 11
 """The first PostgreSQL that understands the migrations."""
@@ -59,8 +61,12 @@ async def _check_stored(
     reading = Reading.of(theirs, asked_at=asked_at, answered_at=clock())
     yield compare_with_database(reading)
 
+    its_rights = await rights(database)
+    if its_rights.missing_to_serve is not None:
+        yield bad("schema", f"is not for the role of WXAUTH_DATABASE_URL: as its owner, {its_rights.missing_to_serve};")
+        return
     revision = await current_revision(database)
-    yield _judge_schema(revision)
+    yield _judge_schema(revision, its_rights)
     if not is_usable(revision):
         return
 
@@ -91,11 +97,14 @@ def judge_server(server: Server) -> Result:
     return good(name, f"answers, PostgreSQL {server.version}")
 
 
-def _judge_schema(revision: str | None) -> Result:
+def _judge_schema(revision: str | None, its_rights: Rights) -> Result:
+    to_do = "run 'wxauth migrate'"
+    if its_rights.missing_to_migrate is not None:
+        to_do = f"as the owner of the database, {its_rights.missing_to_migrate}; then {to_do}"
     if revision is None:
-        return bad("schema", "is not there yet: run 'wxauth migrate'")
+        return bad("schema", f"is not there yet: {to_do}")
     if not is_usable(revision):
-        return bad("schema", f"is at {revision}, behind {newest_revision()}: run 'wxauth migrate'")
+        return bad("schema", f"is at {revision}, behind {newest_revision()}: {to_do}")
     if revision != newest_revision():
         return note("schema", f"is at {revision}, of a newer version than this one, which serves on with it")
     return good("schema", f"at {revision}, as this version needs it")
@@ -114,6 +123,9 @@ def _judge_signing_keys(
     if unopened:
         return bad(name, f"{len(unopened)} of {len(keys)} do not open ({', '.join(unopened)}): {_WHAT_OPENS}")
     current, newest = signing(keys, now), keys[-1]
+    if newest.activates_at > now and not has_next(keys, now):
+        ahead = f"{newest.kid} is to sign only {_minute(newest.activates_at)}, for its maker's clock was ahead"
+        return note(name, f"{ahead}: see the replicas' clocks, then run 'wxauth keys rotate'")
     if newest.activates_at > now:
         plan = f"{newest.kid} from {_minute(newest.activates_at)}"
     else:

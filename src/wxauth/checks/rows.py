@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from sqlmodel import SQLModel
+
 from wxauth.core.database import Database
 from wxauth.profile.phone_rows import StoredAnswer, pending_answers
 
@@ -15,6 +17,22 @@ _SERVER: Final = """
 SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS version_number,
        pg_is_in_recovery() AS is_standby, current_setting('transaction_read_only') = 'on' AS is_read_only,
        current_setting('transaction_isolation') AS isolation
+"""
+# Only the owner of a table may alter it, and whoever is a member of that role. $1 our tables
+_RIGHTS: Final = """
+WITH here AS (
+    SELECT c.oid, c.relowner FROM pg_class c
+     WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema())) AND c.relkind = 'r' AND c.relname = ANY ($1)
+)
+SELECT quote_ident(current_user) AS role,
+       quote_ident(current_schema()) AS schema,
+       COALESCE(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create,
+       NOT EXISTS (SELECT FROM here
+                    WHERE NOT (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
+                               AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))
+       ) AS may_use,
+       (SELECT quote_ident(pg_get_userbyid(relowner)) FROM here
+         WHERE NOT pg_has_role(relowner, 'USAGE') LIMIT 1) AS owner
 """
 _SESSION_KEYS: Final = """
 SELECT app_id, openid, session_key AS sealed
@@ -46,6 +64,40 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class Rights:
+    """What the role of the database's URL may do there. Names are as SQL wants them."""
+
+    role: str
+    schema: str | None
+    """Where its tables are, or would be."""
+    may_create: bool
+    may_use: bool
+    """Whether it may read and write each of our tables that is there."""
+    owner: str | None
+    """Whose the tables are, if not its own."""
+
+    @property
+    def missing_to_serve(self) -> str | None:
+        """What somebody has to let this role do before it can use the tables that are there."""
+        if self.schema is None:
+            return f"GRANT USAGE, CREATE ON SCHEMA public TO {self.role}"
+        if not self.may_use:
+            return f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {self.schema} TO {self.role}"
+        return None
+
+    @property
+    def missing_to_migrate(self) -> str | None:
+        """What somebody has to let this role do before it can change the schema."""
+        if self.schema is None:
+            return f"GRANT USAGE, CREATE ON SCHEMA public TO {self.role}"
+        if not self.may_create:
+            return f"GRANT CREATE ON SCHEMA {self.schema} TO {self.role}"
+        if self.owner is not None:
+            return f"GRANT {self.owner} TO {self.role}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class SealedKey:
     """A session_key as it is stored."""
 
@@ -69,6 +121,13 @@ async def server(database: Database) -> Server:
     row = await database.fetchrow(_SERVER)
     assert row is not None
     return Server(**row)
+
+
+async def rights(database: Database) -> Rights:
+    """What we may do. Raises: StorageUnavailable."""
+    row = await database.fetchrow(_RIGHTS, [*SQLModel.metadata.tables, "alembic_version"])
+    assert row is not None
+    return Rights(**row)
 
 
 async def some_session_keys(database: Database, *, size: int = SAMPLE) -> Sequence[SealedKey]:

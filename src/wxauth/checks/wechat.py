@@ -275,7 +275,11 @@ def _judge_push(app: App, settings: Settings) -> Result:
     mode = "security mode (安全模式)" if app.push_aes_key else "plain mode (明文模式)"
     if is_loopback(urlsplit(url).hostname):
         return note(name, f"configured, {mode}, and WeChat cannot reach {url}: set WXAUTH_ISSUER")
-    return good(name, f"in WeChat's console, 消息推送: {url}, {mode}")
+    told = f"in WeChat's console, 消息推送: {url}, {mode}"
+    if app.push_aes_key is None:
+        risk = "WeChat does not sign the message itself, so somebody between WeChat and this server can change it"
+        return note(name, f"{told}; {risk}: better set push_aes_key in WXAUTH_APPS, and 安全模式 in the console")
+    return good(name, told)
 
 
 def _time_in(response: httpx.Response) -> datetime | None:

@@ -4,13 +4,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wxauth.cli.asking import Failed, json_option, print_table, read_settings, with_database
+from wxauth.cli.asking import Answer, Failed, json_option, print_table, read_settings, with_database
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from datetime import datetime
 
     from wxauth.core.database import Database
     from wxauth.core.tables import StoredSigningKey
+    from wxauth.keys.keyring import KeyRing
 
 
 @click.group()
@@ -24,8 +26,8 @@ def list_keys(as_json: bool) -> None:
     """Print every published key: the next one to sign, the one that signs, the former ones."""
     import json
 
-    from wxauth.keys.keyring import state_of
     from wxauth.keys.rows import published_keys
+    from wxauth.keys.succession import state_of
 
     async def ask(database: "Database", now: "datetime") -> "tuple[list[StoredSigningKey], datetime]":
         return await published_keys(database, now=now), now
@@ -52,6 +54,39 @@ def list_keys(as_json: bool) -> None:
 def rotate_keys(as_json: bool) -> None:
     """Publish a new key, which signs when every cache has had time to see it. Where one waits already, it is that."""
     import json
+
+    key = _with_key_ring(lambda keys, _: keys.rotate())
+    row = {"kid": key.kid, "signs_from": key.activates_at.isoformat(timespec="seconds")}
+    click.echo(json.dumps(row) if as_json else "{kid} signs from {signs_from}".format(**row))
+
+
+@keys.command("withdraw")
+@click.argument("kid")
+@json_option
+def withdraw_key(kid: str, as_json: bool) -> None:
+    """Take a key back at once, for one that was stolen: no token of it is good any more.
+
+    wxauth refuses them within seconds, guards within five minutes. Sessions live on: the next refresh gives a token of
+    another key. Where KID signs now, the key that waits does so at once, or a new one.
+    """
+    import json
+
+    from wxauth.core.trail import OPERATOR
+    from wxauth.keys.succession import NoSuchKey, signing
+
+    async def ask(keys: "KeyRing", now: "datetime") -> "StoredSigningKey":
+        return signing(await keys.withdraw(kid, by=OPERATOR), now)
+
+    try:
+        signs = _with_key_ring(ask)
+    except NoSuchKey:
+        raise Failed("there is no published key of that id: see 'wxauth keys list'") from None
+    row = {"kid": kid, "signing": signs.kid}
+    click.echo(json.dumps(row) if as_json else "{kid} is withdrawn; {signing} signs now".format(**row))
+
+
+def _with_key_ring(ask: "Callable[[KeyRing, datetime], Awaitable[Answer]]") -> "Answer":
+    """What the stored keys answer, all settings wanted. Raises: Failed."""
     from datetime import timedelta
 
     from wxauth.core.sealing import CannotOpen, Sealer
@@ -61,10 +96,8 @@ def rotate_keys(as_json: bool) -> None:
     settings = read_settings(Settings)
     sealer, max_age = Sealer(settings.secret_keys), timedelta(seconds=settings.signing_key_max_age)
     try:
-        key = with_database(lambda database, now: KeyRing(database, sealer, lambda: now, max_age=max_age).rotate())
+        return with_database(lambda database, now: ask(KeyRing(database, sealer, lambda: now, max_age=max_age), now))
     except CannotOpen:
         raise Failed(
             "WXAUTH_SECRET_KEY: wants the key that sealed what is stored. 与已存内容所用的密钥不符。"
         ) from None
-    row = {"kid": key.kid, "signs_from": key.activates_at.isoformat(timespec="seconds")}
-    click.echo(json.dumps(row) if as_json else "{kid} signs from {signs_from}".format(**row))

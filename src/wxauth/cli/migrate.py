@@ -13,18 +13,30 @@ def migrate(revision: str) -> None:
     Safe to run from several replicas at once, and to be stopped and run again: each revision is done whole or not.
     """
     import asyncio
+    from contextlib import aclosing
 
+    from wxauth.checks.rows import rights
     from wxauth.core.database import Database, reason_of
-    from wxauth.core.migrations import MigrationBlocked, UnknownRevision
+    from wxauth.core.migrations import MigrationBlocked, MigrationForbidden, UnknownRevision, is_newer
     from wxauth.core.migrations import migrate as migrate_database
     from wxauth.core.settings import DatabaseSettings
     from wxauth.errors import StorageUnavailable
 
-    database = Database(read_settings(DatabaseSettings).database_url.get_secret_value())
+    async def reached() -> str | None:
+        async with aclosing(Database(url)) as database:
+            try:
+                return await migrate_database(database, revision=revision)
+            except MigrationForbidden as exc:
+                missing = (await rights(database)).missing_to_migrate
+                to_do = f": as the owner of the database, {missing};" if missing else ""
+                raise Failed(f"WXAUTH_DATABASE_URL: its role may not migrate: {exc}{to_do}") from None
+
+    url = read_settings(DatabaseSettings).database_url.get_secret_value()
     try:
-        reached = asyncio.run(migrate_database(database, revision=revision))
+        schema = asyncio.run(reached())
     except StorageUnavailable as exc:
         raise Failed(f"WXAUTH_DATABASE_URL: {exc.detail}: {reason_of(exc)}") from None
     except (UnknownRevision, MigrationBlocked) as exc:
         raise Failed(str(exc)) from None
-    click.echo(f"schema at {reached or 'base'}")
+    note = ", of a newer version than this one, which serves on with it" if is_newer(schema) else ""
+    click.echo(f"schema at {schema or 'base'}{note}")

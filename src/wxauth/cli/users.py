@@ -58,7 +58,9 @@ _role_argument = click.argument("role", callback=_role)
 
 
 @users.command("list")
-@click.option("--q", callback=_text, help="Part of the nickname, or the whole openid, unionid, phone number or id.")
+@click.option(
+    "--q", callback=_text, help="The whole openid, unionid, phone number or id; if nobody's, part of the nickname."
+)
 @click.option("--status", type=click.Choice(["active", "disabled"]))
 @click.option("--role", callback=_role)
 @click.option("--app-id", callback=_text, help="Who has an identity in this app.")

@@ -49,6 +49,8 @@ _IS_MIGRATED: Final = "SELECT to_regclass('alembic_version') IS NOT NULL"
 _CURRENT: Final = "SELECT version_num FROM alembic_version"
 
 _TURN_PAUSE: Final = 0.1
+# The latter: there is no schema that the role may look into.
+_NOT_ALLOWED: Final = (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError)
 
 log = get_logger()
 
@@ -61,6 +63,10 @@ class MigrationBlocked(Exception):
     """Somebody has kept a table for too long; the text says what to do."""
 
 
+class MigrationForbidden(Exception):
+    """The role of the database's URL may not do this; the message is PostgreSQL's own."""
+
+
 async def migrate(
     database: Database,
     *,
@@ -71,6 +77,8 @@ async def migrate(
 ) -> str | None:
     """Upgrade, or with an older `revision` downgrade, one revision after the other; the revision reached.
 
+    A schema of a newer version is left as it is, for this version serves on with it.
+
     Args:
         database: What to migrate.
         revision: To where.
@@ -78,13 +86,15 @@ async def migrate(
         pause: Seconds between two tries, more or less.
         patience: Seconds after which a revision is given up.
 
-    Raises: StorageUnavailable, UnknownRevision, MigrationBlocked.
+    Raises: StorageUnavailable, MigrationForbidden, MigrationBlocked, UnknownRevision.
     """
     order = [BASE, *reversed(_revisions())]
     target = order[-1] if revision == HEAD else revision
     async with _turn(database):
         while True:
             here = await current_revision(database) or BASE
+            if here not in order and revision == HEAD:
+                return here
             if here not in order:
                 raise UnknownRevision(f"the schema is at {here!r}, of another version of wxauth; migrate with that one")
             if target not in order:
@@ -119,6 +129,11 @@ def is_usable(revision: str | None) -> bool:
     return revision is not None and revision not in _revisions()[1:]
 
 
+def is_newer(revision: str | None) -> bool:
+    """Whether this is beyond what this version knows."""
+    return revision is not None and revision not in _revisions()
+
+
 def newest_revision() -> str:
     """What this version needs."""
     return _revisions()[0]
@@ -130,7 +145,7 @@ async def begin_migration(
 ) -> AsyncIterator[AsyncConnection]:
     """A connection of its own as Alembic wants it, without a deadline; in a transaction, or committing each statement.
 
-    Raises: StorageUnavailable, where there is no connection.
+    Raises: StorageUnavailable, where there is no connection; MigrationForbidden.
     """
     engine = create_async_engine(
         "postgresql+asyncpg://",
@@ -146,9 +161,11 @@ async def begin_migration(
             await connection.execute(_DEADLINES, deadlines)
             yield connection
     except Exception as exc:
-        failure = exc.driver_exception if isinstance(exc, DBAPIError) else exc
-        if not isinstance(failure, asyncpg.LockNotAvailableError):  # here it says that others are at work
-            raise_if_unavailable(failure)
+        cause = exc.driver_exception if isinstance(exc, DBAPIError) else exc
+        if isinstance(cause, _NOT_ALLOWED):
+            raise MigrationForbidden(str(cause)) from exc
+        if not isinstance(cause, asyncpg.LockNotAvailableError):  # here it says that others are at work
+            raise_if_unavailable(cause)
         raise
     finally:
         await engine.dispose()

@@ -241,7 +241,7 @@ class Settings(DatabaseSettings):
     access_token_ttl: Annotated[int, Field(ge=1, le=86400)] = 900
     refresh_token_ttl: Seconds = 2592000
     session_max_age: Seconds = 31536000
-    refresh_reuse_grace: Annotated[int, Field(ge=0, le=_CENTURY)] = 10
+    refresh_reuse_grace: Annotated[int, Field(ge=0, le=_CENTURY)] = 60
     signing_key_max_age: Annotated[int, Field(ge=3600, le=_CENTURY)] = 7776000
 
     wechat_base_url: Url = WECHAT_URL

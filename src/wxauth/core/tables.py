@@ -52,6 +52,8 @@ class User(SQLModel, table=True):
     status: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'active'")))
     created_at: datetime = Field(sa_type=TIME)
     last_login_at: datetime = Field(sa_type=TIME)
+    unjudged_since: datetime | None = Field(sa_type=TIME)
+    """When a newcomer came whose risk is to be asked about; null once WeChat has said it. Read at login alone."""
 
 
 for _statement in (
@@ -92,7 +94,7 @@ for _statement in (
 
 
 class UserRow(TypedDict):
-    """A user as it is read: every column of the table."""
+    """A user as it is read: every column of the table but `unjudged_since`, which concerns nobody else."""
 
     id: UUID
     unionid: str | None
@@ -389,18 +391,48 @@ class ServiceClient(SQLModel, table=True):
 
 
 class PushMessage(SQLModel, table=True):
-    """One of WeChat's messages that has been carried out.
-
-    Kept for good: a signature never runs out, so whoever has captured one may send it again at any time. There is
-    one for each withdrawal, and nothing of the person can be read in it.
-    """
+    """One of WeChat's messages that has been carried out. Nothing of the person can be read in it."""
 
     __tablename__ = "push_messages"
-    __table_args__ = (CheckConstraint("octet_length(digest) = 32", name="digest"),)
+    __table_args__ = (CheckConstraint("octet_length(digest) = 32", name="digest"), Index(None, "received_at"))
 
     digest: bytes = Field(sa_type=BYTEA, primary_key=True)
     app_id: str = Field(sa_type=Text)
     received_at: datetime = Field(sa_type=TIME)
+
+
+class PushNonce(SQLModel, table=True):
+    """A timestamp and nonce that WeChat has signed, and with which message they came first."""
+
+    __tablename__ = "push_nonces"
+    __table_args__ = (
+        CheckConstraint("octet_length(digest) = 32", name="digest"),
+        CheckConstraint("octet_length(content) = 32", name="content"),
+        Index(None, "received_at"),
+    )
+
+    digest: bytes = Field(sa_type=BYTEA, primary_key=True)
+    """SHA-256 of app_id, timestamp and nonce."""
+    content: bytes | None = Field(sa_type=BYTEA)
+    """SHA-256 of the message; null for the check of the URL, which has none."""
+    received_at: datetime = Field(sa_type=TIME)
+
+
+class AttemptCount(SQLModel, table=True):
+    """How often WeChat has been asked for one person within an hour, of what uses up everybody's quota."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        CheckConstraint("octet_length(key) = 32", name="key"),
+        CheckConstraint("number >= 0", name="number"),
+        Index(None, "since"),
+    )
+
+    key: bytes = Field(sa_type=BYTEA, primary_key=True)
+    """SHA-256 of what is counted, app_id and openid: it outlives an erasure, which would else begin a new hour."""
+    since: datetime = Field(sa_type=TIME)
+    """When the hour began."""
+    number: int
 
 
 class Sweep(SQLModel, table=True):

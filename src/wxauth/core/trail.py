@@ -46,6 +46,7 @@ class EventType(StrEnum):
     USER_ERASED = "user_erased"
     USER_MERGED = "user.merged"
     AUTHORIZATION_REVOKED = "authorization_revoked"
+    SIGNING_KEY_WITHDRAWN = "signing_key_withdrawn"
     SERVICE_CLIENT_ADDED = "service_client_added"
     SERVICE_CLIENT_REMOVED = "service_client_removed"
     SESSION_KEY_RESET = "session_key_reset"

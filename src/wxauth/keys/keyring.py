@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from enum import StrEnum
 from hashlib import sha256
 from typing import Final
 
@@ -15,22 +14,11 @@ from wxauth.core.database import Database, reason_of
 from wxauth.core.logs import get_logger
 from wxauth.core.sealing import CannotOpen, Sealer, signing_key_context
 from wxauth.core.tables import StoredSigningKey
+from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.errors import KeysUnavailable, StorageUnavailable
-from wxauth.keys.rows import add_key, published_keys
+from wxauth.keys.rows import lock_keys, published_keys, store_keys
+from wxauth.keys.succession import Keys, has_next, is_due, rotated, signing, without
 from wxauth.tokens.keys import SigningKey, VerificationKey
-
-JWKS_MAX_AGE: Final = 300
-"""Seconds for which whoever reads the published keys may keep them."""
-LONGEST_TOKEN_TTL: Final = 86400
-"""Seconds; another replica, or this one before its restart, may have another `ACCESS_TOKEN_TTL`."""
-
-# Every worker sees a change within 15 s, then every cache within its lifetime. The clocks of replicas and siblings
-# may be 30 s apart. The rest is to spare.
-_UNTIL_ALL_KNOW: Final = timedelta(seconds=JWKS_MAX_AGE + 60)
-SIGNS_AFTER: Final = _UNTIL_ALL_KNOW
-"""How long a new key is published before it signs."""
-RETIRES_AFTER: Final = timedelta(seconds=LONGEST_TOKEN_TTL) + _UNTIL_ALL_KNOW
-"""How long a key is published after its successor has begun to sign."""
 
 REFRESH_PAUSE: Final = 5.0
 """Seconds between two looks at the stored keys."""
@@ -40,14 +28,6 @@ RETRY_PAUSE: Final = 1.0
 _WHAT_TO_CHANGE: Final = "WXAUTH_SECRET_KEY is not the one that sealed them; see WXAUTH_SECRET_KEY_PREVIOUS"
 
 log = get_logger()
-
-
-class KeyState(StrEnum):
-    """What a published key does."""
-
-    NEXT = "next"
-    SIGNING = "signing"
-    FORMER = "former"
 
 
 class KeyRing:
@@ -115,8 +95,26 @@ class KeyRing:
 
         Raises: StorageUnavailable, CannotOpen.
         """
-        await self._read(_none_waits)
+        await self._read(lambda stored, now: not has_next(stored, now))
         return self._stored[-1]
+
+    async def withdraw(self, kid: str, *, by: Actor) -> Sequence[StoredSigningKey]:
+        """Take a key back at once, as when it was stolen: none of its tokens is good any more; the published keys.
+
+        Every process has dropped it within seconds. Sessions live on: a refresh gives a token of another key.
+
+        Raises: NoSuchKey, StorageUnavailable, CannotOpen.
+        """
+        now = self._clock()
+        if stored := await published_keys(self._database, now=now):
+            self._take(stored)  # a secret key that does not open these seals no other
+        async with self._database.begin() as transaction:
+            before = await lock_keys(transaction, now=now)
+            await store_keys(transaction, before, without(before, kid, self._make, now=now))
+            await record_event(transaction, EventType.SIGNING_KEY_WITHDRAWN, by=by, at=now, data={"kid": kid})
+            after = await lock_keys(transaction, now=now)
+        self._take(after)
+        return after
 
     async def keep_fresh(self) -> None:
         """Refresh for ever, through outages."""
@@ -135,38 +133,39 @@ class KeyRing:
         except Exception:
             log.exception("signing_keys_not_read")
 
-    async def _read(self, is_wanted: Callable[[Sequence[StoredSigningKey], datetime], bool]) -> None:
-        """Take the stored keys; add another where it is wanted beside them."""
+    async def _read(self, wants_another: Callable[[Keys, datetime], bool]) -> None:
+        """Take the stored keys; have another one sign next where it is wanted beside them."""
         now = self._clock()
         stored = await published_keys(self._database, now=now)
         if stored:
             self._take(stored)  # a secret key that does not open these seals no other
-        if not is_wanted(stored, now):
+        if not wants_another(stored, now):
             return
-        made: list[str] = []
+        async with self._database.begin() as transaction:
+            before = await lock_keys(transaction, now=now)
+            is_ours = wants_another(before, now)  # else another worker was faster
+            if is_ours:
+                await store_keys(transaction, before, rotated(before, self._make, now=now))
+            stored = await lock_keys(transaction, now=now)
+        self._take(stored)
+        if is_ours:
+            event = "signing_key_rotated" if before else "signing_key_made"
+            log.info(event, kid=self._stored[-1].kid, signs_from=self._stored[-1].activates_at)
 
-        def make(stored: Sequence[StoredSigningKey]) -> StoredSigningKey | None:
-            if not is_wanted(stored, now):
-                return None  # another worker was faster
-            key = SigningKey.generate()
-            made.append(key.kid)
-            return StoredSigningKey(
-                id=uuid7(),
-                kid=key.kid,
-                public_jwk=key.public_jwk,
-                private_key=self._sealer.seal(key.to_der(), context=signing_key_context(key.kid)),
-                created_at=now,
-                activates_at=now + SIGNS_AFTER if stored else now,
-                retires_at=None,
-            )
+    def _is_due(self, stored: Keys, now: datetime) -> bool:
+        return is_due(stored, now, max_age=self._max_age)
 
-        self._take(await add_key(self._database, make, others_retire_after=RETIRES_AFTER, now=now))
-        if made:
-            event = "signing_key_made" if len(self._stored) == 1 else "signing_key_rotated"
-            log.info(event, kid=made[0], signs_from=self._stored[-1].activates_at)
-
-    def _is_due(self, stored: Sequence[StoredSigningKey], now: datetime) -> bool:
-        return not stored or stored[-1].created_at + self._max_age <= now
+    def _make(self, activates_at: datetime) -> StoredSigningKey:
+        key = SigningKey.generate()
+        return StoredSigningKey(
+            id=uuid7(),
+            kid=key.kid,
+            public_jwk=key.public_jwk,
+            private_key=self._sealer.seal(key.to_der(), context=signing_key_context(key.kid)),
+            created_at=self._clock(),
+            activates_at=activates_at,
+            retires_at=None,
+        )
 
     def _take(self, stored: Sequence[StoredSigningKey]) -> None:
         keys: dict[str, SigningKey] = {}
@@ -181,30 +180,18 @@ class KeyRing:
         if unopened and unopened != self.unopened:
             log.error("signing_keys_not_opened", kids=unopened, what_to_change=_WHAT_TO_CHANGE)
         self.unopened = unopened
+        self._tell_withdrawn(stored)
         self._stored, self._keys = [row for row in stored if row.kid in keys], keys
         self.jwks = to_json({"keys": [key.public_jwk for key in keys.values()]})
         self.etag = f'"{sha256(self.jwks).hexdigest()[:32]}"'
 
-
-def signing(stored: Sequence[StoredSigningKey], now: datetime) -> StoredSigningKey:
-    """Of the published keys, the oldest first, the one that signs now: the newest active one."""
-    for key in reversed(stored):
-        if key.activates_at <= now:
-            break
-    return key  # where none is active, the oldest: its maker's clock was ahead of ours
-
-
-def state_of(key: StoredSigningKey, stored: Sequence[StoredSigningKey], now: datetime) -> KeyState:
-    """What one of the published keys, the oldest first, does now."""
-    if key is signing(stored, now):
-        return KeyState.SIGNING
-    return KeyState.NEXT if key.activates_at > now else KeyState.FORMER
+    def _tell_withdrawn(self, stored: Keys) -> None:
+        now, left = self._clock(), {key.kid for key in stored}
+        for key in self._stored:
+            if key.kid not in left and (key.retires_at is None or key.retires_at > now):
+                log.warning("signing_key_withdrawn", kid=key.kid, consequence="its tokens are refused")
 
 
 def unsealed(row: StoredSigningKey, sealer: Sealer) -> SigningKey:
     """A stored key, ready to sign. Raises: CannotOpen."""
     return SigningKey.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))
-
-
-def _none_waits(stored: Sequence[StoredSigningKey], now: datetime) -> bool:
-    return not stored or stored[-1].activates_at <= now

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from wxauth.core.services import ServicesDep
 from wxauth.errors import KeysUnavailable
-from wxauth.keys.keyring import JWKS_MAX_AGE
+from wxauth.keys.succession import JWKS_MAX_AGE
 from wxauth.tokens.claims import ALGORITHM
 from wxauth.web.answers import failures
 from wxauth.web.caching import cacheable_response

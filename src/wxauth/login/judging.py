@@ -4,7 +4,9 @@ import asyncio
 
 from wxauth.core.services import Services
 from wxauth.core.tables import UserRow
+from wxauth.errors import AccountDisabled, WeChatUserBlocked
 from wxauth.login.login_rows import LoggedIn
+from wxauth.login.risk import Verdict
 from wxauth.people.person import Person
 
 
@@ -13,22 +15,22 @@ async def judge_login(
 ) -> UserRow:
     """The user of a stored login, with the nickname unless that is refused.
 
-    Nothing is asked of a returning user whose nickname is the stored one. WeChat is waited for only where the
-    policy is to block, for `patience` seconds at most.
+    WeChat is asked about the risk of newcomers, at each login until it has said it, and about a nickname that is not
+    the stored one. Its answer is waited for only where the policy is to block, for `patience` seconds at most.
 
-    A newcomer who hangs up meanwhile is banned all the same. If the process dies first, the newcomer stays unjudged:
-    only a user's first login asks.
-
-    Raises: WeChatUserBlocked, where the user has just been banned; StorageUnavailable, where they will be.
+    Raises: WeChatUserBlocked, where the user has just been banned; AccountDisabled, where another login of theirs led
+        to that meanwhile; StorageUnavailable, where they will be.
     """
     risk, nicknames = services.risk, services.nicknames
-    deciding = None
-    if login.is_new and risk.decides:
-        decision = risk.judge(person, ip, patience=patience)
-        deciding = services.background.start(decision, name=f"risk of {person.user_id}")
+    is_asked = login.is_unjudged and risk.is_noted
+    deciding = risk.judge(person, ip, patience=patience) if is_asked and risk.decides else None
     user = await nicknames.set_at_login(person, login.user, nickname, patience=patience)
     if deciding is not None:
-        await asyncio.shield(deciding)
-    elif login.is_new and risk.is_noted:
+        match await asyncio.shield(deciding):
+            case Verdict.BLOCKED:
+                raise WeChatUserBlocked("WeChat takes this person for a high risk; an administrator may unban the user")
+            case Verdict.BANNED:
+                raise AccountDisabled("this user has just been disabled")
+    elif is_asked:
         risk.note_later(person, ip)
     return user

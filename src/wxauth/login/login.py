@@ -84,6 +84,7 @@ async def log_in(
                 ip=device.ip,
                 user_agent=device.user_agent,
                 expires_in=refresh_expires_in,
+                is_judged=services.risk.is_noted,
             ),
             now=now,
         )
@@ -222,7 +223,8 @@ def _tokens(
     phone_error: str | None = None,
     now: datetime,
 ) -> Tokens:
-    expires_in = services.settings.access_token_ttl
+    # No token outlives its session. Of a last second nothing would be left.
+    expires_in = max(1, min(services.settings.access_token_ttl, refresh_expires_in))
     return Tokens(
         access_token=services.issuer.issue(
             signing_key,

@@ -44,7 +44,7 @@ WITH person AS (
       FROM identities i
      WHERE i.app_id = $1 AND i.openid = $2 AND users.id = i.user_id
        AND ($3::text IS NULL OR i.unionid = $3 OR (i.unionid IS NULL AND users.unionid = $3))
-    RETURNING {USER}
+    RETURNING {USER}, users.unjudged_since
 ), opened AS ({_OPEN_PART}
       FROM person WHERE status = 'active'
     ON CONFLICT (id) DO NOTHING
@@ -55,9 +55,9 @@ SELECT * FROM person
 
 _RETURN: Final = _returning_part(_SEEN_PART)
 _RETURN_WITH_PROFILE: Final = _returning_part(_SEEN_PART + _PROFILE_PART)
-# All others, $12 being the id for a new user. The row of the unionid decides whose it is: whoever comes second waits
-# for it. An unknown identity joins that user, or a new one. A known one gets the unionid, unless another user has it:
-# then nothing comes back, and nothing has been done.
+# All others, $12 being the id for a new user $13 whether they are to be judged. The row of the unionid decides whose
+# it is: whoever comes second waits for it. An unknown identity joins that user, or a new one. A known one gets the
+# unionid, unless another user has it: then nothing comes back, and nothing has been done.
 _ENTER: Final = f"""
 WITH known AS (
     SELECT user_id FROM identities WHERE app_id = $1 AND openid = $2
@@ -75,12 +75,12 @@ WITH known AS (
       FROM holder
      WHERE users.id = holder.user_id AND holder.user_id <> $12
        AND NOT EXISTS (SELECT FROM known WHERE known.user_id <> holder.user_id)
-    RETURNING {USER}
+    RETURNING {USER}, users.unjudged_since
 ), created AS (
-    INSERT INTO users (id, unionid, nickname, avatar_url, created_at, last_login_at)
-    SELECT $12, $3, $10, $11, $4, $4
+    INSERT INTO users (id, unionid, nickname, avatar_url, created_at, last_login_at, unjudged_since)
+    SELECT $12, $3, $10, $11, $4, $4, CASE WHEN $13 THEN $4::timestamptz END
      WHERE NOT EXISTS (SELECT FROM known) AND NOT EXISTS (SELECT FROM holder WHERE user_id <> $12)
-    RETURNING {USER}
+    RETURNING {USER}, users.unjudged_since
 ), person AS (
     SELECT * FROM joined UNION ALL SELECT * FROM created
 ), identity AS (
@@ -109,6 +109,8 @@ class Login:
     user_agent: str | None
     expires_in: int
     """Seconds until the session ends if it is not used."""
+    is_judged: bool
+    """Whether WeChat is to be asked about the risk of a newcomer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,8 @@ class LoggedIn:
 
     session_id: UUID
     is_new: bool
+    is_unjudged: bool
+    """Whether WeChat has not said the risk of this newcomer yet, to this or any other login of theirs."""
     user: UserRow
 
     @property
@@ -138,9 +142,9 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
     for _ in range(_ATTEMPTS):
         try:
             if (user := await _returning(database, login, ids, now=now)) is not None:
-                return LoggedIn(ids.session, user["id"] == ids.new_user, user)
+                return _logged_in(user, ids)
             if (user := await _entering(database, login, ids, now=now)) is not None:
-                return LoggedIn(ids.session, user["id"] == ids.new_user, user)
+                return _logged_in(user, ids)
             if login.unionid is not None:
                 await link_unionid(database, app_id=login.app_id, openid=login.openid, unionid=login.unionid, now=now)
         except _CONFLICTS as exc:
@@ -153,22 +157,21 @@ class _Ids(NamedTuple):
     new_user: UUID
 
 
-async def _returning(database: Database, login: Login, ids: _Ids, *, now: datetime) -> UserRow | None:
-    user: UserRow | None
+async def _returning(database: Database, login: Login, ids: _Ids, *, now: datetime) -> asyncpg.Record | None:
+    opening = _opening(login, ids, now)
     if login.nickname is None and login.avatar_url is None:
-        user = await database.fetchrow(_RETURN, *_opening(login, ids, now))
-    else:
-        user = await database.fetchrow(
-            _RETURN_WITH_PROFILE, *_opening(login, ids, now), login.nickname, login.avatar_url
-        )
-    return user
+        return await database.fetchrow(_RETURN, *opening)
+    return await database.fetchrow(_RETURN_WITH_PROFILE, *opening, login.nickname, login.avatar_url)
 
 
-async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetime) -> UserRow | None:
-    user: UserRow | None = await database.fetchrow(
-        _ENTER, *_opening(login, ids, now), login.nickname, login.avatar_url, ids.new_user
+async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetime) -> asyncpg.Record | None:
+    return await database.fetchrow(
+        _ENTER, *_opening(login, ids, now), login.nickname, login.avatar_url, ids.new_user, login.is_judged
     )
-    return user
+
+
+def _logged_in(user: asyncpg.Record, ids: _Ids) -> LoggedIn:
+    return LoggedIn(ids.session, user["id"] == ids.new_user, user["unjudged_since"] is not None, user)
 
 
 def _opening(login: Login, ids: _Ids, now: datetime) -> tuple[object, ...]:

@@ -143,26 +143,28 @@ class _RedisCounter:
         self._counter = _Counter(rate, storage, time.time)
         self._now = now
         self._patience = patience
-        # Who waits here is let through in turn, unlike in redis-py's own pool, and it is Redis alone that is timed.
+        # Who waits here is let through in turn, unlike in redis-py's own pool.
         self._connections = asyncio.Semaphore(_CONNECTIONS)
         self._is_away = False
         self._asks_again_at = 0.0
 
     async def seconds_to_wait(self, subscriber: str) -> int:
         """0 where there was room for this login, or nobody knows."""
-        async with self._connections:
-            finds_out = self._is_away
-            if finds_out:
-                now = self._now()
-                if now < self._asks_again_at:
-                    return 0
-                self._asks_again_at = now + PAUSE  # the others do not wait for what this login finds out
-            try:
-                async with asyncio.timeout(self._patience):
-                    seconds = await self._counter.seconds_to_wait(subscriber)
-            except Exception as exc:
-                self._fail(exc)
+        finds_out = self._is_away
+        if finds_out:
+            now = self._now()
+            if now < self._asks_again_at:
                 return 0
+            self._asks_again_at = now + PAUSE  # the others do not wait for what this login finds out
+        try:
+            # The wait for a connection too: behind a slow Redis, the last of many would wait for all before it.
+            async with asyncio.timeout(self._patience), self._connections:
+                if self._is_away and not finds_out:  # found out meanwhile
+                    return 0
+                seconds = await self._counter.seconds_to_wait(subscriber)
+        except Exception as exc:
+            self._fail(exc)
+            return 0
         if finds_out:
             self._is_away = False
             log.info("redis_answers_again")

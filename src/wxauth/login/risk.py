@@ -1,18 +1,26 @@
-"""What is made of WeChat's opinion of newcomers: nothing, an event, or a ban."""
+"""What is made of WeChat's opinion of newcomers: nothing, an event, or a ban.
+
+A newcomer is unjudged until WeChat has said the risk, and until then each login asks. So nobody passes by logging in
+several times at once, here or at another replica, nor by a first login at which WeChat was slow.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from enum import StrEnum
 from functools import partial
 from typing import Final
+from uuid import UUID
 
 from wxauth.core.background import Background
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
 from wxauth.core.promises import Promises
 from wxauth.core.settings import App, Policy
 from wxauth.core.tables import UserStatus
 from wxauth.core.trail import SYSTEM, EventType
-from wxauth.errors import WeChatUserBlocked
+from wxauth.errors import StorageUnavailable
+from wxauth.login.risk_rows import is_banned, note_judged, note_judged_in
 from wxauth.people.flags import flag
 from wxauth.people.person import Person
 from wxauth.people.standing import Standing, lock_standing, settle
@@ -25,6 +33,19 @@ BAN_PATIENCE: Final = 600.0
 """Seconds in which a ban that the database did not take is tried again."""
 
 _BAN: Final = "ban"
+
+log = get_logger()
+
+
+class Verdict(StrEnum):
+    """What becomes of a login."""
+
+    LET_IN = "let in"
+    """Of no high risk, trusted by an administrator, or WeChat does not say."""
+    BLOCKED = "blocked"
+    """Banned by this verdict, or erased meanwhile."""
+    BANNED = "banned"
+    """Banned by somebody else, while WeChat was asked and did not say."""
 
 
 class Risk:
@@ -58,26 +79,52 @@ class Risk:
         """Whether WeChat is asked about newcomers."""
         self.decides = policy == "block"
         """Whether a newcomer waits for the answer."""
+        self._judging: dict[UUID, asyncio.Task[Verdict]] = {}
+        self._noting: set[UUID] = set()
 
-    async def judge(self, person: Person, ip: str | None, *, patience: float) -> None:
-        """Ban a newcomer of the highest risk, note any other.
+    def judge(self, person: Person, ip: str | None, *, patience: float) -> asyncio.Task[Verdict]:
+        """Ban a newcomer of the highest risk, note any other; whoever waits for it must use asyncio.shield.
 
-        Raises: WeChatUserBlocked, where the newcomer has just been banned; StorageUnavailable, where they will be.
+        Logins of one person at the same time share one verdict. It goes on though all of them hang up. Raises
+        StorageUnavailable where the ban is still to be stored.
         """
-        rank = await self._rank(person, ip, patience=patience)
-        if rank == BLOCKED_RANK and await self._ban_now_or_later(person, rank):
-            raise WeChatUserBlocked("WeChat takes this person for a high risk; an administrator may unban the user")
-        if rank:
-            self._later(person, partial(self._note, person, rank))
+        user_id = person.user_id
+        judging = self._judging.get(user_id)
+        if judging is None:
+            work = self._judge(person, ip, patience=patience)
+            judging = self._judging[user_id] = self._background.start(work, name=f"risk of {user_id}")
+            judging.add_done_callback(lambda _: self._judging.pop(user_id))
+        return judging
 
     def note_later(self, person: Person, ip: str | None) -> None:
         """Note a newcomer's risk, where there is one; nobody waits for it."""
+        user_id = person.user_id
+        if user_id in self._noting:
+            return
 
         async def look() -> None:
-            if rank := await self._rank(person, ip):
-                await self._note(person, rank)
+            try:
+                rank = await self._rank(person, ip)
+                if rank is not None:
+                    await self._note(person, rank)
+            finally:
+                self._noting.discard(user_id)
 
-        self._later(person, look)
+        if self._later(person, look):
+            self._noting.add(user_id)
+
+    async def _judge(self, person: Person, ip: str | None, *, patience: float) -> Verdict:
+        rank = await self._rank(person, ip, patience=patience)
+        if rank is None:
+            # Another replica may have been told.
+            return Verdict.BANNED if await is_banned(self._database, person.user_id) else Verdict.LET_IN
+        if rank == BLOCKED_RANK and await self._ban_now_or_later(person, rank):
+            return Verdict.BLOCKED
+        if rank:
+            self._later(person, partial(self._note, person, rank))
+        else:
+            await self._note(person, rank)
+        return Verdict.LET_IN
 
     async def _rank(self, person: Person, ip: str | None, *, patience: float | None = None) -> int | None:
         """The person's risk, 0 to 4; None where that cannot be told."""
@@ -110,6 +157,7 @@ class Risk:
             before = await lock_standing(transaction, person.user_id)
             if before is None:  # erased: there is nobody to keep out
                 return True
+            await note_judged_in(transaction, person.user_id)
             if before.is_banned:
                 return True
             if before.roles:
@@ -128,8 +176,15 @@ class Risk:
         return True
 
     async def _note(self, person: Person, rank: int) -> None:
-        await flag(self._database, person, EventType.RISK_FLAGGED, {"risk_rank": rank}, now=self._clock())
+        if rank:
+            await flag(self._database, person, EventType.RISK_FLAGGED, {"risk_rank": rank}, now=self._clock())
+        try:
+            await note_judged(self._database, person.user_id)
+        except StorageUnavailable as exc:  # the next login asks again
+            log.warning("risk_not_noted", user_id=person.user_id, app_id=person.app_id, reason=exc.code)
 
-    def _later(self, person: Person, work: Callable[[], Awaitable[None]]) -> None:
-        if not self._background.offer(work, name=f"risk of {person.user_id}"):
+    def _later(self, person: Person, work: Callable[[], Awaitable[None]]) -> bool:
+        is_taken = self._background.offer(work, name=f"risk of {person.user_id}")
+        if not is_taken:
             self._opinions.miss("risk", person.app_id, "too_busy")
+        return is_taken

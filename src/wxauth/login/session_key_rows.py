@@ -5,6 +5,7 @@ WeChat takes one for each identity, the one that it gave last: that of the newes
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -33,7 +34,8 @@ class CurrentKey:
     sealed: bytes | None
 
 
-# As sessions.user_in_session has it: the user may have been banned, erased or merged, the session revoked.
+# As user_in_session has it: the user may have been banned, erased or merged, the session revoked, or over.
+# $1 session id  $2 user id  $3 now
 _IN_SESSION: Final = """
 SELECT s.app_id, s.openid,
        (SELECT newest.session_key FROM sessions newest
@@ -42,7 +44,7 @@ SELECT s.app_id, s.openid,
          ORDER BY newest.id DESC LIMIT 1) AS newest,
        s.session_key AS own
   FROM sessions s JOIN users ON users.id = s.user_id
- WHERE s.id = $1 AND s.user_id = $2 AND s.revoked_at IS NULL AND users.status = 'active'
+ WHERE s.id = $1 AND s.user_id = $2 AND s.revoked_at IS NULL AND s.expires_at > $3 AND users.status = 'active'
 """
 _OF_USER: Final = """
 SELECT i.app_id, i.openid, newest.id AS session_id, newest.session_key AS sealed
@@ -87,12 +89,12 @@ class SealedSessionKey:
     sealed: bytes
 
 
-async def keys_in_session(database: Database, *, session_id: UUID, user_id: UUID) -> SessionKeys | None:
-    """What this session may be sent data for; None where it is revoked or the user may not use it.
+async def keys_in_session(database: Database, *, session_id: UUID, user_id: UUID, now: datetime) -> SessionKeys | None:
+    """What this session may be sent data for; None where it has ended or the user may not use it.
 
     Raises: StorageUnavailable.
     """
-    row = await database.fetchrow(_IN_SESSION, session_id, user_id)
+    row = await database.fetchrow(_IN_SESSION, session_id, user_id, now)
     return None if row is None else SessionKeys(**row)
 
 

@@ -41,10 +41,11 @@ class KeyState:
 async def decrypt(services: Services, principal: Principal, *, encrypted_data: bytes, iv: bytes) -> dict[str, Any]:
     """What WeChat sealed for the mini-program of this session. Personal: not to be logged.
 
-    Raises: InvalidToken, where the session is revoked or the user banned or erased since the token was signed;
+    Raises: InvalidToken, where the session has ended or the user was banned or erased since the token was signed;
         SessionKeyExpired, InvalidRequest, StorageUnavailable.
     """
-    keys = await keys_in_session(services.database, session_id=principal.session_id, user_id=principal.id)
+    now = services.clock()
+    keys = await keys_in_session(services.database, session_id=principal.session_id, user_id=principal.id, now=now)
     if keys is None:
         raise InvalidToken("the session has ended")
     opened = _opened(services, keys, encrypted_data, iv)
@@ -54,7 +55,7 @@ async def decrypt(services: Services, principal: Principal, *, encrypted_data: b
             "person tap again, for what was encrypted before that may never open"
         )
     try:
-        check_watermark(opened, app_id=keys.app_id, now=services.clock())
+        check_watermark(opened, app_id=keys.app_id, now=now)
     except WrongWatermark as exc:
         raise InvalidRequest.of("encrypted_data", str(exc)) from None
     log.info("data_decrypted", user_id=principal.id, app_id=keys.app_id, session_id=principal.session_id)

@@ -35,10 +35,12 @@ class Caller:
 async def caller(services: Services, principal: Principal) -> Caller:
     """The user behind a checked token.
 
-    Raises: InvalidToken, where the session is revoked or the user banned or erased since it was signed;
+    Raises: InvalidToken, where the session has ended or the user was banned or erased since it was signed;
         StorageUnavailable.
     """
-    user = await session_rows.user_in_session(services.database, session_id=principal.session_id, user_id=principal.id)
+    user = await session_rows.user_in_session(
+        services.database, session_id=principal.session_id, user_id=principal.id, now=services.clock()
+    )
     if user is None:
         raise InvalidToken("the session has ended")
     return Caller(principal.session_id, user)

@@ -114,7 +114,8 @@ class UsersQuery(PageQuery):
     """Which users to list."""
 
     q: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=TEXT)] | None = Field(
-        default=None, description="Part of the nickname in any case, or the whole openid, unionid, phone number or id."
+        default=None,
+        description="The whole openid, unionid, phone number or id; if nobody's, part of the nickname in any case.",
     )
     status: Annotated[UserStatus | None, OrEmpty] = None
     role: Annotated[Role | None, OrEmpty] = None

@@ -46,11 +46,12 @@ class OpenSession(TypedDict):
     expires_at: datetime
 
 
-# The user may have been banned, erased or merged since the token was signed, the session revoked.
+# The user may have been banned, erased or merged since the token was signed, the session revoked, or over.
+# $1 session id  $2 user id  $3 now
 _USER_IN_SESSION: Final = f"""
 SELECT s.app_id, s.openid, {USER}
   FROM sessions s JOIN users ON users.id = s.user_id
- WHERE s.id = $1 AND s.user_id = $2 AND s.revoked_at IS NULL AND users.status = 'active'
+ WHERE s.id = $1 AND s.user_id = $2 AND s.revoked_at IS NULL AND s.expires_at > $3 AND users.status = 'active'
 """  # noqa: S608 - put together from constants
 # $1 user id  $2 now  $3 how many  $4 and $5 where the page before ended: last_used_at and id, or NULL
 _OPEN_SESSIONS: Final = """
@@ -100,12 +101,14 @@ RETURNING sessions.user_id
 _END_OF_PAGE: Final = "SELECT id, created_at FROM sessions WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1"
 
 
-async def user_in_session(database: Database, *, session_id: UUID, user_id: UUID) -> UserInSession | None:
-    """The user with the identity of this session, or None where it is revoked or the user may not use it.
+async def user_in_session(
+    database: Database, *, session_id: UUID, user_id: UUID, now: datetime
+) -> UserInSession | None:
+    """The user with the identity of this session, or None where it has ended or the user may not use it.
 
     Raises: StorageUnavailable.
     """
-    user: UserInSession | None = await database.fetchrow(_USER_IN_SESSION, session_id, user_id)
+    user: UserInSession | None = await database.fetchrow(_USER_IN_SESSION, session_id, user_id, now)
     return user
 
 

@@ -29,7 +29,8 @@ _WRONG_FILE: Final = InvalidRequest.of(_FIELD, "Field required")
 _EXAMPLE_URL: Final = f"https://auth.example.com{PATH}Yp4Zt2Vq8nCwRk1EtTmHYj.jpg"
 _BINARY: Final = {"type": "string", "contentMediaType": "application/octet-stream"}
 _HEADERS: Final = {
-    "Cache-Control": "public, max-age=31536000, immutable",
+    # It never changes, but it goes with the person: a cache may have it for a day, and must ask then.
+    "Cache-Control": "public, max-age=86400, must-revalidate",
     "Content-Disposition": "inline",
     "Content-Security-Policy": "default-src 'none'; sandbox",
 }
@@ -89,7 +90,7 @@ async def change_my_avatar(caller: CallerDep, request: Request, services: Servic
 async def read_avatar(request: Request, services: ServicesDep) -> Response:
     """What an `avatar_url` of ours leads to. It never changes: another picture has another URL.
 
-    Whoever has the URL may see it, and nobody can guess one.
+    Whoever has the URL may see it, and nobody can guess one. Once it is gone, caches have it for a day at most.
     """
     file_name = request.path_params["file_name"]
     avatar = await services.avatars.read(file_name)

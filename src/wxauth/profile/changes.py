@@ -17,8 +17,8 @@ log = get_logger()
 async def change_profile(services: Services, caller: Caller, changes: Mapping[str, str | None]) -> UserInSession:
     """Set what is named of `nickname` and `avatar_url`, None to clear it; the user as they are then.
 
-    Raises: InvalidRequest, where WeChat refuses the nickname and that decides; InvalidToken, where the user has just
-        been erased; StorageUnavailable.
+    Raises: InvalidRequest, where WeChat refuses the nickname and that decides; RateLimited, where it has been asked too
+        often; InvalidToken, where the user has just been erased; StorageUnavailable.
     """
     if services.avatars.serves(changes.get("avatar_url")):  # a form that sends all of it back
         changes = {name: value for name, value in changes.items() if name != "avatar_url"}

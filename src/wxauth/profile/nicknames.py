@@ -11,9 +11,10 @@ from wxauth.core.logs import get_logger
 from wxauth.core.settings import App, Policy
 from wxauth.core.tables import UserRow
 from wxauth.core.trail import EventType
-from wxauth.errors import InvalidRequest, StorageUnavailable, WeChatError
+from wxauth.errors import InvalidRequest, RateLimited, StorageUnavailable, WeChatError
 from wxauth.people.flags import flag
 from wxauth.people.person import Person
+from wxauth.profile.attempts import Attempts
 from wxauth.profile.profile_rows import change_profile
 from wxauth.wechat.api import TextVerdict, WeChatApi
 from wxauth.wechat.opinions import PATIENCE, Opinions
@@ -35,16 +36,25 @@ class Nicknames:
         opinions: What WeChat thinks.
         clock: The time.
         background: Does what decides nothing.
+        attempts: Counts what WeChat is asked.
         policy: What is made of a nickname.
     """
 
     def __init__(
-        self, database: Database, opinions: Opinions, clock: Clock, *, background: Background, policy: Policy
+        self,
+        database: Database,
+        opinions: Opinions,
+        clock: Clock,
+        *,
+        background: Background,
+        attempts: Attempts,
+        policy: Policy,
     ) -> None:
         self._database = database
         self._opinions = opinions
         self._clock = clock
         self._background = background
+        self._attempts = attempts
         self._policy = policy
         self.are_checked = policy != "off"
         """Whether a login is stored without its nickname, which `set_at_login` then sets."""
@@ -60,10 +70,11 @@ class Nicknames:
     ) -> T:
         """Store a nickname, unless WeChat is asked about it and refuses it. A name that stays is not asked about.
 
-        Raises: InvalidRequest; whatever `store` raises.
+        Raises: InvalidRequest; RateLimited; StorageUnavailable; whatever `store` raises.
         """
         if not self.asks_about(nickname, before=before):
             return await store()
+        await self._attempts.take(person.app_id, person.openid)
         verdict = await self._verdict(person, nickname, patience=patience) if self._policy == "block" else None
         if verdict is not None and verdict.suggest == "risky":
             log.warning("nickname_refused", user_id=person.user_id, app_id=person.app_id, label=verdict.label)
@@ -85,7 +96,7 @@ class Nicknames:
             named = await self.set(person, nickname, before=before, store=store, patience=patience)
         except InvalidRequest:
             return user
-        except StorageUnavailable as exc:
+        except (RateLimited, StorageUnavailable) as exc:
             log.warning("login_without_nickname", user_id=person.user_id, app_id=person.app_id, reason=exc.code)
             return user
         return user if named is None else named  # the user has been erased meanwhile

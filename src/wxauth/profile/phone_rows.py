@@ -19,10 +19,15 @@ SELECT app_id, openid, sealed, asked_at, {USER}
   FROM phone_answers JOIN identities USING (app_id, openid) JOIN users ON users.id = user_id
  WHERE code_hash = $1
 """  # noqa: S608 - put together from constants
-# $1 code_hash  $2 app_id  $3 openid  $4 sealed  $5 when WeChat was asked
+# An answer that is there already has given its attempt back before.
+# $1 code_hash  $2 app_id  $3 openid  $4 sealed  $5 when WeChat was asked  $6 the attempt's key
 _ADD: Final = """
-INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at) VALUES ($1, $2, $3, $4, $5)
-ON CONFLICT (code_hash) DO NOTHING
+WITH added AS (
+    INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at) VALUES ($1, $2, $3, $4, $5)
+    ON CONFLICT (code_hash) DO NOTHING
+    RETURNING code_hash
+)
+UPDATE attempts SET number = number - 1 WHERE key = $6 AND number > 0 AND EXISTS (SELECT FROM added)
 """
 _PENDING: Final = """
 SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
@@ -125,10 +130,14 @@ async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | Us
     )
 
 
-async def add_answer(database: Database, answer: StoredAnswer) -> bool:
-    """Keep an answer; whether its identity was still there. Raises: StorageUnavailable."""
+async def add_answer(database: Database, answer: StoredAnswer, *, attempt: bytes) -> bool:
+    """Keep an answer, and give back the attempt that led to it; whether its identity was still there.
+
+    Raises: StorageUnavailable.
+    """
+    values = answer.code_hash, answer.app_id, answer.openid, answer.sealed, answer.asked_at, attempt
     try:
-        await database.fetchrow(_ADD, answer.code_hash, answer.app_id, answer.openid, answer.sealed, answer.asked_at)
+        await database.fetchrow(_ADD, *values)
     except asyncpg.ForeignKeyViolationError:
         return False
     return True

@@ -28,8 +28,13 @@ from wxauth.errors import (
     PhoneTaken,
     RateLimited,
     WeChatBadResponse,
+    WeChatError,
+    WeChatMisconfigured,
+    WeChatRateLimited,
     WeChatTimeout,
+    WeChatUnavailable,
 )
+from wxauth.profile.attempts import Attempts
 from wxauth.profile.phone_rows import (
     Refusal,
     StoredAnswer,
@@ -59,13 +64,22 @@ FAREWELL_TO_WECHAT: Final = 6.0
 PAUSES_FOR_OTHERS: Final = (0.0, 0.1, 0.4, 1.0)
 """Seconds in which another process, which has just spent the same code, gets its answer and stores it."""
 _ANSWER: Final = "phone_answer"
+_NOT_OF_THE_CODE: Final = (WeChatMisconfigured, WeChatRateLimited, WeChatUnavailable)
+"""What WeChat says of the app, or of itself."""
 
 log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
+class _Answered:
+    phone_info: Mapping[str, Any]
+    attempt: bytes
+    """To be given back, for it was not in vain."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Asking:
-    answered: asyncio.Task[Mapping[str, Any]]
+    answered: asyncio.Task[_Answered]
     stored: asyncio.Task[None]
     """Ends after `answered`, as it does where that fails."""
 
@@ -81,6 +95,7 @@ class Phones:
         timeout: Seconds that a request waits for WeChat.
         may_share: Whether several users may have one number.
         promises: Keeps the answers that the database did not take.
+        attempts: Counts the codes that WeChat refuses.
         check_openid: Whether WeChat is to check that a code is the user's own.
         kept_in_memory: Seconds that such an answer waits for the database to come back.
         pauses_for_others: Seconds before each look whether another process has got the answer.
@@ -95,6 +110,7 @@ class Phones:
         clock: Clock,
         *,
         promises: Promises,
+        attempts: Attempts,
         timeout: float,
         may_share: bool,
         check_openid: bool,
@@ -107,6 +123,7 @@ class Phones:
         self._wechat_api = wechat_api
         self._clock = clock
         self._promises = promises
+        self._attempts = attempts
         self._timeout = timeout
         self._may_share = may_share
         self._check_openid = check_openid
@@ -199,11 +216,8 @@ class Phones:
             if len(self._asking) >= UNDER_WAY:
                 raise RateLimited("too many phone numbers are being asked for", retry_after=RETRY_AFTER)
             person = (app.app_id, openid)
-            checked_openid = openid if self._check_openid else None
-            answered = asyncio.create_task(
-                self._wechat_api.phone_number(app, code, openid=checked_openid, extra_time=LATE)
-            )
             # In tasks of their own, so that they come to their end whatever becomes of the request.
+            answered = asyncio.create_task(self._ask_wechat(app, openid, code))
             stored = asyncio.create_task(self._keep(answered, person, code_hash, asked_at=asked_at))
             asking = self._asking[code_hash] = _Asking(answered, stored)
             self._under_way.take(person)
@@ -213,6 +227,17 @@ class Phones:
             raise WeChatTimeout(f"WeChat gave no answer in {self._timeout:g} s; should it come, this code finds it")
         await asyncio.shield(asking.stored)
 
+    async def _ask_wechat(self, app: App, openid: str, code: str) -> _Answered:
+        attempt = await self._attempts.take(app.app_id, openid)  # before, so that many at once are no more
+        checked_openid = openid if self._check_openid else None
+        try:
+            phone_info = await self._wechat_api.phone_number(app, code, openid=checked_openid, extra_time=LATE)
+        except WeChatError as exc:
+            if exc.errcode is None or isinstance(exc, _NOT_OF_THE_CODE):
+                await self._attempts.give_back(attempt)
+            raise
+        return _Answered(phone_info, attempt)
+
     def _forget_asking(self, person: tuple[str, str], code_hash: bytes) -> None:
         self._under_way.give_back(person)
         stored = self._asking.pop(code_hash).stored
@@ -221,30 +246,30 @@ class Phones:
 
     async def _keep(
         self,
-        answered: asyncio.Task[Mapping[str, Any]],
+        answered: asyncio.Task[_Answered],
         person: tuple[str, str],
         code_hash: bytes,
         *,
         asked_at: datetime,
     ) -> None:
-        phone_info = await answered
+        of_wechat = await answered
         app_id, openid = person
         answer = StoredAnswer(
             code_hash=code_hash,
             app_id=app_id,
             openid=openid,
-            sealed=self._sealer.seal(to_json(phone_info), context=phone_answer_context(code_hash)),
+            sealed=self._sealer.seal(to_json(of_wechat.phone_info), context=phone_answer_context(code_hash)),
             asked_at=asked_at,
         )
-        store = partial(self._store, answer)
+        store = partial(self._store, answer, of_wechat.attempt)
         try:
             await store()
         except (Exception, asyncio.CancelledError) as exc:
             self._promises.put_off(_ANSWER, code_hash, store, failure=exc, patience=self._kept_in_memory, app_id=app_id)
             raise
 
-    async def _store(self, answer: StoredAnswer) -> None:
-        if not await add_answer(self._database, answer):
+    async def _store(self, answer: StoredAnswer, attempt: bytes) -> None:
+        if not await add_answer(self._database, answer, attempt=attempt):
             log.info("phone_answer_dropped", app_id=answer.app_id, reason="the user has been erased")
 
     async def _bind(self, answer: StoredAnswer, *, is_late: bool = False) -> UserRow | Refusal:

@@ -52,13 +52,13 @@ def _parameters(*names: str) -> list[dict[str, Any]]:
     response_class=PlainTextResponse,
     responses={
         200: {"content": {"text/plain": {"example": "4375120948345356249"}}},
-        **failures(_WRONG_ECHOSTR, UnknownApp, InvalidSignature, NotFound),
+        **failures(_WRONG_ECHOSTR, UnknownApp, InvalidSignature, NotFound, StorageUnavailable),
     },
     openapi_extra={"parameters": _parameters("signature", "timestamp", "nonce", "echostr")},
 )
 async def verify_push_url(app_id: str, request: Request, services: ServicesDep) -> PlainTextResponse:
-    """Answer `echostr`, where `signature` is that of the app's `push_token`."""
-    text = services.withdrawals.echo(app_id, request.query_params)
+    """Answer `echostr`, where `signature` is that of the app's `push_token`, made within five minutes."""
+    text = await services.withdrawals.echo(app_id, request.query_params)
     return PlainTextResponse(text, headers=_NO_STORE)
 
 
@@ -86,8 +86,9 @@ async def receive_push(app_id: str, request: Request, services: ServicesDep) -> 
 
     `user_authorization_revoke` erases what `RevokeInfo` names (6: nickname and picture, 8: phone number, 19: nickname,
     20: picture), `user_authorization_cancellation` erases the user; all others are taken and left. The same message
-    again changes nothing. An app with a `push_aes_key` takes encrypted messages only; without one, the signature does
-    not cover the message.
+    again changes nothing. A `timestamp` more than five minutes off is refused, and so is a `timestamp` and `nonce` that
+    came with another message or with the check of the URL: without a `push_aes_key`, the signature does not cover the
+    message. An app with one takes encrypted messages only.
     """
     await services.withdrawals.receive(app_id, request.query_params, await request.body())
     return PlainTextResponse("success", headers=_NO_STORE)

@@ -27,20 +27,20 @@ router = APIRouter(route_class=DirectRoute, tags=["me"], generate_unique_id_func
     "/v1/me",
     operation_id="change_me_by_post",
     summary="Change my profile, where PATCH cannot be sent",
-    responses=answers(EXAMPLE_USER, InvalidRequest, PayloadTooLarge, *GUARDED),
+    responses=answers(EXAMPLE_USER, InvalidRequest, PayloadTooLarge, RateLimited, *GUARDED),
     openapi_extra=BEARER_SECURITY,
 )
 @router.patch(
     "/v1/me",
     summary="Change my profile",
-    responses=answers(EXAMPLE_USER, InvalidRequest, PayloadTooLarge, *GUARDED),
+    responses=answers(EXAMPLE_USER, InvalidRequest, PayloadTooLarge, RateLimited, *GUARDED),
     openapi_extra=BEARER_SECURITY,
 )
 async def change_me(caller: CallerDep, body: ProfileChange, services: ServicesDep) -> UserAnswer:
     """Set what is named, clear what is null or empty; the rest stays.
 
     `wx.request` has no PATCH, so POST does the same. A nickname that WeChat finds against the rules is
-    `invalid_request`, where the service has it checked.
+    `invalid_request`, where the service has it checked; after 20 new ones in an hour, the next is `rate_limited`.
     """
     return user_answer(await changes.change_profile(services, caller, body.changes()))
 
@@ -67,6 +67,7 @@ async def bind_my_phone(caller: CallerDep, body: PhoneRequest, services: Service
     """Bind the number behind a code of the phone button.
 
     What WeChat answered is kept: after a failure (and after a lost answer) send the same code again, which asks
-    WeChat nothing more. At `invalid_code` and `code_used` let the person tap again.
+    WeChat nothing more. At `invalid_code` and `code_used` let the person tap again; after 20 of them in an hour it is
+    `rate_limited`.
     """
     return user_answer(await changes.bind_phone(services, caller, body.code))

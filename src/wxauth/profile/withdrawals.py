@@ -2,9 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
-from functools import partial
-from typing import Final
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final
 
 from wxauth.core.background import Background
 from wxauth.core.clock import Clock
@@ -13,12 +12,12 @@ from wxauth.core.logs import get_logger
 from wxauth.core.promises import Promises
 from wxauth.core.settings import App, Settings
 from wxauth.core.trail import WECHAT, EventType, record_event
-from wxauth.errors import InvalidRequest, NotFound, StorageUnavailable
+from wxauth.errors import InvalidRequest, InvalidSignature, NotFound, StorageUnavailable
 from wxauth.people.user_rows import erase_user, lock_user_of
 from wxauth.profile.phone_rows import forget_answers
 from wxauth.profile.profile_rows import clear_fields
-from wxauth.profile.push_rows import remember
-from wxauth.wechat.push import Withdrawal, check_signature, read_push
+from wxauth.profile.push_rows import claim, remember
+from wxauth.wechat.push import Message, Signature, Withdrawal, read_handshake, read_message, withdrawal_in
 
 PATIENCE: Final = 1.0
 """Seconds that an answer waits for the database. WeChat waits for five, and sends up to three times."""
@@ -63,16 +62,15 @@ class Withdrawals:
         self._background = background
         self._promises = promises
         self._patience = patience
-        self._kept_in_memory = kept_in_memory
+        self.kept_in_memory = kept_in_memory
 
-    def echo(self, app_id: str, query: Mapping[str, str]) -> str:
+    async def echo(self, app_id: str, query: Mapping[str, str]) -> str:
         """What WeChat wants to read, before it saves the URL that an operator has given it.
 
-        Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest.
+        Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, StorageUnavailable.
         """
-        app = self._app_with_push(app_id)
-        assert app.push_token is not None
-        check_signature(app.push_token, query, name="signature")
+        signature = read_handshake(self._app_with_push(app_id), query, now=self._clock())
+        await self._in_time(self._claim(signature), name=f"handshake of {app_id}")
         echostr = query.get("echostr", "")
         if not _ECHOSTR.fullmatch(echostr):
             raise InvalidRequest.of("echostr", "Wants 1 to 256 printable characters")
@@ -83,19 +81,8 @@ class Withdrawals:
 
         Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, StorageUnavailable.
         """
-        app = self._app_with_push(app_id)
-        withdrawal = read_push(app, query, body)
-        if withdrawal is None:
-            return
-        carrying_out = self._background.start(
-            self._carry_out_or_put_off(app_id, withdrawal), name=f"withdrawal in {app_id}"
-        )
-        try:
-            async with asyncio.timeout(self._patience):
-                # It goes on: when WeChat comes again, it may have been done.
-                await asyncio.shield(carrying_out)
-        except TimeoutError as exc:
-            raise StorageUnavailable("the database does not answer in the time that WeChat has") from exc
+        message = read_message(self._app_with_push(app_id), query, body, now=self._clock())
+        await self._in_time(self._take(message), name=f"message in {app_id}")
 
     def _app_with_push(self, app_id: str) -> App:
         app = self._settings.app(app_id)
@@ -103,23 +90,64 @@ class Withdrawals:
             raise NotFound("this app has no push_token, so it takes no messages")
         return app
 
-    async def _carry_out_or_put_off(self, app_id: str, withdrawal: Withdrawal) -> None:
-        carry_out = partial(self._carry_out, app_id, withdrawal)
+    async def _in_time(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        """Wait for it as long as WeChat does. It goes on: when WeChat comes again, it may have been done."""
+        try:
+            async with asyncio.timeout(self._patience):
+                await asyncio.shield(self._background.start(work, name=name))
+        except TimeoutError as exc:
+            raise StorageUnavailable("the database does not answer in the time that WeChat has") from exc
+
+    async def _take(self, message: Message) -> None:
+        try:
+            withdrawal = withdrawal_in(message)
+        except InvalidRequest:
+            await self._claim(message.signature)  # it must lead to nothing else, though we cannot read this
+            raise
+        if withdrawal is None:
+            await self._claim(message.signature)
+        else:
+            await self._carry_out_or_put_off(message, withdrawal)
+
+    async def _claim(self, signature: Signature) -> None:
+        """See that a signature comes with one message alone, in all replicas.
+
+        Raises: InvalidSignature, StorageUnavailable.
+        """
+        if not await claim(self._database, signature, now=self._clock()):
+            raise InvalidSignature("this timestamp and nonce came with another message, or with the check of the URL")
+
+    async def _carry_out_or_put_off(self, message: Message, withdrawal: Withdrawal) -> None:
+        # By the signature: with one that somebody has caught, nothing is put in the place of another withdrawal.
+        app_id, key = message.app_id, message.signature.digest
+
+        async def carry_out() -> None:
+            await self._claim(message.signature)
+            await self._carry_out(app_id, withdrawal)
+
+        async def carry_out_late() -> None:
+            try:
+                await carry_out()
+            except InvalidSignature as exc:  # only now can it be told
+                log.error("push_refused", app_id=app_id, openid=withdrawal.openid, reason=exc.detail)
+
         try:
             await carry_out()
+        except InvalidSignature:
+            raise
         except (Exception, asyncio.CancelledError) as exc:
             self._promises.put_off(
                 _WITHDRAWAL,
-                withdrawal.mark,
-                carry_out,
+                key,
+                carry_out_late,
                 failure=exc,
-                patience=self._kept_in_memory,
+                patience=self.kept_in_memory,
                 app_id=app_id,
                 openid=withdrawal.openid,
                 withdrawn="all" if withdrawal.is_whole else withdrawal.fields,
             )
             raise
-        self._promises.take_off(_WITHDRAWAL, withdrawal.mark)  # WeChat came again, and this time it was done
+        self._promises.take_off(_WITHDRAWAL, key)  # WeChat came again, and this time it was done
 
     async def _carry_out(self, app_id: str, withdrawal: Withdrawal) -> None:
         now = self._clock()

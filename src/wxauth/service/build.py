@@ -16,6 +16,7 @@ from wxauth.keys.keyring import KeyRing
 from wxauth.login.rate_limits import LoginLimiter
 from wxauth.login.refresh_tokens import RefreshTokens
 from wxauth.login.risk import Risk
+from wxauth.profile.attempts import Attempts
 from wxauth.profile.avatars import Avatars
 from wxauth.profile.nicknames import Nicknames
 from wxauth.profile.phones import Phones
@@ -94,13 +95,23 @@ def build_services(
             wechat_api,
             clock,
             promises=promises,
+            attempts=Attempts(
+                database, clock, what="phone_code", detail="WeChat has refused too many phone codes of this person"
+            ),
             timeout=settings.wechat_timeout,
             may_share=settings.phone_policy == "share",
             check_openid=settings.phone_check_openid,
             pauses_for_others=waits.phones_of_others,
             farewell=waits.phones_farewell,
         ),
-        nicknames=Nicknames(database, opinions, clock, background=background, policy=settings.nickname_check),
+        nicknames=Nicknames(
+            database,
+            opinions,
+            clock,
+            background=background,
+            attempts=Attempts(database, clock, what="nickname", detail="this person has changed names too often"),
+            policy=settings.nickname_check,
+        ),
         risk=Risk(database, opinions, clock, background=background, promises=promises, policy=settings.risk_policy),
         background=background,
         promises=promises,

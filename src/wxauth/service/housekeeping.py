@@ -1,7 +1,9 @@
-"""What goes by itself: sessions some time after their end, signing keys that have retired, answers to phone codes."""
+"""What goes by itself: sessions some time after their end, signing keys that have retired, and what WeChat said."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from wxauth.core.clock import DatabaseClock
@@ -9,7 +11,10 @@ from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
 from wxauth.keys.rows import erase_retired_keys
+from wxauth.profile.attempt_rows import sweep_attempts
+from wxauth.profile.attempts import WINDOW
 from wxauth.profile.phone_rows import sweep_answers
+from wxauth.profile.push_rows import sweep_messages, sweep_nonces
 from wxauth.service.sweep_rows import replace_old_sessions, sweep_page
 
 KEPT_AFTER_THE_END: Final = timedelta(days=30)
@@ -20,6 +25,10 @@ PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
 OPEN_SESSIONS: Final = 100
 """That an identity keeps. One that logs in again and again would have as many as it likes, each to be listed."""
 REPLACED_EVERY: Final = timedelta(seconds=30)
+PUSH_MESSAGES_KEPT: Final = timedelta(days=30)
+"""So long a message that WeChat pushes again is known to have been carried out. WeChat does so within seconds."""
+PUSH_NONCES_KEPT: Final = timedelta(hours=2)
+"""Longer than a signature counts, and than a message waits in memory for the database to come back."""
 SWEEP_EVERY: Final = timedelta(days=1)
 MOST_APART: Final = timedelta(seconds=30)
 """How far our clock and the database's may differ where anything is to be erased for its age."""
@@ -32,16 +41,19 @@ PAGE_PAUSE: Final = 0.1
 log = get_logger()
 
 
-async def keep_house(services: Services) -> None:
-    """Sweep for ever, through outages. Every worker does; a lock in the database lets one at a time."""
-    while True:
-        try:
-            await sweep(services)
-        except StorageUnavailable:
-            log.warning("sweep_put_off", reason="the database does not answer")
-        except Exception:
-            log.exception("sweep_failed")
-        await asyncio.sleep(LOOK_PAUSE)
+async def keep_house(
+    services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE, look_pause: float = LOOK_PAUSE
+) -> None:
+    """Sweep for ever, through outages. Every worker does; a lock in the database lets one at a time at the sessions.
+
+    Those may take hours, for which nothing else waits.
+    """
+    await asyncio.gather(
+        *(
+            _keep_doing(partial(chore, services, page_size=page_size, pause=pause), look_pause=look_pause)
+            for chore in (sweep_rest, sweep_sessions)
+        )
+    )
 
 
 async def keep_sessions_few(services: Services) -> None:
@@ -66,20 +78,17 @@ async def replace_sessions(services: Services) -> None:
 
 
 async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE) -> None:
-    """Erase the keys that have retired, and where a sweep is due, the sessions that ended long ago.
+    """Do once all that is due. Raises: StorageUnavailable."""
+    await sweep_rest(services, page_size=page_size, pause=pause)
+    await sweep_sessions(services, page_size=page_size, pause=pause)
 
-    Bind the phone numbers that were left half way, and erase the answers whose time is over.
 
-    Raises: StorageUnavailable.
-    """
-    clock = services.clock
-    if isinstance(clock, DatabaseClock) and abs(clock.ahead) > MOST_APART:
-        # One of the two is badly wrong, and nobody knows which: what is erased now would be gone for good.
-        log.error("sweep_put_off", reason="the clocks differ", ahead_of_database=clock.ahead.total_seconds())
+async def sweep_sessions(services: Services, *, page_size: int, pause: float) -> None:
+    """Where a sweep is due, erase the sessions that ended long ago. Raises: StorageUnavailable."""
+    if not _clocks_agree(services):
+        log.error("sweep_put_off", reason="the clocks differ")
         return
-    now = clock()
-    for kid in await erase_retired_keys(services.database, now=now):
-        log.info("signing_key_retired", kid=kid)
+    now = services.clock()
     swept = 0
     try:
         while page := await sweep_page(
@@ -96,7 +105,41 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
     finally:
         if swept:
             log.info("sessions_swept", sessions=swept)
+
+
+async def sweep_rest(services: Services, *, page_size: int, pause: float) -> None:
+    """Bind the phone numbers that were left half way; erase retired keys, and what was kept of WeChat for a time.
+
+    Raises: StorageUnavailable.
+    """
+    now, database = services.clock(), services.database
     await services.phones.take_up_pending(size=page_size)
-    asked_before = now - PHONE_ANSWERS_KEPT
-    while await sweep_answers(services.database, asked_before=asked_before, size=page_size):  # noqa: ASYNC110
-        await asyncio.sleep(pause)
+    if not _clocks_agree(services):
+        return
+    for kid in await erase_retired_keys(database, now=now):
+        log.info("signing_key_retired", kid=kid)
+    for erase_page in (
+        partial(sweep_answers, database, asked_before=now - PHONE_ANSWERS_KEPT),
+        partial(sweep_attempts, database, began_before=now - WINDOW),
+        partial(sweep_messages, database, received_before=now - PUSH_MESSAGES_KEPT),
+        partial(sweep_nonces, database, received_before=now - PUSH_NONCES_KEPT),
+    ):
+        while await erase_page(size=page_size):  # noqa: ASYNC110
+            await asyncio.sleep(pause)
+
+
+def _clocks_agree(services: Services) -> bool:
+    """Else one of the two is badly wrong, and nobody knows which: what is erased now would be gone for good."""
+    clock = services.clock
+    return not isinstance(clock, DatabaseClock) or abs(clock.ahead) <= MOST_APART
+
+
+async def _keep_doing(chore: Callable[[], Awaitable[None]], *, look_pause: float) -> None:
+    while True:
+        try:
+            await chore()
+        except StorageUnavailable:
+            log.warning("sweep_put_off", reason="the database does not answer")
+        except Exception:
+            log.exception("sweep_failed")
+        await asyncio.sleep(look_pause)

@@ -54,7 +54,9 @@ async def introspect(services: Services, token: str) -> dict[str, Any] | None:
         principal = await services.guard.verify(token)
     except InvalidToken:
         return None
-    user = await user_in_session(services.database, session_id=principal.session_id, user_id=principal.id)
+    user = await user_in_session(
+        services.database, session_id=principal.session_id, user_id=principal.id, now=services.clock()
+    )
     if user is None:
         return None
     claims = {name: principal.claims[name] for name in _CLAIMS}

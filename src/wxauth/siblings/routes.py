@@ -2,10 +2,10 @@
 
 from base64 import b64decode
 from string import ascii_letters, digits, punctuation
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, quote, unquote
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -47,6 +47,24 @@ _SAFE_IN_HEADER: Final = (ascii_letters + digits + punctuation).replace("%", "")
 router = APIRouter(route_class=DirectRoute, tags=["siblings"], generate_unique_id_function=operation_id)
 
 
+_ROLE: Final = "role"
+_WRONG_PARAMETER: Final = InvalidRequest.of("query", "Takes no parameter but 'role', repeated for several")
+
+
+async def demanded_roles(request: Request) -> frozenset[str]:
+    """The roles that a proxy demands. A parameter that is misspelt would demand none, and let everybody in.
+
+    Raises: InvalidRequest.
+    """
+    if request.query_params.keys() - {_ROLE}:
+        raise _WRONG_PARAMETER
+    return frozenset(request.query_params.getlist(_ROLE))
+
+
+DemandedRolesDep = Annotated[frozenset[str], Depends(demanded_roles)]
+"""The roles that a proxy demands. Looked at first: whoever writes its configuration tries it without a token."""
+
+
 def _header(description: str, example: str) -> dict[str, Any]:
     return {"description": description, "schema": {"type": "string"}, "example": example}
 
@@ -68,14 +86,14 @@ def _header(description: str, example: str) -> dict[str, Any]:
                 "X-Auth-Roles": _header("With commas between; empty where there are none.", "admin,editor"),
             },
         },
-        **failures(*GUARDED, InsufficientRole),
+        **failures(_WRONG_PARAMETER, *GUARDED, InsufficientRole),
     },
     openapi_extra={
         **BEARER_SECURITY,
-        # Not a parameter of the endpoint: no text can be wrong here, and FastAPI would add a 422.
+        # Not a parameter of the endpoint: FastAPI would not refuse the others.
         "parameters": [
             {
-                "name": "role",
+                "name": _ROLE,
                 "in": "query",
                 "description": "A role to demand; repeated, all of them.",
                 "schema": {"type": "array", "items": {"type": "string"}},
@@ -83,14 +101,15 @@ def _header(description: str, example: str) -> dict[str, Any]:
         ],
     },
 )
-async def verify(caller: CallerDep, request: Request) -> Response:
+async def verify(roles: DemandedRolesDep, caller: CallerDep) -> Response:
     """Say whether a request may pass, and whose it is: nginx `auth_request`, Caddy and Traefik `forward_auth`.
 
     A revoked session or a banned user is refused at once. The roles are those that the user has now, not those of
-    the token: one taken away is gone with the next request. The body, if a proxy sends one along, is not read.
+    the token: one taken away is gone with the next request. The body, if a proxy sends one along, is not read. Any
+    parameter but `role` is refused, for a misspelt one would let everybody in.
     """
     user = caller.user
-    if not set(request.query_params.getlist("role")) <= set(user["roles"]):
+    if not roles <= set(user["roles"]):
         raise InsufficientRole("the user lacks a role that is demanded here")
     return Response(
         headers={

@@ -32,6 +32,10 @@ class Claims(Mapping[str, Any]):
         return repr(self._claims)
 
 
+def _plain(claims: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(claims)
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """The user behind a checked access token."""
@@ -41,5 +45,5 @@ class Principal:
     openid: str
     session_id: UUID
     roles: frozenset[str]
-    claims: Annotated[Mapping[str, Any], PlainSerializer(dict, return_type=dict[str, Any])] = field(hash=False)
+    claims: Annotated[Mapping[str, Any], PlainSerializer(_plain)] = field(hash=False)
     """All claims of the token, read-only."""

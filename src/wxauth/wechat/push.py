@@ -1,5 +1,8 @@
 """Message push: whether a request is WeChat's, and what a person takes back by it.
 
+WeChat's plain signature covers token, timestamp and nonce, not the message, and is the same for the handshake. So it
+counts for some minutes, and whoever takes a message must see to it that its signature comes with no other one.
+
 Source: WeChat, mini-program guide, "消息推送" (signatures, encryption) and "安全指引" (the events, `RevokeInfo`).
 """
 
@@ -8,6 +11,7 @@ import re
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from hashlib import sha1, sha256
 from io import StringIO
 from typing import Any, Final
@@ -35,6 +39,8 @@ FIELDS_OF_REVOKE_INFO: Final[Mapping[str, frozenset[str]]] = {
     "20": frozenset({"avatar_url"}),  # chosen by <button open-type="chooseAvatar">
 }
 """What is kept here of what may be withdrawn. The others (addresses, invoices, places, files...) are not kept."""
+SIGNED_WITHIN: Final = timedelta(minutes=5)
+"""How far WeChat's timestamp may be from our time. WeChat signs when it sends, and sends again within seconds."""
 
 _FIELDS: Final = ("nickname", "avatar_url", "phone")
 _MAX_XML_DEPTH: Final = 16
@@ -44,9 +50,28 @@ has ten elements, and perhaps some such characters in a text."""
 _RANDOM_BYTES: Final = 16
 _LENGTH_BYTES: Final = 4
 _BLOCK_BITS: Final = 32 * 8  # of the padding; those of AES are half as long
-# SHA-1 can be extended by who does not know the token, but the padding in between is never printable.
-_SIGNED: Final = re.compile(r"[!-~]{1,128}")
+_TIMESTAMP: Final = re.compile("[0-9]{1,12}")
+_NONCE: Final = re.compile(r"[!-~]{1,128}")
 _OPENID: Final = re.compile(r"[!-~]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A timestamp and nonce that WeChat has signed, and what came with them."""
+
+    digest: bytes
+    """Of app, timestamp and nonce."""
+    content: bytes | None
+    """The digest of the message; None for the handshake, which has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What WeChat has sent, decrypted where it was encrypted."""
+
+    app_id: str
+    text: bytes
+    signature: Signature
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,41 +87,42 @@ class Withdrawal:
     """Tells the message from every other one, however often it is sent."""
 
 
-def check_signature(token: SecretStr, query: Mapping[str, str], *, name: str, encrypted: str = "") -> str:
-    """The signature of this name in the query, which covers `timestamp`, `nonce` and what is encrypted.
-
-    Raises: InvalidSignature, unless it was made with this token.
-    """
-    signed = [query.get("timestamp", ""), query.get("nonce", "")]
-    parts = sorted([token.get_secret_value(), *signed, encrypted])
-    expected = sha1("".join(parts).encode()).hexdigest()  # noqa: S324 - WeChat's choice
-    is_equal = hmac.compare_digest(expected.encode(), query.get(name, "").encode())
-    if not is_equal or not all(map(_SIGNED.fullmatch, signed)):
-        raise InvalidSignature(f"{name} is not that of this app's push_token")
-    return expected
+def read_handshake(app: App, query: Mapping[str, str], *, now: datetime) -> Signature:
+    """The signature of WeChat's question whether this URL is the app's. Raises: InvalidSignature."""
+    _check_signature(app, query, name="signature", now=now)
+    return _signature(app, query, None)
 
 
-def read_push(app: App, query: Mapping[str, str], body: bytes) -> Withdrawal | None:
-    """What the message withdraws; None where that is nothing of ours.
+def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: datetime) -> Message:
+    """What WeChat has sent.
 
     Args:
         app: One with a push_token. Where it has a push_aes_key, the message must be encrypted.
         query: The parameters of the request.
         body: JSON or XML, whatever its Content-Type says.
+        now: The time.
 
-    Raises: InvalidSignature, InvalidRequest.
+    Raises: InvalidSignature.
     """
-    assert app.push_token is not None
     if app.push_aes_key is None:
-        signature = check_signature(app.push_token, query, name="signature")
-        fields = _fields_in(body)
-        if "Encrypt" in fields and "Event" not in fields:
-            raise InvalidSignature("the message is encrypted, and there is no push_aes_key for this app")
+        text = body
+        _check_signature(app, query, name="signature", now=now)
     else:
         encrypted = _encrypted_in(body)
-        signature = check_signature(app.push_token, query, name="msg_signature", encrypted=encrypted)
-        fields = _fields_in(_open(encrypted, aes_key=app.push_aes_key, app_id=app.app_id))
+        _check_signature(app, query, name="msg_signature", encrypted=encrypted, now=now)
+        text = _open(encrypted, aes_key=app.push_aes_key, app_id=app.app_id)
+    # The text, not the body: WeChat may encrypt it anew when it sends it again.
+    return Message(app.app_id, text, _signature(app, query, text))
 
+
+def withdrawal_in(message: Message) -> Withdrawal | None:
+    """What a message withdraws; None where that is nothing of ours.
+
+    Raises: InvalidRequest; InvalidSignature, where the message is encrypted still.
+    """
+    fields = _fields_in(message.text)
+    if "Encrypt" in fields and "Event" not in fields:
+        raise InvalidSignature("the message is encrypted, and there is no push_aes_key for this app")
     event, codes = _text(fields.get("Event")).lower(), _codes_in(fields.get("RevokeInfo"))
     withdrawn = frozenset[str]().union(*(FIELDS_OF_REVOKE_INFO.get(code, ()) for code in codes))
     if event != LEFT and not (event == REVOKED and withdrawn):
@@ -105,13 +131,32 @@ def read_push(app: App, query: Mapping[str, str], body: bytes) -> Withdrawal | N
     if not _OPENID.fullmatch(openid):
         raise InvalidRequest("the message names nobody", errors=[FieldError("OpenID", "Field required")])
     # WeChat, too, tells events by person and time. Without a time, what was signed must do.
-    sent = _text(fields.get("CreateTime")) or signature
+    sent = _text(fields.get("CreateTime")) or message.signature.digest.hex()
     return Withdrawal(
         openid=openid,
         fields=tuple(field for field in _FIELDS if event == REVOKED and field in withdrawn),
         is_whole=event == LEFT,
-        mark=_mark(app.app_id, event, openid, sent, *sorted(codes)),
+        mark=_mark(message.app_id, event, openid, sent, *sorted(codes)),
     )
+
+
+def _check_signature(app: App, query: Mapping[str, str], *, name: str, encrypted: str = "", now: datetime) -> None:
+    """See that the signature of this name covers `timestamp`, `nonce` and what is encrypted, and was made just now."""
+    assert app.push_token is not None
+    timestamp, nonce = query.get("timestamp", ""), query.get("nonce", "")
+    parts = sorted([app.push_token.get_secret_value(), timestamp, nonce, encrypted])
+    expected = sha1("".join(parts).encode()).hexdigest()  # noqa: S324 - WeChat's choice
+    is_equal = hmac.compare_digest(expected.encode(), query.get(name, "").encode())
+    # SHA-1 can be extended by who does not know the token, but the padding in between is never printable.
+    if not is_equal or not _TIMESTAMP.fullmatch(timestamp) or not _NONCE.fullmatch(nonce):
+        raise InvalidSignature(f"{name} is not that of this app's push_token")
+    if abs(now.timestamp() - int(timestamp)) > SIGNED_WITHIN.total_seconds():
+        raise InvalidSignature("the timestamp is more than five minutes from this server's time")
+
+
+def _signature(app: App, query: Mapping[str, str], text: bytes | None) -> Signature:
+    digest = _mark(app.app_id, query["timestamp"], query["nonce"])
+    return Signature(digest, None if text is None else sha256(text).digest())
 
 
 def _encrypted_in(body: bytes) -> str:

@@ -1,0 +1,59 @@
+"""An app behind a real server, for as long as a test needs it."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+PATIENCE = 20.0
+"""Seconds for what takes a fraction of one on an idle machine."""
+
+
+@contextmanager
+def serving(app: ASGIApp, **options: Any) -> Iterator[str]:
+    """The URL at which this app answers for as long as the block runs."""
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
+        server = _Server(uvicorn.Config(app, **{"log_config": None, "access_log": False, **options}))
+        thread = Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.end()
+            thread.join()
+
+
+class _Server(uvicorn.Server):
+    """Ends at once. uvicorn itself looks every tenth of a second whether it is to end, and then whether it can."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._is_running = Event()
+
+    def end(self) -> None:
+        self._is_running.wait(PATIENCE)
+        self._loop.call_soon_threadsafe(self._ended.set)
+
+    async def main_loop(self) -> None:
+        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
+        self._is_running.set()
+        ticks = asyncio.create_task(super().main_loop())  # the time in each answer
+        await self._ended.wait()
+        ticks.cancel()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        del sockets  # the block closes its own
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        tasks = list(self.server_state.tasks)
+        for task in tasks:
+            task.cancel()  # nobody waits for its answer any more
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.lifespan.shutdown()

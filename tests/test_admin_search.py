@@ -1,0 +1,105 @@
+"""How `q` searches: by what names somebody exactly, without a look at everybody; else in the nicknames."""
+
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.asking import bearer
+from tests.fakes import LoginAnswer
+from wxauth.people.user_rows import _WHOM_IT_NAMES
+
+MANY = 20_000
+
+
+class Admin:
+    def __init__(self, client: httpx.AsyncClient, login: dict[str, Any]) -> None:
+        self._client = client
+        self._login = login
+
+    async def page(self, **query: Any) -> dict[str, Any]:
+        answer = await self._client.get("/v1/admin/users", params=query, headers=bearer(self._login))
+        assert answer.status_code == 200, answer.text
+        page: dict[str, Any] = answer.json()
+        return page
+
+    async def names(self, **query: Any) -> list[str]:
+        return [user["nickname"] for user in (await self.page(**query))["items"]]
+
+
+@pytest.fixture
+async def root(client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection) -> Admin:
+    answer = await login("root", nickname="Root")
+    await rows.execute("UPDATE users SET roles = '{admin}'")
+    return Admin(client, answer)
+
+
+@pytest.mark.parametrize("name", ["openid", "unionid", "phone", "id"])
+async def test_who_is_named_exactly_comes_alone_though_nicknames_hold_it_too(
+    root: Admin, login: LoginAnswer, rows: asyncpg.Connection, name: str
+) -> None:
+    alice = (await login("alice", nickname="Alice"))["user"]
+    await rows.execute(
+        "UPDATE users SET unionid = 'union-alice', phone = '+8613800138000' WHERE id::text = $1", alice["id"]
+    )
+    text = {**alice, "unionid": "union-alice", "phone": "8613800138000"}[name]
+    await login("bob", nickname=f"not {text}"[:64])
+    assert await root.names(q=text) == ["Alice"]
+    await rows.execute("DELETE FROM users WHERE id::text = $1", alice["id"])
+    assert await root.names(q=text) == [f"not {text}"]
+
+
+async def test_what_else_is_asked_for_does_not_turn_an_exact_search_into_one_by_nickname(
+    root: Admin, login: LoginAnswer
+) -> None:
+    openid = (await login("alice", nickname="Alice"))["user"]["openid"]
+    await login("bob", nickname=openid)
+    assert await root.names(q=openid, status="disabled") == []
+    assert await root.names(q=openid, role="admin") == []
+
+
+async def test_pages_lead_through_all_who_share_a_number_once(
+    root: Admin, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    for number in range(5):
+        await login(f"person-{number}", nickname=f"P{number}")
+    await login("other", nickname="+8613800138000")
+    await rows.execute("UPDATE users SET phone = '+8613800138000' WHERE nickname LIKE 'P%'")
+    seen, cursor = [], None
+    for _ in range(3):
+        page = await root.page(q="+8613800138000", limit=2, **({"cursor": cursor} if cursor else {}))
+        seen.append([user["nickname"] for user in page["items"]])
+        cursor = page["next_cursor"]
+    assert seen == [["P4", "P3"], ["P2", "P1"], ["P0"]]
+    assert cursor is None
+
+
+@pytest.mark.parametrize("form", ["{0}{{", "urn:uuid:{0}", "{{{0}}}"])
+async def test_an_id_in_another_form_is_none(root: Admin, login: LoginAnswer, form: str) -> None:
+    user_id = (await login("alice", nickname="Alice"))["user"]["id"]
+    assert await root.names(q=form.format(user_id)) == []
+    assert await root.names(q=user_id.replace("-", "")) == []
+
+
+async def test_an_openid_of_an_app_that_is_configured_no_longer_is_found(
+    root: Admin, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    await login("alice", nickname="Alice")
+    await rows.execute("UPDATE identities SET app_id = 'wxformer' WHERE openid LIKE '%alice'")
+    openid = await rows.fetchval("SELECT openid FROM identities WHERE app_id = 'wxformer'")
+    assert await root.names(q=openid) == ["Alice"]
+
+
+async def test_nobody_is_looked_at_but_whom_it_names(rows: asyncpg.Connection) -> None:
+    await rows.execute(f"""
+        INSERT INTO users (id, unionid, phone, created_at, last_login_at)
+        SELECT gen_random_uuid(), 'union-' || n, '+861' || n, now(), now() FROM generate_series(1, {MANY}) n;
+        INSERT INTO identities (app_id, openid, user_id, created_at)
+        SELECT 'wx' || row_number() OVER () % 3, 'openid-' || unionid, id, now() FROM users;
+        ANALYZE users, identities;
+    """)
+    for text in ("openid-union-7", "union-7", "+8617", "8617", "nothing"):
+        plan = await rows.fetch(f"EXPLAIN (ANALYZE, BUFFERS) {_WHOM_IT_NAMES}", text, None)
+        lines = "\n".join(row[0] for row in plan)
+        assert "Seq Scan" not in lines, lines

@@ -1,0 +1,52 @@
+"""A phone number that was left half way, while the sweep of a large table of sessions takes its hours."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from tests.asking import MakeClient, MakeServices, bearer, until
+from tests.fakes import Clock
+from wxauth.dev.wechat import PhoneCodeRequest, Simulator
+from wxauth.profile.phones import UNTOUCHED_FOR
+from wxauth.service.housekeeping import keep_house
+
+AN_HOUR = 3600.0
+NUMBER = "+8613800138000"
+
+
+@pytest.mark.parametrize("comes", ["before", "meanwhile"])
+async def test_it_is_bound_though_the_sweep_has_not_come_to_its_end(
+    make_simulated_services: MakeServices,
+    make_client: MakeClient,
+    simulator: Simulator,
+    clock: Clock,
+    rows: asyncpg.Connection,
+    comes: str,
+) -> None:
+    services = await make_simulated_services()
+    client = make_client(services)
+    for person in ("alice", "bob", "carol"):
+        await client.post("/v1/login", json={"code": person})
+    clock.advance(days=365)
+    alice = (await client.post("/v1/login", json={"code": "alice"})).json()
+
+    async def leave_half_way() -> None:
+        simulator.fail("getuserphonenumber", slow=0.2)
+        code = simulator.make_phone_code(PhoneCodeRequest(person="alice", phone=NUMBER))
+        binding = asyncio.create_task(client.post("/v1/me/phone", json={"code": code}, headers=bearer(alice)))
+        await until(lambda: simulator.calls_of("getuserphonenumber"))
+        binding.cancel()
+        await until(lambda: rows.fetchval("SELECT count(*) FROM phone_answers"))
+        clock.now += 2 * UNTOUCHED_FOR
+
+    if comes == "before":
+        await leave_half_way()
+    house = asyncio.create_task(keep_house(services, page_size=1, pause=AN_HOUR, look_pause=0.05))
+    await until(lambda: rows.fetchval("SELECT count(*) = 3 FROM sessions"))  # one is swept; an hour until the next
+    if comes == "meanwhile":
+        await leave_half_way()
+    await until(lambda: rows.fetchval("SELECT count(*) FROM users WHERE phone = $1", NUMBER))
+    assert await rows.fetchval("SELECT count(*) FROM sessions") == 3
+    house.cancel()
+    await asyncio.gather(house, return_exceptions=True)

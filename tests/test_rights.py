@@ -1,0 +1,139 @@
+"""A database that is not its role's: `wxauth migrate` and `wxauth check` name what to GRANT, and then it works."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from itertools import count
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.processes import run
+from wxauth.checks.doctor import examine
+from wxauth.core.settings import Settings
+
+numbers = count(1)
+
+
+@pytest.fixture
+async def role(admin: asyncpg.Connection) -> AsyncIterator[str]:
+    """A role that owns nothing, whose name SQL wants in quotes."""
+    name = f"Web-{next(numbers)}"
+    await admin.execute(f'CREATE ROLE "{name}" LOGIN')
+    yield name
+    await admin.execute(f'DROP ROLE "{name}"')
+
+
+def as_role(url: str, role: str) -> str:
+    return url.replace("postgres@", f"{role}@")
+
+
+async def schema_says(make_settings: Callable[..., Settings], url: str) -> tuple[str, str]:
+    results = await examine(make_settings(database_url=url))
+    [(level, message)] = [(result.level, result.message) for result in results if result.name == "schema"]
+    return level, message
+
+
+async def migrate(url: str, folder: Path) -> tuple[int, str]:
+    done = await asyncio.to_thread(run, "migrate", cwd=folder, env={"WXAUTH_DATABASE_URL": url})
+    return done.returncode, done.stdout + done.stderr
+
+
+async def do_as_told(url: str, message: str) -> str:
+    """Run, as the database's owner, the statement that a line names."""
+    found = re.search("GRANT [^;]+;", message)
+    assert found, message
+    connection = await asyncpg.connect(url)
+    await connection.execute(found[0])
+    await connection.close()
+    return found[0]
+
+
+async def give_back(url: str, role: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute(f'REASSIGN OWNED BY "{role}" TO postgres; DROP OWNED BY "{role}"')
+    await connection.close()
+
+
+@pytest.mark.process
+async def test_who_may_make_no_tables_is_told_by_both_what_to_grant(
+    make_settings: Callable[..., Settings], empty_database_url: str, role: str, tmp_path: Path
+) -> None:
+    url = as_role(empty_database_url, role)
+    grant = f'GRANT CREATE ON SCHEMA public TO "{role}";'
+    level, message = await schema_says(make_settings, url)
+    assert (level, grant in message, "wxauth migrate" in message) == ("bad", True, True)
+    status, output = await migrate(url, tmp_path)
+    assert (status, grant in output, len(output.splitlines())) == (1, True, 1)
+    assert await do_as_told(empty_database_url, output) == grant
+    assert (await migrate(url, tmp_path))[0] == 0
+    assert (await schema_says(make_settings, url))[0] == "ok"
+    await give_back(empty_database_url, role)
+
+
+@pytest.mark.process
+async def test_who_has_no_schema_at_all_is_told_too(
+    make_settings: Callable[..., Settings], empty_database_url: str, role: str, tmp_path: Path
+) -> None:
+    connection = await asyncpg.connect(empty_database_url)
+    await connection.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+    await connection.close()
+    url = as_role(empty_database_url, role)
+    level, message = await schema_says(make_settings, url)
+    assert (level, "GRANT USAGE, CREATE" in message) == ("bad", True)
+    await do_as_told(empty_database_url, (await migrate(url, tmp_path))[1])
+    assert (await migrate(url, tmp_path))[0] == 0
+    assert (await schema_says(make_settings, url))[0] == "ok"
+    await give_back(empty_database_url, role)
+
+
+@pytest.mark.process
+@pytest.mark.own_database
+async def test_who_may_not_use_the_tables_of_another_role_is_told_what_to_grant(
+    make_settings: Callable[..., Settings], database_url: str, role: str
+) -> None:
+    url = as_role(database_url, role)
+    level, message = await schema_says(make_settings, url)
+    assert level == "bad"
+    granted = await do_as_told(database_url, message)
+    assert granted == f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "{role}";'
+    assert (await schema_says(make_settings, url))[0] == "ok"
+    await give_back(database_url, role)
+
+
+@pytest.mark.process
+@pytest.mark.own_database
+async def test_who_may_use_them_and_not_alter_them_is_told_whose_they_are(
+    make_settings: Callable[..., Settings], database_url: str, role: str, admin: asyncpg.Connection, tmp_path: Path
+) -> None:
+    owner = f"{role}-owner"
+    await admin.execute(f'CREATE ROLE "{owner}"')
+    connection = await asyncpg.connect(database_url)
+    tables = [
+        row["tablename"]
+        for row in await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    ]
+    await connection.execute("".join(f'ALTER TABLE {table} OWNER TO "{owner}";' for table in tables))
+    await connection.execute(
+        f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "{role}";'
+        f'GRANT CREATE ON SCHEMA public TO "{role}", "{owner}"'
+    )
+    url = as_role(database_url, role)
+    assert (await schema_says(make_settings, url))[0] == "ok"
+    await connection.execute("DROP TABLE attempts")
+    await connection.execute(
+        "ALTER TABLE users DROP COLUMN unjudged_since; UPDATE alembic_version SET version_num = '0013'"
+    )
+    level, message = await schema_says(make_settings, url)
+    grant = f'GRANT "{owner}" TO "{role}";'
+    assert (level, grant in message) == ("bad", True)
+    status, output = await migrate(url, tmp_path)
+    assert (status, grant in output) == (1, True)
+    await do_as_told(database_url, output)
+    assert (await migrate(url, tmp_path))[0] == 0
+    assert (await schema_says(make_settings, url))[0] == "ok"
+    await connection.close()
+    for name in (role, owner):
+        await give_back(database_url, name)
+    await admin.execute(f'DROP ROLE "{owner}"')

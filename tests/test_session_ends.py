@@ -1,0 +1,98 @@
+"""A session is over when it is over: no token outlives it, and wxauth's own routes take none of it."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from jose import jwt
+
+from tests.asking import MakeClient, MakeServices, bearer
+from tests.fakes import Clock, LoginAnswer, WeChatByRespx
+from tests.problems import problem_of
+from wxauth.core.services import Services
+from wxauth.siblings.clients import add_client
+
+TTL = 900
+MAX_AGE = 3600
+
+Body = dict[str, Any]
+
+
+@pytest.fixture
+async def services(make_services: MakeServices) -> Services:
+    return await make_services(access_token_ttl=TTL, session_max_age=MAX_AGE)
+
+
+@pytest.fixture
+def refresh(client: httpx.AsyncClient) -> Callable[[Body], Awaitable[Body]]:
+    async def refresh(answer: Body) -> Body:
+        again = await client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})
+        assert again.status_code == 200, again.text
+        body: Body = again.json()
+        return body
+
+    return refresh
+
+
+def life_of(answer: Body) -> int:
+    claims = jwt.get_unverified_claims(answer["access_token"])
+    life: int = claims["exp"] - claims["iat"]
+    assert life == answer["expires_in"]
+    return life
+
+
+@pytest.mark.parametrize(("age", "life"), [(0, TTL), (MAX_AGE - TTL, TTL), (MAX_AGE - 100, 100), (MAX_AGE - 1, 1)])
+async def test_an_access_token_ends_with_its_session(
+    login: LoginAnswer, refresh: Callable[[Body], Awaitable[Body]], clock: Clock, age: int, life: int
+) -> None:
+    answer = await login()
+    clock.advance(seconds=age)
+    assert life_of(await refresh(answer)) == life
+
+
+async def test_so_it_does_at_login_where_a_session_is_short(
+    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
+) -> None:
+    client = make_client(await make_services(access_token_ttl=TTL, refresh_token_ttl=60))
+    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    assert life_of(answer.json()) == 60
+
+
+async def test_of_the_last_fraction_of_a_second_there_is_a_token_too(
+    login: LoginAnswer, refresh: Callable[[Body], Awaitable[Body]], clock: Clock
+) -> None:
+    answer = await login()
+    clock.advance(seconds=MAX_AGE - 0.5)
+    assert life_of(await refresh(answer)) == 1
+
+
+async def test_own_routes_take_no_token_of_a_session_that_is_over(
+    client: httpx.AsyncClient, login: LoginAnswer, services: Services, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    answer = await login()
+    sibling = tuple(await add_client(services.database, "orders", now=clock()))
+    await rows.execute("UPDATE sessions SET expires_at = created_at + interval '10 seconds'")
+
+    async def asked() -> list[int]:
+        sealed = dict.fromkeys(("encrypted_data", "iv"), "A" * 22 + "==")
+        answers = [
+            await client.get("/v1/me", headers=bearer(answer)),
+            await client.get("/v1/verify", headers=bearer(answer)),
+            await client.post("/v1/me/decrypt", json=sealed, headers=bearer(answer)),
+        ]
+        return [answer.status_code for answer in answers]
+
+    async def is_active() -> bool:
+        told = await client.post("/v1/introspect", data={"token": answer["access_token"]}, auth=sibling)
+        active: bool = told.json()["active"]
+        return active
+
+    clock.advance(seconds=9)
+    assert (await asked())[:2] == [200, 200]
+    assert await is_active()
+    clock.advance(seconds=1)
+    assert await asked() == [401, 401, 401]
+    assert not await is_active()
+    problem_of(await client.get("/v1/me", headers=bearer(answer)), "invalid_token", 401)

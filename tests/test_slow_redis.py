@@ -1,0 +1,51 @@
+"""Logins and a Redis that answers, but too slowly for all of them."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.asking import LogLines
+from tests.fakes import Clock
+from wxauth.login.rate_limits import PATIENCE, LoginLimiter
+
+SLOW = 0.75 * PATIENCE
+"""Seconds that Redis takes for each command: each is in time."""
+LOGINS = 1600
+"""Behind one another at the connections that there are, they would wait for dozens of times `PATIENCE`."""
+
+
+@pytest.fixture
+async def slow_redis() -> AsyncIterator[str]:
+    """A Redis that says 1 to every command, in its own time."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            parts = [await reader.readline() for _ in range(2 * int(line[1:]))]
+            if parts[1].upper().startswith((b"EVAL", b"SCRIPT")):
+                await asyncio.sleep(SLOW)
+                writer.write(b":1\r\n")
+            else:
+                writer.write(b"+OK\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_no_login_waits_longer_than_its_time_for_a_slow_redis(
+    slow_redis: str, clock: Clock, log_lines: LogLines
+) -> None:
+    limiter = LoginLimiter("1000000/minute", redis_url=slow_redis, clock=clock)
+    waited: list[float] = []
+
+    async def log_in() -> None:
+        started = time.monotonic()
+        await limiter.admit("192.0.2.1")
+        waited.append(time.monotonic() - started)
+
+    await asyncio.gather(*(log_in() for _ in range(LOGINS)))
+    await limiter.aclose()
+    assert max(waited) < 12 * PATIENCE  # on a busy machine
+    assert [line["event"] for line in log_lines()] == ["redis_failed"]

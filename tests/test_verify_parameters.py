@@ -1,0 +1,42 @@
+"""`GET /v1/verify` takes `role` alone: what is misspelt must let nobody in."""
+
+import httpx
+import pytest
+
+from tests.asking import bearer
+from tests.fakes import LoginAnswer
+from tests.problems import problem_of
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "roles=admin",
+        "Role=admin",
+        "role%20=admin",
+        "role=admin&scope=a",
+        "rôle=admin",
+        "role[]=admin",
+        "admin",
+        "a=&b=",
+    ],
+)
+async def test_any_other_parameter_is_refused_with_a_token_and_without(
+    client: httpx.AsyncClient, login: LoginAnswer, query: str
+) -> None:
+    for headers in (bearer(await login()), {}):
+        answer = await client.get(f"/v1/verify?{query}", headers=headers)
+        problem = problem_of(answer, "invalid_request", 422)
+        assert problem["errors"] == [
+            {"field": "query", "message": "Takes no parameter but 'role', repeated for several"}
+        ]
+        assert not [name for name in answer.headers if name.startswith("x-auth-")]
+
+
+async def test_a_role_that_is_demanded_and_lacking_is_403_and_so_is_an_empty_one(
+    client: httpx.AsyncClient, login: LoginAnswer
+) -> None:
+    headers = bearer(await login())
+    assert (await client.get("/v1/verify", headers=headers)).status_code == 200
+    for query in ("role=admin", "role=", "role=admin&role=admin"):
+        problem_of(await client.get(f"/v1/verify?{query}", headers=headers), "insufficient_role", 403)
