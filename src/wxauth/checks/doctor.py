@@ -15,7 +15,7 @@ from wxauth.checks.wechat import PATIENCE, check_app
 from wxauth.core.clock import Clock, utc_now
 from wxauth.core.logs import redact
 from wxauth.core.settings import InvalidSettings, Settings, load_settings, unknown_names
-from wxauth.wechat.transport import CONNECT_SHARE, AiohttpTransport
+from wxauth.wechat.transport import CONNECT_SHARE, HttpTransport
 
 LONGEST: Final = 25.0
 """Seconds for one of the checks, all of whose questions have times of their own."""
@@ -38,7 +38,7 @@ async def examine(settings: Settings, *, clock: Clock = utc_now) -> list[Result]
     """The database first, for the others ask what is stored there; then these all at once."""
     found = Findings()
     results = await _results_of("database", check_database(settings, found, clock=clock))
-    transport = AiohttpTransport(connect_timeout=min(settings.wechat_timeout, PATIENCE) * CONNECT_SHARE)
+    transport = HttpTransport(connect_timeout=min(settings.wechat_timeout, PATIENCE) * CONNECT_SHARE)
     async with aclosing(transport):
         redis, issuer, *apps = await asyncio.gather(
             _results_of("redis", check_redis(settings)),

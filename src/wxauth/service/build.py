@@ -25,7 +25,7 @@ from wxauth.tokens.issuer import TokenIssuer
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat
 from wxauth.wechat.opinions import Opinions
-from wxauth.wechat.transport import CONNECT_SHARE, AiohttpTransport
+from wxauth.wechat.transport import CONNECT_SHARE, HttpTransport
 from wxauth.wechat.wechat_tokens import WeChatTokens
 
 
@@ -41,7 +41,7 @@ def build_services(
     promises = Promises(observe=metrics.put_off)
 
     def make_wechat() -> WeChat:
-        transport = wechat_transport or AiohttpTransport(connect_timeout=settings.wechat_timeout * CONNECT_SHARE)
+        transport = wechat_transport or HttpTransport(connect_timeout=settings.wechat_timeout * CONNECT_SHARE)
         return WeChat(
             transport,
             base_url=settings.wechat_base_url,
