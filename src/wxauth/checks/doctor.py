@@ -38,7 +38,9 @@ async def examine(settings: Settings, *, clock: Clock = utc_now) -> list[Result]
     """The database first, for the others ask what is stored there; then these all at once."""
     found = Findings()
     results = await _results_of("database", check_database(settings, found, clock=clock))
-    transport = HttpTransport(connect_timeout=min(settings.wechat_timeout, PATIENCE) * CONNECT_SHARE)
+    transport = HttpTransport(
+        connect_timeout=min(settings.wechat_timeout, PATIENCE) * CONNECT_SHARE, proxy=settings.wechat_proxy
+    )
     async with aclosing(transport):
         redis, issuer, *apps = await asyncio.gather(
             _results_of("redis", check_redis(settings)),

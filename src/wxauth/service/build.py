@@ -41,7 +41,9 @@ def build_services(
     promises = Promises(observe=metrics.put_off)
 
     def make_wechat() -> WeChat:
-        transport = wechat_transport or HttpTransport(connect_timeout=settings.wechat_timeout * CONNECT_SHARE)
+        transport = wechat_transport or HttpTransport(
+            connect_timeout=settings.wechat_timeout * CONNECT_SHARE, proxy=settings.wechat_proxy
+        )
         return WeChat(
             transport,
             base_url=settings.wechat_base_url,
