@@ -1,11 +1,12 @@
 """What a login answers when its request did not get as far as WeChat; and the way there by a proxy."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
 import pytest
 
-from tests.asking import LogLines, MakeClient
+from tests.asking import LogLines, MakeClient, until
 from tests.certificates import Authority
 from tests.fakes import APP, Clock, Secrets
 from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
@@ -14,6 +15,7 @@ from tests.upstream import Upstream, answer, hang_up
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings
 from wxauth.service.build import build_services
+from wxauth.wechat.transport import MAX_CONNECTIONS
 
 IDENTITY = {"openid": "openid-alice", "session_key": "c2Vzc2lvbi1rZXktMTIzNA=="}
 OK = answer(IDENTITY)
@@ -43,6 +45,39 @@ async def service_asking(
 
 async def log_in(client: httpx.AsyncClient, code: str = "code-of-alice-0123456789") -> httpx.Response:
     return await client.post("/v1/login", json={"code": code})
+
+
+async def test_a_login_for_which_no_connection_gets_free_may_be_tried_again_with_its_code(
+    make_settings: Callable[..., Settings], make_client: MakeClient, clock: Clock, log_lines: LogLines
+) -> None:
+    gate = asyncio.Event()
+
+    async def answer_in_the_end(writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        await OK(writer)
+
+    async with Upstream(answer_in_the_end) as upstream:
+        services = build_services(make_settings(wechat_base_url=upstream.url, wechat_timeout=0.5), clock=clock)
+        await services.keys.refresh()
+        client, app = make_client(services), services.settings.app(None)
+        later = services.wechat.deadline(extra_time=60)
+        others = [
+            asyncio.create_task(
+                services.wechat.call("another", app, "/x?js_code=another", read=lambda _: None, deadline=later)
+            )
+            for _ in range(MAX_CONNECTIONS)
+        ]
+        await until(lambda: len(upstream.requests) == MAX_CONNECTIONS)
+        answered = await log_in(client)
+        problem = problem_of(answered, "wechat_unavailable", 503)
+        assert problem["detail"] == "WeChat was not asked: no connection was free in time"
+        assert int(answered.headers["retry-after"]) > 0
+        assert set(upstream.codes) == {"another"}
+        gate.set()
+        await asyncio.gather(*others)
+        assert (await log_in(client)).status_code == 200
+        assert not [line for line in log_lines() if line["event"] == "wechat_not_connected"]
+        await services.aclose()
 
 
 async def test_a_login_goes_by_the_proxy(
