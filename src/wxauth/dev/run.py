@@ -96,7 +96,7 @@ def _settings(wechat_url: str, port: int | None) -> Settings:
     fixed = {"apps": APPS, "app_id": None, "app_secret": None, "wechat_base_url": wechat_url}
     asked_for = {} if port is None else {"port": port}
     unset = {name: value for name, value in defaults.items() if f"WXAUTH_{name.upper()}" not in given}
-    settings = settings_from(Settings, wechat_fallback_url=None, **fixed, **asked_for, **unset)
+    settings = settings_from(Settings, wechat_fallback_url=None, wechat_proxy=None, **fixed, **asked_for, **unset)
     if "WXAUTH_ISSUER" in given:
         return settings
     return settings.model_copy(update={"issuer": f"http://127.0.0.1:{settings.port}"})

@@ -26,7 +26,7 @@ from wxauth.tokens.issuer import TokenIssuer
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat
 from wxauth.wechat.opinions import Opinions
-from wxauth.wechat.transport import CONNECT_SHARE, AiohttpTransport
+from wxauth.wechat.transport import CONNECT_SHARE, HttpTransport
 from wxauth.wechat.wechat_tokens import WeChatTokens
 
 
@@ -60,7 +60,9 @@ def build_services(
     promises = Promises(observe=metrics.put_off, pause=waits.promises)
 
     def make_wechat() -> WeChat:
-        transport = wechat_transport or AiohttpTransport(connect_timeout=settings.wechat_timeout * CONNECT_SHARE)
+        transport = wechat_transport or HttpTransport(
+            connect_timeout=settings.wechat_timeout * CONNECT_SHARE, proxy=settings.wechat_proxy
+        )
         return WeChat(
             transport,
             base_url=settings.wechat_base_url,
