@@ -27,7 +27,7 @@ class AtOnce(httpx.AsyncBaseTransport):
 
 
 def worker_app() -> ASGIApp:
-    """As `wxauth.service.server.worker_app`."""
+    """As the service makes it, but for WeChat."""
     settings = load_settings(Settings)
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     app = create_app(build_services(settings, wechat_transport=AtOnce()))

@@ -48,13 +48,7 @@ def build_services(
     clock = clock or DatabaseClock()
     database = Database(settings.database_url.get_secret_value(), deadlines=waits.database)
     sealer = Sealer(settings.secret_keys)
-    keys = KeyRing(
-        database,
-        sealer,
-        clock,
-        max_age=timedelta(seconds=settings.signing_key_max_age),
-        refresh_pause=waits.keys_refresh,
-    )
+    keys = make_key_ring(settings, database, clock, refresh_pause=waits.keys_refresh)
     metrics = Metrics([app.app_id for app in settings.apps], database=database, clock=clock)
     background = Background(patience=settings.wechat_timeout + waits.database.whole, farewell=waits.background_farewell)
     promises = Promises(observe=metrics.put_off, pause=waits.promises)
@@ -118,3 +112,11 @@ def build_services(
         ),
         metrics=metrics,
     )
+
+
+def make_key_ring(
+    settings: Settings, database: Database, clock: Clock, *, refresh_pause: float = WAITS.keys_refresh
+) -> KeyRing:
+    """What we sign with."""
+    max_age = timedelta(seconds=settings.signing_key_max_age)
+    return KeyRing(database, Sealer(settings.secret_keys), clock, max_age=max_age, refresh_pause=refresh_pause)
