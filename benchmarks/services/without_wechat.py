@@ -43,7 +43,7 @@ def serve(settings: Settings) -> None:
     signal.signal(signal.SIGTERM, leave)
     asyncio.run(check_secret_key(settings))
     listener = listen(settings.host, settings.port)
-    config = uvicorn.Config(worker_app, factory=True, workers=1, **uvicorn_options(settings))
+    config = uvicorn.Config(worker_app, factory=True, workers=1, **uvicorn_options())
     uvicorn.Server(config).run([listener])
 
 

@@ -173,7 +173,7 @@ def start_wxauth(secrets: Secrets) -> Iterator[Callable[[str], Wxauth]]:
             settings = settings_from(Settings, **SETTINGS | values)
             services = build_services(settings, clock=Clock(datetime(2026, 11, 20, 8, 0, tzinfo=UTC)))
             arrived = Recorder(create_app(services))
-            url = stack.enter_context(serving(arrived, **uvicorn_options(settings) | {"proxy_headers": False}))
+            url = stack.enter_context(serving(arrived, **uvicorn_options()))
             return Wxauth(urlsplit(url).netloc, services, arrived, database_url)
 
         yield start

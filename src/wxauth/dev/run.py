@@ -169,7 +169,7 @@ def _serve(settings: Settings, listener: socket.socket, wechat_url: str) -> None
     app = create_app(build_services(settings))
     welcome = WELCOME.format(url=_url(settings), wechat_url=wechat_url, home=HOME, command=_command(settings))
     try:
-        _Server(uvicorn.Config(app, **uvicorn_options(settings)), welcome).run([listener])
+        _Server(uvicorn.Config(app, **uvicorn_options()), welcome).run([listener])
     except KeyboardInterrupt:
         return
 

@@ -57,7 +57,7 @@ def serve(settings: Settings) -> None:
     except OSError as exc:
         raise InvalidSettings([f"WXAUTH_HOST and WXAUTH_PORT: cannot listen there: {exc.strerror}"]) from None
     config = uvicorn.Config(
-        "wxauth.service.server:worker_app", factory=True, workers=settings.workers, **uvicorn_options(settings)
+        "wxauth.service.server:worker_app", factory=True, workers=settings.workers, **uvicorn_options()
     )
     try:
         if settings.workers == 1:
@@ -88,7 +88,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def uvicorn_options(settings: Settings) -> dict[str, Any]:
+def uvicorn_options() -> dict[str, Any]:
     """How uvicorn is to run, in production and in development."""
     return {
         "http": HttpProtocol,
@@ -98,8 +98,7 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         "access_log": False,
         "server_header": False,
         "date_header": False,
-        "proxy_headers": True,
-        "forwarded_allow_ips": list(settings.trusted_proxies),
+        "proxy_headers": False,  # the app looks behind proxies itself
         "timeout_keep_alive": KEEP_ALIVE_SECONDS,
         "timeout_graceful_shutdown": DRAIN_SECONDS,
         "timeout_worker_healthcheck": WORKER_PATIENCE,
