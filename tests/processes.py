@@ -124,11 +124,11 @@ def _stat(pid: int) -> list[str]:
 
 
 @contextmanager
-def serving(app: ASGIApp, **options: Any) -> Iterator[str]:
+def serving(app: ASGIApp, *, kind: type[uvicorn.Server] = uvicorn.Server, **options: Any) -> Iterator[str]:
     """The URL at which this app answers for as long as the block runs."""
     options = {"log_config": None, "access_log": False, **options, "timeout_graceful_shutdown": 1}
     with listen("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, **options))
+        server = kind(uvicorn.Config(app, **options))
         thread = Thread(target=server.run, args=([listener],))
         thread.start()
         try:

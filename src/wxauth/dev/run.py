@@ -27,6 +27,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
 from wxauth.service.server import check_secret_key, leave, listen, uvicorn_options
+from wxauth.web.http_server import Server
 
 HOME: Final = Path(".wxauth")
 
@@ -155,7 +156,7 @@ async def _prepare(settings: Settings) -> None:
     await check_secret_key(settings)
 
 
-class _Server(uvicorn.Server):
+class _Server(Server):
     def __init__(self, config: uvicorn.Config, welcome: str) -> None:
         super().__init__(config)
         self._welcome = welcome

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+from functools import partial
 from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any, Final, NoReturn
@@ -22,14 +23,16 @@ from wxauth.core.logs import configure_logging, get_logger
 from wxauth.core.sealing import CannotOpen
 from wxauth.core.settings import InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.errors import StorageUnavailable
+from wxauth.profile.avatar_routes import UPLOAD_PATH
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
 from wxauth.service.metrics import remove_what_is_shared, shared_by_workers
-from wxauth.web.http_protocol import HttpProtocol
+from wxauth.web.http_protocol import HttpProtocol, Patience
+from wxauth.web.http_server import Server
+from wxauth.web.uploads import PATIENCE as UPLOAD_PATIENCE
 
 DRAIN_SECONDS: Final = 10
-KEEP_ALIVE_SECONDS: Final = 75
-"""Longer than the usual proxy keeps its own idle connections, so that it is never the one to be surprised."""
+PATIENCE: Final = Patience(longer_requests={UPLOAD_PATH: UPLOAD_PATIENCE})
 WORKER_PATIENCE: Final = 10
 """Seconds in which a worker must show that it lives; starting takes most of them on a busy machine."""
 
@@ -61,7 +64,7 @@ def serve(settings: Settings) -> None:
     )
     try:
         if settings.workers == 1:
-            uvicorn.Server(config).run([listener])
+            Server(config).run([listener])
         else:
             with shared_by_workers():
                 _Workers(config, [listener]).run()
@@ -91,7 +94,7 @@ def listen(host: str, port: int) -> socket.socket:
 def uvicorn_options() -> dict[str, Any]:
     """How uvicorn is to run, in production and in development."""
     return {
-        "http": HttpProtocol,
+        "http": partial(HttpProtocol, patience=PATIENCE),
         "ws": "none",
         "loop": "auto" if os.name == "nt" else "uvloop",
         "log_config": None,
@@ -99,7 +102,6 @@ def uvicorn_options() -> dict[str, Any]:
         "server_header": False,
         "date_header": False,
         "proxy_headers": False,  # the app looks behind proxies itself
-        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
         "timeout_graceful_shutdown": DRAIN_SECONDS,
         "timeout_worker_healthcheck": WORKER_PATIENCE,
         "backlog": _BACKLOG,
