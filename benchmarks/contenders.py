@@ -72,7 +72,7 @@ def started(name: str, *, database_url: str, wechat_url: str, folder: Path) -> I
     }
     if name in ("wxauth", "without_wechat"):
         env = environment(**{f"WXAUTH_{key}": value for key, value in own_settings.items()})
-        cli = ("-m", "wxauth.cli")
+        cli = ("-m", "wxauth")
         subprocess.run([sys.executable, *cli, "migrate"], env=env, cwd=folder, check=True, capture_output=True)
         command = (*cli, "serve") if name == "wxauth" else ("-m", f"benchmarks.services.{name}")
         with running(name, *command, port=port, folder=folder, env=env) as pid:
