@@ -64,6 +64,9 @@ class App:
                 await end(b"")
             case "/fails":
                 raise ZeroDivisionError
+            case "/fails-later":
+                await start(content_length="9")
+                raise ZeroDivisionError
             case "/breaks":
                 await start(content_length="9")
                 await send({"type": "http.response.body", "body": b"in ", "more_body": True})
@@ -263,8 +266,9 @@ def test_a_proxys_form_of_target_is_a_path(connect: Connect) -> None:
     assert answer.endswith(b"/bc ")
 
 
-def test_a_fault_is_answered_as_a_problem(connect: Connect) -> None:
-    assert problem_in(exchange(connect, GET % b"fails")) == (500, "internal_error")
+@pytest.mark.parametrize("path", [b"fails", b"fails-later"])
+def test_a_fault_is_answered_as_a_problem(connect: Connect, path: bytes) -> None:
+    assert problem_in(exchange(connect, GET % path)) == (500, "internal_error")
 
 
 @pytest.mark.parametrize("line_break", [b"\r\n", b"\n", b"\r"])

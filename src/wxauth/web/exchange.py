@@ -36,11 +36,12 @@ class Exchange:
         "_connection",
         "_expects_continue",
         "_failure",
-        "_has_begun",
+        "_head",
         "_is_chunked",
         "_is_gone",
         "_is_told_whole",
         "_is_whole",
+        "_is_written",
         "_parts",
         "_sends_body",
         "_waiter",
@@ -64,7 +65,9 @@ class Exchange:
         self._is_gone = False
         self._waiter: asyncio.Future[None] | None = None
 
-        self._has_begun = self.is_answered = False
+        self._head: bytes | None = None
+        """Of the answer; written with the first part of the body, in one go."""
+        self._is_written = self.is_answered = False
         self._sends_body = self._is_chunked = False
         self._body_left: int | None = None
         """Bytes that the head has promised."""
@@ -78,7 +81,7 @@ class Exchange:
         except Exception:
             log.exception("request_failed")
         if not (self.is_answered or self._is_gone):
-            self._connection.give_up(None if self._has_begun else self._failure or InternalError("the log has more"))
+            self._connection.give_up(None if self._is_written else self._failure or InternalError("the log has more"))
         self._failure = None  # its traceback knows us: together they would wait for the garbage collector
 
     # What the app calls
@@ -111,10 +114,10 @@ class Exchange:
             await self._connection.drain()
         if self._is_gone:
             return
-        if not self._has_begun:
+        if self._head is None:
             if message["type"] != "http.response.start":
                 raise RuntimeError(f"{message['type']} before http.response.start")
-            self._write_head(message["status"], message.get("headers", ()))
+            self._head = self._head_of(message["status"], message.get("headers", ()))
         elif not self.is_answered:
             if message["type"] != "http.response.body":
                 raise RuntimeError(f"{message['type']} within an answer")
@@ -151,7 +154,7 @@ class Exchange:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _write_head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def _head_of(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         if self._expects_continue and not self._is_whole:
             self.keeps_alive = False  # a client that was not told to send its body may send a request in its place
         lines = [STATUS_LINES[status]]
@@ -173,11 +176,12 @@ class Exchange:
         head = b"".join(lines)
         if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
             raise RuntimeError("a header field with a line break")
-        self._has_begun = True
-        self._connection.write(head + b"\r\n")
+        return head + b"\r\n"
 
     def _write_body(self, body: bytes, *, is_last: bool) -> None:
-        if self._sends_body:
+        if not self._sends_body:
+            body = b""
+        else:
             if self._body_left is not None:
                 self._body_left -= len(body)
                 if self._body_left < 0 or (is_last and self._body_left):
@@ -186,8 +190,12 @@ class Exchange:
                 body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
                 if is_last:
                     body += b"0\r\n\r\n"
-            if body:
-                self._connection.write(body)
+        if not self._is_written:
+            assert self._head is not None
+            self._is_written = True
+            body = self._head + body
+        if body:
+            self._connection.write(body)
         if is_last:
             self.is_answered = True
             self._parts.clear()
