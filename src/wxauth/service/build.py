@@ -21,6 +21,7 @@ from wxauth.profile.nicknames import Nicknames
 from wxauth.profile.phones import Phones
 from wxauth.profile.withdrawals import Withdrawals
 from wxauth.service.metrics import Metrics
+from wxauth.service.readiness import Readiness
 from wxauth.tokens.issuer import TokenIssuer
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat
@@ -89,4 +90,5 @@ def build_services(
             clock=clock,
         ),
         metrics=metrics,
+        readiness=Readiness(database, keys, clock),
     )
