@@ -158,7 +158,7 @@ async def _prepare(settings: Settings) -> None:
 
 class _Server(Server):
     def __init__(self, config: uvicorn.Config, welcome: str) -> None:
-        super().__init__(config)
+        super().__init__(config)  # and leaves at once: no proxy has to learn of it
         self._welcome = welcome
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

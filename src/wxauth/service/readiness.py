@@ -32,9 +32,16 @@ class Readiness:
         self._clock = clock
         self._look: asyncio.Task[Mapping[str, str]] | None = None
         self._looked_at: datetime | None = None
+        self._is_leaving = False
+
+    def leave(self) -> None:
+        """From now on nobody new is to be sent here."""
+        self._is_leaving = True
 
     async def checks(self) -> dict[str, str]:
         """Each part by name, and `OK` or what is wrong with it."""
+        if self._is_leaving:
+            return {"process": "is ending"}
         return {**await self._of_database(), "signing_key": OK if self._keys.is_ready else "not read yet"}
 
     async def _of_database(self) -> Mapping[str, str]:

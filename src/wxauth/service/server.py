@@ -31,6 +31,8 @@ from wxauth.web.http_protocol import HttpProtocol, Patience
 from wxauth.web.http_server import Server
 from wxauth.web.uploads import PATIENCE as UPLOAD_PATIENCE
 
+LEARNING_SECONDS: Final = 2.0
+"""For so long after SIGTERM a proxy may send requests, until it has learnt from `/readyz` not to."""
 DRAIN_SECONDS: Final = 10
 PATIENCE: Final = Patience(longer_requests={UPLOAD_PATH: UPLOAD_PATIENCE})
 WORKER_PATIENCE: Final = 10
@@ -59,13 +61,13 @@ def serve(settings: Settings) -> None:
         listener = listen(settings.host, settings.port)
     except OSError as exc:
         raise InvalidSettings([f"WXAUTH_HOST and WXAUTH_PORT: cannot listen there: {exc.strerror}"]) from None
-    config = uvicorn.Config(
-        "wxauth.service.server:worker_app", factory=True, workers=settings.workers, **uvicorn_options()
-    )
     try:
         if settings.workers == 1:
-            Server(config).run([listener])
+            work(settings, listener)
         else:
+            config = uvicorn.Config(
+                "wxauth.service.server:worker_app", factory=True, workers=settings.workers, **uvicorn_options()
+            )
             with shared_by_workers():
                 _Workers(config, [listener]).run()
     except KeyboardInterrupt:
@@ -106,6 +108,16 @@ def uvicorn_options() -> dict[str, Any]:
         "timeout_worker_healthcheck": WORKER_PATIENCE,
         "backlog": _BACKLOG,
     }
+
+
+def work(settings: Settings, listener: socket.socket) -> None:
+    """Serve in this process until it is asked to end."""
+    services = build_services(settings)
+    config = uvicorn.Config(create_app(services), **uvicorn_options())
+    gc.collect()
+    gc.freeze()  # what is there now stays; the collector need not look at it again
+    gc.set_threshold(*GC_THRESHOLDS)
+    Server(config, learning=LEARNING_SECONDS, on_leaving=services.readiness.leave).run([listener])
 
 
 def worker_app() -> ASGIApp:

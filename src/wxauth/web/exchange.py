@@ -157,6 +157,8 @@ class Exchange:
     def _head_of(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         if self._expects_continue and not self._is_whole:
             self.keeps_alive = False  # a client that was not told to send its body may send a request in its place
+        if self._connection.is_leaving:
+            self.keeps_alive = False
         lines = [STATUS_LINES[status]]
         length = None
         for name, value in headers:

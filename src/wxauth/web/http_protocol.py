@@ -57,12 +57,21 @@ class Patience:
         return max((longer for end, longer in self.longer_requests.items() if path.endswith(end)), default=self.request)
 
 
+class State(ServerState):
+    """What is open and under way, of the whole server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_leaving = False
+        """Whether each connection is to be closed after what it is answered next."""
+
+
 class HttpProtocol(asyncio.Protocol):
     """One connection.
 
     Args:
         config: uvicorn's, with the app.
-        server_state: What is open and under way, of the whole server.
+        server_state: Shared by all connections.
         app_state: Not used.
         patience: For how long the client is waited for, as far as the server has `look_at_clock` called.
     """
@@ -70,7 +79,7 @@ class HttpProtocol(asyncio.Protocol):
     def __init__(
         self,
         config: Config,
-        server_state: ServerState,
+        server_state: State,
         app_state: Mapping[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
@@ -109,7 +118,8 @@ class HttpProtocol(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._local, self._remote = get_local_addr(self._transport), get_remote_addr(self._transport)
         self._server.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own protocols alone
-        self._late_at = self._loop.time() + self._patience.request
+        self._quiet_since = self._loop.time()
+        self._late_at = self._quiet_since + self._patience.request
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone, or we have closed."""
@@ -162,12 +172,14 @@ class HttpProtocol(asyncio.Protocol):
         else:
             self._close()
 
-    def shutdown(self) -> None:
-        """The server ends: close, as soon as what is under way is answered."""
-        if self._answering is None:
-            self._transport.close()
-        else:
-            self._answering.keeps_alive = False
+    def leave(self, *, quiet_since: float) -> None:
+        """Close, where there has been nothing since then, and nothing is under way."""
+        if self._answering is None and not self._has_begun and self._quiet_since <= quiet_since:
+            self._close()
+
+    def hang_up(self) -> None:
+        """Close at once, whatever is under way."""
+        self._transport.abort()
 
     # What the exchange calls
 
@@ -175,6 +187,11 @@ class HttpProtocol(asyncio.Protocol):
     def is_full(self) -> bool:
         """Whether the client has not taken what was written."""
         return self._drained is not None
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the answer that begins is to be the last. Not while there are requests in hand."""
+        return self._server.is_leaving and not self._queue and self._fed == len(self._unfed)
 
     async def drain(self) -> None:
         """Wait until the client has taken it, or is gone."""
@@ -403,7 +420,8 @@ class HttpProtocol(asyncio.Protocol):
         elif self._answering is not None:
             self._late_at = inf
         else:
-            self._late_at = self._loop.time() + self._patience.idle
+            self._quiet_since = self._loop.time()
+            self._late_at = self._quiet_since + self._patience.idle
 
     def _end_drain(self) -> None:
         if self._drained is not None:
