@@ -12,7 +12,6 @@ from pathlib import Path
 
 from benchmarks.load import Kind
 from benchmarks.processes import environment, free_port, running
-from wxauth.core.settings import Settings, settings_from
 from wxauth.service.server import uvicorn_options
 
 KINDS_OF: dict[str, tuple[Kind, ...]] = {
@@ -73,7 +72,7 @@ def started(name: str, *, database_url: str, wechat_url: str, folder: Path) -> I
     }
     if name in ("wxauth", "without_wechat"):
         env = environment(**{f"WXAUTH_{key}": value for key, value in own_settings.items()})
-        cli = ("-m", "wxauth.cli")
+        cli = ("-m", "wxauth")
         subprocess.run([sys.executable, *cli, "migrate"], env=env, cwd=folder, check=True, capture_output=True)
         command = (*cli, "serve") if name == "wxauth" else ("-m", f"benchmarks.services.{name}")
         with running(name, *command, port=port, folder=folder, env=env) as pid:
@@ -81,8 +80,7 @@ def started(name: str, *, database_url: str, wechat_url: str, folder: Path) -> I
         return
     options = {"host": "127.0.0.1", "port": port}
     if name == "floor":  # the tutorial runs with uvicorn's own settings
-        settings = settings_from(Settings, **{key.lower(): value for key, value in own_settings.items()})
-        options |= {**uvicorn_options(settings), "http": "httptools"}
+        options |= {**uvicorn_options(), "http": "httptools"}
     env = environment(
         **_APP,
         DATABASE_URL=database_url,

@@ -25,6 +25,7 @@ from tests import forked
 from tests.forked import Forked
 from tests.programs import demand_mark
 from wxauth.service.server import listen
+from wxauth.web.http_protocol import HttpProtocol
 
 WXAUTH = str(Path(sys.executable).with_name("wxauth"))
 ROOM = 2 * 2**30
@@ -176,10 +177,11 @@ def _stat(pid: int) -> list[str]:
 
 
 @contextmanager
-def serving(app: ASGIApp, **options: Any) -> Iterator[str]:
+def serving(app: ASGIApp, *, kind: type[uvicorn.Server] = uvicorn.Server, **options: Any) -> Iterator[str]:
     """The URL at which this app answers for as long as the block runs."""
     with listen("127.0.0.1", 0) as listener:
-        server = _Server(uvicorn.Config(app, **{"log_config": None, "access_log": False, **options}))
+        config = uvicorn.Config(app, **{"log_config": None, "access_log": False, **options})
+        server = type(kind.__name__, (_EndsAtOnce, kind), {})(config)
         thread = Thread(target=server.run, args=([listener],))
         thread.start()
         try:
@@ -189,8 +191,8 @@ def serving(app: ASGIApp, **options: Any) -> Iterator[str]:
             thread.join()
 
 
-class _Server(uvicorn.Server):
-    """Ends at once. uvicorn itself looks every tenth of a second whether it is to end, and then whether it can."""
+class _EndsAtOnce(uvicorn.Server):
+    """uvicorn itself looks every tenth of a second whether it is to end, and then whether it can."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -203,7 +205,7 @@ class _Server(uvicorn.Server):
     async def main_loop(self) -> None:
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
         self._is_running.set()
-        ticks = asyncio.create_task(super().main_loop())  # the time in each answer
+        ticks = asyncio.create_task(super().main_loop())  # the time in each answer, and that of each request
         await self._ended.wait()
         ticks.cancel()
 
@@ -212,7 +214,8 @@ class _Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
-            connection.shutdown()
+            end = connection.hang_up if isinstance(connection, HttpProtocol) else connection.shutdown
+            end()
         tasks = list(self.server_state.tasks)
         for task in tasks:
             task.cancel()  # nobody waits for its answer any more

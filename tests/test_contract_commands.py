@@ -458,6 +458,7 @@ def test_sighup_replaces_workers_one_by_one_by_what_the_settings_are_then(
     def is_reloaded() -> bool:
         with httpx.Client(base_url=service.client.base_url, verify=False) as fresh:
             assert fresh.post("/v1/login", json={"code": "alice"}).status_code == 200
+            assert fresh.get("/readyz").status_code == 200
         return not service.workers() & first
 
     until(is_reloaded)

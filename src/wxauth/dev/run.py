@@ -27,6 +27,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
 from wxauth.service.server import check_secret_key, leave, listen, uvicorn_options
+from wxauth.web.http_server import Server
 
 HOME: Final = Path(".wxauth")
 
@@ -155,9 +156,9 @@ async def _prepare(settings: Settings) -> None:
     await check_secret_key(settings)
 
 
-class _Server(uvicorn.Server):
+class _Server(Server):
     def __init__(self, config: uvicorn.Config, welcome: str) -> None:
-        super().__init__(config)
+        super().__init__(config)  # and leaves at once: no proxy has to learn of it
         self._welcome = welcome
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -169,7 +170,7 @@ def _serve(settings: Settings, listener: socket.socket, wechat_url: str) -> None
     app = create_app(build_services(settings))
     welcome = WELCOME.format(url=_url(settings), wechat_url=wechat_url, home=HOME, command=_command(settings))
     try:
-        _Server(uvicorn.Config(app, **uvicorn_options(settings)), welcome).run([listener])
+        _Server(uvicorn.Config(app, **uvicorn_options()), welcome).run([listener])
     except KeyboardInterrupt:
         return
 

@@ -21,6 +21,7 @@ from wxauth.profile.nicknames import Nicknames
 from wxauth.profile.phones import Phones
 from wxauth.profile.withdrawals import Withdrawals
 from wxauth.service.metrics import Metrics
+from wxauth.service.readiness import Readiness
 from wxauth.service.waits import WAITS, Waits
 from wxauth.tokens.issuer import TokenIssuer
 from wxauth.wechat.api import WeChatApi
@@ -111,6 +112,7 @@ def build_services(
             clock=clock,
         ),
         metrics=metrics,
+        readiness=Readiness(database, keys, clock),
     )
 
 

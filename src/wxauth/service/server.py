@@ -19,15 +19,19 @@ from wxauth.core.sealing import CannotOpen
 from wxauth.core.settings import InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.core.timekeeping import correct
 from wxauth.errors import StorageUnavailable
+from wxauth.profile.avatar_routes import UPLOAD_PATH
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services, make_key_ring
 from wxauth.service.metrics import remove_what_is_shared, shared_by_workers
-from wxauth.service.workers import Parent, Work, Workers
-from wxauth.web.http_protocol import HttpProtocol
+from wxauth.service.workers import SUPERSEDED, Parent, Work, Workers
+from wxauth.web.http_protocol import HttpProtocol, Patience
+from wxauth.web.http_server import Server
+from wxauth.web.uploads import PATIENCE as UPLOAD_PATIENCE
 
+LEARNING_SECONDS: Final = 2.0
+"""For so long after SIGTERM a proxy may send requests, until it has learnt from `/readyz` not to."""
 DRAIN_SECONDS: Final = 10
-KEEP_ALIVE_SECONDS: Final = 75
-"""Longer than the usual proxy keeps its own idle connections, so that it is never the one to be surprised."""
+PATIENCE: Final = Patience(longer_requests={UPLOAD_PATH: UPLOAD_PATIENCE})
 
 GC_THRESHOLDS: Final = (10_000, 20, 20)
 """Requests leave few cycles behind; Python's own 700 would have it look for them at every few requests."""
@@ -80,31 +84,30 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def uvicorn_options(settings: Settings) -> dict[str, Any]:
+def uvicorn_options() -> dict[str, Any]:
     """How uvicorn is to run, in production and in development."""
     return {
-        "http": HttpProtocol,
+        "http": partial(HttpProtocol, patience=PATIENCE),
         "ws": "none",
         "loop": "auto" if os.name == "nt" else "uvloop",
         "log_config": None,
         "access_log": False,
         "server_header": False,
         "date_header": False,
-        "proxy_headers": True,
-        "forwarded_allow_ips": list(settings.trusted_proxies),
-        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "proxy_headers": False,  # the app looks behind proxies itself
         "timeout_graceful_shutdown": DRAIN_SECONDS,
         "backlog": _BACKLOG,
     }
 
 
-def make_server(settings: Settings) -> uvicorn.Server:
+def make_server(settings: Settings) -> Server:
     """The whole service, which has not begun yet."""
-    config = uvicorn.Config(create_app(build_services(settings)), **uvicorn_options(settings))
+    services = build_services(settings)
+    config = uvicorn.Config(create_app(services), **uvicorn_options())
     gc.collect()
     gc.freeze()  # what is there now stays; the collector need not look at it again
     gc.set_threshold(*GC_THRESHOLDS)
-    return uvicorn.Server(config)
+    return Server(config, learning=LEARNING_SECONDS, on_leaving=services.readiness.leave)
 
 
 def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
@@ -131,6 +134,7 @@ def work(settings: Settings, listener: socket.socket, parent: Parent) -> None:
     """What a worker does."""
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     server = make_server(settings)
+    signal.signal(SUPERSEDED, lambda _number, _frame: server.hand_over())
 
     async def serve() -> None:
         telling = asyncio.create_task(parent.tell(is_ready=lambda: server.started))

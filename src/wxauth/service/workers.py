@@ -22,6 +22,8 @@ from uvicorn.config import STARTUP_FAILURE
 from wxauth.core.logs import get_logger
 from wxauth.core.settings import InvalidSettings
 
+SUPERSEDED: Final = signal.SIGTERM if sys.platform == "win32" else signal.SIGUSR1
+"""What a worker is sent when another one has taken its place, so that it is to end what it has in hand."""
 PATIENCE: Final = 15
 """Looks, each about a second."""
 
@@ -29,7 +31,7 @@ _LOOK: Final = 1.0
 """Seconds between two words of a worker, two looks of the parent, and two starts where one has failed."""
 _ALIVE: Final = b"."
 _READY: Final = b"!"
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, *(() if sys.platform == "win32" else (signal.SIGHUP,)))
 
 log = get_logger()
 
@@ -196,7 +198,7 @@ class Workers:
                     self._start()
         elif outdated and all(worker.is_ready for worker in at_work) and len(self._workers) == len(at_work):
             if len(at_work) > self._number:
-                self._dismiss(outdated[0], signal.SIGTERM)
+                self._dismiss(outdated[0], SUPERSEDED)
             else:
                 self._start()
 
@@ -261,5 +263,5 @@ def _forget_signals() -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, _leave_at_once)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the parent
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
