@@ -18,7 +18,7 @@ from wxauth.core.database import DEADLINES, Deadlines
 from wxauth.core.logs import redact
 from wxauth.core.settings import InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.guard.jwks import FETCH_TIMEOUT
-from wxauth.wechat.transport import CONNECT_SHARE, AiohttpTransport
+from wxauth.wechat.transport import CONNECT_SHARE, HttpTransport
 
 LONGEST: Final = 25.0
 """Seconds for one of the checks, all of whose questions have times of their own."""
@@ -56,7 +56,9 @@ async def examine(
     """
     found = Findings()
     results = await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines))
-    transport = AiohttpTransport(connect_timeout=min(settings.wechat_timeout, PATIENCE) * CONNECT_SHARE)
+    transport = HttpTransport(
+        connect_timeout=min(settings.wechat_timeout, PATIENCE) * CONNECT_SHARE, proxy=settings.wechat_proxy
+    )
     async with aclosing(transport):
         redis, issuer, *apps = await asyncio.gather(
             _results_of("redis", check_redis(settings, patience=redis_patience)),
