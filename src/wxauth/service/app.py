@@ -33,6 +33,7 @@ from wxauth.guard.bearer import BearerGuard
 from wxauth.keys import routes as key_routes
 from wxauth.login import routes as login_routes
 from wxauth.login import session_key_routes
+from wxauth.login.bodies import LoginRequest
 from wxauth.people import admin_routes
 from wxauth.people import routes as account_routes
 from wxauth.problems import problem_response
@@ -84,11 +85,16 @@ _READ_FIRST: Final = (
 log = get_logger()
 
 
-def create_app(services: Services) -> ASGIApp:
-    """The whole service as an ASGI app. The parts are in place at once; the lifespan keeps and closes them."""
+def create_app(services: Services, *, example_code: str | None = None) -> ASGIApp:
+    """The whole service as an ASGI app. The parts are in place at once; the lifespan keeps and closes them.
+
+    Args:
+        services: The parts.
+        example_code: A code with which the documentation's example of a login succeeds, where there is one.
+    """
     settings = services.settings
     root_path = urlsplit(settings.issuer).path
-    api = create_api(root_path=root_path)
+    api = create_api(root_path=root_path, example_code=example_code)
     api.state.services = services
     app: ASGIApp = api
     if settings.cors_origins:  # around the whole of it, so that a browser may read a fault's answer too
@@ -107,7 +113,7 @@ def create_app(services: Services) -> ASGIApp:
     return BehindProxies(app, settings.trusted_proxies)
 
 
-def create_api(*, root_path: str = "") -> FastAPI:
+def create_api(*, root_path: str = "", example_code: str | None = None) -> FastAPI:
     """The routes and their documentation, still without services."""
     api = FastAPI(
         title="wxauth",
@@ -129,7 +135,7 @@ def create_api(*, root_path: str = "") -> FastAPI:
     api.add_exception_handler(Exception, _answer_fault)
     api.router.routes.extend(_ROUTES)  # not included: an included router is one more thing to match
     add_docs(api)
-    api.openapi = lambda: _openapi(api)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    api.openapi = lambda: _openapi(api, example_code)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return api
 
 
@@ -225,7 +231,7 @@ def _allowed_methods(request: Request) -> list[str]:
     return sorted({method for route in matching for method in getattr(route, "methods", None) or ()})
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
+def _openapi(app: FastAPI, example_code: str | None) -> dict[str, Any]:
     if app.openapi_schema is None:
         schema = FastAPI.openapi(app)
         components = schema.setdefault("components", {})
@@ -239,6 +245,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             **sibling_routes.SERVICE_CLIENT_SCHEME,
         }
         _keep_nulls_of_examples(app, schema)
+        if example_code is not None:
+            components["schemas"][LoginRequest.__name__]["examples"] = [{"code": example_code}]
         schema["paths"] = _in_reading_order(schema["paths"])
     assert app.openapi_schema is not None
     return app.openapi_schema

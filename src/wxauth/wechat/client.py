@@ -4,9 +4,10 @@ Source: https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-login/c
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, TypeGuard, TypeVar
 from urllib.parse import quote
 
@@ -70,6 +71,7 @@ class WeChat:
         busy_pauses: Seconds before each further try where WeChat is busy.
         sleep: Waits.
         observe: Is told of each call how it ended: the name of the API, and the failure where there was one.
+        hints: What else a developer is told of an errcode, in `detail`.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class WeChat:
         busy_pauses: Sequence[float] = BUSY_PAUSES,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         observe: Callable[[str, WeChatError | None], None] = lambda _api, _error: None,
+        hints: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
         self._transport = transport
         self._base = _Host(base_url)
@@ -90,6 +93,7 @@ class WeChat:
         self._busy_pauses = busy_pauses
         self._sleep = sleep
         self._observe = observe
+        self._hints = hints
         self._login_targets: dict[str, str] = {}
 
     async def code2session(self, app: App, code: str) -> WeChatSession:
@@ -140,7 +144,7 @@ class WeChat:
             if errcode != 0:
                 if tells_refusals and errcode not in expected:
                     _log_refusal(api, app, errcode, answer.get("errmsg"), secrets)
-                raise error_for(errcode, api=api)
+                raise error_for(errcode, api=api, hint=self._hints.get(errcode, ""))
             result = read(answer)
         except WeChatError as exc:
             self._observe(api, exc)

@@ -80,13 +80,14 @@ KNOWN: Final = frozenset({*_ERRORS, *_ERRORS_WITH_WECHAT_TOKENS, *WECHAT_TOKEN_R
 """Those that have a label of their own in the metrics."""
 
 
-def error_for(errcode: int, *, api: str) -> WeChatError:
-    """The failure that an errcode of this API stands for."""
+def error_for(errcode: int, *, api: str, hint: str = "") -> WeChatError:
+    """The failure that an errcode of this API stands for; a hint is for the developer, beside what WeChat said."""
     found = _ERRORS.get(errcode)
     if found is None and api != CODE2SESSION:
         found = _ERRORS_WITH_WECHAT_TOKENS.get(errcode)
     kind, retry_after = found or (WeChatBadResponse, None)
-    return kind(f"WeChat answered errcode {errcode}", errcode=errcode, retry_after=retry_after)
+    detail = f"WeChat answered errcode {errcode}"
+    return kind(f"{detail}: {hint}" if hint else detail, errcode=errcode, retry_after=retry_after)
 
 
 def what_to_change(errcode: int, *, api: str) -> str:

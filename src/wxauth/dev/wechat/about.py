@@ -67,3 +67,11 @@ DELETE /faults 恢复正常。
 POST /accounts 设置小程序的状态：是否在 IP 白名单、secret 是否冻结、有无 unionid、无权限的接口、
 手机号接口如何对待 openid、countryCode 是文本还是数字、各接口每日额度；未写的项保持不变。
 """
+
+HINTS: Final = {
+    40029: (
+        "this WeChat is simulated, and knows no code of a phone or of the developer tools: send a plain name such as "
+        "alice (phone-13800138000 for the phone button), or start 'wxauth dev' with WXAUTH_APP_ID and WXAUTH_APP_SECRET"
+    )
+}
+"""What a developer who meets an errcode of this WeChat has to know, added to `detail`."""
