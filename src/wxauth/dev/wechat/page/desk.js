@@ -88,7 +88,7 @@ const getMe = () => auth.request({ url: '/v1/me' })
 
 const TAPS = {
   login: () => auth.login(),
-  loginAgain: () => auth.login({ nickname: undefined }),
+  loginAgain: () => auth.login({ force: true }),
   save: () => auth.updateProfile({ nickname: $('nickname').value }),
   avatar: () => auth.setAvatar({ detail: { avatarUrl: URL.createObjectURL($('file').files[0]) } }),
   async allow() {
