@@ -63,8 +63,8 @@ _MEANINGS: Final = {
     _UNKNOWN: Title("one that is in no list", "列表之外的错误码"),
 }
 _ON_THE_WAY: Final[tuple[tuple[dict[str, Any], Title, type[WeChatError] | None], ...]] = (
-    ({"slow": 3}, Title("slow: answers after 3 s", "慢：3 秒后应答"), None),
-    ({"hang": True}, Title("hangs: no answer, ever", "挂起：永不应答"), WeChatTimeout),
+    ({"slow": 3}, Title("slow: answers after 3 s", "慢：3 秒后响应"), None),
+    ({"hang": True}, Title("hangs: no answer, ever", "挂起：永不响应"), WeChatTimeout),
     ({"drop": True}, Title("drops the connection", "断开连接"), WeChatUnavailable),
     ({"garbage": True}, Title("answers garbage", "返回乱码"), WeChatBadResponse),
     ({"html": True}, Title("answers a web page", "返回网页"), WeChatBadResponse),
