@@ -236,6 +236,10 @@ async def test_a_session_of_an_app_that_is_configured_no_longer_binds_nothing(
     [
         ("errcode-40029", "invalid_code", 400),
         ("errcode-40163", "code_used", 400),
+        ("errcode-40003", "invalid_code", 400),
+        ("errcode-43104", "invalid_code", 400),
+        ("errcode-47001", "wechat_bad_response", 502),
+        ("errcode-89501", "wechat_bad_response", 502),
         ("errcode-40013", "wechat_misconfigured", 502),
         ("errcode-48001", "wechat_misconfigured", 502),
         ("errcode-45011", "wechat_rate_limited", 429),
@@ -258,6 +262,17 @@ async def test_what_wechat_refuses_binds_nothing(
     login = await service.log_in(phone_code=code)
     assert login["phone_error"] == problem
     assert login["user"]["phone"] is None
+
+
+async def test_a_code_of_another_person_is_refused_without_waiting_for_another_process(
+    make_service: MakeService,
+) -> None:
+    service = await make_service(waits=replace(HURRIED, phones_of_others=(3600.0,)))
+    alice, bob = await service.log_in("alice"), await service.log_in("bob")
+    assert alice["user"]["id"] != bob["user"]["id"]
+    async with asyncio.timeout(10):
+        answer = await service.bind(bob, service.phone_code("alice"))
+    assert problem_of(answer, "invalid_code", 400)["wechat_errcode"] == 43104
 
 
 async def test_a_code_of_another_app_is_told_to_the_operator(service: Service, log_lines: LogLines) -> None:
@@ -441,10 +456,10 @@ async def test_the_same_code_again_is_answered_without_asking_wechat(
     assert await rows.fetchval("SELECT count(*) FROM events") == 1
 
 
-async def test_the_same_code_of_somebody_else_is_unknown(service: Service) -> None:
+async def test_the_same_code_of_somebody_else_is_used(service: Service) -> None:
     alice, bob, code = await service.log_in("alice"), await service.log_in("bob"), service.phone_code()
     await service.bind(alice, code)
-    problem_of(await service.bind(bob, code), "invalid_code", 400)
+    problem_of(await service.bind(bob, code), "code_used", 400)
     assert service.asked == 2
     assert await service.phone(bob) is None
 

@@ -2,19 +2,18 @@
 
 const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/
 const TITLES = {
-	network_error: ['网络不可用', 'No network'],
-	timeout: ['网络超时', 'Timed out'],
-	wx_login_failed: ['微信登录失败', 'WeChat login failed'],
-	phone_refused: ['未授权手机号', 'No phone number'],
-	session_revoked: ['登录已失效', 'Logged out'],
+	network_error: '网络不可用|No network',
+	timeout: '网络超时|Timed out',
+	wx_login_failed: '微信登录失败|WeChat login failed',
+	phone_refused: '未授权手机号|No phone number',
+	session_revoked: '登录已失效|Logged out',
 }
 
 export class AuthError extends Error {
 	constructor(code, more = /** @type {any} */ ({})) {
 		const { title, detail, status = null, requestId = null, retryAfter = null, wechatErrcode = null } = more
 		super(detail ? `${code}: ${detail}`.replace(/(eyJ|wxr_)[\w.-]+/g, '$1…') : code) // never a token
-		const titles = TITLES[code] || ['出错了，请重试', 'Please try again']
-		this.title = title || titles[language()]
+		this.title = title || (TITLES[code] || '出错了，请重试|Please try again').split('|')[language()]
 		Object.assign(this, { name: 'AuthError', code, status, requestId, retryAfter, wechatErrcode })
 	}
 }
@@ -85,7 +84,7 @@ export function createAuth({ baseURL: url, appId: id, origins = [], platform, st
 		if (asked !== era || (owner && owner !== user.openid)) throw asked.error || new AuthError('session_revoked')
 	}
 
-	// A phone's clock may be wrong: only durations count, lost when it goes back.
+	// A phone's clock may be wrong: only durations count.
 	function isFresh({ at, life }) {
 		const time = now()
 		if (time < Math.max(at, lastTime)) return false
@@ -110,7 +109,7 @@ export function createAuth({ baseURL: url, appId: id, origins = [], platform, st
 		}
 	}
 
-	const to = (path, args) => ({ timeout: /refresh$/.test(path) ? TIMEOUT / 2 : TIMEOUT, ...args, url: baseURL + path })
+	const to = (path, args) => ({ timeout: path.endsWith('refresh') ? 10000 : 20000, ...args, url: baseURL + path })
 	const post = async (path, data, wanted) => bodyOf(await call('request', to(path, POST(data))), wanted)
 	const endSession = (refresh_token) => post('/v1/logout', { refresh_token }).catch(() => {})
 
@@ -123,7 +122,7 @@ export function createAuth({ baseURL: url, appId: id, origins = [], platform, st
 	async function logIn(fields, asked, isLast) {
 		check(asked)
 		try {
-			const { code } = await call('login', { provider: 'weixin', timeout: TIMEOUT })
+			const { code } = await call('login', { provider: 'weixin', timeout: 20000 })
 			if (!code) fail('wx_login_failed')
 			check(asked)
 			const { nickname, avatarUrl: avatar_url, phoneCode: phone_code } = fields
@@ -153,7 +152,7 @@ export function createAuth({ baseURL: url, appId: id, origins = [], platform, st
 		return begin('login', turn.then(() => logIn(fields, asked)))
 	}
 
-	// Once more where the answer may be lost: it gets the same successor.
+	// Once more where the answer may be lost: for a minute, the token gets the same successor.
 	const sendRefresh = (refresh_token, isLast) =>
 		post('/v1/refresh', { refresh_token }, 'refresh_token').catch((e) => {
 			if (isLast || e.status) throw e
@@ -201,7 +200,9 @@ export function createAuth({ baseURL: url, appId: id, origins = [], platform, st
 	}
 
 	async function guarded(name, args) {
-		const url = absolute(given(args.url, 'url'))
+		const path = given(args.url, 'url')
+		const url = /^[\w+.-]+:/.test(path) ? path : baseURL + (/^[/?#]/.test(path) ? '' : '/') + path
+		if (!trusted.includes(originOf(url))) fail('origin_not_allowed')
 		const asked = era
 		let owner = user && user.openid
 		const tokenFor = async (refused) => {
@@ -212,12 +213,6 @@ export function createAuth({ baseURL: url, appId: id, origins = [], platform, st
 		}
 		const { statusCode, data, header = {} } = await send(name, { ...args, url }, tokenFor)
 		return { statusCode, data, header }
-	}
-
-	function absolute(url) {
-		const whole = /^[\w+.-]+:/.test(url) ? url : baseURL + (/^[/?#]/.test(url) ? '' : '/') + url
-		if (!trusted.includes(originOf(whole))) fail('origin_not_allowed')
-		return whole
 	}
 
 	const own = async (path, wanted, args, name = 'request') => bodyOf(await guarded(name, to(path, args)), wanted)

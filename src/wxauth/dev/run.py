@@ -62,7 +62,7 @@ def run(*, port: int | None, wechat_port: int) -> None:
                 stack.enter_context(_simulator(wechat_listener, service_url(settings)))
             asyncio.run(_prepare(settings))
             told = welcome(settings, simulated_url=simulated_url, findings=findings, home=HOME)
-            _serve(_app(settings, simulated_url), listener, settings, told)
+            _serve(_app(settings, simulated_url), listener, told)
     except (PostgresUnavailable, InvalidSettings, UnknownRevision, MigrationBlocked) as exc:
         raise DevFailed(str(exc)) from None
     except StorageUnavailable as exc:
@@ -168,7 +168,7 @@ class _Server(Server):
         click.echo(self._welcome)
 
 
-def _serve(app: ASGIApp, listener: socket.socket, settings: Settings, told: str) -> None:
+def _serve(app: ASGIApp, listener: socket.socket, told: str) -> None:
     try:
         _Server(uvicorn.Config(app, **uvicorn_options()), told).run([listener])
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from pydantic_core import from_json
 from wxauth.core.logs import get_logger
 from wxauth.core.settings import App
 from wxauth.errors import WeChatBadResponse, WeChatError, WeChatMisconfigured, WeChatTimeout, WeChatUnavailable
-from wxauth.wechat.errcodes import CODE2SESSION, SYSTEM_BUSY, error_for, what_to_change
+from wxauth.wechat.errcodes import CODE2SESSION, SYSTEM_BUSY, error_for, is_for_the_operator, what_to_change
 
 BUSY_PAUSES: Final = (0.1, 0.3)
 """Seconds before the second and the third try after errcode -1."""
@@ -224,8 +224,12 @@ def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequ
         for form in (secret, quote(secret, safe=""), quote(secret)):
             text = text.replace(form, "***")
     fields = {"api": api, "app_id": app.app_id, "errcode": errcode, "errmsg": text[:_MAX_ERRMSG_LENGTH]}
+    if (advice := what_to_change(errcode, api=api)) is not None:
+        fields["what_to_change"] = advice
     if isinstance(error_for(errcode, api=api), WeChatMisconfigured):
-        log.error("wechat_misconfigured", what_to_change=what_to_change(errcode, api=api), **fields)
+        log.error("wechat_misconfigured", **fields)
+    elif is_for_the_operator(errcode, api=api):
+        log.error("wechat_refused", **fields)
     else:
         log.warning("wechat_refused", **fields)
 

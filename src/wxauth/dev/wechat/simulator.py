@@ -77,7 +77,7 @@ class Simulator:
         self._clock = clock
         self._takes_names = takes_names
         self._codes: Codes[CodeRequest] = Codes(clock, errcode_when_used=40163, errcode_of_another_app=40029)
-        self._phone_codes: Codes[PhoneCodeRequest] = Codes(clock, errcode_when_used=40029, errcode_of_another_app=40013)
+        self._phone_codes: Codes[PhoneCodeRequest] = Codes(clock, errcode_when_used=40163, errcode_of_another_app=40013)
         self._session_keys = SessionKeys(clock)
         self._accounts = {app_id: Account(app_id=app_id) for app_id in SECRETS}
         self._today: Counter[tuple[int, str, Api]] = Counter()
@@ -206,9 +206,10 @@ class Simulator:
         else:
             raise Refusal(40029)
         if openid is not None and account.openid_check == "on":
-            self._check_openid(openid, account)
-            if openid != owner:
+            if not isinstance(openid, str) or not openid.startswith(openid_prefix(account.app_id)):
                 raise Refusal(40003)
+            if openid != owner:
+                raise Refusal(43104)
         watermark = {"timestamp": int(self._clock()), "appid": watermark_app_id}
         return _ok(phone_info={**_parts_of(phone, account), "watermark": watermark})
 
