@@ -12,7 +12,7 @@ import asyncpg
 
 from benchmarks.contenders import Contender
 from benchmarks.load import Kind, Plan, Result
-from benchmarks.processes import ROOT, cpu_of_tree
+from benchmarks.processes import ROOT, cpu_of_tree, memory_of_tree
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Sample:
     system_us: float
     postgres_us: float
     """What the database's own processes used: work moved there is not gone."""
+    memory_mb: float
+    """What the service had in memory after the load."""
     result: Result
 
     @property
@@ -119,6 +121,7 @@ def measure(
         user_us=used.user * microseconds,
         system_us=used.system * microseconds,
         postgres_us=(postgres - postgres_before).total * microseconds,
+        memory_mb=memory_of_tree(contender.pid),
         result=result,
     )
 
