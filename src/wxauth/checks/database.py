@@ -18,7 +18,7 @@ from wxauth.checks.rows import (
 )
 from wxauth.core.clock import Clock
 from wxauth.core.database import WHERE_NOTHING_IS_KEPT, Database, Deadlines, reason_of
-from wxauth.core.migrations import current_revision, is_usable, newest_revision
+from wxauth.core.schema import current_revision, is_usable, newest_revision
 from wxauth.core.sealing import CannotOpen, Sealer, phone_answer_context, session_key_context, signing_key_context
 from wxauth.core.settings import Settings
 from wxauth.core.tables import StoredSigningKey
