@@ -40,6 +40,8 @@ class Contender:
     database_url: str
     people: int = 0
     codes: int = 0
+    stride: int = 1
+    """How far the people who log in one after the other are from one another."""
     row_counts: tuple[str, ...] = field(default=("users",))
 
     def load_in(self, kind: Kind) -> Kind:

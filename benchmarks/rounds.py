@@ -89,6 +89,7 @@ def measure(
         requests=max(situation.connections, int(requests * contender.share_of_requests)),
         seconds=seconds,
         known_people=contender.people,
+        stride=contender.stride,
         first_number=contender.codes,
     )
     contender.codes += plan.requests + plan.connections
@@ -128,7 +129,8 @@ def measure(
 
 @dataclass(frozen=True)
 class _Stored:
-    at: datetime
+    last_login_at: datetime | None
+    """The newest, by the service's own clock."""
     rows: dict[str, int]
     rotations: int
 
@@ -139,7 +141,7 @@ async def _look(contender: Contender) -> _Stored:
         rows = {table: await connection.fetchval(f"SELECT count(*) FROM {table}") for table in contender.row_counts}
         rotations = "SELECT coalesce(sum(generation), 0) FROM sessions" if contender.has_sessions else "SELECT 0"
         return _Stored(
-            at=await connection.fetchval("SELECT clock_timestamp()"),
+            last_login_at=await connection.fetchval("SELECT max(last_login_at) FROM users"),
             rows=rows,
             rotations=int(await connection.fetchval(rotations)),
         )
@@ -147,10 +149,11 @@ async def _look(contender: Contender) -> _Stored:
         await connection.close()
 
 
-async def _seen_since(contender: Contender, moment: datetime) -> int:
+async def _seen_since(contender: Contender, moment: datetime | None) -> int:
     connection = await asyncpg.connect(contender.database_url)
     try:
-        return int(await connection.fetchval("SELECT count(*) FROM users WHERE last_login_at >= $1", moment))
+        seen = "SELECT count(*) FROM users WHERE $1::timestamptz IS NULL OR last_login_at > $1"
+        return int(await connection.fetchval(seen, moment))
     finally:
         await connection.close()
 
@@ -160,7 +163,7 @@ def _check(contender: Contender, plan: Plan, result: Result, *, calls: int, befo
     after = asyncio.run(_look(contender))
     found = {
         "calls of WeChat": calls,
-        "people with a new last_login_at": asyncio.run(_seen_since(contender, before.at)),
+        "people with a new last_login_at": asyncio.run(_seen_since(contender, before.last_login_at)),
         "rotations": after.rotations - before.rotations,
         **{f"new rows in {table}": after.rows[table] - count for table, count in before.rows.items()},
     }
