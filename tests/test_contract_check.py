@@ -820,3 +820,13 @@ async def test_a_database_that_gives_nothing_up_by_itself_is_told_with_what_to_r
 ) -> None:
     results = await doctor(database_url=f"{database_url}&pgbouncer=true")
     said(results, "database limits", BAD, "one locked row", "ALTER ROLE postgres SET statement_timeout = '4000ms'")
+
+
+@pytest.mark.parametrize(("more", "is_said"), [("", False), ("&pgbouncer=prepared", False), ("&pgbouncer=true", True)])
+async def test_a_pooler_that_keeps_prepared_statements_is_a_note_where_none_are_prepared(
+    doctor: Examine, database_url: str, more: str, is_said: bool
+) -> None:
+    results = await doctor(database_url=database_url + more)
+    assert ("database pooler" in results) is is_said
+    if is_said:
+        said(results, "database pooler", NOTE, "?pgbouncer=prepared", "WXAUTH_DATABASE_URL")

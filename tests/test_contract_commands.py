@@ -652,6 +652,12 @@ def test_nothing_of_development_is_in_the_production_path() -> None:
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
 
 
+@pytest.mark.process
+def test_serving_loads_nothing_of_migrating() -> None:
+    program = "import sys, wxauth.service.server; print('alembic' in sys.modules, 'sqlalchemy.ext' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "False False\n"
+
+
 # migrate
 
 

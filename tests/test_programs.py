@@ -11,7 +11,7 @@ import pytest
 from tests.programs import needs, needs_node
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = [ROOT / "tests/node", ROOT / "clients/node", ROOT / "examples/express"]
+FOLDERS = [ROOT / "tests/node", ROOT / "clients/node", ROOT / "examples/express", ROOT / "benchmarks/services/express"]
 
 each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))
 

@@ -11,7 +11,7 @@ import wxauth
 from wxauth.core.tables import USER, User, UserRow
 from wxauth.people.bodies import ProfileAndStanding
 
-BESIDE_ROWS = ("wxauth.core.database", "wxauth.core.trail", "wxauth.core.migrations")
+BESIDE_ROWS = ("wxauth.core.database", "wxauth.core.trail", "wxauth.core.migrations", "wxauth.core.schema")
 
 
 def statements() -> Iterator[pytest.param]:

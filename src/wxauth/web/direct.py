@@ -10,7 +10,7 @@ from fastapi.params import Depends
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_json
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -109,7 +109,7 @@ def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
     validate = model.__pydantic_validator__.validate_json
 
     async def validated(request: Request) -> BaseModel | None:
-        body = await request.body()
+        body = await _read(request)
         if may_be_empty and not body:
             return None
         try:
@@ -122,6 +122,19 @@ def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
             raise invalid_request(errors) from None
 
     return validated
+
+
+async def _read(request: Request) -> bytes:
+    """The body, which usually comes at once. Raises: ClientDisconnect."""
+    parts: list[bytes] = []
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            return b"".join([*parts, body]) if parts else body
+        parts.append(body)
 
 
 def _errors_of(exc: ValidationError) -> list[Any]:
