@@ -45,6 +45,7 @@ STATUS_OF = {
     "keys_unavailable": 503,
     "insufficient_role": 403,
     "invalid_client": 401,
+    "insufficient_scope": 403,
     "invalid_signature": 403,
     "rate_limited": 429,
     "last_admin": 409,

@@ -28,6 +28,7 @@ WxAuthError
 │   ├── RefreshTokenReused      400
 │   └── SessionRevoked          400
 ├── InvalidClient               401  a service client, not a user
+├── InsufficientScope            403
 ├── InvalidSignature            403  a message push that is not WeChat's
 ├── RateLimited                 429  wxauth's own limit
 ├── AccountDisabled             403
@@ -340,6 +341,14 @@ class InvalidClient(WxAuthError):
     def headers(self) -> dict[str, str]:
         """`WWW-Authenticate`, as RFC 6749 has it."""
         return {"WWW-Authenticate": "Basic"}
+
+
+class InsufficientScope(WxAuthError):
+    """The service client is known, and may not do this."""
+
+    code = "insufficient_scope"
+    status = 403
+    title = Title("The service is not allowed to do this.", "该服务无权进行此操作。")
 
 
 # Message push.

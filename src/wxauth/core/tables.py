@@ -376,18 +376,32 @@ class StoredSigningKey(SQLModel, table=True):
 
 
 class ServiceClient(SQLModel, table=True):
-    """A sibling that may ask about tokens, by a secret of its own."""
+    """A sibling that may ask what its scopes say, by a secret of its own."""
 
     __tablename__ = "service_clients"
     __table_args__ = (
         CheckConstraint(f"name ~ '^{CLIENT_NAME}$'", name="name"),
         CheckConstraint("octet_length(secret_hash) = 32", name="secret_hash"),
+        CheckConstraint(
+            "cardinality(scopes) > 0 AND scopes <@ '{introspect,access_token,users,phones,events}'", name="scopes"
+        ),
+        CheckConstraint(
+            "(former_secret_hash IS NULL) = (former_secret_until IS NULL) AND octet_length(former_secret_hash) = 32",
+            name="former_secret",
+        ),
     )
 
     name: str = Field(sa_type=Text, primary_key=True)
     secret_hash: bytes = Field(sa_type=BYTEA)
     """SHA-256 of the secret, which itself is kept nowhere."""
     created_at: datetime = Field(sa_type=TIME)
+    # The default is for clients of before there were scopes, and of replicas that know none.
+    scopes: list[str] = Field(
+        sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{introspect,access_token}'"))
+    )
+    former_secret_hash: bytes | None = Field(sa_type=BYTEA)
+    """SHA-256 of the secret before this one, good until `former_secret_until`."""
+    former_secret_until: datetime | None = Field(sa_type=TIME)
 
 
 class PushMessage(SQLModel, table=True):

@@ -49,6 +49,8 @@ class EventType(StrEnum):
     SIGNING_KEY_WITHDRAWN = "signing_key_withdrawn"
     SERVICE_CLIENT_ADDED = "service_client_added"
     SERVICE_CLIENT_REMOVED = "service_client_removed"
+    CLIENT_CHANGED = "client.changed"
+    CLIENT_SECRET_RENEWED = "client.secret_renewed"  # noqa: S105 - the name of an event
     SESSION_KEY_RESET = "session_key_reset"
     ACCESS_TOKEN_READ = "access_token_read"  # noqa: S105 - the name of an event
     ACCESS_TOKEN_FORCED = "access_token_forced"  # noqa: S105 - the name of an event

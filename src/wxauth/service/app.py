@@ -41,6 +41,8 @@ from wxauth.profile import routes as profile_routes
 from wxauth.service import probes
 from wxauth.service.housekeeping import keep_house, keep_sessions_few
 from wxauth.siblings import routes as sibling_routes
+from wxauth.siblings import user_routes
+from wxauth.siblings.callers import SERVICE_CLIENT_SCHEME
 from wxauth.web.answers import Problem
 from wxauth.web.direct import invalid_request
 from wxauth.web.docs import add_docs
@@ -64,6 +66,7 @@ _ROUTERS: Final = (
     key_routes.router,
     probes.router,
     sibling_routes.router,
+    user_routes.router,
     push_routes.router,
 )
 
@@ -233,7 +236,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         components["schemas"].pop("ValidationError", None)
         components["securitySchemes"] = {
             BearerGuard.scheme_name: BearerGuard.model.model_dump(mode="json", by_alias=True, exclude_none=True),
-            **sibling_routes.SERVICE_CLIENT_SCHEME,
+            **SERVICE_CLIENT_SCHEME,
         }
         _keep_nulls_of_examples(app, schema)
         schema["paths"] = _in_reading_order(schema["paths"])
