@@ -107,7 +107,7 @@ async def all_clients(database: Database) -> Sequence[ServiceClient]:
 async def record_reading(database: Database, by: Actor, *, app_id: str, now: datetime) -> None:
     """Tell that a service client was given an app's WeChat token, once a day. Raises: StorageUnavailable."""
     reading = _id_of_reading(by.name, app_id, now)
-    await database.fetchrow(_RECORD_READING, reading, EventType.ACCESS_TOKEN_READ, now, by.name, app_id, by.ip)
+    await database.fetchrow(_RECORD_READING, reading, EventType.ACCESS_TOKEN_READ.stored, now, by.name, app_id, by.ip)
 
 
 async def _changes_a_client(
