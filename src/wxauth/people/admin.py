@@ -114,7 +114,7 @@ async def end_sessions(database: Database, user_id: UUID, *, by: Actor, now: dat
     async with database.begin() as transaction:
         if await lock_standing(transaction, user_id) is None:
             raise _no_such_user()
-        await session_rows.end_sessions(transaction, user_id, reason=EndReason.SIGNED_OUT, by=by, now=now)
+        await session_rows.end_sessions(transaction, user_id, reason=EndReason.ADMINISTRATOR, by=by, now=now)
     log.info("sessions_ended", user_id=user_id, actor=by.name)
 
 

@@ -123,5 +123,5 @@ async def list_events(
     _: AdministratorDep, services: ServicesDep, query: Annotated[EventsQuery, Query()]
 ) -> EventsAnswer:
     """The newest first. What is given must all fit; an empty parameter is an absent one."""
-    search = EventSearch(user_id=query.user_id, type=query.type)
+    search = EventSearch(user_id=query.user_id, types=query.type)
     return events_answer(await admin.list_events(services.database, search, before=query.cursor, limit=query.limit))

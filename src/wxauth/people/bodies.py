@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from wxauth.core.tables import ROLE, UserInSession, UserRow, UserStatus
-from wxauth.core.trail import EventRow, EventType
+from wxauth.core.trail import EventRow, EventType, shown_name
 from wxauth.people.admin import UserDetail
 from wxauth.people.devices import describe_device
 from wxauth.people.session_rows import LastUsed, OpenSession
@@ -79,13 +79,13 @@ EXAMPLE_EVENTS: dict[str, Any] = {
     "items": [
         {
             "id": "01933c62-14e0-7b11-8f3a-5d2c7e9a4b60",
-            "type": "refresh_token_reused",
+            "type": "session.ended",
             "at": "2026-11-20T10:00:00Z",
             "actor": "system",
             "user_id": EXAMPLE_USER["id"],
             "app_id": EXAMPLE_USER["app_id"],
             "ip": "203.0.113.7",
-            "data": {"session_id": EXAMPLE_SESSIONS["items"][0]["id"]},
+            "data": {"session_ids": [EXAMPLE_SESSIONS["items"][0]["id"]], "reason": "reused"},
         }
     ],
     "next_cursor": "AZM8YhTgexGPOl0sfppLYA",
@@ -97,6 +97,10 @@ def _folded(roles: list[str]) -> list[str]:
     if len(folded) > MAX_ROLES:
         raise ValueError(f"List should have at most {MAX_ROLES} items")
     return folded
+
+
+def _without_empty(values: Any) -> Any:
+    return [value for value in values if value != ""] if isinstance(values, list) else values
 
 
 class UserChangeRequest(BaseModel):
@@ -128,8 +132,8 @@ class EventsQuery(PageQuery):
     """Which events to list."""
 
     user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="To whom it was done.")
-    type: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
-        default=None, description=f"Such as {', '.join(f'`{kind}`' for kind in EventType)}."
+    type: Annotated[list[Annotated[str, StringConstraints(pattern=TEXT)]], BeforeValidator(_without_empty)] = Field(
+        default=[], description=f"Such as {', '.join(f'`{kind}`' for kind in EventType)}; repeated for several."
     )
 
 
@@ -303,7 +307,7 @@ def events_answer(page: Page[EventRow]) -> EventsAnswer:
     items: list[EventAnswer] = [
         {
             "id": event["id"],
-            "type": event["type"],
+            "type": shown_name(event["type"]),
             "at": event["at"],
             "actor": event["actor"],
             "user_id": event["user_id"],

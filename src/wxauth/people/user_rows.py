@@ -14,6 +14,7 @@ from wxauth.core.database import Database, Transaction
 from wxauth.core.tables import Identity, User, UserRow, UserStatus
 from wxauth.core.trail import Actor, EventType, forget_person, record_event
 from wxauth.people.merging_rows import former_ids
+from wxauth.people.session_rows import EndReason, open_session_ids, record_ended
 
 
 class IdentityRow(TypedDict):
@@ -133,14 +134,17 @@ async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) ->
 
 
 async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> bool:
-    """Erase a person everywhere, leaving an event that says no more than by which ids they were known.
+    """Erase a person everywhere, leaving events that say no more than by which ids they and their sessions were known.
 
-    The address in that event is an administrator's. The person's own is erased with them. Whether there was one.
+    The user is locked. The address in these events is an administrator's; the person's own is erased with them.
+    Whether there was one.
     """
     former = await former_ids(transaction, user_id)
+    sessions = await open_session_ids(transaction, user_id, now=now)
     if await transaction.fetchval(_ERASE, user_id) is None:
         return False
     await forget_person(transaction, [user_id, *former])
+    await record_ended(transaction, user_id, sessions, reason=EndReason.ERASED, by=by, now=now)
     data = {"former_ids": former}
     await record_event(transaction, EventType.USER_ERASED, by=by, at=now, user_id=user_id, data=data)
     return True

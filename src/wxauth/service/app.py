@@ -41,7 +41,10 @@ from wxauth.profile import avatar_routes, push_routes
 from wxauth.profile import routes as profile_routes
 from wxauth.service import probes
 from wxauth.service.housekeeping import keep_house, keep_sessions_few
+from wxauth.siblings import feed_routes, user_routes
 from wxauth.siblings import routes as sibling_routes
+from wxauth.siblings.callers import SERVICE_CLIENT_SCHEME
+from wxauth.siblings.feed import keep_placing
 from wxauth.web.answers import Problem
 from wxauth.web.direct import invalid_request
 from wxauth.web.docs import add_docs
@@ -66,6 +69,8 @@ _ROUTERS: Final = (
     key_routes.router,
     probes.router,
     sibling_routes.router,
+    user_routes.router,
+    feed_routes.lists,
     push_routes.router,
 )
 
@@ -142,7 +147,12 @@ def create_api(*, root_path: str = "", example_code: str | None = None) -> FastA
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
-    tasks = [services.keys.keep_fresh(), keep_house(services), keep_sessions_few(services)]
+    tasks = [
+        services.keys.keep_fresh(),
+        keep_house(services),
+        keep_sessions_few(services),
+        keep_placing(services),
+    ]
     if isinstance(services.clock, DatabaseClock):
         await correct(services.clock, services.database)
         tasks.append(keep_time(services.clock, services.database))
@@ -242,7 +252,7 @@ def _openapi(app: FastAPI, example_code: str | None) -> dict[str, Any]:
         components["schemas"].pop("ValidationError", None)
         components["securitySchemes"] = {
             BearerGuard.scheme_name: BearerGuard.model.model_dump(mode="json", by_alias=True, exclude_none=True),
-            **sibling_routes.SERVICE_CLIENT_SCHEME,
+            **SERVICE_CLIENT_SCHEME,
         }
         _keep_nulls_of_examples(app, schema)
         if example_code is not None:
