@@ -281,6 +281,8 @@ async def test_a_user_is_shown_with_all_identities_and_open_sessions(
             "status": "active",
             "created_at": "2026-11-20T08:00:00Z",
             "last_login_at": "2026-11-20T08:00:00Z",
+            "external_id": None,
+            "phone_verified": None,
         }
     ]
     sessions = alice.pop("sessions")

@@ -59,7 +59,9 @@ _role_argument = click.argument("role", callback=_role)
 
 @users.command("list")
 @click.option(
-    "--q", callback=_text, help="The whole openid, unionid, phone number or id; if nobody's, part of the nickname."
+    "--q",
+    callback=_text,
+    help="The whole openid, unionid, external id, phone number or id; if nobody's, part of the nickname.",
 )
 @click.option("--status", type=click.Choice(["active", "disabled"]))
 @click.option("--role", callback=_role)
@@ -94,7 +96,7 @@ def list_users(
             str(user["id"]),
             user["status"],
             _names(user["roles"]),
-            minute(user["last_login_at"]),
+            _minute(user["last_login_at"]),
             printable(user["nickname"]),
         )
         for user in page.items
@@ -139,10 +141,11 @@ def _print_user(user: "UserDetailAnswer", states: "Sequence[KeyState]") -> None:
             ("roles", _names(user["roles"])),
             ("nickname", printable(user["nickname"])),
             ("avatar_url", printable(user["avatar_url"])),
-            ("phone", printable(user["phone"])),
+            ("phone", _phone(user)),
             ("unionid", printable(user["unionid"])),
+            ("external_id", printable(user["external_id"])),
             ("created_at", minute(user["created_at"])),
-            ("last_login_at", minute(user["last_login_at"])),
+            ("last_login_at", _minute(user["last_login_at"])),
             *(("identity", f"{identity['app_id']}  {identity['openid']}") for identity in user["identities"]),
             *(
                 (
@@ -155,6 +158,14 @@ def _print_user(user: "UserDetailAnswer", states: "Sequence[KeyState]") -> None:
             *(("session_key", f"{state.app_id}  {state.openid}  {_validity(state)}") for state in states),
         ]
     )
+
+
+def _phone(user: "UserDetailAnswer") -> str:
+    return printable(user["phone"]) + ("" if user["phone_verified"] in (None, True) else "  (unproved)")
+
+
+def _minute(time: "datetime | None") -> str:
+    return "-" if time is None else minute(time)
 
 
 def _validity(state: "KeyState") -> str:

@@ -39,6 +39,7 @@ class User(SQLModel, table=True):
         UniqueConstraint("unionid"),
         Index("users_administrators_idx", "id", postgresql_where=text("'admin' = ANY (roles)")),
         Index(None, "phone", postgresql_where=text("phone IS NOT NULL")),
+        Index(None, "external_id", unique=True, postgresql_where=text("external_id IS NOT NULL")),
         # Room on each page, and no index on what a login changes: a login's update stays in its page.
         {"postgresql_with": {"fillfactor": 85}},
     )
@@ -51,9 +52,14 @@ class User(SQLModel, table=True):
     roles: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))
     status: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'active'")))
     created_at: datetime = Field(sa_type=TIME)
-    last_login_at: datetime = Field(sa_type=TIME)
+    last_login_at: datetime | None = Field(sa_type=TIME)
+    """Null for who was imported and has not come yet."""
     unjudged_since: datetime | None = Field(sa_type=TIME)
     """When a newcomer came whose risk is to be asked about; null once WeChat has said it. Read at login alone."""
+    external_id: str | None = Field(max_length=128)  # a limit of its type costs nothing where it is not written
+    """By which the operator's other services have known the user so far."""
+    phone_verified: bool = Field(sa_column_kwargs={"server_default": text("true")})
+    """Whether the number was proved by the phone button; says nothing where there is no number."""
 
 
 for _statement in (
@@ -104,7 +110,10 @@ class UserRow(TypedDict):
     roles: list[str]
     status: Literal["active", "disabled"]
     created_at: datetime
-    last_login_at: datetime
+    last_login_at: datetime | None
+    external_id: str | None
+    phone_verified: bool
+    """Whether the number was proved by the phone button; says nothing where there is no number."""
 
 
 class UserInSession(UserRow):

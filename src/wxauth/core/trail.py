@@ -43,6 +43,7 @@ class EventType(StrEnum):
     RISK_FLAGGED = "risk_flagged"
     NICKNAME_FLAGGED = "nickname_flagged"
     PHONE_BOUND = "phone_bound"
+    PHONE_REMOVED = "user.phone_removed"
     USER_ERASED = "user_erased"
     USER_MERGED = "user.merged"
     AUTHORIZATION_REVOKED = "authorization_revoked"

@@ -235,6 +235,7 @@ def _tokens(
             roles=user["roles"],
             now=int(now.timestamp()),
             expires_in=expires_in,
+            external_id=user["external_id"],
         ),
         expires_in=expires_in,
         refresh_token=services.refresh_tokens.issue(session_id, generation),

@@ -37,6 +37,8 @@ EXAMPLE_USER: dict[str, Any] = {
     "status": "active",
     "created_at": "2026-11-20T08:00:00Z",
     "last_login_at": "2026-11-20T08:00:00Z",
+    "external_id": "10023",
+    "phone_verified": True,
 }
 
 
@@ -115,7 +117,7 @@ class UsersQuery(PageQuery):
 
     q: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=TEXT)] | None = Field(
         default=None,
-        description="The whole openid, unionid, phone number or id; if nobody's, part of the nickname in any case.",
+        description="The whole openid, unionid, external id, phone number or id; if nobody's, part of the nickname.",
     )
     status: Annotated[UserStatus | None, OrEmpty] = None
     role: Annotated[Role | None, OrEmpty] = None
@@ -197,7 +199,12 @@ class ProfileAndStanding(TypedDict):
     roles: list[str]
     status: Literal["active", "disabled"]
     created_at: datetime
-    last_login_at: datetime
+    last_login_at: Annotated[datetime | None, Field(description="Null for who was imported and has not logged in yet.")]
+    external_id: Annotated[str | None, Field(description="The id that the user had before wxauth; of nobody else.")]
+    phone_verified: Annotated[
+        bool | None,
+        Field(description="Whether the number was proved by the phone button, not merely imported; null without one."),
+    ]
 
 
 class _InSession(TypedDict):
@@ -326,6 +333,8 @@ def _profile_and_standing(user: UserRow) -> ProfileAndStanding:
         "status": user["status"],
         "created_at": user["created_at"],
         "last_login_at": user["last_login_at"],
+        "external_id": user["external_id"],
+        "phone_verified": None if user["phone"] is None else user["phone_verified"],
     }
 
 

@@ -45,7 +45,11 @@ UPDATE users
        nickname = COALESCE(users.nickname, former.nickname),
        avatar_url = COALESCE(users.avatar_url, former.avatar_url),
        phone = COALESCE(users.phone, former.phone),
-       created_at = LEAST(users.created_at, former.created_at)
+       phone_verified = CASE WHEN users.phone IS NULL THEN former.phone_verified
+                             ELSE users.phone_verified OR (users.phone = former.phone AND former.phone_verified) END,
+       external_id = COALESCE(users.external_id, former.external_id),
+       created_at = LEAST(users.created_at, former.created_at),
+       last_login_at = GREATEST(users.last_login_at, former.last_login_at)
   FROM former
  WHERE users.id = $2
 """

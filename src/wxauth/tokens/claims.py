@@ -47,3 +47,5 @@ class Principal:
     roles: frozenset[str]
     claims: Annotated[Mapping[str, Any], PlainSerializer(_plain)] = field(hash=False)
     """All claims of the token, read-only."""
+    external_id: str | None = None
+    """The id that the user had before wxauth, where they had one."""

@@ -91,6 +91,9 @@ class Verifier:
         roles = claims.get("roles", [])
         if not _is_text_list(roles):
             raise InvalidToken("roles is not a list of strings")
+        external_id = claims.get("external_id")
+        if not (external_id is None or isinstance(external_id, str)):
+            raise InvalidToken("external_id is not a string")
         user_id, session_id = _uuid(claims, "sub"), _uuid(claims, "sid")
         if _time(claims, "iat") > now + CLOCK_SKEW:
             raise InvalidToken("iat is in the future")
@@ -98,7 +101,7 @@ class Verifier:
             raise InvalidToken("nbf is in the future")
         if _time(claims, "exp") + CLOCK_SKEW <= now:
             raise TokenExpired("the token has expired")
-        return Principal(user_id, app_id, openid, session_id, frozenset(roles), Claims(claims))
+        return Principal(user_id, app_id, openid, session_id, frozenset(roles), Claims(claims), external_id)
 
 
 @lru_cache(maxsize=16)  # all tokens of a key begin with the same header
