@@ -155,6 +155,14 @@ def _print_user(user: "UserDetailAnswer", states: "Sequence[KeyState]") -> None:
                 )
                 for session in user["sessions"]
             ),
+            *(
+                (
+                    "consent",
+                    f"{consent['document']}:{consent['version']}  given {minute(consent['given_at'])}"
+                    + ("" if consent["withdrawn_at"] is None else f"  withdrawn {minute(consent['withdrawn_at'])}"),
+                )
+                for consent in user["consents"]
+            ),
             *(("session_key", f"{state.app_id}  {state.openid}  {_validity(state)}") for state in states),
         ]
     )

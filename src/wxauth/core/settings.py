@@ -41,6 +41,9 @@ WECHAT_FALLBACK_URL: Final = "https://api2.weixin.qq.com"
 _CENTURY: Final = 100 * 366 * 86400
 _EXAMPLE_OF_APPS: Final = '[{"app_id": "wx…", "app_secret": "…"}]'
 
+_DOCUMENT: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
 # Kubernetes Services named "wxauth" or "wxauth-…" give every pod beside them these, WXAUTH_PORT among them.
 _SERVICE_LINK_NAME = re.compile(r"WXAUTH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 _SERVICE_LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
@@ -56,6 +59,16 @@ class InvalidSettings(Exception):
 
 def _split_at_commas(value: object) -> object:
     return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+
+
+def _read_documents(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    documents = [item.strip().partition(":") for item in value.split(",") if item.strip()]
+    are_good = all(_DOCUMENT.fullmatch(name) and _VERSION.fullmatch(version) for name, _, version in documents)
+    if not are_good or len({name for name, *_ in documents}) != len(documents):
+        raise ValueError("wants documents and versions like privacy:2026-05,terms:3, each document once")
+    return {name: version for name, _, version in documents}
 
 
 def _read_json_list(value: object) -> object:
@@ -251,6 +264,7 @@ class Settings(DatabaseSettings):
     phone_check_openid: bool = True
     risk_policy: Annotated[Policy, Lower] = "off"
     nickname_check: Annotated[Policy, Lower] = "off"
+    consents: Annotated[dict[str, str], NoDecode, BeforeValidator(_read_documents)] = {}
 
     redis_url: Annotated[Annotated[SecretStr, AfterValidator(_check_redis_url)] | None, OrNone] = None
     login_rate_limit: Annotated[str, AfterValidator(_check_rate)] = "600/minute"

@@ -60,6 +60,8 @@ class User(SQLModel, table=True):
     """By which the operator's other services have known the user so far."""
     phone_verified: bool = Field(sa_column_kwargs={"server_default": text("true")})
     """Whether the number was proved by the phone button; says nothing where there is no number."""
+    consents: dict[str, str] | None = Field(sa_type=JSONB)
+    """What the person agrees to now, document → version, so that a login reads no other table."""
 
 
 for _statement in (
@@ -114,6 +116,8 @@ class UserRow(TypedDict):
     external_id: str | None
     phone_verified: bool
     """Whether the number was proved by the phone button; says nothing where there is no number."""
+    consents: dict[str, str] | None
+    """What the person agrees to now, document → version; None as good as empty."""
 
 
 class UserInSession(UserRow):
@@ -193,6 +197,27 @@ class FormerUser(SQLModel, table=True):
     user_id: UUID
     """Whom it leads to, however often there was a merge since."""
     merged_at: datetime = Field(sa_type=TIME)
+
+
+class Consent(SQLModel, table=True):
+    """That a person has agreed to a version of a document. What is taken back stays, with the time."""
+
+    __tablename__ = "consents"
+    __table_args__ = (
+        ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
+        CheckConstraint("document <> ''", name="document"),
+        CheckConstraint("version <> ''", name="version"),
+        Index(None, "user_id"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    user_id: UUID
+    document: str = Field(sa_type=Text)
+    version: str = Field(sa_type=Text)
+    given_at: datetime = Field(sa_type=TIME)
+    withdrawn_at: datetime | None = Field(sa_type=TIME)
+    app_id: str | None = Field(sa_type=Text)
+    ip: str | None = Field(sa_type=INET)
 
 
 class Session(SQLModel, table=True):

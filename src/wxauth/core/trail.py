@@ -46,6 +46,8 @@ class EventType(StrEnum):
     PHONE_REMOVED = "user.phone_removed"
     USER_ERASED = "user_erased"
     USER_MERGED = "user.merged"
+    CONSENT_GIVEN = "consent.given"
+    CONSENT_WITHDRAWN = "consent.withdrawn"
     AUTHORIZATION_REVOKED = "authorization_revoked"
     SIGNING_KEY_WITHDRAWN = "signing_key_withdrawn"
     SERVICE_CLIENT_ADDED = "service_client_added"

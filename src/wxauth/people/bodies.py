@@ -2,8 +2,9 @@
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NotRequired
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -12,6 +13,8 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from wxauth.core.tables import ROLE, UserInSession, UserRow, UserStatus
 from wxauth.core.trail import EventRow, EventType
 from wxauth.people.admin import UserDetail
+from wxauth.people.consent_bodies import EXAMPLE_CONSENTS, ConsentAnswer, consent_answers
+from wxauth.people.consents import missing_from
 from wxauth.people.devices import describe_device
 from wxauth.people.session_rows import LastUsed, OpenSession
 from wxauth.people.standing import MAX_ROLES
@@ -71,6 +74,7 @@ EXAMPLE_USER_DETAIL: dict[str, Any] = {
     "sessions": [
         {name: value for name, value in session.items() if name != "current"} for session in EXAMPLE_SESSIONS["items"]
     ],
+    "consents": EXAMPLE_CONSENTS["items"],
 }
 
 
@@ -207,6 +211,13 @@ class ProfileAndStanding(TypedDict):
     ]
 
 
+class DueConsent(TypedDict):
+    """A document in force."""
+
+    document: str
+    version: str
+
+
 class _InSession(TypedDict):
     id: Annotated[UUID, Field(description="UUIDv7; what a sibling keys its own data by.")]
     app_id: str
@@ -215,6 +226,13 @@ class _InSession(TypedDict):
 
 class UserAnswer(_InSession, ProfileAndStanding):
     """A user, with the identity of the session that asks."""
+
+    consents_due: NotRequired[
+        Annotated[
+            list[DueConsent],
+            Field(description="What is in force and not agreed to; there where the service has such documents."),
+        ]
+    ]
 
 
 class IdentityAnswer(TypedDict):
@@ -237,6 +255,7 @@ class UserDetailAnswer(ListedUserAnswer):
     """A user, with all identities and open sessions."""
 
     sessions: Annotated[list[OpenSessionAnswer], Field(description="The last used first.")]
+    consents: Annotated[list[ConsentAnswer], Field(description="All that there ever were, the newest first.")]
 
 
 class UsersAnswer(TypedDict):
@@ -272,9 +291,18 @@ class EventsAnswer(TypedDict):
     next_cursor: Annotated[str | None, Field(description="`cursor` for the next page, null after the last.")]
 
 
-def user_answer(user: UserInSession) -> UserAnswer:
-    """A user as it was read, with the app_id and openid of the session that asks."""
-    return {"id": user["id"], "app_id": user["app_id"], "openid": user["openid"], **_profile_and_standing(user)}
+def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
+    """A user as it was read, with the app_id and openid of the session that asks, and what of `CONSENTS` is due."""
+    answer: UserAnswer = {
+        "id": user["id"],
+        "app_id": user["app_id"],
+        "openid": user["openid"],
+        **_profile_and_standing(user),  # type: ignore[typeddict-item]  # which wants consents_due in it
+    }
+    if in_force:
+        due = missing_from(user["consents"], in_force)
+        answer["consents_due"] = [{"document": document, "version": version} for document, version in due.items()]
+    return answer
 
 
 def listed_user_answer(user: UserWithIdentities) -> ListedUserAnswer:
@@ -284,7 +312,11 @@ def listed_user_answer(user: UserWithIdentities) -> ListedUserAnswer:
 
 def user_detail_answer(user: UserDetail) -> UserDetailAnswer:
     """A user as read with all identities and open sessions."""
-    return {**listed_user_answer(user), "sessions": [open_session_answer(session) for session in user["sessions"]]}
+    return {
+        **listed_user_answer(user),
+        "sessions": [open_session_answer(session) for session in user["sessions"]],
+        "consents": consent_answers(user["consents_given"]),
+    }
 
 
 def users_answer(page: Page[UserWithIdentities]) -> UsersAnswer:

@@ -33,7 +33,7 @@ from wxauth.guard.bearer import BearerGuard
 from wxauth.keys import routes as key_routes
 from wxauth.login import routes as login_routes
 from wxauth.login import session_key_routes
-from wxauth.people import admin_routes
+from wxauth.people import admin_routes, consent_routes
 from wxauth.people import routes as account_routes
 from wxauth.problems import problem_response
 from wxauth.profile import avatar_routes, push_routes
@@ -56,6 +56,7 @@ _ROUTERS: Final = (
     login_routes.router,
     account_routes.router,
     account_routes.lists,
+    consent_routes.router,
     profile_routes.router,
     avatar_routes.router,
     admin_routes.lists,
@@ -77,6 +78,8 @@ _READ_FIRST: Final = (
     "/v1/me/sessions",
     "/v1/me/sessions/{session_id}",
     "/v1/me/avatar",
+    "/v1/me/consents",
+    "/v1/me/consents/{document}",
 )
 """In the documentation; the others follow in the order of their rooms."""
 
