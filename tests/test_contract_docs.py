@@ -85,6 +85,7 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("list_my_consents", "get /v1/me/consents"),
         ("give_my_consents", "post /v1/me/consents"),
         ("withdraw_my_consent", "delete /v1/me/consents/{document}"),
+        ("export_me", "get /v1/me/export"),
         ("list_my_sessions", "get /v1/me/sessions"),
         ("end_my_other_sessions", "delete /v1/me/sessions"),
         ("end_my_session", "delete /v1/me/sessions/{session_id}"),

@@ -109,8 +109,9 @@ def list_users(
 @users.command("show")
 @_user_argument
 @click.option("--check", is_flag=True, help="Ask WeChat whether it still takes each session key; wants all settings.")
+@click.option("--export", is_flag=True, help="All that is stored of the person, as GET /v1/me/export answers.")
 @click.option("--json", "as_json", is_flag=True, help="For programs, as GET /v1/admin/users/{id} answers.")
-def show_user(user_id: "UUID", check: bool, as_json: bool) -> None:
+def show_user(user_id: "UUID", check: bool, export: bool, as_json: bool) -> None:
     """Print a user with all identities and open sessions.
 
     With --check, JSON has `session_keys` too, as POST /v1/admin/users/{id}/session-keys/check answers.
@@ -121,6 +122,9 @@ def show_user(user_id: "UUID", check: bool, as_json: bool) -> None:
     from wxauth.login.session_keys import check_keys
     from wxauth.people.bodies import user_detail_answer
 
+    if export:
+        click.echo(to_json(_export(user_id), indent=2))
+        return
     user = user_detail_answer(_read_user(user_id))
     states = with_services(lambda services: check_keys(services, user_id)) if check else ()
     if as_json:
@@ -131,6 +135,13 @@ def show_user(user_id: "UUID", check: bool, as_json: bool) -> None:
     not_told = sum(state.error not in (None, "session_key_expired") for state in states)
     if not_told:
         raise Failed(f"{not_told} session keys could not be checked. 有 {not_told} 个 session_key 未能检查。")
+
+
+def _export(user_id: "UUID") -> object:
+    from wxauth.core.trail import OPERATOR
+    from wxauth.moving.own_data import export_person
+
+    return _with_user(user_id, lambda database, now: export_person(database, user_id, by=OPERATOR, now=now))
 
 
 def _print_user(user: "UserDetailAnswer", states: "Sequence[KeyState]") -> None:

@@ -39,6 +39,7 @@ WECHAT_URL: Final = "https://api.weixin.qq.com"
 WECHAT_FALLBACK_URL: Final = "https://api2.weixin.qq.com"
 
 _CENTURY: Final = 100 * 366 * 86400
+_SHORTEST_TRAIL: Final = 180
 _EXAMPLE_OF_APPS: Final = '[{"app_id": "wx…", "app_secret": "…"}]'
 
 _DOCUMENT: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -158,6 +159,12 @@ def _check_redis_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _check_events_kept(value: int) -> int:
+    if 0 < value < _SHORTEST_TRAIL:
+        raise ValueError(f"wants 0, for good, or {_SHORTEST_TRAIL} days or more")
+    return value
+
+
 def _check_rate(value: str) -> str:
     if not re.fullmatch(r"([1-9]\d{0,8}/(second|minute|hour|day))?", value):
         raise ValueError("wants a rate like 600/minute (or second, hour, day), or nothing for no limit")
@@ -197,6 +204,7 @@ CommaList = BeforeValidator(_split_at_commas)
 Lower = BeforeValidator(_lower)
 OrNone = BeforeValidator(_empty_is_none)
 Policy = Literal["off", "flag", "block"]
+Days = Annotated[int, Field(ge=0, le=36600)]
 Seconds = Annotated[int, Field(ge=1, le=_CENTURY)]
 SecretKey = Annotated[SecretStr, AfterValidator(_check_secret_key)]
 Url = Annotated[str, AfterValidator(_check_secure_url)]
@@ -265,6 +273,8 @@ class Settings(DatabaseSettings):
     risk_policy: Annotated[Policy, Lower] = "off"
     nickname_check: Annotated[Policy, Lower] = "off"
     consents: Annotated[dict[str, str], NoDecode, BeforeValidator(_read_documents)] = {}
+    events_kept_days: Annotated[Days, AfterValidator(_check_events_kept)] = 0
+    addresses_kept_days: Days = 0
 
     redis_url: Annotated[Annotated[SecretStr, AfterValidator(_check_redis_url)] | None, OrNone] = None
     login_rate_limit: Annotated[str, AfterValidator(_check_rate)] = "600/minute"

@@ -366,7 +366,7 @@ class Event(SQLModel, table=True):
     data: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False, server_default=text("'{}'")))
 
 
-# Nothing is ever changed or taken away, but what tells of a person who has been erased.
+# Nothing is ever changed or taken away, but what tells of a person who has been erased, and what the sweep finds old.
 for _statement in (
     """
         CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -382,7 +382,8 @@ for _statement in (
     """,
     """
         CREATE TRIGGER events_append_only BEFORE UPDATE OR DELETE ON events
-            FOR EACH ROW EXECUTE FUNCTION events_are_append_only()
+            FOR EACH ROW WHEN (current_setting('wxauth.sweeping', true) IS DISTINCT FROM 'on')
+            EXECUTE FUNCTION events_are_append_only()
     """,
 ):
     listen(Event.__table__, "after_create", DDL(_statement))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table

@@ -46,6 +46,7 @@ class EventType(StrEnum):
     PHONE_REMOVED = "user.phone_removed"
     USER_ERASED = "user_erased"
     USER_MERGED = "user.merged"
+    USER_EXPORTED = "user.exported"
     CONSENT_GIVEN = "consent.given"
     CONSENT_WITHDRAWN = "consent.withdrawn"
     AUTHORIZATION_REVOKED = "authorization_revoked"

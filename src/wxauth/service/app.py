@@ -33,6 +33,7 @@ from wxauth.guard.bearer import BearerGuard
 from wxauth.keys import routes as key_routes
 from wxauth.login import routes as login_routes
 from wxauth.login import session_key_routes
+from wxauth.moving import routes as moving_routes
 from wxauth.people import admin_routes, consent_routes
 from wxauth.people import routes as account_routes
 from wxauth.problems import problem_response
@@ -57,6 +58,7 @@ _ROUTERS: Final = (
     account_routes.router,
     account_routes.lists,
     consent_routes.router,
+    moving_routes.router,
     profile_routes.router,
     avatar_routes.router,
     admin_routes.lists,
@@ -80,6 +82,7 @@ _READ_FIRST: Final = (
     "/v1/me/avatar",
     "/v1/me/consents",
     "/v1/me/consents/{document}",
+    "/v1/me/export",
 )
 """In the documentation; the others follow in the order of their rooms."""
 
