@@ -284,9 +284,12 @@ async def test_a_user_is_shown_with_all_identities_and_open_sessions(
             "status": "active",
             "created_at": "2026-11-20T08:00:00Z",
             "last_login_at": "2026-11-20T08:00:00Z",
+            "external_id": None,
+            "phone_verified": None,
         }
     ]
     sessions = alice.pop("sessions")
+    assert alice.pop("consents") == []
     assert [alice] == listed
     assert [session.pop("app_id") for session in sessions] == [OTHER_APP["app_id"], APP["app_id"]]
     for session in sessions:

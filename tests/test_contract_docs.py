@@ -27,6 +27,7 @@ from wxauth.people.bodies import (
     UserDetailAnswer,
     UsersAnswer,
 )
+from wxauth.people.consent_bodies import ConsentsAnswer, ConsentsRequest
 from wxauth.profile.bodies import PhoneRequest, ProfileChange
 from wxauth.service.app import create_api
 from wxauth.siblings.bodies import AccessTokenAnswer, IntrospectionAnswer
@@ -48,6 +49,7 @@ BODIES: dict[str, type[BaseModel]] = {
         LogoutRequest,
         ProfileChange,
         PhoneRequest,
+        ConsentsRequest,
         DecryptRequest,
         UserChangeRequest,
         SessionKeyResetRequest,
@@ -61,6 +63,7 @@ MODELS = {
     "UserDetailAnswer": UserDetailAnswer,
     "SessionsAnswer": SessionsAnswer,
     "SessionKeysAnswer": SessionKeysAnswer,
+    "ConsentsAnswer": ConsentsAnswer,
     "EventsAnswer": EventsAnswer,
     "DecryptedAnswer": DecryptedAnswer,
     "AccessTokenAnswer": AccessTokenAnswer,
@@ -85,6 +88,10 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("read_avatar", "get /v1/avatars/{file_name}"),
         ("bind_my_phone", "post /v1/me/phone"),
         ("decrypt", "post /v1/me/decrypt"),
+        ("list_my_consents", "get /v1/me/consents"),
+        ("give_my_consents", "post /v1/me/consents"),
+        ("withdraw_my_consent", "delete /v1/me/consents/{document}"),
+        ("export_me", "get /v1/me/export"),
         ("list_my_sessions", "get /v1/me/sessions"),
         ("end_my_other_sessions", "delete /v1/me/sessions"),
         ("end_my_session", "delete /v1/me/sessions/{session_id}"),

@@ -174,7 +174,7 @@ async def test_the_number_behind_a_code_is_bound(service: Service, rows: asyncpg
     answer = await service.bind(alice, service.phone_code())
     assert answer.status_code == 200
     assert answer.headers["cache-control"] == "no-store"
-    assert answer.json() == {**alice["user"], "phone": NUMBER}
+    assert answer.json() == {**alice["user"], "phone": NUMBER, "phone_verified": True}
     assert (await service.client.get("/v1/me", headers=bearer(alice))).json() == answer.json()
     assert await service.phone(bob) is None
     events = await rows.fetch(f"SELECT type, actor, user_id::text, app_id, ip, data FROM events WHERE {BESIDE_LOGINS}")
@@ -204,7 +204,7 @@ async def test_a_number_is_bound_in_the_app_of_the_session(service: Service) -> 
     app_id = APPS[1]["app_id"]
     alice = await service.log_in(app_id=app_id)
     answer = await service.bind(alice, service.phone_code(app_id=app_id))
-    assert answer.json() == {**alice["user"], "phone": NUMBER}
+    assert answer.json() == {**alice["user"], "phone": NUMBER, "phone_verified": True}
     problem_of(await service.bind(alice, service.phone_code()), "wechat_misconfigured", 502)  # the other app's, 40013
 
 
@@ -452,7 +452,7 @@ async def test_the_same_code_again_is_answered_without_asking_wechat(
     alice, code = await service.log_in(), service.phone_code()
     answers = [await service.bind(alice, code), await service.bind(alice, code)]
     answers += [await (await make_service()).bind(alice, code)]
-    assert [answer.json() for answer in answers] == [{**alice["user"], "phone": NUMBER}] * 3
+    assert [answer.json() for answer in answers] == [{**alice["user"], "phone": NUMBER, "phone_verified": True}] * 3
     assert service.asked == 1
     assert await rows.fetchval(f"SELECT count(*) FROM events WHERE {BESIDE_LOGINS}") == 1
 

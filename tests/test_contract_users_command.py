@@ -224,6 +224,7 @@ async def test_a_user_is_shown_as_a_table_for_people_and_as_the_service_answers_
         ["avatar_url", "-"],
         ["phone", "-"],
         ["unionid", "-"],
+        ["external_id", "-"],
         ["created_at", "2026-11-20T08:00+00:00"],
         ["last_login_at", "2026-11-20T08:00+00:00"],
         ["identity", f"{user['app_id']}  {user['openid']}"],

@@ -26,6 +26,8 @@ TOLD = {
     "last_login_at",
     "former_ids",
     "identities",
+    "external_id",
+    "consents",
 }
 
 Auth = tuple[str, str]
@@ -70,8 +72,9 @@ async def test_a_user_is_told_without_number_and_unionid(
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     assert answer.json().keys() == TOLD
     assert answer.json() == {
-        **{name: user[name] for name in TOLD - {"former_ids", "identities"}},
+        **{name: user[name] for name in TOLD - {"former_ids", "identities", "consents"}},
         "former_ids": [],
+        "consents": [],
         "identities": [{"app_id": user["app_id"], "openid": user["openid"]}],
     }
 
@@ -85,8 +88,10 @@ async def test_with_the_scope_phones_the_number_is_told_too(
     await rows.execute("UPDATE users SET phone = '+8613800138000'")
     by_id = (await client.get(f"/v1/users/{user_id}", auth=messages)).json()
     [found] = (await client.post(LOOKUP, json={"ids": [user_id]}, auth=messages)).json()["items"]
-    assert by_id["phone"] == "+8613800138000"
-    assert (by_id.keys(), found) == (TOLD | {"phone"}, by_id)
+    assert (by_id["phone"], by_id["phone_verified"]) == ("+8613800138000", True)
+    assert (by_id.keys(), found) == (TOLD | {"phone", "phone_verified"}, by_id)
+    await rows.execute("UPDATE users SET phone_verified = false")
+    assert (await client.get(f"/v1/users/{user_id}", auth=messages)).json()["phone_verified"] is False
 
 
 async def test_the_scope_phones_alone_looks_nobody_up(client: httpx.AsyncClient, login: LoginAnswer, add: Add) -> None:
@@ -134,6 +139,19 @@ async def test_many_are_answered_once_in_the_order_of_asking_ids_before_openids(
         people[person]["id"] for person in ("bob", "alice", "dave", "carol")
     ]
     assert found.keys() == {"items"}
+
+
+async def test_an_external_id_finds_whose_it_is_after_ids_and_openids(
+    client: httpx.AsyncClient, login: LoginAnswer, orders: Auth, rows: asyncpg.Connection
+) -> None:
+    alice, bob = [(await login(name))["user"] for name in ("alice", "bob")]
+    await rows.execute(
+        "UPDATE users SET external_id = '10023', consents = '{\"privacy\": \"2\"}' WHERE id = $1", alice["id"]
+    )
+    asked = {"external_ids": ["nobody", "10023"], "ids": [bob["id"]]}
+    found = (await client.post(LOOKUP, json=asked, auth=orders)).json()["items"]
+    assert [user["id"] for user in found] == [bob["id"], alice["id"]]
+    assert (found[1]["external_id"], found[1]["consents"]) == ("10023", [{"document": "privacy", "version": "2"}])
 
 
 async def test_an_openid_finds_nobody_in_another_app(

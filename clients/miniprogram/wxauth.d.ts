@@ -60,10 +60,14 @@ export interface User {
   avatar_url: string | null
   /** In E.164 form: `+8613800138000`. */
   phone: string | null
+  /** False for a number that was merely imported; null without one. */
+  phone_verified: boolean | null
+  /** The id that the person had before wxauth. */
+  external_id: string | null
   roles: string[]
   status: 'active' | 'disabled'
   created_at: string
-  last_login_at: string
+  last_login_at: string | null
 }
 
 /** A login on one device. Times are RFC 3339. */

@@ -114,6 +114,7 @@ async def test_a_unionid_that_comes_later_makes_one_user_of_two(
         "openid": former["user"]["openid"],
         "avatar_url": "https://example.com/a.png",
         "phone": "+8613800138000",
+        "phone_verified": True,
         "roles": ["admin", "editor", "reader"],
         "created_at": former["user"]["created_at"],
     }

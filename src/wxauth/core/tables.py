@@ -51,6 +51,7 @@ class User(SQLModel, table=True):
         UniqueConstraint("unionid"),
         Index("users_administrators_idx", "id", postgresql_where=text("'admin' = ANY (roles)")),
         Index(None, "phone", postgresql_where=text("phone IS NOT NULL")),
+        Index(None, "external_id", unique=True, postgresql_where=text("external_id IS NOT NULL")),
         # Room on each page, and no index on what a login changes: a login's update stays in its page.
         {"postgresql_with": {"fillfactor": 85}},
     )
@@ -63,9 +64,16 @@ class User(SQLModel, table=True):
     roles: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))
     status: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'active'")))
     created_at: datetime = Field(sa_type=TIME)
-    last_login_at: datetime = Field(sa_type=TIME)
+    last_login_at: datetime | None = Field(sa_type=TIME)
+    """Null for who was imported and has not come yet."""
     unjudged_since: datetime | None = Field(sa_type=TIME)
     """When a newcomer came whose risk is to be asked about; null once WeChat has said it. Read at login alone."""
+    external_id: str | None = Field(max_length=128)  # a limit of its type costs nothing where it is not written
+    """By which the operator's other services have known the user so far."""
+    phone_verified: bool = Field(sa_column_kwargs={"server_default": text("true")})
+    """Whether the number was proved by the phone button; says nothing where there is no number."""
+    consents: dict[str, str] | None = Field(sa_type=JSONB)
+    """What the person agrees to now, document → version, so that a login reads no other table."""
 
 
 for _statement in (
@@ -116,7 +124,12 @@ class UserRow(TypedDict):
     roles: list[str]
     status: Literal["active", "disabled"]
     created_at: datetime
-    last_login_at: datetime
+    last_login_at: datetime | None
+    external_id: str | None
+    phone_verified: bool
+    """Whether the number was proved by the phone button; says nothing where there is no number."""
+    consents: dict[str, str] | None
+    """What the person agrees to now, document → version; None as good as empty."""
 
 
 class UserInSession(UserRow):
@@ -196,6 +209,27 @@ class FormerUser(SQLModel, table=True):
     user_id: UUID
     """Whom it leads to, however often there was a merge since."""
     merged_at: datetime = Field(sa_type=TIME)
+
+
+class Consent(SQLModel, table=True):
+    """That a person has agreed to a version of a document. What is taken back stays, with the time."""
+
+    __tablename__ = "consents"
+    __table_args__ = (
+        ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
+        CheckConstraint("document <> ''", name="document"),
+        CheckConstraint("version <> ''", name="version"),
+        Index(None, "user_id"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    user_id: UUID
+    document: str = Field(sa_type=Text)
+    version: str = Field(sa_type=Text)
+    given_at: datetime = Field(sa_type=TIME)
+    withdrawn_at: datetime | None = Field(sa_type=TIME)
+    app_id: str | None = Field(sa_type=Text)
+    ip: str | None = Field(sa_type=INET)
 
 
 class Session(SQLModel, table=True):
@@ -344,7 +378,7 @@ class Event(SQLModel, table=True):
     data: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False, server_default=text("'{}'")))
 
 
-# Nothing is ever changed or taken away, but what tells of a person who has been erased.
+# Nothing is ever changed or taken away, but what tells of a person who has been erased, and what the sweep finds old.
 for _statement in (
     """
         CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -360,7 +394,8 @@ for _statement in (
     """,
     """
         CREATE TRIGGER events_append_only BEFORE UPDATE OR DELETE ON events
-            FOR EACH ROW EXECUTE FUNCTION events_are_append_only()
+            FOR EACH ROW WHEN (current_setting('wxauth.sweeping', true) IS DISTINCT FROM 'on')
+            EXECUTE FUNCTION events_are_append_only()
     """,
 ):
     listen(Event.__table__, "after_create", DDL(_statement))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table

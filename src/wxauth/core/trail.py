@@ -41,6 +41,7 @@ class EventType(StrEnum):
     CONSENT_GIVEN = "consent.given"
     CONSENT_WITHDRAWN = "consent.withdrawn"
     USER_ERASED = "user.erased"
+    USER_EXPORTED = "user.exported"
     USER_BANNED = "user.banned"
     USER_UNBANNED = "user.unbanned"
     ROLES_CHANGED = "user.roles_changed"

@@ -2,8 +2,9 @@
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NotRequired
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
@@ -12,6 +13,8 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from wxauth.core.tables import ROLE, UserInSession, UserRow, UserStatus
 from wxauth.core.trail import EventRow, EventType, shown_name
 from wxauth.people.admin import UserDetail
+from wxauth.people.consent_bodies import EXAMPLE_CONSENTS, ConsentAnswer, consent_answers
+from wxauth.people.consents import missing_from
 from wxauth.people.devices import describe_device
 from wxauth.people.session_rows import LastUsed, OpenSession
 from wxauth.people.standing import MAX_ROLES
@@ -37,6 +40,8 @@ EXAMPLE_USER: dict[str, Any] = {
     "status": "active",
     "created_at": "2026-11-20T08:00:00Z",
     "last_login_at": "2026-11-20T08:00:00Z",
+    "external_id": "10023",
+    "phone_verified": True,
 }
 
 
@@ -69,6 +74,7 @@ EXAMPLE_USER_DETAIL: dict[str, Any] = {
     "sessions": [
         {name: value for name, value in session.items() if name != "current"} for session in EXAMPLE_SESSIONS["items"]
     ],
+    "consents": EXAMPLE_CONSENTS["items"],
 }
 
 
@@ -119,7 +125,7 @@ class UsersQuery(PageQuery):
 
     q: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=TEXT)] | None = Field(
         default=None,
-        description="The whole openid, unionid, phone number or id; if nobody's, part of the nickname in any case.",
+        description="The whole openid, unionid, external id, phone number or id; if nobody's, part of the nickname.",
     )
     status: Annotated[UserStatus | None, OrEmpty] = None
     role: Annotated[Role | None, OrEmpty] = None
@@ -201,7 +207,19 @@ class ProfileAndStanding(TypedDict):
     roles: list[str]
     status: Literal["active", "disabled"]
     created_at: datetime
-    last_login_at: datetime
+    last_login_at: Annotated[datetime | None, Field(description="Null for who was imported and has not logged in yet.")]
+    external_id: Annotated[str | None, Field(description="The id that the user had before wxauth; of nobody else.")]
+    phone_verified: Annotated[
+        bool | None,
+        Field(description="Whether the number was proved by the phone button, not merely imported; null without one."),
+    ]
+
+
+class DocumentVersion(TypedDict):
+    """A version of a document that people agree to."""
+
+    document: str
+    version: str
 
 
 class _InSession(TypedDict):
@@ -212,6 +230,13 @@ class _InSession(TypedDict):
 
 class UserAnswer(_InSession, ProfileAndStanding):
     """A user, with the identity of the session that asks."""
+
+    consents_due: NotRequired[
+        Annotated[
+            list[DocumentVersion],
+            Field(description="What is in force and not agreed to; there where the service has such documents."),
+        ]
+    ]
 
 
 class IdentityAnswer(TypedDict):
@@ -234,6 +259,7 @@ class UserDetailAnswer(ListedUserAnswer):
     """A user, with all identities and open sessions."""
 
     sessions: Annotated[list[OpenSessionAnswer], Field(description="The last used first.")]
+    consents: Annotated[list[ConsentAnswer], Field(description="All that there ever were, the newest first.")]
 
 
 class UsersAnswer(TypedDict):
@@ -269,9 +295,18 @@ class EventsAnswer(TypedDict):
     next_cursor: Annotated[str | None, Field(description="`cursor` for the next page, null after the last.")]
 
 
-def user_answer(user: UserInSession) -> UserAnswer:
-    """A user as it was read, with the app_id and openid of the session that asks."""
-    return {"id": user["id"], "app_id": user["app_id"], "openid": user["openid"], **_profile_and_standing(user)}
+def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
+    """A user as it was read, with the app_id and openid of the session that asks, and what of `CONSENTS` is due."""
+    answer: UserAnswer = {
+        "id": user["id"],
+        "app_id": user["app_id"],
+        "openid": user["openid"],
+        **_profile_and_standing(user),  # type: ignore[typeddict-item]  # which wants consents_due in it
+    }
+    if in_force:
+        due = missing_from(user["consents"], in_force)
+        answer["consents_due"] = [{"document": document, "version": version} for document, version in due.items()]
+    return answer
 
 
 def listed_user_answer(user: UserWithIdentities) -> ListedUserAnswer:
@@ -281,7 +316,11 @@ def listed_user_answer(user: UserWithIdentities) -> ListedUserAnswer:
 
 def user_detail_answer(user: UserDetail) -> UserDetailAnswer:
     """A user as read with all identities and open sessions."""
-    return {**listed_user_answer(user), "sessions": [open_session_answer(session) for session in user["sessions"]]}
+    return {
+        **listed_user_answer(user),
+        "sessions": [open_session_answer(session) for session in user["sessions"]],
+        "consents": consent_answers(user["consents_given"]),
+    }
 
 
 def users_answer(page: Page[UserWithIdentities]) -> UsersAnswer:
@@ -330,6 +369,8 @@ def _profile_and_standing(user: UserRow) -> ProfileAndStanding:
         "status": user["status"],
         "created_at": user["created_at"],
         "last_login_at": user["last_login_at"],
+        "external_id": user["external_id"],
+        "phone_verified": None if user["phone"] is None else user["phone_verified"],
     }
 
 

@@ -35,7 +35,7 @@ class UserSearch:
     """Which users are wanted; what is None does not matter."""
 
     text: str | None = None
-    """The whole openid, unionid, phone number or id; where it is nobody's, part of the nickname in any case."""
+    """The whole openid, unionid, external id, phone number or id; if nobody's, part of the nickname in any case."""
     status: UserStatus | None = None
     role: str | None = None
     app_id: str | None = None
@@ -63,7 +63,7 @@ _USERS: Final = select(*(User.__table__.columns[name] for name in UserRow.__anno
 
 # By indexes alone. An openid has none of its own, which would cost each first login: it is looked for in each app, and
 # the apps are read one after the other from the primary key, of which they are the first column.
-# $1 openid, unionid or phone number  $2 id
+# $1 openid, unionid, external id or phone number  $2 id
 _WHOM_IT_NAMES: Final = """
 WITH RECURSIVE apps (app_id) AS (
     (SELECT app_id FROM identities ORDER BY app_id LIMIT 1)
@@ -72,6 +72,8 @@ WITH RECURSIVE apps (app_id) AS (
       FROM apps WHERE apps.app_id IS NOT NULL
 )
 SELECT id FROM users WHERE unionid = $1
+ UNION
+SELECT id FROM users WHERE external_id = $1
  UNION
 SELECT id FROM users WHERE phone = $1
  UNION
@@ -119,6 +121,12 @@ async def read_user(database: Database, user_id: UUID) -> UserWithIdentities | N
     """A user with all identities, or None where there is none. Raises: StorageUnavailable."""
     found: UserWithIdentities | None = await database.fetchrow(_USERS.where(col(User.id) == user_id))
     return found
+
+
+async def user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
+    """The user who has this identity at this moment, not locked; None where nobody has."""
+    user_id: UUID | None = await transaction.fetchval(_USER_OF, app_id, openid)
+    return user_id
 
 
 async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:

@@ -34,7 +34,8 @@ from wxauth.keys import routes as key_routes
 from wxauth.login import routes as login_routes
 from wxauth.login import session_key_routes
 from wxauth.login.bodies import LoginRequest
-from wxauth.people import admin_routes
+from wxauth.moving import routes as moving_routes
+from wxauth.people import admin_routes, consent_routes
 from wxauth.people import routes as account_routes
 from wxauth.problems import problem_response
 from wxauth.profile import avatar_routes, push_routes
@@ -61,6 +62,8 @@ _ROUTERS: Final = (
     login_routes.router,
     account_routes.router,
     account_routes.lists,
+    consent_routes.router,
+    moving_routes.router,
     profile_routes.router,
     avatar_routes.router,
     admin_routes.lists,
@@ -84,6 +87,9 @@ _READ_FIRST: Final = (
     "/v1/me/sessions",
     "/v1/me/sessions/{session_id}",
     "/v1/me/avatar",
+    "/v1/me/consents",
+    "/v1/me/consents/{document}",
+    "/v1/me/export",
 )
 """In the documentation; the others follow in the order of their rooms."""
 

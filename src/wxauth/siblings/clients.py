@@ -84,7 +84,11 @@ async def introspect(services: Services, token: str) -> dict[str, Any] | None:
     if user is None:
         return None
     claims = {name: principal.claims[name] for name in _CLAIMS}
-    return {**claims, "roles": user["roles"]} if user["roles"] else claims
+    if user["roles"]:
+        claims["roles"] = user["roles"]
+    if user["external_id"] is not None:
+        claims["external_id"] = user["external_id"]
+    return claims
 
 
 def is_name(text: str) -> bool:

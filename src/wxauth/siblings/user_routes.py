@@ -51,10 +51,11 @@ async def look_user_up(client: UsersClientDep, services: ServicesDep, user_id: U
     openapi_extra=SERVICE_CLIENT_SECURITY,
 )
 async def look_users_up(client: UsersClientDep, services: ServicesDep, body: LookupRequest) -> LookupAnswer:
-    """Up to 200 users by id or by openid, for a service client with the scope `users`.
+    """Up to 200 users by id, by openid or by external id, for a service client with the scope `users`.
 
-    Each is answered once, at the place of its first asking, ids before openids. Who is unknown is left out.
+    Each is answered once, at the place of its first asking: ids, then openids, then external ids. Who is unknown is
+    left out.
     """
     openids: list[IdentityRow] = [{"app_id": each.app_id, "openid": each.openid} for each in body.openids or ()]
-    users = await look_up(services.database, ids=body.ids or (), openids=openids)
+    users = await look_up(services.database, ids=body.ids or (), openids=openids, external_ids=body.external_ids or ())
     return lookup_answer(users, client.scopes)

@@ -1,4 +1,4 @@
-"""Users as siblings ask for them: by id, also a former one, and by openid."""
+"""Users as siblings ask for them: by id, also a former one, by openid, and by external id."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -9,7 +9,7 @@ from wxauth.core.tables import USER
 from wxauth.people.user_rows import IdentityRow, UserWithIdentities
 
 # Whoever is asked for twice, by whatever id or openid, is answered once, at the first place.
-# $1 ids  $2 app_ids, each with one of $3 openids
+# $1 ids  $2 app_ids, each with one of $3 openids  $4 external ids
 _LOOK_UP: Final = f"""
 WITH asked AS (
     SELECT COALESCE(f.user_id, a.id) AS user_id, a.place
@@ -18,6 +18,10 @@ WITH asked AS (
     SELECT i.user_id, cardinality($1::uuid[]) + a.place
       FROM unnest($2::text[], $3::text[]) WITH ORDINALITY a (app_id, openid, place)
       JOIN identities i ON i.app_id = a.app_id AND i.openid = a.openid
+     UNION ALL
+    SELECT u.id, cardinality($1::uuid[]) + cardinality($2::text[]) + a.place
+      FROM unnest($4::text[]) WITH ORDINALITY a (external_id, place)
+      JOIN users u ON u.external_id = a.external_id
 ), wanted AS (
     SELECT user_id, min(place) AS place FROM asked GROUP BY user_id
 )
@@ -38,12 +42,16 @@ class UserForSiblings(UserWithIdentities):
 
 
 async def look_up(
-    database: Database, *, ids: Sequence[UUID] = (), openids: Sequence[IdentityRow] = ()
+    database: Database,
+    *,
+    ids: Sequence[UUID] = (),
+    openids: Sequence[IdentityRow] = (),
+    external_ids: Sequence[str] = (),
 ) -> Sequence[UserForSiblings]:
-    """Who is there of these, in the order in which they are asked for, ids first.
+    """Who is there of these, in the order in which they are asked for: ids, openids, external ids.
 
     An id that was merged away finds the user that remains. Raises: StorageUnavailable.
     """
     app_ids, names = [each["app_id"] for each in openids], [each["openid"] for each in openids]
-    found: Sequence[UserForSiblings] = await database.fetch(_LOOK_UP, list(ids), app_ids, names)
+    found: Sequence[UserForSiblings] = await database.fetch(_LOOK_UP, list(ids), app_ids, names, list(external_ids))
     return found
