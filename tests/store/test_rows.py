@@ -37,6 +37,7 @@ def test_all_rooms_with_statements_are_looked_at() -> None:
         "core",
         "keys",
         "login",
+        "oauth",
         "people",
         "profile",
         "service",

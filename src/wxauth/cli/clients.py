@@ -1,13 +1,25 @@
-"""`wxauth clients`: the services that may ask."""
+"""`wxauth clients`: the services that may ask, and the sites that may log people in."""
+
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from wxauth.cli.asking import Failed, json_option, print_table, with_database
+from wxauth.cli.oauth_options import asked_for, oauth_options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from wxauth.core.database import Database
+    from wxauth.core.tables import ServiceClient
+    from wxauth.oauth.client_rows import OAuthClient
+    from wxauth.siblings.clients import Credentials
 
 
 @click.group()
 def clients() -> None:
-    """The services that may ask whether a token is good."""
+    """The services that may ask whether a token is good, and the sites that may log people in."""
 
 
 def _client_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
@@ -22,21 +34,38 @@ def _client_name(_context: click.Context, _parameter: click.Parameter, value: st
 
 @clients.command("add")
 @click.argument("name", callback=_client_name)
+@oauth_options
 @json_option
-def add_client(name: str, as_json: bool) -> None:
-    """Let a service in, by HTTP Basic as NAME and with a secret that is shown this once."""
+def add_client(name: str, as_json: bool, **options: Any) -> None:
+    """Let a service in, by HTTP Basic as NAME and with a secret that is shown this once.
+
+    With --redirect-uri or --device it is a site of yours that logs people in by scan, NAME being its client_id.
+    """
     import json
 
+    from wxauth.oauth.clients import add_oauth_client
     from wxauth.siblings.clients import NameTaken, add_client
 
+    site = asked_for(name, options)
+
+    async def add(database: "Database", now: "datetime") -> "Credentials | None":
+        if site is None:
+            return await add_client(database, name, now=now)
+        return await add_oauth_client(database, site, now=now)
+
     try:
-        credentials = with_database(lambda database, now: add_client(database, name, now=now))
+        credentials = with_database(add)
     except NameTaken:
         raise Failed(f"there is a service client {name} already. 服务客户端 {name} 已存在。") from None
+    secret = None if credentials is None else credentials.client_secret
     if as_json:
-        click.echo(json.dumps(credentials._asdict()))
+        click.echo(json.dumps({"client_id": name, "client_secret": secret}))
         return
-    print_table(credentials._asdict().items())
+    if secret is None:
+        print_table([("client_id", name)])
+        click.echo("A public client has no secret. 公开客户端没有密钥。", err=True)
+        return
+    print_table([("client_id", name), ("client_secret", secret)])
     click.echo("Keep the secret, it is not shown again. 请妥善保存，密钥不会再次显示。", err=True)
 
 
@@ -46,14 +75,22 @@ def list_clients(as_json: bool) -> None:
     """Print every service client, without its secret."""
     import json
 
+    from wxauth.oauth.client_rows import all_oauth_clients
+    from wxauth.oauth.clients import described
     from wxauth.siblings.clients import list_clients
 
-    rows = [
-        (client.name, client.created_at.isoformat(timespec="seconds"))
-        for client in with_database(lambda database, _: list_clients(database))
-    ]
+    async def ask(database: "Database", _: "datetime") -> "tuple[Sequence[ServiceClient], dict[str, OAuthClient]]":
+        sites = {site.name: site for site in await all_oauth_clients(database)}
+        return await list_clients(database), sites
+
+    everybody, sites = with_database(ask)
+    rows = [(client.name, client.created_at.isoformat(timespec="seconds")) for client in everybody]
     if as_json:
-        click.echo(json.dumps([{"client_id": name, "created_at": created_at} for name, created_at in rows]))
+        told = [
+            {"client_id": name, "created_at": created_at, **(described(sites[name]) if name in sites else {})}
+            for name, created_at in rows
+        ]
+        click.echo(json.dumps(told, ensure_ascii=False))
     else:
         print_table([("CLIENT_ID", "CREATED_AT"), *rows])
 

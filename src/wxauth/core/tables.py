@@ -388,6 +388,55 @@ class ServiceClient(SQLModel, table=True):
     created_at: datetime = Field(sa_type=TIME)
 
 
+class IdTokenKey(SQLModel, table=True):
+    """A key that signs id_tokens, for websites; as `StoredSigningKey`, and made when the first OAuth client is."""
+
+    __tablename__ = "id_token_keys"
+    __table_args__ = (
+        UniqueConstraint("kid"),
+        CheckConstraint("retires_at > activates_at", name="retires_at"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    kid: str = Field(sa_type=Text)
+    public_jwk: dict[str, Any] = Field(sa_type=JSONB)
+    private_key: bytes = Field(sa_type=BYTEA)
+    created_at: datetime = Field(sa_type=TIME)
+    activates_at: datetime = Field(sa_type=TIME)
+    retires_at: datetime | None = Field(sa_type=TIME)
+
+
+class StoredOAuthClient(SQLModel, table=True):
+    """What a service client that may log people in has beside its name and secret."""
+
+    __tablename__ = "oauth_clients"
+    __table_args__ = (
+        ForeignKeyConstraint(["name"], ["service_clients.name"], ondelete="CASCADE"),
+        CheckConstraint("char_length(title) BETWEEN 1 AND 64", name="title"),
+        CheckConstraint("cardinality(scopes) > 0", name="scopes"),
+        CheckConstraint("may_scan OR cardinality(redirect_uris) > 0", name="grant"),
+        # A public name proves nothing: whoever used it for a device would have the phone show a lie.
+        CheckConstraint("NOT (is_public AND may_scan)", name="is_public"),
+    )
+
+    name: str = Field(sa_type=Text, primary_key=True)
+    title: str = Field(sa_type=Text)
+    """What the phone shows."""
+    app_id: str | None = Field(sa_type=Text)
+    """Whose mini-program's code is shown; the default app's where there is none."""
+    scopes: list[str] = Field(sa_type=ARRAY(Text))
+    redirect_uris: list[str] = Field(sa_type=ARRAY(Text))
+    logout_uris: list[str] = Field(sa_type=ARRAY(Text))
+    is_public: bool
+    may_scan: bool
+    """Whether it has the device grant."""
+    is_near: bool
+    """Whether phone and browser must be in one network."""
+    takes_user_codes: bool
+    """Whether its codes may be typed."""
+    email_domain: str | None = Field(sa_type=Text)
+
+
 class PushMessage(SQLModel, table=True):
     """One of WeChat's messages that has been carried out.
 

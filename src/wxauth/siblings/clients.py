@@ -68,10 +68,16 @@ def is_name(text: str) -> bool:
 
 async def add_client(database: Database, name: str, *, now: datetime) -> Credentials:
     """A new client; its secret is known from now on to the caller alone. Raises: NameTaken, StorageUnavailable."""
-    secret = secrets.token_urlsafe(_SECRET_BYTES)
-    if not await rows.store_client(database, name=name, secret_hash=_hash(secret), now=now):
+    secret, secret_hash = new_secret()
+    if not await rows.store_client(database, name=name, secret_hash=secret_hash, now=now):
         raise NameTaken(name)
     return Credentials(name, secret)
+
+
+def new_secret() -> tuple[str, bytes]:
+    """A secret, and what is stored of it."""
+    secret = secrets.token_urlsafe(_SECRET_BYTES)
+    return secret, _hash(secret)
 
 
 async def list_clients(database: Database) -> Sequence[ServiceClient]:
