@@ -19,6 +19,7 @@ from wxauth.login.bodies import (
     SessionKeysAnswer,
     TokenAnswer,
 )
+from wxauth.oauth.bodies import ClaimedAnswer, ClaimRequest, DeviceAuthorizationAnswer, WebTokensAnswer
 from wxauth.people.bodies import (
     EventsAnswer,
     SessionsAnswer,
@@ -42,6 +43,7 @@ BODIES: dict[str, type[BaseModel]] = {
     kind.__name__: kind
     for kind in (
         LoginRequest,
+        ClaimRequest,
         RefreshRequest,
         LogoutRequest,
         ProfileChange,
@@ -62,6 +64,9 @@ MODELS = {
     "DecryptedAnswer": DecryptedAnswer,
     "AccessTokenAnswer": AccessTokenAnswer,
     "IntrospectionAnswer": IntrospectionAnswer,
+    "ClaimedAnswer": ClaimedAnswer,
+    "DeviceAuthorizationAnswer": DeviceAuthorizationAnswer,
+    "WebTokensAnswer": WebTokensAnswer,
     "Problem": Problem,
 }
 
@@ -93,6 +98,11 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("verify", "get /v1/verify"),
         ("introspect", "post /v1/introspect"),
         ("read_access_token", "get /v1/apps/{app_id}/access-token"),
+        ("claim_scan", "post /v1/me/scans"),
+        ("approve_scan", "post /v1/me/scans/{scan_id}/approve"),
+        ("deny_scan", "post /v1/me/scans/{scan_id}/deny"),
+        ("authorize_device", "post /v1/device_authorization"),
+        ("exchange", "post /v1/token"),
         ("verify_push_url", "get /v1/wechat/push/{app_id}"),
         ("receive_push", "post /v1/wechat/push/{app_id}"),
         ("read_signing_keys", "get /.well-known/jwks.json"),
@@ -220,6 +230,8 @@ def test_a_guarded_operation_asks_for_the_bearer_and_no_other_does() -> None:
     assert guarded.pop("get /v1/verify") == [{"wxauth": []}]
     assert guarded.pop("post /v1/introspect") == [{"service_client": []}]
     assert guarded.pop("get /v1/apps/{app_id}/access-token") == [{"service_client": []}]
+    for name in ("post /v1/device_authorization", "post /v1/token"):
+        assert guarded.pop(name) == [{"service_client": []}, {}]
     assert guarded.pop("post /v1/logout") == [{"wxauth": []}, {}]
     assert not any(guarded.values())
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from wxauth.login.rate_limits import LoginLimiter
     from wxauth.login.refresh_tokens import RefreshTokens
     from wxauth.login.risk import Risk
+    from wxauth.oauth.limits import ScanLimits
+    from wxauth.oauth.secrets import UserCodes
     from wxauth.profile.avatars import Avatars
     from wxauth.profile.nicknames import Nicknames
     from wxauth.profile.phones import Phones
@@ -57,6 +59,8 @@ class Services:
     avatars: "Avatars"
     guard: "BearerGuard"
     login_limiter: "LoginLimiter"
+    scan_limits: "ScanLimits"
+    user_codes: "UserCodes"
     metrics: "Metrics"
 
     async def aclose(self) -> None:
@@ -69,6 +73,7 @@ class Services:
         await self.wechat.aclose()
         await self.wechat_api.aclose()
         await self.login_limiter.aclose()
+        await self.scan_limits.aclose()
         await self.database.aclose()
 
 

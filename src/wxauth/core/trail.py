@@ -50,6 +50,7 @@ class EventType(StrEnum):
     SERVICE_CLIENT_REMOVED = "service_client_removed"
     SESSION_KEY_RESET = "session_key_reset"
     ACCESS_TOKEN_READ = "access_token_read"  # noqa: S105 - the name of an event
+    SCAN_APPROVED = "scan.approved"
     ACCESS_TOKEN_FORCED = "access_token_forced"  # noqa: S105 - the name of an event
 
 

@@ -13,13 +13,12 @@ from wxauth.core.settings import Settings
 from wxauth.oauth import client_rows
 from wxauth.oauth.client_rows import OAuthClient
 from wxauth.oauth.uris import origin_of
+from wxauth.people.callers import ADMIN_SCOPE
 from wxauth.siblings.clients import Credentials, NameTaken, new_secret
 
 SCOPES: Final = ("openid", "profile", "phone", "email", "roles", "offline_access")
 """What a site may be added with."""
 DEFAULT_SCOPES: Final = ("openid", "profile")
-ADMIN_SCOPE: Final = "wxauth:admin"
-"""Opens /v1/admin to an administrator's session on a page of our own; nothing else can be given it."""
 MAX_TITLE: Final = 64
 
 _OUR_PREFIX: Final = "wxauth"

@@ -24,6 +24,8 @@ class EndReason(StrEnum):
     BANNED = "banned"
     SIGNED_OUT = "signed_out"
     REPLACED = "replaced"
+    MERGED = "merged"
+    ADMINISTRATOR = "administrator"
 
 
 class LastUsed(NamedTuple):
@@ -38,6 +40,8 @@ class OpenSession(TypedDict):
 
     id: UUID
     app_id: str
+    client_id: str | None
+    """The website; None for a mini-program."""
     user_agent: str | None
     ip: Any
     """An address, as asyncpg reads it, or None."""
@@ -54,7 +58,7 @@ SELECT s.app_id, s.openid, {USER}
 """  # noqa: S608 - put together from constants
 # $1 user id  $2 now  $3 how many  $4 and $5 where the page before ended: last_used_at and id, or NULL
 _OPEN_SESSIONS: Final = """
-SELECT id, app_id, user_agent, ip, created_at, last_used_at, expires_at FROM sessions
+SELECT id, app_id, client_id, user_agent, ip, created_at, last_used_at, expires_at FROM sessions
  WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
    AND ($4::timestamptz IS NULL OR (last_used_at, id) < ($4, $5::uuid))
  ORDER BY last_used_at DESC, id DESC LIMIT $3
@@ -96,6 +100,18 @@ UPDATE sessions SET revoked_at = $3, revoked_reason = $4, session_key = NULL
   FROM ranked
  WHERE sessions.id = ranked.id AND is_open AND open_so_far > $2 AND sessions.revoked_at IS NULL
 RETURNING sessions.user_id
+"""
+# $1 client  $2 now  $3 reason
+_END_OF_CLIENT: Final = """
+UPDATE sessions SET revoked_at = $2, revoked_reason = $3
+ WHERE client_id = $1 AND revoked_at IS NULL
+RETURNING user_id, expires_at > $2 AS was_open
+"""
+# A website knows a person by one id for as long as a session lasts. $1 user id  $2 now  $3 reason
+_END_OF_WEBSITES: Final = """
+UPDATE sessions SET revoked_at = $2, revoked_reason = $3
+ WHERE user_id = $1 AND client_id IS NOT NULL AND revoked_at IS NULL
+RETURNING user_id, expires_at > $2 AS was_open
 """
 _END_OF_PAGE: Final = "SELECT id, created_at FROM sessions WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1"
 
@@ -163,6 +179,27 @@ async def end_replaced_sessions(
         data = {"reason": EndReason.REPLACED, "sessions": number}
         await record_event(transaction, EventType.SESSIONS_ENDED, by=by, at=now, user_id=user_id, data=data)
     return len(ended)
+
+
+async def end_sessions_of_client(transaction: Transaction, name: str, *, by: Actor, now: datetime) -> None:
+    """End every session of a website that is no more."""
+    ended = await transaction.fetch(_END_OF_CLIENT, name, now, EndReason.ADMINISTRATOR)
+    await _record_ends(transaction, ended, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+
+
+async def end_sessions_of_websites(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
+    """End a user's sessions of websites, because the user is about to be merged into another one."""
+    ended = await transaction.fetch(_END_OF_WEBSITES, user_id, now, EndReason.MERGED)
+    await _record_ends(transaction, ended, reason=EndReason.MERGED, by=by, now=now)
+
+
+async def _record_ends(
+    transaction: Transaction, ended: Sequence[Any], *, reason: EndReason, by: Actor, now: datetime
+) -> None:
+    """Tell of sessions that have ended, of each user at once; of those that had merely grown old, nothing."""
+    for user_id, number in Counter(row["user_id"] for row in ended if row["was_open"]).items():
+        data = {"reason": reason, "sessions": number}
+        await record_event(transaction, EventType.SESSIONS_ENDED, by=by, at=now, user_id=user_id, data=data)
 
 
 async def end_of_page(transaction: Transaction, *, after: UUID, size: int) -> tuple[UUID, datetime | None]:

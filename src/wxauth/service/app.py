@@ -33,6 +33,8 @@ from wxauth.guard.bearer import BearerGuard
 from wxauth.keys import routes as key_routes
 from wxauth.login import routes as login_routes
 from wxauth.login import session_key_routes
+from wxauth.oauth import phone_routes as scan_routes
+from wxauth.oauth import routes as oauth_routes
 from wxauth.people import admin_routes
 from wxauth.people import routes as account_routes
 from wxauth.problems import problem_response
@@ -64,6 +66,8 @@ _ROUTERS: Final = (
     key_routes.router,
     probes.router,
     sibling_routes.router,
+    scan_routes.router,
+    oauth_routes.router,
     push_routes.router,
 )
 

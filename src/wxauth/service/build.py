@@ -13,9 +13,11 @@ from wxauth.core.services import Services
 from wxauth.core.settings import Settings
 from wxauth.guard.bearer import BearerGuard
 from wxauth.keys.keyring import KeyRing
-from wxauth.login.rate_limits import LoginLimiter
+from wxauth.login.rate_limits import LoginLimiter, RateLimiter
 from wxauth.login.refresh_tokens import RefreshTokens
 from wxauth.login.risk import Risk
+from wxauth.oauth.limits import ScanLimits
+from wxauth.oauth.secrets import UserCodes
 from wxauth.profile.avatars import Avatars
 from wxauth.profile.nicknames import Nicknames
 from wxauth.profile.phones import Phones
@@ -55,6 +57,7 @@ def build_services(
         max_age=timedelta(seconds=settings.signing_key_max_age),
         refresh_pause=waits.keys_refresh,
     )
+    redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
     metrics = Metrics([app.app_id for app in settings.apps], database=database, clock=clock)
     background = Background(patience=settings.wechat_timeout + waits.database.whole, farewell=waits.background_farewell)
     promises = Promises(observe=metrics.put_off, pause=waits.promises)
@@ -109,10 +112,10 @@ def build_services(
         ),
         avatars=Avatars(database, clock, issuer=settings.issuer),
         guard=BearerGuard(settings.issuer, settings.audience, keys=keys, clock=lambda: clock().timestamp()),
-        login_limiter=LoginLimiter(
-            settings.login_rate_limit,
-            redis_url=None if settings.redis_url is None else settings.redis_url.get_secret_value(),
-            clock=clock,
+        login_limiter=LoginLimiter(settings.login_rate_limit, redis_url=redis_url, clock=clock),
+        scan_limits=ScanLimits.of(
+            settings, lambda rate, what: RateLimiter(rate, what=what, redis_url=redis_url, clock=clock)
         ),
+        user_codes=UserCodes(settings.secret_keys),
         metrics=metrics,
     )

@@ -1,4 +1,4 @@
-"""What goes by itself: sessions some time after their end, signing keys that have retired, answers to phone codes."""
+"""What goes by itself: sessions after their end, signing keys that have retired, answers to phone codes, scans."""
 
 import asyncio
 from datetime import timedelta
@@ -9,6 +9,7 @@ from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
 from wxauth.keys.rows import erase_retired_keys
+from wxauth.oauth.scan_rows import sweep_scans
 from wxauth.profile.phone_rows import sweep_answers
 from wxauth.service.sweep_rows import replace_old_sessions, sweep_page
 
@@ -68,7 +69,7 @@ async def replace_sessions(services: Services) -> None:
 async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE) -> None:
     """Erase the keys that have retired, and where a sweep is due, the sessions that ended long ago.
 
-    Bind the phone numbers that were left half way, and erase the answers whose time is over.
+    Bind the phone numbers that were left half way, and erase the answers and the scans whose time is over.
 
     Raises: StorageUnavailable.
     """
@@ -99,4 +100,6 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
     await services.phones.take_up_pending(size=page_size)
     asked_before = now - PHONE_ANSWERS_KEPT
     while await sweep_answers(services.database, asked_before=asked_before, size=page_size):  # noqa: ASYNC110
+        await asyncio.sleep(pause)
+    while await sweep_scans(services.database, size=page_size, now=now) >= page_size:  # noqa: ASYNC110
         await asyncio.sleep(pause)

@@ -13,6 +13,7 @@ from wxauth.core.services import Services
 from wxauth.core.tables import CLIENT_NAME, ServiceClient
 from wxauth.core.trail import OPERATOR, SYSTEM, WECHAT
 from wxauth.errors import InvalidClient, InvalidToken
+from wxauth.people.callers import ROLES_SCOPE
 from wxauth.people.session_rows import user_in_session
 from wxauth.siblings import rows
 
@@ -23,6 +24,7 @@ _SECRET_BYTES: Final = 32
 _NAME: Final = re.compile(CLIENT_NAME)
 _NO_HASH: Final = bytes(sha256().digest_size)
 _CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "client_id", "sid", "openid")
+_CLAIMS_OF_WEBSITES: Final = ("app_id", "scope")
 
 
 class NameTaken(Exception):
@@ -58,7 +60,9 @@ async def introspect(services: Services, token: str) -> dict[str, Any] | None:
     if user is None:
         return None
     claims = {name: principal.claims[name] for name in _CLAIMS}
-    return {**claims, "roles": user["roles"]} if user["roles"] else claims
+    claims |= {name: principal.claims[name] for name in _CLAIMS_OF_WEBSITES if name in principal.claims}
+    tells_roles = principal.scopes is None or ROLES_SCOPE in principal.scopes
+    return {**claims, "roles": user["roles"]} if user["roles"] and tells_roles else claims
 
 
 def is_name(text: str) -> bool:

@@ -21,7 +21,7 @@ from wxauth.errors import (
     UnknownApp,
 )
 from wxauth.people.bodies import EXAMPLE_SESSIONS, EXAMPLE_USER
-from wxauth.people.callers import CallerDep, DeviceDep
+from wxauth.people.callers import AnyCallerDep, DeviceDep
 from wxauth.siblings import clients, wechat_tokens
 from wxauth.siblings.bodies import (
     EXAMPLE_ACCESS_TOKEN,
@@ -83,7 +83,7 @@ def _header(description: str, example: str) -> dict[str, Any]:
         ],
     },
 )
-async def verify(caller: CallerDep, request: Request) -> Response:
+async def verify(caller: AnyCallerDep, request: Request) -> Response:
     """Say whether a request may pass, and whose it is: nginx `auth_request`, Caddy and Traefik `forward_auth`.
 
     A revoked session or a banned user is refused at once. The roles are those that the user has now, not those of
@@ -140,7 +140,7 @@ async def introspect(request: Request, services: ServicesDep) -> dict[str, Any]:
     `{"active": false}`, and no more, for all that is not a good access token by now: expired, forged, of a
     revoked session or a banned user, or a refresh token. The roles are those that the user has now.
     """
-    await clients.authenticate(services.database, _basic_credentials(request))
+    await clients.authenticate(services.database, basic_credentials(request))
     claims = await clients.introspect(services, _token_in(await request.body()))
     return {"active": False} if claims is None else {"active": True, "token_type": "Bearer", **claims}
 
@@ -172,7 +172,7 @@ async def read_wechat_token(request: Request, services: ServicesDep, device: Dev
     the one. So a token that WeChat has replaced before its end is handed out for a minute at most, as long as WeChat
     answers. Where WeChat refuses yours (40001, 40014, 42001), ask again; do not ask WeChat for another one.
     """
-    credentials = _basic_credentials(request)
+    credentials = basic_credentials(request)
     await clients.authenticate(services.database, credentials)
     app_id = request.path_params["app_id"]
     token = await wechat_tokens.read_wechat_token(services, credentials.client_id, app_id, ip=device.ip)
@@ -184,7 +184,7 @@ def _in_header(value: str) -> str:
     return quote(value, safe=_SAFE_IN_HEADER)
 
 
-def _basic_credentials(request: Request) -> clients.Credentials:
+def basic_credentials(request: Request) -> clients.Credentials:
     """RFC 7617, both parts percent-decoded (RFC 6749, section 2.3.1). Raises: InvalidClient, InvalidRequest."""
     values = request.headers.getlist("authorization")
     if len(values) > 1:

@@ -6,13 +6,14 @@ from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Executable, delete, select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
 from wxauth.core.database import Database
 from wxauth.core.tables import ServiceClient
 from wxauth.core.trail import OPERATOR, Actor, EventType, record_event
+from wxauth.people.session_rows import end_sessions_of_client
 
 _SECRET_HASH: Final = "SELECT secret_hash FROM service_clients WHERE name = $1"  # noqa: S105 - a statement
 # The id says of which client, app and day it is, so that a second one of the same is none.
@@ -37,13 +38,24 @@ async def store_client(database: Database, *, name: str, secret_hash: bytes, now
     values = {"name": name, "secret_hash": secret_hash, "created_at": now}
     # One of several at once wins.
     statement = insert(ServiceClient).values(values).on_conflict_do_nothing().returning(col(ServiceClient.name))
-    return await _changes_a_client(database, statement, EventType.SERVICE_CLIENT_ADDED, now=now)
+    async with database.begin() as transaction:
+        if await transaction.fetchval(statement) is None:
+            return False
+        await record_event(transaction, EventType.SERVICE_CLIENT_ADDED, by=OPERATOR, at=now, data={"name": name})
+        return True
 
 
 async def delete_client(database: Database, name: str, *, now: datetime) -> bool:
-    """Whether there was such a client; there is none now. Raises: StorageUnavailable."""
+    """Whether there was such a client; there is none now, nor a session of it. Raises: StorageUnavailable."""
     statement = delete(ServiceClient).where(col(ServiceClient.name) == name).returning(col(ServiceClient.name))
-    return await _changes_a_client(database, statement, EventType.SERVICE_CLIENT_REMOVED, now=now)
+    async with database.begin() as transaction:
+        if await transaction.fetchval(statement) is None:
+            return False
+        # Behind that statement, which has waited for whoever was about to open another session.
+        await end_sessions_of_client(transaction, name, by=OPERATOR, now=now)
+        event = EventType.SERVICE_CLIENT_REMOVED
+        await record_event(transaction, event, by=OPERATOR, at=now, data={"name": name})
+        return True
 
 
 async def all_clients(database: Database) -> Sequence[ServiceClient]:
@@ -56,14 +68,6 @@ async def record_reading(database: Database, by: Actor, *, app_id: str, now: dat
     """Tell that a service client was given an app's WeChat token, once a day. Raises: StorageUnavailable."""
     reading = _id_of_reading(by.name, app_id, now)
     await database.fetchrow(_RECORD_READING, reading, EventType.ACCESS_TOKEN_READ, now, by.name, app_id, by.ip)
-
-
-async def _changes_a_client(database: Database, statement: Executable, event: EventType, *, now: datetime) -> bool:
-    async with database.begin() as transaction:
-        name = await transaction.fetchval(statement)
-        if name is not None:
-            await record_event(transaction, event, by=OPERATOR, at=now, data={"name": name})
-        return name is not None
 
 
 def _id_of_reading(client_id: str, app_id: str, now: datetime) -> UUID:

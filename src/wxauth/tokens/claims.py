@@ -38,8 +38,16 @@ class Principal:
 
     id: UUID
     app_id: str
+    """The mini-program, also where the token is a website's."""
     openid: str
     session_id: UUID
     roles: frozenset[str]
     claims: Annotated[Mapping[str, Any], PlainSerializer(dict, return_type=dict[str, Any])] = field(hash=False)
     """All claims of the token, read-only."""
+
+    @property
+    def scopes(self) -> frozenset[str] | None:
+        """What a website's token is good for; None for a login in the mini-program, which is good for everything."""
+        if "app_id" not in self.claims:  # which only a website's has
+            return None
+        return frozenset(self.claims.get("scope", "").split())

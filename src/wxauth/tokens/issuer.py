@@ -27,8 +27,13 @@ class TokenIssuer:
         roles: Sequence[str],
         now: int,
         expires_in: int,
+        client_id: str | None = None,
+        scope: str = "",
     ) -> str:
-        """An access token. `now` in epoch seconds, `expires_in` in seconds."""
+        """An access token. `now` in epoch seconds, `expires_in` in seconds.
+
+        A website's names the site as `client_id`, the mini-program as `app_id`, and what it is good for.
+        """
         claims: dict[str, Any] = {
             "iss": self.issuer,
             "sub": str(user_id),
@@ -40,6 +45,8 @@ class TokenIssuer:
             "sid": str(session_id),
             "openid": openid,
         }
+        if client_id is not None:
+            claims |= {"client_id": client_id, "app_id": app_id, "scope": scope}
         if roles:
             claims["roles"] = list(roles)
         return sign(key, claims)

@@ -85,9 +85,12 @@ class Verifier:
         audience = claims.get("aud")
         if audience != self._audience and not (_is_text_list(audience) and self._audience in audience):
             raise InvalidToken("aud does not name this audience")
-        app_id, openid, token_id = claims.get("client_id"), claims.get("openid"), claims.get("jti")
-        if not (isinstance(app_id, str) and isinstance(openid, str) and isinstance(token_id, str)):
+        client_id, openid, token_id = claims.get("client_id"), claims.get("openid"), claims.get("jti")
+        if not (isinstance(client_id, str) and isinstance(openid, str) and isinstance(token_id, str)):
             raise InvalidToken("client_id, openid or jti is missing or not a string")
+        app_id = claims.get("app_id", client_id)  # a website's token has both, and says what it is good for
+        if not isinstance(app_id, str) or ("app_id" in claims and not isinstance(claims.get("scope"), str)):
+            raise InvalidToken("app_id is not a string, or stands there without a scope")
         roles = claims.get("roles", [])
         if not _is_text_list(roles):
             raise InvalidToken("roles is not a list of strings")
