@@ -2,12 +2,14 @@
 import express from 'express'
 import { auth, InsufficientScopeError, InvalidRequestError } from 'express-oauth2-jwt-bearer'
 
-const issuerBaseURL = process.env.WXAUTH_ISSUER ?? 'http://127.0.0.1:8000'
+const issuer = process.env.WXAUTH_ISSUER ?? 'http://127.0.0.1:8000'
 const port = Number(process.env.PORT ?? 8003)
 const app = express()
 
 const guard = auth({
-  issuerBaseURL,
+  issuer,
+  // Not `issuerBaseURL`: it would take the algorithm of id_tokens, which metadata names, for that of access tokens.
+  jwksUri: `${issuer}/.well-known/jwks.json`,
   audience: 'wxauth',
   tokenSigningAlg: 'ES256',
   strict: true, // the rules of RFC 9068

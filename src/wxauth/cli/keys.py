@@ -21,16 +21,17 @@ def keys() -> None:
 @keys.command("list")
 @json_option
 def list_keys(as_json: bool) -> None:
-    """Print every published key: the next one to sign, the one that signs, the former ones."""
+    """Print every published key: the next one to sign, the one that signs, the former ones; then those of id_tokens."""
     import json
 
     from wxauth.keys.keyring import state_of
-    from wxauth.keys.rows import published_keys
+    from wxauth.keys.rows import KEY_TABLES, published_keys
 
-    async def ask(database: "Database", now: "datetime") -> "tuple[list[StoredSigningKey], datetime]":
-        return await published_keys(database, now=now), now
+    async def ask(database: "Database", now: "datetime") -> "tuple[list[list[StoredSigningKey]], datetime]":
+        keys = [await published_keys(database, now=now, table=table) for table in KEY_TABLES]
+        return keys, now
 
-    stored, now = with_database(ask)
+    rings, now = with_database(ask)
     rows = [
         {
             "kid": key.kid,
@@ -38,6 +39,7 @@ def list_keys(as_json: bool) -> None:
             "signs_from": key.activates_at.isoformat(timespec="seconds"),
             "published_until": key.retires_at and key.retires_at.isoformat(timespec="seconds"),
         }
+        for stored in rings
         for key in stored
     ]
     if as_json:
@@ -50,18 +52,27 @@ def list_keys(as_json: bool) -> None:
 @keys.command("rotate")
 @json_option
 def rotate_keys(as_json: bool) -> None:
-    """Publish a new key, which signs when every cache has had time to see it. Where one waits already, it is that."""
+    """Publish a new key, which signs when every cache has had time to see it. Where one waits already, it is that.
+
+    The keys of id_tokens are rotated with it, where there are websites.
+    """
     import json
     from datetime import timedelta
 
     from wxauth.core.sealing import CannotOpen, Sealer
     from wxauth.core.settings import Settings
-    from wxauth.keys.keyring import KeyRing
+    from wxauth.keys.keyring import IdTokenKeys, KeyRing
 
     settings = read_settings(Settings)
     sealer, max_age = Sealer(settings.secret_keys), timedelta(seconds=settings.signing_key_max_age)
+
+    async def rotate(database: "Database", now: "datetime") -> "StoredSigningKey":
+        key = await KeyRing(database, sealer, lambda: now, max_age=max_age).rotate()
+        await IdTokenKeys(database, sealer, lambda: now, max_age=max_age).rotate()
+        return key
+
     try:
-        key = with_database(lambda database, now: KeyRing(database, sealer, lambda: now, max_age=max_age).rotate())
+        key = with_database(rotate)
     except CannotOpen:
         raise Failed(
             "WXAUTH_SECRET_KEY: wants the key that sealed what is stored. 与已存内容所用的密钥不符。"

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from wxauth.core.sealing import Sealer
     from wxauth.core.settings import Settings
     from wxauth.guard.bearer import BearerGuard
-    from wxauth.keys.keyring import KeyRing
+    from wxauth.keys.keyring import IdTokenKeys, KeyRing
     from wxauth.login.rate_limits import LoginLimiter
     from wxauth.login.refresh_tokens import RefreshTokens
     from wxauth.login.risk import Risk
     from wxauth.oauth.limits import ScanLimits
+    from wxauth.oauth.pictures import Pictures
     from wxauth.oauth.secrets import UserCodes
     from wxauth.profile.avatars import Avatars
     from wxauth.profile.nicknames import Nicknames
@@ -44,6 +45,7 @@ class Services:
     clock: "Clock"
     database: "Database"
     keys: "KeyRing"
+    id_token_keys: "IdTokenKeys"
     sealer: "Sealer"
     issuer: "TokenIssuer"
     refresh_tokens: "RefreshTokens"
@@ -61,6 +63,7 @@ class Services:
     login_limiter: "LoginLimiter"
     scan_limits: "ScanLimits"
     user_codes: "UserCodes"
+    pictures: "Pictures"
     metrics: "Metrics"
 
     async def aclose(self) -> None:

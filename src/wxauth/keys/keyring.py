@@ -1,11 +1,11 @@
 """The service's own keys: kept in Postgres, sealed, the same in every replica."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
-from hashlib import sha256
-from typing import Final
+from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
 from pydantic_core import to_json
 from uuid_utils.compat import uuid7
@@ -16,7 +16,15 @@ from wxauth.core.logs import get_logger
 from wxauth.core.sealing import CannotOpen, Sealer, signing_key_context
 from wxauth.core.tables import StoredSigningKey
 from wxauth.errors import KeysUnavailable, StorageUnavailable
-from wxauth.keys.rows import add_key, published_keys
+from wxauth.keys.rows import (
+    ID_TOKEN_KEYS,
+    SIGNING_KEYS,
+    KeyTable,
+    add_key,
+    id_token_keys_are_wanted,
+    published_keys,
+)
+from wxauth.keys.rsa_keys import RsaKey
 from wxauth.tokens.keys import SigningKey, VerificationKey
 
 JWKS_MAX_AGE: Final = 300
@@ -50,10 +58,21 @@ class KeyState(StrEnum):
     FORMER = "former"
 
 
-class KeyRing:
-    """The keys that sign and check access tokens, as last read from the database.
+class PrivateKey(Protocol):
+    """What a ring holds."""
 
-    A `KeySource` for the verifier of our own routes: no network, no database.
+    kid: str
+    public_jwk: dict[str, str]
+
+    def to_der(self) -> bytes:
+        """The private key, PKCS#8."""
+
+
+Key = TypeVar("Key", bound=PrivateKey)
+
+
+class Ring(ABC, Generic[Key]):
+    """Keys of one kind, as last read from the database.
 
     Args:
         database: Where they are stored.
@@ -62,6 +81,8 @@ class KeyRing:
         max_age: When the newest is followed by another.
         refresh_pause: Seconds between two looks at the stored keys.
     """
+
+    table: ClassVar[KeyTable]
 
     def __init__(
         self,
@@ -78,25 +99,33 @@ class KeyRing:
         self._max_age = max_age
         self._refresh_pause = refresh_pause
         self._stored: list[StoredSigningKey] = []
-        self._keys: dict[str, SigningKey] = {}
+        self._keys: dict[str, Key] = {}
         self.unopened: list[str] = []
         """The ids of stored keys that this `WXAUTH_SECRET_KEY` does not open; the others are in use."""
-        self.jwks = b'{"keys":[]}'
-        """The JWK set (RFC 7517, section 5), and its strong validator."""
-        self.etag = ""
 
-    def signing_key(self, now: datetime) -> SigningKey:
+    @abstractmethod
+    async def _generate(self) -> Key:
+        """A new key."""
+
+    @abstractmethod
+    def _unsealed(self, row: StoredSigningKey, sealer: Sealer) -> Key:
+        """A stored key, ready to sign. Raises: CannotOpen."""
+
+    @property
+    def public_jwks(self) -> list[dict[str, str]]:
+        """What of the keys is published (RFC 7517)."""
+        return [key.public_jwk for key in self._keys.values()]
+
+    @property
+    def jwks(self) -> bytes:
+        """The JWK set (RFC 7517, section 5)."""
+        return to_json({"keys": self.public_jwks})
+
+    def signing_key(self, now: datetime) -> Key:
         """The key that signs now: the newest active one. Raises: StorageUnavailable, before the first is read."""
         if not self._stored:
             raise StorageUnavailable("the signing keys have not been read yet")
         return self._keys[signing(self._stored, now).kid]
-
-    async def find(self, kid: str) -> VerificationKey | None:
-        """The published key of that id, or None. Raises: KeysUnavailable, before the first is read."""
-        if not self._keys:
-            raise KeysUnavailable("the signing keys have not been read yet")
-        key = self._keys.get(kid)
-        return None if key is None else key.verification_key
 
     @property
     def is_ready(self) -> bool:
@@ -138,17 +167,17 @@ class KeyRing:
     async def _read(self, is_wanted: Callable[[Sequence[StoredSigningKey], datetime], bool]) -> None:
         """Take the stored keys; add another where it is wanted beside them."""
         now = self._clock()
-        stored = await published_keys(self._database, now=now)
+        stored = await published_keys(self._database, now=now, table=self.table)
         if stored:
             self._take(stored)  # a secret key that does not open these seals no other
         if not is_wanted(stored, now):
             return
         made: list[str] = []
+        key = await self._generate()
 
         def make(stored: Sequence[StoredSigningKey]) -> StoredSigningKey | None:
             if not is_wanted(stored, now):
                 return None  # another worker was faster
-            key = SigningKey.generate()
             made.append(key.kid)
             return StoredSigningKey(
                 id=uuid7(),
@@ -160,7 +189,7 @@ class KeyRing:
                 retires_at=None,
             )
 
-        self._take(await add_key(self._database, make, others_retire_after=RETIRES_AFTER, now=now))
+        self._take(await add_key(self._database, make, others_retire_after=RETIRES_AFTER, now=now, table=self.table))
         if made:
             event = "signing_key_made" if len(self._stored) == 1 else "signing_key_rotated"
             log.info(event, kid=made[0], signs_from=self._stored[-1].activates_at)
@@ -169,11 +198,11 @@ class KeyRing:
         return not stored or stored[-1].created_at + self._max_age <= now
 
     def _take(self, stored: Sequence[StoredSigningKey]) -> None:
-        keys: dict[str, SigningKey] = {}
+        keys: dict[str, Key] = {}
         unopened: list[str] = []
         for row in stored:
             try:
-                keys[row.kid] = self._keys.get(row.kid) or unsealed(row, self._sealer)
+                keys[row.kid] = self._keys.get(row.kid) or self._unsealed(row, self._sealer)
             except CannotOpen:
                 unopened.append(row.kid)
         if not keys:
@@ -182,8 +211,68 @@ class KeyRing:
             log.error("signing_keys_not_opened", kids=unopened, what_to_change=_WHAT_TO_CHANGE)
         self.unopened = unopened
         self._stored, self._keys = [row for row in stored if row.kid in keys], keys
-        self.jwks = to_json({"keys": [key.public_jwk for key in keys.values()]})
-        self.etag = f'"{sha256(self.jwks).hexdigest()[:32]}"'
+
+
+class KeyRing(Ring[SigningKey]):
+    """The keys that sign and check access tokens.
+
+    A `KeySource` for the verifier of our own routes: no network, no database.
+    """
+
+    table = SIGNING_KEYS
+
+    async def find(self, kid: str) -> VerificationKey | None:
+        """The published key of that id, or None. Raises: KeysUnavailable, before the first is read."""
+        if not self._keys:
+            raise KeysUnavailable("the signing keys have not been read yet")
+        key = self._keys.get(kid)
+        return None if key is None else key.verification_key
+
+    async def _generate(self) -> SigningKey:
+        return SigningKey.generate()
+
+    def _unsealed(self, row: StoredSigningKey, sealer: Sealer) -> SigningKey:
+        return unsealed(row, sealer)
+
+
+class IdTokenKeys(Ring[RsaKey]):
+    """The keys that sign id_tokens, for websites. There are none before the first OAuth client."""
+
+    table = ID_TOKEN_KEYS
+
+    async def refresh(self) -> None:
+        """As `Ring.refresh`, where there is somebody who wants id_tokens."""
+        if self.is_ready or await id_token_keys_are_wanted(self._database):
+            await super().refresh()
+
+    async def rotate(self) -> StoredSigningKey | None:  # type: ignore[override]  # there may be none
+        """As `Ring.rotate`; None where nobody wants id_tokens."""
+        return await super().rotate() if await id_token_keys_are_wanted(self._database) else None
+
+    async def read(self, now: datetime) -> RsaKey:
+        """The key that signs now. The first OAuth client may have been added a moment ago: then the ring is read anew.
+
+        Raises: StorageUnavailable, CannotOpen.
+        """
+        if not self.is_ready:
+            await self.refresh()
+        return self.signing_key(now)
+
+    async def keep_fresh(self) -> None:
+        """Refresh for ever, through outages."""
+        while True:
+            await asyncio.sleep(self._refresh_pause)
+            await self.try_refresh()
+
+    def find(self, kid: str) -> RsaKey | None:
+        """The published key of that id, or None."""
+        return self._keys.get(kid)
+
+    async def _generate(self) -> RsaKey:
+        return await asyncio.to_thread(RsaKey.generate)  # a tenth of a second, and more
+
+    def _unsealed(self, row: StoredSigningKey, sealer: Sealer) -> RsaKey:
+        return RsaKey.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))
 
 
 def signing(stored: Sequence[StoredSigningKey], now: datetime) -> StoredSigningKey:

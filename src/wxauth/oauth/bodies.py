@@ -42,6 +42,14 @@ EXAMPLE_WEB_TOKENS: dict[str, Any] = {
 }
 
 
+EXAMPLE_USERINFO: dict[str, Any] = {
+    "sub": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17",
+    "name": "小明",
+    "picture": "https://example.com/avatars/1.png",
+    "updated_at": 1795161600,
+}
+
+
 class ClaimRequest(BaseModel):
     """What the phone has seen: a scene, a link, or a code that the person typed."""
 
@@ -128,6 +136,20 @@ class WebTokensAnswer(TypedDict):
     scope: str
     refresh_token: str
     id_token: NotRequired[str]
+
+
+class UserinfoAnswer(TypedDict):
+    """What a site may know of a user, by the scopes it has (OpenID Connect Core, section 5.1)."""
+
+    sub: str
+    name: NotRequired[str]
+    picture: NotRequired[str]
+    updated_at: NotRequired[int]
+    phone_number: NotRequired[Annotated[str, Field(description="E.164.")]]
+    phone_number_verified: NotRequired[bool]
+    email: NotRequired[Annotated[str, Field(description="Made up for products that insist on one.")]]
+    email_verified: NotRequired[bool]
+    roles: NotRequired[list[str]]
 
 
 def claimed_answer(scan: ClaimedScan) -> ClaimedAnswer:

@@ -16,6 +16,7 @@ _COLUMNS: Final = (
 _FIND: Final = f"SELECT name, {_COLUMNS} FROM oauth_clients WHERE name = $1"  # noqa: S608 - a constant
 _ALL: Final = f"SELECT name, {_COLUMNS} FROM oauth_clients ORDER BY name"  # noqa: S608 - a constant
 _NAMED: Final = "SELECT name FROM oauth_clients WHERE name = ANY ($1::text[]) ORDER BY name"
+_PUBLIC_REDIRECT_URIS: Final = "SELECT DISTINCT unnest(redirect_uris) AS uri FROM oauth_clients WHERE is_public"
 # The service client that it is, the event and all else in one: of several at once one wins, whose name it is then.
 # $1 name  $2 secret_hash  $3 now  $4 id of the event  $5 type  $6 actor  $7 to $16 the columns above
 _STORE: Final = f"""
@@ -79,6 +80,11 @@ async def all_oauth_clients(database: Database) -> Sequence[OAuthClient]:
 async def those_named(database: Database, names: Sequence[str]) -> Sequence[str]:
     """Which of these names are OAuth clients'. Raises: StorageUnavailable."""
     return [row["name"] for row in await database.fetch(_NAMED, names)]
+
+
+async def public_redirect_uris(database: Database) -> Sequence[str]:
+    """Where the public clients are. Raises: StorageUnavailable."""
+    return [row["uri"] for row in await database.fetch(_PUBLIC_REDIRECT_URIS)]
 
 
 async def store_oauth_client(database: Database, client: OAuthClient, *, secret_hash: bytes, now: datetime) -> bool:

@@ -11,17 +11,23 @@ from uuid_utils.compat import uuid7
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.core.tables import UserInSession
+from wxauth.errors import InvalidToken
 from wxauth.login.refresh_rows import Lifetimes, Refusal, Use, rotate_refresh_token
 from wxauth.oauth import scan_rows
+from wxauth.oauth.authorize import challenge_of
 from wxauth.oauth.client_rows import OAuthClient
 from wxauth.oauth.errors import AUTHORIZATION_PENDING, SLOW_DOWN, OAuthError, invalid_grant, invalid_request
+from wxauth.oauth.id_tokens import id_token
 from wxauth.oauth.scan_rows import TOO_FAST, NotGranted
 from wxauth.oauth.secrets import hash_of
 from wxauth.people.callers import ROLES_SCOPE
+from wxauth.people.session_rows import EndReason, end_session_of_website
 
 DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 AUTHORIZATION_CODE: Final = "authorization_code"
 REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a grant
+OPENID_SCOPE: Final = "openid"
+"""Asks for an id_token, and opens /v1/userinfo."""
 GRANTS: Final = (AUTHORIZATION_CODE, REFRESH_TOKEN, DEVICE_CODE)
 
 log = get_logger()
@@ -51,6 +57,8 @@ async def exchange(
             raise invalid_request("grant_type is missing")
         case "urn:ietf:params:oauth:grant-type:device_code":
             return await _for_device_code(services, client, form)
+        case "authorization_code":
+            return await _for_code(services, client, form)
         case "refresh_token":
             return await _for_refresh_token(services, client, form, ip=ip)
     raise OAuthError("unsupported_grant_type", f"grant_type is one of {', '.join(GRANTS)}")
@@ -63,7 +71,7 @@ async def _for_device_code(services: Services, client: OAuthClient, form: Mappin
     if device_code is None:
         raise invalid_request("device_code is missing")
     now = services.clock()
-    services.keys.signing_key(now)  # asked for before the code is spent
+    await _see_that_keys_are_there(services, now)
     lifetimes = web_lifetimes(services)
     session_id = uuid7()
     outcome = await scan_rows.redeem_device_code(
@@ -86,6 +94,43 @@ async def _for_device_code(services: Services, client: OAuthClient, form: Mappin
         case NotGranted.DENIED:
             raise OAuthError("access_denied", "the person has refused, or may not log in any more")
     return await _opened(services, client, session_id, outcome, lifetimes, now=now)
+
+
+async def _for_code(services: Services, client: OAuthClient, form: Mapping[str, str]) -> dict[str, Any]:
+    """Used again with all that belongs to it, a code ends the session that it made; anything else changes nothing."""
+    if not client.redirect_uris:
+        raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
+    if "code" not in form:
+        raise invalid_request("code is missing")
+    challenge = challenge_of(form.get("code_verifier", ""))
+    if challenge is None or "redirect_uri" not in form:
+        raise invalid_grant("code_verifier or redirect_uri is missing, or not one")
+    now = services.clock()
+    await _see_that_keys_are_there(services, now)
+    lifetimes = web_lifetimes(services)
+    session_id = uuid7()
+    outcome = await scan_rows.redeem_code(
+        services.database,
+        hash_of(form["code"]),
+        client_id=client.name,
+        redirect_uri=form["redirect_uri"],
+        code_challenge=challenge,
+        session_id=session_id,
+        expires_in=min(lifetimes.unused, lifetimes.at_most),
+        event_id=uuid7(),
+        now=now,
+    )
+    if isinstance(outcome, NotGranted):
+        if outcome is NotGranted.SPENT:
+            log.warning("code_reused", client_id=client.name, consequence="the session has been ended")
+        raise invalid_grant("there is no such code of this client, redirect_uri and code_verifier, or it is over")
+    return await _opened(services, client, session_id, outcome, lifetimes, now=now)
+
+
+async def _see_that_keys_are_there(services: Services, now: datetime) -> None:
+    """Before anything is spent. Raises: StorageUnavailable."""
+    services.keys.signing_key(now)
+    await services.id_token_keys.read(now)
 
 
 async def _opened(
@@ -122,8 +167,10 @@ async def _for_refresh_token(
     token = services.refresh_tokens.parse(form["refresh_token"])
     if token is None:
         raise invalid_grant("the refresh token is not one of ours")
+    if not set(form.get("scope", "").split()) <= set(client.scopes):
+        raise OAuthError("invalid_scope", "the client was not added with all of these scopes")
     now = services.clock()
-    services.keys.signing_key(now)  # asked for before the token is spent
+    await _see_that_keys_are_there(services, now)
     outcome = await rotate_refresh_token(
         services.database,
         Use(session_id=token.session_id, generation=token.generation, ip=ip, user_agent=None, client_id=client.name),
@@ -136,6 +183,8 @@ async def _for_refresh_token(
         raise invalid_grant(_WHY[outcome])
     granted: Any = outcome.user
     now = services.clock()
+    wanted = form.get("scope", granted["scope"]).split()  # less than was granted, for this access token (section 6)
+    scope = " ".join(name for name in granted["scope"].split() if name in wanted)
     log.info("refreshed", user_id=granted["id"], client_id=client.name, session_id=token.session_id)
     session = WebSession(
         id=token.session_id,
@@ -147,7 +196,7 @@ async def _for_refresh_token(
         authenticated_by=granted["authenticated_by"],
         expires_at=outcome.expires_at,
     )
-    return await tokens_of(services, session, scope=granted["scope"], now=now)
+    return await tokens_of(services, session, scope=scope, now=now)
 
 
 _WHY: Final = {
@@ -177,13 +226,55 @@ async def tokens_of(services: Services, session: WebSession, *, scope: str, now:
         client_id=session.client.name,
         scope=scope,
     )
-    return {
+    answer = {
         "access_token": access_token,
         "token_type": "Bearer",
         "expires_in": expires_in,
         "scope": scope,
         "refresh_token": services.refresh_tokens.issue(session.id, session.generation),
     }
+    if OPENID_SCOPE in names:
+        answer["id_token"] = id_token(
+            await services.id_token_keys.read(now),
+            issuer=services.settings.issuer,
+            client=session.client,
+            user=user,
+            scopes=names,
+            session_id=session.id,
+            nonce=session.nonce,
+            access_token=access_token,
+            authenticated_at=session.authenticated_at,
+            authenticated_by=session.authenticated_by,
+            now=int(now.timestamp()),
+            expires_in=expires_in,
+        )
+    return answer
+
+
+async def revoke(services: Services, client: OAuthClient, token: str) -> None:
+    """End the session of a token of this client's own; of any other, nothing. Raises: StorageUnavailable."""
+    refresh_token = services.refresh_tokens.parse(token)
+    if refresh_token is not None:
+        session_id = refresh_token.session_id
+    else:
+        try:
+            session_id = (await services.guard.verify(token)).session_id
+        except InvalidToken:
+            return
+    await end_web_session(services, client.name, session_id)
+
+
+async def end_web_session(services: Services, client_id: str, session_id: UUID) -> None:
+    """End this session, if it is one of this client's. Raises: StorageUnavailable."""
+    user_id = await end_session_of_website(
+        services.database,
+        session_id=session_id,
+        client_id=client_id,
+        reason=EndReason.SIGNED_OUT,
+        now=services.clock(),
+    )
+    if user_id is not None:
+        log.info("logged_out", user_id=user_id, client_id=client_id, session_id=session_id)
 
 
 def web_lifetimes(services: Services) -> Lifetimes:

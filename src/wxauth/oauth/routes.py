@@ -1,23 +1,31 @@
-"""What OAuth clients ask: to start a scan, for tokens (RFC 8628, RFC 6749)."""
+"""What OAuth clients ask: to start a scan, for tokens, for what they say, for their end (RFC 8628, 6749, 7009)."""
 
 from ipaddress import ip_address
 from typing import Any, Final
 
 from fastapi import APIRouter
 from starlette.requests import Request
+from starlette.responses import Response
 
 from wxauth.core.services import ServicesDep
+from wxauth.errors import InsufficientScope, InvalidToken
 from wxauth.oauth import grants, scans
 from wxauth.oauth.bodies import (
     EXAMPLE_DEVICE_AUTHORIZATION,
+    EXAMPLE_USERINFO,
     EXAMPLE_WEB_TOKENS,
     DeviceAuthorizationAnswer,
+    UserinfoAnswer,
     WebTokensAnswer,
 )
+from wxauth.oauth.client_rows import find_client
 from wxauth.oauth.errors import OAuthError, answering_clients, invalid_request
+from wxauth.oauth.id_tokens import claims_of
 from wxauth.oauth.requests import client_of, form_of
 from wxauth.oauth.scan_rows import LIFETIME
+from wxauth.people import account
 from wxauth.people.callers import DeviceDep
+from wxauth.web.answers import BEARER_SECURITY, GUARDED, answers
 from wxauth.web.direct import DirectRoute, operation_id
 
 MAX_USER_AGENT: Final = 512
@@ -110,14 +118,64 @@ async def authorize_device(request: Request, services: ServicesDep) -> dict[str,
             "expired_token",
         ),
     },
-    openapi_extra=_form({"grant_type": grants.DEVICE_CODE, "device_code": "8Yk3..."}, "refresh_token"),
+    openapi_extra=_form(
+        {"grant_type": grants.DEVICE_CODE, "device_code": "8Yk3..."},
+        *("code", "redirect_uri", "code_verifier", "refresh_token", "scope"),
+    ),
 )
 @answering_clients
 async def exchange(request: Request, services: ServicesDep, device: DeviceDep) -> dict[str, Any]:
-    """Tokens for a device code or a refresh token, each of which works once."""
+    """Tokens for an authorization code, a device code or a refresh token, each of which works once."""
     form = await form_of(request)
     client = await client_of(request, services, form)
     return await grants.exchange(services, client, form, ip=device.ip)
+
+
+@router.post(
+    "/v1/revoke",
+    summary="End the session of a token (RFC 7009)",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "It has ended, if there was one",
+            "headers": {"Cache-Control": {"schema": {"const": "no-store"}}},
+        },
+        **_refusals("invalid_request"),
+    },
+    openapi_extra=_form({"token": "wxr_..."}, "token_type_hint"),
+)
+@answering_clients
+async def revoke(request: Request, services: ServicesDep) -> dict[str, Any]:
+    """End the session of an access or refresh token of the client's own. 200 whatever it was."""
+    form = await form_of(request)
+    client = await client_of(request, services, form)
+    if "token" not in form:
+        raise invalid_request("token is missing")
+    await grants.revoke(services, client, form["token"])
+    return {}
+
+
+_USERINFO: Final[dict[str, Any]] = {
+    "summary": "Who is logged in (OpenID Connect)",
+    "response_model": UserinfoAnswer,
+    "responses": answers(EXAMPLE_USERINFO, InsufficientScope, *GUARDED),
+    "openapi_extra": BEARER_SECURITY,
+}
+
+
+@router.get("/v1/userinfo", operation_id="read_userinfo", **_USERINFO)
+@router.post("/v1/userinfo", operation_id="read_userinfo_by_post", **_USERINFO)
+async def read_userinfo(request: Request, services: ServicesDep) -> dict[str, Any]:
+    """What the scopes of a website's access token tell of its user, as they are now."""
+    principal = await services.guard(request)
+    scopes = principal.scopes or frozenset()
+    if grants.OPENID_SCOPE not in scopes:
+        raise InsufficientScope("this is for a website's token with the scope openid")
+    caller = await account.caller(services, principal)
+    client = await find_client(services.database, principal.claims["client_id"])
+    if client is None:
+        raise InvalidToken("the client has been removed")
+    return {"sub": str(caller.user["id"]), **claims_of(caller.user, client, scopes)}
 
 
 def _address(text: str | None) -> str | None:

@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Literal, TypedDict
 from uuid import UUID
 
 import asyncpg
 
 from wxauth.core.database import Database
 from wxauth.core.tables import USER, UserInSession
-from wxauth.core.trail import EventType
+from wxauth.core.trail import SYSTEM, EventType
+from wxauth.people.session_rows import EndReason
+from wxauth.wechat.api import Picture
 
 LIFETIME: Final = timedelta(seconds=180)
 """Of a scan."""
@@ -23,6 +25,8 @@ KEPT: Final = timedelta(hours=1)
 """So long after its end a late poll is told `expired_token`, and a code that is used again ends its session."""
 CLAIM_LASTS: Final = timedelta(seconds=60)
 """After which somebody else may take a claim over that has not been decided."""
+CODE_LASTS: Final = timedelta(seconds=60)
+"""Of an authorization code."""
 TOO_FAST: Final = 5
 """Seconds that a poll before its time adds to the interval."""
 MINUTE: Final = timedelta(minutes=1)
@@ -39,9 +43,16 @@ ON CONFLICT DO NOTHING
 RETURNING id
 """
 _OPEN: Final = """
-SELECT s.id, c.app_id
-  FROM scans s JOIN oauth_clients c ON c.name = s.client_id
+SELECT s.id, c.app_id, p.content, p.content_type
+  FROM scans s JOIN oauth_clients c ON c.name = s.client_id LEFT JOIN scan_pictures p ON p.scan_id = s.id
  WHERE s.scene_hash = $1 AND s.verdict IS NULL AND s.expires_at > $2
+"""
+
+# Two processes at once: both get the picture that was there first. $1 scan  $2 content_type  $3 content
+_KEEP_PICTURE: Final = """
+INSERT INTO scan_pictures (scan_id, content_type, content) SELECT id, $2, $3 FROM scans WHERE id = $1
+ON CONFLICT (scan_id) DO UPDATE SET scan_id = excluded.scan_id
+RETURNING content_type, content
 """
 
 
@@ -139,6 +150,48 @@ WITH scan AS (
        $3 < scan.polled_at + make_interval(secs => scan.poll_interval) AS is_too_fast
   FROM scan LEFT JOIN person ON true
 """  # noqa: S608 - put together from constants
+# What a browser sees of its own. $1 request  $2 browser
+_PAGE: Final = """
+SELECT verdict, claimed_at IS NOT NULL AS is_claimed, session_id IS NOT NULL AS is_spent, expires_at, client_id, scope,
+       redirect_uri, state, nonce, code_challenge
+  FROM scans WHERE request_hash = $1 AND browser_hash = $2
+"""
+# One code at a time, and none after the session. $1 request  $2 browser  $3 now  $4 hash of the code  $5 its end
+_MAKE_CODE: Final = """
+UPDATE scans SET code_hash = $4, code_expires_at = $5
+  FROM sessions approving JOIN users ON users.id = approving.user_id
+ WHERE request_hash = $1 AND browser_hash = $2 AND verdict = 'approved' AND scans.expires_at > $3
+   AND scans.session_id IS NULL
+   AND approving.id = scans.claimed_session_id AND approving.revoked_at IS NULL AND approving.expires_at > $3
+   AND users.status = 'active'
+RETURNING scans.id
+"""
+# Of two exchanges at once the second waits for the scan's row, and ends the session that the first has made: somebody
+# else has the code and the verifier. $6 redirect_uri  $7 code_challenge  $8 id of the event
+_REDEEM_CODE: Final = f"""
+WITH scan AS (
+    SELECT * FROM scans
+     WHERE code_hash = $1 AND client_id = $2 AND redirect_uri = $6 AND code_challenge = $7
+       FOR UPDATE
+), person AS ({_PERSON_PART} AND scan.code_expires_at > $3
+       FOR NO KEY UPDATE OF users
+), opened AS ({_OPENED_PART}
+), redeemed AS ({_REDEEMED_PART}
+), ended AS (
+    UPDATE sessions SET revoked_at = $3, revoked_reason = '{EndReason.REUSED}', session_key = NULL
+      FROM scan
+     WHERE sessions.id = scan.session_id AND scan.session_id <> $4 AND sessions.revoked_at IS NULL
+    RETURNING sessions.user_id, sessions.app_id
+), noted AS (
+    INSERT INTO events (id, type, at, actor, user_id, app_id, data)
+    SELECT $8, '{EventType.SESSIONS_ENDED}', $3, '{SYSTEM.name}', user_id, app_id,
+           jsonb_build_object('reason', '{EndReason.REUSED}', 'sessions', 1)
+      FROM ended
+    ON CONFLICT DO NOTHING
+)
+{_GRANTED_PART}, EXISTS (SELECT FROM ended) AS is_reused
+  FROM scan LEFT JOIN person ON true
+"""  # noqa: S608 - put together from constants
 
 # A try is counted before the code is looked for, and given back where it was right: of many at once, five get through.
 # $1 user  $2 now  $3 when the minute began that ends now
@@ -194,6 +247,24 @@ class OpenScan(TypedDict):
     id: UUID
     app_id: str | None
     """Of its client."""
+    content: bytes | None
+    """Of its picture, where that has been made."""
+    content_type: Literal["image/jpeg", "image/png"] | None
+
+
+class PageScan(TypedDict):
+    """A scan, as the browser that shows it may know it."""
+
+    verdict: str | None
+    is_claimed: bool
+    is_spent: bool
+    expires_at: datetime
+    client_id: str
+    scope: str
+    redirect_uri: str
+    state: str | None
+    nonce: str | None
+    code_challenge: str
 
 
 class ClaimedScan(TypedDict):
@@ -286,6 +357,18 @@ async def open_scan(database: Database, scene_hash: bytes, *, now: datetime) -> 
     return row
 
 
+async def keep_picture(database: Database, scan_id: UUID, picture: Picture) -> Picture:
+    """The picture that the scan has from now on: this one, unless another was made first.
+
+    Raises: StorageUnavailable.
+    """
+    try:
+        row = await database.fetchrow(_KEEP_PICTURE, scan_id, picture.content_type, picture.content)
+    except asyncpg.ForeignKeyViolationError:  # it has just been swept away
+        return picture
+    return picture if row is None else Picture(row["content"], row["content_type"])
+
+
 async def claim_scan(database: Database, claim: Claim, *, now: datetime) -> ClaimedScan | None:
     """Claim a scan, where that may be; what was found tells. None where there is no open one.
 
@@ -347,6 +430,58 @@ async def redeem_device_code(
             break
         # The person is banned or erased; or was being merged when we looked, and is found again.
     return NotGranted.DENIED
+
+
+async def redeem_code(
+    database: Database,
+    code_hash: bytes,
+    *,
+    client_id: str,
+    redirect_uri: str,
+    code_challenge: str,
+    session_id: UUID,
+    expires_in: int,
+    event_id: UUID,
+    now: datetime,
+) -> Granted | NotGranted:
+    """Open the session that an authorization code stands for; used again, it ends that session.
+
+    Raises: StorageUnavailable.
+    """
+    row = None
+    for _ in range(_ATTEMPTS):
+        row = await database.fetchrow(
+            _REDEEM_CODE,
+            code_hash,
+            client_id,
+            now,
+            session_id,
+            expires_in,
+            redirect_uri,
+            code_challenge,
+            event_id,
+        )
+        if row is None:
+            return NotGranted.UNKNOWN
+        if row["id"] is not None:
+            return granted(row)
+        if row["is_spent"]:
+            return NotGranted.SPENT
+    return NotGranted.DENIED
+
+
+async def page_of(database: Database, *, request_hash: bytes, browser_hash: bytes) -> PageScan | None:
+    """What has become of what a browser asks for; None where it is not this browser's. Raises: StorageUnavailable."""
+    row: PageScan | None = await database.fetchrow(_PAGE, request_hash, browser_hash)
+    return row
+
+
+async def make_code(
+    database: Database, *, request_hash: bytes, browser_hash: bytes, code_hash: bytes, now: datetime
+) -> bool:
+    """Whether the browser gets this authorization code. Raises: StorageUnavailable."""
+    row = await database.fetchrow(_MAKE_CODE, request_hash, browser_hash, now, code_hash, now + CODE_LASTS)
+    return row is not None
 
 
 def granted(row: Any) -> Granted:

@@ -70,6 +70,11 @@ _END: Final = """
 UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL WHERE id = $1 AND revoked_at IS NULL
 RETURNING user_id
 """
+# $1 session id  $2 now  $3 reason  $4 client
+_END_ONE_OF_WEBSITE: Final = """
+UPDATE sessions SET revoked_at = $2, revoked_reason = $3 WHERE id = $1 AND client_id = $4 AND revoked_at IS NULL
+RETURNING user_id
+"""
 # $1 user id  $2 now  $3 reason  $4 session id to be kept
 _END_OTHERS: Final = """
 UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL
@@ -147,6 +152,17 @@ async def session_belongs_to(database: Database, *, session_id: UUID, user_id: U
 async def end_session(database: Database, *, session_id: UUID, reason: EndReason, now: datetime) -> UUID | None:
     """End a session; its user's id, or None where it had ended before or never was. Raises: StorageUnavailable."""
     row = await database.fetchrow(_END, session_id, now, reason)
+    return None if row is None else row["user_id"]
+
+
+async def end_session_of_website(
+    database: Database, *, session_id: UUID, client_id: str, reason: EndReason, now: datetime
+) -> UUID | None:
+    """End a session of this website; its user's id, or None where it is not, or no longer, one.
+
+    Raises: StorageUnavailable.
+    """
+    row = await database.fetchrow(_END_ONE_OF_WEBSITE, session_id, now, reason, client_id)
     return None if row is None else row["user_id"]
 
 

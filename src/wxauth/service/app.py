@@ -33,8 +33,10 @@ from wxauth.guard.bearer import BearerGuard
 from wxauth.keys import routes as key_routes
 from wxauth.login import routes as login_routes
 from wxauth.login import session_key_routes
+from wxauth.oauth import metadata, page_routes
 from wxauth.oauth import phone_routes as scan_routes
 from wxauth.oauth import routes as oauth_routes
+from wxauth.oauth.cors import SiteCors
 from wxauth.people import admin_routes
 from wxauth.people import routes as account_routes
 from wxauth.problems import problem_response
@@ -64,10 +66,12 @@ _ROUTERS: Final = (
     admin_routes.router,
     session_key_routes.router,
     key_routes.router,
+    metadata.router,
     probes.router,
     sibling_routes.router,
     scan_routes.router,
     oauth_routes.router,
+    page_routes.router,
     push_routes.router,
 )
 
@@ -102,6 +106,7 @@ def create_app(services: Services) -> ASGIApp:
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After", "WWW-Authenticate"],
         )
+    app = SiteCors(app, services)
     app = Edge(
         app, larger_bodies={avatar_routes.UPLOAD_PATH: avatar_routes.MAX_UPLOAD}, refused=services.metrics.refused
     )
@@ -137,11 +142,17 @@ def create_api(*, root_path: str = "") -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
-    tasks = [services.keys.keep_fresh(), keep_house(services), keep_sessions_few(services)]
+    tasks = [
+        services.keys.keep_fresh(),
+        services.id_token_keys.keep_fresh(),
+        keep_house(services),
+        keep_sessions_few(services),
+    ]
     if isinstance(services.clock, DatabaseClock):
         await correct(services.clock, services.database)
         tasks.append(keep_time(services.clock, services.database))
     await services.keys.try_refresh()
+    await services.id_token_keys.try_refresh()
     await _tell_what_is_unlimited(services)
     keeping = asyncio.gather(*tasks)
     log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services.settings.apps))

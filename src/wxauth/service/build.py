@@ -12,11 +12,12 @@ from wxauth.core.sealing import Sealer
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings
 from wxauth.guard.bearer import BearerGuard
-from wxauth.keys.keyring import KeyRing
+from wxauth.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.login.rate_limits import LoginLimiter, RateLimiter
 from wxauth.login.refresh_tokens import RefreshTokens
 from wxauth.login.risk import Risk
 from wxauth.oauth.limits import ScanLimits
+from wxauth.oauth.pictures import Pictures
 from wxauth.oauth.secrets import UserCodes
 from wxauth.profile.avatars import Avatars
 from wxauth.profile.nicknames import Nicknames
@@ -50,13 +51,9 @@ def build_services(
     clock = clock or DatabaseClock()
     database = Database(settings.database_url.get_secret_value(), deadlines=waits.database)
     sealer = Sealer(settings.secret_keys)
-    keys = KeyRing(
-        database,
-        sealer,
-        clock,
-        max_age=timedelta(seconds=settings.signing_key_max_age),
-        refresh_pause=waits.keys_refresh,
-    )
+    max_age = timedelta(seconds=settings.signing_key_max_age)
+    keys = KeyRing(database, sealer, clock, max_age=max_age, refresh_pause=waits.keys_refresh)
+    id_token_keys = IdTokenKeys(database, sealer, clock, max_age=max_age, refresh_pause=waits.keys_refresh)
     redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
     metrics = Metrics([app.app_id for app in settings.apps], database=database, clock=clock)
     background = Background(patience=settings.wechat_timeout + waits.database.whole, farewell=waits.background_farewell)
@@ -80,11 +77,15 @@ def build_services(
     opinions = Opinions(
         wechat_api, clock, find_app=settings.app, observe=metrics.policy_check, longest_wait=waits.opinions
     )
+    scan_limits = ScanLimits.of(
+        settings, lambda rate, what: RateLimiter(rate, what=what, redis_url=redis_url, clock=clock)
+    )
     return Services(
         settings=settings,
         clock=clock,
         database=database,
         keys=keys,
+        id_token_keys=id_token_keys,
         sealer=sealer,
         issuer=TokenIssuer(issuer=settings.issuer, audience=settings.audience),
         refresh_tokens=RefreshTokens(settings.secret_keys),
@@ -113,9 +114,8 @@ def build_services(
         avatars=Avatars(database, clock, issuer=settings.issuer),
         guard=BearerGuard(settings.issuer, settings.audience, keys=keys, clock=lambda: clock().timestamp()),
         login_limiter=LoginLimiter(settings.login_rate_limit, redis_url=redis_url, clock=clock),
-        scan_limits=ScanLimits.of(
-            settings, lambda rate, what: RateLimiter(rate, what=what, redis_url=redis_url, clock=clock)
-        ),
+        scan_limits=scan_limits,
+        pictures=Pictures(settings, database, wechat_api, scan_limits, clock),
         user_codes=UserCodes(settings.secret_keys),
         metrics=metrics,
     )

@@ -140,7 +140,8 @@ async def check_secret_key(settings: Settings) -> None:
         if isinstance(services.clock, DatabaseClock):
             await correct(services.clock, services.database)  # the first key is made here, and dated
         await services.keys.refresh()
-        if services.keys.unopened:
+        await services.id_token_keys.refresh()
+        if services.keys.unopened or services.id_token_keys.unopened:
             raise CannotOpen("some signing keys do not open")
         if clashing := await clashing_clients(services.database, settings):
             raise InvalidSettings(

@@ -1,7 +1,7 @@
 """Signing access tokens (RFC 9068)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 from pydantic_core import to_json
@@ -52,8 +52,17 @@ class TokenIssuer:
         return sign(key, claims)
 
 
-def sign(key: SigningKey, claims: dict[str, Any]) -> str:
-    """A compact JWS (RFC 7515, section 3.1) over the claims, with python-jose's prebuilt key."""
+class SignsTokens(Protocol):
+    """A key that signs."""
+
+    header: bytes
+    """The token header that names it, in base64url."""
+    signer: Any
+    """python-jose's prebuilt key."""
+
+
+def sign(key: SignsTokens, claims: dict[str, Any]) -> str:
+    """A compact JWS (RFC 7515, section 3.1) over the claims."""
     signing_input = key.header + b"." + base64url(to_json(claims))
     signature: bytes = key.signer.sign(signing_input)
     return (signing_input + b"." + base64url(signature)).decode()

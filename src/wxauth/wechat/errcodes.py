@@ -24,6 +24,7 @@ CHECK_SESSION_KEY: Final = "checksession"
 RESET_SESSION_KEY: Final = "resetusersessionkey"
 RISK_RANK: Final = "getuserriskrank"
 CHECK_TEXT: Final = "msg_sec_check"
+MINI_PROGRAM_CODE: Final = "getwxacodeunlimit"
 
 SYSTEM_BUSY: Final = -1
 """The one answer after which WeChat asks for the same request again."""
@@ -56,6 +57,8 @@ _WHAT_TO_CHANGE_WITH_WECHAT_TOKENS: Final = {
 }
 _WHAT_TO_CHANGE_AT: Final = {
     (STABLE_TOKEN, NOT_LATEST): WHAT_TO_CHANGE[40125],
+    (MINI_PROGRAM_CODE, 40097): "WXAUTH_SCAN_ENV is a version that WeChat does not know of this app",
+    (MINI_PROGRAM_CODE, 41030): "the page WXAUTH_SCAN_PAGE is not in the version WXAUTH_SCAN_ENV: publish it",
     (PHONE_NUMBER, 40013): "the phone code is of another mini-program than the login: they must be of one app",
 }
 
@@ -76,13 +79,27 @@ _ERRORS_WITH_WECHAT_TOKENS: Final[dict[int, tuple[type[WeChatError], int | None]
     **dict.fromkeys(_WHAT_TO_CHANGE_WITH_WECHAT_TOKENS, (WeChatMisconfigured, None)),
 }
 
-KNOWN: Final = frozenset({*_ERRORS, *_ERRORS_WITH_WECHAT_TOKENS, *WECHAT_TOKEN_REFUSED, NOT_SEEN_LATELY})
+_ERRORS_AT: Final[dict[tuple[str, int], tuple[type[WeChatError], int | None]]] = {
+    (MINI_PROGRAM_CODE, 40097): (WeChatMisconfigured, None),
+    (MINI_PROGRAM_CODE, 41030): (WeChatMisconfigured, None),
+    (MINI_PROGRAM_CODE, DAILY_QUOTA): (WeChatRateLimited, None),  # here it is the minute's
+}
+
+KNOWN: Final = frozenset(
+    {
+        *_ERRORS,
+        *_ERRORS_WITH_WECHAT_TOKENS,
+        *WECHAT_TOKEN_REFUSED,
+        *(errcode for _, errcode in _ERRORS_AT),
+        NOT_SEEN_LATELY,
+    }
+)
 """Those that have a label of their own in the metrics."""
 
 
 def error_for(errcode: int, *, api: str) -> WeChatError:
     """The failure that an errcode of this API stands for."""
-    found = _ERRORS.get(errcode)
+    found = _ERRORS_AT.get((api, errcode)) or _ERRORS.get(errcode)
     if found is None and api != CODE2SESSION:
         found = _ERRORS_WITH_WECHAT_TOKENS.get(errcode)
     kind, retry_after = found or (WeChatBadResponse, None)

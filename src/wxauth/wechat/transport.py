@@ -13,6 +13,7 @@ import httpx
 from yarl import URL
 
 MAX_BODY: Final = 64 * 1024
+"""Bytes of an answer, unless the request's extension `max_body` says otherwise."""
 MAX_CONNECTIONS: Final = 256
 KEEPALIVE_SECONDS: Final = 30.0
 CONNECT_SHARE: Final = 0.4
@@ -47,6 +48,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         session = self._session or self._open_session()
         base = f"{request.url.scheme}://{request.url.netloc.decode()}"
         target: bytes = request.extensions.get("target", request.url.raw_path)
+        max_body: int = request.extensions.get("max_body", MAX_BODY)
         try:
             async with session.request(
                 request.method,
@@ -56,12 +58,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 allow_redirects=False,
                 timeout=self._timeout,
             ) as answer:
-                body = await answer.content.read(MAX_BODY)
+                body = await answer.content.read(max_body)
                 while not answer.content.at_eof():
-                    if len(body) >= MAX_BODY:
+                    if len(body) >= max_body:
                         answer.close()
                         raise httpx.DecodingError("the answer is too large")
-                    body += await answer.content.read(MAX_BODY - len(body))
+                    body += await answer.content.read(max_body - len(body))
                 return httpx.Response(answer.status, content=body, extensions={"date": answer.headers.get("Date")})
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             failure = _named(exc)
