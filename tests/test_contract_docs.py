@@ -19,6 +19,7 @@ from wxauth.login.bodies import (
     SessionKeysAnswer,
     TokenAnswer,
 )
+from wxauth.oauth.bodies import ClaimedAnswer, ClaimRequest, DeviceAuthorizationAnswer, UserinfoAnswer, WebTokensAnswer
 from wxauth.people.bodies import (
     EventsAnswer,
     SessionsAnswer,
@@ -45,6 +46,7 @@ BODIES: dict[str, type[BaseModel]] = {
     kind.__name__: kind
     for kind in (
         LoginRequest,
+        ClaimRequest,
         RefreshRequest,
         LogoutRequest,
         ProfileChange,
@@ -71,6 +73,10 @@ MODELS = {
     "UserForSiblingsAnswer": UserForSiblingsAnswer,
     "LookupAnswer": LookupAnswer,
     "FeedAnswer": FeedAnswer,
+    "ClaimedAnswer": ClaimedAnswer,
+    "DeviceAuthorizationAnswer": DeviceAuthorizationAnswer,
+    "WebTokensAnswer": WebTokensAnswer,
+    "UserinfoAnswer": UserinfoAnswer,
     "Problem": Problem,
 }
 
@@ -109,6 +115,20 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("look_user_up", "get /v1/users/{user_id}"),
         ("look_users_up", "post /v1/users/lookup"),
         ("read_feed", "get /v1/events"),
+        ("claim_scan", "post /v1/me/scans"),
+        ("approve_scan", "post /v1/me/scans/{scan_id}/approve"),
+        ("deny_scan", "post /v1/me/scans/{scan_id}/deny"),
+        ("authorize_device", "post /v1/device_authorization"),
+        ("exchange", "post /v1/token"),
+        ("revoke", "post /v1/revoke"),
+        ("read_userinfo", "get /v1/userinfo"),
+        ("read_userinfo_by_post", "post /v1/userinfo"),
+        ("authorize", "get /v1/authorize"),
+        ("authorize_by_form", "post /v1/authorize"),
+        ("end_session", "get /v1/end_session"),
+        ("read_picture", "get /v1/scans/{scene}/code"),
+        ("show_device_page", "get /d"),
+        ("show_link_page", "get /d/{scene}"),
         ("verify_push_url", "get /v1/wechat/push/{app_id}"),
         ("receive_push", "post /v1/wechat/push/{app_id}"),
         ("read_signing_keys", "get /.well-known/jwks.json"),
@@ -253,6 +273,10 @@ def test_a_guarded_operation_asks_for_the_bearer_and_no_other_does() -> None:
         "get /v1/events",
     ):
         assert guarded.pop(name) == [{"service_client": []}]
+    for name in ("get /v1/userinfo", "post /v1/userinfo"):
+        assert guarded.pop(name) == [{"wxauth": []}]
+    for name in ("post /v1/device_authorization", "post /v1/token", "post /v1/revoke"):
+        assert guarded.pop(name) == [{"service_client": []}, {}]
     assert guarded.pop("post /v1/logout") == [{"wxauth": []}, {}]
     assert not any(guarded.values())
 

@@ -197,6 +197,19 @@ def _check_origin(value: str) -> str:
     return value
 
 
+def _check_page(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", value):
+        raise ValueError("wants a page like pages/scan/scan, without a slash before it and without a query")
+    return value
+
+
+def _check_link_file(value: str) -> str:
+    # The name that WeChat's console gives the file, and what is in it.
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}:[!-~]{1,1024}", value):
+        raise ValueError("wants name:content of the file that WeChat's console gave, like a1B2c3.txt:0f1e2d3c")
+    return value
+
+
 def _drop_service_link(value: object) -> object:
     return 8000 if isinstance(value, str) and _SERVICE_LINK_VALUE.match(value) else value
 
@@ -287,6 +300,18 @@ class Settings(DatabaseSettings):
     consents: Annotated[dict[str, str], NoDecode, BeforeValidator(_read_documents)] = {}
     events_kept_days: Annotated[Days, AfterValidator(_check_events_kept)] = 0
     addresses_kept_days: Days = 0
+
+    scan_page: Annotated[str, AfterValidator(_check_page)] = "pages/scan/scan"
+    scan_env: Annotated[Literal["release", "trial", "develop"], Lower] = "release"
+    scan_code: Annotated[Literal["wxacode", "link"], Lower] = "wxacode"
+    scan_entry: Annotated[Literal["camera", "any"], Lower] = "camera"
+    scan_rate_limit: Annotated[str, AfterValidator(_check_rate)] = "60/minute"
+    scan_client_limit: Annotated[str, AfterValidator(_check_rate)] = "600/minute"
+    scan_picture_limit: Annotated[str, AfterValidator(_check_rate)] = "3000/minute"
+    scan_admin_anywhere: bool = False
+    web_session_ttl: Seconds = 43200
+    web_session_max_age: Seconds = 2592000
+    link_check_file: Annotated[Annotated[str, AfterValidator(_check_link_file)] | None, OrNone] = None
 
     redis_url: Annotated[Annotated[SecretStr, AfterValidator(_check_redis_url)] | None, OrNone] = None
     login_rate_limit: Annotated[str, AfterValidator(_check_rate)] = "600/minute"

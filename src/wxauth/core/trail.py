@@ -51,6 +51,7 @@ class EventType(StrEnum):
     AUTHORIZATION_REVOKED = "user.authorization_revoked"
     SESSION_ENDED = "session.ended"
 
+    SCAN_APPROVED = "scan.approved"
     RISK_FLAGGED = "risk.flagged"
     NICKNAME_FLAGGED = "nickname.flagged"
     SIGNING_KEY_WITHDRAWN = "signing_key.withdrawn"

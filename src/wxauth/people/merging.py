@@ -18,6 +18,7 @@ from wxauth.core.tables import UserStatus
 from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.errors import StorageUnavailable
 from wxauth.people.merging_rows import merge_users, name_identity, people_of
+from wxauth.people.session_rows import end_sessions_of_websites
 from wxauth.people.standing import ADMIN, MAX_ROLES, Settled, Standing, lock_standings, settle
 from wxauth.people.standing_rows import lock_administrators, some_are_administrators
 
@@ -95,6 +96,7 @@ async def _merge(
     is_needed = bool(administrators) and administrators <= {former_id, into}
     is_banned = (before.is_banned or former.is_banned) and not is_needed
     after = Standing(UserStatus.DISABLED if is_banned else UserStatus.ACTIVE, _united(before, former))
+    await end_sessions_of_websites(transaction, former_id, by=by, now=now)
     moved = await merge_users(transaction, former_id, into=into, now=now)
     record = partial(record_event, transaction, by=by, at=now, user_id=into)
     await record(EventType.USER_MERGED, data={"former_id": former_id})

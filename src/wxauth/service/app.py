@@ -35,6 +35,10 @@ from wxauth.login import routes as login_routes
 from wxauth.login import session_key_routes
 from wxauth.login.bodies import LoginRequest
 from wxauth.moving import routes as moving_routes
+from wxauth.oauth import metadata, page_routes
+from wxauth.oauth import phone_routes as scan_routes
+from wxauth.oauth import routes as oauth_routes
+from wxauth.oauth.cors import SiteCors
 from wxauth.people import admin_routes, consent_routes
 from wxauth.people import routes as account_routes
 from wxauth.problems import problem_response
@@ -70,10 +74,14 @@ _ROUTERS: Final = (
     admin_routes.router,
     session_key_routes.router,
     key_routes.router,
+    metadata.router,
     probes.router,
     sibling_routes.router,
     user_routes.router,
     feed_routes.lists,
+    scan_routes.router,
+    oauth_routes.router,
+    page_routes.router,
     push_routes.router,
 )
 
@@ -116,6 +124,7 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After", "WWW-Authenticate"],
         )
+    app = SiteCors(app, services)
     app = Edge(
         app, larger_bodies={avatar_routes.UPLOAD_PATH: avatar_routes.MAX_UPLOAD}, refused=services.metrics.refused
     )
@@ -155,6 +164,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     tasks = [
         services.keys.keep_fresh(),
+        services.id_token_keys.keep_fresh(),
         keep_house(services),
         keep_sessions_few(services),
         keep_placing(services),
@@ -163,6 +173,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await correct(services.clock, services.database)
         tasks.append(keep_time(services.clock, services.database))
     await services.keys.try_refresh()
+    await services.id_token_keys.try_refresh()
     await _tell_what_is_unlimited(services)
     keeping = asyncio.gather(*tasks)
     log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services.settings.apps))

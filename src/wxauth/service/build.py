@@ -14,10 +14,13 @@ from wxauth.core.sealing import Sealer
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings
 from wxauth.guard.bearer import BearerGuard
-from wxauth.keys.keyring import KeyRing
-from wxauth.login.rate_limits import LoginLimiter
+from wxauth.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.login.rate_limits import LoginLimiter, RateLimiter
 from wxauth.login.refresh_tokens import RefreshTokens
 from wxauth.login.risk import Risk
+from wxauth.oauth.limits import ScanLimits
+from wxauth.oauth.pictures import Pictures
+from wxauth.oauth.secrets import UserCodes
 from wxauth.profile.attempts import Attempts
 from wxauth.profile.avatars import Avatars
 from wxauth.profile.nicknames import Nicknames
@@ -55,6 +58,8 @@ def build_services(
     database = Database(settings.database_url.get_secret_value(), deadlines=waits.database)
     sealer = Sealer(settings.secret_keys)
     keys = make_key_ring(settings, database, clock, refresh_pause=waits.keys_refresh)
+    id_token_keys = make_id_token_keys(settings, database, clock, refresh_pause=waits.keys_refresh)
+    redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
     metrics = Metrics([app.app_id for app in settings.apps], database=database, clock=clock)
     background = Background(patience=settings.wechat_timeout + waits.database.whole, farewell=waits.background_farewell)
     promises = Promises(observe=metrics.put_off, pause=waits.promises)
@@ -80,11 +85,15 @@ def build_services(
     opinions = Opinions(
         wechat_api, clock, find_app=settings.app, observe=metrics.policy_check, longest_wait=waits.opinions
     )
+    scan_limits = ScanLimits.of(
+        settings, lambda rate, what: RateLimiter(rate, what=what, redis_url=redis_url, clock=clock)
+    )
     return Services(
         settings=settings,
         clock=clock,
         database=database,
         keys=keys,
+        id_token_keys=id_token_keys,
         sealer=sealer,
         issuer=TokenIssuer(issuer=settings.issuer, audience=settings.audience),
         refresh_tokens=RefreshTokens(settings.secret_keys),
@@ -122,11 +131,10 @@ def build_services(
         ),
         avatars=Avatars(database, clock, issuer=settings.issuer),
         guard=BearerGuard(settings.issuer, settings.audience, keys=keys, clock=lambda: clock().timestamp()),
-        login_limiter=LoginLimiter(
-            settings.login_rate_limit,
-            redis_url=None if settings.redis_url is None else settings.redis_url.get_secret_value(),
-            clock=clock,
-        ),
+        login_limiter=LoginLimiter(settings.login_rate_limit, redis_url=redis_url, clock=clock),
+        scan_limits=scan_limits,
+        pictures=Pictures(settings, database, wechat_api, scan_limits, clock),
+        user_codes=UserCodes(settings.secret_keys),
         metrics=metrics,
         readiness=Readiness(database, keys, clock),
     )
@@ -135,6 +143,14 @@ def build_services(
 def make_key_ring(
     settings: Settings, database: Database, clock: Clock, *, refresh_pause: float = WAITS.keys_refresh
 ) -> KeyRing:
-    """What we sign with."""
+    """What we sign access tokens with."""
     max_age = timedelta(seconds=settings.signing_key_max_age)
     return KeyRing(database, Sealer(settings.secret_keys), clock, max_age=max_age, refresh_pause=refresh_pause)
+
+
+def make_id_token_keys(
+    settings: Settings, database: Database, clock: Clock, *, refresh_pause: float = WAITS.keys_refresh
+) -> IdTokenKeys:
+    """What we sign id_tokens with."""
+    max_age = timedelta(seconds=settings.signing_key_max_age)
+    return IdTokenKeys(database, Sealer(settings.secret_keys), clock, max_age=max_age, refresh_pause=refresh_pause)

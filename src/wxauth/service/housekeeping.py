@@ -12,6 +12,7 @@ from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
 from wxauth.keys.rows import erase_retired_keys
+from wxauth.oauth.scan_rows import sweep_scans
 from wxauth.profile.attempt_rows import sweep_attempts
 from wxauth.profile.attempts import WINDOW
 from wxauth.profile.phone_rows import sweep_answers
@@ -181,6 +182,8 @@ async def sweep_rest(services: Services, *, page_size: int, pause: float) -> Non
     ):
         while await erase_page(size=page_size):  # noqa: ASYNC110
             await asyncio.sleep(pause)
+    while await sweep_scans(database, size=page_size, now=now) >= page_size:  # noqa: ASYNC110
+        await asyncio.sleep(pause)
 
 
 def _clocks_agree(services: Services) -> bool:

@@ -190,3 +190,11 @@ OTHER_APP_OF_PHONE_CODE: Final = Text(
     "the phone code is of another mini-program than the login: they must be of one app",
     "手机号 code 与登录来自不同的小程序：两者必须相同",
 )
+UNKNOWN_SCAN_ENV: Final = Text(
+    "WXAUTH_SCAN_ENV is a version that WeChat does not know of this app",
+    "该小程序没有 WXAUTH_SCAN_ENV 所指的版本",
+)
+NO_SCAN_PAGE: Final = Text(
+    "the page WXAUTH_SCAN_PAGE is not in the version WXAUTH_SCAN_ENV: publish it",
+    "WXAUTH_SCAN_ENV 所指的版本中没有 WXAUTH_SCAN_PAGE 页面：请先发布",
+)
