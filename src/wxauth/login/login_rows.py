@@ -10,8 +10,9 @@ from uuid_utils.compat import uuid7
 
 from wxauth.core.database import Database
 from wxauth.core.tables import USER, UserRow
-from wxauth.errors import StorageUnavailable
+from wxauth.errors import SignUpClosed, StorageUnavailable
 from wxauth.people.merging import link_unionid
+from wxauth.people.merging_rows import People, people_of
 
 _ATTEMPTS: Final = 5
 
@@ -55,15 +56,17 @@ SELECT * FROM person
 
 _RETURN: Final = _returning_part(_SEEN_PART)
 _RETURN_WITH_PROFILE: Final = _returning_part(_SEEN_PART + _PROFILE_PART)
-# All others, $12 being the id for a new user $13 whether they are to be judged. The row of the unionid decides whose
-# it is: whoever comes second waits for it. An unknown identity joins that user, or a new one. A known one gets the
-# unionid, unless another user has it: then nothing comes back, and nothing has been done.
+# All others, $12 being the id for a new user, $13 whether they are to be judged, $14 whether there may be one. The row
+# of the unionid decides whose it is: whoever comes second waits for it. An unknown identity joins that user, or a new
+# one. A known one gets the unionid, unless another user has it: then nothing comes back, and nothing has been done.
 _ENTER: Final = f"""
 WITH known AS (
     SELECT user_id FROM identities WHERE app_id = $1 AND openid = $2
 ), holder AS (
     INSERT INTO unionids (unionid, user_id)
-    SELECT $3::text, COALESCE((SELECT user_id FROM known), $12) WHERE $3::text IS NOT NULL
+    SELECT $3::text, COALESCE((SELECT user_id FROM known), $12)
+     WHERE $3::text IS NOT NULL
+       AND ($14 OR EXISTS (SELECT FROM known) OR EXISTS (SELECT FROM unionids WHERE unionid = $3))
     ON CONFLICT (unionid) DO UPDATE SET unionid = excluded.unionid
     RETURNING user_id
 ), named AS (
@@ -79,7 +82,7 @@ WITH known AS (
 ), created AS (
     INSERT INTO users (id, unionid, nickname, avatar_url, created_at, last_login_at, unjudged_since)
     SELECT $12, $3, $10, $11, $4, $4, CASE WHEN $13 THEN $4::timestamptz END
-     WHERE NOT EXISTS (SELECT FROM known) AND NOT EXISTS (SELECT FROM holder WHERE user_id <> $12)
+     WHERE $14 AND NOT EXISTS (SELECT FROM known) AND NOT EXISTS (SELECT FROM holder WHERE user_id <> $12)
     RETURNING {USER}, users.unjudged_since
 ), person AS (
     SELECT * FROM joined UNION ALL SELECT * FROM created
@@ -111,6 +114,8 @@ class Login:
     """Seconds until the session ends if it is not used."""
     is_judged: bool
     """Whether WeChat is to be asked about the risk of a newcomer."""
+    may_sign_up: bool
+    """Whether somebody unknown may come in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +138,10 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
     """Find or make the user and open a session; for who comes back, in one statement.
 
     Of simultaneous first logins the unique constraints let one win; the others are undone whole, ask
-    again, and find its user. Where the unionid is another user's, both are made one first.
+    again, and find its user. Where the unionid is another user's, both are made one first. Nothing is stored of
+    somebody unknown who may not come in.
 
-    Raises: StorageUnavailable.
+    Raises: SignUpClosed, StorageUnavailable.
     """
     ids = _Ids(session=uuid7(), new_user=uuid7())
     conflict: BaseException | None = None
@@ -145,6 +151,8 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
                 return _logged_in(user, ids)
             if (user := await _entering(database, login, ids, now=now)) is not None:
                 return _logged_in(user, ids)
+            if not login.may_sign_up and not await _is_known(database, login):
+                raise SignUpClosed("nobody unknown may come in by this app")
             if login.unionid is not None:
                 await link_unionid(database, app_id=login.app_id, openid=login.openid, unionid=login.unionid, now=now)
         except _CONFLICTS as exc:
@@ -157,6 +165,11 @@ class _Ids(NamedTuple):
     new_user: UUID
 
 
+async def _is_known(database: Database, login: Login) -> bool:
+    people = await people_of(database, app_id=login.app_id, openid=login.openid, unionid=login.unionid)
+    return people != People(None, None)
+
+
 async def _returning(database: Database, login: Login, ids: _Ids, *, now: datetime) -> asyncpg.Record | None:
     opening = _opening(login, ids, now)
     if login.nickname is None and login.avatar_url is None:
@@ -166,7 +179,13 @@ async def _returning(database: Database, login: Login, ids: _Ids, *, now: dateti
 
 async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetime) -> asyncpg.Record | None:
     return await database.fetchrow(
-        _ENTER, *_opening(login, ids, now), login.nickname, login.avatar_url, ids.new_user, login.is_judged
+        _ENTER,
+        *_opening(login, ids, now),
+        login.nickname,
+        login.avatar_url,
+        ids.new_user,
+        login.is_judged,
+        login.may_sign_up,
     )
 
 
