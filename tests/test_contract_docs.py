@@ -22,6 +22,7 @@ from wxauth.login.bodies import (
 from wxauth.oauth.bodies import ClaimedAnswer, ClaimRequest, DeviceAuthorizationAnswer, UserinfoAnswer, WebTokensAnswer
 from wxauth.people.bodies import (
     EventsAnswer,
+    MergeRequest,
     SessionsAnswer,
     UserAnswer,
     UserChangeRequest,
@@ -54,6 +55,7 @@ BODIES: dict[str, type[BaseModel]] = {
         ConsentsRequest,
         DecryptRequest,
         UserChangeRequest,
+        MergeRequest,
         SessionKeyResetRequest,
         LookupRequest,
     )
@@ -97,6 +99,7 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("list_my_consents", "get /v1/me/consents"),
         ("give_my_consents", "post /v1/me/consents"),
         ("withdraw_my_consent", "delete /v1/me/consents/{document}"),
+        ("merge_users", "post /v1/admin/users/{user_id}/merge"),
         ("export_me", "get /v1/me/export"),
         ("list_my_sessions", "get /v1/me/sessions"),
         ("end_my_other_sessions", "delete /v1/me/sessions"),
@@ -178,7 +181,7 @@ def test_every_example_is_of_the_form_that_is_documented(operation: dict[str, An
             "post",
             "invalid_request payload_too_large unknown_app invalid_code code_used wechat_user_blocked "
             "wechat_rate_limited wechat_unavailable wechat_timeout wechat_bad_response wechat_misconfigured "
-            "account_disabled rate_limited storage_unavailable internal_error",
+            "account_disabled sign_up_closed rate_limited storage_unavailable internal_error",
         ),
         (
             "/v1/me",

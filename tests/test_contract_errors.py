@@ -35,6 +35,8 @@ STATUS_OF = {
     "wechat_bad_response": 502,
     "wechat_misconfigured": 502,
     "account_disabled": 403,
+    "sign_up_closed": 403,
+    "merge_refused": 409,
     "invalid_refresh_token": 400,
     "refresh_token_expired": 400,
     "refresh_token_reused": 400,

@@ -39,8 +39,10 @@ WxAuthError
 ├── RateLimited                 429  wxauth's own limit
 ├── AccountDisabled             403
 ├── CursorExpired               410
+├── SignUpClosed                403
 ├── LastAdmin                   409
 ├── PhoneTaken                  409
+├── MergeRefused                409
 ├── KeysUnavailable             503
 ├── StorageUnavailable          503
 └── InternalError               500
@@ -448,6 +450,14 @@ class AccountDisabled(WxAuthError):
     title = Title("This account has been disabled.", "该账号已被停用。")
 
 
+class SignUpClosed(WxAuthError):
+    """Nobody unknown may come in."""
+
+    code = "sign_up_closed"
+    status = 403
+    title = Title("This app is not open to new users.", "暂不开放新用户注册。")
+
+
 class LastAdmin(WxAuthError):
     """The only administrator would be removed."""
 
@@ -462,6 +472,14 @@ class PhoneTaken(WxAuthError):
     code = "phone_taken"
     status = 409
     title = Title("This phone number belongs to another account.", "该手机号已绑定其他账号。")
+
+
+class MergeRefused(WxAuthError):
+    """Two users cannot be made one."""
+
+    code = "merge_refused"
+    status = 409
+    title = Title("These two accounts cannot be merged.", "这两个账号无法合并。")
 
 
 class KeysUnavailable(WxAuthError):

@@ -227,6 +227,7 @@ AppId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 CommaList = BeforeValidator(_split_at_commas)
 Lower = BeforeValidator(_lower)
 OrNone = BeforeValidator(_empty_is_none)
+SignUp = Annotated[Literal["open", "closed"], Lower]
 Policy = Literal["off", "flag", "block"]
 Days = Annotated[int, Field(ge=0, le=36600)]
 Seconds = Annotated[int, Field(ge=1, le=_CENTURY)]
@@ -245,6 +246,9 @@ class App(BaseModel):
     """What signs WeChat's messages to us; without one, none are taken."""
     push_aes_key: Annotated[Annotated[SecretStr, AfterValidator(_check_push_aes_key)] | None, OrNone] = None
     """What encrypts them, as WeChat writes it; with one, none are taken that are not encrypted."""
+
+    sign_up: Annotated[SignUp | None, OrNone] = None
+    """Whether somebody unknown may come in by this app, whatever SIGN_UP says."""
 
     @model_validator(mode="after")
     def _no_key_without_token(self) -> Self:
@@ -293,10 +297,12 @@ class Settings(DatabaseSettings):
     wechat_fallback_url: Annotated[Url | None, OrNone] = Field(None, validate_default=True)
     wechat_timeout: Annotated[float, Field(gt=0, le=60)] = 5.0
     wechat_proxy: Annotated[Annotated[SecretStr, AfterValidator(_check_proxy_url)] | None, OrNone] = None
-    phone_policy: Annotated[Literal["refuse", "share"], Lower] = "refuse"
+    phone_policy: Annotated[Literal["refuse", "share", "link"], Lower] = "refuse"
+    link_phone_days: Annotated[int, Field(ge=1, le=36600)] = 90
     phone_check_openid: bool = True
     risk_policy: Annotated[Policy, Lower] = "off"
     nickname_check: Annotated[Policy, Lower] = "off"
+    sign_up: SignUp = "open"
     consents: Annotated[dict[str, str], NoDecode, BeforeValidator(_read_documents)] = {}
     events_kept_days: Annotated[Days, AfterValidator(_check_events_kept)] = 0
     addresses_kept_days: Days = 0
@@ -345,6 +351,10 @@ class Settings(DatabaseSettings):
     def secret_keys(self) -> list[bytes]:
         """The current secret key, then the previous ones."""
         return [secret_key_bytes(key) for key in (self.secret_key, *self.secret_key_previous)]
+
+    def may_sign_up(self, app: App) -> bool:
+        """Whether somebody unknown may come in by this app."""
+        return (app.sign_up or self.sign_up) == "open"
 
     def app(self, app_id: str | None) -> App:
         """The app of that id; the first configured one for None. Raises: UnknownApp."""

@@ -121,6 +121,16 @@ class UserChangeRequest(BaseModel):
     )
 
 
+class MergeRequest(BaseModel):
+    """Which user remains."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"into": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"}]}, hide_input_in_errors=True
+    )
+
+    into: UUID = Field(description="The user that remains, with id, names, number and external_id.")
+
+
 class UsersQuery(PageQuery):
     """Which users to list."""
 

@@ -111,6 +111,7 @@ def build_services(
             ),
             timeout=settings.wechat_timeout,
             may_share=settings.phone_policy == "share",
+            linked_within=timedelta(days=settings.link_phone_days) if settings.phone_policy == "link" else None,
             check_openid=settings.phone_check_openid,
             pauses_for_others=waits.phones_of_others,
             farewell=waits.phones_farewell,
