@@ -30,6 +30,7 @@ from wxauth.people.bodies import (
 from wxauth.profile.bodies import PhoneRequest, ProfileChange
 from wxauth.service.app import create_api
 from wxauth.siblings.bodies import AccessTokenAnswer, IntrospectionAnswer
+from wxauth.siblings.feed_bodies import FeedAnswer
 from wxauth.siblings.user_bodies import LookupAnswer, LookupRequest, UserForSiblingsAnswer
 from wxauth.web.answers import Problem
 
@@ -66,6 +67,7 @@ MODELS = {
     "IntrospectionAnswer": IntrospectionAnswer,
     "UserForSiblingsAnswer": UserForSiblingsAnswer,
     "LookupAnswer": LookupAnswer,
+    "FeedAnswer": FeedAnswer,
     "Problem": Problem,
 }
 
@@ -99,6 +101,7 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("read_access_token", "get /v1/apps/{app_id}/access-token"),
         ("look_user_up", "get /v1/users/{user_id}"),
         ("look_users_up", "post /v1/users/lookup"),
+        ("read_feed", "get /v1/events"),
         ("verify_push_url", "get /v1/wechat/push/{app_id}"),
         ("receive_push", "post /v1/wechat/push/{app_id}"),
         ("read_signing_keys", "get /.well-known/jwks.json"),
@@ -186,6 +189,11 @@ def test_every_example_is_of_the_form_that_is_documented(operation: dict[str, An
             "invalid_request invalid_client insufficient_scope not_found storage_unavailable internal_error",
         ),
         (
+            "/v1/events",
+            "get",
+            "invalid_request invalid_client insufficient_scope cursor_expired storage_unavailable internal_error",
+        ),
+        (
             "/v1/admin/users/{user_id}",
             "patch",
             "invalid_request payload_too_large missing_token invalid_token token_expired insufficient_role not_found "
@@ -235,6 +243,7 @@ def test_a_guarded_operation_asks_for_the_bearer_and_no_other_does() -> None:
         "get /v1/apps/{app_id}/access-token",
         "get /v1/users/{user_id}",
         "post /v1/users/lookup",
+        "get /v1/events",
     ):
         assert guarded.pop(name) == [{"service_client": []}]
     assert guarded.pop("post /v1/logout") == [{"wxauth": []}, {}]

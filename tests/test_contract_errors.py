@@ -48,6 +48,7 @@ STATUS_OF = {
     "insufficient_scope": 403,
     "invalid_signature": 403,
     "rate_limited": 429,
+    "cursor_expired": 410,
     "last_admin": 409,
     "phone_taken": 409,
     "storage_unavailable": 503,

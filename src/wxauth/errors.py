@@ -32,6 +32,7 @@ WxAuthError
 ├── InvalidSignature            403  a message push that is not WeChat's
 ├── RateLimited                 429  wxauth's own limit
 ├── AccountDisabled             403
+├── CursorExpired               410
 ├── LastAdmin                   409
 ├── PhoneTaken                  409
 ├── KeysUnavailable             503
@@ -349,6 +350,14 @@ class InsufficientScope(WxAuthError):
     code = "insufficient_scope"
     status = 403
     title = Title("The service is not allowed to do this.", "该服务无权进行此操作。")
+
+
+class CursorExpired(WxAuthError):
+    """Events behind the cursor have been swept away, or the database is an older one than the cursor is from."""
+
+    code = "cursor_expired"
+    status = 410
+    title = Title("The service has missed events and must begin anew.", "该服务错过了事件，需重新开始读取。")
 
 
 # Message push.

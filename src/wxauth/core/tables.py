@@ -5,7 +5,19 @@ from enum import StrEnum
 from typing import Any, Final, Literal, TypedDict
 from uuid import UUID
 
-from sqlalchemy import DDL, CheckConstraint, Column, DateTime, ForeignKeyConstraint, Index, Text, UniqueConstraint, text
+from sqlalchemy import (
+    DDL,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Index,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy import Identity as IdentityColumn
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, INET, JSONB
 from sqlalchemy.event import listen
 from sqlmodel import Field, SQLModel
@@ -349,6 +361,78 @@ for _statement in (
     """
         CREATE TRIGGER events_append_only BEFORE UPDATE OR DELETE ON events
             FOR EACH ROW EXECUTE FUNCTION events_are_append_only()
+    """,
+):
+    listen(Event.__table__, "after_create", DDL(_statement))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table
+
+
+class UnplacedEvent(SQLModel, table=True):
+    """An event that siblings are told of, and that has no place in the feed yet."""
+
+    __tablename__ = "events_unplaced"
+
+    event_id: UUID = Field(primary_key=True)
+
+
+class FeedPlace(SQLModel, table=True):
+    """An event's place among those that siblings are told of."""
+
+    __tablename__ = "feed"
+    __table_args__ = (UniqueConstraint("event_id"), Index(None, "type", "position"))
+
+    position: int = Field(sa_column=Column(BigInteger, IdentityColumn(always=True), primary_key=True))
+    event_id: UUID
+    type: str = Field(sa_type=Text)
+
+
+class SweptPlace(SQLModel, table=True):
+    """The last place whose event has been swept away; no row where none has."""
+
+    __tablename__ = "feed_swept"
+    __table_args__ = (CheckConstraint("is_only", name="is_only"),)
+
+    is_only: bool = Field(primary_key=True, sa_column_kwargs={"server_default": text("true")})
+    position: int = Field(sa_type=BigInteger)
+    event_id: UUID
+
+
+for _statement in (
+    """
+        CREATE FUNCTION mark_unplaced() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO events_unplaced (event_id) VALUES (NEW.id);
+            RETURN NULL;
+        END
+        $$
+    """,
+    # Replicas of the version before know nothing of the feed: what they tell is in it too.
+    """
+        CREATE TRIGGER events_mark_unplaced AFTER INSERT ON events FOR EACH ROW WHEN (NEW.type IN (
+            'user.created', 'user.merged', 'identity.added', 'consent.given', 'consent.withdrawn',
+            'user_erased', 'user.erased', 'user_banned', 'user.banned', 'user_unbanned', 'user.unbanned',
+            'roles_changed', 'user.roles_changed', 'phone_bound', 'user.phone_bound', 'user.phone_removed',
+            'user.profile_changed', 'authorization_revoked', 'user.authorization_revoked', 'session.ended'
+        )) EXECUTE FUNCTION mark_unplaced()
+    """,
+    # Whoever sweeps events away need not think of the feed.
+    """
+        CREATE FUNCTION forget_places() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            DELETE FROM events_unplaced USING gone WHERE event_id = gone.id;
+            WITH swept AS (
+                DELETE FROM feed USING gone WHERE event_id = gone.id RETURNING position, event_id
+            )
+            INSERT INTO feed_swept (position, event_id)
+            SELECT position, event_id FROM swept ORDER BY position DESC LIMIT 1
+            ON CONFLICT (is_only) DO UPDATE SET position = excluded.position, event_id = excluded.event_id
+             WHERE feed_swept.position < excluded.position;
+            RETURN NULL;
+        END
+        $$
+    """,
+    """
+        CREATE TRIGGER events_forget_places AFTER DELETE ON events REFERENCING OLD TABLE AS gone
+            FOR EACH STATEMENT EXECUTE FUNCTION forget_places()
     """,
 ):
     listen(Event.__table__, "after_create", DDL(_statement))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table

@@ -118,6 +118,19 @@ TOLD_TO_SIBLINGS: Final[Mapping[EventType, tuple[str, ...]]] = {
 _LASTING: Final = [kind.stored for kind, names in TOLD_TO_SIBLINGS.items() if names]
 
 
+FEED_NAMES: Final = frozenset(name for kind in TOLD_TO_SIBLINGS for name in (kind.value, kind.stored))
+"""Under which names events are stored that siblings are told of. A trigger of the table has them too."""
+
+
+def data_for_siblings(stored: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """What siblings are told of an event that is stored under this name, with this data."""
+    kind = shown_name(stored)
+    names = TOLD_TO_SIBLINGS[EventType(kind)] if kind in TOLD_TO_SIBLINGS else ()
+    if kind is EventType.AUTHORIZATION_REVOKED:  # a replica of the version before has named them otherwise
+        data = {"fields": data.get("revoked"), **data}
+    return {name: data[name] for name in names if name in data}
+
+
 def shown_name(stored: str) -> str:
     """As what an event is shown that is stored under this name; by a newer version, perhaps."""
     return FORMER_NAMES.get(stored, stored)

@@ -40,9 +40,10 @@ from wxauth.profile import avatar_routes, push_routes
 from wxauth.profile import routes as profile_routes
 from wxauth.service import probes
 from wxauth.service.housekeeping import keep_house, keep_sessions_few
+from wxauth.siblings import feed_routes, user_routes
 from wxauth.siblings import routes as sibling_routes
-from wxauth.siblings import user_routes
 from wxauth.siblings.callers import SERVICE_CLIENT_SCHEME
+from wxauth.siblings.feed import keep_placing
 from wxauth.web.answers import Problem
 from wxauth.web.direct import invalid_request
 from wxauth.web.docs import add_docs
@@ -67,6 +68,7 @@ _ROUTERS: Final = (
     probes.router,
     sibling_routes.router,
     user_routes.router,
+    feed_routes.lists,
     push_routes.router,
 )
 
@@ -136,7 +138,12 @@ def create_api(*, root_path: str = "") -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
-    tasks = [services.keys.keep_fresh(), keep_house(services), keep_sessions_few(services)]
+    tasks = [
+        services.keys.keep_fresh(),
+        keep_house(services),
+        keep_sessions_few(services),
+        keep_placing(services),
+    ]
     if isinstance(services.clock, DatabaseClock):
         await correct(services.clock, services.database)
         tasks.append(keep_time(services.clock, services.database))

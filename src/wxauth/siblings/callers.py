@@ -50,6 +50,10 @@ UsersClientDep = Annotated[Client, Depends(_asking_for(Scope.USERS))]
 """A service client that may look users up."""
 
 
+EventsClientDep = Annotated[Client, Depends(_asking_for(Scope.EVENTS))]
+"""A service client that may read the feed."""
+
+
 def _basic_credentials(request: Request) -> Credentials:
     """RFC 7617, both parts percent-decoded (RFC 6749, section 2.3.1). Raises: InvalidClient, InvalidRequest."""
     values = request.headers.getlist("authorization")
