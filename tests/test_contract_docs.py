@@ -32,6 +32,16 @@ from wxauth.service.app import create_api
 from wxauth.siblings.bodies import AccessTokenAnswer, IntrospectionAnswer
 from wxauth.siblings.feed_bodies import FeedAnswer
 from wxauth.siblings.user_bodies import LookupAnswer, LookupRequest, UserForSiblingsAnswer
+from wxauth.siblings.webhook_bodies import (
+    DeliveriesAnswer,
+    NewWebhook,
+    ReplayedAnswer,
+    ReplayRequest,
+    TrialAnswer,
+    WebhookAnswer,
+    WebhookChange,
+    WebhooksAnswer,
+)
 from wxauth.web.answers import Problem
 
 DOCUMENT = create_api().openapi()
@@ -52,6 +62,9 @@ BODIES: dict[str, type[BaseModel]] = {
         UserChangeRequest,
         SessionKeyResetRequest,
         LookupRequest,
+        NewWebhook,
+        WebhookChange,
+        ReplayRequest,
     )
 }
 MODELS = {
@@ -68,6 +81,11 @@ MODELS = {
     "UserForSiblingsAnswer": UserForSiblingsAnswer,
     "LookupAnswer": LookupAnswer,
     "FeedAnswer": FeedAnswer,
+    "WebhookAnswer": WebhookAnswer,
+    "WebhooksAnswer": WebhooksAnswer,
+    "TrialAnswer": TrialAnswer,
+    "DeliveriesAnswer": DeliveriesAnswer,
+    "ReplayedAnswer": ReplayedAnswer,
     "Problem": Problem,
 }
 
@@ -102,6 +120,15 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("look_user_up", "get /v1/users/{user_id}"),
         ("look_users_up", "post /v1/users/lookup"),
         ("read_feed", "get /v1/events"),
+        ("list_webhooks", "get /v1/admin/webhooks"),
+        ("add_webhook", "post /v1/admin/webhooks"),
+        ("read_webhook", "get /v1/admin/webhooks/{name}"),
+        ("change_webhook", "patch /v1/admin/webhooks/{name}"),
+        ("remove_webhook", "delete /v1/admin/webhooks/{name}"),
+        ("test_webhook", "post /v1/admin/webhooks/{name}/test"),
+        ("renew_webhook_secret", "post /v1/admin/webhooks/{name}/secret"),
+        ("list_deliveries", "get /v1/admin/webhooks/{name}/deliveries"),
+        ("replay_deliveries", "post /v1/admin/webhooks/{name}/replay"),
         ("verify_push_url", "get /v1/wechat/push/{app_id}"),
         ("receive_push", "post /v1/wechat/push/{app_id}"),
         ("read_signing_keys", "get /.well-known/jwks.json"),

@@ -33,6 +33,7 @@ WxAuthError
 ├── RateLimited                 429  wxauth's own limit
 ├── AccountDisabled             403
 ├── CursorExpired               410
+├── NameTaken                   409  a service client's or a webhook's
 ├── LastAdmin                   409
 ├── PhoneTaken                  409
 ├── KeysUnavailable             503
@@ -350,6 +351,14 @@ class InsufficientScope(WxAuthError):
     code = "insufficient_scope"
     status = 403
     title = Title("The service is not allowed to do this.", "该服务无权进行此操作。")
+
+
+class NameTaken(WxAuthError):
+    """There is a service client or a webhook of this name."""
+
+    code = "name_taken"
+    status = 409
+    title = Title("This name is taken.", "该名称已被使用。")
 
 
 class CursorExpired(WxAuthError):

@@ -13,6 +13,7 @@ from wxauth.cli.openapi import openapi
 from wxauth.cli.secret import secret
 from wxauth.cli.serve import serve
 from wxauth.cli.users import users
+from wxauth.cli.webhooks import webhooks
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,5 +22,5 @@ def main() -> None:
     """WeChat mini-program login as a service."""
 
 
-for command in (apps, check, clients, dev, keys, migrate, openapi, secret, serve, users):
+for command in (apps, check, clients, dev, keys, migrate, openapi, secret, serve, users, webhooks):
     main.add_command(command)

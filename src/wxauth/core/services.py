@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from wxauth.profile.phones import Phones
     from wxauth.profile.withdrawals import Withdrawals
     from wxauth.service.metrics import Metrics
+    from wxauth.siblings.delivering import Deliveries
     from wxauth.tokens.issuer import TokenIssuer
     from wxauth.wechat.api import WeChatApi
     from wxauth.wechat.client import WeChat
@@ -55,6 +56,7 @@ class Services:
     promises: "Promises"
     withdrawals: "Withdrawals"
     avatars: "Avatars"
+    deliveries: "Deliveries"
     guard: "BearerGuard"
     login_limiter: "LoginLimiter"
     metrics: "Metrics"
@@ -63,8 +65,8 @@ class Services:
         """Close every connection."""
         await self.avatars.aclose()
         # Each waits some seconds for what it has under way; together, so that a stop does not take their sum.
-        await asyncio.gather(self.background.aclose(), self.phones.aclose())
-        await self.promises.aclose()  # what those two could not do any more too
+        await asyncio.gather(self.background.aclose(), self.phones.aclose(), self.deliveries.aclose())
+        await self.promises.aclose()  # what they could not do any more too
         await self.wechat_tokens.aclose()
         await self.wechat.aclose()
         await self.wechat_api.aclose()
