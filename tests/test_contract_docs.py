@@ -36,6 +36,16 @@ from wxauth.service.app import create_api
 from wxauth.siblings.bodies import AccessTokenAnswer, IntrospectionAnswer
 from wxauth.siblings.feed_bodies import FeedAnswer
 from wxauth.siblings.user_bodies import LookupAnswer, LookupRequest, UserForSiblingsAnswer
+from wxauth.siblings.webhook_bodies import (
+    DeliveriesAnswer,
+    NewWebhook,
+    ReplayedAnswer,
+    ReplayRequest,
+    TrialAnswer,
+    WebhookAnswer,
+    WebhookChange,
+    WebhooksAnswer,
+)
 from wxauth.web.answers import Problem
 
 DOCUMENT = create_api().openapi()
@@ -59,6 +69,9 @@ BODIES: dict[str, type[BaseModel]] = {
         MergeRequest,
         SessionKeyResetRequest,
         LookupRequest,
+        NewWebhook,
+        WebhookChange,
+        ReplayRequest,
     )
 }
 MODELS = {
@@ -80,6 +93,11 @@ MODELS = {
     "DeviceAuthorizationAnswer": DeviceAuthorizationAnswer,
     "WebTokensAnswer": WebTokensAnswer,
     "UserinfoAnswer": UserinfoAnswer,
+    "WebhookAnswer": WebhookAnswer,
+    "WebhooksAnswer": WebhooksAnswer,
+    "TrialAnswer": TrialAnswer,
+    "DeliveriesAnswer": DeliveriesAnswer,
+    "ReplayedAnswer": ReplayedAnswer,
     "Problem": Problem,
 }
 
@@ -133,6 +151,15 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("read_picture", "get /v1/scans/{scene}/code"),
         ("show_device_page", "get /d"),
         ("show_link_page", "get /d/{scene}"),
+        ("list_webhooks", "get /v1/admin/webhooks"),
+        ("add_webhook", "post /v1/admin/webhooks"),
+        ("read_webhook", "get /v1/admin/webhooks/{name}"),
+        ("change_webhook", "patch /v1/admin/webhooks/{name}"),
+        ("remove_webhook", "delete /v1/admin/webhooks/{name}"),
+        ("test_webhook", "post /v1/admin/webhooks/{name}/test"),
+        ("renew_webhook_secret", "post /v1/admin/webhooks/{name}/secret"),
+        ("list_deliveries", "get /v1/admin/webhooks/{name}/deliveries"),
+        ("replay_deliveries", "post /v1/admin/webhooks/{name}/replay"),
         ("verify_push_url", "get /v1/wechat/push/{app_id}"),
         ("receive_push", "post /v1/wechat/push/{app_id}"),
         ("read_signing_keys", "get /.well-known/jwks.json"),

@@ -55,6 +55,7 @@ STATUS_OF = {
     "invalid_signature": 403,
     "rate_limited": 429,
     "cursor_expired": 410,
+    "name_taken": 409,
     "last_admin": 409,
     "phone_taken": 409,
     "storage_unavailable": 503,

@@ -39,6 +39,7 @@ WxAuthError
 ├── RateLimited                 429  wxauth's own limit
 ├── AccountDisabled             403
 ├── CursorExpired               410
+├── NameTaken                   409  a service client's or a webhook's
 ├── SignUpClosed                403
 ├── LastAdmin                   409
 ├── PhoneTaken                  409
@@ -414,6 +415,14 @@ class CursorExpired(WxAuthError):
     code = "cursor_expired"
     status = 410
     title = Title("The service has missed events and must begin anew.", "该服务错过了事件，需重新开始读取。")
+
+
+class NameTaken(WxAuthError):
+    """There is a service client or a webhook of this name."""
+
+    code = "name_taken"
+    status = 409
+    title = Title("This name is taken.", "该名称已被使用。")
 
 
 # Message push.

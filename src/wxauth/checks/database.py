@@ -10,11 +10,13 @@ from wxauth.checks.result import Result, bad, good, note
 from wxauth.checks.rows import (
     Rights,
     Server,
+    WebhookState,
     rights,
     server,
     some_phone_answers,
     some_session_keys,
     some_users,
+    webhook_states,
 )
 from wxauth.core.clock import Clock
 from wxauth.core.database import WHERE_NOTHING_IS_KEPT, Database, Deadlines, reason_of
@@ -26,6 +28,8 @@ from wxauth.errors import StorageUnavailable, Title
 from wxauth.keys.rows import published_keys
 from wxauth.keys.succession import has_next, signing
 
+STUCK_AFTER: Final = timedelta(hours=1)
+"""So long a webhook may take nothing while something waits for it."""
 OLDEST_SERVER: Final = 11
 """The first PostgreSQL that understands the migrations."""
 
@@ -108,6 +112,8 @@ async def _check_stored(
         *((it.sealed, phone_answer_context(it.code_hash)) for it in await some_phone_answers(database, now=now)),
     ]
     yield _judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))
+    if webhooks := await webhook_states(database, stuck_since=now - STUCK_AFTER):
+        yield _judge_webhooks(webhooks)
     found.users = {app.app_id: await some_users(database, app.app_id) for app in settings.apps}
 
 
@@ -180,6 +186,19 @@ def _judge_signing_keys(
         plan = Title(f"the next is made {time}", f"下一个在 {time} 生成")
     message = f"{len(keys)} published; {current.kid} signs now, {plan.en}"
     return good(name, message, f"已发布 {len(keys)} 个；当前用 {current.kid} 签名，{plan.zh}")
+
+
+def _judge_webhooks(webhooks: Sequence[WebhookState]) -> Result:
+    name = "webhooks"
+    disabled = [webhook.name for webhook in webhooks if not webhook.is_enabled]
+    stuck = [webhook.name for webhook in webhooks if webhook.is_enabled and webhook.is_stuck]
+    if stuck:
+        some = f"{', '.join(stuck)}: nothing delivered for an hour, while something waits"
+        return bad(name, f"{some}: see 'wxauth webhooks test {stuck[0]}'")
+    if disabled:
+        some = ", ".join(disabled)
+        return note(name, f"{some}: disabled, by you or by its 410: 'wxauth webhooks set {disabled[0]} --enable'")
+    return good(name, f"{len(webhooks)}, none of which has failed for an hour")
 
 
 def _judge_sealed(

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from typing import Final
+from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
@@ -42,6 +43,11 @@ def signing_key_context(kid: str) -> bytes:
 def phone_answer_context(code_hash: bytes) -> bytes:
     """Of what WeChat answered to a phone code."""
     return b"phone_answer\0" + code_hash
+
+
+def webhook_secret_context(webhook_id: UUID) -> bytes:
+    """Of what a webhook's messages are signed with."""
+    return b"webhooks\0" + webhook_id.bytes
 
 
 class Sealer:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from wxauth.profile.withdrawals import Withdrawals
     from wxauth.service.metrics import Metrics
     from wxauth.service.readiness import Readiness
+    from wxauth.siblings.delivering import Deliveries
     from wxauth.tokens.issuer import TokenIssuer
     from wxauth.wechat.api import WeChatApi
     from wxauth.wechat.client import WeChat
@@ -60,6 +61,7 @@ class Services:
     promises: "Promises"
     withdrawals: "Withdrawals"
     avatars: "Avatars"
+    deliveries: "Deliveries"
     guard: "BearerGuard"
     login_limiter: "LoginLimiter"
     scan_limits: "ScanLimits"
@@ -72,8 +74,8 @@ class Services:
         """Close every connection."""
         await self.avatars.aclose()
         # Each waits some seconds for what it has under way; together, so that a stop does not take their sum.
-        await asyncio.gather(self.background.aclose(), self.phones.aclose())
-        await self.promises.aclose()  # what those two could not do any more too
+        await asyncio.gather(self.background.aclose(), self.phones.aclose(), self.deliveries.aclose())
+        await self.promises.aclose()  # what they could not do any more too
         await self.wechat_tokens.aclose()
         await self.wechat.aclose()
         await self.wechat_api.aclose()

@@ -673,6 +673,67 @@ for _statement in ("ALTER TABLE scan_pictures ALTER COLUMN content SET STORAGE E
     listen(ScanPicture.__table__, "after_create", DDL(_statement))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table
 
 
+class Webhook(SQLModel, table=True):
+    """Where a sibling is sent events."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (
+        UniqueConstraint("name"),
+        CheckConstraint(f"name ~ '^{CLIENT_NAME}$'", name="name"),
+        CheckConstraint("(former_secret IS NULL) = (former_secret_until IS NULL)", name="former_secret"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    """Of this webhook alone, also where another one gets its name later."""
+    name: str = Field(sa_type=Text)
+    url: str = Field(sa_type=Text)
+    types: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))
+    """As events are shown; none for all."""
+    is_enabled: bool = Field(sa_column_kwargs={"server_default": text("true")})
+    secret: bytes = Field(sa_type=BYTEA)
+    """What signs, sealed."""
+    former_secret: bytes | None = Field(sa_type=BYTEA)
+    """What signs beside it until `former_secret_until`, sealed."""
+    former_secret_until: datetime | None = Field(sa_type=TIME)
+    created_at: datetime = Field(sa_type=TIME)
+    delivered_at: datetime | None = Field(sa_type=TIME)
+    """When it has taken something last, to the minute."""
+
+
+class Delivery(SQLModel, table=True):
+    """An event for a webhook. No reference to either: a webhook with a million of them is removed in a moment."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        CheckConstraint("state IN ('pending', 'delivered', 'failed')", name="state"),
+        CheckConstraint("(state = 'pending') = (next_at IS NOT NULL)", name="next_at"),
+        CheckConstraint("state = 'pending' OR NOT is_taken", name="is_taken"),
+        Index("deliveries_pending_idx", "webhook_id", "next_at", postgresql_where=text("state = 'pending'")),
+        Index(None, "webhook_id", "state", "id"),
+        {
+            "postgresql_with": {
+                "autovacuum_vacuum_scale_factor": 0.02,
+                "autovacuum_vacuum_insert_scale_factor": 0.02,
+            }
+        },
+    )
+
+    webhook_id: UUID = Field(primary_key=True)
+    event_id: UUID = Field(primary_key=True)
+    id: UUID
+    """UUIDv7, in the order in which events got their places."""
+    type: str = Field(sa_type=Text)
+    """As the event is shown."""
+    state: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'pending'")))
+    attempts: int = Field(sa_column_kwargs={"server_default": text("0")})
+    is_taken: bool = Field(sa_column_kwargs={"server_default": text("false")})
+    """Whether a process is at it; it has until `next_at`."""
+    status: int | None
+    error: str | None = Field(sa_type=Text)
+    next_at: datetime | None = Field(sa_type=TIME)
+    at: datetime = Field(sa_type=TIME)
+
+
 class PushMessage(SQLModel, table=True):
     """One of WeChat's messages that has been carried out. Nothing of the person can be read in it."""
 

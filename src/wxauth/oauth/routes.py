@@ -156,15 +156,19 @@ async def revoke(request: Request, services: ServicesDep) -> dict[str, Any]:
 
 
 _USERINFO: Final[dict[str, Any]] = {
-    "summary": "Who is logged in (OpenID Connect)",
     "response_model": UserinfoAnswer,
     "responses": answers(EXAMPLE_USERINFO, InsufficientScope, *GUARDED),
     "openapi_extra": BEARER_SECURITY,
 }
 
 
-@router.get("/v1/userinfo", operation_id="read_userinfo", **_USERINFO)
-@router.post("/v1/userinfo", operation_id="read_userinfo_by_post", **_USERINFO)
+@router.get("/v1/userinfo", operation_id="read_userinfo", summary="Who is logged in (OpenID Connect)", **_USERINFO)
+@router.post(
+    "/v1/userinfo",
+    operation_id="read_userinfo_by_post",
+    summary="Who is logged in, asked by POST (OpenID Connect)",
+    **_USERINFO,
+)
 async def read_userinfo(request: Request, services: ServicesDep) -> dict[str, Any]:
     """What the scopes of a website's access token tell of its user, as they are now."""
     principal = await services.guard(request)

@@ -46,7 +46,7 @@ from wxauth.profile import avatar_routes, push_routes
 from wxauth.profile import routes as profile_routes
 from wxauth.service import probes
 from wxauth.service.housekeeping import keep_house, keep_sessions_few
-from wxauth.siblings import feed_routes, user_routes
+from wxauth.siblings import feed_routes, user_routes, webhook_routes
 from wxauth.siblings import routes as sibling_routes
 from wxauth.siblings.callers import SERVICE_CLIENT_SCHEME
 from wxauth.siblings.feed import keep_placing
@@ -82,6 +82,8 @@ _ROUTERS: Final = (
     scan_routes.router,
     oauth_routes.router,
     page_routes.router,
+    webhook_routes.lists,
+    webhook_routes.router,
     push_routes.router,
 )
 
@@ -168,6 +170,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         keep_house(services),
         keep_sessions_few(services),
         keep_placing(services),
+        services.deliveries.keep_delivering(),
     ]
     if isinstance(services.clock, DatabaseClock):
         await correct(services.clock, services.database)

@@ -29,6 +29,8 @@ from wxauth.profile.withdrawals import Withdrawals
 from wxauth.service.metrics import Metrics
 from wxauth.service.readiness import Readiness
 from wxauth.service.waits import WAITS, Waits
+from wxauth.siblings.delivering import Deliveries
+from wxauth.siblings.webhook_transport import WebhookTransport
 from wxauth.tokens.issuer import TokenIssuer
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat
@@ -129,6 +131,15 @@ def build_services(
         promises=promises,
         withdrawals=Withdrawals(
             settings, database, clock, background=background, promises=promises, patience=waits.withdrawals
+        ),
+        deliveries=Deliveries(
+            database,
+            sealer,
+            clock,
+            transport=WebhookTransport(),
+            observe=metrics.webhook_delivery,
+            patience=waits.webhooks,
+            pause=waits.deliveries,
         ),
         avatars=Avatars(database, clock, issuer=settings.issuer),
         guard=BearerGuard(settings.issuer, settings.audience, keys=keys, clock=lambda: clock().timestamp()),

@@ -6,11 +6,19 @@ from datetime import datetime
 from typing import Final
 
 from wxauth.core.database import Database
-from wxauth.core.sealing import CannotOpen, Sealer, phone_answer_context, session_key_context, signing_key_context
+from wxauth.core.sealing import (
+    CannotOpen,
+    Sealer,
+    phone_answer_context,
+    session_key_context,
+    signing_key_context,
+    webhook_secret_context,
+)
 from wxauth.keys.rows import KEY_TABLES, published_keys, replace_private_key
 from wxauth.login.session_key_rows import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
 from wxauth.people.session_rows import END, START
 from wxauth.profile.phone_rows import answers_sealed_otherwise, replace_answer
+from wxauth.siblings.webhook_rows import replace_secrets, sealed_otherwise
 
 PAGE_SIZE: Final = 1000
 RETRY_PAUSE: Final = 0.2
@@ -24,6 +32,7 @@ class Resealed:
     signing_keys: int = 0
     session_keys: int = 0
     phone_answers: int = 0
+    webhook_secrets: int = 0
     not_opened: int = 0
 
 
@@ -38,6 +47,7 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
     """
     done = Resealed()
     await _reseal_phone_answers(database, sealer, done, page_size=page_size)
+    await _reseal_webhooks(database, sealer, done)
     await _reseal_session_keys(database, sealer, done, page_size=page_size)
     await _reseal_signing_keys(database, sealer, done, now=now)
     return done
@@ -81,6 +91,17 @@ async def _reseal_phone_answers(database: Database, sealer: Sealer, done: Reseal
             else:
                 done.phone_answers += await replace_answer(database, answer, anew)
         after = stale[-1].code_hash
+
+
+async def _reseal_webhooks(database: Database, sealer: Sealer, done: Resealed) -> None:
+    for webhook in await sealed_otherwise(database, prefix=sealer.prefix):
+        context, former = webhook_secret_context(webhook["id"]), webhook["former_secret"]
+        secret = _sealed_anew(sealer, webhook["secret"], context)
+        former_anew = None if former is None else _sealed_anew(sealer, former, context)
+        if secret is None or (former is not None and former_anew is None):
+            done.not_opened += 1
+        else:
+            done.webhook_secrets += await replace_secrets(database, webhook, secret, former_anew)
 
 
 def _sealed_anew(sealer: Sealer, sealed: bytes, context: bytes) -> bytes | None:

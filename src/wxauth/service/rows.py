@@ -13,12 +13,16 @@ WITH sample AS (SELECT LEAST(1.0, 16 * 1048576.0 / GREATEST(pg_relation_size('se
 SELECT (SELECT (count(*) / (SELECT share FROM sample))::bigint
           FROM sessions TABLESAMPLE SYSTEM (100 * (SELECT share FROM sample)) REPEATABLE (0)
          WHERE revoked_at IS NULL AND expires_at > $1) AS open_sessions,
-       (SELECT max(activates_at) FROM signing_keys WHERE activates_at <= $1) AS key_signs_since
+       (SELECT max(activates_at) FROM signing_keys WHERE activates_at <= $1) AS key_signs_since,
+       (SELECT min(oldest.at) FROM webhooks w CROSS JOIN LATERAL (
+               SELECT at FROM deliveries d
+                WHERE d.webhook_id = w.id AND d.state = 'pending' ORDER BY d.id LIMIT 1) oldest
+         WHERE w.is_enabled) AS webhooks_wait_since
 """
 
 
 async def statistics(database: Database, *, now: datetime) -> Mapping[str, Any]:
-    """`open_sessions`, and `key_signs_since`, when the newest signing key began to sign.
+    """`open_sessions`; `key_signs_since`, when the newest signing key began to sign; `webhooks_wait_since`.
 
     Raises: StorageUnavailable.
     """
