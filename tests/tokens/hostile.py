@@ -404,6 +404,7 @@ HOSTILE: dict[str, Forgery] = {
         for name in ("app_id", "external_id", "scope")
         for kind, value in {"null": None, "a number": 1, "a list": ["a"], "false": False}.items()
     },
+    "app_id without scope": lambda forger: forger.with_claims(app_id="wxother"),
     "iat 31 seconds ahead": lambda forger: forger.with_claims(iat=forger.claims["iat"] + 31),
     "nbf 31 seconds ahead": lambda forger: forger.with_claims(nbf=forger.claims["iat"] + 31),
     # signature

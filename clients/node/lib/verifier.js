@@ -73,14 +73,15 @@ export class Verifier {
 
   #principal(claims, now) {
     const { iss, aud, client_id: clientId, app_id: appId = clientId, openid, jti } = claims
-    const { roles = [], external_id: externalId, scope = '' } = claims
+    // A login in a mini-program has no claim app_id. A website's token has, and says what it is good for.
+    const { roles = [], external_id: externalId, scope = Object.hasOwn(claims, 'app_id') ? null : '' } = claims
     if (iss !== this.#issuer) throw invalidToken('iss is another issuer')
     if (aud !== this.#audience && !(isTextList(aud) && aud.includes(this.#audience))) {
       throw invalidToken('aud does not name this audience')
     }
     if (![clientId, openid, jti].every(isText)) throw invalidToken('client_id, openid or jti is missing or not a string')
     if (![appId, scope, externalId ?? ''].every(isText) || externalId === null) {
-      throw invalidToken('app_id, external_id or scope is not a string')
+      throw invalidToken('app_id, external_id or scope is missing or not a string')
     }
     if (!isTextList(roles)) throw invalidToken('roles is not a list of strings')
     const [id, sessionId] = [uuid(claims, 'sub'), uuid(claims, 'sid')]
