@@ -1,5 +1,6 @@
 """`/docs` and `/openapi.json`: complete, and served from this process alone."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -319,6 +320,27 @@ async def test_the_page_takes_all_it_needs_from_this_process(
     document = (await get(f"{path}/openapi.json")).json()
     assert document["openapi"].startswith("3.1")
     assert document.get("servers", []) == ([{"url": path}] if path else [])
+
+
+async def test_a_browser_that_prefers_chinese_reads_what_each_operation_does_in_chinese(
+    offline_client: httpx.AsyncClient,
+) -> None:
+    english, chinese = [
+        await offline_client.get("/openapi.json", headers={"Accept-Language": language})
+        for language in ("en-GB,en;q=0.9,zh;q=0.5", "zh-CN,zh;q=0.9,en;q=0.8")
+    ]
+    assert [answer.headers["content-language"] for answer in (english, chinese)] == ["en", "zh-CN"]
+    assert chinese.headers["vary"] == "Accept-Language"
+    assert english.json() == json.loads(json.dumps(DOCUMENT))
+    operations = [operation for path in chinese.json()["paths"].values() for operation in path.values()]
+    assert [operation["summary"] for operation in operations if not re.search("[一-鿿]", operation["summary"])] == []
+    assert len({operation["summary"] for operation in operations}) == len(operations)
+    assert re.search("[一-鿿]", chinese.json()["info"]["description"])
+
+
+async def test_who_prefers_no_language_reads_english(offline_client: httpx.AsyncClient) -> None:
+    headers = {"Accept-Language": ""}
+    assert (await offline_client.get("/openapi.json", headers=headers)).json() == json.loads(json.dumps(DOCUMENT))
 
 
 async def test_an_asset_that_has_not_changed_is_not_sent_again(offline_client: httpx.AsyncClient) -> None:
