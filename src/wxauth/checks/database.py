@@ -193,12 +193,18 @@ def _judge_webhooks(webhooks: Sequence[WebhookState]) -> Result:
     disabled = [webhook.name for webhook in webhooks if not webhook.is_enabled]
     stuck = [webhook.name for webhook in webhooks if webhook.is_enabled and webhook.is_stuck]
     if stuck:
-        some = f"{', '.join(stuck)}: nothing delivered for an hour, while something waits"
-        return bad(name, f"{some}: see 'wxauth webhooks test {stuck[0]}'")
+        some, look = ", ".join(stuck), f"'wxauth webhooks test {stuck[0]}'"
+        message = f"{some}: nothing delivered for an hour, while something waits: see {look}"
+        return bad(name, message, f"{some}：一小时未投递成功，仍有事件在等待：请运行 {look}")
     if disabled:
-        some = ", ".join(disabled)
-        return note(name, f"{some}: disabled, by you or by its 410: 'wxauth webhooks set {disabled[0]} --enable'")
-    return good(name, f"{len(webhooks)}, none of which has failed for an hour")
+        some, enable = ", ".join(disabled), f"'wxauth webhooks set {disabled[0]} --enable'"
+        return note(
+            name,
+            f"{some}: disabled, by you or by its 410: {enable}",
+            f"{some}：已停用（人工停用或其返回 410）：{enable}",
+        )
+    number = len(webhooks)
+    return good(name, f"{number}, none of which has failed for an hour", f"{number} 个，均未连续失败一小时")
 
 
 def _judge_sealed(
