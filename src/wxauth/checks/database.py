@@ -10,6 +10,7 @@ from wxauth.checks.result import Result, bad, good, note
 from wxauth.checks.rows import (
     Rights,
     Server,
+    has_users,
     rights,
     server,
     some_phone_answers,
@@ -91,6 +92,8 @@ async def _check_stored(
         *((it.sealed, phone_answer_context(it.code_hash)) for it in await some_phone_answers(database, now=now)),
     ]
     yield _judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))
+    if not any(map(settings.may_sign_up, settings.apps)) and not await has_users(database):
+        yield note("sign-up", "is closed, and there is no user yet: nobody can log in before 'wxauth users import'")
     found.users = {app.app_id: await some_users(database, app.app_id) for app in settings.apps}
 
 
