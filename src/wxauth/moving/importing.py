@@ -348,7 +348,7 @@ class _Batch:
 
     def _events(self, changed: Iterable[tuple[_User, _User]]) -> Iterator[dict[str, Any]]:
         def event(kind: EventType, user_id: UUID, app_id: str | None, data: dict[str, Any]) -> dict[str, Any]:
-            told = {"id": uuid7(), "type": kind, "at": self._now, "actor": OPERATOR.name}
+            told = {"id": uuid7(), "type": kind.stored, "at": self._now, "actor": OPERATOR.name}
             return {**told, "user_id": user_id, "app_id": app_id, "data": data}
 
         for user_id, app_id, kind in self._added:
