@@ -31,14 +31,21 @@ class Edge:
         app: What is wrapped.
         larger_bodies: Bytes that a path takes which takes more than `MAX_BODY`.
         refused: Is told of each request that is answered by a problem.
+        answered: Is told of each request that is answered, with the status and how many seconds it took.
     """
 
     def __init__(
-        self, app: ASGIApp, *, larger_bodies: Mapping[str, int], refused: Callable[[WxAuthError], None]
+        self,
+        app: ASGIApp,
+        *,
+        larger_bodies: Mapping[str, int],
+        refused: Callable[[WxAuthError], None],
+        answered: Callable[[Scope, int, float], None],
     ) -> None:
         self._app = app
         self._larger_bodies = larger_bodies
         self._refused = refused
+        self._answered = answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -90,8 +97,11 @@ class Edge:
         except Exception as fault:
             log.error("request_failed", exc_info=fault)  # it has been answered, unless the answer had begun
         finally:
+            seconds = perf_counter() - started
+            if status:  # else there was nobody left to answer
+                self._answered(scope, status, seconds)
             if status >= _FIRST_FAILURE:
-                _log_failure(scope, status, started)
+                _log_failure(scope, status, seconds)
                 if PROBLEM_KEY in scope:
                     self._refused(scope[PROBLEM_KEY])
             request_id.reset(id_token)
@@ -117,7 +127,7 @@ class UnderPath:
         await self._app(scope, receive, send)
 
 
-def _log_failure(scope: Scope, status: int, started: float) -> None:
+def _log_failure(scope: Scope, status: int, seconds: float) -> None:
     error: WxAuthError | None = scope.get(PROBLEM_KEY)
     fields = {
         "method": scope["method"],
@@ -125,7 +135,7 @@ def _log_failure(scope: Scope, status: int, started: float) -> None:
         "status": status,
         "code": error and error.code,
         "detail": error and error.detail,
-        "ms": round((perf_counter() - started) * 1000, 1),
+        "ms": round(seconds * 1000, 1),
     }
     if error is not None and error.__cause__ is not None:
         fields["cause"] = f"{type(error.__cause__).__qualname__}: {redact(str(error.__cause__))[:_MAX_LOGGED_CAUSE]}"
