@@ -21,6 +21,9 @@ from structlog.typing import FilteringBoundLogger, Processor
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request under way; stands in each of its log lines."""
 
+trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
+"""The trace that the request is a part of (W3C Trace Context), where it is one of any."""
+
 _MAX_FRAMES: Final = 12
 _MAX_MESSAGE: Final = 500
 # What a library's error text could carry: parameters of WeChat's URLs, tokens, passwords in a DSN.
@@ -53,7 +56,7 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
         atexit.register(output.let_go)
     number = logging.getLevelNamesMapping()[level.upper()]
     render: Processor = _to_json_line if log_format == "json" else _ConsoleLine(colors=output.isatty())
-    shared: list[Processor] = [_add_request_id, _add_time, structlog.processors.add_log_level, _describe_exception]
+    shared: list[Processor] = [_add_ids, _add_time, structlog.processors.add_log_level, _describe_exception]
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -95,10 +98,13 @@ class _ConsoleLine:
         return "\n    ".join([line, *frames]).encode()
 
 
-def _add_request_id(_logger: object, _name: str, event: Event) -> Event:
+def _add_ids(_logger: object, _name: str, event: Event) -> Event:
     current = request_id.get()
     if current is not None:
         event["request_id"] = current
+    trace = trace_id.get()
+    if trace is not None:
+        event["trace_id"] = trace
     return event
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from wxauth.profile.withdrawals import Withdrawals
     from wxauth.service.metrics import Metrics
     from wxauth.service.readiness import Readiness
+    from wxauth.service.tracing import Tracing
     from wxauth.tokens.issuer import TokenIssuer
     from wxauth.wechat.api import WeChatApi
     from wxauth.wechat.client import WeChat
@@ -60,6 +61,7 @@ class Services:
     login_limiter: "LoginLimiter"
     metrics: "Metrics"
     readiness: "Readiness"
+    tracing: "Tracing | None"
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -72,6 +74,8 @@ class Services:
         await self.wechat_api.aclose()
         await self.login_limiter.aclose()
         await self.database.aclose()
+        if self.tracing is not None:
+            await self.tracing.aclose()
 
 
 async def services_of(connection: HTTPConnection) -> Services:

@@ -268,6 +268,7 @@ class Settings(DatabaseSettings):
     login_rate_limit: Annotated[str, AfterValidator(_check_rate)] = "600/minute"
     trusted_proxies: Annotated[tuple[str, ...], NoDecode, CommaList, AfterValidator(_check_networks)] = ("127.0.0.1",)
     cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_check_origin)], ...], NoDecode, CommaList] = ()
+    otlp_url: Annotated[Annotated[str, AfterValidator(_check_url)] | None, OrNone] = None
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535), BeforeValidator(_drop_service_link)] = 8000

@@ -106,6 +106,8 @@ def create_app(services: Services) -> ASGIApp:
         refused=services.metrics.refused,
         answered=services.metrics.answered,
     )
+    if services.tracing is not None:
+        app = services.tracing.app(app)
     if root_path:
         app = UnderPath(app, root_path)
     return BehindProxies(app, settings.trusted_proxies)

@@ -1,13 +1,14 @@
-"""The outermost layer, plain ASGI: the request's id, the limit of its body, the log line of its failure."""
+"""The outermost layer, plain ASGI: the request's id and trace, the limit of its body, the log line of its failure."""
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wxauth.core.logs import get_logger, redact, request_id
+from wxauth.core.logs import get_logger, redact, request_id, trace_id
 from wxauth.errors import InternalError, PayloadTooLarge, WxAuthError
 from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
 
@@ -16,6 +17,7 @@ MAX_BODY: Final = 64 * 1024
 PROBLEM_KEY: Final = "wxauth.problem"
 """Where an answered failure leaves itself in the ASGI scope, for the log line."""
 
+_TRACE_PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _MAX_LOGGED_PATH = 200
 _MAX_LOGGED_CAUSE = 300
 _FIRST_FAILURE = 400
@@ -55,11 +57,14 @@ class Edge:
         started = perf_counter()
         given_id = None
         declared_size = 0
+        trace_token = None
         for name, value in scope["headers"]:
             if name == b"x-request-id":
                 given_id = value.decode("latin-1")
             elif name == b"content-length":
                 declared_size = int(value)  # the server has seen to it that this is a number
+            elif name == b"traceparent" and (trace := _TRACE_PARENT.fullmatch(value)) is not None:
+                trace_token = trace_id.set(trace[1].decode())
         current_id = accepted_request_id(given_id)
         scope[REQUEST_ID_KEY] = current_id
         id_token = request_id.set(current_id)
@@ -105,6 +110,8 @@ class Edge:
                 if PROBLEM_KEY in scope:
                     self._refused(scope[PROBLEM_KEY])
             request_id.reset(id_token)
+            if trace_token is not None:
+                trace_id.reset(trace_token)
 
     def _check_size(self, size: int, scope: Scope) -> None:
         """Of a body that is larger than most paths take. Raises: PayloadTooLarge."""
