@@ -18,11 +18,15 @@ PACKAGES = {
     "chromium-headless-shell": "chromium-headless-shell",
     "curl": "curl",
     "haproxy": "haproxy",
+    "kubectl": "kubernetes-client",
     "nginx": "nginx-light",
     "node": "nodejs",
     "npm": "npm",
     "pgbouncer": "pgbouncer",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
     "redis-server": "redis-server",
+    "systemd-analyze": "systemd",
 }
 """By program, what Debian calls its package."""
 MARKS = {
@@ -31,11 +35,15 @@ MARKS = {
     "chromium-headless-shell": "browser",
     "curl": "process",
     "haproxy": "proxy",
+    "kubectl": "operations",
     "nginx": "proxy",
     "node": "node",
     "npm": "node",
     "pgbouncer": "pgbouncer",
+    "prometheus": "operations",
+    "promtool": "operations",
     "redis-server": "redis",
+    "systemd-analyze": "operations",
 }
 """By program, how a test is marked that needs it."""
 OLDEST_NODE = (20, 19)

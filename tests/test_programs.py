@@ -11,7 +11,7 @@ import pytest
 from tests.programs import needs, needs_node
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = [ROOT / "tests/node", ROOT / "examples/express"]
+FOLDERS = [ROOT / "tests/node", ROOT / "tests/deploy", ROOT / "examples/express"]
 
 each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 
