@@ -53,6 +53,7 @@ COMMANDS = (
     ["secret"],
     ["secret", "new"],
     ["secret", "reseal"],
+    ["secret", "forget"],
     ["keys"],
     ["keys", "list"],
     ["keys", "rotate"],

@@ -23,6 +23,8 @@ _DATE: Final = "UPDATE signing_keys SET created_at = $2, activates_at = $3, reti
 _ERASE: Final = "DELETE FROM signing_keys WHERE id = $1"
 # $1 id  $2 the former private half  $3 the new one
 _REPLACE: Final = "UPDATE signing_keys SET private_key = $3 WHERE id = $1 AND private_key = $2 RETURNING id"
+# $1 id  $2 the private half
+_GIVE_UP: Final = "DELETE FROM signing_keys WHERE id = $1 AND private_key = $2 RETURNING kid"
 _ERASE_RETIRED: Final = "DELETE FROM signing_keys WHERE retires_at <= $1 RETURNING kid"
 
 
@@ -59,6 +61,11 @@ async def replace_private_key(database: Database, key: StoredSigningKey, sealed_
     Raises: StorageUnavailable.
     """
     return await database.fetchrow(_REPLACE, key.id, key.private_key, sealed_anew) is not None
+
+
+async def give_up_key(database: Database, key: StoredSigningKey) -> bool:
+    """Publish this key no more, if it is still the one that was read; whether it was. Raises: StorageUnavailable."""
+    return await database.fetchrow(_GIVE_UP, key.id, key.private_key) is not None
 
 
 async def erase_retired_keys(database: Database, *, now: datetime) -> list[str]:
