@@ -22,7 +22,15 @@ ROOT = Path(__file__).parents[1]
 ENGLISH, CHINESE = (ROOT / name for name in ("README.md", "README.zh-CN.md"))
 GUIDES = sorted((ROOT / "docs").glob("*.md"))
 EXAMPLES = sorted((ROOT / "examples").glob("*/*.md"))
-PAGES = [ENGLISH, CHINESE, *GUIDES, *EXAMPLES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+PAGES = [
+    ENGLISH,
+    CHINESE,
+    *GUIDES,
+    *EXAMPLES,
+    ROOT / "deploy/README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+]
 
 both_readmes = pytest.mark.parametrize("readme", [ENGLISH, CHINESE], ids=lambda path: path.name)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

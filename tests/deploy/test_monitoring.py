@@ -61,6 +61,12 @@ def test_each_alert_says_how_bad_it_is_and_what_it_means() -> None:
         assert rule["annotations"].keys() == {"summary", "description"}
 
 
+@pytest.mark.parametrize("guide", ["operations.md", "operations.zh-CN.md"])
+def test_the_guide_says_what_to_do_at_each_alert(guide: str) -> None:
+    told = re.findall(r"^\| `(Wxauth\w+)` \| \S", (DEPLOY.parent / "docs" / guide).read_text(), re.MULTILINE)
+    assert told == [rule["alert"] for rule in ALERTS]
+
+
 def test_no_two_panels_lie_on_one_another() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
