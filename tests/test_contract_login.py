@@ -44,7 +44,7 @@ async def test_the_answer_is_what_the_documentation_says(client: httpx.AsyncClie
     answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
     TypeAdapter(TokenAnswer).validate_json(answer.content, strict=True)
     assert answer.json().keys() == TokenAnswer.__required_keys__
-    assert answer.json()["user"].keys() == UserAnswer.__annotations__.keys()
+    assert answer.json()["user"].keys() == UserAnswer.__required_keys__
     assert answer.headers["content-type"] == "application/json"
 
 
@@ -165,6 +165,23 @@ async def test_any_content_type_will_do(
     headers = {} if content_type is None else {"Content-Type": content_type}
     body = json.dumps({"code": wechat.code_for("alice")})
     assert (await client.post("/v1/login", content=body, headers=headers)).status_code == 200
+
+
+FORMS = {
+    "urlencoded": {"data": {"code": "alice"}},
+    "multipart": {"files": {"code": (None, "alice")}},
+}
+
+
+@pytest.mark.parametrize("path", ["/v1/login", "/v1/refresh", "/v1/logout"])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+async def test_whoever_sends_a_form_is_told_to_send_json(
+    client: httpx.AsyncClient, form: dict[str, Any], path: str
+) -> None:
+    problem = problem_of(await client.post(path, **form), "invalid_request", 422)
+    assert [error["field"] for error in problem["errors"]] == ["body"]
+    assert "send JSON, with Content-Type: application/json" in problem["detail"]
+    assert "alice" not in problem["detail"]
 
 
 async def test_unknown_fields_are_ignored(login: LoginAnswer) -> None:

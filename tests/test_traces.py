@@ -122,7 +122,7 @@ async def test_a_request_goes_on_with_its_callers_trace(
     traced_client: httpx.AsyncClient, exporter: InMemorySpanExporter
 ) -> None:
     await traced_client.get("/.well-known/jwks.json", headers={"traceparent": f"00-{TRACE}-{PARENT}-01"})
-    (span,) = exporter.get_finished_spans()
+    *_, span = exporter.get_finished_spans()
     assert f"{span.context.trace_id:032x}" == TRACE
     assert span.parent is not None
     assert f"{span.parent.span_id:016x}" == PARENT

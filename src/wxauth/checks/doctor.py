@@ -1,9 +1,9 @@
 """All checks, in the order in which they are told."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from contextlib import aclosing
-from typing import Final
+from typing import Any, Final
 
 from wxauth.checks.clocks import compare
 from wxauth.checks.database import check_database
@@ -56,22 +56,37 @@ async def examine(
     """
     found = Findings()
     results = await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines))
-    transport = HttpTransport(
-        connect_timeout=min(settings.wechat_timeout, PATIENCE) * CONNECT_SHARE, proxy=settings.wechat_proxy
-    )
-    async with aclosing(transport):
+    async with aclosing(_transport(settings)) as transport:
         redis, issuer, *apps = await asyncio.gather(
             _results_of("redis", check_redis(settings, patience=redis_patience)),
             _results_of("issuer", check_issuer(settings.issuer, found, now=clock(), patience=issuer_patience)),
-            *(
-                _results_of(f"wechat {app.app_id}", check_app(app, settings, found, transport=transport, clock=clock))
-                for app in settings.apps
-            ),
+            *_apps(settings, found, transport, clock),
         )
     if found.wechat_readings:  # an answer may have been kept somewhere on its way: the nearest is the truest
         nearest = min(found.wechat_readings, key=lambda reading: abs(reading.ahead))
         results.append(compare("clock wechat", "WeChat's", nearest))
     return [*results, *redis, *issuer, *(result for app in apps for result in app)]
+
+
+async def check_apps(settings: Settings, *, clock: Clock = utc_now) -> list[Result]:
+    """WeChat's side of each app alone, before anybody has logged in."""
+    async with aclosing(_transport(settings)) as transport:
+        apps = await asyncio.gather(*_apps(settings, Findings(), transport, clock))
+    return [result for app in apps for result in app]
+
+
+def _transport(settings: Settings) -> HttpTransport:
+    return HttpTransport(
+        connect_timeout=min(settings.wechat_timeout, PATIENCE) * CONNECT_SHARE, proxy=settings.wechat_proxy
+    )
+
+
+def _apps(
+    settings: Settings, found: Findings, transport: HttpTransport, clock: Clock
+) -> Iterator[Coroutine[Any, Any, list[Result]]]:
+    for app in settings.apps:
+        check = check_app(app, settings, found, transport=transport, clock=clock)
+        yield _results_of(f"wechat {app.app_id}", check)
 
 
 async def _results_of(name: str, check: AsyncGenerator[Result, None]) -> list[Result]:

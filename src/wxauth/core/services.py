@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from wxauth.core.sealing import Sealer
     from wxauth.core.settings import Settings
     from wxauth.guard.bearer import BearerGuard
-    from wxauth.keys.keyring import KeyRing
+    from wxauth.keys.keyring import IdTokenKeys, KeyRing
     from wxauth.login.rate_limits import LoginLimiter
     from wxauth.login.refresh_tokens import RefreshTokens
     from wxauth.login.risk import Risk
+    from wxauth.oauth.limits import ScanLimits
+    from wxauth.oauth.pictures import Pictures
+    from wxauth.oauth.secrets import UserCodes
     from wxauth.profile.avatars import Avatars
     from wxauth.profile.nicknames import Nicknames
     from wxauth.profile.phones import Phones
@@ -44,6 +47,7 @@ class Services:
     clock: "Clock"
     database: "Database"
     keys: "KeyRing"
+    id_token_keys: "IdTokenKeys"
     sealer: "Sealer"
     issuer: "TokenIssuer"
     refresh_tokens: "RefreshTokens"
@@ -59,6 +63,9 @@ class Services:
     avatars: "Avatars"
     guard: "BearerGuard"
     login_limiter: "LoginLimiter"
+    scan_limits: "ScanLimits"
+    user_codes: "UserCodes"
+    pictures: "Pictures"
     metrics: "Metrics"
     readiness: "Readiness"
     tracing: "Tracing | None"
@@ -73,6 +80,7 @@ class Services:
         await self.wechat.aclose()
         await self.wechat_api.aclose()
         await self.login_limiter.aclose()
+        await self.scan_limits.aclose()
         await self.database.aclose()
         if self.tracing is not None:
             await self.tracing.aclose()

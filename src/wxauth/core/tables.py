@@ -5,7 +5,19 @@ from enum import StrEnum
 from typing import Any, Final, Literal, TypedDict
 from uuid import UUID
 
-from sqlalchemy import DDL, CheckConstraint, Column, DateTime, ForeignKeyConstraint, Index, Text, UniqueConstraint, text
+from sqlalchemy import (
+    DDL,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Index,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy import Identity as IdentityColumn
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, INET, JSONB
 from sqlalchemy.event import listen
 from sqlmodel import Field, SQLModel
@@ -39,6 +51,7 @@ class User(SQLModel, table=True):
         UniqueConstraint("unionid"),
         Index("users_administrators_idx", "id", postgresql_where=text("'admin' = ANY (roles)")),
         Index(None, "phone", postgresql_where=text("phone IS NOT NULL")),
+        Index(None, "external_id", unique=True, postgresql_where=text("external_id IS NOT NULL")),
         # Room on each page, and no index on what a login changes: a login's update stays in its page.
         {"postgresql_with": {"fillfactor": 85}},
     )
@@ -51,9 +64,16 @@ class User(SQLModel, table=True):
     roles: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))
     status: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'active'")))
     created_at: datetime = Field(sa_type=TIME)
-    last_login_at: datetime = Field(sa_type=TIME)
+    last_login_at: datetime | None = Field(sa_type=TIME)
+    """Null for who was imported and has not come yet."""
     unjudged_since: datetime | None = Field(sa_type=TIME)
     """When a newcomer came whose risk is to be asked about; null once WeChat has said it. Read at login alone."""
+    external_id: str | None = Field(max_length=128)  # a limit of its type costs nothing where it is not written
+    """By which the operator's other services have known the user so far."""
+    phone_verified: bool = Field(sa_column_kwargs={"server_default": text("true")})
+    """Whether the number was proved by the phone button; says nothing where there is no number."""
+    consents: dict[str, str] | None = Field(sa_type=JSONB)
+    """What the person agrees to now, document → version, so that a login reads no other table."""
 
 
 for _statement in (
@@ -104,7 +124,12 @@ class UserRow(TypedDict):
     roles: list[str]
     status: Literal["active", "disabled"]
     created_at: datetime
-    last_login_at: datetime
+    last_login_at: datetime | None
+    external_id: str | None
+    phone_verified: bool
+    """Whether the number was proved by the phone button; says nothing where there is no number."""
+    consents: dict[str, str] | None
+    """What the person agrees to now, document → version; None as good as empty."""
 
 
 class UserInSession(UserRow):
@@ -186,6 +211,27 @@ class FormerUser(SQLModel, table=True):
     merged_at: datetime = Field(sa_type=TIME)
 
 
+class Consent(SQLModel, table=True):
+    """That a person has agreed to a version of a document. What is taken back stays, with the time."""
+
+    __tablename__ = "consents"
+    __table_args__ = (
+        ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
+        CheckConstraint("document <> ''", name="document"),
+        CheckConstraint("version <> ''", name="version"),
+        Index(None, "user_id"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    user_id: UUID
+    document: str = Field(sa_type=Text)
+    version: str = Field(sa_type=Text)
+    given_at: datetime = Field(sa_type=TIME)
+    withdrawn_at: datetime | None = Field(sa_type=TIME)
+    app_id: str | None = Field(sa_type=Text)
+    ip: str | None = Field(sa_type=INET)
+
+
 class Session(SQLModel, table=True):
     """One login on one device."""
 
@@ -204,6 +250,7 @@ class Session(SQLModel, table=True):
             name="state",
         ),
         Index(None, "user_id", "id"),
+        Index(None, "client_id", postgresql_where=text("client_id IS NOT NULL")),
         # By default a vacuum waits for a fifth of the table: of 100 million sessions, 20 million dead ones.
         {
             "postgresql_with": {
@@ -229,6 +276,15 @@ class Session(SQLModel, table=True):
     expires_at: datetime = Field(sa_type=TIME)
     revoked_at: datetime | None = Field(sa_type=TIME)
     revoked_reason: str | None = Field(sa_type=Text)
+    # What a website's session has, and a login of a mini-program has not.
+    client_id: str | None = Field(sa_type=Text)
+    """The OAuth client."""
+    scope: str | None = Field(sa_type=Text)
+    """What was granted, with spaces between."""
+    authenticated_at: datetime | None = Field(sa_type=TIME)
+    """When the person said yes."""
+    authenticated_by: str | None = Field(sa_type=Text)
+    """How, in the words of `amr` (RFC 8176)."""
 
 
 class PhoneAnswer(SQLModel, table=True):
@@ -332,7 +388,7 @@ class Event(SQLModel, table=True):
     data: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False, server_default=text("'{}'")))
 
 
-# Nothing is ever changed or taken away, but what tells of a person who has been erased.
+# Nothing is ever changed or taken away, but what tells of a person who has been erased, and what the sweep finds old.
 for _statement in (
     """
         CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -348,7 +404,80 @@ for _statement in (
     """,
     """
         CREATE TRIGGER events_append_only BEFORE UPDATE OR DELETE ON events
-            FOR EACH ROW EXECUTE FUNCTION events_are_append_only()
+            FOR EACH ROW WHEN (current_setting('wxauth.sweeping', true) IS DISTINCT FROM 'on')
+            EXECUTE FUNCTION events_are_append_only()
+    """,
+):
+    listen(Event.__table__, "after_create", DDL(_statement))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table
+
+
+class UnplacedEvent(SQLModel, table=True):
+    """An event that siblings are told of, and that has no place in the feed yet."""
+
+    __tablename__ = "events_unplaced"
+
+    event_id: UUID = Field(primary_key=True)
+
+
+class FeedPlace(SQLModel, table=True):
+    """An event's place among those that siblings are told of."""
+
+    __tablename__ = "feed"
+    __table_args__ = (UniqueConstraint("event_id"), Index(None, "type", "position"))
+
+    position: int = Field(sa_column=Column(BigInteger, IdentityColumn(always=True), primary_key=True))
+    event_id: UUID
+    type: str = Field(sa_type=Text)
+
+
+class SweptPlace(SQLModel, table=True):
+    """The last place whose event has been swept away; no row where none has."""
+
+    __tablename__ = "feed_swept"
+    __table_args__ = (CheckConstraint("is_only", name="is_only"),)
+
+    is_only: bool = Field(primary_key=True, sa_column_kwargs={"server_default": text("true")})
+    position: int = Field(sa_type=BigInteger)
+    event_id: UUID
+
+
+for _statement in (
+    """
+        CREATE FUNCTION mark_unplaced() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO events_unplaced (event_id) VALUES (NEW.id);
+            RETURN NULL;
+        END
+        $$
+    """,
+    # Replicas of the version before know nothing of the feed: what they tell is in it too.
+    """
+        CREATE TRIGGER events_mark_unplaced AFTER INSERT ON events FOR EACH ROW WHEN (NEW.type IN (
+            'user.created', 'user.merged', 'identity.added', 'consent.given', 'consent.withdrawn',
+            'user_erased', 'user.erased', 'user_banned', 'user.banned', 'user_unbanned', 'user.unbanned',
+            'roles_changed', 'user.roles_changed', 'phone_bound', 'user.phone_bound', 'user.phone_removed',
+            'user.profile_changed', 'authorization_revoked', 'user.authorization_revoked', 'session.ended'
+        )) EXECUTE FUNCTION mark_unplaced()
+    """,
+    # Whoever sweeps events away need not think of the feed.
+    """
+        CREATE FUNCTION forget_places() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            DELETE FROM events_unplaced USING gone WHERE event_id = gone.id;
+            WITH swept AS (
+                DELETE FROM feed USING gone WHERE event_id = gone.id RETURNING position, event_id
+            )
+            INSERT INTO feed_swept (position, event_id)
+            SELECT position, event_id FROM swept ORDER BY position DESC LIMIT 1
+            ON CONFLICT (is_only) DO UPDATE SET position = excluded.position, event_id = excluded.event_id
+             WHERE feed_swept.position < excluded.position;
+            RETURN NULL;
+        END
+        $$
+    """,
+    """
+        CREATE TRIGGER events_forget_places AFTER DELETE ON events REFERENCING OLD TABLE AS gone
+            FOR EACH STATEMENT EXECUTE FUNCTION forget_places()
     """,
 ):
     listen(Event.__table__, "after_create", DDL(_statement))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table
@@ -376,18 +505,172 @@ class StoredSigningKey(SQLModel, table=True):
 
 
 class ServiceClient(SQLModel, table=True):
-    """A sibling that may ask about tokens, by a secret of its own."""
+    """A sibling that may ask what its scopes say, by a secret of its own."""
 
     __tablename__ = "service_clients"
     __table_args__ = (
         CheckConstraint(f"name ~ '^{CLIENT_NAME}$'", name="name"),
         CheckConstraint("octet_length(secret_hash) = 32", name="secret_hash"),
+        CheckConstraint("scopes <@ '{introspect,access_token,users,phones,events}'", name="scopes"),
+        CheckConstraint(
+            "(former_secret_hash IS NULL) = (former_secret_until IS NULL) AND octet_length(former_secret_hash) = 32",
+            name="former_secret",
+        ),
     )
 
     name: str = Field(sa_type=Text, primary_key=True)
     secret_hash: bytes = Field(sa_type=BYTEA)
     """SHA-256 of the secret, which itself is kept nowhere."""
     created_at: datetime = Field(sa_type=TIME)
+    # The default is for clients of before there were scopes, and of replicas that know none.
+    scopes: list[str] = Field(
+        sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{introspect,access_token}'"))
+    )
+    former_secret_hash: bytes | None = Field(sa_type=BYTEA)
+    """SHA-256 of the secret before this one, good until `former_secret_until`."""
+    former_secret_until: datetime | None = Field(sa_type=TIME)
+
+
+class IdTokenKey(SQLModel, table=True):
+    """A key that signs id_tokens, for websites; as `StoredSigningKey`, and made when the first OAuth client is."""
+
+    __tablename__ = "id_token_keys"
+    __table_args__ = (
+        UniqueConstraint("kid"),
+        CheckConstraint("retires_at > activates_at", name="retires_at"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    kid: str = Field(sa_type=Text)
+    public_jwk: dict[str, Any] = Field(sa_type=JSONB)
+    private_key: bytes = Field(sa_type=BYTEA)
+    created_at: datetime = Field(sa_type=TIME)
+    activates_at: datetime = Field(sa_type=TIME)
+    retires_at: datetime | None = Field(sa_type=TIME)
+
+
+class StoredOAuthClient(SQLModel, table=True):
+    """What a service client that may log people in has beside its name and secret."""
+
+    __tablename__ = "oauth_clients"
+    __table_args__ = (
+        ForeignKeyConstraint(["name"], ["service_clients.name"], ondelete="CASCADE"),
+        CheckConstraint("char_length(title) BETWEEN 1 AND 64", name="title"),
+        CheckConstraint("cardinality(scopes) > 0", name="scopes"),
+        CheckConstraint("may_scan OR cardinality(redirect_uris) > 0", name="grant"),
+        # A public name proves nothing: whoever used it for a device would have the phone show a lie.
+        CheckConstraint("NOT (is_public AND may_scan)", name="is_public"),
+    )
+
+    name: str = Field(sa_type=Text, primary_key=True)
+    title: str = Field(sa_type=Text)
+    """What the phone shows."""
+    app_id: str | None = Field(sa_type=Text)
+    """Whose mini-program's code is shown; the default app's where there is none."""
+    scopes: list[str] = Field(sa_type=ARRAY(Text))
+    redirect_uris: list[str] = Field(sa_type=ARRAY(Text))
+    logout_uris: list[str] = Field(sa_type=ARRAY(Text))
+    is_public: bool
+    may_scan: bool
+    """Whether it has the device grant."""
+    is_near: bool
+    """Whether phone and browser must be in one network."""
+    takes_user_codes: bool
+    """Whether its codes may be typed."""
+    email_domain: str | None = Field(sa_type=Text)
+
+
+class Scan(SQLModel, table=True):
+    """A code that somebody may scan to log in to a site; all that is secret about it as a hash.
+
+    Who has claimed it is told by a session alone, so that a user who is merged meanwhile is followed.
+    """
+
+    __tablename__ = "scans"
+    __table_args__ = (
+        UniqueConstraint("scene_hash"),
+        UniqueConstraint("user_code_hash"),
+        UniqueConstraint("device_code_hash"),
+        UniqueConstraint("request_hash"),
+        UniqueConstraint("code_hash"),
+        ForeignKeyConstraint(["client_id"], ["oauth_clients.name"], ondelete="CASCADE"),
+        # A device's, or a browser's on our own page.
+        CheckConstraint("(device_code_hash IS NULL) <> (request_hash IS NULL)", name="kind"),
+        CheckConstraint("(request_hash IS NULL) = (browser_hash IS NULL)", name="browser_hash"),
+        CheckConstraint("(claimed_session_id IS NULL) = (claimed_at IS NULL)", name="claimed_at"),
+        CheckConstraint(
+            "verdict IS NULL OR (verdict IN ('approved', 'denied') AND claimed_at IS NOT NULL)", name="verdict"
+        ),
+        CheckConstraint("(verdict IS NULL) = (decided_at IS NULL)", name="decided_at"),
+        CheckConstraint("(code_hash IS NULL) = (code_expires_at IS NULL)", name="code_expires_at"),
+        CheckConstraint("expires_at > created_at", name="expires_at"),
+        Index(None, "client_id"),
+        Index(None, "expires_at"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    client_id: str = Field(sa_type=Text)
+    scope: str = Field(sa_type=Text)
+    """What will be granted, with spaces between."""
+    scene_hash: bytes = Field(sa_type=BYTEA)
+    """Of what is in the picture."""
+    user_code_hash: bytes = Field(sa_type=BYTEA)
+    device_code_hash: bytes | None = Field(sa_type=BYTEA)
+    request_hash: bytes | None = Field(sa_type=BYTEA)
+    """Of what the page asks by, with the cookie of its browser."""
+    browser_hash: bytes | None = Field(sa_type=BYTEA)
+    redirect_uri: str | None = Field(sa_type=Text)
+    state: str | None = Field(sa_type=Text)
+    nonce: str | None = Field(sa_type=Text)
+    code_challenge: str | None = Field(sa_type=Text)
+    browser_ip: str | None = Field(sa_type=INET)
+    browser_user_agent: str | None = Field(sa_type=Text)
+    poll_interval: int = Field(sa_column_kwargs={"server_default": text("2")})
+    """Seconds between two polls of the device."""
+    polled_at: datetime | None = Field(sa_type=TIME)
+    claimed_session_id: UUID | None
+    claimed_at: datetime | None = Field(sa_type=TIME)
+    is_typed: bool = Field(sa_column_kwargs={"server_default": text("false")})
+    """Whether the user code was typed in place of the picture's being scanned."""
+    verdict: str | None = Field(sa_type=Text)
+    decided_at: datetime | None = Field(sa_type=TIME)
+    code_hash: bytes | None = Field(sa_type=BYTEA)
+    """Of the authorization code."""
+    code_expires_at: datetime | None = Field(sa_type=TIME)
+    session_id: UUID | None
+    """The session that was made of it."""
+    created_at: datetime = Field(sa_type=TIME)
+    expires_at: datetime = Field(sa_type=TIME)
+
+
+class WrongUserCodes(SQLModel, table=True):
+    """How many user codes somebody has typed lately that were none."""
+
+    __tablename__ = "wrong_user_codes"
+    __table_args__ = (ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),)
+
+    user_id: UUID = Field(primary_key=True)
+    since: datetime = Field(sa_type=TIME)
+    number: int
+
+
+class ScanPicture(SQLModel, table=True):
+    """The picture of a scan, made when somebody first looks at it."""
+
+    __tablename__ = "scan_pictures"
+    __table_args__ = (
+        ForeignKeyConstraint(["scan_id"], ["scans.id"], ondelete="CASCADE"),
+        CheckConstraint("content_type IN ('image/jpeg', 'image/png')", name="content_type"),
+        CheckConstraint("octet_length(content) BETWEEN 1 AND 2097152", name="content"),
+    )
+
+    scan_id: UUID = Field(primary_key=True)
+    content_type: str = Field(sa_type=Text)
+    content: bytes = Field(sa_type=BYTEA)
+
+
+for _statement in ("ALTER TABLE scan_pictures ALTER COLUMN content SET STORAGE EXTERNAL",):  # already compressed
+    listen(ScanPicture.__table__, "after_create", DDL(_statement))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table
 
 
 class PushMessage(SQLModel, table=True):

@@ -18,6 +18,7 @@ from wxauth.errors import (
     RefreshTokenReused,
     SessionKeyExpired,
     SessionRevoked,
+    SignUpClosed,
     StorageUnavailable,
     UnknownApp,
     WeChatUserBlocked,
@@ -55,6 +56,7 @@ _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark is 
         InvalidCode,
         CodeUsed,
         WeChatUserBlocked,
+        SignUpClosed,
         AccountDisabled,
         RateLimited,
         *WECHAT_FAILURES,
@@ -75,10 +77,11 @@ async def log_in(body: LoginRequest, services: ServicesDep, device: DeviceDep) -
             nickname=body.nickname or None,
             avatar_url=body.avatar_url or None,
             phone_code=body.phone_code or None,
+            consents=body.consents,
             device=device,
         )
         outcome.name = "new" if tokens.is_new_user else "ok"
-    return token_answer(tokens)
+    return token_answer(tokens, services.settings.consents)
 
 
 @router.post(
@@ -105,7 +108,7 @@ async def refresh(body: RefreshRequest, services: ServicesDep, device: DeviceDep
     """
     with services.metrics.refresh():
         tokens = await login.refresh(services, refresh_token=body.refresh_token, device=device)
-    return token_answer(tokens)
+    return token_answer(tokens, services.settings.consents)
 
 
 @router.post(

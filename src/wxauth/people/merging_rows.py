@@ -17,6 +17,15 @@ class People(NamedTuple):
     """Whose the unionid is."""
 
 
+class Moved(NamedTuple):
+    """What a merge has given to the user that remains."""
+
+    app_ids: Sequence[str]
+    """Of each identity."""
+    fields: Sequence[str]
+    """Of `nickname` and `avatar_url`, what that user lacked."""
+
+
 # $1 app_id  $2 openid  $3 unionid
 _PEOPLE: Final = """
 SELECT (SELECT user_id FROM identities WHERE app_id = $1 AND openid = $2) AS user_id,
@@ -27,13 +36,17 @@ WITH named AS (UPDATE identities SET unionid = $3 WHERE app_id = $1 AND openid =
 UPDATE users SET unionid = $3 FROM named WHERE users.id = named.user_id
 """
 # $1 former user id  $2 remaining user id
-_MOVE_IDENTITIES: Final = "UPDATE identities SET user_id = $2 WHERE user_id = $1"
+_MOVE_IDENTITIES: Final = "UPDATE identities SET user_id = $2 WHERE user_id = $1 RETURNING app_id"
 _MOVE_UNIONIDS: Final = "UPDATE unionids SET user_id = $2 WHERE user_id = $1"
+_MOVE_CONSENTS: Final = "UPDATE consents SET user_id = $2 WHERE user_id = $1"
 _MOVE_FORMER_USERS: Final = "UPDATE former_users SET user_id = $2 WHERE user_id = $1"
 _REMEMBER_FORMER_USER: Final = "INSERT INTO former_users (id, user_id, merged_at) VALUES ($1, $2, $3)"
-# Away with the one and into the other in one statement, so that no unique value of theirs is there twice.
+# Away with the one and into the other in one statement, so that no unique value of theirs is there twice. Both are
+# locked.
 _MERGE: Final = """
-WITH former AS (
+WITH before AS (
+    SELECT nickname, avatar_url FROM users WHERE id = $2
+), former AS (
     DELETE FROM users WHERE id = $1
     RETURNING *
 ), moved AS (
@@ -45,15 +58,77 @@ UPDATE users
        nickname = COALESCE(users.nickname, former.nickname),
        avatar_url = COALESCE(users.avatar_url, former.avatar_url),
        phone = COALESCE(users.phone, former.phone),
-       created_at = LEAST(users.created_at, former.created_at)
-  FROM former
+       phone_verified = CASE WHEN users.phone IS NULL THEN former.phone_verified
+                             ELSE users.phone_verified OR (users.phone = former.phone AND former.phone_verified) END,
+       external_id = COALESCE(users.external_id, former.external_id),
+       consents = (SELECT jsonb_object_agg(document, version)
+                     FROM (SELECT DISTINCT ON (document) document, version FROM consents
+                            WHERE user_id = $2 AND withdrawn_at IS NULL
+                            ORDER BY document, given_at DESC, id DESC) AS newest),
+       created_at = LEAST(users.created_at, former.created_at),
+       last_login_at = GREATEST(users.last_login_at, former.last_login_at)
+  FROM former, before
  WHERE users.id = $2
+RETURNING array_remove(ARRAY [
+    CASE WHEN users.nickname IS DISTINCT FROM before.nickname THEN 'nickname' END,
+    CASE WHEN users.avatar_url IS DISTINCT FROM before.avatar_url THEN 'avatar_url' END], NULL) AS fields
+"""
+# Whom an id leads to now. $1 id
+_CURRENT: Final = """
+SELECT id FROM users WHERE id = $1
+ UNION ALL
+SELECT user_id FROM former_users WHERE id = $1
+ LIMIT 1
+"""
+_EXTERNAL_IDS: Final = "SELECT count(external_id) FROM users WHERE id IN ($1, $2)"
+# Both are locked, and so is the number. $1 newcomer  $2 holder  $3 number  $4 and $5 since when each must have come
+_MAY_LINK: Final = """
+SELECT EXISTS (
+    SELECT FROM users newcomer, users holder
+     WHERE newcomer.id = $1 AND holder.id = $2
+       AND newcomer.created_at >= $4
+       AND (SELECT count(*) FROM identities WHERE user_id = $1) = 1
+       AND NOT EXISTS (SELECT FROM identities one JOIN identities other USING (app_id)
+                        WHERE one.user_id = $1 AND other.user_id = $2)
+       AND NOT (EXISTS (SELECT FROM unionids WHERE user_id = $1) AND EXISTS (SELECT FROM unionids WHERE user_id = $2))
+       AND (newcomer.external_id IS NULL OR holder.external_id IS NULL)
+       AND holder.roles = '{}' AND holder.status = 'active'
+       AND holder.phone = $3 AND holder.phone_verified
+       AND NOT EXISTS (SELECT FROM users other
+                        WHERE other.phone = $3 AND other.phone_verified AND other.id NOT IN ($1, $2))
+       AND holder.last_login_at >= $5)
+"""
+# Whether the user was made of several by a number or an operator, which WeChat knows nothing of. Such events stay for
+# good.
+_IS_JOINED: Final = """
+SELECT EXISTS (SELECT FROM events
+                WHERE type = 'user.merged' AND data ? 'by'
+                  AND user_id IN (SELECT $1::uuid UNION ALL SELECT id FROM former_users WHERE user_id = $1))
+"""
+# $1 user id  $2 app_id  $3 openid
+_ERASE_IDENTITIES: Final = """
+WITH gone AS (
+    SELECT unionid FROM identities WHERE user_id = $1 AND app_id = $2 AND openid = $3
+), erased AS (
+    DELETE FROM identities USING gone
+     WHERE user_id = $1
+       AND CASE WHEN gone.unionid IS NULL THEN app_id = $2 AND openid = $3 ELSE identities.unionid = gone.unionid END
+    RETURNING identities.app_id
+), forgotten AS (
+    DELETE FROM unionids USING gone WHERE user_id = $1 AND unionids.unionid = gone.unionid
+), unnamed AS (
+    UPDATE users
+       SET unionid = (SELECT i.unionid FROM identities i
+                       WHERE i.user_id = $1 AND i.unionid <> gone.unionid ORDER BY created_at DESC LIMIT 1)
+      FROM gone WHERE users.id = $1 AND users.unionid = gone.unionid
+)
+SELECT (SELECT count(*) FROM identities WHERE user_id = $1) - (SELECT count(*) FROM erased) AS left
 """
 _REMAINING: Final = "SELECT user_id FROM former_users WHERE id = $1"
 _FORMER: Final = "SELECT id FROM former_users WHERE user_id = $1 ORDER BY merged_at, id"
 
 
-async def people_of(database: Database, *, app_id: str, openid: str, unionid: str) -> People:
+async def people_of(database: Database, *, app_id: str, openid: str, unionid: str | None) -> People:
     """Whose an identity is, and whose a unionid. Raises: StorageUnavailable."""
     return People(**await database.fetchrow(_PEOPLE, app_id, openid, unionid))
 
@@ -63,11 +138,52 @@ async def name_identity(transaction: Transaction, *, app_id: str, openid: str, u
     await transaction.execute(_NAME, app_id, openid, unionid)
 
 
-async def merge_users(transaction: Transaction, former_id: UUID, *, into: UUID, now: datetime) -> None:
+async def merge_users(transaction: Transaction, former_id: UUID, *, into: UUID, now: datetime) -> Moved:
     """Give all that a user has to another one, and remember the id; what the other one has stays."""
-    for statement in (_MOVE_IDENTITIES, _MOVE_UNIONIDS, _MOVE_FORMER_USERS, _MERGE):
+    app_ids = [row["app_id"] for row in await transaction.fetch(_MOVE_IDENTITIES, former_id, into)]
+    for statement in (_MOVE_UNIONIDS, _MOVE_CONSENTS, _MOVE_FORMER_USERS):
         await transaction.execute(statement, former_id, into)
+    fields = await transaction.fetchval(_MERGE, former_id, into)
     await transaction.execute(_REMEMBER_FORMER_USER, former_id, into, now)
+    return Moved(app_ids, fields or [])
+
+
+async def current_user(database: Database, user_id: UUID) -> UUID | None:
+    """The user of this id, or the one into whom they were merged; None where nobody is. Raises: StorageUnavailable."""
+    row = await database.fetchrow(_CURRENT, user_id)
+    return None if row is None else row["id"]
+
+
+async def have_both_external_ids(transaction: Transaction, one_id: UUID, other_id: UUID) -> bool:
+    """Whether each of two users has one."""
+    number: int = await transaction.fetchval(_EXTERNAL_IDS, one_id, other_id)
+    return number == len((one_id, other_id))
+
+
+async def may_link_by_phone(
+    transaction: Transaction,
+    newcomer_id: UUID,
+    *,
+    holder_id: UUID,
+    phone: str,
+    created_since: datetime,
+    seen_since: datetime,
+) -> bool:
+    """Whether nothing can be stolen by letting the newcomer become the holder of the number. Both are locked."""
+    may: bool = await transaction.fetchval(_MAY_LINK, newcomer_id, holder_id, phone, created_since, seen_since)
+    return may
+
+
+async def is_joined(transaction: Transaction, user_id: UUID) -> bool:
+    """Whether the user was made of several by a number or an operator: WeChat does not say that they are one."""
+    joined: bool = await transaction.fetchval(_IS_JOINED, user_id)
+    return joined
+
+
+async def erase_identities(transaction: Transaction, user_id: UUID, *, app_id: str, openid: str) -> int:
+    """Erase the identities that have this one's unionid, or this one alone where it has none; how many are left."""
+    left: int = await transaction.fetchval(_ERASE_IDENTITIES, user_id, app_id, openid)
+    return left
 
 
 async def remaining_user(database: Database, former_id: UUID) -> UUID | None:

@@ -1,11 +1,13 @@
 """Sessions: who is in one, where somebody is logged in, and how a session ends."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, TypedDict
 from uuid import UUID
+
+from uuid_utils.compat import uuid7
 
 from wxauth.core.database import Database, Transaction
 from wxauth.core.tables import USER, UserInSession
@@ -15,15 +17,24 @@ START: Final = UUID(int=0)
 """Before the first session."""
 END: Final = UUID(int=2**128 - 1)
 """After the last one."""
+SESSIONS_IN_AN_EVENT: Final = 1000
 
 
 class EndReason(StrEnum):
     """Why a session is no more."""
 
-    REUSED = "reused"
-    BANNED = "banned"
     SIGNED_OUT = "signed_out"
+    """By the person, in this very session."""
+    SIGNED_OUT_ELSEWHERE = "signed_out_elsewhere"
+    """By the person, from another one."""
+    BANNED = "banned"
+    REUSED = "reused"
+    ERASED = "erased"
+    ADMINISTRATOR = "administrator"
+    """By somebody else."""
     REPLACED = "replaced"
+    MERGED = "merged"
+    """A website's, because its user is another one now."""
 
 
 class LastUsed(NamedTuple):
@@ -38,6 +49,8 @@ class OpenSession(TypedDict):
 
     id: UUID
     app_id: str
+    client_id: str | None
+    """The website; None for a mini-program."""
     user_agent: str | None
     ip: Any
     """An address, as asyncpg reads it, or None."""
@@ -55,24 +68,43 @@ SELECT s.app_id, s.openid, {USER}
 """  # noqa: S608 - put together from constants
 # $1 user id  $2 now  $3 how many  $4 and $5 where the page before ended: last_used_at and id, or NULL
 _OPEN_SESSIONS: Final = """
-SELECT id, app_id, user_agent, ip, created_at, last_used_at, expires_at FROM sessions
+SELECT id, app_id, client_id, user_agent, ip, created_at, last_used_at, expires_at FROM sessions
  WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
    AND ($4::timestamptz IS NULL OR (last_used_at, id) < ($4, $5::uuid))
  ORDER BY last_used_at DESC, id DESC LIMIT $3
 """
 _BELONGS_TO: Final = "SELECT 1 FROM sessions WHERE id = $1 AND user_id = $2"
 
-# $1 session id  $2 now  $3 reason
-_END: Final = """
-UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL WHERE id = $1 AND revoked_at IS NULL
-RETURNING user_id
-"""
+
+def _ending_part(wanted: str) -> str:
+    # Written twice, it is one: the session has ended by then. One that had merely grown old is told to nobody.
+    # $1 session id  $2 now  $3 reason  $4 id of the event
+    return f"""
+WITH ended AS (
+    UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL
+     WHERE id = $1 AND revoked_at IS NULL{wanted}
+    RETURNING id, user_id, app_id, expires_at > $2 AS was_open
+), noted AS (
+    INSERT INTO events (id, type, at, actor, user_id, app_id, data)
+    SELECT $4, '{EventType.SESSION_ENDED.stored}', $2, user_id::text, user_id, app_id,
+           jsonb_build_object('session_ids', jsonb_build_array(id), 'reason', $3::text)
+      FROM ended WHERE was_open
+)
+SELECT user_id FROM ended
+"""  # noqa: S608 - put together from constants
+
+
+_END: Final = _ending_part("")
+# $5 client
+_END_ONE_OF_WEBSITE: Final = _ending_part(" AND client_id = $5")
 # $1 user id  $2 now  $3 reason  $4 session id to be kept
 _END_OTHERS: Final = """
 UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL
  WHERE user_id = $1 AND revoked_at IS NULL AND id IS DISTINCT FROM $4
-RETURNING expires_at > $2 AS was_open
+RETURNING id, user_id, expires_at > $2 AS was_open
 """
+# $1 user id  $2 now
+_OPEN: Final = "SELECT id FROM sessions WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2 ORDER BY id"
 
 # Of the identities that have logged in lately, the open sessions that are not among the newest; and of those that have
 # ended, what is far behind. Almost nobody has so many, which a few entries of the index tell.
@@ -96,7 +128,19 @@ WITH lately AS (
 UPDATE sessions SET revoked_at = $3, revoked_reason = $4, session_key = NULL
   FROM ranked
  WHERE sessions.id = ranked.id AND is_open AND open_so_far > $2 AND sessions.revoked_at IS NULL
-RETURNING sessions.user_id
+RETURNING sessions.id, sessions.user_id, sessions.expires_at > $3 AS was_open
+"""
+# $1 client  $2 now  $3 reason
+_END_OF_CLIENT: Final = """
+UPDATE sessions SET revoked_at = $2, revoked_reason = $3
+ WHERE client_id = $1 AND revoked_at IS NULL
+RETURNING id, user_id, expires_at > $2 AS was_open
+"""
+# A website knows a person by one id for as long as a session lasts. $1 user id  $2 now  $3 reason
+_END_OF_WEBSITES: Final = """
+UPDATE sessions SET revoked_at = $2, revoked_reason = $3
+ WHERE user_id = $1 AND client_id IS NOT NULL AND revoked_at IS NULL
+RETURNING id, user_id, expires_at > $2 AS was_open
 """
 _END_OF_PAGE: Final = "SELECT id, created_at FROM sessions WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1"
 
@@ -132,8 +176,22 @@ async def session_belongs_to(database: Database, *, session_id: UUID, user_id: U
 
 
 async def end_session(database: Database, *, session_id: UUID, reason: EndReason, now: datetime) -> UUID | None:
-    """End a session; its user's id, or None where it had ended before or never was. Raises: StorageUnavailable."""
-    row = await database.fetchrow(_END, session_id, now, reason)
+    """End a session as its user wants it; the user's id, or None where it had ended before or never was.
+
+    Raises: StorageUnavailable.
+    """
+    row = await database.fetchrow(_END, session_id, now, reason, uuid7())
+    return None if row is None else row["user_id"]
+
+
+async def end_session_of_website(
+    database: Database, *, session_id: UUID, client_id: str, reason: EndReason, now: datetime
+) -> UUID | None:
+    """End a session of this website; its user's id, or None where it is not, or no longer, one.
+
+    Raises: StorageUnavailable.
+    """
+    row = await database.fetchrow(_END_ONE_OF_WEBSITE, session_id, now, reason, uuid7(), client_id)
     return None if row is None else row["user_id"]
 
 
@@ -146,12 +204,9 @@ async def end_sessions(
     now: datetime,
     kept: UUID | None = None,
 ) -> None:
-    """End every session of a user but the one to be kept, and record it where one of them was open."""
+    """End every session of a user but the one to be kept, and record those that were open."""
     ended = await transaction.fetch(_END_OTHERS, user_id, now, reason, kept)
-    number = sum(row["was_open"] for row in ended)
-    if number:
-        data = {"reason": reason, "sessions": number}
-        await record_event(transaction, EventType.SESSIONS_ENDED, by=by, at=now, user_id=user_id, data=data)
+    await record_ends(transaction, ended, reason=reason, by=by, now=now)
 
 
 async def end_replaced_sessions(
@@ -162,10 +217,46 @@ async def end_replaced_sessions(
     Of a person who logs in all day, what has ended is kept for ten times as many.
     """
     ended = await transaction.fetch(_REPLACE, since, at_most, now, EndReason.REPLACED)
-    for user_id, number in Counter(row["user_id"] for row in ended).items():
-        data = {"reason": EndReason.REPLACED, "sessions": number}
-        await record_event(transaction, EventType.SESSIONS_ENDED, by=by, at=now, user_id=user_id, data=data)
+    await record_ends(transaction, ended, reason=EndReason.REPLACED, by=by, now=now)
     return len(ended)
+
+
+async def end_sessions_of_client(transaction: Transaction, name: str, *, by: Actor, now: datetime) -> None:
+    """End every session of a website that is no more."""
+    ended = await transaction.fetch(_END_OF_CLIENT, name, now, EndReason.ADMINISTRATOR)
+    await record_ends(transaction, ended, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+
+
+async def end_sessions_of_websites(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
+    """End a user's sessions of websites, because the user is about to be merged into another one."""
+    ended = await transaction.fetch(_END_OF_WEBSITES, user_id, now, EndReason.MERGED)
+    await record_ends(transaction, ended, reason=EndReason.MERGED, by=by, now=now)
+
+
+async def open_session_ids(transaction: Transaction, user_id: UUID, *, now: datetime) -> Sequence[UUID]:
+    """Where a user is logged in, who is about to be erased."""
+    return [row["id"] for row in await transaction.fetch(_OPEN, user_id, now)]
+
+
+async def record_ends(
+    transaction: Transaction, ended: Iterable[Mapping[str, Any]], *, reason: EndReason, by: Actor, now: datetime
+) -> None:
+    """Tell which sessions have ended, of each `user_id` apart; of those that had merely grown old, nothing."""
+    ids: defaultdict[UUID, list[UUID]] = defaultdict(list)
+    for row in ended:
+        if row["was_open"]:
+            ids[row["user_id"]].append(row["id"])
+    for user_id, session_ids in ids.items():
+        await record_ended(transaction, user_id, session_ids, reason=reason, by=by, now=now)
+
+
+async def record_ended(
+    transaction: Transaction, user_id: UUID, session_ids: Sequence[UUID], *, reason: EndReason, by: Actor, now: datetime
+) -> None:
+    """Tell that these sessions of a user have ended, a thousand in an event."""
+    for start in range(0, len(session_ids), SESSIONS_IN_AN_EVENT):
+        data = {"session_ids": session_ids[start : start + SESSIONS_IN_AN_EVENT], "reason": reason}
+        await record_event(transaction, EventType.SESSION_ENDED, by=by, at=now, user_id=user_id, data=data)
 
 
 async def end_of_page(transaction: Transaction, *, after: UUID, size: int) -> tuple[UUID, datetime | None]:

@@ -1,6 +1,8 @@
 """The parts of the service, put together once."""
 
+from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import httpx
@@ -13,10 +15,13 @@ from wxauth.core.sealing import Sealer
 from wxauth.core.services import Services
 from wxauth.core.settings import InvalidSettings, Settings
 from wxauth.guard.bearer import BearerGuard
-from wxauth.keys.keyring import KeyRing
-from wxauth.login.rate_limits import LoginLimiter
+from wxauth.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.login.rate_limits import LoginLimiter, RateLimiter
 from wxauth.login.refresh_tokens import RefreshTokens
 from wxauth.login.risk import Risk
+from wxauth.oauth.limits import ScanLimits
+from wxauth.oauth.pictures import Pictures
+from wxauth.oauth.secrets import UserCodes
 from wxauth.profile.attempts import Attempts
 from wxauth.profile.avatars import Avatars
 from wxauth.profile.nicknames import Nicknames
@@ -42,6 +47,7 @@ def build_services(
     clock: Clock | None = None,
     wechat_transport: httpx.AsyncBaseTransport | None = None,
     waits: Waits = WAITS,
+    errcode_hints: Mapping[int, str] = MappingProxyType({}),
     tracing: "Tracing | None" = None,
 ) -> Services:
     """Put the parts together. Opens no connection.
@@ -51,6 +57,7 @@ def build_services(
         clock: The time; the database's, unless given.
         wechat_transport: The way to WeChat.
         waits: For how long the parts wait.
+        errcode_hints: What else a developer is told of an errcode.
         tracing: Where traces go; where the settings say, unless given.
 
     Raises: InvalidSettings, where they want traces, and the packages for it are not installed.
@@ -61,6 +68,8 @@ def build_services(
     database = make_database(settings.database_url.get_secret_value(), deadlines=waits.database)
     sealer = Sealer(settings.secret_keys)
     keys = make_key_ring(settings, database, clock, refresh_pause=waits.keys_refresh)
+    id_token_keys = make_id_token_keys(settings, database, clock, refresh_pause=waits.keys_refresh)
+    redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
     metrics = Metrics([app.app_id for app in settings.apps], database=database, clock=clock)
     background = Background(patience=settings.wechat_timeout + waits.database.whole, farewell=waits.background_farewell)
     promises = Promises(observe=metrics.put_off, pause=waits.promises)
@@ -77,6 +86,7 @@ def build_services(
             timeout=settings.wechat_timeout,
             busy_pauses=waits.wechat_busy,
             observe=metrics.wechat_call,
+            hints=errcode_hints,
         )
 
     wechat = make_wechat()
@@ -86,11 +96,15 @@ def build_services(
     opinions = Opinions(
         wechat_api, clock, find_app=settings.app, observe=metrics.policy_check, longest_wait=waits.opinions
     )
+    scan_limits = ScanLimits.of(
+        settings, lambda rate, what: RateLimiter(rate, what=what, redis_url=redis_url, clock=clock)
+    )
     return Services(
         settings=settings,
         clock=clock,
         database=database,
         keys=keys,
+        id_token_keys=id_token_keys,
         sealer=sealer,
         issuer=TokenIssuer(issuer=settings.issuer, audience=settings.audience),
         refresh_tokens=RefreshTokens(settings.secret_keys),
@@ -108,6 +122,7 @@ def build_services(
             ),
             timeout=settings.wechat_timeout,
             may_share=settings.phone_policy == "share",
+            linked_within=timedelta(days=settings.link_phone_days) if settings.phone_policy == "link" else None,
             check_openid=settings.phone_check_openid,
             pauses_for_others=waits.phones_of_others,
             farewell=waits.phones_farewell,
@@ -128,11 +143,10 @@ def build_services(
         ),
         avatars=Avatars(database, clock, issuer=settings.issuer),
         guard=BearerGuard(settings.issuer, settings.audience, keys=keys, clock=lambda: clock().timestamp()),
-        login_limiter=LoginLimiter(
-            settings.login_rate_limit,
-            redis_url=None if settings.redis_url is None else settings.redis_url.get_secret_value(),
-            clock=clock,
-        ),
+        login_limiter=LoginLimiter(settings.login_rate_limit, redis_url=redis_url, clock=clock),
+        scan_limits=scan_limits,
+        pictures=Pictures(settings, database, wechat_api, scan_limits, clock),
+        user_codes=UserCodes(settings.secret_keys),
         metrics=metrics,
         readiness=Readiness(database, keys, clock),
         tracing=tracing,
@@ -142,9 +156,17 @@ def build_services(
 def make_key_ring(
     settings: Settings, database: Database, clock: Clock, *, refresh_pause: float = WAITS.keys_refresh
 ) -> KeyRing:
-    """What we sign with."""
+    """What we sign access tokens with."""
     max_age = timedelta(seconds=settings.signing_key_max_age)
     return KeyRing(database, Sealer(settings.secret_keys), clock, max_age=max_age, refresh_pause=refresh_pause)
+
+
+def make_id_token_keys(
+    settings: Settings, database: Database, clock: Clock, *, refresh_pause: float = WAITS.keys_refresh
+) -> IdTokenKeys:
+    """What we sign id_tokens with."""
+    max_age = timedelta(seconds=settings.signing_key_max_age)
+    return IdTokenKeys(database, Sealer(settings.secret_keys), clock, max_age=max_age, refresh_pause=refresh_pause)
 
 
 def make_tracing(settings: Settings) -> "Tracing | None":

@@ -7,7 +7,7 @@ from typing import Final
 
 from wxauth.core.database import Database
 from wxauth.core.sealing import CannotOpen, Sealer, phone_answer_context, session_key_context, signing_key_context
-from wxauth.keys.rows import give_up_key, published_keys
+from wxauth.keys.rows import KEY_TABLES, lock_keys, store_keys
 from wxauth.login.session_key_rows import erase_session_keys, session_keys_sealed_otherwise
 from wxauth.people.session_rows import END, START
 from wxauth.profile.phone_rows import answers_sealed_otherwise, erase_answer
@@ -37,9 +37,7 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
     done = Forgotten()
     await _forget_phone_answers(database, sealer, done, page_size=page_size)
     await _forget_session_keys(database, sealer, done, page_size=page_size)
-    for key in await published_keys(database, now=now):
-        if not _opens(sealer, key.private_key, signing_key_context(key.kid)):
-            done.signing_keys += await give_up_key(database, key)
+    await _forget_signing_keys(database, sealer, done, now=now)
     return done
 
 
@@ -65,6 +63,15 @@ async def _forget_session_keys(database: Database, sealer: Sealer, done: Forgott
         if until == END:
             return
         after = until
+
+
+async def _forget_signing_keys(database: Database, sealer: Sealer, done: Forgotten, *, now: datetime) -> None:
+    for table in reversed(KEY_TABLES):
+        async with database.begin() as transaction:
+            stored = await lock_keys(transaction, table, now=now)
+            kept = [key for key in stored if _opens(sealer, key.private_key, signing_key_context(key.kid))]
+            await store_keys(transaction, table, stored, kept)
+        done.signing_keys += len(stored) - len(kept)
 
 
 def _opens(sealer: Sealer, sealed: bytes, context: bytes) -> bool:

@@ -7,7 +7,7 @@ from typing import Final
 
 from wxauth.core.database import Database
 from wxauth.core.sealing import CannotOpen, Sealer, phone_answer_context, session_key_context, signing_key_context
-from wxauth.keys.rows import published_keys, replace_private_key
+from wxauth.keys.rows import KEY_TABLES, published_keys, replace_private_key
 from wxauth.login.session_key_rows import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
 from wxauth.people.session_rows import END, START
 from wxauth.profile.phone_rows import answers_sealed_otherwise, replace_answer
@@ -60,14 +60,15 @@ async def _reseal_session_keys(database: Database, sealer: Sealer, done: Reseale
 
 
 async def _reseal_signing_keys(database: Database, sealer: Sealer, done: Resealed, *, now: datetime) -> None:
-    for key in await published_keys(database, now=now):
+    keys = [(key, table) for table in KEY_TABLES for key in await published_keys(database, now=now, table=table)]
+    for key, table in keys:
         if key.private_key.startswith(sealer.prefix):
             continue
         anew = _sealed_anew(sealer, key.private_key, signing_key_context(key.kid))
         if anew is None:
             done.not_opened += 1
         else:
-            done.signing_keys += await replace_private_key(database, key, anew)
+            done.signing_keys += await replace_private_key(database, key, anew, table=table)
 
 
 async def _reseal_phone_answers(database: Database, sealer: Sealer, done: Resealed, *, page_size: int) -> None:

@@ -38,10 +38,13 @@ class IntrospectionAnswer(TypedDict):
     exp: NotRequired[int]
     iat: NotRequired[int]
     jti: NotRequired[str]
-    client_id: NotRequired[Annotated[str, Field(description="The mini-program's app_id.")]]
+    client_id: NotRequired[Annotated[str, Field(description="The mini-program's app_id; of a website, its name.")]]
+    app_id: NotRequired[Annotated[str, Field(description="Of a website's token: the mini-program's app_id.")]]
+    scope: NotRequired[Annotated[str, Field(description="Of a website's token: what it is good for.")]]
     sid: NotRequired[Annotated[UUID, Field(description="The session's id.")]]
     openid: NotRequired[str]
     roles: NotRequired[Annotated[list[str], Field(description="Those that the user has now; absent where none.")]]
+    external_id: NotRequired[Annotated[str, Field(description="The one that the user has now; absent where none.")]]
 
 
 class AccessTokenAnswer(TypedDict):

@@ -16,6 +16,8 @@ MAX_BODY: Final = 64 * 1024
 """Bytes that a path takes, unless it is said to take more."""
 PROBLEM_KEY: Final = "wxauth.problem"
 """Where an answered failure leaves itself in the ASGI scope, for the log line."""
+EXPECTED_KEY: Final = "wxauth.expected"
+"""In the ASGI scope of a request whose refusal is no news: a poll that is told to wait."""
 
 _TRACE_PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _MAX_LOGGED_PATH = 200
@@ -56,7 +58,7 @@ class Edge:
             return
         started = perf_counter()
         given_id = None
-        declared_size = 0
+        declared_size = None
         trace_token = None
         for name, value in scope["headers"]:
             if name == b"x-request-id":
@@ -72,7 +74,7 @@ class Edge:
 
         async def receive_within_limit() -> Message:
             nonlocal received
-            if declared_size > MAX_BODY:
+            if declared_size is not None and declared_size > MAX_BODY:
                 self._check_size(declared_size, scope)
             message = await receive()
             received += len(message.get("body", b""))
@@ -91,8 +93,10 @@ class Edge:
                 ]
             await send(message)
 
+        # The server lets no body be longer than it was said to be.
+        is_small = declared_size is not None and declared_size <= MAX_BODY
         try:
-            await self._app(scope, receive_within_limit, send_with_id)
+            await self._app(scope, receive if is_small else receive_within_limit, send_with_id)
         except asyncio.CancelledError:
             # Most likely the server is stopping, and has waited for as long as it may.
             if status == 0:
@@ -105,7 +109,7 @@ class Edge:
             seconds = perf_counter() - started
             if status:  # else there was nobody left to answer
                 self._answered(scope, status, seconds)
-            if status >= _FIRST_FAILURE:
+            if status >= _FIRST_FAILURE and EXPECTED_KEY not in scope:
                 _log_failure(scope, status, seconds)
                 if PROBLEM_KEY in scope:
                     self._refused(scope[PROBLEM_KEY])

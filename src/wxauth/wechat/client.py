@@ -4,10 +4,11 @@ Source: https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-login/c
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeGuard, TypeVar
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, TypeGuard, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -16,10 +17,15 @@ from pydantic_core import from_json
 from wxauth.core.logs import get_logger
 from wxauth.core.settings import App
 from wxauth.errors import WeChatBadResponse, WeChatError, WeChatMisconfigured, WeChatTimeout, WeChatUnavailable
-from wxauth.wechat.errcodes import CODE2SESSION, SYSTEM_BUSY, error_for, what_to_change
+from wxauth.wechat.errcodes import CODE2SESSION, SYSTEM_BUSY, error_for, is_for_the_operator, what_to_change
 
 BUSY_PAUSES: Final = (0.1, 0.3)
 """Seconds before the second and the third try after errcode -1."""
+
+MAX_PICTURE: Final = 1024 * 1024
+"""Bytes; a mini-program code has some 100,000."""
+PICTURE: Final = "picture"
+"""Under which an answer that is no JSON stands, where a picture was asked for."""
 
 _MAX_ID_LENGTH = 128
 _MAX_ERRCODE = 10**9
@@ -49,14 +55,25 @@ class _Host:
         self._path = self._template.url.raw_path.rstrip(b"/")  # empty at WeChat's own hosts
         self.name = self._template.url.host
 
-    def request(self, target: bytes, body: bytes | None, deadline: float) -> httpx.Request:
-        if body is None:
+    def request(self, asked: "_Asked") -> httpx.Request:
+        if asked.body is None:
             request = copy(self._template)
         else:
             headers = {**_HEADERS, "Content-Type": "application/json"}
-            request = httpx.Request("POST", self._template.url, headers=headers, content=body)
-        request.extensions = {"target": self._path + target, "deadline": deadline}
+            request = httpx.Request("POST", self._template.url, headers=headers, content=asked.body)
+        request.extensions = {"target": self._path + asked.target, "deadline": asked.deadline}
+        if asked.is_for_picture:
+            request.extensions["max_body"] = MAX_PICTURE
         return request
+
+
+class _Asked(NamedTuple):
+    """What is asked."""
+
+    target: bytes
+    body: bytes | None
+    deadline: float
+    is_for_picture: bool
 
 
 class WeChat:
@@ -70,6 +87,7 @@ class WeChat:
         busy_pauses: Seconds before each further try where WeChat is busy.
         sleep: Waits.
         observe: Is told of each call how it ended: the name of the API, and the failure where there was one.
+        hints: What else a developer is told of an errcode, in `detail`.
     """
 
     def __init__(
@@ -82,6 +100,7 @@ class WeChat:
         busy_pauses: Sequence[float] = BUSY_PAUSES,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         observe: Callable[[str, WeChatError | None], None] = lambda _api, _error: None,
+        hints: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
         self._transport = transport
         self._base = _Host(base_url)
@@ -90,6 +109,7 @@ class WeChat:
         self._busy_pauses = busy_pauses
         self._sleep = sleep
         self._observe = observe
+        self._hints = hints
         self._login_targets: dict[str, str] = {}
 
     async def code2session(self, app: App, code: str) -> WeChatSession:
@@ -116,6 +136,7 @@ class WeChat:
         expected: Container[int] = (),
         deadline: float | None = None,
         tells_refusals: bool = True,
+        is_for_picture: bool = False,
     ) -> T:
         """Ask an API of WeChat's; again only where it is busy, or was not reached.
 
@@ -129,18 +150,20 @@ class WeChat:
             expected: errcodes that the caller has an answer to, so that they are not logged.
             deadline: When to give up, in the loop's time, if not after the usual one.
             tells_refusals: Whether errcodes are logged; the caller does it otherwise.
+            is_for_picture: Whether the answer may be a picture, which `read` is given as `PICTURE`.
 
         Raises: WeChatError.
         """
         try:
-            answer = await self._answer_to(api, target.encode(), body, deadline or self.deadline())
+            asked = _Asked(target.encode(), body, deadline or self.deadline(), is_for_picture)
+            answer = await self._answer_to(api, asked)
             errcode = answer.get("errcode", 0)
             if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:
                 raise WeChatBadResponse("WeChat's errcode is not a number that it gives")
             if errcode != 0:
                 if tells_refusals and errcode not in expected:
                     _log_refusal(api, app, errcode, answer.get("errmsg"), secrets)
-                raise error_for(errcode, api=api)
+                raise error_for(errcode, api=api, hint=self._hints.get(errcode, ""))
             result = read(answer)
         except WeChatError as exc:
             self._observe(api, exc)
@@ -164,26 +187,26 @@ class WeChat:
         """Close the connections."""
         await self._transport.aclose()
 
-    async def _answer_to(self, api: str, target: bytes, body: bytes | None, deadline: float) -> dict[str, Any]:
+    async def _answer_to(self, api: str, asked: _Asked) -> dict[str, Any]:
         try:
-            async with asyncio.timeout_at(deadline):
-                return await self._ask_while_busy(target, body, deadline)
+            async with asyncio.timeout_at(asked.deadline):
+                return await self._ask_while_busy(asked)
         except TimeoutError as exc:
             raise WeChatTimeout(f"{api} gave no answer in {self._timeout:g} s") from exc
 
-    async def _ask_while_busy(self, target: bytes, body: bytes | None, deadline: float) -> dict[str, Any]:
-        answer = await self._ask(target, body, deadline)
+    async def _ask_while_busy(self, asked: _Asked) -> dict[str, Any]:
+        answer = await self._ask(asked)
         for pause in self._busy_pauses:
-            has_time = asyncio.get_running_loop().time() + pause < deadline
+            has_time = asyncio.get_running_loop().time() + pause < asked.deadline
             if answer.get("errcode") != SYSTEM_BUSY or not has_time:
                 break
             await self._sleep(pause)
-            answer = await self._ask(target, body, deadline)
+            answer = await self._ask(asked)
         return answer
 
-    async def _ask(self, target: bytes, body: bytes | None, deadline: float) -> dict[str, Any]:
+    async def _ask(self, asked: _Asked) -> dict[str, Any]:
         try:
-            response = await self._send(target, body, deadline)
+            response = await self._send(asked)
         except httpx.ReadTimeout as exc:
             raise WeChatTimeout("WeChat gave no answer in time") from exc
         except httpx.DecodingError as exc:
@@ -196,6 +219,8 @@ class WeChat:
             raise WeChatUnavailable(f"WeChat answered with status {response.status_code}")
         if response.status_code != httpx.codes.OK:
             raise WeChatBadResponse(f"WeChat answered with status {response.status_code}")
+        if asked.is_for_picture and response.content.lstrip()[:1] != b"{":
+            return {PICTURE: response.content}
         try:
             answer = from_json(response.content)  # whatever its Content-Type says
         except ValueError as exc:
@@ -204,14 +229,14 @@ class WeChat:
             raise WeChatBadResponse("WeChat's answer is not a JSON object")
         return answer
 
-    async def _send(self, target: bytes, body: bytes | None, deadline: float) -> httpx.Response:
+    async def _send(self, asked: _Asked) -> httpx.Response:
         try:
-            return await self._transport.handle_async_request(self._base.request(target, body, deadline))
+            return await self._transport.handle_async_request(self._base.request(asked))
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             # Not sent, so the code is not spent: once more, on the other host where there is one.
             hosts = {"host": self._base.name, "next_host": self._fallback.name}
             log.warning("wechat_not_connected", reason=str(exc), **hosts)
-        return await self._transport.handle_async_request(self._fallback.request(target, body, deadline))
+        return await self._transport.handle_async_request(self._fallback.request(asked))
 
 
 def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequence[str]) -> None:
@@ -220,8 +245,12 @@ def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequ
         for form in (secret, quote(secret, safe=""), quote(secret)):
             text = text.replace(form, "***")
     fields = {"api": api, "app_id": app.app_id, "errcode": errcode, "errmsg": text[:_MAX_ERRMSG_LENGTH]}
+    if (advice := what_to_change(errcode, api=api)) is not None:
+        fields["what_to_change"] = advice
     if isinstance(error_for(errcode, api=api), WeChatMisconfigured):
-        log.error("wechat_misconfigured", what_to_change=what_to_change(errcode, api=api), **fields)
+        log.error("wechat_misconfigured", **fields)
+    elif is_for_the_operator(errcode, api=api):
+        log.error("wechat_refused", **fields)
     else:
         log.warning("wechat_refused", **fields)
 
