@@ -1,7 +1,11 @@
-FROM python:3.13-slim AS python
+# By its digest, whoever builds twice gets the same base: --build-arg PYTHON=python:3.13-slim@sha256:...
+ARG PYTHON=python:3.13-slim
+FROM ${PYTHON} AS python
 
 
 FROM python AS builder
+# Where packages come from, if not from the usual index; the locks' hashes hold wherever that is.
+ARG PIP_INDEX_URL
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 COPY requirements-build.lock requirements.lock ./
@@ -40,6 +44,6 @@ WORKDIR /
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
-    CMD ["python", "-c", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('WXAUTH_PORT', 8000)), timeout=2); c.request('GET', '/livez'); raise SystemExit(c.getresponse().status != 200)"]
+    CMD ["wxauth", "alive"]
 ENTRYPOINT ["wxauth"]
 CMD ["serve"]

@@ -14,6 +14,7 @@ import click
 
 from benchmarks import peers
 from benchmarks.contenders import KINDS_OF, NAMES, Contender, started
+from benchmarks.faults import main as break_things
 from benchmarks.processes import environment, free_port, running
 from benchmarks.report import as_document, as_markdown, rows_of, verdicts_of
 from benchmarks.rounds import SITUATIONS, NotDone, Sample, Situation, Surroundings, measure
@@ -36,10 +37,20 @@ _SEEDING = Situation("login", 32, 0)
 @click.option("--only", type=click.Choice([*NAMES, *_KINDS]), multiple=True, help="Services, kinds of request.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), default=Path("benchmarks/results.json"))
 @click.option("--strict", is_flag=True, help="Exit with status 1 where a target is missed.")
+@click.option("--faults", is_flag=True, help="Break things under load instead; alone.")
 def main(
-    rounds: int, requests: int, seconds: float, quick: bool, only: tuple[str, ...], json_path: Path, strict: bool
+    rounds: int,
+    requests: int,
+    seconds: float,
+    quick: bool,
+    only: tuple[str, ...],
+    json_path: Path,
+    strict: bool,
+    faults: bool,
 ) -> None:
     """Measure the CPU of logins, guarded calls and refreshes, beside Go, Express, a floor and a tutorial's."""
+    if faults:
+        break_things(["--strict"] if strict else [])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if quick:
         rounds, requests = 2, 1000

@@ -98,7 +98,7 @@ class Running:
         user: int | None = None,
         is_installed: bool = False,
     ) -> None:
-        demand_mark("process", "proxy", "node", "pgbouncer")
+        demand_mark("process", "proxy", "node", "operations", "pgbouncer")
         self._output = cwd / f"output-{time.monotonic_ns()}"
         with self._output.open("wb") as output:
             as_user = {} if user is None else {"user": user, "group": user, "extra_groups": []}

@@ -19,12 +19,16 @@ PACKAGES = {
     "curl": "curl",
     "go": "golang-go",
     "haproxy": "haproxy",
+    "kubectl": "kubernetes-client",
     "nginx": "nginx-light",
     "node": "nodejs",
     "npm": "npm",
     "pgbouncer": "pgbouncer",
     "php": "php-cli",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
     "redis-server": "redis-server",
+    "systemd-analyze": "systemd",
 }
 """By program, what Debian calls its package."""
 MARKS = {
@@ -34,12 +38,16 @@ MARKS = {
     "curl": "process",
     "go": "process",
     "haproxy": "proxy",
+    "kubectl": "operations",
     "nginx": "proxy",
     "node": "node",
     "npm": "node",
     "pgbouncer": "pgbouncer",
     "php": "process",
+    "prometheus": "operations",
+    "promtool": "operations",
     "redis-server": "redis",
+    "systemd-analyze": "operations",
 }
 """By program, how a test is marked that needs it."""
 OLDEST_NODE = (20, 19)

@@ -54,6 +54,7 @@ COMMANDS = (
     ["secret"],
     ["secret", "new"],
     ["secret", "reseal"],
+    ["secret", "forget"],
     ["keys"],
     ["keys", "list"],
     ["keys", "rotate"],

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.asking import bearer
 from tests.fakes import APP, OTHER_APP, SECRET_KEY, Clock, LoginAnswer, WeChatByRespx
 from tests.processes import WXAUTH, Running, free_port, is_running, parent_of, serving, until
 from wxauth import __version__
@@ -109,8 +111,66 @@ async def test_whatever_is_answered_by_a_problem_is_counted_by_its_code(
         await client.get(path)
     await client.post("/v1/login", content=b"{")
     scraped = await scrape()
-    refused = {s.labels["code"]: s.value for s in scraped.samples if s.name == "wxauth_requests_refused_total"}
+    told = {s.labels["code"]: s.value for s in scraped.samples if s.name == "wxauth_requests_refused_total"}
+    refused = {code: number for code, number in told.items() if number}
     assert refused == {"missing_token": 1, "not_found": 2, "invalid_request": 1}
+
+
+async def test_requests_are_counted_by_method_route_and_status(
+    client: httpx.AsyncClient, login: LoginAnswer, scrape: Scrape
+) -> None:
+    tokens = await login()
+    for session_id in (tokens["session_id"], "not-a-session"):
+        await client.delete(f"/v1/me/sessions/{session_id}", headers=bearer(tokens))
+    await client.get("/v1/me/nothing")
+    await client.get("/v1/login")
+    await client.head("/livez")
+    scraped = await scrape()
+    told = {
+        (s.labels["method"], s.labels["route"], s.labels["status"]): s.value
+        for s in scraped.samples
+        if s.name == "wxauth_requests_total" and s.value
+    }
+    assert told == {
+        ("POST", "/v1/login", "200"): 1,
+        ("DELETE", "/v1/me/sessions/{session_id}", "204"): 1,
+        ("DELETE", "/v1/me/sessions/{session_id}", "401"): 1,  # the session was the first one's own
+        ("GET", "none", "404"): 1,
+        ("GET", "/v1/login", "405"): 1,
+        ("HEAD", "/livez", "200"): 1,
+    }
+
+
+@pytest.mark.no_database
+async def test_a_method_that_a_caller_made_up_is_no_label(client: httpx.AsyncClient, scrape: Scrape) -> None:
+    for method in ("BREW", "PROPFIND"):
+        await client.request(method, "/v1/login")
+        await client.request(method, "/nothing")
+    scraped = await scrape()
+    assert scraped("wxauth_requests_total", method="other", route="/v1/login", status="405") == 2
+    assert scraped("wxauth_requests_total", method="other", route="none", status="404") == 2
+    assert scraped("wxauth_requests_total", method="BREW") is None
+
+
+async def test_requests_are_timed_by_method_and_route(
+    client: httpx.AsyncClient, login: LoginAnswer, scrape: Scrape
+) -> None:
+    await login()
+    await client.post("/v1/login", json={"code": "nobody's"})
+    scraped = await scrape()
+    asked = {"method": "POST", "route": "/v1/login"}
+    assert scraped("wxauth_request_seconds_count", **asked) == 2
+    assert scraped("wxauth_request_seconds_bucket", **asked, le="+Inf") == 2
+    assert 0 < (scraped("wxauth_request_seconds_sum", **asked) or 0) < 10
+
+
+async def test_a_fault_of_ours_is_in_the_ratio_of_errors(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, scrape: Scrape
+) -> None:
+    wechat.answers(ZeroDivisionError())
+    await client.post("/v1/login", json={"code": "any"})
+    scraped = await scrape()
+    assert scraped("wxauth_requests_total", route="/v1/login", status="500") == 1
 
 
 async def test_the_time_that_wechat_and_the_database_take_is_told_failures_of_wechats_included(
@@ -130,7 +190,14 @@ async def test_what_may_happen_is_told_before_it_does(scrape: Scrape) -> None:
     scraped = await scrape()
     assert scraped("wxauth_logins_total", app_id=APP["app_id"], outcome="ok") == 0
     assert scraped("wxauth_logins_total", app_id=OTHER_APP["app_id"], outcome="new") == 0
+    for fault in ("internal_error", "storage_unavailable", "wechat_unavailable", "wechat_timeout"):
+        assert scraped("wxauth_logins_total", app_id=OTHER_APP["app_id"], outcome=fault) == 0
     assert scraped("wxauth_refreshes_total", outcome="ok") == 0
+    assert scraped("wxauth_refreshes_total", outcome="storage_unavailable") == 0
+    assert scraped("wxauth_wechat_calls_total", api="code2session", outcome="wechat_timeout") == 0
+    for status in ("200", "500", "503"):
+        assert scraped("wxauth_requests_total", method="POST", route="/v1/login", status=status) == 0
+    assert scraped("wxauth_requests_total", method="POST", route="/v1/logout", status="204") == 0
     assert scraped("wxauth_build_info", version=__version__) == 1
 
 
@@ -184,7 +251,7 @@ async def test_no_label_tells_of_a_person(
         await client.get(f"/{word}")
     scraped = await scrape()
     assert {name for sample in scraped.samples for name in sample.labels} == {
-        *("app_id", "outcome", "errcode", "code", "le", "version", "api")
+        *("app_id", "outcome", "errcode", "code", "le", "version", "api", "method", "route", "status", "worker")
     }
     assert {sample.labels.get("app_id") for sample in scraped.samples} == {
         *(APP["app_id"], OTHER_APP["app_id"], "unknown", None)
@@ -268,6 +335,38 @@ def test_every_worker_tells_what_all_have_counted_and_what_a_dead_one_had(servic
     assert told_by_each(service, "wxauth_wechat_seconds_bucket", le="+Inf") == {30}
     assert told_by_each(service, "wxauth_build_info") == {1}
     assert sorted(path.name for path in service.folder().iterdir()) == files
+
+
+@on_linux
+@pytest.mark.process
+def test_what_each_worker_uses_is_told_whichever_is_asked(service: Service) -> None:
+    names = {"0", "1", "supervisor"}
+    for _ in range(6):
+        scraped = service.scrape()
+        for used in ("process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"):
+            told = {s.labels["worker"]: s.value for s in scraped.samples if s.name == used}
+            assert told.keys() == names
+            assert all(value > 0 for value in told.values())
+        started = {s.value for s in scraped.samples if s.name == "process_start_time_seconds"}
+        assert max(started) <= time.time() + 1
+        assert min(started) > time.time() - 600
+
+
+@on_linux
+@pytest.mark.process
+def test_a_worker_that_dies_is_told_in_the_log_and_counts_anew_what_it_uses(service: Service) -> None:
+    dead, other = service.workers()
+
+    def beginnings() -> set[float]:
+        return {s.value for s in service.scrape().samples if s.name == "process_start_time_seconds"}
+
+    before = beginnings()
+    os.kill(dead, signal.SIGSEGV)
+    until(lambda: service.starts == 3)
+    (told,) = (json.loads(line) for line in service.command.output.splitlines() if "worker_ended" in line)
+    assert (told["pid"], told["status"]) == (dead, -signal.SIGSEGV)
+    assert other in service.workers()
+    assert len(beginnings() - before) == 1
 
 
 @on_linux

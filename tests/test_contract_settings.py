@@ -54,6 +54,8 @@ DEFAULTS = {
     "LOGIN_RATE_LIMIT": "600/minute",
     "TRUSTED_PROXIES": ("127.0.0.1",),
     "CORS_ORIGINS": (),
+    "OTLP_URL": None,
+    "SECRETS_DIR": Path("/run/secrets"),
     "LOG_LEVEL": "info",
     "LOG_FORMAT": "json",
     "HOST": "127.0.0.1",
@@ -162,12 +164,14 @@ WRONG = [
     ("TRUSTED_PROXIES", "*,10.0.0.0/8"),
     ("CORS_ORIGINS", "admin.example.com"),
     ("CORS_ORIGINS", "https://admin.example.com/page"),
+    ("OTLP_URL", "https://hunter2@collector:4318"),
     ("LOG_LEVEL", "loud"),
     ("LOG_FORMAT", "xml"),
     ("HOST", ""),
     ("PORT", "0"),
     ("PORT", "65536"),
     ("PORT", "http"),
+    ("SECRETS_DIR", "/nothing/hunter2"),
     ("WORKERS", "0"),
     ("WORKERS", "many"),
 ]
@@ -386,6 +390,20 @@ def test_the_environment_comes_before_the_env_file_and_that_before_files(load: L
     (place / ".env").write_text("WXAUTH_AUDIENCE=env-file")
     assert load(**REQUIRED).audience == "env-file"
     assert load(**REQUIRED, AUDIENCE="environment").audience == "environment"
+
+
+@pytest.mark.parametrize("is_in_env_file", [True, False])
+def test_the_folder_of_the_files_may_be_another_one(
+    load: Load, place: Path, tmp_path_factory: pytest.TempPathFactory, is_in_env_file: bool
+) -> None:
+    (place / "secrets" / "wxauth_audience").write_text("usual")
+    folder = tmp_path_factory.mktemp("credentials")
+    (folder / "wxauth_audience").write_text("own")
+    if is_in_env_file:
+        (place / ".env").write_text(f"WXAUTH_SECRETS_DIR={folder}\n")
+        assert load(**REQUIRED).audience == "own"
+    else:
+        assert load(**REQUIRED, SECRETS_DIR=str(folder)).audience == "own"
 
 
 @pytest.mark.process

@@ -377,9 +377,9 @@ def test_the_locks_have_what_the_project_names() -> None:
 
 
 def dockerfile() -> list[list[str]]:
-    """The instructions of each stage, each on one line."""
+    """The instructions before the first stage and of each stage, each on one line."""
     text = re.sub(r"^#.*\n|\\\n\s*", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
-    stages: list[list[str]] = []
+    stages: list[list[str]] = [[]]
     for line in text.splitlines():
         if line.startswith("FROM "):
             stages.append([])
@@ -410,6 +410,20 @@ def test_the_image_serves_as_an_unprivileged_user() -> None:
     assert {'ENTRYPOINT ["wxauth"]', 'CMD ["serve"]', "STOPSIGNAL SIGTERM"} <= set(final)
     assert any("WXAUTH_HOST=0.0.0.0" in line and "PYTHONDONTWRITEBYTECODE=1" in line for line in final)
     assert f"ARG VERSION={wxauth.__version__}" in final
+
+
+def test_the_base_and_the_source_of_packages_may_be_other_ones() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    assert re.search(r"^ARG PYTHON=python:3\.\d+-slim\nFROM \$\{PYTHON\} AS python$", text, re.MULTILINE)
+    bases = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
+    assert bases == ["${PYTHON}", "python", "python"]
+    builder = dockerfile()[2]
+    assert builder.index("ARG PIP_INDEX_URL") < next(n for n, line in enumerate(builder) if line.startswith("RUN"))
+
+
+def test_the_image_is_well_where_the_service_answers_at_its_own_address() -> None:
+    (check,) = (line for line in dockerfile()[-1] if line.startswith("HEALTHCHECK "))
+    assert check.endswith('CMD ["wxauth", "alive"]')
 
 
 def test_the_image_is_built_from_what_is_let_in() -> None:

@@ -11,7 +11,10 @@ import pytest
 from tests.programs import needs, needs_node
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("tests/node", "clients/node", "examples/express", "examples/uni-app", "benchmarks/services/express")
+PACKAGES = (
+    *("tests/node", "tests/deploy", "clients/node", "examples/express", "examples/uni-app"),
+    "benchmarks/services/express",
+)
 FOLDERS = [ROOT / name for name in PACKAGES]
 
 each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))

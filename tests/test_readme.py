@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 import pytest
+from dotenv import dotenv_values
 from fastapi import FastAPI
 
 from tests.conftest import NOWHERE, SETTINGS
@@ -23,7 +24,15 @@ ROOT = Path(__file__).parents[1]
 ENGLISH, CHINESE = (ROOT / name for name in ("README.md", "README.zh-CN.md"))
 GUIDES = sorted((ROOT / "docs").glob("*.md"))
 EXAMPLES = sorted((ROOT / "examples").glob("*/*.md"))
-PAGES = [ENGLISH, CHINESE, *GUIDES, *EXAMPLES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+PAGES = [
+    ENGLISH,
+    CHINESE,
+    *GUIDES,
+    *EXAMPLES,
+    ROOT / "deploy/README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+]
 
 both_readmes = pytest.mark.parametrize("readme", [ENGLISH, CHINESE], ids=lambda path: path.name)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -90,6 +99,14 @@ def test_the_example_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.Monk
         settings_from(Settings, _env_file=env_file).model_dump()
         == settings_from(Settings, _env_file=None, log_format="json", **asked_for).model_dump()
     )
+
+
+def test_docker_reads_the_example_as_we_do(tmp_path: Path) -> None:
+    filled_in = re.sub(rf"^# ({PREFIX})", r"\1", (ROOT / ".env.example").read_text(), flags=re.MULTILINE)
+    (tmp_path / ".env").write_text(filled_in)
+    # Docker takes each line that is no comment as it is, whatever is behind the first "=".
+    lines = [line for line in filled_in.splitlines() if line.strip() and not line.startswith("#")]
+    assert dict(line.split("=", 1) for line in lines) == dotenv_values(tmp_path / ".env")
 
 
 def test_the_example_holds_no_secret() -> None:

@@ -1,5 +1,7 @@
 """`wxauth secret`: the key that seals what is stored."""
 
+import sys
+
 import click
 
 from wxauth.cli.asking import Failed, json_option, read_settings, with_database
@@ -46,4 +48,39 @@ def reseal(as_json: bool) -> None:
         raise Failed(
             f"WXAUTH_SECRET_KEY_PREVIOUS: {done.not_opened} stored values were sealed with a key that is not in it. "
             f"其中缺少加密了 {done.not_opened} 项已存内容的旧密钥。"
+        )
+
+
+@secret.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def forget(yes: bool, as_json: bool) -> None:
+    """Give up what no secret key at hand opens, because the one that sealed it is lost. Back up the database first.
+
+    Everybody logs in again, which phones do by themselves; no user, identity or phone number is lost. Look for the key
+    first: a service that still runs has it in its environment.
+    """
+    import dataclasses
+    import json
+
+    from wxauth.core.sealing import Sealer
+    from wxauth.core.settings import Settings
+    from wxauth.service.forgetting import forget
+
+    sealer = Sealer(read_settings(Settings).secret_keys)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("without a terminal it wants --yes. 非终端环境须加 --yes。")
+        click.confirm(
+            "Erase for good what this WXAUTH_SECRET_KEY does not open? 确定彻底删除当前密钥无法解密的内容？",
+            abort=True,
+            err=True,
+        )
+    done = with_database(lambda database, now: forget(database, sealer, now=now))
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(done)))
+    else:
+        click.echo(
+            f"given up: {done.signing_keys} signing keys, {done.session_keys} session keys, "
+            f"{done.phone_answers} phone answers"
         )

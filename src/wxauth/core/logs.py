@@ -21,6 +21,9 @@ from structlog.typing import FilteringBoundLogger, Processor
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request under way; stands in each of its log lines."""
 
+trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
+"""The trace that the request is a part of (W3C Trace Context), where it is one of any."""
+
 _MAX_FRAMES: Final = 12
 _MAX_MESSAGE: Final = 500
 # What a library's error text could carry: parameters of WeChat's URLs, tokens, passwords in a DSN.
@@ -100,6 +103,9 @@ def _complete(_logger: object, name: str, event: Event) -> Event:
     current = request_id.get()
     if current is not None:
         event["request_id"] = current
+    trace = trace_id.get()
+    if trace is not None:
+        event["trace_id"] = trace
     event["timestamp"] = datetime.now(UTC).isoformat(timespec="milliseconds")
     event["level"] = name
     if "exc_info" in event:

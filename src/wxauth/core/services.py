@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from wxauth.profile.withdrawals import Withdrawals
     from wxauth.service.metrics import Metrics
     from wxauth.service.readiness import Readiness
+    from wxauth.service.tracing import Tracing
     from wxauth.siblings.delivering import Deliveries
     from wxauth.tokens.issuer import TokenIssuer
     from wxauth.wechat.api import WeChatApi
@@ -69,6 +70,7 @@ class Services:
     pictures: "Pictures"
     metrics: "Metrics"
     readiness: "Readiness"
+    tracing: "Tracing | None"
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -82,6 +84,8 @@ class Services:
         await self.login_limiter.aclose()
         await self.scan_limits.aclose()
         await self.database.aclose()
+        if self.tracing is not None:
+            await self.tracing.aclose()
 
 
 async def services_of(connection: HTTPConnection) -> Services:

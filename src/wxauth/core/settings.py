@@ -197,6 +197,12 @@ def _check_origin(value: str) -> str:
     return value
 
 
+def _check_folder(value: Path) -> Path:
+    if value != SECRETS_DIR and not os.access(value, os.R_OK | os.X_OK):  # the default need not be there
+        raise ValueError("wants a folder that can be read")
+    return value
+
+
 def _check_page(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", value):
         raise ValueError("wants a page like pages/scan/scan, without a slash before it and without a query")
@@ -273,6 +279,7 @@ class DatabaseSettings(BaseSettings):
     log_format: Annotated[Literal["json", "console"], Lower] = Field(
         default_factory=lambda: "console" if sys.stdout.isatty() else "json"
     )
+    secrets_dir: Annotated[Path, AfterValidator(_check_folder)] = SECRETS_DIR
 
 
 class Settings(DatabaseSettings):
@@ -323,6 +330,7 @@ class Settings(DatabaseSettings):
     login_rate_limit: Annotated[str, AfterValidator(_check_rate)] = "600/minute"
     trusted_proxies: Annotated[tuple[str, ...], NoDecode, CommaList, AfterValidator(_check_networks)] = ("127.0.0.1",)
     cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_check_origin)], ...], NoDecode, CommaList] = ()
+    otlp_url: Annotated[Annotated[str, AfterValidator(_check_url)] | None, OrNone] = None
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535), BeforeValidator(_drop_service_link)] = 8000
@@ -380,9 +388,16 @@ def secret_key_bytes(value: SecretStr) -> bytes:
 def load_settings(
     kind: type[AnySettings], *, env_file: Path = ENV_FILE, secrets_dir: Path = SECRETS_DIR
 ) -> AnySettings:
-    """Read from the environment, then a `.env` file, then files named as the settings. Raises: InvalidSettings."""
+    """Read from the environment, then a `.env` file, then files named as the settings.
+
+    The files are in the folder that WXAUTH_SECRETS_DIR names, in `secrets_dir` without it.
+
+    Raises: InvalidSettings.
+    """
     try:
         unknown = unknown_names(env_file=env_file)
+        given = {name.upper(): value for name, value in _given(os.environ, env_file).items()}
+        secrets_dir = Path(given.get(f"{PREFIX}SECRETS_DIR") or secrets_dir)
         return settings_from(kind, _env_file=env_file, _secrets_dir=secrets_dir if secrets_dir.is_dir() else None)
     except InvalidSettings as exc:
         raise InvalidSettings([*exc.problems, *unknown]) from None
@@ -407,9 +422,8 @@ def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
 def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[str]:
     """What is set under our prefix and is no setting, each as a line for the operator."""
     known = [name.upper() for name in Settings.model_fields]
-    given = {**(dotenv_values(env_file) if env_file else {}), **environ}
     lines = []
-    for name, value in sorted(given.items()):
+    for name, value in sorted(_given(environ, env_file).items()):
         if not name.upper().startswith(PREFIX) or _is_service_link(name, value or ""):
             continue
         setting = name.upper().removeprefix(PREFIX)
@@ -418,6 +432,10 @@ def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | N
             hint = f", did you mean {PREFIX}{close[0]}?" if close else ""
             lines.append(f"{name}: no such setting{hint}")
     return lines
+
+
+def _given(environ: Mapping[str, str], env_file: Path | None) -> dict[str, str | None]:
+    return {**(dotenv_values(env_file) if env_file else {}), **environ}
 
 
 def _is_service_link(name: str, value: str) -> bool:

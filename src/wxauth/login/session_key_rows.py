@@ -77,6 +77,15 @@ WITH free AS (
        FOR NO KEY UPDATE OF sessions SKIP LOCKED)
 UPDATE sessions SET session_key = anew FROM free WHERE sessions.id = free.id
 """
+# What others have locked is passed over. $1 session ids  $2 as they were read
+_ERASE: Final = """
+WITH free AS (
+    SELECT sessions.id
+      FROM unnest($1::uuid[], $2::bytea[]) AS sealed (id, former)
+      JOIN sessions ON sessions.id = sealed.id AND session_key = former
+       FOR NO KEY UPDATE OF sessions SKIP LOCKED)
+UPDATE sessions SET session_key = NULL FROM free WHERE sessions.id = free.id
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +143,9 @@ async def replace_session_keys(database: Database, former: Sequence[SealedSessio
         return await transaction.execute(
             _REPLACE, [key.session_id for key in former], [key.sealed for key in former], anew
         )
+
+
+async def erase_session_keys(database: Database, keys: Sequence[SealedSessionKey]) -> int:
+    """Keep these no more; how many were still there and free to be changed. Raises: StorageUnavailable."""
+    async with database.begin() as transaction:
+        return await transaction.execute(_ERASE, [key.session_id for key in keys], [key.sealed for key in keys])

@@ -89,6 +89,7 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  ORDER BY code_hash LIMIT $3
 """
 _REPLACE: Final = "UPDATE phone_answers SET sealed = $3 WHERE code_hash = $1 AND sealed = $2 RETURNING code_hash"
+_ERASE: Final = "DELETE FROM phone_answers WHERE code_hash = $1 AND sealed = $2 RETURNING code_hash"
 _SWEEP: Final = """
 DELETE FROM phone_answers WHERE code_hash IN (
     SELECT code_hash FROM phone_answers WHERE asked_at < $1
@@ -263,6 +264,11 @@ async def answers_sealed_otherwise(
 async def replace_answer(database: Database, answer: StoredAnswer, anew: bytes) -> bool:
     """Store this in place of the former; whether that was still there. Raises: StorageUnavailable."""
     return await database.fetchrow(_REPLACE, answer.code_hash, answer.sealed, anew) is not None
+
+
+async def erase_answer(database: Database, answer: StoredAnswer) -> bool:
+    """Forget what WeChat answered, if it is still what was read; whether it was. Raises: StorageUnavailable."""
+    return await database.fetchrow(_ERASE, answer.code_hash, answer.sealed) is not None
 
 
 async def sweep_answers(database: Database, *, asked_before: datetime, size: int) -> int:

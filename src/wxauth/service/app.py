@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp
 
 from wxauth import __version__
@@ -126,10 +126,16 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After", "WWW-Authenticate"],
         )
+    services.metrics.expect(route for route in api.routes if isinstance(route, Route))
     app = SiteCors(app, services)
     app = Edge(
-        app, larger_bodies={avatar_routes.UPLOAD_PATH: avatar_routes.MAX_UPLOAD}, refused=services.metrics.refused
+        app,
+        larger_bodies={avatar_routes.UPLOAD_PATH: avatar_routes.MAX_UPLOAD},
+        refused=services.metrics.refused,
+        answered=services.metrics.answered,
     )
+    if services.tracing is not None:
+        app = services.tracing.app(app)
     if root_path:
         app = UnderPath(app, root_path)
     return BehindProxies(app, settings.trusted_proxies)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import httpx
 
@@ -12,7 +13,7 @@ from wxauth.core.database import Database
 from wxauth.core.promises import Promises
 from wxauth.core.sealing import Sealer
 from wxauth.core.services import Services
-from wxauth.core.settings import Settings
+from wxauth.core.settings import InvalidSettings, Settings
 from wxauth.guard.bearer import BearerGuard
 from wxauth.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.login.rate_limits import LoginLimiter, RateLimiter
@@ -38,6 +39,9 @@ from wxauth.wechat.opinions import Opinions
 from wxauth.wechat.transport import CONNECT_SHARE, HttpTransport
 from wxauth.wechat.wechat_tokens import WeChatTokens
 
+if TYPE_CHECKING:
+    from wxauth.service.tracing import Tracing
+
 
 def build_services(
     settings: Settings,
@@ -46,6 +50,7 @@ def build_services(
     wechat_transport: httpx.AsyncBaseTransport | None = None,
     waits: Waits = WAITS,
     errcode_hints: Mapping[int, str] = MappingProxyType({}),
+    tracing: "Tracing | None" = None,
 ) -> Services:
     """Put the parts together. Opens no connection.
 
@@ -55,9 +60,14 @@ def build_services(
         wechat_transport: The way to WeChat.
         waits: For how long the parts wait.
         errcode_hints: What else a developer is told of an errcode.
+        tracing: Where traces go; where the settings say, unless given.
+
+    Raises: InvalidSettings, where they want traces, and the packages for it are not installed.
     """
     clock = clock or DatabaseClock()
-    database = Database(settings.database_url.get_secret_value(), deadlines=waits.database)
+    tracing = tracing or make_tracing(settings)
+    make_database = Database if tracing is None else tracing.database
+    database = make_database(settings.database_url.get_secret_value(), deadlines=waits.database)
     sealer = Sealer(settings.secret_keys)
     keys = make_key_ring(settings, database, clock, refresh_pause=waits.keys_refresh)
     id_token_keys = make_id_token_keys(settings, database, clock, refresh_pause=waits.keys_refresh)
@@ -70,7 +80,8 @@ def build_services(
         transport = wechat_transport or HttpTransport(
             connect_timeout=settings.wechat_timeout * CONNECT_SHARE, proxy=settings.wechat_proxy
         )
-        return WeChat(
+        make = WeChat if tracing is None else tracing.wechat
+        return make(
             transport,
             base_url=settings.wechat_base_url,
             fallback_url=settings.wechat_fallback_url,
@@ -149,6 +160,7 @@ def build_services(
         user_codes=UserCodes(settings.secret_keys),
         metrics=metrics,
         readiness=Readiness(database, keys, clock),
+        tracing=tracing,
     )
 
 
@@ -166,3 +178,23 @@ def make_id_token_keys(
     """What we sign id_tokens with."""
     max_age = timedelta(seconds=settings.signing_key_max_age)
     return IdTokenKeys(database, Sealer(settings.secret_keys), clock, max_age=max_age, refresh_pause=refresh_pause)
+
+
+def make_tracing(settings: Settings) -> "Tracing | None":
+    """Where traces go, if they go anywhere. Raises: InvalidSettings."""
+    if settings.otlp_url is None:
+        return None
+    import_tracing(settings)
+    from wxauth.service.tracing import tracing_to
+
+    return tracing_to(settings.otlp_url)
+
+
+def import_tracing(settings: Settings) -> None:
+    """Load the packages for traces, where the settings want them. Raises: InvalidSettings, where they are not there."""
+    if settings.otlp_url is None:
+        return
+    try:
+        import wxauth.service.tracing  # noqa: F401 - half a second, for those who use it
+    except ModuleNotFoundError as exc:
+        raise InvalidSettings([f'WXAUTH_OTLP_URL: {exc.name} is not installed: pip install "wxauth[otel]"']) from None

@@ -5,15 +5,14 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from functools import cache
 from itertools import count
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -24,17 +23,29 @@ from prometheus_client import (
     generate_latest,
     values,
 )
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
+from starlette.routing import Route
+from starlette.types import Scope
 
 from wxauth import __version__
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.settings import InvalidSettings
-from wxauth.errors import InternalError, StorageUnavailable, WeChatBadResponse, WeChatError, WxAuthError
+from wxauth.errors import (
+    InternalError,
+    StorageUnavailable,
+    WeChatBadResponse,
+    WeChatError,
+    WeChatTimeout,
+    WeChatUnavailable,
+    WxAuthError,
+)
+from wxauth.service.processes import Processes
 from wxauth.service.rows import statistics
-from wxauth.wechat.errcodes import KNOWN
+from wxauth.wechat.errcodes import CODE2SESSION, KNOWN
 
 if sys.platform != "win32":
     import fcntl
@@ -49,6 +60,14 @@ _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a container may have no
 _UNKNOWN_APP: Final = "unknown"
 _WECHAT_BOUNDS: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60)
 _DATABASE_BOUNDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_REQUEST_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_OTHER_METHOD: Final = "other"
+_NO_ROUTE: Final = "none"
+_OUR_FAULTS: Final = (InternalError, StorageUnavailable)
+_FAULTS_OF_A_LOGIN: Final = (*_OUR_FAULTS, WeChatUnavailable, WeChatTimeout, WeChatBadResponse)
+"""What an alert is made of. Series of these are there from the start, else nobody sees the first one as an increase."""
 
 # A further series for each one, which there is not with several workers.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -71,23 +90,48 @@ class Metrics(Collector):
 
         own = CollectorRegistry()
         self._counted = _registry_of_all_workers() if _FOLDER in os.environ else own
-        self._logins = Counter(
-            "wxauth_logins",
-            "Logins by outcome: ok, new (a new user) or the code of the problem; errcode is WeChat's.",
-            ["app_id", "outcome", "errcode"],
-            registry=own,
+        self._processes = Processes(_processes)
+        self._requests = _Children(
+            Counter(
+                "wxauth_requests",
+                "Requests by method, route (its template; none where there is no such route) and status of the answer.",
+                ["method", "route", "status"],
+                registry=own,
+            )
         )
-        self._refreshes = Counter(
-            "wxauth_refreshes", "Refreshes by outcome: ok, or the code of the problem.", ["outcome"], registry=own
+        self._request_seconds = _Children(
+            Histogram(
+                "wxauth_request_seconds",
+                "Requests by method and route, from their head to the end of their answer.",
+                ["method", "route"],
+                buckets=_REQUEST_BOUNDS,
+                registry=own,
+            )
         )
-        self._refusals = Counter(
-            "wxauth_requests_refused", "Requests answered by a problem, by its code.", ["code"], registry=own
+        self._answers: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._logins = _Children(
+            Counter(
+                "wxauth_logins",
+                "Logins by outcome: ok, new (a new user) or the code of the problem; errcode is WeChat's.",
+                ["app_id", "outcome", "errcode"],
+                registry=own,
+            )
         )
-        self._wechat_calls = Counter(
-            "wxauth_wechat_calls",
-            "Calls to WeChat by API and outcome: ok, or the code of the problem; errcode is WeChat's.",
-            ["api", "outcome", "errcode"],
-            registry=own,
+        self._refreshes = _Children(
+            Counter(
+                "wxauth_refreshes", "Refreshes by outcome: ok, or the code of the problem.", ["outcome"], registry=own
+            )
+        )
+        self._refusals = _Children(
+            Counter("wxauth_requests_refused", "Requests answered by a problem, by its code.", ["code"], registry=own)
+        )
+        self._wechat_calls = _Children(
+            Counter(
+                "wxauth_wechat_calls",
+                "Calls to WeChat by API and outcome: ok, or the code of the problem; errcode is WeChat's.",
+                ["api", "outcome", "errcode"],
+                registry=own,
+            )
         )
         self._wechat_token_reads = Counter(
             "wxauth_access_token_reads",
@@ -121,24 +165,46 @@ class Metrics(Collector):
         self._database_seconds = Histogram(
             "wxauth_database_seconds", "Storing of a login.", buckets=_DATABASE_BOUNDS, registry=own
         )
-        # To look a series up costs four times what it costs to count in it.
-        self._logins_of = cache(self._logins.labels)
-        self._refreshes_of = cache(self._refreshes.labels)
-        self._wechat_calls_of = cache(self._wechat_calls.labels)
         self._app_labels: dict[str | None, str] = {None: app_ids[0], **{app_id: app_id for app_id in app_ids}}
-        self._refreshes_of("ok")  # there from the start, so that the first one is seen as an increase
-        for app_id in app_ids:
-            self._logins_of(app_id, "ok", "")
-            self._logins_of(app_id, "new", "")
+        # There from the start, so that the first one is seen as an increase.
+        self._refreshes.expect(["ok", *(fault.code for fault in _OUR_FAULTS)])
+        self._refusals.expect(sorted({kind.code for kind in _kinds_of(WxAuthError) if hasattr(kind, "code")}))
+        self._wechat_calls.expect(
+            (CODE2SESSION, outcome, "")
+            for outcome in ("ok", WeChatUnavailable.code, WeChatTimeout.code, WeChatBadResponse.code)
+        )
+        self._logins.expect(
+            (app_id, outcome, "")
+            for app_id in app_ids
+            for outcome in ("ok", "new", *(fault.code for fault in _FAULTS_OF_A_LOGIN))
+        )
+
+    def expect(self, routes: Iterable[Route]) -> None:
+        """These may be asked for: of each the good answer, and what would be our fault, are told from the start."""
+        for route in routes:
+            for method in sorted(route.methods or ()):
+                statuses = {getattr(route, "status_code", None) or 200, *(fault.status for fault in _OUR_FAULTS)}
+                self._requests.expect((method, route.path, str(status)) for status in sorted(statuses))
+
+    def answered(self, scope: Scope, status: int, seconds: float) -> None:
+        """Counts and times a request that has been answered."""
+        route = scope.get("route")
+        key = (route.path if route else _NO_ROUTE, scope["method"], status)
+        children = self._answers.get(key)
+        if children is None:
+            children = self._children_of(*key)
+        counter, histogram = children
+        counter.inc()
+        histogram.observe(seconds)
 
     def login(self, app_id: str | None) -> "Outcome":
         """Counts the login in the block."""
         label = self._app_labels.get(app_id, _UNKNOWN_APP)
-        return Outcome(lambda outcome, errcode: self._logins_of(label, outcome, errcode).inc())
+        return Outcome(lambda outcome, errcode: self._logins[label, outcome, errcode].inc())
 
     def refresh(self) -> "Outcome":
         """Counts the refresh in the block."""
-        return Outcome(lambda outcome, _: self._refreshes_of(outcome).inc())
+        return Outcome(lambda outcome, _: self._refreshes[outcome].inc())
 
     def exchange(self) -> "Stopwatch":
         """Times the exchange with WeChat in the block."""
@@ -147,9 +213,9 @@ class Metrics(Collector):
     def wechat_call(self, api: str, error: WeChatError | None) -> None:
         """Counts a call to WeChat."""
         if error is None:
-            self._wechat_calls_of(api, "ok", "").inc()
+            self._wechat_calls[api, "ok", ""].inc()
             return
-        self._wechat_calls_of(api, error.code, _label_of(error.errcode)).inc()
+        self._wechat_calls[api, error.code, _label_of(error.errcode)].inc()
 
     def policy_check(self, policy: str, app_id: str, outcome: str, errcode: int | None = None) -> None:
         """Counts what a policy asked WeChat about."""
@@ -174,7 +240,7 @@ class Metrics(Collector):
 
     def refused(self, error: WxAuthError) -> None:
         """Counts a request that was answered by a problem."""
-        self._refusals.labels(error.code).inc()
+        self._refusals[error.code].inc()
 
     async def scrape(self) -> bytes:
         """All of it, in Prometheus's text format."""
@@ -184,6 +250,7 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """What was counted, and what is so just now."""
         yield from self._counted.collect()
+        yield from self._processes.collect()
         yield InfoMetricFamily("wxauth_build", "What is running.", {"version": __version__})
         if self._statistics is None:
             return
@@ -200,6 +267,13 @@ class Metrics(Collector):
             age = (self._clock() - signs_since).total_seconds()
             yield GaugeMetricFamily("wxauth_signing_key_age_seconds", "How long the signing key has been in use.", age)
 
+    def _children_of(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
+        known_method = method if method in _METHODS else _OTHER_METHOD  # the caller's own word
+        children = self._requests[known_method, route, str(status)], self._request_seconds[known_method, route]
+        if known_method == method:
+            self._answers[route, method, status] = children
+        return children
+
     async def _read_statistics(self) -> None:
         now = self._clock()
         if self._statistics_at is not None and abs(now - self._statistics_at) < STATISTICS_MAX_AGE:
@@ -210,6 +284,25 @@ class Metrics(Collector):
                 self._statistics = await statistics(self._database, now=now)
         except (StorageUnavailable, TimeoutError):
             self._statistics = None
+
+
+Child = TypeVar("Child", bound=MetricWrapperBase)
+
+
+class _Children(dict[Any, Child]):
+    """The series of a metric by their labels, each looked for but once: that costs more than to count."""
+
+    def __init__(self, metric: Child) -> None:
+        self._metric = metric
+
+    def __missing__(self, labels: str | tuple[str, ...]) -> Child:
+        child = self[labels] = self._metric.labels(*((labels,) if isinstance(labels, str) else labels))
+        return child
+
+    def expect(self, series: Iterable[str | tuple[str, ...]]) -> None:
+        """Tell these from the start."""
+        for labels in series:
+            self[labels]
 
 
 class Outcome:
@@ -280,6 +373,8 @@ def _registry_of_all_workers() -> CollectorRegistry:
         # A number instead of the process id: what a dead worker counted stays in the sum, and the next one goes
         # on with its files, so that they do not pile up.
         number = next(number for number in count() if _is_free(Path(os.environ[_FOLDER], f"{number}.lock")))
+        # But what waited in its memory is gone with it.
+        Path(os.environ[_FOLDER], f"gauge_livesum_{number}.db").unlink(missing_ok=True)
         values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
@@ -293,7 +388,23 @@ def _is_free(path: Path) -> bool:
     except BlockingIOError:
         os.close(lock)
         return False
+    os.truncate(lock, 0)
+    os.write(lock, b"%d" % os.getpid())
     return True
+
+
+def _processes() -> dict[str, int]:
+    """The ids of this service's processes, by what they are called."""
+    if _FOLDER not in os.environ:
+        return {"0": os.getpid()}
+    numbered = {path.stem: path.read_text() for path in Path(os.environ[_FOLDER]).glob("*.lock")}
+    return {"supervisor": os.getppid(), **{number: int(pid) for number, pid in sorted(numbered.items()) if pid}}
+
+
+def _kinds_of(failure: type[WxAuthError]) -> Iterator[type[WxAuthError]]:
+    for kind in failure.__subclasses__():
+        yield kind
+        yield from _kinds_of(kind)
 
 
 def _label_of(errcode: int | None) -> str:

@@ -7,9 +7,12 @@ from typing import Any, Final
 from wxauth.core.database import Database
 
 # Of the table of sessions at most 16 MiB are read: all of a small one; of a large one some pages, always the
-# same, from which the whole is inferred to within some percent.
+# same, from which the whole is inferred to within some percent. An operator may have cut it into partitions.
 _STATISTICS: Final = """
-WITH sample AS (SELECT LEAST(1.0, 16 * 1048576.0 / GREATEST(pg_relation_size('sessions'), 1)) AS share)
+WITH stored AS (
+    SELECT GREATEST(sum(pg_relation_size(COALESCE(inhrelid, 'sessions'::regclass))), 1) AS bytes
+      FROM (SELECT) AS one LEFT JOIN pg_inherits ON inhparent = 'sessions'::regclass
+), sample AS (SELECT LEAST(1.0, 16 * 1048576.0 / bytes) AS share FROM stored)
 SELECT (SELECT (count(*) / (SELECT share FROM sample))::bigint
           FROM sessions TABLESAMPLE SYSTEM (100 * (SELECT share FROM sample)) REPEATABLE (0)
          WHERE revoked_at IS NULL AND expires_at > $1) AS open_sessions,

@@ -22,7 +22,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.oauth.clients import clashing_clients
 from wxauth.profile.avatar_routes import UPLOAD_PATH
 from wxauth.service.app import create_app
-from wxauth.service.build import build_services, make_id_token_keys, make_key_ring
+from wxauth.service.build import build_services, import_tracing, make_id_token_keys, make_key_ring
 from wxauth.service.metrics import remove_what_is_shared, shared_by_workers
 from wxauth.service.workers import SUPERSEDED, Parent, Work, Workers
 from wxauth.web.http_protocol import HttpProtocol, Patience
@@ -53,6 +53,7 @@ def serve(settings: Settings) -> None:
     signal.signal(signal.SIGTERM, leave)
     for line in unknown_names():
         log.warning("unknown_setting", reason=line)
+    import_tracing(settings)  # before there are workers, which then share it
     asyncio.run(check_secret_key(settings))
     try:
         listener = listen(settings.host, settings.port)

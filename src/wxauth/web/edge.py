@@ -1,13 +1,14 @@
-"""The outermost layer, plain ASGI: the request's id, the limit of its body, the log line of its failure."""
+"""The outermost layer, plain ASGI: the request's id and trace, the limit of its body, the log line of its failure."""
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wxauth.core.logs import get_logger, redact, request_id
+from wxauth.core.logs import get_logger, redact, request_id, trace_id
 from wxauth.errors import InternalError, PayloadTooLarge, WxAuthError
 from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
 
@@ -18,6 +19,7 @@ PROBLEM_KEY: Final = "wxauth.problem"
 EXPECTED_KEY: Final = "wxauth.expected"
 """In the ASGI scope of a request whose refusal is no news: a poll that is told to wait."""
 
+_TRACE_PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _MAX_LOGGED_PATH = 200
 _MAX_LOGGED_CAUSE = 300
 _FIRST_FAILURE = 400
@@ -33,14 +35,21 @@ class Edge:
         app: What is wrapped.
         larger_bodies: Bytes that a path takes which takes more than `MAX_BODY`.
         refused: Is told of each request that is answered by a problem.
+        answered: Is told of each request that is answered, with the status and how many seconds it took.
     """
 
     def __init__(
-        self, app: ASGIApp, *, larger_bodies: Mapping[str, int], refused: Callable[[WxAuthError], None]
+        self,
+        app: ASGIApp,
+        *,
+        larger_bodies: Mapping[str, int],
+        refused: Callable[[WxAuthError], None],
+        answered: Callable[[Scope, int, float], None],
     ) -> None:
         self._app = app
         self._larger_bodies = larger_bodies
         self._refused = refused
+        self._answered = answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -50,11 +59,14 @@ class Edge:
         started = perf_counter()
         given_id = None
         declared_size = None
+        trace_token = None
         for name, value in scope["headers"]:
             if name == b"x-request-id":
                 given_id = value.decode("latin-1")
             elif name == b"content-length":
                 declared_size = int(value)  # the server has seen to it that this is a number
+            elif name == b"traceparent" and (trace := _TRACE_PARENT.fullmatch(value)) is not None:
+                trace_token = trace_id.set(trace[1].decode())
         current_id = accepted_request_id(given_id)
         scope[REQUEST_ID_KEY] = current_id
         id_token = request_id.set(current_id)
@@ -94,11 +106,16 @@ class Edge:
         except Exception as fault:
             log.error("request_failed", exc_info=fault)  # it has been answered, unless the answer had begun
         finally:
+            seconds = perf_counter() - started
+            if status:  # else there was nobody left to answer
+                self._answered(scope, status, seconds)
             if status >= _FIRST_FAILURE and EXPECTED_KEY not in scope:
-                _log_failure(scope, status, started)
+                _log_failure(scope, status, seconds)
                 if PROBLEM_KEY in scope:
                     self._refused(scope[PROBLEM_KEY])
             request_id.reset(id_token)
+            if trace_token is not None:
+                trace_id.reset(trace_token)
 
     def _check_size(self, size: int, scope: Scope) -> None:
         """Of a body that is larger than most paths take. Raises: PayloadTooLarge."""
@@ -121,7 +138,7 @@ class UnderPath:
         await self._app(scope, receive, send)
 
 
-def _log_failure(scope: Scope, status: int, started: float) -> None:
+def _log_failure(scope: Scope, status: int, seconds: float) -> None:
     error: WxAuthError | None = scope.get(PROBLEM_KEY)
     fields = {
         "method": scope["method"],
@@ -129,7 +146,7 @@ def _log_failure(scope: Scope, status: int, started: float) -> None:
         "status": status,
         "code": error and error.code,
         "detail": error and error.detail,
-        "ms": round((perf_counter() - started) * 1000, 1),
+        "ms": round(seconds * 1000, 1),
     }
     if error is not None and error.__cause__ is not None:
         fields["cause"] = f"{type(error.__cause__).__qualname__}: {redact(str(error.__cause__))[:_MAX_LOGGED_CAUSE]}"

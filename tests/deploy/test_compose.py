@@ -1,0 +1,206 @@
+"""`deploy/compose`: the file by the Compose specification, its secrets, and Caddy in front of two replicas."""
+
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.asking import bearer
+from tests.fakes import SECRET_KEY
+from tests.processes import Running, free_port, serving, until
+from tests.programs import needs, needs_node
+from wxauth.core.settings import DatabaseSettings, Settings, load_settings, settings_from
+from wxauth.dev.wechat import APPS, create_simulator
+from wxauth.service.app import create_app
+from wxauth.service.build import build_services
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy/compose"
+COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+APP = {"APP_ID": "wx1a2b3c4d5e6f7a8b", "APP_SECRET": "0123456789abcdef0123456789abcdef"}
+REPLICAS = ("wxauth-1", "wxauth-2")
+
+
+@pytest.mark.node
+def test_the_file_is_what_the_compose_specification_wants() -> None:
+    here = Path(__file__).parent
+    needs_node(here)
+    linter = here / "node_modules/.bin/dclint"
+    done = subprocess.run(
+        [linter, "--config", here / "dclint.json", FOLDER / "compose.yaml"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "problems" not in done.stdout
+
+
+def test_each_service_waits_for_what_it_needs() -> None:
+    services = COMPOSE["services"]
+    assert services["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    for name in REPLICAS:
+        assert services[name]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+        assert services[name]["stop_grace_period"] == "30s"
+
+
+def test_the_database_is_reached_by_nobody_from_outside() -> None:
+    networks = {name: set(service["networks"]) for name, service in COMPOSE["services"].items()}
+    assert COMPOSE["networks"]["back"] == {"internal": True}
+    assert networks["postgres"] == networks["migrate"] == {"back"}
+    assert networks["caddy"] == {"front"}
+    assert [name for name, service in COMPOSE["services"].items() if "ports" in service] == ["caddy"]
+
+
+@pytest.fixture
+def make_secrets(tmp_path: Path) -> Callable[..., Path]:
+    """Runs the script in a folder of its own; gives the folder that it made."""
+    script = shutil.copy(FOLDER / "make-secrets", tmp_path)
+
+    def make(**answers: str) -> Path:
+        environment = {"PATH": os.environ["PATH"], **answers}
+        subprocess.run([script], env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+        return tmp_path / "secrets"
+
+    return make
+
+
+@pytest.fixture
+def environ(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], None]:
+    """Sets these, and no other setting, in the environment."""
+    for name in list(os.environ):
+        if name.startswith("WXAUTH_"):
+            monkeypatch.delenv(name)
+
+    def set_all(values: dict[str, str]) -> None:
+        for name, value in values.items():
+            monkeypatch.setenv(name, re.sub(r"\$\{SITE:.*?\}", "auth.example.com", value))
+
+    return set_all
+
+
+def test_with_the_secrets_made_the_settings_of_each_service_are_whole(
+    make_secrets: Callable[..., Path], environ: Callable[[dict[str, str]], None], tmp_path: Path
+) -> None:
+    secrets = make_secrets(**APP)
+    mounted = {name: FOLDER / entry["file"] for name, entry in COMPOSE["secrets"].items()}
+    assert {path.name for path in secrets.iterdir()} == {path.name for path in mounted.values()} == set(mounted)
+    for service, kind in (("migrate", DatabaseSettings), *((name, Settings) for name in REPLICAS)):
+        own = tmp_path / service
+        own.mkdir()
+        for name in COMPOSE["services"][service]["secrets"]:
+            shutil.copy(secrets / name, own)
+        environ(COMPOSE["services"][service].get("environment", {}))
+        settings = load_settings(kind, env_file=tmp_path / "none", secrets_dir=own)
+        password = (secrets / "postgres_password").read_text()
+        url = settings.database_url.get_secret_value()
+        assert url == f"postgresql://wxauth:{password}@postgres:5432/wxauth"
+        if isinstance(settings, Settings):
+            assert settings.app(None).app_secret.get_secret_value() == APP["APP_SECRET"]
+            assert settings.trusted_proxies == (COMPOSE["services"]["caddy"]["networks"]["front"]["ipv4_address"],)
+
+
+def test_secrets_that_are_there_stay(make_secrets: Callable[..., Path]) -> None:
+    secrets = make_secrets(**APP)
+    before = {path.name: path.read_text() for path in secrets.iterdir()}
+    make_secrets(APP_ID="another", APP_SECRET="another")
+    assert {path.name: path.read_text() for path in secrets.iterdir()} == before
+    assert len(set(before.values())) == len(before)
+
+
+def test_nobody_else_on_the_machine_reads_the_secrets(make_secrets: Callable[..., Path]) -> None:
+    secrets = make_secrets(**APP)
+    assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
+    # The container's user is another one; it is given the file, not the folder.
+    assert {stat.S_IMODE(path.stat().st_mode) for path in secrets.iterdir()} == {0o444}
+
+
+def test_without_an_answer_no_empty_secret_is_made(make_secrets: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        make_secrets(APP_ID=APP["APP_ID"])
+    assert not (tmp_path / "secrets/wxauth_app_secret").exists()
+    assert (make_secrets(**APP) / "wxauth_app_secret").read_text() == APP["APP_SECRET"]
+
+
+# Caddy, in front of two replicas
+
+
+class Front:
+    """Caddy with the file of `deploy/compose`, and the replicas behind it."""
+
+    def __init__(self, url: str, replicas: list[ExitStack]) -> None:
+        self.url = url
+        self.replicas = replicas
+
+    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """On a connection of its own."""
+        return httpx.request(method, f"{self.url}{path}", timeout=20, verify=False, **options)
+
+
+@pytest.fixture
+def front(tmp_path: Path, database_url: str) -> Iterator[Front]:
+    program = needs("caddy")
+    with ExitStack() as stack:
+        wechat_url = stack.enter_context(serving(create_simulator()))
+        settings = settings_from(
+            Settings, database_url=database_url, apps=APPS, secret_key=SECRET_KEY, wechat_base_url=wechat_url
+        )
+        replicas, addresses = [], []
+        for _ in REPLICAS:
+            replica = stack.enter_context(ExitStack())
+            url = replica.enter_context(serving(create_app(build_services(settings)), forwarded_allow_ips="127.0.0.1"))
+            replicas.append(replica)
+            addresses.append(url.removeprefix("http://"))
+        port = free_port()
+        env = {
+            "SITE": f"http://127.0.0.1:{port}",
+            "BIND": "127.0.0.1",
+            "REPLICAS": " ".join(addresses),
+            **{name: str(tmp_path) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")},
+        }
+        command = (program, "run", "--config", str(FOLDER / "Caddyfile"), "--adapter", "caddyfile")
+        with Running(*command, cwd=tmp_path, env=env) as caddy:
+            caddy.wait_for("serving initial configuration")
+            yield Front(f"http://127.0.0.1:{port}", replicas)
+            caddy.end(signal.SIGTERM)
+
+
+@pytest.mark.proxy
+def test_a_login_goes_through_and_is_of_the_clients_address(front: Front) -> None:
+    answer = front.ask("POST", "/v1/login", json={"code": "alice"}, headers={"X-Forwarded-For": "203.0.113.9"})
+    assert answer.status_code == 200, answer.text
+    sessions = front.ask("GET", "/v1/me/sessions", headers=bearer(answer.json())).json()["items"]
+    assert [session["ip"] for session in sessions] == ["127.0.0.1"], "what the client says of itself does not count"
+
+
+@pytest.mark.proxy
+def test_what_operators_ask_is_not_for_everybody(front: Front) -> None:
+    assert front.ask("GET", "/livez").status_code == 200
+    for path in ("/metrics", "/readyz"):
+        assert front.ask("GET", path).status_code == 404
+
+
+@pytest.mark.proxy
+def test_a_replica_that_is_gone_is_asked_no_more(front: Front) -> None:
+    def log_in() -> int:
+        return front.ask("POST", "/v1/login", json={"code": "alice"}).status_code
+
+    assert [log_in() for _ in range(4)] == [200] * 4
+    front.replicas[0].close()
+    assert [front.ask("GET", "/livez").status_code for _ in range(4)] == [200] * 4
+    until(lambda: log_in() == log_in() == 200)  # each of the two has had its turn
+    assert [log_in() for _ in range(10)] == [200] * 10
+
+
+@pytest.mark.proxy
+def test_with_no_replica_left_the_answer_is_a_failure_of_the_gateway(front: Front) -> None:
+    for replica in front.replicas:
+        replica.close()
+    until(lambda: front.ask("GET", "/livez").status_code in (502, 503))

@@ -1,0 +1,176 @@
+"""`deploy/kubernetes`: what kustomize makes of it, by the schemas of Kubernetes and by what the service needs."""
+
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from kubernetes_validate.utils import validate
+
+import wxauth
+from tests.programs import needs
+from wxauth.core.settings import PREFIX, DatabaseSettings, Settings, load_settings
+from wxauth.service.app import create_api
+
+pytestmark = pytest.mark.operations
+
+FOLDER = Path(__file__).parents[2] / "deploy/kubernetes"
+VERSIONS = ("1.25", "1.31", kubernetes_validate.latest_version())
+SECRETS = {
+    "wxauth_database_url": "postgresql://wxauth@db:5432/wxauth",
+    "wxauth_secret_key": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+    "wxauth_app_id": "wx1a2b3c4d5e6f7a8b",
+    "wxauth_app_secret": "0123456789abcdef0123456789abcdef",
+}
+"""The files that the README has the operator make."""
+
+Manifest = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def manifests() -> list[Manifest]:
+    return []
+
+
+@pytest.fixture
+def built(manifests: list[Manifest]) -> list[Manifest]:
+    """What `kubectl apply -k` would send."""
+    if not manifests:
+        done = subprocess.run([needs("kubectl"), "kustomize", FOLDER], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        manifests.extend(yaml.safe_load_all(done.stdout))
+    return manifests
+
+
+@pytest.fixture
+def one(built: list[Manifest]) -> Callable[..., Manifest]:
+    """The manifest of this kind, and of this name where there are several."""
+
+    def found(kind: str, name: str = "wxauth") -> Manifest:
+        (manifest,) = (m for m in built if m["kind"] == kind and m["metadata"]["name"] == name)
+        return manifest
+
+    return found
+
+
+@pytest.fixture
+def pods(one: Callable[..., Manifest]) -> dict[str, Manifest]:
+    """The templates of the pods that serve, and of the one that migrates."""
+    return {
+        "serve": one("Deployment")["spec"]["template"],
+        "migrate": one("Job", "wxauth-migrate")["spec"]["template"],
+    }
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_manifest_is_what_kubernetes_wants(built: list[Manifest], version: str) -> None:
+    assert len(built) == 10
+    for manifest in built:
+        validate(manifest, version, strict=True)
+
+
+def test_every_file_is_part_of_it() -> None:
+    listed = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"]
+    assert {path.name for path in FOLDER.glob("*.yaml")} == {*listed, "kustomization.yaml"}
+
+
+def selected(selector: Mapping[str, str], pods: Mapping[str, Manifest]) -> set[str]:
+    return {name for name, pod in pods.items() if selector.items() <= pod["metadata"]["labels"].items()}
+
+
+def test_each_selector_finds_the_pods_that_it_means(one: Callable[..., Manifest], pods: dict[str, Manifest]) -> None:
+    assert selected(one("Service")["spec"]["selector"], pods) == {"serve"}
+    assert selected(one("Service", "wxauth-nobody")["spec"]["selector"], pods) == set()
+    for kind in ("Deployment", "PodDisruptionBudget"):
+        assert selected(one(kind)["spec"]["selector"]["matchLabels"], pods) == {"serve"}
+    assert selected(one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"], pods) == {"serve"}
+    assert selected(one("NetworkPolicy", "wxauth-migrate")["spec"]["podSelector"]["matchLabels"], pods) == {"migrate"}
+
+
+def test_somebody_serves_while_replicas_are_replaced_or_moved(one: Callable[..., Manifest]) -> None:
+    deployment = one("Deployment")["spec"]
+    assert deployment["replicas"] >= 2
+    assert deployment["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert one("PodDisruptionBudget")["spec"]["maxUnavailable"] < deployment["replicas"]
+
+
+def test_each_probe_asks_for_what_there_is(pods: dict[str, Manifest]) -> None:
+    (container,) = pods["serve"]["spec"]["containers"]
+    paths = create_api().openapi()["paths"]
+    asked = {name: container[name]["httpGet"]["path"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert asked == {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
+    assert set(asked.values()) <= set(paths)
+    assert pods["serve"]["metadata"]["annotations"]["prometheus.io/path"] in paths
+
+
+def test_what_is_for_operators_is_not_routed_from_outside(one: Callable[..., Manifest]) -> None:
+    (rule,) = one("Ingress")["spec"]["rules"]
+    routed = {path["path"]: path["backend"]["service"]["name"] for path in rule["http"]["paths"]}
+    assert routed == {"/": "wxauth", "/metrics": "wxauth-nobody", "/readyz": "wxauth-nobody"}
+
+
+@pytest.mark.parametrize(("pod", "kind"), [("serve", Settings), ("migrate", DatabaseSettings)])
+def test_with_the_secrets_of_the_readme_the_settings_are_whole(
+    pods: dict[str, Manifest],
+    built: list[Manifest],
+    pod: str,
+    kind: type[DatabaseSettings],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = pods[pod]["spec"]
+    (container,) = spec["containers"]
+    (volume,) = spec["volumes"]
+    (mount,) = container["volumeMounts"]
+    kept = [item["key"] for item in volume["secret"].get("items", [])] or list(SECRETS)
+    for name in kept:
+        (tmp_path / name).write_text(SECRETS[name])
+    (source,) = container["envFrom"]
+    (config,) = (m for m in built if m["kind"] == "ConfigMap")
+    assert source["configMapRef"]["name"] == config["metadata"]["name"]
+    assert config["data"][f"{PREFIX}SECRETS_DIR"] == mount["mountPath"]
+    for name, value in config["data"].items():
+        monkeypatch.setenv(name, str(tmp_path) if name == f"{PREFIX}SECRETS_DIR" else value)
+    settings = load_settings(kind, env_file=tmp_path / "none")
+    assert settings.database_url.get_secret_value() == SECRETS["wxauth_database_url"]
+
+
+def test_the_secrets_are_not_where_kubernetes_puts_its_own(pods: dict[str, Manifest]) -> None:
+    for pod in pods.values():
+        assert pod["spec"]["automountServiceAccountToken"] is False
+        for container in pod["spec"]["containers"]:
+            for mount in container["volumeMounts"]:
+                path = mount["mountPath"]
+                assert not path.startswith(("/run/secrets", "/var/run"))
+
+
+def test_pods_have_no_rights_that_they_do_not_need(pods: dict[str, Manifest]) -> None:
+    for pod in pods.values():
+        assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+        assert pod["spec"]["securityContext"]["runAsUser"] == 10001  # the image's
+        assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["spec"]["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+
+
+def images(pods: Mapping[str, Manifest]) -> Iterator[str]:
+    for pod in pods.values():
+        yield from (container["image"] for container in pod["spec"]["containers"])
+
+
+def test_the_image_is_of_this_version(pods: dict[str, Manifest]) -> None:
+    assert {image.rpartition(":")[2] for image in images(pods)} == {wxauth.__version__}
+
+
+def test_who_migrates_reaches_the_database_and_nobody_reaches_it(one: Callable[..., Manifest]) -> None:
+    policy = one("NetworkPolicy", "wxauth-migrate")["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in policy
+    assert {port["port"] for rule in policy["egress"] for port in rule["ports"]} == {53, 5432}

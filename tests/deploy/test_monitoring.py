@@ -1,0 +1,166 @@
+"""`deploy/prometheus` and `deploy/grafana`: by Prometheus itself, against what a running service tells."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.fakes import SECRET_KEY
+from tests.processes import WXAUTH, Running, free_port, serving, until
+from tests.programs import needs
+from wxauth.dev.wechat import APPS, create_simulator
+
+pytestmark = pytest.mark.operations
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+RULES = DEPLOY / "prometheus/alerts.yml"
+DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana/wxauth.json").read_text())
+ALERTS = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+VARIABLES = {"$job": "wxauth", "$instance": ".*", "$__rate_interval": "30s"}
+"""What Grafana puts in."""
+SELDOM = ("wxauth_access_token_reads_total", "wxauth_policy_checks_total", "wxauth_put_off")
+"""Told only when something has happened that does not happen here."""
+
+
+def panels() -> dict[str, list[str]]:
+    """The queries of each panel."""
+    return {
+        panel["title"]: [target["expr"] for target in panel["targets"]]
+        for panel in DASHBOARD["panels"]
+        if panel["type"] != "row"
+    }
+
+
+def promtool(*arguments: str | Path) -> str:
+    done = subprocess.run([needs("promtool"), *arguments], cwd=RULES.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_configuration_and_the_rules_are_what_prometheus_wants() -> None:
+    promtool("check", "config", "--lint=all", "--lint-fatal", "prometheus.yml")
+    promtool("check", "rules", "--lint=all", "--lint-fatal", "alerts.yml")
+
+
+def test_each_alert_fires_when_it_should_and_not_before() -> None:
+    promtool("test", "rules", "alerts_test.yml")
+    tested = re.findall(r"alertname: (\w+)", (RULES.parent / "alerts_test.yml").read_text())
+    assert {rule["alert"] for rule in ALERTS} == set(tested)
+
+
+def test_each_alert_says_how_bad_it_is_and_what_it_means() -> None:
+    for rule in ALERTS:
+        assert rule["labels"]["severity"] in ("critical", "warning")
+        assert rule["annotations"].keys() == {"summary", "description"}
+
+
+@pytest.mark.parametrize("guide", ["operations.md", "operations.zh-CN.md"])
+def test_the_guide_says_what_to_do_at_each_alert(guide: str) -> None:
+    told = re.findall(r"^\| `(Wxauth\w+)` \| \S", (DEPLOY.parent / "docs" / guide).read_text(), re.MULTILINE)
+    assert told == [rule["alert"] for rule in ALERTS]
+
+
+def test_no_two_panels_lie_on_one_another() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert place["x"] + place["w"] <= 24
+        taken |= cells
+    numbers = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(set(numbers)) == len(numbers)
+
+
+# Against a service that is asked things
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("prometheus")
+
+
+@pytest.fixture
+def prometheus(folder: Path, database_url: str) -> Iterator[str]:
+    """The URL of a Prometheus that scrapes a service in use each second, by the configuration shipped."""
+    program = needs("prometheus")
+    port, own_port = free_port(), free_port()
+    for name in ("prometheus.yml", "alerts.yml"):
+        text = (RULES.parent / name).read_text()
+        (folder / name).write_text(text.replace("127.0.0.1:8000", f"127.0.0.1:{port}").replace(": 15s", ": 1s"))
+    command = (
+        program,
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address=127.0.0.1:{own_port}",
+    )
+    with serving(create_simulator()) as wechat_url:
+        env = {
+            "WXAUTH_DATABASE_URL": database_url,
+            "WXAUTH_APPS": json.dumps(APPS),
+            "WXAUTH_SECRET_KEY": SECRET_KEY,
+            "WXAUTH_WECHAT_BASE_URL": wechat_url,
+            "WXAUTH_PORT": str(port),
+        }
+        with Running(WXAUTH, "serve", cwd=folder, env=env) as service, Running(*command, cwd=folder) as scraping:
+            service.wait_for('"started"')
+            scraping.wait_for("Server is ready to receive web requests")
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, verify=False) as client:
+
+                def use() -> None:
+                    client.post("/v1/login", json={"code": "bob"})
+                    tokens = client.post("/v1/login", json={"code": "alice"}).json()
+                    client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]})
+                    client.post("/v1/login", json={"code": "errcode-40029"})
+
+                url = f"http://127.0.0.1:{own_port}"
+                rate = 'rate(wxauth_logins_total{outcome="invalid_code"}[30s]) > 0'
+                until(lambda: use() or ask(url, rate))
+                yield url
+    shutil.rmtree(folder)
+
+
+def ask(url: str, query: str) -> list[Any]:
+    """What Prometheus answers to a query, which must be one."""
+    answer = httpx.get(f"{url}/api/v1/query", params={"query": query}, timeout=20, verify=False)
+    assert answer.status_code == 200, f"{query}: {answer.text}"
+    found: list[Any] = answer.json()["data"]["result"]
+    return found
+
+
+def test_every_panel_has_something_to_show_and_no_alert_fires(prometheus: str) -> None:
+    without = []
+    for title, queries in panels().items():
+        for query in queries:
+            for variable, value in VARIABLES.items():
+                query = query.replace(variable, value)
+            assert "$" not in query
+            if not ask(prometheus, query) and not any(name in query for name in SELDOM):
+                without.append(title)
+    assert without == []
+    told = {name["__name__"] for name in (entry["metric"] for entry in ask(prometheus, '{job="wxauth"}'))}
+    for rule in ALERTS:
+        assert named_in(rule["expr"]) <= told | {*SELDOM}, rule["alert"]
+        assert ask(prometheus, rule["expr"]) == [], rule["alert"]
+
+
+def named_in(expression: str) -> set[str]:
+    """The metrics of a query."""
+    return set(re.findall(r"\b(?:wxauth|process)_\w+|\bup\b", expression))
+
+
+@pytest.mark.no_database
+async def test_what_is_told_but_seldom_is_a_metric_all_the_same(client: httpx.AsyncClient) -> None:
+    families = re.findall(r"^# TYPE (\w+)", (await client.get("/metrics")).text, re.MULTILINE)
+    assert set(SELDOM) <= set(families)

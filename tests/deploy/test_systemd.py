@@ -1,0 +1,100 @@
+"""`deploy/systemd`: the units by systemd itself, and the settings that they give the service."""
+
+import re
+import subprocess
+import sys
+from configparser import RawConfigParser
+from pathlib import Path
+
+import pytest
+
+from tests.processes import WXAUTH
+from tests.programs import needs
+from wxauth.core.settings import DatabaseSettings, Settings, load_settings
+
+FOLDER = Path(__file__).parents[2] / "deploy/systemd"
+UNITS = sorted(FOLDER.glob("*.service"))
+SHIPPED = "/opt/wxauth/bin/wxauth"
+CREDENTIALS = {
+    "database_url": "postgresql://wxauth@localhost:5432/wxauth",
+    "secret_key": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+    "app_id": "wx1a2b3c4d5e6f7a8b",
+    "app_secret": "0123456789abcdef0123456789abcdef",
+}
+"""The files that the unit's head names."""
+MOST_EXPOSED = 20
+"""Of 100, in systemd's own count: what is not closed, a service of the network needs."""
+
+each_unit = pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.stem)
+
+
+def section(unit: Path, name: str) -> dict[str, str]:
+    parser = RawConfigParser(strict=False, delimiters="=", comment_prefixes="#")
+    parser.optionxform = str  # type: ignore[assignment]
+    parser.read(unit)
+    return dict(parser[name])
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> list[Path]:
+    """The units, with the command where it is here."""
+    assert UNITS
+    for unit in UNITS:
+        text = unit.read_text()
+        assert text.count(f"ExecStart={SHIPPED} ") == 1
+        (tmp_path / unit.name).write_text(text.replace(SHIPPED, WXAUTH))
+    return [tmp_path / unit.name for unit in UNITS]
+
+
+@pytest.mark.operations
+@pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
+def test_systemd_finds_no_fault(installed: list[Path]) -> None:
+    command = [needs("systemd-analyze"), "verify", "--man=no", "--recursive-errors=no", *installed]
+    done = subprocess.run(command, capture_output=True, text=True)
+    about_ours = [line for line in done.stderr.splitlines() if any(unit.name in line for unit in installed)]
+    assert (done.returncode, about_ours) == (0, [])
+
+
+@pytest.mark.operations
+@pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
+def test_a_unit_is_closed_to_what_it_does_not_need(installed: list[Path]) -> None:
+    command = [needs("systemd-analyze"), "security", "--offline=yes", f"--threshold={MOST_EXPOSED}", *installed]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("Overall exposure level") == len(installed)
+
+
+@pytest.mark.parametrize(("unit", "kind"), [("wxauth", Settings), ("wxauth-migrate", DatabaseSettings)])
+def test_with_the_files_named_the_settings_are_whole(
+    unit: str, kind: type[DatabaseSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = section(FOLDER / f"{unit}.service", "Service")
+    given = re.fullmatch(r"(\w+):/etc/wxauth/secrets", service["LoadCredential"])
+    assert given is not None
+    # systemd.exec(5): of a folder, each file is a credential of that name, "_" and the file's.
+    for name, value in CREDENTIALS.items():
+        (tmp_path / f"{given[1]}_{name}").write_text(value)
+    name, _, value = service["Environment"].partition("=")
+    monkeypatch.setenv(name, value.replace("%d", str(tmp_path)))
+    settings = load_settings(kind, env_file=tmp_path / "none")
+    assert settings.database_url.get_secret_value() == CREDENTIALS["database_url"]
+
+
+def test_both_units_are_closed_alike() -> None:
+    own = {"Type", "ExecStart", "Restart", "RestartSec", "KillMode", "TimeoutStopSec", "LimitNOFILE"}
+    serve, migrate = (section(unit, "Service") for unit in UNITS[::-1])
+    assert {name: value for name, value in serve.items() if name not in own} == {
+        name: value for name, value in migrate.items() if name not in own
+    }
+
+
+def test_a_stop_has_the_time_that_the_service_takes() -> None:
+    assert int(section(FOLDER / "wxauth.service", "Service")["TimeoutStopSec"]) >= 20
+
+
+@each_unit
+def test_each_unit_runs_a_command_that_there_is(unit: Path) -> None:
+    from wxauth.cli import main
+
+    command = section(unit, "Service")["ExecStart"].removeprefix(SHIPPED).split()
+    assert command[0] in main.commands

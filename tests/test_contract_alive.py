@@ -1,0 +1,58 @@
+"""`wxauth alive`: what a container's health check asks."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tests.processes import free_port, run, serving
+
+pytestmark = pytest.mark.process
+
+
+def answering(status: int) -> ASGIApp:
+    """Says this, and only at /livez."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert (scope["method"], scope["path"]) == ("GET", "/livez")
+        await Response(status_code=status)(scope, receive, send)
+
+    return app
+
+
+@pytest.fixture
+def port() -> Iterator[str]:
+    """Where a service that is well answers."""
+    with serving(answering(200), lifespan="off") as url:
+        yield url.rpartition(":")[2]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
+def test_a_service_that_answers_is_alive(port: str, tmp_path: Path, host: str) -> None:
+    done = run("alive", cwd=tmp_path, env={"WXAUTH_HOST": host, "WXAUTH_PORT": port})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_host_and_port_may_stand_in_the_env_file(port: str, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"WXAUTH_HOST=0.0.0.0\nWXAUTH_PORT={port}\n")
+    assert run("alive", cwd=tmp_path).returncode == 0
+
+
+def test_a_service_that_does_not_answer_is_not_alive(tmp_path: Path) -> None:
+    done = run("alive", cwd=tmp_path, env={"WXAUTH_PORT": str(free_port())})
+    assert done.returncode == 1
+    assert "nothing answers at 127.0.0.1" in done.stderr
+
+
+def test_an_answer_that_is_a_failure_is_no_life(tmp_path: Path) -> None:
+    with serving(answering(500), lifespan="off") as url:
+        done = run("alive", cwd=tmp_path, env={"WXAUTH_PORT": url.rpartition(":")[2]})
+    assert done.returncode == 1
+    assert "status 500" in done.stderr
+
+
+def test_what_kubernetes_says_of_a_service_is_no_port(tmp_path: Path) -> None:
+    done = run("alive", cwd=tmp_path, env={"WXAUTH_HOST": "127.0.0.2", "WXAUTH_PORT": "tcp://10.0.0.7:8000"})
+    assert "port 8000" in done.stderr

@@ -1,0 +1,136 @@
+"""A lost secret key: what is given up, what people lose by it, and what they keep."""
+
+import asyncio
+import json
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.asking import MakeClient, MakeServices, bearer, until
+from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer, WeChatByRespx
+from tests.problems import problem_of
+from tests.processes import run
+from wxauth.core.database import Database
+from wxauth.core.sealing import CannotOpen, Sealer
+from wxauth.service.forgetting import Forgotten, forget
+
+pytestmark = pytest.mark.no_signing_key
+
+NEW_SECRET_KEY = b64encode(bytes(range(64, 96))).decode()
+
+Command = Callable[..., Awaitable[tuple[int, str, str]]]
+
+
+@pytest.fixture
+def command(database_url: str, tmp_path: Path) -> Command:
+    """Runs `wxauth secret forget` with the new key."""
+
+    async def call(*arguments: str, **env: str) -> tuple[int, str, str]:
+        settings = {
+            "WXAUTH_DATABASE_URL": database_url,
+            "WXAUTH_APPS": json.dumps([APP]),
+            "WXAUTH_SECRET_KEY": NEW_SECRET_KEY,
+        }
+        done = await asyncio.to_thread(run, "secret", "forget", *arguments, cwd=tmp_path, env=settings | env)
+        return done.returncode, done.stdout, done.stderr
+
+    return call
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url)
+    yield database
+    await database.aclose()
+
+
+@pytest.fixture
+def sealer() -> Sealer:
+    """With the new key alone."""
+    return Sealer([b64decode(NEW_SECRET_KEY)])
+
+
+async def leave_half_way(rows: asyncpg.Connection, login: dict[str, Any]) -> None:
+    """An answer to a phone code, which WeChat has been paid for, and which nobody has bound yet."""
+    await rows.execute(
+        "INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at) "
+        "VALUES (decode(repeat('00', 32), 'hex'), $1, $2, 'sealed by the lost one', now())",
+        login["user"]["app_id"],
+        login["user"]["openid"],
+    )
+
+
+@pytest.mark.process
+async def test_a_service_starts_again_and_everybody_is_who_they_were(
+    login: LoginAnswer,
+    wechat: WeChatByRespx,
+    command: Command,
+    make_services: MakeServices,
+    make_client: MakeClient,
+    rows: asyncpg.Connection,
+) -> None:
+    alice, bob = await login("alice", nickname="小爱"), await login("bob")
+    await leave_half_way(rows, bob)
+    with pytest.raises(CannotOpen):
+        await make_services(secret_key=NEW_SECRET_KEY)
+
+    assert await command("--yes") == (0, "given up: 1 signing keys, 2 session keys, 1 phone answers\n", "")
+
+    client = make_client(await make_services(secret_key=NEW_SECRET_KEY))
+    problem_of(await client.get("/v1/me", headers=bearer(alice)), "invalid_token", 401)
+    refused = await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
+    problem_of(refused, "invalid_refresh_token", 400)
+    again = (await client.post("/v1/login", json={"code": wechat.code_for("alice")})).json()
+    assert again["is_new_user"] is False
+    assert (again["user"]["id"], again["user"]["nickname"]) == (alice["user"]["id"], "小爱")
+    assert (await client.get("/v1/me", headers=bearer(again))).status_code == 200
+
+
+@pytest.mark.process
+async def test_what_opens_is_left_as_it_is(login: LoginAnswer, command: Command, rows: asyncpg.Connection) -> None:
+    await login("alice")
+    everything = (
+        "SELECT (SELECT array_agg(session_key) FROM sessions), (SELECT array_agg(private_key) FROM signing_keys)"
+    )
+    before = await rows.fetchrow(everything)
+    done = await command("--yes", "--json", WXAUTH_SECRET_KEY_PREVIOUS=SECRET_KEY)
+    assert json.loads(done[1]) == {"signing_keys": 0, "session_keys": 0, "phone_answers": 0}
+    assert await rows.fetchrow(everything) == before
+
+
+@pytest.mark.process
+async def test_nothing_is_given_up_without_being_asked_for(
+    login: LoginAnswer, command: Command, rows: asyncpg.Connection
+) -> None:
+    await login("alice")
+    status, output, errors = await command()
+    assert (status, output) == (2, "")
+    assert "--yes" in errors
+    assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1
+    assert await rows.fetchval("SELECT count(session_key) FROM sessions") == 1
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 4, 1000])
+async def test_page_by_page_nothing_is_passed_over(
+    login: LoginAnswer, database: Database, sealer: Sealer, clock: Clock, page_size: int
+) -> None:
+    for person in ("alice", "bob", "carol"):
+        await login(person)
+    for expected in (Forgotten(signing_keys=1, session_keys=3), Forgotten()):
+        assert await forget(database, sealer, now=clock.now, page_size=page_size) == expected
+
+
+async def test_a_session_that_is_being_changed_is_waited_for(
+    login: LoginAnswer, database: Database, sealer: Sealer, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    busy, other = [(await login(person))["session_id"] for person in ("alice", "bob")]
+    async with rows.transaction():
+        await rows.execute("SELECT FROM sessions WHERE id = $1 FOR UPDATE", busy)
+        forgetting = asyncio.create_task(forget(database, sealer, now=clock.now))
+        await until(lambda: rows.fetchval("SELECT session_key IS NULL FROM sessions WHERE id = $1", other))
+        assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1, "the signing keys come last"
+    assert await forgetting == Forgotten(signing_keys=1, session_keys=2)
