@@ -540,6 +540,9 @@ EXPIRED: dict[str, Forgery] = {
 }
 """By name; each is refused with `token_expired` at the moment that the good token was issued."""
 
+WEBSITES = "a website's, with the mini-program beside its client"
+"""Good for a guard; of wxauth's own routes it opens few."""
+
 GOOD: dict[str, Forgery] = {
     "as issued": lambda forger: forger.token,
     "typ application/at+jwt": lambda forger: forger.with_header(typ="application/at+jwt"),
@@ -549,7 +552,7 @@ GOOD: dict[str, Forgery] = {
     "a claim that is not ours": lambda forger: forger.with_claims(scope="orders"),
     "aud a list with ours": lambda forger: forger.with_claims(aud=["other", forger.claims["aud"]]),
     "no roles": lambda forger: forger.with_claims(roles=[]),
-    "a website's, with the mini-program beside its client": lambda forger: forger.with_claims(
+    WEBSITES: lambda forger: forger.with_claims(
         client_id="shop", app_id="wxother", scope="openid profile", external_id="old-7"
     ),
     "exp 29 seconds ago": lambda forger: forger.with_claims(exp=forger.claims["iat"] - 29),
