@@ -23,6 +23,7 @@ from wxauth.core.tables import StoredSigningKey
 from wxauth.errors import StorageUnavailable
 from wxauth.keys.keyring import signing
 from wxauth.keys.rows import published_keys
+from wxauth.oauth.client_rows import all_oauth_clients
 
 OLDEST_SERVER: Final = 11
 """The first PostgreSQL that understands the migrations."""
@@ -73,6 +74,7 @@ async def _check_stored(
         *((it.sealed, phone_answer_context(it.code_hash)) for it in await some_phone_answers(database, now=now)),
     ]
     yield _judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))
+    found.sites = await all_oauth_clients(database)
     found.users = {app.app_id: await some_users(database, app.app_id) for app in settings.apps}
 
 

@@ -40,6 +40,8 @@ from wxauth.wechat.errcodes import (
     CHECK_SESSION_KEY,
     CHECK_TEXT,
     CODE2SESSION,
+    DAILY_QUOTA,
+    MINI_PROGRAM_CODE,
     PHONE_NUMBER,
     RISK_RANK,
     STABLE_TOKEN,
@@ -132,6 +134,8 @@ async def check_app(
     if users is not None:
         yield _judge_unionids(app, users, settings)
     yield _judge_push(app, settings)
+    if app.app_id in {site.app_id or settings.apps[0].app_id for site in found.sites}:
+        yield await _check_codes(app, settings, wechat, clock, seen)
 
 
 async def _failure(question: Awaitable[object]) -> WeChatError | None:
@@ -180,6 +184,31 @@ def _uses(app: App, settings: Settings, users: Users | None) -> list[_Use]:
             "WXAUTH_NICKNAME_CHECK is off" if settings.nickname_check == "off" else None,
         ),
     ]
+
+
+async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Clock, seen: Seen) -> Result:
+    """Which code sites show for this app, and what is missing for it."""
+    name = f"wechat {app.app_id} codes"
+    prefix = f"{settings.issuer}/d/"
+    if settings.scan_code == "link":
+        if is_loopback(urlsplit(prefix).hostname):
+            return note(name, f"ordinary links, and no phone can open {prefix}: set WXAUTH_ISSUER")
+        entered = f"in WeChat's console, 扫普通链接二维码打开小程序: {prefix}, page {settings.scan_page}, published"
+        if settings.link_check_file is None:
+            return note(name, f"ordinary links; {entered}; set WXAUTH_LINK_CHECK_FILE for the file it asks for")
+        return good(name, f"ordinary links; {entered}")
+    what = f"mini-program codes of {settings.scan_page} ({settings.scan_env})"
+    async with aclosing(WeChatTokens(wechat, clock)) as wechat_tokens:
+        asked = WeChatApi(wechat, wechat_tokens).mini_program_code(
+            app, _CODE, page=settings.scan_page, env=settings.scan_env
+        )
+        failure = await _failure(asked)
+    if failure is None:
+        return good(name, what)
+    told = _judge_failure(name, MINI_PROGRAM_CODE, failure, settings, seen)
+    if failure.errcode == DAILY_QUOTA:
+        return note(name, f"{what}: asked too often just now, 5,000 a minute: run this again in a minute")
+    return Result(name, told.level, f"{what} are not to be had, so ordinary ones are shown: {told.message}")
 
 
 def _judge_login(app: App, failure: WeChatError | None, settings: Settings, seen: Seen) -> Result:
