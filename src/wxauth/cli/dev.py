@@ -10,17 +10,18 @@ from wxauth.cli.asking import Failed
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), help="Where the service listens; 8000, or WXAUTH_PORT.")
 @click.option("--wechat-port", type=click.IntRange(1, 65535), default=8001, show_default=True)
-def dev(port: int | None, wechat_port: int) -> None:
+@click.option("--site-port", type=click.IntRange(1, 65535), help="Where the example site listens; 8004, or a free one.")
+def dev(port: int | None, wechat_port: int, site_port: int | None) -> None:
     """Run the service on this machine, with nothing installed or configured.
 
-    Brings its own PostgreSQL (kept under .wxauth/) and a simulated WeChat. WXAUTH_DATABASE_URL, where it is
-    set, is used instead of that PostgreSQL.
+    Brings its own PostgreSQL (kept under .wxauth/), a simulated WeChat, and a website that logs people in by scan.
+    WXAUTH_DATABASE_URL, where it is set, is used instead of that PostgreSQL.
     """
     if os.name != "posix":
         raise Failed("wxauth dev needs Linux or macOS; on Windows run it in WSL. 在 Windows 上请使用 WSL。")
     from wxauth.dev.run import DevFailed, run
 
     try:
-        run(port=port, wechat_port=wechat_port)
+        run(port=port, wechat_port=wechat_port, site_port=site_port)
     except DevFailed as exc:
         raise Failed(str(exc)) from None

@@ -9,26 +9,31 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Final
 
 import click
 import uvicorn
 from pydantic import SecretStr
+from starlette.types import ASGIApp
 
 from wxauth.core.database import Database, reason_of
 from wxauth.core.logs import configure_logging
 from wxauth.core.migrations import MigrationBlocked, UnknownRevision, migrate
 from wxauth.core.settings import InvalidSettings, Settings, settings_from, unknown_names
+from wxauth.dev import site
 from wxauth.dev.postgres import EmbeddedPostgres, PostgresUnavailable
 from wxauth.dev.wechat import APPS, OwnPagesOnly, create_simulator
 from wxauth.errors import StorageUnavailable
+from wxauth.oauth.clients import ensure_own_client
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
 from wxauth.service.server import check_secret_key, leave, listen, uvicorn_options
 
 HOME: Final = Path(".wxauth")
+SITE_PORT: Final = 8004
+"""Where the example site is, unless something else is there."""
 
 WELCOME = """
 wxauth is ready.  已就绪。
@@ -56,12 +61,19 @@ Become an administrator / 成为管理员：
 Ctrl-C ends it all; the data stays in {home}/. 按 Ctrl-C 停止，数据保留在 {home}/。
 """
 
+WELCOME_TO_SITE = """
+Log in to a website by scan / 扫码登录网站：
+
+  Website / 示例网站     {site_url}
+                        Log in there, and scan its code on the desk. 在此登录，用桌上的手机扫码。
+"""
+
 
 class DevFailed(Exception):
     """The development service cannot start; the text says what to do."""
 
 
-def run(*, port: int | None, wechat_port: int) -> None:
+def run(*, port: int | None, wechat_port: int, site_port: int | None = None) -> None:
     """Run until Ctrl-C or SIGTERM. Raises: DevFailed."""
     signal.signal(signal.SIGTERM, leave)
     wechat_url = f"http://127.0.0.1:{wechat_port}"
@@ -73,11 +85,17 @@ def run(*, port: int | None, wechat_port: int) -> None:
         with (
             _listen(settings.host, settings.port, "--port") as listener,
             _listen("127.0.0.1", wechat_port, "--wechat-port") as wechat_listener,
+            _listen_for_site(site_port) as site_listener,
             _with_database(settings) as settings,
             _simulator(wechat_listener, _url(settings)),
         ):
             asyncio.run(_prepare(settings))
-            _serve(settings, listener, wechat_url)
+            site_url = f"http://127.0.0.1:{site_listener.getsockname()[1]}"
+            website = site.create_site(settings.issuer, url=site_url, cookie_secret=secrets.token_hex())
+            with _beside(website, site_listener, name="example site"):
+                _serve(settings, listener, wechat_url, site_url)
+    except ModuleNotFoundError as exc:
+        raise DevFailed(f"{exc.name} is missing: pip install 'wxauth[dev]'") from None
     except (PostgresUnavailable, InvalidSettings, UnknownRevision, MigrationBlocked) as exc:
         raise DevFailed(str(exc)) from None
     except StorageUnavailable as exc:
@@ -138,10 +156,31 @@ def _with_database(settings: Settings) -> Iterator[Settings]:
 
 @contextmanager
 def _simulator(listener: socket.socket, service_url: str) -> Iterator[None]:
-    app = OwnPagesOnly(create_simulator(service_url=service_url))
+    with _beside(OwnPagesOnly(create_simulator(service_url=service_url)), listener, name="simulated WeChat"):
+        yield
+
+
+@contextmanager
+def _listen_for_site(port: int | None) -> Iterator[socket.socket]:
+    """Where nobody has asked for a port, another one where the usual one is taken."""
+    if port is not None:
+        with _listen("127.0.0.1", port, "--site-port") as listener:
+            yield listener
+        return
+    try:
+        listener = listen("127.0.0.1", SITE_PORT)
+    except OSError:
+        listener = listen("127.0.0.1", 0)
+    with listener:
+        yield listener
+
+
+@contextmanager
+def _beside(app: ASGIApp, listener: socket.socket, *, name: str) -> Iterator[None]:
+    """Serve another app in a thread of its own."""
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listener],), name="simulated WeChat", daemon=True)
+    thread = threading.Thread(target=server.run, args=([listener],), name=name, daemon=True)
     thread.start()
     try:
         yield
@@ -151,8 +190,19 @@ def _simulator(listener: socket.socket, service_url: str) -> Iterator[None]:
 
 
 async def _prepare(settings: Settings) -> None:
-    await migrate(Database(settings.database_url.get_secret_value()))
+    database = Database(settings.database_url.get_secret_value())
+    await migrate(database)
     await check_secret_key(settings)
+    async with aclosing(database):
+        await ensure_own_client(
+            database,
+            site.NAME,
+            title=site.TITLE,
+            redirect_uris=[site.REDIRECT_URI],
+            logout_uris=[site.LOGOUT_URI],
+            scopes=site.SCOPES,
+            now=await database.time(),
+        )
 
 
 class _Server(uvicorn.Server):
@@ -165,9 +215,10 @@ class _Server(uvicorn.Server):
         click.echo(self._welcome)
 
 
-def _serve(settings: Settings, listener: socket.socket, wechat_url: str) -> None:
+def _serve(settings: Settings, listener: socket.socket, wechat_url: str, site_url: str) -> None:
     app = create_app(build_services(settings))
-    welcome = WELCOME.format(url=_url(settings), wechat_url=wechat_url, home=HOME, command=_command(settings))
+    filled_in = {"url": _url(settings), "wechat_url": wechat_url, "home": HOME, "command": _command(settings)}
+    welcome = WELCOME_TO_SITE.format(site_url=site_url) + WELCOME.format(**filled_in)
     try:
         _Server(uvicorn.Config(app, **uvicorn_options(settings)), welcome).run([listener])
     except KeyboardInterrupt:
