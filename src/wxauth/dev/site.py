@@ -40,8 +40,7 @@ _PAGE: Final = """<!doctype html>
 
 def create_site(issuer: str, *, url: str, cookie_secret: str) -> Starlette:
     """The website as an ASGI app, which is found at that URL. Raises: ModuleNotFoundError, without Authlib."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Authlib announces what its next version will want
+    with warnings.catch_warnings(record=True):  # Authlib announces what its next version will want
         from authlib.integrations.starlette_client import OAuth, OAuthError
 
     oauth = OAuth()
