@@ -89,6 +89,8 @@ def asked_for(name: str, options: dict[str, Any]) -> "OAuthClient | None":
     from wxauth.oauth.client_rows import OAuthClient
     from wxauth.oauth.clients import DEFAULT_SCOPES, SCOPES, NameReserved, check_name
 
+    if name.startswith("wxauth"):  # our own pages are clients too, which are made without a command
+        raise click.BadParameter("names that begin with wxauth are wxauth's own.", param_hint="NAME")
     given = [_FLAGS[option] for option, value in options.items() if value]
     if not any(options[option] for option in _MAKING):
         if given:
