@@ -866,3 +866,26 @@ async def test_a_pooler_that_keeps_prepared_statements_is_a_note_where_none_are_
     assert ("database pooler" in results) is is_said
     if is_said:
         said(results, "database pooler", NOTE, "?pgbouncer=prepared", "WXAUTH_DATABASE_URL")
+
+
+async def test_which_code_sites_show_is_told_where_there_are_sites(
+    doctor: Examine, rows: asyncpg.Connection, strict_wechat: StrictWeChat
+) -> None:
+    assert of_app("codes") not in await doctor()
+    await rows.execute("""
+        WITH client AS (INSERT INTO service_clients VALUES ('shop', sha256('a'), now()))
+        INSERT INTO oauth_clients VALUES ('shop', 'Shop', NULL, '{openid}', '{}', '{}', false, true, false, false, NULL)
+    """)
+    results = await doctor()
+    said(results, of_app("codes"), OK, "mini-program codes of pages/scan/scan (release)")
+    assert of_app("codes", APPS[1]["app_id"]) not in results
+    strict_wechat.account(APP_ID).pages = frozenset({"pages/index/index"})
+    said(await doctor(), of_app("codes"), BAD, "ordinary ones are shown", "WXAUTH_SCAN_PAGE", "errcode 41030")
+    strict_wechat.fail("getwxacodeunlimit", errcode=45009)
+    said(await doctor(), of_app("codes"), NOTE, "5,000 a minute")
+
+    link = {"scan_code": "link", "issuer": "https://auth.invalid"}
+    said(await doctor(**link), of_app("codes"), NOTE, "https://auth.invalid/d/", "WXAUTH_LINK_CHECK_FILE")
+    told = await doctor(**link, link_check_file="a.txt:b")
+    said(told, of_app("codes"), OK, "ordinary links", "https://auth.invalid/d/", "pages/scan/scan")
+    said(await doctor(scan_code="link"), of_app("codes"), NOTE, "WXAUTH_ISSUER")

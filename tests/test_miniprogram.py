@@ -18,12 +18,27 @@ from wxauth.core.settings import Settings
 from wxauth.core.tables import UserStatus
 from wxauth.core.trail import OPERATOR
 from wxauth.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.oauth.client_rows import OAuthClient
+from wxauth.oauth.clients import add_oauth_client
 from wxauth.people.admin import UserChange, change_user
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
 
 pytestmark = pytest.mark.node
 
+SITE = {
+    "name": "shop",
+    "title": "示例商店",
+    "app_id": None,
+    "scopes": ["openid", "profile"],
+    "redirect_uris": ["https://shop.example.com/callback"],
+    "logout_uris": [],
+    "is_public": False,
+    "may_scan": True,
+    "is_near": False,
+    "takes_user_codes": False,
+    "email_domain": None,
+}
 FILES = sorted(str(file.relative_to(NODE_TESTS)) for file in NODE_TESTS.glob("miniprogram/*.test.js"))
 
 
@@ -58,10 +73,17 @@ def with_controls(app: ASGIApp, services: Services, clock: Clock) -> ASGIApp:
         await change_user(services.database, user_id, change, by=OPERATOR, now=clock())
         return Response(status_code=204)
 
+    async def add_site(request: Request) -> Response:
+        site = OAuthClient(**{**SITE, **await request.json()})
+        credentials = await add_oauth_client(services.database, site, now=clock())
+        assert credentials is not None
+        return JSONResponse(credentials._asdict())
+
     controls = Starlette(
         routes=[
             Route("/controls/clock", advance, methods=["POST"]),
             Route("/controls/bans", ban, methods=["POST"]),
+            Route("/controls/sites", add_site, methods=["POST"]),
         ]
     )
 

@@ -196,7 +196,9 @@ def members(value: Any) -> Any:
 @both_readmes
 def test_what_to_try_is_what_dev_prints(readme: Path) -> None:
     settings = settings_from(Settings, **SETTINGS, database_url=NOWHERE)
-    told = welcome(settings, simulated_url="http://127.0.0.1:8001", findings=[], home=HOME)
+    told = welcome(
+        settings, simulated_url="http://127.0.0.1:8001", site_url="http://127.0.0.1:8004", findings=[], home=HOME
+    )
     printed = re.sub(r"(?m)^  ", "", told)
     login, use = code_blocks(readme, "sh")[:2]
     assert login in printed

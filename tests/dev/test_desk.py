@@ -1,5 +1,6 @@
 """The phone on the desk: the page in a real browser, and what the simulator's server does for it."""
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,14 +26,16 @@ class Dev:
 
     url: str
     wechat_url: str
+    site_url: str
 
 
 def dev_in(folder: Path, **env: str) -> Iterator[Dev]:
-    port, wechat_port = free_port(), free_port()
-    command = (WXAUTH, "dev", "--port", str(port), "--wechat-port", str(wechat_port))
+    port, wechat_port, site_port = free_port(), free_port(), free_port()
+    ports = ("--port", str(port), "--wechat-port", str(wechat_port), "--site-port", str(site_port))
+    command = (WXAUTH, "dev", *ports)
     with Running(*command, cwd=folder, env={"WXAUTH_WECHAT_TIMEOUT": "1", **env}) as running:
         running.wait_for("Ctrl-C ends it all")
-        yield Dev(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{wechat_port}")
+        yield Dev(*(f"http://127.0.0.1:{each}" for each in (port, wechat_port, site_port)))
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +50,20 @@ def test_the_page_plays_the_phone_in_a_browser(dev: Dev) -> None:
     chromium = needs("chromium-headless-shell", "chromium")
     env = {"CHROMIUM": chromium, "DESK_URL": f"{dev.wechat_url}/desk/", "SERVICE_URL": dev.url}
     run_node_tests("desk/desk.test.js", env)
+
+
+@pytest.mark.process
+@pytest.mark.browser
+@pytest.mark.node
+def test_the_example_site_is_logged_in_to_by_the_phone_on_the_desk(dev: Dev) -> None:
+    env = {
+        "CHROMIUM": needs("chromium-headless-shell", "chromium"),
+        "DESK_URL": f"{dev.wechat_url}/desk/",
+        "SERVICE_URL": dev.url,
+        "SITE_URL": dev.site_url,
+        "SCREENSHOTS": os.environ.get("SCREENSHOTS", ""),
+    }
+    run_node_tests("desk/scan.test.js", env)
 
 
 # Who is let in.

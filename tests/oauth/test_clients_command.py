@@ -160,6 +160,12 @@ async def test_no_site_is_named_like_us_or_an_app(clients: Command, name: str) -
     assert (refused.returncode, "NAME" in refused.stderr) == (2, True)
 
 
+@pytest.mark.no_database
+async def test_no_service_client_takes_the_name_of_a_page_of_ours(clients: Command) -> None:
+    refused = await clients("add", "wxauth-admin")
+    assert (refused.returncode, "NAME" in refused.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("audience", ["shop", "wxauth"])
 async def test_serve_refuses_to_start_where_a_site_is_named_like_the_audience(
     clients: Command, database_url: str, tmp_path: Path, audience: str

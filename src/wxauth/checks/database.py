@@ -28,6 +28,7 @@ from wxauth.core.tables import StoredSigningKey
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.keys.rows import published_keys
 from wxauth.keys.succession import has_next, signing
+from wxauth.oauth.client_rows import all_oauth_clients
 
 STUCK_AFTER: Final = timedelta(hours=1)
 """So long a webhook may take nothing while something waits for it."""
@@ -118,6 +119,7 @@ async def _check_stored(
     if not any(map(settings.may_sign_up, settings.apps)) and not await has_users(database):
         message = "is closed, and there is no user yet: nobody can log in before 'wxauth users import'"
         yield note("sign-up", message, "已关闭，且尚无任何用户：运行 'wxauth users import' 之前无人能登录")
+    found.sites = await all_oauth_clients(database)
     found.users = {app.app_id: await some_users(database, app.app_id) for app in settings.apps}
 
 

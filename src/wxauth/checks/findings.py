@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from wxauth.checks.clocks import Reading
 from wxauth.checks.rows import Users
 from wxauth.core.tables import StoredSigningKey
+from wxauth.oauth.client_rows import OAuthClient
 
 
 @dataclass(slots=True)
@@ -15,5 +16,7 @@ class Findings:
     signing_keys: Sequence[StoredSigningKey] | None = None
     users: Mapping[str, Users] = field(default_factory=dict)
     """A sample of each app's, by app_id."""
+    sites: Sequence[OAuthClient] = ()
+    """The OAuth clients."""
     wechat_readings: list[Reading] = field(default_factory=list)
     """How our clock stands to WeChat's."""

@@ -43,6 +43,8 @@ from wxauth.wechat.errcodes import (
     CHECK_SESSION_KEY,
     CHECK_TEXT,
     CODE2SESSION,
+    DAILY_QUOTA,
+    MINI_PROGRAM_CODE,
     PHONE_NUMBER,
     RISK_RANK,
     STABLE_TOKEN,
@@ -143,6 +145,8 @@ async def check_app(
     if users is not None:
         yield _judge_unionids(app, users, settings)
     yield _judge_push(app, settings)
+    if app.app_id in {site.app_id or settings.apps[0].app_id for site in found.sites}:
+        yield await _check_codes(app, settings, wechat, clock, seen)
 
 
 async def _failure(question: Awaitable[object]) -> WeChatError | None:
@@ -195,6 +199,37 @@ def _uses(app: App, settings: Settings, users: Users | None) -> list[_Use]:
 
 def _is_off(setting: str) -> Title:
     return Title(f"{setting} is off", f"{setting} 为 off")
+
+
+async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Clock, seen: Seen) -> Result:
+    """Which code sites show for this app, and what is missing for it."""
+    name = f"wechat {app.app_id} codes"
+    prefix = f"{settings.issuer}/d/"
+    if settings.scan_code == "link":
+        if is_loopback(urlsplit(prefix).hostname):
+            message = f"ordinary links, and no phone can open {prefix}: set WXAUTH_ISSUER"
+            return note(name, message, f"普通链接二维码，但手机打不开 {prefix}：请设置 WXAUTH_ISSUER")
+        entered = f"in WeChat's console, 扫普通链接二维码打开小程序: {prefix}, page {settings.scan_page}, published"
+        entered_zh = f"微信后台“扫普通链接二维码打开小程序”：{prefix}，页面 {settings.scan_page}，须已发布"
+        if settings.link_check_file is None:
+            message = f"ordinary links; {entered}; set WXAUTH_LINK_CHECK_FILE for the file it asks for"
+            return note(name, message, f"普通链接二维码；{entered_zh}；校验文件请写入 WXAUTH_LINK_CHECK_FILE")
+        return good(name, f"ordinary links; {entered}", f"普通链接二维码；{entered_zh}")
+    what = f"mini-program codes of {settings.scan_page} ({settings.scan_env})"
+    what_zh = f"{settings.scan_page}（{settings.scan_env}）的小程序码"
+    async with aclosing(WeChatTokens(wechat, clock)) as wechat_tokens:
+        asked = WeChatApi(wechat, wechat_tokens).mini_program_code(
+            app, _CODE, page=settings.scan_page, env=settings.scan_env
+        )
+        failure = await _failure(asked)
+    if failure is None:
+        return good(name, what, what_zh)
+    told = _judge_failure(name, MINI_PROGRAM_CODE, failure, settings, seen)
+    if failure.errcode == DAILY_QUOTA:
+        message = f"{what}: asked too often just now, 5,000 a minute: run this again in a minute"
+        return note(name, message, f"{what_zh}：刚才调用太频繁（每分钟 5,000 次）：请一分钟后再运行")
+    message = f"{what} are not to be had, so ordinary ones are shown: {told.message}"
+    return Result(name, told.level, message, f"无法取得{what_zh}，改用普通二维码：{told.said('zh')}")
 
 
 def _judge_login(app: App, failure: WeChatError | None, settings: Settings, seen: Seen) -> Result:

@@ -93,6 +93,8 @@ def asked_for(name: str, options: dict[str, Any]) -> "tuple[Sequence[Scope], OAu
     from wxauth.siblings.clients import DEFAULT_SCOPES as DEFAULT_SCOPES_OF_SIBLINGS
     from wxauth.siblings.clients import in_order
 
+    if name.startswith("wxauth"):  # our own pages are clients too, which are made without a command
+        raise click.BadParameter("names that begin with wxauth are wxauth's own.", param_hint="NAME")
     is_site = any(options[option] for option in _MAKING)
     given = [flag for option, flag in _FLAGS.items() if options[option]]
     if given and not is_site:

@@ -55,6 +55,12 @@ On a phone in this network / 同一网络中的手机：
 
   createAuth({{ baseURL: '{url}' }})
 """
+_SITE: Final = """
+Log in to a website by scan / 扫码登录网站：
+
+  Website / 示例网站     {site_url}
+                        Log in there, and scan its code. 在此登录，然后扫码。
+"""
 _ADMINISTRATOR: Final = """
 Become an administrator / 成为管理员：
 
@@ -81,6 +87,7 @@ def welcome(
     settings: Settings,
     *,
     simulated_url: str | None,
+    site_url: str,
     findings: Iterable[Result],
     home: Path,
     language: Language = "en",
@@ -90,6 +97,7 @@ def welcome(
     Args:
         settings: Those of the service.
         simulated_url: Where the simulated WeChat is; None is the real one.
+        site_url: Where the example site is.
         findings: What the real one says.
         home: Where the data is kept.
         language: Of the findings; all else is in both.
@@ -98,6 +106,7 @@ def welcome(
     parts = [
         _REAL if simulated_url is None else _SIMULATED,
         _IN_THIS_NETWORK if address else "",
+        _SITE,
         _ADMINISTRATOR,
         "" if simulated_url is None else _OWN_APP,
         _END,
@@ -106,6 +115,7 @@ def welcome(
         part.format(
             url=_url(address, settings.port) if part is _IN_THIS_NETWORK else service_url(settings),
             wechat_url=simulated_url or settings.wechat_base_url,
+            site_url=site_url,
             findings="\n".join(f"  {_MARKS[it.level]:4}  {it.name}: {it.said(language)}" for it in findings),
             program=sys.argv[0],
             command=_command(settings),

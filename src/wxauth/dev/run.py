@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,11 +23,13 @@ from wxauth.core.database import Database, reason_of
 from wxauth.core.logs import configure_logging
 from wxauth.core.migrations import MigrationBlocked, UnknownRevision, migrate
 from wxauth.core.settings import InvalidSettings, Settings, settings_from, unknown_names
+from wxauth.dev import site
 from wxauth.dev.banner import service_url, welcome
 from wxauth.dev.front_page import FrontPage
 from wxauth.dev.postgres import EmbeddedPostgres, PostgresUnavailable
 from wxauth.dev.wechat import APPS, DESK, HINTS, OwnPagesOnly, create_simulator
 from wxauth.errors import StorageUnavailable
+from wxauth.oauth.clients import ensure_own_client
 from wxauth.problems import Language
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
@@ -35,16 +37,25 @@ from wxauth.service.server import check_secret_key, leave, listen, uvicorn_optio
 from wxauth.web.http_server import Server
 
 HOME: Final = Path(".wxauth")
+SITE_PORT: Final = 8004
+"""Where the example site is, unless something else is there."""
 
 OWN_APP: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})
 """Who sets one of these wants the real WeChat, which the simulated apps are unknown to."""
+
+WELCOME_TO_SITE = """
+Log in to a website by scan / 扫码登录网站：
+
+  Website / 示例网站     {site_url}
+                        Log in there, and scan its code on the desk. 在此登录，用桌上的手机扫码。
+"""
 
 
 class DevFailed(Exception):
     """The development service cannot start; the text says what to do."""
 
 
-def run(*, port: int | None, wechat_port: int, language: Language = "en") -> None:
+def run(*, port: int | None, wechat_port: int, site_port: int | None = None, language: Language = "en") -> None:
     """Run until Ctrl-C or SIGTERM. Raises: DevFailed."""
     signal.signal(signal.SIGTERM, leave)
     simulated_url = None if OWN_APP & _given() else f"http://127.0.0.1:{wechat_port}"
@@ -58,12 +69,25 @@ def run(*, port: int | None, wechat_port: int, language: Language = "en") -> Non
             listener = stack.enter_context(_listen(settings.host, settings.port, "--port"))
             if simulated_url is not None:  # before the database, which takes its time
                 wechat_listener = stack.enter_context(_listen("127.0.0.1", wechat_port, "--wechat-port"))
+            site_listener = stack.enter_context(_listen_for_site(site_port))
             settings = stack.enter_context(_with_database(settings))
             if simulated_url is not None:
                 stack.enter_context(_simulator(wechat_listener, service_url(settings)))
             asyncio.run(_prepare(settings))
-            told = welcome(settings, simulated_url=simulated_url, findings=findings, home=HOME, language=language)
+            site_url = f"http://127.0.0.1:{site_listener.getsockname()[1]}"
+            website = site.create_site(settings.issuer, url=site_url, cookie_secret=secrets.token_hex())
+            stack.enter_context(_beside(website, site_listener, name="example site"))
+            told = welcome(
+                settings,
+                simulated_url=simulated_url,
+                site_url=site_url,
+                findings=findings,
+                home=HOME,
+                language=language,
+            )
             _serve(_app(settings, simulated_url), listener, told)
+    except ModuleNotFoundError as exc:
+        raise DevFailed(f"{exc.name} is missing: pip install 'wxauth[dev]'") from None
     except (PostgresUnavailable, InvalidSettings, UnknownRevision, MigrationBlocked) as exc:
         raise DevFailed(str(exc)) from None
     except StorageUnavailable as exc:
@@ -136,10 +160,31 @@ def _with_database(settings: Settings) -> Iterator[Settings]:
 
 @contextmanager
 def _simulator(listener: socket.socket, service_url: str) -> Iterator[None]:
-    app = OwnPagesOnly(create_simulator(service_url=service_url))
+    with _beside(OwnPagesOnly(create_simulator(service_url=service_url)), listener, name="simulated WeChat"):
+        yield
+
+
+@contextmanager
+def _listen_for_site(port: int | None) -> Iterator[socket.socket]:
+    """Where nobody has asked for a port, another one where the usual one is taken."""
+    if port is not None:
+        with _listen("127.0.0.1", port, "--site-port") as listener:
+            yield listener
+        return
+    try:
+        listener = listen("127.0.0.1", SITE_PORT)
+    except OSError:
+        listener = listen("127.0.0.1", 0)
+    with listener:
+        yield listener
+
+
+@contextmanager
+def _beside(app: ASGIApp, listener: socket.socket, *, name: str) -> Iterator[None]:
+    """Serve another app in a thread of its own."""
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listener],), name="simulated WeChat", daemon=True)
+    thread = threading.Thread(target=server.run, args=([listener],), name=name, daemon=True)
     thread.start()
     try:
         yield
@@ -149,8 +194,19 @@ def _simulator(listener: socket.socket, service_url: str) -> Iterator[None]:
 
 
 async def _prepare(settings: Settings) -> None:
-    await migrate(Database(settings.database_url.get_secret_value()))
+    database = Database(settings.database_url.get_secret_value())
+    await migrate(database)
     await check_secret_key(settings)
+    async with aclosing(database):
+        await ensure_own_client(
+            database,
+            site.NAME,
+            title=site.TITLE,
+            redirect_uris=[site.REDIRECT_URI],
+            logout_uris=[site.LOGOUT_URI],
+            scopes=site.SCOPES,
+            now=await database.time(),
+        )
 
 
 def _app(settings: Settings, simulated_url: str | None) -> ASGIApp:

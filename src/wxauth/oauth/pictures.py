@@ -1,6 +1,7 @@
 """The picture of a scan: WeChat's mini-program code, or an ordinary QR code of a link."""
 
 import asyncio
+from functools import lru_cache
 from io import BytesIO
 from typing import Final
 from uuid import UUID
@@ -92,6 +93,7 @@ class Pictures:
         return Picture(content, "image/png")
 
 
+@lru_cache(maxsize=256)  # drawing takes milliseconds, and whoever has a scene may ask as often as they like
 def _drawn(text: str) -> bytes:
     output = BytesIO()
     segno.make_qr(text, error="m").save(output, kind="png", scale=_SCALE)

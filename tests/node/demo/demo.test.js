@@ -240,3 +240,61 @@ test('a page that is closed hears no more', async () => {
   await until(() => demo.phone.count('POST /v1/logout'))
   assert.match(page.text, /用户 ID/)
 })
+
+/** A browser on the page of the example site: the scene it shows, and what it is told. */
+async function browserAtSite() {
+  const challenge = 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM'
+  const asked = new URLSearchParams({
+    client_id: 'wxauth-example',
+    redirect_uri: 'http://127.0.0.1/callback',
+    response_type: 'code',
+    code_challenge: challenge,
+    code_challenge_method: 'S256',
+  })
+  const answer = await fetch(`${SERVICE_URL}/v1/authorize?${asked}`)
+  const cookie = answer.headers.get('set-cookie').split(';')[0]
+  const html = await answer.text()
+  const [, scene] = /\/v1\/scans\/([\w-]{22})\/code/.exec(html)
+  const [, typed] = /"typed">([^<]+)</.exec(html)
+  const [, next] = /href="(\/v1\/authorize\/[\w-]{22}\/next)"/.exec(html)
+  const goOn = async () => (await fetch(SERVICE_URL + next, { headers: { cookie }, redirect: 'manual' })).headers
+  return { scene, typed, goOn }
+}
+
+test('a code that the camera saw is asked about, and approved', async () => {
+  const { scene, goOn } = await browserAtSite()
+  demo.wx = { getEnterOptionsSync: () => ({ scene: 1047, query: { scene } }) }
+  const page = await opened('scan')
+  page.call('onLoad', { scene })
+  await page.shows('示例网站')
+  assert.equal(page.all('deny').length, page.all('approve').length)
+  await page.does('approve')
+  await page.shows('已登录，请回到网页')
+  assert.match((await goOn()).get('location'), /[?&]code=/)
+})
+
+test('a code that was sent by chat is refused, and one that the page reads itself can be refused', async () => {
+  const { scene, goOn } = await browserAtSite()
+  demo.wx = {
+    getEnterOptionsSync: () => ({ scene: 1007, query: { scene } }),
+    scanCode: ({ onlyFromCamera, success }) => {
+      assert.equal(onlyFromCamera, true)
+      success({ scanType: 'WX_CODE', path: `pages/scan/scan?scene=${scene}` })
+    },
+  }
+  const page = await opened('scan')
+  page.call('onLoad', { scene })
+  await page.shows('请用相机直接扫码')
+  await page.does('scan')
+  await page.shows('示例网站')
+  await page.does('deny')
+  await page.shows('已拒绝')
+  assert.match((await goOn()).get('location'), /error=access_denied/)
+})
+
+test('a typed code comes with a warning', async () => {
+  const { typed } = await browserAtSite()
+  const page = await opened('scan')
+  page.call('type', { detail: { value: { code: typed.toLowerCase() } } })
+  await page.shows('代码是手动输入的')
+})

@@ -8,11 +8,12 @@ The phone on the desk, a page that logs in and shows every request, is at /desk/
 
   GET  /sns/jscode2session    POST /cgi-bin/stable_token     POST /wxa/business/getuserphonenumber
   GET  /wxa/checksession      GET  /wxa/resetusersessionkey
-  POST /wxa/getuserriskrank   POST /wxa/msg_sec_check
+  POST /wxa/getuserriskrank   POST /wxa/msg_sec_check       POST /wxa/getwxacodeunlimit
 
 Names. Any plain name is a login code (alice, 张三): the same person each time and in every app.
 phone-13800138000 is a phone code for that number, phone-+85291234567 for one abroad.
 A person named risky-0 to risky-4 has that risk rank, everybody else 0.
+A mini-program code is an ordinary QR code of wxa:<appid>?page=<page>&scene=<scene>&env=<env>.
 A text with "risky" or "违规" is risky, one with "review" or "可疑" is for review, any other passes.
 
 Codes that are trouble, of both kinds:
@@ -36,14 +37,16 @@ Message push, as WeChat sends it, to the service:
 
 Faults of any call, by the last part of its path (code2session for the login):
   POST   /faults       {"api": "stable_token", "errcode": 45009}
-    "errcode": 45009, "slow": 2, "status": 503, or one of "hang", "drop", "garbage", "html": true;
+    "errcode": 45009, "slow": 2, "status": 503, or one of "hang", "drop", "garbage", "html", "cut_off",
+    "json_type" (a picture that says it is JSON): true;
     "app_id": for one app alone; "times": 1, or null for ever; "work_is_done": true (only the answer goes wrong)
   DELETE /faults       all goes right again
 How an app stands with WeChat; what is not named stays:
   POST   /accounts     {"app_id": "wxdev00000000000a1", "is_whitelisted": false}
     "is_whitelisted": false (40164), "is_frozen": true (40243), "has_unionids": false,
     "denied": ["getuserriskrank"] (48001), "openid_check": "on", "ignored" or "refused",
-    "country_code": "text" or "number", "daily_quota": {"stable_token": 3} (then 45009)
+    "country_code": "text" or "number", "daily_quota": {"stable_token": 3} (then 45009),
+    "pages": ["pages/index/index"] (those published; 41030 for a mini-program code of another one)
 
 这是 wxauth dev 启动的模拟微信，仅供开发，响应方式与 api.weixin.qq.com 一致，接口见上。
 /desk/ 是网页版模拟手机：在网页中登录，查看每个请求。
@@ -51,6 +54,7 @@ How an app stands with WeChat; what is not named stays:
 名字：任意名字（alice、张三）都可作为登录 code，同名即同一用户，各小程序共用一个 unionid。
 phone-13800138000 是该号码的手机号 code，境外号码写作 phone-+85291234567。
 名为 risky-0 至 risky-4 的用户风险等级即该数字，其余为 0。
+小程序码是内容为 wxa:<appid>?page=<page>&scene=<scene>&env=<env> 的普通二维码。
 文本含 risky 或“违规”判为 risky，含 review 或“可疑”判为 review，其余为 pass。
 
 故障 code（登录、手机号均可）：errcode-40029 返回该错误码；slow-2 两秒后响应；hang 永不响应；drop 断开连接；
@@ -61,11 +65,12 @@ POST /codes 像 wx.login 一样、POST /phone-codes 像手机号按钮一样发�
 POST /encrypted-data 用该用户最近一次登录的 session_key 加密数据，返回 encryptedData 与 iv。
 POST /push 向服务推送消息：“event”为事件，“revoke_info”为撤回的资料（6 昵称头像，8 手机号），
 “mode”为 plain 或 aes（第二个小程序只收 aes），“format”为 json 或 xml，“url”为接收地址。
-POST /faults 让某个接口出错：“errcode”、“slow”、“status”、“hang”、“drop”、“garbage”、“html”任选其一；
+POST /faults 让某个接口出错：“errcode”、“slow”、“status”、“hang”、“drop”、“garbage”、“html”、“cut_off”（截断）、
+“json_type”（图片却标为 JSON）任选其一；
 “app_id”只影响该小程序，“times”为次数（null 为一直出错），“work_is_done”表示微信已处理、只是响应丢失。
 DELETE /faults 恢复正常。
 POST /accounts 设置小程序的状态：是否在 IP 白名单、secret 是否冻结、有无 unionid、无权限的接口、
-手机号接口如何对待 openid、countryCode 是文本还是数字、各接口每日额度；未写的项保持不变。
+手机号接口如何对待 openid、countryCode 是文本还是数字、各接口每日额度、已发布的页面；未写的项保持不变。
 """
 
 HINTS: Final = {

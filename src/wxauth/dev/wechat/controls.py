@@ -14,8 +14,9 @@ Api = Literal[
     "resetusersessionkey",
     "getuserriskrank",
     "msg_sec_check",
+    "getwxacodeunlimit",
 ]
-KINDS: Final = ("errcode", "slow", "status", "hang", "drop", "garbage", "html")
+KINDS: Final = ("errcode", "slow", "status", "hang", "drop", "garbage", "html", "cut_off", "json_type")
 """Of faults."""
 
 
@@ -93,6 +94,10 @@ class FaultRequest(_Control):
     """The connection closes."""
     garbage: Literal[True] | None = None
     html: Literal[True] | None = None
+    cut_off: Literal[True] | None = None
+    """The right answer's first half."""
+    json_type: Literal[True] | None = None
+    """The right answer, a picture too, that says it is JSON."""
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
@@ -120,3 +125,5 @@ class Account(_Control):
     """WeChat has sent both `"86"` and 86."""
     daily_quota: dict[Api, int] = Field(default_factory=dict)
     """Of calls, then 45009."""
+    pages: frozenset[str] = frozenset({"pages/index/index", "pages/scan/scan"})
+    """Those of the published version."""

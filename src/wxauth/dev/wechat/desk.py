@@ -20,9 +20,9 @@ from wxauth.wechat import errcodes
 PATH: Final = "/desk/"
 
 _PAGE: Final = Path(__file__).parent / "page"
-_CLIENT: Final = "wxauth.js"
-_IN_WHEEL: Final = Path(__file__).parents[2] / "_miniprogram" / _CLIENT
-_IN_CHECKOUT: Final = Path(__file__).parents[4] / "clients" / "miniprogram" / _CLIENT
+_CLIENTS: Final = ("wxauth.js", "wxauth-scan.js")
+_IN_WHEEL: Final = Path(__file__).parents[2] / "_miniprogram"
+_IN_CHECKOUT: Final = Path(__file__).parents[4] / "clients" / "miniprogram"
 _OUR_NAMES: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _UNKNOWN: Final = 99999
 
@@ -54,7 +54,7 @@ _ON_THE_WAY: Final[tuple[tuple[dict[str, Any], Title, type[WeChatError] | None],
 def desk_routes(wires: Wires, faults: Faults, *, service_url: str) -> list[Route]:
     """The page, the real client that it runs, and what it has to know."""
     files = StaticFiles(directory=_PAGE)
-    client = _IN_WHEEL if _IN_WHEEL.is_file() else _IN_CHECKOUT
+    clients = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
     headers = {
         "Cache-Control": "no-cache",
         "Content-Security-Policy": (
@@ -74,7 +74,8 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str) -> list[Route
         if request.url.hostname == "localhost":  # the service lets in one origin
             return RedirectResponse(request.url.replace(hostname="127.0.0.1", path=PATH))
         name = request.path_params.get("name", "index.html")
-        response = FileResponse(client) if name == _CLIENT else await files.get_response(name, request.scope)
+        is_client = name in _CLIENTS
+        response = FileResponse(clients / name) if is_client else await files.get_response(name, request.scope)
         response.headers.update(headers)
         return response
 

@@ -16,6 +16,7 @@ from wxauth.dev.wechat.about import ABOUT
 from wxauth.dev.wechat.controls import Account, Api, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
 from wxauth.dev.wechat.desk import PATH, desk_routes
 from wxauth.dev.wechat.faults import answer_wrongly
+from wxauth.dev.wechat.mini_program_codes import Picture
 from wxauth.dev.wechat.push import PushRequest, deliver
 from wxauth.dev.wechat.refusals import Refusal
 from wxauth.dev.wechat.simulator import PATHS, Simulator
@@ -90,12 +91,19 @@ def _api(wechat: Simulator, api: Api) -> Callable[[Request], Awaitable[Response]
                 return _as_wechat_does(Refusal(fault.errcode).answer())
             if (wrong := await answer_wrongly(request, fault)) is not None:
                 return wrong
-        return _as_wechat_does(answer or wechat.answer(call))
+        right = _as_wechat_does(answer or wechat.answer(call))
+        if fault is not None and fault.cut_off:
+            return Response(bytes(right.body)[: len(right.body) // 2], media_type=right.media_type)
+        if fault is not None and fault.json_type:
+            return Response(right.body, media_type="application/json")
+        return right
 
     return serve
 
 
-def _as_wechat_does(answer: dict[str, Any]) -> Response:
+def _as_wechat_does(answer: dict[str, Any] | Picture) -> Response:
+    if isinstance(answer, Picture):
+        return Response(answer.content, media_type=answer.content_type)
     return Response(to_json(answer), media_type="text/plain")
 
 

@@ -15,6 +15,7 @@ from wxauth.dev.wechat.access_tokens import AccessTokens, day_of
 from wxauth.dev.wechat.codes import CODE_LIFETIME, Codes
 from wxauth.dev.wechat.controls import Account, Api, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
 from wxauth.dev.wechat.faults import Faults, fault_in
+from wxauth.dev.wechat.mini_program_codes import PICTURES_A_MINUTE, Picture, draw, read_code_request
 from wxauth.dev.wechat.people import SECRETS, is_name, openid_of, openid_prefix, phone_of, risk_of, unionid_of
 from wxauth.dev.wechat.push import PushRequest, make_message
 from wxauth.dev.wechat.refusals import Refusal
@@ -30,6 +31,7 @@ PATHS: Final[dict[str, tuple[str, Api]]] = {
     "/wxa/resetusersessionkey": ("GET", "resetusersessionkey"),
     "/wxa/getuserriskrank": ("POST", "getuserriskrank"),
     "/wxa/msg_sec_check": ("POST", "msg_sec_check"),
+    "/wxa/getwxacodeunlimit": ("POST", "getwxacodeunlimit"),
 }
 
 _ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u")
@@ -85,7 +87,9 @@ class Simulator:
         self.faults = Faults()
         self.calls: deque[Call] = deque(maxlen=_REMEMBERED_CALLS)
         """The last ones that came."""
-        self._apis: dict[Api, Callable[[Call], dict[str, Any]]] = {
+        self._pictures: Counter[tuple[int, str]] = Counter()
+        """By minute and app."""
+        self._apis: dict[Api, Callable[[Call], dict[str, Any] | Picture]] = {
             "code2session": self._code2session,
             "stable_token": self._stable_token,
             "getuserphonenumber": self._phone_number,
@@ -93,6 +97,7 @@ class Simulator:
             "resetusersessionkey": self._reset_session_key,
             "getuserriskrank": self._risk_rank,
             "msg_sec_check": self._check_text,
+            "getwxacodeunlimit": self._mini_program_code,
         }
 
     # What WeChat cannot be asked for.
@@ -137,8 +142,8 @@ class Simulator:
         self.calls.append(call)
         return call, self.faults.next(api, call.app_id) or fault_in(_code_in(call), api)
 
-    def answer(self, call: Call) -> dict[str, Any]:
-        """The right answer's body."""
+    def answer(self, call: Call) -> dict[str, Any] | Picture:
+        """The right answer."""
         try:
             return self._apis[call.api](call)
         except Refusal as refusal:
@@ -253,6 +258,19 @@ class Simulator:
         verdict = {"suggest": suggest, "label": label}
         detail = [{"strategy": "content_model", "errcode": 0, **verdict, "prob": 90}]
         return _ok(detail=detail, trace_id=secrets.token_hex(16), result=verdict)
+
+    def _mini_program_code(self, call: Call) -> Picture:
+        account = self._account_with_token(call)
+        try:
+            values = call.json
+        except Refusal:
+            raise Refusal(40169) from None
+        code = read_code_request(values, account)
+        this_minute = (int(self._clock() // 60), account.app_id)
+        self._pictures[this_minute] += 1
+        if self._pictures[this_minute] > PICTURES_A_MINUTE:
+            raise Refusal(45009)
+        return draw(code, has_transparent_ground=values.get("is_hyaline") is True)
 
     def _account_of(self, app_id: object, secret: object) -> Account:
         """The account of who shows its secret."""

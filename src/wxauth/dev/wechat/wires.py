@@ -70,6 +70,8 @@ class Wires:
 
 
 def _readable(body: bytes) -> Any:
+    if body.startswith((b"\x89PNG", b"\xff\xd8")):
+        return f"(a picture of {len(body)} bytes)"
     try:
         return _masked(from_json(body)) if body else None
     except ValueError:

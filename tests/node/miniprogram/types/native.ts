@@ -2,6 +2,9 @@
 import { AuthError, createAuth } from '../../../../clients/miniprogram/wxauth.js'
 import type { Answer, Auth, Platform, Session, User } from '../../../../clients/miniprogram/wxauth.js'
 
+import { approve, claim, deny, scanOf } from '../../../../clients/miniprogram/wxauth-scan.js'
+import type { Claimed, Scan } from '../../../../clients/miniprogram/wxauth-scan.js'
+
 const platform: Platform = wx
 const auth: Auth = createAuth({
   baseURL: 'https://auth.example.com',
@@ -92,3 +95,14 @@ Page({
 })
 
 export const refusal = new AuthError('order_refused', { title: '下单失败', status: 409 })
+
+export async function onLoad(options: { q?: string; scene?: string }): Promise<string> {
+  const scan: Scan | null = scanOf(options)
+  const claimed: Claimed = await claim(auth, scan)
+  wx.scanCode({ onlyFromCamera: true, success: (seen) => void claim(auth, scanOf(seen)) })
+  await claim(auth, { user_code: 'BCDF-GHJK' })
+  // @ts-expect-error: a claim is decided upon, not a scan
+  await approve(auth, scan)
+  await (claimed.typed ? deny(auth, claimed) : approve(auth, claimed))
+  return claimed.browser?.device ?? claimed.client.origin ?? claimed.client.title
+}

@@ -5,6 +5,7 @@ import { clockTime, duration, h } from './elements.js'
 import { either, language, showTexts, text, toggleLanguage } from './texts.js'
 import { showTokens, tick, tokensOf } from './tokens.js'
 import { createAuth } from './wxauth.js'
+import { approve, claim, deny, scanOf } from './wxauth-scan.js'
 import { createWires } from './wires.js'
 
 const OLD_TOKENS = 5
@@ -169,9 +170,22 @@ const TAPS = {
     return answer.statusCode === 200 ? text('withinGrace') : answer.data.title
   },
 
+  async scanIt() {
+    const claimed = await claim(auth, scanned($('code').value.trim()))
+    showClaimed(claimed)
+  },
+
   withdrawName: () => push({ revoke_info: '6' }),
   withdrawPhone: () => push({ revoke_info: '8' }),
   closeAccount: () => push({ event: 'user_authorization_cancellation' }),
+}
+
+/** What the phone has seen: a typed code where it looks like one, else as a page is opened by it. */
+function scanned(code) {
+  if (/^[a-z]{4}-?[a-z]{4}$/i.test(code)) return { user_code: code }
+  globalThis.wx = { getEnterOptionsSync: () => ({ scene: Number($('entry').value) }) }
+  const link = code.startsWith(`${service}/`)
+  return scanOf(link ? { q: encodeURIComponent(code), scancode_time: Date.now() / 1000 } : { scene: code })
 }
 
 const asked = (platform, name, options) =>
@@ -237,14 +251,14 @@ function showSheet(...content) {
 
 function showDevices(sessions) {
   const revoke = (id) => tap('signOut', async () => (await auth.revokeSession(id), showDevices(await auth.sessions())))
-  const items = sessions.map(({ id, device, ip, last_used_at, current }) =>
+  const items = sessions.map(({ id, device, ip, last_used_at, current, client_id }) =>
     h(
       'li',
       {},
       h(
         'span',
         {},
-        device || text('unknownDevice'),
+        [client_id && `${text('website')} ${client_id}`, device || text('unknownDevice')].filter(Boolean).join(' · '),
         h('small', {}, `${ip ?? ''} · ${clockTime(Date.parse(last_used_at))}`),
       ),
       current
@@ -258,6 +272,26 @@ function showDevices(sessions) {
     text('signOutOthers'),
   )
   showSheet(h('ul', { class: 'devices' }, items), ...(items.length > 1 ? [others] : []))
+}
+
+/** What the person is asked, with "refuse" as near as "log in". */
+function showClaimed(claimed) {
+  const { client, browser } = claimed
+  const say = (name, decide, said) => {
+    const onclick = () =>
+      tap(name, async () => {
+        await decide(auth, claimed)
+        $('sheet').hidden = true
+        return text(said)
+      })
+    return h('button', { type: 'button', class: 'small', onclick }, text(name))
+  }
+  showSheet(
+    h('p', {}, `${text('logInTo')} `, h('strong', {}, client.title)),
+    h('p', {}, h('small', {}, [client.origin, browser?.device, browser?.ip].filter(Boolean).join(' · '))),
+    ...(claimed.typed ? [h('p', {}, text('typedCode'))] : []),
+    h('div', { class: 'buttons' }, say('denyIt', deny, 'refusedThere'), say('approveIt', approve, 'loggedInThere')),
+  )
 }
 
 function renderTokens() {
@@ -334,6 +368,7 @@ async function askSimulator() {
   try {
     const { revision: newest, calls, faults } = await (await fetch(`wires/${revision ?? 0}`)).json()
     if (revision !== null) calls.forEach(wires.noteService) // not what was before this page
+    for (const { path, body } of calls) if (path.endsWith('/getwxacodeunlimit') && body?.scene) $('code').value = body.scene
     revision = newest
     showArmed(faults)
   } catch {
@@ -385,6 +420,7 @@ function start() {
     })
   submitted('rename', () => tap('save'))
   submitted('holder', () => {})
+  submitted('scan', () => tap('scanIt'))
   submitted('trouble', async () => {
     const fault = JSON.parse($('what').value)
     const api = $('api').value

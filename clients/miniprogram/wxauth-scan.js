@@ -1,0 +1,66 @@
+// Logs in to a website whose code this phone has scanned. What each function does: wxauth-scan.d.ts.
+import { AuthError } from './wxauth.js'
+
+/** @type {typeof import('./wxauth-scan.js').scanOf} */
+export function scanOf(options) {
+  const { q, scene, scancode_time, result, path } = options || /** @type {any} */ ({})
+  if (isText(result) || isText(path)) return { ...read(path || result), scanned: 'camera' }
+  if (!isText(q) && !isText(scene)) return null
+  const entry = entryOf(q, scene)
+  if (!isText(q)) return { scene: decoded(scene), ...entry }
+  const time = Number(scancode_time)
+  return { url: decoded(q), ...(time > 0 && { scancode_time: time }), ...entry }
+}
+
+/** @type {typeof import('./wxauth-scan.js').claim} */
+export async function claim(auth, scan) {
+  if (!scan) throw new AuthError('invalid_argument', { detail: 'scan' })
+  return post(auth, '/v1/me/scans', scan)
+}
+
+/** @type {typeof import('./wxauth-scan.js').approve} */
+export const approve = (auth, claimed) => decide(auth, claimed, 'approve')
+
+/** @type {typeof import('./wxauth-scan.js').deny} */
+export const deny = (auth, claimed) => decide(auth, claimed, 'deny')
+
+async function decide(auth, claimed, verdict) {
+  const id = claimed && claimed.id
+  if (!isText(id)) throw new AuthError('invalid_argument', { detail: 'claimed' })
+  await post(auth, `/v1/me/scans/${encodeURIComponent(id)}/${verdict}`, {})
+}
+
+async function post(auth, url, body) {
+  const { statusCode: status, data, header } = await auth.request({ url, method: 'POST', data: body, timeout: 20000 })
+  if (status >= 200 && status < 300) return data
+  const { code = 'http_error', title, detail, request_id: requestId } = Object(data)
+  const name = Object.keys(header || {}).find((key) => /^retry-after$/i.test(key))
+  throw new AuthError(code, { title, detail, status, requestId, retryAfter: name ? Number(header[name]) || null : null })
+}
+
+// How the page was opened. What another page of the mini-program leads to was opened by no camera.
+function entryOf(q, scene) {
+  // @ts-ignore
+  const host = typeof uni === 'undefined' ? wx : uni
+  const entry = host.getEnterOptionsSync ? host.getEnterOptionsSync() : {}
+  const { query } = entry
+  const isOurs = !query || (isText(q) ? same(query.q, q) : same(query.scene, scene))
+  return isOurs && entry.scene ? { entry_scene: entry.scene } : {}
+}
+
+// What wx.scanCode gives: the page of a mini-program code, or the text of an ordinary one.
+function read(text) {
+  const found = /[?&]scene=([^&#]*)/.exec(text)
+  return found ? { scene: decoded(found[1]) } : { url: text }
+}
+
+const isText = (value) => typeof value === 'string' && value !== ''
+const same = (one, other) => isText(one) && decoded(one) === decoded(other)
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text)
+  } catch (_) {
+    return text
+  }
+}

@@ -1,0 +1,47 @@
+import { auth, run } from '../../auth.js'
+import { approve, claim, deny, scanOf } from '../../wxauth-scan.js'
+
+Page({
+  data: { claimed: null, verdict: null, failed: null, isBusy: false },
+
+  // By a code that the camera saw; without one, the page asks for it. 相机扫码进入；否则由本页扫码或输入。
+  onLoad(options) {
+    const scan = scanOf(options)
+    if (scan) return this.ask(scan)
+  },
+
+  scan() {
+    wx.scanCode({ onlyFromCamera: true, success: (seen) => this.ask(scanOf(seen)) })
+  },
+
+  type({ detail }) {
+    return this.ask({ user_code: detail.value.code })
+  },
+
+  ask(scan) {
+    return run(this, async () => {
+      this.setData({ claimed: null, verdict: null, failed: null })
+      await getApp().started
+      try {
+        this.setData({ claimed: { ...(await claim(auth, scan)) } })
+      } catch (error) {
+        this.setData({ failed: error.title })
+      }
+    })
+  },
+
+  approve() {
+    return this.decide(approve, 'approved')
+  },
+
+  deny() {
+    return this.decide(deny, 'denied')
+  },
+
+  decide(say, verdict) {
+    return run(this, async () => {
+      await say(auth, this.data.claimed)
+      this.setData({ verdict })
+    })
+  },
+})

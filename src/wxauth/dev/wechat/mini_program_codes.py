@@ -1,0 +1,58 @@
+"""Mini-program codes: the picture is an ordinary QR code that says what a mini-program code would."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import segno
+from PIL import Image
+
+from wxauth.dev.wechat.controls import Account
+from wxauth.dev.wechat.refusals import Refusal
+
+PICTURES_A_MINUTE: Final = 5000
+
+_SCENE_CHARACTERS: Final = re.compile(r"[0-9A-Za-z!#$&'()*+,/:;=?@\-._~]*")
+_LONGEST_SCENE: Final = 32
+_HOME: Final = "pages/index/index"
+_ENVS: Final = ("release", "trial", "develop")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture, and what kind of one it is."""
+
+    content: bytes
+    content_type: str
+
+
+def read_code_request(values: Mapping[str, Any], account: Account) -> str:
+    """What the code says. Raises: Refusal."""
+    scene, page, env = values.get("scene"), values.get("page", _HOME), values.get("env_version", "release")
+    if not isinstance(scene, str) or not 0 < len(scene) <= _LONGEST_SCENE:
+        raise Refusal(40169)
+    if not _SCENE_CHARACTERS.fullmatch(scene):
+        raise Refusal(40129)
+    if env not in _ENVS:
+        raise Refusal(40097)
+    is_unknown = values.get("check_path", True) is not False and page not in account.pages
+    if not isinstance(page, str) or page.startswith("/") or "?" in page or is_unknown:
+        raise Refusal(41030)
+    said = urlencode({"page": page, "scene": scene, "env": env}, safe="/:")
+    return f"wxa:{account.app_id}?{said}"
+
+
+def draw(code: str, *, has_transparent_ground: bool) -> Picture:
+    """PNG where the ground is transparent, else JPEG."""
+    output = BytesIO()
+    qr = segno.make_qr(code, error="m")
+    if has_transparent_ground:
+        qr.save(output, kind="png", scale=8, light=None)
+        return Picture(output.getvalue(), "image/png")
+    drawn = BytesIO()
+    qr.save(drawn, kind="png", scale=8)
+    Image.open(drawn).convert("L").save(output, "JPEG", quality=90)
+    return Picture(output.getvalue(), "image/jpeg")

@@ -1,0 +1,187 @@
+// The example site in a real browser, logged in to by the phone on the desk, beside a running `wxauth dev`.
+import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
+import { after, afterEach, before, test } from 'node:test'
+import { chromium } from 'playwright-core'
+
+const { CHROMIUM, DESK_URL, SERVICE_URL, SITE_URL, SCREENSHOTS } = process.env
+const OURS = [new URL(DESK_URL).origin, SERVICE_URL, SITE_URL]
+const FLAGS = [
+  ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--no-proxy-server'],
+  ...['--disable-background-networking', '--disable-component-update', '--disable-sync'],
+]
+
+let browser
+let contexts = []
+let complaints = []
+before(async () => {
+  browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS })
+})
+after(() => browser.close())
+afterEach(async () => {
+  for (const context of contexts) await context.close()
+  contexts = []
+  const found = complaints
+  complaints = []
+  assert.deepEqual(found, [])
+})
+
+/** A browser of its own, as `options` of Playwright make it. */
+async function newBrowser(options = {}) {
+  const context = await browser.newContext({ locale: 'zh-CN', viewport: { width: 1280, height: 900 }, ...options })
+  context.setDefaultTimeout(15000)
+  contexts.push(context)
+  const page = await context.newPage()
+  page.on('pageerror', (error) => complaints.push(error.message))
+  page.on('console', (message) => {
+    const isRefusal = message.text().startsWith('Failed to load resource: the server responded with a status of')
+    if (['error', 'warning'].includes(message.type()) && !isRefusal) complaints.push(message.text())
+  })
+  page.on('request', (request) => {
+    if (!OURS.includes(new URL(request.url()).origin)) complaints.push(`elsewhere: ${request.url()}`)
+  })
+  return page
+}
+
+async function desk() {
+  const page = await newBrowser()
+  await page.goto(DESK_URL)
+  await page.waitForSelector('h1:not(:empty)')
+  const person = `person-${randomUUID().slice(0, 8)}`
+  await page.fill('#person', person)
+  await page.locator('#person').blur()
+  return { page, person }
+}
+
+/** The page that shows the code, from the site's own link. */
+async function codePage(page) {
+  await page.goto(SITE_URL)
+  await page.click('a[href="/login"]')
+  await page.waitForURL(`${SERVICE_URL}/v1/authorize?**`)
+  await page.waitForFunction(() => document.querySelector('.code img').naturalWidth > 200)
+  return (await page.getAttribute('.code img', 'src')).split('/')[3]
+}
+
+const picture = async (page, name) =>
+  SCREENSHOTS && page.screenshot({ path: `${SCREENSHOTS}/${name}.png`, fullPage: true })
+
+async function scan(phone, scene, entry = '1047') {
+  await phone.fill('#code', scene)
+  await phone.selectOption('#entry', entry)
+  await phone.click('#scan button')
+}
+
+test('a newcomer opens the site, scans on the desk, and is logged in', async () => {
+  const site = await newBrowser()
+  const { page: phone } = await desk()
+  const scene = await codePage(site)
+  await picture(site, 'code')
+  await phone.waitForFunction((newest) => document.querySelector('#code').value === newest, scene)
+  await scan(phone, scene, '1049')
+  await phone.waitForSelector('#toast code')
+  assert.equal(await phone.locator('#toast code').innerText(), 'scan_forwarded')
+  await scan(phone, scene)
+  await phone.waitForSelector('#sheet strong')
+  assert.match(await phone.locator('#sheet').innerText(), /示例网站/)
+  await picture(phone, 'desk')
+  await site.waitForFunction(() => document.querySelector('main').dataset.state === 'claimed')
+  assert.match(await site.locator('.status').innerText(), /手机上确认/)
+  await picture(site, 'claimed')
+  await phone.click('#sheet .buttons button:last-child')
+  await site.waitForURL(`${SITE_URL}/`)
+  const told = JSON.parse(await site.locator('pre').innerText())
+  assert.equal(told.iss, SERVICE_URL)
+  assert.deepEqual(told.amr, ['wechat_scan'])
+  await phone.click('[data-tap=devices]')
+  await phone.waitForFunction(() => document.querySelector('#sheet .devices')?.innerText.includes('wxauth-example'))
+
+  await site.click('a[href="/logout"]')
+  await site.waitForSelector('a[href="/login"]')
+  await phone.click('[data-tap=devices]')
+  await phone.waitForFunction(() => document.querySelectorAll('#sheet .devices li').length === 1)
+})
+
+test('a person who refuses is not logged in, and the site says so', async () => {
+  const site = await newBrowser({ locale: 'en' })
+  const { page: phone } = await desk()
+  await scan(phone, await codePage(site))
+  await phone.click('#sheet .buttons button:first-child')
+  await site.waitForURL(`${SITE_URL}/callback?**`)
+  assert.match(await site.locator('body').innerText(), /access_denied/)
+})
+
+test('the code that the page shows in letters can be typed, and the phone warns', async () => {
+  const site = await newBrowser()
+  const { page: phone } = await desk()
+  await codePage(site)
+  await scan(phone, await site.locator('.typed').innerText())
+  await phone.waitForSelector('#sheet strong')
+  assert.match(await phone.locator('#sheet').innerText(), /手动输入/)
+  await phone.click('#sheet .buttons button:last-child')
+  await site.waitForURL(`${SITE_URL}/`)
+})
+
+test('two tabs of one browser go on by themselves', async () => {
+  const first = await newBrowser()
+  const second = await first.context().newPage()
+  second.setDefaultTimeout(15000)
+  const { page: phone } = await desk()
+  const scenes = [await codePage(first), await codePage(second)]
+  for (const [tab, scene] of [
+    [second, scenes[1]],
+    [first, scenes[0]],
+  ]) {
+    await scan(phone, scene)
+    await phone.waitForSelector('#sheet strong')
+    await phone.click('#sheet .buttons button:last-child')
+    await tab.waitForURL(new RegExp(`^${SITE_URL}/`))
+    await phone.waitForSelector('#sheet', { state: 'hidden' })
+  }
+})
+
+test('a code that is over is renewed at a click', async () => {
+  const site = await newBrowser()
+  const scene = await codePage(site)
+  await site.route('**/state', (route) => route.fulfill({ status: 404, body: '' }), { times: 1 })
+  await site.waitForSelector('.renew:not([hidden])')
+  await picture(site, 'over')
+  await site.click('.renew')
+  await site.waitForFunction((old) => !document.querySelector('.code img').src.includes(old), scene)
+  assert.equal(await site.getAttribute('main', 'data-state'), 'waiting')
+})
+
+test('no network for a moment is no end', async () => {
+  const site = await newBrowser()
+  const { page: phone } = await desk()
+  const scene = await codePage(site)
+  await site.route('**/state', (route) => route.abort(), { times: 2 })
+  await scan(phone, scene)
+  await phone.click('#sheet .buttons button:last-child')
+  await site.waitForURL(`${SITE_URL}/`)
+  complaints = complaints.filter((complaint) => !/net::ERR_FAILED/.test(complaint))
+})
+
+for (const [name, options] of Object.entries({
+  phone: { viewport: { width: 320, height: 640 }, userAgent: 'Mozilla/5.0 (iPhone; CPU iPhone OS 17_1) Mobile' },
+  dark: { colorScheme: 'dark', locale: 'en' },
+  'without a script': { javaScriptEnabled: false },
+  'without a picture': {},
+})) {
+  test(`the page fits: ${name}`, async () => {
+    const site = await newBrowser(options)
+    if (name === 'without a picture') await site.route('**/code', (route) => route.abort())
+    await site.goto(SITE_URL)
+    await site.click('a[href="/login"]')
+    await site.waitForSelector('.typed')
+    if (name === 'without a picture') complaints = complaints.filter((complaint) => !/net::ERR_FAILED/.test(complaint))
+    const { width, inner } = await site
+      .locator('html')
+      .evaluate((root) => ({ width: root.scrollWidth, inner: root.clientWidth }))
+      .catch(() => ({ width: 0, inner: 0 }))
+    assert.ok(width <= inner, `${width} of ${inner}`)
+    assert.match(await site.locator('.typed').innerText(), /^[B-Z]{4}-[B-Z]{4}$/)
+    assert.equal(await site.locator('.quiet', { hasText: '您正在使用手机' }).count(), name === 'phone' ? 1 : 0)
+    assert.equal(await site.locator('noscript').count(), 1)
+    await picture(site, name.replaceAll(' ', '-'))
+  })
+}

@@ -1,0 +1,146 @@
+// The phone's side of a scan, against the real service.
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { before, beforeEach, test } from 'node:test'
+import { parse } from 'acorn'
+import { approve, claim, deny, scanOf } from '../../../clients/miniprogram/wxauth-scan.js'
+import { exchange } from './phone.js'
+import { ask, checkError, pass, rejection, SERVICE_URL, start } from './world.js'
+
+const SOURCE = readFileSync(new URL('../../../clients/miniprogram/wxauth-scan.js', import.meta.url), 'utf8')
+const CAMERA = 1047
+const GRANT = 'urn:ietf:params:oauth:grant-type:device_code'
+
+let site
+before(async () => {
+  const { status, body } = await ask('POST', '/controls/sites', { body: { takes_user_codes: true } })
+  assert.equal(status, 200)
+  site = body
+})
+
+let entry
+beforeEach(() => {
+  entry = { scene: CAMERA }
+  globalThis.wx = { getEnterOptionsSync: () => entry }
+})
+
+/** What a site asks, by a form. */
+async function siteAsks(path, form = {}) {
+  const authorization = `Basic ${Buffer.from(`${site.client_id}:${site.client_secret}`).toString('base64')}`
+  const header = { authorization, 'content-type': 'application/x-www-form-urlencoded' }
+  const answer = await exchange(SERVICE_URL + path, 'POST', header, new URLSearchParams(form).toString())
+  return { status: answer.statusCode, body: JSON.parse(answer.body) }
+}
+
+async function shown() {
+  const { body } = await siteAsks('/v1/device_authorization', { browser_ip: '203.0.113.7' })
+  return { ...body, scene: body.verification_uri_complete.split('/').pop() }
+}
+
+const poll = ({ device_code }) => siteAsks('/v1/token', { grant_type: GRANT, device_code })
+
+test('it is one module beside the client, for old phones too', () => {
+  const { body } = parse(SOURCE, { ecmaVersion: 2018, sourceType: 'module' })
+  const imports = body.filter((node) => node.type === 'ImportDeclaration').map((node) => node.source.value)
+  assert.deepEqual(imports, ['./wxauth.js'])
+  assert.ok(Buffer.byteLength(SOURCE) < 4000)
+})
+
+test('a code that was scanned is claimed and approved, and the site has a session', async () => {
+  const { auth } = start()
+  const code = await shown()
+  const claimed = await claim(auth, scanOf({ scene: encodeURIComponent(code.scene) }))
+  assert.deepEqual(claimed.client, { id: 'shop', title: '示例商店', origin: 'https://shop.example.com' })
+  assert.deepEqual(claimed.browser, { device: null, ip: '203.0.113.7' })
+  assert.equal(claimed.typed, false)
+  assert.equal(await approve(auth, claimed), undefined)
+  const { status, body } = await poll(code)
+  assert.equal(status, 200)
+  const { sub } = JSON.parse(Buffer.from(body.access_token.split('.')[1], 'base64url'))
+  assert.equal(sub, auth.user.id)
+})
+
+test('what was refused is refused', async () => {
+  const { auth } = start()
+  const code = await shown()
+  const claimed = await claim(auth, scanOf({ scene: code.scene }))
+  await deny(auth, claimed)
+  assert.equal((await poll(code)).body.error, 'access_denied')
+  await rejection(approve(auth, claimed), 'scan_over')
+})
+
+test('a link says when it was scanned', async () => {
+  const { auth, phone } = start()
+  const code = await shown()
+  const q = encodeURIComponent(code.verification_uri_complete)
+  const now = await pass(phone, 0).then(() => ask('POST', '/controls/clock', { body: { seconds: 0 } }))
+  const scan = scanOf({ q, scancode_time: `${Math.floor(now.body.now)}` })
+  assert.deepEqual(scan, {
+    url: code.verification_uri_complete,
+    scancode_time: Math.floor(now.body.now),
+    entry_scene: CAMERA,
+  })
+  await rejection(claim(auth, { ...scan, scancode_time: 1 }), 'scan_forwarded')
+  assert.ok((await claim(auth, { ...scan, url: scan.url })).id)
+})
+
+test('how the page was opened counts only where it was opened by this code', async () => {
+  const scene = 'a'.repeat(22)
+  entry = { scene: CAMERA, query: { scene } }
+  assert.deepEqual(scanOf({ scene }), { scene, entry_scene: CAMERA })
+  entry = { scene: CAMERA, query: {} } // opened by a camera before; another page of the mini-program leads here
+  assert.deepEqual(scanOf({ scene }), { scene })
+  entry = { scene: CAMERA, query: { scene: 'b'.repeat(22) } }
+  assert.deepEqual(scanOf({ scene }), { scene })
+  globalThis.wx = {}
+  assert.deepEqual(scanOf({ scene }), { scene })
+})
+
+test('a picture that somebody was sent is refused', async () => {
+  const { auth } = start()
+  const code = await shown()
+  for (const number of [1007, 1008, 1012, 1013, 1048, 1049]) {
+    entry = { scene: number }
+    const error = await rejection(claim(auth, scanOf({ scene: code.scene })), 'scan_forwarded')
+    assert.equal(error.status, 403)
+  }
+})
+
+test('a code that the page itself reads by camera is good, of both kinds', async () => {
+  const { auth } = start()
+  entry = { scene: 1001 }
+  for (const seen of [
+    (code) => ({ scanType: 'WX_CODE', path: `pages/scan/scan?scene=${code.scene}` }),
+    (code) => ({ scanType: 'QR_CODE', result: code.verification_uri_complete }),
+    (code) => ({ scanType: 'QR_CODE', result: `wxa:wx1?page=pages/scan/scan&scene=${code.scene}&env=release` }),
+  ]) {
+    const scan = scanOf(seen(await shown()))
+    assert.equal(scan.scanned, 'camera')
+    assert.ok((await claim(auth, scan)).id)
+  }
+})
+
+test('a typed code is told to be one', async () => {
+  const { auth } = start()
+  assert.equal((await claim(auth, { user_code: (await shown()).user_code })).typed, true)
+})
+
+test('without a code there is nothing to claim', async () => {
+  const { auth } = start()
+  for (const options of [undefined, {}, { scene: '' }, { other: '1' }]) assert.equal(scanOf(options), null)
+  await rejection(claim(auth, null), 'invalid_argument')
+  await rejection(approve(auth, undefined), 'invalid_argument')
+  await rejection(deny(auth, {}), 'invalid_argument')
+  assert.equal(scanOf({ scene: '%' }).scene, '%')
+})
+
+test('all that goes wrong is an AuthError', async () => {
+  const { auth, phone } = start()
+  await auth.login()
+  const error = await rejection(claim(auth, { scene: 'x', entry_scene: CAMERA }), 'scan_over')
+  checkError(error)
+  for (let number = 0; number < 5; number += 1) await rejection(claim(auth, { user_code: 'x' }), 'scan_over')
+  assert.equal((await rejection(claim(auth, { user_code: 'x' }), 'rate_limited')).retryAfter, 60)
+  phone.isOnline = false
+  await rejection(claim(auth, scanOf({ scene: 'x' })), 'network_error')
+})

@@ -1,0 +1,107 @@
+// openid-client as a site, beside a running `wxauth dev`.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import * as client from 'openid-client'
+
+const { SERVICE_URL, SHOP_SECRET } = process.env
+const CALLBACK = 'http://127.0.0.1/callback'
+const insecure = { execute: [client.allowInsecureRequests] }
+
+async function json(path, body, headers = {}) {
+  const answer = await fetch(SERVICE_URL + path, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', ...headers },
+    body: JSON.stringify(body),
+  })
+  assert.ok(answer.ok, `${path}: ${answer.status}`)
+  return answer.status === 204 ? null : answer.json()
+}
+
+/** A phone: claims what is shown, and says yes. */
+async function phone(person) {
+  const { access_token, user } = await json('/v1/login', { code: person })
+  const authorization = { authorization: `Bearer ${access_token}` }
+  const decide = async (scene, verdict = 'approve') => {
+    const { id } = await json('/v1/me/scans', { scene, entry_scene: 1047 }, authorization)
+    await json(`/v1/me/scans/${id}/${verdict}`, {}, authorization)
+  }
+  return { user, decide }
+}
+
+/** A browser that is sent to the page, and comes back with what the site is told. */
+async function browse(url, decide, verdict) {
+  const page = await fetch(url)
+  assert.equal(page.status, 200)
+  const cookie = page.headers.get('set-cookie').split(';')[0]
+  const html = await page.text()
+  await decide(/\/v1\/scans\/([\w-]{22})\/code/.exec(html)[1], verdict)
+  const [, next] = /href="(\/v1\/authorize\/[\w-]{22}\/next)"/.exec(html)
+  const answer = await fetch(SERVICE_URL + next, { headers: { cookie }, redirect: 'manual' })
+  assert.equal(answer.status, 303)
+  return new URL(answer.headers.get('location'))
+}
+
+const KINDS = {
+  'a confidential site': () => client.discovery(new URL(SERVICE_URL), 'shop', SHOP_SECRET, undefined, insecure),
+  'a confidential site, by Basic': () =>
+    client.discovery(new URL(SERVICE_URL), 'shop', undefined, client.ClientSecretBasic(SHOP_SECRET), insecure),
+  'a public page': () => client.discovery(new URL(SERVICE_URL), 'page', undefined, client.None(), insecure),
+}
+
+async function asked(config) {
+  const verifier = client.randomPKCECodeVerifier()
+  const state = client.randomState()
+  const nonce = client.randomNonce()
+  const url = client.buildAuthorizationUrl(config, {
+    redirect_uri: CALLBACK,
+    scope: 'openid profile',
+    code_challenge: await client.calculatePKCECodeChallenge(verifier),
+    code_challenge_method: 'S256',
+    state,
+    nonce,
+  })
+  const checks = { pkceCodeVerifier: verifier, expectedState: state, expectedNonce: nonce, idTokenExpected: true }
+  return { url, checks }
+}
+
+for (const [kind, discover] of Object.entries(KINDS)) {
+  test(`${kind} completes the code flow`, async () => {
+    const config = await discover()
+    const { user, decide } = await phone('alice')
+    const { url, checks } = await asked(config)
+    const tokens = await client.authorizationCodeGrant(config, await browse(url, decide), checks)
+    const claims = tokens.claims()
+    assert.equal(claims.sub, user.id)
+    assert.deepEqual(claims.amr, ['wechat_scan'])
+    const info = await client.fetchUserInfo(config, tokens.access_token, claims.sub)
+    assert.equal(info.sub, user.id)
+
+    const again = await client.refreshTokenGrant(config, tokens.refresh_token)
+    assert.equal(again.claims().sid, claims.sid)
+    const end = client.buildEndSessionUrl(config, {
+      id_token_hint: again.id_token,
+      post_logout_redirect_uri: 'http://127.0.0.1/bye',
+    })
+    const out = await fetch(end, { redirect: 'manual' })
+    assert.deepEqual([out.status, out.headers.get('location')], [303, 'http://127.0.0.1/bye'])
+    await assert.rejects(client.refreshTokenGrant(config, again.refresh_token), { error: 'invalid_grant' })
+    await client.tokenRevocation(config, again.refresh_token)
+  })
+}
+
+test('a refusal arrives as access_denied, from the right issuer', async () => {
+  const config = await KINDS['a public page']()
+  const { decide } = await phone('bob')
+  const { url, checks } = await asked(config)
+  const back = await browse(url, decide, 'deny')
+  await assert.rejects(client.authorizationCodeGrant(config, back, checks), { error: 'access_denied' })
+})
+
+test('a device polls until the person has said yes', async () => {
+  const config = await KINDS['a confidential site']()
+  const { user, decide } = await phone('carol')
+  const started = await client.initiateDeviceAuthorization(config, { scope: 'openid' })
+  const polling = client.pollDeviceAuthorizationGrant(config, started)
+  await decide(started.verification_uri_complete.split('/').pop())
+  assert.equal((await polling).claims().sub, user.id)
+})

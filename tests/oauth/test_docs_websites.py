@@ -1,0 +1,60 @@
+"""docs/websites.md: what it shows can be run, and each attack that it names has its test."""
+
+import re
+import warnings
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.test_readme import code_blocks, table
+from wxauth.cli import main
+from wxauth.service.app import create_api
+
+ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "docs/websites.md"
+TESTS = "\n".join(file.read_text() for file in sorted(Path(__file__).parent.glob("test_*.py")))
+
+
+def test_each_attack_has_a_test() -> None:
+    attacks = table(GUIDE, "attack")
+    assert len(attacks) >= 20
+    for attack, defence, test in attacks:
+        assert attack
+        assert defence
+        assert re.search(rf"^(async )?def {test.strip('`')}\(", TESTS, re.MULTILINE), test
+
+
+def test_the_options_are_those_of_the_command() -> None:
+    told = {option.strip("`") for option, _ in table(GUIDE, "option")}
+    add = main.commands["clients"].commands["add"]  # type: ignore[attr-defined]  # a group
+    options = {name for parameter in add.params for name in parameter.opts if name.startswith("--")}
+    assert told == options - {"--json"}
+
+
+def test_every_endpoint_named_is_one() -> None:
+    paths = create_api().openapi()["paths"].keys()
+    named = set(re.findall(r"https://auth\.example\.com(/v1/\w+)", GUIDE.read_text()))
+    assert named
+    assert named <= paths
+
+
+def test_grafanas_configuration_is_one() -> None:
+    config = ConfigParser(interpolation=None)
+    [text] = code_blocks(GUIDE, "ini")
+    config.read_string(text)
+    assert config["auth.generic_oauth"]["use_pkce"] == "true"
+
+
+@pytest.mark.no_database
+async def test_the_site_shown_can_be_run() -> None:
+    [source] = code_blocks(GUIDE, "python")
+    namespace: dict[str, Any] = {}
+    with warnings.catch_warnings(record=True):  # Authlib announces what its next version will want
+        exec(source, namespace)
+    transport = httpx.ASGITransport(namespace["app"])
+    async with httpx.AsyncClient(transport=transport, base_url="https://shop.example.com") as client:
+        assert (await client.get("/nothing")).status_code == 404
+    assert {route.path for route in namespace["app"].routes} == {"/login", "/callback"}

@@ -1,0 +1,150 @@
+"""Where a site meets what is not its own: guards, an issuer under a path, a database that is away, other keys."""
+
+import re
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx
+import pytest
+from fastapi import Depends, FastAPI
+from jose import jwt
+
+from tests.asking import MakeClient, MakeServices, bearer
+from tests.fakes import APP, Clock, LoginAnswer
+from tests.oauth.conftest import CALLBACK, CAMERA, AddSite, Phone, Site
+from tests.oauth.test_authorize import ASKED, Browser, Tab, sent
+from tests.oauth.test_device_grant import refused, tokens_of
+from tests.problems import problem_of
+from wxauth.core.sealing import Sealer
+from wxauth.core.services import Services
+from wxauth.guard import BearerGuard
+from wxauth.service.resealing import reseal
+from wxauth.testing import TestIssuer
+from wxauth.tokens.claims import Principal
+
+
+async def test_a_guard_finds_the_mini_program_in_a_websites_token(
+    services: Services, add_site: AddSite, phone: Phone, clock: Clock
+) -> None:
+    site = await add_site(may_scan=True, scopes=["openid", "roles"])
+    guard = BearerGuard("https://auth.test", keys=services.keys, clock=lambda: clock().timestamp())
+    user = await guard.verify((await tokens_of(site, phone))["access_token"])
+    assert (str(user.id), user.app_id, user.openid) == (phone.user_id, APP["app_id"], phone.tokens["user"]["openid"])
+    assert user.scopes == {"openid", "roles"}
+    own = await guard.verify(phone.tokens["access_token"])
+    assert (own.app_id, own.scopes) == (APP["app_id"], None)
+
+
+@pytest.mark.no_database
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [
+        ({"app_id": "wx1", "client_id": "shop", "scope": "openid"}, 200),
+        ({"app_id": "wx1", "client_id": "shop", "scope": ""}, 200),
+        ({"app_id": "wx1", "client_id": "shop"}, 401),
+        ({"app_id": 1, "client_id": "shop", "scope": "openid"}, 401),
+        ({"app_id": "wx1", "client_id": "shop", "scope": ["openid"]}, 401),
+    ],
+)
+async def test_a_websites_token_is_whole_or_none(claims: dict[str, Any], expected: int) -> None:
+    issuer = TestIssuer()
+    app = FastAPI()
+    guard = issuer.guard()
+
+    @app.get("/")
+    async def whose(user: Principal = Depends(guard)) -> str:  # noqa: B008, FAST002
+        return user.app_id
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://orders.test") as client:
+        answer = await client.get("/", headers=issuer.headers(claims=claims))
+    assert answer.status_code == expected
+    if expected == 200:
+        assert answer.json() == "wx1"
+
+
+@pytest.mark.no_database
+@pytest.mark.parametrize("path", ["/v1/token", "/v1/revoke", "/v1/device_authorization"])
+async def test_a_database_that_is_away_is_said_in_oauths_words(offline_client: httpx.AsyncClient, path: str) -> None:
+    form = {"client_id": "shop", "client_secret": "x", "grant_type": "refresh_token", "token": "x"}
+    answer = await offline_client.post(path, data=form)
+    refused(answer, "temporarily_unavailable", 503)
+    assert answer.headers["retry-after"]
+
+
+@pytest.mark.no_database
+async def test_a_database_that_is_away_is_a_page_to_a_browser(offline_client: httpx.AsyncClient) -> None:
+    answer = await offline_client.get("/v1/authorize", params=ASKED)
+    assert (answer.status_code, answer.headers["content-type"]) == (503, "text/html; charset=utf-8")
+    assert answer.headers["retry-after"]
+    assert (await offline_client.get("/d")).status_code == 200
+
+
+@pytest.mark.parametrize("is_cut_off", [True, False])
+async def test_an_issuer_may_have_a_path(
+    make_services: MakeServices, make_client: MakeClient, add_site: AddSite, phone: Phone, is_cut_off: bool
+) -> None:
+    site = await add_site(may_scan=True)
+    client = make_client(await make_services(issuer="https://auth.test/auth", scan_code="link"))
+    prefix = "" if is_cut_off else "/auth"
+    page = await client.get(f"{prefix}/v1/authorize", params=ASKED)
+    assert page.status_code == 200
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert all(url.startswith("/auth/") for url in loaded), loaded
+    tab = Tab(Browser(client), page.text)
+    for url in [*loaded[:3], f"/auth/v1/authorize/{tab.request_id}/state"]:
+        assert (await client.get(url.replace("&amp;", "&"))).status_code == 200, url
+    login = Phone(client, {**phone.tokens})
+    started = await Site(client, site.name, site.secret).start()
+    assert started["code_image"].startswith("https://auth.test/auth/v1/scans/")
+    metadata = (await client.get(f"{prefix}/.well-known/openid-configuration")).json()
+    assert metadata["authorization_endpoint"] == "https://auth.test/auth/v1/authorize"
+    # Another issuer's token opens nothing here.
+    problem_of(await login.claim(scene=tab.scene, entry_scene=CAMERA), "invalid_token", 401)
+
+
+async def test_the_keys_of_id_tokens_are_sealed_anew_with_the_others(
+    services: Services, add_site: AddSite, client: httpx.AsyncClient, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    await add_site()
+    assert len((await client.get("/.well-known/jwks.json")).json()["keys"]) == 2
+    new = bytes(range(32, 64))
+    old = services.settings.secret_keys[0]
+    done = await reseal(services.database, Sealer([new, old]), now=clock())
+    assert (done.signing_keys, done.not_opened) == (2, 0)
+    prefix = Sealer([new]).prefix
+    assert (await rows.fetchval("SELECT private_key FROM id_token_keys")).startswith(prefix)
+
+
+async def test_a_site_that_is_removed_is_gone_while_a_browser_waits(
+    services: Services, add_site: AddSite, make_client: MakeClient, phone: Phone, clock: Clock
+) -> None:
+    from wxauth.siblings.clients import remove_client
+
+    await add_site()
+    browser = Browser(make_client(services))
+    tab = await browser.show()
+    claimed = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()
+    await phone.decide(claimed["id"])
+    await remove_client(services.database, "shop", now=clock())
+    assert (await tab.ask()).status_code == (await tab.go_on()).status_code == 404
+    assert (await browser.open()).status_code == 400
+
+
+async def test_a_login_of_a_mini_program_is_what_it_was(
+    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    tokens = await login("alice")
+    claims = jwt.get_unverified_claims(tokens["access_token"])
+    assert claims.keys() == {"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "sid", "openid"}
+    row = await rows.fetchrow("SELECT * FROM sessions WHERE id = $1", UUID(tokens["session_id"]))
+    assert [row[name] for name in ("client_id", "scope", "authenticated_at", "authenticated_by")] == [None] * 4
+    assert (await client.get("/v1/me", headers=bearer(tokens))).status_code == 200
+
+
+async def test_what_a_redirect_uri_has_of_a_query_stays(
+    add_site: AddSite, services: Services, make_client: MakeClient
+) -> None:
+    await add_site(redirect_uris=[f"{CALLBACK}?from=wechat"])
+    answer = await Browser(make_client(services)).open(redirect_uri=f"{CALLBACK}?from=wechat", prompt="none")
+    assert sent(answer)["from"] == "wechat"

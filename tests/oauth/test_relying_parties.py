@@ -1,0 +1,79 @@
+"""Sites made with others' libraries, beside a running `wxauth dev`: openid-client in Node, Authlib in Python."""
+
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.processes import WXAUTH, Running, free_port, run
+from tests.programs import run_node_tests
+
+with warnings.catch_warnings(record=True):  # Authlib announces what its next version will want
+    from authlib.integrations.httpx_client import AsyncOAuth2Client
+    from authlib.oauth2.auth import OAuth2Token
+
+pytestmark = pytest.mark.process
+
+CALLBACK = "http://127.0.0.1/callback"
+VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Where things are, and the secret of a site."""
+    folder = tmp_path_factory.mktemp("sites")
+    ports = [str(free_port()) for _ in range(3)]
+    options = [word for pair in zip(("--port", "--wechat-port", "--site-port"), ports, strict=True) for word in pair]
+    with Running(WXAUTH, "dev", *options, cwd=folder) as running:
+        running.wait_for("Ctrl-C ends it all")
+        env = {"WXAUTH_DATABASE_URL": re.findall(r"WXAUTH_DATABASE_URL='([^']+)'", running.output)[0]}
+        uris = ("--redirect-uri", CALLBACK, "--logout-uri", "http://127.0.0.1/bye", "--json")
+        shop = run("clients", "add", "shop", "--device", *uris, cwd=folder, env=env)
+        assert run("clients", "add", "page", "--public", *uris, cwd=folder, env=env).returncode == 0
+        yield {"SERVICE_URL": f"http://127.0.0.1:{ports[0]}", "SHOP_SECRET": json.loads(shop.stdout)["client_secret"]}
+
+
+@pytest.mark.node
+def test_openid_client(world: dict[str, str]) -> None:
+    run_node_tests("oauth/relying_party.test.js", world)
+
+
+@pytest.mark.parametrize("name", ["shop", "page"])
+async def test_authlib(world: dict[str, str], name: str) -> None:
+    service = world["SERVICE_URL"]
+    async with httpx.AsyncClient(base_url=service, trust_env=False) as browser:
+        metadata: dict[str, Any] = (await browser.get("/.well-known/openid-configuration")).json()
+        login = (await browser.post("/v1/login", json={"code": "alice"})).json()
+        phone = {"Authorization": f"Bearer {login['access_token']}"}
+        site = AsyncOAuth2Client(
+            client_id=name,
+            client_secret=world["SHOP_SECRET"] if name == "shop" else None,
+            token_endpoint_auth_method="client_secret_basic" if name == "shop" else "none",
+            scope="openid profile",
+            redirect_uri=CALLBACK,
+            code_challenge_method="S256",
+            trust_env=False,
+        )
+        url, state = site.create_authorization_url(metadata["authorization_endpoint"], code_verifier=VERIFIER)
+        page = (await browser.get(url)).text
+        scene = re.findall(r"/v1/scans/([\w-]{22})/code", page)[0]
+        claimed = await browser.post("/v1/me/scans", json={"scene": scene, "entry_scene": 1047}, headers=phone)
+        await browser.post(f"/v1/me/scans/{claimed.json()['id']}/approve", headers=phone)
+        back = await browser.get(re.findall(r'href="(/v1/authorize/[\w-]{22}/next)"', page)[0])
+        token: OAuth2Token = await site.fetch_token(
+            metadata["token_endpoint"],
+            authorization_response=back.headers["location"],
+            state=state,
+            code_verifier=VERIFIER,
+        )
+        told = (await site.get(metadata["userinfo_endpoint"])).json()
+        assert told["sub"] == login["user"]["id"]
+        again = await site.refresh_token(metadata["token_endpoint"], refresh_token=token["refresh_token"])
+        assert again["refresh_token"] != token["refresh_token"]
+        await site.revoke_token(metadata["revocation_endpoint"], token=again["refresh_token"])
+        assert (await site.get(metadata["userinfo_endpoint"])).status_code == 401
+        await site.aclose()
