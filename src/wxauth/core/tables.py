@@ -250,7 +250,6 @@ class Session(SQLModel, table=True):
             name="state",
         ),
         Index(None, "user_id", "id"),
-        Index(None, "client_id", postgresql_where=text("client_id IS NOT NULL")),
         # By default a vacuum waits for a fifth of the table: of 100 million sessions, 20 million dead ones.
         {
             "postgresql_with": {
@@ -285,6 +284,19 @@ class Session(SQLModel, table=True):
     """When the person said yes."""
     authenticated_by: str | None = Field(sa_type=Text)
     """How, in the words of `amr` (RFC 8176)."""
+
+
+class WebsiteSession(SQLModel, table=True):
+    """Which sessions are a website's; an index on `sessions` would cost each login of a phone."""
+
+    __tablename__ = "website_sessions"
+    __table_args__ = (
+        ForeignKeyConstraint(["session_id"], ["sessions.id"], ondelete="CASCADE"),
+        Index(None, "session_id"),
+    )
+
+    client_id: str = Field(sa_type=Text, primary_key=True)
+    session_id: UUID = Field(primary_key=True)
 
 
 class PhoneAnswer(SQLModel, table=True):

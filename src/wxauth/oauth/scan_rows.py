@@ -123,6 +123,9 @@ _OPENED_PART: Final = """
            CASE WHEN scan.is_typed THEN 'wechat_code' ELSE 'wechat_scan' END
       FROM person, scan
     ON CONFLICT (id) DO NOTHING"""
+_LISTED_PART: Final = """
+    INSERT INTO website_sessions (client_id, session_id) SELECT scan.client_id, $4 FROM person, scan
+    ON CONFLICT DO NOTHING"""
 _REDEEMED_PART: Final = """
     UPDATE scans SET session_id = $4 FROM scan, person WHERE scans.id = scan.id"""
 _GRANTED_PART: Final = """
@@ -136,6 +139,7 @@ WITH scan AS (
 ), person AS ({_PERSON_PART} AND scan.expires_at > $3
        FOR NO KEY UPDATE OF users
 ), opened AS ({_OPENED_PART}
+), listed AS ({_LISTED_PART}
 ), redeemed AS ({_REDEEMED_PART}
 ), polled AS (
     UPDATE scans
@@ -176,6 +180,7 @@ WITH scan AS (
 ), person AS ({_PERSON_PART} AND scan.code_expires_at > $3
        FOR NO KEY UPDATE OF users
 ), opened AS ({_OPENED_PART}
+), listed AS ({_LISTED_PART}
 ), redeemed AS ({_REDEEMED_PART}
 ), ended AS (
     UPDATE sessions SET revoked_at = $3, revoked_reason = '{EndReason.REUSED}', session_key = NULL

@@ -133,8 +133,9 @@ RETURNING sessions.id, sessions.user_id, sessions.expires_at > $3 AS was_open
 # $1 client  $2 now  $3 reason
 _END_OF_CLIENT: Final = """
 UPDATE sessions SET revoked_at = $2, revoked_reason = $3
- WHERE client_id = $1 AND revoked_at IS NULL
-RETURNING id, user_id, expires_at > $2 AS was_open
+  FROM website_sessions w
+ WHERE w.client_id = $1 AND sessions.id = w.session_id AND sessions.revoked_at IS NULL
+RETURNING sessions.id, sessions.user_id, sessions.expires_at > $2 AS was_open
 """
 # A website knows a person by one id for as long as a session lasts. $1 user id  $2 now  $3 reason
 _END_OF_WEBSITES: Final = """
