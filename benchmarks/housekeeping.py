@@ -152,6 +152,7 @@ async def log_in(database: Database, _: asyncpg.Record) -> None:
         user_agent="micromessenger",
         expires_in=LIFETIMES.unused,
         is_judged=False,
+        may_sign_up=True,
     )
     await record_login(database, login, now=datetime.now(UTC))
 

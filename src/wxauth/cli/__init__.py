@@ -9,6 +9,7 @@ from wxauth.cli.clients import clients
 from wxauth.cli.dev import dev
 from wxauth.cli.keys import keys
 from wxauth.cli.migrate import migrate
+from wxauth.cli.moving import export_users, import_users
 from wxauth.cli.openapi import openapi
 from wxauth.cli.secret import secret
 from wxauth.cli.serve import serve
@@ -23,5 +24,7 @@ def main() -> None:
     """WeChat mini-program login as a service."""
 
 
+for command in (import_users, export_users):
+    users.add_command(command)
 for command in (apps, check, clients, dev, keys, migrate, openapi, secret, serve, sweep, users, webhooks):
     main.add_command(command)

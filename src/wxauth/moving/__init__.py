@@ -1,1 +1,1 @@
-"""What is taken along: a person's own data."""
+"""What is taken along: users who move in and out, a person's own data."""

@@ -15,8 +15,8 @@ _IDENTITIES: Final = """
 SELECT app_id, openid, unionid, created_at FROM identities WHERE user_id = $1 ORDER BY created_at, app_id, openid
 """
 _SESSIONS: Final = """
-SELECT id, app_id, openid, host(ip) || CASE WHEN masklen(ip) IN (32, 128) THEN '' ELSE '/' || masklen(ip) END AS ip,
-       user_agent, created_at, last_used_at, expires_at, revoked_at AS ended_at, revoked_reason AS ended_reason
+SELECT id, app_id, openid, abbrev(ip) AS ip, user_agent, created_at, last_used_at, expires_at,
+       revoked_at AS ended_at, revoked_reason AS ended_reason
   FROM sessions WHERE user_id = $1 ORDER BY id
 """
 # Who else had a hand in it is nobody's name, nor is from where they had. Names of service clients and of ours are no
@@ -24,8 +24,7 @@ SELECT id, app_id, openid, host(ip) || CASE WHEN masklen(ip) IN (32, 128) THEN '
 _EVENTS: Final = """
 SELECT id, type, at, app_id, data,
        CASE WHEN is_another THEN 'administrator' ELSE actor END AS actor,
-       CASE WHEN NOT is_another
-            THEN host(ip) || CASE WHEN masklen(ip) IN (32, 128) THEN '' ELSE '/' || masklen(ip) END END AS ip
+       CASE WHEN NOT is_another THEN abbrev(ip) END AS ip
   FROM (SELECT *, actor ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' AND actor <> ALL ($1::uuid[]::text[])
                   AS is_another
           FROM events WHERE user_id = ANY ($1::uuid[])) AS theirs

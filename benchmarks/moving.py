@@ -1,0 +1,164 @@
+"""`python -m benchmarks.moving`: users moving in and out by the commands, and logins beside them."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import quantiles
+from time import perf_counter
+
+import asyncpg
+import click
+
+from wxauth.core.database import Database
+from wxauth.core.migrations import migrate
+from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.login.login_rows import Login, record_login
+
+APP = {"app_id": "wx0000000000000000", "app_secret": "0" * 32}
+LOGINS_A_SECOND = 20
+
+
+def lines(number: int) -> Iterator[str]:
+    """People of a made-up backend: one in five has two identities by one unionid."""
+    for n in range(number):
+        person = n - 1 if n % 5 == 4 else n
+        yield json.dumps(
+            {
+                "app_id": APP["app_id"],
+                "openid": f"oGZUI0egBJY1zhBYw2Kh{n:08}",
+                "unionid": f"oTmHYjg7xLa9Yp4Zt2Vq{person:08}",
+                "external_id": str(10_000_000 + person),
+                "nickname": f"用户 {n}",
+                "avatar_url": f"https://example.com/avatars/{n}.png",
+                "phone": f"+861{person:010}",
+                "created_at": "2023-01-02T03:04:05Z",
+                "last_login_at": "2026-01-02T03:04:05Z",
+            }
+        )
+
+
+class Run:
+    """A command of ours as a process of its own: how long it took, and how much memory at most."""
+
+    def __init__(self, *arguments: str, url: str) -> None:
+        self._arguments = arguments
+        self._env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("WXAUTH_")},
+            "WXAUTH_DATABASE_URL": url,
+            "WXAUTH_SECRET_KEY": "A" * 43 + "=",
+            "WXAUTH_APPS": json.dumps([APP]),
+        }
+        self.seconds = self.peak_mib = 0.0
+        self.output = ""
+
+    async def __call__(self) -> "Run":
+        await asyncio.to_thread(self._run)
+        return self
+
+    def _run(self) -> None:
+        began = perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "wxauth", *self._arguments], env=self._env, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        self.output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        self.seconds, self.peak_mib = perf_counter() - began, usage.ru_maxrss / 1024
+        if status:
+            raise click.ClickException(f"{' '.join(self._arguments)} ended with status {status}")
+
+
+async def log_in_meanwhile(url: str, number: int, waits: list[float]) -> None:
+    """Log in people who are moving in, and see how long each waits."""
+    database = Database(url)
+    try:
+        for n in range(0, 10**9, max(1, number // 5000)):
+            login = Login(
+                app_id=APP["app_id"],
+                openid=f"oGZUI0egBJY1zhBYw2Kh{n % number:08}",
+                unionid=None,
+                nickname=None,
+                avatar_url=None,
+                session_key=bytes(49),
+                ip="192.0.2.1",
+                user_agent="micromessenger",
+                expires_in=86400,
+                is_judged=False,
+                may_sign_up=True,
+            )
+            began = perf_counter()
+            await record_login(database, login, now=await database.time())
+            waits.append(perf_counter() - began)
+            await asyncio.sleep(1 / LOGINS_A_SECOND)
+    finally:
+        await database.aclose()
+
+
+async def emptied(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute("TRUNCATE users, former_users, events CASCADE")
+    await connection.close()
+
+
+async def measure(url: str, folder: Path, number: int) -> float:
+    """Print what it takes; the peak of memory of the import."""
+    file, out = folder / f"{number}.jsonl", folder / "out.jsonl"
+    with file.open("w") as opened:  # not by way of memory, which the commands would begin with the measure of
+        opened.writelines(f"{line}\n" for line in lines(number))
+    await emptied(url)
+    done = await Run("users", "import", str(file), "--json", url=url)()
+    say("import", number, done)
+    again = await Run("users", "import", str(file), "--json", url=url)()
+    say("the same again", number, again)
+    say("export", number, await Run("users", "export", str(out), url=url)())
+
+    await emptied(url)
+    waits: list[float] = []
+    logins = asyncio.create_task(log_in_meanwhile(url, number, waits))
+    beside = await Run("users", "import", str(file), "--json", url=url)()
+    logins.cancel()
+    await asyncio.gather(logins, return_exceptions=True)
+    say("import beside logins", number, beside)
+    if len(waits) > 1:
+        centiles = quantiles(waits, n=100)
+        print(
+            f"    {len(waits)} logins meanwhile: half within {centiles[49] * 1000:.0f} ms, 99 of 100 within"
+            f" {centiles[98] * 1000:.0f} ms, the longest {max(waits) * 1000:.0f} ms"
+        )
+    return done.peak_mib
+
+
+def say(what: str, number: int, run: Run) -> None:
+    print(
+        f"{what}: {number:,} lines in {run.seconds:.1f} s, {number / run.seconds:,.0f} a second,"
+        f" {run.peak_mib:.0f} MiB at most  {run.output.strip()}",
+        flush=True,
+    )
+
+
+@click.command()
+@click.option("--lines", "numbers", type=int, multiple=True, default=(20_000, 200_000), show_default=True)
+def main(numbers: tuple[int, ...]) -> None:
+    """Measure moving in and out; the time of a command's start is part of it."""
+
+    async def run(url: str, folder: Path) -> list[float]:
+        database = Database(url)
+        await migrate(database)
+        await database.aclose()
+        return [await measure(url, folder, number) for number in numbers]
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        EmbeddedPostgres(Path(folder) / "postgres", lasting=False) as postgres,
+    ):
+        peaks = asyncio.run(run(postgres.url(), Path(folder)))
+    print(f"memory: {max(peaks) - min(peaks):.0f} MiB between the smallest and the largest file")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Every identity with its user, as it was at one moment."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+import asyncpg
+
+from wxauth.core.database import Database, raise_if_unavailable
+
+_AT_ONCE: Final = 1000
+# A user's unionid that no identity of theirs has is told with those that have none.
+# Names are in the order of their bytes, which is the same in every database.
+_ALL: Final = """
+SELECT i.app_id, i.openid,
+       CASE WHEN i.unionid IS NULL AND u.unionid IS NOT NULL
+                 AND NOT EXISTS (SELECT FROM identities other
+                                  WHERE other.user_id = u.id AND other.unionid = u.unionid)
+            THEN u.unionid ELSE i.unionid END AS unionid,
+       u.external_id, u.nickname, u.avatar_url, u.phone, u.roles, u.status, u.created_at, u.last_login_at,
+       u.id AS user_id, i.created_at AS identity_created_at,
+       (SELECT jsonb_agg(jsonb_build_object(
+                   'document', document, 'version', version,
+                   'given_at', (to_jsonb(given_at AT TIME ZONE 'UTC') #>> '{}') || 'Z',
+                   'withdrawn_at', (to_jsonb(withdrawn_at AT TIME ZONE 'UTC') #>> '{}') || 'Z',
+                   'app_id', app_id, 'ip', abbrev(ip))
+               ORDER BY given_at, document COLLATE "C", version COLLATE "C", app_id COLLATE "C", ip)
+          FROM consents WHERE consents.user_id = u.id) AS consents,
+       (SELECT array_agg(id ORDER BY merged_at, id) FROM former_users WHERE former_users.user_id = u.id) AS former_ids
+  FROM identities i JOIN users u ON u.id = i.user_id
+ ORDER BY i.created_at, i.app_id COLLATE "C", i.openid COLLATE "C"
+"""
+# The first row comes when all are sorted, and the reader may be slow.
+_PATIENT: Final = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
+
+
+async def all_identities(database: Database) -> AsyncIterator[Sequence[Any]]:
+    """Every identity with its user, some at a time, all as they are now. Raises: StorageUnavailable."""
+    try:
+        connection: asyncpg.Connection = await database.connect(command_timeout=None)
+        try:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                await connection.execute(_PATIENT)
+                cursor = await connection.cursor(_ALL)
+                while rows := await cursor.fetch(_AT_ONCE):
+                    yield rows
+        finally:
+            connection.terminate()
+    except Exception as exc:
+        raise_if_unavailable(exc)
+        raise

@@ -1,0 +1,18 @@
+"""Users who move out: every identity as a line, which an import takes."""
+
+from collections.abc import Callable
+
+from pydantic_core import to_json
+
+from wxauth.core.database import Database
+from wxauth.moving.export_rows import all_identities
+from wxauth.moving.lines import exported_line
+
+
+async def export_users(database: Database, write: Callable[[bytes], object]) -> int:
+    """Write every identity, in one consistent snapshot; how many there were. Raises: StorageUnavailable."""
+    number = 0
+    async for rows in all_identities(database):
+        write(b"".join(to_json(exported_line(row)) + b"\n" for row in rows))
+        number += len(rows)
+    return number

@@ -1,0 +1,213 @@
+"""The statements of an import: what a batch of lines meets, and what is written of it, each for the whole batch.
+
+A batch goes along as one JSON document, which PostgreSQL makes rows of: that is as quick as COPY into a temporary table
+for so few, and needs neither the right to make tables nor a catalogue that grows by each of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from wxauth.core.database import Transaction
+from wxauth.core.tables import USER, UserRow
+
+CONFLICTS: Final = (
+    asyncpg.UniqueViolationError,
+    asyncpg.ForeignKeyViolationError,
+    asyncpg.DeadlockDetectedError,
+)
+"""A login came between; the batch is undone whole, and asked again it finds what that one left."""
+
+# $1 and $2 app_ids and openids, as many of the one as of the other
+_IDENTITIES: Final = """
+SELECT app_id, openid, i.unionid, user_id, created_at
+  FROM unnest($1::text[], $2::text[]) AS wanted (app_id, openid) JOIN identities i USING (app_id, openid)
+"""
+_UNIONIDS: Final = "SELECT unionid, user_id FROM unionids WHERE unionid = ANY ($1)"
+_EXTERNAL_IDS: Final = "SELECT external_id, id FROM users WHERE external_id = ANY ($1)"
+_IDS: Final = "SELECT id FROM users WHERE id = ANY ($1)"
+_FORMER_IDS: Final = "SELECT id, user_id FROM former_users WHERE id = ANY ($1)"
+_PROVED: Final = "SELECT phone, id FROM users WHERE phone = ANY ($1) AND phone_verified"
+# Of who has been erased, by the id of then and by those that had been merged into it. $1 ids
+_ERASED: Final = """
+SELECT user_id AS id FROM events WHERE user_id = ANY ($1) AND type IN ('user.erased', 'user_erased')
+ UNION
+SELECT wanted.id
+  FROM unnest($1::uuid[]) AS wanted (id)
+ WHERE wanted.id::text IN (SELECT jsonb_array_elements_text(data -> 'former_ids') FROM events
+                            WHERE type IN ('user.erased', 'user_erased') AND data -> 'former_ids' <> '[]')
+"""
+# In the order of ids, in which all lock users.
+_LOCK: Final = f"SELECT {USER} FROM users WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE"  # noqa: S608 - put together from constants
+_CONSENTS: Final = "SELECT user_id, document, version, given_at FROM consents WHERE user_id = ANY ($1)"
+
+# Of each: $1 the rows
+_ADD_USERS: Final = """
+INSERT INTO users (id, unionid, nickname, avatar_url, phone, phone_verified, roles, status, created_at, last_login_at,
+                   external_id)
+SELECT id, unionid, nickname, avatar_url, phone, phone_verified, roles, status, created_at, last_login_at, external_id
+  FROM jsonb_to_recordset($1) AS given (
+       id uuid, unionid text, nickname text, avatar_url text, phone text, phone_verified boolean, roles text[],
+       status text, created_at timestamptz, last_login_at timestamptz, external_id text)
+"""
+_CHANGE_USERS: Final = """
+UPDATE users
+   SET unionid = given.unionid, nickname = given.nickname, avatar_url = given.avatar_url, phone = given.phone,
+       phone_verified = given.phone_verified, created_at = given.created_at, last_login_at = given.last_login_at,
+       external_id = given.external_id
+  FROM jsonb_to_recordset($1) AS given (
+       id uuid, unionid text, nickname text, avatar_url text, phone text, phone_verified boolean,
+       created_at timestamptz, last_login_at timestamptz, external_id text)
+ WHERE users.id = given.id
+"""
+# One that is the user's own is remembered by the users table itself.
+_ADD_UNIONIDS: Final = """
+INSERT INTO unionids (unionid, user_id)
+SELECT given.unionid, given.user_id FROM jsonb_to_recordset($1) AS given (unionid text, user_id uuid)
+ WHERE NOT EXISTS (SELECT FROM unionids WHERE unionids.unionid = given.unionid AND unionids.user_id = given.user_id)
+"""
+_ADD_IDENTITIES: Final = """
+INSERT INTO identities (app_id, openid, user_id, unionid, created_at)
+SELECT app_id, openid, user_id, unionid, created_at
+  FROM jsonb_to_recordset($1) AS given (app_id text, openid text, user_id uuid, unionid text, created_at timestamptz)
+"""
+_CHANGE_IDENTITIES: Final = """
+UPDATE identities SET unionid = given.unionid, created_at = given.created_at
+  FROM jsonb_to_recordset($1) AS given (app_id text, openid text, unionid text, created_at timestamptz)
+ WHERE identities.app_id = given.app_id AND identities.openid = given.openid
+"""
+_ADD_FORMER_IDS: Final = """
+INSERT INTO former_users (id, user_id, merged_at)
+SELECT id, user_id, merged_at FROM jsonb_to_recordset($1) AS given (id uuid, user_id uuid, merged_at timestamptz)
+"""
+_ADD_CONSENTS: Final = """
+INSERT INTO consents (id, user_id, document, version, given_at, withdrawn_at, app_id, ip)
+SELECT id, user_id, document, version, given_at, withdrawn_at, app_id, ip
+  FROM jsonb_to_recordset($1) AS given (
+       id uuid, user_id uuid, document text, version text, given_at timestamptz, withdrawn_at timestamptz, app_id text,
+       ip inet)
+"""
+# What counts now is what was given last of each document and not taken back. $1 user ids
+_NOTE_CONSENTS: Final = """
+UPDATE users
+   SET consents = (SELECT jsonb_object_agg(document, version)
+                     FROM (SELECT DISTINCT ON (document) document, version FROM consents
+                            WHERE user_id = users.id AND withdrawn_at IS NULL
+                            ORDER BY document, given_at DESC, id DESC) AS newest)
+ WHERE id = ANY ($1)
+"""
+_ADD_EVENTS: Final = """
+INSERT INTO events (id, type, at, actor, user_id, app_id, data)
+SELECT id, type, at, actor, user_id, app_id, data
+  FROM jsonb_to_recordset($1) AS given (
+       id uuid, type text, at timestamptz, actor text, user_id uuid, app_id text, data jsonb)
+"""
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+class FoundIdentity(NamedTuple):
+    """An identity that is there."""
+
+    user_id: UUID
+    unionid: str | None
+    created_at: datetime
+
+
+class Wanted(NamedTuple):
+    """What a batch names."""
+
+    identities: Sequence[tuple[str, str]]
+    unionids: Sequence[str]
+    external_ids: Sequence[str]
+    ids: Sequence[UUID]
+    phones: Sequence[str]
+
+
+class Found(NamedTuple):
+    """What of it is there."""
+
+    identities: dict[tuple[str, str], FoundIdentity]
+    unionids: dict[str, UUID]
+    external_ids: dict[str, UUID]
+    ids: frozenset[UUID]
+    former_ids: dict[UUID, UUID]
+    erased_ids: frozenset[UUID]
+    proved: dict[str, list[UUID]]
+    """Who has proved a number."""
+
+    @property
+    def user_ids(self) -> frozenset[UUID]:
+        """Everybody who is concerned."""
+        owners = (identity.user_id for identity in self.identities.values())
+        return frozenset((*owners, *self.unionids.values(), *self.external_ids.values(), *self.ids))
+
+
+async def find(transaction: Transaction, wanted: Wanted) -> Found:
+    """What is there of what a batch names."""
+    identities = await transaction.fetch(
+        _IDENTITIES, [app_id for app_id, _ in wanted.identities], [openid for _, openid in wanted.identities]
+    )
+    ids = {row["id"] for row in await transaction.fetch(_IDS, wanted.ids)} if wanted.ids else set()
+    missing = [user_id for user_id in wanted.ids if user_id not in ids]
+    proved: dict[str, list[UUID]] = {}
+    for row in await transaction.fetch(_PROVED, wanted.phones) if wanted.phones else ():
+        proved.setdefault(row["phone"], []).append(row["id"])
+    erased = await transaction.fetch(_ERASED, missing) if missing else ()
+    return Found(
+        identities={
+            (row["app_id"], row["openid"]): FoundIdentity(row["user_id"], row["unionid"], row["created_at"])
+            for row in identities
+        },
+        unionids=dict(await transaction.fetch(_UNIONIDS, wanted.unionids)) if wanted.unionids else {},
+        external_ids=dict(await transaction.fetch(_EXTERNAL_IDS, wanted.external_ids)) if wanted.external_ids else {},
+        ids=frozenset(ids),
+        former_ids=dict(await transaction.fetch(_FORMER_IDS, missing)) if missing else {},
+        erased_ids=frozenset(row["id"] for row in erased),
+        proved=proved,
+    )
+
+
+async def lock(transaction: Transaction, user_ids: Sequence[UUID]) -> Sequence[UserRow]:
+    """Those of these users who are there, whom nobody else changes until the transaction ends."""
+    rows: Sequence[UserRow] = await transaction.fetch(_LOCK, user_ids)
+    return rows
+
+
+async def consents_known(
+    transaction: Transaction, user_ids: Sequence[UUID]
+) -> Sequence[tuple[UUID, str, str, datetime]]:
+    """User, document, version and time of what these users have ever agreed to."""
+    return [tuple(row) for row in await transaction.fetch(_CONSENTS, user_ids)]
+
+
+async def store(
+    transaction: Transaction,
+    *,
+    new_users: Rows,
+    changed_users: Rows,
+    unionids: Rows,
+    new_identities: Rows,
+    changed_identities: Rows,
+    former_ids: Rows,
+    consents: Rows,
+    events: Rows,
+) -> None:
+    """Write a batch. Raises: one of `CONFLICTS`."""
+    for statement, rows in (
+        (_ADD_USERS, new_users),
+        (_CHANGE_USERS, changed_users),
+        (_ADD_UNIONIDS, unionids),
+        (_ADD_IDENTITIES, new_identities),
+        (_CHANGE_IDENTITIES, changed_identities),
+        (_ADD_FORMER_IDS, former_ids),
+        (_ADD_CONSENTS, consents),
+        (_ADD_EVENTS, events),
+    ):
+        if rows:
+            await transaction.execute(statement, rows)
+    if consents:
+        await transaction.execute(_NOTE_CONSENTS, list({consent["user_id"] for consent in consents}))

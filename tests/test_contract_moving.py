@@ -1,0 +1,571 @@
+"""Moving in by `wxauth users import`, and out by `wxauth users export`."""
+
+import asyncio
+import io
+import json
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.asking import MakeServices, bearer
+from tests.clock import Clock
+from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx
+from tests.processes import run
+from wxauth.core.services import Services
+from wxauth.moving.exporting import export_users
+from wxauth.moving.importing import Counts, Options, Refusal, import_users
+from wxauth.moving.lines import MAX_LINE, numbered_lines
+
+ALICE = {"app_id": APP["app_id"], "openid": "openid-a1-alice"}
+ALICE_THERE = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-alice"}
+BOB = {"app_id": APP["app_id"], "openid": "openid-a1-bob"}
+USER_ID = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
+OTHER_ID = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d18"
+NUMBER = "+8613800138000"
+FULL = {
+    **ALICE,
+    "unionid": "union-alice",
+    "external_id": "10023",
+    "nickname": "小明",
+    "avatar_url": "https://example.com/1.png",
+    "phone": NUMBER,
+    "roles": ["editor"],
+    "status": "active",
+    "created_at": "2023-01-02T03:04:05Z",
+    "last_login_at": "2025-06-07T08:09:10.123456Z",
+}
+
+
+class Mover:
+    """Whoever runs the import, and what they are told."""
+
+    def __init__(self, services: Services, rows: asyncpg.Connection) -> None:
+        self._services = services
+        self._rows = rows
+        self.refusals: list[tuple[int, str]] = []
+        self.messages: list[str] = []
+
+    async def import_text(self, text: bytes, **options: bool) -> Counts:
+        self.refusals, self.messages = [], []
+
+        def refuse(refusal: Refusal) -> None:
+            self.refusals.append((refusal.number, refusal.fault.field))
+            self.messages.append(refusal.fault.message)
+
+        return await import_users(
+            self._services,
+            numbered_lines(io.BytesIO(text)),
+            Options(**options),
+            refuse=refuse,
+            progress=lambda _: None,
+        )
+
+    async def import_lines(self, *lines: dict[str, Any], **options: bool) -> tuple[int, int, int, int]:
+        """How many were created, updated, unchanged and refused."""
+        counts = await self.import_text(b"".join(json.dumps(line).encode() + b"\n" for line in lines), **options)
+        assert counts.lines == len(lines)
+        return counts.created, counts.updated, counts.unchanged, counts.refused
+
+    async def users(self) -> list[dict[str, Any]]:
+        return [dict(row) for row in await self._rows.fetch("SELECT * FROM users ORDER BY created_at, id")]
+
+    async def user(self) -> dict[str, Any]:
+        [user] = await self.users()
+        return user
+
+    async def events(self) -> list[tuple[str, str]]:
+        return [tuple(row) for row in await self._rows.fetch("SELECT type, actor FROM events ORDER BY id")]
+
+    async def export(self) -> bytes:
+        written = io.BytesIO()
+        await export_users(self._services.database, written.write)
+        return written.getvalue()
+
+
+@pytest.fixture
+async def services(make_services: MakeServices) -> Services:
+    return await make_services(apps=[APP, OTHER_APP])
+
+
+@pytest.fixture
+def mover(services: Services, rows: asyncpg.Connection) -> Mover:
+    return Mover(services, rows)
+
+
+# One line.
+
+
+async def test_a_line_is_a_user_who_then_logs_in(mover: Mover, login: LoginAnswer, client: httpx.AsyncClient) -> None:
+    assert await mover.import_lines(FULL) == (1, 0, 0, 0)
+    user = await mover.user()
+    assert user["id"].version == 7
+    answer = await login("alice")
+    assert answer["is_new_user"] is False
+    assert answer["user"] == {
+        "id": str(user["id"]),
+        **ALICE,
+        "unionid": "union-alice",
+        "external_id": "10023",
+        "nickname": "小明",
+        "avatar_url": "https://example.com/1.png",
+        "phone": NUMBER,
+        "phone_verified": False,
+        "roles": ["editor"],
+        "status": "active",
+        "created_at": "2023-01-02T03:04:05Z",
+        "last_login_at": "2026-11-20T08:00:00Z",
+    }
+    assert await mover.events() == [("user.created", "operator")]
+
+
+async def test_app_and_openid_are_enough(mover: Mover, login: LoginAnswer, clock: Clock) -> None:
+    assert await mover.import_lines(ALICE) == (1, 0, 0, 0)
+    user = await mover.user()
+    assert (user["created_at"], user["last_login_at"], user["status"], user["roles"]) == (clock(), None, "active", [])
+    assert (await login("alice"))["is_new_user"] is False
+    assert (await mover.user())["last_login_at"] == clock()
+
+
+async def test_empty_text_is_as_good_as_null(mover: Mover) -> None:
+    names = ("unionid", "external_id", "nickname", "avatar_url", "phone", "status", "created_at", "last_login_at")
+    assert await mover.import_lines({**ALICE, **dict.fromkeys(names, "")}) == (1, 0, 0, 0)
+    user = await mover.user()
+    assert [user[name] for name in names[:5]] == [None] * 5
+
+
+async def test_a_banned_user_stays_banned(mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx) -> None:
+    await mover.import_lines({**ALICE, "status": "disabled"})
+    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    assert answer.json()["code"] == "account_disabled"
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        ("not JSON", "line"),
+        ('{"app_id": "wx', "line"),
+        ("[1]", "line"),
+        ("7", "line"),
+        (b"\xff\xfe", "line"),
+        ({"app_id": APP["app_id"]}, "openid"),
+        ({"openid": "o"}, "app_id"),
+        ({**ALICE, "app_id": "wxunknown"}, "app_id"),
+        ({**ALICE, "app_id": None}, "app_id"),
+        ({**ALICE, "openid": ""}, "openid"),
+        ({**ALICE, "openid": "with space"}, "openid"),
+        ({**ALICE, "unionid": 7}, "unionid"),
+        ({**ALICE, "external_id": 10023}, "external_id"),
+        ({**ALICE, "external_id": "x" * 129}, "external_id"),
+        ({**ALICE, "external_id": "a\u200bb\x07"}, "external_id"),
+        ({**ALICE, "nickname": "x" * 65}, "nickname"),
+        ({**ALICE, "nickname": "a\x00"}, "nickname"),
+        ({**ALICE, "avatar_url": "http://example.com/1.png"}, "avatar_url"),
+        ({**ALICE, "phone": "13800138000"}, "phone"),
+        ({**ALICE, "phone": 13800138000}, "phone"),
+        ({**ALICE, "roles": "editor"}, "roles"),
+        ({**ALICE, "roles": ["Editor"]}, "roles"),
+        ({**ALICE, "roles": [f"r{n}" for n in range(33)]}, "roles"),
+        ({**ALICE, "roles": ["admin"]}, "roles"),
+        ({**ALICE, "status": "banned"}, "status"),
+        ({**ALICE, "created_at": "yesterday"}, "created_at"),
+        ({**ALICE, "created_at": 1700000000}, "created_at"),
+        ({**ALICE, "created_at": "2023-01-02T03:04:05"}, "created_at"),
+        ({**ALICE, "user_id": "7"}, "user_id"),
+        ({**ALICE, "user_id": str(uuid4())}, "user_id"),
+        ({**ALICE, "consents": [{"document": "privacy"}]}, "consents.version"),
+        ({**ALICE, "former_ids": ["7"]}, "former_ids"),
+        ({**ALICE, "nickname": "x", "padding": "x" * MAX_LINE}, "line"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+async def test_a_bad_line_is_told_by_number_and_field_and_the_others_are_taken(
+    mover: Mover, line: object, field: str
+) -> None:
+    bad = line if isinstance(line, bytes) else (line if isinstance(line, str) else json.dumps(line)).encode()
+    text = b"\n".join([json.dumps(BOB).encode(), b"", bad, json.dumps(ALICE_THERE).encode()])
+    counts = await mover.import_text(text)
+    assert asdict(counts) == {"lines": 3, "created": 2, "updated": 0, "unchanged": 0, "refused": 1}
+    assert mover.refusals == [(3, field)]
+
+
+async def test_what_is_wrong_is_told_without_the_value(mover: Mover) -> None:
+    secret = "hunter2-of-somebody"
+    wrong = {"external_id": f"{secret}\x07", "status": secret, "created_at": secret, "phone": secret, "user_id": secret}
+    for name, value in wrong.items():
+        await mover.import_lines({**ALICE, name: value})
+        assert mover.refusals == [(1, name)]
+        assert secret not in mover.messages[0]
+
+
+async def test_a_line_may_be_as_long_as_it_may_be(mover: Mover) -> None:
+    line = {**ALICE, "padding": ""}
+    line["padding"] = "x" * (MAX_LINE - len(json.dumps(line)))
+    text = json.dumps(line).encode()
+    assert len(text) == MAX_LINE
+    assert (await mover.import_text(text + b"\r\n" + text[:-2] + b'x"}\n' + json.dumps(BOB).encode())).created == 2
+    assert mover.refusals == [(2, "line")]
+
+
+# Several lines that are one person.
+
+
+async def test_one_unionid_or_one_external_id_is_one_user(mover: Mover, rows: asyncpg.Connection) -> None:
+    lines = [
+        {**ALICE, "unionid": "union-alice", "nickname": "Alice"},
+        {**ALICE_THERE, "unionid": "union-alice", "external_id": "10023", "nickname": "A."},
+        {"app_id": APP["app_id"], "openid": "another", "external_id": "10023", "unionid": "union-elsewhere"},
+    ]
+    assert await mover.import_lines(*lines) == (1, 2, 0, 0)
+    user = await mover.user()
+    assert (user["unionid"], user["external_id"], user["nickname"]) == ("union-alice", "10023", "Alice")
+    assert await rows.fetchval("SELECT count(*) FROM identities") == 3
+    assert {row["unionid"] for row in await rows.fetch("SELECT unionid FROM unionids")} == {
+        "union-alice",
+        "union-elsewhere",
+    }
+    assert await mover.events() == [
+        ("user.created", "operator"),
+        ("identity.added", "operator"),
+        ("identity.added", "operator"),
+    ]
+    assert await mover.import_lines(*lines) == (0, 0, 3, 0)
+
+
+async def test_who_is_here_already_is_joined(mover: Mover, login: LoginAnswer, wechat: WeChatByRespx) -> None:
+    alice = (await login("alice", nickname="Mine"))["user"]
+    assert await mover.import_lines({**FULL, "unionid": None}) == (0, 1, 0, 0)
+    user = await mover.user()
+    assert str(user["id"]) == alice["id"]
+    assert (user["nickname"], user["phone"], user["external_id"]) == ("Mine", NUMBER, "10023")
+    assert (user["roles"], user["phone_verified"]) == ([], False)
+    assert user["created_at"].year == 2023
+
+
+@pytest.mark.parametrize(
+    ("lines", "refused"),
+    [
+        pytest.param(
+            [
+                {**ALICE, "unionid": "union-alice"},
+                {**BOB, "external_id": "7"},
+                {**ALICE_THERE, "unionid": "union-alice", "external_id": "7"},
+            ],
+            [(3, "external_id")],
+            id="two users who are there are not merged",
+        ),
+        pytest.param(
+            [{**ALICE, "unionid": "union-alice"}, {**ALICE, "unionid": "union-bob"}],
+            [(2, "unionid")],
+            id="the identity is another unionid's",
+        ),
+        pytest.param(
+            [{**ALICE}, {**BOB, "unionid": "union-bob"}, {**ALICE, "unionid": "union-bob"}],
+            [(3, "unionid")],
+            id="the unionid is another user's",
+        ),
+        pytest.param(
+            [{**ALICE, "external_id": "7"}, {**ALICE, "external_id": "8"}],
+            [(2, "external_id")],
+            id="the user has another external_id",
+        ),
+        pytest.param(
+            [{**ALICE, "external_id": "7"}, BOB, {**BOB, "external_id": "7"}],
+            [(3, "external_id")],
+            id="another user has the external_id",
+        ),
+        pytest.param(
+            [{**ALICE, "user_id": USER_ID}, {**ALICE, "user_id": OTHER_ID}],
+            [(2, "user_id")],
+            id="the user has another id",
+        ),
+        pytest.param(
+            [{**ALICE, "former_ids": [OTHER_ID]}, {**BOB, "user_id": OTHER_ID}],
+            [(2, "user_id")],
+            id="the user_id was merged away",
+        ),
+        pytest.param(
+            [{**ALICE, "user_id": USER_ID}, {**BOB, "former_ids": [USER_ID]}],
+            [(2, "former_ids")],
+            id="the former id is a user's",
+        ),
+        pytest.param(
+            [
+                {**ALICE, "external_id": "7", "status": "?"},
+                {**BOB, "external_id": "7"},
+                {**ALICE, "external_id": "8"},
+            ],
+            [(1, "status")],
+            id="a refused line leaves nothing of itself",
+        ),
+    ],
+)
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one after the other"])
+@pytest.mark.parametrize("dry_run", [False, True], ids=["", "dry"])
+async def test_what_contradicts_is_refused_and_never_guessed(
+    mover: Mover,
+    lines: list[dict[str, Any]],
+    refused: list[tuple[int, str]],
+    together: bool,
+    dry_run: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not together:
+        monkeypatch.setattr("wxauth.moving.importing.BATCH", 1)
+    await mover.import_lines(*lines, dry_run=dry_run)
+    assert mover.refusals == refused
+    if dry_run:
+        assert await mover.users() == []
+
+
+async def test_an_erased_person_comes_back_only_if_that_is_wanted(
+    mover: Mover, client: httpx.AsyncClient, login: LoginAnswer
+) -> None:
+    line = {**ALICE, "user_id": USER_ID, "former_ids": [OTHER_ID]}
+    await mover.import_lines(line)
+    await client.delete("/v1/me", headers=bearer(await login("alice")))
+    assert await mover.users() == []
+    assert await mover.import_lines(line, {**BOB, "user_id": OTHER_ID}) == (0, 0, 0, 2)
+    assert mover.refusals == [(1, "user_id"), (2, "user_id")]
+    assert await mover.import_lines(line, restore=True) == (1, 0, 0, 0)
+    assert str((await mover.user())["id"]) == USER_ID
+    assert await mover.import_lines(line) == (0, 0, 1, 0), "who has been restored is there again"
+
+
+# Again, and over what is there.
+
+
+async def test_the_same_file_again_changes_nothing(mover: Mover, rows: asyncpg.Connection) -> None:
+    consent = {"document": "privacy", "version": "1", "given_at": "2025-01-01T00:00:00Z", "ip": "203.0.113.7"}
+    lines = [{**FULL, "consents": [consent], "former_ids": [OTHER_ID]}, BOB]
+    assert await mover.import_lines(*lines) == (2, 0, 0, 0)
+    before = await mover.users(), await rows.fetch("SELECT * FROM identities"), await mover.events()
+    for options in ({}, {"overwrite": True, "takes_roles": True, "takes_status": True}):
+        assert await mover.import_lines(*lines, **options) == (0, 0, 2, 0)
+        assert before == (await mover.users(), await rows.fetch("SELECT * FROM identities"), await mover.events())
+
+
+async def test_what_a_person_has_set_since_stays(mover: Mover, client: httpx.AsyncClient, login: LoginAnswer) -> None:
+    await mover.import_lines(FULL)
+    alice = await login("alice")
+    await client.patch("/v1/me", json={"nickname": "New"}, headers=bearer(alice))
+    assert await mover.import_lines(FULL) == (0, 0, 1, 0)
+    user = await mover.user()
+    assert (user["nickname"], user["last_login_at"].year) == ("New", 2026)
+    assert await mover.import_lines(FULL, overwrite=True) == (0, 1, 0, 0)
+    user = await mover.user()
+    assert (user["nickname"], user["last_login_at"].year) == ("小明", 2026)
+    assert ("user.profile_changed", "operator") in await mover.events()
+
+
+async def test_a_later_login_of_the_file_counts(mover: Mover) -> None:
+    await mover.import_lines(FULL)
+    assert await mover.import_lines({**FULL, "last_login_at": "2026-01-01T00:00:00Z"}) == (0, 1, 0, 0)
+    assert (await mover.user())["last_login_at"].year == 2026
+
+
+async def test_a_proved_number_is_nobody_elses(mover: Mover, login: LoginAnswer, rows: asyncpg.Connection) -> None:
+    await login("bob")
+    await rows.execute("UPDATE users SET phone = $1", NUMBER)
+    await mover.import_lines(FULL)
+    phones = {user["nickname"]: user["phone"] for user in await mover.users()}
+    assert phones == {"小明": None, None: NUMBER}
+
+
+async def test_the_same_number_again_stays_proved(mover: Mover, rows: asyncpg.Connection) -> None:
+    await mover.import_lines(FULL)
+    await rows.execute("UPDATE users SET phone_verified = true")
+    await mover.import_lines(FULL, overwrite=True)
+    assert (await mover.user())["phone_verified"] is True
+    await mover.import_lines({**FULL, "phone": "+8613900139000"}, overwrite=True)
+    assert (await mover.user())["phone_verified"] is False
+
+
+async def test_roles_and_status_of_who_is_there_change_only_if_that_is_wanted(
+    mover: Mover, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    await login("alice")
+    line = {**ALICE, "roles": ["editor"], "status": "disabled"}
+    assert await mover.import_lines(line) == (0, 0, 1, 0)
+    assert await mover.import_lines(line, takes_roles=True) == (0, 1, 0, 0)
+    user = await mover.user()
+    assert (user["roles"], user["status"]) == (["editor"], "active")
+    assert await mover.import_lines(line, takes_status=True) == (0, 1, 0, 0)
+    assert (await mover.user())["status"] == "disabled"
+    assert await rows.fetchval("SELECT count(*) FROM sessions WHERE revoked_at IS NULL") == 0
+    by_operator = {kind for kind, actor in await mover.events() if actor == "operator"}
+    assert len(by_operator) == len(("roles", "ban", "sessions"))
+
+
+async def test_the_last_administrator_stays(mover: Mover, rows: asyncpg.Connection) -> None:
+    admins = [{**person, "roles": ["admin"]} for person in (ALICE, BOB)]
+    assert await mover.import_lines(*admins, allow_admin=True) == (2, 0, 0, 0)
+    demoted = [{**person, "roles": []} for person in (ALICE, BOB)]
+    assert await mover.import_lines(*demoted, takes_roles=True) == (0, 1, 0, 1)
+    assert mover.refusals == [(2, "roles")]
+    assert await mover.import_lines({**BOB, "status": "disabled"}, takes_status=True) == (0, 0, 0, 1)
+    assert await rows.fetchval("SELECT count(*) FROM users WHERE roles = '{admin}'") == 1
+
+
+async def test_events_may_be_left_out(mover: Mover) -> None:
+    await mover.import_lines(FULL, {**ALICE_THERE, "external_id": "10023"}, quiet_events=True)
+    assert await mover.events() == []
+
+
+async def test_a_dry_run_says_all_that_and_stores_nothing(mover: Mover, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wxauth.moving.importing.BATCH", 1)
+    lines = [FULL, {**ALICE_THERE, "external_id": "10023"}, FULL, {**BOB, "external_id": 7}]
+    said = await mover.import_lines(*lines, dry_run=True)
+    assert await mover.users() == []
+    assert said == await mover.import_lines(*lines) == (1, 1, 1, 1)
+
+
+# Beside logins, killed, cut off.
+
+
+async def test_logins_of_those_who_are_moving_in_go_on(
+    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    people = range(300)
+    lines = [
+        {"app_id": APP["app_id"], "openid": f"openid-a1-person-{n}", "unionid": f"union-{n}", "external_id": str(n)}
+        for n in people
+    ]
+
+    async def log_in(n: int) -> int:
+        unionid = f"union-{n}" if n % 2 else None
+        body = {"code": wechat.code_for(f"person-{n}", unionid=unionid)}
+        return (await client.post("/v1/login", json=body)).status_code
+
+    counts, *statuses = await asyncio.gather(mover.import_lines(*lines), *map(log_in, people))
+    assert set(statuses) == {200}
+    assert counts[3] == 0
+    assert await rows.fetchval("SELECT count(*) FROM users WHERE external_id IS NOT NULL") == len(people)
+    assert await rows.fetchval("SELECT count(*) FROM users") == len(people)
+
+
+async def test_two_imports_of_one_file_at_once_end_as_one(mover: Mover, rows: asyncpg.Connection) -> None:
+    lines = [{**ALICE, "openid": f"person-{n}", "external_id": str(n)} for n in range(200)]
+    counts = await asyncio.gather(mover.import_lines(*lines), mover.import_lines(*reversed(lines)))
+    assert sum(count[0] for count in counts) == 200
+    assert await rows.fetchval("SELECT count(*) FROM users") == 200
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.93])
+async def test_a_file_that_was_cut_off_is_taken_up_again(mover: Mover, share: float) -> None:
+    text = b"".join(
+        json.dumps({**FULL, "openid": f"person-{n}", "unionid": f"union-{n // 2}", "external_id": str(n // 2)}).encode()
+        + b"\n"
+        for n in range(20)
+    )
+    await mover.import_text(text[: int(len(text) * share)])
+    counts = await mover.import_text(text)
+    assert counts.refused == 0
+    once = [(user["external_id"], user["unionid"]) for user in await mover.users()]
+    assert sorted(once) == sorted((str(n), f"union-{n}") for n in range(10))
+
+
+# Out again.
+
+
+async def furnish(mover: Mover, rows: asyncpg.Connection, login: LoginAnswer, client: httpx.AsyncClient) -> None:
+    """All kinds of people."""
+    alice = await login("alice", nickname='小明 "\\', avatar_url="https://example.com/1.png?a=b")
+    await login("bob")
+    consent = {"document": "privacy", "version": "1", "given_at": "2025-01-01T00:00:00.5Z", "ip": "203.0.113.7"}
+    withdrawn = {**consent, "document": "terms", "withdrawn_at": "2025-01-02T00:00:00Z", "ip": "203.0.113.0/24"}
+    await mover.import_lines(
+        {**ALICE, "external_id": "10023", "former_ids": [OTHER_ID, USER_ID], "consents": [withdrawn, consent]},
+        {
+            **ALICE_THERE,
+            "external_id": "10023",
+            "unionid": "union-alice",
+            "identity_created_at": "2024-01-01T00:00:00Z",
+        },
+        {**BOB, "unionid": None, "phone": NUMBER},
+        {**BOB, "openid": "never-came", "roles": ["editor", "admin"], "status": "disabled"},
+        {**BOB, "openid": "imported", "created_at": "2020-02-29T23:59:59.999999+08:00"},
+        allow_admin=True,
+    )
+    await rows.execute("UPDATE users SET unionid = 'union-of-before' WHERE phone = $1", NUMBER)
+    await client.post("/v1/me/sessions", headers=bearer(alice))
+
+
+async def test_what_goes_out_and_in_and_out_again_is_the_same(
+    mover: Mover, rows: asyncpg.Connection, login: LoginAnswer, client: httpx.AsyncClient
+) -> None:
+    await furnish(mover, rows, login, client)
+    first = await mover.export()
+    lines = [json.loads(line) for line in first.splitlines()]
+    assert len(lines) == 5
+    assert [line["identity_created_at"] for line in lines] == sorted(line["identity_created_at"] for line in lines)
+    alice = next(line for line in lines if line["openid"] == ALICE["openid"])
+    assert list(alice) == [*FULL, "user_id", "identity_created_at", "consents", "former_ids"]
+    assert alice["former_ids"] == [OTHER_ID, USER_ID]
+    assert [consent["document"] for consent in alice["consents"]] == ["privacy", "terms"]
+    before = await rows.fetch("SELECT id, unionid, nickname, status, external_id, consents FROM users ORDER BY id")
+
+    await rows.execute("TRUNCATE users, former_users CASCADE")
+    counts = await mover.import_text(first, allow_admin=True)
+    assert (counts.refused, counts.created) == (0, 4)
+    assert await mover.export() == first
+    after = await rows.fetch("SELECT id, unionid, nickname, status, external_id, consents FROM users ORDER BY id")
+    assert after == before
+    assert (await mover.import_text(first, allow_admin=True)).unchanged == 5
+    assert await mover.export() == first
+
+
+async def test_an_export_is_one_moment(mover: Mover, rows: asyncpg.Connection, services: Services) -> None:
+    await mover.import_lines(*({**ALICE, "openid": f"person-{n:04}"} for n in range(2500)))
+    from wxauth.moving.export_rows import all_identities
+
+    seen = []
+    async for some in all_identities(services.database):
+        seen += [row["openid"] for row in some]
+        await rows.execute("DELETE FROM users")
+    assert seen == [f"person-{n:04}" for n in range(2500)]
+
+
+# The commands.
+
+
+@pytest.fixture
+def env(database_url: str, make_settings: Callable[..., Any]) -> dict[str, str]:
+    return {
+        "WXAUTH_DATABASE_URL": database_url,
+        "WXAUTH_SECRET_KEY": make_settings().secret_key.get_secret_value(),
+        "WXAUTH_APPS": json.dumps([APP, OTHER_APP]),
+    }
+
+
+@pytest.mark.process
+async def test_the_commands_take_and_give_a_file(env: dict[str, str], tmp_path: Path, rows: asyncpg.Connection) -> None:
+    async def command(*arguments: str) -> tuple[int, str, str]:
+        done = await asyncio.to_thread(run, "users", *arguments, cwd=tmp_path, env=env)
+        return done.returncode, done.stdout, done.stderr
+
+    file = tmp_path / "users.jsonl"
+    file.write_text(json.dumps(FULL) + "\n" + json.dumps({**BOB, "phone": "1"}) + "\n" + json.dumps(BOB))
+    status, said, told = await command("import", str(file), "--dry-run", "--json")
+    expected = {"lines": 3, "created": 2, "updated": 0, "unchanged": 0, "refused": 1}
+    assert (status, json.loads(said)) == (1, expected)
+    assert told == "line 2: phone: String is not of the form wanted here\n"
+    assert await rows.fetchval("SELECT count(*) FROM users") == 0
+
+    status, said, _ = await command("import", str(file))
+    assert (status, said) == (1, "lines: 3, created: 2, updated: 0, unchanged: 0, refused: 1\n")
+    out = tmp_path / "out.jsonl"
+    status, said, told = await command("export", str(out))
+    assert (status, said, told) == (0, "", "2 identities\n")
+    assert stat.S_IMODE(os.stat(out).st_mode) == 0o600
+    assert (await command("export"))[1] == out.read_text()
+    status, said, _ = await command("import", str(out), "--json")
+    assert (status, json.loads(said)["unchanged"]) == (0, 2)
+    assert (await command("import", str(tmp_path / "none")))[0] == 2
