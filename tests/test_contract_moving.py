@@ -451,6 +451,20 @@ async def test_logins_of_those_who_are_moving_in_go_on(
     assert await rows.fetchval("SELECT count(*) FROM users") == len(people)
 
 
+async def test_an_import_comes_to_its_end_though_the_same_people_log_in_all_the_time(
+    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    people = range(400)
+    lines = [{"app_id": APP["app_id"], "openid": f"openid-a1-person-{n}", "external_id": str(n)} for n in people]
+    importing = asyncio.create_task(mover.import_lines(*lines))
+    for n in reversed(people):
+        answer = await client.post("/v1/login", json={"code": wechat.code_for(f"person-{n}")})
+        assert answer.status_code == 200
+    created, updated, _, refused = await importing
+    assert (created + updated, refused) == (len(people), 0)
+    assert await rows.fetchval("SELECT count(*) FROM users WHERE external_id IS NOT NULL") == len(people)
+
+
 async def test_two_imports_of_one_file_at_once_end_as_one(mover: Mover, rows: asyncpg.Connection) -> None:
     lines = [{**ALICE, "openid": f"person-{n}", "external_id": str(n)} for n in range(200)]
     counts = await asyncio.gather(mover.import_lines(*lines), mover.import_lines(*reversed(lines)))
