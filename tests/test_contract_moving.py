@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import asdict
@@ -101,6 +102,14 @@ def mover(services: Services, rows: asyncpg.Connection) -> Mover:
 
 
 # One line.
+
+
+async def test_the_line_that_the_guide_shows_is_taken(make_services: MakeServices, rows: asyncpg.Connection) -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "moving-in.md").read_text()
+    [line] = re.findall(r"^```json\n(.*?)\n```$", guide, re.MULTILINE)
+    app = {**APP, "app_id": json.loads(line)["app_id"]}
+    mover = Mover(await make_services(apps=[app]), rows)
+    assert await mover.import_lines(json.loads(line)) == (1, 0, 0, 0)
 
 
 async def test_a_line_is_a_user_who_then_logs_in(mover: Mover, login: LoginAnswer, client: httpx.AsyncClient) -> None:

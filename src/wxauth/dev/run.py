@@ -85,6 +85,7 @@ def _settings(simulated_url: str | None, port: int | None) -> Settings:
     fixed: dict[str, Any] = {} if port is None else {"port": port}
     if simulated_url is not None:
         defaults["cors_origins"] = simulated_url  # of the phone on the desk
+        defaults["consents"] = "privacy:1,terms:1"  # for it to agree to
         fixed |= {"apps": APPS, "app_id": None, "app_secret": None}
         fixed |= {"wechat_base_url": simulated_url, "wechat_fallback_url": None, "wechat_proxy": None}
     unset = {name: value for name, value in defaults.items() if f"WXAUTH_{name.upper()}" not in given}

@@ -344,6 +344,19 @@ test('a closed WeChat account loses its user', async () => {
   await eventually(async () => assert.notEqual(await shown('#user-id'), id))
 })
 
+test('documents are agreed to and taken back, and own data is shown', async () => {
+  await logIn()
+  const inSheet = async () => JSON.parse(await shown('#sheet pre'))
+  await tap('agree')
+  await eventually(async () => assert.deepEqual((await inSheet()).items.map(({ withdrawn_at }) => withdrawn_at), [null, null]))
+  await tap('agree')
+  await toasted(/已全部同意/)
+  await tap('takeBack')
+  await eventually(async () => assert.ok((await inSheet()).items.every(({ withdrawn_at }) => withdrawn_at)))
+  await tap('myData')
+  await eventually(async () => assert.equal((await inSheet()).user.id, await shown('#user-id')))
+})
+
 test('devices are listed and signed out, the phone itself last', async () => {
   await tap('codeTwice') // leaves a session behind, as another device would
   await toasted(/该凭证已被使用/)

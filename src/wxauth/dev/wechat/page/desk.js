@@ -108,6 +108,25 @@ const TAPS = {
     showSheet(data)
     if (statusCode === 200) showUser(data)
   },
+  async agree() {
+    const { data: me } = await getMe()
+    const due = Object.fromEntries((me.consents_due ?? []).map(({ document, version }) => [document, version]))
+    if (Object.keys(due).length === 0) return text('agreed')
+    const { data } = await auth.request({ url: '/v1/me/consents', method: 'POST', data: due })
+    showSheet(data)
+  },
+  async takeBack() {
+    const { data: given } = await auth.request({ url: '/v1/me/consents' })
+    const held = given.items.filter(({ withdrawn_at }) => !withdrawn_at)
+    for (const document of new Set(held.map((each) => each.document)))
+      await auth.request({ url: `/v1/me/consents/${document}`, method: 'DELETE' })
+    showSheet((await auth.request({ url: '/v1/me/consents' })).data)
+  },
+  async myData() {
+    const { statusCode, data } = await auth.request({ url: '/v1/me/export' })
+    if (statusCode !== 200) return data.title
+    showSheet(data)
+  },
   devices: async () => showDevices(await auth.sessions()),
   async signOutOthers() {
     await auth.request({ url: '/v1/me/sessions', method: 'DELETE' })
