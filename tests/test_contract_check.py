@@ -195,6 +195,15 @@ def test_for_people_it_is_a_line_for_each_and_the_columns_stand_beneath_each_oth
     assert all(line[column - 2 : column].isspace() and not line[column].isspace() for line in lines)
 
 
+async def test_a_service_that_nobody_can_enter_is_told(doctor: Examine, rows: asyncpg.Connection) -> None:
+    assert "sign-up" not in await doctor()
+    told = (await doctor(sign_up="closed"))["sign-up"]
+    assert (told.level, "wxauth users import" in told.message) == ("note", True)
+    assert "sign-up" not in await doctor(sign_up="closed", apps=[{**APPS[0], "sign_up": "open"}, APPS[1]])
+    await rows.execute("INSERT INTO users (id, created_at) VALUES (gen_random_uuid(), now())")
+    assert "sign-up" not in await doctor(sign_up="closed")
+
+
 async def test_each_app_costs_six_questions_and_no_token_is_forced(
     doctor: Examine, strict_wechat: StrictWeChat
 ) -> None:

@@ -143,6 +143,10 @@ async def test_app_and_openid_are_enough(mover: Mover, login: LoginAnswer, clock
     assert (await mover.user())["last_login_at"] == clock()
 
 
+async def test_a_file_may_begin_as_windows_begins_it(mover: Mover) -> None:
+    assert (await mover.import_text(b"\xef\xbb\xbf" + json.dumps(ALICE).encode() + b"\r\n")).created == 1
+
+
 async def test_empty_text_is_as_good_as_null(mover: Mover) -> None:
     names = ("unionid", "external_id", "nickname", "avatar_url", "phone", "status", "created_at", "last_login_at")
     assert await mover.import_lines({**ALICE, **dict.fromkeys(names, "")}) == (1, 0, 0, 0)

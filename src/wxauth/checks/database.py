@@ -11,6 +11,7 @@ from wxauth.checks.rows import (
     Rights,
     Server,
     WebhookState,
+    has_users,
     rights,
     server,
     some_phone_answers,
@@ -114,6 +115,8 @@ async def _check_stored(
     yield _judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))
     if webhooks := await webhook_states(database, stuck_since=now - STUCK_AFTER):
         yield _judge_webhooks(webhooks)
+    if not any(map(settings.may_sign_up, settings.apps)) and not await has_users(database):
+        yield note("sign-up", "is closed, and there is no user yet: nobody can log in before 'wxauth users import'")
     found.users = {app.app_id: await some_users(database, app.app_id) for app in settings.apps}
 
 

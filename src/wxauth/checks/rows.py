@@ -42,6 +42,7 @@ SELECT app_id, openid, session_key AS sealed
  WHERE session_key IS NOT NULL
 """
 # By the primary key, in the order of the openids, which is none: a sample of old and new users.
+_HAS_USERS: Final = "SELECT EXISTS (SELECT FROM users) AS has_users"
 _USERS: Final = """
 SELECT count(*) AS users, count(unionid) AS with_unionid,
        EXISTS (SELECT FROM phone_answers WHERE app_id = $1) AS give_phones
@@ -163,6 +164,11 @@ async def some_session_keys(database: Database, *, size: int = SAMPLE) -> Sequen
 async def some_phone_answers(database: Database, *, now: datetime, size: int = SAMPLE) -> Sequence[StoredAnswer]:
     """The oldest whose number is still to be bound. Raises: StorageUnavailable."""
     return await pending_answers(database, asked_before=now, size=size)
+
+
+async def has_users(database: Database) -> bool:
+    """Whether there is a single user. Raises: StorageUnavailable."""
+    return bool((await database.fetchrow(_HAS_USERS))["has_users"])
 
 
 async def some_users(database: Database, app_id: str, *, size: int = SAMPLE) -> Users:

@@ -1,6 +1,7 @@
 """One identity a line of JSON: how users move in and out."""
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from datetime import datetime
 from ipaddress import ip_interface
@@ -148,6 +149,8 @@ def numbered_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
     while piece := file.readline(MAX_LINE + 2):
         number += 1
         text = piece.rstrip(b"\r\n")
+        if number == 1:
+            text = text.removeprefix(BOM_UTF8)  # as some programs on Windows begin a file
         if not piece.endswith(b"\n") and len(piece) > MAX_LINE:
             while (rest := file.readline(_PIECE)) and not rest.endswith(b"\n"):
                 pass
