@@ -116,7 +116,11 @@ async def _check_stored(
     if webhooks := await webhook_states(database, stuck_since=now - STUCK_AFTER):
         yield _judge_webhooks(webhooks)
     if not any(map(settings.may_sign_up, settings.apps)) and not await has_users(database):
-        yield note("sign-up", "is closed, and there is no user yet: nobody can log in before 'wxauth users import'")
+        yield note(
+            "sign-up",
+            "is closed, and there is no user yet: nobody can log in before 'wxauth users import'",
+            "已关闭注册且尚无用户：在 'wxauth users import' 之前，没有人能登录",
+        )
     found.users = {app.app_id: await some_users(database, app.app_id) for app in settings.apps}
 
 
