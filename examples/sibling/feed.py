@@ -1,0 +1,52 @@
+"""A reader of wxauth's feed, for a service that nothing can connect to, or that has been away for days."""
+
+import os
+import time
+from pathlib import Path
+
+import httpx
+
+from examples.sibling.orders import Orders
+
+AT_ONCE = 200
+
+
+def read_on(wxauth: httpx.Client, orders: Orders) -> None:
+    """Follow all that has happened since the last time. The first time: from now on."""
+    while True:
+        answer = wxauth.get("/v1/events", params={"after": orders.cursor or "now"})
+        if answer.status_code == 410:  # events are gone, or wxauth is on a restored backup
+            begin_anew(wxauth, orders)
+            return
+        page = answer.raise_for_status().json()
+        for event in page["items"]:
+            orders.follow(event)
+        orders.cursor = page[
+            "next_cursor"
+        ]  # behind what has been done: after a crash it is done again, which is nothing
+        if not page["items"]:
+            return
+
+
+def begin_anew(wxauth: httpx.Client, orders: Orders) -> None:
+    """Ask about everybody. The cursor is of before the question, so that nothing comes between."""
+    cursor = wxauth.get("/v1/events", params={"after": "now"}).raise_for_status().json()["next_cursor"]
+    user_ids = orders.user_ids()
+    for start in range(0, len(user_ids), AT_ONCE):
+        asked = user_ids[start : start + AT_ONCE]
+        found = wxauth.post("/v1/users/lookup", json={"ids": asked}).raise_for_status().json()["items"]
+        users = {user_id: user for user in found for user_id in (user["id"], *user["former_ids"])}
+        orders.catch_up(users, asked)
+    orders.cursor = cursor
+
+
+if __name__ == "__main__":
+    orders = Orders(Path(os.environ.get("ORDERS", "orders.sqlite")))
+    auth = httpx.BasicAuth(os.environ["CLIENT_ID"], os.environ["CLIENT_SECRET"])
+    with httpx.Client(base_url=os.environ.get("WXAUTH_ISSUER", "http://127.0.0.1:8000"), auth=auth) as wxauth:
+        while True:
+            try:
+                read_on(wxauth, orders)
+            except httpx.HTTPError as exc:
+                print(f"{type(exc).__name__}, trying again")  # noqa: T201 - what an example says
+            time.sleep(1)

@@ -1,0 +1,90 @@
+"""Orders in SQLite, keyed by wxauth's user ids, that follow what happens to these users."""
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS orders (user_id TEXT NOT NULL, item TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS events_seen (id TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS former_users (id TEXT PRIMARY KEY, user_id TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS feed (cursor TEXT NOT NULL);
+"""
+
+
+class Orders:
+    """An event's id is stored in the transaction of what it changes: one that comes twice changes nothing twice."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with closing(self._connect()) as database:
+            database.executescript(_TABLES)
+
+    def add(self, user_id: str, item: str) -> None:
+        with closing(self._connect()) as database, database:
+            database.execute("INSERT INTO orders VALUES (?, ?)", (_remaining(database, user_id), item))
+
+    def of(self, user_id: str) -> list[str]:
+        with closing(self._connect()) as database:
+            rows = database.execute("SELECT item FROM orders WHERE user_id = ?", (user_id,))
+            return [item for (item,) in rows]
+
+    def follow(self, event: Mapping[str, Any]) -> None:
+        """Do what an event of wxauth's wants done."""
+        with closing(self._connect()) as database, database:
+            if not database.execute("INSERT OR IGNORE INTO events_seen VALUES (?)", (event["id"],)).rowcount:
+                return
+            match event["type"]:
+                case "user.erased":  # under any id, also where the merge has not been told yet
+                    _forget(database, [event["user_id"], *event["data"]["former_ids"]])
+                case "user.merged":
+                    _move(database, event["data"]["former_id"], event["user_id"])
+
+    def catch_up(self, users: Mapping[str, Mapping[str, Any]], asked: Iterable[str]) -> None:
+        """Do what events that were missed would have done: `users` are those who are there, by each of their ids."""
+        with closing(self._connect()) as database, database:
+            for user_id in asked:
+                if user_id not in users:
+                    _forget(database, [user_id])
+                elif users[user_id]["id"] != user_id:
+                    _move(database, user_id, users[user_id]["id"])
+
+    def user_ids(self) -> list[str]:
+        with closing(self._connect()) as database:
+            return [user_id for (user_id,) in database.execute("SELECT DISTINCT user_id FROM orders")]
+
+    @property
+    def cursor(self) -> str | None:
+        with closing(self._connect()) as database:
+            row = database.execute("SELECT cursor FROM feed").fetchone()
+        return None if row is None else str(row[0])
+
+    @cursor.setter
+    def cursor(self, cursor: str) -> None:
+        with closing(self._connect()) as database, database:
+            database.execute("DELETE FROM feed")
+            database.execute("INSERT INTO feed VALUES (?)", (cursor,))
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, timeout=10)
+
+
+def _remaining(database: sqlite3.Connection, user_id: str) -> str:
+    row = database.execute("SELECT user_id FROM former_users WHERE id = ?", (user_id,)).fetchone()
+    return user_id if row is None else str(row[0])
+
+
+def _move(database: sqlite3.Connection, former_id: str, user_id: str) -> None:
+    # Webhooks come in no promised order: of two merges in a row, the second may come first.
+    remaining = _remaining(database, user_id)
+    database.execute("INSERT OR REPLACE INTO former_users VALUES (?, ?)", (former_id, remaining))
+    database.execute("UPDATE former_users SET user_id = ? WHERE user_id = ?", (remaining, former_id))
+    database.execute("UPDATE orders SET user_id = ? WHERE user_id = ?", (remaining, former_id))
+
+
+def _forget(database: sqlite3.Connection, user_ids: list[str]) -> None:
+    for user_id in user_ids:
+        database.execute("DELETE FROM orders WHERE user_id = ?", (user_id,))
+        database.execute("DELETE FROM former_users WHERE ? IN (id, user_id)", (user_id,))

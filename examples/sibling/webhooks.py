@@ -1,0 +1,24 @@
+"""A receiver of wxauth's webhooks: it erases a user's orders, and follows a merge."""
+
+import os
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from examples.sibling.orders import Orders
+
+app = FastAPI(title="Orders' webhooks")
+app.state.orders = Orders(Path(os.environ.get("ORDERS", "orders.sqlite")))
+
+
+@app.post("/webhooks/wxauth", status_code=204)
+async def receive(request: Request) -> Response:
+    body = await request.body()  # as it came: a byte that differs breaks the signature
+    try:
+        message = Webhook(os.environ["WEBHOOK_SECRET"]).verify(body, dict(request.headers))
+    except WebhookVerificationError:
+        return Response("not from wxauth, or too old", status_code=401)
+    await run_in_threadpool(request.app.state.orders.follow, message["data"])
+    return Response(status_code=204)  # by now it is stored: wxauth does not send it again

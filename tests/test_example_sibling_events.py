@@ -1,0 +1,161 @@
+"""`examples/sibling`: orders follow their users, told by webhook or by the feed."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import httpx
+import pytest
+
+from examples.sibling import feed
+from examples.sibling.orders import Orders
+from tests.asking import bearer
+from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, Secrets, WeChatByRespx
+from tests.serving import serving
+from wxauth.core.services import Services
+from wxauth.core.trail import OPERATOR
+from wxauth.service.app import create_app
+from wxauth.siblings.clients import Scope, add_client
+from wxauth.siblings.feed import place_events
+from wxauth.siblings.webhooks import add_webhook
+
+Body = dict[str, Any]
+
+
+@pytest.fixture
+def orders(tmp_path: Path) -> Orders:
+    return Orders(tmp_path / "orders.sqlite")
+
+
+@pytest.fixture
+def receiver(orders: Orders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """The receiver's URL."""
+    monkeypatch.setenv("ORDERS", str(tmp_path / "unused.sqlite"))
+    from examples.sibling.webhooks import app
+
+    app.state.orders = orders
+    with serving(app) as url:
+        yield f"{url}/webhooks/wxauth"
+
+
+def event(number: int, kind: str, user_id: str, **data: Any) -> Body:
+    return {"id": f"event-{number}", "type": kind, "user_id": user_id, "data": data}
+
+
+def test_an_event_that_comes_twice_changes_nothing_twice(orders: Orders) -> None:
+    orders.add("alice", "oolong")
+    merged = event(1, "user.merged", "alice", former_id="al")
+    orders.follow(merged)
+    orders.add("al", "jasmine")  # by a token that still names the former id
+    assert orders.of("alice") == ["oolong", "jasmine"]
+    orders.follow(event(2, "user.erased", "alice", former_ids=["al"]))
+    orders.add("alice", "pu'er")
+    orders.follow(event(2, "user.erased", "alice", former_ids=["al"]))
+    assert orders.of("alice") == ["pu'er"]
+
+
+def test_merges_in_the_wrong_order_lead_to_who_remains(orders: Orders) -> None:
+    orders.add("a", "oolong")
+    orders.follow(event(2, "user.merged", "c", former_id="b"))
+    orders.follow(event(1, "user.merged", "b", former_id="a"))
+    assert (orders.of("b"), orders.of("c")) == ([], ["oolong"])
+
+
+def test_an_erasure_before_its_merge_takes_the_former_users_orders_too(orders: Orders) -> None:
+    orders.add("al", "oolong")
+    orders.follow(event(2, "user.erased", "alice", former_ids=["al"]))
+    orders.follow(event(1, "user.merged", "alice", former_id="al"))
+    assert (orders.of("al"), orders.of("alice")) == ([], [])
+
+
+@pytest.mark.process
+async def test_the_receiver_forgets_an_erased_users_orders(
+    services: Services,
+    client: httpx.AsyncClient,
+    login: LoginAnswer,
+    orders: Orders,
+    receiver: str,
+    secrets: Secrets,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
+    added = await add_webhook(services, "orders", url=receiver, types=(), by=OPERATOR)
+    monkeypatch.setenv("WEBHOOK_SECRET", secrets.add(added.secret))
+    alice = await login("alice")
+    orders.add(alice["user"]["id"], "oolong")
+    assert (await client.delete("/v1/me", headers=bearer(alice))).status_code == 204
+    await place_events(services)
+    await services.deliveries.begin_due()
+    await services.deliveries.drain()
+    assert orders.of(alice["user"]["id"]) == []
+    async with aiohttp.ClientSession() as stranger, stranger.post(receiver, data=b"{}") as refused:
+        assert refused.status == 401
+
+
+@pytest.fixture
+async def reader(services: Services, secrets: Secrets, clock: Clock) -> httpx.BasicAuth:
+    credentials = await add_client(services.database, "orders", scopes=[Scope.EVENTS, Scope.USERS], now=clock())
+    return httpx.BasicAuth("orders", secrets.add(credentials.client_secret))
+
+
+@pytest.mark.process
+async def test_the_reader_follows_a_merge_and_begins_anew_where_events_are_gone(
+    services: Services,
+    client: httpx.AsyncClient,
+    wechat: WeChatByRespx,
+    rows: asyncpg.Connection,
+    orders: Orders,
+    reader: httpx.BasicAuth,
+) -> None:
+    async def log_in(app: Body, unionid: str | None = None, person: str = "alice") -> Body:
+        code = wechat.code_for(person, unionid=unionid, app_id=app["app_id"])
+        body: Body = (await client.post("/v1/login", json={"code": code, "app_id": app["app_id"]})).json()
+        return body
+
+    transport = Through(create_app(services))
+    with httpx.Client(base_url="https://auth.test", auth=reader, transport=transport) as wxauth:
+
+        async def read_on(read: Callable[[httpx.Client, Orders], None] = feed.read_on) -> None:
+            await place_events(services)
+            await asyncio.to_thread(read, wxauth, orders)
+
+        await read_on()
+        former = (await log_in(APP))["user"]["id"]
+        holder = (await log_in(OTHER_APP, "union-alice"))["user"]["id"]
+        orders.add(former, "oolong")
+        last = await log_in(APP, "union-alice")
+        await read_on()
+        assert (orders.of(former), orders.of(holder)) == ([], ["oolong"])
+
+        bob = (await log_in(APP, person="bob"))["user"]["id"]
+        orders.add(bob, "jasmine")
+        await client.delete("/v1/me", headers=bearer(last))
+        await place_events(services)
+        await rows.execute("DELETE FROM feed WHERE position > 1")  # as a restored backup has none of them
+        await read_on()
+        assert (orders.of(holder), orders.of(bob)) == ([], ["jasmine"])
+        cursor = orders.cursor
+        await read_on()
+        assert orders.cursor == cursor
+
+
+class Through(httpx.BaseTransport):
+    """Lets a thread ask an app that lives on the tests' loop."""
+
+    def __init__(self, app: Any) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._app = httpx.ASGITransport(app)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            answer = await self._app.handle_async_request(
+                httpx.Request(request.method, request.url, headers=request.headers, content=request.content)
+            )
+            return httpx.Response(answer.status_code, headers=answer.headers, content=await answer.aread())
+
+        return asyncio.run_coroutine_threadsafe(ask(), self._loop).result(10)
