@@ -17,6 +17,7 @@ from wxauth.dev.wechat.controls import Account, Api, CodeRequest, FaultRequest, 
 from wxauth.dev.wechat.desk import PATH, desk_routes
 from wxauth.dev.wechat.faults import answer_wrongly
 from wxauth.dev.wechat.push import PushRequest, deliver
+from wxauth.dev.wechat.receiver import Receiver
 from wxauth.dev.wechat.refusals import Refusal
 from wxauth.dev.wechat.simulator import PATHS, Simulator
 from wxauth.dev.wechat.wires import Wires
@@ -74,6 +75,7 @@ def create_simulator(
             _control("/faults", FaultRequest, add_fault),
             Route("/faults", clear_faults, methods=["DELETE"]),
             _control("/accounts", Account, change_account),
+            *Receiver().routes(),
             *desk_routes(wires, wechat.faults, service_url=service_url),
         ]
     )
