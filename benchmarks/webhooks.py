@@ -142,6 +142,7 @@ async def log_in(database: Database) -> None:
         user_agent="micromessenger",
         expires_in=3600,
         is_judged=False,
+        may_sign_up=True,
     )
     await record_login(database, login, now=datetime.now(UTC))
 
