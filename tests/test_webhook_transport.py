@@ -1,47 +1,27 @@
 """What a webhook is connected to is what was checked, whatever its name resolved to before."""
 
-import socket
 from collections.abc import Sequence
 
 import httpx
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from tests.processes import free_port
 from tests.receiver import receiving
 from wxauth.siblings.addresses import is_refused
-from wxauth.siblings.webhook_transport import WebhookTransport
+from wxauth.siblings.webhook_transport import Resolve, WebhookTransport
 
 pytestmark = pytest.mark.no_database
 
 
-class Resolver(AbstractResolver):
-    """Every name has these addresses."""
+def every_name_has(*addresses: str) -> Resolve:
+    async def resolve(_host: str, _port: int) -> Sequence[str]:
+        return addresses
 
-    def __init__(self, *addresses: str) -> None:
-        self._addresses = addresses
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=0,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for address in self._addresses
-        ]
-
-    async def close(self) -> None:
-        pass
+    return resolve
 
 
 async def failure_of(url: str, *addresses: str) -> str:
-    transport = WebhookTransport(resolver=Resolver(*addresses))
+    transport = WebhookTransport(resolve=every_name_has(*addresses) if addresses else None)
     try:
         with pytest.raises(httpx.TransportError) as failed:
             await transport.handle_async_request(httpx.Request("POST", url, content=b"{}"))
@@ -78,7 +58,7 @@ async def test_an_address_in_the_url_is_looked_at_each_time(host: str) -> None:
 async def test_of_several_addresses_one_that_may_be_is_used() -> None:
     async with receiving() as receiver:
         port = httpx.URL(receiver.url).port
-        transport = WebhookTransport(resolver=Resolver("169.254.169.254", "127.0.0.1"))
+        transport = WebhookTransport(resolve=every_name_has("169.254.169.254", "127.0.0.1"))
         request = httpx.Request("POST", f"http://orders.example.com:{port}/hook", content=b"{}")
         assert (await transport.handle_async_request(request)).status_code == 204
         await transport.aclose()

@@ -1,15 +1,14 @@
-"""httpx requests to other people's servers: over aiohttp's connections, to checked addresses alone."""
+"""httpx requests to other people's servers, by connections of their own to checked addresses alone."""
 
 import asyncio
 import socket
 import ssl
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
-import aiohttp
+import httpcore
 import httpx
-from aiohttp.abc import AbstractResolver
-from yarl import URL
 
 from wxauth.siblings.addresses import Scheme, is_refused
 
@@ -20,125 +19,152 @@ ANSWER_PATIENCE: Final = 1.0
 CONNECT_PATIENCE: Final = 8.0
 KEEPALIVE: Final = 4.0
 """Seconds; many servers close an idle connection after five, and a request on a closed one would count as a failure."""
+MAX_IDLE: Final = 64
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+"""The addresses of a name. Raises: OSError."""
 
 
-class AddressRefused(OSError):
-    """Nothing may be sent to this address."""
-
-    def __str__(self) -> str:
-        return "address refused"
+class _Refused(httpcore.ConnectError):
+    """With a few words of ours, which may be shown."""
 
 
 class WebhookTransport(httpx.AsyncBaseTransport):
     """Sends to whoever the request's URL names, unless the address is one that nothing may be sent to.
 
-    The address is checked where a socket for it is made: what was checked is what is connected to, whatever the name
-    resolved to before, and in whatever form it was written. Redirects are not followed, proxies of the environment
-    not used. An answer is its status and `Retry-After`.
+    A name is resolved here, and what is connected to is an address that was looked at: whatever the name resolved to
+    before, and in whatever form the address was written. Redirects are not followed, proxies of the environment not
+    used. An answer is its status and `Retry-After`.
 
     Raises: httpx.TransportError with a few words that may be shown: no text of the other side's.
 
     Args:
-        resolver: Finds the addresses of a name; the system's, unless given.
-        verify: How certificates are checked.
+        resolve: Finds the addresses of a name; the system does, unless given.
+        tls: Whom to trust, if not whom this machine does.
     """
 
-    def __init__(self, *, resolver: AbstractResolver | None = None, verify: ssl.SSLContext | bool = True) -> None:
-        self._resolver = resolver
-        self._verify = verify
-        self._timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_PATIENCE)
-        self._sessions: dict[Scheme, aiohttp.ClientSession] = {}
+    def __init__(self, *, resolve: Resolve | None = None, tls: ssl.SSLContext | None = None) -> None:
+        self._resolve = resolve or resolved
+        self._tls = tls
+        self._pools: dict[Scheme, httpcore.AsyncConnectionPool] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send, and read the status and a little of what follows."""
         scheme: Scheme = "https" if request.url.scheme == "https" else "http"
-        url = URL(str(request.url), encoded=True)
+        url = request.url
+        asked = httpcore.Request(
+            request.method,
+            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=request.headers.raw,
+            content=await request.aread(),
+            extensions={"timeout": {"connect": CONNECT_PATIENCE}},
+        )
         try:
-            if url.host is not None and _is_refused_literal(url.host, scheme):
-                raise AddressRefused
-            async with self._session(scheme).request(
-                request.method,
-                url,
-                headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
-                data=await request.aread(),
-                allow_redirects=False,
-                timeout=self._timeout,
-            ) as answer:
-                await _read_a_little(answer)
-                retry_after = answer.headers.get("Retry-After")
-                headers = {} if retry_after is None else {"Retry-After": retry_after}
-                return httpx.Response(answer.status, headers=headers)
-        except (aiohttp.ClientError, OSError, ValueError) as exc:
+            answer = await self._pool(scheme).handle_async_request(asked)
+            await _read_a_little(answer)
+            retry_after = [value for name, value in answer.headers if name.lower() == b"retry-after"]
+            return httpx.Response(answer.status, headers=[(b"Retry-After", value) for value in retry_after[:1]])
+        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, ValueError, OSError) as exc:
             failure = _named(exc)
-        raise failure  # out here, so that aiohttp's error, with the URL in it, is not even its context
+        raise failure  # out here, so that the other error is not even its context
 
     async def aclose(self) -> None:
         """Close every connection."""
-        for session in self._sessions.values():
-            await session.close()
-        self._sessions.clear()
+        for pool in self._pools.values():
+            await pool.aclose()
+        self._pools.clear()
 
-    def _session(self, scheme: Scheme) -> aiohttp.ClientSession:
-        # Not in __init__: a session belongs to the running loop.
-        if scheme not in self._sessions:
-            self._sessions[scheme] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=0,  # whoever sends keeps count
-                    ssl=self._verify,
-                    keepalive_timeout=KEEPALIVE,
-                    resolver=self._resolver,
-                    socket_factory=lambda info: _checked_socket(info, scheme),
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
+    def _pool(self, scheme: Scheme) -> httpcore.AsyncConnectionPool:
+        if scheme not in self._pools:
+            self._pools[scheme] = httpcore.AsyncConnectionPool(
+                ssl_context=self._tls or ssl.create_default_context(),
+                max_connections=None,  # whoever sends keeps count
+                max_keepalive_connections=MAX_IDLE,
+                keepalive_expiry=KEEPALIVE,
+                network_backend=_Checked(scheme, self._resolve),
             )
-        return self._sessions[scheme]
+        return self._pools[scheme]
 
 
-def _checked_socket(info: aiohttp.AddrInfoType, scheme: Scheme) -> socket.socket:
-    family, kind, protocol, _, address = info
-    if is_refused(str(address[0]), scheme):
-        raise AddressRefused
-    return socket.socket(family, kind, protocol)
+class _Checked(httpcore.AsyncNetworkBackend):
+    """Opens connections, to addresses alone and never to names."""
+
+    def __init__(self, scheme: Scheme, resolve: Resolve) -> None:
+        self._scheme = scheme
+        self._resolve = resolve
+        self._network = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """A connection to the first address that may be, and answers."""
+        try:
+            async with asyncio.timeout(timeout):
+                found = await self._resolve(host, port)
+        except (OSError, UnicodeError):
+            raise _Refused("host not found") from None
+        addresses = [address for address in dict.fromkeys(found) if not is_refused(address, self._scheme)]
+        if not addresses:
+            raise _Refused("address refused")
+        for address in addresses[:-1]:
+            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                each = None if timeout is None else timeout / len(addresses)
+                return await self._network.connect_tcp(address, port, each, local_address, socket_options)
+        return await self._network.connect_tcp(addresses[-1], port, timeout, local_address, socket_options)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
 
 
-def _is_refused_literal(host: str, scheme: Scheme) -> bool:
-    with suppress(ValueError):
-        return is_refused(host, scheme)
-    return False  # a name, whose addresses are looked at when they are known
+async def resolved(host: str, port: int) -> Sequence[str]:
+    """The addresses of a name, or of an address in any form that the system knows. Raises: OSError, UnicodeError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in found]
 
 
-async def _read_a_little(answer: aiohttp.ClientResponse) -> None:
+async def _read_a_little(answer: httpcore.Response) -> None:
     """Of an answer whose end is not seen soon the connection is not used again."""
     read = 0
-    with suppress(aiohttp.ClientError, OSError, TimeoutError):
-        async with asyncio.timeout(ANSWER_PATIENCE):
-            while read < MAX_ANSWER and not answer.content.at_eof():
-                read += len(await answer.content.read(MAX_ANSWER - read))
-    if not answer.content.at_eof():
-        answer.close()
+    try:
+        with suppress(httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, TimeoutError):
+            async with asyncio.timeout(ANSWER_PATIENCE):
+                async for chunk in answer.aiter_stream():
+                    read += len(chunk)
+                    if read >= MAX_ANSWER:
+                        break
+    finally:
+        await answer.aclose()
 
 
 def _named(exc: Exception) -> httpx.TransportError:
     match exc:
-        case AddressRefused():
+        case _Refused():
             return httpx.ConnectError(str(exc))
-        case aiohttp.ConnectionTimeoutError() | TimeoutError():
+        case httpcore.ConnectTimeout() | TimeoutError():
             return httpx.ConnectTimeout("timed out while connecting")
-        case aiohttp.ClientConnectorCertificateError():
-            return httpx.ConnectError("certificate not valid")
-        case aiohttp.ClientConnectorSSLError():
-            return httpx.ConnectError("TLS failed")
-        case aiohttp.ClientConnectorDNSError():
-            return httpx.ConnectError("host not found")
-        case aiohttp.ClientConnectorError():
-            # Of several addresses, asyncio gives the reasons in one text.
-            refused = str(AddressRefused())
-            return httpx.ConnectError(refused if refused in str(exc.os_error) else "could not connect")
-        case aiohttp.ClientResponseError():
-            return httpx.RemoteProtocolError("answer is not HTTP")
-        case aiohttp.ClientError() | OSError():
+        case httpcore.ConnectError():
+            return httpx.ConnectError(_why_not_connected(exc))
+        case httpcore.RemoteProtocolError():
+            # httpcore says the end of a connection in this way, too.
+            return httpx.RemoteProtocolError("connection lost" if "disconnected" in str(exc) else "answer is not HTTP")
+        case httpcore.NetworkError() | httpcore.TimeoutException() | OSError():
             return httpx.ReadError("connection lost")
         case _:
             return httpx.UnsupportedProtocol("URL cannot be used")
+
+
+def _why_not_connected(exc: BaseException) -> str:
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return "certificate not valid"
+        if isinstance(cause, ssl.SSLError):
+            return "TLS failed"
+        cause = cause.__cause__ or cause.__context__
+    return "could not connect"

@@ -1,13 +1,14 @@
 """Which URLs a webhook may have, as far as that can be told before anything is sent."""
 
 import asyncio
-import socket
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from yarl import URL
+import httpx
 
 from wxauth.siblings.addresses import Scheme, is_refused
+from wxauth.siblings.webhook_transport import resolved
 
 MAX_URL: Final = 2048
 RESOLVE_PATIENCE: Final = 5.0
@@ -28,16 +29,17 @@ async def check_url(text: str) -> None:
     if len(text) > MAX_URL or not text.isprintable() or " " in text or "\\" in text:
         raise RefusedUrl(f"Should be a URL of at most {MAX_URL} characters")
     try:
-        url = URL(text)
-        host, port = url.host, url.port
-    except ValueError:
+        url = httpx.URL(text)
+    except (httpx.InvalidURL, ValueError):
         raise RefusedUrl("Should be a URL") from None
-    if url.scheme not in ("http", "https") or not host or not port:
+    if url.scheme not in ("http", "https") or not url.host:
         raise RefusedUrl("Should begin with https://, or with http:// in a private network")
+    if "%" in url.host:
+        raise RefusedUrl("Should be without the zone of an address")
     if "@" in urlsplit(text).netloc:
         raise RefusedUrl("Should be without a user and a password")
     scheme: Scheme = "https" if url.scheme == "https" else "http"
-    addresses = await _addresses_of(host, port)
+    addresses = await _addresses_of(url.raw_host.decode(), url.port or (443 if scheme == "https" else 80))
     if not addresses and scheme == "http":
         raise RefusedUrl("Should begin with https://, for its host has no address here")
     if any(is_refused(address, scheme) for address in addresses):
@@ -45,11 +47,9 @@ async def check_url(text: str) -> None:
         raise RefusedUrl(f"Should lead to {wanted}")
 
 
-async def _addresses_of(host: str, port: int) -> list[str]:
-    loop = asyncio.get_running_loop()
+async def _addresses_of(host: str, port: int) -> Sequence[str]:
     try:
         async with asyncio.timeout(RESOLVE_PATIENCE):
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            return await resolved(host, port)
     except (OSError, UnicodeError, TimeoutError):
         return []
-    return [str(entry[4][0]) for entry in found]

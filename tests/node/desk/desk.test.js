@@ -420,6 +420,24 @@ for (const locale of ['zh-CN', 'en-GB'])
     assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 375)
   })
 
+test('what a webhook brings is shown, with whether its signature holds, and may be refused', async () => {
+  const receiver = `${new URL(DESK_URL).origin}/webhook`
+  assert.match(await shown('#webhook-command'), /^wxauth webhooks add desk http.*\/webhook$/)
+  const brought = async (status) => {
+    const answer = await page.request.post(receiver, { data: { type: 'user.erased' } })
+    assert.equal(answer.status(), status)
+  }
+  await brought(204)
+  const newest = '#webhook-messages li:first-child summary'
+  await eventually(async () => assert.match(await shown(newest), /user\.erased 密钥未知, 204$/))
+  await page.fill('#webhook-secret', 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw')
+  await page.selectOption('#webhook-answer', '410')
+  await page.click('#receiver button')
+  await eventually(async () => assert.equal((await page.request.post(receiver, { data: {} })).status(), 410))
+  await brought(410)
+  await eventually(async () => assert.match(await shown(newest), /user\.erased 签名无效, 410$/))
+})
+
 test('the keyboard does', async () => {
   await page.focus('#app')
   await page.keyboard.press('Tab')

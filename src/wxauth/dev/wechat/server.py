@@ -18,6 +18,7 @@ from wxauth.dev.wechat.desk import PATH, desk_routes
 from wxauth.dev.wechat.faults import answer_wrongly
 from wxauth.dev.wechat.mini_program_codes import Picture
 from wxauth.dev.wechat.push import PushRequest, deliver
+from wxauth.dev.wechat.receiver import Receiver
 from wxauth.dev.wechat.refusals import Refusal
 from wxauth.dev.wechat.simulator import PATHS, Simulator
 from wxauth.dev.wechat.wires import Wires
@@ -75,6 +76,7 @@ def create_simulator(
             _control("/faults", FaultRequest, add_fault),
             Route("/faults", clear_faults, methods=["DELETE"]),
             _control("/accounts", Account, change_account),
+            *Receiver().routes(),
             *desk_routes(wires, wechat.faults, service_url=service_url),
         ]
     )

@@ -1,7 +1,7 @@
 // The phone on the desk. It runs the real client on a `wx` for browsers, and shows what goes over the wires.
 
 import { createWx } from './browser_wx.js'
-import { clockTime, duration, h } from './elements.js'
+import { clockTime, duration, h, pretty } from './elements.js'
 import { either, language, showTexts, text, toggleLanguage } from './texts.js'
 import { showTokens, tick, tokensOf } from './tokens.js'
 import { createAuth } from './wxauth.js'
@@ -371,9 +371,40 @@ async function askSimulator() {
     for (const { path, body } of calls) if (path.endsWith('/getwxacodeunlimit') && body?.scene) $('code').value = body.scene
     revision = newest
     showArmed(faults)
+    await askReceiver()
   } catch {
     // The simulator is away, and its terminal says why; it is asked again.
   }
+}
+
+let received = ''
+/** What came to the receiver of webhooks, the newest first. */
+async function askReceiver() {
+  const { messages } = await (await fetch('/webhook/messages')).json()
+  const newest = JSON.stringify(messages) + text('webhooks')
+  if (newest === received) return
+  received = newest
+  $('no-webhooks').hidden = messages.length > 0
+  $('webhook-messages').replaceChildren(
+    ...messages.map(({ at, signature, message, answer }) =>
+      h(
+        'li',
+        {},
+        h(
+          'details',
+          {},
+          h(
+            'summary',
+            {},
+            `${clockTime(at * 1000)} `,
+            h('code', {}, message?.type ?? '?'),
+            ` ${text(`signature.${signature}`)}, ${answer}`,
+          ),
+          h('pre', {}, pretty(message)),
+        ),
+      ),
+    ),
+  )
 }
 
 async function greet() {
@@ -426,6 +457,16 @@ function start() {
     const api = $('api').value
     await simulated('/faults', { api, times: Number($('times').value) || null, ...fault })
     if (api === HELD) await simulated('/faults', { api: 'getuserphonenumber', errcode: 42001 })
+    poll()
+  })
+  $('webhook-command').textContent = `wxauth webhooks add desk ${location.origin}/webhook`
+  submitted('receiver', async () => {
+    const answer = $('webhook-answer').value
+    const secret = $('webhook-secret').value.trim()
+    await simulated('/webhook/behaviour', {
+      answer: answer === 'hang' ? answer : Number(answer),
+      ...(secret && { secret }),
+    })
     poll()
   })
   $('clear').addEventListener('click', async () => {

@@ -1,0 +1,113 @@
+"""A sibling's receiver of webhooks on the desk: it shows what came, and can be made to fail."""
+
+import asyncio
+import hmac
+import time
+from base64 import b64decode
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import from_json
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+PATH: Final = "/webhook"
+KEPT: Final = 50
+TOLERANCE: Final = 300
+"""Seconds by which the time of a message may be off (Standard Webhooks 1.0.0)."""
+
+_MAX_BODY: Final = 64 * 1024
+_HANG: Final = 3600
+_PREFIX: Final = "whsec_"
+
+
+class Behaviour(BaseModel):
+    """What the receiver knows and answers; what is not named stays."""
+
+    secret: str | None = Field(default=None, max_length=200)
+    answer: Literal["hang"] | int = Field(default=204)
+
+
+class Receiver:
+    """The newest messages first, each with whether its signature holds and what was answered."""
+
+    def __init__(self) -> None:
+        self._behaviour = Behaviour()
+        self._messages: deque[dict[str, Any]] = deque(maxlen=KEPT)
+
+    def routes(self) -> list[Route]:
+        """Where wxauth sends to, and what the desk asks and sets."""
+        return [
+            Route(PATH, self._receive, methods=["POST"]),
+            Route(PATH + "/messages", self._tell),
+            Route(PATH + "/behaviour", self._behave, methods=["POST"]),
+        ]
+
+    async def _receive(self, request: Request) -> Response:
+        body = (await request.body())[:_MAX_BODY]
+        answer = self._behaviour.answer
+        self._messages.appendleft(
+            {
+                "id": request.headers.get("webhook-id"),
+                "at": time.time(),
+                "signature": self._judge(request.headers, body),
+                "message": _read(body),
+                "answer": answer,
+            }
+        )
+        if answer == "hang":
+            await asyncio.sleep(_HANG)
+        return Response(status_code=204 if answer == "hang" else answer)
+
+    async def _tell(self, _: Request) -> Response:
+        told = {"answer": self._behaviour.answer, "messages": list(self._messages)}
+        return JSONResponse(told, headers={"Cache-Control": "no-store"})
+
+    async def _behave(self, request: Request) -> Response:
+        try:
+            wanted = Behaviour.model_validate_json(await request.body())
+            if wanted.secret:
+                _key(wanted.secret)
+            if wanted.answer != "hang" and not 200 <= wanted.answer <= 599:
+                raise ValueError
+        except ValidationError as exc:
+            return JSONResponse({"error": exc.errors()[0]["msg"]}, status_code=422)
+        except ValueError:
+            wanted_form = "Wants a secret as wxauth prints it, and a status or 'hang'"
+            return JSONResponse({"error": wanted_form}, status_code=422)
+        self._behaviour = self._behaviour.model_copy(update=wanted.model_dump(include=wanted.model_fields_set))
+        return JSONResponse({"answer": self._behaviour.answer})
+
+    def _judge(self, headers: Mapping[str, str], body: bytes) -> Literal["holds", "does not hold", "secret unknown"]:
+        if not self._behaviour.secret:
+            return "secret unknown"
+        timestamp = headers.get("webhook-timestamp", "")
+        signed = b".".join((headers.get("webhook-id", "").encode(), timestamp.encode(), body))
+        expected = hmac.digest(_key(self._behaviour.secret), signed, "sha256")
+        is_fresh = timestamp.isdigit() and abs(time.time() - int(timestamp)) <= TOLERANCE
+        given = headers.get("webhook-signature", "").split(" ")
+        is_signed = any(hmac.compare_digest(expected, _signature(each)) for each in given)
+        return "holds" if is_fresh and is_signed else "does not hold"
+
+
+def _signature(text: str) -> bytes:
+    version, _, encoded = text.partition(",")
+    try:
+        return b64decode(encoded, validate=True) if version == "v1" else b""
+    except ValueError:
+        return b""
+
+
+def _key(secret: str) -> bytes:
+    """Raises: ValueError."""
+    return b64decode(secret.strip().removeprefix(_PREFIX), validate=True)
+
+
+def _read(body: bytes) -> Any:
+    try:
+        return from_json(body)
+    except ValueError:
+        return None

@@ -1,0 +1,88 @@
+"""The receiver of webhooks on the desk: what came, whether its signature holds, and how it can be made to fail."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from uuid_utils.compat import uuid7
+
+from tests.fakes import Secrets
+from tests.serving import serving
+from wxauth.core.services import Services
+from wxauth.core.trail import OPERATOR
+from wxauth.dev.wechat import create_simulator
+from wxauth.siblings.signatures import new_secret, shown, signed_headers
+from wxauth.siblings.webhooks import add_webhook, try_webhook
+
+
+class Desk:
+    """The simulator, at its front door."""
+
+    def __init__(self) -> None:
+        transport = httpx.ASGITransport(create_simulator())
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8001")
+
+    async def behave(self, **wanted: Any) -> int:
+        return (await self.client.post("/webhook/behaviour", json=wanted)).status_code
+
+    async def messages(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await self.client.get("/webhook/messages")).json()["messages"]
+        return found
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+@pytest.mark.no_database
+async def test_it_says_whether_a_signature_holds(desk: Desk) -> None:
+    from wxauth.core.clock import utc_now
+
+    key, other = new_secret(), new_secret()
+    body = b'{"type":"user.erased"}'
+    headers = signed_headers(str(uuid7()), body, [other, key], now=utc_now())
+    await desk.client.post("/webhook", content=body, headers=headers)
+    assert await desk.behave(secret=shown(key)) == 200
+    await desk.client.post("/webhook", content=body, headers=headers)
+    await desk.client.post("/webhook", content=body + b" ", headers=headers)
+    await desk.client.post("/webhook", content=body)
+    assert [message["signature"] for message in await desk.messages()] == [
+        "does not hold",
+        "does not hold",
+        "holds",
+        "secret unknown",
+    ]
+    assert (await desk.messages())[0]["message"] == {"type": "user.erased"}
+
+
+@pytest.mark.no_database
+@pytest.mark.parametrize("answer", [204, 410, 429, 500])
+async def test_it_answers_what_it_is_told(desk: Desk, answer: int) -> None:
+    assert await desk.behave(answer=answer) == 200
+    assert (await desk.client.post("/webhook", content=b"{}")).status_code == answer
+    assert [message["answer"] for message in await desk.messages()] == [answer]
+
+
+@pytest.mark.no_database
+async def test_it_hangs_when_it_is_told_to(desk: Desk) -> None:
+    await desk.behave(answer="hang")
+    asking = asyncio.create_task(desk.client.post("/webhook", content=b"{}"))
+    done, _ = await asyncio.wait([asking], timeout=0.2)
+    assert (done, [message["answer"] for message in await desk.messages()]) == (set(), ["hang"])
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+
+
+@pytest.mark.no_database
+@pytest.mark.parametrize("wanted", [{"answer": 99}, {"answer": "later"}, {"secret": "whsec_§"}])
+async def test_what_it_cannot_be_told_is_refused(desk: Desk, wanted: dict[str, Any]) -> None:
+    assert await desk.behave(**wanted) == 422
+
+
+async def test_it_takes_what_the_service_sends(services: Services, secrets: Secrets, rows: asyncpg.Connection) -> None:
+    with serving(create_simulator()) as url:
+        await add_webhook(services, "desk", url=f"{url}/webhook", types=(), by=OPERATOR)
+        assert (await try_webhook(services, "desk", by=OPERATOR)).status == 204

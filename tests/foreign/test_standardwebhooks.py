@@ -1,0 +1,45 @@
+"""`standardwebhooks` in Node, the official verifier; Python's is in test_contract_webhooks.py."""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from pydantic_core import to_json
+from uuid_utils.compat import uuid7
+
+from tests.programs import needs_node
+from wxauth.core.clock import utc_now
+from wxauth.siblings.signatures import new_secret, shown, signed_headers
+
+pytestmark = [pytest.mark.node, pytest.mark.no_database]
+
+NODE_TESTS = Path(__file__).parents[1] / "node"
+MESSAGE = {"type": "user.erased", "timestamp": "2026-11-20T08:00:00Z", "data": {"actor": "运营"}}
+
+
+def is_accepted(secret: bytes, headers: Mapping[str, str], body: bytes) -> bool:
+    done = subprocess.run(
+        [needs_node(NODE_TESTS), str(NODE_TESTS / "verify_webhook.js")],
+        input=json.dumps({"secret": shown(secret), "headers": dict(headers), "body": body.decode()}),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    return done.returncode == 0 and json.loads(done.stdout) == MESSAGE
+
+
+def test_what_is_signed_is_accepted_and_what_is_altered_is_not() -> None:
+    key, body = new_secret(), to_json(MESSAGE)
+    headers = signed_headers(str(uuid7()), body, [key], now=utc_now())
+    assert is_accepted(key, headers, body)
+    assert not is_accepted(key, headers, body + b" ")
+    assert not is_accepted(new_secret(), headers, body)
+
+
+def test_while_a_secret_is_renewed_both_are_accepted() -> None:
+    new, former, body = new_secret(), new_secret(), to_json(MESSAGE)
+    headers = signed_headers(str(uuid7()), body, [new, former], now=utc_now())
+    assert is_accepted(new, headers, body)
+    assert is_accepted(former, headers, body)
