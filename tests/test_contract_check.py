@@ -4,8 +4,9 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -419,6 +420,13 @@ def answering(app: ASGIApp, **options: Any) -> Iterator[tuple[str, Front]]:
         yield url, front
 
 
+class NoIdTokenKeys:
+    """Of a service that answers in another thread, where it may use no connection of the test's."""
+
+    is_ready = True
+    public_jwks: Sequence[Mapping[str, str]] = ()
+
+
 @pytest.fixture
 def service(
     make_simulated_services: MakeServices,
@@ -427,7 +435,8 @@ def service(
     with answering(PlainTextResponse()) as (url, front):
 
         async def start() -> str:
-            front.app = create_app(await make_simulated_services(issuer=url))
+            services = await make_simulated_services(issuer=url)
+            front.app = create_app(replace(services, id_token_keys=NoIdTokenKeys()))
             return url
 
         yield start

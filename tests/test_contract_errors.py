@@ -158,7 +158,7 @@ async def test_before_the_keys_are_read_nothing_can_be_checked(
 async def test_a_database_that_is_not_migrated_is_unavailable(
     client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
-    await rows.execute("DROP TABLE sessions")
+    await rows.execute("DROP TABLE sessions CASCADE")
     answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
     assert "sessions" not in problem_of(answer, "storage_unavailable", 503)["detail"]
     assert int(answer.headers["retry-after"]) > 0

@@ -106,8 +106,8 @@ def welcome(
     parts = [
         _REAL if simulated_url is None else _SIMULATED,
         _IN_THIS_NETWORK if address else "",
-        _SITE,
         _ADMINISTRATOR,
+        _SITE,
         "" if simulated_url is None else _OWN_APP,
         _END,
     ]
