@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 
 from tests.asking import MakeClient, MakeServices
+from wxauth.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, AppsAnswer
 from wxauth.login.bodies import (
     DecryptedAnswer,
     DecryptRequest,
@@ -49,6 +50,8 @@ BODIES: dict[str, type[BaseModel]] = {
         DecryptRequest,
         UserChangeRequest,
         SessionKeyResetRequest,
+        AppRequest,
+        AppChangeRequest,
     )
 }
 MODELS = {
@@ -62,6 +65,8 @@ MODELS = {
     "DecryptedAnswer": DecryptedAnswer,
     "AccessTokenAnswer": AccessTokenAnswer,
     "IntrospectionAnswer": IntrospectionAnswer,
+    "AppAnswer": AppAnswer,
+    "AppsAnswer": AppsAnswer,
     "Problem": Problem,
 }
 
@@ -90,6 +95,11 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("check_session_keys", "post /v1/admin/users/{user_id}/session-keys/check"),
         ("reset_session_keys", "post /v1/admin/users/{user_id}/session-keys/reset"),
         ("list_events", "get /v1/admin/events"),
+        ("list_apps", "get /v1/admin/apps"),
+        ("add_app", "post /v1/admin/apps"),
+        ("read_app", "get /v1/admin/apps/{app_id}"),
+        ("change_app", "patch /v1/admin/apps/{app_id}"),
+        ("remove_app", "delete /v1/admin/apps/{app_id}"),
         ("verify", "get /v1/verify"),
         ("introspect", "post /v1/introspect"),
         ("read_access_token", "get /v1/apps/{app_id}/access-token"),

@@ -25,6 +25,8 @@ STATUS_OF = {
     "invalid_request": 422,
     "payload_too_large": 413,
     "unknown_app": 400,
+    "app_taken": 409,
+    "app_in_settings": 409,
     "invalid_code": 400,
     "code_used": 400,
     "wechat_user_blocked": 403,

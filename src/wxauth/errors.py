@@ -3,6 +3,7 @@
 WxAuthError
 ├── RequestRefused        the request itself is wrong
 │   ├── InvalidRequest          422 (or 400)
+│   │   └── AppRefused          422  WeChat does not take the app's id or secret
 │   ├── PayloadTooLarge         413
 │   ├── NotFound                404
 │   ├── MethodNotAllowed        405
@@ -32,6 +33,7 @@ WxAuthError
 ├── RateLimited                 429  wxauth's own limit
 ├── AccountDisabled             403
 ├── LastAdmin                   409
+├── AppTaken, AppInSettings     409  an app that is there already, or is the settings'
 ├── PhoneTaken                  409
 ├── KeysUnavailable             503
 ├── StorageUnavailable          503
@@ -110,6 +112,18 @@ class InvalidRequest(RequestRefused):
     def members(self) -> Mapping[str, Any]:
         """`errors`, a list of `{"field", "message"}`."""
         return {"errors": [error._asdict() for error in self.errors]}
+
+
+class AppRefused(InvalidRequest):
+    """WeChat does not take the id or the secret that an app is to have."""
+
+    def __init__(self, detail: str, *, errcode: int | None, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(detail, errors=errors)
+        self.errcode = errcode
+
+    def members(self) -> Mapping[str, Any]:
+        """`errors`, and `wechat_errcode`."""
+        return {**super().members(), "wechat_errcode": self.errcode}
 
 
 class PayloadTooLarge(RequestRefused):
@@ -382,6 +396,22 @@ class LastAdmin(WxAuthError):
     code = "last_admin"
     status = 409
     title = Title("The last administrator cannot be removed.", "不能移除最后一位管理员。")
+
+
+class AppTaken(WxAuthError):
+    """There is an app of this id already."""
+
+    code = "app_taken"
+    status = 409
+    title = Title("This app is there already.", "该小程序已存在。")
+
+
+class AppInSettings(WxAuthError):
+    """The app is one of the settings', and is changed there."""
+
+    code = "app_in_settings"
+    status = 409
+    title = Title("This app is in the settings and is changed there.", "该小程序由配置文件指定，请在配置中修改。")
 
 
 class PhoneTaken(WxAuthError):

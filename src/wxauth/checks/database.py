@@ -4,6 +4,8 @@ from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from wxauth.apps.registry import Apps
+from wxauth.apps.rows import SEALED, stored_apps
 from wxauth.checks.clocks import Reading, compare_with_database
 from wxauth.checks.findings import Findings
 from wxauth.checks.result import Result, bad, good, note
@@ -19,7 +21,14 @@ from wxauth.checks.rows import (
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database, Deadlines, reason_of
 from wxauth.core.migrations import current_revision, is_usable, newest_revision
-from wxauth.core.sealing import CannotOpen, Sealer, phone_answer_context, session_key_context, signing_key_context
+from wxauth.core.sealing import (
+    CannotOpen,
+    Sealer,
+    app_context,
+    phone_answer_context,
+    session_key_context,
+    signing_key_context,
+)
 from wxauth.core.settings import Settings
 from wxauth.core.tables import StoredSigningKey
 from wxauth.errors import StorageUnavailable
@@ -77,9 +86,18 @@ async def _check_stored(
     values = [
         *((key.sealed, session_key_context(key.app_id, key.openid)) for key in await some_session_keys(database)),
         *((it.sealed, phone_answer_context(it.code_hash)) for it in await some_phone_answers(database, now=now)),
+        *(
+            (sealed, app_context(app.app_id, name))
+            for app in await stored_apps(database)
+            for name in SEALED
+            if (sealed := getattr(app, name)) is not None
+        ),
     ]
     yield _judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))
-    found.users = {app.app_id: await some_users(database, app.app_id) for app in settings.apps}
+    apps = Apps(database, sealer, settings.apps)
+    await apps.refresh()
+    found.apps = [known.app for known in apps.all() if known.is_enabled]
+    found.users = {app.app_id: await some_users(database, app.app_id) for app in found.apps}
 
 
 def judge_server(server: Server) -> Result:

@@ -54,7 +54,7 @@ async def examine(
         redis_patience: Seconds for Redis.
         issuer_patience: Seconds for each document of the issuer's; siblings give it no more.
     """
-    found = Findings()
+    found = Findings(apps=settings.apps)
     results = await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines))
     transport = AiohttpTransport(connect_timeout=min(settings.wechat_timeout, PATIENCE) * CONNECT_SHARE)
     async with aclosing(transport):
@@ -63,12 +63,14 @@ async def examine(
             _results_of("issuer", check_issuer(settings.issuer, found, now=clock(), patience=issuer_patience)),
             *(
                 _results_of(f"wechat {app.app_id}", check_app(app, settings, found, transport=transport, clock=clock))
-                for app in settings.apps
+                for app in found.apps
             ),
         )
     if found.wechat_readings:  # an answer may have been kept somewhere on its way: the nearest is the truest
         nearest = min(found.wechat_readings, key=lambda reading: abs(reading.ahead))
         results.append(compare("clock wechat", "WeChat's", nearest))
+    if not found.apps:
+        results.append(bad("apps", "there is none, so nobody can log in: 'wxauth apps add APP_ID', or WXAUTH_APPS"))
     return [*results, *redis, *issuer, *(result for app in apps for result in app)]
 
 

@@ -130,7 +130,7 @@ async def check_app(
     for use, failure in zip(uses, failures, strict=False):  # without a WeChat token there are none
         yield _judge_api(app, use, failure, settings, seen)
     if users is not None:
-        yield _judge_unionids(app, users, settings)
+        yield _judge_unionids(app, users, is_only_one=len(found.apps) == 1)
     yield _judge_push(app, settings)
 
 
@@ -255,14 +255,14 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
     return bad(name, f"refused: look the errcode up in WeChat's table of return codes {at}")
 
 
-def _judge_unionids(app: App, users: Users, settings: Settings) -> Result:
+def _judge_unionids(app: App, users: Users, *, is_only_one: bool) -> Result:
     name = f"wechat {app.app_id} unionid"
     if users.users == 0:
         return good(name, "not known before somebody has logged in")
     if users.with_unionid:
         return good(name, f"bound to an Open Platform account: {users.with_unionid} of {users.users} users have one")
     message = f"none of {users.users} users has one: bind the app to an Open Platform account"
-    if len(settings.apps) == 1:
+    if is_only_one:
         return good(name, f"{message}, should another app share its users some day")
     return note(name, f"{message}, if the apps are to share users")
 
@@ -271,14 +271,17 @@ def _judge_push(app: App, settings: Settings) -> Result:
     name = f"wechat {app.app_id} push"
     url = f"{settings.issuer}/v1/wechat/push/{app.app_id}"
     if app.push_token is None:
-        return note(name, f"no push_token, so nobody tells what people withdraw: set one in WXAUTH_APPS, for {url}")
+        return note(
+            name,
+            f"no push_token, so nobody tells what people withdraw: set one (WXAUTH_APPS, 'wxauth apps set') for {url}",
+        )
     mode = "security mode (安全模式)" if app.push_aes_key else "plain mode (明文模式)"
     if is_loopback(urlsplit(url).hostname):
         return note(name, f"configured, {mode}, and WeChat cannot reach {url}: set WXAUTH_ISSUER")
     told = f"in WeChat's console, 消息推送: {url}, {mode}"
     if app.push_aes_key is None:
         risk = "WeChat does not sign the message itself, so somebody between WeChat and this server can change it"
-        return note(name, f"{told}; {risk}: better set push_aes_key in WXAUTH_APPS, and 安全模式 in the console")
+        return note(name, f"{told}; {risk}: better set push_aes_key where push_token is, and 安全模式 in the console")
     return good(name, told)
 
 

@@ -12,6 +12,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 if TYPE_CHECKING:
+    from wxauth.apps.registry import Apps
     from wxauth.core.background import Background
     from wxauth.core.clock import Clock
     from wxauth.core.database import Database
@@ -43,6 +44,7 @@ class Services:
     database: "Database"
     keys: "KeyRing"
     sealer: "Sealer"
+    apps: "Apps"
     issuer: "TokenIssuer"
     refresh_tokens: "RefreshTokens"
     wechat: "WeChat"

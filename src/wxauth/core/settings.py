@@ -29,7 +29,6 @@ from pydantic_core import from_json
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from wxauth.core.sealing import SECRET_KEY_BYTES
-from wxauth.errors import UnknownApp
 from wxauth.guard.urls import is_secure
 
 PREFIX: Final = "WXAUTH_"
@@ -186,6 +185,10 @@ OrNone = BeforeValidator(_empty_is_none)
 Policy = Literal["off", "flag", "block"]
 Seconds = Annotated[int, Field(ge=1, le=_CENTURY)]
 SecretKey = Annotated[SecretStr, AfterValidator(_check_secret_key)]
+AppSecret = Annotated[SecretStr, Field(min_length=1), AfterValidator(_check_app_secret)]
+PushToken = Annotated[SecretStr, AfterValidator(_check_push_token)]
+PushAesKey = Annotated[SecretStr, AfterValidator(_check_push_aes_key)]
+SignUp = Literal["open", "closed"]
 Url = Annotated[str, AfterValidator(_check_secure_url)]
 
 
@@ -195,11 +198,13 @@ class App(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     app_id: AppId
-    app_secret: Annotated[SecretStr, Field(min_length=1), AfterValidator(_check_app_secret)]
-    push_token: Annotated[Annotated[SecretStr, AfterValidator(_check_push_token)] | None, OrNone] = None
+    app_secret: AppSecret
+    push_token: Annotated[PushToken | None, OrNone] = None
     """What signs WeChat's messages to us; without one, none are taken."""
-    push_aes_key: Annotated[Annotated[SecretStr, AfterValidator(_check_push_aes_key)] | None, OrNone] = None
+    push_aes_key: Annotated[PushAesKey | None, OrNone] = None
     """What encrypts them, as WeChat writes it; with one, none are taken that are not encrypted."""
+    sign_up: Annotated[SignUp | None, OrNone] = None
+    """Whether somebody unknown may come in; None where the app has no word of its own in it."""
 
     @model_validator(mode="after")
     def _no_key_without_token(self) -> Self:
@@ -230,7 +235,7 @@ class Settings(DatabaseSettings):
     """All that the service is told from outside. The README has the table."""
 
     app_id: Annotated[AppId | None, OrNone] = None
-    app_secret: Annotated[Annotated[SecretStr, AfterValidator(_check_app_secret)] | None, OrNone] = None
+    app_secret: Annotated[AppSecret | None, OrNone] = None
     apps: Annotated[tuple[App, ...], NoDecode, BeforeValidator(_read_json_list)] = Field((), validate_default=True)
 
     secret_key: SecretKey
@@ -269,11 +274,11 @@ class Settings(DatabaseSettings):
         app_id, app_secret = info.data["app_id"], info.data["app_secret"]
         if apps and (app_id or app_secret):
             raise ValueError("wants WXAUTH_APP_ID and WXAUTH_APP_SECRET unset beside it")
-        if not apps and not (app_id and app_secret):
-            raise ValueError("WXAUTH_APP_ID and WXAUTH_APP_SECRET: both are required, or WXAUTH_APPS")
+        if bool(app_id) != bool(app_secret):
+            raise ValueError("WXAUTH_APP_ID and WXAUTH_APP_SECRET: one wants the other beside it")
         if len({app.app_id for app in apps}) != len(apps):
             raise ValueError("wants each app_id once")
-        return apps or (App(app_id=app_id, app_secret=app_secret),)
+        return apps or ((App(app_id=app_id, app_secret=app_secret),) if app_id else ())
 
     @field_validator("wechat_fallback_url", mode="before")
     @classmethod
@@ -284,15 +289,6 @@ class Settings(DatabaseSettings):
     def secret_keys(self) -> list[bytes]:
         """The current secret key, then the previous ones."""
         return [secret_key_bytes(key) for key in (self.secret_key, *self.secret_key_previous)]
-
-    def app(self, app_id: str | None) -> App:
-        """The app of that id; the first configured one for None. Raises: UnknownApp."""
-        if app_id is None:
-            return self.apps[0]
-        for app in self.apps:
-            if app.app_id == app_id:
-                return app
-        raise UnknownApp("app_id is not one of the configured apps")
 
 
 def secret_key_bytes(value: SecretStr) -> bytes:

@@ -63,7 +63,7 @@ async def log_in(
     """
     nicknames = services.nicknames
     await services.login_limiter.admit(device.ip)
-    app = services.settings.app(app_id)
+    app = services.apps.for_login(app_id)
     signing_key = services.keys.signing_key(services.clock())  # asked for before the code is spent
 
     with services.metrics.exchange() as exchange:

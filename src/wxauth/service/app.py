@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp
 
 from wxauth import __version__
+from wxauth.apps import routes as app_routes
 from wxauth.core.clock import DatabaseClock
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
@@ -61,6 +62,7 @@ _ROUTERS: Final = (
     admin_routes.lists,
     admin_routes.router,
     session_key_routes.router,
+    app_routes.router,
     key_routes.router,
     probes.router,
     sibling_routes.router,
@@ -133,14 +135,17 @@ def create_api(*, root_path: str = "") -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
-    tasks = [services.keys.keep_fresh(), keep_house(services), keep_sessions_few(services)]
+    tasks = [services.keys.keep_fresh(), services.apps.keep_fresh(), keep_house(services), keep_sessions_few(services)]
     if isinstance(services.clock, DatabaseClock):
         await correct(services.clock, services.database)
         tasks.append(keep_time(services.clock, services.database))
     await services.keys.try_refresh()
+    await services.apps.try_refresh()
     await _tell_what_is_unlimited(services)
     keeping = asyncio.gather(*tasks)
-    log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services.settings.apps))
+    log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services.apps.all()))
+    if not services.apps.all():
+        log.warning("no_app", consequence="nobody can log in", what_to_do="'wxauth apps add APP_ID', or WXAUTH_APPS")
     try:
         yield
     finally:

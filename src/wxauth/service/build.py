@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import httpx
 
+from wxauth.apps.registry import Apps
 from wxauth.core.background import Background
 from wxauth.core.clock import Clock, DatabaseClock
 from wxauth.core.database import Database
@@ -56,7 +57,8 @@ def build_services(
         max_age=timedelta(seconds=settings.signing_key_max_age),
         refresh_pause=waits.keys_refresh,
     )
-    metrics = Metrics([app.app_id for app in settings.apps], database=database, clock=clock)
+    metrics = Metrics(database=database, clock=clock)
+    apps = Apps(database, sealer, settings.apps, observe=metrics.know_apps, refresh_pause=waits.apps_refresh)
     background = Background(patience=settings.wechat_timeout + waits.database.whole, farewell=waits.background_farewell)
     promises = Promises(observe=metrics.put_off, pause=waits.promises)
 
@@ -76,7 +78,7 @@ def build_services(
     # Connections of their own: an API that hangs, and is waited for, takes none from the logins.
     wechat_api = WeChatApi(make_wechat(), wechat_tokens)
     opinions = Opinions(
-        wechat_api, clock, find_app=settings.app, observe=metrics.policy_check, longest_wait=waits.opinions
+        wechat_api, clock, find_app=apps.find, observe=metrics.policy_check, longest_wait=waits.opinions
     )
     return Services(
         settings=settings,
@@ -84,6 +86,7 @@ def build_services(
         database=database,
         keys=keys,
         sealer=sealer,
+        apps=apps,
         issuer=TokenIssuer(issuer=settings.issuer, audience=settings.audience),
         refresh_tokens=RefreshTokens(settings.secret_keys),
         wechat=wechat,
@@ -116,7 +119,7 @@ def build_services(
         background=background,
         promises=promises,
         withdrawals=Withdrawals(
-            settings, database, clock, background=background, promises=promises, patience=waits.withdrawals
+            apps.find, database, clock, background=background, promises=promises, patience=waits.withdrawals
         ),
         avatars=Avatars(database, clock, issuer=settings.issuer),
         guard=BearerGuard(settings.issuer, settings.audience, keys=keys, clock=lambda: clock().timestamp()),

@@ -135,8 +135,9 @@ async def check_secret_key(settings: Settings) -> None:
         if isinstance(services.clock, DatabaseClock):
             await correct(services.clock, services.database)  # the first key is made here, and dated
         await services.keys.refresh()
-        if services.keys.unopened:
-            raise CannotOpen("some signing keys do not open")
+        await services.apps.refresh()
+        if services.keys.unopened or services.apps.unopened:
+            raise CannotOpen("some signing keys, or secrets of apps, do not open")
     except DatabaseUrlRefused as exc:
         raise InvalidSettings([f"WXAUTH_DATABASE_URL: wants what PostgreSQL knows: {reason_of(exc)}"]) from None
     except StorageUnavailable as exc:

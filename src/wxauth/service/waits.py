@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from wxauth.apps import registry
 from wxauth.core import background, promises
 from wxauth.core.database import DEADLINES, Deadlines
 from wxauth.keys import keyring
@@ -16,6 +17,7 @@ class Waits:
     """Seconds, in production as the parts themselves say. A test that is about one of them shortens it."""
 
     database: Deadlines = DEADLINES
+    apps_refresh: float = registry.REFRESH_PAUSE
     background_farewell: float = background.FAREWELL
     keys_refresh: float = keyring.REFRESH_PAUSE
     opinions: float = opinions.PATIENCE

@@ -37,8 +37,8 @@ SESSION_KEY_GONE: Final = frozenset({87007, 87009})
 DAILY_QUOTA: Final = 45009
 
 WHAT_TO_CHANGE: Final = {
-    40013: "the app id is wrong: check WXAUTH_APP_ID or WXAUTH_APPS against the mini-program's console",
-    40125: "the app secret is wrong: copy it anew from the console into WXAUTH_APP_SECRET or WXAUTH_APPS",
+    40013: "the app id is wrong: compare it with the console (WXAUTH_APP_ID, WXAUTH_APPS, 'wxauth apps')",
+    40125: "the app secret is wrong: copy it anew from the console (WXAUTH_APP_SECRET, WXAUTH_APPS, 'wxauth apps set')",
     40164: "this server's address is not on the app's IP whitelist: add the address in errmsg in the console",
     40243: "the app secret is frozen: unfreeze it in the console",
     41002: "the app id is missing from the request: check WXAUTH_APP_ID or WXAUTH_APPS",

@@ -2,13 +2,14 @@
 
 from wxauth.dev.wechat.controls import Account, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
 from wxauth.dev.wechat.desk import OwnPagesOnly
-from wxauth.dev.wechat.people import APPS, phone_of
+from wxauth.dev.wechat.people import APPS, LATER_APP, phone_of
 from wxauth.dev.wechat.server import create_simulator
 from wxauth.dev.wechat.simulator import CODE_LIFETIME, Call, Simulator
 
 __all__ = [
     "APPS",
     "CODE_LIFETIME",
+    "LATER_APP",
     "Account",
     "Call",
     "CodeRequest",

@@ -12,7 +12,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wxauth.dev.wechat.faults import Faults
-from wxauth.dev.wechat.people import APPS
+from wxauth.dev.wechat.people import APPS, LATER_APP
 from wxauth.dev.wechat.wires import Wires
 from wxauth.errors import Title, WeChatBadResponse, WeChatError, WeChatTimeout, WeChatUnavailable
 from wxauth.wechat import errcodes
@@ -88,6 +88,7 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str) -> list[Route
     setup = {
         "service_url": service_url,
         "apps": [app["app_id"] for app in APPS],
+        "later_app": LATER_APP,
         "faults": known_faults(),
     }
 
