@@ -10,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from tests.asking import MakeClient, MakeServices
 from wxauth.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, AppsAnswer
+from wxauth.checks.routes import ReportAnswer
 from wxauth.login.bodies import (
     DecryptedAnswer,
     DecryptRequest,
@@ -28,6 +29,8 @@ from wxauth.people.bodies import (
     UserDetailAnswer,
     UsersAnswer,
 )
+from wxauth.people.key_routes import KeysAnswer, RotatedAnswer, WithdrawnAnswer
+from wxauth.people.number_routes import NumbersAnswer
 from wxauth.profile.bodies import PhoneRequest, ProfileChange
 from wxauth.service.app import create_api
 from wxauth.siblings.bodies import AccessTokenAnswer, IntrospectionAnswer
@@ -67,6 +70,11 @@ MODELS = {
     "IntrospectionAnswer": IntrospectionAnswer,
     "AppAnswer": AppAnswer,
     "AppsAnswer": AppsAnswer,
+    "KeysAnswer": KeysAnswer,
+    "RotatedAnswer": RotatedAnswer,
+    "WithdrawnAnswer": WithdrawnAnswer,
+    "NumbersAnswer": NumbersAnswer,
+    "ReportAnswer": ReportAnswer,
     "Problem": Problem,
 }
 
@@ -95,6 +103,13 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("check_session_keys", "post /v1/admin/users/{user_id}/session-keys/check"),
         ("reset_session_keys", "post /v1/admin/users/{user_id}/session-keys/reset"),
         ("list_events", "get /v1/admin/events"),
+        ("end_session_of_user", "delete /v1/admin/users/{user_id}/sessions/{session_id}"),
+        ("list_keys", "get /v1/admin/keys"),
+        ("rotate_key", "post /v1/admin/keys/rotate"),
+        ("withdraw_key", "post /v1/admin/keys/{kid}/withdraw"),
+        ("read_numbers", "get /v1/admin/numbers"),
+        ("check_everything", "get /v1/admin/check"),
+        ("check_one_app", "post /v1/admin/apps/{app_id}/check"),
         ("list_apps", "get /v1/admin/apps"),
         ("add_app", "post /v1/admin/apps"),
         ("read_app", "get /v1/admin/apps/{app_id}"),
@@ -295,7 +310,8 @@ def test_a_body_that_may_be_left_out_is_not_said_to_be_required() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "names"), [("/v1/admin/users", {"status", "role", "limit"}), ("/v1/admin/events", {"user_id", "limit"})]
+    ("path", "names"),
+    [("/v1/admin/users", {"status", "role", "limit"}), ("/v1/admin/events", {"user_id", "since", "until", "limit"})],
 )
 def test_a_parameter_that_may_be_empty_is_said_to_be(path: str, names: set[str]) -> None:
     parameters = {it["name"]: it["schema"] for it in DOCUMENT["paths"][path]["get"]["parameters"]}

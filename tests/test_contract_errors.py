@@ -49,6 +49,7 @@ STATUS_OF = {
     "invalid_client": 401,
     "invalid_signature": 403,
     "rate_limited": 429,
+    "login_too_old": 403,
     "last_admin": 409,
     "phone_taken": 409,
     "storage_unavailable": 503,

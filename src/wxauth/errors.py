@@ -32,6 +32,7 @@ WxAuthError
 ├── InvalidSignature            403  a message push that is not WeChat's
 ├── RateLimited                 429  wxauth's own limit
 ├── AccountDisabled             403
+├── LoginTooOld                 403  an administrator's act that wants a fresh login
 ├── LastAdmin                   409
 ├── AppTaken, AppInSettings     409  an app that is there already, or is the settings'
 ├── PhoneTaken                  409
@@ -388,6 +389,14 @@ class AccountDisabled(WxAuthError):
     code = "account_disabled"
     status = 403
     title = Title("This account has been disabled.", "该账号已被停用。")
+
+
+class LoginTooOld(WxAuthError):
+    """The act leaves lasting power, and wants a session that has just been opened."""
+
+    code = "login_too_old"
+    status = 403
+    title = Title("Please log in again to do this.", "请重新登录后再进行此操作。")
 
 
 class LastAdmin(WxAuthError):

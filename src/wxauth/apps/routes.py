@@ -22,6 +22,7 @@ from wxauth.errors import (
     AppTaken,
     FieldError,
     InvalidRequest,
+    LoginTooOld,
     NotFound,
     PayloadTooLarge,
     WeChatBadResponse,
@@ -29,7 +30,7 @@ from wxauth.errors import (
     WeChatUnavailable,
 )
 from wxauth.people.admin_routes import GUARDED_FOR_ADMINISTRATORS
-from wxauth.people.callers import AdministratorDep
+from wxauth.people.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.web.answers import BEARER_SECURITY, answers, failures
 from wxauth.web.direct import DirectRoute, operation_id
 
@@ -59,10 +60,12 @@ async def list_apps(_: AdministratorDep, services: ServicesDep) -> AppsAnswer:
 @router.post(
     "/v1/admin/apps",
     summary="Add an app",
-    responses=answers(EXAMPLE_APP, *_ASKING_WECHAT, PayloadTooLarge, AppTaken, *GUARDED_FOR_ADMINISTRATORS),
+    responses=answers(
+        EXAMPLE_APP, *_ASKING_WECHAT, PayloadTooLarge, AppTaken, LoginTooOld, *GUARDED_FOR_ADMINISTRATORS
+    ),
     openapi_extra=BEARER_SECURITY,
 )
-async def add_app(administrator: AdministratorDep, services: ServicesDep, body: AppRequest) -> AppAnswer:
+async def add_app(administrator: FreshAdministratorDep, services: ServicesDep, body: AppRequest) -> AppAnswer:
     """People may log in to it at once here, and in every other process within seconds.
 
     WeChat is asked first whether it takes the secret (`check`): where it does not, or does not answer, nothing is
@@ -96,12 +99,18 @@ async def read_app(_: AdministratorDep, services: ServicesDep, app_id: AppId) ->
     "/v1/admin/apps/{app_id}",
     summary="Change an app",
     responses=answers(
-        EXAMPLE_APP, *_ASKING_WECHAT, NO_SUCH_APP, PayloadTooLarge, AppInSettings, *GUARDED_FOR_ADMINISTRATORS
+        EXAMPLE_APP,
+        *_ASKING_WECHAT,
+        NO_SUCH_APP,
+        PayloadTooLarge,
+        AppInSettings,
+        LoginTooOld,
+        *GUARDED_FOR_ADMINISTRATORS,
     ),
     openapi_extra=BEARER_SECURITY,
 )
 async def change_app(
-    administrator: AdministratorDep, services: ServicesDep, app_id: AppId, body: AppChangeRequest
+    administrator: FreshAdministratorDep, services: ServicesDep, app_id: AppId, body: AppChangeRequest
 ) -> AppAnswer:
     """Set what is named; the rest stays. It counts at once here, and in every other process within seconds.
 
@@ -116,9 +125,9 @@ async def change_app(
     "/v1/admin/apps/{app_id}",
     summary="Remove an app",
     status_code=204,
-    responses=failures(WRONG_APP_ID, NO_SUCH_APP, AppInSettings, *GUARDED_FOR_ADMINISTRATORS),
+    responses=failures(WRONG_APP_ID, NO_SUCH_APP, AppInSettings, LoginTooOld, *GUARDED_FOR_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
-async def remove_app(administrator: AdministratorDep, services: ServicesDep, app_id: AppId) -> None:
+async def remove_app(administrator: FreshAdministratorDep, services: ServicesDep, app_id: AppId) -> None:
     """Nobody can log in to it any more, and its secrets are gone. Its users and their sessions stay."""
     await managing.remove_app(services, app_id, by=administrator)

@@ -1,8 +1,8 @@
 """All checks, in the order in which they are told."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
 from typing import Final
 
 from wxauth.checks.clocks import compare
@@ -12,11 +12,13 @@ from wxauth.checks.issuer import check_issuer
 from wxauth.checks.redis import PATIENCE as REDIS_PATIENCE
 from wxauth.checks.redis import check_redis
 from wxauth.checks.result import Result, bad, good
+from wxauth.checks.rows import some_users
 from wxauth.checks.wechat import PATIENCE, check_app
 from wxauth.core.clock import Clock, utc_now
-from wxauth.core.database import DEADLINES, Deadlines
+from wxauth.core.database import DEADLINES, Database, Deadlines
 from wxauth.core.logs import redact
-from wxauth.core.settings import InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.errors import StorageUnavailable
 from wxauth.guard.jwks import FETCH_TIMEOUT
 from wxauth.wechat.transport import CONNECT_SHARE, AiohttpTransport
 
@@ -72,6 +74,17 @@ async def examine(
     if not found.apps:
         results.append(bad("apps", "there is none, so nobody can log in: 'wxauth apps add APP_ID', or WXAUTH_APPS"))
     return [*results, *redis, *issuer, *(result for app in apps for result in app)]
+
+
+async def examine_app(settings: Settings, app: App, *, apps: Sequence[App], clock: Clock = utc_now) -> list[Result]:
+    """What is to be said of one app alone, one of these, with nothing asked of the database but its users."""
+    found = Findings(apps=apps)
+    name = f"wechat {app.app_id}"
+    transport = AiohttpTransport(connect_timeout=min(settings.wechat_timeout, PATIENCE) * CONNECT_SHARE)
+    async with aclosing(Database(settings.database_url.get_secret_value())) as database, aclosing(transport):
+        with suppress(StorageUnavailable):  # then nothing is said of what its users have
+            found.users = {app.app_id: await some_users(database, app.app_id)}
+        return await _results_of(name, check_app(app, settings, found, transport=transport, clock=clock))
 
 
 async def _results_of(name: str, check: AsyncGenerator[Result, None]) -> list[Result]:

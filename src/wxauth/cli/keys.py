@@ -55,7 +55,9 @@ def rotate_keys(as_json: bool) -> None:
     """Publish a new key, which signs when every cache has had time to see it. Where one waits already, it is that."""
     import json
 
-    key = _with_key_ring(lambda keys, _: keys.rotate())
+    from wxauth.core.trail import OPERATOR
+
+    key = _with_key_ring(lambda keys, _: keys.rotate(by=OPERATOR))
     row = {"kid": key.kid, "signs_from": key.activates_at.isoformat(timespec="seconds")}
     click.echo(json.dumps(row) if as_json else "{kid} signs from {signs_from}".format(**row))
 

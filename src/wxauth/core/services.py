@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from wxauth.login.rate_limits import LoginLimiter
     from wxauth.login.refresh_tokens import RefreshTokens
     from wxauth.login.risk import Risk
+    from wxauth.people.numbers import Numbers
     from wxauth.profile.avatars import Avatars
     from wxauth.profile.nicknames import Nicknames
     from wxauth.profile.phones import Phones
@@ -59,6 +60,7 @@ class Services:
     avatars: "Avatars"
     guard: "BearerGuard"
     login_limiter: "LoginLimiter"
+    numbers: "Numbers"
     metrics: "Metrics"
 
     async def aclose(self) -> None:
@@ -71,6 +73,7 @@ class Services:
         await self.wechat.aclose()
         await self.wechat_api.aclose()
         await self.login_limiter.aclose()
+        await self.numbers.aclose()
         await self.database.aclose()
 
 

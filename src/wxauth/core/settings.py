@@ -262,6 +262,9 @@ class Settings(DatabaseSettings):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode, CommaList, AfterValidator(_check_networks)] = ("127.0.0.1",)
     cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_check_origin)], ...], NoDecode, CommaList] = ()
 
+    admin_page: bool = False
+    admin_fresh_login: Annotated[int, Field(ge=0, le=_CENTURY)] = 3600
+
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535), BeforeValidator(_drop_service_link)] = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1

@@ -1,11 +1,23 @@
 """The tables, and what is read of a user. What must not be, the database itself refuses."""
 
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, Final, Literal, TypedDict
 from uuid import UUID
 
-from sqlalchemy import DDL, CheckConstraint, Column, DateTime, ForeignKeyConstraint, Index, Text, UniqueConstraint, text
+from sqlalchemy import (
+    DDL,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Date,
+    DateTime,
+    ForeignKeyConstraint,
+    Index,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, INET, JSONB
 from sqlalchemy.event import listen
 from sqlmodel import Field, SQLModel
@@ -388,6 +400,43 @@ class ServiceClient(SQLModel, table=True):
     secret_hash: bytes = Field(sa_type=BYTEA)
     """SHA-256 of the secret, which itself is kept nowhere."""
     created_at: datetime = Field(sa_type=TIME)
+
+
+class DailyNumbers(SQLModel, table=True):
+    """What one process has counted on one day. A day that is long over has one row, of no process."""
+
+    __tablename__ = "daily_numbers"
+    __table_args__ = (CheckConstraint("new_users >= 0 AND logins >= 0", name="numbers"),)
+
+    day: date = Field(sa_type=Date, primary_key=True)
+    process: UUID = Field(primary_key=True)
+    new_users: int = Field(sa_type=BigInteger)
+    logins: int = Field(sa_type=BigInteger)
+
+
+class AdminLink(SQLModel, table=True):
+    """A link that opens the console for an administrator, once."""
+
+    __tablename__ = "admin_links"
+    __table_args__ = (
+        ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
+        CheckConstraint("octet_length(digest) = 32", name="digest"),
+        Index(None, "user_id"),
+    )
+
+    digest: bytes = Field(sa_type=BYTEA, primary_key=True)
+    """SHA-256 of its secret, which itself is kept nowhere."""
+    user_id: UUID
+    expires_at: datetime = Field(sa_type=TIME)
+
+
+class ConsoleSession(SQLModel, table=True):
+    """Which sessions are the console's. They end when their user is no administrator any more."""
+
+    __tablename__ = "console_sessions"
+
+    session_id: UUID = Field(primary_key=True)
+    """Not a reference, which each of millions of sessions would be looked up for when it is swept."""
 
 
 class StoredApp(SQLModel, table=True):

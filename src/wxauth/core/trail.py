@@ -46,6 +46,7 @@ class EventType(StrEnum):
     USER_ERASED = "user_erased"
     USER_MERGED = "user.merged"
     AUTHORIZATION_REVOKED = "authorization_revoked"
+    SIGNING_KEY_ROTATED = "signing_key.rotated"
     SIGNING_KEY_WITHDRAWN = "signing_key_withdrawn"
     APP_ADDED = "app.added"
     APP_CHANGED = "app.changed"
@@ -75,8 +76,11 @@ class EventRow(TypedDict):
 class EventSearch:
     """Which events are wanted; what is None does not matter."""
 
-    type: str | None = None
+    types: Sequence[str] = ()
+    """Any of these; with none, any."""
     user_id: UUID | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 # $1 id  $2 type  $3 time  $4 actor  $5 user id  $6 app_id  $7 ip  $8 data
@@ -104,6 +108,12 @@ _EVENTS: Final = select(
 )
 
 
+def first_id_at(time: datetime) -> UUID:
+    """Before the UUIDv7s of this time, and behind all earlier ones (RFC 9562, section 5.7)."""
+    milliseconds = min(max(0, int(time.timestamp() * 1000)), 2**48 - 1)
+    return UUID(int=milliseconds << 80)
+
+
 async def record_event(
     transaction: Transaction,
     kind: EventType,
@@ -128,10 +138,15 @@ async def find_events(
 ) -> Sequence[EventRow]:
     """The newest events that are wanted, of those before this one. Raises: StorageUnavailable."""
     wanted = _EVENTS.order_by(col(Event.id).desc()).limit(limit)
-    if search.type is not None:
-        wanted = wanted.where(col(Event.type) == search.type)
+    if search.types:
+        wanted = wanted.where(col(Event.type).in_(search.types))
     if search.user_id is not None:
         wanted = wanted.where(col(Event.user_id) == search.user_id)
+    # By their ids, which begin with their time and are in the index.
+    if search.since is not None:
+        wanted = wanted.where(col(Event.id) >= first_id_at(search.since))
+    if search.until is not None:
+        wanted = wanted.where(col(Event.id) < first_id_at(search.until))
     if before is not None:
         wanted = wanted.where(col(Event.id) < before)
     found: Sequence[EventRow] = await database.fetch(wanted)

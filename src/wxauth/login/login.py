@@ -97,6 +97,7 @@ async def log_in(
         left = services.settings.wechat_timeout - exchange.milliseconds / 1000
         person = Person(user["id"], app.app_id, wechat_session.openid)
         user = await judge_login(services, person, login, nickname=nickname, ip=device.ip, patience=left)
+    services.numbers.count_login(is_new=login.is_new, at=now)
     log.info(
         "logged_in",
         user_id=user["id"],

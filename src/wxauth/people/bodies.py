@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from wxauth.core.tables import ROLE, UserInSession, UserRow, UserStatus
@@ -128,9 +128,17 @@ class EventsQuery(PageQuery):
     """Which events to list."""
 
     user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="To whom it was done.")
-    type: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
-        default=None, description=f"Such as {', '.join(f'`{kind}`' for kind in EventType)}."
+    type: list[Annotated[str, StringConstraints(pattern=TEXT)]] = Field(
+        default_factory=list,
+        description=f"Repeated, any of them. Such as {', '.join(f'`{kind}`' for kind in EventType)}.",
     )
+    since: Annotated[AwareDatetime | None, OrEmpty] = Field(default=None, description="None earlier than this.")
+    until: Annotated[AwareDatetime | None, OrEmpty] = Field(default=None, description="All earlier than this.")
+
+    @field_validator("type", mode="after")
+    @classmethod
+    def _empty_types_are_absent(cls, types: list[str]) -> list[str]:
+        return [kind for kind in types if kind]
 
 
 def _is_sessions_cursor(cursor: str) -> str:

@@ -61,11 +61,22 @@ SELECT id, app_id, user_agent, ip, created_at, last_used_at, expires_at FROM ses
  ORDER BY last_used_at DESC, id DESC LIMIT $3
 """
 _BELONGS_TO: Final = "SELECT 1 FROM sessions WHERE id = $1 AND user_id = $2"
+_OPENED_AT: Final = "SELECT created_at FROM sessions WHERE id = $1"
 
 # $1 session id  $2 now  $3 reason
 _END: Final = """
 UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL WHERE id = $1 AND revoked_at IS NULL
 RETURNING user_id
+"""
+# $1 user id  $2 session id  $3 now  $4 reason
+_END_ONE: Final = """
+WITH known AS (
+    SELECT id, revoked_at IS NULL AS is_open, expires_at FROM sessions WHERE id = $2 AND user_id = $1 FOR UPDATE
+), ended AS (
+    UPDATE sessions SET revoked_at = $3, revoked_reason = $4, session_key = NULL
+      FROM known WHERE sessions.id = known.id AND known.is_open
+)
+SELECT is_open AND expires_at > $3 AS was_open FROM known
 """
 # $1 user id  $2 now  $3 reason  $4 session id to be kept
 _END_OTHERS: Final = """
@@ -131,6 +142,12 @@ async def session_belongs_to(database: Database, *, session_id: UUID, user_id: U
     return await database.fetchrow(_BELONGS_TO, session_id, user_id) is not None
 
 
+async def session_opened_at(database: Database, session_id: UUID) -> datetime | None:
+    """When somebody logged in to this session; None where there is none. Raises: StorageUnavailable."""
+    row = await database.fetchrow(_OPENED_AT, session_id)
+    return None if row is None else row["created_at"]
+
+
 async def end_session(database: Database, *, session_id: UUID, reason: EndReason, now: datetime) -> UUID | None:
     """End a session; its user's id, or None where it had ended before or never was. Raises: StorageUnavailable."""
     row = await database.fetchrow(_END, session_id, now, reason)
@@ -152,6 +169,17 @@ async def end_sessions(
     if number:
         data = {"reason": reason, "sessions": number}
         await record_event(transaction, EventType.SESSIONS_ENDED, by=by, at=now, user_id=user_id, data=data)
+
+
+async def end_session_of(
+    transaction: Transaction, user_id: UUID, session_id: UUID, *, reason: EndReason, by: Actor, now: datetime
+) -> bool:
+    """End one session of a user, and record it where it was open; whether the user has, or had, that session."""
+    was_open = await transaction.fetchval(_END_ONE, user_id, session_id, now, reason)
+    if was_open:
+        data = {"reason": reason, "sessions": 1}
+        await record_event(transaction, EventType.SESSIONS_ENDED, by=by, at=now, user_id=user_id, data=data)
+    return was_open is not None
 
 
 async def end_replaced_sessions(

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from wxauth import __version__
 from wxauth.apps import routes as app_routes
+from wxauth.checks import routes as check_routes
 from wxauth.core.clock import DatabaseClock
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
@@ -34,7 +35,8 @@ from wxauth.guard.bearer import BearerGuard
 from wxauth.keys import routes as key_routes
 from wxauth.login import routes as login_routes
 from wxauth.login import session_key_routes
-from wxauth.people import admin_routes
+from wxauth.people import admin_routes, number_routes
+from wxauth.people import key_routes as admin_key_routes
 from wxauth.people import routes as account_routes
 from wxauth.problems import problem_response
 from wxauth.profile import avatar_routes, push_routes
@@ -63,6 +65,9 @@ _ROUTERS: Final = (
     admin_routes.router,
     session_key_routes.router,
     app_routes.router,
+    admin_key_routes.router,
+    number_routes.router,
+    check_routes.router,
     key_routes.router,
     probes.router,
     sibling_routes.router,
@@ -135,7 +140,13 @@ def create_api(*, root_path: str = "") -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
-    tasks = [services.keys.keep_fresh(), services.apps.keep_fresh(), keep_house(services), keep_sessions_few(services)]
+    tasks = [
+        services.keys.keep_fresh(),
+        services.apps.keep_fresh(),
+        services.numbers.keep_storing(),
+        keep_house(services),
+        keep_sessions_few(services),
+    ]
     if isinstance(services.clock, DatabaseClock):
         await correct(services.clock, services.database)
         tasks.append(keep_time(services.clock, services.database))

@@ -17,6 +17,7 @@ from wxauth.keys.keyring import KeyRing
 from wxauth.login.rate_limits import LoginLimiter
 from wxauth.login.refresh_tokens import RefreshTokens
 from wxauth.login.risk import Risk
+from wxauth.people.numbers import Numbers
 from wxauth.profile.attempts import Attempts
 from wxauth.profile.avatars import Avatars
 from wxauth.profile.nicknames import Nicknames
@@ -128,5 +129,6 @@ def build_services(
             redis_url=None if settings.redis_url is None else settings.redis_url.get_secret_value(),
             clock=clock,
         ),
+        numbers=Numbers(database, clock, store_pause=waits.numbers_store),
         metrics=metrics,
     )

@@ -118,6 +118,7 @@ async def sweep_rest(services: Services, *, page_size: int, pause: float) -> Non
         return
     for kid in await erase_retired_keys(database, now=now):
         log.info("signing_key_retired", kid=kid)
+    await services.numbers.sum_up()
     for erase_page in (
         partial(sweep_answers, database, asked_before=now - PHONE_ANSWERS_KEPT),
         partial(sweep_attempts, database, began_before=now - WINDOW),

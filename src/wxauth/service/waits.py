@@ -8,6 +8,7 @@ from wxauth.apps import registry
 from wxauth.core import background, promises
 from wxauth.core.database import DEADLINES, Deadlines
 from wxauth.keys import keyring
+from wxauth.people import numbers
 from wxauth.profile import phones, withdrawals
 from wxauth.wechat import client, opinions
 
@@ -20,6 +21,7 @@ class Waits:
     apps_refresh: float = registry.REFRESH_PAUSE
     background_farewell: float = background.FAREWELL
     keys_refresh: float = keyring.REFRESH_PAUSE
+    numbers_store: float = numbers.STORE_PAUSE
     opinions: float = opinions.PATIENCE
     phones_farewell: float = phones.FAREWELL_TO_WECHAT
     phones_of_others: Sequence[float] = phones.PAUSES_FOR_OTHERS
