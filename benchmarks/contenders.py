@@ -12,7 +12,6 @@ from pathlib import Path
 
 from benchmarks.load import Kind
 from benchmarks.processes import environment, free_port, running
-from wxauth.core.settings import Settings, settings_from
 from wxauth.service.server import uvicorn_options
 
 KINDS_OF: dict[str, tuple[Kind, ...]] = {
@@ -81,8 +80,7 @@ def started(name: str, *, database_url: str, wechat_url: str, folder: Path) -> I
         return
     options = {"host": "127.0.0.1", "port": port}
     if name == "floor":  # the tutorial runs with uvicorn's own settings
-        settings = settings_from(Settings, **{key.lower(): value for key, value in own_settings.items()})
-        options |= {**uvicorn_options(settings), "http": "httptools"}
+        options |= {**uvicorn_options(), "http": "httptools"}
     env = environment(
         **_APP,
         DATABASE_URL=database_url,

@@ -15,10 +15,11 @@ PATIENCE = 20.0
 
 
 @contextmanager
-def serving(app: ASGIApp, **options: Any) -> Iterator[str]:
+def serving(app: ASGIApp, *, kind: type[uvicorn.Server] = uvicorn.Server, **options: Any) -> Iterator[str]:
     """The URL at which this app answers for as long as the block runs."""
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
-        server = _Server(uvicorn.Config(app, **{"log_config": None, "access_log": False, **options}))
+        config = uvicorn.Config(app, **{"log_config": None, "access_log": False, **options})
+        server = type(kind.__name__, (_EndsAtOnce, kind), {})(config)
         thread = Thread(target=server.run, args=([listener],))
         thread.start()
         try:
@@ -28,8 +29,8 @@ def serving(app: ASGIApp, **options: Any) -> Iterator[str]:
             thread.join()
 
 
-class _Server(uvicorn.Server):
-    """Ends at once. uvicorn itself looks every tenth of a second whether it is to end, and then whether it can."""
+class _EndsAtOnce(uvicorn.Server):
+    """uvicorn itself looks every tenth of a second whether it is to end, and then whether it can."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -42,7 +43,7 @@ class _Server(uvicorn.Server):
     async def main_loop(self) -> None:
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
         self._is_running.set()
-        ticks = asyncio.create_task(super().main_loop())  # the time in each answer
+        ticks = asyncio.create_task(super().main_loop())  # the time in each answer, and that of each request
         await self._ended.wait()
         ticks.cancel()
 
@@ -51,7 +52,7 @@ class _Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
-            connection.shutdown()
+            getattr(connection, "hang_up", connection.shutdown)()  # the service's own would finish what is under way
         tasks = list(self.server_state.tasks)
         for task in tasks:
             task.cancel()  # nobody waits for its answer any more

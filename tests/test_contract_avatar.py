@@ -430,7 +430,7 @@ async def test_a_file_that_does_not_come_is_given_up() -> None:
     request = Request({"type": "http", "headers": headers}, receive)
     with pytest.raises(InvalidRequest) as refused:
         await uploaded_file(request, "file", max_bytes=MAX_FILE, patience=0.01)
-    assert refused.value.status == 400
+    assert refused.value.status == 408
 
 
 # Many at once.

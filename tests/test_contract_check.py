@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.asking import MakeServices
 from tests.fakes import SECRET_KEY, Secrets
+from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
 from tests.processes import free_port, run, serving
 from tests.store.proxy import HASTE, HURRIED, Proxy
 from tests.upstream import Upstream, hang, hang_up
@@ -656,6 +657,18 @@ async def test_a_wechat_that_is_reached_by_its_fallback_alone_is_a_note(doctor: 
     results = await doctor(wechat_base_url=nobody, wechat_fallback_url=wechat_url)
     said(results, of_app(), NOTE, "answers at 127.0.0.1 alone: localhost cannot be connected to")
     said(results, of_app("access_token"), OK)
+
+
+async def test_a_proxy_that_lets_nobody_through_is_told(doctor: Examine, wechat_url: str, secrets: Secrets) -> None:
+    secrets.add(PASSWORD)
+    secrets.add(CREDENTIALS)
+    nobody = f"http://{CREDENTIALS}@127.0.0.1:{free_port()}"
+    told = await doctor(wechat_proxy=nobody)
+    said(told, of_app(), BAD, "no way through the proxy: ConnectionRefusedError: ", "WXAUTH_WECHAT_PROXY", wechat_url)
+    async with ForwardProxy() as proxy:
+        said(await doctor(wechat_proxy=proxy.url), of_app(), OK)
+        strange = proxy.url.replace(CREDENTIALS, "somebody:else")
+        said(await doctor(wechat_proxy=strange), of_app(), BAD, "it answers with status 407: see WXAUTH_WECHAT_PROXY")
 
 
 async def test_a_wechat_that_hangs_holds_up_no_more_than_its_own_lines(

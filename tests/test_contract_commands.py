@@ -146,7 +146,7 @@ class Service:
 
     def _is_worker(self, process: Path) -> bool:
         try:
-            return parent_of(int(process.name)) == self.pid and b"spawn_main" in (process / "cmdline").read_bytes()
+            return parent_of(int(process.name)) == self.pid
         except OSError:
             return False
 
@@ -443,6 +443,43 @@ def test_workers_do_not_outlive_a_parent_that_was_killed(serve: Callable[..., Se
     service.command.process.kill()
     until(lambda: not any(is_running(pid) for pid in workers))
     assert is_free(service.port)
+
+
+@on_linux
+@pytest.mark.process
+def test_sighup_replaces_workers_one_by_one_by_what_the_settings_are_then(
+    serve: Callable[..., Service], folder: Path
+) -> None:
+    service = serve(WORKERS="2")
+    first = service.workers()
+    (folder / ".env").write_text("WXAUTH_ACCESS_TOKEN_TTL=600\n")
+    service.command.process.send_signal(signal.SIGHUP)
+
+    def is_reloaded() -> bool:
+        with httpx.Client(base_url=service.client.base_url, verify=False) as fresh:
+            assert fresh.post("/v1/login", json={"code": "alice"}).status_code == 200
+            assert fresh.get("/readyz").status_code == 200
+        return not service.workers() & first
+
+    until(is_reloaded)
+    assert (service.has_started, len(service.workers())) == (4, 2)
+    assert {service.log_in("alice")["expires_in"] for _ in range(4)} == {600}
+    assert service.command.end(signal.SIGTERM) == 0
+    assert {line["level"] for line in service.lines} == {"info"}
+
+
+@on_linux
+@pytest.mark.process
+def test_sighup_with_wrong_settings_changes_nothing(serve: Callable[..., Service], folder: Path) -> None:
+    service = serve(WORKERS="2")
+    workers = service.workers()
+    (folder / ".env").write_text("WXAUTH_ACCESS_TOKEN_TTL=0\n")
+    service.command.process.send_signal(signal.SIGHUP)
+    service.command.wait_for("reload_refused")
+    (line,) = [line for line in service.lines if line["event"] == "reload_refused"]
+    assert line["reason"].startswith("WXAUTH_ACCESS_TOKEN_TTL: ")
+    assert service.workers() == workers
+    service.log_in("alice")
 
 
 @pytest.mark.process

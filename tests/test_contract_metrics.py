@@ -220,15 +220,14 @@ class Service:
 
     def _is_worker(self, pid: int) -> bool:
         try:
-            is_ours = parent_of(pid) == self.command.process.pid
-            return is_ours and b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            return parent_of(pid) == self.command.process.pid
         except OSError:
             return False
 
     def folder(self) -> Path:
         """Where they count."""
-        environ = Path(f"/proc/{self.workers()[0]}/environ").read_bytes().decode().split("\0")
-        return Path(dict(line.split("=", 1) for line in environ if line)["PROMETHEUS_MULTIPROC_DIR"])
+        opened = (Path(os.readlink(link)) for link in Path(f"/proc/{self.workers()[0]}/fd").iterdir())
+        return next(path.parent for path in opened if path.parent.name.startswith("wxauth-metrics-"))
 
 
 @pytest.fixture

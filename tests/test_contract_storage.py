@@ -13,7 +13,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.fakes import Secrets, WeChatByRespx
+from tests.fakes import Clock, Secrets, WeChatByRespx
 from tests.store.proxy import HASTE, HURRIED, Proxy
 from wxauth.core.database import CONNECTIONS, TRANSACTIONS, Database
 from wxauth.core.migrations import migrate
@@ -133,7 +133,9 @@ def is_unavailable(answer: httpx.Response) -> bool:
     )
 
 
-async def test_without_its_database_the_service_says_so_and_resumes(service: Service, proxy: Proxy) -> None:
+async def test_without_its_database_the_service_says_so_and_resumes(
+    service: Service, proxy: Proxy, clock: Clock
+) -> None:
     token = await service.token()
     proxy.refuse()
 
@@ -149,6 +151,7 @@ async def test_without_its_database_the_service_says_so_and_resumes(service: Ser
     await proxy.accept()
     assert (await service.log_in()).status_code == 200
     assert (await service.read_me(token)).status_code == 200
+    clock.advance(seconds=1)
     assert (await service.client.get("/readyz")).status_code == 200
 
 

@@ -11,11 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tests.conftest import SETTINGS
 from tests.processes import serving
-from wxauth.core.settings import Settings, settings_from
 from wxauth.service.server import uvicorn_options
 from wxauth.web.http_protocol import MAX_HEAD
+from wxauth.web.http_server import Server
 
 Exchange = Callable[..., bytes]
 
@@ -33,8 +32,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 @pytest.fixture(scope="module")
 def exchange() -> Iterator[Exchange]:
     """Send these parts over one connection, half close it, and take all that comes back."""
-    settings = settings_from(Settings, **{**SETTINGS, "database_url": "postgresql://"})
-    with serving(echo, **uvicorn_options(settings), lifespan="off") as url:
+    with serving(echo, kind=Server, **uvicorn_options(), lifespan="off") as url:
 
         def send(*parts: bytes) -> bytes:
             address = urlsplit(url)

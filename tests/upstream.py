@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
+import re
 import socket
+import ssl
 import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -51,6 +54,21 @@ def endless(head: bytes, chunk: bytes, *, pause: float = 0) -> Behaviour:
     return behave
 
 
+def in_pieces(*pieces: bytes, then: Behaviour | None = None) -> Behaviour:
+    """These bytes, each piece in a packet of its own."""
+
+    async def behave(writer: asyncio.StreamWriter) -> None:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            for _ in range(4):  # in which the other side, in the same loop, reads it
+                await asyncio.sleep(0)
+        if then is not None:
+            await then(writer)
+
+    return behave
+
+
 async def hang(_: asyncio.StreamWriter) -> None:
     """No answer, while the connection stays open."""
     await asyncio.Event().wait()
@@ -67,26 +85,50 @@ async def reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
+def has_gone(writer: asyncio.StreamWriter) -> bool:
+    """Whether the other side has ended this connection, although nobody here may be reading."""
+    if writer.is_closing():
+        return True
+    with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as here:
+        try:
+            return here.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+
 class Upstream:
     """Behaves as told with one request after the other, the last behaviour for all that follow."""
 
-    def __init__(self, *behaviours: Behaviour, on_connect: Behaviour | None = None) -> None:
+    def __init__(
+        self, *behaviours: Behaviour, on_connect: Behaviour | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._behaviours = list(behaviours)
         self._on_connect = on_connect
+        self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
         self.connections = 0
         self.requests: list[str] = []
         """The targets that arrived."""
+        self.heads: list[bytes] = []
+        self.bodies: list[bytes] = []
 
     @property
     def codes(self) -> list[str]:
         """The codes that arrived."""
         return [parse_qs(urlsplit(target).query)["js_code"][0] for target in self.requests]
 
+    @property
+    def open_connections(self) -> int:
+        """Those that the client has not ended."""
+        return sum(not has_gone(writer) for writer in self._writers)
+
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls, backlog=1024)
         self.port: int = self._server.sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
         return self
 
     async def __aexit__(
@@ -99,6 +141,7 @@ class Upstream:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._writers.append(writer)
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -107,6 +150,9 @@ class Upstream:
                 await self._on_connect(writer)
             while not writer.is_closing():
                 head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+                self.bodies.append(await reader.readexactly(int(length[1])) if length else b"")
+                self.heads.append(head)
                 self.requests.append(head.split(b" ", 2)[1].decode())
                 behave = self._behaviours[0] if len(self._behaviours) == 1 else self._behaviours.pop(0)
                 await behave(writer)

@@ -17,6 +17,7 @@ from wxauth.core.settings import Settings, load_settings
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
 from wxauth.service.server import GC_THRESHOLDS, check_secret_key, leave, listen, uvicorn_options
+from wxauth.web.http_server import Server
 
 
 class AtOnce(httpx.AsyncBaseTransport):
@@ -27,7 +28,7 @@ class AtOnce(httpx.AsyncBaseTransport):
 
 
 def worker_app() -> ASGIApp:
-    """As `wxauth.service.server.worker_app`."""
+    """As the service makes it, but for WeChat."""
     settings = load_settings(Settings)
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     app = create_app(build_services(settings, wechat_transport=AtOnce()))
@@ -43,8 +44,8 @@ def serve(settings: Settings) -> None:
     signal.signal(signal.SIGTERM, leave)
     asyncio.run(check_secret_key(settings))
     listener = listen(settings.host, settings.port)
-    config = uvicorn.Config(worker_app, factory=True, workers=1, **uvicorn_options(settings))
-    uvicorn.Server(config).run([listener])
+    config = uvicorn.Config(worker_app, factory=True, workers=1, **uvicorn_options())
+    Server(config).run([listener])
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from wxauth.dev.wechat import APPS, create_simulator
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
 from wxauth.service.server import uvicorn_options
+from wxauth.web.http_server import Server
 
 pytestmark = pytest.mark.proxy
 
@@ -272,7 +273,7 @@ def start_wxauth(secrets: Secrets) -> Iterator[Callable[[str], Wxauth]]:
             settings = settings_from(Settings, **SETTINGS | values)
             services = build_services(settings, clock=Clock(datetime(2026, 11, 20, 8, 0, tzinfo=UTC)))
             arrived = Recorder(create_app(services))
-            url = stack.enter_context(serving(arrived, **uvicorn_options(settings) | {"proxy_headers": False}))
+            url = stack.enter_context(serving(arrived, kind=Server, **uvicorn_options()))
             return Wxauth(urlsplit(url).netloc, services, arrived, database_url)
 
         yield start

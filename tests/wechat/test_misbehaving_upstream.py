@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import json
 import socket
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import perf_counter
 
@@ -18,7 +17,7 @@ from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, 
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings
 from wxauth.service.build import build_services
-from wxauth.wechat.transport import MAX_CONNECTIONS, AiohttpTransport
+from wxauth.wechat.transport import MAX_CONNECTIONS
 
 IDENTITY = {"openid": "openid-alice", "session_key": "c2Vzc2lvbi1rZXktMTIzNA=="}
 OK = answer(IDENTITY)
@@ -177,7 +176,11 @@ async def test_a_connection_that_wechat_has_closed_meanwhile_is_replaced(
 
 
 async def test_a_reset_before_the_request_was_read_is_not_tried_again(service_asking: ServiceAsking) -> None:
-    async with Upstream(OK, on_connect=reset) as upstream:
+    async def reset_unread(writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.05)  # in which the request is sent
+        await reset(writer)
+
+    async with Upstream(OK, on_connect=reset_unread) as upstream:
         problem_of(await log_in(await service_asking(upstream.url)), "wechat_unavailable", 503)
         assert (upstream.connections, upstream.codes) == (1, [])
 
@@ -228,7 +231,7 @@ async def test_a_refused_connect_is_tried_on_the_fallback_host(
         assert fallback.codes == [CODE]
         assert fallback.requests[0].startswith("/other/sns/")
     assert [line["reason"] for line in log_lines() if line["event"] == "wechat_not_connected"] == [
-        "ClientConnectorError"
+        "ConnectionRefusedError"
     ]
 
 
@@ -271,32 +274,3 @@ async def test_a_lost_connection_is_not_tried_on_the_fallback_host(service_askin
         client = await service_asking(upstream.url, wechat_fallback_url=fallback.url)
         problem_of(await log_in(client), "wechat_unavailable", 503)
         assert (upstream.codes, fallback.codes) == ([CODE], [])
-
-
-# What an error gives away.
-
-
-@pytest.mark.parametrize(
-    ("behaviour", "expected"),
-    [
-        (hang_up, httpx.ReadError),
-        (reset, httpx.ReadError),
-        (raw(b"garbage\r\n\r\n"), httpx.DecodingError),
-        (answer(b" " * 65_537), httpx.DecodingError),
-        (answer(IDENTITY, length=500), httpx.RemoteProtocolError),
-        (None, httpx.ConnectError),
-    ],
-)
-async def test_no_error_of_the_transport_holds_the_request_target(
-    nobody: str, behaviour: Behaviour | None, expected: type[Exception]
-) -> None:
-    transport = AiohttpTransport(connect_timeout=1)
-    async with Upstream(behaviour or hang) as upstream:
-        request = httpx.Request(
-            "GET", nobody if behaviour is None else upstream.url, extensions={"target": b"/sns?secret=s3cr3t"}
-        )
-        with pytest.raises(expected) as caught:
-            await transport.handle_async_request(request)
-        await transport.aclose()
-    assert "s3cr3t" not in "".join(traceback.format_exception(caught.value)) + repr(caught.value)
-    assert caught.value.__context__ is None  # which error trackers show too

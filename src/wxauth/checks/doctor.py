@@ -20,7 +20,7 @@ from wxauth.core.logs import redact
 from wxauth.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.errors import StorageUnavailable
 from wxauth.guard.jwks import FETCH_TIMEOUT
-from wxauth.wechat.transport import CONNECT_SHARE, AiohttpTransport
+from wxauth.wechat.transport import CONNECT_SHARE, HttpTransport
 
 LONGEST: Final = 25.0
 """Seconds for one of the checks, all of whose questions have times of their own."""
@@ -58,7 +58,7 @@ async def examine(
     """
     found = Findings(apps=settings.apps)
     results = await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines))
-    transport = AiohttpTransport(connect_timeout=min(settings.wechat_timeout, PATIENCE) * CONNECT_SHARE)
+    transport = _way_to_wechat(settings)
     async with aclosing(transport):
         redis, issuer, *apps = await asyncio.gather(
             _results_of("redis", check_redis(settings, patience=redis_patience)),
@@ -80,11 +80,17 @@ async def examine_app(settings: Settings, app: App, *, apps: Sequence[App], cloc
     """What is to be said of one app alone, one of these, with nothing asked of the database but its users."""
     found = Findings(apps=apps)
     name = f"wechat {app.app_id}"
-    transport = AiohttpTransport(connect_timeout=min(settings.wechat_timeout, PATIENCE) * CONNECT_SHARE)
+    transport = _way_to_wechat(settings)
     async with aclosing(Database(settings.database_url.get_secret_value())) as database, aclosing(transport):
         with suppress(StorageUnavailable):  # then nothing is said of what its users have
             found.users = {app.app_id: await some_users(database, app.app_id)}
         return await _results_of(name, check_app(app, settings, found, transport=transport, clock=clock))
+
+
+def _way_to_wechat(settings: Settings) -> HttpTransport:
+    return HttpTransport(
+        connect_timeout=min(settings.wechat_timeout, PATIENCE) * CONNECT_SHARE, proxy=settings.wechat_proxy
+    )
 
 
 async def _results_of(name: str, check: AsyncGenerator[Result, None]) -> list[Result]:

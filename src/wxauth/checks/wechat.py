@@ -36,6 +36,7 @@ from wxauth.errors import (
 from wxauth.guard.urls import is_loopback
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat
+from wxauth.wechat.connector import ProxyFailed
 from wxauth.wechat.errcodes import (
     CHECK_SESSION_KEY,
     CHECK_TEXT,
@@ -72,6 +73,8 @@ class Seen:
     """Whence WeChat says that it was called, where it refuses to answer there."""
     unreachable: set[str] = field(default_factory=set)
     """Hosts that could not be connected to."""
+    at_proxy: str = ""
+    """Why not, where it is the proxy's doing."""
 
 
 class _Witness(httpx.AsyncBaseTransport):
@@ -86,8 +89,9 @@ class _Witness(httpx.AsyncBaseTransport):
         asked_at = self._clock()
         try:
             response = await self._inner.handle_async_request(request)
-        except (httpx.ConnectError, httpx.ConnectTimeout):
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             self._seen.unreachable.add(request.url.host)
+            self._seen.at_proxy = str(exc) if isinstance(exc, ProxyFailed) else ""
             raise
         answered_at = self._clock()
         if (theirs := _time_in(response)) is not None:
@@ -248,6 +252,8 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
             return bad(name, f"the day's quota is used up, until midnight in Beijing: see who asks so often {at}")
         case WeChatUnavailable() if errcode == SYSTEM_BUSY:
             return bad(name, f"WeChat is busy, also when asked again: run this again in a minute {at}")
+        case WeChatUnavailable() if seen.at_proxy:
+            return bad(name, f"{seen.at_proxy}: see WXAUTH_WECHAT_PROXY, and that it may connect to {base}")
         case WeChatUnavailable() | WeChatTimeout():
             return bad(name, f"{failure.detail}: see that this machine reaches {base} (name, firewall, TLS)")
         case WeChatBadResponse() if errcode is None:

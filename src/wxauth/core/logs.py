@@ -70,7 +70,7 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
     logging.getLogger("uvicorn").setLevel(number)
     # These write URLs at INFO, and WeChat's carry the app secret.
-    for chatty in ("httpx", "httpcore", "aiohttp", "uvicorn.access"):
+    for chatty in ("httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of what a caller sent, word for word
 

@@ -117,11 +117,10 @@ async def is_schema_usable(database: Database) -> bool:
 
 async def current_revision(database: Database) -> str | None:
     """Where the schema is; None where there is none. Raises: StorageUnavailable."""
-    async with database.begin() as transaction:
-        if not await transaction.fetchval(_IS_MIGRATED):
-            return None
-        revision: str | None = await transaction.fetchval(_CURRENT)
-        return revision
+    if not (await database.fetchrow(_IS_MIGRATED))[0]:
+        return None
+    row = await database.fetchrow(_CURRENT)
+    return None if row is None else str(row[0])
 
 
 def is_usable(revision: str | None) -> bool:

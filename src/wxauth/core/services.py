@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from wxauth.profile.phones import Phones
     from wxauth.profile.withdrawals import Withdrawals
     from wxauth.service.metrics import Metrics
+    from wxauth.service.readiness import Readiness
     from wxauth.tokens.issuer import TokenIssuer
     from wxauth.wechat.api import WeChatApi
     from wxauth.wechat.client import WeChat
@@ -62,6 +63,7 @@ class Services:
     login_limiter: "LoginLimiter"
     numbers: "Numbers"
     metrics: "Metrics"
+    readiness: "Readiness"
 
     async def aclose(self) -> None:
         """Close every connection."""

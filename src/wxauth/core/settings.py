@@ -137,6 +137,17 @@ def _check_push_aes_key(value: SecretStr) -> SecretStr:
     return value
 
 
+def _check_proxy_url(value: SecretStr) -> SecretStr:
+    user = r"([^:/?#@\s]+(:[^:/?#@\s]*)?@)?"
+    host = r"(\[[\da-fA-F:.]+\]|[^:/?#@\[\]\s]+)"
+    url = re.fullmatch(rf"http://{user}{host}:(?P<port>\d{{1,5}})/?", value.get_secret_value())
+    if url is None or not 0 < int(url["port"]) < 65536:
+        raise ValueError(
+            "wants a URL like http://user:password@host:3128, and : / ? # @ in the first two percent-encoded"
+        )
+    return value
+
+
 def _check_redis_url(value: SecretStr) -> SecretStr:
     host = r"(\[[\da-fA-F:.]+\]|[^:/?#@\[\]]+)(:\d{1,5})?"
     if not re.fullmatch(rf"rediss?://([^/?#]*@)?{host}(/\d*)?(\?.*)?|unix://[^/?#]*/.+", value.get_secret_value()):
@@ -252,6 +263,7 @@ class Settings(DatabaseSettings):
     wechat_base_url: Url = WECHAT_URL
     wechat_fallback_url: Annotated[Url | None, OrNone] = Field(None, validate_default=True)
     wechat_timeout: Annotated[float, Field(gt=0, le=60)] = 5.0
+    wechat_proxy: Annotated[Annotated[SecretStr, AfterValidator(_check_proxy_url)] | None, OrNone] = None
     phone_policy: Annotated[Literal["refuse", "share"], Lower] = "refuse"
     phone_check_openid: bool = True
     risk_policy: Annotated[Policy, Lower] = "off"

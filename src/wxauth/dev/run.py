@@ -27,6 +27,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
 from wxauth.service.server import check_secret_key, leave, listen, uvicorn_options
+from wxauth.web.http_server import Server
 
 HOME: Final = Path(".wxauth")
 
@@ -96,7 +97,7 @@ def _settings(wechat_url: str, port: int | None) -> Settings:
     fixed = {"apps": APPS, "app_id": None, "app_secret": None, "wechat_base_url": wechat_url}
     asked_for = {} if port is None else {"port": port}
     unset = {name: value for name, value in defaults.items() if f"WXAUTH_{name.upper()}" not in given}
-    settings = settings_from(Settings, wechat_fallback_url=None, **fixed, **asked_for, **unset)
+    settings = settings_from(Settings, wechat_fallback_url=None, wechat_proxy=None, **fixed, **asked_for, **unset)
     if "WXAUTH_ISSUER" in given:
         return settings
     return settings.model_copy(update={"issuer": f"http://127.0.0.1:{settings.port}"})
@@ -155,9 +156,9 @@ async def _prepare(settings: Settings) -> None:
     await check_secret_key(settings)
 
 
-class _Server(uvicorn.Server):
+class _Server(Server):
     def __init__(self, config: uvicorn.Config, welcome: str) -> None:
-        super().__init__(config)
+        super().__init__(config)  # and leaves at once: no proxy has to learn of it
         self._welcome = welcome
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -169,7 +170,7 @@ def _serve(settings: Settings, listener: socket.socket, wechat_url: str) -> None
     app = create_app(build_services(settings))
     welcome = WELCOME.format(url=_url(settings), wechat_url=wechat_url, home=HOME, command=_command(settings))
     try:
-        _Server(uvicorn.Config(app, **uvicorn_options(settings)), welcome).run([listener])
+        _Server(uvicorn.Config(app, **uvicorn_options()), welcome).run([listener])
     except KeyboardInterrupt:
         return
 

@@ -90,4 +90,4 @@ def _plain_ip(host: str) -> str | None:
     try:
         return str(ip_address(host.partition("%")[0]))  # Postgres knows no zones
     except ValueError:
-        return None  # a unix socket, a proxy's "unknown"
+        return None  # a unix socket

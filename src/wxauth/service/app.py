@@ -48,6 +48,7 @@ from wxauth.web.answers import Problem
 from wxauth.web.direct import invalid_request
 from wxauth.web.docs import add_docs
 from wxauth.web.edge import PROBLEM_KEY, Edge, UnderPath
+from wxauth.web.proxies import BehindProxies
 
 _DESCRIPTION = """
 WeChat mini-program login: post a `wx.login` code, get tokens, send them as `Authorization: Bearer`.
@@ -108,7 +109,9 @@ def create_app(services: Services) -> ASGIApp:
     app = Edge(
         app, larger_bodies={avatar_routes.UPLOAD_PATH: avatar_routes.MAX_UPLOAD}, refused=services.metrics.refused
     )
-    return UnderPath(app, root_path) if root_path else app
+    if root_path:
+        app = UnderPath(app, root_path)
+    return BehindProxies(app, settings.trusted_proxies)
 
 
 def create_api(*, root_path: str = "") -> FastAPI:

@@ -24,12 +24,13 @@ from wxauth.profile.nicknames import Nicknames
 from wxauth.profile.phones import Phones
 from wxauth.profile.withdrawals import Withdrawals
 from wxauth.service.metrics import Metrics
+from wxauth.service.readiness import Readiness
 from wxauth.service.waits import WAITS, Waits
 from wxauth.tokens.issuer import TokenIssuer
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat
 from wxauth.wechat.opinions import Opinions
-from wxauth.wechat.transport import CONNECT_SHARE, AiohttpTransport
+from wxauth.wechat.transport import CONNECT_SHARE, HttpTransport
 from wxauth.wechat.wechat_tokens import WeChatTokens
 
 
@@ -51,20 +52,16 @@ def build_services(
     clock = clock or DatabaseClock()
     database = Database(settings.database_url.get_secret_value(), deadlines=waits.database)
     sealer = Sealer(settings.secret_keys)
-    keys = KeyRing(
-        database,
-        sealer,
-        clock,
-        max_age=timedelta(seconds=settings.signing_key_max_age),
-        refresh_pause=waits.keys_refresh,
-    )
+    keys = make_key_ring(settings, database, clock, refresh_pause=waits.keys_refresh)
     metrics = Metrics(database=database, clock=clock)
     apps = Apps(database, sealer, settings.apps, observe=metrics.know_apps, refresh_pause=waits.apps_refresh)
     background = Background(patience=settings.wechat_timeout + waits.database.whole, farewell=waits.background_farewell)
     promises = Promises(observe=metrics.put_off, pause=waits.promises)
 
     def make_wechat() -> WeChat:
-        transport = wechat_transport or AiohttpTransport(connect_timeout=settings.wechat_timeout * CONNECT_SHARE)
+        transport = wechat_transport or HttpTransport(
+            connect_timeout=settings.wechat_timeout * CONNECT_SHARE, proxy=settings.wechat_proxy
+        )
         return WeChat(
             transport,
             base_url=settings.wechat_base_url,
@@ -131,4 +128,13 @@ def build_services(
         ),
         numbers=Numbers(database, clock, store_pause=waits.numbers_store),
         metrics=metrics,
+        readiness=Readiness(database, keys, clock),
     )
+
+
+def make_key_ring(
+    settings: Settings, database: Database, clock: Clock, *, refresh_pause: float = WAITS.keys_refresh
+) -> KeyRing:
+    """What we sign with."""
+    max_age = timedelta(seconds=settings.signing_key_max_age)
+    return KeyRing(database, Sealer(settings.secret_keys), clock, max_age=max_age, refresh_pause=refresh_pause)

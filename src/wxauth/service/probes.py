@@ -6,9 +6,8 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from wxauth.core.migrations import is_schema_usable
-from wxauth.core.services import Services, ServicesDep
-from wxauth.errors import StorageUnavailable
+from wxauth.core.services import ServicesDep
+from wxauth.service.readiness import OK
 
 router = APIRouter(tags=["operations"])
 
@@ -52,9 +51,12 @@ async def livez() -> dict[str, str]:
     },
 )
 async def readyz(services: ServicesDep) -> JSONResponse:
-    """The database answers, its schema is the one wanted, and there is a key to sign with; each by name."""
-    checks = await _checks(services)
-    is_ready = all(state == "ok" for state in checks.values())
+    """The database answers, its schema is the one wanted, and there is a key to sign with; each by name.
+
+    Found out once a second at most. For operators: do not route it from outside.
+    """
+    checks = await services.readiness.checks()
+    is_ready = all(state == OK for state in checks.values())
     return JSONResponse(
         {"status": "ready" if is_ready else "unavailable", "checks": checks},
         status_code=200 if is_ready else 503,
@@ -77,13 +79,3 @@ async def metrics(services: ServicesDep) -> PlainTextResponse:
     return PlainTextResponse(
         await services.metrics.scrape(), headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE_PLAIN_0_0_4
     )
-
-
-async def _checks(services: Services) -> dict[str, str]:
-    try:
-        schema = "ok" if await is_schema_usable(services.database) else "behind: run 'wxauth migrate'"
-        database = "ok"
-    except StorageUnavailable:
-        database, schema = "does not answer", "unknown"
-    signing_key = "ok" if services.keys.is_ready else "not read yet"
-    return {"database": database, "schema": schema, "signing_key": signing_key}

@@ -2,38 +2,37 @@
 
 import asyncio
 import gc
-import multiprocessing
 import os
 import signal
 import socket
 import sys
-import threading
-from multiprocessing.connection import wait
+from functools import partial
 from types import FrameType
 from typing import Any, Final, NoReturn
 
 import uvicorn
-from starlette.types import ASGIApp
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
 
+from wxauth.apps.registry import Apps
 from wxauth.core.clock import DatabaseClock
-from wxauth.core.database import DatabaseUrlRefused, reason_of
+from wxauth.core.database import Database, DatabaseUrlRefused, reason_of
 from wxauth.core.logs import configure_logging, get_logger
-from wxauth.core.sealing import CannotOpen
+from wxauth.core.sealing import CannotOpen, Sealer
 from wxauth.core.settings import InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.core.timekeeping import correct
 from wxauth.errors import StorageUnavailable
+from wxauth.profile.avatar_routes import UPLOAD_PATH
 from wxauth.service.app import create_app
-from wxauth.service.build import build_services
+from wxauth.service.build import build_services, make_key_ring
 from wxauth.service.metrics import remove_what_is_shared, shared_by_workers
-from wxauth.web.http_protocol import HttpProtocol
+from wxauth.service.workers import SUPERSEDED, Parent, Work, Workers
+from wxauth.web.http_protocol import HttpProtocol, Patience
+from wxauth.web.http_server import Server
+from wxauth.web.uploads import PATIENCE as UPLOAD_PATIENCE
 
+LEARNING_SECONDS: Final = 2.0
+"""For so long after SIGTERM a proxy may send requests, until it has learnt from `/readyz` not to."""
 DRAIN_SECONDS: Final = 10
-KEEP_ALIVE_SECONDS: Final = 75
-"""Longer than the usual proxy keeps its own idle connections, so that it is never the one to be surprised."""
-WORKER_PATIENCE: Final = 10
-"""Seconds in which a worker must show that it lives; starting takes most of them on a busy machine."""
+PATIENCE: Final = Patience(longer_requests={UPLOAD_PATH: UPLOAD_PATIENCE})
 
 GC_THRESHOLDS: Final = (10_000, 20, 20)
 """Requests leave few cycles behind; Python's own 700 would have it look for them at every few requests."""
@@ -58,15 +57,11 @@ def serve(settings: Settings) -> None:
         listener = listen(settings.host, settings.port)
     except OSError as exc:
         raise InvalidSettings([f"WXAUTH_HOST and WXAUTH_PORT: cannot listen there: {exc.strerror}"]) from None
-    config = uvicorn.Config(
-        "wxauth.service.server:worker_app", factory=True, workers=settings.workers, **uvicorn_options(settings)
-    )
     try:
         if settings.workers == 1:
-            uvicorn.Server(config).run([listener])
+            make_server(settings).run([listener])
         else:
-            with shared_by_workers():
-                _Workers(config, [listener]).run()
+            serve_by_workers(settings, listener)
     except KeyboardInterrupt:
         return
     except SystemExit as end:
@@ -90,37 +85,68 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def uvicorn_options(settings: Settings) -> dict[str, Any]:
+def uvicorn_options() -> dict[str, Any]:
     """How uvicorn is to run, in production and in development."""
     return {
-        "http": HttpProtocol,
+        "http": partial(HttpProtocol, patience=PATIENCE),
         "ws": "none",
         "loop": "auto" if os.name == "nt" else "uvloop",
         "log_config": None,
         "access_log": False,
         "server_header": False,
         "date_header": False,
-        "proxy_headers": True,
-        "forwarded_allow_ips": list(settings.trusted_proxies),
-        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "proxy_headers": False,  # the app looks behind proxies itself
         "timeout_graceful_shutdown": DRAIN_SECONDS,
-        "timeout_worker_healthcheck": WORKER_PATIENCE,
         "backlog": _BACKLOG,
     }
 
 
-def worker_app() -> ASGIApp:
-    """The app of one worker process."""
-    settings = load_settings(Settings)
-    configure_logging(level=settings.log_level, log_format=settings.log_format)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    app = create_app(build_services(settings))
+def make_server(settings: Settings) -> Server:
+    """The whole service, which has not begun yet."""
+    services = build_services(settings)
+    config = uvicorn.Config(create_app(services), **uvicorn_options())
     gc.collect()
     gc.freeze()  # what is there now stays; the collector need not look at it again
     gc.set_threshold(*GC_THRESHOLDS)
-    return app
+    return Server(config, learning=LEARNING_SECONDS, on_leaving=services.readiness.leave)
+
+
+def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
+    """Serve in so many processes until SIGTERM or SIGINT; at SIGHUP with what the settings are by then.
+
+    Raises: InvalidSettings, where there can be no workers.
+    """
+    if not hasattr(os, "fork"):
+        raise InvalidSettings(["WXAUTH_WORKERS: more than 1 wants a system that forks, which this one does not"])
+
+    def renewed() -> Work:
+        settings = load_settings(Settings)
+        asyncio.run(check_secret_key(settings))
+        return partial(work, settings, listener)
+
+    with shared_by_workers():
+        workers = Workers(settings.workers, listener, work=partial(work, settings, listener), renew=renewed)
+        status = workers.run()
+    if status:
+        sys.exit(status)
+
+
+def work(settings: Settings, listener: socket.socket, parent: Parent) -> None:
+    """What a worker does."""
+    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    server = make_server(settings)
+    signal.signal(SUPERSEDED, lambda _number, _frame: server.hand_over())
+
+    async def serve() -> None:
+        telling = asyncio.create_task(parent.tell(is_ready=lambda: server.started))
+        telling.add_done_callback(_leave_without_parent)
+        try:
+            await server.serve([listener])
+        finally:
+            telling.cancel()
+
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(serve())
 
 
 def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -130,13 +156,15 @@ def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 async def check_secret_key(settings: Settings) -> None:
     """Whether what is stored opens; says nothing where the database does not answer yet. Raises: InvalidSettings."""
-    services = build_services(settings)
+    clock = DatabaseClock()
+    database = Database(settings.database_url.get_secret_value())
+    keys = make_key_ring(settings, database, clock)
     try:
-        if isinstance(services.clock, DatabaseClock):
-            await correct(services.clock, services.database)  # the first key is made here, and dated
-        await services.keys.refresh()
-        await services.apps.refresh()
-        if services.keys.unopened or services.apps.unopened:
+        await correct(clock, database)  # the first key is made here, and dated
+        await keys.refresh()
+        apps = Apps(database, Sealer(settings.secret_keys), settings.apps)
+        await apps.refresh()
+        if keys.unopened or apps.unopened:
             raise CannotOpen("some signing keys, or secrets of apps, do not open")
     except DatabaseUrlRefused as exc:
         raise InvalidSettings([f"WXAUTH_DATABASE_URL: wants what PostgreSQL knows: {reason_of(exc)}"]) from None
@@ -150,23 +178,11 @@ async def check_secret_key(settings: Settings) -> None:
             ]
         ) from None
     finally:
-        await services.aclose()
+        await database.aclose()
 
 
-class _Workers(Multiprocess):
-    def run(self) -> None:
-        super().run()
-        if any(worker.exitcode == STARTUP_FAILURE for worker in self.processes):
-            sys.exit(STARTUP_FAILURE)
-
-    def terminate_all(self) -> None:
-        for listener in self.sockets:
-            listener.close()  # or it would let people in to wait for nobody while the workers drain
-        super().terminate_all()
-
-
-def _end_with(parent: int) -> None:
+def _leave_without_parent(telling: asyncio.Task[None]) -> None:
     # A worker whose parent was killed would serve on, unseen, on a port that the next start needs.
-    wait([parent])
-    remove_what_is_shared()
-    os.kill(os.getpid(), signal.SIGTERM)
+    if not telling.cancelled():
+        remove_what_is_shared()
+        os.kill(os.getpid(), signal.SIGTERM)

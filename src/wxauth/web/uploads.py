@@ -45,7 +45,7 @@ async def uploaded_file(request: Request, field: str, *, max_bytes: int, patienc
             field, f"Should come in a multipart/form-data body of at most {_MAX_PARTS} parts"
         ) from None
     except TimeoutError:
-        raise InvalidRequest(f"the body was not here in {patience:g} s", status=400) from None
+        raise InvalidRequest(f"the body was not here in {patience:g} s", status=408) from None
     content = _only_file(parts, field)
     if len(content) > max_bytes:
         raise PayloadTooLarge(f"{field}: it may have {max_bytes} bytes")

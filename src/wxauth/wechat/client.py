@@ -59,13 +59,13 @@ class _Host:
         self._path = self._template.url.raw_path.rstrip(b"/")  # empty at WeChat's own hosts
         self.name = self._template.url.host
 
-    def request(self, target: bytes, body: bytes | None) -> httpx.Request:
+    def request(self, target: bytes, body: bytes | None, deadline: float) -> httpx.Request:
         if body is None:
             request = copy(self._template)
         else:
             headers = {**_HEADERS, "Content-Type": "application/json"}
             request = httpx.Request("POST", self._template.url, headers=headers, content=body)
-        request.extensions = {"target": self._path + target}
+        request.extensions = {"target": self._path + target, "deadline": deadline}
         return request
 
 
@@ -193,22 +193,24 @@ class WeChat:
             raise WeChatTimeout(f"{api} gave no answer in {self._timeout:g} s") from exc
 
     async def _ask_while_busy(self, target: bytes, body: bytes | None, deadline: float) -> dict[str, Any]:
-        answer = await self._ask(target, body)
+        answer = await self._ask(target, body, deadline)
         for pause in self._busy_pauses:
             has_time = asyncio.get_running_loop().time() + pause < deadline
             if answer.get("errcode") != SYSTEM_BUSY or not has_time:
                 break
             await self._sleep(pause)
-            answer = await self._ask(target, body)
+            answer = await self._ask(target, body, deadline)
         return answer
 
-    async def _ask(self, target: bytes, body: bytes | None) -> dict[str, Any]:
+    async def _ask(self, target: bytes, body: bytes | None, deadline: float) -> dict[str, Any]:
         try:
-            response = await self._send(target, body)
+            response = await self._send(target, body, deadline)
         except httpx.ReadTimeout as exc:
             raise WeChatTimeout("WeChat gave no answer in time") from exc
         except httpx.DecodingError as exc:
             raise WeChatBadResponse("WeChat's answer is not HTTP, or too large") from exc
+        except httpx.PoolTimeout as exc:
+            raise WeChatUnavailable("WeChat was not asked: no connection was free in time") from exc
         except httpx.TransportError as exc:
             raise WeChatUnavailable(f"no answer from WeChat: {type(exc).__name__}") from exc
         if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
@@ -223,14 +225,14 @@ class WeChat:
             raise WeChatBadResponse("WeChat's answer is not a JSON object")
         return answer
 
-    async def _send(self, target: bytes, body: bytes | None) -> httpx.Response:
+    async def _send(self, target: bytes, body: bytes | None, deadline: float) -> httpx.Response:
         try:
-            return await self._transport.handle_async_request(self._base.request(target, body))
+            return await self._transport.handle_async_request(self._base.request(target, body, deadline))
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             # Not sent, so the code is not spent: once more, on the other host where there is one.
             hosts = {"host": self._base.name, "next_host": self._fallback.name}
             log.warning("wechat_not_connected", reason=str(exc), **hosts)
-        return await self._transport.handle_async_request(self._fallback.request(target, body))
+        return await self._transport.handle_async_request(self._fallback.request(target, body, deadline))
 
 
 def _login_target(app: App) -> str:

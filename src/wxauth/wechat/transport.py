@@ -1,114 +1,203 @@
-"""httpx requests over aiohttp's connections.
+"""httpx requests over connections of our own, where each failure tells whether the request may have arrived.
 
-httpx's own pool costs several times as much CPU at 200 waiting requests; `httpx_aiohttp` names a lost
-connection "connect timeout", which would let a request be sent again that may have arrived. Here each
-failure keeps its name, a body is capped, and nothing is sent twice.
+To WeChat no request is idempotent: a GET spends the code in it. So nothing is sent twice here, and only what was
+certainly not sent is called a failure to connect. httpx's own pool also costs many times as much CPU at 200 waiting
+requests.
 """
 
+import asyncio
+import math
+import re
 import ssl
+from itertools import chain
 from typing import Final
 
-import aiohttp
 import httpx
-from yarl import URL
+from pydantic import SecretStr
+
+from wxauth.wechat.connection import Answer, Connection
+from wxauth.wechat.connector import Connector, Origin, Proxy, ProxyFailed
 
 MAX_BODY: Final = 64 * 1024
 MAX_CONNECTIONS: Final = 256
-KEEPALIVE_SECONDS: Final = 30.0
+MAX_IDLE: Final = 128
+"""Connections without use that are kept to one host."""
+IDLE_SECONDS: Final = 30.0
 CONNECT_SHARE: Final = 0.4
 """What one connect may take of the whole exchange's time, so that the fallback host has its turn."""
+SHORTEST: Final = 0.05
+"""Seconds; with less left than this, WeChat's answer would come too late."""
+
+_WEIGHT_OF_LATEST: Final = 1 / 8
+_TARGET: Final = re.compile(rb"[!-~]+")
 
 
-class _ConnectionLost(aiohttp.ClientError):
-    """Not the error that aiohttp would answer with a second try."""
-
-
-class AiohttpTransport(httpx.AsyncBaseTransport):
+class HttpTransport(httpx.AsyncBaseTransport):
     """A transport with httpx's names for what goes wrong.
 
-    The request's `target` extension, where there is one, is the request target (RFC 9112, section 3.2), in
-    place of the path and query of its URL: a secret in it is then in no URL that is printed or logged.
+    Extensions of a request, all of which may be left out:
+
+    - `target`: the request target (RFC 9112, section 3.2), in place of the path and query of its URL: a secret in it
+      is then in no URL that is printed or logged.
+    - `deadline`: when its caller stops to wait, in the loop's time. With too little time left for an answer it is not
+      sent, neither behind others that wait for a connection nor behind a connect that took long.
+    - `max_body`: how many bytes the answer's body may have.
+
+    How long to wait for an answer is the caller's affair: a request that is cancelled ends its connection.
 
     An answer is its status and its body as they came, and WeChat's time as the extension `date`. Its header
     fields are left out: httpx would unpack a Content-Encoding that nobody asked for, to any size.
 
-    Raises: httpx.ConnectError or httpx.ConnectTimeout where the request was certainly not sent, and for
-    everything later httpx.ReadError, httpx.RemoteProtocolError or, where the answer is no HTTP or too
-    large, httpx.DecodingError. None of them carries a text of aiohttp's, which may hold the URL.
+    Raises: httpx.ConnectError, httpx.ConnectTimeout or httpx.PoolTimeout where the request was certainly not sent,
+    and for everything later httpx.ReadError, httpx.RemoteProtocolError or, where the answer is no HTTP or too
+    large, httpx.DecodingError. None of them carries another error, or anything of the request.
+
+    Args:
+        connect_timeout: Seconds for one connect: name, TCP, proxy and TLS.
+        proxy: `http://[user:password@]host:port`, through which all is sent.
+        tls: Whom to trust, if not whom this machine does.
+        max_connections: Requests that are under way at once; others wait, first come first served.
+        idle_seconds: How long a connection is kept without use.
     """
 
-    def __init__(self, *, connect_timeout: float, verify: ssl.SSLContext | bool = True) -> None:
-        self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_timeout)
-        self._verify = verify
-        self._session: aiohttp.ClientSession | None = None
+    def __init__(
+        self,
+        *,
+        connect_timeout: float,
+        proxy: SecretStr | None = None,
+        tls: ssl.SSLContext | None = None,
+        max_connections: int = MAX_CONNECTIONS,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        self._connect_timeout = connect_timeout
+        self._proxy = None if proxy is None else Proxy.at(proxy.get_secret_value())
+        self._connector = Connector(proxy=self._proxy, tls=tls)
+        self._places = asyncio.Semaphore(max_connections)
+        self._idle_seconds = idle_seconds
+        self._idle: dict[Origin, list[Connection]] = {}
+        """The one used last is at the end, and is taken first: so the others grow stale when there are too many."""
+        self._next_look: asyncio.TimerHandle | None = None
+        self._is_closed = False
+        self._usual_seconds = 0.0
+        """From a request to its answer, lately."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send, and read the whole answer."""
-        session = self._session or self._open_session()
-        base = f"{request.url.scheme}://{request.url.netloc.decode()}"
-        target: bytes = request.extensions.get("target", request.url.raw_path)
+        url = request.url
+        origin = Origin(url.scheme, url.host, url.port)
+        by_proxy = self._proxy if origin.scheme == "http" else None  # else it only makes the tunnel
+        message = _message(request, await request.aread(), by_proxy)
+        deadline = request.extensions.get("deadline", math.inf)
+        max_body = request.extensions.get("max_body", MAX_BODY)
+        await self._take_place(deadline)
         try:
-            async with session.request(
-                request.method,
-                URL(base + target.decode(), encoded=True),
-                headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
-                data=await request.aread() or None,
-                allow_redirects=False,
-                timeout=self._timeout,
-            ) as answer:
-                body = await answer.content.read(MAX_BODY)
-                while not answer.content.at_eof():
-                    if len(body) >= MAX_BODY:
-                        answer.close()
-                        raise httpx.DecodingError("the answer is too large")
-                    body += await answer.content.read(MAX_BODY - len(body))
-                return httpx.Response(answer.status, content=body, extensions={"date": answer.headers.get("Date")})
-        except (aiohttp.ClientError, OSError, ValueError) as exc:
-            failure = _named(exc)
-        raise failure  # out here, so that aiohttp's error is not even its context
+            connection = self._idle_connection(origin) or await self._connect(origin, deadline)
+            if _now() > deadline - SHORTEST:
+                self._keep(connection, origin)
+                raise httpx.PoolTimeout("too late to be answered")
+            answer = await self._exchange(connection, message, max_body, wants_body=request.method != "HEAD")
+            self._keep(connection, origin)
+        finally:
+            self._places.release()
+        if by_proxy is not None and answer.status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
+            raise ProxyFailed("no way through the proxy: it answers with status 407")
+        return _Response(answer)
 
     async def aclose(self) -> None:
-        """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
+        """Close every connection; one in use when its request has ended."""
+        self._is_closed = True
+        if self._next_look is not None:
+            self._next_look.cancel()
+        for connection in chain.from_iterable(self._idle.values()):
+            connection.end()
+        self._idle.clear()
+        await asyncio.sleep(0)  # in which the loop lets go of them
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        # Not in __init__: a session belongs to the running loop.
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=MAX_CONNECTIONS, ssl=self._verify, keepalive_timeout=KEEPALIVE_SECONDS
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            middlewares=(_never_send_twice,),
-            auto_decompress=False,
-            trust_env=False,
-        )
-        return self._session
+    async def _take_place(self, deadline: float) -> None:
+        if not self._places.locked():
+            await self._places.acquire()
+            return
+        try:
+            async with asyncio.timeout_at(None if deadline == math.inf else deadline - SHORTEST):
+                await self._places.acquire()
+        except TimeoutError:
+            pass
+        else:
+            # So many wait because answers take long: those that would not get theirs in time only make it worse.
+            if _now() + self._usual_seconds < deadline:
+                return
+            self._places.release()
+        raise httpx.PoolTimeout("all connections were in use")
+
+    def _idle_connection(self, origin: Origin) -> Connection | None:
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()
+            if connection.is_usable():
+                return connection
+            connection.end()
+        return None
+
+    async def _connect(self, origin: Origin, deadline: float) -> Connection:
+        return await self._connector.connect(origin, until=min(_now() + self._connect_timeout, deadline - SHORTEST))
+
+    async def _exchange(self, connection: Connection, message: bytes, max_body: int, *, wants_body: bool) -> Answer:
+        asked_at = _now()
+        try:
+            return await connection.ask(message, max_body=max_body, wants_body=wants_body)
+        except BaseException:
+            connection.end()
+            raise
+        finally:
+            self._usual_seconds += (_now() - asked_at - self._usual_seconds) * _WEIGHT_OF_LATEST
+
+    def _keep(self, connection: Connection, origin: Origin) -> None:
+        idle = self._idle.setdefault(origin, [])
+        if self._is_closed or not connection.can_be_kept or len(idle) >= MAX_IDLE:
+            connection.end()
+            return
+        connection.keep(self._idle_seconds)
+        idle.append(connection)
+        if self._next_look is None:
+            self._next_look = asyncio.get_running_loop().call_at(connection.stale_at, self._close_stale)
+
+    def _close_stale(self) -> None:
+        now = _now()
+        for connections in self._idle.values():
+            for connection in connections:
+                if connection.stale_at <= now:
+                    connection.end()
+            connections[:] = [connection for connection in connections if connection.stale_at > now]
+        self._next_look = None
+        if times := [connection.stale_at for connection in chain.from_iterable(self._idle.values())]:
+            self._next_look = asyncio.get_running_loop().call_at(min(times), self._close_stale)
 
 
-async def _never_send_twice(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    # aiohttp sends an idempotent request again when a kept-alive connection breaks under it; to WeChat a
-    # GET is not idempotent, it spends the code.
-    try:
-        return await handler(request)
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-        raise _ConnectionLost from None
+class _Response(httpx.Response):
+    """One that is read already: httpx's own way to read a body takes as long as the whole exchange."""
+
+    def __init__(self, answer: Answer) -> None:
+        stream = httpx.ByteStream(answer.body)
+        super().__init__(answer.status, stream=stream, extensions={"date": answer.date})
+        self._body = answer.body
+
+    @property
+    def content(self) -> bytes:
+        """The body, as it came."""
+        return self._body
 
 
-def _named(exc: Exception) -> httpx.RequestError:
-    reason = type(exc).__name__
-    match exc:
-        case aiohttp.ConnectionTimeoutError():
-            return httpx.ConnectTimeout(reason)
-        case aiohttp.ClientConnectorError():  # name resolution, refusal, TLS handshake
-            return httpx.ConnectError(reason)
-        case aiohttp.ClientResponseError():
-            return httpx.DecodingError(reason)
-        case _ConnectionLost() | OSError():
-            return httpx.ReadError(reason)
-        case _:
-            return httpx.RemoteProtocolError(reason)
+def _message(request: httpx.Request, body: bytes, by_proxy: Proxy | None) -> bytes:
+    """The request as it is sent; a proxy that is to pass it on is told the whole URL (RFC 9112, section 3.2.2)."""
+    target: bytes = request.extensions.get("target", request.url.raw_path)
+    if not _TARGET.fullmatch(target) or (body and "Content-Length" not in request.headers):
+        raise httpx.LocalProtocolError("wants a target without white space, and a body of known length")
+    fields = b"".join([b"%b: %b\r\n" % field for field in request.headers.raw])
+    if by_proxy is not None:
+        target = b"http://%b%b" % (request.url.netloc, target)
+        fields += by_proxy.authorization
+    return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (request.method.encode(), target, fields, body)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

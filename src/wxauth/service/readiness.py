@@ -1,0 +1,62 @@
+"""Whether this process is able to serve, looked at once a second at most, however many ask."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.migrations import is_schema_usable
+from wxauth.errors import StorageUnavailable
+from wxauth.keys.keyring import KeyRing
+
+MAX_AGE: Final = timedelta(seconds=1)
+"""For so long what was found of the database holds."""
+
+OK: Final = "ok"
+
+
+class Readiness:
+    """What `/readyz` says.
+
+    Args:
+        database: Asked whether it answers, and where its schema is.
+        keys: Asked for a key to sign with.
+        clock: The time.
+    """
+
+    def __init__(self, database: Database, keys: KeyRing, clock: Clock) -> None:
+        self._database = database
+        self._keys = keys
+        self._clock = clock
+        self._look: asyncio.Task[Mapping[str, str]] | None = None
+        self._looked_at: datetime | None = None
+        self._is_leaving = False
+
+    def leave(self) -> None:
+        """From now on nobody new is to be sent here."""
+        self._is_leaving = True
+
+    async def checks(self) -> dict[str, str]:
+        """Each part by name, and `OK` or what is wrong with it."""
+        if self._is_leaving:
+            return {"process": "is ending"}
+        return {**await self._of_database(), "signing_key": OK if self._keys.is_ready else "not read yet"}
+
+    async def _of_database(self) -> Mapping[str, str]:
+        now = self._clock()
+        if self._look is None or (self._look.done() and not self._is_fresh(now)):
+            self._looked_at = now
+            self._look = asyncio.create_task(self._look_at_database(), name="readiness")
+        return await asyncio.shield(self._look)
+
+    def _is_fresh(self, now: datetime) -> bool:
+        return self._looked_at is not None and abs(now - self._looked_at) < MAX_AGE
+
+    async def _look_at_database(self) -> Mapping[str, str]:
+        try:
+            is_usable = await is_schema_usable(self._database)
+        except StorageUnavailable:
+            return {"database": "does not answer", "schema": "unknown"}
+        return {"database": OK, "schema": OK if is_usable else "behind: run 'wxauth migrate'"}

@@ -1,0 +1,190 @@
+"""One HTTP/1.1 connection: a request goes out in one write, its answer is read whole, or the connection ends."""
+
+import asyncio
+import math
+import selectors
+from typing import Final, NamedTuple, cast
+
+import httpx
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+MAX_OVERHEAD: Final = 64 * 1024
+"""Bytes of an answer beside its body: its head, 1xx answers before it, sizes and extensions of chunks, trailers."""
+
+_SURELY_OPEN: Final = 1.0
+"""Seconds without use after which the kernel is asked whether the other side has closed, which takes some µs."""
+
+
+class Answer(NamedTuple):
+    """What came back; the body as it came, whatever its Content-Encoding says."""
+
+    status: int
+    body: bytes
+    date: str | None
+
+
+class Connection(asyncio.Protocol):
+    """Asked one thing at a time."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._parser = HttpResponseParser(self)
+        self._answer: asyncio.Future[Answer] | None = None
+        self._date: str | None = None
+        self._begin_head()
+        self.stale_at = math.inf
+        """When it has been kept without use for too long, in the loop's time."""
+        self.can_be_kept = True
+        """Whether it can be asked again: the last answer has ended where it said, and does not close it."""
+
+    def ask(self, request: bytes, *, max_body: int, wants_body: bool = True) -> asyncio.Future[Answer]:
+        """Send a request, with or without a body in its answer. Whoever stops waiting for it must end the connection.
+
+        Raises: httpx.ConnectError, where the connection has ended before: nothing was sent. And by the future
+            httpx.ReadError or httpx.RemoteProtocolError, where the connection ends before the answer does, or
+            httpx.DecodingError, where the answer is not HTTP or too large, at which the connection is ended.
+        """
+        if self.transport.is_closing():
+            raise httpx.ConnectError("closed before anything was sent")
+        self._answer = self._loop.create_future()
+        self._max_body = max_body
+        self._wants_body = wants_body
+        self._overhead = self._body_size = 0
+        self._body: list[bytes] = []
+        self._is_complete = self.can_be_kept = False
+        self._begin_head()
+        self.transport.write(request)
+        return self._answer
+
+    def keep(self, seconds: float) -> None:
+        """Leave it without use for so many seconds, or for as many as the other side has said that it waits."""
+        self._kept_at = self._loop.time()
+        self.stale_at = self._kept_at + min(seconds, self._patience)
+
+    def is_usable(self) -> bool:
+        """Whether a kept connection is open still, as far as can be known here."""
+        now = self._loop.time()
+        if self.transport.is_closing() or now >= self.stale_at:
+            return False
+        if now < self._kept_at + _SURELY_OPEN:
+            return True
+        with selectors.DefaultSelector() as selector:  # an end that the loop has not come to yet
+            selector.register(self.transport.get_extra_info("socket").fileno(), selectors.EVENT_READ)
+            return not selector.select(0)
+
+    def end(self) -> None:
+        """End it at once, whatever is under way."""
+        self.transport.abort()
+
+    # What the loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is open."""
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Go on reading the answer."""
+        if self._answer is None:
+            self.end()  # nothing was asked
+            return
+        is_http = True
+        self._overhead += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade):
+            is_http = False
+        if self._overhead > MAX_OVERHEAD or self._body_size > self._max_body:
+            self._fail(httpx.DecodingError("the answer is too large"))
+        elif self._is_complete:
+            # What follows a whole answer is no answer to anything; and the request may have been left half read.
+            self.can_be_kept &= is_http and self.transport.get_write_buffer_size() == 0
+            self._succeed()
+        elif not is_http:
+            self._fail(httpx.DecodingError("the answer is not HTTP"))
+
+    def eof_received(self) -> None:
+        """The other side has ended it in order."""
+        self._lose(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has ended."""
+        self._lose(exc)
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        """An answer, or what follows one."""
+        if self._is_complete:
+            raise ValueError("more than was asked for")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head, or of the trailers."""
+        if self._status:
+            return
+        match name.lower():
+            case b"date":
+                self._date = value.decode("latin-1")
+            case b"content-length" | b"transfer-encoding":
+                self._ends_with_connection = False
+            case b"keep-alive":
+                self._patience = _seconds_in(value)
+
+    def on_headers_complete(self) -> None:
+        """The end of the head. Of the answers that only announce another (1xx), 101 is one that we never ask for."""
+        self._status = self._parser.get_status_code()
+        if self._status < httpx.codes.CONTINUE or self._status == httpx.codes.SWITCHING_PROTOCOLS:
+            raise ValueError("no such answer")
+        self._is_complete = self._status >= httpx.codes.OK and not self._wants_body
+
+    def on_body(self, chunk: bytes) -> None:
+        """Some of the body."""
+        self._overhead -= len(chunk)
+        self._body_size += len(chunk)
+        self._body.append(chunk)
+
+    def on_message_complete(self) -> None:
+        """The end of the answer, or of one that only announces another."""
+        if self._status < httpx.codes.OK:
+            self._begin_head()
+            self._body.clear()
+        else:
+            self._is_complete = True
+            self.can_be_kept = self._parser.should_keep_alive()
+
+    def _begin_head(self) -> None:
+        self._status = 0
+        self._date = None
+        self._ends_with_connection = True
+        self._patience = math.inf
+
+    def _lose(self, exc: Exception | None) -> None:
+        if self._answer is None:
+            return
+        if exc is not None:
+            self._fail(httpx.ReadError(type(exc).__name__))
+        elif self._status and self._ends_with_connection:
+            self._succeed()
+        elif self._overhead:
+            self._fail(httpx.RemoteProtocolError("the answer was cut off"))
+        else:
+            self._fail(httpx.ReadError("the connection was closed without an answer"))
+
+    def _succeed(self) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None and not answer.done():
+            answer.set_result(Answer(self._status, b"".join(self._body), self._date))
+
+    def _fail(self, failure: httpx.RequestError) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None and not answer.done():
+            answer.set_exception(failure)
+        self.end()
+
+
+def _seconds_in(keep_alive: bytes) -> float:
+    """How long the other side keeps a connection without use, by its `Keep-Alive: timeout=5`."""
+    for parameter in keep_alive.split(b","):
+        name, _, value = parameter.strip().partition(b"=")
+        if name.lower() == b"timeout" and value.isdigit():
+            return float(value) - 1  # a request is on its way for a while, too
+    return math.inf

@@ -1,0 +1,65 @@
+"""Certificates for loopback: an authority, and what it signs."""
+
+import ssl
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+
+class Authority:
+    """Whom a client may trust."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tests")])
+        constraints = x509.BasicConstraints(ca=True, path_length=None)
+        own = self._builder(self._name, self._key).add_extension(constraints, critical=True)
+        self.file = folder / "authority.pem"
+        self.file.write_bytes(own.sign(self._key, SHA256()).public_bytes(Encoding.PEM))
+
+    def trusted(self) -> ssl.SSLContext:
+        """For a client."""
+        return ssl.create_default_context(cafile=self.file)
+
+    def server(self, *hosts: str, days: int = 2) -> ssl.SSLContext:
+        """For a server at these hosts. With a negative number of days its certificate has expired."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = x509.SubjectAlternativeName(_general_names(hosts))
+        builder = self._builder(x509.Name([]), key, days=days).add_extension(names, critical=True)
+        path = self._folder / "server.pem"
+        path.write_bytes(
+            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            + builder.sign(self._key, SHA256()).public_bytes(Encoding.PEM)
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(path)
+        return context
+
+    def _builder(self, name: x509.Name, key: ec.EllipticCurvePrivateKey, *, days: int = 2) -> x509.CertificateBuilder:
+        now = datetime.now(UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=10))
+            .not_valid_after(now + timedelta(days=days))
+        )
+
+
+def _general_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
+    names: list[x509.GeneralName] = []
+    for host in hosts:
+        try:
+            names.append(x509.IPAddress(ip_address(host)))
+        except ValueError:
+            names.append(x509.DNSName(host))
+    return names

@@ -1,0 +1,104 @@
+"""A forward proxy on loopback, which passes on, or misbehaves as told."""
+
+import asyncio
+import base64
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+from tests.upstream import Behaviour, has_gone
+
+USER, PASSWORD = "wxauth", "p@ss/word:of-the-proxy"
+CREDENTIALS = f"{USER}:p%40ss%2Fword%3Aof-the-proxy"
+"""As in a URL."""
+
+
+class ForwardProxy:
+    """Wants its user and password. `instead` is done in place of an answer to CONNECT."""
+
+    def __init__(self, *, instead: Behaviour | None = None, on_connect: Behaviour | None = None) -> None:
+        self._instead = instead
+        self._on_connect = on_connect
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
+        self.heads: list[str] = []
+
+    @property
+    def open_connections(self) -> int:
+        """Those that the client has not ended."""
+        return sum(not has_gone(writer) for writer in self._writers)
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        self.url = f"http://{CREDENTIALS}@127.0.0.1:{self.port}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self._writers.append(writer)
+        try:
+            if self._on_connect is not None:
+                await self._on_connect(writer)
+            await self._serve(reader, writer)
+        except (asyncio.IncompleteReadError, OSError, asyncio.CancelledError):
+            pass  # the client has gone, or the test is over
+        finally:
+            self._tasks.discard(task)
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.heads.append(head)
+        expected = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        if self._instead is not None:
+            await self._instead(writer)
+            await reader.read()
+        elif f"Proxy-Authorization: Basic {expected}\r\n" not in head:
+            writer.write(b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\n\r\n")
+        elif head.startswith("CONNECT "):
+            host, _, port = head.split(" ")[1].rpartition(":")
+            with_server = await asyncio.open_connection(host.strip("[]"), int(port))
+            writer.write(b"HTTP/1.1 200 Connection established\r\nVia: a proxy\r\n\r\n")
+            await _join(reader, writer, *with_server)
+        else:
+            method, url, rest = head.split(" ", 2)
+            parts = urlsplit(url)
+            assert parts.hostname is not None
+            from_server, to_server = await asyncio.open_connection(parts.hostname, parts.port)
+            fields = [line for line in rest.split("\r\n") if not line.startswith("Proxy-Authorization")]
+            target = f"{parts.path}?{parts.query}"
+            to_server.write(" ".join([method, target, "\r\n".join(fields)]).encode())
+            await _join(reader, writer, from_server, to_server)
+
+
+async def _join(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    from_server: asyncio.StreamReader,
+    to_server: asyncio.StreamWriter,
+) -> None:
+    ways = [asyncio.create_task(_pass_on(reader, to_server)), asyncio.create_task(_pass_on(from_server, writer))]
+    try:
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for way in ways:
+            way.cancel()
+        to_server.transport.abort()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)

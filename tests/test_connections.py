@@ -1,0 +1,319 @@
+"""What a client may hold of a connection that is slow, sends too much at once, or leaves in the middle."""
+
+import asyncio
+import gc
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from urllib.parse import urlsplit
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from tests.processes import PATIENCE, serving, until
+from wxauth.service.server import uvicorn_options
+from wxauth.web.exchange import Exchange
+from wxauth.web.http_protocol import MAX_QUEUED, HttpProtocol, Patience
+from wxauth.web.http_server import Server
+
+SOON = 0.3
+"""Seconds for which a client is waited for here."""
+LARGE = 64 * 2**20
+
+GET = b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n"
+LAST = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+POST = b"POST /%b HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
+
+
+class App:
+    """Answers the path and the body; some paths do else."""
+
+    def __init__(self) -> None:
+        self.let_go = threading.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def start(status: int = 200, **headers: str) -> None:
+            fields = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+            await send({"type": "http.response.start", "status": status, "headers": fields})
+
+        async def end(body: bytes) -> None:
+            await send({"type": "http.response.body", "body": body})
+
+        match scope["path"]:
+            case "/unread":
+                await start(413, content_length="2")
+                await end(b"no")
+            case "/waits":
+                await asyncio.to_thread(self.let_go.wait, PATIENCE)
+                await start(content_length="2")
+                await end(b"ok")
+            case "/large":
+                await start(content_length=str(LARGE))
+                for _ in range(LARGE // 2**20):
+                    await send({"type": "http.response.body", "body": b"x" * 2**20, "more_body": True})
+                await end(b"")
+            case "/unmeasured":
+                await start()
+                await send({"type": "http.response.body", "body": b"in ", "more_body": True})
+                await end(b"parts")
+            case "/split":
+                await start(x=(await receive())["body"].decode())
+                await end(b"")
+            case "/fails":
+                raise ZeroDivisionError
+            case "/fails-later":
+                await start(content_length="9")
+                raise ZeroDivisionError
+            case "/breaks":
+                await start(content_length="9")
+                await send({"type": "http.response.body", "body": b"in ", "more_body": True})
+            case path:
+                body = b""
+                while True:
+                    message = await receive()
+                    body += message["body"]
+                    if not message["more_body"]:
+                        break
+                told = path.encode() + b" " + body
+                await start(content_length=str(len(told)))
+                await end(told)
+
+
+@pytest.fixture(scope="module")
+def app() -> App:
+    return App()
+
+
+Connect = Callable[[], socket.socket]
+
+
+@pytest.fixture(scope="module")
+def connect(app: App) -> Iterator[Connect]:
+    patience = Patience(request=SOON, idle=SOON, longer_requests={"/slow": PATIENCE})
+    options = uvicorn_options() | {"http": partial(HttpProtocol, patience=patience), "lifespan": "off"}
+    with serving(app, kind=Server, **options) as url:
+        address = urlsplit(url)
+
+        def connected() -> socket.socket:
+            connection = socket.create_connection((address.hostname, address.port), timeout=PATIENCE)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return connection
+
+        yield connected
+
+
+def exchanges() -> int:
+    """How many requests somebody keeps."""
+    gc.collect()
+    return sum(type(each) is Exchange for each in gc.get_objects())
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """All that comes until the server closes."""
+    received = []
+    with connection, suppress(ConnectionError):
+        while part := connection.recv(65536):
+            received.append(part)
+    return b"".join(received)
+
+
+def exchange(connect: Connect, sent: bytes) -> bytes:
+    connection = connect()
+    connection.sendall(sent)
+    return read_all(connection)
+
+
+def answer_to_a_little_now_and_then(connect: Connect, first: bytes, little: bytes) -> bytes:
+    with connect() as connection:
+        connection.sendall(first)
+        connection.settimeout(SOON / 10)
+        for _ in range(999):
+            with suppress(TimeoutError):
+                connection.sendall(little)
+                return connection.recv(65536)
+    pytest.fail("still open")
+
+
+def problem_in(answer: bytes) -> tuple[int, str]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    problem = json.loads(body)
+    assert head.startswith(b"HTTP/1.1 %d " % problem["status"])
+    assert b"\r\nconnection: close" in head
+    return problem["status"], problem["code"]
+
+
+# Slow
+
+
+def test_a_connection_on_which_nothing_is_said_is_closed(connect: Connect) -> None:
+    assert read_all(connect()) == b""
+
+
+def test_a_connection_on_which_nothing_more_is_said_is_closed(connect: Connect) -> None:
+    answer = exchange(connect, GET % b"a")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(b"/a ")
+
+
+@pytest.mark.parametrize("sent", [b"GET", b"GET / HTTP/1.1\r\nHost:", POST % b"a", POST % b"a" + b"12"])
+def test_a_request_that_does_not_come_whole_is_given_up(connect: Connect, sent: bytes) -> None:
+    assert problem_in(exchange(connect, sent)) == (408, "invalid_request")
+
+
+def test_a_little_now_and_then_is_not_enough(connect: Connect) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\n\r\n"
+    assert problem_in(answer_to_a_little_now_and_then(connect, head, b"x")) == (408, "invalid_request")
+
+
+def test_a_body_that_nobody_reads_has_no_more_time(connect: Connect) -> None:
+    answer = exchange(connect, POST % b"unread")
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_empty_lines_are_no_request(connect: Connect) -> None:
+    assert answer_to_a_little_now_and_then(connect, b"", b"\r\n") == b""
+
+
+def test_a_path_may_have_more_time(connect: Connect) -> None:
+    connection = connect()
+    connection.sendall(POST % b"auth/slow" + b"12")
+    assert problem_in(exchange(connect, POST % b"begun-later")) == (408, "invalid_request")
+    connection.sendall(b"34" + LAST)
+    answer = read_all(connection)
+    assert b"/auth/slow 1234" in answer
+    assert b"/last" in answer
+
+
+def test_who_does_not_take_an_answer_does_not_get_it(connect: Connect) -> None:
+    connection = connect()
+    connection.sendall(GET % b"large")
+    until(lambda: exchanges() > 0)
+    until(lambda: exchanges() == 0)
+    assert len(read_all(connection)) < LARGE
+
+
+# Much at once
+
+
+def test_of_many_requests_at_once_few_are_looked_at(connect: Connect, app: App) -> None:
+    connection = connect()
+    app.let_go.clear()
+    number = 5000
+
+    sending = threading.Thread(target=connection.sendall, args=(GET % b"waits" + GET % b"a" * number + LAST,))
+    sending.start()
+    until(lambda: exchanges() > MAX_QUEUED)
+    sending.join(SOON)
+    assert exchanges() <= MAX_QUEUED + 2
+    app.let_go.set()
+    answer = read_all(connection)
+    sending.join()
+    assert answer.count(b"HTTP/1.1 200") == number + 2
+    assert answer.endswith(b"/last ")
+
+
+def test_requests_with_bodies_are_answered_in_their_order(connect: Connect) -> None:
+    bodies = [b"\r\n\r\n" * 40, b"", b"x" * 100_000, b"GET / HTTP/1.1\r\n\r\n" * 40]
+    sent = [
+        b"POST /%d HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (number, len(body), body)
+        for number, body in enumerate(bodies * 10)
+    ]
+    answer = exchange(connect, b"".join(sent) + LAST)
+    wanted = [b"/%d %b" % (number, body) for number, body in enumerate(bodies * 10)]
+    positions = [answer.find(told) for told in wanted]
+    assert -1 not in positions
+    assert positions == sorted(positions)
+    assert answer.endswith(b"/last ")
+
+
+def test_upgrades_at_once_are_all_ignored(connect: Connect) -> None:
+    upgrade = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
+    with_body = upgrade.replace(b"GET", b"POST").replace(b"Host", b"Content-Length: 4\r\nHost") + b"body"
+    answer = exchange(connect, upgrade * 3000 + with_body * 1000 + LAST)
+    assert answer.count(b"HTTP/1.1 200") == 4001
+    assert answer.count(b"/a body") == 1000
+
+
+# Wrong, or broken off
+
+
+def test_what_is_no_request_is_refused_behind_the_answers_to_those_before(connect: Connect) -> None:
+    answer = exchange(connect, GET % b"a" + POST % b"b" + b"body" + b"nonsense\r\n\r\n")
+    first, second, refusal = answer.split(b"HTTP/1.1 ")[1:]
+    assert first.endswith(b"/a ")
+    assert second.endswith(b"/b body")
+    assert problem_in(b"HTTP/1.1 " + refusal) == (400, "invalid_request")
+
+
+def test_who_is_refused_while_still_sending_gets_to_read_why(connect: Connect) -> None:
+    with connect() as connection, connection.makefile("rb") as received:
+        connection.sendall(b"nonsense\r\n\r\n" + b"x" * 32 * 2**20)
+        answer = received.read()  # a reset would be an error
+    assert problem_in(answer) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("target", [b"a", b"/\xff", b"http:///"])
+def test_a_target_that_is_no_path_is_refused(connect: Connect, target: bytes) -> None:
+    assert problem_in(exchange(connect, b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % target)) == (400, "invalid_request")
+
+
+def test_a_proxys_form_of_target_is_a_path(connect: Connect) -> None:
+    answer = exchange(connect, b"GET http://a/b%63 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert answer.endswith(b"/bc ")
+
+
+@pytest.mark.parametrize("path", [b"fails", b"fails-later"])
+def test_a_fault_is_answered_as_a_problem(connect: Connect, path: bytes) -> None:
+    assert problem_in(exchange(connect, GET % path)) == (500, "internal_error")
+
+
+@pytest.mark.parametrize("line_break", [b"\r\n", b"\n", b"\r"])
+def test_a_header_field_does_not_become_two(connect: Connect, line_break: bytes) -> None:
+    body = b"a" + line_break + b"Injected: b"
+    answer = exchange(connect, b"POST /split HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    assert problem_in(answer) == (500, "internal_error")
+    assert b"Injected" not in answer
+
+
+def test_an_answer_that_ends_too_early_can_be_told_from_a_whole_one(connect: Connect) -> None:
+    answer = exchange(connect, GET % b"breaks" + GET % b"a")
+    assert b"content-length: 9" in answer
+    assert answer.endswith(b"\r\n\r\nin ")
+
+
+def test_a_client_that_waits_to_be_told_so_is_told_to_send_its_body(connect: Connect) -> None:
+    connection = connect()
+    connection.sendall(b"POST /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+    assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    connection.sendall(b"body" + LAST)
+    answer = read_all(connection)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"/a body" in answer
+
+
+def test_a_client_that_was_not_told_to_send_its_body_cannot_send_a_request_in_its_place(connect: Connect) -> None:
+    answer = exchange(connect, b"POST /unread HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"connection: close" in answer
+
+
+# What an answer says of its length
+
+
+@pytest.mark.parametrize(
+    ("request_line", "body"),
+    [
+        (b"GET /unmeasured HTTP/1.1", b"3\r\nin \r\n5\r\nparts\r\n0\r\n\r\n"),
+        (b"GET /unmeasured HTTP/1.0", b"in parts"),
+        (b"HEAD /unmeasured HTTP/1.1", b""),
+        (b"HEAD /a HTTP/1.1", b""),
+    ],
+)
+def test_a_body_without_a_length_ends_as_the_version_has_it(connect: Connect, request_line: bytes, body: bytes) -> None:
+    answer = exchange(connect, request_line + b"\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert answer.partition(b"\r\n\r\n")[2] == body
+    assert (b"transfer-encoding: chunked" in answer) is body.endswith(b"0\r\n\r\n")

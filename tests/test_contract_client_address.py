@@ -1,0 +1,193 @@
+"""`TRUSTED_PROXIES`: whose address a request counts for, for the limit, the list of devices and the audit trail."""
+
+import asyncio
+import json
+import tracemalloc
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from tests.asking import LogLines, MakeClient, MakeServices, bearer
+from tests.fakes import SECRET_KEY, WeChatByRespx
+from tests.processes import WXAUTH, Running, free_port, serving
+from wxauth.dev.wechat import APPS, create_simulator
+from wxauth.web.proxies import BehindProxies
+
+PEER = "127.0.0.1"
+TRUSTED = (PEER, "10.0.0.0/8", "2001:db8:1::/48")
+
+Seen = Callable[..., Awaitable[dict[str, str]]]
+
+
+async def tell(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers where the request comes from, as the app sees it."""
+    request = Request(scope)
+    assert request.client is not None
+    await JSONResponse({"client": request.client.host, "scheme": request.url.scheme})(scope, receive, send)
+
+
+@pytest.fixture
+def seen() -> Seen:
+    """What the app sees of a request that came by way of `PEER`: `await seen("203.0.113.7", trusted=["*"])`."""
+
+    async def ask(*forwarded_for: str, trusted: tuple[str, ...] = TRUSTED, **others: str) -> dict[str, str]:
+        headers = [("X-Forwarded-For", value) for value in forwarded_for]
+        headers += [(name.replace("_", "-"), value) for name, value in others.items()]
+        transport = httpx.ASGITransport(BehindProxies(tell, trusted), client=(PEER, 50000))
+        async with httpx.AsyncClient(transport=transport, base_url="http://auth.test") as client:
+            told: dict[str, str] = (await client.get("/", headers=headers)).json()
+            return told
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("forwarded_for", "client"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("198.51.100.1, 203.0.113.7", "203.0.113.7"),
+        ("198.51.100.1, 203.0.113.7, 10.1.2.3", "203.0.113.7"),
+        ("198.51.100.1,203.0.113.7 ,10.1.2.3,\t10.0.0.9", "203.0.113.7"),
+        ("10.1.2.3, 10.0.0.9", "10.1.2.3"),
+    ],
+    ids=["one", "behind what the client wrote", "behind two", "behind three", "a proxy itself"],
+)
+async def test_the_last_entry_that_is_no_trusted_proxys_is_the_client(
+    seen: Seen, forwarded_for: str, client: str
+) -> None:
+    assert (await seen(forwarded_for))["client"] == client
+
+
+async def test_several_header_fields_are_one_list(seen: Seen) -> None:
+    fields = ("198.51.100.1", "198.51.100.2, 203.0.113.7", "10.1.2.3")
+    assert (await seen(*fields))["client"] == "203.0.113.7"
+
+
+@pytest.mark.parametrize("forwarded_for", [("198.51.100.1, 203.0.113.7",), ("198.51.100.1", "203.0.113.7")])
+async def test_where_anybody_is_trusted_it_is_for_one_hop(seen: Seen, forwarded_for: tuple[str, ...]) -> None:
+    assert (await seen(*forwarded_for, trusted=("*",)))["client"] == "203.0.113.7"
+
+
+@pytest.mark.parametrize(
+    ("entry", "client"),
+    [
+        ("203.0.113.7:1234", "203.0.113.7"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("2001:DB8:0:0::1", "2001:db8::1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+    ],
+)
+@pytest.mark.parametrize("trusted", [TRUSTED, ("*",)], ids=["some", "anybody"])
+async def test_an_entry_may_have_brackets_and_a_port(
+    seen: Seen, entry: str, client: str, trusted: tuple[str, ...]
+) -> None:
+    assert (await seen(f"198.51.100.1, {entry}", trusted=trusted))["client"] == client
+
+
+@pytest.mark.parametrize("proxy", ["2001:db8:1::2", "[2001:db8:1::2]:8443", "::ffff:10.1.2.3", "10.1.2.3:80"])
+async def test_a_proxy_is_known_however_its_address_is_written(seen: Seen, proxy: str) -> None:
+    assert (await seen(f"203.0.113.7, {proxy}"))["client"] == "203.0.113.7"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["unknown", "_hidden", "", "-", "unix:", "[", "[]:80", "203.0.113", "203.0.113.7:http", "203.0.113.7;", "7" * 9000],
+)
+@pytest.mark.parametrize("trusted", [TRUSTED, ("*",)], ids=["some", "anybody"])
+async def test_what_is_no_address_counts_as_the_proxys_own(seen: Seen, entry: str, trusted: tuple[str, ...]) -> None:
+    assert (await seen(f"198.51.100.1, {entry}", trusted=trusted))["client"] == PEER
+
+
+async def test_more_proxies_than_anybody_has_are_none(seen: Seen) -> None:
+    assert (await seen("203.0.113.7" + ", 10.1.2.3" * 5000))["client"] == PEER
+
+
+@pytest.mark.parametrize("trusted", [(), ("10.0.0.0/8",)])
+async def test_nobody_else_says_whose_request_it_is(seen: Seen, trusted: tuple[str, ...]) -> None:
+    told = await seen("203.0.113.7", trusted=trusted, X_Forwarded_Proto="https")
+    assert told == {"client": PEER, "scheme": "http"}
+
+
+@pytest.mark.parametrize(("said", "scheme"), [("https", "https"), ("http", "http"), ("javascript", "http")])
+async def test_the_scheme_is_a_trusted_proxys_to_say(seen: Seen, said: str, scheme: str) -> None:
+    assert (await seen(X_Forwarded_Proto=said))["scheme"] == scheme
+
+
+async def test_the_log_says_once_that_a_proxy_may_be_missing(
+    make_services: MakeServices, make_client: MakeClient, log_lines: LogLines
+) -> None:
+    client = make_client(await make_services(trusted_proxies="10.0.0.0/8"))
+    for _ in range(3):
+        await client.get("/livez", headers={"X-Forwarded-For": "203.0.113.7"})
+    (line,) = [line for line in log_lines() if line["event"] == "forwarded_for_not_trusted"]
+    assert (line["level"], line["peer"]) == ("warning", PEER)
+    assert "WXAUTH_TRUSTED_PROXIES" in line["what_to_change"]
+    assert "203.0.113.7" not in json.dumps(line)
+
+
+async def test_a_session_and_its_limit_are_the_clients_own(
+    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
+) -> None:
+    client = make_client(await make_services(login_rate_limit="1/minute"))
+
+    async def log_in(forwarded_for: str) -> httpx.Response:
+        body = {"code": wechat.code_for("alice")}
+        return await client.post("/v1/login", json=body, headers={"X-Forwarded-For": forwarded_for})
+
+    answers = [await log_in(f"198.51.100.1, {client}") for client in ("2001:DB8::7", "203.0.113.7", "unknown")]
+    assert [answer.status_code for answer in answers] == [200] * 3
+    listed = (await client.get("/v1/me/sessions", headers=bearer(answers[0].json()))).json()
+    assert {item["ip"] for item in listed["items"]} == {"2001:db8::7", "203.0.113.7", PEER}
+    again = [await log_in(f"198.51.100.2, {client}") for client in ("2001:DB8::7", "203.0.113.7", "unknown")]
+    assert [answer.status_code for answer in again] == [429] * 3
+
+
+async def test_what_clients_write_is_not_kept(make_services: MakeServices, make_client: MakeClient) -> None:
+    client = make_client(await make_services(trusted_proxies="*"))
+    await client.get("/livez")
+    tracemalloc.start()
+    try:
+        for number in range(200):
+            for forwarded_for in (f"{number:050000}", f"{number:050000}, 203.0.113.7"):
+                await client.get("/livez", headers={"X-Forwarded-For": forwarded_for})
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 2_000_000
+
+
+@pytest.mark.process
+async def test_whoever_writes_another_client_each_time_is_limited_all_the_same(
+    tmp_path: Path, database_url: str
+) -> None:
+    port = free_port()
+    with serving(create_simulator()) as wechat_url:
+        env = {
+            "WXAUTH_DATABASE_URL": database_url,
+            "WXAUTH_APPS": json.dumps(APPS),
+            "WXAUTH_SECRET_KEY": SECRET_KEY,
+            "WXAUTH_WECHAT_BASE_URL": wechat_url,
+            "WXAUTH_PORT": str(port),
+            "WXAUTH_TRUSTED_PROXIES": "*",
+            "WXAUTH_LOGIN_RATE_LIMIT": "3/hour",
+        }
+        with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as command:
+            await asyncio.to_thread(command.wait_for, '"started"')
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+                answers = [
+                    await client.post(
+                        "/v1/login",
+                        json={"code": "alice"},
+                        headers={"X-Forwarded-For": f"198.51.100.{number}, 203.0.113.7"},
+                    )
+                    for number in range(8)
+                ]
+    assert [answer.status_code for answer in answers] == [200] * 3 + [429] * 5

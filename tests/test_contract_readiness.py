@@ -1,0 +1,57 @@
+"""`/readyz`: whether a replica is able to serve, asked by whoever routes to it, and by whom else it may be."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.asking import MakeClient, MakeServices, bearer, until_locked
+from tests.fakes import Clock, LoginAnswer
+from tests.store.proxy import Proxy
+
+MANY = 400
+
+
+@pytest.mark.own_database
+async def test_however_many_ask_the_database_is_asked_once(
+    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    tokens = await login()
+    async with rows.transaction():
+        await rows.execute("LOCK TABLE alembic_version")
+        asking = [asyncio.create_task(client.get("/readyz")) for _ in range(MANY)]
+        await until_locked(rows)
+        async with asyncio.timeout(1):  # they keep nobody from a transaction
+            erased = await client.delete("/v1/me", headers=bearer(tokens))
+        assert erased.status_code == 204
+        assert await rows.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") == 1
+    answers = await asyncio.gather(*asking)
+    assert {answer.status_code for answer in answers} == {200}
+
+
+@pytest.fixture
+async def proxy(database_url: str) -> AsyncIterator[Proxy]:
+    """The way to this test's database."""
+    async with Proxy(database_url) as proxy:
+        yield proxy
+
+
+async def test_what_it_says_is_no_older_than_a_second(
+    proxy: Proxy, make_services: MakeServices, make_client: MakeClient, clock: Clock
+) -> None:
+    client = make_client(await make_services(database_url=proxy.url))
+
+    async def status() -> int:
+        return (await client.get("/readyz")).status_code
+
+    assert await status() == 200
+    proxy.refuse()
+    assert await status() == 200
+    clock.advance(seconds=1)
+    assert await status() == 503
+    await proxy.accept()
+    assert await status() == 503
+    clock.advance(seconds=1)
+    assert await status() == 200

@@ -1,0 +1,263 @@
+"""How `wxauth serve` stops: so that a proxy in front of several replicas loses no request."""
+
+import itertools
+import json
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import httpx
+import pytest
+import uvicorn
+
+from tests.fakes import SECRET_KEY
+from tests.processes import PATIENCE, WXAUTH, Running, free_port, is_free, until
+from tests.test_connections import GET, App, read_all
+from wxauth.dev.wechat import APPS
+from wxauth.service.server import listen, uvicorn_options
+from wxauth.web.http_server import Server
+
+LEARNING = 0.6
+"""Seconds in which a proxy may learn here that the server leaves."""
+BODY = b'{"refresh_token": "forged"}'
+LOGOUT = b"POST /v1/logout HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+
+
+@dataclass
+class Leaving:
+    """A server, and a way to ask it to end as a signal does."""
+
+    server: Server
+    port: int
+    app: App
+    thread: threading.Thread
+    asked_at: float = field(default=0.0)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+
+    def ask_to_end(self, number: int = signal.SIGTERM) -> None:
+        self.asked_at = time.monotonic()
+        self.server.handle_exit(number, None)
+
+    @property
+    def has_ended(self) -> bool:
+        return not self.thread.is_alive()
+
+
+@pytest.fixture
+def leaving() -> Iterator[Leaving]:
+    app = App()
+    options = uvicorn_options() | {"lifespan": "off", "timeout_graceful_shutdown": 1}
+    with listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        server = Server(uvicorn.Config(app, **options), learning=LEARNING)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        until(lambda: server.started)
+        yield Leaving(server, port, app, thread)
+        app.let_go.set()
+        server.should_exit = server.force_exit = True
+        thread.join()
+
+
+def ask(connection: socket.socket, path: bytes = b"a") -> bytes:
+    """One answer."""
+    connection.sendall(GET % path)
+    return connection.recv(65536)
+
+
+def test_an_idle_connection_is_there_for_one_more_request(leaving: Leaving) -> None:
+    connection = leaving.connect()
+    assert b"connection: close" not in ask(connection)
+    leaving.ask_to_end()
+    connection.sendall(GET % b"last")
+    answer = read_all(connection)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in answer
+
+
+def test_an_idle_connection_is_closed_when_no_proxy_should_use_it_any_more(leaving: Leaving) -> None:
+    connection = leaving.connect()
+    ask(connection)
+    leaving.ask_to_end()
+    assert read_all(connection) == b""
+    assert time.monotonic() - leaving.asked_at >= LEARNING
+    until(lambda: leaving.has_ended)
+
+
+def test_who_connects_meanwhile_is_answered(leaving: Leaving) -> None:
+    leaving.ask_to_end()
+    connection = leaving.connect()
+    connection.sendall(GET % b"new")
+    assert b"connection: close" in read_all(connection)
+    until(lambda: is_free(leaving.port))
+
+
+def test_who_connects_late_may_still_ask(leaving: Leaving) -> None:
+    early = leaving.connect()
+    leaving.ask_to_end()
+    until(lambda: time.monotonic() > leaving.asked_at + LEARNING / 2)
+    late = leaving.connect()
+    assert read_all(early) == b""
+    late.sendall(GET % b"late")
+    assert read_all(late).startswith(b"HTTP/1.1 200")
+
+
+def test_requests_in_hand_are_all_answered(leaving: Leaving) -> None:
+    connection = leaving.connect()
+    connection.sendall(GET % b"waits" + (GET % b"a") * 100)
+    until(lambda: leaving.server.server_state.tasks)
+    leaving.ask_to_end()
+    leaving.app.let_go.set()
+    answer = read_all(connection)
+    assert answer.count(b"HTTP/1.1 200") == 101
+    assert answer.count(b"connection: close") == 1
+
+
+def test_what_takes_too_long_is_told_so(leaving: Leaving) -> None:
+    connection = leaving.connect()
+    connection.sendall(GET % b"waits")
+    until(lambda: leaving.server.server_state.tasks)
+    leaving.ask_to_end()
+    assert read_all(connection).startswith(b"HTTP/1.1 500")
+    assert time.monotonic() - leaving.asked_at >= LEARNING + 1
+
+
+def test_a_person_does_not_wait_for_proxies(leaving: Leaving) -> None:
+    connection = leaving.connect()
+    ask(connection)
+    leaving.ask_to_end(signal.SIGINT)
+    assert read_all(connection) == b""
+    assert time.monotonic() - leaving.asked_at < LEARNING
+
+
+# Processes
+
+
+@dataclass
+class Replicas:
+    """Starts `wxauth serve` on one database."""
+
+    folder: Path
+    settings: dict[str, str]
+
+    def start(self, port: int, **changed: str) -> Running:
+        env = self.settings | {"WXAUTH_PORT": str(port)} | {f"WXAUTH_{name}": value for name, value in changed.items()}
+        return Running(WXAUTH, "serve", cwd=self.folder, env=env)
+
+
+@pytest.fixture
+def replicas(tmp_path: Path, database_url: str) -> Replicas:
+    return Replicas(
+        tmp_path,
+        {
+            "WXAUTH_DATABASE_URL": database_url,
+            "WXAUTH_APPS": json.dumps(APPS),
+            "WXAUTH_SECRET_KEY": SECRET_KEY,
+            "WXAUTH_WECHAT_BASE_URL": "http://127.0.0.1:1",
+        },
+    )
+
+
+@pytest.mark.process
+def test_on_sigterm_a_replica_is_not_ready_at_once_and_still_answers(replicas: Replicas) -> None:
+    port = free_port()
+    with replicas.start(port) as command, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        until(lambda: is_ready(client))
+        asked_at = time.monotonic()
+        command.process.send_signal(signal.SIGTERM)
+        until(lambda: client.get("/readyz").status_code == 503)
+        answer = client.get("/readyz")
+        assert (answer.json()["status"], answer.headers["connection"]) == ("unavailable", "close")
+        assert "ending" in answer.json()["checks"]["process"]
+        answer = client.get("/livez")
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        assert command.process.wait(PATIENCE) == 0
+        assert time.monotonic() - asked_at >= 2
+
+
+def is_ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+class Balancer:
+    """Sends requests to two replicas in turn, as a proxy does that keeps connections alive and sends nothing twice."""
+
+    def __init__(self, ports: list[int]) -> None:
+        self._ports = ports
+        self._idle: dict[int, list[socket.socket]] = {port: [] for port in ports}
+        self._is_over = threading.Event()
+        self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(8)]
+        self.outcomes: list[str] = []
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join()
+        for connection in itertools.chain(*self._idle.values()):
+            connection.close()
+
+    def more(self) -> None:
+        """Wait until some more have been sent."""
+        wanted = len(self.outcomes) + 500
+        until(lambda: len(self.outcomes) >= wanted)
+
+    def _send(self, turn: int) -> None:
+        while not self._is_over.is_set():
+            turn += 1
+            port, connection = self._connection(turn)
+            try:
+                connection.sendall(LOGOUT)
+                answer = connection.recv(65536).decode()
+            except OSError as exc:
+                answer = f"lost: {type(exc).__name__}"
+            self.outcomes.append(answer.partition("\r\n")[0] or "lost: closed")
+            if "connection: close" in answer or not answer.startswith("HTTP"):
+                connection.close()
+            else:
+                self._idle[port].append(connection)
+
+    def _connection(self, turn: int) -> tuple[int, socket.socket]:
+        while True:
+            port = self._ports[turn % 2]
+            while self._idle[port]:
+                connection = self._idle[port].pop()
+                if not select.select([connection], [], [], 0)[0]:
+                    return port, connection
+                connection.close()  # the replica has done so
+            with suppress(ConnectionError):
+                return port, socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+            turn += 1  # refused: the other one, then
+
+
+@pytest.mark.process
+def test_restarts_of_one_replica_of_two_lose_no_request(replicas: Replicas) -> None:
+    ports = [free_port(), free_port()]
+    with ExitStack() as stack:
+        running = [stack.enter_context(replicas.start(port)) for port in ports]
+        for command in running:
+            command.wait_for('"started"')
+        with Balancer(ports) as balancer:
+            for _ in range(2):
+                balancer.more()
+                assert running[0].end(signal.SIGTERM) == 0
+                running[0] = stack.enter_context(replicas.start(ports[0]))
+                running[0].wait_for('"started"')
+            balancer.more()
+    assert set(balancer.outcomes) == {"HTTP/1.1 204 No Content"}

@@ -1,0 +1,89 @@
+"""Workers that hang, or do not start."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import PATIENCE, Running, is_running, parent_of, until
+
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.no_database,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks for processes under /proc"),
+]
+
+PARENT = """
+import asyncio, socket, sys
+from wxauth.core.logs import configure_logging
+from wxauth.service.workers import Workers
+
+def serve(parent):
+    print("serves", flush=True)
+    asyncio.run(parent.tell(is_ready=lambda: True))
+
+def fail(parent):
+    raise SystemExit({status})
+
+configure_logging(level="info", log_format="json")
+with socket.socket() as listener:
+    sys.exit(Workers({number}, listener, work={at_first}, renew=lambda: {later}, patience=2).run())
+"""
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start a parent whose workers do this at first, and that after SIGHUP."""
+    started: list[Running] = []
+
+    def run(*, at_first: str = "serve", later: str = "serve", number: int = 2, status: int = 1) -> Running:
+        script = PARENT.format(at_first=at_first, later=later, number=number, status=status)
+        started.append(Running(sys.executable, "-c", script, cwd=tmp_path))
+        return started[-1]
+
+    yield run
+    for command in started:
+        command.__exit__(None, None, None)
+
+
+def workers_of(command: Running) -> set[int]:
+    processes = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
+    return {pid for pid in processes if is_running(pid) and parent_of(pid) == command.process.pid}
+
+
+def test_a_worker_that_hangs_is_replaced(start: Start) -> None:
+    command = start()
+    until(lambda: command.output.count("serves") == 2)
+    victim, other = workers_of(command)
+    os.kill(victim, signal.SIGSTOP)
+    until(lambda: command.output.count("serves") == 3)
+    assert "worker_hangs" in command.output
+    assert other in workers_of(command)
+    assert victim not in workers_of(command)
+
+
+def test_where_the_first_workers_do_not_start_all_ends(start: Start) -> None:
+    command = start(at_first="fail", status=3)
+    assert command.process.wait(PATIENCE) == 3
+
+
+def test_one_that_fails_otherwise_is_started_again(start: Start) -> None:
+    command = start(at_first="fail", number=1)
+    until(lambda: command.output.count("worker_ended") >= 2)
+    assert command.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("status", [1, 3])
+def test_a_reload_whose_workers_do_not_start_leaves_the_others_at_work(start: Start, status: int) -> None:
+    command = start(later="fail", status=status)
+    until(lambda: command.output.count("serves") == 2)
+    workers = workers_of(command)
+    command.process.send_signal(signal.SIGHUP)
+    command.wait_for("reload_failed")
+    assert workers <= workers_of(command)
+    assert command.end(signal.SIGTERM) == 0

@@ -1,0 +1,54 @@
+"""How tests ask by the real transport, and what no failure of it may give away."""
+
+import asyncio
+import traceback
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from wxauth.wechat.transport import HttpTransport
+
+SECRET = "s3cr3t-of-the-app"
+
+
+@asynccontextmanager
+async def transport(**arguments: object) -> AsyncIterator[HttpTransport]:
+    made = HttpTransport(**{"connect_timeout": 5, **arguments})
+    try:
+        yield made
+    finally:
+        await made.aclose()
+
+
+async def ask(way: HttpTransport, url: str, name: str = "alice", **extensions: object) -> httpx.Response:
+    """A request that can be told from others by its name."""
+    target = f"/sns?secret={SECRET}&js_code={name}".encode()
+    return await way.handle_async_request(httpx.Request("GET", url, extensions={"target": target, **extensions}))
+
+
+async def ask_in_vain(
+    way: HttpTransport, url: str, expected: type[httpx.RequestError], **extensions: object
+) -> httpx.RequestError:
+    """What the failure is, which gives nothing away."""
+    with pytest.raises(httpx.RequestError) as caught:
+        await ask(way, url, **extensions)
+    assert type(caught.value) is expected
+    assert caught.value.__context__ is None  # which error trackers show too
+    assert caught.value.__cause__ is None
+    told = "".join(traceback.format_exception(caught.value)) + repr(caught.value.args)
+    assert SECRET not in told
+    assert "js_code" not in told
+    return caught.value
+
+
+def in_a_moment(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+def let_pass(seconds: float) -> None:
+    """Move the loop's clock."""
+    loop = asyncio.get_running_loop()
+    time = loop.time
+    loop.time = lambda: time() + seconds

@@ -1,0 +1,182 @@
+"""An answer that is cut off, torn apart or spoilt at each of its bytes is never taken for another one."""
+
+import asyncio
+import random
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Self, cast
+
+import httpx
+import pytest
+
+from tests.loops import on_both_loops
+from tests.wechat.asking import transport
+from wxauth.wechat.transport import HttpTransport
+
+SEED = 20261120
+
+Answer = Callable[[bytes], bytes]
+"""An answer to the request of this number."""
+Spoil = Callable[[bytes, int, random.Random], bytes]
+
+
+class Server:
+    """Answers as told; each request has a number."""
+
+    def __init__(self) -> None:
+        self.serve: Callable[[asyncio.Transport, bytes], None] = well
+        self.requests: list[bytes] = []
+        self.connections: list[asyncio.Transport] = []
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.get_running_loop().create_server(lambda: _Connection(self), "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for connection in self.connections:
+            connection.abort()
+        await asyncio.sleep(0)
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._server.connections.append(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        number = data.split(b" ", 2)[1].removeprefix(b"/")
+        self._server.requests.append(number)
+        self._server.serve(self._transport, number)
+
+
+def of_length(number: bytes) -> bytes:
+    body = b'{"openid": "openid-of-%b"}' % number
+    return b"HTTP/1.1 200 OK\r\nDate: Fri, 20 Nov 2026 08:00:00 GMT\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def in_chunks(number: bytes) -> bytes:
+    head = b"HTTP/1.1 103 Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head + b'12;a="b"\r\n{"openid": "openid\r\n%x\r\n-of-%b"}\r\n0\r\nX-Sum: 9\r\n\r\n' % (
+        len(number) + 6,
+        number,
+    )
+
+
+def well(transport: asyncio.Transport, number: bytes) -> None:
+    transport.write(of_length(number))
+
+
+both_framings = pytest.mark.parametrize("answer", [of_length, in_chunks])
+
+
+class Client:
+    """Asks by a number that no other request has, and so knows the answer."""
+
+    def __init__(self, way: HttpTransport, server: Server) -> None:
+        self._way = way
+        self._server = server
+        self._numbers: Iterator[int] = count(10_000)
+
+    async def is_answered(self) -> bool:
+        """Whether the answer is the right one. The server ends a connection on which we wait for more."""
+        number = b"%d" % next(self._numbers)
+        request = httpx.Request("GET", self._server.url, extensions={"target": b"/" + number})
+        asking = asyncio.create_task(self._way.handle_async_request(request))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        if not asking.done() and number in self._server.requests:
+            self._server.connections[-1].close()
+        async with asyncio.timeout(5):
+            try:
+                response = await asking
+            except (httpx.ReadError, httpx.RemoteProtocolError, httpx.DecodingError):
+                return False
+        return response.status_code == 200 and response.content == b'{"openid": "openid-of-%b"}' % number
+
+
+@both_framings
+@pytest.mark.parametrize("end", ["close", "reset"])
+@on_both_loops
+async def test_an_answer_that_is_cut_off_at_any_byte_is_none(answer: Answer, end: str) -> None:
+    async with Server() as server, transport() as way:
+        client = Client(way, server)
+        length = len(answer(b"10000"))
+        for position in range(length + 1):
+
+            def cut(connection: asyncio.Transport, number: bytes, position: int = position) -> None:
+                connection.write(answer(number)[:position])
+                if end == "reset":
+                    linger = struct.pack("ii", 1, 0)
+                    connection.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                connection.close()
+
+            server.serve = cut
+            assert await client.is_answered() is (position == length) or (position, end) == (length, "reset"), position
+            server.serve = well
+            assert await client.is_answered()
+        assert len(server.requests) == 2 * (length + 1)
+
+
+@both_framings
+@on_both_loops
+async def test_an_answer_may_come_in_two_pieces_torn_at_any_byte(answer: Answer) -> None:
+    async with Server() as server, transport() as way:
+        client = Client(way, server)
+        for position in range(len(answer(b"10000")) + 1):
+
+            def tear(connection: asyncio.Transport, number: bytes, position: int = position) -> None:
+                connection.write(answer(number)[:position])
+                asyncio.get_running_loop().call_soon(connection.write, answer(number)[position:])
+
+            server.serve = tear
+            assert await client.is_answered(), position
+        assert len(server.connections) == 1
+
+
+@both_framings
+@on_both_loops
+async def test_an_answer_that_is_spoilt_at_any_byte_spoils_no_other(answer: Answer) -> None:
+    dice = random.Random(SEED)
+    async with Server() as server, transport() as way:
+        client = Client(way, server)
+        for position in range(len(answer(b"10000"))):
+            for spoil in (_replace, _replace, _flip, _delete, _insert, _double):
+
+                def spoilt(
+                    connection: asyncio.Transport, number: bytes, position: int = position, spoil: Spoil = spoil
+                ) -> None:
+                    connection.write(spoil(answer(number), position, dice))
+
+                server.serve = spoilt
+                await client.is_answered()
+                server.serve = well
+                assert await client.is_answered(), (position, spoil)
+        assert len(server.requests) == len(set(server.requests))
+
+
+def _replace(answer: bytes, position: int, dice: random.Random) -> bytes:
+    return answer[:position] + dice.randbytes(1) + answer[position + 1 :]
+
+
+def _flip(answer: bytes, position: int, dice: random.Random) -> bytes:
+    return answer[:position] + bytes([answer[position] ^ 1 << dice.randrange(8)]) + answer[position + 1 :]
+
+
+def _delete(answer: bytes, position: int, dice: random.Random) -> bytes:
+    return answer[:position] + answer[position + dice.randrange(1, 4) :]
+
+
+def _insert(answer: bytes, position: int, dice: random.Random) -> bytes:
+    piece = dice.choice([b"\r\n", b"\n", b" ", b"0", b":", b"\0", b"HTTP/1.1 200 OK\r\n\r\n", dice.randbytes(3)])
+    return answer[:position] + piece + answer[position:]
+
+
+def _double(answer: bytes, position: int, dice: random.Random) -> bytes:
+    return answer[:position] + answer[max(0, position - dice.randrange(1, 30)) :]

@@ -1,0 +1,580 @@
+"""The way to WeChat, over real sockets: how an answer may come, and what each failure is called."""
+
+import asyncio
+import gzip
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from tests.asking import until
+from tests.certificates import Authority
+from tests.loops import on_both_loops
+from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, in_pieces, raw, reset
+from tests.wechat.asking import ask, ask_in_vain, in_a_moment, let_pass, transport
+from wxauth.wechat.connection import MAX_OVERHEAD
+from wxauth.wechat.transport import MAX_BODY, MAX_IDLE
+
+BODY = b'{"openid": "openid-alice"}'
+OK = answer(BODY)
+
+secure_or_not = pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+
+
+@pytest.fixture(scope="module")
+def server_tls(authority: Authority) -> ssl.SSLContext:
+    return authority.server("127.0.0.1")
+
+
+# How an answer may come.
+
+
+def head(*fields: str, status: str = "HTTP/1.1 200 OK") -> bytes:
+    return "\r\n".join([status, *fields, "", ""]).encode()
+
+
+CHUNKED = head("Transfer-Encoding: chunked") + b'5;a=1;b="2"\r\n{"ope\r\n15\r\nnid": "openid-alice"}\r\n0\r\n'
+WHOLE = head(f"Content-Length: {len(BODY)}") + BODY
+KEPT = [
+    pytest.param(WHOLE, 200, BODY, id="length"),
+    pytest.param(head(f"content-LENGTH:{len(BODY)}") + BODY, 200, BODY, id="length-in-another-case"),
+    pytest.param(head("Content-Length: 0"), 200, b"", id="nothing"),
+    pytest.param(head(status="HTTP/1.1 204 No Content"), 204, b"", id="204"),
+    pytest.param(head("Content-Length: 26", status="HTTP/1.1 304 Not Modified"), 304, b"", id="304-with-a-length"),
+    pytest.param(CHUNKED + b"\r\n", 200, BODY, id="chunks-with-extensions"),
+    pytest.param(CHUNKED + b"Date: never\r\nX-Sum: 3\r\n\r\n", 200, BODY, id="trailers"),
+    pytest.param(head(status="HTTP/1.1 100 Continue") + WHOLE, 200, BODY, id="100"),
+    pytest.param(head("Link: x", "Content-Length: 9", status="HTTP/1.1 103 Hints") * 3 + WHOLE, 200, BODY, id="103"),
+    pytest.param(head(f"Content-Length: {len(BODY)}", status="HTTP/1.1 200") + BODY, 200, BODY, id="no-reason"),
+    pytest.param(
+        head("Upgrade: h2c", "Connection: Upgrade, Keep-Alive", f"Content-Length: {len(BODY)}") + BODY,
+        200,
+        BODY,
+        id="an-upgrade-offered",
+    ),
+    pytest.param(
+        head("Connection: keep-alive", f"Content-Length: {len(BODY)}", status="HTTP/1.0 200 OK") + BODY,
+        200,
+        BODY,
+        id="HTTP/1.0-kept-alive",
+    ),
+    pytest.param(head("Content-Length: 26", status="HTTP/1.1 500 Oh") + BODY, 500, BODY, id="500"),
+    pytest.param(head("Content-Length: 0", "Location: /x", status="HTTP/1.1 302 Oh"), 302, b"", id="302"),
+    pytest.param(b"\r\n" + WHOLE, 200, BODY, id="a-line-before"),
+]
+NOT_KEPT = [
+    pytest.param(raw(head() + BODY), 200, BODY, id="until-the-end"),
+    pytest.param(raw(head(status="HTTP/1.0 200 OK") + BODY), 200, BODY, id="HTTP/1.0-until-the-end"),
+    pytest.param(raw(head()), 200, b"", id="nothing-until-the-end"),
+    pytest.param(answer(BODY, headers="Connection: close\r\n"), 200, BODY, id="close"),
+    pytest.param(
+        in_pieces(head("Content-Length: 26", status="HTTP/1.0 200 OK") + BODY, then=hang), 200, BODY, id="HTTP/1.0"
+    ),
+    pytest.param(in_pieces(WHOLE + b"rubbish"), 200, BODY, id="rubbish-behind"),
+    pytest.param(in_pieces(WHOLE + b"H"), 200, BODY, id="a-byte-behind"),
+    pytest.param(in_pieces(WHOLE + WHOLE.replace(b"alice", b"mallory")), 200, BODY, id="another-answer-behind"),
+    pytest.param(in_pieces(CHUNKED + b"\r\n" + WHOLE), 200, BODY, id="another-answer-behind-chunks"),
+    pytest.param(in_pieces(WHOLE, b"rubbish"), 200, BODY, id="rubbish-some-time-later"),
+]
+
+
+@pytest.mark.parametrize(("content", "status", "body"), KEPT)
+@pytest.mark.parametrize("in_bytes", [False, True], ids=["at-once", "byte-by-byte"])
+@on_both_loops
+async def test_an_answer_that_ends_where_it_says_leaves_its_connection_for_the_next(
+    content: bytes, status: int, body: bytes, in_bytes: bool
+) -> None:
+    pieces = [content[i : i + 1] for i in range(len(content))] if in_bytes else [content]
+    async with Upstream(in_pieces(*pieces)) as upstream, transport() as way:
+        for _ in range(3):
+            response = await ask(way, upstream.url)
+            assert (response.status_code, response.content) == (status, body)
+        assert (upstream.connections, len(upstream.requests)) == (1, 3)
+
+
+@pytest.mark.parametrize(("behaviour", "status", "body"), NOT_KEPT)
+@on_both_loops
+async def test_any_other_answer_is_the_last_on_its_connection(behaviour: Behaviour, status: int, body: bytes) -> None:
+    async with Upstream(behaviour) as upstream, transport() as way:
+        for _ in range(3):
+            response = await ask(way, upstream.url)
+            assert (response.status_code, response.content) == (status, body)
+            await asyncio.sleep(0.01)  # for what comes later
+        assert (upstream.connections, len(upstream.requests)) == (3, 3)
+
+
+@on_both_loops
+async def test_an_answer_tells_its_date_and_can_be_read_as_httpx_does() -> None:
+    dated = answer({"a": 1}, headers="DATE: Fri, 20 Nov 2026 08:00:00 GMT\r\n")
+    async with Upstream(dated, OK) as upstream, transport() as way:
+        response = await ask(way, upstream.url)
+        assert response.extensions["date"] == "Fri, 20 Nov 2026 08:00:00 GMT"
+        assert response.json() == {"a": 1}
+        assert await response.aread() == response.content
+        assert response.is_success
+        assert not response.headers
+        assert (await ask(way, upstream.url)).extensions["date"] is None
+
+
+@on_both_loops
+async def test_what_nobody_asked_to_be_packed_is_left_as_it_came() -> None:
+    packed = gzip.compress(BODY)
+    async with Upstream(answer(packed, headers="Content-Encoding: gzip\r\n")) as upstream, transport() as way:
+        response = await ask(way, upstream.url)
+        assert response.content == await response.aread() == packed
+
+
+@on_both_loops
+async def test_a_call_may_allow_a_larger_answer() -> None:
+    picture = bytes(range(256)) * 1200
+    chunked = head("Transfer-Encoding: chunked") + b"".join(
+        b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in (picture[i : i + 1000] for i in range(0, 307_200, 1000))
+    )
+    async with Upstream(answer(picture), in_pieces(chunked + b"0\r\n\r\n"), answer(picture)) as upstream:
+        async with transport() as way:
+            for _ in range(2):
+                assert (await ask(way, upstream.url, max_body=len(picture))).content == picture
+            await ask_in_vain(way, upstream.url, httpx.DecodingError, max_body=len(picture) - 1)
+        assert upstream.connections == 1
+
+
+@on_both_loops
+async def test_head_and_body_are_sent_at_once() -> None:
+    packets: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        packets.append(await reader.read(65536))
+        writer.write(WHOLE)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with transport() as way:
+        headers = {"User-Agent": "wxauth"}
+        target = {"target": b"/cgi-bin/stable_token?x=%20"}
+        request = httpx.Request("POST", f"http://{host}", headers=headers, content=b'{"a":1}', extensions=target)
+        assert (await way.handle_async_request(request)).content == BODY
+    server.close()
+    assert packets == [
+        b"POST /cgi-bin/stable_token?x=%20 HTTP/1.1\r\n"
+        b"Host: " + host.encode() + b"\r\nUser-Agent: wxauth\r\nContent-Length: 7\r\n\r\n"
+        b'{"a":1}'
+    ]
+
+
+@on_both_loops
+async def test_to_head_an_answer_has_no_body() -> None:
+    async with Upstream(in_pieces(head("Content-Length: 26"), then=hang)) as upstream, transport() as way:
+        for _ in range(2):
+            response = await way.handle_async_request(httpx.Request("HEAD", upstream.url))
+            assert (response.status_code, response.content) == (200, b"")
+
+
+async def _pieces() -> AsyncIterator[bytes]:
+    yield b"x"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        httpx.Request("GET", "http://127.0.0.1:1", extensions={"target": b"/ HTTP/1.1\r\nX: y\r\n\r\n"}),
+        httpx.Request("GET", "http://127.0.0.1:1", extensions={"target": b"/a b"}),
+        httpx.Request("POST", "http://127.0.0.1:1", content=_pieces()),
+    ],
+)
+async def test_a_request_that_cannot_be_sent_as_it_is_meant_is_not_sent(request_: httpx.Request) -> None:
+    async with transport() as way:
+        with pytest.raises(httpx.LocalProtocolError):
+            await way.handle_async_request(request_)
+
+
+# Failures after the request was sent, or may have been.
+
+SENT = [
+    pytest.param(hang_up, httpx.ReadError, id="closed-without-an-answer"),
+    pytest.param(reset, httpx.ReadError, id="reset-without-an-answer"),
+    pytest.param(in_pieces(b"HTTP/1.1 2", then=reset), httpx.ReadError, id="reset-within-the-head"),
+    pytest.param(in_pieces(WHOLE[:-3], then=reset), httpx.ReadError, id="reset-within-the-body"),
+    pytest.param(in_pieces(head(), BODY, then=reset), httpx.ReadError, id="reset-where-the-end-says-that-it-is-whole"),
+    pytest.param(raw(b"HTT"), httpx.RemoteProtocolError, id="closed-within-the-status"),
+    pytest.param(raw(b"HTTP/1.1 200 OK\r\nContent-Le"), httpx.RemoteProtocolError, id="closed-within-the-head"),
+    pytest.param(raw(head("Content-Length: 26")), httpx.RemoteProtocolError, id="closed-behind-the-head"),
+    pytest.param(raw(WHOLE[:-1]), httpx.RemoteProtocolError, id="closed-within-the-body"),
+    pytest.param(raw(CHUNKED), httpx.RemoteProtocolError, id="closed-within-the-trailers"),
+    pytest.param(raw(head(status="HTTP/1.1 100 Go")), httpx.RemoteProtocolError, id="closed-behind-100"),
+    pytest.param(raw(head("Transfer-Encoding: gzip") + BODY), httpx.RemoteProtocolError, id="a-coding-without-an-end"),
+    pytest.param(raw(b"garbage\r\n\r\n"), httpx.DecodingError, id="garbage"),
+    pytest.param(raw(b"\x15\x03\x01\x00\x02\x02\x16"), httpx.DecodingError, id="TLS"),
+    pytest.param(raw(b"220 mail.example ESMTP\r\n"), httpx.DecodingError, id="SMTP"),
+    pytest.param(in_pieces(head(status="HTTP/1.1 99 Oh"), then=hang), httpx.DecodingError, id="status-99"),
+    pytest.param(
+        in_pieces(head("Content-Length: 0", status="HTTP/1.1 099 Oh"), then=hang), httpx.DecodingError, id="099"
+    ),
+    pytest.param(in_pieces(head(status="HTTP/3.0 200 OK"), then=hang), httpx.DecodingError, id="HTTP/3"),
+    pytest.param(
+        in_pieces(head("Upgrade: h2c", "Connection: upgrade", status="HTTP/1.1 101 Oh") + WHOLE, then=hang),
+        httpx.DecodingError,
+        id="101",
+    ),
+    pytest.param(in_pieces(head(status="HTTP/1.1 101 Oh"), then=hang), httpx.DecodingError, id="101-to-nothing"),
+    pytest.param(
+        in_pieces(head("Content-Length: 26", "Content-Length: 26") + BODY, then=hang),
+        httpx.DecodingError,
+        id="two-lengths",
+    ),
+    pytest.param(
+        in_pieces(head("Content-Length: 2, 2") + b"{}", then=hang), httpx.DecodingError, id="a-list-of-lengths"
+    ),
+    pytest.param(in_pieces(head("Content-Length: -1") + b"{}", then=hang), httpx.DecodingError, id="length-under-0"),
+    pytest.param(in_pieces(head(f"Content-Length: {10**30}"), then=hang), httpx.DecodingError, id="length-too-long"),
+    pytest.param(
+        in_pieces(head("Content-Length: 2", "Transfer-Encoding: chunked") + b"0\r\n\r\n", then=hang),
+        httpx.DecodingError,
+        id="length-and-chunks",
+    ),
+    pytest.param(
+        in_pieces(head("Transfer-Encoding: chunked", "Content-Length: 2") + b"0\r\n\r\n", then=hang),
+        httpx.DecodingError,
+        id="chunks-and-length",
+    ),
+    pytest.param(
+        in_pieces(head("Transfer-Encoding: chunked") + b"xyz\r\n", then=hang), httpx.DecodingError, id="no-chunk"
+    ),
+    pytest.param(in_pieces(b"HTTP/1.1 200 OK\nContent-Length: 0\n\n", then=hang), httpx.DecodingError, id="bare-LF"),
+    pytest.param(in_pieces(head("A: b", " c", "Content-Length: 0"), then=hang), httpx.DecodingError, id="folded"),
+    pytest.param(answer(b" " * (MAX_BODY + 1)), httpx.DecodingError, id="a-body-over-64-KiB"),
+    pytest.param(answer(b" " * 50_000_000), httpx.DecodingError, id="50-MB"),
+    pytest.param(endless(head(), b" " * 65536), httpx.DecodingError, id="a-body-without-end"),
+    pytest.param(
+        endless(head("Transfer-Encoding: chunked"), b"10000\r\n" + b" " * 65536 + b"\r\n"),
+        httpx.DecodingError,
+        id="chunks-without-end",
+    ),
+    pytest.param(endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 999), httpx.DecodingError, id="fields-without-end"),
+    pytest.param(endless(b"HTTP/1.1 200 OK\r\nX: ", b"y" * 9999), httpx.DecodingError, id="a-field-without-end"),
+    pytest.param(endless(b"", head(status="HTTP/1.1 103 Oh") * 99), httpx.DecodingError, id="103-without-end"),
+    pytest.param(
+        endless(head("Transfer-Encoding: chunked") + b"2;", b"x" * 9999),
+        httpx.DecodingError,
+        id="an-extension-without-end",
+    ),
+    pytest.param(
+        endless(head("Transfer-Encoding: chunked") + b"0\r\n", b"X: y\r\n" * 999),
+        httpx.DecodingError,
+        id="trailers-without-end",
+    ),
+    pytest.param(answer(b"", headers=f"X: {'y' * MAX_OVERHEAD}\r\n"), httpx.DecodingError, id="a-head-over-64-KiB"),
+]
+
+
+@pytest.mark.parametrize(("behaviour", "expected"), SENT)
+@secure_or_not
+@on_both_loops
+async def test_a_request_that_may_have_arrived_is_sent_once_and_its_failure_says_so(
+    behaviour: Behaviour,
+    expected: type[httpx.RequestError],
+    secure: bool,
+    authority: Authority,
+    server_tls: ssl.SSLContext,
+) -> None:
+    served = Upstream(behaviour, OK, tls=server_tls if secure else None)
+    async with served as upstream, transport(tls=authority.trusted()) as way:
+        await ask_in_vain(way, upstream.url, expected)
+        assert (upstream.connections, len(upstream.requests)) == (1, 1)
+        assert (await ask(way, upstream.url)).content == BODY
+        assert upstream.connections == 2
+        await until(lambda: upstream.open_connections == 1)
+
+
+@pytest.mark.parametrize("behaviour", [hang_up, reset], ids=["closed", "reset"])
+@on_both_loops
+async def test_a_kept_connection_that_ends_under_a_request_gets_it_once(behaviour: Behaviour) -> None:
+    async with Upstream(OK, behaviour) as upstream, transport() as way:
+        await ask(way, upstream.url)
+        await ask_in_vain(way, upstream.url, httpx.ReadError)
+        assert (upstream.connections, len(upstream.requests)) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        pytest.param(hang, id="hangs"),
+        pytest.param(endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", pause=0.01), id="drips-its-head"),
+        pytest.param(endless(head("Content-Length: 500"), b" ", pause=0.01), id="drips-its-body"),
+    ],
+)
+@on_both_loops
+async def test_whoever_stops_waiting_ends_the_connection(behaviour: Behaviour) -> None:
+    async with Upstream(behaviour, OK) as upstream, transport(max_connections=1) as way:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await ask(way, upstream.url)
+        await until(lambda: upstream.open_connections == 0)
+        assert (await ask(way, upstream.url)).content == BODY
+
+
+# Connections that are kept.
+
+
+@pytest.mark.parametrize("behaviour", [hang_up, reset], ids=["closed", "reset"])
+@on_both_loops
+async def test_a_kept_connection_that_has_ended_is_not_taken(behaviour: Behaviour) -> None:
+    async def answer_and_leave(writer: asyncio.StreamWriter) -> None:
+        await OK(writer)
+        await behaviour(writer)
+
+    async with Upstream(answer_and_leave, OK) as upstream, transport() as way:
+        await ask(way, upstream.url)
+        await until(lambda: upstream.open_connections == 0)
+        await asyncio.sleep(0.01)  # its end is on the way
+        await ask(way, upstream.url)
+        assert (upstream.connections, len(upstream.requests)) == (2, 2)
+
+
+@secure_or_not
+@on_both_loops
+async def test_an_end_of_which_only_the_kernel_knows_counts_too(
+    secure: bool, authority: Authority, server_tls: ssl.SSLContext
+) -> None:
+    writers: list[asyncio.StreamWriter] = []
+
+    async def answer_and_stay(writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await OK(writer)
+
+    served = Upstream(answer_and_stay, tls=server_tls if secure else None)
+    async with served as upstream, transport(tls=authority.trusted()) as way:
+        await ask(way, upstream.url)
+        let_pass(2)  # and the loop has had no time to look at the connection
+        with socket.socket(fileno=os.dup(writers[0].get_extra_info("socket").fileno())) as served:
+            served.shutdown(socket.SHUT_WR)
+        assert (await ask(way, upstream.url)).content == BODY
+        assert (upstream.connections, len(upstream.requests)) == (2, 2)
+        let_pass(2)
+        await ask(way, upstream.url)
+        assert upstream.connections == 2
+
+
+@pytest.mark.parametrize(
+    ("keep_alive", "connections"),
+    [("timeout=1, max=100", 2), ("max=100,  Timeout=0", 2), ("timeout=60", 1), ("timeout=soon", 1), ("", 1)],
+)
+@on_both_loops
+async def test_wechat_says_how_long_it_keeps_a_connection(keep_alive: str, connections: int) -> None:
+    async with Upstream(answer(BODY, headers=f"Keep-Alive: {keep_alive}\r\n")) as upstream, transport() as way:
+        await ask(way, upstream.url)
+        await ask(way, upstream.url)
+        assert upstream.connections == connections
+
+
+@on_both_loops
+async def test_a_connection_without_use_is_closed_after_a_while() -> None:
+    async with Upstream(OK) as upstream, transport(idle_seconds=0.05) as way:
+        await asyncio.gather(*(ask(way, upstream.url) for _ in range(3)))
+        assert upstream.open_connections == 3
+        await until(lambda: upstream.open_connections == 0)
+        await ask(way, upstream.url)
+        assert upstream.connections == 4
+        await until(lambda: upstream.open_connections == 0)
+
+
+@on_both_loops
+async def test_the_one_used_last_is_used_next_and_too_many_are_not_kept() -> None:
+    gate = asyncio.Event()
+
+    async def answer_together(writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        await OK(writer)
+
+    async with Upstream(answer_together) as upstream, transport() as way:
+        asking = [asyncio.create_task(ask(way, upstream.url)) for _ in range(MAX_IDLE + 20)]
+        await until(lambda: len(upstream.requests) == len(asking))
+        gate.set()
+        await asyncio.gather(*asking)
+        await until(lambda: upstream.open_connections == MAX_IDLE)
+        for _ in range(3):
+            await ask(way, upstream.url)
+        assert upstream.connections == len(asking)
+        await way.aclose()
+        await until(lambda: upstream.open_connections == 0)
+
+
+@on_both_loops
+async def test_a_connection_in_use_when_all_are_closed_ends_with_its_request() -> None:
+    gate = asyncio.Event()
+
+    async def answer_late(writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        await OK(writer)
+
+    async with Upstream(answer_late) as upstream, transport() as way:
+        asking = asyncio.create_task(ask(way, upstream.url))
+        await until(lambda: upstream.requests)
+        await way.aclose()
+        gate.set()
+        assert (await asking).content == BODY
+        await until(lambda: upstream.open_connections == 0)
+
+
+@on_both_loops
+async def test_hosts_do_not_share_connections() -> None:
+    async with Upstream(OK) as one, Upstream(answer(b"another")) as other, transport() as way:
+        for _ in range(2):
+            assert (await ask(way, one.url)).content == BODY
+            assert (await ask(way, other.url)).content == b"another"
+        assert (one.connections, other.connections) == (1, 1)
+
+
+# Waiting for a connection.
+
+
+class Gate:
+    """An upstream's answers, one at a time, when they are let through."""
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.Queue[asyncio.Event] = asyncio.Queue()
+
+    async def __call__(self, writer: asyncio.StreamWriter) -> None:
+        passed = asyncio.Event()
+        self._waiting.put_nowait(passed)
+        await passed.wait()
+        await OK(writer)
+
+    async def let_one_through(self) -> None:
+        (await self._waiting.get()).set()
+
+
+@on_both_loops
+async def test_who_waits_longest_is_next() -> None:
+    gate = Gate()
+    async with Upstream(gate) as upstream, transport(max_connections=2) as way:
+        names = ["a", "b", "c", "d", "e", "f"]
+        asking = []
+        for name in names:
+            asking.append(asyncio.create_task(ask(way, upstream.url, name)))
+            await asyncio.sleep(0)
+        for _ in names:
+            await gate.let_one_through()
+        await asyncio.gather(*asking)
+        assert sorted(upstream.codes[:2]) == ["a", "b"]
+        assert upstream.codes[2:] == names[2:]
+        assert upstream.connections == 2
+
+
+@on_both_loops
+async def test_waiting_for_a_connection_is_no_failure_to_connect() -> None:
+    gate = Gate()
+    async with Upstream(gate) as upstream, transport(max_connections=1, connect_timeout=0.05) as way:
+        asking = [asyncio.create_task(ask(way, upstream.url, deadline=in_a_moment(20))) for _ in range(2)]
+        await until(lambda: upstream.requests)
+        await asyncio.sleep(0.1)
+        for _ in asking:
+            await gate.let_one_through()
+        assert [response.content for response in await asyncio.gather(*asking)] == [BODY] * 2
+
+
+@on_both_loops
+async def test_who_waits_to_the_end_of_their_time_is_not_sent() -> None:
+    gate = Gate()
+    async with Upstream(gate) as upstream, transport(max_connections=1) as way:
+        asking = asyncio.create_task(ask(way, upstream.url, "first"))
+        await until(lambda: upstream.requests)
+        started = in_a_moment(0)
+        await ask_in_vain(way, upstream.url, httpx.PoolTimeout, deadline=in_a_moment(0.2))
+        assert in_a_moment(0) - started < 0.2  # before its caller has given up
+        await gate.let_one_through()
+        await asking
+        asking = asyncio.create_task(ask(way, upstream.url, "last"))
+        await gate.let_one_through()
+        await asking
+        assert upstream.codes == ["first", "last"]
+
+
+@on_both_loops
+async def test_who_has_waited_is_not_sent_where_answers_lately_take_longer_than_is_left() -> None:
+    gate = Gate()
+    async with Upstream(gate) as upstream, transport(max_connections=1) as way:
+        for count in range(1, 5):
+            asking = asyncio.create_task(ask(way, upstream.url, "slow"))
+            await until(lambda: len(upstream.requests) == count)  # noqa: B023
+            let_pass(10)
+            await gate.let_one_through()
+            await asking
+        asking = asyncio.create_task(ask(way, upstream.url, "slow"))
+        hurried = asyncio.create_task(ask_in_vain(way, upstream.url, httpx.PoolTimeout, deadline=in_a_moment(2)))
+        patient = asyncio.create_task(ask(way, upstream.url, "patient", deadline=in_a_moment(20)))
+        await gate.let_one_through()
+        await asyncio.gather(asking, hurried)
+        await gate.let_one_through()
+        await patient
+        assert upstream.codes == ["slow"] * 5 + ["patient"]
+
+
+@on_both_loops
+async def test_who_comes_too_late_to_be_answered_is_not_sent() -> None:
+    async with Upstream(OK) as upstream, transport() as way:
+        await ask(way, upstream.url, "kept")
+        await ask_in_vain(way, upstream.url, httpx.PoolTimeout, deadline=in_a_moment(0.04))
+        await ask(way, upstream.url, "in-time", deadline=in_a_moment(20))
+        assert upstream.codes == ["kept", "in-time"]
+        assert upstream.connections == 1
+
+
+@pytest.mark.parametrize("patient", ["first", "second", "third"])
+@on_both_loops
+async def test_whoever_stops_waiting_at_whatever_moment_leaves_their_place_to_the_next(patient: str) -> None:
+    async with Upstream(OK) as upstream:
+        for moment in range(40):
+            async with transport(max_connections=1) as way:
+                asking = {
+                    name: asyncio.create_task(ask(way, upstream.url, name)) for name in ("first", "second", "third")
+                }
+                for _ in range(moment):
+                    await asyncio.sleep(0)
+                for name, task in asking.items():
+                    if name != patient:
+                        task.cancel()
+                async with asyncio.timeout(5):
+                    assert (await asking[patient]).content == BODY
+                    assert (await ask(way, upstream.url)).content == BODY
+        await until(lambda: upstream.open_connections == 0)
+
+
+@on_both_loops
+async def test_no_place_is_lost_however_requests_end() -> None:
+    gate = Gate()
+    async with Upstream(hang_up, reset, raw(b"garbage"), hang, gate) as upstream, transport(max_connections=1) as way:
+        for expected in (httpx.ReadError, httpx.ReadError, httpx.DecodingError):
+            await ask_in_vain(way, upstream.url, expected)
+        asking = asyncio.create_task(ask(way, upstream.url))
+        await until(lambda: len(upstream.requests) == 4)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        with socket.create_server(("127.0.0.1", 0)) as nobody:
+            url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        await ask_in_vain(way, url, httpx.ConnectError)
+        asking = asyncio.create_task(ask(way, upstream.url, "last"))
+        await gate.let_one_through()
+        await asking
+        assert upstream.codes[-1] == "last"
+
+
+@on_both_loops
+async def test_of_many_at_once_each_is_answered_and_no_more_connections_are_open_than_allowed() -> None:
+    most = 0
+
+    async def answer_soon(writer: asyncio.StreamWriter) -> None:
+        nonlocal most
+        most = max(most, upstream.open_connections)
+        await asyncio.sleep(0)
+        await OK(writer)
+
+    async with Upstream(answer_soon) as upstream, transport(max_connections=16) as way:
+        names = [str(number) for number in range(400)]
+        answers = await asyncio.gather(*(ask(way, upstream.url, name, deadline=in_a_moment(20)) for name in names))
+        assert {response.content for response in answers} == {BODY}
+        assert sorted(upstream.codes) == sorted(names)
+        assert most <= 16

@@ -1,0 +1,112 @@
+"""What a login answers when its request did not get as far as WeChat; and the way there by a proxy."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import httpx
+import pytest
+
+from tests.asking import LogLines, MakeClient, until
+from tests.certificates import Authority
+from tests.fakes import APP, Clock, Secrets
+from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
+from tests.problems import problem_of
+from tests.upstream import Upstream, answer, hang_up
+from wxauth.core.services import Services
+from wxauth.core.settings import Settings
+from wxauth.service.build import build_services
+from wxauth.wechat.transport import MAX_CONNECTIONS
+
+IDENTITY = {"openid": "openid-alice", "session_key": "c2Vzc2lvbi1rZXktMTIzNA=="}
+OK = answer(IDENTITY)
+
+ServiceAsking = Callable[..., Awaitable[httpx.AsyncClient]]
+
+
+@pytest.fixture
+async def service_asking(
+    make_settings: Callable[..., Settings], make_client: MakeClient, clock: Clock, secrets: Secrets
+) -> AsyncIterator[ServiceAsking]:
+    """The service with its real way to WeChat, which is at this URL."""
+    for secret in (IDENTITY["session_key"], PASSWORD, CREDENTIALS):
+        secrets.add(secret)
+    made: list[Services] = []
+
+    async def make(url: str, **values: object) -> httpx.AsyncClient:
+        services = build_services(make_settings(wechat_base_url=url, **values), clock=clock)
+        made.append(services)
+        await services.keys.refresh()
+        return make_client(services)
+
+    yield make
+    for services in made:
+        await services.aclose()
+
+
+async def log_in(client: httpx.AsyncClient, code: str = "code-of-alice-0123456789") -> httpx.Response:
+    return await client.post("/v1/login", json={"code": code})
+
+
+async def test_a_login_for_which_no_connection_gets_free_may_be_tried_again_with_its_code(
+    make_settings: Callable[..., Settings], make_client: MakeClient, clock: Clock, log_lines: LogLines
+) -> None:
+    gate = asyncio.Event()
+
+    async def answer_in_the_end(writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        await OK(writer)
+
+    async with Upstream(answer_in_the_end) as upstream:
+        services = build_services(make_settings(wechat_base_url=upstream.url, wechat_timeout=0.5), clock=clock)
+        await services.keys.refresh()
+        client, app = make_client(services), services.settings.apps[0]
+        later = services.wechat.deadline(extra_time=60)
+        others = [
+            asyncio.create_task(
+                services.wechat.call("another", app, "/x?js_code=another", read=lambda _: None, deadline=later)
+            )
+            for _ in range(MAX_CONNECTIONS)
+        ]
+        await until(lambda: len(upstream.requests) == MAX_CONNECTIONS)
+        answered = await log_in(client)
+        problem = problem_of(answered, "wechat_unavailable", 503)
+        assert problem["detail"] == "WeChat was not asked: no connection was free in time"
+        assert int(answered.headers["retry-after"]) > 0
+        assert set(upstream.codes) == {"another"}
+        gate.set()
+        await asyncio.gather(*others)
+        assert (await log_in(client)).status_code == 200
+        assert not [line for line in log_lines() if line["event"] == "wechat_not_connected"]
+        await services.aclose()
+
+
+async def test_a_login_goes_by_the_proxy(
+    service_asking: ServiceAsking, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    async with Upstream(OK, tls=authority.server("127.0.0.1")) as upstream, ForwardProxy() as proxy:
+        client = await service_asking(upstream.url, wechat_proxy=proxy.url)
+        assert [(await log_in(client)).status_code for _ in range(2)] == [200, 200]
+        assert (len(proxy.heads), len(upstream.codes)) == (1, 2)
+        assert APP["app_secret"] not in proxy.heads[0]
+
+
+async def test_no_other_proxy_is_used(service_asking: ServiceAsking, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Upstream(OK) as upstream, ForwardProxy() as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        assert (await log_in(await service_asking(upstream.url))).status_code == 200
+        assert proxy.heads == []
+
+
+async def test_a_proxy_that_does_not_let_us_through_is_asked_for_the_fallback_host_too(
+    service_asking: ServiceAsking, log_lines: LogLines
+) -> None:
+    async with Upstream(OK) as upstream, ForwardProxy(instead=hang_up) as proxy:
+        url = f"https://127.0.0.1:{upstream.port}"
+        client = await service_asking(url, wechat_fallback_url="https://localhost:1", wechat_proxy=proxy.url)
+        problem_of(await log_in(client), "wechat_unavailable", 503)
+        assert [head.split()[1] for head in proxy.heads] == [f"127.0.0.1:{upstream.port}", "localhost:1"]
+        assert upstream.connections == 0
+    (line,) = [line for line in log_lines() if line["event"] == "wechat_not_connected"]
+    assert line["reason"] == "no way through the proxy: the connection was closed without an answer"
