@@ -52,7 +52,7 @@ from wxauth.wechat.wechat_tokens import WeChatTokens
 PATIENCE: Final = 10.0
 """Seconds for one question, at most, whatever `WXAUTH_WECHAT_TIMEOUT` says."""
 
-_CODE: Final = "wxauth-check"
+_CODE: Final = "000000000000"
 _OPENID: Final = "o-wxauth-check"
 _SESSION_KEY: Final = b"d3hhdXRoLWNoZWNrLi4uLg=="
 _CLIENT_IP: Final = "192.0.2.1"  # of the range for documentation (RFC 5737)

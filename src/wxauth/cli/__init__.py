@@ -3,6 +3,7 @@
 import click
 
 from wxauth import __version__
+from wxauth.cli.admin import admin
 from wxauth.cli.apps import apps
 from wxauth.cli.check import check
 from wxauth.cli.clients import clients
@@ -21,5 +22,5 @@ def main() -> None:
     """WeChat mini-program login as a service."""
 
 
-for command in (apps, check, clients, dev, keys, migrate, openapi, secret, serve, users):
+for command in (admin, apps, check, clients, dev, keys, migrate, openapi, secret, serve, users):
     main.add_command(command)

@@ -49,6 +49,7 @@ class Services:
     apps: "Apps"
     issuer: "TokenIssuer"
     refresh_tokens: "RefreshTokens"
+    console_tokens: "RefreshTokens"
     wechat: "WeChat"
     wechat_tokens: "WeChatTokens"
     wechat_api: "WeChatApi"

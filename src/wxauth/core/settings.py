@@ -38,6 +38,7 @@ WECHAT_URL: Final = "https://api.weixin.qq.com"
 WECHAT_FALLBACK_URL: Final = "https://api2.weixin.qq.com"
 
 _CENTURY: Final = 100 * 366 * 86400
+_DEFAULT_ISSUER: Final = "http://127.0.0.1:8000"
 _EXAMPLE_OF_APPS: Final = '[{"app_id": "wx…", "app_secret": "…"}]'
 
 # Kubernetes Services named "wxauth" or "wxauth-…" give every pod beside them these, WXAUTH_PORT among them.
@@ -200,6 +201,7 @@ AppSecret = Annotated[SecretStr, Field(min_length=1), AfterValidator(_check_app_
 PushToken = Annotated[SecretStr, AfterValidator(_check_push_token)]
 PushAesKey = Annotated[SecretStr, AfterValidator(_check_push_aes_key)]
 SignUp = Literal["open", "closed"]
+Issuer = Annotated[str, AfterValidator(_check_issuer)]
 Url = Annotated[str, AfterValidator(_check_secure_url)]
 
 
@@ -242,6 +244,13 @@ class DatabaseSettings(BaseSettings):
     )
 
 
+class ConsoleSettings(DatabaseSettings):
+    """What `wxauth admin link` needs."""
+
+    issuer: Issuer = _DEFAULT_ISSUER
+    admin_page: bool = False
+
+
 class Settings(DatabaseSettings):
     """All that the service is told from outside. The README has the table."""
 
@@ -252,7 +261,7 @@ class Settings(DatabaseSettings):
     secret_key: SecretKey
     secret_key_previous: Annotated[tuple[SecretKey, ...], NoDecode, CommaList] = ()
 
-    issuer: Annotated[str, AfterValidator(_check_issuer)] = "http://127.0.0.1:8000"
+    issuer: Issuer = _DEFAULT_ISSUER
     audience: Annotated[str, Field(min_length=1)] = "wxauth"
     access_token_ttl: Annotated[int, Field(ge=1, le=86400)] = 900
     refresh_token_ttl: Seconds = 2592000

@@ -48,6 +48,8 @@ class EventType(StrEnum):
     AUTHORIZATION_REVOKED = "authorization_revoked"
     SIGNING_KEY_ROTATED = "signing_key.rotated"
     SIGNING_KEY_WITHDRAWN = "signing_key_withdrawn"
+    CONSOLE_LINK_MADE = "console.link_made"
+    CONSOLE_OPENED = "console.opened"
     APP_ADDED = "app.added"
     APP_CHANGED = "app.changed"
     APP_REMOVED = "app.removed"

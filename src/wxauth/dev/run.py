@@ -37,6 +37,7 @@ wxauth is ready.  已就绪。
   API docs / 接口文档    {url}/docs
   Phone / 桌上的手机     {wechat_url}/desk/
                         Log in and see each request, break things. 像手机一样登录，查看每个请求，并让它出错。
+  Console / 管理后台     {url}/admin/
   WeChat / 模拟微信      {wechat_url}
                         Any plain name is a code, the same person each time. 任意名字即 code，同名即同一用户。
 
@@ -53,6 +54,10 @@ Use the token / 使用令牌：
 Become an administrator / 成为管理员：
 
   {command} users grant USER_ID admin
+
+Open the console / 打开管理后台：
+
+  {command} admin link
 
 Ctrl-C ends it all; the data stays in {home}/. 按 Ctrl-C 停止，数据保留在 {home}/。
 """
@@ -92,6 +97,7 @@ def _settings(wechat_url: str, port: int | None) -> Settings:
         "database_url": "postgresql://",  # until the embedded one has started
         "secret_key": _secret_key(),
         "log_level": "warning",
+        "admin_page": True,
         "cors_origins": wechat_url,  # of the phone on the desk
     }
     fixed = {"apps": APPS, "app_id": None, "app_secret": None, "wechat_base_url": wechat_url}
@@ -184,4 +190,5 @@ def _command(settings: Settings) -> str:
     """How to run another command on the same database; one that was given is known, and may hold a password."""
     if os.environ.get("WXAUTH_DATABASE_URL"):
         return sys.argv[0]
-    return f"WXAUTH_DATABASE_URL='{settings.database_url.get_secret_value()}' {sys.argv[0]}"
+    given = {"DATABASE_URL": settings.database_url.get_secret_value(), "ISSUER": settings.issuer, "ADMIN_PAGE": "true"}
+    return " ".join([*(f"WXAUTH_{name}='{value}'" for name, value in given.items()), sys.argv[0]])

@@ -68,6 +68,16 @@ _END: Final = """
 UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL WHERE id = $1 AND revoked_at IS NULL
 RETURNING user_id
 """
+# $1 user id  $2 now  $3 reason
+_END_CONSOLES: Final = """
+UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL
+  FROM console_sessions
+ WHERE sessions.user_id = $1 AND console_sessions.session_id = sessions.id AND revoked_at IS NULL
+RETURNING expires_at > $2 AS was_open
+"""
+_FORGET_CONSOLES: Final = """
+DELETE FROM console_sessions WHERE NOT EXISTS (SELECT FROM sessions WHERE sessions.id = console_sessions.session_id)
+"""
 # $1 user id  $2 session id  $3 now  $4 reason
 _END_ONE: Final = """
 WITH known AS (
@@ -165,10 +175,19 @@ async def end_sessions(
 ) -> None:
     """End every session of a user but the one to be kept, and record it where one of them was open."""
     ended = await transaction.fetch(_END_OTHERS, user_id, now, reason, kept)
-    number = sum(row["was_open"] for row in ended)
-    if number:
-        data = {"reason": reason, "sessions": number}
-        await record_event(transaction, EventType.SESSIONS_ENDED, by=by, at=now, user_id=user_id, data=data)
+    await _record_end(transaction, user_id, ended, reason=reason, by=by, now=now)
+
+
+async def end_console_sessions(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
+    """End a user's sessions of the console, where they are to administer no longer."""
+    reason = EndReason.SIGNED_OUT
+    ended = await transaction.fetch(_END_CONSOLES, user_id, now, reason)
+    await _record_end(transaction, user_id, ended, reason=reason, by=by, now=now)
+
+
+async def forget_console_sessions(database: Database) -> None:
+    """Forget which sessions were the console's, of those that have been swept. Raises: StorageUnavailable."""
+    await database.fetch(_FORGET_CONSOLES)
 
 
 async def end_session_of(
@@ -194,6 +213,15 @@ async def end_replaced_sessions(
         data = {"reason": EndReason.REPLACED, "sessions": number}
         await record_event(transaction, EventType.SESSIONS_ENDED, by=by, at=now, user_id=user_id, data=data)
     return len(ended)
+
+
+async def _record_end(
+    transaction: Transaction, user_id: UUID, ended: Sequence[Any], *, reason: EndReason, by: Actor, now: datetime
+) -> None:
+    number = sum(row["was_open"] for row in ended)
+    if number:
+        data = {"reason": reason, "sessions": number}
+        await record_event(transaction, EventType.SESSIONS_ENDED, by=by, at=now, user_id=user_id, data=data)
 
 
 async def end_of_page(transaction: Transaction, *, after: UUID, size: int) -> tuple[UUID, datetime | None]:

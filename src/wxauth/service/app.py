@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from wxauth import __version__
 from wxauth.apps import routes as app_routes
 from wxauth.checks import routes as check_routes
+from wxauth.console.routes import add_console
 from wxauth.core.clock import DatabaseClock
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
@@ -136,6 +137,7 @@ def create_api(*, root_path: str = "") -> FastAPI:
     api.add_exception_handler(Exception, _answer_fault)
     api.router.routes.extend(_ROUTES)  # not included: an included router is one more thing to match
     add_docs(api)
+    add_console(api)
     api.openapi = lambda: _openapi(api)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return api
 

@@ -15,7 +15,7 @@ from wxauth.core.settings import Settings
 from wxauth.guard.bearer import BearerGuard
 from wxauth.keys.keyring import KeyRing
 from wxauth.login.rate_limits import LoginLimiter
-from wxauth.login.refresh_tokens import RefreshTokens
+from wxauth.login.refresh_tokens import CONSOLE_PREFIX, RefreshTokens
 from wxauth.login.risk import Risk
 from wxauth.people.numbers import Numbers
 from wxauth.profile.attempts import Attempts
@@ -87,6 +87,7 @@ def build_services(
         apps=apps,
         issuer=TokenIssuer(issuer=settings.issuer, audience=settings.audience),
         refresh_tokens=RefreshTokens(settings.secret_keys),
+        console_tokens=RefreshTokens(settings.secret_keys, prefix=CONSOLE_PREFIX, purpose="console-token"),
         wechat=wechat,
         wechat_tokens=wechat_tokens,
         wechat_api=wechat_api,
