@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 import click
 
+from benchmarks import peers
 from benchmarks.contenders import KINDS_OF, NAMES, Contender, started
 from benchmarks.processes import environment, free_port, running
 from benchmarks.report import as_document, as_markdown, rows_of, verdicts_of
@@ -38,13 +39,16 @@ _SEEDING = Situation("login", 32, 0)
 def main(
     rounds: int, requests: int, seconds: float, quick: bool, only: tuple[str, ...], json_path: Path, strict: bool
 ) -> None:
-    """Measure the CPU of logins, guarded calls and refreshes, beside a floor and a tutorial's service."""
+    """Measure the CPU of logins, guarded calls and refreshes, beside Go, Express, a floor and a tutorial's."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if quick:
         rounds, requests = 2, 1000
     kinds = [kind for kind in _KINDS if kind in only] or list(_KINDS)
     asked_for = [name for name in NAMES if name in only] or list(NAMES)
     names = [name for name in asked_for if not set(kinds).isdisjoint(KINDS_OF[name])]
+    for name in [name for name in names if peers.missing(name) is not None]:
+        names.remove(name)
+        _say(f"{name}: left out, it needs: {peers.missing(name)}")
     if not names:
         raise click.UsageError(f"{', '.join(asked_for)}: not asked for {', '.join(kinds)}")
     situations = [situation for situation in SITUATIONS if situation.kind in kinds]

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.load import Kind
+from benchmarks.peers import PEERS, command_of
 from benchmarks.processes import environment, free_port, running
 from wxauth.service.server import uvicorn_options
 
 KINDS_OF: dict[str, tuple[Kind, ...]] = {
     "wxauth": ("login", "guarded", "refresh"),
+    "go": ("login", "guarded"),
+    "express": ("login", "guarded"),
     "floor": ("login", "guarded"),
     "tutorial": ("login", "guarded"),
     "without_wechat": ("refresh",),
@@ -37,6 +40,8 @@ class Contender:
     database_url: str
     people: int = 0
     codes: int = 0
+    stride: int = 1
+    """How far the people who log in one after the other are from one another."""
     row_counts: tuple[str, ...] = field(default=("users",))
 
     def load_in(self, kind: Kind) -> Kind:
@@ -86,7 +91,12 @@ def started(name: str, *, database_url: str, wechat_url: str, folder: Path) -> I
         DATABASE_URL=database_url,
         WECHAT_BASE_URL=wechat_url,
         JWT_SECRET=_SECRET_KEY,
+        PORT=str(port),
+        NODE_ENV="production",
         UVICORN_OPTIONS=json.dumps(options),
     )
-    with running(name, "-m", f"benchmarks.services.{name}", port=port, folder=folder, env=env) as pid:
+    program, *arguments = (
+        command_of(name, folder) if name in PEERS else (sys.executable, "-m", f"benchmarks.services.{name}")
+    )
+    with running(name, *arguments, program=program, port=port, folder=folder, env=env) as pid:
         yield Contender(name, pid, port, database_url)

@@ -37,6 +37,8 @@ class Plan:
     seconds: float
     known_people: int
     """People 0 to `known_people` - 1 have logged in before; 0 makes every one of them new."""
+    stride: int
+    """From one of them to the next: a large one leaves none in PostgreSQL's own cache."""
     first_number: int
     """Codes are numbered from here on, so that none is used twice."""
 
@@ -151,7 +153,7 @@ class Load:
     def _person(self, number: int) -> int:
         known = self._plan.known_people
         if known and (number + 1) % NEW_USER_EVERY:
-            return number % known
+            return number * self._plan.stride % known
         self._new_people += 1
         return known + self._new_people - 1
 

@@ -36,27 +36,32 @@ def cpu_of_tree(root: int) -> Cpu:
     """What a process and all below it have used so far, those that have ended included (proc(5), `stat`)."""
     parents: dict[int, int] = {}
     ticks: dict[int, tuple[int, int]] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
+    for pid in _pids():
+        if not (fields := _stat(pid)):
             continue
         user, system, children_user, children_system = map(int, fields[11:15])
-        parents[int(entry.name)] = int(fields[1])
-        ticks[int(entry.name)] = (user + children_user, system + children_system)
+        parents[pid] = int(fields[1])
+        ticks[pid] = (user + children_user, system + children_system)
     tree = [pid for pid in ticks if _is_below(pid, root, parents)]
     return Cpu(*(sum(ticks[pid][kind] for pid in tree) / _TICKS for kind in (0, 1)))
 
 
+def memory_of_tree(root: int) -> float:
+    """What a process and all below it have in memory, in MB; what they share is counted once."""
+    parents = {pid: int(fields[1]) for pid in _pids() if (fields := _stat(pid))}
+    tree = [pid for pid in parents if _is_below(pid, root, parents)]
+    return sum(_proportional_kb(pid) for pid in tree) / 1024
+
+
 @contextmanager
-def running(name: str, *command: str, port: int, folder: Path, env: Mapping[str, str]) -> Iterator[int]:
-    """A Python process that listens on a port, from when it does; gives its pid. Its output goes to a file."""
+def running(
+    name: str, *command: str, port: int, folder: Path, env: Mapping[str, str], program: str = sys.executable
+) -> Iterator[int]:
+    """A process that listens on a port, from when it does; gives its pid. Its output goes to a file."""
     log = folder / f"{name}.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder, env=env
+            [program, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder, env=env
         )
     try:
         deadline = time.monotonic() + _START_TIMEOUT
@@ -85,6 +90,25 @@ def environment(**values: str) -> dict[str, str]:
     """This process's environment without settings of wxauth's that may be in it, and with these."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WXAUTH_")}
     return {**kept, "PYTHONPATH": str(ROOT), **values}
+
+
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _stat(pid: int) -> list[str]:
+    """What proc(5) has after the name: state, parent, ...; nothing where the process has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _proportional_kb(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1])
+    raise ValueError(f"no Pss of process {pid}")
 
 
 def _is_below(pid: int, root: int, parents: Mapping[int, int]) -> bool:

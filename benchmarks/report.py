@@ -10,6 +10,7 @@ from importlib.metadata import version
 from statistics import median
 from typing import Any
 
+from benchmarks import peers
 from benchmarks.contenders import NAMES
 from benchmarks.load import Kind
 from benchmarks.rounds import SITUATIONS, Sample, Situation
@@ -27,8 +28,11 @@ class Target:
 
 
 TARGETS = (
+    Target("login", "go", 3.0),
+    Target("login", "express", 1.15),
     Target("login", "floor", 1.4),
     Target("login", "tutorial", 0.1),
+    Target("guarded", "go", 1.5),
     Target("guarded", "floor", 1.3),
     Target("refresh", "without_wechat", 1.0),
 )
@@ -45,6 +49,7 @@ class Row:
     user_us: float
     system_us: float
     postgres_us: float
+    memory_mb: float
     requests_per_second: float
     p50_ms: float
     p99_ms: float
@@ -82,6 +87,7 @@ def rows_of(samples: Sequence[Sample]) -> list[Row]:
                     user_us=median(s.user_us for s in own),
                     system_us=median(s.system_us for s in own),
                     postgres_us=median(s.postgres_us for s in own),
+                    memory_mb=median(s.memory_mb for s in own),
                     requests_per_second=median(s.result.finished / s.result.seconds for s in own),
                     p50_ms=median(s.result.p50_ms for s in own),
                     p99_ms=median(s.result.p99_ms for s in own),
@@ -105,11 +111,11 @@ def verdicts_of(rows: Iterable[Row]) -> list[Verdict]:
 
 
 def as_markdown(rows: Sequence[Row], verdicts: Sequence[Verdict]) -> str:
-    others = [name for name in NAMES if name != "wxauth"]
+    others = [name for name in NAMES if any(name in row.ratios for row in rows)]
     ratios_to = " | ".join(f"x {_label(other)}" for other in others)
     lines = [
-        f"| situation | service | CPU µs | user + sys | {ratios_to} | Postgres µs | per s | p50 ms | p99 ms |",
-        f"|---|---|--:|--:|{'--:|' * len(others)}--:|--:|--:|--:|",
+        f"| situation | service | CPU µs | user + sys | {ratios_to} | Postgres µs | MB | per s | p50 ms | p99 ms |",
+        f"|---|---|--:|--:|{'--:|' * len(others)}--:|--:|--:|--:|--:|",
     ]
     for row in rows:
         ratios = [f"{row.ratios[other]:.3f}" if other in row.ratios else "" for other in others]
@@ -119,7 +125,7 @@ def as_markdown(rows: Sequence[Row], verdicts: Sequence[Verdict]) -> str:
             f"{row.cpu_us:.0f}",
             f"{row.user_us:.0f} + {row.system_us:.0f}",
         ]
-        cells += [*ratios, f"{row.postgres_us:.0f}", f"{row.requests_per_second:.0f}"]
+        cells += [*ratios, f"{row.postgres_us:.0f}", f"{row.memory_mb:.0f}", f"{row.requests_per_second:.0f}"]
         cells += [f"{row.p50_ms:.1f}", f"{row.p99_ms:.1f}"]
         lines.append("| " + " | ".join(cells) + " |")
     lines.append("")
@@ -137,6 +143,7 @@ def as_document(samples: Sequence[Sample], rows: Sequence[Row], verdicts: Sequen
         "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "load_average": os.getloadavg()},
         "python": sys.version,
         "packages": {name: version(name) for name in _PACKAGES},
+        "peers": peers.versions(),
         "rows": [asdict(row) for row in rows],
         "targets": [{**asdict(verdict), "met": verdict.met} for verdict in verdicts],
         "samples": [asdict(sample) for sample in samples],

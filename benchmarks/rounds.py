@@ -12,7 +12,7 @@ import asyncpg
 
 from benchmarks.contenders import Contender
 from benchmarks.load import Kind, Plan, Result
-from benchmarks.processes import ROOT, cpu_of_tree
+from benchmarks.processes import ROOT, cpu_of_tree, memory_of_tree
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Sample:
     system_us: float
     postgres_us: float
     """What the database's own processes used: work moved there is not gone."""
+    memory_mb: float
+    """What the service had in memory after the load."""
     result: Result
 
     @property
@@ -87,6 +89,7 @@ def measure(
         requests=max(situation.connections, int(requests * contender.share_of_requests)),
         seconds=seconds,
         known_people=contender.people,
+        stride=contender.stride,
         first_number=contender.codes,
     )
     contender.codes += plan.requests + plan.connections
@@ -119,13 +122,15 @@ def measure(
         user_us=used.user * microseconds,
         system_us=used.system * microseconds,
         postgres_us=(postgres - postgres_before).total * microseconds,
+        memory_mb=memory_of_tree(contender.pid),
         result=result,
     )
 
 
 @dataclass(frozen=True)
 class _Stored:
-    at: datetime
+    last_login_at: datetime | None
+    """The newest, by the service's own clock."""
     rows: dict[str, int]
     rotations: int
 
@@ -136,7 +141,7 @@ async def _look(contender: Contender) -> _Stored:
         rows = {table: await connection.fetchval(f"SELECT count(*) FROM {table}") for table in contender.row_counts}
         rotations = "SELECT coalesce(sum(generation), 0) FROM sessions" if contender.has_sessions else "SELECT 0"
         return _Stored(
-            at=await connection.fetchval("SELECT clock_timestamp()"),
+            last_login_at=await connection.fetchval("SELECT max(last_login_at) FROM users"),
             rows=rows,
             rotations=int(await connection.fetchval(rotations)),
         )
@@ -144,10 +149,11 @@ async def _look(contender: Contender) -> _Stored:
         await connection.close()
 
 
-async def _seen_since(contender: Contender, moment: datetime) -> int:
+async def _seen_since(contender: Contender, moment: datetime | None) -> int:
     connection = await asyncpg.connect(contender.database_url)
     try:
-        return int(await connection.fetchval("SELECT count(*) FROM users WHERE last_login_at >= $1", moment))
+        seen = "SELECT count(*) FROM users WHERE $1::timestamptz IS NULL OR last_login_at > $1"
+        return int(await connection.fetchval(seen, moment))
     finally:
         await connection.close()
 
@@ -157,7 +163,7 @@ def _check(contender: Contender, plan: Plan, result: Result, *, calls: int, befo
     after = asyncio.run(_look(contender))
     found = {
         "calls of WeChat": calls,
-        "people with a new last_login_at": asyncio.run(_seen_since(contender, before.at)),
+        "people with a new last_login_at": asyncio.run(_seen_since(contender, before.last_login_at)),
         "rotations": after.rotations - before.rotations,
         **{f"new rows in {table}": after.rows[table] - count for table, count in before.rows.items()},
     }

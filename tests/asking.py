@@ -30,3 +30,7 @@ async def until(condition: Callable[[], Awaitable[object] | object]) -> None:
 async def until_locked(rows: asyncpg.Connection) -> None:
     """Wait until somebody waits for a lock."""
     await until(lambda: rows.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+
+BESIDE_LOGINS = "type NOT IN ('user.created', 'identity.added', 'user.profile_changed')"
+"""Of the trail, what does not come of logging in: for tests of what else is told."""

@@ -17,11 +17,13 @@ PACKAGES = {
     "chromium": "chromium",
     "chromium-headless-shell": "chromium-headless-shell",
     "curl": "curl",
+    "go": "golang-go",
     "haproxy": "haproxy",
     "nginx": "nginx-light",
     "node": "nodejs",
     "npm": "npm",
     "pgbouncer": "pgbouncer",
+    "php": "php-cli",
     "redis-server": "redis-server",
 }
 """By program, what Debian calls its package."""
@@ -30,11 +32,13 @@ MARKS = {
     "chromium": "browser",
     "chromium-headless-shell": "browser",
     "curl": "process",
+    "go": "process",
     "haproxy": "proxy",
     "nginx": "proxy",
     "node": "node",
     "npm": "node",
     "pgbouncer": "pgbouncer",
+    "php": "process",
     "redis-server": "redis",
 }
 """By program, how a test is marked that needs it."""

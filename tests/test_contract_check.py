@@ -18,7 +18,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.asking import MakeServices
@@ -616,6 +619,10 @@ async def test_every_address_that_wechat_names_is_told_once(doctor: Examine) -> 
         ({"errcode": 45011}, NOTE, ("again in a minute",)),
         ({"errcode": -1}, BAD, ("busy",)),
         ({"errcode": 99999}, BAD, ("table of return codes",)),
+        ({"errcode": 89501}, BAD, ("administrator of the mini-program has to confirm",)),
+        ({"errcode": 89506}, BAD, ("IP whitelist", "24 hours")),
+        ({"errcode": 89507}, BAD, ("IP whitelist", "an hour")),
+        ({"errcode": 40234}, BAD, ("API security",)),
         ({"status": 503}, BAD, ("status 503", "reaches http://127.0.0.1:")),
         ({"html": True}, BAD, ("not JSON", "WXAUTH_WECHAT_BASE_URL")),
         ({"drop": True}, BAD, ("no answer from WeChat",)),
@@ -643,7 +650,10 @@ async def test_a_wrong_secret_and_a_wrong_app_id_are_told_once_each(doctor: Exam
 
 
 async def test_a_wechat_that_takes_any_code_is_none(doctor: Examine) -> None:
-    with serving(create_simulator()) as url:
+    async def take_it(_: Request) -> JSONResponse:
+        return JSONResponse({"openid": "o1", "session_key": "a2V5", "access_token": "t", "expires_in": 7200})
+
+    with serving(Starlette(routes=[Route("/{path:path}", take_it, methods=["GET", "POST"])])) as url:
         said(await doctor(wechat_base_url=url), of_app(), BAD, "WXAUTH_WECHAT_BASE_URL")
 
 
@@ -702,6 +712,14 @@ async def test_what_the_account_may_not_ask_is_a_note_unless_the_settings_need_i
     results = await doctor(**{policy: "flag"})
     said(results, of_app(name), BAD, "may not use this API")
     assert "not needed" not in results[of_app(name)].message
+
+
+@pytest.mark.parametrize("errcode", [89501, 40230, 40240])
+async def test_what_wechat_refuses_whatever_is_asked_is_not_taken_for_permitted(
+    doctor: Examine, strict_wechat: StrictWeChat, errcode: int
+) -> None:
+    strict_wechat.fail("checksession", app_id=APP_ID, times=None, errcode=errcode)
+    said(await doctor(), of_app("session_keys"), BAD, f"(errcode {errcode})")
 
 
 async def test_an_account_that_may_not_ask_for_phone_numbers_is_a_note_until_somebody_has_given_one(
@@ -808,3 +826,13 @@ async def test_a_database_that_gives_nothing_up_by_itself_is_told_with_what_to_r
 ) -> None:
     results = await doctor(database_url=f"{database_url}&pgbouncer=true")
     said(results, "database limits", BAD, "one locked row", "ALTER ROLE postgres SET statement_timeout = '4000ms'")
+
+
+@pytest.mark.parametrize(("more", "is_said"), [("", False), ("&pgbouncer=prepared", False), ("&pgbouncer=true", True)])
+async def test_a_pooler_that_keeps_prepared_statements_is_a_note_where_none_are_prepared(
+    doctor: Examine, database_url: str, more: str, is_said: bool
+) -> None:
+    results = await doctor(database_url=database_url + more)
+    assert ("database pooler" in results) is is_said
+    if is_said:
+        said(results, "database pooler", NOTE, "?pgbouncer=prepared", "WXAUTH_DATABASE_URL")

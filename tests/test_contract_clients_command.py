@@ -12,6 +12,8 @@ import pytest
 
 from tests.fakes import LoginAnswer, Secrets
 from tests.processes import run
+from wxauth.cli.clients import SCOPES
+from wxauth.siblings.clients import Scope
 
 pytestmark = pytest.mark.process
 
@@ -37,7 +39,7 @@ async def test_a_client_that_is_added_may_ask_until_it_is_removed(
     added = await clients("add", "billing", "--json")
     assert (added.returncode, added.stderr) == (0, "")
     credentials = json.loads(added.stdout)
-    assert credentials.keys() == {"client_id", "client_secret"}
+    assert credentials.keys() == {"client_id", "client_secret", "scopes"}
     assert credentials["client_id"] == "billing"
     auth = httpx.BasicAuth("billing", secrets.add(credentials["client_secret"]))
 
@@ -63,7 +65,7 @@ async def test_for_people_the_secret_stands_in_a_table_with_a_word_of_warning_be
     added = await clients("add", "billing")
     assert added.returncode == 0
     shown = dict(line.split() for line in added.stdout.splitlines())
-    assert shown.keys() == {"client_id", "client_secret"}
+    assert shown.keys() == {"client_id", "client_secret", "scopes"}
     assert "not shown again" in added.stderr
     assert "不会再次显示" in added.stderr
     assert shown["client_secret"] not in added.stderr + repr(await rows.fetch("SELECT * FROM service_clients"))
@@ -71,20 +73,72 @@ async def test_for_people_the_secret_stands_in_a_table_with_a_word_of_warning_be
 
 async def test_the_list_names_each_client_and_no_secret(clients: Command, rows: asyncpg.Connection) -> None:
     await rows.execute("""
-        INSERT INTO service_clients
+        INSERT INTO service_clients (name, secret_hash, created_at)
         VALUES ('ledger', sha256('a'), '2026-11-20T08:00:00Z'), ('a-rather-long-name', sha256('b'), '2026-11-21Z')
     """)
     listed = await clients("list")
     assert listed.stdout.splitlines() == [
-        "CLIENT_ID           CREATED_AT",
-        "a-rather-long-name  2026-11-21T00:00:00+00:00",
-        "ledger              2026-11-20T08:00:00+00:00",
+        "CLIENT_ID           CREATED_AT                 SCOPES",
+        "a-rather-long-name  2026-11-21T00:00:00+00:00  introspect,access_token",
+        "ledger              2026-11-20T08:00:00+00:00  introspect,access_token",
     ]
     listed = await clients("list", "--json")
     assert json.loads(listed.stdout) == [
-        {"client_id": "a-rather-long-name", "created_at": "2026-11-21T00:00:00+00:00"},
-        {"client_id": "ledger", "created_at": "2026-11-20T08:00:00+00:00"},
+        {"client_id": name, "created_at": created_at, "scopes": ["introspect", "access_token"]}
+        for name, created_at in (
+            ("a-rather-long-name", "2026-11-21T00:00:00+00:00"),
+            ("ledger", "2026-11-20T08:00:00+00:00"),
+        )
     ]
+
+
+async def test_a_client_may_do_what_it_was_added_with_until_that_is_set_anew(clients: Command) -> None:
+    added = await clients("add", "orders", "--scope", "users", "--scope", "introspect", "--scope", "users", "--json")
+    assert json.loads(added.stdout)["scopes"] == ["introspect", "users"]
+    done = await clients("set", "orders", "--scope", "events")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "orders may events\n", "")
+    assert [client["scopes"] for client in json.loads((await clients("list", "--json")).stdout)] == [["events"]]
+
+
+async def test_a_client_that_is_added_without_a_scope_may_introspect_alone(clients: Command) -> None:
+    assert json.loads((await clients("add", "orders", "--json")).stdout)["scopes"] == ["introspect"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("add", "orders", "--scope", "everything"), ("set", "orders", "--scope", "everything"), ("set", "orders")],
+    ids=" ".join,
+)
+@pytest.mark.no_database
+async def test_what_is_no_scope_or_none_at_all_is_a_wrong_call(clients: Command, words: tuple[str, ...]) -> None:
+    failed = await clients(*words)
+    assert failed.returncode == 2
+    assert "--scope" in failed.stderr
+
+
+def test_the_command_knows_every_scope() -> None:
+    assert list(SCOPES) == list(Scope)
+
+
+@pytest.mark.parametrize(("options", "former_works"), [((), True), (("--now",), False)], ids=["", "now"])
+async def test_beside_a_new_secret_the_former_one_works_unless_it_is_refused_at_once(
+    clients: Command, client: httpx.AsyncClient, secrets: Secrets, options: tuple[str, ...], former_works: bool
+) -> None:
+    former = json.loads((await clients("add", "billing", "--json")).stdout)
+    renewed = json.loads((await clients("secret", "billing", *options, "--json")).stdout)
+    assert (renewed["client_id"], renewed["scopes"]) == ("billing", ["introspect"])
+    statuses = []
+    for told in (renewed, former):
+        auth = httpx.BasicAuth("billing", secrets.add(told["client_secret"]))
+        statuses.append((await client.post("/v1/introspect", data={"token": "none"}, auth=auth)).status_code)
+    assert statuses == [200, 200 if former_works else 401]
+
+
+@pytest.mark.parametrize("words", [("set", "billing", "--scope", "users"), ("secret", "billing")], ids=" ".join)
+async def test_to_change_what_is_not_there_fails(clients: Command, words: tuple[str, ...]) -> None:
+    failed = await clients(*words)
+    assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
+    assert "no service client billing" in failed.stderr
 
 
 async def test_without_a_client_the_list_is_empty(clients: Command) -> None:
@@ -130,7 +184,9 @@ async def test_what_may_be_a_name_is_taken(clients: Command, name: str) -> None:
     assert (await clients("add", name)).returncode == 0
 
 
-@pytest.mark.parametrize("words", [["add"], ["remove"], ["list", "billing"], ["rename", "billing"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["add"], ["remove"], ["list", "billing"], ["rename", "billing"], ["secret"]], ids=" ".join
+)
 @pytest.mark.no_database
 async def test_a_wrong_call_is_status_2(clients: Command, words: list[str]) -> None:
     done = await clients(*words)

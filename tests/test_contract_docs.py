@@ -29,11 +29,14 @@ from wxauth.people.bodies import (
     UserDetailAnswer,
     UsersAnswer,
 )
+from wxauth.people.consent_bodies import ConsentsAnswer, ConsentsRequest
 from wxauth.people.key_routes import KeysAnswer, RotatedAnswer, WithdrawnAnswer
 from wxauth.people.number_routes import NumbersAnswer
 from wxauth.profile.bodies import PhoneRequest, ProfileChange
 from wxauth.service.app import create_api
 from wxauth.siblings.bodies import AccessTokenAnswer, IntrospectionAnswer
+from wxauth.siblings.feed_bodies import FeedAnswer
+from wxauth.siblings.user_bodies import LookupAnswer, LookupRequest, UserForSiblingsAnswer
 from wxauth.web.answers import Problem
 
 DOCUMENT = create_api().openapi()
@@ -50,11 +53,13 @@ BODIES: dict[str, type[BaseModel]] = {
         LogoutRequest,
         ProfileChange,
         PhoneRequest,
+        ConsentsRequest,
         DecryptRequest,
         UserChangeRequest,
         SessionKeyResetRequest,
         AppRequest,
         AppChangeRequest,
+        LookupRequest,
     )
 }
 MODELS = {
@@ -64,6 +69,7 @@ MODELS = {
     "UserDetailAnswer": UserDetailAnswer,
     "SessionsAnswer": SessionsAnswer,
     "SessionKeysAnswer": SessionKeysAnswer,
+    "ConsentsAnswer": ConsentsAnswer,
     "EventsAnswer": EventsAnswer,
     "DecryptedAnswer": DecryptedAnswer,
     "AccessTokenAnswer": AccessTokenAnswer,
@@ -75,6 +81,9 @@ MODELS = {
     "WithdrawnAnswer": WithdrawnAnswer,
     "NumbersAnswer": NumbersAnswer,
     "ReportAnswer": ReportAnswer,
+    "UserForSiblingsAnswer": UserForSiblingsAnswer,
+    "LookupAnswer": LookupAnswer,
+    "FeedAnswer": FeedAnswer,
     "Problem": Problem,
 }
 
@@ -92,6 +101,10 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("read_avatar", "get /v1/avatars/{file_name}"),
         ("bind_my_phone", "post /v1/me/phone"),
         ("decrypt", "post /v1/me/decrypt"),
+        ("list_my_consents", "get /v1/me/consents"),
+        ("give_my_consents", "post /v1/me/consents"),
+        ("withdraw_my_consent", "delete /v1/me/consents/{document}"),
+        ("export_me", "get /v1/me/export"),
         ("list_my_sessions", "get /v1/me/sessions"),
         ("end_my_other_sessions", "delete /v1/me/sessions"),
         ("end_my_session", "delete /v1/me/sessions/{session_id}"),
@@ -118,6 +131,9 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("verify", "get /v1/verify"),
         ("introspect", "post /v1/introspect"),
         ("read_access_token", "get /v1/apps/{app_id}/access-token"),
+        ("look_user_up", "get /v1/users/{user_id}"),
+        ("look_users_up", "post /v1/users/lookup"),
+        ("read_feed", "get /v1/events"),
         ("verify_push_url", "get /v1/wechat/push/{app_id}"),
         ("receive_push", "post /v1/wechat/push/{app_id}"),
         ("read_signing_keys", "get /.well-known/jwks.json"),
@@ -190,13 +206,24 @@ def test_every_example_is_of_the_form_that_is_documented(operation: dict[str, An
         (
             "/v1/introspect",
             "post",
-            "invalid_request payload_too_large invalid_client keys_unavailable storage_unavailable internal_error",
+            "invalid_request payload_too_large invalid_client insufficient_scope keys_unavailable storage_unavailable "
+            "internal_error",
         ),
         (
             "/v1/apps/{app_id}/access-token",
             "get",
-            "invalid_request unknown_app invalid_client wechat_rate_limited wechat_unavailable wechat_timeout "
-            "wechat_bad_response wechat_misconfigured storage_unavailable internal_error",
+            "invalid_request unknown_app invalid_client insufficient_scope wechat_rate_limited wechat_unavailable "
+            "wechat_timeout wechat_bad_response wechat_misconfigured storage_unavailable internal_error",
+        ),
+        (
+            "/v1/users/{user_id}",
+            "get",
+            "invalid_request invalid_client insufficient_scope not_found storage_unavailable internal_error",
+        ),
+        (
+            "/v1/events",
+            "get",
+            "invalid_request invalid_client insufficient_scope cursor_expired storage_unavailable internal_error",
         ),
         (
             "/v1/admin/users/{user_id}",
@@ -243,8 +270,14 @@ def test_a_guarded_operation_asks_for_the_bearer_and_no_other_does() -> None:
     for name in [name for name in guarded if " /v1/me" in name or " /v1/admin" in name]:
         assert guarded.pop(name) == [{"wxauth": []}]
     assert guarded.pop("get /v1/verify") == [{"wxauth": []}]
-    assert guarded.pop("post /v1/introspect") == [{"service_client": []}]
-    assert guarded.pop("get /v1/apps/{app_id}/access-token") == [{"service_client": []}]
+    for name in (
+        "post /v1/introspect",
+        "get /v1/apps/{app_id}/access-token",
+        "get /v1/users/{user_id}",
+        "post /v1/users/lookup",
+        "get /v1/events",
+    ):
+        assert guarded.pop(name) == [{"service_client": []}]
     assert guarded.pop("post /v1/logout") == [{"wxauth": []}, {}]
     assert not any(guarded.values())
 

@@ -108,6 +108,20 @@ async def test_a_good_token_tells_whose_it_is(guard: BearerGuard, issuer: FakeIs
     assert dict(user.claims) == Forger(token, issuer.key).claims
 
 
+async def test_a_websites_token_names_its_mini_program_and_what_was_granted(
+    guard: BearerGuard, issuer: FakeIssuer
+) -> None:
+    claims = {"client_id": "shop", "app_id": "wxother", "scope": "openid profile", "external_id": "old-7"}
+    user = await guard.verify(Forger(issuer.token(), issuer.key).with_claims(**claims))
+    assert (user.app_id, user.claims["client_id"]) == ("wxother", "shop")
+    assert (user.scope, user.external_id) == ({"openid", "profile"}, "old-7")
+
+
+async def test_a_mini_programs_token_has_neither_scope_nor_external_id(guard: BearerGuard, issuer: FakeIssuer) -> None:
+    user = await guard.verify(issuer.token())
+    assert (user.app_id, user.scope, user.external_id) == ("wxtest", frozenset(), None)
+
+
 async def test_a_token_may_be_checked_without_a_request(guard: BearerGuard, issuer: FakeIssuer) -> None:
     user = await guard.verify(issuer.token("admin"))
     assert (user.id, user.roles) == (USER_ID, frozenset({"admin"}))
@@ -134,6 +148,8 @@ async def test_a_route_may_answer_the_principal_itself(sibling: Client, issuer: 
         "session_id": str(SESSION_ID),
         "roles": ["clerk"],
         "claims": Forger(issuer.token("clerk"), issuer.key).claims | {"jti": answer.json()["claims"]["jti"]},
+        "external_id": None,
+        "scope": [],
     }
 
 

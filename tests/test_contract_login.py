@@ -167,6 +167,23 @@ async def test_any_content_type_will_do(
     assert (await client.post("/v1/login", content=body, headers=headers)).status_code == 200
 
 
+FORMS = {
+    "urlencoded": {"data": {"code": "alice"}},
+    "multipart": {"files": {"code": (None, "alice")}},
+}
+
+
+@pytest.mark.parametrize("path", ["/v1/login", "/v1/refresh", "/v1/logout"])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+async def test_whoever_sends_a_form_is_told_to_send_json(
+    client: httpx.AsyncClient, form: dict[str, Any], path: str
+) -> None:
+    problem = problem_of(await client.post(path, **form), "invalid_request", 422)
+    assert [error["field"] for error in problem["errors"]] == ["body"]
+    assert "send JSON, with Content-Type: application/json" in problem["detail"]
+    assert "alice" not in problem["detail"]
+
+
 async def test_unknown_fields_are_ignored(login: LoginAnswer) -> None:
     answer = await login("alice", phone_code="code-of-a-phone", deep=[[[{}]]], big=10**300, roles=["admin"])
     assert (answer["user"]["phone"], answer["user"]["roles"]) == (None, [])

@@ -8,7 +8,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import bearer, until_locked
+from tests.asking import BESIDE_LOGINS, bearer, until_locked
 from tests.fakes import OTHER_APP, Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
 from wxauth.people.devices import describe_device
@@ -68,16 +68,20 @@ async def test_an_erased_person_is_gone_everywhere(
     await client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})
     clock.advance(minutes=2)
     await client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})  # leaves an event with an address
-    answer = await login("alice")
+    stolen, answer = answer["session_id"], await login("alice")
+    user_id = answer["user"]["id"]
     assert (await client.delete("/v1/me", headers=bearer(answer))).status_code == 204
     problem_of(await client.get("/v1/me", headers=bearer(answer)), "invalid_token", 401)
     gone = await client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})
     problem_of(gone, "invalid_refresh_token", 400)
     for table in ("users", "identities", "sessions"):
         assert await rows.fetchval(f"SELECT count(*) FROM {table}") == 1
-    events = await rows.fetch("SELECT type, actor, user_id::text, ip, data FROM events ORDER BY id")
+    events = await rows.fetch(
+        f"SELECT type, actor, user_id::text, ip, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id"
+    )
     assert [tuple(event) for event in events] == [
-        ("refresh_token_reused", "system", answer["user"]["id"], None, "{}"),
+        ("session.ended", "system", user_id, None, f'{{"reason": "reused", "session_ids": ["{stolen}"]}}'),
+        ("session.ended", user_id, user_id, None, f'{{"reason": "erased", "session_ids": ["{answer["session_id"]}"]}}'),
         ("user_erased", answer["user"]["id"], answer["user"]["id"], None, '{"former_ids": []}'),
     ]
     again = await login("alice")
@@ -153,8 +157,11 @@ async def test_logging_out_everywhere_else_keeps_this_session(
         problem_of(await client.get("/v1/me", headers=bearer(other)), "invalid_token", 401)
     for kept in (mine, bob):
         assert (await client.get("/v1/me", headers=bearer(kept))).status_code == 200
-    events = await rows.fetch("SELECT type, user_id::text, data->>'sessions' FROM events")
-    assert [tuple(event) for event in events] == [("sessions_ended", mine["user"]["id"], "2")]
+    events = await rows.fetch(f"SELECT type, user_id::text, data FROM events WHERE {BESIDE_LOGINS}")
+    ids = ", ".join(f'"{other["session_id"]}"' for other in others)
+    assert [tuple(event) for event in events] == [
+        ("session.ended", mine["user"]["id"], f'{{"reason": "signed_out_elsewhere", "session_ids": [{ids}]}}')
+    ]
 
 
 @pytest.mark.parametrize("which", ["other", "own"])

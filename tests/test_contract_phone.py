@@ -14,6 +14,7 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.asking import BESIDE_LOGINS
 from tests.fakes import SECRET_KEY, Clock, Secrets
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, run, serving
@@ -173,10 +174,10 @@ async def test_the_number_behind_a_code_is_bound(service: Service, rows: asyncpg
     answer = await service.bind(alice, service.phone_code())
     assert answer.status_code == 200
     assert answer.headers["cache-control"] == "no-store"
-    assert answer.json() == {**alice["user"], "phone": NUMBER}
+    assert answer.json() == {**alice["user"], "phone": NUMBER, "phone_verified": True}
     assert (await service.client.get("/v1/me", headers=bearer(alice))).json() == answer.json()
     assert await service.phone(bob) is None
-    events = await rows.fetch("SELECT type, actor, user_id::text, app_id, ip, data FROM events")
+    events = await rows.fetch(f"SELECT type, actor, user_id::text, app_id, ip, data FROM events WHERE {BESIDE_LOGINS}")
     user_id = alice["user"]["id"]
     assert [tuple(event) for event in events] == [("phone_bound", user_id, user_id, APPS[0]["app_id"], None, "{}")]
 
@@ -203,7 +204,7 @@ async def test_a_number_is_bound_in_the_app_of_the_session(service: Service) -> 
     app_id = APPS[1]["app_id"]
     alice = await service.log_in(app_id=app_id)
     answer = await service.bind(alice, service.phone_code(app_id=app_id))
-    assert answer.json() == {**alice["user"], "phone": NUMBER}
+    assert answer.json() == {**alice["user"], "phone": NUMBER, "phone_verified": True}
     problem_of(await service.bind(alice, service.phone_code()), "wechat_misconfigured", 502)  # the other app's, 40013
 
 
@@ -236,6 +237,10 @@ async def test_a_session_of_an_app_that_is_configured_no_longer_binds_nothing(
     [
         ("errcode-40029", "invalid_code", 400),
         ("errcode-40163", "code_used", 400),
+        ("errcode-40003", "invalid_code", 400),
+        ("errcode-43104", "invalid_code", 400),
+        ("errcode-47001", "wechat_bad_response", 502),
+        ("errcode-89501", "wechat_bad_response", 502),
         ("errcode-40013", "wechat_misconfigured", 502),
         ("errcode-48001", "wechat_misconfigured", 502),
         ("errcode-45011", "wechat_rate_limited", 429),
@@ -258,6 +263,17 @@ async def test_what_wechat_refuses_binds_nothing(
     login = await service.log_in(phone_code=code)
     assert login["phone_error"] == problem
     assert login["user"]["phone"] is None
+
+
+async def test_a_code_of_another_person_is_refused_without_waiting_for_another_process(
+    make_service: MakeService,
+) -> None:
+    service = await make_service(waits=replace(HURRIED, phones_of_others=(3600.0,)))
+    alice, bob = await service.log_in("alice"), await service.log_in("bob")
+    assert alice["user"]["id"] != bob["user"]["id"]
+    async with asyncio.timeout(10):
+        answer = await service.bind(bob, service.phone_code("alice"))
+    assert problem_of(answer, "invalid_code", 400)["wechat_errcode"] == 43104
 
 
 async def test_a_code_of_another_app_is_told_to_the_operator(service: Service, log_lines: LogLines) -> None:
@@ -436,15 +452,15 @@ async def test_the_same_code_again_is_answered_without_asking_wechat(
     alice, code = await service.log_in(), service.phone_code()
     answers = [await service.bind(alice, code), await service.bind(alice, code)]
     answers += [await (await make_service()).bind(alice, code)]
-    assert [answer.json() for answer in answers] == [{**alice["user"], "phone": NUMBER}] * 3
+    assert [answer.json() for answer in answers] == [{**alice["user"], "phone": NUMBER, "phone_verified": True}] * 3
     assert service.asked == 1
-    assert await rows.fetchval("SELECT count(*) FROM events") == 1
+    assert await rows.fetchval(f"SELECT count(*) FROM events WHERE {BESIDE_LOGINS}") == 1
 
 
-async def test_the_same_code_of_somebody_else_is_unknown(service: Service) -> None:
+async def test_the_same_code_of_somebody_else_is_used(service: Service) -> None:
     alice, bob, code = await service.log_in("alice"), await service.log_in("bob"), service.phone_code()
     await service.bind(alice, code)
-    problem_of(await service.bind(bob, code), "invalid_code", 400)
+    problem_of(await service.bind(bob, code), "code_used", 400)
     assert service.asked == 2
     assert await service.phone(bob) is None
 
@@ -468,7 +484,7 @@ async def test_of_two_taps_at_once_in_two_processes_the_one_that_comes_late_find
     await service.is_asked()
     second = await replica.bind(alice, code)
     assert [answer.json()["phone"] for answer in (await first, second)] == [NUMBER] * 2
-    assert await rows.fetchval("SELECT count(*) FROM events") == 1
+    assert await rows.fetchval(f"SELECT count(*) FROM events WHERE {BESIDE_LOGINS}") == 1
 
 
 async def test_of_two_who_bind_one_answer_at_once_the_second_changes_nothing(
@@ -484,7 +500,7 @@ async def test_of_two_who_bind_one_answer_at_once_the_second_changes_nothing(
     await until_waiting(rows, 2)
     await transaction.rollback()
     assert [answer.json()["phone"] for answer in (await first, await second)] == [NUMBER] * 2
-    assert await rows.fetchval("SELECT count(*) FROM events") == 1
+    assert await rows.fetchval(f"SELECT count(*) FROM events WHERE {BESIDE_LOGINS}") == 1
 
 
 async def test_a_user_who_is_erased_meanwhile_gets_no_number(
@@ -827,7 +843,7 @@ async def test_a_number_that_was_left_half_way_is_bound_though_the_phone_never_c
     assert await service.phone(alice) == NUMBER
     assert await pending(rows) == 0
     assert service.asked == 1
-    assert await rows.fetchval("SELECT actor FROM events") == alice["user"]["id"]
+    assert await rows.fetchval(f"SELECT actor FROM events WHERE {BESIDE_LOGINS}") == alice["user"]["id"]
 
 
 async def test_a_number_that_was_left_half_way_does_not_replace_one_that_was_given_later(

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.asking import BESIDE_LOGINS
 from tests.fakes import SECRET_KEY, Clock
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, serving
@@ -86,7 +87,7 @@ class Service:
         """Type, actor and data of each, when all is done that goes on behind the answers."""
         await self.services.background.drain()
         await self.services.promises.drain()
-        rows = await self.rows.fetch("SELECT type, actor, data FROM events ORDER BY id")
+        rows = await self.rows.fetch(f"SELECT type, actor, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
         return [(row["type"], row["actor"], json.loads(row["data"])) for row in rows]
 
     async def checks(self, app_id: str = APP_ID) -> dict[tuple[str, str, str], float]:
@@ -205,9 +206,10 @@ async def test_who_is_of_the_highest_risk_is_banned(
 ) -> None:
     service = await make_service(risk_policy="block", nickname_check="block")
     problem_of(await service.try_to_log_in("risky-4", nickname="Al"), "wechat_user_blocked", 403)
+    session_id = await rows.fetchval("SELECT id FROM sessions")
     assert await service.events() == [
         ("user_banned", "system", {"risk_rank": 4}),
-        ("sessions_ended", "system", {"reason": "banned", "sessions": 1}),
+        ("session.ended", "system", {"reason": "banned", "session_ids": [str(session_id)]}),
     ]
     assert await rows.fetchval("SELECT status FROM users") == "disabled"
     session = await rows.fetchrow("SELECT revoked_reason, session_key FROM sessions")
@@ -228,7 +230,7 @@ async def test_an_administrator_may_unban_them_and_reads_why_they_were(
     root = await service.log_in("root")
     await rows.execute("UPDATE users SET roles = '{admin}'")
     await service.try_to_log_in("risky-4")
-    query = {"headers": bearer(root), "params": {"type": "user_banned"}}
+    query = {"headers": bearer(root), "params": {"type": "user.banned"}}
     (event,) = (await service.client.get("/v1/admin/events", **query)).json()["items"]
     assert (event["actor"], event["app_id"], event["data"]) == ("system", APP_ID, {"risk_rank": 4})
     path = f"/v1/admin/users/{event['user_id']}"
@@ -278,7 +280,7 @@ async def test_a_ban_that_the_database_does_not_take_is_tried_again(
         proxy.refuse()
         problem_of(await login, "storage_unavailable", 503)
         await proxy.accept()
-        assert [kind for kind, _, _ in await service.events()] == ["user_banned", "sessions_ended"]
+        assert [kind for kind, _, _ in await service.events()] == ["user_banned", "session.ended"]
         problem_of(await service.try_to_log_in("risky-4"), "account_disabled", 403)
     assert [line["what"] for line in told(log_lines, "promise_put_off")] == ["ban"]
 
@@ -304,7 +306,7 @@ async def test_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(make_se
     await until(lambda: bool(service.simulator.calls_of(RISK)))
     login.cancel()
     await asyncio.gather(login, return_exceptions=True)
-    assert [kind for kind, _, _ in await service.events()] == ["user_banned", "sessions_ended"]
+    assert [kind for kind, _, _ in await service.events()] == ["user_banned", "session.ended"]
     problem_of(await service.try_to_log_in("risky-4"), "account_disabled", 403)
 
 

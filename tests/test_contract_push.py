@@ -14,7 +14,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import until_locked
+from tests.asking import BESIDE_LOGINS, until_locked
 from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
@@ -147,7 +147,9 @@ async def kept(rows: asyncpg.Connection) -> dict[str, Any]:
 
 
 async def events(rows: asyncpg.Connection) -> list[tuple[Any, ...]]:
-    found = await rows.fetch("SELECT type, actor, user_id::text, app_id, data FROM events ORDER BY id")
+    found = await rows.fetch(
+        f"SELECT type, actor, user_id::text, app_id, data FROM events WHERE {BESIDE_LOGINS} ORDER BY id"
+    )
     return [(*tuple(event)[:4], json.loads(event["data"])) for event in found]
 
 
@@ -337,8 +339,11 @@ async def test_each_revocation_erases_what_it_names_and_leaves_an_event(
     user = (await log_in())["user"]
     await send(client, message(user["openid"], revoke_info=revoke_info))
     assert await kept(rows) == {name: None if name in erased else value for name, value in PROFILE.items()}
-    data = {"revoked": [name for name in PROFILE if name in erased]}
-    assert await events(rows) == [("authorization_revoked", "wechat", user["id"], APP["app_id"], data)]
+    fields = [name for name in PROFILE if name in erased]
+    told = [("authorization_revoked", {"fields": fields, "revoked": fields})]
+    if "phone" in erased:
+        told.append(("user.phone_removed", {}))
+    assert await events(rows) == [(kind, "wechat", user["id"], APP["app_id"], data) for kind, data in told]
 
 
 async def test_several_in_one_message_are_taken_in_xml_too(
@@ -407,7 +412,7 @@ async def test_who_has_left_wechat_is_erased_whole(
     client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, app: Any, mode: Mode, format: Format
 ) -> None:
     other_app = SEALED if app is PLAIN else PLAIN
-    await log_in(other_app, unionid="union-alice")
+    first = await log_in(other_app, unionid="union-alice")
     answer = await log_in(app, unionid="union-alice")
     await log_in(app, "bob")
     await send(client, message(answer["user"]["openid"], LEFT, app=app), app, mode=mode, format=format)
@@ -415,7 +420,13 @@ async def test_who_has_left_wechat_is_erased_whole(
     for table in ("identities", "sessions"):
         assert await rows.fetchval(f"SELECT count(*) FROM {table}") == 1
     assert [(*event[:3], event[4]) for event in await events(rows)] == [
-        ("user_erased", "wechat", answer["user"]["id"], {"former_ids": []})
+        (
+            "session.ended",
+            "wechat",
+            answer["user"]["id"],
+            {"reason": "erased", "session_ids": sorted([first["session_id"], answer["session_id"]])},
+        ),
+        ("user_erased", "wechat", answer["user"]["id"], {"former_ids": []}),
     ]
     me = await client.get("/v1/me", headers={"Authorization": f"Bearer {answer['access_token']}"})
     problem_of(me, "invalid_token", 401)
@@ -433,11 +444,19 @@ async def test_the_last_administrator_may_leave_wechat_too(
 async def test_what_an_event_said_of_a_person_goes_when_they_leave(
     client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
 ) -> None:
-    openid = (await log_in())["user"]["openid"]
+    answer = await log_in()
+    openid, fields = answer["user"]["openid"], ["nickname", "avatar_url"]
     await send(client, message(openid))
+    await rows.execute(
+        "INSERT INTO events (id, type, at, actor, user_id, data) VALUES "
+        "(gen_random_uuid(), 'risk_flagged', now(), 'system', $1::text::uuid, '{\"risk_rank\": 1}')",
+        answer["user"]["id"],
+    )
     await send(client, message(openid, LEFT))
-    assert [(event[0], event[4]) for event in await events(rows)] == [
-        ("authorization_revoked", {}),
+    assert sorted((event[0], event[4]) for event in await events(rows)) == [
+        ("authorization_revoked", {"fields": fields, "revoked": fields}),  # no more than siblings are told
+        ("risk_flagged", {}),
+        ("session.ended", {"reason": "erased", "session_ids": [answer["session_id"]]}),
         ("user_erased", {"former_ids": []}),
     ]
 
@@ -757,7 +776,7 @@ async def test_what_is_withdrawn_in_an_outage_is_erased_after_it_though_wechat_c
     assert told == [(openids[0], "all"), (openids[1], ["phone"])]
     await proxy.accept()
     async with asyncio.timeout(SOON):
-        while len(await events(rows)) < 2:  # noqa: ASYNC110 - of what goes on without us
+        while len(await events(rows)) < 4:  # noqa: ASYNC110 - of what goes on without us
             await asyncio.sleep(0.05)
     assert await kept(rows) == {**PROFILE, "phone": None}
     await cut_off.promises.aclose()

@@ -67,7 +67,7 @@ class Service:
         return [(item["app_id"], item["valid"], item["error"]) for item in answer.json()["items"]]
 
     async def events(self) -> list[Body]:
-        query = {"type": "session_key_reset"}
+        query = {"type": "session_key.reset"}
         answer = await self.client.get("/v1/admin/events", params=query, headers=self._administrator)
         return answer.json()["items"]
 
@@ -166,7 +166,7 @@ async def test_a_reset_replaces_the_stored_key_and_is_recorded(service: Service,
     (event,) = await service.events()
     del event["id"]
     assert event == {
-        "type": "session_key_reset",
+        "type": "session_key.reset",
         "at": "2026-11-20T08:01:00Z",
         "actor": service.administrator_id,
         "user_id": alice["user"]["id"],

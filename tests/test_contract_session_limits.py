@@ -57,7 +57,7 @@ async def test_an_identity_keeps_its_newest_hundred_sessions(
     assert kept == "019a0000-0000-7000-8000-000000000016"  # 22 to 120, and the newest
     assert (await client.get("/v1/me", headers=bearer(newest))).status_code == 200
     assert first["session_id"] != newest["session_id"]
-    event = await rows.fetchrow("SELECT actor, user_id::text, data FROM events WHERE type = 'sessions_ended'")
+    event = await rows.fetchrow("SELECT actor, user_id::text, data FROM events WHERE type = 'session.ended'")
     assert event is not None
     assert (event["actor"], event["user_id"]) == ("system", newest["user"]["id"])
     assert '"reason": "replaced"' in event["data"]

@@ -513,6 +513,9 @@ async def test_a_secret_is_32_random_bytes_and_is_not_stored(billing: Credential
         "name": "billing",
         "secret_hash": sha256(billing.client_secret.encode()).digest(),
         "created_at": NOW,
+        "scopes": ["introspect"],
+        "former_secret_hash": None,
+        "former_secret_until": None,
     }
 
 

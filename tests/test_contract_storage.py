@@ -26,7 +26,7 @@ pytestmark = pytest.mark.own_database
 
 HANGING = 10.0 / HASTE
 """Seconds after which the contract has an answer, though the database hangs; here they are shorter, like all others."""
-RESUMING = 5.0 / HASTE
+RESUMING = 5.0
 
 MakeServices = Callable[..., Awaitable[Services]]
 MakeClient = Callable[[Services], httpx.AsyncClient]

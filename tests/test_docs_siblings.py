@@ -7,8 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
+from jose.jwt import get_unverified_claims
 
-from tests.test_readme import code_blocks
+from tests.test_readme import code_blocks, table
 from wxauth.testing import TestIssuer
 
 PAGES = sorted((Path(__file__).parents[1] / "docs").glob("siblings*.md"))
@@ -25,6 +26,13 @@ def run(block: str) -> dict[str, Any]:
     namespace: dict[str, Any] = {}
     exec(block, namespace)
     return namespace
+
+
+def test_the_table_of_claims_has_every_claim(page: Path) -> None:
+    rows = {name.strip("`"): there for name, there, _ in table(page, "claim|声明")}
+    always = [name for name, there in rows.items() if there in {"always", "总有"}]
+    assert always == list(get_unverified_claims(TestIssuer().token()))
+    assert rows.keys() - set(always) == {"roles", "app_id", "scope", "external_id"}
 
 
 @pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")

@@ -11,9 +11,9 @@ import pytest
 from tests.programs import needs, needs_node
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = [ROOT / "tests/node", ROOT / "examples/express"]
+FOLDERS = [ROOT / "tests/node", ROOT / "clients/node", ROOT / "examples/express", ROOT / "benchmarks/services/express"]
 
-each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
 @each_folder
@@ -22,7 +22,8 @@ def test_a_lock_of_npms_holds_no_address_and_a_hash_for_each_package(folder: Pat
     assert "://" not in text
     _, *packages = json.loads(text)["packages"].values()
     assert packages
-    assert not [package for package in packages if not re.fullmatch(r"sha512-[\w+/]{86}==", package["integrity"])]
+    fetched = [package for package in packages if package.get("resolved") != "file:../../clients/node"]
+    assert not [package for package in fetched if not re.fullmatch(r"sha512-[\w+/]{86}==", package["integrity"])]
 
 
 @each_folder
@@ -35,8 +36,13 @@ def test_packages_of_npms_run_nothing_when_they_are_installed(folder: Path) -> N
 def test_a_lock_of_npms_has_what_its_package_names(folder: Path) -> None:
     package = json.loads((folder / "package.json").read_text())
     locked = json.loads((folder / "package-lock.json").read_text())["packages"][""]
-    assert package["private"] is True
-    assert locked["dependencies"] == package["dependencies"]
+    kinds = ("dependencies", "devDependencies")
+    assert [locked.get(kind) for kind in kinds] == [package.get(kind) for kind in kinds]
+
+
+def test_only_the_guard_for_node_may_be_published() -> None:
+    packages = {folder: json.loads((folder / "package.json").read_text()) for folder in FOLDERS}
+    assert [folder for folder, package in packages.items() if not package.get("private")] == [ROOT / "clients/node"]
 
 
 @pytest.fixture

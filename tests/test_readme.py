@@ -10,10 +10,12 @@ import click
 import pytest
 from fastapi import FastAPI
 
+from tests.conftest import NOWHERE, SETTINGS
 from tests.fakes import SECRET_KEY, LoginAnswer
 from wxauth.cli import main
 from wxauth.core.settings import PREFIX, Settings, settings_from
-from wxauth.dev import run as dev
+from wxauth.dev.banner import welcome
+from wxauth.dev.run import HOME
 from wxauth.errors import WxAuthError
 from wxauth.service.app import create_api
 
@@ -176,9 +178,9 @@ def members(value: Any) -> Any:
 
 @both_readmes
 def test_what_to_try_is_what_dev_prints(readme: Path) -> None:
-    filled_in = {"url": "http://127.0.0.1:8000", "wechat_url": "http://127.0.0.1:8001", "home": dev.HOME}
-    welcome = dev.WELCOME.format(**filled_in, command="wxauth")
-    printed = re.sub(r"(?m)^  ", "", welcome)
+    settings = settings_from(Settings, **SETTINGS, database_url=NOWHERE)
+    told = welcome(settings, simulated_url="http://127.0.0.1:8001", findings=[], home=HOME)
+    printed = re.sub(r"(?m)^  ", "", told)
     login, use = code_blocks(readme, "sh")[:2]
     assert login in printed
     assert use in printed

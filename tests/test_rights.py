@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from itertools import count
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 
 from tests.processes import run
 from wxauth.checks.doctor import examine
+from wxauth.core.database import Database
+from wxauth.core.migrations import migrate as migrate_to
 from wxauth.core.settings import Settings
 
 numbers = count(1)
@@ -121,10 +124,8 @@ async def test_who_may_use_them_and_not_alter_them_is_told_whose_they_are(
     )
     url = as_role(database_url, role)
     assert (await schema_says(make_settings, url))[0] == "ok"
-    await connection.execute("DROP TABLE attempts")
-    await connection.execute(
-        "ALTER TABLE users DROP COLUMN unjudged_since; UPDATE alembic_version SET version_num = '0013'"
-    )
+    async with aclosing(Database(database_url)) as database:
+        await migrate_to(database, revision="0013")
     level, message = await schema_says(make_settings, url)
     grant = f'GRANT "{owner}" TO "{role}";'
     assert (level, grant in message) == ("bad", True)

@@ -4,7 +4,7 @@
 export interface AuthOptions {
   /** Where the service is, with its path where it has one: `https://auth.example.com`. */
   baseURL: string
-  /** The mini-program's appid; without it, the service's first app. */
+  /** The mini-program's appid; without it the phone's own, or the service's first app where the phone does not say. */
   appId?: string
   /** Who else is sent the token with `request`: `https://api.example.com`. */
   origins?: readonly string[]
@@ -46,6 +46,8 @@ export interface Platform {
   getStorageSync(key: string): any
   setStorageSync(key: string, value: string): void
   removeStorageSync(key: string): void
+  /** Asked for the appid, where none is given. */
+  getAccountInfoSync?(): { miniProgram: { appId: string } }
 }
 
 /** A person, in the app of the session. Times are RFC 3339. */
@@ -58,10 +60,14 @@ export interface User {
   avatar_url: string | null
   /** In E.164 form: `+8613800138000`. */
   phone: string | null
+  /** False for a number that was merely imported; null without one. */
+  phone_verified: boolean | null
+  /** The id that the person had before wxauth. */
+  external_id: string | null
   roles: string[]
   status: 'active' | 'disabled'
   created_at: string
-  last_login_at: string
+  last_login_at: string | null
 }
 
 /** A login on one device. Times are RFC 3339. */
@@ -80,10 +86,12 @@ export interface Session {
 
 /** What may go along with a login. What is left out or empty changes nothing. */
 export interface LoginFields {
+  /** Log in anew although the kept session has time left: a new `wx.login`, a new session_key. */
+  force?: boolean
   nickname?: string | null
   /** An https URL; for what `chooseAvatar` gave, `setAvatar` after the login. */
   avatarUrl?: string | null
-  /** `detail.code` of `bindgetphonenumber`. Where it fails, the login succeeds and `phone` is as before. */
+  /** `detail.code` of `bindgetphonenumber`. Where it fails the login succeeds, and `auth.phoneError` says why. */
   phoneCode?: string | null
 }
 
@@ -123,6 +131,7 @@ export declare class AuthError extends Error {
       status?: number | null
       requestId?: string | null
       retryAfter?: number | null
+      wechatErrcode?: number | null
     },
   )
   /**
@@ -131,7 +140,7 @@ export declare class AuthError extends Error {
    * logout, or another person on this phone, came between.
    */
   code: string
-  /** One short sentence for the person, fit for `wx.showToast`. */
+  /** One short sentence for the person, fit for `wx.showToast`: Chinese, or English where WeChat is not in Chinese. */
   title: string
   /** The HTTP status, or null where no answer came. */
   status: number | null
@@ -139,17 +148,23 @@ export declare class AuthError extends Error {
   requestId: string | null
   /** Seconds until it makes sense to try again, where the service says so. */
   retryAfter: number | null
+  /** What WeChat answered the service, where it was WeChat that refused. */
+  wechatErrcode: number | null
 }
 
 /** A person's session on this phone. Members need no `this`. */
 export interface Auth {
   /** The last known user, at once after a restart too; null where nobody is logged in. */
   readonly user: User | null
+  /** Whether the last login made this user; false before one. */
+  readonly isNewUser: boolean
+  /** Why the last login did not bind the number of its `phoneCode`: the code of the problem. Null where it did. */
+  readonly phoneError: string | null
   /** Calls `listener` with the user after each change. Returns the way to stop. */
   onChange(listener: (user: User | null) => void): () => void
   /**
    * The user, by the kept session, or by `wx.login` where there is none; calls at the same time share one login.
-   * With `fields` it always logs in anew: `{ nickname: '' }` does just that.
+   * With `force` or a field it always logs in anew.
    */
   login(fields?: LoginFields): Promise<User>
   /** An access token with half a minute to live (or half its life), refreshed or logged in for where needed. */
@@ -165,9 +180,9 @@ export interface Auth {
   setAvatar(picture: string | ButtonEvent<{ avatarUrl: string }>): Promise<User>
   /** Binds the phone number: the code, or the event of `bindgetphonenumber`. `phone_refused` where there is no code. */
   bindPhone(tap: string | ButtonEvent<{ code?: string }>): Promise<User>
-  /** Opens what WeChat encrypted. At `session_key_expired`: `login({ nickname: '' })`, and what is encrypted then. */
+  /** Opens what WeChat encrypted. At `session_key_expired`: `login({ force: true })`, and what is encrypted then. */
   decrypt<Data = any>(sealed: { encryptedData: string; iv: string }): Promise<Data>
-  /** Where the person is logged in, the last used first. */
+  /** Where the person is logged in, the last used first; 200 at most. */
   sessions(): Promise<Session[]>
   /** Logs out on one device. */
   revokeSession(id: string): Promise<void>

@@ -29,10 +29,12 @@ WxAuthError
 │   ├── RefreshTokenReused      400
 │   └── SessionRevoked          400
 ├── InvalidClient               401  a service client, not a user
+├── InsufficientScope            403
 ├── InvalidSignature            403  a message push that is not WeChat's
 ├── RateLimited                 429  wxauth's own limit
 ├── AccountDisabled             403
 ├── LoginTooOld                 403  an administrator's act that wants a fresh login
+├── CursorExpired               410
 ├── LastAdmin                   409
 ├── AppTaken, AppInSettings     409  an app that is there already, or is the settings'
 ├── PhoneTaken                  409
@@ -355,6 +357,22 @@ class InvalidClient(WxAuthError):
     def headers(self) -> dict[str, str]:
         """`WWW-Authenticate`, as RFC 6749 has it."""
         return {"WWW-Authenticate": "Basic"}
+
+
+class InsufficientScope(WxAuthError):
+    """The service client is known, and may not do this."""
+
+    code = "insufficient_scope"
+    status = 403
+    title = Title("The service is not allowed to do this.", "该服务无权进行此操作。")
+
+
+class CursorExpired(WxAuthError):
+    """Events behind the cursor have been swept away, or the database is an older one than the cursor is from."""
+
+    code = "cursor_expired"
+    status = 410
+    title = Title("The service has missed events and must begin anew.", "该服务错过了事件，需重新开始读取。")
 
 
 # Message push.

@@ -1,8 +1,8 @@
 """Failures as HTTP answers: `application/problem+json` (RFC 9457), the same from the service and from a guard."""
 
+import os
 import re
 from typing import Any, Literal
-from uuid import uuid4
 
 from pydantic_core import to_json
 from starlette.requests import HTTPConnection
@@ -26,7 +26,7 @@ def accepted_request_id(value: str | None) -> str:
     """The caller's own `X-Request-ID` where it is well formed, else a new one."""
     if value is not None and _REQUEST_ID.fullmatch(value):
         return value
-    return uuid4().hex
+    return os.urandom(16).hex()
 
 
 def preferred_language(accept_language: str | None) -> Language:

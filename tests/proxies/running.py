@@ -7,7 +7,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from email import message_from_bytes
 from hashlib import sha256
@@ -62,13 +62,18 @@ def running(name: str, folder: Path, *, wxauth: str, service: str) -> Iterator[s
 
 
 def _nginx(folder: Path, *, address: str, wxauth: str, service: str) -> Running:
+    text = (CONFIGURATIONS / "nginx/orders.conf").read_text()
+    return nginx_with(text, folder, {"127.0.0.1:8080": address, "127.0.0.1:8000": wxauth, "127.0.0.1:9000": service})
+
+
+def nginx_with(text: str, folder: Path, addresses: Mapping[str, str]) -> Running:
+    """nginx with this text in `conf.d`, `wxauth` beside it, and these addresses in the place of those shown."""
     program = needs("nginx")
     shutil.copytree(CONFIGURATIONS / "nginx/wxauth", folder / "wxauth")
     (folder / "nginx.conf").write_text(NGINX_CONF.format(user=pwd.getpwuid(os.geteuid()).pw_name))
-    text = (CONFIGURATIONS / "nginx/orders.conf").read_text()
-    for shipped, here in (("127.0.0.1:8080", address), ("127.0.0.1:8000", wxauth), ("127.0.0.1:9000", service)):
-        assert text.count(shipped) == 1, f"{shipped} is not to be changed at one place"
-        text = text.replace(shipped, here)
+    for shown, here in addresses.items():
+        assert text.count(shown) == 1, f"{shown} is not to be changed at one place"
+        text = text.replace(shown, here)
     (folder / "conf.d").mkdir()
     (folder / "conf.d/orders.conf").write_text(text)
     return Running(program, "-p", f"{folder}", "-c", f"{folder}/nginx.conf", "-e", "stderr", cwd=folder)

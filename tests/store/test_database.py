@@ -175,6 +175,15 @@ async def test_for_pgbouncer_nothing_is_prepared_or_set(database_url: str) -> No
     assert tuple(limits.values()) == ("wxauth", "4s", "2s", "8s")  # a transaction brings its own
 
 
+async def test_for_a_pgbouncer_that_keeps_it_statements_are_prepared_and_nothing_is_set(database_url: str) -> None:
+    statement = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%unmistakable%' AND $1"
+    async with opened(f"{database_url}&pgbouncer=prepared") as database:
+        for _ in range(3):
+            row, settings = await database.fetchrow(statement, True), await database.fetchrow(SETTINGS)
+    assert row["count"] == 1
+    assert tuple(settings.values()) == ("wxauth", "0", "0", "0")
+
+
 async def test_what_to_run_is_told_where_a_single_statement_has_no_limits(
     database_url: str, rows: asyncpg.Connection
 ) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import httpx
@@ -12,6 +13,7 @@ from tests.asking import MakeClient, MakeServices, bearer, until
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.store.proxy import PATIENT, Proxy
 from wxauth.core.services import Services
+from wxauth.login import login_rows
 from wxauth.service.waits import Waits
 
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
@@ -112,6 +114,7 @@ async def test_a_unionid_that_comes_later_makes_one_user_of_two(
         "openid": former["user"]["openid"],
         "avatar_url": "https://example.com/a.png",
         "phone": "+8613800138000",
+        "phone_verified": True,
         "roles": ["admin", "editor", "reader"],
         "created_at": former["user"]["created_at"],
     }
@@ -321,3 +324,21 @@ async def test_no_login_reads_a_whole_table(
 
     await until(has_told)
     assert (await many_people.fetchrow(scans))[0] == read_before
+
+
+@pytest.mark.parametrize("statement", [login_rows._RETURN, login_rows._RETURN_AS_BEFORE], ids=["bare", "profile"])
+async def test_a_returning_users_login_keeps_to_the_locks_that_cost_little(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, statement: str
+) -> None:
+    """PostgreSQL takes sixteen locks of a transaction without its table of locks, for which all backends contend."""
+    await client.post("/v1/login", json={"code": wechat.code_for("alice"), "nickname": "Al"})
+    user = await rows.fetchrow("SELECT app_id, openid, now() FROM identities")
+    prepared = await rows.prepare(statement)
+    profile = ("Al", None) if "$11" in statement else ()
+    async with rows.transaction():
+        assert await prepared.fetchrow(*user[:2], None, user[2], uuid4(), b"sealed", None, None, 60, *profile)
+        locked = await rows.fetchval(
+            "SELECT count(DISTINCT relation) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation'"
+            " AND relation <> 'pg_locks'::regclass"
+        )
+    assert locked <= 16

@@ -9,10 +9,12 @@ import asyncpg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlmodel import SQLModel
 
 from wxauth.core.database import Database
-from wxauth.core.migrations import BASE, MigrationBlocked, UnknownRevision, begin_migration, is_schema_usable, migrate
+from wxauth.core.migrations import BASE, MigrationBlocked, UnknownRevision, begin_migration, migrate
+from wxauth.core.schema import SCRIPTS, is_schema_usable, known_revisions
 
 pytestmark = pytest.mark.own_database
 
@@ -42,6 +44,10 @@ SCHEMA = {
     "triggers": "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal",
     "types": "SELECT typname FROM pg_type WHERE typnamespace = 'public'::regnamespace",
 }
+
+
+def test_the_names_of_the_files_tell_their_order() -> None:
+    assert known_revisions() == tuple(script.revision for script in ScriptDirectory(SCRIPTS).walk_revisions())
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import os
 from asyncio import gather, to_thread
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,12 +11,18 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from tests.asking import MakeClient, MakeServices, bearer
-from tests.fakes import SECRET_KEY, LoginAnswer
+from tests.asking import LogLines, MakeClient, MakeServices, bearer
+from tests.fakes import SECRET_KEY, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import Running, free_port, run, until
 from tests.programs import needs
 from tests.proxies.running import answers
+from wxauth.checks.database import check_database
+from wxauth.checks.findings import Findings
+from wxauth.checks.result import Level, Result
+from wxauth.core.clock import utc_now
+from wxauth.core.database import DEADLINES
+from wxauth.core.settings import Settings
 
 pytestmark = pytest.mark.pgbouncer
 
@@ -52,14 +58,14 @@ def pgbouncer(database_url: str, *, pool_size: int) -> Iterator[str]:
         with Running(program, str(configuration), cwd=Path(folder), user=user) as pooler:
             until(lambda: answers(port) or pooler.process.poll() is not None)
             assert pooler.process.poll() is None, pooler.output
-            yield f"postgresql://wxauth@127.0.0.1:{port}{parts.path}?pgbouncer=true"
+            yield f"postgresql://wxauth@127.0.0.1:{port}{parts.path}"
 
 
 @pytest.fixture
 def pooled_url(database_url: str) -> Iterator[str]:
     """This test's database by way of PgBouncer, which has fewer connections to it than the service may open."""
     with pgbouncer(database_url, pool_size=2) as url:
-        yield url
+        yield f"{url}?pgbouncer=true"
 
 
 @pytest.fixture
@@ -90,10 +96,48 @@ async def test_a_first_service_migrates_and_makes_its_key_through_it(empty_datab
     with pgbouncer(empty_database_url, pool_size=2) as url:  # one holds the turn, one migrates
         for command in (["migrate"], ["keys", "rotate"], ["keys", "list"]):
             env = {
-                "WXAUTH_DATABASE_URL": url,
+                "WXAUTH_DATABASE_URL": f"{url}?pgbouncer=true",
                 "WXAUTH_SECRET_KEY": SECRET_KEY,
                 "WXAUTH_APP_ID": "wx1",
                 "WXAUTH_APP_SECRET": "x",
             }
             done = await to_thread(run, *command, cwd=tmp_path, env=env)
             assert (done.returncode, done.stderr) == (0, ""), command
+
+
+async def test_where_it_forgets_what_was_prepared_check_says_what_to_do(
+    make_settings: Callable[..., Settings], database_url: str
+) -> None:
+    with pgbouncer(database_url, pool_size=3) as url:
+        told = (await checked(make_settings(database_url=f"{url}?pgbouncer=prepared")))["database pooler"]
+    assert told.level is Level.BAD
+    assert "?pgbouncer=true" in told.message
+    assert "?pgbouncer=prepared" in told.message
+
+
+async def test_where_nothing_is_prepared_there_is_nothing_to_forget(
+    make_settings: Callable[..., Settings], pooled_url: str
+) -> None:
+    assert "database pooler" not in await checked(make_settings(database_url=pooled_url))
+
+
+async def test_a_login_whose_statement_was_forgotten_may_be_tried_again(
+    make_services: MakeServices,
+    make_client: MakeClient,
+    database_url: str,
+    wechat: WeChatByRespx,
+    log_lines: LogLines,
+) -> None:
+    with pgbouncer(database_url, pool_size=2) as url:
+        client = make_client(await make_services(database_url=f"{url}?pgbouncer=prepared"))
+        codes = [wechat.code_for(f"person-{number}") for number in range(40)]
+        answers = await gather(*(client.post("/v1/login", json={"code": code}) for code in codes))
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert {problem_of(answer, "storage_unavailable", 503)["code"] for answer in refused} == {"storage_unavailable"}
+    assert "prepared_statement_forgotten" in {line["event"] for line in log_lines()}
+
+
+async def checked(settings: Settings) -> dict[str, Result]:
+    """What `wxauth check` says of the database."""
+    results = check_database(settings, Findings(), clock=utc_now, deadlines=DEADLINES)
+    return {result.name: result async for result in results}

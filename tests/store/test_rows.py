@@ -11,7 +11,7 @@ import wxauth
 from wxauth.core.tables import USER, User, UserRow
 from wxauth.people.bodies import ProfileAndStanding
 
-BESIDE_ROWS = ("wxauth.core.database", "wxauth.core.trail", "wxauth.core.migrations")
+BESIDE_ROWS = ("wxauth.core.database", "wxauth.core.trail", "wxauth.core.migrations", "wxauth.core.schema")
 
 
 def statements() -> Iterator[pytest.param]:
@@ -39,6 +39,7 @@ def test_all_rooms_with_statements_are_looked_at() -> None:
         "core",
         "keys",
         "login",
+        "moving",
         "people",
         "profile",
         "service",
@@ -64,4 +65,5 @@ def test_a_user_is_read_with_every_column_of_the_table_but_what_only_a_login_nee
 
 
 def test_an_answer_tells_every_column_of_a_user() -> None:
-    assert {"id", *ProfileAndStanding.__annotations__} == set(UserRow.__annotations__)
+    # What was agreed to is told by what is due, and to administrators as the list of consents.
+    assert {"id", "consents", *ProfileAndStanding.__annotations__} == set(UserRow.__annotations__)

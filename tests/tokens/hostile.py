@@ -399,6 +399,11 @@ HOSTILE: dict[str, Forgery] = {
     "roles with null": lambda forger: forger.with_claims(roles=["admin", None]),
     "roles true": lambda forger: forger.with_claims(roles=True),
     "roles with a list": lambda forger: forger.with_claims(roles=[["admin"]]),
+    **{
+        f"{name} {kind}": lambda forger, name=name, value=value: forger.with_claims(**{name: value})
+        for name in ("app_id", "external_id", "scope")
+        for kind, value in {"null": None, "a number": 1, "a list": ["a"], "false": False}.items()
+    },
     "iat 31 seconds ahead": lambda forger: forger.with_claims(iat=forger.claims["iat"] + 31),
     "nbf 31 seconds ahead": lambda forger: forger.with_claims(nbf=forger.claims["iat"] + 31),
     # signature
@@ -543,6 +548,9 @@ GOOD: dict[str, Forgery] = {
     "a claim that is not ours": lambda forger: forger.with_claims(scope="orders"),
     "aud a list with ours": lambda forger: forger.with_claims(aud=["other", forger.claims["aud"]]),
     "no roles": lambda forger: forger.with_claims(roles=[]),
+    "a website's, with the mini-program beside its client": lambda forger: forger.with_claims(
+        client_id="shop", app_id="wxother", scope="openid profile", external_id="old-7"
+    ),
     "exp 29 seconds ago": lambda forger: forger.with_claims(exp=forger.claims["iat"] - 29),
     "exp a float, 29.5 seconds ago": lambda forger: forger.with_claims(exp=forger.claims["iat"] - 29.5),
     "iat 30 seconds ahead": lambda forger: forger.with_claims(iat=forger.claims["iat"] + 30),

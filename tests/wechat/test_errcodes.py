@@ -1,5 +1,6 @@
 """What WeChat says, and what the phone and the operator are told of it."""
 
+import re
 from dataclasses import replace
 
 import httpx
@@ -10,6 +11,8 @@ from tests.fakes import APP, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from wxauth.core.services import Services
 from wxauth.wechat.client import BUSY_PAUSES, WeChat
+from wxauth.wechat.errcode_texts import MEANINGS
+from wxauth.wechat.errcodes import ABOUT_THE_ACCOUNT, CODE2SESSION, PHONE_NUMBER, error_for, meaning, what_to_change
 
 CLASS_C = {
     40013: "WXAUTH_APP_ID",
@@ -74,6 +77,38 @@ async def test_an_errcode_that_the_operator_must_mend_is_logged_as_an_error(
     assert line["event"] == "wechat_misconfigured"
     assert (line["app_id"], line["errcode"], line["errmsg"]) == (APP["app_id"], errcode, "no, rid: 6543-21")
     assert CLASS_C[errcode] in line["what_to_change"]
+
+
+@pytest.mark.parametrize("errcode", sorted(MEANINGS))
+async def test_every_errcode_of_wechats_pages_is_explained(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines, errcode: int
+) -> None:
+    wechat.answers_errcode(errcode)
+    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    assert answer.json()["detail"] == f"WeChat answered errcode {errcode}: {MEANINGS[errcode].en}"
+    (line,) = (line for line in log_lines() if line["event"] in ("wechat_misconfigured", "wechat_refused"))
+    assert len(str(line["what_to_change"])) > 20
+    for api in (CODE2SESSION, PHONE_NUMBER):
+        assert re.search("[一-鿿]", what_to_change(errcode, api=api, language="zh") or "")
+        assert re.search("[一-鿿]", str(meaning(errcode, api=api) and meaning(errcode, api=api).zh))
+
+
+@pytest.mark.parametrize("errcode", sorted(ABOUT_THE_ACCOUNT))
+async def test_what_only_the_operator_can_mend_is_an_error_whatever_the_phone_is_told(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines, errcode: int
+) -> None:
+    wechat.answers_errcode(errcode)
+    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    problem_of(answer, "wechat_bad_response", 502)
+    (line,) = (line for line in log_lines() if line["level"] == "error")
+    assert (line["event"], line["errcode"]) == ("wechat_refused", errcode)
+
+
+def test_an_errcode_of_the_phone_button_means_what_it_says_of_the_button() -> None:
+    for errcode in (40003, 40029, 40163, 43104):
+        of_phone_codes, of_logins = (meaning(errcode, api=api) for api in (PHONE_NUMBER, CODE2SESSION))
+        assert of_phone_codes != of_logins
+        assert of_phone_codes.en in error_for(errcode, api=PHONE_NUMBER).detail
 
 
 async def test_the_address_to_put_on_the_whitelist_is_in_the_log_and_not_in_the_answer(

@@ -125,7 +125,7 @@ async def test_a_phone_code_survives_a_token_that_is_refused(api: WeChatApi, app
 @pytest.mark.parametrize(
     ("wanted", "openid_of", "code", "errcode"),
     [
-        (PhoneCodeRequest(person="bob"), "alice", "wechat_bad_response", 40003),
+        (PhoneCodeRequest(person="bob"), "alice", "invalid_code", 43104),
         (PhoneCodeRequest(person="alice", app_id=SECOND), "alice", "wechat_misconfigured", 40013),
         (CodeRequest(person="alice"), "alice", "invalid_code", 40029),
     ],
@@ -328,7 +328,13 @@ async def answered(make_settings: Callable[..., Settings], body: Any, ask: Ask) 
         (risk_rank, 9410009, "wechat_rate_limited"),
         (phone_number, 40029, "invalid_code"),
         (phone_number, 40163, "code_used"),
-        *((phone_number, errcode, "wechat_bad_response") for errcode in (40003, 43104)),
+        *((phone_number, errcode, "invalid_code") for errcode in (40003, 43104)),
+        *((risk_rank, errcode, "wechat_bad_response") for errcode in (40003, 43104)),
+        *(
+            (ask, errcode, "wechat_bad_response")
+            for ask in (phone_number, risk_rank)
+            for errcode in (89501, 40230, 40240)
+        ),
         (phone_number, 40226, "wechat_user_blocked"),
         (check_text, 87014, "wechat_bad_response"),
         *((reset_session_key, errcode, "session_key_expired") for errcode in (87007, 87009)),

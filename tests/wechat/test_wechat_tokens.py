@@ -21,7 +21,7 @@ from wxauth.core.settings import Settings
 from wxauth.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.errors import WeChatError
 from wxauth.service.build import build_services
-from wxauth.siblings.clients import Credentials, add_client
+from wxauth.siblings.clients import Credentials, Scope, add_client
 from wxauth.siblings.wechat_tokens import force_wechat_token
 from wxauth.wechat.wechat_tokens import (
     LOOK_PATIENCE,
@@ -53,7 +53,7 @@ def add_sibling(
     simulated_services: Services, secrets: Secrets, clock: Clock
 ) -> Callable[[str], Awaitable[Credentials]]:
     async def add(name: str) -> Credentials:
-        credentials = await add_client(simulated_services.database, name, now=clock())
+        credentials = await add_client(simulated_services.database, name, scopes=[Scope.ACCESS_TOKEN], now=clock())
         secrets.add(credentials.client_secret)
         return credentials
 

@@ -19,8 +19,8 @@ from wxauth.checks.rows import (
     some_users,
 )
 from wxauth.core.clock import Clock
-from wxauth.core.database import Database, Deadlines, reason_of
-from wxauth.core.migrations import current_revision, is_usable, newest_revision
+from wxauth.core.database import WHERE_NOTHING_IS_KEPT, Database, Deadlines, reason_of
+from wxauth.core.schema import current_revision, is_usable, newest_revision
 from wxauth.core.sealing import (
     CannotOpen,
     Sealer,
@@ -39,6 +39,7 @@ OLDEST_SERVER: Final = 11
 """The first PostgreSQL that understands the migrations."""
 
 _WITHOUT_LIMITS: Final = "the database gives up no statement by itself, so that one locked row can hold up every login"
+_WHAT_THEY_SPARE: Final = "?pgbouncer=prepared in WXAUTH_DATABASE_URL spares PostgreSQL most of a login's work"
 _WHAT_OPENS: Final = "put the key that sealed them into WXAUTH_SECRET_KEY_PREVIOUS"
 
 
@@ -53,6 +54,8 @@ async def check_database(
             yield judge_server(await server(database))
             if unlimited := await database.unlimited():
                 yield bad("database limits", f"{_WITHOUT_LIMITS}: run as its administrator: {'; '.join(unlimited)}")
+            if (pooler := await _judge_pooler(database)) is not None:
+                yield pooler
             name = "stored"
             async for result in _check_stored(database, settings, found, clock):
                 yield result
@@ -60,6 +63,15 @@ async def check_database(
         yield bad(name, f"does not answer: {reason_of(exc)}; see that it runs, and WXAUTH_DATABASE_URL")
     finally:
         await database.aclose()
+
+
+async def _judge_pooler(database: Database) -> Result | None:
+    keeps_prepared = await database.keeps_prepared()
+    if database.prepares and keeps_prepared is False:
+        return bad("database pooler", f"forgets prepared statements, so that requests fail: {WHERE_NOTHING_IS_KEPT}")
+    if keeps_prepared and not database.prepares:
+        return note("database pooler", f"keeps prepared statements: {_WHAT_THEY_SPARE}")
+    return None
 
 
 async def _check_stored(

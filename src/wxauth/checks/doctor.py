@@ -1,9 +1,9 @@
 """All checks, in the order in which they are told."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from contextlib import aclosing, suppress
-from typing import Final
+from typing import Any, Final
 
 from wxauth.checks.clocks import compare
 from wxauth.checks.database import check_database
@@ -58,15 +58,11 @@ async def examine(
     """
     found = Findings(apps=settings.apps)
     results = await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines))
-    transport = _way_to_wechat(settings)
-    async with aclosing(transport):
+    async with aclosing(_transport(settings)) as transport:
         redis, issuer, *apps = await asyncio.gather(
             _results_of("redis", check_redis(settings, patience=redis_patience)),
             _results_of("issuer", check_issuer(settings.issuer, found, now=clock(), patience=issuer_patience)),
-            *(
-                _results_of(f"wechat {app.app_id}", check_app(app, settings, found, transport=transport, clock=clock))
-                for app in found.apps
-            ),
+            *_apps(settings, found, transport, clock),
         )
     if found.wechat_readings:  # an answer may have been kept somewhere on its way: the nearest is the truest
         nearest = min(found.wechat_readings, key=lambda reading: abs(reading.ahead))
@@ -79,18 +75,35 @@ async def examine(
 async def examine_app(settings: Settings, app: App, *, apps: Sequence[App], clock: Clock = utc_now) -> list[Result]:
     """What is to be said of one app alone, one of these, with nothing asked of the database but its users."""
     found = Findings(apps=apps)
-    name = f"wechat {app.app_id}"
-    transport = _way_to_wechat(settings)
-    async with aclosing(Database(settings.database_url.get_secret_value())) as database, aclosing(transport):
+    async with (
+        aclosing(Database(settings.database_url.get_secret_value())) as database,
+        aclosing(_transport(settings)) as transport,
+    ):
         with suppress(StorageUnavailable):  # then nothing is said of what its users have
             found.users = {app.app_id: await some_users(database, app.app_id)}
-        return await _results_of(name, check_app(app, settings, found, transport=transport, clock=clock))
+        check = check_app(app, settings, found, transport=transport, clock=clock)
+        return await _results_of(f"wechat {app.app_id}", check)
 
 
-def _way_to_wechat(settings: Settings) -> HttpTransport:
+async def check_apps(settings: Settings, *, clock: Clock = utc_now) -> list[Result]:
+    """WeChat's side of each app alone, before anybody has logged in."""
+    async with aclosing(_transport(settings)) as transport:
+        apps = await asyncio.gather(*_apps(settings, Findings(apps=settings.apps), transport, clock))
+    return [result for app in apps for result in app]
+
+
+def _transport(settings: Settings) -> HttpTransport:
     return HttpTransport(
         connect_timeout=min(settings.wechat_timeout, PATIENCE) * CONNECT_SHARE, proxy=settings.wechat_proxy
     )
+
+
+def _apps(
+    settings: Settings, found: Findings, transport: HttpTransport, clock: Clock
+) -> Iterator[Coroutine[Any, Any, list[Result]]]:
+    for app in found.apps:
+        check = check_app(app, settings, found, transport=transport, clock=clock)
+        yield _results_of(f"wechat {app.app_id}", check)
 
 
 async def _results_of(name: str, check: AsyncGenerator[Result, None]) -> list[Result]:

@@ -38,6 +38,7 @@ from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat
 from wxauth.wechat.connector import ProxyFailed
 from wxauth.wechat.errcodes import (
+    ABOUT_THE_ACCOUNT,
     CHECK_SESSION_KEY,
     CHECK_TEXT,
     CODE2SESSION,
@@ -231,7 +232,8 @@ def _judge_api(app: App, use: _Use, failure: WeChatError | None, settings: Setti
 def _is_permitted(failure: WeChatError | None) -> bool:
     """Whether WeChat has looked at what was asked, and not at who asked."""
     is_about_the_app = isinstance(failure, WeChatMisconfigured | WeChatRateLimited | WeChatUnavailable)
-    return failure is None or (failure.errcode is not None and not is_about_the_app)
+    errcode = failure and failure.errcode
+    return failure is None or not (is_about_the_app or errcode is None or errcode in ABOUT_THE_ACCOUNT)
 
 
 def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, seen: Seen) -> Result:
@@ -243,9 +245,6 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
         case WeChatMisconfigured() if errcode == _NOT_WHITELISTED and seen.addresses:
             addresses = " and ".join(seen.addresses)
             return bad(name, f"WeChat saw this server as {addresses}: add that to the app's IP whitelist 白名单 {at}")
-        case WeChatMisconfigured():
-            assert errcode is not None
-            return bad(name, f"{what_to_change(errcode, api=api)} {at}")
         case WeChatRateLimited() if errcode == _MINUTE_QUOTA:
             return note(name, f"asked too often just now: run this again in a minute {at}")
         case WeChatRateLimited():
@@ -258,6 +257,9 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
             return bad(name, f"{failure.detail}: see that this machine reaches {base} (name, firewall, TLS)")
         case WeChatBadResponse() if errcode is None:
             return bad(name, f"{failure.detail}: is WXAUTH_WECHAT_BASE_URL WeChat, or a proxy in between?")
+    assert errcode is not None
+    if (advice := what_to_change(errcode, api=api)) is not None:
+        return bad(name, f"{advice} {at}")
     return bad(name, f"refused: look the errcode up in WeChat's table of return codes {at}")
 
 

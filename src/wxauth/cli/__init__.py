@@ -13,6 +13,7 @@ from wxauth.cli.migrate import migrate
 from wxauth.cli.openapi import openapi
 from wxauth.cli.secret import secret
 from wxauth.cli.serve import serve
+from wxauth.cli.sweep import sweep
 from wxauth.cli.users import users
 
 
@@ -22,5 +23,5 @@ def main() -> None:
     """WeChat mini-program login as a service."""
 
 
-for command in (admin, apps, check, clients, dev, keys, migrate, openapi, secret, serve, users):
+for command in (admin, apps, check, clients, dev, keys, migrate, openapi, secret, serve, sweep, users):
     main.add_command(command)

@@ -13,10 +13,10 @@ from wxauth.cli.asking import Failed
 def dev(port: int | None, wechat_port: int) -> None:
     """Run the service on this machine, with nothing installed or configured.
 
-    Brings its own PostgreSQL (kept under .wxauth/) and a simulated WeChat. WXAUTH_DATABASE_URL, where it is
-    set, is used instead of that PostgreSQL.
+    Brings its own PostgreSQL (kept under .wxauth/) and a simulated WeChat. Where WXAUTH_APP_ID and
+    WXAUTH_APP_SECRET are set, the real WeChat is asked instead; where WXAUTH_DATABASE_URL is, that database.
     """
-    if os.name != "posix":
+    if os.name != "posix":  # the bundled PostgreSQL is tied to its owner by what only these have: see dev/postgres.py
         raise Failed("wxauth dev needs Linux or macOS; on Windows run it in WSL. 在 Windows 上请使用 WSL。")
     from wxauth.dev.run import DevFailed, run
 

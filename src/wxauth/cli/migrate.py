@@ -17,8 +17,9 @@ def migrate(revision: str) -> None:
 
     from wxauth.checks.rows import rights
     from wxauth.core.database import Database, reason_of
-    from wxauth.core.migrations import MigrationBlocked, MigrationForbidden, UnknownRevision, is_newer
+    from wxauth.core.migrations import MigrationBlocked, MigrationForbidden, UnknownRevision
     from wxauth.core.migrations import migrate as migrate_database
+    from wxauth.core.schema import is_newer
     from wxauth.core.settings import DatabaseSettings
     from wxauth.errors import StorageUnavailable
 

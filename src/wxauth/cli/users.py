@@ -59,7 +59,9 @@ _role_argument = click.argument("role", callback=_role)
 
 @users.command("list")
 @click.option(
-    "--q", callback=_text, help="The whole openid, unionid, phone number or id; if nobody's, part of the nickname."
+    "--q",
+    callback=_text,
+    help="The whole openid, unionid, external id, phone number or id; if nobody's, part of the nickname.",
 )
 @click.option("--status", type=click.Choice(["active", "disabled"]))
 @click.option("--role", callback=_role)
@@ -94,7 +96,7 @@ def list_users(
             str(user["id"]),
             user["status"],
             _names(user["roles"]),
-            minute(user["last_login_at"]),
+            _minute(user["last_login_at"]),
             printable(user["nickname"]),
         )
         for user in page.items
@@ -107,8 +109,9 @@ def list_users(
 @users.command("show")
 @_user_argument
 @click.option("--check", is_flag=True, help="Ask WeChat whether it still takes each session key; wants all settings.")
+@click.option("--export", is_flag=True, help="All that is stored of the person, as GET /v1/me/export answers.")
 @click.option("--json", "as_json", is_flag=True, help="For programs, as GET /v1/admin/users/{id} answers.")
-def show_user(user_id: "UUID", check: bool, as_json: bool) -> None:
+def show_user(user_id: "UUID", check: bool, export: bool, as_json: bool) -> None:
     """Print a user with all identities and open sessions.
 
     With --check, JSON has `session_keys` too, as POST /v1/admin/users/{id}/session-keys/check answers.
@@ -119,6 +122,9 @@ def show_user(user_id: "UUID", check: bool, as_json: bool) -> None:
     from wxauth.login.session_keys import check_keys
     from wxauth.people.bodies import user_detail_answer
 
+    if export:
+        click.echo(to_json(_export(user_id), indent=2))
+        return
     user = user_detail_answer(_read_user(user_id))
     states = with_services(lambda services: check_keys(services, user_id)) if check else ()
     if as_json:
@@ -131,6 +137,13 @@ def show_user(user_id: "UUID", check: bool, as_json: bool) -> None:
         raise Failed(f"{not_told} session keys could not be checked. 有 {not_told} 个 session_key 未能检查。")
 
 
+def _export(user_id: "UUID") -> object:
+    from wxauth.core.trail import OPERATOR
+    from wxauth.moving.own_data import export_person
+
+    return _with_user(user_id, lambda database, now: export_person(database, user_id, by=OPERATOR, now=now))
+
+
 def _print_user(user: "UserDetailAnswer", states: "Sequence[KeyState]") -> None:
     print_table(
         [
@@ -139,10 +152,11 @@ def _print_user(user: "UserDetailAnswer", states: "Sequence[KeyState]") -> None:
             ("roles", _names(user["roles"])),
             ("nickname", printable(user["nickname"])),
             ("avatar_url", printable(user["avatar_url"])),
-            ("phone", printable(user["phone"])),
+            ("phone", _phone(user)),
             ("unionid", printable(user["unionid"])),
+            ("external_id", printable(user["external_id"])),
             ("created_at", minute(user["created_at"])),
-            ("last_login_at", minute(user["last_login_at"])),
+            ("last_login_at", _minute(user["last_login_at"])),
             *(("identity", f"{identity['app_id']}  {identity['openid']}") for identity in user["identities"]),
             *(
                 (
@@ -152,9 +166,25 @@ def _print_user(user: "UserDetailAnswer", states: "Sequence[KeyState]") -> None:
                 )
                 for session in user["sessions"]
             ),
+            *(
+                (
+                    "consent",
+                    f"{consent['document']}:{consent['version']}  given {minute(consent['given_at'])}"
+                    + ("" if consent["withdrawn_at"] is None else f"  withdrawn {minute(consent['withdrawn_at'])}"),
+                )
+                for consent in user["consents"]
+            ),
             *(("session_key", f"{state.app_id}  {state.openid}  {_validity(state)}") for state in states),
         ]
     )
+
+
+def _phone(user: "UserDetailAnswer") -> str:
+    return printable(user["phone"]) + ("" if user["phone_verified"] in (None, True) else "  (unproved)")
+
+
+def _minute(time: "datetime | None") -> str:
+    return "-" if time is None else minute(time)
 
 
 def _validity(state: "KeyState") -> str:

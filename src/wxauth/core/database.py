@@ -57,7 +57,13 @@ class Deadlines:
 
 DEADLINES: Final = Deadlines()
 
-_PGBOUNCER = "pgbouncer"
+WHERE_NOTHING_IS_KEPT: Final = "put ?pgbouncer=true into WXAUTH_DATABASE_URL; PgBouncer from 1.21 on keeps prepared \
+statements with max_prepared_statements = 100, and then takes ?pgbouncer=prepared"
+
+_PGBOUNCER: Final = "pgbouncer"
+_CACHE: Final = "statement_cache_size"  # asyncpg's name for it, and its own default
+_ENOUGH: Final = 100
+_ECHO: Final = "SELECT $1::int"
 ISOLATION: Final = "READ COMMITTED"
 """Whatever the database's own default: whoever has waited for a lock must see what the one before left."""
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"  # said each time, for a pooler keeps no settings
@@ -86,6 +92,8 @@ _AWAY = (
 )
 # It answers, and is not what this version needs: not migrated, or without the rights.
 _UNFIT = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
+# Behind a pooler, which has given the connection's statements to another one.
+_FORGOTTEN = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 # What the URL asks for is unknown, or cannot be.
 _WRONG_URL = (
     asyncpg.ClientConfigurationError,
@@ -150,14 +158,15 @@ class Database:
 
     Args:
         url: `postgresql://...`, several hosts allowed. `pgbouncer=true` in its query suits a pooler in
-            transaction mode: no prepared statements, no settings at the start of a connection.
+            transaction mode: no prepared statements, no settings at the start of a connection. With
+            `pgbouncer=prepared` statements are prepared all the same.
         deadlines: How long it may take.
     """
 
     def __init__(self, url: str, *, deadlines: Deadlines = DEADLINES) -> None:
         self._deadlines = deadlines
-        self._dsns, self._options, is_pooled = _connect_options(url, deadlines)
-        self._begin = _BEGIN + _set_limits(deadlines) if is_pooled else _BEGIN
+        self._dsns, self._options, self.is_pooled = _connect_options(url, deadlines)
+        self._begin = _BEGIN + _set_limits(deadlines) if self.is_pooled else _BEGIN
         self._connections = Connections(self.connect, size=CONNECTIONS)
         self._transactions = asyncio.Semaphore(TRANSACTIONS)
 
@@ -234,6 +243,37 @@ class Database:
             with suppress(*_AWAY):
                 return await self._connect_to(dsn, options)
         return await self._connect_to(last, options)
+
+    @property
+    def prepares(self) -> bool:
+        """Whether statements are prepared."""
+        return self._options.get(_CACHE) != 0
+
+    async def keeps_prepared(self) -> bool | None:
+        """Whether what a connection has prepared is there for its next statement, whatever stands in between.
+
+        None where that cannot be told, because there is but one connection to be had.
+
+        Raises: StorageUnavailable.
+        """
+        connections: list[asyncpg.Connection] = []
+        try:
+            connections += [await self.connect(**{_CACHE: _ENOUGH}) for _ in range(2)]
+            first, second = connections
+            await first.fetchval(_ECHO, 1)
+            await second.execute("BEGIN")  # has the server's process that a pooler has just taken from the first one
+            await first.fetchval(_ECHO, 2)
+        except _FORGOTTEN:
+            return False
+        except TimeoutError:
+            return None
+        except Exception as exc:
+            raise_if_unavailable(exc)
+            raise
+        finally:
+            for connection in connections:
+                connection.terminate()
+        return True
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -326,6 +366,9 @@ def raise_if_unavailable(exc: BaseException) -> None:
     if isinstance(exc, _UNFIT):
         log.error("database_unfit", reason=reason_of(exc), what_to_change="run 'wxauth migrate'; see 'wxauth check'")
         raise StorageUnavailable("the database is not as this version needs it: see 'wxauth check'") from exc
+    if isinstance(exc, _FORGOTTEN):
+        log.error("prepared_statement_forgotten", reason=reason_of(exc), what_to_change=WHERE_NOTHING_IS_KEPT)
+        raise StorageUnavailable("the pooler in front of the database forgets statements: see 'wxauth check'") from exc
 
 
 def is_away(exc: BaseException) -> bool:
@@ -374,9 +417,10 @@ def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[st
     query.pop("connect_timeout", None)
     if query.get("channel_binding") in ("prefer", "disable"):
         del query["channel_binding"]
-    is_pooled = query.pop(_PGBOUNCER, "") in ("1", "true")
+    pooler = query.pop(_PGBOUNCER, "")
+    is_pooled = pooler in ("1", "true", "prepared")
     if is_pooled:
-        options["statement_cache_size"] = 0
+        options[_CACHE] = _ENOUGH if pooler == "prepared" else 0
         settings = {"application_name": settings["application_name"]}
     options["server_settings"] = {name: value for name, value in settings.items() if name not in query}
     dsns = _dsn_of_each_host(parts, query)

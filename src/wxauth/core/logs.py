@@ -53,9 +53,8 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
         atexit.register(output.let_go)
     number = logging.getLevelNamesMapping()[level.upper()]
     render: Processor = _to_json_line if log_format == "json" else _ConsoleLine(colors=output.isatty())
-    shared: list[Processor] = [_add_request_id, _add_time, structlog.processors.add_log_level, _describe_exception]
     structlog.configure(
-        processors=[*shared, render],
+        processors=[_complete, render],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.BytesLoggerFactory(cast(BinaryIO, output)),
         cache_logger_on_first_use=True,
@@ -63,7 +62,7 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
     handler = logging.StreamHandler(_TextOnto(output))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[_redact_foreign, *shared],
+            foreign_pre_chain=[_redact_foreign, _complete],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render, _decode],
         )
     )
@@ -95,27 +94,26 @@ class _ConsoleLine:
         return "\n    ".join([line, *frames]).encode()
 
 
-def _add_request_id(_logger: object, _name: str, event: Event) -> Event:
+def _complete(_logger: object, name: str, event: Event) -> Event:
+    """What each line has: by which request, when, how bad, and the exception in place of its traceback."""
     current = request_id.get()
     if current is not None:
         event["request_id"] = current
-    return event
-
-
-def _add_time(_logger: object, _name: str, event: Event) -> Event:
     event["timestamp"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+    event["level"] = name
+    if "exc_info" in event:
+        _describe_exception(event)
     return event
 
 
-def _describe_exception(_logger: object, _name: str, event: Event) -> Event:
-    exc_info = event.pop("exc_info", None)
+def _describe_exception(event: Event) -> None:
+    exc_info = event.pop("exc_info")
     if exc_info is True:
         exc_info = sys.exc_info()
     if isinstance(exc_info, BaseException):
         exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
     if isinstance(exc_info, tuple) and exc_info[1] is not None:
         event.update(_description(exc_info[1], exc_info[2]))
-    return event
 
 
 def _description(exc: BaseException, tb: TracebackType | None) -> dict[str, Any]:

@@ -9,8 +9,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any, Final
 
 import asyncpg
@@ -24,6 +23,7 @@ from sqlalchemy.pool import NullPool
 from alembic import command
 from wxauth.core.database import ISOLATION, Database, raise_if_unavailable
 from wxauth.core.logs import get_logger
+from wxauth.core.schema import SCRIPTS, current_revision, known_revisions
 
 HEAD: Final = "head"
 BASE: Final = "base"
@@ -35,8 +35,6 @@ PAUSE: Final = 2.0
 PATIENCE: Final = 900.0
 """Seconds after which a table is given up that somebody never leaves alone."""
 
-_IN_WHEEL = Path(__file__).parents[1] / "_migrations"
-_IN_CHECKOUT = Path(__file__).parents[3] / "alembic"
 # Replicas that migrate at once take turns; those that come later find nothing to do. They ask again and again, instead
 # of waiting in the database: an index that is made concurrently would wait for whoever waits there.
 _TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.migrations'))"
@@ -45,9 +43,6 @@ _DEADLINES: Final = text("""
     SELECT set_config('statement_timeout', '0', :is_local), set_config('lock_timeout', :lock_timeout, :is_local),
            set_config('idle_in_transaction_session_timeout', '0', :is_local)
 """)
-_IS_MIGRATED: Final = "SELECT to_regclass('alembic_version') IS NOT NULL"
-_CURRENT: Final = "SELECT version_num FROM alembic_version"
-
 _TURN_PAUSE: Final = 0.1
 # The latter: there is no schema that the role may look into.
 _NOT_ALLOWED: Final = (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError)
@@ -88,7 +83,7 @@ async def migrate(
 
     Raises: StorageUnavailable, MigrationForbidden, MigrationBlocked, UnknownRevision.
     """
-    order = [BASE, *reversed(_revisions())]
+    order = [BASE, *reversed(known_revisions())]
     target = order[-1] if revision == HEAD else revision
     async with _turn(database):
         while True:
@@ -105,37 +100,6 @@ async def migrate(
             next_one = order[order.index(here) + (1 if is_upgrade else -1)]
             step = _Step(next_one, is_upgrade=is_upgrade, carried_by=next_one if is_upgrade else here)
             await _with_retries(partial(_take, database, step, lock_patience), step, pause, patience)
-
-
-async def is_schema_usable(database: Database) -> bool:
-    """Whether the schema is where this version needs it, or beyond: a newer replica may have migrated.
-
-    Raises: StorageUnavailable.
-    """
-    return is_usable(await current_revision(database))
-
-
-async def current_revision(database: Database) -> str | None:
-    """Where the schema is; None where there is none. Raises: StorageUnavailable."""
-    if not (await database.fetchrow(_IS_MIGRATED))[0]:
-        return None
-    row = await database.fetchrow(_CURRENT)
-    return None if row is None else str(row[0])
-
-
-def is_usable(revision: str | None) -> bool:
-    """Whether this is what this version needs, or newer than what it knows."""
-    return revision is not None and revision not in _revisions()[1:]
-
-
-def is_newer(revision: str | None) -> bool:
-    """Whether this is beyond what this version knows."""
-    return revision is not None and revision not in _revisions()
-
-
-def newest_revision() -> str:
-    """What this version needs."""
-    return _revisions()[0]
 
 
 @asynccontextmanager
@@ -236,14 +200,7 @@ async def _turn(database: Database) -> AsyncIterator[None]:
         connection.terminate()
 
 
-@cache
-def _revisions() -> tuple[str, ...]:
-    """All that this version knows, the newest first."""
-    return tuple(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
-
-
 def _config() -> Config:
-    folder = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
     config = Config()
-    config.set_main_option("script_location", str(folder).replace("%", "%%"))  # it interpolates
+    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))  # it interpolates
     return config

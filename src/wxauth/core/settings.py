@@ -39,7 +39,11 @@ WECHAT_FALLBACK_URL: Final = "https://api2.weixin.qq.com"
 
 _CENTURY: Final = 100 * 366 * 86400
 _DEFAULT_ISSUER: Final = "http://127.0.0.1:8000"
+_SHORTEST_TRAIL: Final = 180
 _EXAMPLE_OF_APPS: Final = '[{"app_id": "wx…", "app_secret": "…"}]'
+
+_DOCUMENT: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 # Kubernetes Services named "wxauth" or "wxauth-…" give every pod beside them these, WXAUTH_PORT among them.
 _SERVICE_LINK_NAME = re.compile(r"WXAUTH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
@@ -56,6 +60,16 @@ class InvalidSettings(Exception):
 
 def _split_at_commas(value: object) -> object:
     return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+
+
+def _read_documents(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    documents = [item.strip().partition(":") for item in value.split(",") if item.strip()]
+    are_good = all(_DOCUMENT.fullmatch(name) and _VERSION.fullmatch(version) for name, _, version in documents)
+    if not are_good or len({name for name, *_ in documents}) != len(documents):
+        raise ValueError("wants documents and versions like privacy:2026-05,terms:3, each document once")
+    return {name: version for name, _, version in documents}
 
 
 def _read_json_list(value: object) -> object:
@@ -156,6 +170,12 @@ def _check_redis_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _check_events_kept(value: int) -> int:
+    if 0 < value < _SHORTEST_TRAIL:
+        raise ValueError(f"wants 0, for good, or {_SHORTEST_TRAIL} days or more")
+    return value
+
+
 def _check_rate(value: str) -> str:
     if not re.fullmatch(r"([1-9]\d{0,8}/(second|minute|hour|day))?", value):
         raise ValueError("wants a rate like 600/minute (or second, hour, day), or nothing for no limit")
@@ -195,6 +215,7 @@ CommaList = BeforeValidator(_split_at_commas)
 Lower = BeforeValidator(_lower)
 OrNone = BeforeValidator(_empty_is_none)
 Policy = Literal["off", "flag", "block"]
+Days = Annotated[int, Field(ge=0, le=36600)]
 Seconds = Annotated[int, Field(ge=1, le=_CENTURY)]
 SecretKey = Annotated[SecretStr, AfterValidator(_check_secret_key)]
 AppSecret = Annotated[SecretStr, Field(min_length=1), AfterValidator(_check_app_secret)]
@@ -277,6 +298,9 @@ class Settings(DatabaseSettings):
     phone_check_openid: bool = True
     risk_policy: Annotated[Policy, Lower] = "off"
     nickname_check: Annotated[Policy, Lower] = "off"
+    consents: Annotated[dict[str, str], NoDecode, BeforeValidator(_read_documents)] = {}
+    events_kept_days: Annotated[Days, AfterValidator(_check_events_kept)] = 0
+    addresses_kept_days: Days = 0
 
     redis_url: Annotated[Annotated[SecretStr, AfterValidator(_check_redis_url)] | None, OrNone] = None
     login_rate_limit: Annotated[str, AfterValidator(_check_rate)] = "600/minute"
@@ -299,7 +323,7 @@ class Settings(DatabaseSettings):
         if apps and (app_id or app_secret):
             raise ValueError("wants WXAUTH_APP_ID and WXAUTH_APP_SECRET unset beside it")
         if bool(app_id) != bool(app_secret):
-            raise ValueError("WXAUTH_APP_ID and WXAUTH_APP_SECRET: one wants the other beside it")
+            raise ValueError("WXAUTH_APP_ID and WXAUTH_APP_SECRET: both are required, or WXAUTH_APPS")
         if len({app.app_id for app in apps}) != len(apps):
             raise ValueError("wants each app_id once")
         return apps or ((App(app_id=app_id, app_secret=app_secret),) if app_id else ())

@@ -18,6 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy import Identity as IdentityColumn
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, INET, JSONB
 from sqlalchemy.event import listen
 from sqlmodel import Field, SQLModel
@@ -51,6 +52,7 @@ class User(SQLModel, table=True):
         UniqueConstraint("unionid"),
         Index("users_administrators_idx", "id", postgresql_where=text("'admin' = ANY (roles)")),
         Index(None, "phone", postgresql_where=text("phone IS NOT NULL")),
+        Index(None, "external_id", unique=True, postgresql_where=text("external_id IS NOT NULL")),
         # Room on each page, and no index on what a login changes: a login's update stays in its page.
         {"postgresql_with": {"fillfactor": 85}},
     )
@@ -63,9 +65,16 @@ class User(SQLModel, table=True):
     roles: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))
     status: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'active'")))
     created_at: datetime = Field(sa_type=TIME)
-    last_login_at: datetime = Field(sa_type=TIME)
+    last_login_at: datetime | None = Field(sa_type=TIME)
+    """Null for who was imported and has not come yet."""
     unjudged_since: datetime | None = Field(sa_type=TIME)
     """When a newcomer came whose risk is to be asked about; null once WeChat has said it. Read at login alone."""
+    external_id: str | None = Field(max_length=128)  # a limit of its type costs nothing where it is not written
+    """By which the operator's other services have known the user so far."""
+    phone_verified: bool = Field(sa_column_kwargs={"server_default": text("true")})
+    """Whether the number was proved by the phone button; says nothing where there is no number."""
+    consents: dict[str, str] | None = Field(sa_type=JSONB)
+    """What the person agrees to now, document → version, so that a login reads no other table."""
 
 
 for _statement in (
@@ -116,7 +125,12 @@ class UserRow(TypedDict):
     roles: list[str]
     status: Literal["active", "disabled"]
     created_at: datetime
-    last_login_at: datetime
+    last_login_at: datetime | None
+    external_id: str | None
+    phone_verified: bool
+    """Whether the number was proved by the phone button; says nothing where there is no number."""
+    consents: dict[str, str] | None
+    """What the person agrees to now, document → version; None as good as empty."""
 
 
 class UserInSession(UserRow):
@@ -196,6 +210,27 @@ class FormerUser(SQLModel, table=True):
     user_id: UUID
     """Whom it leads to, however often there was a merge since."""
     merged_at: datetime = Field(sa_type=TIME)
+
+
+class Consent(SQLModel, table=True):
+    """That a person has agreed to a version of a document. What is taken back stays, with the time."""
+
+    __tablename__ = "consents"
+    __table_args__ = (
+        ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
+        CheckConstraint("document <> ''", name="document"),
+        CheckConstraint("version <> ''", name="version"),
+        Index(None, "user_id"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    user_id: UUID
+    document: str = Field(sa_type=Text)
+    version: str = Field(sa_type=Text)
+    given_at: datetime = Field(sa_type=TIME)
+    withdrawn_at: datetime | None = Field(sa_type=TIME)
+    app_id: str | None = Field(sa_type=Text)
+    ip: str | None = Field(sa_type=INET)
 
 
 class Session(SQLModel, table=True):
@@ -344,7 +379,7 @@ class Event(SQLModel, table=True):
     data: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False, server_default=text("'{}'")))
 
 
-# Nothing is ever changed or taken away, but what tells of a person who has been erased.
+# Nothing is ever changed or taken away, but what tells of a person who has been erased, and what the sweep finds old.
 for _statement in (
     """
         CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -360,7 +395,80 @@ for _statement in (
     """,
     """
         CREATE TRIGGER events_append_only BEFORE UPDATE OR DELETE ON events
-            FOR EACH ROW EXECUTE FUNCTION events_are_append_only()
+            FOR EACH ROW WHEN (current_setting('wxauth.sweeping', true) IS DISTINCT FROM 'on')
+            EXECUTE FUNCTION events_are_append_only()
+    """,
+):
+    listen(Event.__table__, "after_create", DDL(_statement))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table
+
+
+class UnplacedEvent(SQLModel, table=True):
+    """An event that siblings are told of, and that has no place in the feed yet."""
+
+    __tablename__ = "events_unplaced"
+
+    event_id: UUID = Field(primary_key=True)
+
+
+class FeedPlace(SQLModel, table=True):
+    """An event's place among those that siblings are told of."""
+
+    __tablename__ = "feed"
+    __table_args__ = (UniqueConstraint("event_id"), Index(None, "type", "position"))
+
+    position: int = Field(sa_column=Column(BigInteger, IdentityColumn(always=True), primary_key=True))
+    event_id: UUID
+    type: str = Field(sa_type=Text)
+
+
+class SweptPlace(SQLModel, table=True):
+    """The last place whose event has been swept away; no row where none has."""
+
+    __tablename__ = "feed_swept"
+    __table_args__ = (CheckConstraint("is_only", name="is_only"),)
+
+    is_only: bool = Field(primary_key=True, sa_column_kwargs={"server_default": text("true")})
+    position: int = Field(sa_type=BigInteger)
+    event_id: UUID
+
+
+for _statement in (
+    """
+        CREATE FUNCTION mark_unplaced() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO events_unplaced (event_id) VALUES (NEW.id);
+            RETURN NULL;
+        END
+        $$
+    """,
+    # Replicas of the version before know nothing of the feed: what they tell is in it too.
+    """
+        CREATE TRIGGER events_mark_unplaced AFTER INSERT ON events FOR EACH ROW WHEN (NEW.type IN (
+            'user.created', 'user.merged', 'identity.added', 'consent.given', 'consent.withdrawn',
+            'user_erased', 'user.erased', 'user_banned', 'user.banned', 'user_unbanned', 'user.unbanned',
+            'roles_changed', 'user.roles_changed', 'phone_bound', 'user.phone_bound', 'user.phone_removed',
+            'user.profile_changed', 'authorization_revoked', 'user.authorization_revoked', 'session.ended'
+        )) EXECUTE FUNCTION mark_unplaced()
+    """,
+    # Whoever sweeps events away need not think of the feed.
+    """
+        CREATE FUNCTION forget_places() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            DELETE FROM events_unplaced USING gone WHERE event_id = gone.id;
+            WITH swept AS (
+                DELETE FROM feed USING gone WHERE event_id = gone.id RETURNING position, event_id
+            )
+            INSERT INTO feed_swept (position, event_id)
+            SELECT position, event_id FROM swept ORDER BY position DESC LIMIT 1
+            ON CONFLICT (is_only) DO UPDATE SET position = excluded.position, event_id = excluded.event_id
+             WHERE feed_swept.position < excluded.position;
+            RETURN NULL;
+        END
+        $$
+    """,
+    """
+        CREATE TRIGGER events_forget_places AFTER DELETE ON events REFERENCING OLD TABLE AS gone
+            FOR EACH STATEMENT EXECUTE FUNCTION forget_places()
     """,
 ):
     listen(Event.__table__, "after_create", DDL(_statement))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table
@@ -388,18 +496,32 @@ class StoredSigningKey(SQLModel, table=True):
 
 
 class ServiceClient(SQLModel, table=True):
-    """A sibling that may ask about tokens, by a secret of its own."""
+    """A sibling that may ask what its scopes say, by a secret of its own."""
 
     __tablename__ = "service_clients"
     __table_args__ = (
         CheckConstraint(f"name ~ '^{CLIENT_NAME}$'", name="name"),
         CheckConstraint("octet_length(secret_hash) = 32", name="secret_hash"),
+        CheckConstraint(
+            "cardinality(scopes) > 0 AND scopes <@ '{introspect,access_token,users,phones,events}'", name="scopes"
+        ),
+        CheckConstraint(
+            "(former_secret_hash IS NULL) = (former_secret_until IS NULL) AND octet_length(former_secret_hash) = 32",
+            name="former_secret",
+        ),
     )
 
     name: str = Field(sa_type=Text, primary_key=True)
     secret_hash: bytes = Field(sa_type=BYTEA)
     """SHA-256 of the secret, which itself is kept nowhere."""
     created_at: datetime = Field(sa_type=TIME)
+    # The default is for clients of before there were scopes, and of replicas that know none.
+    scopes: list[str] = Field(
+        sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{introspect,access_token}'"))
+    )
+    former_secret_hash: bytes | None = Field(sa_type=BYTEA)
+    """SHA-256 of the secret before this one, good until `former_secret_until`."""
+    former_secret_until: datetime | None = Field(sa_type=TIME)
 
 
 class DailyNumbers(SQLModel, table=True):

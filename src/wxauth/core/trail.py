@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Final, TypedDict
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, Select, select, union_all
 from sqlmodel import col
 from uuid_utils.compat import uuid7
 
@@ -33,31 +33,119 @@ WECHAT: Final = Actor("wechat")
 
 
 class EventType(StrEnum):
-    """What may happen."""
+    """What may happen, by the name that everybody is shown."""
 
-    REFRESH_TOKEN_REUSED = "refresh_token_reused"  # noqa: S105 - the name of an event
-    SESSIONS_ENDED = "sessions_ended"
-    USER_BANNED = "user_banned"
-    USER_UNBANNED = "user_unbanned"
-    ROLES_CHANGED = "roles_changed"
-    RISK_FLAGGED = "risk_flagged"
-    NICKNAME_FLAGGED = "nickname_flagged"
-    PHONE_BOUND = "phone_bound"
-    USER_ERASED = "user_erased"
+    USER_CREATED = "user.created"
     USER_MERGED = "user.merged"
-    AUTHORIZATION_REVOKED = "authorization_revoked"
+    IDENTITY_ADDED = "identity.added"
+    CONSENT_GIVEN = "consent.given"
+    CONSENT_WITHDRAWN = "consent.withdrawn"
+    USER_ERASED = "user.erased"
+    USER_EXPORTED = "user.exported"
+    USER_BANNED = "user.banned"
+    USER_UNBANNED = "user.unbanned"
+    ROLES_CHANGED = "user.roles_changed"
+    PHONE_BOUND = "user.phone_bound"
+    PHONE_REMOVED = "user.phone_removed"
+    PROFILE_CHANGED = "user.profile_changed"
+    AUTHORIZATION_REVOKED = "user.authorization_revoked"
+    SESSION_ENDED = "session.ended"
+
+    RISK_FLAGGED = "risk.flagged"
+    NICKNAME_FLAGGED = "nickname.flagged"
     SIGNING_KEY_ROTATED = "signing_key.rotated"
-    SIGNING_KEY_WITHDRAWN = "signing_key_withdrawn"
+    SIGNING_KEY_WITHDRAWN = "signing_key.withdrawn"
     CONSOLE_LINK_MADE = "console.link_made"
     CONSOLE_OPENED = "console.opened"
     APP_ADDED = "app.added"
     APP_CHANGED = "app.changed"
     APP_REMOVED = "app.removed"
-    SERVICE_CLIENT_ADDED = "service_client_added"
-    SERVICE_CLIENT_REMOVED = "service_client_removed"
-    SESSION_KEY_RESET = "session_key_reset"
-    ACCESS_TOKEN_READ = "access_token_read"  # noqa: S105 - the name of an event
-    ACCESS_TOKEN_FORCED = "access_token_forced"  # noqa: S105 - the name of an event
+    SERVICE_CLIENT_ADDED = "client.added"
+    CLIENT_CHANGED = "client.changed"
+    CLIENT_SECRET_RENEWED = "client.secret_renewed"  # noqa: S105 - the name of an event
+    SERVICE_CLIENT_REMOVED = "client.removed"
+    SESSION_KEY_RESET = "session_key.reset"
+    ACCESS_TOKEN_READ = "access_token.read"  # noqa: S105 - the name of an event
+    ACCESS_TOKEN_FORCED = "access_token.forced"  # noqa: S105 - the name of an event
+
+    @property
+    def stored(self) -> str:
+        """The name in the database: the former one, where there was one, which older replicas write and read too."""
+        return _STORED.get(self, self.value)
+
+    @property
+    def logged(self) -> str:
+        """The name of the log line that tells it."""
+        return _STORED.get(self, self.value.replace(".", "_"))
+
+
+FORMER_NAMES: Final[Mapping[str, EventType]] = {
+    "user_erased": EventType.USER_ERASED,
+    "user_banned": EventType.USER_BANNED,
+    "user_unbanned": EventType.USER_UNBANNED,
+    "roles_changed": EventType.ROLES_CHANGED,
+    "phone_bound": EventType.PHONE_BOUND,
+    "authorization_revoked": EventType.AUTHORIZATION_REVOKED,
+    "sessions_ended": EventType.SESSION_ENDED,
+    "refresh_token_reused": EventType.SESSION_ENDED,
+    "risk_flagged": EventType.RISK_FLAGGED,
+    "nickname_flagged": EventType.NICKNAME_FLAGGED,
+    "signing_key_withdrawn": EventType.SIGNING_KEY_WITHDRAWN,
+    "service_client_added": EventType.SERVICE_CLIENT_ADDED,
+    "service_client_removed": EventType.SERVICE_CLIENT_REMOVED,
+    "session_key_reset": EventType.SESSION_KEY_RESET,
+    "access_token_read": EventType.ACCESS_TOKEN_READ,
+    "access_token_forced": EventType.ACCESS_TOKEN_FORCED,
+}
+"""As what is shown what the database has under a former name."""
+
+# The end of sessions is told in another form than under its former names, so that the two must not be taken for one.
+_STORED: Final[Mapping[EventType, str]] = {
+    kind: name for name, kind in FORMER_NAMES.items() if kind is not EventType.SESSION_ENDED
+}
+
+TOLD_TO_SIBLINGS: Final[Mapping[EventType, tuple[str, ...]]] = {
+    EventType.USER_CREATED: (),
+    EventType.USER_MERGED: ("former_id", "by"),
+    EventType.IDENTITY_ADDED: (),
+    EventType.CONSENT_GIVEN: ("document", "version"),
+    EventType.CONSENT_WITHDRAWN: ("document", "version"),
+    EventType.USER_ERASED: ("former_ids",),
+    EventType.USER_BANNED: (),
+    EventType.USER_UNBANNED: (),
+    EventType.ROLES_CHANGED: ("before", "after"),
+    EventType.PHONE_BOUND: (),
+    EventType.PHONE_REMOVED: (),
+    EventType.PROFILE_CHANGED: ("fields",),
+    EventType.AUTHORIZATION_REVOKED: ("fields",),
+    EventType.SESSION_ENDED: ("session_ids", "reason"),
+}
+"""What siblings are told of, and which data of it: ids and the like, nothing personal, so that it outlives a person."""
+
+_LASTING: Final = [kind.stored for kind, names in TOLD_TO_SIBLINGS.items() if names]
+
+
+FEED_NAMES: Final = frozenset(name for kind in TOLD_TO_SIBLINGS for name in (kind.value, kind.stored))
+"""Under which names events are stored that siblings are told of. A trigger of the table has them too."""
+
+
+def data_for_siblings(stored: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """What siblings are told of an event that is stored under this name, with this data."""
+    kind = shown_name(stored)
+    names = TOLD_TO_SIBLINGS[EventType(kind)] if kind in TOLD_TO_SIBLINGS else ()
+    if kind is EventType.AUTHORIZATION_REVOKED:  # a replica of the version before has named them otherwise
+        data = {"fields": data.get("revoked"), **data}
+    return {name: data[name] for name in names if name in data}
+
+
+def shown_name(stored: str) -> str:
+    """As what an event is shown that is stored under this name; by a newer version, perhaps."""
+    return FORMER_NAMES.get(stored, stored)
+
+
+def stored_names(shown: str) -> Sequence[str]:
+    """Under which names events are stored that are shown under this one."""
+    return [shown, *(former for former, kind in FORMER_NAMES.items() if kind == shown)]
 
 
 class EventRow(TypedDict):
@@ -76,10 +164,10 @@ class EventRow(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventSearch:
-    """Which events are wanted; what is None does not matter."""
+    """Which events are wanted; what is None or empty does not matter."""
 
     types: Sequence[str] = ()
-    """Any of these; with none, any."""
+    """As they are shown."""
     user_id: UUID | None = None
     since: datetime | None = None
     until: datetime | None = None
@@ -90,12 +178,12 @@ _RECORD: Final = """
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
 VALUES ($1, $2, $3, $4, $5, $6, $7::text::inet, $8::jsonb)
 """
-# What was done to the person, and from where they did something to others; not which id they had before, by which
-# siblings still know them. $1 user ids
+# What was done to the person, and from where they did something to others; not what siblings are told, which are ids.
+# $1 user ids  $2 types whose data stays
 _FORGET: Final = """
 UPDATE events
    SET ip = NULL,
-       data = CASE WHEN user_id = ANY ($1::uuid[]) AND type <> 'user.merged' THEN '{}' ELSE data END
+       data = CASE WHEN user_id = ANY ($1::uuid[]) AND type <> ALL ($2::text[]) THEN '{}' ELSE data END
  WHERE user_id = ANY ($1::uuid[]) OR (actor = ANY ($1::uuid[]::text[]) AND ip IS NOT NULL)
 """
 _EVENTS: Final = select(
@@ -127,29 +215,40 @@ async def record_event(
     data: Mapping[str, Any] | None = None,
 ) -> None:
     """Add to the trail, in the transaction of what it tells: what was done by whom, and to which user."""
-    await transaction.execute(_RECORD, uuid7(), kind, at, by.name, user_id, app_id, by.ip, data or {})
+    await transaction.execute(_RECORD, uuid7(), kind.stored, at, by.name, user_id, app_id, by.ip, data or {})
 
 
 async def forget_person(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
     """Take what is personal out of the events of a person, by whichever of these ids they were known."""
-    await transaction.execute(_FORGET, user_ids)
+    await transaction.execute(_FORGET, user_ids, _LASTING)
 
 
 async def find_events(
     database: Database, search: EventSearch, *, before: UUID | None, limit: int
 ) -> Sequence[EventRow]:
     """The newest events that are wanted, of those before this one. Raises: StorageUnavailable."""
-    wanted = _EVENTS.order_by(col(Event.id).desc()).limit(limit)
-    if search.types:
-        wanted = wanted.where(col(Event.type).in_(search.types))
+    names = [name for shown in dict.fromkeys(search.types) for name in stored_names(shown)]
+
+    def newest(*conditions: ColumnElement[bool]) -> Select[Any]:
+        # By their ids, which begin with their time and are in the index.
+        if search.since is not None:
+            conditions += (col(Event.id) >= first_id_at(search.since),)
+        if search.until is not None:
+            conditions += (col(Event.id) < first_id_at(search.until),)
+        if before is not None:
+            conditions += (col(Event.id) < before,)
+        return _EVENTS.where(*conditions).order_by(col(Event.id).desc()).limit(limit)
+
     if search.user_id is not None:
-        wanted = wanted.where(col(Event.user_id) == search.user_id)
-    # By their ids, which begin with their time and are in the index.
-    if search.since is not None:
-        wanted = wanted.where(col(Event.id) >= first_id_at(search.since))
-    if search.until is not None:
-        wanted = wanted.where(col(Event.id) < first_id_at(search.until))
-    if before is not None:
-        wanted = wanted.where(col(Event.id) < before)
+        conditions = [col(Event.user_id) == search.user_id]
+        if names:
+            conditions.append(col(Event.type).in_(names))
+        wanted = newest(*conditions)
+    elif names:
+        # The newest of each, from its own part of the index: of them all at once, all would be sorted.
+        parts = union_all(*(newest(col(Event.type) == name) for name in names)).subquery()
+        wanted = select(parts).order_by(parts.c.id.desc()).limit(limit)
+    else:
+        wanted = newest()
     found: Sequence[EventRow] = await database.fetch(wanted)
     return found

@@ -6,23 +6,27 @@ import os
 import secrets
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 import uvicorn
 from pydantic import SecretStr
+from starlette.datastructures import URL
+from starlette.types import ASGIApp
 
+from wxauth.checks import Result, check_apps
 from wxauth.core.database import Database, reason_of
 from wxauth.core.logs import configure_logging
 from wxauth.core.migrations import MigrationBlocked, UnknownRevision, migrate
 from wxauth.core.settings import InvalidSettings, Settings, settings_from, unknown_names
+from wxauth.dev.banner import service_url, welcome
+from wxauth.dev.front_page import FrontPage
 from wxauth.dev.postgres import EmbeddedPostgres, PostgresUnavailable
-from wxauth.dev.wechat import APPS, OwnPagesOnly, create_simulator
+from wxauth.dev.wechat import APPS, DESK, HINTS, OwnPagesOnly, create_simulator
 from wxauth.errors import StorageUnavailable
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
@@ -31,36 +35,8 @@ from wxauth.web.http_server import Server
 
 HOME: Final = Path(".wxauth")
 
-WELCOME = """
-wxauth is ready.  已就绪。
-
-  API docs / 接口文档    {url}/docs
-  Phone / 桌上的手机     {wechat_url}/desk/
-                        Log in and see each request, break things. 像手机一样登录，查看每个请求，并让它出错。
-  Console / 管理后台     {url}/admin/
-  WeChat / 模拟微信      {wechat_url}
-                        Any plain name is a code, the same person each time. 任意名字即 code，同名即同一用户。
-
-Log in as alice / 以 alice 登录：
-
-  curl -s {url}/v1/login -H 'Content-Type: application/json' -d '{{"code":"alice"}}'
-
-Use the token / 使用令牌：
-
-  TOKEN=$(curl -s {url}/v1/login -H 'Content-Type: application/json' -d '{{"code":"alice"}}' \\
-    | python3 -c 'import json, sys; print(json.load(sys.stdin)["access_token"])')
-  curl -s {url}/v1/me -H "Authorization: Bearer $TOKEN"
-
-Become an administrator / 成为管理员：
-
-  {command} users grant USER_ID admin
-
-Open the console / 打开管理后台：
-
-  {command} admin link
-
-Ctrl-C ends it all; the data stays in {home}/. 按 Ctrl-C 停止，数据保留在 {home}/。
-"""
+OWN_APP: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})
+"""Who sets one of these wants the real WeChat, which the simulated apps are unknown to."""
 
 
 class DevFailed(Exception):
@@ -70,40 +46,49 @@ class DevFailed(Exception):
 def run(*, port: int | None, wechat_port: int) -> None:
     """Run until Ctrl-C or SIGTERM. Raises: DevFailed."""
     signal.signal(signal.SIGTERM, leave)
-    wechat_url = f"http://127.0.0.1:{wechat_port}"
+    simulated_url = None if OWN_APP & _given() else f"http://127.0.0.1:{wechat_port}"
     try:
-        settings = _settings(wechat_url, port)
+        settings = _settings(simulated_url, port)
+        findings = [] if simulated_url else _ask_wechat(settings)
         configure_logging(level=settings.log_level, log_format=settings.log_format)
         for line in unknown_names(env_file=None):
             click.echo(line, err=True)
-        with (
-            _listen(settings.host, settings.port, "--port") as listener,
-            _listen("127.0.0.1", wechat_port, "--wechat-port") as wechat_listener,
-            _with_database(settings) as settings,
-            _simulator(wechat_listener, _url(settings)),
-        ):
+        with ExitStack() as stack:
+            listener = stack.enter_context(_listen(settings.host, settings.port, "--port"))
+            if simulated_url is not None:  # before the database, which takes its time
+                wechat_listener = stack.enter_context(_listen("127.0.0.1", wechat_port, "--wechat-port"))
+            settings = stack.enter_context(_with_database(settings))
+            if simulated_url is not None:
+                stack.enter_context(_simulator(wechat_listener, service_url(settings)))
             asyncio.run(_prepare(settings))
-            _serve(settings, listener, wechat_url)
+            told = welcome(settings, simulated_url=simulated_url, findings=findings, home=HOME)
+            _serve(_app(settings, simulated_url), listener, told)
     except (PostgresUnavailable, InvalidSettings, UnknownRevision, MigrationBlocked) as exc:
         raise DevFailed(str(exc)) from None
     except StorageUnavailable as exc:
         raise DevFailed(f"WXAUTH_DATABASE_URL: {exc.detail}: {reason_of(exc)}") from None
 
 
-def _settings(wechat_url: str, port: int | None) -> Settings:
+def _given() -> set[str]:
+    return {name.upper() for name, value in os.environ.items() if value}
+
+
+def _settings(simulated_url: str | None, port: int | None) -> Settings:
     """Those that are not the simulator's affair may come from the environment; never from `.env`."""
-    given = {name.upper() for name, value in os.environ.items() if value}
+    given = _given()
     defaults = {
         "database_url": "postgresql://",  # until the embedded one has started
         "secret_key": _secret_key(),
         "log_level": "warning",
         "admin_page": True,
-        "cors_origins": wechat_url,  # of the phone on the desk
     }
-    fixed = {"apps": APPS, "app_id": None, "app_secret": None, "wechat_base_url": wechat_url}
-    asked_for = {} if port is None else {"port": port}
+    fixed: dict[str, Any] = {} if port is None else {"port": port}
+    if simulated_url is not None:
+        defaults["cors_origins"] = simulated_url  # of the phone on the desk
+        fixed |= {"apps": APPS, "app_id": None, "app_secret": None}
+        fixed |= {"wechat_base_url": simulated_url, "wechat_fallback_url": None, "wechat_proxy": None}
     unset = {name: value for name, value in defaults.items() if f"WXAUTH_{name.upper()}" not in given}
-    settings = settings_from(Settings, wechat_fallback_url=None, wechat_proxy=None, **fixed, **asked_for, **unset)
+    settings = settings_from(Settings, **fixed, **unset)
     if "WXAUTH_ISSUER" in given:
         return settings
     return settings.model_copy(update={"issuer": f"http://127.0.0.1:{settings.port}"})
@@ -134,6 +119,11 @@ def _listen(host: str, port: int, option: str) -> Iterator[socket.socket]:
         yield listener
 
 
+def _ask_wechat(settings: Settings) -> list[Result]:
+    configure_logging(level="critical", log_format=settings.log_format)  # the findings say it all
+    return asyncio.run(check_apps(settings))
+
+
 @contextmanager
 def _with_database(settings: Settings) -> Iterator[Settings]:
     if os.environ.get("WXAUTH_DATABASE_URL"):
@@ -162,6 +152,13 @@ async def _prepare(settings: Settings) -> None:
     await check_secret_key(settings)
 
 
+def _app(settings: Settings, simulated_url: str | None) -> ASGIApp:
+    if simulated_url is None:
+        return FrontPage(create_app(build_services(settings)), URL(f"{service_url(settings)}/docs"))
+    services = build_services(settings, errcode_hints=HINTS)
+    return FrontPage(create_app(services, example_code="alice"), URL(f"{simulated_url}{DESK}"))
+
+
 class _Server(Server):
     def __init__(self, config: uvicorn.Config, welcome: str) -> None:
         super().__init__(config)  # and leaves at once: no proxy has to learn of it
@@ -172,23 +169,8 @@ class _Server(Server):
         click.echo(self._welcome)
 
 
-def _serve(settings: Settings, listener: socket.socket, wechat_url: str) -> None:
-    app = create_app(build_services(settings))
-    welcome = WELCOME.format(url=_url(settings), wechat_url=wechat_url, home=HOME, command=_command(settings))
+def _serve(app: ASGIApp, listener: socket.socket, told: str) -> None:
     try:
-        _Server(uvicorn.Config(app, **uvicorn_options()), welcome).run([listener])
+        _Server(uvicorn.Config(app, **uvicorn_options()), told).run([listener])
     except KeyboardInterrupt:
         return
-
-
-def _url(settings: Settings) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - asked for
-    return f"http://{host}:{settings.port}"
-
-
-def _command(settings: Settings) -> str:
-    """How to run another command on the same database; one that was given is known, and may hold a password."""
-    if os.environ.get("WXAUTH_DATABASE_URL"):
-        return sys.argv[0]
-    given = {"DATABASE_URL": settings.database_url.get_secret_value(), "ISSUER": settings.issuer, "ADMIN_PAGE": "true"}
-    return " ".join([*(f"WXAUTH_{name}='{value}'" for name, value in given.items()), sys.argv[0]])

@@ -1,6 +1,6 @@
 """Codes and tokens, as they come and go."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NotRequired
 from uuid import UUID
 
@@ -43,6 +43,12 @@ EXAMPLE_SESSION_KEYS: dict[str, Any] = {
 }
 
 
+def _readable(value: object) -> dict[str, str]:
+    # A login is refused for no consent: what cannot be one is left out, and consents_due says what is missing.
+    pairs = value.items() if isinstance(value, dict) else ()
+    return {name: version for name, version in pairs if isinstance(name, str) and isinstance(version, str)}
+
+
 class LoginRequest(BaseModel):
     """A `wx.login` code, and what the person gave of their profile."""
 
@@ -79,6 +85,11 @@ class LoginRequest(BaseModel):
         description="What the phone button gave, to bind the number too. Also accepted as `phoneCode`. "
         "One that fails does not undo the login: see `phone_error`.",
         repr=False,
+    )
+    consents: Annotated[dict[str, str], BeforeValidator(_readable)] = Field(
+        default={},
+        description="Documents that the person agrees to, with their versions. What is not in force is not recorded, "
+        "and refuses no login: see `consents_due`.",
     )
 
 
@@ -209,8 +220,8 @@ def session_keys_answer(states: Sequence[KeyState]) -> SessionKeysAnswer:
     }
 
 
-def token_answer(tokens: Tokens) -> TokenAnswer:
-    """The body that carries tokens."""
+def token_answer(tokens: Tokens, in_force: Mapping[str, str]) -> TokenAnswer:
+    """The body that carries tokens; `in_force` are the documents to agree to."""
     answer: TokenAnswer = {
         "access_token": tokens.access_token,
         "token_type": "Bearer",
@@ -219,7 +230,7 @@ def token_answer(tokens: Tokens) -> TokenAnswer:
         "refresh_expires_in": tokens.refresh_expires_in,
         "session_id": tokens.session_id,
         "is_new_user": tokens.is_new_user,
-        "user": user_answer(tokens.user),
+        "user": user_answer(tokens.user, in_force),
     }
     if tokens.phone_error is not None:
         answer["phone_error"] = tokens.phone_error

@@ -1,5 +1,6 @@
 """The story of a session: log in, refresh, log out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -21,6 +22,7 @@ from wxauth.errors import (
 from wxauth.login.judging import judge_login
 from wxauth.login.login_rows import Login, record_login
 from wxauth.login.refresh_rows import Lifetimes, Refusal, Use, rotate_refresh_token
+from wxauth.people.consents import give_consents, missing_from
 from wxauth.people.devices import Device
 from wxauth.people.person import Person
 from wxauth.people.session_rows import EndReason, end_session
@@ -53,11 +55,13 @@ async def log_in(
     nickname: str | None,
     avatar_url: str | None,
     phone_code: str | None = None,
+    consents: Mapping[str, str],
     device: Device,
 ) -> Tokens:
     """Exchange a `wx.login` code for tokens; the user is made at first sight.
 
-    A phone_code that fails does not undo the login, whose code is spent.
+    A phone_code that fails does not undo the login, whose code is spent. Nor does a consent that is not in force, or
+    cannot be recorded now: the person is asked again.
 
     Raises: RateLimited, UnknownApp, WeChatError, StorageUnavailable, AccountDisabled.
     """
@@ -107,6 +111,8 @@ async def log_in(
         wechat_ms=exchange.milliseconds,
         database_ms=storing.milliseconds,
     )
+    if consents:
+        user = await _with_consents(services, app, user, consents, ip=device.ip, now=now)
     phone_error = None
     if phone_code is not None:
         user, phone_error = await _with_phone(services, app, user, openid=wechat_session.openid, code=phone_code)
@@ -183,6 +189,22 @@ def _sealed(services: Services, app: App, wechat_session: WeChatSession) -> byte
     )
 
 
+async def _with_consents(
+    services: Services, app: App, user: UserRow, wanted: Mapping[str, str], *, ip: str | None, now: datetime
+) -> UserRow:
+    """The user with the consents recorded that are in force, or as before."""
+    in_force = services.settings.consents
+    wanted = {document: version for document, version in wanted.items() if in_force.get(document) == version}
+    if not missing_from(user["consents"], wanted):
+        return user
+    try:
+        given = await give_consents(services.database, user["id"], wanted, app_id=app.app_id, ip=ip, now=now)
+    except WxAuthError as exc:
+        log.warning("login_without_consents", user_id=user["id"], app_id=app.app_id, reason=exc.code)
+        return user
+    return {**user, "consents": dict(given)}
+
+
 async def _with_phone(
     services: Services, app: App, user: UserRow, *, openid: str, code: str
 ) -> tuple[UserRow, str | None]:
@@ -236,6 +258,7 @@ def _tokens(
             roles=user["roles"],
             now=int(now.timestamp()),
             expires_in=expires_in,
+            external_id=user["external_id"],
         ),
         expires_in=expires_in,
         refresh_token=services.refresh_tokens.issue(session_id, generation),

@@ -10,6 +10,7 @@ from uuid_utils.compat import uuid7
 
 from wxauth.core.database import Database
 from wxauth.core.tables import USER, UserRow
+from wxauth.core.trail import EventType
 from wxauth.errors import StorageUnavailable
 from wxauth.people.merging import link_unionid
 
@@ -35,15 +36,29 @@ _PROFILE_PART: Final = """,
        avatar_url = CASE users.status WHEN 'active' THEN COALESCE($11, users.avatar_url) ELSE users.avatar_url END"""
 
 
-def _returning_part(set_part: str) -> str:
-    # A known identity, whose unionid is as it was: its user is touched, its session opened. A banned user comes back
-    # unchanged and without a session. The session's id is given, so that the same login, written twice, is one.
+_KNOWN_PART: Final = """
+     WHERE i.app_id = $1 AND i.openid = $2 AND users.id = i.user_id
+       AND ($3::text IS NULL OR i.unionid = $3 OR (i.unionid IS NULL AND users.unionid = $3))"""
+
+
+def _renamed_part(after: str, event_id: str) -> str:
+    # What has really changed of a person's name and picture, beside the locked row of before.
+    return f"""
+    INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
+    SELECT {event_id}, '{EventType.PROFILE_CHANGED.stored}', $4, now.id::text, now.id, $1, $7::text::inet,
+           jsonb_build_object('fields', array_remove(ARRAY [
+               CASE WHEN now.nickname IS DISTINCT FROM before.nickname THEN 'nickname' END,
+               CASE WHEN now.avatar_url IS DISTINCT FROM before.avatar_url THEN 'avatar_url' END], NULL))
+      FROM {after} now JOIN before ON before.id = now.id
+     WHERE (now.nickname, now.avatar_url) IS DISTINCT FROM (before.nickname, before.avatar_url)
+    ON CONFLICT (id) DO NOTHING"""  # noqa: S608 - put together from constants
+
+
+def _returning_part(conditions: str) -> str:
     return f"""
 WITH person AS (
-    UPDATE users{set_part}
-      FROM identities i
-     WHERE i.app_id = $1 AND i.openid = $2 AND users.id = i.user_id
-       AND ($3::text IS NULL OR i.unionid = $3 OR (i.unionid IS NULL AND users.unionid = $3))
+    UPDATE users{_SEEN_PART}
+      FROM identities i{_KNOWN_PART}{conditions}
     RETURNING {USER}, users.unjudged_since
 ), opened AS ({_OPEN_PART}
       FROM person WHERE status = 'active'
@@ -53,11 +68,36 @@ SELECT * FROM person
 """  # noqa: S608 - put together from constants
 
 
-_RETURN: Final = _returning_part(_SEEN_PART)
-_RETURN_WITH_PROFILE: Final = _returning_part(_SEEN_PART + _PROFILE_PART)
-# All others, $12 being the id for a new user $13 whether they are to be judged. The row of the unionid decides whose
-# it is: whoever comes second waits for it. An unknown identity joins that user, or a new one. A known one gets the
-# unionid, unless another user has it: then nothing comes back, and nothing has been done.
+# A known identity, whose unionid is as it was: its user is touched, its session opened. A banned user comes back
+# unchanged and without a session. The session's id is given, so that the same login, written twice, is one.
+_RETURN: Final = _returning_part("")
+# The same with the name and the picture that are stored already, which is what most mini-programs send each time.
+# $10 nickname  $11 avatar_url
+_RETURN_AS_BEFORE: Final = _returning_part("""
+       AND (users.status <> 'active'
+            OR ($10::text IS NULL OR users.nickname = $10) AND ($11::text IS NULL OR users.avatar_url = $11))""")
+# The same with another name or picture. What it was is read under a lock, or of two that change it at once one would
+# tell of the other's change too, or of none. $12 id of the event
+_RETURN_WITH_PROFILE: Final = f"""
+WITH before AS (
+    SELECT users.id, users.nickname, users.avatar_url
+      FROM identities i, users{_KNOWN_PART}
+       FOR NO KEY UPDATE OF users
+), person AS (
+    UPDATE users{_SEEN_PART}{_PROFILE_PART}
+      FROM before
+     WHERE users.id = before.id
+    RETURNING {USER}, users.unjudged_since
+), opened AS ({_OPEN_PART}
+      FROM person WHERE status = 'active'
+    ON CONFLICT (id) DO NOTHING
+), renamed AS ({_renamed_part("person", "$12")}
+)
+SELECT * FROM person
+"""  # noqa: S608 - put together from constants
+# All others, $12 being the id for a new user, $13 whether they are to be judged, $14 and $15 those of events. The row
+# of the unionid decides whose it is: whoever comes second waits for it. An unknown identity joins that user, or a new
+# one. A known one gets the unionid, unless another user has it: then nothing comes back, and nothing has been done.
 _ENTER: Final = f"""
 WITH known AS (
     SELECT user_id FROM identities WHERE app_id = $1 AND openid = $2
@@ -69,12 +109,17 @@ WITH known AS (
 ), named AS (
     UPDATE identities SET unionid = $3 FROM known, holder
      WHERE app_id = $1 AND openid = $2 AND holder.user_id = known.user_id
+), before AS (
+    SELECT users.id, users.nickname, users.avatar_url
+      FROM holder JOIN users ON users.id = holder.user_id
+     WHERE holder.user_id <> $12
+       FOR NO KEY UPDATE OF users
 ), joined AS (
     UPDATE users{_SEEN_PART}{_PROFILE_PART},
            unionid = COALESCE($3, users.unionid)
-      FROM holder
-     WHERE users.id = holder.user_id AND holder.user_id <> $12
-       AND NOT EXISTS (SELECT FROM known WHERE known.user_id <> holder.user_id)
+      FROM before
+     WHERE users.id = before.id
+       AND NOT EXISTS (SELECT FROM known WHERE known.user_id <> before.id)
     RETURNING {USER}, users.unjudged_since
 ), created AS (
     INSERT INTO users (id, unionid, nickname, avatar_url, created_at, last_login_at, unjudged_since)
@@ -86,6 +131,12 @@ WITH known AS (
 ), identity AS (
     INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
     SELECT $1, $2, id, $4, $3 FROM person WHERE NOT EXISTS (SELECT FROM known)
+), entered AS (
+    INSERT INTO events (id, type, at, actor, user_id, app_id, ip)
+    SELECT $14, CASE WHEN id = $12 THEN '{EventType.USER_CREATED.stored}' ELSE '{EventType.IDENTITY_ADDED.stored}' END,
+           $4, id::text, id, $1, $7::text::inet
+      FROM person WHERE NOT EXISTS (SELECT FROM known)
+), renamed AS ({_renamed_part("joined", "$15")}
 ), opened AS ({_OPEN_PART}
       FROM person WHERE status = 'active'
     ON CONFLICT (id) DO NOTHING
@@ -137,7 +188,7 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
 
     Raises: StorageUnavailable.
     """
-    ids = _Ids(session=uuid7(), new_user=uuid7())
+    ids = _Ids(session=uuid7(), new_user=uuid7(), entering=uuid7(), renaming=uuid7())
     conflict: BaseException | None = None
     for _ in range(_ATTEMPTS):
         try:
@@ -155,18 +206,32 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
 class _Ids(NamedTuple):
     session: UUID
     new_user: UUID
+    entering: UUID
+    """Of the event that tells of a new user or identity."""
+    renaming: UUID
+    """Of the event that tells of another name or picture."""
 
 
 async def _returning(database: Database, login: Login, ids: _Ids, *, now: datetime) -> asyncpg.Record | None:
     opening = _opening(login, ids, now)
     if login.nickname is None and login.avatar_url is None:
         return await database.fetchrow(_RETURN, *opening)
-    return await database.fetchrow(_RETURN_WITH_PROFILE, *opening, login.nickname, login.avatar_url)
+    profile = login.nickname, login.avatar_url
+    if (user := await database.fetchrow(_RETURN_AS_BEFORE, *opening, *profile)) is not None:
+        return user
+    return await database.fetchrow(_RETURN_WITH_PROFILE, *opening, *profile, ids.renaming)
 
 
 async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetime) -> asyncpg.Record | None:
     return await database.fetchrow(
-        _ENTER, *_opening(login, ids, now), login.nickname, login.avatar_url, ids.new_user, login.is_judged
+        _ENTER,
+        *_opening(login, ids, now),
+        login.nickname,
+        login.avatar_url,
+        ids.new_user,
+        login.is_judged,
+        ids.entering,
+        ids.renaming,
     )
 
 

@@ -75,10 +75,11 @@ async def log_in(body: LoginRequest, services: ServicesDep, device: DeviceDep) -
             nickname=body.nickname or None,
             avatar_url=body.avatar_url or None,
             phone_code=body.phone_code or None,
+            consents=body.consents,
             device=device,
         )
         outcome.name = "new" if tokens.is_new_user else "ok"
-    return token_answer(tokens)
+    return token_answer(tokens, services.settings.consents)
 
 
 @router.post(
@@ -105,7 +106,7 @@ async def refresh(body: RefreshRequest, services: ServicesDep, device: DeviceDep
     """
     with services.metrics.refresh():
         tokens = await login.refresh(services, refresh_token=body.refresh_token, device=device)
-    return token_answer(tokens)
+    return token_answer(tokens, services.settings.consents)
 
 
 @router.post(

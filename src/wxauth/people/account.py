@@ -78,7 +78,7 @@ async def end_other_sessions(services: Services, caller: Caller) -> None:
         await session_rows.end_sessions(
             transaction,
             user_id,
-            reason=EndReason.SIGNED_OUT,
+            reason=EndReason.SIGNED_OUT_ELSEWHERE,
             by=Actor(str(user_id)),
             now=services.clock(),
             kept=caller.session_id,
@@ -90,7 +90,7 @@ async def end_my_session(services: Services, caller: Caller, session_id: UUID) -
     user_id = caller.user["id"]
     if not await session_rows.session_belongs_to(services.database, session_id=session_id, user_id=user_id):
         raise NotFound("there is no such session of yours")
-    await session_rows.end_session(
-        services.database, session_id=session_id, reason=EndReason.SIGNED_OUT, now=services.clock()
-    )
+    is_this_one = session_id == caller.session_id
+    reason = EndReason.SIGNED_OUT if is_this_one else EndReason.SIGNED_OUT_ELSEWHERE
+    await session_rows.end_session(services.database, session_id=session_id, reason=reason, now=services.clock())
     log.info("logged_out", user_id=user_id, session_id=session_id)

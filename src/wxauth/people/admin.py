@@ -12,6 +12,7 @@ from wxauth.core.tables import UserStatus
 from wxauth.core.trail import Actor, EventRow, EventSearch, find_events
 from wxauth.errors import NotFound
 from wxauth.people import account, session_rows, user_rows
+from wxauth.people.consent_rows import ConsentRow, consents_of
 from wxauth.people.merging_rows import remaining_user
 from wxauth.people.session_rows import EndReason, OpenSession
 from wxauth.people.standing import ADMIN, MAX_ROLES, Settled, Standing, deciding, lock_standing, settle
@@ -29,9 +30,11 @@ class TooManyRoles(Exception):
 
 
 class UserDetail(UserWithIdentities):
-    """A user, with all identities and open sessions."""
+    """A user, with all identities, open sessions and consents."""
 
     sessions: Sequence[OpenSession]
+    consents_given: Sequence[ConsentRow]
+    """All that there ever were, the newest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +82,7 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
     if user is None:
         raise _no_such_user()
     sessions = await session_rows.open_sessions(database, user["id"], now=now, limit=LISTED_SESSIONS)
-    return {**user, "sessions": sessions}
+    return {**user, "sessions": sessions, "consents_given": await consents_of(database, user["id"])}
 
 
 async def change_user(database: Database, user_id: UUID, change: UserChange, *, by: Actor, now: datetime) -> None:
@@ -114,7 +117,7 @@ async def end_sessions(database: Database, user_id: UUID, *, by: Actor, now: dat
     async with database.begin() as transaction:
         if await lock_standing(transaction, user_id) is None:
             raise _no_such_user()
-        await session_rows.end_sessions(transaction, user_id, reason=EndReason.SIGNED_OUT, by=by, now=now)
+        await session_rows.end_sessions(transaction, user_id, reason=EndReason.ADMINISTRATOR, by=by, now=now)
     log.info("sessions_ended", user_id=user_id, actor=by.name)
 
 
@@ -122,7 +125,7 @@ async def end_session(database: Database, user_id: UUID, session_id: UUID, *, by
     """Sign a user out on one device; one that has ended is no failure. Raises: NotFound, StorageUnavailable."""
     async with database.begin() as transaction:
         is_theirs = await session_rows.end_session_of(
-            transaction, user_id, session_id, reason=EndReason.SIGNED_OUT, by=by, now=now
+            transaction, user_id, session_id, reason=EndReason.ADMINISTRATOR, by=by, now=now
         )
     if not is_theirs:
         raise NotFound("this user has no such session")

@@ -44,11 +44,12 @@ CallerDep = Annotated[Caller, Depends(caller_of)]
 async def device_of(connection: HTTPConnection) -> Device:
     """Where the request comes from, as the server in front of the app found it."""
     client = connection.scope.get("client")
-    user_agent = connection.headers.get("user-agent")
-    return Device(
-        ip=None if client is None else _plain_ip(client[0]),
-        user_agent=user_agent and user_agent[:_MAX_USER_AGENT],
-    )
+    user_agent = None
+    for name, value in connection.scope["headers"]:
+        if name == b"user-agent":
+            user_agent = value[:_MAX_USER_AGENT].decode("latin-1")
+            break
+    return Device(ip=None if client is None else _plain_ip(client[0]), user_agent=user_agent)
 
 
 DeviceDep = Annotated[Device, Depends(device_of)]

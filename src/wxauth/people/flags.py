@@ -16,7 +16,7 @@ log = get_logger()
 
 async def flag(database: Database, person: Person, kind: EventType, data: Mapping[str, Any], *, now: datetime) -> None:
     """Record it, unless the person has been erased. A trail that cannot be written is told in the log."""
-    log.warning(kind, user_id=person.user_id, app_id=person.app_id, **data)
+    log.warning(kind.logged, user_id=person.user_id, app_id=person.app_id, **data)
     try:
         async with database.begin() as transaction:
             if await lock_standing(transaction, person.user_id) is not None:

@@ -8,6 +8,7 @@ flip while apps move one after the other.
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -94,8 +95,13 @@ async def _merge(
     is_needed = bool(administrators) and administrators <= {former_id, into}
     is_banned = (before.is_banned or former.is_banned) and not is_needed
     after = Standing(UserStatus.DISABLED if is_banned else UserStatus.ACTIVE, _united(before, former))
-    await merge_users(transaction, former_id, into=into, now=now)
-    await record_event(transaction, EventType.USER_MERGED, by=by, at=now, user_id=into, data={"former_id": former_id})
+    moved = await merge_users(transaction, former_id, into=into, now=now)
+    record = partial(record_event, transaction, by=by, at=now, user_id=into)
+    await record(EventType.USER_MERGED, data={"former_id": former_id})
+    for app_id in moved.app_ids:
+        await record(EventType.IDENTITY_ADDED, app_id=app_id)
+    if moved.fields:
+        await record(EventType.PROFILE_CHANGED, data={"fields": moved.fields})
     return Merged(former_id, await settle(transaction, into, before=before, after=after, by=by, now=now))
 
 

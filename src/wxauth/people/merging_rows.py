@@ -17,6 +17,15 @@ class People(NamedTuple):
     """Whose the unionid is."""
 
 
+class Moved(NamedTuple):
+    """What a merge has given to the user that remains."""
+
+    app_ids: Sequence[str]
+    """Of each identity."""
+    fields: Sequence[str]
+    """Of `nickname` and `avatar_url`, what that user lacked."""
+
+
 # $1 app_id  $2 openid  $3 unionid
 _PEOPLE: Final = """
 SELECT (SELECT user_id FROM identities WHERE app_id = $1 AND openid = $2) AS user_id,
@@ -27,13 +36,17 @@ WITH named AS (UPDATE identities SET unionid = $3 WHERE app_id = $1 AND openid =
 UPDATE users SET unionid = $3 FROM named WHERE users.id = named.user_id
 """
 # $1 former user id  $2 remaining user id
-_MOVE_IDENTITIES: Final = "UPDATE identities SET user_id = $2 WHERE user_id = $1"
+_MOVE_IDENTITIES: Final = "UPDATE identities SET user_id = $2 WHERE user_id = $1 RETURNING app_id"
 _MOVE_UNIONIDS: Final = "UPDATE unionids SET user_id = $2 WHERE user_id = $1"
+_MOVE_CONSENTS: Final = "UPDATE consents SET user_id = $2 WHERE user_id = $1"
 _MOVE_FORMER_USERS: Final = "UPDATE former_users SET user_id = $2 WHERE user_id = $1"
 _REMEMBER_FORMER_USER: Final = "INSERT INTO former_users (id, user_id, merged_at) VALUES ($1, $2, $3)"
-# Away with the one and into the other in one statement, so that no unique value of theirs is there twice.
+# Away with the one and into the other in one statement, so that no unique value of theirs is there twice. Both are
+# locked.
 _MERGE: Final = """
-WITH former AS (
+WITH before AS (
+    SELECT nickname, avatar_url FROM users WHERE id = $2
+), former AS (
     DELETE FROM users WHERE id = $1
     RETURNING *
 ), moved AS (
@@ -45,9 +58,20 @@ UPDATE users
        nickname = COALESCE(users.nickname, former.nickname),
        avatar_url = COALESCE(users.avatar_url, former.avatar_url),
        phone = COALESCE(users.phone, former.phone),
-       created_at = LEAST(users.created_at, former.created_at)
-  FROM former
+       phone_verified = CASE WHEN users.phone IS NULL THEN former.phone_verified
+                             ELSE users.phone_verified OR (users.phone = former.phone AND former.phone_verified) END,
+       external_id = COALESCE(users.external_id, former.external_id),
+       consents = (SELECT jsonb_object_agg(document, version)
+                     FROM (SELECT DISTINCT ON (document) document, version FROM consents
+                            WHERE user_id = $2 AND withdrawn_at IS NULL
+                            ORDER BY document, given_at DESC, id DESC) AS newest),
+       created_at = LEAST(users.created_at, former.created_at),
+       last_login_at = GREATEST(users.last_login_at, former.last_login_at)
+  FROM former, before
  WHERE users.id = $2
+RETURNING array_remove(ARRAY [
+    CASE WHEN users.nickname IS DISTINCT FROM before.nickname THEN 'nickname' END,
+    CASE WHEN users.avatar_url IS DISTINCT FROM before.avatar_url THEN 'avatar_url' END], NULL) AS fields
 """
 _REMAINING: Final = "SELECT user_id FROM former_users WHERE id = $1"
 _FORMER: Final = "SELECT id FROM former_users WHERE user_id = $1 ORDER BY merged_at, id"
@@ -63,11 +87,14 @@ async def name_identity(transaction: Transaction, *, app_id: str, openid: str, u
     await transaction.execute(_NAME, app_id, openid, unionid)
 
 
-async def merge_users(transaction: Transaction, former_id: UUID, *, into: UUID, now: datetime) -> None:
+async def merge_users(transaction: Transaction, former_id: UUID, *, into: UUID, now: datetime) -> Moved:
     """Give all that a user has to another one, and remember the id; what the other one has stays."""
-    for statement in (_MOVE_IDENTITIES, _MOVE_UNIONIDS, _MOVE_FORMER_USERS, _MERGE):
+    app_ids = [row["app_id"] for row in await transaction.fetch(_MOVE_IDENTITIES, former_id, into)]
+    for statement in (_MOVE_UNIONIDS, _MOVE_CONSENTS, _MOVE_FORMER_USERS):
         await transaction.execute(statement, former_id, into)
+    fields = await transaction.fetchval(_MERGE, former_id, into)
     await transaction.execute(_REMEMBER_FORMER_USER, former_id, into, now)
+    return Moved(app_ids, fields or [])
 
 
 async def remaining_user(database: Database, former_id: UUID) -> UUID | None:

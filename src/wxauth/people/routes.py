@@ -30,9 +30,9 @@ router = APIRouter(route_class=DirectRoute, tags=["me"], generate_unique_id_func
 
 
 @router.get("/v1/me", summary="Who am I", responses=answers(EXAMPLE_USER, *GUARDED), openapi_extra=BEARER_SECURITY)
-async def read_me(caller: CallerDep) -> UserAnswer:
+async def read_me(caller: CallerDep, services: ServicesDep) -> UserAnswer:
     """The user behind the access token, with the identity of the session it belongs to."""
-    return user_answer(caller.user)
+    return user_answer(caller.user, services.settings.consents)
 
 
 @router.delete(

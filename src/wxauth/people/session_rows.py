@@ -1,11 +1,13 @@
 """Sessions: who is in one, where somebody is logged in, and how a session ends."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, TypedDict
 from uuid import UUID
+
+from uuid_utils.compat import uuid7
 
 from wxauth.core.database import Database, Transaction
 from wxauth.core.tables import USER, UserInSession
@@ -15,14 +17,21 @@ START: Final = UUID(int=0)
 """Before the first session."""
 END: Final = UUID(int=2**128 - 1)
 """After the last one."""
+SESSIONS_IN_AN_EVENT: Final = 1000
 
 
 class EndReason(StrEnum):
     """Why a session is no more."""
 
-    REUSED = "reused"
-    BANNED = "banned"
     SIGNED_OUT = "signed_out"
+    """By the person, in this very session."""
+    SIGNED_OUT_ELSEWHERE = "signed_out_elsewhere"
+    """By the person, from another one."""
+    BANNED = "banned"
+    REUSED = "reused"
+    ERASED = "erased"
+    ADMINISTRATOR = "administrator"
+    """By somebody else."""
     REPLACED = "replaced"
 
 
@@ -63,17 +72,26 @@ SELECT id, app_id, user_agent, ip, created_at, last_used_at, expires_at FROM ses
 _BELONGS_TO: Final = "SELECT 1 FROM sessions WHERE id = $1 AND user_id = $2"
 _OPENED_AT: Final = "SELECT created_at FROM sessions WHERE id = $1"
 
-# $1 session id  $2 now  $3 reason
-_END: Final = """
-UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL WHERE id = $1 AND revoked_at IS NULL
-RETURNING user_id
-"""
+# Written twice, it is one: the session has ended by then. One that had merely grown old is told to nobody.
+# $1 session id  $2 now  $3 reason  $4 id of the event
+_END: Final = f"""
+WITH ended AS (
+    UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL WHERE id = $1 AND revoked_at IS NULL
+    RETURNING id, user_id, app_id, expires_at > $2 AS was_open
+), noted AS (
+    INSERT INTO events (id, type, at, actor, user_id, app_id, data)
+    SELECT $4, '{EventType.SESSION_ENDED.stored}', $2, user_id::text, user_id, app_id,
+           jsonb_build_object('session_ids', jsonb_build_array(id), 'reason', $3::text)
+      FROM ended WHERE was_open
+)
+SELECT user_id FROM ended
+"""  # noqa: S608 - put together from constants
 # $1 user id  $2 now  $3 reason
 _END_CONSOLES: Final = """
 UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL
   FROM console_sessions
  WHERE sessions.user_id = $1 AND console_sessions.session_id = sessions.id AND revoked_at IS NULL
-RETURNING expires_at > $2 AS was_open
+RETURNING id, user_id, expires_at > $2 AS was_open
 """
 _FORGET_CONSOLES: Final = """
 DELETE FROM console_sessions WHERE NOT EXISTS (SELECT FROM sessions WHERE sessions.id = console_sessions.session_id)
@@ -86,14 +104,16 @@ WITH known AS (
     UPDATE sessions SET revoked_at = $3, revoked_reason = $4, session_key = NULL
       FROM known WHERE sessions.id = known.id AND known.is_open
 )
-SELECT is_open AND expires_at > $3 AS was_open FROM known
+SELECT id, $1::uuid AS user_id, is_open AND expires_at > $3 AS was_open FROM known
 """
 # $1 user id  $2 now  $3 reason  $4 session id to be kept
 _END_OTHERS: Final = """
 UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL
  WHERE user_id = $1 AND revoked_at IS NULL AND id IS DISTINCT FROM $4
-RETURNING expires_at > $2 AS was_open
+RETURNING id, user_id, expires_at > $2 AS was_open
 """
+# $1 user id  $2 now
+_OPEN: Final = "SELECT id FROM sessions WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2 ORDER BY id"
 
 # Of the identities that have logged in lately, the open sessions that are not among the newest; and of those that have
 # ended, what is far behind. Almost nobody has so many, which a few entries of the index tell.
@@ -117,7 +137,7 @@ WITH lately AS (
 UPDATE sessions SET revoked_at = $3, revoked_reason = $4, session_key = NULL
   FROM ranked
  WHERE sessions.id = ranked.id AND is_open AND open_so_far > $2 AND sessions.revoked_at IS NULL
-RETURNING sessions.user_id
+RETURNING sessions.id, sessions.user_id, sessions.expires_at > $3 AS was_open
 """
 _END_OF_PAGE: Final = "SELECT id, created_at FROM sessions WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1"
 
@@ -159,8 +179,11 @@ async def session_opened_at(database: Database, session_id: UUID) -> datetime | 
 
 
 async def end_session(database: Database, *, session_id: UUID, reason: EndReason, now: datetime) -> UUID | None:
-    """End a session; its user's id, or None where it had ended before or never was. Raises: StorageUnavailable."""
-    row = await database.fetchrow(_END, session_id, now, reason)
+    """End a session as its user wants it; the user's id, or None where it had ended before or never was.
+
+    Raises: StorageUnavailable.
+    """
+    row = await database.fetchrow(_END, session_id, now, reason, uuid7())
     return None if row is None else row["user_id"]
 
 
@@ -173,16 +196,17 @@ async def end_sessions(
     now: datetime,
     kept: UUID | None = None,
 ) -> None:
-    """End every session of a user but the one to be kept, and record it where one of them was open."""
+    """End every session of a user but the one to be kept, and record those that were open."""
     ended = await transaction.fetch(_END_OTHERS, user_id, now, reason, kept)
-    await _record_end(transaction, user_id, ended, reason=reason, by=by, now=now)
+    await record_ends(transaction, ended, reason=reason, by=by, now=now)
 
 
 async def end_console_sessions(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
     """End a user's sessions of the console, where they are to administer no longer."""
-    reason = EndReason.SIGNED_OUT
-    ended = await transaction.fetch(_END_CONSOLES, user_id, now, reason)
-    await _record_end(transaction, user_id, ended, reason=reason, by=by, now=now)
+    reason = EndReason.ADMINISTRATOR
+    await record_ends(
+        transaction, await transaction.fetch(_END_CONSOLES, user_id, now, reason), reason=reason, by=by, now=now
+    )
 
 
 async def forget_console_sessions(database: Database) -> None:
@@ -194,11 +218,9 @@ async def end_session_of(
     transaction: Transaction, user_id: UUID, session_id: UUID, *, reason: EndReason, by: Actor, now: datetime
 ) -> bool:
     """End one session of a user, and record it where it was open; whether the user has, or had, that session."""
-    was_open = await transaction.fetchval(_END_ONE, user_id, session_id, now, reason)
-    if was_open:
-        data = {"reason": reason, "sessions": 1}
-        await record_event(transaction, EventType.SESSIONS_ENDED, by=by, at=now, user_id=user_id, data=data)
-    return was_open is not None
+    ended = await transaction.fetch(_END_ONE, user_id, session_id, now, reason)
+    await record_ends(transaction, ended, reason=reason, by=by, now=now)
+    return bool(ended)
 
 
 async def end_replaced_sessions(
@@ -209,19 +231,34 @@ async def end_replaced_sessions(
     Of a person who logs in all day, what has ended is kept for ten times as many.
     """
     ended = await transaction.fetch(_REPLACE, since, at_most, now, EndReason.REPLACED)
-    for user_id, number in Counter(row["user_id"] for row in ended).items():
-        data = {"reason": EndReason.REPLACED, "sessions": number}
-        await record_event(transaction, EventType.SESSIONS_ENDED, by=by, at=now, user_id=user_id, data=data)
+    await record_ends(transaction, ended, reason=EndReason.REPLACED, by=by, now=now)
     return len(ended)
 
 
-async def _record_end(
-    transaction: Transaction, user_id: UUID, ended: Sequence[Any], *, reason: EndReason, by: Actor, now: datetime
+async def open_session_ids(transaction: Transaction, user_id: UUID, *, now: datetime) -> Sequence[UUID]:
+    """Where a user is logged in, who is about to be erased."""
+    return [row["id"] for row in await transaction.fetch(_OPEN, user_id, now)]
+
+
+async def record_ends(
+    transaction: Transaction, ended: Iterable[Mapping[str, Any]], *, reason: EndReason, by: Actor, now: datetime
 ) -> None:
-    number = sum(row["was_open"] for row in ended)
-    if number:
-        data = {"reason": reason, "sessions": number}
-        await record_event(transaction, EventType.SESSIONS_ENDED, by=by, at=now, user_id=user_id, data=data)
+    """Tell which sessions have ended, of each `user_id` apart; of those that had merely grown old, nothing."""
+    ids: defaultdict[UUID, list[UUID]] = defaultdict(list)
+    for row in ended:
+        if row["was_open"]:
+            ids[row["user_id"]].append(row["id"])
+    for user_id, session_ids in ids.items():
+        await record_ended(transaction, user_id, session_ids, reason=reason, by=by, now=now)
+
+
+async def record_ended(
+    transaction: Transaction, user_id: UUID, session_ids: Sequence[UUID], *, reason: EndReason, by: Actor, now: datetime
+) -> None:
+    """Tell that these sessions of a user have ended, a thousand in an event."""
+    for start in range(0, len(session_ids), SESSIONS_IN_AN_EVENT):
+        data = {"session_ids": session_ids[start : start + SESSIONS_IN_AN_EVENT], "reason": reason}
+        await record_event(transaction, EventType.SESSION_ENDED, by=by, at=now, user_id=user_id, data=data)
 
 
 async def end_of_page(transaction: Transaction, *, after: UUID, size: int) -> tuple[UUID, datetime | None]:

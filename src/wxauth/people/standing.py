@@ -63,7 +63,7 @@ class Settled:
     def tell(self, **fields: Any) -> None:
         """Write the log lines. For when the transaction has been committed."""
         for kind in self.changes:
-            log.info(kind, user_id=self.user_id, actor=self.by.name, **fields)
+            log.info(kind.logged, user_id=self.user_id, actor=self.by.name, **fields)
 
 
 async def lock_standing(transaction: Transaction, user_id: UUID) -> Standing | None:

@@ -14,6 +14,7 @@ from wxauth.core.database import Database, Transaction
 from wxauth.core.tables import Identity, User, UserRow, UserStatus
 from wxauth.core.trail import Actor, EventType, forget_person, record_event
 from wxauth.people.merging_rows import former_ids
+from wxauth.people.session_rows import EndReason, open_session_ids, record_ended
 
 
 class IdentityRow(TypedDict):
@@ -34,7 +35,7 @@ class UserSearch:
     """Which users are wanted; what is None does not matter."""
 
     text: str | None = None
-    """The whole openid, unionid, phone number or id; where it is nobody's, part of the nickname in any case."""
+    """The whole openid, unionid, external id, phone number or id; if nobody's, part of the nickname in any case."""
     status: UserStatus | None = None
     role: str | None = None
     app_id: str | None = None
@@ -62,7 +63,7 @@ _USERS: Final = select(*(User.__table__.columns[name] for name in UserRow.__anno
 
 # By indexes alone. An openid has none of its own, which would cost each first login: it is looked for in each app, and
 # the apps are read one after the other from the primary key, of which they are the first column.
-# $1 openid, unionid or phone number  $2 id
+# $1 openid, unionid, external id or phone number  $2 id
 _WHOM_IT_NAMES: Final = """
 WITH RECURSIVE apps (app_id) AS (
     (SELECT app_id FROM identities ORDER BY app_id LIMIT 1)
@@ -71,6 +72,8 @@ WITH RECURSIVE apps (app_id) AS (
       FROM apps WHERE apps.app_id IS NOT NULL
 )
 SELECT id FROM users WHERE unionid = $1
+ UNION
+SELECT id FROM users WHERE external_id = $1
  UNION
 SELECT id FROM users WHERE phone = $1
  UNION
@@ -120,6 +123,12 @@ async def read_user(database: Database, user_id: UUID) -> UserWithIdentities | N
     return found
 
 
+async def user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
+    """The user who has this identity at this moment, not locked; None where nobody has."""
+    user_id: UUID | None = await transaction.fetchval(_USER_OF, app_id, openid)
+    return user_id
+
+
 async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
     """The user who has this identity, until the transaction ends; None where nobody has."""
     user_id: UUID | None = await transaction.fetchval(_USER_OF, app_id, openid)
@@ -133,14 +142,17 @@ async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) ->
 
 
 async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> bool:
-    """Erase a person everywhere, leaving an event that says no more than by which ids they were known.
+    """Erase a person everywhere, leaving events that say no more than by which ids they and their sessions were known.
 
-    The address in that event is an administrator's. The person's own is erased with them. Whether there was one.
+    The user is locked. The address in these events is an administrator's; the person's own is erased with them.
+    Whether there was one.
     """
     former = await former_ids(transaction, user_id)
+    sessions = await open_session_ids(transaction, user_id, now=now)
     if await transaction.fetchval(_ERASE, user_id) is None:
         return False
     await forget_person(transaction, [user_id, *former])
+    await record_ended(transaction, user_id, sessions, reason=EndReason.ERASED, by=by, now=now)
     data = {"former_ids": former}
     await record_event(transaction, EventType.USER_ERASED, by=by, at=now, user_id=user_id, data=data)
     return True

@@ -64,7 +64,7 @@ async def change_my_avatar(caller: CallerDep, request: Request, services: Servic
     """
     with services.avatars.upload(caller.user["id"]):
         file = await uploaded_file(request, _FIELD, max_bytes=MAX_FILE)
-        return user_answer(await changes.change_avatar(services, caller, file))
+        return user_answer(await changes.change_avatar(services, caller, file), services.settings.consents)
 
 
 @router.get(

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from wxauth.core.database import Database
 from wxauth.core.tables import USER, UserRow
+from wxauth.profile.profile_rows import record_profile_change
 
 # $1 user id  $2 avatar_url  $3 avatar id  $4 content_type  $5 content  $6 now
 _REPLACE: Final = f"""
@@ -35,7 +36,7 @@ class Avatar:
 
 
 async def replace_avatar(
-    database: Database, user_id: UUID, avatar: Avatar, *, url: str, now: datetime
+    database: Database, user_id: UUID, avatar: Avatar, *, url: str, app_id: str, now: datetime
 ) -> UserRow | None:
     """Store a picture in place of the former one; the user as they are then, None where they are banned or gone.
 
@@ -46,6 +47,8 @@ async def replace_avatar(
         user: UserRow | None = await transaction.fetchrow(
             _REPLACE, user_id, url, avatar.id, avatar.content_type, avatar.content, now
         )
+        if user is not None:
+            await record_profile_change(transaction, user_id, ["avatar_url"], app_id=app_id, now=now)
     return user
 
 

@@ -55,7 +55,7 @@ class Avatars:
         """A place for what is uploaded in the block. Raises: RateLimited."""
         return self._uploads.place(user_id)
 
-    async def replace(self, user_id: UUID, file: bytes) -> UserRow:
+    async def replace(self, user_id: UUID, file: bytes, *, app_id: str) -> UserRow:
         """Store a user's picture in place of the former one, and its URL; the user as they are then.
 
         Raises: InvalidRequest; InvalidToken, where the user has just been banned or erased; StorageUnavailable.
@@ -66,7 +66,7 @@ class Avatars:
             raise InvalidRequest.of("file", str(exc)) from exc
         avatar = Avatar(token_urlsafe(_ID_BYTES), picture.content_type, picture.content)
         url = self._base_url + _file_name(avatar)
-        user = await replace_avatar(self._database, user_id, avatar, url=url, now=self._clock())
+        user = await replace_avatar(self._database, user_id, avatar, url=url, app_id=app_id, now=self._clock())
         if user is None:
             raise InvalidToken("the session has ended")
         return user

@@ -27,7 +27,14 @@ async def change_profile(services: Services, caller: Caller, changes: Mapping[st
         person,
         changes.get("nickname"),
         before=caller.user["nickname"],
-        store=partial(store_profile, services.database, person.user_id, changes),
+        store=partial(
+            store_profile,
+            services.database,
+            person.user_id,
+            changes,
+            app_id=person.app_id,
+            now=services.clock(),
+        ),
     )
     if user is None:
         raise InvalidToken("the session has ended")
@@ -40,7 +47,7 @@ async def change_avatar(services: Services, caller: Caller, file: bytes) -> User
 
     Raises: InvalidRequest; InvalidToken, where the user has just been banned or erased; StorageUnavailable.
     """
-    user = await services.avatars.replace(caller.user["id"], file)
+    user = await services.avatars.replace(caller.user["id"], file, app_id=caller.user["app_id"])
     log.info("profile_changed", user_id=user["id"], fields=["avatar_url"])
     return _in_session(user, caller)
 

@@ -91,7 +91,14 @@ class Nicknames:
         before = user["nickname"]
         if not self.asks_about(nickname, before=before):
             return user
-        store = partial(change_profile, self._database, person.user_id, {"nickname": nickname})
+        store = partial(
+            change_profile,
+            self._database,
+            person.user_id,
+            {"nickname": nickname},
+            app_id=person.app_id,
+            now=self._clock(),
+        )
         try:
             named = await self.set(person, nickname, before=before, store=store, patience=patience)
         except InvalidRequest:

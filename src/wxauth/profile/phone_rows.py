@@ -11,8 +11,9 @@ import asyncpg
 
 from wxauth.core.database import Database, Transaction
 from wxauth.core.tables import USER, UserRow
-from wxauth.core.trail import Actor, EventType, record_event
-from wxauth.people.user_rows import lock_user_of
+from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
+from wxauth.people.standing_rows import lock_users
+from wxauth.people.user_rows import lock_user_of, user_of
 
 _FIND: Final = f"""
 SELECT app_id, openid, sealed, asked_at, {USER}
@@ -49,7 +50,7 @@ SELECT CASE
        WHEN $6 AND EXISTS (SELECT FROM phone_answers JOIN identities USING (app_id, openid)
                             WHERE user_id = users.id AND settled_at > $5) THEN 'outdated'
        WHEN NOT $7 AND EXISTS (SELECT FROM users other
-                                WHERE other.phone = $4 AND other.id <> users.id) THEN 'taken'
+                                WHERE other.phone = $4 AND other.phone_verified AND other.id <> users.id) THEN 'taken'
        END
   FROM users JOIN identities i ON i.user_id = users.id
  WHERE users.id = $1 AND i.app_id = $2 AND i.openid = $3
@@ -64,10 +65,17 @@ WITH settled AS (
      WHERE code_hash = $1 AND sealed IS NOT NULL
     RETURNING code_hash
 )
-UPDATE users SET phone = CASE WHEN EXISTS (SELECT FROM settled) THEN $4 ELSE phone END
+UPDATE users SET phone = CASE WHEN EXISTS (SELECT FROM settled) THEN $4 ELSE phone END,
+                 phone_verified = phone_verified OR EXISTS (SELECT FROM settled)
  WHERE id = $3
 RETURNING {USER}, EXISTS (SELECT FROM settled) AS is_first
 """  # noqa: S608 - put together from constants
+_UNPROVED_HOLDERS: Final = "SELECT id FROM users WHERE phone = $1 AND NOT phone_verified"
+# $1 user ids  $2 number  $3 who has proved it
+_TAKE_OVER: Final = """
+UPDATE users SET phone = NULL WHERE id = ANY ($1::uuid[]) AND phone = $2 AND NOT phone_verified AND id <> $3
+RETURNING id
+"""
 _FORGET: Final = """
 DELETE FROM phone_answers USING identities i
  WHERE i.user_id = $1 AND phone_answers.app_id = i.app_id AND phone_answers.openid = i.openid
@@ -159,6 +167,7 @@ async def bind_phone(
     """Give the number of an answer to whose it is, and settle the answer; the user as they are then.
 
     An answer that has been settled meanwhile changes nothing. One of before an erasure or a withdrawal is forgotten.
+    Users who have the number by an import, and have never proved it, lose it.
 
     Args:
         database: Where they are.
@@ -172,6 +181,10 @@ async def bind_phone(
     """
     async with database.begin() as transaction:
         await transaction.fetchval(_LOCK_NUMBER, phone)
+        unproved = [row["id"] for row in await transaction.fetch(_UNPROVED_HOLDERS, phone)]
+        if unproved:  # all lock users in the order of their ids
+            owner_id = await user_of(transaction, app_id=answer.app_id, openid=answer.openid)
+            await lock_users(transaction, [*unproved, *([] if owner_id is None else [owner_id])])
         user_id = await lock_user_of(transaction, app_id=answer.app_id, openid=answer.openid)
         if user_id is None:
             return Refusal.GONE
@@ -188,6 +201,8 @@ async def bind_phone(
         if bound["is_first"]:
             by = Actor(str(user_id))
             await record_event(transaction, EventType.PHONE_BOUND, by=by, at=now, user_id=user_id, app_id=answer.app_id)
+            for row in await transaction.fetch(_TAKE_OVER, unproved, phone, user_id) if unproved else ():
+                await record_event(transaction, EventType.PHONE_REMOVED, by=SYSTEM, at=now, user_id=row["id"])
         user: UserRow = bound
         return user
 

@@ -45,6 +45,7 @@ from wxauth.profile.phone_rows import (
     refuse_answer,
 )
 from wxauth.wechat.api import WeChatApi
+from wxauth.wechat.errcodes import OF_ANOTHER_PERSON
 from wxauth.wechat.phone_numbers import e164_of
 
 LATE: Final = 30.0
@@ -152,7 +153,9 @@ class Phones:
                 try:
                     await self._ask(app, openid, code, code_hash, asked_at=asked_at)
                     found = await find_answer(self._database, code_hash)
-                except (InvalidCode, CodeUsed):
+                except (InvalidCode, CodeUsed) as exc:
+                    if exc.errcode in OF_ANOTHER_PERSON:
+                        raise
                     found = await self._find_from_others(code_hash)
                     if found is None:
                         raise

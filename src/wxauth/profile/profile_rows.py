@@ -1,12 +1,16 @@
 """The statements that change a person's name and picture, and forget what is withdrawn."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from wxauth.core.database import Database, Transaction
 from wxauth.core.tables import USER, UserRow
+from wxauth.core.trail import Actor, EventType, record_event
 
+# So that it can be told what a change has really changed. $1 user id
+_BEFORE: Final = "SELECT nickname, avatar_url FROM users WHERE id = $1 FOR NO KEY UPDATE"
 # $1 user id  $2 whether the nickname changes  $3 to what  $4 whether the picture changes  $5 to what
 _CHANGE: Final = f"""
 UPDATE users SET nickname = CASE WHEN $2 THEN $3 ELSE nickname END,
@@ -16,20 +20,28 @@ RETURNING {USER}
 """  # noqa: S608 - put together from constants
 # $1 user id  $2 names of columns
 _CLEAR: Final = """
+WITH before AS (
+    SELECT id, phone FROM users WHERE id = $1
+)
 UPDATE users SET nickname = CASE WHEN 'nickname' = ANY ($2::text[]) THEN NULL ELSE nickname END,
                  avatar_url = CASE WHEN 'avatar_url' = ANY ($2::text[]) THEN NULL ELSE avatar_url END,
-                 phone = CASE WHEN 'phone' = ANY ($2::text[]) THEN NULL ELSE phone END
- WHERE id = $1
+                 phone = CASE WHEN 'phone' = ANY ($2::text[]) THEN NULL ELSE users.phone END
+  FROM before
+ WHERE users.id = before.id
+RETURNING before.phone IS NOT NULL AND users.phone IS NULL
 """
 
 
-async def change_profile(database: Database, user_id: UUID, changes: Mapping[str, str | None]) -> UserRow | None:
+async def change_profile(
+    database: Database, user_id: UUID, changes: Mapping[str, str | None], *, app_id: str, now: datetime
+) -> UserRow | None:
     """Set `nickname` and `avatar_url` where they are named; the user as they are then, None where they are gone.
 
     Raises: StorageUnavailable.
     """
     # In a transaction, which is never sent again: it would overwrite what has been written since, as a withdrawal.
     async with database.begin() as transaction:
+        before = await transaction.fetchrow(_BEFORE, user_id)
         user: UserRow | None = await transaction.fetchrow(
             _CHANGE,
             user_id,
@@ -38,9 +50,28 @@ async def change_profile(database: Database, user_id: UUID, changes: Mapping[str
             "avatar_url" in changes,
             changes.get("avatar_url"),
         )
+        if user is not None:
+            fields = [name for name, value in before.items() if user[name] != value]  # type: ignore[literal-required]  # two of them
+            if fields:
+                await record_profile_change(transaction, user_id, fields, app_id=app_id, now=now)
     return user
 
 
-async def clear_fields(transaction: Transaction, user_id: UUID, fields: Sequence[str]) -> None:
-    """Forget what is named of `nickname`, `avatar_url` and `phone`."""
-    await transaction.execute(_CLEAR, user_id, fields)
+async def record_profile_change(
+    transaction: Transaction, user_id: UUID, fields: Sequence[str], *, app_id: str, now: datetime
+) -> None:
+    """Tell which of `nickname` and `avatar_url` a person has changed."""
+    await record_event(
+        transaction,
+        EventType.PROFILE_CHANGED,
+        by=Actor(str(user_id)),
+        at=now,
+        user_id=user_id,
+        app_id=app_id,
+        data={"fields": fields},
+    )
+
+
+async def clear_fields(transaction: Transaction, user_id: UUID, fields: Sequence[str]) -> bool:
+    """Forget what is named of `nickname`, `avatar_url` and `phone`; whether there was a number, and is none now."""
+    return bool(await transaction.fetchval(_CLEAR, user_id, fields))

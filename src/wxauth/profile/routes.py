@@ -42,7 +42,7 @@ async def change_me(caller: CallerDep, body: ProfileChange, services: ServicesDe
     `wx.request` has no PATCH, so POST does the same. A nickname that WeChat finds against the rules is
     `invalid_request`, where the service has it checked; after 20 new ones in an hour, the next is `rate_limited`.
     """
-    return user_answer(await changes.change_profile(services, caller, body.changes()))
+    return user_answer(await changes.change_profile(services, caller, body.changes()), services.settings.consents)
 
 
 @router.post(
@@ -70,4 +70,4 @@ async def bind_my_phone(caller: CallerDep, body: PhoneRequest, services: Service
     WeChat nothing more. At `invalid_code` and `code_used` let the person tap again; after 20 of them in an hour it is
     `rate_limited`.
     """
-    return user_answer(await changes.bind_phone(services, caller, body.code))
+    return user_answer(await changes.bind_phone(services, caller, body.code), services.settings.consents)

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, Final
 
 from wxauth.core.background import Background
@@ -164,18 +165,15 @@ class Withdrawals:
                 # The last administrator too: who has left WeChat may not be kept, and could not log in.
                 await erase_user(transaction, user_id, by=WECHAT, now=now)
             else:
-                await clear_fields(transaction, user_id, withdrawal.fields)
+                has_lost_phone = await clear_fields(transaction, user_id, withdrawal.fields)
                 if "phone" in withdrawal.fields:
                     await forget_answers(transaction, user_id)
-                await record_event(
-                    transaction,
-                    EventType.AUTHORIZATION_REVOKED,
-                    by=WECHAT,
-                    at=now,
-                    user_id=user_id,
-                    app_id=app_id,
-                    data={"revoked": withdrawal.fields},
-                )
+                record = partial(record_event, transaction, by=WECHAT, at=now, user_id=user_id, app_id=app_id)
+                # Under both names: under the former one replicas of the version before look for it, and so do we.
+                data = {"fields": withdrawal.fields, "revoked": withdrawal.fields}
+                await record(EventType.AUTHORIZATION_REVOKED, data=data)
+                if has_lost_phone:
+                    await record(EventType.PHONE_REMOVED)
         if user_id is None:
             log.info("push_of_nobody", app_id=app_id)
         elif withdrawal.is_whole:

@@ -36,7 +36,9 @@ from wxauth.guard.bearer import BearerGuard
 from wxauth.keys import routes as key_routes
 from wxauth.login import routes as login_routes
 from wxauth.login import session_key_routes
-from wxauth.people import admin_routes, number_routes
+from wxauth.login.bodies import LoginRequest
+from wxauth.moving import routes as moving_routes
+from wxauth.people import admin_routes, consent_routes, number_routes
 from wxauth.people import key_routes as admin_key_routes
 from wxauth.people import routes as account_routes
 from wxauth.problems import problem_response
@@ -44,7 +46,10 @@ from wxauth.profile import avatar_routes, push_routes
 from wxauth.profile import routes as profile_routes
 from wxauth.service import probes
 from wxauth.service.housekeeping import keep_house, keep_sessions_few
+from wxauth.siblings import feed_routes, user_routes
 from wxauth.siblings import routes as sibling_routes
+from wxauth.siblings.callers import SERVICE_CLIENT_SCHEME
+from wxauth.siblings.feed import keep_placing
 from wxauth.web.answers import Problem
 from wxauth.web.direct import invalid_request
 from wxauth.web.docs import add_docs
@@ -61,6 +66,8 @@ _ROUTERS: Final = (
     login_routes.router,
     account_routes.router,
     account_routes.lists,
+    consent_routes.router,
+    moving_routes.router,
     profile_routes.router,
     avatar_routes.router,
     admin_routes.lists,
@@ -73,6 +80,8 @@ _ROUTERS: Final = (
     key_routes.router,
     probes.router,
     sibling_routes.router,
+    user_routes.router,
+    feed_routes.lists,
     push_routes.router,
 )
 
@@ -86,17 +95,25 @@ _READ_FIRST: Final = (
     "/v1/me/sessions",
     "/v1/me/sessions/{session_id}",
     "/v1/me/avatar",
+    "/v1/me/consents",
+    "/v1/me/consents/{document}",
+    "/v1/me/export",
 )
 """In the documentation; the others follow in the order of their rooms."""
 
 log = get_logger()
 
 
-def create_app(services: Services) -> ASGIApp:
-    """The whole service as an ASGI app. The parts are in place at once; the lifespan keeps and closes them."""
+def create_app(services: Services, *, example_code: str | None = None) -> ASGIApp:
+    """The whole service as an ASGI app. The parts are in place at once; the lifespan keeps and closes them.
+
+    Args:
+        services: The parts.
+        example_code: A code with which the documentation's example of a login succeeds, where there is one.
+    """
     settings = services.settings
     root_path = urlsplit(settings.issuer).path
-    api = create_api(root_path=root_path)
+    api = create_api(root_path=root_path, example_code=example_code)
     api.state.services = services
     app: ASGIApp = api
     if settings.cors_origins:  # around the whole of it, so that a browser may read a fault's answer too
@@ -115,7 +132,7 @@ def create_app(services: Services) -> ASGIApp:
     return BehindProxies(app, settings.trusted_proxies)
 
 
-def create_api(*, root_path: str = "") -> FastAPI:
+def create_api(*, root_path: str = "", example_code: str | None = None) -> FastAPI:
     """The routes and their documentation, still without services."""
     api = FastAPI(
         title="wxauth",
@@ -138,7 +155,7 @@ def create_api(*, root_path: str = "") -> FastAPI:
     api.router.routes.extend(_ROUTES)  # not included: an included router is one more thing to match
     add_docs(api)
     add_console(api)
-    api.openapi = lambda: _openapi(api)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    api.openapi = lambda: _openapi(api, example_code)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return api
 
 
@@ -151,6 +168,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         services.numbers.keep_storing(),
         keep_house(services),
         keep_sessions_few(services),
+        keep_placing(services),
     ]
     if isinstance(services.clock, DatabaseClock):
         await correct(services.clock, services.database)
@@ -243,7 +261,7 @@ def _allowed_methods(request: Request) -> list[str]:
     return sorted({method for route in matching for method in getattr(route, "methods", None) or ()})
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
+def _openapi(app: FastAPI, example_code: str | None) -> dict[str, Any]:
     if app.openapi_schema is None:
         schema = FastAPI.openapi(app)
         components = schema.setdefault("components", {})
@@ -254,9 +272,11 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         components["schemas"].pop("ValidationError", None)
         components["securitySchemes"] = {
             BearerGuard.scheme_name: BearerGuard.model.model_dump(mode="json", by_alias=True, exclude_none=True),
-            **sibling_routes.SERVICE_CLIENT_SCHEME,
+            **SERVICE_CLIENT_SCHEME,
         }
         _keep_nulls_of_examples(app, schema)
+        if example_code is not None:
+            components["schemas"][LoginRequest.__name__]["examples"] = [{"code": example_code}]
         schema["paths"] = _in_reading_order(schema["paths"])
     assert app.openapi_schema is not None
     return app.openapi_schema

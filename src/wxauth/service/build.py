@@ -1,6 +1,8 @@
 """The parts of the service, put together once."""
 
+from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
 
 import httpx
 
@@ -40,6 +42,7 @@ def build_services(
     clock: Clock | None = None,
     wechat_transport: httpx.AsyncBaseTransport | None = None,
     waits: Waits = WAITS,
+    errcode_hints: Mapping[int, str] = MappingProxyType({}),
 ) -> Services:
     """Put the parts together. Opens no connection.
 
@@ -48,6 +51,7 @@ def build_services(
         clock: The time; the database's, unless given.
         wechat_transport: The way to WeChat.
         waits: For how long the parts wait.
+        errcode_hints: What else a developer is told of an errcode.
     """
     clock = clock or DatabaseClock()
     database = Database(settings.database_url.get_secret_value(), deadlines=waits.database)
@@ -69,6 +73,7 @@ def build_services(
             timeout=settings.wechat_timeout,
             busy_pauses=waits.wechat_busy,
             observe=metrics.wechat_call,
+            hints=errcode_hints,
         )
 
     wechat = make_wechat()

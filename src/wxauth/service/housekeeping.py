@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -16,6 +17,7 @@ from wxauth.profile.attempt_rows import sweep_attempts
 from wxauth.profile.attempts import WINDOW
 from wxauth.profile.phone_rows import sweep_answers
 from wxauth.profile.push_rows import sweep_messages, sweep_nonces
+from wxauth.service.keeping_rows import ADDRESSES, EVENTS, Lap, begin_lap, lap_page
 from wxauth.service.sweep_rows import replace_old_sessions, sweep_page
 
 KEPT_AFTER_THE_END: Final = timedelta(days=30)
@@ -42,6 +44,16 @@ PAGE_PAUSE: Final = 0.1
 log = get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What was older than the operator wants it kept."""
+
+    events: int = 0
+    """Erased."""
+    addresses: int = 0
+    """Made networks."""
+
+
 async def keep_house(
     services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE, look_pause: float = LOOK_PAUSE
 ) -> None:
@@ -52,7 +64,7 @@ async def keep_house(
     await asyncio.gather(
         *(
             _keep_doing(partial(chore, services, page_size=page_size, pause=pause), look_pause=look_pause)
-            for chore in (sweep_rest, sweep_sessions)
+            for chore in (sweep_rest, sweep_sessions, sweep_aged)
         )
     )
 
@@ -82,6 +94,49 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
     """Do once all that is due. Raises: StorageUnavailable."""
     await sweep_rest(services, page_size=page_size, pause=pause)
     await sweep_sessions(services, page_size=page_size, pause=pause)
+    await sweep_aged(services, page_size=page_size, pause=pause)
+
+
+async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE, pause: float = 0.0) -> Swept:
+    """Do once all that is due, and at any rate what the operator wants forgotten. Raises: StorageUnavailable."""
+    for lap, _ in _laps(services):
+        await begin_lap(services.database, lap, now=services.clock())
+    await sweep_rest(services, page_size=page_size, pause=pause)
+    await sweep_sessions(services, page_size=page_size, pause=pause)
+    return await sweep_aged(services, page_size=page_size, pause=pause)
+
+
+async def sweep_aged(services: Services, *, page_size: int, pause: float) -> Swept:
+    """Where a lap is due, forget what is older than EVENTS_KEPT_DAYS and ADDRESSES_KEPT_DAYS.
+
+    Raises: StorageUnavailable.
+    """
+    if not _clocks_agree(services):
+        return Swept()
+    now = services.clock()
+    written = {}
+    for lap, kept in _laps(services):
+        written[lap] = 0
+        while page := await lap_page(
+            services.database, lap, size=page_size, older_than=now - kept, now=now, next_lap_at=now + SWEEP_EVERY
+        ):
+            written[lap] += page.rows
+            if page.is_last:
+                break
+            await asyncio.sleep(pause)
+    swept = Swept(written.pop(EVENTS, 0), sum(written.values()))
+    if swept != Swept():
+        log.info("aged_swept", events=swept.events, addresses=swept.addresses)
+    return swept
+
+
+def _laps(services: Services) -> list[tuple[Lap, timedelta]]:
+    settings = services.settings
+    events, addresses = settings.events_kept_days, settings.addresses_kept_days
+    return [
+        *([(EVENTS, timedelta(days=events))] if events else []),
+        *((lap, timedelta(days=addresses)) for lap in ADDRESSES if addresses),
+    ]
 
 
 async def sweep_sessions(services: Services, *, page_size: int, pause: float) -> None:
@@ -137,7 +192,7 @@ def _clocks_agree(services: Services) -> bool:
     return not isinstance(clock, DatabaseClock) or abs(clock.ahead) <= MOST_APART
 
 
-async def _keep_doing(chore: Callable[[], Awaitable[None]], *, look_pause: float) -> None:
+async def _keep_doing(chore: Callable[[], Awaitable[object]], *, look_pause: float) -> None:
     while True:
         try:
             await chore()

@@ -7,7 +7,7 @@ from typing import Final
 
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
-from wxauth.core.migrations import is_schema_usable
+from wxauth.core.schema import is_schema_usable
 from wxauth.errors import StorageUnavailable
 from wxauth.keys.keyring import KeyRing
 

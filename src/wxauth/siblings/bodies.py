@@ -42,6 +42,7 @@ class IntrospectionAnswer(TypedDict):
     sid: NotRequired[Annotated[UUID, Field(description="The session's id.")]]
     openid: NotRequired[str]
     roles: NotRequired[Annotated[list[str], Field(description="Those that the user has now; absent where none.")]]
+    external_id: NotRequired[Annotated[str, Field(description="The one that the user has now; absent where none.")]]
 
 
 class AccessTokenAnswer(TypedDict):

@@ -1,9 +1,11 @@
-"""What siblings may ask about tokens, and how service clients among them prove who they are."""
+"""What siblings may ask about tokens; service clients among them: who they are, and what they may do."""
 
 import re
 import secrets
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Any, Final, NamedTuple
@@ -11,18 +13,40 @@ from typing import Any, Final, NamedTuple
 from wxauth.core.database import Database
 from wxauth.core.services import Services
 from wxauth.core.tables import CLIENT_NAME, ServiceClient
-from wxauth.core.trail import OPERATOR, SYSTEM, WECHAT
-from wxauth.errors import InvalidClient, InvalidToken
+from wxauth.core.trail import OPERATOR, SYSTEM, WECHAT, Actor
+from wxauth.errors import InsufficientScope, InvalidClient, InvalidToken
 from wxauth.people.session_rows import user_in_session
 from wxauth.siblings import rows
 
 ACTORS: Final = (SYSTEM.name, OPERATOR.name, WECHAT.name)
 """Whom the audit trail tells of beside users and clients, so that no client may have these names."""
 
+FORMER_SECRET_KEPT: Final = timedelta(hours=24)
+"""So long a secret that has been renewed works beside the new one: a sibling's replicas get it one by one."""
+
 _SECRET_BYTES: Final = 32
 _NAME: Final = re.compile(CLIENT_NAME)
 _NO_HASH: Final = bytes(sha256().digest_size)
 _CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "client_id", "sid", "openid")
+
+
+class Scope(StrEnum):
+    """What a service client may do."""
+
+    INTROSPECT = "introspect"
+    """Ask whether an access token is good."""
+    ACCESS_TOKEN = "access_token"  # noqa: S105 - the name of a scope
+    """Have an app's WeChat token."""
+    USERS = "users"
+    """Look users up."""
+    PHONES = "phones"
+    """See their phone numbers too."""
+    EVENTS = "events"
+    """Read the feed."""
+
+
+DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
+"""Of a client that is added without any."""
 
 
 class NameTaken(Exception):
@@ -60,7 +84,11 @@ async def introspect(services: Services, token: str) -> dict[str, Any] | None:
     if user is None:
         return None
     claims = {name: principal.claims[name] for name in _CLAIMS}
-    return {**claims, "roles": user["roles"]} if user["roles"] else claims
+    if user["roles"]:
+        claims["roles"] = user["roles"]
+    if user["external_id"] is not None:
+        claims["external_id"] = user["external_id"]
+    return claims
 
 
 def is_name(text: str) -> bool:
@@ -68,12 +96,32 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None and text not in ACTORS
 
 
-async def add_client(database: Database, name: str, *, now: datetime) -> Credentials:
+async def add_client(
+    database: Database,
+    name: str,
+    *,
+    scopes: Collection[Scope] = DEFAULT_SCOPES,
+    by: Actor = OPERATOR,
+    now: datetime,
+) -> Credentials:
     """A new client; its secret is known from now on to the caller alone. Raises: NameTaken, StorageUnavailable."""
-    secret = secrets.token_urlsafe(_SECRET_BYTES)
-    if not await rows.store_client(database, name=name, secret_hash=_hash(secret), now=now):
+    secret, secret_hash = new_secret()
+    if not await rows.store_client(
+        database, name=name, secret_hash=secret_hash, scopes=in_order(scopes), by=by, now=now
+    ):
         raise NameTaken(name)
     return Credentials(name, secret)
+
+
+def new_secret() -> tuple[str, bytes]:
+    """A secret, and what is stored of it."""
+    secret = secrets.token_urlsafe(_SECRET_BYTES)
+    return secret, _hash(secret)
+
+
+def in_order(scopes: Collection[str]) -> list[Scope]:
+    """Each of these scopes once, in the order in which they are told."""
+    return [scope for scope in Scope if scope in scopes]
 
 
 async def list_clients(database: Database) -> Sequence[ServiceClient]:
@@ -81,23 +129,61 @@ async def list_clients(database: Database) -> Sequence[ServiceClient]:
     return await rows.all_clients(database)
 
 
-async def remove_client(database: Database, name: str, *, now: datetime) -> None:
-    """Refuse this client from now on. Raises: NoSuchClient, StorageUnavailable."""
-    if not await rows.delete_client(database, name, now=now):
+async def change_client(
+    database: Database, name: str, *, scopes: Collection[Scope], by: Actor = OPERATOR, now: datetime
+) -> None:
+    """Let a client do this from now on, and nothing else. Raises: NoSuchClient, StorageUnavailable."""
+    if not await rows.set_scopes(database, name, in_order(scopes), by=by, now=now):
         raise NoSuchClient(name)
 
 
-async def authenticate(database: Database, credentials: Credentials) -> None:
-    """See that these are the credentials of a client. One indexed read; none for what cannot be a name.
+async def renew_secret(
+    database: Database, name: str, *, at_once: bool = False, by: Actor = OPERATOR, now: datetime
+) -> tuple[Credentials, Sequence[Scope]]:
+    """A new secret for a client, and what it may do. The former secret works for a day more, or no longer at all.
 
-    Raises: InvalidClient, StorageUnavailable.
+    There is one former secret at most: the one before it is refused from now on.
+
+    Raises: NoSuchClient, StorageUnavailable.
+    """
+    secret, secret_hash = new_secret()
+    former_until = None if at_once else now + FORMER_SECRET_KEPT
+    scopes = await rows.renew_secret(database, name, secret_hash=secret_hash, former_until=former_until, by=by, now=now)
+    if scopes is None:
+        raise NoSuchClient(name)
+    return Credentials(name, secret), in_order(scopes)
+
+
+async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, now: datetime) -> None:
+    """Refuse this client from now on. Raises: NoSuchClient, StorageUnavailable."""
+    if not await rows.delete_client(database, name, by=by, now=now):
+        raise NoSuchClient(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A service client that has proved who it is."""
+
+    name: str
+    scopes: frozenset[Scope]
+
+
+async def authenticate(database: Database, credentials: Credentials, needed: Scope, *, now: datetime) -> Client:
+    """The client of these credentials, which may do what is needed. One indexed read; none for what cannot be a name.
+
+    Raises: InvalidClient; InsufficientScope; StorageUnavailable.
     """
     name, secret = credentials
-    stored = await rows.secret_hash_of(database, name) if is_name(name) else None
+    stored = await rows.find_secrets(database, name) if is_name(name) else None
     # An unknown name takes the same steps as a wrong secret.
-    is_right = compare_digest(_hash(secret), stored or _NO_HASH)
-    if stored is None or not is_right:
+    given = _hash(secret)
+    is_right = compare_digest(given, stored.secret_hash if stored else _NO_HASH)
+    is_former = compare_digest(given, (stored and stored.former_secret_hash) or _NO_HASH)
+    if stored is None or not (is_right or (is_former and stored.is_former_good(now))):
         raise InvalidClient("there is no service client with this name and secret")
+    if needed not in stored.scopes:
+        raise InsufficientScope(f"this needs the scope {needed}: wxauth clients set NAME --scope ...")
+    return Client(name, frozenset(in_order(stored.scopes)))
 
 
 def _hash(secret: str) -> bytes:

@@ -1,9 +1,8 @@
 """For reverse proxies, for services that cannot use the guard, and for those that call WeChat themselves."""
 
-from base64 import b64decode
 from string import ascii_letters, digits, punctuation
 from typing import Annotated, Any, Final
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl, quote
 
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
@@ -13,6 +12,7 @@ from wxauth.core.services import ServicesDep
 from wxauth.errors import (
     FieldError,
     InsufficientRole,
+    InsufficientScope,
     InvalidClient,
     InvalidRequest,
     KeysUnavailable,
@@ -29,17 +29,10 @@ from wxauth.siblings.bodies import (
     AccessTokenAnswer,
     IntrospectionAnswer,
 )
+from wxauth.siblings.callers import SERVICE_CLIENT_SECURITY, client_with
+from wxauth.siblings.clients import Scope
 from wxauth.web.answers import BEARER_SECURITY, GUARDED, WECHAT_FAILURES, answers, failures
 from wxauth.web.direct import DirectRoute, operation_id
-
-SERVICE_CLIENT_SCHEME: Final = {
-    "service_client": {
-        "type": "http",
-        "scheme": "basic",
-        "description": "A service client's name and secret: `wxauth clients add NAME`.",
-    }
-}
-"""Of the OpenAPI document's `securitySchemes`."""
 
 # All that is printable in ASCII but the space and, so that what is encoded can be told, the percent sign.
 _SAFE_IN_HEADER: Final = (ascii_letters + digits + punctuation).replace("%", "")
@@ -133,11 +126,12 @@ async def verify(roles: DemandedRolesDep, caller: CallerDep) -> Response:
         InvalidRequest.of("token", "Field required"),
         PayloadTooLarge,
         InvalidClient,
+        InsufficientScope,
         KeysUnavailable,
         StorageUnavailable,
     ),
     openapi_extra={
-        "security": [{"service_client": []}],
+        **SERVICE_CLIENT_SECURITY,
         "requestBody": {
             "required": True,
             "content": {
@@ -154,12 +148,12 @@ async def verify(roles: DemandedRolesDep, caller: CallerDep) -> Response:
     },
 )
 async def introspect(request: Request, services: ServicesDep) -> dict[str, Any]:
-    """What an access token says, asked by a service client (`wxauth clients add NAME`).
+    """What an access token says, asked by a service client with the scope `introspect`.
 
     `{"active": false}`, and no more, for all that is not a good access token by now: expired, forged, of a
     revoked session or a banned user, or a refresh token. The roles are those that the user has now.
     """
-    await clients.authenticate(services.database, _basic_credentials(request))
+    await client_with(request, Scope.INTROSPECT)
     claims = await clients.introspect(services, _token_in(await request.body()))
     return {"active": False} if claims is None else {"active": True, "token_type": "Bearer", **claims}
 
@@ -173,51 +167,34 @@ async def introspect(request: Request, services: ServicesDep) -> dict[str, Any]:
         EXAMPLE_ACCESS_TOKEN,
         InvalidRequest("there are two Authorization headers", status=400),
         InvalidClient,
+        InsufficientScope,
         UnknownApp,
         *WECHAT_FAILURES,
         StorageUnavailable,
     ),
     openapi_extra={
-        "security": [{"service_client": []}],
+        **SERVICE_CLIENT_SECURITY,
         # Not a parameter of the endpoint either.
         "parameters": [{"name": "app_id", "in": "path", "required": True, "schema": {"type": "string"}}],
     },
 )
 async def read_wechat_token(request: Request, services: ServicesDep, device: DeviceDep) -> dict[str, Any]:
-    """What a service client (`wxauth clients add NAME`) calls WeChat with, so that it never holds the app secret.
+    """What a service client with the scope `access_token` calls WeChat with, so that it never holds the app secret.
 
     It is WeChat's `stable_token`, the same for everybody, renewed some minutes before its end while the former one
     still works. Ask for each batch of work: it is kept here, and WeChat is asked once a minute whether it is still
     the one. So a token that WeChat has replaced before its end is handed out for a minute at most, as long as WeChat
     answers. Where WeChat refuses yours (40001, 40014, 42001), ask again; do not ask WeChat for another one.
     """
-    credentials = _basic_credentials(request)
-    await clients.authenticate(services.database, credentials)
+    client = await client_with(request, Scope.ACCESS_TOKEN)
     app_id = request.path_params["app_id"]
-    token = await wechat_tokens.read_wechat_token(services, credentials.client_id, app_id, ip=device.ip)
+    token = await wechat_tokens.read_wechat_token(services, client.name, app_id, ip=device.ip)
     return {"access_token": token.value.get_secret_value(), "expires_in": token.expires_in}
 
 
 def _in_header(value: str) -> str:
     # WeChat's openids are printable ASCII, the client sees to it; nothing else may ever reach a header as it is.
     return quote(value, safe=_SAFE_IN_HEADER)
-
-
-def _basic_credentials(request: Request) -> clients.Credentials:
-    """RFC 7617, both parts percent-decoded (RFC 6749, section 2.3.1). Raises: InvalidClient, InvalidRequest."""
-    values = request.headers.getlist("authorization")
-    if len(values) > 1:
-        raise InvalidRequest("there are two Authorization headers", status=400)
-    scheme, _, encoded = values[0].partition(" ") if values else ("", "", "")
-    if scheme.lower() != "basic":
-        raise InvalidClient("send the service client's name and secret by HTTP Basic")
-    try:
-        name, colon, secret = b64decode(encoded.strip(" "), validate=True).decode().partition(":")
-    except ValueError:
-        raise InvalidClient("what stands after 'Basic' is not base64 of UTF-8") from None
-    if not colon:
-        raise InvalidClient("there is no colon between name and secret")
-    return clients.Credentials(unquote(name), unquote(secret))
 
 
 def _token_in(form: bytes) -> str:

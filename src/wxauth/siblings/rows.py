@@ -1,20 +1,32 @@
 """Service clients: who they are, and by which secret; and which of them was given an app's WeChat token."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Executable, delete, select
+from sqlalchemy import Executable, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
 from wxauth.core.database import Database
 from wxauth.core.tables import ServiceClient
-from wxauth.core.trail import OPERATOR, Actor, EventType, record_event
+from wxauth.core.trail import Actor, EventType, record_event
 
-_SECRET_HASH: Final = "SELECT secret_hash FROM service_clients WHERE name = $1"  # noqa: S105 - a statement
+_SECRETS: Final = """
+SELECT secret_hash, former_secret_hash, former_secret_until, scopes FROM service_clients WHERE name = $1
+"""
+# What is left of a former secret goes: there is one at most.
+# $1 name  $2 the new secret's hash  $3 until when the present one works; NULL for no longer
+_RENEW: Final = """
+UPDATE service_clients
+   SET secret_hash = $2, former_secret_hash = CASE WHEN $3::timestamptz IS NOT NULL THEN secret_hash END,
+       former_secret_until = $3
+ WHERE name = $1
+RETURNING scopes
+"""
 # The id says of which client, app and day it is, so that a second one of the same is none.
 # $1 id  $2 type  $3 now  $4 client  $5 app_id  $6 ip
 _RECORD_READING: Final = """
@@ -23,27 +35,67 @@ ON CONFLICT (id) DO NOTHING
 """
 
 
-async def secret_hash_of(database: Database, name: str) -> bytes | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """What a client's secret is compared with, and what it may do."""
+
+    secret_hash: bytes = field(repr=False)
+    former_secret_hash: bytes | None = field(repr=False)
+    former_secret_until: datetime | None
+    scopes: Sequence[str]
+
+    def is_former_good(self, now: datetime) -> bool:
+        """Whether the secret before this one still works."""
+        return self.former_secret_until is not None and now < self.former_secret_until
+
+
+async def find_secrets(database: Database, name: str) -> Secrets | None:
     """What the secret of this client is compared with; None where there is no such client.
 
     Raises: StorageUnavailable.
     """
-    row = await database.fetchrow(_SECRET_HASH, name)
-    return None if row is None else row["secret_hash"]
+    row = await database.fetchrow(_SECRETS, name)
+    return None if row is None else Secrets(**row)
 
 
-async def store_client(database: Database, *, name: str, secret_hash: bytes, now: datetime) -> bool:
+async def store_client(
+    database: Database, *, name: str, secret_hash: bytes, scopes: Sequence[str], by: Actor, now: datetime
+) -> bool:
     """Whether the name was free, and now is this client's. Raises: StorageUnavailable."""
-    values = {"name": name, "secret_hash": secret_hash, "created_at": now}
+    values = {"name": name, "secret_hash": secret_hash, "created_at": now, "scopes": scopes}
     # One of several at once wins.
     statement = insert(ServiceClient).values(values).on_conflict_do_nothing().returning(col(ServiceClient.name))
-    return await _changes_a_client(database, statement, EventType.SERVICE_CLIENT_ADDED, now=now)
+    data = {"name": name, "scopes": scopes}
+    return await _changes_a_client(database, statement, EventType.SERVICE_CLIENT_ADDED, data, by=by, now=now)
 
 
-async def delete_client(database: Database, name: str, *, now: datetime) -> bool:
+async def set_scopes(database: Database, name: str, scopes: Sequence[str], *, by: Actor, now: datetime) -> bool:
+    """Whether there is such a client, which may do this from now on. Raises: StorageUnavailable."""
+    named = col(ServiceClient.name) == name
+    statement = update(ServiceClient).where(named).values(scopes=scopes).returning(col(ServiceClient.name))
+    data = {"name": name, "scopes": scopes}
+    return await _changes_a_client(database, statement, EventType.CLIENT_CHANGED, data, by=by, now=now)
+
+
+async def renew_secret(
+    database: Database, name: str, *, secret_hash: bytes, former_until: datetime | None, by: Actor, now: datetime
+) -> Sequence[str] | None:
+    """Give a client another secret; what it may do, or None where there is no such client.
+
+    Raises: StorageUnavailable.
+    """
+    async with database.begin() as transaction:
+        scopes: Sequence[str] | None = await transaction.fetchval(_RENEW, name, secret_hash, former_until)
+        if scopes is not None:
+            await record_event(transaction, EventType.CLIENT_SECRET_RENEWED, by=by, at=now, data={"name": name})
+    return scopes
+
+
+async def delete_client(database: Database, name: str, *, by: Actor, now: datetime) -> bool:
     """Whether there was such a client; there is none now. Raises: StorageUnavailable."""
     statement = delete(ServiceClient).where(col(ServiceClient.name) == name).returning(col(ServiceClient.name))
-    return await _changes_a_client(database, statement, EventType.SERVICE_CLIENT_REMOVED, now=now)
+    event = EventType.SERVICE_CLIENT_REMOVED
+    return await _changes_a_client(database, statement, event, {"name": name}, by=by, now=now)
 
 
 async def all_clients(database: Database) -> Sequence[ServiceClient]:
@@ -55,15 +107,23 @@ async def all_clients(database: Database) -> Sequence[ServiceClient]:
 async def record_reading(database: Database, by: Actor, *, app_id: str, now: datetime) -> None:
     """Tell that a service client was given an app's WeChat token, once a day. Raises: StorageUnavailable."""
     reading = _id_of_reading(by.name, app_id, now)
-    await database.fetchrow(_RECORD_READING, reading, EventType.ACCESS_TOKEN_READ, now, by.name, app_id, by.ip)
+    await database.fetchrow(_RECORD_READING, reading, EventType.ACCESS_TOKEN_READ.stored, now, by.name, app_id, by.ip)
 
 
-async def _changes_a_client(database: Database, statement: Executable, event: EventType, *, now: datetime) -> bool:
+async def _changes_a_client(
+    database: Database,
+    statement: Executable,
+    event: EventType,
+    data: Mapping[str, Any],
+    *,
+    by: Actor,
+    now: datetime,
+) -> bool:
     async with database.begin() as transaction:
-        name = await transaction.fetchval(statement)
-        if name is not None:
-            await record_event(transaction, event, by=OPERATOR, at=now, data={"name": name})
-        return name is not None
+        if await transaction.fetchval(statement) is None:
+            return False
+        await record_event(transaction, event, by=by, at=now, data=data)
+        return True
 
 
 def _id_of_reading(client_id: str, app_id: str, now: datetime) -> UUID:

@@ -42,8 +42,13 @@ class Principal:
 
     id: UUID
     app_id: str
+    """The mini-program that the person came by."""
     openid: str
     session_id: UUID
     roles: frozenset[str]
     claims: Annotated[Mapping[str, Any], PlainSerializer(_plain)] = field(hash=False)
     """All claims of the token, read-only."""
+    external_id: str | None = None
+    """Who the person was in the system that they were imported from."""
+    scope: frozenset[str] = frozenset()
+    """What a website's login was granted; empty for a login in the mini-program."""

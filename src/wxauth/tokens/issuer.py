@@ -27,6 +27,7 @@ class TokenIssuer:
         roles: Sequence[str],
         now: int,
         expires_in: int,
+        external_id: str | None = None,
     ) -> str:
         """An access token. `now` in epoch seconds, `expires_in` in seconds."""
         claims: dict[str, Any] = {
@@ -42,6 +43,8 @@ class TokenIssuer:
         }
         if roles:
             claims["roles"] = list(roles)
+        if external_id is not None:
+            claims["external_id"] = external_id
         return sign(key, claims)
 
 

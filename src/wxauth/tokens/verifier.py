@@ -85,9 +85,14 @@ class Verifier:
         audience = claims.get("aud")
         if audience != self._audience and not (_is_text_list(audience) and self._audience in audience):
             raise InvalidToken("aud does not name this audience")
-        app_id, openid, token_id = claims.get("client_id"), claims.get("openid"), claims.get("jti")
-        if not (isinstance(app_id, str) and isinstance(openid, str) and isinstance(token_id, str)):
+        client_id, openid, token_id = claims.get("client_id"), claims.get("openid"), claims.get("jti")
+        if not (isinstance(client_id, str) and isinstance(openid, str) and isinstance(token_id, str)):
             raise InvalidToken("client_id, openid or jti is missing or not a string")
+        # A login in a mini-program has no claim app_id: the mini-program is its client.
+        app_id = claims.get("app_id", client_id)
+        external_id, scope = claims.get("external_id", ""), claims.get("scope", "")
+        if not (isinstance(app_id, str) and isinstance(external_id, str) and isinstance(scope, str)):
+            raise InvalidToken("app_id, external_id or scope is not a string")
         roles = claims.get("roles", [])
         if not _is_text_list(roles):
             raise InvalidToken("roles is not a list of strings")
@@ -98,7 +103,16 @@ class Verifier:
             raise InvalidToken("nbf is in the future")
         if _time(claims, "exp") + CLOCK_SKEW <= now:
             raise TokenExpired("the token has expired")
-        return Principal(user_id, app_id, openid, session_id, frozenset(roles), Claims(claims))
+        return Principal(
+            user_id,
+            app_id,
+            openid,
+            session_id,
+            frozenset(roles),
+            Claims(claims),
+            claims.get("external_id"),
+            frozenset(scope.split()),
+        )
 
 
 @lru_cache(maxsize=16)  # all tokens of a key begin with the same header

@@ -45,9 +45,13 @@ WECHAT_FAILURES = (WeChatRateLimited, WeChatBadResponse, WeChatMisconfigured, We
 
 _EXAMPLES: dict[type[WxAuthError], WxAuthError] = {
     InvalidRequest: InvalidRequest.of("code", "Field required"),
-    InvalidCode: InvalidCode("WeChat answered errcode 40029", errcode=40029),
-    CodeUsed: CodeUsed("WeChat answered errcode 40163", errcode=40163),
-    WeChatMisconfigured: WeChatMisconfigured("WeChat answered errcode 40164", errcode=40164),
+    InvalidCode: InvalidCode(
+        "WeChat answered errcode 40029: the code is invalid, has expired, or is another app's", errcode=40029
+    ),
+    CodeUsed: CodeUsed("WeChat answered errcode 40163: the code has been used", errcode=40163),
+    WeChatMisconfigured: WeChatMisconfigured(
+        "WeChat answered errcode 40164: this server's address is not on the IP whitelist", errcode=40164
+    ),
 }
 
 

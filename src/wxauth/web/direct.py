@@ -1,15 +1,16 @@
 """A route class for the hot routes: FastAPI's declaration and documentation, without its solver on each call."""
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import NoneType
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 
 from fastapi.params import Depends
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_json
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -17,6 +18,9 @@ from wxauth.errors import FieldError, InvalidRequest
 
 _NO_STORE = (b"cache-control", b"no-store")
 _JSON = (b"content-type", b"application/json")
+
+_FORM: Final = re.compile(r"application/x-www-form-urlencoded|multipart/form-data", re.IGNORECASE)
+_NO_FORM: Final = "This is a form: send JSON, with Content-Type: application/json"
 
 Argument = Callable[[Request], Awaitable[Any]]
 
@@ -105,16 +109,32 @@ def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
     validate = model.__pydantic_validator__.validate_json
 
     async def validated(request: Request) -> BaseModel | None:
-        body = await request.body()
+        body = await _read(request)
         if may_be_empty and not body:
             return None
         try:
             checked: BaseModel = validate(body, context=request.app.state.services)
             return checked
         except ValidationError as exc:
-            raise invalid_request(_errors_of(exc)) from None
+            errors = _errors_of(exc)
+            if errors[0]["type"] == "json_invalid" and _FORM.match(request.headers.get("content-type", "")):
+                raise InvalidRequest.of("body", _NO_FORM) from None
+            raise invalid_request(errors) from None
 
     return validated
+
+
+async def _read(request: Request) -> bytes:
+    """The body, which usually comes at once. Raises: ClientDisconnect."""
+    parts: list[bytes] = []
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            return b"".join([*parts, body]) if parts else body
+        parts.append(body)
 
 
 def _errors_of(exc: ValidationError) -> list[Any]:

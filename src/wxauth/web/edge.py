@@ -47,7 +47,7 @@ class Edge:
             return
         started = perf_counter()
         given_id = None
-        declared_size = 0
+        declared_size = None
         for name, value in scope["headers"]:
             if name == b"x-request-id":
                 given_id = value.decode("latin-1")
@@ -60,7 +60,7 @@ class Edge:
 
         async def receive_within_limit() -> Message:
             nonlocal received
-            if declared_size > MAX_BODY:
+            if declared_size is not None and declared_size > MAX_BODY:
                 self._check_size(declared_size, scope)
             message = await receive()
             received += len(message.get("body", b""))
@@ -79,8 +79,10 @@ class Edge:
                 ]
             await send(message)
 
+        # The server lets no body be longer than it was said to be.
+        is_small = declared_size is not None and declared_size <= MAX_BODY
         try:
-            await self._app(scope, receive_within_limit, send_with_id)
+            await self._app(scope, receive if is_small else receive_within_limit, send_with_id)
         except asyncio.CancelledError:
             # Most likely the server is stopping, and has waited for as long as it may.
             if status == 0:

@@ -67,7 +67,7 @@ class WeChatApi:
         that it can be stored before anything can fail. With an openid, WeChat sees to it that the code is theirs.
         The answer may come so many seconds later than that of other calls.
 
-        Raises: InvalidCode (40029), WeChatBadResponse (40003, 43104: another person's code), other WeChatError.
+        Raises: InvalidCode (40029; 40003, 43104: another person's code), CodeUsed (40163), other WeChatError.
         """
         body = {"code": code} if openid is None else {"code": code, "openid": openid}
         return await self._post(PHONE_NUMBER, app, body, read=_phone_info, secrets=[code], extra_time=extra_time)

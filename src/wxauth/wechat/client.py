@@ -4,9 +4,10 @@ Source: https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-login/c
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, TypeGuard, TypeVar
 from urllib.parse import quote
 
@@ -25,7 +26,7 @@ from wxauth.errors import (
     WeChatUnavailable,
     WeChatUserBlocked,
 )
-from wxauth.wechat.errcodes import CODE2SESSION, SYSTEM_BUSY, error_for, what_to_change
+from wxauth.wechat.errcodes import CODE2SESSION, SYSTEM_BUSY, error_for, is_for_the_operator, what_to_change
 
 BUSY_PAUSES: Final = (0.1, 0.3)
 """Seconds before the second and the third try after errcode -1."""
@@ -80,6 +81,7 @@ class WeChat:
         busy_pauses: Seconds before each further try where WeChat is busy.
         sleep: Waits.
         observe: Is told of each call how it ended: the name of the API, and the failure where there was one.
+        hints: What else a developer is told of an errcode, in `detail`.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class WeChat:
         busy_pauses: Sequence[float] = BUSY_PAUSES,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         observe: Callable[[str, WeChatError | None], None] = lambda _api, _error: None,
+        hints: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
         self._transport = transport
         self._base = _Host(base_url)
@@ -100,6 +103,7 @@ class WeChat:
         self._busy_pauses = busy_pauses
         self._sleep = sleep
         self._observe = observe
+        self._hints = hints
         self._login_targets: dict[str, tuple[App, str]] = {}
 
     async def code2session(self, app: App, code: str) -> WeChatSession:
@@ -163,7 +167,7 @@ class WeChat:
             if errcode != 0:
                 if tells_refusals and errcode not in expected:
                     _log_refusal(api, app, errcode, answer.get("errmsg"), secrets)
-                raise error_for(errcode, api=api)
+                raise error_for(errcode, api=api, hint=self._hints.get(errcode, ""))
             result = read(answer)
         except WeChatError as exc:
             self._observe(api, exc)
@@ -246,8 +250,12 @@ def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequ
         for form in (secret, quote(secret, safe=""), quote(secret)):
             text = text.replace(form, "***")
     fields = {"api": api, "app_id": app.app_id, "errcode": errcode, "errmsg": text[:_MAX_ERRMSG_LENGTH]}
+    if (advice := what_to_change(errcode, api=api)) is not None:
+        fields["what_to_change"] = advice
     if isinstance(error_for(errcode, api=api), WeChatMisconfigured):
-        log.error("wechat_misconfigured", what_to_change=what_to_change(errcode, api=api), **fields)
+        log.error("wechat_misconfigured", **fields)
+    elif is_for_the_operator(errcode, api=api):
+        log.error("wechat_refused", **fields)
     else:
         log.warning("wechat_refused", **fields)
 

@@ -1,4 +1,4 @@
-"""WeChat's errcodes: what each one means for the phone, and for the operator.
+"""WeChat's errcodes: which failure of ours each one is, and what the developer and the operator are told of it.
 
 Source: WeChat server API, the pages of the calls and the table of global return codes.
 """
@@ -9,12 +9,23 @@ from wxauth.errors import (
     CodeUsed,
     InvalidCode,
     SessionKeyExpired,
+    Title,
     WeChatBadResponse,
     WeChatError,
     WeChatMisconfigured,
     WeChatRateLimited,
     WeChatUnavailable,
     WeChatUserBlocked,
+)
+from wxauth.problems import Language
+from wxauth.wechat.errcode_texts import (
+    MEANINGS,
+    MEANINGS_OF_PHONE_CODES,
+    OTHER_APP_OF_PHONE_CODE,
+    SECRET_NOT_TAKEN,
+    SIGNED_CALLS,
+    TOKENS_NOT_TAKEN,
+    WHAT_TO_CHANGE,
 )
 
 CODE2SESSION: Final = "code2session"
@@ -35,28 +46,18 @@ NOT_SEEN_LATELY: Final = 61010
 SESSION_KEY_GONE: Final = frozenset({87007, 87009})
 """The session_key is missing, has expired, or is another one by now."""
 DAILY_QUOTA: Final = 45009
+OF_ANOTHER_PERSON: Final = frozenset({40003, 43104})
+"""Of a phone code: it is not this person's, or this person is not one of the app."""
+ABOUT_THE_ACCOUNT: Final = frozenset({89501, 89506, 89507, *SIGNED_CALLS})
+"""How the app stands with WeChat, whatever was asked. The operator's to mend; the phone gets an unexpected answer."""
 
-WHAT_TO_CHANGE: Final = {
-    40013: "the app id is wrong: compare it with the console (WXAUTH_APP_ID, WXAUTH_APPS, 'wxauth apps')",
-    40125: "the app secret is wrong: copy it anew from the console (WXAUTH_APP_SECRET, WXAUTH_APPS, 'wxauth apps set')",
-    40164: "this server's address is not on the app's IP whitelist: add the address in errmsg in the console",
-    40243: "the app secret is frozen: unfreeze it in the console",
-    41002: "the app id is missing from the request: check WXAUTH_APP_ID or WXAUTH_APPS",
-    41004: "the app secret is missing from the request: check WXAUTH_APP_SECRET or WXAUTH_APPS",
-    41008: "the code is missing from the request: a proxy between here and WeChat may cut the query off",
-    48001: "the account may not use this API: see its permissions in the console",
-    50002: "the account is restricted: see the console's notices",
-    89503: "the call waits for the administrator's confirmation: confirm it in WeChat",
-}
-"""Class C: the operator must mend the configuration. Each with what to do."""
-
-_WHAT_TO_CHANGE_WITH_WECHAT_TOKENS: Final = {
-    NOT_LATEST: "WeChat refuses the access token, a new one too: see that nobody else renews it, and the app secret",
-    41001: "the access token is missing from the request: a proxy between here and WeChat may cut the query off",
-}
+_MISCONFIGURED: Final = (40013, 40125, 40164, 40243, 41002, 41004, 41008, 48001, 50002, 89503)
+"""Class C: the operator must mend the configuration."""
+_MISCONFIGURED_WITH_WECHAT_TOKENS: Final = (NOT_LATEST, 41001)
 _WHAT_TO_CHANGE_AT: Final = {
-    (STABLE_TOKEN, NOT_LATEST): WHAT_TO_CHANGE[40125],
-    (PHONE_NUMBER, 40013): "the phone code is of another mini-program than the login: they must be of one app",
+    (CODE2SESSION, NOT_LATEST): SECRET_NOT_TAKEN,
+    (STABLE_TOKEN, NOT_LATEST): SECRET_NOT_TAKEN,
+    (PHONE_NUMBER, 40013): OTHER_APP_OF_PHONE_CODE,
 }
 
 _DAILY_QUOTA_RETRY_AFTER = 3600
@@ -68,31 +69,49 @@ _ERRORS: Final[dict[int, tuple[type[WeChatError], int | None]]] = {
     40226: (WeChatUserBlocked, None),
     DAILY_QUOTA: (WeChatRateLimited, _DAILY_QUOTA_RETRY_AFTER),
     45011: (WeChatRateLimited, None),
-    **dict.fromkeys(WHAT_TO_CHANGE, (WeChatMisconfigured, None)),
+    **dict.fromkeys(_MISCONFIGURED, (WeChatMisconfigured, None)),
 }
 _ERRORS_WITH_WECHAT_TOKENS: Final[dict[int, tuple[type[WeChatError], int | None]]] = {
     **dict.fromkeys(SESSION_KEY_GONE, (SessionKeyExpired, None)),
     9410009: (WeChatRateLimited, _DAILY_QUOTA_RETRY_AFTER),
-    **dict.fromkeys(_WHAT_TO_CHANGE_WITH_WECHAT_TOKENS, (WeChatMisconfigured, None)),
+    **dict.fromkeys(_MISCONFIGURED_WITH_WECHAT_TOKENS, (WeChatMisconfigured, None)),
 }
+_ERRORS_OF_PHONE_CODES: Final[dict[int, tuple[type[WeChatError], int | None]]] = dict.fromkeys(
+    OF_ANOTHER_PERSON, (InvalidCode, None)
+)
 
-KNOWN: Final = frozenset({*_ERRORS, *_ERRORS_WITH_WECHAT_TOKENS, *WECHAT_TOKEN_REFUSED, NOT_SEEN_LATELY})
+KNOWN: Final = frozenset({*MEANINGS, *_ERRORS, *_ERRORS_WITH_WECHAT_TOKENS})
 """Those that have a label of their own in the metrics."""
 
 
-def error_for(errcode: int, *, api: str) -> WeChatError:
-    """The failure that an errcode of this API stands for."""
+def error_for(errcode: int, *, api: str, hint: str = "") -> WeChatError:
+    """The failure that an errcode of this API stands for; a hint is for the developer, beside what it means."""
     found = _ERRORS.get(errcode)
     if found is None and api != CODE2SESSION:
         found = _ERRORS_WITH_WECHAT_TOKENS.get(errcode)
+    if found is None and api == PHONE_NUMBER:
+        found = _ERRORS_OF_PHONE_CODES.get(errcode)
     kind, retry_after = found or (WeChatBadResponse, None)
-    return kind(f"WeChat answered errcode {errcode}", errcode=errcode, retry_after=retry_after)
+    means = meaning(errcode, api=api)
+    told = [f"WeChat answered errcode {errcode}", *([means.en] if means else []), *([hint] if hint else [])]
+    return kind(": ".join(told), errcode=errcode, retry_after=retry_after)
 
 
-def what_to_change(errcode: int, *, api: str) -> str:
-    """What the operator must do about an errcode that is theirs to mend."""
-    return (
-        _WHAT_TO_CHANGE_AT.get((api, errcode))
-        or WHAT_TO_CHANGE.get(errcode)
-        or _WHAT_TO_CHANGE_WITH_WECHAT_TOKENS[errcode]
-    )
+def meaning(errcode: int, *, api: str) -> Title | None:
+    """What an errcode of this API says, where WeChat's pages have it."""
+    of_phone_codes = MEANINGS_OF_PHONE_CODES.get(errcode) if api == PHONE_NUMBER else None
+    return of_phone_codes or MEANINGS.get(errcode)
+
+
+def is_for_the_operator(errcode: int, *, api: str) -> bool:
+    """Whether it stays as it is until the operator does something."""
+    return errcode in ABOUT_THE_ACCOUNT or isinstance(error_for(errcode, api=api), WeChatMisconfigured)
+
+
+def what_to_change(errcode: int, *, api: str, language: Language = "en") -> str | None:
+    """What can be done about an errcode of this API, where WeChat's pages have it."""
+    advice = _WHAT_TO_CHANGE_AT.get((api, errcode))
+    if advice is None and errcode == NOT_LATEST and is_for_the_operator(errcode, api=api):
+        advice = TOKENS_NOT_TAKEN
+    advice = advice or WHAT_TO_CHANGE.get(errcode)
+    return advice and str(getattr(advice, language))

@@ -11,9 +11,9 @@ from typing import Final, Literal, Protocol, TypeVar
 from wxauth.core.clock import Clock
 from wxauth.core.logs import get_logger
 from wxauth.core.settings import App
-from wxauth.errors import InternalError, WeChatError, WeChatMisconfigured, WeChatTimeout, WxAuthError
+from wxauth.errors import InternalError, WeChatError, WeChatTimeout, WxAuthError
 from wxauth.wechat.api import WeChatApi
-from wxauth.wechat.errcodes import CHECK_TEXT, RISK_RANK, what_to_change
+from wxauth.wechat.errcodes import CHECK_TEXT, RISK_RANK, is_for_the_operator, what_to_change
 
 PATIENCE: Final = 2.0
 """Seconds, at most, that a request waits for what WeChat thinks, where that decides."""
@@ -102,7 +102,7 @@ class Opinions:
             return
         self._told_at[key] = now
         fields = {"policy": policy, "app_id": app_id, "reason": reason, "errcode": errcode}
-        if isinstance(failure, WeChatMisconfigured) and errcode is not None:
+        if errcode is not None and is_for_the_operator(errcode, api=_APIS[policy]):
             log.error("policy_without_wechat", **fields, what_to_change=what_to_change(errcode, api=_APIS[policy]))
         else:
             log.warning("policy_without_wechat", **fields)

@@ -114,11 +114,14 @@ test('the tokens are decoded, and their time runs down', async () => {
   await logIn()
   assert.match(await shown('#tokens'), /"alg": "ES256"[^]*iss\s+http:\/\/127\.0\.0\.1[^]*openid\s+o/)
   const left = () => shown('[data-left=access]')
-  assert.match(await left(), /^1[45]:\d\d 剩余$/)
+  assert.match(await left(), /^剩余 1[45]:\d\d$/)
   const before = await left()
   await eventually(async () => assert.notEqual(await left(), before))
   await page.click('[data-shift="600000"]')
-  assert.match(await left(), /^4:\d\d 剩余$/)
+  assert.match(await left(), /^剩余 4:\d\d$/)
+  assert.match(await shown('[data-left=refresh]'), /^剩余 29 天 23 小时$/)
+  await page.click('#language')
+  assert.match(await shown('[data-left=refresh]'), /^29 d 23 h left$/)
 })
 
 test('a second login costs no call, nor does one after a restart or a reload', async () => {
@@ -177,6 +180,40 @@ test('an old refresh token ends the session, and the phone logs in again by itse
   ])
 })
 
+test('an old refresh token that was used just now is explained, and ends nothing', async () => {
+  await logIn()
+  await tap('refresh')
+  await sent([['phoneToService', 'POST /v1/refresh', '200']])
+  await tap('oldRefresh')
+  await sent([['phoneToService', 'POST /v1/refresh', '200']])
+  await toasted(/REFRESH_REUSE_GRACE 秒内/)
+  await tap('me')
+  await sent([['phoneToService', 'GET /v1/me', '200']])
+})
+
+for (const [api, meaning] of [
+  ['code2session', /^手机收到 403 wechat_user_blocked/],
+  ['getuserphonenumber', /^手机收到 \d+ (?!wechat_unavailable|invalid_code)/],
+])
+  test(`the fault that is offered first for ${api} is one that the phone sees`, async () => {
+    await page.selectOption('#api', api)
+    assert.match(await shown('#meaning'), meaning)
+    await page.click('#trouble button')
+    await page.waitForSelector('#armed code')
+    if (api !== 'code2session') await logIn()
+    await tap(api === 'code2session' ? 'login' : 'allow')
+    const code = /\d+ (\w+)/.exec(await shown('#meaning'))[1]
+    await toasted(new RegExp(`\\s${code}$`))
+  })
+
+test('what the client itself says is in the language of the page', async () => {
+  await tap('deny')
+  await toasted(/^未授权手机号\s+phone_refused$/)
+  await page.click('#language')
+  await tap('deny')
+  await toasted(/^No phone number\s+phone_refused$/)
+})
+
 test('a code used twice is refused in Chinese', async () => {
   await tap('codeTwice')
   await sent([
@@ -220,7 +257,7 @@ test('a WeChat that hangs is shown waiting, and the login is tried once more', a
   await sent([
     LOGIN[0],
     ['phoneToService', 'POST /v1/login', '504 wechat_timeout'],
-    ['serviceToWeChat', 'GET /sns/jscode2session', '无应答'],
+    ['serviceToWeChat', 'GET /sns/jscode2session', '无响应'],
     ...LOGIN,
   ])
 })
@@ -344,8 +381,8 @@ test('what others ask of WeChat is shown apart', async () => {
 })
 
 for (const [locale, title, other] of [
-  ['zh-CN', '桌上的手机', 'The phone on the desk'],
-  ['en-GB', 'The phone on the desk', '桌上的手机'],
+  ['zh-CN', '网页版模拟手机', 'The phone on the desk'],
+  ['en-GB', 'The phone on the desk', '网页版模拟手机'],
 ])
   test(`the page speaks ${locale} by itself, and the other language when asked`, async () => {
     await open({ locale })
@@ -365,7 +402,7 @@ for (const locale of ['zh-CN', 'en-GB'])
     await open({ locale, viewport: { width: 375, height: 812 } })
     await logIn()
     await tap('devices')
-    await sent([['phoneToService', 'GET /v1/me/sessions', '200']])
+    await sent([['phoneToService', 'GET /v1/me/sessions?limit=200', '200']])
     for (const wire of await page.locator('.wire summary').all()) await wire.click()
     assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 375)
   })
@@ -383,7 +420,7 @@ test('the keyboard does', async () => {
 test('a service that is away is told', async () => {
   await page.route(`${SERVICE_URL}/**`, (route) => route.abort())
   await page.reload()
-  await eventually(async () => assert.equal(await shown('#banner'), `wxauth 没有应答： ${SERVICE_URL}`))
+  await eventually(async () => assert.equal(await shown('#banner'), `wxauth 没有响应： ${SERVICE_URL}`))
   await tap('login')
   await toasted(/^网络不可用.*\s+network_error$/)
   await page.unroute(`${SERVICE_URL}/**`)

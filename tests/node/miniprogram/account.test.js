@@ -203,11 +203,12 @@ test('decrypt does not take a page for data', async () => {
 })
 
 test('sessions are an array, this one marked', async () => {
-  const { auth, person } = await loggedIn()
+  const { auth, person, phone } = await loggedIn()
   const { session_id: other } = await logInElsewhere(person)
   const sessions = await auth.sessions()
   assert.ok(Array.isArray(sessions))
   assert.equal(sessions.length, 2)
+  assert.match(phone.callsOf('GET /v1/me/sessions').at(-1).url, /\?limit=200$/)
   const [here] = sessions.filter((session) => session.current)
   assert.notEqual(here.id, other)
   assert.equal(here.device, 'iOS 17.1, WeChat 8.0.44')

@@ -10,6 +10,9 @@ import { APP_ID, LIFE, pass, SERVICE_URL, start } from './world.js'
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url))
 const SOURCE = readFileSync(here('../../../clients/miniprogram/wxauth.js'), 'utf8')
+const TYPES = readFileSync(here('../../../clients/miniprogram/wxauth.d.ts'), 'utf8')
+const WECHAT = readFileSync(here('../node_modules/miniprogram-api-typings/types/wx/lib.wx.api.d.ts'), 'utf8')
+const DOCS = '../../../docs/'
 const TSC = here('../node_modules/typescript/bin/tsc')
 
 test('the client is smaller than 12,000 bytes, and its lines are for reading', () => {
@@ -59,6 +62,31 @@ test('it needs nothing of a browser or of Node, and logs nothing', async () => {
   await auth.logout({ everywhere: true })
   await auth.login()
   await auth.deleteAccount()
+})
+
+/** Since which base library there is this, by WeChat's typings: a member of `wx`, or of an interface. */
+function since(name, within = WECHAT) {
+  const [, comment] = new RegExp(`/\\*\\*((?:(?!\\*/)[^])*)\\*/\\s*${name}\\??(?:<[^(]*)?[(:]`).exec(within) || []
+  const found = /^[ *]*需要基础库： `([\d.]+)`/m.exec((comment || '').replaceAll('/**', ''))
+  return found && found[1]
+}
+
+test('what the client uses of WeChat is as old as the guides say', () => {
+  const used = new Set([since('getAppBaseInfo')])
+  const [, platform] = /export interface Platform {([^]*?)\n}/.exec(TYPES)
+  for (const [, name, options] of platform.matchAll(/^  (\w+)\??\((?:options: {([^]*?)^  })?/gm)) {
+    used.add(since(name))
+    const kind = name[0].toUpperCase() + name.slice(1)
+    const [known] = new RegExp(`interface ${kind}Option\\b[^]*?\n    }`).exec(WECHAT) || ['']
+    for (const [, option] of (options || '').matchAll(/^    (\w+)\??:/gm)) used.add(since(option, known))
+  }
+  used.delete(null)
+  assert.ok(used.size > 2)
+  assert.match(SOURCE, /attempt\(\(\) => [^\n]*wx\.getAppBaseInfo\(\)/)
+  for (const guide of ['mini-program.md', 'mini-program.zh-CN.md']) {
+    const [, rows] = /^\| (?:base library|基础库) \|.*\n.*\n((?:\|.*\n)+)/m.exec(readFileSync(here(DOCS + guide), 'utf8'))
+    assert.deepEqual(new Set([...rows.matchAll(/^\| `([\d.]+)`/gm)].map((row) => row[1])), used)
+  }
 })
 
 const tsc = (config) =>

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { AuthError } from '../../../clients/miniprogram/wxauth.js'
 import { fates, Gate } from './phone.js'
 import {
   ask,
@@ -123,6 +124,84 @@ test('fields go along with the login', async () => {
     'nickname',
     'avatar_url',
   ])
+})
+
+test('force logs in anew without a field, and calls at the same time share one', async () => {
+  const { auth, phone } = start()
+  const { id } = await auth.login()
+  phone.calls.length = 0
+  const users = await Promise.all([auth.login({ force: true }), auth.login({ force: true }), auth.login()])
+  assert.deepEqual(
+    users.map((user) => user.id),
+    [id, id, id],
+  )
+  assert.deepEqual(
+    phone.calls.map((call) => call.kind),
+    ['login', LOGIN],
+  )
+  assert.deepEqual(Object.keys(phone.callsOf(LOGIN)[0].data), ['code', 'app_id'])
+  await auth.login({ force: false })
+  assert.equal(phone.count(LOGIN), 1)
+})
+
+test('the client says whether the last login made the user', async () => {
+  const { auth, phone } = start()
+  assert.equal(auth.isNewUser, false)
+  await auth.login()
+  assert.equal(auth.isNewUser, true)
+  assert.equal(secondInstance({ phone }).isNewUser, false)
+  await auth.login({ force: true })
+  assert.equal(auth.isNewUser, false)
+})
+
+test('whoever is told of a new user can ask whether it is one', async () => {
+  const { auth } = start()
+  const told = []
+  auth.onChange(() => told.push(auth.isNewUser))
+  await auth.login()
+  assert.deepEqual(told, [true])
+})
+
+test('a phone code that fails leaves the login as it is, and the client says why', async () => {
+  const { auth, person } = start()
+  const user = await auth.login({ phoneCode: 'errcode-40029' })
+  assert.equal(user.phone, null)
+  assert.equal(auth.phoneError, 'invalid_code')
+  const { code: phoneCode } = await wechat('/phone-codes', { person })
+  await auth.login({ phoneCode })
+  assert.equal(auth.phoneError, null)
+})
+
+test('without an app id it is the phone that says which mini-program this is', async () => {
+  const { phone } = start()
+  phone.wx.getAccountInfoSync = () => ({ miniProgram: { appId: OTHER_APP_ID } })
+  phone.appId = OTHER_APP_ID
+  const auth = secondInstance({ phone, appId: undefined })
+  assert.equal((await auth.login()).app_id, OTHER_APP_ID)
+})
+
+test('a mini-program that the service does not know is refused before its code is spent', async () => {
+  const { phone } = start()
+  phone.wx.getAccountInfoSync = () => ({ miniProgram: { appId: 'touristappid' } })
+  await rejection(secondInstance({ phone, appId: undefined }).login(), 'unknown_app')
+  const [code] = codes(phone)
+  assert.equal((await ask('POST', '/v1/login', { body: { code, app_id: APP_ID } })).status, 200)
+})
+
+test('a phone whose mini-program cannot be told logs in to the first one of the service', async () => {
+  for (const getAccountInfoSync of [undefined, () => ({}), () => assert.fail('asked in vain')]) {
+    const { phone } = start()
+    phone.wx.getAccountInfoSync = getAccountInfoSync
+    assert.equal((await secondInstance({ phone, appId: undefined }).login()).app_id, APP_ID)
+  }
+})
+
+test('a phone is not asked which mini-program this is where that is given', () => {
+  const { phone } = start()
+  let asked = 0
+  phone.wx.getAccountInfoSync = () => (asked += 1)
+  secondInstance({ phone })
+  assert.equal(asked, 0)
 })
 
 test('a phone code goes along with the login', async () => {
@@ -288,6 +367,28 @@ test('an error has what the service says: the title in Chinese, the status, the 
   assert.match(error.requestId, /^[\w.-]{8,}$/)
   assert.ok(error.retryAfter > 0)
   assert.match(error.message, /^wechat_rate_limited: /)
+  assert.equal(error.wechatErrcode, 45011)
+})
+
+test('an error that is not of WeChat has no errcode', async () => {
+  const { auth, phone } = start({ appId: 'wx0000' })
+  assert.equal((await rejection(auth.login(), 'unknown_app')).wechatErrcode, null)
+  phone.next('login', fates.notSent)
+  assert.equal((await rejection(auth.login(), 'wx_login_failed')).wechatErrcode, null)
+})
+
+const LANGUAGES = { en: /^[A-Z][A-Za-z ]+$/, zh_CN: /[一-鿿]/u, zh_TW: /[一-鿿]/u, vi: /^[A-Z]/, undefined: /[一-鿿]/u }
+for (const [language, title] of Object.entries(LANGUAGES))
+  test(`the client's own titles are in the language of a WeChat in ${language}`, async (t) => {
+    t.after(() => delete globalThis.wx)
+    globalThis.wx = { getAppBaseInfo: () => (language === 'undefined' ? {} : { language }) }
+    const codes = ['network_error', 'timeout', 'wx_login_failed', 'phone_refused', 'session_revoked', 'invalid_argument']
+    for (const code of codes) assert.match(new AuthError(code).title, title)
+    assert.equal(new AuthError('network_error', { title: '没有网络' }).title, '没有网络')
+  })
+
+test('a WeChat that does not say its language has titles in Chinese', () => {
+  assert.match(new AuthError('network_error').title, /[一-鿿]/u)
 })
 
 for (const header of [{ 'retry-after': '7' }, { 'Retry-After': '7' }, { 'RETRY-AFTER': 7 }])

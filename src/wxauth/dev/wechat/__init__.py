@@ -1,6 +1,8 @@
 """WeChat, simulated, for laptops and tests. Behaves as WeChat's pages say; `about.py` tells how to use it."""
 
+from wxauth.dev.wechat.about import HINTS
 from wxauth.dev.wechat.controls import Account, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
+from wxauth.dev.wechat.desk import PATH as DESK
 from wxauth.dev.wechat.desk import OwnPagesOnly
 from wxauth.dev.wechat.people import APPS, LATER_APP, phone_of
 from wxauth.dev.wechat.server import create_simulator
@@ -9,6 +11,8 @@ from wxauth.dev.wechat.simulator import CODE_LIFETIME, Call, Simulator
 __all__ = [
     "APPS",
     "CODE_LIFETIME",
+    "DESK",
+    "HINTS",
     "LATER_APP",
     "Account",
     "Call",

@@ -48,8 +48,8 @@ How an app stands with WeChat; what is not named stays:
     "denied": ["getuserriskrank"] (48001), "openid_check": "on", "ignored" or "refused",
     "country_code": "text" or "number", "daily_quota": {"stable_token": 3} (then 45009)
 
-这是 wxauth dev 启动的模拟微信，仅供开发，应答方式与 api.weixin.qq.com 一致，接口见上。
-/desk/ 是桌上的手机：在网页中登录，查看每个请求。
+这是 wxauth dev 启动的模拟微信，仅供开发，响应方式与 api.weixin.qq.com 一致，接口见上。
+/desk/ 是网页版模拟手机：在网页中登录，查看每个请求。
 
 名字：任意名字（alice、张三）都可作为登录 code，同名即同一用户，各小程序共用一个 unionid。
 phone-13800138000 是该号码的手机号 code，境外号码写作 phone-+85291234567。
@@ -59,7 +59,7 @@ phone-13800138000 是该号码的手机号 code，境外号码写作 phone-+8529
 小程序：wxdev00000000000a1 与 wxdev00000000000b2 在 wxauth 的配置中；
 第三个 wxdev00000000000c3 供运行时添加，方法见桌上的手机。
 
-故障 code（登录、手机号均可）：errcode-40029 返回该错误码；slow-2 两秒后应答；hang 永不应答；drop 断开连接；
+故障 code（登录、手机号均可）：errcode-40029 返回该错误码；slow-2 两秒后响应；hang 永不响应；drop 断开连接；
 garbage 返回非 JSON；html 返回网页；status-500 返回该 HTTP 状态码。
 
 POST /codes 像 wx.login 一样、POST /phone-codes 像手机号按钮一样发放一次性 code，五分钟内有效；
@@ -68,8 +68,16 @@ POST /encrypted-data 用该用户最近一次登录的 session_key 加密数据�
 POST /push 向服务推送消息：“event”为事件，“revoke_info”为撤回的资料（6 昵称头像，8 手机号），
 “mode”为 plain 或 aes（第二个小程序只收 aes），“format”为 json 或 xml，“url”为接收地址。
 POST /faults 让某个接口出错：“errcode”、“slow”、“status”、“hang”、“drop”、“garbage”、“html”任选其一；
-“app_id”只影响该小程序，“times”为次数（null 为一直出错），“work_is_done”表示微信已处理、只是应答丢失。
+“app_id”只影响该小程序，“times”为次数（null 为一直出错），“work_is_done”表示微信已处理、只是响应丢失。
 DELETE /faults 恢复正常。
 POST /accounts 设置小程序的状态：是否在 IP 白名单、secret 是否冻结、有无 unionid、无权限的接口、
 手机号接口如何对待 openid、countryCode 是文本还是数字、各接口每日额度；未写的项保持不变。
 """
+
+HINTS: Final = {
+    40029: (
+        "this WeChat is simulated, and knows no code of a phone or of the developer tools: send a plain name such as "
+        "alice (phone-13800138000 for the phone button), or start 'wxauth dev' with WXAUTH_APP_ID and WXAUTH_APP_SECRET"
+    )
+}
+"""What a developer who meets an errcode of this WeChat has to know, added to `detail`."""

@@ -35,39 +35,18 @@ _ERRCODES: Final = {
         *(41002, 41004, 41008, 48001, 50002, 89503, _UNKNOWN),
     ),
     errcodes.PHONE_NUMBER: (
-        *(-1, 40029, 40003, 43104, 45011, 45009, 40001, 40014, 42001, 40013, 41001, 48001, 50002, _UNKNOWN),
+        *(-1, 40029, 40163, 40003, 43104, 45011, 45009, 40001, 40014, 42001, 40013, 41001, 47001, 48001, 50002),
+        *(89501, 40234, _UNKNOWN),
     ),
-    errcodes.STABLE_TOKEN: (-1, 45011, 45009, 40001, 40013, 40125, 40164, 40243, 41002, 41004, 89503, _UNKNOWN),
+    errcodes.STABLE_TOKEN: (
+        *(-1, 45011, 45009, 40001, 40013, 40125, 40164, 40243, 41002, 41004, 89501, 89503, 89506, 89507, _UNKNOWN),
+    ),
 }
 """What the calls that the page causes may be answered."""
-_MEANINGS: Final = {
-    -1: Title("WeChat is busy", "系统繁忙"),
-    40001: Title("the access token is invalid or not the latest", "access_token 无效或不是最新的"),
-    40003: Title("bad openid", "openid 无效"),
-    40013: Title("bad appid", "appid 无效"),
-    40014: Title("the access token is invalid", "access_token 不合法"),
-    40029: Title("the code is invalid or has expired", "code 无效或已过期"),
-    40125: Title("bad app secret", "secret 无效"),
-    40163: Title("the code has been used", "code 已被使用"),
-    40164: Title("this server's address is not on the whitelist", "调用 IP 不在白名单中"),
-    40226: Title("a high-risk user", "高风险用户，登录被拦截"),
-    40243: Title("the app secret is frozen", "secret 已被冻结"),
-    41001: Title("the access token is missing", "缺少 access_token"),
-    41002: Title("the appid is missing", "缺少 appid"),
-    41004: Title("the app secret is missing", "缺少 secret"),
-    41008: Title("the code is missing", "缺少 code"),
-    42001: Title("the access token has expired", "access_token 已过期"),
-    43104: Title("appid and openid do not match", "appid 与 openid 不匹配"),
-    45009: Title("the daily quota is used up", "已达每日调用上限"),
-    45011: Title("too often in this minute", "调用太频繁，请稍候再试"),
-    48001: Title("the account may not use this API", "无此接口权限"),
-    50002: Title("the account is restricted", "账号受限"),
-    89503: Title("the call waits for the administrator", "调用待管理员确认"),
-    _UNKNOWN: Title("one that is in no list", "列表之外的错误码"),
-}
+_IN_NO_LIST: Final = Title("one that is in no list", "列表之外的错误码")
 _ON_THE_WAY: Final[tuple[tuple[dict[str, Any], Title, type[WeChatError] | None], ...]] = (
-    ({"slow": 3}, Title("slow: answers after 3 s", "慢：3 秒后应答"), None),
-    ({"hang": True}, Title("hangs: no answer, ever", "挂起：永不应答"), WeChatTimeout),
+    ({"slow": 3}, Title("slow: answers after 3 s", "慢：3 秒后响应"), None),
+    ({"hang": True}, Title("hangs: no answer, ever", "挂起：永不响应"), WeChatTimeout),
     ({"drop": True}, Title("drops the connection", "断开连接"), WeChatUnavailable),
     ({"garbage": True}, Title("answers garbage", "返回乱码"), WeChatBadResponse),
     ({"html": True}, Title("answers a web page", "返回网页"), WeChatBadResponse),
@@ -155,7 +134,8 @@ def _known_faults(api: str) -> Iterator[dict[str, Any]]:
     for errcode in _ERRCODES[api]:
         is_mended = api == errcodes.PHONE_NUMBER and errcode in errcodes.WECHAT_TOKEN_REFUSED  # by a new access token
         failure = None if is_mended else errcodes.error_for(errcode, api=api)
-        yield _known({"errcode": errcode}, _MEANINGS[errcode], failure)
+        meaning = errcodes.meaning(errcode, api=api) or _IN_NO_LIST
+        yield _known({"errcode": errcode}, meaning, failure)
     for fault, meaning, kind in _ON_THE_WAY:
         yield _known(fault, meaning, kind)
 

@@ -16,6 +16,7 @@ _MESSAGES: Final = {
     40163: "code been used",
     40164: "invalid ip 127.0.0.1 ipv6 ::ffff:127.0.0.1, not in whitelist",
     40226: "code blocked",
+    40234: "invalid signature",
     40243: "invalid appsecret, the appsecret is frozen",
     41001: "access_token missing",
     41002: "appid missing",
@@ -33,7 +34,10 @@ _MESSAGES: Final = {
     87008: "invalid sig_method",
     87009: "invalid signature",
     87014: "risky content",
+    89501: "this ip is waiting for the administrator's confirmation",
     89503: "this ip needs the administrator's confirmation",
+    89506: "the administrator has refused this ip twice in 24 hours",
+    89507: "the administrator has refused this ip in the last hour",
     9410009: "quota exceeded",
 }
 

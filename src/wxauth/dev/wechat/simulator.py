@@ -70,12 +70,14 @@ class Simulator:
 
     Args:
         clock: Seconds since the epoch.
+        takes_names: Whether any plain name is a code, which the real WeChat does not take.
     """
 
-    def __init__(self, clock: Callable[[], float] = time) -> None:
+    def __init__(self, clock: Callable[[], float] = time, *, takes_names: bool = True) -> None:
         self._clock = clock
+        self._takes_names = takes_names
         self._codes: Codes[CodeRequest] = Codes(clock, errcode_when_used=40163, errcode_of_another_app=40029)
-        self._phone_codes: Codes[PhoneCodeRequest] = Codes(clock, errcode_when_used=40029, errcode_of_another_app=40013)
+        self._phone_codes: Codes[PhoneCodeRequest] = Codes(clock, errcode_when_used=40163, errcode_of_another_app=40013)
         self._session_keys = SessionKeys(clock)
         self._accounts = {app_id: Account(app_id=app_id) for app_id in SECRETS}
         self._today: Counter[tuple[int, str, Api]] = Counter()
@@ -166,7 +168,7 @@ class Simulator:
         if code in self._codes:
             wanted = self._codes.spend(code, account.app_id)
             return self._session(wanted.person, account, has_unionid=wanted.has_unionid)
-        if is_name(code) and not _PLAIN_PHONE.fullmatch(code):
+        if self._takes_names and is_name(code) and not _PLAIN_PHONE.fullmatch(code):
             return self._session(code, account, has_unionid=True)
         raise Refusal(40029)
 
@@ -199,14 +201,15 @@ class Simulator:
             owner = openid_of(wanted.person, account.app_id)
             phone = wanted.phone or phone_of(wanted.person)
             watermark_app_id = wanted.watermark_app_id or account.app_id
-        elif plain := _PLAIN_PHONE.fullmatch(code):
+        elif self._takes_names and (plain := _PLAIN_PHONE.fullmatch(code)):
             owner, phone, watermark_app_id = openid, plain[1], account.app_id
         else:
             raise Refusal(40029)
         if openid is not None and account.openid_check == "on":
-            self._check_openid(openid, account)
-            if openid != owner:
+            if not isinstance(openid, str) or not openid.startswith(openid_prefix(account.app_id)):
                 raise Refusal(40003)
+            if openid != owner:
+                raise Refusal(43104)
         watermark = {"timestamp": int(self._clock()), "appid": watermark_app_id}
         return _ok(phone_info={**_parts_of(phone, account), "watermark": watermark})
 

@@ -31,6 +31,8 @@ Page({
   async onShow() {
     const user: User = await auth.login()
     await auth.login({})
+    await auth.login({ force: true })
+    this.setData({ welcome: auth.isNewUser, phoneError: auth.phoneError === null ? '' : auth.phoneError })
     await auth.login({ nickname: '小明', avatarUrl: null, phoneCode: 'code' })
     // @ts-expect-error: it is called avatarUrl
     await auth.login({ avatar_url: 'https://example.com/1.png' })
@@ -59,9 +61,9 @@ Page({
       this.setData({ phone })
     } catch (error) {
       if (!(error instanceof AuthError)) throw error
-      const { code, title, status, requestId, retryAfter } = error
+      const { code, title, status, requestId, retryAfter, wechatErrcode } = error
       wx.showToast({ title, icon: 'none' })
-      this.setData({ code, again: retryAfter === null ? 0 : retryAfter + 1, told: `${status} ${requestId}` })
+      this.setData({ code, again: retryAfter === null ? 0 : retryAfter + 1, told: `${status} ${requestId} ${wechatErrcode}` })
     }
   },
   async onRun(event: WechatMiniprogram.CustomEvent<{ encryptedData: string; iv: string }>) {

@@ -10,6 +10,7 @@ import { createWires } from './wires.js'
 const OLD_TOKENS = 5
 const TOAST_MS = 4000
 const POLL_MS = 1000
+const TRIED_AGAIN = ['wechat_unavailable', 'wechat_timeout', 'invalid_code', 'code_used']
 const HELD = 'stable_token' // the service asks for it where it has none, or one that is refused
 
 const $ = (id) => document.getElementById(id)
@@ -17,10 +18,12 @@ const setup = await (await fetch('setup')).json()
 const service = setup.service_url
 const wires = createWires($('taps'), service)
 
+globalThis.wx = { getAppBaseInfo: () => ({ language: language() }) } // what a phone says of itself
+
 // The phone: a person in an app, each pair with a storage of its own.
 
 let shift = Number(localStorage.getItem('desk/shift')) // ms, of the phone's clock
-let auth, wx, tokens, user
+let auth, phoneWx, tokens, user
 let oldRefreshTokens = []
 let revision = null
 
@@ -48,7 +51,7 @@ function takePhone() {
     if (exchange.status === 200) keepTokens(tokensOf(exchange.answer, phoneNow()))
     else if (exchange.status === 400 && /refresh$/.test(exchange.url)) keepTokens(null)
   }
-  wx = createWx({ login, prefix: prefix(), language, observe: wires.notePhone })
+  phoneWx = createWx({ login, prefix: prefix(), language, observe: wires.notePhone })
   const watched = createWx({ login, prefix: prefix(), language, observe: noteTokens })
   const phone = createAuth({ baseURL: service, appId: appId(), platform: watched, now: phoneNow })
   auth = phone
@@ -89,7 +92,7 @@ const getMe = () => auth.request({ url: '/v1/me' })
 
 const TAPS = {
   login: () => auth.login(),
-  loginAgain: () => auth.login({ nickname: undefined }),
+  loginAgain: () => auth.login({ force: true }),
   save: () => auth.updateProfile({ nickname: $('nickname').value }),
   avatar: () => auth.setAvatar({ detail: { avatarUrl: URL.createObjectURL($('file').files[0]) } }),
   async allow() {
@@ -131,9 +134,9 @@ const TAPS = {
   },
 
   async codeTwice() {
-    const { code } = await asked(wx, 'login')
+    const { code } = await asked(phoneWx, 'login')
     for (const _ of [1, 2]) {
-      const { data } = await asked(wx, 'request', {
+      const { data } = await asked(phoneWx, 'request', {
         url: `${service}/v1/login`,
         method: 'POST',
         data: { code, app_id: appId() },
@@ -144,8 +147,8 @@ const TAPS = {
   async oldRefresh() {
     if (oldRefreshTokens.length === 0) return text('noOldRefresh')
     const data = { refresh_token: oldRefreshTokens.at(-1) }
-    const answer = await asked(wx, 'request', { url: `${service}/v1/refresh`, method: 'POST', data })
-    return answer.data.title
+    const answer = await asked(phoneWx, 'request', { url: `${service}/v1/refresh`, method: 'POST', data })
+    return answer.statusCode === 200 ? text('withinGrace') : answer.data.title
   },
 
   withdrawName: () => push({ revoke_info: '6' }),
@@ -270,9 +273,12 @@ function showChoices() {
     ),
   )
   $('what').value = chosen
-  if (!$('what').value) $('what').selectedIndex = 0
+  if (!$('what').value) $('what').value = JSON.stringify(seenByPhone(known).fault)
   showMeaning()
 }
+
+/** The first that neither the service nor the client mends by trying again. */
+const seenByPhone = (known) => known.find(({ failure }) => failure && !TRIED_AGAIN.includes(failure.code))
 
 function showMeaning() {
   const { fault, failure } = setup.faults[$('api').value].find((each) => JSON.stringify(each.fault) === $('what').value)

@@ -1,5 +1,7 @@
 // What the page shows: elements, and how tokens and times are written.
 
+import { text } from './texts.js'
+
 export { h } from './dom.js'
 
 /** JSON to be read; tokens are cut short, and what is no JSON stays as it is. */
@@ -15,11 +17,11 @@ export const shortened = (value) =>
 /** A time on the phone: hours, minutes, seconds. */
 export const clockTime = (ms) => new Date(ms).toLocaleTimeString('en-GB')
 
-/** A duration, in two units at most: `14:59`, `3 h 20 min`, `29 d 23 h`. */
+/** A duration, in two units at most: `14:59`, `3 h 20 min`, `29 天 23 小时`. */
 export function duration(ms) {
   const seconds = Math.max(0, Math.ceil(ms / 1000))
   const [days, hours, minutes] = [86400, 3600, 60].map((unit) => Math.floor(seconds / unit))
-  if (days) return `${days} d ${hours % 24} h`
-  if (hours) return `${hours} h ${minutes % 60} min`
+  if (days) return `${days} ${text('days')} ${hours % 24} ${text('hours')}`
+  if (hours) return `${hours} ${text('hours')} ${minutes % 60} ${text('minutes')}`
   return `${minutes}:${String(seconds % 60).padStart(2, '0')}`
 }

@@ -1,7 +1,7 @@
 // What the page says, in two languages. An element with `data-text="name"` shows that text.
 
 const TEXTS = {
-  title: ['The phone on the desk', '桌上的手机'],
+  title: ['The phone on the desk', '网页版模拟手机'],
   lead: ['A phone, WeChat simulated, and the real wxauth at', '模拟的手机与微信，真实的 wxauth：'],
   docs: ['API docs', '接口文档'],
   help: ['The simulator', '模拟微信说明'],
@@ -10,7 +10,7 @@ const TEXTS = {
     'wxauth does not let this page in. Add its address to WXAUTH_CORS_ORIGINS, or leave that unset, and start again:',
     'wxauth 不允许此页面访问。请把本页地址加入 WXAUTH_CORS_ORIGINS，或不设置该项，然后重新启动：',
   ],
-  away: ['wxauth does not answer at', 'wxauth 没有应答：'],
+  away: ['wxauth does not answer at', 'wxauth 没有响应：'],
 
   phone: ['Phone', '手机'],
   person: ['Person', '用户'],
@@ -49,7 +49,10 @@ const TEXTS = {
   refreshToken: ['Refresh token', '刷新令牌'],
   header: ['Header', '头部'],
   claims: ['Claims', '声明'],
-  left: ['left', '剩余'],
+  left: ['… left', '剩余 …'],
+  days: ['d', '天'],
+  hours: ['h', '小时'],
+  minutes: ['min', '分钟'],
   expired: ['expired by the phone’s clock', '按手机时钟已过期'],
   refresh: ['Refresh now', '立即刷新'],
   expire: ['Let it expire', '使其过期'],
@@ -109,6 +112,10 @@ const TEXTS = {
   misuse: ['Misuse', '误用'],
   codeTwice: ['Use one code twice', '同一 code 用两次'],
   oldRefresh: ['Send an old refresh token', '重发旧的刷新令牌'],
+  withinGrace: [
+    'It was used a moment ago: within REFRESH_REUSE_GRACE it gets the same successor again, as after a lost answer.',
+    '该令牌刚刚用过：在 REFRESH_REUSE_GRACE 秒内重发会得到同一个新令牌，如同上次的响应丢失。',
+  ],
   noOldRefresh: ['There is no old one yet: refresh first.', '还没有旧令牌，请先刷新。'],
 
   pushes: ['Message push', '消息推送'],
@@ -117,7 +124,7 @@ const TEXTS = {
   withdrawPhone: ['withdraws the phone number', '撤回手机号'],
   closeAccount: ['closes the WeChat account', '注销微信账号'],
 
-  wires: ['On the wires', '请求与应答'],
+  wires: ['On the wires', '请求与响应'],
   noWires: ['Nothing yet. Tap something.', '暂无，请点一下手机。'],
   noCall: ['no request', '无请求'],
   empty: ['Clear', '清空'],
@@ -127,8 +134,8 @@ const TEXTS = {
   serviceToWeChat: ['wxauth → WeChat', 'wxauth → 微信'],
   weChatToService: ['WeChat → wxauth', '微信 → wxauth'],
   request: ['Request', '请求'],
-  answer: ['Answer', '应答'],
-  nothing: ['no answer', '无应答'],
+  answer: ['Answer', '响应'],
+  nothing: ['no answer', '无响应'],
   underWay: ['under way', '进行中'],
 
   'claim.iss': ['who issued it', '签发者'],

@@ -62,7 +62,7 @@ export function tick(place, tokens, now) {
   ]) {
     const rest = tokens.at + span - now
     place.querySelector(`[data-bar=${name}]`).value = Math.max(0, rest / span)
-    const said = rest > 0 ? `${duration(rest)} ${text('left')}` : text('expired')
+    const said = rest > 0 ? text('left').replace('…', duration(rest)) : text('expired')
     place.querySelector(`[data-left=${name}]`).textContent = said
   }
 }

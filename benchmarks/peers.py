@@ -1,0 +1,58 @@
+"""The services in other languages: whether what they need is here, how they are built, what they are."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.processes import ROOT
+
+PEERS = ("go", "express")
+
+_SOURCES = ROOT / "benchmarks/services"
+_EXPRESS = _SOURCES / "express"
+_GOPATH = Path("/usr/share/gocode")
+"""Where Debian puts Go's packages."""
+_PGX = _GOPATH / "src/github.com/jackc/pgx"
+
+
+def missing(name: str) -> str | None:
+    """What this machine lacks for this service; None where all is there."""
+    if name == "go" and not (shutil.which("go") and _PGX.is_dir()):
+        return "apt-get install golang golang-github-jackc-pgx-v4-dev"
+    if name == "express" and not (shutil.which("node") and shutil.which("npm")):
+        return "apt-get install nodejs npm"
+    return None
+
+
+def command_of(name: str, folder: Path) -> Sequence[str]:
+    """Build this service; how to run it."""
+    if name == "go":
+        binary = folder / "go-peer"
+        env = {**os.environ, "GO111MODULE": "off", "GOPATH": str(_GOPATH), "GOFLAGS": ""}
+        _run("go", "build", "-o", str(binary), str(_SOURCES / "go/main.go"), env=env)
+        return [str(binary)]
+    _run("npm", "ci", "--prefix", str(_EXPRESS), "--loglevel=error", env=dict(os.environ))
+    return [shutil.which("node") or "node", str(_EXPRESS / "app.js")]
+
+
+def versions() -> dict[str, str]:
+    """Of what the peers that can run here are made of."""
+    told = {}
+    if missing("go") is None:
+        told["go"] = f"{_run('go', 'env', 'GOVERSION', env=dict(os.environ))}, pgx 4"
+    if missing("express") is None:
+        packages = json.loads((_EXPRESS / "package-lock.json").read_text())["packages"]
+        names = json.loads((_EXPRESS / "package.json").read_text())["dependencies"]
+        parts = [f"{name} {packages[f'node_modules/{name}']['version']}" for name in names]
+        told["express"] = ", ".join([f"node {_run('node', '--version', env=dict(os.environ))}", *parts])
+    return told
+
+
+def _run(*command: str, env: dict[str, str]) -> str:
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command[:2])}: {done.stderr[-1000:]}")
+    return done.stdout.strip()

@@ -1,0 +1,216 @@
+// A peer in Go: net/http and pgx, ES256. As little as the floor does: no sessions, no refresh token, nothing sealed,
+// nothing logged.
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"log"
+	"math/big"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v4/pgxpool"
+)
+
+const (
+	ttl      = 900
+	issuer   = "http://127.0.0.1:8000"
+	audience = "go"
+
+	table = `
+CREATE TABLE IF NOT EXISTS users (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    openid text NOT NULL UNIQUE,
+    session_key text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    last_login_at timestamptz NOT NULL DEFAULT now()
+)`
+	upsert = `
+INSERT INTO users (openid, session_key) VALUES ($1, $2)
+ON CONFLICT (openid) DO UPDATE SET session_key = excluded.session_key, last_login_at = now()
+RETURNING id::text`
+	selectUser = "SELECT id::text, openid, created_at, last_login_at FROM users WHERE id = $1"
+)
+
+var (
+	errInvalid = errors.New("invalid token")
+	base64url  = base64.RawURLEncoding
+	jwtHeader  = base64url.EncodeToString([]byte(`{"alg":"ES256","typ":"JWT"}`))
+)
+
+type claims struct {
+	Issuer   string `json:"iss"`
+	Audience string `json:"aud"`
+	Subject  string `json:"sub"`
+	IssuedAt int64  `json:"iat"`
+	Expires  int64  `json:"exp"`
+}
+
+type user struct {
+	ID          string    `json:"id"`
+	OpenID      string    `json:"openid"`
+	CreatedAt   time.Time `json:"created_at"`
+	LastLoginAt time.Time `json:"last_login_at"`
+}
+
+type service struct {
+	pool   *pgxpool.Pool
+	client *http.Client
+	key    *ecdsa.PrivateKey
+}
+
+func (s *service) logIn(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Code string `json:"code"`
+	}
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64*1024)).Decode(&body); err != nil || body.Code == "" {
+		http.Error(w, "invalid request", http.StatusBadRequest)
+		return
+	}
+	query := url.Values{
+		"appid":      {os.Getenv("APP_ID")},
+		"secret":     {os.Getenv("APP_SECRET")},
+		"js_code":    {body.Code},
+		"grant_type": {"authorization_code"},
+	}
+	target := os.Getenv("WECHAT_BASE_URL") + "/sns/jscode2session?" + query.Encode()
+	request, err := http.NewRequestWithContext(r.Context(), http.MethodGet, target, nil)
+	if err != nil {
+		http.Error(w, "internal error", http.StatusInternalServerError)
+		return
+	}
+	answer, err := s.client.Do(request)
+	if err != nil {
+		http.Error(w, "WeChat does not answer", http.StatusServiceUnavailable)
+		return
+	}
+	defer answer.Body.Close()
+	var wechat struct {
+		OpenID     string `json:"openid"`
+		SessionKey string `json:"session_key"`
+		ErrCode    int    `json:"errcode"`
+	}
+	if err := json.NewDecoder(answer.Body).Decode(&wechat); err != nil || wechat.ErrCode != 0 {
+		http.Error(w, "WeChat refused the code", http.StatusBadRequest)
+		return
+	}
+	var id string
+	if err := s.pool.QueryRow(r.Context(), upsert, wechat.OpenID, wechat.SessionKey).Scan(&id); err != nil {
+		http.Error(w, "the database does not answer", http.StatusServiceUnavailable)
+		return
+	}
+	token, err := s.sign(id, time.Now().Unix())
+	if err != nil {
+		http.Error(w, "internal error", http.StatusInternalServerError)
+		return
+	}
+	writeJSON(w, map[string]any{"access_token": token, "token_type": "Bearer", "expires_in": ttl})
+}
+
+func (s *service) readMe(w http.ResponseWriter, r *http.Request) {
+	subject, err := s.verified(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
+	if err != nil {
+		http.Error(w, "invalid token", http.StatusUnauthorized)
+		return
+	}
+	var found user
+	row := s.pool.QueryRow(r.Context(), selectUser, subject)
+	if err := row.Scan(&found.ID, &found.OpenID, &found.CreatedAt, &found.LastLoginAt); err != nil {
+		http.Error(w, "no such user", http.StatusUnauthorized)
+		return
+	}
+	writeJSON(w, found)
+}
+
+func (s *service) sign(subject string, now int64) (string, error) {
+	payload, err := json.Marshal(claims{issuer, audience, subject, now, now + ttl})
+	if err != nil {
+		return "", err
+	}
+	signed := jwtHeader + "." + base64url.EncodeToString(payload)
+	digest := sha256.Sum256([]byte(signed))
+	r, t, err := ecdsa.Sign(rand.Reader, s.key, digest[:])
+	if err != nil {
+		return "", err
+	}
+	signature := make([]byte, 64)
+	r.FillBytes(signature[:32])
+	t.FillBytes(signature[32:])
+	return signed + "." + base64url.EncodeToString(signature), nil
+}
+
+func (s *service) verified(token string) (string, error) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 || parts[0] != jwtHeader {
+		return "", errInvalid
+	}
+	signature, err := base64url.DecodeString(parts[2])
+	if err != nil || len(signature) != 64 {
+		return "", errInvalid
+	}
+	digest := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
+	r, t := new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])
+	if !ecdsa.Verify(&s.key.PublicKey, digest[:], r, t) {
+		return "", errInvalid
+	}
+	payload, err := base64url.DecodeString(parts[1])
+	if err != nil {
+		return "", errInvalid
+	}
+	var said claims
+	if err := json.Unmarshal(payload, &said); err != nil {
+		return "", errInvalid
+	}
+	if said.Issuer != issuer || said.Audience != audience || said.Expires <= time.Now().Unix() {
+		return "", errInvalid
+	}
+	return said.Subject, nil
+}
+
+func writeJSON(w http.ResponseWriter, value any) {
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(value); err != nil {
+		log.Print(err)
+	}
+}
+
+func only(method string, handler http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != method {
+			http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+			return
+		}
+		handler(w, r)
+	}
+}
+
+func main() {
+	pool, err := pgxpool.Connect(context.Background(), os.Getenv("DATABASE_URL"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := pool.Exec(context.Background(), table); err != nil {
+		log.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		log.Fatal(err)
+	}
+	transport := &http.Transport{MaxIdleConns: 256, MaxIdleConnsPerHost: 256}
+	s := &service{pool: pool, client: &http.Client{Transport: transport, Timeout: 5 * time.Second}, key: key}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/v1/login", only(http.MethodPost, s.logIn))
+	mux.HandleFunc("/v1/me", only(http.MethodGet, s.readMe))
+	server := &http.Server{Addr: "127.0.0.1:" + os.Getenv("PORT"), Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	log.Fatal(server.ListenAndServe())
+}

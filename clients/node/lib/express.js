@@ -1,0 +1,18 @@
+// The guard for Express 4 and 5, Connect, and whatever takes (request, response, next).
+import { rolesOf } from './guard.js'
+import { problem } from './problems.js'
+import { AuthError } from './refusals.js'
+
+export function bearer(guard, ...roles) {
+  const demanded = rolesOf(roles)
+  return async (request, response, next) => {
+    try {
+      request.user = await guard.user(request, ...demanded)
+    } catch (error) {
+      if (!(error instanceof AuthError)) return next(error)
+      const { status, headers, body } = problem(error, request)
+      return response.writeHead(status, headers).end(body)
+    }
+    next()
+  }
+}

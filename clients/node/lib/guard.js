@@ -1,0 +1,67 @@
+// The guard: a bearer token (RFC 6750) becomes the user behind it.
+import { RemoteKeys } from './keys.js'
+import { AuthError } from './refusals.js'
+import { authorizations } from './problems.js'
+import { Verifier } from './verifier.js'
+
+/** For `TestIssuer`: `guard[trust](other)` trusts what the other does, until the function that it gives is called. */
+export const trust = Symbol('trust')
+
+export class BearerGuard {
+  #verifier
+  #now
+
+  constructor({ issuer, audience = 'wxauth', keys, now = () => Date.now(), ...remote } = {}) {
+    this.#verifier = new Verifier({ issuer, audience, keys: keys ?? new RemoteKeys(issuer, remote) })
+    this.#now = now
+  }
+
+  async verify(token) {
+    return this.#verifier.verify(token, this.#now() / 1000)
+  }
+
+  async user(request, ...roles) {
+    const demanded = rolesOf(roles)
+    const user = await this.verify(bearerToken(request))
+    if (!demanded.every((role) => user.roles.includes(role))) {
+      throw new AuthError('insufficient_role', `this needs the role ${demanded.sort().join(', ')}`)
+    }
+    return user
+  }
+
+  [trust](other) {
+    const [verifier, now] = [this.#verifier, this.#now]
+    this.#verifier = other.#verifier
+    this.#now = other.#now
+    return () => {
+      this.#verifier = verifier
+      this.#now = now
+    }
+  }
+}
+
+/** Roles as middleware is given them. Anything but names is a mistake that must not open what they were to close. */
+export function rolesOf(roles) {
+  const names = [...new Set(roles.flat())]
+  if (!names.every((name) => typeof name === 'string' && name)) throw new TypeError('a role is a string, and not empty')
+  return names
+}
+
+function bearerToken(request) {
+  const values = authorizations(request)
+  if (values.length > 1) throw new AuthError('invalid_request', 'there are two Authorization headers', { status: 400 })
+  const [scheme, ...rest] = (values[0] ?? '').split(' ')
+  const token = withoutSpaces(rest.join(' '))
+  if (scheme.toLowerCase() !== 'bearer' || !token) {
+    throw new AuthError('missing_token', "send the access token as 'Authorization: Bearer ...'")
+  }
+  return token
+}
+
+/** Not `trim`, which also takes off what is not a space and makes two spellings of one token. */
+function withoutSpaces(text) {
+  let [start, end] = [0, text.length]
+  while (text[start] === ' ') start += 1
+  while (end > start && text[end - 1] === ' ') end -= 1
+  return text.slice(start, end)
+}

@@ -1,0 +1,50 @@
+// JSON as a verifier needs it: what two readers could understand differently is refused.
+import { invalidToken } from './refusals.js'
+
+const MAX_CONTAINERS = 64 // objects and lists in one part of a token; ours have two
+const PIECES = /"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?|-?\d[\d.eE+-]*|[{}]/g
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+/** The object that these bytes of a token are. */
+export function jsonObject(bytes) {
+  let value
+  try {
+    const text = utf8.decode(bytes)
+    if (text.split(/[{[]/).length - 1 > MAX_CONTAINERS) {
+      throw invalidToken('a part of the token has too many objects and lists')
+    }
+    value = JSON.parse(text)
+    checkPieces(text)
+  } catch (error) {
+    if (error instanceof SyntaxError || error instanceof TypeError) throw invalidToken('a part of the token is not JSON')
+    throw error
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw invalidToken('a part of the token is not a JSON object')
+  }
+  return value
+}
+
+/** Of a text that is JSON: each name stands once in its object, and strings and numbers can be written down again. */
+function checkPieces(text) {
+  const objects = []
+  for (const [piece, colon] of text.matchAll(PIECES)) {
+    if (piece === '{') objects.push(new Set())
+    else if (piece === '}') objects.pop()
+    else if (colon) checkName(piece.slice(0, -colon.length), objects.at(-1))
+    else if (piece.startsWith('"')) stringOf(piece)
+    else if (!Number.isFinite(Number(piece))) throw new SyntaxError('a number is beyond any float')
+  }
+}
+
+function checkName(piece, names) {
+  const name = stringOf(piece)
+  if (names.has(name)) throw new SyntaxError('a name stands twice')
+  names.add(name)
+}
+
+function stringOf(piece) {
+  const string = JSON.parse(piece)
+  if (!string.isWellFormed()) throw new SyntaxError('half a surrogate pair is no character')
+  return string
+}

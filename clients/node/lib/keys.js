@@ -1,0 +1,194 @@
+// The issuer's public keys: found by its metadata, kept, renewed in the background, and used on through an outage.
+import { importJWK } from 'jose'
+import { AuthError } from './refusals.js'
+
+const METADATA_PATH = '/.well-known/oauth-authorization-server'
+const SECOND = 1000
+const UNKNOWN_KEY_PAUSE = 10 * SECOND // between two readings for the sake of an unknown kid
+const RETRY_PAUSE = SECOND // between two tries while there is no key at all
+const KEPT_FOR = 86400 * SECOND // how long keys are used while the issuer cannot be read
+const KEPT_UNASKED = 300 * SECOND // beyond their max-age; then keys that nobody has asked for are read before they are used
+const FETCH_TIMEOUT = 5 * SECOND
+const DEFAULT_MAX_AGE = 300 * SECOND
+const MAX_DOCUMENT = 256 * 1024
+const MAX_KID_LENGTH = 256
+
+const COORDINATE = /^[A-Za-z0-9_-]{43}$/
+const MAX_AGE = /(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})/i
+const AGE = /^(\d{1,9})\s*(?:,|$)/
+
+class Unreadable extends Error {}
+
+/** Keys of an issuer, by `kid`. What is an argument here is for tests, and for networks of an own kind. */
+export class RemoteKeys {
+  #issuer
+  #fetch
+  #timer
+  #timeout
+  #warn
+  #keySet = null
+  #reading = null
+  #nextRefresh = 0
+  #nextForUnknown = 0
+  #failedAt = -Infinity
+  #failure = ''
+
+  constructor(
+    issuer,
+    {
+      fetch = (url, init) => globalThis.fetch(url, init),
+      timer = () => performance.now(),
+      timeout = FETCH_TIMEOUT,
+      warn = (message) => console.warn(message),
+    } = {},
+  ) {
+    checkIssuer(issuer)
+    this.#issuer = issuer
+    this.#fetch = fetch
+    this.#timer = timer
+    this.#timeout = timeout
+    this.#warn = warn
+  }
+
+  /**
+   * The issuer's key of that id, or null. Waits for the issuer only at first, where nobody has asked for long, and for
+   * an unknown id. Rejects with `keys_unavailable` without any key, or with keys a day old.
+   */
+  async find(kid) {
+    const now = this.#timer()
+    const keys = this.#usableKeys(now)
+    if (keys.size === 0 || now >= this.#nextRefresh + KEPT_UNASKED) return (await this.#awaitedKeys(now)).get(kid) ?? null
+    if (keys.has(kid)) {
+      if (now >= this.#nextRefresh) this.#read()
+      return keys.get(kid)
+    }
+    if (this.#reading === null) {
+      if (now < this.#nextForUnknown) return null
+      this.#nextForUnknown = now + UNKNOWN_KEY_PAUSE
+    }
+    await this.#read()
+    return this.#usableKeys(now).get(kid) ?? null
+  }
+
+  #usableKeys(now) {
+    const isUsable = this.#keySet !== null && now - this.#keySet.readAt <= KEPT_FOR
+    return isUsable ? this.#keySet.keys : new Map()
+  }
+
+  async #awaitedKeys(now) {
+    if (now - this.#failedAt >= RETRY_PAUSE) await this.#read()
+    const keys = this.#usableKeys(this.#timer())
+    if (keys.size === 0) {
+      throw new AuthError('keys_unavailable', `the issuer's keys cannot be read: ${this.#failure}`)
+    }
+    return keys
+  }
+
+  /** One reading for all who wait. Never rejects: the keys at hand are kept. */
+  #read() {
+    this.#reading ??= this.#readOnce().finally(() => {
+      this.#reading = null
+    })
+    return this.#reading
+  }
+
+  async #readOnce() {
+    try {
+      this.#keySet = await this.#fetchKeySet(AbortSignal.timeout(this.#timeout))
+      this.#nextRefresh = this.#keySet.readAt + this.#keySet.maxAge
+      if (this.#keySet.keys.size === 0) this.#noteFailure('the JWK set has no usable key')
+    } catch (error) {
+      // No network, no answer in time, not JSON: only what is ours to say is told, for it may be in an answer.
+      this.#noteFailure(error instanceof Unreadable ? error.message : (error.cause?.code ?? error.name))
+    }
+  }
+
+  #noteFailure(reason) {
+    this.#warn(`The keys of ${this.#issuer} could not be read: ${reason}`)
+    this.#failure = reason
+    this.#failedAt = this.#timer()
+    this.#nextRefresh = this.#failedAt + UNKNOWN_KEY_PAUSE
+  }
+
+  async #fetchKeySet(signal) {
+    const [metadata] = await this.#getJson(this.#issuer + METADATA_PATH, signal)
+    if (metadata.issuer !== this.#issuer) throw new Unreadable('the metadata names another issuer')
+    if (!isSecure(metadata.jwks_uri) || (!isOnLoopback(this.#issuer) && !isHttps(metadata.jwks_uri))) {
+      throw new Unreadable("the metadata's jwks_uri is missing or not https")
+    }
+    const [jwks, headers] = await this.#getJson(metadata.jwks_uri, signal)
+    if (!Array.isArray(jwks.keys)) throw new Unreadable('the JWK set has no list of keys')
+    return { keys: await verificationKeys(jwks.keys), readAt: this.#timer(), maxAge: maxAge(headers) }
+  }
+
+  async #getJson(url, signal) {
+    const response = await this.#fetch(url, { headers: { Accept: 'application/json' }, redirect: 'manual', signal })
+    if (response.status !== 200) {
+      await response.body?.cancel()
+      throw new Unreadable(`status ${response.status}`)
+    }
+    const chunks = []
+    let length = 0
+    for await (const chunk of response.body ?? []) {
+      chunks.push(chunk)
+      length += chunk.length
+      if (length > MAX_DOCUMENT) throw new Unreadable('the document is too large')
+    }
+    const document = JSON.parse(Buffer.concat(chunks).toString())
+    if (typeof document !== 'object' || document === null || Array.isArray(document)) {
+      throw new Unreadable('not a JSON object')
+    }
+    return [document, response.headers]
+  }
+}
+
+/** The usable keys of a JWK set, by kid. Where two usable keys share a kid, neither counts. */
+export async function verificationKeys(documents) {
+  const found = new Map()
+  const ambiguous = new Set()
+  for (const document of documents) {
+    const key = await verificationKey(document ?? {})
+    if (key === null) continue
+    if (found.has(key.kid)) ambiguous.add(key.kid)
+    found.set(key.kid, key)
+  }
+  for (const kid of ambiguous) found.delete(kid)
+  return found
+}
+
+async function verificationKey({ kid, kty, crv, x, y, use = 'sig', alg = 'ES256' }) {
+  const isNamed = typeof kid === 'string' && kid.length > 0 && kid.length <= MAX_KID_LENGTH
+  const isForES256 = kty === 'EC' && crv === 'P-256' && use === 'sig' && alg === 'ES256'
+  if (!isNamed || !isForES256 || ![x, y].every((value) => typeof value === 'string' && COORDINATE.test(value))) return null
+  try {
+    return { kid, key: await importJWK({ kty, crv, x, y }, 'ES256') }
+  } catch {
+    return null // the point is not on the curve
+  }
+}
+
+/** How long an answer is still good for (RFC 9111, section 4.2), within bounds. */
+function maxAge(headers) {
+  const match = MAX_AGE.exec(headers.get('cache-control') ?? '')
+  if (match === null) return DEFAULT_MAX_AGE
+  const age = AGE.exec(headers.get('age') ?? '')
+  return Math.min(Math.max((Number(match[1]) - Number(age?.[1] ?? 0)) * SECOND, SECOND), KEPT_FOR)
+}
+
+function checkIssuer(issuer) {
+  // The message does not repeat it: a URL with a user has a password, too.
+  if (!isSecure(issuer) || /[\s?#@\\]|\/$/.test(issuer) || new URL(issuer).port === '0') {
+    throw new TypeError(
+      'issuer must be an https URL, or http on loopback, without user, query, fragment or a slash at the end',
+    )
+  }
+}
+
+const isHttps = (url) => new URL(url).protocol === 'https:'
+const isOnLoopback = (url) => /^(localhost|\[::1\]|127(\.\d{1,3}){3})$/.test(new URL(url).hostname)
+
+/** Whether what is read there cannot have been altered on the way: https, or loopback. */
+function isSecure(url) {
+  if (typeof url !== 'string' || !URL.canParse(url) || !/^https?:\/\/[^/]/i.test(url)) return false
+  return isHttps(url) || isOnLoopback(url)
+}

@@ -1,0 +1,21 @@
+// The guard for Koa.
+import { rolesOf } from './guard.js'
+import { problem } from './problems.js'
+import { AuthError } from './refusals.js'
+
+export function bearer(guard, ...roles) {
+  const demanded = rolesOf(roles)
+  return async (context, next) => {
+    try {
+      context.state.user = await guard.user(context.req, ...demanded)
+    } catch (error) {
+      if (!(error instanceof AuthError)) throw error
+      const { status, headers, body } = problem(error, context.req)
+      context.status = status
+      context.set(headers)
+      context.body = Buffer.from(body)
+      return
+    }
+    await next()
+  }
+}

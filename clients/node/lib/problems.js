@@ -1,0 +1,65 @@
+// Refusals as HTTP answers: application/problem+json (RFC 9457), the same as wxauth's own.
+import { randomUUID } from 'node:crypto'
+
+const REQUEST_ID = /^[A-Za-z0-9._-]{1,128}$/
+const LANGUAGE_RANGE = /^\s*([A-Za-z]{1,8}|\*)(?:[-_][A-Za-z0-9_-]*)?\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*)?$/
+
+/** Status, headers and body of the answer to a request that is refused. */
+export function problem(refusal, request) {
+  const language = preferredLanguage(header(request, 'accept-language'))
+  const requestId = acceptedRequestId(header(request, 'x-request-id'))
+  const { code, status, message: detail, challenge, retryAfter } = refusal
+  const document = {
+    type: `urn:wxauth:problem:${code}`,
+    title: refusal.title[language],
+    status,
+    detail,
+    code,
+    request_id: requestId,
+    ...(code === 'invalid_request' ? { errors: [] } : {}),
+  }
+  const headers = {
+    'Content-Type': 'application/problem+json',
+    'Cache-Control': 'no-store',
+    'Content-Language': language === 'zh' ? 'zh-CN' : 'en',
+    'X-Request-ID': requestId,
+    ...(challenge ? { 'WWW-Authenticate': challenge } : {}),
+    ...(retryAfter ? { 'Retry-After': String(retryAfter) } : {}),
+  }
+  return { status, headers, body: JSON.stringify(document) }
+}
+
+/** Every `Authorization` that a request has: Node's, or one of the Fetch standard. */
+export function authorizations(request) {
+  const { headers, rawHeaders = [] } = request
+  if (typeof headers.get === 'function') {
+    const value = headers.get('authorization')
+    return value === null ? [] : value.split(', ') // which is how two come here; no token has a comma
+  }
+  const sent = rawHeaders.filter((_, index) => index % 2 === 1 && /^authorization$/i.test(rawHeaders[index - 1]))
+  return sent.length > 0 ? sent : [headers.authorization ?? []].flat() // made by hand, as serverless adapters do
+}
+
+function header({ headers }, name) {
+  const value = typeof headers.get === 'function' ? headers.get(name) : headers[name]
+  return [value].flat()[0] ?? ''
+}
+
+/** The caller's own request id where it is well formed, else a new one. */
+function acceptedRequestId(value) {
+  return REQUEST_ID.test(value) ? value : randomUUID().replaceAll('-', '')
+}
+
+/** Chinese where the header prefers it to English, else English. Mini-programs send `zh_CN`, which is taken for `zh-CN`. */
+function preferredLanguage(acceptLanguage) {
+  const best = { zh: 0, en: 0 }
+  for (const [position, part] of acceptLanguage.slice(0, 1024).split(',').entries()) {
+    const [, language, quality = '1'] = LANGUAGE_RANGE.exec(part) ?? []
+    const name = language?.toLowerCase()
+    // Of two that are preferred alike the first counts: no header of this length has a million parts.
+    if (Object.hasOwn(best, name) && Number(quality) > 0) {
+      best[name] = Math.max(best[name], Number(quality) - position / 1e6)
+    }
+  }
+  return best.zh > best.en ? 'zh' : 'en'
+}

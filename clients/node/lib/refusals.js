@@ -1,0 +1,46 @@
+// Why a request is not let through, and what its sender is told.
+
+const REFUSALS = {
+  invalid_request: { status: 422, en: 'The request is not valid.', zh: '请求内容有误。' },
+  missing_token: { status: 401, en: 'Please log in.', zh: '请先登录。', challenge: 'Bearer' },
+  invalid_token: {
+    status: 401,
+    en: 'Your login is no longer valid, please log in again.',
+    zh: '登录已失效，请重新登录。',
+    challenge: 'Bearer error="invalid_token"',
+  },
+  token_expired: {
+    status: 401,
+    en: 'Your login has expired, please log in again.',
+    zh: '登录已过期，请重新登录。',
+    challenge: 'Bearer error="invalid_token"',
+  },
+  insufficient_role: {
+    status: 403,
+    en: 'You are not allowed to do this.',
+    zh: '没有权限进行此操作。',
+    challenge: 'Bearer error="insufficient_scope"',
+  },
+  keys_unavailable: {
+    status: 503,
+    en: 'The login service is not reachable, please try again.',
+    zh: '暂时无法验证登录，请稍后再试。',
+    retryAfter: 5,
+  },
+}
+
+/** A refusal. `message` is for the developer, `title` for the person, in English (`en`) and Chinese (`zh`). */
+export class AuthError extends Error {
+  constructor(code, message, { status = REFUSALS[code].status } = {}) {
+    super(message)
+    const { en, zh, challenge, retryAfter = null } = REFUSALS[code]
+    this.name = 'AuthError'
+    this.code = code
+    this.status = status
+    this.title = { en, zh }
+    this.challenge = challenge ?? null
+    this.retryAfter = retryAfter
+  }
+}
+
+export const invalidToken = (message) => new AuthError('invalid_token', message)

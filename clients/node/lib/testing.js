@@ -1,0 +1,91 @@
+// Access tokens for the tests of a service: no wxauth running, no network, no waiting.
+import { createHash, generateKeyPairSync, randomUUID, sign } from 'node:crypto'
+import { BearerGuard, trust } from './guard.js'
+import { verificationKeys } from './keys.js'
+
+export const USER_ID = '01900000-0000-7000-8000-000000000001'
+
+const base64url = (value) => Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)).toString('base64url')
+
+export class TestIssuer {
+  #privateKey
+  #publicJwk
+  #now
+
+  constructor({ issuer = 'https://auth.test', audience = 'wxauth', appId = 'wxtest', now = () => Date.now() } = {}) {
+    this.issuer = issuer
+    this.audience = audience
+    this.appId = appId
+    this.#now = now
+    const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+    const { crv, kty, x, y } = publicKey.export({ format: 'jwk' })
+    // The JWK's own thumbprint (RFC 7638).
+    const kid = createHash('sha256').update(JSON.stringify({ crv, kty, x, y })).digest('base64url')
+    this.#privateKey = privateKey
+    this.#publicJwk = { crv, kty, x, y, alg: 'ES256', use: 'sig', kid }
+  }
+
+  token({
+    userId = USER_ID,
+    roles = [],
+    appId = this.appId,
+    sessionId = uuid5(userId, appId),
+    openid = `openid-${uuid5(userId, appId).replaceAll('-', '').slice(0, 21)}`,
+    expiresIn = 900,
+    claims = {},
+  } = {}) {
+    const now = Math.floor(this.#now() / 1000)
+    const all = {
+      iss: this.issuer,
+      sub: asUuid(userId),
+      aud: this.audience,
+      exp: now + expiresIn,
+      iat: now,
+      jti: randomUUID().replaceAll('-', ''),
+      client_id: appId,
+      sid: asUuid(sessionId),
+      openid,
+      ...(roles.length > 0 ? { roles } : {}),
+      ...claims,
+    }
+    const told = Object.fromEntries(Object.entries(all).filter(([, value]) => value !== null))
+    const signed = `${base64url({ alg: 'ES256', kid: this.#publicJwk.kid, typ: 'at+jwt' })}.${base64url(told)}`
+    const signature = sign('sha256', Buffer.from(signed), { key: this.#privateKey, dsaEncoding: 'ieee-p1363' })
+    return `${signed}.${signature.toString('base64url')}`
+  }
+
+  headers(fields) {
+    return { authorization: `Bearer ${this.token(fields)}` }
+  }
+
+  guard() {
+    const keys = verificationKeys([this.#publicJwk])
+    const find = async (kid) => (await keys).get(kid) ?? null
+    return new BearerGuard({ issuer: this.issuer, audience: this.audience, keys: { find }, now: this.#now })
+  }
+
+  trustedBy(guard) {
+    return guard[trust](this.guard())
+  }
+
+  get jwks() {
+    return { keys: [this.#publicJwk] }
+  }
+
+  get metadata() {
+    return { issuer: this.issuer, jwks_uri: `${this.issuer}/.well-known/jwks.json` }
+  }
+}
+
+function asUuid(value) {
+  if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(value)) throw new TypeError(`not a UUID: ${value}`)
+  return value.toLowerCase()
+}
+
+/** The UUID of a name within another UUID (RFC 9562, section 5.5), as wxauth.testing makes them. */
+function uuid5(namespace, name) {
+  const bytes = createHash('sha1').update(Buffer.from(asUuid(namespace).replaceAll('-', ''), 'hex')).update(name).digest()
+  bytes[6] = (bytes[6] & 0x0f) | 0x50
+  bytes[8] = (bytes[8] & 0x3f) | 0x80
+  return bytes.toString('hex', 0, 16).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
+}

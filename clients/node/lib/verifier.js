@@ -1,0 +1,136 @@
+// Checks access tokens by RFC 8725 and RFC 9068. Only the signature is left to jose: what it lets pass (a name that
+// comes twice, any size, claims of other types), wxauth's own guard refuses, and so does this one.
+import { flattenedVerify } from 'jose'
+import { invalidToken, AuthError } from './refusals.js'
+import { jsonObject } from './json.js'
+
+const MAX_TOKEN_LENGTH = 8192
+const CLOCK_SKEW = 30 // seconds, for exp, iat and nbf
+const REMEMBERED_TOKENS = 4096
+const MAX_REMEMBERED_LENGTH = 2048
+
+const COMPACT_FORM = /^([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})$/
+// What a part may end on, by its length modulo four, so that no second spelling decodes to the same bytes: the bits
+// that the last character has to spare are zero (RFC 4648, section 3.5).
+const LAST_CHARACTERS = [/[A-Za-z0-9_-]$/, /$^/, /[AQgw]$/, /[AEIMQUYcgkosw048]$/]
+const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
+const TOKEN_TYPES = ['at+jwt', 'application/at+jwt']
+
+/**
+ * Tells whose access token it is, or refuses it.
+ *
+ * Which signatures were good is remembered, since checking one is most of the cost and the same token comes with each
+ * call of its user. The time, and that the very same key is still published, is looked at each time.
+ */
+export class Verifier {
+  #issuer
+  #audience
+  #keys
+  #remembered = new Map()
+
+  constructor({ issuer, audience, keys }) {
+    for (const name of [issuer, audience]) {
+      if (typeof name !== 'string' || !name) throw new TypeError('issuer and audience must be one string each, and not empty')
+    }
+    this.#issuer = issuer
+    this.#audience = audience
+    this.#keys = keys
+  }
+
+  /** The user behind a token; `now` in seconds since 1970. */
+  async verify(token, now) {
+    const known = this.#remembered.get(token)
+    const isKnown = known !== undefined && (await this.#keys.find(known.key.kid)) === known.key
+    const claims = isKnown ? known.claims : await this.#signedClaims(token)
+    return this.#principal(claims, now)
+  }
+
+  async #signedClaims(token) {
+    if (typeof token !== 'string') throw new TypeError('a token is a string')
+    if (token.length > MAX_TOKEN_LENGTH) throw invalidToken('the token is too long')
+    const [, header, payload, signature] = COMPACT_FORM.exec(token) ?? []
+    if (!signature) throw invalidToken('the token is not a JWS in compact form with an ES256 signature')
+    const key = await this.#keys.find(keyId(jsonObject(bytesOf(header))))
+    if (key === null) throw invalidToken('the token names a key that is not known')
+    const [claimsBytes] = [payload, signature].map(bytesOf)
+    try {
+      await flattenedVerify({ protected: header, payload, signature }, key.key, { algorithms: ['ES256'] })
+    } catch {
+      throw invalidToken('the signature does not fit')
+    }
+    const claims = frozen(jsonObject(claimsBytes))
+    if (token.length <= MAX_REMEMBERED_LENGTH) this.#remember(token, { key, claims })
+    return claims
+  }
+
+  #remember(token, known) {
+    this.#remembered.delete(token)
+    this.#remembered.set(token, known)
+    if (this.#remembered.size > REMEMBERED_TOKENS) {
+      this.#remembered.delete(this.#remembered.keys().next().value) // the first to come is the first to expire
+    }
+  }
+
+  #principal(claims, now) {
+    const { iss, aud, client_id: clientId, app_id: appId = clientId, openid, jti } = claims
+    const { roles = [], external_id: externalId, scope = '' } = claims
+    if (iss !== this.#issuer) throw invalidToken('iss is another issuer')
+    if (aud !== this.#audience && !(isTextList(aud) && aud.includes(this.#audience))) {
+      throw invalidToken('aud does not name this audience')
+    }
+    if (![clientId, openid, jti].every(isText)) throw invalidToken('client_id, openid or jti is missing or not a string')
+    if (![appId, scope, externalId ?? ''].every(isText) || externalId === null) {
+      throw invalidToken('app_id, external_id or scope is not a string')
+    }
+    if (!isTextList(roles)) throw invalidToken('roles is not a list of strings')
+    const [id, sessionId] = [uuid(claims, 'sub'), uuid(claims, 'sid')]
+    if (time(claims, 'iat') > now + CLOCK_SKEW) throw invalidToken('iat is in the future')
+    if (Object.hasOwn(claims, 'nbf') && time(claims, 'nbf') > now + CLOCK_SKEW) throw invalidToken('nbf is in the future')
+    if (time(claims, 'exp') + CLOCK_SKEW <= now) throw new AuthError('token_expired', 'the token has expired')
+    return frozen({
+      id,
+      appId,
+      openid,
+      sessionId,
+      roles: [...roles],
+      externalId: externalId ?? null,
+      scope: scope.split(' ').filter(Boolean),
+      claims,
+    })
+  }
+}
+
+function keyId(header) {
+  const { alg, typ, kid } = header
+  if (alg !== 'ES256') throw invalidToken('alg is not ES256')
+  if (!isText(typ) || !TOKEN_TYPES.includes(typ.toLowerCase())) throw invalidToken('typ is not at+jwt')
+  if (Object.hasOwn(header, 'crit')) throw invalidToken('crit names an extension that is not understood')
+  if (!isText(kid) || !kid) throw invalidToken('kid is missing')
+  return kid
+}
+
+function bytesOf(part) {
+  if (!LAST_CHARACTERS[part.length % 4].test(part)) throw invalidToken('a part of the token is not base64url')
+  return Buffer.from(part, 'base64url')
+}
+
+function uuid(claims, name) {
+  const value = claims[name]
+  if (!isText(value) || !UUID.test(value)) throw invalidToken(`${name} is missing or not a UUID`)
+  return value.toLowerCase()
+}
+
+function time(claims, name) {
+  const value = claims[name]
+  if (!Number.isFinite(value)) throw invalidToken(`${name} is missing or not a finite number`)
+  return value
+}
+
+const isText = (value) => typeof value === 'string'
+const isTextList = (value) => Array.isArray(value) && value.every(isText)
+
+function frozen(value) {
+  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value
+  Object.values(value).forEach(frozen)
+  return Object.freeze(value)
+}

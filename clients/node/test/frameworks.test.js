@@ -1,0 +1,89 @@
+// Each service of the README lets in whom it should, and refuses as wxauth does.
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import { after, before, describe, test } from 'node:test'
+import { TestIssuer, USER_ID } from 'wxauth-guard/testing'
+import { frameworks } from './shown.js'
+
+const issuer = new TestIssuer()
+
+for (const [name, start] of Object.entries(frameworks)) {
+  describe(name, () => {
+    const ends = []
+    let url
+
+    before(async () => {
+      const service = await start((end) => ends.push(end))
+      ends.push(issuer.trustedBy(service.guard))
+      url = `${service.url}/orders`
+    })
+
+    after(() => Promise.all(ends.map((end) => end())))
+
+    const ask = (headers = {}) => fetch(url, { headers })
+    const erase = (headers = {}) => fetch(`${url}/7`, { method: 'DELETE', headers })
+
+    test('a good token tells whose it is', async () => {
+      const answer = await ask(issuer.headers({ openid: 'o-1' }))
+      assert.equal(answer.status, 200)
+      assert.deepEqual(await answer.json(), { user: USER_ID, openid: 'o-1' })
+    })
+
+    test('without a token it is 401, as a problem document', async () => {
+      const answer = await ask({ 'x-request-id': 'order-7.a_B' })
+      assert.equal(answer.status, 401)
+      assert.match(answer.headers.get('content-type'), /^application\/problem\+json/)
+      assert.equal(answer.headers.get('www-authenticate'), 'Bearer')
+      assert.equal(answer.headers.get('cache-control'), 'no-store')
+      assert.equal(answer.headers.get('x-request-id'), 'order-7.a_B')
+      assert.deepEqual(await answer.json(), {
+        type: 'urn:wxauth:problem:missing_token',
+        title: 'Please log in.',
+        status: 401,
+        detail: "send the access token as 'Authorization: Bearer ...'",
+        code: 'missing_token',
+        request_id: 'order-7.a_B',
+      })
+    })
+
+    test('the title is in the language that the phone prefers', async () => {
+      const answer = await ask({ 'accept-language': 'zh_CN' })
+      assert.equal((await answer.json()).title, '请先登录。')
+      assert.equal(answer.headers.get('content-language'), 'zh-CN')
+    })
+
+    test('a token by another key is refused', async () => {
+      const answer = await ask(new TestIssuer().headers())
+      assert.equal(answer.status, 401)
+      assert.equal(answer.headers.get('www-authenticate'), 'Bearer error="invalid_token"')
+      assert.equal((await answer.json()).code, 'invalid_token')
+    })
+
+    test('an expired token is refused', async () => {
+      const answer = await ask(issuer.headers({ expiresIn: -31 }))
+      assert.deepEqual([answer.status, (await answer.json()).code], [401, 'token_expired'])
+    })
+
+    test('without the role it is 403, with it not', async () => {
+      const answer = await erase(issuer.headers({ roles: ['clerks'] }))
+      assert.deepEqual([answer.status, (await answer.json()).code], [403, 'insufficient_role'])
+      assert.equal(answer.headers.get('www-authenticate'), 'Bearer error="insufficient_scope"')
+      assert.ok((await erase(issuer.headers({ roles: ['auditor', 'clerk'] }))).ok)
+      assert.equal((await erase()).status, 401)
+    })
+
+    test('two Authorization headers are a bad request', async () => {
+      const authorization = `Authorization: ${issuer.headers().authorization}\r\n`
+      const { hostname, port, pathname } = new URL(url)
+      const socket = connect(port, hostname)
+      socket.end(`GET ${pathname} HTTP/1.1\r\nHost: ${hostname}\r\nConnection: close\r\n${authorization.repeat(2)}\r\n`)
+      const chunks = []
+      socket.on('data', (chunk) => chunks.push(chunk))
+      await once(socket, 'close')
+      const answer = Buffer.concat(chunks).toString()
+      assert.match(answer, /^HTTP\/1\.1 400 /)
+      assert.match(answer, /"code":"invalid_request".*"errors":\[\]/)
+    })
+  })
+}

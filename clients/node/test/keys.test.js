@@ -1,0 +1,345 @@
+// The issuer's keys in a service's hands: read once, kept, renewed, and done without.
+import assert from 'node:assert/strict'
+import { createServer } from 'node:http'
+import { beforeEach, describe, test } from 'node:test'
+import { setImmediate as turn } from 'node:timers/promises'
+import { BearerGuard } from 'wxauth-guard'
+import { TestIssuer } from 'wxauth-guard/testing'
+import { RemoteKeys } from '../lib/keys.js'
+
+const ISSUER = 'https://auth.test'
+const METADATA = `${ISSUER}/.well-known/oauth-authorization-server`
+const JWKS = `${ISSUER}/.well-known/jwks.json`
+const SECOND = 1000
+const DAY = 86400 * SECOND
+
+const freshKey = (kid) => {
+  const [key] = new TestIssuer().jwks.keys
+  return { ...key, kid: kid ?? key.kid }
+}
+
+/** Publishes its metadata and keys; a test changes what it says. */
+class FakeIssuer {
+  key = freshKey()
+  keys = [this.key]
+  document = { issuer: ISSUER, jwks_uri: JWKS }
+  headers = { 'cache-control': 'public, max-age=300' }
+  asked = []
+  isAway = false
+  gate = null
+
+  fetch = async (url, init) => {
+    this.asked.push({ url, ...init })
+    if (this.isAway) throw new TypeError('fetch failed', { cause: { code: 'ECONNREFUSED' } })
+    if (url !== JWKS) return Response.json(this.document)
+    await this.gate
+    return Response.json({ keys: this.keys }, { headers: this.headers })
+  }
+
+  /** How often metadata and keys were asked for. */
+  get fetches() {
+    const count = (wanted) => this.asked.filter(({ url }) => url === wanted).length
+    return [count(METADATA), count(JWKS)]
+  }
+}
+
+let issuer, time, keys, warnings
+
+beforeEach(() => {
+  issuer = new FakeIssuer()
+  time = 0
+  warnings = []
+  keys = new RemoteKeys(ISSUER, { fetch: issuer.fetch, timer: () => time, warn: (message) => warnings.push(message) })
+})
+
+/** Let a reading in the background come to its end. */
+async function settled() {
+  for (let turns = 0; turns < 20; turns += 1) await turn()
+}
+
+const times = (count, action) => Promise.all(Array.from({ length: count }, (_, number) => action(number)))
+const unavailable = { code: 'keys_unavailable', status: 503 }
+
+describe('reading', () => {
+  test('a thousand waiting requests cause one fetch', async () => {
+    const found = await times(1000, () => keys.find(issuer.key.kid))
+    assert.deepEqual(new Set(found.map(({ kid }) => kid)), new Set([issuer.key.kid]))
+    assert.deepEqual(issuer.fetches, [1, 1])
+  })
+
+  test('keys are read again in the background after their max-age', async () => {
+    await keys.find(issuer.key.kid)
+    time += 299 * SECOND
+    await keys.find(issuer.key.kid)
+    await settled()
+    assert.deepEqual(issuer.fetches, [1, 1])
+    time += SECOND
+    let open
+    issuer.gate = new Promise((resolve) => (open = resolve))
+    assert.ok((await times(20, () => keys.find(issuer.key.kid))).every(Boolean)) // none of them waits
+    open()
+    await settled()
+    assert.deepEqual(issuer.fetches, [2, 2])
+  })
+
+  for (const [headers, seconds] of [
+    [{ 'cache-control': 'max-age=60' }, 60],
+    [{ 'cache-control': 's-maxage=5, Max-Age="60"' }, 60],
+    [{ 'cache-control': 'max-age=0' }, 1],
+    [{ 'cache-control': 'max-age=999999999' }, 86400],
+    [{ 'cache-control': 'x-max-age=5' }, 300],
+    [{ 'cache-control': 'no-store' }, 300],
+    [{}, 300],
+    [{ 'cache-control': 'max-age=60', age: '50' }, 10],
+    [{ 'cache-control': 'max-age=60', age: '999' }, 1],
+    [{ 'cache-control': 'max-age=60', age: 'soon' }, 60],
+  ]) {
+    test(`a key set with ${JSON.stringify(headers)} is good for ${seconds} s`, async () => {
+      issuer.headers = headers
+      await keys.find(issuer.key.kid)
+      time += seconds * SECOND - 1
+      await keys.find(issuer.key.kid)
+      await settled()
+      assert.deepEqual(issuer.fetches, [1, 1])
+      time += 1
+      await keys.find(issuer.key.kid)
+      await settled()
+      assert.deepEqual(issuer.fetches, [2, 2])
+    })
+  }
+
+  test('redirects are not followed', async () => {
+    await keys.find(issuer.key.kid)
+    assert.ok(issuer.asked.every(({ redirect }) => redirect === 'manual'))
+  })
+})
+
+describe('an outage', () => {
+  test('keys are kept for a day, and the issuer is asked every ten seconds', async () => {
+    await keys.find(issuer.key.kid)
+    issuer.isAway = true
+    time += 300 * SECOND
+    for (let second = 0; second < 100; second += 1) {
+      assert.ok(await keys.find(issuer.key.kid))
+      await settled()
+      time += SECOND
+    }
+    assert.equal(issuer.fetches[0], 1 + 10)
+    time = DAY
+    assert.ok(await keys.find(issuer.key.kid))
+    time += 1
+    await settled()
+    await assert.rejects(keys.find(issuer.key.kid), unavailable)
+    issuer.isAway = false
+    time += SECOND
+    assert.ok(await keys.find(issuer.key.kid))
+    assert.match(warnings[0], /could not be read: ECONNREFUSED/)
+  })
+
+  test('after a pause it holds up the first request alone', async () => {
+    await keys.find(issuer.key.kid)
+    issuer.isAway = true
+    time += 3600 * SECOND
+    assert.ok(await keys.find(issuer.key.kid))
+    assert.ok((await times(20, () => keys.find(issuer.key.kid))).every(Boolean))
+    await settled()
+    assert.equal(issuer.fetches[0], 2)
+  })
+
+  test('without any key the issuer is asked every second', async () => {
+    issuer.isAway = true
+    for (let second = 0; second < 4; second += 1) {
+      for (let request = 0; request < 50; request += 1) await assert.rejects(keys.find(issuer.key.kid), unavailable)
+      time += SECOND
+    }
+    assert.equal(issuer.fetches[0], 4)
+    issuer.isAway = false
+    assert.ok(await keys.find(issuer.key.kid))
+  })
+
+  test('a server that is too slow, too long or no issuer is one', async (t) => {
+    const answers = {
+      '/slow': () => {},
+      '/long': (response) => response.end(' '.repeat(300_000)),
+      '/no-json': (response) => response.end('hello'),
+      '/a-list': (response) => response.end('[]'),
+      '/elsewhere': (response) => response.writeHead(302, { location: '/' }).end(),
+      '/broken': (response) => response.writeHead(500).end(),
+      '/another': (response) => response.end(JSON.stringify({ issuer: 'https://evil.test' })),
+      '/no-keys': (response, url) => response.end(JSON.stringify({ issuer: url })),
+    }
+    const server = createServer((request, response) => {
+      const [path] = request.url.split('/.well-known')
+      answers[path](response, `http://127.0.0.1:${server.address().port}${path}`)
+    })
+    t.after(() => server.close() && server.closeAllConnections())
+    await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const reasons = await Promise.all(
+      Object.keys(answers).map((path) =>
+        new RemoteKeys(`http://127.0.0.1:${server.address().port}${path}`, { timeout: 300, warn() {} })
+          .find('any')
+          .catch(({ code, message }) => [path, code, message.replace("the issuer's keys cannot be read: ", '')].join(' ')),
+      ),
+    )
+    assert.deepEqual(reasons, [
+      '/slow keys_unavailable TimeoutError',
+      '/long keys_unavailable the document is too large',
+      '/no-json keys_unavailable SyntaxError',
+      '/a-list keys_unavailable not a JSON object',
+      '/elsewhere keys_unavailable status 302',
+      '/broken keys_unavailable status 500',
+      '/another keys_unavailable the metadata names another issuer',
+      "/no-keys keys_unavailable the metadata's jwks_uri is missing or not https",
+    ])
+  })
+
+  test('an issuer elsewhere does not send us to this machine', async () => {
+    issuer.document.jwks_uri = 'http://127.0.0.1:9/keys'
+    await assert.rejects(keys.find('any'), { message: /jwks_uri is missing or not https/ })
+  })
+})
+
+describe('keys that come and go', () => {
+  test('an unknown key is looked for at once, and then every ten seconds', async () => {
+    assert.equal(await keys.find('unknown'), null) // the first load, which does not count
+    assert.equal(await keys.find('unknown'), null)
+    assert.deepEqual(issuer.fetches, [2, 2])
+    for (const seconds of [0, 5, 4.9]) {
+      time += seconds * SECOND
+      await times(50, (number) => keys.find(`unknown-${number}`))
+    }
+    assert.deepEqual(issuer.fetches, [2, 2])
+    time += 0.1 * SECOND
+    await keys.find('unknown')
+    assert.deepEqual(issuer.fetches, [3, 3])
+  })
+
+  test('a thousand tokens with bad kids at once cause one fetch', async () => {
+    await keys.find(issuer.key.kid)
+    assert.deepEqual(new Set(await times(1000, (number) => keys.find(`unknown-${number}`))), new Set([null]))
+    assert.deepEqual(issuer.fetches, [2, 2])
+  })
+
+  test('a new key is found by all who ask for it at once', async () => {
+    await keys.find(issuer.key.kid)
+    const next = freshKey()
+    issuer.keys.push(next)
+    assert.ok((await times(200, () => keys.find(next.kid))).every(Boolean))
+    assert.deepEqual(issuer.fetches, [2, 2])
+  })
+
+  test('an unknown key does not hold up the known one', async () => {
+    await keys.find(issuer.key.kid)
+    let open
+    issuer.gate = new Promise((resolve) => (open = resolve))
+    const asking = keys.find('unknown')
+    assert.ok(await keys.find(issuer.key.kid))
+    open()
+    assert.equal(await asking, null)
+  })
+
+  test('a key that was withdrawn stops working with the next reading', async () => {
+    await keys.find(issuer.key.kid)
+    issuer.keys = [freshKey()]
+    time += 300 * SECOND
+    await keys.find(issuer.key.kid)
+    await settled()
+    assert.equal(await keys.find(issuer.key.kid), null)
+  })
+
+  test('a key that was withdrawn while nobody asked is not used once more', async () => {
+    await keys.find(issuer.key.kid)
+    issuer.keys = [freshKey()]
+    time += 600 * SECOND
+    assert.deepEqual(new Set(await times(200, () => keys.find(issuer.key.kid))), new Set([null]))
+    assert.deepEqual(issuer.fetches, [2, 2])
+  })
+
+  test('a fresh set without a usable key ends them all', async () => {
+    await keys.find(issuer.key.kid)
+    issuer.keys = []
+    time += 300 * SECOND
+    await keys.find(issuer.key.kid)
+    await settled()
+    await assert.rejects(keys.find(issuer.key.kid), unavailable)
+  })
+
+  for (const change of [
+    { kty: 'RSA' },
+    { crv: 'P-384' },
+    { use: 'enc' },
+    { use: null },
+    { alg: 'ES384' },
+    { alg: ['ES256'] },
+    { kid: ['a'] },
+    { x: 'AA' },
+    { x: 'A'.repeat(43) },
+    { y: null },
+    { y: '+'.repeat(43) },
+    { x: '_'.repeat(43), y: '_'.repeat(43) },
+  ]) {
+    test(`a key with ${JSON.stringify(change)} is passed over`, async () => {
+      issuer.keys = [freshKey(), { ...issuer.key, ...change }, null, [], 'key']
+      assert.equal(await keys.find(issuer.key.kid), null)
+      assert.ok(await keys.find(issuer.keys[0].kid))
+    })
+  }
+
+  test('use and alg may be absent', async () => {
+    const { use, alg, ...key } = issuer.key
+    issuer.keys = [key]
+    assert.ok(await keys.find(key.kid))
+  })
+
+  test('of two usable keys with one kid neither counts', async () => {
+    const other = freshKey()
+    issuer.keys.push(other, freshKey(issuer.key.kid))
+    assert.equal(await keys.find(issuer.key.kid), null)
+    assert.ok(await keys.find(other.kid))
+  })
+})
+
+describe('a guard', () => {
+  test('takes no issuer that no token can be compared with', () => {
+    for (const wrong of [
+      undefined,
+      '',
+      'auth.test',
+      'http://auth.test',
+      'https://auth.test/',
+      'https://user:password@auth.test',
+      'https://auth.test?x',
+      'https://auth.test#x',
+      'https://auth.test:0',
+      'ftp://auth.test',
+      ['https://auth.test'],
+    ]) {
+      assert.throws(
+        () => new BearerGuard({ issuer: wrong }),
+        (error) => error instanceof TypeError && !error.message.includes('password'),
+        String(wrong),
+      )
+    }
+    assert.throws(() => new BearerGuard(), TypeError)
+    assert.throws(() => new BearerGuard({ issuer: ISSUER, audience: '' }), TypeError)
+    assert.throws(() => new BearerGuard({ issuer: ISSUER, audience: ['wxauth'] }), TypeError)
+    for (const right of [ISSUER, `${ISSUER}/wx`, 'http://localhost:8000', 'http://127.0.0.1:8000', 'http://[::1]:8000']) {
+      assert.ok(new BearerGuard({ issuer: right }))
+    }
+  })
+
+  test('checks a signature once, and again when the key is another', async () => {
+    const signer = new TestIssuer({ issuer: ISSUER })
+    issuer.keys = [...signer.jwks.keys]
+    const guard = new BearerGuard({ issuer: ISSUER, fetch: issuer.fetch, timer: () => time, warn() {} })
+    const token = signer.token()
+    await guard.verify(token)
+    await guard.verify(token)
+    issuer.keys = [freshKey(signer.jwks.keys[0].kid)]
+    time += 300 * SECOND
+    await guard.verify(token) // the last by the old set: the new one is read beside it
+    await settled()
+    await assert.rejects(guard.verify(token), { code: 'invalid_token', message: 'the signature does not fit' })
+    assert.deepEqual(issuer.fetches, [2, 2])
+  })
+})

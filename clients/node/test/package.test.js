@@ -1,0 +1,55 @@
+// What `npm pack` packs, and what its types say.
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { blocks, written } from './shown.js'
+
+const run = promisify(execFile)
+const here = (path) => fileURLToPath(new URL(path, import.meta.url))
+const { name, version, exports } = JSON.parse(readFileSync(here('../package.json')))
+const modules = Object.entries(exports).map(([path, { types, default: file }]) => [name + path.slice(1), types, file])
+
+test('the package holds its modules, their types, the licence and both READMEs, and nothing else', async () => {
+  const { stdout } = await run('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], { cwd: here('..') })
+  const packed = JSON.parse(stdout)
+  const { files, filename } = Array.isArray(packed) ? packed[0] : packed[name]
+  const paths = files.map(({ path }) => path)
+  assert.equal(filename, `wxauth-guard-${version}.tgz`)
+  for (const [, types, file] of modules) assert.ok(paths.includes(types.slice(2)) && paths.includes(file.slice(2)))
+  const others = paths.filter((path) => !/^lib\/[a-z]+\.(js|d\.ts)$/.test(path))
+  assert.deepEqual(others.sort(), ['LICENSE', 'README.md', 'README.zh-CN.md', 'package.json'])
+})
+
+for (const [path, types] of modules) {
+  test(`${path} exports what its types say`, async () => {
+    const declared = readFileSync(here(`../${types}`), 'utf8').matchAll(/^export (?:class|function|const) (\w+)/gm)
+    assert.deepEqual(Object.keys(await import(path)).sort(), [...declared].map(([, name]) => name).sort())
+  })
+}
+
+test('an older module may require it', () => {
+  assert.equal(createRequire(import.meta.url)(name).BearerGuard.name, 'BearerGuard')
+})
+
+test('the types fit the frameworks', async () => {
+  const options = ['--noEmit', '--module', 'nodenext', '--strict', '--exactOptionalPropertyTypes', '--types', 'node']
+  const command = [here('../node_modules/typescript/bin/tsc'), ...options, '--skipLibCheck', here('types.ts')]
+  await run(process.execPath, command, { cwd: here('..') }).catch(({ stdout }) => assert.fail(stdout))
+})
+
+test('the test that the README shows passes with the service that it shows', async () => {
+  written(blocks[0].code, 'app.js')
+  const env = { ...process.env, NODE_TEST_CONTEXT: undefined }
+  const file = written(blocks.at(-1).code, 'app.test.js')
+  const { stdout } = await run(process.execPath, ['--test', '--test-reporter=spec', file], { env })
+  assert.match(stdout, /pass 1\n/)
+})
+
+test('the README is the same in both languages but for the prose', () => {
+  const code = (file) => readFileSync(here(file), 'utf8').match(/^```\w+\n.*?^```$|^#+ |^\| `\w+` \| \d+/gms)
+  assert.deepEqual(code('../README.zh-CN.md'), code('../README.md'))
+})

@@ -1,0 +1,18 @@
+// Serves what the README shows, all of it, for an issuer whose keys are given; tells where, and ends with its input.
+import { BearerGuard } from 'wxauth-guard'
+import { trust } from '../lib/guard.js'
+import { verificationKeys } from '../lib/keys.js'
+import { frameworks } from './shown.js'
+
+const { jwks, issuer, now } = JSON.parse(process.argv[2])
+const keys = await verificationKeys(jwks.keys)
+const trusted = new BearerGuard({ issuer, keys: { find: async (kid) => keys.get(kid) ?? null }, now: () => now * 1000 })
+
+const urls = {}
+for (const [name, start] of Object.entries(frameworks)) {
+  const { guard, url } = await start(() => {})
+  guard[trust](trusted)
+  urls[name] = url
+}
+console.log(`listening on ${JSON.stringify(urls)}`)
+process.stdin.resume().once('end', () => process.exit())

@@ -1,0 +1,114 @@
+// The test issuer, and the guard by itself.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { BearerGuard } from 'wxauth-guard'
+import { bearer } from 'wxauth-guard/express'
+import { TestIssuer, USER_ID } from 'wxauth-guard/testing'
+
+const SESSION_ID = '0192f0c1-2b3c-7d4e-8f50-cba987654321'
+
+test('a token is the user’s that was asked for', async () => {
+  const issuer = new TestIssuer()
+  const fields = { userId: SESSION_ID.toUpperCase(), roles: ['clerk'], appId: 'wxother', openid: 'o-1', sessionId: SESSION_ID }
+  const { claims, ...user } = await issuer.guard().verify(issuer.token(fields))
+  assert.deepEqual(user, {
+    id: SESSION_ID,
+    appId: 'wxother',
+    openid: 'o-1',
+    sessionId: SESSION_ID,
+    roles: ['clerk'],
+    externalId: null,
+    scope: [],
+  })
+  assert.deepEqual([claims.iss, claims.aud, claims.client_id], ['https://auth.test', 'wxauth', 'wxother'])
+})
+
+test('without a word a token is the same user’s each time, and has no roles', async () => {
+  const issuer = new TestIssuer()
+  const [first, second] = await Promise.all([1, 2].map(() => issuer.guard().verify(issuer.token())))
+  assert.equal(first.id, USER_ID)
+  assert.deepEqual([first.openid, first.sessionId, first.roles], [second.openid, second.sessionId, []])
+  assert.ok(!('roles' in first.claims))
+  assert.notEqual(first.claims.jti, second.claims.jti)
+})
+
+test('a website’s token names the mini-program, the client, and what was granted', async () => {
+  const issuer = new TestIssuer()
+  const claims = { client_id: 'shop', app_id: 'wxother', scope: 'openid profile', external_id: 'old-7' }
+  const user = await issuer.guard().verify(issuer.token({ claims }))
+  assert.deepEqual([user.appId, user.claims.client_id], ['wxother', 'shop'])
+  assert.deepEqual([user.scope, user.externalId], [['openid', 'profile'], 'old-7'])
+})
+
+for (const claims of [
+  { app_id: 7 },
+  { scope: ['openid'] },
+  { external_id: 7 },
+  { roles: 'clerk' },
+  { openid: null },
+  { sub: 'alice' },
+  { aud: 'other' },
+  { exp: null },
+]) {
+  test(`a token with ${JSON.stringify(claims)} is refused`, async () => {
+    const issuer = new TestIssuer()
+    await assert.rejects(issuer.guard().verify(issuer.token({ claims })), { code: 'invalid_token' })
+  })
+}
+
+test('a token expires when the clock is moved', async () => {
+  let time = 1_795_161_600_000
+  const issuer = new TestIssuer({ now: () => time })
+  const guard = issuer.guard()
+  const token = issuer.token()
+  time += 929_999
+  assert.ok(await guard.verify(token))
+  time += 1
+  await assert.rejects(guard.verify(token), { code: 'token_expired', status: 401 })
+})
+
+test('a principal cannot be changed, nor what it holds', async () => {
+  const issuer = new TestIssuer()
+  const user = await issuer.guard().verify(issuer.token({ roles: ['clerk'], claims: { shop: { n: 7 } } }))
+  assert.throws(() => (user.id = 'x'), TypeError)
+  assert.throws(() => user.roles.push('admin'), TypeError)
+  assert.throws(() => (user.claims.shop.n = 8), TypeError)
+})
+
+test('a guard trusts the issuer until the test has ended', async () => {
+  const issuer = new TestIssuer()
+  const guard = new BearerGuard({ issuer: 'https://auth.example.com', fetch: () => Promise.reject(new Error()), warn() {} })
+  const end = issuer.trustedBy(guard)
+  assert.ok(await guard.verify(issuer.token()))
+  end()
+  await assert.rejects(guard.verify(issuer.token()), { code: 'keys_unavailable', retryAfter: 5 })
+})
+
+test('a request of the Fetch standard may carry the token, one of two may not', async () => {
+  const issuer = new TestIssuer()
+  const request = new Request('https://orders.test', { headers: issuer.headers() })
+  assert.equal((await issuer.guard().user(request)).id, USER_ID)
+  request.headers.append('authorization', issuer.headers().authorization)
+  await assert.rejects(issuer.guard().user(request), { code: 'invalid_request', status: 400 })
+})
+
+test('all roles are demanded, and what is no role is a mistake at once', async () => {
+  const issuer = new TestIssuer()
+  const request = { headers: issuer.headers({ roles: ['clerk'] }) }
+  assert.ok(await issuer.guard().user(request, 'clerk'))
+  await assert.rejects(issuer.guard().user(request, 'clerk', 'auditor'), {
+    code: 'insufficient_role',
+    message: 'this needs the role auditor, clerk',
+  })
+  for (const mistake of [{ roles: ['clerk'] }, '', undefined, 7]) {
+    assert.throws(() => bearer(issuer.guard(), mistake), TypeError)
+  }
+  assert.throws(() => issuer.token({ userId: 'alice' }), TypeError)
+})
+
+test('the published keys check the tokens', async () => {
+  const issuer = new TestIssuer()
+  const documents = { [issuer.metadata.jwks_uri]: issuer.jwks }
+  const fetch = async (url) => Response.json(documents[url] ?? issuer.metadata)
+  assert.ok(await new BearerGuard({ issuer: issuer.issuer, fetch }).verify(issuer.token()))
+})

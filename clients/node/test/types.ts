@@ -1,0 +1,56 @@
+// Compiled and never run: what an editor says of code that uses the package.
+import Router from '@koa/router'
+import express from 'express'
+import Fastify from 'fastify'
+import { Hono } from 'hono'
+import Koa from 'koa'
+import { AuthError, BearerGuard, problem, type Principal } from 'wxauth-guard'
+import { bearer as onExpress } from 'wxauth-guard/express'
+import { bearer as onFastify } from 'wxauth-guard/fastify'
+import { bearer as onHono } from 'wxauth-guard/hono'
+import { bearer as onKoa } from 'wxauth-guard/koa'
+import { TestIssuer } from 'wxauth-guard/testing'
+
+const guard = new BearerGuard({ issuer: 'https://auth.example.com', audience: 'orders', now: Date.now, fetch })
+const id = (user: Principal): string => user.id
+const hasRole = (user: Principal): boolean => user.roles.includes('clerk') && user.scope.includes('phone')
+
+express().get('/orders', onExpress(guard, 'clerk'), (request, response) => {
+  response.json({ user: request.user && id(request.user), from: request.user?.externalId ?? null })
+})
+
+const router = new Router()
+router.get('/orders', onKoa(guard, 'clerk', 'auditor'), (context) => {
+  context.body = id(context.state.user)
+})
+new Koa().use(onKoa(guard)).use(router.routes())
+
+Fastify().get('/orders', { onRequest: onFastify(guard) }, async (request) => id(request.user))
+
+new Hono().get('/orders', onHono(guard, 'clerk'), (context) => context.json({ user: id(context.get('user')) }))
+
+export async function handle(request: Request): Promise<Response> {
+  try {
+    return Response.json({ user: id(await guard.user(request, 'clerk')) })
+  } catch (error) {
+    if (!(error instanceof AuthError)) throw error
+    const { status, headers, body } = problem(error, request)
+    return new Response(body, { status, headers })
+  }
+}
+
+const issuer = new TestIssuer({ audience: 'orders' })
+export const end: () => void = issuer.trustedBy(guard)
+export const headers: { authorization: string } = issuer.headers({ roles: ['clerk'], claims: { openid: null } })
+
+// @ts-expect-error a role is a name
+onExpress(guard, { roles: ['clerk'] })
+// @ts-expect-error a guard has an issuer
+new BearerGuard({ audience: 'orders' })
+export function change(user: Principal) {
+  // @ts-expect-error a principal cannot be changed
+  user.id = 'x'
+  // @ts-expect-error nor can its roles
+  user.roles.push('admin')
+  return hasRole(user)
+}

@@ -1,0 +1,143 @@
+"""What `wxauth dev` says when it is ready."""
+
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from wxauth.checks import Level, Result
+from wxauth.core.settings import Settings
+
+_EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - asked for
+_SOMEWHERE_ELSE: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+"""Addresses for documentation (RFC 5737, RFC 3849), which nobody has."""
+
+_SIMULATED: Final = """
+wxauth is ready, with a simulated WeChat.  已就绪，使用模拟微信。
+
+  API docs / 接口文档    {url}/docs
+  Phone / 网页版模拟手机  {wechat_url}/desk/
+                        Log in and see each request, break things. 像手机一样登录，查看每个请求，并让它出错。
+  WeChat / 模拟微信      {wechat_url}
+                        Any plain name is a code, the same person each time. 任意名字即 code，同名即同一用户。
+
+Log in as alice / 以 alice 登录：
+
+  curl -s {url}/v1/login -H 'Content-Type: application/json' -d '{{"code":"alice"}}'
+
+Use the token / 使用令牌：
+
+  TOKEN=$(curl -s {url}/v1/login -H 'Content-Type: application/json' -d '{{"code":"alice"}}' \\
+    | python3 -c 'import json, sys; print(json.load(sys.stdin)["access_token"])')
+  curl -s {url}/v1/me -H "Authorization: Bearer $TOKEN"
+"""
+_REAL: Final = """
+wxauth is ready, with the real WeChat.  已就绪，连接真实微信。
+
+  API docs / 接口文档    {url}/docs
+  WeChat / 微信          {wechat_url}
+
+What WeChat says of your app / 微信如何看待你的小程序：
+
+{findings}
+
+In the mini-program / 在小程序中：
+
+  createAuth({{ baseURL: '{url}' }})
+  Developer tools, details, local settings: "do not check domains". 开发者工具 → 详情 → 本地设置 → 不校验合法域名。
+"""
+_IN_THIS_NETWORK: Final = """
+On a phone in this network / 同一网络中的手机：
+
+  createAuth({{ baseURL: '{url}' }})
+"""
+_ADMINISTRATOR: Final = """
+Become an administrator / 成为管理员：
+
+  {command} users grant USER_ID admin
+
+Open the console, {url}/admin/ / 打开管理后台：
+
+  {linking} admin link
+"""
+_OWN_APP: Final = """
+Your own mini-program, with the real WeChat / 连接真实微信，登录自己的小程序：
+
+  WXAUTH_APP_ID=wx… WXAUTH_APP_SECRET=… {program} dev
+"""
+_END: Final = """
+Ctrl-C ends it all; the data stays in {home}/. 按 Ctrl-C 停止，数据保留在 {home}/。
+"""
+_MARKS: Final = {Level.OK: "ok", Level.NOTE: "note", Level.BAD: "BAD"}
+
+
+def service_url(settings: Settings) -> str:
+    """Where this machine finds the service."""
+    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104 - asked for
+    return _url("::1" if host == "::" else host, settings.port)
+
+
+def welcome(settings: Settings, *, simulated_url: str | None, findings: Iterable[Result], home: Path) -> str:
+    """The whole of it.
+
+    Args:
+        settings: Those of the service.
+        simulated_url: Where the simulated WeChat is; None is the real one.
+        findings: What the real one says.
+        home: Where the data is kept.
+    """
+    address = _address_in_network(settings.host)
+    parts = [
+        _REAL if simulated_url is None else _SIMULATED,
+        _IN_THIS_NETWORK if address else "",
+        _ADMINISTRATOR,
+        "" if simulated_url is None else _OWN_APP,
+        _END,
+    ]
+    return "".join(
+        part.format(
+            url=_url(address, settings.port) if part is _IN_THIS_NETWORK else service_url(settings),
+            wechat_url=simulated_url or settings.wechat_base_url,
+            findings="\n".join(f"  {_MARKS[it.level]:4}  {it.name}: {it.message}" for it in findings),
+            program=sys.argv[0],
+            command=_command(settings),
+            linking=_linking(settings),
+            home=home,
+        )
+        for part in parts
+    )
+
+
+def _command(settings: Settings) -> str:
+    """How to run another command on the same database; one that was given is known, and may hold a password."""
+    if os.environ.get("WXAUTH_DATABASE_URL"):
+        return sys.argv[0]
+    return f"WXAUTH_DATABASE_URL={shlex.quote(settings.database_url.get_secret_value())} {sys.argv[0]}"
+
+
+def _linking(settings: Settings) -> str:
+    """The same for a command that tells where the service is."""
+    given = {"WXAUTH_ISSUER": settings.issuer, "WXAUTH_ADMIN_PAGE": "true"}
+    missing = [f"{name}={shlex.quote(value)}" for name, value in given.items() if not os.environ.get(name)]
+    return " ".join([*missing, _command(settings)])
+
+
+def _address_in_network(host: str) -> str:
+    """By which others in this network reach what listens everywhere; empty where nothing does, or nobody is."""
+    if host not in _EVERYWHERE:
+        return ""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as way_out:
+        try:
+            way_out.connect((_SOMEWHERE_ELSE[family], 9))  # sends nothing: only the way is chosen
+        except OSError:
+            return ""
+        address: str = way_out.getsockname()[0]
+        return address
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,0 +1,1 @@
+"""What is taken along: a person's own data."""

@@ -1,0 +1,66 @@
+"""The statements that read all that is stored of one person, but for secrets."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from wxauth.core.database import Transaction
+from wxauth.core.tables import USER, UserRow
+
+# Whoever erases or merges the user meanwhile waits; a login does not.
+_USER: Final = f"SELECT {USER} FROM users WHERE id = $1 FOR KEY SHARE"  # noqa: S608 - put together from constants
+_UNIONIDS: Final = "SELECT unionid FROM unionids WHERE user_id = $1 ORDER BY unionid"
+_IDENTITIES: Final = """
+SELECT app_id, openid, unionid, created_at FROM identities WHERE user_id = $1 ORDER BY created_at, app_id, openid
+"""
+_SESSIONS: Final = """
+SELECT id, app_id, openid, host(ip) || CASE WHEN masklen(ip) IN (32, 128) THEN '' ELSE '/' || masklen(ip) END AS ip,
+       user_agent, created_at, last_used_at, expires_at, revoked_at AS ended_at, revoked_reason AS ended_reason
+  FROM sessions WHERE user_id = $1 ORDER BY id
+"""
+# Who else had a hand in it is nobody's name, nor is from where they had. Names of service clients and of ours are no
+# person's. $1 the person's ids
+_EVENTS: Final = """
+SELECT id, type, at, app_id, data,
+       CASE WHEN is_another THEN 'administrator' ELSE actor END AS actor,
+       CASE WHEN NOT is_another
+            THEN host(ip) || CASE WHEN masklen(ip) IN (32, 128) THEN '' ELSE '/' || masklen(ip) END END AS ip
+  FROM (SELECT *, actor ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' AND actor <> ALL ($1::uuid[]::text[])
+                  AS is_another
+          FROM events WHERE user_id = ANY ($1::uuid[])) AS theirs
+ ORDER BY id
+"""
+_AVATAR: Final = "SELECT content_type, content, created_at FROM avatars WHERE user_id = $1"
+
+
+async def user_row(transaction: Transaction, user_id: UUID) -> UserRow | None:
+    """The user, who stays until the transaction ends; None where there is none."""
+    user: UserRow | None = await transaction.fetchrow(_USER, user_id)
+    return user
+
+
+async def unionids_of(transaction: Transaction, user_id: UUID) -> Sequence[str]:
+    """Every unionid that the person has had."""
+    return [row["unionid"] for row in await transaction.fetch(_UNIONIDS, user_id)]
+
+
+async def identities_of(transaction: Transaction, user_id: UUID) -> Sequence[dict[str, Any]]:
+    """`app_id`, `openid`, `unionid` and `created_at` of each, the oldest first."""
+    return [dict(row) for row in await transaction.fetch(_IDENTITIES, user_id)]
+
+
+async def sessions_of(transaction: Transaction, user_id: UUID) -> Sequence[dict[str, Any]]:
+    """Every session that is stored, open or ended, without its key."""
+    return [dict(row) for row in await transaction.fetch(_SESSIONS, user_id)]
+
+
+async def events_about(transaction: Transaction, user_ids: Sequence[UUID]) -> Sequence[dict[str, Any]]:
+    """What the trail tells of a person by any of their ids, the oldest first; nothing of anybody else's."""
+    return [dict(row) for row in await transaction.fetch(_EVENTS, user_ids)]
+
+
+async def avatar_of(transaction: Transaction, user_id: UUID) -> tuple[str, bytes, datetime] | None:
+    """The picture's type, bytes and time, or None."""
+    row = await transaction.fetchrow(_AVATAR, user_id)
+    return None if row is None else (row["content_type"], row["content"], row["created_at"])

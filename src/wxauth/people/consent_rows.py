@@ -1,0 +1,83 @@
+"""The statements that write what people agree to: the history, and what counts now on the user's row, together."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, TypedDict
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from wxauth.core.database import Database, Transaction
+
+# Of two at once the second waits here, and sees what the first has written.
+_LOCK: Final = "SELECT consents FROM users WHERE id = $1 FOR UPDATE"
+# None where the same one still holds, as after a document has been set back to a former version.
+# $1 id  $2 user id  $3 document  $4 version  $5 now  $6 app_id  $7 ip
+_ADD: Final = """
+INSERT INTO consents (id, user_id, document, version, given_at, app_id, ip)
+SELECT $1, $2, $3, $4, $5, $6, $7::text::inet
+ WHERE NOT EXISTS (SELECT FROM consents WHERE user_id = $2 AND document = $3 AND version = $4 AND withdrawn_at IS NULL)
+RETURNING id
+"""
+# $1 user id  $2 document → version
+_NOTE_GIVEN: Final = "UPDATE users SET consents = COALESCE(consents, '{}') || $2::jsonb WHERE id = $1"
+# $1 user id  $2 document  $3 now
+_WITHDRAW: Final = """
+UPDATE consents SET withdrawn_at = $3 WHERE user_id = $1 AND document = $2 AND withdrawn_at IS NULL
+"""
+_NOTE_WITHDRAWN: Final = "UPDATE users SET consents = NULLIF(consents - $2::text, '{}') WHERE id = $1"
+_ALL: Final = """
+SELECT document, version, given_at, withdrawn_at, app_id, ip FROM consents WHERE user_id = $1
+ ORDER BY given_at DESC, id DESC
+"""
+
+
+class ConsentRow(TypedDict):
+    """That a person has agreed to a version of a document."""
+
+    document: str
+    version: str
+    given_at: datetime
+    withdrawn_at: datetime | None
+    app_id: str | None
+    """Where."""
+    ip: Any
+    """An address, as asyncpg reads it, or None."""
+
+
+async def lock_consents(transaction: Transaction, user_id: UUID) -> Mapping[str, str] | None:
+    """What counts now, document → version, and changes for nobody else until the end; None where nobody is there."""
+    row = await transaction.fetchrow(_LOCK, user_id)
+    return None if row is None else row["consents"] or {}
+
+
+async def add_consent(
+    transaction: Transaction,
+    user_id: UUID,
+    *,
+    document: str,
+    version: str,
+    app_id: str,
+    ip: str | None,
+    now: datetime,
+) -> bool:
+    """Add to the history of a user who is locked; whether that was new."""
+    added = await transaction.fetchval(_ADD, uuid7(), user_id, document, version, now, app_id, ip)
+    return added is not None
+
+
+async def note_given(transaction: Transaction, user_id: UUID, given: Mapping[str, str]) -> None:
+    """Let these count from now on."""
+    await transaction.execute(_NOTE_GIVEN, user_id, given)
+
+
+async def withdraw_consent(transaction: Transaction, user_id: UUID, *, document: str, now: datetime) -> None:
+    """Let no version of this document count any more for a user who is locked."""
+    await transaction.execute(_WITHDRAW, user_id, document, now)
+    await transaction.execute(_NOTE_WITHDRAWN, user_id, document)
+
+
+async def consents_of(asked: Database | Transaction, user_id: UUID) -> Sequence[ConsentRow]:
+    """All that a user has ever agreed to, the newest first. Raises: StorageUnavailable, where a database is asked."""
+    rows: Sequence[ConsentRow] = await asked.fetch(_ALL, user_id)
+    return rows

@@ -1,0 +1,61 @@
+"""`/v1/users`: whom siblings look up."""
+
+from uuid import UUID
+
+from fastapi import APIRouter
+
+from wxauth.core.services import ServicesDep
+from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge
+from wxauth.people.admin_routes import NO_SUCH_USER, WRONG_USER_ID
+from wxauth.people.user_rows import IdentityRow
+from wxauth.siblings.callers import FOR_CLIENTS, SERVICE_CLIENT_SECURITY, UsersClientDep
+from wxauth.siblings.user_bodies import (
+    EXAMPLE_LOOKUP,
+    EXAMPLE_SIBLINGS_USER,
+    LookupAnswer,
+    LookupRequest,
+    UserForSiblingsAnswer,
+    lookup_answer,
+    user_for_siblings,
+)
+from wxauth.siblings.user_rows import look_up
+from wxauth.web.answers import answers
+from wxauth.web.direct import DirectRoute, operation_id
+
+router = APIRouter(route_class=DirectRoute, tags=["siblings"], generate_unique_id_function=operation_id)
+
+
+@router.get(
+    "/v1/users/{user_id}",
+    summary="Look a user up",
+    responses=answers(EXAMPLE_SIBLINGS_USER, WRONG_USER_ID, NO_SUCH_USER, *FOR_CLIENTS),
+    openapi_extra=SERVICE_CLIENT_SECURITY,
+)
+async def look_user_up(client: UsersClientDep, services: ServicesDep, user_id: UUID) -> UserForSiblingsAnswer:
+    """A user, for a service client with the scope `users`; the phone number too with `phones`.
+
+    An id that was merged away is answered with the user that remains: whose `id` differs, and whose `former_ids` hold
+    it. Whoever was erased is not found.
+    """
+    for user in await look_up(services.database, ids=[user_id]):
+        return user_for_siblings(user, client.scopes)
+    raise NotFound("there is no such user")
+
+
+@router.post(
+    "/v1/users/lookup",
+    summary="Look many users up",
+    responses=answers(
+        EXAMPLE_LOOKUP, InvalidRequest.of("ids", "Input should be a valid UUID"), PayloadTooLarge, *FOR_CLIENTS
+    ),
+    openapi_extra=SERVICE_CLIENT_SECURITY,
+)
+async def look_users_up(client: UsersClientDep, services: ServicesDep, body: LookupRequest) -> LookupAnswer:
+    """Up to 200 users by id, by openid or by external id, for a service client with the scope `users`.
+
+    Each is answered once, at the place of its first asking: ids, then openids, then external ids. Who is unknown is
+    left out.
+    """
+    openids: list[IdentityRow] = [{"app_id": each.app_id, "openid": each.openid} for each in body.openids or ()]
+    users = await look_up(services.database, ids=body.ids or (), openids=openids, external_ids=body.external_ids or ())
+    return lookup_answer(users, client.scopes)

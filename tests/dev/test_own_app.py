@@ -1,0 +1,118 @@
+"""`wxauth dev` with an app of one's own: the real WeChat, of which a stand-in plays the part here."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.asking import bearer
+from tests.problems import problem_of
+from tests.processes import WXAUTH, Running, free_port, run, serving
+from wxauth.dev.wechat import APPS, Simulator, create_simulator
+
+pytestmark = pytest.mark.process
+
+OWN = {"WXAUTH_APP_ID": APPS[0]["app_id"], "WXAUTH_APP_SECRET": APPS[0]["app_secret"]}
+
+
+@pytest.fixture(scope="module")
+def stand_in() -> Simulator:
+    return Simulator(takes_names=False)
+
+
+@pytest.fixture(scope="module")
+def wechat_url(stand_in: Simulator) -> Iterator[str]:
+    with serving(create_simulator(stand_in)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def dev(wechat_url: str, port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A `wxauth dev` of its own folder, which anybody in the network reaches."""
+    env = {**OWN, "WXAUTH_WECHAT_BASE_URL": wechat_url, "WXAUTH_HOST": "0.0.0.0", "WXAUTH_PORT": str(port)}
+    with Running(WXAUTH, "dev", cwd=tmp_path_factory.mktemp("own"), env=env) as command:
+        command.wait_for("Ctrl-C ends it all")
+        yield command
+
+
+@pytest.fixture
+def client(dev: Running, port: int) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False, verify=False) as client:
+        yield client
+
+
+def code_for(person: str, wechat_url: str) -> str:
+    """As `wx.login` gives one."""
+    return str(httpx.post(f"{wechat_url}/codes", json={"person": person}, verify=False).json()["code"])
+
+
+def test_a_code_of_ones_own_app_logs_in_and_the_phone_number_comes_along(client: httpx.Client, wechat_url: str) -> None:
+    whose = {"person": "alice", "phone": "13800138000"}
+    phone_code = httpx.post(f"{wechat_url}/phone-codes", json=whose, verify=False).json()["code"]
+    body = {"code": code_for("alice", wechat_url), "app_id": OWN["WXAUTH_APP_ID"], "phone_code": phone_code}
+    answer = client.post("/v1/login", json=body)
+    assert answer.status_code == 200, answer.text
+    me = client.get("/v1/me", headers=bearer(answer.json()["access_token"])).json()
+    assert (me["app_id"], me["phone"]) == (OWN["WXAUTH_APP_ID"], "+8613800138000")
+
+
+def test_an_app_of_the_simulation_is_not_known_beside_ones_own(client: httpx.Client) -> None:
+    problem_of(client.post("/v1/login", json={"code": "bob", "app_id": APPS[1]["app_id"]}), "unknown_app", 400)
+
+
+def test_the_banner_says_which_wechat_it_is_and_what_that_says_of_the_app(dev: Running, wechat_url: str) -> None:
+    assert "with the real WeChat.  已就绪，连接真实微信" in dev.output
+    assert f"WeChat / 微信          {wechat_url}\n" in dev.output
+    assert f"ok    wechat {OWN['WXAUTH_APP_ID']}: " in dev.output
+    assert f"ok    wechat {OWN['WXAUTH_APP_ID']} phone: " in dev.output
+    assert "BAD" not in dev.output
+    assert OWN["WXAUTH_APP_SECRET"] not in dev.output
+    assert "/desk/" not in dev.output
+    assert "alice" not in dev.output
+
+
+def test_the_front_page_leads_to_the_documentation(client: httpx.Client, port: int) -> None:
+    assert client.get("/").headers["location"] == f"http://127.0.0.1:{port}/docs"
+
+
+def test_an_unknown_code_is_not_said_to_be_of_a_simulation(client: httpx.Client) -> None:
+    assert (
+        "simulated"
+        not in problem_of(client.post("/v1/login", json={"code": "0-nobody"}), "invalid_code", 400)["detail"]
+    )
+
+
+def test_the_banner_has_the_address_for_a_phone_in_the_same_network(dev: Running, port: int) -> None:
+    _, found, rest = dev.output.partition("On a phone in this network")
+    if not found:
+        pytest.skip("this machine is in no network")
+    url = rest.partition("baseURL: '")[2].partition("'")[0]
+    assert url.endswith(f":{port}")
+    assert "127.0.0.1" not in url
+    with httpx.Client(trust_env=False, verify=False) as phone:
+        assert phone.get(f"{url}/livez").status_code == 200
+
+
+@pytest.mark.no_signing_key
+def test_a_secret_that_wechat_refuses_is_told_at_the_start(wechat_url: str, database_url: str, tmp_path: Path) -> None:
+    env = {**OWN, "WXAUTH_APP_SECRET": "an-old-one", "WXAUTH_WECHAT_BASE_URL": wechat_url}
+    env |= {"WXAUTH_DATABASE_URL": database_url, "WXAUTH_PORT": str(free_port())}
+    with Running(WXAUTH, "dev", cwd=tmp_path, env=env) as command:
+        output = command.wait_for("Ctrl-C ends it all")
+        assert f"BAD   wechat {OWN['WXAUTH_APP_ID']}: the app secret is wrong" in output
+        assert "an-old-one" not in output
+        assert command.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("given", OWN)
+def test_half_an_app_is_not_enough(given: str, tmp_path: Path) -> None:
+    failed = run("dev", cwd=tmp_path, env={given: OWN[given]})
+    assert failed.returncode == 1
+    assert failed.stderr == "WXAUTH_APP_ID and WXAUTH_APP_SECRET: both are required, or WXAUTH_APPS\n"

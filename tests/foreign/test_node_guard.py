@@ -1,0 +1,241 @@
+"""`clients/node`, the guard for services in Node: its own tests, and that it decides and answers as ours does."""
+
+import json
+import re
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI
+
+from tests.processes import Running
+from tests.programs import NODE_PATIENCE, needs_node
+from tests.sweeps import Sweep
+from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger
+from wxauth.errors import (
+    InsufficientRole,
+    InvalidRequest,
+    InvalidToken,
+    KeysUnavailable,
+    MissingToken,
+    TokenExpired,
+    WxAuthError,
+)
+from wxauth.guard import BearerGuard, Principal
+from wxauth.problems import problem_document
+from wxauth.testing import USER_ID, TestIssuer
+from wxauth.tokens.keys import SigningKey
+
+pytestmark = [pytest.mark.node, pytest.mark.no_database]
+
+PACKAGE = Path(__file__).parents[2] / "clients/node"
+NOW = 1795161600
+NUMBERS_BEYOND = re.compile(r"(?:exp|iat|nbf) (?:minus )?400 digits")
+"""Python reads them as whole numbers, and only then finds that they are no time; JavaScript has no such numbers."""
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    return needs_node(PACKAGE)
+
+
+@pytest.fixture(scope="module")
+def issuer() -> TestIssuer:
+    return TestIssuer(clock=lambda: NOW)
+
+
+@pytest.fixture(scope="module")
+def tokens(issuer: TestIssuer) -> dict[str, str]:
+    """The corpus, by name."""
+    token = issuer.token(roles=["clerk"])
+    return {name: forge(Forger(token, key_of(issuer))) for name, forge in {**HOSTILE, **EXPIRED, **GOOD}.items()}
+
+
+def key_of(issuer: TestIssuer) -> SigningKey:
+    return issuer._key
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in PACKAGE.glob("test/*.test.js")))
+def test_the_package_passes_its_own_tests(node: str, file: str) -> None:
+    command = [node, "--test", "--test-reporter=spec", PACKAGE / "test" / file]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=NODE_PATIENCE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^ℹ pass [1-9]", done.stdout, re.MULTILINE), done.stdout
+
+
+@pytest.fixture(scope="module")
+def outcomes(node: str, issuer: TestIssuer, tokens: dict[str, str]) -> dict[str, Any]:
+    """What it says of each token."""
+    told = {"jwks": issuer.jwks, "issuer": issuer.issuer, "now": NOW, "tokens": [*tokens.values()]}
+    decided = subprocess.check_output([node, PACKAGE / "test/decide.js"], input=json.dumps(told), text=True)
+    return dict(zip(tokens, json.loads(decided), strict=True))
+
+
+async def test_it_decides_of_every_token_as_our_own_guard_does(
+    issuer: TestIssuer, tokens: dict[str, str], outcomes: dict[str, Any]
+) -> None:
+    guard = issuer.guard()
+    with Sweep() as sweep:
+        for name, token in tokens.items():
+            with sweep.case(name):
+                outcome, expected = outcomes[name], await outcome_of(guard, token)
+                if NUMBERS_BEYOND.fullmatch(name):
+                    outcome = outcome | {"detail": expected["detail"]}
+                assert outcome == expected
+
+
+async def outcome_of(guard: BearerGuard, token: str) -> dict[str, Any]:
+    """What our own guard says of a token, in the words of the other."""
+    try:
+        user = await guard.verify(token)
+    except WxAuthError as refusal:
+        return {"code": refusal.code, "detail": refusal.detail}
+    described = {
+        "id": str(user.id),
+        "appId": user.app_id,
+        "openid": user.openid,
+        "sessionId": str(user.session_id),
+        "roles": user.claims.get("roles", []),
+        "externalId": user.external_id,
+        "scope": user.claims.get("scope", "").split(),
+    }
+    return {"user": described, "claims": dict(user.claims)}
+
+
+def said_by(node: str, script: str, **values: Any) -> Any:
+    """What a module says that has these values, in JSON."""
+    constants = "".join(f"const {name} = {json.dumps(value)}\n" for name, value in values.items())
+    source = f"{script}\n{constants}console.log(JSON.stringify(answer()))"
+    return json.loads(subprocess.check_output([node, "--input-type=module", "-e", source], cwd=PACKAGE, text=True))
+
+
+def test_its_refusals_are_told_as_our_own(node: str) -> None:
+    kinds = (InvalidRequest, MissingToken, InvalidToken, TokenExpired, InsufficientRole, KeysUnavailable)
+    script = """
+        import { AuthError, problem } from 'wxauth-guard'
+        const request = { headers: { 'x-request-id': '7' } }
+        const answer = () => codes.map((code) => {
+            const refusal = new AuthError(code, 'so')
+            return { title: refusal.title, ...problem(refusal, request) }
+        })"""
+    for kind, told in zip(kinds, said_by(node, script, codes=[kind.code for kind in kinds]), strict=True):
+        refusal = kind("so")
+        assert told["title"] == refusal.title._asdict()
+        assert told["status"] == refusal.status
+        assert json.loads(told["body"]) == problem_document(refusal, language="en", request_id="7")
+        assert refusal.headers().items() <= told["headers"].items()
+
+
+@pytest.fixture(scope="module")
+def urls(node: str, issuer: TestIssuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Of the services that the package's README shows, by framework; the issuer's tokens are good for them."""
+    told = json.dumps({"jwks": issuer.jwks, "issuer": issuer.issuer, "now": NOW})
+    command = (node, str(PACKAGE / "test/serve.js"), told)
+    with Running(*command, cwd=tmp_path_factory.mktemp("node-guard")) as process:
+        yield json.loads(process.wait_for("listening on ").partition("listening on ")[2])
+
+
+@pytest.fixture(scope="module")
+async def ours(issuer: TestIssuer) -> AsyncIterator[httpx.AsyncClient]:
+    """The same service by our own guard."""
+    app, guard = FastAPI(), issuer.guard()
+
+    @app.get("/orders")
+    async def orders(user: Annotated[Principal, Depends(guard)]) -> dict[str, str]:
+        return {"user": str(user.id), "openid": user.openid}
+
+    @app.delete("/orders/{number}", status_code=204, dependencies=[Depends(guard.require_role("clerk"))])
+    async def erase(number: int) -> None: ...
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://orders.test") as client:
+        yield client
+
+
+def requests(issuer: TestIssuer, tokens: dict[str, str]) -> dict[str, tuple[str, str, list[tuple[str, str]]]]:
+    """Method, path and headers, by name."""
+    bearer = f"Bearer {issuer.token()}"
+    languages = [
+        "zh_CN",
+        "zh-CN,zh;q=0.9,en;q=0.8",
+        "fr, zh-Hant-TW;q=0.5",
+        "en-GB,en;q=0.9,zh;q=0.8",
+        "en;q=0.5, ZH;q=0.6",
+    ]
+    languages += ["zh;q=0", "fr", "*", ";;q=,=", "zh,en", "en,zh", "zh;q=0.5,en;q=0.8,zh;q=0.8"]
+    chosen = [
+        "as issued",
+        "alg none",
+        "kid unknown",
+        "exp long ago",
+        "aud another",
+        "roles a string",
+        "a word",
+        "app_id null",
+    ]
+    return {
+        "no token": ("GET", "/orders", []),
+        "two tokens": ("GET", "/orders", [("Authorization", bearer)] * 2),
+        "no role": ("DELETE", "/orders/7", [("Authorization", bearer)]),
+        "no token where a role is demanded": ("DELETE", "/orders/7", []),
+        **{
+            f"a token after {scheme!r}": ("GET", "/orders", [("Authorization", f"{scheme}{issuer.token()}")])
+            for scheme in ("Basic ", "DPoP ", "BearerBearer ", "", "bearer ", "BEARER   ", "Bearer,", "Bearer\t")
+        },
+        "nothing after Bearer": ("GET", "/orders", [("Authorization", "Bearer")]),
+        **{f"in the language {range_}": ("GET", "/orders", [("Accept-Language", range_)]) for range_ in languages},
+        **{name: ("GET", "/orders", [("Authorization", f"Bearer {tokens[name]}")]) for name in chosen},
+    }
+
+
+async def test_every_framework_answers_as_our_own_guard_does(
+    urls: dict[str, str], ours: httpx.AsyncClient, issuer: TestIssuer, tokens: dict[str, str]
+) -> None:
+    assert len(urls) == 8
+    with Sweep() as sweep:
+        for framework, url in urls.items():
+            async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as theirs:
+                for name, (method, path, headers) in requests(issuer, tokens).items():
+                    with sweep.case(framework, name):
+                        sent = [("X-Request-ID", "order-7"), *headers]
+                        answers = [await client.request(method, path, headers=sent) for client in (ours, theirs)]
+                        assert [described(answer) for answer in answers][1] == described(answers[0])
+
+
+def described(answer: httpx.Response) -> dict[str, Any]:
+    names = ("www-authenticate", "cache-control", "content-language", "x-request-id", "retry-after")
+    headers = {name: answer.headers.get(name) for name in names}
+    media_type = answer.headers.get("content-type", "").partition(";")[0]
+    refusal = {**answer.json(), "media_type": media_type, **headers} if answer.is_error else None
+    return {"status": answer.status_code, "refusal": refusal, "success": answer.is_success and answer.json()}
+
+
+def test_a_refusal_has_an_id_of_its_own_where_the_callers_is_no_good(urls: dict[str, str]) -> None:
+    for url in urls.values():
+        for request_id in (b"", b"a b", b"a" * 129, b"\xe9"):
+            answer = httpx.get(f"{url}/orders", headers={"X-Request-ID": request_id}, trust_env=False, verify=False)
+            assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
+            assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+def test_its_test_issuer_makes_the_same_user_as_ours(node: str) -> None:
+    ids = ["01900000-0000-7000-8000-000000000001", "0192f0c1-2b3c-7d4e-8f50-123456789abc"]
+    script = """
+        import { TestIssuer, USER_ID } from 'wxauth-guard/testing'
+        function answer() {
+            const issuer = new TestIssuer({ now: () => now * 1000 })
+            const tokens = ids.map((userId) => issuer.token({ userId, appId: '小店', roles: ['clerk'] }))
+            return { tokens, user: USER_ID, metadata: issuer.metadata, jwk: issuer.jwks.keys[0] }
+        }"""
+    told = said_by(node, script, ids=ids, now=NOW)
+    ours = TestIssuer(clock=lambda: NOW)
+    assert (told["user"], told["metadata"]) == (str(USER_ID), ours.metadata)
+    assert {**told["jwk"], "x": "", "y": "", "kid": ""} == {**ours.jwks["keys"][0], "x": "", "y": "", "kid": ""}
+    for user_id, token in zip(ids, told["tokens"], strict=True):
+        expected = Forger(ours.token(user_id=UUID(user_id), app_id="小店", roles=["clerk"]), key_of(ours))
+        theirs = Forger(token, key_of(ours))
+        assert theirs.claims == expected.claims | {"jti": theirs.claims["jti"]}
+        assert {**theirs.header, "kid": ""} == {**expected.header, "kid": ""}

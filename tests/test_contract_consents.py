@@ -1,0 +1,210 @@
+"""What people agree to, and take back."""
+
+import asyncio
+import json
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.asking import MakeClient, MakeServices, bearer
+from tests.clock import Clock
+from tests.fakes import APP, OTHER_APP, WeChatByRespx
+from tests.problems import problem_of
+
+IN_FORCE = {"privacy": "2026-05", "terms": "3"}
+PRIVACY, TERMS = [{"document": document, "version": version} for document, version in IN_FORCE.items()]
+
+
+class Phone:
+    """A mini-program in somebody's hand."""
+
+    def __init__(self, client: httpx.AsyncClient, wechat: WeChatByRespx) -> None:
+        self.client = client
+        self.wechat = wechat
+        self.answer: dict[str, Any] = {}
+
+    async def log_in(
+        self, person: str = "alice", *, app_id: str = APP["app_id"], unionid: str | None = None, **fields: object
+    ) -> dict[str, Any]:
+        code = self.wechat.code_for(person, app_id=app_id, unionid=unionid)
+        answer = await self.client.post("/v1/login", json={"code": code, "app_id": app_id, **fields})
+        assert answer.status_code == 200, answer.text
+        self.answer = answer.json()
+        user: dict[str, Any] = self.answer["user"]
+        return user
+
+    async def ask(self, method: str, path: str = "", **request: Any) -> httpx.Response:
+        return await self.client.request(method, f"/v1/me{path}", headers=bearer(self.answer), **request)
+
+    async def agree(self, **documents: object) -> httpx.Response:
+        return await self.ask("POST", "/consents", json=documents)
+
+    async def due(self) -> Any:
+        return (await self.ask("GET")).json().get("consents_due")
+
+    async def listed(self) -> list[dict[str, Any]]:
+        body = (await self.ask("GET", "/consents")).json()
+        assert body.keys() == {"items", "next_cursor"}
+        items: list[dict[str, Any]] = body["items"]
+        return items
+
+
+@pytest.fixture
+async def phone(make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx) -> Phone:
+    services = await make_services(consents="privacy:2026-05,terms:3", apps=[APP, OTHER_APP])
+    return Phone(make_client(services), wechat)
+
+
+async def events(rows: asyncpg.Connection) -> list[tuple[str, Any, str]]:
+    told = await rows.fetch("SELECT type, data, actor FROM events WHERE type LIKE 'consent.%' ORDER BY id")
+    return [(event["type"], json.loads(event["data"]), event["actor"]) for event in told]
+
+
+async def test_what_is_in_force_is_due_until_the_person_agrees(phone: Phone) -> None:
+    assert (await phone.log_in())["consents_due"] == [PRIVACY, TERMS]
+    answer = await phone.agree(privacy="2026-05")
+    assert answer.status_code == 200
+    assert answer.json()["items"] == [
+        {
+            **PRIVACY,
+            "given_at": "2026-11-20T08:00:00Z",
+            "withdrawn_at": None,
+            "app_id": APP["app_id"],
+            "ip": "127.0.0.1",
+        }
+    ]
+    refreshed = await phone.client.post("/v1/refresh", json={"refresh_token": phone.answer["refresh_token"]})
+    assert refreshed.json()["user"]["consents_due"] == [TERMS]
+    assert await phone.due() == [TERMS]
+    assert (await phone.ask("PATCH", json={"nickname": "Alice"})).json()["consents_due"] == [TERMS]
+    assert (await phone.log_in())["consents_due"] == [TERMS]
+
+
+async def test_without_documents_in_force_nothing_is_due(client: httpx.AsyncClient, wechat: WeChatByRespx) -> None:
+    phone = Phone(client, wechat)
+    assert "consents_due" not in await phone.log_in(consents={"privacy": "1"})
+    assert "consents_due" not in (await phone.ask("GET")).json()
+    assert await phone.listed() == []
+
+
+async def test_a_login_may_bring_consents(phone: Phone, rows: asyncpg.Connection) -> None:
+    user = await phone.log_in(consents=IN_FORCE)
+    assert user["consents_due"] == []
+    assert {consent["document"]: consent["version"] for consent in await phone.listed()} == IN_FORCE
+    assert await events(rows) == [("consent.given", data, user["id"]) for data in (PRIVACY, TERMS)]
+
+
+@pytest.mark.parametrize(
+    "consents",
+    [{"privacy": "2025-01"}, {"cookies": "1"}, {"privacy": 202605}, {}, None, "privacy", ["privacy"], 7],
+    ids=str,
+)
+async def test_a_login_is_refused_for_no_consent(phone: Phone, rows: asyncpg.Connection, consents: object) -> None:
+    assert (await phone.log_in(consents=consents))["consents_due"] == [PRIVACY, TERMS]
+    assert await phone.listed() == []
+    assert await events(rows) == []
+
+
+async def test_the_same_consent_again_is_no_second_one(phone: Phone, rows: asyncpg.Connection, clock: Clock) -> None:
+    await phone.log_in(consents=IN_FORCE)
+    clock.advance(hours=1)
+    await phone.log_in(consents=IN_FORCE)
+    await asyncio.gather(*(phone.agree(**IN_FORCE) for _ in range(10)))
+    assert {consent["given_at"] for consent in await phone.listed()} == {"2026-11-20T08:00:00Z"}
+    assert len(await phone.listed()) == len(await events(rows)) == len(IN_FORCE)
+
+
+async def test_ten_at_once_are_one(phone: Phone, rows: asyncpg.Connection) -> None:
+    await phone.log_in()
+    answers = await asyncio.gather(*(phone.agree(**IN_FORCE) for _ in range(10)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(await phone.listed()) == len(await events(rows)) == len(IN_FORCE)
+
+
+async def test_what_is_taken_back_stays_on_record_and_is_due_again(
+    phone: Phone, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    await phone.log_in(consents=IN_FORCE)
+    clock.advance(minutes=1)
+    assert (await phone.ask("DELETE", "/consents/privacy")).status_code == 204
+    assert await phone.due() == [PRIVACY]
+    clock.advance(minutes=1)
+    await phone.agree(privacy="2026-05")
+    assert await phone.due() == []
+    times = [(item["given_at"], item["withdrawn_at"]) for item in await phone.listed() if item["document"] == "privacy"]
+    assert times == [("2026-11-20T08:02:00Z", None), ("2026-11-20T08:00:00Z", "2026-11-20T08:01:00Z")]
+    assert [(kind, data) for kind, data, _ in await events(rows)] == [
+        ("consent.given", PRIVACY),
+        ("consent.given", TERMS),
+        ("consent.withdrawn", PRIVACY),
+        ("consent.given", PRIVACY),
+    ]
+
+
+@pytest.mark.parametrize("document", ["terms", "cookies", "%E9%9A%90"])
+async def test_what_has_not_been_given_is_not_found(phone: Phone, document: str) -> None:
+    await phone.log_in(consents={"privacy": "2026-05"})
+    problem_of(await phone.ask("DELETE", f"/consents/{document}"), "not_found", 404)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"privacy": "2026-05", "terms": "2"}, "terms"),
+        ({"privacy": "2026-05", "cookies": "1"}, "body"),
+        ({"privacy": "2026-05", "terms": 3}, "body"),
+        (["privacy"], "body"),
+    ],
+    ids=str,
+)
+async def test_what_is_not_in_force_is_refused_whole(phone: Phone, body: object, field: str) -> None:
+    await phone.log_in()
+    problem = problem_of(await phone.ask("POST", "/consents", json=body), "invalid_request", 422)
+    assert problem["errors"][0]["field"] == field
+    assert await phone.listed() == []
+
+
+async def test_a_new_version_is_due_though_the_former_one_was_given(
+    phone: Phone, make_services: MakeServices, make_client: MakeClient, clock: Clock
+) -> None:
+    await phone.log_in(consents=IN_FORCE)
+    later = Phone(make_client(await make_services(consents="privacy:2026-11,terms:3")), phone.wechat)
+    clock.advance(days=1)
+    due = (await later.log_in(consents={"privacy": "2026-05"}))["consents_due"]
+    assert due == [{"document": "privacy", "version": "2026-11"}], "a mini-program of last week may still log in"
+    await later.agree(privacy="2026-11")
+    assert await later.due() == []
+    assert [item["version"] for item in await later.listed() if item["document"] == "privacy"] == ["2026-11", "2026-05"]
+
+
+async def test_consents_follow_a_merge(phone: Phone, clock: Clock) -> None:
+    await phone.log_in(consents={"privacy": "2026-05"})
+    clock.advance(minutes=1)
+    await phone.log_in(app_id=OTHER_APP["app_id"], unionid="union-alice", consents={"terms": "3"})
+    user = await phone.log_in(unionid="union-alice")
+    assert user["consents_due"] == []
+    assert [(item["document"], item["app_id"]) for item in await phone.listed()] == [
+        ("terms", OTHER_APP["app_id"]),
+        ("privacy", APP["app_id"]),
+    ]
+
+
+async def test_an_erased_person_has_agreed_to_nothing(phone: Phone, rows: asyncpg.Connection) -> None:
+    await phone.log_in(consents=IN_FORCE)
+    await phone.ask("DELETE")
+    assert await rows.fetchval("SELECT count(*) FROM consents") == 0
+    assert (await phone.log_in())["consents_due"] == [PRIVACY, TERMS]
+
+
+async def test_administrators_see_what_a_user_has_agreed_to(phone: Phone, rows: asyncpg.Connection) -> None:
+    user = await phone.log_in(consents={"privacy": "2026-05"})
+    await rows.execute("UPDATE users SET roles = '{admin}'")
+    detail = await phone.client.get(f"/v1/admin/users/{user['id']}", headers=bearer(phone.answer))
+    assert detail.json()["consents"] == await phone.listed() != []
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", ""), ("POST", ""), ("DELETE", "/privacy")])
+async def test_consents_want_a_token(client: httpx.AsyncClient, method: str, path: str) -> None:
+    problem_of(await client.request(method, f"/v1/me/consents{path}"), "missing_token", 401)

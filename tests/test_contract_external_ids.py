@@ -1,0 +1,122 @@
+"""The id that a user had before wxauth, and numbers that were never proved."""
+
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from jose.jwt import get_unverified_claims
+
+from tests.asking import bearer
+from tests.fakes import LoginAnswer, Secrets
+from wxauth.core.services import Services
+from wxauth.dev.wechat import Simulator
+from wxauth.dev.wechat.simulator import PhoneCodeRequest
+from wxauth.testing import TestIssuer
+from wxauth.tokens.claims import Principal
+
+NUMBER = "+8613800138000"
+
+
+@pytest.fixture
+async def alice(login: LoginAnswer, rows: asyncpg.Connection) -> dict[str, Any]:
+    """Alice, who has been here before; 10023 is what other services call her."""
+    await login("alice")
+    await rows.execute("UPDATE users SET external_id = '10023'")
+    return await login("alice")
+
+
+async def test_an_external_id_is_in_the_user_and_in_the_access_token(
+    alice: dict[str, Any], client: httpx.AsyncClient, services: Services
+) -> None:
+    refreshed = (await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})).json()
+    me = (await client.get("/v1/me", headers=bearer(alice))).json()
+    for user in (alice["user"], refreshed["user"], me):
+        assert user["external_id"] == "10023"
+    for answer in (alice, refreshed):
+        assert get_unverified_claims(answer["access_token"])["external_id"] == "10023"
+        principal: Principal = await services.guard.verify(answer["access_token"])
+        assert principal.external_id == "10023"
+
+
+async def test_a_token_of_who_has_no_external_id_says_nothing_of_it(login: LoginAnswer, services: Services) -> None:
+    bob = await login("bob")
+    assert bob["user"]["external_id"] is None
+    assert "external_id" not in get_unverified_claims(bob["access_token"])
+    assert (await services.guard.verify(bob["access_token"])).external_id is None
+
+
+async def test_a_token_whose_external_id_is_no_text_is_refused() -> None:
+    issuer = TestIssuer()
+    assert (await issuer.guard().verify(issuer.token(claims={"external_id": "7"}))).external_id == "7"
+    with pytest.raises(Exception, match="external_id"):
+        await issuer.guard().verify(issuer.token(claims={"external_id": 7}))
+
+
+async def test_administrators_find_a_user_by_the_external_id(
+    alice: dict[str, Any], client: httpx.AsyncClient, rows: asyncpg.Connection, login: LoginAnswer
+) -> None:
+    await login("bob", nickname="10023, says Bob")
+    await rows.execute("UPDATE users SET roles = '{admin}' WHERE external_id = '10023'")
+    found = (await client.get("/v1/admin/users", params={"q": "10023"}, headers=bearer(alice))).json()["items"]
+    assert [(user["id"], user["external_id"]) for user in found] == [(alice["user"]["id"], "10023")]
+
+
+async def test_an_external_id_is_of_one_user_only(
+    alice: dict[str, Any], login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    await login("bob")
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await rows.execute("UPDATE users SET external_id = '10023'")
+
+
+# Numbers that nobody has proved.
+
+
+@pytest.fixture
+def phone_code(simulator: Simulator, secrets: Secrets) -> Any:
+    def make(person: str) -> str:
+        return secrets.add(simulator.make_phone_code(PhoneCodeRequest(person=person, phone=NUMBER)))
+
+    return make
+
+
+async def log_in(client: httpx.AsyncClient, person: str) -> dict[str, Any]:
+    answer: dict[str, Any] = (await client.post("/v1/login", json={"code": person})).json()
+    return answer
+
+
+async def me(client: httpx.AsyncClient, login: dict[str, Any]) -> dict[str, Any]:
+    answer: dict[str, Any] = (await client.get("/v1/me", headers=bearer(login))).json()
+    return answer
+
+
+async def test_who_proves_a_number_takes_it_from_who_has_not(
+    simulated_client: httpx.AsyncClient, rows: asyncpg.Connection, phone_code: Any
+) -> None:
+    client = simulated_client
+    alice, bob, carol = [await log_in(client, person) for person in ("alice", "bob", "carol")]
+    await rows.execute("UPDATE users SET phone = $1, phone_verified = false", NUMBER)
+    shown = await me(client, alice)
+    assert (shown["phone"], shown["phone_verified"]) == (NUMBER, False)
+
+    answer = await client.post("/v1/me/phone", json={"code": phone_code("alice")}, headers=bearer(alice))
+    assert (answer.json()["phone"], answer.json()["phone_verified"]) == (NUMBER, True)
+    for other in (bob, carol):
+        shown = await me(client, other)
+        assert (shown["phone"], shown["phone_verified"]) == (None, None)
+    told = await rows.fetch("SELECT user_id::text, actor FROM events WHERE type = 'user.phone_removed'")
+    assert {tuple(event) for event in told} == {(other["user"]["id"], "system") for other in (bob, carol)}
+
+    refused = await client.post("/v1/me/phone", json={"code": phone_code("bob")}, headers=bearer(bob))
+    assert refused.json()["code"] == "phone_taken", "which Alice has proved"
+
+
+async def test_only_the_number_that_is_proved_is_taken_over(
+    simulated_client: httpx.AsyncClient, rows: asyncpg.Connection, phone_code: Any
+) -> None:
+    client = simulated_client
+    alice, bob = [await log_in(client, person) for person in ("alice", "bob")]
+    await rows.execute("UPDATE users SET phone = '+8613900139000', phone_verified = false")
+    await client.post("/v1/me/phone", json={"code": phone_code("alice")}, headers=bearer(alice))
+    assert (await me(client, bob))["phone"] == "+8613900139000"

@@ -1,0 +1,330 @@
+"""`/v1/events`: every event once, in the order of its commit, and never a silent gap."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.asking import MakeClient, MakeServices, bearer
+from tests.fakes import APP, Clock, LoginAnswer, Secrets
+from tests.problems import problem_of
+from tests.sweeps import Sweep
+from wxauth.core.services import Services
+from wxauth.core.trail import FEED_NAMES, TOLD_TO_SIBLINGS
+from wxauth.siblings.clients import Scope, add_client
+from wxauth.siblings.feed import cursor_of, keep_placing, place_events
+from wxauth.siblings.feed_rows import Place, place_some
+
+Auth = tuple[str, str]
+Body = dict[str, Any]
+Read = Callable[..., Awaitable[Body]]
+
+INSERT = (
+    "INSERT INTO events (id, type, at, actor, user_id) VALUES ($1::text::uuid, $2, now(), 'system', $1::text::uuid)"
+)
+
+
+@pytest.fixture
+async def reader(services: Services, secrets: Secrets, clock: Clock) -> Auth:
+    """A service client that may read the feed."""
+    credentials = await add_client(services.database, "ledger", scopes=[Scope.EVENTS], now=clock())
+    secrets.add(credentials.client_secret)
+    return tuple(credentials)
+
+
+@pytest.fixture
+def read(client: httpx.AsyncClient, services: Services, reader: Auth) -> Read:
+    """Give what was committed its places, and read: `await read(after=..., type=..., limit=...)`."""
+
+    async def read(**query: Any) -> Body:
+        await place_events(services)
+        answer = await client.get("/v1/events", params=query, auth=reader)
+        assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store"), answer.text
+        body: Body = answer.json()
+        return body
+
+    return read
+
+
+def event_id(number: int) -> str:
+    return f"01933c5e-8f1a-7c3e-9b1d-{number:012}"
+
+
+def numbers(page: Body) -> list[int]:
+    return [int(event["id"][-12:]) for event in page["items"]]
+
+
+async def insert(connection: asyncpg.Connection, *which: int, type: str = "user_banned") -> None:
+    for number in which:
+        await connection.execute(INSERT, event_id(number), type)
+
+
+async def test_the_feed_tells_what_happened_in_ids_alone(
+    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, read: Read
+) -> None:
+    alice = await login("alice", nickname="小明")
+    await rows.execute("UPDATE users SET phone = '+8613800138000'")
+    await client.patch("/v1/me", json={"nickname": "Alice"}, headers=bearer(alice))
+    await client.delete("/v1/me", headers=bearer(alice))
+    page = await read()
+    user_id = alice["user"]["id"]
+    common = {"at": "2026-11-20T08:00:00Z", "user_id": user_id, "app_id": APP["app_id"], "actor": user_id}
+    assert [{name: event[name] for name in event if name != "id"} for event in page["items"]] == [
+        {"type": "user.created", **common, "data": {}},
+        {"type": "user.profile_changed", **common, "data": {"fields": ["nickname"]}},
+        {
+            "type": "session.ended",
+            **common,
+            "app_id": None,
+            "data": {"session_ids": [alice["session_id"]], "reason": "erased"},
+        },
+        {"type": "user.erased", **common, "app_id": None, "data": {"former_ids": []}},
+    ]
+    assert all(UUID(event["id"]).version == 7 for event in page["items"])
+    assert page.keys() == {"items", "next_cursor"}
+
+
+async def test_of_an_event_siblings_are_told_no_more_than_the_contract_says(
+    rows: asyncpg.Connection, read: Read
+) -> None:
+    for number, (kind, data) in enumerate(
+        [
+            ("user_banned", '{"risk_rank": 4}'),
+            ("authorization_revoked", '{"revoked": ["phone"]}'),  # by a replica of the version before
+            ("authorization_revoked", '{"revoked": ["phone"], "fields": ["phone"]}'),
+            ("user.merged", '{"former_id": "x", "by": "phone", "number": "+8613800138000"}'),
+        ]
+    ):
+        await rows.execute(
+            "INSERT INTO events (id, type, at, actor, data) VALUES ($1::text::uuid, $2, now(), 'system', $3)",
+            event_id(number),
+            kind,
+            data,
+        )
+    assert [(event["type"], event["data"]) for event in (await read())["items"]] == [
+        ("user.banned", {}),
+        ("user.authorization_revoked", {"fields": ["phone"]}),
+        ("user.authorization_revoked", {"fields": ["phone"]}),
+        ("user.merged", {"former_id": "x", "by": "phone"}),
+    ]
+
+
+async def test_what_concerns_operators_alone_is_not_in_the_feed(rows: asyncpg.Connection, read: Read) -> None:
+    for number, kind in enumerate(("risk_flagged", "service_client_added", "sessions_ended", "access_token_read")):
+        await insert(rows, number, type=kind)
+    assert (await read())["items"] == []
+
+
+async def test_a_reader_who_follows_the_cursor_is_told_of_each_event_once(rows: asyncpg.Connection, read: Read) -> None:
+    await insert(rows, *range(10))
+    seen: list[int] = []
+    page = await read(limit=3)
+    while page["items"]:
+        seen += numbers(page)
+        page = await read(limit=3, after=page["next_cursor"])
+    assert seen == list(range(10))
+    assert (await read(after=page["next_cursor"])) == page, "the cursor of nothing new leads to the same place"
+    await insert(rows, 10)
+    assert numbers(await read(after=page["next_cursor"])) == [10]
+
+
+async def test_an_event_that_is_committed_late_is_not_skipped(
+    rows: asyncpg.Connection, read: Read, database_url: str
+) -> None:
+    """Its id is older than those that were committed before it, and the reader has passed them."""
+    late = await asyncpg.connect(database_url)
+    transaction = late.transaction()
+    await transaction.start()
+    await insert(late, 1)
+    await insert(rows, 2, 3)
+    page = await read()
+    assert numbers(page) == [2, 3]
+    await transaction.commit()
+    await late.close()
+    after = await read(after=page["next_cursor"])
+    assert numbers(after) == [1]
+    assert numbers(await read()) == [2, 3, 1]
+
+
+async def test_what_is_rolled_back_is_never_told(rows: asyncpg.Connection, read: Read, database_url: str) -> None:
+    undone = await asyncpg.connect(database_url)
+    transaction = undone.transaction()
+    await transaction.start()
+    await insert(undone, 1)
+    await insert(rows, 2)
+    assert numbers(await read()) == [2]
+    await transaction.rollback()
+    await undone.close()
+    assert numbers(await read()) == [2]
+
+
+@pytest.mark.parametrize("isolation", ["serializable", "repeatable_read"])
+async def test_a_transaction_that_stays_open_holds_up_nothing(
+    rows: asyncpg.Connection, read: Read, database_url: str, isolation: str
+) -> None:
+    """As a backup's, or somebody's psql."""
+    backup = await asyncpg.connect(database_url)
+    async with backup.transaction(isolation=isolation):
+        await backup.fetch("SELECT * FROM events")
+        await insert(backup, 1)
+        async with asyncio.timeout(2):
+            await insert(rows, 2)
+            assert numbers(await read()) == [2]
+    await backup.close()
+
+
+async def test_replicas_that_give_places_at_once_give_each_event_one(
+    make_services: MakeServices, rows: asyncpg.Connection, read: Read
+) -> None:
+    replicas = [await make_services() for _ in range(4)]
+    await insert(rows, *range(50))
+    placed = await asyncio.gather(*(place_events(replica) for replica in replicas))
+    assert sum(placed) == 50
+    assert numbers(await read(limit=1000)) == list(range(50))
+
+
+async def test_a_placing_that_is_undone_leaves_its_events_for_the_next(
+    services: Services, rows: asyncpg.Connection, read: Read
+) -> None:
+    await insert(rows, 1, 2)
+
+    async def undone() -> None:
+        async with services.database.begin() as transaction:
+            assert len(await place_some(transaction, limit=10) or ()) == 2
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await undone()
+    assert numbers(await read()) == [1, 2]
+
+
+async def test_events_are_read_by_their_types(rows: asyncpg.Connection, read: Read) -> None:
+    kinds = ("user_banned", "user_unbanned", "user.created", "user_banned", "user_unbanned", "user.banned")
+    for number, kind in enumerate(kinds):
+        await insert(rows, number, type=kind)
+    assert numbers(await read(type="user.banned")) == [0, 3, 5]
+    assert numbers(await read(type=["user.unbanned", "user.created", ""])) == [1, 2, 4]
+    page = await read(type=["user.banned", "user.created"], limit=2)
+    assert numbers(page) == [0, 2]
+    page = await read(type=["user.banned", "user.created"], limit=2, after=page["next_cursor"])
+    assert numbers(page) == [3, 5]
+    page = await read(type="user.erased")
+    assert (page["items"], numbers(await read(after=page["next_cursor"]))) == ([], []), "the others have been passed"
+
+
+async def test_after_now_tells_nothing_but_what_comes(rows: asyncpg.Connection, read: Read) -> None:
+    empty = await read(after="now")
+    await insert(rows, 1)
+    page = await read(after="now")
+    assert page["items"] == []
+    await insert(rows, 2)
+    assert numbers(await read(after=page["next_cursor"])) == [2]
+    assert numbers(await read(after=empty["next_cursor"])) == [1, 2]
+
+
+async def test_what_is_no_cursor_no_type_or_no_limit_is_refused(
+    client: httpx.AsyncClient, rows: asyncpg.Connection, read: Read, reader: Auth
+) -> None:
+    await insert(rows, 1)
+    good = (await read())["next_cursor"]
+    with Sweep() as sweep:
+        for field, value in [
+            ("after", "x"),
+            ("after", good + "A"),
+            ("after", good[:-1]),
+            ("after", ("B" if good[0] == "A" else "A") + good[1:]),
+            ("after", good[:20] + ("A" if good[20] != "A" else "B") + good[21:]),
+            ("after", good[:-1] + ("A" if good[-1] != "A" else "B")),
+            ("after", good[:-1] + "é"),
+            ("after", cursor_of(Place(2**63, UUID(int=1)))),
+            ("after", "NOW"),
+            ("type", "user_banned"),
+            ("type", "unheard.of"),
+            ("type", "client.added"),
+            ("limit", "0"),
+            ("limit", "1001"),
+            ("limit", "many"),
+        ]:
+            with sweep.case(field, value):
+                answer = await client.get("/v1/events", params={field: value}, auth=reader)
+                problem_of(answer, "invalid_request", 422)
+                assert {error["field"] for error in answer.json()["errors"]} == {field}
+
+
+async def test_a_cursor_whose_event_is_not_there_has_expired(
+    client: httpx.AsyncClient, rows: asyncpg.Connection, read: Read, reader: Auth, services: Services
+) -> None:
+    """As after a backup has been restored, be the place empty or another event's by now."""
+    await insert(rows, 1, 2)
+    page, first = await read(), await read(limit=1)
+    await rows.execute("DELETE FROM feed WHERE position = (SELECT max(position) FROM feed)")
+    query = {"params": {"after": page["next_cursor"]}, "auth": reader}
+    problem_of(await client.get("/v1/events", **query), "cursor_expired", 410)
+    await rows.execute(
+        "INSERT INTO feed (position, event_id, type) OVERRIDING SYSTEM VALUE"
+        " SELECT max(position) + 1, $1::text::uuid, 'user_banned' FROM feed",
+        event_id(3),
+    )
+    problem_of(await client.get("/v1/events", **query), "cursor_expired", 410)
+    assert (await read(after=first["next_cursor"]))["items"] == []
+    assert (await read(after="now"))["items"] == []
+
+
+@pytest.mark.own_database
+async def test_a_cursor_behind_which_events_were_swept_has_expired(
+    client: httpx.AsyncClient, rows: asyncpg.Connection, read: Read, reader: Auth
+) -> None:
+    before = await read(after="now")
+    await insert(rows, *range(4))
+    cursors = [(await read(limit=number))["next_cursor"] for number in (1, 2, 3, 4)]
+    await rows.execute("ALTER TABLE events DISABLE TRIGGER events_append_only")
+    # The first stays, as what stays for good does.
+    await rows.execute("DELETE FROM events WHERE id IN ($1::text::uuid, $2::text::uuid)", event_id(1), event_id(2))
+    statuses = [
+        (await client.get("/v1/events", params={"after": cursor}, auth=reader)).status_code
+        for cursor in (before["next_cursor"], *cursors)
+    ]
+    assert statuses == [410, 410, 410, 200, 200], "behind the last one that was swept there is no gap"
+    assert numbers(await read(after=cursors[2])) == [3]
+    assert numbers(await read()) == [0, 3]
+    await rows.execute("DELETE FROM events")
+    assert (await read(after="now"))["next_cursor"] == cursors[3]
+    assert (await read(after=cursors[3])) == {"items": [], "next_cursor": cursors[3]}
+
+
+async def test_without_the_scope_nothing_is_read(
+    client: httpx.AsyncClient, services: Services, secrets: Secrets, clock: Clock
+) -> None:
+    others = await add_client(
+        services.database, "orders", scopes=[scope for scope in Scope if scope is not Scope.EVENTS], now=clock()
+    )
+    secrets.add(others.client_secret)
+    problem_of(await client.get("/v1/events", auth=tuple(others)), "insufficient_scope", 403)
+    problem_of(await client.get("/v1/events?after=x"), "invalid_client", 401)
+
+
+async def test_the_table_marks_just_what_siblings_are_told(rows: asyncpg.Connection) -> None:
+    """The list is written twice, once in the trigger."""
+    definition = await rows.fetchval(
+        "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = 'events_mark_unplaced'"
+    )
+    assert set(definition.partition("WHEN")[2].split("'")[1::2]) == FEED_NAMES
+    assert set(TOLD_TO_SIBLINGS) <= FEED_NAMES
+
+
+async def test_an_event_is_in_the_feed_soon_after_its_commit_without_anybody_asking(
+    services: Services, make_client: MakeClient, client: httpx.AsyncClient, login: LoginAnswer, reader: Auth
+) -> None:
+    placing = asyncio.create_task(keep_placing(services))
+    try:
+        await login("alice")
+        async with asyncio.timeout(2):
+            while not (await client.get("/v1/events", auth=reader)).json()["items"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+    finally:
+        placing.cancel()
+        await asyncio.gather(placing, return_exceptions=True)

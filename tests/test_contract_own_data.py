@@ -1,0 +1,274 @@
+"""What a person takes along, and what is forgotten after a time."""
+
+import asyncio
+import json
+from base64 import b64decode
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from PIL import Image
+
+from tests.asking import MakeClient, MakeServices, bearer
+from tests.clock import Clock
+from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx
+from tests.problems import problem_of
+from tests.processes import run
+from wxauth.service.housekeeping import sweep
+
+ROOT_ID = "01900000-0000-7000-8000-0000000000aa"
+
+
+async def export(client: httpx.AsyncClient, login: dict[str, Any]) -> httpx.Response:
+    return await client.get("/v1/me/export", headers=bearer(login))
+
+
+async def document_of(client: httpx.AsyncClient, login: dict[str, Any]) -> dict[str, Any]:
+    answer = await export(client, login)
+    assert answer.status_code == 200, answer.text
+    document: dict[str, Any] = answer.json()
+    return document
+
+
+async def test_all_that_is_stored_is_one_document(
+    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    client = make_client(await make_services(consents="privacy:1", apps=[APP, OTHER_APP]))
+    logins = []
+    for app in (APP, OTHER_APP):
+        code = wechat.code_for("alice", unionid="union-alice", app_id=app["app_id"])
+        body = {"code": code, "app_id": app["app_id"], "nickname": "小明", "consents": {"privacy": "1"}}
+        logins.append((await client.post("/v1/login", json=body, headers={"User-Agent": "Phone"})).json())
+    await client.post("/v1/logout", json={"refresh_token": logins[0]["refresh_token"]})
+    await rows.execute("UPDATE users SET external_id = '10023', phone = '+8613800138000', roles = '{editor}'")
+
+    answer = await export(client, logins[1])
+    assert answer.headers["content-disposition"] == 'attachment; filename="wxauth-export.json"'
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["cache-control"] == "no-store"
+    document = answer.json()
+    assert document["user"] == {
+        "id": logins[0]["user"]["id"],
+        "former_ids": [],
+        "external_id": "10023",
+        "unionid": "union-alice",
+        "unionids": ["union-alice"],
+        "nickname": "小明",
+        "avatar_url": None,
+        "phone": "+8613800138000",
+        "phone_verified": True,
+        "roles": ["editor"],
+        "status": "active",
+        "created_at": "2026-11-20T08:00:00Z",
+        "last_login_at": "2026-11-20T08:00:00Z",
+    }
+    assert [(identity["app_id"], identity["openid"]) for identity in document["identities"]] == [
+        (APP["app_id"], "openid-a1-alice"),
+        (OTHER_APP["app_id"], "openid-b2-alice"),
+    ]
+    ended = {session["id"]: (session["ended_reason"], session["ip"]) for session in document["sessions"]}
+    assert ended == {
+        logins[0]["session_id"]: ("signed_out", "127.0.0.1"),
+        logins[1]["session_id"]: (None, "127.0.0.1"),
+    }
+    assert [(item["document"], item["ip"]) for item in document["consents"]] == [("privacy", "127.0.0.1")]
+    assert [event["type"] for event in document["events"]] == ["consent.given"]
+    assert document["avatar"] is None
+    assert "session_key" not in answer.text
+
+
+async def test_the_picture_is_in_it(client: httpx.AsyncClient, login: LoginAnswer) -> None:
+    alice = await login("alice")
+    file = BytesIO()
+    Image.new("RGB", (4, 4), "red").save(file, "PNG")
+    await client.post("/v1/me/avatar", files={"file": ("a.png", file.getvalue())}, headers=bearer(alice))
+    avatar = (await document_of(client, alice))["avatar"]
+    assert avatar["content_type"] == "image/jpeg"
+    assert Image.open(BytesIO(b64decode(avatar["content"]))).size == (4, 4)
+
+
+async def test_nothing_of_anybody_else_is_in_it(
+    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    alice = await login("alice")
+    insert = """
+        INSERT INTO events (id, type, at, actor, user_id, ip)
+        VALUES (gen_random_uuid(), $1, now(), $2, $3::text::uuid, '203.0.113.7')
+    """
+    for kind, actor, user_id in (
+        ("user.banned", ROOT_ID, alice["user"]["id"]),
+        ("user.unbanned", "operator", alice["user"]["id"]),
+        ("user.phone_bound", alice["user"]["id"], alice["user"]["id"]),
+        ("user.erased", alice["user"]["id"], ROOT_ID),
+    ):
+        await rows.execute(insert, kind, actor, user_id)
+    answer = await export(client, alice)
+    told = {event["type"]: (event["actor"], event["ip"]) for event in answer.json()["events"]}
+    assert told == {
+        "user.banned": ("administrator", None),
+        "user.unbanned": ("operator", "203.0.113.7"),
+        "user.phone_bound": (alice["user"]["id"], "203.0.113.7"),
+    }
+    assert ROOT_ID not in answer.text
+
+
+async def test_what_is_told_by_a_former_id_is_in_it(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, make_services: MakeServices, make_client: MakeClient
+) -> None:
+    client = make_client(await make_services(apps=[APP, OTHER_APP], consents="privacy:1"))
+
+    async def log_in(app: dict[str, str], unionid: str | None = None, **fields: object) -> dict[str, Any]:
+        code = wechat.code_for("alice", unionid=unionid, app_id=app["app_id"])
+        answer = await client.post("/v1/login", json={"code": code, "app_id": app["app_id"], **fields})
+        body: dict[str, Any] = answer.json()
+        return body
+
+    former = await log_in(APP, consents={"privacy": "1"})
+    await log_in(OTHER_APP, "union-alice")
+    document = await document_of(client, await log_in(APP, "union-alice"))
+    assert document["user"]["former_ids"] == [former["user"]["id"]]
+    assert [event["type"] for event in document["events"]] == ["consent.given", "user.merged"]
+
+
+async def test_it_is_given_once_a_minute_over_all_replicas(
+    client: httpx.AsyncClient,
+    login: LoginAnswer,
+    make_services: MakeServices,
+    make_client: MakeClient,
+    clock: Clock,
+    rows: asyncpg.Connection,
+) -> None:
+    alice, bob = await login("alice"), await login("bob")
+    replica = make_client(await make_services())
+    answers = await asyncio.gather(*(export(each, alice) for each in (client, replica) for _ in range(5)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [429] * 9
+    clock.advance(seconds=59)
+    refused = await export(replica, alice)
+    problem_of(refused, "rate_limited", 429)
+    assert refused.headers["retry-after"] == "1"
+    await document_of(client, bob)
+    clock.advance(seconds=1)
+    await document_of(replica, alice)
+    told = await rows.fetch("SELECT actor, user_id::text, host(ip) AS ip FROM events WHERE type = 'user.exported'")
+    ids = [answer["user"]["id"] for answer in (alice, bob, alice)]
+    assert [tuple(event) for event in told] == [(user_id, user_id, "127.0.0.1") for user_id in ids]
+
+
+async def test_it_wants_a_token(client: httpx.AsyncClient) -> None:
+    problem_of(await client.get("/v1/me/export"), "missing_token", 401)
+
+
+@pytest.mark.process
+async def test_an_operator_has_the_same_by_a_command(
+    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, database_url: str, tmp_path: Path
+) -> None:
+    alice = await login("alice")
+    env = {"WXAUTH_DATABASE_URL": database_url}
+    shown = await asyncio.to_thread(run, "users", "show", alice["user"]["id"], "--export", cwd=tmp_path, env=env)
+    assert shown.returncode == 0, shown.stderr
+    mine = await document_of(client, alice)
+    theirs = json.loads(shown.stdout)
+    assert (theirs["user"], theirs["sessions"]) == (mine["user"], mine["sessions"])
+    assert await rows.fetchval("SELECT actor FROM events ORDER BY id LIMIT 1") == "operator"
+    unknown = await asyncio.to_thread(run, "users", "show", ROOT_ID, "--export", cwd=tmp_path, env=env)
+    assert unknown.returncode == 1
+    assert "there is no user" in unknown.stderr
+
+
+# Keeping.
+
+
+async def add_events(rows: asyncpg.Connection, *kinds: str, days_ago: int, clock: Clock, ip: str | None = None) -> None:
+    for kind in kinds:
+        await rows.execute(
+            "INSERT INTO events (id, type, at, actor, ip) "
+            "VALUES (gen_random_uuid(), $1, $2::timestamptz - make_interval(days => $3), 'system', $4::text::inet)",
+            kind,
+            clock(),
+            days_ago,
+            ip,
+        )
+
+
+async def test_the_trail_is_kept_for_its_days_and_erasures_for_good(
+    make_services: MakeServices, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    services = await make_services(events_kept_days=180)
+    kept_for_good = ("user.erased", "user_erased", "user.merged")
+    await add_events(rows, "user.banned", "roles_changed", *kept_for_good, days_ago=181, clock=clock)
+    await add_events(rows, "user.unbanned", days_ago=179, clock=clock)
+    await sweep(services, page_size=2, pause=0)
+    kept = [row["type"] for row in await rows.fetch("SELECT type FROM events")]
+    assert sorted(kept) == sorted([*kept_for_good, "user.unbanned"])
+
+
+async def test_without_a_limit_all_is_kept(make_services: MakeServices, rows: asyncpg.Connection, clock: Clock) -> None:
+    await add_events(rows, "user.banned", days_ago=4000, clock=clock, ip="203.0.113.7")
+    await sweep(await make_services(), page_size=2, pause=0)
+    assert await rows.fetchval("SELECT host(ip) FROM events") == "203.0.113.7"
+
+
+async def test_addresses_become_networks(
+    make_services: MakeServices,
+    make_client: MakeClient,
+    login: LoginAnswer,
+    rows: asyncpg.Connection,
+    clock: Clock,
+) -> None:
+    services = await make_services(addresses_kept_days=30, refresh_token_ttl=86400 * 90, consents="privacy:1")
+    client = make_client(services)
+    alice, bob = await login("alice"), await login("bob")
+    for answer in (alice, bob):
+        await client.post("/v1/me/consents", json={"privacy": "1"}, headers=bearer(answer))
+    await rows.execute("UPDATE sessions SET ip = '203.0.113.7', expires_at = expires_at + interval '90 days'")
+    await rows.execute("UPDATE consents SET ip = '2001:db8:1:2::7'")
+    for ip in ("203.0.113.7", "2001:db8:1:2::7", None):
+        await add_events(rows, "user.banned", days_ago=0, clock=clock, ip=ip)
+    clock.advance(days=29)
+    await sweep(services, page_size=2, pause=0)
+    assert await rows.fetchval("SELECT count(*) FROM sessions WHERE masklen(ip) = 32") == 2, "not yet"
+    await client.post("/v1/refresh", json={"refresh_token": bob["refresh_token"]})
+    clock.advance(days=2)
+    await sweep(services, page_size=2, pause=0)
+
+    assert [str(row["ip"]) for row in await rows.fetch("SELECT ip FROM sessions ORDER BY id")] == [
+        "203.0.113.0/24",
+        "127.0.0.1",
+    ], "a session's age counts from its last use"
+    assert {str(row["ip"]) for row in await rows.fetch("SELECT ip FROM consents")} == {"2001:db8:1::/48"}
+    shortened = await rows.fetch("SELECT ip FROM events WHERE type = 'user.banned'")
+    assert {str(row["ip"]) for row in shortened} == {"203.0.113.0/24", "2001:db8:1::/48", "None"}
+
+
+async def test_nobody_else_takes_anything_out_of_the_trail(rows: asyncpg.Connection, clock: Clock) -> None:
+    await add_events(rows, "user.banned", days_ago=4000, clock=clock)
+    for statement in ("DELETE FROM events", "UPDATE events SET type = 'user.unbanned'"):
+        with pytest.raises(asyncpg.PostgresError, match="append-only"):
+            await rows.execute(statement)
+
+
+@pytest.mark.process
+async def test_the_command_forgets_now(
+    rows: asyncpg.Connection, database_url: str, make_settings: Callable[..., Any], tmp_path: Path
+) -> None:
+    settings = make_settings()
+    env = {
+        "WXAUTH_DATABASE_URL": database_url,
+        "WXAUTH_SECRET_KEY": settings.secret_key.get_secret_value(),
+        "WXAUTH_APPS": json.dumps([APP]),
+        "WXAUTH_EVENTS_KEPT_DAYS": "180",
+        "WXAUTH_ADDRESSES_KEPT_DAYS": "1",
+    }
+    for _ in range(2):  # it is not put off until tomorrow
+        await rows.execute("""
+            INSERT INTO events (id, type, at, actor, ip) VALUES
+            (gen_random_uuid(), 'user.banned', now() - interval '181 days', 'system', NULL),
+            (gen_random_uuid(), 'user.banned', now() - interval '2 days', 'system', '203.0.113.7')
+        """)
+        swept = await asyncio.to_thread(run, "sweep", "--json", cwd=tmp_path, env=env)
+        assert swept.returncode == 0, swept.stderr
+        assert json.loads(swept.stdout) == {"events": 1, "addresses": 1}

@@ -1,0 +1,91 @@
+"""What a service client may do is what its scopes say; its secret can be renewed without a pause."""
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.fakes import APP, Clock, Secrets
+from tests.problems import problem_of
+from wxauth.core.services import Services
+from wxauth.siblings.clients import Credentials, Scope, add_client, change_client, renew_secret
+
+READ_TOKEN = f"/v1/apps/{APP['app_id']}/access-token"
+
+
+@pytest.fixture
+async def orders(services: Services, secrets: Secrets, clock: Clock) -> Credentials:
+    """A service client without any scope that it did not get by default."""
+    credentials = await add_client(services.database, "orders", now=clock())
+    secrets.add(credentials.client_secret)
+    return credentials
+
+
+async def status_of(client: httpx.AsyncClient, credentials: Credentials) -> int:
+    answer = await client.post("/v1/introspect", data={"token": "none"}, auth=tuple(credentials))
+    return answer.status_code
+
+
+async def test_without_the_scope_a_client_is_refused(
+    client: httpx.AsyncClient, services: Services, orders: Credentials, clock: Clock
+) -> None:
+    problem_of(await client.get(READ_TOKEN, auth=tuple(orders)), "insufficient_scope", 403)
+    await change_client(services.database, "orders", scopes=[Scope.USERS], now=clock())
+    answer = await client.post("/v1/introspect", data={"token": "none"}, auth=tuple(orders))
+    problem_of(answer, "insufficient_scope", 403)
+
+
+async def test_who_cannot_prove_who_it_is_does_not_learn_which_scope_is_wanted(
+    client: httpx.AsyncClient, orders: Credentials
+) -> None:
+    problem_of(await client.get(READ_TOKEN, auth=("orders", "wrong")), "invalid_client", 401)
+
+
+async def test_a_client_that_knows_of_no_scopes_keeps_what_it_could_do(
+    client: httpx.AsyncClient, rows: asyncpg.Connection
+) -> None:
+    """As one that was added before, or is added by a replica of the version before."""
+    await rows.execute("INSERT INTO service_clients (name, secret_hash, created_at) VALUES ('old', sha256('s'), now())")
+    assert await status_of(client, Credentials("old", "s")) == 200
+    assert (await client.get("/v1/apps/wxnone/access-token", auth=("old", "s"))).json()["code"] == "unknown_app"
+
+
+async def test_a_former_secret_works_for_a_day(
+    client: httpx.AsyncClient, services: Services, orders: Credentials, secrets: Secrets, clock: Clock
+) -> None:
+    renewed, scopes = await renew_secret(services.database, "orders", now=clock())
+    secrets.add(renewed.client_secret)
+    assert scopes == [Scope.INTROSPECT]
+    clock.advance(hours=24, seconds=-1)
+    assert (await status_of(client, orders), await status_of(client, renewed)) == (200, 200)
+    clock.advance(seconds=1)
+    assert (await status_of(client, orders), await status_of(client, renewed)) == (401, 200)
+
+
+async def test_there_is_one_former_secret_at_most(
+    client: httpx.AsyncClient, services: Services, orders: Credentials, secrets: Secrets, clock: Clock
+) -> None:
+    renewed = []
+    for _ in range(2):
+        credentials, _ = await renew_secret(services.database, "orders", now=clock())
+        secrets.add(credentials.client_secret)
+        renewed.append(credentials)
+    assert [await status_of(client, each) for each in (orders, *renewed)] == [401, 200, 200]
+
+
+async def test_a_client_that_had_no_secret_before_is_let_in_by_nothing_else(
+    client: httpx.AsyncClient, orders: Credentials
+) -> None:
+    assert await status_of(client, Credentials("orders", "")) == 401
+
+
+async def test_what_is_changed_of_a_client_stands_in_the_trail_without_the_secret(
+    services: Services, orders: Credentials, secrets: Secrets, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    await change_client(services.database, "orders", scopes=[Scope.USERS, Scope.PHONES], now=clock())
+    renewed, _ = await renew_secret(services.database, "orders", now=clock())
+    secrets.add(renewed.client_secret)
+    events = await rows.fetch("SELECT type, data FROM events WHERE type LIKE 'client.%' ORDER BY id")
+    assert [(event["type"], event["data"]) for event in events] == [
+        ("client.changed", '{"name": "orders", "scopes": ["users", "phones"]}'),
+        ("client.secret_renewed", '{"name": "orders"}'),
+    ]

@@ -1,0 +1,205 @@
+"""`/v1/users`: whom siblings look up, by which id or openid, and what they are told."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.asking import bearer
+from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, Secrets, WeChatByRespx
+from tests.problems import problem_of
+from tests.sweeps import Sweep
+from wxauth.core.services import Services
+from wxauth.siblings.clients import Scope, add_client
+
+LOOKUP = "/v1/users/lookup"
+TOLD = {
+    "id",
+    "nickname",
+    "avatar_url",
+    "status",
+    "roles",
+    "created_at",
+    "last_login_at",
+    "former_ids",
+    "identities",
+    "external_id",
+    "consents",
+}
+
+Auth = tuple[str, str]
+Add = Callable[..., Awaitable[Auth]]
+
+
+@pytest.fixture
+def add(services: Services, secrets: Secrets, clock: Clock) -> Add:
+    """Add a service client with these scopes."""
+
+    async def add(name: str, *scopes: Scope) -> Auth:
+        credentials = await add_client(services.database, name, scopes=scopes, now=clock())
+        secrets.add(credentials.client_secret)
+        return tuple(credentials)
+
+    return add
+
+
+@pytest.fixture
+async def orders(add: Add) -> Auth:
+    return await add("orders", Scope.USERS)
+
+
+async def merged(client: httpx.AsyncClient, wechat: WeChatByRespx) -> tuple[str, str, dict[str, Any]]:
+    """Alice's former id, the one that remains, and her last login."""
+    ids, answer = [], {}
+    for app, unionid in ((APP, None), (OTHER_APP, "union-alice"), (APP, "union-alice")):
+        code = wechat.code_for("alice", unionid=unionid, app_id=app["app_id"])
+        answer = (await client.post("/v1/login", json={"code": code, "app_id": app["app_id"]})).json()
+        ids.append(answer["user"]["id"])
+    former, holder, now = ids
+    assert (former != holder, now) == (True, holder)
+    return former, holder, answer
+
+
+async def test_a_user_is_told_without_number_and_unionid(
+    client: httpx.AsyncClient, login: LoginAnswer, orders: Auth, rows: asyncpg.Connection
+) -> None:
+    user = (await login("alice", nickname="小明"))["user"]
+    await rows.execute("UPDATE users SET phone = '+8613800138000'")
+    answer = await client.get(f"/v1/users/{user['id']}", auth=orders)
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+    assert answer.json().keys() == TOLD
+    assert answer.json() == {
+        **{name: user[name] for name in TOLD - {"former_ids", "identities", "consents"}},
+        "former_ids": [],
+        "consents": [],
+        "identities": [{"app_id": user["app_id"], "openid": user["openid"]}],
+    }
+
+
+async def test_with_the_scope_phones_the_number_is_told_too(
+    client: httpx.AsyncClient, login: LoginAnswer, add: Add, rows: asyncpg.Connection
+) -> None:
+    messages = await add("messages", Scope.USERS, Scope.PHONES)
+    user_id = (await login("alice"))["user"]["id"]
+    assert (await client.get(f"/v1/users/{user_id}", auth=messages)).json()["phone"] is None
+    await rows.execute("UPDATE users SET phone = '+8613800138000'")
+    by_id = (await client.get(f"/v1/users/{user_id}", auth=messages)).json()
+    [found] = (await client.post(LOOKUP, json={"ids": [user_id]}, auth=messages)).json()["items"]
+    assert (by_id["phone"], by_id["phone_verified"]) == ("+8613800138000", True)
+    assert (by_id.keys(), found) == (TOLD | {"phone", "phone_verified"}, by_id)
+    await rows.execute("UPDATE users SET phone_verified = false")
+    assert (await client.get(f"/v1/users/{user_id}", auth=messages)).json()["phone_verified"] is False
+
+
+async def test_the_scope_phones_alone_looks_nobody_up(client: httpx.AsyncClient, login: LoginAnswer, add: Add) -> None:
+    phones = await add("phones", Scope.PHONES)
+    user_id = (await login("alice"))["user"]["id"]
+    problem_of(await client.get(f"/v1/users/{user_id}", auth=phones), "insufficient_scope", 403)
+    problem_of(await client.post(LOOKUP, json={"ids": [user_id]}, auth=phones), "insufficient_scope", 403)
+
+
+async def test_an_id_that_was_merged_away_is_answered_with_the_user_that_remains(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, orders: Auth
+) -> None:
+    former, holder, _ = await merged(client, wechat)
+    user = (await client.get(f"/v1/users/{former}", auth=orders)).json()
+    assert (user["id"], user["former_ids"]) == (holder, [former])
+    assert {each["app_id"] for each in user["identities"]} == {APP["app_id"], OTHER_APP["app_id"]}
+    assert (await client.get(f"/v1/users/{holder}", auth=orders)).json() == user
+    found = await client.post(LOOKUP, json={"ids": [former, holder, former]}, auth=orders)
+    assert found.json() == {"items": [user]}
+
+
+async def test_who_was_erased_is_not_found_by_any_id(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, orders: Auth
+) -> None:
+    former, holder, answer = await merged(client, wechat)
+    assert (await client.delete("/v1/me", headers=bearer(answer))).status_code == 204
+    for user_id in (former, holder, uuid4()):
+        problem_of(await client.get(f"/v1/users/{user_id}", auth=orders), "not_found", 404)
+    assert (await client.post(LOOKUP, json={"ids": [former, holder]}, auth=orders)).json() == {"items": []}
+
+
+async def test_many_are_answered_once_in_the_order_of_asking_ids_before_openids(
+    client: httpx.AsyncClient, login: LoginAnswer, orders: Auth
+) -> None:
+    people = {name: (await login(name))["user"] for name in ("alice", "bob", "carol", "dave")}
+    openids = [
+        {name: people[person][name] for name in ("app_id", "openid")} for person in ("dave", "alice", "carol", "dave")
+    ]
+    asked = {
+        "openids": [{"app_id": APP["app_id"], "openid": "nobody"}, *openids],
+        "ids": [people["bob"]["id"], str(uuid4()), people["alice"]["id"], people["bob"]["id"].upper()],
+    }
+    found = (await client.post(LOOKUP, json=asked, auth=orders)).json()
+    assert [user["id"] for user in found["items"]] == [
+        people[person]["id"] for person in ("bob", "alice", "dave", "carol")
+    ]
+    assert found.keys() == {"items"}
+
+
+async def test_an_external_id_finds_whose_it_is_after_ids_and_openids(
+    client: httpx.AsyncClient, login: LoginAnswer, orders: Auth, rows: asyncpg.Connection
+) -> None:
+    alice, bob = [(await login(name))["user"] for name in ("alice", "bob")]
+    await rows.execute(
+        "UPDATE users SET external_id = '10023', consents = '{\"privacy\": \"2\"}' WHERE id = $1", alice["id"]
+    )
+    asked = {"external_ids": ["nobody", "10023"], "ids": [bob["id"]]}
+    found = (await client.post(LOOKUP, json=asked, auth=orders)).json()["items"]
+    assert [user["id"] for user in found] == [bob["id"], alice["id"]]
+    assert (found[1]["external_id"], found[1]["consents"]) == ("10023", [{"document": "privacy", "version": "2"}])
+
+
+async def test_an_openid_finds_nobody_in_another_app(
+    client: httpx.AsyncClient, login: LoginAnswer, orders: Auth
+) -> None:
+    user = (await login("alice"))["user"]
+    asked = {"openids": [{"app_id": OTHER_APP["app_id"], "openid": user["openid"]}]}
+    assert (await client.post(LOOKUP, json=asked, auth=orders)).json() == {"items": []}
+
+
+async def test_two_hundred_at_once_are_answered(client: httpx.AsyncClient, login: LoginAnswer, orders: Auth) -> None:
+    user = (await login("alice"))["user"]
+    openid = {"app_id": user["app_id"], "openid": user["openid"]}
+    asked = {"ids": [str(uuid4()) for _ in range(199)], "openids": [openid]}
+    assert [found["id"] for found in (await client.post(LOOKUP, json=asked, auth=orders)).json()["items"]] == [
+        user["id"]
+    ]
+    asked["openids"] *= 2
+    problem_of(await client.post(LOOKUP, json=asked, auth=orders), "invalid_request", 422)
+
+
+async def test_what_cannot_be_asked_for_is_refused(client: httpx.AsyncClient, orders: Auth) -> None:
+    with Sweep() as sweep:
+        for body in (
+            {},
+            {"id": [str(uuid4())]},
+            {"ids": None},
+            {"ids": ["alice"]},
+            {"ids": [None]},
+            {"ids": str(uuid4())},
+            {"ids": [str(uuid4())] * 201},
+            {"openids": ["alice"]},
+            {"openids": [{"openid": "alice"}]},
+            {"openids": [{"app_id": "wx1", "openid": ""}]},
+            {"openids": [{"app_id": "wx1", "openid": "a\x00b"}]},
+            [],
+        ):
+            with sweep.case(body):
+                problem_of(await client.post(LOOKUP, json=body, auth=orders), "invalid_request", 422)
+        with sweep.case("no UUID in the path"):
+            problem_of(await client.get("/v1/users/alice", auth=orders), "invalid_request", 422)
+        with sweep.case("none at all"):
+            assert (await client.post(LOOKUP, json={"ids": []}, auth=orders)).json() == {"items": []}
+
+
+async def test_nobody_is_looked_up_without_credentials(client: httpx.AsyncClient, login: LoginAnswer) -> None:
+    answer = await login("alice")
+    path = f"/v1/users/{answer['user']['id']}"
+    problem_of(await client.get(path), "invalid_client", 401)
+    problem_of(await client.get(path, headers=bearer(answer)), "invalid_client", 401)
+    problem_of(await client.post(LOOKUP, json={"ids": "wrong"}), "invalid_client", 401)

@@ -1,0 +1,250 @@
+"""What the trail tells of people, their identities, profiles and sessions, and under which names."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.asking import LogLines, bearer, until_locked
+from tests.fakes import APP, OTHER_APP, WeChatByRespx
+from wxauth.core.services import Services
+from wxauth.core.trail import FORMER_NAMES, SYSTEM, TOLD_TO_SIBLINGS, EventType
+from wxauth.people.session_rows import SESSIONS_IN_AN_EVENT, EndReason, end_sessions
+
+Body = dict[str, Any]
+LogIn = Callable[..., Awaitable[Body]]
+
+
+@pytest.fixture
+def log_in(client: httpx.AsyncClient, wechat: WeChatByRespx) -> LogIn:
+    """`await log_in("alice", unionid=..., app=..., nickname=...)` gives the answer's body."""
+
+    async def log_in(person: str = "alice", *, unionid: str | None = None, app: Body = APP, **fields: str) -> Body:
+        code = wechat.code_for(person, unionid=unionid, app_id=app["app_id"])
+        answer = await client.post("/v1/login", json={"code": code, "app_id": app["app_id"], **fields})
+        assert answer.status_code == 200, answer.text
+        body: Body = answer.json()
+        return body
+
+    return log_in
+
+
+async def told(rows: asyncpg.Connection, *kinds: str) -> list[tuple[Any, ...]]:
+    """Type, actor, user, app and data of the events, in order; of these types, where any is given."""
+    found = await rows.fetch(
+        "SELECT type, actor, user_id::text, app_id, data FROM events"
+        " WHERE cardinality($1::text[]) = 0 OR type = ANY ($1) ORDER BY at, id",
+        kinds,
+    )
+    return [(*tuple(event)[:4], json.loads(event["data"])) for event in found]
+
+
+async def ends(rows: asyncpg.Connection) -> list[tuple[str, list[str]]]:
+    return [(event[4]["reason"], event[4]["session_ids"]) for event in await told(rows, "session.ended")]
+
+
+# Coming in.
+
+
+async def test_a_new_user_is_told_once(log_in: LogIn, rows: asyncpg.Connection) -> None:
+    user_id = (await log_in(nickname="Al"))["user"]["id"]
+    await log_in()
+    assert await told(rows) == [("user.created", user_id, user_id, APP["app_id"], {})]
+
+
+async def test_of_many_first_logins_at_once_one_is_told(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    bodies = [{"code": wechat.code_for("alice"), "nickname": f"Al {n}"} for n in range(20)]
+    answers = await asyncio.gather(*(client.post("/v1/login", json=body) for body in bodies))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(await told(rows, "user.created")) == 1
+
+
+async def test_a_unionid_brings_a_known_user_into_another_app(log_in: LogIn, rows: asyncpg.Connection) -> None:
+    user_id = (await log_in(unionid="union-alice"))["user"]["id"]
+    await log_in(unionid="union-alice", app=OTHER_APP)
+    assert await told(rows) == [
+        ("user.created", user_id, user_id, APP["app_id"], {}),
+        ("identity.added", user_id, user_id, OTHER_APP["app_id"], {}),
+    ]
+
+
+async def test_a_merge_tells_of_each_identity_and_of_what_the_profile_was_given(
+    log_in: LogIn, rows: asyncpg.Connection
+) -> None:
+    former = (await log_in(nickname="Al"))["user"]["id"]
+    holder = (await log_in(unionid="union-alice", app=OTHER_APP))["user"]["id"]
+    await log_in(unionid="union-alice")
+    assert (await told(rows))[2:] == [
+        ("user.merged", "system", holder, None, {"former_id": former}),
+        ("identity.added", "system", holder, APP["app_id"], {}),
+        ("user.profile_changed", "system", holder, None, {"fields": ["nickname"]}),
+    ]
+
+
+# Names and pictures.
+
+
+async def test_a_login_tells_of_a_name_or_picture_only_where_it_has_really_changed(
+    log_in: LogIn, rows: asyncpg.Connection
+) -> None:
+    await log_in(nickname="Al", avatar_url="https://example.com/1.png")
+    for fields in ({"nickname": "Al"}, {"nickname": "Al", "avatar_url": "https://example.com/1.png"}):
+        await log_in(**fields)
+    assert await told(rows, "user.profile_changed") == []
+    await log_in(nickname="Alice", avatar_url="https://example.com/1.png")
+    await log_in(nickname="Alice", avatar_url="https://example.com/2.png")
+    user_id = (await log_in(nickname="Al", avatar_url="https://example.com/1.png"))["user"]["id"]
+    assert await told(rows, "user.profile_changed") == [
+        ("user.profile_changed", user_id, user_id, APP["app_id"], {"fields": fields})
+        for fields in (["nickname"], ["avatar_url"], ["nickname", "avatar_url"])
+    ]
+
+
+async def test_a_name_that_comes_with_another_apps_first_login_is_told_too(
+    log_in: LogIn, rows: asyncpg.Connection
+) -> None:
+    await log_in(unionid="union-alice", nickname="Al")
+    user_id = (await log_in(unionid="union-alice", nickname="Alice", app=OTHER_APP))["user"]["id"]
+    assert await told(rows, "user.profile_changed") == [
+        ("user.profile_changed", user_id, user_id, OTHER_APP["app_id"], {"fields": ["nickname"]})
+    ]
+
+
+async def test_of_two_logins_that_change_a_name_at_once_each_tells_of_its_own_change(
+    log_in: LogIn, rows: asyncpg.Connection, database_url: str
+) -> None:
+    """The one that waits sees what the other has left, not what there was when it began."""
+    await log_in(nickname="Al")
+    other = await asyncpg.connect(database_url)
+    async with other.transaction():
+        await other.execute("UPDATE users SET nickname = 'Alice'")
+        waiting = asyncio.create_task(log_in(nickname="Al"))
+        await until_locked(rows)
+    assert (await waiting)["user"]["nickname"] == "Al"
+    await other.close()
+    assert [event[4] for event in await told(rows, "user.profile_changed")] == [{"fields": ["nickname"]}]
+
+
+async def test_what_a_person_changes_is_told_where_it_changes(
+    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
+) -> None:
+    answer = await log_in(nickname="Al")
+    for change in ({"nickname": "Al"}, {}, {"nickname": "Alice", "avatar_url": None}, {"nickname": None}):
+        assert (await client.patch("/v1/me", json=change, headers=bearer(answer))).status_code == 200
+    user_id = answer["user"]["id"]
+    assert (
+        await told(rows, "user.profile_changed")
+        == [("user.profile_changed", user_id, user_id, APP["app_id"], {"fields": ["nickname"]})] * 2
+    )
+
+
+# Sessions.
+
+
+async def test_each_end_of_a_session_is_told_with_its_reason(
+    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
+) -> None:
+    by_token, by_bearer, own, other, left = [await log_in() for _ in range(5)]
+    for _ in range(2):
+        await client.post("/v1/logout", json={"refresh_token": by_token["refresh_token"]})
+    await client.post("/v1/logout", headers=bearer(by_bearer))
+    for session in (other, own, own):
+        await client.delete(f"/v1/me/sessions/{session['session_id']}", headers=bearer(own))
+    assert await ends(rows) == [
+        ("signed_out", [by_token["session_id"]]),
+        ("signed_out", [by_bearer["session_id"]]),
+        ("signed_out_elsewhere", [other["session_id"]]),
+        ("signed_out", [own["session_id"]]),
+    ]
+    user_id = left["user"]["id"]
+    assert {event[:4] for event in await told(rows, "session.ended")} == {
+        ("session.ended", user_id, user_id, APP["app_id"])
+    }
+
+
+async def test_a_session_that_has_merely_grown_old_is_not_told(
+    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
+) -> None:
+    old, new = await log_in(), await log_in()
+    await rows.execute("UPDATE sessions SET expires_at = created_at WHERE id = $1::text::uuid", old["session_id"])
+    await client.post("/v1/logout", json={"refresh_token": old["refresh_token"]})
+    await client.delete("/v1/me", headers=bearer(new))
+    assert await ends(rows) == [("erased", [new["session_id"]])]
+
+
+async def test_a_thousand_sessions_are_told_in_an_event(
+    services: Services, log_in: LogIn, rows: asyncpg.Connection
+) -> None:
+    answer = await log_in()
+    await rows.execute(
+        """
+        INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at)
+        SELECT gen_random_uuid(), user_id, app_id, openid, created_at, last_used_at, expires_at
+          FROM sessions, generate_series(1, $1)
+        """,
+        2 * SESSIONS_IN_AN_EVENT,
+    )
+    ids = [row["id"] for row in await rows.fetch("SELECT id::text FROM sessions")]
+    async with services.database.begin() as transaction:
+        await end_sessions(
+            transaction, answer["user"]["id"], reason=EndReason.ADMINISTRATOR, by=SYSTEM, now=services.clock()
+        )
+    events = [session_ids for _, session_ids in await ends(rows)]
+    assert sorted(map(len, events)) == [1, SESSIONS_IN_AN_EVENT, SESSIONS_IN_AN_EVENT]
+    assert sorted(session_id for session_ids in events for session_id in session_ids) == sorted(ids)
+
+
+# Names.
+
+
+async def test_what_is_stored_under_a_former_name_is_shown_and_found_under_the_new_one(
+    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
+) -> None:
+    root = await log_in("root")
+    await rows.execute("UPDATE users SET roles = '{admin}'")
+    for number, (former, _) in enumerate([*FORMER_NAMES.items(), ("user.banned", EventType.USER_BANNED)]):
+        await rows.execute(
+            "INSERT INTO events (id, type, at, actor, data) VALUES ($1::text::uuid, $2, now(), 'system', $3)",
+            f"01933c5e-8f1a-7c3e-9b1d-0000000000{number:02}",
+            former,
+            json.dumps({"was": former}),
+        )
+    listed = (await client.get("/v1/admin/events?limit=200", headers=bearer(root))).json()["items"]
+    assert {event["data"]["was"]: event["type"] for event in listed if "was" in event["data"]} == {
+        **FORMER_NAMES,
+        "user.banned": "user.banned",
+    }
+
+    async def found(*types: str) -> list[str]:
+        answer = await client.get("/v1/admin/events", params={"type": types}, headers=bearer(root))
+        return sorted(event["data"]["was"] for event in answer.json()["items"] if "was" in event["data"])
+
+    assert await found("session.ended") == ["refresh_token_reused", "sessions_ended"]
+    assert await found("user.banned") == ["user.banned", "user_banned"]
+    assert await found("user.banned", "client.added") == ["service_client_added", "user.banned", "user_banned"]
+
+
+def test_former_names_are_kept_in_the_database_and_in_the_log() -> None:
+    for former, kind in FORMER_NAMES.items():
+        if kind is not EventType.SESSION_ENDED:  # told in another form than before
+            assert (kind.stored, kind.logged) == (former, former)
+    assert EventType.SESSION_ENDED.stored == "session.ended"
+    assert all("." not in kind.logged for kind in EventType)
+
+
+async def test_a_ban_is_logged_under_the_name_that_it_always_had(
+    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, log_lines: LogLines
+) -> None:
+    root, alice = await log_in("root"), await log_in("alice")
+    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", root["user"]["id"])
+    path = f"/v1/admin/users/{alice['user']['id']}"
+    await client.patch(path, json={"status": "disabled", "roles": ["a"]}, headers=bearer(root))
+    lines = [line["event"] for line in log_lines()]
+    assert {"user_banned", "roles_changed"} <= set(lines)
+    assert set(TOLD_TO_SIBLINGS) <= set(EventType)
