@@ -34,6 +34,13 @@ from wxauth.people.key_routes import KeysAnswer, RotatedAnswer, WithdrawnAnswer
 from wxauth.people.number_routes import NumbersAnswer
 from wxauth.profile.bodies import PhoneRequest, ProfileChange
 from wxauth.service.app import create_api
+from wxauth.siblings.admin_routes import (
+    ClientAnswer,
+    ClientChangeRequest,
+    ClientRequest,
+    ClientsAnswer,
+    ClientSecretAnswer,
+)
 from wxauth.siblings.bodies import AccessTokenAnswer, IntrospectionAnswer
 from wxauth.siblings.feed_bodies import FeedAnswer
 from wxauth.siblings.user_bodies import LookupAnswer, LookupRequest, UserForSiblingsAnswer
@@ -58,6 +65,8 @@ BODIES: dict[str, type[BaseModel]] = {
         UserChangeRequest,
         SessionKeyResetRequest,
         AppRequest,
+        ClientRequest,
+        ClientChangeRequest,
         AppChangeRequest,
         LookupRequest,
     )
@@ -76,6 +85,9 @@ MODELS = {
     "IntrospectionAnswer": IntrospectionAnswer,
     "AppAnswer": AppAnswer,
     "AppsAnswer": AppsAnswer,
+    "ClientAnswer": ClientAnswer,
+    "ClientsAnswer": ClientsAnswer,
+    "ClientSecretAnswer": ClientSecretAnswer,
     "KeysAnswer": KeysAnswer,
     "RotatedAnswer": RotatedAnswer,
     "WithdrawnAnswer": WithdrawnAnswer,
@@ -117,6 +129,11 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("reset_session_keys", "post /v1/admin/users/{user_id}/session-keys/reset"),
         ("list_events", "get /v1/admin/events"),
         ("end_session_of_user", "delete /v1/admin/users/{user_id}/sessions/{session_id}"),
+        ("list_clients", "get /v1/admin/clients"),
+        ("add_client", "post /v1/admin/clients"),
+        ("change_client", "patch /v1/admin/clients/{name}"),
+        ("remove_client", "delete /v1/admin/clients/{name}"),
+        ("renew_client_secret", "post /v1/admin/clients/{name}/secret"),
         ("list_keys", "get /v1/admin/keys"),
         ("rotate_key", "post /v1/admin/keys/rotate"),
         ("withdraw_key", "post /v1/admin/keys/{kid}/withdraw"),

@@ -25,6 +25,7 @@ STATUS_OF = {
     "invalid_request": 422,
     "payload_too_large": 413,
     "unknown_app": 400,
+    "name_taken": 409,
     "app_taken": 409,
     "app_in_settings": 409,
     "invalid_code": 400,

@@ -36,6 +36,7 @@ WxAuthError
 ├── LoginTooOld                 403  an administrator's act that wants a fresh login
 ├── CursorExpired               410
 ├── LastAdmin                   409
+├── NameTaken                   409
 ├── AppTaken, AppInSettings     409  an app that is there already, or is the settings'
 ├── PhoneTaken                  409
 ├── KeysUnavailable             503
@@ -365,6 +366,14 @@ class InsufficientScope(WxAuthError):
     code = "insufficient_scope"
     status = 403
     title = Title("The service is not allowed to do this.", "该服务无权进行此操作。")
+
+
+class NameTaken(WxAuthError):
+    """There is a service client or a webhook of this name."""
+
+    code = "name_taken"
+    status = 409
+    title = Title("This name is taken.", "该名称已被使用。")
 
 
 class CursorExpired(WxAuthError):

@@ -46,6 +46,7 @@ from wxauth.profile import avatar_routes, push_routes
 from wxauth.profile import routes as profile_routes
 from wxauth.service import probes
 from wxauth.service.housekeeping import keep_house, keep_sessions_few
+from wxauth.siblings import admin_routes as client_routes
 from wxauth.siblings import feed_routes, user_routes
 from wxauth.siblings import routes as sibling_routes
 from wxauth.siblings.callers import SERVICE_CLIENT_SCHEME
@@ -80,6 +81,7 @@ _ROUTERS: Final = (
     key_routes.router,
     probes.router,
     sibling_routes.router,
+    client_routes.router,
     user_routes.router,
     feed_routes.lists,
     push_routes.router,
