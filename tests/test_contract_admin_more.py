@@ -223,3 +223,22 @@ async def test_without_any_app_the_checks_say_so(
     bare = Admin(make_client(await make_simulated_services(apps=[])), checked.answer)
     [result] = [it for it in (await bare.read("/check"))["items"] if it["name"] == "apps"]
     assert result["ok"] is False
+
+
+# A person's data.
+
+
+async def test_a_persons_data_is_handed_over_and_the_trail_tells_by_whom(
+    root: Admin, client: httpx.AsyncClient, login: LoginAnswer
+) -> None:
+    alice = await login("alice", nickname="Alice")
+    path = f"/users/{alice['user']['id']}/export"
+    handed = await root.ask("GET", path)
+    assert handed.headers["content-disposition"].startswith("attachment")
+    assert handed.headers["cache-control"] == "no-store"
+    own = (await client.get("/v1/me/export", headers=bearer(alice))).json()
+    assert handed.json()["user"] == own["user"]
+    [event] = [it for it in await root.events(type="user.exported") if it["actor"] == root.id]
+    assert event["user_id"] == alice["user"]["id"]
+    problem_of(await root.ask("GET", f"/users/{NOBODY}/export"), "not_found", 404)
+    problem_of(await client.get(f"/v1/admin{path}", headers=bearer(alice)), "insufficient_role", 403)

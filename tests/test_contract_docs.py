@@ -129,6 +129,7 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("reset_session_keys", "post /v1/admin/users/{user_id}/session-keys/reset"),
         ("list_events", "get /v1/admin/events"),
         ("end_session_of_user", "delete /v1/admin/users/{user_id}/sessions/{session_id}"),
+        ("export_user", "get /v1/admin/users/{user_id}/export"),
         ("list_clients", "get /v1/admin/clients"),
         ("add_client", "post /v1/admin/clients"),
         ("change_client", "patch /v1/admin/clients/{name}"),
