@@ -2,6 +2,7 @@
 
 import gc
 import io
+import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
@@ -81,9 +82,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, b
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
+    """The wheel's, or the one whose programs lie in the folder that POSTGRES_PROGRAMS names: scripts/test-postgres."""
+    folder_of_programs = os.environ.get("POSTGRES_PROGRAMS")
+    programs = Path(folder_of_programs) if folder_of_programs else None
     with (
         tempfile.TemporaryDirectory(prefix="wxauth-") as folder,
-        EmbeddedPostgres(Path(folder) / "data", lasting=False) as server,
+        EmbeddedPostgres(Path(folder) / "data", lasting=False, programs=programs) as server,
     ):
         yield server
 

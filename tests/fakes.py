@@ -154,5 +154,5 @@ class WeChatBySimulator(httpx.AsyncBaseTransport):
             if name in answer:
                 self._secrets.add(answer[name])
         phone = answer.get("phone_info", {}).get("purePhoneNumber", "")
-        if len(phone) >= _SHORTEST_PHONE:
+        if len(phone) >= _SHORTEST_PHONE and any(map(str.isdigit, phone)):
             self._secrets.add_unlogged(phone)

@@ -35,9 +35,9 @@ def use_memory() -> None:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment without our settings, and these."""
+    """This process's environment without our settings and its language, and these."""
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("WXAUTH_")}
-    return {**kept, **variables}
+    return {**kept, "LC_ALL": "C.UTF-8", **variables}
 
 
 def run(

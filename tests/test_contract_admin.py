@@ -295,6 +295,7 @@ async def test_a_user_is_shown_with_all_identities_and_open_sessions(
     for session in sessions:
         assert UUID(session.pop("id")).version == 7
         assert session == {
+            "client_id": None,
             "device": None,
             "ip": "127.0.0.1",
             "created_at": "2026-11-20T08:00:00Z",

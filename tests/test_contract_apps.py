@@ -62,7 +62,7 @@ async def log_in(client: httpx.AsyncClient, app_id: str | None = LATER, code: st
 
 async def test_people_log_in_to_an_app_that_has_been_added(client: httpx.AsyncClient, root: Admin) -> None:
     problem_of(await log_in(client), "unknown_app", 400)
-    added = await add(root, push_token=LATER_APP["push_token"], sign_up="closed")
+    added = await add(root, push_token=LATER_APP["push_token"], sign_up="open")
     assert added.status_code == 200, added.text
     shown = added.json()
     assert shown.pop("created_at").endswith("Z")
@@ -72,7 +72,7 @@ async def test_people_log_in_to_an_app_that_has_been_added(client: httpx.AsyncCl
         "source": "database",
         "is_default": False,
         "is_enabled": True,
-        "sign_up": "closed",
+        "sign_up": "open",
         "has_app_secret": True,
         "has_push_token": True,
         "has_push_aes_key": False,
@@ -81,6 +81,15 @@ async def test_people_log_in_to_an_app_that_has_been_added(client: httpx.AsyncCl
     }
     assert (await root.read(f"/apps/{LATER}")) == added.json()
     assert (await log_in(client)).json()["user"]["app_id"] == LATER
+
+
+async def test_an_app_that_is_closed_lets_in_who_is_known_and_nobody_else(
+    client: httpx.AsyncClient, root: Admin
+) -> None:
+    await add(root, sign_up="closed")
+    problem_of(await log_in(client), "sign_up_closed", 403)
+    assert (await log_in(client, FIRST)).status_code == 200  # by the unionid she is known now
+    assert (await log_in(client)).status_code == 200
 
 
 async def test_the_list_has_the_settings_apps_first_and_tells_no_secret(root: Admin) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -100,8 +101,10 @@ def doctor(
             secrets.add(app["app_secret"])
             secrets.add(strict_wechat.access_tokens[app["app_id"]].hand_out(force=False)["access_token"])
         results = await examine(settings, clock=clock, **waits)
-        secrets.check_log("\n".join(result.message for result in results))
-        assert not any("hunter2" in result.message or "\n" in result.message for result in results)
+        for result in results:
+            secrets.check_log(f"{result.message}\n{result.chinese}")
+            assert not re.search(r"hunter2|\n", result.message + result.chinese)
+            check_chinese(result)
         by_name = {result.name: result for result in results}
         assert len(by_name) == len(results)
         return by_name
@@ -136,6 +139,13 @@ def check(settings: dict[str, str], tmp_path: Path, secrets: Secrets) -> Check:
         return done.returncode, {result["name"]: result for result in results}
 
     return run_check
+
+
+def check_chinese(result: Result) -> None:
+    """It says in Chinese what it says in English: the same settings, commands, addresses and numbers."""
+    assert re.search("[一-鿿]", result.chinese), result
+    exact = re.findall(r"WXAUTH_[A-Z_]+|'wxauth [a-z ]+'|https?://[\w.:/\[\]-]*\w|\b\d{4,}\b", result.message)
+    assert [part for part in exact if part not in result.chinese] == [], result
 
 
 def said(results: Mapping[str, Result], name: str, level: Level, *words: str) -> None:
@@ -600,6 +610,23 @@ async def test_an_address_that_is_not_whitelisted_is_told_as_wechat_saw_it_and_n
     assert "rid" not in message
     assert not results.keys() & {of_app("phone"), of_app("risk")}
     said(results, of_app("phone", OTHER_APP_ID), OK)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("locale", "words"),
+    [
+        ({"LC_ALL": "zh_CN.UTF-8"}, "响应正常，AppSecret 正确"),
+        ({"LC_ALL": "", "LANG": "zh_TW.UTF-8"}, "响应正常，AppSecret 正确"),
+        ({"LC_ALL": "en_US.UTF-8", "LANG": "zh_CN.UTF-8"}, "answers, and takes the app's secret"),
+        ({"LC_ALL": "", "LANG": ""}, "answers, and takes the app's secret"),
+    ],
+)
+def test_the_command_speaks_the_language_of_the_terminal(
+    settings: dict[str, str], tmp_path: Path, locale: dict[str, str], words: str
+) -> None:
+    assert f"{of_app()}  " in (told := run("check", cwd=tmp_path, env=settings | {"LC_MESSAGES": "", **locale}).stdout)
+    assert words in told
 
 
 async def test_every_address_that_wechat_names_is_told_once(doctor: Examine) -> None:

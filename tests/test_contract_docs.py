@@ -1,5 +1,6 @@
 """`/docs` and `/openapi.json`: complete, and served from this process alone."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -21,8 +22,10 @@ from wxauth.login.bodies import (
     SessionKeysAnswer,
     TokenAnswer,
 )
+from wxauth.oauth.bodies import ClaimedAnswer, ClaimRequest, DeviceAuthorizationAnswer, UserinfoAnswer, WebTokensAnswer
 from wxauth.people.bodies import (
     EventsAnswer,
+    MergeRequest,
     SessionsAnswer,
     UserAnswer,
     UserChangeRequest,
@@ -44,6 +47,16 @@ from wxauth.siblings.admin_routes import (
 from wxauth.siblings.bodies import AccessTokenAnswer, IntrospectionAnswer
 from wxauth.siblings.feed_bodies import FeedAnswer
 from wxauth.siblings.user_bodies import LookupAnswer, LookupRequest, UserForSiblingsAnswer
+from wxauth.siblings.webhook_bodies import (
+    DeliveriesAnswer,
+    NewWebhook,
+    ReplayedAnswer,
+    ReplayRequest,
+    TrialAnswer,
+    WebhookAnswer,
+    WebhookChange,
+    WebhooksAnswer,
+)
 from wxauth.web.answers import Problem
 
 DOCUMENT = create_api().openapi()
@@ -56,6 +69,7 @@ BODIES: dict[str, type[BaseModel]] = {
     kind.__name__: kind
     for kind in (
         LoginRequest,
+        ClaimRequest,
         RefreshRequest,
         LogoutRequest,
         ProfileChange,
@@ -63,12 +77,16 @@ BODIES: dict[str, type[BaseModel]] = {
         ConsentsRequest,
         DecryptRequest,
         UserChangeRequest,
+        MergeRequest,
         SessionKeyResetRequest,
         AppRequest,
         ClientRequest,
         ClientChangeRequest,
         AppChangeRequest,
         LookupRequest,
+        NewWebhook,
+        WebhookChange,
+        ReplayRequest,
     )
 }
 MODELS = {
@@ -96,6 +114,15 @@ MODELS = {
     "UserForSiblingsAnswer": UserForSiblingsAnswer,
     "LookupAnswer": LookupAnswer,
     "FeedAnswer": FeedAnswer,
+    "ClaimedAnswer": ClaimedAnswer,
+    "DeviceAuthorizationAnswer": DeviceAuthorizationAnswer,
+    "WebTokensAnswer": WebTokensAnswer,
+    "UserinfoAnswer": UserinfoAnswer,
+    "WebhookAnswer": WebhookAnswer,
+    "WebhooksAnswer": WebhooksAnswer,
+    "TrialAnswer": TrialAnswer,
+    "DeliveriesAnswer": DeliveriesAnswer,
+    "ReplayedAnswer": ReplayedAnswer,
     "Problem": Problem,
 }
 
@@ -116,6 +143,7 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("list_my_consents", "get /v1/me/consents"),
         ("give_my_consents", "post /v1/me/consents"),
         ("withdraw_my_consent", "delete /v1/me/consents/{document}"),
+        ("merge_users", "post /v1/admin/users/{user_id}/merge"),
         ("export_me", "get /v1/me/export"),
         ("list_my_sessions", "get /v1/me/sessions"),
         ("end_my_other_sessions", "delete /v1/me/sessions"),
@@ -152,6 +180,29 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("look_user_up", "get /v1/users/{user_id}"),
         ("look_users_up", "post /v1/users/lookup"),
         ("read_feed", "get /v1/events"),
+        ("claim_scan", "post /v1/me/scans"),
+        ("approve_scan", "post /v1/me/scans/{scan_id}/approve"),
+        ("deny_scan", "post /v1/me/scans/{scan_id}/deny"),
+        ("authorize_device", "post /v1/device_authorization"),
+        ("exchange", "post /v1/token"),
+        ("revoke", "post /v1/revoke"),
+        ("read_userinfo", "get /v1/userinfo"),
+        ("read_userinfo_by_post", "post /v1/userinfo"),
+        ("authorize", "get /v1/authorize"),
+        ("authorize_by_form", "post /v1/authorize"),
+        ("end_session", "get /v1/end_session"),
+        ("read_picture", "get /v1/scans/{scene}/code"),
+        ("show_device_page", "get /d"),
+        ("show_link_page", "get /d/{scene}"),
+        ("list_webhooks", "get /v1/admin/webhooks"),
+        ("add_webhook", "post /v1/admin/webhooks"),
+        ("read_webhook", "get /v1/admin/webhooks/{name}"),
+        ("change_webhook", "patch /v1/admin/webhooks/{name}"),
+        ("remove_webhook", "delete /v1/admin/webhooks/{name}"),
+        ("test_webhook", "post /v1/admin/webhooks/{name}/test"),
+        ("renew_webhook_secret", "post /v1/admin/webhooks/{name}/secret"),
+        ("list_deliveries", "get /v1/admin/webhooks/{name}/deliveries"),
+        ("replay_deliveries", "post /v1/admin/webhooks/{name}/replay"),
         ("verify_push_url", "get /v1/wechat/push/{app_id}"),
         ("receive_push", "post /v1/wechat/push/{app_id}"),
         ("read_signing_keys", "get /.well-known/jwks.json"),
@@ -201,7 +252,7 @@ def test_every_example_is_of_the_form_that_is_documented(operation: dict[str, An
             "post",
             "invalid_request payload_too_large unknown_app invalid_code code_used wechat_user_blocked "
             "wechat_rate_limited wechat_unavailable wechat_timeout wechat_bad_response wechat_misconfigured "
-            "account_disabled rate_limited storage_unavailable internal_error",
+            "account_disabled sign_up_closed rate_limited storage_unavailable internal_error",
         ),
         (
             "/v1/me",
@@ -296,6 +347,10 @@ def test_a_guarded_operation_asks_for_the_bearer_and_no_other_does() -> None:
         "get /v1/events",
     ):
         assert guarded.pop(name) == [{"service_client": []}]
+    for name in ("get /v1/userinfo", "post /v1/userinfo"):
+        assert guarded.pop(name) == [{"wxauth": []}]
+    for name in ("post /v1/device_authorization", "post /v1/token", "post /v1/revoke"):
+        assert guarded.pop(name) == [{"service_client": []}, {}]
     assert guarded.pop("post /v1/logout") == [{"wxauth": []}, {}]
     assert not any(guarded.values())
 
@@ -335,6 +390,27 @@ async def test_the_page_takes_all_it_needs_from_this_process(
     document = (await get(f"{path}/openapi.json")).json()
     assert document["openapi"].startswith("3.1")
     assert document.get("servers", []) == ([{"url": path}] if path else [])
+
+
+async def test_a_browser_that_prefers_chinese_reads_what_each_operation_does_in_chinese(
+    offline_client: httpx.AsyncClient,
+) -> None:
+    english, chinese = [
+        await offline_client.get("/openapi.json", headers={"Accept-Language": language})
+        for language in ("en-GB,en;q=0.9,zh;q=0.5", "zh-CN,zh;q=0.9,en;q=0.8")
+    ]
+    assert [answer.headers["content-language"] for answer in (english, chinese)] == ["en", "zh-CN"]
+    assert chinese.headers["vary"] == "Accept-Language"
+    assert english.json() == json.loads(json.dumps(DOCUMENT))
+    operations = [operation for path in chinese.json()["paths"].values() for operation in path.values()]
+    assert [operation["summary"] for operation in operations if not re.search("[一-鿿]", operation["summary"])] == []
+    assert len({operation["summary"] for operation in operations}) == len(operations)
+    assert re.search("[一-鿿]", chinese.json()["info"]["description"])
+
+
+async def test_who_prefers_no_language_reads_english(offline_client: httpx.AsyncClient) -> None:
+    headers = {"Accept-Language": ""}
+    assert (await offline_client.get("/openapi.json", headers=headers)).json() == json.loads(json.dumps(DOCUMENT))
 
 
 async def test_an_asset_that_has_not_changed_is_not_sent_again(offline_client: httpx.AsyncClient) -> None:

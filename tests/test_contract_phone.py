@@ -953,7 +953,13 @@ async def test_after_a_reseal_answers_that_are_kept_need_the_new_secret_key_alon
         "WXAUTH_SECRET_KEY_PREVIOUS": SECRET_KEY,
     }
     done = await asyncio.to_thread(run, "secret", "reseal", "--json", cwd=tmp_path, env=env)
-    assert json.loads(done.stdout) == {"signing_keys": 1, "session_keys": 2, "phone_answers": 1, "not_opened": 1}
+    assert json.loads(done.stdout) == {
+        "signing_keys": 1,
+        "session_keys": 2,
+        "phone_answers": 1,
+        "webhook_secrets": 0,
+        "not_opened": 1,
+    }
     assert done.returncode == 1
     replica = await make_service(secret_key=OTHER_SECRET_KEY)
     assert (await replica.bind(alice, codes[0])).json()["phone"] == NUMBER

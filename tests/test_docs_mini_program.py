@@ -11,7 +11,8 @@ from tests.test_readme import code_blocks, failures, table
 from wxauth.errors import WeChatBadResponse, WxAuthError
 from wxauth.wechat.errcodes import CHECK_SESSION_KEY, CODE2SESSION, KNOWN, SESSION_KEY_GONE, error_for
 
-PAGES = sorted((Path(__file__).parents[1] / "docs").glob("mini-program*.md"))
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("mini-program.*md"))
 TRIED_ONCE_MORE = {"code_used", "invalid_code", "wechat_unavailable", "wechat_timeout"}
 """Of the service's answers to a login; by the client, with a fresh code."""
 OF_THE_CLIENT = {
@@ -36,6 +37,12 @@ def errcodes_shown(page: Path) -> dict[int, list[str]]:
 
 def test_both_languages_are_there() -> None:
     assert [page.name for page in PAGES] == ["mini-program.md", "mini-program.zh-CN.md"]
+
+
+def test_the_store_of_the_frameworks_page_is_that_of_the_example() -> None:
+    example = ROOT / "examples/uni-app/src/stores/user.js"
+    shown = code_blocks(ROOT / "docs/mini-program-frameworks.md", "js")
+    assert re.sub(r"(?m)^/\*\* .*\n", "", example.read_text()) in shown
 
 
 @each_page

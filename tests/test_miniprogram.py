@@ -31,7 +31,7 @@ FILES = sorted(str(file.relative_to(NODE_TESTS)) for file in NODE_TESTS.glob("mi
 def world(make_settings: Callable[..., Settings], simulator: Simulator, clock: Clock) -> Iterator[dict[str, str]]:
     """A service of the test's own, on the test's clock, as `world.js` looks for it."""
     with serving(create_simulator(simulator)) as wechat_url:
-        settings = make_settings(apps=APPS, wechat_base_url=wechat_url)
+        settings = make_settings(apps=APPS, wechat_base_url=wechat_url, consents="privacy:2026-05,terms:3")
         services = build_services(settings, clock=clock)
         with serving(with_controls(create_app(services), services, clock)) as service_url:
             yield {

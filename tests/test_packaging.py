@@ -289,6 +289,7 @@ def test_without_extras_five_packages_are_required(wheel: Path) -> None:
     assert names == ["cryptography", "fastapi", "httpx", "pydantic", "python-jose[cryptography]"]
 
 
+@pytest.mark.wheel
 def test_the_guard_may_stand_beside_an_ordinary_fastapi(wheel: Path) -> None:
     ordinary = {"fastapi": "0.115.6", "pydantic": "2.10.4", "httpx": "0.27.2", "cryptography": "43.0.3"}
     required = [line for line in metadata(wheel).get_all("Requires-Dist") if "extra ==" not in line]

@@ -11,7 +11,8 @@ import pytest
 from tests.programs import needs, needs_node
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = [ROOT / "tests/node", ROOT / "clients/node", ROOT / "examples/express", ROOT / "benchmarks/services/express"]
+PACKAGES = ("tests/node", "clients/node", "examples/express", "examples/uni-app", "benchmarks/services/express")
+FOLDERS = [ROOT / name for name in PACKAGES]
 
 each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))
 

@@ -105,6 +105,15 @@ async def test_who_may_not_use_the_tables_of_another_role_is_told_what_to_grant(
     await give_back(database_url, role)
 
 
+async def to_revision(url: str, revision: str) -> str | None:
+    """Bring the schema to an older revision."""
+    database = Database(url)
+    try:
+        return await migrate_to(database, revision=revision)
+    finally:
+        await database.aclose()
+
+
 @pytest.mark.process
 @pytest.mark.own_database
 async def test_who_may_use_them_and_not_alter_them_is_told_whose_they_are(

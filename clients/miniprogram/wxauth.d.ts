@@ -64,6 +64,8 @@ export interface User {
   phone_verified: boolean | null
   /** The id that the person had before wxauth. */
   external_id: string | null
+  /** What they have not agreed to yet, where the service asks for consents. */
+  consents_due?: { document: string; version: string }[]
   roles: string[]
   status: 'active' | 'disabled'
   created_at: string
@@ -93,6 +95,8 @@ export interface LoginFields {
   avatarUrl?: string | null
   /** `detail.code` of `bindgetphonenumber`. Where it fails the login succeeds, and `auth.phoneError` says why. */
   phoneCode?: string | null
+  /** What the person agrees to: `{ privacy: '2026-05' }`. What is not in force is left out, and due still. */
+  consents?: Record<string, string>
 }
 
 /** As for `wx.request`, whose other options are passed on; `success`, `fail` and `complete` are not called. */
@@ -180,6 +184,10 @@ export interface Auth {
   setAvatar(picture: string | ButtonEvent<{ avatarUrl: string }>): Promise<User>
   /** Binds the phone number: the code, or the event of `bindgetphonenumber`. `phone_refused` where there is no code. */
   bindPhone(tap: string | ButtonEvent<{ code?: string }>): Promise<User>
+  /** Records that the person agrees to these documents, in the versions in force: `{ privacy: '2026-05' }`. */
+  consent(documents: Record<string, string>): Promise<User>
+  /** Records that they take it back. */
+  withdrawConsent(document: string): Promise<User>
   /** Opens what WeChat encrypted. At `session_key_expired`: `login({ force: true })`, and what is encrypted then. */
   decrypt<Data = any>(sealed: { encryptedData: string; iv: string }): Promise<Data>
   /** Where the person is logged in, the last used first; 200 at most. */

@@ -1,4 +1,4 @@
-// Logs in with wxauth from a WeChat mini-program. What each member does: wxauth.d.ts.
+// Logs in with wxauth from a WeChat mini-program; see wxauth.d.ts.
 
 const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/
 const TITLES = {
@@ -13,7 +13,8 @@ export class AuthError extends Error {
 	constructor(code, more = /** @type {any} */ ({})) {
 		const { title, detail, status = null, requestId = null, retryAfter = null, wechatErrcode = null } = more
 		super(detail ? `${code}: ${detail}`.replace(/(eyJ|wxr_)[\w.-]+/g, '$1…') : code) // never a token
-		this.title = title || (TITLES[code] || '出错了，请重试|Please try again').split('|')[language()]
+		const column = attempt(() => +/^(?!zh)/i.test(wx.getAppBaseInfo().language || 'zh')) || 0
+		this.title = title || (TITLES[code] || '出错了，请重试|Please try again').split('|')[column]
 		Object.assign(this, { name: 'AuthError', code, status, requestId, retryAfter, wechatErrcode })
 	}
 }
@@ -31,7 +32,7 @@ export function createAuth({ baseURL: url, appId: id, origins = [], platform, st
 	/** @type {any} */
 	let user = null
 	let tokens // { access, refresh, at, life, until }: ms, by the phone's clock
-	let stored // what storage held last
+	let stored
 	let lastTime = 0
 	let era = {} // ends with the session, maybe by an error
 	let underWay = {} // login, refresh: promises
@@ -125,9 +126,10 @@ export function createAuth({ baseURL: url, appId: id, origins = [], platform, st
 			const { code } = await call('login', { provider: 'weixin', timeout: 20000 })
 			if (!code) fail('wx_login_failed')
 			check(asked)
-			const { nickname, avatarUrl: avatar_url, phoneCode: phone_code } = fields
+			const { nickname, avatarUrl: avatar_url, phoneCode: phone_code, consents } = fields
 			const at = now()
-			const answer = await post('/v1/login', { code, app_id: appId, nickname, avatar_url, phone_code }, 'refresh_token')
+			const body = { code, app_id: appId, nickname, avatar_url, phone_code, consents }
+			const answer = await post('/v1/login', body, 'refresh_token')
 			if (asked !== era) endSession(answer.refresh_token)
 			check(asked)
 			Object.assign(auth, { isNewUser: answer.is_new_user, phoneError: answer.phone_error || null })
@@ -142,7 +144,7 @@ export function createAuth({ baseURL: url, appId: id, origins = [], platform, st
 	}
 
 	async function login({ force, ...fields } = /** @type {any} */ ({})) {
-		if (Object.keys(fields).length === 0) {
+		if (!Object.keys(fields).length) {
 			if (underWay.login) return underWay.login
 			load()
 			if (!force && tokens && now() < tokens.until) return user
@@ -152,7 +154,7 @@ export function createAuth({ baseURL: url, appId: id, origins = [], platform, st
 		return begin('login', turn.then(() => logIn(fields, asked)))
 	}
 
-	// Once more where the answer may be lost: for a minute, the token gets the same successor.
+	// Once more where the answer may be lost: the token gets the same successor.
 	const sendRefresh = (refresh_token, isLast) =>
 		post('/v1/refresh', { refresh_token }, 'refresh_token').catch((e) => {
 			if (isLast || e.status) throw e
@@ -217,6 +219,8 @@ export function createAuth({ baseURL: url, appId: id, origins = [], platform, st
 
 	const own = async (path, wanted, args, name = 'request') => bodyOf(await guarded(name, to(path, args)), wanted)
 
+	const end = async (path, id) => void (await own(path + encodeURIComponent(given(id, 'id')), null, DELETE))
+
 	async function change(path, args, name) {
 		const changed = await own(path, 'id', args, name)
 		if (user && user.id === changed.id) keep(changed, tokens)
@@ -245,9 +249,9 @@ export function createAuth({ baseURL: url, appId: id, origins = [], platform, st
 		decrypt: async ({ encryptedData: encrypted_data, iv }) =>
 			(await own('/v1/me/decrypt', 'data', POST({ encrypted_data, iv }))).data,
 		sessions: async () => (await own('/v1/me/sessions?limit=200', 'items')).items,
-		async revokeSession(id) {
-			await own('/v1/me/sessions/' + encodeURIComponent(given(id, 'id')), null, DELETE)
-		},
+		revokeSession: (id) => end('/v1/me/sessions/', id),
+		consent: (documents) => own('/v1/me/consents', 'items', POST(documents)).then(() => change('/v1/me')),
+		withdrawConsent: (document) => end('/v1/me/consents/', document).then(() => change('/v1/me')),
 		async logout(options) {
 			const old = tokens
 			forget()
@@ -282,13 +286,10 @@ const fail = (code, detail) => {
 }
 const isText = (value) => typeof value === 'string' && value !== ''
 
-// 0 Chinese, 1 English: by WeChat's, as the service does.
-const language = () => (attempt(() => /^(?!zh)/i.test(wx.getAppBaseInfo().language || 'zh')) ? 1 : 0)
-
 function attempt(action) {
 	try {
 		return action()
-	} catch (_) {} // gives nothing
+	} catch (_) {}
 }
 
 // A text, or this of an event's detail.
@@ -298,7 +299,7 @@ function given(value, name, refused) {
 	return isText(text) ? text : fail((detail && refused) || 'invalid_argument', name)
 }
 
-// Mini-programs have no URL class; what could be read in two ways has no origin.
+// What could be read in two ways has no origin.
 function originOf(url) {
 	const match = /^(https?:\/\/([a-z\d._-]+|\[[\da-f:.]+\])(:\d+)?)(?=[/?#]|$)[^\\]*$/i.exec(url)
 	return match ? match[1].toLowerCase().replace(/^(http:.*):80$|^(https:.*):443$/, '$1$2') : ''

@@ -22,23 +22,31 @@ WxAuthError
 │   ├── MissingToken            401
 │   ├── InvalidToken            401
 │   │   └── TokenExpired        401
-│   └── InsufficientRole        403
+│   ├── InsufficientRole        403
+│   └── InsufficientScope       403  a website's, where a phone's is wanted
+│       └── ClientLacksScope    403  a service client's
 ├── SessionError          the refresh token, in RFC 6749's place of it
 │   ├── InvalidRefreshToken     400
 │   ├── RefreshTokenExpired     400
 │   ├── RefreshTokenReused      400
 │   └── SessionRevoked          400
+├── ScanRefused           a code that was scanned, at the phone
+│   ├── ScanOver                404
+│   ├── ScanForwarded           403
+│   ├── ScanTooFar              403
+│   └── ScanTaken               409
 ├── InvalidClient               401  a service client, not a user
-├── InsufficientScope            403
 ├── InvalidSignature            403  a message push that is not WeChat's
 ├── RateLimited                 429  wxauth's own limit
 ├── AccountDisabled             403
 ├── LoginTooOld                 403  an administrator's act that wants a fresh login
 ├── CursorExpired               410
+├── NameTaken                   409  a service client's or a webhook's
+├── SignUpClosed                403
 ├── LastAdmin                   409
-├── NameTaken                   409
 ├── AppTaken, AppInSettings     409  an app that is there already, or is the settings'
 ├── PhoneTaken                  409
+├── MergeRefused                409
 ├── KeysUnavailable             503
 ├── StorageUnavailable          503
 └── InternalError               500
@@ -308,6 +316,15 @@ class InsufficientRole(BearerError):
     challenge = 'Bearer error="insufficient_scope"'
 
 
+class InsufficientScope(BearerError):
+    """The token is good, and not for this."""
+
+    code = "insufficient_scope"
+    status = 403
+    title = Title("These credentials do not allow that.", "当前凭据无权进行此操作。")
+    challenge = 'Bearer error="insufficient_scope"'
+
+
 # Refresh tokens.
 
 
@@ -345,6 +362,45 @@ class SessionRevoked(SessionError):
     title = Title("You have been logged out, please log in again.", "您已退出登录，请重新登录。")
 
 
+# Codes that are scanned.
+
+
+class ScanRefused(WxAuthError):
+    """The person cannot log in by this code."""
+
+
+class ScanOver(ScanRefused):
+    """The code is unknown, has expired, or has been decided upon; or somebody else has taken it over."""
+
+    code = "scan_over"
+    status = 404
+    title = Title("This code is no longer good, please get a new one.", "二维码已失效，请在网页上刷新。")
+
+
+class ScanForwarded(ScanRefused):
+    """The code did not come from a camera, but from a picture, a chat, or a person's fingers."""
+
+    code = "scan_forwarded"
+    status = 403
+    title = Title("Scan with the camera, never a code sent to you.", "请用相机直接扫码，勿扫他人发来的码。")
+
+
+class ScanTooFar(ScanRefused):
+    """Phone and browser must be in one network here, and are not known to be."""
+
+    code = "scan_too_far"
+    status = 403
+    title = Title("Join the network of the computer, then scan again.", "请连接电脑所在的网络后再扫码。")
+
+
+class ScanTaken(ScanRefused):
+    """Somebody else has scanned it first."""
+
+    code = "scan_taken"
+    status = 409
+    title = Title("Somebody else has scanned this code.", "该二维码已被他人扫描。")
+
+
 # Service clients.
 
 
@@ -360,12 +416,12 @@ class InvalidClient(WxAuthError):
         return {"WWW-Authenticate": "Basic"}
 
 
-class InsufficientScope(WxAuthError):
+class ClientLacksScope(InsufficientScope):
     """The service client is known, and may not do this."""
 
-    code = "insufficient_scope"
-    status = 403
-    title = Title("The service is not allowed to do this.", "该服务无权进行此操作。")
+    def headers(self) -> dict[str, str]:
+        """None: it came with no token."""
+        return {}
 
 
 class NameTaken(WxAuthError):
@@ -376,15 +432,15 @@ class NameTaken(WxAuthError):
     title = Title("This name is taken.", "该名称已被使用。")
 
 
+# Message push.
+
+
 class CursorExpired(WxAuthError):
     """Events behind the cursor have been swept away, or the database is an older one than the cursor is from."""
 
     code = "cursor_expired"
     status = 410
     title = Title("The service has missed events and must begin anew.", "该服务错过了事件，需重新开始读取。")
-
-
-# Message push.
 
 
 class InvalidSignature(WxAuthError):
@@ -426,6 +482,14 @@ class LoginTooOld(WxAuthError):
     title = Title("Please log in again to do this.", "请重新登录后再进行此操作。")
 
 
+class SignUpClosed(WxAuthError):
+    """Nobody unknown may come in."""
+
+    code = "sign_up_closed"
+    status = 403
+    title = Title("This app is not open to new users.", "暂不开放新用户注册。")
+
+
 class LastAdmin(WxAuthError):
     """The only administrator would be removed."""
 
@@ -456,6 +520,14 @@ class PhoneTaken(WxAuthError):
     code = "phone_taken"
     status = 409
     title = Title("This phone number belongs to another account.", "该手机号已绑定其他账号。")
+
+
+class MergeRefused(WxAuthError):
+    """Two users cannot be made one."""
+
+    code = "merge_refused"
+    status = 409
+    title = Title("These two accounts cannot be merged.", "这两个账号无法合并。")
 
 
 class KeysUnavailable(WxAuthError):

@@ -101,12 +101,17 @@ def test_the_banner_has_the_address_for_a_phone_in_the_same_network(dev: Running
 
 
 @pytest.mark.no_signing_key
-def test_a_secret_that_wechat_refuses_is_told_at_the_start(wechat_url: str, database_url: str, tmp_path: Path) -> None:
-    env = {**OWN, "WXAUTH_APP_SECRET": "an-old-one", "WXAUTH_WECHAT_BASE_URL": wechat_url}
+@pytest.mark.parametrize(
+    ("locale", "words"), [("C.UTF-8", "the app secret is wrong"), ("zh_CN.UTF-8", "AppSecret 不正确")]
+)
+def test_a_secret_that_wechat_refuses_is_told_at_the_start(
+    wechat_url: str, database_url: str, tmp_path: Path, locale: str, words: str
+) -> None:
+    env = {**OWN, "WXAUTH_APP_SECRET": "an-old-one", "WXAUTH_WECHAT_BASE_URL": wechat_url, "LC_ALL": locale}
     env |= {"WXAUTH_DATABASE_URL": database_url, "WXAUTH_PORT": str(free_port())}
     with Running(WXAUTH, "dev", cwd=tmp_path, env=env) as command:
         output = command.wait_for("Ctrl-C ends it all")
-        assert f"BAD   wechat {OWN['WXAUTH_APP_ID']}: the app secret is wrong" in output
+        assert f"BAD   wechat {OWN['WXAUTH_APP_ID']}: {words}" in output
         assert "an-old-one" not in output
         assert command.end(signal.SIGTERM) == 0
 

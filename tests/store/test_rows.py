@@ -40,6 +40,7 @@ def test_all_rooms_with_statements_are_looked_at() -> None:
         "keys",
         "login",
         "moving",
+        "oauth",
         "people",
         "profile",
         "service",

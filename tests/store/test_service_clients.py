@@ -15,7 +15,6 @@ import pytest
         ("service_clients_secret_hash_check", "'billing', '', now()"),
         ("service_clients_secret_hash_check", "'billing', 'the secret itself, in plain text, of 43 letters', now()"),
         ("service_clients_pkey", "'ledger', sha256('a'), now()"),
-        ("service_clients_scopes_check", "'billing', sha256('a'), now(), '{}'"),
         ("service_clients_scopes_check", "'billing', sha256('a'), now(), '{introspect,everything}'"),
         ("service_clients_former_secret_check", "'billing', sha256('a'), now(), '{users}', sha256('b'), NULL"),
         ("service_clients_former_secret_check", "'billing', sha256('a'), now(), '{users}', 'b', now()"),

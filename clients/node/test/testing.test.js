@@ -1,5 +1,7 @@
 // The test issuer, and the guard by itself.
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createServer, get } from 'node:http'
 import { test } from 'node:test'
 import { BearerGuard } from 'wxauth-guard'
 import { bearer } from 'wxauth-guard/express'
@@ -90,6 +92,25 @@ test('a request of the Fetch standard may carry the token, one of two may not', 
   assert.equal((await issuer.guard().user(request)).id, USER_ID)
   request.headers.append('authorization', issuer.headers().authorization)
   await assert.rejects(issuer.guard().user(request), { code: 'invalid_request', status: 400 })
+})
+
+test('a WebSocket is asked for its token before it is accepted', async (t) => {
+  const issuer = new TestIssuer()
+  const guard = issuer.guard()
+  const server = createServer().on('upgrade', async (request, socket) => {
+    const outcome = await guard.user(request).catch((refusal) => refusal)
+    socket.end(`HTTP/1.1 ${outcome.status ?? 418} ${outcome.code ?? outcome.openid}\r\n\r\n`)
+  })
+  t.after(() => server.close())
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const outcomes = [issuer.headers({ openid: 'o-1' }), {}].map(async (headers) => {
+    const upgrade = { connection: 'upgrade', upgrade: 'websocket', ...headers }
+    const [answer] = await once(get({ port: server.address().port, host: '127.0.0.1', headers: upgrade }), 'response')
+    answer.resume()
+    return `${answer.statusCode} ${answer.statusMessage}`
+  })
+  assert.deepEqual(await Promise.all(outcomes), ['418 o-1', '401 missing_token'])
 })
 
 test('all roles are demanded, and what is no role is a mistake at once', async () => {

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final, Self
 
 from wxauth.checks.result import Result, bad, good
+from wxauth.errors import Title
 from wxauth.tokens.verifier import CLOCK_SKEW
 
 
@@ -33,17 +34,22 @@ def compare_with_database(reading: Reading) -> Result:
     """Whether our clock is the database's, by whose time replicas agree on what has expired."""
     ahead, name = reading.ahead, "clock database"
     if abs(ahead) - reading.uncertainty <= _ALLOWED_OF_DATABASE:
-        return good(name, f"within {max(1, round(abs(ahead) + reading.uncertainty))} s of the database's")
+        within = max(1, round(abs(ahead) + reading.uncertainty))
+        return good(name, f"within {within} s of the database's", f"与数据库的时钟相差不超过 {within} 秒")
     which = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the database's"
+    by = f"{'快' if ahead > 0 else '慢'} {abs(ahead):.0f} 秒"
+    chinese = f"本机时钟比数据库{by}，而时间以数据库为准：请用 NTP 校准不准的一方"
     message = f"this machine's clock is {which}, whose time counts: have NTP set the one that is wrong"
-    return bad(name, message)
+    return bad(name, message, chinese)
 
 
-def compare(name: str, whose: str, reading: Reading) -> Result:
+def compare(name: str, whose: Title, reading: Reading) -> Result:
     """Whether both clocks are right enough for tokens."""
     ahead = reading.ahead
     if abs(ahead) - reading.uncertainty <= _ALLOWED:
-        return good(name, f"within {max(1, round(abs(ahead) + reading.uncertainty))} s of {whose}")
-    which = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} {whose}"
+        within = max(1, round(abs(ahead) + reading.uncertainty))
+        return good(name, f"within {within} s of {whose.en}", f"与{whose.zh}的时钟相差不超过 {within} 秒")
+    which = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} {whose.en}"
     message = f"this machine's clock is {which}, tokens bear with {_ALLOWED} s: have NTP set the one that is wrong"
-    return bad(name, message)
+    by = f"比{whose.zh}{'快' if ahead > 0 else '慢'} {abs(ahead):.0f} 秒"
+    return bad(name, message, f"本机时钟{by}，令牌只容许 {_ALLOWED} 秒：请用 NTP 校准不准的一方")

@@ -12,11 +12,13 @@ from wxauth.checks.result import Result, bad, good, note
 from wxauth.checks.rows import (
     Rights,
     Server,
+    WebhookState,
     rights,
     server,
     some_phone_answers,
     some_session_keys,
     some_users,
+    webhook_states,
 )
 from wxauth.core.clock import Clock
 from wxauth.core.database import WHERE_NOTHING_IS_KEPT, Database, Deadlines, reason_of
@@ -31,16 +33,27 @@ from wxauth.core.sealing import (
 )
 from wxauth.core.settings import Settings
 from wxauth.core.tables import StoredSigningKey
-from wxauth.errors import StorageUnavailable
+from wxauth.errors import StorageUnavailable, Title
 from wxauth.keys.rows import published_keys
 from wxauth.keys.succession import has_next, signing
 
+STUCK_AFTER: Final = timedelta(hours=1)
+"""So long a webhook may take nothing while something waits for it."""
 OLDEST_SERVER: Final = 11
 """The first PostgreSQL that understands the migrations."""
 
-_WITHOUT_LIMITS: Final = "the database gives up no statement by itself, so that one locked row can hold up every login"
-_WHAT_THEY_SPARE: Final = "?pgbouncer=prepared in WXAUTH_DATABASE_URL spares PostgreSQL most of a login's work"
-_WHAT_OPENS: Final = "put the key that sealed them into WXAUTH_SECRET_KEY_PREVIOUS"
+_WITHOUT_LIMITS: Final = Title(
+    "the database gives up no statement by itself, so that one locked row can hold up every login",
+    "数据库不会自行中止语句，一行被锁就可能阻塞所有登录",
+)
+_WHAT_OPENS: Final = Title(
+    "put the key that sealed them into WXAUTH_SECRET_KEY_PREVIOUS",
+    "请把当时加密用的密钥放入 WXAUTH_SECRET_KEY_PREVIOUS",
+)
+_WHAT_THEY_SPARE: Final = Title(
+    "?pgbouncer=prepared in WXAUTH_DATABASE_URL spares PostgreSQL most of a login's work",
+    "在 WXAUTH_DATABASE_URL 中加上 ?pgbouncer=prepared，可省去登录时 PostgreSQL 的大部分工作",
+)
 
 
 async def check_database(
@@ -53,14 +66,18 @@ async def check_database(
         async with database.answering():  # for all of it
             yield judge_server(await server(database))
             if unlimited := await database.unlimited():
-                yield bad("database limits", f"{_WITHOUT_LIMITS}: run as its administrator: {'; '.join(unlimited)}")
+                to_run = "; ".join(unlimited)
+                message = f"{_WITHOUT_LIMITS.en}: run as its administrator: {to_run}"
+                yield bad("database limits", message, f"{_WITHOUT_LIMITS.zh}：请以数据库管理员身份执行：{to_run}")
             if (pooler := await _judge_pooler(database)) is not None:
                 yield pooler
             name = "stored"
             async for result in _check_stored(database, settings, found, clock):
                 yield result
     except StorageUnavailable as exc:
-        yield bad(name, f"does not answer: {reason_of(exc)}; see that it runs, and WXAUTH_DATABASE_URL")
+        reason = reason_of(exc)
+        message = f"does not answer: {reason}; see that it runs, and WXAUTH_DATABASE_URL"
+        yield bad(name, message, f"没有响应：{reason}；请确认数据库在运行，并检查 WXAUTH_DATABASE_URL")
     finally:
         await database.aclose()
 
@@ -68,9 +85,11 @@ async def check_database(
 async def _judge_pooler(database: Database) -> Result | None:
     keeps_prepared = await database.keeps_prepared()
     if database.prepares and keeps_prepared is False:
-        return bad("database pooler", f"forgets prepared statements, so that requests fail: {WHERE_NOTHING_IS_KEPT}")
+        message = f"forgets prepared statements, so that requests fail: {WHERE_NOTHING_IS_KEPT}"
+        return bad("database pooler", message, f"不保留预备语句，请求会失败：{WHERE_NOTHING_IS_KEPT}")
     if keeps_prepared and not database.prepares:
-        return note("database pooler", f"keeps prepared statements: {_WHAT_THEY_SPARE}")
+        message = f"keeps prepared statements: {_WHAT_THEY_SPARE.en}"
+        return note("database pooler", message, f"保留预备语句：{_WHAT_THEY_SPARE.zh}")
     return None
 
 
@@ -84,7 +103,9 @@ async def _check_stored(
 
     its_rights = await rights(database)
     if its_rights.missing_to_serve is not None:
-        yield bad("schema", f"is not for the role of WXAUTH_DATABASE_URL: as its owner, {its_rights.missing_to_serve};")
+        grant = its_rights.missing_to_serve
+        message = f"is not for the role of WXAUTH_DATABASE_URL: as its owner, {grant};"
+        yield bad("schema", message, f"WXAUTH_DATABASE_URL 的角色无权使用：请以所有者身份执行 {grant};")
         return
     revision = await current_revision(database)
     yield _judge_schema(revision, its_rights)
@@ -106,6 +127,8 @@ async def _check_stored(
         ),
     ]
     yield _judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))
+    if webhooks := await webhook_states(database, stuck_since=now - STUCK_AFTER):
+        yield _judge_webhooks(webhooks)
     apps = Apps(database, sealer, settings.apps)
     await apps.refresh()
     found.apps = [known.app for known in apps.all() if known.is_enabled]
@@ -116,28 +139,39 @@ def judge_server(server: Server) -> Result:
     """Whether it can be written to, is new enough, and lets whoever waited for a lock see what was done meanwhile."""
     name = "database"
     if server.is_standby:
-        return bad(name, "is a standby, which takes no writes: name the primary in WXAUTH_DATABASE_URL")
+        message = "is a standby, which takes no writes: name the primary in WXAUTH_DATABASE_URL"
+        return bad(name, message, "是备库，不能写入：请在 WXAUTH_DATABASE_URL 中填写主库")
     if server.is_read_only:
-        return bad(name, "takes no writes: see default_transaction_read_only of the database and its role")
+        message = "takes no writes: see default_transaction_read_only of the database and its role"
+        return bad(name, message, "不能写入：请检查数据库及其角色的 default_transaction_read_only")
     if server.version_number // 10000 < OLDEST_SERVER:
-        return bad(name, f"is PostgreSQL {server.version}: wants {OLDEST_SERVER} or newer")
+        message = f"is PostgreSQL {server.version}: wants {OLDEST_SERVER} or newer"
+        return bad(name, message, f"是 PostgreSQL {server.version}：需要 {OLDEST_SERVER} 或更新版本")
     if server.isolation != "read committed":  # behind a pooler, or by the URL itself
         default = "default_transaction_isolation"
-        return bad(name, f"isolates by {server.isolation}: wants {default} of the role to be 'read committed'")
-    return good(name, f"answers, PostgreSQL {server.version}")
+        message = f"isolates by {server.isolation}: wants {default} of the role to be 'read committed'"
+        return bad(name, message, f"隔离级别为 {server.isolation}：请把该角色的 {default} 设为 'read committed'")
+    return good(name, f"answers, PostgreSQL {server.version}", f"响应正常，PostgreSQL {server.version}")
 
 
 def _judge_schema(revision: str | None, its_rights: Rights) -> Result:
-    to_do = "run 'wxauth migrate'"
+    to_do = Title("run 'wxauth migrate'", "请运行 'wxauth migrate'")
     if its_rights.missing_to_migrate is not None:
-        to_do = f"as the owner of the database, {its_rights.missing_to_migrate}; then {to_do}"
+        grant = its_rights.missing_to_migrate
+        to_do = Title(
+            f"as the owner of the database, {grant}; then {to_do.en}",
+            f"请先以数据库所有者身份执行 {grant}，再{to_do.zh[1:]}",
+        )
     if revision is None:
-        return bad("schema", f"is not there yet: {to_do}")
+        return bad("schema", f"is not there yet: {to_do.en}", f"尚未创建：{to_do.zh}")
+    newest = newest_revision()
     if not is_usable(revision):
-        return bad("schema", f"is at {revision}, behind {newest_revision()}: {to_do}")
-    if revision != newest_revision():
-        return note("schema", f"is at {revision}, of a newer version than this one, which serves on with it")
-    return good("schema", f"at {revision}, as this version needs it")
+        message = f"is at {revision}, behind {newest}: {to_do.en}"
+        return bad("schema", message, f"当前为 {revision}，落后于 {newest}：{to_do.zh}")
+    if revision != newest:
+        message = f"is at {revision}, of a newer version than this one, which serves on with it"
+        return note("schema", message, f"当前为 {revision}，属于更新的版本；本版本仍可继续服务")
+    return good("schema", f"at {revision}, as this version needs it", f"当前为 {revision}，符合本版本要求")
 
 
 def _judge_signing_keys(
@@ -145,22 +179,44 @@ def _judge_signing_keys(
 ) -> Result:
     name = "signing_keys"
     if not keys:
-        return good(name, "none yet: the first is made when the service first starts")
+        return good(name, "none yet: the first is made when the service first starts", "尚无：服务首次启动时生成")
     unopened = [key.kid for key in keys if not _opens(sealer, key.private_key, signing_key_context(key.kid))]
     if len(unopened) == len(keys):
         message = "WXAUTH_SECRET_KEY is not the one that sealed what is stored; see WXAUTH_SECRET_KEY_PREVIOUS"
-        return bad(name, message)
+        chinese = "WXAUTH_SECRET_KEY 与加密现有数据的密钥不符；请检查 WXAUTH_SECRET_KEY_PREVIOUS"
+        return bad(name, message, chinese)
     if unopened:
-        return bad(name, f"{len(unopened)} of {len(keys)} do not open ({', '.join(unopened)}): {_WHAT_OPENS}")
+        which, count = ", ".join(unopened), len(unopened)
+        message = f"{count} of {len(keys)} do not open ({which}): {_WHAT_OPENS.en}"
+        return bad(name, message, f"{len(keys)} 个密钥中有 {count} 个无法解密（{which}）：{_WHAT_OPENS.zh}")
     current, newest = signing(keys, now), keys[-1]
     if newest.activates_at > now and not has_next(keys, now):
-        ahead = f"{newest.kid} is to sign only {_minute(newest.activates_at)}, for its maker's clock was ahead"
-        return note(name, f"{ahead}: see the replicas' clocks, then run 'wxauth keys rotate'")
+        time = _minute(newest.activates_at)
+        ahead = f"{newest.kid} is to sign only {time}, for its maker's clock was ahead"
+        late = f"{newest.kid} 要到 {time} 才用于签名，因为生成它的机器时钟偏快"
+        chinese = f"{late}：请检查各副本的时钟，再运行 'wxauth keys rotate'"
+        return note(name, f"{ahead}: see the replicas' clocks, then run 'wxauth keys rotate'", chinese)
     if newest.activates_at > now:
-        plan = f"{newest.kid} from {_minute(newest.activates_at)}"
+        time = _minute(newest.activates_at)
+        plan = Title(f"{newest.kid} from {time}", f"{time} 起改用 {newest.kid}")
     else:
-        plan = f"the next is made {_minute(max(now, newest.created_at + max_age))}"
-    return good(name, f"{len(keys)} published; {current.kid} signs now, {plan}")
+        time = _minute(max(now, newest.created_at + max_age))
+        plan = Title(f"the next is made {time}", f"下一个在 {time} 生成")
+    message = f"{len(keys)} published; {current.kid} signs now, {plan.en}"
+    return good(name, message, f"已发布 {len(keys)} 个；当前用 {current.kid} 签名，{plan.zh}")
+
+
+def _judge_webhooks(webhooks: Sequence[WebhookState]) -> Result:
+    name = "webhooks"
+    disabled = [webhook.name for webhook in webhooks if not webhook.is_enabled]
+    stuck = [webhook.name for webhook in webhooks if webhook.is_enabled and webhook.is_stuck]
+    if stuck:
+        some = f"{', '.join(stuck)}: nothing delivered for an hour, while something waits"
+        return bad(name, f"{some}: see 'wxauth webhooks test {stuck[0]}'")
+    if disabled:
+        some = ", ".join(disabled)
+        return note(name, f"{some}: disabled, by you or by its 410: 'wxauth webhooks set {disabled[0]} --enable'")
+    return good(name, f"{len(webhooks)}, none of which has failed for an hour")
 
 
 def _judge_sealed(
@@ -169,17 +225,22 @@ def _judge_sealed(
     name = "sealed_data"
     unopened = sum(not _opens(sealer, sealed, context) for sealed, context in values)
     if unopened:
-        return bad(name, f"{unopened} of {len(values)} values looked at do not open: {_WHAT_OPENS}")
+        message = f"{unopened} of {len(values)} values looked at do not open: {_WHAT_OPENS.en}"
+        return bad(name, message, f"抽查的 {len(values)} 项中有 {unopened} 项无法解密：{_WHAT_OPENS.zh}")
     if not keys and not values:
-        return good(name, "nothing stored yet")
+        return good(name, "nothing stored yet", "尚无数据")
     every = [*(key.private_key for key in keys), *(sealed for sealed, _ in values)]
     total, stale = len(every), sum(not sealed.startswith(sealer.prefix) for sealed in every)
     if stale:
         message = f"{stale} of {total} values looked at need WXAUTH_SECRET_KEY_PREVIOUS: run 'wxauth secret reseal'"
-        return note(name, f"{message} before you remove it")
+        chinese = (
+            f"抽查的 {total} 项中有 {stale} 项仍需 WXAUTH_SECRET_KEY_PREVIOUS：移除它之前请运行 'wxauth secret reseal'"
+        )
+        return note(name, f"{message} before you remove it", chinese)
     if has_previous:
-        return good(name, f"opens; of {total} values looked at none needs WXAUTH_SECRET_KEY_PREVIOUS")
-    return good(name, f"opens; {total} values looked at")
+        message = f"opens; of {total} values looked at none needs WXAUTH_SECRET_KEY_PREVIOUS"
+        return good(name, message, f"可以解密；抽查的 {total} 项都不再需要 WXAUTH_SECRET_KEY_PREVIOUS")
+    return good(name, f"opens; {total} values looked at", f"可以解密；抽查了 {total} 项")
 
 
 def _opens(sealer: Sealer, sealed: bytes, context: bytes) -> bool:

@@ -18,7 +18,7 @@ from wxauth.core.clock import Clock, utc_now
 from wxauth.core.database import DEADLINES, Database, Deadlines
 from wxauth.core.logs import redact
 from wxauth.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
-from wxauth.errors import StorageUnavailable
+from wxauth.errors import StorageUnavailable, Title
 from wxauth.guard.jwks import FETCH_TIMEOUT
 from wxauth.wechat.transport import CONNECT_SHARE, HttpTransport
 
@@ -33,9 +33,9 @@ async def check_all() -> list[Result]:
     try:
         settings = load_settings(Settings)
     except InvalidSettings as exc:
-        return [bad("settings", problem) for problem in exc.problems]
-    results = [good("settings", "each one is of its form")]
-    results += [bad("settings", line) for line in unknown_names()]
+        return [bad("settings", problem, f"有误：{problem}") for problem in exc.problems]
+    results = [good("settings", "each one is of its form", "各项格式正确")]
+    results += [bad("settings", line, f"没有这一项：{line}") for line in unknown_names()]
     return results + await examine(settings)
 
 
@@ -66,9 +66,12 @@ async def examine(
         )
     if found.wechat_readings:  # an answer may have been kept somewhere on its way: the nearest is the truest
         nearest = min(found.wechat_readings, key=lambda reading: abs(reading.ahead))
-        results.append(compare("clock wechat", "WeChat's", nearest))
+        results.append(compare("clock wechat", Title("WeChat's", "微信"), nearest))
     if not found.apps:
-        results.append(bad("apps", "there is none, so nobody can log in: 'wxauth apps add APP_ID', or WXAUTH_APPS"))
+        message = "there is none, so nobody can log in: 'wxauth apps add APP_ID', or WXAUTH_APPS"
+        results.append(
+            bad("apps", message, "没有小程序，无人能登录：请运行 'wxauth apps add APP_ID'，或设置 WXAUTH_APPS")
+        )
     return [*results, *redis, *issuer, *(result for app in apps for result in app)]
 
 
@@ -114,8 +117,10 @@ async def _results_of(name: str, check: AsyncGenerator[Result, None]) -> list[Re
             async for result in check:
                 results.append(result)  # noqa: PERF401 - those before a failure count
     except TimeoutError:
-        results.append(bad(name, f"not checked to the end in {LONGEST:g} s"))
+        message = f"not checked to the end in {LONGEST:g} s"
+        results.append(bad(name, message, f"{LONGEST:g} 秒内未检查完"))
     except Exception as exc:
         reason = f"{type(exc).__name__}: {redact(str(exc))}"[:_LONGEST_REASON]
-        results.append(bad(name, f"not checked to the end, by a fault of wxauth's own: {reason}"))
+        message = f"not checked to the end, by a fault of wxauth's own: {reason}"
+        results.append(bad(name, message, f"因 wxauth 自身的故障未检查完：{reason}"))
     return results

@@ -19,7 +19,7 @@ async def check_redis(settings: Settings, *, patience: float = PATIENCE) -> Asyn
     if settings.redis_url is None:
         return
     if not settings.login_rate_limit:
-        yield good("redis", "not asked, for WXAUTH_LOGIN_RATE_LIMIT is empty")
+        yield good("redis", "not asked, for WXAUTH_LOGIN_RATE_LIMIT is empty", "未检查：WXAUTH_LOGIN_RATE_LIMIT 为空")
         return
     from redis.asyncio import Redis
 
@@ -27,10 +27,11 @@ async def check_redis(settings: Settings, *, patience: float = PATIENCE) -> Asyn
     try:
         async with asyncio.timeout(patience):
             await redis.ping()  # type: ignore[misc]  # typed for both kinds of client
-        yield good("redis", "answers")
+        yield good("redis", "answers", "响应正常")
     except Exception as exc:  # whatever it is, logins are let through without it
         reason = redact(str(exc))[:_LONGEST_REASON] or type(exc).__name__
         consequence = "logins are not limited until it does; see WXAUTH_REDIS_URL"
-        yield bad("redis", f"does not answer ({reason}): {consequence}")
+        chinese = f"没有响应（{reason}）：恢复之前不限制登录频率；请检查 WXAUTH_REDIS_URL"
+        yield bad("redis", f"does not answer ({reason}): {consequence}", chinese)
     finally:
         await redis.aclose()

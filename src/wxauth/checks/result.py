@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from wxauth.problems import Language
+
 
 class Level(StrEnum):
     """How bad it is."""
@@ -21,6 +23,12 @@ class Result:
     name: str
     level: Level
     message: str
+    chinese: str = ""
+    """The same; what has none is said in English."""
+
+    def said(self, language: Language) -> str:
+        """It, to somebody who reads this language."""
+        return (self.chinese if language == "zh" else "") or self.message
 
     @property
     def ok(self) -> bool:
@@ -28,16 +36,16 @@ class Result:
         return self.level is not Level.BAD
 
 
-def good(name: str, message: str) -> Result:
+def good(name: str, message: str, chinese: str = "") -> Result:
     """It works."""
-    return Result(name, Level.OK, message)
+    return Result(name, Level.OK, message, chinese)
 
 
-def note(name: str, message: str) -> Result:
+def note(name: str, message: str, chinese: str = "") -> Result:
     """It may be meant so."""
-    return Result(name, Level.NOTE, message)
+    return Result(name, Level.NOTE, message, chinese)
 
 
-def bad(name: str, message: str) -> Result:
+def bad(name: str, message: str, chinese: str = "") -> Result:
     """It does not work."""
-    return Result(name, Level.BAD, message)
+    return Result(name, Level.BAD, message, chinese)

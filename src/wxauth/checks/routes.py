@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter
 from pydantic import Field
+from starlette.requests import Request
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from wxauth.apps import managing
@@ -14,6 +15,7 @@ from wxauth.core.services import ServicesDep
 from wxauth.core.settings import AppId
 from wxauth.people.admin_routes import GUARDED_FOR_ADMINISTRATORS
 from wxauth.people.callers import AdministratorDep
+from wxauth.problems import preferred_language
 from wxauth.web.answers import BEARER_SECURITY, answers
 from wxauth.web.direct import DirectRoute, operation_id
 
@@ -54,12 +56,12 @@ class ReportAnswer(TypedDict):
     responses=answers(_EXAMPLE, *GUARDED_FOR_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
-async def check_everything(_: AdministratorDep, services: ServicesDep) -> ReportAnswer:
+async def check_everything(_: AdministratorDep, services: ServicesDep, request: Request) -> ReportAnswer:
     """What `wxauth check` says: database, keys, issuer, clocks, and each app at WeChat. Changes nothing.
 
     It takes as long as the slowest that is asked, half a minute at most.
     """
-    return _report(await examine(services.settings))
+    return _report(await examine(services.settings), request)
 
 
 @router.post(
@@ -68,15 +70,16 @@ async def check_everything(_: AdministratorDep, services: ServicesDep) -> Report
     responses=answers(_EXAMPLE, WRONG_APP_ID, NO_SUCH_APP, *GUARDED_FOR_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
-async def check_one_app(_: AdministratorDep, services: ServicesDep, app_id: AppId) -> ReportAnswer:
+async def check_one_app(_: AdministratorDep, services: ServicesDep, app_id: AppId, request: Request) -> ReportAnswer:
     """What `wxauth check` says of it: whether WeChat takes its secret and this server, and what it may ask."""
     known = await managing.read_app(services, app_id)
     apps = [it.app for it in services.apps.all()]
-    return _report(await examine_app(services.settings, known.app, apps=apps))
+    return _report(await examine_app(services.settings, known.app, apps=apps), request)
 
 
-def _report(results: list[Result]) -> ReportAnswer:
+def _report(results: list[Result], request: Request) -> ReportAnswer:
+    language = preferred_language(request.headers.get("accept-language"))
     items: list[ResultAnswer] = [
-        {"name": it.name, "ok": it.ok, "level": it.level, "message": it.message} for it in results
+        {"name": it.name, "ok": it.ok, "level": it.level, "message": it.said(language)} for it in results
     ]
     return {"items": items, "next_cursor": None}

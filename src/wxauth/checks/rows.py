@@ -50,6 +50,16 @@ SELECT count(*) AS users, count(unionid) AS with_unionid,
 """
 
 
+# $1 since when nothing may be stuck
+_WEBHOOKS: Final = """
+SELECT w.name, w.is_enabled,
+       COALESCE(w.delivered_at < $1, true) AND COALESCE((
+           SELECT d.at < $1 FROM deliveries d WHERE d.webhook_id = w.id AND d.state = 'pending' ORDER BY d.id LIMIT 1
+       ), false) AS is_stuck
+  FROM webhooks w ORDER BY w.name
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """Who answers."""
@@ -114,6 +124,21 @@ class Users:
     with_unionid: int
     give_phones: bool
     """Whether anybody has given a phone number lately."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookState:
+    """How a webhook does."""
+
+    name: str
+    is_enabled: bool
+    is_stuck: bool
+    """Whether something has waited for a time in which nothing was delivered."""
+
+
+async def webhook_states(database: Database, *, stuck_since: datetime) -> Sequence[WebhookState]:
+    """How each webhook does, by name. Raises: StorageUnavailable."""
+    return [WebhookState(**row) for row in await database.fetch(_WEBHOOKS, stuck_since)]
 
 
 async def server(database: Database) -> Server:

@@ -26,6 +26,7 @@ from wxauth.core.settings import App, Settings
 from wxauth.errors import (
     CodeUsed,
     InvalidCode,
+    Title,
     WeChatBadResponse,
     WeChatError,
     WeChatMisconfigured,
@@ -62,6 +63,11 @@ _NOT_WHITELISTED: Final = 40164
 _MINUTE_QUOTA: Final = 45011
 _WRONG_PARAMETER: Final = 47001
 _SECOND: Final = timedelta(seconds=1)
+_ENCRYPTED: Final = Title("security mode (安全模式)", "安全模式")
+_PLAIN: Final = Title("plain mode (明文模式)", "明文模式")
+_REST_UNKNOWN: Final = Title(
+    "what else the app may ask is not known without one", "没有 access_token，无法得知该小程序还有哪些权限"
+)
 _NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")
 
 
@@ -109,7 +115,7 @@ class _Use:
     name: str
     api: str
     ask: Callable[[WeChatApi], Awaitable[object]]
-    why_unused: str | None = None
+    why_unused: Title | None = None
 
 
 async def check_app(
@@ -165,7 +171,7 @@ def _uses(app: App, settings: Settings, users: Users | None) -> list[_Use]:
             "phone",
             PHONE_NUMBER,
             lambda api: api.phone_number(app, _CODE, openid=openid),
-            None if gives_phones else "nobody has given a phone number lately",
+            None if gives_phones else Title("nobody has given a phone number lately", "近期没有人绑定手机号"),
         ),
         _Use(
             "session_keys",
@@ -176,29 +182,34 @@ def _uses(app: App, settings: Settings, users: Users | None) -> list[_Use]:
             "risk",
             RISK_RANK,
             lambda api: api.risk_rank(app, openid=_OPENID, client_ip=_CLIENT_IP),
-            "WXAUTH_RISK_POLICY is off" if settings.risk_policy == "off" else None,
+            _is_off("WXAUTH_RISK_POLICY") if settings.risk_policy == "off" else None,
         ),
         _Use(
             "nickname",
             CHECK_TEXT,
             lambda api: api.check_text(app, openid=_OPENID, content=_TEXT),
-            "WXAUTH_NICKNAME_CHECK is off" if settings.nickname_check == "off" else None,
+            _is_off("WXAUTH_NICKNAME_CHECK") if settings.nickname_check == "off" else None,
         ),
     ]
+
+
+def _is_off(setting: str) -> Title:
+    return Title(f"{setting} is off", f"{setting} 为 off")
 
 
 def _judge_login(app: App, failure: WeChatError | None, settings: Settings, seen: Seen) -> Result:
     name = f"wechat {app.app_id}"
     if failure is None:
-        return bad(name, "took a made-up code for a real one: is WXAUTH_WECHAT_BASE_URL WeChat?")
+        message = "took a made-up code for a real one: is WXAUTH_WECHAT_BASE_URL WeChat?"
+        return bad(name, message, "接受了编造的 code：WXAUTH_WECHAT_BASE_URL 是微信吗？")
     if not isinstance(failure, InvalidCode | CodeUsed):
         return _judge_failure(name, CODE2SESSION, failure, settings, seen)
     base = urlsplit(settings.wechat_base_url).hostname
     if base in seen.unreachable:
         fallback = urlsplit(settings.wechat_fallback_url or "").hostname
         message = f"answers at {fallback} alone: {base} cannot be connected to, and each login waits for it first"
-        return note(name, message)
-    return good(name, "answers, and takes the app's secret")
+        return note(name, message, f"只有 {fallback} 响应：无法连接 {base}，每次登录都要先等它")
+    return good(name, "answers, and takes the app's secret", "响应正常，AppSecret 正确")
 
 
 def _judge_token(
@@ -206,27 +217,33 @@ def _judge_token(
 ) -> Result:
     name = f"wechat {app.app_id} access_token"
     if failure is None:
-        return good(name, "obtainable from this address")
+        return good(name, "obtainable from this address", "可从本机获取")
     is_the_same = login is not None and (type(failure), failure.errcode) == (type(login), login.errcode)
     if is_the_same:
-        return bad(name, "not to be had, for the same reason; what else the app may ask is not known without one")
+        return bad(name, f"not to be had, for the same reason; {_REST_UNKNOWN.en}", f"同样无法获取；{_REST_UNKNOWN.zh}")
     told = _judge_failure(name, STABLE_TOKEN, failure, settings, seen)
-    return Result(name, told.level, f"{told.message}; what else the app may ask is not known without one")
+    message, chinese = f"{told.message}; {_REST_UNKNOWN.en}", f"{told.chinese}；{_REST_UNKNOWN.zh}"
+    return Result(name, told.level, message, chinese)
 
 
 def _judge_api(app: App, use: _Use, failure: WeChatError | None, settings: Settings, seen: Seen) -> Result:
     name = f"wechat {app.app_id} {use.name}"
     sends_openid = use.api == PHONE_NUMBER and settings.phone_check_openid
     if sends_openid and failure is not None and failure.errcode == _WRONG_PARAMETER:
-        told = bad(name, "the account may not send the openid: set WXAUTH_PHONE_CHECK_OPENID=false (errcode 47001)")
+        told = bad(
+            name,
+            "the account may not send the openid: set WXAUTH_PHONE_CHECK_OPENID=false (errcode 47001)",
+            "该账号不能传 openid：请设置 WXAUTH_PHONE_CHECK_OPENID=false（错误码 47001）",
+        )
     elif _is_permitted(failure):
-        return good(name, "permitted")
+        return good(name, "permitted", "有权限")
     else:
         assert failure is not None
         told = _judge_failure(name, use.api, failure, settings, seen)
     if use.why_unused is None:
         return told
-    return note(name, f"{told.message}; not needed now, for {use.why_unused}")
+    why = use.why_unused
+    return note(name, f"{told.message}; not needed now, for {why.en}", f"{told.chinese}；目前用不到，因为{why.zh}")
 
 
 def _is_permitted(failure: WeChatError | None) -> bool:
@@ -239,58 +256,77 @@ def _is_permitted(failure: WeChatError | None) -> bool:
 def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, seen: Seen) -> Result:
     """What a failure means that is not about what was made up."""
     errcode = failure.errcode
-    at = f"(errcode {errcode})"
+    at, at_zh = f"(errcode {errcode})", f"（错误码 {errcode}）"
     base = settings.wechat_base_url
     match failure:
         case WeChatMisconfigured() if errcode == _NOT_WHITELISTED and seen.addresses:
             addresses = " and ".join(seen.addresses)
-            return bad(name, f"WeChat saw this server as {addresses}: add that to the app's IP whitelist 白名单 {at}")
+            return bad(
+                name,
+                f"WeChat saw this server as {addresses}: add that to the app's IP whitelist 白名单 {at}",
+                f"微信看到的本机 IP 为 {'、'.join(seen.addresses)}：请加入小程序的 IP 白名单{at_zh}",
+            )
         case WeChatRateLimited() if errcode == _MINUTE_QUOTA:
-            return note(name, f"asked too often just now: run this again in a minute {at}")
-        case WeChatRateLimited():
-            return bad(name, f"the day's quota is used up, until midnight in Beijing: see who asks so often {at}")
+            message = f"asked too often just now: run this again in a minute {at}"
+            return note(name, message, f"刚才调用太频繁：请一分钟后再运行{at_zh}")
         case WeChatUnavailable() if errcode == SYSTEM_BUSY:
-            return bad(name, f"WeChat is busy, also when asked again: run this again in a minute {at}")
+            message = f"WeChat is busy, also when asked again: run this again in a minute {at}"
+            return bad(name, message, f"微信系统繁忙，重试仍然如此：请一分钟后再运行{at_zh}")
         case WeChatUnavailable() if seen.at_proxy:
-            return bad(name, f"{seen.at_proxy}: see WXAUTH_WECHAT_PROXY, and that it may connect to {base}")
+            message = f"{seen.at_proxy}: see WXAUTH_WECHAT_PROXY, and that it may connect to {base}"
+            return bad(name, message, f"{seen.at_proxy}：请检查 WXAUTH_WECHAT_PROXY，以及它能否连接 {base}")
         case WeChatUnavailable() | WeChatTimeout():
-            return bad(name, f"{failure.detail}: see that this machine reaches {base} (name, firewall, TLS)")
+            message = f"{failure.detail}: see that this machine reaches {base} (name, firewall, TLS)"
+            return bad(name, message, f"{failure.detail}：请确认本机能访问 {base}（域名解析、防火墙、TLS）")
         case WeChatBadResponse() if errcode is None:
-            return bad(name, f"{failure.detail}: is WXAUTH_WECHAT_BASE_URL WeChat, or a proxy in between?")
+            message = f"{failure.detail}: is WXAUTH_WECHAT_BASE_URL WeChat, or a proxy in between?"
+            return bad(name, message, f"{failure.detail}：WXAUTH_WECHAT_BASE_URL 是微信，还是中间的代理？")
     assert errcode is not None
     if (advice := what_to_change(errcode, api=api)) is not None:
-        return bad(name, f"{advice} {at}")
-    return bad(name, f"refused: look the errcode up in WeChat's table of return codes {at}")
+        return bad(name, f"{advice} {at}", f"{what_to_change(errcode, api=api, language='zh')}{at_zh}")
+    message = f"refused: look the errcode up in WeChat's table of return codes {at}"
+    return bad(name, message, f"被拒绝：请在微信的返回码表中查找{at_zh}")
 
 
 def _judge_unionids(app: App, users: Users, *, is_only_one: bool) -> Result:
     name = f"wechat {app.app_id} unionid"
     if users.users == 0:
-        return good(name, "not known before somebody has logged in")
+        return good(name, "not known before somebody has logged in", "有人登录之后才能得知")
     if users.with_unionid:
-        return good(name, f"bound to an Open Platform account: {users.with_unionid} of {users.users} users have one")
+        message = f"bound to an Open Platform account: {users.with_unionid} of {users.users} users have one"
+        return good(name, message, f"已绑定开放平台账号：{users.users} 个用户中 {users.with_unionid} 个有 unionid")
     message = f"none of {users.users} users has one: bind the app to an Open Platform account"
+    chinese = f"{users.users} 个用户都没有 unionid"
     if is_only_one:
-        return good(name, f"{message}, should another app share its users some day")
-    return note(name, f"{message}, if the apps are to share users")
+        chinese = f"{chinese}：若将来要与其他小程序共用用户，请绑定开放平台账号"
+        return good(name, f"{message}, should another app share its users some day", chinese)
+    chinese = f"{chinese}：若各小程序要共用用户，请绑定开放平台账号"
+    return note(name, f"{message}, if the apps are to share users", chinese)
 
 
 def _judge_push(app: App, settings: Settings) -> Result:
     name = f"wechat {app.app_id} push"
     url = f"{settings.issuer}/v1/wechat/push/{app.app_id}"
     if app.push_token is None:
+        message = f"no push_token, so nobody tells what people withdraw: set one (APPS, 'wxauth apps set') for {url}"
         return note(
-            name,
-            f"no push_token, so nobody tells what people withdraw: set one (WXAUTH_APPS, 'wxauth apps set') for {url}",
+            name, message, f"没有 push_token，无法得知用户撤回了什么：请设置（APPS，'wxauth apps set'），地址为 {url}"
         )
-    mode = "security mode (安全模式)" if app.push_aes_key else "plain mode (明文模式)"
+    mode = _ENCRYPTED if app.push_aes_key else _PLAIN
     if is_loopback(urlsplit(url).hostname):
-        return note(name, f"configured, {mode}, and WeChat cannot reach {url}: set WXAUTH_ISSUER")
-    told = f"in WeChat's console, 消息推送: {url}, {mode}"
+        message = f"configured, {mode.en}, and WeChat cannot reach {url}: set WXAUTH_ISSUER"
+        return note(name, message, f"已配置，{mode.zh}，但微信无法访问 {url}：请设置 WXAUTH_ISSUER")
+    told = f"in WeChat's console, 消息推送: {url}, {mode.en}"
+    chinese = f"在后台“消息推送”中填写 {url}，{mode.zh}"
     if app.push_aes_key is None:
         risk = "WeChat does not sign the message itself, so somebody between WeChat and this server can change it"
-        return note(name, f"{told}; {risk}: better set push_aes_key where push_token is, and 安全模式 in the console")
-    return good(name, told)
+        return note(
+            name,
+            f"{told}; {risk}: better set push_aes_key where push_token is, and 安全模式 in the console",
+            f"{chinese}；微信不对消息本身签名，途中可能被篡改：建议在设置 push_token 之处一并设置 push_aes_key，"
+            "并在后台选择安全模式",
+        )
+    return good(name, told, chinese)
 
 
 def _time_in(response: httpx.Response) -> datetime | None:

@@ -15,6 +15,7 @@ from wxauth.cli.secret import secret
 from wxauth.cli.serve import serve
 from wxauth.cli.sweep import sweep
 from wxauth.cli.users import users
+from wxauth.cli.webhooks import webhooks
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,5 +24,5 @@ def main() -> None:
     """WeChat mini-program login as a service."""
 
 
-for command in (admin, apps, check, clients, dev, keys, migrate, openapi, secret, serve, sweep, users):
+for command in (admin, apps, check, clients, dev, keys, migrate, openapi, secret, serve, sweep, users, webhooks):
     main.add_command(command)

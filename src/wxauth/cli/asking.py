@@ -1,5 +1,6 @@
 """How commands ask the database and print what they are told."""
 
+import os
 import sys
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from wxauth.core.database import Database
     from wxauth.core.services import Services
     from wxauth.core.settings import AnySettings
+    from wxauth.problems import Language
 
 Answer = TypeVar("Answer")
 Part = TypeVar("Part", "Database", "Services")
@@ -86,6 +88,12 @@ def _asked(make: "Callable[[], Part]", ask: "Callable[[Part], Awaitable[Answer]]
 def printable(text: str | None) -> str:
     """What people gave themselves, without what would move the cursor of a terminal."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text or "-")
+
+
+def terminal_language() -> "Language":
+    """What whoever sits at the terminal reads, by its locale."""
+    variables = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
+    return "zh" if next(filter(None, variables), "").lower().startswith("zh") else "en"
 
 
 def print_table(rows: "Iterable[tuple[str, ...]]") -> None:

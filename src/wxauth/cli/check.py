@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from wxauth.cli.asking import json_option, print_table
+from wxauth.cli.asking import json_option, print_table, terminal_language
 
 
 @click.command()
@@ -13,7 +13,8 @@ def check(as_json: bool) -> None:
     """Say what is wrong and what to do: settings, database, keys, issuer, clocks, and each app at WeChat.
 
     Changes nothing, and may be run beside the service or before it starts. A line is ok, BAD, or a note where it
-    depends on what is meant. Exit status 1: something does not work.
+    depends on what is meant; in Chinese where the locale is, by --json in English. Exit status 1: something does
+    not work.
     """
     import asyncio
     import json
@@ -28,5 +29,6 @@ def check(as_json: bool) -> None:
         click.echo(json.dumps(rows, ensure_ascii=False))
     else:
         marks = {Level.OK: "ok", Level.NOTE: "note", Level.BAD: "BAD"}
-        print_table((marks[it.level], it.name, it.message) for it in results)
+        language = terminal_language()
+        print_table((marks[it.level], it.name, it.said(language)) for it in results)
     sys.exit(0 if all(it.ok for it in results) else 1)

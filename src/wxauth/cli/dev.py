@@ -4,7 +4,7 @@ import os
 
 import click
 
-from wxauth.cli.asking import Failed
+from wxauth.cli.asking import Failed, terminal_language
 
 
 @click.command()
@@ -21,6 +21,6 @@ def dev(port: int | None, wechat_port: int) -> None:
     from wxauth.dev.run import DevFailed, run
 
     try:
-        run(port=port, wechat_port=wechat_port)
+        run(port=port, wechat_port=wechat_port, language=terminal_language())
     except DevFailed as exc:
         raise Failed(str(exc)) from None

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from wxauth.core.database import Database
     from wxauth.core.tables import StoredSigningKey
-    from wxauth.keys.keyring import KeyRing
+    from wxauth.keys.keyring import IdTokenKeys, KeyRing
 
 
 @click.group()
@@ -23,16 +23,17 @@ def keys() -> None:
 @keys.command("list")
 @json_option
 def list_keys(as_json: bool) -> None:
-    """Print every published key: the next one to sign, the one that signs, the former ones."""
+    """Print every published key: the next one to sign, the one that signs, the former ones; then those of id_tokens."""
     import json
 
-    from wxauth.keys.rows import published_keys
+    from wxauth.keys.rows import KEY_TABLES, published_keys
     from wxauth.keys.succession import state_of
 
-    async def ask(database: "Database", now: "datetime") -> "tuple[list[StoredSigningKey], datetime]":
-        return await published_keys(database, now=now), now
+    async def ask(database: "Database", now: "datetime") -> "tuple[list[list[StoredSigningKey]], datetime]":
+        keys = [await published_keys(database, now=now, table=table) for table in KEY_TABLES]
+        return keys, now
 
-    stored, now = with_database(ask)
+    rings, now = with_database(ask)
     rows = [
         {
             "kid": key.kid,
@@ -40,6 +41,7 @@ def list_keys(as_json: bool) -> None:
             "signs_from": key.activates_at.isoformat(timespec="seconds"),
             "published_until": key.retires_at and key.retires_at.isoformat(timespec="seconds"),
         }
+        for stored in rings
         for key in stored
     ]
     if as_json:
@@ -52,12 +54,20 @@ def list_keys(as_json: bool) -> None:
 @keys.command("rotate")
 @json_option
 def rotate_keys(as_json: bool) -> None:
-    """Publish a new key, which signs when every cache has had time to see it. Where one waits already, it is that."""
+    """Publish a new key, which signs when every cache has had time to see it. Where one waits already, it is that.
+
+    The keys of id_tokens are rotated with it, where there are websites.
+    """
     import json
 
     from wxauth.core.trail import OPERATOR
 
-    key = _with_key_ring(lambda keys, _: keys.rotate(by=OPERATOR))
+    async def ask(keys: "KeyRing", id_token_keys: "IdTokenKeys", _now: "datetime") -> "StoredSigningKey":
+        key = await keys.rotate(by=OPERATOR)
+        await id_token_keys.rotate()
+        return key
+
+    key = _with_key_rings(ask)
     row = {"kid": key.kid, "signs_from": key.activates_at.isoformat(timespec="seconds")}
     click.echo(json.dumps(row) if as_json else "{kid} signs from {signs_from}".format(**row))
 
@@ -76,29 +86,37 @@ def withdraw_key(kid: str, as_json: bool) -> None:
     from wxauth.core.trail import OPERATOR
     from wxauth.keys.succession import NoSuchKey, signing
 
-    async def ask(keys: "KeyRing", now: "datetime") -> "StoredSigningKey":
-        return signing(await keys.withdraw(kid, by=OPERATOR), now)
+    async def ask(keys: "KeyRing", id_token_keys: "IdTokenKeys", now: "datetime") -> "StoredSigningKey":
+        try:
+            return signing(await keys.withdraw(kid, by=OPERATOR), now)
+        except NoSuchKey:
+            return signing(await id_token_keys.withdraw(kid, by=OPERATOR), now)
 
     try:
-        signs = _with_key_ring(ask)
+        signs = _with_key_rings(ask)
     except NoSuchKey:
         raise Failed("there is no published key of that id: see 'wxauth keys list'") from None
     row = {"kid": kid, "signing": signs.kid}
     click.echo(json.dumps(row) if as_json else "{kid} is withdrawn; {signing} signs now".format(**row))
 
 
-def _with_key_ring(ask: "Callable[[KeyRing, datetime], Awaitable[Answer]]") -> "Answer":
+def _with_key_rings(ask: "Callable[[KeyRing, IdTokenKeys, datetime], Awaitable[Answer]]") -> "Answer":
     """What the stored keys answer, all settings wanted. Raises: Failed."""
     from datetime import timedelta
 
     from wxauth.core.sealing import CannotOpen, Sealer
     from wxauth.core.settings import Settings
-    from wxauth.keys.keyring import KeyRing
+    from wxauth.keys.keyring import IdTokenKeys, KeyRing
 
     settings = read_settings(Settings)
     sealer, max_age = Sealer(settings.secret_keys), timedelta(seconds=settings.signing_key_max_age)
+
+    async def with_rings(database: "Database", now: "datetime") -> "Answer":
+        keys = KeyRing(database, sealer, lambda: now, max_age=max_age)
+        return await ask(keys, IdTokenKeys(database, sealer, lambda: now, max_age=max_age), now)
+
     try:
-        return with_database(lambda database, now: ask(KeyRing(database, sealer, lambda: now, max_age=max_age), now))
+        return with_database(with_rings)
     except CannotOpen:
         raise Failed(
             "WXAUTH_SECRET_KEY: wants the key that sealed what is stored. 与已存内容所用的密钥不符。"

@@ -40,7 +40,7 @@ def reseal(as_json: bool) -> None:
     else:
         click.echo(
             f"sealed anew: {done.signing_keys} signing keys, {done.session_keys} session keys, "
-            f"{done.phone_answers} phone answers, {done.apps} apps"
+            f"{done.phone_answers} phone answers, {done.webhook_secrets} webhook secrets, {done.apps} apps"
         )
     if done.not_opened:
         raise Failed(

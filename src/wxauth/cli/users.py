@@ -223,6 +223,30 @@ def revoke_role(user_id: "UUID", role: str) -> None:
     _change_user(user_id, revoked=role)
 
 
+@users.command("merge")
+@click.argument("from_id", metavar="FROM", type=click.UUID)
+@click.argument("into_id", metavar="INTO", type=click.UUID)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def merge_users(from_id: "UUID", into_id: "UUID", yes: bool) -> None:
+    """Make one user of two. INTO remains, with id, names, number and external_id; it cannot be undone."""
+    from wxauth.core.trail import OPERATOR
+    from wxauth.errors import LastAdmin, MergeRefused, NotFound
+    from wxauth.people.admin import merge_users
+
+    if not yes and sys.stdin.isatty():
+        names = [printable(_read_user(user_id)["nickname"]) for user_id in (from_id, into_id)]
+        click.confirm(f"Merge {from_id} ({names[0]}) into {into_id} ({names[1]})? 确定合并？", abort=True, err=True)
+    try:
+        user = with_database(lambda database, now: merge_users(database, from_id, into=into_id, by=OPERATOR, now=now))
+    except NotFound:
+        raise Failed("one of these users is not there. 其中一个用户不存在。") from None
+    except MergeRefused as exc:
+        raise Failed(f"{exc.detail}. 无法合并。") from None
+    except LastAdmin as exc:
+        raise Failed(f"{exc.detail}. 请先解除封禁。") from None
+    click.echo(f"{from_id} is {user['id']}, roles: {_names(user['roles'])}")
+
+
 @users.command("erase")
 @_user_argument
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -29,6 +29,7 @@ _SECRETS = re.compile(
     r"|(?<![a-z_])(?<!status )(?<!exit )code)"
     r"""(["']?\s*[=:]\s*(?:bearer\s+|basic\s+)?)(?:b?'[^']*'|b?"[^"]*"|[^\s&"',;)}]+)"""
     r"|wxr_[\w-]+|eyJ[\w.-]+|(?<=://)[^\s/@]+@"
+    r"|(?:(?<=/d/)|(?<=/v1/scans/)|(?<=/v1/authorize/))[\w-]{22}"  # what is in a code, and what its page asks by
 )
 
 Event = MutableMapping[str, Any]

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from typing import Final
+from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
@@ -47,6 +48,11 @@ def phone_answer_context(code_hash: bytes) -> bytes:
 def app_context(app_id: str, name: str) -> bytes:
     """Of one of an app's secrets: which app's, and which of them."""
     return b"\0".join((b"apps", app_id.encode(), name.encode()))
+
+
+def webhook_secret_context(webhook_id: UUID) -> bytes:
+    """Of what a webhook's messages are signed with."""
+    return b"webhooks\0" + webhook_id.bytes
 
 
 class Sealer:

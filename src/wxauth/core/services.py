@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from wxauth.core.sealing import Sealer
     from wxauth.core.settings import Settings
     from wxauth.guard.bearer import BearerGuard
-    from wxauth.keys.keyring import KeyRing
+    from wxauth.keys.keyring import IdTokenKeys, KeyRing
     from wxauth.login.rate_limits import LoginLimiter
     from wxauth.login.refresh_tokens import RefreshTokens
     from wxauth.login.risk import Risk
+    from wxauth.oauth.limits import ScanLimits
+    from wxauth.oauth.pictures import Pictures
+    from wxauth.oauth.secrets import UserCodes
     from wxauth.people.numbers import Numbers
     from wxauth.profile.avatars import Avatars
     from wxauth.profile.nicknames import Nicknames
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from wxauth.profile.withdrawals import Withdrawals
     from wxauth.service.metrics import Metrics
     from wxauth.service.readiness import Readiness
+    from wxauth.siblings.delivering import Deliveries
     from wxauth.tokens.issuer import TokenIssuer
     from wxauth.wechat.api import WeChatApi
     from wxauth.wechat.client import WeChat
@@ -45,6 +49,7 @@ class Services:
     clock: "Clock"
     database: "Database"
     keys: "KeyRing"
+    id_token_keys: "IdTokenKeys"
     sealer: "Sealer"
     apps: "Apps"
     issuer: "TokenIssuer"
@@ -60,9 +65,13 @@ class Services:
     promises: "Promises"
     withdrawals: "Withdrawals"
     avatars: "Avatars"
+    deliveries: "Deliveries"
     guard: "BearerGuard"
     login_limiter: "LoginLimiter"
     numbers: "Numbers"
+    scan_limits: "ScanLimits"
+    user_codes: "UserCodes"
+    pictures: "Pictures"
     metrics: "Metrics"
     readiness: "Readiness"
 
@@ -70,13 +79,14 @@ class Services:
         """Close every connection."""
         await self.avatars.aclose()
         # Each waits some seconds for what it has under way; together, so that a stop does not take their sum.
-        await asyncio.gather(self.background.aclose(), self.phones.aclose())
-        await self.promises.aclose()  # what those two could not do any more too
+        await asyncio.gather(self.background.aclose(), self.phones.aclose(), self.deliveries.aclose())
+        await self.promises.aclose()  # what they could not do any more too
         await self.wechat_tokens.aclose()
         await self.wechat.aclose()
         await self.wechat_api.aclose()
         await self.login_limiter.aclose()
         await self.numbers.aclose()
+        await self.scan_limits.aclose()
         await self.database.aclose()
 
 

@@ -197,6 +197,19 @@ def _check_origin(value: str) -> str:
     return value
 
 
+def _check_page(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", value):
+        raise ValueError("wants a page like pages/scan/scan, without a slash before it and without a query")
+    return value
+
+
+def _check_link_file(value: str) -> str:
+    # The name that WeChat's console gives the file, and what is in it.
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}:[!-~]{1,1024}", value):
+        raise ValueError("wants name:content of the file that WeChat's console gave, like a1B2c3.txt:0f1e2d3c")
+    return value
+
+
 def _drop_service_link(value: object) -> object:
     return 8000 if isinstance(value, str) and _SERVICE_LINK_VALUE.match(value) else value
 
@@ -214,6 +227,7 @@ AppId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 CommaList = BeforeValidator(_split_at_commas)
 Lower = BeforeValidator(_lower)
 OrNone = BeforeValidator(_empty_is_none)
+SignUp = Annotated[Literal["open", "closed"], Lower]
 Policy = Literal["off", "flag", "block"]
 Days = Annotated[int, Field(ge=0, le=36600)]
 Seconds = Annotated[int, Field(ge=1, le=_CENTURY)]
@@ -221,7 +235,6 @@ SecretKey = Annotated[SecretStr, AfterValidator(_check_secret_key)]
 AppSecret = Annotated[SecretStr, Field(min_length=1), AfterValidator(_check_app_secret)]
 PushToken = Annotated[SecretStr, AfterValidator(_check_push_token)]
 PushAesKey = Annotated[SecretStr, AfterValidator(_check_push_aes_key)]
-SignUp = Literal["open", "closed"]
 Issuer = Annotated[str, AfterValidator(_check_issuer)]
 Url = Annotated[str, AfterValidator(_check_secure_url)]
 
@@ -238,7 +251,7 @@ class App(BaseModel):
     push_aes_key: Annotated[PushAesKey | None, OrNone] = None
     """What encrypts them, as WeChat writes it; with one, none are taken that are not encrypted."""
     sign_up: Annotated[SignUp | None, OrNone] = None
-    """Whether somebody unknown may come in; None where the app has no word of its own in it."""
+    """Whether somebody unknown may come in by this app, whatever SIGN_UP says."""
 
     @model_validator(mode="after")
     def _no_key_without_token(self) -> Self:
@@ -294,13 +307,27 @@ class Settings(DatabaseSettings):
     wechat_fallback_url: Annotated[Url | None, OrNone] = Field(None, validate_default=True)
     wechat_timeout: Annotated[float, Field(gt=0, le=60)] = 5.0
     wechat_proxy: Annotated[Annotated[SecretStr, AfterValidator(_check_proxy_url)] | None, OrNone] = None
-    phone_policy: Annotated[Literal["refuse", "share"], Lower] = "refuse"
+    phone_policy: Annotated[Literal["refuse", "share", "link"], Lower] = "refuse"
+    link_phone_days: Annotated[int, Field(ge=1, le=36600)] = 90
     phone_check_openid: bool = True
     risk_policy: Annotated[Policy, Lower] = "off"
     nickname_check: Annotated[Policy, Lower] = "off"
+    sign_up: SignUp = "open"
     consents: Annotated[dict[str, str], NoDecode, BeforeValidator(_read_documents)] = {}
     events_kept_days: Annotated[Days, AfterValidator(_check_events_kept)] = 0
     addresses_kept_days: Days = 0
+
+    scan_page: Annotated[str, AfterValidator(_check_page)] = "pages/scan/scan"
+    scan_env: Annotated[Literal["release", "trial", "develop"], Lower] = "release"
+    scan_code: Annotated[Literal["wxacode", "link"], Lower] = "wxacode"
+    scan_entry: Annotated[Literal["camera", "any"], Lower] = "camera"
+    scan_rate_limit: Annotated[str, AfterValidator(_check_rate)] = "60/minute"
+    scan_client_limit: Annotated[str, AfterValidator(_check_rate)] = "600/minute"
+    scan_picture_limit: Annotated[str, AfterValidator(_check_rate)] = "3000/minute"
+    scan_admin_anywhere: bool = False
+    web_session_ttl: Seconds = 43200
+    web_session_max_age: Seconds = 2592000
+    link_check_file: Annotated[Annotated[str, AfterValidator(_check_link_file)] | None, OrNone] = None
 
     redis_url: Annotated[Annotated[SecretStr, AfterValidator(_check_redis_url)] | None, OrNone] = None
     login_rate_limit: Annotated[str, AfterValidator(_check_rate)] = "600/minute"
@@ -337,6 +364,10 @@ class Settings(DatabaseSettings):
     def secret_keys(self) -> list[bytes]:
         """The current secret key, then the previous ones."""
         return [secret_key_bytes(key) for key in (self.secret_key, *self.secret_key_previous)]
+
+    def may_sign_up(self, app: App) -> bool:
+        """Whether somebody unknown may come in by this app."""
+        return (app.sign_up or self.sign_up) == "open"
 
 
 def secret_key_bytes(value: SecretStr) -> bytes:

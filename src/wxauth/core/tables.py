@@ -251,6 +251,7 @@ class Session(SQLModel, table=True):
             name="state",
         ),
         Index(None, "user_id", "id"),
+        Index(None, "client_id", postgresql_where=text("client_id IS NOT NULL")),
         # By default a vacuum waits for a fifth of the table: of 100 million sessions, 20 million dead ones.
         {
             "postgresql_with": {
@@ -276,6 +277,15 @@ class Session(SQLModel, table=True):
     expires_at: datetime = Field(sa_type=TIME)
     revoked_at: datetime | None = Field(sa_type=TIME)
     revoked_reason: str | None = Field(sa_type=Text)
+    # What a website's session has, and a login of a mini-program has not.
+    client_id: str | None = Field(sa_type=Text)
+    """The OAuth client."""
+    scope: str | None = Field(sa_type=Text)
+    """What was granted, with spaces between."""
+    authenticated_at: datetime | None = Field(sa_type=TIME)
+    """When the person said yes."""
+    authenticated_by: str | None = Field(sa_type=Text)
+    """How, in the words of `amr` (RFC 8176)."""
 
 
 class PhoneAnswer(SQLModel, table=True):
@@ -502,9 +512,7 @@ class ServiceClient(SQLModel, table=True):
     __table_args__ = (
         CheckConstraint(f"name ~ '^{CLIENT_NAME}$'", name="name"),
         CheckConstraint("octet_length(secret_hash) = 32", name="secret_hash"),
-        CheckConstraint(
-            "cardinality(scopes) > 0 AND scopes <@ '{introspect,access_token,users,phones,events}'", name="scopes"
-        ),
+        CheckConstraint("scopes <@ '{introspect,access_token,users,phones,events}'", name="scopes"),
         CheckConstraint(
             "(former_secret_hash IS NULL) = (former_secret_until IS NULL) AND octet_length(former_secret_hash) = 32",
             name="former_secret",
@@ -522,6 +530,209 @@ class ServiceClient(SQLModel, table=True):
     former_secret_hash: bytes | None = Field(sa_type=BYTEA)
     """SHA-256 of the secret before this one, good until `former_secret_until`."""
     former_secret_until: datetime | None = Field(sa_type=TIME)
+
+
+class IdTokenKey(SQLModel, table=True):
+    """A key that signs id_tokens, for websites; as `StoredSigningKey`, and made when the first OAuth client is."""
+
+    __tablename__ = "id_token_keys"
+    __table_args__ = (
+        UniqueConstraint("kid"),
+        CheckConstraint("retires_at > activates_at", name="retires_at"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    kid: str = Field(sa_type=Text)
+    public_jwk: dict[str, Any] = Field(sa_type=JSONB)
+    private_key: bytes = Field(sa_type=BYTEA)
+    created_at: datetime = Field(sa_type=TIME)
+    activates_at: datetime = Field(sa_type=TIME)
+    retires_at: datetime | None = Field(sa_type=TIME)
+
+
+class StoredOAuthClient(SQLModel, table=True):
+    """What a service client that may log people in has beside its name and secret."""
+
+    __tablename__ = "oauth_clients"
+    __table_args__ = (
+        ForeignKeyConstraint(["name"], ["service_clients.name"], ondelete="CASCADE"),
+        CheckConstraint("char_length(title) BETWEEN 1 AND 64", name="title"),
+        CheckConstraint("cardinality(scopes) > 0", name="scopes"),
+        CheckConstraint("may_scan OR cardinality(redirect_uris) > 0", name="grant"),
+        # A public name proves nothing: whoever used it for a device would have the phone show a lie.
+        CheckConstraint("NOT (is_public AND may_scan)", name="is_public"),
+    )
+
+    name: str = Field(sa_type=Text, primary_key=True)
+    title: str = Field(sa_type=Text)
+    """What the phone shows."""
+    app_id: str | None = Field(sa_type=Text)
+    """Whose mini-program's code is shown; the default app's where there is none."""
+    scopes: list[str] = Field(sa_type=ARRAY(Text))
+    redirect_uris: list[str] = Field(sa_type=ARRAY(Text))
+    logout_uris: list[str] = Field(sa_type=ARRAY(Text))
+    is_public: bool
+    may_scan: bool
+    """Whether it has the device grant."""
+    is_near: bool
+    """Whether phone and browser must be in one network."""
+    takes_user_codes: bool
+    """Whether its codes may be typed."""
+    email_domain: str | None = Field(sa_type=Text)
+
+
+class Scan(SQLModel, table=True):
+    """A code that somebody may scan to log in to a site; all that is secret about it as a hash.
+
+    Who has claimed it is told by a session alone, so that a user who is merged meanwhile is followed.
+    """
+
+    __tablename__ = "scans"
+    __table_args__ = (
+        UniqueConstraint("scene_hash"),
+        UniqueConstraint("user_code_hash"),
+        UniqueConstraint("device_code_hash"),
+        UniqueConstraint("request_hash"),
+        UniqueConstraint("code_hash"),
+        ForeignKeyConstraint(["client_id"], ["oauth_clients.name"], ondelete="CASCADE"),
+        # A device's, or a browser's on our own page.
+        CheckConstraint("(device_code_hash IS NULL) <> (request_hash IS NULL)", name="kind"),
+        CheckConstraint("(request_hash IS NULL) = (browser_hash IS NULL)", name="browser_hash"),
+        CheckConstraint("(claimed_session_id IS NULL) = (claimed_at IS NULL)", name="claimed_at"),
+        CheckConstraint(
+            "verdict IS NULL OR (verdict IN ('approved', 'denied') AND claimed_at IS NOT NULL)", name="verdict"
+        ),
+        CheckConstraint("(verdict IS NULL) = (decided_at IS NULL)", name="decided_at"),
+        CheckConstraint("(code_hash IS NULL) = (code_expires_at IS NULL)", name="code_expires_at"),
+        CheckConstraint("expires_at > created_at", name="expires_at"),
+        Index(None, "client_id"),
+        Index(None, "expires_at"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    client_id: str = Field(sa_type=Text)
+    scope: str = Field(sa_type=Text)
+    """What will be granted, with spaces between."""
+    scene_hash: bytes = Field(sa_type=BYTEA)
+    """Of what is in the picture."""
+    user_code_hash: bytes = Field(sa_type=BYTEA)
+    device_code_hash: bytes | None = Field(sa_type=BYTEA)
+    request_hash: bytes | None = Field(sa_type=BYTEA)
+    """Of what the page asks by, with the cookie of its browser."""
+    browser_hash: bytes | None = Field(sa_type=BYTEA)
+    redirect_uri: str | None = Field(sa_type=Text)
+    state: str | None = Field(sa_type=Text)
+    nonce: str | None = Field(sa_type=Text)
+    code_challenge: str | None = Field(sa_type=Text)
+    browser_ip: str | None = Field(sa_type=INET)
+    browser_user_agent: str | None = Field(sa_type=Text)
+    poll_interval: int = Field(sa_column_kwargs={"server_default": text("2")})
+    """Seconds between two polls of the device."""
+    polled_at: datetime | None = Field(sa_type=TIME)
+    claimed_session_id: UUID | None
+    claimed_at: datetime | None = Field(sa_type=TIME)
+    is_typed: bool = Field(sa_column_kwargs={"server_default": text("false")})
+    """Whether the user code was typed in place of the picture's being scanned."""
+    verdict: str | None = Field(sa_type=Text)
+    decided_at: datetime | None = Field(sa_type=TIME)
+    code_hash: bytes | None = Field(sa_type=BYTEA)
+    """Of the authorization code."""
+    code_expires_at: datetime | None = Field(sa_type=TIME)
+    session_id: UUID | None
+    """The session that was made of it."""
+    created_at: datetime = Field(sa_type=TIME)
+    expires_at: datetime = Field(sa_type=TIME)
+
+
+class WrongUserCodes(SQLModel, table=True):
+    """How many user codes somebody has typed lately that were none."""
+
+    __tablename__ = "wrong_user_codes"
+    __table_args__ = (ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),)
+
+    user_id: UUID = Field(primary_key=True)
+    since: datetime = Field(sa_type=TIME)
+    number: int
+
+
+class ScanPicture(SQLModel, table=True):
+    """The picture of a scan, made when somebody first looks at it."""
+
+    __tablename__ = "scan_pictures"
+    __table_args__ = (
+        ForeignKeyConstraint(["scan_id"], ["scans.id"], ondelete="CASCADE"),
+        CheckConstraint("content_type IN ('image/jpeg', 'image/png')", name="content_type"),
+        CheckConstraint("octet_length(content) BETWEEN 1 AND 2097152", name="content"),
+    )
+
+    scan_id: UUID = Field(primary_key=True)
+    content_type: str = Field(sa_type=Text)
+    content: bytes = Field(sa_type=BYTEA)
+
+
+for _statement in ("ALTER TABLE scan_pictures ALTER COLUMN content SET STORAGE EXTERNAL",):  # already compressed
+    listen(ScanPicture.__table__, "after_create", DDL(_statement))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table
+
+
+class Webhook(SQLModel, table=True):
+    """Where a sibling is sent events."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (
+        UniqueConstraint("name"),
+        CheckConstraint(f"name ~ '^{CLIENT_NAME}$'", name="name"),
+        CheckConstraint("(former_secret IS NULL) = (former_secret_until IS NULL)", name="former_secret"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    """Of this webhook alone, also where another one gets its name later."""
+    name: str = Field(sa_type=Text)
+    url: str = Field(sa_type=Text)
+    types: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))
+    """As events are shown; none for all."""
+    is_enabled: bool = Field(sa_column_kwargs={"server_default": text("true")})
+    secret: bytes = Field(sa_type=BYTEA)
+    """What signs, sealed."""
+    former_secret: bytes | None = Field(sa_type=BYTEA)
+    """What signs beside it until `former_secret_until`, sealed."""
+    former_secret_until: datetime | None = Field(sa_type=TIME)
+    created_at: datetime = Field(sa_type=TIME)
+    delivered_at: datetime | None = Field(sa_type=TIME)
+    """When it has taken something last, to the minute."""
+
+
+class Delivery(SQLModel, table=True):
+    """An event for a webhook. No reference to either: a webhook with a million of them is removed in a moment."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        CheckConstraint("state IN ('pending', 'delivered', 'failed')", name="state"),
+        CheckConstraint("(state = 'pending') = (next_at IS NOT NULL)", name="next_at"),
+        CheckConstraint("state = 'pending' OR NOT is_taken", name="is_taken"),
+        Index("deliveries_pending_idx", "webhook_id", "next_at", postgresql_where=text("state = 'pending'")),
+        Index(None, "webhook_id", "state", "id"),
+        {
+            "postgresql_with": {
+                "autovacuum_vacuum_scale_factor": 0.02,
+                "autovacuum_vacuum_insert_scale_factor": 0.02,
+            }
+        },
+    )
+
+    webhook_id: UUID = Field(primary_key=True)
+    event_id: UUID = Field(primary_key=True)
+    id: UUID
+    """UUIDv7, in the order in which events got their places."""
+    type: str = Field(sa_type=Text)
+    """As the event is shown."""
+    state: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'pending'")))
+    attempts: int = Field(sa_column_kwargs={"server_default": text("0")})
+    is_taken: bool = Field(sa_column_kwargs={"server_default": text("false")})
+    """Whether a process is at it; it has until `next_at`."""
+    status: int | None
+    error: str | None = Field(sa_type=Text)
+    next_at: datetime | None = Field(sa_type=TIME)
+    at: datetime = Field(sa_type=TIME)
 
 
 class DailyNumbers(SQLModel, table=True):

@@ -51,6 +51,7 @@ class EventType(StrEnum):
     AUTHORIZATION_REVOKED = "user.authorization_revoked"
     SESSION_ENDED = "session.ended"
 
+    SCAN_APPROVED = "scan.approved"
     RISK_FLAGGED = "risk.flagged"
     NICKNAME_FLAGGED = "nickname.flagged"
     SIGNING_KEY_ROTATED = "signing_key.rotated"
@@ -64,6 +65,11 @@ class EventType(StrEnum):
     CLIENT_CHANGED = "client.changed"
     CLIENT_SECRET_RENEWED = "client.secret_renewed"  # noqa: S105 - the name of an event
     SERVICE_CLIENT_REMOVED = "client.removed"
+    WEBHOOK_ADDED = "webhook.added"
+    WEBHOOK_CHANGED = "webhook.changed"
+    WEBHOOK_SECRET_RENEWED = "webhook.secret_renewed"  # noqa: S105 - the name of an event
+    WEBHOOK_DISABLED = "webhook.disabled"
+    WEBHOOK_REMOVED = "webhook.removed"
     SESSION_KEY_RESET = "session_key.reset"
     ACCESS_TOKEN_READ = "access_token.read"  # noqa: S105 - the name of an event
     ACCESS_TOKEN_FORCED = "access_token.forced"  # noqa: S105 - the name of an event

@@ -10,6 +10,7 @@ from typing import Final
 
 from wxauth.checks import Level, Result
 from wxauth.core.settings import Settings
+from wxauth.problems import Language
 
 _EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - asked for
 _SOMEWHERE_ELSE: Final = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
@@ -80,7 +81,14 @@ def service_url(settings: Settings) -> str:
     return _url("::1" if host == "::" else host, settings.port)
 
 
-def welcome(settings: Settings, *, simulated_url: str | None, findings: Iterable[Result], home: Path) -> str:
+def welcome(
+    settings: Settings,
+    *,
+    simulated_url: str | None,
+    findings: Iterable[Result],
+    home: Path,
+    language: Language = "en",
+) -> str:
     """The whole of it.
 
     Args:
@@ -88,6 +96,7 @@ def welcome(settings: Settings, *, simulated_url: str | None, findings: Iterable
         simulated_url: Where the simulated WeChat is; None is the real one.
         findings: What the real one says.
         home: Where the data is kept.
+        language: Of the findings; all else is in both.
     """
     address = _address_in_network(settings.host)
     parts = [
@@ -101,7 +110,7 @@ def welcome(settings: Settings, *, simulated_url: str | None, findings: Iterable
         part.format(
             url=_url(address, settings.port) if part is _IN_THIS_NETWORK else service_url(settings),
             wechat_url=simulated_url or settings.wechat_base_url,
-            findings="\n".join(f"  {_MARKS[it.level]:4}  {it.name}: {it.message}" for it in findings),
+            findings="\n".join(f"  {_MARKS[it.level]:4}  {it.name}: {it.said(language)}" for it in findings),
             program=sys.argv[0],
             command=_command(settings),
             linking=_linking(settings),

@@ -74,10 +74,19 @@ class EmbeddedPostgres:
         data: Where its data is kept; its lock and its log lie beside.
         lasting: Whether the data is worth waiting for the disk; tests do without.
         lock_patience: Seconds to wait for a former owner's server.
+        programs: The folder with `initdb` and `postgres`, where it is not to be the wheel's.
     """
 
-    def __init__(self, data: Path, *, lasting: bool = True, lock_patience: float = LOCK_PATIENCE) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        lasting: bool = True,
+        lock_patience: float = LOCK_PATIENCE,
+        programs: Path | None = None,
+    ) -> None:
         self._data = data.resolve()
+        self._given_programs = programs
         self._lock_patience = lock_patience
         self._lasting = lasting
         self._drop: dict[str, Any] = {}
@@ -145,6 +154,8 @@ class EmbeddedPostgres:
 
     def _programs(self) -> Path:
         """The folder with `initdb` and `postgres`."""
+        if self._given_programs is not None:
+            return self._given_programs
         for name in _WHEELS:
             spec = importlib.util.find_spec(name)  # not imported: importing it makes lock files
             if spec is not None and spec.submodule_search_locations:

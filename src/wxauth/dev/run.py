@@ -28,6 +28,7 @@ from wxauth.dev.front_page import FrontPage
 from wxauth.dev.postgres import EmbeddedPostgres, PostgresUnavailable
 from wxauth.dev.wechat import APPS, DESK, HINTS, OwnPagesOnly, create_simulator
 from wxauth.errors import StorageUnavailable
+from wxauth.problems import Language
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
 from wxauth.service.server import check_secret_key, leave, listen, uvicorn_options
@@ -43,7 +44,7 @@ class DevFailed(Exception):
     """The development service cannot start; the text says what to do."""
 
 
-def run(*, port: int | None, wechat_port: int) -> None:
+def run(*, port: int | None, wechat_port: int, language: Language = "en") -> None:
     """Run until Ctrl-C or SIGTERM. Raises: DevFailed."""
     signal.signal(signal.SIGTERM, leave)
     simulated_url = None if OWN_APP & _given() else f"http://127.0.0.1:{wechat_port}"
@@ -61,7 +62,7 @@ def run(*, port: int | None, wechat_port: int) -> None:
             if simulated_url is not None:
                 stack.enter_context(_simulator(wechat_listener, service_url(settings)))
             asyncio.run(_prepare(settings))
-            told = welcome(settings, simulated_url=simulated_url, findings=findings, home=HOME)
+            told = welcome(settings, simulated_url=simulated_url, findings=findings, home=HOME, language=language)
             _serve(_app(settings, simulated_url), listener, told)
     except (PostgresUnavailable, InvalidSettings, UnknownRevision, MigrationBlocked) as exc:
         raise DevFailed(str(exc)) from None

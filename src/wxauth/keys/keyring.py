@@ -1,10 +1,10 @@
 """The service's own keys: kept in Postgres, sealed, the same in every replica."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from hashlib import sha256
-from typing import Final
+from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
 from pydantic_core import to_json
 from uuid_utils.compat import uuid7
@@ -16,7 +16,16 @@ from wxauth.core.sealing import CannotOpen, Sealer, signing_key_context
 from wxauth.core.tables import StoredSigningKey
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.errors import KeysUnavailable, StorageUnavailable
-from wxauth.keys.rows import lock_keys, published_keys, store_keys
+from wxauth.keys.rows import (
+    ID_TOKEN_KEYS,
+    SIGNING_KEYS,
+    KeyTable,
+    id_token_keys_are_wanted,
+    lock_keys,
+    published_keys,
+    store_keys,
+)
+from wxauth.keys.rsa_keys import RsaKey
 from wxauth.keys.succession import Keys, has_next, is_due, rotated, signing, without
 from wxauth.tokens.keys import SigningKey, VerificationKey
 
@@ -30,10 +39,21 @@ _WHAT_TO_CHANGE: Final = "WXAUTH_SECRET_KEY is not the one that sealed them; see
 log = get_logger()
 
 
-class KeyRing:
-    """The keys that sign and check access tokens, as last read from the database.
+class PrivateKey(Protocol):
+    """What a ring holds."""
 
-    A `KeySource` for the verifier of our own routes: no network, no database.
+    kid: str
+    public_jwk: dict[str, str]
+
+    def to_der(self) -> bytes:
+        """The private key, PKCS#8."""
+
+
+Key = TypeVar("Key", bound=PrivateKey)
+
+
+class Ring(ABC, Generic[Key]):
+    """Keys of one kind, as last read from the database.
 
     Args:
         database: Where they are stored.
@@ -42,6 +62,8 @@ class KeyRing:
         max_age: When the newest is followed by another.
         refresh_pause: Seconds between two looks at the stored keys.
     """
+
+    table: ClassVar[KeyTable]
 
     def __init__(
         self,
@@ -58,25 +80,33 @@ class KeyRing:
         self._max_age = max_age
         self._refresh_pause = refresh_pause
         self._stored: list[StoredSigningKey] = []
-        self._keys: dict[str, SigningKey] = {}
+        self._keys: dict[str, Key] = {}
         self.unopened: list[str] = []
         """The ids of stored keys that this `WXAUTH_SECRET_KEY` does not open; the others are in use."""
-        self.jwks = b'{"keys":[]}'
-        """The JWK set (RFC 7517, section 5), and its strong validator."""
-        self.etag = ""
 
-    def signing_key(self, now: datetime) -> SigningKey:
+    @abstractmethod
+    async def _generate(self) -> Key:
+        """A new key."""
+
+    @abstractmethod
+    def _unsealed(self, row: StoredSigningKey, sealer: Sealer) -> Key:
+        """A stored key, ready to sign. Raises: CannotOpen."""
+
+    @property
+    def public_jwks(self) -> list[dict[str, str]]:
+        """What of the keys is published (RFC 7517)."""
+        return [key.public_jwk for key in self._keys.values()]
+
+    @property
+    def jwks(self) -> bytes:
+        """The JWK set (RFC 7517, section 5)."""
+        return to_json({"keys": self.public_jwks})
+
+    def signing_key(self, now: datetime) -> Key:
         """The key that signs now: the newest active one. Raises: StorageUnavailable, before the first is read."""
         if not self._stored:
             raise StorageUnavailable("the signing keys have not been read yet")
         return self._keys[signing(self._stored, now).kid]
-
-    async def find(self, kid: str) -> VerificationKey | None:
-        """The published key of that id, or None. Raises: KeysUnavailable, before the first is read."""
-        if not self._keys:
-            raise KeysUnavailable("the signing keys have not been read yet")
-        key = self._keys.get(kid)
-        return None if key is None else key.verification_key
 
     @property
     def is_ready(self) -> bool:
@@ -108,15 +138,17 @@ class KeyRing:
         Raises: NoSuchKey, StorageUnavailable, CannotOpen.
         """
         now = self._clock()
-        if stored := await published_keys(self._database, now=now):
+        if stored := await published_keys(self._database, now=now, table=self.table):
             self._take(stored)  # a secret key that does not open these seals no other
+        key = await self._generate()
         async with self._database.begin() as transaction:
-            before = await lock_keys(transaction, now=now)
-            await store_keys(transaction, before, without(before, kid, self._make, now=now))
+            before = await lock_keys(transaction, self.table, now=now)
+            after = without(before, kid, lambda activates_at: self._sealed(key, activates_at), now=now)
+            await store_keys(transaction, self.table, before, after)
             await record_event(transaction, EventType.SIGNING_KEY_WITHDRAWN, by=by, at=now, data={"kid": kid})
-            after = await lock_keys(transaction, now=now)
-        self._take(after)
-        return after
+            stored = await lock_keys(transaction, self.table, now=now)
+        self._take(stored)
+        return stored
 
     async def keep_fresh(self) -> None:
         """Refresh for ever, through outages."""
@@ -138,17 +170,19 @@ class KeyRing:
     async def _read(self, wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None = None) -> None:
         """Take the stored keys; have another one sign next where it is wanted beside them."""
         now = self._clock()
-        stored = await published_keys(self._database, now=now)
+        stored = await published_keys(self._database, now=now, table=self.table)
         if stored:
             self._take(stored)  # a secret key that does not open these seals no other
         if not wants_another(stored, now):
             return
+        key = await self._generate()
         async with self._database.begin() as transaction:
-            before = await lock_keys(transaction, now=now)
+            before = await lock_keys(transaction, self.table, now=now)
             is_ours = wants_another(before, now)  # else another worker was faster
             if is_ours:
-                await store_keys(transaction, before, rotated(before, self._make, now=now))
-            stored = await lock_keys(transaction, now=now)
+                after = rotated(before, lambda activates_at: self._sealed(key, activates_at), now=now)
+                await store_keys(transaction, self.table, before, after)
+            stored = await lock_keys(transaction, self.table, now=now)
             if is_ours and by is not None:  # what goes by itself is in the log
                 data = {"kid": stored[-1].kid}
                 await record_event(transaction, EventType.SIGNING_KEY_ROTATED, by=by, at=now, data=data)
@@ -160,8 +194,7 @@ class KeyRing:
     def _is_due(self, stored: Keys, now: datetime) -> bool:
         return is_due(stored, now, max_age=self._max_age)
 
-    def _make(self, activates_at: datetime) -> StoredSigningKey:
-        key = SigningKey.generate()
+    def _sealed(self, key: Key, activates_at: datetime) -> StoredSigningKey:
         return StoredSigningKey(
             id=uuid7(),
             kid=key.kid,
@@ -173,11 +206,11 @@ class KeyRing:
         )
 
     def _take(self, stored: Sequence[StoredSigningKey]) -> None:
-        keys: dict[str, SigningKey] = {}
+        keys: dict[str, Key] = {}
         unopened: list[str] = []
         for row in stored:
             try:
-                keys[row.kid] = self._keys.get(row.kid) or unsealed(row, self._sealer)
+                keys[row.kid] = self._keys.get(row.kid) or self._unsealed(row, self._sealer)
             except CannotOpen:
                 unopened.append(row.kid)
         if not keys:
@@ -187,14 +220,74 @@ class KeyRing:
         self.unopened = unopened
         self._tell_withdrawn(stored)
         self._stored, self._keys = [row for row in stored if row.kid in keys], keys
-        self.jwks = to_json({"keys": [key.public_jwk for key in keys.values()]})
-        self.etag = f'"{sha256(self.jwks).hexdigest()[:32]}"'
 
     def _tell_withdrawn(self, stored: Keys) -> None:
         now, left = self._clock(), {key.kid for key in stored}
         for key in self._stored:
             if key.kid not in left and (key.retires_at is None or key.retires_at > now):
                 log.warning("signing_key_withdrawn", kid=key.kid, consequence="its tokens are refused")
+
+
+class KeyRing(Ring[SigningKey]):
+    """The keys that sign and check access tokens.
+
+    A `KeySource` for the verifier of our own routes: no network, no database.
+    """
+
+    table = SIGNING_KEYS
+
+    async def find(self, kid: str) -> VerificationKey | None:
+        """The published key of that id, or None. Raises: KeysUnavailable, before the first is read."""
+        if not self._keys:
+            raise KeysUnavailable("the signing keys have not been read yet")
+        key = self._keys.get(kid)
+        return None if key is None else key.verification_key
+
+    async def _generate(self) -> SigningKey:
+        return SigningKey.generate()
+
+    def _unsealed(self, row: StoredSigningKey, sealer: Sealer) -> SigningKey:
+        return unsealed(row, sealer)
+
+
+class IdTokenKeys(Ring[RsaKey]):
+    """The keys that sign id_tokens, for websites. There are none before the first OAuth client."""
+
+    table = ID_TOKEN_KEYS
+
+    async def refresh(self) -> None:
+        """As `Ring.refresh`, where there is somebody who wants id_tokens."""
+        if self.is_ready or await id_token_keys_are_wanted(self._database):
+            await super().refresh()
+
+    async def rotate(self) -> StoredSigningKey | None:  # type: ignore[override]  # there may be none
+        """As `Ring.rotate`; None where nobody wants id_tokens."""
+        return await super().rotate() if await id_token_keys_are_wanted(self._database) else None
+
+    async def read(self, now: datetime) -> RsaKey:
+        """The key that signs now. The first OAuth client may have been added a moment ago: then the ring is read anew.
+
+        Raises: StorageUnavailable, CannotOpen.
+        """
+        if not self.is_ready:
+            await self.refresh()
+        return self.signing_key(now)
+
+    async def keep_fresh(self) -> None:
+        """Refresh for ever, through outages."""
+        while True:
+            await asyncio.sleep(self._refresh_pause)
+            await self.try_refresh()
+
+    def find(self, kid: str) -> RsaKey | None:
+        """The published key of that id, or None."""
+        return self._keys.get(kid)
+
+    async def _generate(self) -> RsaKey:
+        return await asyncio.to_thread(RsaKey.generate)  # a tenth of a second, and more
+
+    def _unsealed(self, row: StoredSigningKey, sealer: Sealer) -> RsaKey:
+        return RsaKey.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))
 
 
 def unsealed(row: StoredSigningKey, sealer: Sealer) -> SigningKey:

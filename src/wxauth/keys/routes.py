@@ -1,15 +1,15 @@
-"""What siblings and foreign verifiers look up: public keys and metadata (RFC 7517, RFC 8414)."""
+"""What siblings and foreign verifiers look up: the public keys (RFC 7517)."""
 
-from typing import Any
+from hashlib import sha256
 
 from fastapi import APIRouter
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth.core.services import ServicesDep
 from wxauth.errors import KeysUnavailable
 from wxauth.keys.succession import JWKS_MAX_AGE
-from wxauth.tokens.claims import ALGORITHM
 from wxauth.web.answers import failures
 from wxauth.web.caching import cacheable_response
 
@@ -39,54 +39,12 @@ router = APIRouter(tags=["keys"])
     },
 )
 async def jwks(request: Request, services: ServicesDep) -> Response:
-    """The keys that check access tokens. Cacheable for five minutes."""
-    keys = services.keys
-    if not keys.is_ready:
+    """The keys that check access tokens, and id_tokens (RS256) where there are websites. Cacheable for five minutes."""
+    if not services.keys.is_ready:
         raise KeysUnavailable("the signing keys have not been read yet")
+    if not services.id_token_keys.is_ready:
+        await services.id_token_keys.try_refresh()  # a website may have got an id_token from another replica
+    jwks = to_json({"keys": [*services.keys.public_jwks, *services.id_token_keys.public_jwks]})
+    etag = f'"{sha256(jwks).hexdigest()[:32]}"'
     headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}
-    return cacheable_response(request, keys.jwks, etag=keys.etag, headers=headers, media_type="application/json")
-
-
-_EXAMPLE_METADATA: dict[str, Any] = {
-    "issuer": "https://auth.example.com",
-    "jwks_uri": "https://auth.example.com/.well-known/jwks.json",
-    "introspection_endpoint": "https://auth.example.com/v1/introspect",
-    "introspection_endpoint_auth_methods_supported": ["client_secret_basic"],
-    "response_types_supported": [],
-    "grant_types_supported": [],
-    "subject_types_supported": ["public"],
-    "id_token_signing_alg_values_supported": ["ES256"],
-}
-
-
-_METADATA_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/json": {"example": _EXAMPLE_METADATA}}}
-}
-
-
-@router.get(
-    "/.well-known/openid-configuration",
-    operation_id="read_openid_configuration",
-    summary="Metadata, where OpenID Connect looks for it",
-    responses=_METADATA_RESPONSES,
-)
-@router.get(
-    "/.well-known/oauth-authorization-server",
-    operation_id="read_metadata",
-    summary="Authorization server metadata",
-    responses=_METADATA_RESPONSES,
-)
-async def metadata(services: ServicesDep, response: Response) -> dict[str, Any]:
-    """Where the keys are, which algorithm signs, where to ask about a token (RFC 8414); the same at both paths."""
-    issuer = services.settings.issuer
-    response.headers["Cache-Control"] = f"public, max-age={JWKS_MAX_AGE}"
-    return {
-        "issuer": issuer,
-        "jwks_uri": f"{issuer}/.well-known/jwks.json",
-        "introspection_endpoint": f"{issuer}/v1/introspect",
-        "introspection_endpoint_auth_methods_supported": ["client_secret_basic"],
-        "response_types_supported": [],
-        "grant_types_supported": [],
-        "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": [ALGORITHM],
-    }
+    return cacheable_response(request, jwks, etag=etag, headers=headers, media_type="application/json")

@@ -1,44 +1,114 @@
-"""Signing keys, as every replica must see them."""
+"""Signing keys, as every replica must see them: those of access tokens, and those of id_tokens."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import select
-from sqlmodel import col
 
 from wxauth.core.database import Database, Transaction
-from wxauth.core.tables import StoredSigningKey
+from wxauth.core.tables import IdTokenKey, StoredSigningKey
 
-_TABLE: Final = StoredSigningKey.__table__  # type: ignore[attr-defined]  # SQLModel adds it
 # One change at a time, however many replicas start or rotate at once: the second waits, then finds the first one's.
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('wxauth.signing_keys'))"
-# $1 id  $2 kid  $3 public_jwk  $4 private_key  $5 created_at  $6 activates_at  $7 retires_at
-_ADD: Final = """
-INSERT INTO signing_keys (id, kid, public_jwk, private_key, created_at, activates_at, retires_at)
+
+
+def _adding_part(table: str) -> str:
+    # $1 id  $2 kid  $3 public_jwk  $4 private_key  $5 created_at  $6 activates_at  $7 retires_at
+    return f"""
+INSERT INTO {table} (id, kid, public_jwk, private_key, created_at, activates_at, retires_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
+"""  # noqa: S608 - a constant
+
+
+def _dating_part(table: str) -> str:
+    # $1 id  $2 created_at  $3 activates_at  $4 retires_at
+    return f"UPDATE {table} SET created_at = $2, activates_at = $3, retires_at = $4 WHERE id = $1"  # noqa: S608
+
+
+def _erasing_one_part(table: str) -> str:
+    return f"DELETE FROM {table} WHERE id = $1"  # noqa: S608 - a constant
+
+
+def _replacing_part(table: str) -> str:
+    # $1 id  $2 the former private half  $3 the new one
+    return f"UPDATE {table} SET private_key = $3 WHERE id = $1 AND private_key = $2 RETURNING id"  # noqa: S608
+
+
+def _erasing_part(table: str) -> str:
+    return f"DELETE FROM {table} WHERE retires_at <= $1 RETURNING kid"  # noqa: S608 - a constant
+
+
+_DATE_SIGNING_KEY: Final = _dating_part("signing_keys")
+_DATE_ID_TOKEN_KEY: Final = _dating_part("id_token_keys")
+_ERASE_SIGNING_KEY: Final = _erasing_one_part("signing_keys")
+_ERASE_ID_TOKEN_KEY: Final = _erasing_one_part("id_token_keys")
+_ADD_SIGNING_KEY: Final = _adding_part("signing_keys")
+_ADD_ID_TOKEN_KEY: Final = _adding_part("id_token_keys")
+_REPLACE_SIGNING_KEY: Final = _replacing_part("signing_keys")
+_REPLACE_ID_TOKEN_KEY: Final = _replacing_part("id_token_keys")
+_ERASE_SIGNING_KEYS: Final = _erasing_part("signing_keys")
+_ERASE_ID_TOKEN_KEYS: Final = _erasing_part("id_token_keys")
+_ARE_WANTED: Final = """
+SELECT EXISTS (SELECT FROM oauth_clients) OR EXISTS (SELECT FROM id_token_keys) AS are_wanted
 """
-# $1 id  $2 created_at  $3 activates_at  $4 retires_at
-_DATE: Final = "UPDATE signing_keys SET created_at = $2, activates_at = $3, retires_at = $4 WHERE id = $1"
-_ERASE: Final = "DELETE FROM signing_keys WHERE id = $1"
-# $1 id  $2 the former private half  $3 the new one
-_REPLACE: Final = "UPDATE signing_keys SET private_key = $3 WHERE id = $1 AND private_key = $2 RETURNING id"
-_ERASE_RETIRED: Final = "DELETE FROM signing_keys WHERE retires_at <= $1 RETURNING kid"
 
 
-async def published_keys(database: Database, *, now: datetime) -> list[StoredSigningKey]:
+@dataclass(frozen=True, slots=True)
+class KeyTable:
+    """Where keys of one kind are; their columns are the same."""
+
+    rows: Any
+    add: str
+    date: str
+    erase: str
+    replace: str
+    erase_retired: str
+
+
+SIGNING_KEYS: Final = KeyTable(
+    StoredSigningKey.__table__,  # type: ignore[attr-defined]  # SQLModel adds it
+    _ADD_SIGNING_KEY,
+    _DATE_SIGNING_KEY,
+    _ERASE_SIGNING_KEY,
+    _REPLACE_SIGNING_KEY,
+    _ERASE_SIGNING_KEYS,
+)
+"""Those of access tokens."""
+ID_TOKEN_KEYS: Final = KeyTable(
+    IdTokenKey.__table__,  # type: ignore[attr-defined]  # SQLModel adds it
+    _ADD_ID_TOKEN_KEY,
+    _DATE_ID_TOKEN_KEY,
+    _ERASE_ID_TOKEN_KEY,
+    _REPLACE_ID_TOKEN_KEY,
+    _ERASE_ID_TOKEN_KEYS,
+)
+"""Those of id_tokens."""
+KEY_TABLES: Final = (SIGNING_KEYS, ID_TOKEN_KEYS)
+
+
+async def id_token_keys_are_wanted(database: Database) -> bool:
+    """Whether there is an OAuth client, or has been one. Raises: StorageUnavailable."""
+    row = await database.fetchrow(_ARE_WANTED)
+    return bool(row["are_wanted"])
+
+
+async def published_keys(
+    database: Database, *, now: datetime, table: KeyTable = SIGNING_KEYS
+) -> list[StoredSigningKey]:
     """Every key that is to be published, the oldest first. Raises: StorageUnavailable."""
-    return await _published(database, now=now)
+    return await _published(database, table, now=now)
 
 
-async def lock_keys(transaction: Transaction, *, now: datetime) -> list[StoredSigningKey]:
+async def lock_keys(transaction: Transaction, table: KeyTable, *, now: datetime) -> list[StoredSigningKey]:
     """Every key that is to be published, the oldest first; nobody else changes them until the transaction ends."""
     await transaction.fetchval(_LOCK)
-    return await _published(transaction, now=now)
+    return await _published(transaction, table, now=now)
 
 
 async def store_keys(
-    transaction: Transaction, before: Sequence[StoredSigningKey], after: Sequence[StoredSigningKey]
+    transaction: Transaction, table: KeyTable, before: Sequence[StoredSigningKey], after: Sequence[StoredSigningKey]
 ) -> None:
     """Make these of those that are locked: some added, some dated anew, some erased."""
     known = {key.id: key for key in before}
@@ -46,28 +116,31 @@ async def store_keys(
         former = known.pop(key.id, None)
         if former is None:
             values = key.id, key.kid, key.public_jwk, key.private_key, key.created_at, key.activates_at, key.retires_at
-            await transaction.execute(_ADD, *values)
+            await transaction.execute(table.add, *values)
         elif former is not key:
-            await transaction.execute(_DATE, key.id, key.created_at, key.activates_at, key.retires_at)
+            await transaction.execute(table.date, key.id, key.created_at, key.activates_at, key.retires_at)
     for erased in known:
-        await transaction.execute(_ERASE, erased)
+        await transaction.execute(table.erase, erased)
 
 
-async def replace_private_key(database: Database, key: StoredSigningKey, sealed_anew: bytes) -> bool:
+async def replace_private_key(
+    database: Database, key: StoredSigningKey, sealed_anew: bytes, *, table: KeyTable = SIGNING_KEYS
+) -> bool:
     """Store this in place of the sealed private half, if it is still the one that was read; whether it was.
 
     Raises: StorageUnavailable.
     """
-    return await database.fetchrow(_REPLACE, key.id, key.private_key, sealed_anew) is not None
+    return await database.fetchrow(table.replace, key.id, key.private_key, sealed_anew) is not None
 
 
 async def erase_retired_keys(database: Database, *, now: datetime) -> list[str]:
     """Erase the keys that are published no longer; their kids. Raises: StorageUnavailable."""
-    return [row["kid"] for row in await database.fetch(_ERASE_RETIRED, now)]
+    erased = [row for table in KEY_TABLES for row in await database.fetch(table.erase_retired, now)]
+    return [row["kid"] for row in erased]
 
 
-async def _published(asked: Database | Transaction, *, now: datetime) -> list[StoredSigningKey]:
-    retires_at = col(StoredSigningKey.retires_at)
-    published = select(_TABLE).where(retires_at.is_(None) | (retires_at > now))
-    in_order = published.order_by(col(StoredSigningKey.activates_at), col(StoredSigningKey.id))
+async def _published(asked: Database | Transaction, table: KeyTable, *, now: datetime) -> list[StoredSigningKey]:
+    columns = table.rows.c
+    published = select(table.rows).where(columns.retires_at.is_(None) | (columns.retires_at > now))
+    in_order = published.order_by(columns.activates_at, columns.id)
     return [StoredSigningKey(**row) for row in await asked.fetch(in_order)]

@@ -63,7 +63,7 @@ async def log_in(
     A phone_code that fails does not undo the login, whose code is spent. Nor does a consent that is not in force, or
     cannot be recorded now: the person is asked again.
 
-    Raises: RateLimited, UnknownApp, WeChatError, StorageUnavailable, AccountDisabled.
+    Raises: RateLimited, UnknownApp, WeChatError, StorageUnavailable, SignUpClosed, AccountDisabled.
     """
     nicknames = services.nicknames
     await services.login_limiter.admit(device.ip)
@@ -89,6 +89,7 @@ async def log_in(
                 user_agent=device.user_agent,
                 expires_in=refresh_expires_in,
                 is_judged=services.risk.is_noted,
+                may_sign_up=services.settings.may_sign_up(app),
             ),
             now=now,
         )
@@ -123,7 +124,7 @@ async def log_in(
         session_id=login.session_id,
         generation=0,
         refresh_expires_in=refresh_expires_in,
-        is_new_user=login.is_new,
+        is_new_user=login.is_new and user["id"] == login.user["id"],  # else the number has told who it is
         phone_error=phone_error,
         now=now,
     )
@@ -221,7 +222,7 @@ async def _with_phone(
 
 def _refused(refusal: Refusal, session_id: UUID) -> WxAuthError:
     match refusal:
-        case Refusal.ERASED:
+        case Refusal.UNKNOWN:
             return InvalidRefreshToken("there is no such session")
         case Refusal.DISABLED:
             return AccountDisabled("this user has been disabled by an administrator")

@@ -11,8 +11,9 @@ from uuid_utils.compat import uuid7
 from wxauth.core.database import Database
 from wxauth.core.tables import USER, UserRow
 from wxauth.core.trail import EventType
-from wxauth.errors import StorageUnavailable
+from wxauth.errors import SignUpClosed, StorageUnavailable
 from wxauth.people.merging import link_unionid
+from wxauth.people.merging_rows import People, people_of
 
 _ATTEMPTS: Final = 5
 
@@ -95,15 +96,18 @@ WITH before AS (
 )
 SELECT * FROM person
 """  # noqa: S608 - put together from constants
-# All others, $12 being the id for a new user, $13 whether they are to be judged, $14 and $15 those of events. The row
-# of the unionid decides whose it is: whoever comes second waits for it. An unknown identity joins that user, or a new
-# one. A known one gets the unionid, unless another user has it: then nothing comes back, and nothing has been done.
+# All others, $12 being the id for a new user, $13 whether they are to be judged, $14 and $15 the ids of events, $16
+# whether somebody new may come. The row of the unionid decides whose it is: whoever comes second waits for it. An
+# unknown identity joins that user, or a new one. A known one gets the unionid, unless another user has it: then nothing
+# comes back, and nothing has been done.
 _ENTER: Final = f"""
 WITH known AS (
     SELECT user_id FROM identities WHERE app_id = $1 AND openid = $2
 ), holder AS (
     INSERT INTO unionids (unionid, user_id)
-    SELECT $3::text, COALESCE((SELECT user_id FROM known), $12) WHERE $3::text IS NOT NULL
+    SELECT $3::text, COALESCE((SELECT user_id FROM known), $12)
+     WHERE $3::text IS NOT NULL
+       AND ($16 OR EXISTS (SELECT FROM known) OR EXISTS (SELECT FROM unionids WHERE unionid = $3))
     ON CONFLICT (unionid) DO UPDATE SET unionid = excluded.unionid
     RETURNING user_id
 ), named AS (
@@ -124,7 +128,7 @@ WITH known AS (
 ), created AS (
     INSERT INTO users (id, unionid, nickname, avatar_url, created_at, last_login_at, unjudged_since)
     SELECT $12, $3, $10, $11, $4, $4, CASE WHEN $13 THEN $4::timestamptz END
-     WHERE NOT EXISTS (SELECT FROM known) AND NOT EXISTS (SELECT FROM holder WHERE user_id <> $12)
+     WHERE $16 AND NOT EXISTS (SELECT FROM known) AND NOT EXISTS (SELECT FROM holder WHERE user_id <> $12)
     RETURNING {USER}, users.unjudged_since
 ), person AS (
     SELECT * FROM joined UNION ALL SELECT * FROM created
@@ -162,6 +166,8 @@ class Login:
     """Seconds until the session ends if it is not used."""
     is_judged: bool
     """Whether WeChat is to be asked about the risk of a newcomer."""
+    may_sign_up: bool
+    """Whether somebody unknown may come in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +190,10 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
     """Find or make the user and open a session; for who comes back, in one statement.
 
     Of simultaneous first logins the unique constraints let one win; the others are undone whole, ask
-    again, and find its user. Where the unionid is another user's, both are made one first.
+    again, and find its user. Where the unionid is another user's, both are made one first. Nothing is stored of
+    somebody unknown who may not come in.
 
-    Raises: StorageUnavailable.
+    Raises: SignUpClosed, StorageUnavailable.
     """
     ids = _Ids(session=uuid7(), new_user=uuid7(), entering=uuid7(), renaming=uuid7())
     conflict: BaseException | None = None
@@ -196,6 +203,8 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
                 return _logged_in(user, ids)
             if (user := await _entering(database, login, ids, now=now)) is not None:
                 return _logged_in(user, ids)
+            if not login.may_sign_up and not await _is_known(database, login):
+                raise SignUpClosed("nobody unknown may come in by this app")
             if login.unionid is not None:
                 await link_unionid(database, app_id=login.app_id, openid=login.openid, unionid=login.unionid, now=now)
         except _CONFLICTS as exc:
@@ -210,6 +219,11 @@ class _Ids(NamedTuple):
     """Of the event that tells of a new user or identity."""
     renaming: UUID
     """Of the event that tells of another name or picture."""
+
+
+async def _is_known(database: Database, login: Login) -> bool:
+    people = await people_of(database, app_id=login.app_id, openid=login.openid, unionid=login.unionid)
+    return people != People(None, None)
 
 
 async def _returning(database: Database, login: Login, ids: _Ids, *, now: datetime) -> asyncpg.Record | None:
@@ -232,6 +246,7 @@ async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetim
         login.is_judged,
         ids.entering,
         ids.renaming,
+        login.may_sign_up,
     )
 
 

@@ -1,4 +1,4 @@
-"""How often one address may log in: counted in this process, or in Redis for all processes."""
+"""How often somebody may do something: counted in this process, or in Redis for all processes."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ MAX_ADDRESSES: Final = 100_000
 """How many are remembered in this process; then the one counted first is forgotten."""
 
 # Named for the strategy: the keys of another one have other types, at which Redis would fail.
-_KEY_PREFIX: Final = "wxauth:login:fixed-window"
+_KEY_PREFIX: Final = "wxauth:{what}:fixed-window"
 _CONNECTIONS: Final = 16
 _SUBSCRIBER_BITS: Final = 64
 _MAX_REASON: Final = 300
@@ -36,21 +36,29 @@ Now = Callable[[], float]
 log = get_logger()
 
 
-class LoginLimiter:
-    """Counts logins by address, in windows that begin with an address's first login.
+class RateLimiter:
+    """Counts what somebody does, in windows that begin with the first time.
 
     Args:
         rate: Like `600/minute`; empty for no limit.
+        what: What is counted; a word, which in Redis keeps it apart from all else.
         redis_url: Where to count for all processes; each counts for itself without one. A Redis that is
             away, slow or wrong limits nobody.
         clock: The time for what is counted here. Redis has its own.
-        patience: Seconds for which a login waits for Redis.
+        patience: Seconds for which somebody waits for Redis.
     """
 
     def __init__(
-        self, rate: str, *, redis_url: str | None = None, clock: Clock = utc_now, patience: float = PATIENCE
+        self,
+        rate: str,
+        *,
+        what: str,
+        redis_url: str | None = None,
+        clock: Clock = utc_now,
+        patience: float = PATIENCE,
     ) -> None:
         self._counter: _Counter | _RedisCounter | None = None
+        self._what = what
         if not rate:
             return
 
@@ -60,20 +68,38 @@ class LoginLimiter:
         if redis_url is None:
             self._counter = _Counter(parse(rate), Windows(now), now)
         else:
-            self._counter = _RedisCounter(parse(rate), redis_url, now, patience)
+            self._counter = _RedisCounter(parse(rate), redis_url, now, patience, what)
 
-    async def admit(self, ip: str | None) -> None:
-        """Count a login from this address, where it is known. Raises: RateLimited."""
-        if self._counter is None or ip is None:
+    async def admit(self, who: str) -> None:
+        """Count one more of this one's. Raises: RateLimited."""
+        if self._counter is None:
             return
-        seconds = await self._counter.seconds_to_wait(subscriber_of(ip))
+        seconds = await self._counter.seconds_to_wait(who)
         if seconds > 0:
-            raise RateLimited("this address has logged in too often", retry_after=seconds)
+            raise RateLimited(f"this is done too often: {self._what}", retry_after=seconds)
 
     async def aclose(self) -> None:
         """Close the connections."""
         if isinstance(self._counter, _RedisCounter):
             await self._counter.aclose()
+
+
+class LoginLimiter:
+    """Counts logins by address, as `RateLimiter` does."""
+
+    def __init__(
+        self, rate: str, *, redis_url: str | None = None, clock: Clock = utc_now, patience: float = PATIENCE
+    ) -> None:
+        self._limiter = RateLimiter(rate, what="login", redis_url=redis_url, clock=clock, patience=patience)
+
+    async def admit(self, ip: str | None) -> None:
+        """Count a login from this address, where it is known. Raises: RateLimited."""
+        if ip is not None:
+            await self._limiter.admit(subscriber_of(ip))
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._limiter.aclose()
 
 
 @lru_cache(maxsize=4096)
@@ -130,17 +156,18 @@ class Windows(MemoryStorage):
 class _RedisCounter:
     """Counts in Redis, and lets everybody in for as long as that does not work."""
 
-    def __init__(self, rate: RateLimitItem, url: str, now: Now, patience: float) -> None:
+    def __init__(self, rate: RateLimitItem, url: str, now: Now, patience: float, what: str) -> None:
         from redis.asyncio import ConnectionPool  # 0.1 s to import, for those who use it
 
         self._pool = ConnectionPool.from_url(url)
         storage = RedisStorage(
             "async+redis://",
             implementation="redispy",
-            key_prefix=_KEY_PREFIX,
+            key_prefix=_KEY_PREFIX.format(what=what),
             connection_pool=self._pool,  # type: ignore[arg-type]  # limits documents it, but does not declare it
         )
         self._counter = _Counter(rate, storage, time.time)
+        self._what = what
         self._now = now
         self._patience = patience
         # Who waits here is let through in turn, unlike in redis-py's own pool.
@@ -179,4 +206,4 @@ class _RedisCounter:
         self._is_away = True
         self._asks_again_at = self._now() + PAUSE
         reason = f"{type(exc).__name__}: {redact(str(exc))}"[:_MAX_REASON]
-        log.warning("redis_failed", reason=reason, consequence="logins are not limited until it answers")
+        log.warning("redis_failed", reason=reason, consequence=f"{self._what} is not limited until it answers")

@@ -20,7 +20,8 @@ _ATTEMPTS: Final = 3
 class Refusal(StrEnum):
     """Why a genuine refresh token is refused."""
 
-    ERASED = "erased"
+    UNKNOWN = "unknown"
+    """Its session has been erased, or is not to be used here: a website's is used by that site alone."""
     DISABLED = "disabled"
     REVOKED = "revoked"
     EXPIRED = "expired"
@@ -35,6 +36,8 @@ class Use:
     generation: int
     ip: str | None
     user_agent: str | None
+    client_id: str | None = None
+    """The website that uses it; None for a mini-program."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +57,7 @@ class Rotated:
     """The successor's."""
     expires_at: datetime
     user: UserInSession
-    """The user, with the app_id and openid of the session."""
+    """The user, with the app_id and openid of the session; a website's, with what it was granted too."""
 
 
 # The newest token (or a newer one: then this database is an older copy) makes way for its successor. Its
@@ -65,7 +68,13 @@ class Rotated:
 # $6 seconds to live at most  $7 ip  $8 user_agent  $9 id of the event, if there is one
 _IS_NEWEST = "$2 >= s.generation"
 _IS_GOOD = f"({_IS_NEWEST} OR ($2 = s.generation - 1 AND s.rotated_at >= $4))"
-_ROTATE: Final = f"""
+_NEW_PLACE_PART: Final = f""",
+       ip = CASE WHEN {_IS_GOOD} THEN $7::text::inet ELSE s.ip END,
+       user_agent = CASE WHEN {_IS_GOOD} THEN $8 ELSE s.user_agent END"""
+
+
+def _rotating_part(place_part: str, of_part: str, told_part: str) -> str:
+    return f"""
 WITH used AS (
 UPDATE sessions s
    SET generation = CASE WHEN {_IS_NEWEST} THEN $2 + 1 ELSE s.generation END,
@@ -73,17 +82,15 @@ UPDATE sessions s
        expires_at = CASE WHEN {_IS_NEWEST}
                          THEN LEAST($3 + make_interval(secs => $5), s.created_at + make_interval(secs => $6))
                          ELSE s.expires_at END,
-       last_used_at = CASE WHEN {_IS_GOOD} THEN $3 ELSE s.last_used_at END,
-       ip = CASE WHEN {_IS_GOOD} THEN $7::text::inet ELSE s.ip END,
-       user_agent = CASE WHEN {_IS_GOOD} THEN $8 ELSE s.user_agent END,
+       last_used_at = CASE WHEN {_IS_GOOD} THEN $3 ELSE s.last_used_at END{place_part},
        revoked_at = CASE WHEN {_IS_GOOD} THEN NULL ELSE $3 END,
        revoked_reason = CASE WHEN {_IS_GOOD} THEN NULL ELSE '{EndReason.REUSED}' END,
        session_key = CASE WHEN {_IS_GOOD} THEN s.session_key END
   FROM users
  WHERE s.id = $1 AND users.id = s.user_id
    AND s.revoked_at IS NULL AND s.expires_at > $3 AND s.created_at + make_interval(secs => $6) > $3
-   AND users.status = 'active'
-RETURNING s.generation, s.expires_at, s.revoked_at IS NOT NULL AS is_reused, s.app_id, s.openid, {USER}
+   AND users.status = 'active' AND s.client_id {of_part}
+RETURNING s.generation, s.expires_at, s.revoked_at IS NOT NULL AS is_reused, s.app_id, s.openid{told_part}, {USER}
 ), noted AS (
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
 SELECT $9, '{EventType.SESSION_ENDED.stored}', $3, '{SYSTEM.name}', id, app_id, $7::text::inet,
@@ -91,12 +98,18 @@ SELECT $9, '{EventType.SESSION_ENDED.stored}', $3, '{SYSTEM.name}', id, app_id, 
   FROM used WHERE is_reused
 )
 SELECT * FROM used
-"""  # noqa: S608 - put together from the constants above
+"""  # noqa: S608 - put together from constants
 
-# $1 session id  $2 now  $3 seconds to live at most
+
+_ROTATE: Final = _rotating_part(_NEW_PLACE_PART, "IS NULL", "")
+# A website's server asks, and the person's browser is elsewhere: what was noted of that stays.
+# $8 client, in place of the user_agent
+_ROTATE_OF_WEBSITE: Final = _rotating_part("", "= $8", ", s.scope, s.authenticated_at, s.authenticated_by")
+
+# $1 session id  $2 now  $3 seconds to live at most  $4 client, or NULL
 _WHY_NOT: Final = """
 SELECT status, revoked_at, LEAST(expires_at, s.created_at + make_interval(secs => $3)) <= $2 AS is_expired
-  FROM sessions s JOIN users ON users.id = s.user_id WHERE s.id = $1
+  FROM sessions s JOIN users ON users.id = s.user_id WHERE s.id = $1 AND s.client_id IS NOT DISTINCT FROM $4
 """
 
 
@@ -109,7 +122,7 @@ async def rotate_refresh_token(
     """
     for _ in range(_ATTEMPTS):
         row = await database.fetchrow(
-            _ROTATE,
+            _ROTATE if use.client_id is None else _ROTATE_OF_WEBSITE,
             use.session_id,
             use.generation,
             now,
@@ -117,22 +130,22 @@ async def rotate_refresh_token(
             lifetimes.unused,
             lifetimes.at_most,
             use.ip,
-            use.user_agent,
+            use.client_id or use.user_agent,
             uuid7(),
         )
         if row is not None:
             return Refusal.REUSED if row["is_reused"] else Rotated(row["generation"], row["expires_at"], row)
-        refusal = await _why_not(database, use.session_id, lifetimes, now=now)
+        refusal = await _why_not(database, use, lifetimes, now=now)
         if refusal is not None:
             return refusal
     raise StorageUnavailable("too many changes to this session at once")
 
 
-async def _why_not(database: Database, session_id: UUID, lifetimes: Lifetimes, *, now: datetime) -> Refusal | None:
+async def _why_not(database: Database, use: Use, lifetimes: Lifetimes, *, now: datetime) -> Refusal | None:
     """None where there is no reason by now: the session was being linked to another user, or a ban lifted."""
-    row = await database.fetchrow(_WHY_NOT, session_id, now, lifetimes.at_most)
+    row = await database.fetchrow(_WHY_NOT, use.session_id, now, lifetimes.at_most, use.client_id)
     if row is None:
-        return Refusal.ERASED
+        return Refusal.UNKNOWN
     if row["status"] == UserStatus.DISABLED:
         return Refusal.DISABLED
     if row["revoked_at"] is not None:

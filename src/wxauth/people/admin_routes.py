@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query
 
 from wxauth.core.services import ServicesDep
 from wxauth.core.trail import EventSearch
-from wxauth.errors import InsufficientRole, InvalidRequest, LastAdmin, NotFound, PayloadTooLarge
+from wxauth.errors import InsufficientRole, InvalidRequest, LastAdmin, MergeRefused, NotFound, PayloadTooLarge
 from wxauth.people import admin
 from wxauth.people.admin import UserChange
 from wxauth.people.bodies import (
@@ -16,6 +16,7 @@ from wxauth.people.bodies import (
     EXAMPLE_USERS,
     EventsAnswer,
     EventsQuery,
+    MergeRequest,
     UserChangeRequest,
     UserDetailAnswer,
     UsersAnswer,
@@ -85,6 +86,33 @@ async def change_user(
     change = UserChange(status=body.status, roles=body.roles)
     await admin.change_user(services.database, user_id, change, by=administrator, now=now)
     return user_detail_answer(await admin.read_user(services.database, user_id, now=now))
+
+
+@router.post(
+    "/v1/admin/users/{user_id}/merge",
+    summary="Merge a user into another one",
+    responses=answers(
+        EXAMPLE_USER_DETAIL,
+        WRONG_USER_ID,
+        NO_SUCH_USER,
+        PayloadTooLarge,
+        LastAdmin,
+        MergeRefused("they are one user already"),
+        *GUARDED_FOR_ADMINISTRATORS,
+    ),
+    openapi_extra=BEARER_SECURITY,
+)
+async def merge_users(
+    administrator: AdministratorDep, services: ServicesDep, user_id: UUID, body: MergeRequest
+) -> UserDetailAnswer:
+    """Make one user of two; the answer is the one that remains.
+
+    Identities, sessions and consents go along; roles are united, and a ban of either follows. It cannot be undone.
+    """
+    remaining = await admin.merge_users(
+        services.database, user_id, into=body.into, by=administrator, now=services.clock()
+    )
+    return user_detail_answer(remaining)
 
 
 @router.delete(

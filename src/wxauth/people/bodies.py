@@ -50,6 +50,7 @@ EXAMPLE_SESSIONS: dict[str, Any] = {
         {
             "id": "01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2",
             "app_id": "wx1a2b3c4d5e6f7a8b",
+            "client_id": None,
             "device": "iOS 17.1, WeChat 8.0.44",
             "ip": "203.0.113.7",
             "created_at": "2026-11-20T08:00:00Z",
@@ -120,6 +121,16 @@ class UserChangeRequest(BaseModel):
     )
 
 
+class MergeRequest(BaseModel):
+    """Which user remains."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"into": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"}]}, hide_input_in_errors=True
+    )
+
+    into: UUID = Field(description="The user that remains, with id, names, number and external_id.")
+
+
 class UsersQuery(PageQuery):
     """Which users to list."""
 
@@ -179,7 +190,8 @@ class OpenSessionAnswer(TypedDict):
 
     id: UUID
     app_id: str
-    device: Annotated[str | None, Field(description="System and WeChat version, from the User-Agent.")]
+    client_id: Annotated[str | None, Field(description="The website; null for a login in the mini-program.")]
+    device: Annotated[str | None, Field(description="System, and WeChat or browser, from the User-Agent.")]
     ip: Annotated[str | None, Field(description="Where it was last used from.")]
     created_at: datetime
     last_used_at: datetime
@@ -335,6 +347,7 @@ def open_session_answer(session: OpenSession) -> OpenSessionAnswer:
     return {
         "id": session["id"],
         "app_id": session["app_id"],
+        "client_id": session["client_id"],
         "device": describe_device(session["user_agent"]),
         "ip": _address(session["ip"]),
         "created_at": session["created_at"],

@@ -1,5 +1,6 @@
 """Who calls, and from where: what the routes of every room take as parameters."""
 
+from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
 from ipaddress import ip_address
@@ -10,7 +11,7 @@ from starlette.requests import HTTPConnection
 
 from wxauth.core.services import Services
 from wxauth.core.trail import Actor
-from wxauth.errors import LoginTooOld
+from wxauth.errors import InsufficientScope, LoginTooOld
 from wxauth.people import account
 from wxauth.people.account import Caller
 from wxauth.people.devices import Device
@@ -21,10 +22,19 @@ from wxauth.tokens.claims import Principal
 _MAX_USER_AGENT: Final = 512
 
 
+ROLES_SCOPE: Final = "roles"
+"""Lets a website see which roles a person has."""
+ADMIN_SCOPE: Final = "wxauth:admin"
+"""Lets an administrator's session of a website administer; only pages of our own are given it."""
+
+
 async def principal_of(connection: HTTPConnection) -> Principal:
-    """The user behind the request's access token, by the same guard that siblings use."""
+    """The user behind the request's access token, by the same guard that siblings use; no website's."""
     services: Services = connection.app.state.services
-    return await services.guard(connection)
+    principal = await services.guard(connection)
+    if principal.scopes is not None:
+        raise InsufficientScope("this is for a login in the mini-program: a website's token does not open it")
+    return principal
 
 
 PrincipalDep = Annotated[Principal, Depends(principal_of)]
@@ -39,6 +49,23 @@ async def caller_of(connection: HTTPConnection) -> Caller:
 
 CallerDep = Annotated[Caller, Depends(caller_of)]
 """The user behind the request's access token. A revoked session, a banned or erased user is refused at once."""
+
+
+async def any_caller_of(connection: HTTPConnection) -> Caller:
+    """The user behind the request's access token, as they are now, in whatever kind of session.
+
+    Without the scope for them, a website sees no roles.
+    """
+    services: Services = connection.app.state.services
+    principal = await services.guard(connection)
+    caller = await account.caller(services, principal)
+    if principal.scopes is None or ROLES_SCOPE in principal.scopes:
+        return caller
+    return replace(caller, user={**caller.user, "roles": []})
+
+
+AnyCallerDep = Annotated[Caller, Depends(any_caller_of)]
+"""The user behind the request's access token, a website's too."""
 
 
 async def device_of(connection: HTTPConnection) -> Device:
@@ -58,7 +85,11 @@ DeviceDep = Annotated[Device, Depends(device_of)]
 
 async def administrator_of(connection: HTTPConnection) -> Actor:
     """The administrator behind the request's access token, and where the request comes from."""
-    caller = await caller_of(connection)
+    services: Services = connection.app.state.services
+    principal = await services.guard(connection)
+    if principal.scopes is not None and ADMIN_SCOPE not in principal.scopes:
+        raise InsufficientScope("a website's token does not administer")
+    caller = await account.caller(services, principal)
     caller.require_role(ADMIN)
     return Actor(str(caller.user["id"]), (await device_of(connection)).ip)
 

@@ -13,7 +13,17 @@ _SYSTEMS: Final = (
     (re.compile(r"Android ([\d.]+)"), "Android"),
     (re.compile(r"Windows"), "Windows"),
     (re.compile(r"Macintosh|Mac OS X"), "macOS"),
+    (re.compile(r"CrOS"), "ChromeOS"),
+    (re.compile(r"Linux"), "Linux"),
 )
+_BROWSERS: Final = (
+    (re.compile(r"(?:Edg|EdgA|EdgiOS)/(\d+)"), "Edge"),
+    (re.compile(r"OPR/(\d+)"), "Opera"),
+    (re.compile(r"(?:Firefox|FxiOS)/(\d+)"), "Firefox"),
+    (re.compile(r"(?:Chrome|CriOS)/(\d+)"), "Chrome"),
+    (re.compile(r"Version/(\d+).*Safari/"), "Safari"),
+)
+"""The first that is found; nearly all of them say that they are Chrome and Safari too."""
 _WECHAT: Final = re.compile(r"MicroMessenger/(\d+\.\d+\.\d+)")
 
 
@@ -26,7 +36,7 @@ class Device:
 
 
 def describe_device(user_agent: str | None) -> str | None:
-    """A few words for a list of devices, such as `iOS 17.1, WeChat 8.0.44`; None where nothing is told."""
+    """A few words for a list of devices: `iOS 17.1, WeChat 8.0.44`, `Windows, Edge 141`; None where nothing is told."""
     told = user_agent or ""
     words = []
     for pattern, system in _SYSTEMS:
@@ -36,4 +46,7 @@ def describe_device(user_agent: str | None) -> str | None:
             break
     if match := _WECHAT.search(told):
         words.append(f"WeChat {match[1]}")
+    elif words[:1] != ["WeChat DevTools"]:
+        found = ((pattern.search(told), browser) for pattern, browser in _BROWSERS)
+        words += [f"{browser} {match[1]}" for match, browser in found if match][:1]
     return ", ".join(words) or None

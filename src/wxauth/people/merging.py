@@ -2,28 +2,50 @@
 
 WeChat says so when it gives an identity a unionid that is another user's: an app has newly been bound to an Open
 Platform account, or has moved to another one. Every unionid that a person has had is remembered, so that ids never
-flip while apps move one after the other.
+flip while apps move one after the other. A number that both have proved may say so too, and so may an operator.
 """
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from enum import StrEnum
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.tables import UserStatus
 from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.errors import StorageUnavailable
-from wxauth.people.merging_rows import merge_users, name_identity, people_of
+from wxauth.errors import LastAdmin, MergeRefused, NotFound, StorageUnavailable
+from wxauth.people.merging_rows import (
+    current_user,
+    have_both_external_ids,
+    may_link_by_phone,
+    merge_users,
+    name_identity,
+    people_of,
+)
+from wxauth.people.session_rows import end_sessions_of_websites
 from wxauth.people.standing import ADMIN, MAX_ROLES, Settled, Standing, lock_standings, settle
 from wxauth.people.standing_rows import lock_administrators, some_are_administrators
 
+NEWCOMER_FOR: Final = timedelta(days=1)
+"""So long a user may become another one by a phone number."""
+
 _ATTEMPTS: Final = 5
+_ATTEMPTS_OF_OPERATORS: Final = 50
+"""Of fifty merges crosswise at once, each but one finds that another one was faster, perhaps again and again."""
 
 log = get_logger()
+
+
+class Source(StrEnum):
+    """What says that two users are one person."""
+
+    UNIONID = "unionid"
+    PHONE = "phone"
+    OPERATOR = "operator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +53,80 @@ class Merged:
     """What has come of a merge."""
 
     former_id: UUID
+    source: Source
     settled: Settled
 
     def tell(self) -> None:
         """Write the log lines. For when the transaction has been committed."""
-        log.info("user_merged", user_id=self.settled.user_id, former_id=self.former_id, actor=self.settled.by.name)
+        log.info(
+            "user_merged",
+            user_id=self.settled.user_id,
+            former_id=self.former_id,
+            source=self.source,
+            actor=self.settled.by.name,
+        )
         self.settled.tell()
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two users who are locked: how they stand changes for nobody else."""
+
+    former_id: UUID
+    into: UUID
+    former: Standing
+    remaining: Standing
+    administrators: AbstractSet[UUID]
+    """All there are, where one of the two is one; else none."""
+
+    @property
+    def has_the_last_administrators(self) -> bool:
+        """Whether nobody else is an administrator."""
+        return bool(self.administrators) and self.administrators <= {self.former_id, self.into}
+
+
+async def merge(transaction: Transaction, pair: Pair, *, source: Source, by: Actor, now: datetime) -> Merged:
+    """Make one user of two who are locked. All merges are done here.
+
+                 late unionid              phone number               operator
+    proves       WeChat itself says that   the person holds the       somebody in charge
+                 both are one person       number now; not who        says so
+                                           they are
+    refused      never                     unless nothing can be      two external ids;
+                                           stolen by it: see          a ban that would leave
+                                           `link_by_phone`            no administrator
+    remains      whom the unionid named    who had the number         whom the operator names
+    status       a ban of either, unless   active, as both are        a ban of either
+                 no administrator would
+                 be left
+    roles        of both                   of who remains             of both
+    unionid, names, picture, number, external id: of who remains; what that user lacks, of the former one
+    told as by   `system`                  the person                 the operator, or administrator
+
+    Identities, the mini-programs' sessions, consents, former ids and every unionid go along; websites' sessions end.
+    The former user's events stay as they are.
+    The user was created when the first of both came, and logged in last when the last one did.
+    """
+    before, former = pair.remaining, pair.former
+    match source:
+        case Source.PHONE:
+            after = before
+        case Source.UNIONID | Source.OPERATOR:
+            is_banned = (before.is_banned or former.is_banned) and not pair.has_the_last_administrators
+            after = Standing(UserStatus.DISABLED if is_banned else UserStatus.ACTIVE, _united(before, former))
+    await end_sessions_of_websites(transaction, pair.former_id, by=by, now=now)
+    moved = await merge_users(transaction, pair.former_id, into=pair.into, now=now)
+    data: dict[str, Any] = {"former_id": pair.former_id}
+    if source is not Source.UNIONID:
+        data["by"] = source
+    record = partial(record_event, transaction, by=by, at=now, user_id=pair.into)
+    await record(EventType.USER_MERGED, data=data)
+    for app_id in moved.app_ids:
+        await record(EventType.IDENTITY_ADDED, app_id=app_id)
+    if moved.fields:
+        await record(EventType.PROFILE_CHANGED, data={"fields": moved.fields})
+    settled = await settle(transaction, pair.into, before=before, after=after, by=by, now=now)
+    return Merged(pair.former_id, source, settled)
 
 
 async def link_unionid(database: Database, *, app_id: str, openid: str, unionid: str, now: datetime) -> None:
@@ -51,58 +141,85 @@ async def link_unionid(database: Database, *, app_id: str, openid: str, unionid:
         user_id, holder_id = await people_of(database, **identity)
         if user_id is None or holder_id is None or user_id == holder_id:
             return
-        both = (user_id, holder_id)
         async with database.begin() as transaction:
-            # All lock in one order: administrators, where one is concerned, then users by their ids.
-            are_concerned = await some_are_administrators(transaction, both)
-            administrators = await lock_administrators(transaction) if are_concerned else frozenset()
-            standings = await lock_standings(transaction, both)
-            if len(standings) < len(both):
-                continue  # another request has merged or erased one of them
-            if not are_concerned and any(standing.is_administrator for standing in standings.values()):
+            pair = await _lock_pair(transaction, user_id, holder_id)
+            if pair is None:
                 continue
-            merged = await _merge(
-                transaction,
-                user_id,
-                into=holder_id,
-                standings=standings,
-                administrators=administrators,
-                by=SYSTEM,
-                now=now,
-            )
+            merged = await merge(transaction, pair, source=Source.UNIONID, by=SYSTEM, now=now)
             await name_identity(transaction, **identity)
         merged.tell()
         return
     raise StorageUnavailable("too many changes to this user at once")
 
 
-async def _merge(
-    transaction: Transaction,
-    former_id: UUID,
-    *,
-    into: UUID,
-    standings: dict[UUID, Standing],
-    administrators: AbstractSet[UUID],
-    by: Actor,
-    now: datetime,
-) -> Merged:
-    """Give a user's identities, sessions and roles to another one; both are locked.
+async def link_by_phone(
+    transaction: Transaction, user_id: UUID, *, holder_id: UUID, phone: str, seen_since: datetime, now: datetime
+) -> Merged | None:
+    """Let a newcomer who has proved a number become who alone had proved it before; None where that may not be.
 
-    If either user was banned, the merged one is, unless that would leave no administrator. Fields that the remaining
-    user lacks are taken from the other one, whose events stay as they are.
+    It may be where nothing can be stolen by a number that a carrier has given out again: the newcomer has one identity
+    and came within a day; the two have no app in common, and no two unionids or external ids; the holder has no role,
+    is not banned, and has logged in lately. The caller has locked the number, so that nobody else proves it meanwhile.
+
+    Args:
+        transaction: In which it is done.
+        user_id: Who has proved the number just now.
+        holder_id: Who had it before.
+        phone: The number.
+        seen_since: When the holder must have logged in last.
+        now: The time.
     """
-    before, former = standings[into], standings[former_id]
-    is_needed = bool(administrators) and administrators <= {former_id, into}
-    is_banned = (before.is_banned or former.is_banned) and not is_needed
-    after = Standing(UserStatus.DISABLED if is_banned else UserStatus.ACTIVE, _united(before, former))
-    moved = await merge_users(transaction, former_id, into=into, now=now)
-    record = partial(record_event, transaction, by=by, at=now, user_id=into)
-    await record(EventType.USER_MERGED, data={"former_id": former_id})
-    for app_id in moved.app_ids:
-        await record(EventType.IDENTITY_ADDED, app_id=app_id)
-    if moved.fields:
-        await record(EventType.PROFILE_CHANGED, data={"fields": moved.fields})
-    return Merged(former_id, await settle(transaction, into, before=before, after=after, by=by, now=now))
+    pair = await _lock_pair(transaction, user_id, holder_id)
+    if pair is None or pair.administrators or pair.former.is_banned:
+        return None
+    if not await may_link_by_phone(
+        transaction, user_id, holder_id=holder_id, phone=phone, created_since=now - NEWCOMER_FOR, seen_since=seen_since
+    ):
+        return None
+    return await merge(transaction, pair, source=Source.PHONE, by=Actor(str(holder_id)), now=now)
+
+
+async def merge_by_operator(database: Database, former_id: UUID, *, into: UUID, by: Actor, now: datetime) -> UUID:
+    """Make one user of two, as somebody in charge says; the id of the one that remains.
+
+    An id that was merged away counts as the user that remains.
+
+    Raises: NotFound, MergeRefused, LastAdmin, StorageUnavailable.
+    """
+    for _ in range(_ATTEMPTS_OF_OPERATORS):
+        user_id, remaining_id = await current_user(database, former_id), await current_user(database, into)
+        if user_id is None or remaining_id is None:
+            raise NotFound("there is no such user")
+        if user_id == remaining_id:
+            raise MergeRefused("they are one user already")
+        async with database.begin() as transaction:
+            pair = await _lock_pair(transaction, user_id, remaining_id)
+            if pair is None:
+                continue
+            if await have_both_external_ids(transaction, user_id, remaining_id):
+                raise MergeRefused("both have an external_id, of which one would be lost")
+            if pair.has_the_last_administrators and (pair.former.is_banned or pair.remaining.is_banned):
+                raise LastAdmin("the ban would follow the only administrator: lift it first")
+            merged = await merge(transaction, pair, source=Source.OPERATOR, by=by, now=now)
+        merged.tell()
+        return remaining_id
+    raise StorageUnavailable("too many changes to this user at once")
+
+
+async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> Pair | None:
+    """Both, in the order in which everybody locks: administrators, where one is concerned, then users by their ids.
+
+    None where another request has merged or erased one of them, or made one an administrator: look again.
+    """
+    both = (former_id, into)
+    are_concerned = await some_are_administrators(transaction, both)
+    administrators = await lock_administrators(transaction) if are_concerned else frozenset()
+    standings = await lock_standings(transaction, both)
+    if len(standings) < len(both):
+        return None
+    if not are_concerned and any(standing.is_administrator for standing in standings.values()):
+        return None
+    return Pair(former_id, into, standings[former_id], standings[into], administrators)
 
 
 def _united(one: Standing, other: Standing) -> tuple[str, ...]:

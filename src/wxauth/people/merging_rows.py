@@ -73,11 +73,62 @@ RETURNING array_remove(ARRAY [
     CASE WHEN users.nickname IS DISTINCT FROM before.nickname THEN 'nickname' END,
     CASE WHEN users.avatar_url IS DISTINCT FROM before.avatar_url THEN 'avatar_url' END], NULL) AS fields
 """
+# Whom an id leads to now. $1 id
+_CURRENT: Final = """
+SELECT id FROM users WHERE id = $1
+ UNION ALL
+SELECT user_id FROM former_users WHERE id = $1
+ LIMIT 1
+"""
+_EXTERNAL_IDS: Final = "SELECT count(external_id) FROM users WHERE id IN ($1, $2)"
+# Both are locked, and so is the number. $1 newcomer  $2 holder  $3 number  $4 and $5 since when each must have come
+_MAY_LINK: Final = """
+SELECT EXISTS (
+    SELECT FROM users newcomer, users holder
+     WHERE newcomer.id = $1 AND holder.id = $2
+       AND newcomer.created_at >= $4
+       AND (SELECT count(*) FROM identities WHERE user_id = $1) = 1
+       AND NOT EXISTS (SELECT FROM identities one JOIN identities other USING (app_id)
+                        WHERE one.user_id = $1 AND other.user_id = $2)
+       AND NOT (EXISTS (SELECT FROM unionids WHERE user_id = $1) AND EXISTS (SELECT FROM unionids WHERE user_id = $2))
+       AND (newcomer.external_id IS NULL OR holder.external_id IS NULL)
+       AND holder.roles = '{}' AND holder.status = 'active'
+       AND holder.phone = $3 AND holder.phone_verified
+       AND NOT EXISTS (SELECT FROM users other
+                        WHERE other.phone = $3 AND other.phone_verified AND other.id NOT IN ($1, $2))
+       AND holder.last_login_at >= $5)
+"""
+# Whether the user was made of several by a number or an operator, which WeChat knows nothing of. Such events stay for
+# good.
+_IS_JOINED: Final = """
+SELECT EXISTS (SELECT FROM events
+                WHERE type = 'user.merged' AND data ? 'by'
+                  AND user_id IN (SELECT $1::uuid UNION ALL SELECT id FROM former_users WHERE user_id = $1))
+"""
+# $1 user id  $2 app_id  $3 openid
+_ERASE_IDENTITIES: Final = """
+WITH gone AS (
+    SELECT unionid FROM identities WHERE user_id = $1 AND app_id = $2 AND openid = $3
+), erased AS (
+    DELETE FROM identities USING gone
+     WHERE user_id = $1
+       AND CASE WHEN gone.unionid IS NULL THEN app_id = $2 AND openid = $3 ELSE identities.unionid = gone.unionid END
+    RETURNING identities.app_id
+), forgotten AS (
+    DELETE FROM unionids USING gone WHERE user_id = $1 AND unionids.unionid = gone.unionid
+), unnamed AS (
+    UPDATE users
+       SET unionid = (SELECT i.unionid FROM identities i
+                       WHERE i.user_id = $1 AND i.unionid <> gone.unionid ORDER BY created_at DESC LIMIT 1)
+      FROM gone WHERE users.id = $1 AND users.unionid = gone.unionid
+)
+SELECT (SELECT count(*) FROM identities WHERE user_id = $1) - (SELECT count(*) FROM erased) AS left
+"""
 _REMAINING: Final = "SELECT user_id FROM former_users WHERE id = $1"
 _FORMER: Final = "SELECT id FROM former_users WHERE user_id = $1 ORDER BY merged_at, id"
 
 
-async def people_of(database: Database, *, app_id: str, openid: str, unionid: str) -> People:
+async def people_of(database: Database, *, app_id: str, openid: str, unionid: str | None) -> People:
     """Whose an identity is, and whose a unionid. Raises: StorageUnavailable."""
     return People(**await database.fetchrow(_PEOPLE, app_id, openid, unionid))
 
@@ -95,6 +146,44 @@ async def merge_users(transaction: Transaction, former_id: UUID, *, into: UUID, 
     fields = await transaction.fetchval(_MERGE, former_id, into)
     await transaction.execute(_REMEMBER_FORMER_USER, former_id, into, now)
     return Moved(app_ids, fields or [])
+
+
+async def current_user(database: Database, user_id: UUID) -> UUID | None:
+    """The user of this id, or the one into whom they were merged; None where nobody is. Raises: StorageUnavailable."""
+    row = await database.fetchrow(_CURRENT, user_id)
+    return None if row is None else row["id"]
+
+
+async def have_both_external_ids(transaction: Transaction, one_id: UUID, other_id: UUID) -> bool:
+    """Whether each of two users has one."""
+    number: int = await transaction.fetchval(_EXTERNAL_IDS, one_id, other_id)
+    return number == len((one_id, other_id))
+
+
+async def may_link_by_phone(
+    transaction: Transaction,
+    newcomer_id: UUID,
+    *,
+    holder_id: UUID,
+    phone: str,
+    created_since: datetime,
+    seen_since: datetime,
+) -> bool:
+    """Whether nothing can be stolen by letting the newcomer become the holder of the number. Both are locked."""
+    may: bool = await transaction.fetchval(_MAY_LINK, newcomer_id, holder_id, phone, created_since, seen_since)
+    return may
+
+
+async def is_joined(transaction: Transaction, user_id: UUID) -> bool:
+    """Whether the user was made of several by a number or an operator: WeChat does not say that they are one."""
+    joined: bool = await transaction.fetchval(_IS_JOINED, user_id)
+    return joined
+
+
+async def erase_identities(transaction: Transaction, user_id: UUID, *, app_id: str, openid: str) -> int:
+    """Erase the identities that have this one's unionid, or this one alone where it has none; how many are left."""
+    left: int = await transaction.fetchval(_ERASE_IDENTITIES, user_id, app_id, openid)
+    return left
 
 
 async def remaining_user(database: Database, former_id: UUID) -> UUID | None:

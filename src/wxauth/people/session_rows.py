@@ -33,6 +33,8 @@ class EndReason(StrEnum):
     ADMINISTRATOR = "administrator"
     """By somebody else."""
     REPLACED = "replaced"
+    MERGED = "merged"
+    """A website's, because its user is another one now."""
 
 
 class LastUsed(NamedTuple):
@@ -47,6 +49,8 @@ class OpenSession(TypedDict):
 
     id: UUID
     app_id: str
+    client_id: str | None
+    """The website; None for a mini-program."""
     user_agent: str | None
     ip: Any
     """An address, as asyncpg reads it, or None."""
@@ -64,7 +68,7 @@ SELECT s.app_id, s.openid, {USER}
 """  # noqa: S608 - put together from constants
 # $1 user id  $2 now  $3 how many  $4 and $5 where the page before ended: last_used_at and id, or NULL
 _OPEN_SESSIONS: Final = """
-SELECT id, app_id, user_agent, ip, created_at, last_used_at, expires_at FROM sessions
+SELECT id, app_id, client_id, user_agent, ip, created_at, last_used_at, expires_at FROM sessions
  WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
    AND ($4::timestamptz IS NULL OR (last_used_at, id) < ($4, $5::uuid))
  ORDER BY last_used_at DESC, id DESC LIMIT $3
@@ -72,11 +76,14 @@ SELECT id, app_id, user_agent, ip, created_at, last_used_at, expires_at FROM ses
 _BELONGS_TO: Final = "SELECT 1 FROM sessions WHERE id = $1 AND user_id = $2"
 _OPENED_AT: Final = "SELECT created_at FROM sessions WHERE id = $1"
 
-# Written twice, it is one: the session has ended by then. One that had merely grown old is told to nobody.
-# $1 session id  $2 now  $3 reason  $4 id of the event
-_END: Final = f"""
+
+def _ending_part(wanted: str) -> str:
+    # Written twice, it is one: the session has ended by then. One that had merely grown old is told to nobody.
+    # $1 session id  $2 now  $3 reason  $4 id of the event
+    return f"""
 WITH ended AS (
-    UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL WHERE id = $1 AND revoked_at IS NULL
+    UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL
+     WHERE id = $1 AND revoked_at IS NULL{wanted}
     RETURNING id, user_id, app_id, expires_at > $2 AS was_open
 ), noted AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, data)
@@ -86,6 +93,11 @@ WITH ended AS (
 )
 SELECT user_id FROM ended
 """  # noqa: S608 - put together from constants
+
+
+_END: Final = _ending_part("")
+# $5 client
+_END_ONE_OF_WEBSITE: Final = _ending_part(" AND client_id = $5")
 # $1 user id  $2 now  $3 reason
 _END_CONSOLES: Final = """
 UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL
@@ -139,6 +151,18 @@ UPDATE sessions SET revoked_at = $3, revoked_reason = $4, session_key = NULL
  WHERE sessions.id = ranked.id AND is_open AND open_so_far > $2 AND sessions.revoked_at IS NULL
 RETURNING sessions.id, sessions.user_id, sessions.expires_at > $3 AS was_open
 """
+# $1 client  $2 now  $3 reason
+_END_OF_CLIENT: Final = """
+UPDATE sessions SET revoked_at = $2, revoked_reason = $3
+ WHERE client_id = $1 AND revoked_at IS NULL
+RETURNING id, user_id, expires_at > $2 AS was_open
+"""
+# A website knows a person by one id for as long as a session lasts. $1 user id  $2 now  $3 reason
+_END_OF_WEBSITES: Final = """
+UPDATE sessions SET revoked_at = $2, revoked_reason = $3
+ WHERE user_id = $1 AND client_id IS NOT NULL AND revoked_at IS NULL
+RETURNING id, user_id, expires_at > $2 AS was_open
+"""
 _END_OF_PAGE: Final = "SELECT id, created_at FROM sessions WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1"
 
 
@@ -184,6 +208,17 @@ async def end_session(database: Database, *, session_id: UUID, reason: EndReason
     Raises: StorageUnavailable.
     """
     row = await database.fetchrow(_END, session_id, now, reason, uuid7())
+    return None if row is None else row["user_id"]
+
+
+async def end_session_of_website(
+    database: Database, *, session_id: UUID, client_id: str, reason: EndReason, now: datetime
+) -> UUID | None:
+    """End a session of this website; its user's id, or None where it is not, or no longer, one.
+
+    Raises: StorageUnavailable.
+    """
+    row = await database.fetchrow(_END_ONE_OF_WEBSITE, session_id, now, reason, uuid7(), client_id)
     return None if row is None else row["user_id"]
 
 
@@ -233,6 +268,18 @@ async def end_replaced_sessions(
     ended = await transaction.fetch(_REPLACE, since, at_most, now, EndReason.REPLACED)
     await record_ends(transaction, ended, reason=EndReason.REPLACED, by=by, now=now)
     return len(ended)
+
+
+async def end_sessions_of_client(transaction: Transaction, name: str, *, by: Actor, now: datetime) -> None:
+    """End every session of a website that is no more."""
+    ended = await transaction.fetch(_END_OF_CLIENT, name, now, EndReason.ADMINISTRATOR)
+    await record_ends(transaction, ended, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+
+
+async def end_sessions_of_websites(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
+    """End a user's sessions of websites, because the user is about to be merged into another one."""
+    ended = await transaction.fetch(_END_OF_WEBSITES, user_id, now, EndReason.MERGED)
+    await record_ends(transaction, ended, reason=EndReason.MERGED, by=by, now=now)
 
 
 async def open_session_ids(transaction: Transaction, user_id: UUID, *, now: datetime) -> Sequence[UUID]:

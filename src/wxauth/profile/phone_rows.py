@@ -12,6 +12,8 @@ import asyncpg
 from wxauth.core.database import Database, Transaction
 from wxauth.core.tables import USER, UserRow
 from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
+from wxauth.errors import StorageUnavailable
+from wxauth.people.merging import Merged, link_by_phone
 from wxauth.people.standing_rows import lock_users
 from wxauth.people.user_rows import lock_user_of, user_of
 
@@ -76,6 +78,7 @@ _TAKE_OVER: Final = """
 UPDATE users SET phone = NULL WHERE id = ANY ($1::uuid[]) AND phone = $2 AND NOT phone_verified AND id <> $3
 RETURNING id
 """
+_HOLDERS: Final = "SELECT id FROM users WHERE phone = $1 AND phone_verified AND id <> $2 LIMIT 2"
 _FORGET: Final = """
 DELETE FROM phone_answers USING identities i
  WHERE i.user_id = $1 AND phone_answers.app_id = i.app_id AND phone_answers.openid = i.openid
@@ -205,6 +208,44 @@ async def bind_phone(
                 await record_event(transaction, EventType.PHONE_REMOVED, by=SYSTEM, at=now, user_id=row["id"])
         user: UserRow = bound
         return user
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """Somebody has become who had proved their number before."""
+
+    user: UserRow
+    merged: Merged
+
+
+async def link_phone(
+    database: Database, answer: StoredAnswer, phone: str, *, seen_since: datetime, now: datetime
+) -> Linked | None:
+    """Let whose answer this is become the user who has the number, and settle the answer; None where that may not be.
+
+    Raises: StorageUnavailable.
+    """
+    identity = {"app_id": answer.app_id, "openid": answer.openid}
+    async with database.begin() as transaction:
+        await transaction.fetchval(_LOCK_NUMBER, phone)
+        user_id = await user_of(transaction, **identity)
+        holders = [row["id"] for row in await transaction.fetch(_HOLDERS, phone, user_id)]
+        if user_id is None or len(holders) != 1:
+            return None
+        [holder_id] = holders
+        merged = await link_by_phone(
+            transaction, user_id, holder_id=holder_id, phone=phone, seen_since=seen_since, now=now
+        )
+        if merged is None:
+            return None
+        # While we waited, the identity may have gone to somebody else; then all of this is undone.
+        refusal = await transaction.fetchval(
+            _REFUSAL, holder_id, answer.app_id, answer.openid, phone, answer.asked_at, False, False
+        )
+        if refusal is not None or await user_of(transaction, **identity) != holder_id:
+            raise StorageUnavailable("too many changes to this user at once")
+        user: UserRow = await transaction.fetchrow(_BIND, answer.code_hash, now, holder_id, phone)
+        return Linked(user, merged)
 
 
 async def forget_answers(transaction: Transaction, user_id: UUID) -> None:

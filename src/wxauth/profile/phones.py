@@ -41,6 +41,7 @@ from wxauth.profile.phone_rows import (
     add_answer,
     bind_phone,
     find_answer,
+    link_phone,
     pending_answers,
     refuse_answer,
 )
@@ -95,6 +96,8 @@ class Phones:
         clock: The time.
         timeout: Seconds that a request waits for WeChat.
         may_share: Whether several users may have one number.
+        linked_within: Who has proved a number before, and logged in within this time, may be who proves it now; None
+            where they never are.
         promises: Keeps the answers that the database did not take.
         attempts: Counts the codes that WeChat refuses.
         check_openid: Whether WeChat is to check that a code is the user's own.
@@ -114,6 +117,7 @@ class Phones:
         attempts: Attempts,
         timeout: float,
         may_share: bool,
+        linked_within: timedelta | None = None,
         check_openid: bool,
         kept_in_memory: float = KEPT_IN_MEMORY,
         pauses_for_others: Sequence[float] = PAUSES_FOR_OTHERS,
@@ -127,6 +131,7 @@ class Phones:
         self._attempts = attempts
         self._timeout = timeout
         self._may_share = may_share
+        self._linked_within = linked_within
         self._check_openid = check_openid
         self._kept_in_memory = kept_in_memory
         self._pauses_for_others = pauses_for_others
@@ -285,6 +290,13 @@ class Phones:
             await refuse_answer(self._database, answer.code_hash, now=now)
             raise
         outcome = await bind_phone(self._database, answer, phone, may_share=self._may_share, is_late=is_late, now=now)
+        if outcome is Refusal.TAKEN and self._linked_within is not None and not is_late:
+            linked = await link_phone(self._database, answer, phone, seen_since=now - self._linked_within, now=now)
+            if linked is None:  # or the same person's other request has just done it
+                outcome = await bind_phone(self._database, answer, phone, may_share=False, is_late=False, now=now)
+            else:
+                linked.merged.tell()
+                outcome = linked.user
         if isinstance(outcome, Refusal):
             log.warning("phone_not_bound", app_id=answer.app_id, reason=outcome, is_late=is_late)
         else:

@@ -14,6 +14,7 @@ from wxauth.core.promises import Promises
 from wxauth.core.settings import App
 from wxauth.core.trail import WECHAT, EventType, record_event
 from wxauth.errors import InvalidRequest, InvalidSignature, NotFound, StorageUnavailable
+from wxauth.people.merging_rows import erase_identities, is_joined
 from wxauth.people.user_rows import erase_user, lock_user_of
 from wxauth.profile.phone_rows import forget_answers
 from wxauth.profile.profile_rows import clear_fields
@@ -159,11 +160,17 @@ class Withdrawals:
                 log.info("push_repeated", app_id=app_id)
                 return
             user_id = await lock_user_of(transaction, app_id=app_id, openid=withdrawal.openid)
+            is_left = False
             if user_id is None:
                 pass  # remembered nevertheless: whoever comes back must not lose by it what they give then
             elif withdrawal.is_whole:
-                # The last administrator too: who has left WeChat may not be kept, and could not log in.
-                await erase_user(transaction, user_id, by=WECHAT, now=now)
+                # WeChat accounts that a number or an operator has joined are closed one by one.
+                is_left = await is_joined(transaction, user_id) and bool(
+                    await erase_identities(transaction, user_id, app_id=app_id, openid=withdrawal.openid)
+                )
+                if not is_left:
+                    # The last administrator too: who has left WeChat may not be kept, and could not log in.
+                    await erase_user(transaction, user_id, by=WECHAT, now=now)
             else:
                 has_lost_phone = await clear_fields(transaction, user_id, withdrawal.fields)
                 if "phone" in withdrawal.fields:
@@ -176,6 +183,8 @@ class Withdrawals:
                     await record(EventType.PHONE_REMOVED)
         if user_id is None:
             log.info("push_of_nobody", app_id=app_id)
+        elif is_left:
+            log.info("identities_erased", user_id=user_id, actor=WECHAT.name, app_id=app_id)
         elif withdrawal.is_whole:
             log.info("user_erased", user_id=user_id, actor=WECHAT.name, app_id=app_id)
         else:

@@ -38,6 +38,10 @@ from wxauth.login import routes as login_routes
 from wxauth.login import session_key_routes
 from wxauth.login.bodies import LoginRequest
 from wxauth.moving import routes as moving_routes
+from wxauth.oauth import metadata, page_routes
+from wxauth.oauth import phone_routes as scan_routes
+from wxauth.oauth import routes as oauth_routes
+from wxauth.oauth.cors import SiteCors
 from wxauth.people import admin_routes, consent_routes, number_routes
 from wxauth.people import key_routes as admin_key_routes
 from wxauth.people import routes as account_routes
@@ -47,7 +51,7 @@ from wxauth.profile import routes as profile_routes
 from wxauth.service import probes
 from wxauth.service.housekeeping import keep_house, keep_sessions_few
 from wxauth.siblings import admin_routes as client_routes
-from wxauth.siblings import feed_routes, user_routes
+from wxauth.siblings import feed_routes, user_routes, webhook_routes
 from wxauth.siblings import routes as sibling_routes
 from wxauth.siblings.callers import SERVICE_CLIENT_SCHEME
 from wxauth.siblings.feed import keep_placing
@@ -79,11 +83,17 @@ _ROUTERS: Final = (
     number_routes.router,
     check_routes.router,
     key_routes.router,
+    metadata.router,
     probes.router,
     sibling_routes.router,
     client_routes.router,
     user_routes.router,
     feed_routes.lists,
+    scan_routes.router,
+    oauth_routes.router,
+    page_routes.router,
+    webhook_routes.lists,
+    webhook_routes.router,
     push_routes.router,
 )
 
@@ -126,6 +136,7 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After", "WWW-Authenticate"],
         )
+    app = SiteCors(app, services)
     app = Edge(
         app, larger_bodies={avatar_routes.UPLOAD_PATH: avatar_routes.MAX_UPLOAD}, refused=services.metrics.refused
     )
@@ -168,15 +179,18 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         services.keys.keep_fresh(),
         services.apps.keep_fresh(),
         services.numbers.keep_storing(),
+        services.id_token_keys.keep_fresh(),
         keep_house(services),
         keep_sessions_few(services),
         keep_placing(services),
+        services.deliveries.keep_delivering(),
     ]
     if isinstance(services.clock, DatabaseClock):
         await correct(services.clock, services.database)
         tasks.append(keep_time(services.clock, services.database))
     await services.keys.try_refresh()
     await services.apps.try_refresh()
+    await services.id_token_keys.try_refresh()
     await _tell_what_is_unlimited(services)
     keeping = asyncio.gather(*tasks)
     log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services.apps.all()))

@@ -15,10 +15,13 @@ from wxauth.core.sealing import Sealer
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings
 from wxauth.guard.bearer import BearerGuard
-from wxauth.keys.keyring import KeyRing
-from wxauth.login.rate_limits import LoginLimiter
+from wxauth.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.login.rate_limits import LoginLimiter, RateLimiter
 from wxauth.login.refresh_tokens import CONSOLE_PREFIX, RefreshTokens
 from wxauth.login.risk import Risk
+from wxauth.oauth.limits import ScanLimits
+from wxauth.oauth.pictures import Pictures
+from wxauth.oauth.secrets import UserCodes
 from wxauth.people.numbers import Numbers
 from wxauth.profile.attempts import Attempts
 from wxauth.profile.avatars import Avatars
@@ -28,6 +31,8 @@ from wxauth.profile.withdrawals import Withdrawals
 from wxauth.service.metrics import Metrics
 from wxauth.service.readiness import Readiness
 from wxauth.service.waits import WAITS, Waits
+from wxauth.siblings.delivering import Deliveries
+from wxauth.siblings.webhook_transport import WebhookTransport
 from wxauth.tokens.issuer import TokenIssuer
 from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.client import WeChat
@@ -57,6 +62,8 @@ def build_services(
     database = Database(settings.database_url.get_secret_value(), deadlines=waits.database)
     sealer = Sealer(settings.secret_keys)
     keys = make_key_ring(settings, database, clock, refresh_pause=waits.keys_refresh)
+    id_token_keys = make_id_token_keys(settings, database, clock, refresh_pause=waits.keys_refresh)
+    redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
     metrics = Metrics(database=database, clock=clock)
     apps = Apps(database, sealer, settings.apps, observe=metrics.know_apps, refresh_pause=waits.apps_refresh)
     background = Background(patience=settings.wechat_timeout + waits.database.whole, farewell=waits.background_farewell)
@@ -83,11 +90,15 @@ def build_services(
     opinions = Opinions(
         wechat_api, clock, find_app=apps.find, observe=metrics.policy_check, longest_wait=waits.opinions
     )
+    scan_limits = ScanLimits.of(
+        settings, lambda rate, what: RateLimiter(rate, what=what, redis_url=redis_url, clock=clock)
+    )
     return Services(
         settings=settings,
         clock=clock,
         database=database,
         keys=keys,
+        id_token_keys=id_token_keys,
         sealer=sealer,
         apps=apps,
         issuer=TokenIssuer(issuer=settings.issuer, audience=settings.audience),
@@ -107,6 +118,7 @@ def build_services(
             ),
             timeout=settings.wechat_timeout,
             may_share=settings.phone_policy == "share",
+            linked_within=timedelta(days=settings.link_phone_days) if settings.phone_policy == "link" else None,
             check_openid=settings.phone_check_openid,
             pauses_for_others=waits.phones_of_others,
             farewell=waits.phones_farewell,
@@ -125,13 +137,21 @@ def build_services(
         withdrawals=Withdrawals(
             apps.find, database, clock, background=background, promises=promises, patience=waits.withdrawals
         ),
+        deliveries=Deliveries(
+            database,
+            sealer,
+            clock,
+            transport=WebhookTransport(),
+            observe=metrics.webhook_delivery,
+            patience=waits.webhooks,
+            pause=waits.deliveries,
+        ),
         avatars=Avatars(database, clock, issuer=settings.issuer),
         guard=BearerGuard(settings.issuer, settings.audience, keys=keys, clock=lambda: clock().timestamp()),
-        login_limiter=LoginLimiter(
-            settings.login_rate_limit,
-            redis_url=None if settings.redis_url is None else settings.redis_url.get_secret_value(),
-            clock=clock,
-        ),
+        login_limiter=LoginLimiter(settings.login_rate_limit, redis_url=redis_url, clock=clock),
+        scan_limits=scan_limits,
+        pictures=Pictures(settings, apps.for_login, database, wechat_api, scan_limits, clock),
+        user_codes=UserCodes(settings.secret_keys),
         numbers=Numbers(database, clock, store_pause=waits.numbers_store),
         metrics=metrics,
         readiness=Readiness(database, keys, clock),
@@ -141,6 +161,14 @@ def build_services(
 def make_key_ring(
     settings: Settings, database: Database, clock: Clock, *, refresh_pause: float = WAITS.keys_refresh
 ) -> KeyRing:
-    """What we sign with."""
+    """What we sign access tokens with."""
     max_age = timedelta(seconds=settings.signing_key_max_age)
     return KeyRing(database, Sealer(settings.secret_keys), clock, max_age=max_age, refresh_pause=refresh_pause)
+
+
+def make_id_token_keys(
+    settings: Settings, database: Database, clock: Clock, *, refresh_pause: float = WAITS.keys_refresh
+) -> IdTokenKeys:
+    """What we sign id_tokens with."""
+    max_age = timedelta(seconds=settings.signing_key_max_age)
+    return IdTokenKeys(database, Sealer(settings.secret_keys), clock, max_age=max_age, refresh_pause=refresh_pause)

@@ -12,6 +12,7 @@ from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
 from wxauth.keys.rows import erase_retired_keys
+from wxauth.oauth.scan_rows import sweep_scans
 from wxauth.people.session_rows import forget_console_sessions
 from wxauth.profile.attempt_rows import sweep_attempts
 from wxauth.profile.attempts import WINDOW
@@ -19,6 +20,7 @@ from wxauth.profile.phone_rows import sweep_answers
 from wxauth.profile.push_rows import sweep_messages, sweep_nonces
 from wxauth.service.keeping_rows import ADDRESSES, EVENTS, Lap, begin_lap, lap_page
 from wxauth.service.sweep_rows import replace_old_sessions, sweep_page
+from wxauth.siblings.webhook_rows import sweep_deliveries
 
 KEPT_AFTER_THE_END: Final = timedelta(days=30)
 """Who comes back within it is still told why: `session_revoked`, `refresh_token_expired`, `refresh_token_reused`. Later
@@ -32,6 +34,8 @@ PUSH_MESSAGES_KEPT: Final = timedelta(days=30)
 """So long a message that WeChat pushes again is known to have been carried out. WeChat does so within seconds."""
 PUSH_NONCES_KEPT: Final = timedelta(hours=2)
 """Longer than a signature counts, and than a message waits in memory for the database to come back."""
+DELIVERIES_KEPT: Final = timedelta(days=30)
+"""To webhooks, so that an operator can see what became of them. What is pending stays."""
 SWEEP_EVERY: Final = timedelta(days=1)
 MOST_APART: Final = timedelta(seconds=30)
 """How far our clock and the database's may differ where anything is to be erased for its age."""
@@ -181,9 +185,12 @@ async def sweep_rest(services: Services, *, page_size: int, pause: float) -> Non
         partial(sweep_attempts, database, began_before=now - WINDOW),
         partial(sweep_messages, database, received_before=now - PUSH_MESSAGES_KEPT),
         partial(sweep_nonces, database, received_before=now - PUSH_NONCES_KEPT),
+        partial(sweep_deliveries, database, before=now - DELIVERIES_KEPT),
     ):
         while await erase_page(size=page_size):  # noqa: ASYNC110
             await asyncio.sleep(pause)
+    while await sweep_scans(database, size=page_size, now=now) >= page_size:  # noqa: ASYNC110
+        await asyncio.sleep(pause)
 
 
 def _clocks_agree(services: Services) -> bool:

@@ -101,6 +101,12 @@ class Metrics(Collector):
             ["policy", "app_id", "outcome", "errcode"],
             registry=own,
         )
+        self._webhook_deliveries = Counter(
+            "wxauth_webhook_deliveries",
+            "Tries to deliver an event, by webhook and outcome: delivered, retried (it is tried again later), failed.",
+            ["webhook", "outcome"],
+            registry=own,
+        )
         self._put_off = Gauge(
             "wxauth_put_off",
             "What the database did not take and is done again, by what it is.",
@@ -158,6 +164,10 @@ class Metrics(Collector):
         """Counts the access token that is asked for in the block."""
         return Outcome(lambda outcome, _: self._wechat_token_reads.labels(app_id, outcome).inc())
 
+    def webhook_delivery(self, webhook: str, outcome: str) -> None:
+        """Counts a try to deliver an event."""
+        self._webhook_deliveries.labels(webhook, outcome).inc()
+
     def put_off(self, what: str, number: int) -> None:
         """Says how many of a kind wait to be done again."""
         self._put_off.labels(what).set(number)
@@ -183,6 +193,13 @@ class Metrics(Collector):
             return
         sessions, signs_since = self._statistics["open_sessions"], self._statistics["key_signs_since"]
         yield GaugeMetricFamily("wxauth_sessions", "Open sessions; an estimate where there are many.", sessions)
+        waits_since = self._statistics["webhooks_wait_since"]
+        waited = 0.0 if waits_since is None else max(0.0, (self._clock() - waits_since).total_seconds())
+        yield GaugeMetricFamily(
+            "wxauth_webhook_oldest_pending_seconds",
+            "For how long the oldest event waits that an enabled webhook has not got; 0 where none waits.",
+            waited,
+        )
         if signs_since is not None:
             age = (self._clock() - signs_since).total_seconds()
             yield GaugeMetricFamily("wxauth_signing_key_age_seconds", "How long the signing key has been in use.", age)

@@ -14,11 +14,13 @@ from wxauth.core.sealing import (
     phone_answer_context,
     session_key_context,
     signing_key_context,
+    webhook_secret_context,
 )
-from wxauth.keys.rows import published_keys, replace_private_key
+from wxauth.keys.rows import KEY_TABLES, published_keys, replace_private_key
 from wxauth.login.session_key_rows import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
 from wxauth.people.session_rows import END, START
 from wxauth.profile.phone_rows import answers_sealed_otherwise, replace_answer
+from wxauth.siblings.webhook_rows import replace_secrets, sealed_otherwise
 
 PAGE_SIZE: Final = 1000
 RETRY_PAUSE: Final = 0.2
@@ -32,6 +34,7 @@ class Resealed:
     signing_keys: int = 0
     session_keys: int = 0
     phone_answers: int = 0
+    webhook_secrets: int = 0
     apps: int = 0
     not_opened: int = 0
 
@@ -47,6 +50,7 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
     """
     done = Resealed()
     await _reseal_phone_answers(database, sealer, done, page_size=page_size)
+    await _reseal_webhooks(database, sealer, done)
     await _reseal_session_keys(database, sealer, done, page_size=page_size)
     await _reseal_apps(database, sealer, done)
     await _reseal_signing_keys(database, sealer, done, now=now)
@@ -70,14 +74,15 @@ async def _reseal_session_keys(database: Database, sealer: Sealer, done: Reseale
 
 
 async def _reseal_signing_keys(database: Database, sealer: Sealer, done: Resealed, *, now: datetime) -> None:
-    for key in await published_keys(database, now=now):
+    keys = [(key, table) for table in KEY_TABLES for key in await published_keys(database, now=now, table=table)]
+    for key, table in keys:
         if key.private_key.startswith(sealer.prefix):
             continue
         anew = _sealed_anew(sealer, key.private_key, signing_key_context(key.kid))
         if anew is None:
             done.not_opened += 1
         else:
-            done.signing_keys += await replace_private_key(database, key, anew)
+            done.signing_keys += await replace_private_key(database, key, anew, table=table)
 
 
 async def _reseal_apps(database: Database, sealer: Sealer, done: Resealed) -> None:
@@ -104,6 +109,17 @@ async def _reseal_phone_answers(database: Database, sealer: Sealer, done: Reseal
             else:
                 done.phone_answers += await replace_answer(database, answer, anew)
         after = stale[-1].code_hash
+
+
+async def _reseal_webhooks(database: Database, sealer: Sealer, done: Resealed) -> None:
+    for webhook in await sealed_otherwise(database, prefix=sealer.prefix):
+        context, former = webhook_secret_context(webhook["id"]), webhook["former_secret"]
+        secret = _sealed_anew(sealer, webhook["secret"], context)
+        former_anew = None if former is None else _sealed_anew(sealer, former, context)
+        if secret is None or (former is not None and former_anew is None):
+            done.not_opened += 1
+        else:
+            done.webhook_secrets += await replace_secrets(database, webhook, secret, former_anew)
 
 
 def _sealed_anew(sealer: Sealer, sealed: bytes, context: bytes) -> bytes | None:

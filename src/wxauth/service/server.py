@@ -20,9 +20,10 @@ from wxauth.core.sealing import CannotOpen, Sealer
 from wxauth.core.settings import InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.core.timekeeping import correct
 from wxauth.errors import StorageUnavailable
+from wxauth.oauth.clients import clashing_clients
 from wxauth.profile.avatar_routes import UPLOAD_PATH
 from wxauth.service.app import create_app
-from wxauth.service.build import build_services, make_key_ring
+from wxauth.service.build import build_services, make_id_token_keys, make_key_ring
 from wxauth.service.metrics import remove_what_is_shared, shared_by_workers
 from wxauth.service.workers import SUPERSEDED, Parent, Work, Workers
 from wxauth.web.http_protocol import HttpProtocol, Patience
@@ -46,7 +47,8 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises: InvalidSettings, where there is no listening at that host and port, the stored keys do not
-        open with this `WXAUTH_SECRET_KEY`, or several workers have no place to share their metrics.
+        open with this `WXAUTH_SECRET_KEY`, the audience is an OAuth client's name, or several workers have no place to
+        share their metrics.
     """
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     signal.signal(signal.SIGTERM, leave)
@@ -155,17 +157,28 @@ def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 async def check_secret_key(settings: Settings) -> None:
-    """Whether what is stored opens; says nothing where the database does not answer yet. Raises: InvalidSettings."""
+    """Whether what is stored opens, and no site is named like the audience or an app.
+
+    Says nothing where the database does not answer yet. Raises: InvalidSettings.
+    """
     clock = DatabaseClock()
     database = Database(settings.database_url.get_secret_value())
-    keys = make_key_ring(settings, database, clock)
+    keys, id_token_keys = make_key_ring(settings, database, clock), make_id_token_keys(settings, database, clock)
     try:
         await correct(clock, database)  # the first key is made here, and dated
         await keys.refresh()
+        await id_token_keys.refresh()
         apps = Apps(database, Sealer(settings.secret_keys), settings.apps)
         await apps.refresh()
-        if keys.unopened or apps.unopened:
+        if keys.unopened or id_token_keys.unopened or apps.unopened:
             raise CannotOpen("some signing keys, or secrets of apps, do not open")
+        if clashing := await clashing_clients(database, settings):
+            raise InvalidSettings(
+                [
+                    f"WXAUTH_AUDIENCE, WXAUTH_APPS: wants none that is the name of an OAuth client ({clashing[0]}): "
+                    "its tokens would be taken for others; remove it, and add it by another name"
+                ]
+            )
     except DatabaseUrlRefused as exc:
         raise InvalidSettings([f"WXAUTH_DATABASE_URL: wants what PostgreSQL knows: {reason_of(exc)}"]) from None
     except StorageUnavailable as exc:

@@ -10,6 +10,7 @@ from wxauth.core.database import DEADLINES, Deadlines
 from wxauth.keys import keyring
 from wxauth.people import numbers
 from wxauth.profile import phones, withdrawals
+from wxauth.siblings import delivering
 from wxauth.wechat import client, opinions
 
 
@@ -20,12 +21,14 @@ class Waits:
     database: Deadlines = DEADLINES
     apps_refresh: float = registry.REFRESH_PAUSE
     background_farewell: float = background.FAREWELL
+    deliveries: float = delivering.PAUSE
     keys_refresh: float = keyring.REFRESH_PAUSE
     numbers_store: float = numbers.STORE_PAUSE
     opinions: float = opinions.PATIENCE
     phones_farewell: float = phones.FAREWELL_TO_WECHAT
     phones_of_others: Sequence[float] = phones.PAUSES_FOR_OTHERS
     promises: float = promises.PAUSE
+    webhooks: float = delivering.PATIENCE
     wechat_busy: Sequence[float] = client.BUSY_PAUSES
     withdrawals: float = withdrawals.PATIENCE
 

@@ -9,7 +9,7 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from wxauth.core.services import Services
-from wxauth.errors import InsufficientScope, InvalidClient, InvalidRequest, StorageUnavailable
+from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, StorageUnavailable
 from wxauth.siblings.clients import Client, Credentials, Scope, authenticate
 
 SERVICE_CLIENT_SCHEME: Final = {
@@ -27,16 +27,16 @@ SERVICE_CLIENT_SECURITY: Final[dict[str, Any]] = {"security": [{"service_client"
 FOR_CLIENTS: Final = (
     InvalidRequest("there are two Authorization headers", status=400),
     InvalidClient,
-    InsufficientScope,
+    ClientLacksScope,
     StorageUnavailable,
 )
 """What any operation for service clients may answer."""
 
 
 async def client_with(request: Request, scope: Scope) -> Client:
-    """The service client that asks. Raises: InvalidRequest, InvalidClient, InsufficientScope, StorageUnavailable."""
+    """The service client that asks. Raises: InvalidRequest, InvalidClient, ClientLacksScope, StorageUnavailable."""
     services: Services = request.app.state.services
-    return await authenticate(services.database, _basic_credentials(request), scope, now=services.clock())
+    return await authenticate(services.database, basic_credentials(request), scope, now=services.clock())
 
 
 def _asking_for(scope: Scope) -> Callable[[Request], Awaitable[Client]]:
@@ -54,7 +54,7 @@ EventsClientDep = Annotated[Client, Depends(_asking_for(Scope.EVENTS))]
 """A service client that may read the feed."""
 
 
-def _basic_credentials(request: Request) -> Credentials:
+def basic_credentials(request: Request) -> Credentials:
     """RFC 7617, both parts percent-decoded (RFC 6749, section 2.3.1). Raises: InvalidClient, InvalidRequest."""
     values = request.headers.getlist("authorization")
     if len(values) > 1:

@@ -14,7 +14,8 @@ from wxauth.core.database import Database
 from wxauth.core.services import Services
 from wxauth.core.tables import CLIENT_NAME, ServiceClient
 from wxauth.core.trail import OPERATOR, SYSTEM, WECHAT, Actor
-from wxauth.errors import InsufficientScope, InvalidClient, InvalidToken
+from wxauth.errors import ClientLacksScope, InvalidClient, InvalidToken
+from wxauth.people.callers import ROLES_SCOPE
 from wxauth.people.session_rows import user_in_session
 from wxauth.siblings import rows
 
@@ -28,6 +29,7 @@ _SECRET_BYTES: Final = 32
 _NAME: Final = re.compile(CLIENT_NAME)
 _NO_HASH: Final = bytes(sha256().digest_size)
 _CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "client_id", "sid", "openid")
+_CLAIMS_OF_WEBSITES: Final = ("app_id", "scope")
 
 
 class Scope(StrEnum):
@@ -84,7 +86,8 @@ async def introspect(services: Services, token: str) -> dict[str, Any] | None:
     if user is None:
         return None
     claims = {name: principal.claims[name] for name in _CLAIMS}
-    if user["roles"]:
+    claims |= {name: principal.claims[name] for name in _CLAIMS_OF_WEBSITES if name in principal.claims}
+    if user["roles"] and (principal.scopes is None or ROLES_SCOPE in principal.scopes):
         claims["roles"] = user["roles"]
     if user["external_id"] is not None:
         claims["external_id"] = user["external_id"]
@@ -168,10 +171,12 @@ class Client:
     scopes: frozenset[Scope]
 
 
-async def authenticate(database: Database, credentials: Credentials, needed: Scope, *, now: datetime) -> Client:
+async def authenticate(
+    database: Database, credentials: Credentials, needed: Scope | None = None, *, now: datetime
+) -> Client:
     """The client of these credentials, which may do what is needed. One indexed read; none for what cannot be a name.
 
-    Raises: InvalidClient; InsufficientScope; StorageUnavailable.
+    Raises: InvalidClient; ClientLacksScope; StorageUnavailable.
     """
     name, secret = credentials
     stored = await rows.find_secrets(database, name) if is_name(name) else None
@@ -181,8 +186,8 @@ async def authenticate(database: Database, credentials: Credentials, needed: Sco
     is_former = compare_digest(given, (stored and stored.former_secret_hash) or _NO_HASH)
     if stored is None or not (is_right or (is_former and stored.is_former_good(now))):
         raise InvalidClient("there is no service client with this name and secret")
-    if needed not in stored.scopes:
-        raise InsufficientScope(f"this needs the scope {needed}: wxauth clients set NAME --scope ...")
+    if needed is not None and needed not in stored.scopes:
+        raise ClientLacksScope(f"this needs the scope {needed}: wxauth clients set NAME --scope ...")
     return Client(name, frozenset(in_order(stored.scopes)))
 
 

@@ -14,6 +14,7 @@ from wxauth.core.services import Services
 from wxauth.core.trail import FEED_NAMES, stored_names
 from wxauth.errors import CursorExpired, StorageUnavailable
 from wxauth.siblings.feed_rows import FeedRow, Place, are_unplaced, last_place, place_some, read_feed
+from wxauth.siblings.webhook_rows import queue_deliveries
 
 PLACE_PAUSE: Final = 0.5
 """Seconds between two looks whether events wait for their places."""
@@ -102,7 +103,10 @@ async def place_events(services: Services) -> int:
     while True:
         async with services.database.begin() as transaction:
             events = await place_some(transaction, limit=PLACED_AT_ONCE)
+            queued = await queue_deliveries(transaction, events or (), now=services.clock())
         placed += len(events or ())
+        if queued:
+            services.deliveries.wake()
         if events is None or len(events) < PLACED_AT_ONCE:
             return placed
 

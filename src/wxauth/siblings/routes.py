@@ -10,9 +10,9 @@ from starlette.responses import Response
 
 from wxauth.core.services import ServicesDep
 from wxauth.errors import (
+    ClientLacksScope,
     FieldError,
     InsufficientRole,
-    InsufficientScope,
     InvalidClient,
     InvalidRequest,
     KeysUnavailable,
@@ -21,7 +21,7 @@ from wxauth.errors import (
     UnknownApp,
 )
 from wxauth.people.bodies import EXAMPLE_SESSIONS, EXAMPLE_USER
-from wxauth.people.callers import CallerDep, DeviceDep
+from wxauth.people.callers import AnyCallerDep, DeviceDep
 from wxauth.siblings import clients, wechat_tokens
 from wxauth.siblings.bodies import (
     EXAMPLE_ACCESS_TOKEN,
@@ -94,7 +94,7 @@ def _header(description: str, example: str) -> dict[str, Any]:
         ],
     },
 )
-async def verify(roles: DemandedRolesDep, caller: CallerDep) -> Response:
+async def verify(roles: DemandedRolesDep, caller: AnyCallerDep) -> Response:
     """Say whether a request may pass, and whose it is: nginx `auth_request`, Caddy and Traefik `forward_auth`.
 
     A revoked session or a banned user is refused at once. The roles are those that the user has now, not those of
@@ -126,7 +126,7 @@ async def verify(roles: DemandedRolesDep, caller: CallerDep) -> Response:
         InvalidRequest.of("token", "Field required"),
         PayloadTooLarge,
         InvalidClient,
-        InsufficientScope,
+        ClientLacksScope,
         KeysUnavailable,
         StorageUnavailable,
     ),
@@ -167,7 +167,7 @@ async def introspect(request: Request, services: ServicesDep) -> dict[str, Any]:
         EXAMPLE_ACCESS_TOKEN,
         InvalidRequest("there are two Authorization headers", status=400),
         InvalidClient,
-        InsufficientScope,
+        ClientLacksScope,
         UnknownApp,
         *WECHAT_FAILURES,
         StorageUnavailable,

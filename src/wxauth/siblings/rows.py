@@ -14,6 +14,7 @@ from sqlmodel import col
 from wxauth.core.database import Database
 from wxauth.core.tables import ServiceClient
 from wxauth.core.trail import Actor, EventType, record_event
+from wxauth.people.session_rows import end_sessions_of_client
 
 _SECRETS: Final = """
 SELECT secret_hash, former_secret_hash, former_secret_until, scopes FROM service_clients WHERE name = $1
@@ -92,10 +93,15 @@ async def renew_secret(
 
 
 async def delete_client(database: Database, name: str, *, by: Actor, now: datetime) -> bool:
-    """Whether there was such a client; there is none now. Raises: StorageUnavailable."""
+    """Whether there was such a client; there is none now, nor a session of it. Raises: StorageUnavailable."""
     statement = delete(ServiceClient).where(col(ServiceClient.name) == name).returning(col(ServiceClient.name))
-    event = EventType.SERVICE_CLIENT_REMOVED
-    return await _changes_a_client(database, statement, event, {"name": name}, by=by, now=now)
+    async with database.begin() as transaction:
+        if await transaction.fetchval(statement) is None:
+            return False
+        # Behind that statement, which has waited for whoever was about to open another session.
+        await end_sessions_of_client(transaction, name, by=by, now=now)
+        await record_event(transaction, EventType.SERVICE_CLIENT_REMOVED, by=by, at=now, data={"name": name})
+        return True
 
 
 async def all_clients(database: Database) -> Sequence[ServiceClient]:

@@ -42,7 +42,7 @@ class Principal:
 
     id: UUID
     app_id: str
-    """The mini-program that the person came by."""
+    """The mini-program, also where the token is a website's."""
     openid: str
     session_id: UUID
     roles: frozenset[str]
@@ -52,3 +52,8 @@ class Principal:
     """Who the person was in the system that they were imported from."""
     scope: frozenset[str] = frozenset()
     """What a website's login was granted; empty for a login in the mini-program."""
+
+    @property
+    def scopes(self) -> frozenset[str] | None:
+        """What a website's token is good for; None for a login in the mini-program, which is good for everything."""
+        return self.scope if "app_id" in self.claims else None  # which only a website's has

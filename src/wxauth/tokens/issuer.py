@@ -1,7 +1,7 @@
 """Signing access tokens (RFC 9068)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 from pydantic_core import to_json
@@ -28,8 +28,13 @@ class TokenIssuer:
         now: int,
         expires_in: int,
         external_id: str | None = None,
+        client_id: str | None = None,
+        scope: str = "",
     ) -> str:
-        """An access token. `now` in epoch seconds, `expires_in` in seconds."""
+        """An access token. `now` in epoch seconds, `expires_in` in seconds.
+
+        A website's names the site as `client_id`, the mini-program as `app_id`, and what it is good for.
+        """
         claims: dict[str, Any] = {
             "iss": self.issuer,
             "sub": str(user_id),
@@ -41,6 +46,8 @@ class TokenIssuer:
             "sid": str(session_id),
             "openid": openid,
         }
+        if client_id is not None:
+            claims |= {"client_id": client_id, "app_id": app_id, "scope": scope}
         if roles:
             claims["roles"] = list(roles)
         if external_id is not None:
@@ -48,8 +55,17 @@ class TokenIssuer:
         return sign(key, claims)
 
 
-def sign(key: SigningKey, claims: dict[str, Any]) -> str:
-    """A compact JWS (RFC 7515, section 3.1) over the claims, with python-jose's prebuilt key."""
+class SignsTokens(Protocol):
+    """A key that signs."""
+
+    header: bytes
+    """The token header that names it, in base64url."""
+    signer: Any
+    """python-jose's prebuilt key."""
+
+
+def sign(key: SignsTokens, claims: dict[str, Any]) -> str:
+    """A compact JWS (RFC 7515, section 3.1) over the claims."""
     signing_input = key.header + b"." + base64url(to_json(claims))
     signature: bytes = key.signer.sign(signing_input)
     return (signing_input + b"." + base64url(signature)).decode()

@@ -88,11 +88,12 @@ class Verifier:
         client_id, openid, token_id = claims.get("client_id"), claims.get("openid"), claims.get("jti")
         if not (isinstance(client_id, str) and isinstance(openid, str) and isinstance(token_id, str)):
             raise InvalidToken("client_id, openid or jti is missing or not a string")
-        # A login in a mini-program has no claim app_id: the mini-program is its client.
+        # A login in a mini-program has no claim app_id: the mini-program is its client. A website's token has both, and
+        # says what it is good for.
         app_id = claims.get("app_id", client_id)
-        external_id, scope = claims.get("external_id", ""), claims.get("scope", "")
+        external_id, scope = claims.get("external_id", ""), claims.get("scope", None if "app_id" in claims else "")
         if not (isinstance(app_id, str) and isinstance(external_id, str) and isinstance(scope, str)):
-            raise InvalidToken("app_id, external_id or scope is not a string")
+            raise InvalidToken("app_id, external_id or scope is missing or not a string")
         roles = claims.get("roles", [])
         if not _is_text_list(roles):
             raise InvalidToken("roles is not a list of strings")

@@ -10,6 +10,9 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from wxauth.problems import Language, preferred_language
+from wxauth.web.chinese import in_chinese
+
 _ASSETS = "/docs/assets"
 # Swagger UI's page starts itself with an inline script.
 _POLICY = (
@@ -18,10 +21,19 @@ _POLICY = (
 
 
 def add_docs(app: FastAPI) -> None:
-    """Put the documentation behind all other routes, which need not be matched against it first."""
+    """Put the documentation behind all other routes, which need not be matched against it first.
 
-    async def openapi(_: Request) -> Response:
-        return Response(to_json(app.openapi()), media_type="application/json")
+    Its summaries are Chinese for who prefers that, as a browser says in Accept-Language.
+    """
+    documents: dict[Language, bytes] = {}
+
+    async def openapi(request: Request) -> Response:
+        language = preferred_language(request.headers.get("accept-language"))
+        if language not in documents:
+            document = app.openapi()
+            documents[language] = to_json(in_chinese(document) if language == "zh" else document)
+        headers = {"Content-Language": "zh-CN" if language == "zh" else "en", "Vary": "Accept-Language"}
+        return Response(documents[language], media_type="application/json", headers=headers)
 
     async def docs(request: Request) -> HTMLResponse:
         root = request.scope.get("root_path", "").rstrip("/")

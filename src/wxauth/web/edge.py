@@ -15,6 +15,8 @@ MAX_BODY: Final = 64 * 1024
 """Bytes that a path takes, unless it is said to take more."""
 PROBLEM_KEY: Final = "wxauth.problem"
 """Where an answered failure leaves itself in the ASGI scope, for the log line."""
+EXPECTED_KEY: Final = "wxauth.expected"
+"""In the ASGI scope of a request whose refusal is no news: a poll that is told to wait."""
 
 _MAX_LOGGED_PATH = 200
 _MAX_LOGGED_CAUSE = 300
@@ -92,7 +94,7 @@ class Edge:
         except Exception as fault:
             log.error("request_failed", exc_info=fault)  # it has been answered, unless the answer had begun
         finally:
-            if status >= _FIRST_FAILURE:
+            if status >= _FIRST_FAILURE and EXPECTED_KEY not in scope:
                 _log_failure(scope, status, started)
                 if PROBLEM_KEY in scope:
                     self._refused(scope[PROBLEM_KEY])

@@ -12,10 +12,11 @@ from pydantic_core import to_json
 
 from wxauth.core.settings import App
 from wxauth.errors import SessionKeyExpired, WeChatBadResponse, WeChatError, WeChatTimeout
-from wxauth.wechat.client import WeChat, is_id
+from wxauth.wechat.client import PICTURE, WeChat, is_id
 from wxauth.wechat.errcodes import (
     CHECK_SESSION_KEY,
     CHECK_TEXT,
+    MINI_PROGRAM_CODE,
     PHONE_NUMBER,
     RESET_SESSION_KEY,
     RISK_RANK,
@@ -30,6 +31,7 @@ _PATHS: Final = {
     RESET_SESSION_KEY: "/wxa/resetusersessionkey",
     RISK_RANK: "/wxa/getuserriskrank",
     CHECK_TEXT: "/wxa/msg_sec_check",
+    MINI_PROGRAM_CODE: "/wxa/getwxacodeunlimit",
 }
 _RISK_RANKS: Final = range(5)
 _SIGN_UP: Final = 0
@@ -47,6 +49,14 @@ class TextVerdict:
     suggest: Literal["pass", "review", "risky"]
     label: int
     """Its reason: 100 is a harmless text, 20001 politics, 20002 pornography, and so on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture, and what kind of one it is."""
+
+    content: bytes
+    content_type: Literal["image/jpeg", "image/png"]
 
 
 class WeChatApi:
@@ -106,6 +116,21 @@ class WeChatApi:
             body["nickname"] = nickname
         return await self._post(CHECK_TEXT, app, body, read=_text_verdict, tells_refusals=False)
 
+    async def mini_program_code(
+        self, app: App, scene: str, *, page: str, env: Literal["release", "trial", "develop"]
+    ) -> Picture:
+        """A mini-program code that opens this page of this version with that scene.
+
+        The page must be in the published version, unless another one is asked for.
+
+        Raises: WeChatMisconfigured (40097, 41030: the page is not there), WeChatRateLimited (45009: too many in this
+            minute), other WeChatError.
+        """
+        body = {"scene": scene, "page": page, "env_version": env, "check_path": env == "release"}
+        return await self._post(
+            MINI_PROGRAM_CODE, app, body, read=_picture, secrets=[scene], tells_refusals=False, is_for_picture=True
+        )
+
     async def _post(
         self,
         api: str,
@@ -116,6 +141,7 @@ class WeChatApi:
         secrets: Sequence[str] = (),
         extra_time: float = 0.0,
         tells_refusals: bool = True,
+        is_for_picture: bool = False,
     ) -> T:
         return await self._call(
             api,
@@ -126,6 +152,7 @@ class WeChatApi:
             secrets=secrets,
             extra_time=extra_time,
             tells_refusals=tells_refusals,
+            is_for_picture=is_for_picture,
         )
 
     async def _get_signed(
@@ -149,6 +176,7 @@ class WeChatApi:
         expected: frozenset[int] = frozenset(),
         extra_time: float = 0.0,
         tells_refusals: bool = True,
+        is_for_picture: bool = False,
     ) -> T:
         deadline = self._wechat.deadline(extra_time=extra_time)  # for all of it, the WeChat token's renewal included
 
@@ -164,6 +192,7 @@ class WeChatApi:
                 expected=expected,
                 deadline=deadline,
                 tells_refusals=tells_refusals,
+                is_for_picture=is_for_picture,
             )
 
         token = await _in_time(self._wechat_tokens.get(app), deadline)
@@ -218,3 +247,13 @@ def _text_verdict(answer: dict[str, Any]) -> TextVerdict:
         case {"suggest": "pass" | "review" | "risky" as suggest, "label": int(label)}:
             return TextVerdict(suggest, label)
     raise WeChatBadResponse("WeChat's answer has no usable result")
+
+
+def _picture(answer: dict[str, Any]) -> Picture:
+    """Told by its first bytes: WeChat's Content-Type has said JSON of a picture."""
+    content = answer.get(PICTURE, b"")
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return Picture(content, "image/png")
+    if content.startswith(b"\xff\xd8\xff") and content.rstrip(b"\0").endswith(b"\xff\xd9"):
+        return Picture(content, "image/jpeg")
+    raise WeChatBadResponse("WeChat's answer is no picture")

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, TypeGuard, TypeVar
+from typing import Any, Final, NamedTuple, TypeGuard, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -32,6 +32,11 @@ BUSY_PAUSES: Final = (0.1, 0.3)
 """Seconds before the second and the third try after errcode -1."""
 
 _MADE_UP_CODE: Final = "000000000000"
+MAX_PICTURE: Final = 1024 * 1024
+"""Bytes; a mini-program code has some 100,000."""
+PICTURE: Final = "picture"
+"""Under which an answer that is no JSON stands, where a picture was asked for."""
+
 _MAX_ID_LENGTH = 128
 _MAX_ERRCODE = 10**9
 _MAX_ERRMSG_LENGTH = 200
@@ -60,14 +65,25 @@ class _Host:
         self._path = self._template.url.raw_path.rstrip(b"/")  # empty at WeChat's own hosts
         self.name = self._template.url.host
 
-    def request(self, target: bytes, body: bytes | None, deadline: float) -> httpx.Request:
-        if body is None:
+    def request(self, asked: "_Asked") -> httpx.Request:
+        if asked.body is None:
             request = copy(self._template)
         else:
             headers = {**_HEADERS, "Content-Type": "application/json"}
-            request = httpx.Request("POST", self._template.url, headers=headers, content=body)
-        request.extensions = {"target": self._path + target, "deadline": deadline}
+            request = httpx.Request("POST", self._template.url, headers=headers, content=asked.body)
+        request.extensions = {"target": self._path + asked.target, "deadline": asked.deadline}
+        if asked.is_for_picture:
+            request.extensions["max_body"] = MAX_PICTURE
         return request
+
+
+class _Asked(NamedTuple):
+    """What is asked."""
+
+    target: bytes
+    body: bytes | None
+    deadline: float
+    is_for_picture: bool
 
 
 class WeChat:
@@ -143,6 +159,7 @@ class WeChat:
         expected: Container[int] = (),
         deadline: float | None = None,
         tells_refusals: bool = True,
+        is_for_picture: bool = False,
     ) -> T:
         """Ask an API of WeChat's; again only where it is busy, or was not reached.
 
@@ -156,11 +173,13 @@ class WeChat:
             expected: errcodes that the caller has an answer to, so that they are not logged.
             deadline: When to give up, in the loop's time, if not after the usual one.
             tells_refusals: Whether errcodes are logged; the caller does it otherwise.
+            is_for_picture: Whether the answer may be a picture, which `read` is given as `PICTURE`.
 
         Raises: WeChatError.
         """
         try:
-            answer = await self._answer_to(api, target.encode(), body, deadline or self.deadline())
+            asked = _Asked(target.encode(), body, deadline or self.deadline(), is_for_picture)
+            answer = await self._answer_to(api, asked)
             errcode = answer.get("errcode", 0)
             if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:
                 raise WeChatBadResponse("WeChat's errcode is not a number that it gives")
@@ -189,26 +208,26 @@ class WeChat:
         """Close the connections."""
         await self._transport.aclose()
 
-    async def _answer_to(self, api: str, target: bytes, body: bytes | None, deadline: float) -> dict[str, Any]:
+    async def _answer_to(self, api: str, asked: _Asked) -> dict[str, Any]:
         try:
-            async with asyncio.timeout_at(deadline):
-                return await self._ask_while_busy(target, body, deadline)
+            async with asyncio.timeout_at(asked.deadline):
+                return await self._ask_while_busy(asked)
         except TimeoutError as exc:
             raise WeChatTimeout(f"{api} gave no answer in {self._timeout:g} s") from exc
 
-    async def _ask_while_busy(self, target: bytes, body: bytes | None, deadline: float) -> dict[str, Any]:
-        answer = await self._ask(target, body, deadline)
+    async def _ask_while_busy(self, asked: _Asked) -> dict[str, Any]:
+        answer = await self._ask(asked)
         for pause in self._busy_pauses:
-            has_time = asyncio.get_running_loop().time() + pause < deadline
+            has_time = asyncio.get_running_loop().time() + pause < asked.deadline
             if answer.get("errcode") != SYSTEM_BUSY or not has_time:
                 break
             await self._sleep(pause)
-            answer = await self._ask(target, body, deadline)
+            answer = await self._ask(asked)
         return answer
 
-    async def _ask(self, target: bytes, body: bytes | None, deadline: float) -> dict[str, Any]:
+    async def _ask(self, asked: _Asked) -> dict[str, Any]:
         try:
-            response = await self._send(target, body, deadline)
+            response = await self._send(asked)
         except httpx.ReadTimeout as exc:
             raise WeChatTimeout("WeChat gave no answer in time") from exc
         except httpx.DecodingError as exc:
@@ -221,6 +240,8 @@ class WeChat:
             raise WeChatUnavailable(f"WeChat answered with status {response.status_code}")
         if response.status_code != httpx.codes.OK:
             raise WeChatBadResponse(f"WeChat answered with status {response.status_code}")
+        if asked.is_for_picture and response.content.lstrip()[:1] != b"{":
+            return {PICTURE: response.content}
         try:
             answer = from_json(response.content)  # whatever its Content-Type says
         except ValueError as exc:
@@ -229,14 +250,14 @@ class WeChat:
             raise WeChatBadResponse("WeChat's answer is not a JSON object")
         return answer
 
-    async def _send(self, target: bytes, body: bytes | None, deadline: float) -> httpx.Response:
+    async def _send(self, asked: _Asked) -> httpx.Response:
         try:
-            return await self._transport.handle_async_request(self._base.request(target, body, deadline))
+            return await self._transport.handle_async_request(self._base.request(asked))
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             # Not sent, so the code is not spent: once more, on the other host where there is one.
             hosts = {"host": self._base.name, "next_host": self._fallback.name}
             log.warning("wechat_not_connected", reason=str(exc), **hosts)
-        return await self._transport.handle_async_request(self._fallback.request(target, body, deadline))
+        return await self._transport.handle_async_request(self._fallback.request(asked))
 
 
 def _login_target(app: App) -> str:

@@ -84,7 +84,7 @@ MEANINGS_OF_PHONE_CODES: Final = {
     40003: Text("the openid is not one of this app", "openid 不属于该小程序"),
     40013: Text("the phone code is another mini-program's", "手机号 code 属于其他小程序"),
     40029: Text(
-        "the code is not of the phone button, or has expired (a code of wx.login gives no number)",
+        "the code is not of the phone button (one of wx.login is none), or has expired",
         "不是手机号按钮给出的 code，或已过期（wx.login 的 code 不能换取手机号）",
     ),
     40163: Text("the code of the phone button has been used", "手机号按钮的 code 已被使用"),
@@ -189,4 +189,12 @@ TOKENS_NOT_TAKEN: Final = Text(
 OTHER_APP_OF_PHONE_CODE: Final = Text(
     "the phone code is of another mini-program than the login: they must be of one app",
     "手机号 code 与登录来自不同的小程序：两者必须相同",
+)
+UNKNOWN_SCAN_ENV: Final = Text(
+    "WXAUTH_SCAN_ENV is a version that WeChat does not know of this app",
+    "该小程序没有 WXAUTH_SCAN_ENV 所指的版本",
+)
+NO_SCAN_PAGE: Final = Text(
+    "the page WXAUTH_SCAN_PAGE is not in the version WXAUTH_SCAN_ENV: publish it",
+    "WXAUTH_SCAN_ENV 所指的版本中没有 WXAUTH_SCAN_PAGE 页面：请先发布",
 )

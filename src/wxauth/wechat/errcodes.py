@@ -21,10 +21,12 @@ from wxauth.problems import Language
 from wxauth.wechat.errcode_texts import (
     MEANINGS,
     MEANINGS_OF_PHONE_CODES,
+    NO_SCAN_PAGE,
     OTHER_APP_OF_PHONE_CODE,
     SECRET_NOT_TAKEN,
     SIGNED_CALLS,
     TOKENS_NOT_TAKEN,
+    UNKNOWN_SCAN_ENV,
     WHAT_TO_CHANGE,
 )
 
@@ -35,6 +37,7 @@ CHECK_SESSION_KEY: Final = "checksession"
 RESET_SESSION_KEY: Final = "resetusersessionkey"
 RISK_RANK: Final = "getuserriskrank"
 CHECK_TEXT: Final = "msg_sec_check"
+MINI_PROGRAM_CODE: Final = "getwxacodeunlimit"
 
 SYSTEM_BUSY: Final = -1
 """The one answer after which WeChat asks for the same request again."""
@@ -58,6 +61,8 @@ _WHAT_TO_CHANGE_AT: Final = {
     (CODE2SESSION, NOT_LATEST): SECRET_NOT_TAKEN,
     (STABLE_TOKEN, NOT_LATEST): SECRET_NOT_TAKEN,
     (PHONE_NUMBER, 40013): OTHER_APP_OF_PHONE_CODE,
+    (MINI_PROGRAM_CODE, 40097): UNKNOWN_SCAN_ENV,
+    (MINI_PROGRAM_CODE, 41030): NO_SCAN_PAGE,
 }
 
 _DAILY_QUOTA_RETRY_AFTER = 3600
@@ -80,13 +85,19 @@ _ERRORS_OF_PHONE_CODES: Final[dict[int, tuple[type[WeChatError], int | None]]] =
     OF_ANOTHER_PERSON, (InvalidCode, None)
 )
 
-KNOWN: Final = frozenset({*MEANINGS, *_ERRORS, *_ERRORS_WITH_WECHAT_TOKENS})
+_ERRORS_AT: Final[dict[tuple[str, int], tuple[type[WeChatError], int | None]]] = {
+    (MINI_PROGRAM_CODE, 40097): (WeChatMisconfigured, None),
+    (MINI_PROGRAM_CODE, 41030): (WeChatMisconfigured, None),
+    (MINI_PROGRAM_CODE, DAILY_QUOTA): (WeChatRateLimited, None),  # here it is the minute's
+}
+
+KNOWN: Final = frozenset({*MEANINGS, *_ERRORS, *_ERRORS_WITH_WECHAT_TOKENS, *(errcode for _, errcode in _ERRORS_AT)})
 """Those that have a label of their own in the metrics."""
 
 
 def error_for(errcode: int, *, api: str, hint: str = "") -> WeChatError:
     """The failure that an errcode of this API stands for; a hint is for the developer, beside what it means."""
-    found = _ERRORS.get(errcode)
+    found = _ERRORS_AT.get((api, errcode)) or _ERRORS.get(errcode)
     if found is None and api != CODE2SESSION:
         found = _ERRORS_WITH_WECHAT_TOKENS.get(errcode)
     if found is None and api == PHONE_NUMBER:

@@ -19,6 +19,7 @@ from wxauth.wechat.connection import Answer, Connection
 from wxauth.wechat.connector import Connector, Origin, Proxy, ProxyFailed
 
 MAX_BODY: Final = 64 * 1024
+"""Bytes of an answer, unless the request's extension `max_body` says otherwise."""
 MAX_CONNECTIONS: Final = 256
 MAX_IDLE: Final = 128
 """Connections without use that are kept to one host."""

@@ -222,6 +222,26 @@ test('revokeSession logs out on that device', async () => {
   assert.equal((await auth.sessions()).length, 1)
 })
 
+const due = (user) => user.consents_due.map(({ document }) => document)
+
+test('consents go along with a login, are given and withdrawn, and the user says what is due', async () => {
+  const { auth } = start()
+  const told = []
+  auth.onChange((user) => told.push(due(user)))
+  assert.deepEqual(due(await auth.login({ consents: { privacy: '2026-05' } })), ['terms'])
+  assert.deepEqual(due(await auth.consent({ terms: '3' })), [])
+  assert.deepEqual(due(auth.user), [])
+  assert.deepEqual(due(await auth.withdrawConsent('privacy')), ['privacy'])
+  assert.deepEqual(told, [['terms'], [], ['privacy']])
+})
+
+test('a document that is not in force cannot be agreed to, nor one withdrawn that was not', async () => {
+  const { auth } = await loggedIn()
+  await rejection(auth.consent({ privacy: '2025-01' }), 'invalid_request')
+  await rejection(auth.withdrawConsent('privacy'), 'not_found')
+  await rejection(auth.withdrawConsent(), 'invalid_argument')
+})
+
 test("revokeSession of a session of somebody else's rejects, and its id cannot reach another path", async () => {
   const { auth, phone } = await loggedIn()
   const { session_id: id } = await logInElsewhere(newPerson())
@@ -238,6 +258,7 @@ const MEMBERS = {
     'POST /v1/me/phone',
   ],
   sessions: [(auth) => auth.sessions(), 'GET /v1/me/sessions'],
+  consent: [(auth) => auth.consent({ terms: '3' }), 'POST /v1/me/consents'],
   deleteAccount: [(auth) => auth.deleteAccount(), 'DELETE /v1/me'],
 }
 for (const [name, [call, kind]] of Object.entries(MEMBERS)) {

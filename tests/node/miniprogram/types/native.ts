@@ -31,7 +31,9 @@ Page({
   async onShow() {
     const user: User = await auth.login()
     await auth.login({})
-    await auth.login({ force: true })
+    await auth.login({ force: true, consents: { privacy: '2026-05' } })
+    for (const { document, version } of user.consents_due || []) await auth.consent({ [document]: version })
+    await auth.withdrawConsent('privacy')
     this.setData({ welcome: auth.isNewUser, phoneError: auth.phoneError === null ? '' : auth.phoneError })
     await auth.login({ nickname: '小明', avatarUrl: null, phoneCode: 'code' })
     // @ts-expect-error: it is called avatarUrl

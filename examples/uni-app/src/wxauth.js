@@ -1,0 +1,318 @@
+// Logs in with wxauth from a WeChat mini-program; see wxauth.d.ts.
+
+const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/
+const TITLES = {
+	network_error: '网络不可用|No network',
+	timeout: '网络超时|Timed out',
+	wx_login_failed: '微信登录失败|WeChat login failed',
+	phone_refused: '未授权手机号|No phone number',
+	session_revoked: '登录已失效|Logged out',
+}
+
+export class AuthError extends Error {
+	constructor(code, more = /** @type {any} */ ({})) {
+		const { title, detail, status = null, requestId = null, retryAfter = null, wechatErrcode = null } = more
+		super(detail ? `${code}: ${detail}`.replace(/(eyJ|wxr_)[\w.-]+/g, '$1…') : code) // never a token
+		const column = attempt(() => +/^(?!zh)/i.test(wx.getAppBaseInfo().language || 'zh')) || 0
+		this.title = title || (TITLES[code] || '出错了，请重试|Please try again').split('|')[column]
+		Object.assign(this, { name: 'AuthError', code, status, requestId, retryAfter, wechatErrcode })
+	}
+}
+
+/** @type {typeof import('./wxauth.js').createAuth} */
+export function createAuth({ baseURL: url, appId: id, origins = [], platform, storageKey = 'wxauth', now = Date.now }) {
+	const baseURL = `${url}`.replace(/\/+$/, '')
+	const trusted = [baseURL, ...origins].map(originOf)
+	if (trusted.includes('')) fail('invalid_argument', 'baseURL, origins')
+	// @ts-ignore
+	const host = platform || (typeof uni === 'undefined' ? wx : uni)
+	const appId = id || attempt(() => host.getAccountInfoSync().miniProgram.appId)
+
+	const place = JSON.stringify([baseURL, appId])
+	/** @type {any} */
+	let user = null
+	let tokens // { access, refresh, at, life, until }: ms, by the phone's clock
+	let stored
+	let lastTime = 0
+	let era = {} // ends with the session, maybe by an error
+	let underWay = {} // login, refresh: promises
+	const listeners = new Set()
+
+	const read = () => attempt(() => host.getStorageSync(storageKey))
+
+	// What was kept, here or by another instance.
+	function load() {
+		const text = read()
+		if (text === stored) return
+		stored = text
+		return attempt(() => {
+			const kept = JSON.parse(text)
+			if (kept.place !== place || !kept.user.id || (kept.tokens && !kept.tokens.refresh)) return
+			keep(kept.user, kept.tokens)
+			return true
+		})
+	}
+
+	function keep(newUser, newTokens) {
+		const isChanged = JSON.stringify(newUser) !== JSON.stringify(user)
+		user = newUser
+		tokens = newTokens
+		const text = user ? JSON.stringify({ place, user, tokens }) : ''
+		if (text !== stored) {
+			attempt(() => host.setStorageSync(storageKey, text))
+			// Rather nothing than a used refresh token.
+			if (!text || text !== read()) attempt(() => host.removeStorageSync(storageKey))
+			stored = read()
+		}
+		if (isChanged) for (const tell of [...listeners]) tell().catch(() => {})
+	}
+
+	function forget(error) {
+		era.error = error
+		era = {}
+		underWay = {}
+		keep(null, null)
+	}
+
+	function begin(name, promise) {
+		const end = () => underWay[name] === promise && delete underWay[name]
+		promise.then(end, end)
+		return (underWay[name] = promise)
+	}
+
+	// What was begun before a logout, or by another person, is not done.
+	function check(asked, owner) {
+		if (asked !== era || (owner && owner !== user.openid)) throw asked.error || new AuthError('session_revoked')
+	}
+
+	// A phone's clock may be wrong: only durations count.
+	function isFresh({ at, life }) {
+		const time = now()
+		if (time < Math.max(at, lastTime)) return false
+		lastTime = time
+		return time <= at + life - Math.min(31000, life / 2 + 1000, life * 0.75) // the server counts in whole seconds
+	}
+
+	async function call(name, args) {
+		let timer
+		try {
+			const answer = await new Promise((resolve, reject) => {
+				timer = setTimeout(reject, (args.timeout || 60000) + 5000, { errMsg: 'timeout' }) // some never call back
+				host[name]({ ...args, redirect: 'manual', success: resolve, fail: reject, complete() {} })
+			})
+			return answer || {}
+		} catch (e) {
+			const detail = e && (e.errMsg || e.message)
+			const code = /time.{0,2}out|超时/i.test(detail) ? 'timeout' : 'network_error'
+			return fail(name === 'login' ? 'wx_login_failed' : code, detail)
+		} finally {
+			clearTimeout(timer)
+		}
+	}
+
+	const to = (path, args) => ({ timeout: path.endsWith('refresh') ? 10000 : 20000, ...args, url: baseURL + path })
+	const post = async (path, data, wanted) => bodyOf(await call('request', to(path, POST(data))), wanted)
+	const endSession = (refresh_token) => post('/v1/logout', { refresh_token }).catch(() => {})
+
+	function take(answer, at) {
+		const { access_token: access, refresh_token: refresh, expires_in, refresh_expires_in } = answer
+		lastTime = at
+		keep(answer.user, { access, refresh, at, life: expires_in * 1000, until: at + refresh_expires_in * 1000 })
+	}
+
+	async function logIn(fields, asked, isLast) {
+		check(asked)
+		try {
+			const { code } = await call('login', { provider: 'weixin', timeout: 20000 })
+			if (!code) fail('wx_login_failed')
+			check(asked)
+			const { nickname, avatarUrl: avatar_url, phoneCode: phone_code, consents } = fields
+			const at = now()
+			const body = { code, app_id: appId, nickname, avatar_url, phone_code, consents }
+			const answer = await post('/v1/login', body, 'refresh_token')
+			if (asked !== era) endSession(answer.refresh_token)
+			check(asked)
+			Object.assign(auth, { isNewUser: answer.is_new_user, phoneError: answer.phone_error || null })
+			take(answer, at)
+			return answer.user
+		} catch (e) {
+			check(asked)
+			if (!isLast && ONCE_MORE.test(e.code)) return logIn(fields, asked, true)
+			if (e.code === 'account_disabled') forget(e)
+			throw e
+		}
+	}
+
+	async function login({ force, ...fields } = /** @type {any} */ ({})) {
+		if (!Object.keys(fields).length) {
+			if (underWay.login) return underWay.login
+			load()
+			if (!force && tokens && now() < tokens.until) return user
+		}
+		const asked = era
+		const turn = Promise.resolve(underWay.login).catch(() => {})
+		return begin('login', turn.then(() => logIn(fields, asked)))
+	}
+
+	// Once more where the answer may be lost: the token gets the same successor.
+	const sendRefresh = (refresh_token, isLast) =>
+		post('/v1/refresh', { refresh_token }, 'refresh_token').catch((e) => {
+			if (isLast || e.status) throw e
+			return sendRefresh(refresh_token, true)
+		})
+
+	async function refresh(old) {
+		const asked = era
+		const at = now()
+		try {
+			const answer = await sendRefresh(old.refresh)
+			if (tokens === old) take(answer, at) // else it was overtaken
+		} catch (e) {
+			if (tokens === old) {
+				if (e.code === 'account_disabled') forget(e)
+				if (e.status !== 400) throw e
+				keep(user, null)
+				await login()
+			}
+		}
+		check(asked)
+		return tokens
+	}
+
+	// Tokens with time left, and not those just refused.
+	async function current(refused, asked = era) {
+		check(asked)
+		if (tokens && tokens.access !== refused && isFresh(tokens)) return tokens
+		if (underWay.refresh) return underWay.refresh
+		if (load()) return current(refused, asked)
+		if (tokens) return begin('refresh', refresh(tokens))
+		await login()
+		check(asked)
+		return tokens
+	}
+
+	// After a 401 once more, with another token.
+	async function send(name, args, tokenFor, refused) {
+		const token = await tokenFor(refused)
+		const header = { ...args.header }
+		for (const key of Object.keys(header)) if (/^authorization$/i.test(key)) delete header[key]
+		header.Authorization = `Bearer ${token}`
+		const answer = await call(name, { ...args, header })
+		return answer.statusCode === 401 && !refused ? send(name, args, tokenFor, token) : answer
+	}
+
+	async function guarded(name, args) {
+		const path = given(args.url, 'url')
+		const url = /^[\w+.-]+:/.test(path) ? path : baseURL + (/^[/?#]/.test(path) ? '' : '/') + path
+		if (!trusted.includes(originOf(url))) fail('origin_not_allowed')
+		const asked = era
+		let owner = user && user.openid
+		const tokenFor = async (refused) => {
+			const { access } = await current(refused, asked)
+			check(asked, owner)
+			owner = user.openid
+			return access
+		}
+		const { statusCode, data, header = {} } = await send(name, { ...args, url }, tokenFor)
+		return { statusCode, data, header }
+	}
+
+	const own = async (path, wanted, args, name = 'request') => bodyOf(await guarded(name, to(path, args)), wanted)
+
+	const end = async (path, id) => void (await own(path + encodeURIComponent(given(id, 'id')), null, DELETE))
+
+	async function change(path, args, name) {
+		const changed = await own(path, 'id', args, name)
+		if (user && user.id === changed.id) keep(changed, tokens)
+		return changed
+	}
+
+	load()
+	const auth = {
+		get user() {
+			return user
+		},
+		isNewUser: false,
+		phoneError: null,
+		onChange(fn) {
+			const tell = async () => fn(user)
+			listeners.add(tell)
+			return () => void listeners.delete(tell)
+		},
+		login,
+		getToken: async () => (await current()).access,
+		request: (options) => guarded('request', options),
+		updateProfile: ({ nickname, avatarUrl: avatar_url }) => change('/v1/me', POST({ nickname, avatar_url })),
+		setAvatar: (picture) =>
+			change('/v1/me/avatar', { filePath: given(picture, 'avatarUrl'), name: 'file', timeout: 60000 }, 'uploadFile'),
+		bindPhone: (tap) => change('/v1/me/phone', POST({ code: given(tap, 'code', 'phone_refused') })),
+		decrypt: async ({ encryptedData: encrypted_data, iv }) =>
+			(await own('/v1/me/decrypt', 'data', POST({ encrypted_data, iv }))).data,
+		sessions: async () => (await own('/v1/me/sessions?limit=200', 'items')).items,
+		revokeSession: (id) => end('/v1/me/sessions/', id),
+		consent: (documents) => own('/v1/me/consents', 'items', POST(documents)).then(() => change('/v1/me')),
+		withdrawConsent: (document) => end('/v1/me/consents/', document).then(() => change('/v1/me')),
+		async logout(options) {
+			const old = tokens
+			forget()
+			if (!old) return
+			if (options && options.everywhere) {
+				const tokenFor = async (refused) => (refused ? (await sendRefresh(old.refresh)).access_token : old.access)
+				await send('request', to('/v1/me/sessions', DELETE), tokenFor).catch(() => {})
+			}
+			await endSession(old.refresh)
+		},
+		async deleteAccount() {
+			const asked = era
+			await own('/v1/me', null, DELETE)
+			if (asked === era) forget()
+		},
+	}
+	for (const name of Object.keys(auth).slice(4)) {
+		const member = auth[name]
+		auth[name] = (...args) =>
+			(async () => member(...args))().catch((e) => {
+				if (e instanceof AuthError) throw e
+				fail('invalid_argument', e.message)
+			})
+	}
+	return auth
+}
+
+const POST = (data) => ({ method: 'POST', data: JSON.parse(JSON.stringify(data)) })
+const DELETE = { method: 'DELETE' }
+const fail = (code, detail) => {
+	throw new AuthError(code, { detail })
+}
+const isText = (value) => typeof value === 'string' && value !== ''
+
+function attempt(action) {
+	try {
+		return action()
+	} catch (_) {}
+}
+
+// A text, or this of an event's detail.
+function given(value, name, refused) {
+	const detail = value && value.detail
+	const text = detail ? detail[name] : value
+	return isText(text) ? text : fail((detail && refused) || 'invalid_argument', name)
+}
+
+// What could be read in two ways has no origin.
+function originOf(url) {
+	const match = /^(https?:\/\/([a-z\d._-]+|\[[\da-f:.]+\])(:\d+)?)(?=[/?#]|$)[^\\]*$/i.exec(url)
+	return match ? match[1].toLowerCase().replace(/^(http:.*):80$|^(https:.*):443$/, '$1$2') : ''
+}
+
+// The body of a 2xx, where it has the wanted member or is no page.
+function bodyOf({ statusCode: status, data, header }, wanted) {
+	const body = isText(data) ? attempt(() => JSON.parse(data)) || data : data
+	const isGood = /^2/.test(status)
+	if (isGood && (wanted ? body && body[wanted] : !isText(body))) return body
+	const { code, title, detail, request_id: requestId, wechat_errcode: wechatErrcode } = (!isGood && body) || {}
+	const name = Object.keys(header || {}).find((key) => /^retry-after$/i.test(key))
+	const retryAfter = name && /^\d+$/.test(header[name]) ? +header[name] : null
+	const more = { title, detail, status, requestId, retryAfter, wechatErrcode }
+	throw new AuthError(isText(code) ? code : 'http_error', more)
+}

@@ -1,0 +1,3 @@
+import uni from '@dcloudio/vite-plugin-uni'
+
+export default { plugins: [uni()] }

@@ -1,0 +1,119 @@
+"""OAuth clients as they are stored, beside the service clients that they are."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Final
+
+from uuid_utils.compat import uuid7
+
+from wxauth.core.database import Database
+from wxauth.core.trail import Actor, EventType
+
+_COLUMNS: Final = (
+    "title, app_id, scopes, redirect_uris, logout_uris, is_public, may_scan, is_near, takes_user_codes, email_domain"
+)
+_FIND: Final = f"SELECT name, {_COLUMNS} FROM oauth_clients WHERE name = $1"  # noqa: S608 - a constant
+_ALL: Final = f"SELECT name, {_COLUMNS} FROM oauth_clients ORDER BY name"  # noqa: S608 - a constant
+_NAMED: Final = "SELECT name FROM oauth_clients WHERE name = ANY ($1::text[]) ORDER BY name"
+_PUBLIC_REDIRECT_URIS: Final = "SELECT DISTINCT unnest(redirect_uris) AS uri FROM oauth_clients WHERE is_public"
+# The service client that it is, the event and all else in one: of several at once one wins, whose name it is then.
+# $1 name  $2 secret_hash  $3 now  $4 id of the event  $5 type  $6 actor  $7 to $16 the columns above
+# $17 what it may do as a sibling
+_STORE: Final = f"""
+WITH client AS (
+    INSERT INTO service_clients (name, secret_hash, created_at, scopes) VALUES ($1, $2, $3, $17::text[])
+    ON CONFLICT DO NOTHING
+    RETURNING name
+), noted AS (
+    INSERT INTO events (id, type, at, actor, data)
+    SELECT $4, $5, $3, $6, jsonb_build_object('name', name, 'scopes', $17::text[] || $9::text[]) FROM client
+)
+INSERT INTO oauth_clients (name, {_COLUMNS})
+SELECT name, $7, $8, $9::text[], $10::text[], $11::text[], $12::boolean, $13::boolean, $14::boolean, $15::boolean, $16
+  FROM client
+RETURNING name
+"""  # noqa: S608 - put together from constants
+# What a version before this one left of our own client is made as this one wants it.
+# $1 name  $2 secret_hash  $3 now  $4 title  $5 scopes  $6 redirect_uris  $7 logout_uris
+_ENSURE_OWN: Final = """
+WITH client AS (
+    INSERT INTO service_clients (name, secret_hash, created_at, scopes) VALUES ($1, $2, $3, '{}')
+    ON CONFLICT DO NOTHING
+)
+INSERT INTO oauth_clients (name, title, scopes, redirect_uris, logout_uris, is_public, may_scan, is_near,
+                           takes_user_codes)
+VALUES ($1, $4, $5::text[], $6::text[], $7::text[], true, false, false, false)
+ON CONFLICT (name) DO UPDATE
+   SET title = excluded.title, scopes = excluded.scopes, redirect_uris = excluded.redirect_uris,
+       logout_uris = excluded.logout_uris
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OAuthClient:
+    """One of the operator's own sites, which may log people in."""
+
+    name: str
+    """Its `client_id`."""
+    title: str
+    app_id: str | None
+    scopes: Sequence[str]
+    redirect_uris: Sequence[str]
+    logout_uris: Sequence[str]
+    is_public: bool
+    may_scan: bool
+    is_near: bool
+    takes_user_codes: bool
+    email_domain: str | None
+
+
+async def find_client(database: Database, name: str) -> OAuthClient | None:
+    """The OAuth client of this name. Raises: StorageUnavailable."""
+    row = await database.fetchrow(_FIND, name)
+    return None if row is None else OAuthClient(**row)
+
+
+async def all_oauth_clients(database: Database) -> Sequence[OAuthClient]:
+    """Every one, by name. Raises: StorageUnavailable."""
+    return [OAuthClient(**row) for row in await database.fetch(_ALL)]
+
+
+async def those_named(database: Database, names: Sequence[str]) -> Sequence[str]:
+    """Which of these names are OAuth clients'. Raises: StorageUnavailable."""
+    return [row["name"] for row in await database.fetch(_NAMED, names)]
+
+
+async def public_redirect_uris(database: Database) -> Sequence[str]:
+    """Where the public clients are. Raises: StorageUnavailable."""
+    return [row["uri"] for row in await database.fetch(_PUBLIC_REDIRECT_URIS)]
+
+
+async def store_oauth_client(
+    database: Database,
+    client: OAuthClient,
+    *,
+    secret_hash: bytes,
+    siblings_scopes: Sequence[str],
+    by: Actor,
+    now: datetime,
+) -> bool:
+    """Whether the name was free, and now is this client's. Raises: StorageUnavailable."""
+    name, *columns = asdict(client).values()
+    event = (uuid7(), EventType.SERVICE_CLIENT_ADDED.stored, by.name)
+    async with database.begin() as transaction:
+        return await transaction.fetchval(_STORE, name, secret_hash, now, *event, *columns, siblings_scopes) is not None
+
+
+async def ensure_own_client(database: Database, client: OAuthClient, *, secret_hash: bytes, now: datetime) -> None:
+    """Have this public client stored as it is here, whatever was stored before. Raises: StorageUnavailable."""
+    await database.fetchrow(
+        _ENSURE_OWN,
+        client.name,
+        secret_hash,
+        now,
+        client.title,
+        client.scopes,
+        client.redirect_uris,
+        client.logout_uris,
+    )

@@ -1,0 +1,114 @@
+"""What a site is told of a person: the claims of OpenID Connect Core, in an id_token or at /v1/userinfo."""
+
+import re
+from base64 import urlsafe_b64decode
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, Final
+from uuid import UUID
+
+from pydantic_core import from_json
+
+from wxauth.core.services import Services
+from wxauth.core.tables import UserInSession
+from wxauth.keys.rsa_keys import ALGORITHM, RsaKey
+from wxauth.oauth.client_rows import OAuthClient
+from wxauth.tokens.issuer import sign
+from wxauth.tokens.keys import base64url
+
+PROTOCOL_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid", "at_hash", "amr")
+CLAIMS_BY_SCOPE: Final = {
+    "profile": ("name", "picture", "updated_at"),
+    "phone": ("phone_number", "phone_number_verified"),
+    "email": ("email", "email_verified"),
+    "roles": ("roles",),
+}
+
+_COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
+_MAX_LENGTH: Final = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What an id_token of ours says, which may have expired."""
+
+    client_id: str
+    session_id: UUID
+
+
+def claims_of(user: UserInSession, client: OAuthClient, scopes: Collection[str]) -> dict[str, Any]:
+    """What these scopes tell of a user. What there is no value for is left out."""
+    claims: dict[str, Any] = {}
+    if "profile" in scopes:
+        claims["name"] = user["nickname"]
+        claims["picture"] = user["avatar_url"]
+        claims["updated_at"] = int((user["last_login_at"] or user["created_at"]).timestamp())
+    if "phone" in scopes and user["phone"] is not None:
+        claims["phone_number"] = user["phone"]
+        claims["phone_number_verified"] = user["phone_verified"]
+    if "email" in scopes and client.email_domain is not None:
+        claims["email"] = f"{user['id']}@{client.email_domain}"
+        claims["email_verified"] = False
+    if "roles" in scopes:
+        claims["roles"] = user["roles"] or None
+    return {name: value for name, value in claims.items() if value is not None}
+
+
+def id_token(
+    key: RsaKey,
+    *,
+    issuer: str,
+    client: OAuthClient,
+    user: UserInSession,
+    scopes: Collection[str],
+    session_id: UUID,
+    nonce: str | None,
+    access_token: str,
+    authenticated_at: datetime,
+    authenticated_by: str,
+    now: int,
+    expires_in: int,
+) -> str:
+    """An id_token (OpenID Connect Core, section 2). `now` in epoch seconds, `expires_in` in seconds."""
+    claims: dict[str, Any] = {
+        "iss": issuer,
+        "sub": str(user["id"]),
+        "aud": client.name,
+        "exp": now + expires_in,
+        "iat": now,
+        "auth_time": int(authenticated_at.timestamp()),
+        "sid": str(session_id),
+        "at_hash": base64url(sha256(access_token.encode()).digest()[:16]).decode(),
+        "amr": [authenticated_by],
+        **claims_of(user, client, scopes),
+    }
+    if nonce is not None:
+        claims["nonce"] = nonce
+    return sign(key, claims)
+
+
+async def read_hint(services: Services, token: str) -> Hint | None:
+    """What an id_token of ours says, also after its end; None where it is none. Raises: StorageUnavailable."""
+    form = _COMPACT.fullmatch(token) if len(token) <= _MAX_LENGTH else None
+    if form is None:
+        return None
+    keys = services.id_token_keys
+    if not keys.is_ready:
+        await keys.refresh()
+    try:
+        header = from_json(_decoded(form[1]))
+        key = keys.find(header["kid"]) if header["alg"] == ALGORITHM else None
+        if key is None or not key.verifier.verify(f"{form[1]}.{form[2]}".encode(), _decoded(form[3])):
+            return None
+        claims = from_json(_decoded(form[2]))  # our own from here on
+    except (ValueError, KeyError, TypeError):
+        return None
+    if claims["iss"] != services.settings.issuer:  # it has been another one
+        return None
+    return Hint(claims["aud"], UUID(claims["sid"]))
+
+
+def _decoded(part: str) -> bytes:
+    return urlsafe_b64decode(part + "=" * (-len(part) % 4))

@@ -1,0 +1,72 @@
+"""What this service says of itself: metadata for siblings and for sites (RFC 8414, OpenID Connect Discovery)."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from wxauth.core.services import ServicesDep
+from wxauth.keys.rsa_keys import ALGORITHM
+from wxauth.keys.succession import JWKS_MAX_AGE
+from wxauth.oauth.authorize import CHALLENGE_METHOD, PATH, RESPONSE_MODE, RESPONSE_TYPE
+from wxauth.oauth.clients import SCOPES
+from wxauth.oauth.grants import GRANTS
+from wxauth.oauth.id_tokens import CLAIMS_BY_SCOPE, PROTOCOL_CLAIMS
+
+_WITH_SECRET: list[str] = ["client_secret_basic", "client_secret_post"]
+
+router = APIRouter(tags=["keys"])
+
+
+def _document(issuer: str) -> dict[str, Any]:
+    return {
+        "issuer": issuer,
+        "jwks_uri": f"{issuer}/.well-known/jwks.json",
+        "authorization_endpoint": f"{issuer}{PATH}",
+        "token_endpoint": f"{issuer}/v1/token",
+        "token_endpoint_auth_methods_supported": [*_WITH_SECRET, "none"],
+        "device_authorization_endpoint": f"{issuer}/v1/device_authorization",
+        "userinfo_endpoint": f"{issuer}/v1/userinfo",
+        "revocation_endpoint": f"{issuer}/v1/revoke",
+        "revocation_endpoint_auth_methods_supported": [*_WITH_SECRET, "none"],
+        "introspection_endpoint": f"{issuer}/v1/introspect",
+        "introspection_endpoint_auth_methods_supported": ["client_secret_basic"],
+        "end_session_endpoint": f"{issuer}/v1/end_session",
+        "response_types_supported": [RESPONSE_TYPE],
+        "response_modes_supported": [RESPONSE_MODE],
+        "grant_types_supported": list(GRANTS),
+        "code_challenge_methods_supported": [CHALLENGE_METHOD],
+        "scopes_supported": list(SCOPES),
+        "claims_supported": [*PROTOCOL_CLAIMS, *(claim for claims in CLAIMS_BY_SCOPE.values() for claim in claims)],
+        "claim_types_supported": ["normal"],
+        "claims_parameter_supported": False,
+        "request_parameter_supported": False,
+        "request_uri_parameter_supported": False,
+        "authorization_response_iss_parameter_supported": True,
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": [ALGORITHM],
+        "ui_locales_supported": ["zh-CN", "en"],
+    }
+
+
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"example": _document("https://auth.example.com")}}}
+}
+
+
+@router.get(
+    "/.well-known/openid-configuration",
+    operation_id="read_openid_configuration",
+    summary="Metadata, where OpenID Connect looks for it",
+    responses=_RESPONSES,
+)
+@router.get(
+    "/.well-known/oauth-authorization-server",
+    operation_id="read_metadata",
+    summary="Authorization server metadata",
+    responses=_RESPONSES,
+)
+async def metadata(services: ServicesDep, response: Response) -> dict[str, Any]:
+    """Where the keys are, where to ask about a token, and how a site logs people in; the same at both paths."""
+    response.headers["Cache-Control"] = f"public, max-age={JWKS_MAX_AGE}"
+    return _document(services.settings.issuer)

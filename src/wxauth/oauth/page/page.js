@@ -1,0 +1,55 @@
+// Finds out what the phone does, by asking the page's own server, and goes on by itself.
+const main = document.querySelector('main')
+const status = document.querySelector('.status')
+const renew = document.querySelector('.renew')
+const { stateUrl, nextUrl, texts } = JSON.parse(main.dataset.page)
+const interval = 2000
+const endsAt = Date.now() + Number(main.dataset.expiresIn) * 1000
+
+let isAsking = false
+
+function show(state) {
+  main.dataset.state = state
+  const left = Math.max(0, Math.ceil((endsAt - Date.now()) / 1000))
+  status.textContent = texts[state].replace('{seconds}', left)
+  renew.hidden = state !== 'over'
+}
+
+async function ask() {
+  if (isAsking) return
+  isAsking = true
+  try {
+    const answer = await fetch(stateUrl, { cache: 'no-store', credentials: 'same-origin', redirect: 'error' })
+    if (answer.status === 404) return show('over')
+    if (!answer.ok) return
+    const { state } = await answer.json()
+    show(state)
+    if (state === 'approved' || state === 'denied') {
+      stop()
+      location.replace(nextUrl)
+    }
+    if (state === 'over') stop()
+  } catch {
+    // No network for a moment: the next question finds it again.
+  } finally {
+    isAsking = false
+  }
+}
+
+function tick() {
+  const { state } = main.dataset
+  if (state !== 'waiting' && state !== 'claimed') return
+  if (Date.now() >= endsAt && state === 'waiting') show('over')
+  else show(state)
+}
+
+function stop() {
+  clearInterval(asking)
+  clearInterval(ticking)
+}
+
+const asking = setInterval(ask, interval)
+const ticking = setInterval(tick, 1000)
+show('waiting')
+// A page that comes back from the browser's memory asks at once; its code may be long over.
+addEventListener('pageshow', (event) => event.persisted && ask())

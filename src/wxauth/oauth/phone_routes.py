@@ -1,0 +1,78 @@
+"""`/v1/me/scans`: what the phone does with a code."""
+
+from typing import Final
+from uuid import UUID
+
+from fastapi import APIRouter
+
+from wxauth.core.services import ServicesDep
+from wxauth.errors import (
+    InsufficientScope,
+    InvalidRequest,
+    PayloadTooLarge,
+    RateLimited,
+    ScanForwarded,
+    ScanOver,
+    ScanTaken,
+    ScanTooFar,
+)
+from wxauth.oauth import scans
+from wxauth.oauth.bodies import EXAMPLE_CLAIMED, ClaimedAnswer, ClaimRequest, claimed_answer
+from wxauth.oauth.scan_rows import Verdict
+from wxauth.people.callers import CallerDep, DeviceDep
+from wxauth.web.answers import BEARER_SECURITY, GUARDED, answers, failures
+from wxauth.web.direct import DirectRoute, operation_id
+
+_WRONG_ID: Final = InvalidRequest.of("scan_id", "Input should be a valid UUID")
+
+router = APIRouter(route_class=DirectRoute, tags=["scans"], generate_unique_id_function=operation_id)
+
+
+@router.post(
+    "/v1/me/scans",
+    summary="Claim a code that was scanned",
+    responses=answers(
+        EXAMPLE_CLAIMED,
+        InvalidRequest.of("body", "wants one of scene, url and user_code"),
+        PayloadTooLarge,
+        ScanOver,
+        ScanForwarded,
+        ScanTooFar,
+        ScanTaken,
+        RateLimited,
+        InsufficientScope,
+        *GUARDED,
+    ),
+    openapi_extra=BEARER_SECURITY,
+)
+async def claim_scan(caller: CallerDep, body: ClaimRequest, services: ServicesDep, device: DeviceDep) -> ClaimedAnswer:
+    """Ask who wants to log the person in. Show all of the answer, and let "refuse" be as near as "log in".
+
+    The first user to claim a code has it, for a minute or until it is decided upon. Only the session that claimed it
+    may decide; another session of the same user takes the claim over.
+    """
+    return claimed_answer(await scans.claim(services, caller, body.opening, ip=device.ip))
+
+
+@router.post(
+    "/v1/me/scans/{scan_id}/approve",
+    summary="Log in to the site",
+    status_code=204,
+    responses=failures(_WRONG_ID, ScanOver, InsufficientScope, *GUARDED),
+    openapi_extra=BEARER_SECURITY,
+)
+async def approve_scan(caller: CallerDep, scan_id: UUID, services: ServicesDep, device: DeviceDep) -> None:
+    """The person says yes: the site gets a session. 204 again, for as long as the code would have lived."""
+    await scans.decide(services, caller, scan_id, Verdict.APPROVED, ip=device.ip)
+
+
+@router.post(
+    "/v1/me/scans/{scan_id}/deny",
+    summary="Refuse the site",
+    status_code=204,
+    responses=failures(_WRONG_ID, ScanOver, InsufficientScope, *GUARDED),
+    openapi_extra=BEARER_SECURITY,
+)
+async def deny_scan(caller: CallerDep, scan_id: UUID, services: ServicesDep, device: DeviceDep) -> None:
+    """The person says no: the site gets nothing."""
+    await scans.decide(services, caller, scan_id, Verdict.DENIED, ip=device.ip)

@@ -1,0 +1,107 @@
+"""The picture of a scan: WeChat's mini-program code, or an ordinary QR code of a link."""
+
+import asyncio
+from collections.abc import Callable
+from io import BytesIO
+from typing import Final
+from uuid import UUID
+
+import segno
+
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.settings import App, Settings
+from wxauth.errors import NotFound, RateLimited, UnknownApp, WeChatError, WeChatMisconfigured
+from wxauth.oauth import scan_rows
+from wxauth.oauth.limits import ScanLimits
+from wxauth.oauth.scan_rows import OpenScan
+from wxauth.oauth.secrets import SCENE, hash_of
+from wxauth.wechat.api import Picture, WeChatApi
+from wxauth.wechat.errcodes import MINI_PROGRAM_CODE, what_to_change
+
+_SCALE: Final = 8
+"""Pixels of a module: 37 modules and a border of 4 on each side are 360 pixels."""
+
+log = get_logger()
+
+
+class Pictures:
+    """Makes each picture when somebody first looks at it, once, and keeps it for as long as its scan lives.
+
+    Args:
+        settings: Which kind of code, and of which page.
+        find_app: The app of that id; the default one for None. Raises: UnknownApp.
+        database: Where they are kept.
+        wechat_api: What makes a mini-program code.
+        limits: How many of these.
+        clock: The time.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        find_app: Callable[[str | None], App],
+        database: Database,
+        wechat_api: WeChatApi,
+        limits: ScanLimits,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._find_app = find_app
+        self._database = database
+        self._wechat_api = wechat_api
+        self._limits = limits
+        self._clock = clock
+        self._being_made: dict[UUID, asyncio.Task[Picture]] = {}
+
+    async def of(self, scene: str) -> Picture:
+        """The picture of an open scan. Raises: NotFound, StorageUnavailable."""
+        scan = None
+        if SCENE.fullmatch(scene):
+            scan = await scan_rows.open_scan(self._database, hash_of(scene), now=self._clock())
+        if scan is None:
+            raise NotFound("there is no open scan of this scene")
+        if self._settings.scan_code == "link":
+            return await self._link(scene)
+        if scan["content"] is not None and scan["content_type"] is not None:
+            return Picture(scan["content"], scan["content_type"])
+        making = self._being_made.get(scan["id"])
+        if making is None:
+            making = self._being_made[scan["id"]] = asyncio.create_task(self._make(scan, scene))
+            making.add_done_callback(lambda _: self._being_made.pop(scan["id"], None))
+        return await asyncio.shield(making)  # whoever gives up leaves it to the others
+
+    async def _make(self, scan: OpenScan, scene: str) -> Picture:
+        picture = await self._mini_program_code(scan, scene) or await self._link(scene)
+        return await scan_rows.keep_picture(self._database, scan["id"], picture)
+
+    async def _mini_program_code(self, scan: OpenScan, scene: str) -> Picture | None:
+        """WeChat's; None where it makes none, of which the log says why."""
+        settings = self._settings
+        try:
+            app = self._find_app(scan["app_id"])
+            await self._limits.pictures.admit(app.app_id)
+            return await self._wechat_api.mini_program_code(app, scene, page=settings.scan_page, env=settings.scan_env)
+        except UnknownApp:
+            change = "the site was added with an --app that is not configured"
+            log.error("mini_program_code_not_made", app_id=scan["app_id"], what_to_change=change)
+        except RateLimited:
+            log.warning("mini_program_code_not_made", app_id=app.app_id, reason="WXAUTH_SCAN_PICTURE_LIMIT")
+        except WeChatMisconfigured as exc:
+            advice = what_to_change(exc.errcode or 0, api=MINI_PROGRAM_CODE)
+            log.error("mini_program_code_not_made", app_id=app.app_id, errcode=exc.errcode, what_to_change=advice)
+        except WeChatError as exc:
+            log.warning("mini_program_code_not_made", app_id=app.app_id, errcode=exc.errcode, reason=exc.detail)
+        return None
+
+    async def _link(self, scene: str) -> Picture:
+        """An ordinary QR code of `verification_uri_complete`."""
+        content = await asyncio.to_thread(_drawn, f"{self._settings.issuer}/d/{scene}")
+        return Picture(content, "image/png")
+
+
+def _drawn(text: str) -> bytes:
+    output = BytesIO()
+    segno.make_qr(text, error="m").save(output, kind="png", scale=_SCALE)
+    return output.getvalue()

@@ -1,0 +1,191 @@
+"""What OAuth clients ask: to start a scan, for tokens, for what they say, for their end (RFC 8628, 6749, 7009)."""
+
+from ipaddress import ip_address
+from typing import Any, Final
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wxauth.core.services import ServicesDep
+from wxauth.errors import InsufficientScope, InvalidToken
+from wxauth.oauth import grants, scans
+from wxauth.oauth.bodies import (
+    EXAMPLE_DEVICE_AUTHORIZATION,
+    EXAMPLE_USERINFO,
+    EXAMPLE_WEB_TOKENS,
+    DeviceAuthorizationAnswer,
+    UserinfoAnswer,
+    WebTokensAnswer,
+)
+from wxauth.oauth.client_rows import find_client
+from wxauth.oauth.errors import OAuthError, answering_clients, invalid_request
+from wxauth.oauth.id_tokens import claims_of
+from wxauth.oauth.requests import client_of, form_of
+from wxauth.oauth.scan_rows import LIFETIME
+from wxauth.people import account
+from wxauth.people.callers import DeviceDep
+from wxauth.web.answers import BEARER_SECURITY, GUARDED, answers
+from wxauth.web.direct import DirectRoute, operation_id
+
+MAX_USER_AGENT: Final = 512
+
+router = APIRouter(route_class=DirectRoute, tags=["websites"], generate_unique_id_function=operation_id)
+
+
+def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:
+    """`responses` for FastAPI: the errors of RFC 6749 that an operation may answer."""
+    by_status = {
+        400: errors,
+        401: ("invalid_client",),
+        429: ("temporarily_unavailable",),
+        503: ("temporarily_unavailable",),
+    }
+    return {
+        status: {
+            "description": ", ".join(f"`{error}`" for error in named),
+            "content": {"application/json": {"example": {"error": named[0], "error_description": "…"}}},
+        }
+        for status, named in by_status.items()
+    }
+
+
+def _form(example: dict[str, str], *others: str) -> dict[str, Any]:
+    """`openapi_extra` of an operation that a client asks with a form."""
+    names = ("client_id", "client_secret", *example, *others)
+    schema = {"type": "object", "properties": {name: {"type": "string"} for name in dict.fromkeys(names)}}
+    content = {"application/x-www-form-urlencoded": {"schema": schema, "example": example}}
+    return {"security": [{"service_client": []}, {}], "requestBody": {"required": True, "content": content}}
+
+
+@router.post(
+    "/v1/device_authorization",
+    summary="Start a scan (RFC 8628)",
+    response_model=DeviceAuthorizationAnswer,
+    responses={
+        200: {"content": {"application/json": {"example": EXAMPLE_DEVICE_AUTHORIZATION}}},
+        **_refusals("invalid_request", "invalid_scope", "unauthorized_client"),
+    },
+    openapi_extra=_form(
+        {"scope": "openid profile", "browser_ip": "203.0.113.7", "browser_user_agent": "Mozilla/5.0 …"}
+    ),
+)
+@answering_clients
+async def authorize_device(request: Request, services: ServicesDep) -> dict[str, Any]:
+    """Get a code to show, and a secret to ask by whether somebody has scanned it.
+
+    Send `browser_ip` and `browser_user_agent` of the person's browser, where there is one: the phone shows them, and
+    that is how a person tells their own login from somebody else's.
+    """
+    form = await form_of(request)
+    client = await client_of(request, services, form)
+    if not client.may_scan:
+        raise OAuthError("unauthorized_client", "the client was added without --device")
+    started = await scans.start_for_device(
+        services,
+        client,
+        scope=scans.granted_scope(client, form.get("scope")),
+        ip=_address(form.get("browser_ip")),
+        user_agent=form.get("browser_user_agent", "")[:MAX_USER_AGENT] or None,
+    )
+    issuer = services.settings.issuer
+    return {
+        "device_code": started.secret,
+        "user_code": started.user_code,
+        "verification_uri": f"{issuer}/d",
+        "verification_uri_complete": f"{issuer}/d/{started.scene}",
+        "expires_in": int(LIFETIME.total_seconds()),
+        "interval": scans.INTERVAL,
+        "code_image": f"{issuer}/v1/scans/{started.scene}/code",
+    }
+
+
+@router.post(
+    "/v1/token",
+    summary="Exchange what a site has for tokens (RFC 6749)",
+    response_model=WebTokensAnswer,
+    responses={
+        200: {"content": {"application/json": {"example": EXAMPLE_WEB_TOKENS}}},
+        **_refusals(
+            "invalid_grant",
+            "invalid_request",
+            "unauthorized_client",
+            "unsupported_grant_type",
+            "invalid_scope",
+            "authorization_pending",
+            "slow_down",
+            "access_denied",
+            "expired_token",
+        ),
+    },
+    openapi_extra=_form(
+        {"grant_type": grants.DEVICE_CODE, "device_code": "8Yk3..."},
+        *("code", "redirect_uri", "code_verifier", "refresh_token", "scope"),
+    ),
+)
+@answering_clients
+async def exchange(request: Request, services: ServicesDep, device: DeviceDep) -> dict[str, Any]:
+    """Tokens for an authorization code, a device code or a refresh token, each of which works once."""
+    form = await form_of(request)
+    client = await client_of(request, services, form)
+    return await grants.exchange(services, client, form, ip=device.ip)
+
+
+@router.post(
+    "/v1/revoke",
+    summary="End the session of a token (RFC 7009)",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "It has ended, if there was one",
+            "headers": {"Cache-Control": {"schema": {"const": "no-store"}}},
+        },
+        **_refusals("invalid_request"),
+    },
+    openapi_extra=_form({"token": "wxr_..."}, "token_type_hint"),
+)
+@answering_clients
+async def revoke(request: Request, services: ServicesDep) -> dict[str, Any]:
+    """End the session of an access or refresh token of the client's own. 200 whatever it was."""
+    form = await form_of(request)
+    client = await client_of(request, services, form)
+    if "token" not in form:
+        raise invalid_request("token is missing")
+    await grants.revoke(services, client, form["token"])
+    return {}
+
+
+_USERINFO: Final[dict[str, Any]] = {
+    "response_model": UserinfoAnswer,
+    "responses": answers(EXAMPLE_USERINFO, InsufficientScope, *GUARDED),
+    "openapi_extra": BEARER_SECURITY,
+}
+
+
+@router.get("/v1/userinfo", operation_id="read_userinfo", summary="Who is logged in (OpenID Connect)", **_USERINFO)
+@router.post(
+    "/v1/userinfo",
+    operation_id="read_userinfo_by_post",
+    summary="Who is logged in, asked by POST (OpenID Connect)",
+    **_USERINFO,
+)
+async def read_userinfo(request: Request, services: ServicesDep) -> dict[str, Any]:
+    """What the scopes of a website's access token tell of its user, as they are now."""
+    principal = await services.guard(request)
+    scopes = principal.scopes or frozenset()
+    if grants.OPENID_SCOPE not in scopes:
+        raise InsufficientScope("this is for a website's token with the scope openid")
+    caller = await account.caller(services, principal)
+    client = await find_client(services.database, principal.claims["client_id"])
+    if client is None:
+        raise InvalidToken("the client has been removed")
+    return {"sub": str(caller.user["id"]), **claims_of(caller.user, client, scopes)}
+
+
+def _address(text: str | None) -> str | None:
+    if text is None:
+        return None
+    try:
+        return scans.plain_address(str(ip_address(text.strip())))
+    except ValueError:
+        raise invalid_request("browser_ip is no IP address") from None

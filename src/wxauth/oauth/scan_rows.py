@@ -1,0 +1,511 @@
+"""What becomes of a scan: one claim, one verdict, one session, each decided by one statement.
+
+Each locks the scan's row first, so that of two that come at once the second sees what the first has done. The statement
+that opens a session locks the user too, as whoever bans, merges or erases them does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final, Literal, TypedDict
+from uuid import UUID
+
+import asyncpg
+
+from wxauth.core.database import Database
+from wxauth.core.tables import USER, UserInSession
+from wxauth.core.trail import SYSTEM, EventType
+from wxauth.people.session_rows import EndReason
+from wxauth.wechat.api import Picture
+
+LIFETIME: Final = timedelta(seconds=180)
+"""Of a scan."""
+KEPT: Final = timedelta(hours=1)
+"""So long after its end a late poll is told `expired_token`, and a code that is used again ends its session."""
+CLAIM_LASTS: Final = timedelta(seconds=60)
+"""After which somebody else may take a claim over that has not been decided."""
+CODE_LASTS: Final = timedelta(seconds=60)
+"""Of an authorization code."""
+TOO_FAST: Final = 5
+"""Seconds that a poll before its time adds to the interval."""
+MINUTE: Final = timedelta(minutes=1)
+
+_ATTEMPTS: Final = 3
+
+# $1 id  $2 client  $3 scope  $4 to $8 hashes: scene, user code, device code, request, browser  $9 redirect_uri
+# $10 state  $11 nonce  $12 code_challenge  $13 ip  $14 user_agent  $15 now  $16 end
+_ADD: Final = """
+INSERT INTO scans (id, client_id, scope, scene_hash, user_code_hash, device_code_hash, request_hash, browser_hash,
+                   redirect_uri, state, nonce, code_challenge, browser_ip, browser_user_agent, created_at, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::text::inet, $14, $15, $16)
+ON CONFLICT DO NOTHING
+RETURNING id
+"""
+_OPEN: Final = """
+SELECT s.id, c.app_id, p.content, p.content_type
+  FROM scans s JOIN oauth_clients c ON c.name = s.client_id LEFT JOIN scan_pictures p ON p.scan_id = s.id
+ WHERE s.scene_hash = $1 AND s.verdict IS NULL AND s.expires_at > $2
+"""
+
+# Two processes at once: both get the picture that was there first. $1 scan  $2 content_type  $3 content
+_KEEP_PICTURE: Final = """
+INSERT INTO scan_pictures (scan_id, content_type, content) SELECT id, $2, $3 FROM scans WHERE id = $1
+ON CONFLICT (scan_id) DO UPDATE SET scan_id = excluded.scan_id
+RETURNING content_type, content
+"""
+
+
+def _network_part(address: str) -> str:
+    return f"network(set_masklen({address}, CASE family({address}) WHEN 4 THEN 24 ELSE 56 END))"
+
+
+_SAME_NETWORK_PART: Final = f"{_network_part('s.browser_ip')} = {_network_part('$6::text::inet')}"
+_IS_FORWARDED_PART: Final = """
+CASE WHEN $1::bytea IS NULL THEN NOT (c.takes_user_codes OR s.request_hash IS NOT NULL) ELSE NOT $8::boolean END"""
+_IS_TOO_FAR_PART: Final = f"((c.is_near OR $7::boolean) AND ({_SAME_NETWORK_PART}) IS NOT TRUE)"
+# A claim whose session has been erased is nobody's.
+_IS_FREE_PART: Final = """
+(s.claimed_session_id IS NULL OR s.claimed_at <= $9
+ OR COALESCE((SELECT holder.user_id = $4 FROM sessions holder WHERE holder.id = s.claimed_session_id), true))"""
+_MAY_PART: Final = f"(NOT ({_IS_FORWARDED_PART}) AND NOT {_IS_TOO_FAR_PART} AND {_IS_FREE_PART})"
+# Two phones at once: the second waits here, then finds the scan claimed.
+# $1 hash of the scene, or NULL  $2 hashes that the user code may have  $3 session  $4 user  $5 now  $6 ip
+# $7 whether this user must be near  $8 whether a camera saw the picture  $9 claims before this time do not count
+_CLAIM: Final = f"""
+UPDATE scans s
+   SET claimed_session_id = CASE WHEN {_MAY_PART} THEN $3 ELSE s.claimed_session_id END,
+       claimed_at = CASE WHEN {_MAY_PART} THEN $5 ELSE s.claimed_at END,
+       is_typed = CASE WHEN {_MAY_PART} THEN $1::bytea IS NULL ELSE s.is_typed END
+  FROM oauth_clients c
+ WHERE c.name = s.client_id AND (s.scene_hash = $1 OR s.user_code_hash = ANY ($2::bytea[]))
+   AND s.verdict IS NULL AND s.expires_at > $5
+RETURNING s.id, s.client_id, c.title, c.redirect_uris, s.request_hash IS NOT NULL AS is_page,
+          host(s.browser_ip) AS browser_ip, s.browser_user_agent, {_SAME_NETWORK_PART} AS same_network, s.is_typed,
+          s.created_at, s.expires_at, {_IS_FORWARDED_PART} AS is_forwarded, {_IS_TOO_FAR_PART} AS is_too_far,
+          s.claimed_session_id = $3 AS is_claimed
+"""  # noqa: S608 - put together from constants
+# The verdict and its event in one. Said again by the same session it is no second one.
+# $1 id  $2 session  $3 now  $4 verdict  $5 id of the event  $6 user  $7 app_id  $8 ip
+_DECIDE: Final = f"""
+WITH scan AS (
+    SELECT id, verdict FROM scans
+     WHERE id = $1 AND claimed_session_id = $2 AND expires_at > $3 AND (verdict IS NULL OR verdict = $4)
+       FOR UPDATE
+), decided AS (
+    UPDATE scans SET verdict = $4, decided_at = $3 FROM scan
+     WHERE scans.id = scan.id AND scan.verdict IS NULL
+    RETURNING scans.client_id, scans.browser_ip
+), noted AS (
+    INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
+    SELECT $5, '{EventType.SCAN_APPROVED}', $3, $6::uuid::text, $6, $7, $8::text::inet,
+           jsonb_build_object('scan_id', $1::uuid, 'client_id', client_id, 'browser_ip', host(browser_ip))
+      FROM decided WHERE $4 = 'approved'
+    ON CONFLICT DO NOTHING
+)
+SELECT scan.id, decided.client_id FROM scan LEFT JOIN decided ON true
+"""  # noqa: S608 - put together from constants
+
+# Who said yes, in the session that said it; both must still stand. Whoever bans, merges or erases the user waits.
+# Below: $1 what is looked for  $2 client  $3 now  $4 id of the new session  $5 seconds to live
+_PERSON_PART: Final = f"""
+    SELECT {USER}, approving.app_id, approving.openid
+      FROM scan
+      JOIN sessions approving ON approving.id = scan.claimed_session_id
+      JOIN users ON users.id = approving.user_id
+     WHERE scan.verdict = 'approved' AND (scan.session_id IS NULL OR scan.session_id = $4)
+       AND approving.revoked_at IS NULL AND approving.expires_at > $3 AND users.status = 'active'"""  # noqa: S608
+_OPENED_PART: Final = """
+    INSERT INTO sessions (id, user_id, app_id, openid, ip, user_agent, created_at, last_used_at, expires_at,
+                          client_id, scope, authenticated_at, authenticated_by)
+    SELECT $4, person.id, person.app_id, person.openid, scan.browser_ip, scan.browser_user_agent, $3, $3,
+           $3 + make_interval(secs => $5), scan.client_id, scan.scope, scan.decided_at,
+           CASE WHEN scan.is_typed THEN 'wechat_code' ELSE 'wechat_scan' END
+      FROM person, scan
+    ON CONFLICT (id) DO NOTHING"""
+_REDEEMED_PART: Final = """
+    UPDATE scans SET session_id = $4 FROM scan, person WHERE scans.id = scan.id"""
+_GRANTED_PART: Final = """
+SELECT scan.scope, scan.nonce, scan.decided_at AS authenticated_at,
+       CASE WHEN scan.is_typed THEN 'wechat_code' ELSE 'wechat_scan' END AS authenticated_by,
+       scan.verdict, scan.session_id <> $4 AS is_spent, person.*"""
+# Of two polls at once the second waits for the scan's row, then finds it spent.
+_REDEEM_DEVICE: Final = f"""
+WITH scan AS (
+    SELECT * FROM scans WHERE device_code_hash = $1 AND client_id = $2 FOR UPDATE
+), person AS ({_PERSON_PART} AND scan.expires_at > $3
+       FOR NO KEY UPDATE OF users
+), opened AS ({_OPENED_PART}
+), redeemed AS ({_REDEEMED_PART}
+), polled AS (
+    UPDATE scans
+       SET polled_at = $3,
+           poll_interval = scans.poll_interval
+                           + CASE WHEN $3 < scan.polled_at + make_interval(secs => scan.poll_interval)
+                                  THEN {TOO_FAST} ELSE 0 END
+      FROM scan
+     WHERE scans.id = scan.id AND scan.verdict IS NULL AND scan.expires_at > $3
+)
+{_GRANTED_PART}, scan.expires_at <= $3 AS is_over,
+       $3 < scan.polled_at + make_interval(secs => scan.poll_interval) AS is_too_fast
+  FROM scan LEFT JOIN person ON true
+"""  # noqa: S608 - put together from constants
+# What a browser sees of its own. $1 request  $2 browser
+_PAGE: Final = """
+SELECT verdict, claimed_at IS NOT NULL AS is_claimed, session_id IS NOT NULL AS is_spent, expires_at, client_id, scope,
+       redirect_uri, state, nonce, code_challenge
+  FROM scans WHERE request_hash = $1 AND browser_hash = $2
+"""
+# One code at a time, and none after the session. $1 request  $2 browser  $3 now  $4 hash of the code  $5 its end
+_MAKE_CODE: Final = """
+UPDATE scans SET code_hash = $4, code_expires_at = $5
+  FROM sessions approving JOIN users ON users.id = approving.user_id
+ WHERE request_hash = $1 AND browser_hash = $2 AND verdict = 'approved' AND scans.expires_at > $3
+   AND scans.session_id IS NULL
+   AND approving.id = scans.claimed_session_id AND approving.revoked_at IS NULL AND approving.expires_at > $3
+   AND users.status = 'active'
+RETURNING scans.id
+"""
+# Of two exchanges at once the second waits for the scan's row, and ends the session that the first has made: somebody
+# else has the code and the verifier. $6 redirect_uri  $7 code_challenge  $8 id of the event
+_REDEEM_CODE: Final = f"""
+WITH scan AS (
+    SELECT * FROM scans
+     WHERE code_hash = $1 AND client_id = $2 AND redirect_uri = $6 AND code_challenge = $7
+       FOR UPDATE
+), person AS ({_PERSON_PART} AND scan.code_expires_at > $3
+       FOR NO KEY UPDATE OF users
+), opened AS ({_OPENED_PART}
+), redeemed AS ({_REDEEMED_PART}
+), ended AS (
+    UPDATE sessions SET revoked_at = $3, revoked_reason = '{EndReason.REUSED}', session_key = NULL
+      FROM scan
+     WHERE sessions.id = scan.session_id AND scan.session_id <> $4 AND sessions.revoked_at IS NULL
+    RETURNING sessions.id, sessions.user_id, sessions.app_id
+), noted AS (
+    INSERT INTO events (id, type, at, actor, user_id, app_id, data)
+    SELECT $8, '{EventType.SESSION_ENDED.stored}', $3, '{SYSTEM.name}', user_id, app_id,
+           jsonb_build_object('session_ids', jsonb_build_array(id), 'reason', '{EndReason.REUSED}')
+      FROM ended
+    ON CONFLICT DO NOTHING
+)
+{_GRANTED_PART}, EXISTS (SELECT FROM ended) AS is_reused
+  FROM scan LEFT JOIN person ON true
+"""  # noqa: S608 - put together from constants
+
+# A try is counted before the code is looked for, and given back where it was right: of many at once, five get through.
+# $1 user  $2 now  $3 when the minute began that ends now
+_COUNT_TRY: Final = """
+INSERT INTO wrong_user_codes AS tries (user_id, since, number) VALUES ($1, $2, 1)
+ON CONFLICT (user_id) DO UPDATE
+   SET since = CASE WHEN tries.since <= $3 THEN $2 ELSE tries.since END,
+       number = CASE WHEN tries.since <= $3 THEN 1 ELSE tries.number + 1 END
+RETURNING number, since
+"""
+# $1 user
+_GIVE_TRY_BACK: Final = "UPDATE wrong_user_codes SET number = number - 1 WHERE user_id = $1 RETURNING user_id"
+_SWEEP: Final = """
+DELETE FROM scans WHERE id IN (SELECT id FROM scans WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED) RETURNING id
+"""
+_SWEEP_TRIES: Final = """
+DELETE FROM wrong_user_codes WHERE user_id IN (
+    SELECT user_id FROM wrong_user_codes WHERE since < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)
+RETURNING user_id
+"""
+
+
+class Verdict(StrEnum):
+    """What the person said."""
+
+    APPROVED = "approved"
+    DENIED = "denied"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewScan:
+    """A scan as it is to be stored."""
+
+    id: UUID
+    client_id: str
+    scope: str
+    scene_hash: bytes
+    user_code_hash: bytes
+    device_code_hash: bytes | None = None
+    request_hash: bytes | None = None
+    browser_hash: bytes | None = None
+    redirect_uri: str | None = None
+    state: str | None = None
+    nonce: str | None = None
+    code_challenge: str | None = None
+    browser_ip: str | None
+    browser_user_agent: str | None
+
+
+class OpenScan(TypedDict):
+    """A scan that may still be claimed or decided."""
+
+    id: UUID
+    app_id: str | None
+    """Of its client."""
+    content: bytes | None
+    """Of its picture, where that has been made."""
+    content_type: Literal["image/jpeg", "image/png"] | None
+
+
+class PageScan(TypedDict):
+    """A scan, as the browser that shows it may know it."""
+
+    verdict: str | None
+    is_claimed: bool
+    is_spent: bool
+    expires_at: datetime
+    client_id: str
+    scope: str
+    redirect_uri: str
+    state: str | None
+    nonce: str | None
+    code_challenge: str
+
+
+class ClaimedScan(TypedDict):
+    """A scan at the phone, and whether it may be there."""
+
+    id: UUID
+    client_id: str
+    title: str
+    redirect_uris: list[str]
+    is_page: bool
+    browser_ip: str | None
+    browser_user_agent: str | None
+    same_network: bool | None
+    is_typed: bool
+    created_at: datetime
+    expires_at: datetime
+    is_forwarded: bool
+    is_too_far: bool
+    is_claimed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Who claims a scan, and by what."""
+
+    scene_hash: bytes | None = None
+    user_code_hashes: Sequence[bytes] = ()
+    session_id: UUID
+    user_id: UUID
+    ip: str | None
+    must_be_near: bool
+    by_camera: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What a site gets."""
+
+    user: UserInSession
+    scope: str
+    nonce: str | None
+    authenticated_at: datetime
+    authenticated_by: str
+
+
+class NotGranted(StrEnum):
+    """Why a site gets nothing."""
+
+    UNKNOWN = "unknown"
+    SPENT = "spent"
+    PENDING = "pending"
+    TOO_FAST = "too_fast"
+    DENIED = "denied"
+    OVER = "over"
+
+
+async def add_scan(database: Database, scan: NewScan, *, now: datetime) -> bool | None:
+    """Store a new one. False where its user code is another one's; None where its client is no more.
+
+    Raises: StorageUnavailable.
+    """
+    try:
+        row = await database.fetchrow(
+            _ADD,
+            scan.id,
+            scan.client_id,
+            scan.scope,
+            scan.scene_hash,
+            scan.user_code_hash,
+            scan.device_code_hash,
+            scan.request_hash,
+            scan.browser_hash,
+            scan.redirect_uri,
+            scan.state,
+            scan.nonce,
+            scan.code_challenge,
+            scan.browser_ip,
+            scan.browser_user_agent,
+            now,
+            now + LIFETIME,
+        )
+    except asyncpg.ForeignKeyViolationError:
+        return None
+    return row is not None
+
+
+async def open_scan(database: Database, scene_hash: bytes, *, now: datetime) -> OpenScan | None:
+    """The scan of this scene, as long as nobody has decided upon it. Raises: StorageUnavailable."""
+    row: OpenScan | None = await database.fetchrow(_OPEN, scene_hash, now)
+    return row
+
+
+async def keep_picture(database: Database, scan_id: UUID, picture: Picture) -> Picture:
+    """The picture that the scan has from now on: this one, unless another was made first.
+
+    Raises: StorageUnavailable.
+    """
+    try:
+        row = await database.fetchrow(_KEEP_PICTURE, scan_id, picture.content_type, picture.content)
+    except asyncpg.ForeignKeyViolationError:  # it has just been swept away
+        return picture
+    return picture if row is None else Picture(row["content"], row["content_type"])
+
+
+async def claim_scan(database: Database, claim: Claim, *, now: datetime) -> ClaimedScan | None:
+    """Claim a scan, where that may be; what was found tells. None where there is no open one.
+
+    Raises: StorageUnavailable.
+    """
+    row: ClaimedScan | None = await database.fetchrow(
+        _CLAIM,
+        claim.scene_hash,
+        claim.user_code_hashes,
+        claim.session_id,
+        claim.user_id,
+        now,
+        claim.ip,
+        claim.must_be_near,
+        claim.by_camera,
+        now - CLAIM_LASTS,
+    )
+    return row
+
+
+async def decide_scan(
+    database: Database,
+    scan_id: UUID,
+    verdict: Verdict,
+    *,
+    session_id: UUID,
+    user: UserInSession,
+    ip: str | None,
+    event_id: UUID,
+    now: datetime,
+) -> Any:
+    """Decide upon a scan that this session has claimed, and record an approval.
+
+    None where it has not, or cannot any more; else `client_id`, which is None where the same had been said before.
+
+    Raises: StorageUnavailable.
+    """
+    return await database.fetchrow(_DECIDE, scan_id, session_id, now, verdict, event_id, user["id"], user["app_id"], ip)
+
+
+async def redeem_device_code(
+    database: Database, device_code_hash: bytes, *, client_id: str, session_id: UUID, expires_in: int, now: datetime
+) -> Granted | NotGranted:
+    """Open the session that a device waits for, if it is time. Raises: StorageUnavailable."""
+    row = None
+    for _ in range(_ATTEMPTS):
+        row = await database.fetchrow(_REDEEM_DEVICE, device_code_hash, client_id, now, session_id, expires_in)
+        if row is None:
+            return NotGranted.UNKNOWN
+        if row["id"] is not None:
+            return granted(row)
+        if row["is_spent"]:
+            return NotGranted.SPENT
+        if row["verdict"] is None:
+            if row["is_over"]:
+                return NotGranted.OVER
+            return NotGranted.TOO_FAST if row["is_too_fast"] else NotGranted.PENDING
+        if row["verdict"] == Verdict.DENIED or row["is_over"]:
+            break
+        # The person is banned or erased; or was being merged when we looked, and is found again.
+    return NotGranted.DENIED
+
+
+async def redeem_code(
+    database: Database,
+    code_hash: bytes,
+    *,
+    client_id: str,
+    redirect_uri: str,
+    code_challenge: str,
+    session_id: UUID,
+    expires_in: int,
+    event_id: UUID,
+    now: datetime,
+) -> Granted | NotGranted:
+    """Open the session that an authorization code stands for; used again, it ends that session.
+
+    Raises: StorageUnavailable.
+    """
+    row = None
+    for _ in range(_ATTEMPTS):
+        row = await database.fetchrow(
+            _REDEEM_CODE,
+            code_hash,
+            client_id,
+            now,
+            session_id,
+            expires_in,
+            redirect_uri,
+            code_challenge,
+            event_id,
+        )
+        if row is None:
+            return NotGranted.UNKNOWN
+        if row["id"] is not None:
+            return granted(row)
+        if row["is_spent"]:
+            return NotGranted.SPENT
+    return NotGranted.DENIED
+
+
+async def page_of(database: Database, *, request_hash: bytes, browser_hash: bytes) -> PageScan | None:
+    """What has become of what a browser asks for; None where it is not this browser's. Raises: StorageUnavailable."""
+    row: PageScan | None = await database.fetchrow(_PAGE, request_hash, browser_hash)
+    return row
+
+
+async def make_code(
+    database: Database, *, request_hash: bytes, browser_hash: bytes, code_hash: bytes, now: datetime
+) -> bool:
+    """Whether the browser gets this authorization code. Raises: StorageUnavailable."""
+    row = await database.fetchrow(_MAKE_CODE, request_hash, browser_hash, now, code_hash, now + CODE_LASTS)
+    return row is not None
+
+
+def granted(row: Any) -> Granted:
+    """What a row of these statements tells of a session that was opened."""
+    return Granted(row, row["scope"], row["nonce"], row["authenticated_at"], row["authenticated_by"])
+
+
+async def count_try(database: Database, user_id: UUID, *, now: datetime) -> tuple[int, datetime]:
+    """Count a user code that is about to be looked for: the how-many-eth it is, and when its minute is over.
+
+    Raises: StorageUnavailable.
+    """
+    row = await database.fetchrow(_COUNT_TRY, user_id, now, now - MINUTE)
+    assert row is not None
+    return row["number"], row["since"] + MINUTE
+
+
+async def give_try_back(database: Database, user_id: UUID) -> None:
+    """It was a right one. Raises: StorageUnavailable."""
+    await database.fetchrow(_GIVE_TRY_BACK, user_id)
+
+
+async def sweep_scans(database: Database, *, size: int, now: datetime) -> int:
+    """Erase some of what nobody can ask about any more; how many. Raises: StorageUnavailable."""
+    swept = await database.fetch(_SWEEP, now - KEPT, size)
+    tries = await database.fetch(_SWEEP_TRIES, now - MINUTE, size)
+    return max(len(swept), len(tries))

@@ -1,0 +1,311 @@
+"""Deliveries to webhooks: every process takes its share of what is due, and tries until it succeeds or has failed.
+
+A delivery is taken for half a minute by one process, longer than a try takes. A process that is killed in the middle
+leaves it to the next one after that time. So an event reaches a webhook at least once, and twice only where what came
+of the first try could not be noted.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from random import Random, SystemRandom
+from time import perf_counter
+from typing import Any, Final
+from uuid import UUID
+
+import httpx
+from pydantic_core import to_json
+
+from wxauth import __version__
+from wxauth.core.clock import Clock
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.sealing import CannotOpen, Sealer, webhook_secret_context
+from wxauth.errors import StorageUnavailable
+from wxauth.siblings.feed_bodies import event_for_siblings
+from wxauth.siblings.signatures import signed_headers
+from wxauth.siblings.webhook_rows import (
+    Outcome,
+    State,
+    disable_webhook,
+    due_webhooks,
+    settle_delivery,
+    take_delivery,
+)
+
+PAUSE: Final = 0.5
+"""Seconds between two looks whether something is due."""
+LEASE: Final = timedelta(seconds=30)
+PATIENCE: Final = 15.0
+"""Seconds for a receiver's answer."""
+AT_ONCE: Final = 32
+AT_ONCE_FOR_ONE: Final = 4
+"""A webhook that hangs takes no more; and each may have one, so that any number that hang leave the others theirs."""
+PAUSES: Final = (
+    timedelta(seconds=5),
+    timedelta(minutes=5),
+    timedelta(minutes=30),
+    *(timedelta(hours=hours) for hours in (2, 5, 10, 14, 20, 24)),
+)
+"""Before each try but the first; behind the last one it has failed."""
+SPREAD: Final = 0.1
+"""By which share a pause may be shorter or longer, so that what failed together is not tried together again."""
+LONGEST_RETRY_AFTER: Final = timedelta(days=1)
+FAREWELL: Final = 3.0
+"""Seconds for tries under way when the service ends."""
+
+_GONE: Final = 410
+_SETTLE_PAUSE: Final = 0.5
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a message: a status, or a few words of why there is none."""
+
+    status: int | None
+    milliseconds: int
+    error: str | None = None
+    retry_after: timedelta | None = None
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the receiver has it."""
+        return self.status is not None and 200 <= self.status < 300
+
+
+class Deliveries:
+    """Sends what is due, and messages to try a webhook out.
+
+    Args:
+        database: Where the deliveries are.
+        sealer: Opens the secrets.
+        clock: The time.
+        transport: The way to the receivers.
+        observe: Is told of each try: which webhook, and what has come of it.
+        patience: Seconds for a receiver's answer.
+        pause: Seconds between two looks whether something is due.
+        farewell: Seconds for tries under way when the service ends.
+        random: By how much the pauses differ.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        sealer: Sealer,
+        clock: Clock,
+        *,
+        transport: httpx.AsyncBaseTransport,
+        observe: Callable[[str, str], None] = lambda _webhook, _outcome: None,
+        patience: float = PATIENCE,
+        pause: float = PAUSE,
+        farewell: float = FAREWELL,
+        random: Random | None = None,
+    ) -> None:
+        self._database = database
+        self._sealer = sealer
+        self._clock = clock
+        self._transport = transport
+        self._observe = observe
+        self._patience = patience
+        self._pause = pause
+        self._farewell = farewell
+        self._random = random or SystemRandom()
+        self._under_way: Counter[UUID] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._awakened = asyncio.Event()
+        self._is_closing = False
+
+    def wake(self) -> None:
+        """Look at once: something has just become due."""
+        self._awakened.set()
+
+    async def keep_delivering(self) -> None:
+        """Deliver, for ever, through outages."""
+        is_well = True
+        while True:
+            try:
+                async with asyncio.timeout(self._pause):
+                    await self._awakened.wait()
+            except TimeoutError:
+                pass
+            self._awakened.clear()
+            try:
+                await self.begin_due()
+                is_well = True
+            except StorageUnavailable:
+                if is_well:
+                    log.warning("deliveries_held_up", reason="the database does not answer")
+                is_well = False
+            except Exception:
+                log.exception("deliveries_held_up")
+
+    async def begin_due(self) -> None:
+        """Begin with what is due, as far as there are places for it. Raises: StorageUnavailable."""
+        for webhook_id in await due_webhooks(self._database, now=self._clock()):
+            while not self._is_closing and self._may_begin(webhook_id):
+                self._under_way[webhook_id] += 1
+                task = asyncio.create_task(self._deliver_one_by_one(webhook_id), name=f"webhook {webhook_id}")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def drain(self) -> None:
+        """Wait until nothing is under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def send(
+        self, url: str, message_id: str, message: Mapping[str, Any], keys: Sequence[bytes], *, now: datetime
+    ) -> Answer:
+        """Sign a message and send it once; what has come of it, never an exception of the receiver's making."""
+        body = to_json(message)
+        started = perf_counter()
+        retry_after = error = status = None
+        try:
+            request = httpx.Request(
+                "POST",
+                url,
+                content=body,
+                headers={
+                    **signed_headers(message_id, body, keys, now=now),
+                    "content-type": "application/json",
+                    "accept": "*/*",
+                    "user-agent": f"wxauth/{__version__}",
+                },
+            )
+            async with asyncio.timeout(self._patience):
+                response = await self._transport.handle_async_request(request)
+            status = response.status_code
+            retry_after = _pause_in(response.headers.get("Retry-After"), now=now)
+        except TimeoutError:
+            error = f"no answer in {self._patience:g} s"
+        except httpx.TransportError as exc:
+            error = str(exc)
+        except (httpx.InvalidURL, UnicodeError):
+            error = "URL cannot be used"
+        return Answer(status, round((perf_counter() - started) * 1000), error, retry_after)
+
+    def open_secrets(
+        self, webhook_id: UUID, secret: bytes, former: bytes | None, former_until: datetime | None, *, now: datetime
+    ) -> list[bytes]:
+        """What signs a webhook's messages just now. Raises: CannotOpen."""
+        context = webhook_secret_context(webhook_id)
+        keys = [self._sealer.open(secret, context=context)]
+        if former is not None and former_until is not None and now < former_until:
+            keys.append(self._sealer.open(former, context=context))
+        return keys
+
+    async def aclose(self) -> None:
+        """Begin nothing more, and leave to others what does not end in a moment."""
+        self._is_closing = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._farewell)
+        left = list(self._tasks)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await self._transport.aclose()
+
+    def _may_begin(self, webhook_id: UUID) -> bool:
+        own = self._under_way[webhook_id]
+        return own == 0 or (own < AT_ONCE_FOR_ONE and self._under_way.total() < AT_ONCE)
+
+    async def _deliver_one_by_one(self, webhook_id: UUID) -> None:
+        try:
+            while not self._is_closing:
+                now = self._clock()
+                taken = await take_delivery(self._database, webhook_id, now=now, until=now + LEASE)
+                if taken is None:
+                    return
+                await self._deliver(taken, now=now)
+        except StorageUnavailable as exc:  # taken up again when its time is over
+            log.warning("delivery_held_up", webhook_id=webhook_id, reason=exc.code)
+        except Exception:
+            log.exception("delivery_failed", webhook_id=webhook_id)
+        finally:
+            self._under_way[webhook_id] -= 1
+            if not self._under_way[webhook_id]:
+                del self._under_way[webhook_id]
+
+    async def _deliver(self, taken: Mapping[str, Any], *, now: datetime) -> None:
+        name = taken["name"]
+        if taken["id"] is None:
+            outcome = Outcome(state=State.FAILED, error="the event has been swept away")
+        else:
+            outcome = await self._try(taken, now=now)
+        self._observe(name, "retried" if outcome.state is State.PENDING else outcome.state)
+        fields = {
+            "webhook": name,
+            "event_id": taken["event_id"],
+            "attempt": taken["attempts"],
+            "status": outcome.status,
+        }
+        if outcome.state is State.DELIVERED:
+            log.debug("delivered", **fields)
+        else:
+            log.warning("not_delivered", **fields, reason=outcome.error, next_at=outcome.next_at)
+        await self._settle(taken, outcome, until=now + LEASE)
+
+    async def _try(self, taken: Mapping[str, Any], *, now: datetime) -> Outcome:
+        event = event_for_siblings(taken)
+        message = {"type": event["type"], "timestamp": event["at"], "data": event}
+        webhook_id, attempts = taken["webhook_id"], taken["attempts"]
+        try:
+            sealed = taken["secret"], taken["former_secret"], taken["former_secret_until"]
+            keys = self.open_secrets(webhook_id, *sealed, now=now)
+        except CannotOpen as exc:
+            what_to_change = "add the secret key that sealed it to WXAUTH_SECRET_KEY_PREVIOUS"
+            log.error(
+                "webhook_secret_not_unsealed", webhook=taken["name"], reason=str(exc), what_to_change=what_to_change
+            )
+            answer = Answer(None, 0, "the secret cannot be opened")
+        else:
+            answer = await self.send(taken["url"], str(event["id"]), message, keys, now=now)
+        if answer.is_taken:
+            return Outcome(state=State.DELIVERED, status=answer.status)
+        if answer.status == _GONE and await disable_webhook(self._database, webhook_id, now=self._clock()):
+            log.warning("webhook_disabled", webhook=taken["name"], reason="it has answered 410")
+        if attempts > len(PAUSES):
+            return Outcome(state=State.FAILED, status=answer.status, error=answer.error)
+        pause = PAUSES[attempts - 1] * (1 + self._random.uniform(-SPREAD, SPREAD))
+        if answer.retry_after is not None:
+            pause = max(pause, min(answer.retry_after, LONGEST_RETRY_AFTER))
+        next_at = self._clock() + pause
+        return Outcome(state=State.PENDING, status=answer.status, error=answer.error, next_at=next_at)
+
+    async def _settle(self, taken: Mapping[str, Any], outcome: Outcome, *, until: datetime) -> None:
+        """Note what has come of it, through an outage too: else it would be delivered twice."""
+        while True:
+            try:
+                await settle_delivery(
+                    self._database,
+                    taken["webhook_id"],
+                    taken["event_id"],
+                    attempts=taken["attempts"],
+                    outcome=outcome,
+                    now=self._clock(),
+                )
+            except StorageUnavailable:
+                if self._clock() > until:
+                    raise
+                await asyncio.sleep(_SETTLE_PAUSE)
+            else:
+                return
+
+
+def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:
+    """What a receiver wants (RFC 9110, section 10.2.3): seconds, or a date; None for what cannot be read."""
+    if retry_after is None:
+        return None
+    text = retry_after.strip()
+    if text.isascii() and text.isdigit():
+        return timedelta(seconds=min(int(text), int(LONGEST_RETRY_AFTER.total_seconds())))
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)) - now

@@ -1,0 +1,33 @@
+"""How a webhook's messages are signed: Standard Webhooks 1.0.0, symmetric."""
+
+import hmac
+import secrets
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Final
+
+SECRET_BYTES: Final = 32
+_PREFIX: Final = "whsec_"
+
+
+def new_secret() -> bytes:
+    """What a webhook's messages are signed with."""
+    return secrets.token_bytes(SECRET_BYTES)
+
+
+def shown(secret: bytes) -> str:
+    """A secret as the receiver's library wants it."""
+    return _PREFIX + b64encode(secret).decode()
+
+
+def signed_headers(message_id: str, body: bytes, keys: Iterable[bytes], *, now: datetime) -> Mapping[str, str]:
+    """The header of a message, with a signature for each of the secrets that count just now."""
+    timestamp = str(int(now.timestamp()))
+    signed = b".".join((message_id.encode(), timestamp.encode(), body))
+    signatures = (b64encode(hmac.digest(key, signed, "sha256")).decode() for key in keys)
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
+    }

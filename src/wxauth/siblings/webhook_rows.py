@@ -1,0 +1,385 @@
+"""Webhooks as they are stored, and what is to be delivered to them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, TypedDict
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from wxauth.core.database import Database, Transaction
+from wxauth.core.trail import SYSTEM, Actor, EventType, record_event, shown_name
+from wxauth.siblings.feed_rows import PlacedEvent
+
+_COLUMNS: Final = "id, name, url, types, is_enabled, secret, former_secret, former_secret_until, created_at"
+_ALL: Final = f"SELECT {_COLUMNS} FROM webhooks ORDER BY name"  # noqa: S608 - a constant
+_FIND: Final = f"SELECT {_COLUMNS} FROM webhooks WHERE name = $1"  # noqa: S608 - a constant
+# $1 id  $2 name  $3 url  $4 types  $5 secret  $6 now
+_ADD: Final = f"""
+INSERT INTO webhooks (id, name, url, types, secret, created_at) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT DO NOTHING
+RETURNING {_COLUMNS}
+"""  # noqa: S608 - a constant
+# $1 name  $2 url  $3 types  $4 whether it is enabled; NULL changes nothing
+_CHANGE: Final = f"""
+UPDATE webhooks SET url = COALESCE($2, url), types = COALESCE($3, types), is_enabled = COALESCE($4, is_enabled)
+ WHERE name = $1
+RETURNING {_COLUMNS}
+"""  # noqa: S608 - a constant
+# What is left of a former secret goes: there is one at most. $1 id  $2 the new one  $3 until when the former one signs
+_RENEW: Final = f"""
+UPDATE webhooks SET secret = $2, former_secret = secret, former_secret_until = $3 WHERE id = $1
+RETURNING {_COLUMNS}
+"""  # noqa: S608 - a constant
+_REMOVE: Final = "DELETE FROM webhooks WHERE name = $1 RETURNING id"
+# By one answer of 410 among several at once. $1 id
+_DISABLE: Final = "UPDATE webhooks SET is_enabled = false WHERE id = $1 AND is_enabled RETURNING name"
+
+_WHICH_WANT: Final = "SELECT id, types FROM webhooks WHERE is_enabled"
+# $1 ids  $2 webhooks  $3 events  $4 types  $5 now
+_QUEUE: Final = """
+INSERT INTO deliveries (id, webhook_id, event_id, type, next_at, at)
+SELECT id, webhook_id, event_id, type, $5, $5
+  FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS new (id, webhook_id, event_id, type)
+ON CONFLICT DO NOTHING
+"""
+# The same event again; one that a process is just delivering is delivered by that. $5 now
+_QUEUE_AGAIN: Final = """
+INSERT INTO deliveries (id, webhook_id, event_id, type, next_at, at)
+SELECT id, webhook_id, event_id, type, $5, $5
+  FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS new (id, webhook_id, event_id, type)
+ON CONFLICT (webhook_id, event_id) DO UPDATE
+   SET id = excluded.id, state = 'pending', attempts = 0, status = NULL, error = NULL, next_at = excluded.next_at,
+       at = excluded.at, is_taken = false
+ WHERE NOT (deliveries.is_taken AND deliveries.next_at > $5)
+"""
+# $1 event
+_PLACED_EVENT: Final = "SELECT position, event_id, type FROM feed WHERE event_id = $1"
+# From the newest on; times of events are nearly in the order of their places, and not quite.
+# $1 before which position  $2 how many are looked at  $3 since when
+_PLACED_SINCE: Final = """
+SELECT f.position, f.event_id, f.type, e.at >= $3 AS is_wanted
+  FROM (SELECT position, event_id, type FROM feed WHERE position < $1 ORDER BY position DESC LIMIT $2) f
+  JOIN events e ON e.id = f.event_id
+ ORDER BY f.position DESC
+"""
+
+# $1 now
+_DUE: Final = """
+SELECT w.id FROM webhooks w
+ WHERE is_enabled AND EXISTS (
+       SELECT FROM deliveries d WHERE d.webhook_id = w.id AND d.state = 'pending' AND d.next_at <= $1)
+"""
+# One delivery goes to one process: what another one has locked is passed over, and what it has taken is not due until
+# its time is over. $1 webhook  $2 now  $3 until when this process has it
+_TAKE: Final = """
+WITH due AS (
+    SELECT webhook_id, event_id FROM deliveries
+     WHERE webhook_id = $1 AND state = 'pending' AND next_at <= $2
+       AND EXISTS (SELECT FROM webhooks WHERE id = $1 AND is_enabled)
+     ORDER BY next_at LIMIT 1
+       FOR UPDATE SKIP LOCKED
+), taken AS (
+    UPDATE deliveries d SET attempts = attempts + 1, next_at = $3, is_taken = true
+      FROM due WHERE d.webhook_id = due.webhook_id AND d.event_id = due.event_id
+    RETURNING d.webhook_id, d.event_id, d.attempts
+)
+SELECT t.webhook_id, t.event_id, t.attempts, w.name, w.url, w.secret, w.former_secret, w.former_secret_until,
+       e.id, e.type, e.at, e.user_id, e.app_id, e.actor, e.data
+  FROM taken t JOIN webhooks w ON w.id = t.webhook_id LEFT JOIN events e ON e.id = t.event_id
+"""
+# Unless its time was over, and another process has taken it since.
+# $1 webhook  $2 event  $3 attempts  $4 state  $5 status  $6 error  $7 when to try again  $8 now
+_SETTLE: Final = """
+WITH settled AS (
+    UPDATE deliveries SET state = $4, status = $5, error = $6, next_at = $7, is_taken = false
+     WHERE webhook_id = $1 AND event_id = $2 AND attempts = $3 AND state = 'pending'
+    RETURNING state
+)
+UPDATE webhooks SET delivered_at = $8
+  FROM settled
+ WHERE webhooks.id = $1 AND settled.state = 'delivered'
+   AND (delivered_at IS NULL OR delivered_at < $8::timestamptz - interval '1 minute')
+"""
+# $1 webhook  $2 states  $3 before this one  $4 how many
+_DELIVERIES: Final = """
+SELECT d.* FROM unnest($2::text[]) AS wanted CROSS JOIN LATERAL (
+       SELECT id, event_id, type, state, attempts, status, error, next_at, at FROM deliveries
+        WHERE webhook_id = $1 AND state = wanted AND ($3::uuid IS NULL OR id < $3)
+        ORDER BY id DESC LIMIT $4) d
+ ORDER BY d.id DESC LIMIT $4
+"""
+# The oldest of each webhook and state, by the index; of a webhook that is no more, all.
+# $1 when the kept ones began  $2 how many
+_SWEEP: Final = """
+WITH RECURSIVE known (webhook_id) AS (
+    (SELECT webhook_id FROM deliveries ORDER BY webhook_id LIMIT 1)
+     UNION ALL
+    SELECT (SELECT d.webhook_id FROM deliveries d WHERE d.webhook_id > known.webhook_id ORDER BY d.webhook_id LIMIT 1)
+      FROM known WHERE known.webhook_id IS NOT NULL
+)
+DELETE FROM deliveries USING (
+    SELECT old.webhook_id, old.event_id
+      FROM known CROSS JOIN unnest('{delivered,failed,pending}'::text[]) AS settled
+           CROSS JOIN LATERAL (
+               SELECT d.webhook_id, d.event_id, d.at FROM deliveries d
+                WHERE d.webhook_id = known.webhook_id AND d.state = settled
+                ORDER BY d.id LIMIT $2 FOR UPDATE SKIP LOCKED) old
+     WHERE NOT EXISTS (SELECT FROM webhooks w WHERE w.id = known.webhook_id)
+        OR (settled <> 'pending' AND old.at < $1)
+     LIMIT $2
+) swept
+ WHERE deliveries.webhook_id = swept.webhook_id AND deliveries.event_id = swept.event_id
+"""
+# $1 prefix of what is sealed with the current secret key
+_SEALED_OTHERWISE: Final = """
+SELECT id, secret, former_secret FROM webhooks
+ WHERE substring(secret FOR octet_length($1::bytea)) <> $1
+    OR substring(former_secret FOR octet_length($1::bytea)) <> $1
+"""
+# $1 id  $2 and $3 what was sealed  $4 and $5 the same anew
+_RESEAL: Final = """
+UPDATE webhooks SET secret = $4, former_secret = $5
+ WHERE id = $1 AND secret = $2 AND former_secret IS NOT DISTINCT FROM $3
+RETURNING id
+"""
+
+
+class WebhookRow(TypedDict):
+    """A webhook as it is stored."""
+
+    id: UUID
+    name: str
+    url: str
+    types: list[str]
+    is_enabled: bool
+    secret: bytes
+    former_secret: bytes | None
+    former_secret_until: datetime | None
+    created_at: datetime
+
+
+class State(StrEnum):
+    """How a delivery stands."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+class DeliveryRow(TypedDict):
+    """A delivery as it is listed."""
+
+    id: UUID
+    event_id: UUID
+    type: str
+    state: str
+    attempts: int
+    status: int | None
+    error: str | None
+    next_at: datetime | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What has come of a try."""
+
+    state: State
+    status: int | None = None
+    error: str | None = None
+    next_at: datetime | None = None
+
+
+async def all_webhooks(database: Database) -> Sequence[WebhookRow]:
+    """Every webhook, by name. Raises: StorageUnavailable."""
+    found: Sequence[WebhookRow] = await database.fetch(_ALL)
+    return found
+
+
+async def find_webhook(database: Database, name: str) -> WebhookRow | None:
+    """The webhook of this name. Raises: StorageUnavailable."""
+    found: WebhookRow | None = await database.fetchrow(_FIND, name)
+    return found
+
+
+async def add_webhook(
+    database: Database,
+    webhook_id: UUID,
+    name: str,
+    *,
+    url: str,
+    types: Sequence[str],
+    secret: bytes,
+    by: Actor,
+    now: datetime,
+) -> WebhookRow | None:
+    """A new webhook; None where the name is taken. Raises: StorageUnavailable."""
+    async with database.begin() as transaction:
+        added: WebhookRow | None = await transaction.fetchrow(_ADD, webhook_id, name, url, list(types), secret, now)
+        if added is not None:
+            await _record(transaction, EventType.WEBHOOK_ADDED, added, by=by, now=now)
+    return added
+
+
+async def change_webhook(
+    database: Database,
+    name: str,
+    *,
+    url: str | None,
+    types: Sequence[str] | None,
+    is_enabled: bool | None,
+    by: Actor,
+    now: datetime,
+) -> WebhookRow | None:
+    """A webhook with what is named changed; None where there is none. Raises: StorageUnavailable."""
+    async with database.begin() as transaction:
+        wanted = None if types is None else list(types)
+        changed: WebhookRow | None = await transaction.fetchrow(_CHANGE, name, url, wanted, is_enabled)
+        if changed is not None:
+            await _record(transaction, EventType.WEBHOOK_CHANGED, changed, by=by, now=now)
+    return changed
+
+
+async def renew_secret(
+    database: Database, webhook: WebhookRow, secret: bytes, *, former_until: datetime, by: Actor, now: datetime
+) -> WebhookRow | None:
+    """A webhook with another secret; None where it is no more. Raises: StorageUnavailable."""
+    async with database.begin() as transaction:
+        renewed: WebhookRow | None = await transaction.fetchrow(_RENEW, webhook["id"], secret, former_until)
+        if renewed is not None:
+            data = {"name": renewed["name"]}
+            await record_event(transaction, EventType.WEBHOOK_SECRET_RENEWED, by=by, at=now, data=data)
+    return renewed
+
+
+async def remove_webhook(database: Database, name: str, *, by: Actor, now: datetime) -> bool:
+    """Whether there was such a webhook; there is none now. What it has not got is swept away later.
+
+    Raises: StorageUnavailable.
+    """
+    async with database.begin() as transaction:
+        if await transaction.fetchval(_REMOVE, name) is None:
+            return False
+        await record_event(transaction, EventType.WEBHOOK_REMOVED, by=by, at=now, data={"name": name})
+        return True
+
+
+async def disable_webhook(database: Database, webhook_id: UUID, *, now: datetime) -> bool:
+    """Deliver nothing to it any more, because it says that it is gone; whether it was enabled.
+
+    Raises: StorageUnavailable.
+    """
+    async with database.begin() as transaction:
+        name = await transaction.fetchval(_DISABLE, webhook_id)
+        if name is None:
+            return False
+        await record_event(transaction, EventType.WEBHOOK_DISABLED, by=SYSTEM, at=now, data={"name": name})
+        return True
+
+
+async def queue_deliveries(transaction: Transaction, events: Sequence[PlacedEvent], *, now: datetime) -> int:
+    """Note what is to be delivered of events that are just given their places; how many deliveries."""
+    webhooks = await transaction.fetch(_WHICH_WANT) if events else ()
+    wanted = [
+        (webhook["id"], event)
+        for event in events
+        for webhook in webhooks
+        if not webhook["types"] or shown_name(event.type) in webhook["types"]
+    ]
+    return await _queue(transaction, _QUEUE, wanted, now=now) if wanted else 0
+
+
+async def queue_again(
+    transaction: Transaction, webhook_id: UUID, events: Sequence[PlacedEvent], *, now: datetime
+) -> int:
+    """Deliver these once more to one webhook; how many that are not being delivered just now."""
+    return await _queue(transaction, _QUEUE_AGAIN, [(webhook_id, event) for event in events], now=now)
+
+
+async def placed_event(database: Database, event_id: UUID) -> PlacedEvent | None:
+    """An event that siblings are told of. Raises: StorageUnavailable."""
+    row = await database.fetchrow(_PLACED_EVENT, event_id)
+    return None if row is None else PlacedEvent(row["event_id"], row["type"])
+
+
+async def placed_since(
+    database: Database, since: datetime, *, before: int, size: int
+) -> tuple[Sequence[PlacedEvent], int | None]:
+    """Of so many events before a position, those of that time or later; and before which position to go on.
+
+    Raises: StorageUnavailable.
+    """
+    rows = await database.fetch(_PLACED_SINCE, before, size, since)
+    events = [PlacedEvent(row["event_id"], row["type"]) for row in rows if row["is_wanted"]]
+    return events, rows[-1]["position"] if rows else None
+
+
+async def due_webhooks(database: Database, *, now: datetime) -> Sequence[UUID]:
+    """The webhooks for which something is to be done. Raises: StorageUnavailable."""
+    return [row["id"] for row in await database.fetch(_DUE, now)]
+
+
+async def take_delivery(database: Database, webhook_id: UUID, *, now: datetime, until: datetime) -> Any | None:
+    """What a webhook is to get next, with the webhook and the event, for this process alone until that time.
+
+    Raises: StorageUnavailable.
+    """
+    return await database.fetchrow(_TAKE, webhook_id, now, until)
+
+
+async def settle_delivery(
+    database: Database, webhook_id: UUID, event_id: UUID, *, attempts: int, outcome: Outcome, now: datetime
+) -> None:
+    """Note what has come of a try. Raises: StorageUnavailable."""
+    values = outcome.state, outcome.status, outcome.error, outcome.next_at
+    await database.fetchrow(_SETTLE, webhook_id, event_id, attempts, *values, now)
+
+
+async def list_deliveries(
+    database: Database, webhook_id: UUID, states: Sequence[State], *, before: UUID | None, limit: int
+) -> Sequence[DeliveryRow]:
+    """The newest deliveries that stand so, of those before this one. Raises: StorageUnavailable."""
+    found: Sequence[DeliveryRow] = await database.fetch(_DELIVERIES, webhook_id, list(states), before, limit)
+    return found
+
+
+async def sweep_deliveries(database: Database, *, before: datetime, size: int) -> int:
+    """Erase some that were settled long ago, or whose webhook is no more; how many. Raises: StorageUnavailable."""
+    async with database.begin() as transaction:
+        return await transaction.execute(_SWEEP, before, size)
+
+
+async def sealed_otherwise(database: Database, *, prefix: bytes) -> Sequence[WebhookRow]:
+    """Webhooks with a secret that does not begin with the prefix: `id`, `secret`, `former_secret`.
+
+    Raises: StorageUnavailable.
+    """
+    found: Sequence[WebhookRow] = await database.fetch(_SEALED_OTHERWISE, prefix)
+    return found
+
+
+async def replace_secrets(database: Database, webhook: WebhookRow, secret: bytes, former: bytes | None) -> bool:
+    """Store these in place of those that were read; whether they were still there. Raises: StorageUnavailable."""
+    before = webhook["secret"], webhook["former_secret"]
+    return await database.fetchrow(_RESEAL, webhook["id"], *before, secret, former) is not None
+
+
+async def _queue(
+    transaction: Transaction, statement: str, wanted: Sequence[tuple[UUID, PlacedEvent]], *, now: datetime
+) -> int:
+    return await transaction.execute(
+        statement,
+        [uuid7() for _ in wanted],
+        [webhook_id for webhook_id, _ in wanted],
+        [event.event_id for _, event in wanted],
+        [shown_name(event.type) for _, event in wanted],
+        now,
+    )
+
+
+async def _record(transaction: Transaction, kind: EventType, webhook: WebhookRow, *, by: Actor, now: datetime) -> None:
+    data = {name: webhook[name] for name in ("name", "url", "types", "is_enabled")}
+    await record_event(transaction, kind, by=by, at=now, data=data)

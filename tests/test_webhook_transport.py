@@ -1,0 +1,122 @@
+"""What a webhook is connected to is what was checked, whatever its name resolved to before."""
+
+import socket
+from collections.abc import Sequence
+
+import httpx
+import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from tests.processes import free_port
+from tests.receiver import receiving
+from wxauth.siblings.addresses import is_refused
+from wxauth.siblings.webhook_transport import WebhookTransport
+
+pytestmark = pytest.mark.no_database
+
+
+class Resolver(AbstractResolver):
+    """Every name has these addresses."""
+
+    def __init__(self, *addresses: str) -> None:
+        self._addresses = addresses
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in self._addresses
+        ]
+
+    async def close(self) -> None:
+        pass
+
+
+async def failure_of(url: str, *addresses: str) -> str:
+    transport = WebhookTransport(resolver=Resolver(*addresses))
+    try:
+        with pytest.raises(httpx.TransportError) as failed:
+            await transport.handle_async_request(httpx.Request("POST", url, content=b"{}"))
+        return str(failed.value)
+    finally:
+        await transport.aclose()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        ["169.254.169.254"],
+        ["100.100.100.200"],
+        ["fd00:ec2::254"],
+        ["64:ff9b::a9fe:a9fe"],
+        ["169.254.169.254", "fe80::1"],
+    ],
+    ids=" ".join,
+)
+async def test_a_name_that_leads_to_metadata_by_now_is_not_connected_to(scheme: str, addresses: Sequence[str]) -> None:
+    assert await failure_of(f"{scheme}://orders.example.com/hook", *addresses) == "address refused"
+
+
+async def test_without_tls_nothing_leaves_for_a_public_address() -> None:
+    assert await failure_of("http://orders.example.com/hook", "93.184.215.14") == "address refused"
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "[::ffff:169.254.169.254]", "[fd00:ec2::254]", "0.0.0.0"])
+async def test_an_address_in_the_url_is_looked_at_each_time(host: str) -> None:
+    assert await failure_of(f"https://{host}/hook") == "address refused"
+
+
+async def test_of_several_addresses_one_that_may_be_is_used() -> None:
+    async with receiving() as receiver:
+        port = httpx.URL(receiver.url).port
+        transport = WebhookTransport(resolver=Resolver("169.254.169.254", "127.0.0.1"))
+        request = httpx.Request("POST", f"http://orders.example.com:{port}/hook", content=b"{}")
+        assert (await transport.handle_async_request(request)).status_code == 204
+        await transport.aclose()
+
+
+async def test_nobody_listening_is_told() -> None:
+    assert await failure_of(f"http://orders.example.com:{free_port()}/", "127.0.0.1") == "could not connect"
+
+
+async def test_a_certificate_that_does_not_hold_is_told_and_nothing_sent() -> None:
+    async with receiving() as receiver:
+        said = await failure_of(receiver.url.replace("http:", "https:"))
+        assert said == "TLS failed"
+        assert receiver.got == []
+
+
+@pytest.mark.parametrize(
+    ("address", "https", "http"),
+    [
+        ("8.8.8.8", False, True),
+        ("2606:4700::1111", False, True),
+        ("10.1.2.3", False, False),
+        ("172.31.255.255", False, False),
+        ("172.32.0.1", False, True),
+        ("192.168.0.1", False, False),
+        ("127.0.0.1", False, False),
+        ("::1", False, False),
+        ("fd12:3456::1", False, False),
+        ("::ffff:10.0.0.1", False, False),
+        ("::ffff:8.8.8.8", False, True),
+        ("2002:808:808::1", False, True),
+        ("2002:a00:1::1", False, False),
+        ("100.64.0.1", False, True),
+        ("100.100.100.199", False, True),
+        ("100.100.100.200", True, True),
+        ("fe80::1%eth0", True, True),
+        ("2001::5601:5601", True, True),
+    ],
+)
+def test_what_an_address_counts_as(address: str, https: bool, http: bool) -> None:
+    assert (is_refused(address, "https"), is_refused(address, "http")) == (https, http)
