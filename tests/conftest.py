@@ -242,6 +242,7 @@ async def making(
         made.append(services)
         if services.settings.database_url.get_secret_value() != NOWHERE:
             await services.keys.refresh()
+            await services.apps.refresh()
         return services
 
     yield make

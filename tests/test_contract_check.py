@@ -20,7 +20,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.asking import MakeServices
@@ -692,7 +695,10 @@ async def test_a_wrong_secret_and_a_wrong_app_id_are_told_once_each(doctor: Exam
 
 
 async def test_a_wechat_that_takes_any_code_is_none(doctor: Examine) -> None:
-    with serving(create_simulator()) as url:
+    async def take_it(_: Request) -> JSONResponse:
+        return JSONResponse({"openid": "o1", "session_key": "a2V5", "access_token": "t", "expires_in": 7200})
+
+    with serving(Starlette(routes=[Route("/{path:path}", take_it, methods=["GET", "POST"])])) as url:
         said(await doctor(wechat_base_url=url), of_app(), BAD, "WXAUTH_WECHAT_BASE_URL")
 
 

@@ -10,6 +10,8 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 
 from tests.asking import MakeClient, MakeServices
+from wxauth.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, AppsAnswer
+from wxauth.checks.routes import ReportAnswer
 from wxauth.login.bodies import (
     DecryptedAnswer,
     DecryptRequest,
@@ -31,8 +33,17 @@ from wxauth.people.bodies import (
     UsersAnswer,
 )
 from wxauth.people.consent_bodies import ConsentsAnswer, ConsentsRequest
+from wxauth.people.key_routes import KeysAnswer, RotatedAnswer, WithdrawnAnswer
+from wxauth.people.number_routes import NumbersAnswer
 from wxauth.profile.bodies import PhoneRequest, ProfileChange
 from wxauth.service.app import create_api
+from wxauth.siblings.admin_routes import (
+    ClientAnswer,
+    ClientChangeRequest,
+    ClientRequest,
+    ClientsAnswer,
+    ClientSecretAnswer,
+)
 from wxauth.siblings.bodies import AccessTokenAnswer, IntrospectionAnswer
 from wxauth.siblings.feed_bodies import FeedAnswer
 from wxauth.siblings.user_bodies import LookupAnswer, LookupRequest, UserForSiblingsAnswer
@@ -68,6 +79,10 @@ BODIES: dict[str, type[BaseModel]] = {
         UserChangeRequest,
         MergeRequest,
         SessionKeyResetRequest,
+        AppRequest,
+        ClientRequest,
+        ClientChangeRequest,
+        AppChangeRequest,
         LookupRequest,
         NewWebhook,
         WebhookChange,
@@ -86,6 +101,16 @@ MODELS = {
     "DecryptedAnswer": DecryptedAnswer,
     "AccessTokenAnswer": AccessTokenAnswer,
     "IntrospectionAnswer": IntrospectionAnswer,
+    "AppAnswer": AppAnswer,
+    "AppsAnswer": AppsAnswer,
+    "ClientAnswer": ClientAnswer,
+    "ClientsAnswer": ClientsAnswer,
+    "ClientSecretAnswer": ClientSecretAnswer,
+    "KeysAnswer": KeysAnswer,
+    "RotatedAnswer": RotatedAnswer,
+    "WithdrawnAnswer": WithdrawnAnswer,
+    "NumbersAnswer": NumbersAnswer,
+    "ReportAnswer": ReportAnswer,
     "UserForSiblingsAnswer": UserForSiblingsAnswer,
     "LookupAnswer": LookupAnswer,
     "FeedAnswer": FeedAnswer,
@@ -131,6 +156,24 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("check_session_keys", "post /v1/admin/users/{user_id}/session-keys/check"),
         ("reset_session_keys", "post /v1/admin/users/{user_id}/session-keys/reset"),
         ("list_events", "get /v1/admin/events"),
+        ("end_session_of_user", "delete /v1/admin/users/{user_id}/sessions/{session_id}"),
+        ("export_user", "get /v1/admin/users/{user_id}/export"),
+        ("list_clients", "get /v1/admin/clients"),
+        ("add_client", "post /v1/admin/clients"),
+        ("change_client", "patch /v1/admin/clients/{name}"),
+        ("remove_client", "delete /v1/admin/clients/{name}"),
+        ("renew_client_secret", "post /v1/admin/clients/{name}/secret"),
+        ("list_keys", "get /v1/admin/keys"),
+        ("rotate_key", "post /v1/admin/keys/rotate"),
+        ("withdraw_key", "post /v1/admin/keys/{kid}/withdraw"),
+        ("read_numbers", "get /v1/admin/numbers"),
+        ("check_everything", "get /v1/admin/check"),
+        ("check_one_app", "post /v1/admin/apps/{app_id}/check"),
+        ("list_apps", "get /v1/admin/apps"),
+        ("add_app", "post /v1/admin/apps"),
+        ("read_app", "get /v1/admin/apps/{app_id}"),
+        ("change_app", "patch /v1/admin/apps/{app_id}"),
+        ("remove_app", "delete /v1/admin/apps/{app_id}"),
         ("verify", "get /v1/verify"),
         ("introspect", "post /v1/introspect"),
         ("read_access_token", "get /v1/apps/{app_id}/access-token"),
@@ -394,7 +437,8 @@ def test_a_body_that_may_be_left_out_is_not_said_to_be_required() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "names"), [("/v1/admin/users", {"status", "role", "limit"}), ("/v1/admin/events", {"user_id", "limit"})]
+    ("path", "names"),
+    [("/v1/admin/users", {"status", "role", "limit"}), ("/v1/admin/events", {"user_id", "since", "until", "limit"})],
 )
 def test_a_parameter_that_may_be_empty_is_said_to_be(path: str, names: set[str]) -> None:
     parameters = {it["name"]: it["schema"] for it in DOCUMENT["paths"][path]["get"]["parameters"]}

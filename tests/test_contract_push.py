@@ -829,7 +829,7 @@ async def test_a_withdrawal_does_not_wait_for_the_database_for_ever(
     cut_off: Services, make_client: MakeClient, log_in: LogIn, log_lines: LogLines
 ) -> None:
     impatient = Withdrawals(
-        cut_off.settings,
+        cut_off.apps.find,
         cut_off.database,
         cut_off.clock,
         background=cut_off.background,

@@ -343,14 +343,15 @@ async def test_after_a_reseal_the_former_secret_key_can_go(
     rotated = {"WXAUTH_SECRET_KEY": OTHER_SECRET_KEY, "WXAUTH_SECRET_KEY_PREVIOUS": SECRET_KEY}
     assert await wxauth("secret", "reseal", **rotated) == (
         0,
-        "sealed anew: 1 signing keys, 3 session keys, 0 phone answers, 0 webhook secrets\n",
+        "sealed anew: 1 signing keys, 3 session keys, 0 phone answers, 0 webhook secrets, 0 apps\n",
         "",
     )
     services = await make_services(secret_key=OTHER_SECRET_KEY)
     assert await services.keys.find(kid_of(alice))
     assert await session_keys(rows, services.sealer) == stored
     again = json.loads((await wxauth("secret", "reseal", "--json", **rotated))[1])
-    assert again == {"signing_keys": 0, "session_keys": 0, "phone_answers": 0, "webhook_secrets": 0, "not_opened": 0}
+    kinds = ("signing_keys", "session_keys", "phone_answers", "webhook_secrets", "apps", "not_opened")
+    assert again == dict.fromkeys(kinds, 0)
 
 
 @pytest.mark.process
@@ -363,7 +364,10 @@ async def test_a_reseal_tells_of_what_does_not_open_and_seals_the_rest(
     status, output, errors = await wxauth(
         "secret", "reseal", WXAUTH_SECRET_KEY=OTHER_SECRET_KEY, WXAUTH_SECRET_KEY_PREVIOUS=SECRET_KEY
     )
-    assert (status, output) == (1, "sealed anew: 1 signing keys, 1 session keys, 0 phone answers, 0 webhook secrets\n")
+    assert (status, output) == (
+        1,
+        "sealed anew: 1 signing keys, 1 session keys, 0 phone answers, 0 webhook secrets, 0 apps\n",
+    )
     assert errors.startswith("WXAUTH_SECRET_KEY_PREVIOUS: 1 stored value")
 
 

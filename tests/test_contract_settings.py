@@ -12,7 +12,6 @@ import pytest
 from tests.fakes import APP, OTHER_APP, SECRET_KEY
 from tests.processes import environment, run
 from wxauth.core.settings import DatabaseSettings, InvalidSettings, Settings, load_settings, unknown_names
-from wxauth.errors import UnknownApp
 
 DATABASE_URL = "postgresql://wxauth:hunter2@db.internal/wxauth"
 REQUIRED = {"DATABASE_URL": DATABASE_URL, "SECRET_KEY": SECRET_KEY, "APPS": json.dumps([APP])}
@@ -56,6 +55,8 @@ DEFAULTS = {
     "CORS_ORIGINS": (),
     "OTLP_URL": None,
     "SECRETS_DIR": Path("/run/secrets"),
+    "ADMIN_PAGE": False,
+    "ADMIN_FRESH_LOGIN": 3600,
     "LOG_LEVEL": "info",
     "LOG_FORMAT": "json",
     "HOST": "127.0.0.1",
@@ -168,6 +169,8 @@ WRONG = [
     ("LOG_LEVEL", "loud"),
     ("LOG_FORMAT", "xml"),
     ("HOST", ""),
+    ("ADMIN_PAGE", "perhaps"),
+    ("ADMIN_FRESH_LOGIN", "-1"),
     ("PORT", "0"),
     ("PORT", "65536"),
     ("PORT", "http"),
@@ -250,7 +253,7 @@ def test_serve_names_all_that_is_wrong_at_once_and_shows_nothing_of_it(tmp_path:
 def test_serve_without_any_setting_asks_for_what_it_needs(tmp_path: Path) -> None:
     stopped = run("serve", cwd=tmp_path)
     assert stopped.returncode == 1
-    for name in ("WXAUTH_DATABASE_URL", "WXAUTH_SECRET_KEY", "WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"):
+    for name in ("WXAUTH_DATABASE_URL", "WXAUTH_SECRET_KEY"):
         assert name in stopped.stderr
     assert "Traceback" not in stopped.stderr
 
@@ -300,22 +303,29 @@ def test_the_fallback_host_is_for_the_usual_one(load: Load, given: dict[str, str
 
 def test_one_app_needs_no_list(load: Load) -> None:
     settings = load(**REQUIRED | {"APPS": "", "APP_ID": APP["app_id"], "APP_SECRET": APP["app_secret"]})
-    assert settings.app(None).app_id == APP["app_id"]
-    assert settings.app(None).app_secret.get_secret_value() == APP["app_secret"]
+    assert settings.apps[0].app_id == APP["app_id"]
+    assert settings.apps[0].app_secret.get_secret_value() == APP["app_secret"]
 
 
-def test_the_first_app_is_the_default(load: Load) -> None:
+def test_apps_stay_in_their_order(load: Load) -> None:
     settings = load(**REQUIRED | {"APPS": json.dumps([OTHER_APP, APP])})
-    assert settings.app(None).app_id == OTHER_APP["app_id"]
-    assert settings.app(APP["app_id"]).app_id == APP["app_id"]
-    with pytest.raises(UnknownApp):
-        settings.app("wx0")
+    assert [app.app_id for app in settings.apps] == [OTHER_APP["app_id"], APP["app_id"]]
+
+
+def test_no_app_need_be_named_for_they_may_be_added_at_run_time(load: Load) -> None:
+    assert load(**REQUIRED | {"APPS": ""}).apps == ()
+
+
+def test_an_app_may_have_a_word_of_its_own_in_who_may_come(load: Load) -> None:
+    apps = [APP, OTHER_APP | {"sign_up": "closed"}]
+    assert [app.sign_up for app in load(**REQUIRED | {"APPS": json.dumps(apps)}).apps] == [None, "closed"]
+    with pytest.raises(InvalidSettings, match="WXAUTH_APPS"):
+        load(**REQUIRED | {"APPS": json.dumps([APP | {"sign_up": "perhaps"}])})
 
 
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ({"APPS": ""}, "WXAUTH_APPS"),
         ({"APPS": "", "APP_ID": "wx1"}, "WXAUTH_APP_SECRET"),
         ({"APPS": "", "APP_SECRET": "hunter2"}, "WXAUTH_APP_ID"),
         ({"APP_ID": "wx1", "APP_SECRET": "hunter2"}, "WXAUTH_APPS"),
@@ -372,7 +382,7 @@ def test_a_setting_may_be_a_line_of_the_env_file(load: Load, place: Path) -> Non
     lines = [f"WXAUTH_{name}='{value}'" for name, value in REQUIRED.items()]
     (place / ".env").write_text("\n".join([*lines, "WXAUTH_AUDIENCE=shop", "OTHER=thing", "# 注释"]))
     settings = load()
-    assert (settings.audience, settings.app(None).app_id) == ("shop", APP["app_id"])
+    assert (settings.audience, settings.apps[0].app_id) == ("shop", APP["app_id"])
 
 
 def test_a_setting_may_be_a_file(load: Load, place: Path) -> None:
@@ -381,7 +391,7 @@ def test_a_setting_may_be_a_file(load: Load, place: Path) -> None:
     (place / "secrets" / "other").write_text("thing")
     settings = load(DATABASE_URL=DATABASE_URL)
     assert settings.secret_key.get_secret_value() == SECRET_KEY
-    assert settings.app(None).app_id == APP["app_id"]
+    assert settings.apps[0].app_id == APP["app_id"]
 
 
 def test_the_environment_comes_before_the_env_file_and_that_before_files(load: Load, place: Path) -> None:

@@ -78,7 +78,8 @@ async def test_a_service_starts_again_and_everybody_is_who_they_were(
     with pytest.raises(CannotOpen):
         await make_services(secret_key=NEW_SECRET_KEY)
 
-    assert await command("--yes") == (0, "given up: 1 signing keys, 2 session keys, 1 phone answers\n", "")
+    given_up = "given up: 1 signing keys, 2 session keys, 1 phone answers, 0 webhook secrets, 0 apps\n"
+    assert await command("--yes") == (0, given_up, "")
 
     client = make_client(await make_services(secret_key=NEW_SECRET_KEY))
     problem_of(await client.get("/v1/me", headers=bearer(alice)), "invalid_token", 401)
@@ -91,6 +92,32 @@ async def test_a_service_starts_again_and_everybody_is_who_they_were(
 
 
 @pytest.mark.process
+async def test_webhooks_are_disabled_and_apps_of_run_time_are_to_be_added_again(
+    login: LoginAnswer, command: Command, make_services: MakeServices, rows: asyncpg.Connection
+) -> None:
+    await login("alice")
+    await rows.execute(
+        "INSERT INTO webhooks (id, name, url, secret, created_at) "
+        "VALUES (gen_random_uuid(), 'orders', 'https://orders.example.com/', 'sealed by the lost one', now())"
+    )
+    await rows.execute(
+        "INSERT INTO apps (app_id, app_secret, is_enabled, created_at) "
+        "VALUES ('wx00000000000000ff', 'sealed by the lost one', true, now())"
+    )
+    status, output, _ = await command("--yes", "--json")
+    done = json.loads(output)
+    assert (status, done["webhook_secrets"], done["apps"]) == (0, 1, 1)
+    assert await rows.fetchval("SELECT is_enabled FROM webhooks") is False
+    assert await rows.fetchval("SELECT count(*) FROM apps") == 0
+    kinds = {row["type"] for row in await rows.fetch("SELECT type FROM events")}
+    assert kinds >= {
+        "webhook.disabled",
+        "app.removed",
+    }
+    await make_services(secret_key=NEW_SECRET_KEY)
+
+
+@pytest.mark.process
 async def test_what_opens_is_left_as_it_is(login: LoginAnswer, command: Command, rows: asyncpg.Connection) -> None:
     await login("alice")
     everything = (
@@ -98,7 +125,13 @@ async def test_what_opens_is_left_as_it_is(login: LoginAnswer, command: Command,
     )
     before = await rows.fetchrow(everything)
     done = await command("--yes", "--json", WXAUTH_SECRET_KEY_PREVIOUS=SECRET_KEY)
-    assert json.loads(done[1]) == {"signing_keys": 0, "session_keys": 0, "phone_answers": 0}
+    assert json.loads(done[1]) == {
+        "signing_keys": 0,
+        "session_keys": 0,
+        "phone_answers": 0,
+        "webhook_secrets": 0,
+        "apps": 0,
+    }
     assert await rows.fetchrow(everything) == before
 
 

@@ -3,6 +3,7 @@
 WxAuthError
 ├── RequestRefused        the request itself is wrong
 │   ├── InvalidRequest          422 (or 400)
+│   │   └── AppRefused          422  WeChat does not take the app's id or secret
 │   ├── PayloadTooLarge         413
 │   ├── NotFound                404
 │   ├── MethodNotAllowed        405
@@ -38,10 +39,12 @@ WxAuthError
 ├── InvalidSignature            403  a message push that is not WeChat's
 ├── RateLimited                 429  wxauth's own limit
 ├── AccountDisabled             403
+├── LoginTooOld                 403  an administrator's act that wants a fresh login
 ├── CursorExpired               410
 ├── NameTaken                   409  a service client's or a webhook's
 ├── SignUpClosed                403
 ├── LastAdmin                   409
+├── AppTaken, AppInSettings     409  an app that is there already, or is the settings'
 ├── PhoneTaken                  409
 ├── MergeRefused                409
 ├── KeysUnavailable             503
@@ -121,6 +124,18 @@ class InvalidRequest(RequestRefused):
     def members(self) -> Mapping[str, Any]:
         """`errors`, a list of `{"field", "message"}`."""
         return {"errors": [error._asdict() for error in self.errors]}
+
+
+class AppRefused(InvalidRequest):
+    """WeChat does not take the id or the secret that an app is to have."""
+
+    def __init__(self, detail: str, *, errcode: int | None, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(detail, errors=errors)
+        self.errcode = errcode
+
+    def members(self) -> Mapping[str, Any]:
+        """`errors`, and `wechat_errcode`."""
+        return {**super().members(), "wechat_errcode": self.errcode}
 
 
 class PayloadTooLarge(RequestRefused):
@@ -409,14 +424,6 @@ class ClientLacksScope(InsufficientScope):
         return {}
 
 
-class CursorExpired(WxAuthError):
-    """Events behind the cursor have been swept away, or the database is an older one than the cursor is from."""
-
-    code = "cursor_expired"
-    status = 410
-    title = Title("The service has missed events and must begin anew.", "该服务错过了事件，需重新开始读取。")
-
-
 class NameTaken(WxAuthError):
     """There is a service client or a webhook of this name."""
 
@@ -426,6 +433,14 @@ class NameTaken(WxAuthError):
 
 
 # Message push.
+
+
+class CursorExpired(WxAuthError):
+    """Events behind the cursor have been swept away, or the database is an older one than the cursor is from."""
+
+    code = "cursor_expired"
+    status = 410
+    title = Title("The service has missed events and must begin anew.", "该服务错过了事件，需重新开始读取。")
 
 
 class InvalidSignature(WxAuthError):
@@ -459,6 +474,14 @@ class AccountDisabled(WxAuthError):
     title = Title("This account has been disabled.", "该账号已被停用。")
 
 
+class LoginTooOld(WxAuthError):
+    """The act leaves lasting power, and wants a session that has just been opened."""
+
+    code = "login_too_old"
+    status = 403
+    title = Title("Please log in again to do this.", "请重新登录后再进行此操作。")
+
+
 class SignUpClosed(WxAuthError):
     """Nobody unknown may come in."""
 
@@ -473,6 +496,22 @@ class LastAdmin(WxAuthError):
     code = "last_admin"
     status = 409
     title = Title("The last administrator cannot be removed.", "不能移除最后一位管理员。")
+
+
+class AppTaken(WxAuthError):
+    """There is an app of this id already."""
+
+    code = "app_taken"
+    status = 409
+    title = Title("This app is there already.", "该小程序已存在。")
+
+
+class AppInSettings(WxAuthError):
+    """The app is one of the settings', and is changed there."""
+
+    code = "app_in_settings"
+    status = 409
+    title = Title("This app is in the settings and is changed there.", "该小程序由配置文件指定，请在配置中修改。")
 
 
 class PhoneTaken(WxAuthError):

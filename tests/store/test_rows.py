@@ -33,7 +33,9 @@ STATEMENTS = list(statements())
 
 def test_all_rooms_with_statements_are_looked_at() -> None:
     assert {str(statement.id).partition(".")[0] for statement in STATEMENTS} == {
+        "apps",
         "checks",
+        "console",
         "core",
         "keys",
         "login",

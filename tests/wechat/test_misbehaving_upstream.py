@@ -71,7 +71,7 @@ async def test_an_api_that_hangs_takes_no_connection_from_the_logins(
         await services.keys.refresh()
         question = {"openid": IDENTITY["openid"], "session_key": IDENTITY["session_key"].encode()}
         hanging = [
-            asyncio.create_task(services.wechat_api.check_session_key(services.settings.app(None), **question))
+            asyncio.create_task(services.wechat_api.check_session_key(services.settings.apps[0], **question))
             for _ in range(MAX_CONNECTIONS)
         ]
         await until(lambda: len(upstream.requests) > MAX_CONNECTIONS)  # the access token's is one more

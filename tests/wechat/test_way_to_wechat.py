@@ -59,7 +59,7 @@ async def test_a_login_for_which_no_connection_gets_free_may_be_tried_again_with
     async with Upstream(answer_in_the_end) as upstream:
         services = build_services(make_settings(wechat_base_url=upstream.url, wechat_timeout=2), clock=clock)
         await services.keys.refresh()
-        client, app = make_client(services), services.settings.app(None)
+        client, app = make_client(services), services.settings.apps[0]
         later = services.wechat.deadline(extra_time=60)
         others = [
             asyncio.create_task(

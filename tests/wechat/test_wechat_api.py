@@ -31,7 +31,7 @@ def api(simulated_services: Services) -> WeChatApi:
 
 @pytest.fixture
 def app(simulated_services: Services) -> App:
-    return simulated_services.settings.app(FIRST)
+    return simulated_services.apps.find(FIRST)
 
 
 @pytest.fixture
@@ -315,7 +315,7 @@ async def answered(make_settings: Callable[..., Settings], body: Any, ask: Ask) 
 
     services = build_services(make_settings(), wechat_transport=httpx.MockTransport(handle))
     try:
-        return await ask(services.wechat_api, services.settings.app(None))
+        return await ask(services.wechat_api, services.settings.apps[0])
     finally:
         await services.aclose()
 
@@ -424,7 +424,7 @@ async def test_all_of_it_works_over_a_network(asking: Callable[..., Services]) -
     simulator = Simulator()
     with serving(create_simulator(simulator)) as url:
         services = asking(url, apps=APPS)
-        app = services.settings.app(FIRST)
+        app = services.apps.find(FIRST)
         alice = await services.wechat.code2session(app, "alice")
         assert await services.wechat_api.phone_number(app, "phone-13800138000", openid=alice.openid)
         assert await services.wechat_api.check_session_key(app, openid=alice.openid, session_key=alice.session_key)
@@ -439,7 +439,7 @@ async def test_a_lost_connection_loses_the_call_and_sends_nothing_twice(
     async with Upstream(TOKEN_ANSWER, behaviour) as upstream, Upstream(PHONE_ANSWER) as fallback:
         services = asking(upstream.url, wechat_fallback_url=fallback.url)
         with pytest.raises(WeChatError) as caught:
-            await phone_number(services.wechat_api, services.settings.app(None))
+            await phone_number(services.wechat_api, services.settings.apps[0])
         assert caught.value.code == "wechat_unavailable"
         assert [target.partition("?")[0] for target in upstream.requests] == [
             "/cgi-bin/stable_token",
@@ -452,9 +452,7 @@ async def test_a_lost_connection_loses_the_call_and_sends_nothing_twice(
 async def test_a_host_that_cannot_be_connected_to_is_replaced_by_the_other_one(asking: Callable[..., Services]) -> None:
     async with Upstream(TOKEN_ANSWER, PHONE_ANSWER) as fallback:
         services = asking("http://127.0.0.1:1", wechat_fallback_url=f"{fallback.url}/other")
-        assert await phone_number(services.wechat_api, services.settings.app(None)) == {
-            "purePhoneNumber": "13800138000"
-        }
+        assert await phone_number(services.wechat_api, services.settings.apps[0]) == {"purePhoneNumber": "13800138000"}
         assert fallback.requests == [
             "/other/cgi-bin/stable_token",
             f"/other/wxa/business/getuserphonenumber?access_token={TOKEN}",
@@ -476,6 +474,6 @@ async def test_the_body_is_what_is_sent(asking: Callable[..., Services]) -> None
 
     with serving(wechat) as url:
         services = asking(url)
-        await services.wechat_api.phone_number(services.settings.app(None), "a-code", openid=None)
+        await services.wechat_api.phone_number(services.settings.apps[0], "a-code", openid=None)
     assert json.loads(received[0])["appid"] == APP["app_id"]
     assert received[1] == b'{"code":"a-code"}'

@@ -81,7 +81,7 @@ def get_own(simulated_services: Services) -> GetOwn:
     """The app's access token, for a call of the service's own."""
 
     async def get() -> WeChatToken:
-        return await simulated_services.wechat_tokens.get(simulated_services.settings.app(FIRST))
+        return await simulated_services.wechat_tokens.get(simulated_services.apps.find(FIRST))
 
     return get
 
@@ -98,7 +98,7 @@ def ask_rank(openid: str) -> AskRank:
     """A call that wants an access token."""
 
     async def ask(services: Services) -> int:
-        app = services.settings.app(FIRST)
+        app = services.apps.find(FIRST)
         return await services.wechat_api.risk_rank(app, openid=openid, client_ip="203.0.113.7")
 
     return ask
@@ -314,7 +314,7 @@ async def test_wechat_is_not_asked_all_the_time_where_it_renews_late(
 
     services = build_services(make_settings(), clock=clock, wechat_transport=httpx.MockTransport(answer))
     for seconds in range(61):
-        await services.wechat_tokens.get(services.settings.app(None))
+        await services.wechat_tokens.get(services.settings.apps[0])
         await asyncio.sleep(0.002)  # for the one in the background
         assert len(asked) == 1 + seconds // 30
         clock.advance(seconds=1)
@@ -426,7 +426,7 @@ async def test_a_failure_under_a_clock_that_goes_back_says_no_more_than_its_own_
     tokens = WeChatTokens(simulated_services.wechat, going_back(clock.now, hours=1))
     simulator.fail("stable_token", status=503)
     with pytest.raises(WeChatError) as caught:
-        await tokens.get(simulated_services.settings.app(FIRST))
+        await tokens.get(simulated_services.apps.find(FIRST))
     assert caught.value.retry_after == 3
 
 
@@ -435,7 +435,7 @@ async def test_a_refused_token_is_renewed_though_the_clock_went_back_meanwhile(
     simulated_services: Services, simulator: Simulator, clock: Clock
 ) -> None:
     tokens = WeChatTokens(simulated_services.wechat, going_back(clock.now, milliseconds=1))
-    app = simulated_services.settings.app(FIRST)
+    app = simulated_services.apps.find(FIRST)
     refused = await tokens.get(app)
     simulator.access_tokens[FIRST].kill()
     renewed = await tokens.renew(app, refused=refused)
@@ -536,7 +536,7 @@ async def test_who_gives_up_waiting_leaves_the_request_to_the_others(
     simulated_services: Services, simulator: Simulator
 ) -> None:
     simulator.fail("stable_token", slow=0.05)
-    app = simulated_services.settings.app(FIRST)
+    app = simulated_services.apps.find(FIRST)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await simulated_services.wechat_tokens.get(app)
@@ -563,7 +563,7 @@ async def test_an_answer_without_a_usable_token_makes_no_sense(
     transport = httpx.MockTransport(lambda _: httpx.Response(200, json=answer))
     services = build_services(make_settings(), clock=clock, wechat_transport=transport)
     with pytest.raises(WeChatError) as caught:
-        await services.wechat_tokens.get(services.settings.app(None))
+        await services.wechat_tokens.get(services.settings.apps[0])
     assert (caught.value.code, caught.value.errcode) == ("wechat_bad_response", None)
     await services.aclose()
 
@@ -696,7 +696,7 @@ async def replicas(make_simulated_services: MakeServices) -> list[Services]:
 
 
 async def tokens_of(replicas: list[Services]) -> set[str]:
-    tokens = await asyncio.gather(*(it.wechat_tokens.get(it.settings.app(FIRST)) for it in replicas))
+    tokens = await asyncio.gather(*(it.wechat_tokens.get(it.apps.find(FIRST)) for it in replicas))
     return {token.value.get_secret_value() for token in tokens}
 
 
@@ -756,7 +756,7 @@ configure_logging(level="warning", log_format="json")
 
 async def main():
     services = build_services(settings)
-    token = await services.wechat_tokens.get(settings.app(None))
+    token = await services.wechat_tokens.get(settings.apps[0])
     os.write(1, (token.value.get_secret_value() + "\\n").encode())  # at once: ten write here
     await services.aclose()
 

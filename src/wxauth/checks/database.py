@@ -4,6 +4,8 @@ from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from wxauth.apps.registry import Apps
+from wxauth.apps.rows import SEALED, stored_apps
 from wxauth.checks.clocks import Reading, compare_with_database
 from wxauth.checks.findings import Findings
 from wxauth.checks.result import Result, bad, good, note
@@ -22,7 +24,14 @@ from wxauth.checks.rows import (
 from wxauth.core.clock import Clock
 from wxauth.core.database import WHERE_NOTHING_IS_KEPT, Database, Deadlines, reason_of
 from wxauth.core.schema import current_revision, is_usable, newest_revision
-from wxauth.core.sealing import CannotOpen, Sealer, phone_answer_context, session_key_context, signing_key_context
+from wxauth.core.sealing import (
+    CannotOpen,
+    Sealer,
+    app_context,
+    phone_answer_context,
+    session_key_context,
+    signing_key_context,
+)
 from wxauth.core.settings import Settings
 from wxauth.core.tables import StoredSigningKey
 from wxauth.errors import StorageUnavailable, Title
@@ -112,15 +121,24 @@ async def _check_stored(
     values = [
         *((key.sealed, session_key_context(key.app_id, key.openid)) for key in await some_session_keys(database)),
         *((it.sealed, phone_answer_context(it.code_hash)) for it in await some_phone_answers(database, now=now)),
+        *(
+            (sealed, app_context(app.app_id, name))
+            for app in await stored_apps(database)
+            for name in SEALED
+            if (sealed := getattr(app, name)) is not None
+        ),
     ]
     yield _judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))
     if webhooks := await webhook_states(database, stuck_since=now - STUCK_AFTER):
         yield _judge_webhooks(webhooks)
-    if not any(map(settings.may_sign_up, settings.apps)) and not await has_users(database):
+    apps = Apps(database, sealer, settings.apps)
+    await apps.refresh()
+    found.apps = [known.app for known in apps.all() if known.is_enabled]
+    if not any(map(settings.may_sign_up, found.apps)) and not await has_users(database):
         message = "is closed, and there is no user yet: nobody can log in before 'wxauth users import'"
         yield note("sign-up", message, "已关闭，且尚无任何用户：运行 'wxauth users import' 之前无人能登录")
     found.sites = await all_oauth_clients(database)
-    found.users = {app.app_id: await some_users(database, app.app_id) for app in settings.apps}
+    found.users = {app.app_id: await some_users(database, app.app_id) for app in found.apps}
 
 
 def judge_server(server: Server) -> Result:

@@ -1,8 +1,8 @@
 """All checks, in the order in which they are told."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
 from wxauth.checks.clocks import compare
@@ -12,12 +12,13 @@ from wxauth.checks.issuer import check_issuer
 from wxauth.checks.redis import PATIENCE as REDIS_PATIENCE
 from wxauth.checks.redis import check_redis
 from wxauth.checks.result import Result, bad, good
+from wxauth.checks.rows import some_users
 from wxauth.checks.wechat import PATIENCE, check_app
 from wxauth.core.clock import Clock, utc_now
-from wxauth.core.database import DEADLINES, Deadlines
+from wxauth.core.database import DEADLINES, Database, Deadlines
 from wxauth.core.logs import redact
-from wxauth.core.settings import InvalidSettings, Settings, load_settings, unknown_names
-from wxauth.errors import Title
+from wxauth.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.errors import StorageUnavailable, Title
 from wxauth.guard.jwks import FETCH_TIMEOUT
 from wxauth.wechat.transport import CONNECT_SHARE, HttpTransport
 
@@ -55,7 +56,7 @@ async def examine(
         redis_patience: Seconds for Redis.
         issuer_patience: Seconds for each document of the issuer's; siblings give it no more.
     """
-    found = Findings()
+    found = Findings(apps=settings.apps)
     results = await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines))
     async with aclosing(_transport(settings)) as transport:
         redis, issuer, *apps = await asyncio.gather(
@@ -66,13 +67,31 @@ async def examine(
     if found.wechat_readings:  # an answer may have been kept somewhere on its way: the nearest is the truest
         nearest = min(found.wechat_readings, key=lambda reading: abs(reading.ahead))
         results.append(compare("clock wechat", Title("WeChat's", "微信"), nearest))
+    if not found.apps:
+        message = "there is none, so nobody can log in: 'wxauth apps add APP_ID', or WXAUTH_APPS"
+        results.append(
+            bad("apps", message, "没有小程序，无人能登录：请运行 'wxauth apps add APP_ID'，或设置 WXAUTH_APPS")
+        )
     return [*results, *redis, *issuer, *(result for app in apps for result in app)]
+
+
+async def examine_app(settings: Settings, app: App, *, apps: Sequence[App], clock: Clock = utc_now) -> list[Result]:
+    """What is to be said of one app alone, one of these, with nothing asked of the database but its users."""
+    found = Findings(apps=apps)
+    async with (
+        aclosing(Database(settings.database_url.get_secret_value())) as database,
+        aclosing(_transport(settings)) as transport,
+    ):
+        with suppress(StorageUnavailable):  # then nothing is said of what its users have
+            found.users = {app.app_id: await some_users(database, app.app_id)}
+        check = check_app(app, settings, found, transport=transport, clock=clock)
+        return await _results_of(f"wechat {app.app_id}", check)
 
 
 async def check_apps(settings: Settings, *, clock: Clock = utc_now) -> list[Result]:
     """WeChat's side of each app alone, before anybody has logged in."""
     async with aclosing(_transport(settings)) as transport:
-        apps = await asyncio.gather(*_apps(settings, Findings(), transport, clock))
+        apps = await asyncio.gather(*_apps(settings, Findings(apps=settings.apps), transport, clock))
     return [result for app in apps for result in app]
 
 
@@ -85,7 +104,7 @@ def _transport(settings: Settings) -> HttpTransport:
 def _apps(
     settings: Settings, found: Findings, transport: HttpTransport, clock: Clock
 ) -> Iterator[Coroutine[Any, Any, list[Result]]]:
-    for app in settings.apps:
+    for app in found.apps:
         check = check_app(app, settings, found, transport=transport, clock=clock)
         yield _results_of(f"wechat {app.app_id}", check)
 

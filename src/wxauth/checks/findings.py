@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from wxauth.checks.clocks import Reading
 from wxauth.checks.rows import Users
+from wxauth.core.settings import App
 from wxauth.core.tables import StoredSigningKey
 from wxauth.oauth.client_rows import OAuthClient
 
@@ -13,6 +14,8 @@ from wxauth.oauth.client_rows import OAuthClient
 class Findings:
     """What is known so far; None, or nothing, where it could not be found out."""
 
+    apps: Sequence[App] = ()
+    """Those that people may log in to."""
     signing_keys: Sequence[StoredSigningKey] | None = None
     users: Mapping[str, Users] = field(default_factory=dict)
     """A sample of each app's, by app_id."""

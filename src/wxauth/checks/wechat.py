@@ -56,7 +56,7 @@ from wxauth.wechat.wechat_tokens import WeChatTokens
 PATIENCE: Final = 10.0
 """Seconds for one question, at most, whatever `WXAUTH_WECHAT_TIMEOUT` says."""
 
-_CODE: Final = "wxauth-check"
+_CODE: Final = "000000000000"
 _OPENID: Final = "o-wxauth-check"
 _SESSION_KEY: Final = b"d3hhdXRoLWNoZWNrLi4uLg=="
 _CLIENT_IP: Final = "192.0.2.1"  # of the range for documentation (RFC 5737)
@@ -143,9 +143,9 @@ async def check_app(
     for use, failure in zip(uses, failures, strict=False):  # without a WeChat token there are none
         yield _judge_api(app, use, failure, settings, seen)
     if users is not None:
-        yield _judge_unionids(app, users, settings)
+        yield _judge_unionids(app, users, is_only_one=len(found.apps) == 1)
     yield _judge_push(app, settings)
-    if app.app_id in {site.app_id or settings.apps[0].app_id for site in found.sites}:
+    if app.app_id in {site.app_id or found.apps[0].app_id for site in found.sites}:
         yield await _check_codes(app, settings, wechat, clock, seen)
 
 
@@ -323,7 +323,7 @@ def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings
     return bad(name, message, f"被拒绝：请在微信的返回码表中查找{at_zh}")
 
 
-def _judge_unionids(app: App, users: Users, settings: Settings) -> Result:
+def _judge_unionids(app: App, users: Users, *, is_only_one: bool) -> Result:
     name = f"wechat {app.app_id} unionid"
     if users.users == 0:
         return good(name, "not known before somebody has logged in", "有人登录之后才能得知")
@@ -332,7 +332,7 @@ def _judge_unionids(app: App, users: Users, settings: Settings) -> Result:
         return good(name, message, f"已绑定开放平台账号：{users.users} 个用户中 {users.with_unionid} 个有 unionid")
     message = f"none of {users.users} users has one: bind the app to an Open Platform account"
     chinese = f"{users.users} 个用户都没有 unionid"
-    if len(settings.apps) == 1:
+    if is_only_one:
         chinese = f"{chinese}：若将来要与其他小程序共用用户，请绑定开放平台账号"
         return good(name, f"{message}, should another app share its users some day", chinese)
     chinese = f"{chinese}：若各小程序要共用用户，请绑定开放平台账号"
@@ -343,8 +343,10 @@ def _judge_push(app: App, settings: Settings) -> Result:
     name = f"wechat {app.app_id} push"
     url = f"{settings.issuer}/v1/wechat/push/{app.app_id}"
     if app.push_token is None:
-        message = f"no push_token, so nobody tells what people withdraw: set one in WXAUTH_APPS, for {url}"
-        return note(name, message, f"没有 push_token，无法得知用户撤回了什么：请在 WXAUTH_APPS 中设置，地址为 {url}")
+        message = f"no push_token, so nobody tells what people withdraw: set one (APPS, 'wxauth apps set') for {url}"
+        return note(
+            name, message, f"没有 push_token，无法得知用户撤回了什么：请设置（APPS，'wxauth apps set'），地址为 {url}"
+        )
     mode = _ENCRYPTED if app.push_aes_key else _PLAIN
     if is_loopback(urlsplit(url).hostname):
         message = f"configured, {mode.en}, and WeChat cannot reach {url}: set WXAUTH_ISSUER"
@@ -355,8 +357,8 @@ def _judge_push(app: App, settings: Settings) -> Result:
         risk = "WeChat does not sign the message itself, so somebody between WeChat and this server can change it"
         return note(
             name,
-            f"{told}; {risk}: better set push_aes_key in WXAUTH_APPS, and 安全模式 in the console",
-            f"{chinese}；微信不对消息本身签名，途中可能被篡改：建议在 WXAUTH_APPS 中设置 push_aes_key，"
+            f"{told}; {risk}: better set push_aes_key where push_token is, and 安全模式 in the console",
+            f"{chinese}；微信不对消息本身签名，途中可能被篡改：建议在设置 push_token 之处一并设置 push_aes_key，"
             "并在后台选择安全模式",
         )
     return good(name, told, chinese)

@@ -3,6 +3,7 @@
 import click
 
 from wxauth import __version__
+from wxauth.cli.admin import admin
 from wxauth.cli.alive import alive
 from wxauth.cli.apps import apps
 from wxauth.cli.check import check
@@ -27,5 +28,5 @@ def main() -> None:
 
 for command in (import_users, export_users):
     users.add_command(command)
-for command in (alive, apps, check, clients, dev, keys, migrate, openapi, secret, serve, sweep, users, webhooks):
+for command in (admin, alive, apps, check, clients, dev, keys, migrate, openapi, secret, serve, sweep, users, webhooks):
     main.add_command(command)

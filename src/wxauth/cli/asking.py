@@ -62,6 +62,7 @@ def with_services(ask: "Callable[[Services], Awaitable[Answer]]") -> "Answer":
 
     async def at_the_databases_time(services: "Services") -> "Answer":
         await correct(clock, services.database)
+        await services.apps.refresh()
         return await ask(services)
 
     return _asked(lambda: build_services(settings, clock=clock), at_the_databases_time)

@@ -60,8 +60,10 @@ def rotate_keys(as_json: bool) -> None:
     """
     import json
 
+    from wxauth.core.trail import OPERATOR
+
     async def ask(keys: "KeyRing", id_token_keys: "IdTokenKeys", _now: "datetime") -> "StoredSigningKey":
-        key = await keys.rotate()
+        key = await keys.rotate(by=OPERATOR)
         await id_token_keys.rotate()
         return key
 

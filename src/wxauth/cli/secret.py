@@ -42,7 +42,7 @@ def reseal(as_json: bool) -> None:
     else:
         click.echo(
             f"sealed anew: {done.signing_keys} signing keys, {done.session_keys} session keys, "
-            f"{done.phone_answers} phone answers, {done.webhook_secrets} webhook secrets"
+            f"{done.phone_answers} phone answers, {done.webhook_secrets} webhook secrets, {done.apps} apps"
         )
     if done.not_opened:
         raise Failed(
@@ -82,5 +82,9 @@ def forget(yes: bool, as_json: bool) -> None:
     else:
         click.echo(
             f"given up: {done.signing_keys} signing keys, {done.session_keys} session keys, "
-            f"{done.phone_answers} phone answers"
+            f"{done.phone_answers} phone answers, {done.webhook_secrets} webhook secrets, {done.apps} apps"
         )
+        if done.webhook_secrets:
+            click.echo("webhooks are disabled: wxauth webhooks secret NAME, then wxauth webhooks set NAME --enable")
+        if done.apps:
+            click.echo("add these apps again: wxauth apps add APP_ID")

@@ -45,6 +45,11 @@ def phone_answer_context(code_hash: bytes) -> bytes:
     return b"phone_answer\0" + code_hash
 
 
+def app_context(app_id: str, name: str) -> bytes:
+    """Of one of an app's secrets: which app's, and which of them."""
+    return b"\0".join((b"apps", app_id.encode(), name.encode()))
+
+
 def webhook_secret_context(webhook_id: UUID) -> bytes:
     """Of what a webhook's messages are signed with."""
     return b"webhooks\0" + webhook_id.bytes

@@ -12,6 +12,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 if TYPE_CHECKING:
+    from wxauth.apps.registry import Apps
     from wxauth.core.background import Background
     from wxauth.core.clock import Clock
     from wxauth.core.database import Database
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from wxauth.oauth.limits import ScanLimits
     from wxauth.oauth.pictures import Pictures
     from wxauth.oauth.secrets import UserCodes
+    from wxauth.people.numbers import Numbers
     from wxauth.profile.avatars import Avatars
     from wxauth.profile.nicknames import Nicknames
     from wxauth.profile.phones import Phones
@@ -50,8 +52,10 @@ class Services:
     keys: "KeyRing"
     id_token_keys: "IdTokenKeys"
     sealer: "Sealer"
+    apps: "Apps"
     issuer: "TokenIssuer"
     refresh_tokens: "RefreshTokens"
+    console_tokens: "RefreshTokens"
     wechat: "WeChat"
     wechat_tokens: "WeChatTokens"
     wechat_api: "WeChatApi"
@@ -65,6 +69,7 @@ class Services:
     deliveries: "Deliveries"
     guard: "BearerGuard"
     login_limiter: "LoginLimiter"
+    numbers: "Numbers"
     scan_limits: "ScanLimits"
     user_codes: "UserCodes"
     pictures: "Pictures"
@@ -82,6 +87,7 @@ class Services:
         await self.wechat.aclose()
         await self.wechat_api.aclose()
         await self.login_limiter.aclose()
+        await self.numbers.aclose()
         await self.scan_limits.aclose()
         await self.database.aclose()
         if self.tracing is not None:

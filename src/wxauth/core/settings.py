@@ -29,7 +29,6 @@ from pydantic_core import from_json
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from wxauth.core.sealing import SECRET_KEY_BYTES
-from wxauth.errors import UnknownApp
 from wxauth.guard.urls import is_secure
 
 PREFIX: Final = "WXAUTH_"
@@ -39,6 +38,7 @@ WECHAT_URL: Final = "https://api.weixin.qq.com"
 WECHAT_FALLBACK_URL: Final = "https://api2.weixin.qq.com"
 
 _CENTURY: Final = 100 * 366 * 86400
+_DEFAULT_ISSUER: Final = "http://127.0.0.1:8000"
 _SHORTEST_TRAIL: Final = 180
 _EXAMPLE_OF_APPS: Final = '[{"app_id": "wx…", "app_secret": "…"}]'
 
@@ -238,6 +238,10 @@ Policy = Literal["off", "flag", "block"]
 Days = Annotated[int, Field(ge=0, le=36600)]
 Seconds = Annotated[int, Field(ge=1, le=_CENTURY)]
 SecretKey = Annotated[SecretStr, AfterValidator(_check_secret_key)]
+AppSecret = Annotated[SecretStr, Field(min_length=1), AfterValidator(_check_app_secret)]
+PushToken = Annotated[SecretStr, AfterValidator(_check_push_token)]
+PushAesKey = Annotated[SecretStr, AfterValidator(_check_push_aes_key)]
+Issuer = Annotated[str, AfterValidator(_check_issuer)]
 Url = Annotated[str, AfterValidator(_check_secure_url)]
 
 
@@ -247,12 +251,11 @@ class App(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     app_id: AppId
-    app_secret: Annotated[SecretStr, Field(min_length=1), AfterValidator(_check_app_secret)]
-    push_token: Annotated[Annotated[SecretStr, AfterValidator(_check_push_token)] | None, OrNone] = None
+    app_secret: AppSecret
+    push_token: Annotated[PushToken | None, OrNone] = None
     """What signs WeChat's messages to us; without one, none are taken."""
-    push_aes_key: Annotated[Annotated[SecretStr, AfterValidator(_check_push_aes_key)] | None, OrNone] = None
+    push_aes_key: Annotated[PushAesKey | None, OrNone] = None
     """What encrypts them, as WeChat writes it; with one, none are taken that are not encrypted."""
-
     sign_up: Annotated[SignUp | None, OrNone] = None
     """Whether somebody unknown may come in by this app, whatever SIGN_UP says."""
 
@@ -282,17 +285,24 @@ class DatabaseSettings(BaseSettings):
     secrets_dir: Annotated[Path, AfterValidator(_check_folder)] = SECRETS_DIR
 
 
+class ConsoleSettings(DatabaseSettings):
+    """What `wxauth admin link` needs."""
+
+    issuer: Issuer = _DEFAULT_ISSUER
+    admin_page: bool = False
+
+
 class Settings(DatabaseSettings):
     """All that the service is told from outside. The README has the table."""
 
     app_id: Annotated[AppId | None, OrNone] = None
-    app_secret: Annotated[Annotated[SecretStr, AfterValidator(_check_app_secret)] | None, OrNone] = None
+    app_secret: Annotated[AppSecret | None, OrNone] = None
     apps: Annotated[tuple[App, ...], NoDecode, BeforeValidator(_read_json_list)] = Field((), validate_default=True)
 
     secret_key: SecretKey
     secret_key_previous: Annotated[tuple[SecretKey, ...], NoDecode, CommaList] = ()
 
-    issuer: Annotated[str, AfterValidator(_check_issuer)] = "http://127.0.0.1:8000"
+    issuer: Issuer = _DEFAULT_ISSUER
     audience: Annotated[str, Field(min_length=1)] = "wxauth"
     access_token_ttl: Annotated[int, Field(ge=1, le=86400)] = 900
     refresh_token_ttl: Seconds = 2592000
@@ -332,6 +342,9 @@ class Settings(DatabaseSettings):
     cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_check_origin)], ...], NoDecode, CommaList] = ()
     otlp_url: Annotated[Annotated[str, AfterValidator(_check_url)] | None, OrNone] = None
 
+    admin_page: bool = False
+    admin_fresh_login: Annotated[int, Field(ge=0, le=_CENTURY)] = 3600
+
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535), BeforeValidator(_drop_service_link)] = 8000
     workers: Annotated[int, Field(ge=1, le=256)] = 1
@@ -344,11 +357,11 @@ class Settings(DatabaseSettings):
         app_id, app_secret = info.data["app_id"], info.data["app_secret"]
         if apps and (app_id or app_secret):
             raise ValueError("wants WXAUTH_APP_ID and WXAUTH_APP_SECRET unset beside it")
-        if not apps and not (app_id and app_secret):
+        if bool(app_id) != bool(app_secret):
             raise ValueError("WXAUTH_APP_ID and WXAUTH_APP_SECRET: both are required, or WXAUTH_APPS")
         if len({app.app_id for app in apps}) != len(apps):
             raise ValueError("wants each app_id once")
-        return apps or (App(app_id=app_id, app_secret=app_secret),)
+        return apps or ((App(app_id=app_id, app_secret=app_secret),) if app_id else ())
 
     @field_validator("wechat_fallback_url", mode="before")
     @classmethod
@@ -363,15 +376,6 @@ class Settings(DatabaseSettings):
     def may_sign_up(self, app: App) -> bool:
         """Whether somebody unknown may come in by this app."""
         return (app.sign_up or self.sign_up) == "open"
-
-    def app(self, app_id: str | None) -> App:
-        """The app of that id; the first configured one for None. Raises: UnknownApp."""
-        if app_id is None:
-            return self.apps[0]
-        for app in self.apps:
-            if app.app_id == app_id:
-                return app
-        raise UnknownApp("app_id is not one of the configured apps")
 
 
 def secret_key_bytes(value: SecretStr) -> bytes:

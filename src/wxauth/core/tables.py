@@ -1,6 +1,6 @@
 """The tables, and what is read of a user. What must not be, the database itself refuses."""
 
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, Final, Literal, TypedDict
 from uuid import UUID
@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     ForeignKeyConstraint,
     Index,
@@ -744,6 +745,66 @@ class Delivery(SQLModel, table=True):
     error: str | None = Field(sa_type=Text)
     next_at: datetime | None = Field(sa_type=TIME)
     at: datetime = Field(sa_type=TIME)
+
+
+class DailyNumbers(SQLModel, table=True):
+    """What one process has counted on one day. A day that is long over has one row, of no process."""
+
+    __tablename__ = "daily_numbers"
+    __table_args__ = (CheckConstraint("new_users >= 0 AND logins >= 0", name="numbers"),)
+
+    day: date = Field(sa_type=Date, primary_key=True)
+    process: UUID = Field(primary_key=True)
+    new_users: int = Field(sa_type=BigInteger)
+    logins: int = Field(sa_type=BigInteger)
+
+
+class AdminLink(SQLModel, table=True):
+    """A link that opens the console for an administrator, once."""
+
+    __tablename__ = "admin_links"
+    __table_args__ = (
+        ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
+        CheckConstraint("octet_length(digest) = 32", name="digest"),
+        Index(None, "user_id"),
+    )
+
+    digest: bytes = Field(sa_type=BYTEA, primary_key=True)
+    """SHA-256 of its secret, which itself is kept nowhere."""
+    user_id: UUID
+    expires_at: datetime = Field(sa_type=TIME)
+
+
+class ConsoleSession(SQLModel, table=True):
+    """Which sessions are the console's. They end when their user is no administrator any more."""
+
+    __tablename__ = "console_sessions"
+
+    session_id: UUID = Field(primary_key=True)
+    """Not a reference, which each of millions of sessions would be looked up for when it is swept."""
+
+
+class StoredApp(SQLModel, table=True):
+    """A mini-program that was added at run time; the settings may name others."""
+
+    __tablename__ = "apps"
+    __table_args__ = (
+        CheckConstraint("app_id ~ '^[A-Za-z0-9_-]{1,64}$'", name="app_id"),
+        CheckConstraint("char_length(title) BETWEEN 1 AND 64", name="title"),
+        CheckConstraint("sign_up IN ('open', 'closed')", name="sign_up"),
+        CheckConstraint("push_aes_key IS NULL OR push_token IS NOT NULL", name="push_aes_key"),
+    )
+
+    app_id: str = Field(sa_type=Text, primary_key=True)
+    title: str | None = Field(sa_type=Text)
+    """What administrators call it."""
+    app_secret: bytes = Field(sa_type=BYTEA)
+    """Sealed, as the two below."""
+    push_token: bytes | None = Field(sa_type=BYTEA)
+    push_aes_key: bytes | None = Field(sa_type=BYTEA)
+    sign_up: str | None = Field(sa_type=Text)
+    is_enabled: bool = Field(sa_column_kwargs={"server_default": text("true")})
+    created_at: datetime = Field(sa_type=TIME)
 
 
 class PushMessage(SQLModel, table=True):

@@ -54,7 +54,13 @@ class EventType(StrEnum):
     SCAN_APPROVED = "scan.approved"
     RISK_FLAGGED = "risk.flagged"
     NICKNAME_FLAGGED = "nickname.flagged"
+    SIGNING_KEY_ROTATED = "signing_key.rotated"
     SIGNING_KEY_WITHDRAWN = "signing_key.withdrawn"
+    CONSOLE_LINK_MADE = "console.link_made"
+    CONSOLE_OPENED = "console.opened"
+    APP_ADDED = "app.added"
+    APP_CHANGED = "app.changed"
+    APP_REMOVED = "app.removed"
     SERVICE_CLIENT_ADDED = "client.added"
     CLIENT_CHANGED = "client.changed"
     CLIENT_SECRET_RENEWED = "client.secret_renewed"  # noqa: S105 - the name of an event
@@ -169,6 +175,8 @@ class EventSearch:
     types: Sequence[str] = ()
     """As they are shown."""
     user_id: UUID | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 # $1 id  $2 type  $3 time  $4 actor  $5 user id  $6 app_id  $7 ip  $8 data
@@ -194,6 +202,12 @@ _EVENTS: Final = select(
     col(Event.ip),
     col(Event.data),
 )
+
+
+def first_id_at(time: datetime) -> UUID:
+    """Before the UUIDv7s of this time, and behind all earlier ones (RFC 9562, section 5.7)."""
+    milliseconds = min(max(0, int(time.timestamp() * 1000)), 2**48 - 1)
+    return UUID(int=milliseconds << 80)
 
 
 async def record_event(
@@ -222,6 +236,11 @@ async def find_events(
     names = [name for shown in dict.fromkeys(search.types) for name in stored_names(shown)]
 
     def newest(*conditions: ColumnElement[bool]) -> Select[Any]:
+        # By their ids, which begin with their time and are in the index.
+        if search.since is not None:
+            conditions += (col(Event.id) >= first_id_at(search.since),)
+        if search.until is not None:
+            conditions += (col(Event.id) < first_id_at(search.until),)
         if before is not None:
             conditions += (col(Event.id) < before,)
         return _EVENTS.where(*conditions).order_by(col(Event.id).desc()).limit(limit)

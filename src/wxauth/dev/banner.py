@@ -65,6 +65,10 @@ _ADMINISTRATOR: Final = """
 Become an administrator / 成为管理员：
 
   {command} users grant USER_ID admin
+
+Open the console, {url}/admin/ / 打开管理后台：
+
+  {linking} admin link
 """
 _OWN_APP: Final = """
 Your own mini-program, with the real WeChat / 连接真实微信，登录自己的小程序：
@@ -119,6 +123,7 @@ def welcome(
             findings="\n".join(f"  {_MARKS[it.level]:4}  {it.name}: {it.said(language)}" for it in findings),
             program=sys.argv[0],
             command=_command(settings),
+            linking=_linking(settings),
             home=home,
         )
         for part in parts
@@ -130,6 +135,13 @@ def _command(settings: Settings) -> str:
     if os.environ.get("WXAUTH_DATABASE_URL"):
         return sys.argv[0]
     return f"WXAUTH_DATABASE_URL={shlex.quote(settings.database_url.get_secret_value())} {sys.argv[0]}"
+
+
+def _linking(settings: Settings) -> str:
+    """The same for a command that tells where the service is."""
+    given = {"WXAUTH_ISSUER": settings.issuer, "WXAUTH_ADMIN_PAGE": "true"}
+    missing = [f"{name}={shlex.quote(value)}" for name, value in given.items() if not os.environ.get(name)]
+    return " ".join([*missing, _command(settings)])
 
 
 def _address_in_network(host: str) -> str:

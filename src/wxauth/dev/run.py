@@ -105,6 +105,7 @@ def _settings(simulated_url: str | None, port: int | None) -> Settings:
         "database_url": "postgresql://",  # until the embedded one has started
         "secret_key": _secret_key(),
         "log_level": "warning",
+        "admin_page": True,
     }
     fixed: dict[str, Any] = {} if port is None else {"port": port}
     if simulated_url is not None:

@@ -120,12 +120,14 @@ class Ring(ABC, Generic[Key]):
         """
         await self._read(self._is_due)
 
-    async def rotate(self) -> StoredSigningKey:
+    async def rotate(self, *, by: Actor | None = None) -> StoredSigningKey:
         """Add a key, unless one waits to sign already; the newest, which signs when every cache has had time to see it.
+
+        Where somebody asks for it, the trail tells of it.
 
         Raises: StorageUnavailable, CannotOpen.
         """
-        await self._read(lambda stored, now: not has_next(stored, now))
+        await self._read(lambda stored, now: not has_next(stored, now), by=by)
         return self._stored[-1]
 
     async def withdraw(self, kid: str, *, by: Actor) -> Sequence[StoredSigningKey]:
@@ -165,7 +167,7 @@ class Ring(ABC, Generic[Key]):
         except Exception:
             log.exception("signing_keys_not_read")
 
-    async def _read(self, wants_another: Callable[[Keys, datetime], bool]) -> None:
+    async def _read(self, wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None = None) -> None:
         """Take the stored keys; have another one sign next where it is wanted beside them."""
         now = self._clock()
         stored = await published_keys(self._database, now=now, table=self.table)
@@ -181,6 +183,9 @@ class Ring(ABC, Generic[Key]):
                 after = rotated(before, lambda activates_at: self._sealed(key, activates_at), now=now)
                 await store_keys(transaction, self.table, before, after)
             stored = await lock_keys(transaction, self.table, now=now)
+            if is_ours and by is not None:  # what goes by itself is in the log
+                data = {"kid": stored[-1].kid}
+                await record_event(transaction, EventType.SIGNING_KEY_ROTATED, by=by, at=now, data=data)
         self._take(stored)
         if is_ours:
             event = "signing_key_rotated" if before else "signing_key_made"

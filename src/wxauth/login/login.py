@@ -67,7 +67,7 @@ async def log_in(
     """
     nicknames = services.nicknames
     await services.login_limiter.admit(device.ip)
-    app = services.settings.app(app_id)
+    app = services.apps.for_login(app_id)
     signing_key = services.keys.signing_key(services.clock())  # asked for before the code is spent
 
     with services.metrics.exchange() as exchange:
@@ -102,6 +102,7 @@ async def log_in(
         left = services.settings.wechat_timeout - exchange.milliseconds / 1000
         person = Person(user["id"], app.app_id, wechat_session.openid)
         user = await judge_login(services, person, login, nickname=nickname, ip=device.ip, patience=left)
+    services.numbers.count_login(is_new=login.is_new, at=now)
     log.info(
         "logged_in",
         user_id=user["id"],

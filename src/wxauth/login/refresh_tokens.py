@@ -13,12 +13,14 @@ from uuid import UUID
 from wxauth.core.sealing import derive
 
 PREFIX: Final = "wxr_"
+CONSOLE_PREFIX: Final = "wxc_"
+"""Of what the console's cookie holds: the same form under another key, so that neither is good in the other's place."""
 
 _ID_BYTES = 16
 _GENERATION_BYTES = 4
 _SIGNED_BYTES = _ID_BYTES + _GENERATION_BYTES
 # 52 bytes make 70 characters, the last of which carries two bits: one spelling for each token.
-_FORM = re.compile(r"wxr_[A-Za-z0-9_-]{69}[AQgw]", re.ASCII)
+_FORM = r"[A-Za-z0-9_-]{69}[AQgw]"
 
 
 class RefreshToken(NamedTuple):
@@ -29,22 +31,30 @@ class RefreshToken(NamedTuple):
 
 
 class RefreshTokens:
-    """Makes and checks refresh tokens; the first secret key makes them, each of them is accepted."""
+    """Makes and checks refresh tokens; the first secret key makes them, each of them is accepted.
 
-    def __init__(self, secret_keys: Sequence[bytes]) -> None:
-        self._keys = [derive(key, "refresh-token") for key in secret_keys]
+    Args:
+        secret_keys: The current one, then the previous ones.
+        prefix: How they begin.
+        purpose: What their keys are derived for.
+    """
+
+    def __init__(self, secret_keys: Sequence[bytes], *, prefix: str = PREFIX, purpose: str = "refresh-token") -> None:
+        self._keys = [derive(key, purpose) for key in secret_keys]
+        self._prefix = prefix
+        self._form = re.compile(re.escape(prefix) + _FORM, re.ASCII)
 
     def issue(self, session_id: UUID, generation: int) -> str:
         """The one token of this session and generation."""
         signed = session_id.bytes + generation.to_bytes(_GENERATION_BYTES, "big")
         mac = hmac.digest(self._keys[0], signed, "sha256")
-        return PREFIX + urlsafe_b64encode(signed + mac).rstrip(b"=").decode()
+        return self._prefix + urlsafe_b64encode(signed + mac).rstrip(b"=").decode()
 
     def parse(self, token: str) -> RefreshToken | None:
         """What the token says, or None for one that is not ours."""
-        if _FORM.fullmatch(token) is None:
+        if self._form.fullmatch(token) is None:
             return None
-        raw = urlsafe_b64decode(token[len(PREFIX) :] + "==")
+        raw = urlsafe_b64decode(token[len(self._prefix) :] + "==")
         signed, mac = raw[:_SIGNED_BYTES], raw[_SIGNED_BYTES:]
         if not any(hmac.compare_digest(mac, hmac.digest(key, signed, "sha256")) for key in self._keys):
             return None

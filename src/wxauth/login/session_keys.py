@@ -75,7 +75,7 @@ async def reset_keys(services: Services, user_id: UUID, *, app_id: str | None, b
     Raises: NotFound, UnknownApp, StorageUnavailable.
     """
     if app_id is not None:
-        services.settings.app(app_id)
+        services.apps.find(app_id)
     keys = await _current_keys(services, user_id)
     return [await _reset(services, key, by=by) for key in keys if app_id in (None, key.app_id)]
 
@@ -104,7 +104,7 @@ async def _reset(services: Services, key: CurrentKey, *, by: Actor) -> KeyState:
 
 async def _state(services: Services, key: CurrentKey, ask: Callable[[App, bytes], Awaitable[bool]]) -> KeyState:
     try:
-        app = services.settings.app(key.app_id)
+        app = services.apps.find(key.app_id)
         session_key = None if key.sealed is None else _unsealed(services, key.app_id, key.openid, key.sealed)
         if session_key is None:
             return KeyState(key.app_id, key.openid, is_valid=None, error=SessionKeyExpired.code)

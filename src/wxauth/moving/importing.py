@@ -380,7 +380,8 @@ async def import_users(
     """
     counts = Counts()
     numbered = iter(lines)
-    app_ids = {app.app_id for app in services.settings.apps}
+    await services.apps.refresh()
+    app_ids = {known.app.app_id for known in services.apps.all()}
     made = _Made()
     while batch := list(islice(numbered, BATCH)):
         refusals: list[Refusal] = []

@@ -1,6 +1,7 @@
-"""`GET /v1/me/export`: a person's own data, to take along."""
+"""`GET /v1/me/export` and `GET /v1/admin/users/{user_id}/export`: all that is stored of a person, to take along."""
 
 from typing import Any, Final
+from uuid import UUID
 
 from fastapi import APIRouter
 from pydantic_core import to_json
@@ -8,21 +9,21 @@ from starlette.responses import Response
 
 from wxauth.core.services import ServicesDep
 from wxauth.errors import RateLimited
-from wxauth.moving.own_data import EXAMPLE_OWN_DATA, export_mine
-from wxauth.people.callers import CallerDep, DeviceDep
+from wxauth.moving.own_data import EXAMPLE_OWN_DATA, export_mine, export_person
+from wxauth.people.admin_routes import GUARDED_FOR_ADMINISTRATORS, NO_SUCH_USER, WRONG_USER_ID
+from wxauth.people.callers import AdministratorDep, CallerDep, DeviceDep
 from wxauth.web.answers import BEARER_SECURITY, GUARDED, failures
 from wxauth.web.direct import DirectRoute, operation_id
 
-router = APIRouter(route_class=DirectRoute, tags=["me"], generate_unique_id_function=operation_id)
+router = APIRouter(route_class=DirectRoute, generate_unique_id_function=operation_id)
 
 _HEADERS: Final = {"Content-Disposition": 'attachment; filename="wxauth-export.json"', "Cache-Control": "no-store"}
-_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+_DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "All that is stored of the person",
         "headers": {name: {"schema": {"type": "string"}, "example": value} for name, value in _HEADERS.items()},
         "content": {"application/json": {"schema": {"type": "object"}, "example": EXAMPLE_OWN_DATA}},
     },
-    **failures(RateLimited, *GUARDED),
 }
 
 
@@ -30,8 +31,9 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     "/v1/me/export",
     operation_id="export_me",
     summary="Take my data along",
+    tags=["me"],
     response_class=Response,
-    responses=_RESPONSES,
+    responses={**_DOCUMENT, **failures(RateLimited, *GUARDED)},
     openapi_extra=BEARER_SECURITY,
 )
 async def export_me(caller: CallerDep, services: ServicesDep, device: DeviceDep) -> Response:
@@ -39,5 +41,22 @@ async def export_me(caller: CallerDep, services: ServicesDep, device: DeviceDep)
 
     It holds no secret, and nothing of anybody else's: what an administrator did is by `administrator`. Once a minute.
     """
-    document = await export_mine(services, caller, ip=device.ip)
+    return _answer(await export_mine(services, caller, ip=device.ip))
+
+
+@router.get(
+    "/v1/admin/users/{user_id}/export",
+    operation_id="export_user",
+    summary="Hand a person's data over",
+    tags=["admin"],
+    response_class=Response,
+    responses={**_DOCUMENT, **failures(WRONG_USER_ID, NO_SUCH_USER, *GUARDED_FOR_ADMINISTRATORS)},
+    openapi_extra=BEARER_SECURITY,
+)
+async def export_user(administrator: AdministratorDep, services: ServicesDep, user_id: UUID) -> Response:
+    """All that is stored of a person, the same document that they may have themselves. The trail tells who had it."""
+    return _answer(await export_person(services.database, user_id, by=administrator, now=services.clock()))
+
+
+def _answer(document: dict[str, Any]) -> Response:
     return Response(to_json(document), media_type="application/json", headers=_HEADERS)

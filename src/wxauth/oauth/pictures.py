@@ -1,6 +1,7 @@
 """The picture of a scan: WeChat's mini-program code, or an ordinary QR code of a link."""
 
 import asyncio
+from collections.abc import Callable
 from functools import lru_cache
 from io import BytesIO
 from typing import Final
@@ -11,7 +12,7 @@ import segno
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
-from wxauth.core.settings import Settings
+from wxauth.core.settings import App, Settings
 from wxauth.errors import NotFound, RateLimited, UnknownApp, WeChatError, WeChatMisconfigured
 from wxauth.oauth import scan_rows
 from wxauth.oauth.limits import ScanLimits
@@ -31,6 +32,7 @@ class Pictures:
 
     Args:
         settings: Which kind of code, and of which page.
+        find_app: The app of that id; the default one for None. Raises: UnknownApp.
         database: Where they are kept.
         wechat_api: What makes a mini-program code.
         limits: How many of these.
@@ -38,9 +40,16 @@ class Pictures:
     """
 
     def __init__(
-        self, settings: Settings, database: Database, wechat_api: WeChatApi, limits: ScanLimits, clock: Clock
+        self,
+        settings: Settings,
+        find_app: Callable[[str | None], App],
+        database: Database,
+        wechat_api: WeChatApi,
+        limits: ScanLimits,
+        clock: Clock,
     ) -> None:
         self._settings = settings
+        self._find_app = find_app
         self._database = database
         self._wechat_api = wechat_api
         self._limits = limits
@@ -72,7 +81,7 @@ class Pictures:
         """WeChat's; None where it makes none, of which the log says why."""
         settings = self._settings
         try:
-            app = settings.app(scan["app_id"])
+            app = self._find_app(scan["app_id"])
             await self._limits.pictures.admit(app.app_id)
             return await self._wechat_api.mini_program_code(app, scene, page=settings.scan_page, env=settings.scan_env)
         except UnknownApp:

@@ -127,6 +127,17 @@ async def end_sessions(database: Database, user_id: UUID, *, by: Actor, now: dat
     log.info("sessions_ended", user_id=user_id, actor=by.name)
 
 
+async def end_session(database: Database, user_id: UUID, session_id: UUID, *, by: Actor, now: datetime) -> None:
+    """Sign a user out on one device; one that has ended is no failure. Raises: NotFound, StorageUnavailable."""
+    async with database.begin() as transaction:
+        is_theirs = await session_rows.end_session_of(
+            transaction, user_id, session_id, reason=EndReason.ADMINISTRATOR, by=by, now=now
+        )
+    if not is_theirs:
+        raise NotFound("this user has no such session")
+    log.info("session_ended", user_id=user_id, session_id=session_id, actor=by.name)
+
+
 async def list_events(database: Database, search: EventSearch, *, before: UUID | None, limit: int) -> Page[EventRow]:
     """The newest events that are wanted, of those before this one. Raises: StorageUnavailable."""
     return Page.of(await find_events(database, search, before=before, limit=limit + 1), limit)

@@ -34,6 +34,7 @@ from wxauth.web.paging import not_stored
 GUARDED_FOR_ADMINISTRATORS: Final = (*GUARDED, InsufficientRole)
 WRONG_USER_ID: Final = InvalidRequest.of("user_id", "Input should be a valid UUID")
 NO_SUCH_USER: Final = NotFound("there is no such user")
+NO_SUCH_SESSION: Final = NotFound("this user has no such session")
 
 _WRONG_PARAMETER: Final = InvalidRequest.of("limit", "Input should be less than or equal to 200")
 
@@ -141,6 +142,20 @@ async def end_sessions_of_user(administrator: AdministratorDep, services: Servic
     await admin.end_sessions(services.database, user_id, by=administrator, now=services.clock())
 
 
+@router.delete(
+    "/v1/admin/users/{user_id}/sessions/{session_id}",
+    summary="Log a user out on one device",
+    status_code=204,
+    responses=failures(WRONG_USER_ID, NO_SUCH_SESSION, *GUARDED_FOR_ADMINISTRATORS),
+    openapi_extra=BEARER_SECURITY,
+)
+async def end_session_of_user(
+    administrator: AdministratorDep, services: ServicesDep, user_id: UUID, session_id: UUID
+) -> None:
+    """End one session of a user; 204 again where it has ended."""
+    await admin.end_session(services.database, user_id, session_id, by=administrator, now=services.clock())
+
+
 @lists.get(
     "/v1/admin/events",
     summary="Read the audit trail",
@@ -151,5 +166,5 @@ async def list_events(
     _: AdministratorDep, services: ServicesDep, query: Annotated[EventsQuery, Query()]
 ) -> EventsAnswer:
     """The newest first. What is given must all fit; an empty parameter is an absent one."""
-    search = EventSearch(user_id=query.user_id, types=query.type)
+    search = EventSearch(user_id=query.user_id, types=query.type, since=query.since, until=query.until)
     return events_answer(await admin.list_events(services.database, search, before=query.cursor, limit=query.limit))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal, NotRequired
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from wxauth.core.tables import ROLE, UserInSession, UserRow, UserStatus
@@ -152,6 +152,8 @@ class EventsQuery(PageQuery):
     type: Annotated[list[Annotated[str, StringConstraints(pattern=TEXT)]], BeforeValidator(_without_empty)] = Field(
         default=[], description=f"Such as {', '.join(f'`{kind}`' for kind in EventType)}; repeated for several."
     )
+    since: Annotated[AwareDatetime | None, OrEmpty] = Field(default=None, description="None earlier than this.")
+    until: Annotated[AwareDatetime | None, OrEmpty] = Field(default=None, description="All earlier than this.")
 
 
 def _is_sessions_cursor(cursor: str) -> str:

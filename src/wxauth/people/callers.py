@@ -1,6 +1,7 @@
 """Who calls, and from where: what the routes of every room take as parameters."""
 
 from dataclasses import replace
+from datetime import timedelta
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Annotated, Final
@@ -10,10 +11,11 @@ from starlette.requests import HTTPConnection
 
 from wxauth.core.services import Services
 from wxauth.core.trail import Actor
-from wxauth.errors import InsufficientScope
+from wxauth.errors import InsufficientScope, LoginTooOld
 from wxauth.people import account
 from wxauth.people.account import Caller
 from wxauth.people.devices import Device
+from wxauth.people.session_rows import session_opened_at
 from wxauth.people.standing import ADMIN
 from wxauth.tokens.claims import Principal
 
@@ -94,6 +96,25 @@ async def administrator_of(connection: HTTPConnection) -> Actor:
 
 AdministratorDep = Annotated[Actor, Depends(administrator_of)]
 """The administrator who asks. One who was demoted or banned a moment ago is refused at once."""
+
+
+async def fresh_administrator_of(connection: HTTPConnection) -> Actor:
+    """The administrator, whose session was opened lately: an access token that was stolen must not become a client.
+
+    Raises: LoginTooOld, beside what `administrator_of` raises.
+    """
+    services: Services = connection.app.state.services
+    administrator = await administrator_of(connection)
+    principal = await services.guard(connection)
+    longest = services.settings.admin_fresh_login
+    opened_at = await session_opened_at(services.database, principal.session_id)
+    if longest and (opened_at is None or services.clock() - opened_at > timedelta(seconds=longest)):
+        raise LoginTooOld(f"this wants a session that was opened within {longest} seconds: log in again")
+    return administrator
+
+
+FreshAdministratorDep = Annotated[Actor, Depends(fresh_administrator_of)]
+"""The administrator who asks, for acts that leave lasting power: `ADMIN_FRESH_LOGIN`."""
 
 
 @lru_cache(maxsize=4096)

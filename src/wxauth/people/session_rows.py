@@ -74,6 +74,7 @@ SELECT id, app_id, client_id, user_agent, ip, created_at, last_used_at, expires_
  ORDER BY last_used_at DESC, id DESC LIMIT $3
 """
 _BELONGS_TO: Final = "SELECT 1 FROM sessions WHERE id = $1 AND user_id = $2"
+_OPENED_AT: Final = "SELECT created_at FROM sessions WHERE id = $1"
 
 
 def _ending_part(wanted: str) -> str:
@@ -97,6 +98,26 @@ SELECT user_id FROM ended
 _END: Final = _ending_part("")
 # $5 client
 _END_ONE_OF_WEBSITE: Final = _ending_part(" AND client_id = $5")
+# $1 user id  $2 now  $3 reason
+_END_CONSOLES: Final = """
+UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL
+  FROM console_sessions
+ WHERE sessions.user_id = $1 AND console_sessions.session_id = sessions.id AND revoked_at IS NULL
+RETURNING id, user_id, expires_at > $2 AS was_open
+"""
+_FORGET_CONSOLES: Final = """
+DELETE FROM console_sessions WHERE NOT EXISTS (SELECT FROM sessions WHERE sessions.id = console_sessions.session_id)
+"""
+# $1 user id  $2 session id  $3 now  $4 reason
+_END_ONE: Final = """
+WITH known AS (
+    SELECT id, revoked_at IS NULL AS is_open, expires_at FROM sessions WHERE id = $2 AND user_id = $1 FOR UPDATE
+), ended AS (
+    UPDATE sessions SET revoked_at = $3, revoked_reason = $4, session_key = NULL
+      FROM known WHERE sessions.id = known.id AND known.is_open
+)
+SELECT id, $1::uuid AS user_id, is_open AND expires_at > $3 AS was_open FROM known
+"""
 # $1 user id  $2 now  $3 reason  $4 session id to be kept
 _END_OTHERS: Final = """
 UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL
@@ -176,6 +197,12 @@ async def session_belongs_to(database: Database, *, session_id: UUID, user_id: U
     return await database.fetchrow(_BELONGS_TO, session_id, user_id) is not None
 
 
+async def session_opened_at(database: Database, session_id: UUID) -> datetime | None:
+    """When somebody logged in to this session; None where there is none. Raises: StorageUnavailable."""
+    row = await database.fetchrow(_OPENED_AT, session_id)
+    return None if row is None else row["created_at"]
+
+
 async def end_session(database: Database, *, session_id: UUID, reason: EndReason, now: datetime) -> UUID | None:
     """End a session as its user wants it; the user's id, or None where it had ended before or never was.
 
@@ -208,6 +235,28 @@ async def end_sessions(
     """End every session of a user but the one to be kept, and record those that were open."""
     ended = await transaction.fetch(_END_OTHERS, user_id, now, reason, kept)
     await record_ends(transaction, ended, reason=reason, by=by, now=now)
+
+
+async def end_console_sessions(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
+    """End a user's sessions of the console, where they are to administer no longer."""
+    reason = EndReason.ADMINISTRATOR
+    await record_ends(
+        transaction, await transaction.fetch(_END_CONSOLES, user_id, now, reason), reason=reason, by=by, now=now
+    )
+
+
+async def forget_console_sessions(database: Database) -> None:
+    """Forget which sessions were the console's, of those that have been swept. Raises: StorageUnavailable."""
+    await database.fetch(_FORGET_CONSOLES)
+
+
+async def end_session_of(
+    transaction: Transaction, user_id: UUID, session_id: UUID, *, reason: EndReason, by: Actor, now: datetime
+) -> bool:
+    """End one session of a user, and record it where it was open; whether the user has, or had, that session."""
+    ended = await transaction.fetch(_END_ONE, user_id, session_id, now, reason)
+    await record_ends(transaction, ended, reason=reason, by=by, now=now)
+    return bool(ended)
 
 
 async def end_replaced_sessions(

@@ -15,7 +15,7 @@ from wxauth.core.logs import get_logger
 from wxauth.core.tables import UserStatus
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.errors import LastAdmin, StorageUnavailable
-from wxauth.people.session_rows import EndReason, end_sessions
+from wxauth.people.session_rows import EndReason, end_console_sessions, end_sessions
 from wxauth.people.standing_rows import (
     lock_administrators,
     lock_users,
@@ -111,7 +111,9 @@ async def settle(
     app_id: str | None = None,
     why: Mapping[str, Any] | None = None,
 ) -> Settled:
-    """Let a user whose standing is locked stand like this from now on, and record it. A ban ends every session.
+    """Let a user whose standing is locked stand like this from now on, and record it.
+
+    A ban ends every session; the loss of the role `admin` those of the console.
 
     Args:
         transaction: In which the user is locked.
@@ -134,4 +136,6 @@ async def settle(
         await record_event(transaction, kind, by=by, at=now, user_id=user_id, app_id=app_id, data=data)
     if after.is_banned:
         await end_sessions(transaction, user_id, reason=EndReason.BANNED, by=by, now=now)
+    elif ADMIN in before.roles and ADMIN not in after.roles:
+        await end_console_sessions(transaction, user_id, by=by, now=now)
     return Settled(user_id, by, list(changes))

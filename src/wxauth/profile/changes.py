@@ -58,7 +58,7 @@ async def bind_phone(services: Services, caller: Caller, code: str) -> UserInSes
     Raises: UnknownApp, where the session's app is configured no longer; WeChatError; RateLimited; PhoneTaken;
         InvalidToken, where the user has just been banned or erased; StorageUnavailable.
     """
-    app = services.settings.app(caller.user["app_id"])
+    app = services.apps.find(caller.user["app_id"])
     return _in_session(await services.phones.bind(app, openid=caller.user["openid"], code=code), caller)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.promises import Promises
-from wxauth.core.settings import App, Settings
+from wxauth.core.settings import App
 from wxauth.core.trail import WECHAT, EventType, record_event
 from wxauth.errors import InvalidRequest, InvalidSignature, NotFound, StorageUnavailable
 from wxauth.people.merging_rows import erase_identities, is_joined
@@ -38,7 +38,7 @@ class Withdrawals:
     WeChat stops sending after some seconds, so what fails is put off.
 
     Args:
-        settings: Which apps have a push_token.
+        find_app: The app of that id. Raises: UnknownApp.
         database: Where the users are.
         clock: The time.
         background: Goes on with what WeChat does not wait for any more.
@@ -49,7 +49,7 @@ class Withdrawals:
 
     def __init__(
         self,
-        settings: Settings,
+        find_app: Callable[[str], App],
         database: Database,
         clock: Clock,
         *,
@@ -58,7 +58,7 @@ class Withdrawals:
         patience: float = PATIENCE,
         kept_in_memory: float = KEPT_IN_MEMORY,
     ) -> None:
-        self._settings = settings
+        self._find_app = find_app
         self._database = database
         self._clock = clock
         self._background = background
@@ -87,7 +87,7 @@ class Withdrawals:
         await self._in_time(self._take(message), name=f"message in {app_id}")
 
     def _app_with_push(self, app_id: str) -> App:
-        app = self._settings.app(app_id)
+        app = self._find_app(app_id)
         if app.push_token is None:
             raise NotFound("this app has no push_token, so it takes no messages")
         return app

@@ -17,6 +17,9 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp
 
 from wxauth import __version__
+from wxauth.apps import routes as app_routes
+from wxauth.checks import routes as check_routes
+from wxauth.console.routes import add_console
 from wxauth.core.clock import DatabaseClock
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
@@ -39,13 +42,15 @@ from wxauth.oauth import metadata, page_routes
 from wxauth.oauth import phone_routes as scan_routes
 from wxauth.oauth import routes as oauth_routes
 from wxauth.oauth.cors import SiteCors
-from wxauth.people import admin_routes, consent_routes
+from wxauth.people import admin_routes, consent_routes, number_routes
+from wxauth.people import key_routes as admin_key_routes
 from wxauth.people import routes as account_routes
 from wxauth.problems import problem_response
 from wxauth.profile import avatar_routes, push_routes
 from wxauth.profile import routes as profile_routes
 from wxauth.service import probes
 from wxauth.service.housekeeping import keep_house, keep_sessions_few
+from wxauth.siblings import admin_routes as client_routes
 from wxauth.siblings import feed_routes, user_routes, webhook_routes
 from wxauth.siblings import routes as sibling_routes
 from wxauth.siblings.callers import SERVICE_CLIENT_SCHEME
@@ -73,10 +78,15 @@ _ROUTERS: Final = (
     admin_routes.lists,
     admin_routes.router,
     session_key_routes.router,
+    app_routes.router,
+    admin_key_routes.router,
+    number_routes.router,
+    check_routes.router,
     key_routes.router,
     metadata.router,
     probes.router,
     sibling_routes.router,
+    client_routes.router,
     user_routes.router,
     feed_routes.lists,
     scan_routes.router,
@@ -163,6 +173,7 @@ def create_api(*, root_path: str = "", example_code: str | None = None) -> FastA
     api.add_exception_handler(Exception, _answer_fault)
     api.router.routes.extend(_ROUTES)  # not included: an included router is one more thing to match
     add_docs(api)
+    add_console(api)
     api.openapi = lambda: _openapi(api, example_code)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return api
 
@@ -172,6 +183,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     tasks = [
         services.keys.keep_fresh(),
+        services.apps.keep_fresh(),
+        services.numbers.keep_storing(),
         services.id_token_keys.keep_fresh(),
         keep_house(services),
         keep_sessions_few(services),
@@ -182,10 +195,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await correct(services.clock, services.database)
         tasks.append(keep_time(services.clock, services.database))
     await services.keys.try_refresh()
+    await services.apps.try_refresh()
     await services.id_token_keys.try_refresh()
     await _tell_what_is_unlimited(services)
     keeping = asyncio.gather(*tasks)
-    log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services.settings.apps))
+    log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services.apps.all()))
+    if not services.apps.all():
+        log.warning("no_app", consequence="nobody can log in", what_to_do="'wxauth apps add APP_ID', or WXAUTH_APPS")
     try:
         yield
     finally:

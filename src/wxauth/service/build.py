@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from wxauth.apps.registry import Apps
 from wxauth.core.background import Background
 from wxauth.core.clock import Clock, DatabaseClock
 from wxauth.core.database import Database
@@ -17,11 +18,12 @@ from wxauth.core.settings import InvalidSettings, Settings
 from wxauth.guard.bearer import BearerGuard
 from wxauth.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.login.rate_limits import LoginLimiter, RateLimiter
-from wxauth.login.refresh_tokens import RefreshTokens
+from wxauth.login.refresh_tokens import CONSOLE_PREFIX, RefreshTokens
 from wxauth.login.risk import Risk
 from wxauth.oauth.limits import ScanLimits
 from wxauth.oauth.pictures import Pictures
 from wxauth.oauth.secrets import UserCodes
+from wxauth.people.numbers import Numbers
 from wxauth.profile.attempts import Attempts
 from wxauth.profile.avatars import Avatars
 from wxauth.profile.nicknames import Nicknames
@@ -72,7 +74,8 @@ def build_services(
     keys = make_key_ring(settings, database, clock, refresh_pause=waits.keys_refresh)
     id_token_keys = make_id_token_keys(settings, database, clock, refresh_pause=waits.keys_refresh)
     redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
-    metrics = Metrics([app.app_id for app in settings.apps], database=database, clock=clock)
+    metrics = Metrics(database=database, clock=clock)
+    apps = Apps(database, sealer, settings.apps, observe=metrics.know_apps, refresh_pause=waits.apps_refresh)
     background = Background(patience=settings.wechat_timeout + waits.database.whole, farewell=waits.background_farewell)
     promises = Promises(observe=metrics.put_off, pause=waits.promises)
 
@@ -96,7 +99,7 @@ def build_services(
     # Connections of their own: an API that hangs, and is waited for, takes none from the logins.
     wechat_api = WeChatApi(make_wechat(), wechat_tokens)
     opinions = Opinions(
-        wechat_api, clock, find_app=settings.app, observe=metrics.policy_check, longest_wait=waits.opinions
+        wechat_api, clock, find_app=apps.find, observe=metrics.policy_check, longest_wait=waits.opinions
     )
     scan_limits = ScanLimits.of(
         settings, lambda rate, what: RateLimiter(rate, what=what, redis_url=redis_url, clock=clock)
@@ -108,8 +111,10 @@ def build_services(
         keys=keys,
         id_token_keys=id_token_keys,
         sealer=sealer,
+        apps=apps,
         issuer=TokenIssuer(issuer=settings.issuer, audience=settings.audience),
         refresh_tokens=RefreshTokens(settings.secret_keys),
+        console_tokens=RefreshTokens(settings.secret_keys, prefix=CONSOLE_PREFIX, purpose="console-token"),
         wechat=wechat,
         wechat_tokens=wechat_tokens,
         wechat_api=wechat_api,
@@ -141,7 +146,7 @@ def build_services(
         background=background,
         promises=promises,
         withdrawals=Withdrawals(
-            settings, database, clock, background=background, promises=promises, patience=waits.withdrawals
+            apps.find, database, clock, background=background, promises=promises, patience=waits.withdrawals
         ),
         deliveries=Deliveries(
             database,
@@ -156,8 +161,9 @@ def build_services(
         guard=BearerGuard(settings.issuer, settings.audience, keys=keys, clock=lambda: clock().timestamp()),
         login_limiter=LoginLimiter(settings.login_rate_limit, redis_url=redis_url, clock=clock),
         scan_limits=scan_limits,
-        pictures=Pictures(settings, database, wechat_api, scan_limits, clock),
+        pictures=Pictures(settings, apps.for_login, database, wechat_api, scan_limits, clock),
         user_codes=UserCodes(settings.secret_keys),
+        numbers=Numbers(database, clock, store_pause=waits.numbers_store),
         metrics=metrics,
         readiness=Readiness(database, keys, clock),
         tracing=tracing,

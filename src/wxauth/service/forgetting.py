@@ -5,12 +5,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from wxauth.apps.rows import SEALED, delete_app, stored_apps
 from wxauth.core.database import Database
-from wxauth.core.sealing import CannotOpen, Sealer, phone_answer_context, session_key_context, signing_key_context
+from wxauth.core.sealing import (
+    CannotOpen,
+    Sealer,
+    app_context,
+    phone_answer_context,
+    session_key_context,
+    signing_key_context,
+    webhook_secret_context,
+)
+from wxauth.core.trail import OPERATOR, EventType, record_event
 from wxauth.keys.rows import KEY_TABLES, lock_keys, store_keys
 from wxauth.login.session_key_rows import erase_session_keys, session_keys_sealed_otherwise
 from wxauth.people.session_rows import END, START
 from wxauth.profile.phone_rows import answers_sealed_otherwise, erase_answer
+from wxauth.siblings.signatures import new_secret
+from wxauth.siblings.webhook_rows import disable_webhook, replace_secrets, sealed_otherwise
 
 PAGE_SIZE: Final = 1000
 RETRY_PAUSE: Final = 0.2
@@ -24,6 +36,10 @@ class Forgotten:
     signing_keys: int = 0
     session_keys: int = 0
     phone_answers: int = 0
+    webhook_secrets: int = 0
+    """Of webhooks that are disabled until theirs is renewed."""
+    apps: int = 0
+    """Which are to be added again."""
 
 
 async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> Forgotten:
@@ -37,6 +53,8 @@ async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size
     done = Forgotten()
     await _forget_phone_answers(database, sealer, done, page_size=page_size)
     await _forget_session_keys(database, sealer, done, page_size=page_size)
+    await _forget_webhook_secrets(database, sealer, done, now=now)
+    await _forget_apps(database, sealer, done, now=now)
     await _forget_signing_keys(database, sealer, done, now=now)
     return done
 
@@ -63,6 +81,29 @@ async def _forget_session_keys(database: Database, sealer: Sealer, done: Forgott
         if until == END:
             return
         after = until
+
+
+async def _forget_webhook_secrets(database: Database, sealer: Sealer, done: Forgotten, *, now: datetime) -> None:
+    for webhook in await sealed_otherwise(database, prefix=sealer.prefix):
+        context = webhook_secret_context(webhook["id"])
+        if all(_opens(sealer, sealed, context) for sealed in (webhook["secret"], webhook["former_secret"]) if sealed):
+            continue
+        # Nobody knows the new one, so that nothing is sent before the receiver has another: what waits, waits.
+        await disable_webhook(database, webhook["id"], now=now)
+        done.webhook_secrets += await replace_secrets(
+            database, webhook, sealer.seal(new_secret(), context=context), None
+        )
+
+
+async def _forget_apps(database: Database, sealer: Sealer, done: Forgotten, *, now: datetime) -> None:
+    for app in await stored_apps(database):
+        sealed = {name: getattr(app, name) for name in SEALED}
+        if all(value is None or _opens(sealer, value, app_context(app.app_id, name)) for name, value in sealed.items()):
+            continue
+        async with database.begin() as transaction:
+            if await delete_app(transaction, app.app_id):
+                await record_event(transaction, EventType.APP_REMOVED, by=OPERATOR, at=now, app_id=app.app_id)
+                done.apps += 1
 
 
 async def _forget_signing_keys(database: Database, sealer: Sealer, done: Forgotten, *, now: datetime) -> None:

@@ -13,6 +13,7 @@ from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
 from wxauth.keys.rows import erase_retired_keys
 from wxauth.oauth.scan_rows import sweep_scans
+from wxauth.people.session_rows import forget_console_sessions
 from wxauth.profile.attempt_rows import sweep_attempts
 from wxauth.profile.attempts import WINDOW
 from wxauth.profile.phone_rows import sweep_answers
@@ -177,6 +178,8 @@ async def sweep_rest(services: Services, *, page_size: int, pause: float) -> Non
         return
     for kid in await erase_retired_keys(database, now=now):
         log.info("signing_key_retired", kid=kid)
+    await services.numbers.sum_up()
+    await forget_console_sessions(database)
     for erase_page in (
         partial(sweep_answers, database, asked_before=now - PHONE_ANSWERS_KEPT),
         partial(sweep_attempts, database, began_before=now - WINDOW),

@@ -77,12 +77,11 @@ class Metrics(Collector):
     """Counts what happens. Every label has few values: none is a user's, none a caller's own word.
 
     Args:
-        app_ids: Of the configured apps, the default one first.
         database: Where the sessions are.
         clock: The time.
     """
 
-    def __init__(self, app_ids: Sequence[str], *, database: Database, clock: Clock) -> None:
+    def __init__(self, *, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
         self._statistics: Mapping[str, Any] | None = None
@@ -165,7 +164,7 @@ class Metrics(Collector):
         self._database_seconds = Histogram(
             "wxauth_database_seconds", "Storing of a login.", buckets=_DATABASE_BOUNDS, registry=own
         )
-        self._app_labels: dict[str | None, str] = {None: app_ids[0], **{app_id: app_id for app_id in app_ids}}
+        self._app_labels: dict[str | None, str] = {}
         # There from the start, so that the first one is seen as an increase.
         self._refreshes.expect(["ok", *(fault.code for fault in _OUR_FAULTS)])
         self._refusals.expect(sorted({kind.code for kind in _kinds_of(WxAuthError) if hasattr(kind, "code")}))
@@ -173,6 +172,11 @@ class Metrics(Collector):
             (CODE2SESSION, outcome, "")
             for outcome in ("ok", WeChatUnavailable.code, WeChatTimeout.code, WeChatBadResponse.code)
         )
+
+    def know_apps(self, app_ids: Sequence[str], default: str | None) -> None:
+        """Count for these apps from now on, each by itself; what names no app is the default one's."""
+        labels: dict[str | None, str] = {app_id: app_id for app_id in app_ids}
+        self._app_labels = labels if default is None else {None: default, **labels}
         self._logins.expect(
             (app_id, outcome, "")
             for app_id in app_ids

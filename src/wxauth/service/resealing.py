@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from wxauth.apps.rows import SEALED, replace_app_secrets, stored_apps
 from wxauth.core.database import Database
 from wxauth.core.sealing import (
     CannotOpen,
     Sealer,
+    app_context,
     phone_answer_context,
     session_key_context,
     signing_key_context,
@@ -33,6 +35,7 @@ class Resealed:
     session_keys: int = 0
     phone_answers: int = 0
     webhook_secrets: int = 0
+    apps: int = 0
     not_opened: int = 0
 
 
@@ -49,6 +52,7 @@ async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size
     await _reseal_phone_answers(database, sealer, done, page_size=page_size)
     await _reseal_webhooks(database, sealer, done)
     await _reseal_session_keys(database, sealer, done, page_size=page_size)
+    await _reseal_apps(database, sealer, done)
     await _reseal_signing_keys(database, sealer, done, now=now)
     return done
 
@@ -79,6 +83,20 @@ async def _reseal_signing_keys(database: Database, sealer: Sealer, done: Reseale
             done.not_opened += 1
         else:
             done.signing_keys += await replace_private_key(database, key, anew, table=table)
+
+
+async def _reseal_apps(database: Database, sealer: Sealer, done: Resealed) -> None:
+    for app in await stored_apps(database):
+        sealed = {name: getattr(app, name) for name in SEALED}
+        if all(value is None or value.startswith(sealer.prefix) for value in sealed.values()):
+            continue
+        anew = {
+            name: value and _sealed_anew(sealer, value, app_context(app.app_id, name)) for name, value in sealed.items()
+        }
+        if any(value is not None and anew[name] is None for name, value in sealed.items()):
+            done.not_opened += 1
+        else:
+            done.apps += await replace_app_secrets(database, app, anew)
 
 
 async def _reseal_phone_answers(database: Database, sealer: Sealer, done: Resealed, *, page_size: int) -> None:

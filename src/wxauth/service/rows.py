@@ -5,23 +5,16 @@ from datetime import datetime
 from typing import Any, Final
 
 from wxauth.core.database import Database
+from wxauth.people.number_rows import OPEN_SESSIONS
 
-# Of the table of sessions at most 16 MiB are read: all of a small one; of a large one some pages, always the
-# same, from which the whole is inferred to within some percent. An operator may have cut it into partitions.
-_STATISTICS: Final = """
-WITH stored AS (
-    SELECT GREATEST(sum(pg_relation_size(COALESCE(inhrelid, 'sessions'::regclass))), 1) AS bytes
-      FROM (SELECT) AS one LEFT JOIN pg_inherits ON inhparent = 'sessions'::regclass
-), sample AS (SELECT LEAST(1.0, 16 * 1048576.0 / bytes) AS share FROM stored)
-SELECT (SELECT (count(*) / (SELECT share FROM sample))::bigint
-          FROM sessions TABLESAMPLE SYSTEM (100 * (SELECT share FROM sample)) REPEATABLE (0)
-         WHERE revoked_at IS NULL AND expires_at > $1) AS open_sessions,
+_STATISTICS: Final = f"""
+SELECT ({OPEN_SESSIONS}) AS open_sessions,
        (SELECT max(activates_at) FROM signing_keys WHERE activates_at <= $1) AS key_signs_since,
        (SELECT min(oldest.at) FROM webhooks w CROSS JOIN LATERAL (
                SELECT at FROM deliveries d
                 WHERE d.webhook_id = w.id AND d.state = 'pending' ORDER BY d.id LIMIT 1) oldest
          WHERE w.is_enabled) AS webhooks_wait_since
-"""
+"""  # noqa: S608 - put together from constants
 
 
 async def statistics(database: Database, *, now: datetime) -> Mapping[str, Any]:

@@ -12,10 +12,11 @@ from typing import Any, Final, NoReturn
 
 import uvicorn
 
+from wxauth.apps.registry import Apps
 from wxauth.core.clock import DatabaseClock
 from wxauth.core.database import Database, DatabaseUrlRefused, reason_of
 from wxauth.core.logs import configure_logging, get_logger
-from wxauth.core.sealing import CannotOpen
+from wxauth.core.sealing import CannotOpen, Sealer
 from wxauth.core.settings import InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.core.timekeeping import correct
 from wxauth.errors import StorageUnavailable
@@ -168,8 +169,10 @@ async def check_secret_key(settings: Settings) -> None:
         await correct(clock, database)  # the first key is made here, and dated
         await keys.refresh()
         await id_token_keys.refresh()
-        if keys.unopened or id_token_keys.unopened:
-            raise CannotOpen("some signing keys do not open")
+        apps = Apps(database, Sealer(settings.secret_keys), settings.apps)
+        await apps.refresh()
+        if keys.unopened or id_token_keys.unopened or apps.unopened:
+            raise CannotOpen("some signing keys, or secrets of apps, do not open")
         if clashing := await clashing_clients(database, settings):
             raise InvalidSettings(
                 [

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from wxauth.apps import registry
 from wxauth.core import background, promises
 from wxauth.core.database import DEADLINES, Deadlines
 from wxauth.keys import keyring
+from wxauth.people import numbers
 from wxauth.profile import phones, withdrawals
 from wxauth.siblings import delivering
 from wxauth.wechat import client, opinions
@@ -17,9 +19,11 @@ class Waits:
     """Seconds, in production as the parts themselves say. A test that is about one of them shortens it."""
 
     database: Deadlines = DEADLINES
+    apps_refresh: float = registry.REFRESH_PAUSE
     background_farewell: float = background.FAREWELL
     deliveries: float = delivering.PAUSE
     keys_refresh: float = keyring.REFRESH_PAUSE
+    numbers_store: float = numbers.STORE_PAUSE
     opinions: float = opinions.PATIENCE
     phones_farewell: float = phones.FAREWELL_TO_WECHAT
     phones_of_others: Sequence[float] = phones.PAUSES_FOR_OTHERS

@@ -8,9 +8,9 @@ from starlette.requests import Request
 
 from wxauth.core.services import ServicesDep
 from wxauth.core.tables import CLIENT_NAME
-from wxauth.errors import InvalidRequest, NameTaken, NotFound, PayloadTooLarge
+from wxauth.errors import InvalidRequest, LoginTooOld, NameTaken, NotFound, PayloadTooLarge
 from wxauth.people.admin_routes import GUARDED_FOR_ADMINISTRATORS
-from wxauth.people.callers import AdministratorDep
+from wxauth.people.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.siblings import webhooks
 from wxauth.siblings.webhook_bodies import (
     EXAMPLE_DELIVERIES,
@@ -59,6 +59,8 @@ _NAMED: Final = {
 }
 
 lists = APIRouter(tags=["admin"], dependencies=[Depends(not_stored)], generate_unique_id_function=operation_id)
+_GUARDED_FRESH: Final = (LoginTooOld, *GUARDED_FOR_ADMINISTRATORS)
+
 router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
 
 
@@ -76,10 +78,10 @@ async def list_webhooks(_: AdministratorDep, services: ServicesDep) -> WebhooksA
 @router.post(
     "/v1/admin/webhooks",
     summary="Add a webhook",
-    responses=answers(EXAMPLE_NEW_WEBHOOK, _WRONG_URL, PayloadTooLarge, NameTaken, *GUARDED_FOR_ADMINISTRATORS),
+    responses=answers(EXAMPLE_NEW_WEBHOOK, _WRONG_URL, PayloadTooLarge, NameTaken, *_GUARDED_FRESH),
     openapi_extra=BEARER_SECURITY,
 )
-async def add_webhook(administrator: AdministratorDep, services: ServicesDep, body: NewWebhook) -> WebhookAnswer:
+async def add_webhook(administrator: FreshAdministratorDep, services: ServicesDep, body: NewWebhook) -> WebhookAnswer:
     """Send events to a URL from now on, signed by Standard Webhooks with the `secret` that is answered this once."""
     new = await webhooks.add_webhook(services, body.name, url=body.url, types=body.types or (), by=administrator)
     return new_webhook_answer(new)
@@ -99,11 +101,11 @@ async def read_webhook(_: AdministratorDep, services: ServicesDep, name: Webhook
 @router.patch(
     "/v1/admin/webhooks/{name}",
     summary="Change, enable or disable a webhook",
-    responses=answers(EXAMPLE_WEBHOOK, _WRONG_URL, NO_SUCH_WEBHOOK, PayloadTooLarge, *GUARDED_FOR_ADMINISTRATORS),
+    responses=answers(EXAMPLE_WEBHOOK, _WRONG_URL, NO_SUCH_WEBHOOK, PayloadTooLarge, *_GUARDED_FRESH),
     openapi_extra=_NAMED,
 )
 async def change_webhook(
-    administrator: AdministratorDep, services: ServicesDep, name: WebhookNameDep, body: WebhookChange
+    administrator: FreshAdministratorDep, services: ServicesDep, name: WebhookNameDep, body: WebhookChange
 ) -> WebhookAnswer:
     """Set what is named; the rest stays. What was pending when a webhook was disabled is sent when it is enabled."""
     changed = await webhooks.change_webhook(
@@ -116,10 +118,10 @@ async def change_webhook(
     "/v1/admin/webhooks/{name}",
     summary="Remove a webhook",
     status_code=204,
-    responses=failures(NO_SUCH_WEBHOOK, *GUARDED_FOR_ADMINISTRATORS),
+    responses=failures(NO_SUCH_WEBHOOK, *_GUARDED_FRESH),
     openapi_extra=_NAMED,
 )
-async def remove_webhook(administrator: AdministratorDep, services: ServicesDep, name: WebhookNameDep) -> None:
+async def remove_webhook(administrator: FreshAdministratorDep, services: ServicesDep, name: WebhookNameDep) -> None:
     """Send nothing there any more; what is pending is dropped."""
     await webhooks.remove_webhook(services, name, by=administrator)
 
@@ -138,11 +140,11 @@ async def test_webhook(administrator: AdministratorDep, services: ServicesDep, n
 @router.post(
     "/v1/admin/webhooks/{name}/secret",
     summary="Renew a webhook's secret",
-    responses=answers(EXAMPLE_NEW_WEBHOOK, NO_SUCH_WEBHOOK, *GUARDED_FOR_ADMINISTRATORS),
+    responses=answers(EXAMPLE_NEW_WEBHOOK, NO_SUCH_WEBHOOK, *_GUARDED_FRESH),
     openapi_extra=_NAMED,
 )
 async def renew_webhook_secret(
-    administrator: AdministratorDep, services: ServicesDep, name: WebhookNameDep
+    administrator: FreshAdministratorDep, services: ServicesDep, name: WebhookNameDep
 ) -> WebhookAnswer:
     """Another `secret`, shown this once. For 24 hours the former one signs too, so that no message is refused."""
     return new_webhook_answer(await webhooks.renew_secret(services, name, by=administrator))

@@ -20,7 +20,7 @@ async def read_wechat_token(services: Services, client_id: str, app_id: str, *, 
 
     Raises: UnknownApp, WeChatError, StorageUnavailable.
     """
-    app = services.settings.app(app_id)
+    app = services.apps.find(app_id)
     with services.metrics.wechat_token_read(app.app_id):
         token = await services.wechat_tokens.get(app, looked_within=LOOKED_WITHIN)
     await record_reading(services.database, Actor(client_id, ip), app_id=app.app_id, now=services.clock())
@@ -32,7 +32,7 @@ async def force_wechat_token(services: Services, app_id: str) -> None:
 
     Raises: UnknownApp, WeChatError, StorageUnavailable.
     """
-    app = services.settings.app(app_id)
+    app = services.apps.find(app_id)
     async with services.database.begin() as transaction:
         await record_event(
             transaction, EventType.ACCESS_TOKEN_FORCED, by=OPERATOR, at=services.clock(), app_id=app.app_id

@@ -16,12 +16,22 @@ from pydantic_core import from_json
 
 from wxauth.core.logs import get_logger
 from wxauth.core.settings import App
-from wxauth.errors import WeChatBadResponse, WeChatError, WeChatMisconfigured, WeChatTimeout, WeChatUnavailable
+from wxauth.errors import (
+    CodeUsed,
+    InvalidCode,
+    WeChatBadResponse,
+    WeChatError,
+    WeChatMisconfigured,
+    WeChatTimeout,
+    WeChatUnavailable,
+    WeChatUserBlocked,
+)
 from wxauth.wechat.errcodes import CODE2SESSION, SYSTEM_BUSY, error_for, is_for_the_operator, what_to_change
 
 BUSY_PAUSES: Final = (0.1, 0.3)
 """Seconds before the second and the third try after errcode -1."""
 
+_MADE_UP_CODE: Final = "000000000000"
 MAX_PICTURE: Final = 1024 * 1024
 """Bytes; a mini-program code has some 100,000."""
 PICTURE: Final = "picture"
@@ -110,7 +120,7 @@ class WeChat:
         self._sleep = sleep
         self._observe = observe
         self._hints = hints
-        self._login_targets: dict[str, str] = {}
+        self._login_targets: dict[str, tuple[App, str]] = {}
 
     async def code2session(self, app: App, code: str) -> WeChatSession:
         """Exchange a `wx.login` code for the person's identity.
@@ -123,6 +133,19 @@ class WeChat:
         """
         target = f"{self._login_target(app)}&js_code={quote(code, safe='')}"
         return await self.call(CODE2SESSION, app, target, read=_wechat_session, secrets=[code])
+
+    async def check_secret(self, app: App) -> None:
+        """Ask with a made-up code, which costs nobody anything, whether WeChat takes the app's id and secret.
+
+        Raises: WeChatMisconfigured, where WeChat does not; WeChatRateLimited, WeChatUnavailable, WeChatTimeout,
+            WeChatBadResponse.
+        """
+        try:
+            # Not by way of the kept targets: this secret may be wrong.
+            target = f"{_login_target(app)}&js_code={_MADE_UP_CODE}"
+            await self.call(CODE2SESSION, app, target, read=lambda _: None, tells_refusals=False)
+        except (InvalidCode, CodeUsed, WeChatUserBlocked):
+            return  # it has looked at the code, and not at who asked
 
     async def call(
         self,
@@ -176,12 +199,10 @@ class WeChat:
         return asyncio.get_running_loop().time() + self._timeout + extra_time
 
     def _login_target(self, app: App) -> str:
-        target = self._login_targets.get(app.app_id)
-        if target is None:
-            secret = quote(app.app_secret.get_secret_value(), safe="")
-            target = f"/sns/jscode2session?grant_type=authorization_code&appid={quote(app.app_id)}&secret={secret}"
-            self._login_targets[app.app_id] = target
-        return target
+        kept = self._login_targets.get(app.app_id)
+        if kept is None or kept[0] is not app:  # one that was changed is another object
+            self._login_targets[app.app_id] = kept = (app, _login_target(app))
+        return kept[1]
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -237,6 +258,11 @@ class WeChat:
             hosts = {"host": self._base.name, "next_host": self._fallback.name}
             log.warning("wechat_not_connected", reason=str(exc), **hosts)
         return await self._transport.handle_async_request(self._fallback.request(asked))
+
+
+def _login_target(app: App) -> str:
+    secret = quote(app.app_secret.get_secret_value(), safe="")
+    return f"/sns/jscode2session?grant_type=authorization_code&appid={quote(app.app_id)}&secret={secret}"
 
 
 def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequence[str]) -> None:

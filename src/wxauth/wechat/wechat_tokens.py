@@ -7,7 +7,6 @@ forced to change, which kills it for everybody and is rationed: that is an opera
 
 import asyncio
 import random
-from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -54,10 +53,22 @@ class WeChatToken:
     expires_in: int
 
 
+@dataclass(frozen=True, slots=True)
+class WeChatTokenState:
+    """What a process knows of an app's token."""
+
+    ends_at: datetime | None
+    """Of the one that it has; None without a good one."""
+    failure: str | None
+    """Why it could not get another one when it last tried: the code of the problem."""
+
+
 @dataclass(slots=True)
 class _Kept:
     """What this process knows of an app's token."""
 
+    secret: SecretStr
+    """By which WeChat was asked."""
     value: str = field(default="", repr=False)
     ends_at: datetime = _NEVER
     looked_at: datetime = _NEVER
@@ -94,7 +105,8 @@ class WeChatTokens:
         self._wechat = wechat
         self._clock = clock
         self._jitter = jitter
-        self._kept: defaultdict[str, _Kept] = defaultdict(_Kept)
+        self._kept: dict[str, _Kept] = {}
+        self._flights: set[asyncio.Task[WeChatError | None]] = set()
 
     async def get(self, app: App, *, looked_within: timedelta | None = None) -> WeChatToken:
         """The app's token. WeChat is waited for only where there is none that is good.
@@ -106,7 +118,7 @@ class WeChatTokens:
 
         Raises: WeChatError; for a while the same one for everybody, without asking WeChat again.
         """
-        kept = self._kept[app.app_id]
+        kept = self._kept_of(app)
         now = self._clock()
         kept.forget_the_future(now)
         may_ask = now >= kept.paused_until
@@ -130,7 +142,7 @@ class WeChatTokens:
 
         Raises: WeChatError.
         """
-        kept = self._kept[app.app_id]
+        kept = self._kept_of(app)
         now = self._clock()
         kept.forget_the_future(now)
         is_ours = kept.value == refused.value.get_secret_value()
@@ -146,19 +158,36 @@ class WeChatTokens:
         Other processes look for the new one when WeChat refuses theirs, or within a minute. WeChat allows it twenty
         times a day, 30 s apart. Raises: WeChatError.
         """
-        await self._ask(app, self._kept[app.app_id], force=True)
+        await self._ask(app, self._kept_of(app), force=True)
 
     async def aclose(self) -> None:
         """Leave what is under way."""
-        flights = [kept.flight for kept in self._kept.values() if kept.flight is not None]
+        flights = list(self._flights)
         for flight in flights:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
+
+    def state_of(self, app: App) -> WeChatTokenState:
+        """What this process knows of the app's token, without asking anybody."""
+        kept, now = self._kept_of(app), self._clock()
+        return WeChatTokenState(
+            ends_at=kept.ends_at if kept.is_good(now) else None,
+            failure=None if kept.failure is None else kept.failure.code,
+        )
+
+    def _kept_of(self, app: App) -> _Kept:
+        """What is known of the app's token; nothing where the app has another secret by now."""
+        kept = self._kept.get(app.app_id)
+        if kept is None or kept.secret != app.app_secret:
+            kept = self._kept[app.app_id] = _Kept(app.app_secret)
+        return kept
 
     def _flight(self, app: App, kept: _Kept) -> asyncio.Task[WeChatError | None]:
         """The one request under way for this app."""
         if kept.flight is None:
             kept.flight = asyncio.create_task(self._fetch(app, kept), name=f"WeChat token of {app.app_id}")
+            self._flights.add(kept.flight)
+            kept.flight.add_done_callback(self._flights.discard)
         return kept.flight
 
     async def _fetch(self, app: App, kept: _Kept) -> WeChatError | None:

@@ -4,7 +4,7 @@ from wxauth.dev.wechat.about import HINTS
 from wxauth.dev.wechat.controls import Account, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
 from wxauth.dev.wechat.desk import PATH as DESK
 from wxauth.dev.wechat.desk import OwnPagesOnly
-from wxauth.dev.wechat.people import APPS, phone_of
+from wxauth.dev.wechat.people import APPS, LATER_APP, phone_of
 from wxauth.dev.wechat.server import create_simulator
 from wxauth.dev.wechat.simulator import CODE_LIFETIME, Call, Simulator
 
@@ -13,6 +13,7 @@ __all__ = [
     "CODE_LIFETIME",
     "DESK",
     "HINTS",
+    "LATER_APP",
     "Account",
     "Call",
     "CodeRequest",

@@ -16,6 +16,9 @@ A person named risky-0 to risky-4 has that risk rank, everybody else 0.
 A mini-program code is an ordinary QR code of wxa:<appid>?page=<page>&scene=<scene>&env=<env>.
 A text with "risky" or "违规" is risky, one with "review" or "可疑" is for review, any other passes.
 
+Apps. wxauth has wxdev00000000000a1 and wxdev00000000000b2 in its settings. A third one,
+wxdev00000000000c3, is there to be added at run time; the phone on the desk says how.
+
 Codes that are trouble, of both kinds:
   errcode-40029   that errcode                garbage      an answer that is no JSON
   slow-2          after two seconds           html         a page, as a proxy in between would send it
@@ -61,6 +64,9 @@ phone-13800138000 是该号码的手机号 code，境外号码写作 phone-+8529
 名为 risky-0 至 risky-4 的用户风险等级即该数字，其余为 0。
 小程序码是内容为 wxa:<appid>?page=<page>&scene=<scene>&env=<env> 的普通二维码。
 文本含 risky 或“违规”判为 risky，含 review 或“可疑”判为 review，其余为 pass。
+
+小程序：wxdev00000000000a1 与 wxdev00000000000b2 在 wxauth 的配置中；
+第三个 wxdev00000000000c3 供运行时添加，方法见桌上的手机。
 
 故障 code（登录、手机号均可）：errcode-40029 返回该错误码；slow-2 两秒后响应；hang 永不响应；drop 断开连接；
 garbage 返回非 JSON；html 返回网页；status-500 返回该 HTTP 状态码。

@@ -11,8 +11,9 @@ from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from wxauth.console.routes import PAGE as CONSOLE_PAGE
 from wxauth.dev.wechat.faults import Faults
-from wxauth.dev.wechat.people import APPS
+from wxauth.dev.wechat.people import APPS, LATER_APP
 from wxauth.dev.wechat.wires import Wires
 from wxauth.errors import Title, WeChatBadResponse, WeChatError, WeChatTimeout, WeChatUnavailable
 from wxauth.wechat import errcodes
@@ -20,6 +21,8 @@ from wxauth.wechat import errcodes
 PATH: Final = "/desk/"
 
 _PAGE: Final = Path(__file__).parent / "page"
+_SHARED: Final = ("base.css", "dom.js")
+"""Files of the console's, for one design."""
 _CLIENTS: Final = ("wxauth.js", "wxauth-scan.js")
 _IN_WHEEL: Final = Path(__file__).parents[2] / "_miniprogram"
 _IN_CHECKOUT: Final = Path(__file__).parents[4] / "clients" / "miniprogram"
@@ -53,7 +56,7 @@ _ON_THE_WAY: Final[tuple[tuple[dict[str, Any], Title, type[WeChatError] | None],
 
 def desk_routes(wires: Wires, faults: Faults, *, service_url: str) -> list[Route]:
     """The page, the real client that it runs, and what it has to know."""
-    files = StaticFiles(directory=_PAGE)
+    files, shared = StaticFiles(directory=_PAGE), StaticFiles(directory=CONSOLE_PAGE)
     clients = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
     headers = {
         "Cache-Control": "no-cache",
@@ -67,6 +70,7 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str) -> list[Route
     setup = {
         "service_url": service_url,
         "apps": [app["app_id"] for app in APPS],
+        "later_app": LATER_APP,
         "faults": known_faults(),
     }
 
@@ -74,8 +78,10 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str) -> list[Route
         if request.url.hostname == "localhost":  # the service lets in one origin
             return RedirectResponse(request.url.replace(hostname="127.0.0.1", path=PATH))
         name = request.path_params.get("name", "index.html")
-        is_client = name in _CLIENTS
-        response = FileResponse(clients / name) if is_client else await files.get_response(name, request.scope)
+        if name in _CLIENTS:
+            response: Response = FileResponse(clients / name)
+        else:
+            response = await (shared if name in _SHARED else files).get_response(name, request.scope)
         response.headers.update(headers)
         return response
 

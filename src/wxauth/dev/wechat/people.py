@@ -18,7 +18,13 @@ APPS: Final = (
         "push_aes_key": "devPushAesKeyOfTheSecondApp0000000000000000",
     },
 )
-SECRETS: Final = {app["app_id"]: app["app_secret"] for app in APPS}
+LATER_APP: Final = {
+    "app_id": "wxdev00000000000c3",
+    "app_secret": "dev-secret-of-the-third-app",
+    "push_token": "devPushTokenOfTheThirdApp",
+}
+"""One that WeChat knows and the service does not, until somebody adds it."""
+SECRETS: Final = {app["app_id"]: app["app_secret"] for app in (*APPS, LATER_APP)}
 
 _NAME: Final = re.compile(r"[^\W\d_][\w.-]{0,31}")
 _RISKY: Final = re.compile(r"risky-([0-4])")

@@ -64,6 +64,7 @@ function takePhone() {
   oldRefreshTokens = []
   tokens = auth.user && JSON.parse(localStorage.getItem(`${prefix()}tokens`))
   $('sheet').hidden = true
+  $('later').hidden = appId() !== setup.later_app.app_id
   showUser(auth.user)
   renderTokens()
 }
@@ -428,7 +429,9 @@ async function greet() {
 function start() {
   $('service').textContent = service
   $('docs').href = `${service}/docs`
-  $('app').append(...setup.apps.map((id) => h('option', { value: id }, id)))
+  const { app_id: laterApp, app_secret, push_token } = setup.later_app
+  $('app').append(...[...setup.apps, laterApp].map((id) => h('option', { value: id }, id)))
+  $('later-command').textContent = `printf '${app_secret}\\n${push_token}\\n' | wxauth apps add ${laterApp} --push-token`
   $('app').value = localStorage.getItem('desk/app') || setup.apps[0]
   if (!$('app').value) $('app').value = setup.apps[0]
   $('person').value = localStorage.getItem('desk/person') || 'alice'

@@ -1,15 +1,8 @@
-// Elements made without markup: what a person is called can never become any.
+// What the page shows: elements, and how tokens and times are written.
 
 import { text } from './texts.js'
 
-/** An element with these properties, `class` and listeners like `onclick` among them, and these children. */
-export function h(tag, properties = {}, ...children) {
-  const { class: name, ...others } = properties
-  const element = Object.assign(document.createElement(tag), others)
-  if (name) element.className = name
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false))
-  return element
-}
+export { h } from './dom.js'
 
 /** JSON to be read; tokens are cut short, and what is no JSON stays as it is. */
 export function pretty(value) {

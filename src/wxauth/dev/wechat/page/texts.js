@@ -15,6 +15,7 @@ const TEXTS = {
   phone: ['Phone', '手机'],
   person: ['Person', '用户'],
   app: ['App', '小程序'],
+  later: ['wxauth does not know this app until somebody adds it:', '需先添加该小程序，wxauth 才认识它：'],
   login: ['Log in with WeChat', '微信登录'],
   loginAgain: ['Log in again', '重新登录'],
   loggedOut: ['Not logged in', '未登录'],

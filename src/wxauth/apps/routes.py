@@ -1,0 +1,133 @@
+"""`/v1/admin/apps`: the mini-programs, of which some may be added while the service runs."""
+
+from typing import Final
+
+from fastapi import APIRouter
+
+from wxauth.apps import managing
+from wxauth.apps.bodies import (
+    EXAMPLE_APP,
+    EXAMPLE_APPS,
+    AppAnswer,
+    AppChangeRequest,
+    AppRequest,
+    AppsAnswer,
+    app_answer,
+)
+from wxauth.core.services import ServicesDep
+from wxauth.core.settings import App, AppId
+from wxauth.errors import (
+    AppInSettings,
+    AppRefused,
+    AppTaken,
+    FieldError,
+    InvalidRequest,
+    LoginTooOld,
+    NotFound,
+    PayloadTooLarge,
+    WeChatBadResponse,
+    WeChatRateLimited,
+    WeChatUnavailable,
+)
+from wxauth.people.admin_routes import GUARDED_FOR_ADMINISTRATORS
+from wxauth.people.callers import AdministratorDep, FreshAdministratorDep
+from wxauth.web.answers import BEARER_SECURITY, answers, failures
+from wxauth.web.direct import DirectRoute, operation_id
+
+router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
+
+NO_SUCH_APP: Final = NotFound(managing.NO_SUCH_APP)
+WRONG_APP_ID: Final = InvalidRequest.of("app_id", "String is not of the form wanted here")
+
+_REFUSED: Final = AppRefused(
+    "WeChat: the app secret is wrong", errcode=40125, errors=[FieldError("app_secret", "WeChat does not take it")]
+)
+_ASKING_WECHAT: Final = (_REFUSED, WeChatRateLimited, WeChatUnavailable, WeChatBadResponse)
+
+
+@router.get(
+    "/v1/admin/apps",
+    summary="List the apps",
+    responses=answers(EXAMPLE_APPS, *GUARDED_FOR_ADMINISTRATORS),
+    openapi_extra=BEARER_SECURITY,
+)
+async def list_apps(_: AdministratorDep, services: ServicesDep) -> AppsAnswer:
+    """Those of the settings, then those that were added, in that order. What is secret is not told."""
+    await services.apps.refresh()
+    return {"items": [app_answer(services, known) for known in services.apps.all()], "next_cursor": None}
+
+
+@router.post(
+    "/v1/admin/apps",
+    summary="Add an app",
+    responses=answers(
+        EXAMPLE_APP, *_ASKING_WECHAT, PayloadTooLarge, AppTaken, LoginTooOld, *GUARDED_FOR_ADMINISTRATORS
+    ),
+    openapi_extra=BEARER_SECURITY,
+)
+async def add_app(administrator: FreshAdministratorDep, services: ServicesDep, body: AppRequest) -> AppAnswer:
+    """People may log in to it at once here, and in every other process within seconds.
+
+    WeChat is asked first whether it takes the secret (`check`): where it does not, or does not answer, nothing is
+    stored.
+    """
+    app = App(
+        app_id=body.app_id,
+        app_secret=body.app_secret,
+        push_token=body.push_token,
+        push_aes_key=body.push_aes_key,
+        sign_up=body.sign_up,
+    )
+    known = await managing.add_app(
+        services, app, title=body.title, is_enabled=body.is_enabled, is_checked=body.check_, by=administrator
+    )
+    return app_answer(services, known)
+
+
+@router.get(
+    "/v1/admin/apps/{app_id}",
+    summary="Read an app",
+    responses=answers(EXAMPLE_APP, WRONG_APP_ID, NO_SUCH_APP, *GUARDED_FOR_ADMINISTRATORS),
+    openapi_extra=BEARER_SECURITY,
+)
+async def read_app(_: AdministratorDep, services: ServicesDep, app_id: AppId) -> AppAnswer:
+    """An app, without its secrets."""
+    return app_answer(services, await managing.read_app(services, app_id))
+
+
+@router.patch(
+    "/v1/admin/apps/{app_id}",
+    summary="Change an app",
+    responses=answers(
+        EXAMPLE_APP,
+        *_ASKING_WECHAT,
+        NO_SUCH_APP,
+        PayloadTooLarge,
+        AppInSettings,
+        LoginTooOld,
+        *GUARDED_FOR_ADMINISTRATORS,
+    ),
+    openapi_extra=BEARER_SECURITY,
+)
+async def change_app(
+    administrator: FreshAdministratorDep, services: ServicesDep, app_id: AppId, body: AppChangeRequest
+) -> AppAnswer:
+    """Set what is named; the rest stays. It counts at once here, and in every other process within seconds.
+
+    WeChat is asked first whether it takes a new secret, as when an app is added. A disabled app lets nobody log in; who
+    is logged in there stays so, and what WeChat pushes is still taken.
+    """
+    known = await managing.change(services, app_id, body.changes, is_checked=body.check_, by=administrator)
+    return app_answer(services, known)
+
+
+@router.delete(
+    "/v1/admin/apps/{app_id}",
+    summary="Remove an app",
+    status_code=204,
+    responses=failures(WRONG_APP_ID, NO_SUCH_APP, AppInSettings, LoginTooOld, *GUARDED_FOR_ADMINISTRATORS),
+    openapi_extra=BEARER_SECURITY,
+)
+async def remove_app(administrator: FreshAdministratorDep, services: ServicesDep, app_id: AppId) -> None:
+    """Nobody can log in to it any more, and its secrets are gone. Its users and their sessions stay."""
+    await managing.remove_app(services, app_id, by=administrator)

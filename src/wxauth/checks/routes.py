@@ -1,0 +1,85 @@
+"""`GET /v1/admin/check`, and what is to be said of one app: `wxauth check` for those who have no shell there."""
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter
+from pydantic import Field
+from starlette.requests import Request
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from wxauth.apps import managing
+from wxauth.apps.routes import NO_SUCH_APP, WRONG_APP_ID
+from wxauth.checks.doctor import examine, examine_app
+from wxauth.checks.result import Level, Result
+from wxauth.core.services import ServicesDep
+from wxauth.core.settings import AppId
+from wxauth.people.admin_routes import GUARDED_FOR_ADMINISTRATORS
+from wxauth.people.callers import AdministratorDep
+from wxauth.problems import preferred_language
+from wxauth.web.answers import BEARER_SECURITY, answers
+from wxauth.web.direct import DirectRoute, operation_id
+
+router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
+
+_EXAMPLE: Final[dict[str, Any]] = {
+    "items": [
+        {
+            "name": "wechat wx1a2b3c4d5e6f7a8b",
+            "ok": True,
+            "level": "ok",
+            "message": "answers, and takes the app's secret",
+        }
+    ],
+    "next_cursor": None,
+}
+
+
+class ResultAnswer(TypedDict):
+    """A line of the report."""
+
+    name: str
+    ok: Annotated[bool, Field(description="Whether it works, as far as that can be told.")]
+    level: Annotated[Level, Field(description="`note` is right or wrong, as it is meant.")]
+    message: Annotated[str, Field(description="Where it is wrong, also what to do.")]
+
+
+class ReportAnswer(TypedDict):
+    """What was looked at, and what is to be said of it."""
+
+    items: list[ResultAnswer]
+    next_cursor: None
+
+
+@router.get(
+    "/v1/admin/check",
+    summary="Say what is wrong, and what to do",
+    responses=answers(_EXAMPLE, *GUARDED_FOR_ADMINISTRATORS),
+    openapi_extra=BEARER_SECURITY,
+)
+async def check_everything(_: AdministratorDep, services: ServicesDep, request: Request) -> ReportAnswer:
+    """What `wxauth check` says: database, keys, issuer, clocks, and each app at WeChat. Changes nothing.
+
+    It takes as long as the slowest that is asked, half a minute at most.
+    """
+    return _report(await examine(services.settings), request)
+
+
+@router.post(
+    "/v1/admin/apps/{app_id}/check",
+    summary="Say what is wrong with an app",
+    responses=answers(_EXAMPLE, WRONG_APP_ID, NO_SUCH_APP, *GUARDED_FOR_ADMINISTRATORS),
+    openapi_extra=BEARER_SECURITY,
+)
+async def check_one_app(_: AdministratorDep, services: ServicesDep, app_id: AppId, request: Request) -> ReportAnswer:
+    """What `wxauth check` says of it: whether WeChat takes its secret and this server, and what it may ask."""
+    known = await managing.read_app(services, app_id)
+    apps = [it.app for it in services.apps.all()]
+    return _report(await examine_app(services.settings, known.app, apps=apps), request)
+
+
+def _report(results: list[Result], request: Request) -> ReportAnswer:
+    language = preferred_language(request.headers.get("accept-language"))
+    items: list[ResultAnswer] = [
+        {"name": it.name, "ok": it.ok, "level": it.level, "message": it.said(language)} for it in results
+    ]
+    return {"items": items, "next_cursor": None}

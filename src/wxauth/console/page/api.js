@@ -1,0 +1,146 @@
+// The session, and what is asked of /v1/admin. The access token is in this module's memory and nowhere else.
+
+const SESSION = 'session'
+const SPARE_MS = 30_000 // a token is renewed so long before its end
+const RENEWED_AFTER_MS = 300_000 // and with the next use after so long, so that the session lasts for as long as it is used
+const UNUSED_MS = 3_600_000
+
+let token = null
+let user = null
+let endsAt = 0
+let renewedAt = 0
+let usedAt = Date.now()
+let renewing = null
+let onEnd = () => {}
+
+/** What went wrong, as the service says it, or `offline` where nobody answered. */
+export class Failure extends Error {
+  constructor({ status = 0, code = 'offline', title = '', detail = '', errors = [], wechat_errcode = null } = {}) {
+    super(title || code)
+    Object.assign(this, { status, code, title, detail, errors, wechatErrcode: wechat_errcode })
+  }
+}
+
+/** The administrator, or null. */
+export const administrator = () => user
+
+/** Have this called with why (`over`, `role`) when the session ends under the page. */
+export const whenItEnds = (listener) => (onEnd = listener)
+
+/** Somebody is there: the session may go on. */
+export const noteUse = () => (usedAt = Date.now())
+
+/** Open a session by the secret of a link. */
+export const openBy = async (secret) => keep(await ask('POST', SESSION, { body: { secret } }))
+
+/** Go on with the session that the cookie keeps; whether there is one. */
+export async function resume() {
+  try {
+    const answer = await ask('PUT', SESSION)
+    if (answer) keep(answer)
+    return Boolean(answer)
+  } catch (failure) {
+    if (failure.status >= 500 || !failure.status) throw failure
+    return false
+  }
+}
+
+/** End the session. */
+export async function signOut() {
+  forget()
+  await ask('DELETE', SESSION)
+}
+
+export const get = (path, query) => request('GET', path, { query })
+export const post = (path, body) => request('POST', path, { body })
+export const patch = (path, body) => request('PATCH', path, { body })
+export const remove = (path) => request('DELETE', path)
+
+/** What /v1/admin answers, JSON or null. Raises: Failure. */
+export async function request(method, path, { query, body } = {}) {
+  const url = `../v1/admin${path}${queryOf(query)}`
+  try {
+    return await ask(method, url, { body, bearer: await goodToken() })
+  } catch (failure) {
+    if (failure.status !== 401 && failure.code !== 'insufficient_role') throw failure
+    if (token === null) throw failure // it has ended while we asked
+    await renew() // ends the session where it is over, or the role gone
+    return ask(method, url, { body, bearer: token })
+  }
+}
+
+/** All items of a list, up to so many. */
+export async function all(path, query, atMost) {
+  const items = []
+  let cursor = null
+  do {
+    const page = await get(path, { ...query, limit: 200, cursor })
+    items.push(...page.items)
+    cursor = page.next_cursor
+  } while (cursor && items.length < atMost)
+  return items.slice(0, atMost)
+}
+
+export function queryOf(query = {}) {
+  const given = Object.entries(query).flatMap(([name, value]) => [value].flat().map((each) => [name, each]))
+  const text = new URLSearchParams(given.filter(([, value]) => value !== null && value !== undefined && value !== ''))
+  return text.size ? `?${text}` : ''
+}
+
+async function goodToken() {
+  const now = Date.now()
+  if (now - usedAt > UNUSED_MS) await end('over')
+  const isUsed = now - renewedAt > RENEWED_AFTER_MS && usedAt > renewedAt
+  if (now > endsAt - SPARE_MS || isUsed) await renew()
+  return token
+}
+
+/** One renewal at a time, whoever waits for it. */
+function renew() {
+  renewing ??= ask('PUT', SESSION)
+    .then((answer) => (answer ? keep(answer) : end('over')))
+    .catch((failure) => {
+      if (failure.status === 400 || failure.status === 403) return end(failure.status === 403 ? 'role' : 'over')
+      throw failure
+    })
+    .finally(() => (renewing = null))
+  return renewing
+}
+
+async function end(why) {
+  const wasOpen = token !== null
+  forget()
+  if (wasOpen) {
+    await ask('DELETE', SESSION).catch(() => {})
+    onEnd(why)
+  }
+  throw new Failure({ status: 401, code: 'session_over' })
+}
+
+function keep(answer) {
+  token = answer.access_token
+  user = answer.user
+  renewedAt = Date.now()
+  endsAt = renewedAt + answer.expires_in * 1000
+}
+
+function forget() {
+  token = user = null
+  endsAt = 0
+}
+
+async function ask(method, url, { body, bearer } = {}) {
+  const headers = { 'X-Wxauth-Console': '1', 'Accept-Language': document.documentElement.lang }
+  if (body !== undefined) headers['Content-Type'] = 'application/json'
+  if (bearer) headers.Authorization = `Bearer ${bearer}`
+  let answer
+  try {
+    answer = await fetch(url, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) })
+  } catch {
+    throw new Failure()
+  }
+  if (answer.status === 204) return null
+  const content = await answer.json().catch(() => ({}))
+  if (!answer.ok) throw new Failure({ code: `http_${answer.status}`, ...content, status: answer.status })
+  return content
+}

@@ -1,0 +1,114 @@
+// The mini-programs.
+
+import { get, patch, post, remove } from './api.js'
+import { h } from './dom.js'
+import { report } from './overview.js'
+import { act, code, copier, dialog, field, list, load, sure, tag, time, toast } from './parts.js'
+import { text } from './texts.js'
+
+const path = ({ app_id }) => `/apps/${encodeURIComponent(app_id)}`
+
+export function showApps(main) {
+  const place = h('div', {})
+  const reload = () =>
+    list({
+      place,
+      caption: text('apps'),
+      columns: ['appId', 'clientTitle', 'state', 'signUp', 'wechatToken', 'push', 'acts'].map(text),
+      ask: () => get('/apps'),
+      cells: (app) => [
+        [code(app.app_id), app.is_default ? tag(text('isDefault')) : null].filter(Boolean),
+        [app.title, app.source === 'settings' ? tag(text('fromSettings')) : null].filter(Boolean),
+        app.is_enabled ? tag(text('enabled'), 'ok') : tag(text('disabled'), 'bad'),
+        { open: text('signUpOpen'), closed: text('signUpClosed') }[app.sign_up] ?? text('signUpDefault'),
+        wechatToken(app.wechat_token),
+        push(app),
+        acts(app, reload),
+      ],
+    })
+  main.append(h('p', { class: 'acts' }, act('add', () => ask(null, reload), { kind: 'primary' })), place)
+  reload()
+}
+
+function wechatToken(state) {
+  if (state?.error) return tag(state.error, 'bad')
+  return state?.expires_at ? [text('tokenUntil'), ' ', time(state.expires_at)] : text('tokenNone')
+}
+
+function push(app) {
+  const mode = app.has_push_aes_key ? 'pushAes' : app.has_push_token ? 'pushPlain' : 'pushOff'
+  return [
+    tag(text(mode), app.has_push_aes_key ? 'ok' : 'note'),
+    h('div', { class: 'beside' }, code(app.push_url), copier(app.push_url, `${text('copy')}: ${app.push_url}`)),
+  ]
+}
+
+function acts(app, reload) {
+  const of = (name) => `${text(name)}: ${app.app_id}`
+  const check = act('check', () => showReport(app), { kind: 'small', label: of('check') })
+  if (app.source === 'settings') return [check, h('small', {}, text('inSettings'))]
+  return [
+    check,
+    act('change', () => ask(app, reload), { kind: 'small', label: of('change') }),
+    act(
+      'remove',
+      () => sure(of('remove'), text('sureRemoveApp'), 'remove', async () => (await remove(path(app)), reload())),
+      { kind: 'small danger', label: of('remove') },
+    ),
+  ]
+}
+
+function showReport(app) {
+  const place = h('div', {})
+  const element = h(
+    'dialog',
+    { class: 'wide', 'aria-labelledby': 'dialog-title' },
+    h('h2', { id: 'dialog-title' }, `${text('check')}: ${app.app_id}`),
+    place,
+    h('p', { class: 'acts' }, act('close', () => element.close())),
+  )
+  element.addEventListener('close', () => element.remove())
+  document.body.append(element)
+  element.showModal()
+  load(place, () => post(`${path(app)}/check`), report)
+}
+
+const SECRETS = ['app_secret', 'push_token', 'push_aes_key']
+
+function ask(app, reload) {
+  const known = app ?? {}
+  const secret = (name, label, isThere, required = false) =>
+    field({ name, label, type: 'password', required, hint: isThere ? text('leaveEmpty') : required ? undefined : text('optional') })
+  const fields = [
+    app ? null : field({ name: 'app_id', label: text('appId'), required: true, pattern: '[A-Za-z0-9_\\-]{1,64}' }),
+    field({ name: 'title', label: text('clientTitle'), value: known.title ?? '', hint: text('optional') }),
+    secret('app_secret', text('appSecret'), Boolean(app), !app),
+    secret('push_token', `${text('push').split(' ')[0]} ${text('pushToken')}`, known.has_push_token),
+    secret('push_aes_key', text('pushAesKey'), known.has_push_aes_key),
+    field({
+      name: 'sign_up',
+      label: text('signUp'),
+      type: 'select',
+      value: known.sign_up ?? '',
+      options: [
+        ['', text('signUpDefault')],
+        ['open', text('signUpOpen')],
+        ['closed', text('signUpClosed')],
+      ],
+    }),
+    field({ name: 'is_enabled', label: text('enabled'), type: 'checkbox', value: known.is_enabled ?? true }),
+    field({ name: 'check', label: text('checkFirst'), type: 'checkbox', value: true }),
+  ].filter(Boolean)
+  dialog({
+    title: app ? `${text('change')}: ${app.app_id}` : text('add'),
+    fields,
+    name: app ? 'save' : 'add',
+    onsubmit: async (values) => {
+      const body = { ...values, title: values.title || null, sign_up: values.sign_up || null }
+      for (const name of SECRETS) if (!body[name]) delete body[name]
+      await (app ? patch(path(app), body) : post('/apps', body))
+      toast(text('done'))
+      reload()
+    },
+  })
+}

@@ -1,0 +1,39 @@
+// What access tokens are signed with.
+
+import { get, post } from './api.js'
+import { h } from './dom.js'
+import { act, code, list, sure, tag, time, toast } from './parts.js'
+import { text } from './texts.js'
+
+export function showKeys(main) {
+  const place = h('div', {})
+  const changed = async (ask) => {
+    await ask()
+    toast(text('done'))
+    reload()
+  }
+  const reload = () =>
+    list({
+      place,
+      caption: text('keys'),
+      columns: ['kid', 'state', 'signsFrom', 'publishedUntil', 'acts'].map(text),
+      ask: () => get('/keys'),
+      cells: ({ kid, state, signs_from, published_until }) => [
+        code(kid),
+        tag(text(`state_${state}`), { signing: 'ok', next: 'note' }[state]),
+        time(signs_from),
+        time(published_until),
+        act(
+          'withdraw',
+          () =>
+            sure(`${text('withdraw')}: ${kid}`, text('sureWithdraw'), 'withdraw', () =>
+              changed(() => post(`/keys/${encodeURIComponent(kid)}/withdraw`)),
+            ),
+          { kind: 'small danger', label: `${text('withdraw')}: ${kid}` },
+        ),
+      ],
+    })
+  const rotate = () => sure(text('rotate'), text('sureRotate'), 'rotate', () => changed(() => post('/keys/rotate')))
+  main.append(h('p', { class: 'acts' }, act('rotate', rotate, { kind: 'primary' })), place)
+  reload()
+}

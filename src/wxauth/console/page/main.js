@@ -1,0 +1,171 @@
+// The frame: signing in, the sections, and which of them is shown. What is shown stands in the URL's fragment, so that a
+// view can be sent to a colleague.
+
+import { administrator, noteUse, openBy, resume, signOut, whenItEnds } from './api.js'
+import { showApps } from './apps.js'
+import { h } from './dom.js'
+import { showEvents } from './events.js'
+import { showKeys } from './keys.js'
+import { showOverview } from './overview.js'
+import { busy, copier, failed } from './parts.js'
+import { showPerson } from './person.js'
+import { showServices } from './services.js'
+import { language, text, toggleLanguage } from './texts.js'
+import { showUsers } from './users.js'
+import { showWebhooks } from './webhooks.js'
+
+const SECTIONS = {
+  overview: showOverview,
+  users: showUsers,
+  events: showEvents,
+  services: showServices,
+  webhooks: showWebhooks,
+  apps: showApps,
+  keys: showKeys,
+}
+const COMMAND = 'wxauth admin link'
+
+let leave = () => {} // what the section that is shown leaves running
+
+/** Where the fragment leads: `#/users/ID?status=disabled`. */
+function whereTo() {
+  const [path, query] = location.hash.replace(/^#\/?/, '').split('?')
+  const [section, id] = path.split('/')
+  return { section: SECTIONS[section] ? section : 'overview', id, query: new URLSearchParams(query) }
+}
+
+function frame() {
+  document.documentElement.lang = language()
+  const { section } = whereTo()
+  const links = Object.keys(SECTIONS).map((name) =>
+    h('li', {}, h('a', { href: `#/${name}`, 'aria-current': name === section ? 'page' : undefined }, text(name))),
+  )
+  const nav = h('nav', { id: 'sections', 'aria-label': text('sections') }, h('ul', {}, links))
+  const menu = h(
+    'button',
+    { type: 'button', class: 'menu', 'aria-expanded': 'false', 'aria-controls': 'sections' },
+    text('menu'),
+  )
+  menu.onclick = () => {
+    const isOpen = nav.classList.toggle('open')
+    menu.setAttribute('aria-expanded', String(isOpen))
+  }
+  nav.addEventListener('click', () => {
+    nav.classList.remove('open')
+    menu.setAttribute('aria-expanded', 'false')
+  })
+  const user = administrator()
+  const out = h('button', { type: 'button' }, text('signOut'))
+  out.onclick = () => busy(out, null, async () => (await signOut(), showSignIn(text('signedOut'))))
+  return h(
+    'div',
+    { class: 'frame' },
+    h('a', { class: 'skip', href: '#content', onclick: skip }, text('skip')),
+    h(
+      'header',
+      { class: 'bar' },
+      h('a', { class: 'brand', href: '#/overview' }, 'wxauth'),
+      menu,
+      h(
+        'div',
+        { class: 'who' },
+        h('span', { class: 'quiet', title: user.id }, `${text('signedInAs')} ${user.nickname ?? user.id}`),
+        languageButton(),
+        out,
+      ),
+    ),
+    nav,
+    h('main', { id: 'content', tabIndex: -1 }),
+  )
+}
+
+function languageButton() {
+  const onclick = () => {
+    toggleLanguage()
+    administrator() ? show() : showSignIn()
+  }
+  return h('button', { type: 'button', class: 'small', lang: language() === 'en' ? 'zh-CN' : 'en', onclick }, text('language'))
+}
+
+function skip(event) {
+  event.preventDefault()
+  document.getElementById('content').focus()
+}
+
+/** Show the section that the fragment names. */
+function show() {
+  leave()
+  const { section, id, query } = whereTo()
+  const shown = frame()
+  document.body.replaceChildren(shown)
+  const main = shown.querySelector('main')
+  const title = h('h1', { tabIndex: -1 }, text(section === 'users' && id ? 'person' : section))
+  main.append(title)
+  document.title = `${title.textContent} · wxauth`
+  const open = section === 'users' && id ? showPerson : SECTIONS[section]
+  leave = open(main, { id, query }) ?? (() => {})
+  title.focus({ preventScroll: true })
+}
+
+function showSignIn(message, kind = 'status') {
+  leave()
+  leave = () => {}
+  document.documentElement.lang = language()
+  document.title = `${text('signIn')} · wxauth`
+  document.querySelectorAll('dialog').forEach((each) => each.remove())
+  const trouble = h('div', {})
+  const input = h('input', { id: 'link', type: 'password', autocomplete: 'off', required: true })
+  const go = h('button', { class: 'primary' }, text('open'))
+  const form = h(
+    'form',
+    { class: 'field' },
+    h('label', { htmlFor: 'link' }, text('signInPaste')),
+    h('div', { class: 'beside' }, input, go),
+    trouble,
+  )
+  form.addEventListener('submit', (event) => {
+    event.preventDefault()
+    busy(go, trouble, async () => {
+      await openBy(input.value.trim().replace(/^.*#link=/, ''))
+      show()
+    })
+  })
+  document.body.replaceChildren(
+    h(
+      'main',
+      { class: 'door', id: 'content' },
+      h('p', { class: 'brand' }, 'wxauth'),
+      h('h1', {}, text('signIn')),
+      message ? h('p', { role: kind, class: kind === 'alert' ? 'failure' : '' }, message) : null,
+      h('p', {}, text('signInHow')),
+      h('p', { class: 'beside' }, h('code', {}, COMMAND), copier(COMMAND)),
+      form,
+      h('p', {}, languageButton()),
+    ),
+  )
+}
+
+async function start() {
+  document.documentElement.lang = language()
+  whenItEnds((why) => showSignIn(text(why === 'role' ? 'endedRole' : 'endedOver'), 'alert'))
+  for (const kind of ['pointerdown', 'keydown']) addEventListener(kind, noteUse, { passive: true })
+  const secret = /^#link=(.+)$/.exec(location.hash)?.[1]
+  if (secret) history.replaceState(null, '', `${location.pathname}${location.search}#/overview`) // not in the history
+  addEventListener('hashchange', arrive)
+  try {
+    if (secret) await openBy(secret)
+    else if (!(await resume())) return showSignIn()
+    show()
+  } catch (failure) {
+    if (failure.status && failure.status < 500) showSignIn(text('linkIsOver'), 'alert')
+    else document.body.replaceChildren(h('main', { class: 'door' }, h('h1', {}, 'wxauth'), failed(failure)))
+  }
+}
+
+/** Another fragment: another section, or a link that was pasted into the address bar. */
+function arrive() {
+  if (location.hash.startsWith('#link=')) location.reload()
+  else if (administrator()) show()
+}
+
+start()

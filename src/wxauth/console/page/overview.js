@@ -1,0 +1,75 @@
+// How many there are, what has happened lately, and what wants somebody's attention.
+
+import { get } from './api.js'
+import { chart } from './chart.js'
+import { h } from './dom.js'
+import { act, facts, load, part, table, tag, time } from './parts.js'
+import { number, text } from './texts.js'
+import { webhooksAndTheirOldest } from './webhooks.js'
+
+export function showOverview(main) {
+  const numbers = h('div', { class: 'numbers' })
+  const deliveries = h('div', {})
+  const checks = h('div', {})
+  const again = act('runChecks', () => check(), { kind: 'small' })
+  const check = () => load(checks, () => get('/check'), report)
+  main.append(numbers, part(text('oldestDelivery'), deliveries), part(text('checks'), h('p', {}, again), checks))
+  load(numbers, () => get('/numbers', { days: 30 }), ({ users, sessions, days }) => [
+    h(
+      'div',
+      { class: 'tiles' },
+      tile('users', users),
+      tile('openSessions', sessions),
+      tile('newUsersToday', days.at(-1).new_users),
+      tile('loginsToday', days.at(-1).logins),
+    ),
+    h('div', { class: 'charts' }, chart(text('newUsers'), days, 'new_users'), chart(text('logins'), days, 'logins')),
+    asTable(days),
+  ])
+  load(deliveries, webhooksAndTheirOldest, (found) => oldest(found))
+  check()
+}
+
+const tile = (name, value) => h('p', { class: 'tile' }, h('strong', {}, number(value)), h('span', {}, text(name)))
+
+const asTable = (days) =>
+  h(
+    'details',
+    {},
+    h('summary', {}, text('asTable')),
+    table(
+      text('lastDays'),
+      [text('day'), text('newUsers'), text('logins')],
+      days.toReversed().map((day) => [day.date, number(day.new_users), number(day.logins)]),
+    ).elements,
+  )
+
+function oldest(found) {
+  const waiting = found.filter(({ oldest_pending }) => oldest_pending)
+  if (!waiting.length) return h('p', { class: 'quiet' }, text('noneWaits'))
+  const [first] = waiting.sort((one, other) => one.oldest_pending.localeCompare(other.oldest_pending))
+  return facts([
+    [text('webhooks'), h('a', { href: '#/webhooks' }, first.name)],
+    [text('since'), time(first.oldest_pending)],
+  ])
+}
+
+/** What is wrong first; what is right is counted, and to be seen when it is opened. */
+export function report({ items }) {
+  const rows = (results) =>
+    results.map(({ name, level, message }) => [tag(text(`level_${level}`), level), h('code', {}, name), message])
+  const columns = [text('status'), text('name'), text('answer')]
+  const wrong = items.filter(({ level }) => level !== 'ok').sort((one, other) => one.level.localeCompare(other.level))
+  const right = items.filter(({ level }) => level === 'ok')
+  return [
+    wrong.length ? table(text('checks'), columns, rows(wrong)).elements : null,
+    right.length
+      ? h(
+          'details',
+          { open: !wrong.length },
+          h('summary', {}, `${right.length} ${text('okHidden')}`),
+          table(text('checks'), columns, rows(right)).elements,
+        )
+      : null,
+  ]
+}

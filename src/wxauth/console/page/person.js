@@ -1,0 +1,168 @@
+// One person: all that is known, and what may be done.
+
+import { get, patch, post, remove } from './api.js'
+import { h } from './dom.js'
+import { eventCells, eventColumns } from './events.js'
+import { act, busy, code, dialog, download, facts, field, list, load, part, sure, table, tag, time, toast, words } from './parts.js'
+import { text } from './texts.js'
+import { phone, picture, standing } from './users.js'
+
+export function showPerson(main, { id }) {
+  const place = h('div', { class: 'stack' })
+  main.append(h('p', {}, h('a', { href: '#/users' }, `← ${text('back')}`)), place)
+  const reload = () =>
+    load(
+      place,
+      () => get(`/users/${id}`),
+      (user) => person(user, reload),
+    )
+  reload()
+}
+
+function person(user, reload) {
+  const path = `/users/${user.id}`
+  const name = user.nickname ?? user.id
+  const trouble = h('div', {})
+  const changed = async (change) => {
+    await patch(path, change)
+    toast(text('done'))
+    reload()
+  }
+  const isBanned = user.status === 'disabled'
+  const unban = act('unban', () => busy(unban, trouble, () => changed({ status: 'active' })))
+  const exported = act('export', () => busy(exported, trouble, () => exportPerson(user)))
+  const acts = [
+    isBanned ? unban : act('ban', () => sure(`${text('ban')}: ${name}`, text('sureBan'), 'ban', () => changed({ status: 'disabled' })), { kind: 'danger' }),
+    act('signOutEverywhere', () =>
+      sure(text('signOutEverywhere'), text('sureSignOut'), 'signOutEverywhere', async () => {
+        await remove(`${path}/sessions`)
+        toast(text('done'))
+        reload()
+      }),
+    ),
+    exported,
+    act('merge', () => merge(user)),
+    act('erase', () => erase(user), { kind: 'danger' }),
+  ]
+  return [
+    h(
+      'section',
+      { class: 'card' },
+      h('div', { class: 'head' }, picture(user, 'large'), h('div', {}, h('h2', {}, user.nickname ?? text('noName')), code(user.id)), standing(user)),
+      facts([
+        [text('phone'), phone(user)],
+        ['unionid', code(user.unionid)],
+        user.external_id !== undefined ? [text('externalId'), code(user.external_id)] : null,
+        user.former_ids?.length ? [text('formerIds'), user.former_ids.map(code)] : null,
+        [text('created'), time(user.created_at)],
+        [text('lastLogin'), time(user.last_login_at)],
+      ]),
+      trouble,
+      h('p', { class: 'acts', role: 'group', 'aria-label': text('acts') }, acts),
+    ),
+    part(text('roles'), rolesForm(user, changed)),
+    part(
+      text('identities'),
+      ...table(
+        text('identities'),
+        [text('app'), 'openid'],
+        user.identities.map(({ app_id, openid }) => [code(app_id), code(openid)]),
+      ).elements,
+    ),
+    part(text('devices'), ...devices(user, reload)),
+    user.consents ? part(text('consents'), ...consents(user.consents)) : null,
+    part(text('eventsOfPerson'), eventsOf(user)),
+  ]
+}
+
+function rolesForm(user, changed) {
+  const roles = field({ name: 'roles', label: text('roles'), value: user.roles.join(', '), hint: text('rolesHint') })
+  const save = h('button', { class: 'primary' }, text('save'))
+  const trouble = h('div', {})
+  const form = h('form', {}, roles.element, trouble, h('p', { class: 'acts' }, save))
+  form.addEventListener('submit', (event) => {
+    event.preventDefault()
+    busy(save, trouble, () => changed({ roles: words(roles.value()) }))
+  })
+  return form
+}
+
+function devices(user, reload) {
+  const rows = user.sessions.map((session) => {
+    const trouble = h('div', {})
+    const out = act(
+      'signOut',
+      () => busy(out, trouble, async () => (await remove(`/users/${user.id}/sessions/${session.id}`), reload())),
+      { kind: 'small', label: `${text('signOutDevice')}: ${session.device ?? text('unknownDevice')}` },
+    )
+    out.textContent = text('signOutDevice')
+    return [
+      session.device ?? text('unknownDevice'),
+      code(session.client_id ?? session.app_id),
+      session.ip,
+      time(session.created_at),
+      time(session.last_used_at),
+      [out, trouble],
+    ]
+  })
+  const columns = ['device', 'app', 'address', 'created', 'lastUsed', 'acts'].map(text)
+  return table(text('devices'), columns, rows).elements
+}
+
+const consents = (given) =>
+  table(
+    text('consents'),
+    ['document', 'version', 'given', 'withdrawn'].map(text),
+    given.map((each) => [each.document, each.version, time(each.given_at), time(each.withdrawn_at)]),
+  ).elements
+
+function eventsOf(user) {
+  const place = h('div', {})
+  list({
+    place,
+    caption: text('eventsOfPerson'),
+    columns: eventColumns(),
+    ask: (cursor) => get('/events', { user_id: user.id, limit: 20, cursor }),
+    cells: eventCells,
+  })
+  return place
+}
+
+async function exportPerson(user) {
+  const content = await get(`/users/${user.id}/export`)
+  download(`${user.id}.json`, JSON.stringify(content, null, 2), 'application/json')
+}
+
+function merge(user) {
+  const into = field({ name: 'into', label: text('mergeInto'), required: true })
+  dialog({
+    title: `${text('merge')}: ${user.nickname ?? user.id}`,
+    lead: text('sureMerge'),
+    fields: [into],
+    name: 'merge',
+    kind: 'danger',
+    onsubmit: async (values) => {
+      const remaining = await post(`/users/${user.id}/merge`, { into: values.into })
+      toast(text('done'))
+      location.hash = `#/users/${remaining?.id ?? values.into}`
+    },
+  })
+}
+
+function erase(user) {
+  const typed = field({ name: 'name', label: text('typeName'), required: true, hint: [user.nickname, user.id].filter(Boolean).join(' / ') })
+  dialog({
+    title: `${text('erase')}: ${user.nickname ?? user.id}`,
+    lead: text('sureErase'),
+    fields: [typed],
+    name: 'erase',
+    kind: 'danger',
+    allow: ({ name }) => name === user.id || (Boolean(user.nickname) && name === user.nickname.trim()),
+    onsubmit: async () => {
+      await remove(`/users/${user.id}`)
+      toast(text('erased'))
+      location.hash = '#/users'
+    },
+  })
+}
+

@@ -1,0 +1,99 @@
+// Services that may ask, and sites that log people in.
+
+import { get, patch, post, remove } from './api.js'
+import { h } from './dom.js'
+import { act, code, dialog, field, list, showSecret, sure, tag, time, toast, words } from './parts.js'
+import { text } from './texts.js'
+
+const path = (client) => `/clients/${encodeURIComponent(nameOf(client))}`
+const nameOf = (client) => client.name ?? client.client_id
+
+export function showServices(main) {
+  const place = h('div', {})
+  const reload = () =>
+    list({
+      place,
+      caption: text('services'),
+      columns: ['clientName', 'clientTitle', 'scopes', 'redirectUris', 'created', 'acts'].map(text),
+      ask: (cursor) => get('/clients', { cursor }),
+      cells: (client) => [
+        code(nameOf(client)),
+        [client.title, client.is_public ? tag(text('isPublic').split(/[:：]/)[0]) : null, client.device ? tag(text('isDevice')) : null].filter(Boolean),
+        (client.scopes ?? []).map((scope) => tag(scope)),
+        (client.redirect_uris ?? []).map((uri) => h('div', {}, code(uri))),
+        time(client.created_at),
+        acts(client, reload),
+      ],
+    })
+  main.append(h('p', { class: 'acts' }, act('add', () => ask(null, reload), { kind: 'primary' })), place)
+  reload()
+}
+
+function acts(client, reload) {
+  const of = (name) => `${text(name)}: ${nameOf(client)}`
+  return [
+    act('change', () => ask(client, reload), { kind: 'small', label: of('change') }),
+    act(
+      'newSecret',
+      () =>
+        sure(of('newSecret'), text('sureNewSecret'), 'newSecret', async () => {
+          const answer = await post(`${path(client)}/secret`)
+          showSecret(nameOf(client), answer.client_secret ?? answer.secret)
+        }),
+      { kind: 'small', label: of('newSecret') },
+    ),
+    act(
+      'remove',
+      () =>
+        sure(of('remove'), text('sureRemoveClient'), 'remove', async () => {
+          await remove(path(client))
+          reload()
+        }),
+      { kind: 'small danger', label: of('remove') },
+    ),
+  ]
+}
+
+function ask(client, reload) {
+  const known = client ?? {}
+  const fields = [
+    client ? null : field({ name: 'name', label: text('clientName'), required: true, pattern: '[a-z0-9][a-z0-9_\\-]{0,63}' }),
+    field({ name: 'title', label: text('clientTitle'), value: known.title ?? '', hint: text('optional') }),
+    field({ name: 'scopes', label: text('scopes'), value: (known.scopes ?? ['introspect']).join(' '), hint: text('scopesHint') }),
+    field({ name: 'redirect_uris', label: text('redirectUris'), type: 'textarea', value: (known.redirect_uris ?? []).join('\n'), hint: text('onePerLine') }),
+    field({ name: 'logout_uris', label: text('logoutUris'), type: 'textarea', value: (known.logout_uris ?? []).join('\n'), hint: text('onePerLine') }),
+    field({ name: 'app_id', label: text('app'), value: known.app_id ?? '', hint: text('optional') }),
+    field({ name: 'email_domain', label: text('emailDomain'), value: known.email_domain ?? '', hint: text('optional') }),
+    client ? null : field({ name: 'is_public', label: text('isPublic'), type: 'checkbox', value: false }),
+    field({ name: 'device', label: text('isDevice'), type: 'checkbox', value: known.device }),
+    field({ name: 'near', label: text('near'), type: 'checkbox', value: known.near }),
+    field({ name: 'user_code', label: text('userCode'), type: 'checkbox', value: known.user_code }),
+  ].filter(Boolean)
+  dialog({
+    title: client ? `${text('change')}: ${nameOf(client)}` : text('add'),
+    fields,
+    name: client ? 'save' : 'add',
+    onsubmit: async (values) => {
+      const body = bodyOf(values, known, Boolean(client))
+      const answer = client ? await patch(path(client), body) : await post('/clients', body)
+      const secret = answer?.client_secret ?? answer?.secret
+      if (secret) showSecret(values.name ?? nameOf(client), secret)
+      else toast(text('done'))
+      reload()
+    },
+  })
+}
+
+const LISTS = ['scopes', 'redirect_uris', 'logout_uris']
+
+/** What was typed, without what is empty and was so before. */
+function bodyOf(values, known, isChange) {
+  const given = Object.entries(values).map(([name, value]) => [name, LISTS.includes(name) ? words(value) : value])
+  const isEmpty = (value) => value === '' || value === false || (Array.isArray(value) && !value.length)
+  const wasEmpty = (name) => isEmpty(known[name] ?? '')
+  return Object.fromEntries(
+    given
+      .filter(([name, value]) => !isEmpty(value) || (isChange && !wasEmpty(name)))
+      .map(([name, value]) => [name, value === '' ? null : value]),
+  )
+}

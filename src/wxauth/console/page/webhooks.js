@@ -1,0 +1,167 @@
+// Where events are sent, and what came of it.
+
+import { all, get, patch, post, remove } from './api.js'
+import { h } from './dom.js'
+import { act, busy, code, dialog, field, list, part, showSecret, sure, tag, time, toast, words } from './parts.js'
+import { text } from './texts.js'
+
+const LOOKED_AT = 2000
+
+const path = ({ name }) => `/webhooks/${encodeURIComponent(name)}`
+
+/** The webhooks, each with the time of the delivery that waits longest in it, if one does. */
+export async function webhooksAndTheirOldest() {
+  let found
+  try {
+    found = (await get('/webhooks')).items
+  } catch (failure) {
+    if (failure.status === 404) return [] // of a service without webhooks
+    throw failure
+  }
+  return Promise.all(
+    found.map(async (webhook) => {
+      const waiting = await all(`${path(webhook)}/deliveries`, { state: 'pending' }, LOOKED_AT)
+      return { ...webhook, oldest_pending: waiting.at(-1)?.at ?? null }
+    }),
+  )
+}
+
+export function showWebhooks(main, { id }) {
+  const place = h('div', {})
+  const reload = () =>
+    list({
+      place,
+      caption: text('webhooks'),
+      columns: ['clientName', 'url', 'types', 'state', 'acts'].map(text),
+      ask: (cursor) => get('/webhooks', { cursor }),
+      cells: (webhook) => [
+        h('a', { href: `#/webhooks/${encodeURIComponent(webhook.name)}` }, webhook.name),
+        code(webhook.url),
+        webhook.types?.length ? webhook.types.map((type) => code(type)) : text('allTypes'),
+        webhook.is_enabled ? tag(text('enabled'), 'ok') : tag(text('disabled'), 'bad'),
+        acts(webhook, reload),
+      ],
+    })
+  main.append(h('p', { class: 'acts' }, act('add', () => ask(null, reload), { kind: 'primary' })), place)
+  if (id) main.append(deliveries({ name: decodeURIComponent(id) }))
+  reload()
+}
+
+function acts(webhook, reload) {
+  const of = (name) => `${text(name)}: ${webhook.name}`
+  const told = h('div', { role: 'status' })
+  const test = act(
+    'test',
+    () =>
+      busy(test, told, async () => {
+        const { status, milliseconds, error } = await post(`${path(webhook)}/test`)
+        told.replaceChildren(
+          status === null || status === undefined
+            ? `${text('testFailed')}: ${error}`
+            : `${text('testGave')} ${status}, ${milliseconds} ms`,
+        )
+      }),
+    { kind: 'small', label: of('test') },
+  )
+  const turned = webhook.is_enabled ? 'disable' : 'enable'
+  const turn = act(
+    turned,
+    () => busy(turn, told, async () => (await patch(path(webhook), { is_enabled: !webhook.is_enabled }), reload())),
+    { kind: 'small', label: of(turned) },
+  )
+  return [
+    test,
+    turn,
+    act('replay', () => replay(webhook), { kind: 'small', label: of('replay') }),
+    act('change', () => ask(webhook, reload), { kind: 'small', label: of('change') }),
+    act(
+      'newSecret',
+      () =>
+        sure(of('newSecret'), text('sureNewSecret'), 'newSecret', async () =>
+          showSecret(webhook.name, (await post(`${path(webhook)}/secret`)).secret),
+        ),
+      { kind: 'small', label: of('newSecret') },
+    ),
+    act(
+      'remove',
+      () => sure(of('remove'), text('sureRemoveWebhook'), 'remove', async () => (await remove(path(webhook)), reload())),
+      { kind: 'small danger', label: of('remove') },
+    ),
+    told,
+  ]
+}
+
+function ask(webhook, reload) {
+  const fields = [
+    webhook ? null : field({ name: 'name', label: text('clientName'), required: true, pattern: '[a-z0-9][a-z0-9_\\-]{0,63}' }),
+    field({ name: 'url', label: text('url'), type: 'url', value: webhook?.url ?? '', required: true }),
+    field({ name: 'types', label: text('types'), value: (webhook?.types ?? []).join(', '), hint: text('typesHint') }),
+  ].filter(Boolean)
+  dialog({
+    title: webhook ? `${text('change')}: ${webhook.name}` : text('add'),
+    fields,
+    name: webhook ? 'save' : 'add',
+    onsubmit: async ({ types, ...values }) => {
+      const body = { ...values, types: words(types) }
+      const answer = webhook ? await patch(path(webhook), body) : await post('/webhooks', body)
+      if (answer?.secret) showSecret(body.name, answer.secret)
+      else toast(text('done'))
+      reload()
+    },
+  })
+}
+
+function replay(webhook) {
+  const hourAgo = new Date(Date.now() - 3_600_000 - new Date().getTimezoneOffset() * 60_000).toISOString().slice(0, 16)
+  dialog({
+    title: `${text('replay')}: ${webhook.name}`,
+    fields: [field({ name: 'since', label: text('replaySince'), type: 'datetime-local', value: hourAgo, required: true })],
+    name: 'replay',
+    onsubmit: async ({ since }) => {
+      const { replayed } = await post(`${path(webhook)}/replay`, { since: new Date(since).toISOString() })
+      toast(`${replayed} ${text('replayed')}`)
+    },
+  })
+}
+
+function deliveries(webhook) {
+  const place = h('div', {})
+  const state = field({
+    name: 'state',
+    label: text('state'),
+    type: 'select',
+    options: [['', text('any')], ...['pending', 'delivered', 'failed'].map((each) => [each, each])],
+  })
+  const show = () =>
+    list({
+      place,
+      caption: `${text('deliveries')}: ${webhook.name}`,
+      columns: ['time', 'type', 'state', 'attempts', 'answer', 'nextTry', 'acts'].map(text),
+      ask: (cursor) => get(`${path(webhook)}/deliveries`, { state: state.value(), limit: 50, cursor }),
+      cells: (delivery) => {
+        const told = h('div', { role: 'status' })
+        const again = act(
+          'replay',
+          () =>
+            busy(again, told, async () => {
+              await post(`${path(webhook)}/replay`, { event_id: delivery.event_id })
+              told.replaceChildren(text('done'))
+            }),
+          { kind: 'small', label: `${text('replay')}: ${delivery.event_id}` },
+        )
+        return [
+          time(delivery.at),
+          code(delivery.type),
+          tag(delivery.state, { delivered: 'ok', failed: 'bad' }[delivery.state] ?? 'note'),
+          String(delivery.attempts),
+          String(delivery.status ?? delivery.error ?? '–'),
+          time(delivery.next_at),
+          [again, told],
+        ]
+      },
+    })
+  state.control.addEventListener('change', show)
+  show()
+  return part(`${text('deliveries')}: ${webhook.name}`, state.element, place)
+}
+

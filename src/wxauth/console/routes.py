@@ -1,0 +1,161 @@
+"""`/admin/`: the page, and its session. Not in the API's documentation, for the page alone is to use them."""
+
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from wxauth.console import sessions
+from wxauth.console.sessions import Opened
+from wxauth.core.services import Services
+from wxauth.errors import InsufficientRole, InvalidRequest, NotFound, SessionRevoked
+from wxauth.people.callers import device_of
+from wxauth.problems import problem_response
+
+PAGE: Final = Path(__file__).parent / "page"
+PATH: Final = "/admin/"
+
+_HEADER: Final = "x-wxauth-console"
+# Pictures of WeChat's own hosts alone: another one, which a stranger may choose, would learn who looks at them.
+_PICTURES: Final = "https://thirdwx.qlogo.cn https://wx.qlogo.cn"
+_HEADERS: Final = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": (
+        f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' {_PICTURES}; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_NO_STORE: Final = {"Cache-Control": "no-store"}
+
+
+class LinkRequest(BaseModel):
+    """What opens the console."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    secret: str = Field(min_length=1, max_length=128)
+
+
+def add_console(app: FastAPI) -> None:
+    """Put the console behind all other routes; it answers 404 unless `ADMIN_PAGE` is set."""
+    files = StaticFiles(directory=PAGE)
+
+    async def page(request: Request) -> Response:
+        _wanted(request)
+        response = await files.get_response(request.path_params.get("name", "index.html"), request.scope)
+        response.headers.update(_HEADERS)
+        return response
+
+    async def lead(request: Request) -> Response:
+        services = _wanted(request)
+        return RedirectResponse(urlsplit(services.settings.issuer).path + PATH)
+
+    app.add_route(PATH.rstrip("/"), lead, include_in_schema=False)
+    app.add_route(PATH, page, include_in_schema=False)
+    app.add_route(PATH + "session", _open, methods=["POST"], include_in_schema=False)
+    app.add_route(PATH + "session", _go_on, methods=["PUT"], include_in_schema=False)
+    app.add_route(PATH + "session", _end, methods=["DELETE"], include_in_schema=False)
+    app.add_route(PATH + "{name}", page, include_in_schema=False)
+
+
+async def _open(request: Request) -> Response:
+    """Open a session by a link, in the place of one that the cookie keeps."""
+    services = _asked_by_the_page(request)
+    opened = await sessions.open_by_link(services, await _secret_in(request), device=await device_of(request))
+    await sessions.end(services, _kept_by(request, services))
+    return _answer(services, opened)
+
+
+async def _go_on(request: Request) -> Response:
+    """Go on with the session that the cookie keeps; 204 where there is none."""
+    services = _asked_by_the_page(request)
+    kept_by = _kept_by(request, services)
+    if not kept_by:
+        return Response(status_code=204, headers=_NO_STORE)
+    try:
+        opened = await sessions.go_on(services, kept_by, device=await device_of(request))
+    except (SessionRevoked, InsufficientRole) as exc:
+        return _without_cookie(problem_response(exc, request.scope), services)
+    return _answer(services, opened)
+
+
+async def _end(request: Request) -> Response:
+    """End the session that the cookie keeps."""
+    services = _asked_by_the_page(request)
+    await sessions.end(services, _kept_by(request, services))
+    return _without_cookie(Response(status_code=204, headers=_NO_STORE), services)
+
+
+def _wanted(request: Request) -> Services:
+    services: Services = request.app.state.services
+    if not services.settings.admin_page:
+        raise NotFound("there is nothing at this path")
+    return services
+
+
+def _asked_by_the_page(request: Request) -> Services:
+    """The services, where it is the page that asks, and no other site by way of the browser.
+
+    The cookie does not come with requests of other sites, but it does with those of neighbours under the same domain.
+    These cannot set the header without asking first (CORS), and are not let in.
+    """
+    services = _wanted(request)
+    issuer = urlsplit(services.settings.issuer)
+    own = {f"{issuer.scheme}://{issuer.netloc}", f"{request.url.scheme}://{request.headers.get('host', '')}"}
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "same-origin")
+    if _HEADER not in request.headers or site != "same-origin" or (origin is not None and origin not in own):
+        raise InvalidRequest("the console's own page alone may ask this", status=403)
+    return services
+
+
+async def _secret_in(request: Request) -> str:
+    try:
+        return LinkRequest.model_validate_json(await request.body()).secret
+    except ValidationError:
+        raise InvalidRequest.of("secret", "Wants the link's own") from None
+
+
+def _kept_by(request: Request, services: Services) -> str:
+    return request.cookies.get(_cookie_name(services), "")
+
+
+def _answer(services: Services, opened: Opened) -> Response:
+    user = opened.user
+    body: dict[str, Any] = {
+        "access_token": opened.access_token,
+        "token_type": "Bearer",
+        "expires_in": opened.expires_in,
+        "user": {"id": str(user["id"]), "nickname": user["nickname"], "avatar_url": user["avatar_url"]},
+    }
+    response = JSONResponse(body, headers=_NO_STORE)
+    options = _cookie_options(services)
+    response.set_cookie(_cookie_name(services), opened.kept_by, max_age=opened.kept_for, **options)
+    return response
+
+
+def _without_cookie(response: Response, services: Services) -> Response:
+    response.delete_cookie(_cookie_name(services), **_cookie_options(services))
+    return response
+
+
+def _cookie_name(services: Services) -> str:
+    return "__Secure-wxauth-console" if _is_secure(services) else "wxauth-console"
+
+
+def _cookie_options(services: Services) -> dict[str, Any]:
+    path = urlsplit(services.settings.issuer).path + PATH
+    return {"path": path, "secure": _is_secure(services), "httponly": True, "samesite": "strict"}
+
+
+def _is_secure(services: Services) -> bool:
+    return services.settings.issuer.startswith("https:")

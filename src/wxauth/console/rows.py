@@ -1,0 +1,76 @@
+"""Links that open the console, and the sessions that they open."""
+
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from wxauth.core.database import Database, Transaction
+from wxauth.core.tables import USER, UserInSession
+
+_ADMINISTRATORS: Final = """
+SELECT id FROM users WHERE 'admin' = ANY (roles) AND status = 'active' ORDER BY id LIMIT 2
+"""
+_IS_ADMINISTRATOR: Final = "SELECT 1 FROM users WHERE id = $1 AND 'admin' = ANY (roles) AND status = 'active'"
+# Those that nobody has used go with the next one. $1 digest  $2 user id  $3 expires at  $4 now
+_STORE_LINK: Final = """
+WITH over AS (
+    DELETE FROM admin_links WHERE expires_at <= $4
+)
+INSERT INTO admin_links (digest, user_id, expires_at) VALUES ($1, $2, $3)
+"""
+# Of two at once the second finds it gone. $1 digest  $2 now
+_SPEND_LINK: Final = "DELETE FROM admin_links WHERE digest = $1 RETURNING user_id, expires_at > $2 AS is_good"
+# A role that is just being taken away is waited for: `settle` has the user locked, and ends what is open by then.
+# $1 user id  $2 session id  $3 now  $4 expires at  $5 ip  $6 user_agent
+_OPEN: Final = f"""
+WITH person AS (
+    SELECT {USER} FROM users WHERE id = $1 AND status = 'active' AND 'admin' = ANY (roles) FOR SHARE
+), identity AS (
+    SELECT i.app_id, i.openid, i.user_id FROM identities i JOIN person ON i.user_id = person.id
+     ORDER BY i.created_at DESC, i.app_id, i.openid LIMIT 1
+), opened AS (
+    INSERT INTO sessions (id, user_id, app_id, openid, ip, user_agent, created_at, last_used_at, expires_at)
+    SELECT $2, user_id, app_id, openid, $5::text::inet, $6, $3, $3, $4 FROM identity
+), marked AS (
+    INSERT INTO console_sessions (session_id) SELECT $2 FROM identity
+)
+SELECT person.*, identity.app_id, identity.openid FROM person JOIN identity ON identity.user_id = person.id
+"""  # noqa: S608 - put together from constants
+
+
+async def some_administrators(database: Database) -> list[UUID]:
+    """Two of the active administrators, or as many as there are. Raises: StorageUnavailable."""
+    return [row["id"] for row in await database.fetch(_ADMINISTRATORS)]
+
+
+async def is_administrator(database: Database, user_id: UUID) -> bool:
+    """Whether this user may administer now. Raises: StorageUnavailable."""
+    return await database.fetchrow(_IS_ADMINISTRATOR, user_id) is not None
+
+
+async def store_link(
+    transaction: Transaction, digest: bytes, user_id: UUID, *, expires_at: datetime, now: datetime
+) -> None:
+    """Keep a link's digest until it is used, or over."""
+    await transaction.execute(_STORE_LINK, digest, user_id, expires_at, now)
+
+
+async def spend_link(transaction: Transaction, digest: bytes, *, now: datetime) -> UUID | None:
+    """Whose link this is, which is spent by it; None where there is none that is good."""
+    row = await transaction.fetchrow(_SPEND_LINK, digest, now)
+    return row["user_id"] if row is not None and row["is_good"] else None
+
+
+async def open_console_session(
+    transaction: Transaction,
+    user_id: UUID,
+    session_id: UUID,
+    *,
+    ip: str | None,
+    user_agent: str | None,
+    expires_at: datetime,
+    now: datetime,
+) -> UserInSession | None:
+    """Open a session of the console for a user, by the newest of their identities; None for who may not administer."""
+    user: UserInSession | None = await transaction.fetchrow(_OPEN, user_id, session_id, now, expires_at, ip, user_agent)
+    return user

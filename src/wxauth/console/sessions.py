@@ -1,0 +1,172 @@
+"""A session of the console: how it is opened, goes on, and ends.
+
+It is a session like any other, but for three things: what keeps it is a cookie with a token of a kind of its own, good
+at the console alone; it lives shorter; and it ends with the role.
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Final
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from wxauth.console.rows import is_administrator, open_console_session, some_administrators, spend_link, store_link
+from wxauth.core.database import Database
+from wxauth.core.logs import get_logger
+from wxauth.core.services import Services
+from wxauth.core.tables import UserInSession
+from wxauth.core.trail import OPERATOR, Actor, EventType, record_event
+from wxauth.errors import InsufficientRole, SessionRevoked
+from wxauth.login.refresh_rows import Lifetimes, Refusal, Use, rotate_refresh_token
+from wxauth.people.devices import Device
+from wxauth.people.session_rows import EndReason, end_session
+from wxauth.people.standing import ADMIN
+
+UNUSED: Final = 3600
+"""Seconds without use after which a session of the console ends."""
+AT_MOST: Final = 12 * 3600
+"""Seconds after which it ends however much it is used."""
+LINK_LIFETIME: Final = timedelta(minutes=10)
+
+_SECRET_BYTES: Final = 32
+
+log = get_logger()
+
+
+class NoAdministrator(Exception):
+    """Nobody is an administrator, or not this user."""
+
+
+class SeveralAdministrators(Exception):
+    """It must be said whose link it is to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link that opens the console, once."""
+
+    user_id: UUID
+    secret: str = field(repr=False)
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What the page is given of its session."""
+
+    access_token: str = field(repr=False)
+    expires_in: int
+    """Seconds that the access token lives."""
+    kept_by: str = field(repr=False)
+    """What the cookie holds."""
+    kept_for: int
+    """Seconds until the session ends if it is not used."""
+    user: UserInSession
+
+
+async def make_link(database: Database, user_id: UUID | None, *, now: datetime) -> Link:
+    """A link for this administrator; without one, for the only one there is.
+
+    Raises: NoAdministrator, SeveralAdministrators, StorageUnavailable.
+    """
+    if user_id is None:
+        administrators = await some_administrators(database)
+        if len(administrators) > 1:
+            raise SeveralAdministrators
+        user_id = administrators[0] if administrators else None
+    if user_id is None or not await is_administrator(database, user_id):
+        raise NoAdministrator
+    link = Link(user_id, secrets.token_urlsafe(_SECRET_BYTES), now + LINK_LIFETIME)
+    async with database.begin() as transaction:
+        await store_link(transaction, _digest(link.secret), user_id, expires_at=link.expires_at, now=now)
+        await record_event(transaction, EventType.CONSOLE_LINK_MADE, by=OPERATOR, at=now, user_id=user_id)
+    return link
+
+
+async def open_by_link(services: Services, secret: str, *, device: Device) -> Opened:
+    """The session that a link opens, which is spent by it.
+
+    Raises: SessionRevoked, where it is no link, spent, over, or its user no administrator; StorageUnavailable.
+    """
+    now, session_id, user = services.clock(), uuid7(), None
+    async with services.database.begin() as transaction:
+        user_id = await spend_link(transaction, _digest(secret), now=now)
+        if user_id is not None:
+            user = await open_console_session(
+                transaction,
+                user_id,
+                session_id,
+                ip=device.ip,
+                user_agent=device.user_agent,
+                expires_at=now + timedelta(seconds=UNUSED),
+                now=now,
+            )
+        if user is not None:
+            actor = Actor(str(user["id"]), device.ip)
+            data = {"session_id": session_id, "by": "link"}
+            await record_event(transaction, EventType.CONSOLE_OPENED, by=actor, at=now, user_id=user["id"], data=data)
+    if user is None:
+        raise SessionRevoked("the link has been used, is over, or its user is no administrator: make another one")
+    log.info("console_opened", user_id=user["id"], session_id=session_id)
+    return _opened(services, user, session_id, generation=0, left=UNUSED, now=now)
+
+
+async def go_on(services: Services, kept_by: str, *, device: Device) -> Opened:
+    """The session that a cookie keeps, with another cookie to keep it from now on.
+
+    Raises: SessionRevoked, where it has ended; InsufficientRole, where it ends now because the role is gone;
+        StorageUnavailable.
+    """
+    token = services.console_tokens.parse(kept_by)
+    if token is None:
+        raise SessionRevoked("this is no session of the console")
+    outcome = await rotate_refresh_token(
+        services.database,
+        Use(session_id=token.session_id, generation=token.generation, ip=device.ip, user_agent=device.user_agent),
+        lifetimes=Lifetimes(unused=UNUSED, at_most=AT_MOST, reuse_grace=services.settings.refresh_reuse_grace),
+        now=services.clock(),
+    )
+    if isinstance(outcome, Refusal):
+        raise SessionRevoked(f"the session of the console has ended: {outcome}")
+    if ADMIN not in outcome.user["roles"]:
+        await end(services, kept_by)
+        raise InsufficientRole("this user is no administrator any more")
+    now = services.clock()
+    left = int((outcome.expires_at - now).total_seconds())
+    return _opened(services, outcome.user, token.session_id, generation=outcome.generation, left=left, now=now)
+
+
+async def end(services: Services, kept_by: str) -> None:
+    """End the session that a cookie keeps; one that has ended is no failure. Raises: StorageUnavailable."""
+    token = services.console_tokens.parse(kept_by)
+    if token is None:
+        return
+    user_id = await end_session(
+        services.database, session_id=token.session_id, reason=EndReason.SIGNED_OUT, now=services.clock()
+    )
+    if user_id is not None:
+        log.info("console_closed", user_id=user_id, session_id=token.session_id)
+
+
+def _opened(
+    services: Services, user: UserInSession, session_id: UUID, *, generation: int, left: int, now: datetime
+) -> Opened:
+    expires_in = max(1, min(services.settings.access_token_ttl, left))
+    access_token = services.issuer.issue(
+        services.keys.signing_key(now),
+        user_id=user["id"],
+        session_id=session_id,
+        app_id=user["app_id"],
+        openid=user["openid"],
+        roles=user["roles"],
+        now=int(now.timestamp()),
+        expires_in=expires_in,
+    )
+    return Opened(access_token, expires_in, services.console_tokens.issue(session_id, generation), max(1, left), user)
+
+
+def _digest(secret: str) -> bytes:
+    return sha256(secret.encode()).digest()

@@ -1,0 +1,119 @@
+"""`/v1/admin/keys`: what access tokens are signed with, for administrators."""
+
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter
+from pydantic import Field, StringConstraints
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from wxauth.core.logs import get_logger
+from wxauth.core.services import ServicesDep
+from wxauth.errors import InvalidRequest, LoginTooOld, NotFound
+from wxauth.keys.rows import published_keys
+from wxauth.keys.succession import KeyState, NoSuchKey, signing, state_of
+from wxauth.people.admin_routes import GUARDED_FOR_ADMINISTRATORS
+from wxauth.people.callers import AdministratorDep, FreshAdministratorDep
+from wxauth.web.answers import BEARER_SECURITY, answers
+from wxauth.web.direct import DirectRoute, operation_id
+
+router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
+
+Kid = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{1,128}$")]
+
+_WRONG_KID: Final = InvalidRequest.of("kid", "String is not of the form wanted here")
+_NO_SUCH_KEY: Final = NotFound("there is no published key of that id")
+_EXAMPLE_KEYS: Final[dict[str, Any]] = {
+    "items": [
+        {"kid": "…", "state": "signing", "signs_from": "2026-11-20T08:00:00Z", "published_until": None},
+    ],
+    "next_cursor": None,
+}
+_EXAMPLE_ROTATED: Final = {"kid": "…", "signs_from": "2026-11-20T08:06:00Z"}
+_EXAMPLE_WITHDRAWN: Final = {"kid": "…", "signing": "…"}
+
+log = get_logger()
+
+
+class KeyAnswer(TypedDict):
+    """A published key."""
+
+    kid: str
+    state: Annotated[KeyState, Field(description="`next` to sign, `signing`, or `former`.")]
+    signs_from: datetime
+    published_until: Annotated[datetime | None, Field(description="Null for as long as nothing follows it.")]
+
+
+class KeysAnswer(TypedDict):
+    """The published keys, the oldest first."""
+
+    items: list[KeyAnswer]
+    next_cursor: None
+
+
+class RotatedAnswer(TypedDict):
+    """The key that signs next."""
+
+    kid: str
+    signs_from: Annotated[datetime, Field(description="When every cache has had time to see it.")]
+
+
+class WithdrawnAnswer(TypedDict):
+    """A key that is no more, and the one that signs now."""
+
+    kid: str
+    signing: str
+
+
+@router.get(
+    "/v1/admin/keys",
+    summary="List the signing keys",
+    responses=answers(_EXAMPLE_KEYS, *GUARDED_FOR_ADMINISTRATORS),
+    openapi_extra=BEARER_SECURITY,
+)
+async def list_keys(_: AdministratorDep, services: ServicesDep) -> KeysAnswer:
+    """Every published key: the former ones, the one that signs, the next one."""
+    now = services.clock()
+    stored = await published_keys(services.database, now=now)
+    items: list[KeyAnswer] = [
+        {
+            "kid": key.kid,
+            "state": state_of(key, stored, now),
+            "signs_from": key.activates_at,
+            "published_until": key.retires_at,
+        }
+        for key in stored
+    ]
+    return {"items": items, "next_cursor": None}
+
+
+@router.post(
+    "/v1/admin/keys/rotate",
+    summary="Publish a new key, to sign next",
+    responses=answers(_EXAMPLE_ROTATED, LoginTooOld, *GUARDED_FOR_ADMINISTRATORS),
+    openapi_extra=BEARER_SECURITY,
+)
+async def rotate_key(administrator: FreshAdministratorDep, services: ServicesDep) -> RotatedAnswer:
+    """It signs six minutes later, and nobody has to be told. Where one waits already, it is that."""
+    key = await services.keys.rotate(by=administrator)
+    return {"kid": key.kid, "signs_from": key.activates_at}
+
+
+@router.post(
+    "/v1/admin/keys/{kid}/withdraw",
+    summary="Take a key back at once",
+    responses=answers(_EXAMPLE_WITHDRAWN, _WRONG_KID, _NO_SUCH_KEY, LoginTooOld, *GUARDED_FOR_ADMINISTRATORS),
+    openapi_extra=BEARER_SECURITY,
+)
+async def withdraw_key(administrator: FreshAdministratorDep, services: ServicesDep, kid: Kid) -> WithdrawnAnswer:
+    """For one that was stolen: no token of it is good any more.
+
+    Where it signs now, the waiting one does so at once, or a new one; where it was the waiting one, another is made.
+    Sessions live on: the next refresh gives a token of another key.
+    """
+    try:
+        keys = await services.keys.withdraw(kid, by=administrator)
+    except NoSuchKey:
+        raise NotFound("there is no published key of that id") from None
+    log.info("signing_key_withdrawn_by", kid=kid, actor=administrator.name)
+    return {"kid": kid, "signing": signing(keys, services.clock()).kid}

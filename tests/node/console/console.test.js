@@ -1,0 +1,513 @@
+// The console in a real browser: each section's acts, who may, what strangers write, and a session that ends.
+import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import { after, afterEach, before, beforeEach, test } from 'node:test'
+import { cell } from '../../../src/wxauth/console/page/csv.js'
+import { CONSOLE_URL, LATER_APP, SERVICE_URL, asks, eventually, launch, linkFor, logIn, makeAdministrator } from './driving.js'
+
+const MARKUP = '<img src=x onerror="document.title=1">'
+const SECTIONS = ['Overview', 'Users', 'Events', 'Services', 'Webhooks', 'Apps', 'Keys']
+
+let browser, root, page, isRoots
+let complaints, elsewhere
+let kept // the cookies of a session of root's: a link for each test would take longer than the test
+let number = 0
+
+before(async () => {
+  browser = await launch()
+  root = await makeAdministrator('root')
+})
+after(() => browser.close())
+beforeEach(() => open())
+afterEach(async () => {
+  kept = isRoots ? await page.context().storageState() : kept
+  await page.context().close()
+  assert.deepEqual(complaints, [])
+  assert.deepEqual(elsewhere, [])
+})
+
+/** A browser that nobody has used, still without a page. */
+async function fresh(options = {}) {
+  await page?.context().close()
+  const context = await browser.newContext({ locale: 'en-GB', viewport: { width: 1280, height: 900 }, ...options })
+  page = await context.newPage()
+  page.setDefaultTimeout(15_000)
+  complaints = []
+  elsewhere = []
+  page.on('pageerror', (error) => complaints.push(error.message))
+  page.on('console', (message) => {
+    const isRefusal = message.text().startsWith('Failed to load resource: the server responded with a status of')
+    if (['error', 'warning'].includes(message.type()) && !isRefusal) complaints.push(message.text())
+  })
+  page.on('request', (request) => {
+    const { origin, protocol } = new URL(request.url())
+    if (origin !== SERVICE_URL && protocol !== 'blob:') elsewhere.push(request.url())
+  })
+}
+
+/** A browser of somebody who has not been here. */
+async function forgotten() {
+  isRoots = false
+  await fresh()
+}
+
+/** The console, opened for an administrator. */
+async function open({ by = root, lang = 'en', ...options } = {}) {
+  if (page && isRoots) kept = await page.context().storageState().catch(() => kept)
+  isRoots = by === root
+  await fresh({ ...options, storageState: isRoots ? kept : undefined })
+  await page.goto(`${CONSOLE_URL}?lang=${lang}`)
+  await page.waitForSelector('main h1')
+  if (await page.locator('#link').count()) await page.goto(await linkFor(by, lang))
+  await page.waitForSelector('nav', { state: 'attached' })
+}
+
+const button = (name, within = page) => within.getByRole('button', { name, exact: true })
+const dialog = () => page.locator('dialog[open]')
+const heading = (name) => page.getByRole('heading', { level: 1, name })
+const rows = () => page.locator('main tbody tr')
+
+async function go(section) {
+  await page.getByRole('navigation').getByRole('link', { name: section, exact: true }).click()
+  await heading(section).waitFor()
+  await idle()
+}
+
+/** Nothing is being loaded. The checks of the overview take their time, and nobody waits for them. */
+const idle = () => page.waitForFunction(() => !document.querySelector('main > [aria-busy=true]'))
+
+async function newcomer(fields = {}) {
+  const name = `person-${(number += 1)}`
+  return logIn(name, { nickname: name, ...fields })
+}
+
+async function showPerson({ user }) {
+  await page.goto(`${CONSOLE_URL}?lang=en#/users/${user.id}`)
+  await button('Erase').waitFor()
+}
+
+const statusOf = async (tokens) => (await asks(tokens, '/v1/me')).status
+const isRefused = (tokens) => eventually(async () => assert.equal(await statusOf(tokens), 401))
+
+// The session.
+
+test('a link opens the console once, and its secret stays nowhere', async () => {
+  const link = await linkFor(root)
+  await forgotten()
+  await page.goto(link)
+  await heading('Overview').waitFor()
+  assert.ok(!page.url().includes('link='))
+  await page.goBack().catch(() => {})
+  assert.ok(!page.url().includes('link='))
+  await forgotten()
+  await page.goto(link)
+  await page.getByRole('alert').getByText('has been used').waitFor()
+})
+
+test('a request that a chat app makes to look at the link spends nothing', async () => {
+  const link = await linkFor(root)
+  for (const method of ['GET', 'HEAD']) await fetch(link, { method })
+  await forgotten()
+  await page.goto(link)
+  await heading('Overview').waitFor()
+})
+
+test('a session survives a reload, and ends with signing out', async () => {
+  await page.reload()
+  await heading('Overview').waitFor()
+  const [cookie] = await page.context().cookies(CONSOLE_URL)
+  assert.deepEqual(
+    [cookie.httpOnly, cookie.sameSite, cookie.path],
+    [true, 'Strict', '/admin/'],
+  )
+  assert.equal(await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie])), '[{},{},""]')
+  await button('Sign out').click()
+  await page.getByText('You are signed out.').waitFor()
+  await page.context().addCookies([cookie]) // somebody has kept it
+  await page.reload()
+  await page.getByRole('heading', { name: 'Sign in' }).waitFor()
+})
+
+test('an address that is pasted into the page opens it too', async () => {
+  await forgotten()
+  await page.goto(`${CONSOLE_URL}?lang=en`)
+  const field = page.getByLabel('Or paste the address here')
+  assert.equal(await field.getAttribute('type'), 'password')
+  await field.fill('nonsense')
+  await button('Open').click()
+  await page.getByRole('alert').waitFor()
+  await field.fill(await linkFor(root))
+  await button('Open').click()
+  await heading('Overview').waitFor()
+})
+
+test('a ban under the page ends it at once', async () => {
+  const other = await makeAdministrator(`other-${(number += 1)}`)
+  await open({ by: other })
+  await asks(root, `/v1/admin/users/${other.user.id}`, { method: 'PATCH', body: '{"status": "disabled"}' })
+  await page.getByRole('navigation').getByRole('link', { name: 'Users' }).click()
+  await page.getByRole('alert').getByText('Your session has ended.').waitFor()
+  await page.reload()
+  await page.getByRole('heading', { name: 'Sign in' }).waitFor()
+})
+
+test('the loss of the role ends it for good, also where the role comes back', async () => {
+  const other = await makeAdministrator(`other-${(number += 1)}`)
+  await open({ by: other })
+  const set = (roles) => asks(root, `/v1/admin/users/${other.user.id}`, { method: 'PATCH', body: JSON.stringify({ roles }) })
+  await set([])
+  await set(['admin'])
+  await page.reload()
+  await page.getByRole('heading', { name: 'Sign in' }).waitFor()
+})
+
+test('another site cannot use the session', async () => {
+  const [cookie] = await page.context().cookies(CONSOLE_URL)
+  const ask = (headers) =>
+    fetch(`${CONSOLE_URL}session`, { method: 'PUT', headers: { Cookie: `${cookie.name}=${cookie.value}`, ...headers } })
+  for (const headers of [
+    {},
+    { 'X-Wxauth-Console': '1', Origin: 'https://evil.test' },
+    { 'X-Wxauth-Console': '1', Origin: 'null' },
+    { 'X-Wxauth-Console': '1', 'Sec-Fetch-Site': 'same-site' },
+    { 'X-Wxauth-Console': '1', 'Sec-Fetch-Site': 'cross-site' },
+  ])
+    assert.equal((await ask(headers)).status, 403)
+  const preflight = await fetch(`${CONSOLE_URL}session`, {
+    method: 'OPTIONS',
+    headers: { Origin: 'https://evil.test', 'Access-Control-Request-Method': 'PUT', 'Access-Control-Request-Headers': 'x-wxauth-console' },
+  })
+  assert.notEqual(preflight.status, 200)
+})
+
+// Users.
+
+test('somebody is found, and the search stands in the URL', async () => {
+  const person = await newcomer()
+  await go('Users')
+  await page.getByRole('searchbox').fill(person.user.nickname)
+  await button('Search').click()
+  await eventually(async () => assert.equal(await rows().count(), 1))
+  assert.ok(page.url().endsWith(`#/users?q=${person.user.nickname}`))
+  assert.ok((await rows().first().innerText()).includes(person.user.id))
+  await page.reload()
+  await eventually(async () => assert.equal(await rows().count(), 1))
+  await page.getByRole('link', { name: person.user.nickname, exact: true }).click()
+  await heading('Person').waitFor()
+})
+
+test('a list goes on where its page ends', async () => {
+  await Promise.all(Array.from({ length: 55 }, () => newcomer()))
+  await go('Users')
+  const first = await rows().count()
+  await button('More').click()
+  await eventually(async () => assert.ok((await rows().count()) > first))
+})
+
+test('a ban asks, ends the person’s session at once, and stands in the trail', async () => {
+  const person = await newcomer()
+  await showPerson(person)
+  await button('Ban').click()
+  assert.equal(await statusOf(person), 200) // nothing has been done yet
+  await button('Ban', dialog()).click()
+  await button('Unban').waitFor()
+  await isRefused(person)
+  await eventually(async () => assert.match(await page.locator('main').innerText(), /user[._]banned/))
+  await button('Unban').click()
+  await button('Ban').waitFor()
+})
+
+test('roles are set', async () => {
+  const person = await newcomer()
+  await showPerson(person)
+  await page.getByLabel('Roles', { exact: true }).fill('editor, auditor')
+  await button('Save').click()
+  await eventually(async () => {
+    const user = await (await asks(root, `/v1/admin/users/${person.user.id}`)).json()
+    assert.deepEqual(user.roles, ['editor', 'auditor'])
+  })
+  await eventually(async () => assert.equal(await page.getByLabel('Roles', { exact: true }).inputValue(), 'editor, auditor'))
+  await page.getByLabel('Roles', { exact: true }).fill('NO GOOD')
+  await button('Save').click()
+  await page.getByRole('alert').getByText('invalid_request').waitFor()
+})
+
+test('a person is signed out on one device, and on all', async () => {
+  const person = await newcomer()
+  const other = await logIn(person.user.nickname)
+  await showPerson(person)
+  assert.equal(await page.getByRole('button', { name: /^Sign out this device/ }).count(), 2)
+  await page.getByRole('button', { name: /^Sign out this device/ }).first().click()
+  await isRefused(other)
+  assert.equal(await statusOf(person), 200)
+  await button('Sign out everywhere').click()
+  await button('Sign out everywhere', dialog()).click()
+  await isRefused(person)
+})
+
+test('erasing wants the name typed', async () => {
+  const person = await newcomer()
+  await showPerson(person)
+  await button('Erase').click()
+  const go = button('Erase', dialog())
+  assert.ok(await go.isDisabled())
+  await dialog().getByLabel('Type the nickname or the id').fill('somebody else')
+  assert.ok(await go.isDisabled())
+  await dialog().getByLabel('Type the nickname or the id').fill(person.user.nickname)
+  await go.click()
+  await heading('Users').waitFor()
+  assert.equal((await asks(root, `/v1/admin/users/${person.user.id}`)).status, 404)
+})
+
+test('a dialog is left by the keyboard, and nothing is done', async () => {
+  const person = await newcomer()
+  await showPerson(person)
+  await button('Ban').focus()
+  await page.keyboard.press('Enter')
+  await dialog().waitFor()
+  await page.keyboard.press('Escape')
+  await dialog().waitFor({ state: 'detached' })
+  assert.equal(await statusOf(person), 200)
+})
+
+// What strangers write.
+
+test('markup in a name, a device or a title is text', async () => {
+  const answer = await fetch(`${SERVICE_URL}/v1/login`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json', 'User-Agent': `${MARKUP} iPhone OS 17_1 MicroMessenger/8.0.44` },
+    body: JSON.stringify({ code: `person-${(number += 1)}`, nickname: MARKUP, avatar_url: 'https://tracker.test/a.png' }),
+  })
+  const person = await answer.json()
+  await asks(root, '/v1/admin/apps', { method: 'POST', body: JSON.stringify({ ...LATER_APP, title: MARKUP }) })
+  await go('Users')
+  await page.getByRole('link', { name: MARKUP, exact: true }).first().waitFor()
+  await showPerson(person)
+  await page.getByRole('heading', { name: MARKUP }).waitFor()
+  await button('Erase').click()
+  await dialog().getByRole('heading', { name: `Erase: ${MARKUP}` }).waitFor()
+  await button('Cancel', dialog()).click()
+  await go('Apps')
+  await page.getByRole('cell', { name: MARKUP }).first().waitFor()
+  await asks(root, `/v1/admin/apps/${LATER_APP.app_id}`, { method: 'DELETE' })
+  assert.equal(await page.locator('main img').count(), 0)
+})
+
+test('scripts that are not the console’s own do not run', async () => {
+  const policy = (await fetch(CONSOLE_URL)).headers.get('content-security-policy')
+  assert.match(policy, /default-src 'none'; script-src 'self'; style-src 'self'/)
+  assert.doesNotMatch(policy, /unsafe|\*/)
+  assert.match(policy, /frame-ancestors 'none'/)
+  const outcome = await page.evaluate(() => {
+    const violated = new Promise((resolve) => addEventListener('securitypolicyviolation', () => resolve('refused')))
+    const script = document.createElement('script')
+    try {
+      script.text = 'window.hacked = true'
+    } catch {
+      return 'refused'
+    }
+    document.body.append(script)
+    return violated
+  })
+  assert.equal(outcome, 'refused')
+  assert.equal(await page.evaluate(() => window.hacked), undefined)
+  complaints = complaints.filter((text) => !/Content Security Policy|TrustedScript/.test(text))
+})
+
+test('a cell of CSV that a table program would run is made harmless', () => {
+  assert.deepEqual(['=1+1', '+1', '-1', '@a', '\t=1', 'a=1', '', null].map(cell), ["'=1+1", "'+1", "'-1", "'@a", "'\t=1", 'a=1', '', ''])
+  assert.equal(cell('="a","b"'), `"'=""a"",""b"""`)
+})
+
+// The trail.
+
+test('events are found by type, followed, and exported', async () => {
+  const person = await newcomer()
+  await asks(root, `/v1/admin/users/${person.user.id}`, { method: 'PATCH', body: '{"roles": ["editor"]}' })
+  await go('Events')
+  const kinds = (await page.locator('main tbody td:nth-child(2)').allInnerTexts()).filter((kind) => /roles/.test(kind))
+  await page.getByLabel('Types').fill(kinds[0])
+  await page.getByLabel('Id of the person').fill(person.user.id)
+  await button('Search').click()
+  await eventually(async () => assert.equal(await rows().count(), 1))
+  await button('Follow').click()
+  await asks(root, `/v1/admin/users/${person.user.id}`, { method: 'PATCH', body: '{"roles": []}' })
+  await eventually(async () => assert.equal(await rows().count(), 2))
+  await button('Follow').click()
+  for (const [format, check] of [
+    ['jsonl', (text) => assert.deepEqual(text.trim().split('\n').map((line) => JSON.parse(line).type), [kinds[0], kinds[0]])],
+    ['csv', (text) => assert.equal(text.trim().split('\r\n').length, 3)],
+  ]) {
+    await page.getByLabel('Format').selectOption(format)
+    const [file] = await Promise.all([page.waitForEvent('download'), button('Export').click()])
+    assert.equal(file.suggestedFilename(), `events.${format}`)
+    check(await readFile(await file.path(), 'utf8'))
+  }
+})
+
+// Apps and keys.
+
+test('an app is added, checked, changed and removed', async () => {
+  await go('Apps')
+  await button('Add').click()
+  const secret = dialog().getByLabel('AppSecret')
+  assert.equal(await secret.getAttribute('type'), 'password')
+  await dialog().getByLabel('AppID').fill(LATER_APP.app_id)
+  await secret.fill('a-secret-of-nobodys')
+  await button('Add', dialog()).click()
+  await dialog().getByRole('alert').getByText('errcode 40125').waitFor()
+  await secret.fill(LATER_APP.app_secret)
+  await button('Add', dialog()).click()
+  await dialog().waitFor({ state: 'detached' })
+  const row = rows().filter({ hasText: LATER_APP.app_id })
+  await row.waitFor()
+  await row.getByRole('button', { name: /^Check/ }).click()
+  await dialog().getByText(`wechat ${LATER_APP.app_id}`).first().waitFor()
+  await button('Close', dialog()).click()
+  await row.getByRole('button', { name: /^Change/ }).click()
+  await dialog().getByLabel('Title').fill('Shop')
+  await dialog().getByLabel('enabled').uncheck()
+  await button('Save', dialog()).click()
+  await eventually(async () => assert.match(await row.innerText(), /Shop[^]*disabled/))
+  await row.getByRole('button', { name: /^Remove/ }).click()
+  await button('Remove', dialog()).click()
+  await row.waitFor({ state: 'detached' })
+})
+
+test('keys are rotated, and that asks', async () => {
+  await go('Keys')
+  const before = await rows().count()
+  await button('Rotate').click()
+  await button('Rotate', dialog()).click()
+  await eventually(async () => assert.ok((await rows().count()) >= before))
+  await page.getByText('signs next').waitFor()
+  await page.getByText('signs now').waitFor()
+})
+
+// Sections whose routes answer as their contract says.
+
+test('a service client is added, and its secret shown this once', async () => {
+  const clients = []
+  await page.route('**/v1/admin/clients', async (route) => {
+    if (route.request().method() === 'GET') return route.fulfill({ json: { items: clients, next_cursor: null } })
+    const body = route.request().postDataJSON()
+    clients.push({ ...body, created_at: '2026-11-20T08:00:00Z' })
+    return route.fulfill({ json: { ...body, client_id: body.name, client_secret: 'the-secret-of-billing' } })
+  })
+  await go('Services')
+  await page.getByText('Nothing here.').waitFor()
+  await button('Add').click()
+  await dialog().getByLabel('Name').fill('billing')
+  await dialog().getByLabel('Scopes').fill('introspect users')
+  await button('Add', dialog()).click()
+  const secret = dialog().getByLabel('Secret', { exact: true })
+  await secret.waitFor()
+  assert.deepEqual([await secret.inputValue(), await secret.getAttribute('type')], ['the-secret-of-billing', 'password'])
+  await button('Close', dialog()).click()
+  assert.deepEqual(clients.map(({ name, scopes }) => [name, scopes]), [['billing', ['introspect', 'users']]])
+  await rows().filter({ hasText: 'billing' }).waitFor()
+  assert.ok(!(await page.content()).includes('the-secret-of-billing'))
+})
+
+test('a webhook is added and tested', async () => {
+  const webhooks = []
+  await page.route('**/v1/admin/webhooks**', async (route) => {
+    const { pathname } = new URL(route.request().url())
+    if (pathname.endsWith('/test')) return route.fulfill({ json: { status: 204, milliseconds: 12 } })
+    if (pathname.endsWith('/deliveries')) return route.fulfill({ json: { items: [], next_cursor: null } })
+    if (route.request().method() === 'GET') return route.fulfill({ json: { items: webhooks, next_cursor: null } })
+    const webhook = { ...route.request().postDataJSON(), is_enabled: true }
+    webhooks.push(webhook)
+    return route.fulfill({ json: { ...webhook, secret: 'whsec_c2VjcmV0' } })
+  })
+  await go('Webhooks')
+  await button('Add').click()
+  await dialog().getByLabel('Name').fill('orders')
+  await dialog().getByLabel('URL').fill('https://orders.example.com/hook')
+  await dialog().getByLabel('Types').fill('user.banned, user.erased')
+  await button('Add', dialog()).click()
+  await dialog().getByLabel('Secret', { exact: true }).waitFor()
+  await button('Close', dialog()).click()
+  assert.deepEqual(webhooks[0].types, ['user.banned', 'user.erased'])
+  await page.getByRole('button', { name: /^Test/ }).click()
+  await page.getByText('204, 12 ms').waitFor()
+})
+
+// How it looks while it waits and fails, how it is read, in which language.
+
+test('a list shows that it is loading, that it failed, and tries again', async () => {
+  let failing = true
+  await page.route('**/v1/admin/users?*', async (route) => {
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    return failing ? route.abort() : route.continue()
+  })
+  await page.route('**/v1/admin/users', (route) => route.fallback())
+  await page.evaluate(() => (location.hash = '#/users?status=active'))
+  await page.locator('[aria-busy=true]').getByText('Loading').waitFor()
+  await page.getByRole('alert').getByText('The service does not answer.').waitFor()
+  failing = false
+  await button('Try again').click()
+  await eventually(async () => assert.ok((await rows().count()) > 0))
+  complaints = complaints.filter((text) => !text.startsWith('Failed to load resource'))
+})
+
+test('the overview draws what happened, with a label', async () => {
+  const charts = page.getByRole('img', { name: /last 30 days/ })
+  await charts.first().waitFor()
+  assert.equal(await charts.count(), 2)
+  assert.match(await charts.last().getAttribute('aria-label'), /^Logins, .*in all [1-9]/)
+  assert.equal(await charts.first().locator('rect').count(), 30)
+})
+
+test('it speaks Chinese to who reads Chinese, and English where that is asked for', async () => {
+  await open({ locale: 'zh-CN', lang: '' })
+  await heading('概览').waitFor()
+  assert.equal(await page.locator('html').getAttribute('lang'), 'zh-CN')
+  await button('English').click()
+  await heading('Overview').waitFor()
+  await open({ locale: 'zh-CN', lang: 'en' })
+  await heading('Overview').waitFor()
+})
+
+test('on a phone the sections are behind the menu, and nothing is wider than the screen', async () => {
+  await open({ viewport: { width: 375, height: 700 } })
+  const users = page.getByRole('navigation').getByRole('link', { name: 'Users' })
+  assert.equal(await users.isVisible(), false)
+  await button('Menu').click()
+  await users.click()
+  await heading('Users').waitFor()
+  await idle()
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth))
+})
+
+for (const colorScheme of ['light', 'dark'])
+  test(`a machine that looks for barriers finds none that is serious (${colorScheme})`, async () => {
+    const source = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+    await open({ bypassCSP: true, colorScheme })
+    const person = await newcomer({ nickname: '张三' })
+    const look = async (where) => {
+      await idle()
+      await page.evaluate(source)
+      const { violations } = await page.evaluate(() => window.axe.run())
+      const serious = violations.filter(({ impact }) => ['serious', 'critical'].includes(impact))
+      assert.deepEqual(serious.map(({ id, nodes }) => [where, id, nodes[0].html]), [])
+    }
+    for (const section of SECTIONS) {
+      await go(section)
+      await look(section)
+    }
+    await page.evaluate((id) => (location.hash = `#/users/${id}`), person.user.id)
+    await button('Erase').waitFor()
+    await look('Person')
+    await button('Erase').click()
+    await look('Erase')
+    await page.keyboard.press('Escape')
+    await go('Apps')
+    await button('Add').click()
+    await look('Add')
+    await page.keyboard.press('Escape')
+    await button('Sign out').click()
+    await page.getByRole('heading', { name: 'Sign in' }).waitFor()
+    await look('Sign in')
+  })

@@ -1,0 +1,60 @@
+// The console in a real browser, beside a running `wxauth dev`: people who log in, administrators, links.
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
+import { chromium } from 'playwright-core'
+
+export const { CHROMIUM, SERVICE_URL, WXAUTH } = process.env
+export const CONSOLE_URL = `${SERVICE_URL}/admin/`
+export const FIRST_APP = 'wxdev00000000000a1'
+export const LATER_APP = { app_id: 'wxdev00000000000c3', app_secret: 'dev-secret-of-the-third-app' }
+
+const FLAGS = [
+  ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--no-proxy-server'],
+  ...['--disable-background-networking', '--disable-component-update', '--disable-sync'],
+]
+
+export const launch = () => chromium.launch({ executablePath: CHROMIUM, args: FLAGS })
+
+/** Run a command of wxauth's; what it prints. */
+export async function wxauth(...words) {
+  const { stdout } = await promisify(execFile)(WXAUTH, words)
+  return stdout
+}
+
+/** Somebody logs in; the answer's body. */
+export async function logIn(code, fields = {}) {
+  const answer = await fetch(`${SERVICE_URL}/v1/login`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify({ code, ...fields }),
+  })
+  assert.equal(answer.status, 200)
+  return answer.json()
+}
+
+export const asks = (tokens, path, options = {}) =>
+  fetch(`${SERVICE_URL}${path}`, { ...options, headers: { Authorization: `Bearer ${tokens.access_token}`, ...options.headers } })
+
+/** An administrator of that name. */
+export async function makeAdministrator(name) {
+  const tokens = await logIn(name, { nickname: name })
+  await wxauth('users', 'grant', tokens.user.id, 'admin')
+  return tokens
+}
+
+/** A URL that opens the console for this administrator. */
+export const linkFor = async ({ user }, lang = 'en') =>
+  (await wxauth('admin', 'link', user.id)).trim().replace('/admin/', `/admin/?lang=${lang}`)
+
+export async function eventually(holds) {
+  const deadline = Date.now() + 10_000
+  for (;;) {
+    try {
+      return await holds()
+    } catch (failure) {
+      if (Date.now() > deadline) throw failure
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+  }
+}

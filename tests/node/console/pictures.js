@@ -1,0 +1,87 @@
+// Makes the pictures of docs/console.md: each section, in both languages. scripts/pictures runs it.
+import { linkFor, launch, logIn, makeAdministrator, asks, LATER_APP } from './driving.js'
+
+const [folder] = process.argv.slice(2)
+const NAMES = ['小明', '李雷', '韩梅梅', 'Anna', '王芳', '张伟', 'Ben', '刘洋', '陈静', '赵敏', 'Chloé', '孙悦']
+
+const root = await makeAdministrator('root')
+const people = []
+for (const [place, nickname] of NAMES.entries()) people.push(await logIn(`person-${place}`, { nickname, phoneCode: place % 3 ? undefined : `phone-1380013800${place}` }))
+const change = (path, method, body) =>
+  asks(root, `/v1/admin${path}`, { method, body: JSON.stringify(body), headers: { 'Content-Type': 'application/json' } })
+await change(`/users/${people[1].user.id}`, 'PATCH', { status: 'disabled' })
+await change(`/users/${people[2].user.id}`, 'PATCH', { roles: ['editor'] })
+await change(`/users/${people[3].user.id}/sessions`, 'DELETE', {})
+await change('/apps', 'POST', { ...LATER_APP, title: '小店', push_token: 'devPushTokenOfTheThirdApp' })
+await change('/keys/rotate', 'POST', {})
+for (const [name, scopes] of [
+  ['billing', ['introspect', 'users', 'phones']],
+  ['crm', ['events', 'users']],
+  ['shop', ['introspect', 'access_token']],
+])
+  await change('/clients', 'POST', { name, scopes })
+const webhooks = {
+  items: [
+    { name: 'orders', url: 'https://orders.example.com/hooks/wxauth', types: ['user.erased', 'user.merged'], is_enabled: true },
+    { name: 'crm', url: 'https://crm.example.com/wxauth', types: [], is_enabled: true },
+  ],
+  next_cursor: null,
+}
+
+// Thirty days of a service that has been there for a while.
+const wave = (place) => Math.round(900 + 260 * Math.sin(place * 0.9) + 14 * place)
+const day = (place) => new Date(Date.now() - (29 - place) * 86_400_000).toISOString().slice(0, 10)
+const numbers = {
+  users: 48_213,
+  sessions: 61_004,
+  days: Array.from({ length: 30 }, (_, place) => ({
+    date: day(place),
+    new_users: Math.round(wave(place + 2) / 9),
+    logins: wave(place),
+  })),
+}
+
+const browser = await launch()
+for (const [lang, scheme] of [
+  ['en', 'light'],
+  ['zh-CN', 'light'],
+  ['en', 'dark'],
+]) {
+  const context = await browser.newContext({
+    viewport: { width: 1200, height: 760 },
+    locale: lang,
+    colorScheme: scheme,
+    timezoneId: 'Asia/Shanghai',
+  })
+  const page = await context.newPage()
+  if ((await asks(root, '/v1/admin/webhooks')).status === 404) {
+    await page.route('**/v1/admin/webhooks', (route) => route.fulfill({ json: webhooks }))
+    await page.route('**/deliveries?*', (route) => route.fulfill({ json: { items: [], next_cursor: null } }))
+  }
+  await page.route('**/v1/admin/numbers*', (route) => route.fulfill({ json: numbers }))
+  await page.goto(await linkFor(root, lang))
+  await page.waitForSelector('.chart')
+  const suffix = scheme === 'dark' ? '.dark' : lang === 'en' ? '' : `.${lang}`
+  const shoot = async (name) => {
+    await page.waitForFunction(() => !document.querySelector('[aria-busy=true]'), null, { timeout: 40_000 })
+    await page.screenshot({ path: `${folder}/${name}${suffix}.png` })
+  }
+  const show = async (name, hash = name) => {
+    await page.evaluate((to) => (location.hash = to), `#/${hash}`)
+    await page.waitForFunction((to) => document.querySelector('[aria-current=page]')?.getAttribute('href') === to, `#/${name.split('-')[0]}`)
+    await shoot(name)
+  }
+  await shoot('overview')
+  if (scheme === 'dark') continue
+  await show('users')
+  await show('users-person', `users/${people[0].user.id}`)
+  await show('events')
+  await show('services')
+  await show('webhooks')
+  await show('apps')
+  await show('keys')
+  await page.setViewportSize({ width: 390, height: 760 })
+  await page.goto(`${page.url().split('#')[0]}#/overview`)
+  await shoot('phone')
+}
+await browser.close()

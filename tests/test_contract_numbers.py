@@ -1,0 +1,125 @@
+"""What happens on each day is counted as it happens, in every process, and is right when all have stored it."""
+
+import asyncio
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.asking import MakeClient, MakeServices, bearer
+from tests.fakes import Clock, LoginAnswer, WeChatByRespx
+from tests.problems import problem_of
+from tests.store.proxy import Proxy
+from tests.test_contract_admin import Admin, make_admin
+from wxauth.core.services import Services
+
+
+@pytest.fixture
+async def root(client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection) -> Admin:
+    return await make_admin(client, rows, await login("root"))
+
+
+async def days_of(root: Admin, **query: object) -> list[tuple[str, int, int]]:
+    return [(it["date"], it["new_users"], it["logins"]) for it in (await root.read("/numbers", **query))["days"]]
+
+
+async def test_a_login_is_counted_on_its_day_and_a_refresh_or_a_failure_is_none(
+    root: Admin, client: httpx.AsyncClient, login: LoginAnswer, clock: Clock
+) -> None:
+    alice = await login("alice")
+    await login("alice")
+    await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
+    await client.post("/v1/login", json={"code": "no-code-of-anybodys"})
+    assert await root.read("/numbers", days=1) == {
+        "users": 2,
+        "sessions": 3,
+        "days": [{"date": "2026-11-20", "new_users": 2, "logins": 3}],
+    }
+    clock.advance(hours=16)  # midnight in UTC
+    again = Admin(client, await login("root"))
+    assert await days_of(again, days=3) == [("2026-11-19", 0, 0), ("2026-11-20", 2, 3), ("2026-11-21", 0, 1)]
+
+
+async def test_thirty_days_are_told_unless_another_number_is_asked_for(root: Admin) -> None:
+    days = await days_of(root)
+    assert (len(days), days[0][0], days[-1][0]) == (30, "2026-10-22", "2026-11-20")
+    assert len(await days_of(root, days=366)) == 366
+    for wrong in ("0", "367", "many"):
+        problem = problem_of(await root.ask("GET", "/numbers", params={"days": wrong}), "invalid_request", 422)
+        assert problem["errors"][0]["field"] == "days"
+
+
+async def test_a_login_that_is_refused_because_of_a_ban_is_none(
+    root: Admin, login: LoginAnswer, wechat: WeChatByRespx
+) -> None:
+    alice = await login("alice")
+    await root.change(alice["user"]["id"], status="disabled")
+    await root.client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    assert await days_of(root, days=1) == [("2026-11-20", 2, 2)]
+
+
+async def test_replicas_count_together_and_none_waits_for_anothers_row(
+    root: Admin,
+    make_services: MakeServices,
+    make_client: MakeClient,
+    wechat: WeChatByRespx,
+    rows: asyncpg.Connection,
+) -> None:
+    replicas = [await make_services() for _ in range(3)]
+    clients = [make_client(replica) for replica in replicas]
+    async with rows.transaction():
+        await rows.execute("LOCK TABLE daily_numbers IN ACCESS EXCLUSIVE MODE")
+        for client in clients * 2:
+            answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+            assert answer.status_code == 200
+    for replica in replicas:
+        await replica.numbers.store()
+        await replica.numbers.store()
+    assert await days_of(root, days=1) == [("2026-11-20", 2, 7)]
+
+
+async def test_what_was_counted_during_an_outage_is_stored_after_it(
+    database_url: str, make_services: MakeServices, root: Admin, clock: Clock
+) -> None:
+    async with Proxy(database_url) as proxy:
+        replica = await make_services(database_url=proxy.url)
+        replica.numbers.count_login(is_new=True, at=clock())
+        proxy.refuse()
+        with pytest.raises(Exception, match="does not answer"):
+            await replica.numbers.store()
+        await proxy.accept()
+        await replica.numbers.store()
+    assert await days_of(root, days=1) == [("2026-11-20", 2, 2)]
+
+
+async def test_what_is_left_is_stored_when_the_service_ends(
+    make_services: MakeServices, root: Admin, clock: Clock
+) -> None:
+    replica = await make_services()
+    for _ in range(5):
+        replica.numbers.count_login(is_new=False, at=clock())
+    await replica.aclose()
+    assert await days_of(root, days=1) == [("2026-11-20", 1, 6)]
+
+
+async def test_the_rows_of_a_day_long_over_become_one_and_tell_the_same(
+    make_services: MakeServices, services: Services, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    for _ in range(4):
+        replica = await make_services()
+        replica.numbers.count_login(is_new=True, at=clock())
+        await replica.numbers.store()
+    clock.advance(days=8)
+    for _ in range(2):
+        await asyncio.gather(*(services.numbers.sum_up() for _ in range(3)))
+        stored = await rows.fetch("SELECT new_users, logins FROM daily_numbers")
+        assert [tuple(row) for row in stored] == [(4, 4)]
+
+
+# Who may.
+
+
+async def test_it_wants_the_role_admin(client: httpx.AsyncClient, login: LoginAnswer) -> None:
+    problem_of(await client.get("/v1/admin/numbers?days=none"), "missing_token", 401)
+    refused = await client.get("/v1/admin/numbers", headers=bearer(await login()))
+    problem_of(refused, "insufficient_role", 403)
