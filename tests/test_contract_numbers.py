@@ -23,6 +23,7 @@ async def days_of(root: Admin, **query: object) -> list[tuple[str, int, int]]:
     return [(it["date"], it["new_users"], it["logins"]) for it in (await root.read("/numbers", **query))["days"]]
 
 
+@pytest.mark.own_database
 async def test_a_login_is_counted_on_its_day_and_a_refresh_or_a_failure_is_none(
     root: Admin, client: httpx.AsyncClient, login: LoginAnswer, clock: Clock
 ) -> None:

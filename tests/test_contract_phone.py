@@ -958,6 +958,7 @@ async def test_after_a_reseal_answers_that_are_kept_need_the_new_secret_key_alon
         "session_keys": 2,
         "phone_answers": 1,
         "webhook_secrets": 0,
+        "apps": 0,
         "not_opened": 1,
     }
     assert done.returncode == 1

@@ -304,7 +304,7 @@ async def test_the_command_says_which_key_signs_now(wxauth: WxAuth, rows: asyncp
     status, output, _ = await wxauth("keys", "withdraw", second)
     [left] = [key["kid"] for key in await answered(wxauth("keys", "list", "--json"))]
     assert (status, output) == (0, f"{second} is withdrawn; {left} signs now\n")
-    events = await rows.fetch("SELECT type, actor, data FROM events ORDER BY id")
+    events = await rows.fetch("SELECT type, actor, data FROM events WHERE type = 'signing_key_withdrawn' ORDER BY id")
     assert [(event["type"], event["actor"], json.loads(event["data"])) for event in events] == [
         ("signing_key_withdrawn", "operator", {"kid": first}),
         ("signing_key_withdrawn", "operator", {"kid": second}),

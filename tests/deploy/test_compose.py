@@ -103,7 +103,7 @@ def test_with_the_secrets_made_the_settings_of_each_service_are_whole(
         url = settings.database_url.get_secret_value()
         assert url == f"postgresql://wxauth:{password}@postgres:5432/wxauth"
         if isinstance(settings, Settings):
-            assert settings.app(None).app_secret.get_secret_value() == APP["APP_SECRET"]
+            assert settings.apps[0].app_secret.get_secret_value() == APP["APP_SECRET"]
             assert settings.trusted_proxies == (COMPOSE["services"]["caddy"]["networks"]["front"]["ipv4_address"],)
 
 

@@ -343,10 +343,9 @@ def _judge_push(app: App, settings: Settings) -> Result:
     name = f"wechat {app.app_id} push"
     url = f"{settings.issuer}/v1/wechat/push/{app.app_id}"
     if app.push_token is None:
-        message = f"no push_token, so nobody tells what people withdraw: set one (APPS, 'wxauth apps set') for {url}"
-        return note(
-            name, message, f"没有 push_token，无法得知用户撤回了什么：请设置（APPS，'wxauth apps set'），地址为 {url}"
-        )
+        where = "WXAUTH_APPS, 'wxauth apps set'"
+        message = f"no push_token, so nobody tells what people withdraw: set one ({where}) for {url}"
+        return note(name, message, f"没有 push_token，无法得知用户撤回了什么：请设置（{where}），地址为 {url}")
     mode = _ENCRYPTED if app.push_aes_key else _PLAIN
     if is_loopback(urlsplit(url).hostname):
         message = f"configured, {mode.en}, and WeChat cannot reach {url}: set WXAUTH_ISSUER"

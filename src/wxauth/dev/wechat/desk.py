@@ -21,7 +21,7 @@ from wxauth.wechat import errcodes
 PATH: Final = "/desk/"
 
 _PAGE: Final = Path(__file__).parent / "page"
-_SHARED: Final = ("base.css", "dom.js")
+_SHARED: Final = ("base.css", "dom.js", "icon.svg")
 """Files of the console's, for one design."""
 _CLIENTS: Final = ("wxauth.js", "wxauth-scan.js")
 _IN_WHEEL: Final = Path(__file__).parents[2] / "_miniprogram"
