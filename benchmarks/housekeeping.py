@@ -14,11 +14,10 @@ import asyncpg
 
 from wxauth.core.database import Database
 from wxauth.core.migrations import migrate
-from wxauth.core.sealing import Sealer
+from wxauth.core.sealing import Sealer, session_key_context
 from wxauth.dev.postgres import EmbeddedPostgres
-from wxauth.login.login import session_key_context
 from wxauth.login.login_rows import Login, record_login
-from wxauth.people.session_rows import Lifetimes, Use, rotate_refresh_token
+from wxauth.login.refresh_rows import Lifetimes, Use, rotate_refresh_token
 from wxauth.service.housekeeping import KEPT_AFTER_THE_END, PAGE_SIZE, SWEEP_EVERY
 from wxauth.service.resealing import reseal
 from wxauth.service.sweep_rows import sweep_page
