@@ -155,7 +155,9 @@ def front(tmp_path: Path, database_url: str) -> Iterator[Front]:
         replicas, addresses = [], []
         for _ in REPLICAS:
             replica = stack.enter_context(ExitStack())
-            url = replica.enter_context(serving(create_app(build_services(settings)), forwarded_allow_ips="127.0.0.1"))
+            # uvloop fails where its loop is closed under what still runs, which a replica that dies leaves.
+            options = {"forwarded_allow_ips": "127.0.0.1", "loop": "asyncio"}
+            url = replica.enter_context(serving(create_app(build_services(settings)), **options))
             replicas.append(replica)
             addresses.append(url.removeprefix("http://"))
         port = free_port()
