@@ -92,7 +92,7 @@ _AWAY = (
 )
 # The database answers, but does not suit this version: it is not migrated, or our role lacks rights.
 _UNFIT = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
-# A pooler has moved us to another server connection, which lacks our prepared statements.
+# A pooler has moved us to another server connection, where our prepared statements are missing or clash.
 _FORGOTTEN = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 # What the URL asks for is unknown, or cannot be.
 _WRONG_URL = (

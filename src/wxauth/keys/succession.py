@@ -10,7 +10,7 @@ from wxauth.core.tables import StoredSigningKey
 JWKS_MAX_AGE: Final = 300
 """Seconds for which whoever reads the published keys may keep them."""
 LONGEST_TOKEN_TTL: Final = 86400
-"""Seconds. The longest lifetime assumed of a token: other replicas may run with another `ACCESS_TOKEN_TTL`."""
+"""Seconds. The longest `ACCESS_TOKEN_TTL` allowed: another replica, or this one before its restart, may use it."""
 
 # Every worker sees a change within 15 s, then every cache within its lifetime. The clocks of replicas and siblings
 # may be 30 s apart. The rest is to spare.
