@@ -8,11 +8,11 @@ from typing import Any, Final, TypeVar
 from wxauth.core.logs import get_logger
 
 AT_ONCE: Final = 32
-"""Under way at once of what nobody waits for, so that connections to WeChat are left for phone numbers."""
+"""How many unawaited pieces of work run at once. More would take the connections that phone numbers need."""
 AT_MOST: Final = 256
-"""Taken of what nobody waits for; then no more is."""
+"""How many unawaited pieces of work are kept, running or waiting. Any beyond these are refused."""
 FAREWELL: Final = 1.0
-"""Seconds for what is still to do when the service ends."""
+"""Seconds that unfinished work gets when the service ends."""
 
 log = get_logger()
 
@@ -40,7 +40,7 @@ class Background:
         if self._is_closing or len(self._offered) >= AT_MOST:
             return False
         task = asyncio.create_task(self._do(work, name), name=name)
-        self._offered.add(task)  # the loop itself would let it be collected
+        self._offered.add(task)  # the loop holds tasks weakly: an unreferenced one may be collected
         task.add_done_callback(self._offered.discard)
         return True
 
@@ -72,7 +72,7 @@ class Background:
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._started.discard(task)
         if not task.cancelled():
-            task.exception()  # looked at, for nobody may be waiting for it any more
+            task.exception()  # asyncio complains of an exception that nobody has retrieved
 
     async def _do(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         try:

@@ -11,10 +11,10 @@ from typing import Final
 import asyncpg
 
 MAX_IDLE: Final = 240.0
-"""Seconds; what stands between us and the database forgets a silent connection, often after five minutes."""
+"""Seconds. Firewalls and proxies forget a silent connection, often after five minutes."""
 
 CLOSE_TIMEOUT: Final = 3.0
-"""Seconds that a polite end may take."""
+"""Seconds that closing a connection in order may take."""
 
 
 class Connections:
@@ -44,7 +44,7 @@ class Connections:
         return connection
 
     def release(self, connection: asyncpg.Connection) -> None:
-        """Take back what was lent; one that is closed, or of before the last `expire`, is let go."""
+        """Take a connection back. It is dropped if it is closed, or was opened before the last `expire`."""
         is_current = self._lent.pop(connection) == self._generation
         if is_current and not connection.is_closed():
             self._idle.append((connection, _now()))

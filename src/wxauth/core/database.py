@@ -25,7 +25,7 @@ from wxauth.errors import StorageUnavailable
 
 CONNECTIONS: Final = 15
 TRANSACTIONS: Final = 5
-"""How many of the connections transactions may have at once: those that wait for a lock leave the others to logins."""
+"""How many connections transactions may hold at once. Without it, those waiting for a lock would starve logins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +35,12 @@ class Deadlines:
     whole: float = 8.0
     """One use, waiting for a connection included."""
     statement: float = 4.0
-    """After which the server itself gives a statement up, and frees what it had locked."""
+    """The server cancels a statement after this, and frees its locks."""
     silence: float = 4.5
-    """After which a server that says nothing is given up."""
+    """A silent server is given up after this."""
     lock: float = 2.0
-    """That a statement waits for what another one has locked. A lock of ours lasts milliseconds; those who wait for
-    somebody else's soon leave the few connections to others, who wait for one as long as they have."""
+    """A statement waits this long for a lock. Our own locks last milliseconds. Waiting longer for somebody else's
+    would keep the few connections from requests that need one."""
     connect: float = 3.0
     connect_to_any: float = 6.0
 
@@ -65,7 +65,7 @@ _CACHE: Final = "statement_cache_size"  # asyncpg's name for it, and its own def
 _ENOUGH: Final = 100
 _ECHO: Final = "SELECT $1::int"
 ISOLATION: Final = "READ COMMITTED"
-"""Whatever the database's own default: whoever has waited for a lock must see what the one before left."""
+"""Set whatever the database's default: a statement that waited for a lock must see what its holder committed."""
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"  # said each time, for a pooler keeps no settings
 # $1 names  $2 milliseconds
 _UNLIMITED: Final = """
@@ -76,7 +76,7 @@ SELECT format('ALTER ROLE %I SET %s = %L', current_user, name, milliseconds || '
 _TIME: Final = "SELECT clock_timestamp() AS now"
 _DIALECT: Final = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
-# The database is away, going, coming, full, or has become a standby.
+# The database cannot be reached, is starting or stopping, is full, or has become a standby.
 _AWAY = (
     OSError,
     TimeoutError,
@@ -90,9 +90,9 @@ _AWAY = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
 )
-# It answers, and is not what this version needs: not migrated, or without the rights.
+# The database answers, but does not suit this version: it is not migrated, or our role lacks rights.
 _UNFIT = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
-# Behind a pooler, which has given the connection's statements to another one.
+# A pooler has moved us to another server connection, where our prepared statements are missing or clash.
 _FORGOTTEN = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 # What the URL asks for is unknown, or cannot be.
 _WRONG_URL = (
@@ -303,7 +303,7 @@ class Database:
             return await connection.fetch(text, *arguments)
         except BaseException as exc:
             if self._look_at(connection, exc) and not isinstance(exc, TimeoutError):
-                # Silence is no loss: a second try would wait as long.
+                # A timeout is not retried: a second try would wait as long.
                 raise _ConnectionLost from exc
             raise
         finally:
@@ -316,7 +316,7 @@ class Database:
             # What befell this connection befell the others: their server is silent, gone, or a standby now.
             self._connections.expire()
         if is_lost or isinstance(exc, asyncio.CancelledError):
-            # Not asked to stop politely: that takes the very server that does not answer.
+            # Aborted, not closed in order: that would wait for the server that does not answer.
             connection.terminate()
         return is_lost
 

@@ -29,11 +29,11 @@ HEAD: Final = "head"
 BASE: Final = "base"
 """Below the first revision: nothing."""
 LOCK_PATIENCE: Final = 1.0
-"""Seconds that a revision waits for a table, and others behind it."""
+"""Seconds that a revision waits for a table. Everybody who needs that table waits behind it."""
 PAUSE: Final = 2.0
 """Seconds between two tries, more or less: time for those who had to wait."""
 PATIENCE: Final = 900.0
-"""Seconds after which a table is given up that somebody never leaves alone."""
+"""Seconds after which a migration gives up on a table that is never free."""
 
 # Replicas that migrate at once take turns; those that come later find nothing to do. They ask again and again, instead
 # of waiting in the database: an index that is made concurrently would wait for whoever waits there.

@@ -14,7 +14,7 @@ from wxauth.core.logs import get_logger
 from wxauth.errors import StorageUnavailable
 
 AT_MOST: Final = 10_000
-"""How many are kept; beyond that each is lost, and said to be."""
+"""How many promises are kept. Any beyond these are lost, and the log says so."""
 PAUSE: Final = 0.25
 """Seconds between two rounds."""
 FAREWELL: Final = 2.0

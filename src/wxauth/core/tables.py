@@ -66,7 +66,7 @@ class User(SQLModel, table=True):
     status: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'active'")))
     created_at: datetime = Field(sa_type=TIME)
     last_login_at: datetime | None = Field(sa_type=TIME)
-    """Null for who was imported and has not come yet."""
+    """Null until an imported user first logs in."""
     unjudged_since: datetime | None = Field(sa_type=TIME)
     """When a newcomer came whose risk is to be asked about; null once WeChat has said it. Read at login alone."""
     external_id: str | None = Field(max_length=128)  # a limit of its type costs nothing where it is not written
@@ -180,7 +180,7 @@ class Unionid(SQLModel, table=True):
 
 
 for _statement in (
-    # Whoever gives a user a unionid need not think of it; replicas of the version before do not.
+    # A trigger, because replicas of the version before write users.unionid without a row here.
     """
         CREATE FUNCTION remember_unionid() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -208,7 +208,7 @@ class FormerUser(SQLModel, table=True):
 
     id: UUID = Field(primary_key=True)
     user_id: UUID
-    """Whom it leads to, however often there was a merge since."""
+    """The user that remains after all later merges."""
     merged_at: datetime = Field(sa_type=TIME)
 
 
@@ -251,7 +251,7 @@ class Session(SQLModel, table=True):
             name="state",
         ),
         Index(None, "user_id", "id"),
-        # By default a vacuum waits for a fifth of the table: of 100 million sessions, 20 million dead ones.
+        # By default autovacuum waits until a fifth of the table is dead: of 100 million sessions, 20 million dead ones.
         {
             "postgresql_with": {
                 "autovacuum_vacuum_scale_factor": 0.02,
@@ -472,7 +472,7 @@ for _statement in (
             'user.profile_changed', 'authorization_revoked', 'user.authorization_revoked', 'session.ended'
         )) EXECUTE FUNCTION mark_unplaced()
     """,
-    # Whoever sweeps events away need not think of the feed.
+    # A trigger, so that a sweep of events needs no statement for the feed.
     """
         CREATE FUNCTION forget_places() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN

@@ -139,7 +139,7 @@ class Ring(ABC, Generic[Key]):
         """
         now = self._clock()
         if stored := await published_keys(self._database, now=now, table=self.table):
-            self._take(stored)  # a secret key that does not open these seals no other
+            self._take(stored)  # first: a wrong secret key raises here, before it seals a new key
         key = await self._generate()
         async with self._database.begin() as transaction:
             before = await lock_keys(transaction, self.table, now=now)
@@ -172,18 +172,18 @@ class Ring(ABC, Generic[Key]):
         now = self._clock()
         stored = await published_keys(self._database, now=now, table=self.table)
         if stored:
-            self._take(stored)  # a secret key that does not open these seals no other
+            self._take(stored)  # first: a wrong secret key raises here, before it seals a new key
         if not wants_another(stored, now):
             return
         key = await self._generate()
         async with self._database.begin() as transaction:
             before = await lock_keys(transaction, self.table, now=now)
-            is_ours = wants_another(before, now)  # else another worker was faster
+            is_ours = wants_another(before, now)  # otherwise another worker has added it
             if is_ours:
                 after = rotated(before, lambda activates_at: self._sealed(key, activates_at), now=now)
                 await store_keys(transaction, self.table, before, after)
             stored = await lock_keys(transaction, self.table, now=now)
-            if is_ours and by is not None:  # what goes by itself is in the log
+            if is_ours and by is not None:  # automatic rotation is logged, not recorded in the trail
                 data = {"kid": stored[-1].kid}
                 await record_event(transaction, EventType.SIGNING_KEY_ROTATED, by=by, at=now, data=data)
         self._take(stored)

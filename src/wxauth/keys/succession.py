@@ -10,7 +10,7 @@ from wxauth.core.tables import StoredSigningKey
 JWKS_MAX_AGE: Final = 300
 """Seconds for which whoever reads the published keys may keep them."""
 LONGEST_TOKEN_TTL: Final = 86400
-"""Seconds; another replica, or this one before its restart, may have another `ACCESS_TOKEN_TTL`."""
+"""Seconds. The longest `ACCESS_TOKEN_TTL` allowed: another replica, or this one before its restart, may use it."""
 
 # Every worker sees a change within 15 s, then every cache within its lifetime. The clocks of replicas and siblings
 # may be 30 s apart. The rest is to spare.
@@ -20,7 +20,7 @@ SIGNS_AFTER: Final = _UNTIL_ALL_KNOW
 RETIRES_AFTER: Final = timedelta(seconds=LONGEST_TOKEN_TTL) + _UNTIL_ALL_KNOW
 """How long a key is published after its successor has begun to sign."""
 _WAITS_AT_MOST: Final = 2 * SIGNS_AFTER
-"""A key that is to sign later still was dated by a clock that is ahead of ours, and waits for nothing."""
+"""A key dated later than this was made by a clock ahead of ours. There is no reason to wait for it."""
 
 Keys = Sequence[StoredSigningKey]
 """All published ones, the oldest first."""
@@ -64,7 +64,7 @@ def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
     """Whether another key is to sign next, because the one that signs has its age, or there is none."""
     if not keys:
         return True
-    # One that is as far ahead of our clock as it may become old has an age that nobody knows.
+    # `abs`: a key dated `max_age` ahead of our clock has no age that we can trust, and is followed too.
     return not has_next(keys, now) and abs(now - signing(keys, now).created_at) >= max_age
 
 

@@ -68,7 +68,7 @@ async def log_in(
     nicknames = services.nicknames
     await services.login_limiter.admit(device.ip)
     app = services.apps.for_login(app_id)
-    signing_key = services.keys.signing_key(services.clock())  # asked for before the code is spent
+    signing_key = services.keys.signing_key(services.clock())  # may fail: the code is not spent yet
 
     with services.metrics.exchange() as exchange:
         wechat_session = await services.wechat.code2session(app, code)
@@ -140,7 +140,7 @@ async def refresh(services: Services, *, refresh_token: str, device: Device) -> 
     token = services.refresh_tokens.parse(refresh_token)
     if token is None:
         raise InvalidRefreshToken("the refresh token is not one of ours")
-    signing_key = services.keys.signing_key(now)  # asked for before the token is spent
+    signing_key = services.keys.signing_key(now)  # may fail: the token is not spent yet
 
     settings = services.settings
     outcome = await rotate_refresh_token(
@@ -161,7 +161,7 @@ async def refresh(services: Services, *, refresh_token: str, device: Device) -> 
     if isinstance(outcome, Refusal):
         raise _refused(outcome, token.session_id)
 
-    now = services.clock()  # anew: the database may have kept us waiting for longer than the grace of the former token
+    now = services.clock()  # read again: the wait for the database may have outlasted the former token's grace
     log.info("refreshed", user_id=outcome.user["id"], app_id=outcome.user["app_id"], session_id=token.session_id)
     return _tokens(
         services,

@@ -17,7 +17,7 @@ from wxauth.people.merging_rows import People, people_of
 
 _ATTEMPTS: Final = 5
 
-# Another request came between; asked again, the statement finds what that one left.
+# Another request wrote first. Run again, the statement finds its rows.
 _CONFLICTS: Final = (
     asyncpg.UniqueViolationError,
     asyncpg.ForeignKeyViolationError,
@@ -177,7 +177,7 @@ class LoggedIn:
     session_id: UUID
     is_new: bool
     is_unjudged: bool
-    """Whether WeChat has not said the risk of this newcomer yet, to this or any other login of theirs."""
+    """Whether this newcomer's risk is still unknown: WeChat has told it to none of their logins."""
     user: UserRow
 
     @property
@@ -187,7 +187,7 @@ class LoggedIn:
 
 
 async def record_login(database: Database, login: Login, *, now: datetime) -> LoggedIn:
-    """Find or make the user and open a session; for who comes back, in one statement.
+    """Find or make the user and open a session. A returning user costs one statement.
 
     Of simultaneous first logins the unique constraints let one win; the others are undone whole, ask
     again, and find its user. Where the unionid is another user's, both are made one first. Nothing is stored of

@@ -20,11 +20,11 @@ from wxauth.errors import RateLimited
 PATIENCE: Final = 0.2
 """Seconds for which a login waits for Redis, unless told otherwise."""
 PAUSE: Final = 5.0
-"""Seconds for which a Redis that failed is left alone."""
+"""Seconds after a failure in which Redis is not asked."""
 MAX_ADDRESSES: Final = 100_000
-"""How many are remembered in this process; then the one counted first is forgotten."""
+"""How many counters this process keeps. Beyond that, the oldest is forgotten."""
 
-# Named for the strategy: the keys of another one have other types, at which Redis would fail.
+# Named for the strategy: another strategy's keys have other types, and Redis would refuse our commands on them.
 _KEY_PREFIX: Final = "wxauth:{what}:fixed-window"
 _CONNECTIONS: Final = 16
 _SUBSCRIBER_BITS: Final = 64
@@ -170,13 +170,13 @@ class _RedisCounter:
         self._what = what
         self._now = now
         self._patience = patience
-        # Who waits here is let through in turn, unlike in redis-py's own pool.
+        # First come, first served; redis-py's own pool is not fair.
         self._connections = asyncio.Semaphore(_CONNECTIONS)
         self._is_away = False
         self._asks_again_at = 0.0
 
     async def seconds_to_wait(self, subscriber: str) -> int:
-        """0 where there was room for this login, or nobody knows."""
+        """0 where there was room for this login, or Redis could not tell."""
         finds_out = self._is_away
         if finds_out:
             now = self._now()

@@ -102,7 +102,7 @@ SELECT * FROM used
 
 
 _ROTATE: Final = _rotating_part(_NEW_PLACE_PART, "IS NULL", "")
-# A website's server asks, and the person's browser is elsewhere: what was noted of that stays.
+# A website's server refreshes. Its address is not the person's, so the browser's stays noted.
 # $8 client, in place of the user_agent
 _ROTATE_OF_WEBSITE: Final = _rotating_part("", "= $8", ", s.scope, s.authenticated_at, s.authenticated_by")
 

@@ -30,7 +30,7 @@ from wxauth.wechat.opinions import Opinions
 BLOCKED_RANK: Final = 4
 """The risk at which WeChat says to block. At any other but 0 it says to look closer."""
 BAN_PATIENCE: Final = 600.0
-"""Seconds in which a ban that the database did not take is tried again."""
+"""Seconds for which a ban is retried while the database is away."""
 
 _BAN: Final = "ban"
 
@@ -116,7 +116,7 @@ class Risk:
     async def _judge(self, person: Person, ip: str | None, *, patience: float) -> Verdict:
         rank = await self._rank(person, ip, patience=patience)
         if rank is None:
-            # Another replica may have been told.
+            # Another replica may have stored the verdict meanwhile.
             return Verdict.BANNED if await is_banned(self._database, person.user_id) else Verdict.LET_IN
         if rank == BLOCKED_RANK and await self._ban_now_or_later(person, rank):
             return Verdict.BLOCKED

@@ -68,7 +68,7 @@ SELECT id AS session_id, app_id, openid, session_key AS sealed FROM sessions
  WHERE id > $1 AND id <= $2
    AND session_key IS NOT NULL AND substring(session_key FOR octet_length($3::bytea)) <> $3
 """
-# What others have locked is passed over. $1 session ids  $2 as they were read  $3 sealed anew
+# Locked rows are skipped, so that logins do not wait. $1 session ids  $2 as they were read  $3 sealed anew
 _REPLACE: Final = """
 WITH free AS (
     SELECT sessions.id, anew
@@ -77,7 +77,7 @@ WITH free AS (
        FOR NO KEY UPDATE OF sessions SKIP LOCKED)
 UPDATE sessions SET session_key = anew FROM free WHERE sessions.id = free.id
 """
-# What others have locked is passed over. $1 session ids  $2 as they were read
+# Locked rows are skipped, so that logins do not wait. $1 session ids  $2 as they were read
 _ERASE: Final = """
 WITH free AS (
     SELECT sessions.id

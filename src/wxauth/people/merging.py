@@ -31,11 +31,11 @@ from wxauth.people.standing import ADMIN, MAX_ROLES, Settled, Standing, lock_sta
 from wxauth.people.standing_rows import lock_administrators, some_are_administrators
 
 NEWCOMER_FOR: Final = timedelta(days=1)
-"""So long a user may become another one by a phone number."""
+"""How long after it was made a user may become another one by a phone number."""
 
 _ATTEMPTS: Final = 5
 _ATTEMPTS_OF_OPERATORS: Final = 50
-"""Of fifty merges crosswise at once, each but one finds that another one was faster, perhaps again and again."""
+"""Tries of an operator's merge. Of fifty crosswise merges at once one wins a round; the others look again."""
 
 log = get_logger()
 

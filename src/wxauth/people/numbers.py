@@ -20,7 +20,7 @@ from wxauth.people.number_rows import DayRow, numbers_of, store_numbers, sum_up,
 STORE_PAUSE: Final = 5.0
 """Seconds between two times that what was counted is stored."""
 SUMMED_UP_AFTER: Final = timedelta(days=7)
-"""When a day's rows become one. No process still counts on that day, not even one that could not store for days."""
+"""A day's rows become one after this. By then no process counts that day, even after days without a database."""
 FAREWELL: Final = 2.0
 """Seconds for the last store when the service ends."""
 

@@ -34,7 +34,7 @@ class EndReason(StrEnum):
     """By somebody else."""
     REPLACED = "replaced"
     MERGED = "merged"
-    """A website's, because its user is another one now."""
+    """A website's session, ended because its user was merged into another."""
 
 
 class LastUsed(NamedTuple):
@@ -59,7 +59,7 @@ class OpenSession(TypedDict):
     expires_at: datetime
 
 
-# The user may have been banned, erased or merged since the token was signed, the session revoked, or over.
+# Asked anew: since the token was signed, the user may be banned, erased or merged, or the session ended.
 # $1 session id  $2 user id  $3 now
 _USER_IN_SESSION: Final = f"""
 SELECT s.app_id, s.openid, {USER}

@@ -95,7 +95,7 @@ async def deciding(
             standing = await lock_standing(transaction, user_id)
             if standing is None:
                 return None
-            if is_one or not standing.is_administrator:  # else the user has just been made one
+            if is_one or not standing.is_administrator:  # just made an administrator otherwise: lock again
                 return await decide(transaction, standing)
     raise StorageUnavailable("too many changes to this user at once")
 

@@ -14,7 +14,7 @@ from wxauth.profile.attempt_rows import give_back_attempt, take_attempt
 WINDOW: Final = timedelta(hours=1)
 """From the first attempt on."""
 AT_MOST: Final = 20
-"""In that time, of one person in one app, over all replicas; more than anybody's taps and slips come to."""
+"""Attempts in that time, for one person in one app, over all replicas. Honest taps and slips stay below."""
 
 
 class Attempts:
@@ -43,6 +43,6 @@ class Attempts:
         return key
 
     async def give_back(self, key: bytes) -> None:
-        """It was not the person's fault. Where the database is away just then, it counts."""
+        """Give the attempt back: the person was not at fault. If the database is away just then, it stays counted."""
         with suppress(StorageUnavailable):
             await give_back_attempt(self._database, key)

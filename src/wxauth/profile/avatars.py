@@ -44,7 +44,7 @@ class Avatars:
         self._uploads = Places[UUID](
             of_one=UPLOADS_OF_ONE_USER, in_all=UPLOADS, detail="too many pictures are being uploaded"
         )
-        # One: it bounds the memory, and leaves the other cores to logins. Pillow works without the GIL.
+        # One thread bounds the memory, and leaves the other cores to logins. Pillow works without the GIL.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
 
     def serves(self, url: str | None) -> bool:
@@ -80,7 +80,7 @@ class Avatars:
         return avatar
 
     async def aclose(self) -> None:
-        """Leave what has not begun."""
+        """Drop the pictures whose decoding has not begun."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 

@@ -20,7 +20,7 @@ async def change_profile(services: Services, caller: Caller, changes: Mapping[st
     Raises: InvalidRequest, where WeChat refuses the nickname and that decides; RateLimited, where it has been asked too
         often; InvalidToken, where the user has just been erased; StorageUnavailable.
     """
-    if services.avatars.serves(changes.get("avatar_url")):  # a form that sends all of it back
+    if services.avatars.serves(changes.get("avatar_url")):  # the form sent every field back, our own picture's URL too
         changes = {name: value for name, value in changes.items() if name != "avatar_url"}
     person = Person(caller.user["id"], caller.user["app_id"], caller.user["openid"])
     user = await services.nicknames.set(

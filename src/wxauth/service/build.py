@@ -96,7 +96,7 @@ def build_services(
 
     wechat = make_wechat()
     wechat_tokens = WeChatTokens(wechat, clock)
-    # Connections of their own: an API that hangs, and is waited for, takes none from the logins.
+    # Separate connections: an API that hangs would otherwise hold those that logins need.
     wechat_api = WeChatApi(make_wechat(), wechat_tokens)
     opinions = Opinions(
         wechat_api, clock, find_app=apps.find, observe=metrics.policy_check, longest_wait=waits.opinions

@@ -76,7 +76,7 @@ async def _forget_session_keys(database: Database, sealer: Sealer, done: Forgott
         erased = await erase_session_keys(database, lost) if lost else 0
         done.session_keys += erased
         if erased < len(lost):
-            await asyncio.sleep(RETRY_PAUSE)  # some were locked, or have changed: the page is read again
+            await asyncio.sleep(RETRY_PAUSE)  # some rows were locked or have changed: read the page again
             continue
         if until == END:
             return

@@ -23,17 +23,18 @@ from wxauth.service.sweep_rows import replace_old_sessions, sweep_page
 from wxauth.siblings.webhook_rows import sweep_deliveries
 
 KEPT_AFTER_THE_END: Final = timedelta(days=30)
-"""Who comes back within it is still told why: `session_revoked`, `refresh_token_expired`, `refresh_token_reused`. Later
-it is `invalid_refresh_token`, after which the client does the same. Not longer, for a session has an address in it."""
+"""Within this time a returning client is still told why its session ended: `session_revoked`, `refresh_token_expired`,
+`refresh_token_reused`. Later it is told `invalid_refresh_token`, and does the same. A session holds an address, so
+it is not kept longer."""
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
-"""So long the same phone code finds what WeChat answered to it; longer than most outages."""
+"""WeChat's answer to a phone code is kept this long, so that the code still works after most outages."""
 OPEN_SESSIONS: Final = 100
-"""That an identity keeps. One that logs in again and again would have as many as it likes, each to be listed."""
+"""Open sessions that an identity keeps. Without a limit, repeated logins would fill the list of sessions."""
 REPLACED_EVERY: Final = timedelta(seconds=30)
 PUSH_MESSAGES_KEPT: Final = timedelta(days=30)
-"""So long a message that WeChat pushes again is known to have been carried out. WeChat does so within seconds."""
+"""A message that WeChat pushes again is known as done for this long. WeChat repeats one within seconds."""
 PUSH_NONCES_KEPT: Final = timedelta(hours=2)
-"""Longer than a signature counts, and than a message waits in memory for the database to come back."""
+"""Longer than a signature is valid, and than a message waits in memory while the database is away."""
 DELIVERIES_KEPT: Final = timedelta(days=30)
 """To webhooks, so that an operator can see what became of them. What is pending stays."""
 SWEEP_EVERY: Final = timedelta(days=1)
@@ -194,7 +195,7 @@ async def sweep_rest(services: Services, *, page_size: int, pause: float) -> Non
 
 
 def _clocks_agree(services: Services) -> bool:
-    """Else one of the two is badly wrong, and nobody knows which: what is erased now would be gone for good."""
+    """Whether our clock is near the database's. If not, one is badly wrong, and erasing by it is final."""
     clock = services.clock
     return not isinstance(clock, DatabaseClock) or abs(clock.ahead) <= MOST_APART
 

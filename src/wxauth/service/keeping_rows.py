@@ -37,7 +37,7 @@ _IS_WHOLE_PART: Final = "masklen(ip) > CASE family(ip) WHEN 4 THEN 24 ELSE 48 EN
 _SHORTEN_IN_EVENTS: Final = f"""
 UPDATE events SET ip = {_NETWORK_PART} WHERE id > $1 AND id <= $2 AND at < $3 AND {_IS_WHOLE_PART}
 """  # noqa: S608 - put together from constants
-# What others have locked is passed over until the next lap: who waits for nobody is part of no deadlock.
+# Locked rows are left to the next lap: a sweep that waited for locks could deadlock.
 _SHORTEN_IN_SESSIONS: Final = f"""
 UPDATE sessions SET ip = {_NETWORK_PART}
  WHERE id IN (SELECT id FROM sessions WHERE id > $1 AND id <= $2 AND last_used_at < $3 AND {_IS_WHOLE_PART}

@@ -51,9 +51,9 @@ if sys.platform != "win32":
     import fcntl
 
 STATISTICS_MAX_AGE: Final = timedelta(seconds=15)
-"""For so long what was read from the database is good enough."""
+"""What was read from the database is served again for this long, so that scrapes do not add queries."""
 STATISTICS_PATIENCE: Final = 2.0
-"""Seconds that the database has for it. A scrape goes without, then."""
+"""Seconds that the database gets for these numbers. After that, a scrape goes without them."""
 
 _FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's own name for it
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a container may have no other place to write to
@@ -282,7 +282,7 @@ class Metrics(Collector):
         now = self._clock()
         if self._statistics_at is not None and abs(now - self._statistics_at) < STATISTICS_MAX_AGE:
             return
-        self._statistics_at = now  # at once: of several scrapes, one asks
+        self._statistics_at = now  # set before the query, so that only one of several scrapes asks
         try:
             async with asyncio.timeout(STATISTICS_PATIENCE):
                 self._statistics = await statistics(self._database, now=now)

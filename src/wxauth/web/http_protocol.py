@@ -333,10 +333,10 @@ class HttpProtocol(asyncio.Protocol):
             self._refuse(InvalidRequest("invalid http request received", status=400))
 
     def _ignore_upgrade(self) -> None:
-        """As RFC 9110 (section 7.8) wants it for one that is not taken.
+        """Serve a request whose Upgrade we do not take (RFC 9110, section 7.8).
 
-        The parser has stopped behind the head, and taken the message for complete. Another one goes on with the body,
-        behind a head that says no more than how long it is.
+        httptools stops at an Upgrade and treats the request as finished. A second parser, fed a made-up head with only
+        the length, reads the body.
         """
         self._parser = self._new_parser()
         framing = [b"%b: %b\r\n" % field for field in self._headers if field[0] in _FRAMING]

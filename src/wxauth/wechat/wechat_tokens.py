@@ -24,15 +24,15 @@ from wxauth.wechat.client import WeChat
 from wxauth.wechat.errcodes import DAILY_QUOTA, STABLE_TOKEN
 
 RENEWAL_LEAD: Final = timedelta(seconds=290)
-"""So long before its end WeChat has another token for us; a few seconds less than its five minutes."""
+"""WeChat hands out the next token this long before the end: five minutes, less some seconds to be safe."""
 RENEWAL_SPREAD: Final = timedelta(seconds=60)
-"""Over so long the processes spread their renewals."""
+"""Processes spread their renewals over this time, so that they do not ask WeChat all at once."""
 RENEWAL_PAUSE: Final = timedelta(seconds=30)
-"""Between two asks for an app's token that WeChat does not replace."""
+"""Pause between two requests for an app's token while WeChat keeps answering with the old one."""
 FAILURE_PAUSE: Final = timedelta(seconds=5)
-"""So long a failure answers everybody, where WeChat does not say how long it will last."""
+"""A failure answers everybody for this long, unless WeChat says how long it will last."""
 LOOK_PATIENCE: Final = 0.5
-"""Seconds that whoever has a token to go on with waits for a look at WeChat's."""
+"""Seconds that a caller waits for WeChat's current token while the stored one is still good."""
 
 _LONGEST_LIFE: Final = 7200
 _LONGEST_TOKEN: Final = 4096
@@ -87,7 +87,7 @@ class _Kept:
         return now < self.ends_at and not self.is_refused
 
     def forget_the_future(self, now: datetime) -> None:
-        """Wait for no time that was reckoned by a clock that has since been put back."""
+        """Drop waits computed before the clock was put back: they would end far too late."""
         if now < self.looked_at:
             self.looked_at = self.renews_at = self.paused_until = self.heeds_refusals_at = _NEVER
 
