@@ -122,3 +122,16 @@ async def test_it_wants_an_administrator_and_changes_want_a_fresh_login(
         assert answer.status_code == 200
     else:
         problem_of(answer, "login_too_old", 403)
+
+
+async def test_a_site_is_not_made_a_service_and_wxauths_own_names_stay_its_own(root: Admin) -> None:
+    site = {"name": "shop", "redirect_uris": ["https://shop.example.com/callback"], "is_public": True}
+    problem_of(await root.ask("POST", "/clients", json=site), "invalid_request", 422)
+    for method, path, body in (
+        ("POST", "/clients", {"name": "wxauth-other"}),
+        ("PATCH", "/clients/wxauth-admin", {"scopes": ["users"]}),
+        ("POST", "/clients/wxauth-admin/secret", None),
+        ("DELETE", "/clients/wxauth-admin", None),
+    ):
+        problem_of(await root.ask(method, path, json=body), "invalid_request", 422)
+    assert (await root.read("/clients"))["items"] == []

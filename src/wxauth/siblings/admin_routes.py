@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from wxauth.core.services import ServicesDep
@@ -40,10 +40,15 @@ _GUARDED_FRESH: Final = (LoginTooOld, *GUARDED_FOR_ADMINISTRATORS)
 def _is_name(name: str) -> str:
     if not clients.is_name(name):
         raise ValueError("wants a-z, 0-9, _ and -, the first a letter or digit, at most 64, and no name of the trail's")
+    if name.startswith("wxauth"):
+        raise ValueError("names that begin with wxauth are of wxauth's own pages")
     return name
 
 
 ClientName = Annotated[str, AfterValidator(_is_name), Field(json_schema_extra={"pattern": f"^{CLIENT_NAME}$"})]
+
+
+_OF_SITES: Final = ("redirect_uris", "logout_uris", "device", "is_public", "near", "user_code", "email_domain")
 
 
 class ClientRequest(BaseModel):
@@ -53,6 +58,14 @@ class ClientRequest(BaseModel):
 
     name: ClientName
     scopes: list[Scope] | None = Field(default=None, description="What it may do; `introspect`, unless it is said.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_no_site(cls, body: Any) -> Any:
+        # What it was not asked to be would else be made: a service with a secret, in place of a site.
+        if isinstance(body, dict) and any(body.get(name) for name in _OF_SITES):
+            raise ValueError("A site that logs people in is added by the command: wxauth clients add")
+        return body
 
 
 class ClientChangeRequest(BaseModel):
