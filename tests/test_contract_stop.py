@@ -191,14 +191,23 @@ def is_ready(client: httpx.Client) -> bool:
         return False
 
 
+LEFT_ALONE_FOR = 4.0
+"""Seconds; a replica takes two of them to leave."""
+
+
 class Balancer:
-    """Sends requests to two replicas in turn, as a proxy does that keeps connections alive and sends nothing twice."""
+    """Sends requests to two replicas in turn, as a proxy does that keeps connections alive and sends nothing twice.
+
+    To a replica that says that it leaves it opens no other connection for a while: what comes in the very moment in
+    which a listener is closed is reset by the kernel.
+    """
 
     def __init__(self, ports: list[int]) -> None:
         self._ports = ports
         self._idle: dict[int, list[socket.socket]] = {port: [] for port in ports}
         self._is_over = threading.Event()
         self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(8)]
+        self._left_alone_until = dict.fromkeys(ports, 0.0)
         self.outcomes: list[str] = []
 
     def __enter__(self) -> Self:
@@ -230,6 +239,7 @@ class Balancer:
             self.outcomes.append(answer.partition("\r\n")[0] or "lost: closed")
             if "connection: close" in answer or not answer.startswith("HTTP"):
                 connection.close()
+                self._left_alone_until[port] = time.monotonic() + LEFT_ALONE_FOR
             else:
                 self._idle[port].append(connection)
 
@@ -241,6 +251,9 @@ class Balancer:
                 if not select.select([connection], [], [], 0)[0]:
                     return port, connection
                 connection.close()  # the replica has done so
+            if time.monotonic() < self._left_alone_until[port]:
+                turn += 1
+                continue
             with suppress(ConnectionError):
                 return port, socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
             turn += 1  # refused: the other one, then
