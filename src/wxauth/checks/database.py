@@ -25,7 +25,6 @@ from wxauth.core.clock import Clock
 from wxauth.core.database import WHERE_NOTHING_IS_KEPT, Database, Deadlines, reason_of
 from wxauth.core.schema import current_revision, is_usable, newest_revision
 from wxauth.core.sealing import (
-    CannotOpen,
     Sealer,
     app_context,
     phone_answer_context,
@@ -186,7 +185,7 @@ def _judge_signing_keys(
     name = "signing_keys"
     if not keys:
         return good(name, "none yet: the first is made when the service first starts", "尚无：服务首次启动时生成")
-    unopened = [key.kid for key in keys if not _opens(sealer, key.private_key, signing_key_context(key.kid))]
+    unopened = [key.kid for key in keys if not sealer.opens(key.private_key, context=signing_key_context(key.kid))]
     if len(unopened) == len(keys):
         message = "WXAUTH_SECRET_KEY is not the one that sealed what is stored; see WXAUTH_SECRET_KEY_PREVIOUS"
         chinese = "WXAUTH_SECRET_KEY 与加密现有数据的密钥不符；请检查 WXAUTH_SECRET_KEY_PREVIOUS"
@@ -235,7 +234,7 @@ def _judge_sealed(
     values: Sequence[tuple[bytes, bytes]], keys: Sequence[StoredSigningKey], sealer: Sealer, *, has_previous: bool
 ) -> Result:
     name = "sealed_data"
-    unopened = sum(not _opens(sealer, sealed, context) for sealed, context in values)
+    unopened = sum(not sealer.opens(sealed, context=context) for sealed, context in values)
     if unopened:
         message = f"{unopened} of {len(values)} values looked at do not open: {_WHAT_OPENS.en}"
         return bad(name, message, f"抽查的 {len(values)} 项中有 {unopened} 项无法解密：{_WHAT_OPENS.zh}")
@@ -253,14 +252,6 @@ def _judge_sealed(
         message = f"opens; of {total} values looked at none needs WXAUTH_SECRET_KEY_PREVIOUS"
         return good(name, message, f"可以解密；抽查的 {total} 项都不再需要 WXAUTH_SECRET_KEY_PREVIOUS")
     return good(name, f"opens; {total} values looked at", f"可以解密；抽查了 {total} 项")
-
-
-def _opens(sealer: Sealer, sealed: bytes, context: bytes) -> bool:
-    try:
-        sealer.open(sealed, context=context)
-    except CannotOpen:
-        return False
-    return True
 
 
 def _minute(time: datetime) -> str:

@@ -102,18 +102,14 @@ def withdraw_key(kid: str, as_json: bool) -> None:
 
 def _with_key_rings(ask: "Callable[[KeyRing, IdTokenKeys, datetime], Awaitable[Answer]]") -> "Answer":
     """What the stored keys answer, all settings wanted. Raises: Failed."""
-    from datetime import timedelta
-
-    from wxauth.core.sealing import CannotOpen, Sealer
+    from wxauth.core.sealing import CannotOpen
     from wxauth.core.settings import Settings
-    from wxauth.keys.keyring import IdTokenKeys, KeyRing
+    from wxauth.service.build import make_key_rings
 
     settings = read_settings(Settings)
-    sealer, max_age = Sealer(settings.secret_keys), timedelta(seconds=settings.signing_key_max_age)
 
     async def with_rings(database: "Database", now: "datetime") -> "Answer":
-        keys = KeyRing(database, sealer, lambda: now, max_age=max_age)
-        return await ask(keys, IdTokenKeys(database, sealer, lambda: now, max_age=max_age), now)
+        return await ask(*make_key_rings(settings, database, lambda: now), now)
 
     try:
         return with_database(with_rings)

@@ -91,9 +91,9 @@ def asked_for(name: str, options: dict[str, Any]) -> "tuple[Sequence[Scope], OAu
     from wxauth.oauth.clients import DEFAULT_SCOPES, NameReserved, check_name
     from wxauth.oauth.clients import SCOPES as SCOPES_OF_SITES
     from wxauth.siblings.clients import DEFAULT_SCOPES as DEFAULT_SCOPES_OF_SIBLINGS
-    from wxauth.siblings.clients import in_order
+    from wxauth.siblings.clients import in_order, is_own_name
 
-    if name.startswith("wxauth"):  # our own pages are clients too, which are made without a command
+    if is_own_name(name):  # our own pages are clients too, which are made without a command
         raise click.BadParameter("names that begin with wxauth are wxauth's own.", param_hint="NAME")
     is_site = any(options[option] for option in _MAKING)
     given = [flag for option, flag in _FLAGS.items() if options[option]]

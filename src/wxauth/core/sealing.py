@@ -84,3 +84,11 @@ class Sealer:
             return cipher.decrypt(nonce, ciphertext, context)
         except (InvalidTag, ValueError) as exc:
             raise CannotOpen("altered, or sealed for another place") from exc
+
+    def opens(self, sealed: bytes, *, context: bytes) -> bool:
+        """Whether `open` gives the plaintext."""
+        try:
+            self.open(sealed, context=context)
+        except CannotOpen:
+            return False
+        return True

@@ -15,14 +15,13 @@ from wxauth.oauth import client_rows
 from wxauth.oauth.client_rows import OAuthClient
 from wxauth.oauth.uris import origin_of
 from wxauth.people.callers import ADMIN_SCOPE
-from wxauth.siblings.clients import Credentials, NameTaken, Scope, new_secret
+from wxauth.siblings.clients import Credentials, NameTaken, Scope, is_own_name, new_secret
 
 SCOPES: Final = ("openid", "profile", "phone", "email", "roles", "offline_access")
 """What a site may be added with."""
 DEFAULT_SCOPES: Final = ("openid", "profile")
 MAX_TITLE: Final = 64
 
-_OUR_PREFIX: Final = "wxauth"
 _APP_ID: Final = re.compile(r"wx[0-9a-z]{16}")
 
 
@@ -32,7 +31,7 @@ class NameReserved(ValueError):
 
 def check_name(name: str) -> None:
     """Let pass what may be an OAuth client's name. Raises: NameReserved."""
-    if name.startswith(_OUR_PREFIX):
+    if is_own_name(name):
         raise NameReserved("names that begin with wxauth are wxauth's own")
     if _APP_ID.fullmatch(name):
         raise NameReserved("it looks like the app_id of a mini-program")
@@ -78,7 +77,7 @@ async def ensure_own_client(
 
     Raises: ValueError, for a name that is not ours; StorageUnavailable.
     """
-    if not name.startswith(_OUR_PREFIX):
+    if not is_own_name(name):
         raise ValueError("a client of our own is named wxauth-...")
     client = OAuthClient(
         name=name,

@@ -71,8 +71,7 @@ def build_services(
     make_database = Database if tracing is None else tracing.database
     database = make_database(settings.database_url.get_secret_value(), deadlines=waits.database)
     sealer = Sealer(settings.secret_keys)
-    keys = make_key_ring(settings, database, clock, refresh_pause=waits.keys_refresh)
-    id_token_keys = make_id_token_keys(settings, database, clock, refresh_pause=waits.keys_refresh)
+    keys, id_token_keys = make_key_rings(settings, database, clock, refresh_pause=waits.keys_refresh)
     redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
     metrics = Metrics(database=database, clock=clock)
     apps = Apps(database, sealer, settings.apps, observe=metrics.know_apps, refresh_pause=waits.apps_refresh)
@@ -170,20 +169,15 @@ def build_services(
     )
 
 
-def make_key_ring(
+def make_key_rings(
     settings: Settings, database: Database, clock: Clock, *, refresh_pause: float = WAITS.keys_refresh
-) -> KeyRing:
-    """What we sign access tokens with."""
-    max_age = timedelta(seconds=settings.signing_key_max_age)
-    return KeyRing(database, Sealer(settings.secret_keys), clock, max_age=max_age, refresh_pause=refresh_pause)
-
-
-def make_id_token_keys(
-    settings: Settings, database: Database, clock: Clock, *, refresh_pause: float = WAITS.keys_refresh
-) -> IdTokenKeys:
-    """What we sign id_tokens with."""
-    max_age = timedelta(seconds=settings.signing_key_max_age)
-    return IdTokenKeys(database, Sealer(settings.secret_keys), clock, max_age=max_age, refresh_pause=refresh_pause)
+) -> tuple[KeyRing, IdTokenKeys]:
+    """What we sign access tokens with, and what id_tokens."""
+    sealer, max_age = Sealer(settings.secret_keys), timedelta(seconds=settings.signing_key_max_age)
+    return (
+        KeyRing(database, sealer, clock, max_age=max_age, refresh_pause=refresh_pause),
+        IdTokenKeys(database, sealer, clock, max_age=max_age, refresh_pause=refresh_pause),
+    )
 
 
 def make_tracing(settings: Settings) -> "Tracing | None":

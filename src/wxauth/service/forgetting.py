@@ -8,7 +8,6 @@ from typing import Final
 from wxauth.apps.rows import SEALED, delete_app, stored_apps
 from wxauth.core.database import Database
 from wxauth.core.sealing import (
-    CannotOpen,
     Sealer,
     app_context,
     phone_answer_context,
@@ -63,7 +62,7 @@ async def _forget_phone_answers(database: Database, sealer: Sealer, done: Forgot
     after = b""
     while sealed := await answers_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size):
         for answer in sealed:
-            if not _opens(sealer, answer.sealed, phone_answer_context(answer.code_hash)):
+            if not sealer.opens(answer.sealed, context=phone_answer_context(answer.code_hash)):
                 done.phone_answers += await erase_answer(database, answer)
         after = sealed[-1].code_hash
 
@@ -72,7 +71,9 @@ async def _forget_session_keys(database: Database, sealer: Sealer, done: Forgott
     after = START
     while True:
         sealed, until = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size)
-        lost = [key for key in sealed if not _opens(sealer, key.sealed, session_key_context(key.app_id, key.openid))]
+        lost = [
+            key for key in sealed if not sealer.opens(key.sealed, context=session_key_context(key.app_id, key.openid))
+        ]
         erased = await erase_session_keys(database, lost) if lost else 0
         done.session_keys += erased
         if erased < len(lost):
@@ -86,7 +87,9 @@ async def _forget_session_keys(database: Database, sealer: Sealer, done: Forgott
 async def _forget_webhook_secrets(database: Database, sealer: Sealer, done: Forgotten, *, now: datetime) -> None:
     for webhook in await sealed_otherwise(database, prefix=sealer.prefix):
         context = webhook_secret_context(webhook["id"])
-        if all(_opens(sealer, sealed, context) for sealed in (webhook["secret"], webhook["former_secret"]) if sealed):
+        if all(
+            sealer.opens(sealed, context=context) for sealed in (webhook["secret"], webhook["former_secret"]) if sealed
+        ):
             continue
         # Nobody knows the new one, so that nothing is sent before the receiver has another: what waits, waits.
         await disable_webhook(database, webhook["id"], now=now)
@@ -98,7 +101,10 @@ async def _forget_webhook_secrets(database: Database, sealer: Sealer, done: Forg
 async def _forget_apps(database: Database, sealer: Sealer, done: Forgotten, *, now: datetime) -> None:
     for app in await stored_apps(database):
         sealed = {name: getattr(app, name) for name in SEALED}
-        if all(value is None or _opens(sealer, value, app_context(app.app_id, name)) for name, value in sealed.items()):
+        if all(
+            value is None or sealer.opens(value, context=app_context(app.app_id, name))
+            for name, value in sealed.items()
+        ):
             continue
         async with database.begin() as transaction:
             if await delete_app(transaction, app.app_id):
@@ -110,14 +116,6 @@ async def _forget_signing_keys(database: Database, sealer: Sealer, done: Forgott
     for table in reversed(KEY_TABLES):
         async with database.begin() as transaction:
             stored = await lock_keys(transaction, table, now=now)
-            kept = [key for key in stored if _opens(sealer, key.private_key, signing_key_context(key.kid))]
+            kept = [key for key in stored if sealer.opens(key.private_key, context=signing_key_context(key.kid))]
             await store_keys(transaction, table, stored, kept)
         done.signing_keys += len(stored) - len(kept)
-
-
-def _opens(sealer: Sealer, sealed: bytes, context: bytes) -> bool:
-    try:
-        sealer.open(sealed, context=context)
-    except CannotOpen:
-        return False
-    return True

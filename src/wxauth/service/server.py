@@ -23,7 +23,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.oauth.clients import clashing_clients
 from wxauth.profile.avatar_routes import UPLOAD_PATH
 from wxauth.service.app import create_app
-from wxauth.service.build import build_services, import_tracing, make_id_token_keys, make_key_ring
+from wxauth.service.build import build_services, import_tracing, make_key_rings
 from wxauth.service.metrics import remove_what_is_shared, shared_by_workers
 from wxauth.service.workers import SUPERSEDED, Parent, Work, Workers
 from wxauth.web.http_protocol import HttpProtocol, Patience
@@ -164,7 +164,7 @@ async def check_secret_key(settings: Settings) -> None:
     """
     clock = DatabaseClock()
     database = Database(settings.database_url.get_secret_value())
-    keys, id_token_keys = make_key_ring(settings, database, clock), make_id_token_keys(settings, database, clock)
+    keys, id_token_keys = make_key_rings(settings, database, clock)
     try:
         await correct(clock, database)  # the first key is made here, and dated
         await keys.refresh()

@@ -40,7 +40,7 @@ _GUARDED_FRESH: Final = (LoginTooOld, *GUARDED_FOR_ADMINISTRATORS)
 def _is_name(name: str) -> str:
     if not clients.is_name(name):
         raise ValueError("wants a-z, 0-9, _ and -, the first a letter or digit, at most 64, and no name of the trail's")
-    if name.startswith("wxauth"):
+    if clients.is_own_name(name):
         raise ValueError("names that begin with wxauth are of wxauth's own pages")
     return name
 

@@ -99,6 +99,11 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None and text not in ACTORS
 
 
+def is_own_name(text: str) -> bool:
+    """Whether a client of this name is one of wxauth's own pages, which no administrator makes or changes."""
+    return text.startswith("wxauth")
+
+
 async def add_client(
     database: Database,
     name: str,
