@@ -1,27 +1,32 @@
 """What a webhook is connected to is what was checked, whatever its name resolved to before."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from threading import Event
 
 import httpx
 import pytest
 
+from tests.asking import until
 from tests.processes import free_port
 from tests.receiver import receiving
 from wxauth.siblings.addresses import is_refused
+from wxauth.siblings.names import AT_ONCE, Names
 from wxauth.siblings.webhook_transport import Resolve, WebhookTransport
 
 pytestmark = pytest.mark.no_database
 
 
 def every_name_has(*addresses: str) -> Resolve:
-    async def resolve(_host: str, _port: int) -> Sequence[str]:
+    async def resolve(_host: str) -> Sequence[str]:
         return addresses
 
     return resolve
 
 
 async def failure_of(url: str, *addresses: str) -> str:
-    transport = WebhookTransport(resolve=every_name_has(*addresses) if addresses else None)
+    transport = WebhookTransport(resolve=every_name_has(*addresses) if addresses else Names().resolve)
     try:
         with pytest.raises(httpx.TransportError) as failed:
             await transport.handle_async_request(httpx.Request("POST", url, content=b"{}"))
@@ -73,6 +78,54 @@ async def test_a_certificate_that_does_not_hold_is_told_and_nothing_sent() -> No
         said = await failure_of(receiver.url.replace("http:", "https:"))
         assert said == "TLS failed"
         assert receiver.got == []
+
+
+class NameServer:
+    """Knows every name to be this machine; for those that begin with `hanging` it does not answer until released."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.released = Event()
+
+    def look_up(self, host: str) -> Sequence[str]:
+        self.asked.append(host)
+        if host.startswith("hanging"):
+            self.released.wait(30)
+        return ["127.0.0.1"]
+
+
+@asynccontextmanager
+async def sending(server: NameServer, patience: float) -> AsyncIterator[WebhookTransport]:
+    transport = WebhookTransport(resolve=Names(server.look_up, patience=patience).resolve)
+    yield transport
+    server.released.set()
+    await transport.aclose()
+
+
+async def status_at(transport: WebhookTransport, url: str) -> int:
+    return (await transport.handle_async_request(httpx.Request("POST", url, content=b"{}"))).status_code
+
+
+async def test_a_name_that_is_not_answered_delays_no_other_webhook_and_holds_one_thread() -> None:
+    server = NameServer()
+    async with receiving() as receiver, sending(server, patience=30) as transport:
+        port = httpx.URL(receiver.url).port
+        hanging = [asyncio.create_task(status_at(transport, f"http://hanging:{port}/")) for _ in range(AT_ONCE + 1)]
+        await until(lambda: server.asked)
+        async with asyncio.timeout(5):
+            assert await status_at(transport, f"http://orders:{port}/") == 204
+        assert server.asked == ["hanging", "orders"]
+        server.released.set()
+        assert await asyncio.gather(*hanging) == [204] * (AT_ONCE + 1), "the one answer is for all who have waited"
+
+
+async def test_a_name_is_given_up_after_its_time_and_a_hundred_such_hold_so_many_threads() -> None:
+    server = NameServer()
+    async with sending(server, patience=0.2) as transport:
+        urls = [f"http://hanging-{number}/" for number in range(100)]
+        failures = await asyncio.gather(*(status_at(transport, url) for url in urls), return_exceptions=True)
+        assert {str(failure) for failure in failures} == {"no answer for the host's name"}
+        assert len(server.asked) == AT_ONCE
 
 
 @pytest.mark.parametrize(

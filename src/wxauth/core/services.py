@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from wxauth.service.readiness import Readiness
     from wxauth.service.tracing import Tracing
     from wxauth.siblings.delivering import Deliveries
+    from wxauth.siblings.names import Names
     from wxauth.tokens.issuer import TokenIssuer
     from wxauth.wechat.api import WeChatApi
     from wxauth.wechat.client import WeChat
@@ -67,6 +68,7 @@ class Services:
     withdrawals: "Withdrawals"
     avatars: "Avatars"
     deliveries: "Deliveries"
+    webhook_names: "Names"
     guard: "BearerGuard"
     login_limiter: "LoginLimiter"
     numbers: "Numbers"

@@ -33,6 +33,7 @@ from wxauth.service.metrics import Metrics
 from wxauth.service.readiness import Readiness
 from wxauth.service.waits import WAITS, Waits
 from wxauth.siblings.delivering import Deliveries
+from wxauth.siblings.names import Names
 from wxauth.siblings.webhook_transport import WebhookTransport
 from wxauth.tokens.issuer import TokenIssuer
 from wxauth.wechat.api import WeChatApi
@@ -100,6 +101,7 @@ def build_services(
     opinions = Opinions(
         wechat_api, clock, find_app=apps.find, observe=metrics.policy_check, longest_wait=waits.opinions
     )
+    webhook_names = Names()
     scan_limits = ScanLimits.of(
         settings, lambda rate, what: RateLimiter(rate, what=what, redis_url=redis_url, clock=clock)
     )
@@ -151,11 +153,12 @@ def build_services(
             database,
             sealer,
             clock,
-            transport=WebhookTransport(),
+            transport=WebhookTransport(resolve=webhook_names.resolve),
             observe=metrics.webhook_delivery,
             patience=waits.webhooks,
             pause=waits.deliveries,
         ),
+        webhook_names=webhook_names,
         avatars=Avatars(database, clock, issuer=settings.issuer),
         guard=BearerGuard(settings.issuer, settings.audience, keys=keys, clock=lambda: clock().timestamp()),
         login_limiter=LoginLimiter(settings.login_rate_limit, redis_url=redis_url, clock=clock),

@@ -1,7 +1,6 @@
 """httpx requests to other people's servers, by connections of their own to checked addresses alone."""
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
@@ -21,8 +20,8 @@ KEEPALIVE: Final = 4.0
 """Seconds; many servers close an idle connection after five, and a request on a closed one would count as a failure."""
 MAX_IDLE: Final = 64
 
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""The addresses of a name. Raises: OSError."""
+Resolve = Callable[[str], Awaitable[Sequence[str]]]
+"""The addresses of a name. Raises: OSError, UnicodeError."""
 
 
 class _Refused(httpcore.ConnectError):
@@ -39,12 +38,12 @@ class WebhookTransport(httpx.AsyncBaseTransport):
     Raises: httpx.TransportError with a few words that may be shown: no text of the other side's.
 
     Args:
-        resolve: Finds the addresses of a name; the system does, unless given.
+        resolve: Finds the addresses of a name.
         tls: Whom to trust, if not whom this machine does.
     """
 
-    def __init__(self, *, resolve: Resolve | None = None, tls: ssl.SSLContext | None = None) -> None:
-        self._resolve = resolve or resolved
+    def __init__(self, *, resolve: Resolve, tls: ssl.SSLContext | None = None) -> None:
+        self._resolve = resolve
         self._tls = tls
         self._pools: dict[Scheme, httpcore.AsyncConnectionPool] = {}
 
@@ -104,8 +103,9 @@ class _Checked(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         """A connection to the first address that may be, and answers."""
         try:
-            async with asyncio.timeout(timeout):
-                found = await self._resolve(host, port)
+            found = await self._resolve(host)
+        except TimeoutError:
+            raise _Refused("no answer for the host's name") from None
         except (OSError, UnicodeError):
             raise _Refused("host not found") from None
         addresses = [address for address in dict.fromkeys(found) if not is_refused(address, self._scheme)]
@@ -120,12 +120,6 @@ class _Checked(httpcore.AsyncNetworkBackend):
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         await asyncio.sleep(seconds)
-
-
-async def resolved(host: str, port: int) -> Sequence[str]:
-    """The addresses of a name, or of an address in any form that the system knows. Raises: OSError, UnicodeError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(entry[4][0]) for entry in found]
 
 
 async def _read_a_little(answer: httpcore.Response) -> None:

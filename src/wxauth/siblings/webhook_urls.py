@@ -1,25 +1,21 @@
 """Which URLs a webhook may have, as far as that can be told before anything is sent."""
 
-import asyncio
-from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
 import httpx
 
 from wxauth.siblings.addresses import Scheme, is_refused
-from wxauth.siblings.webhook_transport import resolved
+from wxauth.siblings.names import Names
 
 MAX_URL: Final = 2048
-RESOLVE_PATIENCE: Final = 5.0
-"""Seconds for the name of a host."""
 
 
 class RefusedUrl(ValueError):
     """Nothing may be sent there."""
 
 
-async def check_url(text: str) -> None:
+async def check_url(text: str, *, names: Names) -> None:
     """See that a webhook may have this URL: https, or http where every address of its host is private or loopback.
 
     A name that does not resolve now is taken where it is https. What is connected to is checked again, each time.
@@ -39,17 +35,12 @@ async def check_url(text: str) -> None:
     if "@" in urlsplit(text).netloc:
         raise RefusedUrl("Should be without a user and a password")
     scheme: Scheme = "https" if url.scheme == "https" else "http"
-    addresses = await _addresses_of(url.raw_host.decode(), url.port or (443 if scheme == "https" else 80))
+    try:
+        addresses = await names.resolve(url.raw_host.decode())
+    except (OSError, UnicodeError):  # a TimeoutError is an OSError
+        addresses = ()
     if not addresses and scheme == "http":
         raise RefusedUrl("Should begin with https://, for its host has no address here")
     if any(is_refused(address, scheme) for address in addresses):
         wanted = "a public or private address" if scheme == "https" else "private and loopback addresses alone"
         raise RefusedUrl(f"Should lead to {wanted}")
-
-
-async def _addresses_of(host: str, port: int) -> Sequence[str]:
-    try:
-        async with asyncio.timeout(RESOLVE_PATIENCE):
-            return await resolved(host, port)
-    except (OSError, UnicodeError, TimeoutError):
-        return []

@@ -46,7 +46,7 @@ async def add_webhook(services: Services, name: str, *, url: str, types: Sequenc
 
     Raises: InvalidRequest, where the URL is refused; NameTaken; StorageUnavailable.
     """
-    await _check(url)
+    await _check(services, url)
     webhook_id, secret = uuid7(), new_secret()
     sealed = services.sealer.seal(secret, context=webhook_secret_context(webhook_id))
     added = await rows.add_webhook(
@@ -86,7 +86,7 @@ async def change_webhook(
     """
     if url is not None:
         await read_webhook(services, name)  # to be told before what is wrong with the URL
-        await _check(url)
+        await _check(services, url)
     changed = await rows.change_webhook(
         services.database, name, url=url, types=types, is_enabled=is_enabled, by=by, now=services.clock()
     )
@@ -184,9 +184,9 @@ async def _queue_again(services: Services, webhook: WebhookRow, events: Sequence
         return await rows.queue_again(transaction, webhook["id"], wanted, now=services.clock())
 
 
-async def _check(url: str) -> None:
+async def _check(services: Services, url: str) -> None:
     try:
-        await check_url(url)
+        await check_url(url, names=services.webhook_names)
     except RefusedUrl as exc:
         raise InvalidRequest.of("url", str(exc)) from None
 

@@ -1,0 +1,79 @@
+"""Where the hosts of webhooks are: names resolved by threads of their own."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from threading import Thread
+from typing import Final
+
+PATIENCE: Final = 5.0
+"""Seconds for a name, for whoever asks."""
+AT_ONCE: Final = 32
+"""Names; beyond them one waits until another is found or given up."""
+
+LookUp = Callable[[str], Sequence[str]]
+"""The addresses of a name, for which it may block its thread. Raises: OSError, UnicodeError."""
+
+
+def addresses_of(host: str) -> Sequence[str]:
+    """The addresses of a name, or of an address in any form that the system knows. Raises: OSError, UnicodeError."""
+    return [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+
+
+class Names:
+    """Resolves names, each in a thread of its own while it takes.
+
+    The event loop resolves names too, but uvloop two at once for the whole process: two webhooks whose name servers do
+    not answer would hold up every webhook, and the way to WeChat. Here such a name holds one thread, however many ask
+    for it, until the system gives it up; and no thread holds up the end of the process.
+
+    Args:
+        look_up: Asks the system.
+        patience: Seconds for a name.
+    """
+
+    def __init__(self, look_up: LookUp = addresses_of, *, patience: float = PATIENCE) -> None:
+        self._look_up = look_up
+        self._patience = patience
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._under_way: dict[str, asyncio.Task[Sequence[str]]] = {}
+
+    async def resolve(self, host: str) -> Sequence[str]:
+        """The addresses of a name or an address. Raises: OSError, TimeoutError being one; UnicodeError."""
+        lookup = self._under_way.get(host)
+        if lookup is None:
+            lookup = self._under_way[host] = asyncio.create_task(self._found(host), name=f"name {host}")
+            lookup.add_done_callback(lambda done: self._forget(host, done))
+        async with asyncio.timeout(self._patience):
+            return await asyncio.shield(lookup)
+
+    async def _found(self, host: str) -> Sequence[str]:
+        async with self._places:
+            found: asyncio.Future[Sequence[str]] = asyncio.get_running_loop().create_future()
+            Thread(target=self._ask, args=(host, found), name=f"name {host}", daemon=True).start()
+            return await found
+
+    def _ask(self, host: str, found: asyncio.Future[Sequence[str]]) -> None:
+        addresses: Sequence[str] = ()
+        failure: Exception | None = None
+        try:
+            addresses = self._look_up(host)
+        except Exception as exc:
+            failure = exc
+
+        def tell() -> None:
+            if found.done():  # the service has ended
+                return
+            if failure is None:
+                found.set_result(addresses)
+            else:
+                found.set_exception(failure)
+
+        with suppress(RuntimeError):  # the loop has ended
+            found.get_loop().call_soon_threadsafe(tell)
+
+    def _forget(self, host: str, done: asyncio.Task[Sequence[str]]) -> None:
+        del self._under_way[host]
+        if not done.cancelled():
+            done.exception()  # seen here, should nobody wait any more
