@@ -1,4 +1,4 @@
-"""To which addresses a webhook may lead: what a URL must not make this service reach for somebody else."""
+"""Which addresses a webhook may lead to, so that no URL makes this service reach what only this machine can."""
 
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, Literal
@@ -12,7 +12,7 @@ _NEVER: Final = tuple(
     map(
         ip_network,
         (
-            "0.0.0.0/8",  # this host, whichever it is
+            "0.0.0.0/8",  # this host
             "169.254.0.0/16",  # link-local; the metadata of most clouds too
             "100.100.100.200/32",  # Alibaba's metadata
             "224.0.0.0/4",  # multicast
@@ -25,12 +25,12 @@ _NEVER: Final = tuple(
         ),
     )
 )
-# In which bits of the address another one is: from the right, 0 being the last 32.
+# Networks whose addresses hold an IPv4 address, and by how many bits it is shifted: 0 is the last 32 bits.
 _HOLDERS: Final = (
     (IPv6Network("::ffff:0:0/96"), 0),  # IPv4-mapped
     (IPv6Network("::ffff:0:0:0/96"), 0),  # translated (SIIT)
     (IPv6Network("64:ff9b::/96"), 0),  # NAT64
-    (IPv6Network("64:ff9b:1::/48"), 0),  # NAT64 of one's own, of which /96 is the usual form
+    (IPv6Network("64:ff9b:1::/48"), 0),  # local-use NAT64 (RFC 8215), usually with /96 prefixes
     (IPv6Network("2002::/16"), 80),  # 6to4
     (IPv6Network("::/96"), 0),  # IPv4-compatible
 )
@@ -44,8 +44,8 @@ Address = IPv4Address | IPv6Address
 def is_refused(address: str, scheme: Scheme) -> bool:
     """Whether nothing may be sent there.
 
-    Never to link-local, multicast, unspecified and metadata addresses; without TLS to private ones alone. What is
-    inside another address counts as what it is.
+    Link-local, multicast, unspecified and metadata addresses are always refused. Without TLS, only private addresses
+    are allowed. An IPv4 address inside an IPv6 one is judged as the IPv4 address.
     """
     return any(_is_refused(each, scheme) for each in _all_in(ip_address(address.partition("%")[0])))
 
@@ -57,8 +57,8 @@ def _is_refused(address: Address, scheme: Scheme) -> bool:
 
 
 def _all_in(address: Address) -> list[Address]:
-    """The address that counts, or several where it can be read in more than one way."""
-    if isinstance(address, IPv4Address) or int(address) <= 1:  # `::` and `::1` are no IPv4-compatible ones
+    """The addresses to judge: more than one where an address can be read in several ways."""
+    if isinstance(address, IPv4Address) or int(address) <= 1:  # `::` and `::1` hold no IPv4 address
         return [address]
     number = int(address)
     for network, shift in _HOLDERS:

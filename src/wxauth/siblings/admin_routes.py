@@ -1,4 +1,4 @@
-"""`/v1/admin/clients`: which services may ask, and what, for administrators."""
+"""`/v1/admin/clients`: administrators say which services may ask, and what."""
 
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -57,12 +57,12 @@ class ClientRequest(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "billing", "scopes": ["introspect", "users"]}]})
 
     name: ClientName
-    scopes: list[Scope] | None = Field(default=None, description="What it may do; `introspect`, unless it is said.")
+    scopes: list[Scope] | None = Field(default=None, description="What the client may do. Absent: `introspect`.")
 
     @model_validator(mode="before")
     @classmethod
     def _is_no_site(cls, body: Any) -> Any:
-        # What it was not asked to be would else be made: a service with a secret, in place of a site.
+        # Pydantic ignores unknown fields: a request for a site would make a service with a secret.
         if isinstance(body, dict) and any(body.get(name) for name in _OF_SITES):
             raise ValueError("A site that logs people in is added by the command: wxauth clients add")
         return body
@@ -142,14 +142,14 @@ async def add_client(
 async def change_client(
     administrator: FreshAdministratorDep, services: ServicesDep, name: ClientName, body: ClientChangeRequest
 ) -> ClientAnswer:
-    """Let it do this from now on, and nothing else."""
+    """The client may do this from now on, and nothing else."""
     try:
         await clients.change_client(services.database, name, scopes=body.scopes, by=administrator, now=services.clock())
     except clients.NoSuchClient:
         raise NotFound(_NO_SUCH_CLIENT.detail) from None
     found = {client.name: client for client in await clients.list_clients(services.database)}
     if name not in found:
-        raise NotFound(_NO_SUCH_CLIENT.detail)  # it has just been removed
+        raise NotFound(_NO_SUCH_CLIENT.detail)  # somebody has removed the client in between
     return _answer(found[name], now=services.clock())
 
 
@@ -161,7 +161,7 @@ async def change_client(
     openapi_extra=BEARER_SECURITY,
 )
 async def remove_client(administrator: FreshAdministratorDep, services: ServicesDep, name: ClientName) -> None:
-    """Refuse it from now on."""
+    """The client is refused from now on."""
     try:
         await clients.remove_client(services.database, name, by=administrator, now=services.clock())
     except clients.NoSuchClient:

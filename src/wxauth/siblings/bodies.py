@@ -1,4 +1,4 @@
-"""What other services are answered."""
+"""Answers to other services."""
 
 from typing import Annotated, Any, Literal, NotRequired
 from uuid import UUID
@@ -28,7 +28,7 @@ EXAMPLE_ACCESS_TOKEN: dict[str, Any] = {"access_token": "88_kVQ1PSZ6XO7...", "ex
 
 
 class IntrospectionAnswer(TypedDict):
-    """Whether an access token is good, and where it is, what it says (RFC 7662, section 2.2)."""
+    """Whether an access token is good. If it is, its claims follow (RFC 7662, section 2.2)."""
 
     active: bool
     token_type: NotRequired[Literal["Bearer"]]
@@ -38,17 +38,17 @@ class IntrospectionAnswer(TypedDict):
     exp: NotRequired[int]
     iat: NotRequired[int]
     jti: NotRequired[str]
-    client_id: NotRequired[Annotated[str, Field(description="The mini-program's app_id; of a website, its name.")]]
-    app_id: NotRequired[Annotated[str, Field(description="Of a website's token: the mini-program's app_id.")]]
-    scope: NotRequired[Annotated[str, Field(description="Of a website's token: what it is good for.")]]
+    client_id: NotRequired[Annotated[str, Field(description="The mini-program's app_id, or a website's name.")]]
+    app_id: NotRequired[Annotated[str, Field(description="The mini-program's app_id, in a website's token only.")]]
+    scope: NotRequired[Annotated[str, Field(description="What the token is good for, in a website's token only.")]]
     sid: NotRequired[Annotated[UUID, Field(description="The session's id.")]]
     openid: NotRequired[str]
-    roles: NotRequired[Annotated[list[str], Field(description="Those that the user has now; absent where none.")]]
-    external_id: NotRequired[Annotated[str, Field(description="The one that the user has now; absent where none.")]]
+    roles: NotRequired[Annotated[list[str], Field(description="The user's present roles. Absent if there are none.")]]
+    external_id: NotRequired[Annotated[str, Field(description="The user's present external id. Absent if none.")]]
 
 
 class AccessTokenAnswer(TypedDict):
-    """What WeChat's server API is called with on behalf of an app."""
+    """The token with which a service calls WeChat's server API for an app."""
 
     access_token: Annotated[str, Field(description="Up to 512 characters and more.")]
     expires_in: Annotated[int, Field(description="Seconds.")]

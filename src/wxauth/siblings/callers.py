@@ -1,4 +1,4 @@
-"""Which service client calls, and whether it may: what the routes for siblings take as parameters."""
+"""The parameters of routes for siblings: which service client calls, and whether it may."""
 
 from base64 import b64decode
 from collections.abc import Awaitable, Callable
@@ -19,7 +19,7 @@ SERVICE_CLIENT_SCHEME: Final = {
         "description": "A service client's name and secret: `wxauth clients add NAME --scope ...`.",
     }
 }
-"""Of the OpenAPI document's `securitySchemes`."""
+"""An entry of the OpenAPI document's `securitySchemes`."""
 
 SERVICE_CLIENT_SECURITY: Final[dict[str, Any]] = {"security": [{"service_client": []}]}
 """`openapi_extra` of an operation for service clients."""

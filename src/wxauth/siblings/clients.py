@@ -1,4 +1,4 @@
-"""What siblings may ask about tokens; service clients among them: who they are, and what they may do."""
+"""Service clients: their names, secrets and scopes; and introspection, with which they ask about a token."""
 
 import re
 import secrets
@@ -20,10 +20,10 @@ from wxauth.people.session_rows import user_in_session
 from wxauth.siblings import rows
 
 ACTORS: Final = (SYSTEM.name, OPERATOR.name, WECHAT.name)
-"""Whom the audit trail tells of beside users and clients, so that no client may have these names."""
+"""Actors of the audit trail that are neither users nor clients. A client of such a name could not be told apart."""
 
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)
-"""So long a secret that has been renewed works beside the new one: a sibling's replicas get it one by one."""
+"""How long a renewed secret's former one still works: a sibling's replicas get the new one one by one."""
 
 _SECRET_BYTES: Final = 32
 _NAME: Final = re.compile(CLIENT_NAME)
@@ -48,7 +48,7 @@ class Scope(StrEnum):
 
 
 DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
-"""Of a client that is added without any."""
+"""The scopes of a client that is added without naming any."""
 
 
 class NameTaken(Exception):
@@ -70,9 +70,9 @@ class Credentials(NamedTuple):
 
 
 async def introspect(services: Services, token: str) -> dict[str, Any] | None:
-    """What a token says, its roles as they are by now; None where it is not, or no longer, a good access token.
+    """A token's claims, with the user's present roles; None if the token is not, or no longer, a good access token.
 
-    One indexed read, and none for what is not a token of ours.
+    A token of ours costs one indexed read, anything else none.
 
     Raises: KeysUnavailable, StorageUnavailable.
     """
@@ -112,7 +112,7 @@ async def add_client(
     by: Actor = OPERATOR,
     now: datetime,
 ) -> Credentials:
-    """A new client; its secret is known from now on to the caller alone. Raises: NameTaken, StorageUnavailable."""
+    """Add a client. Its secret is returned and not stored. Raises: NameTaken, StorageUnavailable."""
     secret, secret_hash = new_secret()
     if not await rows.store_client(
         database, name=name, secret_hash=secret_hash, scopes=in_order(scopes), by=by, now=now
@@ -122,13 +122,13 @@ async def add_client(
 
 
 def new_secret() -> tuple[str, bytes]:
-    """A secret, and what is stored of it."""
+    """A secret, and the hash that is stored."""
     secret = secrets.token_urlsafe(_SECRET_BYTES)
     return secret, _hash(secret)
 
 
 def in_order(scopes: Collection[str]) -> list[Scope]:
-    """Each of these scopes once, in the order in which they are told."""
+    """Each of these scopes once, in the order of `Scope`."""
     return [scope for scope in Scope if scope in scopes]
 
 
@@ -179,7 +179,7 @@ class Client:
 async def authenticate(
     database: Database, credentials: Credentials, needed: Scope | None = None, *, now: datetime
 ) -> Client:
-    """The client of these credentials, which may do what is needed. One indexed read; none for what cannot be a name.
+    """The client of these credentials, if it has the needed scope. A name that no client can have costs no read.
 
     Raises: InvalidClient; ClientLacksScope; StorageUnavailable.
     """
@@ -197,6 +197,6 @@ async def authenticate(
 
 
 def _hash(secret: str) -> bytes:
-    # A slow hash is for what people choose. These are 32 random bytes: nobody gets through them by guessing,
-    # however fast, and a client sends them with every request.
+    # Slow hashes protect passwords that people choose. These are 32 random bytes, which no speed of guessing finds,
+    # and a slow hash would cost its time with every request.
     return sha256(secret.encode()).digest()

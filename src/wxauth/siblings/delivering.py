@@ -1,8 +1,8 @@
 """Deliveries to webhooks: every process takes its share of what is due, and tries until it succeeds or has failed.
 
-A delivery is taken for half a minute by one process, longer than a try takes. A process that is killed in the middle
-leaves it to the next one after that time. So an event reaches a webhook at least once, and twice only where what came
-of the first try could not be noted.
+One process takes a delivery for half a minute, which is longer than a try takes. If that process is killed, another one
+takes the delivery after that time. An event reaches a webhook at least once, and twice only if the outcome of the first
+try could not be stored.
 """
 
 import asyncio
@@ -37,25 +37,27 @@ from wxauth.siblings.webhook_rows import (
 )
 
 PAUSE: Final = 0.5
-"""Seconds between two looks whether something is due."""
+"""Seconds between two looks for deliveries that are due."""
 LEASE: Final = timedelta(seconds=30)
+"""How long a delivery belongs to the process that took it."""
 PATIENCE: Final = 15.0
 """Seconds for a receiver's answer."""
 AT_ONCE: Final = 32
+"""How many tries a process runs at once. Beyond these, a webhook gets a try only if it has none under way."""
 AT_ONCE_FOR_ONE: Final = 4
-"""A webhook that hangs takes no more; and each may have one, so that any number that hang leave the others theirs."""
+"""How many tries one webhook has at once. Each always gets one: otherwise webhooks that hang would stop the others."""
 PAUSES: Final = (
     timedelta(seconds=5),
     timedelta(minutes=5),
     timedelta(minutes=30),
     *(timedelta(hours=hours) for hours in (2, 5, 10, 14, 20, 24)),
 )
-"""Before each try but the first; behind the last one it has failed."""
+"""The pause before each try but the first. A delivery fails for good when the try after the last pause fails."""
 SPREAD: Final = 0.1
-"""By which share a pause may be shorter or longer, so that what failed together is not tried together again."""
+"""The share by which a pause varies. Without it, all that failed together would be tried together again."""
 LONGEST_RETRY_AFTER: Final = timedelta(days=1)
 FAREWELL: Final = 3.0
-"""Seconds for tries under way when the service ends."""
+"""Seconds that tries under way get when the service ends."""
 
 _GONE: Final = 410
 _SETTLE_PAUSE: Final = 0.5
@@ -65,7 +67,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of a message: a status, or a few words of why there is none."""
+    """The outcome of sending a message: a status, or a few words on why there is none."""
 
     status: int | None
     milliseconds: int
@@ -74,23 +76,23 @@ class Answer:
 
     @property
     def is_taken(self) -> bool:
-        """Whether the receiver has it."""
+        """Whether the receiver has accepted the message."""
         return self.status is not None and 200 <= self.status < 300
 
 
 class Deliveries:
-    """Sends what is due, and messages to try a webhook out.
+    """Sends the deliveries that are due, and test messages.
 
     Args:
         database: Where the deliveries are.
         sealer: Opens the secrets.
         clock: The time.
         transport: The way to the receivers.
-        observe: Is told of each try: which webhook, and what has come of it.
+        observe: Called after each try with the webhook's name and the outcome.
         patience: Seconds for a receiver's answer.
-        pause: Seconds between two looks whether something is due.
-        farewell: Seconds for tries under way when the service ends.
-        random: By how much the pauses differ.
+        pause: Seconds between two looks for deliveries that are due.
+        farewell: Seconds that tries under way get when the service ends.
+        random: Varies the pauses.
     """
 
     def __init__(
@@ -121,11 +123,11 @@ class Deliveries:
         self._is_closing = False
 
     def wake(self) -> None:
-        """Look at once: something has just become due."""
+        """Look for deliveries at once, because one has just become due."""
         self._awakened.set()
 
     async def keep_delivering(self) -> None:
-        """Deliver, for ever, through outages."""
+        """Deliver for ever. An outage of the database only delays the deliveries."""
         is_well = True
         while True:
             try:
@@ -145,7 +147,7 @@ class Deliveries:
                 log.exception("deliveries_held_up")
 
     async def begin_due(self) -> None:
-        """Begin with what is due, as far as there are places for it. Raises: StorageUnavailable."""
+        """Begin as many due deliveries as the limits allow. Raises: StorageUnavailable."""
         for webhook_id in await due_webhooks(self._database, now=self._clock()):
             while not self._is_closing and self._may_begin(webhook_id):
                 self._under_way[webhook_id] += 1
@@ -161,7 +163,7 @@ class Deliveries:
     async def send(
         self, url: str, message_id: str, message: Mapping[str, Any], keys: Sequence[bytes], *, now: datetime
     ) -> Answer:
-        """Sign a message and send it once; what has come of it, never an exception of the receiver's making."""
+        """Sign a message and send it once. Whatever the receiver does is an `Answer`, never an exception."""
         body = to_json(message)
         started = perf_counter()
         retry_after = error = status = None
@@ -192,7 +194,7 @@ class Deliveries:
     def open_secrets(
         self, webhook_id: UUID, secret: bytes, former: bytes | None, former_until: datetime | None, *, now: datetime
     ) -> list[bytes]:
-        """What signs a webhook's messages just now. Raises: CannotOpen."""
+        """The keys that sign a webhook's messages now. Raises: CannotOpen."""
         context = webhook_secret_context(webhook_id)
         keys = [self._sealer.open(secret, context=context)]
         if former is not None and former_until is not None and now < former_until:
@@ -200,7 +202,7 @@ class Deliveries:
         return keys
 
     async def aclose(self) -> None:
-        """Begin nothing more, and leave to others what does not end in a moment."""
+        """Begin no more deliveries. Those that do not end soon are left to other processes."""
         self._is_closing = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._farewell)
@@ -222,7 +224,7 @@ class Deliveries:
                 if taken is None:
                     return
                 await self._deliver(taken, now=now)
-        except StorageUnavailable as exc:  # taken up again when its time is over
+        except StorageUnavailable as exc:  # a process takes the delivery again when its lease is over
             log.warning("delivery_held_up", webhook_id=webhook_id, reason=exc.code)
         except Exception:
             log.exception("delivery_failed", webhook_id=webhook_id)
@@ -278,7 +280,7 @@ class Deliveries:
         return Outcome(state=State.PENDING, status=answer.status, error=answer.error, next_at=next_at)
 
     async def _settle(self, taken: Mapping[str, Any], outcome: Outcome, *, until: datetime) -> None:
-        """Note what has come of it, through an outage too: else it would be delivered twice."""
+        """Store the outcome, and retry in an outage: an outcome that is lost means a second delivery."""
         while True:
             try:
                 await settle_delivery(
@@ -298,7 +300,7 @@ class Deliveries:
 
 
 def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:
-    """What a receiver wants (RFC 9110, section 10.2.3): seconds, or a date; None for what cannot be read."""
+    """The pause that a Retry-After asks for, in seconds or by a date (RFC 9110, section 10.2.3); None if unreadable."""
     if retry_after is None:
         return None
     text = retry_after.strip()

@@ -1,4 +1,4 @@
-"""The feed: what siblings read to learn of what happened to people, in the order in which it was committed."""
+"""The feed: siblings read here what happened to people, in the order in which it was committed."""
 
 import asyncio
 import re
@@ -17,7 +17,7 @@ from wxauth.siblings.feed_rows import FeedRow, Place, are_unplaced, last_place, 
 from wxauth.siblings.webhook_rows import queue_deliveries
 
 PLACE_PAUSE: Final = 0.5
-"""Seconds between two looks whether events wait for their places."""
+"""Seconds between two looks for events without a place."""
 PLACED_AT_ONCE: Final = 1000
 
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{38}")
@@ -29,7 +29,7 @@ log = get_logger()
 
 
 class NotACursor(ValueError):
-    """It is none that the feed has given."""
+    """The text is no cursor that the feed has given."""
 
 
 class Page(NamedTuple):
@@ -40,9 +40,9 @@ class Page(NamedTuple):
 
 
 async def read(database: Database, after: Place | None, types: Sequence[str], *, limit: int) -> Page:
-    """The oldest events behind a place, of these types where any is named.
+    """The oldest events behind a place; if types are named, only events of these types.
 
-    The cursor leads behind all that has been looked at, so that events of other types are passed but once.
+    The cursor leads behind every event that was looked at, so that no later request passes the other types again.
 
     Raises: CursorExpired, StorageUnavailable.
     """
@@ -57,12 +57,12 @@ async def read(database: Database, after: Place | None, types: Sequence[str], *,
 
 
 async def begin_now(database: Database) -> Page:
-    """No event yet, and how to go on to those that come. Raises: StorageUnavailable."""
+    """An empty page, whose cursor leads to the events that are still to come. Raises: StorageUnavailable."""
     return Page([], cursor_of(await last_place(database)))
 
 
 def cursor_of(place: Place) -> str:
-    """What leads to the events behind a place."""
+    """The cursor that leads to the events behind a place."""
     told = place.position.to_bytes(_POSITION_BYTES, "big") + place.event_id.bytes
     return urlsafe_b64encode(told + _check(told)).rstrip(b"=").decode()
 
@@ -74,14 +74,14 @@ def place_in(cursor: str) -> Place:
     raw = urlsafe_b64decode(cursor + "==")
     told, check = raw[:-_CHECK_BYTES], raw[-_CHECK_BYTES:]
     place = Place(int.from_bytes(told[:_POSITION_BYTES], "big"), UUID(bytes=told[_POSITION_BYTES:]))
-    # One spelling for each place: the last character of base64 carries two bits that say nothing.
+    # Each place has one spelling: the last of the 38 characters carries four unused bits, which must be zero.
     if check != _check(told) or cursor_of(place) != cursor or place.position > _LAST_POSITION:
         raise NotACursor("Not a next_cursor of this feed")
     return place
 
 
 async def keep_placing(services: Services) -> None:
-    """Give events their places, for ever, through outages. Every process does, one at a time."""
+    """Give events their places for ever, through outages. Every process tries; a lock lets one at a time do it."""
     is_well = True
     while True:
         await asyncio.sleep(PLACE_PAUSE)
@@ -98,7 +98,7 @@ async def keep_placing(services: Services) -> None:
 
 
 async def place_events(services: Services) -> int:
-    """Give all events that wait their places, unless another process is at it; how many. Raises: StorageUnavailable."""
+    """Give all waiting events places, unless another process is doing so; how many. Raises: StorageUnavailable."""
     placed = 0
     while True:
         async with services.database.begin() as transaction:
@@ -112,5 +112,6 @@ async def place_events(services: Services) -> int:
 
 
 def _check(told: bytes) -> bytes:
-    # No secret: whoever makes a cursor up reads no more than they may. It tells a cursor from what is none.
+    # A plain hash is enough: a made-up cursor shows nothing that the client may not read. The check only tells the
+    # feed's cursors from other text.
     return sha256(b"wxauth feed\0" + told).digest()[:_CHECK_BYTES]

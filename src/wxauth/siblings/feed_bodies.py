@@ -1,4 +1,4 @@
-"""The feed, as it is asked for and answered; an event as siblings are told of it."""
+"""Requests for the feed, its answers, and an event as siblings see it."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -63,7 +63,8 @@ class FeedQuery(BaseModel):
     """Which events to read. An empty parameter is an absent one."""
 
     after: Annotated[str, AfterValidator(_is_cursor)] | None = Field(
-        default=None, description="The `next_cursor` of the last answer; `now` for what comes; absent: all there are."
+        default=None,
+        description="The `next_cursor` of the last answer. `now`: only events to come. Absent: from the first event.",
     )
     type: Annotated[list[KnownType], BeforeValidator(_without_empty)] = Field(
         default=[], description="Repeated for several; absent: all."
@@ -79,17 +80,17 @@ class FeedQuery(BaseModel):
 
     @property
     def place(self) -> Place | None:
-        """Behind which to read; None for the beginning."""
+        """The place behind which to read; None for the beginning."""
         return None if self.after is None else place_in(self.after)
 
 
 class SiblingsEventAnswer(TypedDict):
-    """Something that was done, in ids alone: whoever needs a name or a number looks the user up."""
+    """An event. It holds ids only: names and numbers are found by looking the user up."""
 
     id: Annotated[UUID, Field(description="UUIDv7; the `webhook-id` too.")]
     type: str
     at: datetime
-    user_id: Annotated[UUID | None, Field(description="To whom.")]
+    user_id: Annotated[UUID | None, Field(description="The user to whom it happened.")]
     app_id: str | None
     actor: Annotated[str, Field(description="The id of the user who did it, or `system`, `operator`, `wechat`.")]
     data: dict[str, Any]
@@ -99,11 +100,11 @@ class FeedAnswer(TypedDict):
     """Some events, the oldest first."""
 
     items: list[SiblingsEventAnswer]
-    next_cursor: Annotated[str, Field(description="`after` for what comes next. Keep it, also where `items` is empty.")]
+    next_cursor: Annotated[str, Field(description="`after` of the next request. Keep it even if `items` is empty.")]
 
 
 def event_for_siblings(event: Mapping[str, Any]) -> SiblingsEventAnswer:
-    """An event as it was read, as siblings are told of it: by feed and by webhook alike."""
+    """A stored event in the form that siblings get, by feed and by webhook."""
     return {
         "id": event["id"],
         "type": shown_name(event["type"]),

@@ -2,16 +2,16 @@
 
 Why a reader who follows the cursor is told of every event, once, at one place:
 
-- Whoever writes an event leaves, by a trigger and in the same transaction, a row in `events_unplaced`. So the row is
-  there exactly if the event has been committed; and transactions that write events have no row in common.
-- Places are given by one transaction at a time, which holds an advisory lock until it has been committed, and deletes
-  those rows. A commit is seen by others before its locks are free. So whoever gives places 8 and 9 sees that 7 has been
-  given, and every reader who sees 9 sees all before it: there is no place that is filled later. A transaction that
-  gives places and is undone leaves a gap in the numbers, and the rows in `events_unplaced`.
-- An event that is committed late is found late, and gets a later place than those that were faster; not a place that
-  readers have passed. Nobody waits for it: other open transactions, of a backup or of somebody's psql, hold up nothing.
+- A trigger adds a row to `events_unplaced` in the transaction that writes the event. So the row is there exactly if the
+  event has been committed, and two transactions that write events never wait for each other's row.
+- One transaction at a time gives places and deletes those rows: it holds an advisory lock until it is committed. Others
+  see a commit before its locks are free. So the transaction that gives places 8 and 9 sees that 7 has been given, and a
+  reader who sees 9 sees everything before 9: no place is filled later. If a transaction that gives places is rolled
+  back, the numbers have a gap, and its rows stay in `events_unplaced`.
+- An event that is committed late is found late. It gets a place behind the faster ones, never one that readers have
+  passed. Nobody waits for it: another open transaction, such as a backup's or a psql's, holds up nothing.
 
-A place carries its type, so that a reader of one type need not pass all the others.
+A place is stored with the event's type, so that reading one type does not pass all the others.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from wxauth.core.database import Database, Transaction
 
 _TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.feed'))"
 _ARE_UNPLACED: Final = "SELECT EXISTS (SELECT FROM events_unplaced) AS are_some"
-# $1 how many
+# $1 how many events at most
 _PLACE: Final = """
 WITH taken AS (
     DELETE FROM events_unplaced
@@ -45,8 +45,8 @@ _LAST: Final = _LAST_PART
 
 
 def _page_part(places: str) -> str:
-    # Behind a place that is not there any more, or behind which events have been swept away, there is a gap. Where only
-    # the place itself has been swept away there is none. A place at the beginning is none.
+    # A gap follows a place that no longer exists, or behind which events have been swept away. There is none if the
+    # place itself was the last one swept. Position 0, before the first event, has no row and needs none.
     return f"""
 WITH last AS ({_LAST_PART}
 ), known AS (
@@ -64,16 +64,16 @@ SELECT known.is_known, last.position AS last_position, last.event_id AS last_id,
 """  # noqa: S608 - put together from constants
 
 
-# $1 and $2 position and event that are known already  $3 whether they are to be there  $4 how many
+# $1 and $2 position and event of the reader's place  $3 whether that place must exist  $4 how many events at most
 _PAGE: Final = _page_part("SELECT position, event_id FROM feed WHERE position > $1 ORDER BY position LIMIT $4")
-# The first of each type, from its own part of the index. $5 types
+# The first events of each type, by that type's part of the index. $5 types
 _PAGE_OF_TYPES: Final = _page_part("""
     SELECT f.position, f.event_id FROM unnest($5::text[]) AS wanted CROSS JOIN LATERAL (
            SELECT position, event_id FROM feed WHERE type = wanted AND position > $1 ORDER BY position LIMIT $4) f""")
 
 
 class Place(NamedTuple):
-    """Where in the feed."""
+    """A place in the feed."""
 
     position: int
     event_id: UUID
@@ -88,7 +88,7 @@ class PlacedEvent(NamedTuple):
 
     event_id: UUID
     type: str
-    """As it is stored."""
+    """The stored name of the type."""
 
 
 class FeedRow(TypedDict):
@@ -112,31 +112,31 @@ class FeedPage(NamedTuple):
 
 
 async def are_unplaced(database: Database) -> bool:
-    """Whether events wait for their places. Raises: StorageUnavailable."""
+    """Whether there are events without a place. Raises: StorageUnavailable."""
     return bool((await database.fetchrow(_ARE_UNPLACED))["are_some"])
 
 
 async def place_some(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent] | None:
-    """Give events their places, the first by their ids; None where another process is at it."""
+    """Give events their places in the order of their ids; None if another process is doing so."""
     if not await transaction.fetchval(_TRY_LOCK):
         return None
     return [PlacedEvent(**row) for row in await transaction.fetch(_PLACE, limit)]
 
 
 async def last_place(database: Database) -> Place:
-    """Where the feed ends by now. Raises: StorageUnavailable."""
+    """The place of the newest event. Raises: StorageUnavailable."""
     row = await database.fetchrow(_LAST)
     return Place(row["position"], row["event_id"])
 
 
 async def read_feed(database: Database, after: Place | None, types: Sequence[str], *, limit: int) -> FeedPage | None:
-    """The events behind a place, or from the beginning; None where there is a gap behind it.
+    """The events behind a place, or from the beginning; None if events are missing behind that place.
 
     Args:
-        database: Where they are.
-        after: The place that is known already.
-        types: Names under which events are stored; none for all.
-        limit: How many at most.
+        database: Where the events are.
+        after: The place that the reader has reached; None for the beginning.
+        types: Stored names of types; empty for all types.
+        limit: How many events at most.
 
     Raises: StorageUnavailable.
     """

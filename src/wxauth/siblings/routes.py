@@ -1,4 +1,4 @@
-"""For reverse proxies, for services that cannot use the guard, and for those that call WeChat themselves."""
+"""Routes for reverse proxies, for services that cannot use the guard, and for services that call WeChat themselves."""
 
 from string import ascii_letters, digits, punctuation
 from typing import Annotated, Any, Final
@@ -34,7 +34,7 @@ from wxauth.siblings.clients import Scope
 from wxauth.web.answers import BEARER_SECURITY, GUARDED, WECHAT_FAILURES, answers, failures
 from wxauth.web.direct import DirectRoute, operation_id
 
-# All that is printable in ASCII but the space and, so that what is encoded can be told, the percent sign.
+# Printable ASCII without the space, and without the percent sign, which marks an encoded character.
 _SAFE_IN_HEADER: Final = (ascii_letters + digits + punctuation).replace("%", "")
 
 router = APIRouter(route_class=DirectRoute, tags=["siblings"], generate_unique_id_function=operation_id)
@@ -45,7 +45,7 @@ _WRONG_PARAMETER: Final = InvalidRequest.of("query", "Takes no parameter but 'ro
 
 
 async def demanded_roles(request: Request) -> frozenset[str]:
-    """The roles that a proxy demands. A parameter that is misspelt would demand none, and let everybody in.
+    """The roles that a proxy demands. A misspelt parameter is refused: it would demand no role and let everybody in.
 
     Raises: InvalidRequest.
     """
@@ -55,7 +55,7 @@ async def demanded_roles(request: Request) -> frozenset[str]:
 
 
 DemandedRolesDep = Annotated[frozenset[str], Depends(demanded_roles)]
-"""The roles that a proxy demands. Looked at first: whoever writes its configuration tries it without a token."""
+"""The roles that a proxy demands. Checked before the token: administrators try a new configuration without one."""
 
 
 def _header(description: str, example: str) -> dict[str, Any]:
@@ -68,38 +68,38 @@ def _header(description: str, example: str) -> dict[str, Any]:
     response_class=Response,
     responses={
         200: {
-            "description": "It may; who sent it is in the header",
+            "description": "The request may pass; the header says who sent it",
             "headers": {
                 "X-Auth-User-Id": _header("UUIDv7.", EXAMPLE_USER["id"]),
                 "X-Auth-App-Id": _header("The mini-program.", EXAMPLE_USER["app_id"]),
                 "X-Auth-Openid": _header(
-                    "Percent-encoded, should it not be plain ASCII without spaces.", EXAMPLE_USER["openid"]
+                    "Percent-encoded, unless it is plain ASCII without spaces.", EXAMPLE_USER["openid"]
                 ),
                 "X-Auth-Session-Id": _header("UUIDv7.", EXAMPLE_SESSIONS["items"][0]["id"]),
-                "X-Auth-Roles": _header("With commas between; empty where there are none.", "admin,editor"),
+                "X-Auth-Roles": _header("Separated by commas; empty if there are none.", "admin,editor"),
             },
         },
         **failures(_WRONG_PARAMETER, *GUARDED, InsufficientRole),
     },
     openapi_extra={
         **BEARER_SECURITY,
-        # Not a parameter of the endpoint: FastAPI would not refuse the others.
+        # Documented here, and read from the request: FastAPI does not refuse parameters that an endpoint does not have.
         "parameters": [
             {
                 "name": _ROLE,
                 "in": "query",
-                "description": "A role to demand; repeated, all of them.",
+                "description": "A role to demand. If repeated, all of them are demanded.",
                 "schema": {"type": "array", "items": {"type": "string"}},
             }
         ],
     },
 )
 async def verify(roles: DemandedRolesDep, caller: AnyCallerDep) -> Response:
-    """Say whether a request may pass, and whose it is: nginx `auth_request`, Caddy and Traefik `forward_auth`.
+    """Say whether a request may pass, and who sent it: for nginx `auth_request`, Caddy and Traefik `forward_auth`.
 
-    A revoked session or a banned user is refused at once. The roles are those that the user has now, not those of
-    the token: one taken away is gone with the next request. The body, if a proxy sends one along, is not read. Any
-    parameter but `role` is refused, for a misspelt one would let everybody in.
+    A revoked session or a banned user is refused at once. The roles are the user's present ones, not those of the
+    token: a role that is taken away is gone with the next request. If a proxy sends a body along, it is not read. Any
+    parameter but `role` is refused, because a misspelt one would let everybody in.
     """
     user = caller.user
     if not roles <= set(user["roles"]):
@@ -148,10 +148,10 @@ async def verify(roles: DemandedRolesDep, caller: AnyCallerDep) -> Response:
     },
 )
 async def introspect(request: Request, services: ServicesDep) -> dict[str, Any]:
-    """What an access token says, asked by a service client with the scope `introspect`.
+    """Tell a service client with the scope `introspect` what an access token says.
 
-    `{"active": false}`, and no more, for all that is not a good access token by now: expired, forged, of a
-    revoked session or a banned user, or a refresh token. The roles are those that the user has now.
+    The answer is `{"active": false}`, and no more, for anything but a good access token: one that is expired or forged,
+    one of a revoked session or a banned user, or a refresh token. The roles are the user's present ones.
     """
     await client_with(request, Scope.INTROSPECT)
     claims = await clients.introspect(services, _token_in(await request.body()))
@@ -174,17 +174,17 @@ async def introspect(request: Request, services: ServicesDep) -> dict[str, Any]:
     ),
     openapi_extra={
         **SERVICE_CLIENT_SECURITY,
-        # Not a parameter of the endpoint either.
+        # Documented here, and read from the request: FastAPI would document a 422 for a parameter of the endpoint.
         "parameters": [{"name": "app_id", "in": "path", "required": True, "schema": {"type": "string"}}],
     },
 )
 async def read_wechat_token(request: Request, services: ServicesDep, device: DeviceDep) -> dict[str, Any]:
-    """What a service client with the scope `access_token` calls WeChat with, so that it never holds the app secret.
+    """Give the app's WeChat token to a service client with the scope `access_token`, which then needs no app secret.
 
-    It is WeChat's `stable_token`, the same for everybody, renewed some minutes before its end while the former one
-    still works. Ask for each batch of work: it is kept here, and WeChat is asked once a minute whether it is still
-    the one. So a token that WeChat has replaced before its end is handed out for a minute at most, as long as WeChat
-    answers. Where WeChat refuses yours (40001, 40014, 42001), ask again; do not ask WeChat for another one.
+    The token is WeChat's `stable_token`, the same for everybody. It is renewed some minutes before its end, while the
+    former one still works. Ask for it before each batch of work: it is kept here, and WeChat is asked once a minute
+    whether it still holds. So a token that WeChat has replaced early is handed out for a minute at most, as long as
+    WeChat answers. If WeChat refuses your token (40001, 40014, 42001), ask here again; do not ask WeChat for another.
     """
     client = await client_with(request, Scope.ACCESS_TOKEN)
     app_id = request.path_params["app_id"]
@@ -193,7 +193,7 @@ async def read_wechat_token(request: Request, services: ServicesDep, device: Dev
 
 
 def _in_header(value: str) -> str:
-    # WeChat's openids are printable ASCII, the client sees to it; nothing else may ever reach a header as it is.
+    # The WeChat client accepts only printable ASCII as an openid. Quoting keeps anything else out of the header.
     return quote(value, safe=_SAFE_IN_HEADER)
 
 

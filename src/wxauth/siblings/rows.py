@@ -1,4 +1,4 @@
-"""Service clients: who they are, and by which secret; and which of them was given an app's WeChat token."""
+"""Service clients as they are stored, and the record of which client was given an app's WeChat token."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +19,8 @@ from wxauth.people.session_rows import end_sessions_of_client
 _SECRETS: Final = """
 SELECT secret_hash, former_secret_hash, former_secret_until, scopes FROM service_clients WHERE name = $1
 """
-# What is left of a former secret goes: there is one at most.
-# $1 name  $2 the new secret's hash  $3 until when the present one works; NULL for no longer
+# There is one former secret at most: the present secret replaces it.
+# $1 name  $2 the new secret's hash  $3 until when the present secret works; NULL if it ends now
 _RENEW: Final = """
 UPDATE service_clients
    SET secret_hash = $2, former_secret_hash = CASE WHEN $3::timestamptz IS NOT NULL THEN secret_hash END,
@@ -28,7 +28,7 @@ UPDATE service_clients
  WHERE name = $1
 RETURNING scopes
 """
-# The id says of which client, app and day it is, so that a second one of the same is none.
+# The id is made of client, app and day: a second event of the same three conflicts with the first, and is not stored.
 # $1 id  $2 type  $3 now  $4 client  $5 app_id  $6 ip
 _RECORD_READING: Final = """
 INSERT INTO events (id, type, at, actor, app_id, ip) VALUES ($1, $2, $3, $4, $5, $6::text::inet)
@@ -38,7 +38,7 @@ ON CONFLICT (id) DO NOTHING
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secrets:
-    """What a client's secret is compared with, and what it may do."""
+    """The hashes of a client's secrets, and its scopes."""
 
     secret_hash: bytes = field(repr=False)
     former_secret_hash: bytes | None = field(repr=False)
@@ -51,7 +51,7 @@ class Secrets:
 
 
 async def find_secrets(database: Database, name: str) -> Secrets | None:
-    """What the secret of this client is compared with; None where there is no such client.
+    """The hashes and scopes of this client; None if there is no such client.
 
     Raises: StorageUnavailable.
     """
@@ -62,16 +62,16 @@ async def find_secrets(database: Database, name: str) -> Secrets | None:
 async def store_client(
     database: Database, *, name: str, secret_hash: bytes, scopes: Sequence[str], by: Actor, now: datetime
 ) -> bool:
-    """Whether the name was free, and now is this client's. Raises: StorageUnavailable."""
+    """Store a new client; whether its name was free. Raises: StorageUnavailable."""
     values = {"name": name, "secret_hash": secret_hash, "created_at": now, "scopes": scopes}
-    # One of several at once wins.
+    # Of several requests for one name at once, one wins.
     statement = insert(ServiceClient).values(values).on_conflict_do_nothing().returning(col(ServiceClient.name))
     data = {"name": name, "scopes": scopes}
     return await _changes_a_client(database, statement, EventType.SERVICE_CLIENT_ADDED, data, by=by, now=now)
 
 
 async def set_scopes(database: Database, name: str, scopes: Sequence[str], *, by: Actor, now: datetime) -> bool:
-    """Whether there is such a client, which may do this from now on. Raises: StorageUnavailable."""
+    """Set what a client may do; whether there is such a client. Raises: StorageUnavailable."""
     named = col(ServiceClient.name) == name
     statement = update(ServiceClient).where(named).values(scopes=scopes).returning(col(ServiceClient.name))
     data = {"name": name, "scopes": scopes}
@@ -81,7 +81,7 @@ async def set_scopes(database: Database, name: str, scopes: Sequence[str], *, by
 async def renew_secret(
     database: Database, name: str, *, secret_hash: bytes, former_until: datetime | None, by: Actor, now: datetime
 ) -> Sequence[str] | None:
-    """Give a client another secret; what it may do, or None where there is no such client.
+    """Give a client another secret; its scopes, or None if there is no such client.
 
     Raises: StorageUnavailable.
     """
@@ -93,12 +93,12 @@ async def renew_secret(
 
 
 async def delete_client(database: Database, name: str, *, by: Actor, now: datetime) -> bool:
-    """Whether there was such a client; there is none now, nor a session of it. Raises: StorageUnavailable."""
+    """Delete a client and end its sessions; whether there was such a client. Raises: StorageUnavailable."""
     statement = delete(ServiceClient).where(col(ServiceClient.name) == name).returning(col(ServiceClient.name))
     async with database.begin() as transaction:
         if await transaction.fetchval(statement) is None:
             return False
-        # Behind that statement, which has waited for whoever was about to open another session.
+        # After the DELETE, which waits for logins that are just opening a session of this client.
         await end_sessions_of_client(transaction, name, by=by, now=now)
         await record_event(transaction, EventType.SERVICE_CLIENT_REMOVED, by=by, at=now, data={"name": name})
         return True
@@ -111,7 +111,7 @@ async def all_clients(database: Database) -> Sequence[ServiceClient]:
 
 
 async def record_reading(database: Database, by: Actor, *, app_id: str, now: datetime) -> None:
-    """Tell that a service client was given an app's WeChat token, once a day. Raises: StorageUnavailable."""
+    """Record, once a day, that a service client was given an app's WeChat token. Raises: StorageUnavailable."""
     reading = _id_of_reading(by.name, app_id, now)
     await database.fetchrow(_RECORD_READING, reading, EventType.ACCESS_TOKEN_READ.stored, now, by.name, app_id, by.ip)
 
@@ -133,7 +133,7 @@ async def _changes_a_client(
 
 
 def _id_of_reading(client_id: str, app_id: str, now: datetime) -> UUID:
-    """A UUIDv7 (RFC 9562, section 5.7) of the day's beginning, whose random part is made of the names."""
+    """A UUIDv7 (RFC 9562, section 5.7) of the day's beginning, with a hash of both names in place of random bits."""
     day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     milliseconds = int(day.timestamp() * 1000).to_bytes(6, "big")
     names = sha256("\0".join((client_id, app_id)).encode()).digest()[:10]

@@ -12,17 +12,17 @@ _PREFIX: Final = "whsec_"
 
 
 def new_secret() -> bytes:
-    """What a webhook's messages are signed with."""
+    """A secret with which a webhook's messages are signed."""
     return secrets.token_bytes(SECRET_BYTES)
 
 
 def shown(secret: bytes) -> str:
-    """A secret as the receiver's library wants it."""
+    """A secret in the form that the receiver's library takes."""
     return _PREFIX + b64encode(secret).decode()
 
 
 def signed_headers(message_id: str, body: bytes, keys: Iterable[bytes], *, now: datetime) -> Mapping[str, str]:
-    """The header of a message, with a signature for each of the secrets that count just now."""
+    """The header of a message, with a signature by each of these keys."""
     timestamp = str(int(now.timestamp()))
     signed = b".".join((message_id.encode(), timestamp.encode(), body))
     signatures = (b64encode(hmac.digest(key, signed, "sha256")).decode() for key in keys)

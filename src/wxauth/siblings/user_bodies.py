@@ -1,4 +1,4 @@
-"""Users as siblings ask for them, and are told of them."""
+"""Lookups of users by siblings, and their answers."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -40,7 +40,7 @@ class OpenidAsked(BaseModel):
 
 
 class LookupRequest(BaseModel):
-    """Whom to look up."""
+    """Which users to look up."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"ids": [EXAMPLE_USER["id"]]}]}, hide_input_in_errors=True
@@ -52,7 +52,7 @@ class LookupRequest(BaseModel):
 
     @model_validator(mode="after")
     def _is_not_too_much(self) -> Self:
-        # A misspelt name would else look as if nobody were there any more.
+        # Unknown fields are ignored: without this, a misspelt name would read as if all these users were gone.
         asked = [self.ids, self.openids, self.external_ids]
         if all(some is None for some in asked):
             raise ValueError("Wants ids, openids or external_ids")
@@ -62,33 +62,36 @@ class LookupRequest(BaseModel):
 
 
 class UserForSiblingsAnswer(TypedDict):
-    """A user, as siblings are told."""
+    """A user as siblings see them."""
 
-    id: Annotated[UUID, Field(description="UUIDv7; another one than was asked for, where that was merged away.")]
+    id: Annotated[UUID, Field(description="UUIDv7. It differs from the id asked for if that one was merged away.")]
     nickname: str | None
     avatar_url: str | None
     status: Literal["active", "disabled"]
     roles: list[str]
     created_at: datetime
     last_login_at: Annotated[datetime | None, Field(description="Null until somebody imported logs in.")]
-    external_id: Annotated[str | None, Field(description="The id that the user had before wxauth; of nobody else.")]
-    former_ids: Annotated[list[UUID], Field(description="What was merged into this user, the first merge first.")]
+    external_id: Annotated[str | None, Field(description="The id that the user had before wxauth. Nobody shares it.")]
+    former_ids: Annotated[list[UUID], Field(description="The ids merged into this user, the first merge first.")]
     identities: Annotated[list[IdentityAnswer], Field(description="The oldest first.")]
     consents: Annotated[list[DocumentVersion], Field(description="What the person agrees to now.")]
-    phone: NotRequired[Annotated[str | None, Field(description="E.164; told with the scope `phones` alone.")]]
+    phone: NotRequired[Annotated[str | None, Field(description="E.164. Only with the scope `phones`.")]]
     phone_verified: NotRequired[
-        Annotated[bool | None, Field(description="Whether the phone button proved it; told beside it, or null.")]
+        Annotated[
+            bool | None,
+            Field(description="Whether the phone button proved the number; null without a number. Only with `phones`."),
+        ]
     ]
 
 
 class LookupAnswer(TypedDict):
-    """Those who are there, in the order in which they were asked for, each once."""
+    """The users that were found, each once, in the order of the request."""
 
     items: list[UserForSiblingsAnswer]
 
 
 def user_for_siblings(user: UserForSiblings, scopes: Collection[Scope]) -> UserForSiblingsAnswer:
-    """A user as a client with these scopes is told."""
+    """A user as a client with these scopes sees them."""
     told: UserForSiblingsAnswer = {
         "id": user["id"],
         "nickname": user["nickname"],
@@ -111,5 +114,5 @@ def user_for_siblings(user: UserForSiblings, scopes: Collection[Scope]) -> UserF
 
 
 def lookup_answer(users: Sequence[UserForSiblings], scopes: Collection[Scope]) -> LookupAnswer:
-    """Users as a client with these scopes is told."""
+    """Users as a client with these scopes sees them."""
     return {"items": [user_for_siblings(user, scopes) for user in users]}

@@ -1,4 +1,4 @@
-"""`/v1/users`: whom siblings look up."""
+"""`/v1/users`: siblings look users up."""
 
 from uuid import UUID
 
@@ -32,10 +32,10 @@ router = APIRouter(route_class=DirectRoute, tags=["siblings"], generate_unique_i
     openapi_extra=SERVICE_CLIENT_SECURITY,
 )
 async def look_user_up(client: UsersClientDep, services: ServicesDep, user_id: UUID) -> UserForSiblingsAnswer:
-    """A user, for a service client with the scope `users`; the phone number too with `phones`.
+    """A user, for a service client with the scope `users`; with the phone number if it also has `phones`.
 
-    An id that was merged away is answered with the user that remains: whose `id` differs, and whose `former_ids` hold
-    it. Whoever was erased is not found.
+    For an id that was merged away the answer is the user that remains: its `id` differs, and its `former_ids` hold the
+    id asked for. An erased user is not found.
     """
     for user in await look_up(services.database, ids=[user_id]):
         return user_for_siblings(user, client.scopes)
@@ -53,8 +53,8 @@ async def look_user_up(client: UsersClientDep, services: ServicesDep, user_id: U
 async def look_users_up(client: UsersClientDep, services: ServicesDep, body: LookupRequest) -> LookupAnswer:
     """Up to 200 users by id, by openid or by external id, for a service client with the scope `users`.
 
-    Each is answered once, at the place of its first asking: ids, then openids, then external ids. Who is unknown is
-    left out.
+    Each user is in the answer once, at the place where the request first names them: ids, then openids, then external
+    ids. Unknown ones are left out.
     """
     openids: list[IdentityRow] = [{"app_id": each.app_id, "openid": each.openid} for each in body.openids or ()]
     users = await look_up(services.database, ids=body.ids or (), openids=openids, external_ids=body.external_ids or ())

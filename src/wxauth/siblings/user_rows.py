@@ -1,4 +1,4 @@
-"""Users as siblings ask for them: by id, also a former one, by openid, and by external id."""
+"""Lookups of users: by present or former id, by openid, and by external id."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -8,7 +8,7 @@ from wxauth.core.database import Database
 from wxauth.core.tables import USER
 from wxauth.people.user_rows import IdentityRow, UserWithIdentities
 
-# Whoever is asked for twice, by whatever id or openid, is answered once, at the first place.
+# A user who is named twice, by any id or openid, comes once, at the first place.
 # $1 ids  $2 app_ids, each with one of $3 openids  $4 external ids
 _LOOK_UP: Final = f"""
 WITH asked AS (
@@ -36,7 +36,7 @@ SELECT {USER},
 
 
 class UserForSiblings(UserWithIdentities):
-    """A user, with all identities, and the ids that were merged into this one, the first merge first."""
+    """A user with all identities and former ids, the first merge first."""
 
     former_ids: list[UUID]
 
@@ -48,7 +48,7 @@ async def look_up(
     openids: Sequence[IdentityRow] = (),
     external_ids: Sequence[str] = (),
 ) -> Sequence[UserForSiblings]:
-    """Who is there of these, in the order in which they are asked for: ids, openids, external ids.
+    """The users that are found, in the order of the arguments: ids, openids, external ids.
 
     An id that was merged away finds the user that remains. Raises: StorageUnavailable.
     """

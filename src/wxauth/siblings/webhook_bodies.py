@@ -1,4 +1,4 @@
-"""Webhooks and deliveries, as they come and go."""
+"""Requests and answers about webhooks and deliveries."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -51,7 +51,7 @@ _Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL)]
 
 
 class NewWebhook(BaseModel):
-    """Where events are to be sent."""
+    """A webhook to add."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{name: EXAMPLE_WEBHOOK[name] for name in ("name", "url", "types")}]},
@@ -64,7 +64,7 @@ class NewWebhook(BaseModel):
 
 
 class WebhookChange(BaseModel):
-    """What to change of a webhook: absent or null changes nothing."""
+    """Changes of a webhook. An absent or null field changes nothing."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"is_enabled": True}]}, hide_input_in_errors=True)
 
@@ -74,7 +74,7 @@ class WebhookChange(BaseModel):
 
 
 class ReplayRequest(BaseModel):
-    """What to deliver once more: an event, or all of a time and later."""
+    """What to deliver once more: one event, or all events since a time."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"since": "2026-11-20T08:00:00Z"}]}, hide_input_in_errors=True
@@ -97,14 +97,14 @@ class DeliveriesQuery(PageQuery):
 
 
 class WebhookAnswer(TypedDict):
-    """Where events are sent."""
+    """A webhook."""
 
     name: str
     url: str
     types: Annotated[list[str], Field(description="Empty: all.")]
     is_enabled: bool
     created_at: datetime
-    secret: NotRequired[Annotated[str, Field(description="What its messages are signed with, shown this once.")]]
+    secret: NotRequired[Annotated[str, Field(description="Signs the webhook's messages. Shown this once.")]]
 
 
 class WebhooksAnswer(TypedDict):
@@ -115,7 +115,7 @@ class WebhooksAnswer(TypedDict):
 
 
 class TrialAnswer(TypedDict):
-    """What a message led to."""
+    """The outcome of a test message."""
 
     status: int | None
     milliseconds: NotRequired[int]
@@ -130,9 +130,9 @@ class DeliveryAnswer(TypedDict):
     type: str
     state: Literal["pending", "delivered", "failed"]
     attempts: int
-    status: Annotated[int | None, Field(description="Of the last answer.")]
-    error: Annotated[str | None, Field(description="Why there was none.")]
-    next_at: Annotated[datetime | None, Field(description="When it is tried again, at the earliest.")]
+    status: Annotated[int | None, Field(description="The status of the last answer.")]
+    error: Annotated[str | None, Field(description="Why the last try got no answer.")]
+    next_at: Annotated[datetime | None, Field(description="The earliest time of the next try.")]
     at: datetime
 
 
@@ -171,7 +171,7 @@ def webhooks_answer(webhooks: Sequence[WebhookRow]) -> WebhooksAnswer:
 
 
 def trial_answer(answer: Answer) -> TrialAnswer:
-    """What a test led to: a status, or why there was none."""
+    """The outcome of a test: a status, or why there is none."""
     if answer.status is None:
         return {"status": None, "error": answer.error or "no answer"}
     return {"status": answer.status, "milliseconds": answer.milliseconds}

@@ -1,4 +1,4 @@
-"""`/v1/admin/webhooks`: where siblings are sent events."""
+"""`/v1/admin/webhooks`: the addresses to which siblings' events are sent."""
 
 import re
 from typing import Annotated, Final
@@ -43,7 +43,7 @@ _WRONG_URL: Final = InvalidRequest.of("url", "Should begin with https://, or wit
 
 
 async def webhook_name(request: Request) -> str:
-    """The name in the path. Raises: NotFound, where none can have it."""
+    """The name in the path. Raises: NotFound, if no webhook can have that name."""
     name: str = request.path_params["name"]
     if not re.fullmatch(CLIENT_NAME, name):
         raise NO_SUCH_WEBHOOK
@@ -82,7 +82,7 @@ async def list_webhooks(_: AdministratorDep, services: ServicesDep) -> WebhooksA
     openapi_extra=BEARER_SECURITY,
 )
 async def add_webhook(administrator: FreshAdministratorDep, services: ServicesDep, body: NewWebhook) -> WebhookAnswer:
-    """Send events to a URL from now on, signed by Standard Webhooks with the `secret` that is answered this once."""
+    """Send events to a URL from now on, signed by Standard Webhooks. The answer holds the `secret`, this once."""
     new = await webhooks.add_webhook(services, body.name, url=body.url, types=body.types or (), by=administrator)
     return new_webhook_answer(new)
 
@@ -107,7 +107,7 @@ async def read_webhook(_: AdministratorDep, services: ServicesDep, name: Webhook
 async def change_webhook(
     administrator: FreshAdministratorDep, services: ServicesDep, name: WebhookNameDep, body: WebhookChange
 ) -> WebhookAnswer:
-    """Set what is named; the rest stays. What was pending when a webhook was disabled is sent when it is enabled."""
+    """Set the given fields; the rest stays. Events that waited while a webhook was disabled are sent once enabled."""
     changed = await webhooks.change_webhook(
         services, name, url=body.url, types=body.types, is_enabled=body.is_enabled, by=administrator
     )
@@ -122,7 +122,7 @@ async def change_webhook(
     openapi_extra=_NAMED,
 )
 async def remove_webhook(administrator: FreshAdministratorDep, services: ServicesDep, name: WebhookNameDep) -> None:
-    """Send nothing there any more; what is pending is dropped."""
+    """Send this webhook nothing any more. Its pending deliveries are dropped."""
     await webhooks.remove_webhook(services, name, by=administrator)
 
 
@@ -133,7 +133,7 @@ async def remove_webhook(administrator: FreshAdministratorDep, services: Service
     openapi_extra=_NAMED,
 )
 async def test_webhook(administrator: AdministratorDep, services: ServicesDep, name: WebhookNameDep) -> TrialAnswer:
-    """Send one `webhook.test` now, and say what came of it: a status, or an `error` and no status. 200 in any case."""
+    """Send one `webhook.test` now, and tell the outcome: a status, or an `error` and no status. 200 in any case."""
     return trial_answer(await webhooks.try_webhook(services, name, by=administrator))
 
 
@@ -146,7 +146,7 @@ async def test_webhook(administrator: AdministratorDep, services: ServicesDep, n
 async def renew_webhook_secret(
     administrator: FreshAdministratorDep, services: ServicesDep, name: WebhookNameDep
 ) -> WebhookAnswer:
-    """Another `secret`, shown this once. For 24 hours the former one signs too, so that no message is refused."""
+    """Make another `secret`, shown this once. The former one signs too for 24 hours, so that no message is refused."""
     return new_webhook_answer(await webhooks.renew_secret(services, name, by=administrator))
 
 
@@ -164,7 +164,7 @@ async def renew_webhook_secret(
 async def list_deliveries(
     _: AdministratorDep, services: ServicesDep, name: WebhookNameDep, query: Annotated[DeliveriesQuery, Query()]
 ) -> DeliveriesAnswer:
-    """What was sent and what waits, the newest first, of the last 30 days."""
+    """The deliveries of the last 30 days, sent and waiting, the newest first."""
     return deliveries_answer(
         await webhooks.list_deliveries(services, name, query.state, before=query.cursor, limit=query.limit)
     )
@@ -185,6 +185,6 @@ async def list_deliveries(
 async def replay_deliveries(
     _: AdministratorDep, services: ServicesDep, name: WebhookNameDep, body: ReplayRequest
 ) -> ReplayedAnswer:
-    """An event, or all since a time, as far as the webhook wants their types; each with the `webhook-id` it had."""
+    """One event, or all events since a time, if the webhook takes their types. Each keeps its `webhook-id`."""
     replayed = await webhooks.replay(services, name, event_id=body.event_id, since=body.since)
     return {"replayed": replayed}

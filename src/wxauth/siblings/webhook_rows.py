@@ -1,4 +1,4 @@
-"""Webhooks as they are stored, and what is to be delivered to them."""
+"""Webhooks as they are stored, and their deliveries."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,13 +28,14 @@ UPDATE webhooks SET url = COALESCE($2, url), types = COALESCE($3, types), is_ena
  WHERE name = $1
 RETURNING {_COLUMNS}
 """  # noqa: S608 - a constant
-# What is left of a former secret goes: there is one at most. $1 id  $2 the new one  $3 until when the former one signs
+# There is one former secret at most: the present one replaces it.
+# $1 id  $2 the new secret  $3 until when the former one signs
 _RENEW: Final = f"""
 UPDATE webhooks SET secret = $2, former_secret = secret, former_secret_until = $3 WHERE id = $1
 RETURNING {_COLUMNS}
 """  # noqa: S608 - a constant
 _REMOVE: Final = "DELETE FROM webhooks WHERE name = $1 RETURNING id"
-# By one answer of 410 among several at once. $1 id
+# Of several answers 410 at once, only the first disables the webhook and is recorded. $1 id
 _DISABLE: Final = "UPDATE webhooks SET is_enabled = false WHERE id = $1 AND is_enabled RETURNING name"
 
 _WHICH_WANT: Final = "SELECT id, types FROM webhooks WHERE is_enabled"
@@ -45,7 +46,7 @@ SELECT id, webhook_id, event_id, type, $5, $5
   FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS new (id, webhook_id, event_id, type)
 ON CONFLICT DO NOTHING
 """
-# The same event again; one that a process is just delivering is delivered by that. $5 now
+# Queue events again. A delivery that a process holds right now is left alone: that process delivers it. $5 now
 _QUEUE_AGAIN: Final = """
 INSERT INTO deliveries (id, webhook_id, event_id, type, next_at, at)
 SELECT id, webhook_id, event_id, type, $5, $5
@@ -57,8 +58,8 @@ ON CONFLICT (webhook_id, event_id) DO UPDATE
 """
 # $1 event
 _PLACED_EVENT: Final = "SELECT position, event_id, type FROM feed WHERE event_id = $1"
-# From the newest on; times of events are nearly in the order of their places, and not quite.
-# $1 before which position  $2 how many are looked at  $3 since when
+# From the newest to the oldest. Every event's time is compared, because places are only nearly in the order of time.
+# $1 before which position  $2 how many events are looked at  $3 since when
 _PLACED_SINCE: Final = """
 SELECT f.position, f.event_id, f.type, e.at >= $3 AS is_wanted
   FROM (SELECT position, event_id, type FROM feed WHERE position < $1 ORDER BY position DESC LIMIT $2) f
@@ -72,8 +73,8 @@ SELECT w.id FROM webhooks w
  WHERE is_enabled AND EXISTS (
        SELECT FROM deliveries d WHERE d.webhook_id = w.id AND d.state = 'pending' AND d.next_at <= $1)
 """
-# One delivery goes to one process: what another one has locked is passed over, and what it has taken is not due until
-# its time is over. $1 webhook  $2 now  $3 until when this process has it
+# A delivery goes to one process: rows that another process has locked are skipped, and a delivery that it has taken is
+# not due before its lease ends. $1 webhook  $2 now  $3 until when this process has the delivery
 _TAKE: Final = """
 WITH due AS (
     SELECT webhook_id, event_id FROM deliveries
@@ -90,7 +91,7 @@ SELECT t.webhook_id, t.event_id, t.attempts, w.name, w.url, w.secret, w.former_s
        e.id, e.type, e.at, e.user_id, e.app_id, e.actor, e.data
   FROM taken t JOIN webhooks w ON w.id = t.webhook_id LEFT JOIN events e ON e.id = t.event_id
 """
-# Unless its time was over, and another process has taken it since.
+# `attempts` differs if the lease was over and another process has taken the delivery since: then nothing is stored.
 # $1 webhook  $2 event  $3 attempts  $4 state  $5 status  $6 error  $7 when to try again  $8 now
 _SETTLE: Final = """
 WITH settled AS (
@@ -111,7 +112,7 @@ SELECT d.* FROM unnest($2::text[]) AS wanted CROSS JOIN LATERAL (
         ORDER BY id DESC LIMIT $4) d
  ORDER BY d.id DESC LIMIT $4
 """
-# The oldest of each webhook and state, by the index; of a webhook that is no more, all.
+# The oldest deliveries of each webhook and state, by the index. Of a removed webhook all of them go.
 # $1 when the kept ones began  $2 how many
 _SWEEP: Final = """
 WITH RECURSIVE known (webhook_id) AS (
@@ -139,7 +140,8 @@ SELECT id, secret, former_secret FROM webhooks
  WHERE substring(secret FOR octet_length($1::bytea)) <> $1
     OR substring(former_secret FOR octet_length($1::bytea)) <> $1
 """
-# $1 id  $2 and $3 what was sealed  $4 and $5 the same anew
+# Changes nothing if the secrets are no longer those that were read: somebody has renewed them.
+# $1 id  $2 and $3 the secrets as they were read  $4 and $5 the same, sealed anew
 _RESEAL: Final = """
 UPDATE webhooks SET secret = $4, former_secret = $5
  WHERE id = $1 AND secret = $2 AND former_secret IS NOT DISTINCT FROM $3
@@ -162,7 +164,7 @@ class WebhookRow(TypedDict):
 
 
 class State(StrEnum):
-    """How a delivery stands."""
+    """The state of a delivery."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -185,7 +187,7 @@ class DeliveryRow(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What has come of a try."""
+    """The outcome of a try."""
 
     state: State
     status: int | None = None
@@ -216,7 +218,7 @@ async def add_webhook(
     by: Actor,
     now: datetime,
 ) -> WebhookRow | None:
-    """A new webhook; None where the name is taken. Raises: StorageUnavailable."""
+    """Add a webhook; None if the name is taken. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
         added: WebhookRow | None = await transaction.fetchrow(_ADD, webhook_id, name, url, list(types), secret, now)
         if added is not None:
@@ -234,7 +236,7 @@ async def change_webhook(
     by: Actor,
     now: datetime,
 ) -> WebhookRow | None:
-    """A webhook with what is named changed; None where there is none. Raises: StorageUnavailable."""
+    """Change a webhook's given fields; None if there is no such webhook. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
         wanted = None if types is None else list(types)
         changed: WebhookRow | None = await transaction.fetchrow(_CHANGE, name, url, wanted, is_enabled)
@@ -246,7 +248,7 @@ async def change_webhook(
 async def renew_secret(
     database: Database, webhook: WebhookRow, secret: bytes, *, former_until: datetime, by: Actor, now: datetime
 ) -> WebhookRow | None:
-    """A webhook with another secret; None where it is no more. Raises: StorageUnavailable."""
+    """Give a webhook another secret; None if the webhook is gone. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
         renewed: WebhookRow | None = await transaction.fetchrow(_RENEW, webhook["id"], secret, former_until)
         if renewed is not None:
@@ -256,7 +258,7 @@ async def renew_secret(
 
 
 async def remove_webhook(database: Database, name: str, *, by: Actor, now: datetime) -> bool:
-    """Whether there was such a webhook; there is none now. What it has not got is swept away later.
+    """Remove a webhook; whether there was one. Its deliveries are swept away later.
 
     Raises: StorageUnavailable.
     """
@@ -268,7 +270,7 @@ async def remove_webhook(database: Database, name: str, *, by: Actor, now: datet
 
 
 async def disable_webhook(database: Database, webhook_id: UUID, *, now: datetime) -> bool:
-    """Deliver nothing to it any more, because it says that it is gone; whether it was enabled.
+    """Disable a webhook that has answered 410 (Gone); whether it was enabled.
 
     Raises: StorageUnavailable.
     """
@@ -281,7 +283,7 @@ async def disable_webhook(database: Database, webhook_id: UUID, *, now: datetime
 
 
 async def queue_deliveries(transaction: Transaction, events: Sequence[PlacedEvent], *, now: datetime) -> int:
-    """Note what is to be delivered of events that are just given their places; how many deliveries."""
+    """Queue the deliveries of events that are just given their places; how many deliveries."""
     webhooks = await transaction.fetch(_WHICH_WANT) if events else ()
     wanted = [
         (webhook["id"], event)
@@ -295,7 +297,7 @@ async def queue_deliveries(transaction: Transaction, events: Sequence[PlacedEven
 async def queue_again(
     transaction: Transaction, webhook_id: UUID, events: Sequence[PlacedEvent], *, now: datetime
 ) -> int:
-    """Deliver these once more to one webhook; how many that are not being delivered just now."""
+    """Queue events once more for one webhook; how many, without those that are just being delivered."""
     return await _queue(transaction, _QUEUE_AGAIN, [(webhook_id, event) for event in events], now=now)
 
 
@@ -308,7 +310,7 @@ async def placed_event(database: Database, event_id: UUID) -> PlacedEvent | None
 async def placed_since(
     database: Database, since: datetime, *, before: int, size: int
 ) -> tuple[Sequence[PlacedEvent], int | None]:
-    """Of so many events before a position, those of that time or later; and before which position to go on.
+    """Look at `size` events before a position: those since a time, and the position before which to go on.
 
     Raises: StorageUnavailable.
     """
@@ -318,12 +320,12 @@ async def placed_since(
 
 
 async def due_webhooks(database: Database, *, now: datetime) -> Sequence[UUID]:
-    """The webhooks for which something is to be done. Raises: StorageUnavailable."""
+    """The enabled webhooks that have a delivery due. Raises: StorageUnavailable."""
     return [row["id"] for row in await database.fetch(_DUE, now)]
 
 
 async def take_delivery(database: Database, webhook_id: UUID, *, now: datetime, until: datetime) -> Any | None:
-    """What a webhook is to get next, with the webhook and the event, for this process alone until that time.
+    """Take a webhook's next due delivery, with webhook and event, for this process alone until that time.
 
     Raises: StorageUnavailable.
     """
@@ -333,7 +335,7 @@ async def take_delivery(database: Database, webhook_id: UUID, *, now: datetime, 
 async def settle_delivery(
     database: Database, webhook_id: UUID, event_id: UUID, *, attempts: int, outcome: Outcome, now: datetime
 ) -> None:
-    """Note what has come of a try. Raises: StorageUnavailable."""
+    """Store the outcome of a try. Raises: StorageUnavailable."""
     values = outcome.state, outcome.status, outcome.error, outcome.next_at
     await database.fetchrow(_SETTLE, webhook_id, event_id, attempts, *values, now)
 
@@ -341,13 +343,13 @@ async def settle_delivery(
 async def list_deliveries(
     database: Database, webhook_id: UUID, states: Sequence[State], *, before: UUID | None, limit: int
 ) -> Sequence[DeliveryRow]:
-    """The newest deliveries that stand so, of those before this one. Raises: StorageUnavailable."""
+    """The newest deliveries in these states, older than `before`. Raises: StorageUnavailable."""
     found: Sequence[DeliveryRow] = await database.fetch(_DELIVERIES, webhook_id, list(states), before, limit)
     return found
 
 
 async def sweep_deliveries(database: Database, *, before: datetime, size: int) -> int:
-    """Erase some that were settled long ago, or whose webhook is no more; how many. Raises: StorageUnavailable."""
+    """Delete some settled before that time, or of removed webhooks; how many. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
         return await transaction.execute(_SWEEP, before, size)
 
@@ -362,7 +364,7 @@ async def sealed_otherwise(database: Database, *, prefix: bytes) -> Sequence[Web
 
 
 async def replace_secrets(database: Database, webhook: WebhookRow, secret: bytes, former: bytes | None) -> bool:
-    """Store these in place of those that were read; whether they were still there. Raises: StorageUnavailable."""
+    """Replace a webhook's secrets if they are still those that were read; whether. Raises: StorageUnavailable."""
     before = webhook["secret"], webhook["former_secret"]
     return await database.fetchrow(_RESEAL, webhook["id"], *before, secret, former) is not None
 

@@ -1,4 +1,4 @@
-"""httpx requests to other people's servers, by connections of their own to checked addresses alone."""
+"""httpx requests to other people's servers, which connect only to addresses that were checked."""
 
 import asyncio
 import ssl
@@ -12,12 +12,12 @@ import httpx
 from wxauth.siblings.addresses import Scheme, is_refused
 
 MAX_ANSWER: Final = 4096
-"""Bytes of an answer that are read, so that its connection can be used again."""
+"""How many bytes of an answer's body are read. The connection of a longer answer is not used again."""
 ANSWER_PATIENCE: Final = 1.0
-"""Seconds for them: what counts is the status."""
+"""Seconds for reading the body. Only the status matters."""
 CONNECT_PATIENCE: Final = 8.0
 KEEPALIVE: Final = 4.0
-"""Seconds; many servers close an idle connection after five, and a request on a closed one would count as a failure."""
+"""Seconds. Many servers close an idle connection after five; a request on a closed one would count as a failure."""
 MAX_IDLE: Final = 64
 
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
@@ -25,21 +25,21 @@ Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
 
 class _Refused(httpcore.ConnectError):
-    """With a few words of ours, which may be shown."""
+    """A refusal in our own words, which may be shown."""
 
 
 class WebhookTransport(httpx.AsyncBaseTransport):
-    """Sends to whoever the request's URL names, unless the address is one that nothing may be sent to.
+    """Sends to the host that the request's URL names, unless its address is refused.
 
-    A name is resolved here, and what is connected to is an address that was looked at: whatever the name resolved to
-    before, and in whatever form the address was written. Redirects are not followed, proxies of the environment not
-    used. An answer is its status and `Retry-After`.
+    Names are resolved here, and connections go to an address that was checked. So neither a name that resolved to
+    something else before nor an unusual spelling of an address gets around the check. Redirects are not followed, and
+    proxies of the environment are not used. An answer has a status and `Retry-After`, and nothing else.
 
-    Raises: httpx.TransportError with a few words that may be shown: no text of the other side's.
+    Raises: httpx.TransportError with a few words that may be shown: they hold no text of the other side.
 
     Args:
         resolve: Finds the addresses of a name.
-        tls: Whom to trust, if not whom this machine does.
+        tls: The certificates to trust. By default, those of this machine.
     """
 
     def __init__(self, *, resolve: Resolve, tls: ssl.SSLContext | None = None) -> None:
@@ -48,7 +48,7 @@ class WebhookTransport(httpx.AsyncBaseTransport):
         self._pools: dict[Scheme, httpcore.AsyncConnectionPool] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send, and read the status and a little of what follows."""
+        """Send, and read the status and the beginning of the body."""
         scheme: Scheme = "https" if request.url.scheme == "https" else "http"
         url = request.url
         asked = httpcore.Request(
@@ -65,7 +65,7 @@ class WebhookTransport(httpx.AsyncBaseTransport):
             return httpx.Response(answer.status, headers=[(b"Retry-After", value) for value in retry_after[:1]])
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, ValueError, OSError) as exc:
             failure = _named(exc)
-        raise failure  # out here, so that the other error is not even its context
+        raise failure  # outside the `except`: the other side's text must not even be this error's context
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -77,7 +77,7 @@ class WebhookTransport(httpx.AsyncBaseTransport):
         if scheme not in self._pools:
             self._pools[scheme] = httpcore.AsyncConnectionPool(
                 ssl_context=self._tls or ssl.create_default_context(),
-                max_connections=None,  # whoever sends keeps count
+                max_connections=None,  # Deliveries limits how many are sent at once
                 max_keepalive_connections=MAX_IDLE,
                 keepalive_expiry=KEEPALIVE,
                 network_backend=_Checked(scheme, self._resolve),
@@ -86,7 +86,7 @@ class WebhookTransport(httpx.AsyncBaseTransport):
 
 
 class _Checked(httpcore.AsyncNetworkBackend):
-    """Opens connections, to addresses alone and never to names."""
+    """Opens connections to addresses that were checked, never to names."""
 
     def __init__(self, scheme: Scheme, resolve: Resolve) -> None:
         self._scheme = scheme
@@ -101,7 +101,7 @@ class _Checked(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """A connection to the first address that may be, and answers."""
+        """A connection to the first address that is allowed and answers."""
         try:
             found = await self._resolve(host)
         except TimeoutError:
@@ -123,7 +123,7 @@ class _Checked(httpcore.AsyncNetworkBackend):
 
 
 async def _read_a_little(answer: httpcore.Response) -> None:
-    """Of an answer whose end is not seen soon the connection is not used again."""
+    """Read to the end of a short answer, so that its connection can be used again."""
     read = 0
     try:
         with suppress(httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, TimeoutError):
@@ -145,7 +145,7 @@ def _named(exc: Exception) -> httpx.TransportError:
         case httpcore.ConnectError():
             return httpx.ConnectError(_why_not_connected(exc))
         case httpcore.RemoteProtocolError():
-            # httpcore says the end of a connection in this way, too.
+            # httpcore raises this error for a closed connection, too.
             return httpx.RemoteProtocolError("connection lost" if "disconnected" in str(exc) else "answer is not HTTP")
         case httpcore.NetworkError() | httpcore.TimeoutException() | OSError():
             return httpx.ReadError("connection lost")

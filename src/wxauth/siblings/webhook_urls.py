@@ -1,4 +1,4 @@
-"""Which URLs a webhook may have, as far as that can be told before anything is sent."""
+"""Which URLs a webhook may have, as far as that is known before anything is sent."""
 
 from typing import Final
 from urllib.parse import urlsplit
@@ -12,13 +12,13 @@ MAX_URL: Final = 2048
 
 
 class RefusedUrl(ValueError):
-    """Nothing may be sent there."""
+    """Nothing may be sent to this URL."""
 
 
 async def check_url(text: str, *, names: Names) -> None:
-    """See that a webhook may have this URL: https, or http where every address of its host is private or loopback.
+    """Check a webhook's URL: https, or http if every address of its host is private or loopback.
 
-    A name that does not resolve now is taken where it is https. What is connected to is checked again, each time.
+    An https URL is accepted even if its name does not resolve now. The address is checked again at each connection.
 
     Raises: RefusedUrl.
     """

@@ -1,4 +1,4 @@
-"""Webhooks: what administrators do with them, and operators by command."""
+"""What administrators, and operators by command, do with webhooks."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -21,18 +21,18 @@ from wxauth.siblings.webhook_urls import RefusedUrl, check_url
 from wxauth.web.paging import Page
 
 FORMER_SECRET_KEPT: Final = timedelta(hours=24)
-"""So long a former secret signs too: a sibling's replicas get the new one by one."""
+"""How long a former secret signs too: a sibling's replicas get the new one by one."""
 TEST_TYPE: Final = "webhook.test"
 
 _PAGE_SIZE: Final = 5000
-"""Events that are looked at in one transaction of a replay."""
+"""How many events one transaction of a replay looks at."""
 _LAST_POSITION: Final = 2**63 - 1
 
 log = get_logger()
 
 
 class WithSecret(NamedTuple):
-    """A webhook, and this once what its messages are signed with."""
+    """A webhook with its secret, which is shown only this once."""
 
     webhook: WebhookRow
     secret: str
@@ -42,9 +42,9 @@ class WithSecret(NamedTuple):
 
 
 async def add_webhook(services: Services, name: str, *, url: str, types: Sequence[EventType], by: Actor) -> WithSecret:
-    """A new webhook, whose secret is known from now on to its receiver alone.
+    """Add a webhook, and return its secret this once. It is stored sealed.
 
-    Raises: InvalidRequest, where the URL is refused; NameTaken; StorageUnavailable.
+    Raises: InvalidRequest, if the URL is refused; NameTaken; StorageUnavailable.
     """
     await _check(services, url)
     webhook_id, secret = uuid7(), new_secret()
@@ -80,12 +80,12 @@ async def change_webhook(
     is_enabled: bool | None = None,
     by: Actor,
 ) -> WebhookRow:
-    """A webhook with what is named changed. One that is enabled gets what has waited for it.
+    """Change a webhook's given fields. A webhook that is enabled gets the events that have waited for it.
 
-    Raises: NotFound; InvalidRequest, where the URL is refused; StorageUnavailable.
+    Raises: NotFound; InvalidRequest, if the URL is refused; StorageUnavailable.
     """
     if url is not None:
-        await read_webhook(services, name)  # to be told before what is wrong with the URL
+        await read_webhook(services, name)  # first: an unknown webhook is reported before a wrong URL
         await _check(services, url)
     changed = await rows.change_webhook(
         services.database, name, url=url, types=types, is_enabled=is_enabled, by=by, now=services.clock()
@@ -98,14 +98,14 @@ async def change_webhook(
 
 
 async def remove_webhook(services: Services, name: str, *, by: Actor) -> None:
-    """Deliver nothing to it any more. Raises: NotFound, StorageUnavailable."""
+    """Remove a webhook, which gets nothing any more. Raises: NotFound, StorageUnavailable."""
     if not await rows.remove_webhook(services.database, name, by=by, now=services.clock()):
         raise _no_such_webhook()
     log.info("webhook_removed", webhook=name, actor=by.name)
 
 
 async def renew_secret(services: Services, name: str, *, by: Actor) -> WithSecret:
-    """Another secret. The former one signs too for a day; there is one at most.
+    """Give a webhook another secret. The former one signs too for a day, and there is one former secret at most.
 
     Raises: NotFound, StorageUnavailable.
     """
@@ -123,9 +123,9 @@ async def renew_secret(services: Services, name: str, *, by: Actor) -> WithSecre
 
 
 async def try_webhook(services: Services, name: str, *, by: Actor) -> Answer:
-    """What a message that says nothing leads to, also where the webhook is disabled.
+    """Send a test message, even to a disabled webhook; its outcome.
 
-    Raises: NotFound, StorageUnavailable; CannotOpen, where no secret key opens its secret.
+    Raises: NotFound, StorageUnavailable; CannotOpen, if no secret key opens the webhook's secret.
     """
     now = services.clock()
     webhook = await read_webhook(services, name)
@@ -147,7 +147,7 @@ async def try_webhook(services: Services, name: str, *, by: Actor) -> Answer:
 async def list_deliveries(
     services: Services, name: str, state: State | None, *, before: UUID | None, limit: int
 ) -> Page[DeliveryRow]:
-    """The newest deliveries of a webhook, of those before this one. Raises: NotFound, StorageUnavailable."""
+    """The newest deliveries of a webhook, older than `before`. Raises: NotFound, StorageUnavailable."""
     webhook = await read_webhook(services, name)
     states = list(State) if state is None else [state]
     found = await rows.list_deliveries(services.database, webhook["id"], states, before=before, limit=limit + 1)
@@ -155,9 +155,9 @@ async def list_deliveries(
 
 
 async def replay(services: Services, name: str, *, event_id: UUID | None = None, since: datetime | None = None) -> int:
-    """Deliver an event once more, or all of that time and later, as far as the webhook wants their types; how many.
+    """Deliver one event once more, or all events since a time, if the webhook takes their types; how many.
 
-    Raises: NotFound, where there is no such webhook or event; StorageUnavailable.
+    Raises: NotFound, if there is no such webhook or event; StorageUnavailable.
     """
     webhook = await read_webhook(services, name)
     replayed = 0

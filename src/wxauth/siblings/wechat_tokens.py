@@ -1,4 +1,4 @@
-"""The apps' WeChat tokens for those who call WeChat themselves: who was given one, and one that is forced to change."""
+"""The apps' WeChat tokens: handed to services that call WeChat themselves, and replaced by force."""
 
 from datetime import timedelta
 from typing import Final
@@ -10,13 +10,13 @@ from wxauth.siblings.rows import record_reading
 from wxauth.wechat.wechat_tokens import WeChatToken
 
 LOOKED_WITHIN: Final = timedelta(minutes=1)
-"""So long, at most, a client is given a WeChat token that WeChat has replaced."""
+"""How long, at most, a client is given a WeChat token that WeChat has already replaced."""
 
 log = get_logger()
 
 
 async def read_wechat_token(services: Services, client_id: str, app_id: str, *, ip: str | None) -> WeChatToken:
-    """The app's WeChat token, for a service client. The trail tells once a day that the client was given it.
+    """The app's WeChat token, for a service client. The trail records once a day that the client was given one.
 
     Raises: UnknownApp, WeChatError, StorageUnavailable.
     """
@@ -28,7 +28,9 @@ async def read_wechat_token(services: Services, client_id: str, app_id: str, *, 
 
 
 async def force_wechat_token(services: Services, app_id: str) -> None:
-    """Have WeChat replace an app's token, which it refuses and yet hands out again; everybody's former one dies.
+    """Have WeChat replace an app's token, for when WeChat refuses the very token that it hands out.
+
+    The former token stops working for everybody.
 
     Raises: UnknownApp, WeChatError, StorageUnavailable.
     """
