@@ -438,6 +438,15 @@ async def test_a_website_sees_roles_only_with_the_scope_for_them(
     assert introspected["scope"] == tokens["scope"]
 
 
+async def test_a_websites_token_has_the_id_that_the_person_had_before_wxauth(
+    site: Site, phone: Phone, rows: asyncpg.Connection
+) -> None:
+    await rows.execute("UPDATE users SET external_id = '10023'")
+    tokens = await tokens_of(site, phone)
+    for token in (tokens["access_token"], (await site.refresh(tokens)).json()["access_token"]):
+        assert get_unverified_claims(token)["external_id"] == "10023"
+
+
 async def test_a_refresh_token_rotates_with_grace_and_ends_the_session_when_it_is_stolen(
     site: Site, phone: Phone, clock: Clock, client: httpx.AsyncClient
 ) -> None:

@@ -223,6 +223,7 @@ async def tokens_of(services: Services, session: WebSession, *, scope: str, now:
         roles=user["roles"] if ROLES_SCOPE in names else (),
         now=int(now.timestamp()),
         expires_in=expires_in,
+        external_id=user["external_id"],
         client_id=session.client.name,
         scope=scope,
     )
