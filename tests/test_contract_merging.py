@@ -1,6 +1,7 @@
 """Two users who become one: by a number that both have proved, or by an operator's word."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
@@ -368,6 +369,25 @@ async def leave_wechat(phone: Phone, login: dict[str, Any], clock: Clock) -> Non
     push = sign_push(app, message, mode=mode, format="json", timestamp=str(now), nonce=token_hex(8))
     path = f"/v1/wechat/push/{app['app_id']}"
     assert (await phone.client.post(path, params=dict(push.query), content=push.body)).text == "success"
+
+
+async def test_merges_are_counted_by_what_says_so(phone: Phone, rows: asyncpg.Connection) -> None:
+    async def counted() -> dict[str, float]:
+        text = (await phone.client.get("/metrics")).text
+        return {by: float(number) for by, number in re.findall(r'^wxauth_merges_total{by="(\w+)"} (\S+)$', text, re.M)}
+
+    assert await counted() == {"unionid": 0, "phone": 0, "operator": 0}
+    alice = await phone.log_in(phone_code=phone.phone_code())
+    await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
+    assert await counted() == {"unionid": 0, "phone": 1, "operator": 0}
+    for app_id, has_unionid in ((FIRST, False), (SECOND, True), (FIRST, True)):
+        bob = await phone.log_in("bob", app_id, has_unionid=has_unionid)
+    assert await counted() == {"unionid": 1, "phone": 1, "operator": 0}
+    bob_id = bob["user"]["id"]
+    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", bob_id)
+    path = f"/v1/admin/users/{alice['user']['id']}/merge"
+    assert (await phone.client.post(path, json={"into": bob_id}, headers=bearer(bob))).status_code == 200
+    assert await counted() == {"unionid": 1, "phone": 1, "operator": 1}
 
 
 async def test_of_a_user_joined_by_number_the_account_that_is_closed_goes_alone(

@@ -251,7 +251,8 @@ async def test_no_label_tells_of_a_person(
         await client.get(f"/{word}")
     scraped = await scrape()
     assert {name for sample in scraped.samples for name in sample.labels} == {
-        *("app_id", "outcome", "errcode", "code", "le", "version", "api", "method", "route", "status", "worker")
+        *("app_id", "outcome", "errcode", "code", "le", "version", "api", "method", "route", "status", "worker"),
+        "by",
     }
     assert {sample.labels.get("app_id") for sample in scraped.samples} == {
         *(APP["app_id"], OTHER_APP["app_id"], "unknown", None)

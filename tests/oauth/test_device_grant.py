@@ -511,6 +511,28 @@ async def test_nothing_that_is_secret_is_stored(site: Site, rows: asyncpg.Connec
         assert secret.encode().hex() not in stored
 
 
+async def test_scans_are_counted_by_how_far_they_come(
+    site: Site, phone: Phone, services: Services, client: httpx.AsyncClient, clock: Clock
+) -> None:
+    async def counted() -> list[float]:
+        text = (await client.get("/metrics")).text
+        outcomes = ("started", "claimed", "approved", "denied", "redeemed", "expired")
+        return [float(text.partition(f'\nwxauth_scans_total{{outcome="{name}"}} ')[2].split()[0]) for name in outcomes]
+
+    assert await counted() == [0, 0, 0, 0, 0, 0]
+    await tokens_of(site, phone)
+    refused_scan = (await phone.scan(await site.start())).json()["id"]
+    for _ in range(2):
+        await phone.decide(refused_scan, "deny")
+    await phone.scan(await site.start())
+    await site.start()
+    assert await counted() == [4, 3, 1, 1, 1, 0]
+    clock.advance(seconds=180 + 3601)
+    for _ in range(2):
+        await sweep(services, pause=0)
+    assert await counted() == [4, 3, 1, 1, 1, 2]
+
+
 async def test_what_is_over_is_swept_an_hour_later(
     site: Site, phone: Phone, services: Services, clock: Clock, rows: asyncpg.Connection
 ) -> None:

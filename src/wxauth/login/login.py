@@ -92,6 +92,7 @@ async def log_in(
                 may_sign_up=services.settings.may_sign_up(app),
             ),
             now=now,
+            observe_merge=services.metrics.merged,
         )
 
     user = login.user

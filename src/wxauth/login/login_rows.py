@@ -12,7 +12,7 @@ from wxauth.core.database import Database
 from wxauth.core.tables import USER, UserRow
 from wxauth.core.trail import EventType
 from wxauth.errors import SignUpClosed, StorageUnavailable
-from wxauth.people.merging import link_unionid
+from wxauth.people.merging import Observe, link_unionid
 from wxauth.people.merging_rows import People, people_of
 
 _ATTEMPTS: Final = 5
@@ -186,7 +186,9 @@ class LoggedIn:
         return self.user["status"] == "disabled"
 
 
-async def record_login(database: Database, login: Login, *, now: datetime) -> LoggedIn:
+async def record_login(
+    database: Database, login: Login, *, now: datetime, observe_merge: Observe = lambda _source: None
+) -> LoggedIn:
     """Find or make the user and open a session. A returning user costs one statement.
 
     Of simultaneous first logins the unique constraints let one win; the others are undone whole, ask
@@ -206,7 +208,8 @@ async def record_login(database: Database, login: Login, *, now: datetime) -> Lo
             if not login.may_sign_up and not await _is_known(database, login):
                 raise SignUpClosed("nobody unknown may come in by this app")
             if login.unionid is not None:
-                await link_unionid(database, app_id=login.app_id, openid=login.openid, unionid=login.unionid, now=now)
+                identity = {"app_id": login.app_id, "openid": login.openid, "unionid": login.unionid}
+                await link_unionid(database, **identity, now=now, observe=observe_merge)
         except _CONFLICTS as exc:
             conflict = exc
     raise StorageUnavailable("too many changes to this user at once") from conflict

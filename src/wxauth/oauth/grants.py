@@ -18,7 +18,7 @@ from wxauth.oauth.authorize import challenge_of
 from wxauth.oauth.client_rows import OAuthClient
 from wxauth.oauth.errors import AUTHORIZATION_PENDING, SLOW_DOWN, OAuthError, invalid_grant, invalid_request
 from wxauth.oauth.id_tokens import id_token
-from wxauth.oauth.scan_rows import TOO_FAST, NotGranted
+from wxauth.oauth.scan_rows import TOO_FAST, NotGranted, ScanOutcome
 from wxauth.oauth.secrets import hash_of
 from wxauth.people.callers import ROLES_SCOPE
 from wxauth.people.session_rows import EndReason, end_session_of_website
@@ -142,6 +142,7 @@ async def _opened(
     *,
     now: datetime,
 ) -> dict[str, Any]:
+    services.metrics.scan(ScanOutcome.REDEEMED)
     fields = {"user_id": granted.user["id"], "app_id": granted.user["app_id"], "session_id": session_id}
     log.info("logged_in_to_website", client_id=client.name, by=granted.authenticated_by, **fields)
     session = WebSession(

@@ -4,7 +4,7 @@ Each locks the scan's row first, so that of two that come at once the second see
 that opens a session locks the user too, as whoever bans, merges or erases them does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -210,7 +210,8 @@ RETURNING number, since
 # $1 user
 _GIVE_TRY_BACK: Final = "UPDATE wrong_user_codes SET number = number - 1 WHERE user_id = $1 RETURNING user_id"
 _SWEEP: Final = """
-DELETE FROM scans WHERE id IN (SELECT id FROM scans WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED) RETURNING id
+DELETE FROM scans WHERE id IN (SELECT id FROM scans WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)
+RETURNING verdict
 """
 _SWEEP_TRIES: Final = """
 DELETE FROM wrong_user_codes WHERE user_id IN (
@@ -224,6 +225,19 @@ class Verdict(StrEnum):
 
     APPROVED = "approved"
     DENIED = "denied"
+
+
+class ScanOutcome(StrEnum):
+    """How far a scan has come."""
+
+    STARTED = "started"
+    CLAIMED = "claimed"
+    APPROVED = Verdict.APPROVED
+    DENIED = Verdict.DENIED
+    REDEEMED = "redeemed"
+    """The site has its session."""
+    EXPIRED = "expired"
+    """Nobody has decided upon it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -509,8 +523,11 @@ async def give_try_back(database: Database, user_id: UUID) -> None:
     await database.fetchrow(_GIVE_TRY_BACK, user_id)
 
 
-async def sweep_scans(database: Database, *, size: int, now: datetime) -> int:
+async def sweep_scans(
+    database: Database, *, size: int, now: datetime, observe: Callable[[ScanOutcome, int], object]
+) -> int:
     """Erase some of what nobody can ask about any more; how many. Raises: StorageUnavailable."""
     swept = await database.fetch(_SWEEP, now - KEPT, size)
+    observe(ScanOutcome.EXPIRED, sum(row["verdict"] is None for row in swept))
     tries = await database.fetch(_SWEEP_TRIES, now - MINUTE, size)
     return max(len(swept), len(tries))

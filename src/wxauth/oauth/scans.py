@@ -17,7 +17,7 @@ from wxauth.login.rate_limits import subscriber_of
 from wxauth.oauth import scan_rows
 from wxauth.oauth.client_rows import OAuthClient
 from wxauth.oauth.errors import OAuthError, invalid_client, invalid_request
-from wxauth.oauth.scan_rows import LIFETIME, Claim, ClaimedScan, NewScan, Verdict
+from wxauth.oauth.scan_rows import LIFETIME, Claim, ClaimedScan, NewScan, ScanOutcome, Verdict
 from wxauth.oauth.secrets import SCENE, hash_of, new_scene, new_secret
 from wxauth.people.account import Caller
 from wxauth.people.devices import Device
@@ -128,6 +128,7 @@ async def _start(
             scan = replace(scan, request_hash=hash_of(secret), **asdict(request))
         match await scan_rows.add_scan(services.database, scan, now=services.clock()):
             case True:
+                services.metrics.scan(ScanOutcome.STARTED)
                 return Started(scan.id, scene, user_code, secret)
             case None:
                 raise invalid_client("the client has just been removed")
@@ -168,6 +169,7 @@ async def claim(services: Services, caller: Caller, opening: Opening, *, ip: str
     if not found["is_claimed"]:
         log.warning("scan_refused", reason="taken", **fields)
         raise ScanTaken("another user has claimed it")
+    services.metrics.scan(ScanOutcome.CLAIMED)
     log.info("scan_claimed", same_network=found["same_network"], is_typed=found["is_typed"], **fields)
     return found
 
@@ -200,6 +202,7 @@ async def decide(services: Services, caller: Caller, scan_id: UUID, verdict: Ver
     if decided is None:
         raise ScanOver("this session has no such scan to decide upon")
     if decided["client_id"] is not None:
+        services.metrics.scan(ScanOutcome(verdict))
         fields = {"scan_id": scan_id, "client_id": decided["client_id"], "user_id": caller.user["id"]}
         log.info("scan_approved" if verdict is Verdict.APPROVED else "scan_denied", **fields)
 

@@ -13,7 +13,7 @@ from wxauth.core.trail import Actor, EventRow, EventSearch, find_events
 from wxauth.errors import NotFound
 from wxauth.people import account, session_rows, user_rows
 from wxauth.people.consent_rows import ConsentRow, consents_of
-from wxauth.people.merging import merge_by_operator
+from wxauth.people.merging import Observe, merge_by_operator
 from wxauth.people.merging_rows import remaining_user
 from wxauth.people.session_rows import EndReason, OpenSession
 from wxauth.people.standing import ADMIN, MAX_ROLES, Settled, Standing, deciding, lock_standing, settle
@@ -106,9 +106,18 @@ async def change_user(database: Database, user_id: UUID, change: UserChange, *, 
     settled.tell()
 
 
-async def merge_users(database: Database, former_id: UUID, *, into: UUID, by: Actor, now: datetime) -> UserDetail:
+async def merge_users(
+    database: Database,
+    former_id: UUID,
+    *,
+    into: UUID,
+    by: Actor,
+    now: datetime,
+    observe: Observe = lambda _source: None,
+) -> UserDetail:
     """Make one user of two; the one that remains. Raises: NotFound, MergeRefused, LastAdmin, StorageUnavailable."""
-    return await read_user(database, await merge_by_operator(database, former_id, into=into, by=by, now=now), now=now)
+    user_id = await merge_by_operator(database, former_id, into=into, by=by, now=now, observe=observe)
+    return await read_user(database, user_id, now=now)
 
 
 async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:

@@ -110,7 +110,12 @@ async def merge_users(
     Identities, sessions and consents go along; roles are united, and a ban of either follows. It cannot be undone.
     """
     remaining = await admin.merge_users(
-        services.database, user_id, into=body.into, by=administrator, now=services.clock()
+        services.database,
+        user_id,
+        into=body.into,
+        by=administrator,
+        now=services.clock(),
+        observe=services.metrics.merged,
     )
     return user_detail_answer(remaining)
 

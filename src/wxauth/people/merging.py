@@ -5,6 +5,7 @@ Platform account, or has moved to another one. Every unionid that a person has h
 flip while apps move one after the other. A number that both have proved may say so too, and so may an operator.
 """
 
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -48,6 +49,10 @@ class Source(StrEnum):
     OPERATOR = "operator"
 
 
+Observe = Callable[[Source], object]
+"""Is told of each merge that has been committed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Merged:
     """What has come of a merge."""
@@ -56,8 +61,9 @@ class Merged:
     source: Source
     settled: Settled
 
-    def tell(self) -> None:
-        """Write the log lines. For when the transaction has been committed."""
+    def tell(self, observe: Observe) -> None:
+        """Count it, and write the log lines. For when the transaction has been committed."""
+        observe(self.source)
         log.info(
             "user_merged",
             user_id=self.settled.user_id,
@@ -129,7 +135,15 @@ async def merge(transaction: Transaction, pair: Pair, *, source: Source, by: Act
     return Merged(pair.former_id, source, settled)
 
 
-async def link_unionid(database: Database, *, app_id: str, openid: str, unionid: str, now: datetime) -> None:
+async def link_unionid(
+    database: Database,
+    *,
+    app_id: str,
+    openid: str,
+    unionid: str,
+    now: datetime,
+    observe: Observe = lambda _source: None,
+) -> None:
     """Make one user of the one who has a known identity and the one who has the unionid that WeChat gives with it now.
 
     The one that the unionid names remains. Where there are no two, nothing is done.
@@ -147,7 +161,7 @@ async def link_unionid(database: Database, *, app_id: str, openid: str, unionid:
                 continue
             merged = await merge(transaction, pair, source=Source.UNIONID, by=SYSTEM, now=now)
             await name_identity(transaction, **identity)
-        merged.tell()
+        merged.tell(observe)
         return
     raise StorageUnavailable("too many changes to this user at once")
 
@@ -179,7 +193,15 @@ async def link_by_phone(
     return await merge(transaction, pair, source=Source.PHONE, by=Actor(str(holder_id)), now=now)
 
 
-async def merge_by_operator(database: Database, former_id: UUID, *, into: UUID, by: Actor, now: datetime) -> UUID:
+async def merge_by_operator(
+    database: Database,
+    former_id: UUID,
+    *,
+    into: UUID,
+    by: Actor,
+    now: datetime,
+    observe: Observe = lambda _source: None,
+) -> UUID:
     """Make one user of two, as somebody in charge says; the id of the one that remains.
 
     An id that was merged away counts as the user that remains.
@@ -201,7 +223,7 @@ async def merge_by_operator(database: Database, former_id: UUID, *, into: UUID, 
             if pair.has_the_last_administrators and (pair.former.is_banned or pair.remaining.is_banned):
                 raise LastAdmin("the ban would follow the only administrator: lift it first")
             merged = await merge(transaction, pair, source=Source.OPERATOR, by=by, now=now)
-        merged.tell()
+        merged.tell(observe)
         return remaining_id
     raise StorageUnavailable("too many changes to this user at once")
 

@@ -34,6 +34,7 @@ from wxauth.errors import (
     WeChatTimeout,
     WeChatUnavailable,
 )
+from wxauth.people.merging import Observe
 from wxauth.profile.attempts import Attempts
 from wxauth.profile.phone_rows import (
     Refusal,
@@ -100,6 +101,7 @@ class Phones:
             where they never are.
         promises: Keeps the answers that the database did not take.
         attempts: Counts the codes that WeChat refuses.
+        observe_merge: Is told of each user who has become another one by a number.
         check_openid: Whether WeChat is to check that a code is the user's own.
         kept_in_memory: Seconds that such an answer waits for the database to come back.
         pauses_for_others: Seconds before each look whether another process has got the answer.
@@ -115,6 +117,7 @@ class Phones:
         *,
         promises: Promises,
         attempts: Attempts,
+        observe_merge: Observe = lambda _source: None,
         timeout: float,
         may_share: bool,
         linked_within: timedelta | None = None,
@@ -129,6 +132,7 @@ class Phones:
         self._clock = clock
         self._promises = promises
         self._attempts = attempts
+        self._observe_merge = observe_merge
         self._timeout = timeout
         self._may_share = may_share
         self._linked_within = linked_within
@@ -295,7 +299,7 @@ class Phones:
             if linked is None:  # or the same person's other request has just done it
                 outcome = await bind_phone(self._database, answer, phone, may_share=False, is_late=False, now=now)
             else:
-                linked.merged.tell()
+                linked.merged.tell(self._observe_merge)
                 outcome = linked.user
         if isinstance(outcome, Refusal):
             log.warning("phone_not_bound", app_id=answer.app_id, reason=outcome, is_late=is_late)

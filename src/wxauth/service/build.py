@@ -128,6 +128,7 @@ def build_services(
             attempts=Attempts(
                 database, clock, what="phone_code", detail="WeChat has refused too many phone codes of this person"
             ),
+            observe_merge=metrics.merged,
             timeout=settings.wechat_timeout,
             may_share=settings.phone_policy == "share",
             linked_within=timedelta(days=settings.link_phone_days) if settings.phone_policy == "link" else None,

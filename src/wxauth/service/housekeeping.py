@@ -190,7 +190,8 @@ async def sweep_rest(services: Services, *, page_size: int, pause: float) -> Non
     ):
         while await erase_page(size=page_size):  # noqa: ASYNC110
             await asyncio.sleep(pause)
-    while await sweep_scans(database, size=page_size, now=now) >= page_size:  # noqa: ASYNC110
+    sweep_page_of_scans = partial(sweep_scans, database, size=page_size, now=now, observe=services.metrics.scan)
+    while await sweep_page_of_scans() >= page_size:  # noqa: ASYNC110
         await asyncio.sleep(pause)
 
 

@@ -43,6 +43,8 @@ from wxauth.errors import (
     WeChatUnavailable,
     WxAuthError,
 )
+from wxauth.oauth.scan_rows import ScanOutcome
+from wxauth.people.merging import Source
 from wxauth.service.processes import Processes
 from wxauth.service.rows import statistics
 from wxauth.wechat.errcodes import CODE2SESSION, KNOWN
@@ -145,6 +147,17 @@ class Metrics(Collector):
             ["policy", "app_id", "outcome", "errcode"],
             registry=own,
         )
+        self._merges = _Children(
+            Counter("wxauth_merges", "Users who became one with another, by what said so.", ["by"], registry=own)
+        )
+        self._scans = _Children(
+            Counter(
+                "wxauth_scans",
+                "Logins to websites by scan, by how far they came; expired is told an hour later.",
+                ["outcome"],
+                registry=own,
+            )
+        )
         self._webhook_deliveries = Counter(
             "wxauth_webhook_deliveries",
             "Tries to deliver an event, by webhook and outcome: delivered, retried (it is tried again later), failed.",
@@ -168,6 +181,8 @@ class Metrics(Collector):
         # There from the start, so that the first one is seen as an increase.
         self._refreshes.expect(["ok", *(fault.code for fault in _OUR_FAULTS)])
         self._refusals.expect(sorted({kind.code for kind in _kinds_of(WxAuthError) if hasattr(kind, "code")}))
+        self._merges.expect(Source)
+        self._scans.expect(ScanOutcome)
         self._wechat_calls.expect(
             (CODE2SESSION, outcome, "")
             for outcome in ("ok", WeChatUnavailable.code, WeChatTimeout.code, WeChatBadResponse.code)
@@ -229,6 +244,14 @@ class Metrics(Collector):
     def wechat_token_read(self, app_id: str) -> "Outcome":
         """Counts the access token that is asked for in the block."""
         return Outcome(lambda outcome, _: self._wechat_token_reads.labels(app_id, outcome).inc())
+
+    def merged(self, source: Source) -> None:
+        """Counts a user who has become one with another."""
+        self._merges[source].inc()
+
+    def scan(self, outcome: ScanOutcome, number: int = 1) -> None:
+        """Counts scans that have come so far."""
+        self._scans[outcome].inc(number)
 
     def webhook_delivery(self, webhook: str, outcome: str) -> None:
         """Counts a try to deliver an event."""
