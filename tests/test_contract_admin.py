@@ -1,4 +1,4 @@
-"""`/v1/admin`, as the README has it."""
+"""`/v1/admin`, as the guides have it."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""`POST /v1/me/decrypt`, as the README has it."""
+"""`POST /v1/me/decrypt`, as the guides have it."""
 
 import json
 from base64 import b64decode, b64encode

@@ -1,4 +1,4 @@
-"""Failures, as the README has them: one table of codes, one shape of answer, one log line."""
+"""Failures, as the guides have them: one table of codes, one shape of answer, one log line."""
 
 import asyncio
 import json

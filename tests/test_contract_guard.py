@@ -1,4 +1,4 @@
-"""`wxauth.guard` as sibling services use it: a plain FastAPI app that registers nothing, as the README has it."""
+"""`wxauth.guard` as sibling services use it: a plain FastAPI app that registers nothing, as the guides have it."""
 
 import copy
 import dataclasses

@@ -1,4 +1,4 @@
-"""`POST /v1/login`, as the README has it."""
+"""`POST /v1/login`, as the guides have it."""
 
 import asyncio
 import json

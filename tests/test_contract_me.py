@@ -1,4 +1,4 @@
-"""`/v1/me` and its sessions, as the README has them."""
+"""`/v1/me` and its sessions, as the guides have them."""
 
 import asyncio
 from typing import Any

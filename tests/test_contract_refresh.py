@@ -1,4 +1,4 @@
-"""`POST /v1/refresh` and `POST /v1/logout`, as the README has them."""
+"""`POST /v1/refresh` and `POST /v1/logout`, as the guides have them."""
 
 import asyncio
 import base64

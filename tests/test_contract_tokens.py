@@ -1,4 +1,4 @@
-"""Access tokens, the keys and metadata that siblings look up, and what `GET /v1/me` takes, as the README has it."""
+"""Access tokens, the keys and metadata that siblings look up, and what `GET /v1/me` takes, as the guides have it."""
 
 import json
 from collections.abc import Callable

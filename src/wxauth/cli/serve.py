@@ -7,7 +7,7 @@ from wxauth.cli.asking import Failed, read_settings
 
 @click.command()
 def serve() -> None:
-    """Run the service in production. Settings come from WXAUTH_* (see the README)."""
+    """Run the service in production. Settings come from WXAUTH_* (docs/settings.md)."""
     from wxauth.core.settings import InvalidSettings, Settings
     from wxauth.service.server import serve
 

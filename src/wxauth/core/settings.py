@@ -293,7 +293,7 @@ class ConsoleSettings(DatabaseSettings):
 
 
 class Settings(DatabaseSettings):
-    """All that the service is told from outside. The README has the table."""
+    """All that the service is told from outside. `docs/settings.md` has the table."""
 
     app_id: Annotated[AppId | None, OrNone] = None
     app_secret: Annotated[AppSecret | None, OrNone] = None

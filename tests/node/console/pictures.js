@@ -1,4 +1,4 @@
-// Makes the pictures of docs/console.md: each section, in both languages. scripts/pictures runs it.
+// Makes the pictures of docs/console.md, each section, and that of the desk, in both languages. scripts/pictures runs it.
 import { linkFor, launch, logIn, makeAdministrator, asks, LATER_APP } from './driving.js'
 
 const [folder] = process.argv.slice(2)
@@ -83,5 +83,16 @@ for (const [lang, scheme] of [
   await page.setViewportSize({ width: 390, height: 760 })
   await page.goto(`${page.url().split('#')[0]}#/overview`)
   await shoot('phone')
+}
+
+for (const lang of ['en', 'zh-CN']) {
+  const page = await (await browser.newContext({ viewport: { width: 1200, height: 720 }, locale: lang })).newPage()
+  await page.goto(process.env.DESK_URL)
+  await page.waitForSelector('h1:not(:empty)')
+  for (const tap of ['login', 'allow']) {
+    await page.click(`[data-tap=${tap}]`)
+    await page.waitForFunction(() => document.querySelector('.wire') && !document.querySelector('.waiting'))
+  }
+  await page.screenshot({ path: `${folder}/../desk${lang === 'en' ? '' : `.${lang}`}.png` })
 }
 await browser.close()
