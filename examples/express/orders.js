@@ -1,0 +1,115 @@
+// Orders in PostgreSQL, keyed by wxauth's user ids, that follow what happens to these users.
+import pg from 'pg'
+
+const TABLES = `
+  SELECT pg_advisory_xact_lock(hashtext('orders'));
+  CREATE TABLE IF NOT EXISTS orders (user_id text NOT NULL, item text NOT NULL);
+  CREATE TABLE IF NOT EXISTS events_seen (id text PRIMARY KEY);
+  CREATE TABLE IF NOT EXISTS former_users (id text PRIMARY KEY, user_id text NOT NULL);
+  CREATE TABLE IF NOT EXISTS feed (cursor text NOT NULL);`
+
+// An event's id is stored in the transaction of what it changes: one that comes twice changes nothing twice.
+export class Orders {
+  #pool
+
+  static async open(connectionString) {
+    const pool = new pg.Pool({ connectionString })
+    pool.on('error', (error) => console.error(error.message)) // an idle connection was lost: the next one is new
+    await pool.query(TABLES)
+    return new Orders(pool)
+  }
+
+  constructor(pool) {
+    this.#pool = pool
+  }
+
+  add(userId, item) {
+    return this.#transaction(async (query) => {
+      // Shares the table with other orders, and not with a merge: no order is added under an id that has just gone.
+      await query('LOCK TABLE former_users IN ROW SHARE MODE')
+      await query('INSERT INTO orders VALUES ($1, $2)', [await remaining(query, userId), item])
+    })
+  }
+
+  // Do what an event of wxauth's wants done.
+  follow(event) {
+    return this.#change(async (query) => {
+      const seen = await query('INSERT INTO events_seen VALUES ($1) ON CONFLICT DO NOTHING', [event.id])
+      if (seen.rowCount === 0) return
+      // An erased user's orders go under any id, also where the merge has not been told yet.
+      if (event.type === 'user.erased') await forget(query, [event.user_id, ...event.data.former_ids])
+      if (event.type === 'user.merged') await move(query, event.data.former_id, event.user_id)
+    })
+  }
+
+  // Do what events that were missed would have done: `users` are those who are there, by each of their ids.
+  catchUp(users, asked) {
+    return this.#change(async (query) => {
+      for (const userId of asked) {
+        const user = users.get(userId)
+        if (user === undefined) await forget(query, [userId])
+        else if (user.id !== userId) await move(query, userId, user.id)
+      }
+    })
+  }
+
+  async userIds() {
+    const { rows } = await this.#pool.query('SELECT DISTINCT user_id FROM orders')
+    return rows.map((row) => row.user_id)
+  }
+
+  async cursor() {
+    const { rows } = await this.#pool.query('SELECT cursor FROM feed')
+    return rows[0]?.cursor
+  }
+
+  setCursor(cursor) {
+    return this.#transaction(async (query) => {
+      await query('DELETE FROM feed')
+      await query('INSERT INTO feed VALUES ($1)', [cursor])
+    })
+  }
+
+  #change(work) {
+    return this.#transaction(async (query) => {
+      await query('LOCK TABLE former_users IN EXCLUSIVE MODE') // one merge after the other, and no order meanwhile
+      await work(query)
+    })
+  }
+
+  async #transaction(work) {
+    const client = await this.#pool.connect()
+    let failure
+    try {
+      await client.query('BEGIN')
+      await work((text, values) => client.query(text, values))
+      await client.query('COMMIT')
+    } catch (error) {
+      failure = error
+      throw error
+    } finally {
+      client.release(failure) // a connection with a failure is closed, and the database undoes what was begun
+    }
+  }
+}
+
+async function remaining(query, userId) {
+  const { rows } = await query('SELECT user_id FROM former_users WHERE id = $1', [userId])
+  return rows[0]?.user_id ?? userId
+}
+
+async function move(query, formerId, userId) {
+  // Webhooks come in no promised order: of two merges in a row, the second may come first.
+  const remainingId = await remaining(query, userId)
+  await query(
+    'INSERT INTO former_users VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET user_id = excluded.user_id',
+    [formerId, remainingId]
+  )
+  await query('UPDATE former_users SET user_id = $2 WHERE user_id = $1', [formerId, remainingId])
+  await query('UPDATE orders SET user_id = $2 WHERE user_id = $1', [formerId, remainingId])
+}
+
+async function forget(query, userIds) {
+  await query('DELETE FROM orders WHERE user_id = ANY ($1)', [userIds])
+  await query('DELETE FROM former_users WHERE id = ANY ($1) OR user_id = ANY ($1)', [userIds])
+}

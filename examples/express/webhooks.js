@@ -1,0 +1,26 @@
+// A receiver of wxauth's webhooks: it erases a user's orders, and follows a merge.
+import express from 'express'
+import { Webhook, WebhookVerificationError } from 'standardwebhooks'
+import { Orders } from './orders.js'
+
+const port = Number(process.env.PORT ?? 8004)
+const webhook = new Webhook(process.env.WEBHOOK_SECRET)
+const orders = await Orders.open(process.env.DATABASE_URL)
+const app = express()
+
+// The body as it came: a byte that differs breaks the signature.
+app.post('/webhooks/wxauth', express.raw({ type: () => true }), async (request, response) => {
+  await orders.follow(webhook.verify(request.body ?? '', request.headers).data)
+  response.status(204).end() // by now it is stored: wxauth does not send it again
+})
+
+app.use((error, request, response, next) => {
+  if (error instanceof WebhookVerificationError) return response.status(401).end('not from wxauth, or too old')
+  console.error(error.message)
+  response.status(error.status ?? 500).end() // wxauth sends it again
+})
+
+app.listen(port, '127.0.0.1', (error) => {
+  if (error) throw error
+  console.log(`Webhooks: http://127.0.0.1:${port}/webhooks/wxauth`)
+})

@@ -1,0 +1,152 @@
+"""`examples/express`, told what happens to users: by webhooks, and by the feed of a running service."""
+
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from pydantic_core import to_json
+
+from tests.asking import bearer, until
+from tests.fakes import SECRET_KEY, Secrets
+from tests.foreign.conftest import Issuer
+from tests.foreign.test_express import EXAMPLE
+from tests.processes import Running, free_port, run
+from tests.programs import needs, needs_node
+from wxauth.core.clock import utc_now
+from wxauth.core.database import Database
+from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.siblings.clients import Scope, add_client
+from wxauth.siblings.signatures import new_secret, shown, signed_headers
+
+pytestmark = [pytest.mark.process, pytest.mark.node]
+
+Body = dict[str, Any]
+
+
+class Shop:
+    """The orders that the example keeps."""
+
+    def __init__(self, url: str, connection: asyncpg.Connection) -> None:
+        self.url = url
+        self._connection = connection
+
+    async def add(self, user_id: str, item: str) -> None:
+        await self._connection.execute("INSERT INTO orders VALUES ($1, $2)", user_id, item)
+
+    async def of(self, user_id: str) -> list[str]:
+        rows = await self._connection.fetch("SELECT item FROM orders WHERE user_id = $1 ORDER BY item", user_id)
+        return [row["item"] for row in rows]
+
+    async def cursor(self) -> str | None:
+        cursor: str | None = await self._connection.fetchval("SELECT cursor FROM feed")
+        return cursor
+
+
+@pytest.fixture
+async def shop(postgres: EmbeddedPostgres, admin: asyncpg.Connection) -> AsyncIterator[Shop]:
+    await admin.execute("CREATE DATABASE express_orders")
+    connection = await asyncpg.connect(postgres.url("express_orders"))
+    yield Shop(postgres.url("express_orders"), connection)
+    await connection.close()
+    await admin.execute("DROP DATABASE express_orders WITH (FORCE)")
+
+
+@contextmanager
+def started(script: str, says: str, shop: Shop, folder: Path, **env: str) -> Iterator[None]:
+    """A part of the example, started as its README says."""
+    needs_node(EXAMPLE)
+    command = (needs("npm"), "run", script, "--prefix", str(EXAMPLE))
+    with Running(*command, cwd=folder, env={"DATABASE_URL": shop.url, **env}) as process:
+        try:
+            process.wait_for(says)
+            yield
+        finally:
+            process.end(signal.SIGTERM)
+
+
+def event(number: int, kind: str, user_id: str, **data: Any) -> Body:
+    return {"id": f"event-{number}", "type": kind, "user_id": user_id, "data": data}
+
+
+async def test_orders_follow_what_webhooks_tell_once_and_in_any_order(shop: Shop, tmp_path: Path) -> None:
+    secret, port = new_secret(), free_port()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as wxauth:
+
+        async def send(told: Body, key: bytes = secret) -> int:
+            body = to_json({"type": told["type"], "timestamp": "2026-11-20T08:00:00Z", "data": told})
+            headers = {**signed_headers(told["id"], body, [key], now=utc_now()), "content-type": "application/json"}
+            return (await wxauth.post("/webhooks/wxauth", content=body, headers=headers)).status_code
+
+        env = {"WEBHOOK_SECRET": shown(secret), "PORT": str(port)}
+        with started("webhooks", "Webhooks: ", shop, tmp_path, **env):
+            for user_id in ("a", "alice", "al"):
+                await shop.add(user_id, "oolong")
+            erased = event(1, "user.erased", "alice", former_ids=["al"])
+            assert await send(erased, new_secret()) == 401
+            assert (await wxauth.post("/webhooks/wxauth")).status_code == 401
+            assert await shop.of("alice") == ["oolong"], "which a stranger cannot erase"
+
+            assert await send(erased) == 204
+            assert (await shop.of("alice"), await shop.of("al")) == ([], []), "before the merge was told, too"
+            await shop.add("alice", "pu'er")
+            assert await send(erased) == 204
+            assert await shop.of("alice") == ["pu'er"], "an event that comes twice changes nothing twice"
+
+            assert await send(event(3, "user.merged", "c", former_id="b")) == 204
+            assert await send(event(2, "user.merged", "b", former_id="a")) == 204
+            assert (await shop.of("b"), await shop.of("c")) == ([], ["oolong"]), "merges in the wrong order"
+
+
+async def test_a_running_service_makes_both_forget_an_erased_users_orders(
+    shop: Shop, issuer: Issuer, database_of_issuer: str, secrets: Secrets, tmp_path: Path
+) -> None:
+    port, settings = free_port(), {"WXAUTH_DATABASE_URL": database_of_issuer, "WXAUTH_SECRET_KEY": SECRET_KEY}
+    command = ("webhooks", "add", "express", f"http://127.0.0.1:{port}/webhooks/wxauth", "--json")
+    webhook = httpx.Response(200, text=run(*command, cwd=tmp_path, env=settings).stdout).json()
+    database = Database(database_of_issuer)
+    credentials = await add_client(database, "express", scopes=[Scope.EVENTS, Scope.USERS], now=utc_now())
+    await database.aclose()
+    reader = {
+        "WXAUTH_ISSUER": issuer.url,
+        "CLIENT_ID": credentials.client_id,
+        "CLIENT_SECRET": secrets.add(credentials.client_secret),
+    }
+    rows = await asyncpg.connect(database_of_issuer)
+    async with httpx.AsyncClient(base_url=issuer.url, trust_env=False) as phone:
+
+        async def log_in(person: str) -> Body:
+            answer: Body = (await phone.post("/v1/login", json={"code": person})).json()
+            await shop.add(answer["user"]["id"], "oolong")
+            return answer
+
+        async def erase(login: Body) -> None:
+            assert (await phone.delete("/v1/me", headers=bearer(login))).status_code == 204
+
+        async def is_forgotten(login: Body) -> bool:
+            return await shop.of(login["user"]["id"]) == []
+
+        receiver = {"WEBHOOK_SECRET": secrets.add(webhook["secret"]), "PORT": str(port)}
+        with started("webhooks", "Webhooks: ", shop, tmp_path, **receiver):
+            erased = await log_in("bob")
+            await erase(erased)
+            await until(lambda: is_forgotten(erased))
+        run("webhooks", "remove", "express", cwd=tmp_path, env=settings)
+
+        with started("feed", "Reading", shop, tmp_path, **reader):
+            await until(shop.cursor)
+            erased = await log_in("carol")
+            await erase(erased)
+            await until(lambda: is_forgotten(erased))
+        kept, gone = await log_in("dave"), await log_in("erin")
+        await erase(gone)
+        await until(lambda: rows.fetchval("SELECT NOT EXISTS (SELECT FROM events_unplaced)"))
+        await rows.execute("DELETE FROM feed WHERE position > 1")  # as a restored backup has none of them
+        with started("feed", "Reading", shop, tmp_path, **reader):
+            await until(lambda: is_forgotten(gone))
+        assert await shop.of(kept["user"]["id"]) == ["oolong"]
+    await rows.close()
