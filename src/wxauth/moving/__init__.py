@@ -1,1 +1,1 @@
-"""What is taken along: users who move in and out, a person's own data."""
+"""Users who are imported and exported, and the export of a person's own data."""

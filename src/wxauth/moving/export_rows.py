@@ -1,4 +1,4 @@
-"""Every identity with its user, as it was at one moment."""
+"""Every identity with its user, as of one moment."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
@@ -8,8 +8,8 @@ import asyncpg
 from wxauth.core.database import Database, raise_if_unavailable
 
 _AT_ONCE: Final = 1000
-# A user's unionid that no identity of theirs has is told with those that have none.
-# Names are in the order of their bytes, which is the same in every database.
+# A user may have a unionid that none of the user's identities has. It is then told with the identities without one.
+# Names are sorted by their bytes (COLLATE "C"): this order is the same in every database.
 _ALL: Final = """
 SELECT i.app_id, i.openid,
        CASE WHEN i.unionid IS NULL AND u.unionid IS NOT NULL
@@ -29,12 +29,12 @@ SELECT i.app_id, i.openid,
   FROM identities i JOIN users u ON u.id = i.user_id
  ORDER BY i.created_at, i.app_id COLLATE "C", i.openid COLLATE "C"
 """
-# The first row comes when all are sorted, and the reader may be slow.
+# No time limits: the first row comes only when all are sorted, and the reader may be slow.
 _PATIENT: Final = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
 
 
 async def all_identities(database: Database) -> AsyncIterator[Sequence[Any]]:
-    """Every identity with its user, some at a time, all as they are now. Raises: StorageUnavailable."""
+    """Every identity with its user, in portions of one snapshot. Raises: StorageUnavailable."""
     try:
         connection: asyncpg.Connection = await database.connect(command_timeout=None)
         try:

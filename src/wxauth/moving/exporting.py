@@ -1,4 +1,4 @@
-"""Users who move out: every identity as a line, which an import takes."""
+"""The export of users: each identity is a line that an import takes."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from wxauth.moving.lines import exported_line
 
 
 async def export_users(database: Database, write: Callable[[bytes], object]) -> int:
-    """Write every identity, in one consistent snapshot; how many there were. Raises: StorageUnavailable."""
+    """Write every identity of one consistent snapshot; how many. Raises: StorageUnavailable."""
     number = 0
     async for rows in all_identities(database):
         write(b"".join(to_json(exported_line(row)) + b"\n" for row in rows))

@@ -1,7 +1,7 @@
-"""The statements of an import: what a batch of lines meets, and what is written of it, each for the whole batch.
+"""The statements of an import. Each finds or writes rows for a whole batch of lines.
 
-A batch goes along as one JSON document, which PostgreSQL makes rows of: that is as quick as COPY into a temporary table
-for so few, and needs neither the right to make tables nor a catalogue that grows by each of them.
+A batch is sent as one JSON document, which PostgreSQL turns into rows. For so few rows that is as quick as COPY into a
+temporary table. It needs no right to create tables, and does not bloat the catalogue with a table for each batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,9 +19,9 @@ CONFLICTS: Final = (
     asyncpg.ForeignKeyViolationError,
     asyncpg.DeadlockDetectedError,
 )
-"""A login came between; the batch is undone whole, and asked again it finds what that one left."""
+"""A login wrote first. The batch is rolled back whole; tried again, it finds the login's rows."""
 
-# $1 and $2 app_ids and openids, as many of the one as of the other
+# $1 app_ids and $2 openids, in pairs
 _IDENTITIES: Final = """
 SELECT app_id, openid, i.unionid, user_id, created_at
   FROM unnest($1::text[], $2::text[]) AS wanted (app_id, openid) JOIN identities i USING (app_id, openid)
@@ -31,7 +31,7 @@ _EXTERNAL_IDS: Final = "SELECT external_id, id FROM users WHERE external_id = AN
 _IDS: Final = "SELECT id FROM users WHERE id = ANY ($1)"
 _FORMER_IDS: Final = "SELECT id, user_id FROM former_users WHERE id = ANY ($1)"
 _PROVED: Final = "SELECT phone, id FROM users WHERE phone = ANY ($1) AND phone_verified"
-# Of who has been erased, by the id of then and by those that had been merged into it. $1 ids
+# Which of these ids were erased: a user's own id, and the ids that had been merged into that user. $1 ids
 _ERASED: Final = """
 SELECT user_id AS id FROM events WHERE user_id = ANY ($1) AND type IN ('user.erased', 'user_erased')
  UNION
@@ -40,11 +40,11 @@ SELECT wanted.id
  WHERE wanted.id::text IN (SELECT jsonb_array_elements_text(data -> 'former_ids') FROM events
                             WHERE type IN ('user.erased', 'user_erased') AND data -> 'former_ids' <> '[]')
 """
-# In the order of ids, in which all lock users.
+# In the order of ids: everybody locks users in this order, or two transactions would deadlock.
 _LOCK: Final = f"SELECT {USER} FROM users WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE"  # noqa: S608 - put together from constants
 _CONSENTS: Final = "SELECT user_id, document, version, given_at FROM consents WHERE user_id = ANY ($1)"
 
-# Of each: $1 the rows
+# Of each of the statements below: $1 the rows
 _ADD_USERS: Final = """
 INSERT INTO users (id, unionid, nickname, avatar_url, phone, phone_verified, roles, status, created_at, last_login_at,
                    external_id)
@@ -63,7 +63,7 @@ UPDATE users
        created_at timestamptz, last_login_at timestamptz, external_id text)
  WHERE users.id = given.id
 """
-# One that is the user's own is remembered by the users table itself.
+# A trigger of the users table has already added the unionid in users.unionid: adding it again would fail.
 _ADD_UNIONIDS: Final = """
 INSERT INTO unionids (unionid, user_id)
 SELECT given.unionid, given.user_id FROM jsonb_to_recordset($1) AS given (unionid text, user_id uuid)
@@ -90,7 +90,7 @@ SELECT id, user_id, document, version, given_at, withdrawn_at, app_id, ip
        id uuid, user_id uuid, document text, version text, given_at timestamptz, withdrawn_at timestamptz, app_id text,
        ip inet)
 """
-# What counts now is what was given last of each document and not taken back. $1 user ids
+# A user's present consents: of each document the version that was given last and not withdrawn. $1 user ids
 _NOTE_CONSENTS: Final = """
 UPDATE users
    SET consents = (SELECT jsonb_object_agg(document, version)
@@ -110,7 +110,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 class FoundIdentity(NamedTuple):
-    """An identity that is there."""
+    """An identity that is stored already."""
 
     user_id: UUID
     unionid: str | None
@@ -118,7 +118,7 @@ class FoundIdentity(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What a batch names."""
+    """The names and ids in a batch."""
 
     identities: Sequence[tuple[str, str]]
     unionids: Sequence[str]
@@ -128,7 +128,7 @@ class Wanted(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What of it is there."""
+    """What is stored already under the names and ids of a batch."""
 
     identities: dict[tuple[str, str], FoundIdentity]
     unionids: dict[str, UUID]
@@ -137,17 +137,17 @@ class Found(NamedTuple):
     former_ids: dict[UUID, UUID]
     erased_ids: frozenset[UUID]
     proved: dict[str, list[UUID]]
-    """Who has proved a number."""
+    """By phone number, the users who have proved it."""
 
     @property
     def user_ids(self) -> frozenset[UUID]:
-        """Everybody who is concerned."""
+        """Every stored user whom the batch concerns."""
         owners = (identity.user_id for identity in self.identities.values())
         return frozenset((*owners, *self.unionids.values(), *self.external_ids.values(), *self.ids))
 
 
 async def find(transaction: Transaction, wanted: Wanted) -> Found:
-    """What is there of what a batch names."""
+    """Find what is stored under the names and ids of a batch."""
     identities = await transaction.fetch(
         _IDENTITIES, [app_id for app_id, _ in wanted.identities], [openid for _, openid in wanted.identities]
     )
@@ -172,7 +172,7 @@ async def find(transaction: Transaction, wanted: Wanted) -> Found:
 
 
 async def lock(transaction: Transaction, user_ids: Sequence[UUID]) -> Sequence[UserRow]:
-    """Those of these users who are there, whom nobody else changes until the transaction ends."""
+    """Lock those of these users who exist: nobody else changes them until the transaction ends."""
     rows: Sequence[UserRow] = await transaction.fetch(_LOCK, user_ids)
     return rows
 
@@ -180,7 +180,7 @@ async def lock(transaction: Transaction, user_ids: Sequence[UUID]) -> Sequence[U
 async def consents_known(
     transaction: Transaction, user_ids: Sequence[UUID]
 ) -> Sequence[tuple[UUID, str, str, datetime]]:
-    """User, document, version and time of what these users have ever agreed to."""
+    """User, document, version and time of every consent that these users ever gave."""
     return [tuple(row) for row in await transaction.fetch(_CONSENTS, user_ids)]
 
 

@@ -1,6 +1,6 @@
-"""Users who move in: lines are taken one after the other by the rules of a login, and stored a batch at a time.
+"""The import of users: lines are taken one by one by the rules of a login, and stored in batches.
 
-A batch is one transaction. Killed at any moment, an import is run again, and ends where it would have ended.
+A batch is one transaction. An import that was killed can be run again, and ends as if it had never stopped.
 """
 
 from collections import ChainMap
@@ -25,17 +25,17 @@ from wxauth.people.standing import ADMIN, Settled, Standing, settle
 from wxauth.people.standing_rows import lock_administrators
 
 BATCH: Final = 1000
-"""Lines of one transaction: so long, and no longer, a login may wait for it."""
+"""How many lines one transaction takes. Logins of the same users wait until it ends."""
 
 _ATTEMPTS: Final = 3
 _A_MOMENT: Final = timedelta(microseconds=1)
 
 
 class Outcome(StrEnum):
-    """What has become of a line."""
+    """The result of a line."""
 
     CREATED = "created"
-    """A new user."""
+    """The line made a new user."""
     UPDATED = "updated"
     UNCHANGED = "unchanged"
     REFUSED = "refused"
@@ -50,25 +50,25 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What an operator wants of an import."""
+    """The options of an import."""
 
     overwrite: bool = False
-    """Let the file win over names, pictures and numbers that are there."""
+    """The file replaces the names, pictures and numbers of stored users."""
     takes_roles: bool = False
-    """Let the file change roles of users who are there."""
+    """The file changes the roles of stored users."""
     takes_status: bool = False
-    """Let the file ban and unban users who are there."""
+    """The file bans and unbans stored users."""
     allow_admin: bool = False
     restore: bool = False
-    """Bring back who has been erased."""
+    """Erased users are brought back."""
     quiet_events: bool = False
-    """Tell nobody of new users."""
+    """New users, new identities and changed profiles leave no events."""
     dry_run: bool = False
 
 
 @dataclass(slots=True)
 class Counts:
-    """How many lines, and what has become of them."""
+    """How many lines there were, by their results."""
 
     lines: int = 0
     created: int = 0
@@ -84,7 +84,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _User:
-    """A user as the lines so far leave them."""
+    """A user as changed by the lines so far."""
 
     id: UUID
     unionid: str | None
@@ -116,7 +116,7 @@ _ConsentKey = tuple[UUID, str, str, datetime]
 
 @dataclass(slots=True)
 class _Made:
-    """What lines have made: those of one batch, which is then stored, or all those of a dry run so far."""
+    """What the lines have made. A batch stores it and begins anew; a dry run keeps it for all lines to come."""
 
     users: dict[UUID, _User] = field(default_factory=dict)
     identities: dict[_Key, _Identity] = field(default_factory=dict)
@@ -132,15 +132,15 @@ class _Refused(Exception):
 
 
 class _Batch:
-    """Takes lines one after the other, by what was found and by what the lines before have made of it.
+    """Takes lines one by one, each upon what is stored and what the lines before it have made.
 
     Args:
-        found: What is there of what the lines name.
-        users: Everybody concerned, locked.
-        consents: What these have ever agreed to.
-        administrators: All there are, locked, where the file may change roles or status.
-        made: Where to keep what the lines make.
-        options: What is wanted.
+        found: What is stored under the names and ids in the lines.
+        users: All users concerned, locked.
+        consents: Every consent that these users ever gave.
+        administrators: All administrators, locked; none if the file may change neither roles nor status.
+        made: Collects what the lines make.
+        options: The options of the import.
         now: The time.
     """
 
@@ -163,7 +163,7 @@ class _Batch:
         self._users_before = {row["id"]: _user(row) for row in users}
         self._identities_before = {key: _Identity(*identity) for key, identity in found.identities.items()}
         self._consents_before = frozenset(consents)
-        # What is written goes into the first of both.
+        # Lookups see both maps; writes go into the first one alone.
         self._users = ChainMap(made.users, self._users_before)
         self._identities = ChainMap(made.identities, self._identities_before)
         self._unionids = ChainMap(made.unionids, found.unionids)
@@ -172,7 +172,7 @@ class _Batch:
         self._added: list[tuple[UUID, str | None, EventType]] = []
 
     def take(self, line: Line) -> Outcome:
-        """Make of a line what it says; of one that contradicts what is there, nothing. Raises: _Refused."""
+        """Carry out a line. A line that contradicts what is stored changes nothing. Raises: _Refused."""
         if not self._options.allow_admin and line.roles and ADMIN in line.roles:
             raise _Refused("roles", f"'{ADMIN}' is taken only with --allow-admin")
         owner_id = self._owner(line)
@@ -194,7 +194,7 @@ class _Batch:
         return Outcome.UPDATED if is_changed else Outcome.UNCHANGED
 
     async def store(self, transaction: Transaction) -> list[Settled]:
-        """Write what the lines have made; how users stand then. Raises: one of `CONFLICTS`."""
+        """Write what the lines have made; the users whose standing changed. Raises: one of `CONFLICTS`."""
         made, before = self._made, self._users_before
         changed = [(before[user_id], user) for user_id, user in made.users.items() if user_id in before]
         await store(
@@ -205,7 +205,7 @@ class _Batch:
             new_identities=_rows_of(made.identities, self._identities_before, is_new=True),
             changed_identities=_rows_of(made.identities, self._identities_before, is_new=False),
             former_ids=[
-                # In the order of the file, which that of an export is to be again.
+                # A microsecond apart in the order of the file: an export sorts former ids by `merged_at`.
                 {"id": former_id, "user_id": user_id, "merged_at": self._now + place * _A_MOMENT}
                 for place, (former_id, user_id) in enumerate(made.former_ids.items())
             ],
@@ -219,7 +219,7 @@ class _Batch:
         ]
 
     def _owner(self, line: Line) -> UUID | None:
-        """Whose the line is; None where that is a new user. Raises: _Refused."""
+        """The user whom the line concerns; None if the line makes a new user. Raises: _Refused."""
         if line.user_id is not None:
             if line.user_id in self._former_ids:
                 raise _Refused("user_id", "has been merged into another user")
@@ -309,7 +309,7 @@ class _Batch:
             self._administrators.discard(before.id)
 
     def _take_names(self, line: Line, user: _User) -> bool:
-        """The names by which the user is found; whether one of them is new."""
+        """Keep the unionid, external id and former ids by which the user is found; whether one of them is new."""
         is_new = False
         for name, known in ((line.unionid, self._unionids), (line.external_id, self._external_ids)):
             if name and name not in known:
@@ -367,16 +367,16 @@ async def import_users(
     refuse: Callable[[Refusal], None],
     progress: Callable[[Counts], None],
 ) -> Counts:
-    """Take lines as a login would take who they tell of.
+    """Import users by the rules of a login.
 
     Args:
-        services: Where to.
-        lines: Each with its number; None for one that is too long.
-        options: What is wanted.
-        refuse: Told of each line that is refused, in their order.
-        progress: Told after each batch.
+        services: The parts of the service.
+        lines: The lines with their numbers; None stands for a line that is too long.
+        options: The options of the import.
+        refuse: Called for each refused line, in order.
+        progress: Called after each batch.
 
-    Raises: StorageUnavailable; what was stored until then stays, and the same lines may come again.
+    Raises: StorageUnavailable. Batches stored before it stay, and the same lines may be imported again.
     """
     counts = Counts()
     numbered = iter(lines)
@@ -419,7 +419,7 @@ def _read(text: bytes | None, services: Services, app_ids: set[str]) -> Line | F
 async def _import_batch(
     services: Services, lines: Sequence[tuple[int, Line]], made: _Made, options: Options
 ) -> list[Outcome | Refusal]:
-    """What has become of each line. Where logins of the same people come between, it is taken up again."""
+    """Import a batch; the result of each line. If logins of the same users write first, the batch is tried again."""
     wanted = _wanted(line for _, line in lines)
     conflict: BaseException | None = None
     for _ in range(_ATTEMPTS):
@@ -436,7 +436,7 @@ async def _import_batch(
         for one in settled:
             one.tell()
         return outcomes
-    if len(lines) > 1:  # fewer at a time are quicker, so that fewer logins come between
+    if len(lines) > 1:  # a smaller batch takes less time, in which fewer logins can write first
         middle = len(lines) // 2
         first = await _import_batch(services, lines[:middle], _Made(), options)
         return [*first, *await _import_batch(services, lines[middle:], _Made(), options)]
@@ -446,8 +446,8 @@ async def _import_batch(
 async def _find(
     transaction: Transaction, wanted: Wanted, made: _Made, options: Options, *, now: datetime
 ) -> _Batch | None:
-    """What the lines meet, locked; None where somebody came between: look again."""
-    # All lock in one order: administrators, where they are concerned, then users by their ids.
+    """Find and lock what the lines concern; None if they concern yet another user by then: then look again."""
+    # Everybody locks in one order: first the administrators, if they are concerned, then users by their ids.
     may_change_standing = options.takes_roles or options.takes_status
     administrators = await lock_administrators(transaction) if may_change_standing else frozenset()
     found = await find(transaction, wanted)

@@ -1,4 +1,4 @@
-"""One identity a line of JSON: how users move in and out."""
+"""The format of imports and exports: each line is a JSON object with one identity and its user."""
 
 import re
 from codecs import BOM_UTF8
@@ -28,7 +28,7 @@ from wxauth.profile.bodies import AvatarUrl, Nickname
 from wxauth.web.direct import invalid_request
 
 MAX_LINE: Final = 8 * 1024
-"""Bytes of a line, its end not counted."""
+"""Bytes of a line without its line break."""
 
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
 _PIECE: Final = 64 * 1024
@@ -40,7 +40,7 @@ def _none_if_empty(value: object) -> object:
 
 
 def _text_or_none(value: object) -> object:
-    # What follows reads text as what it stands for; a number that it would take for a time is none.
+    # Otherwise pydantic's message about a number would ask for bytes or a UUID object, which JSON does not have.
     if value is None or value == "":
         return None
     if not isinstance(value, str):
@@ -98,7 +98,7 @@ class _Strict(BaseModel):
 
 
 class LineOfConsent(_Strict):
-    """That the person has agreed to a version of a document."""
+    """A consent: the person has agreed to a version of a document."""
 
     document: ShortText
     version: ShortText
@@ -109,7 +109,7 @@ class LineOfConsent(_Strict):
 
 
 class Line(_Strict):
-    """An identity, and the user whose it is."""
+    """An identity and its user."""
 
     app_id: str
     openid: WeChatId
@@ -125,7 +125,7 @@ class Line(_Strict):
     roles: Annotated[list[Role] | None, AfterValidator(_few)] = None
     status: Annotated[UserStatus | None, OrNone] = None
     created_at: TimeOrNone = None
-    """The user's."""
+    """When the user was created."""
     identity_created_at: TimeOrNone = None
     last_login_at: TimeOrNone = None
     consents: Annotated[list[LineOfConsent], BeforeValidator(_list_if_null)] = []
@@ -133,7 +133,7 @@ class Line(_Strict):
 
     @classmethod
     def read(cls, text: bytes, services: Services) -> Self | FieldError:
-        """A line, or what is wrong with it, which never repeats what it says."""
+        """The line, or what is wrong with it. The error never repeats the line's text."""
         try:
             return cls.__pydantic_validator__.validate_json(text, context=services)  # type: ignore[no-any-return]
         except ValidationError as exc:
@@ -144,13 +144,13 @@ class Line(_Strict):
 
 
 def numbered_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
-    """Each line that is not blank with its number, None for one that is too long; no more of it is held in memory."""
+    """Each line that is not blank, with its number. A line that is too long is None, and is never held whole."""
     number = 0
     while piece := file.readline(MAX_LINE + 2):
         number += 1
         text = piece.rstrip(b"\r\n")
         if number == 1:
-            text = text.removeprefix(BOM_UTF8)  # as some programs on Windows begin a file
+            text = text.removeprefix(BOM_UTF8)  # some programs on Windows begin a file with it
         if not piece.endswith(b"\n") and len(piece) > MAX_LINE:
             while (rest := file.readline(_PIECE)) and not rest.endswith(b"\n"):
                 pass
@@ -161,7 +161,7 @@ def numbered_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
 
 
 def exported_line(row: Any) -> dict[str, Any]:
-    """An identity as it is exported; the names in the order of the guide."""
+    """An identity as it is exported. The fields are in the order of the guide."""
     return {
         "app_id": row["app_id"],
         "openid": row["openid"],
@@ -182,5 +182,5 @@ def exported_line(row: Any) -> dict[str, Any]:
 
 
 def later(one: datetime | None, other: datetime | None) -> datetime | None:
-    """The later of both; None where there is neither."""
+    """The later of both times; None if there is neither."""
     return max((time for time in (one, other) if time is not None), default=None)

@@ -1,4 +1,4 @@
-"""All that is stored of a person, as one document. No secret, sealed or not, and nothing of anybody else's."""
+"""All that is stored of a person, as one document. It holds no secret, sealed or not, and nothing of anybody else."""
 
 from base64 import b64encode
 from datetime import datetime, timedelta
@@ -20,7 +20,7 @@ from wxauth.people.merging_rows import former_ids, remaining_user
 from wxauth.profile.attempt_rows import take_attempt
 
 EXPORT_EVERY: Final = timedelta(minutes=1)
-"""That one person may have it, over all replicas: it reads more than any other request."""
+"""How often one person may export, over all replicas: no other request reads as much."""
 
 EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
     "exported_at": "2026-11-20T10:00:00Z",
@@ -79,7 +79,7 @@ log = get_logger()
 
 
 async def export_mine(services: Services, caller: Caller, *, ip: str | None) -> dict[str, Any]:
-    """All that is stored of who asks. Raises: RateLimited, InvalidToken, StorageUnavailable."""
+    """All that is stored of the caller. Raises: RateLimited, InvalidToken, StorageUnavailable."""
     user_id, now = caller.user["id"], services.clock()
     key = sha256(b"export\0" + user_id.bytes).digest()
     since = await take_attempt(services.database, key, at_most=1, began_by=now - EXPORT_EVERY, now=now)
@@ -93,7 +93,7 @@ async def export_mine(services: Services, caller: Caller, *, ip: str | None) -> 
 
 
 async def export_person(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> dict[str, Any]:
-    """All that is stored of a person, which the trail tells; for an id that was merged away, of the user that remains.
+    """All that is stored of a person; the trail records the export. A merged id leads to the user that remains.
 
     Raises: NotFound, StorageUnavailable.
     """

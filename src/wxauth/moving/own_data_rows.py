@@ -1,4 +1,4 @@
-"""The statements that read all that is stored of one person, but for secrets."""
+"""The statements that read all that is stored of one person, except secrets."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -8,7 +8,7 @@ from uuid import UUID
 from wxauth.core.database import Transaction
 from wxauth.core.tables import USER, UserRow
 
-# Whoever erases or merges the user meanwhile waits; a login does not.
+# KEY SHARE: an erasure or a merge of this user waits for the export, a login does not.
 _USER: Final = f"SELECT {USER} FROM users WHERE id = $1 FOR KEY SHARE"  # noqa: S608 - put together from constants
 _UNIONIDS: Final = "SELECT unionid FROM unionids WHERE user_id = $1 ORDER BY unionid"
 _IDENTITIES: Final = """
@@ -19,8 +19,8 @@ SELECT id, app_id, openid, abbrev(ip) AS ip, user_agent, created_at, last_used_a
        revoked_at AS ended_at, revoked_reason AS ended_reason
   FROM sessions WHERE user_id = $1 ORDER BY id
 """
-# Who else had a hand in it is nobody's name, nor is from where they had. Names of service clients and of ours are no
-# person's. $1 the person's ids
+# Another person's id reads `administrator`, and that person's address is left out: both are somebody else's data. Names
+# of service clients, and `system`, `operator` and `wechat`, belong to no person and stay. $1 the person's ids
 _EVENTS: Final = """
 SELECT id, type, at, app_id, data,
        CASE WHEN is_another THEN 'administrator' ELSE actor END AS actor,
@@ -34,32 +34,32 @@ _AVATAR: Final = "SELECT content_type, content, created_at FROM avatars WHERE us
 
 
 async def user_row(transaction: Transaction, user_id: UUID) -> UserRow | None:
-    """The user, who stays until the transaction ends; None where there is none."""
+    """The user, who cannot be erased before the transaction ends; None if there is none."""
     user: UserRow | None = await transaction.fetchrow(_USER, user_id)
     return user
 
 
 async def unionids_of(transaction: Transaction, user_id: UUID) -> Sequence[str]:
-    """Every unionid that the person has had."""
+    """Every unionid that the person has ever had."""
     return [row["unionid"] for row in await transaction.fetch(_UNIONIDS, user_id)]
 
 
 async def identities_of(transaction: Transaction, user_id: UUID) -> Sequence[dict[str, Any]]:
-    """`app_id`, `openid`, `unionid` and `created_at` of each, the oldest first."""
+    """`app_id`, `openid`, `unionid` and `created_at` of each identity, the oldest first."""
     return [dict(row) for row in await transaction.fetch(_IDENTITIES, user_id)]
 
 
 async def sessions_of(transaction: Transaction, user_id: UUID) -> Sequence[dict[str, Any]]:
-    """Every session that is stored, open or ended, without its key."""
+    """Every stored session, open or ended, without its session_key."""
     return [dict(row) for row in await transaction.fetch(_SESSIONS, user_id)]
 
 
 async def events_about(transaction: Transaction, user_ids: Sequence[UUID]) -> Sequence[dict[str, Any]]:
-    """What the trail tells of a person by any of their ids, the oldest first; nothing of anybody else's."""
+    """The events about a person, by any of the person's ids, the oldest first. They name nobody else."""
     return [dict(row) for row in await transaction.fetch(_EVENTS, user_ids)]
 
 
 async def avatar_of(transaction: Transaction, user_id: UUID) -> tuple[str, bytes, datetime] | None:
-    """The picture's type, bytes and time, or None."""
+    """The picture's content type, bytes and time of upload; None if there is none."""
     row = await transaction.fetchrow(_AVATAR, user_id)
     return None if row is None else (row["content_type"], row["content"], row["created_at"])

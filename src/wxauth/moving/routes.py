@@ -1,4 +1,4 @@
-"""`GET /v1/me/export` and `GET /v1/admin/users/{user_id}/export`: all that is stored of a person, to take along."""
+"""`GET /v1/me/export` and `GET /v1/admin/users/{user_id}/export`: all that is stored of a person, as a download."""
 
 from typing import Any, Final
 from uuid import UUID
@@ -39,7 +39,7 @@ _DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
 async def export_me(caller: CallerDep, services: ServicesDep, device: DeviceDep) -> Response:
     """All that is stored of me, as one document: user, identities, sessions, consents, events, picture.
 
-    It holds no secret, and nothing of anybody else's: what an administrator did is by `administrator`. Once a minute.
+    It holds no secret, and nothing of anybody else: an administrator's actor reads `administrator`. Once a minute.
     """
     return _answer(await export_mine(services, caller, ip=device.ip))
 
@@ -54,7 +54,7 @@ async def export_me(caller: CallerDep, services: ServicesDep, device: DeviceDep)
     openapi_extra=BEARER_SECURITY,
 )
 async def export_user(administrator: AdministratorDep, services: ServicesDep, user_id: UUID) -> Response:
-    """All that is stored of a person, the same document that they may have themselves. The trail tells who had it."""
+    """All that is stored of a person, as in that person's own export. The trail records who exported it."""
     return _answer(await export_person(services.database, user_id, by=administrator, now=services.clock()))
 
 
