@@ -1,1 +1,1 @@
-"""The mini-programs: those of the settings, and those that are added while the service runs."""
+"""The mini-programs: apps of the settings, and apps that are added while the service runs."""

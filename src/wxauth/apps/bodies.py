@@ -1,4 +1,4 @@
-"""Apps as they come and go. A secret comes and never goes."""
+"""Requests and answers about apps. No answer holds a secret."""
 
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -56,13 +56,15 @@ class AppRequest(BaseModel):
         default=None, description="Token of WeChat's message push settings."
     )
     push_aes_key: Annotated[PushAesKey | None, OrNone] = Field(
-        default=None, description="EncodingAESKey; with one, none but encrypted messages are taken."
+        default=None, description="EncodingAESKey. With one, only encrypted messages are taken."
     )
     sign_up: Annotated[SignUp | None, OrNone] = Field(
-        default=None, description="Whether somebody unknown may come in; null where the app has no word of its own."
+        default=None, description="Whether unknown people may sign up. Null: `WXAUTH_SIGN_UP` decides."
     )
     is_enabled: bool = Field(default=True, description="Whether people may log in to it.")
-    check_: bool = Field(default=True, alias="check", description="Whether WeChat is asked first if it takes them.")
+    check_: bool = Field(
+        default=True, alias="check", description="Whether WeChat is asked first if it takes id and secret."
+    )
 
     @field_validator("push_aes_key")
     @classmethod
@@ -73,11 +75,11 @@ class AppRequest(BaseModel):
 
 
 class AppChangeRequest(BaseModel):
-    """What to change of an app: absent changes nothing, null or empty clears what may be empty."""
+    """Changes of an app. An absent field changes nothing; null or empty clears a field that may be empty."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"is_enabled": False}]}, hide_input_in_errors=True)
 
-    app_secret: Annotated[AppSecret, NotNull] = Field(default=None, description="Counts at once.")  # type: ignore[assignment]  # absent
+    app_secret: Annotated[AppSecret, NotNull] = Field(default=None, description="Valid at once.")  # type: ignore[assignment]  # absent
     title: Annotated[Title | None, OrNone] = None
     push_token: Annotated[PushToken | None, OrNone] = None
     push_aes_key: Annotated[PushAesKey | None, OrNone] = None
@@ -89,15 +91,15 @@ class AppChangeRequest(BaseModel):
 
     @property
     def changes(self) -> dict[str, Any]:
-        """What was named, by its name."""
+        """The fields that the request gives, by name."""
         return {name: getattr(self, name) for name in self.model_fields_set - {"check_"}}
 
 
 class WeChatTokenAnswer(TypedDict):
-    """What the process that was asked knows of an app's WeChat token."""
+    """What the answering process knows of an app's WeChat token."""
 
-    expires_at: Annotated[datetime | None, Field(description="Null where it has none: it asks when it needs one.")]
-    error: Annotated[str | None, Field(description="Why it could not get another one lately: the code of a problem.")]
+    expires_at: Annotated[datetime | None, Field(description="Null: this process has no token, and asks when needed.")]
+    error: Annotated[str | None, Field(description="Why it could not get another token lately: the code of a problem.")]
 
 
 class AppAnswer(TypedDict):
@@ -105,27 +107,27 @@ class AppAnswer(TypedDict):
 
     app_id: str
     title: str | None
-    source: Annotated[Source, Field(description="One of the settings' is changed there.")]
-    is_default: Annotated[bool, Field(description="Whether it is meant where a login names none.")]
+    source: Annotated[Source, Field(description="An app of the settings is changed in the settings.")]
+    is_default: Annotated[bool, Field(description="Whether a login that names no app means this one.")]
     is_enabled: bool
     sign_up: SignUp | None
     has_app_secret: bool
     has_push_token: bool
     has_push_aes_key: bool
-    push_url: Annotated[str, Field(description="What WeChat's message push settings want as URL.")]
+    push_url: Annotated[str, Field(description="The URL for WeChat's message push settings.")]
     wechat_token: WeChatTokenAnswer
-    created_at: Annotated[datetime | None, Field(description="Null for one of the settings'.")]
+    created_at: Annotated[datetime | None, Field(description="Null for an app of the settings.")]
 
 
 class AppsAnswer(TypedDict):
-    """All apps: the settings' ones, then the others in the order in which they were added."""
+    """All apps: those of the settings, then the others in the order in which they were added."""
 
     items: list[AppAnswer]
     next_cursor: None
 
 
 def app_answer(services: Services, known: KnownApp) -> AppAnswer:
-    """An app as it is known here."""
+    """The answer about an app."""
     app, state = known.app, services.wechat_tokens.state_of(known.app)
     return {
         "app_id": app.app_id,

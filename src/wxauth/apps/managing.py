@@ -37,15 +37,15 @@ log = get_logger()
 async def add_app(
     services: Services, app: App, *, title: str | None, is_enabled: bool, is_checked: bool, by: Actor
 ) -> KnownApp:
-    """Have one more app from now on; every process has it within seconds.
+    """Add an app. Every process knows it within seconds.
 
     Args:
         services: The parts of the service.
         app: The app.
         title: What administrators call it.
         is_enabled: Whether people may log in to it.
-        is_checked: Whether WeChat is asked first if it takes the secret.
-        by: Who adds it.
+        is_checked: Whether WeChat is asked first if it takes id and secret.
+        by: Who adds the app.
 
     Raises: AppTaken, AppRefused, WeChatError, StorageUnavailable.
     """
@@ -77,7 +77,7 @@ async def add_app(
 async def change(
     services: Services, app_id: str, changes: Mapping[str, Any], *, is_checked: bool, by: Actor
 ) -> KnownApp:
-    """Change what is named of an app; a secret is a SecretStr, and what may be empty may be None.
+    """Change an app's named fields. Secrets are SecretStr; None clears a field that may be empty.
 
     Raises: NotFound, AppInSettings, InvalidRequest, AppRefused, WeChatError, StorageUnavailable.
     """
@@ -107,7 +107,7 @@ async def change(
 
 
 async def remove_app(services: Services, app_id: str, *, by: Actor) -> None:
-    """Let nobody log in to an app any more, and forget its secrets. Who is logged in there stays so.
+    """Remove an app with its secrets. Nobody can log in to it any more; sessions that are open stay open.
 
     Raises: NotFound, AppInSettings, StorageUnavailable.
     """
@@ -132,13 +132,13 @@ async def read_app(services: Services, app_id: str) -> KnownApp:
 
 
 async def _see_that_it_is_stored(services: Services, app_id: str) -> None:
-    """Raises: AppInSettings. Whether it is stored at all, the statement that changes it will tell."""
+    """Raises: AppInSettings. An app that is not stored either is found out by the statement that changes it."""
     if any(app.app_id == app_id for app in services.settings.apps):
         raise AppInSettings("this app is one of WXAUTH_APPS, or WXAUTH_APP_ID: change it there")
 
 
 async def _see_that_wechat_takes(services: Services, app: App) -> None:
-    """Raises: AppRefused, where WeChat does not take id or secret; WeChatUnavailable and other WeChatError."""
+    """Raises: AppRefused, if WeChat does not take id or secret; WeChatUnavailable and other WeChatError."""
     try:
         await services.wechat.check_secret(app)
     except WeChatMisconfigured as exc:
@@ -163,7 +163,7 @@ def _sealed(services: Services, app_id: str, name: str, value: SecretStr | None)
 
 
 def _differs(services: Services, name: str, before: StoredApp, value: Any) -> bool:
-    """Whether this is another value than the stored one, which is sealed differently each time."""
+    """Whether this value differs from the stored one. Sealed values are opened: each sealing gives other bytes."""
     former = getattr(before, name)
     if name not in SEALED or former is None or value is None:
         return bool(former != value)

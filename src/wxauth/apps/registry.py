@@ -1,4 +1,4 @@
-"""Which apps there are: those of the settings, and those of the database, which every process looks at now and then."""
+"""The known apps: those of the settings, and those of the database, which every process reads every few seconds."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -28,26 +28,26 @@ Source = Literal["settings", "database"]
 
 @dataclass(frozen=True, slots=True)
 class KnownApp:
-    """An app, and what else is known of it."""
+    """An app, with what the settings or the database say of it."""
 
     app: App
     source: Source
     title: str | None = None
     is_enabled: bool = True
     created_at: datetime | None = None
-    """When it was added; None for one of the settings'."""
+    """When it was added; None for an app of the settings."""
 
 
 class Apps:
-    """The apps as last read. To find one costs no more than a look into a dictionary.
+    """The apps as last read. Finding one is a look into a dictionary.
 
-    An app that the settings have is that of the settings, whatever is stored under its id.
+    If an id is both in the settings and in the database, the settings' app is used.
 
     Args:
-        database: Where the others are stored.
-        sealer: Opens their secrets.
-        of_settings: Those of the settings, the default one first.
-        observe: Is told which there are, and which is the default.
+        database: Where the other apps are stored.
+        sealer: Opens the stored secrets.
+        of_settings: The apps of the settings, the default one first.
+        observe: Called with the ids of all apps, and the id of the default one.
         refresh_pause: Seconds between two looks at the stored apps.
     """
 
@@ -69,16 +69,16 @@ class Apps:
         self._is_read = False
         self._was_away = False
         self.unopened: list[str] = []
-        """The ids of stored apps whose secrets this `WXAUTH_SECRET_KEY` does not open; nobody can log in there."""
+        """Ids of stored apps whose secrets do not open with our secret keys. Nobody can log in to these apps."""
         self._take([])
 
     def for_login(self, app_id: str | None) -> App:
         """The app that somebody logs in to; the default one for None.
 
-        That is the first of the settings', else the one that was added first, whether or not it is enabled: a client
-        that names no app means that one and no other.
+        The default is the first app of the settings. Without one it is the app that was added first. It stays the
+        default when it is disabled: a client that names no app means that app and no other.
 
-        Raises: UnknownApp, also where it is disabled; StorageUnavailable, before the stored ones could be read.
+        Raises: UnknownApp, also if the app is disabled; StorageUnavailable, until the stored apps could be read.
         """
         app = self._open.get(app_id)
         if app is None:
@@ -86,26 +86,26 @@ class Apps:
         return app
 
     def find(self, app_id: str) -> App:
-        """The app of that id, also a disabled one, whose sessions go on.
+        """The app of that id. A disabled app is found too: its sessions go on.
 
-        Raises: UnknownApp; StorageUnavailable, before the stored ones could be read.
+        Raises: UnknownApp; StorageUnavailable, until the stored apps could be read.
         """
         return self.known(app_id).app
 
     def known(self, app_id: str) -> KnownApp:
-        """As `find`, with what else is known of it."""
+        """As `find`, with what the settings or the database say of the app."""
         known = self._known.get(app_id)
         if known is None:
             raise self._missing(app_id)
         return known
 
     def all(self) -> Sequence[KnownApp]:
-        """The settings' ones, then the others in the order in which they were added."""
+        """All apps: those of the settings, then the others in the order in which they were added."""
         return list(self._known.values())
 
     @property
     def default(self) -> KnownApp | None:
-        """The one that is meant where none is named."""
+        """The app that is meant if a login names none."""
         return next(iter(self._known.values()), None)
 
     async def refresh(self) -> None:
@@ -119,13 +119,13 @@ class Apps:
         self._is_read = True
 
     async def keep_fresh(self) -> None:
-        """Refresh for ever, through outages."""
+        """Refresh for ever. In an outage of the database, the apps stay as last read."""
         while True:
             await asyncio.sleep(self._refresh_pause)
             await self.try_refresh()
 
     async def try_refresh(self) -> None:
-        """Refresh, or keep what was read before and log why."""
+        """Refresh; if that fails, keep the apps as last read, and log why."""
         try:
             await self.refresh()
         except StorageUnavailable as exc:
@@ -139,7 +139,7 @@ class Apps:
         for row in stored:
             former = self._stored.get(row.app_id)
             if former is not None and former[0] == row:
-                taken[row.app_id] = former  # the same object, so that nothing made from it is made again
+                taken[row.app_id] = former  # the same object: it need not be opened again
                 continue
             try:
                 taken[row.app_id] = row, unsealed(row, self._sealer)
@@ -166,7 +166,7 @@ class Apps:
 
 
 def unsealed(row: StoredApp, sealer: Sealer) -> KnownApp:
-    """A stored app, ready to be used. Raises: CannotOpen."""
+    """A stored app with its secrets opened. Raises: CannotOpen."""
 
     def opened(name: str, sealed: bytes) -> SecretStr:
         return SecretStr(sealer.open(sealed, context=app_context(row.app_id, name)).decode())

@@ -1,4 +1,4 @@
-"""`/v1/admin/apps`: the mini-programs, of which some may be added while the service runs."""
+"""`/v1/admin/apps`: administrators list, add, change and remove mini-programs."""
 
 from typing import Final
 
@@ -52,7 +52,7 @@ _ASKING_WECHAT: Final = (_REFUSED, WeChatRateLimited, WeChatUnavailable, WeChatB
     openapi_extra=BEARER_SECURITY,
 )
 async def list_apps(_: AdministratorDep, services: ServicesDep) -> AppsAnswer:
-    """Those of the settings, then those that were added, in that order. What is secret is not told."""
+    """The apps of the settings, then the others in the order in which they were added. No secret is told."""
     await services.apps.refresh()
     return {"items": [app_answer(services, known) for known in services.apps.all()], "next_cursor": None}
 
@@ -66,10 +66,10 @@ async def list_apps(_: AdministratorDep, services: ServicesDep) -> AppsAnswer:
     openapi_extra=BEARER_SECURITY,
 )
 async def add_app(administrator: FreshAdministratorDep, services: ServicesDep, body: AppRequest) -> AppAnswer:
-    """People may log in to it at once here, and in every other process within seconds.
+    """Add an app. People can log in to it at once in this process, and in every other process within seconds.
 
-    WeChat is asked first whether it takes the secret (`check`): where it does not, or does not answer, nothing is
-    stored.
+    WeChat is asked first whether it takes id and secret (`check`). If WeChat refuses them or does not answer, nothing
+    is stored.
     """
     app = App(
         app_id=body.app_id,
@@ -112,10 +112,10 @@ async def read_app(_: AdministratorDep, services: ServicesDep, app_id: AppId) ->
 async def change_app(
     administrator: FreshAdministratorDep, services: ServicesDep, app_id: AppId, body: AppChangeRequest
 ) -> AppAnswer:
-    """Set what is named; the rest stays. It counts at once here, and in every other process within seconds.
+    """Set the given fields; the rest stays. Changes hold at once in this process, in every other one within seconds.
 
-    WeChat is asked first whether it takes a new secret, as when an app is added. A disabled app lets nobody log in; who
-    is logged in there stays so, and what WeChat pushes is still taken.
+    WeChat is asked first whether it takes a new secret, as when an app is added. Nobody can log in to a disabled app;
+    its open sessions go on, and WeChat's pushed messages are still taken.
     """
     known = await managing.change(services, app_id, body.changes, is_checked=body.check_, by=administrator)
     return app_answer(services, known)
@@ -129,5 +129,5 @@ async def change_app(
     openapi_extra=BEARER_SECURITY,
 )
 async def remove_app(administrator: FreshAdministratorDep, services: ServicesDep, app_id: AppId) -> None:
-    """Nobody can log in to it any more, and its secrets are gone. Its users and their sessions stay."""
+    """Remove an app and its secrets. Nobody can log in to it any more; its users and their sessions stay."""
     await managing.remove_app(services, app_id, by=administrator)

@@ -14,7 +14,7 @@ SEALED: Final = ("app_secret", "push_token", "push_aes_key")
 
 _TABLE: Final = StoredApp.__table__  # type: ignore[attr-defined]  # SQLModel adds it
 _APPS: Final = select(_TABLE).order_by(col(StoredApp.created_at), col(StoredApp.app_id))
-# One of several at once wins.
+# Of several requests for one id at once, one wins.
 # $1 app_id  $2 title  $3 app_secret  $4 push_token  $5 push_aes_key  $6 sign_up  $7 is_enabled  $8 now
 _ADD: Final = """
 INSERT INTO apps (app_id, title, app_secret, push_token, push_aes_key, sign_up, is_enabled, created_at)
@@ -29,8 +29,8 @@ UPDATE apps
  WHERE app_id = $1
 """
 _REMOVE: Final = "DELETE FROM apps WHERE app_id = $1 RETURNING app_id"
-# Only where all three are still what was read: a secret that was changed meanwhile has the current key.
-# $1 app_id  $2 to $4 as they were read  $5 to $7 sealed anew
+# Only if all three are still those that were read: secrets changed meanwhile are sealed with the current key already.
+# $1 app_id  $2 to $4 the secrets as they were read  $5 to $7 the same, sealed anew
 _RESEAL: Final = """
 UPDATE apps SET app_secret = $5, push_token = $6, push_aes_key = $7
  WHERE app_id = $1 AND app_secret = $2
@@ -40,34 +40,34 @@ RETURNING app_id
 
 
 async def stored_apps(database: Database) -> list[StoredApp]:
-    """Every stored app, the one added first at the head. Raises: StorageUnavailable."""
+    """Every stored app, in the order in which they were added. Raises: StorageUnavailable."""
     return [StoredApp(**row) for row in await database.fetch(_APPS)]
 
 
 async def lock_app(transaction: Transaction, app_id: str) -> StoredApp | None:
-    """This app, which nobody else changes until the transaction ends; None where it is not stored."""
+    """Lock this app, so that nobody else changes it until the transaction ends; None if it is not stored."""
     wanted = select(_TABLE).where(col(StoredApp.app_id) == app_id).with_for_update()
     row = await transaction.fetchrow(wanted)
     return None if row is None else StoredApp(**row)
 
 
 async def store_app(transaction: Transaction, app: StoredApp) -> bool:
-    """Whether the id was free, and now is this app's."""
+    """Store a new app; whether its id was free."""
     return await transaction.fetchval(_ADD, *_values(app), app.created_at) is not None
 
 
 async def change_app(transaction: Transaction, app: StoredApp) -> None:
-    """Let a locked app be this from now on."""
+    """Store the changes of a locked app."""
     await transaction.execute(_CHANGE, *_values(app))
 
 
 async def delete_app(transaction: Transaction, app_id: str) -> bool:
-    """Whether it was stored; it is not now."""
+    """Delete an app; whether it was stored."""
     return await transaction.fetchval(_REMOVE, app_id) is not None
 
 
 async def replace_app_secrets(database: Database, app: StoredApp, anew: Mapping[str, Any]) -> bool:
-    """Store these in place of an app's sealed secrets, if they are still those that were read; whether they were.
+    """Replace an app's sealed secrets if they are still those that were read; whether they were.
 
     Raises: StorageUnavailable.
     """
