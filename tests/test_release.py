@@ -1,5 +1,6 @@
 """What is published: checked as the package index would, and only where version and changelog agree."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 import wxauth
+from tests.test_packaging import metadata
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW: dict[str, Any] = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
@@ -31,7 +33,9 @@ def release(tmp_path: Path) -> Release:
     def run(*arguments: str, heading: str = DATED) -> subprocess.CompletedProcess[str]:
         changelog = copy / "CHANGELOG.md"
         changelog.write_text(re.sub(r"^## \[.*", heading, changelog.read_text(), count=1, flags=re.MULTILINE))
-        return subprocess.run([copy / "scripts/release", *arguments], capture_output=True, text=True, timeout=120)
+        env = {**os.environ, "GITHUB_SERVER_URL": "https://git.example.com", "GITHUB_REPOSITORY": "wxauth/wxauth"}
+        script = copy / "scripts/release"
+        return subprocess.run([script, *arguments], env=env, capture_output=True, text=True, timeout=120)
 
     return run
 
@@ -44,6 +48,15 @@ def test_wheel_and_source_distribution_pass_the_checks(release: Release, tmp_pat
     assert f"wxauth-{wxauth.__version__}-py3-none-any.whl: OK" in done.stdout
     made = {path.name for path in (tmp_path / "project/dist").iterdir()}
     assert made == {f"wxauth-{wxauth.__version__}-py3-none-any.whl", f"wxauth-{wxauth.__version__}.tar.gz"}
+    [wheel] = (tmp_path / "project/dist").glob("*.whl")
+    shown = metadata(wheel).get_payload()
+    links = set(re.findall(r"\]\((?!https:)([^)]*)\)", shown))
+    assert not links, "on a package index these lead nowhere"
+    assert (
+        f"https://git.example.com/wxauth/wxauth/blob/v{wxauth.__version__}/docs/http.md#the-life-of-a-session" in shown
+    )
+    assert f"https://git.example.com/wxauth/wxauth/raw/v{wxauth.__version__}/docs/desk.png" in shown
+    assert (tmp_path / "project/README.md").read_bytes() == (ROOT / "README.md").read_bytes()
 
 
 @pytest.mark.wheel
