@@ -2,36 +2,33 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 from typing import Final
 
 from wxauth.checks.result import Result, bad, good
-from wxauth.core.logs import redact
 from wxauth.core.settings import Settings
+from wxauth.login.redis import reason_of, redis_storage
 
 PATIENCE: Final = 3.0
 """Seconds for an answer."""
 
-_LONGEST_REASON: Final = 300
-
 
 async def check_redis(settings: Settings, *, patience: float = PATIENCE) -> AsyncGenerator[Result, None]:
-    """Whether it answers within so many seconds, where there is one."""
+    """Whether it counts within so many seconds, where there is one."""
     if settings.redis_url is None:
         return
     if not settings.login_rate_limit:
         yield good("redis", "not asked, for WXAUTH_LOGIN_RATE_LIMIT is empty", "未检查：WXAUTH_LOGIN_RATE_LIMIT 为空")
         return
-    from redis.asyncio import Redis
-
-    redis = Redis.from_url(settings.redis_url.get_secret_value())
+    url = settings.redis_url.get_secret_value()
     try:
-        async with asyncio.timeout(patience):
-            await redis.ping()  # type: ignore[misc]  # typed for both kinds of client
+        async with asyncio.timeout(patience), AsyncExitStack() as closing:
+            # Counts, as a login does: a replica, or a cluster that is down, would answer a mere PING.
+            storage = redis_storage(url, what="check", patience=patience, closing=closing)
+            await storage.incr("check", expiry=1)
         yield good("redis", "answers", "响应正常")
     except Exception as exc:  # whatever it is, logins are let through without it
-        reason = redact(str(exc))[:_LONGEST_REASON] or type(exc).__name__
+        reason = reason_of(exc) or type(exc).__name__
         consequence = "logins are not limited until it does; see WXAUTH_REDIS_URL"
         chinese = f"没有响应（{reason}）：恢复之前不限制登录频率；请检查 WXAUTH_REDIS_URL"
         yield bad("redis", f"does not answer ({reason}): {consequence}", chinese)
-    finally:
-        await redis.aclose()

@@ -164,9 +164,20 @@ def _check_proxy_url(value: SecretStr) -> SecretStr:
 
 
 def _check_redis_url(value: SecretStr) -> SecretStr:
-    host = r"(\[[\da-fA-F:.]+\]|[^:/?#@\[\]]+)(:\d{1,5})?"
-    if not re.fullmatch(rf"rediss?://([^/?#]*@)?{host}(/\d*)?(\?.*)?|unix://[^/?#]*/.+", value.get_secret_value()):
-        raise ValueError("wants a URL like redis://host:6379/0")
+    user = r"([^/?#]*@)?"
+    host = r"(\[[\da-fA-F:.]+\]|[^:/?#@\[\],\s]+)(:\d{1,5})?"
+    hosts = rf"{host}(,{host})*"
+    forms = (
+        rf"rediss?://{user}{host}(/\d*)?",
+        rf"rediss?\+sentinel://{user}{hosts}/[^/?#]+(/\d*)?",
+        rf"rediss?\+cluster://{user}{hosts}/?",
+        r"unix://[^/?#]*/[^?]+",
+    )
+    if not re.fullmatch(rf"({'|'.join(forms)})(\?.*)?", value.get_secret_value()):
+        raise ValueError(
+            "wants a URL like redis://host:6379/0, redis+sentinel://host:26379,host:26379/name "
+            "or redis+cluster://host:6379,host:6379"
+        )
     return value
 
 

@@ -4,18 +4,20 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from math import ceil
 from typing import Final
 
 from limits import RateLimitItem, parse
-from limits.aio.storage import MemoryStorage, RedisStorage, Storage
+from limits.aio.storage import MemoryStorage, Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 
 from wxauth.core.clock import Clock, utc_now
-from wxauth.core.logs import get_logger, redact
+from wxauth.core.logs import get_logger
 from wxauth.errors import RateLimited
+from wxauth.login.redis import reason_of, redis_storage
 
 PATIENCE: Final = 0.2
 """Seconds for which a login waits for Redis, unless told otherwise."""
@@ -24,11 +26,8 @@ PAUSE: Final = 5.0
 MAX_ADDRESSES: Final = 100_000
 """How many counters this process keeps. Beyond that, the oldest is forgotten."""
 
-# Named for the strategy: another strategy's keys have other types, and Redis would refuse our commands on them.
-_KEY_PREFIX: Final = "wxauth:{what}:fixed-window"
 _CONNECTIONS: Final = 16
 _SUBSCRIBER_BITS: Final = 64
-_MAX_REASON: Final = 300
 
 Now = Callable[[], float]
 """The time in seconds."""
@@ -157,19 +156,12 @@ class _RedisCounter:
     """Counts in Redis, and lets everybody in for as long as that does not work."""
 
     def __init__(self, rate: RateLimitItem, url: str, now: Now, patience: float, what: str) -> None:
-        from redis.asyncio import ConnectionPool  # 0.1 s to import, for those who use it
-
-        self._pool = ConnectionPool.from_url(url)
-        storage = RedisStorage(
-            "async+redis://",
-            implementation="redispy",
-            key_prefix=_KEY_PREFIX.format(what=what),
-            connection_pool=self._pool,  # type: ignore[arg-type]  # limits documents it, but does not declare it
-        )
-        self._counter = _Counter(rate, storage, time.time)
+        self._rate = rate
+        self._url = url
         self._what = what
         self._now = now
         self._patience = patience
+        self._counter, self._closing = self._connect()
         # First come, first served; redis-py's own pool is not fair.
         self._connections = asyncio.Semaphore(_CONNECTIONS)
         self._is_away = False
@@ -188,6 +180,8 @@ class _RedisCounter:
             async with asyncio.timeout(self._patience), self._connections:
                 if self._is_away and not finds_out:  # found out meanwhile
                     return 0
+                if finds_out:
+                    await self._connect_anew()
                 seconds = await self._counter.seconds_to_wait(subscriber)
         except Exception as exc:
             self._fail(exc)
@@ -198,12 +192,23 @@ class _RedisCounter:
         return seconds
 
     async def aclose(self) -> None:
-        await self._pool.aclose()
+        await self._closing.aclose()
+
+    def _connect(self) -> tuple[_Counter, AsyncExitStack]:
+        closing = AsyncExitStack()
+        storage = redis_storage(self._url, what=self._what, patience=self._patience, closing=closing)
+        return _Counter(self._rate, storage, time.time), closing
+
+    async def _connect_anew(self) -> None:
+        """A client of a cluster keeps each connection that failed, and takes no more after a thousand."""
+        former = self._closing
+        self._counter, self._closing = self._connect()
+        await former.aclose()
 
     def _fail(self, exc: Exception) -> None:
         if self._is_away:
             return
         self._is_away = True
         self._asks_again_at = self._now() + PAUSE
-        reason = f"{type(exc).__name__}: {redact(str(exc))}"[:_MAX_REASON]
+        reason = f"{type(exc).__name__}: {reason_of(exc)}"
         log.warning("redis_failed", reason=reason, consequence=f"{self._what} is not limited until it answers")

@@ -1,0 +1,178 @@
+"""Logins counted in several Redis: one of which Sentinel says that it takes writes, and a cluster."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests import asking
+from tests.fakes import Clock
+from tests.processes import free_port, until
+from tests.programs import needs
+from wxauth.checks.redis import check_redis
+from wxauth.checks.result import Level
+from wxauth.core.settings import Settings
+from wxauth.errors import RateLimited
+from wxauth.login.rate_limits import PATIENCE, PAUSE, LoginLimiter
+
+pytestmark = [pytest.mark.redis, pytest.mark.no_database]
+
+Start = Callable[..., subprocess.Popen[bytes]]
+PASSWORD = "hunter2"
+
+
+@pytest.fixture
+def start_redis(tmp_path: Path) -> Iterator[Start]:
+    """Start one on this port, with these lines of configuration; it takes commands."""
+    program = needs("redis-server")
+    with ExitStack() as stack:
+
+        def start(port: int, *lines: str, sentinel: bool = False) -> subprocess.Popen[bytes]:
+            folder = tmp_path / str(port)
+            folder.mkdir()
+            configuration = folder / "redis.conf"  # a Sentinel writes to its own
+            configuration.write_text("\n".join(["bind 127.0.0.1", f"port {port}", f"dir {folder}", 'save ""', *lines]))
+            command = [program, configuration, *(["--sentinel"] if sentinel else [])]
+            server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+            stack.callback(server.kill)
+            until(lambda: is_up(port))
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """Takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def is_up(port: int) -> bool:
+    try:
+        with redis.Redis(port=port, retry=None) as client:
+            client.ping()
+    except redis.AuthenticationError:
+        return True
+    except redis.ConnectionError:
+        return False
+    return True
+
+
+def is_whole(port: int) -> bool:
+    with redis.Redis(port=port) as node:
+        return node.execute_command("CLUSTER INFO")["cluster_state"] == "ok"  # type: ignore[no-any-return, index]
+
+
+async def admits(limiter: LoginLimiter, ip: str = "192.0.2.1") -> bool:
+    try:
+        await limiter.admit(ip)
+    except RateLimited:
+        return False
+    return True
+
+
+async def check(settings: Settings) -> Level:
+    (result,) = [result async for result in check_redis(settings)]
+    assert PASSWORD not in result.message
+    return result.level
+
+
+async def test_logins_are_counted_by_whichever_redis_sentinel_names(
+    start_redis: Start,
+    clock: Clock,
+    log_lines: asking.LogLines,
+    make_settings: Callable[..., Settings],
+    silent_port: int,
+    stack: ExitStack,
+) -> None:
+    sentinel, first, second = (free_port() for _ in range(3))
+    primary = start_redis(first, f"requirepass {PASSWORD}", "repl-diskless-sync-delay 0")
+    start_redis(second, f"requirepass {PASSWORD}", f"masterauth {PASSWORD}", f"replicaof 127.0.0.1 {first}")
+    replica = stack.enter_context(redis.Redis(port=second, password=PASSWORD))
+    until(lambda: replica.info("replication")["master_link_status"] == "up")
+    start_redis(
+        sentinel,
+        f"requirepass {PASSWORD}2",
+        f"sentinel monitor wxauth 127.0.0.1 {first} 1",
+        f"sentinel auth-pass wxauth {PASSWORD}",
+        "sentinel down-after-milliseconds wxauth 300",
+        "sentinel failover-timeout wxauth 3000",
+        sentinel=True,
+    )
+    sentinels = stack.enter_context(redis.Redis(port=sentinel, password=f"{PASSWORD}2", decode_responses=True))
+    url = f"redis+sentinel://:{PASSWORD}@127.0.0.1:{silent_port},127.0.0.1:{sentinel}/wxauth/0?sentinel_password={PASSWORD}2"
+    settings = make_settings(redis_url=url)
+    limiter = LoginLimiter("2/hour", redis_url=url, clock=clock)
+    assert await check(settings) is Level.OK
+    assert [await admits(limiter) for _ in range(3)] == [True, True, False]
+    until(lambda: sentinels.sentinel_master("wxauth")["num-slaves"] == 1)
+    until(replica.dbsize)
+    primary.kill()
+    assert await admits(limiter)  # nobody is refused for want of a Redis
+    until(lambda: sentinels.sentinel_master("wxauth")["port"] == second)
+    clock.advance(seconds=PAUSE)
+    assert not await admits(limiter)  # the new one knows what the former has counted
+    assert await check(settings) is Level.OK
+    await limiter.aclose()
+    lines = log_lines()
+    assert [line["event"] for line in lines] == ["redis_failed", "redis_answers_again"]
+    assert PASSWORD not in str(lines)
+
+
+async def test_a_cluster_counts_as_one_redis_does_and_limits_nobody_while_it_is_down(
+    start_redis: Start,
+    clock: Clock,
+    log_lines: asking.LogLines,
+    make_settings: Callable[..., Settings],
+    silent_port: int,
+) -> None:
+    buses = {free_port(): free_port() for _ in range(3)}
+    nodes = [
+        start_redis(port, "cluster-enabled yes", f"cluster-port {bus}", "cluster-node-timeout 500")
+        for port, bus in buses.items()
+    ]
+    first, *_ = buses
+    for number, port in enumerate(buses):
+        with redis.Redis(port=port) as node:
+            node.execute_command("CLUSTER ADDSLOTSRANGE", number * 16384 // 3, (number + 1) * 16384 // 3 - 1)
+            node.execute_command("CLUSTER MEET", "127.0.0.1", first, buses[first])
+    for port in buses:
+        until(partial(is_whole, port))
+    url = f"redis+cluster://127.0.0.1:{silent_port},127.0.0.1:{first}"
+    settings = make_settings(redis_url=url)
+    limiters = [LoginLimiter("5/hour", redis_url=url, clock=clock) for _ in range(2)]
+    assert await check(settings) is Level.OK
+    for subscriber in range(20):  # on all nodes
+        admitted = [await admits(limiters[n % 2], f"192.0.2.{subscriber}") for n in range(7)]
+        assert admitted == [True] * 5 + [False] * 2
+    os.kill(nodes[2].pid, signal.SIGSTOP)  # says nothing, and closes no connection
+    started = time.monotonic()
+    assert all(await asyncio.gather(*(admits(limiters[0], f"198.51.100.{n}") for n in range(200))))
+    assert time.monotonic() - started < 12 * PATIENCE  # on a busy machine
+    assert await check(settings) is Level.BAD
+    os.kill(nodes[2].pid, signal.SIGCONT)
+
+    async def counts_again() -> bool:
+        clock.advance(seconds=PAUSE)
+        return not await admits(limiters[0], "192.0.2.1")
+
+    await asking.until(counts_again)
+    for limiter in limiters:
+        await limiter.aclose()
+    assert [line["event"] for line in log_lines()] == ["redis_failed", "redis_answers_again"]
