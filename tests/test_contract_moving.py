@@ -24,6 +24,7 @@ from wxauth.core.services import Services
 from wxauth.moving.exporting import export_users
 from wxauth.moving.importing import Counts, Options, Refusal, import_users
 from wxauth.moving.lines import MAX_LINE, numbered_lines
+from wxauth.siblings.clients import Scope, add_client
 
 ALICE = {"app_id": APP["app_id"], "openid": "openid-a1-alice"}
 ALICE_THERE = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-alice"}
@@ -310,6 +311,21 @@ async def test_who_is_here_already_is_joined(mover: Mover, login: LoginAnswer, w
             id="the former id is a user's",
         ),
         pytest.param(
+            [{**ALICE, "external_id": "7"}, {**BOB, "external_id": "8", "former_external_ids": ["7"]}],
+            [(2, "former_external_ids")],
+            id="a former external id is another user's",
+        ),
+        pytest.param(
+            [{**ALICE, "former_external_ids": ["7"]}],
+            [(1, "former_external_ids")],
+            id="a former external id and none that took its place",
+        ),
+        pytest.param(
+            [{**ALICE, "external_id": "8", "former_external_ids": ["7"]}, BOB, {**BOB, "external_id": "7"}],
+            [(3, "external_id")],
+            id="the external id was merged into another user's",
+        ),
+        pytest.param(
             [
                 {**ALICE, "external_id": "7", "status": "?"},
                 {**BOB, "external_id": "7"},
@@ -438,6 +454,43 @@ async def test_a_dry_run_says_all_that_and_stores_nothing(mover: Mover, monkeypa
     said = await mover.import_lines(*lines, dry_run=True)
     assert await mover.users() == []
     assert said == await mover.import_lines(*lines) == (1, 1, 1, 1)
+
+
+async def test_of_two_external_ids_that_wechat_makes_one_users_none_is_lost(
+    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, services: Services
+) -> None:
+    lines = [{**ALICE, "external_id": "1"}, {**ALICE_THERE, "external_id": "2", "unionid": "union-alice"}]
+    assert await mover.import_lines(*lines) == (2, 0, 0, 0)
+    code = wechat.code_for("alice", unionid="union-alice")
+    alice = (await client.post("/v1/login", json={"code": code})).json()
+    assert alice["user"]["external_id"] == "2"
+
+    sibling = await add_client(services.database, "orders", scopes=[Scope.USERS], now=services.clock())
+    lookup = {"json": {"external_ids": ["1", "2"]}, "auth": tuple(sibling)}
+    [user] = (await client.post("/v1/users/lookup", **lookup)).json()["items"]
+    assert (user["id"], user["external_id"], user["former_external_ids"]) == (alice["user"]["id"], "2", ["1"])
+    mine = (await client.get("/v1/me/export", headers=bearer(alice))).json()["user"]
+    assert (mine["external_id"], mine["former_external_ids"]) == ("2", ["1"])
+    await rows.execute("UPDATE users SET roles = '{admin}'")
+    found = (await client.get("/v1/admin/users", params={"q": "1"}, headers=bearer(alice))).json()["items"]
+    assert [user["external_id"] for user in found] == ["2"]
+    await rows.execute("UPDATE users SET roles = '{}'")
+
+    assert await mover.import_lines(*lines) == (0, 0, 2, 0)
+    assert await mover.import_lines({**BOB, "external_id": "1"}) == (0, 1, 0, 0)
+    exported = await mover.export()
+    assert [json.loads(line)["former_external_ids"] for line in exported.splitlines()] == [["1"]] * 3
+    await rows.execute("TRUNCATE users, former_users CASCADE")
+    assert (await mover.import_text(exported)).refused == 0
+    assert await mover.export() == exported
+
+    # A further merge takes them along.
+    other = {"app_id": APP["app_id"], "openid": "openid-a1-carol"}
+    await mover.import_lines({**other, "external_id": "3", "unionid": "union-carol"})
+    code = wechat.code_for("bob", unionid="union-carol")
+    assert (await client.post("/v1/login", json={"code": code})).json()["user"]["external_id"] == "3"
+    [user] = (await client.post("/v1/users/lookup", **lookup)).json()["items"]
+    assert (user["external_id"], user["former_external_ids"]) == ("3", ["1", "2"])
 
 
 # Beside logins, killed, cut off.

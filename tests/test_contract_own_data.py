@@ -56,6 +56,7 @@ async def test_all_that_is_stored_is_one_document(
         "id": logins[0]["user"]["id"],
         "former_ids": [],
         "external_id": "10023",
+        "former_external_ids": [],
         "unionid": "union-alice",
         "unionids": ["union-alice"],
         "nickname": "小明",

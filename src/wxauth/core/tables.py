@@ -212,6 +212,20 @@ class FormerUser(SQLModel, table=True):
     merged_at: datetime = Field(sa_type=TIME)
 
 
+class FormerExternalId(SQLModel, table=True):
+    """An external id of a user whom WeChat has made one with another, who has one too. Siblings may keep data by it."""
+
+    __tablename__ = "former_external_ids"
+    __table_args__ = (
+        ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
+        Index(None, "user_id"),
+    )
+
+    external_id: str = Field(max_length=128, primary_key=True)
+    user_id: UUID
+    """The user that remains after all later merges."""
+
+
 class Consent(SQLModel, table=True):
     """That a person has agreed to a version of a document. What is taken back stays, with the time."""
 

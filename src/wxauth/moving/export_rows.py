@@ -25,7 +25,9 @@ SELECT i.app_id, i.openid,
                    'app_id', app_id, 'ip', abbrev(ip))
                ORDER BY given_at, document COLLATE "C", version COLLATE "C", app_id COLLATE "C", ip)
           FROM consents WHERE consents.user_id = u.id) AS consents,
-       (SELECT array_agg(id ORDER BY merged_at, id) FROM former_users WHERE former_users.user_id = u.id) AS former_ids
+       (SELECT array_agg(id ORDER BY merged_at, id) FROM former_users WHERE former_users.user_id = u.id) AS former_ids,
+       (SELECT array_agg(former.external_id ORDER BY former.external_id COLLATE "C")
+          FROM former_external_ids former WHERE former.user_id = u.id) AS former_external_ids
   FROM identities i JOIN users u ON u.id = i.user_id
  ORDER BY i.created_at, i.app_id COLLATE "C", i.openid COLLATE "C"
 """

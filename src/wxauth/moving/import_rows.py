@@ -27,7 +27,11 @@ SELECT app_id, openid, i.unionid, user_id, created_at
   FROM unnest($1::text[], $2::text[]) AS wanted (app_id, openid) JOIN identities i USING (app_id, openid)
 """
 _UNIONIDS: Final = "SELECT unionid, user_id FROM unionids WHERE unionid = ANY ($1)"
-_EXTERNAL_IDS: Final = "SELECT external_id, id FROM users WHERE external_id = ANY ($1)"
+_EXTERNAL_IDS: Final = """
+SELECT external_id, id FROM users WHERE external_id = ANY ($1)
+ UNION ALL
+SELECT external_id, user_id FROM former_external_ids WHERE external_id = ANY ($1)
+"""
 _IDS: Final = "SELECT id FROM users WHERE id = ANY ($1)"
 _FORMER_IDS: Final = "SELECT id, user_id FROM former_users WHERE id = ANY ($1)"
 _PROVED: Final = "SELECT phone, id FROM users WHERE phone = ANY ($1) AND phone_verified"
@@ -83,6 +87,10 @@ _ADD_FORMER_IDS: Final = """
 INSERT INTO former_users (id, user_id, merged_at)
 SELECT id, user_id, merged_at FROM jsonb_to_recordset($1) AS given (id uuid, user_id uuid, merged_at timestamptz)
 """
+_ADD_FORMER_EXTERNAL_IDS: Final = """
+INSERT INTO former_external_ids (external_id, user_id)
+SELECT external_id, user_id FROM jsonb_to_recordset($1) AS given (external_id text, user_id uuid)
+"""
 _ADD_CONSENTS: Final = """
 INSERT INTO consents (id, user_id, document, version, given_at, withdrawn_at, app_id, ip)
 SELECT id, user_id, document, version, given_at, withdrawn_at, app_id, ip
@@ -133,6 +141,7 @@ class Found(NamedTuple):
     identities: dict[tuple[str, str], FoundIdentity]
     unionids: dict[str, UUID]
     external_ids: dict[str, UUID]
+    """Whose each is now, also where it was the id of a user who was merged into them."""
     ids: frozenset[UUID]
     former_ids: dict[UUID, UUID]
     erased_ids: frozenset[UUID]
@@ -193,6 +202,7 @@ async def store(
     new_identities: Rows,
     changed_identities: Rows,
     former_ids: Rows,
+    former_external_ids: Rows,
     consents: Rows,
     events: Rows,
 ) -> None:
@@ -204,6 +214,7 @@ async def store(
         (_ADD_IDENTITIES, new_identities),
         (_CHANGE_IDENTITIES, changed_identities),
         (_ADD_FORMER_IDS, former_ids),
+        (_ADD_FORMER_EXTERNAL_IDS, former_external_ids),
         (_ADD_CONSENTS, consents),
         (_ADD_EVENTS, events),
     ):

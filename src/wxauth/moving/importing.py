@@ -123,6 +123,7 @@ class _Made:
     unionids: dict[str, UUID] = field(default_factory=dict)
     external_ids: dict[str, UUID] = field(default_factory=dict)
     former_ids: dict[UUID, UUID] = field(default_factory=dict)
+    former_external_ids: dict[str, UUID] = field(default_factory=dict)
     consents: dict[_ConsentKey, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -167,7 +168,7 @@ class _Batch:
         self._users = ChainMap(made.users, self._users_before)
         self._identities = ChainMap(made.identities, self._identities_before)
         self._unionids = ChainMap(made.unionids, found.unionids)
-        self._external_ids = ChainMap(made.external_ids, found.external_ids)
+        self._external_ids = ChainMap(made.external_ids, made.former_external_ids, found.external_ids)
         self._former_ids = ChainMap(made.former_ids, found.former_ids)
         self._added: list[tuple[UUID, str | None, EventType]] = []
 
@@ -178,7 +179,7 @@ class _Batch:
         owner_id = self._owner(line)
         before = None if owner_id is None else self._users[owner_id]
         user = self._created(line) if before is None else self._updated(before, line)
-        self._check_former_ids(line, user.id)
+        self._check_former_ids(line, user)
         self._keep_an_administrator(before, user)
 
         is_changed = user != before
@@ -208,6 +209,10 @@ class _Batch:
                 # A microsecond apart in the order of the file: an export sorts former ids by `merged_at`.
                 {"id": former_id, "user_id": user_id, "merged_at": self._now + place * _A_MOMENT}
                 for place, (former_id, user_id) in enumerate(made.former_ids.items())
+            ],
+            former_external_ids=[
+                {"external_id": external_id, "user_id": user_id}
+                for external_id, user_id in made.former_external_ids.items()
             ],
             consents=list(made.consents.values()),
             events=[] if self._options.quiet_events else list(self._events(changed)),
@@ -241,7 +246,7 @@ class _Batch:
             raise _Refused("external_id", "another user has it")
         if line.user_id not in (None, owner_id):
             raise _Refused("user_id", "the identity, the unionid or the external_id is another user's")
-        if line.external_id and self._users[owner_id].external_id not in (None, line.external_id):
+        if line.external_id and by_external_id is None and self._users[owner_id].external_id is not None:
             raise _Refused("external_id", "the user has another one")
         return owner_id
 
@@ -292,12 +297,16 @@ class _Batch:
     def _is_proved_by_another(self, phone: str, user_id: UUID) -> bool:
         return any(holder_id != user_id for holder_id in self._found.proved.get(phone, ()))
 
-    def _check_former_ids(self, line: Line, user_id: UUID) -> None:
+    def _check_former_ids(self, line: Line, user: _User) -> None:
         for former_id in line.former_ids:
-            if former_id == user_id or former_id in self._users:
+            if former_id == user.id or former_id in self._users:
                 raise _Refused("former_ids", "there is a user of this id")
-            if self._former_ids.get(former_id, user_id) != user_id:
+            if self._former_ids.get(former_id, user.id) != user.id:
                 raise _Refused("former_ids", "has been merged into another user")
+        if line.former_external_ids and user.external_id is None:
+            raise _Refused("former_external_ids", "the user has no external_id that took their place")
+        if any(self._external_ids.get(name, user.id) != user.id for name in line.former_external_ids):
+            raise _Refused("former_external_ids", "another user has one of them")
 
     def _keep_an_administrator(self, before: _User | None, after: _User) -> None:
         if after.standing.is_administrator:
@@ -318,6 +327,10 @@ class _Batch:
         for former_id in line.former_ids:
             if former_id not in self._former_ids:
                 self._former_ids[former_id] = user.id
+                is_new = True
+        for external_id in line.former_external_ids:
+            if external_id not in self._external_ids:
+                self._made.former_external_ids[external_id] = user.id
                 is_new = True
         return is_new
 
@@ -475,7 +488,9 @@ def _wanted(lines: Iterable[Line]) -> Wanted:
     return Wanted(
         identities=list({(line.app_id, line.openid) for line in lines}),
         unionids=list({line.unionid for line in lines if line.unionid}),
-        external_ids=list({line.external_id for line in lines if line.external_id}),
+        external_ids=list(
+            {name for line in lines for name in (line.external_id, *line.former_external_ids) if name is not None}
+        ),
         ids=list(ids.union(*(line.former_ids for line in lines))),
         phones=list({line.phone for line in lines if line.phone}),
     )

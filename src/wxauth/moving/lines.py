@@ -90,6 +90,7 @@ Time = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_time_text)
 TimeOrNone = Annotated[Time | None, OrNone]
 UserId = Annotated[UUID, Field(strict=False), AfterValidator(_version_7)]
 WeChatId = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,128}$")]
+ExternalId = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_printable)]
 ShortText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
 
 
@@ -115,10 +116,7 @@ class Line(_Strict):
     openid: WeChatId
     unionid: Annotated[WeChatId | None, OrNone] = None
     user_id: Annotated[UserId | None, BeforeValidator(_text_or_none)] = None
-    external_id: Annotated[
-        Annotated[str, Field(max_length=128), AfterValidator(_printable)] | None,
-        OrNone,
-    ] = None
+    external_id: Annotated[ExternalId | None, OrNone] = None
     nickname: Annotated[Nickname | None, OrNone] = None
     avatar_url: Annotated[AvatarUrl | None, OrNone] = None
     phone: Annotated[Annotated[str, StringConstraints(pattern=r"^\+[1-9][0-9]{1,14}$")] | None, OrNone] = None
@@ -130,6 +128,7 @@ class Line(_Strict):
     last_login_at: TimeOrNone = None
     consents: Annotated[list[LineOfConsent], BeforeValidator(_list_if_null)] = []
     former_ids: Annotated[list[Annotated[UUID, Field(strict=False)]], BeforeValidator(_list_if_null)] = []
+    former_external_ids: Annotated[list[ExternalId], BeforeValidator(_list_if_null)] = []
 
     @classmethod
     def read(cls, text: bytes, services: Services) -> Self | FieldError:
@@ -178,6 +177,7 @@ def exported_line(row: Any) -> dict[str, Any]:
         "identity_created_at": row["identity_created_at"],
         "consents": row["consents"] or [],
         "former_ids": row["former_ids"] or [],
+        **({"former_external_ids": row["former_external_ids"]} if row["former_external_ids"] else {}),
     }
 
 

@@ -106,7 +106,8 @@ async def merge(transaction: Transaction, pair: Pair, *, source: Source, by: Act
                  no administrator would
                  be left
     roles        of both                   of who remains             of both
-    unionid, names, picture, number, external id: of who remains; what that user lacks, of the former one
+    unionid, names, picture, number, external id: of who remains; what that user lacks, of the former one. The former
+    one's external id goes on finding the user, also where it is not taken (which only a unionid can bring about)
     told as by   `system`                  the person                 the operator, or administrator
 
     Identities, the mini-programs' sessions, consents, former ids and every unionid go along; websites' sessions end.

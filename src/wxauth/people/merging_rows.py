@@ -40,18 +40,23 @@ _MOVE_IDENTITIES: Final = "UPDATE identities SET user_id = $2 WHERE user_id = $1
 _MOVE_UNIONIDS: Final = "UPDATE unionids SET user_id = $2 WHERE user_id = $1"
 _MOVE_CONSENTS: Final = "UPDATE consents SET user_id = $2 WHERE user_id = $1"
 _MOVE_FORMER_USERS: Final = "UPDATE former_users SET user_id = $2 WHERE user_id = $1"
+_MOVE_EXTERNAL_IDS: Final = "UPDATE former_external_ids SET user_id = $2 WHERE user_id = $1"
 _REMEMBER_FORMER_USER: Final = "INSERT INTO former_users (id, user_id, merged_at) VALUES ($1, $2, $3)"
 # Away with the one and into the other in one statement, so that no unique value of theirs is there twice. Both are
 # locked.
 _MERGE: Final = """
 WITH before AS (
-    SELECT nickname, avatar_url FROM users WHERE id = $2
+    SELECT nickname, avatar_url, external_id FROM users WHERE id = $2
 ), former AS (
     DELETE FROM users WHERE id = $1
     RETURNING *
 ), moved AS (
     UPDATE avatars SET user_id = users.id FROM former, users
      WHERE avatars.user_id = former.id AND users.id = $2 AND users.avatar_url IS NULL
+), remembered AS (
+    INSERT INTO former_external_ids (external_id, user_id)
+    SELECT former.external_id, $2 FROM former, before
+     WHERE former.external_id IS NOT NULL AND before.external_id IS NOT NULL
 )
 UPDATE users
    SET unionid = COALESCE(users.unionid, former.unionid),
@@ -141,7 +146,7 @@ async def name_identity(transaction: Transaction, *, app_id: str, openid: str, u
 async def merge_users(transaction: Transaction, former_id: UUID, *, into: UUID, now: datetime) -> Moved:
     """Give all that a user has to another one, and remember the id; what the other one has stays."""
     app_ids = [row["app_id"] for row in await transaction.fetch(_MOVE_IDENTITIES, former_id, into)]
-    for statement in (_MOVE_UNIONIDS, _MOVE_CONSENTS, _MOVE_FORMER_USERS):
+    for statement in (_MOVE_UNIONIDS, _MOVE_CONSENTS, _MOVE_FORMER_USERS, _MOVE_EXTERNAL_IDS):
         await transaction.execute(statement, former_id, into)
     fields = await transaction.fetchval(_MERGE, former_id, into)
     await transaction.execute(_REMEMBER_FORMER_USER, former_id, into, now)

@@ -75,6 +75,8 @@ SELECT id FROM users WHERE unionid = $1
  UNION
 SELECT id FROM users WHERE external_id = $1
  UNION
+SELECT user_id FROM former_external_ids WHERE external_id = $1
+ UNION
 SELECT id FROM users WHERE phone = $1
  UNION
 SELECT id FROM users WHERE phone = '+' || $1

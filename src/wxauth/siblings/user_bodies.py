@@ -73,6 +73,12 @@ class UserForSiblingsAnswer(TypedDict):
     last_login_at: Annotated[datetime | None, Field(description="Null until somebody imported logs in.")]
     external_id: Annotated[str | None, Field(description="The id that the user had before wxauth. Nobody shares it.")]
     former_ids: Annotated[list[UUID], Field(description="The ids merged into this user, the first merge first.")]
+    former_external_ids: NotRequired[
+        Annotated[
+            list[str],
+            Field(description="External ids of users whom WeChat's unionid made one with this one. Absent where none."),
+        ]
+    ]
     identities: Annotated[list[IdentityAnswer], Field(description="The oldest first.")]
     consents: Annotated[list[DocumentVersion], Field(description="What the person agrees to now.")]
     phone: NotRequired[Annotated[str | None, Field(description="E.164. Only with the scope `phones`.")]]
@@ -107,6 +113,8 @@ def user_for_siblings(user: UserForSiblings, scopes: Collection[Scope]) -> UserF
             {"document": document, "version": version} for document, version in sorted((user["consents"] or {}).items())
         ],
     }
+    if user["former_external_ids"]:
+        told["former_external_ids"] = user["former_external_ids"]
     if Scope.PHONES in scopes:
         told["phone"] = user["phone"]
         told["phone_verified"] = None if user["phone"] is None else user["phone_verified"]
