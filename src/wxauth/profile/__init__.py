@@ -1,1 +1,1 @@
-"""What a person gives of themselves, and takes back: name, picture, phone number."""
+"""The data that a person gives, and takes back: name, picture, phone number; and WeChat's message push."""

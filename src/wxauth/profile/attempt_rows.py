@@ -1,12 +1,13 @@
-"""How often WeChat has been asked for a person, counted by the database for all replicas."""
+"""Attempts of a person, such as questions to WeChat, counted in the database for all replicas."""
 
 from datetime import datetime
 from typing import Final
 
 from wxauth.core.database import Database
 
-# Of two at once the second waits here, and counts on from the first. Who is refused is not written.
-# $1 key  $2 now  $3 an hour that began by then is over  $4 how many there may be
+# The upsert settles the race of two attempts at once: the second waits for the first, and counts on from it. A refused
+# attempt writes nothing.
+# $1 key  $2 now  $3 a window that began by this time is over  $4 how many attempts a window may have
 _TAKE: Final = """
 WITH taken AS (
     INSERT INTO attempts (key, since, number) VALUES ($1, $2, 1)
@@ -28,7 +29,7 @@ DELETE FROM attempts WHERE key IN (
 async def take_attempt(
     database: Database, key: bytes, *, at_most: int, began_by: datetime, now: datetime
 ) -> datetime | None:
-    """Count one more, where there are fewer; None, or where there are not, when their hour began.
+    """Count an attempt, and return None. If the window is full, count nothing, and return when the window began.
 
     Raises: StorageUnavailable.
     """
@@ -37,11 +38,11 @@ async def take_attempt(
 
 
 async def give_back_attempt(database: Database, key: bytes) -> None:
-    """Count one less. Raises: StorageUnavailable."""
+    """Take one attempt off the count. Raises: StorageUnavailable."""
     await database.fetchrow(_GIVE_BACK, key)
 
 
 async def sweep_attempts(database: Database, *, began_before: datetime, size: int) -> int:
-    """Forget the oldest; how many. Raises: StorageUnavailable."""
+    """Delete the counts that began before a time, the oldest first; how many. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
         return await transaction.execute(_SWEEP, began_before, size)

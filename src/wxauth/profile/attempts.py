@@ -1,4 +1,4 @@
-"""How often one person may have WeChat asked in vain: an app's quota is everybody's."""
+"""Limits how often WeChat is asked in vain for one person. Without it, one person could use up the app's quota."""
 
 from contextlib import suppress
 from datetime import timedelta
@@ -12,19 +12,19 @@ from wxauth.errors import RateLimited, StorageUnavailable
 from wxauth.profile.attempt_rows import give_back_attempt, take_attempt
 
 WINDOW: Final = timedelta(hours=1)
-"""From the first attempt on."""
+"""How long attempts count, from the first one on."""
 AT_MOST: Final = 20
-"""Attempts in that time, for one person in one app, over all replicas. Honest taps and slips stay below."""
+"""How many attempts one person has in that time, in one app, over all replicas. Honest use stays below."""
 
 
 class Attempts:
-    """Counts what is asked of WeChat for one person.
+    """Counts the questions to WeChat for each person.
 
     Args:
-        database: Where it is counted.
+        database: Where they are counted.
         clock: The time.
-        what: The kind, counted by itself.
-        detail: What is refused, for the developer.
+        what: The kind of question. Each kind has its own count.
+        detail: The `detail` of a refusal, for the developer.
     """
 
     def __init__(self, database: Database, clock: Clock, *, what: str, detail: str) -> None:
@@ -34,7 +34,7 @@ class Attempts:
         self._detail = detail
 
     async def take(self, app_id: str, openid: str) -> bytes:
-        """Count one more; its key, by which it may be given back. Raises: RateLimited, StorageUnavailable."""
+        """Count an attempt; the key with which it can be given back. Raises: RateLimited, StorageUnavailable."""
         key = sha256(b"\0".join((self._what.encode(), app_id.encode(), openid.encode()))).digest()
         now = self._clock()
         since = await take_attempt(self._database, key, at_most=AT_MOST, began_by=now - WINDOW, now=now)
@@ -43,6 +43,6 @@ class Attempts:
         return key
 
     async def give_back(self, key: bytes) -> None:
-        """Give the attempt back: the person was not at fault. If the database is away just then, it stays counted."""
+        """Uncount an attempt that failed by no fault of the person. In an outage of the database it stays counted."""
         with suppress(StorageUnavailable):
             await give_back_attempt(self._database, key)

@@ -1,4 +1,4 @@
-"""`POST /v1/me/avatar`, and `GET /v1/avatars/...`: pictures in and out."""
+"""`POST /v1/me/avatar` and `GET /v1/avatars/...`: uploading and showing pictures."""
 
 from typing import Final
 
@@ -22,14 +22,14 @@ router = APIRouter(route_class=DirectRoute, generate_unique_id_function=operatio
 
 UPLOAD_PATH: Final = "/v1/me/avatar"
 MAX_UPLOAD: Final = MAX_FILE + MAX_BODY
-"""Bytes of a body there: the picture, and what multipart puts around it."""
+"""Bytes of an upload's body: the picture, and the multipart form around it."""
 
 _FIELD: Final = "file"
 _WRONG_FILE: Final = InvalidRequest.of(_FIELD, "Field required")
 _EXAMPLE_URL: Final = f"https://auth.example.com{PATH}Yp4Zt2Vq8nCwRk1EtTmHYj.jpg"
 _BINARY: Final = {"type": "string", "contentMediaType": "application/octet-stream"}
 _HEADERS: Final = {
-    # It never changes, but it goes with the person: a cache may have it for a day, and must ask then.
+    # A picture never changes, but is deleted with its person: a cache may keep it for a day, and must ask then.
     "Cache-Control": "public, max-age=86400, must-revalidate",
     "Content-Disposition": "inline",
     "Content-Security-Policy": "default-src 'none'; sandbox",
@@ -57,10 +57,10 @@ _HEADERS: Final = {
     },
 )
 async def change_my_avatar(caller: CallerDep, request: Request, services: ServicesDep) -> UserAnswer:
-    """Store what `chooseAvatar` gave; `avatar_url` leads to it from then on, and nothing to the one before.
+    """Store the picture that `chooseAvatar` gave. `avatar_url` then leads to it, and the former picture is deleted.
 
-    JPEG, PNG or WebP, up to 2 MiB and 16 megapixels, as `wx.uploadFile` sends it with `name: 'file'`. What is kept is a
-    JPEG, or a PNG where it is transparent, of 512 pixels at most on the longer side, without metadata.
+    The file is a JPEG, PNG or WebP of up to 2 MiB and 16 megapixels, as `wx.uploadFile` sends it with `name: 'file'`.
+    It is stored as a JPEG, or as a PNG if it is transparent, without metadata. Its longer side has at most 512 pixels.
     """
     with services.avatars.upload(caller.user["id"]):
         file = await uploaded_file(request, _FIELD, max_bytes=MAX_FILE)
@@ -84,13 +84,14 @@ async def change_my_avatar(caller: CallerDep, request: Request, services: Servic
         304: {"description": "Not changed"},
         **failures(NotFound, StorageUnavailable),
     },
-    # Not a parameter of the endpoint: no text can be wrong here, and FastAPI would add a 422.
+    # Documented here, and read from the request: any text is valid, but FastAPI would document a 422 for a parameter.
     openapi_extra={"parameters": [{"name": "file_name", "in": "path", "required": True, "schema": {"type": "string"}}]},
 )
 async def read_avatar(request: Request, services: ServicesDep) -> Response:
-    """What an `avatar_url` of ours leads to. It never changes: another picture has another URL.
+    """The picture behind an `avatar_url` of this service. It never changes: another picture has another URL.
 
-    Whoever has the URL may see it, and nobody can guess one. Once it is gone, caches have it for a day at most.
+    Anyone who has the URL may see the picture, and nobody can guess a URL. Caches keep a deleted picture for at most a
+    day.
     """
     file_name = request.path_params["file_name"]
     avatar = await services.avatars.read(file_name)

@@ -1,4 +1,4 @@
-"""Pictures of users. The database sees to it that none stays when its user's avatar_url leads elsewhere."""
+"""Pictures of users. A trigger deletes a picture when its user's avatar_url no longer leads to it."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,11 +38,11 @@ class Avatar:
 async def replace_avatar(
     database: Database, user_id: UUID, avatar: Avatar, *, url: str, app_id: str, now: datetime
 ) -> UserRow | None:
-    """Store a picture in place of the former one; the user as they are then, None where they are banned or gone.
+    """Replace a user's picture; the changed user, or None if the user is banned or erased.
 
     Raises: StorageUnavailable.
     """
-    # In a transaction, which is never sent again: it would overwrite what has been written since, as a withdrawal.
+    # A transaction is never retried after a lost connection. A retry could overwrite a withdrawal made in between.
     async with database.begin() as transaction:
         user: UserRow | None = await transaction.fetchrow(
             _REPLACE, user_id, url, avatar.id, avatar.content_type, avatar.content, now
@@ -53,6 +53,6 @@ async def replace_avatar(
 
 
 async def read_avatar(database: Database, avatar_id: str) -> Avatar | None:
-    """The picture of this id, or None where there is none. Raises: StorageUnavailable."""
+    """The picture of this id; None if there is none. Raises: StorageUnavailable."""
     row = await database.fetchrow(_READ, avatar_id)
     return None if row is None else Avatar(avatar_id, row["content_type"], row["content"])

@@ -1,4 +1,4 @@
-"""The pictures that users upload: few at a time, one after the other, each at a URL of its own."""
+"""The pictures that users upload: few uploads at a time, one decoded after the other, each with its own URL."""
 
 import asyncio
 import re
@@ -18,9 +18,9 @@ from wxauth.profile.pictures import UnusablePicture, made_small
 
 PATH: Final = "/v1/avatars/"
 MAX_FILE: Final = 2 * 1024 * 1024
-"""Bytes of a picture that is uploaded."""
+"""Bytes of an uploaded picture."""
 UPLOADS: Final = 64
-"""How many may be under way in this process: up to 132 MiB wait to be decoded."""
+"""How many uploads this process takes at once: up to 132 MiB wait to be decoded."""
 UPLOADS_OF_ONE_USER: Final = 8
 
 _ID_BYTES: Final = 16
@@ -29,12 +29,12 @@ _EXTENSIONS: Final = {"image/jpeg": "jpg", "image/png": "png"}
 
 
 class Avatars:
-    """Takes and gives pictures of users.
+    """Stores and reads pictures of users.
 
     Args:
-        database: Where they are.
+        database: Where the pictures are.
         clock: The time.
-        issuer: Under which they are served.
+        issuer: The URL under which the pictures are served.
     """
 
     def __init__(self, database: Database, clock: Clock, *, issuer: str) -> None:
@@ -44,21 +44,21 @@ class Avatars:
         self._uploads = Places[UUID](
             of_one=UPLOADS_OF_ONE_USER, in_all=UPLOADS, detail="too many pictures are being uploaded"
         )
-        # One thread bounds the memory, and leaves the other cores to logins. Pillow works without the GIL.
+        # One thread bounds the memory, and leaves the other cores to logins: Pillow decodes without the GIL.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
 
     def serves(self, url: str | None) -> bool:
-        """Whether it leads to a picture here, whether or not that still exists. Only an upload sets such a URL."""
+        """Whether a URL is one of our pictures', even of a deleted one. Only an upload sets such a URL."""
         return url is not None and url.startswith(self._base_url)
 
     def upload(self, user_id: UUID) -> AbstractContextManager[None]:
-        """A place for what is uploaded in the block. Raises: RateLimited."""
+        """Hold a place for one upload while the block runs. Raises: RateLimited."""
         return self._uploads.place(user_id)
 
     async def replace(self, user_id: UUID, file: bytes, *, app_id: str) -> UserRow:
-        """Store a user's picture in place of the former one, and its URL; the user as they are then.
+        """Replace a user's picture and its URL; the changed user.
 
-        Raises: InvalidRequest; InvalidToken, where the user has just been banned or erased; StorageUnavailable.
+        Raises: InvalidRequest; InvalidToken, if the user has just been banned or erased; StorageUnavailable.
         """
         try:
             picture = await asyncio.get_running_loop().run_in_executor(self._executor, made_small, file)
@@ -72,7 +72,7 @@ class Avatars:
         return user
 
     async def read(self, file_name: str) -> Avatar:
-        """The picture at `PATH`. Raises: NotFound, StorageUnavailable."""
+        """The picture at `PATH` with this file name. Raises: NotFound, StorageUnavailable."""
         match = _FILE_NAME.fullmatch(file_name)
         avatar = match and await read_avatar(self._database, match[1])
         if avatar is None or _file_name(avatar) != file_name:

@@ -1,4 +1,4 @@
-"""Names, pictures and phone codes, as they come."""
+"""Requests with names, picture URLs and phone codes."""
 
 import re
 from typing import Annotated, Final
@@ -8,8 +8,8 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field,
 from wxauth.core.services import Services
 from wxauth.web.bodies import TEXT
 
-# An absolute https URL without user information, as it was written; or nothing. Not of a host that is none: WeChat's
-# tools put local files under http://tmp/, and old tutorials an s into it.
+# An absolute https URL without user information, or empty text. The hosts tmp, usr and store are refused: WeChat's
+# tools put local files under http://tmp/, and old tutorials change that to https.
 _HTTPS_URL: Final = re.compile(
     r"(https://(?!(tmp|usr|store)(/|$))"
     r"""(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]<>"'`^{|}\\\x00-\x20\x7f]+)(:[0-9]{1,5})?"""
@@ -32,7 +32,7 @@ AvatarUrl = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2
 
 
 class ProfileChange(BaseModel):
-    """What to change of one's profile: absent changes nothing, null or empty clears."""
+    """Changes of the caller's profile. An absent field changes nothing; null or empty clears it."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"nickname": "小明"}]}, hide_input_in_errors=True)
 
@@ -44,16 +44,16 @@ class ProfileChange(BaseModel):
     avatar_url: AvatarUrl | None = Field(
         default=None,
         validation_alias=AliasChoices("avatar_url", "avatarUrl"),
-        description="An https URL. Also accepted as `avatarUrl`. That of an uploaded picture changes nothing.",
+        description="An https URL. Also accepted as `avatarUrl`. An uploaded picture's URL changes nothing.",
     )
 
     def changes(self) -> dict[str, str | None]:
-        """What was named, with None for what is to be cleared."""
+        """The fields that the request gives, with None for those to clear."""
         return {name: getattr(self, name) or None for name in self.model_fields_set}
 
 
 class PhoneRequest(BaseModel):
-    """What the phone button gave."""
+    """The code that the phone button gave."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"code": "e31968a7f94cc5ee25fafc2aef2773f0bb8c3937b22520eb8ee345274d00c144"}]},

@@ -1,4 +1,4 @@
-"""What users change of their own profile."""
+"""Changes that users make to their own profile."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -15,12 +15,12 @@ log = get_logger()
 
 
 async def change_profile(services: Services, caller: Caller, changes: Mapping[str, str | None]) -> UserInSession:
-    """Set what is named of `nickname` and `avatar_url`, None to clear it; the user as they are then.
+    """Set those of `nickname` and `avatar_url` that are named, None to clear; the changed user.
 
-    Raises: InvalidRequest, where WeChat refuses the nickname and that decides; RateLimited, where it has been asked too
-        often; InvalidToken, where the user has just been erased; StorageUnavailable.
+    Raises: InvalidRequest, if WeChat refuses the nickname and the policy is `block`; RateLimited, if the person has had
+        WeChat asked too often; InvalidToken, if the user has just been erased; StorageUnavailable.
     """
-    if services.avatars.serves(changes.get("avatar_url")):  # the form sent every field back, our own picture's URL too
+    if services.avatars.serves(changes.get("avatar_url")):  # a form sends every field back, our own picture's URL too
         changes = {name: value for name, value in changes.items() if name != "avatar_url"}
     person = Person(caller.user["id"], caller.user["app_id"], caller.user["openid"])
     user = await services.nicknames.set(
@@ -43,9 +43,9 @@ async def change_profile(services: Services, caller: Caller, changes: Mapping[st
 
 
 async def change_avatar(services: Services, caller: Caller, file: bytes) -> UserInSession:
-    """Store the picture in a file, and let avatar_url lead to it; the user as they are then.
+    """Store an uploaded picture, and let avatar_url lead to it; the changed user.
 
-    Raises: InvalidRequest; InvalidToken, where the user has just been banned or erased; StorageUnavailable.
+    Raises: InvalidRequest; InvalidToken, if the user has just been banned or erased; StorageUnavailable.
     """
     user = await services.avatars.replace(caller.user["id"], file, app_id=caller.user["app_id"])
     log.info("profile_changed", user_id=user["id"], fields=["avatar_url"])
@@ -53,10 +53,10 @@ async def change_avatar(services: Services, caller: Caller, file: bytes) -> User
 
 
 async def bind_phone(services: Services, caller: Caller, code: str) -> UserInSession:
-    """Bind the phone number behind a code of the phone button; the user as they are then.
+    """Bind the phone number behind a code of the phone button; the changed user.
 
-    Raises: UnknownApp, where the session's app is configured no longer; WeChatError; RateLimited; PhoneTaken;
-        InvalidToken, where the user has just been banned or erased; StorageUnavailable.
+    Raises: UnknownApp, if the session's app is no longer configured; WeChatError; RateLimited; PhoneTaken;
+        InvalidToken, if the user has just been banned or erased; StorageUnavailable.
     """
     app = services.apps.find(caller.user["app_id"])
     return _in_session(await services.phones.bind(app, openid=caller.user["openid"], code=code), caller)

@@ -1,4 +1,4 @@
-"""What is made of a nickname that WeChat finds against the rules: nothing, an event, or a refusal."""
+"""Has WeChat check nicknames. The policy says whether a bad one is accepted, flagged by an event, or refused."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -21,7 +21,7 @@ from wxauth.wechat.opinions import PATIENCE, Opinions
 
 _CONTENT_REFUSED: Final = 87014
 _OTHER: Final = 21000
-"""The label of what is refused for no reason that has one of its own."""
+"""WeChat's label for other reasons. It stands in for the label that a refusal by errcode lacks."""
 
 log = get_logger()
 
@@ -33,11 +33,11 @@ class Nicknames:
 
     Args:
         database: Where the users are.
-        opinions: What WeChat thinks.
+        opinions: Asks WeChat.
         clock: The time.
-        background: Does what decides nothing.
-        attempts: Counts what WeChat is asked.
-        policy: What is made of a nickname.
+        background: Runs checks and notes that no request waits for.
+        attempts: Counts the questions to WeChat.
+        policy: What is done about a nickname against the rules.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Nicknames:
         self._attempts = attempts
         self._policy = policy
         self.are_checked = policy != "off"
-        """Whether a login is stored without its nickname, which `set_at_login` then sets."""
+        """If set, a login stores no nickname itself: `set_at_login` does, after WeChat's check."""
 
     async def set(
         self,
@@ -68,7 +68,7 @@ class Nicknames:
         store: Callable[[], Awaitable[T]],
         patience: float = PATIENCE,
     ) -> T:
-        """Store a nickname, unless WeChat is asked about it and refuses it. A name that stays is not asked about.
+        """Store a nickname unless WeChat is asked and refuses it. WeChat is not asked about an unchanged nickname.
 
         Raises: InvalidRequest; RateLimited; StorageUnavailable; whatever `store` raises.
         """
@@ -87,7 +87,10 @@ class Nicknames:
         return stored
 
     async def set_at_login(self, person: Person, user: UserRow, nickname: str | None, *, patience: float) -> UserRow:
-        """The user with the nickname that came with a login, or as before: the code is spent, so nothing is raised."""
+        """Set the nickname that came with a login; the user, changed or not.
+
+        Nothing is raised: a failure here must not fail the login, whose code is spent.
+        """
         before = user["nickname"]
         if not self.asks_about(nickname, before=before):
             return user
@@ -109,7 +112,7 @@ class Nicknames:
         return user if named is None else named  # the user has been erased meanwhile
 
     def asks_about(self, nickname: str | None, *, before: str | None) -> TypeGuard[str]:
-        """Whether WeChat is asked about a nickname, where the stored one is that."""
+        """Whether WeChat is asked about a nickname, given the stored one."""
         return self.are_checked and nickname is not None and nickname != before
 
     async def _flag(self, person: Person, nickname: str) -> None:
@@ -118,7 +121,7 @@ class Nicknames:
             await self._note(person, verdict)
 
     async def _verdict(self, person: Person, nickname: str, *, patience: float | None = None) -> TextVerdict | None:
-        """What WeChat thinks of a nickname; None where that cannot be told."""
+        """WeChat's verdict on a nickname; None if WeChat gives none."""
 
         async def check(wechat_api: WeChatApi, app: App) -> TextVerdict:
             try:

@@ -1,4 +1,4 @@
-"""What WeChat answered to phone codes: kept from before anything else can fail until the number is bound."""
+"""WeChat's answers to phone codes. An answer is stored before anything else can fail, until its number is bound."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ SELECT app_id, openid, sealed, asked_at, {USER}
   FROM phone_answers JOIN identities USING (app_id, openid) JOIN users ON users.id = user_id
  WHERE code_hash = $1
 """  # noqa: S608 - put together from constants
-# An answer that is there already has given its attempt back before.
+# Stores an answer and gives its attempt back. An answer that is stored already has given its attempt back before.
 # $1 code_hash  $2 app_id  $3 openid  $4 sealed  $5 when WeChat was asked  $6 the attempt's key
 _ADD: Final = """
 WITH added AS (
@@ -38,10 +38,10 @@ SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
  ORDER BY asked_at LIMIT $2
 """
 
-# Of two users who get one number at once, the second waits here, and then sees the first.
+# Settles the race of two users who get one number at once: the second waits here, and then sees the first.
 _LOCK_NUMBER: Final = "SELECT pg_advisory_xact_lock(hashtext('wxauth.phone'), hashtext($1))"
 # $1 user id  $2 app_id  $3 openid  $4 number  $5 when WeChat was asked
-# $6 whether a number that the user has bound since counts for more  $7 whether several users may have one number
+# $6 whether a number that the user has bound since then wins  $7 whether several users may have one number
 _REFUSAL: Final = """
 SELECT CASE
        WHEN i.created_at > $5 THEN 'erased'
@@ -59,7 +59,7 @@ SELECT CASE
 """
 _FORGET_ONE: Final = "DELETE FROM phone_answers WHERE code_hash = $1"
 _NOTE_REFUSAL: Final = "UPDATE phone_answers SET refused_at = $2 WHERE code_hash = $1 AND sealed IS NOT NULL"
-# A number is bound once for each answer: a request that comes second finds the user as the first one left them.
+# An answer's number is bound once. A second request for the same answer changes nothing, and gets the present user.
 # $1 code_hash  $2 now  $3 user id  $4 number
 _BIND: Final = f"""
 WITH settled AS (
@@ -73,7 +73,7 @@ UPDATE users SET phone = CASE WHEN EXISTS (SELECT FROM settled) THEN $4 ELSE pho
 RETURNING {USER}, EXISTS (SELECT FROM settled) AS is_first
 """  # noqa: S608 - put together from constants
 _UNPROVED_HOLDERS: Final = "SELECT id FROM users WHERE phone = $1 AND NOT phone_verified"
-# $1 user ids  $2 number  $3 who has proved it
+# $1 user ids  $2 number  $3 the user who has proved it
 _TAKE_OVER: Final = """
 UPDATE users SET phone = NULL WHERE id = ANY ($1::uuid[]) AND phone = $2 AND NOT phone_verified AND id <> $3
 RETURNING id
@@ -103,13 +103,13 @@ class Refusal(StrEnum):
     GONE = "gone"
     """The user is banned or erased."""
     ERASED = "erased"
-    """The user who asked for it has been erased; who is there by the same identity came later."""
+    """The user who asked for the number has been erased. The identity belongs to a user who came later."""
     WITHDRAWN = "withdrawn"
-    """The person has withdrawn their number since they asked for it."""
+    """The person has withdrawn the number since giving it."""
     TAKEN = "taken"
-    """Another user has it."""
+    """Another user has the number."""
     OUTDATED = "outdated"
-    """The user has bound a number since."""
+    """The user has bound another number since."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +121,11 @@ class StoredAnswer:
     openid: str
     sealed: bytes = field(repr=False)
     asked_at: datetime
-    """When WeChat was asked, so that what the person does from then on counts for more."""
+    """When WeChat was asked. Whatever the person does after this time wins over the answer."""
 
 
 async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | UserRow | None:
-    """The answer to a code; once its number has been bound, the user; None where there is none.
+    """The answer to a code; the user, once its number has been bound; None if there is no answer.
 
     Raises: StorageUnavailable.
     """
@@ -143,7 +143,7 @@ async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | Us
 
 
 async def add_answer(database: Database, answer: StoredAnswer, *, attempt: bytes) -> bool:
-    """Keep an answer, and give back the attempt that led to it; whether its identity was still there.
+    """Store an answer, and give back the attempt that led to it; False if its identity has been erased.
 
     Raises: StorageUnavailable.
     """
@@ -156,29 +156,29 @@ async def add_answer(database: Database, answer: StoredAnswer, *, attempt: bytes
 
 
 async def pending_answers(database: Database, *, asked_before: datetime, size: int) -> Sequence[StoredAnswer]:
-    """The oldest of those whose number was neither bound nor refused. Raises: StorageUnavailable."""
+    """The oldest answers whose number is neither bound nor refused. Raises: StorageUnavailable."""
     return [StoredAnswer(**row) for row in await database.fetch(_PENDING, asked_before, size)]
 
 
 async def refuse_answer(database: Database, code_hash: bytes, *, now: datetime) -> None:
-    """Note that what WeChat answered cannot be used. Raises: StorageUnavailable."""
+    """Note that an answer cannot be used. Raises: StorageUnavailable."""
     await database.fetchrow(_NOTE_REFUSAL, code_hash, now)
 
 
 async def bind_phone(
     database: Database, answer: StoredAnswer, phone: str, *, may_share: bool, is_late: bool, now: datetime
 ) -> UserRow | Refusal:
-    """Give the number of an answer to whose it is, and settle the answer; the user as they are then.
+    """Bind an answer's number to its user, and settle the answer; the changed user.
 
-    An answer that has been settled meanwhile changes nothing. One of before an erasure or a withdrawal is forgotten.
-    Users who have the number by an import, and have never proved it, lose it.
+    An answer that has been settled meanwhile changes nothing. An answer from before an erasure or a withdrawal is
+    deleted. Users who have the number from an import, and have never proved it, lose it.
 
     Args:
-        database: Where they are.
-        answer: Which answer.
+        database: Where users and answers are.
+        answer: The answer.
         phone: Its number, E.164.
         may_share: Whether another user may have the number too.
-        is_late: Whether a number that the user has bound since counts for more.
+        is_late: Whether a number that the user has bound since then wins.
         now: The time.
 
     Raises: StorageUnavailable.
@@ -186,7 +186,7 @@ async def bind_phone(
     async with database.begin() as transaction:
         await transaction.fetchval(_LOCK_NUMBER, phone)
         unproved = [row["id"] for row in await transaction.fetch(_UNPROVED_HOLDERS, phone)]
-        if unproved:  # all lock users in the order of their ids
+        if unproved:  # all at once: everybody locks users in the order of their ids
             owner_id = await user_of(transaction, app_id=answer.app_id, openid=answer.openid)
             await lock_users(transaction, [*unproved, *([] if owner_id is None else [owner_id])])
         user_id = await lock_user_of(transaction, app_id=answer.app_id, openid=answer.openid)
@@ -213,7 +213,7 @@ async def bind_phone(
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """Somebody has become who had proved their number before."""
+    """A user was merged into the one who had proved the number before."""
 
     user: UserRow
     merged: Merged
@@ -222,7 +222,7 @@ class Linked:
 async def link_phone(
     database: Database, answer: StoredAnswer, phone: str, *, seen_since: datetime, now: datetime
 ) -> Linked | None:
-    """Let whose answer this is become the user who has the number, and settle the answer; None where that may not be.
+    """Merge the answer's user into the user who has the number, and settle the answer; None if that is not allowed.
 
     Raises: StorageUnavailable.
     """
@@ -239,7 +239,7 @@ async def link_phone(
         )
         if merged is None:
             return None
-        # While we waited, the identity may have gone to somebody else; then all of this is undone.
+        # While we waited for locks, the identity may have gone to another user: then all of this is rolled back.
         refusal = await transaction.fetchval(
             _REFUSAL, holder_id, answer.app_id, answer.openid, phone, answer.asked_at, False, False
         )
@@ -250,28 +250,28 @@ async def link_phone(
 
 
 async def forget_answers(transaction: Transaction, user_id: UUID) -> None:
-    """Bind no number that a user has given so far, as when the person withdraws it; no code finds its answer again."""
+    """Delete a user's answers, as after a withdrawal: no number given so far is bound, and no code finds its answer."""
     await transaction.execute(_FORGET, user_id)
 
 
 async def answers_sealed_otherwise(
     database: Database, *, prefix: bytes, after: bytes, size: int
 ) -> Sequence[StoredAnswer]:
-    """The next ones that are kept sealed and do not begin with the prefix. Raises: StorageUnavailable."""
+    """The next answers whose sealed value does not begin with the prefix. Raises: StorageUnavailable."""
     return [StoredAnswer(**row) for row in await database.fetch(_SEALED_OTHERWISE, after, prefix, size)]
 
 
 async def replace_answer(database: Database, answer: StoredAnswer, anew: bytes) -> bool:
-    """Store this in place of the former; whether that was still there. Raises: StorageUnavailable."""
+    """Seal an answer anew, if it is still sealed as it was read; whether it was. Raises: StorageUnavailable."""
     return await database.fetchrow(_REPLACE, answer.code_hash, answer.sealed, anew) is not None
 
 
 async def erase_answer(database: Database, answer: StoredAnswer) -> bool:
-    """Forget what WeChat answered, if it is still what was read; whether it was. Raises: StorageUnavailable."""
+    """Delete an answer, if it is still sealed as it was read; whether it was. Raises: StorageUnavailable."""
     return await database.fetchrow(_ERASE, answer.code_hash, answer.sealed) is not None
 
 
 async def sweep_answers(database: Database, *, asked_before: datetime, size: int) -> int:
-    """Erase the oldest; how many. Raises: StorageUnavailable."""
+    """Delete answers to questions of before a time, the oldest first; how many. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
         return await transaction.execute(_SWEEP, asked_before, size)

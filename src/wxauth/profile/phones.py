@@ -1,6 +1,6 @@
-"""Phone numbers: asked of WeChat once, kept before anything else can fail, then bound to the user.
+"""Phone numbers. WeChat is asked once, its answer is stored before anything else can fail, then the number is bound.
 
-WeChat gives a number once for each tap on the phone button, and every one is paid for.
+WeChat gives a number once for each tap on the phone button, and each number costs money.
 """
 
 import asyncio
@@ -51,24 +51,24 @@ from wxauth.wechat.errcodes import OF_ANOTHER_PERSON
 from wxauth.wechat.phone_numbers import e164_of
 
 LATE: Final = 30.0
-"""Seconds that an answer may come after the request for it was given up: it has been paid for all the same."""
+"""Seconds that WeChat's answer is still awaited after its request was given up: the number has been paid for."""
 KEPT_IN_MEMORY: Final = 600.0
-"""Seconds that an answer waits for the database to come back."""
+"""Seconds that an answer waits in memory for the database to come back."""
 UNTOUCHED_FOR: Final = timedelta(minutes=1)
-"""After that, whoever asked for an answer will not bind it any more."""
+"""After this time, the request that asked for an answer will no longer bind it: housekeeping does."""
 
 UNDER_WAY: Final = 200
-"""How many numbers this process may be asking WeChat for."""
+"""How many numbers this process asks WeChat for at once."""
 UNDER_WAY_OF_ONE: Final = 20
-"""How many requests and questions to WeChat of one person; more than anybody's taps and retries come to."""
+"""How many requests and questions to WeChat one person has at once: more than taps and retries add up to."""
 FAREWELL_TO_WECHAT: Final = 6.0
-"""Seconds that WeChat has for its answers when the service ends; the requests have been drained by then."""
+"""Seconds that WeChat's answers are awaited when the service ends. The requests have been drained before."""
 
 PAUSES_FOR_OTHERS: Final = (0.0, 0.1, 0.4, 1.0)
-"""Seconds in which another process, which has just spent the same code, gets its answer and stores it."""
+"""Seconds between looks for an answer that another process, which has just spent the same code, is about to store."""
 _ANSWER: Final = "phone_answer"
 _NOT_OF_THE_CODE: Final = (WeChatMisconfigured, WeChatRateLimited, WeChatUnavailable)
-"""What WeChat says of the app, or of itself."""
+"""Failures that are about the app or WeChat itself, not about the code: they cost the person no attempt."""
 
 log = get_logger()
 
@@ -77,14 +77,14 @@ log = get_logger()
 class _Answered:
     phone_info: Mapping[str, Any]
     attempt: bytes
-    """To be given back, for it was not in vain."""
+    """The key of the attempt, which is given back because WeChat has answered."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Asking:
     answered: asyncio.Task[_Answered]
     stored: asyncio.Task[None]
-    """Ends after `answered`, as it does where that fails."""
+    """Stores the answer. It ends after `answered`, and fails if `answered` fails."""
 
 
 class Phones:
@@ -92,20 +92,20 @@ class Phones:
 
     Args:
         database: Where the users are.
-        sealer: Seals what WeChat answers.
-        wechat_api: WeChat, whose answer may come `LATE` after the request for it was given up.
+        sealer: Seals WeChat's answers.
+        wechat_api: WeChat.
         clock: The time.
         timeout: Seconds that a request waits for WeChat.
         may_share: Whether several users may have one number.
-        linked_within: Who has proved a number before, and logged in within this time, may be who proves it now; None
-            where they never are.
+        linked_within: A person who proves the number of a user who has logged in within this time becomes that user;
+            None: never.
         promises: Keeps the answers that the database did not take.
         attempts: Counts the codes that WeChat refuses.
         observe_merge: Is told of each user who has become another one by a number.
         check_openid: Whether WeChat is to check that a code is the user's own.
-        kept_in_memory: Seconds that such an answer waits for the database to come back.
-        pauses_for_others: Seconds before each look whether another process has got the answer.
-        farewell: Seconds that WeChat has for its answers when the service ends.
+        kept_in_memory: Seconds that an answer waits in memory for the database to come back.
+        pauses_for_others: Seconds before each look for an answer that another process stores.
+        farewell: Seconds that WeChat's answers are awaited when the service ends.
     """
 
     def __init__(
@@ -147,11 +147,11 @@ class Phones:
         self._told_unopened = False
 
     async def bind(self, app: App, *, openid: str, code: str) -> UserRow:
-        """Bind the number behind a code to the user of this identity; the user as they are then.
+        """Bind the number behind a code to the user of this identity; the changed user.
 
-        The same code again, by the same identity, goes on with what WeChat answered to it before.
+        If the same identity sends the same code again, WeChat's stored answer is used.
 
-        Raises: WeChatError; RateLimited; PhoneTaken; InvalidToken, where the user has just been banned or erased;
+        Raises: WeChatError; RateLimited; PhoneTaken; InvalidToken, if the user has just been banned or erased;
             StorageUnavailable.
         """
         asked_at = self._clock()
@@ -183,7 +183,7 @@ class Phones:
         return outcome
 
     async def take_up_pending(self, *, size: int) -> None:
-        """Bind what nobody came back for, as when the process that asked was killed; the oldest, so many at most.
+        """Bind up to `size` numbers whose request did not bind them, as when its process was killed. The oldest first.
 
         Raises: StorageUnavailable.
         """
@@ -192,14 +192,14 @@ class Phones:
             try:
                 await self._bind(answer, is_late=True)
             except WeChatBadResponse:
-                pass  # noted and logged
-            except CannotOpen as exc:  # by a process that has the key, or by this one when it has been given it
+                pass  # `_bind` has noted and logged the refusal
+            except CannotOpen as exc:  # stays pending, for a process that has the secret key
                 if not self._told_unopened:
                     self._told_unopened = True
                     _tell_unopened(answer.app_id, exc)
 
     async def aclose(self) -> None:
-        """See that what WeChat answers in the time for a farewell is stored, as far as that can be done then."""
+        """Wait for WeChat's answers, and for their storing, as long as the farewell lasts; then give the rest up."""
         if self._asking:
             await asyncio.wait([asking.stored for asking in self._asking.values()], timeout=self._farewell)
         left = list(self._asking.values())
@@ -222,13 +222,13 @@ class Phones:
         return None
 
     async def _ask(self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime) -> None:
-        """Have WeChat's answer stored. Who asks for it at the same time, or again, waits for the same one."""
+        """Ask WeChat, and store its answer. Requests with the same code at the same time share one question."""
         asking = self._asking.get(code_hash)
         if asking is None:
             if len(self._asking) >= UNDER_WAY:
                 raise RateLimited("too many phone numbers are being asked for", retry_after=RETRY_AFTER)
             person = (app.app_id, openid)
-            # In tasks of their own, so that they come to their end whatever becomes of the request.
+            # In tasks of their own: they must come to their end even if the request is cancelled.
             answered = asyncio.create_task(self._ask_wechat(app, openid, code))
             stored = asyncio.create_task(self._keep(answered, person, code_hash, asked_at=asked_at))
             asking = self._asking[code_hash] = _Asking(answered, stored)
@@ -240,7 +240,7 @@ class Phones:
         await asyncio.shield(asking.stored)
 
     async def _ask_wechat(self, app: App, openid: str, code: str) -> _Answered:
-        attempt = await self._attempts.take(app.app_id, openid)  # before, so that many at once are no more
+        attempt = await self._attempts.take(app.app_id, openid)  # before asking: many at once must not pass the limit
         checked_openid = openid if self._check_openid else None
         try:
             phone_info = await self._wechat_api.phone_number(app, code, openid=checked_openid, extra_time=LATE)
@@ -254,7 +254,7 @@ class Phones:
         self._under_way.give_back(person)
         stored = self._asking.pop(code_hash).stored
         if not stored.cancelled():
-            stored.exception()  # looked at, for nobody may be waiting for it any more
+            stored.exception()  # asyncio complains of an exception that nobody has retrieved
 
     async def _keep(
         self,
@@ -296,7 +296,7 @@ class Phones:
         outcome = await bind_phone(self._database, answer, phone, may_share=self._may_share, is_late=is_late, now=now)
         if outcome is Refusal.TAKEN and self._linked_within is not None and not is_late:
             linked = await link_phone(self._database, answer, phone, seen_since=now - self._linked_within, now=now)
-            if linked is None:  # or the same person's other request has just done it
+            if linked is None:  # not allowed; or another request of the same person has just done it, and now it binds
                 outcome = await bind_phone(self._database, answer, phone, may_share=False, is_late=False, now=now)
             else:
                 linked.merged.tell(self._observe_merge)

@@ -1,4 +1,4 @@
-"""Pictures that strangers send: bombs refused, the others made upright and small, without their metadata."""
+"""Pictures from strangers: decompression bombs are refused, others made upright and small, without metadata."""
 
 import warnings
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Final
 from PIL import Image, ImageOps
 
 MAX_PIXELS: Final = 4096 * 4096
-"""A phone's 12 megapixels and some. While it is worked on, such a picture takes up to 260 MiB and a second."""
+"""More than a phone's 12 megapixels. Decoding such a picture takes up to 260 MiB and a second."""
 MAX_SIDE: Final = 16384
 """Pixels of one side: Pillow keeps a pointer for each row."""
 LONGEST_SIDE: Final = 512
@@ -16,17 +16,17 @@ LONGEST_SIDE: Final = 512
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
 _START_OF_SCAN: Final = b"\xff\xda"
 _MAX_SCANS: Final = 100
-"""A progressive JPEG has some ten. One more has 33 bytes and takes 6 ms: 2 MiB of them, six minutes."""
+"""A progressive JPEG has about ten scans. A scan of 33 bytes takes 6 ms: 2 MiB of such scans would take six minutes."""
 _JPEG_QUALITY: Final = 85
 _DRAFT: Final = 2.0
-"""How many times too large a picture may be before its sides are reduced with care."""
+"""A picture is first reduced quickly to this many times its final size, and then with a good filter."""
 
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # the decoder of WebP takes its memory before we can look
-warnings.filterwarnings("ignore", module="PIL")  # we refuse, or do not mind
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # the WebP decoder allocates its memory before `_check` sees the size
+warnings.filterwarnings("ignore", module="PIL")  # what Pillow warns of is refused below, or harmless
 
 
 class UnusablePicture(Exception):
-    """Not a picture of the formats that are taken, broken, or a bomb. The message is for whoever sent it."""
+    """The file is no JPEG, PNG or WebP, is broken, or is a bomb. The message is for the sender."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,14 @@ class Picture:
     """A picture as it is stored."""
 
     content_type: str
-    """`image/png` where something can be seen through it, else `image/jpeg`: a mini-program shows both everywhere."""
+    """`image/png` if the picture is transparent somewhere, else `image/jpeg`. Mini-programs show both everywhere."""
     content: bytes
 
 
 def made_small(file: bytes) -> Picture:
-    """A JPEG, PNG or WebP upright, with sides of `LONGEST_SIDE` at most; of an animation, the first frame.
+    """Make a JPEG, PNG or WebP upright, and small: no side is longer than `LONGEST_SIDE`.
 
-    Metadata is not taken along: EXIF with its places, XMP, comments, ICC profiles.
+    Of an animation, the first frame is taken. Metadata is dropped: EXIF with its places, XMP, comments, ICC profiles.
 
     Raises: UnusablePicture.
     """
@@ -53,12 +53,12 @@ def made_small(file: bytes) -> Picture:
             return _encoded(_upright(_shrunk(image)))
     except UnusablePicture:
         raise
-    except Exception as exc:  # a decoder raises whatever it stumbles over
+    except Exception as exc:  # decoders raise errors of any type on a broken file
         raise UnusablePicture("Should be a JPEG, PNG or WebP picture that is whole") from exc
 
 
 def _check(image: Image.Image, file: bytes) -> None:
-    """By what the header says, before anything is decoded."""
+    """Check what the header says, before anything is decoded."""
     if image.width * image.height > MAX_PIXELS:
         raise UnusablePicture(f"Should have at most {MAX_PIXELS} pixels")
     if max(image.size) > MAX_SIDE:
@@ -68,9 +68,9 @@ def _check(image: Image.Image, file: bytes) -> None:
 
 
 def _shrunk(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bit gray, which Pillow would cut off instead of scaling it
+    if image.mode.startswith("I"):  # 16-bit gray: Pillow would clip its values to 8 bits instead of scaling them
         image = image.point(lambda value: value / 256).convert("L")
-        image.info.pop("transparency", None)  # of 16 bit too
+        image.info.pop("transparency", None)  # a 16-bit value, which means nothing after the scaling
     mode = "RGBA" if image.has_transparency_data else "RGB"
     if image.mode != mode:
         image = image.convert(mode)
@@ -81,7 +81,7 @@ def _shrunk(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # the picture may be good where its EXIF is not
+    except Exception:  # a picture with broken EXIF may be good
         return image
 
 

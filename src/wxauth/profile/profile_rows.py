@@ -1,4 +1,4 @@
-"""The statements that change a person's name and picture, and forget what is withdrawn."""
+"""The statements that change a person's name and picture, and clear what the person withdraws."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -9,7 +9,7 @@ from wxauth.core.database import Database, Transaction
 from wxauth.core.tables import USER, UserRow
 from wxauth.core.trail import Actor, EventType, record_event
 
-# So that it can be told what a change has really changed. $1 user id
+# Read and locked first, so that the event names only the fields that really change. $1 user id
 _BEFORE: Final = "SELECT nickname, avatar_url FROM users WHERE id = $1 FOR NO KEY UPDATE"
 # $1 user id  $2 whether the nickname changes  $3 to what  $4 whether the picture changes  $5 to what
 _CHANGE: Final = f"""
@@ -35,11 +35,11 @@ RETURNING before.phone IS NOT NULL AND users.phone IS NULL
 async def change_profile(
     database: Database, user_id: UUID, changes: Mapping[str, str | None], *, app_id: str, now: datetime
 ) -> UserRow | None:
-    """Set `nickname` and `avatar_url` where they are named; the user as they are then, None where they are gone.
+    """Set those of `nickname` and `avatar_url` that are named; the changed user, or None if the user is gone.
 
     Raises: StorageUnavailable.
     """
-    # In a transaction, which is never sent again: it would overwrite what has been written since, as a withdrawal.
+    # A transaction is never retried after a lost connection. A retry could overwrite a withdrawal made in between.
     async with database.begin() as transaction:
         before = await transaction.fetchrow(_BEFORE, user_id)
         user: UserRow | None = await transaction.fetchrow(
@@ -60,7 +60,7 @@ async def change_profile(
 async def record_profile_change(
     transaction: Transaction, user_id: UUID, fields: Sequence[str], *, app_id: str, now: datetime
 ) -> None:
-    """Tell which of `nickname` and `avatar_url` a person has changed."""
+    """Record which of `nickname` and `avatar_url` a person has changed."""
     await record_event(
         transaction,
         EventType.PROFILE_CHANGED,
@@ -73,5 +73,5 @@ async def record_profile_change(
 
 
 async def clear_fields(transaction: Transaction, user_id: UUID, fields: Sequence[str]) -> bool:
-    """Forget what is named of `nickname`, `avatar_url` and `phone`; whether there was a number, and is none now."""
+    """Clear those of `nickname`, `avatar_url` and `phone` that are named; whether the user has lost a phone number."""
     return bool(await transaction.fetchval(_CLEAR, user_id, fields))

@@ -1,4 +1,4 @@
-"""`/v1/wechat/push/{app_id}`: what WeChat tells us by itself."""
+"""`/v1/wechat/push/{app_id}`: messages that WeChat pushes to us."""
 
 from typing import Any, Final
 
@@ -42,7 +42,7 @@ _MESSAGE: Final = {
 
 
 def _parameters(*names: str) -> list[dict[str, Any]]:
-    # Not parameters of the endpoint: one that is missing is a wrong signature, and FastAPI would make it a 422.
+    # Documented here, and read from the request: a missing one is `invalid_signature`; FastAPI would answer 422.
     return [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]
 
 
@@ -57,7 +57,7 @@ def _parameters(*names: str) -> list[dict[str, Any]]:
     openapi_extra={"parameters": _parameters("signature", "timestamp", "nonce", "echostr")},
 )
 async def verify_push_url(app_id: str, request: Request, services: ServicesDep) -> PlainTextResponse:
-    """Answer `echostr`, where `signature` is that of the app's `push_token`, made within five minutes."""
+    """Answer `echostr` if `signature` is made with the app's `push_token`, and not more than five minutes off."""
     text = await services.withdrawals.echo(app_id, request.query_params)
     return PlainTextResponse(text, headers=_NO_STORE)
 
@@ -82,13 +82,13 @@ async def verify_push_url(app_id: str, request: Request, services: ServicesDep) 
     },
 )
 async def receive_push(app_id: str, request: Request, services: ServicesDep) -> PlainTextResponse:
-    """Carry out what it says, and answer `success`; any other answer makes WeChat send it again.
+    """Carry out a message, and answer `success`. After any other answer, WeChat sends the message again.
 
-    `user_authorization_revoke` erases what `RevokeInfo` names (6: nickname and picture, 8: phone number, 19: nickname,
-    20: picture), `user_authorization_cancellation` erases the user; all others are taken and left. The same message
-    again changes nothing. A `timestamp` more than five minutes off is refused, and so is a `timestamp` and `nonce` that
-    came with another message or with the check of the URL: without a `push_aes_key`, the signature does not cover the
-    message. An app with one takes encrypted messages only.
+    `user_authorization_revoke` erases the fields that `RevokeInfo` names (6: nickname and picture, 8: phone number, 19:
+    nickname, 20: picture). `user_authorization_cancellation` erases the user. All other messages are accepted and
+    ignored. A message that is repeated changes nothing. A `timestamp` more than five minutes off is refused. So are a
+    `timestamp` and `nonce` that came with another message or with the check of the URL: without a `push_aes_key`, the
+    signature does not cover the message. An app with a `push_aes_key` takes only encrypted messages.
     """
     await services.withdrawals.receive(app_id, request.query_params, await request.body())
     return PlainTextResponse("success", headers=_NO_STORE)

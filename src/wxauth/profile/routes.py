@@ -1,4 +1,4 @@
-"""What a person gives of themselves: `PATCH /v1/me` and `/v1/me/phone`."""
+"""`PATCH /v1/me` and `/v1/me/phone`: a person's name, picture URL and phone number."""
 
 from fastapi import APIRouter
 
@@ -37,10 +37,10 @@ router = APIRouter(route_class=DirectRoute, tags=["me"], generate_unique_id_func
     openapi_extra=BEARER_SECURITY,
 )
 async def change_me(caller: CallerDep, body: ProfileChange, services: ServicesDep) -> UserAnswer:
-    """Set what is named, clear what is null or empty; the rest stays.
+    """Set the given fields, clear those that are null or empty; the rest stays.
 
-    `wx.request` has no PATCH, so POST does the same. A nickname that WeChat finds against the rules is
-    `invalid_request`, where the service has it checked; after 20 new ones in an hour, the next is `rate_limited`.
+    `wx.request` has no PATCH, so POST does the same. If the service has nicknames checked, one that WeChat finds
+    against the rules is `invalid_request`; after 20 new nicknames in an hour, the next is `rate_limited`.
     """
     return user_answer(await changes.change_profile(services, caller, body.changes()), services.settings.consents)
 
@@ -66,8 +66,8 @@ async def change_me(caller: CallerDep, body: ProfileChange, services: ServicesDe
 async def bind_my_phone(caller: CallerDep, body: PhoneRequest, services: ServicesDep) -> UserAnswer:
     """Bind the number behind a code of the phone button.
 
-    What WeChat answered is kept: after a failure (and after a lost answer) send the same code again, which asks
-    WeChat nothing more. At `invalid_code` and `code_used` let the person tap again; after 20 of them in an hour it is
+    WeChat's answer is kept. After a failure, or if our answer was lost, send the same code again: WeChat is not asked
+    again. After `invalid_code` and `code_used`, let the person tap again. After 20 of these in an hour, the next is
     `rate_limited`.
     """
     return user_answer(await changes.bind_phone(services, caller, body.code), services.settings.consents)

@@ -1,4 +1,4 @@
-"""What WeChat pushes: that a person takes back what they gave, or has left WeChat."""
+"""WeChat's pushed messages: a person withdraws data, or has closed their WeChat account."""
 
 import asyncio
 import re
@@ -22,9 +22,9 @@ from wxauth.profile.push_rows import claim, remember
 from wxauth.wechat.push import Message, Signature, Withdrawal, read_handshake, read_message, withdrawal_in
 
 PATIENCE: Final = 1.0
-"""Seconds that an answer waits for the database. WeChat waits for five, and sends up to three times."""
+"""Seconds that an answer waits for the database. WeChat waits for five, and sends a message up to three times."""
 KEPT_IN_MEMORY: Final = 3600.0
-"""Seconds that what could not be carried out waits for the database to come back."""
+"""Seconds that a withdrawal waits in memory for the database to come back."""
 
 _ECHOSTR: Final = re.compile("[ -~]{1,256}")
 _WITHDRAWAL: Final = "withdrawal"
@@ -35,16 +35,16 @@ log = get_logger()
 class Withdrawals:
     """Takes WeChat's messages, and carries out each withdrawal once.
 
-    WeChat stops sending after some seconds, so what fails is put off.
+    WeChat stops resending after some seconds. So a withdrawal that fails is kept and carried out later.
 
     Args:
         find_app: The app of that id. Raises: UnknownApp.
         database: Where the users are.
         clock: The time.
-        background: Goes on with what WeChat does not wait for any more.
-        promises: Keeps what the database did not take.
+        background: Finishes work that WeChat no longer waits for.
+        promises: Keeps withdrawals that the database did not take.
         patience: Seconds that an answer waits for the database.
-        kept_in_memory: Seconds for which to try again.
+        kept_in_memory: Seconds for which a failed withdrawal is tried again.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Withdrawals:
         self.kept_in_memory = kept_in_memory
 
     async def echo(self, app_id: str, query: Mapping[str, str]) -> str:
-        """What WeChat wants to read, before it saves the URL that an operator has given it.
+        """The answer with which WeChat checks the URL that an operator enters, before WeChat saves it.
 
         Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, StorageUnavailable.
         """
@@ -79,7 +79,7 @@ class Withdrawals:
         return echostr
 
     async def receive(self, app_id: str, query: Mapping[str, str], body: bytes) -> None:
-        """Carry out what a message says. One that is nothing to us, or nobody's here, is no failure.
+        """Carry out a message. A message of another kind, or about an unknown person, is no failure.
 
         Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, StorageUnavailable.
         """
@@ -93,7 +93,7 @@ class Withdrawals:
         return app
 
     async def _in_time(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
-        """Wait for it as long as WeChat does. It goes on: when WeChat comes again, it may have been done."""
+        """Start the work, and wait for it up to `patience`. It goes on: when WeChat sends again, it may be done."""
         try:
             async with asyncio.timeout(self._patience):
                 await asyncio.shield(self._background.start(work, name=name))
@@ -104,7 +104,7 @@ class Withdrawals:
         try:
             withdrawal = withdrawal_in(message)
         except InvalidRequest:
-            await self._claim(message.signature)  # it must lead to nothing else, though we cannot read this
+            await self._claim(message.signature)  # nobody may use the signature of an unreadable message for another
             raise
         if withdrawal is None:
             await self._claim(message.signature)
@@ -112,7 +112,7 @@ class Withdrawals:
             await self._carry_out_or_put_off(message, withdrawal)
 
     async def _claim(self, signature: Signature) -> None:
-        """See that a signature comes with one message alone, in all replicas.
+        """Let a signature come with one message only, over all replicas.
 
         Raises: InvalidSignature, StorageUnavailable.
         """
@@ -120,7 +120,7 @@ class Withdrawals:
             raise InvalidSignature("this timestamp and nonce came with another message, or with the check of the URL")
 
     async def _carry_out_or_put_off(self, message: Message, withdrawal: Withdrawal) -> None:
-        # By the signature: with one that somebody has caught, nothing is put in the place of another withdrawal.
+        # The key is the signature: a message with a caught signature cannot take another withdrawal's place.
         app_id, key = message.app_id, message.signature.digest
 
         async def carry_out() -> None:
@@ -130,7 +130,7 @@ class Withdrawals:
         async def carry_out_late() -> None:
             try:
                 await carry_out()
-            except InvalidSignature as exc:  # only now can it be told
+            except InvalidSignature as exc:  # WeChat has had its answer: only the log can tell of this
                 log.error("push_refused", app_id=app_id, openid=withdrawal.openid, reason=exc.detail)
 
         try:
@@ -149,34 +149,34 @@ class Withdrawals:
                 withdrawn="all" if withdrawal.is_whole else withdrawal.fields,
             )
             raise
-        self._promises.take_off(_WITHDRAWAL, key)  # WeChat came again, and this time it was done
+        self._promises.take_off(_WITHDRAWAL, key)  # put off before: WeChat has sent it again, and now it is done
 
     async def _carry_out(self, app_id: str, withdrawal: Withdrawal) -> None:
         now = self._clock()
         async with self._database.begin() as transaction:
-            # What counts is whether it has come before, not when it was written: one that is late is carried out, over
-            # what was set since.
+            # Only a message that has come before is skipped. A late one is carried out, and clears what was set since.
             if not await remember(transaction, withdrawal.mark, app_id=app_id, now=now):
                 log.info("push_repeated", app_id=app_id)
                 return
             user_id = await lock_user_of(transaction, app_id=app_id, openid=withdrawal.openid)
             is_left = False
             if user_id is None:
-                pass  # remembered nevertheless: whoever comes back must not lose by it what they give then
+                pass  # remembered all the same: repeated later, it must not erase what a newcomer has given by then
             elif withdrawal.is_whole:
-                # WeChat accounts that a number or an operator has joined are closed one by one.
+                # A user joined from several WeChat accounts, by number or by an operator, loses only the closed one.
                 is_left = await is_joined(transaction, user_id) and bool(
                     await erase_identities(transaction, user_id, app_id=app_id, openid=withdrawal.openid)
                 )
                 if not is_left:
-                    # The last administrator too: who has left WeChat may not be kept, and could not log in.
+                    # Even the last administrator is erased: data of a closed account may not be kept, and that person
+                    # could not log in.
                     await erase_user(transaction, user_id, by=WECHAT, now=now)
             else:
                 has_lost_phone = await clear_fields(transaction, user_id, withdrawal.fields)
                 if "phone" in withdrawal.fields:
                     await forget_answers(transaction, user_id)
                 record = partial(record_event, transaction, by=WECHAT, at=now, user_id=user_id, app_id=app_id)
-                # Under both names: under the former one replicas of the version before look for it, and so do we.
+                # `revoked` is the former name of `fields`. The SQL here, and replicas of the version before, read it.
                 data = {"fields": withdrawal.fields, "revoked": withdrawal.fields}
                 await record(EventType.AUTHORIZATION_REVOKED, data=data)
                 if has_lost_phone:
