@@ -1,4 +1,4 @@
-"""Our clock against another one."""
+"""Comparing our clock with another one."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,27 +11,30 @@ from wxauth.tokens.verifier import CLOCK_SKEW
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How far our clock is ahead of another one, in seconds, and by how much that may be wrong."""
+    """How many seconds our clock is ahead of another one, and by how many that may be wrong."""
 
     ahead: float
     uncertainty: float
 
     @classmethod
     def of(cls, theirs: datetime, *, asked_at: datetime, answered_at: datetime, grain: timedelta = timedelta()) -> Self:
-        """From one question: their time, cut off to a `grain`, was read half way between asking and answer."""
+        """The reading from one question. Their time is assumed to be read half way between question and answer.
+
+        `grain` is the unit to which their time is cut off.
+        """
         half_way = asked_at + (answered_at - asked_at) / 2
         uncertainty = (answered_at - asked_at) / 2 + grain / 2
         return cls((half_way - theirs - grain / 2).total_seconds(), abs(uncertainty.total_seconds()))
 
 
 _ALLOWED: Final = CLOCK_SKEW
-"""What siblings bear with."""
+"""Seconds that siblings tolerate."""
 _ALLOWED_OF_DATABASE: Final = 5.0
-"""Seconds; more is corrected by whoever serves, and yet a sign that nobody sets a clock."""
+"""Seconds. `serve` corrects any difference, but a larger one is a sign that nobody sets one of the clocks."""
 
 
 def compare_with_database(reading: Reading) -> Result:
-    """Whether our clock is the database's, by whose time replicas agree on what has expired."""
+    """Whether our clock agrees with the database's, which all replicas use to decide what has expired."""
     ahead, name = reading.ahead, "clock database"
     if abs(ahead) - reading.uncertainty <= _ALLOWED_OF_DATABASE:
         within = max(1, round(abs(ahead) + reading.uncertainty))
@@ -44,7 +47,7 @@ def compare_with_database(reading: Reading) -> Result:
 
 
 def compare(name: str, whose: Title, reading: Reading) -> Result:
-    """Whether both clocks are right enough for tokens."""
+    """Whether two clocks agree well enough for tokens."""
     ahead = reading.ahead
     if abs(ahead) - reading.uncertainty <= _ALLOWED:
         within = max(1, round(abs(ahead) + reading.uncertainty))

@@ -39,7 +39,7 @@ from wxauth.keys.succession import has_next, signing
 from wxauth.oauth.client_rows import all_oauth_clients
 
 STUCK_AFTER: Final = timedelta(hours=1)
-"""So long a webhook may take nothing while something waits for it."""
+"""A webhook is stuck if it has accepted nothing for this long while a delivery waits."""
 OLDEST_SERVER: Final = 11
 """The first PostgreSQL that understands the migrations."""
 
@@ -60,11 +60,11 @@ _WHAT_THEY_SPARE: Final = Title(
 async def check_database(
     settings: Settings, found: Findings, *, clock: Clock, deadlines: Deadlines
 ) -> AsyncGenerator[Result, None]:
-    """The server, its clock, the schema, the keys, and whether what is sealed opens."""
+    """Check the server, its clock, the schema, the keys, and whether sealed values open."""
     database = Database(settings.database_url.get_secret_value(), deadlines=deadlines)
     name = "database"
     try:
-        async with database.answering():  # for all of it
+        async with database.answering():  # one deadline for all questions together
             yield judge_server(await server(database))
             if unlimited := await database.unlimited():
                 to_run = "; ".join(unlimited)
@@ -141,7 +141,10 @@ async def _check_stored(
 
 
 def judge_server(server: Server) -> Result:
-    """Whether it can be written to, is new enough, and lets whoever waited for a lock see what was done meanwhile."""
+    """Whether the server takes writes, is new enough, and isolates by READ COMMITTED.
+
+    Under a stricter level, a statement that waited for a lock fails or does not see what the lock's holder did.
+    """
     name = "database"
     if server.is_standby:
         message = "is a standby, which takes no writes: name the primary in WXAUTH_DATABASE_URL"
@@ -152,7 +155,7 @@ def judge_server(server: Server) -> Result:
     if server.version_number // 10000 < OLDEST_SERVER:
         message = f"is PostgreSQL {server.version}: wants {OLDEST_SERVER} or newer"
         return bad(name, message, f"是 PostgreSQL {server.version}：需要 {OLDEST_SERVER} 或更新版本")
-    if server.isolation != "read committed":  # behind a pooler, or by the URL itself
+    if server.isolation != "read committed":  # a pooler, the role or the URL has set another default
         default = "default_transaction_isolation"
         message = f"isolates by {server.isolation}: wants {default} of the role to be 'read committed'"
         return bad(name, message, f"隔离级别为 {server.isolation}：请把该角色的 {default} 设为 'read committed'")

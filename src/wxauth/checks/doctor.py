@@ -1,4 +1,4 @@
-"""All checks, in the order in which they are told."""
+"""Runs all checks, and puts their results in order."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
@@ -23,13 +23,13 @@ from wxauth.guard.jwks import FETCH_TIMEOUT
 from wxauth.wechat.transport import CONNECT_SHARE, HttpTransport
 
 LONGEST: Final = 25.0
-"""Seconds for one of the checks, all of whose questions have times of their own."""
+"""Seconds for one check as a whole. Each of its questions has a shorter limit of its own."""
 
 _LONGEST_REASON: Final = 300
 
 
 async def check_all() -> list[Result]:
-    """Settings first; where they are good, everything by way of them."""
+    """Check the settings; if they are valid, check everything else with them."""
     try:
         settings = load_settings(Settings)
     except InvalidSettings as exc:
@@ -47,14 +47,14 @@ async def examine(
     redis_patience: float = REDIS_PATIENCE,
     issuer_patience: float = FETCH_TIMEOUT,
 ) -> list[Result]:
-    """The database first, for the others ask what is stored there; then these all at once.
+    """Check the database first, because the other checks need what is stored there; then all others at once.
 
     Args:
-        settings: Those of the service.
+        settings: The settings of the service.
         clock: The time of this machine.
         deadlines: How long the database may take.
         redis_patience: Seconds for Redis.
-        issuer_patience: Seconds for each document of the issuer's; siblings give it no more.
+        issuer_patience: Seconds for each of the issuer's documents. By default as many as siblings wait.
     """
     found = Findings(apps=settings.apps)
     results = await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines))
@@ -64,7 +64,7 @@ async def examine(
             _results_of("issuer", check_issuer(settings.issuer, found, now=clock(), patience=issuer_patience)),
             *_apps(settings, found, transport, clock),
         )
-    if found.wechat_readings:  # an answer may have been kept somewhere on its way: the nearest is the truest
+    if found.wechat_readings:  # a delayed answer makes the clocks seem further apart: the smallest difference is best
         nearest = min(found.wechat_readings, key=lambda reading: abs(reading.ahead))
         results.append(compare("clock wechat", Title("WeChat's", "微信"), nearest))
     if not found.apps:
@@ -76,20 +76,20 @@ async def examine(
 
 
 async def examine_app(settings: Settings, app: App, *, apps: Sequence[App], clock: Clock = utc_now) -> list[Result]:
-    """What is to be said of one app alone, one of these, with nothing asked of the database but its users."""
+    """Check one app of `apps` at WeChat. The database is asked for the app's users only."""
     found = Findings(apps=apps)
     async with (
         aclosing(Database(settings.database_url.get_secret_value())) as database,
         aclosing(_transport(settings)) as transport,
     ):
-        with suppress(StorageUnavailable):  # then nothing is said of what its users have
+        with suppress(StorageUnavailable):  # without the users, the report lacks what depends on them
             found.users = {app.app_id: await some_users(database, app.app_id)}
         check = check_app(app, settings, found, transport=transport, clock=clock)
         return await _results_of(f"wechat {app.app_id}", check)
 
 
 async def check_apps(settings: Settings, *, clock: Clock = utc_now) -> list[Result]:
-    """WeChat's side of each app alone, before anybody has logged in."""
+    """Check only WeChat's side of each app, without the database."""
     async with aclosing(_transport(settings)) as transport:
         apps = await asyncio.gather(*_apps(settings, Findings(apps=settings.apps), transport, clock))
     return [result for app in apps for result in app]
@@ -110,12 +110,12 @@ def _apps(
 
 
 async def _results_of(name: str, check: AsyncGenerator[Result, None]) -> list[Result]:
-    """What a check says; where it fails itself, it takes no other with it."""
+    """The results of a check. If the check itself fails, that is a result too, and the other checks go on."""
     results: list[Result] = []
     try:
         async with asyncio.timeout(LONGEST), aclosing(check):
             async for result in check:
-                results.append(result)  # noqa: PERF401 - those before a failure count
+                results.append(result)  # noqa: PERF401 - the results before a failure are kept
     except TimeoutError:
         message = f"not checked to the end in {LONGEST:g} s"
         results.append(bad(name, message, f"{LONGEST:g} 秒内未检查完"))

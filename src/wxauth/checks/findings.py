@@ -1,4 +1,4 @@
-"""What one check finds out for the others."""
+"""What one check finds out and others need."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ from wxauth.oauth.client_rows import OAuthClient
 
 @dataclass(slots=True)
 class Findings:
-    """What is known so far; None, or nothing, where it could not be found out."""
+    """The findings so far. A field is None or empty if it could not be found out."""
 
     apps: Sequence[App] = ()
-    """Those that people may log in to."""
+    """The apps that people may log in to."""
     signing_keys: Sequence[StoredSigningKey] | None = None
     users: Mapping[str, Users] = field(default_factory=dict)
-    """A sample of each app's, by app_id."""
+    """By app_id, what a sample of the app's users tells."""
     sites: Sequence[OAuthClient] = ()
     """The OAuth clients."""
     wechat_readings: list[Reading] = field(default_factory=list)
-    """How our clock stands to WeChat's."""
+    """Readings of our clock against WeChat's."""

@@ -1,4 +1,4 @@
-"""The service at its public URL, as siblings find it."""
+"""Checks the service at its public URL, as siblings see it."""
 
 import asyncio
 import socket
@@ -23,7 +23,7 @@ from wxauth.tokens.keys import verification_keys
 _NAME: Final = "issuer"
 _CONNECT_TIMEOUT: Final = 3.0
 _LONGEST_NAME: Final = 200
-# What a proxy says when there is nothing behind it.
+# Statuses with which a proxy answers if no service is behind it.
 _NOBODY_BEHIND: Final = frozenset({502, 503, 504})
 _IS_IT_RUNNING: Final = Title(
     "right before 'wxauth serve' has started, wrong afterwards", "'wxauth serve' 启动之前属正常，启动之后则不正常"
@@ -35,7 +35,7 @@ _ANOTHER_SERVICE: Final = Title("another service answers there", "响应的是�
 
 
 class _Found(Exception):
-    """What is in the way, in both languages."""
+    """The fault that was found, in both languages."""
 
     def __init__(self, message: str, chinese: str) -> None:
         super().__init__(message)
@@ -43,15 +43,15 @@ class _Found(Exception):
 
 
 class _NotThere(_Found):
-    """Nobody answers: the service need not be running yet."""
+    """Nobody answers. That is normal before the service has started."""
 
 
 class _Wrong(_Found):
-    """What answers is not what siblings need; the text says why, and what to do."""
+    """Something answers that siblings cannot use. The text says why, and what to do."""
 
 
 async def check_issuer(issuer: str, found: Findings, *, now: datetime, patience: float) -> AsyncGenerator[Result, None]:
-    """Whether siblings find there the keys that are stored, each document within so many seconds."""
+    """Check whether siblings find the stored keys there. Each document may take `patience` seconds."""
     yield await _judge_issuer(issuer, found.signing_keys, now=now, patience=patience)
 
 
@@ -71,7 +71,7 @@ async def _judge_issuer(
     if keys is None:
         message = f"{issuer} answers; whether with the stored keys cannot be told without the database"
         return note(_NAME, message, f"{issuer} 响应正常；没有数据库，无法判断是否为所存的密钥")
-    # One that does not sign yet may be missing in what a cache in between holds.
+    # Keys that do not sign yet are left out: a cache on the way may hold a document from before them.
     signing = {key.kid for key in keys if key.activates_at <= now}
     if not signing & kids:
         return bad(
@@ -95,7 +95,7 @@ async def _judge_issuer(
 
 
 async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
-    # As the guard does it, so that what is in the way of a sibling is in the way here.
+    # Asks as the guard does, so that whatever stops a sibling is found here.
     on_loopback = is_loopback(urlsplit(issuer).hostname)
     async with httpx.AsyncClient(timeout=limits, trust_env=not on_loopback) as client:
         metadata = await _get(client, issuer + METADATA_PATH)
@@ -167,7 +167,7 @@ def _judge_status(response: httpx.Response) -> None:
 
 
 def _named(exc: httpx.TransportError, url: str) -> _NotThere | _Wrong:
-    """What is in the way, told apart by what has happened beneath httpx."""
+    """Name the fault by the error beneath httpx's own."""
     parts = urlsplit(url)
     where = f"{parts.scheme}://{parts.netloc}"
     for cause in _causes(exc):

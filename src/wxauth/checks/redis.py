@@ -1,4 +1,4 @@
-"""Redis, where logins are counted for all processes."""
+"""Checks Redis, which counts logins for all processes."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -14,7 +14,7 @@ PATIENCE: Final = 3.0
 
 
 async def check_redis(settings: Settings, *, patience: float = PATIENCE) -> AsyncGenerator[Result, None]:
-    """Whether it counts within so many seconds, where there is one."""
+    """Check whether Redis counts a login within `patience` seconds, if one is configured."""
     if settings.redis_url is None:
         return
     if not settings.login_rate_limit:
@@ -27,7 +27,7 @@ async def check_redis(settings: Settings, *, patience: float = PATIENCE) -> Asyn
             storage = redis_storage(url, what="check", patience=patience, closing=closing)
             await storage.incr("check", expiry=1)
         yield good("redis", "answers", "响应正常")
-    except Exception as exc:  # whatever it is, logins are let through without it
+    except Exception as exc:  # whatever has failed, logins then pass without a limit
         reason = reason_of(exc) or type(exc).__name__
         consequence = "logins are not limited until it does; see WXAUTH_REDIS_URL"
         chinese = f"没有响应（{reason}）：恢复之前不限制登录频率；请检查 WXAUTH_REDIS_URL"

@@ -1,4 +1,4 @@
-"""`GET /v1/admin/check`, and what is to be said of one app: `wxauth check` for those who have no shell there."""
+"""`GET /v1/admin/check`, and the check of one app: `wxauth check` for administrators without a shell."""
 
 from typing import Annotated, Any, Final
 
@@ -38,13 +38,13 @@ class ResultAnswer(TypedDict):
     """A line of the report."""
 
     name: str
-    ok: Annotated[bool, Field(description="Whether it works, as far as that can be told.")]
-    level: Annotated[Level, Field(description="`note` is right or wrong, as it is meant.")]
-    message: Annotated[str, Field(description="Where it is wrong, also what to do.")]
+    ok: Annotated[bool, Field(description="Whether it works, as far as is known.")]
+    level: Annotated[Level, Field(description="A `note` is right if it is intended, and wrong if not.")]
+    message: Annotated[str, Field(description="If something is wrong, it also says what to do.")]
 
 
 class ReportAnswer(TypedDict):
-    """What was looked at, and what is to be said of it."""
+    """The report: what was checked, and the results."""
 
     items: list[ResultAnswer]
     next_cursor: None
@@ -57,9 +57,9 @@ class ReportAnswer(TypedDict):
     openapi_extra=BEARER_SECURITY,
 )
 async def check_everything(_: AdministratorDep, services: ServicesDep, request: Request) -> ReportAnswer:
-    """What `wxauth check` says: database, keys, issuer, clocks, and each app at WeChat. Changes nothing.
+    """Run `wxauth check`: database, keys, issuer, clocks, and each app at WeChat. Changes nothing.
 
-    It takes as long as the slowest that is asked, half a minute at most.
+    The answer comes after the slowest of these has answered, at most half a minute.
     """
     return _report(await examine(services.settings), request)
 
@@ -71,7 +71,7 @@ async def check_everything(_: AdministratorDep, services: ServicesDep, request: 
     openapi_extra=BEARER_SECURITY,
 )
 async def check_one_app(_: AdministratorDep, services: ServicesDep, app_id: AppId, request: Request) -> ReportAnswer:
-    """What `wxauth check` says of it: whether WeChat takes its secret and this server, and what it may ask."""
+    """Run `wxauth check` for one app: whether WeChat takes its secret and this server, and which APIs it may call."""
     known = await managing.read_app(services, app_id)
     apps = [it.app for it in services.apps.all()]
     return _report(await examine_app(services.settings, known.app, apps=apps), request)

@@ -1,4 +1,4 @@
-"""What `wxauth check` asks the database. Nothing of it writes."""
+"""What `wxauth check` asks the database. No statement writes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,14 +11,14 @@ from wxauth.core.database import Database
 from wxauth.profile.phone_rows import StoredAnswer, pending_answers
 
 SAMPLE: Final = 1000
-"""Rows that are looked at, from either end."""
+"""How many rows a sample takes; of sessions, as many from either end."""
 
 _SERVER: Final = """
 SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS version_number,
        pg_is_in_recovery() AS is_standby, current_setting('transaction_read_only') = 'on' AS is_read_only,
        current_setting('transaction_isolation') AS isolation
 """
-# Only the owner of a table may alter it, and whoever is a member of that role. $1 our tables
+# Only a table's owner may alter it, or a role that is a member of the owner. $1 our tables
 _RIGHTS: Final = """
 WITH here AS (
     SELECT c.oid, c.relowner FROM pg_class c
@@ -41,8 +41,9 @@ SELECT app_id, openid, session_key AS sealed
         (SELECT id, app_id, openid, session_key FROM sessions ORDER BY id DESC LIMIT $1)) ends
  WHERE session_key IS NOT NULL
 """
-# By the primary key, in the order of the openids, which is none: a sample of old and new users.
 _HAS_USERS: Final = "SELECT EXISTS (SELECT FROM users) AS has_users"
+# Reads identities by their primary key. Openids are random, so their order gives a sample of old and new users.
+# $1 app_id  $2 how many
 _USERS: Final = """
 SELECT count(*) AS users, count(unionid) AS with_unionid,
        EXISTS (SELECT FROM phone_answers WHERE app_id = $1) AS give_phones
@@ -51,7 +52,7 @@ SELECT count(*) AS users, count(unionid) AS with_unionid,
 """
 
 
-# $1 since when nothing may be stuck
+# $1 a webhook is stuck if it has accepted nothing, and a delivery has waited, since before this time
 _WEBHOOKS: Final = """
 SELECT w.name, w.is_enabled,
        COALESCE(w.delivered_at < $1, true) AND COALESCE((
@@ -63,7 +64,7 @@ SELECT w.name, w.is_enabled,
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Who answers."""
+    """The database server."""
 
     version: str
     version_number: int
@@ -71,25 +72,25 @@ class Server:
     is_standby: bool
     is_read_only: bool
     isolation: str
-    """Of a single statement."""
+    """The isolation level of a single statement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What the role of the database's URL may do there. Names are as SQL wants them."""
+    """What the role in WXAUTH_DATABASE_URL may do. Names are quoted for SQL."""
 
     role: str
     schema: str | None
-    """Where its tables are, or would be."""
+    """The schema of our tables, or where they would be created; None if there is none."""
     may_create: bool
     may_use: bool
-    """Whether it may read and write each of our tables that is there."""
+    """Whether the role may read and write each of our tables that exists."""
     owner: str | None
-    """Whose the tables are, if not its own."""
+    """The tables' owner, if the role does not have the owner's rights."""
 
     @property
     def missing_to_serve(self) -> str | None:
-        """What somebody has to let this role do before it can use the tables that are there."""
+        """The grant that this role lacks to use the existing tables; None if it lacks none."""
         if self.schema is None:
             return f"GRANT USAGE, CREATE ON SCHEMA public TO {self.role}"
         if not self.may_use:
@@ -98,7 +99,7 @@ class Rights:
 
     @property
     def missing_to_migrate(self) -> str | None:
-        """What somebody has to let this role do before it can change the schema."""
+        """The grant that this role lacks to change the schema; None if it lacks none."""
         if self.schema is None:
             return f"GRANT USAGE, CREATE ON SCHEMA public TO {self.role}"
         if not self.may_create:
@@ -129,50 +130,50 @@ class Users:
 
 @dataclass(frozen=True, slots=True)
 class WebhookState:
-    """How a webhook does."""
+    """The state of a webhook."""
 
     name: str
     is_enabled: bool
     is_stuck: bool
-    """Whether something has waited for a time in which nothing was delivered."""
+    """Whether a delivery waits, and nothing has been delivered for `STUCK_AFTER`."""
 
 
 async def webhook_states(database: Database, *, stuck_since: datetime) -> Sequence[WebhookState]:
-    """How each webhook does, by name. Raises: StorageUnavailable."""
+    """The state of each webhook, by name. Raises: StorageUnavailable."""
     return [WebhookState(**row) for row in await database.fetch(_WEBHOOKS, stuck_since)]
 
 
 async def server(database: Database) -> Server:
-    """Who answers. Raises: StorageUnavailable."""
+    """The server that answers. Raises: StorageUnavailable."""
     row = await database.fetchrow(_SERVER)
     assert row is not None
     return Server(**row)
 
 
 async def rights(database: Database) -> Rights:
-    """What we may do. Raises: StorageUnavailable."""
+    """The rights of our role. Raises: StorageUnavailable."""
     row = await database.fetchrow(_RIGHTS, [*SQLModel.metadata.tables, "alembic_version"])
     assert row is not None
     return Rights(**row)
 
 
 async def some_session_keys(database: Database, *, size: int = SAMPLE) -> Sequence[SealedKey]:
-    """Those of the oldest and of the newest sessions. Raises: StorageUnavailable."""
+    """The session_keys of the oldest and of the newest sessions. Raises: StorageUnavailable."""
     return [SealedKey(**row) for row in await database.fetch(_SESSION_KEYS, size)]
 
 
 async def some_phone_answers(database: Database, *, now: datetime, size: int = SAMPLE) -> Sequence[StoredAnswer]:
-    """The oldest whose number is still to be bound. Raises: StorageUnavailable."""
+    """The oldest phone answers whose number is still to be bound. Raises: StorageUnavailable."""
     return await pending_answers(database, asked_before=now, size=size)
 
 
 async def has_users(database: Database) -> bool:
-    """Whether there is a single user. Raises: StorageUnavailable."""
+    """Whether there is any user. Raises: StorageUnavailable."""
     return bool((await database.fetchrow(_HAS_USERS))["has_users"])
 
 
 async def some_users(database: Database, app_id: str, *, size: int = SAMPLE) -> Users:
-    """What some of an app's users tell. Raises: StorageUnavailable."""
+    """What a sample of an app's users tells. Raises: StorageUnavailable."""
     row = await database.fetchrow(_USERS, app_id, size)
     assert row is not None
     return Users(**row)

@@ -1,6 +1,6 @@
-"""WeChat's side of each app: its secret, its whitelist, what it may ask.
+"""Checks WeChat's side of each app: its secret, its IP whitelist, and which APIs it may call.
 
-Every question is one that WeChat refuses: a made-up code, a made-up person. It costs nothing, and changes nothing.
+Every question is about a made-up code or a made-up person, so that WeChat refuses it. It costs and changes nothing.
 """
 
 import asyncio
@@ -75,19 +75,19 @@ _NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")
 
 @dataclass(slots=True)
 class Seen:
-    """What the client leaves out of WeChat's answers, and the doctor wants."""
+    """What the checks need of WeChat's answers, and the WeChat client does not return."""
 
     readings: list[Reading]
     addresses: list[str] = field(default_factory=list)
-    """Whence WeChat says that it was called, where it refuses to answer there."""
+    """The addresses of this server as WeChat names them when it refuses them."""
     unreachable: set[str] = field(default_factory=set)
-    """Hosts that could not be connected to."""
+    """Hosts to which no connection could be made."""
     at_proxy: str = ""
-    """Why not, where it is the proxy's doing."""
+    """The reason for that, if the proxy has failed."""
 
 
 class _Witness(httpx.AsyncBaseTransport):
-    """Passes everything on."""
+    """Passes requests and answers on, and notes in `Seen` what it sees."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport, clock: Clock, seen: Seen) -> None:
         self._inner = inner
@@ -112,7 +112,7 @@ class _Witness(httpx.AsyncBaseTransport):
 
 @dataclass(frozen=True, slots=True)
 class _Use:
-    """An API, a question to it, and why nobody would miss it."""
+    """A use of an API: its name in the report, a question to it, and why it is not needed now, if so."""
 
     name: str
     api: str
@@ -123,7 +123,7 @@ class _Use:
 async def check_app(
     app: App, settings: Settings, found: Findings, *, transport: httpx.AsyncBaseTransport, clock: Clock
 ) -> AsyncGenerator[Result, None]:
-    """Whether WeChat takes the app and this server, and lets it ask what it needs to; what WeChat is to be told."""
+    """Check whether WeChat takes the app and this server, which APIs it may call, and what WeChat's console needs."""
     seen = Seen(found.wechat_readings)
     wechat = WeChat(
         _Witness(transport, clock, seen),
@@ -140,7 +140,7 @@ async def check_app(
         )
     yield _judge_login(app, login, settings, seen)
     yield _judge_token(app, token, login, settings, seen)
-    for use, failure in zip(uses, failures, strict=False):  # without a WeChat token there are none
+    for use, failure in zip(uses, failures, strict=False):  # without a WeChat token, `failures` is empty
         yield _judge_api(app, use, failure, settings, seen)
     if users is not None:
         yield _judge_unionids(app, users, is_only_one=len(found.apps) == 1)
@@ -160,7 +160,7 @@ async def _failure(question: Awaitable[object]) -> WeChatError | None:
 async def _ask_with_token(
     app: App, wechat_tokens: WeChatTokens, api: WeChatApi, uses: Sequence[_Use]
 ) -> tuple[WeChatError | None, list[WeChatError | None]]:
-    """What was wrong with getting a WeChat token; where nothing was, with each use of it."""
+    """The failure of getting a WeChat token; if there was none, the failure of each use, or None."""
     failure = await _failure(wechat_tokens.get(app))
     if failure is not None:
         return failure, []
@@ -202,7 +202,7 @@ def _is_off(setting: str) -> Title:
 
 
 async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Clock, seen: Seen) -> Result:
-    """Which code sites show for this app, and what is missing for it."""
+    """Check which kind of code the sites show for this app, and what is missing for it."""
     name = f"wechat {app.app_id} codes"
     prefix = f"{settings.issuer}/d/"
     if settings.scan_code == "link":
@@ -282,14 +282,14 @@ def _judge_api(app: App, use: _Use, failure: WeChatError | None, settings: Setti
 
 
 def _is_permitted(failure: WeChatError | None) -> bool:
-    """Whether WeChat has looked at what was asked, and not at who asked."""
+    """Whether WeChat let the app call the API: it has refused the made-up question, not the app."""
     is_about_the_app = isinstance(failure, WeChatMisconfigured | WeChatRateLimited | WeChatUnavailable)
     errcode = failure and failure.errcode
     return failure is None or not (is_about_the_app or errcode is None or errcode in ABOUT_THE_ACCOUNT)
 
 
 def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, seen: Seen) -> Result:
-    """What a failure means that is not about what was made up."""
+    """The result for a failure that is about the app, this server or WeChat, not about the made-up question."""
     errcode = failure.errcode
     at, at_zh = f"(errcode {errcode})", f"（错误码 {errcode}）"
     base = settings.wechat_base_url
@@ -372,7 +372,7 @@ def _time_in(response: httpx.Response) -> datetime | None:
 
 
 def _refused_addresses(body: bytes) -> list[str]:
-    """The addresses in WeChat's refusal of a caller that is not on the whitelist; of its text, nothing else."""
+    """The addresses in WeChat's refusal of a caller that is not on the whitelist. No other text of WeChat is used."""
     try:
         match from_json(body):
             case {"errcode": 40164, "errmsg": str(text)}:
