@@ -3,7 +3,7 @@ import express from 'express'
 import { Webhook, WebhookVerificationError } from 'standardwebhooks'
 import { Orders } from './orders.js'
 
-const port = Number(process.env.PORT ?? 8004)
+const port = Number(process.env.PORT ?? 8006)
 const webhook = new Webhook(process.env.WEBHOOK_SECRET)
 const orders = await Orders.open(process.env.DATABASE_URL)
 const app = express()
