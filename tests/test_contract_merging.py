@@ -402,6 +402,14 @@ async def test_of_a_user_joined_by_number_the_account_that_is_closed_goes_alone(
     assert await rows.fetchval("SELECT count(*) FROM unionids") == 0
     await leave_wechat(phone, there, clock)
     assert await users(rows) == set()
+    told = await rows.fetch(
+        "SELECT type, data -> 'session_ids' ->> 0 FROM events WHERE actor = 'wechat' ORDER BY at, id"
+    )
+    assert [tuple(event) for event in told] == [
+        ("session.ended", alice["session_id"]),
+        ("session.ended", there["session_id"]),
+        ("user_erased", None),
+    ]
 
 
 async def test_of_a_user_whom_wechat_itself_has_joined_all_goes(

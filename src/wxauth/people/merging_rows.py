@@ -6,6 +6,8 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from wxauth.core.database import Database, Transaction
+from wxauth.core.trail import Actor
+from wxauth.people.session_rows import EndReason, record_ended
 
 
 class People(NamedTuple):
@@ -110,7 +112,7 @@ SELECT EXISTS (SELECT FROM events
                 WHERE type = 'user.merged' AND data ? 'by'
                   AND user_id IN (SELECT $1::uuid UNION ALL SELECT id FROM former_users WHERE user_id = $1))
 """
-# $1 user id  $2 app_id  $3 openid
+# Their sessions go with them. $1 user id  $2 app_id  $3 openid  $4 now
 _ERASE_IDENTITIES: Final = """
 WITH gone AS (
     SELECT unionid FROM identities WHERE user_id = $1 AND app_id = $2 AND openid = $3
@@ -118,7 +120,7 @@ WITH gone AS (
     DELETE FROM identities USING gone
      WHERE user_id = $1
        AND CASE WHEN gone.unionid IS NULL THEN app_id = $2 AND openid = $3 ELSE identities.unionid = gone.unionid END
-    RETURNING identities.app_id
+    RETURNING identities.app_id, identities.openid
 ), forgotten AS (
     DELETE FROM unionids USING gone WHERE user_id = $1 AND unionids.unionid = gone.unionid
 ), unnamed AS (
@@ -127,7 +129,9 @@ WITH gone AS (
                        WHERE i.user_id = $1 AND i.unionid <> gone.unionid ORDER BY created_at DESC LIMIT 1)
       FROM gone WHERE users.id = $1 AND users.unionid = gone.unionid
 )
-SELECT (SELECT count(*) FROM identities WHERE user_id = $1) - (SELECT count(*) FROM erased) AS left
+SELECT (SELECT count(*) FROM identities WHERE user_id = $1) - (SELECT count(*) FROM erased) AS left,
+       ARRAY (SELECT s.id FROM sessions s JOIN erased USING (app_id, openid)
+               WHERE s.user_id = $1 AND s.revoked_at IS NULL AND s.expires_at > $4 ORDER BY s.id) AS session_ids
 """
 _REMAINING: Final = "SELECT user_id FROM former_users WHERE id = $1"
 _FORMER: Final = "SELECT id FROM former_users WHERE user_id = $1 ORDER BY merged_at, id"
@@ -185,9 +189,16 @@ async def is_joined(transaction: Transaction, user_id: UUID) -> bool:
     return joined
 
 
-async def erase_identities(transaction: Transaction, user_id: UUID, *, app_id: str, openid: str) -> int:
-    """Erase the identities that have this one's unionid, or this one alone where it has none; how many are left."""
-    left: int = await transaction.fetchval(_ERASE_IDENTITIES, user_id, app_id, openid)
+async def erase_identities(
+    transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
+) -> int:
+    """Erase the identities that have this one's unionid, or this one alone where it has none; how many are left.
+
+    The user is locked. Their sessions end, which is recorded.
+    """
+    done = await transaction.fetchrow(_ERASE_IDENTITIES, user_id, app_id, openid, now)
+    await record_ended(transaction, user_id, done["session_ids"], reason=EndReason.ERASED, by=by, now=now)
+    left: int = done["left"]
     return left
 
 

@@ -165,7 +165,9 @@ class Withdrawals:
             elif withdrawal.is_whole:
                 # A user joined from several WeChat accounts, by number or by an operator, loses only the closed one.
                 is_left = await is_joined(transaction, user_id) and bool(
-                    await erase_identities(transaction, user_id, app_id=app_id, openid=withdrawal.openid)
+                    await erase_identities(
+                        transaction, user_id, app_id=app_id, openid=withdrawal.openid, by=WECHAT, now=now
+                    )
                 )
                 if not is_left:
                     # Even the last administrator is erased: data of a closed account may not be kept, and that person
