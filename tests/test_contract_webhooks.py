@@ -338,8 +338,8 @@ async def test_a_receiver_that_hangs_loses_connection_or_says_no_http_is_told_in
                 assert (delivery["status"], delivery["error"]) == (None, error)
 
 
-async def test_an_answer_without_an_end_is_taken_by_its_status(
-    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+async def test_a_status_in_time_is_taken_whatever_follows_and_for_however_long(
+    root: Admin, make_services: MakeServices, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
     async def endless(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=200)
@@ -351,12 +351,19 @@ async def test_an_answer_without_an_end_is_taken_by_its_status(
         except ConnectionError:
             return response
 
+    async def stuck(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=200)
+        await response.prepare(request)
+        await receiver.released.wait()
+        return response
+
+    hasty = await make_services(waits=Waits(webhooks=0.3))
     await root.add("orders", receiver.url)
-    receiver.usual = endless
-    await tell(rows, 1)
+    receiver.answers = [endless, stuck]
+    await tell(rows, 1, 2)
     async with asyncio.timeout(5):
-        await deliver(services)
-    assert len(await root.deliveries(state="delivered")) == 1
+        await deliver(hasty)
+    assert [delivery["attempts"] for delivery in await root.deliveries(state="delivered")] == [1, 1]
 
 
 async def test_what_a_killed_process_was_sending_is_sent_by_another_one_within_a_minute(
@@ -713,6 +720,19 @@ async def test_a_secret_is_stored_sealed_and_sealed_anew(
     assert (done.webhook_secrets, done.not_opened) == (1, 0)
     sealed = await rows.fetchrow("SELECT secret, former_secret FROM webhooks")
     assert all(value.startswith(Sealer([bytes(32)]).prefix) for value in sealed)
+
+
+async def test_a_secret_that_no_key_opens_is_told_by_the_test_and_by_the_deliveries(
+    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    await root.add("orders", receiver.url)
+    await rows.execute("UPDATE webhooks SET secret = $1", b"sealed with a key that is lost")
+    tried = await root("POST", "/orders/test")
+    assert (tried.status_code, tried.json()) == (200, {"status": None, "error": "the secret cannot be opened"})
+    await tell(rows, 1)
+    await deliver(services)
+    [delivery] = await root.deliveries()
+    assert (delivery["state"], delivery["error"], receiver.got) == ("pending", "the secret cannot be opened", [])
 
 
 async def test_settled_deliveries_are_kept_for_30_days_and_what_waits_for_longer(

@@ -229,7 +229,6 @@ def replay(name: str, event_id: UUID | None, since: datetime | None, as_json: bo
 
 def _asked(ask: "Callable[[Services], Awaitable[Answer]]", name: str = "") -> Answer:
     """What the service's parts answer. Raises: Failed."""
-    from wxauth.core.sealing import CannotOpen
     from wxauth.errors import InvalidRequest, NotFound
 
     try:
@@ -238,10 +237,6 @@ def _asked(ask: "Callable[[Services], Awaitable[Answer]]", name: str = "") -> An
         raise Failed(f"{exc.detail}: {name}. 没有找到 {name}。") from None
     except InvalidRequest as exc:
         raise Failed(exc.detail) from None
-    except CannotOpen:
-        raise Failed(
-            "WXAUTH_SECRET_KEY: wants the key that sealed what is stored. 与已存内容所用的密钥不符。"
-        ) from None
 
 
 def _show_secret(new: "WithSecret", *, as_json: bool) -> None:

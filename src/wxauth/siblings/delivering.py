@@ -7,7 +7,7 @@ try could not be stored.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -161,19 +161,27 @@ class Deliveries:
             await asyncio.wait(self._tasks)
 
     async def send(
-        self, url: str, message_id: str, message: Mapping[str, Any], keys: Sequence[bytes], *, now: datetime
+        self, webhook_id: UUID, webhook: Mapping[str, Any], event: Mapping[str, Any], *, now: datetime
     ) -> Answer:
-        """Sign a message and send it once. Whatever the receiver does is an `Answer`, never an exception."""
-        body = to_json(message)
+        """Sign an event with the secrets of a webhook and send it once. Whatever goes wrong is in the answer."""
+        try:
+            keys = self._open_secrets(webhook_id, webhook, now=now)
+        except CannotOpen as exc:
+            what_to_change = "add the secret key that sealed it to WXAUTH_SECRET_KEY_PREVIOUS"
+            log.error(
+                "webhook_secret_not_unsealed", webhook=webhook["name"], reason=str(exc), what_to_change=what_to_change
+            )
+            return Answer(None, 0, "the secret cannot be opened")
+        body = to_json({"type": event["type"], "timestamp": event["at"], "data": event})
         started = perf_counter()
-        retry_after = error = status = None
+        response = error = None
         try:
             request = httpx.Request(
                 "POST",
-                url,
+                webhook["url"],
                 content=body,
                 headers={
-                    **signed_headers(message_id, body, keys, now=now),
+                    **signed_headers(str(event["id"]), body, keys, now=now),
                     "content-type": "application/json",
                     "accept": "*/*",
                     "user-agent": f"wxauth/{__version__}",
@@ -181,25 +189,21 @@ class Deliveries:
             )
             async with asyncio.timeout(self._patience):
                 response = await self._transport.handle_async_request(request)
-            status = response.status_code
-            retry_after = _pause_in(response.headers.get("Retry-After"), now=now)
         except TimeoutError:
             error = f"no answer in {self._patience:g} s"
         except httpx.TransportError as exc:
             error = str(exc)
         except (httpx.InvalidURL, UnicodeError):
             error = "URL cannot be used"
-        return Answer(status, round((perf_counter() - started) * 1000), error, retry_after)
-
-    def open_secrets(
-        self, webhook_id: UUID, secret: bytes, former: bytes | None, former_until: datetime | None, *, now: datetime
-    ) -> list[bytes]:
-        """The keys that sign a webhook's messages now. Raises: CannotOpen."""
-        context = webhook_secret_context(webhook_id)
-        keys = [self._sealer.open(secret, context=context)]
-        if former is not None and former_until is not None and now < former_until:
-            keys.append(self._sealer.open(former, context=context))
-        return keys
+        milliseconds = round((perf_counter() - started) * 1000)
+        if response is None:
+            return Answer(None, milliseconds, error)
+        await response.aclose()  # whatever else comes, in time or not: the status is there
+        return Answer(
+            response.status_code,
+            milliseconds,
+            retry_after=_pause_in(response.headers.get("Retry-After"), now=now),
+        )
 
     async def aclose(self) -> None:
         """Begin no more deliveries. Those that do not end soon are left to other processes."""
@@ -253,20 +257,8 @@ class Deliveries:
         await self._settle(taken, outcome, until=now + LEASE)
 
     async def _try(self, taken: Mapping[str, Any], *, now: datetime) -> Outcome:
-        event = event_for_siblings(taken)
-        message = {"type": event["type"], "timestamp": event["at"], "data": event}
         webhook_id, attempts = taken["webhook_id"], taken["attempts"]
-        try:
-            sealed = taken["secret"], taken["former_secret"], taken["former_secret_until"]
-            keys = self.open_secrets(webhook_id, *sealed, now=now)
-        except CannotOpen as exc:
-            what_to_change = "add the secret key that sealed it to WXAUTH_SECRET_KEY_PREVIOUS"
-            log.error(
-                "webhook_secret_not_unsealed", webhook=taken["name"], reason=str(exc), what_to_change=what_to_change
-            )
-            answer = Answer(None, 0, "the secret cannot be opened")
-        else:
-            answer = await self.send(taken["url"], str(event["id"]), message, keys, now=now)
+        answer = await self.send(webhook_id, taken, event_for_siblings(taken), now=now)
         if answer.is_taken:
             return Outcome(state=State.DELIVERED, status=answer.status)
         if answer.status == _GONE and await disable_webhook(self._database, webhook_id, now=self._clock()):
@@ -278,6 +270,15 @@ class Deliveries:
             pause = max(pause, min(answer.retry_after, LONGEST_RETRY_AFTER))
         next_at = self._clock() + pause
         return Outcome(state=State.PENDING, status=answer.status, error=answer.error, next_at=next_at)
+
+    def _open_secrets(self, webhook_id: UUID, webhook: Mapping[str, Any], *, now: datetime) -> list[bytes]:
+        """The keys that sign a webhook's messages now. Raises: CannotOpen."""
+        context = webhook_secret_context(webhook_id)
+        keys = [self._sealer.open(webhook["secret"], context=context)]
+        former, until = webhook["former_secret"], webhook["former_secret_until"]
+        if former is not None and until is not None and now < until:
+            keys.append(self._sealer.open(former, context=context))
+        return keys
 
     async def _settle(self, taken: Mapping[str, Any], outcome: Outcome, *, until: datetime) -> None:
         """Store the outcome, and retry in an outage: an outcome that is lost means a second delivery."""

@@ -48,7 +48,7 @@ class WebhookTransport(httpx.AsyncBaseTransport):
         self._pools: dict[Scheme, httpcore.AsyncConnectionPool] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send, and read the status and the beginning of the body."""
+        """Send, and read the status. To close the answer reads the beginning of its body."""
         scheme: Scheme = "https" if request.url.scheme == "https" else "http"
         url = request.url
         asked = httpcore.Request(
@@ -60,9 +60,9 @@ class WebhookTransport(httpx.AsyncBaseTransport):
         )
         try:
             answer = await self._pool(scheme).handle_async_request(asked)
-            await _read_a_little(answer)
             retry_after = [value for name, value in answer.headers if name.lower() == b"retry-after"]
-            return httpx.Response(answer.status, headers=[(b"Retry-After", value) for value in retry_after[:1]])
+            headers = [(b"Retry-After", value) for value in retry_after[:1]]
+            return httpx.Response(answer.status, headers=headers, stream=_Body(answer))
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, ValueError, OSError) as exc:
             failure = _named(exc)
         raise failure  # outside the `except`: the other side's text must not even be this error's context
@@ -122,18 +122,24 @@ class _Checked(httpcore.AsyncNetworkBackend):
         await asyncio.sleep(seconds)
 
 
-async def _read_a_little(answer: httpcore.Response) -> None:
-    """Read to the end of a short answer, so that its connection can be used again."""
-    read = 0
-    try:
-        with suppress(httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, TimeoutError):
-            async with asyncio.timeout(ANSWER_PATIENCE):
-                async for chunk in answer.aiter_stream():
-                    read += len(chunk)
-                    if read >= MAX_ANSWER:
-                        break
-    finally:
-        await answer.aclose()
+class _Body(httpx.AsyncByteStream):
+    """What follows a status, which nobody is shown."""
+
+    def __init__(self, answer: httpcore.Response) -> None:
+        self._answer = answer
+
+    async def aclose(self) -> None:
+        """Read to the end of a short answer, so that its connection can be used again."""
+        read = 0
+        try:
+            with suppress(httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
+                async with asyncio.timeout(ANSWER_PATIENCE):
+                    async for chunk in self._answer.aiter_stream():
+                        read += len(chunk)
+                        if read >= MAX_ANSWER:
+                            break
+        finally:
+            await self._answer.aclose()
 
 
 def _named(exc: Exception) -> httpx.TransportError:
