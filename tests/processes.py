@@ -97,12 +97,13 @@ class Running:
         env: Mapping[str, str] | None = None,
         user: int | None = None,
         is_installed: bool = False,
+        stdin: int = subprocess.PIPE,
     ) -> None:
         demand_mark("process", "proxy", "node", "operations", "pgbouncer")
         self._output = cwd / f"output-{time.monotonic_ns()}"
         with self._output.open("wb") as output:
             as_user = {} if user is None else {"user": user, "group": user, "extra_groups": []}
-            streams = {"stdin": subprocess.PIPE, "stdout": output, "stderr": subprocess.STDOUT}
+            streams = {"stdin": stdin, "stdout": output, "stderr": subprocess.STDOUT}
             begin = start_installed if is_installed else start
             self.process = begin(command, cwd=cwd, env=env, **streams, **as_user)
 

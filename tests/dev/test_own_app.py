@@ -1,7 +1,10 @@
 """`wxauth dev` with an app of one's own: the real WeChat, of which a stand-in plays the part here."""
 
+import os
+import pty
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -13,6 +16,8 @@ from tests.processes import WXAUTH, Running, free_port, run, serving
 from wxauth.dev.wechat import APPS, Simulator, create_simulator
 
 pytestmark = pytest.mark.process
+
+Starts = Callable[..., str]
 
 OWN = {"WXAUTH_APP_ID": APPS[0]["app_id"], "WXAUTH_APP_SECRET": APPS[0]["app_secret"]}
 
@@ -114,6 +119,50 @@ def test_a_secret_that_wechat_refuses_is_told_at_the_start(
         assert f"BAD   wechat {OWN['WXAUTH_APP_ID']}: {words}" in output
         assert "an-old-one" not in output
         assert command.end(signal.SIGTERM) == 0
+
+
+@pytest.fixture
+def starts(wechat_url: str, database_url: str, tmp_path: Path, terminal: tuple[int, int]) -> Starts:
+    """Start with the app id alone, answering at a terminal where that is wanted; what it said until it was ready."""
+    env = {"WXAUTH_APP_ID": OWN["WXAUTH_APP_ID"], "WXAUTH_WECHAT_BASE_URL": wechat_url}
+    env |= {"WXAUTH_DATABASE_URL": database_url, "WXAUTH_PORT": str(free_port())}
+
+    def start(typed: str | None = None) -> str:
+        with Running(WXAUTH, "dev", cwd=tmp_path, env=env, stdin=terminal[1]) as command:
+            if typed is not None:
+                command.wait_for("请输入 AppSecret")
+                os.write(terminal[0], f"{typed}\n".encode())
+            output = command.wait_for("Ctrl-C ends it all")
+            assert command.end(signal.SIGTERM) == 0
+        return output
+
+    return start
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    """Its two ends: the person's, and the program's."""
+    ends = pty.openpty()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+@pytest.mark.no_signing_key
+def test_at_a_terminal_the_secret_is_asked_for_unseen_and_kept(
+    starts: Starts, tmp_path: Path, terminal: tuple[int, int]
+) -> None:
+    secret, kept = OWN["WXAUTH_APP_SECRET"], tmp_path / f".wxauth/app_secret_{OWN['WXAUTH_APP_ID']}"
+    assert "BAD" in starts("a-wrong-one")
+    assert not kept.exists()
+    said = starts(secret)
+    assert f"ok    wechat {OWN['WXAUTH_APP_ID']}: " in said
+    assert (kept.read_text(), kept.stat().st_mode & 0o777) == (secret, 0o600)
+    os.set_blocking(terminal[0], False)
+    with suppress(BlockingIOError):
+        said += os.read(terminal[0], 4096).decode()
+    assert secret not in said
+    assert "请输入" not in starts()
 
 
 @pytest.mark.parametrize("given", OWN)

@@ -73,7 +73,7 @@ Open the console, {url}/admin/ / 打开管理后台：
 _OWN_APP: Final = """
 Your own mini-program, with the real WeChat / 连接真实微信，登录自己的小程序：
 
-  WXAUTH_APP_ID=wx… WXAUTH_APP_SECRET=… {program} dev
+  WXAUTH_APP_ID=wx… {program} dev
 """
 _END: Final = """
 Ctrl-C ends it all; the data stays in {home}/. 按 Ctrl-C 停止，数据保留在 {home}/。

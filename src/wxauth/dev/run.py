@@ -23,7 +23,7 @@ from wxauth.core.database import Database, reason_of
 from wxauth.core.logs import configure_logging
 from wxauth.core.migrations import MigrationBlocked, UnknownRevision, migrate
 from wxauth.core.settings import InvalidSettings, Settings, settings_from, unknown_names
-from wxauth.dev import site
+from wxauth.dev import own_app, site
 from wxauth.dev.banner import service_url, welcome
 from wxauth.dev.front_page import FrontPage
 from wxauth.dev.postgres import EmbeddedPostgres, PostgresUnavailable
@@ -40,16 +40,6 @@ HOME: Final = Path(".wxauth")
 SITE_PORT: Final = 8004
 """Where the example site is, unless something else is there."""
 
-OWN_APP: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})
-"""Who sets one of these wants the real WeChat, which the simulated apps are unknown to."""
-
-WELCOME_TO_SITE = """
-Log in to a website by scan / 扫码登录网站：
-
-  Website / 示例网站     {site_url}
-                        Log in there, and scan its code on the desk. 在此登录，用桌上的手机扫码。
-"""
-
 
 class DevFailed(Exception):
     """The development service cannot start; the text says what to do."""
@@ -58,10 +48,9 @@ class DevFailed(Exception):
 def run(*, port: int | None, wechat_port: int, site_port: int | None = None, language: Language = "en") -> None:
     """Run until Ctrl-C or SIGTERM. Raises: DevFailed."""
     signal.signal(signal.SIGTERM, leave)
-    simulated_url = None if OWN_APP & _given() else f"http://127.0.0.1:{wechat_port}"
+    simulated_url = None if own_app.NAMES & _given() else f"http://127.0.0.1:{wechat_port}"
     try:
-        settings = _settings(simulated_url, port)
-        findings = [] if simulated_url else _ask_wechat(settings)
+        settings, findings = _settled(simulated_url, port)
         configure_logging(level=settings.log_level, log_format=settings.log_format)
         for line in unknown_names(env_file=None):
             click.echo(line, err=True)
@@ -94,16 +83,31 @@ def run(*, port: int | None, wechat_port: int, site_port: int | None = None, lan
         raise DevFailed(f"WXAUTH_DATABASE_URL: {exc.detail}: {reason_of(exc)}") from None
 
 
-def _given() -> set[str]:
-    return {name.upper() for name, value in os.environ.items() if value}
+def _settled(simulated_url: str | None, port: int | None) -> tuple[Settings, list[Result]]:
+    """The settings, and what WeChat says of them where it is the real one."""
+    try:
+        HOME.mkdir(exist_ok=True)
+        (HOME / ".gitignore").write_text("*\n")
+        secret = own_app.OwnSecret(HOME, _given())
+        settings = _settings(simulated_url, port, app_secret=secret.value)
+        findings = [] if simulated_url else _ask_wechat(settings)
+        secret.keep_unless_refused(findings)
+    except OSError as exc:
+        raise DevFailed(f"{exc.filename}: {exc.strerror}") from None
+    return settings, findings
 
 
-def _settings(simulated_url: str | None, port: int | None) -> Settings:
+def _given() -> frozenset[str]:
+    return frozenset(name.upper() for name, value in os.environ.items() if value)
+
+
+def _settings(simulated_url: str | None, port: int | None, *, app_secret: str | None) -> Settings:
     """Those that are not the simulator's affair may come from the environment; never from `.env`."""
     given = _given()
     defaults = {
         "database_url": "postgresql://",  # until the embedded one has started
         "secret_key": _secret_key(),
+        "app_secret": app_secret,
         "log_level": "warning",
         "admin_page": True,
     }
@@ -122,16 +126,10 @@ def _settings(simulated_url: str | None, port: int | None) -> Settings:
 
 def _secret_key() -> str:
     """Made once, beside the data that it seals."""
-    try:
-        HOME.mkdir(exist_ok=True)
-        (HOME / ".gitignore").write_text("*\n")
-        path = HOME / "secret_key"
-        if not path.exists():
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(base64.b64encode(secrets.token_bytes(32)).decode())
-        return path.read_text().strip()
-    except OSError as exc:
-        raise DevFailed(f"{exc.filename}: {exc.strerror}") from None
+    path = HOME / "secret_key"
+    if not path.exists():
+        own_app.keep(path, base64.b64encode(secrets.token_bytes(32)).decode())
+    return path.read_text().strip()
 
 
 @contextmanager

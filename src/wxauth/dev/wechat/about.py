@@ -90,7 +90,7 @@ GET /webhook/messages 列出收到的消息及签名是否有效；POST /webhook
 HINTS: Final = {
     40029: (
         "this WeChat is simulated, and knows no code of a phone or of the developer tools: send a plain name such as "
-        "alice (phone-13800138000 for the phone button), or start 'wxauth dev' with WXAUTH_APP_ID and WXAUTH_APP_SECRET"
+        "alice (phone-13800138000 for the phone button), or start 'wxauth dev' with WXAUTH_APP_ID"
     )
 }
 """What a developer who meets an errcode of this WeChat has to know, added to `detail`."""
