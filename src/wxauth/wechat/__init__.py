@@ -1,1 +1,1 @@
-"""All that is said to WeChat."""
+"""All calls to WeChat, and WeChat's answers and pushed messages."""

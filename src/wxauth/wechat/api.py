@@ -1,4 +1,4 @@
-"""WeChat's calls that want a WeChat token."""
+"""The calls to WeChat that need a WeChat token."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
@@ -37,30 +37,30 @@ _RISK_RANKS: Final = range(5)
 _SIGN_UP: Final = 0
 """getUserRiskRank's scene; 1 would be marketing."""
 _PROFILE: Final = 1
-"""msgSecCheck's scene for what a person tells of themselves."""
+"""msgSecCheck's scene for a person's profile."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class TextVerdict:
-    """What WeChat thinks of a text."""
+    """WeChat's verdict on a text."""
 
     suggest: Literal["pass", "review", "risky"]
     label: int
-    """Its reason: 100 is a harmless text, 20001 politics, 20002 pornography, and so on."""
+    """WeChat's reason: 100 is a harmless text, 20001 politics, 20002 pornography, and so on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture, and what kind of one it is."""
+    """A picture with its content type."""
 
     content: bytes
     content_type: Literal["image/jpeg", "image/png"]
 
 
 class WeChatApi:
-    """Each call renews a refused WeChat token once, and is then sent once more: WeChat has not carried it out."""
+    """Each call whose WeChat token is refused renews it and is sent again, once: WeChat has not carried it out."""
 
     def __init__(self, wechat: WeChat, wechat_tokens: WeChatTokens) -> None:
         self._wechat = wechat
@@ -71,11 +71,11 @@ class WeChatApi:
         await self._wechat.aclose()
 
     async def phone_number(self, app: App, code: str, *, openid: str | None, extra_time: float = 0.0) -> dict[str, Any]:
-        """What stands behind the code of a phone button: WeChat's `phone_info`, as it came.
+        """WeChat's `phone_info` for the code of a phone button, as it came.
 
-        A code works once, for five minutes, and each success is paid for: nothing in the answer is checked, so
-        that it can be stored before anything can fail. With an openid, WeChat sees to it that the code is theirs.
-        The answer may come so many seconds later than that of other calls.
+        A code works once, for five minutes, and each success costs money. So nothing in the answer is checked here: it
+        can be stored before anything can fail. With an openid, WeChat checks that the code is that person's. The answer
+        may take `extra_time` seconds longer than those of other calls.
 
         Raises: InvalidCode (40029; 40003, 43104: another person's code), CodeUsed (40163), other WeChatError.
         """
@@ -83,7 +83,7 @@ class WeChatApi:
         return await self._post(PHONE_NUMBER, app, body, read=_phone_info, secrets=[code], extra_time=extra_time)
 
     async def check_session_key(self, app: App, *, openid: str, session_key: bytes) -> bool:
-        """Whether this is the person's session_key still; base64 text, as it came. Raises: WeChatError."""
+        """Whether this is still the person's session_key. It is base64 text, as WeChat sent it. Raises: WeChatError."""
         try:
             await self._get_signed(CHECK_SESSION_KEY, app, openid, session_key, read=lambda _: None)
         except SessionKeyExpired:
@@ -91,14 +91,14 @@ class WeChatApi:
         return True
 
     async def reset_session_key(self, app: App, *, openid: str, session_key: bytes) -> bytes:
-        """The person's new session_key, base64 text; the old one is dead by then.
+        """Have WeChat replace the person's session_key; the new one, as base64 text. The old one no longer works.
 
-        Raises: SessionKeyExpired (87007, 87009), where the old one was dead before; other WeChatError.
+        Raises: SessionKeyExpired (87007, 87009), if the old one did not work before; other WeChatError.
         """
         return await self._get_signed(RESET_SESSION_KEY, app, openid, session_key, read=_session_key)
 
     async def risk_rank(self, app: App, *, openid: str, client_ip: str) -> int:
-        """How dangerous WeChat takes a person for who signs up, 0 to 4. Its refusals are the caller's to log.
+        """WeChat's rating of a person who signs up, from 0 (harmless) to 4. The caller logs WeChat's refusals.
 
         Raises: WeChatMisconfigured (48001: the account may not ask), WeChatBadResponse (of errcode
             `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
@@ -107,7 +107,7 @@ class WeChatApi:
         return await self._post(RISK_RANK, app, body, read=_risk_rank, tells_refusals=False)
 
     async def check_text(self, app: App, *, openid: str, content: str, nickname: str | None = None) -> TextVerdict:
-        """What WeChat thinks of a text in a person's profile. Its refusals are the caller's to log.
+        """WeChat's verdict on a text in a person's profile. The caller logs WeChat's refusals.
 
         Raises: WeChatBadResponse (of errcode `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
         """
@@ -119,9 +119,9 @@ class WeChatApi:
     async def mini_program_code(
         self, app: App, scene: str, *, page: str, env: Literal["release", "trial", "develop"]
     ) -> Picture:
-        """A mini-program code that opens this page of this version with that scene.
+        """A mini-program code that opens a page of the version `env` with this scene.
 
-        The page must be in the published version, unless another one is asked for.
+        Of the published version (`release`), WeChat checks that it has the page.
 
         Raises: WeChatMisconfigured (40097, 41030: the page is not there), WeChatRateLimited (45009: too many in this
             minute), other WeChatError.
@@ -178,7 +178,7 @@ class WeChatApi:
         tells_refusals: bool = True,
         is_for_picture: bool = False,
     ) -> T:
-        deadline = self._wechat.deadline(extra_time=extra_time)  # for all of it, the WeChat token's renewal included
+        deadline = self._wechat.deadline(extra_time=extra_time)  # for all requests, also those that renew the token
 
         async def call_with(token: WeChatToken, expected: frozenset[int]) -> T:
             value = token.value.get_secret_value()
@@ -214,9 +214,9 @@ async def _in_time(token: Coroutine[Any, Any, WeChatToken], deadline: float) -> 
 
 
 def sign(session_key: bytes, message: bytes = b"") -> str:
-    """A person's signature, by which WeChat sees that we have their session_key.
+    """The signature that proves to WeChat that we have a person's session_key.
 
-    The key is the base64 text itself, not what it stands for. Source: WeChat server API, checkSessionKey.
+    The key is the base64 text itself, not the bytes that it encodes. Source: WeChat server API, checkSessionKey.
     """
     return digest(session_key, message, sha256).hex()
 
@@ -250,7 +250,7 @@ def _text_verdict(answer: dict[str, Any]) -> TextVerdict:
 
 
 def _picture(answer: dict[str, Any]) -> Picture:
-    """Told by its first bytes: WeChat's Content-Type has said JSON of a picture."""
+    """The type is told by the first bytes: WeChat has sent pictures with the Content-Type of JSON."""
     content = answer.get(PICTURE, b"")
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         return Picture(content, "image/png")

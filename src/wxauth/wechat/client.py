@@ -1,4 +1,4 @@
-"""What wxauth asks of WeChat's servers.
+"""The client for WeChat's servers.
 
 Source: https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-login/code2Session.html
 """
@@ -33,9 +33,9 @@ BUSY_PAUSES: Final = (0.1, 0.3)
 
 _MADE_UP_CODE: Final = "000000000000"
 MAX_PICTURE: Final = 1024 * 1024
-"""Bytes; a mini-program code has some 100,000."""
+"""Bytes. A mini-program code has about 100,000."""
 PICTURE: Final = "picture"
-"""Under which an answer that is no JSON stands, where a picture was asked for."""
+"""The name under which `read` gets an answer that is a picture, not JSON."""
 
 _MAX_ID_LENGTH = 128
 _MAX_ERRCODE = 10**9
@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class WeChatSession:
-    """Who a code stands for."""
+    """WeChat's answer to a `wx.login` code: the person's identity and session_key."""
 
     openid: str
     unionid: str | None
@@ -58,7 +58,7 @@ class WeChatSession:
 
 
 class _Host:
-    """A place where WeChat is. Its requests differ in their target alone, so they are copies of one."""
+    """A host of WeChat. Its GET requests differ only in their target, so they are copies of one request."""
 
     def __init__(self, url: str) -> None:
         self._template = httpx.Request("GET", url, headers=_HEADERS)
@@ -78,7 +78,7 @@ class _Host:
 
 
 class _Asked(NamedTuple):
-    """What is asked."""
+    """A request, for whichever host it is sent to."""
 
     target: bytes
     body: bytes | None
@@ -90,14 +90,14 @@ class WeChat:
     """A client of WeChat's server API; one for each process.
 
     Args:
-        transport: The way to the network; tests put theirs here.
-        base_url: Where WeChat is.
-        fallback_url: Where to go when `base_url` cannot be connected to.
+        transport: The way to the network. Tests put their own here.
+        base_url: The URL of WeChat's servers.
+        fallback_url: The URL to use if no connection to `base_url` can be made.
         timeout: Seconds for a whole exchange, retries included.
-        busy_pauses: Seconds before each further try where WeChat is busy.
+        busy_pauses: Seconds before each further try while WeChat is busy.
         sleep: Waits.
-        observe: Is told of each call how it ended: the name of the API, and the failure where there was one.
-        hints: What else a developer is told of an errcode, in `detail`.
+        observe: Called after each call with the name of the API, and the failure if there was one.
+        hints: By errcode, what else `detail` tells the developer.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class WeChat:
     async def code2session(self, app: App, code: str) -> WeChatSession:
         """Exchange a `wx.login` code for the person's identity.
 
-        A code works once, for five minutes. WeChat answers 200 even to failures; `errcode` tells.
+        A code works once, for five minutes. WeChat answers 200 even to failures; `errcode` tells them apart.
 
         Raises: InvalidCode (40029), CodeUsed (40163), WeChatUserBlocked (40226), WeChatRateLimited (45009,
             45011), WeChatMisconfigured (class C), WeChatUnavailable (-1 after two retries, no or a lost
@@ -135,17 +135,17 @@ class WeChat:
         return await self.call(CODE2SESSION, app, target, read=_wechat_session, secrets=[code])
 
     async def check_secret(self, app: App) -> None:
-        """Ask with a made-up code, which costs nobody anything, whether WeChat takes the app's id and secret.
+        """Check whether WeChat takes the app's id and secret. The question has a made-up code, and spends nobody's.
 
-        Raises: WeChatMisconfigured, where WeChat does not; WeChatRateLimited, WeChatUnavailable, WeChatTimeout,
+        Raises: WeChatMisconfigured, if WeChat does not take them; WeChatRateLimited, WeChatUnavailable, WeChatTimeout,
             WeChatBadResponse.
         """
         try:
-            # Not by way of the kept targets: this secret may be wrong.
+            # Not `_login_target` of this client, which would keep a secret that may be wrong.
             target = f"{_login_target(app)}&js_code={_MADE_UP_CODE}"
             await self.call(CODE2SESSION, app, target, read=lambda _: None, tells_refusals=False)
         except (InvalidCode, CodeUsed, WeChatUserBlocked):
-            return  # it has looked at the code, and not at who asked
+            return  # WeChat has refused the code, so it has taken id and secret
 
     async def call(
         self,
@@ -161,19 +161,19 @@ class WeChat:
         tells_refusals: bool = True,
         is_for_picture: bool = False,
     ) -> T:
-        """Ask an API of WeChat's; again only where it is busy, or was not reached.
+        """Call an API of WeChat. A call is repeated only if WeChat is busy, or no connection could be made.
 
         Args:
-            api: Its name, for logs and metrics.
-            app: On whose behalf.
-            target: Path and query of the request. It is secret.
-            body: JSON to send, by POST.
-            read: Makes of the answer what is wanted. Raises: WeChatBadResponse.
-            secrets: What of the request must not be logged, beside the app's secret.
-            expected: errcodes that the caller has an answer to, so that they are not logged.
-            deadline: When to give up, in the loop's time, if not after the usual one.
-            tells_refusals: Whether errcodes are logged; the caller does it otherwise.
-            is_for_picture: Whether the answer may be a picture, which `read` is given as `PICTURE`.
+            api: The API's name, for logs and metrics.
+            app: The app on whose behalf WeChat is asked.
+            target: Path and query of the request. They hold secrets.
+            body: JSON to send by POST; None for a GET.
+            read: Takes what is needed from the answer. Raises: WeChatBadResponse.
+            secrets: Parts of the request that must not be logged, besides the app's secret.
+            expected: errcodes that the caller handles, and that are not logged.
+            deadline: When to give up, in the loop's time; by default, after the client's timeout.
+            tells_refusals: Whether errcodes are logged here. If not, the caller logs them.
+            is_for_picture: Whether the answer may be a picture, which `read` gets under `PICTURE`.
 
         Raises: WeChatError.
         """
@@ -200,7 +200,7 @@ class WeChat:
 
     def _login_target(self, app: App) -> str:
         kept = self._login_targets.get(app.app_id)
-        if kept is None or kept[0] is not app:  # one that was changed is another object
+        if kept is None or kept[0] is not app:  # a changed app is another object
             self._login_targets[app.app_id] = kept = (app, _login_target(app))
         return kept[1]
 
@@ -254,7 +254,7 @@ class WeChat:
         try:
             return await self._transport.handle_async_request(self._base.request(asked))
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            # Not sent, so the code is not spent: once more, on the other host where there is one.
+            # Nothing was sent, so the code is not spent: try once more, at the fallback host if there is one.
             hosts = {"host": self._base.name, "next_host": self._fallback.name}
             log.warning("wechat_not_connected", reason=str(exc), **hosts)
         return await self._transport.handle_async_request(self._fallback.request(asked))
@@ -289,5 +289,5 @@ def _wechat_session(answer: dict[str, Any]) -> WeChatSession:
 
 
 def is_id(value: object) -> TypeGuard[str]:
-    """Whether this can be an openid, a unionid or a session_key."""
+    """Whether a value can be an openid, a unionid or a session_key."""
     return isinstance(value, str) and 0 < len(value) <= _MAX_ID_LENGTH and value.isascii() and value.isprintable()

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: a request goes out in one write, its answer is read whole, or the connection ends."""
+"""An HTTP/1.1 connection. A request goes out in one write; its answer is read whole, or the connection is ended."""
 
 import asyncio
 import math
@@ -9,14 +9,14 @@ import httpx
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 MAX_OVERHEAD: Final = 64 * 1024
-"""Bytes of an answer beside its body: its head, 1xx answers before it, sizes and extensions of chunks, trailers."""
+"""Bytes of an answer besides its body: its head, 1xx answers before it, sizes and extensions of chunks, trailers."""
 
 _SURELY_OPEN: Final = 1.0
-"""Seconds without use after which the kernel is asked whether the other side has closed, which takes some µs."""
+"""Seconds. After a longer idle time the kernel is asked whether the other side has closed, which takes some µs."""
 
 
 class Answer(NamedTuple):
-    """What came back; the body as it came, whatever its Content-Encoding says."""
+    """An answer. Its body is as it came, whatever its Content-Encoding says."""
 
     status: int
     body: bytes
@@ -24,7 +24,7 @@ class Answer(NamedTuple):
 
 
 class Connection(asyncio.Protocol):
-    """Asked one thing at a time."""
+    """A connection that carries one request at a time."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -33,16 +33,18 @@ class Connection(asyncio.Protocol):
         self._date: str | None = None
         self._begin_head()
         self.stale_at = math.inf
-        """When it has been kept without use for too long, in the loop's time."""
+        """When the connection has been idle for too long, in the loop's time."""
         self.can_be_kept = True
-        """Whether it can be asked again: the last answer has ended where it said, and does not close it."""
+        """Whether another request may follow: the last answer ended where its head said, and closes nothing."""
 
     def ask(self, request: bytes, *, max_body: int, wants_body: bool = True) -> asyncio.Future[Answer]:
-        """Send a request, with or without a body in its answer. Whoever stops waiting for it must end the connection.
+        """Send a request. A caller that stops waiting for the answer must end the connection.
 
-        Raises: httpx.ConnectError, where the connection has ended before: nothing was sent. And by the future
-            httpx.ReadError or httpx.RemoteProtocolError, where the connection ends before the answer does, or
-            httpx.DecodingError, where the answer is not HTTP or too large, at which the connection is ended.
+        `wants_body` is False if the answer has no body, whatever its head says.
+
+        Raises: httpx.ConnectError, if the connection has ended before: nothing was sent. The future raises
+            httpx.ReadError or httpx.RemoteProtocolError, if the connection ends before the answer does, and
+            httpx.DecodingError, if the answer is not HTTP or too large; the connection is then ended.
         """
         if self.transport.is_closing():
             raise httpx.ConnectError("closed before anything was sent")
@@ -57,35 +59,35 @@ class Connection(asyncio.Protocol):
         return self._answer
 
     def keep(self, seconds: float) -> None:
-        """Leave it without use for so many seconds, or for as many as the other side has said that it waits."""
+        """Note that the connection is idle now. It may stay so for `seconds`, or for less if the other side said so."""
         self._kept_at = self._loop.time()
         self.stale_at = self._kept_at + min(seconds, self._patience)
 
     def is_usable(self) -> bool:
-        """Whether a kept connection is open still, as far as can be known here."""
+        """Whether an idle connection is still open, as far as this side can know."""
         now = self._loop.time()
         if self.transport.is_closing() or now >= self.stale_at:
             return False
         if now < self._kept_at + _SURELY_OPEN:
             return True
-        with selectors.DefaultSelector() as selector:  # an end that the loop has not come to yet
+        with selectors.DefaultSelector() as selector:  # readable: an end that the loop has not noticed yet
             selector.register(self.transport.get_extra_info("socket").fileno(), selectors.EVENT_READ)
             return not selector.select(0)
 
     def end(self) -> None:
-        """End it at once, whatever is under way."""
+        """End the connection at once, whatever is under way."""
         self.transport.abort()
 
     # What the loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is open."""
+        """The connection is open."""
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Go on reading the answer."""
+        """A part of the answer has come."""
         if self._answer is None:
-            self.end()  # nothing was asked
+            self.end()  # no request is waiting for an answer
             return
         is_http = True
         self._overhead += len(data)
@@ -96,29 +98,29 @@ class Connection(asyncio.Protocol):
         if self._overhead > MAX_OVERHEAD or self._body_size > self._max_body:
             self._fail(httpx.DecodingError("the answer is too large"))
         elif self._is_complete:
-            # What follows a whole answer is no answer to anything; and the request may have been left half read.
+            # Not kept if more bytes follow the answer, or if the other side has not read the whole request.
             self.can_be_kept &= is_http and self.transport.get_write_buffer_size() == 0
             self._succeed()
         elif not is_http:
             self._fail(httpx.DecodingError("the answer is not HTTP"))
 
     def eof_received(self) -> None:
-        """The other side has ended it in order."""
+        """The other side has closed the connection in order."""
         self._lose(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It has ended."""
+        """The connection has ended."""
         self._lose(exc)
 
     # What the parser calls.
 
     def on_message_begin(self) -> None:
-        """An answer, or what follows one."""
+        """An answer begins, or bytes that follow a whole answer."""
         if self._is_complete:
             raise ValueError("more than was asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of the head, or of the trailers."""
+        """A header field, or a trailer, which is ignored."""
         if self._status:
             return
         match name.lower():
@@ -130,20 +132,20 @@ class Connection(asyncio.Protocol):
                 self._patience = _seconds_in(value)
 
     def on_headers_complete(self) -> None:
-        """The end of the head. Of the answers that only announce another (1xx), 101 is one that we never ask for."""
+        """The head is over. 101 is refused: we never ask for it. After another 1xx, the real answer follows."""
         self._status = self._parser.get_status_code()
         if self._status < httpx.codes.CONTINUE or self._status == httpx.codes.SWITCHING_PROTOCOLS:
             raise ValueError("no such answer")
         self._is_complete = self._status >= httpx.codes.OK and not self._wants_body
 
     def on_body(self, chunk: bytes) -> None:
-        """Some of the body."""
+        """A part of the body."""
         self._overhead -= len(chunk)
         self._body_size += len(chunk)
         self._body.append(chunk)
 
     def on_message_complete(self) -> None:
-        """The end of the answer, or of one that only announces another."""
+        """The answer is over, or a 1xx before it."""
         if self._status < httpx.codes.OK:
             self._begin_head()
             self._body.clear()
@@ -182,9 +184,9 @@ class Connection(asyncio.Protocol):
 
 
 def _seconds_in(keep_alive: bytes) -> float:
-    """How long the other side keeps a connection without use, by its `Keep-Alive: timeout=5`."""
+    """How long the other side keeps an idle connection, by its `Keep-Alive: timeout=5`."""
     for parameter in keep_alive.split(b","):
         name, _, value = parameter.strip().partition(b"=")
         if name.lower() == b"timeout" and value.isdigit():
-            return float(value) - 1  # a request is on its way for a while, too
+            return float(value) - 1  # a request takes a while to arrive, too
     return math.inf

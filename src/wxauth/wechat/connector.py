@@ -1,4 +1,4 @@
-"""The way to a host: its name, its addresses, a proxy where there is one, TLS. Nothing of a request is sent here."""
+"""Connecting to a host: name, addresses, TLS, and a proxy if there is one. No part of a request is sent here."""
 
 import asyncio
 import base64
@@ -21,12 +21,12 @@ from wxauth.wechat.connection import Connection
 HEAD_START: Final = 0.25
 """Seconds that an address has before the next one is tried beside it (RFC 8305, section 5)."""
 NAME_SECONDS: Final = 10.0
-"""How long a name stays resolved; and many connections that are opened at once ask once."""
+"""How long a resolved name is kept. Connections that are opened at once ask for it only once."""
 
 _MAX_REFUSAL: Final = 64 * 1024
 
 Address = tuple[Any, ...]
-"""As getaddrinfo gives it: family, type, protocol, name, socket address."""
+"""An address as getaddrinfo gives it: family, type, protocol, name, socket address."""
 
 
 class ProxyFailed(httpx.ConnectError):
@@ -34,11 +34,11 @@ class ProxyFailed(httpx.ConnectError):
 
 
 class _Refused(OSError):
-    """By a proxy. Its text is ours."""
+    """A proxy's refusal. The text is ours, and may be shown."""
 
 
 class Origin(NamedTuple):
-    """Whom a connection leads to."""
+    """The server that a connection leads to."""
 
     scheme: str
     host: str
@@ -46,7 +46,7 @@ class Origin(NamedTuple):
 
     @property
     def port(self) -> int:
-        """The port that is named, or meant."""
+        """The port that the URL names, or the scheme's."""
         return self.named_port or (443 if self.scheme == "https" else 80)
 
 
@@ -57,11 +57,11 @@ class Proxy:
     host: str
     port: int
     authorization: bytes = field(repr=False)
-    """A header field for it, or nothing."""
+    """The header field with the proxy's credentials; empty if it needs none."""
 
     @classmethod
     def at(cls, url: str) -> Self:
-        """The one at `http://[user:password@]host:port`."""
+        """The proxy at `http://[user:password@]host:port`."""
         parts = urlsplit(url)
         authorization = b""
         if parts.username is not None:
@@ -74,8 +74,8 @@ class Connector:
     """Opens connections.
 
     Args:
-        proxy: Through which all of them lead.
-        tls: Whom to trust, if not whom this machine does.
+        proxy: The proxy for all connections; None for none.
+        tls: The certificates to trust. By default, those of this machine.
     """
 
     def __init__(self, *, proxy: Proxy | None, tls: ssl.SSLContext | None) -> None:
@@ -84,9 +84,9 @@ class Connector:
         self._lookups: dict[tuple[str, int], tuple[float, asyncio.Task[list[Address]]]] = {}
 
     async def connect(self, origin: Origin, *, until: float) -> Connection:
-        """A new connection, by this time of the loop's.
+        """A new connection, at the latest by `until` in the loop's time.
 
-        Raises: ProxyFailed, httpx.ConnectTimeout, httpx.ConnectError. Whichever it is, no request has been sent.
+        Raises: ProxyFailed, httpx.ConnectTimeout, httpx.ConnectError. After any of these, no request has been sent.
         """
         proxy, is_https = self._proxy, origin.scheme == "https"
         is_at_proxy = proxy is not None
@@ -102,15 +102,15 @@ class Connector:
                         connection = await self._secured(connection, origin.host)
                     undo.pop_all()
                     return connection
-            except (OSError, ValueError, httpx.RequestError) as exc:  # ValueError: a name that can be none
+            except (OSError, ValueError, httpx.RequestError) as exc:  # ValueError: the host is no possible name
                 failure = _failure(exc, is_at_proxy=is_at_proxy)
-        raise failure  # out here, so that the other error is not even its context
+        raise failure  # outside the `except`: the other side's text must not even be this error's context
 
     async def _open(self, end: Origin | Proxy) -> Connection:
         try:
             return await _first_connected(await self._addresses(end.host, end.port))
         except OSError:
-            self._lookups.pop((end.host, end.port), None)  # it may have moved
+            self._lookups.pop((end.host, end.port), None)  # the host may have moved: resolve its name anew
             raise
 
     async def _addresses(self, host: str, port: int) -> list[Address]:
@@ -123,7 +123,7 @@ class Connector:
 
     async def _secured(self, connection: Connection, host: str) -> Connection:
         secured, loop, under = Connection(), asyncio.get_running_loop(), connection.transport
-        if not under.is_closing():  # else the handshake would have no end
+        if not under.is_closing():  # on a closing transport, the handshake would never end
             over = await loop.start_tls(under, secured, self._tls, server_hostname=host)
             if over is not None:
                 secured.connection_made(over)
@@ -134,7 +134,7 @@ class Connector:
     def _tls(self) -> ssl.SSLContext:
         if self._given_tls is not None:
             return self._given_tls
-        context = ssl.create_default_context()  # takes 17 ms, and over plain HTTP it is not needed
+        context = ssl.create_default_context()  # takes 17 ms, and plain HTTP does not need it
         context.set_alpn_protocols(["http/1.1"])
         return context
 
@@ -162,12 +162,12 @@ async def _ask_for_tunnel(connection: Connection, proxy: Proxy, origin: Origin) 
     answer = await connection.ask(request, max_body=_MAX_REFUSAL, wants_body=False)
     if not httpx.codes.is_success(answer.status):
         raise _Refused(f"it answers with status {answer.status}")
-    if answer.body:  # in TLS the other side is never the first to speak
+    if answer.body:  # in TLS the server never speaks first: these bytes are the proxy's
         raise _Refused("it says more than it was asked")
 
 
 async def _first_connected(addresses: Sequence[Address]) -> Connection:
-    """A connection to whichever answers first; IPv6 and IPv4 are tried in turn (RFC 8305)."""
+    """A connection to the address that answers first. IPv6 and IPv4 addresses are tried in turn (RFC 8305)."""
     families: dict[int, list[Address]] = {}
     for address in addresses:
         families.setdefault(address[0], []).append(address)
@@ -193,8 +193,8 @@ async def _first_connected(addresses: Sequence[Address]) -> Connection:
 
 
 async def _connected(address: Address) -> Connection:
-    # By its numbers, not by a socket of ours: to uvloop a socket that is reset before it is taken over stays ours, and
-    # its file descriptor is closed a second time when it may be another connection's.
+    # uvloop opens the socket itself. If a socket of ours were reset before uvloop took it over, its file descriptor
+    # would be closed twice, the second time perhaps as another connection's.
     family, _, protocol, _, (host, port, *_) = address
     loop = asyncio.get_running_loop()
     return (await loop.create_connection(Connection, host, port, family=family, proto=protocol))[1]

@@ -1,4 +1,4 @@
-"""What each of WeChat's errcodes means, and what can be done about it, in English and in Chinese.
+"""The meaning of each of WeChat's errcodes, and what to do about it, in English and in Chinese.
 
 Source: WeChat server API, the pages of the calls and the table of global return codes.
 """
@@ -8,7 +8,7 @@ from typing import Final
 from wxauth.errors import Title as Text
 
 SIGNED_CALLS: Final = range(40230, 40241)
-"""The app wants its calls signed and encrypted, and something of that is missing or wrong."""
+"""The app demands signed and encrypted calls, and the signature or encryption is missing or wrong."""
 
 _OUR_REQUEST: Final = Text(
     "the request did not arrive as it was sent: see which proxy between here and WeChat changes it",

@@ -1,4 +1,4 @@
-"""WeChat's errcodes: which failure of ours each one is, and what the developer and the operator are told of it.
+"""WeChat's errcodes: the failure of ours that each stands for, and what developers and operators are told.
 
 Source: WeChat server API, the pages of the calls and the table of global return codes.
 """
@@ -40,19 +40,19 @@ CHECK_TEXT: Final = "msg_sec_check"
 MINI_PROGRAM_CODE: Final = "getwxacodeunlimit"
 
 SYSTEM_BUSY: Final = -1
-"""The one answer after which WeChat asks for the same request again."""
+"""The only errcode after which WeChat wants the same request to be repeated."""
 NOT_LATEST: Final = 40001
 WECHAT_TOKEN_REFUSED: Final = frozenset({NOT_LATEST, 40014, 42001})
-"""The WeChat token is no longer good. What was asked for has not been done."""
+"""The WeChat token is no longer good. WeChat has not carried the request out."""
 NOT_SEEN_LATELY: Final = 61010
-"""The person has not used the app for two hours, so WeChat says nothing of them."""
+"""The person has not used the app for two hours, so WeChat tells nothing about the person."""
 SESSION_KEY_GONE: Final = frozenset({87007, 87009})
-"""The session_key is missing, has expired, or is another one by now."""
+"""The session_key is missing, has expired, or has been replaced."""
 DAILY_QUOTA: Final = 45009
 OF_ANOTHER_PERSON: Final = frozenset({40003, 43104})
-"""Of a phone code: it is not this person's, or this person is not one of the app."""
+"""A phone code is another person's, or the person is not a user of the app."""
 ABOUT_THE_ACCOUNT: Final = frozenset({89501, 89506, 89507, *SIGNED_CALLS})
-"""How the app stands with WeChat, whatever was asked. The operator's to mend; the phone gets an unexpected answer."""
+"""WeChat refuses the app, whatever is asked. The operator must mend it; the phone is told of an unexpected answer."""
 
 _MISCONFIGURED: Final = (40013, 40125, 40164, 40243, 41002, 41004, 41008, 48001, 50002, 89503)
 """Class C: the operator must mend the configuration."""
@@ -88,15 +88,15 @@ _ERRORS_OF_PHONE_CODES: Final[dict[int, tuple[type[WeChatError], int | None]]] =
 _ERRORS_AT: Final[dict[tuple[str, int], tuple[type[WeChatError], int | None]]] = {
     (MINI_PROGRAM_CODE, 40097): (WeChatMisconfigured, None),
     (MINI_PROGRAM_CODE, 41030): (WeChatMisconfigured, None),
-    (MINI_PROGRAM_CODE, DAILY_QUOTA): (WeChatRateLimited, None),  # here it is the minute's
+    (MINI_PROGRAM_CODE, DAILY_QUOTA): (WeChatRateLimited, None),  # at this API it is a quota for each minute
 }
 
 KNOWN: Final = frozenset({*MEANINGS, *_ERRORS, *_ERRORS_WITH_WECHAT_TOKENS, *(errcode for _, errcode in _ERRORS_AT)})
-"""Those that have a label of their own in the metrics."""
+"""The errcodes that have a label of their own in the metrics."""
 
 
 def error_for(errcode: int, *, api: str, hint: str = "") -> WeChatError:
-    """The failure that an errcode of this API stands for; a hint is for the developer, beside what it means."""
+    """The failure that an errcode of this API stands for. A hint for the developer follows its meaning."""
     found = _ERRORS_AT.get((api, errcode)) or _ERRORS.get(errcode)
     if found is None and api != CODE2SESSION:
         found = _ERRORS_WITH_WECHAT_TOKENS.get(errcode)
@@ -109,18 +109,18 @@ def error_for(errcode: int, *, api: str, hint: str = "") -> WeChatError:
 
 
 def meaning(errcode: int, *, api: str) -> Title | None:
-    """What an errcode of this API says, where WeChat's pages have it."""
+    """The meaning of an errcode of this API; None if it is unknown."""
     of_phone_codes = MEANINGS_OF_PHONE_CODES.get(errcode) if api == PHONE_NUMBER else None
     return of_phone_codes or MEANINGS.get(errcode)
 
 
 def is_for_the_operator(errcode: int, *, api: str) -> bool:
-    """Whether it stays as it is until the operator does something."""
+    """Whether the failure lasts until the operator does something."""
     return errcode in ABOUT_THE_ACCOUNT or isinstance(error_for(errcode, api=api), WeChatMisconfigured)
 
 
 def what_to_change(errcode: int, *, api: str, language: Language = "en") -> str | None:
-    """What can be done about an errcode of this API, where WeChat's pages have it."""
+    """What to do about an errcode of this API; None if that is unknown."""
     advice = _WHAT_TO_CHANGE_AT.get((api, errcode))
     if advice is None and errcode == NOT_LATEST and is_for_the_operator(errcode, api=api):
         advice = TOKENS_NOT_TAKEN

@@ -1,6 +1,6 @@
-"""What WeChat thinks of people and of texts. Whatever keeps it from saying so holds nobody up.
+"""WeChat's opinions on people and texts. If WeChat gives none, for whatever reason, nothing is held up.
 
-It is counted each time, and told in the log now and then.
+Each such failure is counted, and logged once in a while.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from wxauth.wechat.api import WeChatApi
 from wxauth.wechat.errcodes import CHECK_TEXT, RISK_RANK, is_for_the_operator, what_to_change
 
 PATIENCE: Final = 2.0
-"""Seconds, at most, that a request waits for what WeChat thinks, where that decides."""
+"""Seconds, at most, that a request waits for an opinion that decides about it."""
 TOLD_AGAIN_AFTER: Final = timedelta(minutes=1)
-"""Between two log lines of one failure."""
+"""The time between two log lines about the same failure."""
 
 _APIS: Final = {"risk": RISK_RANK, "nickname": CHECK_TEXT}
 
@@ -29,20 +29,20 @@ T = TypeVar("T")
 
 
 class Observe(Protocol):
-    """Is told of each question to WeChat what came of it."""
+    """Called after each question to WeChat with its outcome."""
 
     def __call__(self, policy: PolicyName, app_id: str, outcome: str, errcode: int | None = None) -> None:
-        """`outcome` is pass, flagged, blocked, or why there is none."""
+        """`outcome` is pass, flagged, blocked, or why there is no opinion."""
 
 
 class Opinions:
-    """Asks WeChat, and takes no answer for an answer.
+    """Asks WeChat, and puts up with getting no answer.
 
     Args:
         wechat_api: WeChat.
         clock: The time.
         find_app: The app of that id. Raises: UnknownApp.
-        observe: Is told what came of each question.
+        observe: Called after each question with its outcome.
         longest_wait: Seconds, at most, that a request waits for an answer.
     """
 
@@ -70,13 +70,13 @@ class Opinions:
         *,
         patience: float | None = None,
     ) -> T | None:
-        """WeChat's answer, or None: nothing that goes wrong goes any further.
+        """WeChat's answer; None after any failure. Nothing is raised.
 
         Args:
-            policy: What the question is for.
-            app_id: Whose access token it takes.
-            question: Asks.
-            patience: Seconds that the request has, where one waits for it.
+            policy: The policy that needs the answer.
+            app_id: The app whose WeChat token is used.
+            question: Calls WeChat.
+            patience: Seconds that the waiting request has left; None if no request waits.
         """
         failure: WxAuthError
         try:
@@ -93,7 +93,7 @@ class Opinions:
         return None
 
     def miss(self, policy: PolicyName, app_id: str, reason: str, failure: WxAuthError | None = None) -> None:
-        """Count that WeChat's opinion is not known, and tell it, unless that has just been told."""
+        """Count a missing opinion, and log it unless the same failure has just been logged."""
         errcode = failure.errcode if isinstance(failure, WeChatError) else None
         self.observe(policy, app_id, reason, errcode)
         now = self._clock()

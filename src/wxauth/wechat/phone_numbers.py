@@ -1,4 +1,4 @@
-"""What WeChat says of a phone number, as E.164.
+"""Turns WeChat's `phone_info` into a phone number in E.164.
 
 Source: https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-info/phone-number/getPhoneNumber.html
 """
@@ -13,13 +13,13 @@ from wxauth.errors import WeChatBadResponse
 
 _E164: Final = re.compile(r"\+[1-9][0-9]{1,14}")
 _HOME: Final = "CN"
-"""Whose numbers WeChat gives without a country code."""
+"""The country of numbers that WeChat gives without a country code."""
 
 
 def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
     """The number in WeChat's `phone_info`, which must be marked as this app's.
 
-    Raises: WeChatBadResponse; it never tells the number.
+    Raises: WeChatBadResponse, whose text never holds the number.
     """
     watermark = phone_info.get("watermark")
     if not isinstance(watermark, Mapping) or watermark.get("appid") != app_id:
@@ -29,13 +29,13 @@ def e164_of(phone_info: Mapping[str, Any], *, app_id: str) -> str:
         if country and pure:
             number = phonenumbers.parse(f"+{country.removeprefix('+')}{pure}")
             is_good = phonenumbers.is_possible_number(number)
-        else:  # without its country a number abroad may look possible at home, so here it must be a real one
+        else:  # a foreign number without its country code may look possible as a Chinese one: it must be valid there
             number = phonenumbers.parse(whole, _HOME)
             is_good = phonenumbers.is_valid_number(number)
     except phonenumbers.NumberParseException:
         is_good = False
     phone = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164) if is_good else ""
-    if not _E164.fullmatch(phone):  # some countries have numbers longer than E.164 allows
+    if not _E164.fullmatch(phone):  # some countries have numbers that are longer than E.164 allows
         raise WeChatBadResponse("what WeChat gave is not a phone number")
     return phone
 

@@ -1,7 +1,7 @@
-"""Message push: whether a request is WeChat's, and what a person takes back by it.
+"""Message push: whether a request is WeChat's, and what a person withdraws by it.
 
-WeChat's plain signature covers token, timestamp and nonce, not the message, and is the same for the handshake. So it
-counts for some minutes, and whoever takes a message must see to it that its signature comes with no other one.
+WeChat's plain signature covers token, timestamp and nonce. It does not cover the message, and the handshake has the
+same kind. So a signature is valid for some minutes, and the caller must check that it comes with one message alone.
 
 Source: WeChat, mini-program guide, "消息推送" (signatures, encryption) and "安全指引" (the events, `RevokeInfo`).
 """
@@ -29,7 +29,7 @@ from wxauth.core.settings import App
 from wxauth.errors import FieldError, InvalidRequest, InvalidSignature
 
 REVOKED: Final = "user_authorization_revoke"
-"""The event of a person who withdraws something."""
+"""The event of a person who withdraws some data."""
 LEFT: Final = "user_authorization_cancellation"
 """The event of a person whose WeChat account is closed."""
 FIELDS_OF_REVOKE_INFO: Final[Mapping[str, frozenset[str]]] = {
@@ -38,18 +38,18 @@ FIELDS_OF_REVOKE_INFO: Final[Mapping[str, frozenset[str]]] = {
     "19": frozenset({"nickname"}),  # chosen by <input type="nickname">
     "20": frozenset({"avatar_url"}),  # chosen by <button open-type="chooseAvatar">
 }
-"""What is kept here of what may be withdrawn. The others (addresses, invoices, places, files...) are not kept."""
+"""By code, the fields that are stored here. Data of the other codes (addresses, invoices, places, files...) is not."""
 SIGNED_WITHIN: Final = timedelta(minutes=5)
 """How far WeChat's timestamp may be from our time. WeChat signs when it sends, and sends again within seconds."""
 
 _FIELDS: Final = ("nickname", "avatar_url", "phone")
 _MAX_XML_DEPTH: Final = 16
 _MAX_XML_PARTS: Final = 1000
-"""Tags, or attributes. Who has no token may send a message too, which is read to find what was signed; a real one
-has ten elements, and perhaps some such characters in a text."""
+"""How many `<`, and how many `=`, a message may have. Anybody may send one, and an encrypted one is parsed before its
+signature can be checked. A real message has ten elements, and perhaps some of these characters in its texts."""
 _RANDOM_BYTES: Final = 16
 _LENGTH_BYTES: Final = 4
-_BLOCK_BITS: Final = 32 * 8  # of the padding; those of AES are half as long
+_BLOCK_BITS: Final = 32 * 8  # WeChat pads to blocks of 32 bytes; AES's own have 16
 _TIMESTAMP: Final = re.compile("[0-9]{1,12}")
 _NONCE: Final = re.compile(r"[!-~]{1,128}")
 _OPENID: Final = re.compile(r"[!-~]{1,128}")
@@ -57,17 +57,17 @@ _OPENID: Final = re.compile(r"[!-~]{1,128}")
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A timestamp and nonce that WeChat has signed, and what came with them."""
+    """A timestamp and nonce that WeChat has signed, and the message that came with them."""
 
     digest: bytes
-    """Of app, timestamp and nonce."""
+    """The digest of app, timestamp and nonce."""
     content: bytes | None
     """The digest of the message; None for the handshake, which has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What WeChat has sent, decrypted where it was encrypted."""
+    """A message from WeChat, decrypted if it was encrypted."""
 
     app_id: str
     text: bytes
@@ -76,28 +76,28 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withdrawal:
-    """What a person takes back."""
+    """What a person withdraws."""
 
     openid: str
     fields: tuple[str, ...] = ()
-    """Of the user: `nickname`, `avatar_url`, `phone`."""
+    """The user's fields to clear: `nickname`, `avatar_url`, `phone`."""
     is_whole: bool = False
-    """Whether it is all there is of them: they have left WeChat."""
+    """Whether the user is to be erased: the WeChat account is closed."""
     mark: bytes
-    """Tells the message from every other one, however often it is sent."""
+    """Identifies the message: the same each time WeChat sends it, and different from every other message's."""
 
 
 def read_handshake(app: App, query: Mapping[str, str], *, now: datetime) -> Signature:
-    """The signature of WeChat's question whether this URL is the app's. Raises: InvalidSignature."""
+    """The signature of a handshake, with which WeChat checks that this URL is the app's. Raises: InvalidSignature."""
     _check_signature(app, query, name="signature", now=now)
     return _signature(app, query, None)
 
 
 def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: datetime) -> Message:
-    """What WeChat has sent.
+    """Check and decrypt a message.
 
     Args:
-        app: One with a push_token. Where it has a push_aes_key, the message must be encrypted.
+        app: An app with a push_token. If it has a push_aes_key, the message must be encrypted.
         query: The parameters of the request.
         body: JSON or XML, whatever its Content-Type says.
         now: The time.
@@ -111,14 +111,14 @@ def read_message(app: App, query: Mapping[str, str], body: bytes, *, now: dateti
         encrypted = _encrypted_in(body)
         _check_signature(app, query, name="msg_signature", encrypted=encrypted, now=now)
         text = _open(encrypted, aes_key=app.push_aes_key, app_id=app.app_id)
-    # The text, not the body: WeChat may encrypt it anew when it sends it again.
+    # The digest is of the text, not of the body: WeChat may encrypt a message anew when sending it again.
     return Message(app.app_id, text, _signature(app, query, text))
 
 
 def withdrawal_in(message: Message) -> Withdrawal | None:
-    """What a message withdraws; None where that is nothing of ours.
+    """What a message withdraws; None if it withdraws nothing that is stored here.
 
-    Raises: InvalidRequest; InvalidSignature, where the message is encrypted still.
+    Raises: InvalidRequest; InvalidSignature, if the message is still encrypted.
     """
     fields = _fields_in(message.text)
     if "Encrypt" in fields and "Event" not in fields:
@@ -130,7 +130,7 @@ def withdrawal_in(message: Message) -> Withdrawal | None:
     openid = _text(fields.get("OpenID")) or _text(fields.get("FromUserName"))
     if not _OPENID.fullmatch(openid):
         raise InvalidRequest("the message names nobody", errors=[FieldError("OpenID", "Field required")])
-    # WeChat, too, tells events by person and time. Without a time, what was signed must do.
+    # WeChat itself identifies an event by person and time. If the time is missing, the signature takes its place.
     sent = _text(fields.get("CreateTime")) or message.signature.digest.hex()
     return Withdrawal(
         openid=openid,
@@ -141,13 +141,13 @@ def withdrawal_in(message: Message) -> Withdrawal | None:
 
 
 def _check_signature(app: App, query: Mapping[str, str], *, name: str, encrypted: str = "", now: datetime) -> None:
-    """See that the signature of this name covers `timestamp`, `nonce` and what is encrypted, and was made just now."""
+    """Check that the signature covers `timestamp`, `nonce` and the encrypted text, and was made just now."""
     assert app.push_token is not None
     timestamp, nonce = query.get("timestamp", ""), query.get("nonce", "")
     parts = sorted([app.push_token.get_secret_value(), timestamp, nonce, encrypted])
     expected = sha1("".join(parts).encode()).hexdigest()  # noqa: S324 - WeChat's choice
     is_equal = hmac.compare_digest(expected.encode(), query.get(name, "").encode())
-    # SHA-1 can be extended by who does not know the token, but the padding in between is never printable.
+    # SHA-1 allows length extension without the token. But the padding that this puts in between is never printable.
     if not is_equal or not _TIMESTAMP.fullmatch(timestamp) or not _NONCE.fullmatch(nonce):
         raise InvalidSignature(f"{name} is not that of this app's push_token")
     if abs(now.timestamp() - int(timestamp)) > SIGNED_WITHIN.total_seconds():
@@ -170,7 +170,7 @@ def _encrypted_in(body: bytes) -> str:
 
 
 def _open(encrypted: str, *, aes_key: SecretStr, app_id: str) -> bytes:
-    """The message inside: 16 random bytes, its length, the message, the app_id. Raises: InvalidSignature."""
+    """Decrypt to 16 random bytes, the length, the message and the app_id; the message. Raises: InvalidSignature."""
     key = b64decode(aes_key.get_secret_value() + "=")
     decryptor, unpadder = Cipher(AES256(key), CBC(key[:16])).decryptor(), PKCS7(_BLOCK_BITS).unpadder()
     try:
@@ -190,7 +190,7 @@ def _fields_in(body: bytes) -> dict[str, Any]:
     try:
         text = body.decode("utf-8-sig").strip()
         fields = _xml_fields(text) if text.startswith("<") else from_json(text)
-    except (ValueError, ParseError):  # what defusedxml forbids is a ValueError
+    except (ValueError, ParseError):  # defusedxml raises a ValueError for what it forbids
         fields = None
     if not isinstance(fields, dict):
         raise InvalidRequest.of("body", "Neither a JSON object nor XML without a DTD")
@@ -198,7 +198,7 @@ def _fields_in(body: bytes) -> dict[str, Any]:
 
 
 def _xml_fields(text: str) -> dict[str, str]:
-    """The text in each element under the root; with spaces between, where there are several."""
+    """The text in each element under the root. Texts of several elements with one name are joined by spaces."""
     if max(text.count("<"), text.count("=")) > _MAX_XML_PARTS:
         raise ValueError("too many elements")
     depth, root = 0, None
@@ -219,7 +219,7 @@ def _text(value: object) -> str:
 
 
 def _codes_in(revoke_info: object) -> frozenset[str]:
-    """Documented as one code in a string; a number, a list and several in one string are taken too."""
+    """The codes in RevokeInfo. WeChat documents one code in a string; numbers, lists and several codes are read too."""
     values = revoke_info if isinstance(revoke_info, list) else [revoke_info]
     return frozenset(code for value in values for code in re.findall("[0-9]+", _text(value)))
 

@@ -1,8 +1,7 @@
-"""httpx requests over connections of our own, where each failure tells whether the request may have arrived.
+"""httpx requests over connections of our own, whose failures tell whether the request may have arrived.
 
-To WeChat no request is idempotent: a GET spends the code in it. So nothing is sent twice here, and only what was
-certainly not sent is called a failure to connect. httpx's own pool also costs many times as much CPU at 200 waiting
-requests.
+No request to WeChat is idempotent: even a GET spends the code in it. So nothing is sent twice here, and a failure to
+connect means that nothing was sent. Besides, httpx's own pool costs many times as much CPU with 200 waiting requests.
 """
 
 import asyncio
@@ -19,46 +18,46 @@ from wxauth.wechat.connection import Answer, Connection
 from wxauth.wechat.connector import Connector, Origin, Proxy, ProxyFailed
 
 MAX_BODY: Final = 64 * 1024
-"""Bytes of an answer, unless the request's extension `max_body` says otherwise."""
+"""Bytes of an answer's body, unless the request's extension `max_body` says otherwise."""
 MAX_CONNECTIONS: Final = 256
 MAX_IDLE: Final = 128
-"""Connections without use that are kept to one host."""
+"""How many idle connections to one host are kept."""
 IDLE_SECONDS: Final = 30.0
 CONNECT_SHARE: Final = 0.4
-"""What one connect may take of the whole exchange's time, so that the fallback host has its turn."""
+"""The share of an exchange's time that one connect may take. With more, no time would be left for the fallback host."""
 SHORTEST: Final = 0.05
-"""Seconds; with less left than this, WeChat's answer would come too late."""
+"""Seconds. With less time left than this, a request is not sent: WeChat's answer would come too late."""
 
 _WEIGHT_OF_LATEST: Final = 1 / 8
 _TARGET: Final = re.compile(rb"[!-~]+")
 
 
 class HttpTransport(httpx.AsyncBaseTransport):
-    """A transport with httpx's names for what goes wrong.
+    """A transport that raises httpx's errors.
 
     Extensions of a request, all of which may be left out:
 
-    - `target`: the request target (RFC 9112, section 3.2), in place of the path and query of its URL: a secret in it
+    - `target`: the request target (RFC 9112, section 3.2), in place of the URL's path and query. A secret in the target
       is then in no URL that is printed or logged.
-    - `deadline`: when its caller stops to wait, in the loop's time. With too little time left for an answer it is not
-      sent, neither behind others that wait for a connection nor behind a connect that took long.
+    - `deadline`: when the caller stops waiting, in the loop's time. If waiting for a connection, or connecting, leaves
+      too little time for an answer, the request is not sent.
     - `max_body`: how many bytes the answer's body may have.
 
-    How long to wait for an answer is the caller's affair: a request that is cancelled ends its connection.
+    The caller limits the time for the answer: cancelling a request ends its connection.
 
-    An answer is its status and its body as they came, and WeChat's time as the extension `date`. Its header
-    fields are left out: httpx would unpack a Content-Encoding that nobody asked for, to any size.
+    An answer has its status, its body as it came, and WeChat's time as the extension `date`. Other header fields are
+    left out: httpx would decompress a Content-Encoding that nobody asked for, to any size.
 
-    Raises: httpx.ConnectError, httpx.ConnectTimeout or httpx.PoolTimeout where the request was certainly not sent,
-    and for everything later httpx.ReadError, httpx.RemoteProtocolError or, where the answer is no HTTP or too
-    large, httpx.DecodingError. None of them carries another error, or anything of the request.
+    Raises: httpx.ConnectError, httpx.ConnectTimeout or httpx.PoolTimeout, if the request was certainly not sent. After
+    that, httpx.ReadError, httpx.RemoteProtocolError or, if the answer is not HTTP or too large, httpx.DecodingError.
+    None of them carries another error, or any part of the request.
 
     Args:
         connect_timeout: Seconds for one connect: name, TCP, proxy and TLS.
-        proxy: `http://[user:password@]host:port`, through which all is sent.
-        tls: Whom to trust, if not whom this machine does.
-        max_connections: Requests that are under way at once; others wait, first come first served.
-        idle_seconds: How long a connection is kept without use.
+        proxy: `http://[user:password@]host:port`, the proxy for all requests.
+        tls: The certificates to trust. By default, those of this machine.
+        max_connections: How many requests are under way at once. Others wait, first come first served.
+        idle_seconds: How long an idle connection is kept.
     """
 
     def __init__(
@@ -76,17 +75,17 @@ class HttpTransport(httpx.AsyncBaseTransport):
         self._places = asyncio.Semaphore(max_connections)
         self._idle_seconds = idle_seconds
         self._idle: dict[Origin, list[Connection]] = {}
-        """The one used last is at the end, and is taken first: so the others grow stale when there are too many."""
+        """The connection used last is at the end, and is taken first. So those that are not needed grow stale."""
         self._next_look: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._usual_seconds = 0.0
-        """From a request to its answer, lately."""
+        """How long recent answers took, as a moving average."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send, and read the whole answer."""
         url = request.url
         origin = Origin(url.scheme, url.host, url.port)
-        by_proxy = self._proxy if origin.scheme == "http" else None  # else it only makes the tunnel
+        by_proxy = self._proxy if origin.scheme == "http" else None  # with https, the proxy only makes a tunnel
         message = _message(request, await request.aread(), by_proxy)
         deadline = request.extensions.get("deadline", math.inf)
         max_body = request.extensions.get("max_body", MAX_BODY)
@@ -105,14 +104,14 @@ class HttpTransport(httpx.AsyncBaseTransport):
         return _Response(answer)
 
     async def aclose(self) -> None:
-        """Close every connection; one in use when its request has ended."""
+        """Close every idle connection. A connection in use is closed when its request has ended."""
         self._is_closed = True
         if self._next_look is not None:
             self._next_look.cancel()
         for connection in chain.from_iterable(self._idle.values()):
             connection.end()
         self._idle.clear()
-        await asyncio.sleep(0)  # in which the loop lets go of them
+        await asyncio.sleep(0)  # lets the loop close the transports
 
     async def _take_place(self, deadline: float) -> None:
         if not self._places.locked():
@@ -124,7 +123,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
         except TimeoutError:
             pass
         else:
-            # So many wait because answers take long: those that would not get theirs in time only make it worse.
+            # Requests queue because answers take long. Sending one that cannot be answered in time makes it worse.
             if _now() + self._usual_seconds < deadline:
                 return
             self._places.release()
@@ -175,7 +174,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
 
 
 class _Response(httpx.Response):
-    """One that is read already: httpx's own way to read a body takes as long as the whole exchange."""
+    """A response whose body has been read. httpx's own way to read a body takes as long as the whole exchange."""
 
     def __init__(self, answer: Answer) -> None:
         stream = httpx.ByteStream(answer.body)
@@ -189,7 +188,7 @@ class _Response(httpx.Response):
 
 
 def _message(request: httpx.Request, body: bytes, by_proxy: Proxy | None) -> bytes:
-    """The request as it is sent; a proxy that is to pass it on is told the whole URL (RFC 9112, section 3.2.2)."""
+    """The request's bytes. A proxy that passes a request on needs the whole URL (RFC 9112, section 3.2.2)."""
     target: bytes = request.extensions.get("target", request.url.raw_path)
     if not _TARGET.fullmatch(target) or (body and "Content-Length" not in request.headers):
         raise httpx.LocalProtocolError("wants a target without white space, and a body of known length")

@@ -1,8 +1,8 @@
-"""The apps' WeChat tokens: asked for once, kept, and renewed before their end.
+"""The apps' WeChat tokens: fetched once, kept, and renewed before their end.
 
-WeChat hands the same token to everybody who asks for it, until about five minutes before its end. So every process
-keeps its own copy, and none does anything to another's. A token that WeChat refuses and yet hands out again must be
-forced to change, which kills it for everybody and is rationed: that is an operator's decision (`force`).
+WeChat hands the same token to everybody who asks, until about five minutes before its end. So every process keeps its
+own copy, and does no harm to another's. If WeChat refuses a token and still hands it out, the token must be replaced by
+force. That ends it for everybody, and WeChat allows it only some times a day: so an operator decides (`force`).
 """
 
 import asyncio
@@ -37,7 +37,7 @@ LOOK_PATIENCE: Final = 0.5
 _LONGEST_LIFE: Final = 7200
 _LONGEST_TOKEN: Final = 4096
 _BEIJING: Final = timezone(timedelta(hours=8))
-"""Where WeChat's days begin."""
+"""The time zone in which WeChat's days, and so its quotas, begin."""
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 _WHAT_TO_CHANGE: Final = "should it go on, replace the token for everybody: 'wxauth apps force-token APP_ID'"
@@ -58,9 +58,9 @@ class WeChatTokenState:
     """What a process knows of an app's token."""
 
     ends_at: datetime | None
-    """Of the one that it has; None without a good one."""
+    """When the process's token ends; None if it has no good one."""
     failure: str | None
-    """Why it could not get another one when it last tried: the code of the problem."""
+    """Why the process could not get another token when it last tried: the code of the problem."""
 
 
 @dataclass(slots=True)
@@ -68,16 +68,16 @@ class _Kept:
     """What this process knows of an app's token."""
 
     secret: SecretStr
-    """By which WeChat was asked."""
+    """The app secret with which WeChat was asked."""
     value: str = field(default="", repr=False)
     ends_at: datetime = _NEVER
     looked_at: datetime = _NEVER
-    """When WeChat was asked last, whatever came of it."""
+    """When WeChat was last asked, with or without success."""
     renews_at: datetime = _NEVER
-    """When to ask for another one, while this one is good."""
+    """When to ask for another token, while this one is still good."""
     failure: WeChatError | None = None
     paused_until: datetime = _NEVER
-    """WeChat is not asked before, after that failure."""
+    """Until then WeChat is not asked again, because of `failure`."""
     is_refused: bool = False
     heeds_refusals_at: datetime = _NEVER
     """Refusals before this time are ignored: we have just asked, and it did not help."""
@@ -96,7 +96,7 @@ class WeChatTokens:
     """The tokens of all apps; one for each process.
 
     Args:
-        wechat: Where they come from.
+        wechat: Where the tokens come from.
         clock: The time.
         jitter: Gives numbers from 0 to 1.
     """
@@ -109,14 +109,14 @@ class WeChatTokens:
         self._flights: set[asyncio.Task[WeChatError | None]] = set()
 
     async def get(self, app: App, *, looked_within: timedelta | None = None) -> WeChatToken:
-        """The app's token. WeChat is waited for only where there is none that is good.
+        """The app's token. The caller waits for WeChat only if there is no good one.
 
         Args:
-            app: Whose.
-            looked_within: For those who cannot tell us that WeChat refuses it: where WeChat was not asked for so
-                long, it is now, and waited for a moment. If it does not answer, they get the token that there is.
+            app: The app.
+            looked_within: For callers that cannot report a refused token. If WeChat has not been asked within this
+                time, it is asked now, and waited for briefly. If it does not answer, the caller gets the kept token.
 
-        Raises: WeChatError; for a while the same one for everybody, without asking WeChat again.
+        Raises: WeChatError. For a while everybody gets the same failure, and WeChat is not asked again.
         """
         kept = self._kept_of(app)
         now = self._clock()
@@ -125,7 +125,7 @@ class WeChatTokens:
         if not kept.is_good(now):
             if kept.flight is None and kept.failure is not None and not may_ask:
                 raise _again(kept.failure, kept.paused_until - now)
-            failure = await asyncio.shield(self._flight(app, kept))  # whoever gives up leaves it to the others
+            failure = await asyncio.shield(self._flight(app, kept))  # others may wait for it when this caller gives up
             if failure is not None and not kept.is_good(self._clock()):
                 raise _again(failure, kept.paused_until - self._clock())
         elif may_ask and looked_within is not None and now - kept.looked_at >= looked_within:
@@ -138,7 +138,7 @@ class WeChatTokens:
         return WeChatToken(SecretStr(kept.value), min(max(0, left), _LONGEST_LIFE))
 
     async def renew(self, app: App, *, refused: WeChatToken) -> WeChatToken:
-        """The app's token, after WeChat has refused this one. It is the same, where nothing could be done about it.
+        """The app's token, after WeChat has refused this one. It is the same one if WeChat has no other.
 
         Raises: WeChatError.
         """
@@ -153,15 +153,15 @@ class WeChatTokens:
         return await self.get(app)
 
     async def force(self, app: App) -> None:
-        """Have WeChat replace the app's token, which then is dead for everybody who has it.
+        """Have WeChat replace the app's token. The former one then stops working for everybody.
 
-        Other processes look for the new one when WeChat refuses theirs, or within a minute. WeChat allows it twenty
+        Other processes ask for the new token when WeChat refuses theirs, or within a minute. WeChat allows this twenty
         times a day, 30 s apart. Raises: WeChatError.
         """
         await self._ask(app, self._kept_of(app), force=True)
 
     async def aclose(self) -> None:
-        """Leave what is under way."""
+        """Cancel the requests under way."""
         flights = list(self._flights)
         for flight in flights:
             flight.cancel()
@@ -176,7 +176,7 @@ class WeChatTokens:
         )
 
     def _kept_of(self, app: App) -> _Kept:
-        """What is known of the app's token; nothing where the app has another secret by now."""
+        """What is known of the app's token. It begins anew if the app's secret has changed."""
         kept = self._kept.get(app.app_id)
         if kept is None or kept.secret != app.app_secret:
             kept = self._kept[app.app_id] = _Kept(app.app_secret)
@@ -194,7 +194,7 @@ class WeChatTokens:
         try:
             await self._ask(app, kept)
             if kept.is_refused:
-                # Perhaps it is one API alone that refuses it: the others shall have it.
+                # WeChat hands out the refused token again. It stays in use, because other APIs may still take it.
                 kept.is_refused = False
                 log.error("access_token_refused_for_good", app_id=app.app_id, what_to_change=_WHAT_TO_CHANGE)
         except WeChatError as exc:
@@ -244,7 +244,7 @@ def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
 
 
 def _again(failure: WeChatError, pause: timedelta) -> WeChatError:
-    """The same failure for one more caller; one object raised over and over would collect all their tracebacks."""
+    """A copy of a failure for another caller. Raising one object again and again would collect all their tracebacks."""
     left = round(pause.total_seconds())
     retry_after = None if failure.retry_after is None else min(max(1, left), failure.retry_after)
     return type(failure)(failure.detail, errcode=failure.errcode, retry_after=retry_after)
