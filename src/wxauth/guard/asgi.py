@@ -13,19 +13,19 @@ from wxauth.problems import answer_problem
 
 
 class BearerMiddleware:
-    """Lets an HTTP request or a WebSocket through that carries a good access token.
+    """Lets HTTP requests and WebSockets through that carry a good access token.
 
-    The `Principal` is `scope["user"]`, which is `request.user` in Starlette and Litestar. All else is refused
-    as by the guard itself. CORS middleware belongs outside: a browser's preflight carries no token, and a
-    refusal needs the CORS headers, too.
+    The `Principal` is `scope["user"]`, which is `request.user` in Starlette and Litestar. Other requests are refused as
+    by the guard itself. CORS middleware belongs outside this one: a browser's preflight carries no token, and a refusal
+    needs the CORS headers, too.
 
     Args:
-        app: What is guarded.
-        guard: What checks the tokens.
-        roles: Every one of these is demanded.
-        public: Paths that need no token, each as it stands in the routes of `app`, and compared exactly.
-            There are no patterns: to leave a whole branch open, guard the others. A server that does not
-            give the path as it was sent (ASGI's `raw_path`) has none.
+        app: The app to guard.
+        guard: Checks the tokens.
+        roles: The user must have every one of these.
+        public: Paths that need no token, each as it stands in the routes of `app`, and compared exactly. There are no
+            patterns: to leave a whole branch open, guard the others. If the server does not give the path as it was
+            sent (ASGI's `raw_path`), no path is public.
 
     Raises: ValueError, for a public path that does not begin with a slash.
     """
@@ -56,8 +56,8 @@ class BearerMiddleware:
         path = _path_in_app(scope, scope["path"])
         if path not in self._public:
             return False
-        # Litestar cuts from the path what a handler is mounted at, as some dispatchers do: that may make a public
-        # path of another, and without the path as it was sent nobody can tell.
+        # Litestar and other dispatchers cut a handler's mount point off the path. What is left may look like a public
+        # path. Only the path as it was sent can tell.
         sent = scope.get("raw_path")
         return sent is not None and _path_in_app(scope, unquote(sent)) == path
 

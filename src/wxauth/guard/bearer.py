@@ -19,15 +19,15 @@ from wxauth.tokens.verifier import Verifier
 
 
 class BearerGuard(SecurityBase):
-    """Lets a request through that carries a good access token, in HTTP and WebSocket routes.
+    """Lets requests with a good access token through, in HTTP and WebSocket routes.
 
-    Checking is off-line: the issuer is asked for its public keys now and then, never about a token. A
-    refusal is answered as `application/problem+json`; nothing has to be registered with the app for it.
+    Tokens are checked off-line: the issuer is asked for its public keys now and then, never about a token. A refusal is
+    answered as `application/problem+json`, for which nothing has to be registered with the app.
 
     Args:
         issuer: The issuer's public URL, compared exactly with `iss`. https, or http on loopback.
-        audience: What `aud` must name.
-        keys: Where verification keys come from; the issuer's own metadata, unless given.
+        audience: The audience that `aud` must name.
+        keys: Where verification keys come from. By default, from the issuer's metadata.
         clock: The time, in epoch seconds.
 
     Raises: ValueError, for an issuer or audience that no token can be compared with.
@@ -45,16 +45,16 @@ class BearerGuard(SecurityBase):
         clock: Callable[[], float] = time.time,
     ) -> None:
         if keys is None:
-            from wxauth.guard.jwks import RemoteKeys  # not above: who brings keys need not wait for httpx
+            from wxauth.guard.jwks import RemoteKeys  # not above: with other keys, httpx need not be imported
 
             keys = RemoteKeys(issuer)
         self._verifier = Verifier(issuer=issuer, audience=audience, keys=keys)
         self._clock = clock
 
     async def verify(self, token: str) -> Principal:
-        """The user behind a token that came another way than in a request's header.
+        """The user behind a token that did not come in a request's header.
 
-        What it raises is the caller's to answer, in a route as elsewhere: catch it, or register
+        The guard does not answer these errors for the caller, not even in a route: catch them, or register
         `wxauth.problems.answer_problem` for `WxAuthError`.
 
         Raises: InvalidToken, TokenExpired, KeysUnavailable.
@@ -74,7 +74,7 @@ class BearerGuard(SecurityBase):
             raise
 
     def require_role(self, role: str, *others: str) -> Callable[..., Coroutine[Any, Any, Principal]]:
-        """A dependency that also demands every one of these roles, and gives the `Principal`."""
+        """A dependency that also demands every one of these roles. It returns the `Principal`."""
         demanded = frozenset((role, *others))
 
         async def with_roles(connection: HTTPConnection, user: Annotated[Principal, Depends(self)]) -> Principal:
@@ -91,7 +91,7 @@ class BearerGuard(SecurityBase):
 def bearer_token(scope: Scope) -> str:
     """The token in the `Authorization` header of an ASGI request.
 
-    Raises: MissingToken, and InvalidRequest where there are two headers.
+    Raises: MissingToken, and InvalidRequest for two headers.
     """
     values = [value for name, value in scope["headers"] if name == b"authorization"]
     if len(values) > 1:
@@ -110,8 +110,8 @@ def demand_roles(user: Principal, demanded: frozenset[str]) -> None:
 
 
 def _see_that_it_is_answered(refusal: WxAuthError, scope: Scope) -> None:
-    # Starlette looks handlers up in this mapping when an exception arrives; a guard's app has not been
-    # told of ours, and one that has its own for it keeps that.
+    # Starlette looks in this mapping for an exception's handler. The app that uses the guard has not registered ours.
+    # If it has a handler of its own for WxAuthError, that one stays.
     handlers = scope.get("starlette.exception_handlers")
     if handlers is not None:
         handlers[0].setdefault(WxAuthError, _answer_own)
@@ -119,7 +119,8 @@ def _see_that_it_is_answered(refusal: WxAuthError, scope: Scope) -> None:
 
 
 async def _answer_own(connection: HTTPConnection, error: Exception) -> Response | None:
-    # What else the app raises, by `verify` perhaps, must not depend on whether the guard has refused before.
+    # Other WxAuthErrors in the app, such as those of `verify`, are raised on. Otherwise their answer would depend on
+    # whether the guard has refused a request before.
     if not (isinstance(error, WxAuthError) and error.is_answered_by_guard):
         raise error
     return await answer_problem(connection, error)

@@ -1,4 +1,4 @@
-"""The issuer's public keys, as a sibling holds them: found by metadata, cached, kept through an outage."""
+"""The issuer's public keys in a sibling: found by metadata, cached, and kept through an outage of the issuer."""
 
 import asyncio
 import json
@@ -19,13 +19,13 @@ from wxauth.tokens.keys import VerificationKey, verification_keys
 
 METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
 UNKNOWN_KEY_PAUSE: Final = 10.0
-"""Seconds between two fetches for the sake of an unknown `kid`."""
+"""Seconds between two fetches because of an unknown `kid`."""
 RETRY_PAUSE: Final = 1.0
 """Seconds between two tries while there is no key at all."""
 KEPT_FOR: Final = 86400.0
-"""Seconds that keys are used for while the issuer cannot be read."""
+"""Seconds for which keys are used while the issuer cannot be read."""
 KEPT_UNASKED: Final = 300.0
-"""Seconds beyond their max-age after which keys that nobody has asked for are read again before they are used."""
+"""Seconds beyond their max-age. If keys are older, because nobody asked for any, they are read again before use."""
 FETCH_TIMEOUT: Final = 5.0
 MAX_DOCUMENT: Final = 256 * 1024
 DEFAULT_MAX_AGE: Final = 300.0
@@ -37,7 +37,7 @@ _AGE = re.compile(r"(\d{1,9})\s*(?:,|$)", re.ASCII)
 
 
 class _Unreadable(Exception):
-    """The issuer's keys could not be had; the text says why, in answers too."""
+    """The issuer's keys could not be read. The text says why, and is shown in answers too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,9 @@ class RemoteKeys:
         issuer: Its metadata must name exactly this issuer (RFC 8414, section 3.3).
         timer: Seconds on a clock that never jumps.
         timeout: Seconds for reading both documents.
-        ssl_context: Whose certificates are believed; those that httpx goes by, unless given.
+        ssl_context: The certificates to trust. By default, those that httpx trusts.
 
-    Raises: ValueError, for an issuer that is neither https nor http on loopback, or more than host and path.
+    Raises: ValueError, for an issuer that is neither https nor http on loopback, or has more than host and path.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class RemoteKeys:
     async def find(self, kid: str) -> VerificationKey | None:
         """The issuer's key of that id, or None.
 
-        Waits for the issuer only at first, where nobody has asked for long, and for an unknown id.
+        Waits for the issuer only at first, if nobody has asked for long, or if the id is unknown.
 
-        Raises: KeysUnavailable, without any key, or with keys a day old.
+        Raises: KeysUnavailable, if there is no key, or the keys are a day old.
         """
         now = self._timer()
         keys = self._usable_keys(now)
@@ -116,7 +116,7 @@ class RemoteKeys:
         return keys
 
     async def _read_once(self) -> None:
-        # Shielded: a request that is given up must not take the others' answer with it.
+        # Shielded: a request that is cancelled must not cancel the reading that others wait for.
         await asyncio.shield(self._start_reading())
 
     def _start_reading(self) -> asyncio.Task[None]:
@@ -135,7 +135,7 @@ class RemoteKeys:
                 key_set = await self._fetch()
         except _Unreadable as exc:
             self._note_failure(str(exc))
-        except Exception as exc:  # no network, no answer in time, not JSON: whatever it is, the keys at hand are kept
+        except Exception as exc:  # no network, no answer in time, not JSON: after any failure the present keys are kept
             self._note_failure(type(exc).__name__)
         else:
             self._key_set = key_set
@@ -157,7 +157,7 @@ class RemoteKeys:
         ) as client:
             metadata, _ = await _get_json(client, self._issuer + METADATA_PATH)
             if (named := metadata.get("issuer")) != self._issuer:
-                other = str(named).rpartition("@")[2]  # a password may stand before that
+                other = str(named).rpartition("@")[2]  # a password may stand before the @
                 _log.warning("The metadata of %s names another issuer: %a", self._issuer, other[:_MAX_TOLD])
                 raise _Unreadable("the metadata names another issuer")
             jwks_uri = metadata.get("jwks_uri")
@@ -170,12 +170,12 @@ class RemoteKeys:
         return _KeySet(verification_keys(documents), read_at=self._timer(), max_age=_max_age(headers))
 
     def _is_as_secure(self, url: str) -> bool:
-        # Plain http to loopback is the developer's, and not for an issuer elsewhere to send us to.
+        # Plain http to loopback is for development. An issuer elsewhere must not send us to our own machine.
         return is_secure(url) and (self._is_on_loopback or urlsplit(url).scheme == "https")
 
 
 def _max_age(headers: httpx.Headers) -> float:
-    """Seconds that an answer is still good for (RFC 9111, section 4.2), within bounds."""
+    """Seconds for which an answer is still fresh (RFC 9111, section 4.2), within bounds."""
     match = _MAX_AGE.search(headers.get("cache-control", ""))
     if match is None:
         return DEFAULT_MAX_AGE
@@ -184,7 +184,7 @@ def _max_age(headers: httpx.Headers) -> float:
 
 
 async def _get_json(client: httpx.AsyncClient, url: str) -> tuple[dict[str, Any], httpx.Headers]:
-    # Not compressed, so that what is counted is what is held: a few bytes can unfold to very many.
+    # Not compressed, so that the bytes counted are the bytes held: a few compressed bytes can unfold to very many.
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
     async with client.stream("GET", url, headers=headers) as response:
         if response.status_code != httpx.codes.OK:
@@ -206,7 +206,7 @@ def _check_issuer(issuer: str) -> None:
         is_good = is_secure(issuer) and parts.port != 0
     except ValueError:
         is_good = False
-    # The message does not repeat it: a URL with a user has a password, too.
+    # The message does not repeat the URL: with a user in it, it has a password, too.
     if not is_good or re.search(r"[\s?#@\\]|/$", issuer):
         raise ValueError(
             "issuer must be an https URL, or http on loopback, without user, query, fragment or a slash at the end"

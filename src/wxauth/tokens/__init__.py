@@ -1,1 +1,1 @@
-"""Access tokens: what they say, how they are signed, how they are checked (RFC 9068, RFC 8725)."""
+"""Access tokens: their claims, and how they are signed and checked (RFC 9068, RFC 8725)."""

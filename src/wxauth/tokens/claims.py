@@ -1,4 +1,4 @@
-"""What an access token says (RFC 9068), and who it makes the caller."""
+"""The claims of an access token (RFC 9068), and the `Principal` that they describe."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - the media type of RFC 9068, section
 
 
 class Claims(Mapping[str, Any]):
-    """The claims of a token, read-only; a `MappingProxyType` could be neither copied nor written as JSON."""
+    """The claims of a token, read-only. A `MappingProxyType` could be neither copied nor written as JSON."""
 
     __slots__ = ("_claims",)
 
@@ -42,18 +42,18 @@ class Principal:
 
     id: UUID
     app_id: str
-    """The mini-program, also where the token is a website's."""
+    """The mini-program, also in a website's token."""
     openid: str
     session_id: UUID
     roles: frozenset[str]
     claims: Annotated[Mapping[str, Any], PlainSerializer(_plain)] = field(hash=False)
     """All claims of the token, read-only."""
     external_id: str | None = None
-    """Who the person was in the system that they were imported from."""
+    """The person's id in the system from which they were imported."""
     scope: frozenset[str] = frozenset()
-    """What a website's login was granted; empty for a login in the mini-program."""
+    """The scopes granted to a website's login; empty for a login in the mini-program."""
 
     @property
     def scopes(self) -> frozenset[str] | None:
-        """What a website's token is good for; None for a login in the mini-program, which is good for everything."""
-        return self.scope if "app_id" in self.claims else None  # which only a website's has
+        """The scopes of a website's token; None for a login in the mini-program, whose token is good for everything."""
+        return self.scope if "app_id" in self.claims else None  # only a website's token has this claim

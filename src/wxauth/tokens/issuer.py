@@ -10,7 +10,7 @@ from wxauth.tokens.keys import SigningKey, base64url
 
 
 class TokenIssuer:
-    """Signs what a sibling may rely on."""
+    """Signs access tokens, on which siblings rely."""
 
     def __init__(self, *, issuer: str, audience: str) -> None:
         self.issuer = issuer
@@ -31,9 +31,9 @@ class TokenIssuer:
         client_id: str | None = None,
         scope: str = "",
     ) -> str:
-        """An access token. `now` in epoch seconds, `expires_in` in seconds.
+        """An access token. `now` is in epoch seconds, `expires_in` in seconds.
 
-        A website's names the site as `client_id`, the mini-program as `app_id`, and what it is good for.
+        In a website's token, `client_id` is the site, `app_id` the mini-program, and `scope` what it may be used for.
         """
         claims: dict[str, Any] = {
             "iss": self.issuer,
@@ -59,7 +59,7 @@ class SignsTokens(Protocol):
     """A key that signs."""
 
     header: bytes
-    """The token header that names it, in base64url."""
+    """The token header that names the key, in base64url."""
     signer: Any
     """python-jose's prebuilt key."""
 

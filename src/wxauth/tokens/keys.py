@@ -1,4 +1,4 @@
-"""Keys for ES256, built once: the private ones that sign, the public ones that check (RFC 7517)."""
+"""Keys for ES256, built once: private keys that sign, and public keys that check (RFC 7517)."""
 
 import re
 from base64 import urlsafe_b64encode
@@ -39,11 +39,11 @@ class VerificationKey:
 
     kid: str
     key: Any
-    """python-jose's key object; parsing a key for each call would cost as much as checking with it."""
+    """python-jose's key object. Parsing a key for each call would cost as much as checking a signature."""
 
     @classmethod
     def from_jwk(cls, document: Mapping[str, Any]) -> Self:
-        """Build from one member of a JWK set; private members are not looked at.
+        """Build a key from one member of a JWK set. Private fields are ignored.
 
         Raises: InvalidKey, for another type, curve, use or algorithm, or a point off the curve.
         """
@@ -64,7 +64,7 @@ class VerificationKey:
 
 
 def verification_keys(documents: Iterable[Any]) -> dict[str, VerificationKey]:
-    """The usable keys of a JWK set, by kid. Where two usable keys share a kid, neither counts."""
+    """The usable keys of a JWK set, by kid. If two usable keys share a kid, neither is taken."""
     found: dict[str, VerificationKey] = {}
     ambiguous: set[str] = set()
     for document in documents:
@@ -86,7 +86,7 @@ class KeySource(Protocol):
 
 
 class SigningKey:
-    """A private key, with its public half and the token header that names it."""
+    """A private key, with its public key and the token header that names it."""
 
     __slots__ = ("_private_key", "header", "kid", "public_jwk", "signer", "verification_key")
 
@@ -110,14 +110,14 @@ class SigningKey:
 
     @classmethod
     def from_der(cls, der: bytes) -> Self:
-        """Load what `to_der` gave."""
+        """Load the private key that `to_der` gave."""
         private_key = load_der_private_key(der, password=None)
         if not isinstance(private_key, ec.EllipticCurvePrivateKey):
             raise InvalidKey("not an EC private key")
         return cls(private_key)
 
     def to_der(self) -> bytes:
-        """The private key, PKCS#8. To be sealed before it is stored."""
+        """The private key as PKCS#8. It must be sealed before it is stored."""
         return self._private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
     def __repr__(self) -> str:

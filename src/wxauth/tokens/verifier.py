@@ -1,7 +1,7 @@
-"""Checking access tokens, by RFC 8725 and RFC 9068, for our own routes and for siblings alike.
+"""Checking access tokens by RFC 8725 and RFC 9068, for our own routes and for siblings.
 
-python-jose's own `jwt.decode` lets too much pass (`crit`, `typ`, a missing `aud`, an `iat` to come, any
-size), so only its prebuilt keys are used, and every rule is written out here.
+python-jose's own `jwt.decode` lets too much pass (`crit`, `typ`, a missing `aud`, an `iat` in the future, any size). So
+only its prebuilt keys are used, and every rule is written out here.
 """
 
 import json
@@ -21,26 +21,26 @@ from wxauth.tokens.keys import KeySource, VerificationKey
 
 MAX_TOKEN_LENGTH: Final = 8192
 CLOCK_SKEW: Final = 30
-"""Seconds, for `exp`, `iat` and `nbf`."""
+"""Seconds that clocks may differ, for `exp`, `iat` and `nbf`."""
 MAX_CONTAINERS: Final = 64
-"""Objects and lists in one part of a token; ours have two. It bounds the depth, too, as Python's parser may not."""
+"""Objects and lists in one part of a token; ours have two. It bounds the depth too, which Python's parser may not."""
 REMEMBERED_TOKENS: Final = 4096
 MAX_REMEMBERED_LENGTH: Final = 2048
-"""Of a token that is remembered: ours have some 600 characters. All of them together take 9 MiB at most."""
+"""Characters of a remembered token; ours have about 600. All remembered tokens together take at most 9 MiB."""
 
 _COMPACT_FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})")
-# What a part may end on, by its length modulo four, so that no second spelling decodes to the same bytes: the bits
-# that the last character has to spare are zero (RFC 4648, section 3.5).
+# The characters on which a part may end, by its length modulo four. The unused bits of the last character must be zero
+# (RFC 4648, section 3.5): otherwise several spellings would decode to the same bytes.
 _LAST_CHARACTERS = (ascii_letters + digits + "-_", "", "AQgw", "AEIMQUYcgkosw048")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _TOKEN_TYPES = frozenset({TOKEN_TYPE, f"application/{TOKEN_TYPE}"})
 
 
 class Verifier:
-    """Tells whose access token it is, or refuses it.
+    """Checks an access token, and tells its user.
 
-    Which signatures were good is remembered, since checking one is most of the cost and the same token comes
-    with each call of its user. All else, and that the very same key is still published, is looked at each time.
+    Good signatures are remembered: checking one is most of the cost, and the same token comes with each call of its
+    user. The claims are checked each time, and so is that the very same key is still published.
 
     Raises: ValueError, for an issuer or audience that is not text: a token without the claim would match None.
     """
@@ -54,7 +54,7 @@ class Verifier:
         self._signed_by: OrderedDict[str, VerificationKey] = OrderedDict()
 
     async def verify(self, token: str, *, now: float) -> Principal:
-        """Check a token. `now` in epoch seconds.
+        """Check a token. `now` is in epoch seconds.
 
         Raises: InvalidToken, TokenExpired, KeysUnavailable.
         """
@@ -77,7 +77,7 @@ class Verifier:
         if len(token) <= MAX_REMEMBERED_LENGTH:
             self._signed_by[token] = key
             if len(self._signed_by) > REMEMBERED_TOKENS:
-                self._signed_by.popitem(last=False)  # the first to come is the first to expire
+                self._signed_by.popitem(last=False)  # the token that came first usually expires first
 
     def _principal(self, claims: dict[str, Any], *, now: float) -> Principal:
         if claims.get("iss") != self._issuer:
@@ -88,8 +88,8 @@ class Verifier:
         client_id, openid, token_id = claims.get("client_id"), claims.get("openid"), claims.get("jti")
         if not (isinstance(client_id, str) and isinstance(openid, str) and isinstance(token_id, str)):
             raise InvalidToken("client_id, openid or jti is missing or not a string")
-        # A login in a mini-program has no claim app_id: the mini-program is its client. A website's token has both, and
-        # says what it is good for.
+        # The token of a login in a mini-program has no claim app_id: the mini-program is its client_id. A website's
+        # token has both, and a scope.
         app_id = claims.get("app_id", client_id)
         external_id, scope = claims.get("external_id", ""), claims.get("scope", None if "app_id" in claims else "")
         if not (isinstance(app_id, str) and isinstance(external_id, str) and isinstance(scope, str)):
@@ -141,7 +141,7 @@ def _uuid(claims: dict[str, Any], name: str) -> UUID:
 
 def _time(claims: dict[str, Any], name: str) -> float:
     value = claims.get(name)
-    # A bool is an int to isinstance; NaN and Infinity fail the comparison, and so do integers beyond any float.
+    # isinstance takes a bool for an int. NaN, Infinity and integers beyond any float fail the comparison.
     if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
         return value
     raise InvalidToken(f"{name} is missing or not a finite number")
@@ -157,7 +157,7 @@ def _json_object(part: str) -> dict[str, Any]:
         if text.count("{") + text.count("[") > MAX_CONTAINERS:
             raise InvalidToken("a part of the token has too many objects and lists")
         value = _decoder.decode(text)
-        if "\\u" in text:  # half a surrogate pair can be escaped, and would be text that nobody can write down
+        if "\\u" in text:  # an escaped half of a surrogate pair would make text that cannot be encoded
             json.dumps(value, ensure_ascii=False).encode()
     except ValueError as exc:
         raise InvalidToken("a part of the token is not JSON") from exc
@@ -167,7 +167,7 @@ def _json_object(part: str) -> dict[str, Any]:
 
 
 def _decoded(part: str) -> bytes:
-    """Raises: InvalidToken, for what base64url does not write."""
+    """Decode base64url. Raises: InvalidToken, for a spelling that no encoder writes."""
     if part[-1] not in _LAST_CHARACTERS[len(part) % 4]:
         raise InvalidToken("a part of the token is not base64url")
     return urlsafe_b64decode(part + "=" * (-len(part) % 4))
