@@ -1,1 +1,1 @@
-"""How a request comes in and an answer goes out, whatever it is about."""
+"""HTTP for every room: how a request comes in, and how an answer goes out."""

@@ -1,4 +1,4 @@
-"""What an operation answers, for its documentation: an example, and every failure."""
+"""The documented answers of an operation: an example, and every failure."""
 
 from collections import defaultdict
 from typing import Annotated, Any
@@ -26,7 +26,7 @@ from wxauth.guard.bearer import BearerGuard
 from wxauth.problems import problem_document
 
 BEARER_SECURITY: dict[str, Any] = {"security": [{BearerGuard.scheme_name: []}]}
-"""`openapi_extra` of an operation that wants a bearer."""
+"""`openapi_extra` of an operation that needs a bearer token."""
 
 PROBLEM_REF = "#/components/schemas/Problem"
 
@@ -38,10 +38,10 @@ GUARDED = (
     KeysUnavailable,
     StorageUnavailable,
 )
-"""What any guarded operation may answer."""
+"""The failures of every guarded operation."""
 
 WECHAT_FAILURES = (WeChatRateLimited, WeChatBadResponse, WeChatMisconfigured, WeChatUnavailable, WeChatTimeout)
-"""What any operation may answer that asks WeChat."""
+"""The failures of every operation that asks WeChat."""
 
 _EXAMPLES: dict[type[WxAuthError], WxAuthError] = {
     InvalidRequest: InvalidRequest.of("code", "Field required"),
@@ -62,9 +62,9 @@ class Problem(BaseModel):
     title: Annotated[str, Field(description="One short sentence for the person, in Chinese or English.")]
     status: int
     detail: Annotated[str, Field(description="For the developer, in English.")]
-    code: Annotated[str, Field(description="Stable; what a program looks at.")]
+    code: Annotated[str, Field(description="Stable. Programs decide by this field.")]
     request_id: str
-    wechat_errcode: Annotated[int | None, Field(description="Where WeChat spoke.")] = None
+    wechat_errcode: Annotated[int | None, Field(description="WeChat's errcode, if it gave one.")] = None
     errors: Annotated[list[dict[str, str]] | None, Field(description="For `invalid_request`: field and message.")] = (
         None
     )
@@ -76,7 +76,7 @@ def answers(example: Any, *kinds: type[WxAuthError] | WxAuthError) -> dict[int |
 
 
 def failures(*kinds: type[WxAuthError] | WxAuthError) -> dict[int | str, dict[str, Any]]:
-    """`responses` for FastAPI: each status with an example for each code, the one given or a typical one."""
+    """`responses` for FastAPI: each status with an example for each code. A class stands for a typical example."""
     examples: dict[int, dict[str, Any]] = defaultdict(dict)
     for kind in (*kinds, InternalError):
         error = kind if isinstance(kind, WxAuthError) else _example(kind)

@@ -1,6 +1,6 @@
-"""What bodies and parameters of every room have in common."""
+"""What the bodies and parameters of all rooms share."""
 
 from typing import Final
 
 TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
-"""A pattern for text that is stored: without control characters, of which PostgreSQL refuses a NUL."""
+"""A pattern for text that is stored. It allows no control characters: PostgreSQL refuses a NUL."""

@@ -1,4 +1,4 @@
-"""Answers that may be kept, and are not sent again to whoever has them."""
+"""Answers that clients may keep, and that are not sent again to a client that has them."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from starlette.responses import Response
 def cacheable_response(
     request: Request, content: bytes, *, etag: str, headers: Mapping[str, str], media_type: str
 ) -> Response:
-    """The content with its `ETag`; 304 for a request whose `If-None-Match` names that (RFC 9110, section 13.1.2)."""
+    """The content with its `ETag`; 304 if the request's `If-None-Match` names that ETag (RFC 9110, section 13.1.2)."""
     headers = {**headers, "ETag": etag}
     known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
     if etag in known or "*" in known:

@@ -1,4 +1,4 @@
-"""The documentation in Chinese: what each operation does, in a line."""
+"""The documentation in Chinese: its description, and a summary of each operation."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -101,11 +101,11 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "Is this URL the app's own (asked by WeChat)": "确认推送地址（由微信调用）",
     "Take a message from WeChat": "接收微信推送的消息",
 }
-"""By the English ones. What is not here stays in English."""
+"""The Chinese summaries, by the English ones. A summary that is missing here stays in English."""
 
 
 def in_chinese(document: Mapping[str, Any]) -> dict[str, Any]:
-    """An OpenAPI document with its summaries and its description in Chinese; all else as it is."""
+    """An OpenAPI document with its summaries and its description in Chinese. Everything else stays."""
     translated = deepcopy(dict(document))
     translated["info"]["description"] = DESCRIPTION
     for operations in translated["paths"].values():

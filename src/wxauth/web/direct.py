@@ -1,4 +1,4 @@
-"""A route class for the hot routes: FastAPI's declaration and documentation, without its solver on each call."""
+"""A route class for the hot routes: declared and documented as FastAPI's, but without FastAPI's dependency solver."""
 
 import inspect
 import re
@@ -26,12 +26,12 @@ Argument = Callable[[Request], Awaitable[Any]]
 
 
 class DirectRoute(APIRoute):
-    """Serves an endpoint that takes one body model, path parameters, the request, and dependencies that take that.
+    """Serves an endpoint whose parameters are a body model, path parameters, the request, and dependencies on it.
 
-    FastAPI solves dependencies anew for each request, at several times the cost of all else that it does;
-    here they are called, one after the other. The body is validated from its bytes, whatever its
-    Content-Type says, with the services as context; an empty one is None, where the endpoint takes that. A
-    response is sent as it is; what else the endpoint gives is written as JSON, and a test holds it against its model.
+    FastAPI solves dependencies anew for each request, which costs several times as much as all else that it does. Here
+    the dependencies are called one after the other. The body is validated from its bytes, with the services as context,
+    whatever its Content-Type says. An empty body is None, if the endpoint takes None. If the endpoint returns a
+    Response, that is sent. Any other value is written as JSON; a test compares it with its model.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -66,12 +66,12 @@ class DirectRoute(APIRoute):
 
 
 def operation_id(route: APIRoute) -> str:
-    """The name of an operation in the OpenAPI document: that of its endpoint."""
+    """The name of an operation in the OpenAPI document: the endpoint's name."""
     return route.name
 
 
 def invalid_request(errors: Iterable[Mapping[str, Any]]) -> InvalidRequest:
-    """What pydantic found, as our own failure. Says which fields, never their values."""
+    """Our own failure for pydantic's errors. It names the fields, never their values."""
     found = [FieldError(_field(error["loc"]), _message(error)) for error in errors]
     return InvalidRequest("; ".join(f"{error.field}: {error.message}" for error in found), errors=found)
 
@@ -125,7 +125,7 @@ def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
 
 
 async def _read(request: Request) -> bytes:
-    """The body, which usually comes at once. Raises: ClientDisconnect."""
+    """The body, which usually comes in one message. Raises: ClientDisconnect."""
     parts: list[bytes] = []
     while True:
         message = await request.receive()

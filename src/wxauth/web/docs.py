@@ -1,4 +1,4 @@
-"""`/docs` and `/openapi.json`, served from this process; nothing from a CDN."""
+"""`/docs` and `/openapi.json`, served by this process alone, without a CDN."""
 
 from pathlib import Path
 
@@ -21,9 +21,9 @@ _POLICY = (
 
 
 def add_docs(app: FastAPI) -> None:
-    """Put the documentation behind all other routes, which need not be matched against it first.
+    """Add the documentation's routes. They come last, so that no other request is matched against them.
 
-    Its summaries are Chinese for who prefers that, as a browser says in Accept-Language.
+    The summaries are in Chinese if the request's Accept-Language prefers it.
     """
     documents: dict[Language, bytes] = {}
 
@@ -54,4 +54,4 @@ def add_docs(app: FastAPI) -> None:
     files = StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static")
     app.add_route("/openapi.json", openapi, include_in_schema=False)
     app.add_route("/docs", docs, include_in_schema=False)
-    app.add_route(_ASSETS + "/{name}", asset, include_in_schema=False)  # no mount: a 405 would not know its methods
+    app.add_route(_ASSETS + "/{name}", asset, include_in_schema=False)  # no mount: its 405 would lack Allow

@@ -1,4 +1,4 @@
-"""The outermost layer, plain ASGI: the request's id and trace, the limit of its body, the log line of its failure."""
+"""The outermost ASGI layer: the request's id and trace, the limit of its body, and the log line of a failure."""
 
 import asyncio
 import re
@@ -13,11 +13,11 @@ from wxauth.errors import InternalError, PayloadTooLarge, WxAuthError
 from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
 
 MAX_BODY: Final = 64 * 1024
-"""Bytes that a path takes, unless it is said to take more."""
+"""Bytes of a body, except for the paths in `larger_bodies`."""
 PROBLEM_KEY: Final = "wxauth.problem"
-"""Where an answered failure leaves itself in the ASGI scope, for the log line."""
+"""The key in the ASGI scope under which an answered failure is kept for the log line."""
 EXPECTED_KEY: Final = "wxauth.expected"
-"""In the ASGI scope of a request whose refusal is no news: a poll that is told to wait."""
+"""This key in the ASGI scope keeps a refusal out of the log: a poll was told to wait, which is normal."""
 
 _TRACE_PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _MAX_LOGGED_PATH = 200
@@ -32,10 +32,10 @@ class Edge:
     """Wraps the app.
 
     Args:
-        app: What is wrapped.
-        larger_bodies: Bytes that a path takes which takes more than `MAX_BODY`.
-        refused: Is told of each request that is answered by a problem.
-        answered: Is told of each request that is answered, with the status and how many seconds it took.
+        app: The app to wrap.
+        larger_bodies: By path, how many bytes its body may have if that is more than `MAX_BODY`.
+        refused: Called with each problem that was answered.
+        answered: Called for each answered request with its status, and how many seconds it took.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Edge:
             if name == b"x-request-id":
                 given_id = value.decode("latin-1")
             elif name == b"content-length":
-                declared_size = int(value)  # the server has seen to it that this is a number
+                declared_size = int(value)  # the server has checked that this is a number
             elif name == b"traceparent" and (trace := _TRACE_PARENT.fullmatch(value)) is not None:
                 trace_token = trace_id.set(trace[1].decode())
         current_id = accepted_request_id(given_id)
@@ -93,21 +93,21 @@ class Edge:
                 ]
             await send(message)
 
-        # The server lets no body be longer than it was said to be.
+        # The server lets no body be longer than its declared size.
         is_small = declared_size is not None and declared_size <= MAX_BODY
         try:
             await self._app(scope, receive if is_small else receive_within_limit, send_with_id)
         except asyncio.CancelledError:
-            # Most likely the server is stopping, and has waited for as long as it may.
+            # Most likely the server is stopping, and cuts off the requests that are left.
             if status == 0:
                 scope[PROBLEM_KEY] = failure = InternalError("the service was stopped before it could answer")
                 await problem_response(failure, scope)(scope, receive, send_with_id)
             raise
         except Exception as fault:
-            log.error("request_failed", exc_info=fault)  # it has been answered, unless the answer had begun
+            log.error("request_failed", exc_info=fault)  # the app has answered 500, unless an answer had begun
         finally:
             seconds = perf_counter() - started
-            if status:  # else there was nobody left to answer
+            if status:  # 0: the client was gone, and nothing was answered
                 self._answered(scope, status, seconds)
             if status >= _FIRST_FAILURE and EXPECTED_KEY not in scope:
                 _log_failure(scope, status, seconds)
@@ -118,14 +118,14 @@ class Edge:
                 trace_id.reset(trace_token)
 
     def _check_size(self, size: int, scope: Scope) -> None:
-        """Of a body that is larger than most paths take. Raises: PayloadTooLarge."""
+        """Check a body that is larger than most paths take. Raises: PayloadTooLarge."""
         limit = self._larger_bodies.get(scope["path"].removeprefix(scope.get("root_path", "")), MAX_BODY)
         if size > limit:
             raise PayloadTooLarge(f"a body may have {limit} bytes")
 
 
 class UnderPath:
-    """Serves an app under the path of the issuer, whether or not the proxy in front has cut it off."""
+    """Serves an app under the issuer's path, whether or not the proxy in front has cut that path off."""
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:
         self._app = app

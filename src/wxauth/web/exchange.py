@@ -1,4 +1,4 @@
-"""One request and its answer, as an ASGI app has them and as HTTP/1.1 writes them."""
+"""One request and its answer, between an ASGI app and the bytes of HTTP/1.1."""
 
 import asyncio
 from collections.abc import Iterable
@@ -22,11 +22,11 @@ log = get_logger()
 
 
 class Exchange:
-    """Gives the app what has come of the request, and writes what it answers.
+    """Passes the parts of a request to the app, and writes the app's answer.
 
     Args:
-        connection: Which it came over.
-        scope: ASGI's, of the head.
+        connection: The connection that the request came over.
+        scope: The ASGI scope, made of the request's head.
         keeps_alive: Whether another request may follow on the connection.
         expects_continue: Whether the client waits for `100 Continue` before it sends the body.
     """
@@ -66,30 +66,30 @@ class Exchange:
         self._waiter: asyncio.Future[None] | None = None
 
         self._head: bytes | None = None
-        """Of the answer; written with the first part of the body, in one go."""
+        """The answer's head. It is written together with the first part of the body."""
         self._is_written = self.is_answered = False
         self._sends_body = self._is_chunked = False
         self._body_left: int | None = None
-        """Bytes that the head has promised."""
+        """Bytes of the answer's body still to come, by the content-length in the head."""
 
     async def run(self, app: ASGIApp) -> None:
-        """Have the app answer."""
+        """Run the app on this request."""
         try:
             await app(self.scope, self.receive, self.send)
         except asyncio.CancelledError:
-            pass  # the server ends; whoever wanted to answer that has done so
+            pass  # the server ends; the edge has answered, if it still could
         except Exception:
             log.exception("request_failed")
         if not (self.is_answered or self._is_gone):
             self._connection.give_up(None if self._is_written else self._failure or InternalError("the log has more"))
-        self._failure = None  # its traceback knows us: together they would wait for the garbage collector
+        self._failure = None  # its traceback refers to us: such a cycle would wait for the garbage collector
 
     # What the app calls
 
     async def receive(self) -> Message:
-        """The next part of the body; `http.disconnect` when there is nobody to answer any more.
+        """The next part of the body; `http.disconnect` once the client is gone or has been answered.
 
-        Raises: InvalidRequest, where the rest of the body does not come.
+        Raises: InvalidRequest, if the rest of the body does not come.
         """
         if self._expects_continue and not self._parts and not self._is_whole:
             self._expects_continue = False
@@ -140,7 +140,7 @@ class Exchange:
         self._wake()
 
     def fail(self, error: InvalidRequest) -> None:
-        """The rest of the body will not come; nothing more can be read on this connection."""
+        """The rest of the body will not come, and nothing more can be read on this connection."""
         self._failure = error
         self.keeps_alive = False
         self._wake()
@@ -156,7 +156,7 @@ class Exchange:
 
     def _head_of(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         if self._expects_continue and not self._is_whole:
-            self.keeps_alive = False  # a client that was not told to send its body may send a request in its place
+            self.keeps_alive = False  # without `100 Continue`, either the body or another request may come next
         if self._connection.is_leaving:
             self.keeps_alive = False
         lines = [STATUS_LINES[status]]

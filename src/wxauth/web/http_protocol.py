@@ -1,7 +1,8 @@
-"""HTTP/1.1 over one connection: requests in, one after the other, each with its size and its time.
+"""HTTP/1.1 over one connection: requests come one after the other, with limits on their size and time.
 
-It is uvicorn's place for a protocol, and httptools parses. uvicorn's own has no time for a request, parses whatever
-is pipelined, takes trailers for headers, and reads the body behind an upgrade that is not taken as the next request.
+uvicorn runs this protocol in place of its own, and httptools parses. uvicorn's own protocol has no time limit for a
+request, parses any number of pipelined requests, takes trailers for headers, and reads the body after an ignored
+Upgrade as the next request.
 """
 
 import asyncio
@@ -25,15 +26,15 @@ from wxauth.problems import accepted_request_id, problem_document
 from wxauth.web.exchange import STATUS_LINES, Exchange
 
 MAX_HEAD: Final = 64 * 1024
-"""Bytes of a request line and its header fields, and of what comes between or behind the chunks of a body."""
+"""Bytes of a request line and its header fields, and of everything between or after the chunks of a body."""
 MAX_QUEUED: Final = 16
-"""Requests that wait for the answer to the one before. What the client sends beyond them is not read yet."""
+"""Pipelined requests that wait for the answer to the one before. More of them are not read yet."""
 
 LINGER: Final = 2.0
-"""Seconds for which what a client goes on sending is dropped, so that it gets to read why."""
+"""Seconds after our last answer in which the client's bytes are read and dropped. A close at once might lose it."""
 
 _MAX_UNREAD: Final = 64 * 1024
-"""Bytes of a body that wait for the app; then the client waits."""
+"""Bytes of a body that wait for the app. With more, no more is read from the client."""
 _BLANK_LINE: Final = b"\n\r\n"
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
@@ -43,14 +44,14 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """For how long a client is waited for, in seconds."""
+    """How many seconds a client is waited for."""
 
     request: float = 30.0
-    """Until a request is there, head and body; also until an answer has been taken."""
+    """Until the whole request has come, head and body; also until the client has read its answer."""
     longer_requests: Mapping[str, float] = field(default_factory=dict)
-    """The same, by how a path ends that takes more."""
+    """The same for requests that may take longer, by the end of their path."""
     idle: float = 75.0
-    """Until the next request begins. Longer than the usual proxy keeps its own idle connections."""
+    """Until the next request begins. Usual proxies close their own idle connections earlier."""
 
     def of(self, path: str) -> float:
         """How long a request to this path may take."""
@@ -58,12 +59,12 @@ class Patience:
 
 
 class State(ServerState):
-    """What is open and under way, of the whole server."""
+    """The connections and tasks of the whole server."""
 
     def __init__(self) -> None:
         super().__init__()
         self.is_leaving = False
-        """Whether each connection is to be closed after what it is answered next."""
+        """Whether each connection is to be closed after its next answer."""
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -73,7 +74,7 @@ class HttpProtocol(asyncio.Protocol):
         config: uvicorn's, with the app.
         server_state: Shared by all connections.
         app_state: Not used.
-        patience: For how long the client is waited for, as far as the server has `look_at_clock` called.
+        patience: How long the client is waited for. The server must call `look_at_clock` now and then.
     """
 
     def __init__(
@@ -93,19 +94,19 @@ class HttpProtocol(asyncio.Protocol):
         self._parser = self._new_parser()
         self._unfed = b""
         self._fed = 0
-        """Bytes at the beginning of what is unfed that have been fed all the same, and are not cut off one by one."""
+        """How many bytes at the beginning of `_unfed` have been fed already. Cutting them off each time would copy."""
         self._bytes_beside_body = 0
         self._is_in_head = True
         self._is_resuming = False
 
         self._has_begun = False
-        """Whether a request has begun to come that is not there whole."""
+        """Whether a request has begun to arrive, and has not ended."""
         self._arriving: Exchange | None = None
-        """Its exchange, when its head is there."""
+        """The exchange of the request that is arriving, once its head is complete."""
         self._answering: Exchange | None = None
         self._queue: deque[Exchange] = deque()
         self._refusal: InvalidRequest | None = None
-        """What is answered when all before it is, and the connection closed."""
+        """The refusal that is sent after all answers before it; then the connection is closed."""
         self._is_lingering = False
         self._late_at = inf
         self._is_reading = True
@@ -122,7 +123,7 @@ class HttpProtocol(asyncio.Protocol):
         self._late_at = self._quiet_since + self._patience.request
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone, or we have closed."""
+        """The connection has ended, by the client or by us."""
         del exc
         self._server.connections.discard(self)
         self._unfed, self._fed = b"", 0
@@ -131,7 +132,7 @@ class HttpProtocol(asyncio.Protocol):
                 exchange.forget()
         self._queue.clear()
         self._end_drain()
-        del self._parser  # which knows us: together they would wait for the garbage collector
+        del self._parser  # it refers to us: such a cycle would wait for the garbage collector
         self._answering = self._arriving = None
 
     def data_received(self, data: bytes) -> None:
@@ -142,29 +143,29 @@ class HttpProtocol(asyncio.Protocol):
             self._parse()
 
     def pause_writing(self) -> None:
-        """The client does not take its answer."""
+        """The client does not read its answer."""
         self._drained = self._loop.create_future()
         self._late_at = self._loop.time() + self._patience.request
 
     def resume_writing(self) -> None:
-        """It goes on taking it."""
+        """The client goes on reading its answer."""
         self._end_drain()
         self._wait_anew()
 
     # What the server calls
 
     def look_at_clock(self, now: float) -> None:
-        """Give the client up where it has been waited for in vain."""
+        """Give the client up if its time is over."""
         if now < self._late_at:
             return
         if self._transport.is_closing() or self.is_full:
-            self._transport.abort()  # it does not take its answer
+            self._transport.abort()  # the client does not read its answer
         elif self._is_lingering:
             self._transport.close()
         elif self._refusal is not None:
-            pass  # it is about to get it
+            pass  # the client is about to get the refusal
         elif not self._is_reading:
-            self._wait_anew()  # it was not waited for, it could not send
+            self._wait_anew()  # the client could not send, because we do not read
         elif self._arriving is not None:
             self._look_at_body(self._arriving, now)
         elif self._has_begun:
@@ -173,37 +174,37 @@ class HttpProtocol(asyncio.Protocol):
             self._close()
 
     def leave(self, *, quiet_since: float) -> None:
-        """Close, where there has been nothing since then, and nothing is under way."""
+        """Close the connection if nothing is under way on it, and nothing has come since then."""
         if self._answering is None and not self._has_begun and self._quiet_since <= quiet_since:
             self._close()
 
     def hang_up(self) -> None:
-        """Close at once, whatever is under way."""
+        """Close the connection at once, whatever is under way."""
         self._transport.abort()
 
     # What the exchange calls
 
     @property
     def is_full(self) -> bool:
-        """Whether the client has not taken what was written."""
+        """Whether the client has yet to read what was written."""
         return self._drained is not None
 
     @property
     def is_leaving(self) -> bool:
-        """Whether the answer that begins is to be the last. Not while there are requests in hand."""
+        """Whether the answer that begins is the connection's last. It is not while more requests have come."""
         return self._server.is_leaving and not self._queue and self._fed == len(self._unfed)
 
     async def drain(self) -> None:
-        """Wait until the client has taken it, or is gone."""
+        """Wait until the client has read what was written, or is gone."""
         if self._drained is not None:
             await asyncio.shield(self._drained)
 
     def write(self, data: bytes) -> None:
-        """Send it, or keep it until it can be sent."""
+        """Send data, or keep it until it can be sent."""
         self._transport.write(data)
 
     def go_on_reading(self) -> None:
-        """Take more from the client, where there is room for it."""
+        """Read from the client if there is room for more, and pause if there is not."""
         has_room = self._fed == len(self._unfed) and (self._arriving is None or self._arriving.unread <= _MAX_UNREAD)
         if has_room is self._is_reading or self._transport.is_closing():
             return
@@ -229,13 +230,13 @@ class HttpProtocol(asyncio.Protocol):
             self._parse()
 
     def give_up(self, error: WxAuthError | None) -> None:
-        """Nobody will answer: say this instead, or where an answer has begun, break it off."""
+        """The app has failed to answer: send this error. With None, an answer has begun, and is broken off."""
         if error is None:
             self._transport.abort()
         else:
             self._say(error)
 
-    # What the parser calls. The head that resumes a body is no request of its own.
+    # What the parser calls. The made-up head of `_ignore_upgrade` is no request of its own.
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -253,7 +254,7 @@ class HttpProtocol(asyncio.Protocol):
             self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header field, or a trailer, which may pass for none (RFC 9110, section 6.5.1)."""
+        """A header field, or a trailer. Trailers must not pass for header fields (RFC 9110, section 6.5.1)."""
         if self._is_in_head and not self._is_resuming:
             name = name.lower()
             if name == b"expect" and value.lower() == b"100-continue":
@@ -279,7 +280,7 @@ class HttpProtocol(asyncio.Protocol):
             self._queue.append(exchange)
 
     def on_body(self, body: bytes) -> None:
-        """A part of the body, whose size is the app's to judge."""
+        """A part of the body. The app limits its size."""
         self._bytes_beside_body = 0
         assert self._arriving is not None
         self._arriving.take(body)
@@ -289,7 +290,7 @@ class HttpProtocol(asyncio.Protocol):
         self._is_in_head, self._bytes_beside_body = True, 0
         assert self._arriving is not None
         if self._parser.should_upgrade() and any(name in _FRAMING for name, _ in self._headers):
-            return  # it is to come yet, see `_ignore_upgrade`
+            return  # the body is still to come, see `_ignore_upgrade`
         self._arriving.end_body()
         self._arriving = None
         self._has_begun = False
@@ -299,12 +300,12 @@ class HttpProtocol(asyncio.Protocol):
 
     def _new_parser(self) -> httptools.HttpRequestParser:
         parser = httptools.HttpRequestParser(self)
-        # Else what follows a request with `Connection: close` would be an error, in place of that request's answer.
+        # Otherwise bytes after a request with `Connection: close` would be an error, and its answer would be lost.
         parser.set_dangerous_leniencies(lenient_data_after_close=True)
         return parser
 
     def _parse(self) -> None:
-        """Feed the parser, for as long as there is room for the requests that it may find."""
+        """Feed the parser as long as there is room for the requests that it may find."""
         while self._fed < len(self._unfed) and len(self._queue) < MAX_QUEUED and not self._is_deaf():
             end = _end_of_blank_line(self._unfed, self._fed, MAX_QUEUED - len(self._queue))
             self._bytes_beside_body += end - self._fed
@@ -319,7 +320,7 @@ class HttpProtocol(asyncio.Protocol):
         return self._refusal is not None or self._is_lingering or self._transport.is_closing()
 
     def _feed(self, end: int) -> None:
-        """Feed what is unfed up to here."""
+        """Feed the parser the bytes up to `end`."""
         data = memoryview(self._unfed)[self._fed : end]
         self._fed = end
         try:
@@ -381,7 +382,7 @@ class HttpProtocol(asyncio.Protocol):
             self._refuse(InvalidRequest(f"the body was not here in {patience:g} s", status=408))
 
     def _refuse(self, error: InvalidRequest) -> None:
-        """Read no further; answer this when all before it is answered."""
+        """Read no further, and send this refusal after the answers to all requests before it."""
         self._refusal = error
         self._unfed, self._fed = b"", 0
         if self._arriving is not None and not self._arriving.is_answered:
@@ -401,7 +402,7 @@ class HttpProtocol(asyncio.Protocol):
         self._close()
 
     def _close(self) -> None:
-        """After the answers that are on their way. Closed at once, a client that is still sending might lose them."""
+        """Close after the answers on their way. If the client is still sending, a close at once might lose them."""
         if self._has_begun or self._refusal is not None:
             self._is_lingering = True
             self._transport.write_eof()
@@ -412,7 +413,7 @@ class HttpProtocol(asyncio.Protocol):
             self._late_at = self._loop.time() + self._patience.request
 
     def _wait_anew(self) -> None:
-        """For what is to come next of the client; for nothing, while it is our turn."""
+        """Set the time until which the client must send or read; none while the app is answering."""
         if self._transport.is_closing() or self._is_lingering or self.is_full:
             return
         if self._has_begun:
@@ -430,7 +431,7 @@ class HttpProtocol(asyncio.Protocol):
 
 
 def _end_of_blank_line(data: bytes, start: int, number: int) -> int:
-    """Where the blank line of that number ends; each request has one, so that there are no more than that before it."""
+    """Where the blank line of this number ends. Each head ends with one: up to there are no more requests than that."""
     for _ in range(number):
         found = data.find(_BLANK_LINE, start)
         if found < 0:
@@ -440,4 +441,4 @@ def _end_of_blank_line(data: bytes, start: int, number: int) -> int:
 
 
 def _is_clients_fault(exc: BaseException | None) -> bool:
-    return isinstance(exc, httptools.HttpParserError | UnicodeError)  # of the request target
+    return isinstance(exc, httptools.HttpParserError | UnicodeError)  # a bad request target raises these

@@ -1,4 +1,4 @@
-"""uvicorn's server, for connections of `HttpProtocol`: it looks at the clock for them, and leaves by degrees."""
+"""uvicorn's server for connections of `HttpProtocol`. It watches their time limits, and ends in steps."""
 
 import asyncio
 import signal
@@ -14,26 +14,26 @@ from wxauth.core.logs import get_logger
 from wxauth.web.http_protocol import HttpProtocol, State
 
 _TICKS_BETWEEN_LOOKS: Final = 5
-"""uvicorn's, ten a second."""
+"""uvicorn makes ten ticks a second."""
 _TICK: Final = 0.05
 """Seconds between two looks while the server leaves."""
 _FAREWELL: Final = 1.0
-"""Seconds in which a request that is cut off may be told so."""
+"""Seconds in which requests that are cut off can still be answered so."""
 
 log = get_logger()
 
 
 class Server(uvicorn.Server):
-    """Serves until it is asked to end; then leaves in such a way that a proxy in front loses no request.
+    """Serves until it is asked to end, and then leaves so that a proxy in front loses no request.
 
-    From then on every answer says `Connection: close`. Whoever comes is still answered for as long as a proxy takes to
-    learn it, on new connections and on those that are kept alive; then what is under way has uvicorn's
-    `timeout_graceful_shutdown`.
+    Once it is asked, every answer says `Connection: close`. For `learning` seconds it still accepts connections and
+    answers every request, because the proxy must first learn that this server leaves. Then requests under way have
+    uvicorn's `timeout_graceful_shutdown`.
 
     Args:
         config: uvicorn's.
-        learning: Seconds that a proxy takes; none of them for SIGINT, which a person sends.
-        on_leaving: Called as soon as the server is asked to end, in a signal handler.
+        learning: Seconds that a proxy needs to learn it. After SIGINT, which a person sends, none.
+        on_leaving: Called in the signal handler, as soon as the server is asked to end.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class Server(uvicorn.Server):
         self._on_leaving = on_leaving
 
     async def on_tick(self, counter: int) -> bool:
-        """What uvicorn calls ten times a second. Costs less than a timer for each request."""
+        """Called by uvicorn ten times a second. Watching time limits here costs less than a timer for each request."""
         if counter % _TICKS_BETWEEN_LOOKS == 0:
             self._look_at_clock(asyncio.get_running_loop().time())
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """What uvicorn has called for SIGTERM and SIGINT."""
+        """Called by uvicorn for SIGTERM and SIGINT."""
         if sig == signal.SIGINT:
             self._learning = 0.0
         self.server_state.is_leaving = True
@@ -59,7 +59,7 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     def hand_over(self) -> None:
-        """Leave in the same way, for another process that accepts from the same port: nothing is said of the end."""
+        """Leave for another process that accepts on the same port. `on_leaving` is not called: the service goes on."""
         self.server_state.is_leaving = self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -85,7 +85,7 @@ class Server(uvicorn.Server):
             await self.lifespan.shutdown()
 
     async def _cut_off(self) -> None:
-        """End what has not ended by itself."""
+        """Cut off the requests and connections that have not ended by themselves."""
         tasks = list(self.server_state.tasks)
         if tasks:
             log.warning("requests_cut_off", requests=len(tasks))
@@ -98,7 +98,7 @@ class Server(uvicorn.Server):
             await asyncio.sleep(_TICK)
 
     async def _stop_listening(self, sockets: list[socket.socket]) -> None:
-        """Close, and serve those who have connected by then: the kernel would reset them."""
+        """Stop listening, but serve connections that wait to be accepted: the kernel would reset them."""
         waiting = [connection for listener in sockets for connection in _accepted(listener)]
         for server in self.servers:
             server.close()
@@ -122,7 +122,7 @@ class Server(uvicorn.Server):
 
 
 def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
-    with suppress(OSError):  # there is nobody left, or it has been closed
+    with suppress(OSError):  # nobody waits any more, or the listener has been closed
         while True:
             connection, _ = listener.accept()
             connection.setblocking(False)

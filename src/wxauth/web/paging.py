@@ -1,4 +1,4 @@
-"""Lists, page by page: what a page is, how it is asked for, and how one goes on."""
+"""Lists in pages: a page, the request for one, and the cursor to the next."""
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -22,38 +22,38 @@ Row = TypeVar("Row", bound=Mapping[str, Any])
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):
-    """Some rows of a list, and how to go on."""
+    """Some rows of a list, and the cursor to the next ones."""
 
     items: Sequence[Row]
     next_cursor: str | None
 
     @classmethod
     def of(cls, rows: Sequence[Row], limit: int) -> Self:
-        """The page of rows of which one more than the limit was asked for."""
+        """The page of these rows. One row more than the limit must have been asked for: it tells of a next page."""
         items = rows[:limit]
         is_last = len(rows) <= limit
         return cls(items, None if is_last else cursor_at(items[-1]["id"]))
 
 
 def cursor_at(row_id: UUID) -> str:
-    """What leads to the rows behind this one."""
+    """The cursor to the rows behind this one."""
     return urlsafe_b64encode(row_id.bytes).rstrip(b"=").decode()
 
 
 def id_in_cursor(cursor: str) -> UUID:
-    """The last id of the page before. Raises: ValueError."""
+    """The id in a cursor: that of the last row before the page. Raises: ValueError."""
     if not _CURSOR.fullmatch(cursor):
         raise ValueError("Not a next_cursor of this list")
     return UUID(bytes=urlsafe_b64decode(cursor + "=="))
 
 
 async def not_stored(response: Response) -> None:
-    """A dependency of lists: no answer of theirs is kept anywhere."""
+    """A dependency of lists, whose answers no cache may keep."""
     response.headers["Cache-Control"] = "no-store"
 
 
 class _OrEmpty:
-    """Says in the documentation that the parameter may be empty, which is as good as absent."""
+    """Documents that a parameter may be empty, which means the same as absent."""
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         given = handler(schema)
@@ -66,7 +66,7 @@ OrEmpty: Final = _OrEmpty()
 
 
 class PageQuery(BaseModel):
-    """Which page of a list to answer. An empty parameter is an absent one."""
+    """The page of a list to answer. An empty parameter means the same as an absent one."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE), OrEmpty] = PAGE_SIZE
     cursor: Annotated[UUID | None, BeforeValidator(id_in_cursor), WithJsonSchema({"type": "string"})] = Field(

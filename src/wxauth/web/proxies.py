@@ -1,4 +1,4 @@
-"""Whose request it is, as the reverse proxies that are trusted tell it, and nobody else."""
+"""Finds the client of a request, which only trusted reverse proxies may name."""
 
 import re
 from collections.abc import Iterable
@@ -11,15 +11,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from wxauth.core.logs import get_logger
 
 ANYBODY: Final = "*"
-"""In place of the trusted proxies: whoever connects is one, and the only one."""
+"""In place of a list of proxies: whoever connects is a trusted proxy, and no other one stands before it."""
 
 _MOST_HOPS: Final = 32
-"""Entries that are looked at, from the last one on."""
+"""How many entries are looked at, from the last one backwards."""
 _LONGEST: Final = 64
-"""Bytes of an entry: an IPv6 address with zone, brackets and port has fewer. What is longer is never remembered."""
+"""Bytes of an entry. An IPv6 address with zone, brackets and port has fewer. Longer entries are never remembered."""
 _REMEMBERED: Final = 4096
 _ENTRY: Final = re.compile(r"\[(?P<bracketed>[^]]+)\](:\d{1,5})?|(?P<v4>[^:]+)(:\d{1,5})?|(?P<v6>.+)")
-_ZONE: Final = re.compile(r"%[^/]*")  # says nothing outside of the machine that has it
+_ZONE: Final = re.compile(r"%[^/]*")  # a zone has a meaning only on the machine that wrote it
 _SCHEMES: Final = {b"http": "http", b"https": "https"}
 
 Address = IPv4Address | IPv6Address
@@ -28,13 +28,13 @@ log = get_logger()
 
 
 class BehindProxies:
-    """Puts the client's address and scheme into the scope, where the peer is a proxy that is trusted to say them.
+    """Puts the client's address and scheme into the scope, if the peer is a trusted proxy.
 
-    Each proxy appends to `X-Forwarded-For` whom it was connected to by. So the client is the last entry that is not
-    a trusted proxy's own; what stands before it, the client itself may have written.
+    Each proxy appends to `X-Forwarded-For` the address from which it was connected to. So the client is the last entry
+    that is no trusted proxy. The entries before it may have been written by the client itself.
 
     Args:
-        app: What is wrapped.
+        app: The app to wrap.
         trusted: Addresses and networks of the proxies, or `ANYBODY` alone.
     """
 
@@ -73,7 +73,7 @@ class BehindProxies:
             scope["client"] = (address, 0)
 
     def _client_of(self, forwarded_for: list[bytes]) -> str | None:
-        """The client's address; None where a proxy did not know one, so that the proxy's own counts."""
+        """The client's address; None if a proxy did not know it: then the peer's address stays."""
         entries = b",".join(forwarded_for).rsplit(b",", _MOST_HOPS)
         if self._trusts_anybody:
             return self._look_up(entries[-1])[0]
@@ -82,7 +82,7 @@ class BehindProxies:
             address, is_trusted = self._look_up(entry)
             if not is_trusted:
                 break
-        return address  # the first one, where all are proxies: then it is a proxy that asks
+        return address  # if all are trusted proxies, the first one is the client
 
     def _look_up(self, entry: bytes) -> tuple[str | None, bool]:
         """The address in an entry, if there is one, and whether it is a trusted proxy's."""

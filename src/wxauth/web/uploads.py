@@ -1,4 +1,4 @@
-"""Files that come as `wx.uploadFile` sends them: `multipart/form-data` (RFC 7578)."""
+"""Files as `wx.uploadFile` sends them: `multipart/form-data` (RFC 7578)."""
 
 import asyncio
 from math import inf
@@ -12,16 +12,16 @@ from starlette.requests import Request
 from wxauth.errors import InvalidRequest, PayloadTooLarge
 
 PATIENCE: Final = 60.0
-"""Seconds in which a file has to be here; `wx.uploadFile` has no more either."""
+"""Seconds within which a file must have come. `wx.uploadFile` gives up after the same time."""
 
 _MULTIPART: Final = "multipart/form-data"
 _MAX_PARTS: Final = 20
-# There may be no place to write a file to, and the edge limits the whole body.
+# Parts are kept in memory: there may be no directory to write to, and the edge limits the whole body.
 _IN_MEMORY: Final = {"MAX_MEMORY_FILE_SIZE": inf}
 
 
 async def uploaded_file(request: Request, field: str, *, max_bytes: int, patience: float = PATIENCE) -> bytes:
-    """The one file in the body, whatever its name and Content-Type say. Fields beside it are passed over.
+    """The one file in the body, whatever its name and Content-Type say. Other fields are ignored.
 
     Raises: InvalidRequest, PayloadTooLarge.
     """
