@@ -23,10 +23,15 @@ APP = {"app_id": "wx0000000000000000", "app_secret": "0" * 32}
 LOGINS_A_SECOND = 20
 
 
+def person_of(n: int) -> int:
+    """Whose the identity is: one person in four has two, by one unionid."""
+    return n - 1 if n % 5 == 4 else n
+
+
 def lines(number: int) -> Iterator[str]:
-    """People of a made-up backend: one in five has two identities by one unionid."""
+    """People of a made-up backend."""
     for n in range(number):
-        person = n - 1 if n % 5 == 4 else n
+        person = person_of(n)
         yield json.dumps(
             {
                 "app_id": APP["app_id"],
@@ -81,7 +86,7 @@ async def log_in_meanwhile(url: str, number: int, waits: list[float]) -> None:
             login = Login(
                 app_id=APP["app_id"],
                 openid=f"oGZUI0egBJY1zhBYw2Kh{n % number:08}",
-                unionid=None,
+                unionid=f"oTmHYjg7xLa9Yp4Zt2Vq{person_of(n % number):08}",
                 nickname=None,
                 avatar_url=None,
                 session_key=bytes(49),

@@ -5,9 +5,12 @@ import io
 import json
 import os
 import re
+import sqlite3
 import stat
+import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,7 +23,10 @@ from tests.asking import MakeServices, bearer
 from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx
 from tests.processes import run
+from tests.programs import needs
 from wxauth.core.services import Services
+from wxauth.dev.wechat import APPS
+from wxauth.dev.wechat.people import openid_of, unionid_of
 from wxauth.moving.exporting import export_users
 from wxauth.moving.importing import Counts, Options, Refusal, import_users
 from wxauth.moving.lines import MAX_LINE, numbered_lines
@@ -44,6 +50,7 @@ FULL = {
     "created_at": "2023-01-02T03:04:05Z",
     "last_login_at": "2025-06-07T08:09:10.123456Z",
 }
+GUIDE = Path(__file__).parents[1] / "docs/moving-in.md"
 
 
 class Mover:
@@ -106,8 +113,7 @@ def mover(services: Services, rows: asyncpg.Connection) -> Mover:
 
 
 async def test_the_line_that_the_guide_shows_is_taken(make_services: MakeServices, rows: asyncpg.Connection) -> None:
-    guide = (Path(__file__).parents[1] / "docs" / "moving-in.md").read_text()
-    [line] = re.findall(r"^```json\n(.*?)\n```$", guide, re.MULTILINE)
+    [line] = re.findall(r"^```json\n(.*?)\n```$", GUIDE.read_text(), re.MULTILINE)
     app = {**APP, "app_id": json.loads(line)["app_id"]}
     mover = Mover(await make_services(apps=[app]), rows)
     assert await mover.import_lines(json.loads(line)) == (1, 0, 0, 0)
@@ -611,6 +617,124 @@ async def test_an_export_is_one_moment(mover: Mover, rows: asyncpg.Connection, s
         seen += [row["openid"] for row in some]
         await rows.execute("DELETE FROM users")
     assert seen == [f"person-{n:04}" for n in range(2500)]
+
+
+# By the guide alone.
+
+
+class Shop:
+    """A backend that was made by a tutorial: a table as old tables are, asked by the queries that the guide shows."""
+
+    def __init__(self, app_id: str) -> None:
+        self.app_id = app_id
+        self.rows = [self._row(number) for number in range(1, 201)]
+
+    def _row(self, number: int) -> dict[str, Any]:
+        person = f"person-{number}"
+        pictures = (
+            "https://thirdwx.qlogo.cn/a/132",
+            "http://wx.qlogo.cn/a/0",
+            "http://tmp/a.png",
+            "wxfile://a",
+            "",
+            None,
+        )
+        phone = f"{13800000000 + number}"
+        return {
+            "id": number,
+            "openid": openid_of(person, self.app_id) if number % 50 else "",
+            "unionid": (unionid_of(person), "", None)[number % 3],
+            "nick_name": ("小明", "🇨🇳" * 40, "a\nb", ' O\'Brien "x" \\ ', "", None)[number % 6],
+            "avatar_url": pictures[number // 6 % 6],
+            "phone": (phone, f"+86{phone}", f"86{phone}", "", "138 0013 8000", None)[number % 6],
+            "create_time": "2023-01-02 03:04:05" if number % 7 else None,
+        }
+
+    def by_sql(self, query: str) -> list[dict[str, Any]]:
+        """SQLite answers, which is lent what MySQL has besides."""
+        database = sqlite3.connect(":memory:")
+        database.create_function("IF", 3, lambda condition, one, other: one if condition else other)
+        database.create_function("CONCAT", 2, lambda *texts: None if None in texts else "".join(texts))
+        database.create_function("DATE_FORMAT", 2, self._date_format)
+        database.create_function("REGEXP", 2, self._regexp)
+        database.execute(f"CREATE TABLE user ({', '.join(self.rows[0])})")
+        places = ", ".join("?" * len(self.rows[0]))
+        database.executemany(f"INSERT INTO user VALUES ({places})", [tuple(row.values()) for row in self.rows])
+        return [json.loads(line) for (line,) in database.execute(query.replace("wx1a2b3c4d5e6f7a8b", self.app_id))]
+
+    @staticmethod
+    def _date_format(time: str | None, form: str) -> str | None:
+        return time and datetime.fromisoformat(time).strftime(form.replace("%i", "%M").replace("%s", "%S"))
+
+    @staticmethod
+    def _regexp(pattern: str, text: str | None) -> bool | None:
+        return None if text is None else bool(re.search(pattern.replace("[:cntrl:]", r"\x00-\x1f\x7f"), text))
+
+    def by_javascript(self, code: str) -> list[dict[str, Any]]:
+        """Node answers, as mongosh would."""
+        names = {"id": "_id", "nick_name": "nickName", "avatar_url": "avatarUrl"}
+        documents = [
+            {**{names.get(name, name): value for name, value in row.items()}, "createdAt": row["create_time"]}
+            for row in self.rows
+            if row["openid"]
+        ]
+        around = (
+            f"const documents = {json.dumps(documents)}, print = console.log, db = {{users: {{find: () => documents}}}}"
+        )
+        times = "for (const one of documents) if (one.createdAt) one.createdAt = new Date(one.createdAt + '+08:00')"
+        script = ";".join((around, times, code.replace("wx1a2b3c4d5e6f7a8b", self.app_id)))
+        done = subprocess.run([needs("node")], input=script, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def query_in(guide: Path, before: str, behind: str) -> str:
+    """What the guide has between these two."""
+    return guide.read_text().partition(before)[2].partition(behind)[0]
+
+
+async def test_the_people_of_an_old_backend_log_in_and_keep_their_id(
+    simulated_services: Services, simulated_client: httpx.AsyncClient, rows: asyncpg.Connection
+) -> None:
+    query = query_in(GUIDE, "<<'SQL'\n", "SQL\n")
+    assert query == query_in(GUIDE.with_name("moving-in.zh-CN.md"), "<<'SQL'\n", "SQL\n")
+    mover = Mover(simulated_services, rows)
+    lines = Shop(APPS[0]["app_id"]).by_sql(query)
+    assert len(lines) == 196
+    assert await mover.import_lines(*lines) == (196, 0, 0, 0)
+
+    for line in lines:
+        number = line["external_id"]
+        answer = await simulated_client.post("/v1/login", json={"code": f"person-{number}"})
+        assert (answer.json()["user"]["external_id"], answer.json()["is_new_user"]) == (number, False)
+    sibling = await add_client(
+        simulated_services.database, "orders", scopes=[Scope.USERS], now=simulated_services.clock()
+    )
+    asked = {"external_ids": [line["external_id"] for line in lines]}
+    found = (await simulated_client.post("/v1/users/lookup", json=asked, auth=tuple(sibling))).json()["items"]
+    assert [user["external_id"] for user in found] == asked["external_ids"]
+
+    exported = await mover.export()
+    await rows.execute("TRUNCATE users CASCADE")
+    assert (await mover.import_text(exported)).created == 196
+    assert await mover.export() == exported
+
+
+@pytest.mark.node
+@pytest.mark.no_database
+def test_both_queries_of_the_guide_tell_the_same_of_the_same_people() -> None:
+    shop = Shop("wxtest")
+    told = shop.by_sql(query_in(GUIDE, "<<'SQL'\n", "SQL\n"))
+    code = query_in(GUIDE, "--eval '", "' > users.jsonl")
+    assert code == query_in(GUIDE.with_name("moving-in.zh-CN.md"), "--eval '", "' > users.jsonl")
+
+    def plain(line: dict[str, Any]) -> dict[str, Any]:
+        time = line["created_at"]
+        return {
+            name: value or None for name, value in {**line, "created_at": time and datetime.fromisoformat(time)}.items()
+        }
+
+    assert [*map(plain, shop.by_javascript(code))] == [*map(plain, told)]
 
 
 # The commands.
