@@ -118,7 +118,7 @@ def _settings(simulated_url: str | None, port: int | None, *, app_secret: str | 
         fixed |= {"apps": APPS, "app_id": None, "app_secret": None}
         fixed |= {"wechat_base_url": simulated_url, "wechat_fallback_url": None, "wechat_proxy": None}
     unset = {name: value for name, value in defaults.items() if f"WXAUTH_{name.upper()}" not in given}
-    settings = settings_from(Settings, **fixed, **unset)
+    settings = settings_from(Settings, **{**unset, **fixed})
     if "WXAUTH_ISSUER" in given:
         return settings
     return settings.model_copy(update={"issuer": f"http://127.0.0.1:{settings.port}"})
