@@ -22,6 +22,7 @@ from tests.oauth.test_device_grant import refused
 from tests.problems import problem_of
 from tests.upstream import PostgresTap
 from wxauth.core.services import Services
+from wxauth.oauth.clients import change_client
 
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
@@ -652,6 +653,15 @@ async def test_replicas_have_one_key_and_each_finds_what_another_has_made(
     assert len({jwt.get_unverified_header(each["id_token"])["kid"] for each in tokens}) == 1
     for each in tokens:
         await id_claims(browser.client, each["id_token"])
+
+
+async def test_a_code_that_went_where_the_site_is_no_longer_is_worth_nothing(
+    services: Services, browser: Browser, shop: Site, phone: Phone, clock: Clock
+) -> None:
+    code = (await (await browser.show()).approved_by(phone))["code"]
+    for uris, status in (["https://shop.example.com/new"], 400), ([CALLBACK], 200):
+        await change_client(services.database, shop.name, {"redirect_uris": uris}, now=clock())
+        assert (await exchanged(shop, code)).status_code == status
 
 
 async def test_the_keys_of_id_tokens_rotate_like_the_others(

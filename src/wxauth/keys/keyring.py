@@ -277,9 +277,9 @@ class IdTokenKeys(Ring[RsaKey]):
         return self.signing_key(now)
 
     async def look_for_first(self) -> None:
-        """Refresh while there is no key, as when another replica may have made the first; but not every time.
+        """Refresh if there is no key yet and the last look is a while ago: another replica may have made the first.
 
-        Without an OAuth client there is none for ever, and whoever asks for the JWK set would ask the database too.
+        Without an OAuth client there never is a key. Each request of the JWK set would then ask the database.
         """
         pause, now = timedelta(seconds=self._refresh_pause), self._clock()
         if not self.is_ready and (self._looked_at is None or now - self._looked_at >= pause):
