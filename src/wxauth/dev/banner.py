@@ -61,15 +61,27 @@ Log in to a website by scan / 扫码登录网站：
   Website / 示例网站     {site_url}
                         Log in there, and scan its code. 在此登录，然后扫码。
 """
+_CONSOLE: Final = """
+Administer in a browser / 在浏览器中管理：
+
+  Console / 管理后台     {url}/admin/
+                        {how_to_scan}
+"""
 _ADMINISTRATOR: Final = """
 Become an administrator / 成为管理员：
 
-  {command} users grant USER_ID admin
+{finding}  {command} users grant {user_id} admin
 
-Open the console, {url}/admin/ / 打开管理后台：
+Open the console without a phone / 不用手机打开管理后台：
 
   {linking} admin link
 """
+_FIND_ALICE: Final = """\
+  USER_ID=$(curl -s {url}/v1/login -H 'Content-Type: application/json' -d '{{"code":"alice"}}' \\
+    | python3 -c 'import json, sys; print(json.load(sys.stdin)["user"]["id"])')
+"""
+_SCAN_ON_DESK: Final = "Log in there, and scan its code on the desk, as alice. 在此登录，用桌上 alice 的手机扫码。"
+_SCAN: Final = "Log in there, and scan its code as an administrator. 在此登录，用管理员的手机扫码。"
 _OWN_APP: Final = """
 Your own mini-program, with the real WeChat / 连接真实微信，登录自己的小程序：
 
@@ -110,6 +122,7 @@ def welcome(
     parts = [
         _REAL if simulated_url is None else _SIMULATED,
         _IN_THIS_NETWORK if address else "",
+        _CONSOLE,
         _ADMINISTRATOR,
         _SITE,
         "" if simulated_url is None else _OWN_APP,
@@ -122,6 +135,9 @@ def welcome(
             site_url=site_url,
             findings="\n".join(f"  {_MARKS[it.level]:4}  {it.name}: {it.said(language)}" for it in findings),
             program=sys.argv[0],
+            how_to_scan=_SCAN if simulated_url is None else _SCAN_ON_DESK,
+            finding="" if simulated_url is None else _FIND_ALICE.format(url=service_url(settings)),
+            user_id="USER_ID" if simulated_url is None else "$USER_ID",
             command=_command(settings),
             linking=_linking(settings),
             home=home,
