@@ -320,6 +320,7 @@ def test_the_page_in_a_browser(tmp_path: Path, database_url: str) -> None:
         env = {
             "CHROMIUM": chromium,
             "SERVICE_URL": dev.url,
+            "DESK_URL": f"{dev.wechat_url}/desk/",
             "WXAUTH": WXAUTH,
             "WXAUTH_DATABASE_URL": database_url,
             "WXAUTH_ISSUER": dev.url,

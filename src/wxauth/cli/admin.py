@@ -26,8 +26,7 @@ def make_link(user_id: "UUID | None", as_json: bool) -> None:
     """
     import json
 
-    from wxauth.console.routes import PATH
-    from wxauth.console.sessions import NoAdministrator, SeveralAdministrators, make_link
+    from wxauth.console.sessions import PATH, NoAdministrator, SeveralAdministrators, make_link
     from wxauth.core.settings import ConsoleSettings
 
     settings = read_settings(ConsoleSettings)

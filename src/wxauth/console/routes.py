@@ -5,20 +5,19 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from wxauth.console import sessions
-from wxauth.console.sessions import Opened
+from wxauth.console.sessions import PATH, Opened
 from wxauth.core.services import Services
 from wxauth.errors import InsufficientRole, InvalidRequest, NotFound, SessionRevoked
 from wxauth.people.callers import device_of
 from wxauth.problems import problem_response
 
 PAGE: Final = Path(__file__).parent / "page"
-PATH: Final = "/admin/"
 
 _HEADER: Final = "x-wxauth-console"
 # Pictures of WeChat's own hosts alone: another one, which a stranger may choose, would learn who looks at them.
@@ -39,11 +38,23 @@ _NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
 class LinkRequest(BaseModel):
-    """What opens the console."""
+    """A link that opens the console."""
 
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True, extra="forbid")
 
     secret: str = Field(min_length=1, max_length=128)
+
+
+class ScanRequest(BaseModel):
+    """What the browser comes back with from /v1/authorize, and what it kept to itself meanwhile."""
+
+    model_config = ConfigDict(hide_input_in_errors=True, extra="forbid")
+
+    code: str = Field(min_length=1, max_length=128)
+    code_verifier: str = Field(min_length=43, max_length=128)
+
+
+_OPENING: Final = TypeAdapter[LinkRequest | ScanRequest](LinkRequest | ScanRequest)
 
 
 def add_console(app: FastAPI) -> None:
@@ -69,9 +80,14 @@ def add_console(app: FastAPI) -> None:
 
 
 async def _open(request: Request) -> Response:
-    """Open a session by a link, in the place of one that the cookie keeps."""
+    """Open a session by a link or a scan, in the place of one that the cookie keeps."""
     services = _asked_by_the_page(request)
-    opened = await sessions.open_by_link(services, await _secret_in(request), device=await device_of(request))
+    device = await device_of(request)
+    match await _opening_in(request):
+        case LinkRequest(secret=secret):
+            opened = await sessions.open_by_link(services, secret, device=device)
+        case ScanRequest(code=code, code_verifier=verifier):
+            opened = await sessions.open_by_scan(services, code, verifier, device=device)
     await sessions.end(services, _kept_by(request, services))
     return _answer(services, opened)
 
@@ -118,11 +134,11 @@ def _asked_by_the_page(request: Request) -> Services:
     return services
 
 
-async def _secret_in(request: Request) -> str:
+async def _opening_in(request: Request) -> LinkRequest | ScanRequest:
     try:
-        return LinkRequest.model_validate_json(await request.body()).secret
+        return _OPENING.validate_json(await request.body())
     except ValidationError:
-        raise InvalidRequest.of("secret", "Wants the link's own") from None
+        raise InvalidRequest.of("secret", "Wants a link's own; or, of a scan, code and code_verifier") from None
 
 
 def _kept_by(request: Request, services: Services) -> str:

@@ -21,7 +21,7 @@ INSERT INTO admin_links (digest, user_id, expires_at) VALUES ($1, $2, $3)
 # Of two at once the second finds it gone. $1 digest  $2 now
 _SPEND_LINK: Final = "DELETE FROM admin_links WHERE digest = $1 RETURNING user_id, expires_at > $2 AS is_good"
 # A role that is just being taken away is waited for: `settle` has the user locked, and ends what is open by then.
-# $1 user id  $2 session id  $3 now  $4 expires at  $5 ip  $6 user_agent
+# $1 user id  $2 session id  $3 now  $4 expires at  $5 ip  $6 user_agent  $7 client_id  $8 scope
 _OPEN: Final = f"""
 WITH person AS (
     SELECT {USER} FROM users WHERE id = $1 AND status = 'active' AND 'admin' = ANY (roles) FOR SHARE
@@ -29,13 +29,15 @@ WITH person AS (
     SELECT i.app_id, i.openid, i.user_id FROM identities i JOIN person ON i.user_id = person.id
      ORDER BY i.created_at DESC, i.app_id, i.openid LIMIT 1
 ), opened AS (
-    INSERT INTO sessions (id, user_id, app_id, openid, ip, user_agent, created_at, last_used_at, expires_at)
-    SELECT $2, user_id, app_id, openid, $5::text::inet, $6, $3, $3, $4 FROM identity
+    INSERT INTO sessions (id, user_id, app_id, openid, ip, user_agent, created_at, last_used_at, expires_at,
+                          client_id, scope)
+    SELECT $2, user_id, app_id, openid, $5::text::inet, $6, $3, $3, $4, $7, $8 FROM identity
 ), marked AS (
     INSERT INTO console_sessions (session_id) SELECT $2 FROM identity
 )
 SELECT person.*, identity.app_id, identity.openid FROM person JOIN identity ON identity.user_id = person.id
 """  # noqa: S608 - put together from constants
+_MARK: Final = "INSERT INTO console_sessions (session_id) VALUES ($1)"
 
 
 async def some_administrators(database: Database) -> list[UUID]:
@@ -66,11 +68,20 @@ async def open_console_session(
     user_id: UUID,
     session_id: UUID,
     *,
+    client_id: str,
+    scope: str,
     ip: str | None,
     user_agent: str | None,
     expires_at: datetime,
     now: datetime,
 ) -> UserInSession | None:
     """Open a session of the console for a user, by the newest of their identities; None for who may not administer."""
-    user: UserInSession | None = await transaction.fetchrow(_OPEN, user_id, session_id, now, expires_at, ip, user_agent)
+    user: UserInSession | None = await transaction.fetchrow(
+        _OPEN, user_id, session_id, now, expires_at, ip, user_agent, client_id, scope
+    )
     return user
+
+
+async def mark_console_session(transaction: Transaction, session_id: UUID) -> None:
+    """Say of a session that it is the console's: it ends with the role."""
+    await transaction.execute(_MARK, session_id)

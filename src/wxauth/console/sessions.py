@@ -1,30 +1,49 @@
 """A session of the console: how it is opened, goes on, and ends.
 
-It is a session like any other, but for three things: what keeps it is a cookie with a token of a kind of its own, good
-at the console alone; it lives shorter; and it ends with the role.
+It is a session of our own website `wxauth-admin`, but for three things: what keeps it is a cookie with a token of a
+kind of its own, good at the console alone; it lives shorter; and it ends with the role.
 """
 
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
+from math import inf
 from typing import Final
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from wxauth.console.rows import is_administrator, open_console_session, some_administrators, spend_link, store_link
-from wxauth.core.database import Database
+from wxauth.console.rows import (
+    is_administrator,
+    mark_console_session,
+    open_console_session,
+    some_administrators,
+    spend_link,
+    store_link,
+)
+from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.core.tables import UserInSession
 from wxauth.core.trail import OPERATOR, Actor, EventType, record_event
-from wxauth.errors import InsufficientRole, SessionRevoked
+from wxauth.errors import InsufficientRole, SessionRevoked, StorageUnavailable
 from wxauth.login.refresh_rows import Lifetimes, Refusal, Use, rotate_refresh_token
+from wxauth.oauth.authorize import challenge_of
+from wxauth.oauth.clients import ensure_own_client
+from wxauth.oauth.grants import count_redeemed
+from wxauth.oauth.scan_rows import Granted, NotGranted, redeem_code
+from wxauth.oauth.secrets import hash_of
+from wxauth.people.callers import ADMIN_SCOPE
 from wxauth.people.devices import Device
 from wxauth.people.session_rows import EndReason, end_session
 from wxauth.people.standing import ADMIN
 
+PATH: Final = "/admin/"
+CLIENT: Final = "wxauth-admin"
+"""The client_id of the console, a website of our own."""
+TITLE: Final = "管理后台 Console"
+"""What the phone that scans is told."""
 UNUSED: Final = 3600
 """Seconds without use after which a session of the console ends."""
 AT_MOST: Final = 12 * 3600
@@ -67,6 +86,27 @@ class Opened:
     user: UserInSession
 
 
+async def add_console_as_site(services: Services) -> None:
+    """Let people log in to the console by scan, if there is one; where the database is away, as soon as it is back."""
+    if not services.settings.admin_page:
+        return
+
+    async def add() -> None:
+        await ensure_own_client(
+            services.database,
+            CLIENT,
+            title=TITLE,
+            redirect_uris=[_redirect_uri(services)],
+            scopes=[ADMIN_SCOPE],
+            now=services.clock(),
+        )
+
+    try:
+        await add()
+    except StorageUnavailable as exc:
+        services.promises.put_off("console", CLIENT, add, failure=exc, patience=inf)
+
+
 async def make_link(database: Database, user_id: UUID | None, *, now: datetime) -> Link:
     """A link for this administrator; without one, for the only one there is.
 
@@ -99,19 +139,56 @@ async def open_by_link(services: Services, secret: str, *, device: Device) -> Op
                 transaction,
                 user_id,
                 session_id,
+                client_id=CLIENT,
+                scope=ADMIN_SCOPE,
                 ip=device.ip,
                 user_agent=device.user_agent,
                 expires_at=now + timedelta(seconds=UNUSED),
                 now=now,
             )
         if user is not None:
-            actor = Actor(str(user["id"]), device.ip)
-            data = {"session_id": session_id, "by": "link"}
-            await record_event(transaction, EventType.CONSOLE_OPENED, by=actor, at=now, user_id=user["id"], data=data)
+            await _note_opened(transaction, user["id"], session_id, by="link", device=device, now=now)
     if user is None:
         raise SessionRevoked("the link has been used, is over, or its user is no administrator: make another one")
-    log.info("console_opened", user_id=user["id"], session_id=session_id)
+    log.info("console_opened", user_id=user["id"], session_id=session_id, by="link")
     return _opened(services, user, session_id, generation=0, left=UNUSED, now=now)
+
+
+async def open_by_scan(services: Services, code: str, verifier: str, *, device: Device) -> Opened:
+    """The session that an authorization code of the console's stands for, which an administrator has approved.
+
+    Used again with the verifier, the code ends the session that it made, as at /v1/token.
+
+    Raises: SessionRevoked, where it is no such code, spent, or over; InsufficientRole; StorageUnavailable.
+    """
+    now, session_id, granted = services.clock(), uuid7(), None
+    challenge = challenge_of(verifier)
+    if challenge is not None:
+        async with services.database.begin() as transaction:
+            granted = await redeem_code(
+                transaction,
+                hash_of(code),
+                client_id=CLIENT,
+                redirect_uri=_redirect_uri(services),
+                code_challenge=challenge,
+                session_id=session_id,
+                expires_in=UNUSED,
+                event_id=uuid7(),
+                now=now,
+            )
+            if isinstance(granted, Granted):
+                if ADMIN not in granted.user["roles"]:
+                    log.warning("console_refused", user_id=granted.user["id"], reason="no administrator")
+                    raise InsufficientRole("this user is no administrator")  # and with it the session is undone
+                await mark_console_session(transaction, session_id)
+                await _note_opened(transaction, granted.user["id"], session_id, by="scan", device=device, now=now)
+    if not isinstance(granted, Granted):
+        if granted is NotGranted.SPENT:
+            log.warning("code_reused", client_id=CLIENT, consequence="the session has been ended")
+        raise SessionRevoked("there is no such code of this page, or it has been used, or is over: log in once more")
+    count_redeemed(services, now=now)
+    log.info("console_opened", user_id=granted.user["id"], session_id=session_id, by="scan")
+    return _opened(services, granted.user, session_id, generation=0, left=UNUSED, now=now)
 
 
 async def go_on(services: Services, kept_by: str, *, device: Device) -> Opened:
@@ -125,7 +202,13 @@ async def go_on(services: Services, kept_by: str, *, device: Device) -> Opened:
         raise SessionRevoked("this is no session of the console")
     outcome = await rotate_refresh_token(
         services.database,
-        Use(session_id=token.session_id, generation=token.generation, ip=device.ip, user_agent=device.user_agent),
+        Use(
+            session_id=token.session_id,
+            generation=token.generation,
+            ip=device.ip,
+            user_agent=device.user_agent,
+            client_id=CLIENT,
+        ),
         lifetimes=Lifetimes(unused=UNUSED, at_most=AT_MOST, reuse_grace=services.settings.refresh_reuse_grace),
         now=services.clock(),
     )
@@ -161,11 +244,24 @@ def _opened(
         session_id=session_id,
         app_id=user["app_id"],
         openid=user["openid"],
-        roles=user["roles"],
+        roles=(),
         now=int(now.timestamp()),
         expires_in=expires_in,
+        client_id=CLIENT,
+        scope=ADMIN_SCOPE,
     )
     return Opened(access_token, expires_in, services.console_tokens.issue(session_id, generation), max(1, left), user)
+
+
+async def _note_opened(
+    transaction: Transaction, user_id: UUID, session_id: UUID, *, by: str, device: Device, now: datetime
+) -> None:
+    actor, data = Actor(str(user_id), device.ip), {"session_id": session_id, "by": by}
+    await record_event(transaction, EventType.CONSOLE_OPENED, by=actor, at=now, user_id=user_id, data=data)
+
+
+def _redirect_uri(services: Services) -> str:
+    return f"{services.settings.issuer}{PATH}"
 
 
 def _digest(secret: str) -> bytes:

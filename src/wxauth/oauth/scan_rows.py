@@ -13,7 +13,7 @@ from uuid import UUID
 
 import asyncpg
 
-from wxauth.core.database import Database
+from wxauth.core.database import Database, Transaction
 from wxauth.core.tables import USER, UserInSession
 from wxauth.core.trail import SYSTEM, EventType
 from wxauth.people.session_rows import EndReason
@@ -452,7 +452,7 @@ async def redeem_device_code(
 
 
 async def redeem_code(
-    database: Database,
+    database: Database | Transaction,
     code_hash: bytes,
     *,
     client_id: str,

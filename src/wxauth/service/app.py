@@ -20,6 +20,7 @@ from wxauth import __version__
 from wxauth.apps import routes as app_routes
 from wxauth.checks import routes as check_routes
 from wxauth.console.routes import add_console
+from wxauth.console.sessions import add_console_as_site
 from wxauth.core.clock import DatabaseClock
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
@@ -38,7 +39,6 @@ from wxauth.login import routes as login_routes
 from wxauth.login import session_key_routes
 from wxauth.login.bodies import LoginRequest
 from wxauth.moving import routes as moving_routes
-from wxauth.oauth import admin_routes as client_routes
 from wxauth.oauth import metadata, page_routes
 from wxauth.oauth import phone_routes as scan_routes
 from wxauth.oauth import routes as oauth_routes
@@ -51,6 +51,7 @@ from wxauth.profile import avatar_routes, push_routes
 from wxauth.profile import routes as profile_routes
 from wxauth.service import probes
 from wxauth.service.housekeeping import keep_house, keep_sessions_few
+from wxauth.siblings import admin_routes as client_routes
 from wxauth.siblings import feed_routes, user_routes, webhook_routes
 from wxauth.siblings import routes as sibling_routes
 from wxauth.siblings.callers import SERVICE_CLIENT_SCHEME
@@ -197,6 +198,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await services.keys.try_refresh()
     await services.apps.try_refresh()
     await services.id_token_keys.try_refresh()
+    await add_console_as_site(services)
     await _tell_what_is_unlimited(services)
     keeping = asyncio.gather(*tasks)
     log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services.apps.all()))

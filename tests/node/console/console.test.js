@@ -5,6 +5,7 @@ import { createRequire } from 'node:module'
 import { after, afterEach, before, beforeEach, test } from 'node:test'
 import { cell } from '../../../src/wxauth/console/page/csv.js'
 import { CONSOLE_URL, LATER_APP, SERVICE_URL, asks, eventually, launch, linkFor, logIn, makeAdministrator } from './driving.js'
+import { phoneOf, scan } from './driving.js'
 
 const MARKUP = '<img src=x onerror="document.title=1">'
 const SECTIONS = ['Overview', 'Users', 'Events', 'Services', 'Webhooks', 'Apps', 'Keys']
@@ -140,6 +141,70 @@ test('an address that is pasted into the page opens it too', async () => {
   await field.fill(await linkFor(root))
   await button('Open').click()
   await heading('Overview').waitFor()
+})
+
+test('an administrator logs in by scan, comes to the view that was asked for, and bans somebody at once', async () => {
+  const phone = await phoneOf(browser, 'root')
+  const other = await phoneOf(browser, `person-${(number += 1)}`)
+  const id = await other.locator('#user-id').innerText()
+  await forgotten()
+  await page.goto(`${CONSOLE_URL}?lang=en#/users/${id}`)
+  await button('Log in with WeChat').click()
+  await page.waitForURL(`${SERVICE_URL}/v1/authorize?**`)
+  await scan(phone, page)
+  await heading('Person').waitFor()
+  assert.equal(page.url(), `${CONSOLE_URL}?lang=en#/users/${id}`)
+  assert.equal(await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie])), '[{},{},""]')
+  await button('Ban').click()
+  await button('Ban', dialog()).click()
+  await button('Unban').waitFor()
+  await other.click('[data-tap=me]')
+  await eventually(async () => assert.match(await other.locator('body').innerText(), /account_disabled/))
+  await go('Events')
+  await rows().filter({ hasText: 'user.banned' }).filter({ hasText: id }).first().waitFor()
+  await page.reload()
+  await heading('Events').waitFor()
+  await Promise.all([phone, other].map((each) => each.context().close()))
+})
+
+test('who is no administrator, or refuses on the phone, is told so and stays outside', async () => {
+  const phone = await phoneOf(browser, `person-${(number += 1)}`)
+  await forgotten()
+  for (const [answer, lang, begin, told] of [
+    ['last-child', 'en', 'Log in with WeChat', 'you are no administrator'],
+    ['first-child', 'zh-CN', '微信扫码登录', '手机上已拒绝登录'],
+  ]) {
+    await page.goto(`${CONSOLE_URL}?lang=${lang}`)
+    await button(begin).click()
+    await page.waitForURL(`${SERVICE_URL}/v1/authorize?**`)
+    await scan(phone, page, answer)
+    await page.getByRole('alert').getByText(told).waitFor()
+    assert.equal(page.url(), `${CONSOLE_URL}?lang=${lang}`)
+    assert.deepEqual((await page.context().cookies(CONSOLE_URL)).map(({ name }) => name), ['wxauth-browser'])
+  }
+  await phone.context().close()
+})
+
+test('a login that somebody else has begun is not taken for one’s own', async () => {
+  await forgotten()
+  const asked = []
+  page.on('request', (request) => request.method() === 'POST' && asked.push(request.url()))
+  for (const begun of [null, { state: 'other', issuer: SERVICE_URL }, { state: 'theirs', issuer: 'https://evil.test' }]) {
+    await page.goto(CONSOLE_URL)
+    await page.evaluate((it) => it && sessionStorage.setItem('console/login', JSON.stringify({ verifier: 'x'.repeat(43), ...it })), begun)
+    await page.goto(`${CONSOLE_URL}?lang=en&code=theirs&state=theirs&iss=${encodeURIComponent(SERVICE_URL)}`)
+    await page.getByRole('alert').getByText('not begun in this window').or(page.getByText('已拒绝')).waitFor()
+    assert.ok(!/code=/.test(page.url()))
+  }
+  assert.deepEqual(asked, [])
+})
+
+test('at an address that is not the service’s own it leads to that one', async () => {
+  await forgotten()
+  await page.goto(`${CONSOLE_URL.replace('127.0.0.1', 'localhost')}?lang=en`)
+  await button('Log in with WeChat').click()
+  await page.getByRole('alert').getByText(CONSOLE_URL).waitFor()
+  elsewhere = elsewhere.filter((url) => !url.startsWith(SERVICE_URL.replace('127.0.0.1', 'localhost')))
 })
 
 test('a ban under the page ends it at once', async () => {

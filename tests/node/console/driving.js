@@ -4,7 +4,7 @@ import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { chromium } from 'playwright-core'
 
-export const { CHROMIUM, SERVICE_URL, WXAUTH } = process.env
+export const { CHROMIUM, DESK_URL, SERVICE_URL, WXAUTH } = process.env
 export const CONSOLE_URL = `${SERVICE_URL}/admin/`
 export const FIRST_APP = 'wxdev00000000000a1'
 export const LATER_APP = { app_id: 'wxdev00000000000c3', app_secret: 'dev-secret-of-the-third-app' }
@@ -46,6 +46,29 @@ export async function makeAdministrator(name) {
 /** A URL that opens the console for this administrator. */
 export const linkFor = async ({ user }, lang = 'en') =>
   (await wxauth('admin', 'link', user.id)).trim().replace('/admin/', `/admin/?lang=${lang}`)
+
+/** The phone on the desk, in a browser of its own, and logged in as this person. */
+export async function phoneOf(browser, name) {
+  const context = await browser.newContext({ locale: 'en-GB', viewport: { width: 1280, height: 900 } })
+  const phone = await context.newPage()
+  phone.setDefaultTimeout(15_000)
+  await phone.goto(DESK_URL)
+  await phone.waitForSelector('h1:not(:empty)')
+  await phone.fill('#person', name)
+  await phone.locator('#person').blur()
+  await phone.click('[data-tap=login]')
+  await phone.waitForFunction(() => document.querySelector('#user-id').textContent)
+  return phone
+}
+
+/** Let the phone scan the code that this page shows, and say yes, or no. */
+export async function scan(phone, page, answer = 'last-child') {
+  await page.waitForFunction(() => document.querySelector('.code img')?.naturalWidth > 200)
+  await phone.fill('#code', (await page.getAttribute('.code img', 'src')).split('/')[3])
+  await phone.selectOption('#entry', '1047')
+  await phone.click('#scan button')
+  await phone.click(`#sheet .buttons button:${answer}`)
+}
 
 export async function eventually(holds) {
   const deadline = Date.now() + 10_000

@@ -1,5 +1,5 @@
 // Makes the pictures of docs/console.md, each section, and that of the desk, in both languages. scripts/pictures runs it.
-import { linkFor, launch, logIn, makeAdministrator, asks, LATER_APP } from './driving.js'
+import { CONSOLE_URL, DESK_URL, linkFor, launch, logIn, makeAdministrator, asks, LATER_APP } from './driving.js'
 
 const [folder] = process.argv.slice(2)
 const NAMES = ['小明', '李雷', '韩梅梅', 'Anna', '王芳', '张伟', 'Ben', '刘洋', '陈静', '赵敏', 'Chloé', '孙悦']
@@ -59,8 +59,6 @@ for (const [lang, scheme] of [
     await page.route('**/deliveries?*', (route) => route.fulfill({ json: { items: [], next_cursor: null } }))
   }
   await page.route('**/v1/admin/numbers*', (route) => route.fulfill({ json: numbers }))
-  await page.goto(await linkFor(root, lang))
-  await page.waitForSelector('.chart')
   const suffix = scheme === 'dark' ? '.dark' : lang === 'en' ? '' : `.${lang}`
   const shoot = async (name) => {
     await page.waitForFunction(() => !document.querySelector('[aria-busy=true]'), null, { timeout: 40_000 })
@@ -71,6 +69,11 @@ for (const [lang, scheme] of [
     await page.waitForFunction((to) => document.querySelector('[aria-current=page]')?.getAttribute('href') === to, `#/${name.split('-')[0]}`)
     await shoot(name)
   }
+  await page.goto(`${CONSOLE_URL}?lang=${lang}`)
+  await page.waitForSelector('main button')
+  if (scheme === 'light') await shoot('login')
+  await page.goto(await linkFor(root, lang))
+  await page.waitForSelector('.chart')
   await shoot('overview')
   if (scheme === 'dark') continue
   await show('users')
@@ -87,7 +90,7 @@ for (const [lang, scheme] of [
 
 for (const lang of ['en', 'zh-CN']) {
   const page = await (await browser.newContext({ viewport: { width: 1200, height: 720 }, locale: lang })).newPage()
-  await page.goto(process.env.DESK_URL)
+  await page.goto(DESK_URL)
   await page.waitForSelector('h1:not(:empty)')
   for (const tap of ['login', 'allow']) {
     await page.click(`[data-tap=${tap}]`)

@@ -30,8 +30,8 @@ export const whenItEnds = (listener) => (onEnd = listener)
 /** Somebody is there: the session may go on. */
 export const noteUse = () => (usedAt = Date.now())
 
-/** Open a session by the secret of a link. */
-export const openBy = async (secret) => keep(await ask('POST', SESSION, { body: { secret } }))
+/** Open a session by the `secret` of a link; or by the `code` of a scan, and its `code_verifier`. */
+export const openBy = async (opening) => keep(await ask('POST', SESSION, { body: opening }))
 
 /** Go on with the session that the cookie keeps; whether there is one. */
 export async function resume() {

@@ -9,8 +9,9 @@ import { showKeys } from './keys.js'
 import { showOverview } from './overview.js'
 import { busy, copier, failed } from './parts.js'
 import { showPerson } from './person.js'
+import { beginScan, comeBack } from './scan.js'
 import { showServices } from './services.js'
-import { language, text, toggleLanguage } from './texts.js'
+import { chooseLanguage, language, text, toggleLanguage } from './texts.js'
 import { showUsers } from './users.js'
 import { showWebhooks } from './webhooks.js'
 
@@ -113,9 +114,12 @@ function showSignIn(message, kind = 'status') {
   document.documentElement.lang = language()
   document.title = `${text('signIn')} · wxauth`
   document.querySelectorAll('dialog').forEach((each) => each.remove())
+  const scanTrouble = h('div', {})
+  const scan = h('button', { type: 'button', class: 'primary' }, text('scan'))
+  scan.onclick = () => busy(scan, scanTrouble, beginScan)
   const trouble = h('div', {})
   const input = h('input', { id: 'link', type: 'password', autocomplete: 'off', required: true })
-  const go = h('button', { class: 'primary' }, text('open'))
+  const go = h('button', {}, text('open'))
   const form = h(
     'form',
     { class: 'field' },
@@ -126,7 +130,7 @@ function showSignIn(message, kind = 'status') {
   form.addEventListener('submit', (event) => {
     event.preventDefault()
     busy(go, trouble, async () => {
-      await openBy(input.value.trim().replace(/^.*#link=/, ''))
+      await openBy({ secret: input.value.trim().replace(/^.*#link=/, '') })
       show()
     })
   })
@@ -137,6 +141,10 @@ function showSignIn(message, kind = 'status') {
       h('p', { class: 'brand' }, 'wxauth'),
       h('h1', {}, text('signIn')),
       message ? h('p', { role: kind, class: kind === 'alert' ? 'failure' : '' }, message) : null,
+      h('p', {}, text('scanHow')),
+      scan,
+      scanTrouble,
+      h('h2', {}, text('signInByLink')),
       h('p', {}, text('signInHow')),
       h('p', { class: 'beside' }, h('code', {}, COMMAND), copier(COMMAND)),
       form,
@@ -146,6 +154,8 @@ function showSignIn(message, kind = 'status') {
 }
 
 async function start() {
+  const scanned = comeBack()
+  chooseLanguage()
   document.documentElement.lang = language()
   whenItEnds((why) => showSignIn(text(why === 'role' ? 'endedRole' : 'endedOver'), 'alert'))
   for (const kind of ['pointerdown', 'keydown']) addEventListener(kind, noteUse, { passive: true })
@@ -153,11 +163,14 @@ async function start() {
   if (secret) history.replaceState(null, '', `${location.pathname}${location.search}#/overview`) // not in the history
   addEventListener('hashchange', arrive)
   try {
-    if (secret) await openBy(secret)
+    if (scanned?.refused) return showSignIn(text(scanned.refused), 'alert')
+    if (scanned) await openBy(scanned.opening)
+    else if (secret) await openBy({ secret })
     else if (!(await resume())) return showSignIn()
     show()
   } catch (failure) {
-    if (failure.status && failure.status < 500) showSignIn(text('linkIsOver'), 'alert')
+    if (failure.code === 'insufficient_role') showSignIn(text('notAdministrator'), 'alert')
+    else if (failure.status && failure.status < 500) showSignIn(text(scanned ? 'scanIsOver' : 'linkIsOver'), 'alert')
     else document.body.replaceChildren(h('main', { class: 'door' }, h('h1', {}, 'wxauth'), failed(failure)))
   }
 }

@@ -46,6 +46,24 @@ const TEXTS = {
   optional: ['optional', '选填'],
 
   signIn: ['Sign in', '登录'],
+  scan: ['Log in with WeChat', '微信扫码登录'],
+  scanHow: [
+    'For administrators. Scan the code with a phone that is in the same network as this computer.',
+    '仅限管理员。扫码的手机须与本机处于同一网络。',
+  ],
+  scanElsewhere: ['Logging in by scan works at the address of the service alone. Open this one:', '扫码登录只能在服务的正式地址进行，请打开：'],
+  scanNotOurs: [
+    'This login was not begun in this window, so it was not accepted. Log in here.',
+    '此次登录不是从本窗口发起的，已拒绝。请在此登录。',
+  ],
+  scanDenied: ['The login was refused on the phone.', '手机上已拒绝登录。'],
+  scanFailed: ['The login did not work. Try once more.', '登录未成功，请重试。'],
+  scanIsOver: ['The login took too long, or was used already. Scan once more.', '登录已超时或已被使用，请重新扫码。'],
+  notAdministrator: [
+    'You have logged in, but you are no administrator. An administrator can give you the role admin.',
+    '身份已确认，但您不是管理员。请联系管理员授予 admin 角色。',
+  ],
+  signInByLink: ['Without WeChat', '不使用微信'],
   signInHow: [
     'Run this where the service runs, and open the address that it prints. It is good once, for ten minutes.',
     '在服务所在的机器上运行以下命令，打开它给出的网址。网址仅可使用一次，十分钟内有效。',
@@ -238,8 +256,14 @@ const TEXTS = {
   ],
 }
 
-const wanted = new URLSearchParams(location.search).get('lang') || localStorage.getItem('console/language')
-let column = /^zh/i.test(wanted || navigator.language) ? 1 : 0
+let column
+
+/** Speak as the address says; else as was chosen here once, or as the browser prefers. */
+export function chooseLanguage() {
+  const wanted = new URLSearchParams(location.search).get('lang') || localStorage.getItem('console/language')
+  column = /^zh/i.test(wanted || navigator.language) ? 1 : 0
+}
+chooseLanguage()
 
 /** As documents name it. */
 export const language = () => (column ? 'zh-CN' : 'en')

@@ -1,0 +1,56 @@
+// Logging in by scan: the code flow with PKCE (OpenID Connect, RFC 7636, RFC 9207) at the service's own /v1/authorize.
+
+import { Failure } from './api.js'
+import { language, text } from './texts.js'
+
+const ATTEMPT = 'console/login' // in this tab alone: what another browser has begun does not end here
+const CLIENT = 'wxauth-admin'
+const SCOPE = 'wxauth:admin'
+const METADATA = '../.well-known/openid-configuration'
+
+/** Go to the page with the code. Raises: Failure. */
+export async function beginScan() {
+  const answer = await fetch(METADATA).catch(() => null)
+  if (!answer?.ok) throw new Failure({ status: answer?.status, code: answer ? `http_${answer.status}` : 'offline' })
+  const { issuer, authorization_endpoint } = await answer.json()
+  const own = `${issuer}/admin/`
+  // It comes back to that address, where nothing would be known of an attempt that was begun at another one.
+  if (new URL('.', location.href).href !== own)
+    throw new Failure({ code: 'other_address', title: text('scanElsewhere'), detail: own })
+  const state = random()
+  const verifier = random()
+  const digest = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(verifier))
+  sessionStorage.setItem(ATTEMPT, JSON.stringify({ state, verifier, issuer, view: location.search + location.hash }))
+  const asked = new URLSearchParams({
+    client_id: CLIENT,
+    redirect_uri: own,
+    response_type: 'code',
+    scope: SCOPE,
+    state,
+    code_challenge: base64url(new Uint8Array(digest)),
+    code_challenge_method: 'S256',
+    ui_locales: language(),
+  })
+  location.assign(`${authorization_endpoint}?${asked}`)
+}
+
+/**
+ * What the browser has come back with, which is then neither in the address nor in the history: `opening`, to open a
+ * session with; or `refused`, why not. Null where it has not been there.
+ */
+export function comeBack() {
+  const told = new URLSearchParams(location.search)
+  if (!told.has('code') && !told.has('error')) return null
+  const attempt = JSON.parse(sessionStorage.getItem(ATTEMPT))
+  sessionStorage.removeItem(ATTEMPT)
+  history.replaceState(null, '', location.pathname + (attempt?.view ?? ''))
+  // Anybody can make a link with a code of their own, by which others would administer in their name.
+  if (!attempt || told.get('state') !== attempt.state || told.get('iss') !== attempt.issuer) return { refused: 'scanNotOurs' }
+  if (!told.has('code')) return { refused: told.get('error') === 'access_denied' ? 'scanDenied' : 'scanFailed' }
+  return { opening: { code: told.get('code'), code_verifier: attempt.verifier } }
+}
+
+const random = () => base64url(crypto.getRandomValues(new Uint8Array(32)))
+
+const base64url = (bytes) =>
+  btoa(String.fromCharCode(...bytes)).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '')
