@@ -18,6 +18,7 @@ from tests.asking import MakeServices, bearer, until
 from tests.fakes import Clock, LoginAnswer, Secrets
 from tests.problems import problem_of
 from tests.receiver import Receiver, receiving
+from tests.store.proxy import HURRIED, Proxy
 from tests.sweeps import Sweep
 from wxauth.checks.doctor import examine
 from wxauth.core.sealing import Sealer
@@ -391,6 +392,35 @@ async def test_what_a_killed_process_was_sending_is_sent_by_another_one_within_a
     assert receiver.ids == [event_id(1)] * 2
     [delivery] = await root.deliveries(state="delivered")
     assert delivery["attempts"] == 2
+
+
+async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_second_delivery(
+    root: Admin,
+    make_services: MakeServices,
+    receiver: Receiver,
+    rows: asyncpg.Connection,
+    database_url: str,
+    clock: Clock,
+) -> None:
+    await root.add("orders", receiver.url)
+    async with Proxy(database_url) as proxy:
+
+        async def go_away(_: web.Request) -> web.Response:
+            proxy.refuse()
+            return web.Response(status=204)
+
+        replica = await make_services(database_url=proxy.url, waits=Waits(database=HURRIED))
+        receiver.answers = [204, go_away]
+        await tell(rows, *range(12))
+        await place_events(replica)
+        await replica.deliveries.begin_due()
+        await until(lambda: len(receiver.got) > 1)
+        await proxy.accept()
+        await deliver(replica)
+        clock.advance(seconds=LEASE.total_seconds())  # some may have been taken whose taking was not answered
+        await deliver(replica)
+    assert sorted(receiver.ids) == [event_id(number) for number in range(12)]
+    assert len(await root.deliveries(state="delivered")) == 12
 
 
 async def test_a_process_that_was_given_up_does_not_overwrite_what_another_one_has_noted(
