@@ -462,7 +462,7 @@ async def run(names: Sequence[str]) -> list[Outcome]:
     """One fault after the other, each with all of its own."""
     outcomes = []
     for name in names:
-        with _private_folder() as folder:
+        with private_folder() as folder:
             click.echo(f"{name} ...", err=True)
             outcomes.append(await FAULTS[name](folder))
     return outcomes
@@ -484,7 +484,7 @@ def as_markdown(outcomes: Sequence[Outcome]) -> str:
 
 
 @contextmanager
-def _private_folder() -> Iterator[Path]:
+def private_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="wxf-", dir="/tmp") as name:  # a socket's path may have 107 characters
         yield Path(name)
 

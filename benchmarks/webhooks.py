@@ -1,7 +1,7 @@
 """`python -m benchmarks.webhooks`: ten thousand events a minute, three webhooks of which one hangs, two workers.
 
 Each event is a first login's. First without a webhook, then with three, then with a million undelivered beside, and
-at last one of the workers is killed in the middle.
+at last one of the workers is killed in the middle. With `faults` as argument, the database fails in the middle instead.
 """
 
 import asyncio
@@ -11,10 +11,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 from time import perf_counter, time
@@ -23,6 +24,7 @@ import aiohttp
 import asyncpg
 from aiohttp import web
 
+from benchmarks.faults import DETECTION, Replicated, private_folder
 from benchmarks.processes import cpu_of_tree, environment, free_port
 from wxauth.core.database import Database
 from wxauth.core.logs import configure_logging
@@ -30,8 +32,10 @@ from wxauth.core.migrations import migrate
 from wxauth.core.settings import Settings, settings_from
 from wxauth.core.trail import OPERATOR
 from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.errors import StorageUnavailable
 from wxauth.login.login_rows import Login, record_login
 from wxauth.service.build import build_services
+from wxauth.siblings.delivering import LEASE
 from wxauth.siblings.feed import keep_placing
 from wxauth.siblings.webhooks import add_webhook
 
@@ -39,6 +43,8 @@ RATE = 10_000 / 60
 """Events a second."""
 SECONDS = 30
 UNDELIVERED = 1_000_000
+TAKES = 0.02
+"""Seconds that a receiver takes beside a fault, so that there are deliveries under way when it comes."""
 GOOD, HANGING = ("orders", "ledger"), "hanging"
 
 _UNDELIVERED = """
@@ -46,6 +52,10 @@ _UNDELIVERED = """
     SELECT (SELECT id FROM webhooks WHERE name = 'hanging'), gen_random_uuid(),
            ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'user.created', now(), now()
       FROM generate_series(1, $1::int) n
+"""
+
+_ARE_SOME_LEFT = """
+    SELECT EXISTS (SELECT FROM events_unplaced) OR EXISTS (SELECT FROM deliveries WHERE state = 'pending') AS are_some
 """
 
 _numbers = count()
@@ -79,14 +89,13 @@ async def work(url: str) -> None:
 
 async def receive(port: int) -> None:
     """Take what comes to /orders and /ledger, and hang at /hanging."""
-    late: defaultdict[str, list[float]] = defaultdict(list)
-    seen: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    came: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
 
     async def take(request: web.Request) -> web.Response:
         message = json.loads(await request.read())
         at = datetime.fromisoformat(message["timestamp"]).timestamp()
-        late[request.path].append(time() - at)
-        seen[request.path][request.headers["webhook-id"]] += 1
+        came[request.path][request.headers["webhook-id"]].append(time() - at)
+        await asyncio.sleep(float(request.query.get("takes", 0)))
         return web.Response(status=204)
 
     async def hang(_: web.Request) -> web.Response:
@@ -94,18 +103,8 @@ async def receive(port: int) -> None:
         return web.Response()
 
     async def tell(_: web.Request) -> web.Response:
-        told = {}
-        for path, times in late.items():
-            ordered = sorted(times)
-            told[path] = {
-                "events": len(seen[path]),
-                "twice": sum(number > 1 for number in seen[path].values()),
-                "p50": ordered[len(ordered) // 2],
-                "p95": ordered[int(len(ordered) * 0.95)],
-                "longest": ordered[-1],
-            }
-        late.clear()
-        seen.clear()
+        told = {path.removeprefix("/"): events for path, events in came.items()}
+        came.clear()
         return web.json_response(told)
 
     app = web.Application()
@@ -156,13 +155,18 @@ async def log_people_in(database: Database, seconds: float) -> list[float]:
         await log_in(database)
         times.append((perf_counter() - started) * 1000)
 
+    await load(one, seconds)
+    return times
+
+
+async def load(one: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Do it `RATE` times a second, however long each takes."""
     started, tasks = perf_counter(), []
     while (elapsed := perf_counter() - started) < seconds:
         while len(tasks) < elapsed * RATE:
-            tasks.append(asyncio.create_task(one()))
+            tasks.append(asyncio.ensure_future(one()))
         await asyncio.sleep(0.005)
     await asyncio.gather(*tasks)
-    return times
 
 
 async def run(name: str, database: Database, postmaster: int, workers: list[int], port: int, *, kill: int = 0) -> None:
@@ -174,18 +178,27 @@ async def run(name: str, database: Database, postmaster: int, workers: list[int]
     times = sorted(await loading)
     after = cpu_of_tree(postmaster).total, sum(cpu_of_tree(pid).total for pid in workers)
     await asyncio.sleep(40 if kill else 3)
-    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/told") as answer:
-        told = await answer.json()
+    told = await what_came(port)
     milliseconds = [1000 * (end - start) / len(times) for start, end in zip(before, after, strict=True)]
     took = f"median {times[len(times) // 2]:.1f} ms, p99 {times[int(len(times) * 0.99)]:.1f} ms"
     cost = f"PostgreSQL {milliseconds[0]:.2f} ms, workers {milliseconds[1]:.2f} ms"
     print(f"{name}: {len(times)} logins, {took}; CPU for each: {cost}", flush=True)
-    for path, of_path in sorted(told.items()):
-        print(
-            f"    {path[1:]}: {of_path['events']} events, {of_path['twice']} twice; after p50 {of_path['p50']:.2f} s, "
-            f"p95 {of_path['p95']:.2f} s, longest {of_path['longest']:.2f} s",
-            flush=True,
-        )
+    for name, came in sorted(told.items()):
+        print(f"    {name}: {spread_of(came)}", flush=True)
+
+
+async def what_came(port: int) -> dict[str, dict[str, list[float]]]:
+    """By webhook and event, how late each message was; since it was last asked for."""
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/told") as answer:
+        told: dict[str, dict[str, list[float]]] = await answer.json()
+    return told
+
+
+def spread_of(came: dict[str, list[float]]) -> str:
+    late = sorted(each for times in came.values() for each in times)
+    twice = sum(len(times) > 1 for times in came.values())
+    p50, p95 = late[len(late) // 2], late[int(len(late) * 0.95)]
+    return f"{len(came)} events, {twice} twice; after p50 {p50:.2f} s, p95 {p95:.2f} s, longest {late[-1]:.2f} s"
 
 
 async def measure(url: str, postmaster: int) -> None:
@@ -209,6 +222,104 @@ async def measure(url: str, postmaster: int) -> None:
     await database.aclose()
 
 
+# What fails in the middle.
+
+
+async def suffer(
+    name: str, postgres: Replicated, fault: Callable[[list[subprocess.Popen[bytes]]], Awaitable[None]]
+) -> bool:
+    """Log people in and deliver, break something in the middle, and compare what was stored with what came.
+
+    Whether nothing was lost, and nothing came twice but after the time for which a process has a delivery.
+    """
+    database, port, services = Database(postgres.url), free_port(), build_services(settings(postgres.url))
+    await migrate(database)
+    failed = 0
+
+    async def log_in_or_fail() -> None:
+        nonlocal failed
+        try:
+            await log_in(database)
+        except StorageUnavailable:
+            failed += 1
+
+    with process("receive", str(port)), process("work", postgres.url) as first, process("work", postgres.url) as second:
+        await asyncio.sleep(5)  # until all have started
+        for webhook in GOOD:
+            await add_webhook(
+                services, webhook, url=f"http://127.0.0.1:{port}/{webhook}?takes={TAKES}", types=(), by=OPERATOR
+            )
+        loading = asyncio.create_task(load(log_in_or_fail, SECONDS))
+        await asyncio.sleep(SECONDS / 3)
+        await fault([first, second])
+        await loading
+        await until_delivered(database)
+        told = await what_came(port)
+    stored = {str(row["id"]) for row in await database.fetch("SELECT id FROM events WHERE type = 'user.created'")}
+    await services.aclose()
+    await database.aclose()
+    print(f"{name}: {len(stored)} events, {failed} logins failed", flush=True)
+    is_well = True
+    for webhook in GOOD:
+        came = told[webhook]
+        gaps = [times[1] - times[0] for times in came.values() if len(times) > 1]
+        lost, soonest = len(stored - came.keys()), min(gaps, default=None)
+        again = "" if soonest is None else f", the soonest after {soonest:.1f} s"
+        print(f"    {webhook}: {spread_of(came)}; {lost} lost{again}", flush=True)
+        # The second time is that of the receiver's clock, a little before the first one's end.
+        is_well &= lost == 0 and (soonest is None or soonest > LEASE.total_seconds() - 1)
+        is_well &= all(len(times) < 3 for times in came.values())
+    return is_well
+
+
+async def until_delivered(database: Database) -> None:
+    """Wait until nothing waits, through what is left of an outage."""
+    async with asyncio.timeout(180):
+        while True:
+            await asyncio.sleep(1)
+            with suppress(StorageUnavailable):
+                if not (await database.fetchrow(_ARE_SOME_LEFT))["are_some"]:
+                    return
+
+
+async def break_things() -> bool:
+    outcomes = []
+    for name, fault in FAULTS.items():
+        with private_folder() as folder, Replicated(folder, is_synchronous=True) as postgres:
+            outcomes.append(await suffer(name, postgres, partial(fault, postgres)))
+    return all(outcomes)
+
+
+async def stop_and_start(postgres: Replicated, _: list[subprocess.Popen[bytes]]) -> None:
+    await postgres.servers[0].end(signal.SIGQUIT)  # at once, as a machine's power fails
+    postgres.servers[0].start()
+
+
+async def stop_and_start_late(postgres: Replicated, _: list[subprocess.Popen[bytes]]) -> None:
+    await postgres.servers[0].end(signal.SIGQUIT)
+    await asyncio.sleep(LEASE.total_seconds() + 5)
+    postgres.servers[0].start()
+
+
+async def fail_over(postgres: Replicated, _: list[subprocess.Popen[bytes]]) -> None:
+    postgres.servers[0].kill()
+    await asyncio.sleep(DETECTION)
+    await asyncio.to_thread(postgres.promote)
+
+
+async def fail_over_and_kill(postgres: Replicated, workers: list[subprocess.Popen[bytes]]) -> None:
+    workers[0].kill()
+    await fail_over(postgres, workers)
+
+
+FAULTS = {
+    "PostgreSQL stopped at once, and started": stop_and_start,
+    "the same, and started after 35 s": stop_and_start_late,
+    "primary killed, standby promoted after 5 s": fail_over,
+    "the same, and a worker killed": fail_over_and_kill,
+}
+
+
 if __name__ == "__main__":
     configure_logging(level="error", log_format="json", stream=sys.stderr.buffer)
     match sys.argv[1:]:
@@ -216,6 +327,8 @@ if __name__ == "__main__":
             asyncio.run(receive(int(port)))
         case ["work", url]:
             asyncio.run(work(url))
+        case ["faults"]:
+            sys.exit(0 if asyncio.run(break_things()) else 1)
         case _:
             with (
                 tempfile.TemporaryDirectory(prefix="wxauth-benchmarks-") as folder,
