@@ -1,16 +1,49 @@
 """`/v1/admin/clients`: what `wxauth clients` does, for administrators."""
 
+from asyncio import gather
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 
-from tests.asking import bearer
+from tests.asking import MakeClient, MakeServices, bearer
 from tests.fakes import Clock, LoginAnswer, Secrets
 from tests.problems import problem_of
 from tests.test_contract_admin import Admin, make_admin
 
+NO_SITE = {
+    **{"title": None, "is_public": False, "device": False, "redirect_uris": [], "logout_uris": [], "app_id": None},
+    **{"near": False, "user_code": False, "email_domain": None},
+}
+SITE = {
+    "title": "小店",
+    "scopes": ["users", "openid", "roles"],
+    "is_public": False,
+    "device": True,
+    "redirect_uris": ["https://shop.example.com/callback", "http://127.0.0.1/callback"],
+    "logout_uris": ["https://shop.example.com/"],
+    "app_id": "wx1a2b3c4d5e6f7a8b",
+    "near": True,
+    "user_code": True,
+    "email_domain": "example.com",
+}
+REFUSED_OF_A_SITE: list[tuple[str, dict[str, Any]]] = [
+    ("redirect_uris", {"redirect_uris": ["https://shop.example.com/callback", "http://shop.example.com/"]}),
+    ("redirect_uris", {"redirect_uris": [], "device": False}),
+    ("logout_uris", {"logout_uris": ["https://*.example.com/"]}),
+    ("logout_uris", {"redirect_uris": []}),
+    ("scopes", {"scopes": ["openid", "everything"]}),
+    ("scopes", {"scopes": ["wxauth:admin"]}),
+    ("scopes", {"scopes": []}),
+    ("scopes", {"scopes": None}),
+    ("title", {"title": ""}),
+    ("title", {"title": "a\nb"}),
+    ("app_id", {"app_id": "wx 1"}),
+    ("email_domain", {"email_domain": "a@example.com"}),
+    ("is_public", {"is_public": True}),
+    ("device", {"device": "perhaps"}),
+]
 ROUTES = [
     ("GET", "/clients", None),
     ("POST", "/clients", {"name": "billing"}),
@@ -41,11 +74,13 @@ async def test_a_client_that_is_added_may_ask_until_it_is_removed(
     root: Admin, client: httpx.AsyncClient, secrets: Secrets
 ) -> None:
     added = await add(root, secrets)
-    assert added.keys() == {"name", "client_id", "client_secret", "scopes"}
-    assert (added["name"], added["client_id"], added["scopes"]) == ("billing", "billing", ["introspect"])
-    assert await is_let_in(client, added["client_secret"])
     [listed] = (await root.read("/clients"))["items"]
-    assert listed.keys() == {"name", "scopes", "created_at", "former_secret_until"}
+    assert listed == {
+        **{"name": "billing", "scopes": ["introspect"], **NO_SITE},
+        **{"created_at": "2026-11-20T08:00:00Z", "former_secret_until": None},
+    }
+    assert added == {**listed, "client_id": "billing", "client_secret": added["client_secret"]}
+    assert await is_let_in(client, added["client_secret"])
     assert (await root.ask("DELETE", "/clients/billing")).status_code == 204
     assert not await is_let_in(client, added["client_secret"])
     assert (await root.read("/clients")) == {"items": [], "next_cursor": None}
@@ -124,9 +159,7 @@ async def test_it_wants_an_administrator_and_changes_want_a_fresh_login(
         problem_of(answer, "login_too_old", 403)
 
 
-async def test_a_site_is_not_made_a_service_and_wxauths_own_names_stay_its_own(root: Admin) -> None:
-    site = {"name": "shop", "redirect_uris": ["https://shop.example.com/callback"], "is_public": True}
-    problem_of(await root.ask("POST", "/clients", json=site), "invalid_request", 422)
+async def test_wxauths_own_names_stay_its_own(root: Admin) -> None:
     for method, path, body in (
         ("POST", "/clients", {"name": "wxauth-other"}),
         ("PATCH", "/clients/wxauth-admin", {"scopes": ["users"]}),
@@ -135,3 +168,113 @@ async def test_a_site_is_not_made_a_service_and_wxauths_own_names_stay_its_own(r
     ):
         problem_of(await root.ask(method, path, json=body), "invalid_request", 422)
     assert (await root.read("/clients"))["items"] == []
+
+
+# Sites.
+
+
+def field_of(refused: httpx.Response) -> str:
+    [error] = problem_of(refused, "invalid_request", 422)["errors"]
+    return error["field"]
+
+
+async def test_a_site_is_added_with_all_that_the_command_takes_and_logs_people_in(
+    root: Admin, client: httpx.AsyncClient, secrets: Secrets
+) -> None:
+    added = await add(root, secrets, name="shop", **SITE)
+    [listed] = (await root.read("/clients"))["items"]
+    assert {name: listed[name] for name in SITE} == SITE
+    assert added == {**listed, "client_id": "shop", "client_secret": added["client_secret"]}
+    auth = httpx.BasicAuth("shop", added["client_secret"])
+    started = await client.post("/v1/device_authorization", data={"browser_ip": "198.51.100.7"}, auth=auth)
+    assert started.status_code == 200
+    assert (await root.events())[0]["data"] == {"name": "shop", "scopes": SITE["scopes"]}
+
+
+async def test_a_site_is_changed_in_what_is_named_and_the_rest_stays(root: Admin, secrets: Secrets) -> None:
+    before = await add(root, secrets, name="shop", **SITE)
+    changes = {"title": None, "scopes": ["phone"], "redirect_uris": ["https://shop.example.com/new"], "near": False}
+    answer = await root.ask("PATCH", "/clients/shop", json=changes)
+    assert answer.status_code == 200, answer.text
+    shown = {name: before[name] for name in before if not name.startswith("client_")}
+    assert answer.json() == {**shown, **changes, "title": "shop"}
+    assert (await root.read("/clients"))["items"] == [answer.json()]
+    cleared = {"logout_uris": [], "app_id": None, "email_domain": None, "user_code": None, "device": False}
+    after = (await root.ask("PATCH", "/clients/shop", json=cleared)).json()
+    assert after == {**answer.json(), **cleared, "user_code": False}
+    assert (await root.ask("PATCH", "/clients/shop", json=cleared)).json() == after  # nothing is changed, nor told
+    told = [event["data"] for event in await root.events() if event["type"] == "client.changed"]
+    assert [sorted(data["fields"]) for data in told] == [
+        ["app_id", "device", "email_domain", "logout_uris", "user_code"],
+        ["near", "redirect_uris", "scopes", "title"],
+    ]
+    assert told[0]["scopes"] == ["phone"]
+
+
+async def test_of_two_changes_at_once_neither_is_lost(root: Admin, secrets: Secrets) -> None:
+    await add(root, secrets, name="shop", **SITE)
+    changes = [{"title": "Shop"}, {"near": False}, {"email_domain": "example.org"}, {"scopes": ["openid"]}]
+    answers = await gather(*(root.ask("PATCH", "/clients/shop", json=change) for change in changes))
+    assert [answer.status_code for answer in answers] == [200] * len(changes)
+    [listed] = (await root.read("/clients"))["items"]
+    assert {name: listed[name] for name in SITE} == {**SITE, **changes[0], **changes[1], **changes[2], **changes[3]}
+
+
+async def test_what_a_site_cannot_be_is_refused_by_its_field_and_changes_nothing(root: Admin, secrets: Secrets) -> None:
+    await add(root, secrets, name="shop", **SITE)
+    before = await root.read("/clients")
+    wrong = [await root.ask("PATCH", "/clients/shop", json=changes) for _, changes in REFUSED_OF_A_SITE]
+    assert [field_of(refused) for refused in wrong] == [field for field, _ in REFUSED_OF_A_SITE]
+    assert await root.read("/clients") == before
+    for field, fields in (
+        ("is_public", {"redirect_uris": SITE["redirect_uris"], "is_public": True, "device": True}),
+        ("scopes", {"redirect_uris": SITE["redirect_uris"], "is_public": True, "scopes": ["users"]}),
+        ("is_public", {"is_public": True}),
+        ("title", {"title": "小店"}),
+        ("scopes", {"scopes": ["openid"]}),
+        ("name", {"name": "wx1a2b3c4d5e6f7a8b", "device": True}),
+    ):
+        refused = await root.ask("POST", "/clients", json={"name": "other", **fields})
+        assert field_of(refused) == field, fields
+    assert await root.read("/clients") == before
+
+
+async def test_no_site_has_a_name_for_which_serve_would_not_start_again(
+    make_services: MakeServices, make_client: MakeClient, root: Admin
+) -> None:
+    client = make_client(await make_services(audience="shop"))
+    refreshed = await client.post("/v1/refresh", json={"refresh_token": root.answer["refresh_token"]})
+    root = Admin(client, refreshed.json())
+    assert field_of(await root.ask("POST", "/clients", json={"name": "shop", "device": True})) == "name"
+    await root.ask("POST", "/clients", json={"name": "shop"})
+    assert field_of(await root.ask("PATCH", "/clients/shop", json={"device": True})) == "name"
+
+
+async def test_a_service_becomes_a_site_and_remains_one(
+    root: Admin, client: httpx.AsyncClient, secrets: Secrets
+) -> None:
+    secret = (await add(root, secrets, scopes=["introspect"]))["client_secret"]
+    site = (await root.ask("PATCH", "/clients/billing", json={"device": True})).json()
+    assert (site["title"], site["scopes"]) == ("billing", ["introspect", "openid", "profile"])
+    auth = httpx.BasicAuth("billing", secret)
+    assert (await client.post("/v1/device_authorization", auth=auth)).status_code == 200
+    assert field_of(await root.ask("PATCH", "/clients/billing", json={"device": False})) == "redirect_uris"
+
+
+async def test_a_public_site_has_no_secret_and_is_given_none(root: Admin, rows: asyncpg.Connection) -> None:
+    page = {"name": "page", "is_public": True, "redirect_uris": ["https://page.example.com/"]}
+    added = (await root.ask("POST", "/clients", json=page)).json()
+    assert (added["is_public"], added["client_secret"], added["title"]) == (True, None, "page")
+    before = await rows.fetch("SELECT * FROM service_clients")
+    assert field_of(await root.ask("POST", "/clients/page/secret")) == "name"
+    assert await rows.fetch("SELECT * FROM service_clients") == before
+    assert [event["type"] for event in await root.events()] == ["client.added"]
+    assert field_of(await root.ask("PATCH", "/clients/page", json={"is_public": False})) == "is_public"
+    assert (await root.ask("PATCH", "/clients/page", json={"is_public": True, "near": True})).status_code == 200
+
+
+async def test_a_renewed_secret_of_a_site_is_told_with_all_its_scopes(root: Admin, secrets: Secrets) -> None:
+    await add(root, secrets, name="shop", **SITE)
+    renewed = (await root.ask("POST", "/clients/shop/secret")).json()
+    secrets.add_unlogged(renewed.pop("client_secret"))
+    assert renewed == {"name": "shop", "client_id": "shop", "scopes": SITE["scopes"]}

@@ -429,6 +429,9 @@ class NoIdTokenKeys:
     is_ready = True
     public_jwks: Sequence[Mapping[str, str]] = ()
 
+    async def look_for_first(self) -> None:
+        """There is none to come."""
+
 
 @pytest.fixture
 def service(

@@ -12,7 +12,8 @@ import pytest
 
 from tests.fakes import LoginAnswer, Secrets
 from tests.processes import run
-from wxauth.cli.clients import SCOPES
+from wxauth.cli.oauth_options import SCOPES, SCOPES_OF_SITES
+from wxauth.oauth import clients as oauth_clients
 from wxauth.siblings.clients import Scope
 
 pytestmark = pytest.mark.process
@@ -118,6 +119,7 @@ async def test_what_is_no_scope_or_none_at_all_is_a_wrong_call(clients: Command,
 
 def test_the_command_knows_every_scope() -> None:
     assert list(SCOPES) == list(Scope)
+    assert SCOPES_OF_SITES == oauth_clients.SCOPES
 
 
 @pytest.mark.parametrize(("options", "former_works"), [((), True), (("--now",), False)], ids=["", "now"])

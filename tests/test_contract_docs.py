@@ -23,6 +23,14 @@ from wxauth.login.bodies import (
     TokenAnswer,
 )
 from wxauth.oauth.bodies import ClaimedAnswer, ClaimRequest, DeviceAuthorizationAnswer, UserinfoAnswer, WebTokensAnswer
+from wxauth.oauth.client_bodies import (
+    ClientAnswer,
+    ClientChangeRequest,
+    ClientRequest,
+    ClientsAnswer,
+    ClientSecretAnswer,
+    NewClientAnswer,
+)
 from wxauth.people.bodies import (
     EventsAnswer,
     MergeRequest,
@@ -37,13 +45,6 @@ from wxauth.people.key_routes import KeysAnswer, RotatedAnswer, WithdrawnAnswer
 from wxauth.people.number_routes import NumbersAnswer
 from wxauth.profile.bodies import PhoneRequest, ProfileChange
 from wxauth.service.app import create_api
-from wxauth.siblings.admin_routes import (
-    ClientAnswer,
-    ClientChangeRequest,
-    ClientRequest,
-    ClientsAnswer,
-    ClientSecretAnswer,
-)
 from wxauth.siblings.bodies import AccessTokenAnswer, IntrospectionAnswer
 from wxauth.siblings.feed_bodies import FeedAnswer
 from wxauth.siblings.user_bodies import LookupAnswer, LookupRequest, UserForSiblingsAnswer
@@ -106,6 +107,7 @@ MODELS = {
     "ClientAnswer": ClientAnswer,
     "ClientsAnswer": ClientsAnswer,
     "ClientSecretAnswer": ClientSecretAnswer,
+    "NewClientAnswer": NewClientAnswer,
     "KeysAnswer": KeysAnswer,
     "RotatedAnswer": RotatedAnswer,
     "WithdrawnAnswer": WithdrawnAnswer,

@@ -7,7 +7,8 @@ import pytest
 from tests.fakes import APP, Clock, Secrets
 from tests.problems import problem_of
 from wxauth.core.services import Services
-from wxauth.siblings.clients import Credentials, Scope, add_client, change_client, renew_secret
+from wxauth.oauth.clients import change_client
+from wxauth.siblings.clients import Credentials, Scope, add_client, renew_secret
 
 READ_TOKEN = f"/v1/apps/{APP['app_id']}/access-token"
 
@@ -29,7 +30,7 @@ async def test_without_the_scope_a_client_is_refused(
     client: httpx.AsyncClient, services: Services, orders: Credentials, clock: Clock
 ) -> None:
     problem_of(await client.get(READ_TOKEN, auth=tuple(orders)), "insufficient_scope", 403)
-    await change_client(services.database, "orders", scopes=[Scope.USERS], now=clock())
+    await change_client(services.database, "orders", {"scopes": ["users"]}, now=clock())
     answer = await client.post("/v1/introspect", data={"token": "none"}, auth=tuple(orders))
     problem_of(answer, "insufficient_scope", 403)
 
@@ -81,11 +82,11 @@ async def test_a_client_that_had_no_secret_before_is_let_in_by_nothing_else(
 async def test_what_is_changed_of_a_client_stands_in_the_trail_without_the_secret(
     services: Services, orders: Credentials, secrets: Secrets, rows: asyncpg.Connection, clock: Clock
 ) -> None:
-    await change_client(services.database, "orders", scopes=[Scope.USERS, Scope.PHONES], now=clock())
+    await change_client(services.database, "orders", {"scopes": ["users", "phones"]}, now=clock())
     renewed, _ = await renew_secret(services.database, "orders", now=clock())
     secrets.add(renewed.client_secret)
     events = await rows.fetch("SELECT type, data FROM events WHERE type LIKE 'client.%' ORDER BY id")
     assert [(event["type"], event["data"]) for event in events] == [
-        ("client.changed", '{"name": "orders", "scopes": ["users", "phones"]}'),
+        ("client.changed", '{"name": "orders", "fields": ["scopes"], "scopes": ["users", "phones"]}'),
         ("client.secret_renewed", '{"name": "orders"}'),
     ]

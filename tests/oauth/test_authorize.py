@@ -20,7 +20,9 @@ from tests.fakes import Clock
 from tests.oauth.conftest import CALLBACK, CAMERA, EDGE, AddSite, GetPhone, Phone, Site
 from tests.oauth.test_device_grant import refused
 from tests.problems import problem_of
+from tests.upstream import PostgresTap
 from wxauth.core.services import Services
+from wxauth.oauth.clients import change_client
 
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
@@ -602,7 +604,7 @@ async def test_the_metadata_names_what_works(browser: Browser, shop: Site, path:
 
 
 async def test_id_token_keys_are_made_when_the_first_site_is(
-    browser: Browser, add_site: AddSite, rows: asyncpg.Connection, services: Services
+    browser: Browser, add_site: AddSite, rows: asyncpg.Connection, services: Services, clock: Clock
 ) -> None:
     async def algorithms() -> list[str]:
         return [key["alg"] for key in (await browser.client.get("/.well-known/jwks.json")).json()["keys"]]
@@ -611,12 +613,30 @@ async def test_id_token_keys_are_made_when_the_first_site_is(
     assert await algorithms() == ["ES256"]
     assert await rows.fetchval("SELECT count(*) FROM id_token_keys") == 0
     await add_site()
+    clock.advance(seconds=5)
     assert await algorithms() == ["ES256", "RS256"]
     stored = await rows.fetchrow("SELECT private_key, public_jwk FROM id_token_keys")
     key = services.id_token_keys.find((await browser.client.get("/.well-known/jwks.json")).json()["keys"][1]["kid"])
     assert key is not None
     assert key.to_der() not in stored["private_key"]
     assert not {"d", "p", "q"} & key.public_jwk.keys()
+
+
+async def test_without_a_site_the_keys_ask_the_database_every_few_seconds_at_most(
+    database_url: str, make_services: MakeServices, make_client: MakeClient, clock: Clock
+) -> None:
+    async with PostgresTap(database_url) as tap:
+        services = await make_services(database_url=tap.url)
+        client = make_client(services)
+        asked = []
+        for _ in range(3):
+            clock.advance(seconds=5)
+            before = tap.round_trips
+            for _ in range(20):
+                assert (await client.get("/.well-known/jwks.json")).status_code == 200
+            asked.append(tap.round_trips - before)
+        await services.aclose()
+    assert asked == [1, 1, 1]
 
 
 async def test_replicas_have_one_key_and_each_finds_what_another_has_made(
@@ -633,6 +653,15 @@ async def test_replicas_have_one_key_and_each_finds_what_another_has_made(
     assert len({jwt.get_unverified_header(each["id_token"])["kid"] for each in tokens}) == 1
     for each in tokens:
         await id_claims(browser.client, each["id_token"])
+
+
+async def test_a_code_that_went_where_the_site_is_no_longer_is_worth_nothing(
+    services: Services, browser: Browser, shop: Site, phone: Phone, clock: Clock
+) -> None:
+    code = (await (await browser.show()).approved_by(phone))["code"]
+    for uris, status in (["https://shop.example.com/new"], 400), ([CALLBACK], 200):
+        await change_client(services.database, shop.name, {"redirect_uris": uris}, now=clock())
+        assert (await exchanged(shop, code)).status_code == status
 
 
 async def test_the_keys_of_id_tokens_rotate_like_the_others(

@@ -103,6 +103,48 @@ async def test_a_site_takes_its_name_and_gives_it_back_like_any_service_client(
     assert [tuple(event) for event in events] == [(kind, "operator", "shop") for kind in expected]
 
 
+async def test_what_is_named_of_a_site_is_changed_and_an_empty_text_takes_it_back(clients: Command) -> None:
+    await clients("add", "shop", "--redirect-uri", CALLBACK, "--app", "wx1a2b3c4d5e6f7a8b", "--near")
+    done = await clients(
+        *("set", "shop", "--scope", "phone", "--scope", "users", "--title", "小店", "--device", "--no-near"),
+        *("--app", "", "--redirect-uri", "https://shop.example.com/new"),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "shop may users, phone\n", "")
+    (listed,) = json.loads((await clients("list", "--json")).stdout)
+    assert (listed["title"], listed["device"], listed["near"], listed["app_id"]) == ("小店", True, False, None)
+    assert listed["redirect_uris"] == ["https://shop.example.com/new"]
+    done = await clients("set", "shop", "--title", "", "--redirect-uri", "", "--email-domain", "example.com")
+    assert done.returncode == 0, done.stderr
+    (listed,) = json.loads((await clients("list", "--json")).stdout)
+    assert (listed["title"], listed["redirect_uris"], listed["email_domain"]) == ("shop", [], "example.com")
+
+
+async def test_a_change_that_makes_what_none_can_be_is_a_wrong_call(clients: Command) -> None:
+    await clients("add", "page", "--public", "--redirect-uri", CALLBACK)
+    await clients("add", "billing")
+    before = (await clients("list", "--json")).stdout
+    for name, option, *more in (
+        ("page", "--public", "--device"),
+        ("page", "--scope", "--scope", "users"),
+        ("page", "--redirect-uri", "--redirect-uri", ""),
+        ("page", "--redirect-uri", "--redirect-uri", "http://shop.example.com/"),
+        ("billing", "--title", "--title", "Billing"),
+        ("billing", "--scope", "--scope", "openid"),
+    ):
+        refused = await clients("set", name, *more)
+        assert (refused.returncode, f"Invalid value for {option}" in refused.stderr) == (2, True), refused.stderr
+    assert (await clients("list", "--json")).stdout == before
+
+
+async def test_a_public_client_is_given_no_secret(clients: Command, rows: asyncpg.Connection) -> None:
+    await clients("add", "page", "--public", "--redirect-uri", CALLBACK)
+    before = await rows.fetch("SELECT * FROM service_clients")
+    refused = await clients("secret", "page")
+    assert (refused.returncode, refused.stdout, len(refused.stderr.splitlines())) == (1, "", 1)
+    assert "page is public, and has no secret" in refused.stderr
+    assert await rows.fetch("SELECT * FROM service_clients") == before
+
+
 REFUSED = {
     "a public name could show anybody's code": ["--public", "--device"],
     "a scope that is none": ["--device", "--scope", "everything"],
@@ -160,10 +202,11 @@ async def test_no_site_is_named_like_us_or_an_app(clients: Command, name: str) -
     assert (refused.returncode, "NAME" in refused.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("command", ["add", "set", "secret", "remove"])
 @pytest.mark.no_database
-async def test_no_service_client_takes_the_name_of_a_page_of_ours(clients: Command) -> None:
-    refused = await clients("add", "wxauth-admin")
-    assert (refused.returncode, "NAME" in refused.stderr) == (2, True)
+async def test_a_page_of_ours_is_not_an_operators(clients: Command, command: str) -> None:
+    refused = await clients(command, "wxauth-admin", *(("--scope", "users") if command == "set" else ()))
+    assert (refused.returncode, "wxauth's own" in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("audience", ["shop", "wxauth"])

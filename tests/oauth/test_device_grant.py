@@ -15,6 +15,7 @@ from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
 from tests.oauth.conftest import DEVICE_CODE, EDGE, HOME, OFFICE, AddSite, GetPhone, Phone, Site, scene_of
 from tests.problems import problem_of
 from wxauth.core.services import Services
+from wxauth.oauth.clients import change_client
 from wxauth.people.merging import link_unionid
 from wxauth.service.housekeeping import sweep
 from wxauth.siblings.clients import Scope
@@ -621,6 +622,18 @@ async def test_a_site_gets_of_its_scopes_those_that_it_asks_for(add_site: AddSit
     site = await add_site(may_scan=True, scopes=["openid", "profile", "offline_access"])
     assert (await tokens_of(site, phone, scope="profile phone unheard-of"))["scope"] == "profile"
     assert (await tokens_of(site, phone))["scope"] == "openid profile offline_access"
+
+
+async def test_what_was_taken_from_a_sites_scopes_is_in_no_token_from_then_on(
+    services: Services, add_site: AddSite, phone: Phone, clock: Clock
+) -> None:
+    site = await add_site(may_scan=True, scopes=["openid", "phone", "roles"])
+    tokens = await tokens_of(site, phone)
+    await change_client(services.database, site.name, {"scopes": ["openid", "profile"]}, now=clock())
+    answer = (await site.refresh(tokens)).json()
+    assert (answer["scope"], get_unverified_claims(answer["access_token"])["scope"]) == ("openid", "openid")
+    await change_client(services.database, site.name, {"scopes": ["profile"]}, now=clock())
+    refused(await site.refresh(answer), "invalid_grant")
 
 
 async def test_new_scans_are_limited_by_browser_and_by_client(

@@ -5,15 +5,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wxauth.cli.asking import Failed, json_option, print_table, with_database
-from wxauth.cli.oauth_options import SCOPES, asked_for, oauth_options
+from wxauth.cli.oauth_options import changes_in, client_options, refused_as_wrong_call
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
-    from wxauth.core.database import Database
-    from wxauth.core.tables import ServiceClient
-    from wxauth.oauth.client_rows import OAuthClient
     from wxauth.siblings.clients import Credentials
 
 
@@ -23,61 +19,58 @@ def clients() -> None:
 
 
 def _client_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    from wxauth.siblings.clients import ACTORS, is_name
+    from wxauth.siblings.clients import ACTORS, is_name, is_own_name
 
     if value in ACTORS:
         raise click.BadParameter(f"{value} is a name that the audit trail has for another.")
     if not is_name(value):
         raise click.BadParameter("wants a-z, 0-9, _ and -, the first a letter or digit, at most 64.")
+    if is_own_name(value):  # our own pages are clients too, which are made without a command
+        raise click.BadParameter("names that begin with wxauth are wxauth's own.")
     return value
 
 
 @clients.command("add")
 @click.argument("name", callback=_client_name)
-@oauth_options
+@client_options(is_change=False)
+@click.option("--public", "is_public", is_flag=True, help="It keeps no secret: a page, a program.")
 @json_option
 def add_client(name: str, as_json: bool, **options: Any) -> None:
     """Let a service in, by HTTP Basic as NAME and with a secret that is shown this once.
 
     With --redirect-uri or --device it is a site of yours that logs people in by scan, NAME being its client_id.
     """
-    from wxauth.oauth.clients import add_oauth_client
-    from wxauth.siblings.clients import NameTaken, add_client
+    from wxauth.oauth.clients import add_client, asked_for, described
+    from wxauth.siblings.clients import NameTaken
 
-    scopes, site = asked_for(name, options)
-
-    async def add(database: "Database", now: "datetime") -> "Credentials | None":
-        if site is None:
-            return await add_client(database, name, scopes=scopes, now=now)
-        return await add_oauth_client(database, site, siblings_scopes=scopes, now=now)
-
+    with refused_as_wrong_call():
+        client = asked_for(name, options)
     try:
-        credentials = with_database(add)
+        credentials = with_database(lambda database, now: add_client(database, client, now=now))
     except NameTaken:
         raise Failed(f"there is a service client {name} already. 服务客户端 {name} 已存在。") from None
-    _show(name, credentials, [*scopes, *(site.scopes if site else ())], as_json=as_json)
+    _show(name, credentials, described(client)["scopes"], as_json=as_json)
 
 
 @clients.command("set")
 @click.argument("name", callback=_client_name)
-@click.option(
-    "--scope",
-    "asked",
-    multiple=True,
-    required=True,
-    type=click.Choice(SCOPES),
-    help="What it may do; repeated for several.",
-)
-def set_client(name: str, asked: tuple[str, ...]) -> None:
-    """Let a service do this from now on, and nothing else."""
-    from wxauth.siblings.clients import NoSuchClient, change_client, in_order
+@client_options(is_change=True)
+def set_client(name: str, **options: Any) -> None:
+    """Change what is named of a service or a site; the rest stays.
 
-    scopes = in_order(asked)
+    What is repeatable is replaced by what is named: it may do this from now on, and nothing else. Running services know
+    it at once. Sessions of a site go on, with what is left of their scopes.
+    """
+    from wxauth.oauth.clients import change_client, described
+    from wxauth.siblings.clients import NoSuchClient
+
+    changes = changes_in(options)
     try:
-        with_database(lambda database, now: change_client(database, name, scopes=scopes, now=now))
+        with refused_as_wrong_call():
+            changed = with_database(lambda database, now: change_client(database, name, changes, now=now))
     except NoSuchClient:
         raise _no_such_client(name) from None
-    click.echo(f"{name} may {', '.join(scopes)}")
+    click.echo(f"{name} may {', '.join(described(changed)['scopes'])}")
 
 
 @clients.command("secret")
@@ -86,12 +79,14 @@ def set_client(name: str, asked: tuple[str, ...]) -> None:
 @json_option
 def renew_secret(name: str, at_once: bool, as_json: bool) -> None:
     """Give a service another secret, shown this once. The former one works for 24 hours more."""
-    from wxauth.siblings.clients import NoSuchClient, renew_secret
+    from wxauth.siblings.clients import HasNoSecret, NoSuchClient, renew_secret
 
     try:
         renewed = with_database(lambda database, now: renew_secret(database, name, at_once=at_once, now=now))
     except NoSuchClient:
         raise _no_such_client(name) from None
+    except HasNoSecret:
+        raise Failed(f"{name} is public, and has no secret. {name} 是公开客户端，没有密钥。") from None
     _show(name, *renewed, as_json=as_json)
 
 
@@ -101,36 +96,18 @@ def list_clients(as_json: bool) -> None:
     """Print every service client, without its secret."""
     import json
 
-    from wxauth.oauth.client_rows import all_oauth_clients
+    from wxauth.oauth.client_rows import all_clients
     from wxauth.oauth.clients import described
-    from wxauth.siblings.clients import in_order, list_clients
 
-    async def ask(database: "Database", _: "datetime") -> "tuple[Sequence[ServiceClient], dict[str, OAuthClient]]":
-        sites = {site.name: site for site in await all_oauth_clients(database)}
-        return await list_clients(database), sites
-
-    everybody, sites = with_database(ask)
-    rows = [
-        (
-            client.name,
-            client.created_at.isoformat(timespec="seconds"),
-            [*in_order(client.scopes), *(sites[client.name].scopes if client.name in sites else ())],
-        )
-        for client in everybody
-    ]
+    told: list[dict[str, Any]] = []
+    for client in with_database(lambda database, _: all_clients(database)):
+        of_a_site = described(client)
+        fields = of_a_site if client.site else {"scopes": of_a_site["scopes"]}
+        told.append({"client_id": client.name, "created_at": client.created_at.isoformat(timespec="seconds"), **fields})
     if as_json:
-        told = [
-            {
-                "client_id": name,
-                "created_at": created_at,
-                **(described(sites[name]) if name in sites else {}),
-                "scopes": scopes,
-            }
-            for name, created_at, scopes in rows
-        ]
         click.echo(json.dumps(told, ensure_ascii=False))
     else:
-        shown = [(name, created_at, ",".join(scopes)) for name, created_at, scopes in rows]
+        shown = [(client["client_id"], client["created_at"], ",".join(client["scopes"])) for client in told]
         print_table([("CLIENT_ID", "CREATED_AT", "SCOPES"), *shown])
 
 

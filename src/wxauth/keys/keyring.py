@@ -255,8 +255,11 @@ class IdTokenKeys(Ring[RsaKey]):
 
     table = ID_TOKEN_KEYS
 
+    _looked_at: datetime | None = None
+
     async def refresh(self) -> None:
         """As `Ring.refresh`, where there is somebody who wants id_tokens."""
+        self._looked_at = self._clock()
         if self.is_ready or await id_token_keys_are_wanted(self._database):
             await super().refresh()
 
@@ -272,6 +275,15 @@ class IdTokenKeys(Ring[RsaKey]):
         if not self.is_ready:
             await self.refresh()
         return self.signing_key(now)
+
+    async def look_for_first(self) -> None:
+        """Refresh if there is no key yet and the last look is a while ago: another replica may have made the first.
+
+        Without an OAuth client there never is a key. Each request of the JWK set would then ask the database.
+        """
+        pause, now = timedelta(seconds=self._refresh_pause), self._clock()
+        if not self.is_ready and (self._looked_at is None or now - self._looked_at >= pause):
+            await self.try_refresh()
 
     async def keep_fresh(self) -> None:
         """Refresh for ever, through outages."""

@@ -42,8 +42,7 @@ async def jwks(request: Request, services: ServicesDep) -> Response:
     """The keys that check access tokens, and id_tokens (RS256) where there are websites. Cacheable for five minutes."""
     if not services.keys.is_ready:
         raise KeysUnavailable("the signing keys have not been read yet")
-    if not services.id_token_keys.is_ready:
-        await services.id_token_keys.try_refresh()  # a website may have got an id_token from another replica
+    await services.id_token_keys.look_for_first()  # a website may have got an id_token from another replica
     jwks = to_json({"keys": [*services.keys.public_jwks, *services.id_token_keys.public_jwks]})
     etag = f'"{sha256(jwks).hexdigest()[:32]}"'
     headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}

@@ -1,18 +1,35 @@
 """OAuth clients as they are stored, beside the service clients that they are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from uuid_utils.compat import uuid7
 
-from wxauth.core.database import Database
+from wxauth.core.database import Database, Transaction
 from wxauth.core.trail import Actor, EventType
 
 _COLUMNS: Final = (
     "title, app_id, scopes, redirect_uris, logout_uris, is_public, may_scan, is_near, takes_user_codes, email_domain"
 )
+_CLIENTS: Final = f"""
+SELECT c.name, c.created_at, c.former_secret_until, c.scopes AS siblings_scopes,
+       {_COLUMNS.replace("scopes", "o.scopes")}
+  FROM service_clients c LEFT JOIN oauth_clients o USING (name)
+"""  # noqa: S608 - a constant
+_ALL_CLIENTS: Final = f"{_CLIENTS} ORDER BY c.name"
+_CLIENT: Final = f"{_CLIENTS} WHERE c.name = $1"
+# Two changes of one client at once: the second waits here. What it changes is read by a statement of its own, because a
+# join that had waited would see the site as it was before. Sessions that are opened meanwhile do not wait.
+_LOCK: Final = "SELECT name FROM service_clients WHERE name = $1 FOR NO KEY UPDATE"
+_SET_SCOPES: Final = "UPDATE service_clients SET scopes = $2::text[] WHERE name = $1"
+# $1 name  $2 to $11 the columns above
+_PUT_SITE: Final = f"""
+INSERT INTO oauth_clients (name, {_COLUMNS})
+VALUES ($1, $2, $3, $4::text[], $5::text[], $6::text[], $7::boolean, $8::boolean, $9::boolean, $10::boolean, $11)
+ON CONFLICT (name) DO UPDATE SET ({_COLUMNS}) = ROW (excluded.{_COLUMNS.replace(", ", ", excluded.")})
+"""  # noqa: S608 - a constant
 _FIND: Final = f"SELECT name, {_COLUMNS} FROM oauth_clients WHERE name = $1"  # noqa: S608 - a constant
 _ALL: Final = f"SELECT name, {_COLUMNS} FROM oauth_clients ORDER BY name"  # noqa: S608 - a constant
 _NAMED: Final = "SELECT name FROM oauth_clients WHERE name = ANY ($1::text[]) ORDER BY name"
@@ -68,6 +85,23 @@ class OAuthClient:
     email_domain: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeClient:
+    """A service client, and the site that it is, if it is one."""
+
+    name: str
+    siblings_scopes: Sequence[str]
+    site: OAuthClient | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredClient(WholeClient):
+    """A client as it is stored."""
+
+    created_at: datetime
+    former_secret_until: datetime | None
+
+
 async def find_client(database: Database, name: str) -> OAuthClient | None:
     """The OAuth client of this name. Raises: StorageUnavailable."""
     row = await database.fetchrow(_FIND, name)
@@ -77,6 +111,26 @@ async def find_client(database: Database, name: str) -> OAuthClient | None:
 async def all_oauth_clients(database: Database) -> Sequence[OAuthClient]:
     """Every one, by name. Raises: StorageUnavailable."""
     return [OAuthClient(**row) for row in await database.fetch(_ALL)]
+
+
+async def all_clients(database: Database) -> Sequence[StoredClient]:
+    """Every service client, sites among them, by name. Raises: StorageUnavailable."""
+    return [_stored_client(row) for row in await database.fetch(_ALL_CLIENTS)]
+
+
+async def lock_client(transaction: Transaction, name: str) -> StoredClient | None:
+    """The client of this name, which nobody else changes until the transaction ends."""
+    if await transaction.fetchval(_LOCK, name) is None:
+        return None
+    (row,) = await transaction.fetch(_CLIENT, name)
+    return _stored_client(row)
+
+
+async def store_change(transaction: Transaction, client: StoredClient) -> None:
+    """Have a client that is locked stored as it is here."""
+    await transaction.execute(_SET_SCOPES, client.name, client.siblings_scopes)
+    if client.site is not None:
+        await transaction.execute(_PUT_SITE, *asdict(client.site).values())
 
 
 async def those_named(database: Database, names: Sequence[str]) -> Sequence[str]:
@@ -117,3 +171,10 @@ async def ensure_own_client(database: Database, client: OAuthClient, *, secret_h
         client.redirect_uris,
         client.logout_uris,
     )
+
+
+def _stored_client(row: Mapping[str, Any]) -> StoredClient:
+    values = dict(row)
+    known = {name: values.pop(name) for name in ("created_at", "former_secret_until", "siblings_scopes")}
+    site = None if values["title"] is None else OAuthClient(**values)
+    return StoredClient(name=values["name"], site=site, **known)

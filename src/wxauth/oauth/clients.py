@@ -4,36 +4,187 @@ All of them share one audience, so that a sibling takes the tokens of each: some
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
 from wxauth.core.database import Database
 from wxauth.core.settings import Settings
-from wxauth.core.trail import OPERATOR, Actor
+from wxauth.core.trail import OPERATOR, Actor, EventType, record_event
+from wxauth.errors import FieldError, InvalidRequest
 from wxauth.oauth import client_rows
-from wxauth.oauth.client_rows import OAuthClient
-from wxauth.oauth.uris import origin_of
-from wxauth.siblings.clients import Credentials, NameTaken, Scope, is_own_name, new_secret
+from wxauth.oauth.client_rows import OAuthClient, StoredClient, WholeClient
+from wxauth.oauth.uris import check_uri, origin_of
+from wxauth.siblings import clients
+from wxauth.siblings.clients import Credentials, NameTaken, NoSuchClient, Scope, in_order, is_own_name, new_secret
 
 SCOPES: Final = ("openid", "profile", "phone", "email", "roles", "offline_access")
 """What a site may be added with."""
 DEFAULT_SCOPES: Final = ("openid", "profile")
-MAX_TITLE: Final = 64
 
 _APP_ID: Final = re.compile(r"wx[0-9a-z]{16}")
+_FORMS: Final = {
+    "title": (re.compile(r"[^\x00-\x1f\x7f]{1,64}"), "wants 1 to 64 characters, none of them a control"),
+    "app_id": (re.compile(r"[A-Za-z0-9_-]{1,64}"), "wants the app_id of a mini-program"),
+    "email_domain": (re.compile(r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"), "wants a domain like example.com"),
+}
+_SAY_MORE_OF_A_SITE: Final = ("logout_uris", "is_public", "title", "app_id", "near", "user_code", "email_domain")
+_NO_SITE: Final = OAuthClient(
+    name="",
+    title="",
+    app_id=None,
+    scopes=(),
+    redirect_uris=(),
+    logout_uris=(),
+    is_public=False,
+    may_scan=False,
+    is_near=False,
+    takes_user_codes=False,
+    email_domain=None,
+)
 
 
-class NameReserved(ValueError):
-    """A site of this name would be taken for something else; the text says for what."""
+class WrongClient(InvalidRequest):
+    """A client cannot be what it is asked to be: the field that says so, and what is wrong with it."""
+
+    def __init__(self, field: str, text: str) -> None:
+        super().__init__(f"{field}: {text}", errors=[FieldError(field, text)])
 
 
-def check_name(name: str) -> None:
-    """Let pass what may be an OAuth client's name. Raises: NameReserved."""
-    if is_own_name(name):
-        raise NameReserved("names that begin with wxauth are wxauth's own")
+class Options(TypedDict):
+    """What a client is asked to be, by the names of the command's options."""
+
+    title: str | None
+    scopes: list[str]
+    is_public: bool
+    device: bool
+    redirect_uris: list[str]
+    logout_uris: list[str]
+    app_id: str | None
+    near: bool
+    user_code: bool
+    email_domain: str | None
+
+
+def described(client: WholeClient) -> Options:
+    """What the client is. A service client that is no site has none of what makes one."""
+    site = client.site or _NO_SITE
+    return {
+        "title": site.title or None,
+        "scopes": [*in_order(client.siblings_scopes), *site.scopes],
+        "is_public": site.is_public,
+        "device": site.may_scan,
+        "redirect_uris": list(site.redirect_uris),
+        "logout_uris": list(site.logout_uris),
+        "app_id": site.app_id,
+        "near": site.is_near,
+        "user_code": site.takes_user_codes,
+        "email_domain": site.email_domain,
+    }
+
+
+def asked_for(name: str, options: Mapping[str, Any], *, reserved: Collection[str] = ()) -> WholeClient:
+    """The client that these options make.
+
+    Args:
+        name: The client's name.
+        options: Some of `Options`. An absent one is as good as null, false or an empty list.
+        reserved: Names that no site may have, beside those that look like an app's: see `names_of_others`.
+
+    Raises: WrongClient.
+    """
+    for field, (form, wanted) in _FORMS.items():
+        if options.get(field) is not None and not form.fullmatch(options[field]):
+            raise WrongClient(field, wanted)
+    redirect_uris, logout_uris = _uris("redirect_uris", options), _uris("logout_uris", options)
+    is_public, may_scan = bool(options.get("is_public")), bool(options.get("device"))
+    scopes = options.get("scopes") or ()
+    is_site = bool(redirect_uris) or may_scan
+    known = (*Scope, *SCOPES) if is_site else tuple(Scope)
+    if unknown := [scope for scope in scopes if scope not in known]:
+        is_sites = unknown[0] in SCOPES
+        raise WrongClient("scopes", f"{unknown[0]} is for a site" if is_sites else f"wants some of {', '.join(known)}")
+    if not is_site:
+        for field in _SAY_MORE_OF_A_SITE:
+            if options.get(field):
+                raise WrongClient(field, "is for a site: one with a redirect URI, or with the device grant")
+        return WholeClient(name=name, siblings_scopes=in_order(scopes or clients.DEFAULT_SCOPES), site=None)
+    if is_public and may_scan:
+        raise WrongClient("is_public", "excludes the device grant: anybody could show a code in its name")
+    if is_public and in_order(scopes):
+        raise WrongClient("scopes", f"{in_order(scopes)[0]} is for services with a secret")
+    if logout_uris and not redirect_uris:
+        raise WrongClient("logout_uris", "wants a redirect URI beside it")
     if _APP_ID.fullmatch(name):
-        raise NameReserved("it looks like the app_id of a mini-program")
+        raise WrongClient("name", "cannot be a site's: it looks like the app_id of a mini-program")
+    if name in reserved:
+        raise WrongClient("name", "cannot be a site's: it is the audience's or an app's, and tokens would be confused")
+    site = OAuthClient(
+        name=name,
+        title=options.get("title") or name,
+        app_id=options.get("app_id"),
+        scopes=[scope for scope in SCOPES if scope in scopes] or DEFAULT_SCOPES,
+        redirect_uris=redirect_uris,
+        logout_uris=logout_uris,
+        is_public=is_public,
+        may_scan=may_scan,
+        is_near=bool(options.get("near")),
+        takes_user_codes=bool(options.get("user_code")),
+        email_domain=options.get("email_domain"),
+    )
+    return WholeClient(name=name, siblings_scopes=in_order(scopes), site=site)
+
+
+async def add_client(
+    database: Database, client: WholeClient, *, by: Actor = OPERATOR, now: datetime
+) -> Credentials | None:
+    """Add a client that was asked for. Its credentials; None for a public one, which has no secret.
+
+    Raises: NameTaken, StorageUnavailable.
+    """
+    scopes = in_order(client.siblings_scopes)
+    if client.site is None:
+        return await clients.add_client(database, client.name, scopes=scopes, by=by, now=now)
+    return await add_oauth_client(database, client.site, siblings_scopes=scopes, by=by, now=now)
+
+
+async def change_client(
+    database: Database,
+    name: str,
+    changes: Mapping[str, Any],
+    *,
+    reserved: Collection[str] = (),
+    by: Actor = OPERATOR,
+    now: datetime,
+) -> StoredClient:
+    """Change these options of a client; the others stay. A site's sessions go on, with the scopes that are left.
+
+    Args:
+        database: Where it is stored.
+        name: The client's name.
+        changes: Some of `Options`. Null, false or empty takes back what may be absent.
+        reserved: As in `asked_for`.
+        by: Who changes it.
+        now: The time.
+
+    Raises: NoSuchClient, WrongClient, StorageUnavailable.
+    """
+    async with database.begin() as transaction:
+        client = await client_rows.lock_client(transaction, name)
+        if client is None:
+            raise NoSuchClient(name)
+        before = described(client)
+        wanted = asked_for(name, _merged(before, changes, is_site=client.site is not None), reserved=reserved)
+        after = described(wanted)
+        if fields := [field for field, value in after.items() if value != before[field]]:  # type: ignore[literal-required]
+            client = replace(client, siblings_scopes=wanted.siblings_scopes, site=wanted.site)
+            await client_rows.store_change(transaction, client)
+            data = {"name": name, "scopes": after["scopes"], "fields": fields}
+            await record_event(transaction, EventType.CLIENT_CHANGED, by=by, at=now, data=data)
+    return client
 
 
 async def add_oauth_client(
@@ -48,9 +199,8 @@ async def add_oauth_client(
 
     Its credentials, or None for a public one, which has no secret.
 
-    Raises: NameReserved, NameTaken, StorageUnavailable.
+    Raises: NameTaken, StorageUnavailable.
     """
-    check_name(client.name)
     # A public client's is thrown away: nobody will ever know what fits the hash.
     secret, secret_hash = new_secret()
     if not await client_rows.store_oauth_client(
@@ -94,12 +244,17 @@ async def ensure_own_client(
     await client_rows.ensure_own_client(database, client, secret_hash=new_secret()[1], now=now)
 
 
+def names_of_others(settings: Settings) -> Sequence[str]:
+    """The audience and the apps. Tokens of a site that had such a name would be taken for theirs."""
+    return [settings.audience, *(app.app_id for app in settings.apps)]
+
+
 async def clashing_clients(database: Database, settings: Settings) -> Sequence[str]:
     """The OAuth clients whose tokens would be taken for others: named like the audience, or like an app.
 
     Raises: StorageUnavailable.
     """
-    return await client_rows.those_named(database, [settings.audience, *(app.app_id for app in settings.apps)])
+    return await client_rows.those_named(database, names_of_others(settings))
 
 
 def origin_shown(client: OAuthClient) -> str | None:
@@ -107,17 +262,19 @@ def origin_shown(client: OAuthClient) -> str | None:
     return origin_of(client.redirect_uris[0]) if client.redirect_uris else None
 
 
-def described(client: OAuthClient) -> dict[str, Any]:
-    """All that is told of a client beside its name, by the names of the command's options."""
-    return {
-        "title": client.title,
-        "scopes": list(client.scopes),
-        "is_public": client.is_public,
-        "device": client.may_scan,
-        "redirect_uris": list(client.redirect_uris),
-        "logout_uris": list(client.logout_uris),
-        "app_id": client.app_id,
-        "near": client.is_near,
-        "user_code": client.takes_user_codes,
-        "email_domain": client.email_domain,
-    }
+def _uris(field: str, options: Mapping[str, Any]) -> list[str]:
+    try:
+        return list(dict.fromkeys(check_uri(uri) for uri in options.get(field) or ()))
+    except ValueError as exc:
+        raise WrongClient(field, str(exc)) from None
+
+
+def _merged(before: Options, changes: Mapping[str, Any], *, is_site: bool) -> Mapping[str, Any]:
+    after: dict[str, Any] = {**before, **changes}
+    # A public client has no secret that it could go on with; a confidential one would leave sessions that it proved by
+    # its secret to anybody who knows its name.
+    if bool(after["is_public"]) != before["is_public"]:
+        raise WrongClient("is_public", "cannot be changed: remove the client, and add it anew")
+    if is_site and not (after["redirect_uris"] or after["device"]):
+        raise WrongClient("redirect_uris", "wants one, unless there is the device grant: a site remains a site")
+    return after

@@ -20,6 +20,7 @@ from wxauth.oauth.errors import AUTHORIZATION_PENDING, SLOW_DOWN, OAuthError, in
 from wxauth.oauth.id_tokens import id_token
 from wxauth.oauth.scan_rows import TOO_FAST, NotGranted, ScanOutcome
 from wxauth.oauth.secrets import hash_of
+from wxauth.oauth.uris import is_registered
 from wxauth.people.callers import ADMIN_SCOPE, ROLES_SCOPE
 from wxauth.people.session_rows import EndReason, end_session_of_website
 
@@ -105,8 +106,8 @@ async def _for_code(services: Services, client: OAuthClient, form: Mapping[str, 
     if "code" not in form:
         raise invalid_request("code is missing")
     challenge = challenge_of(form.get("code_verifier", ""))
-    if challenge is None or "redirect_uri" not in form:
-        raise invalid_grant("code_verifier or redirect_uri is missing, or not one")
+    if challenge is None or not is_registered(form.get("redirect_uri", ""), client.redirect_uris):  # or no longer
+        raise invalid_grant("code_verifier or redirect_uri is missing, or not one of this client's")
     now = services.clock()
     await _see_that_keys_are_there(services, now)
     lifetimes = web_lifetimes(services)
@@ -218,9 +219,14 @@ _WHY: Final = {
 
 
 async def tokens_of(services: Services, session: WebSession, *, scope: str, now: datetime) -> dict[str, Any]:
-    """The answer of RFC 6749, section 5.1. Raises: StorageUnavailable."""
+    """The answer of RFC 6749, section 5.1; without the scopes that have been taken from the client since.
+
+    Raises: OAuthError, StorageUnavailable.
+    """
     user = session.user
-    names = scope.split()
+    names = [name for name in scope.split() if name in session.client.scopes]
+    if not names:
+        raise invalid_grant("the client may not have any of these scopes any more")
     left = int((session.expires_at - now).total_seconds())
     expires_in = max(1, min(services.settings.access_token_ttl, left))  # no token outlives its session
     access_token = services.issuer.issue(
@@ -234,13 +240,13 @@ async def tokens_of(services: Services, session: WebSession, *, scope: str, now:
         expires_in=expires_in,
         external_id=user["external_id"],
         client_id=session.client.name,
-        scope=scope,
+        scope=" ".join(names),
     )
     answer = {
         "access_token": access_token,
         "token_type": "Bearer",
         "expires_in": expires_in,
-        "scope": scope,
+        "scope": " ".join(names),
         "refresh_token": services.refresh_tokens.issue(session.id, session.generation),
     }
     if OPENID_SCOPE in names:

@@ -39,6 +39,7 @@ from wxauth.login import routes as login_routes
 from wxauth.login import session_key_routes
 from wxauth.login.bodies import LoginRequest
 from wxauth.moving import routes as moving_routes
+from wxauth.oauth import admin_routes as client_routes
 from wxauth.oauth import metadata, page_routes
 from wxauth.oauth import phone_routes as scan_routes
 from wxauth.oauth import routes as oauth_routes
@@ -51,7 +52,6 @@ from wxauth.profile import avatar_routes, push_routes
 from wxauth.profile import routes as profile_routes
 from wxauth.service import probes
 from wxauth.service.housekeeping import keep_house, keep_sessions_few
-from wxauth.siblings import admin_routes as client_routes
 from wxauth.siblings import feed_routes, user_routes, webhook_routes
 from wxauth.siblings import routes as sibling_routes
 from wxauth.siblings.callers import SERVICE_CLIENT_SCHEME

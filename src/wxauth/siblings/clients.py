@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from wxauth.core.database import Database
 from wxauth.core.services import Services
-from wxauth.core.tables import CLIENT_NAME, ServiceClient
+from wxauth.core.tables import CLIENT_NAME
 from wxauth.core.trail import OPERATOR, SYSTEM, WECHAT, Actor
 from wxauth.errors import ClientLacksScope, InvalidClient, InvalidToken
 from wxauth.people.callers import ROLES_SCOPE
@@ -57,6 +57,10 @@ class NameTaken(Exception):
 
 class NoSuchClient(Exception):
     """There is no client of this name."""
+
+
+class HasNoSecret(Exception):
+    """The client of this name is public."""
 
 
 class Credentials(NamedTuple):
@@ -132,34 +136,21 @@ def in_order(scopes: Collection[str]) -> list[Scope]:
     return [scope for scope in Scope if scope in scopes]
 
 
-async def list_clients(database: Database) -> Sequence[ServiceClient]:
-    """Every client, by name. Raises: StorageUnavailable."""
-    return await rows.all_clients(database)
-
-
-async def change_client(
-    database: Database, name: str, *, scopes: Collection[Scope], by: Actor = OPERATOR, now: datetime
-) -> None:
-    """Let a client do this from now on, and nothing else. Raises: NoSuchClient, StorageUnavailable."""
-    if not await rows.set_scopes(database, name, in_order(scopes), by=by, now=now):
-        raise NoSuchClient(name)
-
-
 async def renew_secret(
     database: Database, name: str, *, at_once: bool = False, by: Actor = OPERATOR, now: datetime
-) -> tuple[Credentials, Sequence[Scope]]:
-    """A new secret for a client, and what it may do. The former secret works for a day more, or no longer at all.
+) -> tuple[Credentials, Sequence[str]]:
+    """A new secret for a client, and its scopes. The former secret works for a day more, or no longer at all.
 
     There is one former secret at most: the one before it is refused from now on.
 
-    Raises: NoSuchClient, StorageUnavailable.
+    Raises: NoSuchClient, HasNoSecret, StorageUnavailable.
     """
     secret, secret_hash = new_secret()
     former_until = None if at_once else now + FORMER_SECRET_KEPT
     scopes = await rows.renew_secret(database, name, secret_hash=secret_hash, former_until=former_until, by=by, now=now)
     if scopes is None:
-        raise NoSuchClient(name)
-    return Credentials(name, secret), in_order(scopes)
+        raise NoSuchClient(name) if await rows.find_secrets(database, name) is None else HasNoSecret(name)
+    return Credentials(name, secret), scopes
 
 
 async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, now: datetime) -> None:

@@ -1,13 +1,13 @@
 """Service clients as they are stored, and the record of which client was given an app's WeChat token."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Executable, delete, select, update
+from sqlalchemy import delete
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
@@ -19,14 +19,15 @@ from wxauth.people.session_rows import end_sessions_of_client
 _SECRETS: Final = """
 SELECT secret_hash, former_secret_hash, former_secret_until, scopes FROM service_clients WHERE name = $1
 """
-# There is one former secret at most: the present secret replaces it.
+# There is one former secret at most: the present secret replaces it. A public client is given none: with a secret it
+# would be let in where only confidential clients are.
 # $1 name  $2 the new secret's hash  $3 until when the present secret works; NULL if it ends now
 _RENEW: Final = """
-UPDATE service_clients
+UPDATE service_clients c
    SET secret_hash = $2, former_secret_hash = CASE WHEN $3::timestamptz IS NOT NULL THEN secret_hash END,
        former_secret_until = $3
- WHERE name = $1
-RETURNING scopes
+ WHERE name = $1 AND NOT EXISTS (SELECT FROM oauth_clients o WHERE o.name = c.name AND o.is_public)
+RETURNING scopes || (SELECT o.scopes FROM oauth_clients o WHERE o.name = c.name)
 """
 # The id is made of client, app and day: a second event of the same three conflicts with the first, and is not stored.
 # $1 id  $2 type  $3 now  $4 client  $5 app_id  $6 ip
@@ -66,22 +67,18 @@ async def store_client(
     values = {"name": name, "secret_hash": secret_hash, "created_at": now, "scopes": scopes}
     # Of several requests for one name at once, one wins.
     statement = insert(ServiceClient).values(values).on_conflict_do_nothing().returning(col(ServiceClient.name))
-    data = {"name": name, "scopes": scopes}
-    return await _changes_a_client(database, statement, EventType.SERVICE_CLIENT_ADDED, data, by=by, now=now)
-
-
-async def set_scopes(database: Database, name: str, scopes: Sequence[str], *, by: Actor, now: datetime) -> bool:
-    """Set what a client may do; whether there is such a client. Raises: StorageUnavailable."""
-    named = col(ServiceClient.name) == name
-    statement = update(ServiceClient).where(named).values(scopes=scopes).returning(col(ServiceClient.name))
-    data = {"name": name, "scopes": scopes}
-    return await _changes_a_client(database, statement, EventType.CLIENT_CHANGED, data, by=by, now=now)
+    async with database.begin() as transaction:
+        if await transaction.fetchval(statement) is None:
+            return False
+        data = {"name": name, "scopes": scopes}
+        await record_event(transaction, EventType.SERVICE_CLIENT_ADDED, by=by, at=now, data=data)
+        return True
 
 
 async def renew_secret(
     database: Database, name: str, *, secret_hash: bytes, former_until: datetime | None, by: Actor, now: datetime
 ) -> Sequence[str] | None:
-    """Give a client another secret; its scopes, or None if there is no such client.
+    """Give a client another secret; all its scopes, or None if no client of this name has a secret.
 
     Raises: StorageUnavailable.
     """
@@ -104,32 +101,10 @@ async def delete_client(database: Database, name: str, *, by: Actor, now: dateti
         return True
 
 
-async def all_clients(database: Database) -> Sequence[ServiceClient]:
-    """Every client, by name. Raises: StorageUnavailable."""
-    rows = await database.fetch(select(*ServiceClient.__table__.columns).order_by(col(ServiceClient.name)))  # type: ignore[attr-defined]  # SQLModel adds the table
-    return [ServiceClient(**row) for row in rows]
-
-
 async def record_reading(database: Database, by: Actor, *, app_id: str, now: datetime) -> None:
     """Record, once a day, that a service client was given an app's WeChat token. Raises: StorageUnavailable."""
     reading = _id_of_reading(by.name, app_id, now)
     await database.fetchrow(_RECORD_READING, reading, EventType.ACCESS_TOKEN_READ.stored, now, by.name, app_id, by.ip)
-
-
-async def _changes_a_client(
-    database: Database,
-    statement: Executable,
-    event: EventType,
-    data: Mapping[str, Any],
-    *,
-    by: Actor,
-    now: datetime,
-) -> bool:
-    async with database.begin() as transaction:
-        if await transaction.fetchval(statement) is None:
-            return False
-        await record_event(transaction, event, by=by, at=now, data=data)
-        return True
 
 
 def _id_of_reading(client_id: str, app_id: str, now: datetime) -> UUID:

@@ -54,7 +54,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "Hand a person's data over": "导出用户的数据",
     "List the service clients": "列出服务客户端",
     "Add a service client": "添加服务客户端",
-    "Change what a service client may do": "修改服务客户端的权限范围",
+    "Change a service client": "修改服务客户端",
     "Remove a service client": "移除服务客户端",
     "Give a service client another secret": "更换服务客户端的密钥",
     "List the apps": "列出小程序",
