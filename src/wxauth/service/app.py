@@ -1,4 +1,4 @@
-"""The app: routes, failures, and the edge around them."""
+"""The app: all routes, the answers to failures, and the layers around them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -112,24 +112,24 @@ _READ_FIRST: Final = (
     "/v1/me/consents/{document}",
     "/v1/me/export",
 )
-"""In the documentation; the others follow in the order of their rooms."""
+"""The paths that come first in the documentation. The others follow in the order of their rooms."""
 
 log = get_logger()
 
 
 def create_app(services: Services, *, example_code: str | None = None) -> ASGIApp:
-    """The whole service as an ASGI app. The parts are in place at once; the lifespan keeps and closes them.
+    """The whole service as an ASGI app. It can serve at once; the lifespan runs the background tasks and closes all.
 
     Args:
         services: The parts.
-        example_code: A code with which the documentation's example of a login succeeds, where there is one.
+        example_code: A code with which the documentation's example of a login succeeds; None if there is none.
     """
     settings = services.settings
     root_path = urlsplit(settings.issuer).path
     api = create_api(root_path=root_path, example_code=example_code)
     api.state.services = services
     app: ASGIApp = api
-    if settings.cors_origins:  # around the whole of it, so that a browser may read a fault's answer too
+    if settings.cors_origins:  # around everything, so that browsers can read the answer to a fault, too
         app = CORSMiddleware(
             app,
             allow_origins=settings.cors_origins,
@@ -153,7 +153,7 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
 
 
 def create_api(*, root_path: str = "", example_code: str | None = None) -> FastAPI:
-    """The routes and their documentation, still without services."""
+    """The routes and their documentation, without services."""
     api = FastAPI(
         title="wxauth",
         version=__version__,
@@ -162,7 +162,7 @@ def create_api(*, root_path: str = "", example_code: str | None = None) -> FastA
         servers=[{"url": root_path}] if root_path else None,
         docs_url=None,
         redoc_url=None,
-        openapi_url=None,  # added last, with the docs
+        openapi_url=None,  # `add_docs` adds it
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=_lifespan,
@@ -172,7 +172,7 @@ def create_api(*, root_path: str = "", example_code: str | None = None) -> FastA
     api.add_exception_handler(RequestValidationError, _answer_invalid)
     api.add_exception_handler(ClientDisconnect, _answer_nobody)
     api.add_exception_handler(Exception, _answer_fault)
-    api.router.routes.extend(_ROUTES)  # not included: an included router is one more thing to match
+    api.router.routes.extend(_ROUTES)  # not `include_router`: each request would be matched against one more router
     add_docs(api)
     add_console(api)
     api.openapi = lambda: _openapi(api, example_code)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
@@ -224,7 +224,7 @@ async def _tell_what_is_unlimited(services: Services) -> None:
 
 
 def _heads(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
-    # FastAPI answers HEAD only where it is declared; the server in front leaves the body out.
+    # FastAPI answers HEAD only if it is declared. The HTTP protocol leaves the body out.
     for route in routes:
         if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
             yield type(route)(
@@ -252,7 +252,7 @@ async def _answer_failure(request: Request, error: Exception) -> Response:
 
 async def _answer_http_exception(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
-    if isinstance(exc.__cause__, WxAuthError):  # FastAPI takes what `receive` raises for an unreadable body
+    if isinstance(exc.__cause__, WxAuthError):  # `receive` raised it, and FastAPI made it an unreadable body
         return await _answer_failure(request, exc.__cause__)
     error: WxAuthError
     match exc.status_code:
@@ -307,13 +307,13 @@ def _openapi(app: FastAPI, example_code: str | None) -> dict[str, Any]:
 
 
 def _in_reading_order(paths: dict[str, Any]) -> dict[str, Any]:
-    """What a person does with their account comes from several rooms, and is read as one story."""
+    """Put the operations on one's own account first, in one story: they come from several rooms."""
     places = {path: place for place, path in enumerate(_READ_FIRST)}
     return {path: paths[path] for path in sorted(paths, key=lambda path: places.get(path, len(places)))}
 
 
 def _keep_nulls_of_examples(app: FastAPI, schema: dict[str, Any]) -> None:
-    """Put back what FastAPI leaves out of an answer's example."""
+    """Put the nulls back that FastAPI leaves out of an answer's example."""
     for route in (route for route in app.routes if isinstance(route, APIRoute) and route.include_in_schema):
         given = route.responses.get(200, {}).get("content", {}).get("application/json", {})
         for method in (route.methods or ()) if "example" in given else ():

@@ -58,14 +58,14 @@ def build_services(
     """Put the parts together. Opens no connection.
 
     Args:
-        settings: What the service is told from outside.
-        clock: The time; the database's, unless given.
-        wechat_transport: The way to WeChat.
-        waits: For how long the parts wait.
-        errcode_hints: What else a developer is told of an errcode.
-        tracing: Where traces go; where the settings say, unless given.
+        settings: The settings of the service.
+        clock: The time. By default, the database's.
+        wechat_transport: The way to WeChat. By default, the network.
+        waits: How long the parts wait.
+        errcode_hints: By errcode, what else the developer is told.
+        tracing: Where traces go. By default, as the settings say.
 
-    Raises: InvalidSettings, where they want traces, and the packages for it are not installed.
+    Raises: InvalidSettings, if the settings want traces and the packages for them are not installed.
     """
     clock = clock or DatabaseClock()
     tracing = tracing or make_tracing(settings)
@@ -176,7 +176,7 @@ def build_services(
 def make_key_rings(
     settings: Settings, database: Database, clock: Clock, *, refresh_pause: float = WAITS.keys_refresh
 ) -> tuple[KeyRing, IdTokenKeys]:
-    """What we sign access tokens with, and what id_tokens."""
+    """The keys that sign access tokens, and those that sign id_tokens."""
     sealer, max_age = Sealer(settings.secret_keys), timedelta(seconds=settings.signing_key_max_age)
     return (
         KeyRing(database, sealer, clock, max_age=max_age, refresh_pause=refresh_pause),
@@ -185,7 +185,7 @@ def make_key_rings(
 
 
 def make_tracing(settings: Settings) -> "Tracing | None":
-    """Where traces go, if they go anywhere. Raises: InvalidSettings."""
+    """The tracing that the settings want; None if they want none. Raises: InvalidSettings."""
     if settings.otlp_url is None:
         return None
     import_tracing(settings)
@@ -195,10 +195,10 @@ def make_tracing(settings: Settings) -> "Tracing | None":
 
 
 def import_tracing(settings: Settings) -> None:
-    """Load the packages for traces, where the settings want them. Raises: InvalidSettings, where they are not there."""
+    """Import the packages for traces if the settings want traces. Raises: InvalidSettings, if they are missing."""
     if settings.otlp_url is None:
         return
     try:
-        import wxauth.service.tracing  # noqa: F401 - half a second, for those who use it
+        import wxauth.service.tracing  # noqa: F401 - takes half a second, which only those who trace shall spend
     except ModuleNotFoundError as exc:
         raise InvalidSettings([f'WXAUTH_OTLP_URL: {exc.name} is not installed: pip install "wxauth[otel]"']) from None

@@ -1,4 +1,4 @@
-"""`wxauth secret forget`: what only a lost secret key opens is given up, so that the service starts again."""
+"""`wxauth secret forget`: erases what only a lost secret key could open, so that the service starts again."""
 
 import asyncio
 from dataclasses import dataclass
@@ -30,22 +30,23 @@ RETRY_PAUSE: Final = 0.2
 
 @dataclass(slots=True)
 class Forgotten:
-    """How many were given up."""
+    """How many values were erased."""
 
     signing_keys: int = 0
     session_keys: int = 0
     phone_answers: int = 0
     webhook_secrets: int = 0
-    """Of webhooks that are disabled until theirs is renewed."""
+    """Their webhooks are disabled until an administrator renews the secret."""
     apps: int = 0
-    """Which are to be added again."""
+    """They must be added again."""
 
 
 async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> Forgotten:
-    """Erase what no secret key at hand opens. What opens is left as it is.
+    """Erase what no secret key at hand opens. The rest stays as it is.
 
-    Each page is committed by itself: it may be stopped, and begun again, at any time. The signing keys come last: until
-    they are gone no service starts, and whoever finds the lost key after all has lost only what was given up by then.
+    Each page is committed by itself, so the command may be stopped and run again at any time. The signing keys come
+    last, because no service starts until they are gone. If the lost key turns up before, only what was erased by then
+    is lost.
 
     Raises: StorageUnavailable.
     """
@@ -91,7 +92,7 @@ async def _forget_webhook_secrets(database: Database, sealer: Sealer, done: Forg
             sealer.opens(sealed, context=context) for sealed in (webhook["secret"], webhook["former_secret"]) if sealed
         ):
             continue
-        # Nobody knows the new one, so that nothing is sent before the receiver has another: what waits, waits.
+        # Nobody knows the new secret. The disabled webhook keeps its events until the receiver gets another secret.
         await disable_webhook(database, webhook["id"], now=now)
         done.webhook_secrets += await replace_secrets(
             database, webhook, sealer.seal(new_secret(), context=context), None

@@ -1,4 +1,4 @@
-"""What goes by itself: sessions some time after their end, signing keys that have retired, and what WeChat said."""
+"""Housekeeping: erases sessions that ended long ago, retired keys, WeChat's old answers, old events and addresses."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -32,19 +32,19 @@ OPEN_SESSIONS: Final = 100
 """Open sessions that an identity keeps. Without a limit, repeated logins would fill the list of sessions."""
 REPLACED_EVERY: Final = timedelta(seconds=30)
 PUSH_MESSAGES_KEPT: Final = timedelta(days=30)
-"""A message that WeChat pushes again is known as done for this long. WeChat repeats one within seconds."""
+"""How long a repeated message of WeChat's is recognised. WeChat repeats a message within seconds."""
 PUSH_NONCES_KEPT: Final = timedelta(hours=2)
 """Longer than a signature is valid, and than a message waits in memory while the database is away."""
 DELIVERIES_KEPT: Final = timedelta(days=30)
-"""To webhooks, so that an operator can see what became of them. What is pending stays."""
+"""How long settled deliveries to webhooks are kept, for operators to look at. Pending ones stay."""
 SWEEP_EVERY: Final = timedelta(days=1)
 MOST_APART: Final = timedelta(seconds=30)
-"""How far our clock and the database's may differ where anything is to be erased for its age."""
+"""How far our clock and the database's may differ. Beyond that, nothing is erased for its age."""
 LOOK_PAUSE: Final = 300.0
-"""Seconds between two looks at whether there is something to do."""
+"""Seconds between two looks for something to do."""
 PAGE_SIZE: Final = 1000
 PAGE_PAUSE: Final = 0.1
-"""Seconds between two pages, for whoever else uses the database."""
+"""Seconds between two pages, in which others can use the database."""
 
 log = get_logger()
 
@@ -54,17 +54,17 @@ class Swept:
     """What was older than the operator wants it kept."""
 
     events: int = 0
-    """Erased."""
+    """How many events were erased."""
     addresses: int = 0
-    """Made networks."""
+    """How many addresses were shortened to their networks."""
 
 
 async def keep_house(
     services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE, look_pause: float = LOOK_PAUSE
 ) -> None:
-    """Sweep for ever, through outages. Every worker does; a lock in the database lets one at a time at the sessions.
+    """Sweep for ever, through outages. Every worker tries; a lock in the database lets one sweep sessions at a time.
 
-    Those may take hours, for which nothing else waits.
+    A sweep of the sessions may take hours. The other chores do not wait for it.
     """
     await asyncio.gather(
         *(
@@ -75,7 +75,7 @@ async def keep_house(
 
 
 async def keep_sessions_few(services: Services) -> None:
-    """End, for ever, what an identity has open beyond its newest sessions; through outages."""
+    """End each identity's open sessions beyond its newest ones, for ever, through outages."""
     while True:
         await asyncio.sleep(REPLACED_EVERY.total_seconds())
         try:
@@ -87,7 +87,7 @@ async def keep_sessions_few(services: Services) -> None:
 
 
 async def replace_sessions(services: Services) -> None:
-    """End what identities that have logged in lately have open beyond their newest. Raises: StorageUnavailable."""
+    """End the open sessions beyond the newest ones of identities with a recent login. Raises: StorageUnavailable."""
     ended = await replace_old_sessions(
         services.database, at_most=OPEN_SESSIONS, now=services.clock(), pause=REPLACED_EVERY
     )
@@ -96,14 +96,14 @@ async def replace_sessions(services: Services) -> None:
 
 
 async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE) -> None:
-    """Do once all that is due. Raises: StorageUnavailable."""
+    """Do every chore that is due, once. Raises: StorageUnavailable."""
     await sweep_rest(services, page_size=page_size, pause=pause)
     await sweep_sessions(services, page_size=page_size, pause=pause)
     await sweep_aged(services, page_size=page_size, pause=pause)
 
 
 async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE, pause: float = 0.0) -> Swept:
-    """Do once all that is due, and at any rate what the operator wants forgotten. Raises: StorageUnavailable."""
+    """Do every chore that is due once, and sweep old events and addresses in any case. Raises: StorageUnavailable."""
     for lap, _ in _laps(services):
         await begin_lap(services.database, lap, now=services.clock())
     await sweep_rest(services, page_size=page_size, pause=pause)
@@ -112,7 +112,7 @@ async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE, pause: fl
 
 
 async def sweep_aged(services: Services, *, page_size: int, pause: float) -> Swept:
-    """Where a lap is due, forget what is older than EVENTS_KEPT_DAYS and ADDRESSES_KEPT_DAYS.
+    """If a lap is due, erase events older than EVENTS_KEPT_DAYS, and shorten addresses older than ADDRESSES_KEPT_DAYS.
 
     Raises: StorageUnavailable.
     """
@@ -145,7 +145,7 @@ def _laps(services: Services) -> list[tuple[Lap, timedelta]]:
 
 
 async def sweep_sessions(services: Services, *, page_size: int, pause: float) -> None:
-    """Where a sweep is due, erase the sessions that ended long ago. Raises: StorageUnavailable."""
+    """If a sweep is due, erase the sessions that ended long ago. Raises: StorageUnavailable."""
     if not _clocks_agree(services):
         log.error("sweep_put_off", reason="the clocks differ")
         return
@@ -169,7 +169,7 @@ async def sweep_sessions(services: Services, *, page_size: int, pause: float) ->
 
 
 async def sweep_rest(services: Services, *, page_size: int, pause: float) -> None:
-    """Bind the phone numbers that were left half way; erase retired keys, and what was kept of WeChat for a time.
+    """Bind the phone numbers that no request has bound. Erase retired keys and all that is kept for a time only.
 
     Raises: StorageUnavailable.
     """

@@ -1,6 +1,6 @@
-"""Sweeping what is kept for a time by the operator's own word: events, and addresses.
+"""Sweeping what operators may limit in time: events, and addresses.
 
-Each lap goes through one table, a page at a time in the order of the ids, whichever worker goes on with it.
+A lap goes through one table, a page at a time in the order of the ids. Any worker may sweep the next page.
 """
 
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from wxauth.people.session_rows import END, START
 
 _TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.keeping'))"
 _SWEEP: Final = "SELECT after, due_at FROM sweeps WHERE name = $1"
-# $1 name  $2 the last row that has been looked at  $3 when to go on
+# $1 name  $2 the id of the last row looked at  $3 when the next page is due
 _NOTE: Final = """
 INSERT INTO sweeps (name, after, due_at) VALUES ($1, $2, $3)
 ON CONFLICT (name) DO UPDATE SET after = excluded.after, due_at = excluded.due_at
 """
-# The trail lets nobody else change what is in it.
+# A trigger refuses every other change of events: the trail must not be altered.
 _MAY_SWEEP: Final = "SELECT set_config('wxauth.sweeping', 'on', true)"
 
-# Of a table with the names below: $1 behind this id  $2 how many less one
+# The end of a page of each table. $1 behind this id  $2 the size of the page less one
 _END_OF_EVENTS: Final = "SELECT id, at AS since FROM events WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1"
 _END_OF_SESSIONS: Final = "SELECT id, created_at AS since FROM sessions WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1"
 _END_OF_CONSENTS: Final = """
 SELECT id, 'epoch'::timestamptz AS since FROM consents WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1
 """
-# By which ids somebody was known before, and that they were erased, siblings must be able to learn for good.
+# Merges and erasures are kept for good: siblings must always be able to learn of them.
 # $1 behind this id  $2 up to this one  $3 older than
 _ERASE_EVENTS: Final = """
 DELETE FROM events
@@ -37,7 +37,7 @@ _IS_WHOLE_PART: Final = "masklen(ip) > CASE family(ip) WHEN 4 THEN 24 ELSE 48 EN
 _SHORTEN_IN_EVENTS: Final = f"""
 UPDATE events SET ip = {_NETWORK_PART} WHERE id > $1 AND id <= $2 AND at < $3 AND {_IS_WHOLE_PART}
 """  # noqa: S608 - put together from constants
-# Locked rows are left to the next lap: a sweep that waited for locks could deadlock.
+# Locked rows are skipped, and left to the next lap: a sweep that waited for locks could deadlock.
 _SHORTEN_IN_SESSIONS: Final = f"""
 UPDATE sessions SET ip = {_NETWORK_PART}
  WHERE id IN (SELECT id FROM sessions WHERE id > $1 AND id <= $2 AND last_used_at < $3 AND {_IS_WHOLE_PART}
@@ -50,11 +50,11 @@ UPDATE consents SET ip = {_NETWORK_PART} WHERE id > $1 AND id <= $2 AND given_at
 
 @dataclass(frozen=True, slots=True)
 class Lap:
-    """What is done to each page of a table."""
+    """A way through a table, with the statement that is run on each page."""
 
     name: str
     end_of_page: str
-    """Gives the last id of a page, and since when there are such rows; later ones are no older."""
+    """The query for a page's last id, and a time than which no row behind the page is older."""
     work: str
 
 
@@ -62,22 +62,22 @@ EVENTS: Final = Lap("events", _END_OF_EVENTS, _ERASE_EVENTS)
 ADDRESSES: Final = (
     Lap("addresses_in_events", _END_OF_EVENTS, _SHORTEN_IN_EVENTS),
     Lap("addresses_in_sessions", _END_OF_SESSIONS, _SHORTEN_IN_SESSIONS),
-    # Imported ones are older than their ids, so that a lap ends at the last one alone.
+    # Imported consents are older than their ids. So a lap goes through to the last row.
     Lap("addresses_in_consents", _END_OF_CONSENTS, _SHORTEN_IN_CONSENTS),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class LappedPage:
-    """What became of a page."""
+    """The result of a page."""
 
     rows: int
-    """How many were written."""
+    """How many rows were changed or erased."""
     is_last: bool
 
 
 async def begin_lap(database: Database, lap: Lap, *, now: datetime) -> None:
-    """Let a lap be due from the first row on. Raises: StorageUnavailable."""
+    """Let a lap begin now, at the first row. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
         await transaction.execute(_NOTE, lap.name, START, now)
 
@@ -85,9 +85,9 @@ async def begin_lap(database: Database, lap: Lap, *, now: datetime) -> None:
 async def lap_page(
     database: Database, lap: Lap, *, size: int, older_than: datetime, now: datetime, next_lap_at: datetime
 ) -> LappedPage | None:
-    """Sweep the page at which the lap has come.
+    """Sweep the lap's next page.
 
-    None where another worker is at it, or the next lap is not due yet. Raises: StorageUnavailable.
+    None if another worker is sweeping, or the next lap is not due yet. Raises: StorageUnavailable.
     """
     async with database.begin() as transaction:
         if not await transaction.fetchval(_TRY_LOCK):

@@ -1,4 +1,4 @@
-"""What operators watch, as Prometheus reads it; with several workers, the sum of what all have counted."""
+"""The metrics for operators, in Prometheus's format. With several workers, they are the sums of all workers' counts."""
 
 import asyncio
 import os
@@ -69,17 +69,17 @@ _OTHER_METHOD: Final = "other"
 _NO_ROUTE: Final = "none"
 _OUR_FAULTS: Final = (InternalError, StorageUnavailable)
 _FAULTS_OF_A_LOGIN: Final = (*_OUR_FAULTS, WeChatUnavailable, WeChatTimeout, WeChatBadResponse)
-"""What an alert is made of. Series of these are there from the start, else nobody sees the first one as an increase."""
+"""The failures that alerts are made of. Their series exist from the start: otherwise the first one is no increase."""
 
-# A further series for each one, which there is not with several workers.
+# Off, because each metric would have a second series, `_created`, which several workers cannot have.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics(Collector):
-    """Counts what happens. Every label has few values: none is a user's, none a caller's own word.
+    """Counts what happens. Every label has few values: none is a user's, and none is text that a caller chooses.
 
     Args:
-        database: Where the sessions are.
+        database: Where the statistics are read.
         clock: The time.
     """
 
@@ -178,7 +178,7 @@ class Metrics(Collector):
             "wxauth_database_seconds", "Storing of a login.", buckets=_DATABASE_BOUNDS, registry=own
         )
         self._app_labels: dict[str | None, str] = {}
-        # There from the start, so that the first one is seen as an increase.
+        # These series exist from the start, at 0, so that the first count is seen as an increase.
         self._refreshes.expect(["ok", *(fault.code for fault in _OUR_FAULTS)])
         self._refusals.expect(sorted({kind.code for kind in _kinds_of(WxAuthError) if hasattr(kind, "code")}))
         self._merges.expect(Source)
@@ -189,7 +189,7 @@ class Metrics(Collector):
         )
 
     def know_apps(self, app_ids: Sequence[str], default: str | None) -> None:
-        """Count for these apps from now on, each by itself; what names no app is the default one's."""
+        """Count for these apps from now on, each by itself. A login that names no app counts for the default one."""
         labels: dict[str | None, str] = {app_id: app_id for app_id in app_ids}
         self._app_labels = labels if default is None else {None: default, **labels}
         self._logins.expect(
@@ -199,7 +199,7 @@ class Metrics(Collector):
         )
 
     def expect(self, routes: Iterable[Route]) -> None:
-        """These may be asked for: of each the good answer, and what would be our fault, are told from the start."""
+        """Let the series of these routes exist from the start, for the good answer and for faults of ours."""
         for route in routes:
             for method in sorted(route.methods or ()):
                 statuses = {getattr(route, "status_code", None) or 200, *(fault.status for fault in _OUR_FAULTS)}
@@ -217,16 +217,16 @@ class Metrics(Collector):
         histogram.observe(seconds)
 
     def login(self, app_id: str | None) -> "Outcome":
-        """Counts the login in the block."""
+        """Counts the login that the block makes."""
         label = self._app_labels.get(app_id, _UNKNOWN_APP)
         return Outcome(lambda outcome, errcode: self._logins[label, outcome, errcode].inc())
 
     def refresh(self) -> "Outcome":
-        """Counts the refresh in the block."""
+        """Counts the refresh that the block makes."""
         return Outcome(lambda outcome, _: self._refreshes[outcome].inc())
 
     def exchange(self) -> "Stopwatch":
-        """Times the exchange with WeChat in the block."""
+        """Times the exchange of a code that the block makes."""
         return Stopwatch(self._wechat_seconds)
 
     def wechat_call(self, api: str, error: WeChatError | None) -> None:
@@ -237,20 +237,20 @@ class Metrics(Collector):
         self._wechat_calls[api, error.code, _label_of(error.errcode)].inc()
 
     def policy_check(self, policy: str, app_id: str, outcome: str, errcode: int | None = None) -> None:
-        """Counts what a policy asked WeChat about."""
+        """Counts a question that a policy asked WeChat."""
         label = self._app_labels.get(app_id, _UNKNOWN_APP)
         self._policy_checks.labels(policy, label, outcome, _label_of(errcode)).inc()
 
     def wechat_token_read(self, app_id: str) -> "Outcome":
-        """Counts the access token that is asked for in the block."""
+        """Counts the WeChat token that the block gets for a service client."""
         return Outcome(lambda outcome, _: self._wechat_token_reads.labels(app_id, outcome).inc())
 
     def merged(self, source: Source) -> None:
-        """Counts a user who has become one with another."""
+        """Counts a merge of two users."""
         self._merges[source].inc()
 
     def scan(self, outcome: ScanOutcome, number: int = 1) -> None:
-        """Counts scans that have come so far."""
+        """Counts scans that have reached this stage."""
         self._scans[outcome].inc(number)
 
     def webhook_delivery(self, webhook: str, outcome: str) -> None:
@@ -258,11 +258,11 @@ class Metrics(Collector):
         self._webhook_deliveries.labels(webhook, outcome).inc()
 
     def put_off(self, what: str, number: int) -> None:
-        """Says how many of a kind wait to be done again."""
+        """Sets how many promises of a kind wait to be carried out again."""
         self._put_off.labels(what).set(number)
 
     def storing(self) -> "Stopwatch":
-        """Times the storing of a login in the block."""
+        """Times the storing of a login, which the block does."""
         return Stopwatch(self._database_seconds)
 
     def refused(self, error: WxAuthError) -> None:
@@ -270,12 +270,12 @@ class Metrics(Collector):
         self._refusals[error.code].inc()
 
     async def scrape(self) -> bytes:
-        """All of it, in Prometheus's text format."""
+        """All metrics, in Prometheus's text format."""
         await self._read_statistics()
         return generate_latest(self)
 
     def collect(self) -> Iterator[Metric]:
-        """What was counted, and what is so just now."""
+        """The counts, and the present values of gauges."""
         yield from self._counted.collect()
         yield from self._processes.collect()
         yield InfoMetricFamily("wxauth_build", "What is running.", {"version": __version__})
@@ -295,7 +295,7 @@ class Metrics(Collector):
             yield GaugeMetricFamily("wxauth_signing_key_age_seconds", "How long the signing key has been in use.", age)
 
     def _children_of(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
-        known_method = method if method in _METHODS else _OTHER_METHOD  # the caller's own word
+        known_method = method if method in _METHODS else _OTHER_METHOD  # callers may send any text as a method
         children = self._requests[known_method, route, str(status)], self._request_seconds[known_method, route]
         if known_method == method:
             self._answers[route, method, status] = children
@@ -317,7 +317,7 @@ Child = TypeVar("Child", bound=MetricWrapperBase)
 
 
 class _Children(dict[Any, Child]):
-    """The series of a metric by their labels, each looked for but once: that costs more than to count."""
+    """The series of a metric by their labels. prometheus_client's own lookup costs more than counting does."""
 
     def __init__(self, metric: Child) -> None:
         self._metric = metric
@@ -327,13 +327,13 @@ class _Children(dict[Any, Child]):
         return child
 
     def expect(self, series: Iterable[str | tuple[str, ...]]) -> None:
-        """Tell these from the start."""
+        """Let these series exist from the start."""
         for labels in series:
             self[labels]
 
 
 class Outcome:
-    """Counts how the block ends: by its `name`, or by the code of the failure that it raises."""
+    """Counts the end of a block: by `name`, or by the code of the failure that the block raises."""
 
     __slots__ = ("_count", "name")
 
@@ -356,7 +356,7 @@ class Outcome:
 
 
 class Stopwatch:
-    """Times the block, however it ends."""
+    """Times a block, however it ends."""
 
     __slots__ = ("_histogram", "_started", "milliseconds")
 
@@ -375,9 +375,9 @@ class Stopwatch:
 
 @contextmanager
 def shared_by_workers() -> Iterator[None]:
-    """The processes started in the block add up what they count.
+    """Let the processes that are started in the block add up their counts.
 
-    Raises: InvalidSettings, where there is no place to do it.
+    Raises: InvalidSettings, if no folder can be made for that.
     """
     parent = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
     try:
@@ -391,16 +391,16 @@ def shared_by_workers() -> Iterator[None]:
 
 
 def remove_what_is_shared() -> None:
-    """For the end; a process that still counts is not disturbed."""
+    """Remove the folder at the end. A process that still counts is not disturbed."""
     shutil.rmtree(os.environ.get(_FOLDER, ""), ignore_errors=True)
 
 
 def _registry_of_all_workers() -> CollectorRegistry:
     if sys.platform != "win32":
-        # A number instead of the process id: what a dead worker counted stays in the sum, and the next one goes
-        # on with its files, so that they do not pile up.
+        # A number instead of the process id: a dead worker's counts stay in the sum, and the next worker continues its
+        # files, so that they do not pile up.
         number = next(number for number in count() if _is_free(Path(os.environ[_FOLDER], f"{number}.lock")))
-        # But what waited in its memory is gone with it.
+        # But the promises that waited in the dead worker's memory are gone: their gauge must not stay.
         Path(os.environ[_FOLDER], f"gauge_livesum_{number}.db").unlink(missing_ok=True)
         values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
@@ -411,7 +411,7 @@ def _registry_of_all_workers() -> CollectorRegistry:
 def _is_free(path: Path) -> bool:
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ours for as long as this process lives
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held as long as this process lives
     except BlockingIOError:
         os.close(lock)
         return False
@@ -421,7 +421,7 @@ def _is_free(path: Path) -> bool:
 
 
 def _processes() -> dict[str, int]:
-    """The ids of this service's processes, by what they are called."""
+    """The ids of this service's processes, by their names."""
     if _FOLDER not in os.environ:
         return {"0": os.getpid()}
     numbered = {path.stem: path.read_text() for path in Path(os.environ[_FOLDER]).glob("*.lock")}
@@ -441,4 +441,4 @@ def _label_of(errcode: int | None) -> str:
 def _errcode_of(error: WxAuthError) -> str:
     if not isinstance(error, WeChatError) or error.errcode is None:
         return ""
-    return "other" if isinstance(error, WeChatBadResponse) else str(error.errcode)  # of those few that we know
+    return "other" if isinstance(error, WeChatBadResponse) else str(error.errcode)  # all others are few, and known

@@ -1,4 +1,4 @@
-"""What operators ask: alive, able to serve, and how it goes."""
+"""`/livez`, `/readyz` and `/metrics`, for operators."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ wxauth_logins_total{app_id="wx1a2b3c4d5e6f7a8b",errcode="40029",outcome="invalid
     responses={200: {"content": {"application/json": {"example": {"status": "alive"}}}}},
 )
 async def livez() -> dict[str, str]:
-    """The process answers. Says nothing of the database."""
+    """The process answers. This says nothing about the database."""
     return {"status": "alive"}
 
 
@@ -51,9 +51,9 @@ async def livez() -> dict[str, str]:
     },
 )
 async def readyz(services: ServicesDep) -> JSONResponse:
-    """The database answers, its schema is the one wanted, and there is a key to sign with; each by name.
+    """Whether the database answers, its schema suits this version, and there is a key to sign with; each by name.
 
-    Found out once a second at most. For operators: do not route it from outside.
+    The database is asked once a second at most. For operators: do not route it from outside.
     """
     checks = await services.readiness.checks()
     is_ready = all(state == OK for state in checks.values())
@@ -74,7 +74,7 @@ async def readyz(services: ServicesDep) -> JSONResponse:
 async def metrics(services: ServicesDep) -> PlainTextResponse:
     """Logins, refreshes and refusals, time taken by WeChat and the database, open sessions, the signing key's age.
 
-    The sum of all workers of this process. For operators: do not route it from outside.
+    Counts are the sums of all workers. For operators: do not route it from outside.
     """
     return PlainTextResponse(
         await services.metrics.scrape(), headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE_PLAIN_0_0_4

@@ -1,4 +1,4 @@
-"""What the processes of the service use, as the kernel tells it: CPU, memory, open files; on Linux alone."""
+"""CPU, memory and open files that the processes of the service use, from Linux's /proc. Elsewhere, nothing is told."""
 
 import os
 import re
@@ -26,19 +26,19 @@ class _Usage:
 
 
 class Processes(Collector):
-    """The usual `process_` metrics, a series for each process: one that is started anew counts anew.
+    """The usual `process_` metrics, with a series for each process. A restarted process counts from zero.
 
-    `prometheus_client` tells them of the process alone that happens to be asked.
+    prometheus_client's own collector tells only of the process that happens to answer the scrape.
 
     Args:
-        processes: Gives the ids of those that there are now, by what they are called.
+        processes: Gives the ids of the present processes, by their names.
     """
 
     def __init__(self, processes: Callable[[], Mapping[str, int]]) -> None:
         self._processes = processes
 
     def collect(self) -> Iterator[Metric]:
-        """What each has used so far, or uses now."""
+        """What each process has used so far, or uses now."""
         if sys.platform != "linux":
             return
         cpu = CounterMetricFamily("process_cpu_seconds", "CPU time used, user and system.", labels=_LABELS)
@@ -52,7 +52,7 @@ class Processes(Collector):
             try:
                 usage = _usage_of(pid)
             except (FileNotFoundError, ProcessLookupError, PermissionError):
-                continue  # it has ended, and another one is not there yet
+                continue  # this process has ended, and its successor has not started yet
             cpu.add_metric([name], usage.cpu_seconds)
             memory.add_metric([name], usage.resident_bytes)
             start.add_metric([name], usage.started_at)
@@ -63,7 +63,7 @@ class Processes(Collector):
 
 def _usage_of(pid: int) -> _Usage:
     folder = _PROC / str(pid)
-    # proc(5): behind the name, which may hold anything, come the state and all else.
+    # proc(5): the name, in parentheses, may hold any character. The other fields come after the last parenthesis.
     fields = (folder / "stat").read_text().rpartition(")")[2].split()
     user, system, started, pages = int(fields[11]), int(fields[12]), int(fields[19]), int(fields[21])
     ticks = os.sysconf("SC_CLK_TCK")

@@ -1,4 +1,4 @@
-"""Whether this process is able to serve, looked at once a second at most, however many ask."""
+"""Whether this process is able to serve. The database is asked once a second at most, however many probes come."""
 
 import asyncio
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ from wxauth.errors import StorageUnavailable
 from wxauth.keys.keyring import KeyRing
 
 MAX_AGE: Final = timedelta(seconds=1)
-"""For so long what was found of the database holds."""
+"""How long the last answer of the database is used."""
 
 OK: Final = "ok"
 
 
 class Readiness:
-    """What `/readyz` says.
+    """The answers of `/readyz`.
 
     Args:
-        database: Asked whether it answers, and where its schema is.
+        database: Asked whether it answers, and whether its schema is usable.
         keys: Asked for a key to sign with.
         clock: The time.
     """
@@ -35,7 +35,7 @@ class Readiness:
         self._is_leaving = False
 
     def leave(self) -> None:
-        """From now on nobody new is to be sent here."""
+        """Answer from now on that no new requests are to be sent here."""
         self._is_leaving = True
 
     async def checks(self) -> dict[str, str]:

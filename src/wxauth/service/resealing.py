@@ -1,4 +1,4 @@
-"""`wxauth secret reseal`: everything stored is sealed with the current secret key, while the service runs."""
+"""`wxauth secret reseal`: seals everything stored with the current secret key, while the service runs."""
 
 import asyncio
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ RETRY_PAUSE: Final = 0.2
 
 @dataclass(slots=True)
 class Resealed:
-    """How many were sealed anew, and how many no secret key opens."""
+    """How many values were sealed anew, and how many no secret key opens."""
 
     signing_keys: int = 0
     session_keys: int = 0
@@ -40,11 +40,11 @@ class Resealed:
 
 
 async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> Resealed:
-    """Seal anew what is not sealed with the current secret key.
+    """Seal anew everything that is not sealed with the current secret key.
 
-    Each value is replaced only where it is still the one that was read, and each page is committed by itself:
-    it may be stopped, and begun again, at any time. The signing keys come last: until they are sealed anew, no service
-    starts without the former secret key, so that it is not given up while anything else still needs it.
+    A value is replaced only if it is still the one that was read, and each page is committed by itself. So the command
+    may be stopped and run again at any time. The signing keys come last: until they are sealed anew, no service starts
+    without the former secret key. So nobody gives that key up while another value still needs it.
 
     Raises: StorageUnavailable.
     """
@@ -65,7 +65,7 @@ async def _reseal_session_keys(database: Database, sealer: Sealer, done: Reseale
         replaced = await replace_session_keys(database, list(anew), list(anew.values())) if anew else 0
         done.session_keys += replaced
         if replaced < len(anew):
-            await asyncio.sleep(RETRY_PAUSE)  # some were locked, or have changed: the page is read again
+            await asyncio.sleep(RETRY_PAUSE)  # some rows were locked or have changed: read the page again
             continue
         done.not_opened += len(stale) - len(anew)
         if until == END:

@@ -1,4 +1,4 @@
-"""What operators ask of all that is stored."""
+"""The statistics for the metrics."""
 
 from collections.abc import Mapping
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Running the service in production: workers, uvloop and httptools, a graceful end."""
+"""Running the service in production: workers, uvloop, and a graceful end."""
 
 import asyncio
 import gc
@@ -31,12 +31,12 @@ from wxauth.web.http_server import Server
 from wxauth.web.uploads import PATIENCE as UPLOAD_PATIENCE
 
 LEARNING_SECONDS: Final = 2.0
-"""For so long after SIGTERM a proxy may send requests, until it has learnt from `/readyz` not to."""
+"""Seconds after SIGTERM in which a proxy may still send requests, because it has yet to learn of the end."""
 DRAIN_SECONDS: Final = 10
 PATIENCE: Final = Patience(longer_requests={UPLOAD_PATH: UPLOAD_PATIENCE})
 
 GC_THRESHOLDS: Final = (10_000, 20, 20)
-"""Requests leave few cycles behind; Python's own 700 would have it look for them at every few requests."""
+"""Requests leave few reference cycles. With Python's own 700, the collector would run at every few requests."""
 
 _BACKLOG: Final = 2048
 
@@ -46,15 +46,15 @@ log = get_logger()
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    Raises: InvalidSettings, where there is no listening at that host and port, the stored keys do not
-        open with this `WXAUTH_SECRET_KEY`, the audience is an OAuth client's name, or several workers have no place to
-        share their metrics.
+    Raises: InvalidSettings, if the host and port cannot be listened on, the stored keys do not open with this
+        `WXAUTH_SECRET_KEY`, the audience is an OAuth client's name, or several workers have no folder to share their
+        metrics in.
     """
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     signal.signal(signal.SIGTERM, leave)
     for line in unknown_names():
         log.warning("unknown_setting", reason=line)
-    import_tracing(settings)  # before there are workers, which then share it
+    import_tracing(settings)  # before the workers are forked: they then share its memory
     asyncio.run(check_secret_key(settings))
     try:
         listener = listen(settings.host, settings.port)
@@ -72,11 +72,11 @@ def serve(settings: Settings) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket to serve on; whoever connects before there is anyone to answer waits. Raises: OSError."""
+    """A socket to serve on. Clients that connect before the service has started wait. Raises: OSError."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         if listener.family == socket.AF_INET6:
-            # Else IPv4 clients come too, in a form of address that no trusted proxy matches.
+            # Otherwise IPv4 clients come with IPv6 addresses (::ffff:...), which no trusted IPv4 proxy matches.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if os.name == "posix":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -89,7 +89,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def uvicorn_options() -> dict[str, Any]:
-    """How uvicorn is to run, in production and in development."""
+    """The options of uvicorn, for production and development."""
     return {
         "http": partial(HttpProtocol, patience=PATIENCE),
         "ws": "none",
@@ -105,19 +105,19 @@ def uvicorn_options() -> dict[str, Any]:
 
 
 def make_server(settings: Settings) -> Server:
-    """The whole service, which has not begun yet."""
+    """The whole service, not yet running."""
     services = build_services(settings)
     config = uvicorn.Config(create_app(services), **uvicorn_options())
     gc.collect()
-    gc.freeze()  # what is there now stays; the collector need not look at it again
+    gc.freeze()  # objects made so far live to the end: the collector need not look at them again
     gc.set_threshold(*GC_THRESHOLDS)
     return Server(config, learning=LEARNING_SECONDS, on_leaving=services.readiness.leave)
 
 
 def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
-    """Serve in so many processes until SIGTERM or SIGINT; at SIGHUP with what the settings are by then.
+    """Serve in several processes until SIGTERM or SIGINT. At SIGHUP the settings are read again.
 
-    Raises: InvalidSettings, where there can be no workers.
+    Raises: InvalidSettings, if this system cannot run workers.
     """
     if not hasattr(os, "fork"):
         raise InvalidSettings(["WXAUTH_WORKERS: more than 1 wants a system that forks, which this one does not"])
@@ -135,7 +135,7 @@ def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
 
 
 def work(settings: Settings, listener: socket.socket, parent: Parent) -> None:
-    """What a worker does."""
+    """Serve as one worker."""
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     server = make_server(settings)
     signal.signal(SUPERSEDED, lambda _number, _frame: server.hand_over())
@@ -153,20 +153,20 @@ def work(settings: Settings, listener: socket.socket, parent: Parent) -> None:
 
 
 def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """Signal handler. uvicorn raises SIGTERM again when it has drained; a stop that was asked for is no failure."""
+    """Handle SIGTERM, which uvicorn raises again when it has drained. A stop that was asked for is no failure."""
     raise SystemExit(0)
 
 
 async def check_secret_key(settings: Settings) -> None:
-    """Whether what is stored opens, and no site is named like the audience or an app.
+    """Check that stored secrets open, and that no site is named like the audience or an app.
 
-    Says nothing where the database does not answer yet. Raises: InvalidSettings.
+    If the database does not answer yet, nothing is checked. Raises: InvalidSettings.
     """
     clock = DatabaseClock()
     database = Database(settings.database_url.get_secret_value())
     keys, id_token_keys = make_key_rings(settings, database, clock)
     try:
-        await correct(clock, database)  # the first key is made here, and dated
+        await correct(clock, database)  # first: `refresh` may make the first key, and dates it
         await keys.refresh()
         await id_token_keys.refresh()
         apps = Apps(database, Sealer(settings.secret_keys), settings.apps)
@@ -196,7 +196,7 @@ async def check_secret_key(settings: Settings) -> None:
 
 
 def _leave_without_parent(telling: asyncio.Task[None]) -> None:
-    # A worker whose parent was killed would serve on, unseen, on a port that the next start needs.
+    # A worker whose parent was killed would otherwise serve on unnoticed, on the port that the next start needs.
     if not telling.cancelled():
         remove_what_is_shared()
         os.kill(os.getpid(), signal.SIGTERM)

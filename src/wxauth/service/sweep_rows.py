@@ -1,7 +1,7 @@
 """Sweeping all sessions, a page at a time in the order of their ids.
 
-Ids are UUIDv7, so that this order is that of the logins. It needs no index of its own: one on `expires_at`,
-which every refresh changes, would cost each refresh its heap-only update.
+Ids are UUIDv7, so this is the order of the logins. It needs no further index. An index on `expires_at`, which every
+refresh changes, would make heap-only updates impossible for refreshes.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ _OVERLAP: Final = timedelta(seconds=60)
 _TRY_LOCK_REPLACING: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.replaced_sessions'))"
 _TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.housekeeping'))"
 _SWEEP: Final = "SELECT after, due_at FROM sweeps WHERE name = $1"
-# $1 name  $2 the last row that has been looked at  $3 when to go on
+# $1 name  $2 the id of the last row looked at  $3 when the next page is due
 _NOTE: Final = """
 INSERT INTO sweeps (name, after, due_at) VALUES ($1, $2, $3)
 ON CONFLICT (name) DO UPDATE SET after = excluded.after, due_at = excluded.due_at
 """
-# What others have locked is passed over: who waits for nobody is part of no deadlock.
+# Locked rows are skipped: a statement that waits for nobody is part of no deadlock.
 # $1 behind this id  $2 up to this one  $3 ended before
 _ERASE: Final = """
 DELETE FROM sessions WHERE id IN (
@@ -36,17 +36,17 @@ DELETE FROM sessions WHERE id IN (
 
 @dataclass(frozen=True, slots=True)
 class SweptPage:
-    """What became of a page."""
+    """The result of a page."""
 
     sessions: int
-    """How many were swept away."""
+    """How many sessions were erased."""
     is_last: bool
 
 
 async def replace_old_sessions(database: Database, *, at_most: int, now: datetime, pause: timedelta) -> int:
-    """Let each identity keep so many open sessions, of those that have logged in since the last time; how many ended.
+    """End all but the newest open sessions of each identity that has logged in since the last time; how many.
 
-    None of it where another worker has just done it. Raises: StorageUnavailable.
+    Nothing is done if another worker has just done it. Raises: StorageUnavailable.
     """
     async with database.begin() as transaction:
         if not await transaction.fetchval(_TRY_LOCK_REPLACING):
@@ -54,22 +54,22 @@ async def replace_old_sessions(database: Database, *, at_most: int, now: datetim
         since, due_at = await transaction.fetchrow(_SWEEP, _REPLACING) or (first_id_at(now - pause), now)
         if due_at > now:
             return 0
-        # From before now, for logins whose statement is under way, and replicas whose clocks are a little behind.
+        # The next look begins a minute before now: logins may be under way, and clocks of replicas a little behind.
         await transaction.execute(_NOTE, _REPLACING, first_id_at(now - _OVERLAP), now + pause)
         return await end_replaced_sessions(transaction, since=since, at_most=at_most, by=SYSTEM, now=now)
 
 
 def first_id_at(time: datetime) -> UUID:
-    """Below every UUIDv7 of this time (RFC 9562, section 5.7)."""
+    """An id that is smaller than every UUIDv7 of this time (RFC 9562, section 5.7)."""
     return UUID(int=int(time.timestamp() * 1000) << 80)
 
 
 async def sweep_page(
     database: Database, *, size: int, ended_before: datetime, now: datetime, next_sweep_at: datetime
 ) -> SweptPage | None:
-    """Erase what ended before that time from the page at which the sweep has come.
+    """Erase the sessions on the sweep's next page that ended before a time.
 
-    None where another worker is at it, or the next sweep is not due yet. Raises: StorageUnavailable.
+    None if another worker is sweeping, or the next sweep is not due yet. Raises: StorageUnavailable.
     """
     async with database.begin() as transaction:
         if not await transaction.fetchval(_TRY_LOCK):
@@ -79,7 +79,7 @@ async def sweep_page(
             return None
         until, last_login_at = await end_of_page(transaction, after=after, size=size)
         erased = await transaction.execute(_ERASE, after, until, ended_before)
-        # Later logins cannot have ended so early.
+        # Sessions behind this page began even later, so they cannot have ended before that time.
         is_last = last_login_at is None or last_login_at >= ended_before
         note = (START, next_sweep_at) if is_last else (until, due_at)
         await transaction.execute(_NOTE, _SESSIONS, *note)

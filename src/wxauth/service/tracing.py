@@ -1,8 +1,8 @@
 """Traces by OpenTelemetry: a span for each request, for each call to WeChat, for each use of the database.
 
-The parts that trace are put in place of those that do not, where `WXAUTH_OTLP_URL` says so; else none of this is
-imported. A span has names, ids and how it ended: no path, no query, no statement, no message of a failure, for
-those may hold a code, a token or what somebody wrote.
+If `WXAUTH_OTLP_URL` is set, parts that trace replace those that do not. Otherwise this module is not imported. A span
+has names, ids and its outcome. It has no path, query, statement or message of a failure, because these may hold a code,
+a token or a user's text.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ from wxauth.web.edge import PROBLEM_KEY
 from wxauth.wechat.client import WeChat
 
 PATIENCE: Final = 5.0
-"""Seconds for a collector to take spans; so long may it hold up the end of the service."""
+"""Seconds for a collector to take spans. It may hold up the end of the service for as long."""
 
 _UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})
-"""Asked every few seconds, by machines."""
+"""Paths that machines ask for every few seconds. Their spans would hide the others."""
 _FIRST_FAULT: Final = 500
 _PASSED_OVER: Final = frozenset({__name__, database_module.__name__, "contextlib"})
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
@@ -42,14 +42,14 @@ _CARRIED: Final = frozenset({b"traceparent", b"tracestate"})
 
 
 class Tracing:
-    """Makes the parts of the service that trace.
+    """Makes the tracing parts of the service.
 
     Args:
-        processor: Where spans go when they end.
+        processor: Takes the spans when they end.
     """
 
     def __init__(self, processor: SpanProcessor) -> None:
-        # What OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME say comes first.
+        # OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME win over our own values.
         named = Resource.create()
         usual = {SERVICE_NAME: "wxauth", SERVICE_VERSION: __version__}
         is_unnamed = str(named.attributes.get(SERVICE_NAME, "")).startswith("unknown_service")
@@ -69,16 +69,16 @@ class Tracing:
         return _TracedDatabase(url, deadlines=deadlines, tracer=self._tracer)
 
     def wechat(self, transport: httpx.AsyncBaseTransport, **options: Any) -> WeChat:
-        """A client of WeChat's with a span for each call within a request; `options` are its own."""
+        """A WeChat client with a span for each call within a request. `options` are those of `WeChat`."""
         return _TracedWeChat(transport, tracer=self._tracer, **options)
 
     async def aclose(self) -> None:
-        """Send what has not been sent yet."""
+        """Send the spans that have not been sent yet."""
         await asyncio.to_thread(self._provider.shutdown)
 
 
 def tracing_to(url: str) -> Tracing:
-    """Traces for the collector at this URL (OTLP over HTTP). The OTEL_ variables of the SDK say the rest."""
+    """Tracing to the collector at this URL (OTLP over HTTP). The SDK's OTEL_ variables configure the rest."""
     return Tracing(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{url}/v1/traces", timeout=PATIENCE)))
 
 
@@ -159,7 +159,7 @@ def _tell_request(span: Span, scope: Scope, status: int) -> None:
 
 @contextmanager
 def _span_within(tracer: Tracer, name: Any, attributes: Mapping[str, str]) -> Iterator[None]:
-    """A span, where there is one that it is a part of: what the service does by itself is nobody's request."""
+    """A span within the request's span. Without a request, as in background tasks, there is none."""
     if not get_current_span().is_recording():
         yield
         return
@@ -175,7 +175,7 @@ def _span_within(tracer: Tracer, name: Any, attributes: Mapping[str, str]) -> It
 
 
 def _asker() -> str:
-    """The public function that asks the database: rows are functions named for the question."""
+    """The name of the public function that asks the database. Rows are functions named for the question."""
     frame = sys._getframe(1)
     while frame.f_back is not None and (
         frame.f_globals["__name__"] in _PASSED_OVER or frame.f_code.co_name.startswith("_")

@@ -1,4 +1,4 @@
-"""For how long the parts wait for one another, in one place."""
+"""How long the parts wait, gathered in one place for the tests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from wxauth.wechat import client, opinions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waits:
-    """Seconds, in production as the parts themselves say. A test that is about one of them shortens it."""
+    """Seconds. The defaults are those of the parts. A test of one of these waits shortens it."""
 
     database: Deadlines = DEADLINES
     apps_refresh: float = registry.REFRESH_PAUSE

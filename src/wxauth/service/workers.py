@@ -1,6 +1,6 @@
-"""Worker processes: forked from one that has imported everything, watched, replaced one by one, ended together.
+"""Worker processes: forked from a parent that has imported everything, watched, replaced one by one, ended together.
 
-A process that is forked shares the memory of what was imported before, and has nothing to import itself.
+A forked process shares the memory of its parent's imports, and has nothing to import itself.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ from wxauth.core.logs import get_logger
 from wxauth.core.settings import InvalidSettings
 
 SUPERSEDED: Final = signal.SIGTERM if sys.platform == "win32" else signal.SIGUSR1
-"""What a worker is sent when another one has taken its place, so that it is to end what it has in hand."""
+"""The signal to a worker whose place another one has taken. It finishes its requests and ends."""
 PATIENCE: Final = 15
-"""Looks, each about a second."""
+"""How many looks, about a second apart, a worker may be silent before it is killed."""
 
 _LOOK: Final = 1.0
-"""Seconds between two words of a worker, two looks of the parent, and two starts where one has failed."""
+"""Seconds between two messages of a worker, between two looks of the parent, and before a restart after a failure."""
 _ALIVE: Final = b"."
 _READY: Final = b"!"
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, *(() if sys.platform == "win32" else (signal.SIGHUP,)))
@@ -37,45 +37,45 @@ log = get_logger()
 
 
 class Parent:
-    """What a worker knows of the process that watches it."""
+    """A worker's view of the process that watches it."""
 
     def __init__(self, ear: int) -> None:
         self._ear = ear
 
     async def tell(self, *, is_ready: Callable[[], bool]) -> None:
-        """Say again and again that the event loop runs, and whether it serves; until there is no parent any more."""
+        """Tell the parent, again and again, that the event loop runs and whether it serves. Ends with the parent."""
         with suppress(BrokenPipeError):
             while True:
-                with suppress(BlockingIOError):  # it has not listened for hours
+                with suppress(BlockingIOError):  # the pipe is full: the parent has not read for hours
                     os.write(self._ear, _READY if is_ready() else _ALIVE)
                 await asyncio.sleep(_LOOK if is_ready() else _LOOK / 20)
 
 
 Work = Callable[[Parent], None]
-"""What a worker does, until it is sent a signal."""
+"""The work of a worker, which goes on until a signal comes."""
 
 
 @dataclass(eq=False, slots=True)
 class _Worker:
     pid: int
     mouth: int
-    """What it says is read here. At its end there is the end of it."""
+    """The pipe from which the worker's messages are read. Its end means that the worker has ended."""
     work: Work
     is_ready: bool = False
     is_leaving: bool = False
     silence: int = 0
-    """Looks in a row at which it had said nothing."""
+    """How many looks in a row found no message."""
 
 
 class Workers:
-    """Keeps so many processes at work until it is sent SIGTERM or SIGINT; on SIGHUP it replaces them one by one.
+    """Keeps a number of workers running until SIGTERM or SIGINT. On SIGHUP it replaces them one by one.
 
     Args:
-        number: How many.
-        listener: What they all accept connections from.
-        work: What they do.
-        renew: Says at each SIGHUP what they are to do from now on. Raises: InvalidSettings.
-        patience: How many looks in a row a worker may say nothing, before it is taken for hung.
+        number: How many workers.
+        listener: The socket from which all workers accept connections.
+        work: The work of each worker.
+        renew: Gives the work for new workers at each SIGHUP. Raises: InvalidSettings.
+        patience: How many looks in a row a worker may be silent before it is killed.
     """
 
     def __init__(
@@ -100,13 +100,13 @@ class Workers:
         self._starts_again_at = 0.0
 
     def run(self) -> int:
-        """Until all have ended. The exit status."""
+        """Run until all workers have ended; the exit status."""
         with _noticed_signals() as signals, selectors.DefaultSelector() as selector:
             self._selector = selector
             self._signals = signals
             selector.register(signals, selectors.EVENT_READ)
             gc.collect()
-            gc.freeze()  # the collector would write to each object, so that nothing stayed shared
+            gc.freeze()  # otherwise the collector would write to each object, and its memory would no longer be shared
             next_look = time.monotonic()
             while self._workers or not self._is_leaving:
                 for key, _ in selector.select(max(0.0, next_look - time.monotonic())):
@@ -140,7 +140,7 @@ class Workers:
     def _leave(self, number: int) -> None:
         if not self._is_leaving:
             self._is_leaving = True
-            self._listener.close()  # or it would let people in to wait for nobody while the workers drain
+            self._listener.close()  # otherwise clients could connect, and wait in vain, while the workers drain
         for worker in self._workers:
             self._dismiss(worker, number)
 
@@ -154,7 +154,7 @@ class Workers:
         if _READY in said and not worker.is_ready:
             worker.is_ready = self._has_served = True
             if worker.work is self._work:
-                self._former_work = None  # what is new works
+                self._former_work = None  # the new work has started well: there is no way back any more
         if not said:
             self._bury(worker)
 
@@ -174,12 +174,12 @@ class Workers:
         if self._former_work is not None:
             log.error("reload_failed", reason="a worker did not start", consequence="the others go on as they are")
             self._work, self._former_work = self._former_work, None
-        elif status == STARTUP_FAILURE and not self._has_served:  # and so it would be each time
+        elif status == STARTUP_FAILURE and not self._has_served:  # every other worker would fail, too
             self._status = status
             self._leave(signal.SIGTERM)
 
     def _end_the_hung(self) -> None:
-        # Looks are counted, not seconds: where the whole machine has stood still, nobody is to blame.
+        # Looks are counted, not seconds: if the whole machine has stood still, no worker is to blame.
         for worker in self._workers:
             worker.silence += 1
             if worker.silence > self._patience:
@@ -187,7 +187,7 @@ class Workers:
                 os.kill(worker.pid, signal.SIGKILL)
 
     def _mend(self) -> None:
-        """Take the next step to having so many workers that do what they are to do now."""
+        """Take the next step towards the wanted number of workers, all with the present work."""
         if self._is_leaving:
             return
         at_work = [worker for worker in self._workers if not worker.is_leaving]
@@ -206,7 +206,7 @@ class Workers:
         mouth, ear = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # one that came in between would be lost to the child
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # a signal just after the fork would be lost in the child
         pid = os.fork()
         if pid == 0:
             self._become_worker(mouth, ear)
@@ -219,7 +219,7 @@ class Workers:
     def _become_worker(self, mouth: int, ear: int) -> NoReturn:
         status = 1
         try:
-            os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which passes it on
+            os.setpgid(0, 0)  # Ctrl-C then reaches only the parent, which passes it on
             self._selector.close()
             self._signals.close()
             for descriptor in (mouth, *(worker.mouth for worker in self._workers)):
@@ -244,7 +244,7 @@ def _leave_at_once(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 @contextmanager
 def _noticed_signals() -> Iterator[socket.socket]:
-    """In the block each signal is a byte to be read here."""
+    """In the block, each signal is a byte that can be read from this socket."""
     inward, outward = socket.socketpair()
     with inward, outward:
         inward.setblocking(False)
@@ -263,5 +263,5 @@ def _forget_signals() -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, _leave_at_once)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the parent
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # SIGHUP is for the parent
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
