@@ -1,1 +1,1 @@
-"""A laptop's Postgres and a laptop's WeChat. Nothing of it is in the production path."""
+"""PostgreSQL and a simulated WeChat for a laptop. Production uses none of it."""

@@ -1,4 +1,4 @@
-"""What `wxauth dev` says when it is ready."""
+"""The text that `wxauth dev` prints when it is ready."""
 
 import os
 import shlex
@@ -94,7 +94,7 @@ _MARKS: Final = {Level.OK: "ok", Level.NOTE: "note", Level.BAD: "BAD"}
 
 
 def service_url(settings: Settings) -> str:
-    """Where this machine finds the service."""
+    """The service's URL for this machine."""
     host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104 - asked for
     return _url("::1" if host == "::" else host, settings.port)
 
@@ -108,15 +108,15 @@ def welcome(
     home: Path,
     language: Language = "en",
 ) -> str:
-    """The whole of it.
+    """The whole text.
 
     Args:
-        settings: Those of the service.
-        simulated_url: Where the simulated WeChat is; None is the real one.
-        site_url: Where the example site is.
-        findings: What the real one says.
+        settings: The settings of the service.
+        simulated_url: The URL of the simulated WeChat; None for the real WeChat.
+        site_url: The URL of the example site.
+        findings: The results of asking the real WeChat.
         home: Where the data is kept.
-        language: Of the findings; all else is in both.
+        language: The language of the findings. All other text is in both.
     """
     address = _address_in_network(settings.host)
     parts = [
@@ -147,27 +147,27 @@ def welcome(
 
 
 def _command(settings: Settings) -> str:
-    """How to run another command on the same database; one that was given is known, and may hold a password."""
+    """How to run another command on the same database. One of the environment is not shown: it may have a password."""
     if os.environ.get("WXAUTH_DATABASE_URL"):
         return sys.argv[0]
     return f"WXAUTH_DATABASE_URL={shlex.quote(settings.database_url.get_secret_value())} {sys.argv[0]}"
 
 
 def _linking(settings: Settings) -> str:
-    """The same for a command that tells where the service is."""
+    """The same, with the issuer, for a command that needs to know where the service is."""
     given = {"WXAUTH_ISSUER": settings.issuer, "WXAUTH_ADMIN_PAGE": "true"}
     missing = [f"{name}={shlex.quote(value)}" for name, value in given.items() if not os.environ.get(name)]
     return " ".join([*missing, _command(settings)])
 
 
 def _address_in_network(host: str) -> str:
-    """By which others in this network reach what listens everywhere; empty where nothing does, or nobody is."""
+    """This machine's address for others in the network; empty if the service listens on one address, or offline."""
     if host not in _EVERYWHERE:
         return ""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as way_out:
         try:
-            way_out.connect((_SOMEWHERE_ELSE[family], 9))  # sends nothing: only the way is chosen
+            way_out.connect((_SOMEWHERE_ELSE[family], 9))  # sends nothing: the system only chooses the route
         except OSError:
             return ""
         address: str = way_out.getsockname()[0]

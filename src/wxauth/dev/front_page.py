@@ -1,4 +1,4 @@
-"""`/` of the service under `wxauth dev`, where production has nothing."""
+"""`/` of the service under `wxauth dev`. In production there is nothing at this path."""
 
 from starlette.datastructures import URL
 from starlette.responses import RedirectResponse
@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class FrontPage:
-    """Leads a browser from `/` to a page, and leaves everything else to the service."""
+    """Redirects `/` to a page, and leaves everything else to the service."""
 
     def __init__(self, app: ASGIApp, page: URL) -> None:
         self._app = app

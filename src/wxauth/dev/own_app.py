@@ -1,4 +1,4 @@
-"""The secret of one's own app: asked for at a terminal, and kept beside the data until WeChat refuses it."""
+"""The secret of the developer's own app: asked for at the terminal, and kept with the data until WeChat refuses it."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from wxauth.checks import Result
 from wxauth.wechat.errcode_texts import SECRET_NOT_TAKEN
 
 NAMES: Final = frozenset({"WXAUTH_APP_ID", "WXAUTH_APP_SECRET", "WXAUTH_APPS"})
-"""Who sets one of these wants the real WeChat, which the simulated apps are unknown to."""
+"""If one of these is set, `wxauth dev` uses the real WeChat, which does not know the simulated apps."""
 
 _QUESTION: Final = "App secret of {app_id} (not shown) / 请输入 AppSecret（不显示）"
 _KEPT: Final = "Kept in {path}, for you alone. 已保存，仅当前用户可读。"
@@ -21,11 +21,11 @@ _FORGOTTEN: Final = "The app secret is not kept; the next start asks again. 未�
 
 
 class OwnSecret:
-    """What goes with `WXAUTH_APP_ID` where the environment has no secret for it.
+    """The secret for `WXAUTH_APP_ID`, if the environment has none.
 
     Args:
-        home: Where it is kept.
-        given: The names that the environment has.
+        home: The folder in which the secret is kept.
+        given: The names of the variables that the environment has.
     """
 
     def __init__(self, home: Path, given: frozenset[str]) -> None:
@@ -33,7 +33,7 @@ class OwnSecret:
         is_wanted = given & NAMES == {"WXAUTH_APP_ID"} and re.fullmatch(r"[\w-]{1,64}", app_id, re.ASCII)
         self._path = home / f"app_secret_{app_id}" if is_wanted else None
         self.value: str | None = None
-        """None where it is not wanted, or nobody is there to ask."""
+        """None if no secret is needed, or there is no terminal to ask at."""
         self._is_new = False
         if self._path is None:
             return
@@ -44,7 +44,7 @@ class OwnSecret:
             self._is_new = True
 
     def keep_unless_refused(self, findings: Iterable[Result]) -> None:
-        """Keep it for the next run; forget it where WeChat has just said that it is wrong."""
+        """Keep the secret for the next run, or delete it if WeChat has just said that it is wrong."""
         if self._path is None or self.value is None:
             return
         if any(SECRET_NOT_TAKEN.en in finding.message for finding in findings):
@@ -56,6 +56,6 @@ class OwnSecret:
 
 
 def keep(path: Path, secret: str) -> None:
-    """Write a new file that its owner alone reads."""
+    """Write a new file that only its owner can read."""
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secret)

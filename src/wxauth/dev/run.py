@@ -1,4 +1,4 @@
-"""`wxauth dev`: Postgres, WeChat, migrations and the service, together, gone together."""
+"""`wxauth dev`: PostgreSQL, WeChat, migrations and the service, which start and end together."""
 
 import asyncio
 import base64
@@ -38,11 +38,11 @@ from wxauth.web.http_server import Server
 
 HOME: Final = Path(".wxauth")
 SITE_PORT: Final = 8004
-"""Where the example site is, unless something else is there."""
+"""The example site's port, unless it is taken."""
 
 
 class DevFailed(Exception):
-    """The development service cannot start; the text says what to do."""
+    """The development service cannot start. The text says what to do."""
 
 
 def run(*, port: int | None, wechat_port: int, site_port: int | None = None, language: Language = "en") -> None:
@@ -56,7 +56,7 @@ def run(*, port: int | None, wechat_port: int, site_port: int | None = None, lan
             click.echo(line, err=True)
         with ExitStack() as stack:
             listener = stack.enter_context(_listen(settings.host, settings.port, "--port"))
-            if simulated_url is not None:  # before the database, which takes its time
+            if simulated_url is not None:  # before the database, which takes longer: a taken port is told at once
                 wechat_listener = stack.enter_context(_listen("127.0.0.1", wechat_port, "--wechat-port"))
             site_listener = stack.enter_context(_listen_for_site(site_port))
             settings = stack.enter_context(_with_database(settings))
@@ -84,7 +84,7 @@ def run(*, port: int | None, wechat_port: int, site_port: int | None = None, lan
 
 
 def _settled(simulated_url: str | None, port: int | None) -> tuple[Settings, list[Result]]:
-    """The settings, and what WeChat says of them where it is the real one."""
+    """The settings, and the results of checking them with the real WeChat, if that is used."""
     try:
         HOME.mkdir(exist_ok=True)
         (HOME / ".gitignore").write_text("*\n")
@@ -102,10 +102,10 @@ def _given() -> frozenset[str]:
 
 
 def _settings(simulated_url: str | None, port: int | None, *, app_secret: str | None) -> Settings:
-    """Those that are not the simulator's affair may come from the environment; never from `.env`."""
+    """The settings. The environment may set those that do not concern the simulator; `.env` is not read."""
     given = _given()
     defaults = {
-        "database_url": "postgresql://",  # until the embedded one has started
+        "database_url": "postgresql://",  # until the embedded PostgreSQL has started
         "secret_key": _secret_key(),
         "app_secret": app_secret,
         "log_level": "warning",
@@ -113,8 +113,8 @@ def _settings(simulated_url: str | None, port: int | None, *, app_secret: str | 
     }
     fixed: dict[str, Any] = {} if port is None else {"port": port}
     if simulated_url is not None:
-        defaults["cors_origins"] = simulated_url  # of the phone on the desk
-        defaults["consents"] = "privacy:1,terms:1"  # for it to agree to
+        defaults["cors_origins"] = simulated_url  # the origin of the phone on the desk
+        defaults["consents"] = "privacy:1,terms:1"  # documents for the phone on the desk to agree to
         fixed |= {"apps": APPS, "app_id": None, "app_secret": None}
         fixed |= {"wechat_base_url": simulated_url, "wechat_fallback_url": None, "wechat_proxy": None}
     unset = {name: value for name, value in defaults.items() if f"WXAUTH_{name.upper()}" not in given}
@@ -125,7 +125,7 @@ def _settings(simulated_url: str | None, port: int | None, *, app_secret: str | 
 
 
 def _secret_key() -> str:
-    """Made once, beside the data that it seals."""
+    """The secret key, made once and kept beside the data that it seals."""
     path = HOME / "secret_key"
     if not path.exists():
         own_app.keep(path, base64.b64encode(secrets.token_bytes(32)).decode())
@@ -144,7 +144,7 @@ def _listen(host: str, port: int, option: str) -> Iterator[socket.socket]:
 
 
 def _ask_wechat(settings: Settings) -> list[Result]:
-    configure_logging(level="critical", log_format=settings.log_format)  # the findings say it all
+    configure_logging(level="critical", log_format=settings.log_format)  # the findings say all that logs would
     return asyncio.run(check_apps(settings))
 
 
@@ -165,7 +165,7 @@ def _simulator(listener: socket.socket, service_url: str) -> Iterator[None]:
 
 @contextmanager
 def _listen_for_site(port: int | None) -> Iterator[socket.socket]:
-    """Where nobody has asked for a port, another one where the usual one is taken."""
+    """Listen on the port that was asked for; otherwise on the usual one, or on any free one if that is taken."""
     if port is not None:
         with _listen("127.0.0.1", port, "--site-port") as listener:
             yield listener
@@ -217,7 +217,7 @@ def _app(settings: Settings, simulated_url: str | None) -> ASGIApp:
 
 class _Server(Server):
     def __init__(self, config: uvicorn.Config, welcome: str) -> None:
-        super().__init__(config)  # and leaves at once: no proxy has to learn of it
+        super().__init__(config)  # without `learning`: it ends at once, as no proxy has to learn of the end
         self._welcome = welcome
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

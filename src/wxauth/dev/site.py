@@ -1,6 +1,6 @@
-"""A small website that logs people in by scan: all that a site of one's own needs, with Authlib's client.
+"""A small website that logs people in by scan. It has all that a real site needs, with Authlib's client.
 
-In production a site has a secret of its own, `wxauth clients add NAME --redirect-uri https://…/callback`, and keeps no
+In production, a site has its own secret (`wxauth clients add NAME --redirect-uri https://…/callback`), and keeps no
 id_token in a cookie that the browser can read.
 """
 
@@ -18,11 +18,11 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 NAME: Final = "wxauth-example"
-"""Its client_id: a public client, which `wxauth dev` adds."""
+"""The site's client_id. It is a public client, which `wxauth dev` adds."""
 TITLE: Final = "示例网站 Example"
 SCOPES: Final = ("openid", "profile", "phone", "roles")
 REDIRECT_URI: Final = "http://127.0.0.1/callback"
-"""On whatever port (RFC 8252, section 7.3)."""
+"""Any port is allowed (RFC 8252, section 7.3)."""
 LOGOUT_URI: Final = "http://127.0.0.1/"
 
 _PAGE: Final = """<!doctype html>
@@ -39,8 +39,8 @@ _PAGE: Final = """<!doctype html>
 
 
 def create_site(issuer: str, *, url: str, cookie_secret: str) -> Starlette:
-    """The website as an ASGI app, which is found at that URL. Raises: ModuleNotFoundError, without Authlib."""
-    with warnings.catch_warnings(record=True):  # Authlib announces what its next version will want
+    """The website as an ASGI app, for this URL. Raises: ModuleNotFoundError, without Authlib."""
+    with warnings.catch_warnings(record=True):  # Authlib warns of changes in its next version
         from authlib.integrations.starlette_client import OAuth, OAuthError
 
     oauth = OAuth()

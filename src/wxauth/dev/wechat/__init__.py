@@ -1,4 +1,4 @@
-"""WeChat, simulated, for laptops and tests. Behaves as WeChat's pages say; `about.py` tells how to use it."""
+"""A simulated WeChat for laptops and tests. It behaves as WeChat's documentation says; `about.py` is its manual."""
 
 from wxauth.dev.wechat.about import HINTS
 from wxauth.dev.wechat.controls import Account, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest

@@ -93,4 +93,4 @@ HINTS: Final = {
         "alice (phone-13800138000 for the phone button), or start 'wxauth dev' with WXAUTH_APP_ID"
     )
 }
-"""What a developer who meets an errcode of this WeChat has to know, added to `detail`."""
+"""By errcode of the simulated WeChat, what the developer should know. It is added to `detail`."""

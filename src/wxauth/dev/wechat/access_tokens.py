@@ -9,7 +9,7 @@ from wxauth.dev.wechat.refusals import Refusal
 LIFETIME: Final = 7200.0
 """Seconds."""
 OVERLAP: Final = 300.0
-"""Seconds before the end, from which on there is another one, and both are good."""
+"""Seconds. That long before a token's end there is another one, and both are good."""
 FORCED_PAUSE: Final = 30.0
 FORCED_A_DAY: Final = 20
 
@@ -18,7 +18,7 @@ _BEIJING: Final = 8 * 3600
 
 
 class AccessTokens:
-    """What WeChat knows of an app's tokens.
+    """The tokens of an app, as WeChat keeps them.
 
     Args:
         clock: Seconds since the epoch.
@@ -27,7 +27,7 @@ class AccessTokens:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._ends: dict[str, float] = {}
-        """Of those that are good, or have been until then."""
+        """When each token ends or has ended."""
         self._killed: set[str] = set()
         self._current: str | None = None
         self._forced_at: list[float] = []
@@ -45,19 +45,19 @@ class AccessTokens:
         return {"access_token": self._current, "expires_in": int(self._ends[self._current] - now)}
 
     def kill(self) -> None:
-        """Make an end of all tokens, as a `force_refresh` does or a new secret."""
+        """End all tokens, as a `force_refresh` or a new app secret does."""
         self._killed |= self._ends.keys()
         self._current = None
 
     def check(self, token: str) -> None:
-        """See that this one is good. Raises: Refusal."""
+        """Check that a token is good. Raises: Refusal."""
         if token in self._killed:
             raise Refusal(40001)
         if self._clock() >= self._ends[token]:
             raise Refusal(42001)
 
     def __contains__(self, token: str) -> bool:
-        """Whether it was ever one."""
+        """Whether this was ever a token of the app."""
         return token in self._ends
 
     def _note_forced(self, now: float) -> None:
@@ -70,5 +70,5 @@ class AccessTokens:
 
 
 def day_of(at: float) -> int:
-    """Which day it is in Beijing."""
+    """The number of the day in Beijing."""
     return int(at + _BEIJING) // _DAY

@@ -23,12 +23,12 @@ class _Code(Generic[Wanted]):
 
 
 class Codes(Generic[Wanted]):
-    """Codes of one kind, and what each stands for.
+    """Codes of one kind, and what each one stands for.
 
     Args:
         clock: Seconds since the epoch.
-        errcode_when_used: What the second use gets.
-        errcode_of_another_app: What another app gets.
+        errcode_when_used: The errcode for a second use.
+        errcode_of_another_app: The errcode for another app.
     """
 
     def __init__(self, clock: Callable[[], float], *, errcode_when_used: int, errcode_of_another_app: int) -> None:
@@ -45,7 +45,7 @@ class Codes(Generic[Wanted]):
         return code
 
     def __contains__(self, code: str) -> bool:
-        """Whether it was ever one, as far as is remembered."""
+        """Whether this is a code that was made and is still remembered."""
         return code in self._codes
 
     def spend(self, text: str, app_id: str) -> Wanted:
@@ -59,12 +59,12 @@ class Codes(Generic[Wanted]):
             code.busy -= 1
             code.is_used = code.wanted.busy_burns
             raise Refusal(-1)
-        code.is_used = True  # by a failed exchange too
+        code.is_used = True  # a failed exchange spends the code, too
         if code.wanted.app_id != app_id:
             raise Refusal(self._of_another_app)
         return code.wanted
 
     def _forget_expired(self) -> None:
-        # All live equally long, so the oldest come first.
+        # All codes live equally long, so the first ones expire first.
         while self._codes and next(iter(self._codes.values())).expires_at <= self._clock():
             del self._codes[next(iter(self._codes))]

@@ -1,4 +1,4 @@
-"""What can be asked of the simulator that cannot be asked of WeChat."""
+"""Requests that control the simulator. The real WeChat has nothing like them."""
 
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -17,7 +17,7 @@ Api = Literal[
     "getwxacodeunlimit",
 ]
 KINDS: Final = ("errcode", "slow", "status", "hang", "drop", "garbage", "html", "cut_off", "json_type")
-"""Of faults."""
+"""The kinds of faults."""
 
 
 def _check_person(value: str) -> str:
@@ -44,34 +44,34 @@ class _CodeOfPerson(_Control):
     person: Person
     app_id: AppId = APPS[0]["app_id"]
     busy: Annotated[int, Field(ge=0, le=100)] = 0
-    """So many times the code is answered with -1 first."""
+    """How many times the code is first answered with -1."""
     busy_burns: bool = False
-    """Whether that spends it; what WeChat does is not settled."""
+    """Whether -1 spends the code. It is not known what WeChat does."""
 
 
 class CodeRequest(_CodeOfPerson):
     """What `POST /codes` takes: a code as `wx.login` gives it."""
 
     has_unionid: bool = True
-    """False is an app that is not bound to an Open Platform account."""
+    """False: as for an app that is not bound to an Open Platform account."""
 
 
 class PhoneCodeRequest(_CodeOfPerson):
     """What `POST /phone-codes` takes: a code as the phone button gives it."""
 
     phone: str | None = None
-    """In China, or with `+` and the country's number; the person's own, if none is given."""
+    """A Chinese number, or one with `+` and the country code. By default, the person's own."""
     watermark_app_id: str | None = None
-    """The app that the answer says it is for, if not the right one."""
+    """The app in the answer's watermark. By default, the right one."""
 
 
 class SealRequest(_Control):
-    """What `POST /encrypted-data` takes: what `wx` seals with the session_key of the last login."""
+    """What `POST /encrypted-data` takes: data that is sealed with the session_key of the last login, as `wx` does."""
 
     person: Person
     app_id: AppId = APPS[0]["app_id"]
     data: dict[str, Any]
-    """Gets a watermark of now, unless it brings one."""
+    """The data. A present watermark is added, unless the data has one."""
 
 
 class FaultRequest(_Control):
@@ -79,25 +79,25 @@ class FaultRequest(_Control):
 
     api: Api
     app_id: AppId | None = None
-    """Whose calls; everybody's, if none is given."""
+    """The app whose calls fail. By default, every app's."""
     times: Annotated[int, Field(ge=1)] | None = 1
-    """For so many calls; null is until `DELETE /faults`."""
+    """How many calls fail; null: all, until `DELETE /faults`."""
     work_is_done: bool = False
-    """Whether WeChat has done what was asked, spent the code, and only the answer goes wrong."""
+    """Whether WeChat does what it is asked, and spends the code, before the answer goes wrong."""
     errcode: int | None = None
     slow: Annotated[float, Field(ge=0, le=60)] | None = None
-    """Seconds, then the right answer."""
+    """Seconds before the right answer."""
     status: Annotated[int, Field(ge=200, le=599)] | None = None
     hang: Literal[True] | None = None
     """No answer, ever."""
     drop: Literal[True] | None = None
-    """The connection closes."""
+    """The connection is closed without an answer."""
     garbage: Literal[True] | None = None
     html: Literal[True] | None = None
     cut_off: Literal[True] | None = None
-    """The right answer's first half."""
+    """Only the first half of the right answer is sent."""
     json_type: Literal[True] | None = None
-    """The right answer, a picture too, that says it is JSON."""
+    """The right answer, even a picture, with the Content-Type of JSON."""
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
@@ -113,17 +113,17 @@ class Account(_Control):
 
     app_id: AppId = APPS[0]["app_id"]
     is_whitelisted: bool = True
-    """False: a caller's address is not on the list, 40164."""
+    """False: the caller's address is not on the IP whitelist, 40164."""
     is_frozen: bool = False
-    """The secret, 40243."""
+    """Whether the app secret is frozen, 40243."""
     has_unionids: bool = True
     denied: frozenset[Api] = frozenset()
-    """What the account may not use, 48001."""
+    """The APIs that the account may not use, 48001."""
     openid_check: Literal["on", "ignored", "refused"] = "on"
-    """What becomes of the openid at getuserphonenumber: not every account may send it, and then gets 47001."""
+    """What getuserphonenumber does with an openid. An account that may not send one gets 47001 (`refused`)."""
     country_code: Literal["text", "number"] = "text"
     """WeChat has sent both `"86"` and 86."""
     daily_quota: dict[Api, int] = Field(default_factory=dict)
-    """Of calls, then 45009."""
+    """By API, how many calls a day are allowed. More get 45009."""
     pages: frozenset[str] = frozenset({"pages/index/index", "pages/scan/scan"})
-    """Those of the published version."""
+    """The pages of the published version."""

@@ -1,4 +1,4 @@
-"""The phone on the desk: a page that plays the phone, and shows what goes over the wires."""
+"""The phone on the desk: a page that acts as a phone, and shows all requests and answers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ PATH: Final = "/desk/"
 
 _PAGE: Final = Path(__file__).parent / "page"
 _SHARED: Final = ("base.css", "dom.js", "icon.svg")
-"""Files of the console's, for one design."""
+"""Files shared with the console, for one design."""
 _CLIENTS: Final = ("wxauth.js", "wxauth-scan.js")
 _IN_WHEEL: Final = Path(__file__).parents[2] / "_miniprogram"
 _IN_CHECKOUT: Final = Path(__file__).parents[4] / "clients" / "miniprogram"
@@ -42,7 +42,7 @@ _ERRCODES: Final = {
         *(-1, 45011, 45009, 40001, 40013, 40125, 40164, 40243, 41002, 41004, 89501, 89503, 89506, 89507, _UNKNOWN),
     ),
 }
-"""What the calls that the page causes may be answered."""
+"""The errcodes that can be chosen for each API that the page uses."""
 _IN_NO_LIST: Final = Title("one that is in no list", "列表之外的错误码")
 _ON_THE_WAY: Final[tuple[tuple[dict[str, Any], Title, type[WeChatError] | None], ...]] = (
     ({"slow": 3}, Title("slow: answers after 3 s", "慢：3 秒后响应"), None),
@@ -55,7 +55,7 @@ _ON_THE_WAY: Final[tuple[tuple[dict[str, Any], Title, type[WeChatError] | None],
 
 
 def desk_routes(wires: Wires, faults: Faults, *, service_url: str) -> list[Route]:
-    """The page, the real client that it runs, and what it has to know."""
+    """The routes of the page, of the real client that the page runs, and of the data that it shows."""
     files, shared = StaticFiles(directory=_PAGE), StaticFiles(directory=CONSOLE_PAGE)
     clients = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
     headers = {
@@ -75,7 +75,7 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str) -> list[Route
     }
 
     async def page(request: Request) -> Response:
-        if request.url.hostname == "localhost":  # the service lets in one origin
+        if request.url.hostname == "localhost":  # the service's CORS allows 127.0.0.1 only
             return RedirectResponse(request.url.replace(hostname="127.0.0.1", path=PATH))
         name = request.path_params.get("name", "index.html")
         if name in _CLIENTS:
@@ -105,15 +105,15 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str) -> list[Route
 
 
 def known_faults() -> dict[str, list[dict[str, Any]]]:
-    """What can go wrong with each call, what it means, and the `failure` that the phone gets.
+    """By API, the faults that can be chosen, their meanings, and the `failure` that the phone gets.
 
-    That is null where all goes well in the end.
+    `failure` is null if the call succeeds in the end.
     """
     return {api: list(_known_faults(api)) for api in _ERRCODES}
 
 
 class OwnPagesOnly:
-    """Keeps other web pages away, which a developer may have open meanwhile; programs are let in."""
+    """Refuses requests of other web pages that the developer may have open. Programs are let in."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -132,7 +132,8 @@ class OwnPagesOnly:
 
 def _known_faults(api: str) -> Iterator[dict[str, Any]]:
     for errcode in _ERRCODES[api]:
-        is_mended = api == errcodes.PHONE_NUMBER and errcode in errcodes.WECHAT_TOKEN_REFUSED  # by a new access token
+        # The service renews a refused WeChat token and calls again.
+        is_mended = api == errcodes.PHONE_NUMBER and errcode in errcodes.WECHAT_TOKEN_REFUSED
         failure = None if is_mended else errcodes.error_for(errcode, api=api)
         meaning = errcodes.meaning(errcode, api=api) or _IN_NO_LIST
         yield _known({"errcode": errcode}, meaning, failure)

@@ -1,4 +1,4 @@
-"""What goes wrong, and how it looks to the caller."""
+"""Faults of the simulated WeChat, and how they look to the caller."""
 
 import asyncio
 import re
@@ -16,26 +16,26 @@ _IN_A_CODE: Final = re.compile(
 
 
 class Faults:
-    """Those that were asked for, in their order."""
+    """The faults that were asked for, in order."""
 
     def __init__(self) -> None:
         self._waiting: list[FaultRequest] = []
 
     def add(self, fault: FaultRequest) -> None:
-        """Put it behind the others."""
+        """Add a fault behind the others."""
         self._waiting.append(fault.model_copy())
 
     def clear(self) -> None:
-        """All goes right again."""
+        """Drop all faults: everything works again."""
         self._waiting.clear()
 
     @property
     def waiting(self) -> list[dict[str, Any]]:
-        """Those still to come, as they were asked for."""
+        """The faults still to come, in the form in which they were asked for."""
         return [fault.model_dump(mode="json", exclude_none=True) for fault in self._waiting]
 
     def next(self, api: Api, app_id: str | None) -> FaultRequest | None:
-        """What this call meets."""
+        """The fault that this call meets; None if there is none."""
         for fault in self._waiting:
             if fault.api == api and fault.app_id in (None, app_id):
                 if fault.times is not None:
@@ -47,7 +47,7 @@ class Faults:
 
 
 def fault_in(code: str, api: Api) -> FaultRequest | None:
-    """The fault that a code such as `errcode-40029` or `slow-2` asks for by itself."""
+    """The fault that a code such as `errcode-40029` or `slow-2` names; None if it names none."""
     found = _IN_A_CODE.fullmatch(code)
     if found is None:
         return None
@@ -58,7 +58,7 @@ def fault_in(code: str, api: Api) -> FaultRequest | None:
 
 
 async def answer_wrongly(request: Request, fault: FaultRequest) -> Response | None:
-    """How the fault looks; None where the right answer follows, in its own time."""
+    """The wrong answer of a fault; None if the right answer is to follow."""
     if fault.slow is not None:
         await asyncio.sleep(fault.slow)
     elif fault.status is not None:
@@ -67,7 +67,7 @@ async def answer_wrongly(request: Request, fault: FaultRequest) -> Response | No
         while (await request.receive())["type"] != "http.disconnect":
             pass
     elif fault.drop:
-        # ASGI knows no way to close a connection without an answer; uvicorn's own object has one.
+        # ASGI has no way to close a connection without an answer. uvicorn's own object does.
         connection = getattr(request.receive, "__self__", None)
         if connection is None:
             raise ConnectionResetError("dropped")

@@ -1,4 +1,4 @@
-"""Mini-program codes: the picture is an ordinary QR code that says what a mini-program code would."""
+"""Mini-program codes. The picture is an ordinary QR code with the content of a mini-program code."""
 
 import re
 from collections.abc import Mapping
@@ -23,14 +23,14 @@ _ENVS: Final = ("release", "trial", "develop")
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture, and what kind of one it is."""
+    """A picture with its content type."""
 
     content: bytes
     content_type: str
 
 
 def read_code_request(values: Mapping[str, Any], account: Account) -> str:
-    """What the code says. Raises: Refusal."""
+    """The content of the code that is asked for. Raises: Refusal."""
     scene, page, env = values.get("scene"), values.get("page", _HOME), values.get("env_version", "release")
     if not isinstance(scene, str) or not 0 < len(scene) <= _LONGEST_SCENE:
         raise Refusal(40169)
@@ -46,7 +46,7 @@ def read_code_request(values: Mapping[str, Any], account: Account) -> str:
 
 
 def draw(code: str, *, has_transparent_ground: bool) -> Picture:
-    """PNG where the ground is transparent, else JPEG."""
+    """Draw a code: a PNG if the background is transparent, otherwise a JPEG."""
     output = BytesIO()
     qr = segno.make_qr(code, error="m")
     if has_transparent_ground:

@@ -1,4 +1,4 @@
-"""The apps and the people of the simulated WeChat. A name is a person, and all else follows from it."""
+"""The apps and the people of the simulated WeChat. A name is a person; openids, unionid and number follow from it."""
 
 import re
 from base64 import urlsafe_b64encode
@@ -23,7 +23,7 @@ LATER_APP: Final = {
     "app_secret": "dev-secret-of-the-third-app",
     "push_token": "devPushTokenOfTheThirdApp",
 }
-"""One that WeChat knows and the service does not, until somebody adds it."""
+"""An app that WeChat knows, but not the service, until somebody adds it."""
 SECRETS: Final = {app["app_id"]: app["app_secret"] for app in (*APPS, LATER_APP)}
 
 _NAME: Final = re.compile(r"[^\W\d_][\w.-]{0,31}")
@@ -31,32 +31,32 @@ _RISKY: Final = re.compile(r"risky-([0-4])")
 
 
 def is_name(text: str) -> bool:
-    """Whether a person may be called so."""
+    """Whether this can be a person's name."""
     return _NAME.fullmatch(text) is not None
 
 
 def openid_of(person: str, app_id: str) -> str:
-    """Those of an app begin alike."""
+    """The person's openid in an app. All openids of an app begin alike."""
     return openid_prefix(app_id) + _digest(app_id, person)[:22]
 
 
 def openid_prefix(app_id: str) -> str:
-    """How the openids of an app begin."""
+    """The beginning of all openids of an app."""
     return "o" + _digest(app_id)[:5]
 
 
 def unionid_of(person: str) -> str:
-    """The same in every app."""
+    """The person's unionid, which is the same in every app."""
     return "o6_bm" + _digest(person)[:23]
 
 
 def phone_of(person: str) -> str:
-    """The person's own number, in China."""
+    """The person's own number, a Chinese one."""
     return f"138{int.from_bytes(sha256(person.encode()).digest()[:4]) % 10**8:08}"
 
 
 def risk_of(person: str) -> int:
-    """0 to 4: `risky-4` is 4, and who is not named so 0."""
+    """The person's risk rank, 0 to 4: that of `risky-4` is 4, and any other name's is 0."""
     found = _RISKY.fullmatch(person)
     return int(found[1]) if found else 0
 

@@ -20,7 +20,7 @@ from wxauth.dev.wechat.people import APPS, LATER_APP
 
 ATTEMPTS: Final = 3
 PATIENCE: Final = 5.0
-"""Seconds for each."""
+"""Seconds for each attempt."""
 
 REVOKED: Final = "user_authorization_revoke"
 
@@ -33,7 +33,7 @@ Format = Literal["json", "xml"]
 
 
 class PushRequest(BaseModel):
-    """What `POST /push` takes: of whom WeChat tells what."""
+    """What `POST /push` takes: an event about a person that WeChat is to push."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -41,12 +41,12 @@ class PushRequest(BaseModel):
     app_id: AppId = APPS[0]["app_id"]
     event: Annotated[str, StringConstraints(pattern="^[A-Za-z_]{1,64}$")] = REVOKED
     revoke_info: Annotated[str, StringConstraints(pattern="^[0-9]{1,4}$")] = "6"
-    """What is withdrawn by `user_authorization_revoke`."""
+    """The code of what `user_authorization_revoke` withdraws."""
     mode: Mode | None = None
-    """`aes` for the app that has a key and `plain` for the other, if none is given."""
+    """By default `aes` for an app with a push_aes_key, `plain` for the others."""
     format: Format = "json"
     url: Annotated[str, StringConstraints(pattern="^https?://[^/]")] | None = None
-    """Where to; to the service beside this WeChat, if none is given."""
+    """The URL to send to. By default, that of the service beside this WeChat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,10 @@ class SignedPush:
 
 
 def make_message(openid: str, event: str, revoke_info: object, *, app_id: str, now: int) -> dict[str, Any]:
-    """An event that tells of a person. `now` is in seconds since the epoch."""
+    """The message of an event about a person. `now` is in seconds since the epoch."""
     message = {
         "ToUserName": f"gh_{app_id[-12:]}",
-        "FromUserName": f"o{app_id}-push",  # what WeChat calls itself
+        "FromUserName": f"o{app_id}-push",  # WeChat's name for itself
         "CreateTime": now,
         "MsgType": "event",
         "Event": event,
@@ -75,7 +75,7 @@ def make_message(openid: str, event: str, revoke_info: object, *, app_id: str, n
 def sign_push(
     app: Mapping[str, str], message: Mapping[str, Any], *, mode: Mode, format: Format, timestamp: str, nonce: str
 ) -> SignedPush:
-    """The message as it is sent for this app, one of `APPS` or like them."""
+    """The signed request for an app, which has the fields of those in `APPS`."""
     body = _write(message, format)
     query = {"timestamp": timestamp, "nonce": nonce, "openid": str(message.get("FromUserName", ""))}
     query["signature"] = sign(app["push_token"], timestamp, nonce)
@@ -88,12 +88,12 @@ def sign_push(
 
 
 def sign(*parts: str) -> str:
-    """WeChat's signature of the token and what it covers."""
+    """WeChat's signature over these parts, one of which is the token."""
     return sha1("".join(sorted(parts)).encode(), usedforsecurity=False).hexdigest()
 
 
 def encrypt(message: bytes, *, key: str, app_id: str, random: bytes) -> str:
-    """WeChat's envelope. `key` is the EncodingAESKey, `random` 16 bytes."""
+    """Encrypt a message as WeChat does. `key` is the EncodingAESKey, `random` has 16 bytes."""
     aes_key = b64decode(key + "=")
     plain = random + len(message).to_bytes(4, "big") + message + app_id.encode()
     padding = _BLOCK_BYTES - len(plain) % _BLOCK_BYTES
@@ -104,7 +104,9 @@ def encrypt(message: bytes, *, key: str, app_id: str, random: bytes) -> str:
 async def deliver(
     client: httpx.AsyncClient, wanted: PushRequest, message: Mapping[str, Any], *, service_url: str
 ) -> dict[str, Any]:
-    """Send it until it is taken, signed anew each time; `is_taken`, and `status` and `answer` of each of `attempts`.
+    """Send a message, signed anew each time, until it is accepted.
+
+    The result has `is_taken`, and `attempts` with the `status` and `answer` of each.
 
     Raises: ValueError.
     """

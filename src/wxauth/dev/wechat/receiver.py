@@ -1,4 +1,4 @@
-"""A sibling's receiver of webhooks on the desk: it shows what came, and can be made to fail."""
+"""A receiver of webhooks on the desk. It shows the messages that came, and can be made to fail."""
 
 import asyncio
 import hmac
@@ -25,21 +25,21 @@ _PREFIX: Final = "whsec_"
 
 
 class Behaviour(BaseModel):
-    """What the receiver knows and answers; what is not named stays."""
+    """The secret that the receiver knows, and its answer. In a request, a field that is absent changes nothing."""
 
     secret: str | None = Field(default=None, max_length=200)
     answer: Literal["hang"] | int = Field(default=204)
 
 
 class Receiver:
-    """The newest messages first, each with whether its signature holds and what was answered."""
+    """Keeps the newest messages, each with whether its signature holds and how it was answered."""
 
     def __init__(self) -> None:
         self._behaviour = Behaviour()
         self._messages: deque[dict[str, Any]] = deque(maxlen=KEPT)
 
     def routes(self) -> list[Route]:
-        """Where wxauth sends to, and what the desk asks and sets."""
+        """The route for wxauth's messages, and those for the desk."""
         return [
             Route(PATH, self._receive, methods=["POST"]),
             Route(PATH + "/messages", self._tell),

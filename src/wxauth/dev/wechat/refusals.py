@@ -1,4 +1,4 @@
-"""How the simulated WeChat says no."""
+"""Refusals of the simulated WeChat."""
 
 import secrets
 from typing import Any, Final
@@ -47,12 +47,12 @@ _MESSAGES: Final = {
 
 
 class Refusal(Exception):
-    """What is asked for gets this errcode."""
+    """The request is answered with this errcode."""
 
     def __init__(self, errcode: int) -> None:
         self.errcode = errcode
 
     def answer(self) -> dict[str, Any]:
-        """As WeChat puts it."""
+        """The answer in WeChat's form."""
         rid = "-".join(secrets.token_hex(4) for _ in range(3))
         return {"errcode": self.errcode, "errmsg": f"{_MESSAGES.get(self.errcode, 'error')}, rid: {rid}"}

@@ -32,7 +32,7 @@ def create_simulator(
     push_transport: httpx.AsyncBaseTransport | None = None,
     service_url: str = "http://127.0.0.1:8000",
 ) -> Starlette:
-    """The simulated WeChat as an ASGI app. It pushes to that service by HTTP, unless another transport is given."""
+    """The simulated WeChat as an ASGI app. It pushes messages to the service by HTTP, or by `push_transport`."""
     wechat = simulator or Simulator()
     wires = Wires()
 
@@ -120,7 +120,7 @@ def _control(
         try:
             given = answer(model.model_validate(wanted))
             return JSONResponse(await given if isawaitable(given) else given)
-        except ValidationError as exc:  # before ValueError, which it is
+        except ValidationError as exc:  # before ValueError, of which it is a subclass
             problem = exc.errors()[0]
             where = "".join(f"{part}: " for part in problem["loc"])
             return JSONResponse({"error": where + problem["msg"].removeprefix("Value error, ")}, status_code=422)

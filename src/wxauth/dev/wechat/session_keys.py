@@ -1,4 +1,4 @@
-"""The session_key of each person in each app: the last login's."""
+"""The session_key of each person in each app, made by the last login."""
 
 import secrets
 from base64 import b64decode, b64encode
@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from wxauth.dev.wechat.refusals import Refusal
 
 LIFETIME: Final = 3 * 86400.0
-"""Seconds. WeChat tells nobody how long it is; with frequent use, longer."""
+"""Seconds. WeChat does not say how long it is, but that frequent use makes it longer."""
 _ACTIVE: Final = 2 * 3600.0
 
 
@@ -28,7 +28,7 @@ class _Seen:
 
 
 class SessionKeys:
-    """Who was there, by openid.
+    """The session_keys, and when each person was last there, by openid.
 
     Args:
         clock: Seconds since the epoch.
@@ -39,35 +39,35 @@ class SessionKeys:
         self._seen: dict[str, _Seen] = {}
 
     def replace(self, openid: str, person: str) -> str:
-        """The key of a new login; the one before is dead."""
+        """The key of a new login. The former key no longer works."""
         now = self._clock()
         self._seen[openid] = _Seen(person, _new_key(), now + LIFETIME, now)
         return self._seen[openid].session_key
 
     def current(self, openid: str) -> str | None:
-        """The key that is good now."""
+        """The present key; None if there is none, or it has expired."""
         seen = self._seen.get(openid)
         return seen.session_key if seen is not None and self._clock() < seen.expires_at else None
 
     def reset(self, openid: str) -> str:
-        """Another key with the same end."""
+        """Replace the key. The new one ends when the former one would have."""
         self._seen[openid].session_key = _new_key()
         return self._seen[openid].session_key
 
     def active_person(self, openid: str) -> str:
-        """Who that is, who must have been there within two hours. Raises: Refusal."""
+        """The person, who must have used the app within two hours. Raises: Refusal."""
         seen = self._seen.get(openid)
         if seen is None or self._clock() - seen.at >= _ACTIVE:
             raise Refusal(61010)
         return seen.person
 
     def is_signed(self, openid: str, signature: str) -> bool:
-        """Whether who signed has the key: HMAC over nothing, with the base64 text as it is."""
+        """Whether the signature was made with the present key: HMAC over an empty text, with the key's base64 text."""
         key = self.current(openid)
         return key is not None and compare_digest(new(key.encode(), b"", sha256).hexdigest(), signature)
 
     def seal(self, openid: str, data: dict[str, Any]) -> dict[str, str]:
-        """What `wx` hands to the page: AES-128-CBC under the decoded key. Raises: KeyError, without a login."""
+        """Data as `wx` gives it to the page: AES-128-CBC with the decoded key. Raises: KeyError, without a login."""
         key = self.current(openid)
         if key is None:
             raise KeyError(openid)

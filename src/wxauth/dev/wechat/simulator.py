@@ -1,4 +1,4 @@
-"""What the simulated WeChat knows, and what it answers."""
+"""The state of the simulated WeChat, and its answers."""
 
 import re
 import secrets
@@ -47,17 +47,17 @@ _REMEMBERED_CALLS: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that came."""
+    """A call that has come."""
 
     api: Api
     app_id: str | None
-    """Whose it is, as far as can be told."""
+    """The app that calls; None if that is not known."""
     query: Mapping[str, str]
     body: bytes
 
     @property
     def json(self) -> dict[str, Any]:
-        """The body. Raises: Refusal."""
+        """The body as a JSON object. Raises: Refusal."""
         try:
             values = from_json(self.body)
         except ValueError:
@@ -68,11 +68,11 @@ class Call:
 
 
 class Simulator:
-    """What WeChat knows.
+    """The simulated WeChat, without HTTP.
 
     Args:
         clock: Seconds since the epoch.
-        takes_names: Whether any plain name is a code, which the real WeChat does not take.
+        takes_names: Whether any plain name is a code. The real WeChat takes none.
     """
 
     def __init__(self, clock: Callable[[], float] = time, *, takes_names: bool = True) -> None:
@@ -86,9 +86,9 @@ class Simulator:
         self.access_tokens = {app_id: AccessTokens(clock) for app_id in SECRETS}
         self.faults = Faults()
         self.calls: deque[Call] = deque(maxlen=_REMEMBERED_CALLS)
-        """The last ones that came."""
+        """The last calls that came."""
         self._pictures: Counter[tuple[int, str]] = Counter()
-        """By minute and app."""
+        """By minute and app, how many pictures were made."""
         self._apis: dict[Api, Callable[[Call], dict[str, Any] | Picture]] = {
             "code2session": self._code2session,
             "stable_token": self._stable_token,
@@ -100,7 +100,7 @@ class Simulator:
             "getwxacodeunlimit": self._mini_program_code,
         }
 
-    # What WeChat cannot be asked for.
+    # Controls, which the real WeChat does not have.
 
     def make_code(self, wanted: CodeRequest) -> str:
         """A code as `wx.login` gives it: single-use, five minutes."""
@@ -117,27 +117,27 @@ class Simulator:
         return self._session_keys.seal(openid, {"watermark": watermark, **wanted.data})
 
     def push_message(self, wanted: PushRequest) -> dict[str, Any]:
-        """What WeChat tells of a person."""
+        """The message with which WeChat tells of a person."""
         openid = openid_of(wanted.person, wanted.app_id)
         now = int(self._clock())
         return make_message(openid, wanted.event, wanted.revoke_info, app_id=wanted.app_id, now=now)
 
     def fail(self, api: Api, **fault: Any) -> None:
-        """Let the next calls of an API go wrong, by the fields of `FaultRequest`."""
+        """Let the next calls of an API fail. The arguments are the fields of `FaultRequest`."""
         self.faults.add(FaultRequest(api=api, **fault))
 
     def account(self, app_id: str) -> Account:
-        """How an app stands with WeChat; to be changed at will."""
+        """The state of an app's account, which callers may change."""
         return self._accounts[app_id]
 
     def calls_of(self, api: Api) -> list[Call]:
         """The last calls of an API."""
         return [call for call in self.calls if call.api == api]
 
-    # What WeChat is asked for.
+    # Calls, as to the real WeChat.
 
     def call(self, api: Api, query: Mapping[str, str], body: bytes) -> tuple[Call, FaultRequest | None]:
-        """Note a call, and what goes wrong with it."""
+        """Note a call; the call, and the fault that it meets."""
         call = Call(api, self._app_of(api, query, body), query, body)
         self.calls.append(call)
         return call, self.faults.next(api, call.app_id) or fault_in(_code_in(call), api)
@@ -251,7 +251,7 @@ class Simulator:
         if values.get("version") != 2 or values.get("scene") not in (1, 2, 3, 4) or not content:
             raise Refusal(47001)
         if _ESCAPE.search(call.body):
-            raise Refusal(47001)  # WeChat would judge the backslashes
+            raise Refusal(47001)  # the real WeChat does not decode \uXXXX, and would judge the escapes themselves
         self._active_person(values, account)
         text = content + _text(values, "nickname")
         suggest, label = next((verdict for word, verdict in _VERDICTS.items() if word in text), ("pass", 100))
@@ -273,7 +273,7 @@ class Simulator:
         return draw(code, has_transparent_ground=values.get("is_hyaline") is True)
 
     def _account_of(self, app_id: object, secret: object) -> Account:
-        """The account of who shows its secret."""
+        """The account of the app with this secret. Raises: Refusal."""
         if not app_id:
             raise Refusal(41002)
         if not secret:
@@ -288,7 +288,7 @@ class Simulator:
         return account
 
     def _account_with_token(self, call: Call, *, errcode_over_quota: int = 45009) -> Account:
-        """The account of who shows an access token."""
+        """The account of the app whose access token the call has. Raises: Refusal."""
         token = call.query.get("access_token", "")
         if not token:
             raise Refusal(41001)
@@ -342,7 +342,7 @@ def _text(values: Mapping[str, Any], name: str) -> str:
 
 
 def _parts_of(phone: str, account: Account) -> dict[str, Any]:
-    """As WeChat writes a number; what is none stands there as it is."""
+    """A number in WeChat's form. Text that is no number stays as it is."""
     try:
         number = phonenumbers.parse(phone, "CN")
         country, national = number.country_code, phonenumbers.national_significant_number(number)

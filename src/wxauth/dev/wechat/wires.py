@@ -1,4 +1,4 @@
-"""The wires between the service and the simulated WeChat: what was asked and answered, as far as anybody may see it."""
+"""The requests and answers between the service and the simulated WeChat, kept for display with secrets masked."""
 
 import asyncio
 from collections import deque
@@ -18,7 +18,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Wires:
-    """What has gone over the wires lately.
+    """The latest calls of the service, with their answers.
 
     Args:
         clock: Seconds since the epoch.
@@ -27,10 +27,10 @@ class Wires:
     def __init__(self, clock: Callable[[], float] = time) -> None:
         self._clock = clock
         self._calls: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
-        self._revision = int(clock() * 1000)  # so that a page sees a restart as something newer
+        self._revision = int(clock() * 1000)  # after a restart, revisions must be higher than those that pages know
 
     def noting(self, endpoint: Endpoint) -> Endpoint:
-        """The same endpoint, its calls noted: at once, and again when they have ended."""
+        """An endpoint whose calls are noted, when they begin and when they end."""
 
         async def serve(request: Request) -> Response:
             call = {
@@ -47,7 +47,7 @@ class Wires:
             self._change(call)
             started = perf_counter()
             response = await endpoint(request)
-            await asyncio.sleep(0)  # a connection that was just closed is seen to be so a moment later
+            await asyncio.sleep(0)  # lets the loop notice a connection that was just closed
             if not await request.is_disconnected():
                 call |= {"status": response.status_code, "answer": _readable(bytes(response.body))}
             call["ms"] = (perf_counter() - started) * 1000
@@ -57,9 +57,10 @@ class Wires:
         return serve
 
     def since(self, revision: int) -> dict[str, Any]:
-        """The calls that are new or have changed since: `at` and `ms` in ms, `ms` null for as long as one lasts.
+        """The calls that are new or have changed since a revision.
 
-        `status` is null where none was sent. Secrets are masked.
+        `at` and `ms` are in ms; `ms` is null until the call has ended. `status` is null if no answer was sent. Secrets
+        are masked.
         """
         return {"revision": self._revision, "calls": [call for call in self._calls if call["revision"] > revision]}
 
