@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -19,10 +20,10 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import MakeServices, bearer
+from tests.asking import MakeServices, bearer, until
 from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx
-from tests.processes import run
+from tests.processes import WXAUTH, Running, run
 from tests.programs import needs
 from wxauth.core.services import Services
 from wxauth.dev.wechat import APPS
@@ -773,3 +774,34 @@ async def test_the_commands_take_and_give_a_file(env: dict[str, str], tmp_path: 
     status, said, _ = await command("import", str(out), "--json")
     assert (status, json.loads(said)["unchanged"]) == (0, 2)
     assert (await command("import", str(tmp_path / "none")))[0] == 2
+
+
+@pytest.mark.process
+async def test_an_import_that_is_killed_again_and_again_ends_where_it_would_have_ended(
+    mover: Mover, env: dict[str, str], tmp_path: Path, rows: asyncpg.Connection
+) -> None:
+    # Some have two identities, a batch apart.
+    people = [{**ALICE, "openid": f"person-{n:04}", "external_id": f"{n % 3500}"} for n in range(4000)]
+    for line in people:
+        line["created_at"] = "2023-01-02T03:04:05Z"
+    text = "".join(f"{json.dumps(line)}\n" for line in people)
+
+    async def ended() -> tuple[list[dict[str, Any]], Any]:
+        lines = [json.loads(line) for line in (await mover.export()).splitlines()]
+        events = await rows.fetch("SELECT type, count(*) FROM events GROUP BY type ORDER BY type")
+        return [{name: value for name, value in line.items() if name != "user_id"} for line in lines], events
+
+    assert (await mover.import_text(text.encode())).created == 3500
+    at_once = await ended()
+    await rows.execute("TRUNCATE users, events CASCADE")
+
+    file = tmp_path / "users.jsonl"
+    file.write_text(text)
+    for stored in (0, 1000):  # the next batch is under way as soon as so many are
+        with Running(WXAUTH, "users", "import", str(file), cwd=tmp_path, env=env) as command:
+            await until(lambda at_least=stored: rows.fetchval("SELECT count(*) > $1 FROM identities", at_least))
+            assert command.end(signal.SIGKILL) == -signal.SIGKILL
+        assert 0 < await rows.fetchval("SELECT count(*) FROM identities") < len(people)
+    done = await asyncio.to_thread(run, "users", "import", str(file), cwd=tmp_path, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert await ended() == at_once
