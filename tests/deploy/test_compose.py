@@ -17,10 +17,15 @@ import yaml
 
 from tests.asking import bearer
 from tests.fakes import SECRET_KEY
+from tests.oauth.conftest import CALLBACK, CAMERA, Phone, Site
+from tests.oauth.test_authorize import Browser, exchanged, sent
 from tests.processes import Running, free_port, serving, until
 from tests.programs import needs, needs_node
+from wxauth.core.services import Services
 from wxauth.core.settings import DatabaseSettings, Settings, load_settings, settings_from
 from wxauth.dev.wechat import APPS, create_simulator
+from wxauth.oauth.client_rows import OAuthClient
+from wxauth.oauth.clients import add_oauth_client
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
 
@@ -135,13 +140,19 @@ def test_without_an_answer_no_empty_secret_is_made(make_secrets: Callable[..., P
 class Front:
     """Caddy with the file of `deploy/compose`, and the replicas behind it."""
 
-    def __init__(self, url: str, replicas: list[ExitStack]) -> None:
+    def __init__(self, url: str, replicas: list[ExitStack], addresses: list[str]) -> None:
         self.url = url
         self.replicas = replicas
+        self._addresses = addresses
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         """On a connection of its own."""
         return httpx.request(method, f"{self.url}{path}", timeout=20, verify=False, **options)
+
+    def counted(self, name: str) -> list[dict[str, str]]:
+        """What each replica itself has counted under this name, by the one label."""
+        texts = [httpx.get(f"http://{address}/metrics", verify=False).text for address in self._addresses]
+        return [dict(re.findall(rf'^{name}{{\w+="(\w+)"}} (\d+)', text, re.MULTILINE)) for text in texts]
 
 
 @pytest.fixture
@@ -170,7 +181,7 @@ def front(tmp_path: Path, database_url: str) -> Iterator[Front]:
         command = (program, "run", "--config", str(FOLDER / "Caddyfile"), "--adapter", "caddyfile")
         with Running(*command, cwd=tmp_path, env=env) as caddy:
             caddy.wait_for("serving initial configuration")
-            yield Front(f"http://127.0.0.1:{port}", replicas)
+            yield Front(f"http://127.0.0.1:{port}", replicas, addresses)
             caddy.end(signal.SIGTERM)
 
 
@@ -187,6 +198,52 @@ def test_what_operators_ask_is_not_for_everybody(front: Front) -> None:
     assert front.ask("GET", "/livez").status_code == 200
     for path in ("/metrics", "/readyz"):
         assert front.ask("GET", path).status_code == 404
+
+
+@pytest.mark.proxy
+async def test_a_scan_goes_on_at_whichever_replica_is_asked(front: Front, services: Services) -> None:
+    shop = OAuthClient(
+        name="shop",
+        title="Shop",
+        app_id=None,
+        scopes=["openid", "profile"],
+        redirect_uris=[CALLBACK],
+        logout_uris=[],
+        is_public=False,
+        may_scan=True,
+        is_near=False,
+        takes_user_codes=False,
+        email_domain=None,
+    )
+    credentials = await add_oauth_client(services.database, shop, now=services.clock())
+    assert credentials is not None
+    async with httpx.AsyncClient(base_url=front.url, timeout=20, verify=False, trust_env=False) as client:
+        site, browser = Site(client, *credentials), Browser(client)
+        phone = Phone(client, (await client.post("/v1/login", json={"code": "alice"})).json())
+
+        # Caddy asks the two in turn. An odd number of requests each time, so that the second time each step is the
+        # other one's.
+        for _ in REPLICAS:
+            tab = await browser.show()
+            scan_id = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()["id"]
+            assert await tab.state() == "claimed"
+            assert (await client.get(f"/v1/scans/{tab.scene}/code")).status_code == 200
+            assert (await phone.decide(scan_id)).status_code == 204
+            tokens = (await exchanged(site, sent(await tab.go_on())["code"])).json()
+            assert (await site.refresh(tokens)).status_code == 200
+            told = await client.get("/v1/userinfo", headers=bearer(tokens))
+            assert told.json()["sub"] == phone.user_id
+        for _ in REPLICAS:
+            started = await site.start()
+            assert (await site.poll(started)).json()["error"] == "authorization_pending"
+            await phone.approve(started)
+            assert (await site.poll(started)).json()["token_type"] == "Bearer"
+    for counted in front.counted("wxauth_scans_total"):
+        assert counted == {
+            **dict.fromkeys(("started", "claimed", "approved", "redeemed"), "2"),
+            "denied": "0",
+            "expired": "0",
+        }
 
 
 @pytest.mark.proxy
