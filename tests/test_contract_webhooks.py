@@ -28,6 +28,7 @@ from wxauth.service.resealing import reseal
 from wxauth.service.waits import Waits
 from wxauth.siblings.delivering import AT_ONCE_FOR_ONE, LEASE, PAUSES
 from wxauth.siblings.feed import place_events
+from wxauth.siblings.webhooks import replay
 
 Body = dict[str, Any]
 PATH = "/v1/admin/webhooks"
@@ -713,6 +714,20 @@ async def test_events_are_sent_again_with_the_ids_they_had(
     problem_of(await root("POST", "/orders/replay", {"event_id": event_id(9)}), "not_found", 404)
     for body in ({}, {"since": "yesterday"}, {"since": "2026-11-20T08:00:00"}, {"event_id": "x"}):
         problem_of(await root("POST", "/orders/replay", body), "invalid_request", 422)
+
+
+async def test_events_since_a_time_are_looked_for_behind_those_that_were_committed_late_and_no_further(
+    root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection
+) -> None:
+    day = 24 * 3600
+    for number in (10 * day, 5 * day, 5 * day + 1, 10 * day - 1, 9 * day, 9 * day + 1, 10 * day + 1):
+        await tell(rows, number)
+        await place_events(services)
+    await root.add("orders", receiver.url)
+    since = datetime.fromisoformat("2026-11-20T08:00:00Z") + timedelta(days=10)
+    assert await replay(services, "orders", since=since, page_size=2) == 1
+    assert await replay(services, "orders", since=since - timedelta(seconds=1), page_size=2) == 2
+    assert await replay(services, "orders", since=since - timedelta(days=5), page_size=2) == 7
 
 
 async def test_who_is_no_administrator_has_nothing_to_do_with_webhooks(

@@ -58,10 +58,11 @@ ON CONFLICT (webhook_id, event_id) DO UPDATE
 """
 # $1 event
 _PLACED_EVENT: Final = "SELECT position, event_id, type FROM feed WHERE event_id = $1"
-# From the newest to the oldest. Every event's time is compared, because places are only nearly in the order of time.
+# From the newest to the oldest. Every event's time is compared, because places are only nearly in the order of time: an
+# event gets its place after its commit. No transaction lasts a day, so behind an older event none is wanted.
 # $1 before which position  $2 how many events are looked at  $3 since when
 _PLACED_SINCE: Final = """
-SELECT f.position, f.event_id, f.type, e.at >= $3 AS is_wanted
+SELECT f.position, f.event_id, f.type, e.at >= $3 AS is_wanted, e.at < $3 - interval '1 day' AS is_end
   FROM (SELECT position, event_id, type FROM feed WHERE position < $1 ORDER BY position DESC LIMIT $2) f
   JOIN events e ON e.id = f.event_id
  ORDER BY f.position DESC
@@ -310,13 +311,13 @@ async def placed_event(database: Database, event_id: UUID) -> PlacedEvent | None
 async def placed_since(
     database: Database, since: datetime, *, before: int, size: int
 ) -> tuple[Sequence[PlacedEvent], int | None]:
-    """Look at `size` events before a position: those since a time, and the position before which to go on.
+    """Look at `size` events before a position: those since a time, and the position before which there may be more.
 
     Raises: StorageUnavailable.
     """
     rows = await database.fetch(_PLACED_SINCE, before, size, since)
     events = [PlacedEvent(row["event_id"], row["type"]) for row in rows if row["is_wanted"]]
-    return events, rows[-1]["position"] if rows else None
+    return events, rows[-1]["position"] if rows and not rows[-1]["is_end"] else None
 
 
 async def due_webhooks(database: Database, *, now: datetime) -> Sequence[UUID]:

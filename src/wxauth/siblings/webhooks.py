@@ -24,7 +24,7 @@ FORMER_SECRET_KEPT: Final = timedelta(hours=24)
 """How long a former secret signs too: a sibling's replicas get the new one by one."""
 TEST_TYPE: Final = "webhook.test"
 
-_PAGE_SIZE: Final = 5000
+PAGE_SIZE: Final = 5000
 """How many events one transaction of a replay looks at."""
 _LAST_POSITION: Final = 2**63 - 1
 
@@ -151,7 +151,14 @@ async def list_deliveries(
     return Page.of(found, limit)
 
 
-async def replay(services: Services, name: str, *, event_id: UUID | None = None, since: datetime | None = None) -> int:
+async def replay(
+    services: Services,
+    name: str,
+    *,
+    event_id: UUID | None = None,
+    since: datetime | None = None,
+    page_size: int = PAGE_SIZE,
+) -> int:
     """Deliver one event once more, or all events since a time, if the webhook takes their types; how many.
 
     Raises: NotFound, if there is no such webhook or event; StorageUnavailable.
@@ -166,7 +173,7 @@ async def replay(services: Services, name: str, *, event_id: UUID | None = None,
     elif since is not None:
         before: int | None = _LAST_POSITION
         while before is not None:
-            events, before = await rows.placed_since(services.database, since, before=before, size=_PAGE_SIZE)
+            events, before = await rows.placed_since(services.database, since, before=before, size=page_size)
             replayed += await _queue_again(services, webhook, events)
     log.info("webhook_replayed", webhook=name, events=replayed)
     services.deliveries.wake()
