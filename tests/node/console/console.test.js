@@ -450,30 +450,80 @@ test('keys are rotated, and that asks', async () => {
   await page.getByText('signs now').waitFor()
 })
 
-// Sections whose routes answer as their contract says.
+// Services.
 
-test('a service client is added, and its secret shown this once', async () => {
-  const clients = []
-  await page.route('**/v1/admin/clients', async (route) => {
-    if (route.request().method() === 'GET') return route.fulfill({ json: { items: clients, next_cursor: null } })
-    const body = route.request().postDataJSON()
-    clients.push({ ...body, created_at: '2026-11-20T08:00:00Z' })
-    return route.fulfill({ json: { ...body, client_id: body.name, client_secret: 'the-secret-of-billing' } })
-  })
+async function addClient(fields, ticked = []) {
   await go('Services')
-  await page.getByText('Nothing here.').waitFor()
   await button('Add').click()
-  await dialog().getByLabel('Name').fill('billing')
-  await dialog().getByLabel('Scopes').fill('introspect users')
+  for (const [label, value] of Object.entries(fields)) await dialog().getByLabel(label, { exact: true }).fill(value)
+  for (const label of ticked) await dialog().getByLabel(label).check()
   await button('Add', dialog()).click()
+}
+
+async function closeSecret() {
   const secret = dialog().getByLabel('Secret', { exact: true })
   await secret.waitFor()
-  assert.deepEqual([await secret.inputValue(), await secret.getAttribute('type')], ['the-secret-of-billing', 'password'])
+  const [value, type] = [await secret.inputValue(), await secret.getAttribute('type')]
+  assert.deepEqual([value.length, type], [43, 'password'])
   await button('Close', dialog()).click()
-  assert.deepEqual(clients.map(({ name, scopes }) => [name, scopes]), [['billing', ['introspect', 'users']]])
-  await rows().filter({ hasText: 'billing' }).waitFor()
-  assert.ok(!(await page.content()).includes('the-secret-of-billing'))
+  assert.ok(!(await page.content()).includes(value))
+  return value
+}
+
+const clientRow = (name) => rows().filter({ has: page.getByText(name, { exact: true }) })
+const stored = async (name) =>
+  (await (await asks(root, '/v1/admin/clients')).json()).items.find((client) => client.name === name)
+
+test('a service client is added, and its secret shown this once', async () => {
+  await addClient({ Name: 'billing', Scopes: 'introspect users' })
+  const secret = await closeSecret()
+  await clientRow('billing').getByText('users').waitFor()
+  assert.deepEqual((await stored('billing')).scopes, ['introspect', 'users'])
+  await button('New secret: billing').click()
+  await button('New secret', dialog()).click()
+  assert.notEqual(await closeSecret(), secret)
 })
+
+test('a site is added, shown and changed', async () => {
+  const shop = { Name: 'shop', Title: '小店', 'Redirect URIs': 'https://shop.example.com/callback\nhttp://shop.example.com/' }
+  await addClient({ ...shop, 'Email domain': 'example.com' }, ['Only from the same network'])
+  await dialog().getByRole('alert').getByText(/redirect_uris: wants https/).waitFor()
+  assert.equal(await stored('shop'), undefined)
+  await dialog().getByLabel('Redirect URIs').fill('https://shop.example.com/callback')
+  await button('Add', dialog()).click()
+  await closeSecret()
+  const row = clientRow('shop')
+  for (const shown of ['小店', 'openid', 'profile', 'https://shop.example.com/callback']) await row.getByText(shown, { exact: true }).waitFor()
+
+  await button('Change: shop').click()
+  assert.equal(await dialog().getByLabel('Redirect URIs').inputValue(), 'https://shop.example.com/callback')
+  assert.ok(await dialog().getByLabel('Only from the same network').isChecked())
+  await dialog().getByLabel('Title').fill('Corner Shop')
+  await dialog().getByLabel('Scopes').fill('openid phone')
+  await dialog().getByLabel('Email domain').fill('')
+  await dialog().getByLabel('Only from the same network').uncheck()
+  await dialog().getByLabel('Device grant').check()
+  await button('Save', dialog()).click()
+  await row.getByText('Corner Shop').waitFor()
+  for (const shown of ['phone', 'Device grant']) await row.getByText(shown, { exact: true }).waitFor()
+  const { created_at, ...site } = await stored('shop')
+  assert.ok(created_at)
+  assert.deepEqual(site, {
+    ...{ name: 'shop', title: 'Corner Shop', scopes: ['openid', 'phone'], is_public: false, device: true, app_id: null },
+    ...{ redirect_uris: ['https://shop.example.com/callback'], logout_uris: [], near: false, user_code: false },
+    ...{ email_domain: null, former_secret_until: null },
+  })
+})
+
+test('a public site shows no secret, and is given none', async () => {
+  await addClient({ Name: 'page', 'Redirect URIs': 'https://page.example.com/' }, ['Public'])
+  await clientRow('page').getByText('Public', { exact: true }).waitFor()
+  assert.equal(await dialog().count(), 0)
+  await button('Remove: page').waitFor()
+  assert.equal(await button('New secret: page').count(), 0)
+})
+
+// Sections whose routes answer as their contract says.
 
 test('a webhook is added and tested', async () => {
   const webhooks = []

@@ -5,8 +5,8 @@ import { h } from './dom.js'
 import { act, code, dialog, field, list, showSecret, sure, tag, time, toast, words } from './parts.js'
 import { text } from './texts.js'
 
-const path = (client) => `/clients/${encodeURIComponent(nameOf(client))}`
-const nameOf = (client) => client.name ?? client.client_id
+const path = ({ name }) => `/clients/${encodeURIComponent(name)}`
+const isOurs = ({ name }) => name.startsWith('wxauth') // the service refuses to change its own pages' clients
 
 export function showServices(main) {
   const place = h('div', {})
@@ -17,12 +17,12 @@ export function showServices(main) {
       columns: ['clientName', 'clientTitle', 'scopes', 'redirectUris', 'created', 'acts'].map(text),
       ask: (cursor) => get('/clients', { cursor }),
       cells: (client) => [
-        code(nameOf(client)),
-        [client.title, client.is_public ? tag(text('isPublic').split(/[:：]/)[0]) : null, client.device ? tag(text('isDevice')) : null].filter(Boolean),
-        (client.scopes ?? []).map((scope) => tag(scope)),
-        (client.redirect_uris ?? []).map((uri) => h('div', {}, code(uri))),
+        code(client.name),
+        [client.title, ' ', client.is_public ? tag(text('isPublic').split(/[:：]/)[0]) : null, client.device ? tag(text('isDevice')) : null].filter(Boolean),
+        client.scopes.map((scope) => tag(scope)),
+        client.redirect_uris.map((uri) => h('div', {}, code(uri))),
         time(client.created_at),
-        acts(client, reload),
+        isOurs(client) ? null : acts(client, reload),
       ],
     })
   main.append(h('p', { class: 'acts' }, act('add', () => ask(null, reload), { kind: 'primary' })), place)
@@ -30,18 +30,19 @@ export function showServices(main) {
 }
 
 function acts(client, reload) {
-  const of = (name) => `${text(name)}: ${nameOf(client)}`
+  const of = (name) => `${text(name)}: ${client.name}`
+  const newSecret = act(
+    'newSecret',
+    () =>
+      sure(of('newSecret'), text('sureNewSecret'), 'newSecret', async () => {
+        const answer = await post(`${path(client)}/secret`)
+        showSecret(client.name, answer.client_secret)
+      }),
+    { kind: 'small', label: of('newSecret') },
+  )
   return [
     act('change', () => ask(client, reload), { kind: 'small', label: of('change') }),
-    act(
-      'newSecret',
-      () =>
-        sure(of('newSecret'), text('sureNewSecret'), 'newSecret', async () => {
-          const answer = await post(`${path(client)}/secret`)
-          showSecret(nameOf(client), answer.client_secret ?? answer.secret)
-        }),
-      { kind: 'small', label: of('newSecret') },
-    ),
+    client.is_public ? null : newSecret,
     act(
       'remove',
       () =>
@@ -51,7 +52,7 @@ function acts(client, reload) {
         }),
       { kind: 'small danger', label: of('remove') },
     ),
-  ]
+  ].filter(Boolean)
 }
 
 function ask(client, reload) {
@@ -59,7 +60,7 @@ function ask(client, reload) {
   const fields = [
     client ? null : field({ name: 'name', label: text('clientName'), required: true, pattern: '[a-z0-9][a-z0-9_\\-]{0,63}' }),
     field({ name: 'title', label: text('clientTitle'), value: known.title ?? '', hint: text('optional') }),
-    field({ name: 'scopes', label: text('scopes'), value: (known.scopes ?? ['introspect']).join(' '), hint: text('scopesHint') }),
+    field({ name: 'scopes', label: text('scopes'), value: (known.scopes ?? []).join(' '), hint: text('scopesHint') }),
     field({ name: 'redirect_uris', label: text('redirectUris'), type: 'textarea', value: (known.redirect_uris ?? []).join('\n'), hint: text('onePerLine') }),
     field({ name: 'logout_uris', label: text('logoutUris'), type: 'textarea', value: (known.logout_uris ?? []).join('\n'), hint: text('onePerLine') }),
     field({ name: 'app_id', label: text('app'), value: known.app_id ?? '', hint: text('optional') }),
@@ -70,14 +71,13 @@ function ask(client, reload) {
     field({ name: 'user_code', label: text('userCode'), type: 'checkbox', value: known.user_code }),
   ].filter(Boolean)
   dialog({
-    title: client ? `${text('change')}: ${nameOf(client)}` : text('add'),
+    title: client ? `${text('change')}: ${client.name}` : text('add'),
     fields,
     name: client ? 'save' : 'add',
     onsubmit: async (values) => {
       const body = bodyOf(values, known, Boolean(client))
       const answer = client ? await patch(path(client), body) : await post('/clients', body)
-      const secret = answer?.client_secret ?? answer?.secret
-      if (secret) showSecret(values.name ?? nameOf(client), secret)
+      if (answer.client_secret) showSecret(answer.name, answer.client_secret)
       else toast(text('done'))
       reload()
     },

@@ -174,7 +174,10 @@ const TEXTS = {
   clientName: ['Name', '名称'],
   clientTitle: ['Title', '标题'],
   scopes: ['Scopes', '权限范围'],
-  scopesHint: ['with spaces between, such as introspect users', '以空格分隔，如 introspect users'],
+  scopesHint: [
+    'with spaces between, such as introspect users; by default introspect, and for a site openid profile',
+    '以空格分隔，如 introspect users；默认为 introspect，网站默认为 openid profile',
+  ],
   redirectUris: ['Redirect URIs', '回调地址'],
   logoutUris: ['Logout URIs', '登出回调地址'],
   onePerLine: ['one a line', '每行一个'],
