@@ -1,4 +1,4 @@
-"""`/v1/authorize`: what a browser is sent with, and how it goes back (OpenID Connect Core 3.1.2, RFC 7636, 9207)."""
+"""`/v1/authorize`: a browser's request, and its way back to the site (OpenID Connect Core 3.1.2, RFC 7636, 9207)."""
 
 import re
 from base64 import urlsafe_b64encode
@@ -41,7 +41,7 @@ log = get_logger()
 
 
 class Mistake(StrEnum):
-    """What keeps a browser from being sent back: it could be sent to anybody."""
+    """Mistakes after which a browser is not sent back, because it could be sent to anybody."""
 
     REQUEST = "request"
     CLIENT = "client"
@@ -49,7 +49,7 @@ class Mistake(StrEnum):
 
 
 class Unanswerable(Exception):
-    """The browser stays here, with a page that says what is wrong."""
+    """The browser is not sent back: it gets a page that says what is wrong."""
 
     def __init__(self, mistake: Mistake) -> None:
         super().__init__(mistake)
@@ -57,7 +57,7 @@ class Unanswerable(Exception):
 
 
 class SentBack(Exception):
-    """The browser goes back to the site, with an error."""
+    """The browser is sent back to the site with an error."""
 
     def __init__(self, url: str) -> None:
         super().__init__("sent back")
@@ -65,7 +65,7 @@ class SentBack(Exception):
 
 
 class State(StrEnum):
-    """What the page shows."""
+    """The state that the page shows."""
 
     WAITING = "waiting"
     CLAIMED = "claimed"
@@ -76,7 +76,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A code that a page shows."""
+    """A code for a page to show."""
 
     client: OAuthClient
     started: Started
@@ -84,7 +84,7 @@ class Shown:
 
 
 async def start(services: Services, parameters: Parameters, *, browser: Device, cookie: str) -> Shown:
-    """Check what a browser was sent with, and start a scan for it.
+    """Check the parameters that a browser brings, and start a scan for it.
 
     Raises: Unanswerable, SentBack, RateLimited, StorageUnavailable.
     """
@@ -147,26 +147,26 @@ def _check(client: OAuthClient, parameters: Parameters) -> tuple[str, str]:
 
 
 def sent_back(services: Services, redirect_uri: str, state: str | None, **parameters: str) -> str:
-    """Where the browser goes: the site's own URI, with what it is told and who tells it (RFC 9207)."""
+    """The URL at which the browser goes back: the site's URI with these parameters and the issuer (RFC 9207)."""
     told = {**parameters, **({} if state is None else {"state": state}), "iss": services.settings.issuer}
     joint = "&" if "?" in redirect_uri else "?"
     return f"{redirect_uri}{joint}{urlencode(told)}"
 
 
 def cookie_for(given: str | None) -> str:
-    """What names a browser: what it has been given before, else something new."""
+    """The cookie that identifies a browser: the one that it has, or a new one."""
     return given if given is not None and _COOKIE.fullmatch(given) else new_secret()
 
 
 async def state_of(services: Services, request: str, cookie: str | None) -> State:
-    """How it stands with a code that this browser shows. Raises: NotFound, StorageUnavailable."""
+    """The state of a code that this browser shows. Raises: NotFound, StorageUnavailable."""
     return _state(await _page(services, request, cookie), services)
 
 
 async def go_on(services: Services, request: str, cookie: str | None) -> str:
-    """Where this browser goes when the person has decided: to the site, with an authorization code or an error.
+    """The URL at which the browser goes back to the site once the person has decided: with a code, or an error.
 
-    Before that, or when it is over, back to the page, with another code. Raises: NotFound, StorageUnavailable.
+    Raises: NotFound, before a decision and when the scan is over; StorageUnavailable.
     """
     page = await _page(services, request, cookie)
     assert cookie is not None
@@ -211,7 +211,7 @@ def _state(page: scan_rows.PageScan, services: Services) -> State:
 
 
 def challenge_of(verifier: str) -> str | None:
-    """What fits a PKCE verifier (RFC 7636, section 4.2); None for what cannot be one."""
+    """The challenge of a PKCE verifier (RFC 7636, section 4.2); None if the text cannot be a verifier."""
     if not _VERIFIER.fullmatch(verifier):
         return None
     return urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode()

@@ -1,4 +1,4 @@
-"""OAuth clients as they are stored, beside the service clients that they are."""
+"""OAuth clients as they are stored. Each has a row among the service clients, too."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -34,9 +34,9 @@ _FIND: Final = f"SELECT name, {_COLUMNS} FROM oauth_clients WHERE name = $1"  # 
 _ALL: Final = f"SELECT name, {_COLUMNS} FROM oauth_clients ORDER BY name"  # noqa: S608 - a constant
 _NAMED: Final = "SELECT name FROM oauth_clients WHERE name = ANY ($1::text[]) ORDER BY name"
 _PUBLIC_REDIRECT_URIS: Final = "SELECT DISTINCT unnest(redirect_uris) AS uri FROM oauth_clients WHERE is_public"
-# The service client that it is, the event and all else in one: of several at once one wins, whose name it is then.
+# Adds the service client, the OAuth client and the event in one statement: of several requests for one name, one wins.
 # $1 name  $2 secret_hash  $3 now  $4 id of the event  $5 type  $6 actor  $7 to $16 the columns above
-# $17 what it may do as a sibling
+# $17 its scopes as a sibling
 _STORE: Final = f"""
 WITH client AS (
     INSERT INTO service_clients (name, secret_hash, created_at, scopes) VALUES ($1, $2, $3, $17::text[])
@@ -51,7 +51,7 @@ SELECT name, $7, $8, $9::text[], $10::text[], $11::text[], $12::boolean, $13::bo
   FROM client
 RETURNING name
 """  # noqa: S608 - put together from constants
-# What a version before this one left of our own client is made as this one wants it.
+# Adds our own client, or changes one that another version has stored to what this version wants.
 # $1 name  $2 secret_hash  $3 now  $4 title  $5 scopes  $6 redirect_uris  $7 logout_uris
 _ENSURE_OWN: Final = """
 WITH client AS (
@@ -72,7 +72,7 @@ class OAuthClient:
     """One of the operator's own sites, which may log people in."""
 
     name: str
-    """Its `client_id`."""
+    """The site's `client_id`."""
     title: str
     app_id: str | None
     scopes: Sequence[str]
@@ -109,7 +109,7 @@ async def find_client(database: Database, name: str) -> OAuthClient | None:
 
 
 async def all_oauth_clients(database: Database) -> Sequence[OAuthClient]:
-    """Every one, by name. Raises: StorageUnavailable."""
+    """Every OAuth client, by name. Raises: StorageUnavailable."""
     return [OAuthClient(**row) for row in await database.fetch(_ALL)]
 
 
@@ -139,7 +139,7 @@ async def those_named(database: Database, names: Sequence[str]) -> Sequence[str]
 
 
 async def public_redirect_uris(database: Database) -> Sequence[str]:
-    """Where the public clients are. Raises: StorageUnavailable."""
+    """The redirect URIs of all public clients. Raises: StorageUnavailable."""
     return [row["uri"] for row in await database.fetch(_PUBLIC_REDIRECT_URIS)]
 
 
@@ -160,7 +160,7 @@ async def store_oauth_client(
 
 
 async def ensure_own_client(database: Database, client: OAuthClient, *, secret_hash: bytes, now: datetime) -> None:
-    """Have this public client stored as it is here, whatever was stored before. Raises: StorageUnavailable."""
+    """Store this public client, whatever was stored under its name before. Raises: StorageUnavailable."""
     await database.fetchrow(
         _ENSURE_OWN,
         client.name,

@@ -1,6 +1,7 @@
 """OAuth clients: the operator's own sites, which may log people in.
 
-All of them share one audience, so that a sibling takes the tokens of each: somebody else's site is never one.
+All of them share one audience, so a sibling accepts every site's tokens. For that reason, sites of others must never be
+added.
 """
 
 import re
@@ -22,7 +23,7 @@ from wxauth.siblings import clients
 from wxauth.siblings.clients import Credentials, NameTaken, NoSuchClient, Scope, in_order, is_own_name, new_secret
 
 SCOPES: Final = ("openid", "profile", "phone", "email", "roles", "offline_access")
-"""What a site may be added with."""
+"""The scopes that a site may have."""
 DEFAULT_SCOPES: Final = ("openid", "profile")
 
 _APP_ID: Final = re.compile(r"wx[0-9a-z]{16}")
@@ -201,7 +202,7 @@ async def add_oauth_client(
 
     Raises: NameTaken, StorageUnavailable.
     """
-    # A public client's is thrown away: nobody will ever know what fits the hash.
+    # A public client's secret is thrown away: nobody will ever know a secret that fits the hash.
     secret, secret_hash = new_secret()
     if not await client_rows.store_oauth_client(
         database, client, secret_hash=secret_hash, siblings_scopes=siblings_scopes, by=by, now=now
@@ -220,9 +221,9 @@ async def ensure_own_client(
     scopes: Sequence[str],
     now: datetime,
 ) -> None:
-    """Have a client of our own: public, of a name that no command can add, with scopes that no other can be given.
+    """Store a client for a page that the service itself serves. Each start stores it as it is given here.
 
-    For a page that the service itself serves, each time that it starts: what is stored is made as it is said here.
+    It is public. Its name is one that no command can add, and its scopes may be some that no command can give.
 
     Raises: ValueError, for a name that is not ours; StorageUnavailable.
     """
@@ -250,7 +251,7 @@ def names_of_others(settings: Settings) -> Sequence[str]:
 
 
 async def clashing_clients(database: Database, settings: Settings) -> Sequence[str]:
-    """The OAuth clients whose tokens would be taken for others: named like the audience, or like an app.
+    """The OAuth clients that are named like the audience or an app. Their tokens would be taken for others.
 
     Raises: StorageUnavailable.
     """
@@ -258,7 +259,7 @@ async def clashing_clients(database: Database, settings: Settings) -> Sequence[s
 
 
 def origin_shown(client: OAuthClient) -> str | None:
-    """Where the site is, for the person who is asked; None for one without redirect URIs."""
+    """The site's origin, to show to the person who is asked; None if the site has no redirect URI."""
     return origin_of(client.redirect_uris[0]) if client.redirect_uris else None
 
 

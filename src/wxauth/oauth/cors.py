@@ -1,4 +1,4 @@
-"""Which web pages may read what sites ask for: those of registered public clients, and those of `CORS_ORIGINS`."""
+"""CORS for the endpoints of sites: pages of registered public clients, and of `CORS_ORIGINS`, may read the answers."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,7 +23,7 @@ PATHS: Final = frozenset(
         "/.well-known/jwks.json",
     }
 )
-"""What a page that is a public client asks by itself."""
+"""The endpoints that a public client's page calls itself."""
 
 _METHODS: Final = "GET, POST"
 _HEADERS: Final = "Authorization, Content-Type, X-Request-ID"
@@ -32,9 +32,9 @@ _PREFLIGHT_MAX_AGE: Final = 600
 
 
 class SiteCors:
-    """Wraps the app, with what lets in `CORS_ORIGINS` inside. The pages of public clients are let in here.
+    """Lets pages of public clients in. The middleware for `CORS_ORIGINS` is inside this one.
 
-    A client that is added or removed counts at once: the database is asked, where the origin is no other's.
+    A change of the clients holds at once: the database is asked about every origin that is not in `CORS_ORIGINS`.
     """
 
     def __init__(self, app: ASGIApp, services: Services) -> None:
@@ -74,7 +74,7 @@ class SiteCors:
         return "*" in self._origins or origin in self._origins
 
     async def _is_sites(self, origin: str) -> bool:
-        with suppress(StorageUnavailable):  # nobody is let in for a while, and the answer itself says why
+        with suppress(StorageUnavailable):  # in an outage no page is let in
             uris = await public_redirect_uris(self._services.database)
             return is_registered(origin, [origin_of(uri) for uri in uris])
         return False

@@ -1,4 +1,4 @@
-"""How an OAuth client is refused: in the words of RFC 6749, not as a problem document."""
+"""Refusals of OAuth clients. They have the form of RFC 6749, and are no problem documents."""
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
@@ -30,11 +30,11 @@ log = get_logger()
 
 
 class OAuthError(Exception):
-    """What a client is refused with.
+    """A refusal of a client.
 
     Args:
         error: One of the codes of RFC 6749 (sections 4.1.2.1, 5.2), RFC 8628 or OpenID Connect.
-        description: For the developer; never a secret, nor what the caller sent.
+        description: For the developer. It never holds a secret, or text that the caller sent.
     """
 
     def __init__(self, error: str, description: str, *, status: int = 400, retry_after: int | None = None) -> None:
@@ -45,7 +45,7 @@ class OAuthError(Exception):
         self.retry_after = retry_after
 
     def response(self) -> Response:
-        """As RFC 6749, section 5.2, has it."""
+        """The answer (RFC 6749, section 5.2)."""
         headers = {"Cache-Control": "no-store"}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Basic"
@@ -56,7 +56,7 @@ class OAuthError(Exception):
 
 
 def invalid_request(description: str) -> OAuthError:
-    """Something of the request is missing, twice there, or of a wrong form."""
+    """A part of the request is missing, repeated or malformed."""
     return OAuthError("invalid_request", description)
 
 
@@ -71,7 +71,7 @@ def invalid_grant(description: str) -> OAuthError:
 
 
 def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
-    """One of our own failures in the words of RFC 6749; None for a fault."""
+    """The refusal of RFC 6749 for one of our own failures; None for a fault."""
     match error:
         case InvalidClient():
             return invalid_client(error.detail)
@@ -88,7 +88,7 @@ def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
 def answering_clients(
     endpoint: Callable[Parameters, Awaitable[dict[str, Any]]],
 ) -> Callable[Parameters, Awaitable[dict[str, Any] | Response]]:
-    """An endpoint whose refusals are those of RFC 6749; one of its parameters is the `request`."""
+    """Answer an endpoint's failures in the form of RFC 6749. One of its parameters must be the `request`."""
 
     @wraps(endpoint)
     async def answer(*args: Parameters.args, **kwargs: Parameters.kwargs) -> dict[str, Any] | Response:
@@ -101,7 +101,7 @@ def answering_clients(
             if found is None:
                 raise
             refusal = found
-        if refusal.error in (AUTHORIZATION_PENDING, SLOW_DOWN):  # every two seconds, while a person decides
+        if refusal.error in (AUTHORIZATION_PENDING, SLOW_DOWN):  # normal: it comes every two seconds until a decision
             request = kwargs["request"]
             assert isinstance(request, Request)
             request.scope[EXPECTED_KEY] = True

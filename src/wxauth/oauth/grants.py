@@ -1,4 +1,4 @@
-"""`/v1/token`: what a site exchanges for tokens, and the tokens."""
+"""`/v1/token`: the exchange of codes and refresh tokens for tokens."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 AUTHORIZATION_CODE: Final = "authorization_code"
 REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a grant
 OPENID_SCOPE: Final = "openid"
-"""Asks for an id_token, and opens /v1/userinfo."""
+"""The scope that asks for an id_token, and for access to /v1/userinfo."""
 GRANTS: Final = (AUTHORIZATION_CODE, REFRESH_TOKEN, DEVICE_CODE)
 
 log = get_logger()
@@ -36,7 +36,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebSession:
-    """A website's session, as its tokens tell of it."""
+    """A website's session, with what its tokens say."""
 
     id: UUID
     generation: int
@@ -52,7 +52,7 @@ class WebSession:
 async def exchange(
     services: Services, client: OAuthClient, form: Mapping[str, str], *, ip: str | None
 ) -> dict[str, Any]:
-    """Tokens for whatever the client has. Raises: OAuthError, StorageUnavailable."""
+    """Exchange a code or a refresh token for tokens. Raises: OAuthError, StorageUnavailable."""
     if ADMIN_SCOPE in client.scopes:  # its sessions are shorter, and kept by a cookie that scripts cannot read
         raise OAuthError("unauthorized_client", "the console redeems its codes by itself")
     match form.get("grant_type"):
@@ -100,7 +100,7 @@ async def _for_device_code(services: Services, client: OAuthClient, form: Mappin
 
 
 async def _for_code(services: Services, client: OAuthClient, form: Mapping[str, str]) -> dict[str, Any]:
-    """Used again with all that belongs to it, a code ends the session that it made; anything else changes nothing."""
+    """Exchange a code. If it comes again with the right redirect_uri and verifier, the session that it made ends."""
     if not client.redirect_uris:
         raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
     if "code" not in form:
@@ -131,7 +131,7 @@ async def _for_code(services: Services, client: OAuthClient, form: Mapping[str, 
 
 
 async def _see_that_keys_are_there(services: Services, now: datetime) -> None:
-    """Before anything is spent. Raises: StorageUnavailable."""
+    """Check, before a code or token is spent, that there are keys to sign with. Raises: StorageUnavailable."""
     services.keys.signing_key(now)
     await services.id_token_keys.read(now)
 
@@ -163,7 +163,7 @@ async def _opened(
 
 
 def count_redeemed(services: Services, *, now: datetime) -> None:
-    """A scan has become a session, by which somebody is logged in."""
+    """Count a scan that has become a session, and the login that this is."""
     services.metrics.scan(ScanOutcome.REDEEMED)
     services.numbers.count_login(is_new=False, at=now)
 
@@ -171,7 +171,7 @@ def count_redeemed(services: Services, *, now: datetime) -> None:
 async def _for_refresh_token(
     services: Services, client: OAuthClient, form: Mapping[str, str], *, ip: str | None
 ) -> dict[str, Any]:
-    """Every use rotates it, as at /v1/refresh; used again later by somebody else, it ends the session."""
+    """Rotate a refresh token, as at /v1/refresh. If a used one comes again after the grace, the session ends."""
     if "refresh_token" not in form:
         raise invalid_request("refresh_token is missing")
     token = services.refresh_tokens.parse(form["refresh_token"])
@@ -193,7 +193,7 @@ async def _for_refresh_token(
         raise invalid_grant(_WHY[outcome])
     granted: Any = outcome.user
     now = services.clock()
-    wanted = form.get("scope", granted["scope"]).split()  # less than was granted, for this access token (section 6)
+    wanted = form.get("scope", granted["scope"]).split()  # may ask for less than was granted (RFC 6749, section 6)
     scope = " ".join(name for name in granted["scope"].split() if name in wanted)
     log.info("refreshed", user_id=granted["id"], client_id=client.name, session_id=token.session_id)
     session = WebSession(
@@ -268,7 +268,7 @@ async def tokens_of(services: Services, session: WebSession, *, scope: str, now:
 
 
 async def revoke(services: Services, client: OAuthClient, token: str) -> None:
-    """End the session of a token of this client's own; of any other, nothing. Raises: StorageUnavailable."""
+    """End the session of a token, if the token is this client's own. Raises: StorageUnavailable."""
     refresh_token = services.refresh_tokens.parse(token)
     if refresh_token is not None:
         session_id = refresh_token.session_id
@@ -281,7 +281,7 @@ async def revoke(services: Services, client: OAuthClient, token: str) -> None:
 
 
 async def end_web_session(services: Services, client_id: str, session_id: UUID) -> None:
-    """End this session, if it is one of this client's. Raises: StorageUnavailable."""
+    """End a session, if it is this client's own. Raises: StorageUnavailable."""
     user_id = await end_session_of_website(
         services.database,
         session_id=session_id,
@@ -294,7 +294,7 @@ async def end_web_session(services: Services, client_id: str, session_id: UUID) 
 
 
 def web_lifetimes(services: Services) -> Lifetimes:
-    """How long a website's session lasts."""
+    """The lifetimes of a website's session."""
     settings = services.settings
     return Lifetimes(
         unused=settings.web_session_ttl,

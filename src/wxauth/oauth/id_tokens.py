@@ -1,4 +1,4 @@
-"""What a site is told of a person: the claims of OpenID Connect Core, in an id_token or at /v1/userinfo."""
+"""What a site learns about a person: the claims of OpenID Connect Core, in an id_token and at /v1/userinfo."""
 
 import re
 from base64 import urlsafe_b64decode
@@ -32,14 +32,14 @@ _MAX_LENGTH: Final = 8192
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """What an id_token of ours says, which may have expired."""
+    """The client and session in an id_token of ours, which may have expired."""
 
     client_id: str
     session_id: UUID
 
 
 def claims_of(user: UserInSession, client: OAuthClient, scopes: Collection[str]) -> dict[str, Any]:
-    """What these scopes tell of a user. What there is no value for is left out."""
+    """The claims about a user that these scopes grant. A claim without a value is left out."""
     claims: dict[str, Any] = {}
     if "profile" in scopes:
         claims["name"] = user["nickname"]
@@ -71,7 +71,7 @@ def id_token(
     now: int,
     expires_in: int,
 ) -> str:
-    """An id_token (OpenID Connect Core, section 2). `now` in epoch seconds, `expires_in` in seconds."""
+    """An id_token (OpenID Connect Core, section 2). `now` is in epoch seconds, `expires_in` in seconds."""
     claims: dict[str, Any] = {
         "iss": issuer,
         "sub": str(user["id"]),
@@ -90,7 +90,7 @@ def id_token(
 
 
 async def read_hint(services: Services, token: str) -> Hint | None:
-    """What an id_token of ours says, also after its end; None where it is none. Raises: StorageUnavailable."""
+    """Read an id_token of ours, even an expired one; None if the text is none. Raises: StorageUnavailable."""
     form = _COMPACT.fullmatch(token) if len(token) <= _MAX_LENGTH else None
     if form is None:
         return None
@@ -102,10 +102,10 @@ async def read_hint(services: Services, token: str) -> Hint | None:
         key = keys.find(header["kid"]) if header["alg"] == ALGORITHM else None
         if key is None or not key.verifier.verify(f"{form[1]}.{form[2]}".encode(), _decoded(form[3])):
             return None
-        claims = from_json(_decoded(form[2]))  # our own from here on
+        claims = from_json(_decoded(form[2]))  # the signature is ours: the claims have their form
     except (ValueError, KeyError, TypeError):
         return None
-    if claims["iss"] != services.settings.issuer:  # it has been another one
+    if claims["iss"] != services.settings.issuer:  # the issuer has been changed since
         return None
     return Hint(claims["aud"], UUID(claims["sid"]))
 

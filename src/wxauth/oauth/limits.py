@@ -1,4 +1,4 @@
-"""How many scans there may be."""
+"""Limits on the number of scans and pictures."""
 
 from collections.abc import Callable
 from typing import Self
@@ -11,9 +11,9 @@ class ScanLimits:
     """Counts new scans, and the pictures that WeChat is asked for.
 
     Args:
-        browsers: Scans of one browser's address.
-        clients: Scans that one confidential client starts.
-        pictures: Of one app.
+        browsers: Limits the scans of one browser's address.
+        clients: Limits the scans that one confidential client starts.
+        pictures: Limits the pictures for one app.
     """
 
     def __init__(self, *, browsers: RateLimiter, clients: RateLimiter, pictures: RateLimiter) -> None:
@@ -23,7 +23,7 @@ class ScanLimits:
 
     @classmethod
     def of(cls, settings: Settings, make: Callable[[str, str], RateLimiter]) -> Self:
-        """As the settings have it; `make` gives a limiter of that rate for what is so called."""
+        """The limits of the settings. `make` makes a limiter from a rate and a name."""
         return cls(
             browsers=make(settings.scan_rate_limit, "scan"),
             clients=make(settings.scan_client_limit, "scan-client"),

@@ -1,4 +1,4 @@
-"""What this service says of itself: metadata for siblings and for sites (RFC 8414, OpenID Connect Discovery)."""
+"""The service's metadata, for siblings and for sites (RFC 8414, OpenID Connect Discovery)."""
 
 from typing import Any
 
@@ -67,6 +67,6 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     responses=_RESPONSES,
 )
 async def metadata(services: ServicesDep, response: Response) -> dict[str, Any]:
-    """Where the keys are, where to ask about a token, and how a site logs people in; the same at both paths."""
+    """The URLs of keys and endpoints, and what they support. The document is the same at both paths."""
     response.headers["Cache-Control"] = f"public, max-age={JWKS_MAX_AGE}"
     return _document(services.settings.issuer)

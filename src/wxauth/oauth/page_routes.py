@@ -1,4 +1,4 @@
-"""What browsers ask: the page of `/v1/authorize`, the picture, links that are scanned, and the way out."""
+"""Routes for browsers: the page of `/v1/authorize`, the picture of a scan, scanned links, and logging out."""
 
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -35,7 +35,7 @@ router = APIRouter(route_class=DirectRoute, tags=["websites"], generate_unique_i
 
 
 def _text_parameters(*names: str) -> dict[str, Any]:
-    # Not parameters of the endpoint: what is wrong with one is said in the specification's own way, not by a 422.
+    # Documented here, and read from the request: errors are told as the specification says, not by FastAPI's 422.
     return {"parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]}
 
 
@@ -51,9 +51,9 @@ def _text_parameters(*names: str) -> dict[str, Any]:
     ),
 )
 async def show_code(request: Request, services: ServicesDep, device: DeviceDep) -> Response:
-    """A page with a code to scan, which goes back to `redirect_uri` with `code`, `state` and `iss`.
+    """Show a page with a code to scan. It then leads back to `redirect_uri` with `code`, `state` and `iss`.
 
-    The code flow alone, with PKCE (`S256`) for every client. The person is asked each time.
+    Only the code flow is supported, with PKCE (`S256`) for every client. The person is asked each time.
     """
     return await _show_code(request, services, device, request.url.query)
 
@@ -76,10 +76,11 @@ async def show_code(request: Request, services: ServicesDep, device: DeviceDep) 
     },
 )
 async def show_code_by_form(request: Request, services: ServicesDep, device: DeviceDep) -> Response:
-    """The same, with the parameters in a form."""
+    """As GET, with the parameters in a form."""
     form = (await request.body()).decode(errors="replace")
     if request.headers.get("sec-fetch-site") == "cross-site":
-        # The browser has kept its cookie back, which other tabs are bound to: it brings it along by GET.
+        # A cross-site POST comes without our cookie, and another cookie would break the browser's other tabs. After a
+        # redirect, the browser sends the cookie with a GET.
         root = request.scope.get("root_path", "")
         return RedirectResponse(f"{root}{authorize.PATH}?{form}", SEE_OTHER, headers={"Cache-Control": "no-store"})
     return await _show_code(request, services, device, form)
@@ -114,7 +115,7 @@ async def _show_code(request: Request, services: Services, device: Device, text:
 
 @router.get(authorize.PATH + "/{request_id}/state", include_in_schema=False)
 async def tell_state(request: Request, services: ServicesDep) -> Response:
-    """What the page shows: `waiting`, `claimed`, `approved`, `denied` or `over`; for its own browser alone."""
+    """Tell the page's own browser its state: `waiting`, `claimed`, `approved`, `denied` or `over`."""
     cookie = request.cookies.get(_cookie_name(services))
     state = await authorize.state_of(services, request.path_params["request_id"], cookie)
     return JSONResponse({"state": state}, headers={"Cache-Control": "no-store"})
@@ -122,7 +123,7 @@ async def tell_state(request: Request, services: ServicesDep) -> Response:
 
 @router.get(authorize.PATH + "/{request_id}/next", include_in_schema=False)
 async def go_on(request: Request, services: ServicesDep) -> Response:
-    """To the site, when the person has decided; for the page's own browser alone."""
+    """Send the page's own browser back to the site, once the person has decided."""
     cookie = request.cookies.get(_cookie_name(services))
     try:
         return _sent_to(await authorize.go_on(services, request.path_params["request_id"], cookie))
@@ -139,9 +140,9 @@ async def go_on(request: Request, services: ServicesDep) -> Response:
     openapi_extra=_text_parameters("id_token_hint", "post_logout_redirect_uri", "state", "client_id"),
 )
 async def end_session(request: Request, services: ServicesDep) -> Response:
-    """End the session that the `id_token_hint` names, which may have expired; then go where the site says.
+    """End the session that the `id_token_hint` names, even if it has expired, and go to `post_logout_redirect_uri`.
 
-    Without a hint of ours nothing ends, and the browser goes nowhere: anybody could have made the link.
+    Without an id_token of ours nothing ends, and the browser goes nowhere: anybody could have made the link.
     """
     language = language_of(request)
     try:
@@ -174,9 +175,9 @@ async def end_session(request: Request, services: ServicesDep) -> Response:
     openapi_extra={"parameters": [{"name": "scene", "in": "path", "required": True, "schema": {"type": "string"}}]},
 )
 async def read_picture(request: Request, services: ServicesDep) -> Response:
-    """WeChat's mini-program code, or an ordinary QR code of a link, for as long as the scan is open."""
+    """WeChat's mini-program code, or an ordinary QR code of a link, as long as the scan is open."""
     picture = await services.pictures.of(request.path_params["scene"])
-    # Sites show it in pages of their own.
+    # `cross-origin`: sites show the picture in their own pages.
     headers = {"Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "cross-origin"}
     return Response(picture.content, headers=headers, media_type=picture.content_type)
 
@@ -189,7 +190,7 @@ async def read_picture(request: Request, services: ServicesDep) -> Response:
     responses=_HTML,
 )
 async def show_device_page(request: Request) -> Response:
-    """A page that says how. It changes nothing."""
+    """A page that explains how to scan or type a code. It changes nothing."""
     return message_page(request, "device", language_of(request))
 
 
@@ -202,7 +203,10 @@ async def show_device_page(request: Request) -> Response:
     openapi_extra={"parameters": [{"name": "scene", "in": "path", "required": True, "schema": {"type": "string"}}]},
 )
 async def show_link_page(request: Request, services: ServicesDep) -> Response:
-    """A page that says to scan it with WeChat. It changes nothing; or the file by which WeChat checks this prefix."""
+    """A page that says to scan the code with WeChat. It changes nothing.
+
+    For the name in `WXAUTH_LINK_CHECK_FILE`, the answer is the file with which WeChat checks this prefix.
+    """
     name, _, content = (services.settings.link_check_file or "").partition(":")
     if name and request.path_params["scene"] == name:
         return PlainTextResponse(content, headers={"Cache-Control": "no-store"})
@@ -211,7 +215,7 @@ async def show_link_page(request: Request, services: ServicesDep) -> Response:
 
 @router.get(ASSETS_PATH + "/{name}", include_in_schema=False)
 async def read_asset(request: Request) -> Response:
-    """What the pages load."""
+    """The style sheet and the script of the pages."""
     found = asset(request.path_params["name"])
     if found is None:
         raise NotFound("there is nothing at this path")
@@ -220,7 +224,7 @@ async def read_asset(request: Request) -> Response:
 
 
 def _cookie_name(services: Services) -> str:
-    # The prefix makes browsers take it from this very host alone, and by https (RFC 6265bis, section 4.1.3.2).
+    # With this prefix, browsers accept the cookie only from this very host, and by https (RFC 6265bis, 4.1.3.2).
     is_secure = services.settings.issuer.startswith("https:")
     return "__Host-wxauth-browser" if is_secure else "wxauth-browser"
 

@@ -1,4 +1,4 @@
-"""The pages that a browser shows: plain HTML, a sheet and a small module, all from this process."""
+"""The pages for browsers: plain HTML, a style sheet and a small script, all served by this process."""
 
 import re
 from functools import cache
@@ -31,7 +31,7 @@ _TAGS: Final = {"en": "en", "zh": "zh-CN"}
 
 @cache
 def asset(name: str) -> tuple[bytes, str, str] | None:
-    """What a page loads: the content, its type and its validator."""
+    """A file that the pages load: content, media type and ETag; None if there is no such file."""
     if name not in _ASSETS:
         return None
     content = (_FOLDER / name).read_bytes()
@@ -39,7 +39,7 @@ def asset(name: str) -> tuple[bytes, str, str] | None:
 
 
 def language_of(request: Request, *, ui_locales: str | None = None) -> Language:
-    """What the page is to speak: what the site asks for, else what the browser prefers."""
+    """The language of a page: the one that the site asks for, or else the one that the browser prefers."""
     for locale in (ui_locales or "").split():
         found = re.match(r"(en|zh)\b", locale.lower().replace("_", "-"))
         if found:
@@ -48,7 +48,7 @@ def language_of(request: Request, *, ui_locales: str | None = None) -> Language:
 
 
 def code_page(request: Request, shown: Shown, language: Language) -> Response:
-    """The code, and what becomes of it."""
+    """The page that shows a code and its state."""
     texts, started = TEXTS[language], shown.started
     root = _root(request)
     title = texts["log_in_to"].format(title=shown.client.title)
@@ -83,7 +83,7 @@ def message_page(
     status: int = 200,
     retry_after: int | None = None,
 ) -> Response:
-    """A page that says one thing."""
+    """A page with a message."""
     texts = TEXTS[language]
     title = texts[f"{name}_title" if f"{name}_title" in texts else f"{name.partition('_nowhere')[0]}_title"]
     body = f"<h1>{escape(title)}</h1>{_paragraph('', texts[name])}"

@@ -1,4 +1,4 @@
-"""`/v1/me/scans`: what the phone does with a code."""
+"""`/v1/me/scans`: the phone claims a code, and approves or denies the login."""
 
 from typing import Final
 from uuid import UUID
@@ -46,10 +46,11 @@ router = APIRouter(route_class=DirectRoute, tags=["scans"], generate_unique_id_f
     openapi_extra=BEARER_SECURITY,
 )
 async def claim_scan(caller: CallerDep, body: ClaimRequest, services: ServicesDep, device: DeviceDep) -> ClaimedAnswer:
-    """Ask who wants to log the person in. Show all of the answer, and let "refuse" be as near as "log in".
+    """Claim a code, and learn which site wants to log the person in.
 
-    The first user to claim a code has it, for a minute or until it is decided upon. Only the session that claimed it
-    may decide; another session of the same user takes the claim over.
+    Show all of the answer, and make "refuse" as easy to reach as "log in". The first user to claim a code holds it for
+    a minute, or until the decision. Only the session that holds the claim may decide. Another session of the same user
+    takes the claim over.
     """
     return claimed_answer(await scans.claim(services, caller, body.opening, ip=device.ip))
 
@@ -62,7 +63,7 @@ async def claim_scan(caller: CallerDep, body: ClaimRequest, services: ServicesDe
     openapi_extra=BEARER_SECURITY,
 )
 async def approve_scan(caller: CallerDep, scan_id: UUID, services: ServicesDep, device: DeviceDep) -> None:
-    """The person says yes: the site gets a session. 204 again, for as long as the code would have lived."""
+    """The person says yes: the site gets a session. Repeated, it is 204 again until the code would have expired."""
     await scans.decide(services, caller, scan_id, Verdict.APPROVED, ip=device.ip)
 
 

@@ -22,20 +22,20 @@ from wxauth.wechat.api import Picture, WeChatApi
 from wxauth.wechat.errcodes import MINI_PROGRAM_CODE, what_to_change
 
 _SCALE: Final = 8
-"""Pixels of a module: 37 modules and a border of 4 on each side are 360 pixels."""
+"""Pixels for each module of the code. 37 modules and a border of 4 on each side make 360 pixels."""
 
 log = get_logger()
 
 
 class Pictures:
-    """Makes each picture when somebody first looks at it, once, and keeps it for as long as its scan lives.
+    """Makes a picture once, when it is first asked for, and keeps it as long as the scan is stored.
 
     Args:
-        settings: Which kind of code, and of which page.
+        settings: Say which kind of code is made, and for which page.
         find_app: The app of that id; the default one for None. Raises: UnknownApp.
-        database: Where they are kept.
-        wechat_api: What makes a mini-program code.
-        limits: How many of these.
+        database: Where the pictures are kept.
+        wechat_api: Makes mini-program codes.
+        limits: Limits the number of mini-program codes.
         clock: The time.
     """
 
@@ -71,14 +71,14 @@ class Pictures:
         if making is None:
             making = self._being_made[scan["id"]] = asyncio.create_task(self._make(scan, scene))
             making.add_done_callback(lambda _: self._being_made.pop(scan["id"], None))
-        return await asyncio.shield(making)  # whoever gives up leaves it to the others
+        return await asyncio.shield(making)  # others may wait for it when this request is cancelled
 
     async def _make(self, scan: OpenScan, scene: str) -> Picture:
         picture = await self._mini_program_code(scan, scene) or await self._link(scene)
         return await scan_rows.keep_picture(self._database, scan["id"], picture)
 
     async def _mini_program_code(self, scan: OpenScan, scene: str) -> Picture | None:
-        """WeChat's; None where it makes none, of which the log says why."""
+        """WeChat's mini-program code; None if WeChat makes none. The log says why."""
         settings = self._settings
         try:
             app = self._find_app(scan["app_id"])
@@ -102,7 +102,7 @@ class Pictures:
         return Picture(content, "image/png")
 
 
-@lru_cache(maxsize=256)  # drawing takes milliseconds, and whoever has a scene may ask as often as they like
+@lru_cache(maxsize=256)  # drawing takes milliseconds, and a scene's picture may be asked for without limit
 def _drawn(text: str) -> bytes:
     output = BytesIO()
     segno.make_qr(text, error="m").save(output, kind="png", scale=_SCALE)

@@ -1,4 +1,4 @@
-"""What comes from clients: parameters, each once, and credentials (RFC 6749, sections 2.3, 3.1, 3.2)."""
+"""The parameters and credentials in clients' requests (RFC 6749, sections 2.3, 3.1, 3.2)."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -13,19 +13,19 @@ from wxauth.siblings.callers import basic_credentials
 from wxauth.siblings.clients import Credentials, authenticate, is_name
 
 MAX_LENGTH: Final = 4096
-"""Of one parameter."""
+"""Characters of one parameter."""
 
 _MAX_PARAMETERS: Final = 100
 
 
 class Parameters(Mapping[str, str]):
-    """The parameters of a request by name. One without a value is none (RFC 6749, section 3.1)."""
+    """The parameters of a request by name. One without a value counts as absent (RFC 6749, section 3.1)."""
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
         self._values = {name: value for name, value in reversed(pairs) if value}
         names = [name for name, _ in pairs]
         self.repeated = {name for name in names if names.count(name) > 1}
-        """Those that stand twice, which none may."""
+        """The names of parameters that occur more than once, which is not allowed."""
 
     def __getitem__(self, name: str) -> str:
         return self._values[name]
@@ -38,7 +38,7 @@ class Parameters(Mapping[str, str]):
 
 
 def parameters_in(text: str) -> Parameters:
-    """What a query or a form holds. Raises: OAuthError."""
+    """The parameters in a query or a form. Raises: OAuthError."""
     try:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
     except ValueError:
@@ -60,7 +60,7 @@ async def form_of(request: Request) -> Parameters:
 
 
 async def client_of(request: Request, services: Services, form: Parameters) -> OAuthClient:
-    """Who asks: by HTTP Basic, or by `client_id` and `client_secret`; a public client by `client_id` alone.
+    """The client that asks, by HTTP Basic or by `client_id` and `client_secret`. A public client sends no secret.
 
     Raises: OAuthError, InvalidClient, InvalidRequest, StorageUnavailable.
     """

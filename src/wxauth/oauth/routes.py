@@ -1,4 +1,4 @@
-"""What OAuth clients ask: to start a scan, for tokens, for what they say, for their end (RFC 8628, 6749, 7009)."""
+"""Routes for OAuth clients: start a scan, get tokens, ask about the user, revoke tokens (RFC 8628, 6749, 7009)."""
 
 from ipaddress import ip_address
 from typing import Any, Final
@@ -51,7 +51,7 @@ def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:
 
 
 def _form(example: dict[str, str], *others: str) -> dict[str, Any]:
-    """`openapi_extra` of an operation that a client asks with a form."""
+    """`openapi_extra` of an operation that takes a form from a client."""
     names = ("client_id", "client_secret", *example, *others)
     schema = {"type": "object", "properties": {name: {"type": "string"} for name in dict.fromkeys(names)}}
     content = {"application/x-www-form-urlencoded": {"schema": schema, "example": example}}
@@ -72,10 +72,10 @@ def _form(example: dict[str, str], *others: str) -> dict[str, Any]:
 )
 @answering_clients
 async def authorize_device(request: Request, services: ServicesDep) -> dict[str, Any]:
-    """Get a code to show, and a secret to ask by whether somebody has scanned it.
+    """Get a code to show, and a `device_code` with which to ask whether somebody has scanned it.
 
-    Send `browser_ip` and `browser_user_agent` of the person's browser, where there is one: the phone shows them, and
-    that is how a person tells their own login from somebody else's.
+    If the person has a browser, send its `browser_ip` and `browser_user_agent`. The phone shows them, so that people
+    can tell their own login from somebody else's.
     """
     form = await form_of(request)
     client = await client_of(request, services, form)
@@ -125,7 +125,7 @@ async def authorize_device(request: Request, services: ServicesDep) -> dict[str,
 )
 @answering_clients
 async def exchange(request: Request, services: ServicesDep, device: DeviceDep) -> dict[str, Any]:
-    """Tokens for an authorization code, a device code or a refresh token, each of which works once."""
+    """Get tokens for an authorization code, a device code or a refresh token. Each of these works once."""
     form = await form_of(request)
     client = await client_of(request, services, form)
     return await grants.exchange(services, client, form, ip=device.ip)
@@ -146,7 +146,7 @@ async def exchange(request: Request, services: ServicesDep, device: DeviceDep) -
 )
 @answering_clients
 async def revoke(request: Request, services: ServicesDep) -> dict[str, Any]:
-    """End the session of an access or refresh token of the client's own. 200 whatever it was."""
+    """End the session of an access or refresh token of the client's own. The answer is 200 for any token."""
     form = await form_of(request)
     client = await client_of(request, services, form)
     if "token" not in form:
@@ -170,7 +170,7 @@ _USERINFO: Final[dict[str, Any]] = {
     **_USERINFO,
 )
 async def read_userinfo(request: Request, services: ServicesDep) -> dict[str, Any]:
-    """What the scopes of a website's access token tell of its user, as they are now."""
+    """The present claims about the user, by the scopes of a website's access token."""
     principal = await services.guard(request)
     scopes = principal.scopes or frozenset()
     if grants.OPENID_SCOPE not in scopes:

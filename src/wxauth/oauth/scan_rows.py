@@ -1,7 +1,7 @@
-"""What becomes of a scan: one claim, one verdict, one session, each decided by one statement.
+"""Scans as they are stored. A scan has one claim, one verdict and one session, each decided by one statement.
 
-Each locks the scan's row first, so that of two that come at once the second sees what the first has done. The statement
-that opens a session locks the user too, as whoever bans, merges or erases them does.
+Each statement locks the scan's row first: of two at once, the second sees what the first has done. The statement that
+opens a session also locks the user, as bans, merges and erasures do.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,15 +20,15 @@ from wxauth.people.session_rows import EndReason
 from wxauth.wechat.api import Picture
 
 LIFETIME: Final = timedelta(seconds=180)
-"""Of a scan."""
+"""How long a scan lives."""
 KEPT: Final = timedelta(hours=1)
-"""So long after its end a late poll is told `expired_token`, and a code that is used again ends its session."""
+"""How long a scan is kept after its end. Until then a late poll gets `expired_token`, and a reused code is noticed."""
 CLAIM_LASTS: Final = timedelta(seconds=60)
-"""After which somebody else may take a claim over that has not been decided."""
+"""After this time without a decision, another user may take the claim over."""
 CODE_LASTS: Final = timedelta(seconds=60)
-"""Of an authorization code."""
+"""How long an authorization code lives."""
 TOO_FAST: Final = 5
-"""Seconds that a poll before its time adds to the interval."""
+"""Seconds by which a poll that comes too early lengthens the interval."""
 MINUTE: Final = timedelta(minutes=1)
 
 _ATTEMPTS: Final = 3
@@ -48,7 +48,8 @@ SELECT s.id, c.app_id, p.content, p.content_type
  WHERE s.scene_hash = $1 AND s.verdict IS NULL AND s.expires_at > $2
 """
 
-# Two processes at once: both get the picture that was there first. $1 scan  $2 content_type  $3 content
+# Settles the race of two processes that make one picture: both get the one that was stored first.
+# $1 scan  $2 content_type  $3 content
 _KEEP_PICTURE: Final = """
 INSERT INTO scan_pictures (scan_id, content_type, content) SELECT id, $2, $3 FROM scans WHERE id = $1
 ON CONFLICT (scan_id) DO UPDATE SET scan_id = excluded.scan_id
@@ -64,12 +65,12 @@ _SAME_NETWORK_PART: Final = f"{_network_part('s.browser_ip')} = {_network_part('
 _IS_FORWARDED_PART: Final = """
 CASE WHEN $1::bytea IS NULL THEN NOT (c.takes_user_codes OR s.request_hash IS NOT NULL) ELSE NOT $8::boolean END"""
 _IS_TOO_FAR_PART: Final = f"((c.is_near OR $7::boolean) AND ({_SAME_NETWORK_PART}) IS NOT TRUE)"
-# A claim whose session has been erased is nobody's.
+# A scan is free if its claim is too old, is of the same user, or is of a session that has been erased.
 _IS_FREE_PART: Final = """
 (s.claimed_session_id IS NULL OR s.claimed_at <= $9
  OR COALESCE((SELECT holder.user_id = $4 FROM sessions holder WHERE holder.id = s.claimed_session_id), true))"""
 _MAY_PART: Final = f"(NOT ({_IS_FORWARDED_PART}) AND NOT {_IS_TOO_FAR_PART} AND {_IS_FREE_PART})"
-# Two phones at once: the second waits here, then finds the scan claimed.
+# Settles the race of two phones: the second waits here, and then finds the scan claimed.
 # $1 hash of the scene, or NULL  $2 hashes that the user code may have  $3 session  $4 user  $5 now  $6 ip
 # $7 whether this user must be near  $8 whether a camera saw the picture  $9 claims before this time do not count
 _CLAIM: Final = f"""
@@ -85,7 +86,7 @@ RETURNING s.id, s.client_id, c.title, c.redirect_uris, s.request_hash IS NOT NUL
           s.created_at, s.expires_at, {_IS_FORWARDED_PART} AS is_forwarded, {_IS_TOO_FAR_PART} AS is_too_far,
           s.claimed_session_id = $3 AS is_claimed
 """  # noqa: S608 - put together from constants
-# The verdict and its event in one. Said again by the same session it is no second one.
+# Stores the verdict and its event together. The same verdict again, by the same session, changes nothing.
 # $1 id  $2 session  $3 now  $4 verdict  $5 id of the event  $6 user  $7 app_id  $8 ip
 _DECIDE: Final = f"""
 WITH scan AS (
@@ -106,8 +107,9 @@ WITH scan AS (
 SELECT scan.id, decided.client_id FROM scan LEFT JOIN decided ON true
 """  # noqa: S608 - put together from constants
 
-# Who said yes, in the session that said it; both must still stand. Whoever bans, merges or erases the user waits.
-# Below: $1 what is looked for  $2 client  $3 now  $4 id of the new session  $5 seconds to live
+# The user who said yes, by the session that said it. Neither may be banned or ended since. Bans, merges and erasures of
+# the user wait for this statement.
+# In the statements below: $1 hash of the code  $2 client  $3 now  $4 id of the new session  $5 seconds to live
 _PERSON_PART: Final = f"""
     SELECT {USER}, approving.app_id, approving.openid
       FROM scan
@@ -132,7 +134,7 @@ _GRANTED_PART: Final = """
 SELECT scan.scope, scan.nonce, scan.decided_at AS authenticated_at,
        CASE WHEN scan.is_typed THEN 'wechat_code' ELSE 'wechat_scan' END AS authenticated_by,
        scan.verdict, scan.session_id <> $4 AS is_spent, person.*"""
-# Of two polls at once the second waits for the scan's row, then finds it spent.
+# Settles the race of two polls: the second waits for the scan's row, and then finds it spent.
 _REDEEM_DEVICE: Final = f"""
 WITH scan AS (
     SELECT * FROM scans WHERE device_code_hash = $1 AND client_id = $2 FOR UPDATE
@@ -154,13 +156,14 @@ WITH scan AS (
        $3 < scan.polled_at + make_interval(secs => scan.poll_interval) AS is_too_fast
   FROM scan LEFT JOIN person ON true
 """  # noqa: S608 - put together from constants
-# What a browser sees of its own. $1 request  $2 browser
+# A scan as its own browser may see it. $1 request  $2 browser
 _PAGE: Final = """
 SELECT verdict, claimed_at IS NOT NULL AS is_claimed, session_id IS NOT NULL AS is_spent, expires_at, client_id, scope,
        redirect_uri, state, nonce, code_challenge
   FROM scans WHERE request_hash = $1 AND browser_hash = $2
 """
-# One code at a time, and none after the session. $1 request  $2 browser  $3 now  $4 hash of the code  $5 its end
+# A scan has one authorization code at a time, and gets none once its session is open.
+# $1 request  $2 browser  $3 now  $4 hash of the code  $5 its end
 _MAKE_CODE: Final = """
 UPDATE scans SET code_hash = $4, code_expires_at = $5
   FROM sessions approving JOIN users ON users.id = approving.user_id
@@ -170,8 +173,9 @@ UPDATE scans SET code_hash = $4, code_expires_at = $5
    AND users.status = 'active'
 RETURNING scans.id
 """
-# Of two exchanges at once the second waits for the scan's row, and ends the session that the first has made: somebody
-# else has the code and the verifier. $6 redirect_uri  $7 code_challenge  $8 id of the event
+# Settles the race of two exchanges of one code: the second waits for the scan's row, and ends the session that the
+# first has opened, because somebody else has the code and the verifier.
+# $6 redirect_uri  $7 code_challenge  $8 id of the event
 _REDEEM_CODE: Final = f"""
 WITH scan AS (
     SELECT * FROM scans
@@ -198,8 +202,8 @@ WITH scan AS (
   FROM scan LEFT JOIN person ON true
 """  # noqa: S608 - put together from constants
 
-# A try is counted before the code is looked for, and given back where it was right: of many at once, five get through.
-# $1 user  $2 now  $3 when the minute began that ends now
+# A try is counted before the code is looked for, and given back if the code was right. So of many at once, five pass.
+# $1 user  $2 now  $3 a minute before now: a minute that began by then is over
 _COUNT_TRY: Final = """
 INSERT INTO wrong_user_codes AS tries (user_id, since, number) VALUES ($1, $2, 1)
 ON CONFLICT (user_id) DO UPDATE
@@ -221,7 +225,7 @@ RETURNING user_id
 
 
 class Verdict(StrEnum):
-    """What the person said."""
+    """The person's decision."""
 
     APPROVED = "approved"
     DENIED = "denied"
@@ -235,9 +239,9 @@ class ScanOutcome(StrEnum):
     APPROVED = Verdict.APPROVED
     DENIED = Verdict.DENIED
     REDEEMED = "redeemed"
-    """The site has its session."""
+    """The site has got its session."""
     EXPIRED = "expired"
-    """Nobody has decided upon it."""
+    """Nobody has decided in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,14 +269,14 @@ class OpenScan(TypedDict):
 
     id: UUID
     app_id: str | None
-    """Of its client."""
+    """The app of the scan's client."""
     content: bytes | None
-    """Of its picture, where that has been made."""
+    """The picture; None until it has been made."""
     content_type: Literal["image/jpeg", "image/png"] | None
 
 
 class PageScan(TypedDict):
-    """A scan, as the browser that shows it may know it."""
+    """A scan as the browser that shows it may see it."""
 
     verdict: str | None
     is_claimed: bool
@@ -287,7 +291,7 @@ class PageScan(TypedDict):
 
 
 class ClaimedScan(TypedDict):
-    """A scan at the phone, and whether it may be there."""
+    """A scan that a phone has asked for, and whether that phone may claim it."""
 
     id: UUID
     client_id: str
@@ -307,7 +311,7 @@ class ClaimedScan(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """Who claims a scan, and by what."""
+    """An attempt to claim a scan: who claims it, and by which code."""
 
     scene_hash: bytes | None = None
     user_code_hashes: Sequence[bytes] = ()
@@ -320,7 +324,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """What a site gets."""
+    """What a site gets for its code."""
 
     user: UserInSession
     scope: str
@@ -330,7 +334,7 @@ class Granted:
 
 
 class NotGranted(StrEnum):
-    """Why a site gets nothing."""
+    """Why a site gets no session."""
 
     UNKNOWN = "unknown"
     SPENT = "spent"
@@ -341,7 +345,7 @@ class NotGranted(StrEnum):
 
 
 async def add_scan(database: Database, scan: NewScan, *, now: datetime) -> bool | None:
-    """Store a new one. False where its user code is another one's; None where its client is no more.
+    """Store a new scan. False if another scan has its user code; None if its client has been removed.
 
     Raises: StorageUnavailable.
     """
@@ -377,19 +381,19 @@ async def open_scan(database: Database, scene_hash: bytes, *, now: datetime) -> 
 
 
 async def keep_picture(database: Database, scan_id: UUID, picture: Picture) -> Picture:
-    """The picture that the scan has from now on: this one, unless another was made first.
+    """Store a scan's picture. The result is the stored one: this picture, unless another was stored first.
 
     Raises: StorageUnavailable.
     """
     try:
         row = await database.fetchrow(_KEEP_PICTURE, scan_id, picture.content_type, picture.content)
-    except asyncpg.ForeignKeyViolationError:  # it has just been swept away
+    except asyncpg.ForeignKeyViolationError:  # the scan has just been swept away
         return picture
     return picture if row is None else Picture(row["content"], row["content_type"])
 
 
 async def claim_scan(database: Database, claim: Claim, *, now: datetime) -> ClaimedScan | None:
-    """Claim a scan, where that may be; what was found tells. None where there is no open one.
+    """Claim a scan if that is allowed. The result says whether it was; None if there is no open scan.
 
     Raises: StorageUnavailable.
     """
@@ -419,9 +423,10 @@ async def decide_scan(
     event_id: UUID,
     now: datetime,
 ) -> Any:
-    """Decide upon a scan that this session has claimed, and record an approval.
+    """Store the verdict on a scan that this session has claimed, and record an approval.
 
-    None where it has not, or cannot any more; else `client_id`, which is None where the same had been said before.
+    None if the session has no such claim, or can no longer decide. Otherwise `client_id`, which is None if the same
+    verdict was stored before.
 
     Raises: StorageUnavailable.
     """
@@ -447,7 +452,7 @@ async def redeem_device_code(
             return NotGranted.TOO_FAST if row["is_too_fast"] else NotGranted.PENDING
         if row["verdict"] == Verdict.DENIED or row["is_over"]:
             break
-        # The person is banned or erased; or was being merged when we looked, and is found again.
+        # The person is banned or erased. Or a merge was under way when we looked: then the next look finds the person.
     return NotGranted.DENIED
 
 
@@ -463,7 +468,7 @@ async def redeem_code(
     event_id: UUID,
     now: datetime,
 ) -> Granted | NotGranted:
-    """Open the session that an authorization code stands for; used again, it ends that session.
+    """Open the session that an authorization code stands for. If the code has been used before, end that session.
 
     Raises: StorageUnavailable.
     """
@@ -490,7 +495,7 @@ async def redeem_code(
 
 
 async def page_of(database: Database, *, request_hash: bytes, browser_hash: bytes) -> PageScan | None:
-    """What has become of what a browser asks for; None where it is not this browser's. Raises: StorageUnavailable."""
+    """The scan that a browser shows; None if it is not this browser's. Raises: StorageUnavailable."""
     row: PageScan | None = await database.fetchrow(_PAGE, request_hash, browser_hash)
     return row
 
@@ -498,18 +503,18 @@ async def page_of(database: Database, *, request_hash: bytes, browser_hash: byte
 async def make_code(
     database: Database, *, request_hash: bytes, browser_hash: bytes, code_hash: bytes, now: datetime
 ) -> bool:
-    """Whether the browser gets this authorization code. Raises: StorageUnavailable."""
+    """Store a browser's authorization code; whether the browser may have one. Raises: StorageUnavailable."""
     row = await database.fetchrow(_MAKE_CODE, request_hash, browser_hash, now, code_hash, now + CODE_LASTS)
     return row is not None
 
 
 def granted(row: Any) -> Granted:
-    """What a row of these statements tells of a session that was opened."""
+    """The opened session, from a row of the statements above."""
     return Granted(row, row["scope"], row["nonce"], row["authenticated_at"], row["authenticated_by"])
 
 
 async def count_try(database: Database, user_id: UUID, *, now: datetime) -> tuple[int, datetime]:
-    """Count a user code that is about to be looked for: the how-many-eth it is, and when its minute is over.
+    """Count a try to find a user code; its number within the minute, and when the minute is over.
 
     Raises: StorageUnavailable.
     """
@@ -519,14 +524,14 @@ async def count_try(database: Database, user_id: UUID, *, now: datetime) -> tupl
 
 
 async def give_try_back(database: Database, user_id: UUID) -> None:
-    """It was a right one. Raises: StorageUnavailable."""
+    """Uncount a try, because its code was right. Raises: StorageUnavailable."""
     await database.fetchrow(_GIVE_TRY_BACK, user_id)
 
 
 async def sweep_scans(
     database: Database, *, size: int, now: datetime, observe: Callable[[ScanOutcome, int], object]
 ) -> int:
-    """Erase some of what nobody can ask about any more; how many. Raises: StorageUnavailable."""
+    """Delete some scans and counts of tries that nobody needs any more; how many. Raises: StorageUnavailable."""
     swept = await database.fetch(_SWEEP, now - KEPT, size)
     observe(ScanOutcome.EXPIRED, sum(row["verdict"] is None for row in swept))
     tries = await database.fetch(_SWEEP_TRIES, now - MINUTE, size)

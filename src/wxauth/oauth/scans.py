@@ -26,7 +26,7 @@ from wxauth.people.standing import ADMIN
 INTERVAL: Final = 2
 """Seconds between two polls."""
 WRONG_USER_CODES: Final = 5
-"""That one user may type in a minute."""
+"""How many wrong codes one user may type in a minute."""
 FROM_CAMERA: Final = frozenset({1011, 1047})
 """WeChat's numbers for a page that was opened by the camera: on an ordinary QR code, on a mini-program code."""
 
@@ -37,18 +37,18 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A new scan, as whoever shows it knows it."""
+    """A new scan, with its secrets."""
 
     id: UUID
     scene: str = field(repr=False)
     user_code: str = field(repr=False)
     secret: str = field(repr=False)
-    """The device code; of a page, what it asks by."""
+    """The device code; for a page, the id with which the page asks for its state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageRequest:
-    """What a browser has been sent to the page with."""
+    """The parameters with which a browser came to the page."""
 
     browser_hash: bytes
     redirect_uri: str
@@ -67,11 +67,11 @@ class Opening:
     scancode_time: float | None = None
     entry_scene: int | None = None
     by_camera: bool = False
-    """Whether the mini-program itself has read the code, by camera alone."""
+    """Whether the mini-program itself has read the code, and only by its camera."""
 
 
 def granted_scope(client: OAuthClient, asked_for: str | None) -> str:
-    """What of it the client may have; all that it may, where it asks for nothing. Raises: OAuthError."""
+    """The scopes asked for that the client may have; without `asked_for`, all its scopes. Raises: OAuthError."""
     wanted = list(client.scopes) if asked_for is None else asked_for.split()
     scope = [name for name in client.scopes if name in wanted]
     if not scope:
@@ -82,7 +82,7 @@ def granted_scope(client: OAuthClient, asked_for: str | None) -> str:
 async def start_for_device(
     services: Services, client: OAuthClient, *, scope: str, ip: str | None, user_agent: str | None
 ) -> Started:
-    """A scan that a device shows and asks about. `ip` and `user_agent` are those of the person's browser.
+    """Start a scan that a device shows and polls. `ip` and `user_agent` are those of the person's browser.
 
     Raises: OAuthError, RateLimited, StorageUnavailable.
     """
@@ -99,7 +99,7 @@ async def start_for_device(
 async def start_for_page(
     services: Services, client: OAuthClient, *, scope: str, browser: Device, request: PageRequest
 ) -> Started:
-    """A scan that our own page shows to a browser. Raises: RateLimited, OAuthError, StorageUnavailable."""
+    """Start a scan that our own page shows to a browser. Raises: RateLimited, OAuthError, StorageUnavailable."""
     browser = Device(plain_address(browser.ip), browser.user_agent)
     if browser.ip is not None:
         await services.scan_limits.browsers.admit(subscriber_of(browser.ip))
@@ -136,7 +136,7 @@ async def _start(
 
 
 async def claim(services: Services, caller: Caller, opening: Opening, *, ip: str | None) -> ClaimedScan:
-    """Let this session decide upon a scan.
+    """Claim a scan for this session, which may then decide.
 
     Raises: ScanOver, ScanForwarded, ScanTooFar, ScanTaken, RateLimited, StorageUnavailable.
     """
@@ -185,7 +185,7 @@ async def _claim_by_user_code(services: Services, asked: Claim, *, now: datetime
 
 
 async def decide(services: Services, caller: Caller, scan_id: UUID, verdict: Verdict, *, ip: str | None) -> None:
-    """Say yes or no to a scan that this session has claimed; the same again is no failure.
+    """Say yes or no to a scan that this session has claimed. Saying the same again is no failure.
 
     Raises: ScanOver, StorageUnavailable.
     """
@@ -215,7 +215,7 @@ def scene_in(url: str, *, issuer: str) -> str | None:
 
 
 def plain_address(ip: str | None) -> str | None:
-    """An address that can be compared with another: IPv4 in IPv6's dress is taken out of it."""
+    """An address in a form that can be compared: an IPv4-mapped IPv6 address becomes the IPv4 address."""
     if ip is None:
         return None
     address = ip_address(ip)
@@ -224,6 +224,6 @@ def plain_address(ip: str | None) -> str | None:
 
 
 def _is_from_camera(opening: Opening, now: datetime) -> bool:
-    """Whether a camera has just seen the code; all else may be a picture that somebody was sent."""
+    """Whether a camera has just seen the code. Otherwise it may be a picture that somebody has sent to the person."""
     is_old = opening.scancode_time is not None and now.timestamp() - opening.scancode_time > LIFETIME.total_seconds()
     return not is_old and (opening.by_camera or opening.entry_scene in FROM_CAMERA)

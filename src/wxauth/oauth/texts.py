@@ -1,4 +1,4 @@
-"""What the pages say, in English and Chinese."""
+"""The texts of the pages, in English and Chinese."""
 
 from typing import Final
 

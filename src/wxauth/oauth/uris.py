@@ -1,4 +1,4 @@
-"""Where a browser may be sent: URIs of an OAuth client, as they are registered and compared (RFC 9700, section 2.1)."""
+"""The URIs to which a browser may be sent: how they are registered and compared (RFC 9700, section 2.1)."""
 
 import re
 from collections.abc import Iterable
@@ -9,14 +9,14 @@ from wxauth.guard.urls import is_secure
 
 MAX_LENGTH: Final = 2048
 
-# What a URI is made of (RFC 3986); without a fragment, a user before the host, and without the star of a pattern.
+# A URI (RFC 3986) without fragment, without user information, and without `*`, which could be meant as a pattern.
 _FORM: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:[/?][A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*)?", re.ASCII)
-# The ports of programs on one's own machine change with each start (RFC 8252, section 7.3).
+# A program on the person's own machine may have another port at each start (RFC 8252, section 7.3).
 _ON_LOOPBACK: Final = re.compile(r"(https?://(?:127(?:\.[0-9]{1,3}){3}|\[::1\]))(?::[0-9]{1,5})?((?:[/?].*)?)")
 
 
 def check_uri(uri: str) -> str:
-    """The URI, where it may be registered. Raises: ValueError."""
+    """The URI, if it may be registered. Raises: ValueError."""
     try:
         parts = urlsplit(uri)
         is_good = bool(_FORM.fullmatch(uri)) and is_secure(uri) and parts.port != 0 and len(uri) <= MAX_LENGTH
@@ -28,7 +28,7 @@ def check_uri(uri: str) -> str:
 
 
 def is_registered(uri: str, registered: Iterable[str]) -> bool:
-    """Whether this is one of them, character by character; but for the port of a loopback address."""
+    """Whether this URI is registered. Every character must be equal, except the port of a loopback address."""
     without_port = _without_port(uri)
     return any(
         uri == other or (without_port is not None and without_port == _without_port(other)) for other in registered
@@ -42,13 +42,13 @@ def origin_of(uri: str) -> str:
 
 
 def _without_port(uri: str) -> tuple[str, ...] | None:
-    """The parts around the port; None where the host is no loopback address."""
+    """The parts around the port; None if the host is no loopback address."""
     found = _ON_LOOPBACK.fullmatch(uri)
     if found is None:
         return None
     try:
         if urlsplit(uri).port == 0:
             return None
-    except ValueError:  # beyond 65535
+    except ValueError:  # the port is above 65535
         return None
     return found.groups()
