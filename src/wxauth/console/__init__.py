@@ -1,1 +1,1 @@
-"""The console: a web page for administrators over `/v1/admin`, and the sessions that it has."""
+"""The console: a web page for administrators, based on `/v1/admin`, and its sessions."""

@@ -1,4 +1,4 @@
-"""`/admin/`: the page, and its session. Not in the API's documentation, for the page alone is to use them."""
+"""`/admin/`: the page and its session. The API's documentation leaves them out, because only the page uses them."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from wxauth.problems import problem_response
 PAGE: Final = Path(__file__).parent / "page"
 
 _HEADER: Final = "x-wxauth-console"
-# Pictures of WeChat's own hosts alone: another one, which a stranger may choose, would learn who looks at them.
+# Pictures are shown from WeChat's own hosts only. A stranger could choose another host, and learn who looks.
 _PICTURES: Final = "https://thirdwx.qlogo.cn https://wx.qlogo.cn"
 _HEADERS: Final = {
     "Cache-Control": "no-cache",
@@ -46,7 +46,7 @@ class LinkRequest(BaseModel):
 
 
 class ScanRequest(BaseModel):
-    """What the browser comes back with from /v1/authorize, and what it kept to itself meanwhile."""
+    """The code with which the browser comes back from /v1/authorize, and the verifier that it has kept."""
 
     model_config = ConfigDict(hide_input_in_errors=True, extra="forbid")
 
@@ -58,7 +58,7 @@ _OPENING: Final = TypeAdapter[LinkRequest | ScanRequest](LinkRequest | ScanReque
 
 
 def add_console(app: FastAPI) -> None:
-    """Put the console behind all other routes; it answers 404 unless `ADMIN_PAGE` is set."""
+    """Add the console's routes behind all others. They answer 404 unless `ADMIN_PAGE` is set."""
     files = StaticFiles(directory=PAGE)
 
     async def page(request: Request) -> Response:
@@ -80,7 +80,7 @@ def add_console(app: FastAPI) -> None:
 
 
 async def _open(request: Request) -> Response:
-    """Open a session by a link or a scan, in the place of one that the cookie keeps."""
+    """Open a session by a link or a scan. It replaces the session in the cookie, if there is one."""
     services = _asked_by_the_page(request)
     device = await device_of(request)
     match await _opening_in(request):
@@ -93,7 +93,7 @@ async def _open(request: Request) -> Response:
 
 
 async def _go_on(request: Request) -> Response:
-    """Go on with the session that the cookie keeps; 204 where there is none."""
+    """Go on with the session in the cookie; 204 if there is none."""
     services = _asked_by_the_page(request)
     kept_by = _kept_by(request, services)
     if not kept_by:
@@ -106,7 +106,7 @@ async def _go_on(request: Request) -> Response:
 
 
 async def _end(request: Request) -> Response:
-    """End the session that the cookie keeps."""
+    """End the session in the cookie."""
     services = _asked_by_the_page(request)
     await sessions.end(services, _kept_by(request, services))
     return _without_cookie(Response(status_code=204, headers=_NO_STORE), services)
@@ -120,10 +120,10 @@ def _wanted(request: Request) -> Services:
 
 
 def _asked_by_the_page(request: Request) -> Services:
-    """The services, where it is the page that asks, and no other site by way of the browser.
+    """The services, if the console's own page asks. Other sites in the same browser are refused.
 
-    The cookie does not come with requests of other sites, but it does with those of neighbours under the same domain.
-    These cannot set the header without asking first (CORS), and are not let in.
+    Requests of other sites come without the cookie, but those of neighbours under the same domain come with it. A
+    neighbour cannot set the header without asking first (CORS), and is refused then.
     """
     services = _wanted(request)
     issuer = urlsplit(services.settings.issuer)

@@ -11,16 +11,17 @@ _ADMINISTRATORS: Final = """
 SELECT id FROM users WHERE 'admin' = ANY (roles) AND status = 'active' ORDER BY id LIMIT 2
 """
 _IS_ADMINISTRATOR: Final = "SELECT 1 FROM users WHERE id = $1 AND 'admin' = ANY (roles) AND status = 'active'"
-# Those that nobody has used go with the next one. $1 digest  $2 user id  $3 expires at  $4 now
+# Storing a link also deletes the expired ones. $1 digest  $2 user id  $3 expires at  $4 now
 _STORE_LINK: Final = """
 WITH over AS (
     DELETE FROM admin_links WHERE expires_at <= $4
 )
 INSERT INTO admin_links (digest, user_id, expires_at) VALUES ($1, $2, $3)
 """
-# Of two at once the second finds it gone. $1 digest  $2 now
+# Settles the race of two uses of one link: the second finds it gone. $1 digest  $2 now
 _SPEND_LINK: Final = "DELETE FROM admin_links WHERE digest = $1 RETURNING user_id, expires_at > $2 AS is_good"
-# A role that is just being taken away is waited for: `settle` has the user locked, and ends what is open by then.
+# FOR SHARE waits for a change of roles that is under way: `settle` holds the user's lock, and ends the sessions that
+# are open by then. Without the wait, a session could outlive the role.
 # $1 user id  $2 session id  $3 now  $4 expires at  $5 ip  $6 user_agent  $7 client_id  $8 scope
 _OPEN: Final = f"""
 WITH person AS (
@@ -41,24 +42,24 @@ _MARK: Final = "INSERT INTO console_sessions (session_id) VALUES ($1)"
 
 
 async def some_administrators(database: Database) -> list[UUID]:
-    """Two of the active administrators, or as many as there are. Raises: StorageUnavailable."""
+    """Up to two of the active administrators. Raises: StorageUnavailable."""
     return [row["id"] for row in await database.fetch(_ADMINISTRATORS)]
 
 
 async def is_administrator(database: Database, user_id: UUID) -> bool:
-    """Whether this user may administer now. Raises: StorageUnavailable."""
+    """Whether this user is an administrator now. Raises: StorageUnavailable."""
     return await database.fetchrow(_IS_ADMINISTRATOR, user_id) is not None
 
 
 async def store_link(
     transaction: Transaction, digest: bytes, user_id: UUID, *, expires_at: datetime, now: datetime
 ) -> None:
-    """Keep a link's digest until it is used, or over."""
+    """Store a link's digest until the link is used or expires."""
     await transaction.execute(_STORE_LINK, digest, user_id, expires_at, now)
 
 
 async def spend_link(transaction: Transaction, digest: bytes, *, now: datetime) -> UUID | None:
-    """Whose link this is, which is spent by it; None where there is none that is good."""
+    """Spend a link; its user, or None if there is no valid link."""
     row = await transaction.fetchrow(_SPEND_LINK, digest, now)
     return row["user_id"] if row is not None and row["is_good"] else None
 
@@ -75,7 +76,7 @@ async def open_console_session(
     expires_at: datetime,
     now: datetime,
 ) -> UserInSession | None:
-    """Open a session of the console for a user, by the newest of their identities; None for who may not administer."""
+    """Open a console session with the user's newest identity; None if the user is no administrator."""
     user: UserInSession | None = await transaction.fetchrow(
         _OPEN, user_id, session_id, now, expires_at, ip, user_agent, client_id, scope
     )
@@ -83,5 +84,5 @@ async def open_console_session(
 
 
 async def mark_console_session(transaction: Transaction, session_id: UUID) -> None:
-    """Say of a session that it is the console's: it ends with the role."""
+    """Mark a session as the console's: it then ends when the user loses the role."""
     await transaction.execute(_MARK, session_id)

@@ -1,7 +1,7 @@
-"""A session of the console: how it is opened, goes on, and ends.
+"""Sessions of the console: opening, going on, ending.
 
-It is a session of our own website `wxauth-admin`, but for three things: what keeps it is a cookie with a token of a
-kind of its own, good at the console alone; it lives shorter; and it ends with the role.
+They are sessions of our own website `wxauth-admin`, with three differences. A cookie keeps them, whose token is of a
+kind that only the console takes. They live shorter. And a session ends when its user loses the role.
 """
 
 import secrets
@@ -43,11 +43,11 @@ PATH: Final = "/admin/"
 CLIENT: Final = "wxauth-admin"
 """The client_id of the console, a website of our own."""
 TITLE: Final = "管理后台 Console"
-"""What the phone that scans is told."""
+"""The title that the scanning phone shows."""
 UNUSED: Final = 3600
 """Seconds without use after which a session of the console ends."""
 AT_MOST: Final = 12 * 3600
-"""Seconds after which it ends however much it is used."""
+"""Seconds after which a session ends even if it is used."""
 LINK_LIFETIME: Final = timedelta(minutes=10)
 
 _SECRET_BYTES: Final = 32
@@ -56,11 +56,11 @@ log = get_logger()
 
 
 class NoAdministrator(Exception):
-    """Nobody is an administrator, or not this user."""
+    """There is no administrator, or this user is none."""
 
 
 class SeveralAdministrators(Exception):
-    """It must be said whose link it is to be."""
+    """There are several administrators: the caller must name one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +74,20 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What the page is given of its session."""
+    """An opened session, as the page gets it."""
 
     access_token: str = field(repr=False)
     expires_in: int
-    """Seconds that the access token lives."""
+    """Seconds until the access token ends."""
     kept_by: str = field(repr=False)
-    """What the cookie holds."""
+    """The token for the cookie."""
     kept_for: int
     """Seconds until the session ends if it is not used."""
     user: UserInSession
 
 
 async def add_console_as_site(services: Services) -> None:
-    """Let people log in to the console by scan, if there is one; where the database is away, as soon as it is back."""
+    """Let people log in to the console by scan, if there is a console. In an outage, the database is tried again."""
     if not services.settings.admin_page:
         return
 
@@ -108,7 +108,7 @@ async def add_console_as_site(services: Services) -> None:
 
 
 async def make_link(database: Database, user_id: UUID | None, *, now: datetime) -> Link:
-    """A link for this administrator; without one, for the only one there is.
+    """Make a link for this administrator; for None, for the only administrator.
 
     Raises: NoAdministrator, SeveralAdministrators, StorageUnavailable.
     """
@@ -127,9 +127,9 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
 
 
 async def open_by_link(services: Services, secret: str, *, device: Device) -> Opened:
-    """The session that a link opens, which is spent by it.
+    """Open a session by a link, which can be used once.
 
-    Raises: SessionRevoked, where it is no link, spent, over, or its user no administrator; StorageUnavailable.
+    Raises: SessionRevoked, if the link is unknown, used or expired, or its user no administrator; StorageUnavailable.
     """
     now, session_id, user = services.clock(), uuid7(), None
     async with services.database.begin() as transaction:
@@ -155,11 +155,11 @@ async def open_by_link(services: Services, secret: str, *, device: Device) -> Op
 
 
 async def open_by_scan(services: Services, code: str, verifier: str, *, device: Device) -> Opened:
-    """The session that an authorization code of the console's stands for, which an administrator has approved.
+    """Open a session by an authorization code of the console, which an administrator has approved.
 
-    Used again with the verifier, the code ends the session that it made, as at /v1/token.
+    If the code comes again with its verifier, the session that it made ends, as at /v1/token.
 
-    Raises: SessionRevoked, where it is no such code, spent, or over; InsufficientRole; StorageUnavailable.
+    Raises: SessionRevoked, if the code is unknown, used or expired; InsufficientRole; StorageUnavailable.
     """
     now, session_id, granted = services.clock(), uuid7(), None
     challenge = challenge_of(verifier)
@@ -179,7 +179,7 @@ async def open_by_scan(services: Services, code: str, verifier: str, *, device: 
             if isinstance(granted, Granted):
                 if ADMIN not in granted.user["roles"]:
                     log.warning("console_refused", user_id=granted.user["id"], reason="no administrator")
-                    raise InsufficientRole("this user is no administrator")  # and with it the session is undone
+                    raise InsufficientRole("this user is no administrator")  # rolls the new session back
                 await mark_console_session(transaction, session_id)
                 await _note_opened(transaction, granted.user["id"], session_id, by="scan", device=device, now=now)
     if not isinstance(granted, Granted):
@@ -192,10 +192,10 @@ async def open_by_scan(services: Services, code: str, verifier: str, *, device: 
 
 
 async def go_on(services: Services, kept_by: str, *, device: Device) -> Opened:
-    """The session that a cookie keeps, with another cookie to keep it from now on.
+    """Go on with the session in a cookie. The result holds a new token for the cookie.
 
-    Raises: SessionRevoked, where it has ended; InsufficientRole, where it ends now because the role is gone;
-        StorageUnavailable.
+    Raises: SessionRevoked, if the session has ended; InsufficientRole, if the user has lost the role, which ends the
+        session; StorageUnavailable.
     """
     token = services.console_tokens.parse(kept_by)
     if token is None:
@@ -223,7 +223,7 @@ async def go_on(services: Services, kept_by: str, *, device: Device) -> Opened:
 
 
 async def end(services: Services, kept_by: str) -> None:
-    """End the session that a cookie keeps; one that has ended is no failure. Raises: StorageUnavailable."""
+    """End the session in a cookie. A session that has already ended is no failure. Raises: StorageUnavailable."""
     token = services.console_tokens.parse(kept_by)
     if token is None:
         return
