@@ -382,6 +382,9 @@ async def test_a_websites_session_is_one_like_any_other(
     assert (own["client_id"], web["client_id"], web["id"]) == (None, "shop", session_id)
     assert (web["device"], web["ip"], web["current"]) == ("Windows, Edge 141", OFFICE, False)
     assert web["expires_at"] == "2026-11-20T20:00:00Z"
+    taken_along = (await client.get("/v1/me/export", headers=bearer(phone.tokens))).json()["sessions"]
+    [web] = [session for session in taken_along if session["client_id"] is not None]
+    assert (web["client_id"], web["scope"], web["authenticated_by"]) == ("shop", "openid profile", "wechat_scan")
 
     assert (await client.get("/v1/verify", headers=bearer(tokens))).status_code == 200
     answer = await client.delete(f"/v1/me/sessions/{session_id}", headers=bearer(phone.tokens))

@@ -60,6 +60,10 @@ EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
             "expires_at": "2026-12-20T09:30:00Z",
             "ended_at": None,
             "ended_reason": None,
+            "client_id": None,
+            "scope": None,
+            "authenticated_at": None,
+            "authenticated_by": None,
         }
     ],
     "consents": [

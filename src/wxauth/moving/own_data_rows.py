@@ -17,7 +17,8 @@ SELECT app_id, openid, unionid, created_at FROM identities WHERE user_id = $1 OR
 """
 _SESSIONS: Final = """
 SELECT id, app_id, openid, abbrev(ip) AS ip, user_agent, created_at, last_used_at, expires_at,
-       revoked_at AS ended_at, revoked_reason AS ended_reason
+       revoked_at AS ended_at, revoked_reason AS ended_reason,
+       client_id, scope, authenticated_at, authenticated_by
   FROM sessions WHERE user_id = $1 ORDER BY id
 """
 # Another person's id reads `administrator`, and that person's address is left out: both are somebody else's data. Names
