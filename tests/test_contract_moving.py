@@ -156,10 +156,18 @@ async def test_a_file_may_begin_as_windows_begins_it(mover: Mover) -> None:
 
 
 async def test_empty_text_is_as_good_as_null(mover: Mover) -> None:
-    names = ("unionid", "external_id", "nickname", "avatar_url", "phone", "status", "created_at", "last_login_at")
+    names = [
+        *FULL.keys() - ALICE.keys(),
+        "user_id",
+        "identity_created_at",
+        "consents",
+        "former_ids",
+        "former_external_ids",
+    ]
     assert await mover.import_lines({**ALICE, **dict.fromkeys(names, "")}) == (1, 0, 0, 0)
     user = await mover.user()
-    assert [user[name] for name in names[:5]] == [None] * 5
+    assert [user[name] for name in ("unionid", "external_id", "nickname", "avatar_url", "phone")] == [None] * 5
+    assert user["roles"] == []
 
 
 async def test_a_banned_user_stays_banned(mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx) -> None:

@@ -54,8 +54,8 @@ def _time_text(value: object) -> object:
     return value
 
 
-def _list_if_null(value: object) -> object:
-    return [] if value is None else value
+def _list_if_empty(value: object) -> object:
+    return [] if value in (None, "") else value
 
 
 def _printable(value: str) -> str:
@@ -70,9 +70,9 @@ def _version_7(value: UUID) -> UUID:
     return value
 
 
-def _few(roles: list[str] | None) -> list[str] | None:
-    folded = None if roles is None else list(dict.fromkeys(roles))
-    if folded and len(folded) > MAX_ROLES:
+def _few(roles: list[str]) -> list[str]:
+    folded = list(dict.fromkeys(roles))
+    if len(folded) > MAX_ROLES:
         raise ValueError(f"List should have at most {MAX_ROLES} items")
     return folded
 
@@ -120,15 +120,15 @@ class Line(_Strict):
     nickname: Annotated[Nickname | None, OrNone] = None
     avatar_url: Annotated[AvatarUrl | None, OrNone] = None
     phone: Annotated[Annotated[str, StringConstraints(pattern=r"^\+[1-9][0-9]{1,14}$")] | None, OrNone] = None
-    roles: Annotated[list[Role] | None, AfterValidator(_few)] = None
+    roles: Annotated[Annotated[list[Role], AfterValidator(_few)] | None, OrNone] = None
     status: Annotated[UserStatus | None, OrNone] = None
     created_at: TimeOrNone = None
     """When the user was created."""
     identity_created_at: TimeOrNone = None
     last_login_at: TimeOrNone = None
-    consents: Annotated[list[LineOfConsent], BeforeValidator(_list_if_null)] = []
-    former_ids: Annotated[list[Annotated[UUID, Field(strict=False)]], BeforeValidator(_list_if_null)] = []
-    former_external_ids: Annotated[list[ExternalId], BeforeValidator(_list_if_null)] = []
+    consents: Annotated[list[LineOfConsent], BeforeValidator(_list_if_empty)] = []
+    former_ids: Annotated[list[Annotated[UUID, Field(strict=False)]], BeforeValidator(_list_if_empty)] = []
+    former_external_ids: Annotated[list[ExternalId], BeforeValidator(_list_if_empty)] = []
 
     @classmethod
     def read(cls, text: bytes, services: Services) -> Self | FieldError:
