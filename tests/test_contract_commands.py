@@ -265,6 +265,12 @@ def test_dev_says_of_an_unknown_code_that_its_wechat_is_simulated(dev: Service, 
 
 
 @pytest.mark.process
+def test_dev_says_of_ones_own_app_that_its_wechat_is_simulated(dev: Service) -> None:
+    answer = dev.client.post("/v1/login", json={"code": "alice", "app_id": "wx1234567890abcdef"})
+    assert "start 'wxauth dev' with WXAUTH_APP_ID" in problem_of(answer, "unknown_app", 400)["detail"]
+
+
+@pytest.mark.process
 def test_dev_knows_two_apps(dev: Service) -> None:
     answers = [
         dev.client.post("/v1/login", json={"code": "bob", "app_id": app["app_id"]}).json()["user"] for app in APPS

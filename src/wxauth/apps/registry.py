@@ -49,6 +49,7 @@ class Apps:
         of_settings: The apps of the settings, the default one first.
         observe: Called with the ids of all apps, and the id of the default one.
         refresh_pause: Seconds between two looks at the stored apps.
+        hint: What else is told to a developer whose app is unknown.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class Apps:
         *,
         observe: Callable[[Sequence[str], str | None], None] = lambda _ids, _default: None,
         refresh_pause: float = REFRESH_PAUSE,
+        hint: str = "",
     ) -> None:
         self._database = database
         self._sealer = sealer
         self._of_settings = [KnownApp(app, "settings") for app in of_settings]
         self._observe = observe
         self._refresh_pause = refresh_pause
+        self._hint = f"; {hint}" if hint else ""
         self._stored: dict[str, tuple[StoredApp, KnownApp]] = {}
         self._is_read = False
         self._was_away = False
@@ -162,7 +165,8 @@ class Apps:
             return StorageUnavailable("the apps have not been read yet")
         if app_id in self.unopened:
             return StorageUnavailable("this app's secret cannot be opened: see 'wxauth check'")
-        return UnknownApp("there is no such app" if app_id else "there is no app that is meant where none is named")
+        missing = "there is no such app" if app_id else "there is no app that is meant where none is named"
+        return UnknownApp(f"{missing}{self._hint}")
 
 
 def unsealed(row: StoredApp, sealer: Sealer) -> KnownApp:

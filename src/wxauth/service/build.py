@@ -53,6 +53,7 @@ def build_services(
     wechat_transport: httpx.AsyncBaseTransport | None = None,
     waits: Waits = WAITS,
     errcode_hints: Mapping[int, str] = MappingProxyType({}),
+    unknown_app_hint: str = "",
     tracing: "Tracing | None" = None,
 ) -> Services:
     """Put the parts together. Opens no connection.
@@ -63,6 +64,7 @@ def build_services(
         wechat_transport: The way to WeChat. By default, the network.
         waits: How long the parts wait.
         errcode_hints: By errcode, what else the developer is told.
+        unknown_app_hint: What else a developer is told whose app is unknown.
         tracing: Where traces go. By default, as the settings say.
 
     Raises: InvalidSettings, if the settings want traces and the packages for them are not installed.
@@ -75,7 +77,14 @@ def build_services(
     keys, id_token_keys = make_key_rings(settings, database, clock, refresh_pause=waits.keys_refresh)
     redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
     metrics = Metrics(database=database, clock=clock)
-    apps = Apps(database, sealer, settings.apps, observe=metrics.know_apps, refresh_pause=waits.apps_refresh)
+    apps = Apps(
+        database,
+        sealer,
+        settings.apps,
+        observe=metrics.know_apps,
+        refresh_pause=waits.apps_refresh,
+        hint=unknown_app_hint,
+    )
     background = Background(patience=settings.wechat_timeout + waits.database.whole, farewell=waits.background_farewell)
     promises = Promises(observe=metrics.put_off, pause=waits.promises)
 

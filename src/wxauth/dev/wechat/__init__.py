@@ -1,6 +1,6 @@
 """A simulated WeChat for laptops and tests. It behaves as WeChat's documentation says; `about.py` is its manual."""
 
-from wxauth.dev.wechat.about import HINTS
+from wxauth.dev.wechat.about import HINTS, UNKNOWN_APP_HINT
 from wxauth.dev.wechat.controls import Account, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
 from wxauth.dev.wechat.desk import PATH as DESK
 from wxauth.dev.wechat.desk import OwnPagesOnly
@@ -14,6 +14,7 @@ __all__ = [
     "DESK",
     "HINTS",
     "LATER_APP",
+    "UNKNOWN_APP_HINT",
     "Account",
     "Call",
     "CodeRequest",

@@ -94,3 +94,7 @@ HINTS: Final = {
     )
 }
 """By errcode of the simulated WeChat, what the developer should know. It is added to `detail`."""
+UNKNOWN_APP_HINT: Final = (
+    "this WeChat is simulated, and has apps of its own: for your mini-program start 'wxauth dev' with WXAUTH_APP_ID"
+)
+"""The same for a developer whose app is unknown."""
