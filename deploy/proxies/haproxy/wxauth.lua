@@ -4,7 +4,7 @@
 --     http-request lua.wxauth /v1/verify?role=clerk&role=auditor
 --
 -- Sets txn.wxauth to "passed" and X-Auth-* for one that may; answers any other itself, as wxauth did.
--- 询问 wxauth 请求是否放行；放行时设置 X-Auth-*，否则原样返回 wxauth 的应答。
+-- 询问 wxauth 请求是否放行；放行时设置 X-Auth-*，否则原样返回 wxauth 的响应。
 
 local ASKED_AT = os.getenv("ASKED_AT") -- "listen wxauth" in haproxy.cfg
 local PATIENCE = 20000 -- milliseconds; more than that section takes

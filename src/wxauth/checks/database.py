@@ -87,10 +87,10 @@ async def _judge_pooler(database: Database) -> Result | None:
     keeps_prepared = await database.keeps_prepared()
     if database.prepares and keeps_prepared is False:
         message = f"forgets prepared statements, so that requests fail: {WHERE_NOTHING_IS_KEPT}"
-        return bad("database pooler", message, f"不保留预备语句，请求会失败：{WHERE_NOTHING_IS_KEPT}")
+        return bad("database pooler", message, f"不保留预编译语句，请求会失败：{WHERE_NOTHING_IS_KEPT}")
     if keeps_prepared and not database.prepares:
         message = f"keeps prepared statements: {_WHAT_THEY_SPARE.en}"
-        return note("database pooler", message, f"保留预备语句：{_WHAT_THEY_SPARE.zh}")
+        return note("database pooler", message, f"保留预编译语句：{_WHAT_THEY_SPARE.zh}")
     return None
 
 

@@ -96,7 +96,7 @@ def add_webhook(name: str, url: str, types: "tuple[EventType, ...]", as_json: bo
     try:
         new = _asked(lambda services: add_webhook(services, name, url=url, types=types, by=OPERATOR))
     except NameTaken:
-        raise Failed(f"there is a webhook {name} already. 回调 {name} 已存在。") from None
+        raise Failed(f"there is a webhook {name} already. Webhook {name} 已存在。") from None
     _show_secret(new, as_json=as_json)
 
 

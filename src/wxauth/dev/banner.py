@@ -41,7 +41,7 @@ wxauth is ready, with the real WeChat.  已就绪，连接真实微信。
   API docs / 接口文档    {url}/docs
   WeChat / 微信          {wechat_url}
 
-What WeChat says of your app / 微信如何看待你的小程序：
+What WeChat says of your app / 微信对该小程序的检查结果：
 
 {findings}
 
@@ -80,7 +80,9 @@ _FIND_ALICE: Final = """\
   USER_ID=$(curl -s {url}/v1/login -H 'Content-Type: application/json' -d '{{"code":"alice"}}' \\
     | python3 -c 'import json, sys; print(json.load(sys.stdin)["user"]["id"])')
 """
-_SCAN_ON_DESK: Final = "Log in there, and scan its code on the desk, as alice. 在此登录，用桌上 alice 的手机扫码。"
+_SCAN_ON_DESK: Final = (
+    "Log in there, and scan its code on the desk, as alice. 在此登录，用网页版模拟手机以 alice 的身份扫码。"
+)
 _SCAN: Final = "Log in there, and scan its code as an administrator. 在此登录，用管理员的手机扫码。"
 _OWN_APP: Final = """
 Your own mini-program, with the real WeChat / 连接真实微信，登录自己的小程序：

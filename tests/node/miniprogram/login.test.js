@@ -289,7 +289,7 @@ async function spentCode(person) {
 }
 
 const problem = (status, code) =>
-  fates.answers(status, { type: `urn:wxauth:problem:${code}`, title: '微信未应答', status, code })
+  fates.answers(status, { type: `urn:wxauth:problem:${code}`, title: '微信响应超时', status, code })
 const TRIED_ONCE_MORE = {
   code_used: (person) => ['login', async () => ({ code: await spentCode(person) })],
   invalid_code: () => ['login', gives('errcode-40029')],

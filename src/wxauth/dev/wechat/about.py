@@ -66,7 +66,7 @@ phone-13800138000 是该号码的手机号 code，境外号码写作 phone-+8529
 文本含 risky 或“违规”判为 risky，含 review 或“可疑”判为 review，其余为 pass。
 
 小程序：wxdev00000000000a1 与 wxdev00000000000b2 在 wxauth 的配置中；
-第三个 wxdev00000000000c3 供运行时添加，方法见桌上的手机。
+第三个 wxdev00000000000c3 供运行时添加，方法见网页版模拟手机。
 
 故障 code（登录、手机号均可）：errcode-40029 返回该错误码；slow-2 两秒后响应；hang 永不响应；drop 断开连接；
 garbage 返回非 JSON；html 返回网页；status-500 返回该 HTTP 状态码。
@@ -83,8 +83,8 @@ DELETE /faults 恢复正常。
 POST /accounts 设置小程序的状态：是否在 IP 白名单、secret 是否冻结、有无 unionid、无权限的接口、
 手机号接口如何对待 openid、countryCode 是文本还是数字、各接口每日额度、已发布的页面；未写的项保持不变。
 /webhook 是 Webhook 的接收端：wxauth webhooks add desk http://127.0.0.1:8001/webhook 即向它发送事件。
-GET /webhook/messages 列出收到的消息及签名是否有效；POST /webhook/behaviour 设置密钥“secret”与应答“answer”
-（状态码，410 会停用 Webhook；或 hang 永不应答）。
+GET /webhook/messages 列出收到的消息及签名是否有效；POST /webhook/behaviour 设置密钥“secret”与响应“answer”
+（状态码，410 会停用 Webhook；或 hang 永不响应）。
 """
 
 HINTS: Final = {

@@ -172,7 +172,7 @@ const TEXTS = {
   webhooks: ['Webhooks', 'Webhook'],
   webhookAdd: ['To be sent events here:', '让事件发送到这里：'],
   webhookSecret: ['Secret', '密钥'],
-  webhookAnswer: ['Answer', '应答'],
+  webhookAnswer: ['Answer', '响应'],
   webhookGone: ['410: disables it', '410：停用'],
   webhookHang: ['hang', '挂起'],
   webhookSet: ['Set', '设置'],
