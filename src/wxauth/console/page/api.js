@@ -1,8 +1,8 @@
-// The session, and what is asked of /v1/admin. The access token is in this module's memory and nowhere else.
+// The session, and requests to /v1/admin. The access token is in this module's memory and nowhere else.
 
 const SESSION = 'session'
-const SPARE_MS = 30_000 // a token is renewed so long before its end
-const RENEWED_AFTER_MS = 300_000 // and with the next use after so long, so that the session lasts for as long as it is used
+const SPARE_MS = 30_000 // a token is renewed this long before its end
+const RENEWED_AFTER_MS = 300_000 // older tokens are renewed at the next use: otherwise a session in use could end
 const UNUSED_MS = 3_600_000
 
 let token = null
@@ -13,7 +13,7 @@ let usedAt = Date.now()
 let renewing = null
 let onEnd = () => {}
 
-/** What went wrong, as the service says it, or `offline` where nobody answered. */
+/** A failure in the service's words, or `offline` if there was no answer. */
 export class Failure extends Error {
   constructor({ status = 0, code = 'offline', title = '', detail = '', errors = [], wechat_errcode = null } = {}) {
     super(title || code)
@@ -24,16 +24,16 @@ export class Failure extends Error {
 /** The administrator, or null. */
 export const administrator = () => user
 
-/** Have this called with why (`over`, `role`) when the session ends under the page. */
+/** Call the listener with the reason (`over`, `role`) when the session ends by itself. */
 export const whenItEnds = (listener) => (onEnd = listener)
 
-/** Somebody is there: the session may go on. */
+/** Note that somebody is using the page, so that the session goes on. */
 export const noteUse = () => (usedAt = Date.now())
 
 /** Open a session by the `secret` of a link; or by the `code` of a scan, and its `code_verifier`. */
 export const openBy = async (opening) => keep(await ask('POST', SESSION, { body: opening }))
 
-/** Go on with the session that the cookie keeps; whether there is one. */
+/** Go on with the session in the cookie; whether there is one. */
 export async function resume() {
   try {
     const answer = await ask('PUT', SESSION)
@@ -56,20 +56,20 @@ export const post = (path, body) => request('POST', path, { body })
 export const patch = (path, body) => request('PATCH', path, { body })
 export const remove = (path) => request('DELETE', path)
 
-/** What /v1/admin answers, JSON or null. Raises: Failure. */
+/** Send a request to /v1/admin; its answer as JSON, or null. Raises: Failure. */
 export async function request(method, path, { query, body } = {}) {
   const url = `../v1/admin${path}${queryOf(query)}`
   try {
     return await ask(method, url, { body, bearer: await goodToken() })
   } catch (failure) {
     if (failure.status !== 401 && failure.code !== 'insufficient_role') throw failure
-    if (token === null) throw failure // it has ended while we asked
-    await renew() // ends the session where it is over, or the role gone
+    if (token === null) throw failure // the session has ended while we asked
+    await renew() // ends the session if its time is over, or the role is gone
     return ask(method, url, { body, bearer: token })
   }
 }
 
-/** All items of a list, up to so many. */
+/** All items of a list, `atMost` at most. */
 export async function all(path, query, atMost) {
   const items = []
   let cursor = null
@@ -95,7 +95,7 @@ async function goodToken() {
   return token
 }
 
-/** One renewal at a time, whoever waits for it. */
+/** Renew the token. Callers at the same time share one renewal. */
 function renew() {
   renewing ??= ask('PUT', SESSION)
     .then((answer) => (answer ? keep(answer) : end('over')))

@@ -1,4 +1,4 @@
-// Bars, one a day, drawn here: a library would be more to load than all of the console.
+// Charts with a bar for each day. A library for them would be larger than the whole console.
 
 import { h, svg } from './dom.js'
 import { number, text } from './texts.js'
@@ -8,7 +8,7 @@ const HEIGHT = 160
 const BELOW = 24
 const ABOVE = 20
 
-/** A chart of one number of each day. Its label says in words what it shows. */
+/** A chart of one number for each day. Its label describes it in words. */
 export function chart(title, days, name) {
   const values = days.map((day) => day[name])
   const most = Math.max(...values, 1)

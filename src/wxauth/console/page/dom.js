@@ -1,6 +1,6 @@
-// Elements made without markup: what a person is called can never become any.
+// Makes elements without markup, so that no name of a person can become markup.
 
-/** An element with these properties, attributes with a dash, `class`, and listeners like `onclick`; and these children. */
+/** An element with children. What the element has as a property, like `onclick`, is set so; the rest are attributes. */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag)
   for (const [name, value] of Object.entries(properties)) {
@@ -13,7 +13,7 @@ export function h(tag, properties = {}, ...children) {
   return element
 }
 
-/** The same of a drawing, whose properties are all attributes. */
+/** An SVG element with children. All names are attributes. */
 export function svg(tag, attributes = {}, ...children) {
   const element = document.createElementNS('http://www.w3.org/2000/svg', tag)
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value)

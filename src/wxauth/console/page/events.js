@@ -113,7 +113,7 @@ async function exportEvents(wanted, format) {
   else download('events.jsonl', jsonLines(events), 'application/x-ndjson')
 }
 
-/** A time as an input has it, in the reader's zone. */
+/** A time in the form of an input's value, in the reader's zone. */
 function local(iso) {
   if (!iso) return ''
   const at = new Date(iso)

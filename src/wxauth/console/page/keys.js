@@ -1,4 +1,4 @@
-// What access tokens are signed with.
+// The section about the keys that sign access tokens.
 
 import { get, post } from './api.js'
 import { h } from './dom.js'

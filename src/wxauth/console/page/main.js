@@ -1,5 +1,5 @@
-// The frame: signing in, the sections, and which of them is shown. What is shown stands in the URL's fragment, so that a
-// view can be sent to a colleague.
+// The frame: signing in, the sections, and which of them is shown. The URL's fragment names the view, so that it can be
+// sent to a colleague.
 
 import { administrator, noteUse, openBy, resume, signOut, whenItEnds } from './api.js'
 import { showApps } from './apps.js'
@@ -28,7 +28,7 @@ const COMMAND = 'wxauth admin link'
 
 let leave = () => {} // what the section that is shown leaves running
 
-/** Where the fragment leads: `#/users/ID?status=disabled`. */
+/** The section, id and query in the fragment, such as `#/users/ID?status=disabled`. */
 function whereTo() {
   const [path, query] = location.hash.replace(/^#\/?/, '').split('?')
   const [section, id] = path.split('/')
@@ -175,7 +175,7 @@ async function start() {
   }
 }
 
-/** Another fragment: another section, or a link that was pasted into the address bar. */
+/** Handle a new fragment: another section, or a link that was pasted into the address bar. */
 function arrive() {
   if (location.hash.startsWith('#link=')) location.reload()
   else if (administrator()) show()

@@ -1,4 +1,4 @@
-// How many there are, what has happened lately, and what wants somebody's attention.
+// The overview: numbers, the latest events, and what needs attention.
 
 import { get } from './api.js'
 import { chart } from './chart.js'
@@ -54,7 +54,7 @@ function oldest(found) {
   ])
 }
 
-/** What is wrong first; what is right is counted, and to be seen when it is opened. */
+/** The report of a check: problems first. Good results are counted, and shown when opened. */
 export function report({ items }) {
   const rows = (results) =>
     results.map(({ name, level, message }) => [tag(text(`level_${level}`), level), h('code', {}, name), message])

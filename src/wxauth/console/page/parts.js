@@ -1,9 +1,9 @@
-// What every section is made of: lists, dialogs, forms, and how waiting and failure look.
+// The parts of every section: lists, dialogs, forms, and how waiting and failures look.
 
 import { h } from './dom.js'
 import { dateAndTime, text } from './texts.js'
 
-/** Show what is asked for in this place: that it is loading, then what `render` makes of it, or why it failed. */
+/** Show in `place` that `ask` is loading, then what `render` makes of its answer, or why it failed. */
 export async function load(place, ask, render) {
   const turn = (place.turn = (place.turn ?? 0) + 1)
   place.setAttribute('aria-busy', 'true')
@@ -21,7 +21,7 @@ export async function load(place, ask, render) {
   }
 }
 
-/** A failure for the reader: what the service calls it, what was wrong, and the code to look up. */
+/** A failure for the reader: its title, what was wrong, and the code to look up. */
 export function failed(failure) {
   const told =
     failure.code === 'login_too_old'
@@ -43,7 +43,7 @@ export function failed(failure) {
   )
 }
 
-/** A table; a row is a list of cells. */
+/** A table. Each row is a list of cells. */
 export function table(caption, columns, rows) {
   const headers = columns.map((name) => h('th', { scope: 'col' }, name))
   const body = h('tbody', {}, rows.map(row))
@@ -70,7 +70,7 @@ export function table(caption, columns, rows) {
 
 const row = (cells) => h('tr', {}, cells.map((cell) => h('td', {}, [cell ?? '–'].flat())))
 
-/** A list by cursor: `ask(cursor)` gives a page, `cells` a row of an item. */
+/** A list that is loaded by cursor. `ask(cursor)` gives a page, and `cells` the row of an item. */
 export function list({ place, caption, columns, ask, cells, onFirst = () => {} }) {
   return load(
     place,
@@ -93,7 +93,7 @@ export function list({ place, caption, columns, ask, cells, onFirst = () => {} }
   )
 }
 
-/** Do what a button is for: it cannot be pressed meanwhile; a failure is told in that place. Whether it went well. */
+/** Run `act` with its button disabled, and show a failure in `trouble`; whether it succeeded. */
 export async function busy(button, trouble, act) {
   button.disabled = true
   button.setAttribute('aria-busy', 'true')
@@ -115,21 +115,21 @@ const LONGEST_LINE = 45
 let toastTimer
 const toaster = () => document.getElementById('toast') ?? document.body.appendChild(h('div', { id: 'toast' }))
 
-/** Say for a moment that it is done. */
+/** Show a message for a moment. */
 export function toast(message) {
   toaster().replaceChildren(h('p', { role: 'status' }, message))
   clearTimeout(toastTimer)
   toastTimer = setTimeout(() => toaster().replaceChildren(), 5000)
 }
 
-/** A button that asks nothing. */
+/** A button that acts without asking first. */
 export function act(name, onclick, { kind = '', label } = {}) {
   return h('button', { type: 'button', class: kind, onclick, 'aria-label': label }, text(name))
 }
 
 /**
- * Ask in a dialog: what will happen, fields, and a button of that name. `onsubmit(values)` does it; while it fails, the
- * dialog stays and says why.
+ * A dialog that says what will happen, with fields and a button. The button calls `onsubmit(values)`. If that fails,
+ * the dialog stays open and says why.
  */
 export function dialog({ title, lead, fields = [], name, kind = 'primary', onsubmit, allow = () => true }) {
   const trouble = h('div', {})
@@ -163,7 +163,7 @@ export function dialog({ title, lead, fields = [], name, kind = 'primary', onsub
 /** Ask whether to do something that cannot be taken back. */
 export const sure = (title, lead, name, onsubmit) => dialog({ title, lead, name, kind: 'danger', onsubmit })
 
-/** A field of a form, with its label. `type` is an input's, `textarea`, `checkbox`, or `select` with `options`. */
+/** A field of a form, with its label. `type` is that of an input, `textarea`, or `select` with `options`. */
 export function field({ name, label, hint, type = 'text', value = '', options = [], required = false, ...others }) {
   const id = `field-${name}`
   const hinted = hint ? { 'aria-describedby': `${id}-hint` } : {}
@@ -181,10 +181,10 @@ export function field({ name, label, hint, type = 'text', value = '', options = 
   return { name, element, control, value: () => (type === 'checkbox' ? control.checked : control.value.trim()) }
 }
 
-/** The lines, or words, of what was typed. */
+/** The words of a typed text, which may be on several lines. */
 export const words = (typed) => typed.split(/[\s,，]+/).filter(Boolean)
 
-/** Show a secret, this once. */
+/** Show a secret, which cannot be shown again. */
 export function showSecret(title, secret) {
   const input = h('input', { id: 'secret', type: 'password', readOnly: true, value: secret, autocomplete: 'off' })
   const show = act('showSecret', () => (input.type = input.type === 'password' ? 'text' : 'password'))
@@ -201,7 +201,7 @@ export function showSecret(title, secret) {
   element.showModal()
 }
 
-/** A button that copies. */
+/** A button that copies a value. */
 export function copier(value, label) {
   const button = act(
     'copy',
@@ -215,22 +215,22 @@ export function copier(value, label) {
   return button
 }
 
-/** A time in the reader's zone; in UTC where the pointer rests. */
+/** A time in the reader's zone. Its tooltip says it in UTC. */
 export const time = (iso) => (iso ? h('time', { dateTime: iso, title: iso }, dateAndTime(iso)) : '–')
 
-/** What is to be read letter by letter, on one line where it is no longer than an id. */
+/** Text to be read letter by letter. It is kept on one line if it is no longer than an id. */
 export const code = (value) => (value ? h('code', { class: value.length > LONGEST_LINE ? '' : 'whole' }, value) : '–')
 
 export const tag = (name, kind = '') => h('span', { class: `tag ${kind}` }, name)
 
-/** Terms and what they are, in two columns. */
+/** Terms with their values, in two columns. */
 export const facts = (pairs) =>
   h('dl', { class: 'facts' }, pairs.filter(Boolean).map(([term, value]) => [h('dt', {}, term), h('dd', {}, [value ?? '–'].flat())]))
 
 /** A part of a section, with its heading. */
 export const part = (title, ...content) => h('section', { class: 'card' }, h('h2', {}, title), ...content)
 
-/** Give the reader a file. */
+/** Let the browser download a file. */
 export function download(name, content, type) {
   const url = URL.createObjectURL(new Blob([content], { type }))
   h('a', { href: url, download: name }).click()

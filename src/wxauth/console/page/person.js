@@ -1,4 +1,4 @@
-// One person: all that is known, and what may be done.
+// The section about one person: all that is known, and the actions on it.
 
 import { get, patch, post, remove } from './api.js'
 import { h } from './dom.js'

@@ -1,4 +1,4 @@
-// Services that may ask, and sites that log people in.
+// The section about service clients and sites.
 
 import { get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
@@ -86,7 +86,7 @@ function ask(client, reload) {
 
 const LISTS = ['scopes', 'redirect_uris', 'logout_uris']
 
-/** What was typed, without what is empty and was so before. */
+/** The request's body: the typed values, without those that are empty and were empty before. */
 function bodyOf(values, known, isChange) {
   const given = Object.entries(values).map(([name, value]) => [name, LISTS.includes(name) ? words(value) : value])
   const isEmpty = (value) => value === '' || value === false || (Array.isArray(value) && !value.length)

@@ -1,4 +1,4 @@
-// Finding people.
+// The section for finding people.
 
 import { get, queryOf } from './api.js'
 import { h } from './dom.js'
@@ -75,14 +75,14 @@ export function phone(user) {
 
 const HOSTS = ['thirdwx.qlogo.cn', 'wx.qlogo.cn']
 
-/** A person's picture, where it is ours or WeChat's; else the first letter, for another host would learn who looks. */
+/** A person's picture if it is ours or WeChat's; otherwise the first letter: another host would learn who looks. */
 export function picture({ nickname, avatar_url: url }, kind = 'small') {
   let isKnown = false
   try {
     const { origin, hostname, protocol } = new URL(url)
     isKnown = origin === location.origin || (protocol === 'https:' && HOSTS.includes(hostname))
   } catch {
-    // none, or none that can be shown
+    // no URL, or a malformed one
   }
   if (isKnown) return h('img', { class: `picture ${kind}`, src: url, alt: '', referrerPolicy: 'no-referrer', loading: 'lazy' })
   return h('span', { class: `picture ${kind}`, 'aria-hidden': 'true' }, [...(nickname ?? '?')][0])

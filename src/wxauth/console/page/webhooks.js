@@ -1,4 +1,4 @@
-// Where events are sent, and what came of it.
+// The section about webhooks and their deliveries.
 
 import { all, get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
@@ -9,7 +9,7 @@ const LOOKED_AT = 2000
 
 const path = ({ name }) => `/webhooks/${encodeURIComponent(name)}`
 
-/** The webhooks, each with the time of the delivery that waits longest in it, if one does. */
+/** The webhooks, each with the time of its longest waiting delivery, if any waits. */
 export async function webhooksAndTheirOldest() {
   let found
   try {

@@ -4,29 +4,29 @@
 //   const wx = createWx({ login: async () => ({ code: await aCodeFromSomewhere() }) })
 //   const auth = createAuth({ baseURL: 'https://auth.example.com', platform: wx })
 //
-// Callbacks, answers and failures have the shape of WeChat's. Three things a browser cannot do: it does not show where
-// a redirect leads, so that one fails; it reads the answers of another origin only where CORS lets it; and a `filePath`
+// Callbacks, answers and failures have WeChat's form. Three things differ in a browser. A redirect fails, because a
+// browser does not tell where it leads. Answers of another origin can be read only if CORS allows it. And a `filePath`
 // is a blob: or data: URL.
 
 const TIMEOUT = 60000
 
 /**
  * @param {object} options
- * @param {() => Promise<{ code: string }>} options.login What `wx.login` gives; a rejection is its failure.
- * @param {Storage} [options.storage] Where things are kept.
- * @param {string} [options.prefix] What their names begin with there.
- * @param {() => string} [options.language] The phone's, which WeChat sends along with each request.
+ * @param {() => Promise<{ code: string }>} options.login The answer of `wx.login`. A rejection is its failure.
+ * @param {Storage} [options.storage] Where items are stored.
+ * @param {string} [options.prefix] The beginning of the items' names in that storage.
+ * @param {() => string} [options.language] The phone's language, which WeChat sends with each request.
  * @param {(exchange: Exchange) => void} [options.observe] Called twice for each call: when it starts and when it ends.
  *
  * @typedef {object} Exchange The same object both times.
  * @property {'login' | 'request' | 'uploadFile'} api
  * @property {string} method
  * @property {string} url
- * @property {Record<string, string>} header What was asked, and `body`.
- * @property {number} at When, in ms since the epoch.
- * @property {number | null} ms For how long; null until it has ended.
- * @property {number | null} status Null where none came; `answerHeader` and `answer` are what came with it.
- * @property {string} [error] Why none came.
+ * @property {Record<string, string>} header The request's header; `body` is its body.
+ * @property {number} at When it began, in ms since the epoch.
+ * @property {number | null} ms How long it took; null until it has ended.
+ * @property {number | null} status Null if no answer came. `answerHeader` and `answer` belong to it.
+ * @property {string} [error] Why no answer came.
  */
 export function createWx({ login, storage = localStorage, prefix = '', language, observe = () => {} }) {
   const watched = async (exchange, work, { success, fail, complete }) => {
@@ -105,7 +105,7 @@ export function createWx({ login, storage = localStorage, prefix = '', language,
   }
 }
 
-/** As `wx.request` writes what it is given: JSON, unless the header says that it is a form. */
+/** The body as `wx.request` writes it: JSON, unless the header says that it is a form. */
 function bodyOf(data, headers) {
   const name = Object.keys(headers).find((name) => /^content-type$/i.test(name)) ?? 'content-type'
   headers[name] ??= 'application/json'
@@ -113,7 +113,7 @@ function bodyOf(data, headers) {
   return headers[name].includes('urlencoded') ? new URLSearchParams(data) : JSON.stringify(data)
 }
 
-/** As `wx.request` reads an answer: JSON where it is some, else the text. */
+/** An answer as `wx.request` reads it: JSON if it is valid, otherwise text. */
 function parsed(text) {
   try {
     return JSON.parse(text)

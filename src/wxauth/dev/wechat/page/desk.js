@@ -1,4 +1,4 @@
-// The phone on the desk. It runs the real client on a `wx` for browsers, and shows what goes over the wires.
+// The phone on the desk. It runs the real client on a `wx` for browsers, and shows all requests and answers.
 
 import { createWx } from './browser_wx.js'
 import { clockTime, duration, h, pretty } from './elements.js'
@@ -21,7 +21,7 @@ const wires = createWires($('taps'), service)
 
 globalThis.wx = { getAppBaseInfo: () => ({ language: language() }) } // what a phone says of itself
 
-// The phone: a person in an app, each pair with a storage of its own.
+// The phone: a person in an app. Each pair of these has its own storage.
 
 let shift = Number(localStorage.getItem('desk/shift')) // ms, of the phone's clock
 let auth, phoneWx, tokens, user
@@ -33,7 +33,7 @@ const person = () => $('person').value
 const appId = () => $('app').value
 const prefix = () => `desk/${person()}/${appId()}/`
 
-/** Ask the simulator for what WeChat gives a real phone. */
+/** Ask the simulator for something that WeChat gives to a real phone. */
 async function simulated(path, wanted) {
   const response = await fetch(path, { method: 'POST', body: JSON.stringify(wanted) })
   const answer = await response.json()
@@ -87,7 +87,7 @@ function expire() {
   if (tokens) setShift(shift + Math.max(0, tokens.at + tokens.life - phoneNow()))
 }
 
-// What a tap does. The name of each is that of its text; what one returns is a text for the toast, or nothing.
+// The actions of taps. Each has the name of its text, and may return a text for the toast.
 
 const getMe = () => auth.request({ url: '/v1/me' })
 
@@ -181,7 +181,7 @@ const TAPS = {
   closeAccount: () => push({ event: 'user_authorization_cancellation' }),
 }
 
-/** What the phone has seen: a typed code where it looks like one, else as a page is opened by it. */
+/** What the phone has scanned: a typed code if it looks like one, otherwise the way in which a page is opened by it. */
 function scanned(code) {
   if (/^[a-z]{4}-?[a-z]{4}$/i.test(code)) return { user_code: code }
   globalThis.wx = { getEnterOptionsSync: () => ({ scene: Number($('entry').value) }) }
@@ -207,13 +207,13 @@ async function tap(name, action = TAPS[name]) {
     const said = await action()
     if (typeof said === 'string') toast(said)
   } catch (error) {
-    // What the service calls it, for the person; its code, for who looks on.
+    // The title for the person, the code for the developer.
     toast(error.title ?? error.message, error.code)
   }
   await poll()
 }
 
-// What is shown.
+// Showing the state.
 
 let toastTimer
 function toast(message, code) {
@@ -275,7 +275,7 @@ function showDevices(sessions) {
   showSheet(h('ul', { class: 'devices' }, items), ...(items.length > 1 ? [others] : []))
 }
 
-/** What the person is asked, with "refuse" as near as "log in". */
+/** The question to the person, with "refuse" as easy to reach as "log in". */
 function showClaimed(claimed) {
   const { client, browser } = claimed
   const say = (name, decide, said) => {
@@ -330,7 +330,7 @@ function showChoices() {
   showMeaning()
 }
 
-/** The first that neither the service nor the client mends by trying again. */
+/** The first fault that neither the service nor the client overcomes by trying again. */
 const seenByPhone = (known) => known.find(({ failure }) => failure && !TRIED_AGAIN.includes(failure.code))
 
 function showMeaning() {
@@ -362,7 +362,7 @@ function showAll() {
 }
 
 let polled = Promise.resolve()
-/** Ask the simulator what the service has asked it, one time after the other. */
+/** Ask the simulator, again and again, for the service's requests. */
 const poll = () => (polled = polled.then(askSimulator))
 
 async function askSimulator() {
@@ -374,12 +374,12 @@ async function askSimulator() {
     showArmed(faults)
     await askReceiver()
   } catch {
-    // The simulator is away, and its terminal says why; it is asked again.
+    // The simulator does not answer, and its terminal says why. Ask again.
   }
 }
 
 let received = ''
-/** What came to the receiver of webhooks, the newest first. */
+/** The messages that the receiver of webhooks got, the newest first. */
 async function askReceiver() {
   const { messages } = await (await fetch('/webhook/messages')).json()
   const newest = JSON.stringify(messages) + text('webhooks')
@@ -414,7 +414,8 @@ async function greet() {
     await fetch(`${service}/livez`)
     banner.hidden = true
   } catch {
-    // A browser does not say which of the two it is; without CORS an answer that cannot be read is still one.
+    // A browser does not tell an outage from a refusal by CORS. Without CORS, even an unreadable answer proves that the
+    // service is there.
     const isThere = await fetch(`${service}/livez`, { mode: 'no-cors' }).then(
       () => true,
       () => false,
@@ -424,7 +425,7 @@ async function greet() {
   }
 }
 
-// What leads here.
+// Starting the page.
 
 function start() {
   $('service').textContent = service

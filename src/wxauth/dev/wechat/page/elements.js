@@ -1,16 +1,16 @@
-// What the page shows: elements, and how tokens and times are written.
+// The page's elements, and the forms of tokens and times.
 
 import { text } from './texts.js'
 
 export { h } from './dom.js'
 
-/** JSON to be read; tokens are cut short, and what is no JSON stays as it is. */
+/** JSON for reading, with shortened tokens. Text that is not JSON stays as it is. */
 export function pretty(value) {
   if (typeof value === 'string') return shortened(value)
   return JSON.stringify(value, (_, inner) => (typeof inner === 'string' ? shortened(inner) : inner), 2)
 }
 
-/** A text, with the middle of each token in it left out. */
+/** A text in which the middle of each token is left out. */
 export const shortened = (value) =>
   value.replace(/\b(eyJ|wxr_)[\w.-]{16,}/g, (token) => `${token.slice(0, 10)}…${token.slice(-6)}`)
 

@@ -197,7 +197,7 @@ export const language = () => (column ? 'zh-CN' : 'en')
 
 export const text = (name) => TEXTS[name]?.[column] ?? name
 
-/** Of `{ en, zh }`, the one of now. */
+/** The text of `{ en, zh }` in the present language. */
 export const either = ({ en, zh }) => (column ? zh : en)
 
 export function toggleLanguage() {

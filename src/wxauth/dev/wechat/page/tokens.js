@@ -9,12 +9,12 @@ const TIMES = ['exp', 'iat']
  * @typedef {object} Tokens
  * @property {string} access
  * @property {string} refresh
- * @property {number} at When they came, by the phone's clock, in ms.
+ * @property {number} at When the tokens came, by the phone's clock, in ms.
  * @property {number} life
  * @property {number} refreshLife
  */
 
-/** What an answer of /v1/login or /v1/refresh holds. */
+/** The tokens in an answer of /v1/login or /v1/refresh. */
 export const tokensOf = (answer, at) => ({
   access: answer.access_token,
   refresh: answer.refresh_token,
@@ -53,7 +53,7 @@ export function showTokens(place, tokens) {
   )
 }
 
-/** Moves the time on. `now` is the phone's. */
+/** Update the remaining times. `now` is the phone's time. */
 export function tick(place, tokens, now) {
   if (!tokens) return
   for (const [name, span] of [

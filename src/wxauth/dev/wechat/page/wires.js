@@ -1,4 +1,4 @@
-// What goes over the wires, grouped by the tap that caused it, the newest tap first.
+// Requests and answers, grouped by the tap that caused them, the newest tap first.
 
 import { clockTime, h, pretty, shortened } from './elements.js'
 import { text } from './texts.js'
@@ -7,7 +7,7 @@ const MOST_TAPS = 50
 const SHOWN = ['authorization', 'accept-language', 'content-type', 'www-authenticate', 'retry-after', 'x-request-id']
 
 /**
- * @param {HTMLElement} place Where they are shown.
+ * @param {HTMLElement} place The element in which they are shown.
  * @param {string} serviceURL
  */
 export function createWires(place, serviceURL) {
@@ -30,7 +30,8 @@ export function createWires(place, serviceURL) {
     return tap
   }
 
-  // Both run on one machine, and so by one clock: what the service asks falls into what it has been asked.
+  // Phone and service have one clock, that of this machine. So a request of the service to WeChat falls within the time
+  // of the phone's request.
   function tapAt(time) {
     const isAround = ({ at, ms }) => at <= time && time <= at + (ms ?? Infinity)
     const found = [...known.values()].findLast((wire) => wire.direction === 'phoneToService' && isAround(wire))
@@ -52,7 +53,7 @@ export function createWires(place, serviceURL) {
     show(wire)
   }
 
-  /** What the phone does; called when it starts and when it ends. */
+  /** Show a call of the phone; called when it starts and when it ends. */
   function notePhone(exchange) {
     const { api, method, url, header, body, at, ms, status, answer, answerHeader, error } = exchange
     const isLogin = api === 'login'
@@ -66,7 +67,7 @@ export function createWires(place, serviceURL) {
     })
   }
 
-  /** What the service asked WeChat, as the simulator tells it. */
+  /** Show the service's calls to WeChat, as the simulator tells them. */
   function noteService({ id, at, method, path, query, body, status, answer, ms }) {
     const parameters = Object.entries(query).map(([name, value]) => `${name}=${value}`)
     note(id, {
@@ -77,7 +78,7 @@ export function createWires(place, serviceURL) {
     })
   }
 
-  /** What WeChat pushed to the service. */
+  /** Show the messages that WeChat pushed to the service. */
   function notePush({ at, ms, body, path, attempts }) {
     const push = { direction: 'weChatToService', what: `POST ${path}`, tap: current, at, ms, body }
     for (const { status, answer } of attempts) note(Symbol(path), { ...push, status, answer })
