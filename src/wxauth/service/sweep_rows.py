@@ -7,10 +7,9 @@ refresh changes, would make heap-only updates impossible for refreshes.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
-from uuid import UUID
 
 from wxauth.core.database import Database
-from wxauth.core.trail import SYSTEM
+from wxauth.core.trail import SYSTEM, first_id_at
 from wxauth.people.session_rows import START, end_of_page, end_replaced_sessions
 
 _SESSIONS: Final = "sessions"
@@ -57,11 +56,6 @@ async def replace_old_sessions(database: Database, *, at_most: int, now: datetim
         # The next look begins a minute before now: logins may be under way, and clocks of replicas a little behind.
         await transaction.execute(_NOTE, _REPLACING, first_id_at(now - _OVERLAP), now + pause)
         return await end_replaced_sessions(transaction, since=since, at_most=at_most, by=SYSTEM, now=now)
-
-
-def first_id_at(time: datetime) -> UUID:
-    """An id that is smaller than every UUIDv7 of this time (RFC 9562, section 5.7)."""
-    return UUID(int=int(time.timestamp() * 1000) << 80)
 
 
 async def sweep_page(
