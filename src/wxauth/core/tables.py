@@ -1,4 +1,4 @@
-"""The tables, and what is read of a user. What must not be, the database itself refuses."""
+"""The tables, and the columns that are read of a user. Constraints and triggers refuse rows that must not be."""
 
 from datetime import date, datetime
 from enum import StrEnum
@@ -53,7 +53,7 @@ class User(SQLModel, table=True):
         Index("users_administrators_idx", "id", postgresql_where=text("'admin' = ANY (roles)")),
         Index(None, "phone", postgresql_where=text("phone IS NOT NULL")),
         Index(None, "external_id", unique=True, postgresql_where=text("external_id IS NOT NULL")),
-        # Room on each page, and no index on what a login changes: a login's update stays in its page.
+        # Room on each page, and no index on the columns that a login changes: so a login's update stays in its page.
         {"postgresql_with": {"fillfactor": 85}},
     )
 
@@ -68,18 +68,18 @@ class User(SQLModel, table=True):
     last_login_at: datetime | None = Field(sa_type=TIME)
     """Null until an imported user first logs in."""
     unjudged_since: datetime | None = Field(sa_type=TIME)
-    """When a newcomer came whose risk is to be asked about; null once WeChat has said it. Read at login alone."""
-    external_id: str | None = Field(max_length=128)  # a limit of its type costs nothing where it is not written
-    """By which the operator's other services have known the user so far."""
+    """When a newcomer first logged in; null once WeChat has told the newcomer's risk. Only logins read it."""
+    external_id: str | None = Field(max_length=128)  # a limit of the type costs nothing if the column is not written
+    """The user's id in the operator's other services, from before wxauth."""
     phone_verified: bool = Field(sa_column_kwargs={"server_default": text("true")})
     """Whether the number was proved by the phone button; says nothing where there is no number."""
     consents: dict[str, str] | None = Field(sa_type=JSONB)
-    """What the person agrees to now, document → version, so that a login reads no other table."""
+    """The present consents, document → version. They are kept here so that a login reads no other table."""
 
 
 for _statement in (
-    # What CHECKs would say. PostgreSQL makes each of them ready anew for every statement that writes a row, a fifth of
-    # what a login costs there; a trigger is asked only where one of its columns is written.
+    # A trigger in place of CHECKs. PostgreSQL prepares every CHECK anew for each statement that writes a row, which is
+    # a fifth of a login's cost there. This trigger runs only if one of its columns is written.
     r"""
         CREATE FUNCTION check_user() RETURNS trigger LANGUAGE plpgsql AS $$
         DECLARE
@@ -115,7 +115,7 @@ for _statement in (
 
 
 class UserRow(TypedDict):
-    """A user as it is read: every column of the table but `unjudged_since`, which concerns nobody else."""
+    """A user as it is read: every column of the table but `unjudged_since`, which only logins read."""
 
     id: UUID
     unionid: str | None
@@ -130,7 +130,7 @@ class UserRow(TypedDict):
     phone_verified: bool
     """Whether the number was proved by the phone button; says nothing where there is no number."""
     consents: dict[str, str] | None
-    """What the person agrees to now, document → version; None as good as empty."""
+    """The present consents, document → version. None means the same as empty."""
 
 
 class UserInSession(UserRow):
@@ -141,7 +141,7 @@ class UserInSession(UserRow):
 
 
 USER: Final = ", ".join(f"users.{name}" for name in UserRow.__annotations__)
-"""What a statement reads of a user, after SELECT or RETURNING."""
+"""The columns of `UserRow`, for a statement's SELECT or RETURNING."""
 
 
 class Identity(SQLModel, table=True):
@@ -149,7 +149,7 @@ class Identity(SQLModel, table=True):
 
     __tablename__ = "identities"
     __table_args__ = (
-        # What sessions point at: a session is of this identity and of no other user than its own.
+        # Sessions refer to these three columns: so a session always belongs to its identity's user.
         UniqueConstraint("app_id", "openid", "user_id"),
         ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
         CheckConstraint("app_id <> ''", name="app_id"),
@@ -162,7 +162,7 @@ class Identity(SQLModel, table=True):
     user_id: UUID
     created_at: datetime = Field(sa_type=TIME)
     unionid: str | None = Field(sa_type=Text)
-    """The one that WeChat gave with this identity last."""
+    """The unionid that WeChat last gave with this identity."""
 
 
 class Unionid(SQLModel, table=True):
@@ -171,7 +171,7 @@ class Unionid(SQLModel, table=True):
     __tablename__ = "unionids"
     __table_args__ = (
         ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
-        CheckConstraint("unionid <> ''", name="unionid"),  # would make one person of many
+        CheckConstraint("unionid <> ''", name="unionid"),  # an empty one would make one person of many
         Index(None, "user_id"),
     )
 
@@ -213,7 +213,7 @@ class FormerUser(SQLModel, table=True):
 
 
 class FormerExternalId(SQLModel, table=True):
-    """An external id of a user whom WeChat has made one with another, who has one too. Siblings may keep data by it."""
+    """An external id of a user who was merged into one with another external id. Siblings may still know it."""
 
     __tablename__ = "former_external_ids"
     __table_args__ = (
@@ -227,7 +227,7 @@ class FormerExternalId(SQLModel, table=True):
 
 
 class Consent(SQLModel, table=True):
-    """That a person has agreed to a version of a document. What is taken back stays, with the time."""
+    """A person's consent to a version of a document. A withdrawn consent stays, with the time of the withdrawal."""
 
     __tablename__ = "consents"
     __table_args__ = (
@@ -252,14 +252,14 @@ class Session(SQLModel, table=True):
 
     __tablename__ = "sessions"
     __table_args__ = (
-        # Follows the identity: to another user when it is linked, away when it is erased.
+        # A session follows its identity: a merge moves it to the other user, an erasure deletes it.
         ForeignKeyConstraint(
             ["app_id", "openid", "user_id"],
             ["identities.app_id", "identities.openid", "identities.user_id"],
             onupdate="CASCADE",
             ondelete="CASCADE",
         ),
-        CheckConstraint(  # one, because each costs every login
+        CheckConstraint(  # one CHECK for all, because each costs every login
             "generation >= 0 AND expires_at >= created_at AND (revoked_at IS NULL) = (revoked_reason IS NULL)"
             " AND (revoked_at IS NULL OR session_key IS NULL)",
             name="state",
@@ -290,19 +290,19 @@ class Session(SQLModel, table=True):
     expires_at: datetime = Field(sa_type=TIME)
     revoked_at: datetime | None = Field(sa_type=TIME)
     revoked_reason: str | None = Field(sa_type=Text)
-    # What a website's session has, and a login of a mini-program has not.
+    # Only a website's session has these; the session of a mini-program does not.
     client_id: str | None = Field(sa_type=Text)
     """The OAuth client."""
     scope: str | None = Field(sa_type=Text)
-    """What was granted, with spaces between."""
+    """The granted scopes, separated by spaces."""
     authenticated_at: datetime | None = Field(sa_type=TIME)
     """When the person said yes."""
     authenticated_by: str | None = Field(sa_type=Text)
-    """How, in the words of `amr` (RFC 8176)."""
+    """How the person logged in, as a value of `amr` (RFC 8176)."""
 
 
 class WebsiteSession(SQLModel, table=True):
-    """Which sessions are a website's; an index on `sessions` would cost each login of a phone."""
+    """The sessions of websites. An index on `sessions` in place of this table would cost every phone's login."""
 
     __tablename__ = "website_sessions"
     __table_args__ = (
@@ -315,11 +315,11 @@ class WebsiteSession(SQLModel, table=True):
 
 
 class PhoneAnswer(SQLModel, table=True):
-    """WeChat's answer to a phone code: paid for, and given once."""
+    """WeChat's answer to a phone code. It costs money, and WeChat gives it once."""
 
     __tablename__ = "phone_answers"
     __table_args__ = (
-        # Follows the identity, away when that is erased.
+        # Deleted together with the identity.
         ForeignKeyConstraint(
             ["app_id", "openid"],
             ["identities.app_id", "identities.openid"],
@@ -346,7 +346,7 @@ class PhoneAnswer(SQLModel, table=True):
     asked_at: datetime = Field(sa_type=TIME)
     """When WeChat was asked."""
     refused_at: datetime | None = Field(sa_type=TIME)
-    """When it could not be bound; from then on only the same code takes it up."""
+    """When the number could not be bound. After that, only a request with the same code tries again."""
     settled_at: datetime | None = Field(sa_type=TIME)
 
 
@@ -363,7 +363,7 @@ class Avatar(SQLModel, table=True):
     )
 
     id: str = Field(sa_type=Text, primary_key=True)
-    """Of its URL, which whoever has may see it."""
+    """The secret part of the picture's URL: whoever has the URL may see the picture."""
     user_id: UUID
     content_type: str = Field(sa_type=Text)
     content: bytes = Field(sa_type=BYTEA)
@@ -372,7 +372,8 @@ class Avatar(SQLModel, table=True):
 
 for _statement in (
     "ALTER TABLE avatars ALTER COLUMN content SET STORAGE EXTERNAL",  # already compressed
-    # Whoever changes avatar_url need not think of the picture. A login, which names the column, pays for a comparison.
+    # A trigger, so that no statement that changes avatar_url need delete the picture. A login, which names the column,
+    # pays for a comparison.
     """
         CREATE FUNCTION forget_former_avatar() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -392,7 +393,7 @@ for _statement in (
 
 
 class Event(SQLModel, table=True):
-    """Something that was done; never changed, but for what tells of an erased person."""
+    """Something that was done. An event is never changed, except to remove an erased person's data."""
 
     __tablename__ = "events"
     __table_args__ = (
@@ -415,7 +416,7 @@ class Event(SQLModel, table=True):
     data: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False, server_default=text("'{}'")))
 
 
-# Nothing is ever changed or taken away, but what tells of a person who has been erased, and what the sweep finds old.
+# The trigger refuses changes and deletions of events, except for an erased person's data and the sweep of old events.
 for _statement in (
     """
         CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -439,7 +440,7 @@ for _statement in (
 
 
 class UnplacedEvent(SQLModel, table=True):
-    """An event that siblings are told of, and that has no place in the feed yet."""
+    """An event for siblings that has no place in the feed yet."""
 
     __tablename__ = "events_unplaced"
 
@@ -447,7 +448,7 @@ class UnplacedEvent(SQLModel, table=True):
 
 
 class FeedPlace(SQLModel, table=True):
-    """An event's place among those that siblings are told of."""
+    """An event's place in the feed for siblings."""
 
     __tablename__ = "feed"
     __table_args__ = (UniqueConstraint("event_id"), Index(None, "type", "position"))
@@ -458,7 +459,7 @@ class FeedPlace(SQLModel, table=True):
 
 
 class SweptPlace(SQLModel, table=True):
-    """The last place whose event has been swept away; no row where none has."""
+    """The last place whose event has been swept away. Before the first sweep there is no row."""
 
     __tablename__ = "feed_swept"
     __table_args__ = (CheckConstraint("is_only", name="is_only"),)
@@ -477,7 +478,7 @@ for _statement in (
         END
         $$
     """,
-    # Replicas of the version before know nothing of the feed: what they tell is in it too.
+    # A trigger, because replicas of the version before write events without knowing of the feed.
     """
         CREATE TRIGGER events_mark_unplaced AFTER INSERT ON events FOR EACH ROW WHEN (NEW.type IN (
             'user.created', 'user.merged', 'identity.added', 'consent.given', 'consent.withdrawn',
@@ -511,7 +512,7 @@ for _statement in (
 
 
 class StoredSigningKey(SQLModel, table=True):
-    """A key that signs access tokens; its private half sealed."""
+    """A key that signs access tokens. Its private key is sealed."""
 
     __tablename__ = "signing_keys"
     __table_args__ = (
@@ -526,13 +527,13 @@ class StoredSigningKey(SQLModel, table=True):
     """PKCS#8, sealed."""
     created_at: datetime = Field(sa_type=TIME)
     activates_at: datetime = Field(sa_type=TIME)
-    """When it begins to sign; it is published before."""
+    """When the key begins to sign. It is published earlier."""
     retires_at: datetime | None = Field(sa_type=TIME)
-    """When it is published no longer."""
+    """When the key is no longer published."""
 
 
 class ServiceClient(SQLModel, table=True):
-    """A sibling that may ask what its scopes say, by a secret of its own."""
+    """A sibling with its own secret. Its scopes say what it may ask."""
 
     __tablename__ = "service_clients"
     __table_args__ = (
@@ -549,7 +550,7 @@ class ServiceClient(SQLModel, table=True):
     secret_hash: bytes = Field(sa_type=BYTEA)
     """SHA-256 of the secret, which itself is kept nowhere."""
     created_at: datetime = Field(sa_type=TIME)
-    # The default is for clients of before there were scopes, and of replicas that know none.
+    # The default is for clients from before there were scopes, and of replicas that do not know scopes.
     scopes: list[str] = Field(
         sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{introspect,access_token}'"))
     )
@@ -559,7 +560,7 @@ class ServiceClient(SQLModel, table=True):
 
 
 class IdTokenKey(SQLModel, table=True):
-    """A key that signs id_tokens, for websites; as `StoredSigningKey`, and made when the first OAuth client is."""
+    """A key that signs id_tokens for websites, like `StoredSigningKey`. The first one is made for the first site."""
 
     __tablename__ = "id_token_keys"
     __table_args__ = (
@@ -577,7 +578,7 @@ class IdTokenKey(SQLModel, table=True):
 
 
 class StoredOAuthClient(SQLModel, table=True):
-    """What a service client that may log people in has beside its name and secret."""
+    """The further columns of a service client that may log people in."""
 
     __tablename__ = "oauth_clients"
     __table_args__ = (
@@ -585,32 +586,33 @@ class StoredOAuthClient(SQLModel, table=True):
         CheckConstraint("char_length(title) BETWEEN 1 AND 64", name="title"),
         CheckConstraint("cardinality(scopes) > 0", name="scopes"),
         CheckConstraint("may_scan OR cardinality(redirect_uris) > 0", name="grant"),
-        # A public name proves nothing: whoever used it for a device would have the phone show a lie.
+        # A public client proves nothing by its name: anybody could start a device's scan in its name, and the phone
+        # would show a lie.
         CheckConstraint("NOT (is_public AND may_scan)", name="is_public"),
     )
 
     name: str = Field(sa_type=Text, primary_key=True)
     title: str = Field(sa_type=Text)
-    """What the phone shows."""
+    """The name that the phone shows."""
     app_id: str | None = Field(sa_type=Text)
-    """Whose mini-program's code is shown; the default app's where there is none."""
+    """The app whose mini-program code is shown; null: the default app."""
     scopes: list[str] = Field(sa_type=ARRAY(Text))
     redirect_uris: list[str] = Field(sa_type=ARRAY(Text))
     logout_uris: list[str] = Field(sa_type=ARRAY(Text))
     is_public: bool
     may_scan: bool
-    """Whether it has the device grant."""
+    """Whether the client may use the device grant."""
     is_near: bool
     """Whether phone and browser must be in one network."""
     takes_user_codes: bool
-    """Whether its codes may be typed."""
+    """Whether the user codes of its devices may be typed."""
     email_domain: str | None = Field(sa_type=Text)
 
 
 class Scan(SQLModel, table=True):
-    """A code that somebody may scan to log in to a site; all that is secret about it as a hash.
+    """A code that somebody may scan to log in to a site. All its secrets are stored as hashes.
 
-    Who has claimed it is told by a session alone, so that a user who is merged meanwhile is followed.
+    A claim names only a session, not a user: if the user is merged meanwhile, the session leads to the remaining user.
     """
 
     __tablename__ = "scans"
@@ -638,13 +640,13 @@ class Scan(SQLModel, table=True):
     id: UUID = Field(primary_key=True)
     client_id: str = Field(sa_type=Text)
     scope: str = Field(sa_type=Text)
-    """What will be granted, with spaces between."""
+    """The scopes to be granted, separated by spaces."""
     scene_hash: bytes = Field(sa_type=BYTEA)
-    """Of what is in the picture."""
+    """The hash of the scene, which is in the picture."""
     user_code_hash: bytes = Field(sa_type=BYTEA)
     device_code_hash: bytes | None = Field(sa_type=BYTEA)
     request_hash: bytes | None = Field(sa_type=BYTEA)
-    """Of what the page asks by, with the cookie of its browser."""
+    """The hash of the id with which the page asks for its state. It must come with the cookie of the page's browser."""
     browser_hash: bytes | None = Field(sa_type=BYTEA)
     redirect_uri: str | None = Field(sa_type=Text)
     state: str | None = Field(sa_type=Text)
@@ -658,20 +660,20 @@ class Scan(SQLModel, table=True):
     claimed_session_id: UUID | None
     claimed_at: datetime | None = Field(sa_type=TIME)
     is_typed: bool = Field(sa_column_kwargs={"server_default": text("false")})
-    """Whether the user code was typed in place of the picture's being scanned."""
+    """Whether the user code was typed, not the picture scanned."""
     verdict: str | None = Field(sa_type=Text)
     decided_at: datetime | None = Field(sa_type=TIME)
     code_hash: bytes | None = Field(sa_type=BYTEA)
-    """Of the authorization code."""
+    """The hash of the authorization code."""
     code_expires_at: datetime | None = Field(sa_type=TIME)
     session_id: UUID | None
-    """The session that was made of it."""
+    """The session that the scan has led to."""
     created_at: datetime = Field(sa_type=TIME)
     expires_at: datetime = Field(sa_type=TIME)
 
 
 class WrongUserCodes(SQLModel, table=True):
-    """How many user codes somebody has typed lately that were none."""
+    """How many wrong user codes a user has typed lately."""
 
     __tablename__ = "wrong_user_codes"
     __table_args__ = (ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),)
@@ -701,7 +703,7 @@ for _statement in ("ALTER TABLE scan_pictures ALTER COLUMN content SET STORAGE E
 
 
 class Webhook(SQLModel, table=True):
-    """Where a sibling is sent events."""
+    """A webhook: the address to which a sibling's events are sent."""
 
     __tablename__ = "webhooks"
     __table_args__ = (
@@ -711,24 +713,24 @@ class Webhook(SQLModel, table=True):
     )
 
     id: UUID = Field(primary_key=True)
-    """Of this webhook alone, also where another one gets its name later."""
+    """Names this webhook for ever, even if a later one gets the same name."""
     name: str = Field(sa_type=Text)
     url: str = Field(sa_type=Text)
     types: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))
-    """As events are shown; none for all."""
+    """The shown names of the wanted types; empty for all types."""
     is_enabled: bool = Field(sa_column_kwargs={"server_default": text("true")})
     secret: bytes = Field(sa_type=BYTEA)
-    """What signs, sealed."""
+    """The secret that signs, sealed."""
     former_secret: bytes | None = Field(sa_type=BYTEA)
-    """What signs beside it until `former_secret_until`, sealed."""
+    """The former secret, which signs too until `former_secret_until`, sealed."""
     former_secret_until: datetime | None = Field(sa_type=TIME)
     created_at: datetime = Field(sa_type=TIME)
     delivered_at: datetime | None = Field(sa_type=TIME)
-    """When it has taken something last, to the minute."""
+    """When the webhook last accepted a delivery, to the minute."""
 
 
 class Delivery(SQLModel, table=True):
-    """An event for a webhook. No reference to either: a webhook with a million of them is removed in a moment."""
+    """An event for a webhook. It refers to neither, so that removing a webhook with a million deliveries is quick."""
 
     __tablename__ = "deliveries"
     __table_args__ = (
@@ -750,11 +752,11 @@ class Delivery(SQLModel, table=True):
     id: UUID
     """UUIDv7, in the order in which events got their places."""
     type: str = Field(sa_type=Text)
-    """As the event is shown."""
+    """The shown name of the event's type."""
     state: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'pending'")))
     attempts: int = Field(sa_column_kwargs={"server_default": text("0")})
     is_taken: bool = Field(sa_column_kwargs={"server_default": text("false")})
-    """Whether a process is at it; it has until `next_at`."""
+    """Whether a process is delivering it. The process has until `next_at`."""
     status: int | None
     error: str | None = Field(sa_type=Text)
     next_at: datetime | None = Field(sa_type=TIME)
@@ -762,7 +764,7 @@ class Delivery(SQLModel, table=True):
 
 
 class DailyNumbers(SQLModel, table=True):
-    """What one process has counted on one day. A day that is long over has one row, of no process."""
+    """The counts of one process on one day. A day that is long over has one row, which belongs to no process."""
 
     __tablename__ = "daily_numbers"
     __table_args__ = (CheckConstraint("new_users >= 0 AND logins >= 0", name="numbers"),)
@@ -784,18 +786,18 @@ class AdminLink(SQLModel, table=True):
     )
 
     digest: bytes = Field(sa_type=BYTEA, primary_key=True)
-    """SHA-256 of its secret, which itself is kept nowhere."""
+    """SHA-256 of the link's secret, which itself is kept nowhere."""
     user_id: UUID
     expires_at: datetime = Field(sa_type=TIME)
 
 
 class ConsoleSession(SQLModel, table=True):
-    """Which sessions are the console's. They end when their user is no administrator any more."""
+    """The console's sessions. They end when their user loses the role of administrator."""
 
     __tablename__ = "console_sessions"
 
     session_id: UUID = Field(primary_key=True)
-    """Not a reference, which each of millions of sessions would be looked up for when it is swept."""
+    """Not a foreign key: with one, PostgreSQL would look here for each of millions of sessions that are swept."""
 
 
 class StoredApp(SQLModel, table=True):
@@ -813,7 +815,7 @@ class StoredApp(SQLModel, table=True):
     title: str | None = Field(sa_type=Text)
     """What administrators call it."""
     app_secret: bytes = Field(sa_type=BYTEA)
-    """Sealed, as the two below."""
+    """Sealed, like the two below."""
     push_token: bytes | None = Field(sa_type=BYTEA)
     push_aes_key: bytes | None = Field(sa_type=BYTEA)
     sign_up: str | None = Field(sa_type=Text)
@@ -822,7 +824,7 @@ class StoredApp(SQLModel, table=True):
 
 
 class PushMessage(SQLModel, table=True):
-    """One of WeChat's messages that has been carried out. Nothing of the person can be read in it."""
+    """A message of WeChat's that has been carried out. Nothing about the person can be read from it."""
 
     __tablename__ = "push_messages"
     __table_args__ = (CheckConstraint("octet_length(digest) = 32", name="digest"), Index(None, "received_at"))
@@ -833,7 +835,7 @@ class PushMessage(SQLModel, table=True):
 
 
 class PushNonce(SQLModel, table=True):
-    """A timestamp and nonce that WeChat has signed, and with which message they came first."""
+    """A timestamp and nonce that WeChat has signed, and the message that they first came with."""
 
     __tablename__ = "push_nonces"
     __table_args__ = (
@@ -850,7 +852,7 @@ class PushNonce(SQLModel, table=True):
 
 
 class AttemptCount(SQLModel, table=True):
-    """How often WeChat has been asked for one person within an hour, of what uses up everybody's quota."""
+    """A person's attempts of one kind within an hour or less, such as questions that use up WeChat's quota for all."""
 
     __tablename__ = "attempts"
     __table_args__ = (
@@ -860,19 +862,19 @@ class AttemptCount(SQLModel, table=True):
     )
 
     key: bytes = Field(sa_type=BYTEA, primary_key=True)
-    """SHA-256 of what is counted, app_id and openid: it outlives an erasure, which would else begin a new hour."""
+    """SHA-256 of the kind and the person's identity or id. It outlives an erasure, which must not reset the count."""
     since: datetime = Field(sa_type=TIME)
-    """When the hour began."""
+    """When the count began."""
     number: int
 
 
 class Sweep(SQLModel, table=True):
-    """How far a sweep has come, whichever worker goes on with it."""
+    """How far a sweep has come. Any worker may go on with it."""
 
     __tablename__ = "sweeps"
 
     name: str = Field(sa_type=Text, primary_key=True)
     after: UUID
-    """The last row that has been looked at."""
+    """The id of the last row that was looked at."""
     due_at: datetime = Field(sa_type=TIME)
-    """When to go on; after the last row, when to begin again."""
+    """When the next page is due; after the last row, when the next sweep begins."""

@@ -17,23 +17,23 @@ from wxauth.core.tables import Event
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something, and from where."""
+    """The one who does something, and their address."""
 
     name: str
-    """The id of a user, or the name of a service client; or one of the three below."""
+    """The id of a user, the name of a service client, or one of the three names below."""
     ip: str | None = None
 
 
 SYSTEM: Final = Actor("system")
 """wxauth itself."""
 OPERATOR: Final = Actor("operator")
-"""Whoever runs commands."""
+"""An operator who runs a command."""
 WECHAT: Final = Actor("wechat")
 """WeChat, by message push."""
 
 
 class EventType(StrEnum):
-    """What may happen, by the name that everybody is shown."""
+    """The types of events, by the names that are shown."""
 
     USER_CREATED = "user.created"
     USER_MERGED = "user.merged"
@@ -76,12 +76,12 @@ class EventType(StrEnum):
 
     @property
     def stored(self) -> str:
-        """The name in the database: the former one, where there was one, which older replicas write and read too."""
+        """The name in the database: the former name, if there was one, because older replicas read and write that."""
         return _STORED.get(self, self.value)
 
     @property
     def logged(self) -> str:
-        """The name of the log line that tells it."""
+        """The name of the event's log line."""
         return _STORED.get(self, self.value.replace(".", "_"))
 
 
@@ -103,9 +103,9 @@ FORMER_NAMES: Final[Mapping[str, EventType]] = {
     "access_token_read": EventType.ACCESS_TOKEN_READ,
     "access_token_forced": EventType.ACCESS_TOKEN_FORCED,
 }
-"""As what is shown what the database has under a former name."""
+"""The types, by the former names under which the database may have them."""
 
-# The end of sessions is told in another form than under its former names, so that the two must not be taken for one.
+# Without the end of sessions: its data has another form than under its former names, which must not be mixed.
 _STORED: Final[Mapping[EventType, str]] = {
     kind: name for name, kind in FORMER_NAMES.items() if kind is not EventType.SESSION_ENDED
 }
@@ -126,31 +126,31 @@ TOLD_TO_SIBLINGS: Final[Mapping[EventType, tuple[str, ...]]] = {
     EventType.AUTHORIZATION_REVOKED: ("fields",),
     EventType.SESSION_ENDED: ("session_ids", "reason"),
 }
-"""What siblings are told of, and which data of it: ids and the like, nothing personal, so that it outlives a person."""
+"""The types that siblings are told of, with the fields of their data. These are not personal, and outlive a person."""
 
 _LASTING: Final = [kind.stored for kind, names in TOLD_TO_SIBLINGS.items() if names]
 
 
 FEED_NAMES: Final = frozenset(name for kind in TOLD_TO_SIBLINGS for name in (kind.value, kind.stored))
-"""Under which names events are stored that siblings are told of. A trigger of the table has them too."""
+"""The stored names of events that siblings are told of. A trigger of the table has the same list."""
 
 
 def data_for_siblings(stored: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """What siblings are told of an event that is stored under this name, with this data."""
+    """The data that siblings get of an event, by its stored name and data."""
     kind = shown_name(stored)
     names = TOLD_TO_SIBLINGS[EventType(kind)] if kind in TOLD_TO_SIBLINGS else ()
-    if kind is EventType.AUTHORIZATION_REVOKED:  # a replica of the version before has named them otherwise
+    if kind is EventType.AUTHORIZATION_REVOKED:  # replicas of the version before name the fields `revoked`
         data = {"fields": data.get("revoked"), **data}
     return {name: data[name] for name in names if name in data}
 
 
 def shown_name(stored: str) -> str:
-    """As what an event is shown that is stored under this name; by a newer version, perhaps."""
+    """The shown name of a stored one. A name that a newer version has stored stays as it is."""
     return FORMER_NAMES.get(stored, stored)
 
 
 def stored_names(shown: str) -> Sequence[str]:
-    """Under which names events are stored that are shown under this one."""
+    """The stored names of events with this shown name."""
     return [shown, *(former for former, kind in FORMER_NAMES.items() if kind == shown)]
 
 
@@ -170,10 +170,10 @@ class EventRow(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventSearch:
-    """Which events are wanted; what is None or empty does not matter."""
+    """A search for events. A field that is None or empty does not limit it."""
 
     types: Sequence[str] = ()
-    """As they are shown."""
+    """Shown names."""
     user_id: UUID | None = None
     since: datetime | None = None
     until: datetime | None = None
@@ -184,8 +184,8 @@ _RECORD: Final = """
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
 VALUES ($1, $2, $3, $4, $5, $6, $7::text::inet, $8::jsonb)
 """
-# What was done to the person, and from where they did something to others; not what siblings are told, which are ids.
-# $1 user ids  $2 types whose data stays
+# Removes addresses and data from events about the person, and the person's address from events about others. Data that
+# siblings are told stays: it has ids only. $1 user ids  $2 types whose data stays
 _FORGET: Final = """
 UPDATE events
    SET ip = NULL,
@@ -205,7 +205,7 @@ _EVENTS: Final = select(
 
 
 def first_id_at(time: datetime) -> UUID:
-    """Before the UUIDv7s of this time, and behind all earlier ones (RFC 9562, section 5.7)."""
+    """An id before all UUIDv7s of this time, and behind all earlier ones (RFC 9562, section 5.7)."""
     milliseconds = min(max(0, int(time.timestamp() * 1000)), 2**48 - 1)
     return UUID(int=milliseconds << 80)
 
@@ -220,23 +220,23 @@ async def record_event(
     app_id: str | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add to the trail, in the transaction of what it tells: what was done by whom, and to which user."""
+    """Record an event, in the transaction of what was done: its type, who did it, and to which user."""
     await transaction.execute(_RECORD, uuid7(), kind.stored, at, by.name, user_id, app_id, by.ip, data or {})
 
 
 async def forget_person(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
-    """Take what is personal out of the events of a person, by whichever of these ids they were known."""
+    """Remove personal data from the events of a person, under any of these ids."""
     await transaction.execute(_FORGET, user_ids, _LASTING)
 
 
 async def find_events(
     database: Database, search: EventSearch, *, before: UUID | None, limit: int
 ) -> Sequence[EventRow]:
-    """The newest events that are wanted, of those before this one. Raises: StorageUnavailable."""
+    """The newest events that the search finds, older than `before`. Raises: StorageUnavailable."""
     names = [name for shown in dict.fromkeys(search.types) for name in stored_names(shown)]
 
     def newest(*conditions: ColumnElement[bool]) -> Select[Any]:
-        # By their ids, which begin with their time and are in the index.
+        # Compares ids, not times: an id begins with the event's time, and is in the index.
         if search.since is not None:
             conditions += (col(Event.id) >= first_id_at(search.since),)
         if search.until is not None:
@@ -251,7 +251,8 @@ async def find_events(
             conditions.append(col(Event.type).in_(names))
         wanted = newest(*conditions)
     elif names:
-        # The newest of each, from its own part of the index: of them all at once, all would be sorted.
+        # The newest events of each type, by that type's part of the index. In one query, all events of all these types
+        # would be sorted.
         parts = union_all(*(newest(col(Event.type) == name) for name in names)).subquery()
         wanted = select(parts).order_by(parts.c.id.desc()).limit(limit)
     else:

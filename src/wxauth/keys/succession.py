@@ -1,4 +1,4 @@
-"""Which key signs, which comes next, and when a former one goes: decided from what is published, and from the time."""
+"""Which key signs, which comes next, and when a former one goes, decided by the published keys and the time."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -8,12 +8,12 @@ from typing import Final
 from wxauth.core.tables import StoredSigningKey
 
 JWKS_MAX_AGE: Final = 300
-"""Seconds for which whoever reads the published keys may keep them."""
+"""Seconds for which siblings and caches may keep the published keys."""
 LONGEST_TOKEN_TTL: Final = 86400
 """Seconds. The longest `ACCESS_TOKEN_TTL` allowed: another replica, or this one before its restart, may use it."""
 
-# Every worker sees a change within 15 s, then every cache within its lifetime. The clocks of replicas and siblings
-# may be 30 s apart. The rest is to spare.
+# Every worker sees a change within 15 s, and then every cache within JWKS_MAX_AGE. Clocks of replicas and siblings may
+# be 30 s apart. The rest is a reserve.
 _UNTIL_ALL_KNOW: Final = timedelta(seconds=JWKS_MAX_AGE + 60)
 SIGNS_AFTER: Final = _UNTIL_ALL_KNOW
 """How long a new key is published before it signs."""
@@ -23,9 +23,9 @@ _WAITS_AT_MOST: Final = 2 * SIGNS_AFTER
 """A key dated later than this was made by a clock ahead of ours. There is no reason to wait for it."""
 
 Keys = Sequence[StoredSigningKey]
-"""All published ones, the oldest first."""
+"""All published keys, the oldest first."""
 MakeKey = Callable[[datetime], StoredSigningKey]
-"""Makes a key that signs from then on."""
+"""Makes a key that signs from this time on."""
 
 
 class NoSuchKey(Exception):
@@ -33,7 +33,7 @@ class NoSuchKey(Exception):
 
 
 class KeyState(StrEnum):
-    """What a published key does."""
+    """The state of a published key."""
 
     NEXT = "next"
     SIGNING = "signing"
@@ -41,27 +41,27 @@ class KeyState(StrEnum):
 
 
 def signing(keys: Keys, now: datetime) -> StoredSigningKey:
-    """The one that signs now: the newest active one."""
+    """The key that signs now: the newest active one."""
     for key in reversed(keys):
         if key.activates_at <= now:
             break
-    return key  # where none is active, the oldest: its maker's clock was ahead of ours
+    return key  # if none is active, the oldest key signs: it was made by a clock ahead of ours
 
 
 def state_of(key: StoredSigningKey, keys: Keys, now: datetime) -> KeyState:
-    """What one of them does now."""
+    """The present state of one of these keys."""
     if key is signing(keys, now):
         return KeyState.SIGNING
     return KeyState.NEXT if key.activates_at > now else KeyState.FORMER
 
 
 def has_next(keys: Keys, now: datetime) -> bool:
-    """Whether a key waits to sign, and will within minutes."""
+    """Whether a key is published that will begin to sign within minutes."""
     return bool(keys) and now < keys[-1].activates_at <= now + _WAITS_AT_MOST
 
 
 def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
-    """Whether another key is to sign next, because the one that signs has its age, or there is none."""
+    """Whether another key must be made, because the signing key has reached `max_age`, or there is no key."""
     if not keys:
         return True
     # `abs`: a key dated `max_age` ahead of our clock has no age that we can trust, and is followed too.
@@ -69,7 +69,7 @@ def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
 
 
 def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
-    """The keys with another one to sign next. One whose maker's clock was ahead is dated anew, and is it."""
+    """The keys, with one that signs next. A last key that was made by a clock ahead of ours is dated anew for that."""
     if not keys:
         return [make(now)]
     current = signing(keys, now)
@@ -81,7 +81,9 @@ def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
 
 
 def without(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
-    """The keys but this one. Where it signed, the next one does so at once, else a new one; a next one is replaced.
+    """The keys without this one.
+
+    If it was the signing key, the next key signs at once, or a new one if there is no next. A next key is replaced.
 
     Raises: NoSuchKey.
     """
@@ -101,7 +103,7 @@ def without(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
 
 
 def _followed(keys: Keys, successor: StoredSigningKey, *, until_then: StoredSigningKey | None = None) -> Keys:
-    """The keys with this one after them. They go when no token of the one that signs until then is left."""
+    """The keys, followed by a successor. They are published until no token of theirs is left."""
     retires_at = successor.activates_at + RETIRES_AFTER
 
     def retiring(key: StoredSigningKey) -> StoredSigningKey:

@@ -1,4 +1,4 @@
-"""The statements that make one user of two, and say who a former one is now."""
+"""The statements that merge two users, and find the user that remains."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,21 +11,21 @@ from wxauth.people.session_rows import EndReason, record_ended
 
 
 class People(NamedTuple):
-    """Who is concerned by a unionid that an identity did not have."""
+    """The users concerned by a unionid that is new to an identity."""
 
     user_id: UUID | None
-    """Whose the identity is."""
+    """The identity's user."""
     holder_id: UUID | None
-    """Whose the unionid is."""
+    """The unionid's user."""
 
 
 class Moved(NamedTuple):
     """What a merge has given to the user that remains."""
 
     app_ids: Sequence[str]
-    """Of each identity."""
+    """The app of each identity that was moved."""
     fields: Sequence[str]
-    """Of `nickname` and `avatar_url`, what that user lacked."""
+    """Those of `nickname` and `avatar_url` that the remaining user lacked, and now has."""
 
 
 # $1 app_id  $2 openid  $3 unionid
@@ -44,8 +44,8 @@ _MOVE_CONSENTS: Final = "UPDATE consents SET user_id = $2 WHERE user_id = $1"
 _MOVE_FORMER_USERS: Final = "UPDATE former_users SET user_id = $2 WHERE user_id = $1"
 _MOVE_EXTERNAL_IDS: Final = "UPDATE former_external_ids SET user_id = $2 WHERE user_id = $1"
 _REMEMBER_FORMER_USER: Final = "INSERT INTO former_users (id, user_id, merged_at) VALUES ($1, $2, $3)"
-# Away with the one and into the other in one statement, so that no unique value of theirs is there twice. Both are
-# locked.
+# Deletes the former user and fills the remaining one in one statement: otherwise a unique value would exist twice for a
+# moment. The caller has locked both.
 _MERGE: Final = """
 WITH before AS (
     SELECT nickname, avatar_url, external_id FROM users WHERE id = $2
@@ -80,7 +80,7 @@ RETURNING array_remove(ARRAY [
     CASE WHEN users.nickname IS DISTINCT FROM before.nickname THEN 'nickname' END,
     CASE WHEN users.avatar_url IS DISTINCT FROM before.avatar_url THEN 'avatar_url' END], NULL) AS fields
 """
-# Whom an id leads to now. $1 id
+# The present user for a user's id, present or former. $1 id
 _CURRENT: Final = """
 SELECT id FROM users WHERE id = $1
  UNION ALL
@@ -88,7 +88,8 @@ SELECT user_id FROM former_users WHERE id = $1
  LIMIT 1
 """
 _EXTERNAL_IDS: Final = "SELECT count(external_id) FROM users WHERE id IN ($1, $2)"
-# Both are locked, and so is the number. $1 newcomer  $2 holder  $3 number  $4 and $5 since when each must have come
+# The caller has locked both users and the number.
+# $1 newcomer  $2 holder  $3 number  $4 the newcomer was created since then  $5 the holder has logged in since then
 _MAY_LINK: Final = """
 SELECT EXISTS (
     SELECT FROM users newcomer, users holder
@@ -105,14 +106,14 @@ SELECT EXISTS (
                         WHERE other.phone = $3 AND other.phone_verified AND other.id NOT IN ($1, $2))
        AND holder.last_login_at >= $5)
 """
-# Whether the user was made of several by a number or an operator, which WeChat knows nothing of. Such events stay for
-# good.
+# Whether the user was joined from several by a phone number or an operator, of which WeChat knows nothing. The sweep
+# keeps these events for good.
 _IS_JOINED: Final = """
 SELECT EXISTS (SELECT FROM events
                 WHERE type = 'user.merged' AND data ? 'by'
                   AND user_id IN (SELECT $1::uuid UNION ALL SELECT id FROM former_users WHERE user_id = $1))
 """
-# Their sessions go with them. $1 user id  $2 app_id  $3 openid  $4 now
+# A foreign key deletes the identities' sessions with them. $1 user id  $2 app_id  $3 openid  $4 now
 _ERASE_IDENTITIES: Final = """
 WITH gone AS (
     SELECT unionid FROM identities WHERE user_id = $1 AND app_id = $2 AND openid = $3
@@ -138,17 +139,17 @@ _FORMER: Final = "SELECT id FROM former_users WHERE user_id = $1 ORDER BY merged
 
 
 async def people_of(database: Database, *, app_id: str, openid: str, unionid: str | None) -> People:
-    """Whose an identity is, and whose a unionid. Raises: StorageUnavailable."""
+    """The users of an identity and of a unionid. Raises: StorageUnavailable."""
     return People(**await database.fetchrow(_PEOPLE, app_id, openid, unionid))
 
 
 async def name_identity(transaction: Transaction, *, app_id: str, openid: str, unionid: str) -> None:
-    """Note which unionid WeChat gave with an identity, and so with its user, last."""
+    """Store the unionid that WeChat last gave with an identity, for the identity and its user."""
     await transaction.execute(_NAME, app_id, openid, unionid)
 
 
 async def merge_users(transaction: Transaction, former_id: UUID, *, into: UUID, now: datetime) -> Moved:
-    """Give all that a user has to another one, and remember the id; what the other one has stays."""
+    """Merge a user into another one, and remember the former id. Fields that the other user has stay."""
     app_ids = [row["app_id"] for row in await transaction.fetch(_MOVE_IDENTITIES, former_id, into)]
     for statement in (_MOVE_UNIONIDS, _MOVE_CONSENTS, _MOVE_FORMER_USERS, _MOVE_EXTERNAL_IDS):
         await transaction.execute(statement, former_id, into)
@@ -158,13 +159,13 @@ async def merge_users(transaction: Transaction, former_id: UUID, *, into: UUID, 
 
 
 async def current_user(database: Database, user_id: UUID) -> UUID | None:
-    """The user of this id, or the one into whom they were merged; None where nobody is. Raises: StorageUnavailable."""
+    """The user of this id, or the one who remains after merges; None if there is none. Raises: StorageUnavailable."""
     row = await database.fetchrow(_CURRENT, user_id)
     return None if row is None else row["id"]
 
 
 async def have_both_external_ids(transaction: Transaction, one_id: UUID, other_id: UUID) -> bool:
-    """Whether each of two users has one."""
+    """Whether both users have an external id."""
     number: int = await transaction.fetchval(_EXTERNAL_IDS, one_id, other_id)
     return number == len((one_id, other_id))
 
@@ -178,13 +179,16 @@ async def may_link_by_phone(
     created_since: datetime,
     seen_since: datetime,
 ) -> bool:
-    """Whether nothing can be stolen by letting the newcomer become the holder of the number. Both are locked."""
+    """Whether the newcomer may become the holder of the number, without anybody's account being stolen.
+
+    The caller has locked both users.
+    """
     may: bool = await transaction.fetchval(_MAY_LINK, newcomer_id, holder_id, phone, created_since, seen_since)
     return may
 
 
 async def is_joined(transaction: Transaction, user_id: UUID) -> bool:
-    """Whether the user was made of several by a number or an operator: WeChat does not say that they are one."""
+    """Whether the user was joined from several by a phone number or an operator, not by a unionid of WeChat's."""
     joined: bool = await transaction.fetchval(_IS_JOINED, user_id)
     return joined
 
@@ -192,9 +196,9 @@ async def is_joined(transaction: Transaction, user_id: UUID) -> bool:
 async def erase_identities(
     transaction: Transaction, user_id: UUID, *, app_id: str, openid: str, by: Actor, now: datetime
 ) -> int:
-    """Erase the identities that have this one's unionid, or this one alone where it has none; how many are left.
+    """Erase an identity and all others with its unionid; how many identities the user has left.
 
-    The user is locked. Their sessions end, which is recorded.
+    The caller has locked the user. The identities' sessions end, which is recorded.
     """
     done = await transaction.fetchrow(_ERASE_IDENTITIES, user_id, app_id, openid, now)
     await record_ended(transaction, user_id, done["session_ids"], reason=EndReason.ERASED, by=by, now=now)
@@ -203,7 +207,7 @@ async def erase_identities(
 
 
 async def remaining_user(database: Database, former_id: UUID) -> UUID | None:
-    """The user into whom this one was merged; None where that was none. Raises: StorageUnavailable."""
+    """The user into whom this one was merged; None if this id was never merged. Raises: StorageUnavailable."""
     row = await database.fetchrow(_REMAINING, former_id)
     return None if row is None else row["user_id"]
 

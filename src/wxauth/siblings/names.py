@@ -1,4 +1,4 @@
-"""Where the hosts of webhooks are: names resolved by threads of their own."""
+"""Resolves the names of webhooks' hosts in threads."""
 
 import asyncio
 import socket
@@ -8,29 +8,29 @@ from threading import Thread
 from typing import Final
 
 PATIENCE: Final = 5.0
-"""Seconds for a name, for whoever asks."""
+"""Seconds that a caller waits for a name."""
 AT_ONCE: Final = 32
-"""Names; beyond them one waits until another is found or given up."""
+"""How many names are resolved at once. Further ones wait until the system has found or given up another."""
 
 LookUp = Callable[[str], Sequence[str]]
-"""The addresses of a name, for which it may block its thread. Raises: OSError, UnicodeError."""
+"""Gives the addresses of a name. It may block its thread. Raises: OSError, UnicodeError."""
 
 
 def addresses_of(host: str) -> Sequence[str]:
-    """The addresses of a name, or of an address in any form that the system knows. Raises: OSError, UnicodeError."""
+    """The addresses of a name, or of any spelling of an address. Raises: OSError, UnicodeError."""
     return [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
 
 
 class Names:
-    """Resolves names, each in a thread of its own while it takes.
+    """Resolves names, each in a thread of its own.
 
-    The event loop resolves names too, but uvloop two at once for the whole process: two webhooks whose name servers do
-    not answer would hold up every webhook, and the way to WeChat. Here such a name holds one thread, however many ask
-    for it, until the system gives it up; and no thread holds up the end of the process.
+    uvloop's own resolver looks up only two names at once for the whole process. Two webhooks whose name servers do not
+    answer would hold up every webhook, and calls to WeChat. Here, such a name holds one thread until the system gives
+    up, however many callers ask for the name. No thread holds up the end of the process.
 
     Args:
         look_up: Asks the system.
-        patience: Seconds for a name.
+        patience: Seconds that a caller waits for a name.
     """
 
     def __init__(self, look_up: LookUp = addresses_of, *, patience: float = PATIENCE) -> None:
@@ -63,7 +63,7 @@ class Names:
             failure = exc
 
         def tell() -> None:
-            if found.done():  # the service has ended
+            if found.done():  # cancelled: the service has ended
                 return
             if failure is None:
                 found.set_result(addresses)
@@ -76,4 +76,4 @@ class Names:
     def _forget(self, host: str, done: asyncio.Task[Sequence[str]]) -> None:
         del self._under_way[host]
         if not done.cancelled():
-            done.exception()  # seen here, should nobody wait any more
+            done.exception()  # asyncio complains of an exception that nobody has retrieved
