@@ -13,6 +13,7 @@ import asyncpg
 
 from wxauth.core.database import Transaction
 from wxauth.core.tables import USER, UserRow
+from wxauth.people.consent_rows import PRESENT_CONSENTS
 
 CONFLICTS: Final = (
     asyncpg.UniqueViolationError,
@@ -98,15 +99,10 @@ SELECT id, user_id, document, version, given_at, withdrawn_at, app_id, ip
        id uuid, user_id uuid, document text, version text, given_at timestamptz, withdrawn_at timestamptz, app_id text,
        ip inet)
 """
-# A user's present consents: of each document the version that was given last and not withdrawn. $1 user ids
-_NOTE_CONSENTS: Final = """
-UPDATE users
-   SET consents = (SELECT jsonb_object_agg(document, version)
-                     FROM (SELECT DISTINCT ON (document) document, version FROM consents
-                            WHERE user_id = users.id AND withdrawn_at IS NULL
-                            ORDER BY document, given_at DESC, id DESC) AS newest)
- WHERE id = ANY ($1)
-"""
+# $1 user ids
+_NOTE_CONSENTS: Final = f"""
+UPDATE users SET consents = {PRESENT_CONSENTS} WHERE id = ANY ($1)
+"""  # noqa: S608 - put together from constants
 _ADD_EVENTS: Final = """
 INSERT INTO events (id, type, at, actor, user_id, app_id, data)
 SELECT id, type, at, actor, user_id, app_id, data

@@ -1,4 +1,4 @@
-"""The statements that write what people agree to: the history, and what counts now on the user's row, together."""
+"""The statements that write consents: their history, and the present ones on the user's row, together."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -9,9 +9,16 @@ from uuid_utils.compat import uuid7
 
 from wxauth.core.database import Database, Transaction
 
-# Of two at once the second waits here, and sees what the first has written.
+PRESENT_CONSENTS: Final = """
+       (SELECT jsonb_object_agg(document, version)
+          FROM (SELECT DISTINCT ON (document) document, version FROM consents
+                 WHERE user_id = users.id AND withdrawn_at IS NULL
+                 ORDER BY document, given_at DESC, id DESC) AS newest)"""
+"""SQL for `users.consents`: of each document the version that was given last and not withdrawn."""
+
+# Settles the race of two changes: the second waits here, and sees what the first has written.
 _LOCK: Final = "SELECT consents FROM users WHERE id = $1 FOR UPDATE"
-# None where the same one still holds, as after a document has been set back to a former version.
+# Adds nothing if the same consent still holds, as after a document has been set back to a former version.
 # $1 id  $2 user id  $3 document  $4 version  $5 now  $6 app_id  $7 ip
 _ADD: Final = """
 INSERT INTO consents (id, user_id, document, version, given_at, app_id, ip)
@@ -33,20 +40,20 @@ SELECT document, version, given_at, withdrawn_at, app_id, ip FROM consents WHERE
 
 
 class ConsentRow(TypedDict):
-    """That a person has agreed to a version of a document."""
+    """A person's consent to a version of a document."""
 
     document: str
     version: str
     given_at: datetime
     withdrawn_at: datetime | None
     app_id: str | None
-    """Where."""
+    """The app in which the person agreed."""
     ip: Any
     """An address, as asyncpg reads it, or None."""
 
 
 async def lock_consents(transaction: Transaction, user_id: UUID) -> Mapping[str, str] | None:
-    """What counts now, document → version, and changes for nobody else until the end; None where nobody is there."""
+    """Lock a user's present consents, document → version, until the transaction ends; None if there is no such user."""
     row = await transaction.fetchrow(_LOCK, user_id)
     return None if row is None else row["consents"] or {}
 

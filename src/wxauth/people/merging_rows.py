@@ -7,6 +7,7 @@ from uuid import UUID
 
 from wxauth.core.database import Database, Transaction
 from wxauth.core.trail import Actor
+from wxauth.people.consent_rows import PRESENT_CONSENTS
 from wxauth.people.session_rows import EndReason, record_ended
 
 
@@ -46,7 +47,7 @@ _MOVE_EXTERNAL_IDS: Final = "UPDATE former_external_ids SET user_id = $2 WHERE u
 _REMEMBER_FORMER_USER: Final = "INSERT INTO former_users (id, user_id, merged_at) VALUES ($1, $2, $3)"
 # Deletes the former user and fills the remaining one in one statement: otherwise a unique value would exist twice for a
 # moment. The caller has locked both.
-_MERGE: Final = """
+_MERGE: Final = f"""
 WITH before AS (
     SELECT nickname, avatar_url, external_id FROM users WHERE id = $2
 ), former AS (
@@ -68,10 +69,7 @@ UPDATE users
        phone_verified = CASE WHEN users.phone IS NULL THEN former.phone_verified
                              ELSE users.phone_verified OR (users.phone = former.phone AND former.phone_verified) END,
        external_id = COALESCE(users.external_id, former.external_id),
-       consents = (SELECT jsonb_object_agg(document, version)
-                     FROM (SELECT DISTINCT ON (document) document, version FROM consents
-                            WHERE user_id = $2 AND withdrawn_at IS NULL
-                            ORDER BY document, given_at DESC, id DESC) AS newest),
+       consents = {PRESENT_CONSENTS},
        created_at = LEAST(users.created_at, former.created_at),
        last_login_at = GREATEST(users.last_login_at, former.last_login_at)
   FROM former, before
@@ -79,7 +77,7 @@ UPDATE users
 RETURNING array_remove(ARRAY [
     CASE WHEN users.nickname IS DISTINCT FROM before.nickname THEN 'nickname' END,
     CASE WHEN users.avatar_url IS DISTINCT FROM before.avatar_url THEN 'avatar_url' END], NULL) AS fields
-"""
+"""  # noqa: S608 - put together from constants
 # The present user for a user's id, present or former. $1 id
 _CURRENT: Final = """
 SELECT id FROM users WHERE id = $1

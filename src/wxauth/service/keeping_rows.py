@@ -9,14 +9,9 @@ from typing import Final
 
 from wxauth.core.database import Database
 from wxauth.people.session_rows import END, START
+from wxauth.service.sweep_rows import note_progress, progress_of
 
 _TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.keeping'))"
-_SWEEP: Final = "SELECT after, due_at FROM sweeps WHERE name = $1"
-# $1 name  $2 the id of the last row looked at  $3 when the next page is due
-_NOTE: Final = """
-INSERT INTO sweeps (name, after, due_at) VALUES ($1, $2, $3)
-ON CONFLICT (name) DO UPDATE SET after = excluded.after, due_at = excluded.due_at
-"""
 # A trigger refuses every other change of events: the trail must not be altered.
 _MAY_SWEEP: Final = "SELECT set_config('wxauth.sweeping', 'on', true)"
 
@@ -79,7 +74,7 @@ class LappedPage:
 async def begin_lap(database: Database, lap: Lap, *, now: datetime) -> None:
     """Let a lap begin now, at the first row. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
-        await transaction.execute(_NOTE, lap.name, START, now)
+        await note_progress(transaction, lap.name, START, due_at=now)
 
 
 async def lap_page(
@@ -92,7 +87,7 @@ async def lap_page(
     async with database.begin() as transaction:
         if not await transaction.fetchval(_TRY_LOCK):
             return None
-        after, due_at = await transaction.fetchrow(_SWEEP, lap.name) or (START, now)
+        after, due_at = await progress_of(transaction, lap.name) or (START, now)
         if due_at > now:
             return None
         last = await transaction.fetchrow(lap.end_of_page, after, size - 1)
@@ -100,5 +95,8 @@ async def lap_page(
         await transaction.execute(_MAY_SWEEP)
         written = await transaction.execute(lap.work, after, until, older_than)
         is_last = last is None or last["since"] >= older_than
-        await transaction.execute(_NOTE, lap.name, *((START, next_lap_at) if is_last else (until, due_at)))
+        if is_last:
+            await note_progress(transaction, lap.name, START, due_at=next_lap_at)
+        else:
+            await note_progress(transaction, lap.name, until, due_at=due_at)
         return LappedPage(written, is_last)

@@ -7,8 +7,9 @@ refresh changes, would make heap-only updates impossible for refreshes.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
+from uuid import UUID
 
-from wxauth.core.database import Database
+from wxauth.core.database import Database, Transaction
 from wxauth.core.trail import SYSTEM, first_id_at
 from wxauth.people.session_rows import START, end_of_page, end_replaced_sessions
 
@@ -17,7 +18,7 @@ _REPLACING: Final = "replaced_sessions"
 _OVERLAP: Final = timedelta(seconds=60)
 _TRY_LOCK_REPLACING: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.replaced_sessions'))"
 _TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.housekeeping'))"
-_SWEEP: Final = "SELECT after, due_at FROM sweeps WHERE name = $1"
+_PROGRESS: Final = "SELECT after, due_at FROM sweeps WHERE name = $1"
 # $1 name  $2 the id of the last row looked at  $3 when the next page is due
 _NOTE: Final = """
 INSERT INTO sweeps (name, after, due_at) VALUES ($1, $2, $3)
@@ -50,11 +51,11 @@ async def replace_old_sessions(database: Database, *, at_most: int, now: datetim
     async with database.begin() as transaction:
         if not await transaction.fetchval(_TRY_LOCK_REPLACING):
             return 0
-        since, due_at = await transaction.fetchrow(_SWEEP, _REPLACING) or (first_id_at(now - pause), now)
+        since, due_at = await progress_of(transaction, _REPLACING) or (first_id_at(now - pause), now)
         if due_at > now:
             return 0
         # The next look begins a minute before now: logins may be under way, and clocks of replicas a little behind.
-        await transaction.execute(_NOTE, _REPLACING, first_id_at(now - _OVERLAP), now + pause)
+        await note_progress(transaction, _REPLACING, first_id_at(now - _OVERLAP), due_at=now + pause)
         return await end_replaced_sessions(transaction, since=since, at_most=at_most, by=SYSTEM, now=now)
 
 
@@ -68,13 +69,26 @@ async def sweep_page(
     async with database.begin() as transaction:
         if not await transaction.fetchval(_TRY_LOCK):
             return None
-        after, due_at = await transaction.fetchrow(_SWEEP, _SESSIONS) or (START, now)
+        after, due_at = await progress_of(transaction, _SESSIONS) or (START, now)
         if due_at > now:
             return None
         until, last_login_at = await end_of_page(transaction, after=after, size=size)
         erased = await transaction.execute(_ERASE, after, until, ended_before)
         # Sessions behind this page began even later, so they cannot have ended before that time.
         is_last = last_login_at is None or last_login_at >= ended_before
-        note = (START, next_sweep_at) if is_last else (until, due_at)
-        await transaction.execute(_NOTE, _SESSIONS, *note)
+        if is_last:
+            await note_progress(transaction, _SESSIONS, START, due_at=next_sweep_at)
+        else:
+            await note_progress(transaction, _SESSIONS, until, due_at=due_at)
         return SweptPage(erased, is_last)
+
+
+async def progress_of(transaction: Transaction, name: str) -> tuple[UUID, datetime] | None:
+    """The last id that a sweep has looked at, and when it goes on; None before its first page."""
+    row: tuple[UUID, datetime] | None = await transaction.fetchrow(_PROGRESS, name)
+    return row
+
+
+async def note_progress(transaction: Transaction, name: str, after: UUID, *, due_at: datetime) -> None:
+    """Note the last id that a sweep has looked at, and when it goes on."""
+    await transaction.execute(_NOTE, name, after, due_at)
