@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: all services in one run, in turn, so that the machine's moods meet all alike."""
+"""`python -m benchmarks`: all services in one run, in turn, so that slow moments of the machine hit all alike."""
 
 import asyncio
 import json
@@ -21,9 +21,9 @@ from benchmarks.rounds import SITUATIONS, NotDone, Sample, Situation, Surroundin
 from wxauth.dev.postgres import EmbeddedPostgres
 
 PEOPLE = 1000
-"""Who has logged in before the first round."""
+"""How many people have logged in before the first round."""
 GUARDED_PER_LOGIN = 3
-"""Guarded calls are so cheap that it takes more of them to be measured as exactly."""
+"""Guarded calls are so cheap that more of them are needed for the same precision."""
 
 _KINDS = ("login", "guarded", "refresh")
 _SEEDING = Situation("login", 32, 0)

@@ -41,11 +41,11 @@ class Contender:
     people: int = 0
     codes: int = 0
     stride: int = 1
-    """How far the people who log in one after the other are from one another."""
+    """The distance between the numbers of people who log in one after the other."""
     row_counts: tuple[str, ...] = field(default=("users",))
 
     def load_in(self, kind: Kind) -> Kind:
-        """What is asked of it; the reference logs people in where wxauth refreshes."""
+        """The request in each situation. In place of a refresh, the reference logs people in."""
         return kind if self.calls_wechat else "login"
 
     @property
@@ -58,7 +58,7 @@ class Contender:
 
     @property
     def share_of_requests(self) -> float:
-        """The tutorial's are so expensive that a third of them is measured as exactly."""
+        """The tutorial's requests are so expensive that a third of them gives the same precision."""
         return 1 / 3 if self.name == "tutorial" else 1.0
 
 

@@ -31,15 +31,15 @@ from benchmarks.standin import code_for
 
 PHONES = 24
 PAUSE = 0.2
-"""Seconds between what a phone does and what it does next."""
+"""Seconds between two actions of a phone."""
 RETRY_PAUSE = 0.5
-"""Seconds after which it sends the same again, where it got no answer, or one that says to."""
+"""Seconds after which a phone repeats a request that got no answer, or an answer that says to try again."""
 LOGIN_EVERY = 4
-"""One thing in four that a phone does is a new login; the others are refreshes."""
+"""One action of a phone in four is a new login. The others are refreshes."""
 CALM = 4.0
-"""Seconds before the fault, and after what it broke works again."""
+"""Seconds before the fault, and again after recovery."""
 DETECTION = 5.0
-"""Seconds from the primary's death to the standby's promotion: what a cluster's manager takes to be sure."""
+"""Seconds from the primary's death to the standby's promotion, as a cluster's manager needs to be sure."""
 ANSWER_TIMEOUT = 15.0
 
 _NOBODY = 65534
@@ -54,11 +54,11 @@ class Losses:
 
     requests: int = 0
     failed: int = 0
-    """Those without an answer, or with one that says to try again."""
+    """Requests without an answer, or with one that says to try again."""
     logins: list[str] = field(default_factory=list)
     """The sessions of the logins that were answered by 200, from the beginning."""
     sessions_ended: int = 0
-    """Refreshes that were refused for good: the person must log in anew."""
+    """Refreshes that were refused for good, after which the person must log in again."""
     last_good: dict[str, float] = field(default_factory=dict)
     longest_gap: dict[str, float] = field(default_factory=dict)
 
@@ -80,12 +80,12 @@ class Outcome:
     """Seconds, the longest time in which nobody could log in."""
     without_refresh: float
     logins_lost: int
-    """Answered by 200, and not in the database afterwards."""
+    """Logins that were answered by 200, and are not in the database afterwards."""
     sessions_ended: int
 
 
 class Phone:
-    """Logs in and refreshes, as the client for mini-programs does: what got no answer is sent again."""
+    """Logs in and refreshes, as the client for mini-programs does. A request without an answer is sent again."""
 
     def __init__(self, number: int, client: httpx.AsyncClient, losses: Losses) -> None:
         self._number = number
@@ -259,7 +259,7 @@ class Site:
     losses: Losses
 
     def begin(self) -> None:
-        """Count from here on."""
+        """Begin to count."""
         self.losses.requests = self.losses.failed = self.losses.sessions_ended = 0
         self.losses.longest_gap.clear()
 
@@ -532,7 +532,7 @@ def main(only: tuple[str, ...], json_path: Path | None, strict: bool) -> None:
     click.echo(as_markdown(outcomes))
     if json_path is not None:
         json_path.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
-    # Whoever acknowledges without the standby may lose what it has acknowledged.
+    # A primary that acknowledges a commit before the standby has it may lose that commit.
     kept = [outcome for outcome in outcomes if "asynchronous" not in outcome.fault]
     sys.exit(1 if strict and any(outcome.logins_lost or outcome.sessions_ended for outcome in kept) else 0)
 

@@ -18,7 +18,7 @@ from benchmarks.rounds import NotDone, Sample, Situation, Surroundings, measure
 from wxauth.dev.postgres import EmbeddedPostgres
 
 FIRST_PEOPLE = 1000
-"""Who logs in by the service itself; what these leave behind, the others are given too."""
+"""How many people log in by the service itself. The other users get copies of the rows that these leave."""
 LOGINS = Situation("login", 32, 0)
 REQUESTS = 3000
 EARLY, LATE = 5_000, 50_000
@@ -27,7 +27,7 @@ MOST_GROWTH = 1.15
 
 _TABLES = ("users", "identities", "sessions")
 _SPREAD = 600_011
-"""A prime: sessions were opened, and people log in, in another order than users came."""
+"""A prime, by which sessions are opened, and people log in, in another order than users came."""
 
 # $1 the first number  $2 the last one  $3 how many of each  $4 the prime
 _USERS = """
@@ -53,7 +53,7 @@ SELECT ('00000001-0000-7000-8000-' || lpad(to_hex($1::bigint * $3::bigint + m), 
 
 @dataclass(frozen=True)
 class Size:
-    """What a table has come to."""
+    """The size of a table."""
 
     table: str
     rows: int
@@ -123,7 +123,7 @@ def _watch_memory(contender: Contender, surroundings: Surroundings) -> bool:
 
 
 async def _fill(contender: Contender, number: int, sessions: int) -> None:
-    """Have so many users, as if they had logged in so often."""
+    """Fill the database with this many users, as if they had logged in that often."""
     connection = await asyncpg.connect(contender.database_url)
     try:
         if number > contender.people:

@@ -25,7 +25,7 @@ from wxauth.tokens.keys import SigningKey, VerificationKey
 
 ISSUER: Final = "https://auth.test"
 CALLS: Final = 500
-"""Of each contender in each round."""
+"""How many calls each contender gets in each round."""
 KNOWN: Final = 1000
 """Users whose tokens have come before, and come again in turn."""
 TARGET: Final = 1.3
@@ -34,7 +34,7 @@ KEY: Final = SIGNER.verification_key.key
 DECODE_OPTIONS: Final = {f"require_{name}": True for name in ("exp", "aud", "iss", "sub", "iat")}
 QUIET: Final = {"tracing": False, "metrics": False, "logs": False}
 IMPORTS: Final = ("fastapi", "fastapi, httpx, jose.jwk", "wxauth.guard", "wxauth.guard.jwks")
-"""A guard with keys of its own needs the third, one that reads its issuer's the fourth."""
+"""The third is for a guard with its own keys, the fourth for one that reads its issuer's keys."""
 
 
 class OneKey:
@@ -44,7 +44,7 @@ class OneKey:
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to serve a call; what it is called with is made before the clock runs."""
+    """A way to serve a call. Its arguments are made before the time is taken."""
 
     name: str
     prepare: Callable[[str], Any]
@@ -52,7 +52,7 @@ class Contender:
     beside: str | None = None
     """The same call without the work in question."""
     knows: bool = False
-    """Whether each token has come before."""
+    """Whether each token has been seen before."""
 
 
 @click.command()

@@ -26,7 +26,7 @@ from wxauth.service.sweep_rows import sweep_page
 SESSIONS = 1_000_000
 USERS = 200_000
 OVER = 20
-"""One in this many ended so long ago that it is swept."""
+"""One session in this many ended so long ago that it is swept."""
 CALLS = 20_000
 ROUNDS = 3
 NOW = datetime.now(UTC)
@@ -81,7 +81,7 @@ def a_user_id() -> UUID:
 
 
 def uuid7_of(time: datetime) -> UUID:
-    """A UUIDv7 as it would have been made then."""
+    """A UUIDv7 as it would have been made at that time."""
     random_bits = uuid4().int & ((1 << 80) - 1)
     return UUID(int=(int(time.timestamp() * 1000) << 80 | random_bits) & ~(0xF << 76) | (7 << 76))
 

@@ -38,14 +38,14 @@ class Plan:
     known_people: int
     """People 0 to `known_people` - 1 have logged in before; 0 makes every one of them new."""
     stride: int
-    """From one of them to the next: a large one leaves none in PostgreSQL's own cache."""
+    """The distance from one person to the next. A large one leaves no person in PostgreSQL's cache."""
     first_number: int
-    """Codes are numbered from here on, so that none is used twice."""
+    """The first number of a code, so that no code is used twice."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was done."""
+    """The result of a run."""
 
     finished: int
     people: int
@@ -58,7 +58,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Holder:
-    """A person, and what they were given when they logged in."""
+    """A person, with the tokens from their login."""
 
     person: int
     access_token: bytes = b""

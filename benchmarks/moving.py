@@ -24,7 +24,7 @@ LOGINS_A_SECOND = 20
 
 
 def person_of(n: int) -> int:
-    """Whose the identity is: one person in four has two, by one unionid."""
+    """The person of an identity. One person in four has two identities, with one unionid."""
     return n - 1 if n % 5 == 4 else n
 
 
@@ -48,7 +48,7 @@ def lines(number: int) -> Iterator[str]:
 
 
 class Run:
-    """A command of ours as a process of its own: how long it took, and how much memory at most."""
+    """Run a command in its own process; how long it took, and its peak of memory."""
 
     def __init__(self, *arguments: str, url: str) -> None:
         self._arguments = arguments
@@ -113,7 +113,7 @@ async def emptied(url: str) -> None:
 async def measure(url: str, folder: Path, number: int) -> float:
     """Print what it takes; the peak of memory of the import."""
     file, out = folder / f"{number}.jsonl", folder / "out.jsonl"
-    with file.open("w") as opened:  # not by way of memory, which the commands would begin with the measure of
+    with file.open("w") as opened:  # not held in memory: a command's peak would begin with this process's
         opened.writelines(f"{line}\n" for line in lines(number))
     await emptied(url)
     done = await Run("users", "import", str(file), "--json", url=url)()

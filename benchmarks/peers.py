@@ -39,7 +39,7 @@ def command_of(name: str, folder: Path) -> Sequence[str]:
 
 
 def versions() -> dict[str, str]:
-    """Of what the peers that can run here are made of."""
+    """The versions of what the peers that can run here are made of."""
     told = {}
     if missing("go") is None:
         told["go"] = f"{_run('go', 'env', 'GOVERSION', env=dict(os.environ))}, pgx 4"

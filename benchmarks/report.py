@@ -20,7 +20,7 @@ _PACKAGES = ("fastapi", "uvicorn", "uvloop", "asyncpg", "aiohttp", "httpx", "sql
 
 @dataclass(frozen=True)
 class Target:
-    """How many times the cost of another service ours may have."""
+    """How many times as much as another service ours may cost."""
 
     kind: Kind
     of: str

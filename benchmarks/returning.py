@@ -28,7 +28,7 @@ from wxauth.login import login_rows as rows
 RUNS = 10
 TURNS = 20
 LOGINS = 1000
-"""In each turn."""
+"""How many logins each turn has."""
 PEOPLE = 1000
 AT_ONCE = 8
 

@@ -17,7 +17,7 @@ from benchmarks.processes import ROOT, cpu_of_tree, memory_of_tree
 
 @dataclass(frozen=True)
 class Situation:
-    """What is asked of a service. Only a login asks something of WeChat."""
+    """The kinds of requests. Only a login calls WeChat."""
 
     kind: Kind
     connections: int
@@ -45,7 +45,7 @@ class Sample:
     user_us: float
     system_us: float
     postgres_us: float
-    """What the database's own processes used: work moved there is not gone."""
+    """CPU of the database's processes: work that is moved there still costs."""
     memory_mb: float
     """What the service had in memory after the load."""
     result: Result
@@ -56,12 +56,12 @@ class Sample:
 
 
 class NotDone(Exception):
-    """What is stored, or what WeChat was asked, does not fit the requests that were answered."""
+    """The stored rows, or the calls to WeChat, do not fit the requests that were answered."""
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What all services share."""
+    """The parts that all services share."""
 
     wechat_port: int
     postgres_pid: int

@@ -1,4 +1,4 @@
-"""How tests ask: what most of them are given, the header that shows a token, and waiting for what tells nobody."""
+"""Helpers that most tests use: types of fixtures, the header with a token, and polling for a condition."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ LogLines = Callable[[], list[dict[str, Any]]]
 
 
 async def until(condition: Callable[[], Awaitable[object] | object]) -> None:
-    """Wait for it to become true."""
+    """Wait until the condition is true."""
     async with asyncio.timeout(PATIENCE):
         while True:
             holds = condition()
@@ -33,4 +33,4 @@ async def until_locked(rows: asyncpg.Connection) -> None:
 
 
 BESIDE_LOGINS = "type NOT IN ('user.created', 'identity.added', 'user.profile_changed')"
-"""Of the trail, what does not come of logging in: for tests of what else is told."""
+"""SQL for the events that do not come from logging in, for tests of other events."""

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 
 class Authority:
-    """Whom a client may trust."""
+    """The context of a client that trusts this authority."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""A clock that stands still."""
+"""A clock that tests move."""
 
 from datetime import datetime, timedelta
 

@@ -16,7 +16,7 @@ from wxauth.keys.keyring import KeyRing
 TEMPLATE = "template_wxauth"
 SHARED = "shared"
 
-# What a test does to the schema would be there in the next test.
+# Tests that change the schema would change it for the next test.
 REFUSE_CHANGES = """
     CREATE FUNCTION refuse_change() RETURNS event_trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -91,7 +91,7 @@ class SharedDatabase:
         )
 
     async def clean(self) -> None:
-        """Make it as it was. Where that is not possible the test that went too far fails, and no other."""
+        """Make the database as it was. If that is impossible, the test that went too far fails, and no other."""
         try:
             await self.rows.reset()
             await self._cleaner.execute(self._cleaning)

@@ -30,7 +30,7 @@ _code_numbers = count(1)
 
 
 class Secrets:
-    """Every secret of the run; none may be in a log line, and none but fresh tokens in an answer.
+    """Every secret of the run. No log line may hold one, and answers may hold only fresh tokens.
 
     A secret is recognised by how it starts, as it is or quoted for a URL: what has been cut off still leaks.
     """
@@ -48,7 +48,7 @@ class Secrets:
         return secret
 
     def add_unlogged(self, text: str) -> str:
-        """What an answer may hold, but no log line: a phone number."""
+        """Note a phone number: answers may hold it, log lines may not."""
         self._unlogged.add(text)
         return text
 

@@ -77,7 +77,7 @@ class Forked:
         self.pid = int(pid)
 
     def poll(self) -> int | None:
-        """The exit status, as of `Popen`, where it has ended."""
+        """The exit status if the process has ended, as `Popen.poll`."""
         with suppress(subprocess.TimeoutExpired):
             self.wait(0)
         return self.returncode
@@ -191,7 +191,7 @@ def import_everything() -> None:
 
 
 def become(command: list[str], cwd: str, env: dict[str, str], descriptors: Sequence[int]) -> None:
-    """Have what a process started with this command would have."""
+    """Set up what a process that is started with this command has."""
     *streams, told = descriptors
     os.close(told)
     for number, descriptor in enumerate(streams):

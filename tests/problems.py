@@ -1,4 +1,4 @@
-"""What every failure's answer must be, whatever it says."""
+"""What the answers to all failures have in common."""
 
 from typing import Any
 

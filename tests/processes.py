@@ -1,4 +1,4 @@
-"""Real processes: the commands as an operator runs them, and what is left when they end."""
+"""Real processes: the commands as an operator runs them, and whether they leave anything behind."""
 
 import fcntl
 import os
@@ -57,7 +57,7 @@ def run(
 
 
 def run_installed(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """The same by the installed program, which imports what it needs by itself."""
+    """As `run`, by the installed program, which makes all imports itself."""
     demand_mark("process")
     return subprocess.run(
         [WXAUTH, *arguments],
@@ -74,7 +74,7 @@ def run_installed(*arguments: str, cwd: Path, env: Mapping[str, str] | None = No
 def start(
     command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None, is_short: bool = False, **streams: Any
 ) -> subprocess.Popen[bytes] | Forked:
-    """Start a program; our own without the second that its imports take."""
+    """Start a program. Our own is forked, which saves the second that its imports take."""
     if forked.is_possible and command[0] == WXAUTH:
         return Forked(command, cwd=cwd, env=environment(**(env or {})), is_short=is_short, **streams)
     return start_installed(command, cwd=cwd, env=env, **streams)
@@ -83,12 +83,12 @@ def start(
 def start_installed(
     command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None, **streams: Any
 ) -> subprocess.Popen[bytes]:
-    """Start a program, whichever it is, as it lies there."""
+    """Start a program as it is installed."""
     return subprocess.Popen(command, cwd=cwd, env=environment(**(env or {})), **streams)
 
 
 class Running:
-    """A command that runs on, killed at the end of the `with` block where it still does."""
+    """A command that keeps running. It is killed at the end of the `with` block, if it has not ended."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class Running:
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Wait for it to become true."""
+    """Wait until the condition is true."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -183,20 +183,20 @@ def free_port() -> int:
 
 
 PORTS = range(15_000, 30_000)
-"""Below those that the system gives to connections, which would come in between."""
+"""These are below the ports that the system gives to connections, which could take one in between."""
 _ports = chain.from_iterable(repeat([*PORTS[os.getpid() % len(PORTS) :], *PORTS[: os.getpid() % len(PORTS)]]))
 
 
 @cache
 def _ports_given() -> int:
-    """A file in which each byte that is locked stands for a port that is given; with its process, its locks end."""
+    """A file in which a locked byte stands for a port that was given away. A lock ends with its process."""
     return os.open(
         f"{tempfile.gettempdir()}/wxauth-tests-{os.geteuid()}.ports", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
     )
 
 
 def is_free(port: int) -> bool:
-    """Whether one may listen there."""
+    """Whether the port can be listened on."""
     try:
         listen("127.0.0.1", port).close()
     except OSError:

@@ -61,7 +61,7 @@ running: list[pytest.Item] = []
 
 
 def demand_mark(*names: str) -> None:
-    """Fail the test that runs now unless it has one of these marks, by which `scripts/test --quick` leaves it out."""
+    """Fail the present test unless it has one of these marks, by which `scripts/test --quick` leaves tests out."""
     __tracebackhide__ = True
     if not any(running[-1].get_closest_marker(name) for name in names):
         pytest.fail(f"mark this test: pytest.mark.{' or '.join(names)}")
@@ -124,6 +124,6 @@ def run_node_tests(file: str, env: Mapping[str, str]) -> None:
 
 
 def lacks(reason: str) -> NoReturn:
-    """End this test, which cannot run here. Where `CI` is set everything should be there, and so it fails."""
+    """Skip this test, which cannot run here. If `CI` is set, fail it: there, every program should be installed."""
     __tracebackhide__ = True
     (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)

@@ -48,7 +48,7 @@ class _EndsAtOnce(uvicorn.Server):
         ticks.cancel()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        del sockets  # the block closes its own
+        del sockets  # `serving` closes its socket itself
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):

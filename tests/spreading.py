@@ -28,7 +28,7 @@ class Spreading(LoadScopeScheduling):
 
 @cache
 def _together(file: Path) -> str | None:
-    """What is not taken apart because of this file."""
+    """The group of tests that this file keeps together."""
     if file == Path("tests/conftest.py") or not (ROOT / file).exists() or not LASTING.search((ROOT / file).read_text()):
         return None
     return str(file.parent if file.name == "conftest.py" else file)

@@ -17,7 +17,7 @@ class Sweep:
 
     @contextmanager
     def case(self, *name: object) -> Iterator[None]:
-        """A case; its failure does not keep the others from being looked at."""
+        """A case. If it fails, the other cases still run."""
         self._cases += 1
         try:
             yield

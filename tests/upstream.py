@@ -1,4 +1,4 @@
-"""What stands on the other side, on loopback: a WeChat that misbehaves as told, and a tap on the wire to Postgres."""
+"""Servers on loopback: a WeChat that misbehaves as told, and a proxy to PostgreSQL that counts messages."""
 
 import asyncio
 import json
@@ -122,7 +122,7 @@ class Upstream:
 
     @property
     def open_connections(self) -> int:
-        """Those that the client has not ended."""
+        """The connections that the client has not ended."""
         return sum(not has_gone(writer) for writer in self._writers)
 
     async def __aenter__(self) -> Self:

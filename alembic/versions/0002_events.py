@@ -1,4 +1,4 @@
-"""What was done to whom, by whom; and a way to the administrators that reads nobody else."""
+"""The audit trail: what was done to whom, and by whom; and an index that finds the administrators."""
 
 from alembic import op
 
@@ -28,7 +28,7 @@ def upgrade() -> None:
     op.execute("CREATE INDEX events_user_id_id_idx ON events (user_id, id)")
     op.execute("CREATE INDEX events_type_id_idx ON events (type, id)")
     op.execute("CREATE INDEX events_actor_idx ON events (actor) WHERE ip IS NOT NULL")
-    # Nothing is ever changed or taken away, but what tells of a person who has been erased.
+    # The trigger refuses changes and deletions of events, except for the data of an erased person.
     op.execute(r"""
         CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN

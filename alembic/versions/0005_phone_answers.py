@@ -1,4 +1,4 @@
-"""WeChat's answers to phone codes, and a way to the user who has a number."""
+"""WeChat's answers to phone codes, and an index that finds the user who has a number."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Pictures of users, each gone as soon as the user's avatar_url leads elsewhere."""
+"""Pictures of users. A picture is deleted as soon as the user's avatar_url no longer leads to it."""
 
 from alembic import op
 

@@ -30,7 +30,7 @@ def upgrade() -> None:
         )
     """)
     op.execute("CREATE INDEX former_users_user_id_idx ON former_users (user_id)")
-    # Replicas of the version before write users.unionid alone.
+    # A trigger, because replicas of the version before write users.unionid without a row here.
     op.execute(r"""
         CREATE FUNCTION remember_unionid() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -43,7 +43,7 @@ def upgrade() -> None:
         CREATE TRIGGER users_remember_unionid AFTER INSERT OR UPDATE OF unionid ON users
             FOR EACH ROW WHEN (NEW.unionid IS NOT NULL) EXECUTE FUNCTION remember_unionid()
     """)
-    # New types of events are dotted. What is there fits the former rule, and so this one.
+    # New types of events have a dot in their name. Stored events fit the former rule, and fit this one too.
     op.execute("ALTER TABLE events DROP CONSTRAINT events_type_check")
     op.execute("ALTER TABLE events ADD CONSTRAINT events_type_check CHECK (type ~ '^[a-z][a-z_.]{0,63}$') NOT VALID")
 
@@ -51,7 +51,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("ALTER TABLE events DROP CONSTRAINT events_type_check")
     op.execute("ALTER TABLE events ADD CONSTRAINT events_type_check CHECK (type ~ '^[a-z][a-z_]{0,63}$') NOT VALID")
-    # Where there are dotted ones, they stay: nothing is ever taken out of the trail.
+    # Events with a dot in their name stay: nothing is ever taken out of the trail.
     op.execute(r"""
         DO $$
         BEGIN

@@ -1,4 +1,4 @@
-"""The unionids of those who were there before; a batch at a time, while logins go on."""
+"""The unionids of users from before the table. They are filled in by batches, while logins go on."""
 
 from sqlalchemy import text
 

@@ -1,4 +1,4 @@
-"""The same rules for users and sessions at less than half of their cost to a login; sessions are vacuumed sooner."""
+"""The same rules for users and sessions, at less than half the cost for a login; and sessions are vacuumed sooner."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""What is stored of sessions has kept their rule all along; said, so that the schema is that of a new database."""
+"""Validate the rule for sessions, which stored ones have kept all along: the schema is then that of a new database."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""With which message each timestamp and nonce of WeChat's came; what was carried out is kept for a month."""
+"""The message that came with each timestamp and nonce of WeChat's. Those that were carried out are kept for a month."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Of which newcomers WeChat has not said yet what it thinks."""
+"""The newcomers whose risk WeChat has not told yet."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""What a service client may do, and its former secret while the new one is being brought to it."""
+"""The scopes of a service client, and its former secret, which works while the new one is being rolled out."""
 
 from alembic import op
 
@@ -9,7 +9,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # The default is for clients made before, and by replicas of the version before: they keep what they could do.
+    # The default is for clients from before, and of replicas of the version before: they may do what they could do.
     op.execute(r"""
         ALTER TABLE service_clients
             ADD COLUMN scopes text[] DEFAULT '{introspect,access_token}' NOT NULL,

@@ -42,7 +42,7 @@ def upgrade() -> None:
         END
         $$
     """)
-    # Replicas of the version before know nothing of the feed: what they tell is in it too.
+    # A trigger, because replicas of the version before write events without knowing of the feed.
     op.execute("""
         CREATE TRIGGER events_mark_unplaced AFTER INSERT ON events FOR EACH ROW WHEN (NEW.type IN (
             'user.created', 'user.merged', 'identity.added', 'consent.given', 'consent.withdrawn',

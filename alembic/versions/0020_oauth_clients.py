@@ -9,7 +9,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # A site may do nothing of what siblings do, unless it is let.
+    # A site has no scope of siblings, unless it is given one.
     op.execute("""
         ALTER TABLE service_clients
             DROP CONSTRAINT service_clients_scopes_check,

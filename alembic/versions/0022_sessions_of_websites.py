@@ -1,4 +1,4 @@
-"""What a website's session has, and a mini-program's login has not."""
+"""The columns that only a website's session has, not that of a mini-program."""
 
 from alembic import op
 
@@ -19,7 +19,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # What has no column any more would be taken for a phone's.
+    # Without these columns, a website's session would be taken for a phone's.
     op.execute("""
         UPDATE sessions SET revoked_at = now(), revoked_reason = 'administrator'
          WHERE client_id IS NOT NULL AND revoked_at IS NULL

@@ -1,4 +1,4 @@
-"""The sessions of each website, so that those of one that is removed are found. A mini-program's are not in it."""
+"""An index of websites' sessions, by which those of a removed site are found. It has no sessions of mini-programs."""
 
 from alembic import op
 

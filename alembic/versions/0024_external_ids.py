@@ -1,4 +1,4 @@
-"""The id that a team has known a user by so far, and whether a phone number has been proved."""
+"""The user's id from before wxauth, and whether the phone number has been proved."""
 
 from alembic import op
 
@@ -9,7 +9,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Numbers that are there have been proved by the phone button. The default is not written into the rows.
+    # Stored numbers have all been proved by the phone button. PostgreSQL does not write the default into the rows.
     op.execute("""
         ALTER TABLE users
             ADD COLUMN external_id varchar(128),

@@ -1,4 +1,4 @@
-"""An external id is one user's, and leads to the user without reading the whole table."""
+"""A unique index of external ids: each is one user's, and is found without reading the whole table."""
 
 from alembic import op
 

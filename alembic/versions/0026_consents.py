@@ -1,4 +1,4 @@
-"""What people have agreed to: all that there ever was, and on the user's row what counts now."""
+"""Consents: their whole history, and on the user's row the present ones."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""What is old may be swept out of the trail, by a transaction that says so; all others add to it only."""
+"""A transaction that says so may sweep old events out of the trail. All others may only add events."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""What has happened on each day; links that open the console, and which sessions are the console's."""
+"""The numbers of each day; the links that open the console, and the console's sessions."""
 
 from alembic import op
 
@@ -39,7 +39,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # Without its mark a session of the console would be a phone's.
+    # Without its mark, a session of the console would be taken for a phone's.
     op.execute("""
         UPDATE sessions SET revoked_at = now(), revoked_reason = 'signed_out', session_key = NULL
           FROM console_sessions WHERE console_sessions.session_id = sessions.id AND revoked_at IS NULL

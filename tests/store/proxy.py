@@ -1,4 +1,4 @@
-"""A way to Postgres that fails as networks do."""
+"""A proxy to PostgreSQL that fails as networks do."""
 
 import asyncio
 from contextlib import suppress
@@ -10,7 +10,7 @@ from wxauth.core.database import DEADLINES, Deadlines
 
 HASTE: Final = 4
 HURRIED: Final = Deadlines(**{name: seconds / HASTE for name, seconds in asdict(DEADLINES).items()})
-"""As in production, and so much sooner: what then takes a second takes `HASTE` seconds there."""
+"""The deadlines of production, shortened: a second in the tests stands for `HASTE` seconds in production."""
 PATIENT: Final = Deadlines(**{name: 10 * seconds for name, seconds in asdict(DEADLINES).items()})
 """For hundreds at once on a machine that has other things to do."""
 
@@ -70,7 +70,7 @@ class Proxy:
             connection.is_silent = True
 
     def speak(self) -> None:
-        """Pass on again, but not for the connections that were there in the silence: they have been forgotten."""
+        """Pass on again. Connections from during the silence stay dead, as after a firewall has forgotten them."""
         self._is_silent = False
 
     def lose_next_answer(self, *, containing: bytes = b"") -> None:

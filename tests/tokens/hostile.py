@@ -161,7 +161,7 @@ def _naming_its_own_key(member: str, value_of: Callable[[SigningKey], Any], *, o
 
 
 def _respelt(part: str) -> str:
-    """What decodes to the same bytes: the last digit of a part may carry bits that no byte has."""
+    """Another spelling that decodes to the same bytes: the last digit of a part may have unused bits set."""
     assert len(part) % 4 in (2, 3)
     spelling = part[:-1] + DIGITS[DIGITS.index(part[-1]) + 1]
     assert decode(spelling) == decode(part)
