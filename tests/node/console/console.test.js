@@ -4,8 +4,8 @@ import { readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { after, afterEach, before, beforeEach, test } from 'node:test'
 import { cell } from '../../../src/wxauth/console/page/csv.js'
-import { CONSOLE_URL, LATER_APP, SERVICE_URL, asks, eventually, launch, linkFor, logIn, makeAdministrator } from './driving.js'
-import { phoneOf, scan } from './driving.js'
+import { CONSOLE_URL, DESK_URL, LATER_APP, SERVICE_URL, asks, eventually } from './driving.js'
+import { launch, linkFor, logIn, makeAdministrator, phoneOf, scan } from './driving.js'
 
 const MARKUP = '<img src=x onerror="document.title=1">'
 const SECTIONS = ['Overview', 'Users', 'Events', 'Services', 'Webhooks', 'Apps', 'Keys']
@@ -22,7 +22,7 @@ before(async () => {
 after(() => browser.close())
 beforeEach(() => open())
 afterEach(async () => {
-  kept = isRoots ? await page.context().storageState() : kept
+  await keep()
   await page.context().close()
   assert.deepEqual(complaints, [])
   assert.deepEqual(elsewhere, [])
@@ -47,15 +47,19 @@ async function fresh(options = {}) {
   })
 }
 
+/** Root's session, for the tests that come. */
+const keep = async () => (kept = isRoots ? await page.context().storageState().catch(() => kept) : kept)
+
 /** A browser of somebody who has not been here. */
 async function forgotten() {
+  await keep()
   isRoots = false
   await fresh()
 }
 
 /** The console, opened for an administrator. */
 async function open({ by = root, lang = 'en', ...options } = {}) {
-  if (page && isRoots) kept = await page.context().storageState().catch(() => kept)
+  if (page) await keep()
   isRoots = by === root
   await fresh({ ...options, storageState: isRoots ? kept : undefined })
   await page.goto(`${CONSOLE_URL}?lang=${lang}`)
@@ -479,6 +483,10 @@ test('a service client is added, and its secret shown this once', async () => {
   const secret = await closeSecret()
   await clientRow('billing').getByText('users').waitFor()
   assert.deepEqual((await stored('billing')).scopes, ['introspect', 'users'])
+  await page.getByRole('searchbox', { name: 'Search for' }).fill('users')
+  await button('Search').click()
+  await eventually(async () => assert.equal(await rows().count(), 1))
+  assert.ok(page.url().endsWith('#/services?q=users'))
   await button('New secret: billing').click()
   await button('New secret', dialog()).click()
   assert.notEqual(await closeSecret(), secret)
@@ -523,30 +531,50 @@ test('a public site shows no secret, and is given none', async () => {
   assert.equal(await button('New secret: page').count(), 0)
 })
 
-// Sections whose routes answer as their contract says.
+// Webhooks.
 
-test('a webhook is added and tested', async () => {
-  const webhooks = []
-  await page.route('**/v1/admin/webhooks**', async (route) => {
-    const { pathname } = new URL(route.request().url())
-    if (pathname.endsWith('/test')) return route.fulfill({ json: { status: 204, milliseconds: 12 } })
-    if (pathname.endsWith('/deliveries')) return route.fulfill({ json: { items: [], next_cursor: null } })
-    if (route.request().method() === 'GET') return route.fulfill({ json: { items: webhooks, next_cursor: null } })
-    const webhook = { ...route.request().postDataJSON(), is_enabled: true }
-    webhooks.push(webhook)
-    return route.fulfill({ json: { ...webhook, secret: 'whsec_c2VjcmV0' } })
-  })
+test('a webhook is added, tested, told of what happens, told again, disabled and removed', async () => {
+  const url = new URL('/webhook', DESK_URL).href
   await go('Webhooks')
   await button('Add').click()
   await dialog().getByLabel('Name').fill('orders')
-  await dialog().getByLabel('URL').fill('https://orders.example.com/hook')
-  await dialog().getByLabel('Types').fill('user.banned, user.erased')
+  await dialog().getByLabel('URL').fill(url)
+  await dialog().getByLabel('Types').fill('user.banned, user.unbanned')
   await button('Add', dialog()).click()
   await dialog().getByLabel('Secret', { exact: true }).waitFor()
   await button('Close', dialog()).click()
-  assert.deepEqual(webhooks[0].types, ['user.banned', 'user.erased'])
-  await page.getByRole('button', { name: /^Test/ }).click()
-  await page.getByText('204, 12 ms').waitFor()
+  const row = rows().filter({ hasText: url })
+  await row.getByRole('button', { name: /^Test/ }).click()
+  await row.getByText(/The webhook answered 204/).waitFor()
+  const { user } = await newcomer()
+  await asks(root, `/v1/admin/users/${user.id}`, { method: 'PATCH', body: '{"status": "disabled"}' })
+  const delivered = page.getByRole('region', { name: 'Deliveries: orders' }).getByRole('row', { name: /user\.banned delivered/ })
+  await eventually(async () => {
+    await go('Webhooks')
+    await row.getByRole('link', { name: 'orders' }).click()
+    await delivered.waitFor({ timeout: 500 })
+  })
+  await delivered.getByRole('button', { name: /^Replay/ }).click()
+  await delivered.getByText('Done').waitFor()
+  await row.getByRole('button', { name: /^Replay/ }).click()
+  await button('Replay', dialog()).click()
+  await page.getByRole('status').getByText(/[1-9]\d* queued again/).waitFor()
+  await row.getByRole('button', { name: /^Disable/ }).click()
+  await row.getByText('disabled', { exact: true }).waitFor()
+  await row.getByRole('button', { name: /^Enable/ }).click()
+  await row.getByText('enabled', { exact: true }).waitFor()
+  await row.getByRole('button', { name: /^Remove/ }).click()
+  await button('Remove', dialog()).click()
+  await row.waitFor({ state: 'detached' })
+})
+
+test('every section’s list has a search field that says what it is', async () => {
+  for (const section of SECTIONS.slice(1)) {
+    await go(section)
+    assert.equal(await page.getByRole('searchbox').count(), 1, section)
+    assert.equal(await button('Search').count(), 1, section)
+    assert.equal(await page.locator('main table').count(), 1, section)
+  }
 })
 
 // How it looks while it waits and fails, how it is read, in which language.

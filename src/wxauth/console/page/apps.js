@@ -4,18 +4,20 @@ import { get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
 import { report } from './overview.js'
 import { act, code, copier, dialog, field, list, load, sure, tag, time, toast } from './parts.js'
+import { searchWithin } from './search.js'
 import { text } from './texts.js'
 
 const path = ({ app_id }) => `/apps/${encodeURIComponent(app_id)}`
 
-export function showApps(main) {
+export function showApps(main, { query }) {
+  const search = searchWithin('apps', query, act('add', () => ask(null, reload), { kind: 'primary' }))
   const place = h('div', {})
   const reload = () =>
     list({
       place,
       caption: text('apps'),
       columns: ['appId', 'clientTitle', 'state', 'signUp', 'wechatToken', 'push', 'acts'].map(text),
-      ask: () => get('/apps'),
+      ask: async () => search.among(await get('/apps')),
       cells: (app) => [
         [code(app.app_id), app.is_default ? tag(text('isDefault')) : null].filter(Boolean),
         [app.title, app.source === 'settings' ? tag(text('fromSettings')) : null].filter(Boolean),
@@ -26,7 +28,7 @@ export function showApps(main) {
         acts(app, reload),
       ],
     })
-  main.append(h('p', { class: 'acts' }, act('add', () => ask(null, reload), { kind: 'primary' })), place)
+  main.append(search.bar, place)
   reload()
 }
 

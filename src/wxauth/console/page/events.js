@@ -4,11 +4,14 @@ import { all, get } from './api.js'
 import { csv, jsonLines } from './csv.js'
 import { h } from './dom.js'
 import { act, busy, code, download, field, list, time, words } from './parts.js'
+import { filters } from './search.js'
 import { text } from './texts.js'
-import { filters } from './users.js'
 
 const FOLLOW_MS = 3000
 const EXPORTED_AT_MOST = 100_000
+
+/** The column that is the same for all that is about one person. */
+export const ABOUT = 2
 
 export const eventColumns = () => ['time', 'type', 'about', 'actor', 'address', 'data'].map(text)
 

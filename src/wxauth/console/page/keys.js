@@ -3,9 +3,10 @@
 import { get, post } from './api.js'
 import { h } from './dom.js'
 import { act, code, list, sure, tag, time, toast } from './parts.js'
+import { searchWithin } from './search.js'
 import { text } from './texts.js'
 
-export function showKeys(main) {
+export function showKeys(main, { query }) {
   const place = h('div', {})
   const changed = async (ask) => {
     await ask()
@@ -17,7 +18,7 @@ export function showKeys(main) {
       place,
       caption: text('keys'),
       columns: ['kid', 'state', 'signsFrom', 'publishedUntil', 'acts'].map(text),
-      ask: () => get('/keys'),
+      ask: async () => search.among(await get('/keys')),
       cells: ({ kid, state, signs_from, published_until }) => [
         code(kid),
         tag(text(`state_${state}`), { signing: 'ok', next: 'note' }[state]),
@@ -34,6 +35,7 @@ export function showKeys(main) {
       ],
     })
   const rotate = () => sure(text('rotate'), text('sureRotate'), 'rotate', () => changed(() => post('/keys/rotate')))
-  main.append(h('p', { class: 'acts' }, act('rotate', rotate, { kind: 'primary' })), place)
+  const search = searchWithin('keys', query, act('rotate', rotate, { kind: 'primary' }))
+  main.append(search.bar, place)
   reload()
 }

@@ -58,7 +58,7 @@ function oldest(found) {
 export function report({ items }) {
   const rows = (results) =>
     results.map(({ name, level, message }) => [tag(text(`level_${level}`), level), h('code', {}, name), message])
-  const columns = [text('status'), text('name'), text('answer')]
+  const columns = [text('status'), text('name'), text('finding')]
   const wrong = items.filter(({ level }) => level !== 'ok').sort((one, other) => one.level.localeCompare(other.level))
   const right = items.filter(({ level }) => level === 'ok')
   return [

@@ -145,7 +145,7 @@ export function dialog({ title, lead, fields = [], name, kind = 'primary', onsub
     trouble,
     h('p', { class: 'acts' }, cancel, go),
   )
-  const values = () => Object.fromEntries(fields.map((each) => [each.name, each.value()]))
+  const values = () => Object.fromEntries(fields.flatMap((each) => each.members ?? each).map((each) => [each.name, each.value()]))
   const look = () => (go.disabled = !allow(values()))
   form.addEventListener('input', look)
   form.addEventListener('submit', async (event) => {
@@ -180,6 +180,12 @@ export function field({ name, label, hint, type = 'text', value = '', options = 
   const element = h('div', { class: type === 'checkbox' ? 'field tick' : 'field' }, named, control, small)
   return { name, element, control, value: () => (type === 'checkbox' ? control.checked : control.value.trim()) }
 }
+
+/** Fields of a form that belong together, by what they are for. */
+export const group = (title, members) => ({
+  members,
+  element: h('fieldset', {}, h('legend', {}, title), members.map((each) => each.element)),
+})
 
 /** The words of a typed text, which may be on several lines. */
 export const words = (typed) => typed.split(/[\s,，]+/).filter(Boolean)

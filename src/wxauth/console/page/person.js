@@ -2,7 +2,7 @@
 
 import { get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
-import { eventCells, eventColumns } from './events.js'
+import { ABOUT, eventCells, eventColumns } from './events.js'
 import { act, busy, code, dialog, download, facts, field, list, load, part, sure, table, tag, time, toast, words } from './parts.js'
 import { text } from './texts.js'
 import { phone, picture, standing } from './users.js'
@@ -121,9 +121,9 @@ function eventsOf(user) {
   list({
     place,
     caption: text('eventsOfPerson'),
-    columns: eventColumns(),
+    columns: eventColumns().toSpliced(ABOUT, 1),
     ask: (cursor) => get('/events', { user_id: user.id, limit: 20, cursor }),
-    cells: eventCells,
+    cells: (event) => eventCells(event).toSpliced(ABOUT, 1),
   })
   return place
 }

@@ -2,20 +2,22 @@
 
 import { get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
-import { act, code, dialog, field, list, showSecret, sure, tag, time, toast, words } from './parts.js'
+import { act, code, dialog, field, group, list, showSecret, sure, tag, time, toast, words } from './parts.js'
+import { searchWithin } from './search.js'
 import { text } from './texts.js'
 
 const path = ({ name }) => `/clients/${encodeURIComponent(name)}`
 const isOurs = ({ name }) => name.startsWith('wxauth') // the service refuses to change its own pages' clients
 
-export function showServices(main) {
+export function showServices(main, { query }) {
+  const search = searchWithin('services', query, act('add', () => ask(null, reload), { kind: 'primary' }))
   const place = h('div', {})
   const reload = () =>
     list({
       place,
       caption: text('services'),
       columns: ['clientName', 'clientTitle', 'scopes', 'redirectUris', 'created', 'acts'].map(text),
-      ask: (cursor) => get('/clients', { cursor }),
+      ask: async (cursor) => search.among(await get('/clients', { cursor })),
       cells: (client) => [
         code(client.name),
         [client.title, ' ', client.is_public ? tag(text('isPublic').split(/[:：]/)[0]) : null, client.device ? tag(text('isDevice')) : null].filter(Boolean),
@@ -25,7 +27,7 @@ export function showServices(main) {
         isOurs(client) ? null : acts(client, reload),
       ],
     })
-  main.append(h('p', { class: 'acts' }, act('add', () => ask(null, reload), { kind: 'primary' })), place)
+  main.append(search.bar, place)
   reload()
 }
 
@@ -57,10 +59,8 @@ function acts(client, reload) {
 
 function ask(client, reload) {
   const known = client ?? {}
-  const fields = [
-    client ? null : field({ name: 'name', label: text('clientName'), required: true, pattern: '[a-z0-9][a-z0-9_\\-]{0,63}' }),
+  const ofSites = [
     field({ name: 'title', label: text('clientTitle'), value: known.title ?? '', hint: text('optional') }),
-    field({ name: 'scopes', label: text('scopes'), value: (known.scopes ?? []).join(' '), hint: text('scopesHint') }),
     field({ name: 'redirect_uris', label: text('redirectUris'), type: 'textarea', value: (known.redirect_uris ?? []).join('\n'), hint: text('onePerLine') }),
     field({ name: 'logout_uris', label: text('logoutUris'), type: 'textarea', value: (known.logout_uris ?? []).join('\n'), hint: text('onePerLine') }),
     field({ name: 'app_id', label: text('app'), value: known.app_id ?? '', hint: text('optional') }),
@@ -69,6 +69,11 @@ function ask(client, reload) {
     field({ name: 'device', label: text('isDevice'), type: 'checkbox', value: known.device }),
     field({ name: 'near', label: text('near'), type: 'checkbox', value: known.near }),
     field({ name: 'user_code', label: text('userCode'), type: 'checkbox', value: known.user_code }),
+  ].filter(Boolean)
+  const fields = [
+    client ? null : field({ name: 'name', label: text('clientName'), required: true, pattern: '[a-z0-9][a-z0-9_\\-]{0,63}' }),
+    field({ name: 'scopes', label: text('scopes'), value: (known.scopes ?? []).join(' '), hint: text('scopesHint') }),
+    group(text('ofSites'), ofSites),
   ].filter(Boolean)
   dialog({
     title: client ? `${text('change')}: ${client.name}` : text('add'),

@@ -171,6 +171,7 @@ const TEXTS = {
   exporting: ['Exporting…', '正在导出…'],
 
   client: ['Client', '客户端'],
+  ofSites: ['Only for a website that logs people in', '仅用于扫码登录的网站'],
   clientName: ['Name', '名称'],
   clientTitle: ['Title', '标题'],
   scopes: ['Scopes', '权限范围'],
@@ -209,6 +210,7 @@ const TEXTS = {
   deliveries: ['Deliveries', '投递记录'],
   attempts: ['Attempts', '次数'],
   answer: ['Answer', '响应'],
+  finding: ['Finding', '结果'],
   nextTry: ['Next try', '下次尝试'],
   event: ['Event', '事件'],
   sureRemoveWebhook: ['Nothing is sent there any more.', '将不再向此地址投递。'],

@@ -1,8 +1,9 @@
 // The section for finding people.
 
-import { get, queryOf } from './api.js'
+import { get } from './api.js'
 import { h } from './dom.js'
 import { code, field, list, tag, time } from './parts.js'
+import { filters } from './search.js'
 import { text } from './texts.js'
 
 export function showUsers(main, { query }) {
@@ -46,23 +47,6 @@ export function showUsers(main, { query }) {
       time(user.last_login_at),
     ],
   })
-}
-
-/** A form whose fields become the query of the URL. */
-export function filters(fields, section, ...others) {
-  const form = h(
-    'form',
-    { class: 'filters', role: 'search' },
-    fields.map((each) => each.element),
-    h('p', { class: 'acts' }, h('button', { class: 'primary' }, text('search')), others),
-  )
-  form.addEventListener('submit', (event) => {
-    event.preventDefault()
-    const target = `#/${section}${queryOf(Object.fromEntries(fields.map((each) => [each.name, each.value()])))}`
-    if (location.hash === target) dispatchEvent(new HashChangeEvent('hashchange'))
-    else location.hash = target
-  })
-  return form
 }
 
 export const standing = ({ status }) =>

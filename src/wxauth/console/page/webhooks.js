@@ -3,6 +3,7 @@
 import { all, get, patch, post, remove } from './api.js'
 import { h } from './dom.js'
 import { act, busy, code, dialog, field, list, part, showSecret, sure, tag, time, toast, words } from './parts.js'
+import { searchWithin } from './search.js'
 import { text } from './texts.js'
 
 const LOOKED_AT = 2000
@@ -26,14 +27,15 @@ export async function webhooksAndTheirOldest() {
   )
 }
 
-export function showWebhooks(main, { id }) {
+export function showWebhooks(main, { id, query }) {
+  const search = searchWithin('webhooks', query, act('add', () => ask(null, reload), { kind: 'primary' }))
   const place = h('div', {})
   const reload = () =>
     list({
       place,
       caption: text('webhooks'),
       columns: ['clientName', 'url', 'types', 'state', 'acts'].map(text),
-      ask: (cursor) => get('/webhooks', { cursor }),
+      ask: async (cursor) => search.among(await get('/webhooks', { cursor })),
       cells: (webhook) => [
         h('a', { href: `#/webhooks/${encodeURIComponent(webhook.name)}` }, webhook.name),
         code(webhook.url),
@@ -42,7 +44,7 @@ export function showWebhooks(main, { id }) {
         acts(webhook, reload),
       ],
     })
-  main.append(h('p', { class: 'acts' }, act('add', () => ask(null, reload), { kind: 'primary' })), place)
+  main.append(search.bar, place)
   if (id) main.append(deliveries({ name: decodeURIComponent(id) }))
   reload()
 }

@@ -1,0 +1,38 @@
+// Searching: what is looked for stands in the URL's fragment.
+
+import { queryOf } from './api.js'
+import { h } from './dom.js'
+import { field } from './parts.js'
+import { text } from './texts.js'
+
+/** A form whose fields become the query of the URL. */
+export function filters(fields, section, kind = 'primary') {
+  const form = h(
+    'form',
+    { class: 'filters', role: 'search' },
+    fields.map((each) => each.element),
+    h('p', { class: 'acts' }, h('button', { class: kind }, text('search'))),
+  )
+  form.addEventListener('submit', (event) => {
+    event.preventDefault()
+    const target = `#/${section}${queryOf(Object.fromEntries(fields.map((each) => [each.name, each.value()])))}`
+    if (location.hash === target) dispatchEvent(new HashChangeEvent('hashchange'))
+    else location.hash = target
+  })
+  return form
+}
+
+/** A search field over a list that comes whole: a bar with it and what else may be done, and what of a page fits. */
+export function searchWithin(section, query, ...others) {
+  const wanted = query.get('q') ?? ''
+  const fits = (item) => JSON.stringify(item).toLowerCase().includes(wanted.toLowerCase())
+  return {
+    bar: h(
+      'div',
+      { class: 'toolbar' },
+      filters([field({ name: 'q', label: text('searchFor'), type: 'search', value: wanted })], section, ''),
+      others,
+    ),
+    among: (page) => ({ ...page, items: page.items.filter(fits) }),
+  }
+}
