@@ -35,7 +35,7 @@ from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.errors import StorageUnavailable
 from wxauth.login.login_rows import Login, record_login
 from wxauth.service.build import build_services
-from wxauth.siblings.delivering import LEASE
+from wxauth.siblings.delivering import AT_ONCE_FOR_ONE, LEASE
 from wxauth.siblings.feed import keep_placing
 from wxauth.siblings.webhooks import add_webhook
 
@@ -54,6 +54,7 @@ _UNDELIVERED = """
       FROM generate_series(1, $1::int) n
 """
 
+_UNDER_WAY = "SELECT count(*) AS number FROM deliveries WHERE state = 'pending' AND is_taken"
 _ARE_SOME_LEFT = """
     SELECT EXISTS (SELECT FROM events_unplaced) OR EXISTS (SELECT FROM deliveries WHERE state = 'pending') AS are_some
 """
@@ -251,6 +252,7 @@ async def suffer(
             )
         loading = asyncio.create_task(load(log_in_or_fail, SECONDS))
         await asyncio.sleep(SECONDS / 3)
+        await until_delivering(database)
         await fault([first, second])
         await loading
         await until_delivered(database)
@@ -270,6 +272,15 @@ async def suffer(
         is_well &= lost == 0 and (soonest is None or soonest > LEASE.total_seconds() - 1)
         is_well &= all(len(times) < 3 for times in came.values())
     return is_well
+
+
+async def until_delivering(database: Database) -> None:
+    """Wait until both workers have deliveries under way: in every half second many begin at once."""
+    async with asyncio.timeout(60):
+        while True:
+            if (await database.fetchrow(_UNDER_WAY))["number"] > 2 * AT_ONCE_FOR_ONE:
+                return
+            await asyncio.sleep(0.005)
 
 
 async def until_delivered(database: Database) -> None:
