@@ -1,1 +1,1 @@
-"""Users, identities and sessions: who somebody is, how they stand, where they are logged in."""
+"""Users, identities and sessions; bans and roles; merging; consents."""

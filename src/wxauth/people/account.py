@@ -1,4 +1,4 @@
-"""Who calls, and what users do to their own account."""
+"""The caller of a request, and the actions of users on their own account."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Caller:
     user: UserInSession
 
     def require_role(self, role: str) -> None:
-        """Let pass who has the role now, whatever the token says. Raises: InsufficientRole."""
+        """Check that the user has the role now, whatever the token says. Raises: InsufficientRole."""
         if role not in self.user["roles"]:
             raise InsufficientRole(f"this needs the role {role}")
 

@@ -1,4 +1,4 @@
-"""What administrators do, and operators by command."""
+"""The actions of administrators, and of operators by command."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from wxauth.people.user_rows import UserSearch, UserWithIdentities
 from wxauth.web.paging import Page
 
 LISTED_SESSIONS: Final = 100
-"""Of a user, those used last. All can be ended, whether or not they are listed."""
+"""How many of a user's sessions are listed, the last used first. Sessions that are not listed can be ended, too."""
 
 log = get_logger()
 
@@ -35,23 +35,23 @@ class UserDetail(UserWithIdentities):
 
     sessions: Sequence[OpenSession]
     consents_given: Sequence[ConsentRow]
-    """All that there ever were, the newest first."""
+    """Every consent that the user ever gave, the newest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserChange:
-    """What is decided of a user; what is left out stays."""
+    """Changes of a user's standing. A field that is None changes nothing."""
 
     status: UserStatus | None = None
     roles: Sequence[str] | None = None
-    """All that the user is to have."""
+    """All roles of the user from now on."""
     granted: str | None = None
-    """A role to have beside the others."""
+    """A role to add."""
     revoked: str | None = None
-    """A role to have no longer."""
+    """A role to take away."""
 
     def applied_to(self, before: Standing) -> Standing:
-        """How the user stands then. Raises: TooManyRoles."""
+        """The standing after the changes. Raises: TooManyRoles."""
         wanted = [*(before.roles if self.roles is None else self.roles), self.granted]
         roles = tuple(dict.fromkeys(role for role in wanted if role and role != self.revoked))
         if len(roles) > MAX_ROLES:
@@ -60,7 +60,7 @@ class UserChange:
 
     @property
     def may_end_an_administrator(self) -> bool:
-        """Whether an administrator may be none afterwards."""
+        """Whether an active administrator could cease to be one by these changes."""
         takes_role = self.revoked == ADMIN or (self.roles is not None and ADMIN not in self.roles)
         return takes_role or self.status is UserStatus.DISABLED
 
@@ -68,7 +68,7 @@ class UserChange:
 async def list_users(
     database: Database, search: UserSearch, *, before: UUID | None, limit: int
 ) -> Page[UserWithIdentities]:
-    """The newest users who are wanted, of those before this one. Raises: StorageUnavailable."""
+    """The newest users that the search finds, older than `before`. Raises: StorageUnavailable."""
     return Page.of(await user_rows.find_users(database, search, before=before, limit=limit + 1), limit)
 
 
@@ -115,7 +115,7 @@ async def merge_users(
     now: datetime,
     observe: Observe = lambda _source: None,
 ) -> UserDetail:
-    """Make one user of two; the one that remains. Raises: NotFound, MergeRefused, LastAdmin, StorageUnavailable."""
+    """Merge two users; the one that remains. Raises: NotFound, MergeRefused, LastAdmin, StorageUnavailable."""
     user_id = await merge_by_operator(database, former_id, into=into, by=by, now=now, observe=observe)
     return await read_user(database, user_id, now=now)
 
@@ -148,7 +148,7 @@ async def end_session(database: Database, user_id: UUID, session_id: UUID, *, by
 
 
 async def list_events(database: Database, search: EventSearch, *, before: UUID | None, limit: int) -> Page[EventRow]:
-    """The newest events that are wanted, of those before this one. Raises: StorageUnavailable."""
+    """The newest events that the search finds, older than `before`. Raises: StorageUnavailable."""
     return Page.of(await find_events(database, search, before=before, limit=limit + 1), limit)
 
 

@@ -1,4 +1,4 @@
-"""Users, identities, sessions and events, as they come and go."""
+"""Requests and answers about users, identities, sessions and events."""
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -111,7 +111,7 @@ def _without_empty(values: Any) -> Any:
 
 
 class UserChangeRequest(BaseModel):
-    """What to change of a user: absent or null changes nothing."""
+    """Changes of a user. An absent or null field changes nothing."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"status": "disabled"}]}, hide_input_in_errors=True)
 

@@ -1,4 +1,4 @@
-"""Who calls, and from where: what the routes of every room take as parameters."""
+"""The parameters of routes in every room: who calls, and from where."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -23,9 +23,9 @@ _MAX_USER_AGENT: Final = 512
 
 
 ROLES_SCOPE: Final = "roles"
-"""Lets a website see which roles a person has."""
+"""The scope with which a website sees a person's roles."""
 ADMIN_SCOPE: Final = "wxauth:admin"
-"""Lets an administrator's session of a website administer; only pages of our own are given it."""
+"""The scope with which an administrator's session of a website may administer. Only our own pages get it."""
 
 
 async def principal_of(connection: HTTPConnection) -> Principal:

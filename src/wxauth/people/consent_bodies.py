@@ -1,4 +1,4 @@
-"""Consents, as they come and go."""
+"""Requests and answers about consents."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -25,7 +25,7 @@ EXAMPLE_CONSENTS: Final[dict[str, Any]] = {
 
 
 def _texts(value: object) -> object:
-    # Said here, so that the answer does not repeat what was sent as a name.
+    # Refused here, because pydantic's own message would repeat the name that was sent.
     if not (isinstance(value, dict) and all(isinstance(version, str) for version in value.values())):
         raise ValueError("Should be an object of documents and versions, both text")
     return value

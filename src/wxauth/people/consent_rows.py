@@ -68,18 +68,18 @@ async def add_consent(
     ip: str | None,
     now: datetime,
 ) -> bool:
-    """Add to the history of a user who is locked; whether that was new."""
+    """Add a consent of a locked user to the history; whether it was new."""
     added = await transaction.fetchval(_ADD, uuid7(), user_id, document, version, now, app_id, ip)
     return added is not None
 
 
 async def note_given(transaction: Transaction, user_id: UUID, given: Mapping[str, str]) -> None:
-    """Let these count from now on."""
+    """Set present consents of a locked user."""
     await transaction.execute(_NOTE_GIVEN, user_id, given)
 
 
 async def withdraw_consent(transaction: Transaction, user_id: UUID, *, document: str, now: datetime) -> None:
-    """Let no version of this document count any more for a user who is locked."""
+    """Withdraw a locked user's consent to any version of a document."""
     await transaction.execute(_WITHDRAW, user_id, document, now)
     await transaction.execute(_NOTE_WITHDRAWN, user_id, document)
 

@@ -1,4 +1,4 @@
-"""What a person agrees to, and takes back. `CONSENTS` says which documents are in force, in which version."""
+"""Giving and withdrawing consents. `CONSENTS` says which documents are in force, and in which versions."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -14,13 +14,13 @@ log = get_logger()
 
 
 def missing_from(given: Mapping[str, str] | None, in_force: Mapping[str, str]) -> dict[str, str]:
-    """The documents in force, with their versions, that somebody has not agreed to."""
+    """The documents in force, with their versions, to which a person has not agreed."""
     agreed = given or {}
     return {document: version for document, version in in_force.items() if agreed.get(document) != version}
 
 
 def check_in_force(wanted: Mapping[str, str], in_force: Mapping[str, str]) -> None:
-    """See that this is what is in force. Raises: InvalidRequest."""
+    """Check that these documents and versions are in force. Raises: InvalidRequest."""
     for document, version in wanted.items():
         if document not in in_force:
             raise InvalidRequest.of("body", "Names a document that is not in force")

@@ -1,4 +1,4 @@
-"""Where a request comes from, and what its User-Agent says of the device."""
+"""The device that a request comes from: its address, and what its User-Agent tells."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""`/v1/admin/keys`: what access tokens are signed with, for administrators."""
+"""`/v1/admin/keys`: administrators see and change the keys that sign access tokens."""
 
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -59,7 +59,7 @@ class RotatedAnswer(TypedDict):
 
 
 class WithdrawnAnswer(TypedDict):
-    """A key that is no more, and the one that signs now."""
+    """The withdrawn key, and the key that signs now."""
 
     kid: str
     signing: str
@@ -94,7 +94,7 @@ async def list_keys(_: AdministratorDep, services: ServicesDep) -> KeysAnswer:
     openapi_extra=BEARER_SECURITY,
 )
 async def rotate_key(administrator: FreshAdministratorDep, services: ServicesDep) -> RotatedAnswer:
-    """It signs six minutes later, and nobody has to be told. Where one waits already, it is that."""
+    """Publish a new key, which signs six minutes later. Siblings need not be told. A key that waits already is kept."""
     key = await services.keys.rotate(by=administrator)
     return {"kid": key.kid, "signs_from": key.activates_at}
 

@@ -32,7 +32,7 @@ from wxauth.people.standing import ADMIN, MAX_ROLES, Settled, Standing, lock_sta
 from wxauth.people.standing_rows import lock_administrators, some_are_administrators
 
 NEWCOMER_FOR: Final = timedelta(days=1)
-"""How long after it was made a user may become another one by a phone number."""
+"""How long after it was created a user may be merged into another one by a phone number."""
 
 _ATTEMPTS: Final = 5
 _ATTEMPTS_OF_OPERATORS: Final = 50
@@ -42,7 +42,7 @@ log = get_logger()
 
 
 class Source(StrEnum):
-    """What says that two users are one person."""
+    """The reason for a merge: what says that two users are one person."""
 
     UNIONID = "unionid"
     PHONE = "phone"
@@ -50,12 +50,12 @@ class Source(StrEnum):
 
 
 Observe = Callable[[Source], object]
-"""Is told of each merge that has been committed."""
+"""Called with each merge that has been committed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What has come of a merge."""
+    """The result of a merge."""
 
     former_id: UUID
     source: Source
@@ -76,7 +76,7 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two users who are locked: how they stand changes for nobody else."""
+    """Two locked users: nobody else can change their standing."""
 
     former_id: UUID
     into: UUID
@@ -87,7 +87,7 @@ class Pair:
 
     @property
     def has_the_last_administrators(self) -> bool:
-        """Whether nobody else is an administrator."""
+        """Whether no other user is an administrator."""
         return bool(self.administrators) and self.administrators <= {self.former_id, self.into}
 
 

@@ -1,4 +1,4 @@
-"""How many users, sessions and logins there are, told without reading them all."""
+"""The numbers of users, sessions and logins, found without reading all rows."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
@@ -8,7 +8,7 @@ from uuid import UUID
 from wxauth.core.database import Database
 
 SUMS: Final = UUID(int=0)
-"""In the place of a process: what all of them have counted on a day that is long over."""
+"""Stands for all processes, in the one row of a day that is long over."""
 
 
 class DayRow(TypedDict):
@@ -40,7 +40,7 @@ OPEN_SESSIONS: Final = estimate_of("sessions", "revoked_at IS NULL AND expires_a
 """How many sessions are open; $1 now."""
 
 _TOTALS: Final = f"SELECT ({estimate_of('users', 'true')}) AS users, ({OPEN_SESSIONS}) AS sessions"
-# What a process has counted so far on each day, whole: written twice, it is the same.
+# Stores a process's whole count of each day, not an increment: written twice, it is the same.
 # $1 days  $2 process  $3 new users  $4 logins
 _STORE: Final = """
 INSERT INTO daily_numbers (day, process, new_users, logins)
@@ -48,7 +48,7 @@ SELECT day, $2, new_users, logins
   FROM unnest($1::date[], $3::bigint[], $4::bigint[]) AS counted (day, new_users, logins)
 ON CONFLICT (day, process) DO UPDATE SET new_users = excluded.new_users, logins = excluded.logins
 """
-# Every day is there, also one on which nothing has happened. $1 first day  $2 last day
+# Gives a row for every day, even if nothing has happened. $1 first day  $2 last day
 _DAYS: Final = """
 SELECT d::date AS day, COALESCE(sum(new_users), 0)::bigint AS new_users, COALESCE(sum(logins), 0)::bigint AS logins
   FROM generate_series($1::date::timestamp, $2::date::timestamp, interval '1 day') AS d
@@ -68,7 +68,7 @@ ON CONFLICT (day, process) DO UPDATE
 
 
 async def totals(database: Database, *, now: datetime) -> Mapping[str, Any]:
-    """`users`, and `sessions` that are open; estimates where there are many. Raises: StorageUnavailable."""
+    """`users`, and open `sessions`. Large numbers are estimates. Raises: StorageUnavailable."""
     row: Mapping[str, Any] = await database.fetchrow(_TOTALS, now)
     return row
 

@@ -61,7 +61,7 @@ class Numbers:
         self._storing = asyncio.Lock()
 
     def count_login(self, *, is_new: bool, at: datetime) -> None:
-        """Somebody has logged in."""
+        """Count a login."""
         today = _day_of(at)
         day = self._days.get(today)
         if day is None:
@@ -85,7 +85,7 @@ class Numbers:
             await self._store()
 
     async def keep_storing(self) -> None:
-        """Store for ever, through outages."""
+        """Store the counts for ever, through outages."""
         while True:
             await asyncio.sleep(self._store_pause)
             try:
@@ -100,7 +100,7 @@ class Numbers:
         await sum_up(self._database, before=_day_of(self._clock() - SUMMED_UP_AFTER))
 
     async def aclose(self) -> None:
-        """Store what is left, as far as that can be done in a moment."""
+        """Store the last counts, if that takes only a moment."""
         try:
             async with asyncio.timeout(FAREWELL):
                 await self.store()

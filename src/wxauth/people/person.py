@@ -1,4 +1,4 @@
-"""A person as WeChat and we both know them."""
+"""A person: a user with one of their identities."""
 
 from dataclasses import dataclass
 from uuid import UUID

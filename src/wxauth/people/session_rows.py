@@ -1,4 +1,4 @@
-"""Sessions: who is in one, where somebody is logged in, and how a session ends."""
+"""Sessions as they are stored: the user of a session, a user's sessions, and the ends of sessions."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ SESSIONS_IN_AN_EVENT: Final = 1000
 
 
 class EndReason(StrEnum):
-    """Why a session is no more."""
+    """Why a session has ended."""
 
     SIGNED_OUT = "signed_out"
     """By the person, in this very session."""
@@ -59,7 +59,7 @@ class OpenSession(TypedDict):
     expires_at: datetime
 
 
-# Asked anew: since the token was signed, the user may be banned, erased or merged, or the session ended.
+# Read for each request: since the token was signed, the user may be banned, erased or merged, or the session ended.
 # $1 session id  $2 user id  $3 now
 _USER_IN_SESSION: Final = f"""
 SELECT s.app_id, s.openid, {USER}
@@ -78,7 +78,8 @@ _OPENED_AT: Final = "SELECT created_at FROM sessions WHERE id = $1"
 
 
 def _ending_part(wanted: str) -> str:
-    # Written twice, it is one: the session has ended by then. One that had merely grown old is told to nobody.
+    # Written twice, it has one effect: the second time the session has ended already. If the session had merely
+    # expired, there is no event.
     # $1 session id  $2 now  $3 reason  $4 id of the event
     return f"""
 WITH ended AS (
@@ -127,8 +128,8 @@ RETURNING id, user_id, expires_at > $2 AS was_open
 # $1 user id  $2 now
 _OPEN: Final = "SELECT id FROM sessions WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2 ORDER BY id"
 
-# Of the identities that have logged in lately, the open sessions that are not among the newest; and of those that have
-# ended, what is far behind. Almost nobody has so many, which a few entries of the index tell.
+# Ends the open sessions beyond an identity's newest ones, of identities that have logged in lately, and deletes ended
+# ones that are far behind. Almost no identity has so many sessions, and a few index entries tell that.
 # $1 the first id that counts as lately  $2 how many may be open  $3 now  $4 reason
 _REPLACE: Final = """
 WITH lately AS (
@@ -158,7 +159,7 @@ UPDATE sessions SET revoked_at = $2, revoked_reason = $3
  WHERE w.client_id = $1 AND sessions.id = w.session_id AND sessions.revoked_at IS NULL
 RETURNING sessions.id, sessions.user_id, sessions.expires_at > $2 AS was_open
 """
-# A website knows a person by one id for as long as a session lasts. $1 user id  $2 now  $3 reason
+# A website must see one user id as long as a session lasts: so a merge ends its sessions. $1 user id  $2 now  $3 reason
 _END_OF_WEBSITES: Final = """
 UPDATE sessions SET revoked_at = $2, revoked_reason = $3
  WHERE user_id = $1 AND client_id IS NOT NULL AND revoked_at IS NULL
@@ -170,7 +171,7 @@ _END_OF_PAGE: Final = "SELECT id, created_at FROM sessions WHERE id > $1 ORDER B
 async def user_in_session(
     database: Database, *, session_id: UUID, user_id: UUID, now: datetime
 ) -> UserInSession | None:
-    """The user with the identity of this session, or None where it has ended or the user may not use it.
+    """The user with the identity of this session; None if the session has ended, or the user may not use it.
 
     Raises: StorageUnavailable.
     """
@@ -181,7 +182,7 @@ async def user_in_session(
 async def open_sessions(
     database: Database, user_id: UUID, *, now: datetime, limit: int, after: LastUsed | None = None
 ) -> Sequence[OpenSession]:
-    """Where a user is logged in, the last used first; so many behind the last one of the page before.
+    """A user's open sessions, the last used first: the next page behind the last session of the page before.
 
     Raises: StorageUnavailable.
     """
@@ -198,13 +199,13 @@ async def session_belongs_to(database: Database, *, session_id: UUID, user_id: U
 
 
 async def session_opened_at(database: Database, session_id: UUID) -> datetime | None:
-    """When somebody logged in to this session; None where there is none. Raises: StorageUnavailable."""
+    """When a session began; None if there is no such session. Raises: StorageUnavailable."""
     row = await database.fetchrow(_OPENED_AT, session_id)
     return None if row is None else row["created_at"]
 
 
 async def end_session(database: Database, *, session_id: UUID, reason: EndReason, now: datetime) -> UUID | None:
-    """End a session as its user wants it; the user's id, or None where it had ended before or never was.
+    """End a session at its user's wish; the user's id, or None if the session had ended or never existed.
 
     Raises: StorageUnavailable.
     """
@@ -215,7 +216,7 @@ async def end_session(database: Database, *, session_id: UUID, reason: EndReason
 async def end_session_of_website(
     database: Database, *, session_id: UUID, client_id: str, reason: EndReason, now: datetime
 ) -> UUID | None:
-    """End a session of this website; its user's id, or None where it is not, or no longer, one.
+    """End a session of this website; its user's id, or None if the website has no such open session.
 
     Raises: StorageUnavailable.
     """
@@ -232,13 +233,13 @@ async def end_sessions(
     now: datetime,
     kept: UUID | None = None,
 ) -> None:
-    """End every session of a user but the one to be kept, and record those that were open."""
+    """End every session of a user except the one to keep, and record those that were open."""
     ended = await transaction.fetch(_END_OTHERS, user_id, now, reason, kept)
     await record_ends(transaction, ended, reason=reason, by=by, now=now)
 
 
 async def end_console_sessions(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """End a user's sessions of the console, where they are to administer no longer."""
+    """End a user's sessions of the console, because the user is no longer an administrator."""
     reason = EndReason.ADMINISTRATOR
     await record_ends(
         transaction, await transaction.fetch(_END_CONSOLES, user_id, now, reason), reason=reason, by=by, now=now
@@ -246,14 +247,14 @@ async def end_console_sessions(transaction: Transaction, user_id: UUID, *, by: A
 
 
 async def forget_console_sessions(database: Database) -> None:
-    """Forget which sessions were the console's, of those that have been swept. Raises: StorageUnavailable."""
+    """Delete the console's marks of sessions that have been swept away. Raises: StorageUnavailable."""
     await database.fetch(_FORGET_CONSOLES)
 
 
 async def end_session_of(
     transaction: Transaction, user_id: UUID, session_id: UUID, *, reason: EndReason, by: Actor, now: datetime
 ) -> bool:
-    """End one session of a user, and record it where it was open; whether the user has, or had, that session."""
+    """End one session of a user, and record the end if it was open; whether the user has, or had, that session."""
     ended = await transaction.fetch(_END_ONE, user_id, session_id, now, reason)
     await record_ends(transaction, ended, reason=reason, by=by, now=now)
     return bool(ended)
@@ -272,7 +273,7 @@ async def end_replaced_sessions(
 
 
 async def end_sessions_of_client(transaction: Transaction, name: str, *, by: Actor, now: datetime) -> None:
-    """End every session of a website that is no more."""
+    """End every session of a website that is being removed."""
     ended = await transaction.fetch(_END_OF_CLIENT, name, now, EndReason.ADMINISTRATOR)
     await record_ends(transaction, ended, reason=EndReason.ADMINISTRATOR, by=by, now=now)
 
@@ -284,14 +285,14 @@ async def end_sessions_of_websites(transaction: Transaction, user_id: UUID, *, b
 
 
 async def open_session_ids(transaction: Transaction, user_id: UUID, *, now: datetime) -> Sequence[UUID]:
-    """Where a user is logged in, who is about to be erased."""
+    """The open sessions of a user who is about to be erased."""
     return [row["id"] for row in await transaction.fetch(_OPEN, user_id, now)]
 
 
 async def record_ends(
     transaction: Transaction, ended: Iterable[Mapping[str, Any]], *, reason: EndReason, by: Actor, now: datetime
 ) -> None:
-    """Tell which sessions have ended, of each `user_id` apart; of those that had merely grown old, nothing."""
+    """Record which sessions have ended, for each `user_id` by itself. Sessions that had merely expired are left out."""
     ids: defaultdict[UUID, list[UUID]] = defaultdict(list)
     for row in ended:
         if row["was_open"]:
@@ -303,13 +304,13 @@ async def record_ends(
 async def record_ended(
     transaction: Transaction, user_id: UUID, session_ids: Sequence[UUID], *, reason: EndReason, by: Actor, now: datetime
 ) -> None:
-    """Tell that these sessions of a user have ended, a thousand in an event."""
+    """Record that these sessions of a user have ended, up to a thousand in one event."""
     for start in range(0, len(session_ids), SESSIONS_IN_AN_EVENT):
         data = {"session_ids": session_ids[start : start + SESSIONS_IN_AN_EVENT], "reason": reason}
         await record_event(transaction, EventType.SESSION_ENDED, by=by, at=now, user_id=user_id, data=data)
 
 
 async def end_of_page(transaction: Transaction, *, after: UUID, size: int) -> tuple[UUID, datetime | None]:
-    """Of all sessions in the order of their ids, the last one of a page and when it began; `END` behind the last."""
+    """The last id of a page of all sessions, in the order of ids, and when that session began; `END` after the last."""
     last = await transaction.fetchrow(_END_OF_PAGE, after, size - 1)
     return (END, None) if last is None else (last["id"], last["created_at"])

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What others decide of a user."""
+    """A user's standing, which others decide: status and roles."""
 
     status: UserStatus
     roles: tuple[str, ...]
@@ -48,13 +48,13 @@ class Standing:
 
     @property
     def is_administrator(self) -> bool:
-        """Whether the user may administer now."""
+        """Whether the user is an active administrator."""
         return ADMIN in self.roles and not self.is_banned
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What has changed of how somebody stands."""
+    """A change of a user's standing."""
 
     user_id: UUID
     by: Actor
@@ -67,12 +67,12 @@ class Settled:
 
 
 async def lock_standing(transaction: Transaction, user_id: UUID) -> Standing | None:
-    """How a user stands, which nobody else changes until the transaction ends; None where there is no such user."""
+    """Lock a user's standing until the transaction ends; None if there is no such user."""
     return (await lock_standings(transaction, [user_id])).get(user_id)
 
 
 async def lock_standings(transaction: Transaction, user_ids: Iterable[UUID]) -> dict[UUID, Standing]:
-    """How several users stand, locked in the order in which everybody locks them; who is not there is left out."""
+    """Lock the standing of several users, in the order in which everybody locks. Unknown users are left out."""
     rows = await lock_users(transaction, list(user_ids))
     return {row["id"]: Standing(UserStatus(row["status"]), tuple(row["roles"])) for row in rows}
 
@@ -88,7 +88,7 @@ async def deciding(
     """
     for _ in range(_ATTEMPTS):
         async with database.begin() as transaction:
-            # All lock in one order: administrators, then users by their ids.
+            # Everybody locks in one order: first administrators, then users by their ids.
             is_one = await some_are_administrators(transaction, [user_id])
             if is_one and await lock_administrators(transaction) == {user_id}:
                 raise LastAdmin("this is the only administrator: make another one first")

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from wxauth.core.database import Transaction
 
-# All of them, so that of two who remove each other at once the second waits, and sees who is left.
+# Locks all administrators. Settles the race of two who demote each other: the second waits, and sees who is left.
 _LOCK_ADMINISTRATORS: Final = """
 SELECT id FROM users WHERE 'admin' = ANY (roles) AND status = 'active' ORDER BY id FOR UPDATE
 """
@@ -19,21 +19,21 @@ _SET: Final = "UPDATE users SET status = $2, roles = $3 WHERE id = $1"
 
 
 async def lock_users(transaction: Transaction, user_ids: Sequence[UUID]) -> Sequence[Any]:
-    """`id`, `status` and `roles` of those who are there, which nobody else changes until the transaction ends."""
+    """Lock these users until the transaction ends; `id`, `status` and `roles` of those who exist."""
     rows: Sequence[Any] = await transaction.fetch(_LOCK, user_ids)
     return rows
 
 
 async def lock_administrators(transaction: Transaction) -> frozenset[UUID]:
-    """The active administrators, who stay so until the transaction ends."""
+    """Lock the active administrators, who then stay so until the transaction ends."""
     return frozenset(row["id"] for row in await transaction.fetch(_LOCK_ADMINISTRATORS))
 
 
 async def some_are_administrators(transaction: Transaction, user_ids: Sequence[UUID]) -> bool:
-    """Whether one of these is an active administrator at this moment: nobody is locked."""
+    """Whether one of these users is an active administrator at this moment. Nobody is locked."""
     return bool(await transaction.fetchval(_ARE_ADMINISTRATORS, user_ids))
 
 
 async def set_status_and_roles(transaction: Transaction, user_id: UUID, status: str, roles: Sequence[str]) -> None:
-    """Of a user who is locked."""
+    """Set the status and roles of a locked user."""
     await transaction.execute(_SET, user_id, status, roles)

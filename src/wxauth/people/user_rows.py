@@ -1,4 +1,4 @@
-"""Users: who is wanted, who somebody is, and their end."""
+"""Users as they are stored: searching, reading and erasing them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,10 +32,10 @@ class UserWithIdentities(UserRow):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserSearch:
-    """Which users are wanted; what is None does not matter."""
+    """A search for users. A field that is None does not limit it."""
 
     text: str | None = None
-    """The whole openid, unionid, external id, phone number or id; if nobody's, part of the nickname in any case."""
+    """A whole openid, unionid, external id, phone number or id. If it is nobody's, part of a nickname, in any case."""
     status: UserStatus | None = None
     role: str | None = None
     app_id: str | None = None
@@ -61,8 +61,8 @@ _IDENTITIES: Final = (
 )
 _USERS: Final = select(*(User.__table__.columns[name] for name in UserRow.__annotations__), _IDENTITIES)  # type: ignore[attr-defined]  # SQLModel adds the table
 
-# By indexes alone. An openid has none of its own, which would cost each first login: it is looked for in each app, and
-# the apps are read one after the other from the primary key, of which they are the first column.
+# Uses indexes only. Openids have no index of their own, which would cost each first login. So an openid is looked for
+# in each app. The apps are read one by one from the primary key, whose first column they are.
 # $1 openid, unionid, external id or phone number  $2 id
 _WHOM_IT_NAMES: Final = """
 WITH RECURSIVE apps (app_id) AS (
@@ -94,7 +94,7 @@ _ERASE: Final = "DELETE FROM users WHERE id = $1 RETURNING id"
 async def find_users(
     database: Database, search: UserSearch, *, before: UUID | None, limit: int
 ) -> Sequence[UserWithIdentities]:
-    """The newest users who are wanted, of those before this one, with their identities.
+    """The newest users that the search finds, older than `before`, with their identities.
 
     Whom a text names does not depend on what else is asked, nor on the page: all pages of a search search alike.
 
@@ -120,19 +120,19 @@ async def find_users(
 
 
 async def read_user(database: Database, user_id: UUID) -> UserWithIdentities | None:
-    """A user with all identities, or None where there is none. Raises: StorageUnavailable."""
+    """A user with all identities; None if there is no such user. Raises: StorageUnavailable."""
     found: UserWithIdentities | None = await database.fetchrow(_USERS.where(col(User.id) == user_id))
     return found
 
 
 async def user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
-    """The user who has this identity at this moment, not locked; None where nobody has."""
+    """The user who has this identity at this moment, without a lock; None if nobody has it."""
     user_id: UUID | None = await transaction.fetchval(_USER_OF, app_id, openid)
     return user_id
 
 
 async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
-    """The user who has this identity, until the transaction ends; None where nobody has."""
+    """Lock the user who has this identity, until the transaction ends; None if nobody has it."""
     user_id: UUID | None = await transaction.fetchval(_USER_OF, app_id, openid)
     while user_id is not None:
         await transaction.execute(_LOCK, user_id)
