@@ -1,1 +1,1 @@
-"""Getting in, staying in, getting out."""
+"""Login, refresh and logout; rate limits; the risk of newcomers; session_keys."""

@@ -1,4 +1,4 @@
-"""Codes and tokens, as they come and go."""
+"""Requests with codes, and answers with tokens."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NotRequired
@@ -14,7 +14,7 @@ from wxauth.profile.bodies import AvatarUrl, Nickname
 from wxauth.wechat.encrypted_data import BLOCK_BYTES, base64_bytes
 
 MAX_ENCRYPTED_DATA: Final = 32 * 1024
-"""Characters of base64; thirty days of steps are 2,000."""
+"""Characters of base64. Thirty days of steps have 2,000."""
 
 
 EXAMPLE_TOKENS: dict[str, Any] = {
@@ -44,13 +44,13 @@ EXAMPLE_SESSION_KEYS: dict[str, Any] = {
 
 
 def _readable(value: object) -> dict[str, str]:
-    # A login is refused for no consent: what cannot be one is left out, and consents_due says what is missing.
+    # A login is never refused for a consent. A malformed one is left out, and consents_due names what is missing.
     pairs = value.items() if isinstance(value, dict) else ()
     return {name: version for name, version in pairs if isinstance(name, str) and isinstance(version, str)}
 
 
 class LoginRequest(BaseModel):
-    """A `wx.login` code, and what the person gave of their profile."""
+    """A `wx.login` code, with the profile fields that the person gave."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"code": "0a1B2c3D4e5F6g7H8i9J", "nickname": "小明"}]},
@@ -153,7 +153,7 @@ class DecryptRequest(BaseModel):
 
 
 class SessionKeyResetRequest(BaseModel):
-    """Which session_key to replace; without an app, that of each one."""
+    """The app whose session_key is to be replaced. Without an app, all are."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"app_id": EXAMPLE_USER["app_id"]}]}, hide_input_in_errors=True
@@ -167,7 +167,7 @@ class SessionKeyResetRequest(BaseModel):
 
 
 class TokenAnswer(TypedDict):
-    """A pair of tokens, and whose they are."""
+    """A pair of tokens, and their user."""
 
     access_token: Annotated[str, Field(description="A JWT (RFC 9068), ES256.")]
     token_type: Literal["Bearer"]
@@ -183,7 +183,7 @@ class TokenAnswer(TypedDict):
 
 
 class DecryptedAnswer(TypedDict):
-    """What WeChat had encrypted."""
+    """The data that WeChat had encrypted."""
 
     data: Annotated[dict[str, Any], Field(description="As it is, `watermark` included.")]
 

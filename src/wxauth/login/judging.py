@@ -1,4 +1,4 @@
-"""What WeChat thinks of who has just logged in, and of the name that came along."""
+"""WeChat's opinions at a login: on the risk of a newcomer, and on the nickname that came along."""
 
 import asyncio
 

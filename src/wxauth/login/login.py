@@ -34,7 +34,7 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What a login or a refresh gives. Durations in seconds."""
+    """The tokens and data that a login or a refresh gives. Durations are in seconds."""
 
     access_token: str = field(repr=False)
     expires_in: int
@@ -58,7 +58,7 @@ async def log_in(
     consents: Mapping[str, str],
     device: Device,
 ) -> Tokens:
-    """Exchange a `wx.login` code for tokens; the user is made at first sight.
+    """Exchange a `wx.login` code for tokens. The first login creates the user.
 
     A phone_code that fails does not undo the login, whose code is spent. Nor does a consent that is not in force, or
     cannot be recorded now: the person is asked again.
@@ -177,7 +177,7 @@ async def refresh(services: Services, *, refresh_token: str, device: Device) -> 
 
 
 async def log_out(services: Services, *, session_id: UUID) -> None:
-    """End a session; one that has ended, or never was, is no failure. Raises: StorageUnavailable."""
+    """End a session. It is no failure if the session has ended or never existed. Raises: StorageUnavailable."""
     user_id = await end_session(
         services.database, session_id=session_id, reason=EndReason.SIGNED_OUT, now=services.clock()
     )
@@ -248,7 +248,7 @@ def _tokens(
     phone_error: str | None = None,
     now: datetime,
 ) -> Tokens:
-    # No token outlives its session. Of a last second nothing would be left.
+    # No token outlives its session. At least a second: a token without any time left would be of no use.
     expires_in = max(1, min(services.settings.access_token_ttl, refresh_expires_in))
     return Tokens(
         access_token=services.issuer.issue(

@@ -1,4 +1,4 @@
-"""What a login writes: the user found or made, the identity, and the session."""
+"""The statements of a login: they find or create user and identity, and open a session."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -43,7 +43,7 @@ _KNOWN_PART: Final = """
 
 
 def _renamed_part(after: str, event_id: str) -> str:
-    # What has really changed of a person's name and picture, beside the locked row of before.
+    # The fields that really change, by comparison with the locked row from before.
     return f"""
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
     SELECT {event_id}, '{EventType.PROFILE_CHANGED.stored}', $4, now.id::text, now.id, $1, $7::text::inet,
@@ -159,7 +159,7 @@ class Login:
     nickname: str | None
     avatar_url: str | None
     session_key: bytes
-    """Sealed."""
+    """WeChat's session_key, sealed."""
     ip: str | None
     user_agent: str | None
     expires_in: int
@@ -167,7 +167,7 @@ class Login:
     is_judged: bool
     """Whether WeChat is to be asked about the risk of a newcomer."""
     may_sign_up: bool
-    """Whether somebody unknown may come in."""
+    """Whether an unknown person may sign up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,9 +219,9 @@ class _Ids(NamedTuple):
     session: UUID
     new_user: UUID
     entering: UUID
-    """Of the event that tells of a new user or identity."""
+    """The id of the event about a new user or identity."""
     renaming: UUID
-    """Of the event that tells of another name or picture."""
+    """The id of the event about a changed name or picture."""
 
 
 async def _is_known(database: Database, login: Login) -> bool:

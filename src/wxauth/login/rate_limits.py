@@ -1,4 +1,4 @@
-"""How often somebody may do something: counted in this process, or in Redis for all processes."""
+"""Rate limits, counted in this process, or in Redis for all processes."""
 
 import asyncio
 import time
@@ -70,7 +70,7 @@ class RateLimiter:
             self._counter = _RedisCounter(parse(rate), redis_url, now, patience, what)
 
     async def admit(self, who: str) -> None:
-        """Count one more of this one's. Raises: RateLimited."""
+        """Count an action of this subscriber. Raises: RateLimited."""
         if self._counter is None:
             return
         seconds = await self._counter.seconds_to_wait(who)
@@ -92,7 +92,7 @@ class LoginLimiter:
         self._limiter = RateLimiter(rate, what="login", redis_url=redis_url, clock=clock, patience=patience)
 
     async def admit(self, ip: str | None) -> None:
-        """Count a login from this address, where it is known. Raises: RateLimited."""
+        """Count a login from this address, if the address is known. Raises: RateLimited."""
         if ip is not None:
             await self._limiter.admit(subscriber_of(ip))
 
@@ -103,7 +103,7 @@ class LoginLimiter:
 
 @lru_cache(maxsize=4096)
 def subscriber_of(ip: str) -> str:
-    """What an address is counted as: itself, or the /64 out of which an IPv6 subscriber takes any."""
+    """The subscriber that an address counts for: an IPv4 address, or the /64 that an IPv6 subscriber has."""
     address = ip_address(ip)
     if not isinstance(address, IPv6Address):
         return ip
@@ -120,7 +120,7 @@ class _Counter:
         self._now = now
 
     async def seconds_to_wait(self, subscriber: str) -> int:
-        """0 where there was room for this login."""
+        """Seconds until there is room for a login; 0 if this one was counted."""
         if await self._limiter.hit(self._rate, subscriber):
             return 0
         window_end = await self._storage.get_expiry(self._rate.key_for(subscriber))
@@ -140,7 +140,7 @@ class Windows(MemoryStorage):
         self._at_most = at_most
 
     async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """Count, and forget what has ended."""
+        """Count, and forget the windows that have ended."""
         now = self._now()
         while self.expirations:
             first, end = next(iter(self.expirations.items()))
@@ -153,7 +153,7 @@ class Windows(MemoryStorage):
 
 
 class _RedisCounter:
-    """Counts in Redis, and lets everybody in for as long as that does not work."""
+    """Counts in Redis. While Redis does not work, every login is let through."""
 
     def __init__(self, rate: RateLimitItem, url: str, now: Now, patience: float, what: str) -> None:
         self._rate = rate
@@ -168,7 +168,7 @@ class _RedisCounter:
         self._asks_again_at = 0.0
 
     async def seconds_to_wait(self, subscriber: str) -> int:
-        """0 where there was room for this login, or Redis could not tell."""
+        """Seconds until there is room for a login; 0 if this one was counted, or Redis could not tell."""
         finds_out = self._is_away
         if finds_out:
             now = self._now()

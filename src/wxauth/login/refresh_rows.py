@@ -1,4 +1,4 @@
-"""What becomes of a session when its refresh token is used."""
+"""The statement that decides what a use of a refresh token does to its session."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -54,7 +54,7 @@ class Rotated:
     """A session whose refresh token has a successor."""
 
     generation: int
-    """The successor's."""
+    """The generation of the successor."""
     expires_at: datetime
     user: UserInSession
     """The user, with the app_id and openid of the session; a website's, with what it was granted too."""
@@ -102,7 +102,7 @@ SELECT * FROM used
 
 
 _ROTATE: Final = _rotating_part(_NEW_PLACE_PART, "IS NULL", "")
-# A website's server refreshes. Its address is not the person's, so the browser's stays noted.
+# A website's server sends the refresh. Its address is not the person's, so the stored address of the browser stays.
 # $8 client, in place of the user_agent
 _ROTATE_OF_WEBSITE: Final = _rotating_part("", "= $8", ", s.scope, s.authenticated_at, s.authenticated_by")
 
@@ -142,7 +142,7 @@ async def rotate_refresh_token(
 
 
 async def _why_not(database: Database, use: Use, lifetimes: Lifetimes, *, now: datetime) -> Refusal | None:
-    """None where there is no reason by now: the session was being linked to another user, or a ban lifted."""
+    """Why a use was refused; None if the reason is gone by now: a merge was under way, or a ban has been lifted."""
     row = await database.fetchrow(_WHY_NOT, use.session_id, now, lifetimes.at_most, use.client_id)
     if row is None:
         return Refusal.UNKNOWN

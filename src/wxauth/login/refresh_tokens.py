@@ -24,7 +24,7 @@ _FORM = r"[A-Za-z0-9_-]{69}[AQgw]"
 
 
 class RefreshToken(NamedTuple):
-    """What a genuine refresh token says."""
+    """The content of a genuine refresh token."""
 
     session_id: UUID
     generation: int
@@ -51,7 +51,7 @@ class RefreshTokens:
         return self._prefix + urlsafe_b64encode(signed + mac).rstrip(b"=").decode()
 
     def parse(self, token: str) -> RefreshToken | None:
-        """What the token says, or None for one that is not ours."""
+        """The content of a token; None if the token is not ours."""
         if self._form.fullmatch(token) is None:
             return None
         raw = urlsafe_b64decode(token[len(self._prefix) :] + "==")

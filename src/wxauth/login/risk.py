@@ -38,14 +38,14 @@ log = get_logger()
 
 
 class Verdict(StrEnum):
-    """What becomes of a login."""
+    """What the verdict means for a login."""
 
     LET_IN = "let in"
-    """Of no high risk, trusted by an administrator, or WeChat does not say."""
+    """The login goes on: the risk is not high, an administrator trusts the person, or WeChat does not tell."""
     BLOCKED = "blocked"
     """Banned by this verdict, or erased meanwhile."""
     BANNED = "banned"
-    """Banned by somebody else, while WeChat was asked and did not say."""
+    """Somebody else has banned the person while WeChat was asked, and WeChat did not tell the risk."""
 
 
 class Risk:
@@ -97,7 +97,7 @@ class Risk:
         return judging
 
     def note_later(self, person: Person, ip: str | None) -> None:
-        """Note a newcomer's risk, where there is one; nobody waits for it."""
+        """Note a newcomer's risk, if there is any. Nobody waits for this."""
         user_id = person.user_id
         if user_id in self._noting:
             return
@@ -127,7 +127,7 @@ class Risk:
         return Verdict.LET_IN
 
     async def _rank(self, person: Person, ip: str | None, *, patience: float | None = None) -> int | None:
-        """The person's risk, 0 to 4; None where that cannot be told."""
+        """The person's risk, 0 to 4; None if WeChat does not tell."""
         if ip is None:
             self._opinions.miss("risk", person.app_id, "no_client_address")
             return None

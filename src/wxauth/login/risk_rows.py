@@ -1,4 +1,4 @@
-"""Of whom WeChat has said the risk, and who has been banned meanwhile."""
+"""The statements about newcomers whose risk WeChat is asked for."""
 
 from typing import Final
 from uuid import UUID
@@ -20,6 +20,6 @@ async def note_judged_in(transaction: Transaction, user_id: UUID) -> None:
 
 
 async def is_banned(database: Database, user_id: UUID) -> bool:
-    """Whether this user may not log in, as of now; not where there is none. Raises: StorageUnavailable."""
+    """Whether this user is banned now; False if there is no such user. Raises: StorageUnavailable."""
     row = await database.fetchrow(_IS_BANNED, user_id)
     return row is not None and row["is_banned"]

@@ -1,4 +1,4 @@
-"""`POST /v1/login`, `/v1/refresh` and `/v1/logout`; and what a login's session_key opens."""
+"""`POST /v1/login`, `/v1/refresh` and `/v1/logout`; and opening data with a login's session_key."""
 
 from typing import Final
 

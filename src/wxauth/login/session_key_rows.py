@@ -15,12 +15,12 @@ from wxauth.people.session_rows import end_of_page
 
 @dataclass(frozen=True, slots=True)
 class SessionKeys:
-    """What may open data that reaches a session."""
+    """The session_keys that may open data which a session receives."""
 
     app_id: str
     openid: str
     newest: bytes | None
-    """Sealed, as is the other one."""
+    """The identity's newest key. Both keys are sealed."""
     own: bytes | None
 
 
@@ -99,7 +99,7 @@ class SealedSessionKey:
 
 
 async def keys_in_session(database: Database, *, session_id: UUID, user_id: UUID, now: datetime) -> SessionKeys | None:
-    """What this session may be sent data for; None where it has ended or the user may not use it.
+    """The keys for a session's data; None if the session has ended, or the user may not use it.
 
     Raises: StorageUnavailable.
     """
@@ -108,7 +108,7 @@ async def keys_in_session(database: Database, *, session_id: UUID, user_id: UUID
 
 
 async def current_keys(database: Database, user_id: UUID) -> Sequence[CurrentKey]:
-    """One for each identity of a user, the oldest first; none where there is no such user.
+    """The key of each identity of a user, the oldest first; none if there is no such user.
 
     Raises: StorageUnavailable.
     """
@@ -116,7 +116,7 @@ async def current_keys(database: Database, user_id: UUID) -> Sequence[CurrentKey
 
 
 async def replace_key(transaction: Transaction, session_id: UUID, sealed: bytes) -> UUID | None:
-    """Store a session's key in place of the former one; the session's user, or None where it has none any more."""
+    """Replace a session's key; the session's user, or None if the session has no key any more."""
     user_id: UUID | None = await transaction.fetchval(_REPLACE_CURRENT, session_id, sealed)
     return user_id
 
@@ -135,7 +135,7 @@ async def session_keys_sealed_otherwise(
 
 
 async def replace_session_keys(database: Database, former: Sequence[SealedSessionKey], anew: Sequence[bytes]) -> int:
-    """Store these in place of the former ones; how many were still there and free to be changed.
+    """Replace these sealed keys; how many were still as they were read, and not locked.
 
     Raises: StorageUnavailable.
     """
@@ -146,6 +146,6 @@ async def replace_session_keys(database: Database, former: Sequence[SealedSessio
 
 
 async def erase_session_keys(database: Database, keys: Sequence[SealedSessionKey]) -> int:
-    """Keep these no more; how many were still there and free to be changed. Raises: StorageUnavailable."""
+    """Erase these keys; how many were still as they were read, and not locked. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
         return await transaction.execute(_ERASE, [key.session_id for key in keys], [key.sealed for key in keys])

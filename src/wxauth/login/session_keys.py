@@ -1,4 +1,4 @@
-"""What a session_key is good for: it opens what WeChat sealed for the mini-program; WeChat checks and resets it."""
+"""The uses of a session_key: it opens data that WeChat sealed for the mini-program; WeChat checks and resets it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -33,9 +33,9 @@ class KeyState:
     app_id: str
     openid: str
     is_valid: bool | None
-    """None where that cannot be told."""
+    """None if that could not be found out."""
     error: str | None = None
-    """Why not: the code of the failure."""
+    """Why it could not be found out: the code of the failure."""
 
 
 async def decrypt(services: Services, principal: Principal, *, encrypted_data: bytes, iv: bytes) -> dict[str, Any]:
