@@ -3,6 +3,7 @@
 import gc
 import io
 import os
+import pickle
 import tempfile
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
@@ -204,12 +205,23 @@ def clock() -> Clock:
     return Clock(START)
 
 
+made_settings: dict[bytes, Settings] = {}
+
+
+def shared_settings(**values: object) -> Settings:
+    """The same for the same values: they are frozen, and reading them takes longer than many a test."""
+    key = pickle.dumps(sorted(values.items()))
+    if key not in made_settings:
+        made_settings[key] = settings_from(Settings, **values)
+    return made_settings[key]
+
+
 @pytest.fixture
 def make_settings(database_url: str) -> Callable[..., Settings]:
     """Settings for this test's database. Any setting can be given by name."""
 
     def make(**values: object) -> Settings:
-        return settings_from(Settings, **{**SETTINGS, "database_url": database_url, **values})
+        return shared_settings(**{**SETTINGS, "database_url": database_url, **values})
 
     return make
 
@@ -283,7 +295,7 @@ def client(make_client: MakeClient, services: Services) -> httpx.AsyncClient:
 @pytest.fixture
 def offline_client(make_client: MakeClient, wechat: WeChatByRespx, clock: Clock) -> httpx.AsyncClient:
     """The service without a database, for what it must answer without one."""
-    settings = settings_from(Settings, **SETTINGS, database_url=NOWHERE)
+    settings = shared_settings(**SETTINGS, database_url=NOWHERE)
     return make_client(build_services(settings, clock=clock, wechat_transport=wechat.transport))
 
 
