@@ -21,6 +21,10 @@ from wxauth.dev.wechat import APPS, create_simulator
 from wxauth.keys.keyring import KeyRing, unsealed
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(pytest.mark.foreign)
+
+
 @dataclass(frozen=True, slots=True)
 class Issuer:
     """A running `wxauth serve`, and its keys, as a forger would wish for."""
