@@ -1,1 +1,1 @@
-"""What every room stands on, and no story: settings, time, logs, sealing, the database, the names of the parts."""
+"""What every room stands on: settings, time, logs, sealing, the database, the names of the parts. It has no stories."""

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Background:
-    """Does what it is given, whatever becomes of the request.
+    """Does the work that it is given, even if the request that gave it is cancelled.
 
     Args:
         patience: Seconds for each piece of work that nobody waits for, from when it begins.
@@ -36,7 +36,7 @@ class Background:
         self._is_closing = False
 
     def offer(self, work: Callable[[], Awaitable[None]], *, name: str) -> bool:
-        """Whether this work, which nobody waits for, is taken: not if there is too much of it, or the service ends."""
+        """Take work that nobody waits for, unless there is too much or the service ends; whether it was taken."""
         if self._is_closing or len(self._offered) >= AT_MOST:
             return False
         task = asyncio.create_task(self._do(work, name), name=name)
@@ -52,12 +52,12 @@ class Background:
         return task
 
     async def drain(self) -> None:
-        """Wait until all is done."""
+        """Wait until all work is done."""
         while tasks := self._offered | self._started:
             await asyncio.wait(tasks)
 
     async def aclose(self) -> None:
-        """Take no more, and leave what is not done in a moment."""
+        """Take no more work, and give up what does not end within the farewell."""
         self._is_closing = True
         with suppress(TimeoutError):
             async with asyncio.timeout(self._farewell):

@@ -13,9 +13,9 @@ def utc_now() -> datetime:
 
 
 class DatabaseClock:
-    """The database's time: this machine's own, corrected by what the database said last.
+    """The database's time: that of this machine, corrected by the database's last answer.
 
-    Replicas whose machines differ agree by it on what has expired.
+    With it, replicas on machines with different clocks agree on what has expired.
 
     Args:
         own: This machine's time.
@@ -31,5 +31,5 @@ class DatabaseClock:
         return self.own() - self.ahead
 
     def correct(self, theirs: datetime, *, asked_at: datetime, answered_at: datetime) -> None:
-        """Take the database's time, read half way between asking and answer."""
+        """Correct the clock by the database's time, which is taken as read half way between question and answer."""
         self.ahead = asked_at + (answered_at - asked_at) / 2 - theirs

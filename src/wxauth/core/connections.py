@@ -18,7 +18,7 @@ CLOSE_TIMEOUT: Final = 3.0
 
 
 class Connections:
-    """Lends connections, opening them when there is none to lend.
+    """Lends connections. A new one is opened if none is idle.
 
     Args:
         connect: Opens one.
@@ -33,7 +33,7 @@ class Connections:
         self._generation = 0
 
     async def acquire(self) -> asyncpg.Connection:
-        """A connection for the caller alone, to be given back by `release`; the one used last, where there is one."""
+        """Lend a connection, which the caller must `release`. The one used last comes first."""
         await self._free.acquire()
         try:
             connection = self._take_idle() or await self._connect()
@@ -53,13 +53,13 @@ class Connections:
         self._free.release()
 
     def expire(self) -> None:
-        """Lend none of the present connections again."""
+        """Never lend any of the present connections again."""
         self._generation += 1
         while self._idle:
             self._idle.pop()[0].terminate()
 
     async def aclose(self) -> None:
-        """Close the idle connections; the others when they come back."""
+        """Close the idle connections now, and lent ones when they are released."""
         self._generation += 1
         idle, self._idle = self._idle, []
         closing = (connection.close(timeout=CLOSE_TIMEOUT) for connection, _ in idle)

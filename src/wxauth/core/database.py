@@ -46,7 +46,7 @@ class Deadlines:
 
     @property
     def limits(self) -> dict[str, int]:
-        """What the server itself is to give up, and after how many milliseconds."""
+        """The limits that the server itself is to keep, in milliseconds."""
         limits = {
             "statement_timeout": self.statement,
             "lock_timeout": self.lock,
@@ -66,7 +66,7 @@ _ENOUGH: Final = 100
 _ECHO: Final = "SELECT $1::int"
 ISOLATION: Final = "READ COMMITTED"
 """Set whatever the database's default: a statement that waited for a lock must see what its holder committed."""
-_BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"  # said each time, for a pooler keeps no settings
+_BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"  # said each time, because a pooler keeps no settings
 # $1 names  $2 milliseconds
 _UNLIMITED: Final = """
 SELECT format('ALTER ROLE %I SET %s = %L', current_user, name, milliseconds || 'ms') AS mend
@@ -94,7 +94,7 @@ _AWAY = (
 _UNFIT = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
 # A pooler has moved us to another server connection, where our prepared statements are missing or clash.
 _FORGOTTEN = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
-# What the URL asks for is unknown, or cannot be.
+# The URL asks for something that is unknown, or impossible.
 _WRONG_URL = (
     asyncpg.ClientConfigurationError,
     asyncpg.UndefinedObjectError,
@@ -103,14 +103,14 @@ _WRONG_URL = (
     ValueError,
     OverflowError,
 )
-# A connection that its server has just ended fails with the last one, if it is used before asyncpg has seen the end.
+# The last of these comes if the server has just ended a connection, and it is used before asyncpg has noticed.
 _LOST = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientError)
 
 log = get_logger()
 
 
 Statement = str | Executable
-"""PostgreSQL's text with `$n`, whose arguments follow; or Core, which has its own."""
+"""PostgreSQL's text with `$n`, whose arguments follow; or SQLAlchemy Core, which holds its arguments."""
 
 
 class DatabaseUrlRefused(StorageUnavailable):
@@ -122,7 +122,7 @@ class _ConnectionLost(Exception):
 
 
 class Transaction:
-    """A transaction under way. What it raises ends it: the caller leaves the block, and all is undone."""
+    """A transaction under way. Any error ends it: the caller must leave the block, and everything is rolled back."""
 
     __slots__ = ("_connection",)
 
@@ -171,9 +171,9 @@ class Database:
         self._transactions = asyncio.Semaphore(TRANSACTIONS)
 
     async def fetchrow(self, statement: Statement, *arguments: object) -> Any:
-        """The first row of one statement, which commits by itself; None where there is none.
+        """The first row of one statement, which commits by itself; None if there is no row.
 
-        A statement whose connection is lost on the way is sent once more, on another one: it must be one
+        If the connection is lost on the way, the statement is sent once more on another connection. So it must be one
         that does no harm when it runs twice.
 
         Raises: StorageUnavailable, and asyncpg.IntegrityConstraintViolationError for the caller to settle.
@@ -197,9 +197,9 @@ class Database:
         return now
 
     async def unlimited(self) -> Sequence[str]:
-        """What to run as an administrator of the database where it gives nothing up by itself, as behind a pooler.
+        """Statements with which an administrator sets limits in the database, if it has none, as behind a pooler.
 
-        Then one row that somebody has locked holds up everybody, for single statements bring no limits along.
+        Without limits, one locked row would hold up everybody: single statements bring no limits along.
 
         Raises: StorageUnavailable.
         """
@@ -207,7 +207,7 @@ class Database:
         return [row["mend"] for row in await self.fetch(_UNLIMITED, list(limits), list(limits.values()))]
 
     def answering(self) -> AbstractAsyncContextManager[object]:
-        """A block that the database has its whole deadline for, all that is in it counted.
+        """A block in which all uses of the database together have one whole deadline.
 
         Raises: StorageUnavailable.
         """
@@ -215,7 +215,7 @@ class Database:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Transaction]:
-        """A transaction, committed at the end of the block, rolled back when it raises.
+        """A transaction. It is committed at the end of the block, and rolled back if the block raises.
 
         Raises: StorageUnavailable; asyncpg.IntegrityConstraintViolationError for the caller to settle.
         """
@@ -227,7 +227,7 @@ class Database:
             except BaseException as exc:
                 self._look_at(connection, exc)
                 if not connection.is_closed():
-                    with suppress(Exception):  # what ended the transaction is the failure to tell
+                    with suppress(Exception):  # the failure that ended the transaction is the one to raise
                         await connection.execute("ROLLBACK")
                 raise
             finally:
@@ -236,8 +236,8 @@ class Database:
                 self._connections.release(connection)
 
     async def connect(self, **options: Any) -> asyncpg.Connection:
-        """A connection of the caller's own; `options` are asyncpg's. Raises: what asyncpg raises."""
-        # Each host has a time of its own, which asyncpg would not give it: a silent one uses up no other's.
+        """A connection for the caller alone. `options` are asyncpg's. Raises: asyncpg's errors."""
+        # Each host is tried with its own timeout. asyncpg has one for all hosts: a silent host would use it up.
         *others, last = self._dsns
         for dsn in others:
             with suppress(*_AWAY):
@@ -250,9 +250,9 @@ class Database:
         return self._options.get(_CACHE) != 0
 
     async def keeps_prepared(self) -> bool | None:
-        """Whether what a connection has prepared is there for its next statement, whatever stands in between.
+        """Whether prepared statements survive from one statement to the next, which some poolers prevent.
 
-        None where that cannot be told, because there is but one connection to be had.
+        None if that cannot be found out, because only one connection can be had.
 
         Raises: StorageUnavailable.
         """
@@ -280,7 +280,7 @@ class Database:
         await self._connections.aclose()
 
     async def _begun(self) -> asyncpg.Connection:
-        """A connection with a transaction begun; an idle one that has died meanwhile costs a second try."""
+        """A connection on which a transaction has begun. If an idle connection has died meanwhile, another is tried."""
         try:
             return await self._begin_on(await self._connections.acquire())
         except _ConnectionLost:
@@ -310,10 +310,10 @@ class Database:
             self._connections.release(connection)
 
     def _look_at(self, connection: asyncpg.Connection, exc: BaseException) -> bool:
-        """Whether this failure means that the connection is lost; what else is not to be used again goes too."""
+        """Whether this failure means that the connection is lost. Connections that must not be reused are dropped."""
         is_lost = isinstance(exc, _LOST) or connection.is_closed()
         if is_lost or isinstance(exc, asyncpg.ReadOnlySQLTransactionError):
-            # What befell this connection befell the others: their server is silent, gone, or a standby now.
+            # The other connections have the same fault: their server is silent, gone, or a standby now.
             self._connections.expire()
         if is_lost or isinstance(exc, asyncio.CancelledError):
             # Aborted, not closed in order: that would wait for the server that does not answer.
@@ -324,16 +324,16 @@ class Database:
         try:
             connection = await asyncpg.connect(dsn, **{**self._options, **options})
         except _WRONG_URL as exc:
-            if isinstance(exc, OSError):  # a certificate that does not hold is a ValueError too
+            if isinstance(exc, OSError):  # an invalid certificate's error is an OSError, and a ValueError too
                 raise
             raise DatabaseUrlRefused("the database's URL cannot be used") from exc
         await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_json_text, decoder=from_json)
-        self._dsns.sort(key=lambda other: other != dsn)  # the one that answers is asked first next time
+        self._dsns.sort(key=lambda other: other != dsn)  # the host that answers is tried first next time
         return connection
 
 
 class _Answering:
-    """A deadline for the database, and one name for all the ways in which it can be away."""
+    """A deadline for the database. All the ways in which it can be away become StorageUnavailable."""
 
     __slots__ = ("_seconds", "_timeout")
 
@@ -357,7 +357,7 @@ class _Answering:
 
 
 def raise_if_unavailable(exc: BaseException) -> None:
-    """Give a failure that is the database's own state its name; leave one that is our mistake as it is.
+    """Raise StorageUnavailable for a failure by the database's state. A failure by our own mistake is left as it is.
 
     Raises: StorageUnavailable.
     """
@@ -372,12 +372,12 @@ def raise_if_unavailable(exc: BaseException) -> None:
 
 
 def is_away(exc: BaseException) -> bool:
-    """Whether this failure says that the database is not there, rather than that we asked it wrongly."""
+    """Whether this failure means that the database is away, and not that our statement is wrong."""
     return isinstance(exc, (*_AWAY, _ConnectionLost))
 
 
 def reason_of(exc: BaseException) -> str:
-    """What the database itself said, else what kind of silence it was; nothing of the URL's."""
+    """The database's own message; without one, the type of the error. It never holds a part of the URL."""
     cause: BaseException = exc
     while cause.__cause__ is not None and not isinstance(cause, TimeoutError):
         cause = cause.__cause__
@@ -386,7 +386,7 @@ def reason_of(exc: BaseException) -> str:
 
 
 def _spelt_out(statement: Statement, arguments: tuple[object, ...]) -> tuple[str, tuple[object, ...]]:
-    """A statement as asyncpg takes it."""
+    """A statement in the form that asyncpg takes."""
     if isinstance(statement, str):
         return statement, arguments
     assert isinstance(statement, ClauseElement)
@@ -404,7 +404,7 @@ def _set_limits(deadlines: Deadlines) -> str:
 
 
 def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[str, Any], bool]:
-    """A DSN for each host, what asyncpg takes beside them, and whether there is a pooler in between."""
+    """A DSN for each host, further options for asyncpg, and whether there is a pooler in between."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     settings = {
@@ -413,7 +413,7 @@ def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[st
         **{name: str(value) for name, value in deadlines.limits.items()},
     }
     options: dict[str, Any] = {"command_timeout": deadlines.silence}
-    # libpq's own, which asyncpg would hand to the server as a setting of the session.
+    # A parameter of libpq's, which asyncpg would send to the server as a setting of the session.
     query.pop("connect_timeout", None)
     if query.get("channel_binding") in ("prefer", "disable"):
         del query["channel_binding"]

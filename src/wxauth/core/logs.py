@@ -19,14 +19,14 @@ from pydantic_core import to_json
 from structlog.typing import FilteringBoundLogger, Processor
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the request under way; stands in each of its log lines."""
+"""The id of the request under way, which is in each of its log lines."""
 
 trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
-"""The trace that the request is a part of (W3C Trace Context), where it is one of any."""
+"""The trace that the request belongs to (W3C Trace Context), if there is one."""
 
 _MAX_FRAMES: Final = 12
 _MAX_MESSAGE: Final = 500
-# What a library's error text could carry: parameters of WeChat's URLs, tokens, passwords in a DSN.
+# Secrets that a library's error text may hold: parameters of WeChat's URLs, tokens, passwords in a DSN.
 _SECRETS = re.compile(
     r"(?i)((?:secret|session|aes)_?key|secret|js_?code|token|authorization|password"
     r"|(?<![a-z_])(?<!status )(?<!exit )code)"
@@ -45,7 +45,7 @@ def get_logger() -> FilteringBoundLogger:
 
 
 def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = None) -> None:
-    """Send our own events, and what libraries log, to one stream in one form.
+    """Send our own events, and libraries' log lines, to one stream in one form.
 
     Args:
         level: `debug`, `info`, `warning` or `error`.
@@ -72,14 +72,14 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
     )
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
     logging.getLogger("uvicorn").setLevel(number)
-    # These write URLs at INFO, and WeChat's carry the app secret.
+    # These libraries log URLs at INFO, and WeChat's URLs hold the app secret.
     for chatty in ("httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of what a caller sent, word for word
 
 
 def redact(text: str) -> str:
-    """The text without what looks like a secret."""
+    """The text, with everything that looks like a secret replaced."""
     return _SECRETS.sub(lambda match: f"{match[1]}{match[2]}***" if match[1] else "***", text)
 
 
@@ -124,7 +124,7 @@ def _describe_exception(event: Event) -> None:
 
 
 def _description(exc: BaseException, tb: TracebackType | None) -> dict[str, Any]:
-    """An exception as fields: its type, its redacted text, where it came from; never a value of a variable."""
+    """An exception as fields: its type, redacted text and origin. No value of a variable is in them."""
     description: dict[str, Any] = {
         "error": f"{type(exc).__module__}.{type(exc).__qualname__}",
         "error_message": redact(str(exc))[:_MAX_MESSAGE],
@@ -148,7 +148,7 @@ def _decode(_logger: object, _name: str, line: Any) -> str:
 
 
 class _Unfailing:
-    """A stream that may be gone or full: a line is lost then, not the request that wrote it."""
+    """A stream that may be gone or full. Then a log line is lost, but the request that wrote it goes on."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -163,7 +163,7 @@ class _Unfailing:
             self._stream.flush()
 
     def let_go(self) -> None:
-        """Drop what could not be written, or Python itself would try once more at its end, and fail by it."""
+        """Drop what could not be written. Otherwise Python would try again at its end, and fail."""
         with suppress(ValueError):  # it is closed
             try:
                 self._stream.flush()

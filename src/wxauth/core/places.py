@@ -1,4 +1,4 @@
-"""A limit to what may be under way, of everybody and of each one."""
+"""Limits on what is under way at once, for each person and for all together."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterator
@@ -17,9 +17,9 @@ class Places(Generic[Who]):
     """Counts what is under way in this process.
 
     Args:
-        of_one: How much of one person's.
-        in_all: How much of everybody's; any, unless given.
-        detail: What is refused, for the developer.
+        of_one: How much one person may have under way.
+        in_all: How much may be under way in all; None for no limit.
+        detail: The `detail` of a refusal, for the developer.
     """
 
     def __init__(self, *, of_one: int, in_all: int | None = None, detail: str) -> None:
@@ -30,7 +30,7 @@ class Places(Generic[Who]):
 
     @contextmanager
     def place(self, who: Who) -> Iterator[None]:
-        """A place for what is done in the block. Raises: RateLimited."""
+        """Hold a place while the block runs. Raises: RateLimited."""
         is_full = self._in_all is not None and self._taken.total() >= self._in_all
         if is_full or self._taken[who] >= self._of_one:
             raise RateLimited(self._detail, retry_after=RETRY_AFTER)
@@ -41,9 +41,9 @@ class Places(Generic[Who]):
             self.give_back(who)
 
     def take(self, who: Who) -> None:
-        """Count one more, whatever the limit: what has been let in may take it."""
+        """Take a place, whatever the limit: work that was let in may need a second one."""
         self._taken[who] += 1
 
     def give_back(self, who: Who) -> None:
-        """Count one less."""
-        self._taken -= Counter([who])  # in which nobody stays with 0
+        """Give a place back."""
+        self._taken -= Counter([who])  # `-=` drops entries with 0, which would pile up

@@ -27,16 +27,16 @@ log = get_logger()
 class _Promise:
     do: Callable[[], Awaitable[object]]
     until: float
-    """In the loop's time, which nobody sets."""
+    """When the promise is given up, in the loop's time, which no change of the clock moves."""
     fields: dict[str, Any]
 
 
 class Promises:
-    """One loop for all, the oldest first; a round ends where the database is away.
+    """Keeps all promises in one loop, the oldest first. A round ends early if the database is away.
 
     Args:
-        observe: Is told of each kind how many are put off.
-        at_most: How many are kept.
+        observe: Called with a kind, and how many of it are put off.
+        at_most: How many promises are kept.
         pause: Seconds between two rounds.
     """
 
@@ -64,15 +64,15 @@ class Promises:
         patience: float,
         **fields: Any,
     ) -> None:
-        """Do it again until it is done. One of the same kind and key that is put off already stays as it is.
+        """Try again until it is done. If a promise of the same kind and key is put off already, that one stays.
 
         Args:
             what: The kind, for logs and metrics.
-            key: Which one; what is done later by itself is taken off by it.
-            do: Does it; may be called several times.
-            failure: Why it was not done now.
-            patience: Seconds after which it is lost.
-            fields: For the log lines: enough to make up for it by hand, should it be lost.
+            key: Identifies the promise within its kind.
+            do: Does what was promised. It may be called several times.
+            failure: Why it could not be done now.
+            patience: Seconds after which the promise is lost.
+            fields: For the log lines: enough to make up for a lost promise by hand.
         """
         if (what, key) in self._promises:
             return
@@ -93,28 +93,28 @@ class Promises:
             self._keeping = asyncio.create_task(self._keep_trying(), name="promises")
 
     def is_put_off(self, what: str, key: Hashable) -> bool:
-        """Whether this one waits to be done."""
+        """Whether this promise is still to be kept."""
         return (what, key) in self._promises
 
     async def keep(self, what: str, key: Hashable) -> None:
-        """Do this one now, where it is put off. Raises: what doing it raises."""
+        """Keep this promise now, if it is put off. Raises: the errors of its `do`."""
         if promise := self._promises.get((what, key)):
             await promise.do()
             self.take_off(what, key)
 
     def take_off(self, what: str, key: Hashable) -> None:
-        """It has been done."""
+        """Drop this promise, because it has been kept."""
         if (promise := self._promises.pop((what, key), None)) is not None:
             log.info("promise_kept", what=what, **promise.fields)
             self._tell(what)
 
     async def drain(self) -> None:
-        """Wait until none is put off."""
+        """Wait until no promise is put off."""
         if self._keeping is not None:
             await asyncio.shield(self._keeping)
 
     async def aclose(self) -> None:
-        """One more round, as far as that can be done in a moment; the rest is lost."""
+        """Try one more round, within the farewell. Promises that are left are lost."""
         self._is_closing = True
         if self._keeping is not None:
             self._keeping.cancel()

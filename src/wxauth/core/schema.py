@@ -1,4 +1,4 @@
-"""Where the schema is, and where this version needs it. Nothing here loads Alembic, which serving does without."""
+"""The schema's revision, and the one that this version needs. Alembic is not imported: serving does without it."""
 
 from functools import cache
 from pathlib import Path
@@ -9,14 +9,14 @@ from wxauth.core.database import Database
 _IN_WHEEL: Final = Path(__file__).parents[1] / "_migrations"
 _IN_CHECKOUT: Final = Path(__file__).parents[3] / "alembic"
 SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
-"""The revisions, as Alembic has them."""
+"""The folder of Alembic's revisions."""
 
 _IS_MIGRATED: Final = "SELECT to_regclass('alembic_version') IS NOT NULL"
 _CURRENT: Final = "SELECT version_num FROM alembic_version"
 
 
 async def is_schema_usable(database: Database) -> bool:
-    """Whether the schema is where this version needs it, or beyond: a newer replica may have migrated.
+    """Whether the schema has the revision that this version needs, or a newer one, of a newer replica.
 
     Raises: StorageUnavailable.
     """
@@ -24,7 +24,7 @@ async def is_schema_usable(database: Database) -> bool:
 
 
 async def current_revision(database: Database) -> str | None:
-    """Where the schema is; None where there is none. Raises: StorageUnavailable."""
+    """The schema's revision; None if there is no schema. Raises: StorageUnavailable."""
     if not (await database.fetchrow(_IS_MIGRATED))[0]:
         return None
     row = await database.fetchrow(_CURRENT)
@@ -32,21 +32,21 @@ async def current_revision(database: Database) -> str | None:
 
 
 def is_usable(revision: str | None) -> bool:
-    """Whether this is what this version needs, or newer than what it knows."""
+    """Whether this revision is the one that this version needs, or newer than all that it knows."""
     return revision is not None and revision not in known_revisions()[1:]
 
 
 def is_newer(revision: str | None) -> bool:
-    """Whether this is beyond what this version knows."""
+    """Whether this revision is newer than all that this version knows."""
     return revision is not None and revision not in known_revisions()
 
 
 def newest_revision() -> str:
-    """What this version needs."""
+    """The revision that this version needs."""
     return known_revisions()[0]
 
 
 @cache
 def known_revisions() -> tuple[str, ...]:
-    """All that this version knows, the newest first: the numbers with which the names of the files begin."""
+    """All revisions that this version knows, the newest first: the numbers at the beginning of the files' names."""
     return tuple(sorted((path.name.partition("_")[0] for path in SCRIPTS.glob("versions/[0-9]*.py")), reverse=True))

@@ -19,7 +19,7 @@ _PREFIX_BYTES = len(_VERSION) + _KEY_ID_BYTES
 
 
 class CannotOpen(Exception):
-    """What is sealed was sealed with another key, for another place, or has been altered."""
+    """The value was sealed with another key or for another place, or has been altered."""
 
 
 def derive(secret_key: bytes, purpose: str, *, length: int = 32) -> bytes:
@@ -27,31 +27,31 @@ def derive(secret_key: bytes, purpose: str, *, length: int = 32) -> bytes:
     return HKDF(SHA256(), length, salt=None, info=b"wxauth/" + purpose.encode()).derive(secret_key)
 
 
-# What each sealed thing is bound to, so that it opens in no other place.
+# The contexts: each sealed value is bound to its place, and opens in no other one.
 
 
 def session_key_context(app_id: str, openid: str) -> bytes:
-    """Of a session_key: whose it is."""
+    """The context of a session_key: its identity."""
     return b"\0".join((b"session_key", app_id.encode(), openid.encode()))
 
 
 def signing_key_context(kid: str) -> bytes:
-    """Of the private half of a signing key."""
+    """The context of a signing key's private key."""
     return b"signing_keys\0" + kid.encode()
 
 
 def phone_answer_context(code_hash: bytes) -> bytes:
-    """Of what WeChat answered to a phone code."""
+    """The context of WeChat's answer to a phone code."""
     return b"phone_answer\0" + code_hash
 
 
 def app_context(app_id: str, name: str) -> bytes:
-    """Of one of an app's secrets: which app's, and which of them."""
+    """The context of an app's secret: the app, and the name of the secret."""
     return b"\0".join((b"apps", app_id.encode(), name.encode()))
 
 
 def webhook_secret_context(webhook_id: UUID) -> bytes:
-    """Of what a webhook's messages are signed with."""
+    """The context of a webhook's secret."""
     return b"webhooks\0" + webhook_id.bytes
 
 
@@ -66,7 +66,7 @@ class Sealer:
         ciphers = [(derive(key, "seal/id", length=_KEY_ID_BYTES), derive(key, "seal")) for key in secret_keys]
         self._ciphers = {_VERSION + key_id: AESGCMSIV(key) for key_id, key in ciphers}
         self.prefix = _VERSION + ciphers[0][0]
-        """How all begins that was sealed with the current key."""
+        """The beginning of every value that was sealed with the current key."""
         self._current = self._ciphers[self.prefix]
 
     def seal(self, plaintext: bytes, *, context: bytes) -> bytes:

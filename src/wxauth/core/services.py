@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything a use case needs. Tests build another one."""
+    """The parts that a use case needs. Tests build their own."""
 
     settings: "Settings"
     clock: "Clock"

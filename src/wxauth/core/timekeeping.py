@@ -1,4 +1,4 @@
-"""Keeping this replica's clock by the database's, in the background."""
+"""Corrects this replica's clock by the database's, in the background."""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from wxauth.errors import StorageUnavailable
 PAUSE: Final = 5.0
 """Seconds between two looks."""
 TOO_SLOW: Final = timedelta(seconds=1)
-"""An answer that took longer says too little of the time."""
+"""An answer that took longer is not used: it says too little about the time."""
 TOLD_FROM: Final = timedelta(seconds=5)
 """How far the clocks may differ before the log says so."""
 
@@ -39,7 +39,7 @@ async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = 
 
 
 async def correct(clock: DatabaseClock, database: Database) -> None:
-    """Correct the clock once; where the database does not answer, it goes on as it is."""
+    """Correct the clock once. If the database does not answer, the former correction stays."""
     asked_at = clock.own()
     try:
         theirs = await database.time()

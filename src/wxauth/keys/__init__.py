@@ -1,1 +1,1 @@
-"""What tokens are signed with, and what of it is published."""
+"""The keys that sign tokens: stored, rotated, and published."""

@@ -82,7 +82,7 @@ class Ring(ABC, Generic[Key]):
         self._stored: list[StoredSigningKey] = []
         self._keys: dict[str, Key] = {}
         self.unopened: list[str] = []
-        """The ids of stored keys that this `WXAUTH_SECRET_KEY` does not open; the others are in use."""
+        """The ids of stored keys that do not open with our secret keys. The others are in use."""
 
     @abstractmethod
     async def _generate(self) -> Key:
@@ -157,7 +157,7 @@ class Ring(ABC, Generic[Key]):
             await self.try_refresh()
 
     async def try_refresh(self) -> None:
-        """Refresh, or keep what was read before and log why."""
+        """Refresh; if that fails, keep the keys as last read, and log why."""
         try:
             await self.refresh()
         except StorageUnavailable as exc:
@@ -168,7 +168,7 @@ class Ring(ABC, Generic[Key]):
             log.exception("signing_keys_not_read")
 
     async def _read(self, wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None = None) -> None:
-        """Take the stored keys; have another one sign next where it is wanted beside them."""
+        """Take the stored keys, and add another one if `wants_another` says so."""
         now = self._clock()
         stored = await published_keys(self._database, now=now, table=self.table)
         if stored:
@@ -258,13 +258,13 @@ class IdTokenKeys(Ring[RsaKey]):
     _looked_at: datetime | None = None
 
     async def refresh(self) -> None:
-        """As `Ring.refresh`, where there is somebody who wants id_tokens."""
+        """As `Ring.refresh`, if there is an OAuth client."""
         self._looked_at = self._clock()
         if self.is_ready or await id_token_keys_are_wanted(self._database):
             await super().refresh()
 
     async def rotate(self) -> StoredSigningKey | None:  # type: ignore[override]  # there may be none
-        """As `Ring.rotate`; None where nobody wants id_tokens."""
+        """As `Ring.rotate`; None if there is no OAuth client."""
         return await super().rotate() if await id_token_keys_are_wanted(self._database) else None
 
     async def read(self, now: datetime) -> RsaKey:

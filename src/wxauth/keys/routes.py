@@ -1,4 +1,4 @@
-"""What siblings and foreign verifiers look up: the public keys (RFC 7517)."""
+"""The JWK set with the public keys, for siblings and other verifiers (RFC 7517)."""
 
 from hashlib import sha256
 
@@ -39,7 +39,7 @@ router = APIRouter(tags=["keys"])
     },
 )
 async def jwks(request: Request, services: ServicesDep) -> Response:
-    """The keys that check access tokens, and id_tokens (RS256) where there are websites. Cacheable for five minutes."""
+    """The keys that check access tokens, and id_tokens (RS256) if there are websites. Cacheable for five minutes."""
     if not services.keys.is_ready:
         raise KeysUnavailable("the signing keys have not been read yet")
     await services.id_token_keys.look_for_first()  # a website may have got an id_token from another replica

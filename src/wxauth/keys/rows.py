@@ -1,4 +1,4 @@
-"""Signing keys, as every replica must see them: those of access tokens, and those of id_tokens."""
+"""Signing keys as they are stored for all replicas: those of access tokens, and those of id_tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from sqlalchemy import select
 from wxauth.core.database import Database, Transaction
 from wxauth.core.tables import IdTokenKey, StoredSigningKey
 
-# One change at a time, however many replicas start or rotate at once: the second waits, then finds the first one's.
+# Settles the race of replicas that start or rotate at once: the second waits, and then finds the first one's key.
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('wxauth.signing_keys'))"
 
 
@@ -57,7 +57,7 @@ SELECT EXISTS (SELECT FROM oauth_clients) OR EXISTS (SELECT FROM id_token_keys) 
 
 @dataclass(frozen=True, slots=True)
 class KeyTable:
-    """Where keys of one kind are; their columns are the same."""
+    """The table of one kind of keys. Both have the same columns."""
 
     rows: Any
     add: str
@@ -75,7 +75,7 @@ SIGNING_KEYS: Final = KeyTable(
     _REPLACE_SIGNING_KEY,
     _ERASE_SIGNING_KEYS,
 )
-"""Those of access tokens."""
+"""The keys of access tokens."""
 ID_TOKEN_KEYS: Final = KeyTable(
     IdTokenKey.__table__,  # type: ignore[attr-defined]  # SQLModel adds it
     _ADD_ID_TOKEN_KEY,
@@ -84,7 +84,7 @@ ID_TOKEN_KEYS: Final = KeyTable(
     _REPLACE_ID_TOKEN_KEY,
     _ERASE_ID_TOKEN_KEYS,
 )
-"""Those of id_tokens."""
+"""The keys of id_tokens."""
 KEY_TABLES: Final = (SIGNING_KEYS, ID_TOKEN_KEYS)
 
 
@@ -102,7 +102,7 @@ async def published_keys(
 
 
 async def lock_keys(transaction: Transaction, table: KeyTable, *, now: datetime) -> list[StoredSigningKey]:
-    """Every key that is to be published, the oldest first; nobody else changes them until the transaction ends."""
+    """Lock the keys until the transaction ends; every published key, the oldest first."""
     await transaction.fetchval(_LOCK)
     return await _published(transaction, table, now=now)
 
@@ -110,7 +110,7 @@ async def lock_keys(transaction: Transaction, table: KeyTable, *, now: datetime)
 async def store_keys(
     transaction: Transaction, table: KeyTable, before: Sequence[StoredSigningKey], after: Sequence[StoredSigningKey]
 ) -> None:
-    """Make these of those that are locked: some added, some dated anew, some erased."""
+    """Store the changes from the keys before to the keys after: add, date anew, delete. The keys are locked."""
     known = {key.id: key for key in before}
     for key in after:
         former = known.pop(key.id, None)
@@ -134,7 +134,7 @@ async def replace_private_key(
 
 
 async def erase_retired_keys(database: Database, *, now: datetime) -> list[str]:
-    """Erase the keys that are published no longer; their kids. Raises: StorageUnavailable."""
+    """Delete the keys that are no longer published; their kids. Raises: StorageUnavailable."""
     erased = [row for table in KEY_TABLES for row in await database.fetch(table.erase_retired, now)]
     return [row["kid"] for row in erased]
 
