@@ -679,20 +679,33 @@ class Shop:
     def _regexp(pattern: str, text: str | None) -> bool | None:
         return None if text is None else bool(re.search(pattern.replace("[:cntrl:]", r"\x00-\x1f\x7f"), text))
 
-    def by_javascript(self, code: str) -> list[dict[str, Any]]:
-        """Node answers, as mongosh would."""
+    def by_mongosh(self, code: str) -> list[dict[str, Any]]:
+        """Node answers in its place."""
+        documents = json.dumps([document for document in self._documents if document["openid"]])
+        around = f"const documents = {documents}, print = console.log, db = {{users: {{find: () => documents}}}}"
+        times = "for (const one of documents) if (one.createdAt) one.createdAt = new Date(one.createdAt)"
+        return self._lines_by_node(f"{around}; {times}; {code}", stdin="")
+
+    def of_the_cloud(self, code: str) -> list[dict[str, Any]]:
+        """Of the file that is exported there."""
+        lines = []
+        for document in self._documents:
+            openid, at = document.pop("openid"), document.pop("createdAt")
+            lines.append(json.dumps({**document, "_openid": openid, "createTime": at and {"$date": at}}))
+        return self._lines_by_node(code, stdin="\n".join([*lines, ""]))
+
+    @property
+    def _documents(self) -> list[dict[str, Any]]:
         names = {"id": "_id", "nick_name": "nickName", "avatar_url": "avatarUrl"}
-        documents = [
-            {**{names.get(name, name): value for name, value in row.items()}, "createdAt": row["create_time"]}
+        return [
+            {names.get(name, name): value for name, value in row.items() if name != "create_time"}
+            | {"createdAt": row["create_time"] and f"{row['create_time'].replace(' ', 'T')}+08:00"}
             for row in self.rows
-            if row["openid"]
         ]
-        around = (
-            f"const documents = {json.dumps(documents)}, print = console.log, db = {{users: {{find: () => documents}}}}"
-        )
-        times = "for (const one of documents) if (one.createdAt) one.createdAt = new Date(one.createdAt + '+08:00')"
-        script = ";".join((around, times, code.replace("wx1a2b3c4d5e6f7a8b", self.app_id)))
-        done = subprocess.run([needs("node")], input=script, capture_output=True, text=True, check=False)
+
+    def _lines_by_node(self, code: str, *, stdin: str) -> list[dict[str, Any]]:
+        command = [needs("node"), "-e", code.replace("wx1a2b3c4d5e6f7a8b", self.app_id)]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -731,11 +744,12 @@ async def test_the_people_of_an_old_backend_log_in_and_keep_their_id(
 
 @pytest.mark.node
 @pytest.mark.no_database
-def test_both_queries_of_the_guide_tell_the_same_of_the_same_people() -> None:
+def test_all_queries_of_the_guide_tell_the_same_of_the_same_people() -> None:
     shop = Shop("wxtest")
     told = shop.by_sql(query_in(GUIDE, "<<'SQL'\n", "SQL\n"))
-    code = query_in(GUIDE, "--eval '", "' > users.jsonl")
-    assert code == query_in(GUIDE.with_name("moving-in.zh-CN.md"), "--eval '", "' > users.jsonl")
+    of_mongodb, of_the_cloud = ("--eval '", "' > users.jsonl"), ("node -e '", "' < users.json")
+    for around in (of_mongodb, of_the_cloud):
+        assert query_in(GUIDE, *around) == query_in(GUIDE.with_name("moving-in.zh-CN.md"), *around)
 
     def plain(line: dict[str, Any]) -> dict[str, Any]:
         time = line["created_at"]
@@ -743,7 +757,8 @@ def test_both_queries_of_the_guide_tell_the_same_of_the_same_people() -> None:
             name: value or None for name, value in {**line, "created_at": time and datetime.fromisoformat(time)}.items()
         }
 
-    assert [*map(plain, shop.by_javascript(code))] == [*map(plain, told)]
+    assert [*map(plain, shop.by_mongosh(query_in(GUIDE, *of_mongodb)))] == [*map(plain, told)]
+    assert [*map(plain, shop.of_the_cloud(query_in(GUIDE, *of_the_cloud)))] == [*map(plain, told)]
 
 
 # The commands.
