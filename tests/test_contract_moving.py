@@ -489,6 +489,8 @@ async def test_of_two_external_ids_that_wechat_makes_one_users_none_is_lost(
     await rows.execute("UPDATE users SET roles = '{admin}'")
     found = (await client.get("/v1/admin/users", params={"q": "1"}, headers=bearer(alice))).json()["items"]
     assert [user["external_id"] for user in found] == ["2"]
+    detail = (await client.get(f"/v1/admin/users/{found[0]['id']}", headers=bearer(alice))).json()
+    assert (detail["external_id"], detail["former_external_ids"]) == ("2", ["1"])
     await rows.execute("UPDATE users SET roles = '{}'")
 
     assert await mover.import_lines(*lines) == (0, 0, 2, 0)

@@ -167,7 +167,7 @@ async def test_a_former_id_leads_administrators_to_the_user_that_remains(
     root = await log_in("root")
     await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1::text::uuid", root["user"]["id"])
     answer = await client.get(f"/v1/admin/users/{former}", headers=bearer(root))
-    assert answer.json()["id"] == holder
+    assert (answer.json()["id"], answer.json()["former_ids"]) == (holder, [former])
 
 
 async def test_erasing_the_user_that_remains_takes_the_former_ids_too(

@@ -148,6 +148,7 @@ def _print_user(user: "UserDetailAnswer", states: "Sequence[KeyState]") -> None:
     print_table(
         [
             ("id", str(user["id"])),
+            *(("former_id", str(each)) for each in user.get("former_ids", ())),
             ("status", user["status"]),
             ("roles", _names(user["roles"])),
             ("nickname", printable(user["nickname"])),
@@ -155,6 +156,7 @@ def _print_user(user: "UserDetailAnswer", states: "Sequence[KeyState]") -> None:
             ("phone", _phone(user)),
             ("unionid", printable(user["unionid"])),
             ("external_id", printable(user["external_id"])),
+            *(("former_external_id", printable(each)) for each in user.get("former_external_ids", ())),
             ("created_at", minute(user["created_at"])),
             ("last_login_at", _minute(user["last_login_at"])),
             *(("identity", f"{identity['app_id']}  {identity['openid']}") for identity in user["identities"]),

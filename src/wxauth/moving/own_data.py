@@ -16,7 +16,7 @@ from wxauth.moving import own_data_rows as rows
 from wxauth.people.account import Caller
 from wxauth.people.consent_bodies import consent_answers
 from wxauth.people.consent_rows import consents_of
-from wxauth.people.merging_rows import former_ids, remaining_user
+from wxauth.people.merging_rows import former_external_ids, former_ids, remaining_user
 from wxauth.profile.attempt_rows import take_attempt
 
 EXPORT_EVERY: Final = timedelta(minutes=1)
@@ -131,7 +131,7 @@ async def _read(transaction: Transaction, user_id: UUID, *, now: datetime) -> di
             "id": user["id"],
             "former_ids": former,
             "external_id": user["external_id"],
-            "former_external_ids": await rows.former_external_ids_of(transaction, user_id),
+            "former_external_ids": await former_external_ids(transaction, user_id),
             "unionid": user["unionid"],
             "unionids": await rows.unionids_of(transaction, user_id),
             "nickname": user["nickname"],

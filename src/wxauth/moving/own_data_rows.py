@@ -11,7 +11,6 @@ from wxauth.core.tables import USER, UserRow
 # KEY SHARE: an erasure or a merge of this user waits for the export, a login does not.
 _USER: Final = f"SELECT {USER} FROM users WHERE id = $1 FOR KEY SHARE"  # noqa: S608 - put together from constants
 _UNIONIDS: Final = "SELECT unionid FROM unionids WHERE user_id = $1 ORDER BY unionid"
-_FORMER_EXTERNAL_IDS: Final = "SELECT external_id FROM former_external_ids WHERE user_id = $1 ORDER BY external_id"
 _IDENTITIES: Final = """
 SELECT app_id, openid, unionid, created_at FROM identities WHERE user_id = $1 ORDER BY created_at, app_id, openid
 """
@@ -44,11 +43,6 @@ async def user_row(transaction: Transaction, user_id: UUID) -> UserRow | None:
 async def unionids_of(transaction: Transaction, user_id: UUID) -> Sequence[str]:
     """Every unionid that the person has ever had."""
     return [row["unionid"] for row in await transaction.fetch(_UNIONIDS, user_id)]
-
-
-async def former_external_ids_of(transaction: Transaction, user_id: UUID) -> Sequence[str]:
-    """The external ids of users whom WeChat has made one with this one."""
-    return [row["external_id"] for row in await transaction.fetch(_FORMER_EXTERNAL_IDS, user_id)]
 
 
 async def identities_of(transaction: Transaction, user_id: UUID) -> Sequence[dict[str, Any]]:

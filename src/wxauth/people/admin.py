@@ -14,7 +14,7 @@ from wxauth.errors import NotFound
 from wxauth.people import account, session_rows, user_rows
 from wxauth.people.consent_rows import ConsentRow, consents_of
 from wxauth.people.merging import Observe, merge_by_operator
-from wxauth.people.merging_rows import remaining_user
+from wxauth.people.merging_rows import former_external_ids, former_ids, remaining_user
 from wxauth.people.session_rows import EndReason, OpenSession
 from wxauth.people.standing import ADMIN, MAX_ROLES, Settled, Standing, deciding, lock_standing, settle
 from wxauth.people.user_rows import UserSearch, UserWithIdentities
@@ -33,6 +33,8 @@ class TooManyRoles(Exception):
 class UserDetail(UserWithIdentities):
     """A user, with all identities, open sessions and consents."""
 
+    former_ids: Sequence[UUID]
+    former_external_ids: Sequence[str]
     sessions: Sequence[OpenSession]
     consents_given: Sequence[ConsentRow]
     """Every consent that the user ever gave, the newest first."""
@@ -83,7 +85,13 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
     if user is None:
         raise _no_such_user()
     sessions = await session_rows.open_sessions(database, user["id"], now=now, limit=LISTED_SESSIONS)
-    return {**user, "sessions": sessions, "consents_given": await consents_of(database, user["id"])}
+    return {
+        **user,
+        "former_ids": await former_ids(database, user["id"]),
+        "former_external_ids": await former_external_ids(database, user["id"]),
+        "sessions": sessions,
+        "consents_given": await consents_of(database, user["id"]),
+    }
 
 
 async def change_user(database: Database, user_id: UUID, change: UserChange, *, by: Actor, now: datetime) -> None:

@@ -272,6 +272,18 @@ class ListedUserAnswer(_WithIdentities, ProfileAndStanding):
 class UserDetailAnswer(ListedUserAnswer):
     """A user, with all identities and open sessions."""
 
+    former_ids: NotRequired[
+        Annotated[
+            list[UUID],
+            Field(description="The ids merged into this user, the first merge first. Absent where none."),
+        ]
+    ]
+    former_external_ids: NotRequired[
+        Annotated[
+            list[str],
+            Field(description="External ids of users whom WeChat's unionid made one with this one. Absent where none."),
+        ]
+    ]
     sessions: Annotated[list[OpenSessionAnswer], Field(description="The last used first.")]
     consents: Annotated[list[ConsentAnswer], Field(description="All that there ever were, the newest first.")]
 
@@ -330,11 +342,16 @@ def listed_user_answer(user: UserWithIdentities) -> ListedUserAnswer:
 
 def user_detail_answer(user: UserDetail) -> UserDetailAnswer:
     """A user as read with all identities and open sessions."""
-    return {
-        **listed_user_answer(user),
+    told: UserDetailAnswer = {
+        **listed_user_answer(user),  # type: ignore[typeddict-item]  # mypy wants keys that need not be there
         "sessions": [open_session_answer(session) for session in user["sessions"]],
         "consents": consent_answers(user["consents_given"]),
     }
+    if user["former_ids"]:
+        told["former_ids"] = list(user["former_ids"])
+    if user["former_external_ids"]:
+        told["former_external_ids"] = list(user["former_external_ids"])
+    return told
 
 
 def users_answer(page: Page[UserWithIdentities]) -> UsersAnswer:

@@ -133,6 +133,7 @@ SELECT (SELECT count(*) FROM identities WHERE user_id = $1) - (SELECT count(*) F
                WHERE s.user_id = $1 AND s.revoked_at IS NULL AND s.expires_at > $4 ORDER BY s.id) AS session_ids
 """
 _REMAINING: Final = "SELECT user_id FROM former_users WHERE id = $1"
+_FORMER_EXTERNAL_IDS: Final = "SELECT external_id FROM former_external_ids WHERE user_id = $1 ORDER BY external_id"
 _FORMER: Final = "SELECT id FROM former_users WHERE user_id = $1 ORDER BY merged_at, id"
 
 
@@ -213,3 +214,8 @@ async def remaining_user(database: Database, former_id: UUID) -> UUID | None:
 async def former_ids(asked: Database | Transaction, user_id: UUID) -> Sequence[UUID]:
     """The ids that were merged into this one, the first merge first."""
     return [row["id"] for row in await asked.fetch(_FORMER, user_id)]
+
+
+async def former_external_ids(asked: Database | Transaction, user_id: UUID) -> Sequence[str]:
+    """The external ids of users whom WeChat has made one with this one."""
+    return [row["external_id"] for row in await asked.fetch(_FORMER_EXTERNAL_IDS, user_id)]

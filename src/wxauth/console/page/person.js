@@ -52,7 +52,7 @@ function person(user, reload) {
       facts([
         [text('phone'), phone(user)],
         ['unionid', code(user.unionid)],
-        user.external_id !== undefined ? [text('externalId'), code(user.external_id)] : null,
+        user.external_id !== undefined ? [text('externalId'), [user.external_id, ...(user.former_external_ids ?? [])].map(code)] : null,
         user.former_ids?.length ? [text('formerIds'), user.former_ids.map(code)] : null,
         [text('created'), time(user.created_at)],
         [text('lastLogin'), time(user.last_login_at)],
