@@ -1,6 +1,5 @@
 """The schema's revision, and the one that this version needs. Alembic is not imported: serving does without it."""
 
-from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +9,11 @@ _IN_WHEEL: Final = Path(__file__).parents[1] / "_migrations"
 _IN_CHECKOUT: Final = Path(__file__).parents[3] / "alembic"
 SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
 """The folder of Alembic's revisions."""
+
+# Read at the start: an upgrade in place adds files, which the version that still runs must not ask the database for.
+_KNOWN: Final = tuple(
+    sorted((path.name.partition("_")[0] for path in SCRIPTS.glob("versions/[0-9]*.py")), reverse=True)
+)
 
 _IS_MIGRATED: Final = "SELECT to_regclass('alembic_version') IS NOT NULL"
 _CURRENT: Final = "SELECT version_num FROM alembic_version"
@@ -46,7 +50,6 @@ def newest_revision() -> str:
     return known_revisions()[0]
 
 
-@cache
 def known_revisions() -> tuple[str, ...]:
     """All revisions that this version knows, the newest first: the numbers at the beginning of the files' names."""
-    return tuple(sorted((path.name.partition("_")[0] for path in SCRIPTS.glob("versions/[0-9]*.py")), reverse=True))
+    return _KNOWN
