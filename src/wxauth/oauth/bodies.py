@@ -1,4 +1,4 @@
-"""Scans and tokens of websites, as they come and go."""
+"""Bodies of requests and answers about scans and about websites' tokens."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal, NotRequired, Self
@@ -77,7 +77,7 @@ class ClaimRequest(BaseModel):
 
     @property
     def opening(self) -> Opening:
-        """The same, for the story."""
+        """The body, as the argument of `claim`."""
         return Opening(
             scene=self.scene,
             url=self.url,
@@ -89,7 +89,7 @@ class ClaimRequest(BaseModel):
 
 
 class SiteAnswer(TypedDict):
-    """Who wants to log the person in."""
+    """The site that the person would log in to."""
 
     id: str
     title: str
@@ -97,14 +97,14 @@ class SiteAnswer(TypedDict):
 
 
 class BrowserAnswer(TypedDict):
-    """Where the code is shown."""
+    """The browser that shows the code."""
 
     device: Annotated[str | None, Field(description="System and browser, from the User-Agent.")]
     ip: str | None
 
 
 class ClaimedAnswer(TypedDict):
-    """What the person is to be asked. Every word of it is true; what is not known is null."""
+    """A claimed scan, for the person to approve or to deny. A part that is not known is null."""
 
     id: UUID
     client: SiteAnswer
@@ -116,7 +116,7 @@ class ClaimedAnswer(TypedDict):
 
 
 class DeviceAuthorizationAnswer(TypedDict):
-    """What to show, and what to ask by (RFC 8628, section 3.2)."""
+    """The codes to show to the person, and the device code to poll with (RFC 8628, section 3.2)."""
 
     device_code: str
     user_code: str
@@ -128,7 +128,7 @@ class DeviceAuthorizationAnswer(TypedDict):
 
 
 class WebTokensAnswer(TypedDict):
-    """What a site gets (RFC 6749, section 5.1)."""
+    """A site's tokens (RFC 6749, section 5.1)."""
 
     access_token: str
     token_type: Literal["Bearer"]
@@ -139,7 +139,7 @@ class WebTokensAnswer(TypedDict):
 
 
 class UserinfoAnswer(TypedDict):
-    """What a site may know of a user, by the scopes it has (OpenID Connect Core, section 5.1)."""
+    """Claims about a user, by the scopes that the site has (OpenID Connect Core, section 5.1)."""
 
     sub: str
     name: NotRequired[str]
@@ -153,7 +153,7 @@ class UserinfoAnswer(TypedDict):
 
 
 def claimed_answer(scan: ClaimedScan) -> ClaimedAnswer:
-    """A scan, as the phone shows it."""
+    """Make the answer that the phone shows from a claimed scan."""
     browser: BrowserAnswer | None = None
     if scan["is_page"] or scan["browser_ip"] is not None:
         browser = {"device": describe_device(scan["browser_user_agent"]), "ip": scan["browser_ip"]}

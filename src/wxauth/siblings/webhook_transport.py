@@ -123,7 +123,7 @@ class _Checked(httpcore.AsyncNetworkBackend):
 
 
 class _Body(httpx.AsyncByteStream):
-    """What follows a status, which nobody is shown."""
+    """The body of a receiver's answer, which is read at most in part and never shown."""
 
     def __init__(self, answer: httpcore.Response) -> None:
         self._answer = answer
