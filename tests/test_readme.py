@@ -25,16 +25,8 @@ ROOT = Path(__file__).parents[1]
 ENGLISH, CHINESE = (ROOT / name for name in ("README.md", "README.zh-CN.md"))
 DOCS = ROOT / "docs"
 GUIDES = sorted(DOCS.glob("*.md"))
-EXAMPLES = sorted((ROOT / "examples").glob("*/*.md"))
-PAGES = [
-    ENGLISH,
-    CHINESE,
-    *GUIDES,
-    *EXAMPLES,
-    ROOT / "deploy/README.md",
-    ROOT / "CONTRIBUTING.md",
-    ROOT / "CHANGELOG.md",
-]
+FOLDERS = (".", "docs", "examples/*", "clients/*", "deploy", "deploy/*", "benchmarks")
+PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}/*.md"))
 
 both_readmes = pytest.mark.parametrize("readme", [ENGLISH, CHINESE], ids=lambda path: path.name)
 both_languages = pytest.mark.parametrize("language", ["", ".zh-CN"], ids=["English", "Chinese"])
