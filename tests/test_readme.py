@@ -48,7 +48,7 @@ def code_blocks(page: Path, language: str) -> list[str]:
 
 def table(page: Path, header: str) -> list[list[str]]:
     """The cells of the table whose first column has this header."""
-    rows = re.search(rf"^\| (?:{header}) \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", page.read_text(), re.MULTILINE)
+    rows = re.search(rf"^\| (?:{header}) \|.*\n\|[-:|]+\|\n((?:\|.*\n)+)", page.read_text(), re.MULTILINE)
     assert rows, f"{page.name} has no table of {header}"
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[1].splitlines()]
 
@@ -182,6 +182,13 @@ def anchors(page: Path) -> set[str]:
     """Those that GitHub gives the headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@both_languages
+def test_the_figures_of_a_readme_are_among_all_that_were_measured(language: str) -> None:
+    header = "CPU µs for each request|每个请求的 CPU 微秒数"
+    measured = table(DOCS / f"performance{language}.md", header)
+    assert [row for row in table(ROOT / f"README{language}.md", header) if row not in measured] == []
 
 
 @both_languages
