@@ -93,9 +93,12 @@ async def place_all_there_is(rows: asyncpg.Connection) -> None:
     await rows.execute("DELETE FROM events_unplaced")
 
 
+SOON_GIVEN_UP = pytest.mark.parametrize("services_waits", [Waits(webhooks=1.5)], ids=[""])
+
+
 @pytest.fixture
 def services_waits() -> Waits:
-    return Waits(webhooks=0.3)
+    return Waits(webhooks=5)
 
 
 @pytest.fixture
@@ -313,6 +316,7 @@ async def test_retry_after_puts_a_try_off_and_never_forward(
     assert 0.9 * seconds - 1 <= waits <= 1.1 * seconds
 
 
+@SOON_GIVEN_UP
 async def test_a_receiver_that_hangs_loses_connection_or_says_no_http_is_told_in_a_few_words(
     root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection
 ) -> None:
@@ -330,7 +334,7 @@ async def test_a_receiver_that_hangs_loses_connection_or_says_no_http_is_told_in
     await root.add("orders", receiver.url)
     with Sweep() as sweep:
         for number, (answer, error) in enumerate(
-            [("hang", "no answer in 0.3 s"), (cut, "connection lost"), (garbage, "answer is not HTTP")]
+            [("hang", "no answer in 1.5 s"), (cut, "connection lost"), (garbage, "answer is not HTTP")]
         ):
             with sweep.case(error):
                 receiver.answers = [answer]
@@ -359,7 +363,7 @@ async def test_a_status_in_time_is_taken_whatever_follows_and_for_however_long(
         await receiver.released.wait()
         return response
 
-    hasty = await make_services(waits=Waits(webhooks=0.3))
+    hasty = await make_services(waits=Waits(webhooks=1.5))
     await root.add("orders", receiver.url)
     receiver.answers = [endless, stuck]
     await tell(rows, 1, 2)
@@ -642,6 +646,7 @@ async def test_a_name_that_does_not_resolve_now_is_taken_where_it_is_https(root:
     assert (tried["status"], tried["error"]) == (None, "host not found")
 
 
+@SOON_GIVEN_UP
 async def test_a_test_says_what_came_of_it(
     root: Admin, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
 ) -> None:
@@ -655,7 +660,7 @@ async def test_a_test_says_what_came_of_it(
     assert UUID(headers["webhook-id"]).version == 7
     receiver.answers = [503, "hang"]
     assert (await root("POST", "/orders/test")).json()["status"] == 503
-    assert (await root("POST", "/orders/test")).json() == {"status": None, "error": "no answer in 0.3 s"}
+    assert (await root("POST", "/orders/test")).json() == {"status": None, "error": "no answer in 1.5 s"}
     assert await rows.fetchval("SELECT count(*) FROM deliveries") == 0
 
 

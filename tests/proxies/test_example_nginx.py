@@ -107,8 +107,12 @@ def test_the_drafts_are_for_editors_from_the_moment_they_are(
 ) -> None:
     problem_of(site.get(DRAFTS), "missing_token", 401)
     problem_of(site.get(DRAFTS, headers=alice), "insufficient_role", 403)
-    [grant] = [line for line in dev[0].output.splitlines() if "USER_ID" in line]
-    grant = grant.replace("USER_ID", login.json()["user"]["id"]).replace("admin", "editor")
+    [grant] = [line for line in dev[0].output.splitlines() if "users grant" in line]
+    grant = (
+        grant.replace('"$USER_ID"', "$USER_ID")
+        .replace("$USER_ID", login.json()["user"]["id"])
+        .replace("admin", "editor")
+    )
     subprocess.run(["sh", "-e", "-c", grant], capture_output=True, check=True, timeout=20)
     assert "春茶" in site.get(DRAFTS, headers=alice).text
 
