@@ -210,7 +210,7 @@ def dev(dev_folder: Path) -> Iterator[Service]:
 
 def printed(dev: Service, heading: str) -> str:
     """What dev prints under a heading, to be pasted."""
-    return dev.command.output.partition(heading)[2].partition("\n\n")[2].partition("\n\n")[0]
+    return dev.command.output.partition(heading)[2].partition("\n\n")[2].partition("\n\n")[0] + "\n"
 
 
 @pytest.mark.process
