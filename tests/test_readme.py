@@ -17,9 +17,10 @@ from wxauth.cli import main
 from wxauth.core.settings import PREFIX, Settings, settings_from
 from wxauth.dev.banner import welcome
 from wxauth.dev.run import HOME
-from wxauth.errors import WxAuthError
+from wxauth.errors import WeChatBadResponse, WxAuthError
 from wxauth.guard import BearerGuard, Principal
 from wxauth.service.app import create_api
+from wxauth.wechat.errcodes import CHECK_SESSION_KEY, CODE2SESSION, KNOWN, MINI_PROGRAM_CODE, PHONE_NUMBER, error_for
 
 ROOT = Path(__file__).parents[1]
 ENGLISH, CHINESE = (ROOT / name for name in ("README.md", "README.zh-CN.md"))
@@ -140,6 +141,16 @@ def test_the_table_of_errors_has_every_failure(language: str) -> None:
 def failures(kind: type[WxAuthError]) -> list[type[WxAuthError]]:
     below = [failure for child in kind.__subclasses__() for failure in failures(child)]
     return [kind, *below] if "code" in vars(kind) and kind.__module__ == "wxauth.errors" else below
+
+
+@both_languages
+def test_the_table_of_errcodes_says_what_each_becomes(language: str) -> None:
+    rows = table(DOCS / f"wechat{language}.md", "errcode")
+    for api in (CODE2SESSION, PHONE_NUMBER, CHECK_SESSION_KEY, MINI_PROGRAM_CODE):
+        for errcode in KNOWN:
+            code = error_for(errcode, api=api).code
+            told = [row for row in rows if re.search(rf"(?<!\d){errcode}(?!\d)", row[0])]
+            assert code == WeChatBadResponse.code or any(code in "".join(row[1:3]) for row in told), (errcode, code)
 
 
 @both_languages
