@@ -208,6 +208,14 @@ async def test_a_service_that_nobody_can_enter_is_told(doctor: Examine, rows: as
     assert "sign-up" not in await doctor(sign_up="closed")
 
 
+async def test_a_console_that_opens_for_nobody_is_told(doctor: Examine, rows: asyncpg.Connection) -> None:
+    assert "console" not in await doctor()
+    told = (await doctor(admin_page=True))["console"]
+    assert (told.level, "wxauth users grant" in told.message) == ("note", True)
+    await rows.execute("INSERT INTO users (id, created_at, roles) VALUES (gen_random_uuid(), now(), '{admin}')")
+    assert "console" not in await doctor(admin_page=True)
+
+
 async def test_each_app_costs_six_questions_and_no_token_is_forced(
     doctor: Examine, strict_wechat: StrictWeChat
 ) -> None:

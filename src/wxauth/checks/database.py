@@ -13,6 +13,7 @@ from wxauth.checks.rows import (
     Rights,
     Server,
     WebhookState,
+    has_administrators,
     has_users,
     rights,
     server,
@@ -136,6 +137,9 @@ async def _check_stored(
     if not any(map(settings.may_sign_up, found.apps)) and not await has_users(database):
         message = "is closed, and there is no user yet: nobody can log in before 'wxauth users import'"
         yield note("sign-up", message, "已关闭，且尚无任何用户：运行 'wxauth users import' 之前无人能登录")
+    if settings.admin_page and not await has_administrators(database):
+        message = "opens for nobody, because no user is an administrator: 'wxauth users grant USER_ID admin'"
+        yield note("console", message, "尚无管理员，无人能打开：请运行 'wxauth users grant USER_ID admin'")
     found.sites = await all_oauth_clients(database)
     found.users = {app.app_id: await some_users(database, app.app_id) for app in found.apps}
 

@@ -42,6 +42,9 @@ SELECT app_id, openid, session_key AS sealed
  WHERE session_key IS NOT NULL
 """
 _HAS_USERS: Final = "SELECT EXISTS (SELECT FROM users) AS has_users"
+_HAS_ADMINISTRATORS: Final = """
+SELECT EXISTS (SELECT FROM users WHERE 'admin' = ANY (roles) AND status = 'active') AS has_administrators
+"""
 # Reads identities by their primary key. Openids are random, so their order gives a sample of old and new users.
 # $1 app_id  $2 how many
 _USERS: Final = """
@@ -170,6 +173,11 @@ async def some_phone_answers(database: Database, *, now: datetime, size: int = S
 async def has_users(database: Database) -> bool:
     """Whether there is any user. Raises: StorageUnavailable."""
     return bool((await database.fetchrow(_HAS_USERS))["has_users"])
+
+
+async def has_administrators(database: Database) -> bool:
+    """Whether anybody may administer. Raises: StorageUnavailable."""
+    return bool((await database.fetchrow(_HAS_ADMINISTRATORS))["has_administrators"])
 
 
 async def some_users(database: Database, app_id: str, *, size: int = SAMPLE) -> Users:
