@@ -104,8 +104,8 @@ WHAT_TO_CHANGE: Final = {
     40029: _NOTHING_OF_CODE,
     40097: _OUR_REQUEST,
     40125: Text(
-        "the app secret is wrong: copy it anew from the console into WXAUTH_APP_SECRET or WXAUTH_APPS",
-        "AppSecret 不正确：请从后台重新复制到 WXAUTH_APP_SECRET 或 WXAUTH_APPS",
+        "the app secret is wrong: copy it anew from WeChat (WXAUTH_APP_SECRET, WXAUTH_APPS, 'wxauth apps set')",
+        "AppSecret 不正确：请从微信后台重新复制（WXAUTH_APP_SECRET、WXAUTH_APPS、'wxauth apps set'）",
     ),
     40129: _OUR_REQUEST,
     40163: _NOTHING_OF_CODE,

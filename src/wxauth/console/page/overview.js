@@ -57,8 +57,8 @@ function oldest(found) {
 /** The report of a check: problems first. Good results are counted, and shown when opened. */
 export function report({ items }) {
   const rows = (results) =>
-    results.map(({ name, level, message }) => [tag(text(`level_${level}`), level), h('code', {}, name), message])
-  const columns = [text('status'), text('name'), text('finding')]
+    results.map(({ name, level, message }) => [tag(text(`level_${level}`), level), [h('strong', {}, name), h('div', {}, message)]])
+  const columns = [text('status'), text('finding')]
   const wrong = items.filter(({ level }) => level !== 'ok').sort((one, other) => one.level.localeCompare(other.level))
   const right = items.filter(({ level }) => level === 'ok')
   return [
