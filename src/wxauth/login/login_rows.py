@@ -197,7 +197,7 @@ async def record_login(
 
     Raises: SignUpClosed, StorageUnavailable.
     """
-    ids = _Ids(session=uuid7(), new_user=uuid7(), entering=uuid7(), renaming=uuid7())
+    ids = _Ids(session=uuid7(), new_user=uuid7())
     conflict: BaseException | None = None
     for _ in range(_ATTEMPTS):
         try:
@@ -216,12 +216,10 @@ async def record_login(
 
 
 class _Ids(NamedTuple):
+    """Of a login's rows. The id of an event is made with the statement that tells of it."""
+
     session: UUID
     new_user: UUID
-    entering: UUID
-    """The id of the event about a new user or identity."""
-    renaming: UUID
-    """The id of the event about a changed name or picture."""
 
 
 async def _is_known(database: Database, login: Login) -> bool:
@@ -236,7 +234,7 @@ async def _returning(database: Database, login: Login, ids: _Ids, *, now: dateti
     profile = login.nickname, login.avatar_url
     if (user := await database.fetchrow(_RETURN_AS_BEFORE, *opening, *profile)) is not None:
         return user
-    return await database.fetchrow(_RETURN_WITH_PROFILE, *opening, *profile, ids.renaming)
+    return await database.fetchrow(_RETURN_WITH_PROFILE, *opening, *profile, uuid7())
 
 
 async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetime) -> asyncpg.Record | None:
@@ -247,8 +245,8 @@ async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetim
         login.avatar_url,
         ids.new_user,
         login.is_judged,
-        ids.entering,
-        ids.renaming,
+        uuid7(),
+        uuid7(),
         login.may_sign_up,
     )
 
