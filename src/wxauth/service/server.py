@@ -35,8 +35,9 @@ LEARNING_SECONDS: Final = 2.0
 DRAIN_SECONDS: Final = 10
 PATIENCE: Final = Patience(longer_requests={UPLOAD_PATH: UPLOAD_PATIENCE})
 
-GC_THRESHOLDS: Final = (10_000, 20, 20)
-"""Requests leave few reference cycles. With Python's own 700, the collector would run at every few requests."""
+GC_THRESHOLDS: Final = (50_000, 20, 20)
+"""Requests leave few reference cycles. 200 logins under way hold 27,000 objects: with a threshold below that, the
+collector would look through them and find nothing."""
 
 _BACKLOG: Final = 2048
 
