@@ -9,6 +9,11 @@ const people = []
 for (const [place, nickname] of NAMES.entries()) people.push(await logIn(`person-${place}`, { nickname, phoneCode: place % 3 ? undefined : `phone-1380013800${place}` }))
 const change = (path, method, body) =>
   asks(root, `/v1/admin${path}`, { method, body: JSON.stringify(body), headers: { 'Content-Type': 'application/json' } })
+for (const [name, url, types] of [
+  ['crm', new URL('/webhook', DESK_URL).href, []],
+  ['orders', 'https://orders.example.com/hooks/wxauth', ['user.erased', 'user.merged']],
+])
+  await change('/webhooks', 'POST', { name, url, types })
 await change(`/users/${people[1].user.id}`, 'PATCH', { status: 'disabled' })
 await change(`/users/${people[2].user.id}`, 'PATCH', { roles: ['editor'] })
 await change(`/users/${people[3].user.id}/sessions`, 'DELETE', {})
@@ -20,14 +25,6 @@ for (const [name, scopes] of [
   ['shop', ['introspect', 'access_token']],
 ])
   await change('/clients', 'POST', { name, scopes })
-const webhooks = {
-  items: [
-    { name: 'orders', url: 'https://orders.example.com/hooks/wxauth', types: ['user.erased', 'user.merged'], is_enabled: true },
-    { name: 'crm', url: 'https://crm.example.com/wxauth', types: [], is_enabled: true },
-  ],
-  next_cursor: null,
-}
-
 // Thirty days of a service that has been there for a while.
 const wave = (place) => Math.round(900 + 260 * Math.sin(place * 0.9) + 14 * place)
 const day = (place) => new Date(Date.now() - (29 - place) * 86_400_000).toISOString().slice(0, 10)
@@ -54,10 +51,6 @@ for (const [lang, scheme] of [
     timezoneId: 'Asia/Shanghai',
   })
   const page = await context.newPage()
-  if ((await asks(root, '/v1/admin/webhooks')).status === 404) {
-    await page.route('**/v1/admin/webhooks', (route) => route.fulfill({ json: webhooks }))
-    await page.route('**/deliveries?*', (route) => route.fulfill({ json: { items: [], next_cursor: null } }))
-  }
   await page.route('**/v1/admin/numbers*', (route) => route.fulfill({ json: numbers }))
   const suffix = scheme === 'dark' ? '.dark' : lang === 'en' ? '' : `.${lang}`
   const shoot = async (name) => {
@@ -80,7 +73,7 @@ for (const [lang, scheme] of [
   await show('users-person', `users/${people[0].user.id}`)
   await show('events')
   await show('services')
-  await show('webhooks')
+  await show('webhooks', 'webhooks/crm')
   await show('apps')
   await show('keys')
   await page.setViewportSize({ width: 390, height: 760 })
