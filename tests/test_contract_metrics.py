@@ -365,7 +365,7 @@ def test_a_worker_that_dies_is_told_in_the_log_and_counts_anew_what_it_uses(serv
     os.kill(dead, signal.SIGSEGV)
     until(lambda: service.starts == 3)
     (told,) = (json.loads(line) for line in service.command.output.splitlines() if "worker_ended" in line)
-    assert (told["pid"], told["status"]) == (dead, -signal.SIGSEGV)
+    assert (told["level"], told["pid"], told["status"]) == ("warning", dead, -signal.SIGSEGV)
     assert other in service.workers()
     assert len(beginnings() - before) == 1
 

@@ -167,7 +167,7 @@ class Workers:
             if status:
                 log.warning("worker_ended", pid=worker.pid, status=status)
             return
-        log.error("worker_ended", pid=worker.pid, status=status, consequence="another one takes its place")
+        log.warning("worker_ended", pid=worker.pid, status=status, consequence="another one takes its place")
         if worker.is_ready:
             return
         self._starts_again_at = time.monotonic() + _LOOK
