@@ -1,8 +1,9 @@
 """Signing access tokens (RFC 9068)."""
 
+import os
 from collections.abc import Sequence
 from typing import Any, Protocol
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from pydantic_core import to_json
 
@@ -41,7 +42,7 @@ class TokenIssuer:
             "aud": self.audience,
             "exp": now + expires_in,
             "iat": now,
-            "jti": uuid4().hex,
+            "jti": os.urandom(16).hex(),
             "client_id": app_id,
             "sid": str(session_id),
             "openid": openid,
