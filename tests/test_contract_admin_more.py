@@ -67,6 +67,44 @@ async def test_what_leaves_lasting_power_wants_a_fresh_login(
     assert (await again.ask(method, path, **options)).status_code in (200, 204, 404, 409)
 
 
+async def test_nobody_else_becomes_an_administrator_by_an_old_login(
+    root: Admin, login: LoginAnswer, clock: Clock
+) -> None:
+    alice, bob, banned = [(await login(name))["user"]["id"] for name in ("alice", "bob", "banned")]
+    await root.change(banned, roles=["admin"], status="disabled")
+    stale = await later(root, clock)
+    acts: list[tuple[str, str, dict[str, Any]]] = [
+        ("PATCH", f"/users/{alice}", {"roles": ["admin"]}),
+        ("PATCH", f"/users/{banned}", {"status": "active"}),
+        ("POST", f"/users/{bob}/merge", {"into": root.id}),
+    ]
+    for method, path, body in acts:
+        problem_of(await stale.ask(method, path, json=body), "login_too_old", 403)
+    assert await stale.names(role="admin", status="active") == ["Root"]
+    again = Admin(root.client, await login("root"))
+    for method, path, body in acts:
+        assert (await again.ask(method, path, json=body)).status_code == 200
+
+
+async def test_an_old_login_changes_what_makes_nobody_an_administrator(
+    root: Admin, login: LoginAnswer, clock: Clock
+) -> None:
+    alice, bob = [(await login(name))["user"]["id"] for name in ("alice", "bob")]
+    stale = await later(root, clock)
+    await stale.change(alice, roles=["editor"], status="disabled")
+    await stale.change(root.id, roles=["admin", "editor"])
+    assert (await stale.ask("POST", f"/users/{alice}/merge", json={"into": bob})).status_code == 200
+
+
+async def later(root: Admin, clock: Clock) -> Admin:
+    """The same session after an hour: its token is fresh, its login is not."""
+    answer = root.answer
+    for minutes in (10, 51):
+        clock.advance(minutes=minutes)
+        answer = (await root.client.post("/v1/refresh", json={"refresh_token": answer["refresh_token"]})).json()
+    return Admin(root.client, answer)
+
+
 async def test_without_a_limit_any_login_will_do(
     root: Admin, make_services: MakeServices, make_client: MakeClient, clock: Clock
 ) -> None:

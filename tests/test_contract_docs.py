@@ -300,7 +300,7 @@ def test_every_example_is_of_the_form_that_is_documented(operation: dict[str, An
             "/v1/admin/users/{user_id}",
             "patch",
             "invalid_request payload_too_large missing_token invalid_token token_expired insufficient_role not_found "
-            "last_admin keys_unavailable storage_unavailable internal_error",
+            "last_admin login_too_old keys_unavailable storage_unavailable internal_error",
         ),
         (
             "/v1/me/phone",

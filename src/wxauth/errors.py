@@ -481,6 +481,11 @@ class LoginTooOld(WxAuthError):
     status = 403
     title = Title("Please log in again to do this.", "请重新登录后再进行此操作。")
 
+    def __init__(
+        self, detail: str = "this wants a session that was opened within ADMIN_FRESH_LOGIN seconds: log in again"
+    ) -> None:
+        super().__init__(detail)
+
 
 class SignUpClosed(WxAuthError):
     """Nobody unknown may come in."""

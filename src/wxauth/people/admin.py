@@ -10,7 +10,7 @@ from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.tables import UserStatus
 from wxauth.core.trail import Actor, EventRow, EventSearch, find_events
-from wxauth.errors import NotFound
+from wxauth.errors import LoginTooOld, NotFound
 from wxauth.people import account, session_rows, user_rows
 from wxauth.people.consent_rows import ConsentRow, consents_of
 from wxauth.people.merging import Observe, merge_by_operator
@@ -94,14 +94,21 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
     }
 
 
-async def change_user(database: Database, user_id: UUID, change: UserChange, *, by: Actor, now: datetime) -> None:
+async def change_user(
+    database: Database, user_id: UUID, change: UserChange, *, by: Actor, may_promote: bool = True, now: datetime
+) -> None:
     """Ban or unban a user, and set their roles; a ban ends every session.
 
-    Raises: NotFound, LastAdmin, TooManyRoles, StorageUnavailable.
+    Without `may_promote`, nobody becomes an administrator by it.
+
+    Raises: NotFound, LastAdmin, LoginTooOld, TooManyRoles, StorageUnavailable.
     """
 
     async def decide(transaction: Transaction, before: Standing) -> Settled:
-        return await settle(transaction, user_id, before=before, after=change.applied_to(before), by=by, now=now)
+        after = change.applied_to(before)
+        if after.is_administrator and not (before.is_administrator or may_promote):
+            raise LoginTooOld
+        return await settle(transaction, user_id, before=before, after=after, by=by, now=now)
 
     if change.may_end_an_administrator:
         settled = await deciding(database, user_id, decide)
@@ -120,11 +127,17 @@ async def merge_users(
     *,
     into: UUID,
     by: Actor,
+    may_promote: bool = True,
     now: datetime,
     observe: Observe = lambda _source: None,
 ) -> UserDetail:
-    """Merge two users; the one that remains. Raises: NotFound, MergeRefused, LastAdmin, StorageUnavailable."""
-    user_id = await merge_by_operator(database, former_id, into=into, by=by, now=now, observe=observe)
+    """Merge two users, as `merge_by_operator` does; the one that remains.
+
+    Raises: NotFound, MergeRefused, LastAdmin, LoginTooOld, StorageUnavailable.
+    """
+    user_id = await merge_by_operator(
+        database, former_id, into=into, by=by, may_promote=may_promote, now=now, observe=observe
+    )
     return await read_user(database, user_id, now=now)
 
 

@@ -7,7 +7,15 @@ from fastapi import APIRouter, Depends, Query
 
 from wxauth.core.services import ServicesDep
 from wxauth.core.trail import EventSearch
-from wxauth.errors import InsufficientRole, InvalidRequest, LastAdmin, MergeRefused, NotFound, PayloadTooLarge
+from wxauth.errors import (
+    InsufficientRole,
+    InvalidRequest,
+    LastAdmin,
+    LoginTooOld,
+    MergeRefused,
+    NotFound,
+    PayloadTooLarge,
+)
 from wxauth.people import admin
 from wxauth.people.admin import UserChange
 from wxauth.people.bodies import (
@@ -25,7 +33,7 @@ from wxauth.people.bodies import (
     user_detail_answer,
     users_answer,
 )
-from wxauth.people.callers import AdministratorDep
+from wxauth.people.callers import AdministratorDep, FreshLoginDep
 from wxauth.people.user_rows import UserSearch
 from wxauth.web.answers import BEARER_SECURITY, GUARDED, answers, failures
 from wxauth.web.direct import DirectRoute, operation_id
@@ -70,21 +78,31 @@ async def read_user(_: AdministratorDep, services: ServicesDep, user_id: UUID) -
     "/v1/admin/users/{user_id}",
     summary="Ban, unban, set roles",
     responses=answers(
-        EXAMPLE_USER_DETAIL, WRONG_USER_ID, NO_SUCH_USER, PayloadTooLarge, LastAdmin, *GUARDED_FOR_ADMINISTRATORS
+        EXAMPLE_USER_DETAIL,
+        WRONG_USER_ID,
+        NO_SUCH_USER,
+        PayloadTooLarge,
+        LastAdmin,
+        LoginTooOld,
+        *GUARDED_FOR_ADMINISTRATORS,
     ),
     openapi_extra=BEARER_SECURITY,
 )
 async def change_user(
-    administrator: AdministratorDep, services: ServicesDep, user_id: UUID, body: UserChangeRequest
+    administrator: AdministratorDep,
+    is_fresh: FreshLoginDep,
+    services: ServicesDep,
+    user_id: UUID,
+    body: UserChangeRequest,
 ) -> UserDetailAnswer:
     """Set what is named; the rest stays. The answer is the user as they are then.
 
     A ban ends every session; lifting it brings none back. Roles bite at once in wxauth itself, and with the next
-    access token at siblings.
+    access token at siblings. To make somebody an administrator wants a fresh login: `ADMIN_FRESH_LOGIN`.
     """
     now = services.clock()
     change = UserChange(status=body.status, roles=body.roles)
-    await admin.change_user(services.database, user_id, change, by=administrator, now=now)
+    await admin.change_user(services.database, user_id, change, by=administrator, may_promote=is_fresh, now=now)
     return user_detail_answer(await admin.read_user(services.database, user_id, now=now))
 
 
@@ -97,23 +115,30 @@ async def change_user(
         NO_SUCH_USER,
         PayloadTooLarge,
         LastAdmin,
+        LoginTooOld,
         MergeRefused("they are one user already"),
         *GUARDED_FOR_ADMINISTRATORS,
     ),
     openapi_extra=BEARER_SECURITY,
 )
 async def merge_users(
-    administrator: AdministratorDep, services: ServicesDep, user_id: UUID, body: MergeRequest
+    administrator: AdministratorDep,
+    is_fresh: FreshLoginDep,
+    services: ServicesDep,
+    user_id: UUID,
+    body: MergeRequest,
 ) -> UserDetailAnswer:
     """Make one user of two; the answer is the one that remains.
 
-    Identities, sessions and consents go along; roles are united, and a ban of either follows. It cannot be undone.
+    Identities, sessions and consents go along; roles are united, and a ban of either follows. It cannot be undone. If
+    one of the two is an administrator, it wants a fresh login: `ADMIN_FRESH_LOGIN`.
     """
     remaining = await admin.merge_users(
         services.database,
         user_id,
         into=body.into,
         by=administrator,
+        may_promote=is_fresh,
         now=services.clock(),
         observe=services.metrics.merged,
     )

@@ -5,6 +5,7 @@ from datetime import timedelta
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Annotated, Final
+from uuid import UUID
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
@@ -98,18 +99,36 @@ AdministratorDep = Annotated[Actor, Depends(administrator_of)]
 """The administrator who asks. One who was demoted or banned a moment ago is refused at once."""
 
 
+async def fresh_login_of(connection: HTTPConnection) -> bool:
+    """Whether the request's session was opened within `ADMIN_FRESH_LOGIN` seconds."""
+    services: Services = connection.app.state.services
+    return await is_fresh(services, (await services.guard(connection)).session_id)
+
+
+FreshLoginDep = Annotated[bool, Depends(fresh_login_of)]
+"""Whether the session was opened lately, for acts that leave lasting power in some cases only."""
+
+
+async def is_fresh(services: Services, session_id: UUID) -> bool:
+    """Whether a session was opened lately: an access token that was stolen must not become a client.
+
+    Raises: StorageUnavailable.
+    """
+    longest = services.settings.admin_fresh_login
+    if not longest:
+        return True
+    opened_at = await session_opened_at(services.database, session_id)
+    return opened_at is not None and services.clock() - opened_at <= timedelta(seconds=longest)
+
+
 async def fresh_administrator_of(connection: HTTPConnection) -> Actor:
-    """The administrator, whose session was opened lately: an access token that was stolen must not become a client.
+    """The administrator, whose session was opened lately.
 
     Raises: LoginTooOld, beside what `administrator_of` raises.
     """
-    services: Services = connection.app.state.services
     administrator = await administrator_of(connection)
-    principal = await services.guard(connection)
-    longest = services.settings.admin_fresh_login
-    opened_at = await session_opened_at(services.database, principal.session_id)
-    if longest and (opened_at is None or services.clock() - opened_at > timedelta(seconds=longest)):
-        raise LoginTooOld(f"this wants a session that was opened within {longest} seconds: log in again")
+    if not await fresh_login_of(connection):
+        raise LoginTooOld
     return administrator
 
 

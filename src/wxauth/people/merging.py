@@ -18,7 +18,7 @@ from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.tables import UserStatus
 from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.errors import LastAdmin, MergeRefused, NotFound, StorageUnavailable
+from wxauth.errors import LastAdmin, LoginTooOld, MergeRefused, NotFound, StorageUnavailable
 from wxauth.people.merging_rows import (
     current_user,
     have_both_external_ids,
@@ -200,14 +200,16 @@ async def merge_by_operator(
     *,
     into: UUID,
     by: Actor,
+    may_promote: bool,
     now: datetime,
     observe: Observe = lambda _source: None,
 ) -> UUID:
     """Make one user of two, as somebody in charge says; the id of the one that remains.
 
-    An id that was merged away counts as the user that remains.
+    An id that was merged away counts as the user that remains. Without `may_promote`, nobody else's identities become
+    an administrator's by it.
 
-    Raises: NotFound, MergeRefused, LastAdmin, StorageUnavailable.
+    Raises: NotFound, MergeRefused, LastAdmin, LoginTooOld, StorageUnavailable.
     """
     for _ in range(_ATTEMPTS_OF_OPERATORS):
         user_id, remaining_id = await current_user(database, former_id), await current_user(database, into)
@@ -223,6 +225,8 @@ async def merge_by_operator(
                 raise MergeRefused("both have an external_id, of which one would be lost")
             if pair.has_the_last_administrators and (pair.former.is_banned or pair.remaining.is_banned):
                 raise LastAdmin("the ban would follow the only administrator: lift it first")
+            if pair.former.is_administrator != pair.remaining.is_administrator and not may_promote:
+                raise LoginTooOld
             merged = await merge(transaction, pair, source=Source.OPERATOR, by=by, now=now)
         merged.tell(observe)
         return remaining_id
