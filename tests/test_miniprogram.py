@@ -21,6 +21,7 @@ from wxauth.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.oauth.client_rows import OAuthClient
 from wxauth.oauth.clients import add_oauth_client
 from wxauth.people.admin import UserChange, change_user
+from wxauth.people.standing import ADMIN
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services
 
@@ -73,6 +74,11 @@ def with_controls(app: ASGIApp, services: Services, clock: Clock) -> ASGIApp:
         await change_user(services.database, user_id, change, by=OPERATOR, now=clock())
         return Response(status_code=204)
 
+    async def promote(request: Request) -> Response:
+        user_id = UUID((await request.json())["user_id"])
+        await change_user(services.database, user_id, UserChange(granted=ADMIN), by=OPERATOR, now=clock())
+        return Response(status_code=204)
+
     async def add_site(request: Request) -> Response:
         site = OAuthClient(**{**SITE, **await request.json()})
         credentials = await add_oauth_client(services.database, site, now=clock())
@@ -83,6 +89,7 @@ def with_controls(app: ASGIApp, services: Services, clock: Clock) -> ASGIApp:
         routes=[
             Route("/controls/clock", advance, methods=["POST"]),
             Route("/controls/bans", ban, methods=["POST"]),
+            Route("/controls/administrators", promote, methods=["POST"]),
             Route("/controls/sites", add_site, methods=["POST"]),
         ]
     )

@@ -44,10 +44,10 @@ export declare function scanOf(
 ): Scan | null
 
 /**
- * Asks who wants to log the person in. Rejects with an `AuthError`: `scan_over`, `scan_forwarded` (no camera has seen the
+ * Asks who wants to log the person in, after another login where the code is the console's and wants one. Rejects with an `AuthError`: `scan_over`, `scan_forwarded` (no camera has seen the
  * code), `scan_too_far`, `scan_taken`, `rate_limited`, and what `auth.request` rejects with.
  */
-export declare function claim(auth: Pick<Auth, 'request'>, scan: Scan | null): Promise<Claimed>
+export declare function claim(auth: Pick<Auth, 'login' | 'request'>, scan: Scan | null): Promise<Claimed>
 
 /** The person says yes. Rejects with an `AuthError`: `scan_over`. */
 export declare function approve(auth: Pick<Auth, 'request'>, claimed: Pick<Claimed, 'id'>): Promise<void>

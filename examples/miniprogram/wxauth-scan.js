@@ -15,7 +15,13 @@ export function scanOf(options) {
 /** @type {typeof import('./wxauth-scan.js').claim} */
 export async function claim(auth, scan) {
   if (!scan) throw new AuthError('invalid_argument', { detail: 'scan' })
-  return post(auth, '/v1/me/scans', scan)
+  try {
+    return await post(auth, '/v1/me/scans', scan)
+  } catch (error) {
+    if (error.code !== 'login_too_old') throw error
+    await auth.login({ force: true }) // nobody sees it: WeChat says once more whose phone this is
+    return post(auth, '/v1/me/scans', scan)
+  }
 }
 
 /** @type {typeof import('./wxauth-scan.js').approve} */

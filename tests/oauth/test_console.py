@@ -17,6 +17,7 @@ from tests.oauth.test_device_grant import refused
 from tests.problems import problem_of
 from tests.test_console import ASKED_BY_THE_PAGE, COOKIE, SESSION, go_on
 from tests.test_contract_admin import Admin, make_admin
+from tests.test_contract_admin_more import later
 from wxauth.console.sessions import add_console_as_site
 from wxauth.core.migrations import migrate
 from wxauth.core.services import Services
@@ -84,6 +85,22 @@ async def test_an_administrators_scan_opens_the_console(browser: Browser, phone:
     assert await sessions_of(phone) == ["wxauth-admin", None]
     told = [(event["type"], event["data"].get("by")) for event in await root.events(user_id=root.id)]
     assert told == [("console.opened", "scan"), ("scan.approved", None)]
+
+
+async def test_an_old_login_opens_no_console_although_its_token_is_good(
+    browser: Browser, phone: Phone, root: Admin, get_phone: GetPhone, clock: Clock
+) -> None:
+    old = Phone(phone.client, (await later(root, clock)).answer)
+    tab = await browser.show(**ASKED)
+    problem_of(await old.claim(scene=tab.scene, entry_scene=CAMERA), "login_too_old", 403)
+    typed = tab.found(r'class="typed">([A-Z-]{9})<')
+    problem_of(await old.claim(user_code=typed), "login_too_old", 403)
+    again = await get_phone("alice")
+    claimed = await again.claim(scene=tab.scene, entry_scene=CAMERA)
+    assert claimed.status_code == 200
+    problem_of(await old.claim(scene=tab.scene, entry_scene=CAMERA), "login_too_old", 403)  # it takes over no claim
+    assert (await again.decide(claimed.json()["id"])).status_code == 204
+    assert (await post(browser.client, sent(await tab.go_on(), to=CONSOLE)["code"])).status_code == 200
 
 
 async def test_the_consoles_token_administers_and_does_nothing_else(

@@ -9,6 +9,7 @@ from wxauth.core.services import ServicesDep
 from wxauth.errors import (
     InsufficientScope,
     InvalidRequest,
+    LoginTooOld,
     PayloadTooLarge,
     RateLimited,
     ScanForwarded,
@@ -38,6 +39,7 @@ router = APIRouter(route_class=DirectRoute, tags=["scans"], generate_unique_id_f
         ScanOver,
         ScanForwarded,
         ScanTooFar,
+        LoginTooOld,
         ScanTaken,
         RateLimited,
         InsufficientScope,
@@ -50,7 +52,7 @@ async def claim_scan(caller: CallerDep, body: ClaimRequest, services: ServicesDe
 
     Show all of the answer, and make "refuse" as easy to reach as "log in". The first user to claim a code holds it for
     a minute, or until the decision. Only the session that holds the claim may decide. Another session of the same user
-    takes the claim over.
+    takes the claim over. The console's code wants a fresh login of an administrator: `ADMIN_FRESH_LOGIN`.
     """
     return claimed_answer(await scans.claim(services, caller, body.opening, ip=device.ip))
 

@@ -65,14 +65,18 @@ _SAME_NETWORK_PART: Final = f"{_network_part('s.browser_ip')} = {_network_part('
 _IS_FORWARDED_PART: Final = """
 CASE WHEN $1::bytea IS NULL THEN NOT (c.takes_user_codes OR s.request_hash IS NOT NULL) ELSE NOT $8::boolean END"""
 _IS_TOO_FAR_PART: Final = f"((c.is_near OR $7::boolean) AND ({_SAME_NETWORK_PART}) IS NOT TRUE)"
+_IS_TOO_OLD_PART: Final = "c.scopes && $10::text[]"
 # A scan is free if its claim is too old, is of the same user, or is of a session that has been erased.
 _IS_FREE_PART: Final = """
 (s.claimed_session_id IS NULL OR s.claimed_at <= $9
  OR COALESCE((SELECT holder.user_id = $4 FROM sessions holder WHERE holder.id = s.claimed_session_id), true))"""
-_MAY_PART: Final = f"(NOT ({_IS_FORWARDED_PART}) AND NOT {_IS_TOO_FAR_PART} AND {_IS_FREE_PART})"
+_MAY_PART: Final = (
+    f"(NOT ({_IS_FORWARDED_PART}) AND NOT {_IS_TOO_FAR_PART} AND NOT {_IS_TOO_OLD_PART} AND {_IS_FREE_PART})"
+)
 # Settles the race of two phones: the second waits here, and then finds the scan claimed.
 # $1 hash of the scene, or NULL  $2 hashes that the user code may have  $3 session  $4 user  $5 now  $6 ip
 # $7 whether this user must be near  $8 whether a camera saw the picture  $9 claims before this time do not count
+# $10 scopes that the session is too old for
 _CLAIM: Final = f"""
 UPDATE scans s
    SET claimed_session_id = CASE WHEN {_MAY_PART} THEN $3 ELSE s.claimed_session_id END,
@@ -84,7 +88,7 @@ UPDATE scans s
 RETURNING s.id, s.client_id, c.title, c.redirect_uris, s.request_hash IS NOT NULL AS is_page,
           host(s.browser_ip) AS browser_ip, s.browser_user_agent, {_SAME_NETWORK_PART} AS same_network, s.is_typed,
           s.created_at, s.expires_at, {_IS_FORWARDED_PART} AS is_forwarded, {_IS_TOO_FAR_PART} AS is_too_far,
-          s.claimed_session_id = $3 AS is_claimed
+          {_IS_TOO_OLD_PART} AS is_too_old, s.claimed_session_id = $3 AS is_claimed
 """  # noqa: S608 - put together from constants
 # Stores the verdict and its event together. The same verdict again, by the same session, changes nothing.
 # $1 id  $2 session  $3 now  $4 verdict  $5 id of the event  $6 user  $7 app_id  $8 ip
@@ -306,6 +310,7 @@ class ClaimedScan(TypedDict):
     expires_at: datetime
     is_forwarded: bool
     is_too_far: bool
+    is_too_old: bool
     is_claimed: bool
 
 
@@ -319,6 +324,8 @@ class Claim:
     user_id: UUID
     ip: str | None
     must_be_near: bool
+    too_old_for: Sequence[str]
+    """Scopes that want a session that was opened later than this one."""
     by_camera: bool
 
 
@@ -408,6 +415,7 @@ async def claim_scan(database: Database, claim: Claim, *, now: datetime) -> Clai
         claim.must_be_near,
         claim.by_camera,
         now - CLAIM_LASTS,
+        claim.too_old_for,
     )
     return row
 

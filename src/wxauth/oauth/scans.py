@@ -12,7 +12,15 @@ from uuid_utils.compat import uuid7
 
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
-from wxauth.errors import RateLimited, ScanForwarded, ScanOver, ScanTaken, ScanTooFar, StorageUnavailable
+from wxauth.errors import (
+    LoginTooOld,
+    RateLimited,
+    ScanForwarded,
+    ScanOver,
+    ScanTaken,
+    ScanTooFar,
+    StorageUnavailable,
+)
 from wxauth.login.rate_limits import subscriber_of
 from wxauth.oauth import scan_rows
 from wxauth.oauth.client_rows import OAuthClient
@@ -20,6 +28,7 @@ from wxauth.oauth.errors import OAuthError, invalid_client, invalid_request
 from wxauth.oauth.scan_rows import LIFETIME, Claim, ClaimedScan, NewScan, ScanOutcome, Verdict
 from wxauth.oauth.secrets import SCENE, hash_of, new_scene, new_secret
 from wxauth.people.account import Caller
+from wxauth.people.callers import ADMIN_SCOPE, is_fresh
 from wxauth.people.devices import Device
 from wxauth.people.standing import ADMIN
 
@@ -138,7 +147,10 @@ async def _start(
 async def claim(services: Services, caller: Caller, opening: Opening, *, ip: str | None) -> ClaimedScan:
     """Claim a scan for this session, which may then decide.
 
-    Raises: ScanOver, ScanForwarded, ScanTooFar, ScanTaken, RateLimited, StorageUnavailable.
+    The console wants a fresh login of an administrator: otherwise an access token that was stolen could approve a login
+    to it, and the session that this opens would be a fresh one.
+
+    Raises: ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited, StorageUnavailable.
     """
     now = services.clock()
     settings = services.settings
@@ -151,6 +163,7 @@ async def claim(services: Services, caller: Caller, opening: Opening, *, ip: str
         user_id=caller.user["id"],
         ip=plain_address(ip),
         must_be_near=is_administrator and not settings.scan_admin_anywhere,
+        too_old_for=[ADMIN_SCOPE] if is_administrator and not await is_fresh(services, caller.session_id) else [],
         by_camera=settings.scan_entry == "any" or _is_from_camera(opening, now),
     )
     if opening.user_code is None:
@@ -166,6 +179,9 @@ async def claim(services: Services, caller: Caller, opening: Opening, *, ip: str
     if found["is_too_far"]:
         log.warning("scan_refused", reason="too_far", **fields)
         raise ScanTooFar("phone and browser are not known to be in one network")
+    if found["is_too_old"]:
+        log.warning("scan_refused", reason="login_too_old", **fields)
+        raise LoginTooOld
     if not found["is_claimed"]:
         log.warning("scan_refused", reason="taken", **fields)
         raise ScanTaken("another user has claimed it")

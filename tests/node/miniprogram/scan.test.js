@@ -25,15 +25,15 @@ beforeEach(() => {
 })
 
 /** What a site asks, by a form. */
-async function siteAsks(path, form = {}) {
-  const authorization = `Basic ${Buffer.from(`${site.client_id}:${site.client_secret}`).toString('base64')}`
+async function siteAsks(path, form = {}, { client_id, client_secret } = site) {
+  const authorization = `Basic ${Buffer.from(`${client_id}:${client_secret}`).toString('base64')}`
   const header = { authorization, 'content-type': 'application/x-www-form-urlencoded' }
   const answer = await exchange(SERVICE_URL + path, 'POST', header, new URLSearchParams(form).toString())
   return { status: answer.statusCode, body: JSON.parse(answer.body) }
 }
 
-async function shown() {
-  const { body } = await siteAsks('/v1/device_authorization', { browser_ip: '203.0.113.7' })
+async function shown(browser_ip = '203.0.113.7', at = site) {
+  const { body } = await siteAsks('/v1/device_authorization', { browser_ip }, at)
   return { ...body, scene: body.verification_uri_complete.split('/').pop() }
 }
 
@@ -67,6 +67,20 @@ test('what was refused is refused', async () => {
   await deny(auth, claimed)
   assert.equal((await poll(code)).body.error, 'access_denied')
   await rejection(approve(auth, claimed), 'scan_over')
+})
+
+test('the console wants a fresh login of an administrator, which the phone makes by itself', async () => {
+  const asked = { name: 'console', scopes: ['wxauth:admin'] }
+  const { body: console } = await ask('POST', '/controls/sites', { body: asked })
+  const { auth, phone } = start()
+  const { id: user_id } = await auth.login()
+  await ask('POST', '/controls/administrators', { body: { user_id } })
+  await claim(auth, scanOf({ scene: (await shown('127.0.0.1', console)).scene }))
+  assert.equal(phone.count('login'), 1)
+  await pass(phone, 3601)
+  const claimed = await claim(auth, scanOf({ scene: (await shown('127.0.0.1', console)).scene }))
+  assert.equal(phone.count('login'), 2)
+  await approve(auth, claimed)
 })
 
 test('a link says when it was scanned', async () => {
