@@ -279,6 +279,16 @@ async def test_what_the_one_who_remains_lacks_is_the_others(
     assert (remaining["phone"], remaining["phone_verified"]) == (NUMBER, False)
 
 
+async def test_an_imported_number_stays_where_the_other_one_has_none(
+    merge: Merge, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    alice = await login("alice", nickname="Alice")
+    bob = await login("bob")
+    await rows.execute("UPDATE users SET phone = $1, phone_verified = false WHERE nickname = 'Alice'", NUMBER)
+    remaining = (await merge(bob["user"]["id"], alice["user"]["id"])).json()
+    assert (remaining["phone"], remaining["phone_verified"]) == (NUMBER, False)
+
+
 async def test_a_ban_follows_in_both_directions(merge: Merge, login: LoginAnswer, rows: asyncpg.Connection) -> None:
     for names in (("alice", "bob"), ("dave", "carol")):
         ids = [(await login(name, nickname=name))["user"]["id"] for name in names]

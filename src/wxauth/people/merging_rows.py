@@ -67,7 +67,8 @@ UPDATE users
        avatar_url = COALESCE(users.avatar_url, former.avatar_url),
        phone = COALESCE(users.phone, former.phone),
        phone_verified = CASE WHEN users.phone IS NULL THEN former.phone_verified
-                             ELSE users.phone_verified OR (users.phone = former.phone AND former.phone_verified) END,
+                             ELSE users.phone_verified
+                                  OR (users.phone IS NOT DISTINCT FROM former.phone AND former.phone_verified) END,
        external_id = COALESCE(users.external_id, former.external_id),
        consents = {PRESENT_CONSENTS},
        created_at = LEAST(users.created_at, former.created_at),
