@@ -9,7 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import MakeClient, MakeServices, bearer, until
+from tests.asking import MakeClient, MakeServices, bearer, until, until_locked
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.store.proxy import PATIENT, Proxy
 from wxauth.core.services import Services
@@ -203,6 +203,20 @@ async def test_50_logins_in_the_moment_of_linking_all_succeed(log_in: LogIn, row
     assert user_ids(answers) == user_ids([holder])
     assert not any(answer["is_new_user"] for answer in answers)
     assert await people(rows) == (1, 2, 52)
+
+
+@pytest.mark.own_database
+async def test_a_login_that_waits_for_a_merge_does_not_make_the_merge_wait(
+    log_in: LogIn, rows: asyncpg.Connection
+) -> None:
+    """Else both wait for each other, until PostgreSQL ends one of them after a second."""
+    await log_in(unionid=UNION, app_id=OTHER_APP_ID)
+    async with rows.transaction():
+        await rows.execute("SELECT FROM users FOR UPDATE")
+        entering = asyncio.create_task(log_in(unionid=UNION))
+        await until_locked(rows)
+        await rows.execute("SELECT FROM unionids FOR UPDATE NOWAIT")
+    assert (await entering)["is_new_user"] is False
 
 
 async def test_linking_meets_first_logins_and_logins_without_the_unionid(

@@ -99,13 +99,19 @@ SELECT * FROM person
 # All others, $12 being the id for a new user, $13 whether they are to be judged, $14 and $15 the ids of events, $16
 # whether somebody new may come. The row of the unionid decides whose it is: whoever comes second waits for it. An
 # unknown identity joins that user, or a new one. A known one gets the unionid, unless another user has it: then nothing
-# comes back, and nothing has been done.
+# comes back, and nothing has been done. The user is locked before the unionid, as in a merge and an erasure: two that
+# locked them in opposite orders would wait for each other.
 _ENTER: Final = f"""
 WITH known AS (
     SELECT user_id FROM identities WHERE app_id = $1 AND openid = $2
+), before AS (
+    SELECT users.id, users.nickname, users.avatar_url
+      FROM users
+     WHERE users.id = COALESCE((SELECT user_id FROM unionids WHERE unionid = $3), (SELECT user_id FROM known))
+       FOR NO KEY UPDATE
 ), holder AS (
     INSERT INTO unionids (unionid, user_id)
-    SELECT $3::text, COALESCE((SELECT user_id FROM known), $12)
+    SELECT $3::text, COALESCE((SELECT id FROM before), $12)
      WHERE $3::text IS NOT NULL
        AND ($16 OR EXISTS (SELECT FROM known) OR EXISTS (SELECT FROM unionids WHERE unionid = $3))
     ON CONFLICT (unionid) DO UPDATE SET unionid = excluded.unionid
@@ -113,15 +119,10 @@ WITH known AS (
 ), named AS (
     UPDATE identities SET unionid = $3 FROM known, holder
      WHERE app_id = $1 AND openid = $2 AND holder.user_id = known.user_id
-), before AS (
-    SELECT users.id, users.nickname, users.avatar_url
-      FROM holder JOIN users ON users.id = holder.user_id
-     WHERE holder.user_id <> $12
-       FOR NO KEY UPDATE OF users
 ), joined AS (
     UPDATE users{_SEEN_PART}{_PROFILE_PART},
            unionid = COALESCE($3, users.unionid)
-      FROM before
+      FROM before JOIN holder ON holder.user_id = before.id
      WHERE users.id = before.id
        AND NOT EXISTS (SELECT FROM known WHERE known.user_id <> before.id)
     RETURNING {USER}, users.unjudged_since
