@@ -161,6 +161,7 @@ def settings(database_url: str, simulator_url: str) -> dict[str, str]:
         "WXAUTH_APPS": json.dumps(APPS),
         "WXAUTH_SECRET_KEY": SECRET_KEY,
         "WXAUTH_WECHAT_BASE_URL": simulator_url,
+        "WXAUTH_ISSUER": f"http://127.0.0.1:{free_port()}",  # where nobody answers
     }
 
 
