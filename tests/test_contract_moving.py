@@ -207,6 +207,7 @@ async def test_a_banned_user_stays_banned(mover: Mover, client: httpx.AsyncClien
         ({**ALICE, "created_at": "yesterday"}, "created_at"),
         ({**ALICE, "created_at": 1700000000}, "created_at"),
         ({**ALICE, "created_at": "2023-01-02T03:04:05"}, "created_at"),
+        ({**ALICE, "created_at": "9999-12-31T23:59:59-01:00"}, "created_at"),
         ({**ALICE, "user_id": "7"}, "user_id"),
         ({**ALICE, "user_id": str(uuid4())}, "user_id"),
         ({**ALICE, "consents": [{"document": "privacy"}]}, "consents.version"),

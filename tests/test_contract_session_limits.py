@@ -144,7 +144,9 @@ async def test_sessions_used_in_the_same_moment_are_all_listed(
     assert second["next_cursor"] is None
 
 
-@pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 201}, {"cursor": "x"}, {"cursor": "A" * 22}])
+@pytest.mark.parametrize(
+    "query", [{"limit": 0}, {"limit": 201}, {"cursor": "x"}, {"cursor": "A" * 22}, {"cursor": "_" * 32}]
+)
 async def test_a_wrong_page_is_refused(client: httpx.AsyncClient, login: LoginAnswer, query: dict[str, Any]) -> None:
     answer = await client.get("/v1/me/sessions", params=query, headers=bearer(await login("alice")))
     problem_of(answer, "invalid_request", 422)

@@ -293,7 +293,19 @@ async def test_anything_else_is_tried_again_and_a_redirect_is_not_followed(
     assert (delivery["status"], len(receiver.got), len(other_receiver.got)) == (status, 1, 0)
 
 
-@pytest.mark.parametrize(("form", "seconds"), [("120", 120), ("date", 120), ("1", 5), ("nonsense", 5), ("-1", 5)])
+@pytest.mark.parametrize(
+    ("form", "seconds"),
+    [
+        ("120", 120),
+        ("date", 120),
+        ("1", 5),
+        ("nonsense", 5),
+        ("-1", 5),
+        ("9" * 5000, 5),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999", 5),
+    ],
+    ids=lambda value: str(value)[:12],
+)
 async def test_retry_after_puts_a_try_off_and_never_forward(
     root: Admin,
     services: Services,
@@ -556,6 +568,7 @@ async def test_a_webhook_is_added_read_changed_and_removed(root: Admin, receiver
     for method, path in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/test"), ("POST", "/secret")):
         answer = await root(method, "/orders" + path, {} if method == "PATCH" else None)
         problem_of(answer, "not_found", 404)
+    problem_of(await root("GET", "/%00"), "not_found", 404)
     problem_of(await root("POST", "/orders/replay", {"since": "2026-11-20T08:00:00Z"}), "not_found", 404)
     problem_of(await root("GET", "/orders/deliveries"), "not_found", 404)
 
@@ -589,6 +602,7 @@ async def test_what_cannot_be_a_webhook_is_refused(root: Admin, receiver: Receiv
             ("url", "http://@127.0.0.1/"),
             ("url", "https://example.com/\\@127.0.0.1/"),
             ("url", "https://exam ple.com/"),
+            ("url", "https://xn--a/"),
             ("url", "https://" + "a" * 2050),
             ("url", "http://8.8.8.8/"),
             ("url", "http://no-such-host.invalid/"),
@@ -620,6 +634,12 @@ async def test_no_url_leads_to_link_local_or_metadata_addresses_in_any_form(root
         "[fe80::1%25lo]",
         "[ff02::1]",
         "[fd00:ec2::254]",
+        "[fd00:ec2::23]",
+        "[fd20:ce::254]",
+        "[fd00:c1::a9fe:a9fe]",
+        "[fd00:100::100:200]",
+        "[fd00:a9fe:a9fe::1]",
+        "[fd00:42::42]",
         "[::ffff:169.254.169.254]",
         "[::ffff:a9fe:a9fe]",
         "[::169.254.169.254]",
@@ -717,7 +737,9 @@ async def test_events_are_sent_again_with_the_ids_they_had(
     assert sorted(receiver.ids) == [event_id(2), *[event_id(3)] * 3]
     assert (await root("POST", "/orders/replay", {"event_id": event_id(4)})).json() == {"replayed": 0}
     problem_of(await root("POST", "/orders/replay", {"event_id": event_id(9)}), "not_found", 404)
-    for body in ({}, {"since": "yesterday"}, {"since": "2026-11-20T08:00:00"}, {"event_id": "x"}):
+    before_all_time = "0001-01-01T00:00:00+14:00"
+    times = ("yesterday", "2026-11-20T08:00:00", before_all_time)
+    for body in ({}, *({"since": time} for time in times), {"event_id": "x"}):
         problem_of(await root("POST", "/orders/replay", body), "invalid_request", 422)
 
 

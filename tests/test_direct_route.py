@@ -31,9 +31,10 @@ async def with_more(value: Annotated[int, Depends(of_two)]) -> None: ...
         (with_more, {}),
     ],
 )
-def test_what_would_be_dropped_in_silence_is_refused(endpoint: Any, declared: dict[str, Any]) -> None:
+@pytest.mark.parametrize("path", ["/", "/{value}"])
+def test_what_would_be_dropped_in_silence_is_refused(path: str, endpoint: Any, declared: dict[str, Any]) -> None:
     with pytest.raises(TypeError):
-        DirectRoute("/", endpoint, **declared)
+        DirectRoute(path, endpoint, **declared)
 
 
 def test_what_it_can_serve_is_taken() -> None:

@@ -10,7 +10,6 @@ from uuid import UUID
 
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -25,6 +24,7 @@ from wxauth.errors import FieldError
 from wxauth.people.bodies import Role
 from wxauth.people.standing import MAX_ROLES
 from wxauth.profile.bodies import AvatarUrl, Nickname
+from wxauth.web import bodies
 from wxauth.web.direct import invalid_request
 
 MAX_LINE: Final = 8 * 1024
@@ -86,7 +86,7 @@ def _address(value: str) -> str:
 
 
 OrNone = BeforeValidator(_none_if_empty)
-Time = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_time_text)]
+Time = Annotated[bodies.Time, Field(strict=False), BeforeValidator(_time_text)]
 TimeOrNone = Annotated[Time | None, OrNone]
 UserId = Annotated[UUID, Field(strict=False), AfterValidator(_version_7)]
 WeChatId = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,128}$")]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal, NotRequired
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from wxauth.core.tables import ROLE, UserInSession, UserRow, UserStatus
@@ -19,7 +19,7 @@ from wxauth.people.devices import describe_device
 from wxauth.people.session_rows import LastUsed, OpenSession
 from wxauth.people.standing import MAX_ROLES
 from wxauth.people.user_rows import UserWithIdentities
-from wxauth.web.bodies import TEXT
+from wxauth.web.bodies import TEXT, Time
 from wxauth.web.paging import MAX_PAGE_SIZE, OrEmpty, Page, PageQuery
 
 _SESSIONS_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{32}")
@@ -152,14 +152,23 @@ class EventsQuery(PageQuery):
     type: Annotated[list[Annotated[str, StringConstraints(pattern=TEXT)]], BeforeValidator(_without_empty)] = Field(
         default=[], description=f"Such as {', '.join(f'`{kind}`' for kind in EventType)}; repeated for several."
     )
-    since: Annotated[AwareDatetime | None, OrEmpty] = Field(default=None, description="None earlier than this.")
-    until: Annotated[AwareDatetime | None, OrEmpty] = Field(default=None, description="All earlier than this.")
+    since: Annotated[Time | None, OrEmpty] = Field(default=None, description="None earlier than this.")
+    until: Annotated[Time | None, OrEmpty] = Field(default=None, description="All earlier than this.")
 
 
 def _is_sessions_cursor(cursor: str) -> str:
-    if not _SESSIONS_CURSOR.fullmatch(cursor):
-        raise ValueError("Not a next_cursor of this list")
+    try:
+        if not _SESSIONS_CURSOR.fullmatch(cursor):
+            raise ValueError
+        _place_in(cursor)
+    except (ValueError, OverflowError):
+        raise ValueError("Not a next_cursor of this list") from None
     return cursor
+
+
+def _place_in(cursor: str) -> LastUsed:
+    raw = urlsafe_b64decode(cursor)
+    return LastUsed(_EPOCH + timedelta(microseconds=int.from_bytes(raw[:8], "big")), UUID(bytes=raw[8:]))
 
 
 def cursor_behind(session: OpenSession) -> str:
@@ -179,10 +188,7 @@ class SessionsQuery(PageQuery):
     @property
     def after(self) -> LastUsed | None:
         """Where the page before ended."""
-        if self.cursor is None:
-            return None
-        raw = urlsafe_b64decode(self.cursor)
-        return LastUsed(_EPOCH + timedelta(microseconds=int.from_bytes(raw[:8], "big")), UUID(bytes=raw[8:]))
+        return None if self.cursor is None else _place_in(self.cursor)
 
 
 class OpenSessionAnswer(TypedDict):

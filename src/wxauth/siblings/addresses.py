@@ -21,7 +21,12 @@ _NEVER: Final = tuple(
             "fe80::/10",
             "fec0::/10",
             "ff00::/8",
-            "fd00:ec2::254/128",  # Amazon's metadata
+            "fd00:ec2::/32",  # Amazon's metadata, and its other services on the machine
+            "fd20:ce::254/128",  # Google's metadata
+            "fd00:c1::a9fe:a9fe/128",  # Oracle's
+            "fd00:100::100:200/128",  # Alibaba's
+            "fd00:a9fe:a9fe::1/128",  # Linode's
+            "fd00:42::42/128",  # Scaleway's
         ),
     )
 )

@@ -305,10 +305,10 @@ def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:
     if retry_after is None:
         return None
     text = retry_after.strip()
-    if text.isascii() and text.isdigit():
-        return timedelta(seconds=min(int(text), int(LONGEST_RETRY_AFTER.total_seconds())))
     try:
+        if text.isascii() and text.isdigit():
+            return timedelta(seconds=min(int(text), int(LONGEST_RETRY_AFTER.total_seconds())))
         date = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # also of numbers with very many digits
         return None
     return (date if date.tzinfo else date.replace(tzinfo=UTC)) - now

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, NotRequired, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from wxauth.core.tables import CLIENT_NAME
@@ -14,6 +14,7 @@ from wxauth.siblings.feed_bodies import KnownType
 from wxauth.siblings.webhook_rows import DeliveryRow, State, WebhookRow
 from wxauth.siblings.webhook_urls import MAX_URL
 from wxauth.siblings.webhooks import WithSecret
+from wxauth.web.bodies import Time
 from wxauth.web.paging import OrEmpty, Page, PageQuery
 
 EXAMPLE_WEBHOOK: dict[str, Any] = {
@@ -81,7 +82,7 @@ class ReplayRequest(BaseModel):
     )
 
     event_id: UUID | None = None
-    since: AwareDatetime | None = None
+    since: Time | None = None
 
     @model_validator(mode="after")
     def _names_one(self) -> Self:

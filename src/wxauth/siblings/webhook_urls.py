@@ -26,11 +26,12 @@ async def check_url(text: str, *, names: Names) -> None:
         raise RefusedUrl(f"Should be a URL of at most {MAX_URL} characters")
     try:
         url = httpx.URL(text)
+        host = url.host  # decoded here: it may be no good xn--
     except (httpx.InvalidURL, ValueError):
         raise RefusedUrl("Should be a URL") from None
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not host:
         raise RefusedUrl("Should begin with https://, or with http:// in a private network")
-    if "%" in url.host:
+    if "%" in host:
         raise RefusedUrl("Should be without the zone of an address")
     if "@" in urlsplit(text).netloc:
         raise RefusedUrl("Should be without a user and a password")

@@ -42,7 +42,7 @@ class DirectRoute(APIRoute):
         hints = get_type_hints(endpoint, include_extras=True)
         hints.pop("return", None)
         arguments = [
-            (name, _path_parameter(name, hint) if name in self.param_convertors else _argument(hint))
+            (name, _path_parameter(name, hint) if self._is_in_path(name, hint) else _argument(hint))
             for name, hint in hints.items()
         ]
 
@@ -64,6 +64,10 @@ class DirectRoute(APIRoute):
 
         self.app = serve
 
+    def _is_in_path(self, name: str, hint: Any) -> bool:
+        # A dependency may have the name of a path parameter, which it then reads by itself.
+        return name in self.param_convertors and _dependency(hint) is None
+
 
 def operation_id(route: APIRoute) -> str:
     """The name of an operation in the OpenAPI document: the endpoint's name."""
@@ -76,11 +80,15 @@ def invalid_request(errors: Iterable[Mapping[str, Any]]) -> InvalidRequest:
     return InvalidRequest("; ".join(f"{error.field}: {error.message}" for error in found), errors=found)
 
 
+def _dependency(hint: Any) -> Argument | None:
+    metadata = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    return next((meta.dependency for meta in metadata if isinstance(meta, Depends)), None)
+
+
 def _argument(hint: Any) -> Argument:
-    if get_origin(hint) is Annotated:
-        dependency = next((meta.dependency for meta in get_args(hint)[1:] if isinstance(meta, Depends)), None)
-        if dependency is not None and len(inspect.signature(dependency).parameters) == 1:
-            return dependency
+    dependency = _dependency(hint)
+    if dependency is not None and len(inspect.signature(dependency).parameters) == 1:
+        return dependency
     if hint is Request:
         return _itself
     kinds = get_args(hint) or (hint,)
