@@ -4,7 +4,7 @@ from uuid import UUID
 
 import pytest
 
-from wxauth.core.logs import redact
+from wxauth.core.logs import ConsoleLine, redact
 from wxauth.login.bodies import LoginRequest, LogoutRequest, RefreshRequest
 from wxauth.login.login import Tokens
 from wxauth.profile.bodies import PhoneRequest
@@ -27,6 +27,7 @@ from wxauth.siblings.clients import Credentials
         ("{'code': '0a1b'}", "{'code': ***}"),
         ("cannot connect to postgresql://wxauth:hunter2@db/wxauth", "cannot connect to postgresql://***db/wxauth"),
         ("bad token eyJhbGciOi.J9.x and wxr_AaH4", "bad token *** and ***"),
+        ("bad cookie wxc_AaH4, bad key whsec_Aa+/H4==", "bad cookie ***, bad key ***"),
         ("errcode=40029", "errcode=40029"),
         ("status code: 500", "status code: 500"),
         ("exit code: 3", "exit code: 3"),
@@ -34,6 +35,14 @@ from wxauth.siblings.clients import Credentials
 )
 def test_what_looks_like_a_secret_is_left_out(text: str, redacted: str) -> None:
     assert redact(text) == redacted
+
+
+@pytest.mark.parametrize("field", ["path", "event"])
+def test_no_line_steers_the_terminal(field: str) -> None:
+    event = {"event": "request_refused", field: "/\x1b[31mred\x1b]0;title\x07\x9b2J\u202e小明"}
+    line = ConsoleLine(colors=False)(None, "info", event).decode()
+    assert line.replace("\n", "").isprintable()
+    assert "小明" in line
 
 
 @pytest.mark.parametrize(

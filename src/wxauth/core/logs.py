@@ -31,7 +31,7 @@ _SECRETS = re.compile(
     r"(?i)((?:secret|session|aes)_?key|secret|js_?code|token|authorization|password"
     r"|(?<![a-z_])(?<!status )(?<!exit )code)"
     r"""(["']?\s*[=:]\s*(?:bearer\s+|basic\s+)?)(?:b?'[^']*'|b?"[^"]*"|[^\s&"',;)}]+)"""
-    r"|wxr_[\w-]+|eyJ[\w.-]+|(?<=://)[^\s/@]+@"
+    r"|wx[rc]_[\w-]+|whsec_[\w+/=-]+|eyJ[\w.-]+|(?<=://)[^\s/@]+@"
     r"|(?:(?<=/d/)|(?<=/v1/scans/)|(?<=/v1/authorize/))[\w-]{22}"  # what is in a code, and what its page asks by
 )
 
@@ -56,7 +56,7 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
     if stream is None:
         atexit.register(output.let_go)
     number = logging.getLevelNamesMapping()[level.upper()]
-    render: Processor = _to_json_line if log_format == "json" else _ConsoleLine(colors=output.isatty())
+    render: Processor = _to_json_line if log_format == "json" else ConsoleLine(colors=output.isatty())
     structlog.configure(
         processors=[_complete, render],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -87,15 +87,26 @@ def _to_json_line(_logger: object, _name: str, event: Event) -> bytes:
     return to_json(event, fallback=repr)
 
 
-class _ConsoleLine:
+class ConsoleLine:
+    """Renders a line for a terminal."""
+
     def __init__(self, *, colors: bool) -> None:
         self._render = structlog.dev.ConsoleRenderer(colors=colors)
 
     def __call__(self, logger: Any, name: str, event: Event) -> bytes:
+        """The line, as structlog asks for it."""
         frames: list[str] = event.pop("frames", [])
         event.update({field: str(value) for field, value in event.items() if isinstance(value, UUID)})
+        event.update({field: _printable(value) for field, value in event.items() if isinstance(value, str)})
         line = self._render(logger, name, event)
         return "\n    ".join([line, *frames]).encode()
+
+
+def _printable(text: str) -> str:
+    """The text without what would steer the terminal: strangers choose paths and names."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _complete(_logger: object, name: str, event: Event) -> Event:
