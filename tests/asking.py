@@ -27,9 +27,9 @@ async def until(condition: Callable[[], Awaitable[object] | object]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def until_locked(rows: asyncpg.Connection) -> None:
-    """Wait until somebody waits for a lock."""
-    await until(lambda: rows.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+async def until_locked(rows: asyncpg.Connection, number: int = 1) -> None:
+    """Wait until somebody waits for a lock, or so many do."""
+    await until(lambda: rows.fetchval("SELECT count(*) >= $1 FROM pg_locks WHERE NOT granted", number))
 
 
 BESIDE_LOGINS = "type NOT IN ('user.created', 'identity.added', 'user.profile_changed')"

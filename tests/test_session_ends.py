@@ -1,5 +1,6 @@
 """A session is over when it is over: no token outlives it, and wxauth's own routes take none of it."""
 
+from asyncio import create_task
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import httpx
 import pytest
 from jose import jwt
 
-from tests.asking import MakeClient, MakeServices, bearer
+from tests.asking import MakeClient, MakeServices, bearer, until_locked
 from tests.fakes import Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
 from wxauth.core.services import Services
@@ -96,3 +97,22 @@ async def test_own_routes_take_no_token_of_a_session_that_is_over(
     assert await asked() == [401, 401, 401]
     assert not await is_active()
     problem_of(await client.get("/v1/me", headers=bearer(answer)), "invalid_token", 401)
+
+
+@pytest.mark.own_database
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/logout"), ("DELETE", "/v1/me/sessions")])
+async def test_a_session_that_is_signed_out_in_the_moment_of_an_erasure_ends_once(
+    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, method: str, path: str
+) -> None:
+    first, second = await login(), await login()
+    async with rows.transaction():
+        await rows.execute("SELECT FROM sessions FOR UPDATE")
+        signing_out = create_task(client.request(method, path, headers=bearer(first)))
+        await until_locked(rows)
+        erasing = create_task(client.delete("/v1/me", headers=bearer(first)))
+        await until_locked(rows, 2)
+    assert [(await answer).status_code for answer in (signing_out, erasing)] == [204, 204]
+    told = await rows.fetch(
+        "SELECT jsonb_array_elements_text(data -> 'session_ids') AS id FROM events WHERE type = 'session.ended'"
+    )
+    assert sorted(row["id"] for row in told) == sorted([first["session_id"], second["session_id"]])

@@ -1,6 +1,6 @@
 """A site shows a code by itself, a phone scans it, and the site has a session (RFC 8628)."""
 
-from asyncio import gather
+from asyncio import create_task, gather
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -10,7 +10,7 @@ import httpx
 import pytest
 from jose.jwt import get_unverified_claims
 
-from tests.asking import LogLines, MakeClient, MakeServices, bearer
+from tests.asking import LogLines, MakeClient, MakeServices, bearer, until_locked
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
 from tests.oauth.conftest import DEVICE_CODE, EDGE, HOME, OFFICE, AddSite, GetPhone, Phone, Site, scene_of
 from tests.problems import problem_of
@@ -688,3 +688,19 @@ async def test_our_own_client_alone_administers(
     )
     assert (await client.get("/v1/admin/users", headers=bearer(token))).status_code == 200
     problem_of(await client.get("/v1/me", headers=bearer(token)), "insufficient_scope", 403)
+
+
+@pytest.mark.own_database
+async def test_a_yes_in_the_moment_of_an_erasure_leaves_no_address(
+    site: Site, phone: Phone, client: httpx.AsyncClient, rows: asyncpg.Connection
+) -> None:
+    claimed = await phone.scan(await site.start())
+    async with rows.transaction():
+        await rows.execute("SELECT FROM events FOR UPDATE")  # the erasure comes to them at its end
+        erasing = create_task(client.delete("/v1/me", headers=bearer(phone.tokens)))
+        await until_locked(rows)
+        saying_yes = create_task(phone.decide(claimed.json()["id"]))
+        await until_locked(rows, 2)
+    assert (await erasing).status_code == 204
+    problem_of(await saying_yes, "scan_over", 404)
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE ip IS NOT NULL") == 0

@@ -90,13 +90,14 @@ RETURNING s.id, s.client_id, c.title, c.redirect_uris, s.request_hash IS NOT NUL
           s.created_at, s.expires_at, {_IS_FORWARDED_PART} AS is_forwarded, {_IS_TOO_FAR_PART} AS is_too_far,
           {_IS_TOO_OLD_PART} AS is_too_old, s.claimed_session_id = $3 AS is_claimed
 """  # noqa: S608 - put together from constants
-# Stores the verdict and its event together. The same verdict again, by the same session, changes nothing.
+# Stores the verdict and its event together. The same verdict again, by the same session, changes nothing. The session
+# stays until then: an erasure, which deletes it, waits, and so finds the event and its addresses.
 # $1 id  $2 session  $3 now  $4 verdict  $5 id of the event  $6 user  $7 app_id  $8 ip
 _DECIDE: Final = f"""
 WITH scan AS (
-    SELECT id, verdict FROM scans
-     WHERE id = $1 AND claimed_session_id = $2 AND expires_at > $3 AND (verdict IS NULL OR verdict = $4)
-       FOR UPDATE
+    SELECT scans.id, scans.verdict FROM scans JOIN sessions ON sessions.id = scans.claimed_session_id
+     WHERE scans.id = $1 AND claimed_session_id = $2 AND scans.expires_at > $3 AND (verdict IS NULL OR verdict = $4)
+       FOR UPDATE OF scans FOR KEY SHARE OF sessions
 ), decided AS (
     UPDATE scans SET verdict = $4, decided_at = $3 FROM scan
      WHERE scans.id = scan.id AND scan.verdict IS NULL

@@ -13,7 +13,7 @@ from wxauth.core.trail import Actor
 from wxauth.errors import InsufficientRole, InvalidToken, NotFound
 from wxauth.people import session_rows, user_rows
 from wxauth.people.session_rows import EndReason, LastUsed, OpenSession
-from wxauth.people.standing import Standing, deciding
+from wxauth.people.standing import Standing, deciding, lock_standing
 from wxauth.tokens.claims import Principal
 
 log = get_logger()
@@ -75,6 +75,7 @@ async def end_other_sessions(services: Services, caller: Caller) -> None:
     """Sign the caller out everywhere else. Raises: StorageUnavailable."""
     user_id = caller.user["id"]
     async with services.database.begin() as transaction:
+        await lock_standing(transaction, user_id)  # as whoever ends several sessions at once
         await session_rows.end_sessions(
             transaction,
             user_id,

@@ -125,8 +125,10 @@ UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL
  WHERE user_id = $1 AND revoked_at IS NULL AND id IS DISTINCT FROM $4
 RETURNING id, user_id, expires_at > $2 AS was_open
 """
-# $1 user id  $2 now
-_OPEN: Final = "SELECT id FROM sessions WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2 ORDER BY id"
+# Locks them: one that is being ended at this moment is told of by who ends it. $1 user id  $2 now
+_OPEN: Final = """
+SELECT id FROM sessions WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2 ORDER BY id FOR UPDATE
+"""
 
 # Ends the open sessions beyond an identity's newest ones, of identities that have logged in lately, and deletes ended
 # ones that are far behind. Almost no identity has so many sessions, and a few index entries tell that.
