@@ -324,10 +324,11 @@ class HttpProtocol(asyncio.Protocol):
         data = memoryview(self._unfed)[self._fed : end]
         self._fed = end
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as stopped:
-            self._fed -= len(data) - stopped.args[0]
-            self._ignore_upgrade()
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as stopped:
+                self._fed -= len(data) - stopped.args[0]
+                self._ignore_upgrade()  # its framing is parsed there, and may be wrong
         except httptools.HttpParserError as exc:
             if isinstance(exc, httptools.HttpParserCallbackError) and not _is_clients_fault(exc.__context__):
                 log.error("request_not_parsed", exc_info=exc.__context__)
