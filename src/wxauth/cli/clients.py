@@ -24,7 +24,7 @@ def _client_name(_context: click.Context, _parameter: click.Parameter, value: st
     if value in ACTORS:
         raise click.BadParameter(f"{value} is a name that the audit trail has for another.")
     if not is_name(value):
-        raise click.BadParameter("wants a-z, 0-9, _ and -, the first a letter or digit, at most 64.")
+        raise click.BadParameter("wants a-z, 0-9, _ and -, the first a letter or digit, at most 64; no UUID.")
     if is_own_name(value):  # our own pages are clients too, which are made without a command
         raise click.BadParameter("names that begin with wxauth are wxauth's own.")
     return value

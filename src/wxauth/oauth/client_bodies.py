@@ -38,7 +38,9 @@ EXAMPLE_SECRET: Final[dict[str, Any]] = {
 
 def _is_name(name: str) -> str:
     if not is_name(name):
-        raise ValueError("wants a-z, 0-9, _ and -, the first a letter or digit, at most 64, and no name of the trail's")
+        raise ValueError(
+            "wants a-z, 0-9, _ and -, the first a letter or digit, at most 64; no name of the trail's, no UUID"
+        )
     if is_own_name(name):
         raise ValueError("names that begin with wxauth are of wxauth's own pages")
     return name

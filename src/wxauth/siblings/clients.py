@@ -27,6 +27,7 @@ FORMER_SECRET_KEPT: Final = timedelta(hours=24)
 
 _SECRET_BYTES: Final = 32
 _NAME: Final = re.compile(CLIENT_NAME)
+_USER_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NO_HASH: Final = bytes(sha256().digest_size)
 _CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "client_id", "sid", "openid")
 _CLAIMS_OF_WEBSITES: Final = ("app_id", "scope")
@@ -99,8 +100,8 @@ async def introspect(services: Services, token: str) -> dict[str, Any] | None:
 
 
 def is_name(text: str) -> bool:
-    """Whether a client may have this name."""
-    return _NAME.fullmatch(text) is not None and text not in ACTORS
+    """Whether a client may have this name. As an actor of the trail, it must not be taken for a user."""
+    return _NAME.fullmatch(text) is not None and text not in ACTORS and _USER_ID.fullmatch(text) is None
 
 
 def is_own_name(text: str) -> bool:
