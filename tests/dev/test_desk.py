@@ -109,6 +109,18 @@ def test_another_web_page_cannot_drive_the_simulator(dev: Dev, headers: dict[str
 
 
 @pytest.mark.process
+def test_a_page_whose_name_leads_here_by_now_cannot_log_in(dev: Dev) -> None:
+    port = dev.url.rpartition(":")[2]
+    for name, status in [("evil.test", 403), ("127.0.0.1.evil.test", 403), ("localhost", 200), ("192.168.1.7", 200)]:
+        page = {"Host": f"{name}:{port}", "Origin": f"http://{name}:{port}"}
+        answer = httpx.post(f"{dev.url}/v1/login", json={"code": "alice"}, headers=page, verify=False)
+        assert answer.status_code == status
+    program = {"Host": f"wxauth:{port}"}
+    answer = httpx.post(f"{dev.url}/v1/login", json={"code": "alice"}, headers=program, verify=False)
+    assert answer.status_code == 200
+
+
+@pytest.mark.process
 def test_programs_drive_it(dev: Dev) -> None:
     for headers in ({}, {"Origin": dev.wechat_url}, {"Host": "localhost"}):
         assert (

@@ -1,7 +1,10 @@
-"""`/` of the service under `wxauth dev`. In production there is nothing at this path."""
+"""Stands before the service under `wxauth dev`: redirects `/`, and refuses pages of rebound names."""
 
-from starlette.datastructures import URL
-from starlette.responses import RedirectResponse
+from collections.abc import Iterable
+from ipaddress import ip_address
+
+from starlette.datastructures import URL, Headers
+from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
@@ -16,3 +19,36 @@ class FrontPage:
         """Serve one request."""
         is_asked = scope["type"] == "http" and scope["path"] == "/" and scope["method"] in ("GET", "HEAD")
         await (RedirectResponse(self._page) if is_asked else self._app)(scope, receive, send)
+
+
+class OwnNamesOnly:
+    """Refuses web pages of another name that leads to this machine, as a stranger's may (DNS rebinding).
+
+    Such a page counts as the service's own, and could log in as anybody whom the simulated WeChat knows. Programs
+    send no Origin, and are let in by any name.
+
+    Args:
+        app: The service.
+        names: The names that it has, beside localhost and every address.
+    """
+
+    def __init__(self, app: ASGIApp, names: Iterable[str | None]) -> None:
+        self._app = app
+        self._names = {"localhost", *names}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        app = self._app
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            host = headers.get("host", "")
+            is_of_a_page = headers.get("origin") in (f"http://{host}", f"https://{host}")
+            if is_of_a_page and not self._is_own(URL(f"http://{host}").hostname):
+                app = PlainTextResponse("Another name than WXAUTH_ISSUER's leads here.\n", status_code=403)
+        await app(scope, receive, send)
+
+    def _is_own(self, name: str | None) -> bool:
+        try:
+            return name in self._names or bool(ip_address(name or ""))
+        except ValueError:
+            return False

@@ -25,7 +25,7 @@ from wxauth.core.migrations import MigrationBlocked, UnknownRevision, migrate
 from wxauth.core.settings import InvalidSettings, Settings, settings_from, unknown_names
 from wxauth.dev import own_app, site
 from wxauth.dev.banner import service_url, welcome
-from wxauth.dev.front_page import FrontPage
+from wxauth.dev.front_page import FrontPage, OwnNamesOnly
 from wxauth.dev.postgres import EmbeddedPostgres, PostgresUnavailable
 from wxauth.dev.wechat import APPS, DESK, HINTS, UNKNOWN_APP_HINT, OwnPagesOnly, create_simulator
 from wxauth.errors import StorageUnavailable
@@ -210,9 +210,11 @@ async def _prepare(settings: Settings) -> None:
 
 def _app(settings: Settings, simulated_url: str | None) -> ASGIApp:
     if simulated_url is None:
-        return FrontPage(create_app(build_services(settings)), URL(f"{service_url(settings)}/docs"))
-    services = build_services(settings, errcode_hints=HINTS, unknown_app_hint=UNKNOWN_APP_HINT)
-    return FrontPage(create_app(services, example_code="alice"), URL(f"{simulated_url}{DESK}"))
+        app = FrontPage(create_app(build_services(settings)), URL(f"{service_url(settings)}/docs"))
+    else:
+        services = build_services(settings, errcode_hints=HINTS, unknown_app_hint=UNKNOWN_APP_HINT)
+        app = FrontPage(create_app(services, example_code="alice"), URL(f"{simulated_url}{DESK}"))
+    return OwnNamesOnly(app, [URL(settings.issuer).hostname])
 
 
 class _Server(Server):
