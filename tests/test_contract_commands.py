@@ -230,12 +230,23 @@ def test_the_lines_that_dev_prints_log_in_and_use_the_token(dev: Service) -> Non
 
 
 @pytest.mark.process
-def test_the_lines_that_dev_prints_make_an_administrator(dev: Service) -> None:
+def test_the_lines_that_dev_prints_make_an_administrator_and_open_the_console(dev: Service) -> None:
     needs("curl")
     tokens = dev.log_in("alice")
-    subprocess.run(["sh", "-e", "-c", printed(dev, "Become an administrator")], capture_output=True, check=True)
+    lines = printed(dev, "Become an administrator") + printed(dev, "Open the console without a phone")
+    done = subprocess.run(["sh", "-e", "-c", lines], capture_output=True, text=True, check=True)
+    assert f"http://127.0.0.1:{dev.port}/admin/#link=" in done.stdout
     bearer = {"Authorization": f"Bearer {tokens['access_token']}"}
     assert dev.client.get("/v1/admin/users", headers=bearer).status_code == 200
+
+
+@pytest.mark.process
+def test_every_command_can_be_run_beside_dev_by_its_owner_alone(dev: Service, dev_folder: Path) -> None:
+    command = dev_folder / ".wxauth" / "wxauth"
+    assert stat.S_IMODE(command.stat().st_mode) == 0o700
+    assert f"{command} --help" in printed(dev, "Every other command")
+    done = subprocess.run([command, "check"], capture_output=True, text=True, check=False)
+    assert (done.returncode, "BAD" in done.stdout) == (0, False), done.stdout
 
 
 @pytest.mark.process

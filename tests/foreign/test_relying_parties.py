@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.processes import WXAUTH, Running, free_port, run
+from tests.processes import WXAUTH, Running, free_port
 from tests.programs import run_node_tests
 
 with warnings.catch_warnings(record=True):  # Authlib announces what its next version will want
@@ -30,10 +31,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     options = [word for pair in zip(("--port", "--wechat-port", "--site-port"), ports, strict=True) for word in pair]
     with Running(WXAUTH, "dev", *options, cwd=folder) as running:
         running.wait_for("Ctrl-C ends it all")
-        env = {"WXAUTH_DATABASE_URL": re.findall(r"WXAUTH_DATABASE_URL='([^']+)'", running.output)[0]}
+        command = folder / ".wxauth" / "wxauth"
         uris = ("--redirect-uri", CALLBACK, "--logout-uri", "http://127.0.0.1/bye", "--json")
-        shop = run("clients", "add", "shop", "--device", *uris, cwd=folder, env=env)
-        assert run("clients", "add", "page", "--public", *uris, cwd=folder, env=env).returncode == 0
+        shop = subprocess.run(
+            [command, "clients", "add", "shop", "--device", *uris], capture_output=True, text=True, check=True
+        )
+        subprocess.run([command, "clients", "add", "page", "--public", *uris], capture_output=True, check=True)
         yield {"SERVICE_URL": f"http://127.0.0.1:{ports[0]}", "SHOP_SECRET": json.loads(shop.stdout)["client_secret"]}
 
 

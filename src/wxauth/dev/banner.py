@@ -1,6 +1,5 @@
 """The text that `wxauth dev` prints when it is ready."""
 
-import os
 import shlex
 import socket
 import sys
@@ -74,7 +73,11 @@ Become an administrator / 成为管理员：
 
 Open the console without a phone / 不用手机打开管理后台：
 
-  {linking} admin link
+  {command} admin link
+
+Every other command, in another terminal / 在另一个终端运行其他命令：
+
+  {command} --help
 """
 _FIND_ALICE: Final = """\
   USER_ID=$(curl -s {url}/v1/login -H 'Content-Type: application/json' -d '{{"code":"alice"}}' \\
@@ -140,26 +143,11 @@ def welcome(
             how_to_scan=_SCAN if simulated_url is None else _SCAN_ON_DESK,
             finding="" if simulated_url is None else _FIND_ALICE.format(url=service_url(settings)),
             user_id="USER_ID" if simulated_url is None else "$USER_ID",
-            command=_command(settings),
-            linking=_linking(settings),
+            command=shlex.quote(str((home / "wxauth").absolute())),
             home=home,
         )
         for part in parts
     )
-
-
-def _command(settings: Settings) -> str:
-    """How to run another command on the same database. One of the environment is not shown: it may have a password."""
-    if os.environ.get("WXAUTH_DATABASE_URL"):
-        return sys.argv[0]
-    return f"WXAUTH_DATABASE_URL={shlex.quote(settings.database_url.get_secret_value())} {sys.argv[0]}"
-
-
-def _linking(settings: Settings) -> str:
-    """The same, with the issuer, for a command that needs to know where the service is."""
-    given = {"WXAUTH_ISSUER": settings.issuer, "WXAUTH_ADMIN_PAGE": "true"}
-    missing = [f"{name}={shlex.quote(value)}" for name, value in given.items() if not os.environ.get(name)]
-    return " ".join([*missing, _command(settings)])
 
 
 def _address_in_network(host: str) -> str:

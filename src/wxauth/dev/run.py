@@ -25,6 +25,7 @@ from wxauth.core.migrations import MigrationBlocked, UnknownRevision, migrate
 from wxauth.core.settings import InvalidSettings, Settings, settings_from, unknown_names
 from wxauth.dev import own_app, site
 from wxauth.dev.banner import service_url, welcome
+from wxauth.dev.beside import command_beside
 from wxauth.dev.front_page import FrontPage, OwnNamesOnly
 from wxauth.dev.postgres import EmbeddedPostgres, PostgresUnavailable
 from wxauth.dev.wechat import APPS, DESK, HINTS, UNKNOWN_APP_HINT, OwnPagesOnly, create_simulator
@@ -50,7 +51,7 @@ def run(*, port: int | None, wechat_port: int, site_port: int | None = None, lan
     signal.signal(signal.SIGTERM, leave)
     simulated_url = None if own_app.NAMES & _given() else f"http://127.0.0.1:{wechat_port}"
     try:
-        settings, findings = _settled(simulated_url, port)
+        settings, findings, own = _settled(simulated_url, port)
         configure_logging(level=settings.log_level, log_format=settings.log_format)
         for line in unknown_names(env_file=None):
             click.echo(line, err=True)
@@ -63,6 +64,8 @@ def run(*, port: int | None, wechat_port: int, site_port: int | None = None, lan
             if simulated_url is not None:
                 stack.enter_context(_simulator(wechat_listener, service_url(settings)))
             asyncio.run(_prepare(settings))
+            where = {"issuer": settings.issuer, "database_url": settings.database_url.get_secret_value()}
+            stack.enter_context(command_beside(HOME, own | where))
             site_url = f"http://127.0.0.1:{site_listener.getsockname()[1]}"
             website = site.create_site(settings.issuer, url=site_url, cookie_secret=secrets.token_hex())
             stack.enter_context(_beside(website, site_listener, name="example site"))
@@ -83,26 +86,29 @@ def run(*, port: int | None, wechat_port: int, site_port: int | None = None, lan
         raise DevFailed(f"WXAUTH_DATABASE_URL: {exc.detail}: {reason_of(exc)}") from None
 
 
-def _settled(simulated_url: str | None, port: int | None) -> tuple[Settings, list[Result]]:
-    """The settings, and the results of checking them with the real WeChat, if that is used."""
+def _settled(simulated_url: str | None, port: int | None) -> tuple[Settings, list[Result], dict[str, Any]]:
+    """The settings, the results of checking them with the real WeChat, if that is used, and what dev itself has set."""
     try:
         HOME.mkdir(exist_ok=True)
         (HOME / ".gitignore").write_text("*\n")
         secret = own_app.OwnSecret(HOME, _given())
-        settings = _settings(simulated_url, port, app_secret=secret.value)
+        own = _own(simulated_url, port, app_secret=secret.value)
+        settings = settings_from(Settings, **own)
+        if "WXAUTH_ISSUER" not in _given():
+            settings = settings.model_copy(update={"issuer": f"http://127.0.0.1:{settings.port}"})
         findings = [] if simulated_url else _ask_wechat(settings)
         secret.keep_unless_refused(findings)
     except OSError as exc:
         raise DevFailed(f"{exc.filename}: {exc.strerror}") from None
-    return settings, findings
+    return settings, findings, own
 
 
 def _given() -> frozenset[str]:
     return frozenset(name.upper() for name, value in os.environ.items() if value)
 
 
-def _settings(simulated_url: str | None, port: int | None, *, app_secret: str | None) -> Settings:
-    """The settings. The environment may set those that do not concern the simulator; `.env` is not read."""
+def _own(simulated_url: str | None, port: int | None, *, app_secret: str | None) -> dict[str, Any]:
+    """What dev sets. The environment may set what does not concern the simulator; `.env` is not read."""
     given = _given()
     defaults = {
         "database_url": "postgresql://",  # until the embedded PostgreSQL has started
@@ -118,10 +124,7 @@ def _settings(simulated_url: str | None, port: int | None, *, app_secret: str | 
         fixed |= {"apps": APPS, "app_id": None, "app_secret": None}
         fixed |= {"wechat_base_url": simulated_url, "wechat_fallback_url": None, "wechat_proxy": None}
     unset = {name: value for name, value in defaults.items() if f"WXAUTH_{name.upper()}" not in given}
-    settings = settings_from(Settings, **{**unset, **fixed})
-    if "WXAUTH_ISSUER" in given:
-        return settings
-    return settings.model_copy(update={"issuer": f"http://127.0.0.1:{settings.port}"})
+    return unset | fixed
 
 
 def _secret_key() -> str:

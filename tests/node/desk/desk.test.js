@@ -422,7 +422,7 @@ for (const locale of ['zh-CN', 'en-GB'])
 
 test('what a webhook brings is shown, with whether its signature holds, and may be refused', async () => {
   const receiver = `${new URL(DESK_URL).origin}/webhook`
-  assert.match(await shown('#webhook-command'), /^wxauth webhooks add desk http.*\/webhook$/)
+  assert.match(await shown('#webhook-command'), /^\.wxauth\/wxauth webhooks add desk http.*\/webhook$/)
   const brought = async (status) => {
     const answer = await page.request.post(receiver, { data: { type: 'user.erased' } })
     assert.equal(answer.status(), status)

@@ -463,7 +463,7 @@ function start() {
     if (api === HELD) await simulated('/faults', { api: 'getuserphonenumber', errcode: 42001 })
     poll()
   })
-  $('webhook-command').textContent = `wxauth webhooks add desk ${location.origin}/webhook`
+  $('webhook-command').textContent = `.wxauth/wxauth webhooks add desk ${location.origin}/webhook`
   submitted('receiver', async () => {
     const answer = $('webhook-answer').value
     const secret = $('webhook-secret').value.trim()

@@ -32,6 +32,7 @@ const TEXTS = {
   decrypt: ['Share', '授权'],
   me: ['My account', '我的账号'],
   open: ['GET /v1/me', 'GET /v1/me'],
+  openExport: ['GET /v1/me/export', 'GET /v1/me/export'],
   consents: ['Consents', '隐私政策与条款'],
   agree: ['Agree', '同意'],
   takeBack: ['Take back', '撤回'],

@@ -1,0 +1,42 @@
+"""`.wxauth/wxauth`: every command of wxauth, with the settings and the database of the `wxauth dev` that runs."""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from wxauth.dev import own_app
+
+_SCRIPT: Final = """\
+#!/bin/sh
+# Made by 'wxauth dev' at its start, removed at its end; it holds secrets.
+{settings}
+exec {python} -m wxauth "$@"
+"""
+
+
+@contextmanager
+def command_beside(home: Path, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Keep the command there for its owner alone. It has what the environment sets now, and before that `settings`."""
+    given = {name.upper(): value for name, value in os.environ.items() if name.isidentifier()}
+    given = {name: value for name, value in given.items() if name.startswith("WXAUTH_")}
+    told = given | {f"WXAUTH_{name.upper()}": value for name, value in settings.items()}
+    lines = "\n".join(_line(name, value) for name, value in told.items())
+    path = home / "wxauth"
+    path.unlink(missing_ok=True)  # of one that was killed
+    own_app.keep(path, _SCRIPT.format(settings=lines, python=shlex.quote(sys.executable)))
+    path.chmod(0o700)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _line(name: str, value: Any) -> str:
+    if value is None:
+        return f"unset {name}"
+    return f"export {name}={shlex.quote(value if isinstance(value, str) else json.dumps(value))}"
