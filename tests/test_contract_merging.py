@@ -13,7 +13,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import MakeClient, MakeServices, bearer
+from tests.asking import MakeClient, MakeServices, bearer, until_locked
 from tests.clock import Clock
 from tests.fakes import LoginAnswer, Secrets
 from tests.problems import problem_of
@@ -186,6 +186,22 @@ async def test_an_imported_number_of_somebody_else_is_no_obstacle(phone: Phone, 
     await rows.execute("UPDATE users SET phone = $1, phone_verified = false WHERE phone IS NULL", NUMBER)
     there = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
     assert there["user"]["id"] == alice["user"]["id"]
+
+
+@pytest.mark.own_database
+async def test_who_takes_a_number_over_waits_for_a_merge_of_administrators_before_holding_anybody(
+    phone: Phone, rows: asyncpg.Connection
+) -> None:
+    alice, bob = await phone.log_in(), await phone.log_in("bob")
+    await rows.execute("UPDATE users SET phone = $1, phone_verified = false", NUMBER)
+    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id::text = $1", bob["user"]["id"])
+    async with rows.transaction():
+        lock = "SELECT FROM users WHERE id::text = $1 FOR UPDATE NOWAIT"
+        await rows.execute(lock, bob["user"]["id"])
+        proving = asyncio.create_task(phone.prove(alice))
+        await until_locked(rows)
+        await rows.execute(lock, alice["user"]["id"])
+    assert (await proving).status_code == 200
 
 
 async def test_the_days_are_the_operators(make_phone: MakePhone, clock: Clock) -> None:

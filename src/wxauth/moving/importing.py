@@ -22,7 +22,7 @@ from wxauth.errors import FieldError, StorageUnavailable
 from wxauth.moving.import_rows import CONFLICTS, Found, Wanted, consents_known, find, lock, store
 from wxauth.moving.lines import MAX_LINE, Line, later
 from wxauth.people.standing import ADMIN, Settled, Standing, settle
-from wxauth.people.standing_rows import lock_administrators
+from wxauth.people.standing_rows import lock_administrators, lock_administrators_among
 
 BATCH: Final = 1000
 """How many lines one transaction takes. Logins of the same users wait until it ends."""
@@ -466,6 +466,7 @@ async def _find(
     found = await find(transaction, wanted)
     users: Sequence[UserRow] = []
     if found.user_ids:
+        await lock_administrators_among(transaction, list(found.user_ids))
         users = await lock(transaction, list(found.user_ids))
         found = await find(transaction, wanted)
         if not found.user_ids <= {user["id"] for user in users}:

@@ -34,6 +34,15 @@ async def some_are_administrators(transaction: Transaction, user_ids: Sequence[U
     return bool(await transaction.fetchval(_ARE_ADMINISTRATORS, user_ids))
 
 
+async def lock_administrators_among(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
+    """Lock all administrators where one of these users is one, for who locks several users afterwards.
+
+    Everybody locks in one order: administrators, where one is concerned, then users by their ids.
+    """
+    if await some_are_administrators(transaction, user_ids):
+        await lock_administrators(transaction)
+
+
 async def set_status_and_roles(transaction: Transaction, user_id: UUID, status: str, roles: Sequence[str]) -> None:
     """Set the status and roles of a locked user."""
     await transaction.execute(_SET, user_id, status, roles)
