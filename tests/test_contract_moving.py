@@ -25,12 +25,14 @@ from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx
 from tests.processes import WXAUTH, Running, run
 from tests.programs import needs
+from tests.store.proxy import PATIENT
 from wxauth.core.services import Services
 from wxauth.dev.wechat import APPS
 from wxauth.dev.wechat.people import openid_of, unionid_of
 from wxauth.moving.exporting import export_users
 from wxauth.moving.importing import Counts, Options, Refusal, import_users
 from wxauth.moving.lines import MAX_LINE, numbered_lines
+from wxauth.service.waits import Waits
 from wxauth.siblings.clients import Scope, add_client
 
 ALICE = {"app_id": APP["app_id"], "openid": "openid-a1-alice"}
@@ -102,7 +104,7 @@ class Mover:
 
 @pytest.fixture
 async def services(make_services: MakeServices) -> Services:
-    return await make_services(apps=[APP, OTHER_APP])
+    return await make_services(apps=[APP, OTHER_APP], waits=Waits(database=PATIENT))
 
 
 @pytest.fixture

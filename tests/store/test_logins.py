@@ -1,7 +1,7 @@
 """One person is one user, however many logins meet, in however many apps."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
 
@@ -288,7 +288,7 @@ async def test_a_login_whose_answer_is_lost_is_written_once(
     unionid: str | None,
 ) -> None:
     async with Proxy(database_url) as proxy:
-        client = make_client(await make_services(database_url=proxy.url))
+        client = make_client(await make_services(database_url=proxy.url, waits=Waits(database=PATIENT)))
         await client.post("/v1/login", json={"code": wechat.code_for("bob")})  # the statement is prepared now
         proxy.lose_next_answer()
         answer = await client.post("/v1/login", json={"code": wechat.code_for("alice", unionid=unionid)})
@@ -299,9 +299,10 @@ async def test_a_login_whose_answer_is_lost_is_written_once(
 
 
 @pytest.fixture
-async def many_people(rows: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
+async def many_people(database_url: str, rows: asyncpg.Connection) -> asyncpg.Connection:
     """So many that reading a whole table would be the slower way."""
-    await rows.execute("""
+    filler = await asyncpg.connect(database_url)
+    await filler.execute("""
         INSERT INTO users (id, unionid, created_at, last_login_at)
         SELECT gen_random_uuid(), 'u' || n, now(), now() FROM generate_series(1, 3000) n;
         INSERT INTO identities (app_id, openid, user_id, created_at)
@@ -310,6 +311,9 @@ async def many_people(rows: asyncpg.Connection) -> AsyncIterator[asyncpg.Connect
         SELECT gen_random_uuid(), user_id, app_id, openid, now(), now(), now() FROM identities;
         ANALYZE
     """)
+    pid = filler.get_server_pid()
+    await filler.close()  # a backend tells what it has read within a second, or when it ends: not amidst the logins
+    await until(lambda: rows.fetchval("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", pid))
     return rows
 
 
