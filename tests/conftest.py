@@ -236,21 +236,27 @@ def wechat(secrets: Secrets) -> Iterator[WeChatByRespx]:
 
 @pytest.fixture
 async def make_services(
-    make_settings: Callable[..., Settings], wechat: WeChatByRespx, clock: Clock
+    make_settings: Callable[..., Settings], wechat: WeChatByRespx, clock: Clock, shared_database: SharedDatabase
 ) -> AsyncIterator[MakeServices]:
     """Further replicas of the service on the same database; any setting by name, and how long its parts wait."""
-    async with making(make_settings, wechat.transport, clock) as make:
+    async with making(make_settings, wechat.transport, clock, shared_database) as make:
         yield make
 
 
 @asynccontextmanager
 async def making(
-    make_settings: Callable[..., Settings], transport: httpx.AsyncBaseTransport, clock: Clock
+    make_settings: Callable[..., Settings],
+    transport: httpx.AsyncBaseTransport,
+    clock: Clock,
+    shared_database: SharedDatabase,
 ) -> AsyncIterator[MakeServices]:
     made: list[Services] = []
 
     async def make(*, waits: Waits = WAITS, **values: object) -> Services:
-        services = build_services(make_settings(**values), clock=clock, wechat_transport=transport, waits=waits)
+        settings = make_settings(**values)
+        is_shared = settings.database_url.get_secret_value() == shared_database.url and waits.database == WAITS.database
+        database = shared_database.database if is_shared else None
+        services = build_services(settings, clock=clock, wechat_transport=transport, waits=waits, database=database)
         made.append(services)
         if services.settings.database_url.get_secret_value() != NOWHERE:
             await services.keys.refresh()
@@ -319,11 +325,15 @@ def simulator(clock: Clock) -> Simulator:
 
 @pytest.fixture
 async def make_simulated_services(
-    make_settings: Callable[..., Settings], simulator: Simulator, clock: Clock, secrets: Secrets
+    make_settings: Callable[..., Settings],
+    simulator: Simulator,
+    clock: Clock,
+    secrets: Secrets,
+    shared_database: SharedDatabase,
 ) -> AsyncIterator[MakeServices]:
     """Replicas of a service whose WeChat is the simulator; any setting by name."""
     with_its_apps = partial(make_settings, apps=APPS)
-    async with making(with_its_apps, WeChatBySimulator(simulator, secrets), clock) as make:
+    async with making(with_its_apps, WeChatBySimulator(simulator, secrets), clock, shared_database) as make:
         yield make
 
 

@@ -52,6 +52,7 @@ def build_services(
     clock: Clock | None = None,
     wechat_transport: httpx.AsyncBaseTransport | None = None,
     waits: Waits = WAITS,
+    database: Database | None = None,
     errcode_hints: Mapping[int, str] = MappingProxyType({}),
     unknown_app_hint: str = "",
     tracing: "Tracing | None" = None,
@@ -63,6 +64,7 @@ def build_services(
         clock: The time. By default, the database's.
         wechat_transport: The way to WeChat. By default, the network.
         waits: How long the parts wait.
+        database: Where everything is. By default, at the URL of the settings.
         errcode_hints: By errcode, what else the developer is told.
         unknown_app_hint: What else a developer is told whose app is unknown.
         tracing: Where traces go. By default, as the settings say.
@@ -72,7 +74,7 @@ def build_services(
     clock = clock or DatabaseClock()
     tracing = tracing or make_tracing(settings)
     make_database = Database if tracing is None else tracing.database
-    database = make_database(settings.database_url.get_secret_value(), deadlines=waits.database)
+    database = database or make_database(settings.database_url.get_secret_value(), deadlines=waits.database)
     sealer = Sealer(settings.secret_keys)
     keys, id_token_keys = make_key_rings(settings, database, clock, refresh_pause=waits.keys_refresh)
     redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
