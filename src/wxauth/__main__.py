@@ -8,7 +8,7 @@ def main() -> None:
     try:
         from wxauth.cli import main as run
 
-        run()
+        run(prog_name="wxauth")
     except ModuleNotFoundError as exc:
         package = (exc.name or "wxauth").partition(".")[0]
         if package == "wxauth":
