@@ -245,6 +245,8 @@ def test_every_command_can_be_run_beside_dev_by_its_owner_alone(dev: Service, de
     command = dev_folder / ".wxauth" / "wxauth"
     assert stat.S_IMODE(command.stat().st_mode) == 0o700
     assert f"{command} --help" in printed(dev, "Every other command")
+    usage = subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout
+    assert usage.startswith("Usage: wxauth ")
     done = subprocess.run([command, "check"], capture_output=True, text=True, check=False)
     assert (done.returncode, "BAD" in done.stdout) == (0, False), done.stdout
 

@@ -218,6 +218,15 @@ def test_what_is_not_set_has_its_default(load: Load) -> None:
     assert {name: getattr(settings, name.lower()) for name in DEFAULTS} == DEFAULTS
 
 
+@pytest.mark.parametrize("name", ["APP_ID", "APPS"])
+def test_what_is_no_appid_is_told_what_one_looks_like(load: Load, name: str) -> None:
+    given = {"APP_ID": "wx…", "APP_SECRET": "x", "APPS": ""}
+    if name == "APPS":
+        given = {"APPS": '[{"app_id": "wx…", "app_secret": "x"}]'}
+    with pytest.raises(InvalidSettings, match=rf"WXAUTH_{name}.*: wants an AppID, such as wx0123456789abcdef"):
+        load(**REQUIRED | given)
+
+
 @pytest.mark.parametrize(("name", "value"), WRONG)
 def test_a_wrong_setting_is_named_and_its_value_is_not_shown(load: Load, name: str, value: str) -> None:
     given = REQUIRED | {name: value} | ({"APPS": "", "APP_SECRET": "x"} if name == "APP_ID" else {})

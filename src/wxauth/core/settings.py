@@ -466,5 +466,7 @@ def _problem(error: Mapping[str, Any]) -> str:
         location, message = location[:-1], f"wants only {', '.join(App.model_fields)}"
     elif error["type"] == "missing":
         message = "is required"
+    elif error["type"] == "string_pattern_mismatch" and location[-1] == "app_id":
+        message = "wants an AppID, such as wx0123456789abcdef"
     inside = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location[1:])
     return f"{PREFIX}{str(location[0]).upper()}{inside}: {message}"
