@@ -188,22 +188,6 @@ async def test_an_imported_number_of_somebody_else_is_no_obstacle(phone: Phone, 
     assert there["user"]["id"] == alice["user"]["id"]
 
 
-@pytest.mark.own_database
-async def test_who_takes_a_number_over_waits_for_a_merge_of_administrators_before_holding_anybody(
-    phone: Phone, rows: asyncpg.Connection
-) -> None:
-    alice, bob = await phone.log_in(), await phone.log_in("bob")
-    await rows.execute("UPDATE users SET phone = $1, phone_verified = false", NUMBER)
-    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id::text = $1", bob["user"]["id"])
-    async with rows.transaction():
-        lock = "SELECT FROM users WHERE id::text = $1 FOR UPDATE NOWAIT"
-        await rows.execute(lock, bob["user"]["id"])
-        proving = asyncio.create_task(phone.prove(alice))
-        await until_locked(rows)
-        await rows.execute(lock, alice["user"]["id"])
-    assert (await proving).status_code == 200
-
-
 async def test_the_days_are_the_operators(make_phone: MakePhone, clock: Clock) -> None:
     phone = await make_phone(phone_policy="link", link_phone_days=7)
     alice = await phone.log_in(phone_code=phone.phone_code())
@@ -303,6 +287,22 @@ async def test_an_imported_number_stays_where_the_other_one_has_none(
     await rows.execute("UPDATE users SET phone = $1, phone_verified = false WHERE nickname = 'Alice'", NUMBER)
     remaining = (await merge(bob["user"]["id"], alice["user"]["id"])).json()
     assert (remaining["phone"], remaining["phone_verified"]) == (NUMBER, False)
+
+
+@pytest.mark.own_database
+async def test_a_merge_locks_administrators_and_others_in_one_order(
+    merge: Merge, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    """Else two who lock several users wait for each other, until PostgreSQL ends one of them after a second."""
+    alice, bob = await login("alice"), await login("bob")
+    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id::text = $1", bob["user"]["id"])
+    async with rows.transaction():
+        lock = "SELECT FROM users WHERE id::text = $1 FOR UPDATE NOWAIT"
+        await rows.execute(lock, alice["user"]["id"])
+        merging = asyncio.create_task(merge(alice["user"]["id"], bob["user"]["id"]))
+        await until_locked(rows)
+        await rows.execute(lock, bob["user"]["id"])
+    assert (await merging).status_code == 200
 
 
 async def test_a_ban_follows_in_both_directions(merge: Merge, login: LoginAnswer, rows: asyncpg.Connection) -> None:

@@ -20,7 +20,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import MakeServices, bearer, until, until_locked
+from tests.asking import MakeServices, bearer, until
 from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx
 from tests.processes import WXAUTH, Running, run
@@ -549,22 +549,6 @@ async def test_an_import_comes_to_its_end_though_the_same_people_log_in_all_the_
     created, updated, _, refused = await importing
     assert (created + updated, refused) == (len(people), 0)
     assert await rows.fetchval("SELECT count(*) FROM users WHERE external_id IS NOT NULL") == len(people)
-
-
-@pytest.mark.own_database
-async def test_an_import_waits_for_a_merge_of_administrators_before_it_holds_anybody(
-    mover: Mover, rows: asyncpg.Connection
-) -> None:
-    """Else both wait for each other, until PostgreSQL ends one of them after a second."""
-    lines = [{"app_id": APP["app_id"], "openid": name, "external_id": name} for name in ("alice", "bob")]
-    await mover.import_lines(*lines)
-    await rows.execute("UPDATE users SET roles = '{admin}' WHERE external_id = 'bob'")
-    async with rows.transaction():
-        await rows.execute("SELECT FROM users WHERE external_id = 'bob' FOR UPDATE")
-        importing = asyncio.create_task(mover.import_lines(*lines))
-        await until_locked(rows)
-        await rows.execute("SELECT FROM users WHERE external_id = 'alice' FOR UPDATE NOWAIT")
-    assert await importing == (0, 0, 2, 0)
 
 
 async def test_two_imports_of_one_file_at_once_end_as_one(mover: Mover, rows: asyncpg.Connection) -> None:

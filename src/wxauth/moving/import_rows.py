@@ -47,6 +47,10 @@ SELECT wanted.id
 """
 # In the order of ids: everybody locks users in this order, or two transactions would deadlock.
 _LOCK: Final = f"SELECT {USER} FROM users WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE"  # noqa: S608 - put together from constants
+_LOCK_WITH_ADMINISTRATORS: Final = f"""
+SELECT {USER} FROM users WHERE id = ANY ($1) OR ('admin' = ANY (roles) AND status = 'active')
+ ORDER BY id FOR NO KEY UPDATE
+"""  # noqa: S608 - put together from constants
 _CONSENTS: Final = "SELECT user_id, document, version, given_at FROM consents WHERE user_id = ANY ($1)"
 
 # Of each of the statements below: $1 the rows
@@ -176,9 +180,13 @@ async def find(transaction: Transaction, wanted: Wanted) -> Found:
     )
 
 
-async def lock(transaction: Transaction, user_ids: Sequence[UUID]) -> Sequence[UserRow]:
-    """Lock those of these users who exist: nobody else changes them until the transaction ends."""
-    rows: Sequence[UserRow] = await transaction.fetch(_LOCK, user_ids)
+async def lock(transaction: Transaction, user_ids: Sequence[UUID], *, with_administrators: bool) -> Sequence[UserRow]:
+    """Lock those of these users who exist, and all administrators, where that is wanted.
+
+    Nobody else changes them until the transaction ends.
+    """
+    statement = _LOCK_WITH_ADMINISTRATORS if with_administrators else _LOCK
+    rows: Sequence[UserRow] = await transaction.fetch(statement, user_ids)
     return rows
 
 

@@ -22,7 +22,6 @@ from wxauth.errors import FieldError, StorageUnavailable
 from wxauth.moving.import_rows import CONFLICTS, Found, Wanted, consents_known, find, lock, store
 from wxauth.moving.lines import MAX_LINE, Line, later
 from wxauth.people.standing import ADMIN, Settled, Standing, settle
-from wxauth.people.standing_rows import lock_administrators, lock_administrators_among
 
 BATCH: Final = 1000
 """How many lines one transaction takes. Logins of the same users wait until it ends."""
@@ -137,9 +136,9 @@ class _Batch:
 
     Args:
         found: What is stored under the names and ids in the lines.
-        users: All users concerned, locked.
+        users: All users concerned, locked; also all administrators, if the file may change roles or status.
         consents: Every consent that these users ever gave.
-        administrators: All administrators, locked; none if the file may change neither roles nor status.
+        administrators: All administrators, locked; only some if the file may change neither roles nor status.
         made: Collects what the lines make.
         options: The options of the import.
         now: The time.
@@ -460,17 +459,16 @@ async def _find(
     transaction: Transaction, wanted: Wanted, made: _Made, options: Options, *, now: datetime
 ) -> _Batch | None:
     """Find and lock what the lines concern; None if they concern yet another user by then: then look again."""
-    # Everybody locks in one order: first the administrators, if they are concerned, then users by their ids.
+    # Everybody locks in one order: users by their ids, administrators among them.
     may_change_standing = options.takes_roles or options.takes_status
-    administrators = await lock_administrators(transaction) if may_change_standing else frozenset()
     found = await find(transaction, wanted)
     users: Sequence[UserRow] = []
-    if found.user_ids:
-        await lock_administrators_among(transaction, list(found.user_ids))
-        users = await lock(transaction, list(found.user_ids))
+    if found.user_ids or may_change_standing:
+        users = await lock(transaction, list(found.user_ids), with_administrators=may_change_standing)
         found = await find(transaction, wanted)
         if not found.user_ids <= {user["id"] for user in users}:
             return None
+    administrators = [user["id"] for user in users if _user(user).standing.is_administrator]
     ids = [user["id"] for user in users]
     consents = await consents_known(transaction, ids) if ids else ()
     return _Batch(found, users, consents=consents, administrators=administrators, made=made, options=options, now=now)

@@ -28,8 +28,16 @@ from wxauth.people.merging_rows import (
     people_of,
 )
 from wxauth.people.session_rows import end_sessions_of_websites
-from wxauth.people.standing import ADMIN, MAX_ROLES, Settled, Standing, lock_standings, settle
-from wxauth.people.standing_rows import lock_administrators, some_are_administrators
+from wxauth.people.standing import (
+    ADMIN,
+    MAX_ROLES,
+    Settled,
+    Standing,
+    administrators_among,
+    lock_standings,
+    settle,
+)
+from wxauth.people.standing_rows import some_are_administrators
 
 NEWCOMER_FOR: Final = timedelta(days=1)
 """How long after it was created a user may be merged into another one by a phone number."""
@@ -234,17 +242,17 @@ async def merge_by_operator(
 
 
 async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> Pair | None:
-    """Both, in the order in which everybody locks: administrators, where one is concerned, then users by their ids.
+    """Both, and all administrators where one is concerned, in the order in which everybody locks: by their ids.
 
     None where another request has merged or erased one of them, or made one an administrator: look again.
     """
     both = (former_id, into)
     are_concerned = await some_are_administrators(transaction, both)
-    administrators = await lock_administrators(transaction) if are_concerned else frozenset()
-    standings = await lock_standings(transaction, both)
-    if len(standings) < len(both):
+    standings = await lock_standings(transaction, both, with_administrators=are_concerned)
+    if not standings.keys() >= set(both):
         return None
-    if not are_concerned and any(standing.is_administrator for standing in standings.values()):
+    administrators = administrators_among(standings)
+    if administrators and not are_concerned:
         return None
     return Pair(former_id, into, standings[former_id], standings[into], administrators)
 

@@ -17,7 +17,6 @@ from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.errors import LastAdmin, StorageUnavailable
 from wxauth.people.session_rows import EndReason, end_console_sessions, end_sessions
 from wxauth.people.standing_rows import (
-    lock_administrators,
     lock_users,
     set_status_and_roles,
     some_are_administrators,
@@ -71,10 +70,20 @@ async def lock_standing(transaction: Transaction, user_id: UUID) -> Standing | N
     return (await lock_standings(transaction, [user_id])).get(user_id)
 
 
-async def lock_standings(transaction: Transaction, user_ids: Iterable[UUID]) -> dict[UUID, Standing]:
-    """Lock the standing of several users, in the order in which everybody locks. Unknown users are left out."""
-    rows = await lock_users(transaction, list(user_ids))
+async def lock_standings(
+    transaction: Transaction, user_ids: Iterable[UUID], *, with_administrators: bool = False
+) -> dict[UUID, Standing]:
+    """Lock the standing of several users, in the order in which everybody locks. Unknown users are left out.
+
+    With that of all administrators, where that is wanted.
+    """
+    rows = await lock_users(transaction, list(user_ids), with_administrators=with_administrators)
     return {row["id"]: Standing(UserStatus(row["status"]), tuple(row["roles"])) for row in rows}
+
+
+def administrators_among(standings: Mapping[UUID, Standing]) -> frozenset[UUID]:
+    """Those of these users who are active administrators."""
+    return frozenset(user_id for user_id, standing in standings.items() if standing.is_administrator)
 
 
 async def deciding(
@@ -88,11 +97,12 @@ async def deciding(
     """
     for _ in range(_ATTEMPTS):
         async with database.begin() as transaction:
-            # Everybody locks in one order: first administrators, then users by their ids.
+            # Everybody locks in one order: users by their ids, administrators among them.
             is_one = await some_are_administrators(transaction, [user_id])
-            if is_one and await lock_administrators(transaction) == {user_id}:
+            standings = await lock_standings(transaction, [user_id], with_administrators=is_one)
+            if is_one and administrators_among(standings) == {user_id}:
                 raise LastAdmin("this is the only administrator: make another one first")
-            standing = await lock_standing(transaction, user_id)
+            standing = standings.get(user_id)
             if standing is None:
                 return None
             if is_one or not standing.is_administrator:  # just made an administrator otherwise: lock again

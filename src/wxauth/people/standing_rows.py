@@ -6,41 +6,34 @@ from uuid import UUID
 
 from wxauth.core.database import Transaction
 
-# Locks all administrators. Settles the race of two who demote each other: the second waits, and sees who is left.
-_LOCK_ADMINISTRATORS: Final = """
-SELECT id FROM users WHERE 'admin' = ANY (roles) AND status = 'active' ORDER BY id FOR UPDATE
-"""
 # In the order of ids, so that two of these never wait for each other.
 _LOCK: Final = "SELECT id, status, roles FROM users WHERE id = ANY ($1) ORDER BY id FOR UPDATE"
+# Locks all administrators too, in the same order. Settles the race of two who demote each other: the second waits, and
+# sees who is left.
+_LOCK_WITH_ADMINISTRATORS: Final = """
+SELECT id, status, roles FROM users WHERE id = ANY ($1) OR ('admin' = ANY (roles) AND status = 'active')
+ ORDER BY id FOR UPDATE
+"""
 _ARE_ADMINISTRATORS: Final = """
 SELECT EXISTS (SELECT FROM users WHERE id = ANY ($1) AND 'admin' = ANY (roles) AND status = 'active')
 """
 _SET: Final = "UPDATE users SET status = $2, roles = $3 WHERE id = $1"
 
 
-async def lock_users(transaction: Transaction, user_ids: Sequence[UUID]) -> Sequence[Any]:
-    """Lock these users until the transaction ends; `id`, `status` and `roles` of those who exist."""
-    rows: Sequence[Any] = await transaction.fetch(_LOCK, user_ids)
+async def lock_users(
+    transaction: Transaction, user_ids: Sequence[UUID], *, with_administrators: bool = False
+) -> Sequence[Any]:
+    """Lock these users until the transaction ends; `id`, `status` and `roles` of those who exist.
+
+    With all active administrators, where that is wanted, who then stay so.
+    """
+    rows: Sequence[Any] = await transaction.fetch(_LOCK_WITH_ADMINISTRATORS if with_administrators else _LOCK, user_ids)
     return rows
-
-
-async def lock_administrators(transaction: Transaction) -> frozenset[UUID]:
-    """Lock the active administrators, who then stay so until the transaction ends."""
-    return frozenset(row["id"] for row in await transaction.fetch(_LOCK_ADMINISTRATORS))
 
 
 async def some_are_administrators(transaction: Transaction, user_ids: Sequence[UUID]) -> bool:
     """Whether one of these users is an active administrator at this moment. Nobody is locked."""
     return bool(await transaction.fetchval(_ARE_ADMINISTRATORS, user_ids))
-
-
-async def lock_administrators_among(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
-    """Lock all administrators where one of these users is one, for who locks several users afterwards.
-
-    Everybody locks in one order: administrators, where one is concerned, then users by their ids.
-    """
-    if await some_are_administrators(transaction, user_ids):
-        await lock_administrators(transaction)
 
 
 async def set_status_and_roles(transaction: Transaction, user_id: UUID, status: str, roles: Sequence[str]) -> None:

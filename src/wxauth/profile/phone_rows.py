@@ -14,7 +14,7 @@ from wxauth.core.tables import USER, UserRow
 from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.errors import StorageUnavailable
 from wxauth.people.merging import Merged, link_by_phone
-from wxauth.people.standing_rows import lock_administrators_among, lock_users
+from wxauth.people.standing_rows import lock_users
 from wxauth.people.user_rows import lock_user_of, user_of
 
 _FIND: Final = f"""
@@ -188,9 +188,7 @@ async def bind_phone(
         unproved = [row["id"] for row in await transaction.fetch(_UNPROVED_HOLDERS, phone)]
         if unproved:  # all at once: everybody locks users in the order of their ids
             owner_id = await user_of(transaction, app_id=answer.app_id, openid=answer.openid)
-            concerned = [*unproved, *([] if owner_id is None else [owner_id])]
-            await lock_administrators_among(transaction, concerned)
-            await lock_users(transaction, concerned)
+            await lock_users(transaction, [*unproved, *([] if owner_id is None else [owner_id])])
         user_id = await lock_user_of(transaction, app_id=answer.app_id, openid=answer.openid)
         if user_id is None:
             return Refusal.GONE
