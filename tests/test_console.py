@@ -314,7 +314,8 @@ async def test_an_operator_makes_a_link(
 @pytest.mark.process
 @pytest.mark.browser
 @pytest.mark.node
-def test_the_page_in_a_browser(tmp_path: Path, database_url: str) -> None:
+@pytest.mark.parametrize("part", ["0/3", "1/3", "2/3"])
+def test_the_page_in_a_browser(tmp_path: Path, database_url: str, part: str) -> None:
     chromium = needs("chromium-headless-shell", "chromium")
     for dev in dev_in(tmp_path, WXAUTH_DATABASE_URL=database_url):
         env = {
@@ -325,5 +326,6 @@ def test_the_page_in_a_browser(tmp_path: Path, database_url: str) -> None:
             "WXAUTH_DATABASE_URL": database_url,
             "WXAUTH_ISSUER": dev.url,
             "WXAUTH_ADMIN_PAGE": "true",
+            "PART": part,
         }
         run_node_tests("console/console.test.js", env)

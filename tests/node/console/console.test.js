@@ -2,13 +2,18 @@
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
-import { after, afterEach, before, beforeEach, test } from 'node:test'
+import { after, afterEach, before, beforeEach, test as nodeTest } from 'node:test'
 import { cell } from '../../../src/wxauth/console/page/csv.js'
 import { CONSOLE_URL, DESK_URL, LATER_APP, SERVICE_URL, asks, eventually } from './driving.js'
 import { launch, linkFor, logIn, makeAdministrator, phoneOf, scan } from './driving.js'
 
 const MARKUP = '<img src=x onerror="document.title=1">'
 const SECTIONS = ['Overview', 'Users', 'Events', 'Services', 'Webhooks', 'Apps', 'Keys']
+
+// Several processes take turns at these tests, each beside a service of its own.
+const [part, parts] = process.env.PART.split('/').map(Number)
+let seen = 0
+const test = (name, run) => (seen += 1) % parts === part && nodeTest(name, run)
 
 let browser, root, page, isRoots
 let complaints, elsewhere
