@@ -3,6 +3,7 @@
 import asyncio
 import struct
 import tempfile
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from io import BytesIO
@@ -320,6 +321,28 @@ async def test_a_jpeg_that_is_gone_over_for_ever_is_refused(upload: Upload, scan
     whole = encoded(plain("L", (64, 64), 90), progressive=True)
     last = whole[whole.rindex(b"\xff\xda") : -2]
     assert (await upload(whole[:-2] + last * scans + b"\xff\xd9")).status_code == status
+
+
+@pytest.mark.parametrize(("number", "status"), [(100, 200), (101, 422)])
+@pytest.mark.parametrize(("kind", "begin"), [(b"iCCP", b"p\0\0"), (b"iTXt", b"t\0\1\0\0\0"), (b"zTXt", b"t\0\0")])
+async def test_a_png_that_is_full_of_packed_texts_is_refused(
+    upload: Upload, kind: bytes, begin: bytes, number: int, status: int
+) -> None:
+    broken = begin + zlib.compress(bytes(1000))[:-4] + b"sums"
+    file = png(1, 1, chunk(kind, broken) * number, chunk(b"IDAT", zlib.compress(bytes(4))))
+    assert (await upload(file)).status_code == status
+
+
+async def test_exif_that_says_the_same_bytes_again_and_again_takes_no_memory(upload: Upload) -> None:
+    entries = b"".join(struct.pack("<HHLL", 0x9000 + number, 7, 10**6, 8) for number in range(200))
+    exif = b"II*\0" + struct.pack("<LH", 8, 200) + entries + bytes(10**6)
+    file = png(1, 1, chunk(b"eXIf", exif), chunk(b"IDAT", zlib.compress(bytes(4))))
+    tracemalloc.start()
+    try:
+        assert (await upload(file)).status_code == 200
+        assert tracemalloc.get_traced_memory()[1] < 50 * 10**6
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,10 @@ _FORMATS: Final = ("JPEG", "PNG", "WEBP")
 _START_OF_SCAN: Final = b"\xff\xda"
 _MAX_SCANS: Final = 100
 """A progressive JPEG has about ten scans. A scan of 33 bytes takes 6 ms: 2 MiB of such scans would take six minutes."""
+_PACKED_CHUNKS: Final = (b"iCCP", b"iTXt", b"zTXt")
+_MAX_PACKED_CHUNKS: Final = 100
+"""A PNG has a few of these. Pillow unpacks each, up to 1 MiB, which takes 4 ms: 2 MiB of them would take eight seconds.
+Its own limit for all of them together does not count profiles, nor texts that break off."""
 _JPEG_QUALITY: Final = 85
 _DRAFT: Final = 2.0
 """A picture is first reduced quickly to this many times its final size, and then with a good filter."""
@@ -45,6 +49,8 @@ def made_small(file: bytes) -> Picture:
 
     Raises: UnusablePicture.
     """
+    if sum(map(file.count, _PACKED_CHUNKS)) > _MAX_PACKED_CHUNKS:  # they are unpacked when the file is opened
+        raise UnusablePicture(f"Should have at most {_MAX_PACKED_CHUNKS} packed texts and profiles")
     try:
         with Image.open(BytesIO(file), formats=_FORMATS) as image:
             _check(image, file)
