@@ -13,9 +13,10 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.asking import until_locked
 from tests.fakes import Clock, Secrets, WeChatByRespx
-from tests.store.proxy import HASTE, HURRIED, Proxy
-from wxauth.core.database import CONNECTIONS, TRANSACTIONS, Database
+from tests.store.proxy import HASTE, HURRIED, PATIENT, Proxy
+from wxauth.core.database import CONNECTIONS, TRANSACTIONS, Database, Deadlines
 from wxauth.core.migrations import migrate
 from wxauth.core.services import Services
 from wxauth.dev.postgres import EmbeddedPostgres
@@ -46,6 +47,13 @@ class Service:
     async def read_me(self, token: str) -> httpx.Response:
         return await self.client.get("/v1/me", headers={"Authorization": f"Bearer {token}"})
 
+    async def refresh(self, token: str) -> httpx.Response:
+        return await self.client.post("/v1/refresh", json={"refresh_token": token})
+
+    async def merge(self, former: str, into: str, *, token: str) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {token}"}
+        return await self.client.post(f"/v1/admin/users/{former}/merge", json={"into": into}, headers=headers)
+
     async def leave(self, token: str) -> httpx.Response:
         return await self.client.delete("/v1/me", headers={"Authorization": f"Bearer {token}"})
 
@@ -65,6 +73,9 @@ class Service:
         await until(is_back)
 
 
+MakeService = Callable[..., Awaitable[Service]]
+
+
 @pytest.fixture
 async def proxy(database_url: str) -> AsyncIterator[Proxy]:
     """The way to this test's database."""
@@ -73,18 +84,16 @@ async def proxy(database_url: str) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-async def make_service(
-    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
-) -> Callable[[str], Awaitable[Service]]:
-    async def make(url: str) -> Service:
-        services = await make_services(database_url=url, waits=Waits(database=HURRIED))
+async def make_service(make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx) -> MakeService:
+    async def make(url: str, *, deadlines: Deadlines = HURRIED) -> Service:
+        services = await make_services(database_url=url, waits=Waits(database=deadlines))
         return Service(make_client(services), wechat, services)
 
     return make
 
 
 @pytest.fixture
-async def service(make_service: Callable[[str], Awaitable[Service]], proxy: Proxy) -> Service:
+async def service(make_service: MakeService, proxy: Proxy) -> Service:
     """The service, by way of the proxy."""
     return await make_service(proxy.url)
 
@@ -158,7 +167,7 @@ async def test_without_its_database_the_service_says_so_and_resumes(
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the server's processes under /proc")
 @pytest.mark.process
 async def test_a_database_that_hangs_is_unavailable_within_ten_seconds(
-    own_postgres: EmbeddedPostgres, tmp_path: Path, make_service: Callable[[str], Awaitable[Service]]
+    own_postgres: EmbeddedPostgres, tmp_path: Path, make_service: MakeService
 ) -> None:
     service = await make_service(own_postgres.url())
     token = await service.token()
@@ -209,7 +218,7 @@ async def test_a_login_whose_connection_was_ended_succeeds_on_another(
 
 @pytest.mark.process
 async def test_a_restart_under_load_costs_some_logins_and_no_fault(
-    own_postgres: EmbeddedPostgres, tmp_path: Path, make_service: Callable[[str], Awaitable[Service]]
+    own_postgres: EmbeddedPostgres, tmp_path: Path, make_service: MakeService
 ) -> None:
     async with Proxy(own_postgres.url()) as proxy:
         service = await make_service(proxy.url)
@@ -253,7 +262,7 @@ async def test_a_standby_is_unavailable_until_it_is_the_primary_again(
 
 
 async def test_a_database_without_room_for_connections_is_unavailable(
-    proxy: Proxy, rows: asyncpg.Connection, make_service: Callable[[str], Awaitable[Service]]
+    proxy: Proxy, rows: asyncpg.Connection, make_service: MakeService
 ) -> None:
     role = "guest_" + await rows.fetchval("SELECT current_database()")
     await rows.execute(f"CREATE ROLE {role} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
@@ -350,6 +359,30 @@ async def test_a_database_that_was_not_migrated_is_unavailable(service: Service,
     assert ready.json()["checks"]["schema"] != "ok"
 
 
+async def test_who_is_part_of_a_deadlock_may_try_again(
+    make_service: MakeService, database_url: str, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(f"{database_url}&deadlock_timeout=300ms", deadlines=PATIENT)
+    token = await service.token("root")
+    await rows.execute("UPDATE users SET roles = '{admin}'")
+    first, second = [(await service.log_in(name)).json()["user"]["id"] for name in ("alice", "bob")]
+    lock = "SELECT FROM users WHERE id::text = $1 FOR UPDATE"
+    other = await asyncpg.connect(database_url, server_settings={"deadlock_timeout": "1min"})
+    async with other.transaction():
+        await other.execute(lock, second)
+        async with rows.transaction():
+            await rows.execute(lock, first)
+            merging = asyncio.create_task(service.merge(first, second, token=token))
+            await until_locked(rows)
+            locking = asyncio.create_task(other.execute(lock, first))
+            await until_locked(rows, 2)
+        # Now the merge has the first user and waits for the second; the other transaction has the second.
+        assert is_unavailable(await merging)
+        await locking
+    await other.close()
+    assert (await service.merge(first, second, token=token)).status_code == 200
+
+
 # Whatever isolation the database gives to all who do not ask for one.
 
 
@@ -362,7 +395,7 @@ async def isolated_url(rows: asyncpg.Connection, database_url: str) -> str:
 
 
 async def test_logins_of_one_person_at_once_succeed_under_any_default(
-    make_service: Callable[[str], Awaitable[Service]], isolated_url: str, rows: asyncpg.Connection
+    make_service: MakeService, isolated_url: str, rows: asyncpg.Connection
 ) -> None:
     service = await make_service(isolated_url)
     for _ in range(2):  # the first ones, and those of somebody who is known
@@ -373,7 +406,7 @@ async def test_logins_of_one_person_at_once_succeed_under_any_default(
 
 @pytest.mark.parametrize("pooled", ["", "&pgbouncer=true"])
 async def test_one_administrator_stays_under_any_default(
-    make_service: Callable[[str], Awaitable[Service]], isolated_url: str, rows: asyncpg.Connection, pooled: str
+    make_service: MakeService, isolated_url: str, rows: asyncpg.Connection, pooled: str
 ) -> None:
     service = await make_service(isolated_url + pooled)
     tokens = [await service.token(f"person-{n}") for n in range(TRANSACTIONS)]
@@ -407,3 +440,15 @@ async def test_a_phone_number_has_one_holder_under_any_default(
     statuses = await asyncio.gather(*(bind(person, token) for person, token in tokens.items()))
     assert sorted(statuses) == [200, 409, 409, 409, 409, 409]
     assert await rows.fetchval("SELECT count(*) FROM users WHERE phone IS NOT NULL") == 1
+
+
+async def test_a_statement_that_cannot_be_serialized_is_tried_again(
+    make_service: MakeService, isolated_url: str, rows: asyncpg.Connection
+) -> None:
+    service = await make_service(f"{isolated_url}&pgbouncer=true", deadlines=PATIENT)
+    token = (await service.log_in()).json()["refresh_token"]
+    async with rows.transaction():
+        await rows.execute("UPDATE sessions SET user_agent = 'another'")
+        refreshing = asyncio.create_task(service.refresh(token))
+        await until_locked(rows)
+    assert (await refreshing).status_code == 200

@@ -90,6 +90,8 @@ _AWAY = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
 )
+# Another transaction stood in the way, and the server has undone ours whole.
+_CLASHED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 # The database answers, but does not suit this version: it is not migrated, or our role lacks rights.
 _UNFIT = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError)
 # A pooler has moved us to another server connection, where our prepared statements are missing or clash.
@@ -115,6 +117,14 @@ Statement = str | Executable
 
 class DatabaseUrlRefused(StorageUnavailable):
     """The driver, or PostgreSQL, does not know what the URL asks for; waiting will not help."""
+
+
+class ChangesClashed(StorageUnavailable):
+    """Others changed the same rows at this moment, and the server has undone what was ours: it may be tried again."""
+
+
+CONFLICTS: Final = (asyncpg.UniqueViolationError, asyncpg.ForeignKeyViolationError, ChangesClashed)
+"""Somebody else wrote first. Tried again, the statements find what that one has written."""
 
 
 class _ConnectionLost(Exception):
@@ -174,9 +184,10 @@ class Database:
         """The first row of one statement, which commits by itself; None if there is no row.
 
         If the connection is lost on the way, the statement is sent once more on another connection. So it must be one
-        that does no harm when it runs twice.
+        that does no harm when it runs twice. It is also sent once more if it clashed with somebody else's changes.
 
-        Raises: StorageUnavailable, and asyncpg.IntegrityConstraintViolationError for the caller to settle.
+        Raises: StorageUnavailable, of which ChangesClashed says that it clashed twice; and
+            asyncpg.IntegrityConstraintViolationError for the caller to settle.
         """
         rows = await self.fetch(statement, *arguments)
         return rows[0] if rows else None
@@ -187,7 +198,7 @@ class Database:
         async with self.answering():
             try:
                 return await self._fetch(text, arguments)
-            except _ConnectionLost:
+            except (_ConnectionLost, *_CLASHED):
                 return await self._fetch(text, arguments)
 
     async def time(self) -> datetime:
@@ -217,7 +228,8 @@ class Database:
     async def begin(self) -> AsyncIterator[Transaction]:
         """A transaction. It is committed at the end of the block, and rolled back if the block raises.
 
-        Raises: StorageUnavailable; asyncpg.IntegrityConstraintViolationError for the caller to settle.
+        Raises: StorageUnavailable, of which ChangesClashed tells of a deadlock; and
+            asyncpg.IntegrityConstraintViolationError for the caller to settle.
         """
         async with self.answering(), self._transactions:
             connection = await self._begun()
@@ -361,19 +373,16 @@ def raise_if_unavailable(exc: BaseException) -> None:
 
     Raises: StorageUnavailable.
     """
-    if is_away(exc):
+    if isinstance(exc, (*_AWAY, _ConnectionLost)):
         raise StorageUnavailable("the database does not answer") from exc
+    if isinstance(exc, _CLASHED):
+        raise ChangesClashed("others changed the same at this moment") from exc
     if isinstance(exc, _UNFIT):
         log.error("database_unfit", reason=reason_of(exc), what_to_change="run 'wxauth migrate'; see 'wxauth check'")
         raise StorageUnavailable("the database is not as this version needs it: see 'wxauth check'") from exc
     if isinstance(exc, _FORGOTTEN):
         log.error("prepared_statement_forgotten", reason=reason_of(exc), what_to_change=WHERE_NOTHING_IS_KEPT)
         raise StorageUnavailable("the pooler in front of the database forgets statements: see 'wxauth check'") from exc
-
-
-def is_away(exc: BaseException) -> bool:
-    """Whether this failure means that the database is away, and not that our statement is wrong."""
-    return isinstance(exc, (*_AWAY, _ConnectionLost))
 
 
 def reason_of(exc: BaseException) -> str:

@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 from uuid_utils.compat import uuid7
 
-from wxauth.core.database import Database
+from wxauth.core.database import CONFLICTS, Database
 from wxauth.core.tables import USER, UserRow
 from wxauth.core.trail import EventType
 from wxauth.errors import SignUpClosed, StorageUnavailable
@@ -16,13 +16,6 @@ from wxauth.people.merging import Observe, link_unionid
 from wxauth.people.merging_rows import People, people_of
 
 _ATTEMPTS: Final = 5
-
-# Another request wrote first. Run again, the statement finds its rows.
-_CONFLICTS: Final = (
-    asyncpg.UniqueViolationError,
-    asyncpg.ForeignKeyViolationError,
-    asyncpg.DeadlockDetectedError,
-)
 
 # $1 app_id  $2 openid  $3 unionid  $4 now  $5 session id  $6 session_key  $7 ip  $8 user_agent  $9 seconds to live
 _OPEN_PART: Final = """
@@ -211,7 +204,7 @@ async def record_login(
             if login.unionid is not None:
                 identity = {"app_id": login.app_id, "openid": login.openid, "unionid": login.unionid}
                 await link_unionid(database, **identity, now=now, observe=observe_merge)
-        except _CONFLICTS as exc:
+        except CONFLICTS as exc:
             conflict = exc
     raise StorageUnavailable("too many changes to this user at once") from conflict
 

@@ -9,18 +9,9 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-import asyncpg
-
 from wxauth.core.database import Transaction
 from wxauth.core.tables import USER, UserRow
 from wxauth.people.consent_rows import PRESENT_CONSENTS
-
-CONFLICTS: Final = (
-    asyncpg.UniqueViolationError,
-    asyncpg.ForeignKeyViolationError,
-    asyncpg.DeadlockDetectedError,
-)
-"""A login wrote first. The batch is rolled back whole; tried again, it finds the login's rows."""
 
 # $1 app_ids and $2 openids, in pairs
 _IDENTITIES: Final = """

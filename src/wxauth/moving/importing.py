@@ -14,12 +14,12 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from wxauth.core.database import Transaction
+from wxauth.core.database import CONFLICTS, Transaction
 from wxauth.core.services import Services
 from wxauth.core.tables import UserRow, UserStatus
 from wxauth.core.trail import OPERATOR, EventType
 from wxauth.errors import FieldError, StorageUnavailable
-from wxauth.moving.import_rows import CONFLICTS, Found, Wanted, consents_known, find, lock, store
+from wxauth.moving.import_rows import Found, Wanted, consents_known, find, lock, store
 from wxauth.moving.lines import MAX_LINE, Line, later
 from wxauth.people.standing import ADMIN, Settled, Standing, settle
 
