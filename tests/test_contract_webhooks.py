@@ -593,6 +593,7 @@ async def test_what_cannot_be_a_webhook_is_refused(root: Admin, receiver: Receiv
             ("types", ["user_banned"]),
             ("types", ["client.added"]),
             ("types", "user.banned"),
+            ("types", [["user.banned"]]),
             ("url", ""),
             ("url", "ftp://127.0.0.1/"),
             ("url", "http://"),

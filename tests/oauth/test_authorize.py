@@ -576,6 +576,11 @@ async def test_logging_out_at_the_site_ends_its_session_and_goes_where_it_may(
     assert "not one that it was added with" in answer.text.replace("\n", " ")
     assert not await is_in(tokens)
 
+    tokens = await tokens_of(shop, browser, phone, nonce="n" * 4000)  # a picture's URL and many roles make it long, too
+    assert len(tokens["id_token"]) > 6000
+    assert (await log_out(tokens)).status_code == 200
+    assert not await is_in(tokens)
+
     tokens = await tokens_of(shop, browser, phone)
     clock.advance(hours=2)  # the id_token has expired, and says still whose it is
     tokens |= (await shop.refresh(tokens)).json() | {"id_token": tokens["id_token"]}

@@ -99,6 +99,7 @@ async def test_what_is_not_known_is_null(add_site: AddSite, phone: Phone) -> Non
         ("2001:db8:1:200::1", "2001:db8:1:2ff::9", True),
         ("2001:db8:1:200::1", "2001:db8:1:300::9", False),
         ("::ffff:203.0.113.7", HOME, True),
+        ("fe80::1%eth0", "fe80::2", True),
         (OFFICE, "2001:db8::1", False),
     ],
 )

@@ -15,6 +15,7 @@ from wxauth.core.services import Services
 from wxauth.core.tables import UserInSession
 from wxauth.keys.rsa_keys import ALGORITHM, RsaKey
 from wxauth.oauth.client_rows import OAuthClient
+from wxauth.oauth.requests import MAX_TOKEN_LENGTH
 from wxauth.tokens.issuer import sign
 from wxauth.tokens.keys import base64url
 
@@ -27,7 +28,6 @@ CLAIMS_BY_SCOPE: Final = {
 }
 
 _COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
-_MAX_LENGTH: Final = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def id_token(
 
 async def read_hint(services: Services, token: str) -> Hint | None:
     """Read an id_token of ours, even an expired one; None if the text is none. Raises: StorageUnavailable."""
-    form = _COMPACT.fullmatch(token) if len(token) <= _MAX_LENGTH else None
+    form = _COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
     if form is None:
         return None
     keys = services.id_token_keys

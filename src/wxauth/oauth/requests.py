@@ -14,7 +14,10 @@ from wxauth.siblings.clients import Credentials, authenticate, is_name
 
 MAX_LENGTH: Final = 4096
 """Characters of one parameter."""
+MAX_TOKEN_LENGTH: Final = 8192
+"""Characters of a token of ours, which a long picture URL, many roles or a long nonce may make longer than the rest."""
 
+_TOKENS: Final = ("id_token_hint", "token")
 _MAX_PARAMETERS: Final = 100
 
 
@@ -43,9 +46,13 @@ def parameters_in(text: str) -> Parameters:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
     except ValueError:
         raise invalid_request("there are too many parameters") from None
-    if any(len(value) > MAX_LENGTH or not value.isprintable() for _, value in pairs):
+    if any(len(value) > _longest(name) or not value.isprintable() for name, value in pairs):
         raise invalid_request("a parameter is too long, or has a character that cannot be printed")
     return Parameters(pairs)
+
+
+def _longest(name: str) -> int:
+    return MAX_TOKEN_LENGTH if name in _TOKENS else MAX_LENGTH
 
 
 async def form_of(request: Request) -> Parameters:

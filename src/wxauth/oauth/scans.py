@@ -234,7 +234,7 @@ def plain_address(ip: str | None) -> str | None:
     """An address in a form that can be compared: an IPv4-mapped IPv6 address becomes the IPv4 address."""
     if ip is None:
         return None
-    address = ip_address(ip)
+    address = ip_address(ip.partition("%")[0])  # Postgres knows no zones
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return str(mapped or address)
 

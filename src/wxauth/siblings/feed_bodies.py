@@ -40,7 +40,7 @@ EXAMPLE_FEED: dict[str, Any] = {
 
 
 def _known_type(value: Any) -> Any:
-    if value not in TOLD_TO_SIBLINGS:
+    if not isinstance(value, str) or value not in TOLD_TO_SIBLINGS:
         raise ValueError(f"Wants one of {', '.join(TOLD_TO_SIBLINGS)}")
     return value
 
