@@ -94,6 +94,17 @@ async def test_of_several_replicas_one_looks_and_not_before_its_time(
     assert await number_open(rows) == OPEN_SESSIONS
 
 
+async def test_sessions_count_as_new_by_the_databases_time_on_a_machine_whose_own_is_far_behind(
+    services: Services, login: LoginAnswer, rows: asyncpg.Connection, open_more: Open, clock: Clock
+) -> None:
+    clock.advance(days=3650)
+    newest = await login("alice")
+    await open_more(newest["session_id"], 120)
+    await replace_sessions(services)
+    assert await number_open(rows) == OPEN_SESSIONS
+    assert await rows.fetchval("SELECT revoked_at IS NULL FROM sessions WHERE id::text = $1", newest["session_id"])
+
+
 async def test_who_logs_in_and_out_all_day_leaves_no_more_than_some_hundred_ended_sessions(
     services: Services, login: LoginAnswer, rows: asyncpg.Connection, open_more: Open
 ) -> None:

@@ -12,8 +12,6 @@ from math import inf
 from typing import Final
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from wxauth.console.rows import (
     is_administrator,
     mark_console_session,
@@ -23,6 +21,7 @@ from wxauth.console.rows import (
     store_link,
 )
 from wxauth.core.database import Database, Transaction
+from wxauth.core.ids import new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.core.tables import UserInSession
@@ -131,7 +130,8 @@ async def open_by_link(services: Services, secret: str, *, device: Device) -> Op
 
     Raises: SessionRevoked, if the link is unknown, used or expired, or its user no administrator; StorageUnavailable.
     """
-    now, session_id, user = services.clock(), uuid7(), None
+    now, user = services.clock(), None
+    session_id = new_id(now)
     async with services.database.begin() as transaction:
         user_id = await spend_link(transaction, _digest(secret), now=now)
         if user_id is not None:
@@ -161,7 +161,8 @@ async def open_by_scan(services: Services, code: str, verifier: str, *, device: 
 
     Raises: SessionRevoked, if the code is unknown, used or expired; InsufficientRole; StorageUnavailable.
     """
-    now, session_id, granted = services.clock(), uuid7(), None
+    now, granted = services.clock(), None
+    session_id = new_id(now)
     challenge = challenge_of(verifier)
     if challenge is not None:
         async with services.database.begin() as transaction:
@@ -173,7 +174,7 @@ async def open_by_scan(services: Services, code: str, verifier: str, *, device: 
                 code_challenge=challenge,
                 session_id=session_id,
                 expires_in=UNUSED,
-                event_id=uuid7(),
+                event_id=new_id(now),
                 now=now,
             )
             if isinstance(granted, Granted):

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, select, union_all
 from sqlmodel import col
-from uuid_utils.compat import uuid7
 
 from wxauth.core.database import Database, Transaction
+from wxauth.core.ids import first_id_at, new_id
 from wxauth.core.tables import Event
 
 
@@ -204,12 +204,6 @@ _EVENTS: Final = select(
 )
 
 
-def first_id_at(time: datetime) -> UUID:
-    """An id before all UUIDv7s of this time, and behind all earlier ones (RFC 9562, section 5.7)."""
-    milliseconds = min(max(0, int(time.timestamp() * 1000)), 2**48 - 1)
-    return UUID(int=milliseconds << 80)
-
-
 async def record_event(
     transaction: Transaction,
     kind: EventType,
@@ -221,7 +215,7 @@ async def record_event(
     data: Mapping[str, Any] | None = None,
 ) -> None:
     """Record an event, in the transaction of what was done: its type, who did it, and to which user."""
-    await transaction.execute(_RECORD, uuid7(), kind.stored, at, by.name, user_id, app_id, by.ip, data or {})
+    await transaction.execute(_RECORD, new_id(at), kind.stored, at, by.name, user_id, app_id, by.ip, data or {})
 
 
 async def forget_person(transaction: Transaction, user_ids: Sequence[UUID]) -> None:

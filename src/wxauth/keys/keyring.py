@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
 from pydantic_core import to_json
-from uuid_utils.compat import uuid7
 
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database, reason_of
+from wxauth.core.ids import new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.sealing import CannotOpen, Sealer, signing_key_context
 from wxauth.core.tables import StoredSigningKey
@@ -195,12 +195,13 @@ class Ring(ABC, Generic[Key]):
         return is_due(stored, now, max_age=self._max_age)
 
     def _sealed(self, key: Key, activates_at: datetime) -> StoredSigningKey:
+        now = self._clock()
         return StoredSigningKey(
-            id=uuid7(),
+            id=new_id(now),
             kid=key.kid,
             public_jwk=key.public_jwk,
             private_key=self._sealer.seal(key.to_der(), context=signing_key_context(key.kid)),
-            created_at=self._clock(),
+            created_at=now,
             activates_at=activates_at,
             retires_at=None,
         )

@@ -6,9 +6,9 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
-from uuid_utils.compat import uuid7
 
 from wxauth.core.database import CONFLICTS, Database
+from wxauth.core.ids import new_id
 from wxauth.core.tables import USER, UserRow
 from wxauth.core.trail import EventType
 from wxauth.errors import SignUpClosed, StorageUnavailable
@@ -191,7 +191,7 @@ async def record_login(
 
     Raises: SignUpClosed, StorageUnavailable.
     """
-    ids = _Ids(session=uuid7(), new_user=uuid7())
+    ids = _Ids(session=new_id(now), new_user=new_id(now))
     conflict: BaseException | None = None
     for _ in range(_ATTEMPTS):
         try:
@@ -228,7 +228,7 @@ async def _returning(database: Database, login: Login, ids: _Ids, *, now: dateti
     profile = login.nickname, login.avatar_url
     if (user := await database.fetchrow(_RETURN_AS_BEFORE, *opening, *profile)) is not None:
         return user
-    return await database.fetchrow(_RETURN_WITH_PROFILE, *opening, *profile, uuid7())
+    return await database.fetchrow(_RETURN_WITH_PROFILE, *opening, *profile, new_id(now))
 
 
 async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetime) -> asyncpg.Record | None:
@@ -239,8 +239,8 @@ async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetim
         login.avatar_url,
         ids.new_user,
         login.is_judged,
-        uuid7(),
-        uuid7(),
+        new_id(now),
+        new_id(now),
         login.may_sign_up,
     )
 

@@ -6,9 +6,8 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from wxauth.core.database import Database
+from wxauth.core.ids import new_id
 from wxauth.core.tables import USER, UserInSession, UserStatus
 from wxauth.core.trail import SYSTEM, EventType
 from wxauth.errors import StorageUnavailable
@@ -131,7 +130,7 @@ async def rotate_refresh_token(
             lifetimes.at_most,
             use.ip,
             use.client_id or use.user_agent,
-            uuid7(),
+            new_id(now),
         )
         if row is not None:
             return Refusal.REUSED if row["is_reused"] else Rotated(row["generation"], row["expires_at"], row)

@@ -12,9 +12,8 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from wxauth.core.database import CONFLICTS, Transaction
+from wxauth.core.ids import new_id
 from wxauth.core.services import Services
 from wxauth.core.tables import UserRow, UserStatus
 from wxauth.core.trail import OPERATOR, EventType
@@ -250,7 +249,7 @@ class _Batch:
         return owner_id
 
     def _created(self, line: Line) -> _User:
-        user_id = line.user_id or uuid7()
+        user_id = line.user_id or new_id(self._now)
         phone = None if line.phone is None or self._is_proved_by_another(line.phone, user_id) else line.phone
         return _User(
             id=user_id,
@@ -354,13 +353,13 @@ class _Batch:
         for consent in line.consents:
             key = (user.id, consent.document, consent.version, consent.given_at)
             if key not in self._consents_before and key not in self._made.consents:
-                self._made.consents[key] = {"id": uuid7(), "user_id": user.id, **consent.model_dump()}
+                self._made.consents[key] = {"id": new_id(self._now), "user_id": user.id, **consent.model_dump()}
                 is_new = True
         return is_new
 
     def _events(self, changed: Iterable[tuple[_User, _User]]) -> Iterator[dict[str, Any]]:
         def event(kind: EventType, user_id: UUID, app_id: str | None, data: dict[str, Any]) -> dict[str, Any]:
-            told = {"id": uuid7(), "type": kind.stored, "at": self._now, "actor": OPERATOR.name}
+            told = {"id": new_id(self._now), "type": kind.stored, "at": self._now, "actor": OPERATOR.name}
             return {**told, "user_id": user_id, "app_id": app_id, "data": data}
 
         for user_id, app_id, kind in self._added:

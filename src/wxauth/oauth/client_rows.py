@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from uuid_utils.compat import uuid7
-
 from wxauth.core.database import Database, Transaction
+from wxauth.core.ids import new_id
 from wxauth.core.trail import Actor, EventType
 
 _COLUMNS: Final = (
@@ -154,7 +153,7 @@ async def store_oauth_client(
 ) -> bool:
     """Whether the name was free, and now is this client's. Raises: StorageUnavailable."""
     name, *columns = asdict(client).values()
-    event = (uuid7(), EventType.SERVICE_CLIENT_ADDED.stored, by.name)
+    event = (new_id(now), EventType.SERVICE_CLIENT_ADDED.stored, by.name)
     async with database.begin() as transaction:
         return await transaction.fetchval(_STORE, name, secret_hash, now, *event, *columns, siblings_scopes) is not None
 

@@ -6,8 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
+from wxauth.core.ids import new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.core.tables import UserInSession
@@ -76,7 +75,7 @@ async def _for_device_code(services: Services, client: OAuthClient, form: Mappin
     now = services.clock()
     await _see_that_keys_are_there(services, now)
     lifetimes = web_lifetimes(services)
-    session_id = uuid7()
+    session_id = new_id(now)
     outcome = await scan_rows.redeem_device_code(
         services.database,
         hash_of(device_code),
@@ -111,7 +110,7 @@ async def _for_code(services: Services, client: OAuthClient, form: Mapping[str, 
     now = services.clock()
     await _see_that_keys_are_there(services, now)
     lifetimes = web_lifetimes(services)
-    session_id = uuid7()
+    session_id = new_id(now)
     outcome = await scan_rows.redeem_code(
         services.database,
         hash_of(form["code"]),
@@ -120,7 +119,7 @@ async def _for_code(services: Services, client: OAuthClient, form: Mapping[str, 
         code_challenge=challenge,
         session_id=session_id,
         expires_in=min(lifetimes.unused, lifetimes.at_most),
-        event_id=uuid7(),
+        event_id=new_id(now),
         now=now,
     )
     if isinstance(outcome, NotGranted):

@@ -8,8 +8,7 @@ from math import ceil
 from typing import Final
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
+from wxauth.core.ids import new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.errors import (
@@ -119,10 +118,10 @@ async def _start(
     services: Services, client: OAuthClient, *, scope: str, browser: Device, request: PageRequest | None
 ) -> Started:
     for _ in range(_ATTEMPTS):
-        scene = new_scene()
+        now, scene = services.clock(), new_scene()
         user_code, user_code_hash = services.user_codes.new()
         scan = NewScan(
-            id=uuid7(),
+            id=new_id(now),
             client_id=client.name,
             scope=scope,
             scene_hash=hash_of(scene),
@@ -135,7 +134,7 @@ async def _start(
             scan = replace(scan, device_code_hash=hash_of(secret))
         else:
             scan = replace(scan, request_hash=hash_of(secret), **asdict(request))
-        match await scan_rows.add_scan(services.database, scan, now=services.clock()):
+        match await scan_rows.add_scan(services.database, scan, now=now):
             case True:
                 services.metrics.scan(ScanOutcome.STARTED)
                 return Started(scan.id, scene, user_code, secret)
@@ -205,6 +204,7 @@ async def decide(services: Services, caller: Caller, scan_id: UUID, verdict: Ver
 
     Raises: ScanOver, StorageUnavailable.
     """
+    now = services.clock()
     decided = await scan_rows.decide_scan(
         services.database,
         scan_id,
@@ -212,8 +212,8 @@ async def decide(services: Services, caller: Caller, scan_id: UUID, verdict: Ver
         session_id=caller.session_id,
         user=caller.user,
         ip=ip,
-        event_id=uuid7(),
-        now=services.clock(),
+        event_id=new_id(now),
+        now=now,
     )
     if decided is None:
         raise ScanOver("this session has no such scan to decide upon")

@@ -5,9 +5,8 @@ from datetime import datetime
 from typing import Any, Final, TypedDict
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from wxauth.core.database import Database, Transaction
+from wxauth.core.ids import new_id
 
 PRESENT_CONSENTS: Final = """
        (SELECT jsonb_object_agg(document, version)
@@ -69,7 +68,7 @@ async def add_consent(
     now: datetime,
 ) -> bool:
     """Add a consent of a locked user to the history; whether it was new."""
-    added = await transaction.fetchval(_ADD, uuid7(), user_id, document, version, now, app_id, ip)
+    added = await transaction.fetchval(_ADD, new_id(now), user_id, document, version, now, app_id, ip)
     return added is not None
 
 

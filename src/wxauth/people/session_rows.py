@@ -7,9 +7,8 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple, TypedDict
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from wxauth.core.database import Database, Transaction
+from wxauth.core.ids import new_id
 from wxauth.core.tables import USER, UserInSession
 from wxauth.core.trail import Actor, EventType, record_event
 
@@ -211,7 +210,7 @@ async def end_session(database: Database, *, session_id: UUID, reason: EndReason
 
     Raises: StorageUnavailable.
     """
-    row = await database.fetchrow(_END, session_id, now, reason, uuid7())
+    row = await database.fetchrow(_END, session_id, now, reason, new_id(now))
     return None if row is None else row["user_id"]
 
 
@@ -222,7 +221,7 @@ async def end_session_of_website(
 
     Raises: StorageUnavailable.
     """
-    row = await database.fetchrow(_END_ONE_OF_WEBSITE, session_id, now, reason, uuid7(), client_id)
+    row = await database.fetchrow(_END_ONE_OF_WEBSITE, session_id, now, reason, new_id(now), client_id)
     return None if row is None else row["user_id"]
 
 

@@ -10,7 +10,8 @@ from typing import Final
 from uuid import UUID
 
 from wxauth.core.database import Database, Transaction
-from wxauth.core.trail import SYSTEM, first_id_at
+from wxauth.core.ids import first_id_at
+from wxauth.core.trail import SYSTEM
 from wxauth.people.session_rows import START, end_of_page, end_replaced_sessions
 
 _SESSIONS: Final = "sessions"
@@ -54,7 +55,7 @@ async def replace_old_sessions(database: Database, *, at_most: int, now: datetim
         since, due_at = await progress_of(transaction, _REPLACING) or (first_id_at(now - pause), now)
         if due_at > now:
             return 0
-        # The next look begins a minute before now: logins may be under way, and clocks of replicas a little behind.
+        # The next look begins a minute before now, for the sake of logins under way.
         await note_progress(transaction, _REPLACING, first_id_at(now - _OVERLAP), due_at=now + pause)
         return await end_replaced_sessions(transaction, since=since, at_most=at_most, by=SYSTEM, now=now)
 

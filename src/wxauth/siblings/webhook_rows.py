@@ -7,9 +7,8 @@ from enum import StrEnum
 from typing import Any, Final, TypedDict
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from wxauth.core.database import Database, Transaction
+from wxauth.core.ids import new_id
 from wxauth.core.trail import SYSTEM, Actor, EventType, record_event, shown_name
 from wxauth.siblings.feed_rows import PlacedEvent
 
@@ -375,7 +374,7 @@ async def _queue(
 ) -> int:
     return await transaction.execute(
         statement,
-        [uuid7() for _ in wanted],
+        [new_id(now) for _ in wanted],
         [webhook_id for webhook_id, _ in wanted],
         [event.event_id for _, event in wanted],
         [shown_name(event.type) for _, event in wanted],

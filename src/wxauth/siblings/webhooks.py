@@ -5,8 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
+from wxauth.core.ids import new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.sealing import webhook_secret_context
 from wxauth.core.services import Services
@@ -47,10 +46,11 @@ async def add_webhook(services: Services, name: str, *, url: str, types: Sequenc
     Raises: InvalidRequest, if the URL is refused; NameTaken; StorageUnavailable.
     """
     await _check(services, url)
-    webhook_id, secret = uuid7(), new_secret()
+    now, secret = services.clock(), new_secret()
+    webhook_id = new_id(now)
     sealed = services.sealer.seal(secret, context=webhook_secret_context(webhook_id))
     added = await rows.add_webhook(
-        services.database, webhook_id, name, url=url, types=types, secret=sealed, by=by, now=services.clock()
+        services.database, webhook_id, name, url=url, types=types, secret=sealed, by=by, now=now
     )
     if added is None:
         raise NameTaken("there is a webhook of this name already")
@@ -130,7 +130,7 @@ async def try_webhook(services: Services, name: str, *, by: Actor) -> Answer:
     now = services.clock()
     webhook = await read_webhook(services, name)
     event = {
-        "id": uuid7(),
+        "id": new_id(now),
         "type": TEST_TYPE,
         "at": now,
         "user_id": None,
