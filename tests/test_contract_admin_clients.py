@@ -39,6 +39,8 @@ REFUSED_OF_A_SITE: list[tuple[str, dict[str, Any]]] = [
     ("scopes", {"scopes": None}),
     ("title", {"title": ""}),
     ("title", {"title": "a\nb"}),
+    ("title", {"title": "\u3000 "}),
+    ("title", {"title": "\u202epohS"}),
     ("app_id", {"app_id": "wx 1"}),
     ("email_domain", {"email_domain": "a@example.com"}),
     ("is_public", {"is_public": True}),

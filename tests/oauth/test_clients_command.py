@@ -155,6 +155,7 @@ REFUSED = {
     "an empty title": ["--device", "--title", ""],
     "a title with a line in it": ["--device", "--title", "a\nb"],
     "a long title": ["--device", "--title", "a" * 65],
+    "a title that is no UTF-8": ["--device", "--title", "\udcff"],
     "no domain": ["--device", "--email-domain", "example"],
     "an address for a domain": ["--device", "--email-domain", "a@example.com"],
     "no app_id": ["--device", "--app", "wx 1"],

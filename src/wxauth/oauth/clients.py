@@ -27,8 +27,12 @@ SCOPES: Final = ("openid", "profile", "phone", "email", "roles", "offline_access
 DEFAULT_SCOPES: Final = ("openid", "profile")
 
 _APP_ID: Final = re.compile(r"wx[0-9a-z]{16}")
+# Neither controls nor lone surrogates, nor what reorders the text around it (Unicode, UAX 9): the phone shows a title.
+_TITLE: Final = (
+    r"(?=.*\S)[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]{1,64}"
+)
 _FORMS: Final = {
-    "title": (re.compile(r"[^\x00-\x1f\x7f]{1,64}"), "wants 1 to 64 characters, none of them a control"),
+    "title": (re.compile(_TITLE), "wants 1 to 64 characters, not only spaces, none of them a control"),
     "app_id": (re.compile(r"[A-Za-z0-9_-]{1,64}"), "wants the app_id of a mini-program"),
     "email_domain": (re.compile(r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"), "wants a domain like example.com"),
 }
