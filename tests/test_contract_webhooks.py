@@ -606,6 +606,8 @@ async def test_what_cannot_be_a_webhook_is_refused(root: Admin, receiver: Receiv
             ("url", "https://xn--a/"),
             ("url", "https://" + "a" * 2050),
             ("url", "http://8.8.8.8/"),
+            ("url", "http://127.0.0.1:0/"),
+            ("url", "http://127.0.0.1:65536/"),
             ("url", "http://no-such-host.invalid/"),
         ]:
             with sweep.case(field, value):
@@ -647,6 +649,9 @@ async def test_no_url_leads_to_link_local_or_metadata_addresses_in_any_form(root
         "[::ffff:0:169.254.169.254]",
         "[64:ff9b::169.254.169.254]",
         "[64:ff9b:1::169.254.169.254]",
+        "[64:ff9b:1:a9fe:a9:fe00:a00:1]",  # behind a prefix of 48 bits
+        "[64:ff9b:1:a9:fe:a9fe:a00:1]",  # of 56
+        "[64:ff9b:1:0:64:6464:c800:1]",  # of 64
         "[2002:a9fe:a9fe::1]",
         "[::ffff:100.100.100.200]",
         "\N{CIRCLED DIGIT ONE}69.254.169.254",

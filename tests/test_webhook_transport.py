@@ -144,6 +144,8 @@ async def test_a_name_is_given_up_after_its_time_and_a_hundred_such_hold_so_many
         ("::ffff:8.8.8.8", False, True),
         ("2002:808:808::1", False, True),
         ("2002:a00:1::1", False, False),
+        ("64:ff9b:1:fffe::10.0.0.1", False, False),
+        ("64:ff9b:1:fffe::8.8.8.8", False, True),
         ("100.64.0.1", False, True),
         ("100.100.100.199", False, True),
         ("100.100.100.200", True, True),

@@ -8,13 +8,15 @@ Scheme = Literal["http", "https"]
 _PRIVATE: Final = tuple(
     map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "fc00::/7", "::1/128"))
 )
-_NEVER: Final = tuple(
+_METADATA: Final = (
+    ip_network("169.254.0.0/16"),  # link-local; the metadata of most clouds too
+    ip_network("100.100.100.200/32"),  # Alibaba's metadata
+)
+_NEVER: Final = _METADATA + tuple(
     map(
         ip_network,
         (
             "0.0.0.0/8",  # this host
-            "169.254.0.0/16",  # link-local; the metadata of most clouds too
-            "100.100.100.200/32",  # Alibaba's metadata
             "224.0.0.0/4",  # multicast
             "240.0.0.0/4",  # reserved, and the broadcast address
             "::/128",
@@ -35,10 +37,11 @@ _HOLDERS: Final = (
     (IPv6Network("::ffff:0:0/96"), 0),  # IPv4-mapped
     (IPv6Network("::ffff:0:0:0/96"), 0),  # translated (SIIT)
     (IPv6Network("64:ff9b::/96"), 0),  # NAT64
-    (IPv6Network("64:ff9b:1::/48"), 0),  # local-use NAT64 (RFC 8215), usually with /96 prefixes
     (IPv6Network("2002::/16"), 80),  # 6to4
     (IPv6Network("::/96"), 0),  # IPv4-compatible
 )
+_LOCAL_NAT64: Final = IPv6Network("64:ff9b:1::/48")
+_SHORTER_PREFIXES: Final = (48, 56, 64)
 _TEREDO: Final = IPv6Network("2001::/32")
 _ISATAP: Final = (0x00005EFE, 0x02005EFE)
 _LOW: Final = 0xFFFF_FFFF
@@ -69,8 +72,22 @@ def _all_in(address: Address) -> list[Address]:
     for network, shift in _HOLDERS:
         if address in network:
             return [IPv4Address(number >> shift & _LOW)]
+    if address in _LOCAL_NAT64:
+        return [IPv4Address(number & _LOW), *_metadata_behind_shorter_prefixes(number)]
     if address in _TEREDO:
         return [IPv4Address(number >> 64 & _LOW), IPv4Address(~number & _LOW)]
     if number >> 32 & _LOW in _ISATAP:
         return [address, IPv4Address(number & _LOW)]
     return [address]
+
+
+def _metadata_behind_shorter_prefixes(number: int) -> list[IPv4Address]:
+    """Metadata addresses in a local-use NAT64 address (RFC 8215) behind a prefix shorter than the usual /96.
+
+    Such a prefix is followed by the IPv4 address, in which bits 64 to 71 are left out (RFC 6052, section 2.2). Which
+    prefix a network has cannot be seen here, and most of what is read in this way is no address. So of these readings
+    metadata alone counts.
+    """
+    without_gap = number >> 64 << 56 | number & (1 << 56) - 1
+    readings = [IPv4Address(without_gap >> (88 - prefix) & _LOW) for prefix in _SHORTER_PREFIXES]
+    return [reading for reading in readings if any(reading in network for network in _METADATA)]

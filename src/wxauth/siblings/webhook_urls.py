@@ -10,6 +10,8 @@ from wxauth.siblings.names import Names
 
 MAX_URL: Final = 2048
 
+_LAST_PORT: Final = 65535
+
 
 class RefusedUrl(ValueError):
     """Nothing may be sent to this URL."""
@@ -31,6 +33,8 @@ async def check_url(text: str, *, names: Names) -> None:
         raise RefusedUrl("Should be a URL") from None
     if url.scheme not in ("http", "https") or not host:
         raise RefusedUrl("Should begin with https://, or with http:// in a private network")
+    if url.port is not None and not 0 < url.port <= _LAST_PORT:
+        raise RefusedUrl(f"Should have a port from 1 to {_LAST_PORT}, or none")
     if "%" in host:
         raise RefusedUrl("Should be without the zone of an address")
     if "@" in urlsplit(text).netloc:
