@@ -115,6 +115,8 @@ async def test_a_websites_token_names_its_mini_program_and_what_was_granted(
     user = await guard.verify(Forger(issuer.token(), issuer.key).with_claims(**claims))
     assert (user.app_id, user.claims["client_id"]) == ("wxother", "shop")
     assert (user.scope, user.external_id) == ({"openid", "profile"}, "old-7")
+    user = await guard.verify(Forger(issuer.token(), issuer.key).with_claims(scope=" a  b\u2003c\n"))
+    assert user.scope == {"a", "b\u2003c\n"}
 
 
 async def test_a_mini_programs_token_has_neither_scope_nor_external_id(guard: BearerGuard, issuer: FakeIssuer) -> None:

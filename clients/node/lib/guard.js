@@ -44,6 +44,7 @@ export class BearerGuard {
 export function rolesOf(roles) {
   const names = [...new Set(roles.flat())]
   if (!names.every((name) => typeof name === 'string' && name)) throw new TypeError('a role is a string, and not empty')
+  if (roles.some((given) => given.length === 0)) throw new TypeError('a list of roles is not empty')
   return names
 }
 

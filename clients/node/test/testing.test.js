@@ -121,8 +121,9 @@ test('all roles are demanded, and what is no role is a mistake at once', async (
     code: 'insufficient_role',
     message: 'this needs the role auditor, clerk',
   })
-  for (const mistake of [{ roles: ['clerk'] }, '', undefined, 7]) {
+  for (const mistake of [{ roles: ['clerk'] }, '', undefined, 7, []]) {
     assert.throws(() => bearer(issuer.guard(), mistake), TypeError)
+    await assert.rejects(issuer.guard().user(request, mistake), TypeError)
   }
   assert.throws(() => issuer.token({ userId: 'alice' }), TypeError)
 })

@@ -112,7 +112,7 @@ class Verifier:
             frozenset(roles),
             Claims(claims),
             claims.get("external_id"),
-            frozenset(scope.split()),
+            frozenset(scope.split(" ")) - {""},  # at spaces alone (RFC 6749, section 3.3), as the guard for Node does
         )
 
 
