@@ -85,6 +85,12 @@ async def test_the_phone_is_told_who_asks_from_where_and_since_when(site: Site, 
     }
 
 
+async def test_a_browser_may_call_itself_anything(site: Site, phone: Phone) -> None:
+    name = f"{EDGE} {'荣耀'.encode().decode('latin-1')}\0" + "x" * 5000  # as servers read a header that is UTF-8
+    told = (await phone.scan(await site.start(browser_ip=OFFICE, browser_user_agent=name))).json()
+    assert told["browser"] == {"device": "Windows, Edge 141", "ip": OFFICE}
+
+
 async def test_what_is_not_known_is_null(add_site: AddSite, phone: Phone) -> None:
     site = await add_site(may_scan=True, redirect_uris=[])
     told = (await phone.scan(await site.start(browser_user_agent=EDGE))).json()

@@ -17,6 +17,9 @@ MAX_LENGTH: Final = 4096
 MAX_TOKEN_LENGTH: Final = 8192
 """Characters of a token of ours, which a long picture URL, many roles or a long nonce may make longer than the rest."""
 
+BROWSER: Final = "browser_user_agent"
+"""A site passes on what a browser has sent, whatever that is."""
+
 _TOKENS: Final = ("id_token_hint", "token")
 _MAX_PARAMETERS: Final = 100
 
@@ -46,7 +49,7 @@ def parameters_in(text: str) -> Parameters:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
     except ValueError:
         raise invalid_request("there are too many parameters") from None
-    if any(len(value) > _longest(name) or not value.isprintable() for name, value in pairs):
+    if any(name != BROWSER and (len(value) > _longest(name) or not value.isprintable()) for name, value in pairs):
         raise invalid_request("a parameter is too long, or has a character that cannot be printed")
     return Parameters(pairs)
 

@@ -21,7 +21,7 @@ from wxauth.oauth.bodies import (
 from wxauth.oauth.client_rows import find_client
 from wxauth.oauth.errors import OAuthError, answering_clients, invalid_request
 from wxauth.oauth.id_tokens import claims_of
-from wxauth.oauth.requests import client_of, form_of
+from wxauth.oauth.requests import BROWSER, client_of, form_of
 from wxauth.oauth.scan_rows import LIFETIME
 from wxauth.people import account
 from wxauth.people.callers import DeviceDep
@@ -86,7 +86,7 @@ async def authorize_device(request: Request, services: ServicesDep) -> dict[str,
         client,
         scope=scans.granted_scope(client, form.get("scope")),
         ip=_address(form.get("browser_ip")),
-        user_agent=form.get("browser_user_agent", "")[:MAX_USER_AGENT] or None,
+        user_agent=_printable(form.get(BROWSER, "")[:MAX_USER_AGENT]) or None,
     )
     issuer = services.settings.issuer
     return {
@@ -180,6 +180,10 @@ async def read_userinfo(request: Request, services: ServicesDep) -> dict[str, An
     if client is None:
         raise InvalidToken("the client has been removed")
     return {"sub": str(caller.user["id"]), **claims_of(caller.user, client, scopes)}
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text).strip()
 
 
 def _address(text: str | None) -> str | None:
