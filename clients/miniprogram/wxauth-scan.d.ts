@@ -32,15 +32,17 @@ export interface Claimed {
   expires_at: string
 }
 
-/**
- * What `onLoad(options)` of the page was opened with, or what `wx.scanCode({ onlyFromCamera: true })` has given; null
- * where there is no code.
- */
+/** What `onLoad(options)` of the page was opened with; null where there is no code. */
 export declare function scanOf(
-  options:
-    | { q?: string; scene?: string; scancode_time?: string | number }
-    | { result?: string; path?: string; scanType?: string }
-    | undefined,
+  options: { q?: string; scene?: string; scancode_time?: string | number } | undefined,
+): Scan | null
+
+/**
+ * What `wx.scanCode({ onlyFromCamera: true })` has given; null where there is no code. Never give it the options of
+ * `onLoad`: whoever links to the page writes these, and could say that a camera had seen the code.
+ */
+export declare function scanSeen(
+  seen: { result?: string; path?: string; scanType?: string } | undefined,
 ): Scan | null
 
 /**

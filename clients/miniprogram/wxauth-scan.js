@@ -3,13 +3,18 @@ import { AuthError } from './wxauth.js'
 
 /** @type {typeof import('./wxauth-scan.js').scanOf} */
 export function scanOf(options) {
-  const { q, scene, scancode_time, result, path } = options || /** @type {any} */ ({})
-  if (isText(result) || isText(path)) return { ...read(path || result), scanned: 'camera' }
+  const { q, scene, scancode_time } = options || /** @type {any} */ ({})
   if (!isText(q) && !isText(scene)) return null
   const entry = entryOf(q, scene)
   if (!isText(q)) return { scene: decoded(scene), ...entry }
   const time = Number(scancode_time)
   return { url: decoded(q), ...(time > 0 && { scancode_time: time }), ...entry }
+}
+
+/** @type {typeof import('./wxauth-scan.js').scanSeen} */
+export function scanSeen(seen) {
+  const { result, path } = seen || /** @type {any} */ ({})
+  return isText(result) || isText(path) ? { ...read(path || result), scanned: 'camera' } : null
 }
 
 /** @type {typeof import('./wxauth-scan.js').claim} */

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { before, beforeEach, test } from 'node:test'
 import { parse } from 'acorn'
-import { approve, claim, deny, scanOf } from '../../../clients/miniprogram/wxauth-scan.js'
+import { approve, claim, deny, scanOf, scanSeen } from '../../../clients/miniprogram/wxauth-scan.js'
 import { exchange } from './phone.js'
 import { ask, checkError, pass, rejection, SERVICE_URL, start } from './world.js'
 
@@ -128,10 +128,19 @@ test('a code that the page itself reads by camera is good, of both kinds', async
     (code) => ({ scanType: 'QR_CODE', result: code.verification_uri_complete }),
     (code) => ({ scanType: 'QR_CODE', result: `wxa:wx1?page=pages/scan/scan&scene=${code.scene}&env=release` }),
   ]) {
-    const scan = scanOf(seen(await shown()))
+    const scan = scanSeen(seen(await shown()))
     assert.equal(scan.scanned, 'camera')
     assert.ok((await claim(auth, scan)).id)
   }
+})
+
+test('a link to the page cannot say that a camera has seen its code', async () => {
+  const { auth } = start()
+  entry = { scene: 1037 } // another mini-program has opened the page
+  const { scene, verification_uri_complete: result } = await shown()
+  for (const more of [{ result }, { path: `pages/scan/scan?scene=${scene}` }, { scanned: 'camera', errMsg: 'scanCode:ok' }])
+    await rejection(claim(auth, scanOf({ scene, ...more })), 'scan_forwarded')
+  assert.equal(scanOf({ result }), null)
 })
 
 test('a typed code is told to be one', async () => {
@@ -141,7 +150,7 @@ test('a typed code is told to be one', async () => {
 
 test('without a code there is nothing to claim', async () => {
   const { auth } = start()
-  for (const options of [undefined, {}, { scene: '' }, { other: '1' }]) assert.equal(scanOf(options), null)
+  for (const options of [undefined, {}, { scene: '' }, { other: '1' }]) assert.equal(scanOf(options) || scanSeen(options), null)
   await rejection(claim(auth, null), 'invalid_argument')
   await rejection(approve(auth, undefined), 'invalid_argument')
   await rejection(deny(auth, {}), 'invalid_argument')

@@ -1,5 +1,5 @@
 import { auth, run } from '../../auth.js'
-import { approve, claim, deny, scanOf } from '../../wxauth-scan.js'
+import { approve, claim, deny, scanOf, scanSeen } from '../../wxauth-scan.js'
 
 Page({
   data: { claimed: null, verdict: null, failed: null, isBusy: false },
@@ -11,7 +11,7 @@ Page({
   },
 
   scan() {
-    wx.scanCode({ onlyFromCamera: true, success: (seen) => this.ask(scanOf(seen)) })
+    wx.scanCode({ onlyFromCamera: true, success: (seen) => this.ask(scanSeen(seen)) })
   },
 
   type({ detail }) {

@@ -2,7 +2,7 @@
 import { AuthError, createAuth } from '../../../../clients/miniprogram/wxauth.js'
 import type { Answer, Auth, Platform, Session, User } from '../../../../clients/miniprogram/wxauth.js'
 
-import { approve, claim, deny, scanOf } from '../../../../clients/miniprogram/wxauth-scan.js'
+import { approve, claim, deny, scanOf, scanSeen } from '../../../../clients/miniprogram/wxauth-scan.js'
 import type { Claimed, Scan } from '../../../../clients/miniprogram/wxauth-scan.js'
 
 const platform: Platform = wx
@@ -99,7 +99,7 @@ export const refusal = new AuthError('order_refused', { title: '下单失败', s
 export async function onLoad(options: { q?: string; scene?: string }): Promise<string> {
   const scan: Scan | null = scanOf(options)
   const claimed: Claimed = await claim(auth, scan)
-  wx.scanCode({ onlyFromCamera: true, success: (seen) => void claim(auth, scanOf(seen)) })
+  wx.scanCode({ onlyFromCamera: true, success: (seen) => void claim(auth, scanSeen(seen)) })
   await claim(auth, { user_code: 'BCDF-GHJK' })
   // @ts-expect-error: a claim is decided upon, not a scan
   await approve(auth, scan)
