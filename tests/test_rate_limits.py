@@ -167,7 +167,7 @@ async def test_a_redis_that_fails_refuses_nobody_and_is_left_alone(
         limiter = make_limiter("1/minute", url)
         started = time.monotonic()
         assert [await seconds_refused(limiter) for _ in range(50)] == [0] * 50
-        assert time.monotonic() - started < 5 * PATIENCE
+        assert time.monotonic() - started < 25 * PATIENCE
         assert fake.commands == 1
         clock.advance(seconds=PAUSE)
         assert await asyncio.gather(*(seconds_refused(limiter) for _ in range(50))) == [0] * 50
@@ -189,7 +189,7 @@ async def test_nobody_waits_for_a_silent_redis_in_a_queue(make_limiter: MakeLimi
         limiter = make_limiter("1/minute", url)
         started = time.monotonic()
         assert await asyncio.gather(*(seconds_refused(limiter) for _ in range(500))) == [0] * 500
-        assert time.monotonic() - started < 5 * PATIENCE
+        assert time.monotonic() - started < 15 * PATIENCE  # in a queue: 31 times
         await limiter.aclose()
 
 

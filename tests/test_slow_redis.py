@@ -47,5 +47,5 @@ async def test_no_login_waits_longer_than_its_time_for_a_slow_redis(
 
     await asyncio.gather(*(log_in() for _ in range(LOGINS)))
     await limiter.aclose()
-    assert max(waited) < 12 * PATIENCE  # on a busy machine
+    assert max(waited) < 30 * PATIENCE  # in a queue: 75 times
     assert [line["event"] for line in log_lines()] == ["redis_failed"]
