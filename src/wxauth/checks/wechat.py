@@ -10,7 +10,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from ipaddress import IPv6Address, ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -21,6 +20,7 @@ from wxauth.checks.clocks import Reading
 from wxauth.checks.findings import Findings
 from wxauth.checks.result import Result, bad, good, note
 from wxauth.checks.rows import Users
+from wxauth.core.addresses import plain_address
 from wxauth.core.clock import Clock
 from wxauth.core.settings import App, Settings
 from wxauth.errors import (
@@ -384,9 +384,7 @@ def _refused_addresses(body: bytes) -> list[str]:
     found: dict[str, None] = {}
     for word in words:
         try:
-            address = ip_address(word.rstrip("."))
+            found[str(plain_address(word.rstrip(".")))] = None
         except ValueError:
             continue
-        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-        found[str(mapped or address)] = None
     return list(found)

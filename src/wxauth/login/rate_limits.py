@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import lru_cache
-from ipaddress import IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Network
 from math import ceil
 from typing import Final
 
@@ -14,6 +14,7 @@ from limits import RateLimitItem, parse
 from limits.aio.storage import MemoryStorage, Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 
+from wxauth.core.addresses import plain_address
 from wxauth.core.clock import Clock, utc_now
 from wxauth.core.logs import get_logger
 from wxauth.errors import RateLimited
@@ -104,11 +105,9 @@ class LoginLimiter:
 @lru_cache(maxsize=4096)
 def subscriber_of(ip: str) -> str:
     """The subscriber that an address counts for: an IPv4 address, or the /64 that an IPv6 subscriber has."""
-    address = ip_address(ip)
-    if not isinstance(address, IPv6Address):
-        return ip
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
+    address = plain_address(ip)
+    if isinstance(address, IPv4Address):
+        return str(address)
     return str(IPv6Network((address, _SUBSCRIBER_BITS), strict=False))
 
 

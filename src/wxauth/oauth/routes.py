@@ -1,12 +1,12 @@
 """Routes for OAuth clients: start a scan, get tokens, ask about the user, revoke tokens (RFC 8628, 6749, 7009)."""
 
-from ipaddress import ip_address
 from typing import Any, Final
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from wxauth.core.addresses import plain_address
 from wxauth.core.services import ServicesDep
 from wxauth.errors import InsufficientScope, InvalidToken
 from wxauth.oauth import grants, scans
@@ -190,6 +190,6 @@ def _address(text: str | None) -> str | None:
     if text is None:
         return None
     try:
-        return scans.plain_address(str(ip_address(text.strip())))
+        return str(plain_address(text.strip()))
     except ValueError:
         raise invalid_request("browser_ip is no IP address") from None

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from wxauth.core.addresses import plain_address
 from wxauth.core.logs import get_logger
 
 ANYBODY: Final = "*"
@@ -112,7 +113,6 @@ def _address_in(entry: str) -> Address | None:
         return None
     host = match["bracketed"] or match["v4"] or match["v6"]
     try:
-        address = ip_address(_ZONE.sub("", host))
+        return plain_address(_ZONE.sub("", host))
     except ValueError:
         return None  # "unknown", a name, a unix socket
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

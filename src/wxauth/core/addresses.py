@@ -1,0 +1,12 @@
+"""IP addresses in one form, so that they can be compared."""
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+
+def plain_address(text: str) -> IPv4Address | IPv6Address:
+    """The address in this text. An IPv4 address that is mapped into IPv6 (`::ffff:192.0.2.1`) becomes the IPv4 address.
+
+    Raises: ValueError, if there is none.
+    """
+    address = ip_address(text)
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
