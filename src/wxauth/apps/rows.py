@@ -13,7 +13,11 @@ SEALED: Final = ("app_secret", "push_token", "push_aes_key")
 """The columns that are sealed."""
 
 _TABLE: Final = StoredApp.__table__  # type: ignore[attr-defined]  # SQLModel adds it
-_APPS: Final = select(_TABLE).order_by(col(StoredApp.created_at), col(StoredApp.app_id))
+_APPS: Final = """
+SELECT app_id, title, app_secret, push_token, push_aes_key, sign_up, is_enabled, created_at
+  FROM apps
+ ORDER BY created_at, app_id
+"""
 # Of several requests for one id at once, one wins.
 # $1 app_id  $2 title  $3 app_secret  $4 push_token  $5 push_aes_key  $6 sign_up  $7 is_enabled  $8 now
 _ADD: Final = """

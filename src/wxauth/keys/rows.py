@@ -3,15 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
-
-from sqlalchemy import select
+from typing import Final
 
 from wxauth.core.database import Database, Transaction
-from wxauth.core.tables import IdTokenKey, StoredSigningKey
+from wxauth.core.tables import StoredSigningKey
 
 # Settles the race of replicas that start or rotate at once: the second waits, and then finds the first one's key.
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('wxauth.signing_keys'))"
+
+
+def _reading_part(table: str) -> str:
+    # $1 now
+    return f"""
+SELECT id, kid, public_jwk, private_key, created_at, activates_at, retires_at
+  FROM {table}
+ WHERE retires_at IS NULL OR retires_at > $1
+ ORDER BY activates_at, id
+"""  # noqa: S608 - a constant
 
 
 def _adding_part(table: str) -> str:
@@ -40,6 +48,8 @@ def _erasing_part(table: str) -> str:
     return f"DELETE FROM {table} WHERE retires_at <= $1 RETURNING kid"  # noqa: S608 - a constant
 
 
+_READ_SIGNING_KEYS: Final = _reading_part("signing_keys")
+_READ_ID_TOKEN_KEYS: Final = _reading_part("id_token_keys")
 _DATE_SIGNING_KEY: Final = _dating_part("signing_keys")
 _DATE_ID_TOKEN_KEY: Final = _dating_part("id_token_keys")
 _ERASE_SIGNING_KEY: Final = _erasing_one_part("signing_keys")
@@ -59,7 +69,7 @@ SELECT EXISTS (SELECT FROM oauth_clients) OR EXISTS (SELECT FROM id_token_keys) 
 class KeyTable:
     """The table of one kind of keys. Both have the same columns."""
 
-    rows: Any
+    read: str
     add: str
     date: str
     erase: str
@@ -68,7 +78,7 @@ class KeyTable:
 
 
 SIGNING_KEYS: Final = KeyTable(
-    StoredSigningKey.__table__,  # type: ignore[attr-defined]  # SQLModel adds it
+    _READ_SIGNING_KEYS,
     _ADD_SIGNING_KEY,
     _DATE_SIGNING_KEY,
     _ERASE_SIGNING_KEY,
@@ -77,7 +87,7 @@ SIGNING_KEYS: Final = KeyTable(
 )
 """The keys of access tokens."""
 ID_TOKEN_KEYS: Final = KeyTable(
-    IdTokenKey.__table__,  # type: ignore[attr-defined]  # SQLModel adds it
+    _READ_ID_TOKEN_KEYS,
     _ADD_ID_TOKEN_KEY,
     _DATE_ID_TOKEN_KEY,
     _ERASE_ID_TOKEN_KEY,
@@ -140,7 +150,4 @@ async def erase_retired_keys(database: Database, *, now: datetime) -> list[str]:
 
 
 async def _published(asked: Database | Transaction, table: KeyTable, *, now: datetime) -> list[StoredSigningKey]:
-    columns = table.rows.c
-    published = select(table.rows).where(columns.retires_at.is_(None) | (columns.retires_at > now))
-    in_order = published.order_by(columns.activates_at, columns.id)
-    return [StoredSigningKey(**row) for row in await asked.fetch(in_order)]
+    return [StoredSigningKey(**row) for row in await asked.fetch(table.read, now)]
