@@ -1,15 +1,21 @@
 """Sites that log people in, and the phones that scan their codes."""
 
+from base64 import b64decode
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 
 from tests.asking import bearer
-from tests.fakes import Clock, LoginAnswer, Secrets
+from tests.fakes import SECRET_KEY, START, Clock, LoginAnswer, Secrets
+from wxauth.core.sealing import Sealer, signing_key_context
 from wxauth.core.services import Services
+from wxauth.core.tables import StoredSigningKey
+from wxauth.keys.rows import ID_TOKEN_KEYS, store_keys
+from wxauth.keys.rsa_keys import RsaKey
 from wxauth.oauth.client_rows import OAuthClient
 from wxauth.oauth.clients import SCOPES, add_oauth_client
 
@@ -86,9 +92,35 @@ def scene_of(started: dict[str, Any]) -> str:
     return started["verification_uri_complete"].rpartition("/")[2]
 
 
+@pytest.fixture(scope="session")
+def id_token_key() -> StoredSigningKey:
+    """The key of id_tokens that the tests find, because to make one takes longer than most of them."""
+    key = RsaKey.generate()
+    sealed = Sealer([b64decode(SECRET_KEY)]).seal(key.to_der(), context=signing_key_context(key.kid))
+    return StoredSigningKey(
+        id=uuid4(),
+        kid=key.kid,
+        public_jwk=key.public_jwk,
+        private_key=sealed,
+        created_at=START,
+        activates_at=START,
+        retires_at=None,
+    )
+
+
 @pytest.fixture
-def add_site(services: Services, client: httpx.AsyncClient, clock: Clock, secrets: Secrets) -> AddSite:
+async def add_site(
+    request: pytest.FixtureRequest,
+    services: Services,
+    client: httpx.AsyncClient,
+    clock: Clock,
+    secrets: Secrets,
+    id_token_key: StoredSigningKey,
+) -> AddSite:
     """Add an OAuth client: `await add_site("shop", may_scan=True)`."""
+    if not request.node.get_closest_marker("no_signing_key"):
+        async with services.database.begin() as transaction:
+            await store_keys(transaction, ID_TOKEN_KEYS, [], [id_token_key])
 
     async def add(name: str = "shop", **options: Any) -> Site:
         values: dict[str, Any] = {

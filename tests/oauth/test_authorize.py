@@ -608,6 +608,7 @@ async def test_the_metadata_names_what_works(browser: Browser, shop: Site, path:
         assert answer.json()["error"] != "unsupported_grant_type"
 
 
+@pytest.mark.no_signing_key
 async def test_id_token_keys_are_made_when_the_first_site_is(
     browser: Browser, add_site: AddSite, rows: asyncpg.Connection, services: Services, clock: Clock
 ) -> None:
@@ -644,6 +645,7 @@ async def test_without_a_site_the_keys_ask_the_database_every_few_seconds_at_mos
     assert asked == [1, 1, 1]
 
 
+@pytest.mark.no_signing_key
 async def test_replicas_have_one_key_and_each_finds_what_another_has_made(
     make_services: MakeServices, make_client: MakeClient, add_site: AddSite, phone: Phone, browser: Browser
 ) -> None:
