@@ -32,6 +32,7 @@ from tests.fakes import (
     WeChatBySimulator,
 )
 from tests.processes import use_memory
+from tests.quick import LeavingOut, Noting
 from wxauth.core.logs import configure_logging
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings, settings_from
@@ -50,6 +51,18 @@ SETTINGS = {
     "issuer": "https://auth.test",
     "wechat_base_url": "https://wechat.test",
 }
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--leave-out-slow", action="store_true", help="run no test that tests/slow.txt names")
+    parser.addoption("--note-slow", action="store_true", help="write into tests/slow.txt which of these tests are slow")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.leave_out_slow:
+        config.pluginmanager.register(LeavingOut())
+    if config.option.note_slow and not hasattr(config, "workerinput"):  # a worker of pytest-xdist's sees its own only
+        config.pluginmanager.register(Noting())
 
 
 @pytest.hookimpl(optionalhook=True)

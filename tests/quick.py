@@ -1,0 +1,46 @@
+"""Which tests `scripts/test --quick` leaves out: those that were slow when `scripts/test --note-slow` measured them."""
+
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+FILE = Path(__file__).with_name("slow.txt")
+SLOW = 0.1
+"""Seconds. Who takes as long or longer, on average over its parameters, is slow."""
+
+
+def slow_functions(file: Path = FILE) -> set[str]:
+    """The test functions that were slow when that was last measured."""
+    return set(file.read_text().splitlines())
+
+
+class LeavingOut:
+    """Runs no slow test."""
+
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        slow = slow_functions()
+        config.hook.pytest_deselected(items=[item for item in items if _function_of(item.nodeid) in slow])
+        items[:] = [item for item in items if _function_of(item.nodeid) not in slow]
+
+
+class Noting:
+    """Measures each test that runs, and writes down which are slow. What does not run stays as it was."""
+
+    def __init__(self, file: Path = FILE) -> None:
+        self._file = file
+        self._seconds: dict[str, list[float]] = defaultdict(list)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":  # a set-up may be long because it makes what all tests of a process share
+            self._seconds[_function_of(report.nodeid)].append(report.duration)
+
+    def pytest_sessionfinish(self) -> None:
+        slow = {function for function, seconds in self._seconds.items() if mean(seconds) >= SLOW}
+        others = slow_functions(self._file) - self._seconds.keys()
+        self._file.write_text("".join(f"{function}\n" for function in sorted(slow | others)))
+
+
+def _function_of(nodeid: str) -> str:
+    return nodeid.partition("[")[0]
