@@ -166,6 +166,8 @@ WRONG = [
     ("TRUSTED_PROXIES", "proxy.internal"),
     ("TRUSTED_PROXIES", "10.0.0.0/33"),
     ("TRUSTED_PROXIES", "*,10.0.0.0/8"),
+    ("TRUSTED_PROXIES", "0.0.0.0/0"),
+    ("TRUSTED_PROXIES", "10.0.0.0/8,::/0"),
     ("CORS_ORIGINS", "admin.example.com"),
     ("CORS_ORIGINS", "https://admin.example.com/page"),
     ("OTLP_URL", "https://hunter2@collector:4318"),

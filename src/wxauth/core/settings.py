@@ -197,9 +197,12 @@ def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
     if value == ("*",):
         return value
     try:
-        return tuple(str(ip_network(item, strict=False)) if "/" in item else str(ip_address(item)) for item in value)
+        items = tuple(str(ip_network(item, strict=False)) if "/" in item else str(ip_address(item)) for item in value)
     except ValueError:
         raise ValueError("wants addresses or networks like 10.0.0.0/8, with commas between, or * alone") from None
+    if any(item.endswith("/0") for item in items):  # the first entry would count, which the client itself may write
+        raise ValueError("wants the networks of the proxies, not all addresses; for the last entry of anybody, * alone")
+    return items
 
 
 def _check_origin(value: str) -> str:
