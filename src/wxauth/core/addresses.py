@@ -6,7 +6,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 def plain_address(text: str) -> IPv4Address | IPv6Address:
     """The address in this text. An IPv4 address that is mapped into IPv6 (`::ffff:192.0.2.1`) becomes the IPv4 address.
 
-    Raises: ValueError, if there is none.
+    A zone (`fe80::1%eth0`) is left out: PostgreSQL knows none.
+
+    Raises: ValueError, if there is no address.
     """
-    address = ip_address(text)
+    address = ip_address(text.partition("%")[0])
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

@@ -113,6 +113,6 @@ def _address_in(entry: str) -> Address | None:
         return None
     host = match["bracketed"] or match["v4"] or match["v6"]
     try:
-        return plain_address(_ZONE.sub("", host))
+        return plain_address(host)
     except ValueError:
         return None  # "unknown", a name, a unix socket
