@@ -1,4 +1,4 @@
-"""A real Postgres for all tests, a fresh database for each, and the app in front of it."""
+"""A real PostgreSQL for all tests, a clean database for each, and the app in front of it."""
 
 import gc
 import io
@@ -96,7 +96,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, b
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
-    """The wheel's, or the one whose programs lie in the folder that POSTGRES_PROGRAMS names: scripts/test-postgres."""
+    """The server of the wheel, or of the programs in the folder POSTGRES_PROGRAMS, which scripts/test-postgres sets."""
     folder_of_programs = os.environ.get("POSTGRES_PROGRAMS")
     programs = Path(folder_of_programs) if folder_of_programs else None
     with (
@@ -108,7 +108,7 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture(scope="session")
 async def admin(postgres: EmbeddedPostgres) -> AsyncIterator[asyncpg.Connection]:
-    """A connection beside all databases under test, to make and remove them."""
+    """A connection to none of the databases under test, to make and remove them."""
     connection = await asyncpg.connect(postgres.url())
     await make_template(postgres, connection)
     yield connection
@@ -157,7 +157,7 @@ async def own_database_url(
 
 @pytest.fixture
 async def shared_database_url(request: pytest.FixtureRequest, shared_database: SharedDatabase) -> AsyncIterator[str]:
-    """One for all tests, cleaned after each."""
+    """One database for all tests, cleaned after each of them."""
     if request.node.get_closest_marker("no_signing_key"):
         await remove_signing_key(shared_database.url)
     yield shared_database.url
@@ -194,7 +194,7 @@ def logs() -> io.BytesIO:
 
 @pytest.fixture(scope="session", autouse=True)
 def secrets(logs: io.BytesIO) -> Iterator[Secrets]:
-    """Collects every secret in use and every answer given; at the end none of the one is in the other."""
+    """Collects every secret in use, and fails at the end if a log line holds one of them."""
     collected = Secrets()
     yield collected
     collected.check_log(logs.getvalue().decode())
@@ -222,7 +222,7 @@ made_settings: dict[bytes, Settings] = {}
 
 
 def shared_settings(**values: object) -> Settings:
-    """The same for the same values: they are frozen, and reading them takes longer than many a test."""
+    """Settings of these values, made once: they are frozen, and to read them takes longer than many a test."""
     key = pickle.dumps(sorted(values.items()))
     if key not in made_settings:
         made_settings[key] = settings_from(Settings, **values)
@@ -288,7 +288,7 @@ async def services(make_services: MakeServices) -> Services:
 
 @pytest.fixture
 async def make_client(secrets: Secrets) -> AsyncIterator[MakeClient]:
-    """A client of an app made from the given services."""
+    """A client of an app that is made of these services."""
     clients: list[httpx.AsyncClient] = []
 
     def make(services: Services) -> httpx.AsyncClient:

@@ -16,7 +16,7 @@ from wxauth.keys.keyring import KeyRing
 TEMPLATE = "template_wxauth"
 SHARED = "shared"
 
-# Tests that change the schema would change it for the next test.
+# All tests share this schema. A test that changed it would break the tests behind it.
 REFUSE_CHANGES = """
     CREATE FUNCTION refuse_change() RETURNS event_trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -24,7 +24,7 @@ REFUSE_CHANGES = """
     END $$;
     CREATE EVENT TRIGGER schema_stays_as_it_is ON ddl_command_start EXECUTE FUNCTION refuse_change();
 """
-# Foreign keys and the triggers of append-only tables are for the service, not for the one who cleans up.
+# The cleaner deletes without foreign keys, and without the triggers that refuse to delete from append-only tables.
 CLEANER = {"session_replication_role": "replica", "lock_timeout": "10s", "application_name": "cleaner"}
 LASTING = "lasting"
 MAKE_CLEANING = """
@@ -55,7 +55,8 @@ async def make_template(postgres: EmbeddedPostgres, admin: asyncpg.Connection) -
     await admin.execute(f"CREATE DATABASE {TEMPLATE}")
     database = Database(postgres.url(TEMPLATE))
     await migrate(database)
-    # Young for the clock of the tests, which stands still, and for the real one, by which the commands go.
+    # The key must not be due for rotation: neither by the clock of the tests, which stands still, nor by the real
+    # clock, which commands use.
     made_at = max(START, utc_now())
     await KeyRing(database, Sealer([b64decode(SECRET_KEY)]), lambda: made_at, max_age=timedelta(days=1)).refresh()
     await database.aclose()
@@ -78,8 +79,8 @@ class LastingDatabase(Database):
 class SharedDatabase:
     """A database that every test finds as if it had just been copied. Copying takes ten times as long as cleaning.
 
-    `rows` is a connection to it, as new for each test too. The services under test share `database`: to open
-    connections and to prepare statements took half of what the tests did.
+    `rows` is a connection to it, which every test finds as if it were new. The services under test share `database`:
+    without that, half of the tests' time would go into opening connections and preparing statements.
     """
 
     def __init__(self, postgres: EmbeddedPostgres, admin: asyncpg.Connection) -> None:
@@ -104,7 +105,7 @@ class SharedDatabase:
         )
 
     async def clean(self) -> None:
-        """Make the database as it was. If that is impossible, the test that went too far fails, and no other."""
+        """Make the database as it was. If that fails, make a new one: only the test that caused it is to fail."""
         try:
             await self.rows.reset()
             await self._cleaner.execute(self._cleaning)

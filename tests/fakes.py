@@ -32,7 +32,7 @@ _code_numbers = count(1)
 class Secrets:
     """Every secret of the run. No log line may hold one, and answers may hold only fresh tokens.
 
-    A secret is recognised by how it starts, as it is or quoted for a URL: what has been cut off still leaks.
+    A secret is recognised by its first characters, plain or quoted for a URL: a secret that is cut off leaks too.
     """
 
     def __init__(self) -> None:
@@ -132,7 +132,7 @@ class _WithTarget(httpx.AsyncBaseTransport):
 
 
 class WeChatBySimulator(httpx.AsyncBaseTransport):
-    """The way to a simulator in this process. What it hands out is collected, as far as it is secret."""
+    """A transport to a simulator in this process. The secrets that the simulator hands out are collected."""
 
     def __init__(self, simulator: Simulator, secrets: Secrets) -> None:
         self._inner = _WithTarget(httpx.ASGITransport(create_simulator(simulator)))

@@ -28,14 +28,14 @@ PATIENCE = 60.0
 
 
 def use_memory() -> None:
-    """Put temporary files into memory, for what runs here and below, where there is room and programs may lie there."""
+    """Let this process and its children keep temporary files in memory, if there is room and programs may run there."""
     memory = Path("/dev/shm")
     if memory.is_dir() and shutil.disk_usage(memory).free > ROOM and not os.statvfs(memory).f_flag & os.ST_NOEXEC:
         os.environ["TMPDIR"] = tempfile.tempdir = str(memory)
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment without our settings and its language, and these."""
+    """The environment of this process, without our settings and the language, and with these variables."""
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("WXAUTH_")}
     return {**kept, "LC_ALL": "C.UTF-8", **variables}
 
@@ -57,7 +57,7 @@ def run(
 
 
 def run_installed(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """As `run`, by the installed program, which makes all imports itself."""
+    """As `run`, but by the installed program, which spends a second on its imports."""
     demand_mark("process")
     return subprocess.run(
         [WXAUTH, *arguments],
@@ -159,7 +159,7 @@ def parent_of(pid: int) -> int:
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process, and not just its exit status, waiting to be asked for."""
+    """Whether this process still runs. One that has ended and whose exit status nobody has fetched does not."""
     try:
         return _stat(pid)[0] != "Z"
     except OSError:

@@ -68,7 +68,7 @@ def demand_mark(*names: str) -> None:
 
 
 def needs(program: str, *substitutes: str) -> str:
-    """The path of this program, or of one that does as well.
+    """The path of this program, or of another one that can take its place.
 
     Without any the test is skipped; where `CI` is set, it fails.
     """
@@ -84,7 +84,7 @@ def needs(program: str, *substitutes: str) -> str:
 def needs_node(folder: Path) -> str:
     """The path of Node, with the packages in place that this folder's package-lock.json names.
 
-    They are installed when the lock has changed; what cannot be had is as in `needs`.
+    They are installed when the lock has changed. If they cannot be had, the test ends as in `needs`.
     """
     node, npm = needs("node"), needs("npm")
     version = subprocess.check_output([node, "--version"], text=True)
@@ -97,7 +97,7 @@ def needs_node(folder: Path) -> str:
         if not installed.exists() or installed.read_bytes() != lock.read_bytes():
             installed.unlink(missing_ok=True)
             command = [npm, "ci", "--prefix", folder, "--loglevel=error", *QUICK_TO_GIVE_UP]
-            # npm has the lock too: where this process is killed, nobody comes in between until npm has ended.
+            # npm inherits the lock: even if this process is killed, nobody else installs until npm has ended.
             done = subprocess.run(command, capture_output=True, text=True, pass_fds=[turn.fileno()])
             if done.returncode != 0:
                 reason = done.stderr.partition("\n")[0]

@@ -13,7 +13,7 @@ from tests.processes import free_port
 
 @dataclass
 class Receiver:
-    """What came to it, and what it answers: a status, `hang`, or whatever a function of the request makes."""
+    """Keeps the requests that came. It answers a status, `hang`, or what a function makes of the request."""
 
     url: str
     got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""How the tests are spread over processes: what one fixture serves stays together, and comes first."""
+"""How the tests are spread over processes: tests that share a fixture stay together, and start first."""
 
 import os
 import re
@@ -35,7 +35,7 @@ def _together(file: Path) -> str | None:
 
 
 def workers_for(config: pytest.Config) -> int:
-    """For all tests one more than there are processors, for some always wait; for a few files that are named, none."""
+    """How many processes: none for a few named files; else one more than processors, for some tests always wait."""
     named = [Path(argument.partition("::")[0]) for argument in config.args]
     if config.args_source is pytest.Config.ArgsSource.ARGS and all(path.suffix == ".py" for path in named):
         return 0

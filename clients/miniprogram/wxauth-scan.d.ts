@@ -1,53 +1,54 @@
 // Types of wxauth-scan.js.
 import type { Auth } from './wxauth.js'
 
-/** What the phone has seen: what `claim` sends. */
+/** What the phone has scanned, or the person has typed. `claim` sends it. */
 export interface Scan {
-  /** What is in a mini-program code. */
+  /** The scene in a mini-program code. */
   scene?: string
-  /** What is in an ordinary code. */
+  /** The URL in an ordinary code. */
   url?: string
-  /** When that was scanned, in seconds. */
+  /** When the ordinary code was scanned, in seconds since 1970. */
   scancode_time?: number
-  /** What the person has typed, in place of a scan. */
+  /** The code that the person has typed instead of scanning. */
   user_code?: string
   /** WeChat's number for how the page was opened. */
   entry_scene?: number
-  /** `camera`, where `wx.scanCode({ onlyFromCamera: true })` has read it. */
+  /** `camera`, if `wx.scanCode({ onlyFromCamera: true })` has read the code. */
   scanned?: 'camera'
 }
 
-/** What the person is to be asked. What is not known is null. */
+/** What to show before the person decides. Unknown values are null. */
 export interface Claimed {
   id: string
-  /** Who wants to log the person in: show the title and, where there is one, the origin. */
+  /** The site that the person is about to log in to. Show its title and, if there is one, its origin. */
   client: { id: string; title: string; origin: string | null }
-  /** Where the code is shown: show both, so that a person tells their own login from somebody else's. */
+  /** The browser that shows the code. Show both values, so that a person can tell their own login from somebody else's. */
   browser: { device: string | null; ip: string | null } | null
-  /** Whether phone and browser are in one network. Mostly not, for phones have mobile data: warn of nothing by it. */
+  /** Whether phone and browser are in one network. Most phones use mobile data: do not warn if this is false. */
   same_network: boolean | null
-  /** Whether a code was typed: then warn, for anybody may have read it out. */
+  /** Whether the code was typed. If so, warn the person: somebody else may have read the code out to them. */
   typed: boolean
   created_at: string
   expires_at: string
 }
 
-/** What `onLoad(options)` of the page was opened with; null where there is no code. */
+/** The scan in the `options` of the page's `onLoad`; null if there is no code in them. */
 export declare function scanOf(
   options: { q?: string; scene?: string; scancode_time?: string | number } | undefined,
 ): Scan | null
 
 /**
- * What `wx.scanCode({ onlyFromCamera: true })` has given; null where there is no code. Never give it the options of
- * `onLoad`: whoever links to the page writes these, and could say that a camera had seen the code.
+ * The scan in the result of `wx.scanCode({ onlyFromCamera: true })`; null if there is no code in it. Never give it the
+ * options of `onLoad`: whoever links to the page writes these, and could say that a camera had seen the code.
  */
 export declare function scanSeen(
   seen: { result?: string; path?: string; scanType?: string } | undefined,
 ): Scan | null
 
 /**
- * Asks who wants to log the person in, after another login where the code is the console's and wants one. Rejects with an `AuthError`: `scan_over`, `scan_forwarded` (no camera has seen the
- * code), `scan_too_far`, `scan_taken`, `rate_limited`, and what `auth.request` rejects with.
+ * Claims the scan for this person, and resolves to what to show them. If the code is the console's and wants a fresh
+ * login, logs in again first. Rejects with an `AuthError`: `scan_over`, `scan_forwarded` (no camera has seen the code),
+ * `scan_too_far`, `scan_taken`, `rate_limited`, and what `auth.request` rejects with.
  */
 export declare function claim(auth: Pick<Auth, 'login' | 'request'>, scan: Scan | null): Promise<Claimed>
 

@@ -23,14 +23,14 @@ Language = Literal["en", "zh"]
 
 
 def accepted_request_id(value: str | None) -> str:
-    """The caller's own `X-Request-ID` where it is well formed, else a new one."""
+    """The caller's own `X-Request-ID` if it is well formed; otherwise a new id."""
     if value is not None and _REQUEST_ID.fullmatch(value):
         return value
     return os.urandom(16).hex()
 
 
 def preferred_language(accept_language: str | None) -> Language:
-    """Chinese where the header prefers it to English, else English.
+    """Chinese if the header prefers it to English; otherwise English.
 
     Mini-programs send `zh_CN`, which RFC 9110 does not allow; it is taken for `zh-CN`.
     """
@@ -86,8 +86,8 @@ def problem_response(error: WxAuthError, scope: Scope) -> Response:
 async def answer_problem(connection: HTTPConnection, error: Exception) -> Response | None:
     """Exception handler for `WxAuthError`, in HTTP and WebSocket routes alike.
 
-    A WebSocket that is not accepted yet is refused with the handshake's own status where the server can
-    send one (ASGI's `websocket.http.response`). Else it is closed, with code 1008.
+    A WebSocket that is not accepted yet is refused by the status of its handshake, if the server can send one (ASGI's
+    `websocket.http.response`). Any other WebSocket is closed with code 1008.
     """
     assert isinstance(error, WxAuthError)
     if not isinstance(connection, WebSocket):

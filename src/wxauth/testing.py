@@ -18,7 +18,7 @@ from wxauth.tokens.issuer import TokenIssuer, sign
 from wxauth.tokens.keys import SigningKey, VerificationKey
 
 USER_ID: Final = UUID("01900000-0000-7000-8000-000000000001")
-"""Whose a token is that was asked for without `user_id`."""
+"""The user of a token for which no `user_id` was given."""
 
 
 class TestIssuer:
@@ -27,7 +27,7 @@ class TestIssuer:
     Args:
         issuer: `iss` of the tokens. Nothing is ever asked there.
         audience: `aud` of the tokens.
-        app_id: The app that tokens are for unless `token` is told another.
+        app_id: The app of the tokens for which no `app_id` was given.
         clock: The time, in epoch seconds, for tokens and guards alike: a test that moves it makes a token expire.
     """
 
@@ -59,16 +59,16 @@ class TestIssuer:
         expires_in: int = 900,
         claims: Mapping[str, Any] | None = None,
     ) -> str:
-        """An access token. Openid and session follow from user and app where they are not given.
+        """An access token. Unless they are given, openid and session are derived from user and app.
 
         Args:
             user_id: A UUID, as is `session_id`.
-            roles: Absent from the token where there are none.
-            app_id: The issuer's, unless given.
-            openid: Who the user is in the app.
+            roles: Without any, the token has no such claim.
+            app_id: Unless given, that of this issuer.
+            openid: The user's openid in the app.
             session_id: The login that the token comes from.
             expires_in: Seconds. Guards allow 30 s of clock skew: -31 has expired, -29 has not.
-            claims: What the token says instead, or besides; a claim that is None is left out.
+            claims: These replace claims of the token, or are added to them. A claim that is None is removed.
         """
         user_id, app_id = UUID(str(user_id)), app_id or self.app_id
         token = self._tokens.issue(
@@ -93,7 +93,7 @@ class TestIssuer:
     def guard(self) -> BearerGuard:
         """A guard that accepts these tokens, for `app.dependency_overrides[...]` or an app made by the test.
 
-        Put in place of a guard, it also counts wherever that one's `require_role` stands.
+        Put in place of another guard, it also takes the place of that guard's `require_role`.
         """
         keys = _OneKey(self._key.verification_key)
         return BearerGuard(self.issuer, self.audience, keys=keys, clock=self._clock)
@@ -118,7 +118,7 @@ class TestIssuer:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What finds the JWK set (RFC 8414), as wxauth says it at `/.well-known/oauth-authorization-server`."""
+        """What `/.well-known/oauth-authorization-server` answers (RFC 8414): it names the JWK set."""
         return {"issuer": self.issuer, "jwks_uri": f"{self.issuer}/.well-known/jwks.json"}
 
 

@@ -21,8 +21,8 @@ def admin() -> None:
 def make_link(user_id: "UUID | None", as_json: bool) -> None:
     """Print a URL that opens the console once, within ten minutes, for an administrator.
 
-    For before anybody can scan, and for when WeChat is away. Without USER_ID it is the only administrator's. Whoever
-    has the URL is that administrator: send it to nobody else.
+    Use it before anybody can scan, or while WeChat is away. Without USER_ID, the URL is for the only administrator.
+    Whoever opens the URL is logged in as that administrator: send it to nobody else.
     """
     import json
 

@@ -22,7 +22,7 @@ def alive() -> None:
 
 
 def _address() -> tuple[str, int]:
-    # Not by way of the settings: those take half a second of CPU to load, and this is run every few seconds.
+    # Read without the settings: they take half a second of CPU to load, and a health check runs every few seconds.
     import os
     from pathlib import Path
 
@@ -33,5 +33,5 @@ def _address() -> tuple[str, int]:
         given = dotenv_values(".env")
     host = os.environ.get("WXAUTH_HOST") or given.get("WXAUTH_HOST") or "127.0.0.1"
     port = os.environ.get("WXAUTH_PORT") or given.get("WXAUTH_PORT") or ""
-    # Anything else than a number is what Kubernetes says of a Service named wxauth.
+    # For a Service named wxauth, Kubernetes sets this variable to a URL, which is no port.
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), int(port) if port.isdigit() else 8000  # noqa: S104

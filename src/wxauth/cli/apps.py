@@ -82,8 +82,8 @@ def add_app(
 ) -> None:
     """Let people log in to one more app; running services have it within 15 seconds.
 
-    The secrets are asked for, or read from standard input, one a line: AppSecret, then Token and EncodingAESKey where
-    they are wanted.
+    The secrets are asked for, or read from standard input, one a line: AppSecret, then Token and EncodingAESKey if
+    their options are given.
     """
     from wxauth.apps.bodies import AppRequest
     from wxauth.apps.managing import add_app
@@ -129,7 +129,7 @@ def set_app(
     no_check: bool,
     as_json: bool,
 ) -> None:
-    """Change what is named of an app that was added; running services know it within 15 seconds.
+    """Change an added app as the options say; running services know it within 15 seconds.
 
     Secrets are asked for, or read from standard input, one a line in this order: AppSecret, Token, EncodingAESKey.
     """
@@ -174,10 +174,11 @@ def remove_app(app_id: str) -> None:
 @apps.command("force-token")
 @click.argument("app_id")
 def force_token(app_id: str) -> None:
-    """Have WeChat replace an app's access token, which then is dead for everybody who has it.
+    """Have WeChat replace an app's WeChat token; the former token stops working for everybody who has it.
 
-    For a token that WeChat refuses (40001, 40014, 42001) and yet hands out again. Running services look for the new
-    one when WeChat refuses theirs, or within a minute. WeChat allows it twenty times a day, 30 s apart.
+    Use it if WeChat refuses a token (40001, 40014, 42001) and yet hands out the same token again. Running services
+    look for the new token when WeChat refuses theirs, or within a minute. WeChat allows this twenty times a day, at
+    least 30 s apart.
     """
     from wxauth.errors import UnknownApp, WeChatError
     from wxauth.siblings.wechat_tokens import force_wechat_token
@@ -192,7 +193,7 @@ def force_token(app_id: str) -> None:
 
 
 def _asked_for(**wanted: bool) -> dict[str, str]:
-    """The secrets that are wanted: never from the command line, where every user of the machine sees them."""
+    """Ask for these secrets. None is taken from the command line, which every user of the machine can see."""
     names = [name for name, is_wanted in wanted.items() if is_wanted]
     if sys.stdin.isatty():
         return {name: click.prompt(_LABELS[name], hide_input=True, err=True) for name in names}
@@ -200,7 +201,7 @@ def _asked_for(**wanted: bool) -> dict[str, str]:
 
 
 def _valid(kind: Any, values: dict[str, Any]) -> Any:
-    """A body as HTTP would bring it. Raises: Failed, which names the field and never its value."""
+    """The values as the body of a request, checked alike. Raises: Failed, which names the field and never its value."""
     from pydantic import ValidationError
 
     try:

@@ -27,19 +27,21 @@ class Failed(click.ClickException):
     exit_code = 1
 
     def show(self, file: object = None) -> None:
-        """Print to standard error, nothing around it."""
+        """Print the message to standard error, without click's `Error:` before it."""
         del file
         click.echo(self.message, err=True)
 
 
 def with_database(ask: "Callable[[Database, datetime], Awaitable[Answer]]") -> "Answer":
-    """What the database of WXAUTH_DATABASE_URL answers, asked at its own time. Raises: Failed."""
+    """Call `ask` with the database of WXAUTH_DATABASE_URL and the database's time; the result. Raises: Failed."""
     from wxauth.core.database import Database
     from wxauth.core.logs import configure_logging
     from wxauth.core.settings import DatabaseSettings
 
     settings = read_settings(DatabaseSettings)
-    configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)  # the failure says it all
+    configure_logging(
+        level="critical", log_format="console", stream=sys.stderr.buffer
+    )  # what fails is told by Failed, once
 
     async def at_its_time(database: Database) -> "Answer":
         return await ask(database, await database.time())
@@ -48,7 +50,7 @@ def with_database(ask: "Callable[[Database, datetime], Awaitable[Answer]]") -> "
 
 
 def with_services(ask: "Callable[[Services], Awaitable[Answer]]") -> "Answer":
-    """What the service's parts answer, all settings wanted. Raises: Failed."""
+    """Call `ask` with the service's parts; the result. All settings must be there. Raises: Failed."""
     from wxauth.core.clock import DatabaseClock
     from wxauth.core.logs import configure_logging
     from wxauth.core.settings import Settings
@@ -56,7 +58,9 @@ def with_services(ask: "Callable[[Services], Awaitable[Answer]]") -> "Answer":
     from wxauth.service.build import build_services
 
     settings = read_settings(Settings)
-    configure_logging(level="error", log_format="console", stream=sys.stderr.buffer)  # what to change at WeChat
+    configure_logging(
+        level="error", log_format="console", stream=sys.stderr.buffer
+    )  # errors say what to change at WeChat
 
     clock = DatabaseClock()
 
@@ -86,12 +90,12 @@ def _asked(make: "Callable[[], Part]", ask: "Callable[[Part], Awaitable[Answer]]
 
 
 def printable(text: str | None) -> str:
-    """What people gave themselves, without what would move the cursor of a terminal."""
+    """A text that a person chose, without the characters that steer a terminal."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text or "-")
 
 
 def terminal_language() -> "Language":
-    """What whoever sits at the terminal reads, by its locale."""
+    """The language of the terminal's reader, by the locale."""
     variables = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
     return "zh" if next(filter(None, variables), "").lower().startswith("zh") else "en"
 

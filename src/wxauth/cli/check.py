@@ -12,9 +12,9 @@ from wxauth.cli.asking import json_option, print_table, terminal_language
 def check(as_json: bool) -> None:
     """Say what is wrong and what to do: settings, database, keys, issuer, clocks, and each app at WeChat.
 
-    Changes nothing, and may be run beside the service or before it starts. A line is ok, BAD, or a note where it
-    depends on what is meant; in Chinese where the locale is, by --json in English. Exit status 1: something does
-    not work.
+    It changes nothing, and may be run beside the service or before the service starts. Each line is ok, BAD or a note.
+    A note tells something that may be as you want it, or may not. The lines are Chinese if the locale is; with --json
+    they are English. Exit status 1: something does not work.
     """
     import asyncio
     import json
@@ -22,7 +22,7 @@ def check(as_json: bool) -> None:
     from wxauth.checks import Level, check_all
     from wxauth.core.logs import configure_logging
 
-    configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)  # the lines say it all
+    configure_logging(level="critical", log_format="console", stream=sys.stderr.buffer)  # the lines tell what fails
     results = asyncio.run(check_all())
     if as_json:
         rows = [{"name": it.name, "ok": it.ok, "level": it.level, "message": it.message} for it in results]

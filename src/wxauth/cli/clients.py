@@ -36,9 +36,9 @@ def _client_name(_context: click.Context, _parameter: click.Parameter, value: st
 @click.option("--public", "is_public", is_flag=True, help="It keeps no secret: a page, a program.")
 @json_option
 def add_client(name: str, as_json: bool, **options: Any) -> None:
-    """Let a service in, by HTTP Basic as NAME and with a secret that is shown this once.
+    """Let a service in. It authenticates by HTTP Basic as NAME, with a secret that is shown this once.
 
-    With --redirect-uri or --device it is a site of yours that logs people in by scan, NAME being its client_id.
+    With --redirect-uri or --device, it is a site of yours that logs people in by scan. NAME is its client_id.
     """
     from wxauth.oauth.clients import add_client, asked_for, described
     from wxauth.siblings.clients import NameTaken
@@ -56,10 +56,10 @@ def add_client(name: str, as_json: bool, **options: Any) -> None:
 @click.argument("name", callback=_client_name)
 @client_options(is_change=True)
 def set_client(name: str, **options: Any) -> None:
-    """Change what is named of a service or a site; the rest stays.
+    """Change a service or a site as the options say; the rest stays.
 
-    What is repeatable is replaced by what is named: it may do this from now on, and nothing else. Running services know
-    it at once. Sessions of a site go on, with what is left of their scopes.
+    An option that may be repeated replaces the whole list: what is not named again is taken away. Running services know
+    it at once. A site's sessions go on, with those of their scopes that are left.
     """
     from wxauth.oauth.clients import change_client, described
     from wxauth.siblings.clients import NoSuchClient

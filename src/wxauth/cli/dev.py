@@ -15,10 +15,10 @@ def dev(port: int | None, wechat_port: int, site_port: int | None) -> None:
     """Run the service on this machine, with nothing installed or configured.
 
     Brings its own PostgreSQL (kept under .wxauth/), a simulated WeChat, and a website that logs people in by scan.
-    Where WXAUTH_APP_ID is set, the real WeChat is asked instead, and you are asked for the app secret unless
-    WXAUTH_APP_SECRET is set too; where WXAUTH_DATABASE_URL is, that database is used.
+    If WXAUTH_APP_ID is set, the real WeChat is asked instead of the simulated one. The app secret is that of
+    WXAUTH_APP_SECRET; without it, you are asked. If WXAUTH_DATABASE_URL is set, that database is used.
     """
-    if os.name != "posix":  # the bundled PostgreSQL is tied to its owner by what only these have: see dev/postgres.py
+    if os.name != "posix":  # only these can end the bundled PostgreSQL together with its owner: see dev/postgres.py
         raise Failed("wxauth dev needs Linux or macOS; on Windows run it in WSL. 在 Windows 上请使用 WSL。")
     from wxauth.dev.run import DevFailed, run
 

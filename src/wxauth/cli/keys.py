@@ -54,7 +54,7 @@ def list_keys(as_json: bool) -> None:
 @keys.command("rotate")
 @json_option
 def rotate_keys(as_json: bool) -> None:
-    """Publish a new key, which signs when every cache has had time to see it. Where one waits already, it is that.
+    """Publish a new key, which signs once every cache has had time to see it. If a key waits already, none is made.
 
     The keys of id_tokens are rotated with it, where there are websites.
     """
@@ -76,10 +76,11 @@ def rotate_keys(as_json: bool) -> None:
 @click.argument("kid")
 @json_option
 def withdraw_key(kid: str, as_json: bool) -> None:
-    """Take a key back at once, for one that was stolen: no token of it is good any more.
+    """Take back a stolen key at once: all tokens that it signed are refused.
 
-    wxauth refuses them within seconds, guards within five minutes. Sessions live on: the next refresh gives a token of
-    another key. Where KID signs now, the key that waits does so at once, or a new one.
+    wxauth refuses them within seconds, guards within five minutes. Sessions go on: the next refresh gives a token that
+    another key has signed. If KID is the key that signs now, the waiting key takes its place at once; if none waits, a
+    new key does.
     """
     import json
 
@@ -101,7 +102,7 @@ def withdraw_key(kid: str, as_json: bool) -> None:
 
 
 def _with_key_rings(ask: "Callable[[KeyRing, IdTokenKeys, datetime], Awaitable[Answer]]") -> "Answer":
-    """What the stored keys answer, all settings wanted. Raises: Failed."""
+    """Call `ask` with the stored keys; the result. All settings must be there. Raises: Failed."""
     from wxauth.core.sealing import CannotOpen
     from wxauth.core.settings import Settings
     from wxauth.service.build import make_key_rings

@@ -34,9 +34,9 @@ def import_users(
     quiet_events: bool,
     as_json: bool,
 ) -> None:
-    """Take users along from FILE (-: standard input), one identity a line of JSON.
+    """Import users from FILE (-: standard input), one identity a line of JSON.
 
-    A line wants app_id and openid. It is safe to run again. Exit status 1 if a line was refused.
+    Each line needs app_id and openid. It is safe to run again. Exit status 1 if a line was refused.
     """
     from dataclasses import asdict
 
@@ -80,9 +80,9 @@ def import_users(
 @click.command("export")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), default=Path("-"))
 def export_users(file: Path) -> None:
-    """Write all users to FILE (-, and without one: standard output), one identity a line of JSON.
+    """Write all users to FILE (- or no FILE: standard output), one identity a line of JSON.
 
-    It is one moment's state, whatever goes on meanwhile. FILE is for you alone to read: it holds names and numbers.
+    The file has the state of one moment, whatever changes meanwhile. Only you can read it: it holds names and numbers.
     """
     from wxauth.moving.exporting import export_users
 

@@ -9,9 +9,9 @@ import click
 Command = TypeVar("Command", bound=Callable[..., object])
 
 SCOPES: Final = ("introspect", "access_token", "users", "phones", "events")
-"""What a service may do, as siblings do; a test compares them with what there is."""
+"""The scopes of services that ask about users. A test compares them with those that the service knows."""
 SCOPES_OF_SITES: Final = ("openid", "profile", "phone", "email", "roles", "offline_access")
-"""What a site may ask for, likewise."""
+"""The scopes that a site may ask for, compared likewise."""
 
 _HINTS: Final = {
     "name": "NAME",
@@ -35,7 +35,7 @@ _SCOPE = (
 
 
 def client_options(*, is_change: bool) -> Callable[[Command], Command]:
-    """Add the options, named as the service names them; a change can take back what may be absent."""
+    """Add the options to a command, by the service's own names. A change can also remove an optional value."""
 
     def flag(name: str, help_text: str) -> Any:
         switch = f"--{name}/--no-{name}" if is_change else f"--{name}"
@@ -74,7 +74,7 @@ def client_options(*, is_change: bool) -> Callable[[Command], Command]:
 
 
 def changes_in(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were named; an empty text takes back what was said before. Raises: click.UsageError."""
+    """The changes that the given options ask for; an empty text removes a value. Raises: click.UsageError."""
     named = {name: value for name, value in options.items() if value not in (None, ())}
     if not named:
         raise click.UsageError("there is nothing to change: name --scope or another option. 请至少指定一个选项。")
@@ -86,7 +86,7 @@ def changes_in(options: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def refused_as_wrong_call() -> Iterator[None]:
-    """Tell what a client cannot be by the option that says so. Raises: click.BadParameter."""
+    """Turn a refused field of a client into an error about the option that gave it. Raises: click.BadParameter."""
     from wxauth.oauth.clients import WrongClient
 
     try:

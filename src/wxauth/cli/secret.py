@@ -24,7 +24,7 @@ def new() -> None:
 @secret.command()
 @json_option
 def reseal(as_json: bool) -> None:
-    """Seal all that is stored with WXAUTH_SECRET_KEY, after the former one moved to WXAUTH_SECRET_KEY_PREVIOUS.
+    """Seal all secrets anew with WXAUTH_SECRET_KEY, once the former key is in WXAUTH_SECRET_KEY_PREVIOUS.
 
     Safe beside running services, and to be stopped and begun again. Run it when every replica has the new key.
     """
@@ -55,7 +55,7 @@ def reseal(as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def forget(yes: bool, as_json: bool) -> None:
-    """Give up what no secret key at hand opens, because the one that sealed it is lost. Back up the database first.
+    """Erase what no secret key at hand opens, because the key that sealed it is lost. Back up the database first.
 
     Everybody logs in again, which phones do by themselves; no user, identity or phone number is lost. Look for the key
     first: a service that still runs has it in its environment.

@@ -111,7 +111,7 @@ def add_webhook(name: str, url: str, types: "tuple[EventType, ...]", as_json: bo
 def set_webhook(
     name: str, url: str | None, types: "tuple[EventType, ...]", all_types: bool, is_enabled: bool | None
 ) -> None:
-    """Change what is named of a webhook; the rest stays."""
+    """Change a webhook as the options say; the rest stays."""
     from wxauth.core.trail import OPERATOR
     from wxauth.siblings.webhooks import change_webhook
 
@@ -143,7 +143,7 @@ def remove_webhook(name: str) -> None:
 @_name_argument
 @json_option
 def test_webhook(name: str, as_json: bool) -> None:
-    """Send one message now that says nothing, and print what came of it; status 1 unless the receiver has taken it."""
+    """Send one test message now and print the result. Exit status 1 unless the receiver has accepted it."""
     from wxauth.core.trail import OPERATOR
     from wxauth.siblings.webhook_bodies import trial_answer
     from wxauth.siblings.webhooks import try_webhook
@@ -215,7 +215,7 @@ def list_deliveries(name: str, state: str | None, limit: int, cursor: str | None
 @click.option("--since", callback=_time, metavar="TIME", help="All of that time and later.")
 @json_option
 def replay(name: str, event_id: UUID | None, since: datetime | None, as_json: bool) -> None:
-    """Send an event once more, or all since a time, as far as the webhook wants their types."""
+    """Send an event once more, or all events since a time. Types that the webhook does not want are left out."""
     from wxauth.siblings.webhooks import replay
 
     if (event_id is None) == (since is None):
@@ -228,7 +228,7 @@ def replay(name: str, event_id: UUID | None, since: datetime | None, as_json: bo
 
 
 def _asked(ask: "Callable[[Services], Awaitable[Answer]]", name: str = "") -> Answer:
-    """What the service's parts answer. Raises: Failed."""
+    """Call `ask` with the service's parts; the result. Raises: Failed."""
     from wxauth.errors import InvalidRequest, NotFound
 
     try:

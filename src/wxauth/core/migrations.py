@@ -27,11 +27,11 @@ from wxauth.core.schema import SCRIPTS, current_revision, known_revisions
 
 HEAD: Final = "head"
 BASE: Final = "base"
-"""Below the first revision: nothing."""
+"""The schema before the first revision: empty."""
 LOCK_PATIENCE: Final = 1.0
 """Seconds that a revision waits for a table. Everybody who needs that table waits behind it."""
 PAUSE: Final = 2.0
-"""Seconds between two tries, more or less: time for those who had to wait."""
+"""Seconds between two tries, varied at random. Meanwhile those who waited for the table get it."""
 PATIENCE: Final = 900.0
 """Seconds after which a migration gives up on a table that is never free."""
 
@@ -44,7 +44,7 @@ _DEADLINES: Final = text("""
            set_config('idle_in_transaction_session_timeout', '0', :is_local)
 """)
 _TURN_PAUSE: Final = 0.1
-# The latter: there is no schema that the role may look into.
+# PostgreSQL raises the second one if there is no schema that the role may use.
 _NOT_ALLOWED: Final = (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError)
 
 log = get_logger()
@@ -76,8 +76,8 @@ async def migrate(
 
     Args:
         database: What to migrate.
-        revision: To where.
-        lock_patience: Seconds that a revision waits for a table, and others behind it.
+        revision: The revision to reach.
+        lock_patience: Seconds that a revision waits for a table. Others wait behind it for as long.
         pause: Seconds between two tries, more or less.
         patience: Seconds after which a revision is given up.
 
@@ -127,7 +127,9 @@ async def begin_migration(
         cause = exc.driver_exception if isinstance(exc, DBAPIError) else exc
         if isinstance(cause, _NOT_ALLOWED):
             raise MigrationForbidden(str(cause)) from exc
-        if not isinstance(cause, asyncpg.LockNotAvailableError):  # here it says that others are at work
+        if not isinstance(
+            cause, asyncpg.LockNotAvailableError
+        ):  # here it means that others use the table, not that the database is away
             raise_if_unavailable(cause)
         raise
     finally:
@@ -151,7 +153,7 @@ async def _take(database: Database, step: _Step, lock_patience: float) -> None:
         move: Callable[[Config, str], Any] = command.upgrade if step.is_upgrade else command.downgrade
         move(config, step.revision)
 
-    # Nobody waits behind what is done outside of a transaction, so that it may wait itself.
+    # Outside of a transaction, nobody waits behind the revision. So the revision may wait for a lock without a limit.
     patience = lock_patience if step.is_transactional else 0.0
     async with begin_migration(database, is_transactional=step.is_transactional, lock_patience=patience) as connection:
         await connection.run_sync(run)
@@ -178,7 +180,9 @@ async def _with_retries(take: Callable[[], Awaitable[None]], step: _Step, pause:
 
 @asynccontextmanager
 async def _turn(database: Database) -> AsyncIterator[None]:
-    """The others wait, for as long as it takes. The lock is a transaction's: a pooler would keep no session's.
+    """A block that one process at a time is in; the others wait for as long as it takes.
+
+    The lock belongs to a transaction, because a pooler does not keep the lock of a session.
 
     Raises: StorageUnavailable, where there is no connection.
     """
@@ -190,10 +194,10 @@ async def _turn(database: Database) -> AsyncIterator[None]:
     try:
         await connection.execute(_FOR_LONG)
         while not await connection.fetchval(_TRY_LOCK):
-            await connection.execute("ROLLBACK")  # or that index would wait for us
+            await connection.execute("ROLLBACK")  # an open transaction would hold up an index that is made concurrently
             await asyncio.sleep(_TURN_PAUSE)
             await connection.execute(_FOR_LONG)
-        # What was fetched is still open, with a snapshot, for which an index that is made concurrently would wait.
+        # Releases the last query's snapshot, for which an index that is made concurrently would wait.
         await connection.execute("SELECT")
         yield
     finally:
@@ -202,5 +206,7 @@ async def _turn(database: Database) -> AsyncIterator[None]:
 
 def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))  # it interpolates
+    config.set_main_option(
+        "script_location", str(SCRIPTS).replace("%", "%%")
+    )  # Alembic takes a single % for an interpolation
     return config

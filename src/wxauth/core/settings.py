@@ -45,7 +45,7 @@ _EXAMPLE_OF_APPS: Final = '[{"app_id": "wx…", "app_secret": "…"}]'
 _DOCUMENT: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-# Kubernetes Services named "wxauth" or "wxauth-…" give every pod beside them these, WXAUTH_PORT among them.
+# Kubernetes sets these in each pod beside a Service named "wxauth" or "wxauth-…"; WXAUTH_PORT is one of them.
 _SERVICE_LINK_NAME = re.compile(r"WXAUTH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 _SERVICE_LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
@@ -140,7 +140,7 @@ def _check_app_secret(value: SecretStr) -> SecretStr:
 
 
 def _check_push_token(value: SecretStr) -> SecretStr:
-    # WeChat's page asks for letters and digits; should it take more some day, so do we.
+    # WeChat's page takes letters and digits. Other printable characters pass too, should WeChat ever take them.
     if not re.fullmatch(r"[!-~]{3,32}", value.get_secret_value()):
         raise ValueError("wants the Token of WeChat's message push settings: 3 to 32 letters and digits")
     return value
@@ -212,7 +212,7 @@ def _check_origin(value: str) -> str:
 
 
 def _check_folder(value: Path) -> Path:
-    if value != SECRETS_DIR and not os.access(value, os.R_OK | os.X_OK):  # the default need not be there
+    if value != SECRETS_DIR and not os.access(value, os.R_OK | os.X_OK):  # the default folder may be missing
         raise ValueError("wants a folder that can be read")
     return value
 
@@ -267,11 +267,11 @@ class App(BaseModel):
     app_id: AppId
     app_secret: AppSecret
     push_token: Annotated[PushToken | None, OrNone] = None
-    """What signs WeChat's messages to us; without one, none are taken."""
+    """WeChat signs its messages to us with it. Without it, we take no messages."""
     push_aes_key: Annotated[PushAesKey | None, OrNone] = None
-    """What encrypts them, as WeChat writes it; with one, none are taken that are not encrypted."""
+    """WeChat encrypts the messages with it; in WeChat's own form. With it, we take only encrypted messages."""
     sign_up: Annotated[SignUp | None, OrNone] = None
-    """Whether somebody unknown may come in by this app, whatever SIGN_UP says."""
+    """Whether unknown people may sign up by this app. It goes before SIGN_UP."""
 
     @model_validator(mode="after")
     def _no_key_without_token(self) -> Self:
@@ -366,7 +366,7 @@ class Settings(DatabaseSettings):
     @field_validator("apps")
     @classmethod
     def _one_way_to_name_apps(cls, apps: tuple[App, ...], info: ValidationInfo) -> tuple[App, ...]:
-        if "app_id" not in info.data:  # it is wrong, and that has been said
+        if "app_id" not in info.data:  # it is invalid, and has been reported
             return apps
         app_id, app_secret = info.data["app_id"], info.data["app_secret"]
         if apps and (app_id or app_secret):
@@ -388,7 +388,7 @@ class Settings(DatabaseSettings):
         return [secret_key_bytes(key) for key in (self.secret_key, *self.secret_key_previous)]
 
     def may_sign_up(self, app: App) -> bool:
-        """Whether somebody unknown may come in by this app."""
+        """Whether unknown people may sign up by this app."""
         return (app.sign_up or self.sign_up) == "open"
 
 
@@ -406,9 +406,9 @@ def secret_key_bytes(value: SecretStr) -> bytes:
 def load_settings(
     kind: type[AnySettings], *, env_file: Path = ENV_FILE, secrets_dir: Path = SECRETS_DIR
 ) -> AnySettings:
-    """Read from the environment, then a `.env` file, then files named as the settings.
+    """Read each setting from the environment; else from a `.env` file; else from a file with the setting's name.
 
-    The files are in the folder that WXAUTH_SECRETS_DIR names, in `secrets_dir` without it.
+    Those files are in the folder that WXAUTH_SECRETS_DIR names; without that variable, in `secrets_dir`.
 
     Raises: InvalidSettings.
     """
@@ -426,7 +426,7 @@ def load_settings(
 
 
 def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
-    """Read from the environment alone; what is given here comes first. Raises: InvalidSettings."""
+    """Read from the environment alone; `values` go before it. Raises: InvalidSettings."""
     try:
         return kind(**values)
     except ValidationError as exc:
@@ -438,7 +438,7 @@ def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
 
 
 def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[str]:
-    """What is set under our prefix and is no setting, each as a line for the operator."""
+    """A line for the operator about each variable that has our prefix and is no setting."""
     known = [name.upper() for name in Settings.model_fields]
     lines = []
     for name, value in sorted(_given(environ, env_file).items()):

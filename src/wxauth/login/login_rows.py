@@ -62,16 +62,17 @@ SELECT * FROM person
 """  # noqa: S608 - put together from constants
 
 
-# A known identity, whose unionid is as it was: its user is touched, its session opened. A banned user comes back
-# unchanged and without a session. The session's id is given, so that the same login, written twice, is one.
+# For a known identity whose unionid has not changed: notes the login at its user, and opens a session. A banned user is
+# returned unchanged and gets no session. The caller has made the session's id, so that a statement that is sent twice
+# opens one session.
 _RETURN: Final = _returning_part("")
-# The same with the name and the picture that are stored already, which is what most mini-programs send each time.
+# The same, if the name and the picture are those already stored: most mini-programs send them with each login.
 # $10 nickname  $11 avatar_url
 _RETURN_AS_BEFORE: Final = _returning_part("""
        AND (users.status <> 'active'
             OR ($10::text IS NULL OR users.nickname = $10) AND ($11::text IS NULL OR users.avatar_url = $11))""")
-# The same with another name or picture. What it was is read under a lock, or of two that change it at once one would
-# tell of the other's change too, or of none. $12 id of the event
+# The same with another name or picture. The former values are read under a lock. Without it, of two logins that change
+# them at once, one could record the change of the other too, or none. $12 id of the event
 _RETURN_WITH_PROFILE: Final = f"""
 WITH before AS (
     SELECT users.id, users.nickname, users.avatar_url
@@ -89,11 +90,11 @@ WITH before AS (
 )
 SELECT * FROM person
 """  # noqa: S608 - put together from constants
-# All others, $12 being the id for a new user, $13 whether they are to be judged, $14 and $15 the ids of events, $16
-# whether somebody new may come. The row of the unionid decides whose it is: whoever comes second waits for it. An
-# unknown identity joins that user, or a new one. A known one gets the unionid, unless another user has it: then nothing
-# comes back, and nothing has been done. The user is locked before the unionid, as in a merge and an erasure: two that
-# locked them in opposite orders would wait for each other.
+# For all other logins. The row of the unionid settles to which user the unionid belongs: the second of two logins waits
+# for the first one's row. An unknown identity is added to the unionid's user, or to a new user. A known identity gets
+# the unionid. But if that belongs to another user, nothing is changed, and no row is returned. The user is locked
+# before the unionid, as in a merge and an erasure: two that locked them in opposite orders would wait for each other.
+# $12 id for a new user  $13 whether a new user is to be judged  $14 and $15 ids of events  $16 may a new user be made
 _ENTER: Final = f"""
 WITH known AS (
     SELECT user_id FROM identities WHERE app_id = $1 AND openid = $2
@@ -171,7 +172,7 @@ class LoggedIn:
     session_id: UUID
     is_new: bool
     is_unjudged: bool
-    """Whether this newcomer's risk is still unknown: WeChat has told it to none of their logins."""
+    """Whether the user's risk is still unknown, because WeChat has not told it at any login so far."""
     user: UserRow
 
     @property
@@ -185,9 +186,9 @@ async def record_login(
 ) -> LoggedIn:
     """Find or make the user and open a session. A returning user costs one statement.
 
-    Of simultaneous first logins the unique constraints let one win; the others are undone whole, ask
-    again, and find its user. Where the unionid is another user's, both are made one first. Nothing is stored of
-    somebody unknown who may not come in.
+    Of simultaneous first logins, the unique constraints let one succeed. The others are rolled back, try again, and
+    find its user. If the unionid is another user's, the two users are merged first. Nothing is stored about an unknown
+    person who may not sign up.
 
     Raises: SignUpClosed, StorageUnavailable.
     """
@@ -210,7 +211,7 @@ async def record_login(
 
 
 class _Ids(NamedTuple):
-    """Of a login's rows. The id of an event is made with the statement that tells of it."""
+    """The ids of a login's rows, which stay the same when the login is tried again. Ids of events need not."""
 
     session: UUID
     new_user: UUID

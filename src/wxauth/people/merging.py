@@ -70,7 +70,7 @@ class Merged:
     settled: Settled
 
     def tell(self, observe: Observe) -> None:
-        """Count it, and write the log lines. For when the transaction has been committed."""
+        """Count the merge and write the log lines. Call it after the commit."""
         observe(self.source)
         log.info(
             "user_merged",
@@ -91,7 +91,7 @@ class Pair:
     former: Standing
     remaining: Standing
     administrators: AbstractSet[UUID]
-    """All there are, where one of the two is one; else none."""
+    """All administrators, if one of the two users is one; otherwise empty."""
 
     @property
     def has_the_last_administrators(self) -> bool:
@@ -153,9 +153,9 @@ async def link_unionid(
     now: datetime,
     observe: Observe = lambda _source: None,
 ) -> None:
-    """Make one user of the one who has a known identity and the one who has the unionid that WeChat gives with it now.
+    """Merge the user of a known identity into the user of the unionid that WeChat now gives with this identity.
 
-    The one that the unionid names remains. Where there are no two, nothing is done.
+    Nothing is done if both are the same user, or one of them does not exist.
 
     Raises: StorageUnavailable.
     """
@@ -178,18 +178,19 @@ async def link_unionid(
 async def link_by_phone(
     transaction: Transaction, user_id: UUID, *, holder_id: UUID, phone: str, seen_since: datetime, now: datetime
 ) -> Merged | None:
-    """Let a newcomer who has proved a number become who alone had proved it before; None where that may not be.
+    """Merge a newcomer who has proved a number into the only user who had proved it; None if that is not allowed.
 
-    It may be where nothing can be stolen by a number that a carrier has given out again: the newcomer has one identity
-    and came within a day; the two have no app in common, and no two unionids or external ids; the holder has no role,
-    is not banned, and has logged in lately. The caller has locked the number, so that nobody else proves it meanwhile.
+    A carrier may have given the number to somebody else, who must not get the former holder's account. So a merge is
+    allowed only if the newcomer has one identity and was created within a day; if the two users have no app in common,
+    and do not both have a unionid or an external id; and if the holder has no role, is not banned, and has logged in
+    lately. The caller has locked the number, so that nobody else proves it meanwhile.
 
     Args:
-        transaction: In which it is done.
-        user_id: Who has proved the number just now.
-        holder_id: Who had it before.
+        transaction: The transaction of the merge.
+        user_id: The newcomer.
+        holder_id: The user who had proved the number before.
         phone: The number.
-        seen_since: When the holder must have logged in last.
+        seen_since: The holder must have logged in since then.
         now: The time.
     """
     pair = await _lock_pair(transaction, user_id, holder_id)
@@ -212,10 +213,10 @@ async def merge_by_operator(
     now: datetime,
     observe: Observe = lambda _source: None,
 ) -> UUID:
-    """Make one user of two, as somebody in charge says; the id of the one that remains.
+    """Merge a user into another one, as somebody in charge says; the id of the user that remains.
 
-    An id that was merged away counts as the user that remains. Without `may_promote`, nobody else's identities become
-    an administrator's by it.
+    A former id stands for the user that remains. Without `may_promote`, an administrator and somebody who is none are
+    not merged: the identities of the one would become an administrator's.
 
     Raises: NotFound, MergeRefused, LastAdmin, LoginTooOld, StorageUnavailable.
     """
@@ -242,9 +243,9 @@ async def merge_by_operator(
 
 
 async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> Pair | None:
-    """Both, and all administrators where one is concerned, in the order in which everybody locks: by their ids.
+    """Lock both users, and all administrators if one of the two is one; by their ids, as everybody locks users.
 
-    None where another request has merged or erased one of them, or made one an administrator: look again.
+    None if another request has meanwhile merged or erased one of the two, or made one an administrator: look again.
     """
     both = (former_id, into)
     are_concerned = await some_are_administrators(transaction, both)
@@ -258,5 +259,5 @@ async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> P
 
 
 def _united(one: Standing, other: Standing) -> tuple[str, ...]:
-    """The roles of both; `admin` before the others, should they be too many for one user."""
+    """The roles of both. If they are too many for one user, `admin` is kept before all others."""
     return tuple(sorted({*one.roles, *other.roles}, key=lambda role: (role != ADMIN, role))[:MAX_ROLES])

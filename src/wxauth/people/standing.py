@@ -60,7 +60,7 @@ class Settled:
     changes: Sequence[EventType]
 
     def tell(self, **fields: Any) -> None:
-        """Write the log lines. For when the transaction has been committed."""
+        """Write the log lines. Call it after the commit."""
         for kind in self.changes:
             log.info(kind.logged, user_id=self.user_id, actor=self.by.name, **fields)
 
@@ -75,7 +75,7 @@ async def lock_standings(
 ) -> dict[UUID, Standing]:
     """Lock the standing of several users, in the order in which everybody locks. Unknown users are left out.
 
-    With that of all administrators, where that is wanted.
+    `with_administrators` locks that of all administrators too.
     """
     rows = await lock_users(transaction, list(user_ids), with_administrators=with_administrators)
     return {row["id"]: Standing(UserStatus(row["status"]), tuple(row["roles"])) for row in rows}
@@ -89,11 +89,12 @@ def administrators_among(standings: Mapping[UUID, Standing]) -> frozenset[UUID]:
 async def deciding(
     database: Database, user_id: UUID, decide: Callable[[Transaction, Standing], Awaitable[T]]
 ) -> T | None:
-    """What is decided of a user who may be an administrator, in a transaction; None where there is no such user.
+    """Call `decide` with a user's locked standing, in a transaction; the result, or None if there is no such user.
 
-    Administrators are locked only where the user is one: a decision about somebody else waits for none about them.
+    If the user is an administrator, all administrators are locked, so that the last one stays. If not, none is: the
+    decision need not wait for decisions about administrators.
 
-    Raises: LastAdmin, where the user is the only one; StorageUnavailable; what `decide` raises.
+    Raises: LastAdmin, if the user is the only administrator; StorageUnavailable; what `decide` raises.
     """
     for _ in range(_ATTEMPTS):
         async with database.begin() as transaction:
@@ -105,7 +106,7 @@ async def deciding(
             standing = standings.get(user_id)
             if standing is None:
                 return None
-            if is_one or not standing.is_administrator:  # just made an administrator otherwise: lock again
+            if is_one or not standing.is_administrator:  # otherwise the user has just become one: lock again
                 return await decide(transaction, standing)
     raise StorageUnavailable("too many changes to this user at once")
 
@@ -121,19 +122,19 @@ async def settle(
     app_id: str | None = None,
     why: Mapping[str, Any] | None = None,
 ) -> Settled:
-    """Let a user whose standing is locked stand like this from now on, and record it.
+    """Change the standing of a user, which is locked, and record the change.
 
-    A ban ends every session; the loss of the role `admin` those of the console.
+    A ban ends every session of the user. The loss of the role `admin` ends the sessions of the console.
 
     Args:
-        transaction: In which the user is locked.
-        user_id: Who.
-        before: How the user stands.
-        after: How the user is to stand.
-        by: Who decides it.
+        transaction: The transaction in which the user is locked.
+        user_id: The user.
+        before: The present standing.
+        after: The new standing.
+        by: Who has decided it.
         now: The time.
-        app_id: In which app it was decided, where it was in one.
-        why: What the event of a ban tells beside.
+        app_id: The app in which it was decided, if any.
+        why: What the event of a ban tells besides.
     """
     changes: dict[EventType, Mapping[str, Any] | None] = {}
     if after.status is not before.status:

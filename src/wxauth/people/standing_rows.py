@@ -8,8 +8,8 @@ from wxauth.core.database import Transaction
 
 # In the order of ids, so that two of these never wait for each other.
 _LOCK: Final = "SELECT id, status, roles FROM users WHERE id = ANY ($1) ORDER BY id FOR UPDATE"
-# Locks all administrators too, in the same order. Settles the race of two who demote each other: the second waits, and
-# sees who is left.
+# Locks all administrators too, in the same order. Settles the race of two administrators who demote each other: the
+# second one waits, and then sees that no other is left.
 _LOCK_WITH_ADMINISTRATORS: Final = """
 SELECT id, status, roles FROM users WHERE id = ANY ($1) OR ('admin' = ANY (roles) AND status = 'active')
  ORDER BY id FOR UPDATE
@@ -25,7 +25,7 @@ async def lock_users(
 ) -> Sequence[Any]:
     """Lock these users until the transaction ends; `id`, `status` and `roles` of those who exist.
 
-    With all active administrators, where that is wanted, who then stay so.
+    `with_administrators` locks all active administrators too, so that they stay administrators meanwhile.
     """
     rows: Sequence[Any] = await transaction.fetch(_LOCK_WITH_ADMINISTRATORS if with_administrators else _LOCK, user_ids)
     return rows
