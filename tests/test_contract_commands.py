@@ -355,6 +355,11 @@ def test_when_dev_ends_all_of_it_ends(tmp_path: Path, ending: int, status: int) 
         assert is_free(service.port)
         assert "Traceback" not in command.output
         assert "rror" not in command.output
+    beside = tmp_path / ".wxauth" / "wxauth"
+    if status < 0:  # nothing of it was left to take the command away
+        done = subprocess.run([beside, "users", "list"], capture_output=True, text=True, check=False)
+        assert (done.returncode, "has ended" in done.stderr) == (1, True)
+    assert not beside.exists()
 
 
 @pytest.mark.process
