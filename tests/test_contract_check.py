@@ -387,7 +387,7 @@ async def test_what_does_not_open_is_counted(doctor: Examine, simulated_client: 
     said(await doctor(), "sealed_data", OK, "opens; 3 values")
 
 
-async def test_an_answer_that_was_paid_for_and_does_not_open_is_counted(
+async def test_what_is_sealed_beside_session_keys_and_does_not_open_is_counted(
     doctor: Examine, simulated_client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
     await simulated_client.post("/v1/login", json={"code": "alice"})
@@ -396,6 +396,11 @@ async def test_an_answer_that_was_paid_for_and_does_not_open_is_counted(
         "'hex'), app_id, openid, 'sealed by nobody', now() - interval '1 hour' FROM identities"
     )
     said(await doctor(), "sealed_data", BAD, "1 of 2 values")
+    await rows.execute(
+        "INSERT INTO webhooks (id, name, url, types, secret, created_at)"
+        " VALUES (gen_random_uuid(), 'orders', 'https://a.example', '{}', 'sealed by nobody', now())"
+    )
+    said(await doctor(), "sealed_data", BAD, "2 of 3 values")
 
 
 @pytest.mark.process

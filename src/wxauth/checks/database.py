@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from wxauth.apps.registry import Apps
-from wxauth.apps.rows import SEALED, stored_apps
 from wxauth.checks.clocks import Reading, compare_with_database
 from wxauth.checks.findings import Findings
 from wxauth.checks.result import Result, bad, good, note
@@ -17,21 +16,14 @@ from wxauth.checks.rows import (
     has_users,
     rights,
     server,
-    some_phone_answers,
-    some_session_keys,
     some_users,
     webhook_states,
 )
+from wxauth.checks.sealed import SIGNING_KEYS, some_values
 from wxauth.core.clock import Clock
 from wxauth.core.database import WHERE_NOTHING_IS_KEPT, Database, Deadlines, reason_of
 from wxauth.core.schema import current_revision, is_usable, newest_revision
-from wxauth.core.sealing import (
-    Sealer,
-    app_context,
-    phone_answer_context,
-    session_key_context,
-    signing_key_context,
-)
+from wxauth.core.sealing import Sealer
 from wxauth.core.settings import Settings
 from wxauth.core.tables import StoredSigningKey
 from wxauth.errors import StorageUnavailable, Title
@@ -118,16 +110,7 @@ async def _check_stored(
     sealer = Sealer(settings.secret_keys)
     keys = found.signing_keys = await published_keys(database, now=now)
     yield _judge_signing_keys(keys, sealer, max_age=timedelta(seconds=settings.signing_key_max_age), now=now)
-    values = [
-        *((key.sealed, session_key_context(key.app_id, key.openid)) for key in await some_session_keys(database)),
-        *((it.sealed, phone_answer_context(it.code_hash)) for it in await some_phone_answers(database, now=now)),
-        *(
-            (sealed, app_context(app.app_id, name))
-            for app in await stored_apps(database)
-            for name in SEALED
-            if (sealed := getattr(app, name)) is not None
-        ),
-    ]
+    values = await some_values(database, now=now)
     yield _judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))
     if webhooks := await webhook_states(database, stuck_since=now - STUCK_AFTER):
         yield _judge_webhooks(webhooks)
@@ -192,7 +175,7 @@ def _judge_signing_keys(
     name = "signing_keys"
     if not keys:
         return good(name, "none yet: the first is made when the service first starts", "尚无：服务首次启动时生成")
-    unopened = [key.kid for key in keys if not sealer.opens(key.private_key, context=signing_key_context(key.kid))]
+    unopened = [key.kid for key in keys if not SIGNING_KEYS.opens(sealer, key)]
     if len(unopened) == len(keys):
         message = "WXAUTH_SECRET_KEY is not the one that sealed what is stored; see WXAUTH_SECRET_KEY_PREVIOUS"
         chinese = "WXAUTH_SECRET_KEY 与加密现有数据的密钥不符；请检查 WXAUTH_SECRET_KEY_PREVIOUS"

@@ -5,16 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from wxauth.apps.rows import SEALED, delete_app, stored_apps
+from wxauth.apps.rows import delete_app, stored_apps
+from wxauth.checks.sealed import APPS, PHONE_ANSWERS, SESSION_KEYS, SIGNING_KEYS, WEBHOOKS
 from wxauth.core.database import Database
-from wxauth.core.sealing import (
-    Sealer,
-    app_context,
-    phone_answer_context,
-    session_key_context,
-    signing_key_context,
-    webhook_secret_context,
-)
+from wxauth.core.sealing import Sealer, webhook_secret_context
 from wxauth.core.trail import OPERATOR, EventType, record_event
 from wxauth.keys.rows import KEY_TABLES, lock_keys, store_keys
 from wxauth.login.session_key_rows import erase_session_keys, session_keys_sealed_otherwise
@@ -63,7 +57,7 @@ async def _forget_phone_answers(database: Database, sealer: Sealer, done: Forgot
     after = b""
     while sealed := await answers_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size):
         for answer in sealed:
-            if not sealer.opens(answer.sealed, context=phone_answer_context(answer.code_hash)):
+            if not PHONE_ANSWERS.opens(sealer, answer):
                 done.phone_answers += await erase_answer(database, answer)
         after = sealed[-1].code_hash
 
@@ -72,9 +66,7 @@ async def _forget_session_keys(database: Database, sealer: Sealer, done: Forgott
     after = START
     while True:
         sealed, until = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size)
-        lost = [
-            key for key in sealed if not sealer.opens(key.sealed, context=session_key_context(key.app_id, key.openid))
-        ]
+        lost = [key for key in sealed if not SESSION_KEYS.opens(sealer, key)]
         erased = await erase_session_keys(database, lost) if lost else 0
         done.session_keys += erased
         if erased < len(lost):
@@ -87,25 +79,17 @@ async def _forget_session_keys(database: Database, sealer: Sealer, done: Forgott
 
 async def _forget_webhook_secrets(database: Database, sealer: Sealer, done: Forgotten, *, now: datetime) -> None:
     for webhook in await sealed_otherwise(database, prefix=sealer.prefix):
-        context = webhook_secret_context(webhook["id"])
-        if all(
-            sealer.opens(sealed, context=context) for sealed in (webhook["secret"], webhook["former_secret"]) if sealed
-        ):
+        if WEBHOOKS.opens(sealer, webhook):
             continue
         # Nobody knows the new secret. The disabled webhook keeps its events until the receiver gets another secret.
         await disable_webhook(database, webhook["id"], now=now)
-        done.webhook_secrets += await replace_secrets(
-            database, webhook, sealer.seal(new_secret(), context=context), None
-        )
+        secret = sealer.seal(new_secret(), context=webhook_secret_context(webhook["id"]))
+        done.webhook_secrets += await replace_secrets(database, webhook, secret, None)
 
 
 async def _forget_apps(database: Database, sealer: Sealer, done: Forgotten, *, now: datetime) -> None:
     for app in await stored_apps(database):
-        sealed = {name: getattr(app, name) for name in SEALED}
-        if all(
-            value is None or sealer.opens(value, context=app_context(app.app_id, name))
-            for name, value in sealed.items()
-        ):
+        if APPS.opens(sealer, app):
             continue
         async with database.begin() as transaction:
             if await delete_app(transaction, app.app_id):
@@ -117,6 +101,6 @@ async def _forget_signing_keys(database: Database, sealer: Sealer, done: Forgott
     for table in reversed(KEY_TABLES):
         async with database.begin() as transaction:
             stored = await lock_keys(transaction, table, now=now)
-            kept = [key for key in stored if sealer.opens(key.private_key, context=signing_key_context(key.kid))]
+            kept = [key for key in stored if SIGNING_KEYS.opens(sealer, key)]
             await store_keys(transaction, table, stored, kept)
         done.signing_keys += len(stored) - len(kept)

@@ -6,18 +6,11 @@ from datetime import datetime
 from typing import Final
 
 from wxauth.apps.rows import SEALED, replace_app_secrets, stored_apps
+from wxauth.checks.sealed import APPS, PHONE_ANSWERS, SESSION_KEYS, SIGNING_KEYS, WEBHOOKS
 from wxauth.core.database import Database
-from wxauth.core.sealing import (
-    CannotOpen,
-    Sealer,
-    app_context,
-    phone_answer_context,
-    session_key_context,
-    signing_key_context,
-    webhook_secret_context,
-)
+from wxauth.core.sealing import Sealer
 from wxauth.keys.rows import KEY_TABLES, published_keys, replace_private_key
-from wxauth.login.session_key_rows import SealedSessionKey, replace_session_keys, session_keys_sealed_otherwise
+from wxauth.login.session_key_rows import replace_session_keys, session_keys_sealed_otherwise
 from wxauth.people.session_rows import END, START
 from wxauth.profile.phone_rows import answers_sealed_otherwise, replace_answer
 from wxauth.siblings.webhook_rows import replace_secrets, sealed_otherwise
@@ -61,8 +54,9 @@ async def _reseal_session_keys(database: Database, sealer: Sealer, done: Reseale
     after = START
     while True:
         stale, until = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size)
-        anew = {key: sealed for key in stale if (sealed := _sealed_anew(sealer, key.sealed, _context(key))) is not None}
-        replaced = await replace_session_keys(database, list(anew), list(anew.values())) if anew else 0
+        anew = {key: sealed for key in stale if (sealed := SESSION_KEYS.sealed_anew(sealer, key)) is not None}
+        secrets = [sealed for (sealed,) in anew.values() if sealed is not None]
+        replaced = await replace_session_keys(database, list(anew), secrets) if anew else 0
         done.session_keys += replaced
         if replaced < len(anew):
             await asyncio.sleep(RETRY_PAUSE)  # some rows were locked or have changed: read the page again
@@ -78,56 +72,40 @@ async def _reseal_signing_keys(database: Database, sealer: Sealer, done: Reseale
     for key, table in keys:
         if key.private_key.startswith(sealer.prefix):
             continue
-        anew = _sealed_anew(sealer, key.private_key, signing_key_context(key.kid))
-        if anew is None:
-            done.not_opened += 1
-        else:
-            done.signing_keys += await replace_private_key(database, key, anew, table=table)
+        match SIGNING_KEYS.sealed_anew(sealer, key):
+            case [bytes() as anew]:
+                done.signing_keys += await replace_private_key(database, key, anew, table=table)
+            case _:
+                done.not_opened += 1
 
 
 async def _reseal_apps(database: Database, sealer: Sealer, done: Resealed) -> None:
     for app in await stored_apps(database):
-        sealed = {name: getattr(app, name) for name in SEALED}
-        if all(value is None or value.startswith(sealer.prefix) for value in sealed.values()):
+        if all(sealed is None or sealed.startswith(sealer.prefix) for sealed, _ in APPS.values(app)):
             continue
-        anew = {
-            name: value and _sealed_anew(sealer, value, app_context(app.app_id, name)) for name, value in sealed.items()
-        }
-        if any(value is not None and anew[name] is None for name, value in sealed.items()):
+        anew = APPS.sealed_anew(sealer, app)
+        if anew is None:
             done.not_opened += 1
         else:
-            done.apps += await replace_app_secrets(database, app, anew)
+            done.apps += await replace_app_secrets(database, app, dict(zip(SEALED, anew, strict=True)))
 
 
 async def _reseal_phone_answers(database: Database, sealer: Sealer, done: Resealed, *, page_size: int) -> None:
     after = b""
     while stale := await answers_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size):
         for answer in stale:
-            anew = _sealed_anew(sealer, answer.sealed, phone_answer_context(answer.code_hash))
-            if anew is None:
-                done.not_opened += 1
-            else:
-                done.phone_answers += await replace_answer(database, answer, anew)
+            match PHONE_ANSWERS.sealed_anew(sealer, answer):
+                case [bytes() as anew]:
+                    done.phone_answers += await replace_answer(database, answer, anew)
+                case _:
+                    done.not_opened += 1
         after = stale[-1].code_hash
 
 
 async def _reseal_webhooks(database: Database, sealer: Sealer, done: Resealed) -> None:
     for webhook in await sealed_otherwise(database, prefix=sealer.prefix):
-        context, former = webhook_secret_context(webhook["id"]), webhook["former_secret"]
-        secret = _sealed_anew(sealer, webhook["secret"], context)
-        former_anew = None if former is None else _sealed_anew(sealer, former, context)
-        if secret is None or (former is not None and former_anew is None):
-            done.not_opened += 1
-        else:
-            done.webhook_secrets += await replace_secrets(database, webhook, secret, former_anew)
-
-
-def _sealed_anew(sealer: Sealer, sealed: bytes, context: bytes) -> bytes | None:
-    try:
-        return sealer.seal(sealer.open(sealed, context=context), context=context)
-    except CannotOpen:
-        return None
-
-
-def _context(key: SealedSessionKey) -> bytes:
-    return session_key_context(key.app_id, key.openid)
+        match WEBHOOKS.sealed_anew(sealer, webhook):
+            case [bytes() as secret, former]:
+                done.webhook_secrets += await replace_secrets(database, webhook, secret, former)
+            case _:
+                done.not_opened += 1
