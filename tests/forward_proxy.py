@@ -3,10 +3,9 @@
 import asyncio
 import base64
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit
 
+from tests.listening import Listening
 from tests.upstream import Behaviour, has_gone
 
 USER, PASSWORD = "wxauth", "p@ss/word:of-the-proxy"
@@ -14,14 +13,13 @@ CREDENTIALS = f"{USER}:p%40ss%2Fword%3Aof-the-proxy"
 """As in a URL."""
 
 
-class ForwardProxy:
+class ForwardProxy(Listening):
     """Wants its user and password. `instead` is done in place of an answer to CONNECT."""
 
     def __init__(self, *, instead: Behaviour | None = None, on_connect: Behaviour | None = None) -> None:
+        super().__init__()
         self._instead = instead
         self._on_connect = on_connect
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._writers: list[asyncio.StreamWriter] = []
         self.heads: list[str] = []
 
     @property
@@ -29,36 +27,13 @@ class ForwardProxy:
         """Those that the client has not ended."""
         return sum(not has_gone(writer) for writer in self._writers)
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port: int = self._server.sockets[0].getsockname()[1]
-        self.url = f"http://{CREDENTIALS}@127.0.0.1:{self.port}"
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self._writers.append(writer)
-        try:
-            if self._on_connect is not None:
-                await self._on_connect(writer)
-            await self._serve(reader, writer)
-        except (asyncio.IncompleteReadError, OSError, asyncio.CancelledError):
-            pass  # the client has gone, or the test is over
-        finally:
-            self._tasks.discard(task)
-            writer.transport.abort()
+    @property
+    def url(self) -> str:
+        return f"http://{CREDENTIALS}@127.0.0.1:{self.port}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._on_connect is not None:
+            await self._on_connect(writer)
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         self.heads.append(head)
         expected = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()

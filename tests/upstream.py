@@ -9,9 +9,9 @@ import ssl
 import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import Self
 from urllib.parse import parse_qs, urlsplit
+
+from tests.listening import Listening
 
 Behaviour = Callable[[asyncio.StreamWriter], Awaitable[None]]
 """What is done with a connection on which a request has been read."""
@@ -98,18 +98,15 @@ def has_gone(writer: asyncio.StreamWriter) -> bool:
             return True
 
 
-class Upstream:
+class Upstream(Listening):
     """Behaves as told with one request after the other, the last behaviour for all that follow."""
 
     def __init__(
         self, *behaviours: Behaviour, on_connect: Behaviour | None = None, tls: ssl.SSLContext | None = None
     ) -> None:
+        super().__init__(tls=tls)
         self._behaviours = list(behaviours)
         self._on_connect = on_connect
-        self._tls = tls
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._writers: list[asyncio.StreamWriter] = []
-        self.connections = 0
         self.requests: list[str] = []
         """The targets that arrived."""
         self.heads: list[bytes] = []
@@ -121,57 +118,41 @@ class Upstream:
         return [parse_qs(urlsplit(target).query)["js_code"][0] for target in self.requests]
 
     @property
+    def connections(self) -> int:
+        """How many there have been."""
+        return len(self._writers)
+
+    @property
+    def url(self) -> str:
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
+
+    @property
     def open_connections(self) -> int:
         """The connections that the client has not ended."""
         return sum(not has_gone(writer) for writer in self._writers)
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls, backlog=1024)
-        self.port: int = self._server.sockets[0].getsockname()[1]
-        self.url = f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        self._writers.append(writer)
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            if self._on_connect is not None:
-                await self._on_connect(writer)
-            while not writer.is_closing():
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
-                self.bodies.append(await reader.readexactly(int(length[1])) if length else b"")
-                self.heads.append(head)
-                self.requests.append(head.split(b" ", 2)[1].decode())
-                behave = self._behaviours[0] if len(self._behaviours) == 1 else self._behaviours.pop(0)
-                await behave(writer)
-        except (asyncio.IncompleteReadError, OSError, asyncio.CancelledError):
-            pass  # the client has gone, or the test is over
-        finally:
-            self._tasks.discard(task)
-            writer.transport.abort()
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._on_connect is not None:
+            await self._on_connect(writer)
+        while not writer.is_closing():
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+            self.bodies.append(await reader.readexactly(int(length[1])) if length else b"")
+            self.heads.append(head)
+            self.requests.append(head.split(b" ", 2)[1].decode())
+            behave = self._behaviours[0] if len(self._behaviours) == 1 else self._behaviours.pop(0)
+            await behave(writer)
 
 
-class PostgresTap:
+class PostgresTap(Listening):
     """Passes a Postgres connection on, and counts what the client says, by type of message."""
 
     def __init__(self, database_url: str) -> None:
+        super().__init__()
         parts = urlsplit(database_url)
         query = parse_qs(parts.query)
         self._server_socket = f"{query['host'][0]}/.s.PGSQL.{query['port'][0]}"
         self._user, self._path = parts.username, parts.path
-        self._tasks: set[asyncio.Task[None]] = set()
         self.messages: Counter[str] = Counter()
 
     @property
@@ -179,35 +160,20 @@ class PostgresTap:
         """How often the client has waited for the server: Sync, and simple queries."""
         return self.messages["S"] + self.messages["Q"]
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        port = self._server.sockets[0].getsockname()[1]
-        self.url = f"postgresql://{self._user}@127.0.0.1:{port}{self._path}?sslmode=disable"
-        return self
+    @property
+    def url(self) -> str:
+        return f"postgresql://{self._user}@127.0.0.1:{self.port}{self._path}?sslmode=disable"
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _accept(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        server, to_server = await asyncio.open_unix_connection(self._server_socket)
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, to_server = await asyncio.open_unix_connection(self._server_socket)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pass_on_counting(client, to_server))
-                group.create_task(_pass_on(server, to_client))
+                group.create_task(self._pass_on_counting(reader, to_server))
+                group.create_task(_pass_on(answers, writer))
         except* (asyncio.IncompleteReadError, OSError):
             pass
         finally:
-            self._tasks.discard(task)
-            to_server.close()
-            to_client.close()
+            to_server.transport.abort()
 
     async def _pass_on_counting(self, client: asyncio.StreamReader, to_server: asyncio.StreamWriter) -> None:
         size = await client.readexactly(4)

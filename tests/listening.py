@@ -1,0 +1,53 @@
+"""A server on loopback in the test's own event loop, which leaves nothing open when it ends."""
+
+import asyncio
+import ssl
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
+
+
+class Listening(ABC):
+    """Serves each connection in a task of its own; the end of the one is the end of the other.
+
+    Args:
+        tls: Its certificate, where it speaks TLS.
+    """
+
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
+        self._serving: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
+        self._writers: list[asyncio.StreamWriter] = []
+
+    @abstractmethod
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls, backlog=1024)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.close()
+        tasks = list(self._serving.values())
+        for writer, task in self._serving.items():
+            task.cancel()
+            writer.transport.abort()  # a task that is cancelled before it began would not
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Not a coroutine: between a connection and a task's first step this could be left, and the connection stay open.
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        self._serving[writer] = asyncio.get_running_loop().create_task(self._serve_whole(reader, writer))
+
+    async def _serve_whole(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._serve(reader, writer)
+        except (asyncio.IncompleteReadError, OSError):
+            pass  # the client has gone
+        finally:
+            writer.transport.abort()
+            del self._serving[writer]
