@@ -57,7 +57,7 @@ from wxauth.siblings import routes as sibling_routes
 from wxauth.siblings.callers import SERVICE_CLIENT_SCHEME
 from wxauth.siblings.feed import keep_placing
 from wxauth.web.answers import Problem
-from wxauth.web.direct import invalid_request
+from wxauth.web.direct import Shortcut, invalid_request
 from wxauth.web.docs import add_docs
 from wxauth.web.edge import PROBLEM_KEY, Edge, UnderPath
 from wxauth.web.proxies import BehindProxies
@@ -128,7 +128,7 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
     root_path = urlsplit(settings.issuer).path
     api = create_api(root_path=root_path, example_code=example_code)
     api.state.services = services
-    app: ASGIApp = api
+    app: ASGIApp = Shortcut(api, api.routes)
     if settings.cors_origins:  # around everything, so that browsers can read the answer to a fault, too
         app = CORSMiddleware(
             app,
