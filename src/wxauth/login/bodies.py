@@ -87,7 +87,8 @@ class LoginRequest(BaseModel):
         repr=False,
     )
     consents: Annotated[dict[str, str], BeforeValidator(_readable)] = Field(
-        default={},
+        default_factory=dict,  # pydantic copies a default, deeply, for each login
+        json_schema_extra={"default": {}},
         description="Documents that the person agrees to, with their versions. What is not in force is not recorded, "
         "and refuses no login: see `consents_due`.",
     )
