@@ -16,7 +16,7 @@ from benchmarks import peers
 from benchmarks.contenders import KINDS_OF, NAMES, Contender, started
 from benchmarks.faults import main as break_things
 from benchmarks.processes import environment, free_port, running
-from benchmarks.report import as_document, as_markdown, rows_of, verdicts_of
+from benchmarks.report import as_document, as_line, as_markdown, rows_of, verdicts_of
 from benchmarks.rounds import SITUATIONS, NotDone, Sample, Situation, Surroundings, measure
 from wxauth.dev.postgres import EmbeddedPostgres
 
@@ -69,7 +69,7 @@ def main(
         raise click.ClickException(str(exc)) from None
     rows = rows_of(samples)
     verdicts = verdicts_of(rows)
-    click.echo(as_markdown(rows, verdicts))
+    click.echo(f"{as_markdown(rows, verdicts)}\n\n{as_line()}")
     json_path.write_text(json.dumps(as_document(samples, rows, verdicts), indent=1))
     sys.exit(1 if strict and not all(verdict.met for verdict in verdicts) else 0)
 

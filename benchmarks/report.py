@@ -3,11 +3,14 @@
 import os
 import platform
 import sys
+import sysconfig
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from ipaddress import ip_address
 from statistics import median
+from timeit import repeat
 from typing import Any
 
 from benchmarks import peers
@@ -137,16 +140,43 @@ def as_markdown(rows: Sequence[Row], verdicts: Sequence[Verdict]) -> str:
     return "\n".join(lines)
 
 
+def as_line() -> str:
+    """What was measured with what."""
+    build = python_build()
+    options = " ".join(build["options"]) or "no options told"
+    told = f"{build['compiler']}, {options}, ip_address() in {build['ip_address_ns']} ns"
+    return "; ".join(
+        [
+            f"Python {platform.python_version()} ({told})",
+            *(f"{name}: {made_of}" for name, made_of in peers.versions().items()),
+        ]
+    )
+
+
 def as_document(samples: Sequence[Sample], rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, Any]:
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "load_average": os.getloadavg()},
         "python": sys.version,
+        "python_build": python_build(),
         "packages": {name: version(name) for name in _PACKAGES},
         "peers": peers.versions(),
         "rows": [asdict(row) for row in rows],
         "targets": [{**asdict(verdict), "met": verdict.met} for verdict in verdicts],
         "samples": [asdict(sample) for sample in samples],
+    }
+
+
+def python_build() -> dict[str, Any]:
+    """How this Python is built: another build of the same version may need half as much CPU again.
+
+    Debian's is optimized, and does not say so in its options. So the time of a piece of Python stands beside them.
+    """
+    options = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    return {
+        "options": [option for option in ("--enable-optimizations", "--with-lto") if option in options],
+        "compiler": platform.python_compiler(),
+        "ip_address_ns": round(min(repeat(lambda: ip_address("192.0.2.1"), number=1000, repeat=50)) * 1e6),
     }
 
 
