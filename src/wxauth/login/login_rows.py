@@ -90,6 +90,23 @@ WITH before AS (
 )
 SELECT * FROM person
 """  # noqa: S608 - put together from constants
+# For an unknown identity without a unionid, which always makes a new user. If another login has just added the
+# identity, its primary key refuses this one. $12 id of the user  $13 is the user to be judged  $14 id of the event
+_SIGN_UP: Final = f"""
+WITH person AS (
+    INSERT INTO users (id, nickname, avatar_url, created_at, last_login_at, unjudged_since)
+    VALUES ($12, $10, $11, $4, $4, CASE WHEN $13 THEN $4::timestamptz END)
+    RETURNING {USER}, users.unjudged_since
+), identity AS (
+    INSERT INTO identities (app_id, openid, user_id, created_at, unionid) SELECT $1, $2, id, $4, $3 FROM person
+), entered AS (
+    INSERT INTO events (id, type, at, actor, user_id, app_id, ip)
+    SELECT $14, '{EventType.USER_CREATED.stored}', $4, id::text, id, $1, $7::text::inet FROM person
+), opened AS ({_OPEN_PART}
+      FROM person
+)
+SELECT * FROM person
+"""  # noqa: S608 - put together from constants
 # For all other logins. The row of the unionid settles to which user the unionid belongs: the second of two logins waits
 # for the first one's row. An unknown identity is added to the unionid's user, or to a new user. A known identity gets
 # the unionid. But if that belongs to another user, nothing is changed, and no row is returned. The user is locked
@@ -192,12 +209,14 @@ async def record_login(
 
     Raises: SignUpClosed, StorageUnavailable.
     """
-    ids = _Ids(session=new_id(now), new_user=new_id(now))
+    ids = _Ids(session=new_id(now))
     conflict: BaseException | None = None
     for _ in range(_ATTEMPTS):
         try:
             if (user := await _returning(database, login, ids, now=now)) is not None:
                 return _logged_in(user, ids)
+            if ids.new_user is None:
+                ids = ids._replace(new_user=new_id(now))
             if (user := await _entering(database, login, ids, now=now)) is not None:
                 return _logged_in(user, ids)
             if not login.may_sign_up and not await _is_known(database, login):
@@ -214,7 +233,8 @@ class _Ids(NamedTuple):
     """The ids of a login's rows, which stay the same when the login is tried again. Ids of events need not."""
 
     session: UUID
-    new_user: UUID
+    new_user: UUID | None = None
+    """None as long as the user may be a known one."""
 
 
 async def _is_known(database: Database, login: Login) -> bool:
@@ -233,17 +253,17 @@ async def _returning(database: Database, login: Login, ids: _Ids, *, now: dateti
 
 
 async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetime) -> asyncpg.Record | None:
-    return await database.fetchrow(
-        _ENTER,
+    created = (
         *_opening(login, ids, now),
         login.nickname,
         login.avatar_url,
         ids.new_user,
         login.is_judged,
         new_id(now),
-        new_id(now),
-        login.may_sign_up,
     )
+    if login.unionid is None and login.may_sign_up:
+        return await database.fetchrow(_SIGN_UP, *created)
+    return await database.fetchrow(_ENTER, *created, new_id(now), login.may_sign_up)
 
 
 def _logged_in(user: asyncpg.Record, ids: _Ids) -> LoggedIn:
