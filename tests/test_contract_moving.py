@@ -172,6 +172,14 @@ async def test_empty_text_is_as_good_as_null(mover: Mover) -> None:
     assert user["roles"] == []
 
 
+async def test_blanks_are_as_good_as_no_name_and_no_picture(mover: Mover) -> None:
+    blank = {"nickname": " \t", "avatar_url": " "}
+    assert await mover.import_lines(ALICE | blank, FULL | BOB | {"unionid": "union-bob"}) == (2, 0, 0, 0)
+    assert await mover.import_lines(BOB | blank, overwrite=True) == (0, 0, 1, 0)
+    names = sorted((user["nickname"] or "", user["avatar_url"] or "") for user in await mover.users())
+    assert names == [("", ""), (FULL["nickname"], FULL["avatar_url"])]
+
+
 async def test_a_banned_user_stays_banned(mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx) -> None:
     await mover.import_lines({**ALICE, "status": "disabled"})
     answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})

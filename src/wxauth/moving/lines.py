@@ -86,6 +86,8 @@ def _address(value: str) -> str:
 
 
 OrNone = BeforeValidator(_none_if_empty)
+NoneIfBlank = AfterValidator(_none_if_empty)
+"""For text that is stripped: nothing may be left of it."""
 Time = Annotated[bodies.Time, Field(strict=False), BeforeValidator(_time_text)]
 TimeOrNone = Annotated[Time | None, OrNone]
 UserId = Annotated[UUID, Field(strict=False), AfterValidator(_version_7)]
@@ -117,8 +119,8 @@ class Line(_Strict):
     unionid: Annotated[WeChatId | None, OrNone] = None
     user_id: Annotated[UserId | None, BeforeValidator(_text_or_none)] = None
     external_id: Annotated[ExternalId | None, OrNone] = None
-    nickname: Annotated[Nickname | None, OrNone] = None
-    avatar_url: Annotated[AvatarUrl | None, OrNone] = None
+    nickname: Annotated[Nickname | None, OrNone, NoneIfBlank] = None
+    avatar_url: Annotated[AvatarUrl | None, OrNone, NoneIfBlank] = None
     phone: Annotated[Annotated[str, StringConstraints(pattern=r"^\+[1-9][0-9]{1,14}$")] | None, OrNone] = None
     roles: Annotated[Annotated[list[Role], AfterValidator(_few)] | None, OrNone] = None
     status: Annotated[UserStatus | None, OrNone] = None
