@@ -46,8 +46,8 @@ async def read(database: Database, after: Place | None, types: Sequence[str], *,
 
     Raises: CursorExpired, StorageUnavailable.
     """
-    names = [name for kind in types for name in stored_names(kind) if name in FEED_NAMES]
-    page = await read_feed(database, after, names, limit=limit)
+    names = {name for kind in types for name in stored_names(kind) if name in FEED_NAMES}  # each once, as is its event
+    page = await read_feed(database, after, list(names), limit=limit)
     if page is None:
         raise CursorExpired("there are events missing: look your users up, and begin at after=now")
     if len(page.items) == limit:
