@@ -115,6 +115,9 @@ def test_a_page_whose_name_leads_here_by_now_cannot_log_in(dev: Dev) -> None:
         page = {"Host": f"{name}:{port}", "Origin": f"http://{name}:{port}"}
         answer = httpx.post(f"{dev.url}/v1/login", json={"code": "alice"}, headers=page, verify=False)
         assert answer.status_code == status
+    without_a_referrer = {"Host": f"evil.test:{port}", "Origin": "null"}  # a form in such a page
+    answer = httpx.post(f"{dev.url}/v1/login", json={"code": "alice"}, headers=without_a_referrer, verify=False)
+    assert answer.status_code == 403
     program = {"Host": f"wxauth:{port}"}
     answer = httpx.post(f"{dev.url}/v1/login", json={"code": "alice"}, headers=program, verify=False)
     assert answer.status_code == 200

@@ -42,7 +42,8 @@ class OwnNamesOnly:
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             host = headers.get("host", "")
-            is_of_a_page = headers.get("origin") in (f"http://{host}", f"https://{host}")
+            # Without a referrer, a browser sends the form of a page to the page's own server with the origin "null".
+            is_of_a_page = headers.get("origin") in (f"http://{host}", f"https://{host}", "null")
             if is_of_a_page and not self._is_own(URL(f"http://{host}").hostname):
                 app = PlainTextResponse("Another name than WXAUTH_ISSUER's leads here.\n", status_code=403)
         await app(scope, receive, send)
