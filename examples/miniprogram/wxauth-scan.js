@@ -21,11 +21,11 @@ export function scanSeen(seen) {
 export async function claim(auth, scan) {
   if (!scan) throw new AuthError('invalid_argument', { detail: 'scan' })
   try {
-    return await post(auth, '/v1/me/scans', scan)
+    return await post(auth, '/v1/me/scans', scan, 'id')
   } catch (error) {
     if (error.code !== 'login_too_old') throw error
     await auth.login({ force: true }) // nobody sees it: WeChat says once more whose phone this is
-    return post(auth, '/v1/me/scans', scan)
+    return post(auth, '/v1/me/scans', scan, 'id')
   }
 }
 
@@ -41,12 +41,13 @@ async function decide(auth, claimed, verdict) {
   await post(auth, `/v1/me/scans/${encodeURIComponent(id)}/${verdict}`, {})
 }
 
-async function post(auth, url, body) {
+async function post(auth, url, body, wanted) {
   const { statusCode: status, data, header } = await auth.request({ url, method: 'POST', data: body, timeout: 20000 })
-  if (status >= 200 && status < 300) return data
-  const { code = 'http_error', title, detail, request_id: requestId } = Object(data)
+  const isGood = status >= 200 && status < 300
+  if (isGood && (!wanted || Object(data)[wanted])) return data
+  const { code, title, detail, request_id: requestId } = Object(isGood ? null : data)
   const name = Object.keys(header || {}).find((key) => /^retry-after$/i.test(key))
-  throw new AuthError(code, { title, detail, status, requestId, retryAfter: name ? Number(header[name]) || null : null })
+  throw new AuthError(isText(code) ? code : 'http_error', { title, detail, status, requestId, retryAfter: name ? Number(header[name]) || null : null })
 }
 
 // How the page was opened. What another page of the mini-program leads to was opened by no camera.

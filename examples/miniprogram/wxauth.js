@@ -1,7 +1,8 @@
-// Logs in with wxauth from a WeChat mini-program; see wxauth.d.ts.
+// Logs in with wxauth from a mini-program; see wxauth.d.ts.
 
 const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/
 const TITLES = {
+	__proto__: null,
 	network_error: '网络不可用|No network',
 	timeout: '网络超时|Timed out',
 	wx_login_failed: '微信登录失败|WeChat login failed',
@@ -14,7 +15,7 @@ export class AuthError extends Error {
 		const { title, detail, status = null, requestId = null, retryAfter = null, wechatErrcode = null } = more
 		super(detail ? `${code}: ${detail}`.replace(/(eyJ|wxr_)[\w.-]+/g, '$1…') : code) // never a token
 		const column = attempt(() => +/^(?!zh)/i.test(wx.getAppBaseInfo().language || 'zh')) || 0
-		this.title = title || (TITLES[code] || '出错了，请重试|Please try again').split('|')[column]
+		this.title = isText(title) ? title : (TITLES[code] || '出错了，请重试|Please try again').split('|')[column]
 		Object.assign(this, { name: 'AuthError', code, status, requestId, retryAfter, wechatErrcode })
 	}
 }
@@ -60,7 +61,7 @@ export function createAuth({ baseURL: url, appId: id, origins = [], platform, st
 		const text = user ? JSON.stringify({ place, user, tokens }) : ''
 		if (text !== stored) {
 			attempt(() => host.setStorageSync(storageKey, text))
-			// Rather nothing than a used refresh token.
+			// Rather nothing than a used token.
 			if (!text || text !== read()) attempt(() => host.removeStorageSync(storageKey))
 			stored = read()
 		}
@@ -154,7 +155,7 @@ export function createAuth({ baseURL: url, appId: id, origins = [], platform, st
 		return begin('login', turn.then(() => logIn(fields, asked)))
 	}
 
-	// Once more where the answer may be lost: the token gets the same successor.
+	// Once more where the answer may be lost: a token has one successor.
 	const sendRefresh = (refresh_token, isLast) =>
 		post('/v1/refresh', { refresh_token }, 'refresh_token').catch((e) => {
 			if (isLast || e.status) throw e

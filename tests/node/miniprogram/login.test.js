@@ -413,6 +413,13 @@ test('a problem document that comes as text is read', async () => {
   assert.deepEqual([error.title, error.requestId], ['暂时无法服务', 'r-1'])
 })
 
+for (const body of [{ code: 'constructor' }, { code: '__proto__', title: {} }])
+  test(`a code that is no error of the service has a title too: ${JSON.stringify(body)}`, async () => {
+    const { auth, phone } = start()
+    phone.next(LOGIN, fates.answers(500, body))
+    assert.equal((await rejection(auth.login(), body.code)).title, '出错了，请重试')
+  })
+
 for (const body of [{ code: 502, message: 'no' }, [], 'text', 7, null, undefined])
   test(`an answer that is no problem document is http_error: ${JSON.stringify(body)}`, async () => {
     const { auth, phone } = start()

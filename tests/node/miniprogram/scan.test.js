@@ -157,6 +157,13 @@ test('without a code there is nothing to claim', async () => {
   assert.equal(scanOf({ scene: '%' }).scene, '%')
 })
 
+test('what is no answer of the service is nothing to decide upon', async () => {
+  for (const [status, data] of [[200, '<html>Log in to this Wi-Fi</html>'], [200, null], [502, { code: 502 }], [502, '']]) {
+    const auth = { request: async () => ({ statusCode: status, data, header: {} }) }
+    assert.equal((await rejection(claim(auth, { scene: 'x' }), 'http_error')).status, status)
+  }
+})
+
 test('all that goes wrong is an AuthError', async () => {
   const { auth, phone } = start()
   await auth.login()
