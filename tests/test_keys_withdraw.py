@@ -315,8 +315,8 @@ async def test_the_command_says_which_key_signs_now(wxauth: WxAuth, rows: asyncp
 async def test_the_command_fails_for_a_key_that_is_not_published_and_for_another_secret_key(
     wxauth: WxAuth, rows: asyncpg.Connection
 ) -> None:
-    for _ in range(2):
-        status, output, errors = await wxauth("keys", "withdraw", "nothing")
+    for unknown in "nothing", "-hBeginsLikeAnOption":
+        status, output, errors = await wxauth("keys", "withdraw", unknown)
         assert (status, output) == (1, "")
         assert "wxauth keys list" in errors
         kid = (await answered(wxauth("keys", "rotate", "--json")))["kid"]

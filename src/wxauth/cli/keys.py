@@ -72,7 +72,8 @@ def rotate_keys(as_json: bool) -> None:
     click.echo(json.dumps(row) if as_json else "{kid} signs from {signs_from}".format(**row))
 
 
-@keys.command("withdraw")
+# An id may begin with "-", and with "-h".
+@keys.command("withdraw", context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("kid")
 @json_option
 def withdraw_key(kid: str, as_json: bool) -> None:
