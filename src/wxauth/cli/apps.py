@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 _LABELS = {"app_secret": "AppSecret", "push_token": "Token", "push_aes_key": "EncodingAESKey"}
 
-_title_option = click.option("--title", help="What administrators call it; empty for nothing.")
+_title_option = click.option("--title", help="The name that administrators see. Empty: none.")
 _token_option = click.option("--push-token", is_flag=True, help="Ask for Token of WeChat's message push settings too.")
 _key_option = click.option("--push-aes-key", is_flag=True, help="Ask for EncodingAESKey too.")
 _check_option = click.option("--no-check", is_flag=True, help="Do not ask WeChat whether it takes the secret.")
 _sign_up_option = click.option(
     "--sign-up",
     type=click.Choice(["open", "closed", "default"]),
-    help="Whether somebody unknown may come in; default: the app has no word of its own.",
+    help="Whether newcomers may log in to this app; default: as WXAUTH_SIGN_UP says.",
 )
 
 

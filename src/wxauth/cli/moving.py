@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--roles", is_flag=True, help="Let the file change the roles of users who are there.")
 @click.option("--status", is_flag=True, help="Let the file ban and unban users who are there.")
 @click.option("--allow-admin", is_flag=True, help="Take lines with the role admin.")
-@click.option("--restore", is_flag=True, help="Bring back who has been erased, by user_id.")
+@click.option("--restore", is_flag=True, help="Take lines whose user_id is that of an erased user.")
 @click.option("--quiet-events", is_flag=True, help="Write no events of new users, identities and names.")
 @json_option
 def import_users(

@@ -52,7 +52,7 @@ def reseal(as_json: bool) -> None:
 
 
 @secret.command()
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Go on without asking.")
 @json_option
 def forget(yes: bool, as_json: bool) -> None:
     """Erase what no secret key at hand opens, because the key that sealed it is lost. Back up the database first.

@@ -61,14 +61,14 @@ _role_argument = click.argument("role", callback=_role)
 @click.option(
     "--q",
     callback=_text,
-    help="The whole openid, unionid, external id, phone number or id; if nobody's, part of the nickname.",
+    help="A whole openid, unionid, external id, phone number or id. If it is nobody's: a part of the nickname.",
 )
 @click.option("--status", type=click.Choice(["active", "disabled"]))
 @click.option("--role", callback=_role)
-@click.option("--app-id", callback=_text, help="Who has an identity in this app.")
+@click.option("--app-id", callback=_text, help="Only users who have an identity in this app.")
 @click.option("--limit", type=click.IntRange(1, 200), default=50, show_default=True)
-@click.option("--cursor", callback=_cursor, help="The next page, as the one before named it.")
-@click.option("--json", "as_json", is_flag=True, help="For programs, as GET /v1/admin/users answers.")
+@click.option("--cursor", callback=_cursor, help="Go on behind a page: its next_cursor.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON as GET /v1/admin/users answers.")
 def list_users(
     q: str | None,
     status: str | None,
@@ -110,7 +110,7 @@ def list_users(
 @_user_argument
 @click.option("--check", is_flag=True, help="Ask WeChat whether it still takes each session key; wants all settings.")
 @click.option("--export", is_flag=True, help="All that is stored of the person, as GET /v1/me/export answers.")
-@click.option("--json", "as_json", is_flag=True, help="For programs, as GET /v1/admin/users/{id} answers.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON as GET /v1/admin/users/{id} answers.")
 def show_user(user_id: "UUID", check: bool, export: bool, as_json: bool) -> None:
     """Print a user with all identities and open sessions.
 
@@ -228,7 +228,7 @@ def revoke_role(user_id: "UUID", role: str) -> None:
 @users.command("merge")
 @click.argument("from_id", metavar="FROM", type=click.UUID)
 @click.argument("into_id", metavar="INTO", type=click.UUID)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Go on without asking.")
 def merge_users(from_id: "UUID", into_id: "UUID", yes: bool) -> None:
     """Make one user of two. INTO remains, with id, names, number and external_id; it cannot be undone."""
     from wxauth.core.trail import OPERATOR
@@ -251,7 +251,7 @@ def merge_users(from_id: "UUID", into_id: "UUID", yes: bool) -> None:
 
 @users.command("erase")
 @_user_argument
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Go on without asking.")
 def erase_user(user_id: "UUID", yes: bool) -> None:
     """Erase a person everywhere. Who logs in again is a new user: to keep somebody out, ban them."""
     from wxauth.core.trail import OPERATOR

@@ -85,7 +85,7 @@ def list_webhooks(as_json: bool) -> None:
 @webhooks.command("add")
 @_name_argument
 @click.argument("url")
-@_type_option(help="What it is sent; repeated for several. Without any: all.")
+@_type_option(help="A type of events that it is sent; repeat it for several. Without it: all types.")
 @json_option
 def add_webhook(name: str, url: str, types: "tuple[EventType, ...]", as_json: bool) -> None:
     """Send events to URL from now on, signed with a secret that is shown this once."""
@@ -102,11 +102,11 @@ def add_webhook(name: str, url: str, types: "tuple[EventType, ...]", as_json: bo
 
 @webhooks.command("set")
 @_name_argument
-@click.option("--url", help="Where it leads to from now on.")
-@_type_option(help="What it is sent from now on; repeated for several.")
+@click.option("--url", help="The new address.")
+@_type_option(help="A type of events that it is sent from now on; repeat it for several.")
 @click.option("--all-types", is_flag=True, help="Send it events of all types.")
 @click.option(
-    "--enable/--disable", "is_enabled", default=None, help="Send it anything at all; what waits is sent then."
+    "--enable/--disable", "is_enabled", default=None, help="Whether it is sent anything; enabled, it gets what waits."
 )
 def set_webhook(
     name: str, url: str | None, types: "tuple[EventType, ...]", all_types: bool, is_enabled: bool | None
@@ -173,7 +173,7 @@ def renew_secret(name: str, as_json: bool) -> None:
 @_name_argument
 @click.option("--state", type=click.Choice(("pending", "delivered", "failed")))
 @click.option("--limit", type=click.IntRange(1, 200), default=_DEFAULT_LIMIT, show_default=True)
-@click.option("--cursor", help="The next_cursor of the page before.")
+@click.option("--cursor", help="Go on behind a page: its next_cursor.")
 @json_option
 def list_deliveries(name: str, state: str | None, limit: int, cursor: str | None, as_json: bool) -> None:
     """Print what a webhook was sent and what waits, the newest first."""
@@ -212,7 +212,7 @@ def list_deliveries(name: str, state: str | None, limit: int, cursor: str | None
 @webhooks.command("replay")
 @_name_argument
 @click.option("--event", "event_id", type=click.UUID, help="This one event.")
-@click.option("--since", callback=_time, metavar="TIME", help="All of that time and later.")
+@click.option("--since", callback=_time, metavar="TIME", help="All events of that time and later.")
 @json_option
 def replay(name: str, event_id: UUID | None, since: datetime | None, as_json: bool) -> None:
     """Send an event once more, or all events since a time. Types that the webhook does not want are left out."""
