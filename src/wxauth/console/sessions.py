@@ -209,6 +209,7 @@ async def go_on(services: Services, kept_by: str, *, device: Device) -> Opened:
             ip=device.ip,
             user_agent=device.user_agent,
             client_id=CLIENT,
+            scopes=[ADMIN_SCOPE],
         ),
         lifetimes=Lifetimes(unused=UNUSED, at_most=AT_MOST, reuse_grace=services.settings.refresh_reuse_grace),
         now=services.clock(),

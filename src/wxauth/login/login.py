@@ -223,7 +223,7 @@ async def _with_phone(
 
 def _refused(refusal: Refusal, session_id: UUID) -> WxAuthError:
     match refusal:
-        case Refusal.UNKNOWN:
+        case Refusal.UNKNOWN | Refusal.OUT_OF_SCOPE:
             return InvalidRefreshToken("there is no such session")
         case Refusal.DISABLED:
             return AccountDisabled("this user has been disabled by an administrator")

@@ -1,5 +1,6 @@
 """The statement that decides what a use of a refresh token does to its session."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -25,6 +26,8 @@ class Refusal(StrEnum):
     REVOKED = "revoked"
     EXPIRED = "expired"
     REUSED = "reused"
+    OUT_OF_SCOPE = "out_of_scope"
+    """A website's session was granted nothing of what is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,8 @@ class Use:
     user_agent: str | None
     client_id: str | None = None
     """The website that uses it; None for a mini-program."""
+    scopes: Sequence[str] = ()
+    """What the website asks for. Its session must have been granted some of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,14 +107,19 @@ SELECT * FROM used
 
 _ROTATE: Final = _rotating_part(_NEW_PLACE_PART, "IS NULL", "")
 # A website's server sends the refresh. Its address is not the person's, so the stored address of the browser stays.
-# $8 client, in place of the user_agent
-_ROTATE_OF_WEBSITE: Final = _rotating_part("", "= $8", ", s.scope, s.authenticated_at, s.authenticated_by")
+# A token that could not be answered with another one is not used up.
+# $8 client, in place of the user_agent  $10 scopes
+_IS_IN_SCOPE = "string_to_array(s.scope, ' ') && "
+_ROTATE_OF_WEBSITE: Final = _rotating_part(
+    "", f"= $8 AND {_IS_IN_SCOPE} $10::text[]", ", s.scope, s.authenticated_at, s.authenticated_by"
+)
 
-# $1 session id  $2 now  $3 seconds to live at most  $4 client, or NULL
-_WHY_NOT: Final = """
-SELECT status, revoked_at, LEAST(expires_at, s.created_at + make_interval(secs => $3)) <= $2 AS is_expired
+# $1 session id  $2 now  $3 seconds to live at most  $4 client, or NULL  $5 scopes
+_WHY_NOT: Final = f"""
+SELECT status, revoked_at, LEAST(expires_at, s.created_at + make_interval(secs => $3)) <= $2 AS is_expired,
+       s.client_id IS NULL OR {_IS_IN_SCOPE} $5::text[] AS is_in_scope
   FROM sessions s JOIN users ON users.id = s.user_id WHERE s.id = $1 AND s.client_id IS NOT DISTINCT FROM $4
-"""
+"""  # noqa: S608 - put together from constants
 
 
 async def rotate_refresh_token(
@@ -131,6 +141,7 @@ async def rotate_refresh_token(
             use.ip,
             use.client_id or use.user_agent,
             new_id(now),
+            *(() if use.client_id is None else (use.scopes,)),
         )
         if row is not None:
             return Refusal.REUSED if row["is_reused"] else Rotated(row["generation"], row["expires_at"], row)
@@ -142,11 +153,13 @@ async def rotate_refresh_token(
 
 async def _why_not(database: Database, use: Use, lifetimes: Lifetimes, *, now: datetime) -> Refusal | None:
     """Why a use was refused; None if the reason is gone by now: a merge was under way, or a ban has been lifted."""
-    row = await database.fetchrow(_WHY_NOT, use.session_id, now, lifetimes.at_most, use.client_id)
+    row = await database.fetchrow(_WHY_NOT, use.session_id, now, lifetimes.at_most, use.client_id, use.scopes)
     if row is None:
         return Refusal.UNKNOWN
     if row["status"] == UserStatus.DISABLED:
         return Refusal.DISABLED
     if row["revoked_at"] is not None:
         return Refusal.REVOKED
-    return Refusal.EXPIRED if row["is_expired"] else None
+    if row["is_expired"]:
+        return Refusal.EXPIRED
+    return None if row["is_in_scope"] else Refusal.OUT_OF_SCOPE

@@ -176,23 +176,33 @@ async def _for_refresh_token(
     token = services.refresh_tokens.parse(form["refresh_token"])
     if token is None:
         raise invalid_grant("the refresh token is not one of ours")
-    if not set(form.get("scope", "").split()) <= set(client.scopes):
+    wanted = form["scope"].split() if "scope" in form else client.scopes
+    if not set(wanted) <= set(client.scopes):
         raise OAuthError("invalid_scope", "the client was not added with all of these scopes")
     now = services.clock()
     await _see_that_keys_are_there(services, now)
     outcome = await rotate_refresh_token(
         services.database,
-        Use(session_id=token.session_id, generation=token.generation, ip=ip, user_agent=None, client_id=client.name),
+        Use(
+            session_id=token.session_id,
+            generation=token.generation,
+            ip=ip,
+            user_agent=None,
+            client_id=client.name,
+            scopes=wanted,
+        ),
         lifetimes=web_lifetimes(services),
         now=now,
     )
     if isinstance(outcome, Refusal):
         if outcome is Refusal.REUSED:
             log.warning("refresh_token_reused", session_id=token.session_id, consequence="the session has been ended")
+        if outcome is Refusal.OUT_OF_SCOPE and "scope" in form:
+            raise OAuthError("invalid_scope", "the session was granted none of these scopes")
         raise invalid_grant(_WHY[outcome])
     granted: Any = outcome.user
     now = services.clock()
-    wanted = form.get("scope", granted["scope"]).split()  # may ask for less than was granted (RFC 6749, section 6)
+    # A site may ask for less than was granted (RFC 6749, section 6).
     scope = " ".join(name for name in granted["scope"].split() if name in wanted)
     log.info("refreshed", user_id=granted["id"], client_id=client.name, session_id=token.session_id)
     session = WebSession(
@@ -214,6 +224,7 @@ _WHY: Final = {
     Refusal.REVOKED: "the session has been ended",
     Refusal.EXPIRED: "the session has not been used for too long",
     Refusal.REUSED: "the refresh token had been used before: the session has been ended",
+    Refusal.OUT_OF_SCOPE: "the client may not have any of the session's scopes any more",
 }
 
 
