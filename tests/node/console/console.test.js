@@ -600,6 +600,17 @@ test('a list shows that it is loading, that it failed, and tries again', async (
   complaints = complaints.filter((text) => !text.startsWith('Failed to load resource'))
 })
 
+test('whatever stands in the fragment, the console asks for no other thing and goes on', async () => {
+  const asked = []
+  page.on('request', (request) => asked.push(new URL(request.url()).pathname))
+  for (const [fragment, title] of [['constructor', 'Overview'], ['users/..\\keys', 'Person'], ['__proto__/x', 'Overview']]) {
+    await page.evaluate((where) => (location.hash = `#/${where}`), fragment)
+    await heading(title).waitFor()
+  }
+  await go('Users')
+  assert.ok(asked.every((path) => !path.endsWith('/keys')))
+})
+
 test('the overview draws what happened, with a label', async () => {
   const charts = page.getByRole('img', { name: /last 30 days/ })
   await charts.first().waitFor()

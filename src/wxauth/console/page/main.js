@@ -32,7 +32,7 @@ let leave = () => {} // what the section that is shown leaves running
 function whereTo() {
   const [path, query] = location.hash.replace(/^#\/?/, '').split('?')
   const [section, id] = path.split('/')
-  return { section: SECTIONS[section] ? section : 'overview', id, query: new URLSearchParams(query) }
+  return { section: Object.hasOwn(SECTIONS, section) ? section : 'overview', id, query: new URLSearchParams(query) }
 }
 
 function frame() {

@@ -13,7 +13,7 @@ export function showPerson(main, { id }) {
   const reload = () =>
     load(
       place,
-      () => get(`/users/${id}`),
+      () => get(`/users/${encodeURIComponent(id)}`), // whoever makes a link writes it
       (user) => person(user, reload),
     )
   reload()
