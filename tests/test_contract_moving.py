@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
@@ -810,6 +811,24 @@ async def test_the_commands_take_and_give_a_file(env: dict[str, str], tmp_path: 
     status, said, _ = await command("import", str(out), "--json")
     assert (status, json.loads(said)["unchanged"]) == (0, 2)
     assert (await command("import", str(tmp_path / "none")))[0] == 2
+
+
+@pytest.mark.process
+async def test_an_export_leaves_a_device_as_it_was_and_says_what_is_wrong_with_it(
+    mover: Mover, env: dict[str, str], tmp_path: Path
+) -> None:
+    await mover.import_lines(ALICE)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR)
+    os.chmod(pipe, 0o644)
+    assert run("users", "export", str(pipe), cwd=tmp_path, env=env).returncode == 0
+    assert json.loads(os.read(reader, 65536))["openid"] == ALICE["openid"]
+    os.close(reader)
+    assert stat.S_IMODE(os.stat(pipe).st_mode) == 0o644
+    if sys.platform == "linux":
+        done = run("users", "export", "/dev/full", cwd=tmp_path, env=env)
+        assert (done.returncode, done.stderr) == (1, "/dev/full: No space left on device\n")
 
 
 @pytest.mark.process

@@ -1,13 +1,14 @@
 """`wxauth users import` and `export`: moving in, and out again."""
 
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import click
 
-from wxauth.cli.asking import json_option, with_database, with_services
+from wxauth.cli.asking import Failed, json_option, with_database, with_services
 
 if TYPE_CHECKING:
     from wxauth.moving.importing import Counts, Refusal
@@ -92,9 +93,13 @@ def export_users(file: Path) -> None:
         return
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.fchmod(descriptor, 0o600)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):  # /dev/null stays everybody's
+            os.fchmod(descriptor, 0o600)
     except OSError as exc:
         raise click.UsageError(f"{file}: {exc.strerror}") from None
-    with os.fdopen(descriptor, "wb") as opened:
-        number = with_database(lambda database, _: export_users(database, opened.write))
+    try:
+        with os.fdopen(descriptor, "wb") as opened:
+            number = with_database(lambda database, _: export_users(database, opened.write))
+    except OSError as exc:
+        raise Failed(f"{file}: {exc.strerror}") from None
     click.echo(f"{number} identities", err=True)
