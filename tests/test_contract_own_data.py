@@ -19,6 +19,7 @@ from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import run
+from wxauth.core.trail import EventType
 from wxauth.service.housekeeping import sweep
 
 ROOT_ID = "01900000-0000-7000-8000-0000000000aa"
@@ -94,7 +95,7 @@ async def test_the_picture_is_in_it(client: httpx.AsyncClient, login: LoginAnswe
     assert Image.open(BytesIO(b64decode(avatar["content"]))).size == (4, 4)
 
 
-async def test_nothing_of_anybody_else_is_in_it(
+async def test_events_are_in_it_by_their_shown_names_and_name_nobody_else(
     client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
 ) -> None:
     alice = await login("alice")
@@ -103,8 +104,8 @@ async def test_nothing_of_anybody_else_is_in_it(
         VALUES (gen_random_uuid(), $1, now(), $2, $3::text::uuid, '203.0.113.7')
     """
     for kind, actor, user_id in (
-        ("user.banned", ROOT_ID, alice["user"]["id"]),
-        ("user.unbanned", "operator", alice["user"]["id"]),
+        (EventType.USER_BANNED.stored, ROOT_ID, alice["user"]["id"]),
+        (EventType.USER_UNBANNED.stored, "operator", alice["user"]["id"]),
         ("user.phone_bound", alice["user"]["id"], alice["user"]["id"]),
         ("user.erased", alice["user"]["id"], ROOT_ID),
     ):
