@@ -54,7 +54,7 @@ async function post(auth, url, body, wanted) {
 function entryOf(q, scene) {
   // @ts-ignore
   const host = typeof uni === 'undefined' ? wx : uni
-  const entry = host.getEnterOptionsSync ? host.getEnterOptionsSync() : {}
+  const entry = (host.getEnterOptionsSync && host.getEnterOptionsSync()) || {}
   const { query } = entry
   const isOurs = !query || (isText(q) ? same(query.q, q) : same(query.scene, scene))
   return isOurs && entry.scene ? { entry_scene: entry.scene } : {}

@@ -106,6 +106,8 @@ test('how the page was opened counts only where it was opened by this code', asy
   assert.deepEqual(scanOf({ scene }), { scene })
   entry = { scene: CAMERA, query: { scene: 'b'.repeat(22) } }
   assert.deepEqual(scanOf({ scene }), { scene })
+  entry = undefined // of a host that does not know
+  assert.deepEqual(scanOf({ scene }), { scene })
   globalThis.wx = {}
   assert.deepEqual(scanOf({ scene }), { scene })
 })
