@@ -12,7 +12,7 @@ from jose.jwt import get_unverified_claims
 
 from tests.asking import LogLines, MakeClient, MakeServices, bearer, until_locked
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
-from tests.oauth.conftest import DEVICE_CODE, EDGE, HOME, OFFICE, AddSite, GetPhone, Phone, Site, scene_of
+from tests.oauth.conftest import DEVICE_CODE, EDGE, FAR, HOME, OFFICE, AddSite, GetPhone, Phone, Site, scene_of
 from tests.problems import problem_of
 from wxauth.core.services import Services
 from wxauth.oauth.clients import change_client
@@ -663,9 +663,11 @@ async def test_new_scans_are_limited_by_browser_and_by_client(
 ) -> None:
     strict = await make_services(scan_rate_limit="2/minute", scan_client_limit="3/minute")
     there = Site(make_client(strict), site.name, site.secret)
-    answers = [await there.post("/v1/device_authorization", browser_ip=OFFICE) for _ in range(3)]
-    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    answers = [await there.post("/v1/device_authorization", browser_ip=OFFICE) for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 429, 429]
     assert refused(answers[2], "temporarily_unavailable", 429).headers["retry-after"]
+    # One browser that is refused takes nothing from the others.
+    assert (await there.post("/v1/device_authorization", browser_ip=FAR)).status_code == 200
     refused(await there.post("/v1/device_authorization"), "temporarily_unavailable", 429)
     clock.advance(seconds=61)
     assert (await there.post("/v1/device_authorization", browser_ip=OFFICE)).status_code == 200

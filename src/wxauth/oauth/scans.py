@@ -96,9 +96,9 @@ async def start_for_device(
     """
     if ip is None and client.is_near:
         raise invalid_request("this client was added with --near: browser_ip is required")
-    await services.scan_limits.clients.admit(client.name)
-    if ip is not None:
+    if ip is not None:  # first, so that one browser alone cannot use up what the client may start for all
         await services.scan_limits.browsers.admit(subscriber_of(ip))
+    await services.scan_limits.clients.admit(client.name)
     return await _start(
         services, client, scope=scope, browser=Device(ip, None if ip is None else user_agent), request=None
     )
