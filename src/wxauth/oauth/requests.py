@@ -15,12 +15,12 @@ from wxauth.siblings.clients import Credentials, authenticate, is_name
 MAX_LENGTH: Final = 4096
 """Characters of one parameter."""
 MAX_TOKEN_LENGTH: Final = 8192
-"""Characters of a token of ours, which a long picture URL, many roles or a long nonce may make longer than the rest."""
+"""Characters of an `id_token_hint`, which a long picture URL, many roles or a long nonce make longer than the rest."""
 
 BROWSER: Final = "browser_user_agent"
 """A site passes on what a browser has sent, whatever that is."""
 
-_TOKENS: Final = ("id_token_hint", "token")
+_OF_ANY_FORM: Final = (BROWSER, "token")  # what is no token of ours is revoked all the same (RFC 7009, section 2.2)
 _MAX_PARAMETERS: Final = 100
 
 
@@ -49,13 +49,14 @@ def parameters_in(text: str) -> Parameters:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
     except ValueError:
         raise invalid_request("there are too many parameters") from None
-    if any(name != BROWSER and (len(value) > _longest(name) or not value.isprintable()) for name, value in pairs):
+    checked = ((name, value) for name, value in pairs if name not in _OF_ANY_FORM)
+    if any(len(value) > _longest(name) or not value.isprintable() for name, value in checked):
         raise invalid_request("a parameter is too long, or has a character that cannot be printed")
     return Parameters(pairs)
 
 
 def _longest(name: str) -> int:
-    return MAX_TOKEN_LENGTH if name in _TOKENS else MAX_LENGTH
+    return MAX_TOKEN_LENGTH if name == "id_token_hint" else MAX_LENGTH
 
 
 async def form_of(request: Request) -> Parameters:
