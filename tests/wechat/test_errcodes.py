@@ -19,6 +19,7 @@ CLASS_C = {
     40125: "WXAUTH_APP_SECRET",
     40164: "IP whitelist",
     40243: "unfreeze it",
+    41001: "proxy",
     41002: "WXAUTH_APP_ID",
     41004: "WXAUTH_APP_SECRET",
     41008: "proxy",
@@ -27,7 +28,7 @@ CLASS_C = {
     89503: "confirm it",
 }
 """What only the operator can mend, each with a word of what to do."""
-UNKNOWN = [40001, 40003, 40014, 42001, 41001, 43104, 61010, 87009, 87014, 1, -2, 999_999_999]
+UNKNOWN = [40001, 40003, 40014, 42001, 43104, 61010, 87009, 87014, 1, -2, 999_999_999]
 BUSY = {"errcode": -1, "errmsg": "system error"}
 
 

@@ -54,9 +54,8 @@ OF_ANOTHER_PERSON: Final = frozenset({40003, 43104})
 ABOUT_THE_ACCOUNT: Final = frozenset({89501, 89506, 89507, *SIGNED_CALLS})
 """WeChat refuses the app, whatever is asked. The operator must mend it; the phone is told of an unexpected answer."""
 
-_MISCONFIGURED: Final = (40013, 40125, 40164, 40243, 41002, 41004, 41008, 48001, 50002, 89503)
+_MISCONFIGURED: Final = (40013, 40125, 40164, 40243, 41001, 41002, 41004, 41008, 48001, 50002, 89503)
 """Class C: the operator must mend the configuration."""
-_MISCONFIGURED_WITH_WECHAT_TOKENS: Final = (NOT_LATEST, 41001)
 _WHAT_TO_CHANGE_AT: Final = {
     (CODE2SESSION, NOT_LATEST): SECRET_NOT_TAKEN,
     (STABLE_TOKEN, NOT_LATEST): SECRET_NOT_TAKEN,
@@ -79,7 +78,7 @@ _ERRORS: Final[dict[int, tuple[type[WeChatError], int | None]]] = {
 _ERRORS_WITH_WECHAT_TOKENS: Final[dict[int, tuple[type[WeChatError], int | None]]] = {
     **dict.fromkeys(SESSION_KEY_GONE, (SessionKeyExpired, None)),
     9410009: (WeChatRateLimited, _DAILY_QUOTA_RETRY_AFTER),
-    **dict.fromkeys(_MISCONFIGURED_WITH_WECHAT_TOKENS, (WeChatMisconfigured, None)),
+    NOT_LATEST: (WeChatMisconfigured, None),
 }
 _ERRORS_OF_PHONE_CODES: Final[dict[int, tuple[type[WeChatError], int | None]]] = dict.fromkeys(
     OF_ANOTHER_PERSON, (InvalidCode, None)
