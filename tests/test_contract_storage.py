@@ -247,17 +247,24 @@ async def test_a_restart_under_load_costs_some_logins_and_no_fault(
             restarted.__exit__(None, None, None)
 
 
-async def test_a_standby_is_unavailable_until_it_is_the_primary_again(
-    service: Service, rows: asyncpg.Connection, admin: asyncpg.Connection
+@pytest.mark.parametrize(
+    ("begins", "ends"),
+    [
+        pytest.param("SET default_transaction_read_only = on", "RESET default_transaction_read_only", id="standby"),
+        pytest.param("ALLOW_CONNECTIONS false", "ALLOW_CONNECTIONS true", id="closed"),
+    ],
+)
+async def test_a_standby_or_a_database_that_is_closed_is_unavailable_until_that_ends(
+    service: Service, rows: asyncpg.Connection, admin: asyncpg.Connection, begins: str, ends: str
 ) -> None:
     await service.fill_pool()
     name = await rows.fetchval("SELECT current_database()")
-    await admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    await admin.execute(f"ALTER DATABASE {name} {begins}")
     await rows.fetch(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = $1", name
     )
     assert is_unavailable(await service.log_in())
-    await admin.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    await admin.execute(f"ALTER DATABASE {name} {ends}")
     assert (await service.log_in()).status_code == 200
 
 

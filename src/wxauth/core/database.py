@@ -76,7 +76,7 @@ SELECT format('ALTER ROLE %I SET %s = %L', current_user, name, milliseconds || '
 _TIME: Final = "SELECT clock_timestamp() AS now"
 _DIALECT: Final = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
-# The database cannot be reached, is starting or stopping, is full, or has become a standby.
+# The database cannot be reached, is starting or stopping, is full or closed, or has become a standby; a lock is held.
 _AWAY = (
     OSError,
     TimeoutError,
@@ -86,7 +86,7 @@ _AWAY = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.InsufficientResourcesError,
     asyncpg.OperatorInterventionError,
-    asyncpg.LockNotAvailableError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
 )
