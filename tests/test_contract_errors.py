@@ -323,6 +323,7 @@ async def test_a_refusal_leaves_one_line_without_what_the_path_held(
         ("en,zh", "en"),
         ("zh,en", "zh-CN"),
         ("fr, zh;q=0.1", "zh-CN"),
+        ("fr\nzh;q=0.1", "zh-CN"),
         ("zh;q=0", "en"),
         ("zh;q=2", "en"),
         ("zhx", "en"),
@@ -336,8 +337,8 @@ async def test_a_refusal_leaves_one_line_without_what_the_path_held(
 async def test_the_title_is_chinese_where_that_is_preferred(
     offline_client: httpx.AsyncClient, accepted: str | None, language: str
 ) -> None:
-    headers = {} if accepted is None else {"Accept-Language": accepted}
-    answer = await offline_client.get("/nothing", headers=headers)
+    lines = [] if accepted is None else accepted.split("\n")
+    answer = await offline_client.get("/nothing", headers=[("Accept-Language", line) for line in lines])
     problem_of(answer, "not_found", 404)
     assert answer.headers["content-language"] == language
 

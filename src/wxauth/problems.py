@@ -5,6 +5,7 @@ import re
 from typing import Any, Literal
 
 from pydantic_core import to_json
+from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Scope
@@ -29,13 +30,14 @@ def accepted_request_id(value: str | None) -> str:
     return os.urandom(16).hex()
 
 
-def preferred_language(accept_language: str | None) -> Language:
-    """Chinese if the header prefers it to English; otherwise English.
+def preferred_language(headers: Headers) -> Language:
+    """Chinese if `Accept-Language` prefers it to English; otherwise English. Several such lines count as one.
 
     Mini-programs send `zh_CN`, which RFC 9110 does not allow; it is taken for `zh-CN`.
     """
+    accepted = ",".join(headers.getlist("accept-language"))
     best: dict[str, tuple[float, int]] = {}
-    for position, part in enumerate((accept_language or "")[:1024].split(",")):
+    for position, part in enumerate(accepted[:1024].split(",")):
         match = _LANGUAGE_RANGE.fullmatch(part)
         if match is None:
             continue
@@ -67,7 +69,7 @@ def problem_response(error: WxAuthError, scope: Scope) -> Response:
     connection = HTTPConnection(scope)
     known_id: str | None = scope.get(REQUEST_ID_KEY)
     request_id = known_id or accepted_request_id(connection.headers.get("x-request-id"))
-    language = preferred_language(connection.headers.get("accept-language"))
+    language = preferred_language(connection.headers)
     headers = {
         **error.headers(),
         "Cache-Control": "no-store",

@@ -78,7 +78,7 @@ async def check_one_app(_: AdministratorDep, services: ServicesDep, app_id: AppI
 
 
 def _report(results: list[Result], request: Request) -> ReportAnswer:
-    language = preferred_language(request.headers.get("accept-language"))
+    language = preferred_language(request.headers)
     items: list[ResultAnswer] = [
         {"name": it.name, "ok": it.ok, "level": it.level, "message": it.said(language)} for it in results
     ]

@@ -44,7 +44,7 @@ def language_of(request: Request, *, ui_locales: str | None = None) -> Language:
         found = re.match(r"(en|zh)\b", locale.lower().replace("_", "-"))
         if found:
             return "zh" if found[1] == "zh" else "en"
-    return preferred_language(request.headers.get("accept-language"))
+    return preferred_language(request.headers)
 
 
 def code_page(request: Request, shown: Shown, language: Language) -> Response:

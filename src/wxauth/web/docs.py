@@ -28,7 +28,7 @@ def add_docs(app: FastAPI) -> None:
     documents: dict[Language, bytes] = {}
 
     async def openapi(request: Request) -> Response:
-        language = preferred_language(request.headers.get("accept-language"))
+        language = preferred_language(request.headers)
         if language not in documents:
             document = app.openapi()
             documents[language] = to_json(in_chinese(document) if language == "zh" else document)
