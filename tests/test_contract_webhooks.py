@@ -627,6 +627,8 @@ async def test_no_url_leads_to_link_local_or_metadata_addresses_in_any_form(root
         "0xa9fea9fe",
         "0251.0376.0251.0376",
         "169.254.43518",
+        "169.254.169.254.",
+        "0xa9fea9fe.",
         "0.0.0.0",
         "0",
         "255.255.255.255",

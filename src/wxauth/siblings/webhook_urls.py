@@ -41,7 +41,8 @@ async def check_url(text: str, *, names: Names) -> None:
         raise RefusedUrl("Should be without a user and a password")
     scheme: Scheme = "https" if url.scheme == "https" else "http"
     try:
-        addresses = await names.resolve(url.raw_host.decode())
+        # An address with a final dot is that address to browsers and to some resolvers; ours may find nothing.
+        addresses = await names.resolve(url.raw_host.decode().removesuffix("."))
     except (OSError, UnicodeError):  # a TimeoutError is an OSError
         addresses = ()
     if not addresses and scheme == "http":
