@@ -23,6 +23,7 @@ from tests.problems import problem_of
 from tests.upstream import PostgresTap
 from wxauth.core.services import Services
 from wxauth.oauth.clients import change_client
+from wxauth.service.housekeeping import sweep
 
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
@@ -589,6 +590,29 @@ async def test_logging_out_at_the_site_ends_its_session_and_goes_where_it_may(
     assert not await is_in(tokens)
 
 
+async def test_an_id_token_logs_out_as_long_as_its_session_can_live_whatever_became_of_its_key(
+    shop: Site, browser: Browser, get_phone: GetPhone, services: Services, clock: Clock
+) -> None:
+    first = tokens = await tokens_of(shop, browser, await get_phone("alice"))
+    await services.id_token_keys.rotate()
+    for _ in range(72):
+        clock.advance(hours=9)
+        answer = await shop.refresh(tokens)
+        assert answer.status_code == 200, answer.text
+        tokens = answer.json()
+    await sweep(services, pause=0)
+    await services.id_token_keys.refresh()
+    kids = [key["kid"] for key in (await browser.client.get("/.well-known/jwks.json")).json()["keys"]]
+    assert jwt.get_unverified_header(first["id_token"])["kid"] not in kids
+    answer = await browser.client.get("/v1/end_session", params={"id_token_hint": first["id_token"]})
+    assert answer.status_code == 200
+    refused(await shop.refresh(tokens), "invalid_grant")
+    clock.advance(days=5)  # by now no session is left that the key has signed for
+    await sweep(services, pause=0)
+    answer = await browser.client.get("/v1/end_session", params={"id_token_hint": first["id_token"]})
+    assert answer.status_code == 400
+
+
 @pytest.mark.parametrize("path", ["/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"])
 async def test_the_metadata_names_what_works(browser: Browser, shop: Site, path: str) -> None:
     told = (await browser.client.get(path)).json()
@@ -623,8 +647,7 @@ async def test_id_token_keys_are_made_when_the_first_site_is(
     clock.advance(seconds=5)
     assert await algorithms() == ["ES256", "RS256"]
     stored = await rows.fetchrow("SELECT private_key, public_jwk FROM id_token_keys")
-    key = services.id_token_keys.find((await browser.client.get("/.well-known/jwks.json")).json()["keys"][1]["kid"])
-    assert key is not None
+    key = services.id_token_keys.signing_key(clock())
     assert key.to_der() not in stored["private_key"]
     assert not {"d", "p", "q"} & key.public_jwk.keys()
 

@@ -4,7 +4,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import ClassVar, Final, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
 from pydantic_core import to_json
 
@@ -22,10 +22,11 @@ from wxauth.keys.rows import (
     KeyTable,
     id_token_keys_are_wanted,
     lock_keys,
+    public_half,
     published_keys,
     store_keys,
 )
-from wxauth.keys.rsa_keys import RsaKey
+from wxauth.keys.rsa_keys import RsaKey, verifier_of
 from wxauth.keys.succession import Keys, has_next, is_due, rotated, signing, without
 from wxauth.tokens.keys import SigningKey, VerificationKey
 
@@ -292,9 +293,15 @@ class IdTokenKeys(Ring[RsaKey]):
             await asyncio.sleep(self._refresh_pause)
             await self.try_refresh()
 
-    def find(self, kid: str) -> RsaKey | None:
-        """The published key of that id, or None."""
-        return self._keys.get(kid)
+    async def verifier(self, kid: str) -> Any | None:
+        """What checks a signature of that key, which may have retired; None if no such key is stored.
+
+        Raises: StorageUnavailable.
+        """
+        if (key := self._keys.get(kid)) is not None:
+            return key.verifier
+        stored = await public_half(self._database, kid)
+        return None if stored is None else verifier_of(stored)
 
     async def _generate(self) -> RsaKey:
         return await asyncio.to_thread(RsaKey.generate)  # a tenth of a second, and more

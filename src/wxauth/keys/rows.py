@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from wxauth.core.database import Database, Transaction
 from wxauth.core.tables import StoredSigningKey
@@ -60,6 +60,9 @@ _REPLACE_SIGNING_KEY: Final = _replacing_part("signing_keys")
 _REPLACE_ID_TOKEN_KEY: Final = _replacing_part("id_token_keys")
 _ERASE_SIGNING_KEYS: Final = _erasing_part("signing_keys")
 _ERASE_ID_TOKEN_KEYS: Final = _erasing_part("id_token_keys")
+# A key that has retired, too: an id_token that has expired still says whose session it is.
+# $1 kid
+_READ_PUBLIC_HALF: Final = "SELECT public_jwk FROM id_token_keys WHERE kid = $1"
 _ARE_WANTED: Final = """
 SELECT EXISTS (SELECT FROM oauth_clients) OR EXISTS (SELECT FROM id_token_keys) AS are_wanted
 """
@@ -143,9 +146,19 @@ async def replace_private_key(
     return await database.fetchrow(table.replace, key.id, key.private_key, sealed_anew) is not None
 
 
-async def erase_retired_keys(database: Database, *, now: datetime) -> list[str]:
-    """Delete the keys that are no longer published; their kids. Raises: StorageUnavailable."""
-    erased = [row for table in KEY_TABLES for row in await database.fetch(table.erase_retired, now)]
+async def public_half(database: Database, kid: str) -> dict[str, Any] | None:
+    """The public half of a key of id_tokens, as long as it is stored. Raises: StorageUnavailable."""
+    row = await database.fetchrow(_READ_PUBLIC_HALF, kid)
+    return None if row is None else row["public_jwk"]
+
+
+async def erase_retired_keys(database: Database, *, now: datetime, longest_session: timedelta) -> list[str]:
+    """Delete the keys that are no longer published; their kids. Raises: StorageUnavailable.
+
+    A key of id_tokens stays for the longest session of a website, which its id_token may end all that time.
+    """
+    erased = await database.fetch(SIGNING_KEYS.erase_retired, now)
+    erased += await database.fetch(ID_TOKEN_KEYS.erase_retired, now - longest_session)
     return [row["kid"] for row in erased]
 
 

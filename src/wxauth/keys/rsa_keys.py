@@ -56,6 +56,11 @@ class RsaKey:
         return f"<RsaKey {self.kid}>"
 
 
+def verifier_of(public_jwk: dict[str, Any]) -> Any:
+    """What checks signatures by the public half of a key."""
+    return jwk.construct(public_jwk, ALGORITHM)
+
+
 def _integer(number: int) -> str:
     """As RFC 7518, section 6.3.1, writes one."""
     return base64url(number.to_bytes((number.bit_length() + 7) // 8, "big")).decode()

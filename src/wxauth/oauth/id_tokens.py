@@ -27,6 +27,7 @@ CLAIMS_BY_SCOPE: Final = {
     "roles": ("roles",),
 }
 
+_KID: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
 
 
@@ -99,8 +100,9 @@ async def read_hint(services: Services, token: str) -> Hint | None:
         await keys.refresh()
     try:
         header = from_json(_decoded(form[1]))
-        key = keys.find(header["kid"]) if header["alg"] == ALGORITHM else None
-        if key is None or not key.verifier.verify(f"{form[1]}.{form[2]}".encode(), _decoded(form[3])):
+        kid = header["kid"]
+        verifier = await keys.verifier(kid) if header["alg"] == ALGORITHM and _KID.fullmatch(kid) else None
+        if verifier is None or not verifier.verify(f"{form[1]}.{form[2]}".encode(), _decoded(form[3])):
             return None
         claims = from_json(_decoded(form[2]))  # the signature is ours: the claims have their form
     except (ValueError, KeyError, TypeError):

@@ -177,7 +177,8 @@ async def sweep_rest(services: Services, *, page_size: int, pause: float) -> Non
     await services.phones.take_up_pending(size=page_size)
     if not _clocks_agree(services):
         return
-    for kid in await erase_retired_keys(database, now=now):
+    longest_session = timedelta(seconds=services.settings.web_session_max_age)
+    for kid in await erase_retired_keys(database, now=now, longest_session=longest_session):
         log.info("signing_key_retired", kid=kid)
     await services.numbers.sum_up()
     await forget_console_sessions(database)
