@@ -73,6 +73,7 @@ async def test_the_page_takes_nothing_from_elsewhere_and_stands_in_no_frame(clie
     assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
     assert (page.headers["x-frame-options"], page.headers["referrer-policy"]) == ("DENY", "no-referrer")
+    assert page.headers["x-content-type-options"] == "nosniff"
     assert "://" not in page.text
     assert (await client.get("/admin")).headers["location"] == "/admin/"
 
