@@ -632,6 +632,15 @@ async def test_a_wrong_request_for_tokens(site: Site, form: dict[str, Any], erro
     refused(await site.post("/v1/token", **form), error)
 
 
+async def test_what_is_no_form_is_refused_rather_than_read_as_one_without_parameters(site: Site) -> None:
+    path, asked = "/v1/device_authorization", {"scope": "openid"}
+    refused(await site.client.post(path, json=asked, auth=site.auth), "invalid_request")
+    form = {"Content-Type": "Application/X-WWW-Form-Urlencoded; charset=UTF-8"}
+    for headers, body in ((form, b"scope=openid"), ({}, b"scope=openid"), ({"Content-Type": "application/json"}, b"")):
+        answer = await site.client.post(path, headers=headers, content=body, auth=site.auth)
+        assert answer.status_code == 200, answer.text
+
+
 async def test_another_sites_device_code_is_none(site: Site, add_site: AddSite, phone: Phone) -> None:
     other = await add_site("other", may_scan=True)
     started = await site.start()

@@ -22,6 +22,7 @@ BROWSER: Final = "browser_user_agent"
 
 _OF_ANY_FORM: Final = (BROWSER, "token")  # what is no token of ours is revoked all the same (RFC 7009, section 2.2)
 _MAX_PARAMETERS: Final = 100
+_FORM: Final = "application/x-www-form-urlencoded"
 
 
 class Parameters(Mapping[str, str]):
@@ -61,8 +62,12 @@ def _longest(name: str) -> int:
 
 async def form_of(request: Request) -> Parameters:
     """The parameters of a form. Raises: OAuthError, PayloadTooLarge."""
+    body = await request.body()
+    kind = request.headers.get("content-type", _FORM).partition(";")[0].strip().lower()
+    if body and kind != _FORM:  # as JSON, its parameters would count as absent, and no scope means all scopes
+        raise invalid_request(f"send a form: Content-Type: {_FORM}")
     try:
-        form = parameters_in((await request.body()).decode())
+        form = parameters_in(body.decode())
     except UnicodeDecodeError:
         raise invalid_request("the body is not UTF-8") from None
     if form.repeated:
