@@ -7,7 +7,7 @@ from statistics import mean
 import pytest
 
 FILE = Path(__file__).with_name("slow.txt")
-SLOW = 0.1
+SLOW = 0.04
 """Seconds. Who takes as long or longer, on average over its parameters, is slow."""
 
 
