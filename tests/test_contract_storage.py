@@ -321,8 +321,9 @@ async def test_transactions_that_wait_for_one_row_hold_up_the_others_only_so_lon
 
 
 async def test_requests_that_are_dropped_half_way_take_no_connection_along(
-    service: Service, rows: asyncpg.Connection
+    make_service: MakeService, database_url: str, rows: asyncpg.Connection
 ) -> None:
+    service = await make_service(database_url, deadlines=PATIENT)
     await service.log_in("alice")
     async with rows.transaction():
         await rows.execute("SELECT FROM users FOR UPDATE")
