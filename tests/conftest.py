@@ -31,7 +31,7 @@ from tests.fakes import (
     WeChatByRespx,
     WeChatBySimulator,
 )
-from tests.processes import use_memory
+from tests.processes import hear_interrupts, use_memory
 from tests.quick import LeavingOut, Noting
 from wxauth.core.logs import configure_logging
 from wxauth.core.services import Services
@@ -43,6 +43,7 @@ from wxauth.service.build import build_services
 from wxauth.service.waits import WAITS, Waits
 
 use_memory()
+hear_interrupts()
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 SETTINGS = {
