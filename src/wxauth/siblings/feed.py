@@ -13,7 +13,7 @@ from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.core.trail import FEED_NAMES, stored_names
 from wxauth.errors import CursorExpired, StorageUnavailable
-from wxauth.siblings.feed_rows import FeedRow, Place, are_unplaced, last_place, place_some, read_feed
+from wxauth.siblings.feed_rows import LAST_POSITION, FeedRow, Place, are_unplaced, last_place, place_some, read_feed
 from wxauth.siblings.webhook_rows import queue_deliveries
 
 PLACE_PAUSE: Final = 0.5
@@ -22,7 +22,6 @@ PLACED_AT_ONCE: Final = 1000
 
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{38}")
 _POSITION_BYTES: Final = 8
-_LAST_POSITION: Final = 2**63 - 1
 _CHECK_BYTES: Final = 4
 
 log = get_logger()
@@ -75,7 +74,7 @@ def place_in(cursor: str) -> Place:
     told, check = raw[:-_CHECK_BYTES], raw[-_CHECK_BYTES:]
     place = Place(int.from_bytes(told[:_POSITION_BYTES], "big"), UUID(bytes=told[_POSITION_BYTES:]))
     # Each place has one spelling: the last of the 38 characters carries four unused bits, which must be zero.
-    if check != _check(told) or cursor_of(place) != cursor or place.position > _LAST_POSITION:
+    if check != _check(told) or cursor_of(place) != cursor or place.position > LAST_POSITION:
         raise NotACursor("Not a next_cursor of this feed")
     return place
 

@@ -34,21 +34,20 @@ INSERT INTO feed (event_id, type)
 SELECT events.id, events.type FROM taken JOIN events ON events.id = taken.event_id ORDER BY events.id
 RETURNING event_id, type
 """
-_LAST_PART: Final = """
+_LAST: Final = """
 SELECT COALESCE(f.position, s.position, 0) AS position,
        COALESCE(f.event_id, s.event_id, '00000000-0000-0000-0000-000000000000') AS event_id,
        COALESCE(s.position, 0) AS swept, s.event_id AS swept_id
   FROM (VALUES (true)) AS one
   LEFT JOIN (SELECT position, event_id FROM feed ORDER BY position DESC LIMIT 1) f ON true
   LEFT JOIN feed_swept s ON true"""
-_LAST: Final = _LAST_PART
 
 
 def _page_part(places: str) -> str:
     # A gap follows a place that no longer exists, or behind which events have been swept away. There is none if the
     # place itself was the last one swept. Position 0, before the first event, has no row and needs none.
     return f"""
-WITH last AS ({_LAST_PART}
+WITH last AS ({_LAST}
 ), known AS (
     SELECT NOT $3::boolean OR swept <= $1 AND ($1 = 0 OR (swept, swept_id) = ($1, $2::uuid) OR EXISTS (
                SELECT FROM feed WHERE feed.position = $1 AND feed.event_id = $2::uuid)) AS is_known
@@ -81,10 +80,12 @@ class Place(NamedTuple):
 
 BEGINNING: Final = Place(0, UUID(int=0))
 """Before the first event."""
+LAST_POSITION: Final = 2**63 - 1
+"""The highest position that there can be."""
 
 
 class PlacedEvent(NamedTuple):
-    """An event that has just been given its place."""
+    """An event that has its place in the feed."""
 
     event_id: UUID
     type: str

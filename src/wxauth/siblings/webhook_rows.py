@@ -39,22 +39,18 @@ _DISABLE: Final = "UPDATE webhooks SET is_enabled = false WHERE id = $1 AND is_e
 
 _WHICH_WANT: Final = "SELECT id, types FROM webhooks WHERE is_enabled"
 # $1 ids  $2 webhooks  $3 events  $4 types  $5 now
-_QUEUE: Final = """
+_QUEUED_PART: Final = """
 INSERT INTO deliveries (id, webhook_id, event_id, type, next_at, at)
 SELECT id, webhook_id, event_id, type, $5, $5
-  FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS new (id, webhook_id, event_id, type)
-ON CONFLICT DO NOTHING
-"""
-# Queue events again. A delivery that a process holds right now is left alone: that process delivers it. $5 now
-_QUEUE_AGAIN: Final = """
-INSERT INTO deliveries (id, webhook_id, event_id, type, next_at, at)
-SELECT id, webhook_id, event_id, type, $5, $5
-  FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS new (id, webhook_id, event_id, type)
+  FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS new (id, webhook_id, event_id, type)"""
+_QUEUE: Final = f"{_QUEUED_PART} ON CONFLICT DO NOTHING"
+# Queue events again. A delivery that a process holds right now is left alone: that process delivers it.
+_QUEUE_AGAIN: Final = f"""{_QUEUED_PART}
 ON CONFLICT (webhook_id, event_id) DO UPDATE
    SET id = excluded.id, state = 'pending', attempts = 0, status = NULL, error = NULL, next_at = excluded.next_at,
        at = excluded.at, is_taken = false
  WHERE NOT (deliveries.is_taken AND deliveries.next_at > $5)
-"""
+"""  # noqa: S608 - put together from constants
 # $1 event
 _PLACED_EVENT: Final = "SELECT position, event_id, type FROM feed WHERE event_id = $1"
 # From the newest to the oldest. Every event's time is compared, because places are only nearly in the order of time: an
@@ -285,20 +281,16 @@ async def disable_webhook(database: Database, webhook_id: UUID, *, now: datetime
 async def queue_deliveries(transaction: Transaction, events: Sequence[PlacedEvent], *, now: datetime) -> int:
     """Queue the deliveries of events that are just given their places; how many deliveries."""
     webhooks = await transaction.fetch(_WHICH_WANT) if events else ()
-    wanted = [
-        (webhook["id"], event)
-        for event in events
-        for webhook in webhooks
-        if not webhook["types"] or shown_name(event.type) in webhook["types"]
-    ]
-    return await _queue(transaction, _QUEUE, wanted, now=now) if wanted else 0
+    wanted = [(webhook["id"], event) for event in events for webhook in webhooks if _is_wanted(event, by=webhook)]
+    return await _queue(transaction, _QUEUE, wanted, now=now)
 
 
 async def queue_again(
-    transaction: Transaction, webhook_id: UUID, events: Sequence[PlacedEvent], *, now: datetime
+    transaction: Transaction, webhook: WebhookRow, events: Sequence[PlacedEvent], *, now: datetime
 ) -> int:
-    """Queue events once more for one webhook; how many, without those that are just being delivered."""
-    return await _queue(transaction, _QUEUE_AGAIN, [(webhook_id, event) for event in events], now=now)
+    """Queue once more the events that a webhook wants; how many, without those that are just being delivered."""
+    wanted = [(webhook["id"], event) for event in events if _is_wanted(event, by=webhook)]
+    return await _queue(transaction, _QUEUE_AGAIN, wanted, now=now)
 
 
 async def placed_event(database: Database, event_id: UUID) -> PlacedEvent | None:
@@ -369,9 +361,15 @@ async def replace_secrets(database: Database, webhook: WebhookRow, secret: bytes
     return await database.fetchrow(_RESEAL, webhook["id"], *before, secret, former) is not None
 
 
+def _is_wanted(event: PlacedEvent, *, by: WebhookRow) -> bool:
+    return not by["types"] or shown_name(event.type) in by["types"]
+
+
 async def _queue(
     transaction: Transaction, statement: str, wanted: Sequence[tuple[UUID, PlacedEvent]], *, now: datetime
 ) -> int:
+    if not wanted:
+        return 0
     return await transaction.execute(
         statement,
         [new_id(now) for _ in wanted],

@@ -9,11 +9,11 @@ from wxauth.core.ids import new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.sealing import webhook_secret_context
 from wxauth.core.services import Services
-from wxauth.core.trail import Actor, EventType, shown_name
+from wxauth.core.trail import Actor, EventType
 from wxauth.errors import InvalidRequest, NameTaken, NotFound
 from wxauth.siblings import webhook_rows as rows
 from wxauth.siblings.delivering import Answer
-from wxauth.siblings.feed_rows import PlacedEvent
+from wxauth.siblings.feed_rows import LAST_POSITION, PlacedEvent
 from wxauth.siblings.signatures import new_secret, shown
 from wxauth.siblings.webhook_rows import DeliveryRow, State, WebhookRow
 from wxauth.siblings.webhook_urls import RefusedUrl, check_url
@@ -25,7 +25,6 @@ TEST_TYPE: Final = "webhook.test"
 
 PAGE_SIZE: Final = 5000
 """How many events one transaction of a replay looks at."""
-_LAST_POSITION: Final = 2**63 - 1
 
 log = get_logger()
 
@@ -171,7 +170,7 @@ async def replay(
             raise NotFound("there is no such event, or none that siblings are told of")
         replayed += await _queue_again(services, webhook, [event])
     elif since is not None:
-        before: int | None = _LAST_POSITION
+        before: int | None = LAST_POSITION
         while before is not None:
             events, before = await rows.placed_since(services.database, since, before=before, size=page_size)
             replayed += await _queue_again(services, webhook, events)
@@ -181,11 +180,8 @@ async def replay(
 
 
 async def _queue_again(services: Services, webhook: WebhookRow, events: Sequence[PlacedEvent]) -> int:
-    wanted = [event for event in events if not webhook["types"] or shown_name(event.type) in webhook["types"]]
-    if not wanted:
-        return 0
     async with services.database.begin() as transaction:
-        return await rows.queue_again(transaction, webhook["id"], wanted, now=services.clock())
+        return await rows.queue_again(transaction, webhook, events, now=services.clock())
 
 
 async def _check(services: Services, url: str) -> None:
