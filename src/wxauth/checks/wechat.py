@@ -351,14 +351,14 @@ def _judge_push(app: App, settings: Settings) -> Result:
         message = f"configured, {mode.en}, and WeChat cannot reach {url}: set WXAUTH_ISSUER"
         return note(name, message, f"已配置，{mode.zh}，但微信无法访问 {url}：请设置 WXAUTH_ISSUER")
     told = f"in WeChat's console, 消息推送: {url}, {mode.en}"
-    chinese = f"在后台“消息推送”中填写 {url}，{mode.zh}"
+    chinese = f"在微信后台“消息推送”中填写 {url}，{mode.zh}"
     if app.push_aes_key is None:
         risk = "WeChat does not sign the message itself, so somebody between WeChat and this server can change it"
         return note(
             name,
             f"{told}; {risk}: better set push_aes_key where push_token is, and 安全模式 in the console",
             f"{chinese}；微信不对消息本身签名，途中可能被篡改：建议在设置 push_token 之处一并设置 push_aes_key，"
-            "并在后台选择安全模式",
+            "并在微信后台选择安全模式",
         )
     return good(name, told, chinese)
 

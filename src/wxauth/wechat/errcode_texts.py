@@ -30,7 +30,7 @@ _NOTHING_OF_KEY: Final = Text(
 )
 _CONFIRM: Final = Text(
     "the administrator of the mini-program has to confirm this server's address: see their WeChat, or the console",
-    "需小程序管理员确认本服务器的 IP：请在管理员的微信或后台中确认",
+    "需小程序管理员确认本服务器的 IP：请由管理员在微信或微信后台中确认",
 )
 
 MEANINGS: Final = {
@@ -98,7 +98,7 @@ WHAT_TO_CHANGE: Final = {
     40003: _NOTHING_OF_PERSON,
     40013: Text(
         "the app id is wrong: check WXAUTH_APP_ID or WXAUTH_APPS against the mini-program's console",
-        "AppID 不正确：请与小程序后台核对 WXAUTH_APP_ID 或 WXAUTH_APPS",
+        "AppID 不正确：请与微信后台核对 WXAUTH_APP_ID 或 WXAUTH_APPS",
     ),
     40014: _NOTHING_OF_TOKEN,
     40029: _NOTHING_OF_CODE,
@@ -111,7 +111,7 @@ WHAT_TO_CHANGE: Final = {
     40163: _NOTHING_OF_CODE,
     40164: Text(
         "this server's address is not on the app's IP whitelist: add the address in errmsg in the console",
-        "本服务器的 IP 不在小程序的 IP 白名单中：请在后台添加 errmsg 中的地址",
+        "本服务器的 IP 不在小程序的 IP 白名单中：请在微信后台添加 errmsg 中的 IP",
     ),
     40226: _NOTHING_OF_PERSON,
     **dict.fromkeys(
@@ -119,10 +119,10 @@ WHAT_TO_CHANGE: Final = {
         Text(
             "the app wants signed and encrypted calls, which wxauth does not make: switch API security (API 安全) off "
             "in the console, development settings",
-            "该小程序要求对调用签名并加密，wxauth 不支持：请在后台“开发设置”中关闭“API 安全”",
+            "该小程序要求对调用签名并加密，wxauth 不支持：请在微信后台“开发设置”中关闭“API 安全”",
         ),
     ),
-    40243: Text("the app secret is frozen: unfreeze it in the console", "AppSecret 已被冻结：请在后台解冻"),
+    40243: Text("the app secret is frozen: unfreeze it in the console", "AppSecret 已被冻结：请在微信后台解冻"),
     41001: Text(
         "the access token is missing from the request: a proxy between here and WeChat may cut the query off",
         "请求中缺少 access_token：本机到微信之间的代理可能截去了查询串",
@@ -155,9 +155,9 @@ WHAT_TO_CHANGE: Final = {
     ),
     48001: Text(
         "the account may not use this API: see its permissions in the console",
-        "该账号无此接口权限：请在后台查看接口权限",
+        "该账号无此接口权限：请在微信后台查看接口权限",
     ),
-    50002: Text("the account is restricted: see the console's notices", "账号受限：请查看后台通知"),
+    50002: Text("the account is restricted: see the console's notices", "账号受限：请查看微信后台的通知"),
     61010: _NOTHING_OF_PERSON,
     87007: _NOTHING_OF_KEY,
     87008: _OUR_REQUEST,
@@ -178,7 +178,7 @@ WHAT_TO_CHANGE: Final = {
     ),
     9410009: Text(
         "the quota of this API is used up: buy more of it in the console, or see who asks so often",
-        "该接口的额度已用完：请在后台购买，或检查是谁在频繁调用",
+        "该接口的额度已用完：请在微信后台购买，或检查是谁在频繁调用",
     ),
 }
 SECRET_NOT_TAKEN: Final = WHAT_TO_CHANGE[40125]

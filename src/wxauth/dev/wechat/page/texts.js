@@ -76,7 +76,7 @@ const TEXTS = {
   api: ['Call', '接口'],
   code2session: ['login (code2session)', '登录（code2session）'],
   getuserphonenumber: ['phone number (getuserphonenumber)', '手机号（getuserphonenumber）'],
-  stable_token: ['access token (stable_token)', '接口凭证（stable_token）'],
+  stable_token: ['access token (stable_token)', 'access_token（stable_token）'],
   what: ['What', '故障'],
   errcodes: ['errcode', '错误码'],
   onTheWay: ['on the way', '网络与网关'],
@@ -93,7 +93,7 @@ const TEXTS = {
     'wxauth holds one for two hours. So that it asks, the next phone number call gets 42001.',
     'wxauth 会持有约两小时；为使其重新请求，下一次手机号调用先返回 42001。',
   ],
-  mended: ['wxauth renews the access token and asks again.', 'wxauth 更新接口凭证后重试。'],
+  mended: ['wxauth renews the access token and asks again.', 'wxauth 更新 access_token 后重试。'],
   'advice.wechat_unavailable': [
     'After errcode -1 wxauth asks twice more by itself. A login is tried once more, with a fresh code.',
     '错误码 -1 时 wxauth 先自行重试两次；登录再由客户端用新 code 重试一次。',
@@ -106,7 +106,7 @@ const TEXTS = {
   'advice.code_used': ['A login is tried once more, with a fresh code.', '登录由客户端用新 code 重试一次。'],
   'advice.wechat_rate_limited': [
     'Retry-After says when to try again; wxauth itself asks for no access token before.',
-    '请按 Retry-After 稍后再试；在此之前 wxauth 自己也不会再请求接口凭证。',
+    '请按 Retry-After 稍后再试；在此之前 wxauth 自己也不会再请求 access_token。',
   ],
   'advice.wechat_user_blocked': ['Nothing helps: WeChat refuses this person.', '微信拒绝该用户，重试无用。'],
   'advice.wechat_misconfigured': [
@@ -169,7 +169,7 @@ const TEXTS = {
   underWay: ['under way', '进行中'],
 
   'claim.iss': ['who issued it', '签发者'],
-  'claim.sub': ['the user', '用户 id'],
+  'claim.sub': ['the user', '用户 ID'],
   webhooks: ['Webhooks', 'Webhook'],
   webhookAdd: ['To be sent events here:', '让事件发送到这里：'],
   webhookSecret: ['Secret', '密钥'],
@@ -184,7 +184,7 @@ const TEXTS = {
   'claim.aud': ['whom it is for', '接收方'],
   'claim.exp': ['good until', '有效至'],
   'claim.iat': ['issued at', '签发于'],
-  'claim.jti': ['its own id', '令牌 id'],
+  'claim.jti': ['its own id', '令牌 ID'],
   'claim.client_id': ['the app', '小程序'],
   'claim.sid': ['the session', '会话'],
   'claim.openid': ['the person in that app', '该小程序中的用户'],
