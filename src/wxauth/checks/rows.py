@@ -160,14 +160,14 @@ async def rights(database: Database) -> Rights:
     return Rights(**row)
 
 
-async def some_session_keys(database: Database, *, size: int = SAMPLE) -> Sequence[SealedKey]:
+async def some_session_keys(database: Database) -> Sequence[SealedKey]:
     """The session_keys of the oldest and of the newest sessions. Raises: StorageUnavailable."""
-    return [SealedKey(**row) for row in await database.fetch(_SESSION_KEYS, size)]
+    return [SealedKey(**row) for row in await database.fetch(_SESSION_KEYS, SAMPLE)]
 
 
-async def some_phone_answers(database: Database, *, now: datetime, size: int = SAMPLE) -> Sequence[StoredAnswer]:
+async def some_phone_answers(database: Database, *, now: datetime) -> Sequence[StoredAnswer]:
     """The oldest phone answers whose number is still to be bound. Raises: StorageUnavailable."""
-    return await pending_answers(database, asked_before=now, size=size)
+    return await pending_answers(database, asked_before=now, size=SAMPLE)
 
 
 async def has_users(database: Database) -> bool:
@@ -180,8 +180,8 @@ async def has_administrators(database: Database) -> bool:
     return bool((await database.fetchrow(_HAS_ADMINISTRATORS))["has_administrators"])
 
 
-async def some_users(database: Database, app_id: str, *, size: int = SAMPLE) -> Users:
+async def some_users(database: Database, app_id: str) -> Users:
     """What a sample of an app's users tells. Raises: StorageUnavailable."""
-    row = await database.fetchrow(_USERS, app_id, size)
+    row = await database.fetchrow(_USERS, app_id, SAMPLE)
     assert row is not None
     return Users(**row)

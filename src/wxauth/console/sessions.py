@@ -239,7 +239,7 @@ async def end(services: Services, kept_by: str) -> None:
 def _opened(
     services: Services, user: UserInSession, session_id: UUID, *, generation: int, left: int, now: datetime
 ) -> Opened:
-    expires_in = max(1, min(services.settings.access_token_ttl, left))
+    expires_in = services.settings.access_token_lasts(session_lasts=left)
     access_token = services.issuer.issue(
         services.keys.signing_key(now),
         user_id=user["id"],

@@ -36,7 +36,6 @@ class Promises:
 
     Args:
         observe: Called with a kind, and how many of it are put off.
-        at_most: How many promises are kept.
         pause: Seconds between two rounds.
     """
 
@@ -44,11 +43,9 @@ class Promises:
         self,
         *,
         observe: Callable[[str, int], None] = lambda _what, _number: None,
-        at_most: int = AT_MOST,
         pause: float = PAUSE,
     ) -> None:
         self._observe = observe
-        self._at_most = at_most
         self._pause = pause
         self._promises: dict[tuple[str, Hashable], _Promise] = {}
         self._keeping: asyncio.Task[None] | None = None
@@ -76,7 +73,7 @@ class Promises:
         """
         if (what, key) in self._promises:
             return
-        if len(self._promises) >= self._at_most:
+        if len(self._promises) >= AT_MOST:
             log.error("promise_lost", what=what, reason="too many have been put off", **fields)
             return
         is_fault = not isinstance(failure, StorageUnavailable | asyncio.CancelledError)
@@ -91,10 +88,6 @@ class Promises:
         self._tell(what)
         if not self._is_closing and (self._keeping is None or self._keeping.done()):
             self._keeping = asyncio.create_task(self._keep_trying(), name="promises")
-
-    def is_put_off(self, what: str, key: Hashable) -> bool:
-        """Whether this promise is still to be kept."""
-        return (what, key) in self._promises
 
     async def keep(self, what: str, key: Hashable) -> None:
         """Keep this promise now, if it is put off. Raises: the errors of its `do`."""

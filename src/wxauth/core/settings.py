@@ -387,6 +387,10 @@ class Settings(DatabaseSettings):
         """The current secret key, then the previous ones."""
         return [secret_key_bytes(key) for key in (self.secret_key, *self.secret_key_previous)]
 
+    def access_token_lasts(self, *, session_lasts: int) -> int:
+        """Seconds for an access token: no token outlives its session; one without any time would be of no use."""
+        return max(1, min(self.access_token_ttl, session_lasts))
+
     def may_sign_up(self, app: App) -> bool:
         """Whether unknown people may sign up by this app."""
         return (app.sign_up or self.sign_up) == "open"

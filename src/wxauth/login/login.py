@@ -248,8 +248,7 @@ def _tokens(
     phone_error: str | None = None,
     now: datetime,
 ) -> Tokens:
-    # No token outlives its session. At least a second: a token without any time left would be of no use.
-    expires_in = max(1, min(services.settings.access_token_ttl, refresh_expires_in))
+    expires_in = services.settings.access_token_lasts(session_lasts=refresh_expires_in)
     return Tokens(
         access_token=services.issuer.issue(
             signing_key,

@@ -238,7 +238,7 @@ async def tokens_of(services: Services, session: WebSession, *, scope: str, now:
     if not names:
         raise invalid_grant("the client may not have any of these scopes any more")
     left = int((session.expires_at - now).total_seconds())
-    expires_in = max(1, min(services.settings.access_token_ttl, left))  # no token outlives its session
+    expires_in = services.settings.access_token_lasts(session_lasts=left)
     access_token = services.issuer.issue(
         services.keys.signing_key(now),
         user_id=user["id"],

@@ -91,7 +91,6 @@ class Deliveries:
         observe: Called after each try with the webhook's name and the outcome.
         patience: Seconds for a receiver's answer.
         pause: Seconds between two looks for deliveries that are due.
-        farewell: Seconds that tries under way get when the service ends.
         random: Varies the pauses.
     """
 
@@ -105,7 +104,6 @@ class Deliveries:
         observe: Callable[[str, str], None] = lambda _webhook, _outcome: None,
         patience: float = PATIENCE,
         pause: float = PAUSE,
-        farewell: float = FAREWELL,
         random: Random | None = None,
     ) -> None:
         self._database = database
@@ -115,7 +113,6 @@ class Deliveries:
         self._observe = observe
         self._patience = patience
         self._pause = pause
-        self._farewell = farewell
         self._random = random or SystemRandom()
         self._under_way: Counter[UUID] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -209,7 +206,7 @@ class Deliveries:
         """Begin no more deliveries. Those that do not end soon are left to other processes."""
         self._is_closing = True
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._farewell)
+            await asyncio.wait(self._tasks, timeout=FAREWELL)
         left = list(self._tasks)
         for task in left:
             task.cancel()
