@@ -122,12 +122,13 @@ _PERSON_PART: Final = f"""
       JOIN users ON users.id = approving.user_id
      WHERE scan.verdict = 'approved' AND (scan.session_id IS NULL OR scan.session_id = $4)
        AND approving.revoked_at IS NULL AND approving.expires_at > $3 AND users.status = 'active'"""  # noqa: S608
-_OPENED_PART: Final = """
+_HOW_PART: Final = "CASE WHEN scan.is_typed THEN 'wechat_code' ELSE 'wechat_scan' END"
+_OPENED_PART: Final = f"""
     INSERT INTO sessions (id, user_id, app_id, openid, ip, user_agent, created_at, last_used_at, expires_at,
                           client_id, scope, authenticated_at, authenticated_by)
     SELECT $4, person.id, person.app_id, person.openid, scan.browser_ip, scan.browser_user_agent, $3, $3,
            $3 + make_interval(secs => $5), scan.client_id, scan.scope, scan.decided_at,
-           CASE WHEN scan.is_typed THEN 'wechat_code' ELSE 'wechat_scan' END
+           {_HOW_PART}
       FROM person, scan
     ON CONFLICT (id) DO NOTHING"""
 _LISTED_PART: Final = """
@@ -135,9 +136,9 @@ _LISTED_PART: Final = """
     ON CONFLICT DO NOTHING"""
 _REDEEMED_PART: Final = """
     UPDATE scans SET session_id = $4 FROM scan, person WHERE scans.id = scan.id"""
-_GRANTED_PART: Final = """
+_GRANTED_PART: Final = f"""
 SELECT scan.scope, scan.nonce, scan.decided_at AS authenticated_at,
-       CASE WHEN scan.is_typed THEN 'wechat_code' ELSE 'wechat_scan' END AS authenticated_by,
+       {_HOW_PART} AS authenticated_by,
        scan.verdict, scan.session_id <> $4 AS is_spent, person.*"""
 # Settles the race of two polls: the second waits for the scan's row, and then finds it spent.
 _REDEEM_DEVICE: Final = f"""
@@ -446,13 +447,12 @@ async def redeem_device_code(
     database: Database, device_code_hash: bytes, *, client_id: str, session_id: UUID, expires_in: int, now: datetime
 ) -> Granted | NotGranted:
     """Open the session that a device waits for, if it is time. Raises: StorageUnavailable."""
-    row = None
     for _ in range(_ATTEMPTS):
         row = await database.fetchrow(_REDEEM_DEVICE, device_code_hash, client_id, now, session_id, expires_in)
         if row is None:
             return NotGranted.UNKNOWN
         if row["id"] is not None:
-            return granted(row)
+            return _granted(row)
         if row["is_spent"]:
             return NotGranted.SPENT
         if row["verdict"] is None:
@@ -481,7 +481,6 @@ async def redeem_code(
 
     Raises: StorageUnavailable.
     """
-    row = None
     for _ in range(_ATTEMPTS):
         row = await database.fetchrow(
             _REDEEM_CODE,
@@ -497,7 +496,7 @@ async def redeem_code(
         if row is None:
             return NotGranted.UNKNOWN
         if row["id"] is not None:
-            return granted(row)
+            return _granted(row)
         if row["is_spent"]:
             return NotGranted.SPENT
     return NotGranted.DENIED
@@ -515,11 +514,6 @@ async def make_code(
     """Store a browser's authorization code; whether the browser may have one. Raises: StorageUnavailable."""
     row = await database.fetchrow(_MAKE_CODE, request_hash, browser_hash, now, code_hash, now + CODE_LASTS)
     return row is not None
-
-
-def granted(row: Any) -> Granted:
-    """The opened session, from a row of the statements above."""
-    return Granted(row, row["scope"], row["nonce"], row["authenticated_at"], row["authenticated_by"])
 
 
 async def count_try(database: Database, user_id: UUID, *, now: datetime) -> tuple[int, datetime]:
@@ -545,3 +539,7 @@ async def sweep_scans(
     observe(ScanOutcome.EXPIRED, sum(row["verdict"] is None for row in swept))
     tries = await database.fetch(_SWEEP_TRIES, now - MINUTE, size)
     return max(len(swept), len(tries))
+
+
+def _granted(row: Any) -> Granted:
+    return Granted(row, row["scope"], row["nonce"], row["authenticated_at"], row["authenticated_by"])
