@@ -130,7 +130,7 @@ _OPENED_PART: Final = f"""
            $3 + make_interval(secs => $5), scan.client_id, scan.scope, scan.decided_at,
            {_HOW_PART}
       FROM person, scan
-    ON CONFLICT (id) DO NOTHING"""
+    ON CONFLICT (id) DO NOTHING"""  # noqa: S608 - put together from constants
 _LISTED_PART: Final = """
     INSERT INTO website_sessions (client_id, session_id) SELECT scan.client_id, $4 FROM person, scan
     ON CONFLICT DO NOTHING"""
