@@ -37,6 +37,12 @@ ROLE = "[a-z][a-z0-9_-]{0,31}"
 CLIENT_NAME = "[a-z0-9][a-z0-9_-]{0,63}"
 
 
+def _after_create(table: type[SQLModel], *statements: str) -> None:
+    """What belongs to a table and SQLAlchemy has no words for: it follows the table's CREATE TABLE."""
+    for statement in statements:
+        listen(table.__table__, "after_create", DDL(statement.replace("%", "%%")))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table
+
+
 class UserStatus(StrEnum):
     """Whether a user may log in."""
 
@@ -77,7 +83,8 @@ class User(SQLModel, table=True):
     """The present consents, document → version. They are kept here so that a login reads no other table."""
 
 
-for _statement in (
+_after_create(
+    User,
     # A trigger in place of CHECKs. PostgreSQL prepares every CHECK anew for each statement that writes a row, which is
     # a fifth of a login's cost there. This trigger runs only if one of its columns is written.
     r"""
@@ -110,8 +117,7 @@ for _statement in (
             BEFORE INSERT OR UPDATE OF unionid, status, roles, nickname, avatar_url, phone ON users
             FOR EACH ROW EXECUTE FUNCTION check_user()
     """,
-):
-    listen(User.__table__, "after_create", DDL(_statement.replace("%", "%%")))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table
+)
 
 
 class UserRow(TypedDict):
@@ -179,7 +185,8 @@ class Unionid(SQLModel, table=True):
     user_id: UUID
 
 
-for _statement in (
+_after_create(
+    Unionid,
     # A trigger, because replicas of the version before write users.unionid without a row here.
     """
         CREATE FUNCTION remember_unionid() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -193,8 +200,7 @@ for _statement in (
         CREATE TRIGGER users_remember_unionid AFTER INSERT OR UPDATE OF unionid ON users
             FOR EACH ROW WHEN (NEW.unionid IS NOT NULL) EXECUTE FUNCTION remember_unionid()
     """,
-):
-    listen(Unionid.__table__, "after_create", DDL(_statement))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table
+)
 
 
 class FormerUser(SQLModel, table=True):
@@ -370,7 +376,8 @@ class Avatar(SQLModel, table=True):
     created_at: datetime = Field(sa_type=TIME)
 
 
-for _statement in (
+_after_create(
+    Avatar,
     "ALTER TABLE avatars ALTER COLUMN content SET STORAGE EXTERNAL",  # already compressed
     # A trigger, so that no statement that changes avatar_url need delete the picture. A login, which names the column,
     # pays for a comparison.
@@ -388,8 +395,7 @@ for _statement in (
             FOR EACH ROW WHEN (OLD.avatar_url IS DISTINCT FROM NEW.avatar_url)
             EXECUTE FUNCTION forget_former_avatar()
     """,
-):
-    listen(Avatar.__table__, "after_create", DDL(_statement))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table
+)
 
 
 class Event(SQLModel, table=True):
@@ -417,7 +423,8 @@ class Event(SQLModel, table=True):
 
 
 # The trigger refuses changes and deletions of events, except for an erased person's data and the sweep of old events.
-for _statement in (
+_after_create(
+    Event,
     """
         CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -435,8 +442,7 @@ for _statement in (
             FOR EACH ROW WHEN (current_setting('wxauth.sweeping', true) IS DISTINCT FROM 'on')
             EXECUTE FUNCTION events_are_append_only()
     """,
-):
-    listen(Event.__table__, "after_create", DDL(_statement))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table
+)
 
 
 class UnplacedEvent(SQLModel, table=True):
@@ -469,7 +475,8 @@ class SweptPlace(SQLModel, table=True):
     event_id: UUID
 
 
-for _statement in (
+_after_create(
+    Event,
     """
         CREATE FUNCTION mark_unplaced() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -507,8 +514,7 @@ for _statement in (
         CREATE TRIGGER events_forget_places AFTER DELETE ON events REFERENCING OLD TABLE AS gone
             FOR EACH STATEMENT EXECUTE FUNCTION forget_places()
     """,
-):
-    listen(Event.__table__, "after_create", DDL(_statement))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table
+)
 
 
 class StoredSigningKey(SQLModel, table=True):
@@ -698,8 +704,7 @@ class ScanPicture(SQLModel, table=True):
     content: bytes = Field(sa_type=BYTEA)
 
 
-for _statement in ("ALTER TABLE scan_pictures ALTER COLUMN content SET STORAGE EXTERNAL",):  # already compressed
-    listen(ScanPicture.__table__, "after_create", DDL(_statement))  # type: ignore[attr-defined, no-untyped-call]  # SQLModel adds the table
+_after_create(ScanPicture, "ALTER TABLE scan_pictures ALTER COLUMN content SET STORAGE EXTERNAL")  # already compressed
 
 
 class Webhook(SQLModel, table=True):
