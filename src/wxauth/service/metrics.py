@@ -92,15 +92,21 @@ class Metrics(Collector):
         own = CollectorRegistry()
         self._counted = _registry_of_all_workers() if _FOLDER in os.environ else own
         self._processes = Processes(_processes)
-        self._requests = _Children(
-            Counter(
-                "wxauth_requests",
-                "Requests by method, route (its template; none where there is no such route) and status of the answer.",
-                ["method", "route", "status"],
-                registry=own,
-            )
+        self._all_children: list[_Children[Any]] = []
+
+        def children(metric: Child) -> _Children[Child]:
+            self._all_children.append(made := _Children(metric))
+            return made
+
+        def counter(name: str, documentation: str, *labels: str) -> _Children[Counter]:
+            return children(Counter(name, documentation, labels, registry=own))
+
+        self._requests = counter(
+            "wxauth_requests",
+            "Requests by method, route (its template; none where there is no such route) and status of the answer.",
+            *("method", "route", "status"),
         )
-        self._request_seconds = _Children(
+        self._request_seconds = children(
             Histogram(
                 "wxauth_request_seconds",
                 "Requests by method and route, from their head to the end of their answer.",
@@ -110,59 +116,41 @@ class Metrics(Collector):
             )
         )
         self._answers: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        self._logins = _Children(
-            Counter(
-                "wxauth_logins",
-                "Logins by outcome: ok, new (a new user) or the code of the problem; errcode is WeChat's.",
-                ["app_id", "outcome", "errcode"],
-                registry=own,
-            )
+        self._logins = counter(
+            "wxauth_logins",
+            "Logins by outcome: ok, new (a new user) or the code of the problem; errcode is WeChat's.",
+            *("app_id", "outcome", "errcode"),
         )
-        self._refreshes = _Children(
-            Counter(
-                "wxauth_refreshes", "Refreshes by outcome: ok, or the code of the problem.", ["outcome"], registry=own
-            )
+        self._refreshes = counter(
+            "wxauth_refreshes", "Refreshes by outcome: ok, or the code of the problem.", "outcome"
         )
-        self._refusals = _Children(
-            Counter("wxauth_requests_refused", "Requests answered by a problem, by its code.", ["code"], registry=own)
+        self._refusals = counter("wxauth_requests_refused", "Requests answered by a problem, by its code.", "code")
+        self._wechat_calls = counter(
+            "wxauth_wechat_calls",
+            "Calls to WeChat by API and outcome: ok, or the code of the problem; errcode is WeChat's.",
+            *("api", "outcome", "errcode"),
         )
-        self._wechat_calls = _Children(
-            Counter(
-                "wxauth_wechat_calls",
-                "Calls to WeChat by API and outcome: ok, or the code of the problem; errcode is WeChat's.",
-                ["api", "outcome", "errcode"],
-                registry=own,
-            )
-        )
-        self._wechat_token_reads = Counter(
+        self._wechat_token_reads = counter(
             "wxauth_access_token_reads",
             "WeChat access tokens that service clients asked for, by outcome: ok, or the code of the problem.",
-            ["app_id", "outcome"],
-            registry=own,
+            *("app_id", "outcome"),
         )
-        self._policy_checks = Counter(
+        self._policy_checks = counter(
             "wxauth_policy_checks",
             "What WeChat was asked about by RISK_POLICY and NICKNAME_CHECK, by outcome: pass, flagged, blocked, or why "
             "nobody knows; errcode is WeChat's.",
-            ["policy", "app_id", "outcome", "errcode"],
-            registry=own,
+            *("policy", "app_id", "outcome", "errcode"),
         )
-        self._merges = _Children(
-            Counter("wxauth_merges", "Users who became one with another, by what said so.", ["by"], registry=own)
+        self._merges = counter("wxauth_merges", "Users who became one with another, by what said so.", "by")
+        self._scans = counter(
+            "wxauth_scans",
+            "Logins to websites by scan, by how far they came; expired is told an hour later.",
+            "outcome",
         )
-        self._scans = _Children(
-            Counter(
-                "wxauth_scans",
-                "Logins to websites by scan, by how far they came; expired is told an hour later.",
-                ["outcome"],
-                registry=own,
-            )
-        )
-        self._webhook_deliveries = Counter(
+        self._webhook_deliveries = counter(
             "wxauth_webhook_deliveries",
             "Tries to deliver an event, by webhook and outcome: delivered, retried (it is tried again later), failed.",
-            ["webhook", "outcome"],
-            registry=own,
+            *("webhook", "outcome"),
         )
         self._put_off = Gauge(
             "wxauth_put_off",
@@ -239,11 +227,11 @@ class Metrics(Collector):
     def policy_check(self, policy: str, app_id: str, outcome: str, errcode: int | None = None) -> None:
         """Counts a question that a policy asked WeChat."""
         label = self._app_labels.get(app_id, _UNKNOWN_APP)
-        self._policy_checks.labels(policy, label, outcome, _label_of(errcode)).inc()
+        self._policy_checks[policy, label, outcome, _label_of(errcode)].inc()
 
     def wechat_token_read(self, app_id: str) -> "Outcome":
         """Counts the WeChat token that the block gets for a service client."""
-        return Outcome(lambda outcome, _: self._wechat_token_reads.labels(app_id, outcome).inc())
+        return Outcome(lambda outcome, _: self._wechat_token_reads[app_id, outcome].inc())
 
     def merged(self, source: Source) -> None:
         """Counts a merge of two users."""
@@ -255,7 +243,7 @@ class Metrics(Collector):
 
     def webhook_delivery(self, webhook: str, outcome: str) -> None:
         """Counts a try to deliver an event."""
-        self._webhook_deliveries.labels(webhook, outcome).inc()
+        self._webhook_deliveries[webhook, outcome].inc()
 
     def put_off(self, what: str, number: int) -> None:
         """Sets how many promises of a kind wait to be carried out again."""
@@ -276,10 +264,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The counts, and the present values of gauges."""
-        for children in (
-            *(self._requests, self._logins, self._refreshes, self._refusals),
-            *(self._merges, self._scans, self._wechat_calls),
-        ):
+        for children in self._all_children:
             children.make_expected()
         yield from self._counted.collect()
         yield from self._processes.collect()
