@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
 from wxauth.core.database import Database, Transaction
@@ -13,25 +14,7 @@ SEALED: Final = ("app_secret", "push_token", "push_aes_key")
 """The columns that are sealed."""
 
 _TABLE: Final = StoredApp.__table__  # type: ignore[attr-defined]  # SQLModel adds it
-_APPS: Final = """
-SELECT app_id, title, app_secret, push_token, push_aes_key, sign_up, is_enabled, created_at
-  FROM apps
- ORDER BY created_at, app_id
-"""
-# Of several requests for one id at once, one wins.
-# $1 app_id  $2 title  $3 app_secret  $4 push_token  $5 push_aes_key  $6 sign_up  $7 is_enabled  $8 now
-_ADD: Final = """
-INSERT INTO apps (app_id, title, app_secret, push_token, push_aes_key, sign_up, is_enabled, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-ON CONFLICT (app_id) DO NOTHING
-RETURNING app_id
-"""
-# $1 app_id  $2 title  $3 app_secret  $4 push_token  $5 push_aes_key  $6 sign_up  $7 is_enabled
-_CHANGE: Final = """
-UPDATE apps
-   SET title = $2, app_secret = $3, push_token = $4, push_aes_key = $5, sign_up = $6, is_enabled = $7
- WHERE app_id = $1
-"""
+_APPS: Final = select(_TABLE).order_by(col(StoredApp.created_at), col(StoredApp.app_id))
 _REMOVE: Final = "DELETE FROM apps WHERE app_id = $1 RETURNING app_id"
 # Only if all three are still those that were read: secrets changed meanwhile are sealed with the current key already.
 # $1 app_id  $2 to $4 the secrets as they were read  $5 to $7 the same, sealed anew
@@ -57,12 +40,16 @@ async def lock_app(transaction: Transaction, app_id: str) -> StoredApp | None:
 
 async def store_app(transaction: Transaction, app: StoredApp) -> bool:
     """Store a new app; whether its id was free."""
-    return await transaction.fetchval(_ADD, *_values(app), app.created_at) is not None
+    # Of several requests for one id at once, one wins.
+    statement = insert(StoredApp).values(app.model_dump()).on_conflict_do_nothing().returning(col(StoredApp.app_id))
+    return await transaction.fetchval(statement) is not None
 
 
 async def change_app(transaction: Transaction, app: StoredApp) -> None:
     """Store the changes of a locked app."""
-    await transaction.execute(_CHANGE, *_values(app))
+    await transaction.execute(
+        update(StoredApp).where(col(StoredApp.app_id) == app.app_id).values(app.model_dump(exclude={"app_id"}))
+    )
 
 
 async def delete_app(transaction: Transaction, app_id: str) -> bool:
@@ -77,7 +64,3 @@ async def replace_app_secrets(database: Database, app: StoredApp, anew: Mapping[
     """
     former = [getattr(app, name) for name in SEALED]
     return await database.fetchrow(_RESEAL, app.app_id, *former, *(anew[name] for name in SEALED)) is not None
-
-
-def _values(app: StoredApp) -> tuple[object, ...]:
-    return app.app_id, app.title, app.app_secret, app.push_token, app.push_aes_key, app.sign_up, app.is_enabled
