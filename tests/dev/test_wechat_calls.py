@@ -323,6 +323,7 @@ async def test_the_key_of_the_last_login_is_good(call: Call, log_in: Call) -> No
     assert await call(CHECK, **signed(last)) == {"errcode": 0, "errmsg": "ok"}
     assert errcode(await call(CHECK, **signed(former))) == 87009
     assert errcode(await call(CHECK, **{**signed(last), "openid": "nobody"})) == 87009
+    assert errcode(await call(CHECK, **{**signed(last), "signature": "é"})) == 87009
     assert errcode(await call(CHECK, **{**signed(last), "sig_method": "md5"})) == 87008
 
 
@@ -470,6 +471,16 @@ async def test_a_quota_is_a_days(
     assert errcode(await call(path, body={})) != expected
 
 
+async def test_a_person_logs_in_a_hundred_times_a_minute(control: Control, log_in: Call, timer: Timer) -> None:
+    async def log_in_anew(person: str) -> int:
+        return errcode(await log_in((await control("/codes", person=person))["code"]))
+
+    assert [await log_in_anew("alice") for _ in range(101)] == [0] * 100 + [45011]
+    assert await log_in_anew("bob") == 0
+    timer.now += 60
+    assert await log_in_anew("alice") == 0
+
+
 async def test_what_is_not_named_of_an_account_stays(control: Control) -> None:
     await control("/accounts", is_frozen=True)
     account = await control("/accounts", is_whitelisted=False)
@@ -566,3 +577,4 @@ async def test_the_front_page_tells_of_all_of_it(wechat: httpx.AsyncClient) -> N
     routes = [PHONE, CHECK, RESET, RISK, TEXT, "/cgi-bin/stable_token", "/sns/jscode2session"]
     for word in (*routes, "/phone-codes", "/encrypted-data", "/faults", "/accounts", "phone-13800138000", "risky-4"):
         assert word in page
+    assert "http://wechat.test/webhook" in page

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 import segno
+from PIL import Image
 
 from tests.asking import LogLines, MakeClient, MakeServices
 from tests.fakes import Clock, Secrets
@@ -15,7 +16,7 @@ from tests.oauth.conftest import Phone, Site, scene_of
 from tests.problems import problem_of
 from wxauth.core.services import Services
 from wxauth.dev.wechat import APPS, Simulator, create_simulator
-from wxauth.dev.wechat.mini_program_codes import draw
+from wxauth.dev.wechat.mini_program_codes import Picture, draw
 from wxauth.oauth.client_rows import OAuthClient
 from wxauth.oauth.clients import add_oauth_client
 
@@ -205,3 +206,30 @@ async def test_the_simulator_refuses_as_wechat_does(simulator: Simulator, body: 
         answer = await wechat.post(f"/wxa/getwxacodeunlimit?access_token={token}", json=asked)
         assert answer.content.startswith(b"\x89PNG")
         assert (await wechat.post("/wxa/getwxacodeunlimit?access_token=x", json=asked)).json()["errcode"] == 40014
+
+
+@pytest.mark.no_database
+@pytest.mark.parametrize(("width", "drawn"), [(None, 430), (280, 280), (1000, 1000), (1280, 1280)])
+@pytest.mark.parametrize("is_hyaline", [False, True])
+def test_the_simulators_code_is_as_wide_as_was_asked_for(
+    simulator: Simulator, width: int | None, drawn: int, is_hyaline: bool
+) -> None:
+    wanted = {"scene": "a", "is_hyaline": is_hyaline, **({} if width is None else {"width": width})}
+    picture = ask_for_code(simulator, wanted)
+    assert isinstance(picture, Picture)
+    assert Image.open(BytesIO(picture.content)).size == (drawn, drawn)
+
+
+@pytest.mark.no_database
+def test_before_the_first_release_only_an_unchecked_code_of_another_version_is_drawn(simulator: Simulator) -> None:
+    simulator.account(APPS[0]["app_id"]).pages = frozenset()
+    for env in ("release", "trial", "develop"):
+        for is_checked in (True, False):
+            answer = ask_for_code(simulator, {"scene": "a", "env_version": env, "check_path": is_checked})
+            assert isinstance(answer, Picture) == (env != "release" and not is_checked), (env, is_checked)
+
+
+def ask_for_code(simulator: Simulator, wanted: dict[str, Any]) -> dict[str, Any] | Picture:
+    token = simulator.access_tokens[APPS[0]["app_id"]].hand_out(force=False)["access_token"]
+    call, _ = simulator.call("getwxacodeunlimit", {"access_token": token}, json.dumps(wanted).encode())
+    return simulator.answer(call)

@@ -46,6 +46,7 @@ MEANINGS: Final = {
     40129: Text("the scene is not one that the call knows", "scene 不正确"),
     40163: Text("the code has been used", "code 已被使用"),
     40164: Text("this server's address is not on the IP whitelist", "调用 IP 不在白名单中"),
+    40169: Text("the scene is too long or empty, or the body is no JSON", "scene 过长或为空，或请求体不是 JSON"),
     40226: Text("WeChat takes the person for a high risk", "高风险用户，登录被拦截"),
     **dict.fromkeys(SIGNED_CALLS, Text("the app wants its calls signed and encrypted", "该小程序要求对调用签名并加密")),
     40243: Text("the app secret is frozen", "AppSecret 已被冻结"),
@@ -113,6 +114,7 @@ WHAT_TO_CHANGE: Final = {
         "this server's address is not on the app's IP whitelist: add the address in errmsg in the console",
         "本服务器的 IP 不在小程序的 IP 白名单中：请在微信后台添加 errmsg 中的 IP",
     ),
+    40169: _OUR_REQUEST,
     40226: _NOTHING_OF_PERSON,
     **dict.fromkeys(
         SIGNED_CALLS,

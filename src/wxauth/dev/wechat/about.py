@@ -25,7 +25,7 @@ Codes that are trouble, of both kinds:
   hang            no answer, ever             status-500   that HTTP status
   drop            the connection closes
 
-Real codes, single-use, for five minutes:
+Real codes, single-use, for five minutes; more than 100 logins of a person in a minute are 45011:
   POST /codes          {"person": "alice", "app_id": "wxdev00000000000a1"}
   POST /phone-codes    {"person": "alice", "app_id": "wxdev00000000000a1", "phone": "13800138000"}
     and "busy": 2 (so many times -1 first), "busy_burns": true (that spends the code),
@@ -71,7 +71,8 @@ phone-13800138000 是该号码的手机号 code，境外号码写作 phone-+8529
 故障 code（登录、手机号均可）：errcode-40029 返回该错误码；slow-2 两秒后响应；hang 永不响应；drop 断开连接；
 garbage 返回非 JSON；html 返回网页；status-500 返回该 HTTP 状态码。
 
-POST /codes 像 wx.login 一样、POST /phone-codes 像手机号按钮一样发放一次性 code，五分钟内有效；
+POST /codes 像 wx.login 一样、POST /phone-codes 像手机号按钮一样发放一次性 code，五分钟内有效，
+同一用户每分钟登录超过 100 次返回 45011；
 “busy”先返回若干次 -1，“busy_burns”表示 -1 也会使 code 失效，“has_unionid”、“watermark_app_id”同上。
 POST /encrypted-data 用该用户最近一次登录的 session_key 加密数据，返回 encryptedData 与 iv。
 POST /push 向服务推送消息：“event”为事件，“revoke_info”为撤回的资料（6 昵称头像，8 手机号），

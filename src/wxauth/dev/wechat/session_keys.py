@@ -64,7 +64,9 @@ class SessionKeys:
     def is_signed(self, openid: str, signature: str) -> bool:
         """Whether the signature was made with the present key: HMAC over an empty text, with the key's base64 text."""
         key = self.current(openid)
-        return key is not None and compare_digest(new(key.encode(), b"", sha256).hexdigest(), signature)
+        return key is not None and compare_digest(
+            new(key.encode(), b"", sha256).hexdigest().encode(), signature.encode()
+        )
 
     def seal(self, openid: str, data: dict[str, Any]) -> dict[str, str]:
         """Data as `wx` gives it to the page: AES-128-CBC with the decoded key. Raises: KeyError, without a login."""

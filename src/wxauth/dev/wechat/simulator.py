@@ -15,7 +15,7 @@ from wxauth.dev.wechat.access_tokens import AccessTokens, day_of
 from wxauth.dev.wechat.codes import CODE_LIFETIME, Codes
 from wxauth.dev.wechat.controls import Account, Api, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
 from wxauth.dev.wechat.faults import Faults, fault_in
-from wxauth.dev.wechat.mini_program_codes import PICTURES_A_MINUTE, Picture, draw, read_code_request
+from wxauth.dev.wechat.mini_program_codes import PICTURES_A_MINUTE, Picture, draw, read_code_request, width_of
 from wxauth.dev.wechat.people import SECRETS, is_name, openid_of, openid_prefix, phone_of, risk_of, unionid_of
 from wxauth.dev.wechat.push import PushRequest, make_message
 from wxauth.dev.wechat.refusals import Refusal
@@ -43,6 +43,8 @@ _VERDICTS: Final = {
     "可疑": ("review", 21000),
 }
 _REMEMBERED_CALLS: Final = 1000
+LOGINS_A_MINUTE: Final = 100
+"""How often a person may log in to an app with codes of `wx.login`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,9 @@ class Simulator:
         """The last calls that came."""
         self._pictures: Counter[tuple[int, str]] = Counter()
         """By minute and app, how many pictures were made."""
+        self._logins_of = 0
+        """The minute that `_logins` is of."""
+        self._logins: Counter[str] = Counter()
         self._apis: dict[Api, Callable[[Call], dict[str, Any] | Picture]] = {
             "code2session": self._code2session,
             "stable_token": self._stable_token,
@@ -172,6 +177,7 @@ class Simulator:
         self._count(account, call.api)
         if code in self._codes:
             wanted = self._codes.spend(code, account.app_id)
+            self._count_login(openid_of(wanted.person, account.app_id))
             return self._session(wanted.person, account, has_unionid=wanted.has_unionid)
         if self._takes_names and is_name(code) and not _PLAIN_PHONE.fullmatch(code):
             return self._session(code, account, has_unionid=True)
@@ -270,7 +276,7 @@ class Simulator:
         self._pictures[this_minute] += 1
         if self._pictures[this_minute] > PICTURES_A_MINUTE:
             raise Refusal(45009)
-        return draw(code, has_transparent_ground=values.get("is_hyaline") is True)
+        return draw(code, has_transparent_ground=values.get("is_hyaline") is True, width=width_of(values))
 
     def _account_of(self, app_id: object, secret: object) -> Account:
         """The account of the app with this secret. Raises: Refusal."""
@@ -306,6 +312,15 @@ class Simulator:
         self._today[today] += 1
         if self._today[today] > account.daily_quota.get(api, self._today[today]):
             raise Refusal(errcode_over_quota)
+
+    def _count_login(self, openid: str) -> None:
+        """Count a login by a real code. Plain names, which WeChat has not, are not counted."""
+        minute = int(self._clock() // 60)
+        if minute != self._logins_of:
+            self._logins_of, self._logins = minute, Counter()
+        self._logins[openid] += 1
+        if self._logins[openid] > LOGINS_A_MINUTE:
+            raise Refusal(45011)
 
     def _active_person(self, values: Mapping[str, Any], account: Account) -> str:
         openid = _text(values, "openid")
