@@ -90,7 +90,7 @@ const TEXTS = {
   asTable: ['As a table', '以表格查看'],
   day: ['Day', '日期'],
   oldestDelivery: ['Oldest webhook delivery that waits', '等待最久的 Webhook 投递'],
-  noneWaits: ['none waits', '无等待'],
+  noneWaits: ['none waits', '无'],
   checks: ['What the checks find', '检查结果'],
   runChecks: ['Check', '检查'],
   checking: ['Checking. This may take half a minute.', '正在检查，最长约半分钟。'],
@@ -239,7 +239,7 @@ const TEXTS = {
   check: ['Check', '检查'],
   sureRemoveApp: [
     'Nobody can log in to this app any more, and its secrets are forgotten. Sessions go on.',
-    '将无人能登录该小程序，其密钥也会删除。已有会话照常。',
+    '将无人能登录该小程序，其密钥也会删除。已有会话不受影响。',
   ],
   inSettings: ['In the settings: changed there.', '由配置文件指定，请在配置中修改。'],
 
