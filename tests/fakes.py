@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
@@ -23,6 +23,13 @@ START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 
 _START = 12
 _SHORTEST_PHONE = 8
+
+
+def service_env(database_url: str, *, apps: Sequence[Mapping[str, str]] = APPS, **settings: object) -> dict[str, str]:
+    """The environment of a process of the service: all that it has to be told, and other settings by name."""
+    told = {"database_url": database_url, "apps": json.dumps(apps), "secret_key": SECRET_KEY, **settings}
+    return {f"WXAUTH_{name.upper()}": str(value) for name, value in told.items()}
+
 
 LoginAnswer = Callable[..., Awaitable[dict[str, Any]]]
 

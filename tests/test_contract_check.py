@@ -27,7 +27,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.asking import MakeServices
-from tests.fakes import SECRET_KEY, Secrets
+from tests.fakes import SECRET_KEY, Secrets, service_env
 from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
 from tests.processes import free_port, run, serving
 from tests.store.proxy import HASTE, HURRIED, Proxy
@@ -116,13 +116,7 @@ def doctor(
 @pytest.fixture
 def settings(database_url: str, wechat_url: str) -> dict[str, str]:
     """All that the command has to be told."""
-    return {
-        "WXAUTH_DATABASE_URL": database_url,
-        "WXAUTH_APPS": json.dumps(APPS),
-        "WXAUTH_SECRET_KEY": SECRET_KEY,
-        "WXAUTH_WECHAT_BASE_URL": wechat_url,
-        "WXAUTH_ISSUER": f"http://127.0.0.1:{free_port()}",
-    }
+    return service_env(database_url, wechat_base_url=wechat_url, issuer=f"http://127.0.0.1:{free_port()}")
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from tests.asking import LogLines, MakeClient, MakeServices, bearer
-from tests.fakes import SECRET_KEY, WeChatByRespx
+from tests.fakes import WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, free_port, serving
-from wxauth.dev.wechat import APPS, create_simulator
+from wxauth.dev.wechat import create_simulator
 from wxauth.web.proxies import BehindProxies
 
 PEER = "127.0.0.1"
@@ -170,15 +170,9 @@ async def test_whoever_writes_another_client_each_time_is_limited_all_the_same(
 ) -> None:
     port = free_port()
     with serving(create_simulator()) as wechat_url:
-        env = {
-            "WXAUTH_DATABASE_URL": database_url,
-            "WXAUTH_APPS": json.dumps(APPS),
-            "WXAUTH_SECRET_KEY": SECRET_KEY,
-            "WXAUTH_WECHAT_BASE_URL": wechat_url,
-            "WXAUTH_PORT": str(port),
-            "WXAUTH_TRUSTED_PROXIES": "*",
-            "WXAUTH_LOGIN_RATE_LIMIT": "3/hour",
-        }
+        env = service_env(
+            database_url, wechat_base_url=wechat_url, port=port, trusted_proxies="*", login_rate_limit="3/hour"
+        )
         with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as command:
             await asyncio.to_thread(command.wait_for, '"started"')
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:

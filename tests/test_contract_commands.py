@@ -23,7 +23,7 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from tests.fakes import SECRET_KEY, LoginAnswer
+from tests.fakes import SECRET_KEY, LoginAnswer, service_env
 from tests.problems import problem_of
 from tests.processes import (
     PATIENCE,
@@ -156,13 +156,8 @@ class Service:
 @pytest.fixture
 def settings(database_url: str, simulator_url: str) -> dict[str, str]:
     """All that production has to be told."""
-    return {
-        "WXAUTH_DATABASE_URL": database_url,
-        "WXAUTH_APPS": json.dumps(APPS),
-        "WXAUTH_SECRET_KEY": SECRET_KEY,
-        "WXAUTH_WECHAT_BASE_URL": simulator_url,
-        "WXAUTH_ISSUER": f"http://127.0.0.1:{free_port()}",  # where nobody answers
-    }
+    nobody = f"http://127.0.0.1:{free_port()}"
+    return service_env(database_url, wechat_base_url=simulator_url, issuer=nobody)
 
 
 @pytest.fixture

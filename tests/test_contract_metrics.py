@@ -15,10 +15,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.asking import bearer
-from tests.fakes import APP, OTHER_APP, SECRET_KEY, Clock, LoginAnswer, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, free_port, is_running, parent_of, serving, until
 from wxauth import __version__
-from wxauth.dev.wechat import APPS, create_simulator
+from wxauth.dev.wechat import create_simulator
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes under /proc")
 
@@ -302,14 +302,7 @@ class Service:
 def service(tmp_path: Path, database_url: str) -> Iterator[Service]:
     port = free_port()
     with serving(create_simulator()) as wechat_url:
-        env = {
-            "WXAUTH_DATABASE_URL": database_url,
-            "WXAUTH_APPS": json.dumps(APPS),
-            "WXAUTH_SECRET_KEY": SECRET_KEY,
-            "WXAUTH_WECHAT_BASE_URL": wechat_url,
-            "WXAUTH_PORT": str(port),
-            "WXAUTH_WORKERS": "2",
-        }
+        env = service_env(database_url, wechat_base_url=wechat_url, port=port, workers=2)
         with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as command:
             running = Service(command, f"http://127.0.0.1:{port}")
             until(lambda: running.starts == 2)

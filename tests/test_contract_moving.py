@@ -10,7 +10,6 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +22,7 @@ import pytest
 
 from tests.asking import MakeServices, bearer, until
 from tests.clock import Clock
-from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, run
 from tests.programs import needs
 from tests.store.proxy import PATIENT
@@ -779,12 +778,8 @@ def test_all_queries_of_the_guide_tell_the_same_of_the_same_people() -> None:
 
 
 @pytest.fixture
-def env(database_url: str, make_settings: Callable[..., Any]) -> dict[str, str]:
-    return {
-        "WXAUTH_DATABASE_URL": database_url,
-        "WXAUTH_SECRET_KEY": make_settings().secret_key.get_secret_value(),
-        "WXAUTH_APPS": json.dumps([APP, OTHER_APP]),
-    }
+def env(database_url: str) -> dict[str, str]:
+    return service_env(database_url, apps=[APP, OTHER_APP])
 
 
 @pytest.mark.process

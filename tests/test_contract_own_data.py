@@ -3,7 +3,6 @@
 import asyncio
 import json
 from base64 import b64decode
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from uuid_utils.compat import uuid7
 
 from tests.asking import MakeClient, MakeServices, bearer
 from tests.clock import Clock
-from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx, service_env
 from tests.problems import problem_of
 from tests.processes import run
 from wxauth.core.trail import EventType
@@ -261,17 +260,8 @@ async def test_nobody_else_takes_anything_out_of_the_trail(rows: asyncpg.Connect
 
 
 @pytest.mark.process
-async def test_the_command_forgets_now(
-    rows: asyncpg.Connection, database_url: str, make_settings: Callable[..., Any], tmp_path: Path
-) -> None:
-    settings = make_settings()
-    env = {
-        "WXAUTH_DATABASE_URL": database_url,
-        "WXAUTH_SECRET_KEY": settings.secret_key.get_secret_value(),
-        "WXAUTH_APPS": json.dumps([APP]),
-        "WXAUTH_EVENTS_KEPT_DAYS": "180",
-        "WXAUTH_ADDRESSES_KEPT_DAYS": "1",
-    }
+async def test_the_command_forgets_now(rows: asyncpg.Connection, database_url: str, tmp_path: Path) -> None:
+    env = service_env(database_url, apps=[APP], events_kept_days=180, addresses_kept_days=1)
     for _ in range(2):  # it is not put off until tomorrow
         await rows.execute("""
             INSERT INTO events (id, type, at, actor, ip) VALUES

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.asking import BESIDE_LOGINS
-from tests.fakes import SECRET_KEY, Clock, Secrets
+from tests.fakes import SECRET_KEY, Clock, Secrets, service_env
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, run, serving
 from tests.store.proxy import Proxy
@@ -606,13 +606,7 @@ async def test_killed_between_wechats_answer_and_ours_the_service_loses_no_numbe
 
     def start(wechat_url: str) -> tuple[Running, httpx.AsyncClient]:
         port = str(free_port())
-        env = {
-            "WXAUTH_DATABASE_URL": database_url,
-            "WXAUTH_APPS": json.dumps(APPS),
-            "WXAUTH_SECRET_KEY": SECRET_KEY,
-            "WXAUTH_WECHAT_BASE_URL": wechat_url,
-            "WXAUTH_PORT": port,
-        }
+        env = service_env(database_url, wechat_base_url=wechat_url, port=port)
         running = Running(WXAUTH, "serve", cwd=tmp_path, env=env)
         return running, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=SOON, verify=False)
 
@@ -946,12 +940,7 @@ async def test_after_a_reseal_answers_that_are_kept_need_the_new_secret_key_alon
     await left_half_way(alice, codes[0])
     await left_half_way(bob, codes[1])
     await rows.execute("UPDATE phone_answers SET sealed = '\\x0102' WHERE openid = $1", bob["user"]["openid"])
-    env = {
-        "WXAUTH_DATABASE_URL": database_url,
-        "WXAUTH_APPS": json.dumps(APPS),
-        "WXAUTH_SECRET_KEY": OTHER_SECRET_KEY,
-        "WXAUTH_SECRET_KEY_PREVIOUS": SECRET_KEY,
-    }
+    env = service_env(database_url, secret_key=OTHER_SECRET_KEY, secret_key_previous=SECRET_KEY)
     done = await asyncio.to_thread(run, "secret", "reseal", "--json", cwd=tmp_path, env=env)
     assert json.loads(done.stdout) == {
         "signing_keys": 1,

@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.asking import BESIDE_LOGINS
-from tests.fakes import SECRET_KEY, Clock
+from tests.fakes import Clock, service_env
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, serving
 from tests.store.proxy import Proxy
@@ -585,15 +585,7 @@ async def test_a_service_that_is_stopped_leaves_what_hangs(
     simulator.fail(RISK, hang=True, times=None)
     port = str(free_port())
     with serving(create_simulator(simulator)) as wechat_url:
-        env = {
-            "WXAUTH_DATABASE_URL": database_url,
-            "WXAUTH_APPS": json.dumps(APPS),
-            "WXAUTH_SECRET_KEY": SECRET_KEY,
-            "WXAUTH_WECHAT_BASE_URL": wechat_url,
-            "WXAUTH_WECHAT_TIMEOUT": "60",
-            "WXAUTH_RISK_POLICY": "flag",
-            "WXAUTH_PORT": port,
-        }
+        env = service_env(database_url, wechat_base_url=wechat_url, wechat_timeout=60, risk_policy="flag", port=port)
         with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as running:
             await to_thread(running.wait_for, '"started"')
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=SOON, verify=False) as client:

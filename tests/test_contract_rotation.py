@@ -17,7 +17,7 @@ import respx
 from jose import jwt
 
 from tests.asking import LogLines, MakeServices, until
-from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer
+from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer, service_env
 from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, SESSION_ID, USER_ID
 from tests.processes import WXAUTH, Running, free_port, run
 from wxauth.core.database import Database
@@ -253,12 +253,7 @@ def moments() -> list[int]:
 
 @pytest.fixture
 def env(database_url: str) -> dict[str, str]:
-    return {
-        "WXAUTH_DATABASE_URL": database_url,
-        "WXAUTH_APP_ID": APP["app_id"],
-        "WXAUTH_APP_SECRET": APP["app_secret"],
-        "WXAUTH_SECRET_KEY": SECRET_KEY,
-    }
+    return service_env(database_url, apps=[APP])
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from tests.asking import MakeClient, MakeServices, bearer
-from tests.fakes import SECRET_KEY, Clock, Secrets, WeChatBySimulator
+from tests.fakes import Clock, Secrets, WeChatBySimulator, service_env
 from tests.problems import problem_of
 from tests.processes import run, serving
 from wxauth.core.sealing import session_key_context
@@ -319,13 +319,7 @@ def show(simulator: Simulator, database_url: str, tmp_path: Path) -> Callable[..
 
     async def command(*arguments: str, **variables: str) -> CompletedProcess[str]:
         with serving(create_simulator(simulator)) as wechat_url:
-            environment = {
-                "WXAUTH_DATABASE_URL": database_url,
-                "WXAUTH_APPS": json.dumps(APPS),
-                "WXAUTH_SECRET_KEY": SECRET_KEY,
-                "WXAUTH_WECHAT_BASE_URL": wechat_url,
-                **variables,
-            }
+            environment = service_env(database_url, wechat_base_url=wechat_url) | variables
             done = await to_thread(run, "users", "show", *arguments, cwd=tmp_path, env=environment)
         assert "Traceback" not in done.stderr
         return done

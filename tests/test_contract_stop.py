@@ -1,7 +1,6 @@
 """How `wxauth serve` stops: so that a proxy in front of several replicas loses no request."""
 
 import itertools
-import json
 import select
 import signal
 import socket
@@ -17,10 +16,9 @@ import httpx
 import pytest
 import uvicorn
 
-from tests.fakes import SECRET_KEY
+from tests.fakes import service_env
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, is_free, until
 from tests.test_connections import GET, App, read_all
-from wxauth.dev.wechat import APPS
 from wxauth.service.server import listen, uvicorn_options
 from wxauth.web.http_server import Server
 
@@ -158,12 +156,7 @@ class Replicas:
 def replicas(tmp_path: Path, database_url: str) -> Replicas:
     return Replicas(
         tmp_path,
-        {
-            "WXAUTH_DATABASE_URL": database_url,
-            "WXAUTH_APPS": json.dumps(APPS),
-            "WXAUTH_SECRET_KEY": SECRET_KEY,
-            "WXAUTH_WECHAT_BASE_URL": "http://127.0.0.1:1",
-        },
+        service_env(database_url, wechat_base_url="http://127.0.0.1:1"),
     )
 
 

@@ -9,7 +9,7 @@ from subprocess import CompletedProcess
 import asyncpg
 import pytest
 
-from tests.fakes import APP, SECRET_KEY, LoginAnswer, Secrets
+from tests.fakes import APP, LoginAnswer, Secrets, service_env
 from tests.processes import run
 from tests.receiver import Receiver, receiving
 from wxauth.core.services import Services
@@ -29,12 +29,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 @pytest.fixture
 def webhooks(database_url: str, tmp_path: Path, secrets: Secrets) -> Command:
     """Run `wxauth webhooks ...` on this test's database."""
-    env = {
-        "WXAUTH_DATABASE_URL": database_url,
-        "WXAUTH_APPS": json.dumps([APP]),
-        "WXAUTH_SECRET_KEY": SECRET_KEY,
-        "WXAUTH_ISSUER": "https://auth.test",
-    }
+    env = service_env(database_url, apps=[APP], issuer="https://auth.test")
 
     async def command(*arguments: str) -> CompletedProcess[str]:
         done = await to_thread(run, "webhooks", *arguments, cwd=tmp_path, env=env)

@@ -15,7 +15,7 @@ import respx
 from jose import jwt
 
 from tests.asking import LogLines, MakeClient, MakeServices, bearer
-from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer
+from tests.fakes import APP, Clock, LoginAnswer, service_env
 from tests.problems import problem_of
 from tests.processes import run
 from wxauth.checks.doctor import examine
@@ -276,12 +276,7 @@ async def test_check_tells_of_it(services: Services, clock: Clock) -> None:
 @pytest.fixture
 def wxauth(database_url: str, tmp_path: Path) -> WxAuth:
     """Run a command; its status, output and errors."""
-    env = {
-        "WXAUTH_DATABASE_URL": database_url,
-        "WXAUTH_APP_ID": APP["app_id"],
-        "WXAUTH_APP_SECRET": APP["app_secret"],
-        "WXAUTH_SECRET_KEY": SECRET_KEY,
-    }
+    env = service_env(database_url, apps=[APP])
 
     async def call(*arguments: str, **changed: str) -> tuple[int, str, str]:
         done = await asyncio.to_thread(run, *arguments, cwd=tmp_path, env={**env, **changed})

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from tests.asking import MakeClient, MakeServices, bearer, until
-from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer, WeChatByRespx
+from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer, WeChatByRespx, service_env
 from tests.problems import problem_of
 from tests.processes import run
 from wxauth.core.database import Database
@@ -30,11 +30,7 @@ def command(database_url: str, tmp_path: Path) -> Command:
     """Runs `wxauth secret forget` with the new key."""
 
     async def call(*arguments: str, **env: str) -> tuple[int, str, str]:
-        settings = {
-            "WXAUTH_DATABASE_URL": database_url,
-            "WXAUTH_APPS": json.dumps([APP]),
-            "WXAUTH_SECRET_KEY": NEW_SECRET_KEY,
-        }
+        settings = service_env(database_url, apps=[APP], secret_key=NEW_SECRET_KEY)
         done = await asyncio.to_thread(run, "secret", "forget", *arguments, cwd=tmp_path, env=settings | env)
         return done.returncode, done.stdout, done.stderr
 

@@ -18,11 +18,11 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from tests.asking import LogLines, MakeClient, bearer
-from tests.fakes import SECRET_KEY, Clock, Secrets, WeChatByRespx
+from tests.fakes import Clock, Secrets, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, free_port, serving, until
 from wxauth import __version__
 from wxauth.core.settings import InvalidSettings, Settings
-from wxauth.dev.wechat import APPS, create_simulator
+from wxauth.dev.wechat import create_simulator
 from wxauth.service.build import build_services
 from wxauth.service.tracing import Tracing
 
@@ -220,14 +220,7 @@ def test_spans_arrive_at_the_collector_before_the_service_ends(tmp_path: Path, d
 
     port = free_port()
     with serving(create_simulator()) as wechat_url, serving(collector, lifespan="off") as collector_url:
-        env = {
-            "WXAUTH_DATABASE_URL": database_url,
-            "WXAUTH_APPS": json.dumps(APPS),
-            "WXAUTH_SECRET_KEY": SECRET_KEY,
-            "WXAUTH_WECHAT_BASE_URL": wechat_url,
-            "WXAUTH_PORT": str(port),
-            "WXAUTH_OTLP_URL": collector_url,
-        }
+        env = service_env(database_url, wechat_base_url=wechat_url, port=port, otlp_url=collector_url)
         with Running(WXAUTH, "serve", cwd=tmp_path, env=env) as command:
             until(lambda: '"started"' in command.output)
             answer = httpx.post(f"http://127.0.0.1:{port}/v1/login", json={"code": "alice"}, timeout=20)

@@ -12,10 +12,10 @@ import httpx
 import pytest
 import yaml
 
-from tests.fakes import SECRET_KEY
+from tests.fakes import service_env
 from tests.processes import WXAUTH, Running, free_port, serving, until
 from tests.programs import needs
-from wxauth.dev.wechat import APPS, create_simulator
+from wxauth.dev.wechat import create_simulator
 
 pytestmark = pytest.mark.operations
 
@@ -106,13 +106,7 @@ def prometheus(folder: Path, database_url: str) -> Iterator[str]:
         f"--web.listen-address=127.0.0.1:{own_port}",
     )
     with serving(create_simulator()) as wechat_url:
-        env = {
-            "WXAUTH_DATABASE_URL": database_url,
-            "WXAUTH_APPS": json.dumps(APPS),
-            "WXAUTH_SECRET_KEY": SECRET_KEY,
-            "WXAUTH_WECHAT_BASE_URL": wechat_url,
-            "WXAUTH_PORT": str(port),
-        }
+        env = service_env(database_url, wechat_base_url=wechat_url, port=port)
         with Running(WXAUTH, "serve", cwd=folder, env=env) as service, Running(*command, cwd=folder) as scraping:
             service.wait_for('"started"')
             scraping.wait_for("Server is ready to receive web requests")

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.conftest import TEMPLATE
-from tests.fakes import SECRET_KEY
+from tests.fakes import SECRET_KEY, service_env
 from tests.processes import WXAUTH, Running, free_port, serving
 from tests.tokens.hostile import Forger, Forgery
 from wxauth.core.clock import utc_now
@@ -56,15 +56,7 @@ def issuer_url(database_of_issuer: str, tmp_path_factory: pytest.TempPathFactory
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with serving(create_simulator()) as wechat_url:
-        env = {
-            "WXAUTH_DATABASE_URL": database_of_issuer,
-            "WXAUTH_APP_ID": APPS[0]["app_id"],
-            "WXAUTH_APP_SECRET": APPS[0]["app_secret"],
-            "WXAUTH_SECRET_KEY": SECRET_KEY,
-            "WXAUTH_WECHAT_BASE_URL": wechat_url,
-            "WXAUTH_ISSUER": url,
-            "WXAUTH_PORT": str(port),
-        }
+        env = service_env(database_of_issuer, apps=[APPS[0]], wechat_base_url=wechat_url, issuer=url, port=port)
         with Running(WXAUTH, "serve", cwd=tmp_path_factory.mktemp("issuer"), env=env) as service:
             service.wait_for('"started"')
             yield url

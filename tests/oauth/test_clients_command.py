@@ -9,7 +9,7 @@ from subprocess import CompletedProcess
 import asyncpg
 import pytest
 
-from tests.fakes import APP, SECRET_KEY
+from tests.fakes import APP, service_env
 from tests.processes import run
 
 pytestmark = pytest.mark.process
@@ -215,14 +215,8 @@ async def test_serve_refuses_to_start_where_a_site_is_named_like_the_audience(
     clients: Command, database_url: str, tmp_path: Path, audience: str
 ) -> None:
     await clients("add", "shop", "--device")
-    env = {
-        "WXAUTH_DATABASE_URL": database_url,
-        "WXAUTH_SECRET_KEY": SECRET_KEY,
-        "WXAUTH_APP_ID": APP["app_id"],
-        "WXAUTH_APP_SECRET": APP["app_secret"],
-        "WXAUTH_AUDIENCE": audience,
-        "WXAUTH_HOST": "256.0.0.1",  # where nobody can listen: that far it comes
-    }
+    nowhere = "256.0.0.1"  # where nobody can listen: that far it comes
+    env = service_env(database_url, audience=audience, host=nowhere)
     refused = await to_thread(run, "serve", cwd=tmp_path, env=env)
     assert refused.returncode == 1
     named, other = ("WXAUTH_AUDIENCE", "WXAUTH_HOST") if audience == "shop" else ("WXAUTH_HOST", "WXAUTH_AUDIENCE")

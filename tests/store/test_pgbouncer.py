@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.asking import LogLines, MakeClient, MakeServices, bearer
-from tests.fakes import SECRET_KEY, LoginAnswer, WeChatByRespx
+from tests.fakes import LoginAnswer, WeChatByRespx, service_env
 from tests.problems import problem_of
 from tests.processes import Running, free_port, run, until
 from tests.programs import needs
@@ -96,13 +96,7 @@ async def test_many_at_once_share_the_few_connections(client: httpx.AsyncClient,
 async def test_a_first_service_migrates_and_makes_its_key_through_it(empty_database_url: str, tmp_path: Path) -> None:
     with pgbouncer(empty_database_url, pool_size=2) as url:  # one holds the turn, one migrates
         for command in (["migrate"], ["keys", "rotate"], ["keys", "list"]):
-            env = {
-                "WXAUTH_DATABASE_URL": f"{url}?pgbouncer=true",
-                "WXAUTH_SECRET_KEY": SECRET_KEY,
-                "WXAUTH_APP_ID": "wx1",
-                "WXAUTH_APP_SECRET": "x",
-            }
-            done = await to_thread(run, *command, cwd=tmp_path, env=env)
+            done = await to_thread(run, *command, cwd=tmp_path, env=service_env(f"{url}?pgbouncer=true"))
             assert (done.returncode, done.stderr) == (0, ""), command
 
 
