@@ -2,15 +2,25 @@
 
 import asyncio
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import httpx
 import pytest
 
+from tests.upstream import answer
 from wxauth.wechat.transport import HttpTransport
 
 SECRET = "s3cr3t-of-the-app"
+IDENTITY = {"openid": "openid-alice", "session_key": "c2Vzc2lvbi1rZXktMTIzNA=="}
+OK = answer(IDENTITY)
+CODE = "code-of-alice-0123456789"
+
+ServiceAsking = Callable[..., Awaitable[httpx.AsyncClient]]
+
+
+async def log_in(client: httpx.AsyncClient, code: str = CODE) -> httpx.Response:
+    return await client.post("/v1/login", json={"code": code})
 
 
 @asynccontextmanager

@@ -1,10 +1,40 @@
 """What the tests of the way to WeChat share."""
 
+from collections.abc import AsyncIterator, Callable
+
+import httpx
 import pytest
 
+from tests.asking import MakeClient
 from tests.certificates import Authority
+from tests.fakes import Clock, Secrets
+from tests.forward_proxy import CREDENTIALS, PASSWORD
+from tests.wechat.asking import CODE, IDENTITY, ServiceAsking
+from wxauth.core.services import Services
+from wxauth.core.settings import Settings
+from wxauth.service.build import build_services
 
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+async def service_asking(
+    make_settings: Callable[..., Settings], make_client: MakeClient, clock: Clock, secrets: Secrets
+) -> AsyncIterator[ServiceAsking]:
+    """The service with its real way to WeChat, which is at this URL."""
+    for secret in (CODE, IDENTITY["session_key"], PASSWORD, CREDENTIALS):
+        secrets.add(secret)
+    made: list[Services] = []
+
+    async def make(url: str, **values: object) -> httpx.AsyncClient:
+        services = build_services(make_settings(wechat_base_url=url, **values), clock=clock)
+        made.append(services)
+        await services.keys.refresh()
+        return make_client(services)
+
+    yield make
+    for services in made:
+        await services.aclose()

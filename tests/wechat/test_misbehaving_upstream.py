@@ -4,55 +4,23 @@ import asyncio
 import gzip
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from time import perf_counter
 
 import httpx
 import pytest
 
 from tests.asking import LogLines, MakeClient, until
-from tests.fakes import APP, Clock, Secrets
+from tests.fakes import APP, Clock
 from tests.problems import problem_of
 from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, raw, reset
-from wxauth.core.services import Services
+from tests.wechat.asking import CODE, IDENTITY, OK, ServiceAsking, log_in
 from wxauth.core.settings import Settings
 from wxauth.service.build import build_services
 from wxauth.wechat.transport import MAX_CONNECTIONS
 
-IDENTITY = {"openid": "openid-alice", "session_key": "c2Vzc2lvbi1rZXktMTIzNA=="}
-OK = answer(IDENTITY)
-CODE = "code-of-alice-0123456789"
 SHORT = 0.3
 """Seconds, where the deadline is what ends the exchange."""
-
-ServiceAsking = Callable[..., Awaitable[httpx.AsyncClient]]
-
-
-@pytest.fixture
-async def service_asking(
-    make_settings: Callable[..., Settings],
-    make_client: MakeClient,
-    clock: Clock,
-    secrets: Secrets,
-) -> AsyncIterator[ServiceAsking]:
-    """The service with its real way to WeChat, which is at this URL."""
-    secrets.add(CODE)
-    secrets.add(IDENTITY["session_key"])
-    made: list[Services] = []
-
-    async def make(url: str, **values: object) -> httpx.AsyncClient:
-        services = build_services(make_settings(wechat_base_url=url, **values), clock=clock)
-        made.append(services)
-        await services.keys.refresh()
-        return make_client(services)
-
-    yield make
-    for services in made:
-        await services.aclose()
-
-
-async def log_in(client: httpx.AsyncClient) -> httpx.Response:
-    return await client.post("/v1/login", json={"code": CODE})
 
 
 async def test_connections_are_kept_alive(service_asking: ServiceAsking) -> None:

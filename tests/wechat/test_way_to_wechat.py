@@ -1,50 +1,20 @@
 """What a login answers when its request did not get as far as WeChat; and the way there by a proxy."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 
-import httpx
 import pytest
 
 from tests.asking import LogLines, MakeClient, until
 from tests.certificates import Authority
-from tests.fakes import APP, Clock, Secrets
-from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
+from tests.fakes import APP, Clock
+from tests.forward_proxy import ForwardProxy
 from tests.problems import problem_of
-from tests.upstream import Upstream, answer, hang_up
-from wxauth.core.services import Services
+from tests.upstream import Upstream, hang_up
+from tests.wechat.asking import OK, ServiceAsking, log_in
 from wxauth.core.settings import Settings
 from wxauth.service.build import build_services
 from wxauth.wechat.transport import MAX_CONNECTIONS
-
-IDENTITY = {"openid": "openid-alice", "session_key": "c2Vzc2lvbi1rZXktMTIzNA=="}
-OK = answer(IDENTITY)
-
-ServiceAsking = Callable[..., Awaitable[httpx.AsyncClient]]
-
-
-@pytest.fixture
-async def service_asking(
-    make_settings: Callable[..., Settings], make_client: MakeClient, clock: Clock, secrets: Secrets
-) -> AsyncIterator[ServiceAsking]:
-    """The service with its real way to WeChat, which is at this URL."""
-    for secret in (IDENTITY["session_key"], PASSWORD, CREDENTIALS):
-        secrets.add(secret)
-    made: list[Services] = []
-
-    async def make(url: str, **values: object) -> httpx.AsyncClient:
-        services = build_services(make_settings(wechat_base_url=url, **values), clock=clock)
-        made.append(services)
-        await services.keys.refresh()
-        return make_client(services)
-
-    yield make
-    for services in made:
-        await services.aclose()
-
-
-async def log_in(client: httpx.AsyncClient, code: str = "code-of-alice-0123456789") -> httpx.Response:
-    return await client.post("/v1/login", json={"code": code})
 
 
 async def test_a_login_for_which_no_connection_gets_free_may_be_tried_again_with_its_code(
