@@ -20,7 +20,7 @@ wxauth is ready, with a simulated WeChat.  已就绪，使用模拟微信。
 
   API docs / 接口文档    {url}/docs
   Phone / 网页版模拟手机  {wechat_url}/desk/
-                        Log in and see each request, break things. 像手机一样登录，查看每个请求，并让它出错。
+                        Log in and see each request, break things. 像手机一样登录，查看每个请求，还能模拟故障。
   WeChat / 模拟微信      {wechat_url}
                         Any plain name is a code, the same person each time. 任意名字即 code，同名即同一用户。
 

@@ -93,10 +93,10 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "Exchange what a site has for tokens (RFC 6749)": "网站换取令牌（RFC 6749）",
     "End the session of a token (RFC 7009)": "结束令牌所属的会话（RFC 7009）",
     "Start a scan (RFC 8628)": "发起扫码（RFC 8628）",
-    "Where a code is scanned or typed": "扫码或输入代码的页面",
-    "The picture of a scan": "扫码图片",
+    "Where a code is scanned or typed": "扫码或输入代码的说明页",
+    "The picture of a scan": "二维码图片",
     "Claim a code that was scanned": "认领扫到的码",
-    "A code that something other than WeChat has scanned": "非微信扫到的码",
+    "A code that something other than WeChat has scanned": "用其他应用扫码时的提示页",
     # wechat
     "Is this URL the app's own (asked by WeChat)": "确认推送地址（由微信调用）",
     "Take a message from WeChat": "接收微信推送的消息",

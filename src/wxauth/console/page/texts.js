@@ -234,7 +234,7 @@ const TEXTS = {
   pushOff: ['off', '未启用'],
   pushPlain: ['plain', '明文模式'],
   pushAes: ['encrypted', '安全模式'],
-  checkFirst: ['Ask WeChat first whether it takes the secret', '保存前向微信核对密钥'],
+  checkFirst: ['Ask WeChat first whether it takes the secret', '保存前向微信核对 AppSecret'],
   leaveEmpty: ['empty: as it is', '留空则不变'],
   check: ['Check', '检查'],
   sureRemoveApp: [
