@@ -40,8 +40,8 @@ def add_client(name: str, as_json: bool, **options: Any) -> None:
 
     With --redirect-uri or --device, it is a site of yours that logs people in by scan. NAME is its client_id.
     """
+    from wxauth.errors import NameTaken
     from wxauth.oauth.clients import add_client, asked_for, described
-    from wxauth.siblings.clients import NameTaken
 
     with refused_as_wrong_call():
         client = asked_for(name, options)
@@ -61,14 +61,14 @@ def set_client(name: str, **options: Any) -> None:
     An option that may be repeated replaces the whole list: what is not named again is taken away. Running services know
     it at once. A site's sessions go on, with those of their scopes that are left.
     """
+    from wxauth.errors import NotFound
     from wxauth.oauth.clients import change_client, described
-    from wxauth.siblings.clients import NoSuchClient
 
     changes = changes_in(options)
     try:
         with refused_as_wrong_call():
             changed = with_database(lambda database, now: change_client(database, name, changes, now=now))
-    except NoSuchClient:
+    except NotFound:
         raise _no_such_client(name) from None
     click.echo(f"{name} may {', '.join(described(changed)['scopes'])}")
 
@@ -79,13 +79,14 @@ def set_client(name: str, **options: Any) -> None:
 @json_option
 def renew_secret(name: str, at_once: bool, as_json: bool) -> None:
     """Give a service another secret, shown this once. The former one works for 24 hours more."""
-    from wxauth.siblings.clients import HasNoSecret, NoSuchClient, renew_secret
+    from wxauth.errors import InvalidRequest, NotFound
+    from wxauth.siblings.clients import renew_secret
 
     try:
         renewed = with_database(lambda database, now: renew_secret(database, name, at_once=at_once, now=now))
-    except NoSuchClient:
+    except NotFound:
         raise _no_such_client(name) from None
-    except HasNoSecret:
+    except InvalidRequest:
         raise Failed(f"{name} is public, and has no secret. {name} 是公开客户端，没有密钥。") from None
     _show(name, *renewed, as_json=as_json)
 
@@ -115,11 +116,12 @@ def list_clients(as_json: bool) -> None:
 @click.argument("name", callback=_client_name)
 def remove_client(name: str) -> None:
     """Refuse a service client from now on."""
-    from wxauth.siblings.clients import NoSuchClient, remove_client
+    from wxauth.errors import NotFound
+    from wxauth.siblings.clients import remove_client
 
     try:
         with_database(lambda database, now: remove_client(database, name, now=now))
-    except NoSuchClient:
+    except NotFound:
         raise _no_such_client(name) from None
     click.echo(f"removed {name}")
 

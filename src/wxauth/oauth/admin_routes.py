@@ -31,10 +31,10 @@ from wxauth.web.direct import DirectRoute, operation_id
 
 router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
 
-_NO_SUCH_CLIENT: Final = NotFound("there is no such service client")
+_NO_SUCH_CLIENT: Final = NotFound(service_clients.NO_SUCH_CLIENT)
 _WRONG_NAME: Final = InvalidRequest.of("name", "wants a-z, 0-9, _ and -, the first a letter or digit, at most 64")
 _WRONG_URI: Final = clients.WrongClient("redirect_uris", "wants https://host/path, or http on a loopback address")
-_PUBLIC: Final = InvalidRequest.of("name", "is a public client's, which has no secret")
+_PUBLIC: Final = InvalidRequest.of(*service_clients.HAS_NO_SECRET)
 _GUARDED_FRESH: Final = (LoginTooOld, *GUARDED_FOR_ADMINISTRATORS)
 
 
@@ -66,10 +66,7 @@ async def add_client(
     now = services.clock()
     reserved = clients.names_of_others(services.settings)
     client = clients.asked_for(body.name, body.model_dump(exclude={"name"}), reserved=reserved)
-    try:
-        credentials = await clients.add_client(services.database, client, by=administrator, now=now)
-    except service_clients.NameTaken:
-        raise NameTaken("there is a service client of this name already") from None
+    credentials = await clients.add_client(services.database, client, by=administrator, now=now)
     stored = StoredClient(
         name=client.name,
         siblings_scopes=client.siblings_scopes,
@@ -95,17 +92,14 @@ async def change_client(
     tokens lack the scopes that the site has lost.
     """
     now = services.clock()
-    try:
-        changed = await clients.change_client(
-            services.database,
-            name,
-            body.model_dump(exclude_unset=True),
-            reserved=clients.names_of_others(services.settings),
-            by=administrator,
-            now=now,
-        )
-    except service_clients.NoSuchClient:
-        raise NotFound(_NO_SUCH_CLIENT.detail) from None
+    changed = await clients.change_client(
+        services.database,
+        name,
+        body.model_dump(exclude_unset=True),
+        reserved=clients.names_of_others(services.settings),
+        by=administrator,
+        now=now,
+    )
     return client_answer(changed, now=now)
 
 
@@ -118,10 +112,7 @@ async def change_client(
 )
 async def remove_client(administrator: FreshAdministratorDep, services: ServicesDep, name: ClientName) -> None:
     """The client is refused from now on. A site's sessions and open scans end."""
-    try:
-        await service_clients.remove_client(services.database, name, by=administrator, now=services.clock())
-    except service_clients.NoSuchClient:
-        raise NotFound(_NO_SUCH_CLIENT.detail) from None
+    await service_clients.remove_client(services.database, name, by=administrator, now=services.clock())
 
 
 @router.post(
@@ -134,14 +125,9 @@ async def renew_client_secret(
     administrator: FreshAdministratorDep, services: ServicesDep, name: ClientName
 ) -> ClientSecretAnswer:
     """The new secret is in the answer, this once. The former one works for 24 hours more."""
-    try:
-        credentials, scopes = await service_clients.renew_secret(
-            services.database, name, by=administrator, now=services.clock()
-        )
-    except service_clients.NoSuchClient:
-        raise NotFound(_NO_SUCH_CLIENT.detail) from None
-    except service_clients.HasNoSecret:
-        raise InvalidRequest.of(*_PUBLIC.errors[0]) from None
+    credentials, scopes = await service_clients.renew_secret(
+        services.database, name, by=administrator, now=services.clock()
+    )
     return {
         "name": name,
         "client_id": credentials.client_id,

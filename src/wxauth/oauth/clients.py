@@ -15,12 +15,12 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from wxauth.core.database import Database
 from wxauth.core.settings import Settings
 from wxauth.core.trail import OPERATOR, Actor, EventType, record_event
-from wxauth.errors import FieldError, InvalidRequest
+from wxauth.errors import FieldError, InvalidRequest, NameTaken, NotFound
 from wxauth.oauth import client_rows
 from wxauth.oauth.client_rows import OAuthClient, StoredClient, WholeClient
 from wxauth.oauth.uris import check_uri, origin_of
 from wxauth.siblings import clients
-from wxauth.siblings.clients import Credentials, NameTaken, NoSuchClient, Scope, in_order, is_own_name, new_secret
+from wxauth.siblings.clients import NAME_TAKEN, NO_SUCH_CLIENT, Credentials, Scope, in_order, is_own_name, new_secret
 
 SCOPES: Final = ("openid", "profile", "phone", "email", "roles", "offline_access")
 """The scopes that a site may have."""
@@ -175,12 +175,12 @@ async def change_client(
         by: Who changes it.
         now: The time.
 
-    Raises: NoSuchClient, WrongClient, StorageUnavailable.
+    Raises: NotFound, WrongClient, StorageUnavailable.
     """
     async with database.begin() as transaction:
         client = await client_rows.lock_client(transaction, name)
         if client is None:
-            raise NoSuchClient(name)
+            raise NotFound(NO_SUCH_CLIENT)
         before = described(client)
         wanted = asked_for(name, _merged(before, changes, is_site=client.site is not None), reserved=reserved)
         after = described(wanted)
@@ -211,7 +211,7 @@ async def add_oauth_client(
     if not await client_rows.store_oauth_client(
         database, client, secret_hash=secret_hash, siblings_scopes=siblings_scopes, by=by, now=now
     ):
-        raise NameTaken(client.name)
+        raise NameTaken(NAME_TAKEN)
     return None if client.is_public else Credentials(client.name, secret)
 
 

@@ -14,7 +14,7 @@ from wxauth.core.database import Database
 from wxauth.core.services import Services
 from wxauth.core.tables import CLIENT_NAME
 from wxauth.core.trail import OPERATOR, SYSTEM, WECHAT, Actor
-from wxauth.errors import ClientLacksScope, InvalidClient, InvalidToken
+from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, InvalidToken, NameTaken, NotFound
 from wxauth.people.callers import ROLES_SCOPE
 from wxauth.people.session_rows import user_in_session
 from wxauth.siblings import rows
@@ -51,17 +51,9 @@ class Scope(StrEnum):
 DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
 """The scopes of a client that is added without naming any."""
 
-
-class NameTaken(Exception):
-    """There is a client of this name."""
-
-
-class NoSuchClient(Exception):
-    """There is no client of this name."""
-
-
-class HasNoSecret(Exception):
-    """The client of this name is public."""
+NO_SUCH_CLIENT: Final = "there is no such service client"
+NAME_TAKEN: Final = "there is a service client of this name already"
+HAS_NO_SECRET: Final = ("name", "is a public client's, which has no secret")
 
 
 class Credentials(NamedTuple):
@@ -122,7 +114,7 @@ async def add_client(
     if not await rows.store_client(
         database, name=name, secret_hash=secret_hash, scopes=in_order(scopes), by=by, now=now
     ):
-        raise NameTaken(name)
+        raise NameTaken(NAME_TAKEN)
     return Credentials(name, secret)
 
 
@@ -144,20 +136,21 @@ async def renew_secret(
 
     There is one former secret at most: the one before it is refused from now on.
 
-    Raises: NoSuchClient, HasNoSecret, StorageUnavailable.
+    Raises: NotFound; InvalidRequest, if the client is public; StorageUnavailable.
     """
     secret, secret_hash = new_secret()
     former_until = None if at_once else now + FORMER_SECRET_KEPT
     scopes = await rows.renew_secret(database, name, secret_hash=secret_hash, former_until=former_until, by=by, now=now)
     if scopes is None:
-        raise NoSuchClient(name) if await rows.find_secrets(database, name) is None else HasNoSecret(name)
+        is_there = await rows.find_secrets(database, name) is not None
+        raise InvalidRequest.of(*HAS_NO_SECRET) if is_there else NotFound(NO_SUCH_CLIENT)
     return Credentials(name, secret), scopes
 
 
 async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, now: datetime) -> None:
-    """Refuse this client from now on. Raises: NoSuchClient, StorageUnavailable."""
+    """Refuse this client from now on. Raises: NotFound, StorageUnavailable."""
     if not await rows.delete_client(database, name, by=by, now=now):
-        raise NoSuchClient(name)
+        raise NotFound(NO_SUCH_CLIENT)
 
 
 @dataclass(frozen=True, slots=True)
