@@ -195,6 +195,7 @@ def test_for_people_it_is_a_line_for_each_and_the_columns_stand_beneath_each_oth
 
 async def test_a_service_that_nobody_can_enter_is_told(doctor: Examine, rows: asyncpg.Connection) -> None:
     assert "sign-up" not in await doctor()
+    assert "sign-up" not in await doctor(apps=[]), "nothing is closed where there is no app"
     told = (await doctor(sign_up="closed"))["sign-up"]
     assert (told.level, "wxauth users import" in told.message) == ("note", True)
     assert "sign-up" not in await doctor(sign_up="closed", apps=[{**APPS[0], "sign_up": "open"}, APPS[1]])

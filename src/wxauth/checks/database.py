@@ -117,7 +117,7 @@ async def _check_stored(
     apps = Apps(database, sealer, settings.apps)
     await apps.refresh()
     found.apps = [known.app for known in apps.all() if known.is_enabled]
-    if not any(map(settings.may_sign_up, found.apps)) and not await has_users(database):
+    if found.apps and not any(map(settings.may_sign_up, found.apps)) and not await has_users(database):
         message = "is closed, and there is no user yet: nobody can log in before 'wxauth users import'"
         yield note("sign-up", message, "已关闭，且尚无任何用户：运行 'wxauth users import' 之前无人能登录")
     if settings.admin_page and not await has_administrators(database):
