@@ -443,6 +443,12 @@ def test_a_file_that_is_no_text_is_said_to_be(load: Load, place: Path, name: str
         load(**REQUIRED)
 
 
+def test_a_folder_in_the_place_of_a_file_is_said_to_be_one(load: Load, place: Path) -> None:
+    (place / "secrets" / "wxauth_audience").mkdir()
+    with pytest.raises(InvalidSettings, match=r"^WXAUTH_AUDIENCE: wants a file, and finds a folder"):
+        load(**REQUIRED)
+
+
 def test_a_misspelt_name_stands_beside_what_is_missing_for_it(load: Load) -> None:
     with pytest.raises(InvalidSettings) as refused:
         load(DATABSE_URL=DATABASE_URL, SECRET_KEY=SECRET_KEY, APPS=REQUIRED["APPS"])

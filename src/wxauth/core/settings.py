@@ -420,6 +420,10 @@ def load_settings(
         unknown = unknown_names(env_file=env_file)
         given = {name.upper(): value for name, value in _given(os.environ, env_file).items()}
         secrets_dir = Path(given.get(f"{PREFIX}SECRETS_DIR") or secrets_dir)
+        names = [f"{PREFIX}{field.upper()}" for field in kind.model_fields]
+        # Docker makes a folder where the file to be mounted is missing.
+        if folders := [name for name in names if name not in given and (secrets_dir / name.lower()).is_dir()]:
+            raise InvalidSettings(f"{name}: wants a file, and finds a folder of that name" for name in folders)
         return settings_from(kind, _env_file=env_file, _secrets_dir=secrets_dir if secrets_dir.is_dir() else None)
     except InvalidSettings as exc:
         raise InvalidSettings([*exc.problems, *unknown]) from None
