@@ -22,16 +22,14 @@ from wxauth.errors import (
     AppTaken,
     FieldError,
     InvalidRequest,
-    LoginTooOld,
     NotFound,
     PayloadTooLarge,
     WeChatBadResponse,
     WeChatRateLimited,
     WeChatUnavailable,
 )
-from wxauth.people.admin_routes import GUARDED_FOR_ADMINISTRATORS
 from wxauth.people.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.web.answers import BEARER_SECURITY, answers, failures
+from wxauth.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, FOR_FRESH_ADMINISTRATORS, answers, failures
 from wxauth.web.direct import DirectRoute, operation_id
 
 router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
@@ -48,7 +46,7 @@ _ASKING_WECHAT: Final = (_REFUSED, WeChatRateLimited, WeChatUnavailable, WeChatB
 @router.get(
     "/v1/admin/apps",
     summary="List the apps",
-    responses=answers(EXAMPLE_APPS, *GUARDED_FOR_ADMINISTRATORS),
+    responses=answers(EXAMPLE_APPS, *FOR_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def list_apps(_: AdministratorDep, services: ServicesDep) -> AppsAnswer:
@@ -60,9 +58,7 @@ async def list_apps(_: AdministratorDep, services: ServicesDep) -> AppsAnswer:
 @router.post(
     "/v1/admin/apps",
     summary="Add an app",
-    responses=answers(
-        EXAMPLE_APP, *_ASKING_WECHAT, PayloadTooLarge, AppTaken, LoginTooOld, *GUARDED_FOR_ADMINISTRATORS
-    ),
+    responses=answers(EXAMPLE_APP, *_ASKING_WECHAT, PayloadTooLarge, AppTaken, *FOR_FRESH_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def add_app(administrator: FreshAdministratorDep, services: ServicesDep, body: AppRequest) -> AppAnswer:
@@ -87,7 +83,7 @@ async def add_app(administrator: FreshAdministratorDep, services: ServicesDep, b
 @router.get(
     "/v1/admin/apps/{app_id}",
     summary="Read an app",
-    responses=answers(EXAMPLE_APP, WRONG_APP_ID, NO_SUCH_APP, *GUARDED_FOR_ADMINISTRATORS),
+    responses=answers(EXAMPLE_APP, WRONG_APP_ID, NO_SUCH_APP, *FOR_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def read_app(_: AdministratorDep, services: ServicesDep, app_id: AppId) -> AppAnswer:
@@ -104,8 +100,7 @@ async def read_app(_: AdministratorDep, services: ServicesDep, app_id: AppId) ->
         NO_SUCH_APP,
         PayloadTooLarge,
         AppInSettings,
-        LoginTooOld,
-        *GUARDED_FOR_ADMINISTRATORS,
+        *FOR_FRESH_ADMINISTRATORS,
     ),
     openapi_extra=BEARER_SECURITY,
 )
@@ -125,7 +120,7 @@ async def change_app(
     "/v1/admin/apps/{app_id}",
     summary="Remove an app",
     status_code=204,
-    responses=failures(WRONG_APP_ID, NO_SUCH_APP, AppInSettings, LoginTooOld, *GUARDED_FOR_ADMINISTRATORS),
+    responses=failures(WRONG_APP_ID, NO_SUCH_APP, AppInSettings, *FOR_FRESH_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def remove_app(administrator: FreshAdministratorDep, services: ServicesDep, app_id: AppId) -> None:

@@ -13,10 +13,9 @@ from wxauth.checks.doctor import examine, examine_app
 from wxauth.checks.result import Level, Result
 from wxauth.core.services import ServicesDep
 from wxauth.core.settings import AppId
-from wxauth.people.admin_routes import GUARDED_FOR_ADMINISTRATORS
 from wxauth.people.callers import AdministratorDep
 from wxauth.problems import preferred_language
-from wxauth.web.answers import BEARER_SECURITY, answers
+from wxauth.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, answers
 from wxauth.web.direct import DirectRoute, operation_id
 
 router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
@@ -53,7 +52,7 @@ class ReportAnswer(TypedDict):
 @router.get(
     "/v1/admin/check",
     summary="Say what is wrong, and what to do",
-    responses=answers(_EXAMPLE, *GUARDED_FOR_ADMINISTRATORS),
+    responses=answers(_EXAMPLE, *FOR_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def check_everything(_: AdministratorDep, services: ServicesDep, request: Request) -> ReportAnswer:
@@ -67,7 +66,7 @@ async def check_everything(_: AdministratorDep, services: ServicesDep, request: 
 @router.post(
     "/v1/admin/apps/{app_id}/check",
     summary="Say what is wrong with an app",
-    responses=answers(_EXAMPLE, WRONG_APP_ID, NO_SUCH_APP, *GUARDED_FOR_ADMINISTRATORS),
+    responses=answers(_EXAMPLE, WRONG_APP_ID, NO_SUCH_APP, *FOR_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def check_one_app(_: AdministratorDep, services: ServicesDep, app_id: AppId, request: Request) -> ReportAnswer:

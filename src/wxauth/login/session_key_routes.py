@@ -8,9 +8,9 @@ from wxauth.core.services import ServicesDep
 from wxauth.errors import PayloadTooLarge, UnknownApp
 from wxauth.login import session_keys
 from wxauth.login.bodies import EXAMPLE_SESSION_KEYS, SessionKeyResetRequest, SessionKeysAnswer, session_keys_answer
-from wxauth.people.admin_routes import GUARDED_FOR_ADMINISTRATORS, NO_SUCH_USER, WRONG_USER_ID
+from wxauth.people.admin_routes import NO_SUCH_USER, WRONG_USER_ID
 from wxauth.people.callers import AdministratorDep
-from wxauth.web.answers import BEARER_SECURITY, answers
+from wxauth.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, answers
 from wxauth.web.direct import DirectRoute, operation_id
 
 router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
@@ -19,7 +19,7 @@ router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_f
 @router.post(
     "/v1/admin/users/{user_id}/session-keys/check",
     summary="Does WeChat still take the session keys",
-    responses=answers(EXAMPLE_SESSION_KEYS, WRONG_USER_ID, NO_SUCH_USER, *GUARDED_FOR_ADMINISTRATORS),
+    responses=answers(EXAMPLE_SESSION_KEYS, WRONG_USER_ID, NO_SUCH_USER, *FOR_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def check_session_keys(_: AdministratorDep, services: ServicesDep, user_id: UUID) -> SessionKeysAnswer:
@@ -31,7 +31,7 @@ async def check_session_keys(_: AdministratorDep, services: ServicesDep, user_id
     "/v1/admin/users/{user_id}/session-keys/reset",
     summary="Have WeChat replace the session keys",
     responses=answers(
-        EXAMPLE_SESSION_KEYS, WRONG_USER_ID, NO_SUCH_USER, UnknownApp, PayloadTooLarge, *GUARDED_FOR_ADMINISTRATORS
+        EXAMPLE_SESSION_KEYS, WRONG_USER_ID, NO_SUCH_USER, UnknownApp, PayloadTooLarge, *FOR_ADMINISTRATORS
     ),
     openapi_extra=BEARER_SECURITY,
 )

@@ -10,9 +10,9 @@ from starlette.responses import Response
 from wxauth.core.services import ServicesDep
 from wxauth.errors import RateLimited
 from wxauth.moving.own_data import EXAMPLE_OWN_DATA, export_mine, export_person
-from wxauth.people.admin_routes import GUARDED_FOR_ADMINISTRATORS, NO_SUCH_USER, WRONG_USER_ID
+from wxauth.people.admin_routes import NO_SUCH_USER, WRONG_USER_ID
 from wxauth.people.callers import AdministratorDep, CallerDep, DeviceDep
-from wxauth.web.answers import BEARER_SECURITY, GUARDED, failures
+from wxauth.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, GUARDED, failures
 from wxauth.web.direct import DirectRoute, operation_id
 
 router = APIRouter(route_class=DirectRoute, generate_unique_id_function=operation_id)
@@ -50,7 +50,7 @@ async def export_me(caller: CallerDep, services: ServicesDep, device: DeviceDep)
     summary="Hand a person's data over",
     tags=["admin"],
     response_class=Response,
-    responses={**_DOCUMENT, **failures(WRONG_USER_ID, NO_SUCH_USER, *GUARDED_FOR_ADMINISTRATORS)},
+    responses={**_DOCUMENT, **failures(WRONG_USER_ID, NO_SUCH_USER, *FOR_ADMINISTRATORS)},
     openapi_extra=BEARER_SECURITY,
 )
 async def export_user(administrator: AdministratorDep, services: ServicesDep, user_id: UUID) -> Response:

@@ -5,7 +5,7 @@ from typing import Final
 from fastapi import APIRouter
 
 from wxauth.core.services import ServicesDep
-from wxauth.errors import InvalidRequest, LoginTooOld, NameTaken, NotFound, PayloadTooLarge
+from wxauth.errors import InvalidRequest, NameTaken, NotFound, PayloadTooLarge
 from wxauth.oauth import clients
 from wxauth.oauth.client_bodies import (
     EXAMPLE_CLIENT,
@@ -23,10 +23,9 @@ from wxauth.oauth.client_bodies import (
     new_client_answer,
 )
 from wxauth.oauth.client_rows import StoredClient, all_clients
-from wxauth.people.admin_routes import GUARDED_FOR_ADMINISTRATORS
 from wxauth.people.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.siblings import clients as service_clients
-from wxauth.web.answers import BEARER_SECURITY, answers, failures
+from wxauth.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, FOR_FRESH_ADMINISTRATORS, answers, failures
 from wxauth.web.direct import DirectRoute, operation_id
 
 router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
@@ -35,13 +34,12 @@ _NO_SUCH_CLIENT: Final = NotFound(service_clients.NO_SUCH_CLIENT)
 _WRONG_NAME: Final = InvalidRequest.of("name", "wants a-z, 0-9, _ and -, the first a letter or digit, at most 64")
 _WRONG_URI: Final = clients.WrongClient("redirect_uris", "wants https://host/path, or http on a loopback address")
 _PUBLIC: Final = InvalidRequest.of(*service_clients.HAS_NO_SECRET)
-_GUARDED_FRESH: Final = (LoginTooOld, *GUARDED_FOR_ADMINISTRATORS)
 
 
 @router.get(
     "/v1/admin/clients",
     summary="List the service clients",
-    responses=answers(EXAMPLE_CLIENTS, *GUARDED_FOR_ADMINISTRATORS),
+    responses=answers(EXAMPLE_CLIENTS, *FOR_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def list_clients(_: AdministratorDep, services: ServicesDep) -> ClientsAnswer:
@@ -53,7 +51,7 @@ async def list_clients(_: AdministratorDep, services: ServicesDep) -> ClientsAns
 @router.post(
     "/v1/admin/clients",
     summary="Add a service client",
-    responses=answers(EXAMPLE_NEW_CLIENT, _WRONG_URI, PayloadTooLarge, NameTaken, *_GUARDED_FRESH),
+    responses=answers(EXAMPLE_NEW_CLIENT, _WRONG_URI, PayloadTooLarge, NameTaken, *FOR_FRESH_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def add_client(
@@ -80,7 +78,7 @@ async def add_client(
 @router.patch(
     "/v1/admin/clients/{name}",
     summary="Change a service client",
-    responses=answers(EXAMPLE_CLIENT, _WRONG_URI, _NO_SUCH_CLIENT, PayloadTooLarge, *_GUARDED_FRESH),
+    responses=answers(EXAMPLE_CLIENT, _WRONG_URI, _NO_SUCH_CLIENT, PayloadTooLarge, *FOR_FRESH_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def change_client(
@@ -107,7 +105,7 @@ async def change_client(
     "/v1/admin/clients/{name}",
     summary="Remove a service client",
     status_code=204,
-    responses=failures(_WRONG_NAME, _NO_SUCH_CLIENT, *_GUARDED_FRESH),
+    responses=failures(_WRONG_NAME, _NO_SUCH_CLIENT, *FOR_FRESH_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def remove_client(administrator: FreshAdministratorDep, services: ServicesDep, name: ClientName) -> None:
@@ -118,7 +116,7 @@ async def remove_client(administrator: FreshAdministratorDep, services: Services
 @router.post(
     "/v1/admin/clients/{name}/secret",
     summary="Give a service client another secret",
-    responses=answers(EXAMPLE_SECRET, _PUBLIC, _NO_SUCH_CLIENT, *_GUARDED_FRESH),
+    responses=answers(EXAMPLE_SECRET, _PUBLIC, _NO_SUCH_CLIENT, *FOR_FRESH_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def renew_client_secret(

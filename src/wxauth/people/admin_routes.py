@@ -8,7 +8,6 @@ from fastapi import APIRouter, Depends, Query
 from wxauth.core.services import ServicesDep
 from wxauth.core.trail import EventSearch
 from wxauth.errors import (
-    InsufficientRole,
     InvalidRequest,
     LastAdmin,
     LoginTooOld,
@@ -35,11 +34,10 @@ from wxauth.people.bodies import (
 )
 from wxauth.people.callers import AdministratorDep, FreshLoginDep
 from wxauth.people.user_rows import UserSearch
-from wxauth.web.answers import BEARER_SECURITY, GUARDED, answers, failures
+from wxauth.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, FOR_FRESH_ADMINISTRATORS, answers, failures
 from wxauth.web.direct import DirectRoute, operation_id
 from wxauth.web.paging import not_stored
 
-GUARDED_FOR_ADMINISTRATORS: Final = (*GUARDED, InsufficientRole)
 WRONG_USER_ID: Final = InvalidRequest.of("user_id", "Input should be a valid UUID")
 NO_SUCH_USER: Final = NotFound("there is no such user")
 NO_SUCH_SESSION: Final = NotFound("this user has no such session")
@@ -54,7 +52,7 @@ router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_f
 @lists.get(
     "/v1/admin/users",
     summary="Find users",
-    responses=answers(EXAMPLE_USERS, _WRONG_PARAMETER, *GUARDED_FOR_ADMINISTRATORS),
+    responses=answers(EXAMPLE_USERS, _WRONG_PARAMETER, *FOR_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def list_users(_: AdministratorDep, services: ServicesDep, query: Annotated[UsersQuery, Query()]) -> UsersAnswer:
@@ -66,7 +64,7 @@ async def list_users(_: AdministratorDep, services: ServicesDep, query: Annotate
 @router.get(
     "/v1/admin/users/{user_id}",
     summary="Read a user",
-    responses=answers(EXAMPLE_USER_DETAIL, WRONG_USER_ID, NO_SUCH_USER, *GUARDED_FOR_ADMINISTRATORS),
+    responses=answers(EXAMPLE_USER_DETAIL, WRONG_USER_ID, NO_SUCH_USER, *FOR_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def read_user(_: AdministratorDep, services: ServicesDep, user_id: UUID) -> UserDetailAnswer:
@@ -83,8 +81,7 @@ async def read_user(_: AdministratorDep, services: ServicesDep, user_id: UUID) -
         NO_SUCH_USER,
         PayloadTooLarge,
         LastAdmin,
-        LoginTooOld,
-        *GUARDED_FOR_ADMINISTRATORS,
+        *FOR_FRESH_ADMINISTRATORS,
     ),
     openapi_extra=BEARER_SECURITY,
 )
@@ -117,7 +114,7 @@ async def change_user(
         LastAdmin,
         LoginTooOld,
         MergeRefused("they are one user already"),
-        *GUARDED_FOR_ADMINISTRATORS,
+        *FOR_ADMINISTRATORS,
     ),
     openapi_extra=BEARER_SECURITY,
 )
@@ -149,7 +146,7 @@ async def merge_users(
     "/v1/admin/users/{user_id}",
     summary="Erase a user",
     status_code=204,
-    responses=failures(WRONG_USER_ID, NO_SUCH_USER, LastAdmin, *GUARDED_FOR_ADMINISTRATORS),
+    responses=failures(WRONG_USER_ID, NO_SUCH_USER, LastAdmin, *FOR_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def erase_user(administrator: AdministratorDep, services: ServicesDep, user_id: UUID) -> None:
@@ -164,7 +161,7 @@ async def erase_user(administrator: AdministratorDep, services: ServicesDep, use
     "/v1/admin/users/{user_id}/sessions",
     summary="Log a user out everywhere",
     status_code=204,
-    responses=failures(WRONG_USER_ID, NO_SUCH_USER, *GUARDED_FOR_ADMINISTRATORS),
+    responses=failures(WRONG_USER_ID, NO_SUCH_USER, *FOR_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def end_sessions_of_user(administrator: AdministratorDep, services: ServicesDep, user_id: UUID) -> None:
@@ -176,7 +173,7 @@ async def end_sessions_of_user(administrator: AdministratorDep, services: Servic
     "/v1/admin/users/{user_id}/sessions/{session_id}",
     summary="Log a user out on one device",
     status_code=204,
-    responses=failures(WRONG_USER_ID, NO_SUCH_SESSION, *GUARDED_FOR_ADMINISTRATORS),
+    responses=failures(WRONG_USER_ID, NO_SUCH_SESSION, *FOR_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def end_session_of_user(
@@ -189,7 +186,7 @@ async def end_session_of_user(
 @lists.get(
     "/v1/admin/events",
     summary="Read the audit trail",
-    responses=answers(EXAMPLE_EVENTS, _WRONG_PARAMETER, *GUARDED_FOR_ADMINISTRATORS),
+    responses=answers(EXAMPLE_EVENTS, _WRONG_PARAMETER, *FOR_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def list_events(

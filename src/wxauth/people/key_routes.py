@@ -9,12 +9,11 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from wxauth.core.logs import get_logger
 from wxauth.core.services import ServicesDep
-from wxauth.errors import InvalidRequest, LoginTooOld, NotFound
+from wxauth.errors import InvalidRequest, NotFound
 from wxauth.keys.rows import published_keys
 from wxauth.keys.succession import KeyState, NoSuchKey, signing, state_of
-from wxauth.people.admin_routes import GUARDED_FOR_ADMINISTRATORS
 from wxauth.people.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.web.answers import BEARER_SECURITY, answers
+from wxauth.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, FOR_FRESH_ADMINISTRATORS, answers
 from wxauth.web.direct import DirectRoute, operation_id
 
 router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
@@ -68,7 +67,7 @@ class WithdrawnAnswer(TypedDict):
 @router.get(
     "/v1/admin/keys",
     summary="List the signing keys",
-    responses=answers(_EXAMPLE_KEYS, *GUARDED_FOR_ADMINISTRATORS),
+    responses=answers(_EXAMPLE_KEYS, *FOR_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def list_keys(_: AdministratorDep, services: ServicesDep) -> KeysAnswer:
@@ -90,7 +89,7 @@ async def list_keys(_: AdministratorDep, services: ServicesDep) -> KeysAnswer:
 @router.post(
     "/v1/admin/keys/rotate",
     summary="Publish a new key, to sign next",
-    responses=answers(_EXAMPLE_ROTATED, LoginTooOld, *GUARDED_FOR_ADMINISTRATORS),
+    responses=answers(_EXAMPLE_ROTATED, *FOR_FRESH_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def rotate_key(administrator: FreshAdministratorDep, services: ServicesDep) -> RotatedAnswer:
@@ -102,7 +101,7 @@ async def rotate_key(administrator: FreshAdministratorDep, services: ServicesDep
 @router.post(
     "/v1/admin/keys/{kid}/withdraw",
     summary="Take a key back at once",
-    responses=answers(_EXAMPLE_WITHDRAWN, _WRONG_KID, _NO_SUCH_KEY, LoginTooOld, *GUARDED_FOR_ADMINISTRATORS),
+    responses=answers(_EXAMPLE_WITHDRAWN, _WRONG_KID, _NO_SUCH_KEY, *FOR_FRESH_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def withdraw_key(administrator: FreshAdministratorDep, services: ServicesDep, kid: Kid) -> WithdrawnAnswer:

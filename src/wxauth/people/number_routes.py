@@ -9,9 +9,8 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from wxauth.core.services import ServicesDep
 from wxauth.errors import InvalidRequest
-from wxauth.people.admin_routes import GUARDED_FOR_ADMINISTRATORS
 from wxauth.people.callers import AdministratorDep
-from wxauth.web.answers import BEARER_SECURITY, answers
+from wxauth.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, answers
 from wxauth.web.direct import operation_id
 from wxauth.web.paging import not_stored
 
@@ -49,7 +48,7 @@ class NumbersAnswer(TypedDict):
 @router.get(
     "/v1/admin/numbers",
     summary="Read what has happened on each day",
-    responses=answers(_EXAMPLE, _WRONG_DAYS, *GUARDED_FOR_ADMINISTRATORS),
+    responses=answers(_EXAMPLE, _WRONG_DAYS, *FOR_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def read_numbers(

@@ -8,8 +8,7 @@ from starlette.requests import Request
 
 from wxauth.core.services import ServicesDep
 from wxauth.core.tables import CLIENT_NAME
-from wxauth.errors import InvalidRequest, LoginTooOld, NameTaken, NotFound, PayloadTooLarge
-from wxauth.people.admin_routes import GUARDED_FOR_ADMINISTRATORS
+from wxauth.errors import InvalidRequest, NameTaken, NotFound, PayloadTooLarge
 from wxauth.people.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.siblings import webhooks
 from wxauth.siblings.webhook_bodies import (
@@ -34,7 +33,7 @@ from wxauth.siblings.webhook_bodies import (
     webhook_answer,
     webhooks_answer,
 )
-from wxauth.web.answers import BEARER_SECURITY, answers, failures
+from wxauth.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, FOR_FRESH_ADMINISTRATORS, answers, failures
 from wxauth.web.direct import DirectRoute, operation_id
 from wxauth.web.paging import not_stored
 
@@ -59,15 +58,13 @@ _NAMED: Final = {
 }
 
 lists = APIRouter(tags=["admin"], dependencies=[Depends(not_stored)], generate_unique_id_function=operation_id)
-_GUARDED_FRESH: Final = (LoginTooOld, *GUARDED_FOR_ADMINISTRATORS)
-
 router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
 
 
 @router.get(
     "/v1/admin/webhooks",
     summary="List webhooks",
-    responses=answers(EXAMPLE_WEBHOOKS, *GUARDED_FOR_ADMINISTRATORS),
+    responses=answers(EXAMPLE_WEBHOOKS, *FOR_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def list_webhooks(_: AdministratorDep, services: ServicesDep) -> WebhooksAnswer:
@@ -78,7 +75,7 @@ async def list_webhooks(_: AdministratorDep, services: ServicesDep) -> WebhooksA
 @router.post(
     "/v1/admin/webhooks",
     summary="Add a webhook",
-    responses=answers(EXAMPLE_NEW_WEBHOOK, _WRONG_URL, PayloadTooLarge, NameTaken, *_GUARDED_FRESH),
+    responses=answers(EXAMPLE_NEW_WEBHOOK, _WRONG_URL, PayloadTooLarge, NameTaken, *FOR_FRESH_ADMINISTRATORS),
     openapi_extra=BEARER_SECURITY,
 )
 async def add_webhook(administrator: FreshAdministratorDep, services: ServicesDep, body: NewWebhook) -> WebhookAnswer:
@@ -90,7 +87,7 @@ async def add_webhook(administrator: FreshAdministratorDep, services: ServicesDe
 @router.get(
     "/v1/admin/webhooks/{name}",
     summary="Read a webhook",
-    responses=answers(EXAMPLE_WEBHOOK, NO_SUCH_WEBHOOK, *GUARDED_FOR_ADMINISTRATORS),
+    responses=answers(EXAMPLE_WEBHOOK, NO_SUCH_WEBHOOK, *FOR_ADMINISTRATORS),
     openapi_extra=_NAMED,
 )
 async def read_webhook(_: AdministratorDep, services: ServicesDep, name: WebhookNameDep) -> WebhookAnswer:
@@ -101,7 +98,7 @@ async def read_webhook(_: AdministratorDep, services: ServicesDep, name: Webhook
 @router.patch(
     "/v1/admin/webhooks/{name}",
     summary="Change, enable or disable a webhook",
-    responses=answers(EXAMPLE_WEBHOOK, _WRONG_URL, NO_SUCH_WEBHOOK, PayloadTooLarge, *_GUARDED_FRESH),
+    responses=answers(EXAMPLE_WEBHOOK, _WRONG_URL, NO_SUCH_WEBHOOK, PayloadTooLarge, *FOR_FRESH_ADMINISTRATORS),
     openapi_extra=_NAMED,
 )
 async def change_webhook(
@@ -118,7 +115,7 @@ async def change_webhook(
     "/v1/admin/webhooks/{name}",
     summary="Remove a webhook",
     status_code=204,
-    responses=failures(NO_SUCH_WEBHOOK, *_GUARDED_FRESH),
+    responses=failures(NO_SUCH_WEBHOOK, *FOR_FRESH_ADMINISTRATORS),
     openapi_extra=_NAMED,
 )
 async def remove_webhook(administrator: FreshAdministratorDep, services: ServicesDep, name: WebhookNameDep) -> None:
@@ -129,7 +126,7 @@ async def remove_webhook(administrator: FreshAdministratorDep, services: Service
 @router.post(
     "/v1/admin/webhooks/{name}/test",
     summary="Try a webhook out",
-    responses=answers(EXAMPLE_TRIAL, NO_SUCH_WEBHOOK, *GUARDED_FOR_ADMINISTRATORS),
+    responses=answers(EXAMPLE_TRIAL, NO_SUCH_WEBHOOK, *FOR_ADMINISTRATORS),
     openapi_extra=_NAMED,
 )
 async def test_webhook(administrator: AdministratorDep, services: ServicesDep, name: WebhookNameDep) -> TrialAnswer:
@@ -140,7 +137,7 @@ async def test_webhook(administrator: AdministratorDep, services: ServicesDep, n
 @router.post(
     "/v1/admin/webhooks/{name}/secret",
     summary="Renew a webhook's secret",
-    responses=answers(EXAMPLE_NEW_WEBHOOK, NO_SUCH_WEBHOOK, *_GUARDED_FRESH),
+    responses=answers(EXAMPLE_NEW_WEBHOOK, NO_SUCH_WEBHOOK, *FOR_FRESH_ADMINISTRATORS),
     openapi_extra=_NAMED,
 )
 async def renew_webhook_secret(
@@ -157,7 +154,7 @@ async def renew_webhook_secret(
         EXAMPLE_DELIVERIES,
         InvalidRequest.of("state", "Input should be 'pending', 'delivered' or 'failed'"),
         NO_SUCH_WEBHOOK,
-        *GUARDED_FOR_ADMINISTRATORS,
+        *FOR_ADMINISTRATORS,
     ),
     openapi_extra=_NAMED,
 )
@@ -178,7 +175,7 @@ async def list_deliveries(
         InvalidRequest.of("body", "Wants event_id or since"),
         NO_SUCH_WEBHOOK,
         PayloadTooLarge,
-        *GUARDED_FOR_ADMINISTRATORS,
+        *FOR_ADMINISTRATORS,
     ),
     openapi_extra=_NAMED,
 )

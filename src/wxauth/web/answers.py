@@ -7,11 +7,13 @@ from pydantic import BaseModel, Field
 
 from wxauth.errors import (
     CodeUsed,
+    InsufficientRole,
     InternalError,
     InvalidCode,
     InvalidRequest,
     InvalidToken,
     KeysUnavailable,
+    LoginTooOld,
     MissingToken,
     StorageUnavailable,
     TokenExpired,
@@ -39,6 +41,10 @@ GUARDED = (
     StorageUnavailable,
 )
 """The failures of every guarded operation."""
+FOR_ADMINISTRATORS = (*GUARDED, InsufficientRole)
+"""The failures of every operation for administrators."""
+FOR_FRESH_ADMINISTRATORS = (LoginTooOld, *FOR_ADMINISTRATORS)
+"""The failures of those that want a fresh login too."""
 
 WECHAT_FAILURES = (WeChatRateLimited, WeChatBadResponse, WeChatMisconfigured, WeChatUnavailable, WeChatTimeout)
 """The failures of every operation that asks WeChat."""
