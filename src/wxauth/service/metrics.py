@@ -46,7 +46,7 @@ from wxauth.errors import (
 from wxauth.oauth.scan_rows import ScanOutcome
 from wxauth.people.merging import Source
 from wxauth.service.processes import Processes
-from wxauth.service.rows import statistics
+from wxauth.service.statistics_rows import statistics
 from wxauth.wechat.errcodes import CODE2SESSION, KNOWN
 
 if sys.platform != "win32":

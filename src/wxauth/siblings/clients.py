@@ -17,7 +17,7 @@ from wxauth.core.trail import OPERATOR, SYSTEM, WECHAT, Actor
 from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, InvalidToken, NameTaken, NotFound
 from wxauth.people.callers import ROLES_SCOPE
 from wxauth.people.session_rows import user_in_session
-from wxauth.siblings import rows
+from wxauth.siblings import client_rows as rows
 
 ACTORS: Final = (SYSTEM.name, OPERATOR.name, WECHAT.name)
 """Actors of the audit trail that are neither users nor clients. A client of such a name could not be told apart."""

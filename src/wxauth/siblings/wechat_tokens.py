@@ -6,7 +6,7 @@ from typing import Final
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.core.trail import OPERATOR, Actor, EventType, record_event
-from wxauth.siblings.rows import record_reading
+from wxauth.siblings.client_rows import record_reading
 from wxauth.wechat.wechat_tokens import WeChatToken
 
 LOOKED_WITHIN: Final = timedelta(minutes=1)
