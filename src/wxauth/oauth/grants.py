@@ -42,6 +42,7 @@ class WebSession:
     client: OAuthClient
     user: UserInSession
     scope: str
+    """The scopes of its next tokens, separated by spaces."""
     nonce: str | None = None
     authenticated_at: datetime
     authenticated_by: str
@@ -54,15 +55,15 @@ async def exchange(
     """Exchange a code or a refresh token for tokens. Raises: OAuthError, StorageUnavailable."""
     if ADMIN_SCOPE in client.scopes:  # its sessions are shorter, and kept by a cookie that scripts cannot read
         raise OAuthError("unauthorized_client", "the console redeems its codes by itself")
-    match form.get("grant_type"):
-        case None:
-            raise invalid_request("grant_type is missing")
-        case "urn:ietf:params:oauth:grant-type:device_code":
-            return await _for_device_code(services, client, form)
-        case "authorization_code":
-            return await _for_code(services, client, form)
-        case "refresh_token":
-            return await _for_refresh_token(services, client, form, ip=ip)
+    grant_type = form.get("grant_type")
+    if grant_type is None:
+        raise invalid_request("grant_type is missing")
+    if grant_type == DEVICE_CODE:
+        return await _for_device_code(services, client, form)
+    if grant_type == AUTHORIZATION_CODE:
+        return await _for_code(services, client, form)
+    if grant_type == REFRESH_TOKEN:
+        return await _for_refresh_token(services, client, form, ip=ip)
     raise OAuthError("unsupported_grant_type", f"grant_type is one of {', '.join(GRANTS)}")
 
 
@@ -74,7 +75,7 @@ async def _for_device_code(services: Services, client: OAuthClient, form: Mappin
         raise invalid_request("device_code is missing")
     now = services.clock()
     await _see_that_keys_are_there(services, now)
-    lifetimes = web_lifetimes(services)
+    lifetimes = _web_lifetimes(services)
     session_id = new_id(now)
     outcome = await scan_rows.redeem_device_code(
         services.database,
@@ -109,7 +110,7 @@ async def _for_code(services: Services, client: OAuthClient, form: Mapping[str, 
         raise invalid_grant("code_verifier or redirect_uri is missing, or not one of this client's")
     now = services.clock()
     await _see_that_keys_are_there(services, now)
-    lifetimes = web_lifetimes(services)
+    lifetimes = _web_lifetimes(services)
     session_id = new_id(now)
     outcome = await scan_rows.redeem_code(
         services.database,
@@ -158,7 +159,7 @@ async def _opened(
         authenticated_by=granted.authenticated_by,
         expires_at=now + timedelta(seconds=min(lifetimes.unused, lifetimes.at_most)),
     )
-    return await tokens_of(services, session, scope=granted.scope, now=now)
+    return await _tokens_of(services, session, now=now)
 
 
 def count_redeemed(services: Services, *, now: datetime) -> None:
@@ -191,7 +192,7 @@ async def _for_refresh_token(
             client_id=client.name,
             scopes=wanted,
         ),
-        lifetimes=web_lifetimes(services),
+        lifetimes=_web_lifetimes(services),
         now=now,
     )
     if isinstance(outcome, Refusal):
@@ -210,12 +211,12 @@ async def _for_refresh_token(
         generation=outcome.generation,
         client=client,
         user=outcome.user,
-        scope=granted["scope"],
+        scope=scope,
         authenticated_at=granted["authenticated_at"],
         authenticated_by=granted["authenticated_by"],
         expires_at=outcome.expires_at,
     )
-    return await tokens_of(services, session, scope=scope, now=now)
+    return await _tokens_of(services, session, now=now)
 
 
 _WHY: Final = {
@@ -228,13 +229,13 @@ _WHY: Final = {
 }
 
 
-async def tokens_of(services: Services, session: WebSession, *, scope: str, now: datetime) -> dict[str, Any]:
+async def _tokens_of(services: Services, session: WebSession, *, now: datetime) -> dict[str, Any]:
     """The answer of RFC 6749, section 5.1; without the scopes that have been taken from the client since.
 
     Raises: OAuthError, StorageUnavailable.
     """
     user = session.user
-    names = [name for name in scope.split() if name in session.client.scopes]
+    names = [name for name in session.scope.split() if name in session.client.scopes]
     if not names:
         raise invalid_grant("the client may not have any of these scopes any more")
     left = int((session.expires_at - now).total_seconds())
@@ -303,7 +304,7 @@ async def end_web_session(services: Services, client_id: str, session_id: UUID) 
         log.info("logged_out", user_id=user_id, client_id=client_id, session_id=session_id)
 
 
-def web_lifetimes(services: Services) -> Lifetimes:
+def _web_lifetimes(services: Services) -> Lifetimes:
     """The lifetimes of a website's session."""
     settings = services.settings
     return Lifetimes(
