@@ -482,3 +482,5 @@ async def test_what_a_command_cannot_do_it_says_in_a_line(apps: Command, rows: a
     assert (await apps("set", LATER)).returncode == 2
     empty = await apps("add", "wxother", "--no-check")
     assert (empty.returncode, "app_secret" in empty.stderr) == (1, True)
+    misspelt = await apps("add", "wx other", "--no-check", given="hunter2\n")
+    assert (misspelt.returncode, "app_id" in misspelt.stderr, "hunter2" in misspelt.stderr) == (2, True, False)

@@ -201,17 +201,20 @@ def _asked_for(**wanted: bool) -> dict[str, str]:
 
 
 def _valid(kind: Any, values: dict[str, Any]) -> Any:
-    """The values as the body of a request, checked alike. Raises: Failed, which names the field and never its value."""
+    """The values as the body of a request, checked alike.
+
+    Raises: click.UsageError for what stands in the command line, Failed for what was read from a prompt. Both name the
+    field and never its value.
+    """
     from pydantic import ValidationError
 
     try:
         return kind.model_validate(values)
     except ValidationError as exc:
-        lines = [
-            f"{'.'.join(map(str, error['loc']))}: {error['msg'].removeprefix('Value error, ')}"
-            for error in exc.errors(include_input=False)
-        ]
-        raise Failed("\n".join(lines)) from None
+        errors = exc.errors(include_input=False)
+        lines = [f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}" for each in errors]
+        is_of_prompt = {part for each in errors for part in each["loc"]} <= _LABELS.keys()
+        raise (Failed if is_of_prompt else click.UsageError)("\n".join(lines)) from None
 
 
 def _sign_up(chosen: str | None) -> str | None:
