@@ -6,7 +6,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -33,6 +33,8 @@ from tests.fakes import (
 )
 from tests.processes import hear_interrupts, use_memory
 from tests.quick import LeavingOut, Noting
+from tests.store.proxy import Proxy
+from wxauth.core.database import Database
 from wxauth.core.logs import configure_logging
 from wxauth.core.services import Services
 from wxauth.core.settings import Settings, settings_from
@@ -183,6 +185,20 @@ async def rows(database_url: str, shared_database: SharedDatabase) -> AsyncItera
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """This test's database, as the service has it."""
+    async with aclosing(Database(database_url)) as database:
+        yield database
+
+
+@pytest.fixture
+async def proxy(database_url: str) -> AsyncIterator[Proxy]:
+    """A way to this test's database that the test can cut."""
+    async with Proxy(database_url) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="session")

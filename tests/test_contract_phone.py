@@ -121,13 +121,6 @@ async def service(make_service: MakeService) -> Service:
 
 
 @pytest.fixture
-async def proxy(database_url: str) -> AsyncIterator[Proxy]:
-    """The way to this test's database."""
-    async with Proxy(database_url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 async def other(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     """What somebody else does in the database meanwhile."""
     connection = await asyncpg.connect(database_url)

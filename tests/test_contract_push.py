@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
@@ -743,13 +743,6 @@ async def test_a_silent_database_makes_wechat_come_again(
 async def hurried_client(make_services: MakeServices, make_client: MakeClient) -> httpx.AsyncClient:
     """A service that waits for its database no longer than it must."""
     return make_client(await make_services(apps=[PLAIN], waits=HURRIED))
-
-
-@pytest.fixture
-async def proxy(database_url: str) -> AsyncIterator[Proxy]:
-    """The way to this test's database."""
-    async with Proxy(database_url) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`/readyz`: whether a replica is able to serve, asked by whoever routes to it, and by whom else it may be."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import asyncpg
 import httpx
@@ -29,13 +28,6 @@ async def test_however_many_ask_the_database_is_asked_once(
         assert await rows.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") == 1
     answers = await asyncio.gather(*asking)
     assert {answer.status_code for answer in answers} == {200}
-
-
-@pytest.fixture
-async def proxy(database_url: str) -> AsyncIterator[Proxy]:
-    """The way to this test's database."""
-    async with Proxy(database_url) as proxy:
-        yield proxy
 
 
 async def test_what_it_says_is_no_older_than_a_second(

@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -309,13 +309,6 @@ async def test_a_rotated_key_is_in_every_workers_jwks_within_15_seconds(
 
 
 # The secret key.
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url)
-    yield database
-    await database.aclose()
 
 
 @pytest.fixture

@@ -77,13 +77,6 @@ MakeService = Callable[..., Awaitable[Service]]
 
 
 @pytest.fixture
-async def proxy(database_url: str) -> AsyncIterator[Proxy]:
-    """The way to this test's database."""
-    async with Proxy(database_url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 async def make_service(make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx) -> MakeService:
     async def make(url: str, *, deadlines: Deadlines = HURRIED) -> Service:
         services = await make_services(database_url=url, waits=Waits(database=deadlines))

@@ -1,7 +1,6 @@
 """A request that WeChat has signed, caught by somebody else: it erases nobody, whatever is sent behind it."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import asyncpg
@@ -69,13 +68,6 @@ async def services(make_services: MakeServices, secrets: Secrets) -> Services:
 @pytest.fixture
 def attacked(client: httpx.AsyncClient, rows: asyncpg.Connection, wechat: WeChatByRespx) -> Attacked:
     return Attacked(client, rows, wechat)
-
-
-@pytest.fixture
-async def proxy(database_url: str) -> AsyncIterator[Proxy]:
-    """The way to this test's database."""
-    async with Proxy(database_url) as proxy:
-        yield proxy
 
 
 @pytest.fixture

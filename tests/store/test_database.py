@@ -45,12 +45,6 @@ async def can_be_asked(url: str) -> bool:
 
 
 @pytest.fixture
-async def proxy(database_url: str) -> AsyncIterator[Proxy]:
-    async with Proxy(database_url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 async def dead(database_url: str) -> Proxy:
     """Where nobody listens."""
     async with Proxy(database_url) as proxy:

@@ -1,6 +1,5 @@
 """What is written while the connection to the database breaks: once, or not at all, but never over what came since."""
 
-from collections.abc import AsyncIterator
 from io import BytesIO
 from typing import Any
 
@@ -13,12 +12,6 @@ from tests.asking import MakeClient, MakeServices, bearer
 from tests.fakes import WeChatByRespx
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
-
-
-@pytest.fixture
-async def proxy(database_url: str) -> AsyncIterator[Proxy]:
-    async with Proxy(database_url) as proxy:
-        yield proxy
 
 
 @pytest.fixture
