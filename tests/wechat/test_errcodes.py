@@ -94,7 +94,7 @@ async def test_every_errcode_of_wechats_pages_is_explained(
         assert re.search("[一-鿿]", str(meaning(errcode, api=api) and meaning(errcode, api=api).zh))
 
 
-@pytest.mark.parametrize("errcode", sorted(ABOUT_THE_ACCOUNT))
+@pytest.mark.parametrize("errcode", sorted({*ABOUT_THE_ACCOUNT, 40001}))
 async def test_what_only_the_operator_can_mend_is_an_error_whatever_the_phone_is_told(
     client: httpx.AsyncClient, wechat: WeChatByRespx, log_lines: LogLines, errcode: int
 ) -> None:
@@ -103,6 +103,7 @@ async def test_what_only_the_operator_can_mend_is_an_error_whatever_the_phone_is
     problem_of(answer, "wechat_bad_response", 502)
     (line,) = (line for line in log_lines() if line["level"] == "error")
     assert (line["event"], line["errcode"]) == ("wechat_refused", errcode)
+    assert "what_to_change" in line
 
 
 def test_an_errcode_of_the_phone_button_means_what_it_says_of_the_button() -> None:

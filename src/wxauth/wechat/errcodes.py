@@ -115,6 +115,8 @@ def meaning(errcode: int, *, api: str) -> Title | None:
 
 def is_for_the_operator(errcode: int, *, api: str) -> bool:
     """Whether the failure lasts until the operator does something."""
+    if (api, errcode) == (CODE2SESSION, NOT_LATEST):  # the call has no access token, so this is the secret
+        return True
     return errcode in ABOUT_THE_ACCOUNT or isinstance(error_for(errcode, api=api), WeChatMisconfigured)
 
 
