@@ -14,7 +14,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import BESIDE_LOGINS
+from tests.asking import BESIDE_LOGINS, bearer, until
 from tests.fakes import SECRET_KEY, Clock, Secrets, service_env
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, run, serving
@@ -130,16 +130,6 @@ async def other(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 def told(log_lines: LogLines, event: str) -> list[dict[str, Any]]:
     return [line for line in log_lines() if line["event"] == event]
-
-
-def bearer(login: dict[str, Any]) -> dict[str, str]:
-    return {"Authorization": f"Bearer {login['access_token']}"}
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SOON):
-        while not condition():  # noqa: ASYNC110 - of somebody who tells nobody
-            await asyncio.sleep(0.01)
 
 
 async def pending(rows: asyncpg.Connection) -> int:

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.asking import BESIDE_LOGINS
+from tests.asking import BESIDE_LOGINS, bearer, until
 from tests.fakes import Clock, service_env
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, serving
@@ -125,18 +125,8 @@ def make_service(
 MakeService = Callable[..., Awaitable[Service]]
 
 
-def bearer(login: Body) -> dict[str, str]:
-    return {"Authorization": f"Bearer {login['access_token']}"}
-
-
 def told(log_lines: LogLines, event: str) -> list[Body]:
     return [line for line in log_lines() if line["event"] == event]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SOON):
-        while not condition():  # noqa: ASYNC110 - of somebody who tells nobody
-            await asyncio.sleep(0.01)
 
 
 # Off.

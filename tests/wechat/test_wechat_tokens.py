@@ -13,6 +13,7 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.asking import until
 from tests.fakes import Clock, Secrets, WeChatBySimulator
 from tests.problems import problem_of
 from tests.processes import PATIENCE, serving
@@ -107,15 +108,6 @@ def ask_rank(openid: str) -> AskRank:
 def asks(simulator: Simulator) -> list[bool]:
     """How `stable_token` was asked: by force or not."""
     return [call.json["force_refresh"] for call in simulator.calls_of("stable_token")]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let what goes on in the background go on."""
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.002)
-    raise AssertionError("it has not come to that")
 
 
 # Handed out.
