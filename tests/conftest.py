@@ -18,6 +18,7 @@ import pytest
 import respx
 
 from tests import programs
+from tests.admins import Admin, make_admin
 from tests.asking import LogLines, MakeClient, MakeServices
 from tests.databases import TEMPLATE, SharedDatabase, make_template, remove_signing_key
 from tests.fakes import (
@@ -345,6 +346,12 @@ def login(client: httpx.AsyncClient, wechat: WeChatByRespx) -> LoginAnswer:
         return answer.json()
 
     return log_in
+
+
+@pytest.fixture
+async def root(client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection) -> Admin:
+    """An administrator, and at first the only one."""
+    return await make_admin(client, rows, await login("root", nickname="Root"))
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.admins import Admin, make_admin
 from tests.asking import MakeClient, MakeServices, bearer
 from tests.dev.test_desk import dev_in
 from tests.fakes import Clock, LoginAnswer
 from tests.problems import problem_of
 from tests.processes import WXAUTH, run
 from tests.programs import needs, run_node_tests
-from tests.test_contract_admin import Admin, make_admin
 from wxauth.console.sessions import NoAdministrator, SeveralAdministrators, make_link
 from wxauth.core.services import Services
 
@@ -29,11 +29,6 @@ COOKIE = "__Secure-wxauth-console"
 @pytest.fixture
 async def services(make_services: MakeServices) -> Services:
     return await make_services(admin_page=True)
-
-
-@pytest.fixture
-async def root(client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection) -> Admin:
-    return await make_admin(client, rows, await login("root", nickname="Root"))
 
 
 async def secret_for(services: Services, root: Admin) -> str:

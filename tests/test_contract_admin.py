@@ -10,6 +10,7 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
+from tests.admins import Admin, make_admin
 from tests.asking import BESIDE_LOGINS, bearer
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
@@ -24,48 +25,6 @@ ROUTES = [
     ("DELETE", f"/v1/admin/users/{NOBODY}/sessions"),
     ("GET", "/v1/admin/events"),
 ]
-AT_LOGIN = ("user.created", "identity.added", "user.profile_changed")
-
-
-class Admin:
-    """An administrator, at the front door."""
-
-    def __init__(self, client: httpx.AsyncClient, answer: dict[str, Any]) -> None:
-        self.client = client
-        self.answer = answer
-        self.id: str = answer["user"]["id"]
-
-    async def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        return await self.client.request(method, f"/v1/admin{path}", headers=bearer(self.answer), **options)
-
-    async def read(self, path: str, **query: object) -> dict[str, Any]:
-        answer = await self.ask("GET", path, params=query)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    async def names(self, **query: object) -> list[str | None]:
-        return [user["nickname"] for user in (await self.read("/users", **query))["items"]]
-
-    async def change(self, user_id: str, **change: object) -> dict[str, Any]:
-        answer = await self.ask("PATCH", f"/users/{user_id}", json=change)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    async def events(self, **query: object) -> list[dict[str, Any]]:
-        """Beside those of logging in."""
-        items = (await self.read("/events", **query))["items"]
-        return [event for event in items if event["type"] not in AT_LOGIN]
-
-
-async def make_admin(client: httpx.AsyncClient, rows: asyncpg.Connection, answer: dict[str, Any]) -> Admin:
-    await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1", answer["user"]["id"])
-    return Admin(client, answer)
-
-
-@pytest.fixture
-async def root(client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection) -> Admin:
-    """An administrator, and at first the only one."""
-    return await make_admin(client, rows, await login("root", nickname="Root"))
 
 
 # Who may.

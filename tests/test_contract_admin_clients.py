@@ -7,10 +7,10 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.admins import Admin
 from tests.asking import MakeClient, MakeServices, bearer
 from tests.fakes import Clock, LoginAnswer, Secrets
 from tests.problems import problem_of
-from tests.test_contract_admin import Admin, make_admin
 
 NO_SITE = {
     **{"title": None, "is_public": False, "device": False, "redirect_uris": [], "logout_uris": [], "app_id": None},
@@ -53,11 +53,6 @@ ROUTES = [
     ("DELETE", "/clients/billing", None),
     ("POST", "/clients/billing/secret", None),
 ]
-
-
-@pytest.fixture
-async def root(client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection) -> Admin:
-    return await make_admin(client, rows, await login("root"))
 
 
 async def add(root: Admin, secrets: Secrets, **fields: Any) -> dict[str, Any]:

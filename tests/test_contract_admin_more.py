@@ -8,11 +8,12 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.admins import Admin, make_admin
 from tests.asking import MakeClient, MakeServices, bearer
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, Secrets
 from tests.problems import problem_of
 from tests.processes import serving
-from tests.test_contract_admin import NOBODY, Admin, make_admin
+from tests.test_contract_admin import NOBODY
 from wxauth.core.services import Services
 from wxauth.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
 
@@ -32,11 +33,6 @@ LASTING = [
     ("PATCH", f"/apps/{APP['app_id']}", {"title": "x"}),
     ("DELETE", f"/apps/{APP['app_id']}", None),
 ]
-
-
-@pytest.fixture
-async def root(client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection) -> Admin:
-    return await make_admin(client, rows, await login("root", nickname="Root"))
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)

@@ -6,17 +6,12 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.admins import Admin
 from tests.asking import MakeClient, MakeServices, bearer
 from tests.fakes import Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
-from tests.test_contract_admin import Admin, make_admin
 from wxauth.core.services import Services
-
-
-@pytest.fixture
-async def root(client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection) -> Admin:
-    return await make_admin(client, rows, await login("root"))
 
 
 async def days_of(root: Admin, **query: object) -> list[tuple[str, int, int]]:

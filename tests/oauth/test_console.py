@@ -9,6 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.admins import Admin, make_admin
 from tests.asking import MakeClient, MakeServices, bearer
 from tests.fakes import Clock
 from tests.oauth.conftest import CAMERA, FAR, AddSite, GetPhone, Phone
@@ -16,7 +17,6 @@ from tests.oauth.test_authorize import VERIFIER, Browser, exchanged, sent
 from tests.oauth.test_device_grant import refused
 from tests.problems import problem_of
 from tests.test_console import ASKED_BY_THE_PAGE, COOKIE, SESSION, go_on
-from tests.test_contract_admin import Admin, make_admin
 from tests.test_contract_admin_more import later
 from wxauth.console.sessions import add_console_as_site
 from wxauth.core.migrations import migrate
