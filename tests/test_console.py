@@ -10,6 +10,7 @@ from uuid import UUID
 import asyncpg
 import httpx
 import pytest
+from jose.jwt import get_unverified_claims
 
 from tests.admins import Admin, make_admin
 from tests.asking import MakeClient, MakeServices, bearer
@@ -105,6 +106,14 @@ async def test_a_link_opens_a_session_once(services: Services, client: httpx.Asy
     assert "wxc_" not in answer.text
     assert (await client.get("/v1/admin/users", headers=bearer(body))).status_code == 200
     problem_of(await post(client, secret), "session_revoked", 400)
+
+
+async def test_its_access_token_holds_the_external_id_as_any_does(
+    services: Services, client: httpx.AsyncClient, root: Admin, rows: asyncpg.Connection
+) -> None:
+    await rows.execute("UPDATE users SET external_id = '10023'")
+    tokens = [await opened(services, client, root), (await go_on(client)).json()]
+    assert [get_unverified_claims(each["access_token"])["external_id"] for each in tokens] == ["10023", "10023"]
 
 
 async def test_a_link_is_over_after_ten_minutes(

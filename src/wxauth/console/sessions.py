@@ -249,6 +249,7 @@ def _opened(
         roles=(),
         now=int(now.timestamp()),
         expires_in=expires_in,
+        external_id=user["external_id"],
         client_id=CLIENT,
         scope=ADMIN_SCOPE,
     )
