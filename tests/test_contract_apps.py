@@ -481,6 +481,6 @@ async def test_what_a_command_cannot_do_it_says_in_a_line(apps: Command, rows: a
     assert (of_settings.returncode, "settings" in of_settings.stderr) == (1, True)
     assert (await apps("set", LATER)).returncode == 2
     empty = await apps("add", "wxother", "--no-check")
-    assert (empty.returncode, "app_secret" in empty.stderr) == (1, True)
+    assert (empty.returncode, "app_secret: must not be empty" in empty.stderr) == (1, True), empty.stderr
     misspelt = await apps("add", "wx other", "--no-check", given="hunter2\n")
     assert (misspelt.returncode, "app_id" in misspelt.stderr, "hunter2" in misspelt.stderr) == (2, True, False)

@@ -134,6 +134,8 @@ def _check_issuer(value: str) -> str:
 
 
 def _check_app_secret(value: SecretStr) -> SecretStr:
+    if not value:
+        raise ValueError("must not be empty")
     if re.search(r"\s", value.get_secret_value()):
         raise ValueError("wants no white space")
     return value
@@ -252,7 +254,7 @@ Policy = Literal["off", "flag", "block"]
 Days = Annotated[int, Field(ge=0, le=36600)]
 Seconds = Annotated[int, Field(ge=1, le=_CENTURY)]
 SecretKey = Annotated[SecretStr, AfterValidator(_check_secret_key)]
-AppSecret = Annotated[SecretStr, Field(min_length=1), AfterValidator(_check_app_secret)]
+AppSecret = Annotated[SecretStr, AfterValidator(_check_app_secret), Field(json_schema_extra={"minLength": 1})]
 PushToken = Annotated[SecretStr, AfterValidator(_check_push_token)]
 PushAesKey = Annotated[SecretStr, AfterValidator(_check_push_aes_key)]
 Issuer = Annotated[str, AfterValidator(_check_issuer)]

@@ -75,7 +75,7 @@ const TEXTS = {
   endedRole: ['You are no administrator any more.', '您已不再是管理员。'],
   signedOut: ['You are signed out.', '您已退出登录。'],
   tooOld: [
-    'This wants a login of the last hour. Sign out, and sign in again.',
+    'This wants a recent login. Sign out, and sign in again.',
     '此操作要求近期登录过。请退出后重新登录。',
   ],
 
