@@ -97,7 +97,7 @@ async def test_a_client_may_do_what_it_was_added_with_until_that_is_set_anew(cli
     added = await clients("add", "orders", "--scope", "users", "--scope", "introspect", "--scope", "users", "--json")
     assert json.loads(added.stdout)["scopes"] == ["introspect", "users"]
     done = await clients("set", "orders", "--scope", "events")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "orders may events\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "scopes of orders: events\n", "")
     assert [client["scopes"] for client in json.loads((await clients("list", "--json")).stdout)] == [["events"]]
 
 

@@ -109,7 +109,7 @@ async def test_what_is_named_of_a_site_is_changed_and_an_empty_text_takes_it_bac
         *("set", "shop", "--scope", "phone", "--scope", "users", "--title", "小店", "--device", "--no-near"),
         *("--app", "", "--redirect-uri", "https://shop.example.com/new"),
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "shop may users, phone\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "scopes of shop: users, phone\n", "")
     (listed,) = json.loads((await clients("list", "--json")).stdout)
     assert (listed["title"], listed["device"], listed["near"], listed["app_id"]) == ("小店", True, False, None)
     assert listed["redirect_uris"] == ["https://shop.example.com/new"]

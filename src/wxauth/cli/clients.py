@@ -70,7 +70,7 @@ def set_client(name: str, **options: Any) -> None:
             changed = with_database(lambda database, now: change_client(database, name, changes, now=now))
     except NotFound:
         raise _no_such_client(name) from None
-    click.echo(f"{name} may {', '.join(described(changed)['scopes'])}")
+    click.echo(f"scopes of {name}: {', '.join(described(changed)['scopes'])}")
 
 
 @clients.command("secret")
