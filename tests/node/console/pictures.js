@@ -87,7 +87,9 @@ for (const lang of ['en', 'zh-CN']) {
   await page.waitForSelector('h1:not(:empty)')
   for (const tap of ['login', 'allow']) {
     await page.click(`[data-tap=${tap}]`)
-    await page.waitForFunction(() => document.querySelector('.wire') && !document.querySelector('.waiting'))
+    // The newest tap stands first; what wxauth asked WeChat for it is shown last.
+    await page.waitForFunction(() => document.querySelector('.tap').querySelector('[data-direction=serviceToWeChat]'))
+    await page.waitForFunction(() => !document.querySelector('.waiting'))
   }
   await page.screenshot({ path: `${folder}/../desk${lang === 'en' ? '' : `.${lang}`}.png` })
 }

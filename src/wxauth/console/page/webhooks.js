@@ -132,7 +132,7 @@ function deliveries(webhook) {
     name: 'state',
     label: text('state'),
     type: 'select',
-    options: [['', text('any')], ...['pending', 'delivered', 'failed'].map((each) => [each, each])],
+    options: [['', text('any')], ...['pending', 'delivered', 'failed'].map((each) => [each, text(`state_${each}`)])],
   })
   const show = () =>
     list({
@@ -154,7 +154,7 @@ function deliveries(webhook) {
         return [
           time(delivery.at),
           code(delivery.type),
-          tag(delivery.state, { delivered: 'ok', failed: 'bad' }[delivery.state] ?? 'note'),
+          tag(text(`state_${delivery.state}`), { delivered: 'ok', failed: 'bad' }[delivery.state] ?? 'note'),
           String(delivery.attempts),
           String(delivery.status ?? delivery.error ?? '–'),
           time(delivery.next_at),
