@@ -51,7 +51,7 @@ How an app stands with WeChat; what is not named stays:
     "country_code": "text" or "number", "daily_quota": {"stable_token": 3} (then 45009),
     "pages": ["pages/index/index"] (those published; 41030 for a mini-program code of another one)
 
-A receiver of webhooks: '.wxauth/wxauth webhooks add desk http://127.0.0.1:8001/webhook' sends it events.
+A receiver of webhooks: '.wxauth/wxauth webhooks add desk {here}/webhook' sends it events.
   GET  /webhook/messages   what came, the newest first, and whether its signature holds
   POST /webhook/behaviour  {"secret": "whsec_...", "answer": 500}
     "answer": a status (410 disables the webhook, 429), or "hang"; what is not named stays
@@ -83,7 +83,7 @@ POST /faults 让某个接口出错：“errcode”、“slow”、“status”�
 DELETE /faults 恢复正常。
 POST /accounts 设置小程序的状态：是否在 IP 白名单、secret 是否冻结、有无 unionid、无权限的接口、
 手机号接口如何对待 openid、countryCode 是文本还是数字、各接口每日额度、已发布的页面；未写的项保持不变。
-/webhook 是 Webhook 的接收端：.wxauth/wxauth webhooks add desk http://127.0.0.1:8001/webhook 即向它发送事件。
+/webhook 是 Webhook 的接收端：.wxauth/wxauth webhooks add desk {here}/webhook 即向它发送事件。
 GET /webhook/messages 列出收到的消息及签名是否有效；POST /webhook/behaviour 设置密钥“secret”与响应“answer”
 （状态码，410 会停用 Webhook；或 hang 永不响应）。
 """

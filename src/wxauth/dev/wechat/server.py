@@ -59,7 +59,7 @@ def create_simulator(
     async def about(request: Request) -> Response:
         is_browser = request.url.path == "/" and "text/html" in request.headers.get("accept", "")
         here = str(request.base_url).removesuffix("/")
-        return RedirectResponse(PATH) if is_browser else PlainTextResponse(ABOUT.replace("http://127.0.0.1:8001", here))
+        return RedirectResponse(PATH) if is_browser else PlainTextResponse(ABOUT.replace("{here}", here))
 
     async def clear_faults(_: Request) -> Response:
         wechat.faults.clear()

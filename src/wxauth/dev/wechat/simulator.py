@@ -89,11 +89,9 @@ class Simulator:
         self.faults = Faults()
         self.calls: deque[Call] = deque(maxlen=_REMEMBERED_CALLS)
         """The last calls that came."""
-        self._pictures: Counter[tuple[int, str]] = Counter()
-        """By minute and app, how many pictures were made."""
-        self._logins_of = 0
-        """The minute that `_logins` is of."""
-        self._logins: Counter[str] = Counter()
+        self._minute = 0
+        self._this_minute: Counter[tuple[Api, str]] = Counter()
+        """How many calls of an API there were for somebody in `_minute`."""
         self._apis: dict[Api, Callable[[Call], dict[str, Any] | Picture]] = {
             "code2session": self._code2session,
             "stable_token": self._stable_token,
@@ -177,7 +175,9 @@ class Simulator:
         self._count(account, call.api)
         if code in self._codes:
             wanted = self._codes.spend(code, account.app_id)
-            self._count_login(openid_of(wanted.person, account.app_id))
+            # Plain names, which WeChat has not, are not counted.
+            openid = openid_of(wanted.person, account.app_id)
+            self._count_in_minute(call.api, openid, at_most=LOGINS_A_MINUTE, errcode=45011)
             return self._session(wanted.person, account, has_unionid=wanted.has_unionid)
         if self._takes_names and is_name(code) and not _PLAIN_PHONE.fullmatch(code):
             return self._session(code, account, has_unionid=True)
@@ -272,10 +272,7 @@ class Simulator:
         except Refusal:
             raise Refusal(40169) from None
         code = read_code_request(values, account)
-        this_minute = (int(self._clock() // 60), account.app_id)
-        self._pictures[this_minute] += 1
-        if self._pictures[this_minute] > PICTURES_A_MINUTE:
-            raise Refusal(45009)
+        self._count_in_minute(call.api, account.app_id, at_most=PICTURES_A_MINUTE, errcode=45009)
         return draw(code, has_transparent_ground=values.get("is_hyaline") is True, width=width_of(values))
 
     def _account_of(self, app_id: object, secret: object) -> Account:
@@ -313,14 +310,13 @@ class Simulator:
         if self._today[today] > account.daily_quota.get(api, self._today[today]):
             raise Refusal(errcode_over_quota)
 
-    def _count_login(self, openid: str) -> None:
-        """Count a login by a real code. Plain names, which WeChat has not, are not counted."""
+    def _count_in_minute(self, api: Api, whose: str, *, at_most: int, errcode: int) -> None:
         minute = int(self._clock() // 60)
-        if minute != self._logins_of:
-            self._logins_of, self._logins = minute, Counter()
-        self._logins[openid] += 1
-        if self._logins[openid] > LOGINS_A_MINUTE:
-            raise Refusal(45011)
+        if minute != self._minute:
+            self._minute, self._this_minute = minute, Counter()
+        self._this_minute[api, whose] += 1
+        if self._this_minute[api, whose] > at_most:
+            raise Refusal(errcode)
 
     def _active_person(self, values: Mapping[str, Any], account: Account) -> str:
         openid = _text(values, "openid")
