@@ -278,19 +278,23 @@ async def disable_webhook(database: Database, webhook_id: UUID, *, now: datetime
         return True
 
 
+def is_wanted(event: PlacedEvent, *, by: WebhookRow) -> bool:
+    """Whether a webhook is sent events of this type."""
+    return not by["types"] or shown_name(event.type) in by["types"]
+
+
 async def queue_deliveries(transaction: Transaction, events: Sequence[PlacedEvent], *, now: datetime) -> int:
     """Queue the deliveries of events that are just given their places; how many deliveries."""
     webhooks = await transaction.fetch(_WHICH_WANT) if events else ()
-    wanted = [(webhook["id"], event) for event in events for webhook in webhooks if _is_wanted(event, by=webhook)]
-    return await _queue(transaction, _QUEUE, wanted, now=now)
+    wanted = [(webhook["id"], event) for event in events for webhook in webhooks if is_wanted(event, by=webhook)]
+    return await _queue(transaction, _QUEUE, wanted, now=now) if wanted else 0
 
 
 async def queue_again(
-    transaction: Transaction, webhook: WebhookRow, events: Sequence[PlacedEvent], *, now: datetime
+    transaction: Transaction, webhook_id: UUID, events: Sequence[PlacedEvent], *, now: datetime
 ) -> int:
-    """Queue once more the events that a webhook wants; how many, without those that are just being delivered."""
-    wanted = [(webhook["id"], event) for event in events if _is_wanted(event, by=webhook)]
-    return await _queue(transaction, _QUEUE_AGAIN, wanted, now=now)
+    """Queue events once more for one webhook; how many, without those that are just being delivered."""
+    return await _queue(transaction, _QUEUE_AGAIN, [(webhook_id, event) for event in events], now=now)
 
 
 async def placed_event(database: Database, event_id: UUID) -> PlacedEvent | None:
@@ -361,15 +365,9 @@ async def replace_secrets(database: Database, webhook: WebhookRow, secret: bytes
     return await database.fetchrow(_RESEAL, webhook["id"], *before, secret, former) is not None
 
 
-def _is_wanted(event: PlacedEvent, *, by: WebhookRow) -> bool:
-    return not by["types"] or shown_name(event.type) in by["types"]
-
-
 async def _queue(
     transaction: Transaction, statement: str, wanted: Sequence[tuple[UUID, PlacedEvent]], *, now: datetime
 ) -> int:
-    if not wanted:
-        return 0
     return await transaction.execute(
         statement,
         [new_id(now) for _ in wanted],

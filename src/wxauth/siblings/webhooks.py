@@ -180,8 +180,11 @@ async def replay(
 
 
 async def _queue_again(services: Services, webhook: WebhookRow, events: Sequence[PlacedEvent]) -> int:
+    wanted = [event for event in events if rows.is_wanted(event, by=webhook)]
+    if not wanted:
+        return 0
     async with services.database.begin() as transaction:
-        return await rows.queue_again(transaction, webhook, events, now=services.clock())
+        return await rows.queue_again(transaction, webhook["id"], wanted, now=services.clock())
 
 
 async def _check(services: Services, url: str) -> None:
