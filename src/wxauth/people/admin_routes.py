@@ -10,7 +10,6 @@ from wxauth.core.trail import EventSearch
 from wxauth.errors import (
     InvalidRequest,
     LastAdmin,
-    LoginTooOld,
     MergeRefused,
     NotFound,
     PayloadTooLarge,
@@ -112,9 +111,8 @@ async def change_user(
         NO_SUCH_USER,
         PayloadTooLarge,
         LastAdmin,
-        LoginTooOld,
         MergeRefused("they are one user already"),
-        *FOR_ADMINISTRATORS,
+        *FOR_FRESH_ADMINISTRATORS,
     ),
     openapi_extra=BEARER_SECURITY,
 )
