@@ -1,6 +1,7 @@
 """Logins counted in several Redis: one of which Sentinel says that it takes writes, and a cluster."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -149,6 +150,7 @@ async def test_logins_are_counted_by_whichever_redis_sentinel_names(
     assert PASSWORD not in str(lines)
 
 
+@pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")  # of a connection that redis-py lost
 async def test_a_cluster_counts_as_one_redis_does_and_limits_nobody_while_it_is_down(
     start_redis: Start,
     clock: Clock,
@@ -187,4 +189,7 @@ async def test_a_cluster_counts_as_one_redis_does_and_limits_nobody_while_it_is_
     await until_counting(limiter, clock)
     for each in (*limiters, limiter):
         await each.aclose()
-    assert [line["event"] for line in log_lines()[told:]] == ["redis_failed", "redis_answers_again"]
+    gc.collect()
+    # redis-py loses a connection whose use was cut off while it was being opened, and says so when its node is dropped.
+    events = [line["event"] for line in log_lines()[told:] if line["event"] != "Unclosed ClusterNode object"]
+    assert events == ["redis_failed", "redis_answers_again"]
