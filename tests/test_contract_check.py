@@ -418,7 +418,8 @@ async def test_one_signing_key_of_several_that_does_not_open_is_named(
 ) -> None:
     key = await simulated_services.keys.rotate()
     await rows.execute("UPDATE signing_keys SET private_key = 'nonsense' WHERE kid = $1", key.kid)
-    said(await doctor(), "signing_keys", BAD, f"1 of 2 do not open ({key.kid})")
+    results = await doctor(clock=simulated_services.clock)
+    said(results, "signing_keys", BAD, f"1 of 2 do not open ({key.kid})")
 
 
 # The issuer.
