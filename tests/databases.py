@@ -6,7 +6,6 @@ from datetime import timedelta
 import asyncpg
 
 from tests.fakes import SECRET_KEY, START
-from wxauth.core.clock import utc_now
 from wxauth.core.database import Database
 from wxauth.core.migrations import migrate
 from wxauth.core.sealing import Sealer
@@ -55,10 +54,8 @@ async def make_template(postgres: EmbeddedPostgres, admin: asyncpg.Connection) -
     await admin.execute(f"CREATE DATABASE {TEMPLATE}")
     database = Database(postgres.url(TEMPLATE))
     await migrate(database)
-    # The key must not be due for rotation: neither by the clock of the tests, which stands still, nor by the real
-    # clock, which commands use.
-    made_at = max(START, utc_now())
-    await KeyRing(database, Sealer([b64decode(SECRET_KEY)]), lambda: made_at, max_age=timedelta(days=1)).refresh()
+    # By the clock of the tests: a key that is newer than that would be dated anew, or followed by another one.
+    await KeyRing(database, Sealer([b64decode(SECRET_KEY)]), lambda: START, max_age=timedelta(days=1)).refresh()
     await database.aclose()
 
 
