@@ -4,8 +4,9 @@ import { readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { after, afterEach, before, beforeEach, test as nodeTest } from 'node:test'
 import { cell } from '../../../src/wxauth/console/page/csv.js'
+import { Complaints, Pages } from '../browser.js'
 import { CONSOLE_URL, DESK_URL, LATER_APP, SERVICE_URL, asks, eventually } from './driving.js'
-import { launch, linkFor, logIn, makeAdministrator, phoneOf, scan } from './driving.js'
+import { linkFor, logIn, makeAdministrator, phoneOf, scan } from './driving.js'
 
 const MARKUP = '<img src=x onerror="document.title=1">'
 const SECTIONS = ['Overview', 'Users', 'Events', 'Services', 'Webhooks', 'Apps', 'Keys']
@@ -15,58 +16,38 @@ const [part, parts] = process.env.PART.split('/').map(Number)
 let seen = 0
 const test = (name, run) => (seen += 1) % parts === part && nodeTest(name, run)
 
-let browser, root, page, isRoots
-let complaints, elsewhere
-let kept // the cookies of a session of root's: a link for each test would take longer than the test
+const complaints = new Complaints(SERVICE_URL)
+const pages = new Pages(SERVICE_URL, complaints, { locale: 'en-GB', viewport: { width: 1280, height: 900 } })
+let root, page, isRoots
+let kept = [] // the cookies of a session of root's: a link for each test would take longer than the test
 let number = 0
 
 before(async () => {
-  browser = await launch()
+  await pages.start()
   root = await makeAdministrator('root')
 })
-after(() => browser.close())
+after(() => pages.browser.close())
 beforeEach(() => open())
 afterEach(async () => {
   await keep()
-  await page.context().close()
-  assert.deepEqual(complaints, [])
-  assert.deepEqual(elsewhere, [])
+  complaints.check()
 })
 
-/** A browser that nobody has used, still without a page. */
-async function fresh(options = {}) {
-  await page?.context().close()
-  const context = await browser.newContext({ locale: 'en-GB', viewport: { width: 1280, height: 900 }, ...options })
-  page = await context.newPage()
-  page.setDefaultTimeout(15_000)
-  complaints = []
-  elsewhere = []
-  page.on('pageerror', (error) => complaints.push(error.message))
-  page.on('console', (message) => {
-    const isRefusal = message.text().startsWith('Failed to load resource: the server responded with a status of')
-    if (['error', 'warning'].includes(message.type()) && !isRefusal) complaints.push(message.text())
-  })
-  page.on('request', (request) => {
-    const { origin, protocol } = new URL(request.url())
-    if (origin !== SERVICE_URL && protocol !== 'blob:') elsewhere.push(request.url())
-  })
-}
-
 /** Root's session, for the tests that come. */
-const keep = async () => (kept = isRoots ? await page.context().storageState().catch(() => kept) : kept)
+const keep = async () => (kept = isRoots ? await page.context().cookies() : kept)
 
-/** A browser of somebody who has not been here. */
-async function forgotten() {
+/** A browser of somebody who has not been here, still without a page. */
+async function forgotten(options) {
   await keep()
   isRoots = false
-  await fresh()
+  page = await pages.fresh(options)
 }
 
 /** The console, opened for an administrator. */
 async function open({ by = root, lang = 'en', ...options } = {}) {
-  if (page) await keep()
+  await forgotten(options)
   isRoots = by === root
-  await fresh({ ...options, storageState: isRoots ? kept : undefined })
+  if (isRoots) await page.context().addCookies(kept)
   await page.goto(`${CONSOLE_URL}?lang=${lang}`)
   await page.waitForSelector('main h1')
   if (await page.locator('#link').count()) await page.goto(await linkFor(by, lang))
@@ -153,8 +134,8 @@ test('an address that is pasted into the page opens it too', async () => {
 })
 
 test('an administrator logs in by scan, comes to the view that was asked for, and bans somebody at once', async () => {
-  const phone = await phoneOf(browser, 'root')
-  const other = await phoneOf(browser, `person-${(number += 1)}`)
+  const phone = await phoneOf(pages.browser, 'root')
+  const other = await phoneOf(pages.browser, `person-${(number += 1)}`)
   const id = await other.locator('#user-id').innerText()
   await forgotten()
   await page.goto(`${CONSOLE_URL}?lang=en#/users/${id}`)
@@ -177,7 +158,7 @@ test('an administrator logs in by scan, comes to the view that was asked for, an
 })
 
 test('who is no administrator, or refuses on the phone, is told so and stays outside', async () => {
-  const phone = await phoneOf(browser, `person-${(number += 1)}`)
+  const phone = await phoneOf(pages.browser, `person-${(number += 1)}`)
   await forgotten()
   for (const [answer, lang, begin, told] of [
     ['last-child', 'en', 'Log in with WeChat', 'you are no administrator'],
@@ -213,7 +194,7 @@ test('at an address that is not the service’s own it leads to that one', async
   await page.goto(`${CONSOLE_URL.replace('127.0.0.1', 'localhost')}?lang=en`)
   await button('Log in with WeChat').click()
   await page.getByRole('alert').getByText(CONSOLE_URL).waitFor()
-  elsewhere = elsewhere.filter((url) => !url.startsWith(SERVICE_URL.replace('127.0.0.1', 'localhost')))
+  complaints.bearWith(/^elsewhere: http:\/\/localhost:/)
 })
 
 test('a ban under the page ends it at once', async () => {
@@ -386,7 +367,7 @@ test('scripts that are not the console’s own do not run', async () => {
   })
   assert.equal(outcome, 'refused')
   assert.equal(await page.evaluate(() => window.hacked), undefined)
-  complaints = complaints.filter((text) => !/Content Security Policy|TrustedScript/.test(text))
+  complaints.bearWith(/Content Security Policy|TrustedScript/)
 })
 
 test('a cell of CSV that a table program would run is made harmless', () => {
@@ -597,7 +578,7 @@ test('a list shows that it is loading, that it failed, and tries again', async (
   failing = false
   await button('Try again').click()
   await eventually(async () => assert.ok((await rows().count()) > 0))
-  complaints = complaints.filter((text) => !text.startsWith('Failed to load resource'))
+  complaints.bearWith(/^Failed to load resource/)
 })
 
 test('whatever stands in the fragment, the console asks for no other thing and goes on', async () => {

@@ -2,19 +2,11 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
-import { chromium } from 'playwright-core'
 
-export const { CHROMIUM, DESK_URL, SERVICE_URL, WXAUTH } = process.env
+export const { DESK_URL, SERVICE_URL, WXAUTH } = process.env
 export const CONSOLE_URL = `${SERVICE_URL}/admin/`
 export const FIRST_APP = 'wxdev00000000000a1'
 export const LATER_APP = { app_id: 'wxdev00000000000c3', app_secret: 'dev-secret-of-the-third-app' }
-
-const FLAGS = [
-  ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--no-proxy-server'],
-  ...['--disable-background-networking', '--disable-component-update', '--disable-sync'],
-]
-
-export const launch = () => chromium.launch({ executablePath: CHROMIUM, args: FLAGS })
 
 /** Run a command of wxauth's; what it prints. */
 export async function wxauth(...words) {

@@ -1,5 +1,6 @@
 // Makes the pictures of docs/console.md, each section, and that of the desk, in both languages. scripts/pictures runs it.
-import { CONSOLE_URL, DESK_URL, linkFor, launch, logIn, makeAdministrator, asks, LATER_APP } from './driving.js'
+import { launch } from '../browser.js'
+import { CONSOLE_URL, DESK_URL, linkFor, logIn, makeAdministrator, asks, LATER_APP } from './driving.js'
 
 const [folder] = process.argv.slice(2)
 const NAMES = ['小明', '李雷', '韩梅梅', 'Anna', '王芳', '张伟', 'Ben', '刘洋', '陈静', '赵敏', 'Chloé', '孙悦']

@@ -2,14 +2,10 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { after, afterEach, before, beforeEach, test } from 'node:test'
-import { chromium } from 'playwright-core'
+import { Complaints, Pages } from '../browser.js'
 
-const { CHROMIUM, DESK_URL, SERVICE_URL } = process.env
-const OURS = [new URL(DESK_URL).origin, SERVICE_URL]
-const FLAGS = [
-  ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--no-proxy-server'],
-  ...['--disable-background-networking', '--disable-component-update', '--disable-sync'],
-]
+const { DESK_URL, SERVICE_URL } = process.env
+const DESK = new URL(DESK_URL).origin
 const LOGIN = [
   ['phoneToWeChat', 'wx.login()', 'code'],
   ['phoneToService', 'POST /v1/login', '200'],
@@ -20,37 +16,18 @@ const PIXEL = Buffer.from(
   'base64',
 )
 
-let browser, page
-let complaints, elsewhere
+const complaints = new Complaints(DESK, SERVICE_URL)
+const pages = new Pages(DESK, complaints, { locale: 'zh-CN', viewport: { width: 1440, height: 900 } })
+let page
 
-before(async () => {
-  browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS })
-})
-after(() => browser.close())
+before(() => pages.start())
+after(() => pages.browser.close())
 beforeEach(() => open())
-afterEach(async () => {
-  await page.context().close()
-  assert.deepEqual(complaints, [])
-  assert.deepEqual(elsewhere, [])
-})
+afterEach(() => complaints.check())
 
-/** A new person's phone, in a browser of that language. */
-async function open({ locale = 'zh-CN', viewport = { width: 1440, height: 900 } } = {}) {
-  await page?.context().close()
-  page = await (await browser.newContext({ locale, viewport })).newPage()
-  page.setDefaultTimeout(10000)
-  complaints = []
-  elsewhere = []
-  page.on('pageerror', (error) => complaints.push(error.message))
-  page.on('console', (message) => {
-    // A browser says so of each answer of 400 and above.
-    const isRefusal = message.text().startsWith('Failed to load resource: the server responded with a status of')
-    if (['error', 'warning'].includes(message.type()) && !isRefusal) complaints.push(message.text())
-  })
-  page.on('request', (request) => {
-    const { origin, protocol } = new URL(request.url())
-    if (!OURS.includes(origin) && protocol !== 'blob:') elsewhere.push(request.url())
-  })
+/** A new person's phone; in a browser of that language, of that size. */
+async function open(options) {
+  page = await pages.fresh(options)
   await page.goto(DESK_URL)
   await page.waitForSelector('h1:not(:empty)') // it has begun
   await page.fill('#person', `person-${randomUUID().slice(0, 8)}`)
@@ -455,5 +432,5 @@ test('a service that is away is told', async () => {
   await tap('login')
   await toasted(/^网络不可用.*\s+network_error$/)
   await page.unroute(`${SERVICE_URL}/**`)
-  complaints = complaints.filter((complaint) => !complaint.includes('ERR_FAILED'))
+  complaints.bearWith(/ERR_FAILED/)
 })

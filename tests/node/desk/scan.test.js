@@ -2,28 +2,20 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { after, afterEach, before, test } from 'node:test'
-import { chromium } from 'playwright-core'
+import { Complaints, launch } from '../browser.js'
 
-const { CHROMIUM, DESK_URL, SERVICE_URL, SITE_URL, SCREENSHOTS } = process.env
-const OURS = [new URL(DESK_URL).origin, SERVICE_URL, SITE_URL]
-const FLAGS = [
-  ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--no-proxy-server'],
-  ...['--disable-background-networking', '--disable-component-update', '--disable-sync'],
-]
-
+const { DESK_URL, SERVICE_URL, SITE_URL, SCREENSHOTS } = process.env
+const complaints = new Complaints(new URL(DESK_URL).origin, SERVICE_URL, SITE_URL)
 let browser
 let contexts = []
-let complaints = []
 before(async () => {
-  browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS })
+  browser = await launch()
 })
 after(() => browser.close())
 afterEach(async () => {
   for (const context of contexts) await context.close()
   contexts = []
-  const found = complaints
-  complaints = []
-  assert.deepEqual(found, [])
+  complaints.check()
 })
 
 /** A browser of its own, as `options` of Playwright make it. */
@@ -31,16 +23,7 @@ async function newBrowser(options = {}) {
   const context = await browser.newContext({ locale: 'zh-CN', viewport: { width: 1280, height: 900 }, ...options })
   context.setDefaultTimeout(15000)
   contexts.push(context)
-  const page = await context.newPage()
-  page.on('pageerror', (error) => complaints.push(error.message))
-  page.on('console', (message) => {
-    const isRefusal = message.text().startsWith('Failed to load resource: the server responded with a status of')
-    if (['error', 'warning'].includes(message.type()) && !isRefusal) complaints.push(message.text())
-  })
-  page.on('request', (request) => {
-    if (!OURS.includes(new URL(request.url()).origin)) complaints.push(`elsewhere: ${request.url()}`)
-  })
-  return page
+  return complaints.hear(await context.newPage())
 }
 
 async function desk() {
@@ -158,7 +141,7 @@ test('no network for a moment is no end', async () => {
   await scan(phone, scene)
   await phone.click('#sheet .buttons button:last-child')
   await site.waitForURL(`${SITE_URL}/`)
-  complaints = complaints.filter((complaint) => !/net::ERR_FAILED/.test(complaint))
+  complaints.bearWith(/net::ERR_FAILED/)
 })
 
 for (const [name, options] of Object.entries({
@@ -173,7 +156,7 @@ for (const [name, options] of Object.entries({
     await site.goto(SITE_URL)
     await site.click('a[href="/login"]')
     await site.waitForSelector('.typed')
-    if (name === 'without a picture') complaints = complaints.filter((complaint) => !/net::ERR_FAILED/.test(complaint))
+    if (name === 'without a picture') complaints.bearWith(/net::ERR_FAILED/)
     const { width, inner } = await site
       .locator('html')
       .evaluate((root) => ({ width: root.scrollWidth, inner: root.clientWidth }))

@@ -1,0 +1,82 @@
+// Chromium, for tests: its pages, and what is wrong with them.
+import assert from 'node:assert/strict'
+import { chromium } from 'playwright-core'
+
+const FLAGS = [
+  ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--no-proxy-server'],
+  ...['--disable-background-networking', '--disable-component-update', '--disable-sync'],
+]
+
+export const launch = () => chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS })
+
+/** Errors and warnings of pages, and their requests to other origins than these. */
+export class Complaints {
+  #found = []
+
+  constructor(...origins) {
+    this.origins = origins
+  }
+
+  hear(page) {
+    page.on('pageerror', (error) => this.#found.push(error.message))
+    page.on('console', (message) => {
+      // A browser says so of each answer of 400 and above.
+      const isRefusal = message.text().startsWith('Failed to load resource: the server responded with a status of')
+      if (['error', 'warning'].includes(message.type()) && !isRefusal) this.#found.push(message.text())
+    })
+    page.on('request', (request) => {
+      const { origin, protocol } = new URL(request.url())
+      if (!this.origins.includes(origin) && protocol !== 'blob:') this.#found.push(`elsewhere: ${request.url()}`)
+    })
+    return page
+  }
+
+  /** Let those pass that are like this. */
+  bearWith(pattern) {
+    this.#found = this.#found.filter((complaint) => !pattern.test(complaint))
+  }
+
+  /** Fail if there are any. */
+  check() {
+    const found = this.#found
+    this.#found = []
+    assert.deepEqual(found, [])
+  }
+}
+
+/** One page at a time, which nobody has used. */
+export class Pages {
+  #page
+  #madeBy
+
+  /** `origin` is whose storage a page has; `options` are those of Playwright's contexts. */
+  constructor(origin, complaints, options) {
+    Object.assign(this, { origin, complaints, options })
+  }
+
+  async start() {
+    this.browser = await launch()
+  }
+
+  /** The page of before with an empty memory, where the options are the same: a new one takes half a second. */
+  async fresh(options = {}) {
+    const madeBy = JSON.stringify(options)
+    if (this.#page && madeBy === this.#madeBy) await this.#forget()
+    else {
+      await this.#page?.context().close()
+      const context = await this.browser.newContext({ ...this.options, ...options })
+      context.setDefaultTimeout(15_000)
+      this.#page = this.complaints.hear(await context.newPage())
+      this.#madeBy = madeBy
+    }
+    return this.#page
+  }
+
+  async #forget() {
+    await this.#page.unrouteAll()
+    if (new URL(this.#page.url()).origin !== this.origin) await this.#page.goto(`${this.origin}/livez`)
+    await this.#page.evaluate(() => [localStorage, sessionStorage].forEach((storage) => storage.clear()))
+    await this.#page.goto('about:blank') // nothing of the page goes on
+    await this.#page.context().clearCookies()
+  }
+}
