@@ -115,8 +115,8 @@ async def test_without_a_limit_any_login_will_do(
 
 async def test_a_key_is_rotated_and_the_trail_tells_by_whom(root: Admin, services: Services) -> None:
     [key] = (await root.read("/keys"))["items"]
-    assert key.keys() == {"kid", "state", "signs_from", "published_until"}
-    assert (key["state"], key["published_until"]) == ("signing", None)
+    assert key.keys() == {"kid", "alg", "state", "signs_from", "published_until"}
+    assert (key["alg"], key["state"], key["published_until"]) == ("ES256", "signing", None)
     rotated = (await root.ask("POST", "/keys/rotate")).json()
     assert rotated["kid"] != key["kid"]
     assert (await root.ask("POST", "/keys/rotate")).json() == rotated  # it waits already

@@ -280,7 +280,11 @@ async def test_keys_rotate_says_when_the_new_key_signs_and_list_shows_it(wxauth:
     assert [(key["kid"], key["state"]) for key in listed] == [(first, "signing"), (kid, "next")]
     assert (listed[1]["signs_from"], listed[1]["published_until"]) == (signs_from, None)
     table = (await wxauth("keys", "list"))[1].splitlines()
-    assert [line.split()[:2] for line in table] == [["KID", "STATE"], [first, "signing"], [kid, "next"]]
+    assert [line.split()[:3] for line in table] == [
+        ["KID", "ALG", "STATE"],
+        [first, "ES256", "signing"],
+        [kid, "ES256", "next"],
+    ]
 
 
 @pytest.mark.process

@@ -10,6 +10,7 @@ import pytest
 from fastapi import Depends, FastAPI
 from jose import jwt
 
+from tests.admins import Admin
 from tests.asking import MakeClient, MakeServices, bearer
 from tests.fakes import APP, Clock, LoginAnswer
 from tests.oauth.conftest import CALLBACK, CAMERA, AddSite, Phone, Site
@@ -114,6 +115,24 @@ async def test_the_keys_of_id_tokens_are_sealed_anew_with_the_others(
     assert (done.signing_keys, done.not_opened) == (2, 0)
     prefix = Sealer([new]).prefix
     assert (await rows.fetchval("SELECT private_key FROM id_token_keys")).startswith(prefix)
+
+
+async def test_administrators_rotate_and_withdraw_the_keys_of_id_tokens_with_the_others(
+    root: Admin, add_site: AddSite, client: httpx.AsyncClient
+) -> None:
+    await add_site()
+    [stolen] = (await root.read("/keys"))["id_token_keys"]
+    assert (stolen["alg"], stolen["state"]) == ("RS256", "signing")
+    rotated = (await root.ask("POST", "/keys/rotate")).json()
+    keys = await root.read("/keys")
+    assert [key["state"] for key in keys["id_token_keys"]] == ["signing", "next"]
+    assert [key["kid"] for key in keys["items"]][1:] == [rotated["kid"]]
+    waiting = keys["id_token_keys"][1]
+    withdrawn = (await root.ask("POST", f"/keys/{stolen['kid']}/withdraw")).json()
+    assert withdrawn == {"kid": stolen["kid"], "signing": waiting["kid"]}
+    published = (await client.get("/.well-known/jwks.json")).json()["keys"]
+    assert stolen["kid"] not in [key["kid"] for key in published]
+    problem_of(await root.ask("POST", f"/keys/{stolen['kid']}/withdraw"), "not_found", 404)
 
 
 async def test_a_site_that_is_removed_is_gone_while_a_browser_waits(

@@ -1,4 +1,4 @@
-"""`wxauth keys`: what access tokens are signed with."""
+"""`wxauth keys`: what access tokens and id_tokens are signed with."""
 
 from typing import TYPE_CHECKING
 
@@ -17,37 +17,32 @@ if TYPE_CHECKING:
 
 @click.group()
 def keys() -> None:
-    """The keys that sign access tokens."""
+    """The keys that sign access tokens, and id_tokens for websites."""
 
 
 @keys.command("list")
 @json_option
 def list_keys(as_json: bool) -> None:
-    """Print every published key: the next one to sign, the one that signs, the former ones; then those of id_tokens."""
+    """Print every published key: the former ones, the one that signs, the next one.
+
+    ES256 keys sign access tokens, RS256 keys id_tokens.
+    """
     import json
 
-    from wxauth.keys.rows import KEY_TABLES, published_keys
-    from wxauth.keys.succession import state_of
+    from wxauth.keys.both_rings import KeyAnswer, list_published
 
-    async def ask(database: "Database", now: "datetime") -> "tuple[list[list[StoredSigningKey]], datetime]":
-        keys = [await published_keys(database, now=now, table=table) for table in KEY_TABLES]
-        return keys, now
+    async def ask(database: "Database", now: "datetime") -> list[KeyAnswer]:
+        of_access_tokens, of_id_tokens = await list_published(database, now=now)
+        return of_access_tokens + of_id_tokens
 
-    rings, now = with_database(ask)
-    rows = [
-        {
-            "kid": key.kid,
-            "state": state_of(key, stored, now),
-            "signs_from": key.activates_at.isoformat(timespec="seconds"),
-            "published_until": key.retires_at and key.retires_at.isoformat(timespec="seconds"),
-        }
-        for stored in rings
-        for key in stored
-    ]
+    def text(value: "str | datetime | None") -> str | None:
+        return value if isinstance(value, str | None) else value.isoformat(timespec="seconds")
+
+    rows = [{name: text(value) for name, value in key.items()} for key in with_database(ask)]  # type: ignore[arg-type]
     if as_json:
         click.echo(json.dumps(rows))
     else:
-        header = ("KID", "STATE", "SIGNS_FROM", "PUBLISHED_UNTIL")
+        header = ("KID", "ALG", "STATE", "SIGNS_FROM", "PUBLISHED_UNTIL")
         print_table([header, *(tuple(cell or "-" for cell in row.values()) for row in rows)])
 
 
@@ -61,11 +56,10 @@ def rotate_keys(as_json: bool) -> None:
     import json
 
     from wxauth.core.trail import OPERATOR
+    from wxauth.keys.both_rings import rotate_both
 
     async def ask(keys: "KeyRing", id_token_keys: "IdTokenKeys", _now: "datetime") -> "StoredSigningKey":
-        key = await keys.rotate(by=OPERATOR)
-        await id_token_keys.rotate()
-        return key
+        return await rotate_both(keys, id_token_keys, by=OPERATOR)
 
     key = _with_key_rings(ask)
     row = {"kid": key.kid, "signs_from": key.activates_at.isoformat(timespec="seconds")}
@@ -86,13 +80,11 @@ def withdraw_key(kid: str, as_json: bool) -> None:
     import json
 
     from wxauth.core.trail import OPERATOR
-    from wxauth.keys.succession import NoSuchKey, signing
+    from wxauth.keys.both_rings import withdraw_of_either
+    from wxauth.keys.succession import NoSuchKey
 
     async def ask(keys: "KeyRing", id_token_keys: "IdTokenKeys", now: "datetime") -> "StoredSigningKey":
-        try:
-            return signing(await keys.withdraw(kid, by=OPERATOR), now)
-        except NoSuchKey:
-            return signing(await id_token_keys.withdraw(kid, by=OPERATOR), now)
+        return await withdraw_of_either(keys, id_token_keys, kid, by=OPERATOR, now=now)
 
     try:
         signs = _with_key_rings(ask)

@@ -1,4 +1,4 @@
-"""`/v1/admin/keys`: administrators see and change the keys that sign access tokens."""
+"""`/v1/admin/keys`: administrators see and change the keys that sign access tokens and id_tokens."""
 
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -10,8 +10,8 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from wxauth.core.logs import get_logger
 from wxauth.core.services import ServicesDep
 from wxauth.errors import InvalidRequest, NotFound
-from wxauth.keys.rows import published_keys
-from wxauth.keys.succession import KeyState, NoSuchKey, signing, state_of
+from wxauth.keys.both_rings import KeyAnswer, list_published, rotate_both, withdraw_of_either
+from wxauth.keys.succession import NoSuchKey
 from wxauth.people.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, FOR_FRESH_ADMINISTRATORS, answers
 from wxauth.web.direct import DirectRoute, operation_id
@@ -24,8 +24,15 @@ _WRONG_KID: Final = InvalidRequest.of("kid", "String is not of the form wanted h
 _NO_SUCH_KEY: Final = NotFound("there is no published key of that id")
 _EXAMPLE_KEYS: Final[dict[str, Any]] = {
     "items": [
-        {"kid": "…", "state": "signing", "signs_from": "2026-11-20T08:00:00Z", "published_until": None},
+        {
+            "kid": "…",
+            "alg": "ES256",
+            "state": "signing",
+            "signs_from": "2026-11-20T08:00:00Z",
+            "published_until": None,
+        },
     ],
+    "id_token_keys": [],
     "next_cursor": None,
 }
 _EXAMPLE_ROTATED: Final = {"kid": "…", "signs_from": "2026-11-20T08:06:00Z"}
@@ -34,19 +41,14 @@ _EXAMPLE_WITHDRAWN: Final = {"kid": "…", "signing": "…"}
 log = get_logger()
 
 
-class KeyAnswer(TypedDict):
-    """A published key."""
-
-    kid: str
-    state: Annotated[KeyState, Field(description="`next` to sign, `signing`, or `former`.")]
-    signs_from: datetime
-    published_until: Annotated[datetime | None, Field(description="Null for as long as nothing follows it.")]
-
-
 class KeysAnswer(TypedDict):
-    """The published keys, the oldest first."""
+    """The published keys."""
 
-    items: list[KeyAnswer]
+    items: Annotated[list[KeyAnswer], Field(description="What access tokens are signed with; the oldest first.")]
+    id_token_keys: Annotated[
+        list[KeyAnswer],
+        Field(description="What id_tokens are signed with, where there are websites; the oldest first."),
+    ]
     next_cursor: None
 
 
@@ -72,18 +74,8 @@ class WithdrawnAnswer(TypedDict):
 )
 async def list_keys(_: AdministratorDep, services: ServicesDep) -> KeysAnswer:
     """Every published key: the former ones, the one that signs, the next one."""
-    now = services.clock()
-    stored = await published_keys(services.database, now=now)
-    items: list[KeyAnswer] = [
-        {
-            "kid": key.kid,
-            "state": state_of(key, stored, now),
-            "signs_from": key.activates_at,
-            "published_until": key.retires_at,
-        }
-        for key in stored
-    ]
-    return {"items": items, "next_cursor": None}
+    of_access_tokens, of_id_tokens = await list_published(services.database, now=services.clock())
+    return {"items": of_access_tokens, "id_token_keys": of_id_tokens, "next_cursor": None}
 
 
 @router.post(
@@ -94,7 +86,7 @@ async def list_keys(_: AdministratorDep, services: ServicesDep) -> KeysAnswer:
 )
 async def rotate_key(administrator: FreshAdministratorDep, services: ServicesDep) -> RotatedAnswer:
     """Publish a new key, which signs six minutes later. Siblings need not be told. A key that waits already is kept."""
-    key = await services.keys.rotate(by=administrator)
+    key = await rotate_both(services.keys, services.id_token_keys, by=administrator)
     return {"kid": key.kid, "signs_from": key.activates_at}
 
 
@@ -111,8 +103,10 @@ async def withdraw_key(administrator: FreshAdministratorDep, services: ServicesD
     Sessions live on: the next refresh gives a token of another key.
     """
     try:
-        keys = await services.keys.withdraw(kid, by=administrator)
+        signs = await withdraw_of_either(
+            services.keys, services.id_token_keys, kid, by=administrator, now=services.clock()
+        )
     except NoSuchKey:
         raise NotFound("there is no published key of that id") from None
     log.info("signing_key_withdrawn_by", kid=kid, actor=administrator.name)
-    return {"kid": kid, "signing": signing(keys, services.clock()).kid}
+    return {"kid": kid, "signing": signs.kid}

@@ -436,8 +436,8 @@ test('keys are rotated, and that asks', async () => {
   await button('Rotate').click()
   await button('Rotate', dialog()).click()
   await eventually(async () => assert.ok((await rows().count()) >= before))
-  await page.getByText('signs next').waitFor()
-  await page.getByText('signs now').waitFor()
+  for (const kind of ['access tokens', 'id_tokens'])
+    for (const state of ['signs now', 'signs next']) await rows().filter({ hasText: kind }).filter({ hasText: state }).waitFor()
 })
 
 // Services.

@@ -1,4 +1,4 @@
-// The section about the keys that sign access tokens.
+// The section about the keys that sign access tokens and id_tokens.
 
 import { get, post } from './api.js'
 import { h } from './dom.js'
@@ -17,10 +17,14 @@ export function showKeys(main, { query }) {
     list({
       place,
       caption: text('keys'),
-      columns: ['kid', 'state', 'signsFrom', 'publishedUntil', 'acts'].map(text),
-      ask: async () => search.among(await get('/keys')),
-      cells: ({ kid, state, signs_from, published_until }) => [
+      columns: ['kid', 'alg', 'state', 'signsFrom', 'publishedUntil', 'acts'].map(text),
+      ask: async () => {
+        const { items, id_token_keys, ...rest } = await get('/keys')
+        return search.among({ ...rest, items: [...items, ...id_token_keys] })
+      },
+      cells: ({ kid, alg, state, signs_from, published_until }) => [
         code(kid),
+        text(`alg_${alg}`),
         tag(text(`state_${state}`), { signing: 'ok', next: 'note' }[state]),
         time(signs_from),
         time(published_until),
