@@ -17,14 +17,13 @@ export function showKeys(main, { query }) {
     list({
       place,
       caption: text('keys'),
-      columns: ['kid', 'alg', 'state', 'signsFrom', 'publishedUntil', 'acts'].map(text),
+      columns: ['kid', 'state', 'signsFrom', 'publishedUntil', 'acts'].map(text),
       ask: async () => {
         const { items, id_token_keys, ...rest } = await get('/keys')
         return search.among({ ...rest, items: [...items, ...id_token_keys] })
       },
       cells: ({ kid, alg, state, signs_from, published_until }) => [
-        code(kid),
-        text(`alg_${alg}`),
+        [code(kid), h('small', {}, text(`alg_${alg}`))],
         tag(text(`state_${state}`), { signing: 'ok', next: 'note' }[state]),
         time(signs_from),
         time(published_until),

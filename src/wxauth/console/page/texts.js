@@ -247,9 +247,8 @@ const TEXTS = {
   inSettings: ['In the settings: changed there.', '由配置文件指定，请在配置中修改。'],
 
   kid: ['Key', '密钥 ID'],
-  alg: ['Signs', '用途'],
-  alg_ES256: ['access tokens (ES256)', '签发 access token（ES256）'],
-  alg_RS256: ['id_tokens (RS256)', '签发 id_token（RS256）'],
+  alg_ES256: ['for access tokens (ES256)', '用于 access token（ES256）'],
+  alg_RS256: ['for id_tokens (RS256)', '用于 id_token（RS256）'],
   state_next: ['signs next', '待启用'],
   state_signing: ['signs now', '正在签名'],
   state_former: ['former', '已轮换'],
