@@ -93,10 +93,11 @@ async def test_an_openid_of_an_app_that_is_configured_no_longer_is_found(
 
 async def test_nobody_is_looked_at_but_whom_it_names(rows: asyncpg.Connection) -> None:
     await rows.execute(f"""
+        DISCARD PLANS; -- foreign keys keep plans for a table of a few users: half a minute of walks through this one
         INSERT INTO users (id, unionid, phone, created_at, last_login_at)
         SELECT gen_random_uuid(), 'union-' || n, '+861' || n, now(), now() FROM generate_series(1, {MANY}) n;
         ANALYZE users;
-        DISCARD PLANS; -- else each identity looks for its user as in a table of a few
+        DISCARD PLANS;
         INSERT INTO identities (app_id, openid, user_id, created_at)
         SELECT 'wx' || row_number() OVER () % 3, 'openid-' || unionid, id, now() FROM users;
         ANALYZE identities;
