@@ -104,6 +104,15 @@ test('the code that the page shows in letters can be typed, and the phone warns'
   await site.waitForURL(`${SITE_URL}/`)
 })
 
+test('what somebody types is not replaced by a code that comes then', async () => {
+  const site = await newBrowser()
+  const { page: phone } = await desk()
+  await phone.fill('#code', 'BCDF')
+  await codePage(site)
+  await phone.waitForSelector('.elsewhere >> text=getwxacodeunlimit')
+  assert.equal(await phone.inputValue('#code'), 'BCDF')
+})
+
 test('two tabs of one browser go on by themselves', async () => {
   const first = await newBrowser()
   const second = await first.context().newPage()

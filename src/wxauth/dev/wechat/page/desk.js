@@ -172,13 +172,21 @@ const TAPS = {
   },
 
   async scanIt() {
-    const claimed = await claim(auth, scanned($('code').value.trim()))
+    filledIn = $('code').value
+    const claimed = await claim(auth, scanned(filledIn.trim()))
     showClaimed(claimed)
   },
 
   withdrawName: () => push({ revoke_info: '6' }),
   withdrawPhone: () => push({ revoke_info: '8' }),
   closeAccount: () => push({ event: 'user_authorization_cancellation' }),
+}
+
+let filledIn = '' // what may make way for a newer scene: the one before, or what has been scanned
+
+/** Offer the newest scene, unless somebody has typed something. */
+function fillIn(scene) {
+  if ($('code').value === filledIn) $('code').value = filledIn = scene
 }
 
 /** What the phone has scanned: a typed code if it looks like one, otherwise the way in which a page is opened by it. */
@@ -369,7 +377,7 @@ async function askSimulator() {
   try {
     const { revision: newest, calls, faults } = await (await fetch(`wires/${revision ?? 0}`)).json()
     if (revision !== null) calls.forEach(wires.noteService) // not what was before this page
-    for (const { path, body } of calls) if (path.endsWith('/getwxacodeunlimit') && body?.scene) $('code').value = body.scene
+    for (const { path, body } of calls) if (path.endsWith('/getwxacodeunlimit') && body?.scene) fillIn(body.scene)
     revision = newest
     showArmed(faults)
     await askReceiver()
