@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from wxauth.core.database import Database
-    from wxauth.core.tables import StoredSigningKey
     from wxauth.keys.keyring import IdTokenKeys, KeyRing
 
 
@@ -58,10 +57,7 @@ def rotate_keys(as_json: bool) -> None:
     from wxauth.core.trail import OPERATOR
     from wxauth.keys.both_rings import rotate_both
 
-    async def ask(keys: "KeyRing", id_token_keys: "IdTokenKeys", _now: "datetime") -> "StoredSigningKey":
-        return await rotate_both(keys, id_token_keys, by=OPERATOR)
-
-    key = _with_key_rings(ask)
+    key = _with_key_rings(lambda keys, id_token_keys, _now: rotate_both(keys, id_token_keys, by=OPERATOR))
     row = {"kid": key.kid, "signs_from": key.activates_at.isoformat(timespec="seconds")}
     click.echo(json.dumps(row) if as_json else "{kid} signs from {signs_from}".format(**row))
 
@@ -83,11 +79,10 @@ def withdraw_key(kid: str, as_json: bool) -> None:
     from wxauth.keys.both_rings import withdraw_of_either
     from wxauth.keys.succession import NoSuchKey
 
-    async def ask(keys: "KeyRing", id_token_keys: "IdTokenKeys", now: "datetime") -> "StoredSigningKey":
-        return await withdraw_of_either(keys, id_token_keys, kid, by=OPERATOR, now=now)
-
     try:
-        signs = _with_key_rings(ask)
+        signs = _with_key_rings(
+            lambda keys, id_token_keys, now: withdraw_of_either(keys, id_token_keys, kid, by=OPERATOR, now=now)
+        )
     except NoSuchKey:
         raise Failed("there is no published key of that id: see 'wxauth keys list'") from None
     row = {"kid": kid, "signing": signs.kid}

@@ -10,7 +10,7 @@ from wxauth.core.database import Database
 from wxauth.core.tables import StoredSigningKey
 from wxauth.core.trail import Actor
 from wxauth.keys.keyring import IdTokenKeys, KeyRing
-from wxauth.keys.rows import ID_TOKEN_KEYS, SIGNING_KEYS, published_keys
+from wxauth.keys.rows import KEY_TABLES, published_keys
 from wxauth.keys.succession import Keys, KeyState, NoSuchKey, signing, state_of
 
 
@@ -29,7 +29,7 @@ async def list_published(database: Database, *, now: datetime) -> tuple[list[Key
 
     Raises: StorageUnavailable.
     """
-    rings = [await published_keys(database, now=now, table=table) for table in (SIGNING_KEYS, ID_TOKEN_KEYS)]
+    rings = [await published_keys(database, now=now, table=table) for table in KEY_TABLES]
     of_access_tokens, of_id_tokens = ([_answer(key, stored, now) for key in stored] for stored in rings)
     return of_access_tokens, of_id_tokens
 

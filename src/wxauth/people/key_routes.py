@@ -107,6 +107,6 @@ async def withdraw_key(administrator: FreshAdministratorDep, services: ServicesD
             services.keys, services.id_token_keys, kid, by=administrator, now=services.clock()
         )
     except NoSuchKey:
-        raise NotFound("there is no published key of that id") from None
+        raise NotFound(_NO_SUCH_KEY.detail) from None
     log.info("signing_key_withdrawn_by", kid=kid, actor=administrator.name)
     return {"kid": kid, "signing": signs.kid}
