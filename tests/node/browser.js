@@ -80,3 +80,16 @@ export class Pages {
     await this.#page.context().clearCookies()
   }
 }
+
+/** What `holds` gives as soon as it throws nothing, within ten seconds. */
+export async function eventually(holds) {
+  const deadline = Date.now() + 10_000
+  for (;;) {
+    try {
+      return await holds()
+    } catch (failure) {
+      if (Date.now() > deadline) throw failure
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+  }
+}

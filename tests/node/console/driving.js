@@ -61,15 +61,3 @@ export async function scan(phone, page, answer = 'last-child') {
   await phone.click('#scan button')
   await phone.click(`#sheet .buttons button:${answer}`)
 }
-
-export async function eventually(holds) {
-  const deadline = Date.now() + 10_000
-  for (;;) {
-    try {
-      return await holds()
-    } catch (failure) {
-      if (Date.now() > deadline) throw failure
-      await new Promise((resolve) => setTimeout(resolve, 50))
-    }
-  }
-}

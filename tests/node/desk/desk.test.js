@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { after, afterEach, before, beforeEach, test } from 'node:test'
-import { Complaints, Pages } from '../browser.js'
+import { Complaints, Pages, eventually } from '../browser.js'
 
 const { DESK_URL, SERVICE_URL } = process.env
 const DESK = new URL(DESK_URL).origin
@@ -51,18 +51,6 @@ const wires = () =>
       wire.querySelector('.outcome').textContent,
     ]),
   )
-
-async function eventually(holds) {
-  const deadline = Date.now() + 10000
-  for (;;) {
-    try {
-      return await holds()
-    } catch (error) {
-      if (Date.now() > deadline) throw error
-      await new Promise((resolve) => setTimeout(resolve, 50))
-    }
-  }
-}
 
 const sent = (expected) => eventually(async () => (await nothingWaits(), assert.deepEqual(await wires(), expected)))
 const toasted = (text) => eventually(async () => assert.match(await shown('#toast'), text))
