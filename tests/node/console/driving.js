@@ -59,5 +59,7 @@ export async function scan(phone, page, answer = 'last-child') {
   await phone.fill('#code', (await page.getAttribute('.code img', 'src')).split('/')[3])
   await phone.selectOption('#entry', '1047')
   await phone.click('#scan button')
-  await phone.click(`#sheet .buttons button:${answer}`)
+  await phone.click(`#sheet .buttons button:${answer}`).catch(async (cause) => {
+    throw new Error(`the phone asks nothing: ${await phone.innerText('.taps')}`, { cause })
+  })
 }

@@ -104,12 +104,20 @@ test('the code that the page shows in letters can be typed, and the phone warns'
   await site.waitForURL(`${SITE_URL}/`)
 })
 
-test('what somebody types is not replaced by a code that comes then', async () => {
+test('what somebody types, or is about to type, is not replaced by a code that comes then', async () => {
   const site = await newBrowser()
   const { page: phone } = await desk()
+  const arrived = (scene) => phone.waitForSelector(`.elsewhere >> text=${scene}`, { state: 'attached' })
+  await phone.focus('#code')
+  const before = await phone.inputValue('#code')
+  const offered = await codePage(site)
+  await arrived(offered)
+  assert.equal(await phone.inputValue('#code'), before)
+  await phone.locator('#code').blur()
+  await phone.waitForFunction((scene) => document.querySelector('#code').value === scene, offered)
   await phone.fill('#code', 'BCDF')
-  await codePage(site)
-  await phone.waitForSelector('.elsewhere >> text=getwxacodeunlimit')
+  await phone.locator('#code').blur()
+  await arrived(await codePage(site))
   assert.equal(await phone.inputValue('#code'), 'BCDF')
 })
 

@@ -12,6 +12,7 @@ const OLD_TOKENS = 5
 const TOAST_MS = 4000
 const POLL_MS = 1000
 const TRIED_AGAIN = ['wechat_unavailable', 'wechat_timeout', 'invalid_code', 'code_used']
+const MAKES_CODE = '/getwxacodeunlimit'
 const HELD = 'stable_token' // the service asks for it where it has none, or one that is refused
 
 const $ = (id) => document.getElementById(id)
@@ -182,11 +183,13 @@ const TAPS = {
   closeAccount: () => push({ event: 'user_authorization_cancellation' }),
 }
 
+let newestScene = ''
 let filledIn = '' // what may make way for a newer scene: the one before, or what has been scanned
 
-/** Offer the newest scene, unless somebody has typed something. */
-function fillIn(scene) {
-  if ($('code').value === filledIn) $('code').value = filledIn = scene
+/** Offer the newest scene, unless somebody has typed something, or is about to. */
+function fillIn() {
+  const isFree = ['', filledIn].includes($('code').value) && document.activeElement !== $('code')
+  if (isFree) $('code').value = filledIn = newestScene
 }
 
 /** What the phone has scanned: a typed code if it looks like one, otherwise the way in which a page is opened by it. */
@@ -377,7 +380,8 @@ async function askSimulator() {
   try {
     const { revision: newest, calls, faults } = await (await fetch(`wires/${revision ?? 0}`)).json()
     if (revision !== null) calls.forEach(wires.noteService) // not what was before this page
-    for (const { path, body } of calls) if (path.endsWith('/getwxacodeunlimit') && body?.scene) fillIn(body.scene)
+    newestScene = calls.findLast(({ path, body }) => path.endsWith(MAKES_CODE) && body?.scene)?.body.scene ?? newestScene
+    fillIn()
     revision = newest
     showArmed(faults)
     await askReceiver()
