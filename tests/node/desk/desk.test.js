@@ -75,6 +75,18 @@ test('a login is shown up to WeChat, and nothing secret with it', async () => {
   assert.match(await shown('#user-id'), /^[0-9a-f-]{36}$/)
 })
 
+test('what was sent before the page knew anything of the service is shown too', async () => {
+  let letGo
+  const held = new Promise((resolve) => (letGo = resolve))
+  await page.route('**/wires/0', async (route) => (await held, await route.continue()))
+  await page.reload()
+  await page.waitForSelector('h1:not(:empty)')
+  await tap('login')
+  await page.waitForSelector('#user-id:not(:empty)', { state: 'attached' })
+  letGo()
+  await sent(LOGIN)
+})
+
 test('the tokens are decoded, and their time runs down', async () => {
   await logIn()
   assert.match(await shown('#tokens'), /"alg": "ES256"[^]*iss\s+http:\/\/127\.0\.0\.1[^]*openid\s+o/)

@@ -27,7 +27,8 @@ globalThis.wx = { getAppBaseInfo: () => ({ language: language() }) } // what a p
 let shift = Number(localStorage.getItem('desk/shift')) // ms, of the phone's clock
 let auth, phoneWx, tokens, user
 let oldRefreshTokens = []
-let revision = null
+const begun = Date.now()
+let revision = 0
 
 const phoneNow = () => Date.now() + shift
 const person = () => $('person').value
@@ -378,8 +379,8 @@ const poll = () => (polled = polled.then(askSimulator))
 
 async function askSimulator() {
   try {
-    const { revision: newest, calls, faults } = await (await fetch(`wires/${revision ?? 0}`)).json()
-    if (revision !== null) calls.forEach(wires.noteService) // not what was before this page
+    const { revision: newest, calls, faults } = await (await fetch(`wires/${revision}`)).json()
+    calls.filter(({ at }) => at >= begun).forEach(wires.noteService) // not what was before this page
     newestScene = calls.findLast(({ path, body }) => path.endsWith(MAKES_CODE) && body?.scene)?.body.scene ?? newestScene
     fillIn()
     revision = newest
