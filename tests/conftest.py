@@ -83,6 +83,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Spreading(config, log) if config.option.dist == "load" else None
 
 
+@pytest.hookimpl(trylast=True)  # when those that do not run are gone
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        from tests.spreading import sort_longest_first
+
+        sort_longest_first(items)
+
+
 def pytest_collection_finish() -> None:
     # Imported and collected objects stay to the end. Looking through them again takes a fifth of the tests' time.
     gc.collect()

@@ -1,9 +1,11 @@
-"""How the tests are spread over processes: tests that share a fixture stay together, and start first."""
+"""How the tests are spread over processes: tests that share a fixture stay together; what takes long starts first."""
 
 import os
 import re
+from collections import Counter
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -14,16 +16,27 @@ PROXY = re.compile(r"\[(nginx|caddy|haproxy)\b")
 
 
 class Spreading(LoadScopeScheduling):
-    """Hands out a test at a time, or all those of a file or folder that has fixtures for more than one.
+    """Hands out a test at a time, or all those of a file or folder that has fixtures for more than one."""
 
-    The largest such groups come first, and single tests fill up the rest.
-    """
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False  # the workers' order stands: see sort_longest_first
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        together = _together(Path(file).parent / "conftest.py") or _together(Path(file))
-        proxy = PROXY.search(nodeid)
-        return nodeid if together is None else f"{together} {proxy[1]}" if proxy else together
+        return _group_of(nodeid)
+
+
+def sort_longest_first(items: list[pytest.Item]) -> None:
+    """Tests of a browser, then the largest groups; single tests fill up the rest."""
+    sizes = Counter(_group_of(item.nodeid) for item in items)
+    items.sort(key=lambda item: (item.get_closest_marker("browser") is None, -sizes[_group_of(item.nodeid)]))
+
+
+def _group_of(nodeid: str) -> str:
+    file = nodeid.partition("::")[0]
+    together = _together(Path(file).parent / "conftest.py") or _together(Path(file))
+    proxy = PROXY.search(nodeid)
+    return nodeid if together is None else f"{together} {proxy[1]}" if proxy else together
 
 
 @cache
@@ -35,8 +48,8 @@ def _together(file: Path) -> str | None:
 
 
 def workers_for(config: pytest.Config) -> int:
-    """How many processes: none for a few named files; else one more than processors, for some tests always wait."""
+    """How many processes: none for a few named files; else two more than processors, for some tests always wait."""
     named = [Path(argument.partition("::")[0]) for argument in config.args]
     if config.args_source is pytest.Config.ArgsSource.ARGS and all(path.suffix == ".py" for path in named):
         return 0
-    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
+    return 2 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
