@@ -33,7 +33,7 @@ export function createWires(place, serviceURL) {
   // Phone and service have one clock, that of this machine. So a request of the service to WeChat falls within the time
   // of the phone's request.
   function tapAt(time) {
-    const isAround = ({ at, ms }) => at <= time && time <= at + (ms ?? Infinity)
+    const isAround = ({ at, until }) => at <= time && time <= until
     const found = [...known.values()].findLast((wire) => wire.direction === 'phoneToService' && isAround(wire))
     if (found) return found.tap
     return taps[0]?.name === 'elsewhere' ? taps[0] : begin('elsewhere')
@@ -62,6 +62,7 @@ export function createWires(place, serviceURL) {
       what: isLogin ? 'wx.login()' : `${method} ${url.replace(serviceURL, '')}`,
       header: { ...header },
       answerHeader: { ...answerHeader },
+      until: ms === null ? Infinity : Date.now(), // `at` and `ms` leave out how long it took to show it
       tap: current,
       ...{ body, at, ms, status, answer, error },
     })
