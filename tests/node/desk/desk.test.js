@@ -237,7 +237,10 @@ test('an errcode is explained, comes once, and its title is shown in the languag
 test('a WeChat that hangs is shown waiting, and the login is tried once more', async () => {
   await makeFail({ hang: true })
   // The page itself looks, from before the tap on: after some seconds it is over.
-  const waits = page.waitForFunction(() => /code.*进行中.*进行中/s.test(document.querySelector('.tap:not(.elsewhere)')?.innerText))
+  const waits = page.waitForFunction(() => {
+    const outcomes = document.querySelector('.tap:not(.elsewhere)')?.querySelectorAll('.wire .outcome') ?? []
+    return [...outcomes].map((outcome) => outcome.textContent).join() === 'code,进行中,进行中'
+  })
   await tap('login')
   await waits
   await sent([
