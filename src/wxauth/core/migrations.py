@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -84,6 +85,7 @@ async def migrate(
     Raises: StorageUnavailable, MigrationForbidden, MigrationBlocked, UnknownRevision.
     """
     order = [BASE, *reversed(known_revisions())]
+    scripts = ScriptDirectory.from_config(_config())
     target = order[-1] if revision == HEAD else revision
     async with _turn(database):
         while True:
@@ -98,7 +100,10 @@ async def migrate(
                 return None if here == BASE else here
             is_upgrade = order.index(here) < order.index(target)
             next_one = order[order.index(here) + (1 if is_upgrade else -1)]
-            step = _Step(next_one, is_upgrade=is_upgrade, carried_by=next_one if is_upgrade else here)
+            script = scripts.get_revision(next_one if is_upgrade else here)
+            step = _Step(
+                next_one, is_upgrade=is_upgrade, is_transactional=getattr(script.module, "transactional", True)
+            )
             await _with_retries(partial(_take, database, step, lock_patience), step, pause, patience)
 
 
@@ -136,14 +141,13 @@ async def begin_migration(
         await engine.dispose()
 
 
+@dataclass(frozen=True, slots=True)
 class _Step:
     """From one revision to the next, or back."""
 
-    def __init__(self, revision: str, *, is_upgrade: bool, carried_by: str) -> None:
-        self.revision = revision
-        self.is_upgrade = is_upgrade
-        script = ScriptDirectory.from_config(_config()).get_revision(carried_by)
-        self.is_transactional = getattr(script.module, "transactional", True)
+    revision: str
+    is_upgrade: bool
+    is_transactional: bool
 
 
 async def _take(database: Database, step: _Step, lock_patience: float) -> None:
