@@ -73,6 +73,15 @@ async function newcomer(fields = {}) {
   return logIn(name, { nickname: name, ...fields })
 }
 
+const setRoles = ({ user }, ...roles) =>
+  asks(root, `/v1/admin/users/${user.id}`, { method: 'PATCH', body: JSON.stringify({ roles }) })
+
+async function anotherAdministrator() {
+  const tokens = await newcomer()
+  await setRoles(tokens, 'admin')
+  return tokens
+}
+
 async function showPerson({ user }) {
   await page.goto(`${CONSOLE_URL}?lang=en#/users/${user.id}`)
   await button('Erase').waitFor()
@@ -198,7 +207,7 @@ test('at an address that is not the service’s own it leads to that one', async
 })
 
 test('a ban under the page ends it at once', async () => {
-  const other = await makeAdministrator(`other-${(number += 1)}`)
+  const other = await anotherAdministrator()
   await open({ by: other })
   await asks(root, `/v1/admin/users/${other.user.id}`, { method: 'PATCH', body: '{"status": "disabled"}' })
   await page.getByRole('navigation').getByRole('link', { name: 'Users' }).click()
@@ -208,11 +217,10 @@ test('a ban under the page ends it at once', async () => {
 })
 
 test('the loss of the role ends it for good, also where the role comes back', async () => {
-  const other = await makeAdministrator(`other-${(number += 1)}`)
+  const other = await anotherAdministrator()
   await open({ by: other })
-  const set = (roles) => asks(root, `/v1/admin/users/${other.user.id}`, { method: 'PATCH', body: JSON.stringify({ roles }) })
-  await set([])
-  await set(['admin'])
+  await setRoles(other)
+  await setRoles(other, 'admin')
   await page.reload()
   await page.getByRole('heading', { name: 'Sign in' }).waitFor()
 })
@@ -379,7 +387,7 @@ test('a cell of CSV that a table program would run is made harmless', () => {
 
 test('events are found by type, followed, and exported', async () => {
   const person = await newcomer()
-  await asks(root, `/v1/admin/users/${person.user.id}`, { method: 'PATCH', body: '{"roles": ["editor"]}' })
+  await setRoles(person, 'editor')
   await go('Events')
   const kinds = (await page.locator('main tbody td:nth-child(2)').allInnerTexts()).filter((kind) => /roles/.test(kind))
   await page.getByLabel('Types').fill(kinds[0])
@@ -387,7 +395,7 @@ test('events are found by type, followed, and exported', async () => {
   await button('Search').click()
   await eventually(async () => assert.equal(await rows().count(), 1))
   await button('Follow').click()
-  await asks(root, `/v1/admin/users/${person.user.id}`, { method: 'PATCH', body: '{"roles": []}' })
+  await setRoles(person)
   await eventually(async () => assert.equal(await rows().count(), 2))
   await button('Follow').click()
   for (const [format, check] of [
