@@ -398,7 +398,7 @@ async def isolated_url(rows: asyncpg.Connection, database_url: str) -> str:
 async def test_logins_of_one_person_at_once_succeed_under_any_default(
     make_service: MakeService, isolated_url: str, rows: asyncpg.Connection
 ) -> None:
-    service = await make_service(isolated_url)
+    service = await make_service(isolated_url, deadlines=PATIENT)
     for _ in range(2):  # the first ones, and those of somebody who is known
         answers = await asyncio.gather(*(service.log_in() for _ in range(2 * CONNECTIONS)))
         assert {answer.status_code for answer in answers} == {200}
@@ -409,7 +409,7 @@ async def test_logins_of_one_person_at_once_succeed_under_any_default(
 async def test_one_administrator_stays_under_any_default(
     make_service: MakeService, isolated_url: str, rows: asyncpg.Connection, pooled: str
 ) -> None:
-    service = await make_service(isolated_url + pooled)
+    service = await make_service(isolated_url + pooled, deadlines=PATIENT)
     tokens = [await service.token(f"person-{n}") for n in range(TRANSACTIONS)]
     await rows.execute("UPDATE users SET roles = '{admin}'")
     answers = await asyncio.gather(*map(service.leave, tokens))
