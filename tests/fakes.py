@@ -78,7 +78,7 @@ class Secrets:
 
 
 def _has_any(starts: set[str], text: str) -> bool:
-    return any(text[i : i + _START] in starts for i in range(len(text)))
+    return not starts.isdisjoint(text[i : i + _START] for i in range(len(text)))
 
 
 def _tokens_in(response: httpx.Response) -> list[str]:
