@@ -73,12 +73,13 @@ async function newcomer(fields = {}) {
   return logIn(name, { nickname: name, ...fields })
 }
 
-const setRoles = ({ user }, ...roles) =>
-  asks(root, `/v1/admin/users/${user.id}`, { method: 'PATCH', body: JSON.stringify({ roles }) })
+/** Root's decision about somebody: a status, or roles. */
+const change = ({ user }, fields) =>
+  asks(root, `/v1/admin/users/${user.id}`, { method: 'PATCH', body: JSON.stringify(fields) })
 
 async function anotherAdministrator() {
   const tokens = await newcomer()
-  await setRoles(tokens, 'admin')
+  await change(tokens, { roles: ['admin'] })
   return tokens
 }
 
@@ -209,7 +210,7 @@ test('at an address that is not the service’s own it leads to that one', async
 test('a ban under the page ends it at once', async () => {
   const other = await anotherAdministrator()
   await open({ by: other })
-  await asks(root, `/v1/admin/users/${other.user.id}`, { method: 'PATCH', body: '{"status": "disabled"}' })
+  await change(other, { status: 'disabled' })
   await page.getByRole('navigation').getByRole('link', { name: 'Users' }).click()
   await page.getByRole('alert').getByText('Your session has ended.').waitFor()
   await page.reload()
@@ -219,8 +220,8 @@ test('a ban under the page ends it at once', async () => {
 test('the loss of the role ends it for good, also where the role comes back', async () => {
   const other = await anotherAdministrator()
   await open({ by: other })
-  await setRoles(other)
-  await setRoles(other, 'admin')
+  await change(other, { roles: [] })
+  await change(other, { roles: ['admin'] })
   await page.reload()
   await page.getByRole('heading', { name: 'Sign in' }).waitFor()
 })
@@ -387,7 +388,7 @@ test('a cell of CSV that a table program would run is made harmless', () => {
 
 test('events are found by type, followed, and exported', async () => {
   const person = await newcomer()
-  await setRoles(person, 'editor')
+  await change(person, { roles: ['editor'] })
   await go('Events')
   const kinds = (await page.locator('main tbody td:nth-child(2)').allInnerTexts()).filter((kind) => /roles/.test(kind))
   await page.getByLabel('Types').fill(kinds[0])
@@ -395,7 +396,7 @@ test('events are found by type, followed, and exported', async () => {
   await button('Search').click()
   await eventually(async () => assert.equal(await rows().count(), 1))
   await button('Follow').click()
-  await setRoles(person)
+  await change(person, { roles: [] })
   await eventually(async () => assert.equal(await rows().count(), 2))
   await button('Follow').click()
   for (const [format, check] of [
@@ -540,8 +541,7 @@ test('a webhook is added, tested, told of what happens, told again, disabled and
   const row = rows().filter({ hasText: url })
   await row.getByRole('button', { name: /^Test/ }).click()
   await row.getByText(/The webhook answered 204/).waitFor()
-  const { user } = await newcomer()
-  await asks(root, `/v1/admin/users/${user.id}`, { method: 'PATCH', body: '{"status": "disabled"}' })
+  await change(await newcomer(), { status: 'disabled' })
   const delivered = page.getByRole('region', { name: 'Deliveries: orders' }).getByRole('row', { name: /user\.banned delivered/ })
   await eventually(async () => {
     await go('Webhooks')
