@@ -146,7 +146,7 @@ async def test_nothing_is_stored_while_wechat_is_away(
     rows: asyncpg.Connection,
     fault: dict[str, Any],
 ) -> None:
-    client = make_client(await make_simulated_services(wechat_timeout=0.3, waits=Waits(wechat_busy=(0, 0))))
+    client = make_client(await make_simulated_services(wechat_timeout=1, waits=Waits(wechat_busy=(0, 0))))
     root = await make_admin(client, rows, (await log_in(client, FIRST, "root")).json())
     simulator.fail("code2session", times=None, **fault)
     refused = await add(root)

@@ -565,7 +565,7 @@ async def test_of_one_persons_codes_a_few_are_asked_about_at_once(service: Servi
 
 
 async def test_of_the_codes_of_all_so_many_are_asked_about_at_once(make_service: MakeService) -> None:
-    service = await make_service(wechat_timeout=0.2, waits=Waits(phones_farewell=0))
+    service = await make_service(wechat_timeout=1, waits=Waits(phones_farewell=0))
     service.simulator.fail(API, hang=True, times=None)
     of_one = UNDER_WAY_OF_ONE // 2
     logins = [await service.log_in(f"person-{n}") for n in range(UNDER_WAY // of_one)]
@@ -763,9 +763,9 @@ async def test_without_a_database_no_code_is_spent(make_service: MakeService, pr
 
 
 async def test_an_answer_that_comes_too_late_is_found_by_the_same_code(make_service: MakeService) -> None:
-    service = await make_service(wechat_timeout=0.2)
+    service = await make_service(wechat_timeout=1)
     alice, code = await service.log_in(), service.phone_code()
-    service.simulator.fail(API, slow=0.5)
+    service.simulator.fail(API, slow=1.5)
     problem_of(await service.bind(alice, code), "wechat_timeout", 504)
     async with asyncio.timeout(SOON):
         while (answer := await service.bind(alice, code)).status_code == 504:

@@ -14,7 +14,7 @@ from wxauth.core.services import Services
 from wxauth.dev.wechat import Simulator
 
 RISK: Any = "getuserriskrank"
-SHORT = 0.3
+SHORT = 1.0
 """A WECHAT_TIMEOUT for calls that hang."""
 
 Replica = tuple[httpx.AsyncClient, Services]

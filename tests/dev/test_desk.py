@@ -172,7 +172,7 @@ async def test_each_failure_is_what_the_page_says_beforehand(
     for known in known_faults()[api]:
         clock.advance(days=1)  # an access token may not be forced to change too often
         # One that holds no access token.
-        client = make_client(await make_simulated_services(wechat_timeout=0.5, waits=HURRIED))
+        client = make_client(await make_simulated_services(wechat_timeout=1, waits=HURRIED))
         tokens = (await client.post("/v1/login", json={"code": "alice"})).json()
         fault = {**known["fault"], "slow": 0.05} if "slow" in known["fault"] else known["fault"]
         times = 1 if known["failure"] is None else None

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -10,7 +11,7 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from tests.store.proxy import HURRIED, Proxy
+from tests.store.proxy import Proxy
 from wxauth.core.database import DEADLINES, Database, Deadlines
 from wxauth.core.migrations import begin_migration
 from wxauth.dev.postgres import EmbeddedPostgres
@@ -77,11 +78,12 @@ async def test_of_several_hosts_one_that_lives_is_enough(proxy: Proxy, dead: Pro
 
 async def test_of_several_hosts_a_silent_one_costs_its_own_time_once(proxy: Proxy, silent: Proxy) -> None:
     path = urlsplit(proxy.url).path
-    async with opened(f"postgresql://postgres@{silent.address},{proxy.address}{path}", HURRIED) as database:
-        async with asyncio.timeout(HURRIED.connect + 0.5):
+    deadlines = replace(DEADLINES, connect=1.5)
+    async with opened(f"postgresql://postgres@{silent.address},{proxy.address}{path}", deadlines) as database:
+        async with asyncio.timeout(2 * deadlines.connect):
             assert await database.fetchrow("SELECT 1")
         proxy.drop()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(deadlines.connect):
             assert await database.fetchrow("SELECT 1")  # the host that gave the last connection is asked first
 
 

@@ -337,7 +337,7 @@ def refusal(status: str) -> Behaviour:
 @on_both_loops
 async def test_a_proxy_that_makes_no_tunnel_is_no_connection(instead: Behaviour, reason: str) -> None:
     proxy = ForwardProxy(instead=instead)
-    async with Upstream(OK) as upstream, by_proxy(proxy, connect_timeout=0.2) as way:
+    async with Upstream(OK) as upstream, by_proxy(proxy, connect_timeout=0.5) as way:
         failure = await ask_in_vain(way, f"https://127.0.0.1:{upstream.port}", ProxyFailed)
         assert isinstance(failure, httpx.ConnectError)  # so that the fallback host has its turn
         assert str(failure) == f"no way through the proxy: {reason}"
@@ -376,7 +376,7 @@ async def test_behind_a_tunnel_a_failure_is_wechats(authority: Authority) -> Non
         (Upstream(hang_up, tls=authority.server("127.0.0.1")), httpx.ReadError),
         (Upstream(answer(b"", status="407 Oh"), tls=authority.server("127.0.0.1")), None),
     ]:
-        async with served as upstream, by_proxy(proxy, tls=authority.trusted(), connect_timeout=0.3) as way:
+        async with served as upstream, by_proxy(proxy, tls=authority.trusted(), connect_timeout=1) as way:
             url = f"https://127.0.0.1:{upstream.port}"
             if expected is None:
                 assert (await ask(way, url)).status_code == 407

@@ -232,7 +232,7 @@ async def test_a_tls_handshake_that_fails_is_no_connection(
 async def test_a_tls_handshake_that_hangs_leaves_the_fallback_host_its_time(service_asking: ServiceAsking) -> None:
     async with Upstream(OK, on_connect=hang) as upstream, Upstream(OK) as fallback:
         client = await service_asking(
-            f"https://127.0.0.1:{upstream.port}", wechat_fallback_url=fallback.url, wechat_timeout=SHORT
+            f"https://127.0.0.1:{upstream.port}", wechat_fallback_url=fallback.url, wechat_timeout=2
         )
         assert (await log_in(client)).status_code == 200
 
