@@ -112,7 +112,10 @@ def test_an_owner_killed_together_with_the_supervisor_leaves_no_server_behind(ow
 def test_it_starts_again_after_everything_was_killed(own: Own, data: Path) -> None:
     owner = own()
     server = server_of(data)
-    for pid in (parent_of(server), server, owner.process.pid):
+    everything = (parent_of(server), server, owner.process.pid)
+    for pid in everything:
+        os.kill(pid, signal.SIGSTOP)  # so that none is told of another's end
+    for pid in everything:
         os.kill(pid, signal.SIGKILL)
     until(lambda: not users_of(data.parent))
     assert server_of(data) == server, "the file with its number is still there"
