@@ -1,5 +1,5 @@
 // Access tokens for the tests of a service: no wxauth running, no network, no waiting.
-import { createHash, generateKeyPairSync, randomUUID, sign } from 'node:crypto'
+import { createHash, createPrivateKey, generateKeyPairSync, randomUUID, sign } from 'node:crypto'
 import { BearerGuard, trust } from './guard.js'
 import { verificationKeys } from './keys.js'
 
@@ -17,11 +17,15 @@ export class TestIssuer {
     this.audience = audience
     this.appId = appId
     this.#now = now
-    const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
-    const { crv, kty, x, y } = publicKey.export({ format: 'jwk' })
+    // As JWKs at once: some versions of Node wait for themselves for ever where garbage is collected while a key object
+    // that they have just made is exported as a JWK.
+    const encoding = { format: 'jwk' }
+    const options = { namedCurve: 'P-256', publicKeyEncoding: encoding, privateKeyEncoding: encoding }
+    const { privateKey, publicKey } = generateKeyPairSync('ec', options)
+    const { crv, kty, x, y } = publicKey
     // The JWK's own thumbprint (RFC 7638).
     const kid = createHash('sha256').update(JSON.stringify({ crv, kty, x, y })).digest('base64url')
-    this.#privateKey = privateKey
+    this.#privateKey = createPrivateKey({ key: privateKey, format: 'jwk' })
     this.#publicJwk = { crv, kty, x, y, alg: 'ES256', use: 'sig', kid }
   }
 
