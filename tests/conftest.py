@@ -88,7 +88,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         from tests.spreading import sort_longest_first
 
-        sort_longest_first(items)
+        sort_longest_first(items, config.workerinput["workercount"])
 
 
 def pytest_collection_finish() -> None:

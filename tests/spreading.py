@@ -26,10 +26,15 @@ class Spreading(LoadScopeScheduling):
         return _group_of(nodeid)
 
 
-def sort_longest_first(items: list[pytest.Item]) -> None:
+def sort_longest_first(items: list[pytest.Item], workers: int) -> None:
     """Tests of a browser, then the largest groups; single tests fill up the rest."""
     sizes = Counter(_group_of(item.nodeid) for item in items)
     items.sort(key=lambda item: (item.get_closest_marker("browser") is None, -sizes[_group_of(item.nodeid)]))
+    # Each worker is given two at once. Behind a browser's test, the second waits for a minute: let it be a short one.
+    browsers = sum(item.get_closest_marker("browser") is not None for item in items)
+    first = min(browsers, workers)
+    for _ in range(min(first, len(items) - browsers)):
+        items.insert(first, items.pop())
 
 
 def _group_of(nodeid: str) -> str:

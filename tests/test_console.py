@@ -14,7 +14,7 @@ from jose.jwt import get_unverified_claims
 
 from tests.admins import Admin, make_admin
 from tests.asking import MakeClient, MakeServices, bearer
-from tests.dev.test_desk import dev_in
+from tests.dev.running import running_dev
 from tests.fakes import Clock, LoginAnswer
 from tests.problems import problem_of
 from tests.processes import WXAUTH, run
@@ -322,7 +322,7 @@ async def test_an_operator_makes_a_link(
 @pytest.mark.parametrize("part", ["0/2", "1/2"])
 def test_the_page_in_a_browser(tmp_path: Path, database_url: str, part: str) -> None:
     chromium = needs("chromium-headless-shell", "chromium")
-    for dev in dev_in(tmp_path, WXAUTH_DATABASE_URL=database_url):
+    with running_dev(tmp_path, WXAUTH_DATABASE_URL=database_url) as dev:
         env = {
             "CHROMIUM": chromium,
             "SERVICE_URL": dev.url,

@@ -1,18 +1,16 @@
-"""The phone on the desk: the page in a real browser, and what the simulator's server does for it."""
+"""The phone on the desk: what the simulator's server does for its page."""
 
-import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.asking import MakeClient, MakeServices, bearer
+from tests.dev.running import Dev, running_dev
 from tests.fakes import Clock
-from tests.processes import WXAUTH, Running, free_port, serving, until
-from tests.programs import needs, run_node_tests
+from tests.processes import serving, until
 from wxauth.dev.wechat import APPS, PhoneCodeRequest, Simulator, create_simulator
 from wxauth.dev.wechat.desk import known_faults
 from wxauth.service.waits import Waits
@@ -20,50 +18,10 @@ from wxauth.service.waits import Waits
 HURRIED = Waits(phones_farewell=0, phones_of_others=(0,), wechat_busy=(0, 0))
 
 
-@dataclass(frozen=True, slots=True)
-class Dev:
-    """A running `wxauth dev`."""
-
-    url: str
-    wechat_url: str
-    site_url: str
-
-
-def dev_in(folder: Path, **env: str) -> Iterator[Dev]:
-    port, wechat_port, site_port = free_port(), free_port(), free_port()
-    ports = ("--port", str(port), "--wechat-port", str(wechat_port), "--site-port", str(site_port))
-    command = (WXAUTH, "dev", *ports)
-    with Running(*command, cwd=folder, env={"WXAUTH_WECHAT_TIMEOUT": "1", **env}) as running:
-        running.wait_for("Ctrl-C ends it all")
-        yield Dev(*(f"http://127.0.0.1:{each}" for each in (port, wechat_port, site_port)))
-
-
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
-    yield from dev_in(tmp_path_factory.mktemp("desk"))
-
-
-@pytest.mark.process
-@pytest.mark.browser
-@pytest.mark.node
-def test_the_page_plays_the_phone_in_a_browser(dev: Dev) -> None:
-    chromium = needs("chromium-headless-shell", "chromium")
-    env = {"CHROMIUM": chromium, "DESK_URL": f"{dev.wechat_url}/desk/", "SERVICE_URL": dev.url}
-    run_node_tests("desk/desk.test.js", env)
-
-
-@pytest.mark.process
-@pytest.mark.browser
-@pytest.mark.node
-def test_the_example_site_is_logged_in_to_by_the_phone_on_the_desk(dev: Dev) -> None:
-    env = {
-        "CHROMIUM": needs("chromium-headless-shell", "chromium"),
-        "DESK_URL": f"{dev.wechat_url}/desk/",
-        "SERVICE_URL": dev.url,
-        "SITE_URL": dev.site_url,
-        "SCREENSHOTS": os.environ.get("SCREENSHOTS", ""),
-    }
-    run_node_tests("desk/scan.test.js", env)
+    with running_dev(tmp_path_factory.mktemp("desk")) as dev:
+        yield dev
 
 
 # Who is let in.
@@ -92,7 +50,7 @@ def test_the_page_may_read_what_helps_it(dev: Dev) -> None:
 @pytest.mark.no_signing_key
 @pytest.mark.process
 def test_origins_of_yours_take_its_place(tmp_path: Path, database_url: str) -> None:
-    for dev in dev_in(tmp_path, WXAUTH_CORS_ORIGINS="https://mine.test", WXAUTH_DATABASE_URL=database_url):
+    with running_dev(tmp_path, WXAUTH_CORS_ORIGINS="https://mine.test", WXAUTH_DATABASE_URL=database_url) as dev:
         assert allowed_origin(dev, "https://mine.test") == "https://mine.test"
         assert allowed_origin(dev, dev.wechat_url) is None
 

@@ -5,6 +5,7 @@ import { chromium } from 'playwright-core'
 const FLAGS = [
   ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--no-proxy-server'],
   ...['--disable-background-networking', '--disable-component-update', '--disable-sync'],
+  ...['--disable-site-isolation-trials', '--renderer-process-limit=1'], // a process less for each page
 ]
 
 export const launch = () => chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS })

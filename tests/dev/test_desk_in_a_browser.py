@@ -1,0 +1,39 @@
+"""The phone on the desk, in a real browser; apart from the other tests of it, which share one `wxauth dev`."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.dev.running import Dev, running_dev
+from tests.programs import needs, run_node_tests
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Iterator[Dev]:
+    with running_dev(tmp_path) as dev:
+        yield dev
+
+
+@pytest.mark.process
+@pytest.mark.browser
+@pytest.mark.node
+def test_the_page_plays_the_phone_in_a_browser(dev: Dev) -> None:
+    chromium = needs("chromium-headless-shell", "chromium")
+    env = {"CHROMIUM": chromium, "DESK_URL": f"{dev.wechat_url}/desk/", "SERVICE_URL": dev.url}
+    run_node_tests("desk/desk.test.js", env)
+
+
+@pytest.mark.process
+@pytest.mark.browser
+@pytest.mark.node
+def test_the_example_site_is_logged_in_to_by_the_phone_on_the_desk(dev: Dev) -> None:
+    env = {
+        "CHROMIUM": needs("chromium-headless-shell", "chromium"),
+        "DESK_URL": f"{dev.wechat_url}/desk/",
+        "SERVICE_URL": dev.url,
+        "SITE_URL": dev.site_url,
+        "SCREENSHOTS": os.environ.get("SCREENSHOTS", ""),
+    }
+    run_node_tests("desk/scan.test.js", env)
