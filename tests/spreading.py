@@ -53,8 +53,8 @@ def _together(file: Path) -> str | None:
 
 
 def workers_for(config: pytest.Config) -> int:
-    """How many processes: none for a few named files; else one more than processors, for some tests always wait."""
+    """How many processes: none for a few named files; else two more than processors, for some tests always wait."""
     named = [Path(argument.partition("::")[0]) for argument in config.args]
     if config.args_source is pytest.Config.ArgsSource.ARGS and all(path.suffix == ".py" for path in named):
         return 0
-    return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return 2 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
