@@ -16,7 +16,7 @@ import pytest
 from tests.asking import until_locked
 from tests.fakes import Clock, Secrets, WeChatByRespx
 from tests.store.proxy import HURRIED, PATIENT, Proxy
-from wxauth.core.database import CONNECTIONS, TRANSACTIONS, Database, Deadlines
+from wxauth.core.database import CONNECTIONS, DEADLINES, TRANSACTIONS, Database, Deadlines
 from wxauth.core.migrations import migrate
 from wxauth.core.services import Services
 from wxauth.dev.postgres import EmbeddedPostgres
@@ -215,16 +215,16 @@ async def test_a_restart_under_load_costs_some_logins_and_no_fault(
     own_postgres: EmbeddedPostgres, tmp_path: Path, make_service: MakeService
 ) -> None:
     async with Proxy(own_postgres.url()) as proxy:
-        service = await make_service(proxy.url)
+        service = await make_service(proxy.url, deadlines=DEADLINES)
         statuses: list[int] = []
         is_over = asyncio.Event()
 
         async def keep_logging_in(person: str) -> None:
             while not is_over.is_set():
                 statuses.append((await service.log_in(person)).status_code)
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.05)
 
-        load = [asyncio.create_task(keep_logging_in(f"person-{n}")) for n in range(50)]
+        load = [asyncio.create_task(keep_logging_in(f"person-{n}")) for n in range(2 * CONNECTIONS)]
         await until(lambda: statuses.count(200) > 50)
         await asyncio.to_thread(own_postgres.__exit__, None, None, None)
         await until(lambda: statuses.count(503) > 50)
