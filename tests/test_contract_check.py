@@ -5,7 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -856,9 +856,9 @@ async def redis_url() -> AsyncIterator[str]:
     """A Redis that wants no password and counts."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1024):
-            writer.write(b":1\r\n" if b"EVALSHA" in data else b"+OK\r\n" * data.count(b"SETINFO"))
-        writer.close()
+        with closing(writer):
+            while data := await reader.read(1024):
+                writer.write(b":1\r\n" if b"EVALSHA" in data else b"+OK\r\n" * data.count(b"SETINFO"))
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -68,15 +68,15 @@ class FakeRedis:
             yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            if greetings := data.count(b"SETINFO"):
-                writer.write(b"+OK\r\n" * greetings)
-                continue
-            self.commands += 1
-            if self.answer is None:
-                break
-            writer.write(self.answer)
-        writer.close()
+        with closing(writer):
+            while data := await reader.read(65536):
+                if greetings := data.count(b"SETINFO"):
+                    writer.write(b"+OK\r\n" * greetings)
+                    continue
+                self.commands += 1
+                if self.answer is None:
+                    break
+                writer.write(self.answer)
 
 
 async def seconds_refused(limiter: LoginLimiter, ip: str = "192.0.2.1") -> int:

@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from contextlib import closing
 
 import httpx
 import pytest
@@ -146,9 +147,9 @@ async def test_head_and_body_are_sent_at_once() -> None:
     packets: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        packets.append(await reader.read(65536))
-        writer.write(WHOLE)
-        writer.close()
+        with closing(writer):
+            packets.append(await reader.read(65536))
+            writer.write(WHOLE)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
