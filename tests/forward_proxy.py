@@ -17,7 +17,7 @@ class ForwardProxy(Listening):
     """Wants its user and password. `instead` is done in place of an answer to CONNECT."""
 
     def __init__(self, *, instead: Behaviour | None = None, on_connect: Behaviour | None = None) -> None:
-        super().__init__()
+        super().__init__(self._pass)
         self._instead = instead
         self._on_connect = on_connect
         self.heads: list[str] = []
@@ -31,7 +31,7 @@ class ForwardProxy(Listening):
     def url(self) -> str:
         return f"http://{CREDENTIALS}@127.0.0.1:{self.port}"
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._on_connect is not None:
             await self._on_connect(writer)
         head = (await reader.readuntil(b"\r\n\r\n")).decode()

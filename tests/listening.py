@@ -2,26 +2,29 @@
 
 import asyncio
 import ssl
-from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+STEPS_OF_AN_ACCEPT: Final = 4
+"""Of the event loop: it sees the connection, accepts it, makes its transport, tells its protocol."""
 
 
-class Listening(ABC):
+class Listening:
     """Serves each connection in a task of its own; the end of the one is the end of the other.
 
     Args:
+        serve: Serves one connection. That the client has gone needs no care.
         tls: Its certificate, where it speaks TLS.
     """
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, serve: Serve, *, tls: ssl.SSLContext | None = None) -> None:
+        self._serve = serve
         self._tls = tls
         self._serving: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
         self._writers: list[asyncio.StreamWriter] = []
-
-    @abstractmethod
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls, backlog=1024)
@@ -31,6 +34,7 @@ class Listening(ABC):
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await let_accepts_end()
         self._server.close()
         tasks = list(self._serving.values())
         for writer, task in self._serving.items():
@@ -51,3 +55,12 @@ class Listening(ABC):
         finally:
             writer.transport.abort()
             del self._serving[writer]
+
+
+async def let_accepts_end() -> None:
+    """Wait until each server of this loop knows of the connections made to it so far.
+
+    asyncio drops a connection, without closing it, whose server is closed between the accept and the transport.
+    """
+    for _ in range(STEPS_OF_AN_ACCEPT):
+        await asyncio.sleep(0)

@@ -357,14 +357,14 @@ async def test_before_the_stored_apps_could_be_read_nobody_is_told_that_there_is
     async with Proxy(database_url) as proxy:
         services = await make_simulated_services(database_url=proxy.url)
         unread = Apps(services.database, services.sealer, ())
-        proxy.refuse()
+        await proxy.refuse()
         await unread.try_refresh()
         with pytest.raises(Exception, match="have not been read"):
             unread.for_login(LATER)
         await proxy.accept()
         await unread.try_refresh()
         assert unread.for_login(LATER).app_id == LATER
-        proxy.refuse()
+        await proxy.refuse()
         await unread.try_refresh()
         assert unread.for_login(LATER).app_id == LATER  # through an outage
 

@@ -5,7 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.asking import MakeServices
 from tests.fakes import SECRET_KEY, Secrets, service_env
 from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
+from tests.listening import Listening
 from tests.processes import free_port, run, serving
 from tests.store.proxy import HURRIED, Proxy
 from tests.upstream import Upstream, hang, hang_up
@@ -856,12 +857,11 @@ async def redis_url() -> AsyncIterator[str]:
     """A Redis that wants no password and counts."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with closing(writer):
-            while data := await reader.read(1024):
-                writer.write(b":1\r\n" if b"EVALSHA" in data else b"+OK\r\n" * data.count(b"SETINFO"))
+        while data := await reader.read(1024):
+            writer.write(b":1\r\n" if b"EVALSHA" in data else b"+OK\r\n" * data.count(b"SETINFO"))
 
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with Listening(answer) as server:
+        yield f"redis://127.0.0.1:{server.port}"
 
 
 async def test_a_redis_that_answers_is_well(doctor: Examine, redis_url: str) -> None:

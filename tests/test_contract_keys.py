@@ -165,7 +165,7 @@ async def test_keys_outlive_an_outage_of_the_database(
         services = await make_services(database_url=proxy.url)
         client = make_client(services)
         kids = await published_kids(client)
-        proxy.refuse()
+        await proxy.refuse()
         await services.keys.try_refresh()
         assert await published_kids(client) == kids
         await proxy.accept()

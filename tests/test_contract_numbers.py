@@ -80,7 +80,7 @@ async def test_what_was_counted_during_an_outage_is_stored_after_it(
     async with Proxy(database_url) as proxy:
         replica = await make_services(database_url=proxy.url)
         replica.numbers.count_login(is_new=True, at=clock())
-        proxy.refuse()
+        await proxy.refuse()
         with pytest.raises(Exception, match="does not answer"):
             await replica.numbers.store()
         await proxy.accept()

@@ -628,7 +628,7 @@ async def go_away(service: Service, proxy: Proxy) -> Outage:
     service.simulator.fail(API, slow=0.3)
     binding = asyncio.create_task(service.bind(alice, code))
     await service.is_asked()
-    proxy.refuse()
+    await proxy.refuse()
     problem_of(await binding, "storage_unavailable", 503)
     return service, alice, code
 
@@ -746,7 +746,7 @@ async def test_a_login_in_such_an_outage_is_a_login_all_the_same(
     code = service.phone_code()
     login = asyncio.create_task(service.log_in(phone_code=code))
     await service.is_asked()
-    proxy.refuse()
+    await proxy.refuse()
     alice = await login
     assert (alice["phone_error"], alice["user"]["phone"]) == ("storage_unavailable", None)
     await proxy.accept()
@@ -757,7 +757,7 @@ async def test_a_login_in_such_an_outage_is_a_login_all_the_same(
 async def test_without_a_database_no_code_is_spent(make_service: MakeService, proxy: Proxy) -> None:
     service = await make_service(database_url=proxy.url)
     alice = await service.log_in()
-    proxy.refuse()
+    await proxy.refuse()
     problem_of(await service.bind(alice, service.phone_code()), "storage_unavailable", 503)
     assert service.asked == 0
 

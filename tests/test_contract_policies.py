@@ -267,7 +267,7 @@ async def test_a_ban_that_the_database_does_not_take_is_tried_again(
         service.simulator.fail(RISK, slow=0.4)
         login = asyncio.create_task(service.try_to_log_in("risky-4"))
         await until(lambda: bool(service.simulator.calls_of(RISK)))
-        proxy.refuse()
+        await proxy.refuse()
         problem_of(await login, "storage_unavailable", 503)
         await proxy.accept()
         assert [kind for kind, _, _ in await service.events()] == ["user_banned", "session.ended"]
@@ -283,7 +283,7 @@ async def test_a_ban_that_is_put_off_when_the_service_ends_is_told_as_lost(
         service.simulator.fail(RISK, slow=0.4)
         login = asyncio.create_task(service.try_to_log_in("risky-4"))
         await until(lambda: bool(service.simulator.calls_of(RISK)))
-        proxy.refuse()
+        await proxy.refuse()
         problem_of(await login, "storage_unavailable", 503)
         await service.services.promises.aclose()
     assert [line["what"] for line in told(log_lines, "promise_lost")] == ["ban"]

@@ -698,7 +698,7 @@ async def test_while_the_database_is_away_wechat_is_told_to_come_again(
     push = signed(message((await log_in())["user"]["openid"]))
     async with Proxy(database_url) as proxy:
         client = make_client(await make_services(apps=[PLAIN], database_url=proxy.url))
-        proxy.refuse()
+        await proxy.refuse()
         answer = await post(client, push)
         problem_of(answer, "storage_unavailable", 503)
         assert int(answer.headers["retry-after"]) > 0
@@ -749,7 +749,7 @@ async def hurried_client(make_services: MakeServices, make_client: MakeClient) -
 async def cut_off(make_services: MakeServices, proxy: Proxy) -> Services:
     """A replica whose database is away."""
     services = await make_services(apps=[PLAIN], database_url=proxy.url, waits=HURRIED)
-    proxy.refuse()
+    await proxy.refuse()
     return services
 
 

@@ -39,7 +39,7 @@ async def test_what_it_says_is_no_older_than_a_second(
         return (await client.get("/readyz")).status_code
 
     assert await status() == 200
-    proxy.refuse()
+    await proxy.refuse()
     assert await status() == 200
     clock.advance(seconds=1)
     assert await status() == 503

@@ -203,7 +203,7 @@ async def test_without_a_database_a_bad_token_is_refused_and_a_good_one_cannot_b
 ) -> None:
     async with Proxy(database_url) as proxy:
         client = make_client(await make_services(database_url=proxy.url))
-        proxy.refuse()
+        await proxy.refuse()
         problem_of(await client.get(VERIFY, headers=bearer("not.a.token")), "invalid_token", 401)
         problem_of(await client.get(VERIFY), "missing_token", 401)
         problem_of(await client.get(f"{VERIFY}?role=admin", headers=bearer(token)), "storage_unavailable", 503)

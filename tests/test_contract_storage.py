@@ -140,7 +140,7 @@ async def test_without_its_database_the_service_says_so_and_resumes(
     service: Service, proxy: Proxy, clock: Clock
 ) -> None:
     token = await service.token()
-    proxy.refuse()
+    await proxy.refuse()
 
     assert is_unavailable(await service.log_in())
     assert is_unavailable(await service.read_me(token))

@@ -423,7 +423,7 @@ async def test_a_database_that_goes_away_in_the_middle_costs_no_event_and_no_sec
     async with Proxy(database_url) as proxy:
 
         async def go_away(_: web.Request) -> web.Response:
-            proxy.refuse()
+            await proxy.refuse()
             return web.Response(status=204)
 
         replica = await make_services(database_url=proxy.url, waits=Waits(database=HURRIED))

@@ -74,7 +74,7 @@ def attacked(client: httpx.AsyncClient, rows: asyncpg.Connection, wechat: WeChat
 async def cut_off(make_services: MakeServices, proxy: Proxy) -> Services:
     """A replica whose database is away."""
     services = await make_services(apps=[PLAIN, SEALED], database_url=proxy.url)
-    proxy.refuse()
+    await proxy.refuse()
     return services
 
 

@@ -5,7 +5,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import redis
 
 from tests import asking
 from tests.fakes import Clock
+from tests.listening import Listening
 from tests.processes import free_port, until
 from tests.programs import needs
 from wxauth.errors import RateLimited
@@ -55,28 +55,27 @@ async def make_limiter(clock: Clock) -> AsyncIterator[MakeLimiter]:
         await limiter.aclose()
 
 
-class FakeRedis:
+class FakeRedis(Listening):
     """Greets as Redis does, then says the same to every command; to end the connection, None."""
 
     def __init__(self, answer: bytes | None = b"") -> None:
+        super().__init__(self._converse)
         self.answer = answer
         self.commands = 0
 
-    @asynccontextmanager
-    async def serve(self) -> AsyncIterator[str]:
-        async with await asyncio.start_server(self._serve, "127.0.0.1", 0) as server:
-            yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with closing(writer):
-            while data := await reader.read(65536):
-                if greetings := data.count(b"SETINFO"):
-                    writer.write(b"+OK\r\n" * greetings)
-                    continue
-                self.commands += 1
-                if self.answer is None:
-                    break
-                writer.write(self.answer)
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if greetings := data.count(b"SETINFO"):
+                writer.write(b"+OK\r\n" * greetings)
+                continue
+            self.commands += 1
+            if self.answer is None:
+                break
+            writer.write(self.answer)
 
 
 async def seconds_refused(limiter: LoginLimiter, ip: str = "192.0.2.1") -> int:
@@ -162,9 +161,8 @@ async def test_in_redis_a_window_ends(make_limiter: MakeLimiter, redis_url: str)
 async def test_a_redis_that_fails_refuses_nobody_and_is_left_alone(
     make_limiter: MakeLimiter, log_lines: asking.LogLines, clock: Clock, answer: bytes | None
 ) -> None:
-    fake = FakeRedis(answer)
-    async with fake.serve() as url:
-        limiter = make_limiter("1/minute", url)
+    async with FakeRedis(answer) as fake:
+        limiter = make_limiter("1/minute", fake.url)
         started = time.monotonic()
         assert [await seconds_refused(limiter) for _ in range(50)] == [0] * 50
         assert time.monotonic() - started < 25 * PATIENCE
@@ -185,8 +183,8 @@ async def test_a_redis_that_is_not_there_refuses_nobody(make_limiter: MakeLimite
 
 
 async def test_nobody_waits_for_a_silent_redis_in_a_queue(make_limiter: MakeLimiter) -> None:
-    async with FakeRedis().serve() as url:
-        limiter = make_limiter("1/minute", url)
+    async with FakeRedis() as fake:
+        limiter = make_limiter("1/minute", fake.url)
         started = time.monotonic()
         assert await asyncio.gather(*(seconds_refused(limiter) for _ in range(500))) == [0] * 500
         assert time.monotonic() - started < 15 * PATIENCE  # in a queue: 31 times
@@ -196,9 +194,8 @@ async def test_nobody_waits_for_a_silent_redis_in_a_queue(make_limiter: MakeLimi
 async def test_a_redis_that_comes_back_counts_again(
     make_limiter: MakeLimiter, log_lines: asking.LogLines, clock: Clock
 ) -> None:
-    fake = FakeRedis(b"-LOADING Redis is loading the dataset in memory\r\n")
-    async with fake.serve() as url:
-        limiter = make_limiter("1/minute", url)
+    async with FakeRedis(b"-LOADING Redis is loading the dataset in memory\r\n") as fake:
+        limiter = make_limiter("1/minute", fake.url)
         assert await seconds_refused(limiter) == 0
         fake.answer = b":2\r\n"
         assert await seconds_refused(limiter) == 0

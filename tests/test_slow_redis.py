@@ -3,12 +3,12 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import closing, suppress
 
 import pytest
 
 from tests.asking import LogLines
 from tests.fakes import Clock
+from tests.listening import Listening
 from wxauth.login.rate_limits import PATIENCE, LoginLimiter
 
 SLOW = 0.75 * PATIENCE
@@ -22,18 +22,17 @@ async def slow_redis() -> AsyncIterator[str]:
     """A Redis that says 1 to every command, in its own time."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # The limiter hangs up on what it no longer waits for, in the middle of a command too.
-        with closing(writer), suppress(ConnectionError, ValueError, IndexError):
-            while line := await reader.readline():
-                parts = [await reader.readline() for _ in range(2 * int(line[1:]))]
-                if parts[1].upper().startswith((b"EVAL", b"SCRIPT")):
-                    await asyncio.sleep(SLOW)
-                    writer.write(b":1\r\n")
-                else:
-                    writer.write(b"+OK\r\n")
+        while True:  # until the limiter hangs up on what it no longer waits for, in the middle of a command too
+            length = int((await reader.readuntil(b"\r\n"))[1:])
+            parts = [await reader.readuntil(b"\r\n") for _ in range(2 * length)]
+            if parts[1].upper().startswith((b"EVAL", b"SCRIPT")):
+                await asyncio.sleep(SLOW)
+                writer.write(b":1\r\n")
+            else:
+                writer.write(b"+OK\r\n")
 
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with Listening(answer) as server:
+        yield f"redis://127.0.0.1:{server.port}"
 
 
 async def test_no_login_waits_longer_than_its_time_for_a_slow_redis(

@@ -104,7 +104,7 @@ class Upstream(Listening):
     def __init__(
         self, *behaviours: Behaviour, on_connect: Behaviour | None = None, tls: ssl.SSLContext | None = None
     ) -> None:
-        super().__init__(tls=tls)
+        super().__init__(self._behave, tls=tls)
         self._behaviours = list(behaviours)
         self._on_connect = on_connect
         self.requests: list[str] = []
@@ -131,7 +131,7 @@ class Upstream(Listening):
         """The connections that the client has not ended."""
         return sum(not has_gone(writer) for writer in self._writers)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _behave(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._on_connect is not None:
             await self._on_connect(writer)
         while not writer.is_closing():
@@ -148,7 +148,7 @@ class PostgresTap(Listening):
     """Passes a Postgres connection on, and counts what the client says, by type of message."""
 
     def __init__(self, database_url: str) -> None:
-        super().__init__()
+        super().__init__(self._tap)
         parts = urlsplit(database_url)
         query = parse_qs(parts.query)
         self._server_socket = f"{query['host'][0]}/.s.PGSQL.{query['port'][0]}"
@@ -164,7 +164,7 @@ class PostgresTap(Listening):
     def url(self) -> str:
         return f"postgresql://{self._user}@127.0.0.1:{self.port}{self._path}?sslmode=disable"
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _tap(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answers, to_server = await asyncio.open_unix_connection(self._server_socket)
         try:
             async with asyncio.TaskGroup() as group:

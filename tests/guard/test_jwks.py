@@ -2,11 +2,9 @@
 
 import asyncio
 import gzip
-import json
 import logging
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -14,6 +12,7 @@ import pytest
 import respx
 
 from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, FakeIssuer, Timer
+from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, raw
 from wxauth.errors import KeysUnavailable
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
 from wxauth.tokens.keys import SigningKey
@@ -548,104 +547,43 @@ async def test_an_issuer_may_have_a_path(respx_mock: respx.MockRouter) -> None:
 # A server that really is there, and does not behave.
 
 
-@asynccontextmanager
-async def listening(serve: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[str]:
-    """A server on loopback that says what it wants; gives its URL."""
-    connections: list[asyncio.Task[Any] | None] = []
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connections.append(asyncio.current_task())
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            await serve(writer)
-        except (ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.close()
-
-    async with await asyncio.start_server(connected, "127.0.0.1", 0) as server:
-        yield "http://127.0.0.1:{}".format(*server.sockets[0].getsockname()[1:])
-        for connection in filter(None, connections):
-            connection.cancel()
-
-
-async def say_nothing(_: asyncio.StreamWriter) -> None:
-    await asyncio.Event().wait()
-
-
-async def trickle(writer: asyncio.StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{")
-    while True:
-        writer.write(b" ")
-        await writer.drain()
-        await asyncio.sleep(0.01)
-
-
-async def trickle_headers(writer: asyncio.StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 200 OK\r\n")
-    while True:
-        writer.write(b"X: y\r\n")
-        await writer.drain()
-        await asyncio.sleep(0.01)
-
-
-async def flood(writer: asyncio.StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
-    while True:
-        writer.write(b" " * 65536)
-        await writer.drain()
-
-
-async def flood_headers(writer: asyncio.StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 200 OK\r\n")
-    while True:
-        writer.write(b"X: " + b"y" * 65536 + b"\r\n")
-        await writer.drain()
-
-
-async def babble(writer: asyncio.StreamWriter) -> None:
-    writer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
-    await writer.drain()
-
-
-async def hang_up(_: asyncio.StreamWriter) -> None:
-    return
-
-
-Serve = Callable[[asyncio.StreamWriter], Awaitable[None]]
-
-
-@pytest.mark.parametrize("serve", [say_nothing, trickle, trickle_headers])
-async def test_a_slow_server_is_not_waited_for(serve: Serve) -> None:
-    async with listening(serve) as url, asyncio.timeout(3):
-        assert "Timeout" in await refused(RemoteKeys(url, timeout=0.3, ssl_context=BELIEVES_NOBODY))
+OK = b"HTTP/1.1 200 OK\r\n"
+DOCUMENT = OK + b"Content-Type: application/json\r\n\r\n"
 
 
 @pytest.mark.parametrize(
-    ("serve", "reason"),
+    "behaviour",
     [
-        (flood, "the document is too large"),
-        (flood_headers, "RemoteProtocolError"),
-        (babble, "RemoteProtocolError"),
-        (hang_up, "RemoteProtocolError"),
+        pytest.param(hang, id="silent"),
+        pytest.param(endless(DOCUMENT + b"{", b" ", pause=0.01), id="drips-its-body"),
+        pytest.param(endless(OK, b"X: y\r\n", pause=0.01), id="drips-its-head"),
     ],
 )
-async def test_a_server_that_talks_nonsense_is_an_outage(serve: Serve, reason: str) -> None:
-    async with listening(serve) as url:
-        assert reason in await refused(RemoteKeys(url, ssl_context=BELIEVES_NOBODY))
+async def test_a_slow_server_is_not_waited_for(behaviour: Behaviour) -> None:
+    async with Upstream(behaviour) as server, asyncio.timeout(3):
+        assert "Timeout" in await refused(RemoteKeys(server.url, timeout=0.3, ssl_context=BELIEVES_NOBODY))
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        pytest.param(endless(DOCUMENT, b" " * 65536), "the document is too large", id="endless-body"),
+        pytest.param(endless(OK, b"X: " + b"y" * 65536 + b"\r\n"), "RemoteProtocolError", id="endless-head"),
+        pytest.param(raw(b"SSH-2.0-OpenSSH_9.2\r\n"), "RemoteProtocolError", id="no-HTTP"),
+        pytest.param(hang_up, "RemoteProtocolError", id="closed"),
+    ],
+)
+async def test_a_server_that_talks_nonsense_is_an_outage(behaviour: Behaviour, reason: str) -> None:
+    async with Upstream(behaviour) as server:
+        assert reason in await refused(RemoteKeys(server.url, ssl_context=BELIEVES_NOBODY))
 
 
 async def test_a_document_that_unfolds_is_not_unfolded() -> None:
     bomb = gzip.compress(b'{"keys": [' + b" " * 30_000_000 + b"]}")
     assert len(bomb) < 50_000
 
-    async def answer(writer: asyncio.StreamWriter) -> None:
-        head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n"
-        writer.write(head.encode() + bomb)
-        await writer.drain()
-
-    async with listening(answer) as url:
-        keys = RemoteKeys(url, ssl_context=BELIEVES_NOBODY)
+    async with Upstream(answer(bomb, headers="Content-Encoding: gzip\r\n")) as server:
+        keys = RemoteKeys(server.url, ssl_context=BELIEVES_NOBODY)
         tracemalloc.start()
         try:
             await refused(keys)
@@ -659,10 +597,9 @@ async def test_an_issuer_on_loopback_is_read_past_any_proxy(monkeypatch: pytest.
     key = SigningKey.generate()
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
 
-    async def answer(writer: asyncio.StreamWriter) -> None:
-        document = json.dumps({"issuer": url, "jwks_uri": f"{url}/keys", "keys": [key.public_jwk]})
-        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(document)}\r\n\r\n{document}".encode())
-        await writer.drain()
+    async def document(writer: asyncio.StreamWriter) -> None:
+        content = {"issuer": server.url, "jwks_uri": f"{server.url}/keys", "keys": [key.public_jwk]}
+        await answer(content)(writer)
 
-    async with listening(answer) as url:
-        assert await RemoteKeys(url, ssl_context=BELIEVES_NOBODY).find(key.kid)
+    async with Upstream(document) as server:
+        assert await RemoteKeys(server.url, ssl_context=BELIEVES_NOBODY).find(key.kid)

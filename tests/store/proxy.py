@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from typing import Final, Self
 from urllib.parse import parse_qs, urlsplit
 
+from tests.listening import let_accepts_end
 from wxauth.core.database import DEADLINES, Deadlines
 
 HASTE: Final = 4
@@ -36,7 +37,7 @@ class Proxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.refuse()
+        await self.refuse()
 
     @property
     def url(self) -> str:
@@ -57,9 +58,10 @@ class Proxy:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
         self._port = self._server.sockets[0].getsockname()[1]
 
-    def refuse(self) -> None:
+    async def refuse(self) -> None:
         """Let nobody in, and end every connection."""
         assert self._server is not None
+        await let_accepts_end()
         self._server.close()
         self.drop()
 
@@ -83,11 +85,16 @@ class Proxy:
         self._loses_answer_with = containing
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not (self._server and self._server.is_serving()):
+            writer.close()  # accepted just before `refuse`
+            return
         connection = _Connection(writer, is_silent=self._is_silent)
         self._connections.add(connection)
         with suppress(OSError):
             answers, server = await asyncio.open_unix_connection(self._socket)
             connection.writers.append(server)
+            if writer.is_closing():
+                connection.end()  # by `drop`, before there was a way to the server
             await asyncio.gather(
                 self._pass_on(connection, reader, server), self._pass_on(connection, answers, writer, are_answers=True)
             )

@@ -11,6 +11,7 @@ from typing import Self, cast
 import httpx
 import pytest
 
+from tests.listening import let_accepts_end
 from tests.loops import on_both_loops
 from tests.wechat.asking import transport
 from wxauth.wechat.transport import HttpTransport
@@ -36,6 +37,7 @@ class Server:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await let_accepts_end()
         self._server.close()
         for connection in self.connections:
             connection.abort()

@@ -6,13 +6,13 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import closing
 
 import httpx
 import pytest
 
 from tests.asking import until
 from tests.certificates import Authority
+from tests.listening import Listening
 from tests.loops import on_both_loops
 from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, in_pieces, raw, reset
 from tests.wechat.asking import ask, ask_in_vain, in_a_moment, let_pass, transport
@@ -147,18 +147,15 @@ async def test_head_and_body_are_sent_at_once() -> None:
     packets: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with closing(writer):
-            packets.append(await reader.read(65536))
-            writer.write(WHOLE)
+        packets.append(await reader.read(65536))
+        writer.write(WHOLE)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with transport() as way:
+    async with Listening(serve) as server, transport() as way:
+        host = f"127.0.0.1:{server.port}"
         headers = {"User-Agent": "wxauth"}
         target = {"target": b"/cgi-bin/stable_token?x=%20"}
         request = httpx.Request("POST", f"http://{host}", headers=headers, content=b'{"a":1}', extensions=target)
         assert (await way.handle_async_request(request)).content == BODY
-    server.close()
     assert packets == [
         b"POST /cgi-bin/stable_token?x=%20 HTTP/1.1\r\n"
         b"Host: " + host.encode() + b"\r\nUser-Agent: wxauth\r\nContent-Length: 7\r\n\r\n"
