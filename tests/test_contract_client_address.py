@@ -16,6 +16,7 @@ from tests.asking import LogLines, MakeClient, MakeServices, bearer
 from tests.fakes import WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, free_port, serving
 from wxauth.dev.wechat import create_simulator
+from wxauth.service.app import create_app
 from wxauth.web.proxies import BehindProxies
 
 PEER = "127.0.0.1"
@@ -148,6 +149,17 @@ async def test_a_session_and_its_limit_are_the_clients_own(
     assert {item["ip"] for item in listed["items"]} == {"2001:db8::7", "203.0.113.7", PEER}
     again = [await log_in(f"198.51.100.2, {client}") for client in ("2001:DB8::7", "203.0.113.7", "unknown")]
     assert [answer.status_code for answer in again] == [429] * 3
+
+
+@pytest.mark.parametrize(("peer", "told"), [("::ffff:203.0.113.7", "203.0.113.7"), ("fe80::1%eth0", "fe80::1")])
+async def test_an_address_without_a_proxy_has_the_same_form(
+    make_services: MakeServices, wechat: WeChatByRespx, peer: str, told: str
+) -> None:
+    transport = httpx.ASGITransport(create_app(await make_services()), client=(peer, 50000))
+    async with httpx.AsyncClient(transport=transport, base_url="https://auth.test") as client:
+        tokens = (await client.post("/v1/login", json={"code": wechat.code_for("alice")})).json()
+        listed = (await client.get("/v1/me/sessions", headers=bearer(tokens))).json()
+    assert [item["ip"] for item in listed["items"]] == [told]
 
 
 async def test_what_clients_write_is_not_kept(make_services: MakeServices, make_client: MakeClient) -> None:

@@ -3,13 +3,13 @@
 from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
-from ipaddress import ip_address
 from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from wxauth.core.addresses import plain_address
 from wxauth.core.services import Services
 from wxauth.core.trail import Actor
 from wxauth.errors import InsufficientScope, LoginTooOld
@@ -139,6 +139,6 @@ FreshAdministratorDep = Annotated[Actor, Depends(fresh_administrator_of)]
 @lru_cache(maxsize=4096)
 def _plain_ip(host: str) -> str | None:
     try:
-        return str(ip_address(host.partition("%")[0]))  # Postgres knows no zones
+        return str(plain_address(host))
     except ValueError:
         return None  # a unix socket
