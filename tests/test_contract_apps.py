@@ -23,7 +23,7 @@ from tests.store.proxy import Proxy
 from wxauth.apps.registry import Apps
 from wxauth.core.sealing import CannotOpen, Sealer
 from wxauth.core.services import Services
-from wxauth.core.settings import secret_key_bytes
+from wxauth.core.setting_types import secret_key_bytes
 from wxauth.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
 from wxauth.dev.wechat.push import make_message, sign_push
 from wxauth.service.resealing import reseal

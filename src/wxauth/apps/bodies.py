@@ -9,7 +9,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from wxauth.apps.managing import KEY_WANTS_TOKEN
 from wxauth.apps.registry import KnownApp, Source
 from wxauth.core.services import Services
-from wxauth.core.settings import AppId, AppSecret, OrNone, PushAesKey, PushToken, SignUp
+from wxauth.core.setting_types import AppId, AppSecret, OrNone, PushAesKey, PushToken, SignUp
 from wxauth.web.bodies import TEXT
 
 MAX_TITLE: Final = 64

@@ -15,7 +15,8 @@ from wxauth.apps.bodies import (
     app_answer,
 )
 from wxauth.core.services import ServicesDep
-from wxauth.core.settings import App, AppId
+from wxauth.core.setting_types import AppId
+from wxauth.core.settings import App
 from wxauth.errors import (
     AppInSettings,
     AppRefused,

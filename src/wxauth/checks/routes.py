@@ -12,7 +12,7 @@ from wxauth.apps.routes import NO_SUCH_APP, WRONG_APP_ID
 from wxauth.checks.doctor import examine, examine_app
 from wxauth.checks.result import Level, Result
 from wxauth.core.services import ServicesDep
-from wxauth.core.settings import AppId
+from wxauth.core.setting_types import AppId
 from wxauth.people.callers import AdministratorDep
 from wxauth.problems import preferred_language
 from wxauth.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, answers

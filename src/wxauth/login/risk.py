@@ -16,7 +16,8 @@ from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.promises import Promises
-from wxauth.core.settings import App, Policy
+from wxauth.core.setting_types import Policy
+from wxauth.core.settings import App
 from wxauth.core.tables import UserStatus
 from wxauth.core.trail import SYSTEM, EventType
 from wxauth.errors import StorageUnavailable

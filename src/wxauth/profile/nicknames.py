@@ -8,7 +8,8 @@ from wxauth.core.background import Background
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
-from wxauth.core.settings import App, Policy
+from wxauth.core.setting_types import Policy
+from wxauth.core.settings import App
 from wxauth.core.tables import UserRow
 from wxauth.core.trail import EventType
 from wxauth.errors import InvalidRequest, RateLimited, StorageUnavailable, WeChatError
