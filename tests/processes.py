@@ -165,6 +165,19 @@ def parent_of(pid: int) -> int:
     return int(_stat(pid)[1])
 
 
+def children_of(pid: int) -> set[int]:
+    """Those that still run."""
+    return {child for process in Path("/proc").glob("[0-9]*") if _is_child(child := int(process.name), pid)}
+
+
+def _is_child(process: int, parent: int) -> bool:
+    try:
+        state, its_parent = _stat(process)[:2]
+    except OSError:  # it has ended by now
+        return False
+    return int(its_parent) == parent and state != "Z"
+
+
 def is_running(pid: int) -> bool:
     """Whether this process still runs. One that has ended and whose exit status nobody has fetched does not."""
     try:

@@ -29,11 +29,11 @@ from tests.processes import (
     PATIENCE,
     WXAUTH,
     Running,
+    children_of,
     environment,
     free_port,
     is_free,
     is_running,
-    parent_of,
     run,
     run_installed,
     serving,
@@ -144,13 +144,7 @@ class Service:
 
     def workers(self) -> set[int]:
         """Its worker processes that are there now."""
-        return {int(p.name) for p in Path("/proc").glob("[0-9]*") if self._is_worker(p)}
-
-    def _is_worker(self, process: Path) -> bool:
-        try:
-            return parent_of(int(process.name)) == self.pid
-        except OSError:
-            return False
+        return children_of(self.pid)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.asking import bearer
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx, service_env
-from tests.processes import WXAUTH, Running, free_port, is_running, parent_of, serving, until
+from tests.processes import WXAUTH, Running, children_of, free_port, is_running, serving, until
 from wxauth import __version__
 from wxauth.dev.wechat import create_simulator
 
@@ -282,19 +282,13 @@ class Service:
     def starts(self) -> int:
         return self.command.output.count('"started"')
 
-    def workers(self) -> list[int]:
-        processes = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
-        return [pid for pid in processes if self._is_worker(pid)]
-
-    def _is_worker(self, pid: int) -> bool:
-        try:
-            return parent_of(pid) == self.command.process.pid
-        except OSError:
-            return False
+    def workers(self) -> set[int]:
+        return children_of(self.command.process.pid)
 
     def folder(self) -> Path:
         """Where they count."""
-        opened = (Path(os.readlink(link)) for link in Path(f"/proc/{self.workers()[0]}/fd").iterdir())
+        worker = next(iter(self.workers()))
+        opened = (Path(os.readlink(link)) for link in Path(f"/proc/{worker}/fd").iterdir())
         return next(path.parent for path in opened if path.parent.name.startswith("wxauth-metrics-"))
 
 

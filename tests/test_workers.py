@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import PATIENCE, Running, is_running, parent_of, until
+from tests.processes import PATIENCE, Running, children_of, until
 
 pytestmark = [
     pytest.mark.process,
@@ -52,8 +52,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def workers_of(command: Running) -> set[int]:
-    processes = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
-    return {pid for pid in processes if is_running(pid) and parent_of(pid) == command.process.pid}
+    return children_of(command.process.pid)
 
 
 def test_a_worker_that_hangs_is_replaced(start: Start) -> None:
