@@ -27,6 +27,7 @@ class Proxy:
     def __init__(self, url: str) -> None:
         self.go_to(url)
         self._server: asyncio.Server | None = None
+        self._lets_in = False
         self._port = 0
         self._connections: set[_Connection] = set()
         self._is_silent = False
@@ -55,15 +56,17 @@ class Proxy:
         self._socket = f"{folder}/.s.PGSQL.{port}"
 
     async def accept(self) -> None:
+        self._lets_in = True
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
-        """Let nobody in, and end every connection."""
+        """Let nobody in, and end every connection: at once, before this waits for anything."""
         assert self._server is not None
+        self._lets_in = False
+        self.drop()
         await let_accepts_end()
         self._server.close()
-        self.drop()
 
     def drop(self) -> None:
         """End every connection."""
@@ -85,8 +88,8 @@ class Proxy:
         self._loses_answer_with = containing
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not (self._server and self._server.is_serving()):
-            writer.close()  # accepted just before `refuse`
+        if not self._lets_in:
+            writer.close()
             return
         connection = _Connection(writer, is_silent=self._is_silent)
         self._connections.add(connection)
