@@ -19,7 +19,7 @@ from wxauth.core.settings import Settings
 from wxauth.service.build import build_services
 from wxauth.wechat.transport import MAX_CONNECTIONS
 
-SHORT = 0.3
+SHORT = 1.0
 """Seconds, where the deadline is what ends the exchange."""
 
 

@@ -364,14 +364,14 @@ async def test_a_wechat_that_hangs_keeps_no_sibling_waiting(read: Read, simulato
     former = (await read()).json()["access_token"]
     simulator.access_tokens[FIRST].kill()
     clock.advance(minutes=1)
-    simulator.fail("stable_token", slow=2 * LOOK_PATIENCE)
+    simulator.fail("stable_token", slow=3 * LOOK_PATIENCE)
     started = asyncio.get_running_loop().time()
     answers = await asyncio.gather(*(read() for _ in range(5)))
-    assert asyncio.get_running_loop().time() - started < 1.8 * LOOK_PATIENCE
+    assert asyncio.get_running_loop().time() - started < 2.8 * LOOK_PATIENCE
     assert {answer.json()["access_token"] for answer in answers} == {former}
     async with asyncio.timeout(PATIENCE):
-        while (await read()).json()["access_token"] == former:  # what was asked for comes, and was asked for once
-            pass
+        while (await read()).json()["access_token"] == former:  # noqa: ASYNC110 - comes, and is asked for once
+            await asyncio.sleep(0.02)
     assert asks(simulator) == [False, False]
 
 
