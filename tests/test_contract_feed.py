@@ -323,7 +323,7 @@ async def test_an_event_is_in_the_feed_soon_after_its_commit_without_anybody_ask
     placing = asyncio.create_task(keep_placing(services))
     try:
         await login("alice")
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(5):
             while not (await client.get("/v1/events", auth=reader)).json()["items"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
     finally:
