@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -45,6 +46,8 @@ from wxauth.errors import InvalidToken
 from wxauth.guard import BearerGuard, BearerMiddleware
 
 ORIGIN = "https://shop.test"
+# By itself it takes over the logging of the process, which the tests share.
+make_litestar = partial(Litestar, logging_config=None)
 
 Guarded = Callable[..., ASGIApp]
 """An app with `/orders`, `/healthz` and `/ws` behind the middleware, which takes the given options."""
@@ -95,7 +98,7 @@ def litestar_app(guard: BearerGuard, **options: Any) -> ASGIApp:
         await socket.close()
 
     middleware = [DefineMiddleware(BearerMiddleware, guard=guard, **options)]
-    return Litestar([orders, healthz, ws], middleware=middleware, openapi_config=None)
+    return make_litestar([orders, healthz, ws], middleware=middleware, openapi_config=None)
 
 
 def plain_app(guard: BearerGuard, **options: Any) -> ASGIApp:
@@ -357,7 +360,7 @@ async def test_what_litestar_mounts_is_not_public_by_the_rest_of_its_path(guard:
         await PlainTextResponse("secret")(scope, receive, send)
 
     public = ["/", "/healthz", "/healthz/"]
-    app = Litestar([files], middleware=[DefineMiddleware(BearerMiddleware, guard=guard, public=public)])
+    app = make_litestar([files], middleware=[DefineMiddleware(BearerMiddleware, guard=guard, public=public)])
     assert await asked_for(app, path) == 401
     assert await asked_for(app, path, gives_raw_path=False) == 401
 
@@ -389,7 +392,7 @@ def litestar_with_cors(guard: BearerGuard) -> ASGIApp:
     def orders() -> str:
         return "orders"
 
-    return Litestar(
+    return make_litestar(
         [orders],
         middleware=[DefineMiddleware(BearerMiddleware, guard=guard)],
         cors_config=CORSConfig(allow_origins=[ORIGIN], allow_headers=["Authorization"]),
