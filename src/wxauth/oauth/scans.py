@@ -7,7 +7,6 @@ from math import ceil
 from typing import Final
 from uuid import UUID
 
-from wxauth.core.addresses import plain_address
 from wxauth.core.ids import new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
@@ -108,7 +107,6 @@ async def start_for_page(
     services: Services, client: OAuthClient, *, scope: str, browser: Device, request: PageRequest
 ) -> Started:
     """Start a scan that our own page shows to a browser. Raises: RateLimited, OAuthError, StorageUnavailable."""
-    browser = Device(_plain(browser.ip), browser.user_agent)
     if browser.ip is not None:
         await services.scan_limits.browsers.admit(subscriber_of(browser.ip))
     return await _start(services, client, scope=scope, browser=browser, request=request)
@@ -160,7 +158,7 @@ async def claim(services: Services, caller: Caller, opening: Opening, *, ip: str
         user_code_hashes=services.user_codes.hashes(opening.user_code or ""),
         session_id=caller.session_id,
         user_id=caller.user["id"],
-        ip=_plain(ip),
+        ip=ip,
         must_be_near=is_administrator and not settings.scan_admin_anywhere,
         too_old_for=[ADMIN_SCOPE] if is_administrator and not await is_fresh(services, caller.session_id) else [],
         by_camera=settings.scan_entry == "any" or _is_from_camera(opening, now),
@@ -228,10 +226,6 @@ def scene_in(url: str, *, issuer: str) -> str | None:
     rest = url.removeprefix(f"{issuer}/d/")
     scene = re.split(r"[?#]", rest, maxsplit=1)[0]
     return scene if rest != url and SCENE.fullmatch(scene) else None
-
-
-def _plain(ip: str | None) -> str | None:
-    return None if ip is None else str(plain_address(ip))
 
 
 def _is_from_camera(opening: Opening, now: datetime) -> bool:
