@@ -233,7 +233,7 @@ RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
 Networks = Annotated[tuple[str, ...], AfterValidator(_check_networks)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 
-Policy = Literal["off", "flag", "block"]
+Policy = Annotated[Literal["off", "flag", "block"], Lower]
 SignUp = Annotated[Literal["open", "closed"], Lower]
 Rate = Annotated[str, AfterValidator(_check_rate)]
 Page = Annotated[str, AfterValidator(_check_page)]

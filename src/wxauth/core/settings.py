@@ -159,8 +159,8 @@ class Settings(DatabaseSettings):
     phone_policy: Annotated[Literal["refuse", "share", "link"], Lower] = "refuse"
     link_phone_days: Annotated[int, Field(ge=1, le=36600)] = 90
     phone_check_openid: bool = True
-    risk_policy: Annotated[Policy, Lower] = "off"
-    nickname_check: Annotated[Policy, Lower] = "off"
+    risk_policy: Policy = "off"
+    nickname_check: Policy = "off"
     sign_up: SignUp = "open"
     consents: Annotated[dict[str, str], NoDecode, Documents] = {}
     events_kept_days: TrailDays = 0
