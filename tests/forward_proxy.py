@@ -6,7 +6,7 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 from tests.listening import Listening
-from tests.upstream import Behaviour, has_gone
+from tests.upstream import Behaviour
 
 USER, PASSWORD = "wxauth", "p@ss/word:of-the-proxy"
 CREDENTIALS = f"{USER}:p%40ss%2Fword%3Aof-the-proxy"
@@ -21,11 +21,6 @@ class ForwardProxy(Listening):
         self._instead = instead
         self._on_connect = on_connect
         self.heads: list[str] = []
-
-    @property
-    def open_connections(self) -> int:
-        """Those that the client has not ended."""
-        return sum(not has_gone(writer) for writer in self._writers)
 
     @property
     def url(self) -> str:

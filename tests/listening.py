@@ -1,6 +1,8 @@
 """A server on loopback in the test's own event loop, which leaves nothing open when it ends."""
 
 import asyncio
+import os
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -42,6 +44,11 @@ class Listening:
             writer.transport.abort()  # a task that is cancelled before it began would not
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    @property
+    def open_connections(self) -> int:
+        """The connections that the client has not ended."""
+        return sum(not _has_gone(writer) for writer in self._writers)
+
     # Not a coroutine: between a connection and a task's first step this could be left, and the connection stay open.
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
@@ -64,3 +71,16 @@ async def let_accepts_end() -> None:
     """
     for _ in range(STEPS_OF_AN_ACCEPT):
         await asyncio.sleep(0)
+
+
+def _has_gone(writer: asyncio.StreamWriter) -> bool:
+    """Whether the other side has ended this connection, although nobody here may be reading."""
+    if writer.is_closing():
+        return True
+    with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as here:
+        try:
+            return here.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True

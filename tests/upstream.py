@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import socket
 import ssl
@@ -85,19 +84,6 @@ async def reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-def has_gone(writer: asyncio.StreamWriter) -> bool:
-    """Whether the other side has ended this connection, although nobody here may be reading."""
-    if writer.is_closing():
-        return True
-    with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as here:
-        try:
-            return here.recv(1, socket.MSG_PEEK) == b""
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-
-
 class Upstream(Listening):
     """Behaves as told with one request after the other, the last behaviour for all that follow."""
 
@@ -125,11 +111,6 @@ class Upstream(Listening):
     @property
     def url(self) -> str:
         return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
-
-    @property
-    def open_connections(self) -> int:
-        """The connections that the client has not ended."""
-        return sum(not has_gone(writer) for writer in self._writers)
 
     async def _behave(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._on_connect is not None:
