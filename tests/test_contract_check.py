@@ -29,10 +29,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.asking import MakeServices
 from tests.fakes import SECRET_KEY, Secrets, service_env
 from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
-from tests.listening import Listening
 from tests.processes import free_port, run, serving
 from tests.store.proxy import HURRIED, Proxy
-from tests.upstream import Upstream, hang, hang_up
+from tests.upstream import FakeRedis, Upstream, hang, hang_up
 from wxauth.checks import Level, Result, examine
 from wxauth.checks.database import judge_server
 from wxauth.checks.rows import Server
@@ -855,13 +854,8 @@ async def test_where_wechat_is_to_push_is_told(doctor: Examine) -> None:
 @pytest.fixture
 async def redis_url() -> AsyncIterator[str]:
     """A Redis that wants no password and counts."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1024):
-            writer.write(b":1\r\n" if b"EVALSHA" in data else b"+OK\r\n" * data.count(b"SETINFO"))
-
-    async with Listening(answer) as server:
-        yield f"redis://127.0.0.1:{server.port}"
+    async with FakeRedis(b":1\r\n") as server:
+        yield server.url
 
 
 async def test_a_redis_that_answers_is_well(doctor: Examine, redis_url: str) -> None:

@@ -12,9 +12,9 @@ import redis
 
 from tests import asking
 from tests.fakes import Clock
-from tests.listening import Listening
 from tests.processes import free_port, until
 from tests.programs import needs
+from tests.upstream import FakeRedis
 from wxauth.errors import RateLimited
 from wxauth.login.rate_limits import PATIENCE, PAUSE, LoginLimiter, Windows, subscriber_of
 
@@ -53,29 +53,6 @@ async def make_limiter(clock: Clock) -> AsyncIterator[MakeLimiter]:
     yield make
     for limiter in made:
         await limiter.aclose()
-
-
-class FakeRedis(Listening):
-    """Greets as Redis does, then says the same to every command; to end the connection, None."""
-
-    def __init__(self, answer: bytes | None = b"") -> None:
-        super().__init__(self._converse)
-        self.answer = answer
-        self.commands = 0
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
-
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            if greetings := data.count(b"SETINFO"):
-                writer.write(b"+OK\r\n" * greetings)
-                continue
-            self.commands += 1
-            if self.answer is None:
-                break
-            writer.write(self.answer)
 
 
 async def seconds_refused(limiter: LoginLimiter, ip: str = "192.0.2.1") -> int:

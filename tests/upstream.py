@@ -1,4 +1,4 @@
-"""Servers on loopback: a WeChat that misbehaves as told, and a proxy to PostgreSQL that counts messages."""
+"""Servers on loopback: a WeChat that misbehaves as told, a Redis, and a proxy to PostgreSQL that counts messages."""
 
 import asyncio
 import json
@@ -123,6 +123,29 @@ class Upstream(Listening):
             self.requests.append(head.split(b" ", 2)[1].decode())
             behave = self._behaviours[0] if len(self._behaviours) == 1 else self._behaviours.pop(0)
             await behave(writer)
+
+
+class FakeRedis(Listening):
+    """Greets as Redis does, then says the same to every command; to end the connection, None."""
+
+    def __init__(self, answer: bytes | None = b"") -> None:
+        super().__init__(self._converse)
+        self.answer = answer
+        self.commands = 0
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if greetings := data.count(b"SETINFO"):
+                writer.write(b"+OK\r\n" * greetings)
+                continue
+            self.commands += 1
+            if self.answer is None:
+                break
+            writer.write(self.answer)
 
 
 class PostgresTap(Listening):
