@@ -91,11 +91,14 @@ def start_installed(
     command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None, **streams: Any
 ) -> subprocess.Popen[bytes]:
     """Start a program as it is installed."""
-    return subprocess.Popen(command, cwd=cwd, env=environment(**(env or {})), **streams)
+    return subprocess.Popen(command, cwd=cwd, env=environment(**(env or {})), start_new_session=True, **streams)
 
 
 class Running:
-    """A command that keeps running. It is killed at the end of the `with` block, if it has not ended."""
+    """A command that keeps running. At the end of the `with` block it is killed, and whatever it has started.
+
+    Workers that outlived it would serve on for seconds, by their own clock, on the database of the tests behind this.
+    """
 
     def __init__(
         self,
@@ -122,6 +125,7 @@ class Running:
     ) -> None:
         self.process.kill()
         self.process.communicate()
+        until(lambda: not kill_session(self.process.pid))
 
     @property
     def output(self) -> str:
@@ -167,15 +171,26 @@ def parent_of(pid: int) -> int:
 
 def children_of(pid: int) -> set[int]:
     """Those that still run."""
-    return {child for process in Path("/proc").glob("[0-9]*") if _is_child(child := int(process.name), pid)}
+    return _that_run(lambda parent, _session: parent == pid)
 
 
-def _is_child(process: int, parent: int) -> bool:
-    try:
-        state, its_parent = _stat(process)[:2]
-    except OSError:  # it has ended by now
-        return False
-    return int(its_parent) == parent and state != "Z"
+def kill_session(session: int) -> set[int]:
+    """Kill what still runs in this session: those that were there. They may have started more."""
+    found = _that_run(lambda _parent, its_session: its_session == session)
+    for pid in found:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return found
+
+
+def _that_run(is_wanted: Callable[[int, int], bool]) -> set[int]:
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended by now
+            state, parent, _, session = _stat(int(process.name))[:4]
+            if state != "Z" and is_wanted(int(parent), int(session)):
+                found.add(int(process.name))
+    return found
 
 
 def is_running(pid: int) -> bool:
@@ -187,7 +202,7 @@ def is_running(pid: int) -> bool:
 
 
 def _stat(pid: int) -> list[str]:
-    """What proc(5) has after the name: state, parent, ..."""
+    """What proc(5) has after the name: state, parent, group, session, ..."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 

@@ -1,6 +1,5 @@
 """`examples/express`, started as its README says: a service in Node, guarded by `clients/node`."""
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,12 +28,9 @@ def served(issuer_url: str, folder: Path) -> Iterator[httpx.Client]:
     port = free_port()
     command = (needs("npm"), "start", "--prefix", str(EXAMPLE))
     with Running(*command, cwd=folder, env={"WXAUTH_ISSUER": issuer_url, "PORT": str(port)}) as process:
-        try:
-            process.wait_for("Orders: ")
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False) as client:
-                yield client
-        finally:
-            process.end(signal.SIGTERM)  # npm hands it on
+        process.wait_for("Orders: ")
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False) as client:
+            yield client
 
 
 @pytest.fixture(scope="module")

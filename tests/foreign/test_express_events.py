@@ -1,6 +1,5 @@
 """`examples/express`, told what happens to users: by webhooks, and by the feed of a running service."""
 
-import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,11 +61,8 @@ def started(script: str, says: str, shop: Shop, folder: Path, **env: str) -> Ite
     needs_node(EXAMPLE)
     command = (needs("npm"), "run", script, "--prefix", str(EXAMPLE))
     with Running(*command, cwd=folder, env={"DATABASE_URL": shop.url, **env}) as process:
-        try:
-            process.wait_for(says)
-            yield
-        finally:
-            process.end(signal.SIGTERM)
+        process.wait_for(says)
+        yield
 
 
 def event(number: int, kind: str, user_id: str, **data: Any) -> Body:

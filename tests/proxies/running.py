@@ -4,7 +4,6 @@ import json
 import os
 import pwd
 import shutil
-import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -55,10 +54,7 @@ def running(name: str, folder: Path, *, wxauth: str, service: str) -> Iterator[s
     with start(folder, address=f"127.0.0.1:{port}", wxauth=wxauth, service=service) as command:
         until(lambda: answers(port) or command.process.poll() is not None)
         assert command.process.poll() is None, command.output
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            command.end(signal.SIGTERM)  # or nginx's workers would be left behind
+        yield f"http://127.0.0.1:{port}"
 
 
 def _nginx(folder: Path, *, address: str, wxauth: str, service: str) -> Running:

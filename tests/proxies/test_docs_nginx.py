@@ -2,7 +2,6 @@
 
 import json
 import re
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,11 +41,8 @@ def site(text: str, folder: Path, *, wxauth: str, service: str) -> Iterator[http
     with nginx_with(text, folder, addresses) as nginx:
         until(lambda: answers(port) or nginx.process.poll() is not None)
         assert nginx.process.poll() is None, nginx.output
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False) as client:
-                yield client
-        finally:
-            nginx.end(signal.SIGTERM)  # or its workers would be left behind
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False) as client:
+            yield client
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def running_site(wxauth: str, folder: Path) -> Iterator[httpx.Client]:
         try:
             yield client
         finally:
-            assert nginx.end(signal.SIGINT) == 0, nginx.output  # or its workers would be left behind
+            assert nginx.end(signal.SIGINT) == 0, nginx.output
 
 
 @pytest.fixture(scope="module")
