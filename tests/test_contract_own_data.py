@@ -158,7 +158,9 @@ async def test_it_is_given_once_a_minute_over_all_replicas(
     await document_of(client, bob)
     clock.advance(seconds=1)
     await document_of(replica, alice)
-    told = await rows.fetch("SELECT actor, user_id::text, host(ip) AS ip FROM events WHERE type = 'user.exported'")
+    told = await rows.fetch(
+        "SELECT actor, user_id::text, host(ip) AS ip FROM events WHERE type = 'user.exported' ORDER BY at"
+    )
     ids = [answer["user"]["id"] for answer in (alice, bob, alice)]
     assert [tuple(event) for event in told] == [(user_id, user_id, "127.0.0.1") for user_id in ids]
 
