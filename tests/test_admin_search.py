@@ -1,5 +1,6 @@
 """How `q` searches: by what names somebody exactly, without a look at everybody; else in the nicknames."""
 
+import re
 from typing import Any
 
 import asyncpg
@@ -105,4 +106,4 @@ async def test_nobody_is_looked_at_but_whom_it_names(rows: asyncpg.Connection) -
     for text in ("openid-union-7", "union-7", "+8617", "8617", "nothing"):
         plan = await rows.fetch(f"EXPLAIN (ANALYZE, BUFFERS) {_WHOM_IT_NAMES}", text, None)
         lines = "\n".join(row[0] for row in plan)
-        assert "Seq Scan" not in lines, lines
+        assert not re.search(r"Seq Scan on (users|identities)\b", lines), lines  # the others are empty
