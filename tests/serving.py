@@ -10,6 +10,8 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
+from wxauth.web.http_protocol import HttpProtocol
+
 PATIENCE = 20.0
 """Seconds for what takes a fraction of one on an idle machine."""
 
@@ -52,7 +54,10 @@ class _EndsAtOnce(uvicorn.Server):
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
-            getattr(connection, "hang_up", connection.shutdown)()  # the service's own would finish what is under way
+            if isinstance(connection, HttpProtocol):
+                connection.hang_up()
+            else:
+                connection.shutdown()
         tasks = list(self.server_state.tasks)
         for task in tasks:
             task.cancel()  # nobody waits for its answer any more

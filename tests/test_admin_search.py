@@ -92,6 +92,7 @@ async def test_an_openid_of_an_app_that_is_configured_no_longer_is_found(
     assert await root.names(q=openid) == ["Alice"]
 
 
+@pytest.mark.own_database
 async def test_nobody_is_looked_at_but_whom_it_names(rows: asyncpg.Connection) -> None:
     await rows.execute(f"""
         DISCARD PLANS; -- foreign keys keep plans for a table of a few users: half a minute of walks through this one

@@ -214,6 +214,7 @@ async def test_open_sessions_are_told(
     assert (await scrape())("wxauth_sessions") == 0
 
 
+@pytest.mark.own_database  # whose size makes estimates of all that is told behind this
 async def test_of_many_sessions_an_estimate_is_told(
     login: LoginAnswer, scrape: Scrape, rows: asyncpg.Connection
 ) -> None:
