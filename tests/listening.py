@@ -36,8 +36,7 @@ class Listening:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await let_accepts_end()
-        self._server.close()
+        await stop_listening(self._server)
         tasks = list(self._serving.values())
         for writer, task in self._serving.items():
             task.cancel()
@@ -64,13 +63,17 @@ class Listening:
             del self._serving[writer]
 
 
-async def let_accepts_end() -> None:
-    """Wait until each server of this loop knows of the connections made to it so far.
+async def stop_listening(server: asyncio.Server) -> None:
+    """Close a server when it knows of every connection that it has accepted. It accepts none from now on.
 
     asyncio drops a connection, without closing it, whose server is closed between the accept and the transport.
     """
+    loop = asyncio.get_running_loop()
+    for listener in server.sockets:
+        loop.remove_reader(listener)
     for _ in range(STEPS_OF_AN_ACCEPT):
         await asyncio.sleep(0)
+    server.close()
 
 
 def _has_gone(writer: asyncio.StreamWriter) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from contextlib import suppress
+from errno import ECONNRESET, ENOTCONN
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,19 +22,29 @@ from wxauth.web.http_server import Server
 def test_a_connection_that_comes_as_its_server_ends_is_closed(secure: bool, tmp_path: Path) -> None:
     tls = Authority(tmp_path).server("127.0.0.1") if secure else None
 
-    async def connect_and_end(steps: int) -> socket.socket:
+    async def connect_as_it_ends(steps: int) -> socket.socket:
+        """Connect so many steps of the event loop before the server begins to end, or behind that."""
         async with Upstream(hang, tls=tls) as upstream:
-            client = socket.create_connection(("127.0.0.1", upstream.port))
+            client = asyncio.create_task(connect(upstream.port, later=-steps))
             for _ in range(steps):
                 await asyncio.sleep(0)
-        return client
+        return await client
 
-    for steps in range(8):
+    for steps in range(-8, 8):
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-            client = runner.run(connect_and_end(steps))
+            client = runner.run(connect_as_it_ends(steps))
         with client:
             client.setblocking(False)
-            assert is_closed(client), f"after {steps} steps of the event loop"
+            assert is_closed(client), f"at step {steps} of the event loop"
+
+
+async def connect(port: int, *, later: int) -> socket.socket:
+    for _ in range(later):
+        await asyncio.sleep(0)
+    client = socket.socket()
+    with suppress(ConnectionRefusedError):
+        client.connect(("127.0.0.1", port))
+    return client
 
 
 @pytest.mark.parametrize("options", [{}, {"kind": Server, **uvicorn_options()}], ids=["uvicorn's", "our own"])
@@ -51,7 +62,5 @@ def test_an_apps_server_hangs_up_on_those_who_stay(options: dict[str, Any]) -> N
 def is_closed(client: socket.socket) -> bool:
     try:
         return client.recv(1) == b""
-    except ConnectionResetError:
-        return True
-    except BlockingIOError:
-        return False
+    except OSError as exc:
+        return exc.errno in (ECONNRESET, ENOTCONN)

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from typing import Final, Self
 from urllib.parse import parse_qs, urlsplit
 
-from tests.listening import let_accepts_end
+from tests.listening import stop_listening
 from wxauth.core.database import DEADLINES, Deadlines
 
 HASTE: Final = 4
@@ -65,8 +65,7 @@ class Proxy:
         assert self._server is not None
         self._lets_in = False
         self.drop()
-        await let_accepts_end()
-        self._server.close()
+        await stop_listening(self._server)
 
     def drop(self) -> None:
         """End every connection."""

@@ -11,7 +11,7 @@ from typing import Self, cast
 import httpx
 import pytest
 
-from tests.listening import let_accepts_end
+from tests.listening import stop_listening
 from tests.loops import on_both_loops
 from tests.wechat.asking import transport
 from wxauth.wechat.transport import HttpTransport
@@ -37,8 +37,7 @@ class Server:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await let_accepts_end()
-        self._server.close()
+        await stop_listening(self._server)
         for connection in self.connections:
             connection.abort()
         await asyncio.sleep(0)
