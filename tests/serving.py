@@ -10,8 +10,6 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from wxauth.web.http_protocol import HttpProtocol
-
 PATIENCE = 20.0
 """Seconds for what takes a fraction of one on an idle machine."""
 
@@ -54,10 +52,8 @@ class _EndsAtOnce(uvicorn.Server):
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
-            if isinstance(connection, HttpProtocol):
-                connection.hang_up()
-            else:
-                connection.shutdown()
+            end = getattr(connection, "hang_up", None) or connection.shutdown
+            end()  # the service's own would finish what is under way
         tasks = list(self.server_state.tasks)
         for task in tasks:
             task.cancel()  # nobody waits for its answer any more
