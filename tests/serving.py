@@ -10,6 +10,8 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
+from tests.listening import stop_listening
+
 PATIENCE = 20.0
 """Seconds for what takes a fraction of one on an idle machine."""
 
@@ -18,8 +20,7 @@ PATIENCE = 20.0
 def serving(app: ASGIApp, *, kind: type[uvicorn.Server] = uvicorn.Server, **options: Any) -> Iterator[str]:
     """The URL at which this app answers for as long as the block runs."""
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
-        config = uvicorn.Config(app, **{"log_config": None, "access_log": False, **options})
-        server = type(kind.__name__, (_EndsAtOnce, kind), {})(config)
+        server = server_of(app, kind=kind, **options)
         thread = Thread(target=server.run, args=([listener],))
         thread.start()
         try:
@@ -29,7 +30,12 @@ def serving(app: ASGIApp, *, kind: type[uvicorn.Server] = uvicorn.Server, **opti
             thread.join()
 
 
-class _EndsAtOnce(uvicorn.Server):
+def server_of(app: ASGIApp, *, kind: type[uvicorn.Server] = uvicorn.Server, **options: Any) -> "EndsAtOnce":
+    config = uvicorn.Config(app, **{"log_config": None, "access_log": False, **options})
+    return type(kind.__name__, (EndsAtOnce, kind), {})(config)
+
+
+class EndsAtOnce(uvicorn.Server):
     """uvicorn itself looks every tenth of a second whether it is to end, and then whether it can."""
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -50,12 +56,12 @@ class _EndsAtOnce(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         del sockets  # `serving` closes its socket itself
         for server in self.servers:
-            server.close()
-        for connection in list(self.server_state.connections):
-            end = getattr(connection, "hang_up", None) or connection.shutdown
-            end()  # the service's own would finish what is under way
+            await stop_listening(server)
         tasks = list(self.server_state.tasks)
         for task in tasks:
             task.cancel()  # nobody waits for its answer any more
         await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in list(self.server_state.connections):
+            end = getattr(connection, "hang_up", None) or connection.transport.abort
+            end()
         await self.lifespan.shutdown()

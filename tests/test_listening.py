@@ -2,35 +2,63 @@
 
 import asyncio
 import socket
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from errno import ECONNRESET, ENOTCONN
 from pathlib import Path
+from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from fastapi import FastAPI
 
+from tests.asking import until
 from tests.certificates import Authority
-from tests.serving import PATIENCE, serving
+from tests.serving import PATIENCE, server_of, serving
 from tests.upstream import Upstream, hang
 from wxauth.service.server import uvicorn_options
 from wxauth.web.http_server import Server
 
 
-@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
-def test_a_connection_that_comes_as_its_server_ends_is_closed(secure: bool, tmp_path: Path) -> None:
-    tls = Authority(tmp_path).server("127.0.0.1") if secure else None
+@asynccontextmanager
+async def plain_server(_folder: Path) -> AsyncIterator[int]:
+    async with Upstream(hang) as upstream:
+        yield upstream.port
 
+
+@asynccontextmanager
+async def tls_server(folder: Path) -> AsyncIterator[int]:
+    async with Upstream(hang, tls=Authority(folder).server("127.0.0.1")) as upstream:
+        yield upstream.port
+
+
+@asynccontextmanager
+async def apps_server(_folder: Path) -> AsyncIterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = server_of(FastAPI(), lifespan="off")
+        task = asyncio.create_task(server.serve([listener]))
+        await until(lambda: server.started)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.end()
+            await task
+
+
+@pytest.mark.parametrize("serve", [plain_server, tls_server, apps_server])
+def test_a_connection_that_comes_as_its_server_ends_is_closed(
+    serve: Callable[[Path], AbstractAsyncContextManager[int]], tmp_path: Path
+) -> None:
     async def connect_as_it_ends(steps: int) -> socket.socket:
         """Connect so many steps of the event loop before the server begins to end, or behind that."""
-        async with Upstream(hang, tls=tls) as upstream:
-            client = asyncio.create_task(connect(upstream.port, later=-steps))
+        async with serve(tmp_path) as port:
+            client = asyncio.create_task(connect(port, later=-steps))
             for _ in range(steps):
                 await asyncio.sleep(0)
         return await client
 
-    for steps in range(-8, 8):
+    for steps in range(-12, 8):
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
             client = runner.run(connect_as_it_ends(steps))
         with client:
@@ -47,13 +75,24 @@ async def connect(port: int, *, later: int) -> socket.socket:
     return client
 
 
-@pytest.mark.parametrize("options", [{}, {"kind": Server, **uvicorn_options()}], ids=["uvicorn's", "our own"])
-def test_an_apps_server_hangs_up_on_those_who_stay(options: dict[str, Any]) -> None:
-    app = FastAPI()
+@pytest.mark.parametrize("path", ["/answered", "/hanging"])
+@pytest.mark.parametrize(
+    "options",
+    [{"loop": "asyncio"}, {"loop": "uvloop"}, {"kind": Server, **uvicorn_options()}],
+    ids=["uvicorn's, on asyncio", "uvicorn's, on uvloop", "our own"],
+)
+def test_an_apps_server_hangs_up_on_those_who_stay(options: dict[str, Any], path: str) -> None:
+    app, is_asked = FastAPI(), Event()
+
+    @app.get("/hanging")
+    async def hang_for_ever() -> None:
+        is_asked.set()
+        await asyncio.Event().wait()
+
     with serving(app, **{**options, "lifespan": "off"}) as url:
         client = socket.create_connection(("127.0.0.1", urlsplit(url).port), timeout=PATIENCE)
-        client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
-        assert client.recv(65536).startswith(b"HTTP/1.1 404")
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        assert is_asked.wait(PATIENCE) if path == "/hanging" else client.recv(65536).startswith(b"HTTP/1.1 404")
     with client, suppress(ConnectionResetError):
         while client.recv(65536):  # to the end, or it raises
             pass
