@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.listening import stop_listening
 from tests.processes import free_port
 
 
@@ -53,9 +54,10 @@ async def receiving() -> AsyncIterator[Receiver]:
     app.router.add_route("*", "/{path:.*}", receiver.handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    server = await asyncio.get_running_loop().create_server(runner.server, "127.0.0.1", port)
     try:
         yield receiver
     finally:
         receiver.released.set()
+        await stop_listening(server)
         await runner.cleanup()
