@@ -192,7 +192,7 @@ def import_everything() -> None:
 
 def become(command: list[str], cwd: str, env: dict[str, str], descriptors: Sequence[int]) -> None:
     """Set up what a process that is started with this command has."""
-    os.setsid()
+    os.setsid()  # which `Running` ends as a whole
     *streams, told = descriptors
     os.close(told)
     for number, descriptor in enumerate(streams):

@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import signal
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
@@ -182,7 +181,6 @@ def front(tmp_path: Path, database_url: str) -> Iterator[Front]:
         with Running(*command, cwd=tmp_path, env=env) as caddy:
             caddy.wait_for("serving initial configuration")
             yield Front(f"http://127.0.0.1:{port}", replicas, addresses)
-            caddy.end(signal.SIGTERM)
 
 
 @pytest.mark.proxy
