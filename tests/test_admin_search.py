@@ -1,6 +1,5 @@
 """How `q` searches: by what names somebody exactly, without a look at everybody; else in the nicknames."""
 
-import re
 from typing import Any
 
 import asyncpg
@@ -92,7 +91,7 @@ async def test_an_openid_of_an_app_that_is_configured_no_longer_is_found(
     assert await root.names(q=openid) == ["Alice"]
 
 
-@pytest.mark.own_database
+@pytest.mark.own_database  # where no vacuum has told PostgreSQL that a table is empty, so that it would read it whole
 async def test_nobody_is_looked_at_but_whom_it_names(rows: asyncpg.Connection) -> None:
     await rows.execute(f"""
         DISCARD PLANS; -- foreign keys keep plans for a table of a few users: half a minute of walks through this one
@@ -107,4 +106,4 @@ async def test_nobody_is_looked_at_but_whom_it_names(rows: asyncpg.Connection) -
     for text in ("openid-union-7", "union-7", "+8617", "8617", "nothing"):
         plan = await rows.fetch(f"EXPLAIN (ANALYZE, BUFFERS) {_WHOM_IT_NAMES}", text, None)
         lines = "\n".join(row[0] for row in plan)
-        assert not re.search(r"Seq Scan on (users|identities)\b", lines), lines  # the others are empty
+        assert "Seq Scan" not in lines, lines

@@ -70,8 +70,10 @@ async def connect(port: int, *, later: int) -> socket.socket:
     for _ in range(later):
         await asyncio.sleep(0)
     client = socket.socket()
-    with suppress(ConnectionRefusedError):
+    try:
         client.connect(("127.0.0.1", port))
+    except ConnectionRefusedError:
+        assert later > 0, "it was still to be listened to"
     return client
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import service_env
-from tests.processes import WXAUTH, Running, children_of, free_port, is_running
+from tests.processes import WXAUTH, Running, children_of, free_port, is_running, until
 
 
 @pytest.mark.parametrize("is_installed", [False, True], ids=["forked", "installed"])
@@ -18,7 +18,7 @@ def test_a_service_that_is_killed_takes_its_workers_along(
     with Running(
         WXAUTH, "serve", cwd=tmp_path, env=env | {"WXAUTH_WORKERS": "2"}, is_installed=is_installed
     ) as service:
-        service.wait_for('"started"')
+        until(lambda: service.output.count('"started"') == 2)
         workers = children_of(service.process.pid)
         assert len(workers) == 2
     assert not any(is_running(worker) for worker in workers)
