@@ -1,13 +1,16 @@
 """The databases under test: a migrated one to copy from, and one that is cleaned instead of copied."""
 
+import shutil
 from base64 import b64decode
 from datetime import timedelta
+from pathlib import Path
 
 import asyncpg
 
 from tests.fakes import SECRET_KEY, START
 from wxauth.core.database import Database
 from wxauth.core.migrations import migrate
+from wxauth.core.schema import KNOWN, SCRIPTS
 from wxauth.core.sealing import Sealer
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.keys.keyring import KeyRing
@@ -115,3 +118,44 @@ class SharedDatabase:
         await Database.aclose(self.database)
         self.rows.terminate()
         self._cleaner.terminate()
+
+
+NEXT_REVISIONS = {
+    "9001": """
+from alembic import op
+
+revision, down_revision = "9001", "{newest}"
+
+
+def upgrade() -> None:
+    op.execute("ALTER TABLE users ADD COLUMN shoe_size int")
+
+
+def downgrade() -> None:
+    op.execute("ALTER TABLE users DROP COLUMN shoe_size")
+""",
+    "9002": """
+from alembic import op
+
+revision, down_revision, transactional = "9002", "9001", False
+
+
+def upgrade() -> None:
+    op.execute("DROP INDEX IF EXISTS users_shoe_size_idx")
+    op.execute("CREATE INDEX CONCURRENTLY users_shoe_size_idx ON users (shoe_size)")
+
+
+def downgrade() -> None:
+    op.execute("DROP INDEX users_shoe_size_idx")
+""",
+}
+"""Two made-up revisions behind those that there are."""
+
+
+def scripts_of_next_version(folder: Path) -> Path:
+    """A copy of Alembic's folder with `NEXT_REVISIONS`, as the next version may have it."""
+    scripts = folder / "alembic"
+    shutil.copytree(SCRIPTS, scripts)
+    for revision, text in NEXT_REVISIONS.items():
+        (scripts / "versions" / f"{revision}_next.py").write_text(text.format(newest=KNOWN[0]))
+    return scripts

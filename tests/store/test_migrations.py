@@ -12,9 +12,10 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlmodel import SQLModel
 
+from tests.databases import scripts_of_next_version
 from wxauth.core.database import Database
 from wxauth.core.migrations import BASE, MigrationBlocked, UnknownRevision, begin_migration, migrate
-from wxauth.core.schema import SCRIPTS, is_schema_usable, known_revisions
+from wxauth.core.schema import KNOWN, SCRIPTS, is_schema_usable
 
 pytestmark = pytest.mark.own_database
 
@@ -47,7 +48,7 @@ SCHEMA = {
 
 
 def test_the_names_of_the_files_tell_their_order() -> None:
-    assert known_revisions() == tuple(script.revision for script in ScriptDirectory(SCRIPTS).walk_revisions())
+    assert tuple(script.revision for script in ScriptDirectory(SCRIPTS).walk_revisions()) == KNOWN
 
 
 @pytest.fixture
@@ -152,52 +153,86 @@ async def test_a_migration_may_take_longer_than_a_statement_of_the_service(empty
             assert (await connection.exec_driver_sql(f"SHOW {setting}")).scalar() == "0"
 
 
-BEFORE = "0007"
-"""The last revision before one that changes tables that logins write to."""
+@pytest.fixture
+def next_scripts(tmp_path: Path) -> Path:
+    return scripts_of_next_version(tmp_path)
+
+
+async def test_the_next_version_migrates_what_this_one_has_made(
+    empty: Database, empty_database_url: str, next_scripts: Path
+) -> None:
+    await migrate(empty)
+    this = await schema_of(empty_database_url)
+    assert await migrate(empty, scripts=next_scripts) == "9002"
+    assert "users_shoe_size_idx" in repr((await schema_of(empty_database_url))["indexes"])
+    assert await is_schema_usable(empty), "by replicas of this version, which serve meanwhile"
+    assert await migrate(empty, revision=REVISIONS[-1], scripts=next_scripts) == REVISIONS[-1]
+    assert await schema_of(empty_database_url) == this
 
 
 async def test_a_migration_behind_somebodys_transaction_holds_up_no_login(
-    empty: Database, empty_database_url: str
+    empty: Database, empty_database_url: str, next_scripts: Path
 ) -> None:
     """A table's change waits for whoever writes to it, and all others behind the change: so it lets them by."""
-    await migrate(empty, revision=BEFORE)
+    await migrate(empty)
     writing, logging_in = await asyncpg.connect(empty_database_url), await asyncpg.connect(empty_database_url)
     await logging_in.execute("SET lock_timeout = '2s'")
     insert = "INSERT INTO users (id, created_at, last_login_at) VALUES (gen_random_uuid(), now(), now())"
     async with writing.transaction():
         await writing.execute(insert)
-        migrating = asyncio.create_task(migrate(empty, lock_patience=0.2, pause=0.1))
+        migrating = asyncio.create_task(migrate(empty, scripts=next_scripts, lock_patience=0.2, pause=0.1))
         for _ in range(20):
             await logging_in.execute(insert)
             await asyncio.sleep(0.05)
         assert not migrating.done()
     async with asyncio.timeout(10):
-        assert await migrating == REVISIONS[-1]
+        assert await migrating == "9002"
     await writing.close()
     await logging_in.close()
 
 
-async def test_a_table_that_is_never_left_alone_is_told(empty: Database, empty_database_url: str) -> None:
-    await migrate(empty, revision=BEFORE)
+async def test_a_table_that_is_never_left_alone_is_told(
+    empty: Database, empty_database_url: str, next_scripts: Path
+) -> None:
+    await migrate(empty)
     writing = await asyncpg.connect(empty_database_url)
     async with writing.transaction():
         await writing.execute("LOCK TABLE users IN ROW EXCLUSIVE MODE")
         with pytest.raises(MigrationBlocked, match="pg_stat_activity"):
-            await migrate(empty, lock_patience=0.05, pause=0.05, patience=0.2)
+            await migrate(empty, scripts=next_scripts, lock_patience=0.05, pause=0.05, patience=0.2)
     await writing.close()
-    assert await migrate(empty) == REVISIONS[-1]
+    assert await migrate(empty, scripts=next_scripts) == "9002"
 
 
-async def test_unionids_of_before_are_remembered(empty: Database, empty_database_url: str) -> None:
-    await migrate(empty, revision=BEFORE)
-    before = await asyncpg.connect(empty_database_url)
-    await before.execute("""
-        INSERT INTO users (id, unionid, created_at, last_login_at)
-        SELECT gen_random_uuid(), NULLIF('u' || (n % 12000), 'u0'), now(), now() FROM generate_series(0, 11999) n
-    """)
+async def test_an_index_is_made_while_somebody_writes_to_its_table(
+    empty: Database, empty_database_url: str, next_scripts: Path
+) -> None:
+    await migrate(empty, revision="9001", scripts=next_scripts)
+    writing, logging_in = await asyncpg.connect(empty_database_url), await asyncpg.connect(empty_database_url)
+    await logging_in.execute("SET lock_timeout = '2s'")
+    insert = "INSERT INTO users (id, created_at, shoe_size) VALUES (gen_random_uuid(), now(), 42)"
+    async with writing.transaction():
+        await writing.execute(insert)
+        migrating = asyncio.create_task(migrate(empty, scripts=next_scripts))
+        for _ in range(20):
+            await logging_in.execute(insert)
+            await asyncio.sleep(0.05)
+        assert not migrating.done()
+    async with asyncio.timeout(10):
+        assert await migrating == "9002"
+    await writing.close()
+    await logging_in.close()
+
+
+async def test_the_schema_of_a_preview_is_left_alone(empty: Database, empty_database_url: str) -> None:
     await migrate(empty)
-    assert await before.fetchval("SELECT count(*) FROM unionids JOIN users USING (unionid) WHERE user_id = id") == 11999
-    # A replica of the version before knows nothing of them.
-    await before.execute("UPDATE users SET unionid = 'another' WHERE unionid = 'u1'")
-    assert await before.fetchval("SELECT count(DISTINCT user_id) FROM unionids WHERE unionid IN ('u1', 'another')") == 1
-    await before.close()
+    connection = await asyncpg.connect(empty_database_url)
+    await connection.execute("UPDATE alembic_version SET version_num = '0031'")
+    before = await schema_of(empty_database_url)
+    assert not await is_schema_usable(empty)
+    for revision in (REVISIONS[-1], "head", BASE):
+        with pytest.raises(UnknownRevision, match=r"of a version before 0\.1\.0.*users export.*users import"):
+            await migrate(empty, revision=revision)
+    assert await schema_of(empty_database_url) == before
+    assert await connection.fetchval("SELECT version_num FROM alembic_version") == "0031"
+    await connection.close()

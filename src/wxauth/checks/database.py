@@ -22,7 +22,7 @@ from wxauth.checks.rows import (
 from wxauth.checks.sealed import SIGNING_KEYS, some_values
 from wxauth.core.clock import Clock
 from wxauth.core.database import WHERE_NOTHING_IS_KEPT, Database, Deadlines, reason_of
-from wxauth.core.schema import current_revision, is_usable, newest_revision
+from wxauth.core.schema import KNOWN, current_revision, is_of_preview, is_usable
 from wxauth.core.sealing import Sealer
 from wxauth.core.settings import Settings
 from wxauth.core.tables import StoredSigningKey
@@ -102,7 +102,7 @@ async def _check_stored(
         yield bad("schema", message, f"WXAUTH_DATABASE_URL 的角色无权使用：请以所有者身份执行 {grant};")
         return
     revision = await current_revision(database)
-    yield _judge_schema(revision, its_rights)
+    yield judge_schema(revision, its_rights)
     if not is_usable(revision):
         return
 
@@ -149,7 +149,8 @@ def judge_server(server: Server) -> Result:
     return good(name, f"answers, PostgreSQL {server.version}", f"响应正常，PostgreSQL {server.version}")
 
 
-def _judge_schema(revision: str | None, its_rights: Rights) -> Result:
+def judge_schema(revision: str | None, its_rights: Rights, known: Sequence[str] = KNOWN) -> Result:
+    """Judge the schema's revision by those that this version knows, the newest first."""
     to_do = Title("run 'wxauth migrate'", "请运行 'wxauth migrate'")
     if its_rights.missing_to_migrate is not None:
         grant = its_rights.missing_to_migrate
@@ -159,8 +160,11 @@ def _judge_schema(revision: str | None, its_rights: Rights) -> Result:
         )
     if revision is None:
         return bad("schema", f"is not there yet: {to_do.en}", f"尚未创建：{to_do.zh}")
-    newest = newest_revision()
-    if not is_usable(revision):
+    newest = known[0]
+    if is_of_preview(revision, known):
+        message = "is of a version before 0.1.0, and cannot be migrated: 'wxauth migrate' says what to do"
+        return bad("schema", message, "属于 0.1.0 之前的版本，无法迁移；请运行 'wxauth migrate' 查看处理办法")
+    if not is_usable(revision, known):
         message = f"is at {revision}, behind {newest}: {to_do.en}"
         return bad("schema", message, f"当前为 {revision}，落后于 {newest}：{to_do.zh}")
     if revision != newest:

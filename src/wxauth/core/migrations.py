@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
@@ -24,7 +25,7 @@ from sqlalchemy.pool import NullPool
 from alembic import command
 from wxauth.core.database import ISOLATION, Database, raise_if_unavailable
 from wxauth.core.logs import get_logger
-from wxauth.core.schema import SCRIPTS, current_revision, known_revisions
+from wxauth.core.schema import SCRIPTS, current_revision, is_newer, is_of_preview, revisions_in
 
 HEAD: Final = "head"
 BASE: Final = "base"
@@ -35,6 +36,10 @@ PAUSE: Final = 2.0
 """Seconds between two tries, varied at random. Meanwhile those who waited for the table get it."""
 PATIENCE: Final = 900.0
 """Seconds after which a migration gives up on a table that is never free."""
+OF_PREVIEW: Final = (
+    "the schema is of a version before 0.1.0, and cannot be migrated: run 'wxauth users export users.jsonl' with that "
+    "version, then 'wxauth migrate' and 'wxauth users import users.jsonl' with this one on an empty database"
+)
 
 # Replicas that migrate at once take turns; those that come later find nothing to do. They ask again and again, instead
 # of waiting in the database: an index that is made concurrently would wait for whoever waits there.
@@ -67,6 +72,7 @@ async def migrate(
     database: Database,
     *,
     revision: str = HEAD,
+    scripts: Path = SCRIPTS,
     lock_patience: float = LOCK_PATIENCE,
     pause: float = PAUSE,
     patience: float = PATIENCE,
@@ -78,20 +84,25 @@ async def migrate(
     Args:
         database: What to migrate.
         revision: The revision to reach.
+        scripts: The folder of Alembic's revisions.
         lock_patience: Seconds that a revision waits for a table. Others wait behind it for as long.
         pause: Seconds between two tries, more or less.
         patience: Seconds after which a revision is given up.
 
     Raises: StorageUnavailable, MigrationForbidden, MigrationBlocked, UnknownRevision.
     """
-    order = [BASE, *reversed(known_revisions())]
-    scripts = ScriptDirectory.from_config(_config())
+    known = revisions_in(scripts)
+    order = [BASE, *reversed(known)]
+    directory = ScriptDirectory.from_config(_config(scripts))
     target = order[-1] if revision == HEAD else revision
     async with _turn(database):
         while True:
-            here = await current_revision(database) or BASE
-            if here not in order and revision == HEAD:
-                return here
+            stored = await current_revision(database)
+            here = stored or BASE
+            if is_of_preview(stored, known):
+                raise UnknownRevision(OF_PREVIEW)
+            if is_newer(stored, known) and revision == HEAD:
+                return stored
             if here not in order:
                 raise UnknownRevision(f"the schema is at {here!r}, of another version of wxauth; migrate with that one")
             if target not in order:
@@ -100,9 +111,9 @@ async def migrate(
                 return None if here == BASE else here
             is_upgrade = order.index(here) < order.index(target)
             next_one = order[order.index(here) + (1 if is_upgrade else -1)]
-            script = scripts.get_revision(next_one if is_upgrade else here)
+            script = directory.get_revision(next_one if is_upgrade else here)
             step = _Step(
-                next_one, is_upgrade=is_upgrade, is_transactional=getattr(script.module, "transactional", True)
+                scripts, next_one, is_upgrade=is_upgrade, is_transactional=getattr(script.module, "transactional", True)
             )
             await _with_retries(partial(_take, database, step, lock_patience), step, pause, patience)
 
@@ -145,6 +156,7 @@ async def begin_migration(
 class _Step:
     """From one revision to the next, or back."""
 
+    scripts: Path
     revision: str
     is_upgrade: bool
     is_transactional: bool
@@ -152,7 +164,7 @@ class _Step:
 
 async def _take(database: Database, step: _Step, lock_patience: float) -> None:
     def run(connection: Connection) -> None:
-        config = _config()
+        config = _config(step.scripts)
         config.attributes["connection"] = connection
         move: Callable[[Config, str], Any] = command.upgrade if step.is_upgrade else command.downgrade
         move(config, step.revision)
@@ -208,9 +220,9 @@ async def _turn(database: Database) -> AsyncIterator[None]:
         connection.terminate()
 
 
-def _config() -> Config:
+def _config(scripts: Path) -> Config:
     config = Config()
     config.set_main_option(
-        "script_location", str(SCRIPTS).replace("%", "%%")
+        "script_location", str(scripts).replace("%", "%%")
     )  # Alembic takes a single % for an interpolation
     return config

@@ -1,5 +1,6 @@
 """The schema's revision, and the one that this version needs. Alembic is not imported: serving does without it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,10 +11,15 @@ _IN_CHECKOUT: Final = Path(__file__).parents[3] / "alembic"
 SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
 """The folder of Alembic's revisions."""
 
+
+def revisions_in(scripts: Path) -> tuple[str, ...]:
+    """The revisions in a folder of Alembic's, the newest first: the numbers at the beginning of the files' names."""
+    return tuple(sorted((path.name.partition("_")[0] for path in scripts.glob("versions/[0-9]*.py")), reverse=True))
+
+
 # Read at the start: an upgrade in place adds files, which the version that still runs must not ask the database for.
-_KNOWN: Final = tuple(
-    sorted((path.name.partition("_")[0] for path in SCRIPTS.glob("versions/[0-9]*.py")), reverse=True)
-)
+KNOWN: Final = revisions_in(SCRIPTS)
+"""All revisions that this version knows, the newest first."""
 
 _IS_MIGRATED: Final = "SELECT to_regclass('alembic_version') IS NOT NULL"
 _CURRENT: Final = "SELECT version_num FROM alembic_version"
@@ -35,21 +41,16 @@ async def current_revision(database: Database) -> str | None:
     return None if row is None else str(row[0])
 
 
-def is_usable(revision: str | None) -> bool:
-    """Whether this revision is the one that this version needs, or newer than all that it knows."""
-    return revision is not None and revision not in known_revisions()[1:]
+def is_usable(revision: str | None, known: Sequence[str] = KNOWN) -> bool:
+    """Whether this revision is the newest one that this version knows, or a newer one."""
+    return revision is not None and revision >= known[0]
 
 
-def is_newer(revision: str | None) -> bool:
+def is_newer(revision: str | None, known: Sequence[str] = KNOWN) -> bool:
     """Whether this revision is newer than all that this version knows."""
-    return revision is not None and revision not in known_revisions()
+    return revision is not None and revision > known[0]
 
 
-def newest_revision() -> str:
-    """The revision that this version needs."""
-    return known_revisions()[0]
-
-
-def known_revisions() -> tuple[str, ...]:
-    """All revisions that this version knows, the newest first: the numbers at the beginning of the files' names."""
-    return _KNOWN
+def is_of_preview(revision: str | None, known: Sequence[str] = KNOWN) -> bool:
+    """Whether this revision is older than all that this version knows: of a version before the first release."""
+    return revision is not None and revision < known[-1]

@@ -1,0 +1,621 @@
+"""The schema of the first release."""
+
+from alembic import op
+
+revision = "0100"
+down_revision = None
+
+
+def upgrade() -> None:
+    """Make all tables, with their indexes, functions and triggers."""
+    op.execute("""
+        CREATE TABLE users (
+            id UUID NOT NULL,
+            unionid TEXT,
+            nickname TEXT,
+            avatar_url TEXT,
+            phone TEXT,
+            roles TEXT[] DEFAULT '{}' NOT NULL,
+            status TEXT DEFAULT 'active' NOT NULL,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            last_login_at TIMESTAMP WITH TIME ZONE,
+            unjudged_since TIMESTAMP WITH TIME ZONE,
+            external_id VARCHAR(128),
+            phone_verified BOOLEAN DEFAULT true NOT NULL,
+            consents JSONB,
+            CONSTRAINT users_pkey PRIMARY KEY (id),
+            CONSTRAINT users_unionid_key UNIQUE (unionid)
+        )
+         WITH (fillfactor = 85)
+    """)
+    op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
+    op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
+    op.execute("CREATE INDEX users_administrators_idx ON users (id) WHERE 'admin' = ANY (roles)")
+    op.execute(r"""
+        CREATE FUNCTION check_user() RETURNS trigger LANGUAGE plpgsql AS $$
+        DECLARE
+            broken text := CASE
+                WHEN NEW.unionid = '' THEN 'unionid' -- would make one person of many
+                WHEN NEW.status NOT IN ('active', 'disabled') THEN 'status'
+                WHEN cardinality(NEW.roles) > 32 THEN 'roles_number'
+                -- Almost nobody has a role. The first comparison refuses NULL, and a comma inside a role.
+                WHEN cardinality(NEW.roles) > 0
+                     AND (NEW.roles = string_to_array(array_to_string(NEW.roles, ','), ',')
+                          AND array_to_string(NEW.roles, ',') ~ '^[a-z][a-z0-9_-]{0,31}(,[a-z][a-z0-9_-]{0,31})*$')
+                         IS NOT TRUE THEN 'roles'
+                WHEN char_length(NEW.nickname) NOT BETWEEN 1 AND 64 THEN 'nickname'
+                WHEN char_length(NEW.avatar_url) NOT BETWEEN 1 AND 2048 THEN 'avatar_url'
+                WHEN NEW.phone !~ '^\+[1-9][0-9]{1,14}$' THEN 'phone'
+            END;
+        BEGIN
+            IF broken IS NOT NULL THEN
+                RAISE EXCEPTION 'users.% breaks its rule', broken
+                      USING ERRCODE = 'check_violation', TABLE = 'users', CONSTRAINT = 'users_' || broken || '_check';
+            END IF;
+            RETURN NEW;
+        END
+        $$
+    """)
+    op.execute("""
+        CREATE TRIGGER users_check
+            BEFORE INSERT OR UPDATE OF unionid, status, roles, nickname, avatar_url, phone ON users
+            FOR EACH ROW EXECUTE FUNCTION check_user()
+    """)
+    op.execute("""
+        CREATE TABLE events (
+            id UUID NOT NULL,
+            type TEXT NOT NULL,
+            at TIMESTAMP WITH TIME ZONE NOT NULL,
+            actor TEXT NOT NULL,
+            user_id UUID,
+            app_id TEXT,
+            ip INET,
+            data JSONB DEFAULT '{}' NOT NULL,
+            CONSTRAINT events_pkey PRIMARY KEY (id),
+            CONSTRAINT events_type_check CHECK (type ~ '^[a-z][a-z_.]{0,63}$'),
+            CONSTRAINT events_actor_check CHECK (actor <> ''),
+            CONSTRAINT events_data_check CHECK (jsonb_typeof(data) = 'object')
+        )
+    """)
+    op.execute("CREATE INDEX events_type_id_idx ON events (type, id)")
+    op.execute("CREATE INDEX events_user_id_id_idx ON events (user_id, id)")
+    op.execute("CREATE INDEX events_actor_idx ON events (actor) WHERE ip IS NOT NULL")
+    op.execute("""
+        CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF TG_OP = 'UPDATE' AND NEW.ip IS NULL AND NEW.data IN ('{}', OLD.data)
+               AND (NEW.id, NEW.type, NEW.at, NEW.actor, NEW.user_id, NEW.app_id)
+                   IS NOT DISTINCT FROM (OLD.id, OLD.type, OLD.at, OLD.actor, OLD.user_id, OLD.app_id) THEN
+                RETURN NEW;
+            END IF;
+            RAISE EXCEPTION 'events are append-only';
+        END
+        $$
+    """)
+    op.execute("""
+        CREATE TRIGGER events_append_only BEFORE UPDATE OR DELETE ON events
+            FOR EACH ROW WHEN (current_setting('wxauth.sweeping', true) IS DISTINCT FROM 'on')
+            EXECUTE FUNCTION events_are_append_only()
+    """)
+    op.execute("""
+        CREATE FUNCTION mark_unplaced() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO events_unplaced (event_id) VALUES (NEW.id);
+            RETURN NULL;
+        END
+        $$
+    """)
+    op.execute("""
+        CREATE TRIGGER events_mark_unplaced AFTER INSERT ON events FOR EACH ROW WHEN (NEW.type IN (
+            'user.created', 'user.merged', 'identity.added', 'consent.given', 'consent.withdrawn',
+            'user_erased', 'user.erased', 'user_banned', 'user.banned', 'user_unbanned', 'user.unbanned',
+            'roles_changed', 'user.roles_changed', 'phone_bound', 'user.phone_bound', 'user.phone_removed',
+            'user.profile_changed', 'authorization_revoked', 'user.authorization_revoked', 'session.ended'
+        )) EXECUTE FUNCTION mark_unplaced()
+    """)
+    op.execute("""
+        CREATE FUNCTION forget_places() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            DELETE FROM events_unplaced USING gone WHERE event_id = gone.id;
+            WITH swept AS (
+                DELETE FROM feed USING gone WHERE event_id = gone.id RETURNING position, event_id
+            )
+            INSERT INTO feed_swept (position, event_id)
+            SELECT position, event_id FROM swept ORDER BY position DESC LIMIT 1
+            ON CONFLICT (is_only) DO UPDATE SET position = excluded.position, event_id = excluded.event_id
+             WHERE feed_swept.position < excluded.position;
+            RETURN NULL;
+        END
+        $$
+    """)
+    op.execute("""
+        CREATE TRIGGER events_forget_places AFTER DELETE ON events REFERENCING OLD TABLE AS gone
+            FOR EACH STATEMENT EXECUTE FUNCTION forget_places()
+    """)
+    op.execute("""
+        CREATE TABLE events_unplaced (
+            event_id UUID NOT NULL,
+            CONSTRAINT events_unplaced_pkey PRIMARY KEY (event_id)
+        )
+    """)
+    op.execute("""
+        CREATE TABLE feed (
+            position BIGINT GENERATED ALWAYS AS IDENTITY,
+            event_id UUID NOT NULL,
+            type TEXT NOT NULL,
+            CONSTRAINT feed_pkey PRIMARY KEY (position),
+            CONSTRAINT feed_event_id_key UNIQUE (event_id)
+        )
+    """)
+    op.execute("CREATE INDEX feed_type_position_idx ON feed (type, position)")
+    op.execute("""
+        CREATE TABLE feed_swept (
+            is_only BOOLEAN DEFAULT true NOT NULL,
+            position BIGINT NOT NULL,
+            event_id UUID NOT NULL,
+            CONSTRAINT feed_swept_pkey PRIMARY KEY (is_only),
+            CONSTRAINT feed_swept_is_only_check CHECK (is_only)
+        )
+    """)
+    op.execute("""
+        CREATE TABLE signing_keys (
+            id UUID NOT NULL,
+            kid TEXT NOT NULL,
+            public_jwk JSONB NOT NULL,
+            private_key BYTEA NOT NULL,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            activates_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            retires_at TIMESTAMP WITH TIME ZONE,
+            CONSTRAINT signing_keys_pkey PRIMARY KEY (id),
+            CONSTRAINT signing_keys_kid_key UNIQUE (kid),
+            CONSTRAINT signing_keys_retires_at_check CHECK (retires_at > activates_at)
+        )
+    """)
+    op.execute("""
+        CREATE TABLE service_clients (
+            name TEXT NOT NULL,
+            secret_hash BYTEA NOT NULL,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            scopes TEXT[] DEFAULT '{introspect,access_token}' NOT NULL,
+            former_secret_hash BYTEA,
+            former_secret_until TIMESTAMP WITH TIME ZONE,
+            CONSTRAINT service_clients_pkey PRIMARY KEY (name),
+            CONSTRAINT service_clients_name_check CHECK (name ~ '^[a-z0-9][a-z0-9_-]{0,63}$'),
+            CONSTRAINT service_clients_secret_hash_check CHECK (octet_length(secret_hash) = 32),
+            CONSTRAINT service_clients_scopes_check CHECK (scopes <@ '{introspect,access_token,users,phones,events}'),
+            CONSTRAINT service_clients_former_secret_check CHECK ((former_secret_hash IS NULL) =
+                (former_secret_until IS NULL) AND octet_length(former_secret_hash) = 32)
+        )
+    """)
+    op.execute("""
+        CREATE TABLE id_token_keys (
+            id UUID NOT NULL,
+            kid TEXT NOT NULL,
+            public_jwk JSONB NOT NULL,
+            private_key BYTEA NOT NULL,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            activates_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            retires_at TIMESTAMP WITH TIME ZONE,
+            CONSTRAINT id_token_keys_pkey PRIMARY KEY (id),
+            CONSTRAINT id_token_keys_kid_key UNIQUE (kid),
+            CONSTRAINT id_token_keys_retires_at_check CHECK (retires_at > activates_at)
+        )
+    """)
+    op.execute("""
+        CREATE TABLE webhooks (
+            id UUID NOT NULL,
+            name TEXT NOT NULL,
+            url TEXT NOT NULL,
+            types TEXT[] DEFAULT '{}' NOT NULL,
+            is_enabled BOOLEAN DEFAULT true NOT NULL,
+            secret BYTEA NOT NULL,
+            former_secret BYTEA,
+            former_secret_until TIMESTAMP WITH TIME ZONE,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            delivered_at TIMESTAMP WITH TIME ZONE,
+            CONSTRAINT webhooks_pkey PRIMARY KEY (id),
+            CONSTRAINT webhooks_name_key UNIQUE (name),
+            CONSTRAINT webhooks_name_check CHECK (name ~ '^[a-z0-9][a-z0-9_-]{0,63}$'),
+            CONSTRAINT webhooks_former_secret_check CHECK ((former_secret IS NULL) = (former_secret_until IS NULL))
+        )
+    """)
+    op.execute("""
+        CREATE TABLE deliveries (
+            webhook_id UUID NOT NULL,
+            event_id UUID NOT NULL,
+            id UUID NOT NULL,
+            type TEXT NOT NULL,
+            state TEXT DEFAULT 'pending' NOT NULL,
+            attempts INTEGER DEFAULT 0 NOT NULL,
+            is_taken BOOLEAN DEFAULT false NOT NULL,
+            status INTEGER,
+            error TEXT,
+            next_at TIMESTAMP WITH TIME ZONE,
+            at TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT deliveries_pkey PRIMARY KEY (webhook_id, event_id),
+            CONSTRAINT deliveries_state_check CHECK (state IN ('pending', 'delivered', 'failed')),
+            CONSTRAINT deliveries_next_at_check CHECK ((state = 'pending') = (next_at IS NOT NULL)),
+            CONSTRAINT deliveries_is_taken_check CHECK (state = 'pending' OR NOT is_taken)
+        )
+         WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02)
+    """)
+    op.execute("CREATE INDEX deliveries_webhook_id_state_id_idx ON deliveries (webhook_id, state, id)")
+    op.execute("CREATE INDEX deliveries_pending_idx ON deliveries (webhook_id, next_at) WHERE state = 'pending'")
+    op.execute("""
+        CREATE TABLE daily_numbers (
+            day DATE NOT NULL,
+            process UUID NOT NULL,
+            new_users BIGINT NOT NULL,
+            logins BIGINT NOT NULL,
+            CONSTRAINT daily_numbers_pkey PRIMARY KEY (day, process),
+            CONSTRAINT daily_numbers_numbers_check CHECK (new_users >= 0 AND logins >= 0)
+        )
+    """)
+    op.execute("""
+        CREATE TABLE console_sessions (
+            session_id UUID NOT NULL,
+            CONSTRAINT console_sessions_pkey PRIMARY KEY (session_id)
+        )
+    """)
+    op.execute("""
+        CREATE TABLE apps (
+            app_id TEXT NOT NULL,
+            title TEXT,
+            app_secret BYTEA NOT NULL,
+            push_token BYTEA,
+            push_aes_key BYTEA,
+            sign_up TEXT,
+            is_enabled BOOLEAN DEFAULT true NOT NULL,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT apps_pkey PRIMARY KEY (app_id),
+            CONSTRAINT apps_app_id_check CHECK (app_id ~ '^[A-Za-z0-9_-]{1,64}$'),
+            CONSTRAINT apps_title_check CHECK (char_length(title) BETWEEN 1 AND 64),
+            CONSTRAINT apps_sign_up_check CHECK (sign_up IN ('open', 'closed')),
+            CONSTRAINT apps_push_aes_key_check CHECK (push_aes_key IS NULL OR push_token IS NOT NULL)
+        )
+    """)
+    op.execute("""
+        CREATE TABLE push_messages (
+            digest BYTEA NOT NULL,
+            app_id TEXT NOT NULL,
+            received_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT push_messages_pkey PRIMARY KEY (digest),
+            CONSTRAINT push_messages_digest_check CHECK (octet_length(digest) = 32)
+        )
+    """)
+    op.execute("CREATE INDEX push_messages_received_at_idx ON push_messages (received_at)")
+    op.execute("""
+        CREATE TABLE push_nonces (
+            digest BYTEA NOT NULL,
+            content BYTEA,
+            received_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT push_nonces_pkey PRIMARY KEY (digest),
+            CONSTRAINT push_nonces_digest_check CHECK (octet_length(digest) = 32),
+            CONSTRAINT push_nonces_content_check CHECK (octet_length(content) = 32)
+        )
+    """)
+    op.execute("CREATE INDEX push_nonces_received_at_idx ON push_nonces (received_at)")
+    op.execute("""
+        CREATE TABLE attempts (
+            key BYTEA NOT NULL,
+            since TIMESTAMP WITH TIME ZONE NOT NULL,
+            number INTEGER NOT NULL,
+            CONSTRAINT attempts_pkey PRIMARY KEY (key),
+            CONSTRAINT attempts_key_check CHECK (octet_length(key) = 32),
+            CONSTRAINT attempts_number_check CHECK (number >= 0)
+        )
+    """)
+    op.execute("CREATE INDEX attempts_since_idx ON attempts (since)")
+    op.execute("""
+        CREATE TABLE sweeps (
+            name TEXT NOT NULL,
+            after UUID NOT NULL,
+            due_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT sweeps_pkey PRIMARY KEY (name)
+        )
+    """)
+    op.execute("""
+        CREATE TABLE identities (
+            app_id TEXT NOT NULL,
+            openid TEXT NOT NULL,
+            user_id UUID NOT NULL,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            unionid TEXT,
+            CONSTRAINT identities_pkey PRIMARY KEY (app_id, openid),
+            CONSTRAINT identities_app_id_openid_user_id_key UNIQUE (app_id, openid, user_id),
+            CONSTRAINT identities_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE,
+            CONSTRAINT identities_app_id_check CHECK (app_id <> ''),
+            CONSTRAINT identities_openid_check CHECK (openid <> '')
+        )
+    """)
+    op.execute("CREATE INDEX identities_user_id_idx ON identities (user_id)")
+    op.execute("""
+        CREATE TABLE unionids (
+            unionid TEXT NOT NULL,
+            user_id UUID NOT NULL,
+            CONSTRAINT unionids_pkey PRIMARY KEY (unionid),
+            CONSTRAINT unionids_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE,
+            CONSTRAINT unionids_unionid_check CHECK (unionid <> '')
+        )
+    """)
+    op.execute("CREATE INDEX unionids_user_id_idx ON unionids (user_id)")
+    op.execute("""
+        CREATE FUNCTION remember_unionid() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO unionids (unionid, user_id) VALUES (NEW.unionid, NEW.id) ON CONFLICT DO NOTHING;
+            RETURN NULL;
+        END
+        $$
+    """)
+    op.execute("""
+        CREATE TRIGGER users_remember_unionid AFTER INSERT OR UPDATE OF unionid ON users
+            FOR EACH ROW WHEN (NEW.unionid IS NOT NULL) EXECUTE FUNCTION remember_unionid()
+    """)
+    op.execute("""
+        CREATE TABLE former_users (
+            id UUID NOT NULL,
+            user_id UUID NOT NULL,
+            merged_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT former_users_pkey PRIMARY KEY (id),
+            CONSTRAINT former_users_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE
+        )
+    """)
+    op.execute("CREATE INDEX former_users_user_id_idx ON former_users (user_id)")
+    op.execute("""
+        CREATE TABLE former_external_ids (
+            external_id VARCHAR(128) NOT NULL,
+            user_id UUID NOT NULL,
+            CONSTRAINT former_external_ids_pkey PRIMARY KEY (external_id),
+            CONSTRAINT former_external_ids_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE
+        )
+    """)
+    op.execute("CREATE INDEX former_external_ids_user_id_idx ON former_external_ids (user_id)")
+    op.execute("""
+        CREATE TABLE consents (
+            id UUID NOT NULL,
+            user_id UUID NOT NULL,
+            document TEXT NOT NULL,
+            version TEXT NOT NULL,
+            given_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            withdrawn_at TIMESTAMP WITH TIME ZONE,
+            app_id TEXT,
+            ip INET,
+            CONSTRAINT consents_pkey PRIMARY KEY (id),
+            CONSTRAINT consents_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE,
+            CONSTRAINT consents_document_check CHECK (document <> ''),
+            CONSTRAINT consents_version_check CHECK (version <> '')
+        )
+    """)
+    op.execute("CREATE INDEX consents_user_id_idx ON consents (user_id)")
+    op.execute("""
+        CREATE TABLE avatars (
+            id TEXT NOT NULL,
+            user_id UUID NOT NULL,
+            content_type TEXT NOT NULL,
+            content BYTEA NOT NULL,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT avatars_pkey PRIMARY KEY (id),
+            CONSTRAINT avatars_user_id_key UNIQUE (user_id),
+            CONSTRAINT avatars_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE,
+            CONSTRAINT avatars_id_check CHECK (id ~ '^[A-Za-z0-9_-]{22}$'),
+            CONSTRAINT avatars_content_type_check CHECK (content_type IN ('image/jpeg', 'image/png')),
+            CONSTRAINT avatars_content_check CHECK (octet_length(content) BETWEEN 1 AND 2097152)
+        )
+    """)
+    op.execute("ALTER TABLE avatars ALTER COLUMN content SET STORAGE EXTERNAL")
+    op.execute("""
+        CREATE FUNCTION forget_former_avatar() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            DELETE FROM avatars
+             WHERE user_id = NEW.id AND strpos(COALESCE(NEW.avatar_url, ''), '/v1/avatars/' || id || '.') = 0;
+            RETURN NULL;
+        END
+        $$
+    """)
+    op.execute("""
+        CREATE TRIGGER users_forget_former_avatar AFTER UPDATE OF avatar_url ON users
+            FOR EACH ROW WHEN (OLD.avatar_url IS DISTINCT FROM NEW.avatar_url)
+            EXECUTE FUNCTION forget_former_avatar()
+    """)
+    op.execute("""
+        CREATE TABLE oauth_clients (
+            name TEXT NOT NULL,
+            title TEXT NOT NULL,
+            app_id TEXT,
+            scopes TEXT[] NOT NULL,
+            redirect_uris TEXT[] NOT NULL,
+            logout_uris TEXT[] NOT NULL,
+            is_public BOOLEAN NOT NULL,
+            may_scan BOOLEAN NOT NULL,
+            is_near BOOLEAN NOT NULL,
+            takes_user_codes BOOLEAN NOT NULL,
+            email_domain TEXT,
+            CONSTRAINT oauth_clients_pkey PRIMARY KEY (name),
+            CONSTRAINT oauth_clients_name_fkey FOREIGN KEY(name) REFERENCES service_clients (name) ON DELETE CASCADE,
+            CONSTRAINT oauth_clients_title_check CHECK (char_length(title) BETWEEN 1 AND 64),
+            CONSTRAINT oauth_clients_scopes_check CHECK (cardinality(scopes) > 0),
+            CONSTRAINT oauth_clients_grant_check CHECK (may_scan OR cardinality(redirect_uris) > 0),
+            CONSTRAINT oauth_clients_is_public_check CHECK (NOT (is_public AND may_scan))
+        )
+    """)
+    op.execute("""
+        CREATE TABLE wrong_user_codes (
+            user_id UUID NOT NULL,
+            since TIMESTAMP WITH TIME ZONE NOT NULL,
+            number INTEGER NOT NULL,
+            CONSTRAINT wrong_user_codes_pkey PRIMARY KEY (user_id),
+            CONSTRAINT wrong_user_codes_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE
+        )
+    """)
+    op.execute("""
+        CREATE TABLE admin_links (
+            digest BYTEA NOT NULL,
+            user_id UUID NOT NULL,
+            expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT admin_links_pkey PRIMARY KEY (digest),
+            CONSTRAINT admin_links_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE,
+            CONSTRAINT admin_links_digest_check CHECK (octet_length(digest) = 32)
+        )
+    """)
+    op.execute("CREATE INDEX admin_links_user_id_idx ON admin_links (user_id)")
+    op.execute("""
+        CREATE TABLE sessions (
+            id UUID NOT NULL,
+            user_id UUID NOT NULL,
+            app_id TEXT NOT NULL,
+            openid TEXT NOT NULL,
+            session_key BYTEA,
+            generation INTEGER DEFAULT 0 NOT NULL,
+            rotated_at TIMESTAMP WITH TIME ZONE,
+            ip INET,
+            user_agent TEXT,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            last_used_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            revoked_at TIMESTAMP WITH TIME ZONE,
+            revoked_reason TEXT,
+            client_id TEXT,
+            scope TEXT,
+            authenticated_at TIMESTAMP WITH TIME ZONE,
+            authenticated_by TEXT,
+            CONSTRAINT sessions_pkey PRIMARY KEY (id),
+            CONSTRAINT sessions_app_id_openid_user_id_fkey FOREIGN KEY(app_id, openid, user_id) REFERENCES
+                identities (app_id, openid, user_id) ON DELETE CASCADE ON UPDATE CASCADE,
+            CONSTRAINT sessions_state_check CHECK (generation >= 0 AND expires_at >= created_at AND (revoked_at
+                IS NULL) = (revoked_reason IS NULL) AND (revoked_at IS NULL OR session_key IS NULL))
+        )
+         WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02)
+    """)
+    op.execute("CREATE INDEX sessions_user_id_id_idx ON sessions (user_id, id)")
+    op.execute("""
+        CREATE TABLE phone_answers (
+            code_hash BYTEA NOT NULL,
+            app_id TEXT NOT NULL,
+            openid TEXT NOT NULL,
+            sealed BYTEA,
+            asked_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            refused_at TIMESTAMP WITH TIME ZONE,
+            settled_at TIMESTAMP WITH TIME ZONE,
+            CONSTRAINT phone_answers_pkey PRIMARY KEY (code_hash),
+            CONSTRAINT phone_answers_app_id_openid_fkey FOREIGN KEY(app_id, openid) REFERENCES identities
+                (app_id, openid) ON DELETE CASCADE ON UPDATE CASCADE,
+            CONSTRAINT phone_answers_code_hash_check CHECK (octet_length(code_hash) = 32),
+            CONSTRAINT phone_answers_settled_at_check CHECK ((sealed IS NULL) = (settled_at IS NOT NULL))
+        )
+    """)
+    op.execute("""
+        CREATE INDEX phone_answers_pending_idx ON phone_answers (asked_at) WHERE sealed IS NOT NULL AND refused_at
+            IS NULL
+    """)
+    op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
+    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
+    op.execute("""
+        CREATE TABLE scans (
+            id UUID NOT NULL,
+            client_id TEXT NOT NULL,
+            scope TEXT NOT NULL,
+            scene_hash BYTEA NOT NULL,
+            user_code_hash BYTEA NOT NULL,
+            device_code_hash BYTEA,
+            request_hash BYTEA,
+            browser_hash BYTEA,
+            redirect_uri TEXT,
+            state TEXT,
+            nonce TEXT,
+            code_challenge TEXT,
+            browser_ip INET,
+            browser_user_agent TEXT,
+            poll_interval INTEGER DEFAULT 2 NOT NULL,
+            polled_at TIMESTAMP WITH TIME ZONE,
+            claimed_session_id UUID,
+            claimed_at TIMESTAMP WITH TIME ZONE,
+            is_typed BOOLEAN DEFAULT false NOT NULL,
+            verdict TEXT,
+            decided_at TIMESTAMP WITH TIME ZONE,
+            code_hash BYTEA,
+            code_expires_at TIMESTAMP WITH TIME ZONE,
+            session_id UUID,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT scans_pkey PRIMARY KEY (id),
+            CONSTRAINT scans_scene_hash_key UNIQUE (scene_hash),
+            CONSTRAINT scans_user_code_hash_key UNIQUE (user_code_hash),
+            CONSTRAINT scans_device_code_hash_key UNIQUE (device_code_hash),
+            CONSTRAINT scans_request_hash_key UNIQUE (request_hash),
+            CONSTRAINT scans_code_hash_key UNIQUE (code_hash),
+            CONSTRAINT scans_client_id_fkey FOREIGN KEY(client_id) REFERENCES oauth_clients (name) ON DELETE CASCADE,
+            CONSTRAINT scans_kind_check CHECK ((device_code_hash IS NULL) <> (request_hash IS NULL)),
+            CONSTRAINT scans_browser_hash_check CHECK ((request_hash IS NULL) = (browser_hash IS NULL)),
+            CONSTRAINT scans_claimed_at_check CHECK ((claimed_session_id IS NULL) = (claimed_at IS NULL)),
+            CONSTRAINT scans_verdict_check CHECK (verdict IS NULL OR (verdict IN ('approved', 'denied') AND
+                claimed_at IS NOT NULL)),
+            CONSTRAINT scans_decided_at_check CHECK ((verdict IS NULL) = (decided_at IS NULL)),
+            CONSTRAINT scans_code_expires_at_check CHECK ((code_hash IS NULL) = (code_expires_at IS NULL)),
+            CONSTRAINT scans_expires_at_check CHECK (expires_at > created_at)
+        )
+    """)
+    op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
+    op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")
+    op.execute("""
+        CREATE TABLE website_sessions (
+            client_id TEXT NOT NULL,
+            session_id UUID NOT NULL,
+            CONSTRAINT website_sessions_pkey PRIMARY KEY (client_id, session_id),
+            CONSTRAINT website_sessions_session_id_fkey FOREIGN KEY(session_id) REFERENCES sessions (id) ON
+                DELETE CASCADE
+        )
+    """)
+    op.execute("CREATE INDEX website_sessions_session_id_idx ON website_sessions (session_id)")
+    op.execute("""
+        CREATE TABLE scan_pictures (
+            scan_id UUID NOT NULL,
+            content_type TEXT NOT NULL,
+            content BYTEA NOT NULL,
+            CONSTRAINT scan_pictures_pkey PRIMARY KEY (scan_id),
+            CONSTRAINT scan_pictures_scan_id_fkey FOREIGN KEY(scan_id) REFERENCES scans (id) ON DELETE CASCADE,
+            CONSTRAINT scan_pictures_content_type_check CHECK (content_type IN ('image/jpeg', 'image/png')),
+            CONSTRAINT scan_pictures_content_check CHECK (octet_length(content) BETWEEN 1 AND 2097152)
+        )
+    """)
+    op.execute("ALTER TABLE scan_pictures ALTER COLUMN content SET STORAGE EXTERNAL")
+
+
+def downgrade() -> None:
+    """Remove them."""
+    op.execute("DROP TABLE website_sessions")
+    op.execute("DROP TABLE scan_pictures")
+    op.execute("DROP TABLE sessions")
+    op.execute("DROP TABLE scans")
+    op.execute("DROP TABLE phone_answers")
+    op.execute("DROP TABLE wrong_user_codes")
+    op.execute("DROP TABLE unionids")
+    op.execute("DROP TABLE oauth_clients")
+    op.execute("DROP TABLE identities")
+    op.execute("DROP TABLE former_users")
+    op.execute("DROP TABLE former_external_ids")
+    op.execute("DROP TABLE consents")
+    op.execute("DROP TABLE avatars")
+    op.execute("DROP TABLE admin_links")
+    op.execute("DROP TABLE webhooks")
+    op.execute("DROP TABLE users")
+    op.execute("DROP TABLE sweeps")
+    op.execute("DROP TABLE signing_keys")
+    op.execute("DROP TABLE service_clients")
+    op.execute("DROP TABLE push_nonces")
+    op.execute("DROP TABLE push_messages")
+    op.execute("DROP TABLE id_token_keys")
+    op.execute("DROP TABLE feed_swept")
+    op.execute("DROP TABLE feed")
+    op.execute("DROP TABLE events_unplaced")
+    op.execute("DROP TABLE events")
+    op.execute("DROP TABLE deliveries")
+    op.execute("DROP TABLE daily_numbers")
+    op.execute("DROP TABLE console_sessions")
+    op.execute("DROP TABLE attempts")
+    op.execute("DROP TABLE apps")
+    op.execute("DROP FUNCTION check_user()")
+    op.execute("DROP FUNCTION events_are_append_only()")
+    op.execute("DROP FUNCTION mark_unplaced()")
+    op.execute("DROP FUNCTION forget_places()")
+    op.execute("DROP FUNCTION remember_unionid()")
+    op.execute("DROP FUNCTION forget_former_avatar()")
