@@ -597,7 +597,7 @@ async def test_a_ban_follows_a_person_and_leaves_an_event(
     events = await rows.fetch(f"SELECT type, actor, user_id::text FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
     assert [tuple(event) for event in events] == [
         ("user.merged", "system", holder),
-        ("user_banned", "system", holder),
+        ("user.banned", "system", holder),
         ("session.ended", "system", holder),
     ]
 
@@ -614,5 +614,5 @@ async def test_a_merge_keeps_the_administrator_and_leaves_an_event(
     events = await rows.fetch(f"SELECT type, actor, user_id::text FROM events WHERE {BESIDE_LOGINS} ORDER BY id")
     assert [tuple(event) for event in events] == [
         ("user.merged", "system", holder),
-        ("roles_changed", "system", holder),
+        ("user.roles_changed", "system", holder),
     ]

@@ -55,8 +55,8 @@ async def test_who_was_let_in_and_put_out_stands_in_the_audit_trail(clients: Com
         await clients(*words)
     events = await rows.fetch("SELECT type, actor, data->>'name' FROM events ORDER BY id")
     assert [tuple(event) for event in events] == [
-        ("service_client_added", "operator", "billing"),
-        ("service_client_removed", "operator", "billing"),
+        ("client.added", "operator", "billing"),
+        ("client.removed", "operator", "billing"),
     ]
 
 

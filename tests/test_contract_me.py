@@ -82,7 +82,7 @@ async def test_an_erased_person_is_gone_everywhere(
     assert [tuple(event) for event in events] == [
         ("session.ended", "system", user_id, None, f'{{"reason": "reused", "session_ids": ["{stolen}"]}}'),
         ("session.ended", user_id, user_id, None, f'{{"reason": "erased", "session_ids": ["{answer["session_id"]}"]}}'),
-        ("user_erased", answer["user"]["id"], answer["user"]["id"], None, '{"former_ids": []}'),
+        ("user.erased", answer["user"]["id"], answer["user"]["id"], None, '{"former_ids": []}'),
     ]
     again = await login("alice")
     assert again["is_new_user"] is True

@@ -434,7 +434,7 @@ async def test_of_a_user_joined_by_number_the_account_that_is_closed_goes_alone(
     assert [tuple(event) for event in told] == [
         ("session.ended", alice["session_id"]),
         ("session.ended", there["session_id"]),
-        ("user_erased", None),
+        ("user.erased", None),
     ]
 
 

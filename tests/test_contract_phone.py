@@ -162,7 +162,7 @@ async def test_the_number_behind_a_code_is_bound(service: Service, rows: asyncpg
     assert await service.phone(bob) is None
     events = await rows.fetch(f"SELECT type, actor, user_id::text, app_id, ip, data FROM events WHERE {BESIDE_LOGINS}")
     user_id = alice["user"]["id"]
-    assert [tuple(event) for event in events] == [("phone_bound", user_id, user_id, APPS[0]["app_id"], None, "{}")]
+    assert [tuple(event) for event in events] == [("user.phone_bound", user_id, user_id, APPS[0]["app_id"], None, "{}")]
 
 
 @pytest.mark.parametrize("country_code", ["text", "number"])
@@ -423,7 +423,7 @@ async def test_of_many_who_want_one_number_at_once_the_policy_decides(
     )
     assert sorted(answer.status_code for answer in answers) == [200] * winners + [409] * (12 - winners)
     assert await rows.fetchval("SELECT count(*) FROM users WHERE phone = $1", NUMBER) == winners
-    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'phone_bound'") == winners
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'user.phone_bound'") == winners
 
 
 # The same code again.

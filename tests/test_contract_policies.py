@@ -171,7 +171,7 @@ async def test_a_risk_is_noted_and_the_person_let_in(
     login = await service.log_in(f"risky-{rank}")
     assert login["is_new_user"]
     assert login["user"]["status"] == "active"
-    assert await service.events() == ([("risk_flagged", "system", {"risk_rank": rank})] if rank else [])
+    assert await service.events() == ([("risk.flagged", "system", {"risk_rank": rank})] if rank else [])
     assert await service.checks() == {("risk", "flagged" if rank else "pass", ""): 1}
     lines = [(line["user_id"], line["risk_rank"]) for line in told(log_lines, "risk_flagged")]
     assert lines == ([(login["user"]["id"], rank)] if rank else [])
@@ -198,7 +198,7 @@ async def test_who_is_of_the_highest_risk_is_banned(
     problem_of(await service.try_to_log_in("risky-4", nickname="Al"), "wechat_user_blocked", 403)
     session_id = await rows.fetchval("SELECT id FROM sessions")
     assert await service.events() == [
-        ("user_banned", "system", {"risk_rank": 4}),
+        ("user.banned", "system", {"risk_rank": 4}),
         ("session.ended", "system", {"reason": "banned", "session_ids": [str(session_id)]}),
     ]
     assert await rows.fetchval("SELECT status FROM users") == "disabled"
@@ -242,7 +242,7 @@ async def test_who_logs_in_several_times_at_once_is_banned_everywhere(make_servi
 @pytest.mark.parametrize(
     ("statement", "status", "events"),
     [
-        ("UPDATE users SET roles = '{admin}'", 200, ["risk_flagged"]),  # the only administrator is not removed
+        ("UPDATE users SET roles = '{admin}'", 200, ["risk.flagged"]),  # the only administrator is not removed
         ("UPDATE users SET status = 'disabled'", 403, []),
         ("DELETE FROM users", 403, []),
     ],
@@ -270,7 +270,7 @@ async def test_a_ban_that_the_database_does_not_take_is_tried_again(
         await proxy.refuse()
         problem_of(await login, "storage_unavailable", 503)
         await proxy.accept()
-        assert [kind for kind, _, _ in await service.events()] == ["user_banned", "session.ended"]
+        assert [kind for kind, _, _ in await service.events()] == ["user.banned", "session.ended"]
         problem_of(await service.try_to_log_in("risky-4"), "account_disabled", 403)
     assert [line["what"] for line in told(log_lines, "promise_put_off")] == ["ban"]
 
@@ -296,7 +296,7 @@ async def test_who_hangs_up_while_wechat_is_asked_is_banned_all_the_same(make_se
     await until(lambda: bool(service.simulator.calls_of(RISK)))
     login.cancel()
     await asyncio.gather(login, return_exceptions=True)
-    assert [kind for kind, _, _ in await service.events()] == ["user_banned", "session.ended"]
+    assert [kind for kind, _, _ in await service.events()] == ["user.banned", "session.ended"]
     problem_of(await service.try_to_log_in("risky-4"), "account_disabled", 403)
 
 
@@ -366,7 +366,7 @@ async def test_a_doubtful_name_is_taken_and_noted(
     service = await make_service(nickname_check=policy)
     user = await named(service, name, way=way)
     assert user["nickname"] == name
-    assert await service.events() == [("nickname_flagged", "system", {"suggest": suggest, "label": label})]
+    assert await service.events() == [("nickname.flagged", "system", {"suggest": suggest, "label": label})]
     assert await service.checks() == {("nickname", "flagged", ""): 1}
     assert name not in str(log_lines())
 
@@ -375,7 +375,7 @@ async def test_a_doubtful_name_is_taken_and_noted(
 async def test_a_risky_name_is_taken_and_noted_where_the_policy_is_to_flag(make_service: MakeService, way: str) -> None:
     service = await make_service(nickname_check="flag")
     assert (await named(service, "risky", way=way))["nickname"] == "risky"
-    assert await service.events() == [("nickname_flagged", "system", {"suggest": "risky", "label": 20006})]
+    assert await service.events() == [("nickname.flagged", "system", {"suggest": "risky", "label": 20006})]
     assert await service.checks() == {("nickname", "flagged", ""): 1}
 
 
@@ -420,7 +420,7 @@ async def test_a_newcomers_risk_and_name_are_asked_about_together(make_service: 
     assert not logging_in.done()
     login = await logging_in
     assert login["user"]["nickname"] == "review me"
-    assert sorted(kind for kind, _, _ in await service.events()) == ["nickname_flagged", "risk_flagged"]
+    assert sorted(kind for kind, _, _ in await service.events()) == ["nickname.flagged", "risk.flagged"]
 
 
 async def test_a_name_is_not_checked_after_two_hours_of_absence(make_service: MakeService, clock: Clock) -> None:
@@ -455,7 +455,7 @@ async def test_a_silent_wechat_stops_nobody_and_is_counted(
     assert (await service.change(login, nickname="more risky")).json()["nickname"] == "more risky"
     assert await service.checks() == {("risk", outcome, errcode): 1, ("nickname", outcome, errcode): 2}
     kinds = {kind for kind, _, _ in await service.events()}
-    assert kinds <= {"access_token_forced"}, "which 40001 may be a reason for"
+    assert kinds <= {"access_token.forced"}, "which 40001 may be a reason for"
 
 
 @flag_or_block

@@ -340,7 +340,7 @@ async def test_each_revocation_erases_what_it_names_and_leaves_an_event(
     await send(client, message(user["openid"], revoke_info=revoke_info))
     assert await kept(rows) == {name: None if name in erased else value for name, value in PROFILE.items()}
     fields = [name for name in PROFILE if name in erased]
-    told = [("authorization_revoked", {"fields": fields, "revoked": fields})]
+    told = [("user.authorization_revoked", {"fields": fields})]
     if "phone" in erased:
         told.append(("user.phone_removed", {}))
     assert await events(rows) == [(kind, "wechat", user["id"], APP["app_id"], data) for kind, data in told]
@@ -426,7 +426,7 @@ async def test_who_has_left_wechat_is_erased_whole(
             answer["user"]["id"],
             {"reason": "erased", "session_ids": sorted([first["session_id"], answer["session_id"]])},
         ),
-        ("user_erased", "wechat", answer["user"]["id"], {"former_ids": []}),
+        ("user.erased", "wechat", answer["user"]["id"], {"former_ids": []}),
     ]
     me = await client.get("/v1/me", headers={"Authorization": f"Bearer {answer['access_token']}"})
     problem_of(me, "invalid_token", 401)
@@ -449,15 +449,15 @@ async def test_what_an_event_said_of_a_person_goes_when_they_leave(
     await send(client, message(openid))
     await rows.execute(
         "INSERT INTO events (id, type, at, actor, user_id, data) VALUES "
-        "(gen_random_uuid(), 'risk_flagged', now(), 'system', $1::text::uuid, '{\"risk_rank\": 1}')",
+        "(gen_random_uuid(), 'risk.flagged', now(), 'system', $1::text::uuid, '{\"risk_rank\": 1}')",
         answer["user"]["id"],
     )
     await send(client, message(openid, LEFT))
     assert sorted((event[0], event[4]) for event in await events(rows)) == [
-        ("authorization_revoked", {"fields": fields, "revoked": fields}),  # no more than siblings are told
-        ("risk_flagged", {}),
+        ("risk.flagged", {}),
         ("session.ended", {"reason": "erased", "session_ids": [answer["session_id"]]}),
-        ("user_erased", {"former_ids": []}),
+        ("user.authorization_revoked", {"fields": fields}),  # no more than siblings are told
+        ("user.erased", {"former_ids": []}),
     ]
 
 

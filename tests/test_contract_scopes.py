@@ -87,6 +87,7 @@ async def test_what_is_changed_of_a_client_stands_in_the_trail_without_the_secre
     secrets.add(renewed.client_secret)
     events = await rows.fetch("SELECT type, data FROM events WHERE type LIKE 'client.%' ORDER BY id")
     assert [(event["type"], event["data"]) for event in events] == [
+        ("client.added", '{"name": "orders", "scopes": ["introspect"]}'),
         ("client.changed", '{"name": "orders", "fields": ["scopes"], "scopes": ["users", "phones"]}'),
         ("client.secret_renewed", '{"name": "orders"}'),
     ]

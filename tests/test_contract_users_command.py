@@ -110,7 +110,7 @@ async def test_an_erased_person_is_gone(users: Command, login: LoginAnswer, rows
     assert (erased.returncode, erased.stdout, erased.stderr) == (0, f"erased {user_id}\n", "")
     assert await rows.fetchval("SELECT count(*) FROM users") == 0
     assert tuple(await rows.fetchrow("SELECT type, actor, data FROM events WHERE type LIKE '%erased'")) == (
-        "user_erased",
+        "user.erased",
         "operator",
         '{"former_ids": []}',
     )

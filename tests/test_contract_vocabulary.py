@@ -12,7 +12,7 @@ import pytest
 from tests.asking import LogLines, bearer, until_locked
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
 from wxauth.core.services import Services
-from wxauth.core.trail import FORMER_NAMES, SYSTEM, TOLD_TO_SIBLINGS, EventType
+from wxauth.core.trail import SYSTEM, TOLD_TO_SIBLINGS, EventType
 from wxauth.people.session_rows import SESSIONS_IN_AN_EVENT, EndReason, end_sessions
 
 Body = dict[str, Any]
@@ -203,42 +203,7 @@ async def test_a_thousand_sessions_are_told_in_an_event(
 # Names.
 
 
-async def test_what_is_stored_under_a_former_name_is_shown_and_found_under_the_new_one(
-    client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection
-) -> None:
-    root = await log_in("root")
-    await rows.execute("UPDATE users SET roles = '{admin}'")
-    for number, (former, _) in enumerate([*FORMER_NAMES.items(), ("user.banned", EventType.USER_BANNED)]):
-        await rows.execute(
-            "INSERT INTO events (id, type, at, actor, data) VALUES ($1::text::uuid, $2, now(), 'system', $3)",
-            f"01933c5e-8f1a-7c3e-9b1d-0000000000{number:02}",
-            former,
-            json.dumps({"was": former}),
-        )
-    listed = (await client.get("/v1/admin/events?limit=200", headers=bearer(root))).json()["items"]
-    assert {event["data"]["was"]: event["type"] for event in listed if "was" in event["data"]} == {
-        **FORMER_NAMES,
-        "user.banned": "user.banned",
-    }
-
-    async def found(*types: str) -> list[str]:
-        answer = await client.get("/v1/admin/events", params={"type": types}, headers=bearer(root))
-        return sorted(event["data"]["was"] for event in answer.json()["items"] if "was" in event["data"])
-
-    assert await found("session.ended") == ["refresh_token_reused", "sessions_ended"]
-    assert await found("user.banned") == ["user.banned", "user_banned"]
-    assert await found("user.banned", "client.added") == ["service_client_added", "user.banned", "user_banned"]
-
-
-def test_former_names_are_kept_in_the_database_and_in_the_log() -> None:
-    for former, kind in FORMER_NAMES.items():
-        if kind is not EventType.SESSION_ENDED:  # told in another form than before
-            assert (kind.stored, kind.logged) == (former, former)
-    assert EventType.SESSION_ENDED.stored == "session.ended"
-    assert all("." not in kind.logged for kind in EventType)
-
-
-async def test_a_ban_is_logged_under_the_name_that_it_always_had(
+async def test_an_event_is_logged_under_its_type_with_underscores(
     client: httpx.AsyncClient, log_in: LogIn, rows: asyncpg.Connection, log_lines: LogLines
 ) -> None:
     root, alice = await log_in("root"), await log_in("alice")
@@ -246,5 +211,5 @@ async def test_a_ban_is_logged_under_the_name_that_it_always_had(
     path = f"/v1/admin/users/{alice['user']['id']}"
     await client.patch(path, json={"status": "disabled", "roles": ["a"]}, headers=bearer(root))
     lines = [line["event"] for line in log_lines()]
-    assert {"user_banned", "roles_changed"} <= set(lines)
+    assert {"user_banned", "user_roles_changed"} <= set(lines)
     assert set(TOLD_TO_SIBLINGS) <= set(EventType)

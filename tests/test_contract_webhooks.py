@@ -113,7 +113,7 @@ async def deliver(services: Services) -> None:
     await services.deliveries.drain()
 
 
-async def tell(rows: asyncpg.Connection, *numbers: int, type: str = "user_banned") -> None:
+async def tell(rows: asyncpg.Connection, *numbers: int, type: str = "user.banned") -> None:
     for number in numbers:
         await rows.execute(
             "INSERT INTO events (id, type, at, actor, user_id)"
@@ -197,7 +197,7 @@ async def test_a_webhook_gets_the_types_it_wants_from_when_it_is_added(
     await deliver(services)
     await root.add("orders", receiver.url, "user.banned", "user.merged")
     await tell(rows, 2, 3)
-    await tell(rows, 4, type="user_unbanned")
+    await tell(rows, 4, type="user.unbanned")
     await deliver(services)
     assert sorted(receiver.ids) == [event_id(2), event_id(3)]
 
@@ -736,7 +736,7 @@ async def test_events_are_sent_again_with_the_ids_they_had(
     await deliver(services)
     await root.add("orders", receiver.url, "user.banned")
     await tell(rows, 3)
-    await tell(rows, 4, type="user_unbanned")
+    await tell(rows, 4, type="user.unbanned")
     await deliver(services)
     assert (await root("POST", "/orders/replay", {"event_id": event_id(3)})).json() == {"replayed": 1}
     await deliver(services)

@@ -124,7 +124,7 @@ async def test_a_url_that_is_refused_and_a_name_that_is_taken_fail(webhooks: Com
         ("add", "orders"),
         ("add", "orders", "https://example.com", "--type", "user_banned"),
         ("set", "orders"),
-        ("set", "orders", "--all-types", "--type", "user.banned"),
+        ("set", "orders", "--all-types", "--type", "user_banned"),
         ("deliveries", "orders", "--state", "lost"),
         ("deliveries", "orders", "--cursor", "x"),
         ("replay", "orders"),

@@ -185,7 +185,7 @@ async def test_withdrawals_of_one_key_at_the_same_time_make_one_successor(
     )
     assert sorted(type(result).__name__ for result in done) == ["NoSuchKey"] * 4 + ["list"]
     assert await rows.fetchval("SELECT count(*) FROM signing_keys") == 1
-    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'signing_key_withdrawn'") == 1
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'signing_key.withdrawn'") == 1
 
 
 async def test_a_key_that_is_unknown_changes_nothing(services: Services, rows: asyncpg.Connection) -> None:
@@ -299,10 +299,10 @@ async def test_the_command_says_which_key_signs_now(wxauth: WxAuth, rows: asyncp
     status, output, _ = await wxauth("keys", "withdraw", second)
     [left] = [key["kid"] for key in await answered(wxauth("keys", "list", "--json"))]
     assert (status, output) == (0, f"{second} is withdrawn; {left} signs now\n")
-    events = await rows.fetch("SELECT type, actor, data FROM events WHERE type = 'signing_key_withdrawn' ORDER BY id")
+    events = await rows.fetch("SELECT type, actor, data FROM events WHERE type = 'signing_key.withdrawn' ORDER BY id")
     assert [(event["type"], event["actor"], json.loads(event["data"])) for event in events] == [
-        ("signing_key_withdrawn", "operator", {"kid": first}),
-        ("signing_key_withdrawn", "operator", {"kid": second}),
+        ("signing_key.withdrawn", "operator", {"kid": first}),
+        ("signing_key.withdrawn", "operator", {"kid": second}),
     ]
 
 

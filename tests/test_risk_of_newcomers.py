@@ -114,7 +114,7 @@ async def test_who_logs_in_several_times_at_once_is_flagged_once(
     await asyncio.gather(*(log_in(client, "risky-2") for _ in range(5)))
     await services.background.drain()
     assert asked(simulator) == 1
-    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'risk_flagged'") == 1
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'risk.flagged'") == 1
 
 
 async def test_of_a_newcomer_whose_verdict_died_with_the_process_the_next_one_asks(

@@ -99,7 +99,7 @@ async def test_a_site_takes_its_name_and_gives_it_back_like_any_service_client(
     assert (await clients("remove", "shop")).returncode == 0
     assert await rows.fetchval("SELECT count(*) FROM oauth_clients") == 0
     events = await rows.fetch("SELECT type, actor, data->>'name' FROM events ORDER BY id")
-    expected = ["service_client_added", "service_client_removed"] * 2
+    expected = ["client.added", "client.removed"] * 2
     assert [tuple(event) for event in events] == [(kind, "operator", "shop") for kind in expected]
 
 

@@ -176,7 +176,7 @@ async def test_erasing_the_user_that_remains_takes_the_former_ids_too(
     former, holder = two_users
     await rows.execute(
         "INSERT INTO events (id, type, at, actor, user_id, ip, data) VALUES "
-        "(gen_random_uuid(), 'risk_flagged', now(), 'system', $1::text::uuid, '203.0.113.7', '{\"risk_rank\": 1}')",
+        "(gen_random_uuid(), 'risk.flagged', now(), 'system', $1::text::uuid, '203.0.113.7', '{\"risk_rank\": 1}')",
         former,
     )
     merged = await log_in(unionid=UNION)
@@ -186,8 +186,8 @@ async def test_erasing_the_user_that_remains_takes_the_former_ids_too(
         f" WHERE {BESIDE_LOGINS} AND type <> 'session.ended' ORDER BY type"
     )
     assert [tuple(event) for event in events] == [
-        ("risk_flagged", former, None, "{}"),
+        ("risk.flagged", former, None, "{}"),
+        ("user.erased", holder, None, f'{{"former_ids": ["{former}"]}}'),
         ("user.merged", holder, None, f'{{"former_id": "{former}"}}'),
-        ("user_erased", holder, None, f'{{"former_ids": ["{former}"]}}'),
     ]
     assert await rows.fetchval("SELECT count(*) FROM former_users") == 0

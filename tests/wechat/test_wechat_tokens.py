@@ -172,7 +172,7 @@ async def test_the_trail_tells_once_a_day_to_whom_a_token_was_given(
     clock.advance(days=1)
     await read()
     events = await rows.fetch(
-        "SELECT actor, app_id, user_id, host(ip) AS ip, data FROM events WHERE type = 'access_token_read' ORDER BY at"
+        "SELECT actor, app_id, user_id, host(ip) AS ip, data FROM events WHERE type = 'access_token.read' ORDER BY at"
     )
     assert [event["actor"] for event in events] == ["billing", "shipping", "billing"]
     assert {tuple(event)[1:] for event in events} == {(FIRST, None, "127.0.0.1", "{}")}
@@ -181,14 +181,14 @@ async def test_the_trail_tells_once_a_day_to_whom_a_token_was_given(
 async def test_of_each_app_the_trail_tells_by_itself(read: Read, rows: asyncpg.Connection) -> None:
     await read()
     await read(SECOND)
-    events = await rows.fetch("SELECT app_id FROM events WHERE type = 'access_token_read'")
+    events = await rows.fetch("SELECT app_id FROM events WHERE type = 'access_token.read'")
     assert {event["app_id"] for event in events} == {FIRST, SECOND}
 
 
 async def test_of_many_looks_at_once_the_trail_tells_once(read: Read, rows: asyncpg.Connection) -> None:
     answers = await asyncio.gather(*(read() for _ in range(20)))
     assert {answer.status_code for answer in answers} == {200}
-    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'access_token_read'") == 1
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'access_token.read'") == 1
 
 
 @pytest.mark.own_database
@@ -198,13 +198,13 @@ async def test_nobody_gets_a_token_of_which_the_trail_cannot_tell(read: Read, ro
         problem_of(answer, "storage_unavailable", 503)
     await rows.execute("ALTER TABLE away RENAME TO events")
     assert (await read()).status_code == 200
-    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'access_token_read'") == 1
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'access_token.read'") == 1
 
 
 async def test_a_failure_is_no_reading(read: Read, rows: asyncpg.Connection, simulator: Simulator) -> None:
     simulator.fail("stable_token", errcode=40164)
     await read()
-    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'access_token_read'") == 0
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'access_token.read'") == 0
 
 
 async def test_what_is_read_and_asked_for_is_counted(
@@ -648,7 +648,7 @@ async def test_an_operator_has_the_token_replaced_and_the_trail_tells_of_it(
     simulator.access_tokens[FIRST].check((await get_own()).value.get_secret_value())
     assert (await get_own()).value != former.value
     assert asks(simulator) == [False, True]
-    event = await rows.fetchrow("SELECT actor, app_id FROM events WHERE type = 'access_token_forced'")
+    event = await rows.fetchrow("SELECT actor, app_id FROM events WHERE type = 'access_token.forced'")
     assert event is not None
     assert tuple(event) == ("operator", FIRST)
 

@@ -187,7 +187,7 @@ class Unionid(SQLModel, table=True):
 
 _after_create(
     Unionid,
-    # A trigger, because replicas of the version before write users.unionid without a row here.
+    # A trigger, so that no statement that writes users.unionid can forget this table.
     """
         CREATE FUNCTION remember_unionid() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -485,13 +485,12 @@ _after_create(
         END
         $$
     """,
-    # A trigger, because replicas of the version before write events without knowing of the feed.
+    # A trigger, so that no statement that records an event can forget the feed.
     """
         CREATE TRIGGER events_mark_unplaced AFTER INSERT ON events FOR EACH ROW WHEN (NEW.type IN (
             'user.created', 'user.merged', 'identity.added', 'consent.given', 'consent.withdrawn',
-            'user_erased', 'user.erased', 'user_banned', 'user.banned', 'user_unbanned', 'user.unbanned',
-            'roles_changed', 'user.roles_changed', 'phone_bound', 'user.phone_bound', 'user.phone_removed',
-            'user.profile_changed', 'authorization_revoked', 'user.authorization_revoked', 'session.ended'
+            'user.erased', 'user.banned', 'user.unbanned', 'user.roles_changed', 'user.phone_bound',
+            'user.phone_removed', 'user.profile_changed', 'user.authorization_revoked', 'session.ended'
         )) EXECUTE FUNCTION mark_unplaced()
     """,
     # A trigger, so that a sweep of events needs no statement for the feed.

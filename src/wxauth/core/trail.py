@@ -33,7 +33,7 @@ WECHAT: Final = Actor("wechat")
 
 
 class EventType(StrEnum):
-    """The types of events, by the names that are shown."""
+    """The types of events."""
 
     USER_CREATED = "user.created"
     USER_MERGED = "user.merged"
@@ -75,40 +75,10 @@ class EventType(StrEnum):
     ACCESS_TOKEN_FORCED = "access_token.forced"  # noqa: S105 - the name of an event
 
     @property
-    def stored(self) -> str:
-        """The name in the database: the former name, if there was one, because older replicas read and write that."""
-        return _STORED.get(self, self.value)
-
-    @property
     def logged(self) -> str:
         """The name of the event's log line."""
-        return _STORED.get(self, self.value.replace(".", "_"))
+        return self.value.replace(".", "_")
 
-
-FORMER_NAMES: Final[Mapping[str, EventType]] = {
-    "user_erased": EventType.USER_ERASED,
-    "user_banned": EventType.USER_BANNED,
-    "user_unbanned": EventType.USER_UNBANNED,
-    "roles_changed": EventType.ROLES_CHANGED,
-    "phone_bound": EventType.PHONE_BOUND,
-    "authorization_revoked": EventType.AUTHORIZATION_REVOKED,
-    "sessions_ended": EventType.SESSION_ENDED,
-    "refresh_token_reused": EventType.SESSION_ENDED,
-    "risk_flagged": EventType.RISK_FLAGGED,
-    "nickname_flagged": EventType.NICKNAME_FLAGGED,
-    "signing_key_withdrawn": EventType.SIGNING_KEY_WITHDRAWN,
-    "service_client_added": EventType.SERVICE_CLIENT_ADDED,
-    "service_client_removed": EventType.SERVICE_CLIENT_REMOVED,
-    "session_key_reset": EventType.SESSION_KEY_RESET,
-    "access_token_read": EventType.ACCESS_TOKEN_READ,
-    "access_token_forced": EventType.ACCESS_TOKEN_FORCED,
-}
-"""The types, by the former names under which the database may have them."""
-
-# Without the end of sessions: its data has another form than under its former names, which must not be mixed.
-_STORED: Final[Mapping[EventType, str]] = {
-    kind: name for name, kind in FORMER_NAMES.items() if kind is not EventType.SESSION_ENDED
-}
 
 TOLD_TO_SIBLINGS: Final[Mapping[EventType, tuple[str, ...]]] = {
     EventType.USER_CREATED: (),
@@ -126,32 +96,17 @@ TOLD_TO_SIBLINGS: Final[Mapping[EventType, tuple[str, ...]]] = {
     EventType.AUTHORIZATION_REVOKED: ("fields",),
     EventType.SESSION_ENDED: ("session_ids", "reason"),
 }
-"""The types that siblings are told of, with the fields of their data. These are not personal, and outlive a person."""
+"""The types that siblings are told of, with the fields of their data. These are not personal, and outlive a person.
 
-_LASTING: Final = [kind.stored for kind, names in TOLD_TO_SIBLINGS.items() if names]
+A trigger of the table has the same list."""
 
-
-FEED_NAMES: Final = frozenset(name for kind in TOLD_TO_SIBLINGS for name in (kind.value, kind.stored))
-"""The stored names of events that siblings are told of. A trigger of the table has the same list."""
+_LASTING: Final = [kind.value for kind, names in TOLD_TO_SIBLINGS.items() if names]
 
 
-def data_for_siblings(stored: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The data that siblings get of an event, by its stored name and data."""
-    kind = shown_name(stored)
+def data_for_siblings(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an event's data that siblings get."""
     names = TOLD_TO_SIBLINGS[EventType(kind)] if kind in TOLD_TO_SIBLINGS else ()
-    if kind is EventType.AUTHORIZATION_REVOKED:  # replicas of the version before name the fields `revoked`
-        data = {"fields": data.get("revoked"), **data}
     return {name: data[name] for name in names if name in data}
-
-
-def shown_name(stored: str) -> str:
-    """The shown name of a stored one. A name that a newer version has stored stays as it is."""
-    return FORMER_NAMES.get(stored, stored)
-
-
-def stored_names(shown: str) -> Sequence[str]:
-    """The stored names of events with this shown name."""
-    return [shown, *(former for former, kind in FORMER_NAMES.items() if kind == shown)]
 
 
 class EventRow(TypedDict):
@@ -173,7 +128,6 @@ class EventSearch:
     """A search for events. A field that is None or empty does not limit it."""
 
     types: Sequence[str] = ()
-    """Shown names."""
     user_id: UUID | None = None
     since: datetime | None = None
     until: datetime | None = None
@@ -215,7 +169,7 @@ async def record_event(
     data: Mapping[str, Any] | None = None,
 ) -> None:
     """Record an event, in the transaction of what was done: its type, who did it, and to which user."""
-    await transaction.execute(_RECORD, new_id(at), kind.stored, at, by.name, user_id, app_id, by.ip, data or {})
+    await transaction.execute(_RECORD, new_id(at), kind.value, at, by.name, user_id, app_id, by.ip, data or {})
 
 
 async def forget_person(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
@@ -227,7 +181,7 @@ async def find_events(
     database: Database, search: EventSearch, *, before: UUID | None, limit: int
 ) -> Sequence[EventRow]:
     """The newest events that the search finds, older than `before`. Raises: StorageUnavailable."""
-    names = [name for shown in dict.fromkeys(search.types) for name in stored_names(shown)]
+    names = list(dict.fromkeys(search.types))
 
     def newest(*conditions: ColumnElement[bool]) -> Select[Any]:
         # Compares ids, not times: an id begins with the event's time, and is in the index.

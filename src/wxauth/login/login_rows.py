@@ -39,7 +39,7 @@ def _renamed_part(after: str, event_id: str) -> str:
     # The fields that really change, by comparison with the locked row from before.
     return f"""
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
-    SELECT {event_id}, '{EventType.PROFILE_CHANGED.stored}', $4, now.id::text, now.id, $1, $7::text::inet,
+    SELECT {event_id}, '{EventType.PROFILE_CHANGED.value}', $4, now.id::text, now.id, $1, $7::text::inet,
            jsonb_build_object('fields', array_remove(ARRAY [
                CASE WHEN now.nickname IS DISTINCT FROM before.nickname THEN 'nickname' END,
                CASE WHEN now.avatar_url IS DISTINCT FROM before.avatar_url THEN 'avatar_url' END], NULL))
@@ -101,7 +101,7 @@ WITH person AS (
     INSERT INTO identities (app_id, openid, user_id, created_at, unionid) SELECT $1, $2, id, $4, $3 FROM person
 ), entered AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip)
-    SELECT $14, '{EventType.USER_CREATED.stored}', $4, id::text, id, $1, $7::text::inet FROM person
+    SELECT $14, '{EventType.USER_CREATED.value}', $4, id::text, id, $1, $7::text::inet FROM person
 ), opened AS ({_OPEN_PART}
       FROM person
 )
@@ -149,7 +149,7 @@ WITH known AS (
     SELECT $1, $2, id, $4, $3 FROM person WHERE NOT EXISTS (SELECT FROM known)
 ), entered AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip)
-    SELECT $14, CASE WHEN id = $12 THEN '{EventType.USER_CREATED.stored}' ELSE '{EventType.IDENTITY_ADDED.stored}' END,
+    SELECT $14, CASE WHEN id = $12 THEN '{EventType.USER_CREATED.value}' ELSE '{EventType.IDENTITY_ADDED.value}' END,
            $4, id::text, id, $1, $7::text::inet
       FROM person WHERE NOT EXISTS (SELECT FROM known)
 ), renamed AS ({_renamed_part("joined", "$15")}

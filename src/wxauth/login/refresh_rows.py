@@ -97,7 +97,7 @@ UPDATE sessions s
 RETURNING s.generation, s.expires_at, s.revoked_at IS NOT NULL AS is_reused, s.app_id, s.openid{told_part}, {USER}
 ), noted AS (
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
-SELECT $9, '{EventType.SESSION_ENDED.stored}', $3, '{SYSTEM.name}', id, app_id, $7::text::inet,
+SELECT $9, '{EventType.SESSION_ENDED.value}', $3, '{SYSTEM.name}', id, app_id, $7::text::inet,
        jsonb_build_object('session_ids', jsonb_build_array($1), 'reason', '{EndReason.REUSED}')
   FROM used WHERE is_reused
 )

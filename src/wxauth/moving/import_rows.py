@@ -29,12 +29,12 @@ _FORMER_IDS: Final = "SELECT id, user_id FROM former_users WHERE id = ANY ($1)"
 _PROVED: Final = "SELECT phone, id FROM users WHERE phone = ANY ($1) AND phone_verified"
 # Which of these ids were erased: a user's own id, and the ids that had been merged into that user. $1 ids
 _ERASED: Final = """
-SELECT user_id AS id FROM events WHERE user_id = ANY ($1) AND type IN ('user.erased', 'user_erased')
+SELECT user_id AS id FROM events WHERE user_id = ANY ($1) AND type = 'user.erased'
  UNION
 SELECT wanted.id
   FROM unnest($1::uuid[]) AS wanted (id)
  WHERE wanted.id::text IN (SELECT jsonb_array_elements_text(data -> 'former_ids') FROM events
-                            WHERE type IN ('user.erased', 'user_erased') AND data -> 'former_ids' <> '[]')
+                            WHERE type = 'user.erased' AND data -> 'former_ids' <> '[]')
 """
 # In the order of ids: everybody locks users in this order, or two transactions would deadlock.
 _LOCK: Final = f"SELECT {USER} FROM users WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE"  # noqa: S608 - put together from constants

@@ -359,7 +359,7 @@ class _Batch:
 
     def _events(self, changed: Iterable[tuple[_User, _User]]) -> Iterator[dict[str, Any]]:
         def event(kind: EventType, user_id: UUID, app_id: str | None, data: dict[str, Any]) -> dict[str, Any]:
-            told = {"id": new_id(self._now), "type": kind.stored, "at": self._now, "actor": OPERATOR.name}
+            told = {"id": new_id(self._now), "type": kind.value, "at": self._now, "actor": OPERATOR.name}
             return {**told, "user_id": user_id, "app_id": app_id, "data": data}
 
         for user_id, app_id, kind in self._added:

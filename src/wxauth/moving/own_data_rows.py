@@ -7,7 +7,6 @@ from uuid import UUID
 
 from wxauth.core.database import Transaction
 from wxauth.core.tables import USER, UserRow
-from wxauth.core.trail import shown_name
 
 # KEY SHARE: an erasure or a merge of this user waits for the export, a login does not.
 _USER: Final = f"SELECT {USER} FROM users WHERE id = $1 FOR KEY SHARE"  # noqa: S608 - put together from constants
@@ -58,8 +57,7 @@ async def sessions_of(transaction: Transaction, user_id: UUID) -> Sequence[dict[
 
 async def events_about(transaction: Transaction, user_ids: Sequence[UUID]) -> Sequence[dict[str, Any]]:
     """The events about a person, by any of the person's ids, the oldest first. They name nobody else."""
-    events = await transaction.fetch(_EVENTS, user_ids)
-    return [{**event, "type": shown_name(event["type"])} for event in events]
+    return [dict(event) for event in await transaction.fetch(_EVENTS, user_ids)]
 
 
 async def avatar_of(transaction: Transaction, user_id: UUID) -> tuple[str, bytes, datetime] | None:

@@ -153,7 +153,7 @@ async def store_oauth_client(
 ) -> bool:
     """Whether the name was free, and now is this client's. Raises: StorageUnavailable."""
     name, *columns = asdict(client).values()
-    event = (new_id(now), EventType.SERVICE_CLIENT_ADDED.stored, by.name)
+    event = (new_id(now), EventType.SERVICE_CLIENT_ADDED.value, by.name)
     async with database.begin() as transaction:
         return await transaction.fetchval(_STORE, name, secret_hash, now, *event, *columns, siblings_scopes) is not None
 

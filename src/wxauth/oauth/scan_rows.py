@@ -199,7 +199,7 @@ WITH scan AS (
     RETURNING sessions.id, sessions.user_id, sessions.app_id
 ), noted AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, data)
-    SELECT $8, '{EventType.SESSION_ENDED.stored}', $3, '{SYSTEM.name}', user_id, app_id,
+    SELECT $8, '{EventType.SESSION_ENDED.value}', $3, '{SYSTEM.name}', user_id, app_id,
            jsonb_build_object('session_ids', jsonb_build_array(id), 'reason', '{EndReason.REUSED}')
       FROM ended
     ON CONFLICT DO NOTHING

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from wxauth.core.tables import ROLE, UserInSession, UserRow, UserStatus
-from wxauth.core.trail import EventRow, EventType, shown_name
+from wxauth.core.trail import EventRow, EventType
 from wxauth.people.admin import UserDetail
 from wxauth.people.consent_bodies import EXAMPLE_CONSENTS, ConsentAnswer, consent_answers
 from wxauth.people.consents import missing_from
@@ -384,7 +384,7 @@ def events_answer(page: Page[EventRow]) -> EventsAnswer:
     items: list[EventAnswer] = [
         {
             "id": event["id"],
-            "type": shown_name(event["type"]),
+            "type": event["type"],
             "at": event["at"],
             "actor": event["actor"],
             "user_id": event["user_id"],

@@ -87,7 +87,7 @@ WITH ended AS (
     RETURNING id, user_id, app_id, expires_at > $2 AS was_open
 ), noted AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, data)
-    SELECT $4, '{EventType.SESSION_ENDED.stored}', $2, user_id::text, user_id, app_id,
+    SELECT $4, '{EventType.SESSION_ENDED.value}', $2, user_id::text, user_id, app_id,
            jsonb_build_object('session_ids', jsonb_build_array(id), 'reason', $3::text)
       FROM ended WHERE was_open
 )

@@ -46,8 +46,8 @@ _REFUSAL: Final = """
 SELECT CASE
        WHEN i.created_at > $5 THEN 'erased'
        WHEN EXISTS (SELECT FROM events
-                     WHERE events.user_id = users.id AND type = 'authorization_revoked' AND at > $5
-                       AND data -> 'revoked' @> '"phone"') THEN 'withdrawn'
+                     WHERE events.user_id = users.id AND type = 'user.authorization_revoked' AND at > $5
+                       AND data -> 'fields' @> '"phone"') THEN 'withdrawn'
        WHEN status <> 'active' THEN 'gone'
        WHEN $6 AND EXISTS (SELECT FROM phone_answers JOIN identities USING (app_id, openid)
                             WHERE user_id = users.id AND settled_at > $5) THEN 'outdated'

@@ -178,9 +178,7 @@ class Withdrawals:
                 if "phone" in withdrawal.fields:
                     await forget_answers(transaction, user_id)
                 record = partial(record_event, transaction, by=WECHAT, at=now, user_id=user_id, app_id=app_id)
-                # `revoked` is the former name of `fields`. The SQL here, and replicas of the version before, read it.
-                data = {"fields": withdrawal.fields, "revoked": withdrawal.fields}
-                await record(EventType.AUTHORIZATION_REVOKED, data=data)
+                await record(EventType.AUTHORIZATION_REVOKED, data={"fields": withdrawal.fields})
                 if has_lost_phone:
                     await record(EventType.PHONE_REMOVED)
         if user_id is None:
@@ -190,4 +188,4 @@ class Withdrawals:
         elif withdrawal.is_whole:
             log.info("user_erased", user_id=user_id, actor=WECHAT.name, app_id=app_id)
         else:
-            log.info("authorization_revoked", user_id=user_id, app_id=app_id, revoked=withdrawal.fields)
+            log.info("authorization_revoked", user_id=user_id, app_id=app_id, fields=withdrawal.fields)

@@ -25,7 +25,7 @@ SELECT id, 'epoch'::timestamptz AS since FROM consents WHERE id > $1 ORDER BY id
 # $1 behind this id  $2 up to this one  $3 older than
 _ERASE_EVENTS: Final = """
 DELETE FROM events
- WHERE id > $1 AND id <= $2 AND at < $3 AND type NOT IN ('user.erased', 'user_erased', 'user.merged')
+ WHERE id > $1 AND id <= $2 AND at < $3 AND type NOT IN ('user.erased', 'user.merged')
 """
 _NETWORK_PART: Final = "network(set_masklen(ip, CASE family(ip) WHEN 4 THEN 24 ELSE 48 END))::inet"
 _IS_WHOLE_PART: Final = "masklen(ip) > CASE family(ip) WHEN 4 THEN 24 ELSE 48 END"

@@ -104,7 +104,7 @@ async def delete_client(database: Database, name: str, *, by: Actor, now: dateti
 async def record_reading(database: Database, by: Actor, *, app_id: str, now: datetime) -> None:
     """Record, once a day, that a service client was given an app's WeChat token. Raises: StorageUnavailable."""
     reading = _id_of_reading(by.name, app_id, now)
-    await database.fetchrow(_RECORD_READING, reading, EventType.ACCESS_TOKEN_READ.stored, now, by.name, app_id, by.ip)
+    await database.fetchrow(_RECORD_READING, reading, EventType.ACCESS_TOKEN_READ.value, now, by.name, app_id, by.ip)
 
 
 def _id_of_reading(client_id: str, app_id: str, now: datetime) -> UUID:

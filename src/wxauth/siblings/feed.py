@@ -11,7 +11,7 @@ from uuid import UUID
 from wxauth.core.database import Database
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
-from wxauth.core.trail import FEED_NAMES, stored_names
+from wxauth.core.trail import TOLD_TO_SIBLINGS
 from wxauth.errors import CursorExpired, StorageUnavailable
 from wxauth.siblings.feed_rows import LAST_POSITION, FeedRow, Place, are_unplaced, last_place, place_some, read_feed
 from wxauth.siblings.webhook_rows import queue_deliveries
@@ -45,8 +45,8 @@ async def read(database: Database, after: Place | None, types: Sequence[str], *,
 
     Raises: CursorExpired, StorageUnavailable.
     """
-    names = {name for kind in types for name in stored_names(kind) if name in FEED_NAMES}  # each once, as is its event
-    page = await read_feed(database, after, list(names), limit=limit)
+    told = [kind for kind in TOLD_TO_SIBLINGS if kind in types]  # each once, as is its event
+    page = await read_feed(database, after, told, limit=limit)
     if page is None:
         raise CursorExpired("there are events missing: look your users up, and begin at after=now")
     if len(page.items) == limit:

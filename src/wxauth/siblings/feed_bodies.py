@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJson
 from pydantic_core import PydanticUseDefault
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from wxauth.core.trail import TOLD_TO_SIBLINGS, EventType, data_for_siblings, shown_name
+from wxauth.core.trail import TOLD_TO_SIBLINGS, EventType, data_for_siblings
 from wxauth.people.bodies import EXAMPLE_EVENTS, EXAMPLE_USER
 from wxauth.siblings.feed import Page, cursor_of, place_in
 from wxauth.siblings.feed_rows import Place
@@ -107,7 +107,7 @@ def event_for_siblings(event: Mapping[str, Any]) -> SiblingsEventAnswer:
     """A stored event in the form that siblings get, by feed and by webhook."""
     return {
         "id": event["id"],
-        "type": shown_name(event["type"]),
+        "type": event["type"],
         "at": event["at"],
         "user_id": event["user_id"],
         "app_id": event["app_id"],

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from wxauth.core.database import Database, Transaction
 from wxauth.core.ids import new_id
-from wxauth.core.trail import SYSTEM, Actor, EventType, record_event, shown_name
+from wxauth.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.siblings.feed_rows import PlacedEvent
 
 _COLUMNS: Final = "id, name, url, types, is_enabled, secret, former_secret, former_secret_until, created_at"
@@ -280,7 +280,7 @@ async def disable_webhook(database: Database, webhook_id: UUID, *, now: datetime
 
 def is_wanted(event: PlacedEvent, *, by: WebhookRow) -> bool:
     """Whether a webhook is sent events of this type."""
-    return not by["types"] or shown_name(event.type) in by["types"]
+    return not by["types"] or event.type in by["types"]
 
 
 async def queue_deliveries(transaction: Transaction, events: Sequence[PlacedEvent], *, now: datetime) -> int:
@@ -373,7 +373,7 @@ async def _queue(
         [new_id(now) for _ in wanted],
         [webhook_id for webhook_id, _ in wanted],
         [event.event_id for _, event in wanted],
-        [shown_name(event.type) for _, event in wanted],
+        [event.type for _, event in wanted],
         now,
     )
 
