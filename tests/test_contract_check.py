@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import platform
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import asyncpg
@@ -34,6 +35,7 @@ from tests.store.proxy import HURRIED, Proxy
 from tests.upstream import FakeRedis, Upstream, hang, hang_up
 from wxauth.checks import Level, Result, examine
 from wxauth.checks.database import judge_schema, judge_server
+from wxauth.checks.interpreter import judge_python
 from wxauth.checks.rows import Rights, Server
 from wxauth.core.clock import utc_now
 from wxauth.core.services import Services
@@ -44,7 +46,17 @@ from wxauth.service.app import create_app
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 OTHER_SECRET_KEY = "/" * 42 + "8="
 OK, NOTE, BAD = Level.OK, Level.NOTE, Level.BAD
-GENERAL = ["settings", "database", "clock database", "schema", "signing_keys", "sealed_data", "clock wechat", "issuer"]
+GENERAL = [
+    "settings",
+    "python",
+    "database",
+    "clock database",
+    "schema",
+    "signing_keys",
+    "sealed_data",
+    "clock wechat",
+    "issuer",
+]
 OF_AN_APP = ["", " access_token", " phone", " session_keys", " risk", " nickname", " unionid", " push"]
 APIS = ["code2session", "stable_token", "getuserphonenumber", "checksession", "getuserriskrank", "msg_sec_check"]
 
@@ -171,6 +183,7 @@ async def test_all_is_well_before_the_service_has_started_too(check: Check) -> N
     names = [f"wechat {app['app_id']}{suffix}" for app in APPS for suffix in OF_AN_APP]
     assert list(results) == GENERAL + names
     assert set(results["settings"]) == {"name", "ok", "level", "message"}
+    del results["python"]  # which may be any
     levels = {name: result["level"] for name, result in results.items() if result["level"] != "ok"}
     # On a laptop: nothing listens yet, and WeChat cannot reach it.
     assert levels == dict.fromkeys(["issuer", of_app("push"), of_app("push", OTHER_APP_ID)], "note")
@@ -316,6 +329,15 @@ async def test_a_default_isolation_that_a_pooler_lets_through_is_told(
     said(await doctor(), "database", OK)
     results = await doctor(database_url=f"{database_url}&pgbouncer=true")
     said(results, "database", BAD, "serializable", "default_transaction_isolation", "read committed")
+
+
+def test_a_python_that_parses_cookies_in_quadratic_time_is_told() -> None:
+    faulty, mended = ModuleType("cookies"), ModuleType("cookies")
+    vars(faulty).update(_OctalPatt=re.compile(r"\\[0-3][0-7][0-7]"), _unquote=str)
+    vars(mended).update(_unquote_sub=re.compile(r"\\(?:([0-3][0-7][0-7])|(.))").sub, _unquote=str)
+    said({"python": judge_python(faulty)}, "python", NOTE, "CVE-2024-7592", "3.11.10", "3.12.6")
+    check_chinese(judge_python(faulty))
+    said({"python": judge_python(mended)}, "python", OK, platform.python_version())
 
 
 @pytest.mark.parametrize(

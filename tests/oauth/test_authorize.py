@@ -790,3 +790,25 @@ async def test_an_edge_on_windows_is_called_so(shop: Site, browser: Browser, pho
     tab = await browser.show()
     told = (await phone.claim(scene=tab.scene, entry_scene=CAMERA)).json()
     assert told["browser"]["device"] == "Windows, Edge 141"
+
+
+async def test_a_cookie_is_found_among_others_and_not_in_a_header_over_4_kib(shop: Site, browser: Browser) -> None:
+    ours = (await browser.open()).headers["set-cookie"].partition(";")[0]
+    name, _, value = ours.partition("=")
+    stranger = Browser(browser.client)
+    browser.client.cookies.clear()
+    is_known = {
+        ours: True,
+        f"a=1; {ours}; b=2": True,
+        f"a=1;{ours} ;b": True,
+        f"{ours}; a={'x' * (4096 - len(ours) - 4)}": True,
+        f"{ours}; a={'x' * (4097 - len(ours) - 4)}": False,
+        f"x{ours}": False,
+        f'a="; {ours}': True,
+        f"{name}=; a={value}": False,
+    }
+    for header, known in is_known.items():
+        answer = await stranger.client.get(f"/v1/authorize?{urlencode(ASKED)}", headers={"Cookie": header})
+        assert answer.status_code == 200
+        assert ("set-cookie" not in answer.headers) is known, header[:80]
+        browser.client.cookies.clear()

@@ -8,6 +8,7 @@ from typing import Any, Final
 from wxauth.checks.clocks import compare
 from wxauth.checks.database import check_database
 from wxauth.checks.findings import Findings
+from wxauth.checks.interpreter import judge_python
 from wxauth.checks.issuer import check_issuer
 from wxauth.checks.redis import PATIENCE as REDIS_PATIENCE
 from wxauth.checks.redis import check_redis
@@ -57,7 +58,10 @@ async def examine(
         issuer_patience: Seconds for each of the issuer's documents. By default as many as siblings wait.
     """
     found = Findings(apps=settings.apps)
-    results = await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines))
+    results = [
+        judge_python(),
+        *await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines)),
+    ]
     async with aclosing(_transport(settings)) as transport:
         redis, issuer, *apps = await asyncio.gather(
             _results_of("redis", check_redis(settings, patience=redis_patience)),

@@ -16,6 +16,7 @@ from wxauth.core.services import Services
 from wxauth.errors import InsufficientRole, InvalidRequest, NotFound, SessionRevoked
 from wxauth.people.callers import device_of
 from wxauth.problems import problem_response
+from wxauth.web.cookies import cookie_in
 
 PAGE: Final = Path(__file__).parent / "page"
 
@@ -141,7 +142,7 @@ async def _opening_in(request: Request) -> LinkRequest | ScanRequest:
 
 
 def _kept_by(request: Request, services: Services) -> str:
-    return request.cookies.get(_cookie_name(services), "")
+    return cookie_in(request, _cookie_name(services)) or ""
 
 
 def _answer(services: Services, opened: Opened) -> Response:

@@ -22,6 +22,7 @@ from wxauth.people.callers import DeviceDep
 from wxauth.people.devices import Device
 from wxauth.web.answers import failures
 from wxauth.web.caching import cacheable_response
+from wxauth.web.cookies import cookie_in
 from wxauth.web.direct import DirectRoute, operation_id
 
 SEE_OTHER: Final = 303
@@ -89,7 +90,7 @@ async def show_code_by_form(request: Request, services: ServicesDep, device: Dev
 async def _show_code(request: Request, services: Services, device: Device, text: str) -> Response:
     language = language_of(request)
     name = _cookie_name(services)
-    given = request.cookies.get(name)
+    given = cookie_in(request, name)
     cookie = cookie_for(given)
     try:
         parameters = parameters_in(text)
@@ -116,7 +117,7 @@ async def _show_code(request: Request, services: Services, device: Device, text:
 @router.get(authorize.PATH + "/{request_id}/state", include_in_schema=False)
 async def tell_state(request: Request, services: ServicesDep) -> Response:
     """Tell the page's own browser its state: `waiting`, `claimed`, `approved`, `denied` or `over`."""
-    cookie = request.cookies.get(_cookie_name(services))
+    cookie = cookie_in(request, _cookie_name(services))
     state = await authorize.state_of(services, request.path_params["request_id"], cookie)
     return JSONResponse({"state": state}, headers={"Cache-Control": "no-store"})
 
@@ -124,7 +125,7 @@ async def tell_state(request: Request, services: ServicesDep) -> Response:
 @router.get(authorize.PATH + "/{request_id}/next", include_in_schema=False)
 async def go_on(request: Request, services: ServicesDep) -> Response:
     """Send the page's own browser back to the site, once the person has decided."""
-    cookie = request.cookies.get(_cookie_name(services))
+    cookie = cookie_in(request, _cookie_name(services))
     try:
         return _sent_to(await authorize.go_on(services, request.path_params["request_id"], cookie))
     except NotFound:

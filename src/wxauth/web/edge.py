@@ -1,4 +1,4 @@
-"""The outermost ASGI layer: the request's id and trace, the limit of its body, and the log line of a failure."""
+"""The outermost ASGI layer: the request's id and trace, what no route takes, and the log line of a failure."""
 
 import asyncio
 import re
@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from wxauth.core.logs import get_logger, redact, request_id, trace_id
 from wxauth.errors import InternalError, PayloadTooLarge, WxAuthError
 from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
+from wxauth.web.cookies import COOKIES_KEY
 
 MAX_BODY: Final = 64 * 1024
 """Bytes of a body, except for the paths in `larger_bodies`."""
@@ -19,6 +20,7 @@ PROBLEM_KEY: Final = "wxauth.problem"
 EXPECTED_KEY: Final = "wxauth.expected"
 """This key in the ASGI scope keeps a refusal out of the log: a poll was told to wait, which is normal."""
 
+_NOTED: Final = frozenset((b"x-request-id", b"content-length", b"cookie", b"traceparent"))
 _TRACE_PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _MAX_LOGGED_PATH = 200
 _MAX_LOGGED_CAUSE = 300
@@ -60,13 +62,21 @@ class Edge:
         given_id = None
         declared_size = None
         trace_token = None
+        cookies: list[bytes] = []
         for name, value in scope["headers"]:
+            if name not in _NOTED:  # one look-up costs less than five comparisons
+                continue
             if name == b"x-request-id":
                 given_id = value.decode("latin-1")
             elif name == b"content-length":
                 declared_size = int(value)  # the server has checked that this is a number
-            elif name == b"traceparent" and (trace := _TRACE_PARENT.fullmatch(value)) is not None:
+            elif name == b"cookie":
+                cookies.append(value)
+            elif (trace := _TRACE_PARENT.fullmatch(value)) is not None:
                 trace_token = trace_id.set(trace[1].decode())
+        if cookies:
+            scope[COOKIES_KEY] = b";".join(cookies)
+            scope["headers"] = [field for field in scope["headers"] if field[0] != b"cookie"]
         current_id = accepted_request_id(given_id)
         scope[REQUEST_ID_KEY] = current_id
         id_token = request_id.set(current_id)
