@@ -570,7 +570,7 @@ async def test_a_webhook_is_added_read_changed_and_removed(root: Admin, receiver
     for method, path in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/test"), ("POST", "/secret")):
         answer = await root(method, "/orders" + path, {} if method == "PATCH" else None)
         problem_of(answer, "not_found", 404)
-    problem_of(await root("GET", "/%00"), "not_found", 404)
+    problem_of(await root("GET", "/%00"), "invalid_request", 400)
     problem_of(await root("POST", "/orders/replay", {"since": "2026-11-20T08:00:00Z"}), "not_found", 404)
     problem_of(await root("GET", "/orders/deliveries"), "not_found", 404)
 

@@ -1,10 +1,13 @@
-"""What no route takes: requests that cost far more to read than to send."""
+"""What no route takes: requests that cost far more to read than to send, and paths with control characters."""
+
+from urllib.parse import quote
 
 import httpx
 import pytest
 
-from tests.asking import bearer
+from tests.asking import LogLines, bearer
 from tests.fakes import LoginAnswer
+from tests.problems import problem_of
 from tests.sweeps import Sweep
 
 PATHS = (
@@ -23,7 +26,39 @@ PATHS = (
     "/admin/",
     "/nothing",
 )
+CONTROL_CHARACTERS = "\n\r\0\t\x1f\x7f\x80\x85\x9f"
 BACKSLASHES = '"' + 8_000 * "\\1" + '"'
+
+
+@pytest.mark.parametrize("character", CONTROL_CHARACTERS)
+async def test_a_path_with_a_control_character_is_400_whatever_the_route(
+    offline_client: httpx.AsyncClient, character: str
+) -> None:
+    with Sweep() as sweep:
+        for path in (path + quote(character) for path in PATHS):
+            for method in ("GET", "POST", "DELETE"):
+                with sweep.case(method, path):
+                    problem_of(await offline_client.request(method, path), "invalid_request", 400)
+    within = f"/v1/admin/users/{quote(character)}/sessions"
+    problem_of(await offline_client.get(within), "invalid_request", 400)
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/readyz"])
+async def test_no_newline_leads_past_a_proxy_to_what_is_for_operators(
+    offline_client: httpx.AsyncClient, path: str
+) -> None:
+    problem_of(await offline_client.get(f"{path}%0a"), "invalid_request", 400)
+
+
+async def test_what_is_no_control_character_is_a_path_as_any(offline_client: httpx.AsyncClient) -> None:
+    for path in ("/%E8%8C%B6", "/a%20b", "/a%C2%A0b", "/a%E3%80%80b", "/%F0%9F%8D%B5"):
+        problem_of(await offline_client.get(path), "not_found", 404)
+
+
+async def test_a_refused_path_is_logged_on_one_line(offline_client: httpx.AsyncClient, log_lines: LogLines) -> None:
+    await offline_client.get("/metrics%0a", headers={"X-Request-ID": "r-1"})
+    [line] = [line for line in log_lines() if line["event"] == "request_refused"]
+    assert (line["path"], line["code"], line["request_id"]) == ("/metrics\n", "invalid_request", "r-1")
 
 
 async def test_no_cookie_reaches_the_parser_of_the_standard_library(

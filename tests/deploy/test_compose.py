@@ -197,6 +197,9 @@ def test_what_operators_ask_is_not_for_everybody(front: Front) -> None:
     for path in ("/metrics", "/readyz", "/auth/metrics", "/auth/readyz", "//metrics", "/%6Detrics"):
         answer = front.ask("GET", path)
         assert (answer.status_code, answer.text) == (404, ""), path  # Caddy's own answer
+    for path in ("/metrics%0a", "/readyz%0A", "/auth/metrics%0a", "//metrics%0a", "/metrics%0d", "/metrics%00", "/%7f"):
+        answer = front.ask("GET", path)
+        assert (answer.status_code, answer.text) == (400, ""), path
 
 
 @pytest.mark.proxy

@@ -9,7 +9,7 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wxauth.core.logs import get_logger, redact, request_id, trace_id
-from wxauth.errors import InternalError, PayloadTooLarge, WxAuthError
+from wxauth.errors import InternalError, InvalidRequest, PayloadTooLarge, WxAuthError
 from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
 from wxauth.web.cookies import COOKIES_KEY
 
@@ -21,6 +21,7 @@ EXPECTED_KEY: Final = "wxauth.expected"
 """This key in the ASGI scope keeps a refusal out of the log: a poll was told to wait, which is normal."""
 
 _NOTED: Final = frozenset((b"x-request-id", b"content-length", b"cookie", b"traceparent"))
+_CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TRACE_PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _MAX_LOGGED_PATH = 200
 _MAX_LOGGED_CAUSE = 300
@@ -106,7 +107,11 @@ class Edge:
         # The server lets no body be longer than its declared size.
         is_small = declared_size is not None and declared_size <= MAX_BODY
         try:
-            await self._app(scope, receive if is_small else receive_within_limit, send_with_id)
+            if (refusal := _refusal_of(scope)) is not None:
+                scope[PROBLEM_KEY] = refusal
+                await problem_response(refusal, scope)(scope, receive, send_with_id)
+            else:
+                await self._app(scope, receive if is_small else receive_within_limit, send_with_id)
         except asyncio.CancelledError:
             # Most likely the server is stopping, and cuts off the requests that are left.
             if status == 0:
@@ -146,6 +151,15 @@ class UnderPath:
         if scope["type"] != "lifespan":
             scope = {**scope, "root_path": self._root_path}
         await self._app(scope, receive, send)
+
+
+def _refusal_of(scope: Scope) -> InvalidRequest | None:
+    """Why no route may see this request; None if routes may."""
+    path = scope["path"]
+    # A route's pattern also matches before a final newline.
+    if not path.isprintable() and _CONTROL_CHARACTER.search(path) is not None:
+        return InvalidRequest("a path must be without control characters", status=400)
+    return None
 
 
 def _log_failure(scope: Scope, status: int, seconds: float) -> None:
