@@ -29,6 +29,7 @@ from wxauth.web.uploads import uploaded_file
 MAX_FILE = 2 * 1024 * 1024
 RED, BLUE, GREEN = (200, 20, 30), (20, 40, 220), (30, 160, 60)
 ORIENTATION, MAKER, GPS = 0x0112, 0x010F, 0x8825
+BOUNDARY = b"-" * 8
 A_PUSH = {"push_token": "5gh6iPushTokenForAvatars"}
 
 Upload = Callable[..., Awaitable[httpx.Response]]
@@ -86,8 +87,9 @@ def padded(file: bytes, size: int) -> bytes:
 
 def multipart(*parts: tuple[str, bytes]) -> dict[str, Any]:
     """A body by hand, of parts that are a header and content."""
-    body = b"".join(b"--x\r\n%s\r\n\r\n%s\r\n" % (header.encode(), content) for header, content in parts)
-    return {"content": body + b"--x--\r\n", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}
+    body = b"".join(b"--%s\r\n%s\r\n\r\n%s\r\n" % (BOUNDARY, header.encode(), content) for header, content in parts)
+    content_type = f"multipart/form-data; boundary={BOUNDARY.decode()}"
+    return {"content": body + b"--%s--\r\n" % BOUNDARY, "headers": {"Content-Type": content_type}}
 
 
 @pytest.fixture
@@ -354,7 +356,7 @@ async def test_exif_that_says_the_same_bytes_again_and_again_takes_no_memory(upl
         pytest.param({"content": encoded(plain()), "headers": {"Content-Type": "image/jpeg"}}, id="bare"),
         pytest.param({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, id="no-boundary"),
         pytest.param(
-            {"content": b"x", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, id="no-multipart"
+            {"content": b"x", "headers": {"Content-Type": "multipart/form-data; boundary=--------"}}, id="no-multipart"
         ),
         pytest.param({"files": {"picture": ("a", encoded(plain()))}}, id="another-field"),
         pytest.param({"files": [("file", ("a", encoded(plain()))), ("file", ("b", encoded(plain())))]}, id="two-files"),
@@ -376,6 +378,21 @@ async def test_a_body_without_one_file_is_refused(
     headers = {**request_.get("headers", {}), **bearer(alice)}
     answer = await client.post("/v1/me/avatar", **{**request_, "headers": headers})
     assert [error["field"] for error in problem_of(answer, "invalid_request", 422)["errors"]] == ["file"]
+
+
+@pytest.mark.parametrize(("length", "is_taken"), [(1, False), (7, False), (8, True), (70, True), (71, False)])
+async def test_a_boundary_has_8_to_70_characters(
+    client: httpx.AsyncClient, alice: dict[str, Any], length: int, is_taken: bool
+) -> None:
+    boundary = "b" * length
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", **bearer(alice)}
+    part = b'\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + encoded(plain()) + b"\r\n"
+    content = part.join([b"--" + boundary.encode()] * 2) + b"--\r\n"
+    answer = await client.post("/v1/me/avatar", content=content, headers=headers)
+    if is_taken:
+        assert answer.status_code == 200, answer.text
+    else:
+        problem_of(answer, "invalid_request", 400)
 
 
 async def test_a_body_that_breaks_off_is_refused(client: httpx.AsyncClient, alice: dict[str, Any]) -> None:
@@ -433,7 +450,7 @@ async def test_a_file_that_will_not_be_taken_is_not_read(
         pytest.fail("the body was read")
         yield b""
 
-    headers = {"Content-Type": "multipart/form-data; boundary=x", **headers}
+    headers = {"Content-Type": "multipart/form-data; boundary=--------", **headers}
     if headers.get("Authorization") == "ALICE":
         headers |= bearer(alice)
     problem_of(await client.post("/v1/me/avatar", content=never(), headers=headers), code, status)
@@ -449,11 +466,35 @@ async def test_a_file_that_does_not_come_is_given_up() -> None:
     async def receive() -> Any:
         return await asyncio.Future()
 
-    headers = [(b"content-type", b"multipart/form-data; boundary=x")]
+    headers = [(b"content-type", b"multipart/form-data; boundary=--------")]
     request = Request({"type": "http", "headers": headers}, receive)
     with pytest.raises(InvalidRequest) as refused:
         await uploaded_file(request, "file", max_bytes=MAX_FILE, patience=0.01)
     assert refused.value.status == 408
+
+
+async def test_a_body_that_comes_at_once_is_parsed_in_pieces() -> None:
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    whole = multipart(
+        ('Content-Disposition: form-data; name="file"; filename="a"', (b"\r\n--" + BOUNDARY + b"x") * 70_000)
+    )
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": whole["content"]}
+
+    headers = [(b"content-type", whole["headers"]["Content-Type"].encode())]
+    others = asyncio.create_task(take_turns())
+    file = await uploaded_file(Request({"type": "http", "headers": headers}, receive), "file", max_bytes=MAX_FILE)
+    others.cancel()
+    assert len(file) > 900_000
+    assert turns > 100
 
 
 # Many at once.

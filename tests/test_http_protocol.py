@@ -91,6 +91,8 @@ def test_a_websocket_handshake_is_an_ordinary_request(exchange: Exchange) -> Non
         (b"POST / HTTP/1.1\r\nHost: a\r\n" + UPGRADE + b"Transfer-Encoding: xchunked\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * (2 * MAX_HEAD), 431),
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * MAX_HEAD, 431),
+        (b"GET / HTTP/1.1\r\n" + b"x:\r\n" * 129 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\n" + b"x:\r\n" * 12_000 + b"\r\n", 431),
     ],
 )
 def test_what_is_not_http_is_refused_as_a_problem(exchange: Exchange, sent: bytes, status: int) -> None:
@@ -99,6 +101,15 @@ def test_what_is_not_http_is_refused_as_a_problem(exchange: Exchange, sent: byte
     problem = json.loads(body)
     assert (problem["code"], problem["status"]) == ("invalid_request", status)
     assert f"x-request-id: {problem['request_id']}".encode() in head
+
+
+def test_a_request_has_128_header_fields_at_most_and_so_has_the_next(exchange: Exchange) -> None:
+    fields = b"x:\r\n" * 127
+    one, last = b"GET /one HTTP/1.1\r\n", b"GET /last HTTP/1.1\r\n"
+    answer = exchange(one + fields + b"Host: a\r\n\r\n" + last + fields + b"Connection: close\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 200") == 2
+    answer = exchange(one + fields + b"Host: a\r\n\r\n" + last + fields + b"Host: a\r\nConnection: close\r\n\r\n")
+    assert (answer.count(b"HTTP/1.1 200"), answer.count(b"HTTP/1.1 431")) == (1, 1)
 
 
 @pytest.mark.parametrize("split", [False, True])

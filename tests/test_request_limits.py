@@ -1,5 +1,6 @@
 """What no route takes: requests that cost far more to read than to send, and paths with control characters."""
 
+from collections.abc import Mapping
 from urllib.parse import quote
 
 import httpx
@@ -28,6 +29,17 @@ PATHS = (
 )
 CONTROL_CHARACTERS = "\n\r\0\t\x1f\x7f\x80\x85\x9f"
 BACKSLASHES = '"' + 8_000 * "\\1" + '"'
+
+
+async def refused_anywhere(
+    client: httpx.AsyncClient, *, query: str = "", headers: Mapping[str, str] | None = None
+) -> None:
+    with Sweep() as sweep:
+        for path in PATHS:
+            for method in ("GET", "POST"):
+                with sweep.case(method, path):
+                    answer = await client.request(method, path + query, headers=headers)
+                    assert problem_of(answer, "invalid_request", 400)["errors"] == []
 
 
 @pytest.mark.parametrize("character", CONTROL_CHARACTERS)
@@ -59,6 +71,32 @@ async def test_a_refused_path_is_logged_on_one_line(offline_client: httpx.AsyncC
     await offline_client.get("/metrics%0a", headers={"X-Request-ID": "r-1"})
     [line] = [line for line in log_lines() if line["event"] == "request_refused"]
     assert (line["path"], line["code"], line["request_id"]) == ("/metrics\n", "invalid_request", "r-1")
+
+
+@pytest.mark.parametrize("content_type", ["multipart/form-data" + ";" * 60_000, "a" * 257])
+async def test_a_content_type_over_256_characters_is_400_whatever_the_route(
+    offline_client: httpx.AsyncClient, content_type: str
+) -> None:
+    await refused_anywhere(offline_client, headers={"Content-Type": content_type})
+
+
+async def test_a_content_type_of_256_characters_is_taken(client: httpx.AsyncClient, login: LoginAnswer) -> None:
+    headers = {**bearer(await login()), "Content-Type": "application/json;".ljust(256, "a")}
+    assert (await client.post("/v1/me", content=b"{}", headers=headers)).status_code == 200
+
+
+async def test_a_query_has_at_most_128_parameters_whatever_the_route(offline_client: httpx.AsyncClient) -> None:
+    await refused_anywhere(offline_client, query="?" + "&".join(["a=1"] * 129))
+    assert (await offline_client.get("/livez?" + "&".join(["a=1"] * 128))).status_code == 200
+
+
+async def test_verify_looks_at_32_parameters_at_most(client: httpx.AsyncClient, login: LoginAnswer) -> None:
+    headers = bearer(await login())
+    roles = "&".join(["role=admin"] * 32)
+    problem_of(await client.get(f"/v1/verify?{roles}", headers=headers), "insufficient_role", 403)
+    for more in ("role=admin", "a", ""):
+        problem = problem_of(await client.get(f"/v1/verify?{roles}&{more}", headers=headers), "invalid_request", 422)
+        assert problem["errors"] == [{"field": "query", "message": "Should have at most 32 parameters"}]
 
 
 async def test_no_cookie_reaches_the_parser_of_the_standard_library(

@@ -30,6 +30,7 @@ async def test_any_other_parameter_is_refused_with_a_token_and_without(
         assert problem["errors"] == [
             {"field": "query", "message": "Takes no parameter but 'role', repeated for several"}
         ]
+        assert "'uri /v1/verify?'" in problem["detail"]  # what to write in a Caddyfile
         assert not [name for name in answer.headers if name.startswith("x-auth-")]
 
 

@@ -41,7 +41,15 @@ router = APIRouter(route_class=DirectRoute, tags=["siblings"], generate_unique_i
 
 
 _ROLE: Final = "role"
-_WRONG_PARAMETER: Final = InvalidRequest.of("query", "Takes no parameter but 'role', repeated for several")
+_MAX_PARAMETERS: Final = 32
+_MAX_FORM_FIELDS: Final = 128
+
+
+def _wrong_parameter() -> InvalidRequest:
+    """A new one each time, because an exception that was raised keeps its frames."""
+    message = "Takes no parameter but 'role', repeated for several"
+    what_to_write = "the proxy must not add the client's query: in a Caddyfile, write 'uri /v1/verify?', with the '?'"
+    return InvalidRequest(f"query: {message}; {what_to_write}", errors=[FieldError("query", message)])
 
 
 async def demanded_roles(request: Request) -> frozenset[str]:
@@ -49,8 +57,10 @@ async def demanded_roles(request: Request) -> frozenset[str]:
 
     Raises: InvalidRequest.
     """
+    if request.scope["query_string"].count(b"&") >= _MAX_PARAMETERS:
+        raise InvalidRequest.of("query", f"Should have at most {_MAX_PARAMETERS} parameters")
     if request.query_params.keys() - {_ROLE}:
-        raise _WRONG_PARAMETER
+        raise _wrong_parameter()
     return frozenset(request.query_params.getlist(_ROLE))
 
 
@@ -79,7 +89,7 @@ def _header(description: str, example: str) -> dict[str, Any]:
                 "X-Auth-Roles": _header("Separated by commas; empty if there are none.", "admin,editor"),
             },
         },
-        **failures(_WRONG_PARAMETER, *GUARDED, InsufficientRole),
+        **failures(_wrong_parameter(), *GUARDED, InsufficientRole),
     },
     openapi_extra={
         **BEARER_SECURITY,
@@ -199,6 +209,8 @@ def _in_header(value: str) -> str:
 
 def _token_in(form: bytes) -> str:
     """The field `token` of a form. Raises: InvalidRequest."""
+    if form.count(b"&") >= _MAX_FORM_FIELDS:
+        raise InvalidRequest.of("body", f"Should have at most {_MAX_FORM_FIELDS} fields")
     try:
         fields = parse_qsl(form.decode())
     except ValueError:

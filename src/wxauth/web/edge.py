@@ -15,12 +15,16 @@ from wxauth.web.cookies import COOKIES_KEY
 
 MAX_BODY: Final = 64 * 1024
 """Bytes of a body, except for the paths in `larger_bodies`."""
+MAX_CONTENT_TYPE: Final = 256
+"""Characters of a `Content-Type`. Libraries parse its parameters in quadratic time."""
+MAX_PARAMETERS: Final = 128
+"""Parameters of a query. Libraries parse all of them, whatever a route reads."""
 PROBLEM_KEY: Final = "wxauth.problem"
 """The key in the ASGI scope under which an answered failure is kept for the log line."""
 EXPECTED_KEY: Final = "wxauth.expected"
 """This key in the ASGI scope keeps a refusal out of the log: a poll was told to wait, which is normal."""
 
-_NOTED: Final = frozenset((b"x-request-id", b"content-length", b"cookie", b"traceparent"))
+_NOTED: Final = frozenset((b"x-request-id", b"content-length", b"content-type", b"cookie", b"traceparent"))
 _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TRACE_PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _MAX_LOGGED_PATH = 200
@@ -64,6 +68,7 @@ class Edge:
         declared_size = None
         trace_token = None
         cookies: list[bytes] = []
+        is_typed = True
         for name, value in scope["headers"]:
             if name not in _NOTED:  # one look-up costs less than five comparisons
                 continue
@@ -71,6 +76,8 @@ class Edge:
                 given_id = value.decode("latin-1")
             elif name == b"content-length":
                 declared_size = int(value)  # the server has checked that this is a number
+            elif name == b"content-type":
+                is_typed &= len(value) <= MAX_CONTENT_TYPE
             elif name == b"cookie":
                 cookies.append(value)
             elif (trace := _TRACE_PARENT.fullmatch(value)) is not None:
@@ -107,7 +114,7 @@ class Edge:
         # The server lets no body be longer than its declared size.
         is_small = declared_size is not None and declared_size <= MAX_BODY
         try:
-            if (refusal := _refusal_of(scope)) is not None:
+            if (refusal := _refusal_of(scope, is_typed=is_typed)) is not None:
                 scope[PROBLEM_KEY] = refusal
                 await problem_response(refusal, scope)(scope, receive, send_with_id)
             else:
@@ -153,12 +160,16 @@ class UnderPath:
         await self._app(scope, receive, send)
 
 
-def _refusal_of(scope: Scope) -> InvalidRequest | None:
+def _refusal_of(scope: Scope, *, is_typed: bool) -> InvalidRequest | None:
     """Why no route may see this request; None if routes may."""
     path = scope["path"]
     # A route's pattern also matches before a final newline.
     if not path.isprintable() and _CONTROL_CHARACTER.search(path) is not None:
         return InvalidRequest("a path must be without control characters", status=400)
+    if scope["query_string"].count(b"&") >= MAX_PARAMETERS:
+        return InvalidRequest(f"a query must have at most {MAX_PARAMETERS} parameters", status=400)
+    if not is_typed:
+        return InvalidRequest(f"Content-Type must have at most {MAX_CONTENT_TYPE} characters", status=400)
     return None
 
 

@@ -27,6 +27,8 @@ from wxauth.web.exchange import STATUS_LINES, Exchange
 
 MAX_HEAD: Final = 64 * 1024
 """Bytes of a request line and its header fields, and of everything between or after the chunks of a body."""
+MAX_FIELDS: Final = 128
+"""Header fields of a request. Each costs more than its bytes."""
 MAX_QUEUED: Final = 16
 """Pipelined requests that wait for the answer to the one before. More of them are not read yet."""
 
@@ -256,6 +258,8 @@ class HttpProtocol(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header field, or a trailer. Trailers must not pass for header fields (RFC 9110, section 6.5.1)."""
         if self._is_in_head and not self._is_resuming:
+            if len(self._headers) == MAX_FIELDS:
+                raise InvalidRequest(f"a request must have at most {MAX_FIELDS} header fields", status=431)
             name = name.lower()
             if name == b"expect" and value.lower() == b"100-continue":
                 self._expects_continue = True
@@ -330,9 +334,12 @@ class HttpProtocol(asyncio.Protocol):
                 self._fed -= len(data) - stopped.args[0]
                 self._ignore_upgrade()  # its framing is parsed there, and may be wrong
         except httptools.HttpParserError as exc:
-            if isinstance(exc, httptools.HttpParserCallbackError) and not _is_clients_fault(exc.__context__):
-                log.error("request_not_parsed", exc_info=exc.__context__)
-            self._refuse(InvalidRequest("invalid http request received", status=400))
+            cause = exc.__context__
+            if isinstance(exc, httptools.HttpParserCallbackError) and not _is_clients_fault(cause):
+                log.error("request_not_parsed", exc_info=cause)
+            refusal = InvalidRequest("invalid http request received", status=400)
+            # Without its traceback, which refers to us: such a cycle would wait for the garbage collector.
+            self._refuse(cause.with_traceback(None) if isinstance(cause, InvalidRequest) else refusal)
 
     def _ignore_upgrade(self) -> None:
         """Serve a request whose Upgrade we do not take (RFC 9110, section 7.8).
@@ -442,4 +449,5 @@ def _end_of_blank_line(data: bytes, start: int, number: int) -> int:
 
 
 def _is_clients_fault(exc: BaseException | None) -> bool:
-    return isinstance(exc, httptools.HttpParserError | UnicodeError)  # a bad request target raises these
+    # A bad request target raises the first two.
+    return isinstance(exc, httptools.HttpParserError | UnicodeError | InvalidRequest)
