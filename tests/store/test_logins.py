@@ -9,7 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.asking import MakeClient, MakeServices, bearer, until, until_locked
+from tests.asking import LogLines, MakeClient, MakeServices, bearer, until, until_locked
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.store.proxy import PATIENT, Proxy
 from wxauth.core.services import Services
@@ -126,7 +126,7 @@ async def test_a_unionid_that_comes_later_makes_one_user_of_two(
 async def test_two_people_of_whom_wechat_says_that_they_are_one_are_one_user_in_all_apps(
     log_in: LogIn, rows: asyncpg.Connection, client: httpx.AsyncClient
 ) -> None:
-    holder = await log_in("bob", unionid="union-bob")
+    holder = await log_in("bob", unionid="union-bob", app_id=OTHER_APP_ID)
     former = await log_in("alice", unionid=UNION)
     elsewhere = await log_in("alice", unionid=UNION, app_id=OTHER_APP_ID)
     linked = await log_in("alice", unionid="union-bob")
@@ -232,7 +232,7 @@ async def test_linking_meets_first_logins_and_logins_without_the_unionid(
     assert await people(rows) == (1, 2, 61)
 
 
-async def test_identities_whose_unionids_change_places_do_not_block_each_other(
+async def test_two_people_whose_unionids_change_places_stay_two_and_do_not_block_each_other(
     log_in: LogIn, rows: asyncpg.Connection
 ) -> None:
     unionids = ["union-1", "union-2"]
@@ -247,8 +247,43 @@ async def test_identities_whose_unionids_change_places_do_not_block_each_other(
             for place, person in enumerate(("alice", "bob"))
         )
     )
-    assert await people(rows) == (1, 4, 4 + 16)
-    assert await rows.fetchval("SELECT count(*) FROM former_users") == 1
+    assert await people(rows) == (2, 4, 4 + 16)
+    assert await rows.fetchval("SELECT count(*) FROM former_users") == 0
+
+
+async def test_a_second_openid_of_an_app_does_not_join_the_user_of_its_unionid(
+    log_in: LogIn, rows: asyncpg.Connection, log_lines: LogLines
+) -> None:
+    """WeChat has one openid for each person and app: who tells two makes one user of two strangers."""
+    alice = await log_in(unionid=UNION)
+    answers = [await log_in("mallory", unionid=unionid) for unionid in (UNION, UNION, None)]
+    assert [answer["is_new_user"] for answer in answers] == [True, False, False]
+    assert user_ids(answers).isdisjoint(user_ids([alice]))
+    assert [answer["user"]["unionid"] for answer in answers] == [None] * 3
+    assert user_ids([await log_in("alice", unionid=UNION, app_id=OTHER_APP_ID)]) == user_ids([alice])
+    assert (await people(rows))[:2] == (2, 3)
+    told = [line for line in log_lines() if line["event"] == "unionid_ignored"]
+    assert [(line["level"], line["app_id"]) for line in told] == [("error", APP_ID)] * 2
+
+
+async def test_a_known_user_is_not_merged_into_who_has_an_openid_of_the_same_app(
+    log_in: LogIn, rows: asyncpg.Connection
+) -> None:
+    mallory = await log_in("mallory", unionid="union-mallory")
+    alice = await log_in(unionid=UNION)
+    assert user_ids([await log_in("mallory", unionid=UNION)]) == user_ids([mallory]) != user_ids([alice])
+    assert await rows.fetchval("SELECT count(*) FROM former_users") == 0
+
+
+@pytest.mark.parametrize("is_known_elsewhere", [False, True])
+async def test_of_many_strangers_at_once_with_one_unionid_one_has_it(
+    log_in: LogIn, rows: asyncpg.Connection, is_known_elsewhere: bool
+) -> None:
+    if is_known_elsewhere:
+        await log_in(unionid=UNION, app_id=OTHER_APP_ID)
+    answers = await asyncio.gather(*(log_in(f"person-{n}", unionid=UNION) for n in range(20)))
+    assert len(user_ids(answers)) == 20
+    assert await rows.fetchval("SELECT count(*) FROM identities WHERE app_id = $1 AND unionid IS NOT NULL", APP_ID) == 1
 
 
 @pytest.mark.parametrize("banned_app_id", [APP_ID, OTHER_APP_ID])

@@ -219,6 +219,10 @@ IDENTITY = {"openid": "openid-alice", "session_key": "c2Vzc2lvbi1rZXktMTIzNA=="}
         httpx.Response(200, json={**IDENTITY, "errcode": 0, "errmsg": "ok"}),
         httpx.Response(200, json={**IDENTITY, "unionid": "", "expires_in": 7200}),
         httpx.Response(200, json={**IDENTITY, "unionid": None}),
+        *(
+            httpx.Response(200, json={**IDENTITY, "unionid": value})
+            for value in ("null", "NULL", "None", "undefined", "nan", "0", "-", "[object Object]", "a b")
+        ),
         httpx.Response(200, json=IDENTITY, headers={"Content-Type": "text/plain; charset=gbk"}),
         httpx.Response(200, json=IDENTITY, headers={"Content-Type": ""}),
     ],
@@ -238,7 +242,7 @@ async def test_an_answer_with_openid_and_session_key_logs_in(
         {},
         {"openid": "openid-alice"},
         {"session_key": IDENTITY["session_key"]},
-        *({**IDENTITY, "openid": value} for value in ("", None, 1, ["o"], "o" * 129, "öpenid", "open id\n")),
+        *({**IDENTITY, "openid": value} for value in ("", None, 1, ["o"], "o" * 129, "öpenid", "open id\n", "null")),
         *({**IDENTITY, "session_key": value} for value in ("", None, 1, "k" * 129)),
         *({**IDENTITY, "unionid": value} for value in (1, ["u"], {"u": 1}, "u" * 129, "u\0")),
         *({**IDENTITY, "errcode": value} for value in ("0", "40029", None, 0.0, True, [], 10**400)),

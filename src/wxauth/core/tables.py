@@ -161,6 +161,8 @@ class Identity(SQLModel, table=True):
         CheckConstraint("app_id <> ''", name="app_id"),
         CheckConstraint("openid <> ''", name="openid"),
         Index(None, "user_id"),
+        # WeChat has one openid for each person and app.
+        Index(None, "app_id", "unionid", unique=True, postgresql_where=text("unionid IS NOT NULL")),
     )
 
     app_id: str = Field(sa_type=Text, primary_key=True)

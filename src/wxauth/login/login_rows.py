@@ -1,6 +1,6 @@
 """The statements of a login: they find or create user and identity, and open a session."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -9,6 +9,7 @@ import asyncpg
 
 from wxauth.core.database import CONFLICTS, Database
 from wxauth.core.ids import new_id
+from wxauth.core.logs import get_logger
 from wxauth.core.tables import USER, UserRow
 from wxauth.core.trail import EventType
 from wxauth.errors import SignUpClosed, StorageUnavailable
@@ -16,6 +17,8 @@ from wxauth.people.merging import Observe, link_unionid
 from wxauth.people.merging_rows import People, people_of
 
 _ATTEMPTS: Final = 5
+
+log = get_logger()
 
 # $1 app_id  $2 openid  $3 unionid  $4 now  $5 session id  $6 session_key  $7 ip  $8 user_agent  $9 seconds to live
 _OPEN_PART: Final = """
@@ -159,6 +162,8 @@ WITH known AS (
 )
 SELECT * FROM person
 """  # noqa: S608 - put together from constants
+# A unique index keeps it so that only one openid of an app has a unionid. $1 app_id  $2 openid  $3 unionid
+_IS_ANOTHERS: Final = "SELECT FROM identities WHERE app_id = $1 AND openid <> $2 AND unionid = $3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +212,9 @@ async def record_login(
     find its user. If the unionid is another user's, the two users are merged first. Nothing is stored about an unknown
     person who may not sign up.
 
+    WeChat has one openid for each person and app. So a unionid that another openid of this app has is ignored: it would
+    join two strangers.
+
     Raises: SignUpClosed, StorageUnavailable.
     """
     ids = _Ids(session=new_id(now))
@@ -219,6 +227,9 @@ async def record_login(
                 ids = ids._replace(new_user=new_id(now))
             if (user := await _entering(database, login, ids, now=now)) is not None:
                 return _logged_in(user, ids)
+            if (checked := await _without_anothers_unionid(database, login)) is not login:
+                login = checked
+                continue
             if not login.may_sign_up and not await _is_known(database, login):
                 raise SignUpClosed("nobody unknown may come in by this app")
             if login.unionid is not None:
@@ -226,6 +237,7 @@ async def record_login(
                 await link_unionid(database, **identity, now=now, observe=observe_merge)
         except CONFLICTS as exc:
             conflict = exc
+            login = await _without_anothers_unionid(database, login)
     raise StorageUnavailable("too many changes to this user at once") from conflict
 
 
@@ -235,6 +247,15 @@ class _Ids(NamedTuple):
     session: UUID
     new_user: UUID | None = None
     """None as long as the user may be a known one."""
+
+
+async def _without_anothers_unionid(database: Database, login: Login) -> Login:
+    if login.unionid is None:
+        return login
+    if await database.fetchrow(_IS_ANOTHERS, login.app_id, login.openid, login.unionid) is None:
+        return login
+    log.error("unionid_ignored", app_id=login.app_id, reason="another openid of this app has it")
+    return replace(login, unionid=None)
 
 
 async def _is_known(database: Database, login: Login) -> bool:

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from wxauth.core.settings import App
 from wxauth.errors import SessionKeyExpired, WeChatBadResponse, WeChatError, WeChatTimeout
-from wxauth.wechat.client import PICTURE, WeChat, is_id
+from wxauth.wechat.client import PICTURE, WeChat
 from wxauth.wechat.errcodes import (
     CHECK_SESSION_KEY,
     CHECK_TEXT,
@@ -23,6 +23,7 @@ from wxauth.wechat.errcodes import (
     SESSION_KEY_GONE,
     WECHAT_TOKEN_REFUSED,
 )
+from wxauth.wechat.ids import is_id
 from wxauth.wechat.wechat_tokens import WeChatToken, WeChatTokens
 
 _PATHS: Final = {

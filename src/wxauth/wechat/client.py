@@ -6,8 +6,9 @@ Source: https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-login/c
 import asyncio
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, TypeGuard, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -26,6 +27,7 @@ from wxauth.errors import (
     WeChatUserBlocked,
 )
 from wxauth.wechat.errcodes import CODE2SESSION, SYSTEM_BUSY, error_for, is_for_the_operator, what_to_change
+from wxauth.wechat.ids import can_name_a_person, is_id, is_placeholder
 
 BUSY_PAUSES: Final = (0.1, 0.3)
 """Seconds before the second and the third try after errcode -1."""
@@ -36,7 +38,6 @@ MAX_PICTURE: Final = 1024 * 1024
 PICTURE: Final = "picture"
 """The name under which `read` gets an answer that is a picture, not JSON."""
 
-_MAX_ID_LENGTH = 128
 _MAX_ERRCODE = 10**9
 _MAX_ERRMSG_LENGTH = 200
 _HEADERS = httpx.Headers({"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "wxauth"})
@@ -138,7 +139,7 @@ class WeChat:
             connection, 5xx), WeChatTimeout, WeChatBadResponse.
         """
         target = f"{self._login_target(app)}&js_code={quote(code, safe='')}"
-        return await self.call(CODE2SESSION, app, target, read=_wechat_session, secrets=[code])
+        return await self.call(CODE2SESSION, app, target, read=partial(_wechat_session, app), secrets=[code])
 
     async def check_secret(self, app: App) -> None:
         """Check whether WeChat takes the app's id and secret. The question has a made-up code, and spends nobody's.
@@ -287,13 +288,13 @@ def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequ
         log.warning("wechat_refused", **fields)
 
 
-def _wechat_session(answer: dict[str, Any]) -> WeChatSession:
+def _wechat_session(app: App, answer: dict[str, Any]) -> WeChatSession:
     openid, session_key, unionid = answer.get("openid"), answer.get("session_key"), answer.get("unionid") or None
     if not is_id(openid) or not is_id(session_key) or not (unionid is None or is_id(unionid)):
         raise WeChatBadResponse("WeChat's answer has no usable openid or session_key")
+    if is_placeholder(openid):
+        raise WeChatBadResponse("WeChat's answer has a placeholder in place of an openid")
+    if unionid is not None and not can_name_a_person(unionid):
+        log.error("unionid_ignored", app_id=app.app_id, reason="not of WeChat's form")
+        unionid = None
     return WeChatSession(openid=openid, unionid=unionid, session_key=session_key.encode())
-
-
-def is_id(value: object) -> TypeGuard[str]:
-    """Whether a value can be an openid, a unionid or a session_key."""
-    return isinstance(value, str) and 0 < len(value) <= _MAX_ID_LENGTH and value.isascii() and value.isprintable()
