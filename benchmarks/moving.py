@@ -1,6 +1,7 @@
 """`python -m benchmarks.moving`: users moving in and out by the commands, and logins beside them."""
 
 import asyncio
+import csv
 import json
 import os
 import subprocess
@@ -19,7 +20,7 @@ from wxauth.core.migrations import migrate
 from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.login.login_rows import Login, record_login
 
-APP = {"app_id": "wx0000000000000000", "app_secret": "0" * 32}
+APPS = [{"app_id": f"wx000000000000000{n}", "app_secret": "0" * 32} for n in range(2)]
 LOGINS_A_SECOND = 20
 
 
@@ -28,23 +29,26 @@ def person_of(n: int) -> int:
     return n - 1 if n % 5 == 4 else n
 
 
-def lines(number: int) -> Iterator[str]:
+def app_of(n: int) -> str:
+    """The app of an identity: a person's second one is in another app."""
+    return APPS[n != person_of(n)]["app_id"]
+
+
+def lines(number: int) -> Iterator[dict[str, str]]:
     """People of a made-up backend."""
     for n in range(number):
         person = person_of(n)
-        yield json.dumps(
-            {
-                "app_id": APP["app_id"],
-                "openid": f"oGZUI0egBJY1zhBYw2Kh{n:08}",
-                "unionid": f"oTmHYjg7xLa9Yp4Zt2Vq{person:08}",
-                "external_id": str(10_000_000 + person),
-                "nickname": f"用户 {n}",
-                "avatar_url": f"https://example.com/avatars/{n}.png",
-                "phone": f"+861{person:010}",
-                "created_at": "2023-01-02T03:04:05Z",
-                "last_login_at": "2026-01-02T03:04:05Z",
-            }
-        )
+        yield {
+            "app_id": app_of(n),
+            "openid": f"oGZUI0egBJY1zhBYw2Kh{n:08}",
+            "unionid": f"oTmHYjg7xLa9Yp4Zt2Vq{person:08}",
+            "external_id": str(10_000_000 + person),
+            "nickname": f"用户 {n}",
+            "avatar_url": f"https://example.com/avatars/{n}.png",
+            "phone": f"+861{person:010}",
+            "created_at": "2023-01-02T03:04:05Z",
+            "last_login_at": "2026-01-02T03:04:05Z",
+        }
 
 
 class Run:
@@ -56,7 +60,7 @@ class Run:
             **{name: value for name, value in os.environ.items() if not name.startswith("WXAUTH_")},
             "WXAUTH_DATABASE_URL": url,
             "WXAUTH_SECRET_KEY": "A" * 43 + "=",
-            "WXAUTH_APPS": json.dumps([APP]),
+            "WXAUTH_APPS": json.dumps(APPS),
         }
         self.seconds = self.peak_mib = 0.0
         self.output = ""
@@ -84,7 +88,7 @@ async def log_in_meanwhile(url: str, number: int, waits: list[float]) -> None:
     try:
         for n in range(0, 10**9, number // 97):
             login = Login(
-                app_id=APP["app_id"],
+                app_id=app_of(n % number),
                 openid=f"oGZUI0egBJY1zhBYw2Kh{n % number:08}",
                 unionid=f"oTmHYjg7xLa9Yp4Zt2Vq{person_of(n % number):08}",
                 nickname=None,
@@ -112,14 +116,19 @@ async def emptied(url: str) -> None:
 
 async def measure(url: str, folder: Path, number: int) -> float:
     """Print what it takes; the peak of memory of the import."""
-    file, out = folder / f"{number}.jsonl", folder / "out.jsonl"
+    file, as_csv, out = folder / f"{number}.jsonl", folder / f"{number}.csv", folder / "out.jsonl"
     with file.open("w") as opened:  # not held in memory: a command's peak would begin with this process's
-        opened.writelines(f"{line}\n" for line in lines(number))
+        opened.writelines(f"{json.dumps(line)}\n" for line in lines(number))
+    with as_csv.open("w", newline="") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(next(lines(1)))
+        writer.writerows(line.values() for line in lines(number))
     await emptied(url)
     done = await Run("users", "import", str(file), "--json", url=url)()
     say("import", number, done)
     again = await Run("users", "import", str(file), "--json", url=url)()
     say("the same again", number, again)
+    say("the same as CSV", number, await Run("users", "import", str(as_csv), "--json", url=url)())
     say("export", number, await Run("users", "export", str(out), url=url)())
 
     await emptied(url)

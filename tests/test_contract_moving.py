@@ -1,6 +1,7 @@
 """Moving in by `wxauth users import`, and out by `wxauth users export`."""
 
 import asyncio
+import csv
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -29,21 +31,25 @@ from tests.store.proxy import PATIENT
 from wxauth.core.services import Services
 from wxauth.dev.wechat import APPS
 from wxauth.dev.wechat.people import openid_of, unionid_of
+from wxauth.moving.batch import Options
 from wxauth.moving.exporting import export_users
-from wxauth.moving.importing import Counts, Options, Refusal, import_users
-from wxauth.moving.lines import MAX_LINE, numbered_lines
+from wxauth.moving.faults import MAX_LINE, WANTED
+from wxauth.moving.files import BadHeader, CsvLines, json_lines
+from wxauth.moving.importing import Counts, Refusal, import_users
+from wxauth.moving.lines import Line, LineOfConsent
 from wxauth.service.waits import Waits
 from wxauth.siblings.clients import Scope, add_client
 
 ALICE = {"app_id": APP["app_id"], "openid": "openid-a1-alice"}
 ALICE_THERE = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-alice"}
 BOB = {"app_id": APP["app_id"], "openid": "openid-a1-bob"}
+UNION_ALICE, UNION_BOB, UNION_CAROL, UNION_ELSEWHERE = map(unionid_of, ("alice", "bob", "carol", "elsewhere"))
 USER_ID = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
 OTHER_ID = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d18"
 NUMBER = "+8613800138000"
 FULL = {
     **ALICE,
-    "unionid": "union-alice",
+    "unionid": UNION_ALICE,
     "external_id": "10023",
     "nickname": "小明",
     "avatar_url": "https://example.com/1.png",
@@ -65,16 +71,17 @@ class Mover:
         self.refusals: list[tuple[int, str]] = []
         self.messages: list[str] = []
 
-    async def import_text(self, text: bytes, **options: bool) -> Counts:
+    async def import_text(self, text: bytes, *, is_csv: bool = False, **options: bool) -> Counts:
         self.refusals, self.messages = [], []
 
         def refuse(refusal: Refusal) -> None:
-            self.refusals.append((refusal.number, refusal.fault.field))
-            self.messages.append(refusal.fault.message)
+            for fault in refusal.faults:
+                self.refusals.append((refusal.number, fault.field))
+                self.messages.append(fault.wanted.en)
 
         return await import_users(
             self._services,
-            numbered_lines(io.BytesIO(text)),
+            (CsvLines if is_csv else json_lines)(io.BytesIO(text)),
             Options(**options),
             refuse=refuse,
             progress=lambda _: None,
@@ -122,6 +129,15 @@ async def test_the_line_that_the_guide_shows_is_taken(make_services: MakeService
     assert await mover.import_lines(json.loads(line)) == (1, 0, 0, 0)
 
 
+async def test_the_csv_that_the_guide_shows_is_taken(make_services: MakeServices, rows: asyncpg.Connection) -> None:
+    [text] = re.findall(r"^```csv\n(.*?)```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+    assert f"```csv\n{text}```" in GUIDE.with_name("moving-in.zh-CN.md").read_text()
+    mover = Mover(await make_services(apps=[{**APP, "app_id": "wx1a2b3c4d5e6f7a8b"}]), rows)
+    assert (await mover.import_text(text.encode(), is_csv=True)).created == 1
+    user = await mover.user()
+    assert (user["nickname"], user["roles"]) == ('小明, "the first"', ["editor", "reader"])
+
+
 async def test_a_line_is_a_user_who_then_logs_in(mover: Mover, login: LoginAnswer, client: httpx.AsyncClient) -> None:
     assert await mover.import_lines(FULL) == (1, 0, 0, 0)
     user = await mover.user()
@@ -131,7 +147,7 @@ async def test_a_line_is_a_user_who_then_logs_in(mover: Mover, login: LoginAnswe
     assert answer["user"] == {
         "id": str(user["id"]),
         **ALICE,
-        "unionid": "union-alice",
+        "unionid": UNION_ALICE,
         "external_id": "10023",
         "nickname": "小明",
         "avatar_url": "https://example.com/1.png",
@@ -174,7 +190,7 @@ async def test_empty_text_is_as_good_as_null(mover: Mover) -> None:
 
 async def test_blanks_are_as_good_as_no_name_and_no_picture(mover: Mover) -> None:
     blank = {"nickname": " \t", "avatar_url": " "}
-    assert await mover.import_lines(ALICE | blank, FULL | BOB | {"unionid": "union-bob"}) == (2, 0, 0, 0)
+    assert await mover.import_lines(ALICE | blank, FULL | BOB | {"unionid": UNION_BOB}) == (2, 0, 0, 0)
     assert await mover.import_lines(BOB | blank, overwrite=True) == (0, 0, 1, 0)
     names = sorted((user["nickname"] or "", user["avatar_url"] or "") for user in await mover.users())
     assert names == [("", ""), (FULL["nickname"], FULL["avatar_url"])]
@@ -220,7 +236,7 @@ async def test_a_banned_user_stays_banned(mover: Mover, client: httpx.AsyncClien
         ({**ALICE, "created_at": "9999-12-31T23:59:59-01:00"}, "created_at"),
         ({**ALICE, "user_id": "7"}, "user_id"),
         ({**ALICE, "user_id": str(uuid4())}, "user_id"),
-        ({**ALICE, "consents": [{"document": "privacy"}]}, "consents.version"),
+        ({**ALICE, "consents": [{"document": "privacy", "given_at": "2025-01-01T00:00:00Z"}]}, "consents.version"),
         ({**ALICE, "former_ids": ["7"]}, "former_ids"),
         ({**ALICE, "nickname": "x", "padding": "x" * MAX_LINE}, "line"),
     ],
@@ -234,6 +250,48 @@ async def test_a_bad_line_is_told_by_number_and_field_and_the_others_are_taken(
     counts = await mover.import_text(text)
     assert asdict(counts) == {"lines": 3, "created": 2, "updated": 0, "unchanged": 0, "refused": 1}
     assert mover.refusals == [(3, field)]
+
+
+@pytest.mark.parametrize("name", ["openid", "unionid", "external_id"])
+async def test_what_is_written_where_there_is_no_id_makes_one_user_of_nobody(mover: Mover, name: str) -> None:
+    for text in ["NULL", "null", "None", "undefined", "nan", "NaN", "(NULL)", "#N/A", "\\N", "-", "0"]:
+        if (name, text) == ("external_id", "0"):  # some teams count from 0
+            continue
+        lines = [{**person, name: text} for person in (ALICE, ALICE_THERE, BOB)]
+        assert await mover.import_lines(*lines) == (0, 0, 0, 3)
+        assert mover.refusals == [(1, name), (2, name), (3, name)], text
+
+
+@pytest.mark.parametrize("unionid", ["u" * 23, "u" * 37, "u" * 27 + ".", "u" * 27 + "é", "u" * 28 + "\n"])
+async def test_a_unionid_is_of_wechats_form(mover: Mover, unionid: str) -> None:
+    assert await mover.import_lines({**ALICE, "unionid": unionid}) == (0, 0, 0, 1)
+    assert mover.refusals == [(1, "unionid")]
+
+
+async def test_all_that_is_wrong_with_a_line_is_told_at_once(mover: Mover) -> None:
+    wrong = {"app_id": "wx", "unionid": "NULL", "phone": "1", "consents": [{}, {}], "roles": ["A", "B"]}
+    assert await mover.import_lines({**ALICE, **wrong}) == (0, 0, 0, 1)
+    consent = [f"consents.{name}" for name in ("document", "version", "given_at")]
+    assert mover.refusals == [(1, name) for name in ("app_id", "unionid", "phone", "roles", *consent)]
+    assert all(message.startswith("must be ") for message in mover.messages)
+
+
+@pytest.mark.no_database
+def test_of_each_field_it_is_known_what_is_wanted() -> None:
+    consents = {f"consents.{name}" for name in LineOfConsent.model_fields}
+    assert WANTED.keys() == Line.model_fields.keys() | consents
+
+
+async def test_a_date_of_zeros_is_as_good_as_null(mover: Mover, clock: Clock) -> None:
+    names = "created_at", "identity_created_at", "last_login_at"
+    for zeros in ("0000-00-00", "0000-00-00 00:00:00", "0000-00-00T00:00:00+08:00"):
+        assert await mover.import_lines({**ALICE, "openid": zeros[-9:].strip(), **dict.fromkeys(names, zeros)}) == (
+            1,
+            0,
+            0,
+            0,
+        )
+    assert {(user["created_at"], user["last_login_at"]) for user in await mover.users()} == {(clock(), None)}
 
 
 async def test_what_is_wrong_is_told_without_the_value(mover: Mover) -> None:
@@ -259,17 +317,17 @@ async def test_a_line_may_be_as_long_as_it_may_be(mover: Mover) -> None:
 
 async def test_one_unionid_or_one_external_id_is_one_user(mover: Mover, rows: asyncpg.Connection) -> None:
     lines = [
-        {**ALICE, "unionid": "union-alice", "nickname": "Alice"},
-        {**ALICE_THERE, "unionid": "union-alice", "external_id": "10023", "nickname": "A."},
-        {"app_id": APP["app_id"], "openid": "another", "external_id": "10023", "unionid": "union-elsewhere"},
+        {**ALICE, "unionid": UNION_ALICE, "nickname": "Alice"},
+        {**ALICE_THERE, "unionid": UNION_ALICE, "external_id": "10023", "nickname": "A."},
+        {"app_id": APP["app_id"], "openid": "another", "external_id": "10023", "unionid": UNION_ELSEWHERE},
     ]
     assert await mover.import_lines(*lines) == (1, 2, 0, 0)
     user = await mover.user()
-    assert (user["unionid"], user["external_id"], user["nickname"]) == ("union-alice", "10023", "Alice")
+    assert (user["unionid"], user["external_id"], user["nickname"]) == (UNION_ALICE, "10023", "Alice")
     assert await rows.fetchval("SELECT count(*) FROM identities") == 3
     assert {row["unionid"] for row in await rows.fetch("SELECT unionid FROM unionids")} == {
-        "union-alice",
-        "union-elsewhere",
+        UNION_ALICE,
+        UNION_ELSEWHERE,
     }
     assert await mover.events() == [
         ("user.created", "operator"),
@@ -294,22 +352,50 @@ async def test_who_is_here_already_is_joined(mover: Mover, login: LoginAnswer, w
     [
         pytest.param(
             [
-                {**ALICE, "unionid": "union-alice"},
+                {**ALICE, "unionid": UNION_ALICE},
                 {**BOB, "external_id": "7"},
-                {**ALICE_THERE, "unionid": "union-alice", "external_id": "7"},
+                {**ALICE_THERE, "unionid": UNION_ALICE, "external_id": "7"},
             ],
             [(3, "external_id")],
             id="two users who are there are not merged",
         ),
         pytest.param(
-            [{**ALICE, "unionid": "union-alice"}, {**ALICE, "unionid": "union-bob"}],
+            [{**ALICE, "unionid": UNION_ALICE}, {**ALICE, "unionid": UNION_BOB}],
             [(2, "unionid")],
             id="the identity is another unionid's",
         ),
         pytest.param(
-            [{**ALICE}, {**BOB, "unionid": "union-bob"}, {**ALICE, "unionid": "union-bob"}],
+            [{**ALICE}, {**BOB, "unionid": UNION_BOB}, {**ALICE, "unionid": UNION_BOB}],
             [(3, "unionid")],
             id="the unionid is another user's",
+        ),
+        pytest.param(
+            [{**ALICE, "unionid": UNION_ALICE}, {**BOB, "unionid": UNION_ALICE}],
+            [(2, "unionid")],
+            id="a second openid of the app has the unionid",
+        ),
+        pytest.param(
+            [
+                {**ALICE, "external_id": "7"},
+                {**BOB, "external_id": "7", "unionid": UNION_ALICE},
+                {**ALICE, "external_id": "7", "unionid": UNION_ALICE},
+            ],
+            [(3, "unionid")],
+            id="a second openid of the app has the unionid, and both have the external_id",
+        ),
+        pytest.param(
+            [{**ALICE, "unionid": UNION_ALICE, "status": "?"}, {**BOB, "unionid": UNION_ALICE}],
+            [(1, "status")],
+            id="a second openid of the app has the unionid of a refused line",
+        ),
+        pytest.param(
+            [
+                {**ALICE, "external_id": "7"},
+                {**BOB, "external_id": "8"},
+                {**ALICE, "external_id": "8", "user_id": OTHER_ID, "roles": ["admin"]},
+            ],
+            [(3, "roles"), (3, "external_id"), (3, "user_id")],
+            id="all that contradicts is told at once",
         ),
         pytest.param(
             [{**ALICE, "external_id": "7"}, {**ALICE, "external_id": "8"}],
@@ -485,9 +571,9 @@ async def test_a_dry_run_says_all_that_and_stores_nothing(mover: Mover, monkeypa
 async def test_of_two_external_ids_that_wechat_makes_one_users_none_is_lost(
     mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, services: Services
 ) -> None:
-    lines = [{**ALICE, "external_id": "1"}, {**ALICE_THERE, "external_id": "2", "unionid": "union-alice"}]
+    lines = [{**ALICE, "external_id": "1"}, {**ALICE_THERE, "external_id": "2", "unionid": UNION_ALICE}]
     assert await mover.import_lines(*lines) == (2, 0, 0, 0)
-    code = wechat.code_for("alice", unionid="union-alice")
+    code = wechat.code_for("alice", unionid=UNION_ALICE)
     alice = (await client.post("/v1/login", json={"code": code})).json()
     assert alice["user"]["external_id"] == "2"
 
@@ -513,15 +599,151 @@ async def test_of_two_external_ids_that_wechat_makes_one_users_none_is_lost(
     assert await mover.export() == exported
 
     # A further merge takes them along.
-    other = {"app_id": APP["app_id"], "openid": "openid-a1-carol"}
-    await mover.import_lines({**other, "external_id": "3", "unionid": "union-carol"})
-    code = wechat.code_for("bob", unionid="union-carol")
+    other = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-carol"}
+    await mover.import_lines({**other, "external_id": "3", "unionid": UNION_CAROL})
+    code = wechat.code_for("bob", unionid=UNION_CAROL)
     assert (await client.post("/v1/login", json={"code": code})).json()["user"]["external_id"] == "3"
     [user] = (await client.post("/v1/users/lookup", **lookup)).json()["items"]
     assert (user["external_id"], user["former_external_ids"]) == ("3", ["1", "2"])
 
 
+async def test_a_unionid_that_another_openid_of_the_app_has_by_a_login_is_refused(
+    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    code = wechat.code_for("alice", unionid=UNION_ALICE)
+    assert (await client.post("/v1/login", json={"code": code})).status_code == 200
+    there = {**ALICE_THERE, "unionid": UNION_ALICE}
+    assert await mover.import_lines({**BOB, "unionid": UNION_ALICE}, there) == (0, 1, 0, 1)
+    assert mover.refusals == [(1, "unionid")]
+    assert await rows.fetchval("SELECT count(*) FROM identities") == 2
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_a_file_that_gives_everybody_the_next_ones_unionid_makes_nobody_somebody_else(
+    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, order: int
+) -> None:
+    people = [("alice", UNION_BOB), ("bob", UNION_CAROL), ("carol", UNION_ELSEWHERE)]
+    await mover.import_lines(
+        *({**ALICE, "openid": f"openid-a1-{name}", "external_id": name, "unionid": unionid} for name, unionid in people)
+    )
+    for name, _ in 2 * people[::order]:
+        code = wechat.code_for(name, unionid=unionid_of(name))
+        answer = await client.post("/v1/login", json={"code": code})
+        assert answer.json()["user"]["external_id"] == name
+    assert await rows.fetchval("SELECT count(*) FROM users") == len(people)
+
+
+# The same as CSV.
+
+
+async def test_a_line_of_csv_is_a_line_of_json(mover: Mover, rows: asyncpg.Connection) -> None:
+    consents = [{"document": "privacy", "version": "1", "given_at": "2025-01-01T00:00:00Z", "ip": "203.0.113.7"}]
+    line = {
+        **FULL,
+        "nickname": '小明, "the first"',
+        "user_id": USER_ID,
+        "roles": ["editor", "reader"],
+        "identity_created_at": "2024-01-02T03:04:05Z",
+        "consents": consents,
+        "former_ids": [OTHER_ID, OTHER_ID[:-1] + "9"],
+        "former_external_ids": ["7", "8"],
+    }
+    assert line.keys() == Line.model_fields.keys()
+    assert await mover.import_lines(line) == (1, 0, 0, 0)
+    of_json = await mover.export()
+    await rows.execute("TRUNCATE users, former_users CASCADE")
+
+    cells = {
+        name: json.dumps(value) if name == "consents" else "|".join(value) if isinstance(value, list) else value
+        for name, value in line.items()
+    }
+    written = io.StringIO()
+    writer = csv.DictWriter(written, cells)
+    writer.writeheader()
+    writer.writerow(cells)
+    writer.writerow({**dict.fromkeys(cells, ""), **BOB})
+    counts = await mover.import_text(b"\xef\xbb\xbf" + written.getvalue().encode(), is_csv=True)
+    assert (counts.created, mover.refusals) == (2, [])
+    assert (await mover.export()).splitlines()[0] == of_json.splitlines()[0]
+    assert (await mover.import_text(written.getvalue().encode(), is_csv=True)).unchanged == 2
+
+
+HEADER = "app_id,openid,nickname,note\n"
+START = f"{APP['app_id']},"
+
+
+@pytest.mark.parametrize(
+    ("line", "refused"),
+    [
+        pytest.param('one,"a ""quoted"" one",', None, id="a quotation mark"),
+        pytest.param('one,,"two\n\nlines, ""quoted"""', None, id="a line break in a cell"),
+        pytest.param("one,x", "line", id="a cell too few"),
+        pytest.param("one,x,y,z", "line", id="a cell too many"),
+        pytest.param('one,"runs away,', "line", id="a quotation mark that is not closed"),
+        pytest.param('one,"x"y,', "line", id="text behind a quotation mark"),
+        pytest.param(f"one,x,{'x' * MAX_LINE}", "line", id="too long"),
+        pytest.param("one,小明,".encode("gbk"), "line", id="not UTF-8"),
+        pytest.param("NULL,x,", "openid", id="a placeholder"),
+        pytest.param(",x,", "openid", id="no openid"),
+    ],
+)
+async def test_a_bad_line_of_csv_costs_no_other_line(mover: Mover, line: str | bytes, refused: str | None) -> None:
+    bad = line if isinstance(line, bytes) else line.encode()
+    others = [f'{START}person-{n},"a ""{n}"" b",\n'.encode() for n in range(300)]
+    text = [HEADER.encode(), *others[:2], b",,,\n", START.encode(), bad, b"\n", *others[2:], START.encode(), b"last\n"]
+    counts = await mover.import_text(b"".join(text), is_csv=True)
+    last = 304 + bad.count(b"\n")
+    assert mover.refusals == [*([(5, refused)] if refused else []), (last, "line")]
+    assert (counts.lines, counts.created) == (302, 301 - bool(refused))
+
+
+async def test_where_no_quotation_mark_is_closed_each_line_is_told(mover: Mover) -> None:
+    text = HEADER + "".join(f'{START}person-{n},"x,\n' for n in range(500)) + f"{START}last,,\n"
+    assert (await mover.import_text(text.encode(), is_csv=True)).created == 1
+    assert mover.refusals == [(number, "line") for number in range(2, 502)]
+
+
+@pytest.mark.no_database
+@pytest.mark.parametrize(
+    "text", ["", "openid,unionid\n", "app_id,openid,openid\n", 'app_id,"openid\n', "app_id;openid\n"]
+)
+def test_csv_needs_a_header(text: str) -> None:
+    with pytest.raises(BadHeader):
+        CsvLines(io.BytesIO(text.encode()))
+
+
+@pytest.mark.no_database
+def test_a_quotation_mark_that_is_never_closed_does_not_hold_the_file_in_memory() -> None:
+    line = b"x,one,," + b"x" * (MAX_LINE - 100) + b"\n"
+    lines = CsvLines(io.BytesIO(HEADER.encode() + b'x,"runs away\n' + line * 500))
+    tracemalloc.start()
+    assert sum(1 for _ in lines) == 501
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1024 * 1024
+
+
 # Beside logins, killed, cut off.
+
+
+async def test_logins_beside_an_import_join_nobody_who_has_another_openid(
+    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    people = range(100)
+    lines = [{**BOB, "openid": f"stranger-{n}", "unionid": unionid_of(f"person-{n}")} for n in people]
+    await mover.import_lines(
+        *({**ALICE_THERE, **line, **ALICE_THERE, "openid": f"b-{n}"} for n, line in enumerate(lines))
+    )
+
+    async def log_in(n: int) -> int:
+        body = {"code": wechat.code_for(f"person-{n}", unionid=unionid_of(f"person-{n}"))}
+        return (await client.post("/v1/login", json=body)).status_code
+
+    counts, *statuses = await asyncio.gather(mover.import_lines(*lines), *map(log_in, people))
+    assert set(statuses) == {200}
+    assert counts[0] == 0
+    assert await rows.fetchval("SELECT count(*) FROM identities GROUP BY user_id, app_id ORDER BY 1 DESC LIMIT 1") == 1
+    assert (await mover.import_lines(*lines))[2:] == (counts[1], counts[3])
 
 
 async def test_logins_of_those_who_are_moving_in_go_on(
@@ -529,12 +751,17 @@ async def test_logins_of_those_who_are_moving_in_go_on(
 ) -> None:
     people = range(300)
     lines = [
-        {"app_id": APP["app_id"], "openid": f"openid-a1-person-{n}", "unionid": f"union-{n}", "external_id": str(n)}
+        {
+            "app_id": APP["app_id"],
+            "openid": f"openid-a1-person-{n}",
+            "unionid": unionid_of(f"person-{n}"),
+            "external_id": str(n),
+        }
         for n in people
     ]
 
     async def log_in(n: int) -> int:
-        unionid = f"union-{n}" if n % 2 else None
+        unionid = unionid_of(f"person-{n}") if n % 2 else None
         body = {"code": wechat.code_for(f"person-{n}", unionid=unionid)}
         return (await client.post("/v1/login", json=body)).status_code
 
@@ -569,7 +796,15 @@ async def test_two_imports_of_one_file_at_once_end_as_one(mover: Mover, rows: as
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.93])
 async def test_a_file_that_was_cut_off_is_taken_up_again(mover: Mover, share: float) -> None:
     text = b"".join(
-        json.dumps({**FULL, "openid": f"person-{n}", "unionid": f"union-{n // 2}", "external_id": str(n // 2)}).encode()
+        json.dumps(
+            {
+                **FULL,
+                **(ALICE, ALICE_THERE)[n % 2],
+                "openid": f"person-{n}",
+                "unionid": unionid_of(f"person-{n // 2}"),
+                "external_id": str(n // 2),
+            }
+        ).encode()
         + b"\n"
         for n in range(20)
     )
@@ -577,7 +812,7 @@ async def test_a_file_that_was_cut_off_is_taken_up_again(mover: Mover, share: fl
     counts = await mover.import_text(text)
     assert counts.refused == 0
     once = [(user["external_id"], user["unionid"]) for user in await mover.users()]
-    assert sorted(once) == sorted((str(n), f"union-{n}") for n in range(10))
+    assert sorted(once) == sorted((str(n), unionid_of(f"person-{n}")) for n in range(10))
 
 
 # Out again.
@@ -594,7 +829,7 @@ async def furnish(mover: Mover, rows: asyncpg.Connection, login: LoginAnswer, cl
         {
             **ALICE_THERE,
             "external_id": "10023",
-            "unionid": "union-alice",
+            "unionid": UNION_ALICE,
             "identity_created_at": "2024-01-01T00:00:00Z",
         },
         {**BOB, "unionid": None, "phone": NUMBER},
@@ -602,7 +837,7 @@ async def furnish(mover: Mover, rows: asyncpg.Connection, login: LoginAnswer, cl
         {**BOB, "openid": "imported", "created_at": "2020-02-29T23:59:59.999999+08:00"},
         allow_admin=True,
     )
-    await rows.execute("UPDATE users SET unionid = 'union-of-before' WHERE phone = $1", NUMBER)
+    await rows.execute("UPDATE users SET unionid = 'o6_bmMerely-made-up-by-hand0' WHERE phone = $1", NUMBER)
     await client.post("/v1/me/sessions", headers=bearer(alice))
 
 
@@ -628,6 +863,19 @@ async def test_what_goes_out_and_in_and_out_again_is_the_same(
     assert after == before
     assert (await mover.import_text(first, allow_admin=True)).unchanged == 5
     assert await mover.export() == first
+
+
+async def test_a_user_of_several_identities_without_a_unionid_goes_out_and_comes_in(
+    mover: Mover, rows: asyncpg.Connection
+) -> None:
+    lines = [{**ALICE, "openid": f"person-{n}", "external_id": "7"} for n in range(3)]
+    await mover.import_lines(*lines, {**ALICE_THERE, "external_id": "7"})
+    await rows.execute("UPDATE users SET unionid = $1", UNION_ALICE)
+    exported = await mover.export()
+    assert [json.loads(line)["unionid"] for line in exported.splitlines()] == [UNION_ALICE, None, None, None]
+    await rows.execute("TRUNCATE users CASCADE")
+    assert (await mover.import_text(exported)).refused == 0
+    assert await mover.export() == exported
 
 
 async def test_an_export_is_one_moment(mover: Mover, rows: asyncpg.Connection, services: Services) -> None:
@@ -664,12 +912,12 @@ class Shop:
         phone = f"{13800000000 + number}"
         return {
             "id": number,
-            "openid": openid_of(person, self.app_id) if number % 50 else "",
-            "unionid": (unionid_of(person), "", None)[number % 3],
+            "openid": openid_of(person, self.app_id) if number % 50 else ("", "NULL")[number // 50 % 2],
+            "unionid": (unionid_of(person), "", None, "NULL", "0")[number % 5],
             "nick_name": ("小明", "🇨🇳" * 40, "a\nb", ' O\'Brien "x" \\ ', "", None)[number % 6],
             "avatar_url": pictures[number // 6 % 6],
             "phone": (phone, f"+86{phone}", f"86{phone}", "", "138 0013 8000", None)[number % 6],
-            "create_time": "2023-01-02 03:04:05" if number % 7 else None,
+            "create_time": ("2023-01-02 03:04:05", None, "0000-00-00 00:00:00")[number % 7 // 3],
         }
 
     def by_sql(self, query: str) -> list[dict[str, Any]]:
@@ -686,7 +934,9 @@ class Shop:
 
     @staticmethod
     def _date_format(time: str | None, form: str) -> str | None:
-        return time and datetime.fromisoformat(time).strftime(form.replace("%i", "%M").replace("%s", "%S"))
+        if not time or time.startswith("0000"):
+            return None
+        return datetime.fromisoformat(time).strftime(form.replace("%i", "%M").replace("%s", "%S"))
 
     @staticmethod
     def _regexp(pattern: str, text: str | None) -> bool | None:
@@ -694,7 +944,9 @@ class Shop:
 
     def by_mongosh(self, code: str) -> list[dict[str, Any]]:
         """Node answers in its place."""
-        documents = json.dumps([document for document in self._documents if document["openid"]])
+        documents = json.dumps(
+            [document for document in self._documents if self._regexp(r"^[\w-]{20,}$", document["openid"])]
+        )
         around = f"const documents = {documents}, print = console.log, db = {{users: {{find: () => documents}}}}"
         times = "for (const one of documents) if (one.createdAt) one.createdAt = new Date(one.createdAt)"
         return self._lines_by_node(f"{around}; {times}; {code}", stdin="")
@@ -712,7 +964,7 @@ class Shop:
         names = {"id": "_id", "nick_name": "nickName", "avatar_url": "avatarUrl"}
         return [
             {names.get(name, name): value for name, value in row.items() if name != "create_time"}
-            | {"createdAt": row["create_time"] and f"{row['create_time'].replace(' ', 'T')}+08:00"}
+            | {"createdAt": self._date_format(row["create_time"], "%Y-%m-%dT%H:%i:%s+08:00")}
             for row in self.rows
         ]
 
@@ -793,7 +1045,8 @@ async def test_the_commands_take_and_give_a_file(env: dict[str, str], tmp_path: 
     status, said, told = await command("import", str(file), "--dry-run", "--json")
     expected = {"lines": 3, "created": 2, "updated": 0, "unchanged": 0, "refused": 1}
     assert (status, json.loads(said)) == (1, expected)
-    assert told == "line 2: phone: String is not of the form wanted here\n"
+    wanted = "phone: must be in E.164 form, like +8613800138000"
+    assert told == f"line 2: {wanted}\n1 line: {wanted}\n"
     assert await rows.fetchval("SELECT count(*) FROM users") == 0
 
     status, said, _ = await command("import", str(file))
@@ -806,6 +1059,50 @@ async def test_the_commands_take_and_give_a_file(env: dict[str, str], tmp_path: 
     status, said, _ = await command("import", str(out), "--json")
     assert (status, json.loads(said)["unchanged"]) == (0, 2)
     assert (await command("import", str(tmp_path / "none")))[0] == 2
+
+
+@pytest.mark.process
+async def test_the_command_tells_what_csv_has_cost(
+    env: dict[str, str], tmp_path: Path, rows: asyncpg.Connection
+) -> None:
+    file = tmp_path / "users.CSV"
+    text = f"app_id,openid,unionid,phone,union_id\n{START}a,NULL,1,\n{START}b,,1,\n{START}c,,,x\n"
+    file.write_text(text)
+
+    def imported(*arguments: str, language: str, stdin: int = subprocess.DEVNULL) -> tuple[int, str, list[str]]:
+        said = {**env, "LC_ALL": language}
+        done = run("users", "import", *arguments, cwd=tmp_path, env=said, stdin=stdin)
+        return done.returncode, done.stdout, done.stderr.splitlines()
+
+    unionid, phone = (f"{name}: {WANTED[name].en}" for name in ("unionid", "phone"))
+    assert imported(str(file), "--dry-run", language="C.UTF-8") == (
+        1,
+        "lines: 3, created: 1, updated: 0, unchanged: 0, refused: 2\n",
+        [
+            f"line 2: {unionid}; {phone}",
+            f"line 3: {phone}",
+            f"2 lines: {phone}",
+            f"1 line: {unionid}",
+            "columns ignored: union_id",
+        ],
+    )
+    with file.open("rb") as opened:
+        assert imported("-", "--csv", language="zh_CN.UTF-8", stdin=opened.fileno()) == (
+            1,
+            "行数: 3, 新建: 1, 更新: 0, 不变: 0, 拒绝: 2\n",
+            [
+                f"第 2 行: unionid: {WANTED['unionid'].zh}; phone: {WANTED['phone'].zh}",
+                f"第 3 行: phone: {WANTED['phone'].zh}",
+                f"2 行: phone: {WANTED['phone'].zh}",
+                f"1 行: unionid: {WANTED['unionid'].zh}",
+                "忽略的列: union_id",
+            ],
+        )
+    assert await rows.fetchval("SELECT count(*) FROM users") == 1
+    file.write_text("openid\no\n")
+    status, said, told = imported(str(file), language="C.UTF-8")
+    assert (status, said) == (1, "")
+    assert told == ["line 1: line: must be a header: names of fields, each once, app_id and openid among them"]
 
 
 @pytest.mark.process

@@ -84,6 +84,20 @@ async def test_who_is_known_by_the_unionid_comes_into_another_app(
     assert (await stored(rows))["identities"] == 2
 
 
+async def test_a_unionid_of_somebody_who_has_another_openid_of_the_app_lets_nobody_in(
+    open_client: httpx.AsyncClient,
+    make_services: MakeServices,
+    make_client: MakeClient,
+    wechat: WeChatByRespx,
+    rows: asyncpg.Connection,
+) -> None:
+    await log_in(open_client, wechat, unionid="union-alice")
+    before = await stored(rows)
+    client = make_client(await make_services(sign_up="closed"))
+    problem_of(await log_in(client, wechat, "mallory", unionid="union-alice"), "sign_up_closed", 403)
+    assert await stored(rows) == before
+
+
 async def test_two_who_are_known_become_one_though_it_is_closed(
     open_client: httpx.AsyncClient, make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
 ) -> None:

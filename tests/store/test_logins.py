@@ -266,6 +266,17 @@ async def test_a_second_openid_of_an_app_does_not_join_the_user_of_its_unionid(
     assert [(line["level"], line["app_id"]) for line in told] == [("error", APP_ID)] * 2
 
 
+async def test_a_second_openid_of_an_app_does_not_join_a_user_whose_unionid_was_another(
+    log_in: LogIn, rows: asyncpg.Connection
+) -> None:
+    alice = await log_in(unionid="union-mallory")
+    await log_in(unionid=UNION)
+    answers = [await log_in("mallory", unionid="union-mallory") for _ in range(2)]
+    assert [answer["is_new_user"] for answer in answers] == [True, False]
+    assert user_ids(answers).isdisjoint(user_ids([alice]))
+    assert (await people(rows))[:2] == (2, 2)
+
+
 async def test_a_known_user_is_not_merged_into_who_has_an_openid_of_the_same_app(
     log_in: LogIn, rows: asyncpg.Connection
 ) -> None:

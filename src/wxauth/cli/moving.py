@@ -4,18 +4,29 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Final
 
 import click
 
-from wxauth.cli.asking import Failed, json_option, with_database, with_services
+from wxauth.cli.asking import Failed, json_option, printable, terminal_language, with_database, with_services
 
 if TYPE_CHECKING:
+    from wxauth.moving.faults import Fault
     from wxauth.moving.importing import Counts, Refusal
+
+
+_COUNTS_IN_CHINESE: Final = {
+    "lines": "行数",
+    "created": "新建",
+    "updated": "更新",
+    "unchanged": "不变",
+    "refused": "拒绝",
+}
 
 
 @click.command("import")
 @click.argument("file", type=click.File("rb"))
+@click.option("--csv", "is_csv", is_flag=True, help="FILE is CSV, as it also is if its name ends in .csv.")
 @click.option("--dry-run", is_flag=True, help="Say what would become of each line, and store nothing.")
 @click.option("--overwrite", is_flag=True, help="Let names, pictures and numbers of the file win over those there.")
 @click.option("--roles", is_flag=True, help="Let the file change the roles of users who are there.")
@@ -26,6 +37,7 @@ if TYPE_CHECKING:
 @json_option
 def import_users(
     file: IO[bytes],
+    is_csv: bool,
     dry_run: bool,
     overwrite: bool,
     roles: bool,
@@ -35,16 +47,19 @@ def import_users(
     quiet_events: bool,
     as_json: bool,
 ) -> None:
-    """Import users from FILE (-: standard input), one identity a line of JSON.
+    """Import users from FILE (-: standard input), one identity a line, as JSON or CSV.
 
-    Each line needs app_id and openid. It is safe to run again. Exit status 1 if a line was refused.
+    Each line needs app_id and openid; the first line of CSV has the names of the fields. It is safe to run again.
+    What is wrong is told in Chinese if the locale is. Exit status 1 if a line was refused.
     """
+    from collections import Counter
     from dataclasses import asdict
 
     from pydantic_core import to_json
 
-    from wxauth.moving.importing import Options, import_users
-    from wxauth.moving.lines import numbered_lines
+    from wxauth.moving.batch import Options
+    from wxauth.moving.files import BadHeader, CsvLines, json_lines
+    from wxauth.moving.importing import import_users
 
     options = Options(
         overwrite=overwrite,
@@ -56,24 +71,38 @@ def import_users(
         dry_run=dry_run,
     )
     is_watched = sys.stderr.isatty()
+    clear = "\r\x1b[K" if is_watched else ""
+    is_chinese = terminal_language() == "zh"
+    cost: Counter[Fault] = Counter()
+
+    def told(fault: "Fault") -> str:
+        return f"{fault.field}: {getattr(fault.wanted, terminal_language())}"
 
     def refuse(refusal: "Refusal") -> None:
-        clear = "\r\x1b[K" if is_watched else ""
-        click.echo(f"{clear}line {refusal.number}: {refusal.fault.field}: {refusal.fault.message}", err=True)
+        cost.update(refusal.faults)
+        line = f"第 {refusal.number} 行" if is_chinese else f"line {refusal.number}"
+        click.echo(f"{clear}{line}: {'; '.join(map(told, refusal.faults))}", err=True)
 
     def progress(counts: "Counts") -> None:
         if is_watched:
-            click.echo(f"\r\x1b[K{counts.lines:,} lines", err=True, nl=False)
+            click.echo(f"{clear}{counts.lines:,} {'行' if is_chinese else 'lines'}", err=True, nl=False)
 
-    counts = with_services(
-        lambda services: import_users(services, numbered_lines(file), options, refuse=refuse, progress=progress)
-    )
-    if is_watched:
-        click.echo("\r\x1b[K", err=True, nl=False)
+    try:
+        lines = CsvLines(file) if is_csv or str(file.name).lower().endswith(".csv") else json_lines(file)
+    except BadHeader as exc:
+        raise Failed(f"{'第 1 行' if is_chinese else 'line 1'}: {told(exc.fault)}") from None
+    counts = with_services(lambda services: import_users(services, lines, options, refuse=refuse, progress=progress))
+    click.echo(clear, err=True, nl=False)
+    for fault, number in cost.most_common():
+        click.echo(f"{number:,} {'行' if is_chinese else 'line' if number == 1 else 'lines'}: {told(fault)}", err=True)
+    if isinstance(lines, CsvLines) and lines.unknown:
+        names = ", ".join(map(printable, lines.unknown))
+        click.echo(f"{'忽略的列' if is_chinese else 'columns ignored'}: {names}", err=True)
     if as_json:
         click.echo(to_json(asdict(counts)))
     else:
-        click.echo(", ".join(f"{name}: {number}" for name, number in asdict(counts).items()))
+        names_of_counts = _COUNTS_IN_CHINESE if is_chinese else {}
+        click.echo(", ".join(f"{names_of_counts.get(name, name)}: {number}" for name, number in asdict(counts).items()))
     if counts.refused:
         sys.exit(1)
 

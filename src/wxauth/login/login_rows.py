@@ -112,8 +112,9 @@ SELECT * FROM person
 """  # noqa: S608 - put together from constants
 # For all other logins. The row of the unionid settles to which user the unionid belongs: the second of two logins waits
 # for the first one's row. An unknown identity is added to the unionid's user, or to a new user. A known identity gets
-# the unionid. But if that belongs to another user, nothing is changed, and no row is returned. The user is locked
-# before the unionid, as in a merge and an erasure: two that locked them in opposite orders would wait for each other.
+# the unionid. But if that belongs to another user, or to one whom the unknown identity must not join since they have
+# another one in this app, nothing is changed, and no row is returned. The user is locked before the unionid, as in a
+# merge and an erasure: two that locked them in opposite orders would wait for each other.
 # $12 id for a new user  $13 whether a new user is to be judged  $14 and $15 ids of events  $16 may a new user be made
 _ENTER: Final = f"""
 WITH known AS (
@@ -139,6 +140,8 @@ WITH known AS (
       FROM before JOIN holder ON holder.user_id = before.id
      WHERE users.id = before.id
        AND NOT EXISTS (SELECT FROM known WHERE known.user_id <> before.id)
+       AND (EXISTS (SELECT FROM known)
+            OR NOT EXISTS (SELECT FROM identities WHERE user_id = before.id AND app_id = $1))
     RETURNING {USER}, users.unjudged_since
 ), created AS (
     INSERT INTO users (id, unionid, nickname, avatar_url, created_at, last_login_at, unjudged_since)
@@ -162,8 +165,17 @@ WITH known AS (
 )
 SELECT * FROM person
 """  # noqa: S608 - put together from constants
-# A unique index keeps it so that only one openid of an app has a unionid. $1 app_id  $2 openid  $3 unionid
-_IS_ANOTHERS: Final = "SELECT FROM identities WHERE app_id = $1 AND openid <> $2 AND unionid = $3"
+# Whether another openid of the app has the unionid, which a unique index settles; or whether the unionid is another
+# user's, who has another openid of the app. $1 app_id  $2 openid  $3 unionid
+_IS_ANOTHERS: Final = """
+SELECT 1 FROM identities WHERE app_id = $1 AND openid <> $2 AND unionid = $3
+ UNION ALL
+SELECT 1 FROM unionids JOIN identities other USING (user_id)
+ WHERE unionids.unionid = $3 AND other.app_id = $1 AND other.openid <> $2
+   AND NOT EXISTS (SELECT FROM identities own
+                    WHERE own.app_id = $1 AND own.openid = $2 AND own.user_id = other.user_id)
+ LIMIT 1
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,8 +224,8 @@ async def record_login(
     find its user. If the unionid is another user's, the two users are merged first. Nothing is stored about an unknown
     person who may not sign up.
 
-    WeChat has one openid for each person and app. So a unionid that another openid of this app has is ignored: it would
-    join two strangers.
+    WeChat has one openid for each person and app. So the unionid is ignored where it would join somebody to a user who
+    has another openid of this app: they would be strangers.
 
     Raises: SignUpClosed, StorageUnavailable.
     """

@@ -8,13 +8,18 @@ import asyncpg
 from wxauth.core.database import Database, raise_if_unavailable
 
 _AT_ONCE: Final = 1000
-# A user may have a unionid that none of the user's identities has. It is then told with the identities without one.
+# A user may have a unionid that none of the user's identities has. It is then told with the first identity without one:
+# an import refuses two openids of an app with one unionid.
 # Names are sorted by their bytes (COLLATE "C"): this order is the same in every database.
 _ALL: Final = """
 SELECT i.app_id, i.openid,
        CASE WHEN i.unionid IS NULL AND u.unionid IS NOT NULL
                  AND NOT EXISTS (SELECT FROM identities other
-                                  WHERE other.user_id = u.id AND other.unionid = u.unionid)
+                                  WHERE other.user_id = u.id
+                                    AND (other.unionid = u.unionid
+                                         OR other.unionid IS NULL
+                                            AND (other.created_at, other.app_id COLLATE "C", other.openid COLLATE "C")
+                                              < (i.created_at, i.app_id, i.openid)))
             THEN u.unionid ELSE i.unionid END AS unionid,
        u.external_id, u.nickname, u.avatar_url, u.phone, u.roles, u.status, u.created_at, u.last_login_at,
        u.id AS user_id, i.created_at AS identity_created_at,

@@ -18,6 +18,11 @@ _IDENTITIES: Final = """
 SELECT app_id, openid, i.unionid, user_id, created_at
   FROM unnest($1::text[], $2::text[]) AS wanted (app_id, openid) JOIN identities i USING (app_id, openid)
 """
+# The openid that has each unionid in an app. $1 app_ids and $2 unionids, in pairs
+_OPENIDS: Final = """
+SELECT app_id, unionid, openid FROM unnest($1::text[], $2::text[]) AS wanted (app_id, unionid)
+  JOIN identities USING (app_id, unionid)
+"""
 _UNIONIDS: Final = "SELECT unionid, user_id FROM unionids WHERE unionid = ANY ($1)"
 _EXTERNAL_IDS: Final = """
 SELECT external_id, id FROM users WHERE external_id = ANY ($1)
@@ -44,66 +49,47 @@ SELECT {USER} FROM users WHERE id = ANY ($1) OR ('admin' = ANY (roles) AND statu
 """  # noqa: S608 - put together from constants
 _CONSENTS: Final = "SELECT user_id, document, version, given_at FROM consents WHERE user_id = ANY ($1)"
 
-# Of each of the statements below: $1 the rows
-_ADD_USERS: Final = """
-INSERT INTO users (id, unionid, nickname, avatar_url, phone, phone_verified, roles, status, created_at, last_login_at,
-                   external_id)
-SELECT id, unionid, nickname, avatar_url, phone, phone_verified, roles, status, created_at, last_login_at, external_id
-  FROM jsonb_to_recordset($1) AS given (
-       id uuid, unionid text, nickname text, avatar_url text, phone text, phone_verified boolean, roles text[],
-       status text, created_at timestamptz, last_login_at timestamptz, external_id text)
-"""
+_USERS_COLUMNS: Final = (
+    "id, unionid, nickname, avatar_url, phone, phone_verified, roles, status, created_at, last_login_at, external_id"
+)
+
+
+def _adding(table: str, columns: str) -> str:
+    return f"""
+INSERT INTO {table} ({columns}) SELECT {columns} FROM jsonb_populate_recordset(NULL::{table}, $1)
+"""  # noqa: S608 - put together from constants
+
+
+# Of each of the statements below: $1 the rows, with the names of the table's columns
+_ADD_USERS: Final = _adding("users", _USERS_COLUMNS)
 _CHANGE_USERS: Final = """
 UPDATE users
    SET unionid = given.unionid, nickname = given.nickname, avatar_url = given.avatar_url, phone = given.phone,
        phone_verified = given.phone_verified, created_at = given.created_at, last_login_at = given.last_login_at,
        external_id = given.external_id
-  FROM jsonb_to_recordset($1) AS given (
-       id uuid, unionid text, nickname text, avatar_url text, phone text, phone_verified boolean,
-       created_at timestamptz, last_login_at timestamptz, external_id text)
+  FROM jsonb_populate_recordset(NULL::users, $1) AS given
  WHERE users.id = given.id
 """
 # A trigger of the users table has already added the unionid in users.unionid: adding it again would fail.
 _ADD_UNIONIDS: Final = """
 INSERT INTO unionids (unionid, user_id)
-SELECT given.unionid, given.user_id FROM jsonb_to_recordset($1) AS given (unionid text, user_id uuid)
+SELECT given.unionid, given.user_id FROM jsonb_populate_recordset(NULL::unionids, $1) AS given
  WHERE NOT EXISTS (SELECT FROM unionids WHERE unionids.unionid = given.unionid AND unionids.user_id = given.user_id)
 """
-_ADD_IDENTITIES: Final = """
-INSERT INTO identities (app_id, openid, user_id, unionid, created_at)
-SELECT app_id, openid, user_id, unionid, created_at
-  FROM jsonb_to_recordset($1) AS given (app_id text, openid text, user_id uuid, unionid text, created_at timestamptz)
-"""
+_ADD_IDENTITIES: Final = _adding("identities", "app_id, openid, user_id, unionid, created_at")
 _CHANGE_IDENTITIES: Final = """
 UPDATE identities SET unionid = given.unionid, created_at = given.created_at
-  FROM jsonb_to_recordset($1) AS given (app_id text, openid text, unionid text, created_at timestamptz)
+  FROM jsonb_populate_recordset(NULL::identities, $1) AS given
  WHERE identities.app_id = given.app_id AND identities.openid = given.openid
 """
-_ADD_FORMER_IDS: Final = """
-INSERT INTO former_users (id, user_id, merged_at)
-SELECT id, user_id, merged_at FROM jsonb_to_recordset($1) AS given (id uuid, user_id uuid, merged_at timestamptz)
-"""
-_ADD_FORMER_EXTERNAL_IDS: Final = """
-INSERT INTO former_external_ids (external_id, user_id)
-SELECT external_id, user_id FROM jsonb_to_recordset($1) AS given (external_id text, user_id uuid)
-"""
-_ADD_CONSENTS: Final = """
-INSERT INTO consents (id, user_id, document, version, given_at, withdrawn_at, app_id, ip)
-SELECT id, user_id, document, version, given_at, withdrawn_at, app_id, ip
-  FROM jsonb_to_recordset($1) AS given (
-       id uuid, user_id uuid, document text, version text, given_at timestamptz, withdrawn_at timestamptz, app_id text,
-       ip inet)
-"""
+_ADD_FORMER_IDS: Final = _adding("former_users", "id, user_id, merged_at")
+_ADD_FORMER_EXTERNAL_IDS: Final = _adding("former_external_ids", "external_id, user_id")
+_ADD_CONSENTS: Final = _adding("consents", "id, user_id, document, version, given_at, withdrawn_at, app_id, ip")
+_ADD_EVENTS: Final = _adding("events", "id, type, at, actor, user_id, app_id, data")
 # $1 user ids
 _NOTE_CONSENTS: Final = f"""
 UPDATE users SET consents = {PRESENT_CONSENTS} WHERE id = ANY ($1)
 """  # noqa: S608 - put together from constants
-_ADD_EVENTS: Final = """
-INSERT INTO events (id, type, at, actor, user_id, app_id, data)
-SELECT id, type, at, actor, user_id, app_id, data
-  FROM jsonb_to_recordset($1) AS given (
-       id uuid, type text, at timestamptz, actor text, user_id uuid, app_id text, data jsonb)
-"""
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -120,7 +106,8 @@ class Wanted(NamedTuple):
     """The names and ids in a batch."""
 
     identities: Sequence[tuple[str, str]]
-    unionids: Sequence[str]
+    unionids: Sequence[tuple[str, str]]
+    """Each with the app of its line."""
     external_ids: Sequence[str]
     ids: Sequence[UUID]
     phones: Sequence[str]
@@ -131,6 +118,8 @@ class Found(NamedTuple):
 
     identities: dict[tuple[str, str], FoundIdentity]
     unionids: dict[str, UUID]
+    openids: dict[tuple[str, str], str]
+    """By app and unionid."""
     external_ids: dict[str, UUID]
     """Whose each is now, also where it was the id of a user who was merged into them."""
     ids: frozenset[UUID]
@@ -156,13 +145,18 @@ async def find(transaction: Transaction, wanted: Wanted) -> Found:
     proved: dict[str, list[UUID]] = {}
     for row in await transaction.fetch(_PROVED, wanted.phones) if wanted.phones else ():
         proved.setdefault(row["phone"], []).append(row["id"])
+    in_apps = [app_id for app_id, _ in wanted.unionids], [unionid for _, unionid in wanted.unionids]
     erased = await transaction.fetch(_ERASED, missing) if missing else ()
     return Found(
         identities={
             (row["app_id"], row["openid"]): FoundIdentity(row["user_id"], row["unionid"], row["created_at"])
             for row in identities
         },
-        unionids=dict(await transaction.fetch(_UNIONIDS, wanted.unionids)) if wanted.unionids else {},
+        unionids=dict(await transaction.fetch(_UNIONIDS, in_apps[1])) if wanted.unionids else {},
+        openids={
+            (row["app_id"], row["unionid"]): row["openid"]
+            for row in (await transaction.fetch(_OPENIDS, *in_apps) if wanted.unionids else ())
+        },
         external_ids=dict(await transaction.fetch(_EXTERNAL_IDS, wanted.external_ids)) if wanted.external_ids else {},
         ids=frozenset(ids),
         former_ids=dict(await transaction.fetch(_FORMER_IDS, missing)) if missing else {},

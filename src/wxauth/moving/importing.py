@@ -1,67 +1,34 @@
-"""The import of users: lines are taken one by one by the rules of a login, and stored in batches.
+"""The import of users: lines are read and stored in batches, each by the rules of a login.
 
 A batch is one transaction. An import that was killed can be run again, and ends as if it had never stopped.
 """
 
-from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
-from typing import Any, Final, NamedTuple
-from uuid import UUID
+from typing import Final, NamedTuple
 
 from wxauth.core.database import CONFLICTS, Transaction
-from wxauth.core.ids import new_id
 from wxauth.core.services import Services
-from wxauth.core.tables import UserRow, UserStatus
-from wxauth.core.trail import OPERATOR, EventType
-from wxauth.errors import FieldError, StorageUnavailable
-from wxauth.moving.import_rows import Found, Wanted, consents_known, find, lock, store
-from wxauth.moving.lines import MAX_LINE, Line, later
-from wxauth.people.standing import ADMIN, Settled, Standing, settle
+from wxauth.core.tables import UserRow
+from wxauth.errors import StorageUnavailable
+from wxauth.moving.batch import Batch, Made, Options, Outcome, Refused
+from wxauth.moving.faults import Fault
+from wxauth.moving.import_rows import Wanted, consents_known, find, lock
+from wxauth.moving.lines import Line
 
 BATCH: Final = 1000
 """How many lines one transaction takes. Logins of the same users wait until it ends."""
 
 _ATTEMPTS: Final = 3
-_A_MOMENT: Final = timedelta(microseconds=1)
-
-
-class Outcome(StrEnum):
-    """The result of a line."""
-
-    CREATED = "created"
-    """The line made a new user."""
-    UPDATED = "updated"
-    UNCHANGED = "unchanged"
-    REFUSED = "refused"
 
 
 class Refusal(NamedTuple):
     """Why a line was refused."""
 
     number: int
-    fault: FieldError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """The options of an import."""
-
-    overwrite: bool = False
-    """The file replaces the names, pictures and numbers of stored users."""
-    takes_roles: bool = False
-    """The file changes the roles of stored users."""
-    takes_status: bool = False
-    """The file bans and unbans stored users."""
-    allow_admin: bool = False
-    restore: bool = False
-    """Erased users are brought back."""
-    quiet_events: bool = False
-    """New users, new identities and changed profiles leave no events."""
-    dry_run: bool = False
+    faults: Sequence[Fault]
 
 
 @dataclass(slots=True)
@@ -80,299 +47,9 @@ class Counts:
         setattr(self, outcome, getattr(self, outcome) + 1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _User:
-    """A user as changed by the lines so far."""
-
-    id: UUID
-    unionid: str | None
-    nickname: str | None
-    avatar_url: str | None
-    phone: str | None
-    phone_verified: bool
-    roles: tuple[str, ...]
-    status: UserStatus
-    created_at: datetime
-    last_login_at: datetime | None
-    external_id: str | None
-
-    @property
-    def standing(self) -> Standing:
-        return Standing(self.status, self.roles)
-
-
-@dataclass(frozen=True, slots=True)
-class _Identity:
-    user_id: UUID
-    unionid: str | None
-    created_at: datetime
-
-
-_Key = tuple[str, str]
-_ConsentKey = tuple[UUID, str, str, datetime]
-
-
-@dataclass(slots=True)
-class _Made:
-    """What the lines have made. A batch stores it and begins anew; a dry run keeps it for all lines to come."""
-
-    users: dict[UUID, _User] = field(default_factory=dict)
-    identities: dict[_Key, _Identity] = field(default_factory=dict)
-    unionids: dict[str, UUID] = field(default_factory=dict)
-    external_ids: dict[str, UUID] = field(default_factory=dict)
-    former_ids: dict[UUID, UUID] = field(default_factory=dict)
-    former_external_ids: dict[str, UUID] = field(default_factory=dict)
-    consents: dict[_ConsentKey, dict[str, Any]] = field(default_factory=dict)
-
-
-class _Refused(Exception):
-    def __init__(self, field: str, message: str) -> None:
-        self.fault = FieldError(field, message)
-
-
-class _Batch:
-    """Takes lines one by one, each upon what is stored and what the lines before it have made.
-
-    Args:
-        found: What is stored under the names and ids in the lines.
-        users: All users concerned, locked; also all administrators, if the file may change roles or status.
-        consents: Every consent that these users ever gave.
-        administrators: All administrators, locked; only some if the file may change neither roles nor status.
-        made: Collects what the lines make.
-        options: The options of the import.
-        now: The time.
-    """
-
-    def __init__(
-        self,
-        found: Found,
-        users: Sequence[UserRow],
-        *,
-        consents: Iterable[_ConsentKey],
-        administrators: Iterable[UUID],
-        made: _Made,
-        options: Options,
-        now: datetime,
-    ) -> None:
-        self._found = found
-        self._options = options
-        self._now = now
-        self._made = made
-        self._administrators = set(administrators)
-        self._users_before = {row["id"]: _user(row) for row in users}
-        self._identities_before = {key: _Identity(*identity) for key, identity in found.identities.items()}
-        self._consents_before = frozenset(consents)
-        # Lookups see both maps; writes go into the first one alone.
-        self._users = ChainMap(made.users, self._users_before)
-        self._identities = ChainMap(made.identities, self._identities_before)
-        self._unionids = ChainMap(made.unionids, found.unionids)
-        self._external_ids = ChainMap(made.external_ids, made.former_external_ids, found.external_ids)
-        self._former_ids = ChainMap(made.former_ids, found.former_ids)
-        self._added: list[tuple[UUID, str | None, EventType]] = []
-
-    def take(self, line: Line) -> Outcome:
-        """Carry out a line. A line that contradicts what is stored changes nothing. Raises: _Refused."""
-        if not self._options.allow_admin and line.roles and ADMIN in line.roles:
-            raise _Refused("roles", f"'{ADMIN}' is taken only with --allow-admin")
-        owner_id = self._owner(line)
-        before = None if owner_id is None else self._users[owner_id]
-        user = self._created(line) if before is None else self._updated(before, line)
-        self._check_former_ids(line, user)
-        self._keep_an_administrator(before, user)
-
-        is_changed = user != before
-        if is_changed:
-            self._users[user.id] = user
-        if (line.app_id, line.openid) not in self._identities:
-            kind = EventType.USER_CREATED if before is None else EventType.IDENTITY_ADDED
-            self._added.append((user.id, line.app_id, kind))
-        for taken in (self._take_names, self._take_identity, self._take_consents):
-            is_changed = taken(line, user) or is_changed
-        if before is None:
-            return Outcome.CREATED
-        return Outcome.UPDATED if is_changed else Outcome.UNCHANGED
-
-    async def store(self, transaction: Transaction) -> list[Settled]:
-        """Write what the lines have made; the users whose standing changed. Raises: one of `CONFLICTS`."""
-        made, before = self._made, self._users_before
-        changed = [(before[user_id], user) for user_id, user in made.users.items() if user_id in before]
-        await store(
-            transaction,
-            new_users=[_row(user) for user_id, user in made.users.items() if user_id not in before],
-            changed_users=[_row(user) for _, user in changed],
-            unionids=[{"unionid": unionid, "user_id": user_id} for unionid, user_id in made.unionids.items()],
-            new_identities=_rows_of(made.identities, self._identities_before, is_new=True),
-            changed_identities=_rows_of(made.identities, self._identities_before, is_new=False),
-            former_ids=[
-                # A microsecond apart in the order of the file: an export sorts former ids by `merged_at`.
-                {"id": former_id, "user_id": user_id, "merged_at": self._now + place * _A_MOMENT}
-                for place, (former_id, user_id) in enumerate(made.former_ids.items())
-            ],
-            former_external_ids=[
-                {"external_id": external_id, "user_id": user_id}
-                for external_id, user_id in made.former_external_ids.items()
-            ],
-            consents=list(made.consents.values()),
-            events=[] if self._options.quiet_events else list(self._events(changed)),
-        )
-        return [
-            await settle(transaction, user.id, before=former.standing, after=user.standing, by=OPERATOR, now=self._now)
-            for former, user in changed
-            if former.standing != user.standing
-        ]
-
-    def _owner(self, line: Line) -> UUID | None:
-        """The user whom the line concerns; None if the line makes a new user. Raises: _Refused."""
-        if line.user_id is not None:
-            if line.user_id in self._former_ids:
-                raise _Refused("user_id", "has been merged into another user")
-            if line.user_id in self._found.erased_ids and line.user_id not in self._users and not self._options.restore:
-                raise _Refused("user_id", "has been erased; --restore brings it back")
-        identity = self._identities.get((line.app_id, line.openid))
-        if identity is not None and line.unionid and identity.unionid and identity.unionid != line.unionid:
-            raise _Refused("unionid", "the identity has another one")
-        by_identity = None if identity is None else identity.user_id
-        by_unionid = self._unionids.get(line.unionid) if line.unionid else None
-        by_external_id = self._external_ids.get(line.external_id) if line.external_id else None
-        by_user_id = line.user_id if line.user_id in self._users else None
-        owner_id = by_identity or by_unionid or by_external_id or by_user_id
-        if owner_id is None:
-            return None
-        if by_unionid not in (None, owner_id):
-            raise _Refused("unionid", "another user has it")
-        if by_external_id not in (None, owner_id):
-            raise _Refused("external_id", "another user has it")
-        if line.user_id not in (None, owner_id):
-            raise _Refused("user_id", "the identity, the unionid or the external_id is another user's")
-        if line.external_id and by_external_id is None and self._users[owner_id].external_id is not None:
-            raise _Refused("external_id", "the user has another one")
-        return owner_id
-
-    def _created(self, line: Line) -> _User:
-        user_id = line.user_id or new_id(self._now)
-        phone = None if line.phone is None or self._is_proved_by_another(line.phone, user_id) else line.phone
-        return _User(
-            id=user_id,
-            unionid=line.unionid,
-            nickname=line.nickname,
-            avatar_url=line.avatar_url,
-            phone=phone,
-            phone_verified=phone is None,
-            roles=tuple(line.roles or ()),
-            status=line.status or UserStatus.ACTIVE,
-            created_at=line.created_at or self._now,
-            last_login_at=line.last_login_at,
-            external_id=line.external_id,
-        )
-
-    def _updated(self, user: _User, line: Line) -> _User:
-        overwrite = self._options.overwrite
-        changes: dict[str, Any] = {}
-        for name in ("nickname", "avatar_url"):
-            given = getattr(line, name)
-            if given is not None and (overwrite or getattr(user, name) is None):
-                changes[name] = given
-        if (
-            line.phone is not None
-            and line.phone != user.phone
-            and (overwrite or user.phone is None)
-            and not self._is_proved_by_another(line.phone, user.id)
-        ):
-            changes |= {"phone": line.phone, "phone_verified": False}
-        if self._options.takes_roles and line.roles is not None and set(line.roles) != set(user.roles):
-            changes["roles"] = tuple(line.roles)
-        if self._options.takes_status and line.status is not None:
-            changes["status"] = line.status
-        return replace(
-            user,
-            unionid=user.unionid or line.unionid,
-            external_id=user.external_id or line.external_id,
-            created_at=min(user.created_at, line.created_at or user.created_at),
-            last_login_at=later(user.last_login_at, line.last_login_at),
-            **changes,
-        )
-
-    def _is_proved_by_another(self, phone: str, user_id: UUID) -> bool:
-        return any(holder_id != user_id for holder_id in self._found.proved.get(phone, ()))
-
-    def _check_former_ids(self, line: Line, user: _User) -> None:
-        for former_id in line.former_ids:
-            if former_id == user.id or former_id in self._users:
-                raise _Refused("former_ids", "there is a user of this id")
-            if self._former_ids.get(former_id, user.id) != user.id:
-                raise _Refused("former_ids", "has been merged into another user")
-        if line.former_external_ids and user.external_id is None:
-            raise _Refused("former_external_ids", "the user has no external_id that took their place")
-        if any(self._external_ids.get(name, user.id) != user.id for name in line.former_external_ids):
-            raise _Refused("former_external_ids", "another user has one of them")
-
-    def _keep_an_administrator(self, before: _User | None, after: _User) -> None:
-        if after.standing.is_administrator:
-            self._administrators.add(after.id)
-        elif before is not None and before.standing.is_administrator:
-            if self._administrators <= {before.id}:
-                name = "status" if ADMIN in after.roles else "roles"
-                raise _Refused(name, "this is the only administrator: make another one first")
-            self._administrators.discard(before.id)
-
-    def _take_names(self, line: Line, user: _User) -> bool:
-        """Keep the unionid, external id and former ids by which the user is found; whether one of them is new."""
-        is_new = False
-        for name, known in ((line.unionid, self._unionids), (line.external_id, self._external_ids)):
-            if name and name not in known:
-                known[name] = user.id
-                is_new = True
-        for former_id in line.former_ids:
-            if former_id not in self._former_ids:
-                self._former_ids[former_id] = user.id
-                is_new = True
-        for external_id in line.former_external_ids:
-            if external_id not in self._external_ids:
-                self._made.former_external_ids[external_id] = user.id
-                is_new = True
-        return is_new
-
-    def _take_identity(self, line: Line, user: _User) -> bool:
-        key = line.app_id, line.openid
-        before = self._identities.get(key)
-        if before is None:
-            created_at = line.identity_created_at or line.created_at or self._now
-            self._identities[key] = _Identity(user.id, line.unionid, created_at)
-            return True
-        after = replace(
-            before,
-            unionid=before.unionid or line.unionid,
-            created_at=min(before.created_at, line.identity_created_at or before.created_at),
-        )
-        if after != before:
-            self._identities[key] = after
-        return after != before
-
-    def _take_consents(self, line: Line, user: _User) -> bool:
-        is_new = False
-        for consent in line.consents:
-            key = (user.id, consent.document, consent.version, consent.given_at)
-            if key not in self._consents_before and key not in self._made.consents:
-                self._made.consents[key] = {"id": new_id(self._now), "user_id": user.id, **consent.model_dump()}
-                is_new = True
-        return is_new
-
-    def _events(self, changed: Iterable[tuple[_User, _User]]) -> Iterator[dict[str, Any]]:
-        def event(kind: EventType, user_id: UUID, app_id: str | None, data: dict[str, Any]) -> dict[str, Any]:
-            told = {"id": new_id(self._now), "type": kind.value, "at": self._now, "actor": OPERATOR.name}
-            return {**told, "user_id": user_id, "app_id": app_id, "data": data}
-
-        for user_id, app_id, kind in self._added:
-            yield event(kind, user_id, app_id, {})
-        for before, after in changed:
-            fields = [name for name in ("nickname", "avatar_url") if getattr(before, name) != getattr(after, name)]
-            if fields:
-                yield event(EventType.PROFILE_CHANGED, after.id, None, {"fields": fields})
-
-
 async def import_users(
     services: Services,
-    lines: Iterable[tuple[int, bytes | None]],
+    lines: Iterable[tuple[int, bytes | Fault]],
     options: Options,
     *,
     refuse: Callable[[Refusal], None],
@@ -382,7 +59,7 @@ async def import_users(
 
     Args:
         services: The parts of the service.
-        lines: The lines with their numbers; None stands for a line that is too long.
+        lines: The lines with their numbers, as JSON; a fault for a line that cannot be read.
         options: The options of the import.
         refuse: Called for each refused line, in order.
         progress: Called after each batch.
@@ -392,19 +69,18 @@ async def import_users(
     counts = Counts()
     numbered = iter(lines)
     await services.apps.refresh()
-    app_ids = {known.app.app_id for known in services.apps.all()}
-    made = _Made()
+    made = Made()
     while batch := list(islice(numbered, BATCH)):
         refusals: list[Refusal] = []
         readable: list[tuple[int, Line]] = []
         for number, text in batch:
-            line = _read(text, services, app_ids)
-            if isinstance(line, FieldError):
-                refusals.append(Refusal(number, line))
-            else:
+            line = [text] if isinstance(text, Fault) else Line.read(text, services)
+            if isinstance(line, Line):
                 readable.append((number, line))
+            else:
+                refusals.append(Refusal(number, line))
         if not options.dry_run:
-            made = _Made()
+            made = Made()
         outcomes = await _import_batch(services, readable, made, options) if readable else []
         for outcome in outcomes:
             if isinstance(outcome, Refusal):
@@ -418,17 +94,8 @@ async def import_users(
     return counts
 
 
-def _read(text: bytes | None, services: Services, app_ids: set[str]) -> Line | FieldError:
-    if text is None:
-        return FieldError("line", f"Longer than {MAX_LINE} bytes")
-    line = Line.read(text, services)
-    if isinstance(line, Line) and line.app_id not in app_ids:
-        return FieldError("app_id", "Not one of the configured apps")
-    return line
-
-
 async def _import_batch(
-    services: Services, lines: Sequence[tuple[int, Line]], made: _Made, options: Options
+    services: Services, lines: Sequence[tuple[int, Line]], made: Made, options: Options
 ) -> list[Outcome | Refusal]:
     """Import a batch; the result of each line. If logins of the same users write first, the batch is tried again."""
     wanted = _wanted(line for _, line in lines)
@@ -442,21 +109,21 @@ async def _import_batch(
                 outcomes = [_outcome(batch, number, line) for number, line in lines]
                 settled = [] if options.dry_run else await batch.store(transaction)
         except CONFLICTS as exc:
-            conflict, made = exc, _Made()
+            conflict, made = exc, Made()
             continue
         for one in settled:
             one.tell()
         return outcomes
     if len(lines) > 1:  # a smaller batch takes less time, in which fewer logins can write first
         middle = len(lines) // 2
-        first = await _import_batch(services, lines[:middle], _Made(), options)
-        return [*first, *await _import_batch(services, lines[middle:], _Made(), options)]
+        first = await _import_batch(services, lines[:middle], Made(), options)
+        return [*first, *await _import_batch(services, lines[middle:], Made(), options)]
     raise StorageUnavailable("too many changes to these users at once") from conflict
 
 
 async def _find(
-    transaction: Transaction, wanted: Wanted, made: _Made, options: Options, *, now: datetime
-) -> _Batch | None:
+    transaction: Transaction, wanted: Wanted, made: Made, options: Options, *, now: datetime
+) -> Batch | None:
     """Find and lock what the lines concern; None if they concern yet another user by then: then look again."""
     # Everybody locks in one order: users by their ids, administrators among them.
     may_change_standing = options.takes_roles or options.takes_status
@@ -467,17 +134,16 @@ async def _find(
         found = await find(transaction, wanted)
         if not found.user_ids <= {user["id"] for user in users}:
             return None
-    administrators = [user["id"] for user in users if _user(user).standing.is_administrator]
     ids = [user["id"] for user in users]
     consents = await consents_known(transaction, ids) if ids else ()
-    return _Batch(found, users, consents=consents, administrators=administrators, made=made, options=options, now=now)
+    return Batch(found, users, consents=consents, made=made, options=options, now=now)
 
 
-def _outcome(batch: _Batch, number: int, line: Line) -> Outcome | Refusal:
+def _outcome(batch: Batch, number: int, line: Line) -> Outcome | Refusal:
     try:
         return batch.take(line)
-    except _Refused as exc:
-        return Refusal(number, exc.fault)
+    except Refused as exc:
+        return Refusal(number, exc.faults)
 
 
 def _wanted(lines: Iterable[Line]) -> Wanted:
@@ -485,47 +151,10 @@ def _wanted(lines: Iterable[Line]) -> Wanted:
     ids = {line.user_id for line in lines if line.user_id is not None}
     return Wanted(
         identities=list({(line.app_id, line.openid) for line in lines}),
-        unionids=list({line.unionid for line in lines if line.unionid}),
+        unionids=list({(line.app_id, line.unionid) for line in lines if line.unionid}),
         external_ids=list(
             {name for line in lines for name in (line.external_id, *line.former_external_ids) if name is not None}
         ),
         ids=list(ids.union(*(line.former_ids for line in lines))),
         phones=list({line.phone for line in lines if line.phone}),
     )
-
-
-def _user(row: UserRow) -> _User:
-    return _User(
-        id=row["id"],
-        unionid=row["unionid"],
-        nickname=row["nickname"],
-        avatar_url=row["avatar_url"],
-        phone=row["phone"],
-        phone_verified=row["phone_verified"],
-        roles=tuple(row["roles"]),
-        status=UserStatus(row["status"]),
-        created_at=row["created_at"],
-        last_login_at=row["last_login_at"],
-        external_id=row["external_id"],
-    )
-
-
-def _row(user: _User) -> dict[str, Any]:
-    return {name: getattr(user, name) for name in _COLUMNS}
-
-
-_COLUMNS: Final = tuple(_User.__annotations__)
-
-
-def _rows_of(made: dict[_Key, _Identity], before: dict[_Key, _Identity], *, is_new: bool) -> list[dict[str, Any]]:
-    return [
-        {
-            "app_id": app_id,
-            "openid": openid,
-            "user_id": identity.user_id,
-            "unionid": identity.unionid,
-            "created_at": identity.created_at,
-        }
-        for (app_id, openid), identity in made.items()
-        if ((app_id, openid) not in before) == is_new
-    ]

@@ -1,11 +1,9 @@
 """The format of imports and exports: each line is a JSON object with one identity and its user."""
 
 import re
-from codecs import BOM_UTF8
-from collections.abc import Iterator
 from datetime import datetime
 from ipaddress import ip_interface
-from typing import IO, Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Self
 from uuid import UUID
 
 from pydantic import (
@@ -16,41 +14,46 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
 )
 
 from wxauth.core.services import Services
 from wxauth.core.tables import UserStatus
-from wxauth.errors import FieldError
+from wxauth.errors import UnknownApp
+from wxauth.moving.faults import NOT_JSON, WANTED, Fault
 from wxauth.people.bodies import Role
 from wxauth.people.standing import MAX_ROLES
 from wxauth.profile.bodies import AvatarUrl, Nickname
 from wxauth.web import bodies
-from wxauth.web.direct import invalid_request
-
-MAX_LINE: Final = 8 * 1024
-"""Bytes of a line without its line break."""
+from wxauth.wechat.ids import is_placeholder
 
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
-_PIECE: Final = 64 * 1024
+_ZERO_DATE: Final = "0000-00-00"
 _UUID_VERSION: Final = 7
+
+
+# What these say is never told: `WANTED` has a sentence for each field.
+
+
+def _known_app(value: str, info: ValidationInfo) -> str:
+    services: Any = info.context
+    try:
+        services.apps.known(value)
+    except UnknownApp:
+        raise ValueError("unknown") from None
+    return value
 
 
 def _none_if_empty(value: object) -> object:
     return None if value == "" else value
 
 
-def _text_or_none(value: object) -> object:
-    # Otherwise pydantic's message about a number would ask for bytes or a UUID object, which JSON does not have.
-    if value is None or value == "":
+def _time_or_none(value: object) -> object:
+    """A time's text. MySQL writes zeros where it has no date."""
+    if value in (None, "") or (isinstance(value, str) and value.startswith(_ZERO_DATE)):
         return None
-    if not isinstance(value, str):
-        raise ValueError("Input should be a valid string")
-    return value
-
-
-def _time_text(value: object) -> object:
     if not isinstance(value, str) or not _DATE.match(value):
-        raise ValueError("Input should be a time like 2026-11-20T08:00:00Z")
+        raise ValueError("not a time")
     return value
 
 
@@ -60,39 +63,50 @@ def _list_if_empty(value: object) -> object:
 
 def _printable(value: str) -> str:
     if not value.isprintable():
-        raise ValueError("Should be printable characters")
+        raise ValueError("not printable")
     return value
+
+
+def _no_placeholder(value: str) -> str:
+    if is_placeholder(value):
+        raise ValueError("a placeholder")
+    return value
+
+
+def _no_placeholder_but_0(value: str) -> str:
+    # Some teams count from 0.
+    return value if value == "0" else _no_placeholder(value)
 
 
 def _version_7(value: UUID) -> UUID:
     if value.version != _UUID_VERSION:
-        raise ValueError("Should be a UUIDv7")
+        raise ValueError("not a UUIDv7")
     return value
 
 
 def _few(roles: list[str]) -> list[str]:
     folded = list(dict.fromkeys(roles))
     if len(folded) > MAX_ROLES:
-        raise ValueError(f"List should have at most {MAX_ROLES} items")
+        raise ValueError("too many")
     return folded
 
 
 def _address(value: str) -> str:
-    try:
-        interface = ip_interface(value)
-    except ValueError:
-        raise ValueError("Should be an address") from None
+    interface = ip_interface(value)
     return str(interface.ip if interface.network.prefixlen == interface.max_prefixlen else interface)
 
 
 OrNone = BeforeValidator(_none_if_empty)
 NoneIfBlank = AfterValidator(_none_if_empty)
 """For text that is stripped: nothing may be left of it."""
-Time = Annotated[bodies.Time, Field(strict=False), BeforeValidator(_time_text)]
-TimeOrNone = Annotated[Time | None, OrNone]
+Time = Annotated[bodies.Time, Field(strict=False)]
+TimeOrNone = Annotated[Time | None, BeforeValidator(_time_or_none)]
 UserId = Annotated[UUID, Field(strict=False), AfterValidator(_version_7)]
-WeChatId = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,128}$")]
-ExternalId = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_printable)]
+Openid = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,128}$"), AfterValidator(_no_placeholder)]
+Unionid = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{24,36}$")]
+ExternalId = Annotated[
+    str, Field(min_length=1, max_length=128), AfterValidator(_printable), AfterValidator(_no_placeholder_but_0)
+]
 ShortText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
 
 
@@ -105,7 +119,7 @@ class LineOfConsent(_Strict):
 
     document: ShortText
     version: ShortText
-    given_at: Time
+    given_at: Annotated[Time, BeforeValidator(_time_or_none)]
     withdrawn_at: TimeOrNone = None
     app_id: Annotated[ShortText | None, OrNone] = None
     ip: Annotated[Annotated[str, AfterValidator(_address)] | None, OrNone] = None
@@ -114,10 +128,10 @@ class LineOfConsent(_Strict):
 class Line(_Strict):
     """An identity and its user."""
 
-    app_id: str
-    openid: WeChatId
-    unionid: Annotated[WeChatId | None, OrNone] = None
-    user_id: Annotated[UserId | None, BeforeValidator(_text_or_none)] = None
+    app_id: Annotated[str, AfterValidator(_known_app)]
+    openid: Openid
+    unionid: Annotated[Unionid | None, OrNone] = None
+    user_id: Annotated[UserId | None, OrNone] = None
     external_id: Annotated[ExternalId | None, OrNone] = None
     nickname: Annotated[Nickname | None, OrNone, NoneIfBlank] = None
     avatar_url: Annotated[AvatarUrl | None, OrNone, NoneIfBlank] = None
@@ -133,32 +147,16 @@ class Line(_Strict):
     former_external_ids: Annotated[list[ExternalId], BeforeValidator(_list_if_empty)] = []
 
     @classmethod
-    def read(cls, text: bytes, services: Services) -> Self | FieldError:
-        """The line, or what is wrong with it. The error never repeats the line's text."""
+    def read(cls, text: bytes, services: Services) -> Self | list[Fault]:
+        """The line, or all that is wrong with it."""
         try:
             return cls.__pydantic_validator__.validate_json(text, context=services)  # type: ignore[no-any-return]
         except ValidationError as exc:
-            first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
-            if first["type"] in ("json_invalid", "model_type", "model_attributes_type"):
-                return FieldError("line", "Not a JSON object")
-            return invalid_request([first]).errors[0]
-
-
-def numbered_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
-    """Each line that is not blank, with its number. A line that is too long is None, and is never held whole."""
-    number = 0
-    while piece := file.readline(MAX_LINE + 2):
-        number += 1
-        text = piece.rstrip(b"\r\n")
-        if number == 1:
-            text = text.removeprefix(BOM_UTF8)  # some programs on Windows begin a file with it
-        if not piece.endswith(b"\n") and len(piece) > MAX_LINE:
-            while (rest := file.readline(_PIECE)) and not rest.endswith(b"\n"):
-                pass
-        if len(text) > MAX_LINE:
-            yield number, None
-        elif text.strip():
-            yield number, text
+            errors = exc.errors(include_url=False, include_context=False, include_input=False)
+        if not errors[0]["loc"]:
+            return [NOT_JSON]
+        fields = [".".join(part for part in error["loc"] if isinstance(part, str)) for error in errors]
+        return [Fault(field, WANTED[field]) for field in dict.fromkeys(fields)]
 
 
 def exported_line(row: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import re
 from typing import Final, TypeGuard
 
 _MAX_LENGTH: Final = 128
-_PLACEHOLDERS: Final = frozenset({"null", "(null)", "\\n", "none", "undefined", "nan", "nil", "n/a", "0", "-"})
+_PLACEHOLDERS: Final = frozenset({"null", "(null)", "#n/a", "\\n", "none", "undefined", "nan", "nil", "n/a", "0", "-"})
 _UNIONID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
