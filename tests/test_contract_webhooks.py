@@ -41,15 +41,15 @@ class Admin:
         self._client = client
         self._login = login
         self.id = answer["user"]["id"]
-        self._headers = bearer(answer)
+        self.headers = bearer(answer)
         self._secrets = secrets
 
     async def __call__(self, method: str, path: str = "", body: Any = None, **query: Any) -> httpx.Response:
         asked = {"method": method, "url": PATH + path, "json": body, "params": query}
-        answer = await self._client.request(**asked, headers=self._headers)
+        answer = await self._client.request(**asked, headers=self.headers)
         if answer.status_code == 401:  # hours have passed
-            self._headers = bearer(await self._login("root"))
-            answer = await self._client.request(**asked, headers=self._headers)
+            self.headers = bearer(await self._login("root"))
+            answer = await self._client.request(**asked, headers=self.headers)
         return answer
 
     async def add(self, name: str, url: str, *types: str) -> Body:
@@ -122,6 +122,10 @@ async def tell(rows: asyncpg.Connection, *numbers: int, type: str = "user.banned
             type,
             datetime.fromisoformat("2026-11-20T08:00:00Z") + timedelta(seconds=number),
         )
+
+
+def events_in(receiver: Receiver) -> list[Body]:
+    return [json.loads(body)["data"] for _, body in receiver.got]
 
 
 def event_id(number: int) -> str:
@@ -487,6 +491,41 @@ async def test_one_that_hangs_delays_no_other_and_takes_four_places_at_most(
     assert receiver.most_under_way <= 32 + 14
     receiver.usual = 204
     receiver.released.set()
+
+
+async def test_no_flood_of_one_person_holds_up_another_persons_ban(
+    root: Admin,
+    make_services: MakeServices,
+    receiver: Receiver,
+    client: httpx.AsyncClient,
+    login: LoginAnswer,
+) -> None:
+    """Also where the receiver is slow, and all places are taken by what came before."""
+    patient = await make_services(waits=Waits(webhooks=60))
+    await root.add("orders", receiver.url)
+    bob = (await login("bob"))["user"]["id"]
+    for _ in range(3 * AT_ONCE_FOR_ONE):
+        alice = await login("alice")
+        await client.post("/v1/logout", headers=bearer(alice))
+    for _ in range(3 * AT_ONCE_FOR_ONE):
+        await client.delete("/v1/me", headers=bearer(await login("alice")))
+    receiver.usual = "hang"
+    await place_events(patient)
+    await patient.deliveries.begin_due()
+    await until(lambda: receiver.under_way == 3 * AT_ONCE_FOR_ONE)
+    before = receiver.under_way
+    await client.patch(f"/v1/admin/users/{bob}", json={"status": "disabled"}, headers=root.headers)
+    await place_events(patient)
+    await patient.deliveries.begin_due()
+    await until(lambda: receiver.under_way == before + 2)
+    assert {(event["type"], event["user_id"]) for event in events_in(receiver)[before:]} == {
+        ("user.banned", bob),
+        ("session.ended", bob),
+    }
+    receiver.usual = 204
+    receiver.released.set()
+    await patient.deliveries.drain()
+    assert {delivery["state"] for delivery in await root.deliveries()} == {"delivered"}
 
 
 async def test_410_disables_a_webhook_whose_deliveries_wait(

@@ -78,8 +78,8 @@ def upgrade() -> None:
         )
     """)
     op.execute("CREATE INDEX events_type_id_idx ON events (type, id)")
-    op.execute("CREATE INDEX events_user_id_id_idx ON events (user_id, id)")
     op.execute("CREATE INDEX events_actor_idx ON events (actor) WHERE ip IS NOT NULL")
+    op.execute("CREATE INDEX events_user_id_id_idx ON events (user_id, id)")
     op.execute("""
         CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -231,6 +231,7 @@ def upgrade() -> None:
             error TEXT,
             next_at TIMESTAMP WITH TIME ZONE,
             at TIMESTAMP WITH TIME ZONE NOT NULL,
+            priority SMALLINT DEFAULT 3 NOT NULL,
             CONSTRAINT deliveries_pkey PRIMARY KEY (webhook_id, event_id),
             CONSTRAINT deliveries_state_check CHECK (state IN ('pending', 'delivered', 'failed')),
             CONSTRAINT deliveries_next_at_check CHECK ((state = 'pending') = (next_at IS NOT NULL)),
@@ -239,7 +240,9 @@ def upgrade() -> None:
          WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02)
     """)
     op.execute("CREATE INDEX deliveries_webhook_id_state_id_idx ON deliveries (webhook_id, state, id)")
-    op.execute("CREATE INDEX deliveries_pending_idx ON deliveries (webhook_id, next_at) WHERE state = 'pending'")
+    op.execute("""
+        CREATE INDEX deliveries_pending_idx ON deliveries (webhook_id, priority, next_at) WHERE state = 'pending'
+    """)
     op.execute("""
         CREATE TABLE daily_numbers (
             day DATE NOT NULL,
@@ -505,12 +508,12 @@ def upgrade() -> None:
             CONSTRAINT phone_answers_settled_at_check CHECK ((sealed IS NULL) = (settled_at IS NOT NULL))
         )
     """)
-    op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
-    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
     op.execute("""
         CREATE INDEX phone_answers_pending_idx ON phone_answers (asked_at) WHERE sealed IS NOT NULL AND refused_at
             IS NULL
     """)
+    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
+    op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
     op.execute("""
         CREATE TABLE scans (
             id UUID NOT NULL,

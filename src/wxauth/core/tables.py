@@ -14,6 +14,7 @@ from sqlalchemy import (
     DateTime,
     ForeignKeyConstraint,
     Index,
+    SmallInteger,
     Text,
     UniqueConstraint,
     text,
@@ -743,7 +744,13 @@ class Delivery(SQLModel, table=True):
         CheckConstraint("state IN ('pending', 'delivered', 'failed')", name="state"),
         CheckConstraint("(state = 'pending') = (next_at IS NOT NULL)", name="next_at"),
         CheckConstraint("state = 'pending' OR NOT is_taken", name="is_taken"),
-        Index("deliveries_pending_idx", "webhook_id", "next_at", postgresql_where=text("state = 'pending'")),
+        Index(
+            "deliveries_pending_idx",
+            "webhook_id",
+            "priority",
+            "next_at",
+            postgresql_where=text("state = 'pending'"),
+        ),
         Index(None, "webhook_id", "state", "id"),
         {
             "postgresql_with": {
@@ -767,6 +774,8 @@ class Delivery(SQLModel, table=True):
     error: str | None = Field(sa_type=Text)
     next_at: datetime | None = Field(sa_type=TIME)
     at: datetime = Field(sa_type=TIME)
+    priority: int = Field(sa_column=Column(SmallInteger, nullable=False, server_default=text("3")))
+    """See `Priority` in `siblings/webhook_rows.py`; the lowest goes first."""
 
 
 class DailyNumbers(SQLModel, table=True):

@@ -29,6 +29,7 @@ from wxauth.siblings.feed_bodies import event_for_siblings
 from wxauth.siblings.signatures import signed_headers
 from wxauth.siblings.webhook_rows import (
     Outcome,
+    Priority,
     State,
     disable_webhook,
     due_webhooks,
@@ -43,9 +44,9 @@ LEASE: Final = timedelta(seconds=30)
 PATIENCE: Final = 15.0
 """Seconds for a receiver's answer."""
 AT_ONCE: Final = 32
-"""How many tries a process runs at once. Beyond these, a webhook gets a try only if it has none under way."""
+"""How many tries of one priority a process runs at once. Beyond these, a webhook gets one only if it has none."""
 AT_ONCE_FOR_ONE: Final = 4
-"""How many tries one webhook has at once. Each always gets one: otherwise webhooks that hang would stop the others."""
+"""How many tries of one priority a webhook has at once. Each always gets one, whatever hangs elsewhere."""
 PAUSES: Final = (
     timedelta(seconds=5),
     timedelta(minutes=5),
@@ -114,7 +115,7 @@ class Deliveries:
         self._patience = patience
         self._pause = pause
         self._random = random or SystemRandom()
-        self._under_way: Counter[UUID] = Counter()
+        self._under_way: dict[Priority, Counter[UUID]] = {priority: Counter() for priority in Priority}
         self._tasks: set[asyncio.Task[None]] = set()
         self._awakened = asyncio.Event()
         self._is_closing = False
@@ -145,10 +146,10 @@ class Deliveries:
 
     async def begin_due(self) -> None:
         """Begin as many due deliveries as the limits allow. Raises: StorageUnavailable."""
-        for webhook_id in await due_webhooks(self._database, now=self._clock()):
-            while not self._is_closing and self._may_begin(webhook_id):
-                self._under_way[webhook_id] += 1
-                task = asyncio.create_task(self._deliver_one_by_one(webhook_id), name=f"webhook {webhook_id}")
+        for webhook_id, priority in await due_webhooks(self._database, now=self._clock()):
+            while not self._is_closing and self._may_begin(webhook_id, priority):
+                self._under_way[priority][webhook_id] += 1
+                task = asyncio.create_task(self._deliver_one_by_one(webhook_id, priority), name=f"webhook {webhook_id}")
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
@@ -213,15 +214,16 @@ class Deliveries:
         await asyncio.gather(*left, return_exceptions=True)
         await self._transport.aclose()
 
-    def _may_begin(self, webhook_id: UUID) -> bool:
-        own = self._under_way[webhook_id]
-        return own == 0 or (own < AT_ONCE_FOR_ONE and self._under_way.total() < AT_ONCE)
+    def _may_begin(self, webhook_id: UUID, priority: Priority) -> bool:
+        under_way = self._under_way[priority]
+        own = under_way[webhook_id]
+        return own == 0 or (own < AT_ONCE_FOR_ONE and under_way.total() < AT_ONCE)
 
-    async def _deliver_one_by_one(self, webhook_id: UUID) -> None:
+    async def _deliver_one_by_one(self, webhook_id: UUID, priority: Priority) -> None:
         try:
             while not self._is_closing:
                 now = self._clock()
-                taken = await take_delivery(self._database, webhook_id, now=now, until=now + LEASE)
+                taken = await take_delivery(self._database, webhook_id, priority, now=now, until=now + LEASE)
                 if taken is None:
                     return
                 await self._deliver(taken, now=now)
@@ -230,9 +232,10 @@ class Deliveries:
         except Exception:
             log.exception("delivery_failed", webhook_id=webhook_id)
         finally:
-            self._under_way[webhook_id] -= 1
-            if not self._under_way[webhook_id]:
-                del self._under_way[webhook_id]
+            under_way = self._under_way[priority]
+            under_way[webhook_id] -= 1
+            if not under_way[webhook_id]:
+                del under_way[webhook_id]
 
     async def _deliver(self, taken: Mapping[str, Any], *, now: datetime) -> None:
         name = taken["name"]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any, Final, TypedDict
 from uuid import UUID
 
@@ -38,10 +38,17 @@ _REMOVE: Final = "DELETE FROM webhooks WHERE name = $1 RETURNING id"
 _DISABLE: Final = "UPDATE webhooks SET is_enabled = false WHERE id = $1 AND is_enabled RETURNING name"
 
 _WHICH_WANT: Final = "SELECT id, types FROM webhooks WHERE is_enabled"
-# $1 ids  $2 webhooks  $3 events  $4 types  $5 now
+# The numbers are those of `Priority`. $1 ids  $2 webhooks  $3 events  $4 types  $5 now
 _QUEUED_PART: Final = """
-INSERT INTO deliveries (id, webhook_id, event_id, type, next_at, at)
-SELECT id, webhook_id, event_id, type, $5, $5
+INSERT INTO deliveries (id, webhook_id, event_id, type, priority, next_at, at)
+SELECT id, webhook_id, event_id, type,
+       CASE WHEN type = 'user.banned' THEN 0
+            WHEN type IN ('user.erased', 'user.merged', 'user.split') THEN 1
+            WHEN type <> 'session.ended' THEN 3
+            WHEN EXISTS (SELECT FROM events
+                          WHERE events.id = event_id AND data ->> 'reason' IN ('banned', 'administrator')) THEN 0
+            ELSE 2 END,
+       $5, $5
   FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS new (id, webhook_id, event_id, type)"""
 _QUEUE: Final = f"{_QUEUED_PART} ON CONFLICT DO NOTHING"
 # Queue events again. A delivery that a process holds right now is left alone: that process delivers it.
@@ -63,23 +70,28 @@ SELECT f.position, f.event_id, f.type, e.at >= $3 AS is_wanted, e.at < $3 - inte
  ORDER BY f.position DESC
 """
 
-# $1 now
+# The order makes PostgreSQL use the index, whatever it estimates. EXISTS would read all that are due, and a limit
+# without an order the table. $1 now
 _DUE: Final = """
-SELECT w.id FROM webhooks w
- WHERE is_enabled AND EXISTS (
-       SELECT FROM deliveries d WHERE d.webhook_id = w.id AND d.state = 'pending' AND d.next_at <= $1)
+SELECT w.id, priority
+  FROM webhooks w CROSS JOIN generate_series(0, 3) AS priority CROSS JOIN LATERAL (
+       SELECT FROM deliveries d
+        WHERE d.webhook_id = w.id AND d.priority = priority.priority AND d.state = 'pending' AND d.next_at <= $1
+        ORDER BY d.next_at LIMIT 1) due
+ WHERE is_enabled
+ ORDER BY priority
 """
 # A delivery goes to one process: rows that another process has locked are skipped, and a delivery that it has taken is
-# not due before its lease ends. $1 webhook  $2 now  $3 until when this process has the delivery
+# not due before its lease ends. $1 webhook  $2 priority  $3 now  $4 until when this process has the delivery
 _TAKE: Final = """
 WITH due AS (
     SELECT webhook_id, event_id FROM deliveries
-     WHERE webhook_id = $1 AND state = 'pending' AND next_at <= $2
+     WHERE webhook_id = $1 AND priority = $2 AND state = 'pending' AND next_at <= $3
        AND EXISTS (SELECT FROM webhooks WHERE id = $1 AND is_enabled)
      ORDER BY next_at LIMIT 1
        FOR UPDATE SKIP LOCKED
 ), taken AS (
-    UPDATE deliveries d SET attempts = attempts + 1, next_at = $3, is_taken = true
+    UPDATE deliveries d SET attempts = attempts + 1, next_at = $4, is_taken = true
       FROM due WHERE d.webhook_id = due.webhook_id AND d.event_id = due.event_id
     RETURNING d.webhook_id, d.event_id, d.attempts
 )
@@ -165,6 +177,21 @@ class State(StrEnum):
     PENDING = "pending"
     DELIVERED = "delivered"
     FAILED = "failed"
+
+
+class Priority(IntEnum):
+    """The order of deliveries. Those of one priority have places of their own, and wait for no other.
+
+    So what one person can repeat delays nothing that is above it.
+    """
+
+    BAN = 0
+    """Bans, and the sessions that a ban or an administrator has ended. Nobody can cause these for themselves."""
+    ERASURE = 1
+    """Erasures, merges, splits. A person may erase themselves and come back, as often as WeChat lets them log in."""
+    SESSION = 2
+    """Other ends of sessions. A person may log in and out all day."""
+    ORDINARY = 3
 
 
 class DeliveryRow(TypedDict):
@@ -315,17 +342,19 @@ async def placed_since(
     return events, rows[-1]["position"] if rows and not rows[-1]["is_end"] else None
 
 
-async def due_webhooks(database: Database, *, now: datetime) -> Sequence[UUID]:
-    """The enabled webhooks that have a delivery due. Raises: StorageUnavailable."""
-    return [row["id"] for row in await database.fetch(_DUE, now)]
+async def due_webhooks(database: Database, *, now: datetime) -> Sequence[tuple[UUID, Priority]]:
+    """The enabled webhooks with a delivery due, for each priority that one has. Raises: StorageUnavailable."""
+    return [(row["id"], Priority(row["priority"])) for row in await database.fetch(_DUE, now)]
 
 
-async def take_delivery(database: Database, webhook_id: UUID, *, now: datetime, until: datetime) -> Any | None:
-    """Take a webhook's next due delivery, with webhook and event, for this process alone until that time.
+async def take_delivery(
+    database: Database, webhook_id: UUID, priority: Priority, *, now: datetime, until: datetime
+) -> Any | None:
+    """Take a webhook's next due delivery of a priority, with webhook and event, for this process alone until that time.
 
     Raises: StorageUnavailable.
     """
-    return await database.fetchrow(_TAKE, webhook_id, now, until)
+    return await database.fetchrow(_TAKE, webhook_id, priority, now, until)
 
 
 async def settle_delivery(
