@@ -10,14 +10,14 @@ import httpx
 import pytest
 
 from tests.asking import MakeClient, MakeServices, bearer
-from tests.fakes import APP, Clock, LoginAnswer, Secrets
+from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import Sweep
 from wxauth.core.services import Services
 from wxauth.core.trail import TOLD_TO_SIBLINGS
 from wxauth.siblings.clients import Scope, add_client
 from wxauth.siblings.feed import cursor_of, keep_placing, place_events
-from wxauth.siblings.feed_rows import Place, place_some
+from wxauth.siblings.feed_rows import Place, place_some, tell_folded_changes
 
 Auth = tuple[str, str]
 Body = dict[str, Any]
@@ -86,6 +86,163 @@ async def test_the_feed_tells_what_happened_in_ids_alone(
     ]
     assert all(UUID(event["id"]).version == 7 for event in page["items"])
     assert page.keys() == {"items", "next_cursor"}
+
+
+async def rename(client: httpx.AsyncClient, answer: Body, **fields: str) -> None:
+    assert (await client.patch("/v1/me", json=fields, headers=bearer(answer))).status_code == 200
+
+
+async def test_a_profile_is_told_at_its_first_change_and_then_once_a_minute(
+    client: httpx.AsyncClient, login: LoginAnswer, read: Read, clock: Clock
+) -> None:
+    alice = await login("alice", nickname="A")
+    cursor = (await read())["next_cursor"]
+
+    async def told() -> list[tuple[str, list[str]]]:
+        nonlocal cursor
+        page = await read(after=cursor)
+        cursor = page["next_cursor"]
+        user_id = alice["user"]["id"]
+        for event in page["items"]:
+            assert (event["type"], event["user_id"], event["actor"]) == ("user.profile_changed", user_id, user_id)
+            assert event["app_id"] == APP["app_id"]
+        return [(event["at"], event["data"]["fields"]) for event in page["items"]]
+
+    for name in ("Al", "Ali"):
+        await rename(client, alice, nickname=name)
+    assert await told() == [("2026-11-20T08:00:00Z", ["nickname"])]
+    clock.advance(seconds=30)
+    await rename(client, alice, nickname="Alic")
+    assert await told() == []
+    clock.advance(seconds=29)
+    await login("alice", avatar_url="https://example.com/a.png")
+    assert await told() == []
+    clock.advance(seconds=1)
+    assert await told() == [("2026-11-20T08:01:00Z", ["nickname", "avatar_url"])]
+    clock.advance(seconds=59)
+    await rename(client, alice, nickname="Alice")
+    assert await told() == [], "the second event begins another minute"
+    clock.advance(seconds=1)
+    assert await told() == [("2026-11-20T08:02:00Z", ["nickname"])]
+    clock.advance(minutes=1)
+    assert await told() == []
+    await rename(client, alice, nickname="A")
+    assert await told() == [("2026-11-20T08:03:00Z", ["nickname"])]
+
+
+async def test_one_persons_changes_fold_no_other_persons(
+    client: httpx.AsyncClient, login: LoginAnswer, read: Read
+) -> None:
+    people = [await login(name, nickname=name) for name in ("alice", "bob")]
+    for name in ("a", "b", "c"):
+        for person in people:
+            await rename(client, person, nickname=name)
+    told = (await read(type="user.profile_changed"))["items"]
+    assert [event["user_id"] for event in told] == [person["user"]["id"] for person in people]
+
+
+async def test_of_many_changes_at_once_replicas_tell_the_first_and_the_rest_after_a_minute(
+    client: httpx.AsyncClient, login: LoginAnswer, make_services: MakeServices, read: Read, clock: Clock
+) -> None:
+    replicas = [await make_services() for _ in range(3)]
+    alice = await login("alice", nickname="A")
+
+    async def place() -> None:
+        for _ in range(5):
+            await asyncio.gather(*(place_events(replica) for replica in replicas))
+
+    changing = (rename(client, alice, nickname=f"A{number}") for number in range(12))
+    await asyncio.gather(place(), *changing, rename(client, alice, avatar_url="https://example.com/a.png"))
+    assert len((await read(type="user.profile_changed"))["items"]) == 1
+    clock.advance(minutes=1)
+    await place()
+    first, second = (await read(type="user.profile_changed"))["items"]
+    assert {*first["data"]["fields"], *second["data"]["fields"]} == {"nickname", "avatar_url"}
+    clock.advance(minutes=1)
+    assert len((await read(type="user.profile_changed"))["items"]) == 2
+
+
+async def test_a_folded_change_outlives_the_process_that_was_telling_it(
+    client: httpx.AsyncClient, login: LoginAnswer, services: Services, read: Read, clock: Clock
+) -> None:
+    alice = await login("alice", nickname="A")
+    for name in ("Al", "Alice"):
+        await rename(client, alice, nickname=name)
+    await read()
+    clock.advance(minutes=1)
+
+    async def undone() -> None:
+        async with services.database.begin() as transaction:
+            assert await tell_folded_changes(transaction, now=clock(), limit=10) == 1
+            assert len(await place_some(transaction, limit=10)) == 1
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await undone()
+    assert len((await read(type="user.profile_changed"))["items"]) == 2
+
+
+async def test_a_folded_change_is_told_of_the_user_who_remains_after_a_merge(
+    client: httpx.AsyncClient, login: LoginAnswer, wechat: WeChatByRespx, read: Read, clock: Clock
+) -> None:
+    full = {"nickname": "A", "avatar_url": "https://example.com/a.png"}
+    former = await login("alice", **full)
+    code = wechat.code_for("alice", unionid="union-alice", app_id=OTHER_APP["app_id"])
+    answer = await client.post("/v1/login", json={"code": code, "app_id": OTHER_APP["app_id"], **full})
+    holder_id = answer.json()["user"]["id"]
+    for name in ("Al", "Alice"):
+        await rename(client, former, nickname=name)
+    cursor = (await read())["next_cursor"]
+    code = wechat.code_for("alice", unionid="union-alice")
+    assert (await client.post("/v1/login", json={"code": code})).json()["user"]["id"] == holder_id
+    clock.advance(minutes=1)
+    told = (await read(after=cursor))["items"]
+    assert [(event["type"], event["user_id"]) for event in told if event["type"] != "identity.added"] == [
+        ("user.merged", holder_id),
+        ("user.profile_changed", holder_id),
+    ]
+    assert told[-1]["actor"] == holder_id
+
+
+async def test_no_change_of_a_profile_is_told_after_the_persons_erasure(
+    client: httpx.AsyncClient, login: LoginAnswer, read: Read, clock: Clock
+) -> None:
+    alice = await login("alice", nickname="A")
+    for name in ("Al", "Alice"):
+        await rename(client, alice, nickname=name)
+    await read()
+    await client.delete("/v1/me", headers=bearer(alice))
+    clock.advance(minutes=1)
+    told = [event["type"] for event in (await read())["items"]]
+    assert told == ["user.created", "user.profile_changed", "session.ended", "user.erased"]
+
+
+async def test_a_change_whose_event_stands_behind_the_erasure_that_waited_for_it_is_not_told(
+    rows: asyncpg.Connection, read: Read, clock: Clock
+) -> None:
+    for number, type in enumerate(("user.erased", "user.profile_changed")):
+        await rows.execute(
+            "INSERT INTO events (id, type, at, actor, user_id, data) VALUES ($1, $2, $3, 'system', $4, $5)",
+            UUID(event_id(number)),
+            type,
+            clock(),
+            UUID(int=1),
+            '{"fields": ["nickname"]}',
+        )
+    for _ in range(2):
+        assert [event["type"] for event in (await read())["items"]] == ["user.erased"]
+        clock.advance(minutes=1)
+
+
+async def test_what_is_noted_of_a_told_change_goes_after_a_minute(
+    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection, read: Read, clock: Clock
+) -> None:
+    await rename(client, await login("alice", nickname="A"), nickname="Al")
+    await read()
+    assert await rows.fetchval("SELECT count(*) FROM profile_changes") == 1
+    clock.advance(minutes=1)
+    await read()
+    assert await rows.fetchval("SELECT count(*) FROM profile_changes") == 0
 
 
 async def test_of_an_event_siblings_are_told_no_more_than_the_contract_says(
@@ -192,7 +349,7 @@ async def test_a_placing_that_is_undone_leaves_its_events_for_the_next(
 
     async def undone() -> None:
         async with services.database.begin() as transaction:
-            assert len(await place_some(transaction, limit=10) or ()) == 2
+            assert len(await place_some(transaction, limit=10)) == 2
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

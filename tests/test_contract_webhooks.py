@@ -528,6 +528,26 @@ async def test_no_flood_of_one_person_holds_up_another_persons_ban(
     assert {delivery["state"] for delivery in await root.deliveries()} == {"delivered"}
 
 
+async def test_who_changes_their_name_all_the_time_is_told_of_once_a_minute(
+    root: Admin,
+    services: Services,
+    receiver: Receiver,
+    client: httpx.AsyncClient,
+    login: LoginAnswer,
+    clock: Clock,
+) -> None:
+    alice = await login("alice", nickname="A")
+    await root.add("orders", receiver.url, "user.profile_changed")
+    for number in range(20):
+        await client.patch("/v1/me", json={"nickname": f"A{number}"}, headers=bearer(alice))
+        await deliver(services)
+    assert len(receiver.got) == 1
+    clock.advance(minutes=1)
+    for _ in range(2):
+        await deliver(services)
+        assert len(receiver.got) == 2
+
+
 async def test_410_disables_a_webhook_whose_deliveries_wait(
     root: Admin, services: Services, receiver: Receiver, rows: asyncpg.Connection, clock: Clock
 ) -> None:

@@ -29,8 +29,8 @@ def upgrade() -> None:
          WITH (fillfactor = 85)
     """)
     op.execute("CREATE INDEX users_administrators_idx ON users (id) WHERE 'admin' = ANY (roles)")
-    op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
     op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
+    op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
     op.execute(r"""
         CREATE FUNCTION check_user() RETURNS trigger LANGUAGE plpgsql AS $$
         DECLARE
@@ -148,6 +148,17 @@ def upgrade() -> None:
     """)
     op.execute("CREATE INDEX feed_type_position_idx ON feed (type, position)")
     op.execute("""
+        CREATE TABLE profile_changes (
+            user_id UUID NOT NULL,
+            told_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            event_id UUID,
+            fields TEXT[] NOT NULL,
+            CONSTRAINT profile_changes_pkey PRIMARY KEY (user_id),
+            CONSTRAINT profile_changes_fields_check CHECK ((event_id IS NULL) = (fields = '{}'))
+        )
+    """)
+    op.execute("CREATE INDEX profile_changes_told_at_idx ON profile_changes (told_at)")
+    op.execute("""
         CREATE TABLE feed_swept (
             is_only BOOLEAN DEFAULT true NOT NULL,
             position BIGINT NOT NULL,
@@ -239,10 +250,10 @@ def upgrade() -> None:
         )
          WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02)
     """)
-    op.execute("CREATE INDEX deliveries_webhook_id_state_id_idx ON deliveries (webhook_id, state, id)")
     op.execute("""
         CREATE INDEX deliveries_pending_idx ON deliveries (webhook_id, priority, next_at) WHERE state = 'pending'
     """)
+    op.execute("CREATE INDEX deliveries_webhook_id_state_id_idx ON deliveries (webhook_id, state, id)")
     op.execute("""
         CREATE TABLE daily_numbers (
             day DATE NOT NULL,
@@ -330,10 +341,10 @@ def upgrade() -> None:
             CONSTRAINT identities_openid_check CHECK (openid <> '')
         )
     """)
+    op.execute("CREATE INDEX identities_user_id_idx ON identities (user_id)")
     op.execute("""
         CREATE UNIQUE INDEX identities_app_id_unionid_idx ON identities (app_id, unionid) WHERE unionid IS NOT NULL
     """)
-    op.execute("CREATE INDEX identities_user_id_idx ON identities (user_id)")
     op.execute("""
         CREATE TABLE unionids (
             unionid TEXT NOT NULL,
@@ -559,8 +570,8 @@ def upgrade() -> None:
             CONSTRAINT scans_expires_at_check CHECK (expires_at > created_at)
         )
     """)
-    op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")
     op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
+    op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")
     op.execute("""
         CREATE TABLE website_sessions (
             client_id TEXT NOT NULL,
@@ -608,6 +619,7 @@ def downgrade() -> None:
     op.execute("DROP TABLE service_clients")
     op.execute("DROP TABLE push_nonces")
     op.execute("DROP TABLE push_messages")
+    op.execute("DROP TABLE profile_changes")
     op.execute("DROP TABLE id_token_keys")
     op.execute("DROP TABLE feed_swept")
     op.execute("DROP TABLE feed")

@@ -467,6 +467,26 @@ class FeedPlace(SQLModel, table=True):
     type: str = Field(sa_type=Text)
 
 
+class ProfileChange(SQLModel, table=True):
+    """When siblings were last told that a person's profile has changed, and what has changed since.
+
+    Only the transaction that gives places writes here, so that no login and no other change waits.
+    """
+
+    __tablename__ = "profile_changes"
+    __table_args__ = (
+        CheckConstraint("(event_id IS NULL) = (fields = '{}')", name="fields"),
+        Index(None, "told_at"),
+    )
+
+    user_id: UUID = Field(primary_key=True)
+    told_at: datetime = Field(sa_type=TIME)
+    event_id: UUID | None
+    """The newest event that siblings have not been told of."""
+    fields: list[str] = Field(sa_type=ARRAY(Text))
+    """What has changed since `told_at`."""
+
+
 class SweptPlace(SQLModel, table=True):
     """The last place whose event has been swept away. Before the first sweep there is no row."""
 

@@ -13,7 +13,17 @@ from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.core.trail import TOLD_TO_SIBLINGS
 from wxauth.errors import CursorExpired, StorageUnavailable
-from wxauth.siblings.feed_rows import LAST_POSITION, FeedRow, Place, are_unplaced, last_place, place_some, read_feed
+from wxauth.siblings.feed_rows import (
+    LAST_POSITION,
+    FeedRow,
+    Place,
+    are_unplaced,
+    last_place,
+    may_place,
+    place_some,
+    read_feed,
+    tell_folded_changes,
+)
 from wxauth.siblings.webhook_rows import queue_deliveries
 
 PLACE_PAUSE: Final = 0.5
@@ -85,7 +95,7 @@ async def keep_placing(services: Services) -> None:
     while True:
         await asyncio.sleep(PLACE_PAUSE)
         try:
-            if await are_unplaced(services.database):
+            if await are_unplaced(services.database, now=services.clock()):
                 await place_events(services)
             is_well = True
         except StorageUnavailable:
@@ -100,13 +110,17 @@ async def place_events(services: Services) -> int:
     """Give all waiting events places, unless another process is doing so; how many. Raises: StorageUnavailable."""
     placed = 0
     while True:
+        now = services.clock()
         async with services.database.begin() as transaction:
+            if not await may_place(transaction):
+                return placed
+            folded = await tell_folded_changes(transaction, now=now, limit=PLACED_AT_ONCE)
             events = await place_some(transaction, limit=PLACED_AT_ONCE)
-            queued = await queue_deliveries(transaction, events or (), now=services.clock())
-        placed += len(events or ())
+            queued = await queue_deliveries(transaction, events, now=now)
+        placed += len(events)
         if queued:
             services.deliveries.wake()
-        if events is None or len(events) < PLACED_AT_ONCE:
+        if max(folded, len(events)) < PLACED_AT_ONCE:
             return placed
 
 

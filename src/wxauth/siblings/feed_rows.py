@@ -12,27 +12,77 @@ Why a reader who follows the cursor is told of every event, once, at one place:
   passed. Nobody waits for it: another open transaction, such as a backup's or a psql's, holds up nothing.
 
 A place is stored with the event's type, so that reading one type does not pass all the others.
+
+A person may change their profile as often as they like. The first change gets its place at once. Those that follow
+within a minute get none: `profile_changes` keeps what they changed. When the minute is over, one more event says all
+of it. The trail has every change, as it was made, and that event too.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, TypedDict
 from uuid import UUID
 
 from wxauth.core.database import Database, Transaction
+from wxauth.core.ids import new_id
+from wxauth.core.trail import EventType
 
+PROFILE_PAUSE: Final = timedelta(minutes=1)
+"""How long after siblings were told of a changed profile the person's next changes are folded into one event."""
+
+_PROFILE: Final = ("nickname", "avatar_url")
 _TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.feed'))"
-_ARE_UNPLACED: Final = "SELECT EXISTS (SELECT FROM events_unplaced) AS are_some"
+# $1 profile changes are due that were told before
+_ARE_UNPLACED: Final = """
+SELECT EXISTS (SELECT FROM events_unplaced) OR EXISTS (SELECT FROM profile_changes WHERE told_at <= $1) AS are_some
+"""
+# The first change of a profile gets a place, unless another one was told within the last minute. The others are noted.
+# So is a change whose id is behind that of the person's erasure, which waited for it: nobody is left to tell it of.
 # $1 how many events at most
-_PLACE: Final = """
+_PLACE: Final = f"""
 WITH taken AS (
     DELETE FROM events_unplaced
      WHERE event_id IN (SELECT event_id FROM events_unplaced ORDER BY event_id LIMIT $1)
     RETURNING event_id
+), new AS (
+    SELECT id, type, at, user_id, data FROM taken JOIN events ON events.id = taken.event_id
+), erased AS (
+    SELECT id, user_id FROM new WHERE type = '{EventType.USER_ERASED.value}'
+), changes AS (
+    SELECT id, at, user_id, data,
+           row_number() OVER (PARTITION BY user_id ORDER BY id) > 1
+           OR EXISTS (SELECT FROM profile_changes p WHERE p.user_id = new.user_id)
+           OR EXISTS (SELECT FROM erased WHERE erased.user_id = new.user_id AND erased.id < new.id) AS is_folded
+      FROM new WHERE type = '{EventType.PROFILE_CHANGED.value}'
+), noted AS (
+    INSERT INTO profile_changes AS before (user_id, told_at, event_id, fields)
+    SELECT user_id, min(at), (array_agg(id ORDER BY id DESC) FILTER (WHERE is_folded))[1],
+           COALESCE(array_agg(DISTINCT field) FILTER (WHERE is_folded), '{{}}')
+      FROM changes CROSS JOIN jsonb_array_elements_text(data -> 'fields') AS field
+     GROUP BY user_id
+    ON CONFLICT (user_id) DO UPDATE
+       SET event_id = excluded.event_id,
+           fields = ARRAY (SELECT DISTINCT unnest(before.fields || excluded.fields))
 )
 INSERT INTO feed (event_id, type)
-SELECT events.id, events.type FROM taken JOIN events ON events.id = taken.event_id ORDER BY events.id
+SELECT id, type FROM new WHERE id NOT IN (SELECT id FROM changes WHERE is_folded) ORDER BY id
 RETURNING event_id, type
+"""  # noqa: S608 - put together from constants
+# $1 told before  $2 how many
+_TAKE_CHANGES: Final = """
+DELETE FROM profile_changes
+ WHERE user_id IN (SELECT user_id FROM profile_changes WHERE told_at <= $1 ORDER BY told_at LIMIT $2)
+RETURNING event_id, fields
+"""
+# By whom and in which app is that of the newest change. If the person has been merged since, the event is the remaining
+# user's; if they have been erased, there is none. $1 ids  $2 newest changes  $3 data  $4 now
+_TELL_CHANGES: Final = """
+INSERT INTO events (id, type, at, actor, user_id, app_id, data)
+SELECT told.id, newest.type, $4, CASE newest.actor WHEN newest.user_id::text THEN users.id::text ELSE newest.actor END,
+       users.id, newest.app_id, told.data
+  FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[]) AS told (id, event_id, data)
+  JOIN events newest ON newest.id = told.event_id
+  JOIN users ON users.id = COALESCE((SELECT user_id FROM former_users WHERE id = newest.user_id), newest.user_id)
 """
 _LAST: Final = """
 SELECT COALESCE(f.position, s.position, 0) AS position,
@@ -112,15 +162,31 @@ class FeedPage(NamedTuple):
     last: Place
 
 
-async def are_unplaced(database: Database) -> bool:
-    """Whether there are events without a place. Raises: StorageUnavailable."""
-    return bool((await database.fetchrow(_ARE_UNPLACED))["are_some"])
+async def are_unplaced(database: Database, *, now: datetime) -> bool:
+    """Whether there are events without a place, or changes of profiles to tell. Raises: StorageUnavailable."""
+    return bool((await database.fetchrow(_ARE_UNPLACED, now - PROFILE_PAUSE))["are_some"])
 
 
-async def place_some(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent] | None:
-    """Give events their places in the order of their ids; None if another process is doing so."""
-    if not await transaction.fetchval(_TRY_LOCK):
-        return None
+async def may_place(transaction: Transaction) -> bool:
+    """Whether this transaction alone gives places, until it ends; otherwise another process is doing so."""
+    may: bool = await transaction.fetchval(_TRY_LOCK)
+    return may
+
+
+async def tell_folded_changes(transaction: Transaction, *, now: datetime, limit: int) -> int:
+    """Record an event for each person whose folded changes are due; how many people were looked at."""
+    noted = await transaction.fetch(_TAKE_CHANGES, now - PROFILE_PAUSE, limit)
+    folded = [row for row in noted if row["event_id"] is not None]
+    if folded:
+        data = [{"fields": [name for name in _PROFILE if name in row["fields"]]} for row in folded]
+        await transaction.execute(
+            _TELL_CHANGES, [new_id(now) for _ in folded], [row["event_id"] for row in folded], data, now
+        )
+    return len(noted)
+
+
+async def place_some(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
+    """Give events their places in the order of their ids. The caller has asked `may_place`."""
     return [PlacedEvent(**row) for row in await transaction.fetch(_PLACE, limit)]
 
 
