@@ -16,6 +16,7 @@ from tests.test_packaging import metadata
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW: dict[str, Any] = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
+ON_MAIN = "git merge-base --is-ancestor HEAD origin/main"
 DATED = f"## [{wxauth.__version__}] - 2026-12-01"
 
 Release = Callable[..., subprocess.CompletedProcess[str]]
@@ -81,9 +82,53 @@ def test_the_changelog_begins_with_this_version() -> None:
 
 def test_a_tag_is_published_once_it_is_built_and_tested_and_by_no_token() -> None:
     assert WORKFLOW[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 takes the word "on" for a truth value
-    build, publish = WORKFLOW["jobs"]["build"], WORKFLOW["jobs"]["publish"]
-    commands = [step["run"] for step in build["steps"] if "run" in step]
-    assert commands == [".ci/run", 'scripts/release "$GITHUB_REF_NAME"']
-    assert publish["needs"] == "build"
-    assert (WORKFLOW["permissions"], publish["permissions"]) == ({}, {"id-token": "write"})
+    test, build, publish = (WORKFLOW["jobs"][name] for name in ("test", "build", "publish"))
+    assert _commands(test) == [".ci/run"]
+    assert _commands(build) == [ON_MAIN, 'scripts/release "$GITHUB_REF_NAME"']
+    assert publish["needs"] == ["test", "build"]
     assert "secrets." not in str(WORKFLOW)
+
+
+def test_each_job_of_the_release_may_do_only_what_it_needs() -> None:
+    assert WORKFLOW["permissions"] == {}
+    allowed = {name: job["permissions"] for name, job in WORKFLOW["jobs"].items()}
+    assert allowed == {"test": {"contents": "read"}, "build": {"contents": "read"}, "publish": {"id-token": "write"}}
+    assert [name for name, job in WORKFLOW["jobs"].items() if "container" in job] == ["test"], "published from an image"
+
+
+def test_actions_are_named_by_commit_with_their_version_beside_it() -> None:
+    for path in (ROOT / ".github").rglob("*.y*ml"):
+        for line in path.read_text().splitlines():
+            if re.match(r" *(- )?uses:", line):
+                assert re.fullmatch(r" *(- )?uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), (
+                    f"{path.name}: {line}"
+                )
+
+
+def test_only_what_is_on_main_is_published(tmp_path: Path) -> None:
+    origin, checkout = tmp_path / "origin", tmp_path / "checkout"
+    person = ["-c", "user.name=tests", "-c", "user.email=tests@example.com"]
+
+    def git(*arguments: str, where: Path = origin) -> None:
+        subprocess.run(["git", *person, *arguments], cwd=where, check=True, capture_output=True, timeout=30)
+
+    def is_published(tag: str) -> bool:
+        git("checkout", "--quiet", "--detach", tag, where=checkout)
+        return subprocess.run(["bash", "-e", "-c", ON_MAIN], cwd=checkout, timeout=30).returncode == 0
+
+    origin.mkdir()
+    git("init", "--quiet", "--initial-branch=main")
+    git("commit", "--quiet", "--allow-empty", "--message=first")
+    git("tag", "v1.0.0")
+    git("commit", "--quiet", "--allow-empty", "--message=second")
+    git("checkout", "--quiet", "-b", "elsewhere")
+    git("commit", "--quiet", "--allow-empty", "--message=never reviewed")
+    git("tag", "--annotate", "--message=not ours", "v1.0.1")
+    git("checkout", "--quiet", "main")
+    git("clone", "--quiet", str(origin), str(checkout), where=tmp_path)
+    assert is_published("v1.0.0")
+    assert not is_published("v1.0.1")
+
+
+def _commands(job: dict[str, Any]) -> list[str]:
+    return [step["run"] for step in job["steps"] if "run" in step]
