@@ -1,6 +1,7 @@
 """A request that WeChat has signed, caught by somebody else: it erases nobody, whatever is sent behind it."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import asyncpg
@@ -11,9 +12,9 @@ from tests.asking import LogLines, MakeClient, MakeServices, until
 from tests.fakes import Clock, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
-from tests.test_contract_push import LEFT, PLAIN, SEALED, assert_taken, every_way, message, post, signed
+from tests.test_contract_push import LEFT, NOW, PLAIN, SEALED, assert_taken, every_way, message, post, signed
 from wxauth.core.services import Services
-from wxauth.dev.wechat.push import Format, Mode, SignedPush
+from wxauth.dev.wechat.push import Format, Mode, SignedPush, sign
 from wxauth.service.housekeeping import PUSH_MESSAGES_KEPT, PUSH_NONCES_KEPT, sweep
 
 FIVE_MINUTES = 300
@@ -169,9 +170,28 @@ async def test_a_clock_may_be_five_minutes_off(attacked: Attacked, clock: Clock,
     assert await attacked.users() == 0
 
 
-@pytest.mark.parametrize("timestamp", ["", "now", "-1", "1e9", "１７９５１６１６００", "9" * 13, "9" * 5000])
+@pytest.mark.parametrize(
+    "timestamp", ["", "now", "-1", "1e9", f"0{NOW}", f"00{NOW}", "１７９５１６１６００", "9" * 13, "9" * 5000]
+)
 async def test_a_timestamp_that_is_none_is_refused_though_it_is_signed(attacked: Attacked, timestamp: str) -> None:
     refused(await post(attacked.client, signed(TEXT, timestamp=timestamp)))
+
+
+@pytest.mark.parametrize(
+    ("nonce", "split"), [("00", (f"0{NOW}", "0")), (str(NOW + 1), (str(NOW + 1), str(NOW)))], ids=["zeros", "a time"]
+)
+async def test_a_signature_whose_text_is_split_another_way_erases_nobody(
+    attacked: Attacked, nonce: str, split: tuple[str, str]
+) -> None:
+    openid = await attacked.log_in()
+    caught = signed(TEXT, nonce=nonce)
+    assert_taken(await post(attacked.client, caught))
+    timestamp, other_nonce = split
+    forgery = forged(caught, openid)
+    query = {**forgery.query, "timestamp": timestamp, "nonce": other_nonce}
+    assert query["signature"] == sign(PLAIN["push_token"], timestamp, other_nonce)
+    refused(await post(attacked.client, replace(forgery, query=query)))
+    assert await attacked.users() == 1
 
 
 # The database is away.

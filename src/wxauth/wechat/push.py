@@ -50,7 +50,7 @@ signature can be checked. A real message has ten elements, and perhaps some of t
 _RANDOM_BYTES: Final = 16
 _LENGTH_BYTES: Final = 4
 _BLOCK_BITS: Final = 32 * 8  # WeChat pads to blocks of 32 bytes; AES's own have 16
-_TIMESTAMP: Final = re.compile("[0-9]{1,12}")
+_TIMESTAMP: Final = re.compile("[1-9][0-9]{9}")  # ten digits from 2001 to 2286; another spelling is not WeChat's
 _NONCE: Final = re.compile(r"[!-~]{1,128}")
 _OPENID: Final = re.compile(r"[!-~]{1,128}")
 
@@ -60,7 +60,7 @@ class Signature:
     """A timestamp and nonce that WeChat has signed, and the message that came with them."""
 
     digest: bytes
-    """The digest of app, timestamp and nonce."""
+    """The digest of app and what was signed, which several pairs of timestamp and nonce may have in common."""
     content: bytes | None
     """The digest of the message; None for the handshake, which has none."""
 
@@ -142,10 +142,8 @@ def withdrawal_in(message: Message) -> Withdrawal | None:
 
 def _check_signature(app: App, query: Mapping[str, str], *, name: str, encrypted: str = "", now: datetime) -> None:
     """Check that the signature covers `timestamp`, `nonce` and the encrypted text, and was made just now."""
-    assert app.push_token is not None
     timestamp, nonce = query.get("timestamp", ""), query.get("nonce", "")
-    parts = sorted([app.push_token.get_secret_value(), timestamp, nonce, encrypted])
-    expected = sha1("".join(parts).encode()).hexdigest()  # noqa: S324 - WeChat's choice
+    expected = sha1(_signed_text(app, timestamp, nonce, encrypted).encode()).hexdigest()  # noqa: S324 - WeChat's choice
     is_equal = hmac.compare_digest(expected.encode(), query.get(name, "").encode())
     # SHA-1 allows length extension without the token. But the padding that this puts in between is never printable.
     if not is_equal or not _TIMESTAMP.fullmatch(timestamp) or not _NONCE.fullmatch(nonce):
@@ -155,8 +153,15 @@ def _check_signature(app: App, query: Mapping[str, str], *, name: str, encrypted
 
 
 def _signature(app: App, query: Mapping[str, str], text: bytes | None) -> Signature:
-    digest = _mark(app.app_id, query["timestamp"], query["nonce"])
+    # Of the joined text, as WeChat signs it. Cut elsewhere, or with timestamp and nonce in each other's place, it has
+    # the same signature, and would otherwise pass for a signature that did not come before.
+    digest = _mark(app.app_id, _signed_text(app, query["timestamp"], query["nonce"]))
     return Signature(digest, None if text is None else sha256(text).digest())
+
+
+def _signed_text(app: App, *texts: str) -> str:
+    assert app.push_token is not None
+    return "".join(sorted([app.push_token.get_secret_value(), *texts]))
 
 
 def _encrypted_in(body: bytes) -> str:
