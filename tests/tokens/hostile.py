@@ -504,6 +504,12 @@ HOSTILE: dict[str, Forgery] = {
     "payload nested in openid": lambda forger: forger.with_raw_claim("openid", _nested(2500)),
     "payload with a number beyond any float": lambda forger: forger.with_raw_claim("x", "1e400"),
     "payload with a number below any float": lambda forger: forger.with_raw_claim("x", "-1e400"),
+    "payload with a number of 400 digits": lambda forger: forger.with_raw_claim("x", "9" * 400),
+    "payload with minus a number of 400 digits": lambda forger: forger.with_raw_claim("x", "-" + "9" * 400),
+    "payload with a number of 400 digits in a list": lambda forger: forger.with_raw_claim("x", f"[1, {'9' * 400}]"),
+    "header with a number of 400 digits": lambda forger: forger.sign(
+        json.dumps(forger.header)[:-1] + f', "x": {"9" * 400}}}', forger.claims
+    ),
     "payload with a number of 5,000 digits": lambda forger: forger.with_raw_claim("x", "9" * 5000),
     "payload with Infinity": lambda forger: forger.with_raw_claim("x", "[Infinity]"),
     "payload with half a surrogate pair": lambda forger: forger.with_claims(x="\ud83d"),
@@ -550,6 +556,7 @@ GOOD: dict[str, Forgery] = {
     "typ in mixed case": lambda forger: forger.with_header(typ="Application/At+JWT"),
     "a header member that is not ours": lambda forger: forger.with_header(cty="x"),
     "a claim that is not ours": lambda forger: forger.with_claims(scope="orders"),
+    "a number that is rounded to zero": lambda forger: forger.with_raw_claim("x", "1e-400"),
     "aud a list with ours": lambda forger: forger.with_claims(aud=["other", forger.claims["aud"]]),
     "no roles": lambda forger: forger.with_claims(roles=[]),
     WEBSITES: lambda forger: forger.with_claims(

@@ -6,7 +6,6 @@ only its prebuilt keys are used, and every rule is written out here.
 
 import json
 import re
-import sys
 from base64 import urlsafe_b64decode
 from collections import OrderedDict
 from functools import lru_cache
@@ -141,9 +140,8 @@ def _uuid(claims: dict[str, Any], name: str) -> UUID:
 
 def _time(claims: dict[str, Any], name: str) -> float:
     value = claims.get(name)
-    # isinstance takes a bool for an int. NaN, Infinity and integers beyond any float fail the comparison.
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
-        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):  # isinstance takes a bool for an int
+        return value  # finite, as all numbers that the decoder lets through
     raise InvalidToken(f"{name} is missing or not a finite number")
 
 
@@ -187,10 +185,18 @@ def _finite(literal: str) -> float:
     return number
 
 
+def _finite_integer(literal: str) -> int:
+    _finite(literal)  # JavaScript reads it as a float; both guards must decide alike
+    return int(literal)
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
 _decoder = json.JSONDecoder(
-    object_pairs_hook=_object_of_unique_names, parse_float=_finite, parse_constant=_refuse_constant
+    object_pairs_hook=_object_of_unique_names,
+    parse_float=_finite,
+    parse_int=_finite_integer,
+    parse_constant=_refuse_constant,
 )
