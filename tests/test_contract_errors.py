@@ -1,6 +1,7 @@
 """Failures, as the guides have them: one table of codes, one shape of answer, one log line."""
 
 import asyncio
+import io
 import json
 import re
 from collections.abc import AsyncIterator, Callable
@@ -194,6 +195,28 @@ async def test_a_fault_is_told_to_the_log_and_not_to_the_caller(
     assert line["error"] == "asyncpg.exceptions.NotNullViolationError"
     assert line["request_id"] == problem["request_id"]
     assert any(re.search(r"/wxauth/login/login\.py:\d+ log_in$", frame) for frame in line["frames"])
+
+
+FAULTS_THAT_QUOTE = {
+    "a row": "ALTER TABLE users ADD COLUMN shoe_size integer NOT NULL",
+    "a value": """
+        CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM NEW.nickname::uuid; RETURN NEW; END';
+        CREATE TRIGGER fail BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION fail()""",
+}
+"""By what PostgreSQL's error quotes of a person."""
+
+
+@pytest.mark.parametrize("quoted", FAULTS_THAT_QUOTE)
+@pytest.mark.own_database
+async def test_the_log_quotes_no_row_of_the_database(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, logs: io.BytesIO, quoted: str
+) -> None:
+    body = {"code": wechat.code_for("alice"), "nickname": "Alice-of-Beijing"}
+    await rows.execute(FAULTS_THAT_QUOTE[quoted])
+    problem_of(await client.post("/v1/login", json=body), "internal_error", 500)
+    log = logs.getvalue().decode()
+    assert "request_failed" in log
+    assert body["nickname"] not in log
 
 
 # What a body may be.

@@ -1,9 +1,13 @@
 """What a library's error text says is redacted before it becomes a log line, and no secret is in what we print."""
 
+import asyncio
+from pathlib import Path
 from uuid import UUID
 
+import asyncpg
 import pytest
 
+from tests.processes import run
 from wxauth.core.logs import ConsoleLine, redact
 from wxauth.login.bodies import LoginRequest, LogoutRequest, RefreshRequest
 from wxauth.login.login import Tokens
@@ -30,6 +34,13 @@ from wxauth.siblings.clients import Credentials
         ("bad cookie wxc_AaH4, bad key whsec_Aa+/H4==", "bad cookie ***, bad key ***"),
         ("errcode=40029", "errcode=40029"),
         ("status code: 500", "status code: 500"),
+        ("broken\nDETAIL:  Failing row contains (1,\nAlice).\nHINT:  ask", "broken\nDETAIL: ***"),
+        ("exception=E('x: Key (unionid)=(oabc) already exists.')", "exception=E('x: Key (unionid)= ***"),
+        ('invalid input syntax for type uuid: "Alice"', "invalid input syntax for type uuid: ***"),
+        (
+            "invalid input for query argument $1: 'Alice' (an int)",
+            "invalid input for query argument $1: ***",
+        ),
         ("exit code: 3", "exit code: 3"),
     ],
 )
@@ -59,3 +70,16 @@ def test_no_line_steers_the_terminal(field: str) -> None:
 )
 def test_what_is_printed_of_a_holder_of_secrets_has_none(holder: object) -> None:
     assert "secret" not in f"{holder!r} {holder}".replace("client_secret", "")
+
+
+@pytest.mark.process
+@pytest.mark.own_database
+async def test_a_command_that_fails_quotes_no_row(database_url: str, rows: asyncpg.Connection, tmp_path: Path) -> None:
+    await rows.execute("ALTER TABLE service_clients ADD CONSTRAINT never CHECK (false)")
+    done = await asyncio.to_thread(
+        run, "clients", "add", "billing-of-alice", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url}
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("asyncpg.exceptions.CheckViolationError: ")
+    assert "/wxauth/siblings/client_rows.py:" in done.stderr
+    assert "billing-of-alice" not in done.stdout + done.stderr

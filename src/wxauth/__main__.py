@@ -16,6 +16,10 @@ def main() -> None:
         if package == "wxauth":
             raise
         sys.exit(f'{package} is not installed: pip install "wxauth[server]". 未安装 {package}，请运行上述命令。')
+    except Exception as exc:
+        from wxauth.core.logs import lines_of
+
+        sys.exit("\n".join(lines_of(exc)))  # Python's own traceback would quote what PostgreSQL says of a row
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from wxauth.checks.rows import some_users
 from wxauth.checks.wechat import PATIENCE, check_app
 from wxauth.core.clock import Clock, utc_now
 from wxauth.core.database import DEADLINES, Database, Deadlines
-from wxauth.core.logs import redact
+from wxauth.core.logs import message_of
 from wxauth.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.guard.jwks import FETCH_TIMEOUT
@@ -124,7 +124,7 @@ async def _results_of(name: str, check: AsyncGenerator[Result, None]) -> list[Re
         message = f"not checked to the end in {LONGEST:g} s"
         results.append(bad(name, message, f"{LONGEST:g} 秒内未检查完"))
     except Exception as exc:
-        reason = f"{type(exc).__name__}: {redact(str(exc))}"[:_LONGEST_REASON]
+        reason = f"{type(exc).__name__}: {message_of(exc)}"[:_LONGEST_REASON]
         message = f"not checked to the end, by a fault of wxauth's own: {reason}"
         results.append(bad(name, message, f"因 wxauth 自身的故障未检查完：{reason}"))
     return results

@@ -20,7 +20,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from wxauth.core.connections import Connections
-from wxauth.core.logs import get_logger
+from wxauth.core.logs import get_logger, message_of
 from wxauth.errors import StorageUnavailable
 
 CONNECTIONS: Final = 15
@@ -391,7 +391,7 @@ def reason_of(exc: BaseException) -> str:
     while cause.__cause__ is not None and not isinstance(cause, TimeoutError):
         cause = cause.__cause__
     is_its_own = isinstance(cause, asyncpg.PostgresError) and cause.sqlstate is not None
-    return str(cause).partition("\n")[0] if is_its_own else type(cause).__name__
+    return message_of(cause).partition("\n")[0] if is_its_own else type(cause).__name__
 
 
 def _spelt_out(statement: Statement, arguments: tuple[object, ...]) -> tuple[str, tuple[object, ...]]:

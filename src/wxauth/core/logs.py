@@ -34,6 +34,12 @@ _SECRETS = re.compile(
     r"|wx[rc]_[\w-]+|whsec_[\w+/=-]+|eyJ[\w.-]+|(?<=://)[^\s/@]+@"
     r"|(?:(?<=/d/)|(?<=/v1/scans/)|(?<=/v1/authorize/))[\w-]{22}"  # what is in a code, and what its page asks by
 )
+# What PostgreSQL and asyncpg quote of a row or an argument, which may hold anything; it goes on to the end of the text.
+_VALUES = re.compile(
+    r"(?s)(DETAIL:|Failing row contains|\bKey \([^)]*\)=|invalid input (?:syntax|value|for query argument)[^:]*:).*"
+)
+_DATA_EXCEPTION: Final = "22"
+"""The class of SQLSTATE whose messages quote values, in the server's language."""
 
 Event = MutableMapping[str, Any]
 
@@ -79,8 +85,25 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
 
 
 def redact(text: str) -> str:
-    """The text, with everything that looks like a secret replaced."""
+    """The text, with everything replaced that looks like a secret, or like a value in an error of PostgreSQL's."""
+    text = _VALUES.sub(r"\1 ***", text)
     return _SECRETS.sub(lambda match: f"{match[1]}{match[2]}***" if match[1] else "***", text)
+
+
+def message_of(exc: BaseException) -> str:
+    """An exception's message, without secrets, and without values from rows and arguments of statements."""
+    exc = getattr(exc, "driver_exception", None) or exc  # SQLAlchemy's errors quote the driver's
+    sqlstate = str(getattr(exc, "sqlstate", None) or "")
+    if sqlstate.startswith(_DATA_EXCEPTION):
+        return f"SQLSTATE {sqlstate}; its message quotes a value"
+    return redact(str(exc))[:_MAX_MESSAGE]
+
+
+def lines_of(exc: BaseException) -> list[str]:
+    """An exception as the command line prints it: no value of a variable, a row or an argument is in it."""
+    told = _description(exc, exc.__traceback__)
+    cause = [f"cause: {told['cause']}"] if "cause" in told else []
+    return [f"{told['error']}: {told['error_message']}", *cause, *(f"    {frame}" for frame in told["frames"])]
 
 
 def _to_json_line(_logger: object, _name: str, event: Event) -> bytes:
@@ -138,14 +161,12 @@ def _description(exc: BaseException, tb: TracebackType | None) -> dict[str, Any]
     """An exception as fields: its type, redacted text and origin. No value of a variable is in them."""
     description: dict[str, Any] = {
         "error": f"{type(exc).__module__}.{type(exc).__qualname__}",
-        "error_message": redact(str(exc))[:_MAX_MESSAGE],
+        "error_message": message_of(exc),
         "frames": [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(tb)[-_MAX_FRAMES:]],
     }
     cause = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
     if cause is not None:
-        description["cause"] = (
-            f"{type(cause).__module__}.{type(cause).__qualname__}: {redact(str(cause))[:_MAX_MESSAGE]}"
-        )
+        description["cause"] = f"{type(cause).__module__}.{type(cause).__qualname__}: {message_of(cause)}"
     return description
 
 

@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from alembic import command
 from wxauth.core.database import ISOLATION, Database, raise_if_unavailable
-from wxauth.core.logs import get_logger
+from wxauth.core.logs import get_logger, message_of
 from wxauth.core.schema import SCRIPTS, current_revision, is_newer, is_of_preview, revisions_in
 
 HEAD: Final = "head"
@@ -142,7 +142,7 @@ async def begin_migration(
     except Exception as exc:
         cause = exc.driver_exception if isinstance(exc, DBAPIError) else exc
         if isinstance(cause, _NOT_ALLOWED):
-            raise MigrationForbidden(str(cause)) from exc
+            raise MigrationForbidden(message_of(cause)) from exc
         if not isinstance(
             cause, asyncpg.LockNotAvailableError
         ):  # here it means that others use the table, not that the database is away

@@ -8,7 +8,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wxauth.core.logs import get_logger, redact, request_id, trace_id
+from wxauth.core.logs import get_logger, message_of, redact, request_id, trace_id
 from wxauth.errors import InternalError, InvalidRequest, PayloadTooLarge, WxAuthError
 from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
 from wxauth.web.cookies import COOKIES_KEY
@@ -184,7 +184,7 @@ def _log_failure(scope: Scope, status: int, seconds: float) -> None:
         "ms": round(seconds * 1000, 1),
     }
     if error is not None and error.__cause__ is not None:
-        fields["cause"] = f"{type(error.__cause__).__qualname__}: {redact(str(error.__cause__))[:_MAX_LOGGED_CAUSE]}"
+        fields["cause"] = f"{type(error.__cause__).__qualname__}: {message_of(error.__cause__)[:_MAX_LOGGED_CAUSE]}"
     if status >= _FIRST_FAULT:
         log.warning("request_refused", **fields)
     else:
