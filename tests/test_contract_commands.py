@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -496,13 +497,28 @@ def test_workers_do_not_outlive_a_parent_that_was_killed(serve: Callable[..., Se
 
 
 @on_linux
+@pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.process
 def test_sighup_replaces_workers_one_by_one_by_what_the_settings_are_then(
-    serve: Callable[..., Service], folder: Path
+    serve: Callable[..., Service], folder: Path, number: int
 ) -> None:
-    service = serve(WORKERS="2")
+    service = serve(WORKERS=str(number))
     first = service.workers()
-    (folder / ".env").write_text("WXAUTH_ACCESS_TOKEN_TTL=600\n")
+    (folder / ".env").write_text("WXAUTH_ACCESS_TOKEN_TTL=600\nWXAUTH_ACESS_TOKEN_TTL=5\n")
+    reload_without_a_refused_request(service)
+    assert (service.has_started, len(service.workers())) == (2 * number, number)
+    assert not service.workers() & first
+    assert {service.log_in("alice")["expires_in"] for _ in range(4)} == {600}
+    (line,) = [line for line in service.lines if line["event"] == "settings_read"]
+    assert (line["changed"], line["needs_restart"]) == (["WXAUTH_ACCESS_TOKEN_TTL"], [])
+    (line,) = [line for line in service.lines if line["event"] == "unknown_setting"]
+    assert line["reason"] == "WXAUTH_ACESS_TOKEN_TTL: no such setting, did you mean WXAUTH_ACCESS_TOKEN_TTL?"
+    assert service.command.end(signal.SIGTERM) == 0
+
+
+def reload_without_a_refused_request(service: Service) -> None:
+    """Send SIGHUP, and log in on a new connection again and again until every worker is another one."""
+    first = service.workers()
     service.command.process.send_signal(signal.SIGHUP)
 
     def is_reloaded() -> bool:
@@ -512,16 +528,54 @@ def test_sighup_replaces_workers_one_by_one_by_what_the_settings_are_then(
         return not service.workers() & first
 
     until(is_reloaded)
-    assert (service.has_started, len(service.workers())) == (4, 2)
-    assert {service.log_in("alice")["expires_in"] for _ in range(4)} == {600}
+
+
+@on_linux
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.process
+def test_a_secret_key_in_a_file_is_rotated_by_sighup(
+    serve: Callable[..., Service], settings: dict[str, str], folder: Path, number: int
+) -> None:
+    (folder / "wxauth_secret_key").write_text(settings.pop("WXAUTH_SECRET_KEY"))
+    service = serve(WORKERS=str(number), SECRETS_DIR=str(folder))
+    pid, before = service.pid, service.log_in("alice")
+    (folder / "wxauth_secret_key").rename(folder / "wxauth_secret_key_previous")
+    (folder / "wxauth_secret_key").write_text(OTHER_SECRET_KEY)
+    reload_without_a_refused_request(service)
+    (line,) = [line for line in service.lines if line["event"] == "settings_read"]
+    assert line["changed"] == ["WXAUTH_SECRET_KEY", "WXAUTH_SECRET_KEY_PREVIOUS"]
+    assert OTHER_SECRET_KEY not in service.command.output
+    answer = service.client.post("/v1/refresh", json={"refresh_token": before["refresh_token"]})
+    assert answer.status_code == 200
+    env = settings | {"WXAUTH_SECRETS_DIR": str(folder)}
+    assert run("secret", "reseal", cwd=folder, env=env).returncode == 0
+    (folder / "wxauth_secret_key_previous").unlink()
+    reload_without_a_refused_request(service)  # would be refused if anything still needed the former key
+    assert (service.command.process.poll(), service.pid) == (None, pid)
     assert service.command.end(signal.SIGTERM) == 0
     assert {line["level"] for line in service.lines} == {"info"}
 
 
 @on_linux
 @pytest.mark.process
-def test_sighup_with_wrong_settings_changes_nothing(serve: Callable[..., Service], folder: Path) -> None:
-    service = serve(WORKERS="2")
+def test_a_sighup_during_the_start_is_heeded_after_it(folder: Path, settings: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as database:
+        url = f"postgresql://wxauth@127.0.0.1:{database.getsockname()[1]}/wxauth"
+        env = settings | {"WXAUTH_PORT": str(free_port()), "WXAUTH_DATABASE_URL": url}
+        command = Running(WXAUTH, "serve", cwd=folder, env=env)
+        asked, _ = database.accept()
+    with command, asked:
+        command.process.send_signal(signal.SIGHUP)
+        asked.close()
+        command.wait_for('"reloading"')
+        assert command.end(signal.SIGTERM) == 0
+
+
+@on_linux
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.process
+def test_sighup_with_wrong_settings_changes_nothing(serve: Callable[..., Service], folder: Path, number: int) -> None:
+    service = serve(WORKERS=str(number))
     workers = service.workers()
     (folder / ".env").write_text("WXAUTH_ACCESS_TOKEN_TTL=0\n")
     service.command.process.send_signal(signal.SIGHUP)
@@ -553,6 +607,7 @@ def test_serve_refuses_a_secret_key_that_cannot_open_what_is_stored(
     refused = run("serve", cwd=folder, env=settings | {"WXAUTH_SECRET_KEY": OTHER_SECRET_KEY})
     assert refused.returncode == 1
     assert refused.stderr.startswith("WXAUTH_SECRET_KEY: ")
+    assert "wxauth secret forget" in refused.stderr
     assert OTHER_SECRET_KEY not in refused.stdout + refused.stderr
 
 

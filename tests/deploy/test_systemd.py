@@ -81,7 +81,7 @@ def test_with_the_files_named_the_settings_are_whole(
 
 
 def test_both_units_are_closed_alike() -> None:
-    own = {"Type", "ExecStart", "Restart", "RestartSec", "KillMode", "TimeoutStopSec", "LimitNOFILE"}
+    own = {"Type", "ExecStart", "ExecReload", "Restart", "RestartSec", "KillMode", "TimeoutStopSec", "LimitNOFILE"}
     serve, migrate = (section(unit, "Service") for unit in UNITS[::-1])
     assert {name: value for name, value in serve.items() if name not in own} == {
         name: value for name, value in migrate.items() if name not in own
@@ -90,6 +90,10 @@ def test_both_units_are_closed_alike() -> None:
 
 def test_a_stop_has_the_time_that_the_service_takes() -> None:
     assert int(section(FOLDER / "wxauth.service", "Service")["TimeoutStopSec"]) >= 20
+
+
+def test_a_reload_sends_sighup_to_the_service() -> None:
+    assert section(FOLDER / "wxauth.service", "Service")["ExecReload"] == "/bin/kill -HUP $MAINPID"
 
 
 @each_unit

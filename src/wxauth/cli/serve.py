@@ -10,7 +10,9 @@ def serve() -> None:
     """Run the service in production. Settings come from WXAUTH_* (docs/settings.md)."""
     from wxauth.core.settings import InvalidSettings, Settings
     from wxauth.service.server import serve
+    from wxauth.service.workers import hold_reloads
 
+    hold_reloads()
     settings = read_settings(Settings)
     try:
         serve(settings)

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import nullcontext
 from functools import partial
 from types import FrameType
 from typing import Any, Final, NoReturn
@@ -17,7 +18,7 @@ from wxauth.core.clock import DatabaseClock
 from wxauth.core.database import Database, DatabaseUrlRefused, reason_of
 from wxauth.core.logs import configure_logging, get_logger
 from wxauth.core.sealing import CannotOpen, Sealer
-from wxauth.core.settings import InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.core.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.core.timekeeping import correct
 from wxauth.errors import StorageUnavailable
 from wxauth.oauth.clients import clashing_clients
@@ -40,12 +41,14 @@ GC_THRESHOLDS: Final = (50_000, 20, 20)
 collector would look through them and find nothing."""
 
 _BACKLOG: Final = 2048
+_SET_AT_START: Final = ("host", "port", "workers")
+"""Settings that a reload cannot change."""
 
 log = get_logger()
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT. At SIGHUP the settings are read again.
 
     Raises: InvalidSettings, if the host and port cannot be listened on, the stored keys do not open with this
         `WXAUTH_SECRET_KEY`, the audience is an OAuth client's name, or several workers have no folder to share their
@@ -53,16 +56,13 @@ def serve(settings: Settings) -> None:
     """
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     signal.signal(signal.SIGTERM, leave)
-    for line in unknown_names():
-        log.warning("unknown_setting", reason=line)
-    import_tracing(settings)  # before the workers are forked: they then share its memory
-    asyncio.run(check_secret_key(settings))
+    _prepare(settings)
     try:
         listener = listen(settings.host, settings.port)
     except OSError as exc:
         raise InvalidSettings([f"WXAUTH_HOST and WXAUTH_PORT: cannot listen there: {exc.strerror}"]) from None
     try:
-        if settings.workers == 1:
+        if settings.workers == 1 and not hasattr(os, "fork"):
             make_server(settings).run([listener])
         else:
             serve_by_workers(settings, listener)
@@ -116,7 +116,7 @@ def make_server(settings: Settings) -> Server:
 
 
 def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
-    """Serve in several processes until SIGTERM or SIGINT. At SIGHUP the settings are read again.
+    """Serve in processes of their own until SIGTERM or SIGINT. At SIGHUP others take their places, by the new settings.
 
     Raises: InvalidSettings, if this system cannot run workers.
     """
@@ -124,15 +124,31 @@ def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
         raise InvalidSettings(["WXAUTH_WORKERS: more than 1 wants a system that forks, which this one does not"])
 
     def renewed() -> Work:
-        settings = load_settings(Settings)
-        asyncio.run(check_secret_key(settings))
+        nonlocal settings
+        new = load_settings(Settings)
+        _prepare(new)
+        changed = [name for name in Settings.model_fields if getattr(new, name) != getattr(settings, name)]
+        log.info(
+            "settings_read",
+            changed=[PREFIX + name.upper() for name in changed],
+            needs_restart=[PREFIX + name.upper() for name in changed if name in _SET_AT_START],
+        )
+        settings = new
         return partial(work, settings, listener)
 
-    with shared_by_workers():
+    with shared_by_workers() if settings.workers > 1 else nullcontext():
         workers = Workers(settings.workers, listener, work=partial(work, settings, listener), renew=renewed)
         status = workers.run()
     if status:
         sys.exit(status)
+
+
+def _prepare(settings: Settings) -> None:
+    """What is done with new settings before processes are forked that serve by them. Raises: InvalidSettings."""
+    for line in unknown_names():
+        log.warning("unknown_setting", reason=line)
+    import_tracing(settings)  # before the workers are forked: they then share its memory
+    asyncio.run(check_secret_key(settings))
 
 
 def work(settings: Settings, listener: socket.socket, parent: Parent) -> None:
@@ -189,7 +205,8 @@ async def check_secret_key(settings: Settings) -> None:
         raise InvalidSettings(
             [
                 "WXAUTH_SECRET_KEY: wants the key that sealed what is stored; while rotating it, "
-                "put the former one into WXAUTH_SECRET_KEY_PREVIOUS"
+                "put the former one into WXAUTH_SECRET_KEY_PREVIOUS; if the key is lost for good, "
+                "'wxauth secret forget' erases what no key opens"
             ]
         ) from None
     finally:

@@ -36,6 +36,12 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, *(() if sys.platform == "win32
 log = get_logger()
 
 
+def hold_reloads() -> None:
+    """Keep a SIGHUP until `Workers` heed it. Otherwise one that comes during the start would end the process."""
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+
+
 class Parent:
     """A worker's view of the process that watches it."""
 
@@ -132,6 +138,9 @@ class Workers:
             work = self._renew()
         except InvalidSettings as exc:
             log.error("reload_refused", reason=str(exc), consequence="the workers go on as they are")
+            return
+        except Exception:
+            log.exception("reload_failed", consequence="the workers go on as they are")
             return
         log.info("reloading", workers=self._number)
         self._former_work = self._former_work or self._work
@@ -251,6 +260,8 @@ def _noticed_signals() -> Iterator[socket.socket]:
         outward.setblocking(False)
         former_wakeup = signal.set_wakeup_fd(outward.fileno(), warn_on_full_buffer=False)
         former = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # one that came before is heeded now
         try:
             yield inward
         finally:
