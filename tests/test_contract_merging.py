@@ -133,8 +133,9 @@ NEWCOMER = "UPDATE users SET {} WHERE phone IS NULL"
     [
         pytest.param(HOLDER.format("roles = '{editor}'"), id="who has a role"),
         pytest.param(HOLDER.format("status = 'disabled'"), id="who is banned"),
-        pytest.param(HOLDER.format("last_login_at = last_login_at - interval '91 days'"), id="who has not come lately"),
-        pytest.param(HOLDER.format("last_login_at = NULL"), id="who has never come"),
+        pytest.param(
+            HOLDER.format("phone_proved_at = phone_proved_at - interval '61 days'"), id="who proved it long ago"
+        ),
         pytest.param(NEWCOMER.format("created_at = created_at - interval '25 hours'"), id="by who came before"),
         pytest.param(NEWCOMER.format("roles = '{admin}'"), id="by an administrator"),
         pytest.param("UPDATE users SET unionid = 'union-' || id", id="with two unionids"),
@@ -150,7 +151,7 @@ NEWCOMER = "UPDATE users SET {} WHERE phone IS NULL"
             id="with an app in common",
         ),
         pytest.param(
-            "INSERT INTO users (id, phone, created_at, last_login_at) SELECT gen_random_uuid(), phone, now(), now()"
+            "INSERT INTO users (id, phone, phone_proved_at, created_at) SELECT gen_random_uuid(), phone, now(), now()"
             " FROM users WHERE phone IS NOT NULL",
             id="who shares the number",
         ),
@@ -174,7 +175,7 @@ async def test_in_one_app_nobody_becomes_another(phone: Phone) -> None:
 
 async def test_an_imported_number_makes_nobody_of_somebody(phone: Phone, rows: asyncpg.Connection) -> None:
     alice = await phone.log_in(phone_code=phone.phone_code())
-    await rows.execute("UPDATE users SET phone_verified = false")
+    await rows.execute("UPDATE users SET phone_proved_at = NULL")
     newcomer = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
     assert newcomer["user"]["id"] != alice["user"]["id"]
     assert newcomer["user"]["phone"] == NUMBER, "who proves it takes it"
@@ -183,7 +184,7 @@ async def test_an_imported_number_makes_nobody_of_somebody(phone: Phone, rows: a
 async def test_an_imported_number_of_somebody_else_is_no_obstacle(phone: Phone, rows: asyncpg.Connection) -> None:
     alice = await phone.log_in(phone_code=phone.phone_code())
     await phone.log_in("carol")
-    await rows.execute("UPDATE users SET phone = $1, phone_verified = false WHERE phone IS NULL", NUMBER)
+    await rows.execute("UPDATE users SET phone = $1 WHERE phone IS NULL", NUMBER)
     there = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
     assert there["user"]["id"] == alice["user"]["id"]
 
@@ -194,9 +195,53 @@ async def test_the_days_are_the_operators(make_phone: MakePhone, clock: Clock) -
     clock.advance(days=7, seconds=1)
     late = await phone.log_in(app_id=SECOND, phone_code=phone.phone_code(app_id=SECOND))
     assert late["phone_error"] == "phone_taken"
-    await phone.log_in()
+    again = await phone.prove(await phone.log_in())
+    assert again.json()["id"] == alice["user"]["id"], "who had proved the same number before"
     in_time = await phone.prove(late, app_id=SECOND)
     assert in_time.json()["id"] == alice["user"]["id"]
+
+
+async def test_a_number_that_was_given_up_opens_nobodys_account(
+    phone: Phone, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    """The holder has another number and comes every month; the carrier has given theirs to somebody else."""
+    holder = await phone.log_in(phone_code=phone.phone_code())
+    for _ in range(3):
+        clock.advance(days=30)
+        holder = await phone.log_in()
+    stranger = await phone.log_in("bob", SECOND, phone_code=phone.phone_code("bob", SECOND))
+    assert stranger["phone_error"] == "phone_taken"
+    assert await users(rows) == {holder["user"]["id"], stranger["user"]["id"]}
+
+
+async def test_nobody_waits_in_an_account_for_the_next_one_who_gets_the_number(
+    phone: Phone, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    """The holder has given the number up, and keeps the account warm with whatever needs no new tap."""
+    code = phone.phone_code()
+    holder = await phone.log_in(phone_code=code)
+    for days in (6, 1, 30, 30):
+        clock.advance(days=days)
+        holder = await phone.log_in(nickname=f"day {days}", phone_code=code)
+        await phone.client.post("/v1/me/phone", json={"code": code}, headers=bearer(holder))
+    victim = await phone.log_in("bob", SECOND, phone_code=phone.phone_code("bob", SECOND))
+    assert victim["phone_error"] == "phone_taken"
+    assert await merges(rows) == []
+
+
+async def test_a_number_is_as_old_as_its_tap_however_late_it_is_bound(make_phone: MakePhone, clock: Clock) -> None:
+    phone = await make_phone(phone_policy="link", link_phone_days=3)
+    alice = await phone.log_in(phone_code=phone.phone_code())
+    code = phone.phone_code("bob")
+    bob = await phone.log_in("bob", phone_code=code)
+    assert bob["phone_error"] == "phone_taken"
+    clock.advance(days=4)
+    alice = await phone.log_in()
+    assert (await phone.client.delete("/v1/me", headers=bearer(alice))).status_code == 204
+    bob = await phone.log_in("bob", phone_code=code)
+    assert bob["user"]["phone"] == NUMBER
+    carol = await phone.log_in("carol", SECOND, phone_code=phone.phone_code("carol", SECOND))
+    assert carol["phone_error"] == "phone_taken"
 
 
 @pytest.mark.parametrize(("policy", "outcome"), [("refuse", "phone_taken"), ("share", None)])
@@ -271,9 +316,7 @@ async def test_what_the_one_who_remains_lacks_is_the_others(
 ) -> None:
     alice = await login("alice", nickname="Alice")
     bob = await login("bob")
-    await rows.execute(
-        "UPDATE users SET external_id = '10023', phone = $1, phone_verified = false WHERE nickname = 'Alice'", NUMBER
-    )
+    await rows.execute("UPDATE users SET external_id = '10023', phone = $1 WHERE nickname = 'Alice'", NUMBER)
     remaining = (await merge(alice["user"]["id"], bob["user"]["id"])).json()
     assert (remaining["nickname"], remaining["external_id"]) == ("Alice", "10023")
     assert (remaining["phone"], remaining["phone_verified"]) == (NUMBER, False)
@@ -284,9 +327,44 @@ async def test_an_imported_number_stays_where_the_other_one_has_none(
 ) -> None:
     alice = await login("alice", nickname="Alice")
     bob = await login("bob")
-    await rows.execute("UPDATE users SET phone = $1, phone_verified = false WHERE nickname = 'Alice'", NUMBER)
+    await rows.execute("UPDATE users SET phone = $1 WHERE nickname = 'Alice'", NUMBER)
     remaining = (await merge(bob["user"]["id"], alice["user"]["id"])).json()
     assert (remaining["phone"], remaining["phone_verified"]) == (NUMBER, False)
+
+
+@pytest.mark.parametrize(
+    ("formers", "remaining", "proved_at"),
+    [
+        ((NUMBER, "2026-11-01"), (NUMBER, "2026-10-01"), "2026-11-01"),
+        ((NUMBER, "2026-10-01"), (NUMBER, "2026-11-01"), "2026-11-01"),
+        ((NUMBER, "2026-11-01"), (NUMBER, None), "2026-11-01"),
+        ((NUMBER, None), (NUMBER, "2026-11-01"), "2026-11-01"),
+        ((NUMBER, "2026-11-01"), (None, None), "2026-11-01"),
+        ((NUMBER, "2026-11-01"), ("+85291234567", "2026-10-01"), "2026-10-01"),
+        ((NUMBER, "2026-11-01"), ("+85291234567", None), None),
+    ],
+)
+async def test_of_one_number_the_later_proof_counts_and_of_two_that_of_the_one_who_remains(
+    merge: Merge,
+    login: LoginAnswer,
+    rows: asyncpg.Connection,
+    formers: tuple[str, str | None],
+    remaining: tuple[str | None, str | None],
+    proved_at: str | None,
+) -> None:
+    ids = [(await login(name))["user"]["id"] for name in ("alice", "bob")]
+    for user_id, (number, at) in zip(ids, (formers, remaining), strict=True):
+        await rows.execute(
+            "UPDATE users SET phone = $2, phone_proved_at = $3::text::timestamptz WHERE id::text = $1",
+            user_id,
+            number,
+            at,
+        )
+    await merge(*ids)
+    told = await rows.fetchrow(
+        "SELECT phone, to_char(phone_proved_at, 'YYYY-MM-DD') FROM users WHERE id::text = $1", ids[1]
+    )
+    assert tuple(told) == (remaining[0] or formers[0], proved_at)
 
 
 @pytest.mark.own_database

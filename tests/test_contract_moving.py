@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tracemalloc
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -47,6 +47,7 @@ UNION_ALICE, UNION_BOB, UNION_CAROL, UNION_ELSEWHERE = map(unionid_of, ("alice",
 USER_ID = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
 OTHER_ID = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d18"
 NUMBER = "+8613800138000"
+PROVED_AT = datetime(2026, 11, 19, tzinfo=UTC)
 FULL = {
     **ALICE,
     "unionid": UNION_ALICE,
@@ -343,7 +344,7 @@ async def test_who_is_here_already_is_joined(mover: Mover, login: LoginAnswer, w
     user = await mover.user()
     assert str(user["id"]) == alice["id"]
     assert (user["nickname"], user["phone"], user["external_id"]) == ("Mine", NUMBER, "10023")
-    assert (user["roles"], user["phone_verified"]) == ([], False)
+    assert (user["roles"], user["phone_proved_at"]) == ([], None)
     assert user["created_at"].year == 2023
 
 
@@ -514,7 +515,7 @@ async def test_a_later_login_of_the_file_counts(mover: Mover) -> None:
 
 async def test_a_proved_number_is_nobody_elses(mover: Mover, login: LoginAnswer, rows: asyncpg.Connection) -> None:
     await login("bob")
-    await rows.execute("UPDATE users SET phone = $1", NUMBER)
+    await rows.execute("UPDATE users SET phone = $1, phone_proved_at = now()", NUMBER)
     await mover.import_lines(FULL)
     phones = {user["nickname"]: user["phone"] for user in await mover.users()}
     assert phones == {"小明": None, None: NUMBER}
@@ -522,11 +523,11 @@ async def test_a_proved_number_is_nobody_elses(mover: Mover, login: LoginAnswer,
 
 async def test_the_same_number_again_stays_proved(mover: Mover, rows: asyncpg.Connection) -> None:
     await mover.import_lines(FULL)
-    await rows.execute("UPDATE users SET phone_verified = true")
+    await rows.execute("UPDATE users SET phone_proved_at = $1", PROVED_AT)
     await mover.import_lines(FULL, overwrite=True)
-    assert (await mover.user())["phone_verified"] is True
+    assert (await mover.user())["phone_proved_at"] == PROVED_AT
     await mover.import_lines({**FULL, "phone": "+8613900139000"}, overwrite=True)
-    assert (await mover.user())["phone_verified"] is False
+    assert (await mover.user())["phone_proved_at"] is None
 
 
 async def test_roles_and_status_of_who_is_there_change_only_if_that_is_wanted(

@@ -45,7 +45,10 @@ async def test_all_that_is_stored_is_one_document(
         body = {"code": code, "app_id": app["app_id"], "nickname": "小明", "consents": {"privacy": "1"}}
         logins.append((await client.post("/v1/login", json=body, headers={"User-Agent": "Phone"})).json())
     await client.post("/v1/logout", json={"refresh_token": logins[0]["refresh_token"]})
-    await rows.execute("UPDATE users SET external_id = '10023', phone = '+8613800138000', roles = '{editor}'")
+    await rows.execute(
+        "UPDATE users SET external_id = '10023', phone = '+8613800138000', roles = '{editor}',"
+        " phone_proved_at = '2026-11-20T08:05:00Z'"
+    )
 
     answer = await export(client, logins[1])
     assert answer.headers["content-disposition"] == 'attachment; filename="wxauth-export.json"'
@@ -63,6 +66,7 @@ async def test_all_that_is_stored_is_one_document(
         "avatar_url": None,
         "phone": "+8613800138000",
         "phone_verified": True,
+        "phone_proved_at": "2026-11-20T08:05:00Z",
         "roles": ["editor"],
         "status": "active",
         "created_at": "2026-11-20T08:00:00Z",

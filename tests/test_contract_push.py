@@ -89,7 +89,11 @@ def log_in(client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Conne
         fields = {"nickname": PROFILE["nickname"], "avatar_url": PROFILE["avatar_url"]}
         answer = await client.post("/v1/login", json={"code": code, "app_id": app["app_id"], **fields})
         body: dict[str, Any] = answer.json()
-        await rows.execute("UPDATE users SET phone = $2 WHERE id::text = $1", body["user"]["id"], PROFILE["phone"])
+        await rows.execute(
+            "UPDATE users SET phone = $2, phone_proved_at = now() WHERE id::text = $1",
+            body["user"]["id"],
+            PROFILE["phone"],
+        )
         return body
 
     return log_in
@@ -339,6 +343,7 @@ async def test_each_revocation_erases_what_it_names_and_leaves_an_event(
     user = (await log_in())["user"]
     await send(client, message(user["openid"], revoke_info=revoke_info))
     assert await kept(rows) == {name: None if name in erased else value for name, value in PROFILE.items()}
+    assert await rows.fetchval("SELECT phone_proved_at IS NULL FROM users") == ("phone" in erased)
     fields = [name for name in PROFILE if name in erased]
     told = [("user.authorization_revoked", {"fields": fields})]
     if "phone" in erased:

@@ -30,7 +30,7 @@ DEFAULTS = {
     "WECHAT_TIMEOUT": 5,
     "WECHAT_PROXY": None,
     "PHONE_POLICY": "refuse",
-    "LINK_PHONE_DAYS": 90,
+    "LINK_PHONE_DAYS": 60,
     "PHONE_CHECK_OPENID": True,
     "RISK_POLICY": "off",
     "NICKNAME_CHECK": "off",

@@ -21,16 +21,16 @@ def upgrade() -> None:
             last_login_at TIMESTAMP WITH TIME ZONE,
             unjudged_since TIMESTAMP WITH TIME ZONE,
             external_id VARCHAR(128),
-            phone_verified BOOLEAN DEFAULT true NOT NULL,
+            phone_proved_at TIMESTAMP WITH TIME ZONE,
             consents JSONB,
             CONSTRAINT users_pkey PRIMARY KEY (id),
             CONSTRAINT users_unionid_key UNIQUE (unionid)
         )
          WITH (fillfactor = 85)
     """)
+    op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
     op.execute("CREATE INDEX users_administrators_idx ON users (id) WHERE 'admin' = ANY (roles)")
     op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
-    op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
     op.execute(r"""
         CREATE FUNCTION check_user() RETURNS trigger LANGUAGE plpgsql AS $$
         DECLARE
@@ -78,8 +78,8 @@ def upgrade() -> None:
         )
     """)
     op.execute("CREATE INDEX events_user_id_id_idx ON events (user_id, id)")
-    op.execute("CREATE INDEX events_actor_idx ON events (actor) WHERE ip IS NOT NULL")
     op.execute("CREATE INDEX events_type_id_idx ON events (type, id)")
+    op.execute("CREATE INDEX events_actor_idx ON events (actor) WHERE ip IS NOT NULL")
     op.execute("""
         CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -570,8 +570,8 @@ def upgrade() -> None:
             CONSTRAINT scans_expires_at_check CHECK (expires_at > created_at)
         )
     """)
-    op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
     op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")
+    op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
     op.execute("""
         CREATE TABLE website_sessions (
             client_id TEXT NOT NULL,

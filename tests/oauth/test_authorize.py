@@ -217,7 +217,7 @@ async def test_scopes_tell_what_they_name_and_nothing_that_is_not_there(
     assert told == {"sub": phone.user_id, "updated_at": told["updated_at"], **email}
     await rows.execute(
         "UPDATE users SET nickname = '小明', avatar_url = 'https://a.test/1.png', phone = '+8613800138000',"
-        " roles = '{editor}'"
+        " phone_proved_at = now(), roles = '{editor}'"
     )
     full = {
         "name": "小明",

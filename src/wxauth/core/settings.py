@@ -157,7 +157,7 @@ class Settings(DatabaseSettings):
     wechat_timeout: Annotated[float, Field(gt=0, le=60)] = 5.0
     wechat_proxy: Annotated[ProxyUrl | None, OrNone] = None
     phone_policy: Annotated[Literal["refuse", "share", "link"], Lower] = "refuse"
-    link_phone_days: Annotated[int, Field(ge=1, le=36600)] = 90
+    link_phone_days: Annotated[int, Field(ge=1, le=36600)] = 60
     phone_check_openid: bool = True
     risk_policy: Policy = "off"
     nickname_check: Policy = "off"

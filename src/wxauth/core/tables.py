@@ -78,8 +78,8 @@ class User(SQLModel, table=True):
     """When a newcomer first logged in; null once WeChat has told the newcomer's risk. Only logins read it."""
     external_id: str | None = Field(max_length=128)  # a limit of the type costs nothing if the column is not written
     """The user's id in the operator's other services, from before wxauth."""
-    phone_verified: bool = Field(sa_column_kwargs={"server_default": text("true")})
-    """Whether the number was proved by the phone button; says nothing where there is no number."""
+    phone_proved_at: datetime | None = Field(sa_type=TIME)
+    """When the number was last proved by the phone button; null for one that was merely imported."""
     consents: dict[str, str] | None = Field(sa_type=JSONB)
     """The present consents, document → version. They are kept here so that a login reads no other table."""
 
@@ -134,8 +134,8 @@ class UserRow(TypedDict):
     created_at: datetime
     last_login_at: datetime | None
     external_id: str | None
-    phone_verified: bool
-    """Whether the number was proved by the phone button; says nothing where there is no number."""
+    phone_proved_at: datetime | None
+    """When the number was last proved by the phone button; None for one that was merely imported."""
     consents: dict[str, str] | None
     """The present consents, document → version. None means the same as empty."""
 
@@ -149,6 +149,11 @@ class UserInSession(UserRow):
 
 USER: Final = ", ".join(f"users.{name}" for name in UserRow.__annotations__)
 """The columns of `UserRow`, for a statement's SELECT or RETURNING."""
+
+
+def phone_verified(user: UserRow) -> bool | None:
+    """Whether the number was proved by the phone button; None without a number."""
+    return None if user["phone"] is None else user["phone_proved_at"] is not None
 
 
 class Identity(SQLModel, table=True):

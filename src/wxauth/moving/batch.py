@@ -58,7 +58,7 @@ class _User:
     nickname: str | None
     avatar_url: str | None
     phone: str | None
-    phone_verified: bool
+    phone_proved_at: datetime | None
     roles: tuple[str, ...]
     status: UserStatus
     created_at: datetime
@@ -235,7 +235,7 @@ class Batch:
             nickname=line.nickname,
             avatar_url=line.avatar_url,
             phone=phone,
-            phone_verified=phone is None,
+            phone_proved_at=None,
             roles=tuple(line.roles or ()),
             status=line.status or UserStatus.ACTIVE,
             created_at=line.created_at or self._now,
@@ -256,7 +256,7 @@ class Batch:
             and (overwrite or user.phone is None)
             and not self._is_proved_by_another(line.phone, user.id)
         ):
-            changes |= {"phone": line.phone, "phone_verified": False}
+            changes |= {"phone": line.phone, "phone_proved_at": None}
         if self._options.takes_roles and line.roles is not None and set(line.roles) != set(user.roles):
             changes["roles"] = tuple(line.roles)
         if self._options.takes_status and line.status is not None:

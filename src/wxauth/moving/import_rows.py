@@ -31,7 +31,7 @@ SELECT external_id, user_id FROM former_external_ids WHERE external_id = ANY ($1
 """
 _IDS: Final = "SELECT id FROM users WHERE id = ANY ($1)"
 _FORMER_IDS: Final = "SELECT id, user_id FROM former_users WHERE id = ANY ($1)"
-_PROVED: Final = "SELECT phone, id FROM users WHERE phone = ANY ($1) AND phone_verified"
+_PROVED: Final = "SELECT phone, id FROM users WHERE phone = ANY ($1) AND phone_proved_at IS NOT NULL"
 # Which of these ids were erased: a user's own id, and the ids that had been merged into that user. $1 ids
 _ERASED: Final = """
 SELECT user_id AS id FROM events WHERE user_id = ANY ($1) AND type = 'user.erased'
@@ -50,7 +50,7 @@ SELECT {USER} FROM users WHERE id = ANY ($1) OR ('admin' = ANY (roles) AND statu
 _CONSENTS: Final = "SELECT user_id, document, version, given_at FROM consents WHERE user_id = ANY ($1)"
 
 _USERS_COLUMNS: Final = (
-    "id, unionid, nickname, avatar_url, phone, phone_verified, roles, status, created_at, last_login_at, external_id"
+    "id, unionid, nickname, avatar_url, phone, phone_proved_at, roles, status, created_at, last_login_at, external_id"
 )
 
 
@@ -65,7 +65,7 @@ _ADD_USERS: Final = _adding("users", _USERS_COLUMNS)
 _CHANGE_USERS: Final = """
 UPDATE users
    SET unionid = given.unionid, nickname = given.nickname, avatar_url = given.avatar_url, phone = given.phone,
-       phone_verified = given.phone_verified, created_at = given.created_at, last_login_at = given.last_login_at,
+       phone_proved_at = given.phone_proved_at, created_at = given.created_at, last_login_at = given.last_login_at,
        external_id = given.external_id
   FROM jsonb_populate_recordset(NULL::users, $1) AS given
  WHERE users.id = given.id

@@ -10,6 +10,7 @@ from uuid import UUID
 from wxauth.core.database import Database, Transaction
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
+from wxauth.core.tables import phone_verified
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.errors import InvalidToken, NotFound, RateLimited
 from wxauth.moving import own_data_rows as rows
@@ -35,6 +36,7 @@ EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
         "avatar_url": "https://example.com/avatars/1.png",
         "phone": "+8613800138000",
         "phone_verified": True,
+        "phone_proved_at": "2026-11-20T08:05:00Z",
         "roles": [],
         "status": "active",
         "created_at": "2026-11-20T08:00:00Z",
@@ -137,7 +139,8 @@ async def _read(transaction: Transaction, user_id: UUID, *, now: datetime) -> di
             "nickname": user["nickname"],
             "avatar_url": user["avatar_url"],
             "phone": user["phone"],
-            "phone_verified": None if user["phone"] is None else user["phone_verified"],
+            "phone_verified": phone_verified(user),
+            "phone_proved_at": user["phone_proved_at"],
             "roles": user["roles"],
             "status": user["status"],
             "created_at": user["created_at"],

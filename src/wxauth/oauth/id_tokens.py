@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic_core import from_json
 
 from wxauth.core.services import Services
-from wxauth.core.tables import UserInSession
+from wxauth.core.tables import UserInSession, phone_verified
 from wxauth.keys.rsa_keys import ALGORITHM, RsaKey
 from wxauth.oauth.client_rows import OAuthClient
 from wxauth.oauth.requests import MAX_TOKEN_LENGTH
@@ -48,7 +48,7 @@ def claims_of(user: UserInSession, client: OAuthClient, scopes: Collection[str])
         claims["updated_at"] = int((user["last_login_at"] or user["created_at"]).timestamp())
     if "phone" in scopes and user["phone"] is not None:
         claims["phone_number"] = user["phone"]
-        claims["phone_number_verified"] = user["phone_verified"]
+        claims["phone_number_verified"] = phone_verified(user)
     if "email" in scopes and client.email_domain is not None:
         claims["email"] = f"{user['id']}@{client.email_domain}"
         claims["email_verified"] = False

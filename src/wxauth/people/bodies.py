@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from wxauth.core.tables import ROLE, UserInSession, UserRow, UserStatus
+from wxauth.core.tables import ROLE, UserInSession, UserRow, UserStatus, phone_verified
 from wxauth.core.trail import EventRow, EventType
 from wxauth.people.admin import UserDetail
 from wxauth.people.consent_bodies import EXAMPLE_CONSENTS, ConsentAnswer, consent_answers
@@ -408,7 +408,7 @@ def _profile_and_standing(user: UserRow) -> ProfileAndStanding:
         "created_at": user["created_at"],
         "last_login_at": user["last_login_at"],
         "external_id": user["external_id"],
-        "phone_verified": None if user["phone"] is None else user["phone_verified"],
+        "phone_verified": phone_verified(user),
     }
 
 

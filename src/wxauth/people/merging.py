@@ -176,28 +176,34 @@ async def link_unionid(
 
 
 async def link_by_phone(
-    transaction: Transaction, user_id: UUID, *, holder_id: UUID, phone: str, seen_since: datetime, now: datetime
+    transaction: Transaction, user_id: UUID, *, holder_id: UUID, phone: str, proved_since: datetime, now: datetime
 ) -> Merged | None:
     """Merge a newcomer who has proved a number into the only user who had proved it; None if that is not allowed.
 
     A carrier may have given the number to somebody else, who must not get the former holder's account. So a merge is
     allowed only if the newcomer has one identity and was created within a day; if the two users have no app in common,
-    and do not both have a unionid or an external id; and if the holder has no role, is not banned, and has logged in
-    lately. The caller has locked the number, so that nobody else proves it meanwhile.
+    and do not both have a unionid or an external id; and if the holder has no role, is not banned, and has proved the
+    number lately: a login proves nothing of a number. The caller has locked the number, so that nobody else proves it
+    meanwhile.
 
     Args:
         transaction: The transaction of the merge.
         user_id: The newcomer.
         holder_id: The user who had proved the number before.
         phone: The number.
-        seen_since: The holder must have logged in since then.
+        proved_since: The holder must have proved the number since then.
         now: The time.
     """
     pair = await _lock_pair(transaction, user_id, holder_id)
     if pair is None or pair.administrators or pair.former.is_banned:
         return None
     if not await may_link_by_phone(
-        transaction, user_id, holder_id=holder_id, phone=phone, created_since=now - NEWCOMER_FOR, seen_since=seen_since
+        transaction,
+        user_id,
+        holder_id=holder_id,
+        phone=phone,
+        created_since=now - NEWCOMER_FOR,
+        proved_since=proved_since,
     ):
         return None
     return await merge(transaction, pair, source=Source.PHONE, by=Actor(str(holder_id)), now=now)

@@ -66,9 +66,10 @@ UPDATE users
        nickname = COALESCE(users.nickname, former.nickname),
        avatar_url = COALESCE(users.avatar_url, former.avatar_url),
        phone = COALESCE(users.phone, former.phone),
-       phone_verified = CASE WHEN users.phone IS NULL THEN former.phone_verified
-                             ELSE users.phone_verified
-                                  OR (users.phone IS NOT DISTINCT FROM former.phone AND former.phone_verified) END,
+       phone_proved_at = CASE WHEN users.phone IS NULL THEN former.phone_proved_at
+                              WHEN users.phone = former.phone
+                              THEN GREATEST(users.phone_proved_at, former.phone_proved_at)
+                              ELSE users.phone_proved_at END,
        external_id = COALESCE(users.external_id, former.external_id),
        consents = {PRESENT_CONSENTS},
        created_at = LEAST(users.created_at, former.created_at),
@@ -88,7 +89,8 @@ SELECT user_id FROM former_users WHERE id = $1
 """
 _EXTERNAL_IDS: Final = "SELECT count(external_id) FROM users WHERE id IN ($1, $2)"
 # The caller has locked both users and the number.
-# $1 newcomer  $2 holder  $3 number  $4 the newcomer was created since then  $5 the holder has logged in since then
+# $1 newcomer  $2 holder  $3 number  $4 the newcomer was created since then
+# $5 the holder has proved the number since then
 _MAY_LINK: Final = """
 SELECT EXISTS (
     SELECT FROM users newcomer, users holder
@@ -100,10 +102,9 @@ SELECT EXISTS (
        AND NOT (EXISTS (SELECT FROM unionids WHERE user_id = $1) AND EXISTS (SELECT FROM unionids WHERE user_id = $2))
        AND (newcomer.external_id IS NULL OR holder.external_id IS NULL)
        AND holder.roles = '{}' AND holder.status = 'active'
-       AND holder.phone = $3 AND holder.phone_verified
+       AND holder.phone = $3 AND holder.phone_proved_at >= $5
        AND NOT EXISTS (SELECT FROM users other
-                        WHERE other.phone = $3 AND other.phone_verified AND other.id NOT IN ($1, $2))
-       AND holder.last_login_at >= $5)
+                        WHERE other.phone = $3 AND other.phone_proved_at IS NOT NULL AND other.id NOT IN ($1, $2)))
 """
 # Whether the user was joined from several by a phone number or an operator, of which WeChat knows nothing. The sweep
 # keeps these events for good.
@@ -177,13 +178,13 @@ async def may_link_by_phone(
     holder_id: UUID,
     phone: str,
     created_since: datetime,
-    seen_since: datetime,
+    proved_since: datetime,
 ) -> bool:
     """Whether the newcomer may become the holder of the number, without anybody's account being stolen.
 
     The caller has locked both users.
     """
-    may: bool = await transaction.fetchval(_MAY_LINK, newcomer_id, holder_id, phone, created_since, seen_since)
+    may: bool = await transaction.fetchval(_MAY_LINK, newcomer_id, holder_id, phone, created_since, proved_since)
     return may
 
 

@@ -52,7 +52,8 @@ SELECT CASE
        WHEN $6 AND EXISTS (SELECT FROM phone_answers JOIN identities USING (app_id, openid)
                             WHERE user_id = users.id AND settled_at > $5) THEN 'outdated'
        WHEN NOT $7 AND EXISTS (SELECT FROM users other
-                                WHERE other.phone = $4 AND other.phone_verified AND other.id <> users.id) THEN 'taken'
+                                WHERE other.phone = $4 AND other.phone_proved_at IS NOT NULL AND other.id <> users.id)
+            THEN 'taken'
        END
   FROM users JOIN identities i ON i.user_id = users.id
  WHERE users.id = $1 AND i.app_id = $2 AND i.openid = $3
@@ -60,7 +61,7 @@ SELECT CASE
 _FORGET_ONE: Final = "DELETE FROM phone_answers WHERE code_hash = $1"
 _NOTE_REFUSAL: Final = "UPDATE phone_answers SET refused_at = $2 WHERE code_hash = $1 AND sealed IS NOT NULL"
 # An answer's number is bound once. A second request for the same answer changes nothing, and gets the present user.
-# $1 code_hash  $2 now  $3 user id  $4 number
+# $1 code_hash  $2 now  $3 user id  $4 number  $5 when WeChat was asked, which is when the number was proved
 _BIND: Final = f"""
 WITH settled AS (
     UPDATE phone_answers SET sealed = NULL, settled_at = $2
@@ -68,17 +69,17 @@ WITH settled AS (
     RETURNING code_hash
 )
 UPDATE users SET phone = CASE WHEN EXISTS (SELECT FROM settled) THEN $4 ELSE phone END,
-                 phone_verified = phone_verified OR EXISTS (SELECT FROM settled)
+                 phone_proved_at = CASE WHEN EXISTS (SELECT FROM settled) THEN $5 ELSE phone_proved_at END
  WHERE id = $3
 RETURNING {USER}, EXISTS (SELECT FROM settled) AS is_first
 """  # noqa: S608 - put together from constants
-_UNPROVED_HOLDERS: Final = "SELECT id FROM users WHERE phone = $1 AND NOT phone_verified"
+_UNPROVED_HOLDERS: Final = "SELECT id FROM users WHERE phone = $1 AND phone_proved_at IS NULL"
 # $1 user ids  $2 number  $3 the user who has proved it
 _TAKE_OVER: Final = """
-UPDATE users SET phone = NULL WHERE id = ANY ($1::uuid[]) AND phone = $2 AND NOT phone_verified AND id <> $3
+UPDATE users SET phone = NULL WHERE id = ANY ($1::uuid[]) AND phone = $2 AND phone_proved_at IS NULL AND id <> $3
 RETURNING id
 """
-_HOLDERS: Final = "SELECT id FROM users WHERE phone = $1 AND phone_verified AND id <> $2 LIMIT 2"
+_HOLDERS: Final = "SELECT id FROM users WHERE phone = $1 AND phone_proved_at IS NOT NULL AND id <> $2 LIMIT 2"
 _FORGET: Final = """
 DELETE FROM phone_answers USING identities i
  WHERE i.user_id = $1 AND phone_answers.app_id = i.app_id AND phone_answers.openid = i.openid
@@ -201,7 +202,7 @@ async def bind_phone(
             else:
                 await transaction.execute(_NOTE_REFUSAL, answer.code_hash, now)
             return Refusal(refusal)
-        bound = await transaction.fetchrow(_BIND, answer.code_hash, now, user_id, phone)
+        bound = await transaction.fetchrow(_BIND, answer.code_hash, now, user_id, phone, answer.asked_at)
         if bound["is_first"]:
             by = Actor(str(user_id))
             await record_event(transaction, EventType.PHONE_BOUND, by=by, at=now, user_id=user_id, app_id=answer.app_id)
@@ -220,7 +221,7 @@ class Linked:
 
 
 async def link_phone(
-    database: Database, answer: StoredAnswer, phone: str, *, seen_since: datetime, now: datetime
+    database: Database, answer: StoredAnswer, phone: str, *, proved_since: datetime, now: datetime
 ) -> Linked | None:
     """Merge the answer's user into the user who has the number, and settle the answer; None if that is not allowed.
 
@@ -235,7 +236,7 @@ async def link_phone(
             return None
         [holder_id] = holders
         merged = await link_by_phone(
-            transaction, user_id, holder_id=holder_id, phone=phone, seen_since=seen_since, now=now
+            transaction, user_id, holder_id=holder_id, phone=phone, proved_since=proved_since, now=now
         )
         if merged is None:
             return None
@@ -245,7 +246,7 @@ async def link_phone(
         )
         if refusal is not None or await user_of(transaction, **identity) != holder_id:
             raise StorageUnavailable("too many changes to this user at once")
-        user: UserRow = await transaction.fetchrow(_BIND, answer.code_hash, now, holder_id, phone)
+        user: UserRow = await transaction.fetchrow(_BIND, answer.code_hash, now, holder_id, phone, answer.asked_at)
         return Linked(user, merged)
 
 

@@ -97,7 +97,7 @@ class Phones:
         clock: The time.
         timeout: Seconds that a request waits for WeChat.
         may_share: Whether several users may have one number.
-        linked_within: A person who proves the number of a user who has logged in within this time becomes that user;
+        linked_within: A person who proves a number that another user has proved within this time becomes that user;
             None: never.
         promises: Keeps the answers that the database did not take.
         attempts: Counts the codes that WeChat refuses.
@@ -295,7 +295,7 @@ class Phones:
             raise
         outcome = await bind_phone(self._database, answer, phone, may_share=self._may_share, is_late=is_late, now=now)
         if outcome is Refusal.TAKEN and self._linked_within is not None and not is_late:
-            linked = await link_phone(self._database, answer, phone, seen_since=now - self._linked_within, now=now)
+            linked = await link_phone(self._database, answer, phone, proved_since=now - self._linked_within, now=now)
             if linked is None:  # not allowed; or another request of the same person has just done it, and now it binds
                 outcome = await bind_phone(self._database, answer, phone, may_share=False, is_late=False, now=now)
             else:

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from wxauth.core.tables import phone_verified
 from wxauth.people.bodies import EXAMPLE_USER, DocumentVersion, IdentityAnswer
 from wxauth.siblings.clients import Scope
 from wxauth.siblings.user_rows import UserForSiblings
@@ -117,7 +118,7 @@ def user_for_siblings(user: UserForSiblings, scopes: Collection[Scope]) -> UserF
         told["former_external_ids"] = user["former_external_ids"]
     if Scope.PHONES in scopes:
         told["phone"] = user["phone"]
-        told["phone_verified"] = None if user["phone"] is None else user["phone_verified"]
+        told["phone_verified"] = phone_verified(user)
     return told
 
 
