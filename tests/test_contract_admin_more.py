@@ -82,6 +82,45 @@ async def test_nobody_else_becomes_an_administrator_by_an_old_login(
         assert (await again.ask(method, path, json=body)).status_code == 200
 
 
+async def test_an_old_login_gives_or_keeps_the_role_of_nobody_who_is_banned(
+    root: Admin, login: LoginAnswer, clock: Clock
+) -> None:
+    """Else a ban, which comes first and is lifted later, would take an old login past the rule."""
+    alice, banned, other = [(await login(name))["user"]["id"] for name in ("alice", "banned", "other")]
+    await root.change(banned, roles=["admin"], status="disabled")
+    await root.change(other, status="disabled")
+    stale = await later(root, clock)
+    acts: list[tuple[str, str, dict[str, Any]]] = [
+        ("PATCH", f"/users/{alice}", {"roles": ["admin"], "status": "disabled"}),
+        ("PATCH", f"/users/{other}", {"roles": ["admin"]}),
+        ("PATCH", f"/users/{banned}", {"roles": ["admin", "editor"]}),
+        ("POST", f"/users/{alice}/merge", {"into": banned}),
+        ("POST", f"/users/{banned}/merge", {"into": alice}),
+        ("POST", f"/users/{banned}/merge", {"into": root.id}),
+        ("POST", f"/users/{root.id}/merge", {"into": banned}),
+    ]
+    for method, path, body in acts:
+        problem_of(await stale.ask(method, path, json=body), "login_too_old", 403)
+    again = Admin(root.client, await login("root"))
+    found = {user["id"]: (user["roles"], user["status"]) for user in (await again.read("/users"))["items"]}
+    assert found == {
+        root.id: (["admin"], "active"),
+        alice: ([], "active"),
+        banned: (["admin"], "disabled"),
+        other: ([], "disabled"),
+    }
+    for method, path, body in acts[:4]:
+        assert (await again.ask(method, path, json=body)).status_code == 200
+
+
+async def test_an_old_login_takes_the_role_of_who_is_banned(root: Admin, login: LoginAnswer, clock: Clock) -> None:
+    banned = (await login("banned"))["user"]["id"]
+    await root.change(banned, roles=["admin"], status="disabled")
+    stale = await later(root, clock)
+    await stale.change(banned, roles=[])
+    await stale.change(banned, status="active")
+
+
 async def test_an_old_login_changes_what_makes_nobody_an_administrator(
     root: Admin, login: LoginAnswer, clock: Clock
 ) -> None:

@@ -556,6 +556,24 @@ async def test_the_last_administrator_stays(mover: Mover, rows: asyncpg.Connecti
     assert await rows.fetchval("SELECT count(*) FROM users WHERE roles = '{admin}'") == 1
 
 
+async def test_a_file_makes_nobody_an_administrator_who_is_or_was_banned(
+    mover: Mover, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    await login("alice")
+    await login("bob")
+    await rows.execute("UPDATE users SET roles = '{admin}', status = 'disabled' WHERE nickname IS NULL")
+    wants: dict[str, Any] = {"takes_roles": True, "takes_status": True}
+    for line, field in (
+        ({**ALICE, "status": "active"}, "status"),
+        ({**ALICE, "roles": ["admin"], "status": "active"}, "roles"),
+        ({"app_id": APP["app_id"], "openid": "carol", "roles": ["admin"], "status": "disabled"}, "roles"),
+    ):
+        assert await mover.import_lines(line, **wants) == (0, 0, 0, 1)
+        assert mover.refusals == [(1, field)]
+    assert await mover.import_lines({**ALICE, "roles": [], "status": "active"}, **wants) == (0, 1, 0, 0)
+    assert await mover.import_lines({**BOB, "status": "active"}, allow_admin=True, **wants) == (0, 1, 0, 0)
+
+
 async def test_events_may_be_left_out(mover: Mover) -> None:
     await mover.import_lines(FULL, {**ALICE_THERE, "external_id": "10023"}, quiet_events=True)
     assert await mover.events() == []

@@ -123,6 +123,26 @@ async def test_a_unionid_that_comes_later_makes_one_user_of_two(
     assert moved == holder["user"]["id"]
 
 
+@pytest.mark.parametrize("banned", ["former", "holder"])
+@pytest.mark.parametrize("administrator", ["former", "holder"])
+async def test_a_unionid_that_comes_late_leaves_nobody_banned_with_the_role_admin(
+    log_in: LogIn, rows: asyncpg.Connection, administrator: str, banned: str
+) -> None:
+    """No administrator has looked at it: whoever lifts the ban must not find an administrator."""
+    ids = {
+        "former": (await log_in("alice"))["user"]["id"],
+        "holder": (await log_in("alice", unionid=UNION, app_id=OTHER_APP_ID))["user"]["id"],
+        "root": (await log_in("root"))["user"]["id"],
+    }
+    change = "UPDATE users SET {} WHERE id::text = $1"
+    await rows.execute(change.format("roles = '{admin}'"), ids["root"])
+    await rows.execute(change.format("roles = '{admin,editor}'"), ids[administrator])
+    await rows.execute(change.format("status = 'disabled'"), ids[banned])
+    await log_in("alice", unionid=UNION, status=403)
+    [remaining] = await rows.fetch("SELECT id::text, roles, status FROM users WHERE id::text <> $1", ids["root"])
+    assert tuple(remaining) == (ids["holder"], ["editor"], "disabled")
+
+
 async def test_two_people_of_whom_wechat_says_that_they_are_one_are_one_user_in_all_apps(
     log_in: LogIn, rows: asyncpg.Connection, client: httpx.AsyncClient
 ) -> None:

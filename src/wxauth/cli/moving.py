@@ -31,7 +31,9 @@ _COUNTS_IN_CHINESE: Final = {
 @click.option("--overwrite", is_flag=True, help="Let names, pictures and numbers of the file win over those there.")
 @click.option("--roles", is_flag=True, help="Let the file change the roles of users who are there.")
 @click.option("--status", is_flag=True, help="Let the file ban and unban users who are there.")
-@click.option("--allow-admin", is_flag=True, help="Take lines with the role admin.")
+@click.option(
+    "--allow-admin", is_flag=True, help="Take lines with the role admin, or that lift an administrator's ban."
+)
 @click.option("--restore", is_flag=True, help="Take lines whose user_id is that of an erased user.")
 @click.option("--quiet-events", is_flag=True, help="Write no events of new users, identities and names.")
 @json_option

@@ -284,6 +284,8 @@ class Batch:
             yield faults.FORMER_EXTERNAL_ID_TAKEN
 
     def _fault_of_standing(self, before: _User | None, after: _User) -> Iterator[Fault]:
+        if not self._options.allow_admin and after.standing.is_administrator and before and before.standing.is_banned:
+            yield faults.UNBANNED_ADMIN
         was_administrator = before is not None and before.standing.is_administrator
         if was_administrator and not after.standing.is_administrator and self._administrators <= {after.id}:
             yield Fault("status" if ADMIN in after.roles else "roles", faults.LAST_ADMIN)

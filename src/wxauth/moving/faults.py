@@ -88,6 +88,13 @@ NO_HEADER: Final = Fault(
 ADMIN: Final = Fault(
     "roles", Text("must be without admin, unless --allow-admin is given", "不能含 admin，除非加 --allow-admin")
 )
+UNBANNED_ADMIN: Final = Fault(
+    "status",
+    Text(
+        "must leave a banned administrator banned, unless --allow-admin is given",
+        "不能解除对管理员的封禁，除非加 --allow-admin",
+    ),
+)
 LAST_ADMIN: Final = Text(
     "must leave an administrator: make another one first", "必须保留至少一名管理员：请先设置另一名"
 )

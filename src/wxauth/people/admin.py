@@ -99,14 +99,15 @@ async def change_user(
 ) -> None:
     """Ban or unban a user, and set their roles; a ban ends every session.
 
-    Without `may_promote`, nobody becomes an administrator by it.
+    Without `may_promote`, nobody but an active administrator has the role `admin` after it. The role counts, not
+    whether the user may use it now: a ban is lifted later.
 
     Raises: NotFound, LastAdmin, LoginTooOld, TooManyRoles, StorageUnavailable.
     """
 
     async def decide(transaction: Transaction, before: Standing) -> Settled:
         after = change.applied_to(before)
-        if after.is_administrator and not (before.is_administrator or may_promote):
+        if ADMIN in after.roles and not (before.is_administrator or may_promote):
             raise LoginTooOld
         return await settle(transaction, user_id, before=before, after=after, by=by, now=now)
 

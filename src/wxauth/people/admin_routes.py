@@ -94,7 +94,8 @@ async def change_user(
     """Set what is named; the rest stays. The answer is the user as they are then.
 
     A ban ends every session; lifting it brings none back. Roles bite at once in wxauth itself, and with the next
-    access token at siblings. To make somebody an administrator wants a fresh login: `ADMIN_FRESH_LOGIN`.
+    access token at siblings. Whoever gives the role `admin`, or changes a banned user who keeps it, must have logged in
+    lately: `ADMIN_FRESH_LOGIN`.
     """
     now = services.clock()
     change = UserChange(status=body.status, roles=body.roles)
@@ -126,7 +127,7 @@ async def merge_users(
     """Make one user of two; the answer is the one that remains.
 
     Identities, sessions and consents go along; roles are united, and a ban of either follows. It cannot be undone. If
-    one of the two is an administrator, it wants a fresh login: `ADMIN_FRESH_LOGIN`.
+    one of the two has the role `admin`, you must have logged in lately: `ADMIN_FRESH_LOGIN`.
     """
     remaining = await admin.merge_users(
         services.database,

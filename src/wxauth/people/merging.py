@@ -113,7 +113,8 @@ async def merge(transaction: Transaction, pair: Pair, *, source: Source, by: Act
     status       a ban of either, unless   active, as both are        a ban of either
                  no administrator would
                  be left
-    roles        of both                   of who remains             of both
+    roles        of both; of somebody      of who remains             of both
+                 banned, not `admin`
     unionid, names, picture, number, external id: of who remains; what that user lacks, of the former one. The former
     one's external id goes on finding the user, also where it is not taken (which only a unionid can bring about)
     told as by   `system`                  the person                 the operator, or administrator
@@ -128,7 +129,10 @@ async def merge(transaction: Transaction, pair: Pair, *, source: Source, by: Act
             after = before
         case Source.UNIONID | Source.OPERATOR:
             is_banned = (before.is_banned or former.is_banned) and not pair.has_the_last_administrators
-            after = Standing(UserStatus.DISABLED if is_banned else UserStatus.ACTIVE, _united(before, former))
+            roles = _united(before, former)
+            if is_banned and source is Source.UNIONID:  # nobody in charge has made this user an administrator
+                roles = tuple(role for role in roles if role != ADMIN)
+            after = Standing(UserStatus.DISABLED if is_banned else UserStatus.ACTIVE, roles)
     await end_sessions_of_websites(transaction, pair.former_id, by=by, now=now)
     moved = await merge_users(transaction, pair.former_id, into=pair.into, now=now)
     data: dict[str, Any] = {"former_id": pair.former_id}
@@ -221,8 +225,8 @@ async def merge_by_operator(
 ) -> UUID:
     """Merge a user into another one, as somebody in charge says; the id of the user that remains.
 
-    A former id stands for the user that remains. Without `may_promote`, an administrator and somebody who is none are
-    not merged: the identities of the one would become an administrator's.
+    A former id stands for the user that remains. Without `may_promote`, nobody with the role `admin` is merged, banned
+    or not: the identities of the other one would become an administrator's.
 
     Raises: NotFound, MergeRefused, LastAdmin, LoginTooOld, StorageUnavailable.
     """
@@ -236,12 +240,12 @@ async def merge_by_operator(
             pair = await _lock_pair(transaction, user_id, remaining_id)
             if pair is None:
                 continue
+            if ADMIN in (*pair.former.roles, *pair.remaining.roles) and not may_promote:
+                raise LoginTooOld
             if await have_both_external_ids(transaction, user_id, remaining_id):
                 raise MergeRefused("both have an external_id, of which one would be lost")
             if pair.has_the_last_administrators and (pair.former.is_banned or pair.remaining.is_banned):
                 raise LastAdmin("the ban would follow the only administrator: lift it first")
-            if pair.former.is_administrator != pair.remaining.is_administrator and not may_promote:
-                raise LoginTooOld
             merged = await merge(transaction, pair, source=Source.OPERATOR, by=by, now=now)
         merged.tell(observe)
         return remaining_id
