@@ -20,8 +20,8 @@ CALLBACK = "https://shop.example.com/callback"
 
 @pytest.fixture
 def clients(database_url: str, tmp_path: Path) -> Command:
-    async def command(*arguments: str) -> CompletedProcess[str]:
-        env = {"WXAUTH_DATABASE_URL": database_url}
+    async def command(*arguments: str, audience: str = "wxauth") -> CompletedProcess[str]:
+        env = {"WXAUTH_DATABASE_URL": database_url, "WXAUTH_AUDIENCE": audience}
         done = await to_thread(run, "clients", *arguments, cwd=tmp_path, env=env)
         assert "Traceback" not in done.stderr
         return done
@@ -208,6 +208,17 @@ async def test_no_site_is_named_like_us_or_an_app(clients: Command, name: str) -
 async def test_a_page_of_ours_is_not_an_operators(clients: Command, command: str) -> None:
     refused = await clients(command, "wxauth-admin", *(("--scope", "users") if command == "set" else ()))
     assert (refused.returncode, "wxauth's own" in refused.stderr) == (2, True)
+
+
+async def test_no_site_is_made_with_the_name_of_the_audience(clients: Command) -> None:
+    for command in (("add", "shop", "--device"), ("add", "shop", "--public", "--redirect-uri", CALLBACK)):
+        refused = await clients(*command, audience="shop")
+        assert (refused.returncode, "NAME" in refused.stderr, "audience" in refused.stderr) == (2, True, True)
+    assert json.loads((await clients("list", "--json")).stdout) == []
+    assert (await clients("add", "shop", audience="shop")).returncode == 0, "a service gets no tokens"
+    refused = await clients("set", "shop", "--device", audience="shop")
+    assert (refused.returncode, "audience" in refused.stderr) == (2, True)
+    assert (await clients("set", "shop", "--device", audience="other")).returncode == 0
 
 
 @pytest.mark.parametrize("audience", ["shop", "wxauth"])

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wxauth.cli.asking import Failed, json_option, print_table, with_database
+from wxauth.cli.asking import Failed, json_option, print_table, read_settings, with_database
 from wxauth.cli.oauth_options import changes_in, client_options, refused_as_wrong_call
 
 if TYPE_CHECKING:
@@ -43,8 +43,9 @@ def add_client(name: str, as_json: bool, **options: Any) -> None:
     from wxauth.errors import NameTaken
     from wxauth.oauth.clients import add_client, asked_for, described
 
+    reserved = _reserved()
     with refused_as_wrong_call():
-        client = asked_for(name, options)
+        client = asked_for(name, options, reserved=reserved)
     try:
         credentials = with_database(lambda database, now: add_client(database, client, now=now))
     except NameTaken:
@@ -64,10 +65,12 @@ def set_client(name: str, **options: Any) -> None:
     from wxauth.errors import NotFound
     from wxauth.oauth.clients import change_client, described
 
-    changes = changes_in(options)
+    changes, reserved = changes_in(options), _reserved()
     try:
         with refused_as_wrong_call():
-            changed = with_database(lambda database, now: change_client(database, name, changes, now=now))
+            changed = with_database(
+                lambda database, now: change_client(database, name, changes, reserved=reserved, now=now)
+            )
     except NotFound:
         raise _no_such_client(name) from None
     click.echo(f"scopes of {name}: {', '.join(described(changed)['scopes'])}")
@@ -124,6 +127,13 @@ def remove_client(name: str) -> None:
     except NotFound:
         raise _no_such_client(name) from None
     click.echo(f"removed {name}")
+
+
+def _reserved() -> "Sequence[str]":
+    """The names with which a site's tokens would be taken for others, so that `serve` would not start."""
+    from wxauth.core.settings import AudienceSettings
+
+    return [read_settings(AudienceSettings).audience]
 
 
 def _show(name: str, credentials: "Credentials | None", scopes: "Sequence[str]", *, as_json: bool) -> None:

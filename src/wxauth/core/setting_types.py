@@ -226,6 +226,7 @@ SecretKey = Annotated[SecretStr, AfterValidator(_check_secret_key)]
 
 Url = Annotated[str, AfterValidator(_check_url)]
 SecureUrl = Annotated[str, AfterValidator(_check_secure_url)]
+Audience = Annotated[str, Field(min_length=1)]
 Issuer = Annotated[str, AfterValidator(_check_issuer)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_check_proxy_url)]

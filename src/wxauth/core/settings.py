@@ -27,6 +27,7 @@ from wxauth.core.setting_types import (
     AppId,
     AppList,
     AppSecret,
+    Audience,
     CommaList,
     DatabaseUrl,
     Days,
@@ -60,6 +61,7 @@ WECHAT_URL: Final = "https://api.weixin.qq.com"
 WECHAT_FALLBACK_URL: Final = "https://api2.weixin.qq.com"
 
 _DEFAULT_ISSUER: Final = "http://127.0.0.1:8000"
+_DEFAULT_AUDIENCE: Final = "wxauth"
 
 # Kubernetes sets these in each pod beside a Service named "wxauth" or "wxauth-…"; WXAUTH_PORT is one of them.
 _SERVICE_LINK_NAME = re.compile(r"WXAUTH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
@@ -134,6 +136,12 @@ class ConsoleSettings(DatabaseSettings):
     admin_page: bool = False
 
 
+class AudienceSettings(DatabaseSettings):
+    """What `wxauth clients add` and `set` need."""
+
+    audience: Audience = _DEFAULT_AUDIENCE
+
+
 class Settings(DatabaseSettings):
     """All that the service is told from outside. `docs/settings.md` has the table."""
 
@@ -145,7 +153,7 @@ class Settings(DatabaseSettings):
     secret_key_previous: Annotated[tuple[SecretKey, ...], NoDecode, CommaList] = ()
 
     issuer: Issuer = _DEFAULT_ISSUER
-    audience: Annotated[str, Field(min_length=1)] = "wxauth"
+    audience: Audience = _DEFAULT_AUDIENCE
     access_token_ttl: Annotated[int, Field(ge=1, le=86400)] = 900
     refresh_token_ttl: Seconds = 2592000
     session_max_age: Seconds = 31536000
