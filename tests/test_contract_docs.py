@@ -1,5 +1,7 @@
 """`/docs` and `/openapi.json`: complete, and served from this process alone."""
 
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -379,7 +381,12 @@ async def test_the_page_takes_all_it_needs_from_this_process(
 
     page = await get(f"{path}/docs")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert "default-src 'self'" in page.headers["content-security-policy"]
+    policy = dict(directive.split(" ", 1) for directive in page.headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == "'self'"
+    assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
+    [script] = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy["script-src"] == f"'self' 'sha256-{digest}'"
     assert "://" not in page.text
     links = re.findall(r"""(?:src|href)=["']([^"']+)|url: '([^']+)""", page.text)
     found = {link or url: (await get(link or url)).headers["content-type"] for link, url in links}

@@ -379,6 +379,21 @@ test('scripts that are not the console’s own do not run', async () => {
   complaints.bearWith(/Content Security Policy|TrustedScript/)
 })
 
+test('the documentation, of the same origin, runs its own scripts alone', async () => {
+  await page.goto(`${SERVICE_URL}/docs`)
+  await page.locator('.opblock').first().waitFor()
+  await page.locator('.opblock-summary-control').first().click()
+  await page.getByRole('button', { name: 'Execute' }).waitFor()
+  complaints.check()
+  await page.evaluate(() => {
+    const script = document.createElement('script')
+    script.textContent = 'window.hasRun = true'
+    document.body.append(script)
+  })
+  assert.equal(await page.evaluate(() => window.hasRun), undefined)
+  complaints.bearWith(/Content Security Policy/)
+})
+
 test('a cell of CSV that a table program would run is made harmless', () => {
   assert.deepEqual(['=1+1', '+1', '-1', '@a', '\t=1', 'a=1', '', null].map(cell), ["'=1+1", "'+1", "'-1", "'@a", "'\t=1", 'a=1', '', ''])
   assert.equal(cell('="a","b"'), `"'=""a"",""b"""`)
