@@ -4,14 +4,17 @@ import base64
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+from jsonschema import Draft202012Validator
 from pydantic import BaseModel, TypeAdapter
 
 from tests.asking import MakeClient, MakeServices
+from tests.sweeps import Sweep
 from wxauth.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, AppsAnswer
 from wxauth.checks.routes import ReportAnswer
 from wxauth.login.bodies import (
@@ -248,6 +251,41 @@ def test_every_example_is_of_the_form_that_is_documented(operation: dict[str, An
         BODIES[names[0]].model_validate(example)
 
 
+def test_every_schema_default_and_example_is_valid_by_the_schema_around_it() -> None:
+    document = json.loads(json.dumps(DOCUMENT))
+    checked = Counter[str]()
+    with Sweep() as sweep:
+        for place, schema in _schemas(document):
+            Draft202012Validator.check_schema(schema)
+            whole = Draft202012Validator({**schema, "components": document["components"]})
+            for kind, value in _values(schema):
+                checked[kind] += 1
+                with sweep.case(kind, place):
+                    whole.validate(value)
+        for operation in (operation for path in document["paths"].values() for operation in path.values()):
+            bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
+            for content in (content for body in bodies for content in body.get("content", {}).values()):
+                whole = Draft202012Validator({**content.get("schema", {}), "components": document["components"]})
+                for example in _examples(content):
+                    checked["of a body"] += 1
+                    with sweep.case(operation["operationId"]):
+                        whole.validate(example)
+    assert all(checked[kind] > 10 for kind in ("default", "example", "of a body")), checked
+
+
+@pytest.mark.parametrize(
+    ("path", "statuses"),
+    [
+        ("/v1/authorize", {"200", "303", "400", "429", "500", "503"}),
+        ("/v1/end_session", {"200", "303", "400", "500", "503"}),
+    ],
+)
+def test_a_page_for_browsers_says_how_it_refuses(path: str, statuses: set[str]) -> None:
+    operation = DOCUMENT["paths"][path]["get"]
+    assert {str(status) for status in operation["responses"]} == statuses
+    assert list(operation["responses"]["400"]["content"]) == ["text/html"]
+
+
 @pytest.mark.parametrize(
     ("path", "method", "codes"),
     [
@@ -431,6 +469,29 @@ async def test_an_asset_that_has_not_changed_is_not_sent_again(offline_client: h
 @pytest.mark.parametrize("name", ["nothing.js", "..%2f__init__.py", "%2e%2e/__init__.py", "..\\__init__.py"])
 async def test_nothing_but_the_assets_is_served(offline_client: httpx.AsyncClient, name: str) -> None:
     assert (await offline_client.get(f"/docs/assets/{name}")).status_code == 404
+
+
+def _schemas(node: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every schema of the document, those within others included."""
+    if isinstance(node, list):
+        for each in node:
+            yield from _schemas(each, place)
+    elif isinstance(node, dict):
+        for name, each in node.items():
+            if name in ("example", "examples", "default"):
+                continue
+            if name == "schema":
+                yield f"{place}/schema", each
+            elif name in ("schemas", "properties"):
+                yield from ((f"{place}/{name}/{it}", schema) for it, schema in each.items())
+            yield from _schemas(each, f"{place}/{name}")
+
+
+def _values(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    if "default" in schema:
+        yield "default", schema["default"]
+    for example in schema.get("examples", ()):
+        yield "example", example
 
 
 def _examples(content: dict[str, Any]) -> Iterator[Any]:

@@ -79,6 +79,11 @@ class ClientRequest(_ClientOptions):
     )
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    # It only marks the field as absent, and would be refused if it were sent.
+    del schema["default"]
+
+
 class ClientChangeRequest(_ClientOptions):
     """What to change of a client. Absent: not changed. Null, false or empty: taken back."""
 
@@ -87,7 +92,9 @@ class ClientChangeRequest(_ClientOptions):
     )
 
     scopes: Annotated[list[_AnyScope], Field(min_length=1)] = Field(
-        default=[], description="All that the client may do from now on."
+        default=[],
+        description="All that the client may do from now on.",
+        json_schema_extra=_without_default,
     )
 
     @model_validator(mode="after")

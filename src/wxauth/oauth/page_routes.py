@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from wxauth.core.services import Services, ServicesDep
-from wxauth.errors import NotFound, RateLimited, StorageUnavailable
+from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable
 from wxauth.oauth import authorize
 from wxauth.oauth.authorize import SentBack, Unanswerable, cookie_for
 from wxauth.oauth.client_rows import find_client
@@ -30,6 +30,13 @@ SEE_OTHER: Final = 303
 _HTML: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "A page", "content": {"text/html": {"example": "<!doctype html>…"}}}
 }
+_MISTAKE: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"description": "A page that says what is wrong", "content": _HTML[200]["content"]}
+}
+_TRY_LATER: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"description": "A page that says to try again later", "content": _HTML[200]["content"]}
+    for status in (RateLimited.status, StorageUnavailable.status)
+}
 _REDIRECT: Final[dict[int | str, dict[str, Any]]] = {303: {"description": "Back to the site, with what went wrong"}}
 
 router = APIRouter(route_class=DirectRoute, tags=["websites"], generate_unique_id_function=operation_id)
@@ -45,7 +52,7 @@ def _text_parameters(*names: str) -> dict[str, Any]:
     summary="Log in to a site (OpenID Connect)",
     operation_id="authorize",
     response_class=Response,
-    responses={**_HTML, **_REDIRECT},
+    responses={**_HTML, **_REDIRECT, **_MISTAKE, **_TRY_LATER, **failures()},
     openapi_extra=_text_parameters(
         *("client_id", "redirect_uri", "response_type", "scope", "state", "nonce", "code_challenge"),
         *("code_challenge_method", "prompt", "max_age", "ui_locales"),
@@ -64,7 +71,7 @@ async def show_code(request: Request, services: ServicesDep, device: DeviceDep) 
     summary="Log in to a site, asked by a form",
     operation_id="authorize_by_form",
     response_class=Response,
-    responses={**_HTML, **_REDIRECT},
+    responses={**_HTML, **_REDIRECT, **_MISTAKE, **_TRY_LATER, **failures(PayloadTooLarge)},
     openapi_extra={
         "requestBody": {
             "content": {
@@ -137,7 +144,7 @@ async def go_on(request: Request, services: ServicesDep) -> Response:
     summary="Log out (OpenID Connect RP-Initiated Logout)",
     operation_id="end_session",
     response_class=Response,
-    responses={**_HTML, 303: {"description": "Back to the site"}},
+    responses={**_HTML, 303: {"description": "Back to the site"}, **_MISTAKE, **failures(StorageUnavailable)},
     openapi_extra=_text_parameters("id_token_hint", "post_logout_redirect_uri", "state", "client_id"),
 )
 async def end_session(request: Request, services: ServicesDep) -> Response:
