@@ -15,7 +15,8 @@ def main() -> None:
         package = (exc.name or "wxauth").partition(".")[0]
         if package == "wxauth":
             raise
-        sys.exit(f'{package} is not installed: pip install "wxauth[server]". 未安装 {package}，请运行上述命令。')
+        extra = "dev" if sys.argv[1:2] == ["dev"] else "server"
+        sys.exit(f'{package} is not installed: pip install "wxauth[{extra}]". 未安装 {package}，请运行上述命令。')
     except Exception as exc:
         from wxauth.core.logs import lines_of
 
