@@ -97,7 +97,8 @@ async def _judge_issuer(
 async def _published_kids(issuer: str, limits: httpx.Timeout) -> set[str]:
     # Asks as the guard does, so that whatever stops a sibling is found here.
     on_loopback = is_loopback(urlsplit(issuer).hostname)
-    async with httpx.AsyncClient(timeout=limits, trust_env=not on_loopback) as client:
+    tls = httpx.create_ssl_context()  # with SSL_CERT_FILE, also where no proxy of the environment is asked
+    async with httpx.AsyncClient(verify=tls, timeout=limits, trust_env=not on_loopback) as client:
         metadata = await _get(client, issuer + METADATA_PATH)
         named = metadata.get("issuer")
         if named != issuer:

@@ -6,6 +6,7 @@ a token or a user's text.
 """
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -36,6 +37,7 @@ PATIENCE: Final = 5.0
 _UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})
 """Paths that machines ask for every few seconds. Their spans would hide the others."""
 _FIRST_FAULT: Final = 500
+_OWN_AUTHORITY: Final = frozenset({"OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"})
 _PASSED_OVER: Final = frozenset({__name__, database_module.__name__, "contextlib"})
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _CARRIED: Final = frozenset({b"traceparent", b"tracestate"})
@@ -79,7 +81,10 @@ class Tracing:
 
 def tracing_to(url: str) -> Tracing:
     """Tracing to the collector at this URL (OTLP over HTTP). The SDK's OTEL_ variables configure the rest."""
-    return Tracing(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{url}/v1/traces", timeout=PATIENCE)))
+    # The SDK knows its own variables alone; these go first.
+    authority = None if _OWN_AUTHORITY & os.environ.keys() else os.environ.get("SSL_CERT_FILE")
+    exporter = OTLPSpanExporter(endpoint=f"{url}/v1/traces", timeout=PATIENCE, certificate_file=authority)
+    return Tracing(BatchSpanProcessor(exporter))
 
 
 class _TracedApp:
