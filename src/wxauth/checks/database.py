@@ -21,7 +21,7 @@ from wxauth.checks.rows import (
 )
 from wxauth.checks.sealed import SIGNING_KEYS, some_values
 from wxauth.core.clock import Clock
-from wxauth.core.database import WHERE_NOTHING_IS_KEPT, Database, Deadlines, reason_of
+from wxauth.core.database import WHERE_NOTHING_IS_KEPT, Database, Deadlines, trouble_of
 from wxauth.core.schema import KNOWN, current_revision, is_of_preview, is_usable
 from wxauth.core.sealing import Sealer
 from wxauth.core.settings import Settings
@@ -69,9 +69,9 @@ async def check_database(
             async for result in _check_stored(database, settings, found, clock):
                 yield result
     except StorageUnavailable as exc:
-        reason = reason_of(exc)
-        message = f"does not answer: {reason}; see that it runs, and WXAUTH_DATABASE_URL"
-        yield bad(name, message, f"没有响应：{reason}；请确认数据库在运行，并检查 WXAUTH_DATABASE_URL")
+        trouble = trouble_of(exc)
+        message = f"{trouble.en}; see that it runs, and WXAUTH_DATABASE_URL"
+        yield bad(name, message, f"{trouble.zh}；请确认数据库在运行，并检查 WXAUTH_DATABASE_URL")
     finally:
         await database.aclose()
 

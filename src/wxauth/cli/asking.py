@@ -76,7 +76,7 @@ def _asked(make: "Callable[[], Part]", ask: "Callable[[Part], Awaitable[Answer]]
     import asyncio
     from contextlib import aclosing
 
-    from wxauth.core.database import reason_of
+    from wxauth.core.database import trouble_of
     from wxauth.errors import StorageUnavailable
 
     async def answer() -> "Answer":
@@ -86,7 +86,7 @@ def _asked(make: "Callable[[], Part]", ask: "Callable[[Part], Awaitable[Answer]]
     try:
         return asyncio.run(answer())
     except StorageUnavailable as exc:
-        raise Failed(f"WXAUTH_DATABASE_URL: {exc.detail}: {reason_of(exc)}") from None
+        raise Failed(f"WXAUTH_DATABASE_URL: {getattr(trouble_of(exc), terminal_language())}") from None
 
 
 def printable(text: str | None) -> str:

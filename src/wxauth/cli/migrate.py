@@ -2,7 +2,7 @@
 
 import click
 
-from wxauth.cli.asking import Failed, read_settings
+from wxauth.cli.asking import Failed, read_settings, terminal_language
 
 
 @click.command()
@@ -16,7 +16,7 @@ def migrate(revision: str) -> None:
     from contextlib import aclosing
 
     from wxauth.checks.rows import rights
-    from wxauth.core.database import Database, reason_of
+    from wxauth.core.database import Database, trouble_of
     from wxauth.core.migrations import MigrationBlocked, MigrationForbidden, UnknownRevision
     from wxauth.core.migrations import migrate as migrate_database
     from wxauth.core.schema import is_newer
@@ -36,7 +36,7 @@ def migrate(revision: str) -> None:
     try:
         schema = asyncio.run(reached())
     except StorageUnavailable as exc:
-        raise Failed(f"WXAUTH_DATABASE_URL: {exc.detail}: {reason_of(exc)}") from None
+        raise Failed(f"WXAUTH_DATABASE_URL: {getattr(trouble_of(exc), terminal_language())}") from None
     except (UnknownRevision, MigrationBlocked) as exc:
         raise Failed(str(exc)) from None
     note = ", of a newer version than this one, which serves on with it" if is_newer(schema) else ""

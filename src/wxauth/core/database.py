@@ -5,10 +5,14 @@ way of SQLAlchemy's own connections would cost several times what asyncpg itself
 """
 
 import asyncio
+import os
+import socket
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
@@ -20,8 +24,8 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from wxauth.core.connections import Connections
-from wxauth.core.logs import get_logger, message_of
-from wxauth.errors import StorageUnavailable
+from wxauth.core.logs import Seldom, get_logger, message_of
+from wxauth.errors import StorageUnavailable, Title
 
 CONNECTIONS: Final = 15
 TRANSACTIONS: Final = 5
@@ -108,11 +112,24 @@ _WRONG_URL = (
 # The last of these comes if the server has just ended a connection, and it is used before asyncpg has noticed.
 _LOST = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InternalClientError)
 
+_NO_ROOT_CERTIFICATE: Final = ("root certificate file", "cannot determine location of user PostgreSQL")
+_REFUSED_TLS: Final = "rejected SSL upgrade"  # asyncpg's own words
+
 log = get_logger()
+troubles: Final = Seldom(10.0)
+"""What each use of a database that is not there, or has no schema, would say again."""
 
 
 Statement = str | Executable
 """PostgreSQL's text with `$n`, whose arguments follow; or SQLAlchemy Core, which holds its arguments."""
+
+
+class NotConnected(OSError):
+    """No connection could be had. `said` names host and port, and never the password."""
+
+    def __init__(self, said: Title) -> None:
+        super().__init__(said.en)
+        self.said = said
 
 
 class DatabaseUrlRefused(StorageUnavailable):
@@ -250,11 +267,16 @@ class Database:
     async def connect(self, **options: Any) -> asyncpg.Connection:
         """A connection for the caller alone. `options` are asyncpg's. Raises: asyncpg's errors."""
         # Each host is tried with its own timeout. asyncpg has one for all hosts: a silent host would use it up.
-        *others, last = self._dsns
-        for dsn in others:
-            with suppress(*_AWAY):
+        failures: list[NotConnected] = []
+        for dsn in list(self._dsns):
+            try:
                 return await self._connect_to(dsn, options)
-        return await self._connect_to(last, options)
+            except NotConnected as exc:
+                failures.append(exc)
+        if len(failures) == 1:
+            raise failures[0]
+        said = Title("; ".join(each.said.en for each in failures), "；".join(each.said.zh for each in failures))
+        raise NotConnected(said) from failures[-1].__cause__
 
     @property
     def prepares(self) -> bool:
@@ -277,9 +299,9 @@ class Database:
             await first.fetchval(_ECHO, 2)
         except _FORGOTTEN:
             return False
-        except TimeoutError:
-            return None
         except Exception as exc:
+            if isinstance(exc, TimeoutError) or isinstance(exc.__cause__, TimeoutError):
+                return None
             raise_if_unavailable(exc)
             raise
         finally:
@@ -337,8 +359,10 @@ class Database:
             connection = await asyncpg.connect(dsn, **{**self._options, **options})
         except _WRONG_URL as exc:
             if isinstance(exc, OSError):  # an invalid certificate's error is an OSError, and a ValueError too
-                raise
+                raise NotConnected(_why_not(exc, dsn)) from exc
             raise DatabaseUrlRefused("the database's URL cannot be used") from exc
+        except _AWAY as exc:
+            raise NotConnected(_why_not(exc, dsn)) from exc
         await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_json_text, decoder=from_json)
         self._dsns.sort(key=lambda other: other != dsn)  # the host that answers is tried first next time
         return connection
@@ -378,7 +402,10 @@ def raise_if_unavailable(exc: BaseException) -> None:
     if isinstance(exc, _CLASHED):
         raise ChangesClashed("others changed the same at this moment") from exc
     if isinstance(exc, _UNFIT):
-        log.error("database_unfit", reason=reason_of(exc), what_to_change="run 'wxauth migrate'; see 'wxauth check'")
+        if troubles.lets_through(monotonic()):
+            log.error(
+                "database_unfit", reason=reason_of(exc), what_to_change="run 'wxauth migrate'; see 'wxauth check'"
+            )
         raise StorageUnavailable("the database is not as this version needs it: see 'wxauth check'") from exc
     if isinstance(exc, _FORGOTTEN):
         log.error("prepared_statement_forgotten", reason=reason_of(exc), what_to_change=WHERE_NOTHING_IS_KEPT)
@@ -386,12 +413,66 @@ def raise_if_unavailable(exc: BaseException) -> None:
 
 
 def reason_of(exc: BaseException) -> str:
-    """The database's own message; without one, the type of the error. It never holds a part of the URL."""
+    """Why there is no connection; else the database's own message; without one, the type of the error.
+
+    Of the URL, only host and port are in it.
+    """
     cause: BaseException = exc
-    while cause.__cause__ is not None and not isinstance(cause, TimeoutError):
+    while cause.__cause__ is not None and not isinstance(cause, TimeoutError | NotConnected):
         cause = cause.__cause__
+    if isinstance(cause, NotConnected):
+        return cause.said.en
+    if isinstance(cause, asyncpg.ClientConfigurationError) and str(cause).startswith(_NO_ROOT_CERTIFICATE):
+        return "sslmode=verify-ca and verify-full need an authority: name its file by sslrootcert, or by SSL_CERT_FILE"
     is_its_own = isinstance(cause, asyncpg.PostgresError) and cause.sqlstate is not None
     return message_of(cause).partition("\n")[0] if is_its_own else type(cause).__name__
+
+
+def trouble_of(exc: StorageUnavailable) -> Title:
+    """One line for the operator, in both languages."""
+    if isinstance(cause := exc.__cause__, NotConnected):
+        return cause.said
+    reason = reason_of(exc)
+    return Title(f"{exc.detail}: {reason}", f"没有响应：{reason}")
+
+
+def _why_not(exc: BaseException, dsn: str) -> Title:
+    """Why a connection was not had: the place, and what is wrong there."""
+    parts = urlsplit(dsn)
+    query = dict(parse_qsl(parts.query))
+    host = parts.hostname or query.get("host") or os.environ.get("PGHOST", "the default socket")
+    port = parts.port or query.get("port") or os.environ.get("PGPORT", "5432")
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    message = message_of(exc).partition("\n")[0]
+    match exc:
+        case asyncpg.InvalidPasswordError():
+            en, zh = f"refuses the password: {message}", f"密码不被接受：{message}"
+        case asyncpg.InvalidAuthorizationSpecificationError():
+            en, zh = f"refuses the role: {message}", f"拒绝该角色：{message}"
+        case asyncpg.InvalidCatalogNameError():
+            en, zh = f"has no such database: {message}", f"没有这个数据库：{message}"
+        case asyncpg.PostgresError() if exc.sqlstate:
+            en, zh = f"takes no connection: {message}", f"不接受连接：{message}"
+        case socket.gaierror():
+            en, zh = f"the host name does not resolve: {exc.strerror}", f"主机名无法解析：{exc.strerror}"
+        case ssl.SSLCertVerificationError():
+            en = f"its certificate is not trusted: {exc.verify_message} (see sslrootcert, SSL_CERT_FILE)"
+            zh = f"证书不受信任：{exc.verify_message}（请检查 sslrootcert、SSL_CERT_FILE）"
+        case ssl.SSLError():
+            en, zh = f"the TLS handshake fails: {exc.reason}", f"TLS 握手失败：{exc.reason}"
+        case ConnectionError() if _REFUSED_TLS in str(exc):
+            en, zh = "refuses TLS, which sslmode wants", "不支持 TLS，而 sslmode 要求 TLS"
+        case ConnectionRefusedError():
+            en, zh = "refuses connections: does PostgreSQL listen there?", "拒绝连接：PostgreSQL 是否在此监听？"
+        case TimeoutError():
+            en, zh = "does not answer in time", "未在规定时间内响应"
+        case asyncpg.TargetServerAttributeNotMatched():
+            en, zh = "is a standby, or takes no writes", "是备库，或不能写入"
+        case OSError() if exc.strerror:
+            en, zh = f"cannot be connected to: {exc.strerror}", f"无法连接：{exc.strerror}"
+        case _:
+            en, zh = f"cannot be connected to: {type(exc).__name__}", f"无法连接：{type(exc).__name__}"
+    return Title(f"{place}: {en}", f"{place}：{zh}")
 
 
 def _spelt_out(statement: Statement, arguments: tuple[object, ...]) -> tuple[str, tuple[object, ...]]:
@@ -432,6 +513,9 @@ def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[st
         options[_CACHE] = _ENOUGH if pooler == "prepared" else 0
         settings = {"application_name": settings["application_name"]}
     options["server_settings"] = {name: value for name, value in settings.items() if name not in query}
+    authority = os.environ.get("SSL_CERT_FILE")
+    if authority and "PGSSLROOTCERT" not in os.environ and query.get("sslmode") in ("verify-ca", "verify-full"):
+        query.setdefault("sslrootcert", authority)
     dsns = _dsn_of_each_host(parts, query)
     options["timeout"] = min(deadlines.connect, deadlines.connect_to_any / len(dsns))
     return dsns, options, is_pooled

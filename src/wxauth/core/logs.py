@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+import mmap
 import os
 import re
 import sys
@@ -10,6 +11,7 @@ from collections.abc import MutableMapping
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from struct import pack_into, unpack_from
 from types import TracebackType
 from typing import Any, BinaryIO, Final, cast
 from uuid import UUID
@@ -104,6 +106,25 @@ def lines_of(exc: BaseException) -> list[str]:
     told = _description(exc, exc.__traceback__)
     cause = [f"cause: {told['cause']}"] if "cause" in told else []
     return [f"{told['error']}: {told['error_message']}", *cause, *(f"    {frame}" for frame in told["frames"])]
+
+
+class Seldom:
+    """Lets a line through once in some seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.share()
+
+    def share(self) -> None:
+        """Begin anew, for this process and all that are forked from it together."""
+        self._next = mmap.mmap(-1, 8)  # shared memory without a name
+
+    def lets_through(self, now: float) -> bool:
+        """Whether the line may be written. `now` is in seconds on a clock that all processes share."""
+        if now < unpack_from("d", self._next)[0]:
+            return False
+        pack_into("d", self._next, 0, now + self._seconds)
+        return True
 
 
 def _to_json_line(_logger: object, _name: str, event: Event) -> bytes:

@@ -19,7 +19,7 @@ from starlette.datastructures import URL
 from starlette.types import ASGIApp
 
 from wxauth.checks import Result, check_apps
-from wxauth.core.database import Database, reason_of
+from wxauth.core.database import Database, trouble_of
 from wxauth.core.logs import configure_logging
 from wxauth.core.migrations import MigrationBlocked, UnknownRevision, migrate
 from wxauth.core.settings import InvalidSettings, Settings, settings_from, unknown_names
@@ -83,7 +83,7 @@ def run(*, port: int | None, wechat_port: int, site_port: int | None = None, lan
     except (PostgresUnavailable, InvalidSettings, UnknownRevision, MigrationBlocked) as exc:
         raise DevFailed(str(exc)) from None
     except StorageUnavailable as exc:
-        raise DevFailed(f"WXAUTH_DATABASE_URL: {exc.detail}: {reason_of(exc)}") from None
+        raise DevFailed(f"WXAUTH_DATABASE_URL: {getattr(trouble_of(exc), language)}") from None
 
 
 def _settled(simulated_url: str | None, port: int | None) -> tuple[Settings, list[Result], dict[str, Any]]:

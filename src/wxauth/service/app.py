@@ -22,6 +22,7 @@ from wxauth.checks import routes as check_routes
 from wxauth.console.routes import add_console
 from wxauth.console.sessions import add_console_as_site
 from wxauth.core.clock import DatabaseClock
+from wxauth.core.database import DatabaseUrlRefused
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.core.timekeeping import correct, keep_time
@@ -52,6 +53,7 @@ from wxauth.profile import avatar_routes, push_routes
 from wxauth.profile import routes as profile_routes
 from wxauth.service import probes
 from wxauth.service.housekeeping import keep_house, keep_sessions_few
+from wxauth.service.readiness import is_migrated
 from wxauth.siblings import feed_routes, user_routes, webhook_routes
 from wxauth.siblings import routes as sibling_routes
 from wxauth.siblings.callers import SERVICE_CLIENT_SCHEME
@@ -67,6 +69,9 @@ WeChat mini-program login: post a `wx.login` code, get tokens, send them as `Aut
 
 Failures are `application/problem+json` (RFC 9457); look at `code`, show `title`.
 """
+
+_LOOK: Final = 1.0
+"""Seconds between two looks whether the database is there."""
 
 _ROUTERS: Final = (
     login_routes.router,
@@ -182,6 +187,27 @@ def create_api(*, root_path: str = "", example_code: str | None = None) -> FastA
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
+    if is_there := await _is_migrated(services):
+        await _read_what_is_stored(services)
+    keeping = asyncio.create_task(_keep(services, is_read=is_there), name="keeping")
+    log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services.apps.all()))
+    if is_there and not services.apps.all():
+        log.warning("no_app", consequence="nobody can log in", what_to_do="'wxauth apps add APP_ID', or WXAUTH_APPS")
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        await services.aclose()
+        log.info("stopped")
+
+
+async def _keep(services: Services, *, is_read: bool) -> None:
+    """Run the background tasks for ever. Each would fail and say so, so they wait for the database and its schema."""
+    if not is_read:
+        while not await _is_migrated(services):  # noqa: ASYNC110 - who migrates is another process
+            await asyncio.sleep(_LOOK)
+        await _read_what_is_stored(services)
     tasks = [
         services.keys.keep_fresh(),
         services.apps.keep_fresh(),
@@ -193,24 +219,24 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         services.deliveries.keep_delivering(),
     ]
     if isinstance(services.clock, DatabaseClock):
-        await correct(services.clock, services.database)
         tasks.append(keep_time(services.clock, services.database))
+    await asyncio.gather(*tasks)
+
+
+async def _is_migrated(services: Services) -> bool:
+    with suppress(DatabaseUrlRefused):  # `serve` has refused it
+        return await is_migrated(services.database)
+    return False
+
+
+async def _read_what_is_stored(services: Services) -> None:
+    if isinstance(services.clock, DatabaseClock):
+        await correct(services.clock, services.database)
     await services.keys.try_refresh()
     await services.apps.try_refresh()
     await services.id_token_keys.try_refresh()
     await add_console_as_site(services)
     await _tell_what_is_unlimited(services)
-    keeping = asyncio.gather(*tasks)
-    log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services.apps.all()))
-    if not services.apps.all():
-        log.warning("no_app", consequence="nobody can log in", what_to_do="'wxauth apps add APP_ID', or WXAUTH_APPS")
-    try:
-        yield
-    finally:
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
-        await services.aclose()
-        log.info("stopped")
 
 
 async def _tell_what_is_unlimited(services: Services) -> None:

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Final
 
 from wxauth.core.clock import Clock
-from wxauth.core.database import Database
-from wxauth.core.schema import is_schema_usable
+from wxauth.core.database import Database, DatabaseUrlRefused, trouble_of, troubles
+from wxauth.core.logs import get_logger
+from wxauth.core.schema import current_revision, is_schema_usable
 from wxauth.errors import StorageUnavailable
 from wxauth.keys.keyring import KeyRing
 
@@ -15,6 +17,31 @@ MAX_AGE: Final = timedelta(seconds=1)
 """How long the last answer of the database is used."""
 
 OK: Final = "ok"
+
+log = get_logger()
+
+
+async def is_migrated(database: Database) -> bool:
+    """Whether the database answers and has a schema. If not, the log says so and what to do, seldom.
+
+    Raises: DatabaseUrlRefused.
+    """
+    try:
+        if await current_revision(database) is not None:
+            return True
+    except DatabaseUrlRefused:
+        raise
+    except StorageUnavailable as exc:
+        if troubles.lets_through(monotonic()):
+            log.warning("database_does_not_answer", reason=trouble_of(exc).en, consequence="not ready until it does")
+        return False
+    if troubles.lets_through(monotonic()):
+        log.warning(
+            "schema_missing",
+            what_to_do="run 'wxauth migrate'",
+            consequence="not ready until it is there",
+        )
+    return False
 
 
 class Readiness:

@@ -15,7 +15,7 @@ import uvicorn
 
 from wxauth.apps.registry import Apps
 from wxauth.core.clock import DatabaseClock
-from wxauth.core.database import Database, DatabaseUrlRefused, reason_of
+from wxauth.core.database import Database, DatabaseUrlRefused, reason_of, trouble_of, troubles
 from wxauth.core.logs import configure_logging, get_logger
 from wxauth.core.sealing import CannotOpen, Sealer
 from wxauth.core.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names
@@ -26,6 +26,7 @@ from wxauth.profile.avatar_routes import UPLOAD_PATH
 from wxauth.service.app import create_app
 from wxauth.service.build import build_services, import_tracing, make_key_rings
 from wxauth.service.metrics import remove_what_is_shared, shared_by_workers
+from wxauth.service.readiness import is_migrated
 from wxauth.service.workers import SUPERSEDED, Parent, Work, Workers
 from wxauth.web.http_protocol import HttpProtocol, Patience
 from wxauth.web.http_server import Server
@@ -56,6 +57,7 @@ def serve(settings: Settings) -> None:
     """
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     signal.signal(signal.SIGTERM, leave)
+    troubles.share()  # all workers together tell what is wrong with the database
     _prepare(settings)
     try:
         listener = listen(settings.host, settings.port)
@@ -177,12 +179,14 @@ def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
 async def check_secret_key(settings: Settings) -> None:
     """Check that stored secrets open, and that no site is named like the audience or an app.
 
-    If the database does not answer yet, nothing is checked. Raises: InvalidSettings.
+    If the database does not answer yet or has no schema, nothing is checked. Raises: InvalidSettings.
     """
     clock = DatabaseClock()
     database = Database(settings.database_url.get_secret_value())
     keys, id_token_keys = make_key_rings(settings, database, clock)
     try:
+        if not await is_migrated(database):
+            return
         await correct(clock, database)  # first: `refresh` may make the first key, and dates it
         await keys.refresh()
         await id_token_keys.refresh()
@@ -200,7 +204,7 @@ async def check_secret_key(settings: Settings) -> None:
     except DatabaseUrlRefused as exc:
         raise InvalidSettings([f"WXAUTH_DATABASE_URL: wants what PostgreSQL knows: {reason_of(exc)}"]) from None
     except StorageUnavailable as exc:
-        log.warning("database_does_not_answer", reason=reason_of(exc), consequence="not ready until it does")
+        log.warning("database_does_not_answer", reason=trouble_of(exc).en, consequence="not ready until it does")
     except CannotOpen:
         raise InvalidSettings(
             [
