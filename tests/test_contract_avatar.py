@@ -74,6 +74,17 @@ def webp(width: int, height: int) -> bytes:
     return b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8L" + struct.pack("<I", 10) + b"\x2f" + bits + bytes(5)
 
 
+def riff(*chunks: tuple[bytes, bytes]) -> bytes:
+    """By hand: the chunks of a WebP, of even length, each with its name."""
+    body = b"WEBP" + b"".join(kind + struct.pack("<I", len(data)) + data for kind, data in chunks)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def begun_with(parts: bytes) -> bytes:
+    """A JPEG that has these bytes before all else."""
+    return b"\xff\xd8" + parts + encoded(plain())[2:]
+
+
 def jpeg_of(width: int, height: int) -> bytes:
     """A small one whose header says another size."""
     whole = encoded(plain())
@@ -338,13 +349,58 @@ async def test_a_png_that_is_full_of_packed_texts_is_refused(
 async def test_exif_that_says_the_same_bytes_again_and_again_takes_no_memory(upload: Upload) -> None:
     entries = b"".join(struct.pack("<HHLL", 0x9000 + number, 7, 10**6, 8) for number in range(200))
     exif = b"II*\0" + struct.pack("<LH", 8, 200) + entries + bytes(10**6)
-    file = png(1, 1, chunk(b"eXIf", exif), chunk(b"IDAT", zlib.compress(bytes(4))))
+    file = png(1, 1, chunk(b"IDAT", zlib.compress(bytes(4))), chunk(b"eXIf", exif))
     tracemalloc.start()
     try:
         assert (await upload(file)).status_code == 200
         assert tracemalloc.get_traced_memory()[1] < 50 * 10**6
     finally:
         tracemalloc.stop()
+
+
+DATA = chunk(b"IDAT", zlib.compress(bytes((60 * 3 + 1) * 40)))
+COMMENT = b"\xff\xfe\0\2"
+WEBP_HEADER, WEBP_DATA = (b"VP8X", struct.pack("<IIH", 0, 59 | 39 << 24, 0)), (b"VP8 ", encoded(plain(), "WEBP")[20:])
+
+
+@pytest.mark.parametrize(("number", "status"), [(900, 200), (1001, 422)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda number: begun_with(b"\xff" * number), id="jpeg-fill"),
+        pytest.param(lambda number: begun_with(COMMENT + b"\0" * number), id="jpeg-junk"),
+        pytest.param(lambda number: begun_with(COMMENT * number), id="jpeg-markers"),
+        pytest.param(lambda number: png(60, 40, chunk(b"tEXt", b"") * number, DATA), id="png-before"),
+        pytest.param(lambda number: png(60, 40, chunk(b"IDAT", b"") * number, DATA), id="png-empty-data"),
+        pytest.param(lambda number: png(60, 40, DATA, chunk(b"tEXt", b"") * number), id="png-after"),
+        pytest.param(lambda number: riff(WEBP_HEADER, *[(b"JUNK", b"")] * number, WEBP_DATA), id="webp"),
+    ],
+)
+async def test_a_picture_in_more_than_a_thousand_parts_is_refused(
+    upload: Upload, make: Callable[[int], bytes], number: int, status: int
+) -> None:
+    assert (await upload(make(number))).status_code == status
+
+
+@pytest.mark.parametrize(("size", "status"), [(250 * 1024, 200), (256 * 1024, 422)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda size: begun_with((b"\xff\xef\x80\0" + bytes(32766)) * (size // 32768)), id="jpeg"),
+        pytest.param(lambda size: png(60, 40, chunk(b"eXIf", bytes(size)), DATA), id="png"),
+        pytest.param(lambda size: riff(WEBP_HEADER, (b"JUNK", bytes(size)), WEBP_DATA), id="webp"),
+    ],
+)
+async def test_a_picture_that_begins_after_256_kib_is_refused(
+    upload: Upload, make: Callable[[int], bytes], size: int, status: int
+) -> None:
+    assert (await upload(make(size))).status_code == status
+
+
+async def test_a_jpeg_of_arithmetic_coding_is_refused(upload: Upload) -> None:
+    """A hundred scans of it in 2 KB take five seconds."""
+    file = encoded(plain(), progressive=True).replace(b"\xff\xc2", b"\xff\xca")
+    problem_of(await upload(file), "invalid_request", 422)
 
 
 @pytest.mark.parametrize(
@@ -516,6 +572,18 @@ async def test_uploads_at_once_hold_nobody_up(
     kept = [url for url in urls if (await client.get(url)).status_code == 200]
     assert kept == [await rows.fetchval("SELECT avatar_url FROM users")]
     assert await number_of_pictures(rows) == 1
+
+
+async def test_one_users_uploads_wait_for_one_another_and_others_do_not_wait_for_them(
+    login: LoginAnswer, upload: Upload
+) -> None:
+    bob = await login("bob")
+    file = encoded(plain("RGBA", (2048, 2048), (*RED, 128)), "PNG", compress_level=1)
+    uploads = [asyncio.create_task(upload(file)) for _ in range(UPLOADS_OF_ONE_USER)]
+    await asyncio.wait(uploads, return_when=asyncio.FIRST_COMPLETED)
+    assert (await upload(encoded(plain()), by=bob)).status_code == 200
+    assert sum(task.done() for task in uploads) <= UPLOADS_OF_ONE_USER // 2
+    assert {answer.status_code for answer in await asyncio.gather(*uploads)} == {200}
 
 
 async def test_more_uploads_than_there_is_room_for_come_back_later(

@@ -28,9 +28,9 @@ def upgrade() -> None:
         )
          WITH (fillfactor = 85)
     """)
+    op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
     op.execute("CREATE INDEX users_administrators_idx ON users (id) WHERE 'admin' = ANY (roles)")
     op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
-    op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
     op.execute(r"""
         CREATE FUNCTION check_user() RETURNS trigger LANGUAGE plpgsql AS $$
         DECLARE
@@ -78,8 +78,8 @@ def upgrade() -> None:
         )
     """)
     op.execute("CREATE INDEX events_user_id_id_idx ON events (user_id, id)")
-    op.execute("CREATE INDEX events_type_id_idx ON events (type, id)")
     op.execute("CREATE INDEX events_actor_idx ON events (actor) WHERE ip IS NOT NULL")
+    op.execute("CREATE INDEX events_type_id_idx ON events (type, id)")
     op.execute("""
         CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -519,12 +519,12 @@ def upgrade() -> None:
             CONSTRAINT phone_answers_settled_at_check CHECK ((sealed IS NULL) = (settled_at IS NOT NULL))
         )
     """)
+    op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
+    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
     op.execute("""
         CREATE INDEX phone_answers_pending_idx ON phone_answers (asked_at) WHERE sealed IS NOT NULL AND refused_at
             IS NULL
     """)
-    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
-    op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
     op.execute("""
         CREATE TABLE scans (
             id UUID NOT NULL,

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from secrets import token_urlsafe
 from typing import Final
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from wxauth.core.clock import Clock
 from wxauth.core.database import Database
@@ -14,7 +15,8 @@ from wxauth.core.places import Places
 from wxauth.core.tables import UserRow
 from wxauth.errors import InvalidRequest, InvalidToken, NotFound
 from wxauth.profile.avatar_rows import Avatar, read_avatar, replace_avatar
-from wxauth.profile.pictures import UnusablePicture, made_small
+from wxauth.profile.picture_files import UnusablePicture, check_file
+from wxauth.profile.pictures import made_small
 
 PATH: Final = "/v1/avatars/"
 MAX_FILE: Final = 2 * 1024 * 1024
@@ -44,7 +46,9 @@ class Avatars:
         self._uploads = Places[UUID](
             of_one=UPLOADS_OF_ONE_USER, in_all=UPLOADS, detail="too many pictures are being uploaded"
         )
-        # One thread bounds the memory, and leaves the other cores to logins: Pillow decodes without the GIL.
+        self._turns = WeakValueDictionary[UUID, asyncio.Lock]()
+        # One thread bounds the memory, and leaves the other cores to logins: Pillow decodes without the GIL. One user's
+        # pictures take turns before they take it, so that others wait for one of them at most.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
 
     def serves(self, url: str | None) -> bool:
@@ -60,8 +64,11 @@ class Avatars:
 
         Raises: InvalidRequest; InvalidToken, if the user has just been banned or erased; StorageUnavailable.
         """
+        turn = self._turns.setdefault(user_id, asyncio.Lock())
         try:
-            picture = await asyncio.get_running_loop().run_in_executor(self._executor, made_small, file)
+            check_file(file)
+            async with turn:
+                picture = await asyncio.get_running_loop().run_in_executor(self._executor, made_small, file)
         except UnusablePicture as exc:
             raise InvalidRequest.of("file", str(exc)) from exc
         avatar = Avatar(token_urlsafe(_ID_BYTES), picture.content_type, picture.content)

@@ -7,6 +7,8 @@ from typing import Final
 
 from PIL import Image, ImageOps
 
+from wxauth.profile.picture_files import NO_PICTURE, UnusablePicture
+
 MAX_PIXELS: Final = 4096 * 4096
 """More than a phone's 12 megapixels. Decoding such a picture takes up to 260 MiB and a second."""
 MAX_SIDE: Final = 16384
@@ -14,23 +16,12 @@ MAX_SIDE: Final = 16384
 LONGEST_SIDE: Final = 512
 
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
-_START_OF_SCAN: Final = b"\xff\xda"
-_MAX_SCANS: Final = 100
-"""A progressive JPEG has about ten scans. A scan of 33 bytes takes 6 ms: 2 MiB of such scans would take six minutes."""
-_PACKED_CHUNKS: Final = (b"iCCP", b"iTXt", b"zTXt")
-_MAX_PACKED_CHUNKS: Final = 100
-"""A PNG has a few of these. Pillow unpacks each, up to 1 MiB, which takes 4 ms: 2 MiB of them would take eight seconds.
-Its own limit for all of them together does not count profiles, nor texts that break off."""
 _JPEG_QUALITY: Final = 85
 _DRAFT: Final = 2.0
 """A picture is first reduced quickly to this many times its final size, and then with a good filter."""
 
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # the WebP decoder allocates its memory before `_check` sees the size
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # the WebP decoder allocates its memory before `_check_size` sees the size
 warnings.filterwarnings("ignore", module="PIL")  # what Pillow warns of is refused below, or harmless
-
-
-class UnusablePicture(Exception):
-    """The file is no JPEG, PNG or WebP, is broken, or is a bomb. The message is for the sender."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,30 +38,29 @@ def made_small(file: bytes) -> Picture:
 
     Of an animation, the first frame is taken. Metadata is dropped: EXIF with its places, XMP, comments, ICC profiles.
 
+    Args:
+        file: Has passed `check_file`.
+
     Raises: UnusablePicture.
     """
-    if sum(map(file.count, _PACKED_CHUNKS)) > _MAX_PACKED_CHUNKS:  # they are unpacked when the file is opened
-        raise UnusablePicture(f"Should have at most {_MAX_PACKED_CHUNKS} packed texts and profiles")
     try:
         with Image.open(BytesIO(file), formats=_FORMATS) as image:
-            _check(image, file)
+            _check_size(image)
             image.draft(None, (int(LONGEST_SIDE * _DRAFT),) * 2)  # a JPEG is decoded no larger than needed
             image.load()
             return _encoded(_upright(_shrunk(image)))
     except UnusablePicture:
         raise
     except Exception as exc:  # decoders raise errors of any type on a broken file
-        raise UnusablePicture("Should be a JPEG, PNG or WebP picture that is whole") from exc
+        raise UnusablePicture(NO_PICTURE) from exc
 
 
-def _check(image: Image.Image, file: bytes) -> None:
+def _check_size(image: Image.Image) -> None:
     """Check what the header says, before anything is decoded."""
     if image.width * image.height > MAX_PIXELS:
         raise UnusablePicture(f"Should have at most {MAX_PIXELS} pixels")
     if max(image.size) > MAX_SIDE:
         raise UnusablePicture(f"Should have sides of at most {MAX_SIDE} pixels")
-    if image.format not in ("PNG", "WEBP") and file.count(_START_OF_SCAN) > _MAX_SCANS:
-        raise UnusablePicture(f"Should have at most {_MAX_SCANS} scans")
 
 
 def _shrunk(image: Image.Image) -> Image.Image:
