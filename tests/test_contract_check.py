@@ -888,7 +888,7 @@ async def test_a_redis_that_answers_is_well(doctor: Examine, redis_url: str) -> 
 async def test_a_redis_that_does_not_answer_is_told(doctor: Examine) -> None:
     assert "redis" not in await doctor()
     url = f"redis://:hunter2@127.0.0.1:{free_port()}"
-    said(await doctor(redis_url=url), "redis", BAD, "not limited", "WXAUTH_REDIS_URL")
+    said(await doctor(redis_url=url), "redis", BAD, "each process counts for itself", "WXAUTH_REDIS_URL")
     async with Upstream(hang, on_connect=hang) as upstream:
         results = await doctor(redis_url=upstream.url.replace("http:", "redis:"), waits={"redis_patience": 0.2})
     said(results, "redis", BAD, "TimeoutError")

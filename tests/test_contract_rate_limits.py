@@ -1,11 +1,11 @@
-"""`LOGIN_RATE_LIMIT`: how often one address may log in."""
+"""`LOGIN_RATE_LIMIT`: how often one address may log in; `RATE_LIMIT_EXEMPT`: which addresses are not counted."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
 import pytest
 
-from tests.asking import MakeClient, MakeServices
+from tests.asking import LogLines, MakeClient, MakeServices
 from tests.fakes import Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import free_port
@@ -77,6 +77,32 @@ async def test_the_limit_is_for(log_in: LogIn, limited: Services, addresses: lis
     assert await statuses(log_in, limited, *addresses) == answers
 
 
+async def test_the_48_around_an_ipv6_address_has_ten_times_the_limit(log_in: LogIn, limited: Services) -> None:
+    of_one_site = [f"2001:db8:1:{n // 2}::1" for n in range(21)]
+    assert await statuses(log_in, limited, *of_one_site) == [200] * 20 + [429]
+    assert await statuses(log_in, limited, "2001:db8:2:10::1") == [200]
+
+
+@pytest.mark.parametrize("address", ["203.0.113.7", "::ffff:203.0.113.7", "2001:db8:5:6::7", "198.51.100.1"])
+async def test_an_exempt_network_is_not_counted(log_in: LogIn, make_services: MakeServices, address: str) -> None:
+    networks = "203.0.113.0/24, 2001:db8:5::/48, 198.51.100.1"
+    services = await make_services(login_rate_limit="1/minute", rate_limit_exempt=networks)
+    assert await statuses(log_in, services, *[address] * 3) == [200] * 3
+    assert await statuses(log_in, services, *["192.0.2.1"] * 2) == [200, 429]
+
+
+@pytest.mark.parametrize(
+    ("address", "network"), [("203.0.113.7", "203.0.113.0/24"), ("2001:db8:5:6::7", "2001:db8:5::/48")]
+)
+async def test_the_log_names_the_network_that_was_refused(
+    log_in: LogIn, limited: Services, log_lines: LogLines, address: str, network: str
+) -> None:
+    await statuses(log_in, limited, *[address] * 3)
+    (line,) = [line for line in log_lines() if line["event"] == "rate_limited"]
+    assert (line["what"], line["network"]) == ("login", network)
+    assert address not in str(log_lines())
+
+
 async def test_an_empty_limit_is_none(log_in: LogIn, make_services: MakeServices) -> None:
     unlimited = await make_services(login_rate_limit="")
     assert await statuses(log_in, unlimited, *["192.0.2.1"] * 10) == [200] * 10
@@ -98,8 +124,7 @@ async def test_nothing_but_logins_is_limited(
         tokens = answer.json()
 
 
-async def test_without_redis_nobody_is_refused_where_it_should_count(
-    log_in: LogIn, make_services: MakeServices
-) -> None:
-    services = await make_services(login_rate_limit="1/minute", redis_url=f"redis://127.0.0.1:{free_port()}")
-    assert await statuses(log_in, services, *["192.0.2.1"] * 5) == [200] * 5
+async def test_without_redis_each_process_counts_for_itself(log_in: LogIn, make_services: MakeServices) -> None:
+    settings = {"login_rate_limit": "2/minute", "redis_url": f"redis://127.0.0.1:{free_port()}"}
+    for services in (await make_services(**settings), await make_services(**settings)):
+        assert await statuses(log_in, services, *["192.0.2.1"] * 5) == [200] * 2 + [429] * 3

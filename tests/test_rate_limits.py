@@ -16,9 +16,9 @@ from tests.processes import free_port, until
 from tests.programs import needs
 from tests.upstream import FakeRedis
 from wxauth.errors import RateLimited
-from wxauth.login.rate_limits import PATIENCE, PAUSE, LoginLimiter, Windows, subscriber_of
+from wxauth.login.rate_limits import PATIENCE, PAUSE, RateLimiter, Windows, counted_as
 
-MakeLimiter = Callable[..., LoginLimiter]
+MakeLimiter = Callable[..., RateLimiter]
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +44,10 @@ def redis_url(redis_server: str) -> str:
 
 @pytest.fixture
 async def make_limiter(clock: Clock) -> AsyncIterator[MakeLimiter]:
-    made: list[LoginLimiter] = []
+    made: list[RateLimiter] = []
 
-    def make(rate: str, redis_url: str | None = None, **options: float) -> LoginLimiter:
-        made.append(LoginLimiter(rate, redis_url=redis_url, clock=clock, **options))
+    def make(rate: str, redis_url: str | None = None, **options: float) -> RateLimiter:
+        made.append(RateLimiter(rate, what="login", redis_url=redis_url, clock=clock, **options))
         return made[-1]
 
     yield make
@@ -55,26 +55,26 @@ async def make_limiter(clock: Clock) -> AsyncIterator[MakeLimiter]:
         await limiter.aclose()
 
 
-async def seconds_refused(limiter: LoginLimiter, ip: str = "192.0.2.1") -> int:
+async def seconds_refused(limiter: RateLimiter, ip: str = "192.0.2.1") -> int:
     """What a refusal says of the time to wait; 0 where there is none."""
     try:
-        await limiter.admit(ip)
+        await limiter.admit_address(ip)
     except RateLimited as refusal:
         return refusal.retry_after or -1
     return 0
 
 
 @pytest.mark.parametrize(
-    ("ip", "counted_as"),
+    ("ip", "expected"),
     [
-        ("192.0.2.1", "192.0.2.1"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
-        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("192.0.2.1", ("192.0.2.1", None)),
+        ("2001:db8:1:2:3:4:5:6", ("2001:db8:1:2::/64", "2001:db8:1::/48")),
+        ("2001:db8:1:2::", ("2001:db8:1:2::/64", "2001:db8:1::/48")),
+        ("::ffff:192.0.2.1", ("192.0.2.1", None)),
     ],
 )
-def test_an_address_is_counted_as_its_subscriber(ip: str, counted_as: str) -> None:
-    assert subscriber_of(ip) == counted_as
+def test_an_address_is_counted_as_its_subscriber_and_site(ip: str, expected: tuple[str, str | None]) -> None:
+    assert counted_as(ip) == expected
 
 
 async def test_windows_that_have_ended_are_forgotten() -> None:
@@ -135,24 +135,35 @@ async def test_in_redis_a_window_ends(make_limiter: MakeLimiter, redis_url: str)
         pytest.param(None, id="the end"),
     ],
 )
-async def test_a_redis_that_fails_refuses_nobody_and_is_left_alone(
+async def test_while_redis_fails_the_process_counts_for_itself_and_leaves_it_alone(
     make_limiter: MakeLimiter, log_lines: asking.LogLines, clock: Clock, answer: bytes | None
 ) -> None:
     async with FakeRedis(answer) as fake:
-        limiter = make_limiter("1/minute", fake.url)
+        limiter = make_limiter("20/minute", fake.url)
         started = time.monotonic()
-        assert [await seconds_refused(limiter) for _ in range(50)] == [0] * 50
+        refusals = [await seconds_refused(limiter) for _ in range(50)]
+        assert refusals == [0] * 20 + [60] * 30
         assert time.monotonic() - started < 25 * PATIENCE
         assert fake.commands == 1
         clock.advance(seconds=PAUSE)
-        assert await asyncio.gather(*(seconds_refused(limiter) for _ in range(50))) == [0] * 50
+        assert all(await asyncio.gather(*(seconds_refused(limiter) for _ in range(50))))
         assert fake.commands == 2
         await limiter.aclose()
-    assert [line["event"] for line in log_lines()] == ["redis_failed"]
+    assert [line["event"] for line in log_lines() if line["event"] != "rate_limited"] == ["redis_failed"]
 
 
-async def test_a_redis_that_is_not_there_refuses_nobody(make_limiter: MakeLimiter, log_lines: asking.LogLines) -> None:
-    limiter = make_limiter("1/minute", f"redis://:hunter2@127.0.0.1:{free_port()}")
+async def test_while_many_wait_for_a_silent_redis_no_more_pass_than_may(make_limiter: MakeLimiter) -> None:
+    async with FakeRedis() as fake:
+        limiter = make_limiter("20/minute", fake.url)
+        refusals = await asyncio.gather(*(seconds_refused(limiter) for _ in range(200)))
+        assert refusals.count(0) == 20
+        await limiter.aclose()
+
+
+async def test_the_log_has_no_password_of_a_redis_that_is_not_there(
+    make_limiter: MakeLimiter, log_lines: asking.LogLines
+) -> None:
+    limiter = make_limiter("5/minute", f"redis://:hunter2@127.0.0.1:{free_port()}")
     assert [await seconds_refused(limiter) for _ in range(5)] == [0] * 5
     (line,) = log_lines()
     assert line["event"] == "redis_failed"
@@ -161,7 +172,7 @@ async def test_a_redis_that_is_not_there_refuses_nobody(make_limiter: MakeLimite
 
 async def test_nobody_waits_for_a_silent_redis_in_a_queue(make_limiter: MakeLimiter) -> None:
     async with FakeRedis() as fake:
-        limiter = make_limiter("1/minute", fake.url)
+        limiter = make_limiter("500/minute", fake.url)
         started = time.monotonic()
         assert await asyncio.gather(*(seconds_refused(limiter) for _ in range(500))) == [0] * 500
         assert time.monotonic() - started < 15 * PATIENCE  # in a queue: 31 times
@@ -172,12 +183,13 @@ async def test_a_redis_that_comes_back_counts_again(
     make_limiter: MakeLimiter, log_lines: asking.LogLines, clock: Clock
 ) -> None:
     async with FakeRedis(b"-LOADING Redis is loading the dataset in memory\r\n") as fake:
-        limiter = make_limiter("1/minute", fake.url)
+        limiter = make_limiter("2/minute", fake.url)
         assert await seconds_refused(limiter) == 0
-        fake.answer = b":2\r\n"
+        fake.answer = b":3\r\n"
         assert await seconds_refused(limiter) == 0
         clock.advance(seconds=PAUSE)
         assert await seconds_refused(limiter) > 0
         assert await seconds_refused(limiter) > 0
         await limiter.aclose()
-    assert [line["event"] for line in log_lines()] == ["redis_failed", "redis_answers_again"]
+    events = [line["event"] for line in log_lines()]
+    assert events == ["redis_failed", "redis_answers_again", "rate_limited", "rate_limited"]

@@ -9,7 +9,7 @@ import pytest
 from tests.asking import LogLines
 from tests.fakes import Clock
 from tests.listening import Listening
-from wxauth.login.rate_limits import PATIENCE, LoginLimiter
+from wxauth.login.rate_limits import PATIENCE, RateLimiter
 
 SLOW = 0.75 * PATIENCE
 """Seconds that Redis takes for each command: each is in time."""
@@ -38,12 +38,12 @@ async def slow_redis() -> AsyncIterator[str]:
 async def test_no_login_waits_longer_than_its_time_for_a_slow_redis(
     slow_redis: str, clock: Clock, log_lines: LogLines
 ) -> None:
-    limiter = LoginLimiter("1000000/minute", redis_url=slow_redis, clock=clock)
+    limiter = RateLimiter("1000000/minute", what="login", redis_url=slow_redis, clock=clock)
     waited: list[float] = []
 
     async def log_in() -> None:
         started = time.monotonic()
-        await limiter.admit("192.0.2.1")
+        await limiter.admit_address("192.0.2.1")
         waited.append(time.monotonic() - started)
 
     await asyncio.gather(*(log_in() for _ in range(LOGINS)))

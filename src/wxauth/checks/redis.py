@@ -27,8 +27,8 @@ async def check_redis(settings: Settings, *, patience: float = PATIENCE) -> Asyn
             storage = redis_storage(url, what="check", patience=patience, closing=closing)
             await storage.incr("check", expiry=1)
         yield good("redis", "answers", "响应正常")
-    except Exception as exc:  # whatever has failed, logins then pass without a limit
+    except Exception as exc:
         reason = reason_of(exc) or type(exc).__name__
-        consequence = "logins are not limited until it does; see WXAUTH_REDIS_URL"
-        chinese = f"没有响应（{reason}）：恢复之前不限制登录频率；请检查 WXAUTH_REDIS_URL"
+        consequence = "until it does, each process counts for itself; see WXAUTH_REDIS_URL"
+        chinese = f"没有响应（{reason}）：恢复之前各进程各自计数；请检查 WXAUTH_REDIS_URL"
         yield bad("redis", f"does not answer ({reason}): {consequence}", chinese)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from wxauth.core.settings import Settings
     from wxauth.guard.bearer import BearerGuard
     from wxauth.keys.keyring import IdTokenKeys, KeyRing
-    from wxauth.login.rate_limits import LoginLimiter
+    from wxauth.login.rate_limits import RateLimiter
     from wxauth.login.refresh_tokens import RefreshTokens
     from wxauth.login.risk import Risk
     from wxauth.oauth.limits import ScanLimits
@@ -70,7 +70,7 @@ class Services:
     deliveries: "Deliveries"
     webhook_names: "Names"
     guard: "BearerGuard"
-    login_limiter: "LoginLimiter"
+    login_limiter: "RateLimiter"
     numbers: "Numbers"
     scan_limits: "ScanLimits"
     user_codes: "UserCodes"

@@ -179,6 +179,16 @@ def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
     return items
 
 
+def _check_exempt(value: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        networks = tuple(ip_network(item, strict=False) for item in value)
+    except ValueError:
+        raise ValueError("must be addresses or networks like 203.0.113.0/24, with commas between") from None
+    if any(network.prefixlen == 0 for network in networks):
+        raise ValueError("must be networks of your own, not all addresses; an empty LOGIN_RATE_LIMIT is no limit")
+    return tuple(map(str, networks))
+
+
 def _check_origin(value: str) -> str:
     if value != "*" and urlsplit(_check_url(value)).path:
         raise ValueError("wants origins like https://admin.example.com, with commas between")
@@ -232,6 +242,7 @@ DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
 ProxyUrl = Annotated[SecretStr, AfterValidator(_check_proxy_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
 Networks = Annotated[tuple[str, ...], AfterValidator(_check_networks)]
+ExemptNetworks = Annotated[tuple[str, ...], AfterValidator(_check_exempt)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 
 Policy = Annotated[Literal["off", "flag", "block"], Lower]

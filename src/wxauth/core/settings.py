@@ -32,6 +32,7 @@ from wxauth.core.setting_types import (
     DatabaseUrl,
     Days,
     Documents,
+    ExemptNetworks,
     Issuer,
     LinkFile,
     Lower,
@@ -188,6 +189,7 @@ class Settings(DatabaseSettings):
 
     redis_url: Annotated[RedisUrl | None, OrNone] = None
     login_rate_limit: Rate = "600/minute"
+    rate_limit_exempt: Annotated[ExemptNetworks, NoDecode, CommaList] = ()
     trusted_proxies: Annotated[Networks, NoDecode, CommaList] = ("127.0.0.1",)
     cors_origins: Annotated[tuple[Origin, ...], NoDecode, CommaList] = ()
     otlp_url: Annotated[Url | None, OrNone] = None

@@ -66,7 +66,7 @@ async def log_in(
     Raises: RateLimited, UnknownApp, WeChatError, StorageUnavailable, SignUpClosed, AccountDisabled.
     """
     nicknames = services.nicknames
-    await services.login_limiter.admit(device.ip)
+    await services.login_limiter.admit_address(device.ip)
     app = services.apps.for_login(app_id)
     signing_key = services.keys.signing_key(services.clock())  # may fail: the code is not spent yet
 

@@ -3,10 +3,10 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Network, ip_network
 from math import ceil
 from typing import Final
 
@@ -14,7 +14,7 @@ from limits import RateLimitItem, parse
 from limits.aio.storage import MemoryStorage, Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 
-from wxauth.core.addresses import plain_address
+from wxauth.core.addresses import network_of, plain_address
 from wxauth.core.clock import Clock, utc_now
 from wxauth.core.logs import get_logger
 from wxauth.errors import RateLimited
@@ -26,12 +26,17 @@ PAUSE: Final = 5.0
 """Seconds after a failure in which Redis is not asked."""
 MAX_ADDRESSES: Final = 100_000
 """How many counters this process keeps. Beyond that, the oldest is forgotten."""
+SITE_FACTOR: Final = 10
+"""How many times the limit of one address the /48 around an IPv6 address has."""
 
 _CONNECTIONS: Final = 16
 _SUBSCRIBER_BITS: Final = 64
+_SITE_BITS: Final = 48
 
 Now = Callable[[], float]
 """The time in seconds."""
+Hit = tuple[RateLimitItem, str]
+"""Whom to count, and by which rate."""
 
 log = get_logger()
 
@@ -42,8 +47,9 @@ class RateLimiter:
     Args:
         rate: Like `600/minute`; empty for no limit.
         what: What is counted; a word, which in Redis keeps it apart from all else.
-        redis_url: Where to count for all processes; each counts for itself without one. A Redis that is
-            away, slow or wrong limits nobody.
+        redis_url: Where to count for all processes; without one, and while it is away, slow or wrong, each counts for
+            itself.
+        exempt: Networks whose addresses are not counted.
         clock: The time for what is counted here. Redis has its own.
         patience: Seconds for which somebody waits for Redis.
     """
@@ -54,76 +60,80 @@ class RateLimiter:
         *,
         what: str,
         redis_url: str | None = None,
+        exempt: Sequence[str] = (),
         clock: Clock = utc_now,
         patience: float = PATIENCE,
     ) -> None:
         self._counter: _Counter | _RedisCounter | None = None
         self._what = what
+        self._exempt = [ip_network(network) for network in exempt]
         if not rate:
             return
 
         def now() -> float:
             return clock().timestamp()
 
-        if redis_url is None:
-            self._counter = _Counter(parse(rate), Windows(now), now)
-        else:
-            self._counter = _RedisCounter(parse(rate), redis_url, now, patience, what)
+        amount, _, window = rate.partition("/")
+        self._rate, self._rate_of_site = parse(rate), parse(f"{int(amount) * SITE_FACTOR}/{window}")
+        counter = _Counter(Windows(now), now)
+        self._counter = counter if redis_url is None else _RedisCounter(counter, redis_url, now, patience, what)
 
     async def admit(self, who: str) -> None:
-        """Count an action of this subscriber. Raises: RateLimited."""
-        if self._counter is None:
+        """Count an action of this client or app. Raises: RateLimited."""
+        await self._admit([(self._rate, who)] if self._counter else [])
+
+    async def admit_address(self, ip: str | None) -> None:
+        """Count an action from this address, if the address is known and counted. Raises: RateLimited."""
+        if self._counter is None or ip is None or self._is_exempt(ip):
             return
-        seconds = await self._counter.seconds_to_wait(who)
-        if seconds > 0:
-            raise RateLimited(f"this is done too often: {self._what}", retry_after=seconds)
+        subscriber, site = counted_as(ip)
+        hits = [(self._rate, subscriber)]
+        if site is not None:
+            hits.append((self._rate_of_site, site))
+        await self._admit(hits, ip)
 
     async def aclose(self) -> None:
         """Close the connections."""
         if isinstance(self._counter, _RedisCounter):
             await self._counter.aclose()
 
+    async def _admit(self, hits: Sequence[Hit], ip: str | None = None) -> None:
+        seconds = await self._counter.seconds_to_wait(hits) if self._counter else 0
+        if seconds > 0:
+            if ip is not None:
+                log.info("rate_limited", what=self._what, network=network_of(ip))
+            raise RateLimited(f"this is done too often: {self._what}", retry_after=seconds)
 
-class LoginLimiter:
-    """Counts logins by address, as `RateLimiter` does."""
-
-    def __init__(
-        self, rate: str, *, redis_url: str | None = None, clock: Clock = utc_now, patience: float = PATIENCE
-    ) -> None:
-        self._limiter = RateLimiter(rate, what="login", redis_url=redis_url, clock=clock, patience=patience)
-
-    async def admit(self, ip: str | None) -> None:
-        """Count a login from this address, if the address is known. Raises: RateLimited."""
-        if ip is not None:
-            await self._limiter.admit(subscriber_of(ip))
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._limiter.aclose()
+    def _is_exempt(self, ip: str) -> bool:
+        return bool(self._exempt) and any(plain_address(ip) in network for network in self._exempt)
 
 
 @lru_cache(maxsize=4096)
-def subscriber_of(ip: str) -> str:
-    """The subscriber that an address counts for: an IPv4 address, or the /64 that an IPv6 subscriber has."""
+def counted_as(ip: str) -> tuple[str, str | None]:
+    """What an address counts for: itself; an IPv6 address for the /64 of a subscriber and the /48 of a site.
+
+    A site may have 65,536 subscribers' networks, and has them all to itself.
+    """
     address = plain_address(ip)
     if isinstance(address, IPv4Address):
-        return str(address)
-    return str(IPv6Network((address, _SUBSCRIBER_BITS), strict=False))
+        return str(address), None
+    subscriber, site = (str(IPv6Network((address, bits), strict=False)) for bits in (_SUBSCRIBER_BITS, _SITE_BITS))
+    return subscriber, site
 
 
 class _Counter:
-    def __init__(self, rate: RateLimitItem, storage: Storage, now: Now) -> None:
-        self._rate = rate
+    def __init__(self, storage: Storage, now: Now) -> None:
         self._storage = storage
         self._limiter = FixedWindowRateLimiter(storage)
         self._now = now
 
-    async def seconds_to_wait(self, subscriber: str) -> int:
-        """Seconds until there is room for a login; 0 if this one was counted."""
-        if await self._limiter.hit(self._rate, subscriber):
-            return 0
-        window_end = await self._storage.get_expiry(self._rate.key_for(subscriber))
-        return max(1, ceil(window_end - self._now()))
+    async def seconds_to_wait(self, hits: Sequence[Hit]) -> int:
+        """Count these, up to the first for which there is no room; seconds until there is, or 0."""
+        for rate, who in hits:
+            if not await self._limiter.hit(rate, who):
+                window_end = await self._storage.get_expiry(rate.key_for(who))
+                return max(1, ceil(window_end - self._now()))
+        return 0
 
 
 class Windows(MemoryStorage):
@@ -152,10 +162,10 @@ class Windows(MemoryStorage):
 
 
 class _RedisCounter:
-    """Counts in Redis. While Redis does not work, every login is let through."""
+    """Counts in Redis. While Redis does not work, `own` counts."""
 
-    def __init__(self, rate: RateLimitItem, url: str, now: Now, patience: float, what: str) -> None:
-        self._rate = rate
+    def __init__(self, own: _Counter, url: str, now: Now, patience: float, what: str) -> None:
+        self._own = own
         self._url = url
         self._what = what
         self._now = now
@@ -166,25 +176,30 @@ class _RedisCounter:
         self._is_away = False
         self._asks_again_at = 0.0
 
-    async def seconds_to_wait(self, subscriber: str) -> int:
-        """Seconds until there is room for a login; 0 if this one was counted, or Redis could not tell."""
+    async def seconds_to_wait(self, hits: Sequence[Hit]) -> int:
+        """As `_Counter` does, for all processes if Redis answers in time."""
+        seconds = await self._asked(hits)
+        return await self._own.seconds_to_wait(hits) if seconds is None else seconds
+
+    async def _asked(self, hits: Sequence[Hit]) -> int | None:
+        """What Redis says, or None."""
         finds_out = self._is_away
         if finds_out:
             now = self._now()
             if now < self._asks_again_at:
-                return 0
+                return None
             self._asks_again_at = now + PAUSE  # the others do not wait for what this login finds out
         try:
             # The wait for a connection too: behind a slow Redis, the last of many would wait for all before it.
             async with asyncio.timeout(self._patience), self._connections:
                 if self._is_away and not finds_out:  # found out meanwhile
-                    return 0
+                    return None
                 if finds_out:
                     await self._connect_anew()
-                seconds = await self._counter.seconds_to_wait(subscriber)
+                seconds = await self._counter.seconds_to_wait(hits)
         except Exception as exc:
             self._fail(exc)
-            return 0
+            return None
         if finds_out:
             self._is_away = False
             log.info("redis_answers_again")
@@ -196,7 +211,7 @@ class _RedisCounter:
     def _connect(self) -> tuple[_Counter, AsyncExitStack]:
         closing = AsyncExitStack()
         storage = redis_storage(self._url, what=self._what, patience=self._patience, closing=closing)
-        return _Counter(self._rate, storage, time.time), closing
+        return _Counter(storage, time.time), closing
 
     async def _connect_anew(self) -> None:
         """A client of a cluster keeps each connection that failed, and takes no more after a thousand."""
@@ -210,4 +225,5 @@ class _RedisCounter:
         self._is_away = True
         self._asks_again_at = self._now() + PAUSE
         reason = f"{type(exc).__name__}: {reason_of(exc)}"
-        log.warning("redis_failed", reason=reason, consequence=f"{self._what} is not limited until it answers")
+        consequence = f"until it answers, each process counts for itself: {self._what}"
+        log.warning("redis_failed", reason=reason, consequence=consequence)

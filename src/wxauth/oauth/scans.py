@@ -19,7 +19,6 @@ from wxauth.errors import (
     ScanTooFar,
     StorageUnavailable,
 )
-from wxauth.login.rate_limits import subscriber_of
 from wxauth.oauth import scan_rows
 from wxauth.oauth.client_rows import OAuthClient
 from wxauth.oauth.errors import OAuthError, invalid_client, invalid_request
@@ -95,8 +94,8 @@ async def start_for_device(
     """
     if ip is None and client.is_near:
         raise invalid_request("this client was added with --near: browser_ip is required")
-    if ip is not None:  # first, so that one browser alone cannot use up what the client may start for all
-        await services.scan_limits.browsers.admit(subscriber_of(ip))
+    # First, so that one browser alone cannot use up what the client may start for all.
+    await services.scan_limits.browsers.admit_address(ip)
     await services.scan_limits.clients.admit(client.name)
     return await _start(
         services, client, scope=scope, browser=Device(ip, None if ip is None else user_agent), request=None
@@ -107,8 +106,7 @@ async def start_for_page(
     services: Services, client: OAuthClient, *, scope: str, browser: Device, request: PageRequest
 ) -> Started:
     """Start a scan that our own page shows to a browser. Raises: RateLimited, OAuthError, StorageUnavailable."""
-    if browser.ip is not None:
-        await services.scan_limits.browsers.admit(subscriber_of(browser.ip))
+    await services.scan_limits.browsers.admit_address(browser.ip)
     return await _start(services, client, scope=scope, browser=browser, request=request)
 
 

@@ -17,7 +17,7 @@ from wxauth.core.services import Services
 from wxauth.core.settings import InvalidSettings, Settings
 from wxauth.guard.bearer import BearerGuard
 from wxauth.keys.keyring import IdTokenKeys, KeyRing
-from wxauth.login.rate_limits import LoginLimiter, RateLimiter
+from wxauth.login.rate_limits import RateLimiter
 from wxauth.login.refresh_tokens import CONSOLE_PREFIX, RefreshTokens
 from wxauth.login.risk import Risk
 from wxauth.oauth.limits import ScanLimits
@@ -113,9 +113,11 @@ def build_services(
         wechat_api, clock, find_app=apps.find, observe=metrics.policy_check, longest_wait=waits.opinions
     )
     webhook_names = Names()
-    scan_limits = ScanLimits.of(
-        settings, lambda rate, what: RateLimiter(rate, what=what, redis_url=redis_url, clock=clock)
-    )
+
+    def make_limiter(rate: str, what: str) -> RateLimiter:
+        return RateLimiter(rate, what=what, redis_url=redis_url, exempt=settings.rate_limit_exempt, clock=clock)
+
+    scan_limits = ScanLimits.of(settings, make_limiter)
     return Services(
         settings=settings,
         clock=clock,
@@ -173,7 +175,7 @@ def build_services(
         webhook_names=webhook_names,
         avatars=Avatars(database, clock, issuer=settings.issuer),
         guard=BearerGuard(settings.issuer, settings.audience, keys=keys, clock=lambda: clock().timestamp()),
-        login_limiter=LoginLimiter(settings.login_rate_limit, redis_url=redis_url, clock=clock),
+        login_limiter=make_limiter(settings.login_rate_limit, "login"),
         scan_limits=scan_limits,
         pictures=Pictures(settings, apps.for_login, database, wechat_api, scan_limits, clock),
         user_codes=UserCodes(settings.secret_keys),
