@@ -455,7 +455,7 @@ class InvalidSignature(WxAuthError):
 
 
 class RateLimited(WxAuthError):
-    """Too many logins from one address, pictures or phone codes at once, or refused codes or new names in an hour."""
+    """Too many logins from one address, pictures or phone codes at once, or changes or refused codes in an hour."""
 
     code = "rate_limited"
     status = 429

@@ -14,6 +14,7 @@ from wxauth.errors import (
     AccountDisabled,
     InternalError,
     InvalidRefreshToken,
+    RateLimited,
     RefreshTokenExpired,
     RefreshTokenReused,
     SessionRevoked,
@@ -61,7 +62,7 @@ async def log_in(
     """Exchange a `wx.login` code for tokens. The first login creates the user.
 
     A phone_code that fails does not undo the login, whose code is spent. Nor does a consent that is not in force, or
-    cannot be recorded now: the person is asked again.
+    cannot be recorded now: the person is asked again. A name or picture beyond the rate of one user is left out.
 
     Raises: RateLimited, UnknownApp, WeChatError, StorageUnavailable, SignUpClosed, AccountDisabled.
     """
@@ -99,6 +100,9 @@ async def log_in(
     if login.is_disabled:
         log.warning("login_refused", reason="account_disabled", user_id=user["id"], app_id=app.app_id)
         raise AccountDisabled("this user has been disabled by an administrator")
+    if login.left_out:
+        left_out = {"fields": login.left_out, "reason": RateLimited.code}
+        log.warning("login_without_profile", user_id=user["id"], app_id=app.app_id, **left_out)
     if services.risk.is_noted or nicknames.are_checked:
         left = services.settings.wechat_timeout - exchange.milliseconds / 1000
         person = Person(user["id"], app.app_id, wechat_session.openid)

@@ -1,5 +1,6 @@
 """The statements of a login: they find or create user and identity, and open a session."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -13,8 +14,10 @@ from wxauth.core.logs import get_logger
 from wxauth.core.tables import USER, UserRow
 from wxauth.core.trail import EventType
 from wxauth.errors import SignUpClosed, StorageUnavailable
+from wxauth.people.attempt_rows import taking_part
 from wxauth.people.merging import Observe, link_unionid
 from wxauth.people.merging_rows import People, people_of
+from wxauth.people.rates import PROFILE_CHANGES, WINDOW
 
 _ATTEMPTS: Final = 5
 
@@ -27,15 +30,28 @@ _OPEN_PART: Final = """
     SELECT $5, id, $1, $2, $6, $7::text::inet, $8, $4, $4, $4 + make_interval(secs => $9)"""
 _SEEN_PART: Final = """
        SET last_login_at = CASE users.status WHEN 'active' THEN $4 ELSE users.last_login_at END"""
-# $10 nickname  $11 avatar_url
-_PROFILE_PART: Final = """,
-       nickname = CASE users.status WHEN 'active' THEN COALESCE($10, users.nickname) ELSE users.nickname END,
-       avatar_url = CASE users.status WHEN 'active' THEN COALESCE($11, users.avatar_url) ELSE users.avatar_url END"""
+
+
+def _profile_part(condition: str) -> str:
+    # $10 nickname  $11 avatar_url
+    return f""",
+       nickname = CASE WHEN {condition} THEN COALESCE($10, users.nickname) ELSE users.nickname END,
+       avatar_url = CASE WHEN {condition} THEN COALESCE($11, users.avatar_url) ELSE users.avatar_url END"""
 
 
 _KNOWN_PART: Final = """
      WHERE i.app_id = $1 AND i.openid = $2 AND users.id = i.user_id
        AND ($3::text IS NULL OR i.unionid = $3 OR (i.unionid IS NULL AND users.unionid = $3))"""
+
+# As `PROFILE_CHANGES.count` does, for a change that is real.
+_COUNTED_PART: Final = taking_part(
+    f"""sha256('{PROFILE_CHANGES.what}\\000'::bytea || uuid_send(id)), $4, 1
+      FROM before
+     WHERE status = 'active'
+       AND (COALESCE($10, nickname), COALESCE($11, avatar_url)) IS DISTINCT FROM (nickname, avatar_url)""",
+    began_by=f"$4::timestamptz - interval '{WINDOW.total_seconds():.0f} seconds'",
+    at_most=str(PROFILE_CHANGES.at_most),
+)
 
 
 def _renamed_part(after: str, event_id: str) -> str:
@@ -75,14 +91,16 @@ _RETURN_AS_BEFORE: Final = _returning_part("""
        AND (users.status <> 'active'
             OR ($10::text IS NULL OR users.nickname = $10) AND ($11::text IS NULL OR users.avatar_url = $11))""")
 # The same with another name or picture. The former values are read under a lock. Without it, of two logins that change
-# them at once, one could record the change of the other too, or none. $12 id of the event
+# them at once, one could record the change of the other too, or none. A change beyond the rate of one user is left out:
+# a login is never refused for it. $12 id of the event
 _RETURN_WITH_PROFILE: Final = f"""
 WITH before AS (
-    SELECT users.id, users.nickname, users.avatar_url
+    SELECT users.id, users.status, users.nickname, users.avatar_url
       FROM identities i, users{_KNOWN_PART}
        FOR NO KEY UPDATE OF users
+), counted AS ({_COUNTED_PART}
 ), person AS (
-    UPDATE users{_SEEN_PART}{_PROFILE_PART}
+    UPDATE users{_SEEN_PART}{_profile_part("EXISTS (SELECT FROM counted)")}
       FROM before
      WHERE users.id = before.id
     RETURNING {USER}, users.unjudged_since
@@ -135,7 +153,7 @@ WITH known AS (
     UPDATE identities SET unionid = $3 FROM known, holder
      WHERE app_id = $1 AND openid = $2 AND holder.user_id = known.user_id
 ), joined AS (
-    UPDATE users{_SEEN_PART}{_PROFILE_PART},
+    UPDATE users{_SEEN_PART}{_profile_part("users.status = 'active'")},
            unionid = COALESCE($3, users.unionid)
       FROM before JOIN holder ON holder.user_id = before.id
      WHERE users.id = before.id
@@ -208,6 +226,8 @@ class LoggedIn:
     is_unjudged: bool
     """Whether the user's risk is still unknown, because WeChat has not told it at any login so far."""
     user: UserRow
+    left_out: Sequence[str]
+    """Which of `nickname` and `avatar_url` the user has not got, because the profile has been changed too often."""
 
     @property
     def is_disabled(self) -> bool:
@@ -234,11 +254,11 @@ async def record_login(
     for _ in range(_ATTEMPTS):
         try:
             if (user := await _returning(database, login, ids, now=now)) is not None:
-                return _logged_in(user, ids)
+                return _logged_in(user, login, ids)
             if ids.new_user is None:
                 ids = ids._replace(new_user=new_id(now))
             if (user := await _entering(database, login, ids, now=now)) is not None:
-                return _logged_in(user, ids)
+                return _logged_in(user, login, ids)
             if (checked := await _without_anothers_unionid(database, login)) is not login:
                 login = checked
                 continue
@@ -299,8 +319,10 @@ async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetim
     return await database.fetchrow(_ENTER, *created, new_id(now), login.may_sign_up)
 
 
-def _logged_in(user: asyncpg.Record, ids: _Ids) -> LoggedIn:
-    return LoggedIn(ids.session, user["id"] == ids.new_user, user["unjudged_since"] is not None, user)
+def _logged_in(user: asyncpg.Record, login: Login, ids: _Ids) -> LoggedIn:
+    given = {"nickname": login.nickname, "avatar_url": login.avatar_url}
+    left_out = [name for name, value in given.items() if value not in (None, user[name])]
+    return LoggedIn(ids.session, user["id"] == ids.new_user, user["unjudged_since"] is not None, user, left_out)
 
 
 def _opening(login: Login, ids: _Ids, now: datetime) -> tuple[object, ...]:

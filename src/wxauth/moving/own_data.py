@@ -15,10 +15,10 @@ from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.errors import InvalidToken, NotFound, RateLimited
 from wxauth.moving import own_data_rows as rows
 from wxauth.people.account import Caller
+from wxauth.people.attempt_rows import take_attempt
 from wxauth.people.consent_bodies import consent_answers
 from wxauth.people.consent_rows import consents_of
 from wxauth.people.merging_rows import former_external_ids, former_ids, remaining_user
-from wxauth.profile.attempt_rows import take_attempt
 
 EXPORT_EVERY: Final = timedelta(minutes=1)
 """How often one person may export, over all replicas: no other request reads as much."""

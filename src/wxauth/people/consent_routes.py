@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from wxauth.core.services import ServicesDep
-from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge
+from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited
 from wxauth.people import consents
 from wxauth.people.callers import CallerDep, DeviceDep
 from wxauth.people.consent_bodies import EXAMPLE_CONSENTS, ConsentsAnswer, ConsentsRequest, consents_answer
@@ -33,7 +33,7 @@ async def list_my_consents(caller: CallerDep, services: ServicesDep) -> Consents
 @router.post(
     "/v1/me/consents",
     summary="Agree",
-    responses=answers(EXAMPLE_CONSENTS, _NOT_IN_FORCE, PayloadTooLarge, *GUARDED),
+    responses=answers(EXAMPLE_CONSENTS, _NOT_IN_FORCE, PayloadTooLarge, RateLimited, *GUARDED),
     openapi_extra=BEARER_SECURITY,
 )
 async def give_my_consents(
@@ -41,7 +41,7 @@ async def give_my_consents(
 ) -> ConsentsAnswer:
     """Record that I agree to these documents, in the versions in force; the answer is all that I have agreed to.
 
-    The same again is no second record.
+    The same again is no second record. After 20 consents in an hour, the next is `rate_limited`.
     """
     consents.check_in_force(body.root, services.settings.consents)
     user = caller.user

@@ -9,6 +9,7 @@ from wxauth.core.logs import get_logger
 from wxauth.core.trail import Actor, EventType, record_event
 from wxauth.errors import InvalidRequest, InvalidToken, NotFound
 from wxauth.people.consent_rows import add_consent, lock_consents, note_given, withdraw_consent
+from wxauth.people.rates import CONSENTS_GIVEN
 
 log = get_logger()
 
@@ -33,7 +34,7 @@ async def give_consents(
 ) -> Mapping[str, str]:
     """Record that a user agrees to these; what they have agreed to then. What they had agreed to before is no news.
 
-    Raises: InvalidToken, where the user has just been erased; StorageUnavailable.
+    Raises: InvalidToken, where the user has just been erased; RateLimited; StorageUnavailable.
     """
     by = Actor(str(user_id), ip)
     async with database.begin() as transaction:
@@ -44,6 +45,7 @@ async def give_consents(
         for document, version in given.items():
             consent = {"document": document, "version": version}
             if await add_consent(transaction, user_id, **consent, app_id=app_id, ip=ip, now=now):
+                await CONSENTS_GIVEN.count(transaction, user_id.bytes, now=now)
                 await record_event(
                     transaction, EventType.CONSENT_GIVEN, by=by, at=now, user_id=user_id, app_id=app_id, data=consent
                 )

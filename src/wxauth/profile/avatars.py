@@ -14,6 +14,7 @@ from wxauth.core.database import Database
 from wxauth.core.places import Places
 from wxauth.core.tables import UserRow
 from wxauth.errors import InvalidRequest, InvalidToken, NotFound
+from wxauth.people.rates import PICTURES
 from wxauth.profile.avatar_rows import Avatar, read_avatar, replace_avatar
 from wxauth.profile.picture_files import UnusablePicture, check_file
 from wxauth.profile.pictures import made_small
@@ -62,11 +63,15 @@ class Avatars:
     async def replace(self, user_id: UUID, file: bytes, *, app_id: str) -> UserRow:
         """Replace a user's picture and its URL; the changed user.
 
-        Raises: InvalidRequest; InvalidToken, if the user has just been banned or erased; StorageUnavailable.
+        What is decoded counts, even if it turns out to be broken: decoding is the work.
+
+        Raises: InvalidRequest; RateLimited; InvalidToken, if the user has just been banned or erased;
+            StorageUnavailable.
         """
         turn = self._turns.setdefault(user_id, asyncio.Lock())
         try:
             check_file(file)
+            await PICTURES.count(self._database, user_id.bytes, now=self._clock())
             async with turn:
                 picture = await asyncio.get_running_loop().run_in_executor(self._executor, made_small, file)
         except UnusablePicture as exc:

@@ -17,8 +17,9 @@ log = get_logger()
 async def change_profile(services: Services, caller: Caller, changes: Mapping[str, str | None]) -> UserInSession:
     """Set those of `nickname` and `avatar_url` that are named, None to clear; the changed user.
 
-    Raises: InvalidRequest, if WeChat refuses the nickname and the policy is `block`; RateLimited, if the person has had
-        WeChat asked too often; InvalidToken, if the user has just been erased; StorageUnavailable.
+    Raises: InvalidRequest, if WeChat refuses the nickname and the policy is `block`; RateLimited, if the person has
+        changed the profile, or had WeChat asked, too often; InvalidToken, if the user has just been erased;
+        StorageUnavailable.
     """
     if services.avatars.serves(changes.get("avatar_url")):  # a form sends every field back, our own picture's URL too
         changes = {name: value for name, value in changes.items() if name != "avatar_url"}
@@ -45,7 +46,7 @@ async def change_profile(services: Services, caller: Caller, changes: Mapping[st
 async def change_avatar(services: Services, caller: Caller, file: bytes) -> UserInSession:
     """Store an uploaded picture, and let avatar_url lead to it; the changed user.
 
-    Raises: InvalidRequest; InvalidToken, if the user has just been banned or erased; StorageUnavailable.
+    Raises: InvalidRequest; RateLimited; InvalidToken, if the user has just been banned or erased; StorageUnavailable.
     """
     user = await services.avatars.replace(caller.user["id"], file, app_id=caller.user["app_id"])
     log.info("profile_changed", user_id=user["id"], fields=["avatar_url"])

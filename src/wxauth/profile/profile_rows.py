@@ -8,6 +8,7 @@ from uuid import UUID
 from wxauth.core.database import Database, Transaction
 from wxauth.core.tables import USER, UserRow
 from wxauth.core.trail import Actor, EventType, record_event
+from wxauth.people.rates import PROFILE_CHANGES
 
 # Read and locked first, so that the event names only the fields that really change. $1 user id
 _BEFORE: Final = "SELECT nickname, avatar_url FROM users WHERE id = $1 FOR NO KEY UPDATE"
@@ -38,7 +39,7 @@ async def change_profile(
 ) -> UserRow | None:
     """Set those of `nickname` and `avatar_url` that are named; the changed user, or None if the user is gone.
 
-    Raises: StorageUnavailable.
+    Raises: RateLimited, StorageUnavailable.
     """
     # A transaction is never retried after a lost connection. A retry could overwrite a withdrawal made in between.
     async with database.begin() as transaction:
@@ -54,6 +55,7 @@ async def change_profile(
         if user is not None:
             fields = [name for name, value in before.items() if user[name] != value]  # type: ignore[literal-required]  # two of them
             if fields:
+                await PROFILE_CHANGES.count(transaction, user_id.bytes, now=now)
                 await record_profile_change(transaction, user_id, fields, app_id=app_id, now=now)
     return user
 

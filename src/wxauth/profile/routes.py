@@ -40,7 +40,8 @@ async def change_me(caller: CallerDep, body: ProfileChange, services: ServicesDe
     """Set the given fields, clear those that are null or empty; the rest stays.
 
     `wx.request` has no PATCH, so POST does the same. If the service has nicknames checked, one that WeChat finds
-    against the rules is `invalid_request`; after 20 new nicknames in an hour, the next is `rate_limited`.
+    against the rules is `invalid_request`; after 20 new nicknames in an hour, the next is `rate_limited`. After 60
+    changes in an hour, any further one is `rate_limited`.
     """
     return user_answer(await changes.change_profile(services, caller, body.changes()), services.settings.consents)
 

@@ -13,9 +13,9 @@ from wxauth.core.services import Services
 from wxauth.errors import StorageUnavailable
 from wxauth.keys.rows import erase_retired_keys
 from wxauth.oauth.scan_rows import sweep_scans
+from wxauth.people.attempt_rows import sweep_attempts
+from wxauth.people.rates import WINDOW
 from wxauth.people.session_rows import forget_console_sessions
-from wxauth.profile.attempt_rows import sweep_attempts
-from wxauth.profile.attempts import WINDOW
 from wxauth.profile.phone_rows import sweep_answers
 from wxauth.profile.push_rows import sweep_messages, sweep_nonces
 from wxauth.service.keeping_rows import ADDRESSES, EVENTS, Lap, begin_lap, lap_page

@@ -1,0 +1,167 @@
+"""What one user may do within an hour, over all replicas: change name and picture, give consents, upload pictures."""
+
+import asyncio
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from PIL import Image
+
+from tests.asking import LogLines, MakeClient, MakeServices, bearer
+from tests.fakes import Clock, WeChatByRespx
+from tests.problems import problem_of
+from wxauth.core.services import Services
+from wxauth.service.housekeeping import sweep
+
+CHANGES, CONSENTS, PICTURES = 60, 20, 20
+
+
+@dataclass(frozen=True)
+class Phone:
+    """A mini-program in somebody's hand, in front of one of two replicas."""
+
+    clients: list[httpx.AsyncClient]
+    services: Services
+    wechat: WeChatByRespx
+
+    async def log_in(self, person: str = "alice", **fields: object) -> dict[str, Any]:
+        answer = await self.clients[0].post("/v1/login", json={"code": self.wechat.code_for(person), **fields})
+        assert answer.status_code == 200, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+    async def change(self, login: dict[str, Any], *, replica: int = 0, **fields: object) -> httpx.Response:
+        return await self.clients[replica].patch("/v1/me", json=fields, headers=bearer(login))
+
+    async def agree(self, login: dict[str, Any], **documents: str) -> httpx.Response:
+        return await self.clients[0].post("/v1/me/consents", json=documents, headers=bearer(login))
+
+    async def withdraw(self, login: dict[str, Any], document: str) -> int:
+        return (await self.clients[0].delete(f"/v1/me/consents/{document}", headers=bearer(login))).status_code
+
+    async def upload(self, login: dict[str, Any], file: bytes) -> httpx.Response:
+        return await self.clients[0].post("/v1/me/avatar", files={"file": ("a", file)}, headers=bearer(login))
+
+
+@pytest.fixture
+async def phone(make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx) -> Phone:
+    replicas = [await make_services(consents="privacy:2026-05,terms:3", access_token_ttl=86400) for _ in range(2)]
+    return Phone([make_client(services) for services in replicas], replicas[0], wechat)
+
+
+def refused(answer: httpx.Response, *, retry_after: int = 3600) -> None:
+    problem_of(answer, "rate_limited", 429)
+    assert int(answer.headers["retry-after"]) == retry_after
+
+
+def picture(shade: int) -> bytes:
+    out = BytesIO()
+    Image.new("RGB", (8, 8), (shade, 0, 0)).save(out, "JPEG")
+    return out.getvalue()
+
+
+# Names and picture URLs.
+
+
+async def test_a_user_changes_name_and_picture_sixty_times_an_hour(phone: Phone, clock: Clock) -> None:
+    alice = await phone.log_in()
+    for n in range(CHANGES):
+        fields = {"nickname": f"Alice {n}"} if n % 2 else {"avatar_url": f"https://a.example/{n}.png"}
+        assert (await phone.change(alice, replica=n % 2, **fields)).status_code == 200
+    clock.advance(minutes=59, seconds=59)
+    refused(await phone.change(alice, nickname="Alice"), retry_after=1)
+    refused(await phone.change(alice, avatar_url=None), retry_after=1)
+    assert (await phone.log_in())["user"]["nickname"] == f"Alice {CHANGES - 1}"
+    assert (await phone.change(await phone.log_in("bob"), nickname="Bob")).status_code == 200
+    clock.advance(seconds=1)
+    assert (await phone.change(alice, nickname="Alice")).status_code == 200
+
+
+async def test_what_changes_nothing_does_not_count(phone: Phone, rows: asyncpg.Connection) -> None:
+    alice = await phone.log_in(nickname="Alice")
+    for _ in range(CHANGES + 1):
+        assert (await phone.change(alice, nickname="Alice", avatar_url=None)).status_code == 200
+    await phone.log_in(nickname="Alice")
+    assert await rows.fetchval("SELECT count(*) FROM attempts") == 0
+
+
+async def test_changes_at_once_are_no_more_than_sixty(phone: Phone) -> None:
+    alice = await phone.log_in()
+    answers = await asyncio.gather(*(phone.change(alice, replica=n % 2, nickname=f"Alice {n}") for n in range(70)))
+    assert sorted(answer.status_code for answer in answers) == [200] * CHANGES + [429] * 10
+
+
+async def test_a_login_with_one_name_more_succeeds_and_keeps_the_former_name(
+    phone: Phone, log_lines: LogLines, clock: Clock
+) -> None:
+    alice = await phone.log_in()
+    for n in range(CHANGES - 1):
+        assert (await phone.log_in(nickname=f"Alice {n}"))["user"]["nickname"] == f"Alice {n}"
+    assert (await phone.change(alice, nickname="Alice")).status_code == 200
+    fields = {"nickname": "Mallory", "avatar_url": "https://a.example/1.png"}
+    user = (await phone.log_in(**fields))["user"]
+    assert (user["nickname"], user["avatar_url"]) == ("Alice", None)
+    refused(await phone.change(alice, nickname="Mallory"))
+    (line,) = [line for line in log_lines() if line["event"] == "login_without_profile"]
+    assert (line["fields"], line["reason"]) == (["nickname", "avatar_url"], "rate_limited")
+    assert "Mallory" not in str(line)
+    clock.advance(hours=1)
+    assert (await phone.log_in(nickname="Mallory"))["user"]["nickname"] == "Mallory"
+
+
+# Consents.
+
+
+async def test_a_user_gives_twenty_consents_an_hour_and_withdraws_any_number(phone: Phone, clock: Clock) -> None:
+    alice = await phone.log_in()
+    assert (await phone.agree(alice, terms="3")).status_code == 200
+    for _ in range(CONSENTS - 1):
+        assert (await phone.agree(alice, privacy="2026-05", terms="3")).status_code == 200
+        assert await phone.withdraw(alice, "privacy") == 204
+    refused(await phone.agree(alice, privacy="2026-05"))
+    assert (await phone.agree(alice, terms="3")).status_code == 200, "it is no new one"
+    due = (await phone.log_in(consents={"privacy": "2026-05"}))["user"]["consents_due"]
+    assert due == [{"document": "privacy", "version": "2026-05"}]
+    assert await phone.withdraw(alice, "terms") == 204
+    clock.advance(hours=1)
+    assert (await phone.agree(alice, privacy="2026-05", terms="3")).status_code == 200
+
+
+async def test_a_refused_consent_leaves_nothing_of_those_beside_it(phone: Phone, rows: asyncpg.Connection) -> None:
+    alice = await phone.log_in()
+    for _ in range(CONSENTS - 1):
+        assert (await phone.agree(alice, privacy="2026-05")).status_code == 200
+        assert await phone.withdraw(alice, "privacy") == 204
+    refused(await phone.agree(alice, privacy="2026-05", terms="3"))
+    assert await rows.fetchval("SELECT count(*) FROM events WHERE type = 'consent.given'") == CONSENTS - 1
+    assert (await phone.agree(alice, terms="3")).status_code == 200
+
+
+# Pictures.
+
+
+async def test_a_user_uploads_twenty_pictures_an_hour(phone: Phone, clock: Clock) -> None:
+    alice = await phone.log_in()
+    for shade in range(PICTURES):
+        assert (await phone.upload(alice, picture(shade))).status_code == 200
+    refused(await phone.upload(alice, picture(99)))
+    assert (await phone.change(alice, nickname="Alice")).status_code == 200
+    assert (await phone.upload(await phone.log_in("bob"), picture(0))).status_code == 200
+    clock.advance(hours=1)
+    assert (await phone.upload(alice, picture(99))).status_code == 200
+
+
+async def test_what_is_seen_at_a_glance_to_be_no_picture_does_not_count(phone: Phone, rows: asyncpg.Connection) -> None:
+    alice = await phone.log_in()
+    problem_of(await phone.upload(alice, b"not a picture"), "invalid_request", 422)
+    assert await rows.fetchval("SELECT count(*) FROM attempts") == 0
+
+
+async def test_counts_are_swept_when_their_hour_is_over(phone: Phone, clock: Clock, rows: asyncpg.Connection) -> None:
+    assert (await phone.change(await phone.log_in(), nickname="Alice")).status_code == 200
+    clock.advance(hours=1, seconds=1)
+    await sweep(phone.services, page_size=1, pause=0)
+    assert await rows.fetchval("SELECT count(*) FROM attempts") == 0
