@@ -27,7 +27,14 @@ from wxauth.login.bodies import (
     SessionKeysAnswer,
     TokenAnswer,
 )
-from wxauth.oauth.bodies import ClaimedAnswer, ClaimRequest, DeviceAuthorizationAnswer, UserinfoAnswer, WebTokensAnswer
+from wxauth.oauth.bodies import (
+    ApproveRequest,
+    ClaimedAnswer,
+    ClaimRequest,
+    DeviceAuthorizationAnswer,
+    UserinfoAnswer,
+    WebTokensAnswer,
+)
 from wxauth.oauth.client_bodies import (
     ClientAnswer,
     ClientChangeRequest,
@@ -75,6 +82,7 @@ BODIES: dict[str, type[BaseModel]] = {
     kind.__name__: kind
     for kind in (
         LoginRequest,
+        ApproveRequest,
         ClaimRequest,
         RefreshRequest,
         LogoutRequest,

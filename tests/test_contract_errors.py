@@ -58,6 +58,7 @@ STATUS_OF = {
     "invalid_signature": 403,
     "rate_limited": 429,
     "login_too_old": 403,
+    "wrong_person": 403,
     "cursor_expired": 410,
     "name_taken": 409,
     "last_admin": 409,

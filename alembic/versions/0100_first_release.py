@@ -28,9 +28,9 @@ def upgrade() -> None:
         )
          WITH (fillfactor = 85)
     """)
-    op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
-    op.execute("CREATE INDEX users_administrators_idx ON users (id) WHERE 'admin' = ANY (roles)")
     op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
+    op.execute("CREATE INDEX users_administrators_idx ON users (id) WHERE 'admin' = ANY (roles)")
+    op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
     op.execute(r"""
         CREATE FUNCTION check_user() RETURNS trigger LANGUAGE plpgsql AS $$
         DECLARE
@@ -77,9 +77,9 @@ def upgrade() -> None:
             CONSTRAINT events_data_check CHECK (jsonb_typeof(data) = 'object')
         )
     """)
-    op.execute("CREATE INDEX events_type_id_idx ON events (type, id)")
-    op.execute("CREATE INDEX events_actor_idx ON events (actor) WHERE ip IS NOT NULL")
     op.execute("CREATE INDEX events_user_id_id_idx ON events (user_id, id)")
+    op.execute("CREATE INDEX events_actor_idx ON events (actor) WHERE ip IS NOT NULL")
+    op.execute("CREATE INDEX events_type_id_idx ON events (type, id)")
     op.execute("""
         CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -341,10 +341,10 @@ def upgrade() -> None:
             CONSTRAINT identities_openid_check CHECK (openid <> '')
         )
     """)
+    op.execute("CREATE INDEX identities_user_id_idx ON identities (user_id)")
     op.execute("""
         CREATE UNIQUE INDEX identities_app_id_unionid_idx ON identities (app_id, unionid) WHERE unionid IS NOT NULL
     """)
-    op.execute("CREATE INDEX identities_user_id_idx ON identities (user_id)")
     op.execute("""
         CREATE TABLE unionids (
             unionid TEXT NOT NULL,

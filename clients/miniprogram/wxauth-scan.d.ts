@@ -52,8 +52,11 @@ export declare function scanSeen(
  */
 export declare function claim(auth: Pick<Auth, 'login' | 'request'>, scan: Scan | null): Promise<Claimed>
 
-/** The person says yes. Rejects with an `AuthError`: `scan_over`. */
-export declare function approve(auth: Pick<Auth, 'request'>, claimed: Pick<Claimed, 'id'>): Promise<void>
+/**
+ * The person says yes, proved by a new `wx.login`, which this function makes. Rejects with an `AuthError`: `scan_over`,
+ * `wrong_person` (another person's WeChat), `wx_login_failed`, and WeChat's failures as at a login.
+ */
+export declare function approve(auth: Pick<Auth, 'loginCode' | 'request'>, claimed: Pick<Claimed, 'id'>): Promise<void>
 
 /** The person says no. Rejects with an `AuthError`: `scan_over`. */
 export declare function deny(auth: Pick<Auth, 'request'>, claimed: Pick<Claimed, 'id'>): Promise<void>

@@ -1,6 +1,8 @@
 // Logs in to a website whose code this phone has scanned. What each function does: wxauth-scan.d.ts.
 import { AuthError } from './wxauth.js'
 
+const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/ // as at a login
+
 /** @type {typeof import('./wxauth-scan.js').scanOf} */
 export function scanOf(options) {
   const { q, scene, scancode_time } = options || /** @type {any} */ ({})
@@ -30,15 +32,27 @@ export async function claim(auth, scan) {
 }
 
 /** @type {typeof import('./wxauth-scan.js').approve} */
-export const approve = (auth, claimed) => decide(auth, claimed, 'approve')
+export async function approve(auth, claimed) {
+  const url = urlOf(claimed, 'approve')
+  // By a new wx.login: whoever has stolen the token has no phone that says who they are.
+  const say = async () => void (await post(auth, url, { login_code: await auth.loginCode() }))
+  try {
+    await say()
+  } catch (error) {
+    if (!ONCE_MORE.test(error.code)) throw error
+    await say() // where only the answer was lost, the yes counts already
+  }
+}
 
 /** @type {typeof import('./wxauth-scan.js').deny} */
-export const deny = (auth, claimed) => decide(auth, claimed, 'deny')
+export async function deny(auth, claimed) {
+  await post(auth, urlOf(claimed, 'deny'), {})
+}
 
-async function decide(auth, claimed, verdict) {
+function urlOf(claimed, verdict) {
   const id = claimed && claimed.id
   if (!isText(id)) throw new AuthError('invalid_argument', { detail: 'claimed' })
-  await post(auth, `/v1/me/scans/${encodeURIComponent(id)}/${verdict}`, {})
+  return `/v1/me/scans/${encodeURIComponent(id)}/${verdict}`
 }
 
 async function post(auth, url, body, wanted) {

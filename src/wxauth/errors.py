@@ -40,6 +40,7 @@ WxAuthError
 ├── RateLimited                 429  wxauth's own limit
 ├── AccountDisabled             403
 ├── LoginTooOld                 403  an administrator's act that wants a fresh login
+├── WrongPerson                 403  a new wx.login that is another person's than the session
 ├── CursorExpired               410
 ├── NameTaken                   409  a service client's or a webhook's
 ├── SignUpClosed                403
@@ -485,6 +486,14 @@ class LoginTooOld(WxAuthError):
         self, detail: str = "this wants a session that was opened within ADMIN_FRESH_LOGIN seconds: log in again"
     ) -> None:
         super().__init__(detail)
+
+
+class WrongPerson(WxAuthError):
+    """The new `wx.login` is another person's than the session."""
+
+    code = "wrong_person"
+    status = 403
+    title = Title("This WeChat account is not the one that is logged in.", "当前微信与已登录的账号不是同一人。")
 
 
 class SignUpClosed(WxAuthError):

@@ -221,7 +221,7 @@ async def test_a_scan_goes_on_at_whichever_replica_is_asked(front: Front, servic
     assert credentials is not None
     async with httpx.AsyncClient(base_url=front.url, timeout=20, verify=False, trust_env=False) as client:
         site, browser = Site(client, *credentials), Browser(client)
-        phone = Phone(client, (await client.post("/v1/login", json={"code": "alice"})).json())
+        phone = Phone(client, (await client.post("/v1/login", json={"code": "alice"})).json(), lambda: "alice")
 
         # Caddy asks the two in turn. An odd number of requests each time, so that the second time each step is the
         # other one's.

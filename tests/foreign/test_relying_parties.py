@@ -65,7 +65,7 @@ async def test_authlib(world: dict[str, str], name: str) -> None:
         page = (await browser.get(url)).text
         scene = re.findall(r"/v1/scans/([\w-]{22})/code", page)[0]
         claimed = await browser.post("/v1/me/scans", json={"scene": scene, "entry_scene": 1047}, headers=phone)
-        await browser.post(f"/v1/me/scans/{claimed.json()['id']}/approve", headers=phone)
+        await browser.post(f"/v1/me/scans/{claimed.json()['id']}/approve", json={"login_code": "alice"}, headers=phone)
         back = await browser.get(re.findall(r'href="(/v1/authorize/[\w-]{22}/next)"', page)[0])
         token: OAuth2Token = await site.fetch_token(
             metadata["token_endpoint"],

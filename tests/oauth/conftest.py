@@ -3,6 +3,7 @@
 from base64 import b64decode
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -10,7 +11,7 @@ import httpx
 import pytest
 
 from tests.asking import bearer
-from tests.fakes import SECRET_KEY, START, Clock, LoginAnswer, Secrets
+from tests.fakes import SECRET_KEY, START, Clock, LoginAnswer, Secrets, WeChatByRespx
 from wxauth.core.sealing import Sealer, signing_key_context
 from wxauth.core.services import Services
 from wxauth.core.tables import StoredSigningKey
@@ -62,6 +63,8 @@ class Phone:
 
     client: httpx.AsyncClient
     tokens: dict[str, Any]
+    wx_login: Callable[[], str]
+    """Gives a new code of this person."""
 
     @property
     def user_id(self) -> str:
@@ -74,8 +77,9 @@ class Phone:
         """Hold the camera at the code."""
         return await self.claim(**{"scene": scene_of(started), "entry_scene": CAMERA, **body})
 
-    async def decide(self, scan_id: str, verdict: str = "approve") -> httpx.Response:
-        return await self.client.post(f"/v1/me/scans/{scan_id}/{verdict}", headers=bearer(self.tokens))
+    async def decide(self, scan_id: str, verdict: str = "approve", *, code: str | None = None) -> httpx.Response:
+        body = {"login_code": code or self.wx_login()} if verdict == "approve" else None
+        return await self.client.post(f"/v1/me/scans/{scan_id}/{verdict}", json=body, headers=bearer(self.tokens))
 
     async def approve(self, started: dict[str, Any]) -> None:
         """Scan it, and say yes."""
@@ -144,11 +148,11 @@ async def add_site(
 
 
 @pytest.fixture
-def get_phone(client: httpx.AsyncClient, login: LoginAnswer) -> GetPhone:
+def get_phone(client: httpx.AsyncClient, login: LoginAnswer, wechat: WeChatByRespx) -> GetPhone:
     """A phone of a person: `await get_phone("alice")`."""
 
     async def log_in(person: str = "alice") -> Phone:
-        return Phone(client, await login(person))
+        return Phone(client, await login(person), partial(wechat.code_for, person))
 
     return log_in
 

@@ -5,7 +5,7 @@ import hashlib
 import re
 from asyncio import gather
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 from uuid import UUID
@@ -677,7 +677,7 @@ async def test_replicas_have_one_key_and_each_finds_what_another_has_made(
     replicas = [await make_services() for _ in range(3)]
     tokens = await gather(
         *(
-            tokens_of(Site(client, site.name, site.secret), Browser(client), Phone(client, phone.tokens))
+            tokens_of(Site(client, site.name, site.secret), Browser(client), replace(phone, client=client))
             for client in (make_client(replica) for replica in replicas)
         )
     )

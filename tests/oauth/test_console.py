@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -90,7 +91,7 @@ async def test_an_administrators_scan_opens_the_console(browser: Browser, phone:
 async def test_an_old_login_opens_no_console_although_its_token_is_good(
     browser: Browser, phone: Phone, root: Admin, get_phone: GetPhone, clock: Clock
 ) -> None:
-    old = Phone(phone.client, (await later(root, clock)).answer)
+    old = replace(phone, tokens=(await later(root, clock)).answer)
     tab = await browser.show(**ASKED)
     problem_of(await old.claim(scene=tab.scene, entry_scene=CAMERA), "login_too_old", 403)
     typed = tab.found(r'class="typed">([A-Z-]{9})<')
@@ -195,7 +196,7 @@ async def test_a_program_at_another_port_of_this_machine_cannot_take_the_console
     services = await make_services(admin_page=True, issuer="http://127.0.0.1:8000")
     await add_console_as_site(services)
     browser = Browser(make_client(services))
-    local = Phone(make_client(services), (await login_at(browser, services, phone)))
+    local = replace(phone, client=make_client(services), tokens=await login_at(browser, services, phone))
     code = await code_for(browser, local, redirect_uri="http://127.0.0.1:6666/admin/")
     problem_of(await post(browser.client, code), "session_revoked", 400)
 

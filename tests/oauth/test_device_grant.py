@@ -1,6 +1,7 @@
 """A site shows a code by itself, a phone scans it, and the site has a session (RFC 8628)."""
 
 from asyncio import create_task, gather
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -118,7 +119,7 @@ async def test_one_network_is_a_24_or_a_56(
         base_url="https://auth.test",
     )
     async with there:
-        assert (await Phone(there, phone.tokens).scan(started)).json()["same_network"] is same
+        assert (await replace(phone, client=there).scan(started)).json()["same_network"] is same
 
 
 async def test_the_site_is_told_to_wait_to_slow_down_and_that_it_is_over(
@@ -253,7 +254,7 @@ async def test_scan_entry_any_lets_in_what_was_forwarded(
     make_services: MakeServices, make_client: MakeClient, site: Site, phone: Phone, clock: Clock
 ) -> None:
     started = await site.start()
-    lenient = Phone(make_client(await make_services(scan_entry="any")), phone.tokens)
+    lenient = replace(phone, client=make_client(await make_services(scan_entry="any")))
     answer = await lenient.claim(url=started["verification_uri_complete"], scancode_time=1, entry_scene=1049)
     assert answer.status_code == 200
     problem_of(await lenient.claim(user_code=(await site.start())["user_code"]), "scan_forwarded", 403)
@@ -280,7 +281,7 @@ async def test_five_wrong_codes_in_a_minute_are_enough_over_sessions_and_replica
     typing = await add_site("terminal", may_scan=True, takes_user_codes=True)
     right = (await typing.start())["user_code"]
     assert (await phone.claim(user_code=right)).status_code == 200  # a right one is none of the five
-    elsewhere = Phone(make_client(await make_services()), (await get_phone("alice")).tokens)
+    elsewhere = replace(await get_phone("alice"), client=make_client(await make_services()))
     wrong = await gather(*(who.claim(user_code="BCDF-GHJK") for who in (phone, elsewhere) * 4))
     assert sorted(answer.status_code for answer in wrong) == [404] * 5 + [429] * 3
     limited = await elsewhere.claim(user_code=right)
@@ -329,7 +330,7 @@ async def test_a_near_site_and_an_administrator_want_phone_and_browser_in_one_ne
         assert (await phone.scan(started)).status_code == 200
         problem_of(await admin.scan(started), "scan_too_far", 403)  # said before that it is taken
     started = await office.start(browser_ip=OFFICE)
-    anywhere = Phone(make_client(await make_services(scan_admin_anywhere=True)), admin.tokens)
+    anywhere = replace(admin, client=make_client(await make_services(scan_admin_anywhere=True)))
     assert (await anywhere.scan(started)).status_code == 200
     problem_of(await anywhere.scan(await near.start(browser_ip=OFFICE)), "scan_too_far", 403)
 
@@ -366,7 +367,7 @@ async def test_a_person_who_is_merged_before_the_tokens_is_followed_and_after_th
         return (await client.post("/v1/login", json={"code": code, "app_id": app["app_id"]})).json()
 
     other = await log_in("one", OTHER_APP, unionid="union-1")
-    phone = Phone(client, await log_in("one", APP))
+    phone = Phone(client, await log_in("one", APP), lambda: wechat.code_for("one"))
     before = await tokens_of(site, phone)
     started = await site.start()
     await phone.approve(started)

@@ -1,6 +1,7 @@
 """Where a site meets what is not its own: guards, an issuer under a path, a database that is away, other keys."""
 
 import re
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -95,7 +96,7 @@ async def test_an_issuer_may_have_a_path(
     tab = Tab(Browser(client), page.text)
     for url in [*loaded[:3], f"/auth/v1/authorize/{tab.request_id}/state"]:
         assert (await client.get(url.replace("&amp;", "&"))).status_code == 200, url
-    login = Phone(client, {**phone.tokens})
+    login = replace(phone, client=client)
     started = await Site(client, site.name, site.secret).start()
     assert started["code_image"].startswith("https://auth.test/auth/v1/scans/")
     metadata = (await client.get(f"{prefix}/.well-known/openid-configuration")).json()

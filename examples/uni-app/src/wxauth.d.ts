@@ -171,6 +171,8 @@ export interface Auth {
    * With `force` or a field it always logs in anew.
    */
   login(fields?: LoginFields): Promise<User>
+  /** The code of a new `wx.login`, as a proof that the person is here. It works once; it may end the former session_key. */
+  loginCode(): Promise<string>
   /** An access token with half a minute to live (or half its life), refreshed or logged in for where needed. */
   getToken(): Promise<string>
   /**

@@ -1,4 +1,4 @@
-// Logs in with wxauth from a mini-program; see wxauth.d.ts.
+// For mini-programs; see wxauth.d.ts.
 
 const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/
 const TITLES = {
@@ -97,11 +97,10 @@ export function createAuth({ baseURL: url, appId: id, origins = [], platform, st
 	async function call(name, args) {
 		let timer
 		try {
-			const answer = await new Promise((resolve, reject) => {
+			return await new Promise((resolve, reject) => {
 				timer = setTimeout(reject, (args.timeout || 60000) + 5000, { errMsg: 'timeout' }) // some never call back
-				host[name]({ ...args, redirect: 'manual', success: resolve, fail: reject, complete() {} })
+				host[name]({ ...args, redirect: 'manual', success: (answer) => resolve(answer || {}), fail: reject, complete() {} })
 			})
-			return answer || {}
 		} catch (e) {
 			const detail = e && (e.errMsg || e.message)
 			const code = /time.{0,2}out|超时/i.test(detail) ? 'timeout' : 'network_error'
@@ -111,7 +110,7 @@ export function createAuth({ baseURL: url, appId: id, origins = [], platform, st
 		}
 	}
 
-	const to = (path, args) => ({ timeout: path.endsWith('refresh') ? 10000 : 20000, ...args, url: baseURL + path })
+	const to = (path, args) => ({ timeout: /refresh$/.test(path) ? 10000 : 20000, ...args, url: baseURL + path })
 	const post = async (path, data, wanted) => bodyOf(await call('request', to(path, POST(data))), wanted)
 	const endSession = (refresh_token) => post('/v1/logout', { refresh_token }).catch(() => {})
 
@@ -124,8 +123,7 @@ export function createAuth({ baseURL: url, appId: id, origins = [], platform, st
 	async function logIn(fields, asked, isLast) {
 		check(asked)
 		try {
-			const { code } = await call('login', { provider: 'weixin', timeout: 20000 })
-			if (!code) fail('wx_login_failed')
+			const code = await auth.loginCode()
 			check(asked)
 			const { nickname, avatarUrl: avatar_url, phoneCode: phone_code, consents } = fields
 			const at = now()
@@ -180,7 +178,7 @@ export function createAuth({ baseURL: url, appId: id, origins = [], platform, st
 		return tokens
 	}
 
-	// Tokens with time left, and not those just refused.
+	// Tokens with time left, not those just refused.
 	async function current(refused, asked = era) {
 		check(asked)
 		if (tokens && tokens.access !== refused && isFresh(tokens)) return tokens
@@ -196,7 +194,7 @@ export function createAuth({ baseURL: url, appId: id, origins = [], platform, st
 	async function send(name, args, tokenFor, refused) {
 		const token = await tokenFor(refused)
 		const header = { ...args.header }
-		for (const key of Object.keys(header)) if (/^authorization$/i.test(key)) delete header[key]
+		for (const key in header) if (/^authorization$/i.test(key)) delete header[key]
 		header.Authorization = `Bearer ${token}`
 		const answer = await call(name, { ...args, header })
 		return answer.statusCode === 401 && !refused ? send(name, args, tokenFor, token) : answer
@@ -241,6 +239,7 @@ export function createAuth({ baseURL: url, appId: id, origins = [], platform, st
 			return () => void listeners.delete(tell)
 		},
 		login,
+		loginCode: async () => (await call('login', { provider: 'weixin', timeout: 20000 })).code || fail('wx_login_failed'),
 		getToken: async () => (await current()).access,
 		request: (options) => guarded('request', options),
 		updateProfile: ({ nickname, avatarUrl: avatar_url }) => change('/v1/me', POST({ nickname, avatar_url })),

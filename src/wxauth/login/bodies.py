@@ -49,6 +49,10 @@ def _readable(value: object) -> dict[str, str]:
     return {name: version for name, version in pairs if isinstance(name, str) and isinstance(version, str)}
 
 
+LoginCode = Annotated[str, Field(min_length=1, max_length=256)]
+"""What `wx.login` gives."""
+
+
 class LoginRequest(BaseModel):
     """A `wx.login` code, with the profile fields that the person gave."""
 
@@ -57,7 +61,7 @@ class LoginRequest(BaseModel):
         hide_input_in_errors=True,
     )
 
-    code: Annotated[str, Field(min_length=1, max_length=256)] = Field(
+    code: LoginCode = Field(
         validation_alias=AliasChoices("code", "jsCode", "js_code"),
         description="What `wx.login` gave. Also accepted as `jsCode`, `js_code`. Works once, for five minutes.",
         repr=False,

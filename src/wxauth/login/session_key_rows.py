@@ -62,6 +62,9 @@ SELECT i.app_id, i.openid, newest.id AS session_id, newest.session_key AS sealed
 _REPLACE_CURRENT: Final = (
     "UPDATE sessions SET session_key = $2 WHERE id = $1 AND session_key IS NOT NULL RETURNING user_id"
 )
+# An ended session gets none. An open one gets it also if its former key is gone, because what sealed that was given up.
+# $1 session id  $2 sealed
+_KEEP: Final = "UPDATE sessions SET session_key = $2 WHERE id = $1 AND revoked_at IS NULL RETURNING id"
 # $1 behind this id  $2 up to this one  $3 how what is sealed with the current secret key begins
 _SEALED_OTHERWISE: Final = """
 SELECT id AS session_id, app_id, openid, session_key AS sealed FROM sessions
@@ -119,6 +122,11 @@ async def replace_key(transaction: Transaction, session_id: UUID, sealed: bytes)
     """Replace a session's key; the session's user, or None if the session has no key any more."""
     user_id: UUID | None = await transaction.fetchval(_REPLACE_CURRENT, session_id, sealed)
     return user_id
+
+
+async def keep_key(database: Database, session_id: UUID, sealed: bytes) -> None:
+    """Give a session a new key, unless it has ended. Raises: StorageUnavailable."""
+    await database.fetchrow(_KEEP, session_id, sealed)
 
 
 async def session_keys_sealed_otherwise(

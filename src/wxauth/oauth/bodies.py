@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from wxauth.login.bodies import LoginCode
 from wxauth.oauth.scan_rows import ClaimedScan
 from wxauth.oauth.scans import Opening
 from wxauth.oauth.uris import origin_of
@@ -86,6 +87,16 @@ class ClaimRequest(BaseModel):
             entry_scene=self.entry_scene,
             by_camera=self.scanned == "camera",
         )
+
+
+class ApproveRequest(BaseModel):
+    """The proof that the person is here: a new `wx.login`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"login_code": "0a1B2c3D4e5F6g7H8i9J"}]}, hide_input_in_errors=True
+    )
+
+    login_code: LoginCode = Field(description="What a new `wx.login` gave. Works once, for five minutes.", repr=False)
 
 
 class SiteAnswer(TypedDict):

@@ -7,7 +7,9 @@ from fastapi import APIRouter
 
 from wxauth.core.services import ServicesDep
 from wxauth.errors import (
+    CodeUsed,
     InsufficientScope,
+    InvalidCode,
     InvalidRequest,
     LoginTooOld,
     PayloadTooLarge,
@@ -16,12 +18,15 @@ from wxauth.errors import (
     ScanOver,
     ScanTaken,
     ScanTooFar,
+    UnknownApp,
+    WeChatUserBlocked,
+    WrongPerson,
 )
 from wxauth.oauth import scans
-from wxauth.oauth.bodies import EXAMPLE_CLAIMED, ClaimedAnswer, ClaimRequest, claimed_answer
+from wxauth.oauth.bodies import EXAMPLE_CLAIMED, ApproveRequest, ClaimedAnswer, ClaimRequest, claimed_answer
 from wxauth.oauth.scan_rows import Verdict
 from wxauth.people.callers import CallerDep, DeviceDep
-from wxauth.web.answers import BEARER_SECURITY, GUARDED, answers, failures
+from wxauth.web.answers import BEARER_SECURITY, GUARDED, WECHAT_FAILURES, answers, failures
 from wxauth.web.direct import DirectRoute, operation_id
 
 _WRONG_ID: Final = InvalidRequest.of("scan_id", "Input should be a valid UUID")
@@ -61,12 +66,31 @@ async def claim_scan(caller: CallerDep, body: ClaimRequest, services: ServicesDe
     "/v1/me/scans/{scan_id}/approve",
     summary="Log in to the site",
     status_code=204,
-    responses=failures(_WRONG_ID, ScanOver, InsufficientScope, *GUARDED),
+    responses=failures(
+        InvalidRequest.of("login_code", "Field required"),
+        PayloadTooLarge,
+        InvalidCode,
+        CodeUsed,
+        UnknownApp,
+        RateLimited,
+        WeChatUserBlocked,
+        WrongPerson,
+        ScanOver,
+        InsufficientScope,
+        *WECHAT_FAILURES,
+        *GUARDED,
+    ),
     openapi_extra=BEARER_SECURITY,
 )
-async def approve_scan(caller: CallerDep, scan_id: UUID, services: ServicesDep, device: DeviceDep) -> None:
-    """The person says yes: the site gets a session. Repeated, it is 204 again until the code would have expired."""
-    await scans.decide(services, caller, scan_id, Verdict.APPROVED, ip=device.ip)
+async def approve_scan(
+    caller: CallerDep, scan_id: UUID, body: ApproveRequest, services: ServicesDep, device: DeviceDep
+) -> None:
+    """The person says yes: the site gets a session. Repeated, it is 204 again until the code would have expired.
+
+    `login_code` proves that the person is at the phone, because an access token may have been stolen. It must be of the
+    same identity as the session, which also gets the new `session_key`.
+    """
+    await scans.approve(services, caller, scan_id, body.login_code, ip=device.ip)
 
 
 @router.post(

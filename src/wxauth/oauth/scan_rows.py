@@ -90,26 +90,31 @@ RETURNING s.id, s.client_id, c.title, c.redirect_uris, s.request_hash IS NOT NUL
           s.created_at, s.expires_at, {_IS_FORWARDED_PART} AS is_forwarded, {_IS_TOO_FAR_PART} AS is_too_far,
           {_IS_TOO_OLD_PART} AS is_too_old, s.claimed_session_id = $3 AS is_claimed
 """  # noqa: S608 - put together from constants
+# $1 id  $2 session  $3 now
+_HELD: Final = "SELECT verdict FROM scans WHERE id = $1 AND claimed_session_id = $2 AND expires_at > $3"
 # Stores the verdict and its event together. The same verdict again, by the same session, changes nothing. The session
-# stays until then: an erasure, which deletes it, waits, and so finds the event and its addresses.
-# $1 id  $2 session  $3 now  $4 verdict  $5 id of the event  $6 user  $7 app_id  $8 ip
+# stays until then: an erasure, which deletes it, waits, and so finds the event and its addresses. The user is the one
+# whose session it is by now.
+# $1 id  $2 session  $3 now  $4 verdict  $5 id of the event  $6 ip
 _DECIDE: Final = f"""
 WITH scan AS (
-    SELECT scans.id, scans.verdict FROM scans JOIN sessions ON sessions.id = scans.claimed_session_id
+    SELECT scans.id, scans.verdict, sessions.user_id, sessions.app_id
+      FROM scans JOIN sessions ON sessions.id = scans.claimed_session_id JOIN users ON users.id = sessions.user_id
      WHERE scans.id = $1 AND claimed_session_id = $2 AND scans.expires_at > $3 AND (verdict IS NULL OR verdict = $4)
+       AND sessions.revoked_at IS NULL AND sessions.expires_at > $3 AND users.status = 'active'
        FOR UPDATE OF scans FOR KEY SHARE OF sessions
 ), decided AS (
     UPDATE scans SET verdict = $4, decided_at = $3 FROM scan
      WHERE scans.id = scan.id AND scan.verdict IS NULL
-    RETURNING scans.client_id, scans.browser_ip
+    RETURNING scans.client_id, scans.browser_ip, scan.user_id, scan.app_id
 ), noted AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
-    SELECT $5, '{EventType.SCAN_APPROVED}', $3, $6::uuid::text, $6, $7, $8::text::inet,
+    SELECT $5, '{EventType.SCAN_APPROVED}', $3, user_id::text, user_id, app_id, $6::text::inet,
            jsonb_build_object('scan_id', $1::uuid, 'client_id', client_id, 'browser_ip', host(browser_ip))
       FROM decided WHERE $4 = 'approved'
     ON CONFLICT DO NOTHING
 )
-SELECT scan.id, decided.client_id FROM scan LEFT JOIN decided ON true
+SELECT scan.user_id, decided.client_id FROM scan LEFT JOIN decided ON true
 """  # noqa: S608 - put together from constants
 
 # The user who said yes, by the session that said it. Neither may be banned or ended since. Bans, merges and erasures of
@@ -296,6 +301,20 @@ class PageScan(TypedDict):
     code_challenge: str
 
 
+class HeldScan(TypedDict):
+    """A scan that a session has claimed and nobody has taken over."""
+
+    verdict: str | None
+
+
+class DecidedScan(TypedDict):
+    """A scan upon which a session has decided."""
+
+    user_id: UUID
+    client_id: str | None
+    """None if the same verdict was stored before."""
+
+
 class ClaimedScan(TypedDict):
     """A scan that a phone has asked for, and whether that phone may claim it."""
 
@@ -422,25 +441,30 @@ async def claim_scan(database: Database, claim: Claim, *, now: datetime) -> Clai
     return row
 
 
+async def held_scan(database: Database, scan_id: UUID, *, session_id: UUID, now: datetime) -> HeldScan | None:
+    """The scan, if this session holds the claim and it has not expired. Raises: StorageUnavailable."""
+    row: HeldScan | None = await database.fetchrow(_HELD, scan_id, session_id, now)
+    return row
+
+
 async def decide_scan(
     database: Database,
     scan_id: UUID,
     verdict: Verdict,
     *,
     session_id: UUID,
-    user: UserInSession,
     ip: str | None,
     event_id: UUID,
     now: datetime,
-) -> Any:
+) -> DecidedScan | None:
     """Store the verdict on a scan that this session has claimed, and record an approval.
 
-    None if the session has no such claim, or can no longer decide. Otherwise `client_id`, which is None if the same
-    verdict was stored before.
+    None if the session has no such claim, or can no longer decide.
 
     Raises: StorageUnavailable.
     """
-    return await database.fetchrow(_DECIDE, scan_id, session_id, now, verdict, event_id, user["id"], user["app_id"], ip)
+    row: DecidedScan | None = await database.fetchrow(_DECIDE, scan_id, session_id, now, verdict, event_id, ip)
+    return row
 
 
 async def redeem_device_code(

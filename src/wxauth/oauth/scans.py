@@ -11,6 +11,8 @@ from wxauth.core.ids import new_id
 from wxauth.core.logs import get_logger
 from wxauth.core.services import Services
 from wxauth.errors import (
+    CodeUsed,
+    InvalidCode,
     LoginTooOld,
     RateLimited,
     ScanForwarded,
@@ -19,6 +21,7 @@ from wxauth.errors import (
     ScanTooFar,
     StorageUnavailable,
 )
+from wxauth.login.proof import prove_person
 from wxauth.oauth import scan_rows
 from wxauth.oauth.client_rows import OAuthClient
 from wxauth.oauth.errors import OAuthError, invalid_client, invalid_request
@@ -37,6 +40,7 @@ FROM_CAMERA: Final = frozenset({1011, 1047})
 """WeChat's numbers for a page that was opened by the camera: on an ordinary QR code, on a mini-program code."""
 
 _ATTEMPTS: Final = 5
+_NOT_HELD: Final = "this session has no such scan to decide upon"
 
 log = get_logger()
 
@@ -195,8 +199,35 @@ async def _claim_by_user_code(services: Services, asked: Claim, *, now: datetime
     return found
 
 
+async def approve(services: Services, caller: Caller, scan_id: UUID, login_code: str, *, ip: str | None) -> None:
+    """Say yes to a scan that this session has claimed, proved by a new `wx.login`. Saying it again is no failure.
+
+    WeChat is asked only while the scan can still be approved. What happened meanwhile is found when the yes is stored.
+
+    Raises: ScanOver, RateLimited, UnknownApp, WeChatError, WrongPerson, StorageUnavailable.
+    """
+    if await _is_approved(services, caller, scan_id):
+        return
+    try:
+        await prove_person(services, caller, login_code, ip=ip)
+    except (CodeUsed, InvalidCode):
+        # The same request, sent twice, may have spent the code.
+        if await _is_approved(services, caller, scan_id):
+            return
+        raise
+    await decide(services, caller, scan_id, Verdict.APPROVED, ip=ip)
+
+
+async def _is_approved(services: Services, caller: Caller, scan_id: UUID) -> bool:
+    """Whether this session has approved the scan. Raises: ScanOver, if it cannot; StorageUnavailable."""
+    held = await scan_rows.held_scan(services.database, scan_id, session_id=caller.session_id, now=services.clock())
+    if held is None or held["verdict"] == Verdict.DENIED:
+        raise ScanOver(_NOT_HELD)
+    return held["verdict"] == Verdict.APPROVED
+
+
 async def decide(services: Services, caller: Caller, scan_id: UUID, verdict: Verdict, *, ip: str | None) -> None:
-    """Say yes or no to a scan that this session has claimed. Saying the same again is no failure.
+    """Store yes or no to a scan that this session has claimed. The same again is no failure.
 
     Raises: ScanOver, StorageUnavailable.
     """
@@ -206,16 +237,15 @@ async def decide(services: Services, caller: Caller, scan_id: UUID, verdict: Ver
         scan_id,
         verdict,
         session_id=caller.session_id,
-        user=caller.user,
         ip=ip,
         event_id=new_id(now),
         now=now,
     )
     if decided is None:
-        raise ScanOver("this session has no such scan to decide upon")
+        raise ScanOver(_NOT_HELD)
     if decided["client_id"] is not None:
         services.metrics.scan(ScanOutcome(verdict))
-        fields = {"scan_id": scan_id, "client_id": decided["client_id"], "user_id": caller.user["id"]}
+        fields = {"scan_id": scan_id, "client_id": decided["client_id"], "user_id": decided["user_id"]}
         log.info("scan_approved" if verdict is Verdict.APPROVED else "scan_denied", **fields)
 
 

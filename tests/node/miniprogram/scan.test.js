@@ -4,8 +4,8 @@ import { readFileSync } from 'node:fs'
 import { before, beforeEach, test } from 'node:test'
 import { parse } from 'acorn'
 import { approve, claim, deny, scanOf, scanSeen } from '../../../clients/miniprogram/wxauth-scan.js'
-import { exchange } from './phone.js'
-import { ask, checkError, pass, rejection, SERVICE_URL, start } from './world.js'
+import { exchange, fates } from './phone.js'
+import { ask, checkError, newPerson, pass, rejection, SERVICE_URL, start } from './world.js'
 
 const SOURCE = readFileSync(new URL('../../../clients/miniprogram/wxauth-scan.js', import.meta.url), 'utf8')
 const CAMERA = 1047
@@ -58,6 +58,43 @@ test('a code that was scanned is claimed and approved, and the site has a sessio
   assert.equal(status, 200)
   const { sub } = JSON.parse(Buffer.from(body.access_token.split('.')[1], 'base64url'))
   assert.equal(sub, auth.user.id)
+})
+
+test('a yes takes a new wx.login, and another one where WeChat refuses its code', async () => {
+  const { auth, phone } = start()
+  const claimed = await claim(auth, scanOf({ scene: (await shown()).scene }))
+  const url = `POST /v1/me/scans/${claimed.id}/approve`
+  phone.next('login', async (send) => {
+    const { code } = await send()
+    assert.equal((await ask('POST', '/v1/login', { body: { code } })).status, 200) // spent by somebody else
+    return { code }
+  })
+  await approve(auth, claimed)
+  assert.equal(phone.count('login'), 3)
+  assert.equal(phone.count(url), 2)
+  await approve(auth, claimed) // once more is no failure
+  assert.equal(phone.count(url), 3)
+})
+
+test('a yes whose answer is lost is sent once more, and counts', async () => {
+  const { auth, phone } = start()
+  const code = await shown()
+  const claimed = await claim(auth, scanOf({ scene: code.scene }))
+  phone.next(`POST /v1/me/scans/${claimed.id}/approve`, fates.answerLost)
+  await approve(auth, claimed)
+  assert.equal((await poll(code)).status, 200)
+})
+
+test('a yes of another person at this WeChat is refused, and asked for once', async () => {
+  const { auth, phone } = start()
+  const code = await shown()
+  const claimed = await claim(auth, scanOf({ scene: code.scene }))
+  phone.person = newPerson()
+  assert.equal((await rejection(approve(auth, claimed), 'wrong_person')).status, 403)
+  assert.equal(phone.count(`POST /v1/me/scans/${claimed.id}/approve`), 1)
+  phone.next('login', fates.throws(new Error('no WeChat')))
+  await rejection(approve(auth, claimed), 'wx_login_failed')
+  assert.equal((await poll(code)).body.error, 'authorization_pending')
 })
 
 test('what was refused is refused', async () => {

@@ -23,7 +23,7 @@ async function phone(person) {
   const authorization = { authorization: `Bearer ${access_token}` }
   const decide = async (scene, verdict = 'approve') => {
     const { id } = await json('/v1/me/scans', { scene, entry_scene: 1047 }, authorization)
-    await json(`/v1/me/scans/${id}/${verdict}`, {}, authorization)
+    await json(`/v1/me/scans/${id}/${verdict}`, { login_code: person }, authorization)
   }
   return { user, decide }
 }

@@ -103,6 +103,8 @@ export async function onLoad(options: { q?: string; scene?: string }): Promise<s
   await claim(auth, { user_code: 'BCDF-GHJK' })
   // @ts-expect-error: a claim is decided upon, not a scan
   await approve(auth, scan)
+  const code: string = await auth.loginCode()
+  if (!code) return code
   await (claimed.typed ? deny(auth, claimed) : approve(auth, claimed))
   return claimed.browser?.device ?? claimed.client.origin ?? claimed.client.title
 }
