@@ -28,9 +28,9 @@ def upgrade() -> None:
         )
          WITH (fillfactor = 85)
     """)
-    op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
     op.execute("CREATE INDEX users_administrators_idx ON users (id) WHERE 'admin' = ANY (roles)")
     op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
+    op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
     op.execute(r"""
         CREATE FUNCTION check_user() RETURNS trigger LANGUAGE plpgsql AS $$
         DECLARE
@@ -519,11 +519,11 @@ def upgrade() -> None:
             CONSTRAINT phone_answers_settled_at_check CHECK ((sealed IS NULL) = (settled_at IS NOT NULL))
         )
     """)
+    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
     op.execute("""
         CREATE INDEX phone_answers_pending_idx ON phone_answers (asked_at) WHERE sealed IS NOT NULL AND refused_at
             IS NULL
     """)
-    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
     op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
     op.execute("""
         CREATE TABLE scans (
@@ -569,6 +569,10 @@ def upgrade() -> None:
             CONSTRAINT scans_code_expires_at_check CHECK ((code_hash IS NULL) = (code_expires_at IS NULL)),
             CONSTRAINT scans_expires_at_check CHECK (expires_at > created_at)
         )
+    """)
+    op.execute("""
+        CREATE INDEX scans_unclaimed_pages_idx ON scans (expires_at) WHERE request_hash IS NOT NULL AND claimed_at
+            IS NULL
     """)
     op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
     op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")

@@ -578,8 +578,13 @@ async def test_logging_out_at_the_site_ends_its_session_and_goes_where_it_may(
     assert "not one that it was added with" in answer.text.replace("\n", " ")
     assert not await is_in(tokens)
 
-    tokens = await tokens_of(shop, browser, phone, nonce="n" * 4000)  # a picture's URL and many roles make it long, too
-    assert len(tokens["id_token"]) > 6000
+    picture = "https://example.com/".ljust(2048, "x")
+    named = await browser.client.post(
+        "/v1/me", json={"avatar_url": picture, "nickname": "😀" * 64}, headers=bearer(phone.tokens)
+    )
+    assert named.status_code == 200
+    tokens = await tokens_of(shop, browser, phone, nonce="n" * 512)
+    assert len(tokens["id_token"]) > 4096
     assert (await log_out(tokens)).status_code == 200
     assert not await is_in(tokens)
 
@@ -775,6 +780,56 @@ async def test_a_link_says_scan_this_with_wechat_and_changes_nothing(
     checked = make_client(await make_services(link_check_file="a1B2.txt:0f1e2d"))
     answer = await checked.get("/d/a1B2.txt")
     assert (answer.text, answer.headers["content-type"]) == ("0f1e2d", "text/plain; charset=utf-8")
+
+
+@pytest.mark.parametrize("length", [513, 4096])
+@pytest.mark.parametrize("name", ["state", "nonce"])
+async def test_a_long_state_or_nonce_is_told_to_the_site_and_not_stored(
+    shop: Site, browser: Browser, rows: asyncpg.Connection, name: str, length: int
+) -> None:
+    query = urlencode({**ASKED, name: "x" * length})
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    for answer in (
+        await browser.client.get(f"/v1/authorize?{query}"),
+        await browser.client.post("/v1/authorize", content=query, headers=form),
+    ):
+        told = sent(answer)
+        assert told.pop("error_description") == f"{name} must have at most 512 characters"
+        echoed = {"state": "s-1"} if name == "nonce" else {}
+        assert told == {"error": "invalid_request", "iss": "https://auth.test", **echoed}
+    assert await rows.fetchval("SELECT count(*) FROM scans") == 0
+
+
+async def test_a_state_and_a_nonce_of_512_characters_come_back(shop: Site, browser: Browser, phone: Phone) -> None:
+    state, nonce = "状" * 512, "n" * 512
+    told = await (await browser.show(state=state, nonce=nonce)).approved_by(phone)
+    assert told["state"] == state
+    tokens = (await exchanged(shop, told["code"])).json()
+    assert (await id_claims(browser.client, tokens["id_token"]))["nonce"] == nonce
+
+
+async def test_a_page_that_nobody_scanned_is_swept_when_it_expires(
+    add_site: AddSite,
+    shop: Site,
+    browser: Browser,
+    phone: Phone,
+    services: Services,
+    clock: Clock,
+    rows: asyncpg.Connection,
+) -> None:
+    device = await add_site("terminal", may_scan=True)
+    started = await device.start()
+    unscanned, scanned = await browser.show(), await browser.show()
+    assert (await phone.claim(scene=scanned.scene, entry_scene=CAMERA)).status_code == 200
+    clock.advance(seconds=179)
+    await sweep(services, pause=0)
+    assert await unscanned.state() == "waiting"
+    clock.advance(seconds=2)
+    await sweep(services, page_size=1, pause=0)
+    assert (await unscanned.ask()).status_code == 404  # the page takes that for its end
+    assert await scanned.state() == "over"
+    refused(await device.poll(started), "expired_token")
+    assert await rows.fetchval("SELECT count(*) FROM scans") == 2
 
 
 async def test_the_page_is_limited_by_the_browsers_address(

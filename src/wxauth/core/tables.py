@@ -668,6 +668,11 @@ class Scan(SQLModel, table=True):
         CheckConstraint("expires_at > created_at", name="expires_at"),
         Index(None, "client_id"),
         Index(None, "expires_at"),
+        Index(
+            "scans_unclaimed_pages_idx",
+            "expires_at",
+            postgresql_where=text("request_hash IS NOT NULL AND claimed_at IS NULL"),
+        ),
     )
 
     id: UUID = Field(primary_key=True)

@@ -26,6 +26,8 @@ PATH: Final = "/v1/authorize"
 RESPONSE_TYPE: Final = "code"
 RESPONSE_MODE: Final = "query"
 CHALLENGE_METHOD: Final = "S256"
+MAX_ECHOED: Final = 512
+"""Characters of `state` and `nonce`, which are stored for anybody who opens a page."""
 PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
 
 _COOKIE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
@@ -89,7 +91,9 @@ async def start(services: Services, parameters: Parameters, *, browser: Device, 
     Raises: Unanswerable, SentBack, RateLimited, StorageUnavailable.
     """
     client, redirect_uri = await _who_asks(services, parameters)
-    state = None if "state" in parameters.repeated else parameters.get("state")
+    state = parameters.get("state")
+    if "state" in parameters.repeated or len(state or "") > MAX_ECHOED:
+        state = None
     try:
         scope, challenge = _check(client, parameters)
     except OAuthError as exc:
@@ -125,6 +129,9 @@ def _check(client: OAuthClient, parameters: Parameters) -> tuple[str, str]:
     for name, error in _NOT_SUPPORTED.items():
         if name in parameters:
             raise OAuthError(error, f"{name} is not supported")
+    for name in ("state", "nonce"):
+        if len(parameters.get(name, "")) > MAX_ECHOED:
+            raise OAuthError("invalid_request", f"{name} must have at most {MAX_ECHOED} characters")
     response_type = parameters.get("response_type")
     if response_type is None:
         raise OAuthError("invalid_request", "response_type is missing")

@@ -15,7 +15,7 @@ from wxauth.siblings.clients import Credentials, authenticate, is_name
 MAX_LENGTH: Final = 4096
 """Characters of one parameter."""
 MAX_TOKEN_LENGTH: Final = 8192
-"""Characters of an `id_token_hint`, which a long picture URL, many roles or a long nonce make longer than the rest."""
+"""Characters of an `id_token_hint`, which a long picture URL or many roles make longer than the rest."""
 
 BROWSER: Final = "browser_user_agent"
 """A site passes on what a browser has sent, whatever that is."""

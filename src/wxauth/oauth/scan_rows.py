@@ -22,7 +22,8 @@ from wxauth.wechat.api import Picture
 LIFETIME: Final = timedelta(seconds=180)
 """How long a scan lives."""
 KEPT: Final = timedelta(hours=1)
-"""How long a scan is kept after its end. Until then a late poll gets `expired_token`, and a reused code is noticed."""
+"""How long a scan is kept after its end. Until then a late poll gets `expired_token`, and a reused code is noticed.
+Neither can happen to a page that nobody has scanned: it goes when it expires, because anybody can open any number."""
 CLAIM_LASTS: Final = timedelta(seconds=60)
 """After this time without a decision, another user may take the claim over."""
 CODE_LASTS: Final = timedelta(seconds=60)
@@ -226,6 +227,12 @@ RETURNING number, since
 _GIVE_TRY_BACK: Final = "UPDATE wrong_user_codes SET number = number - 1 WHERE user_id = $1 RETURNING user_id"
 _SWEEP: Final = """
 DELETE FROM scans WHERE id IN (SELECT id FROM scans WHERE expires_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)
+RETURNING verdict
+"""
+_SWEEP_PAGES: Final = """
+DELETE FROM scans WHERE id IN (
+    SELECT id FROM scans WHERE expires_at < $1 AND request_hash IS NOT NULL AND claimed_at IS NULL
+     LIMIT $2 FOR UPDATE SKIP LOCKED)
 RETURNING verdict
 """
 _SWEEP_TRIES: Final = """
@@ -559,10 +566,11 @@ async def sweep_scans(
     database: Database, *, size: int, now: datetime, observe: Callable[[ScanOutcome, int], object]
 ) -> int:
     """Delete some scans and counts of tries that nobody needs any more; how many. Raises: StorageUnavailable."""
+    pages = await database.fetch(_SWEEP_PAGES, now, size)
     swept = await database.fetch(_SWEEP, now - KEPT, size)
-    observe(ScanOutcome.EXPIRED, sum(row["verdict"] is None for row in swept))
+    observe(ScanOutcome.EXPIRED, sum(row["verdict"] is None for row in (*pages, *swept)))
     tries = await database.fetch(_SWEEP_TRIES, now - MINUTE, size)
-    return max(len(swept), len(tries))
+    return max(len(pages), len(swept), len(tries))
 
 
 def _granted(row: Any) -> Granted:
