@@ -14,7 +14,7 @@ from tests.problems import problem_of
 
 NO_SITE = {
     **{"title": None, "is_public": False, "device": False, "redirect_uris": [], "logout_uris": [], "app_id": None},
-    **{"near": False, "user_code": False, "email_domain": None},
+    **{"near": False, "user_code": False, "email_domain": None, "id_token_alg": None},
 }
 SITE = {
     "title": "小店",
@@ -27,6 +27,7 @@ SITE = {
     "near": True,
     "user_code": True,
     "email_domain": "example.com",
+    "id_token_alg": "ES256",
 }
 REFUSED_OF_A_SITE: list[tuple[str, dict[str, Any]]] = [
     ("redirect_uris", {"redirect_uris": ["https://shop.example.com/callback", "http://shop.example.com/"]}),
@@ -43,6 +44,8 @@ REFUSED_OF_A_SITE: list[tuple[str, dict[str, Any]]] = [
     ("title", {"title": "\u202epohS"}),
     ("app_id", {"app_id": "wx 1"}),
     ("email_domain", {"email_domain": "a@example.com"}),
+    ("id_token_alg", {"id_token_alg": "HS256"}),
+    ("id_token_alg", {"id_token_alg": "none"}),
     ("is_public", {"is_public": True}),
     ("device", {"device": "perhaps"}),
 ]

@@ -133,7 +133,7 @@ async def test_both_metadata_documents_are_the_same(
     assert first.json() == second.json()
     assert first.json()["issuer"] == issuer
     assert first.json()["jwks_uri"] == f"{issuer}{JWKS}"
-    assert first.json()["id_token_signing_alg_values_supported"] == ["RS256"]
+    assert first.json()["id_token_signing_alg_values_supported"] == ["RS256", "ES256"]
     assert first.headers["cache-control"] == second.headers["cache-control"] == "public, max-age=300"
 
 

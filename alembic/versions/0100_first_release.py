@@ -341,10 +341,10 @@ def upgrade() -> None:
             CONSTRAINT identities_openid_check CHECK (openid <> '')
         )
     """)
-    op.execute("CREATE INDEX identities_user_id_idx ON identities (user_id)")
     op.execute("""
         CREATE UNIQUE INDEX identities_app_id_unionid_idx ON identities (app_id, unionid) WHERE unionid IS NOT NULL
     """)
+    op.execute("CREATE INDEX identities_user_id_idx ON identities (user_id)")
     op.execute("""
         CREATE TABLE unionids (
             unionid TEXT NOT NULL,
@@ -446,12 +446,14 @@ def upgrade() -> None:
             is_near BOOLEAN NOT NULL,
             takes_user_codes BOOLEAN NOT NULL,
             email_domain TEXT,
+            id_token_alg TEXT DEFAULT 'RS256' NOT NULL,
             CONSTRAINT oauth_clients_pkey PRIMARY KEY (name),
             CONSTRAINT oauth_clients_name_fkey FOREIGN KEY(name) REFERENCES service_clients (name) ON DELETE CASCADE,
             CONSTRAINT oauth_clients_title_check CHECK (char_length(title) BETWEEN 1 AND 64),
             CONSTRAINT oauth_clients_scopes_check CHECK (cardinality(scopes) > 0),
             CONSTRAINT oauth_clients_grant_check CHECK (may_scan OR cardinality(redirect_uris) > 0),
-            CONSTRAINT oauth_clients_is_public_check CHECK (NOT (is_public AND may_scan))
+            CONSTRAINT oauth_clients_is_public_check CHECK (NOT (is_public AND may_scan)),
+            CONSTRAINT oauth_clients_id_token_alg_check CHECK (id_token_alg IN ('RS256', 'ES256'))
         )
     """)
     op.execute("""
@@ -519,12 +521,12 @@ def upgrade() -> None:
             CONSTRAINT phone_answers_settled_at_check CHECK ((sealed IS NULL) = (settled_at IS NOT NULL))
         )
     """)
-    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
+    op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
     op.execute("""
         CREATE INDEX phone_answers_pending_idx ON phone_answers (asked_at) WHERE sealed IS NOT NULL AND refused_at
             IS NULL
     """)
-    op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
+    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
     op.execute("""
         CREATE TABLE scans (
             id UUID NOT NULL,
@@ -570,12 +572,12 @@ def upgrade() -> None:
             CONSTRAINT scans_expires_at_check CHECK (expires_at > created_at)
         )
     """)
+    op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
+    op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")
     op.execute("""
         CREATE INDEX scans_unclaimed_pages_idx ON scans (expires_at) WHERE request_hash IS NOT NULL AND claimed_at
             IS NULL
     """)
-    op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
-    op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")
     op.execute("""
         CREATE TABLE website_sessions (
             client_id TEXT NOT NULL,

@@ -84,7 +84,8 @@ class TestIssuer:
         if not claims:
             return token
         altered = {**get_unverified_claims(token), **claims}
-        return sign(self._key, {name: value for name, value in altered.items() if value is not None})
+        claims = {name: value for name, value in altered.items() if value is not None}
+        return sign(self._key.signer, self._key.header, claims)
 
     def headers(self, **fields: Any) -> dict[str, str]:
         """The header that carries a token; takes what `token` takes."""

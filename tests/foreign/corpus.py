@@ -36,6 +36,7 @@ REFUSED: dict[str, Forgery] = {
             "no alg",
             "no typ",
             "typ JWT",
+            "an id_token by the key of access tokens",
             "typ of a logout token",
             "kid unknown",
             "crit",

@@ -130,12 +130,15 @@ async def tokens_of(site: Site, browser: Browser, phone: Phone, **parameters: st
     return answer.json()
 
 
-async def id_claims(client: httpx.AsyncClient, token: str, audience: str = "shop") -> dict[str, Any]:
+async def id_claims(
+    client: httpx.AsyncClient, token: str, audience: str = "shop", algorithm: str = "RS256"
+) -> dict[str, Any]:
     """The claims of an id_token, checked by the published keys."""
     keys = (await client.get("/.well-known/jwks.json")).json()["keys"]
     (key,) = [key for key in keys if key["kid"] == jwt.get_unverified_header(token)["kid"]]
     options = {"verify_exp": False, "verify_at_hash": False, "verify_iat": False}
-    return jwt.decode(token, key, algorithms=["RS256"], audience=audience, issuer="https://auth.test", options=options)
+    demands = {"algorithms": [algorithm], "audience": audience, "issuer": "https://auth.test"}
+    return jwt.decode(token, key, **demands, options=options)
 
 
 async def test_the_whole_way(shop: Site, browser: Browser, phone: Phone, clock: Clock) -> None:
@@ -624,7 +627,7 @@ async def test_the_metadata_names_what_works(browser: Browser, shop: Site, path:
     assert told["issuer"] == "https://auth.test"
     assert (told["response_types_supported"], told["response_modes_supported"]) == (["code"], ["query"])
     assert told["code_challenge_methods_supported"] == ["S256"]
-    assert told["id_token_signing_alg_values_supported"] == ["RS256"]
+    assert told["id_token_signing_alg_values_supported"] == ["RS256", "ES256"]
     assert told["authorization_response_iss_parameter_supported"] is True
     assert set(told["scopes_supported"]) == {"openid", "profile", "phone", "email", "roles", "offline_access"}
     paths = (await browser.client.get("/openapi.json")).json()["paths"]

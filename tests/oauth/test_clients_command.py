@@ -34,6 +34,7 @@ async def test_a_site_is_added_with_all_that_it_was_given(clients: Command) -> N
         *("add", "shop", "--json", "--redirect-uri", CALLBACK, "--redirect-uri", "http://127.0.0.1/callback"),
         *("--logout-uri", "https://shop.example.com/", "--device", "--app", "wx1a2b3c4d5e6f7a8b", "--title", "小店"),
         *("--scope", "roles", "--scope", "openid", "--near", "--user-code", "--email-domain", "example.com"),
+        *("--id-token-alg", "ES256"),
     )
     assert (added.returncode, added.stderr) == (0, "")
     credentials = json.loads(added.stdout)
@@ -54,6 +55,7 @@ async def test_a_site_is_added_with_all_that_it_was_given(clients: Command) -> N
         "near": True,
         "user_code": True,
         "email_domain": "example.com",
+        "id_token_alg": "ES256",
     }
 
 
@@ -113,10 +115,15 @@ async def test_what_is_named_of_a_site_is_changed_and_an_empty_text_takes_it_bac
     (listed,) = json.loads((await clients("list", "--json")).stdout)
     assert (listed["title"], listed["device"], listed["near"], listed["app_id"]) == ("小店", True, False, None)
     assert listed["redirect_uris"] == ["https://shop.example.com/new"]
-    done = await clients("set", "shop", "--title", "", "--redirect-uri", "", "--email-domain", "example.com")
+    assert listed["id_token_alg"] == "RS256"
+    done = await clients(
+        *("set", "shop", "--title", "", "--redirect-uri", "", "--email-domain", "example.com"),
+        *("--id-token-alg", "ES256"),
+    )
     assert done.returncode == 0, done.stderr
     (listed,) = json.loads((await clients("list", "--json")).stdout)
     assert (listed["title"], listed["redirect_uris"], listed["email_domain"]) == ("shop", [], "example.com")
+    assert listed["id_token_alg"] == "ES256"
 
 
 async def test_a_change_that_makes_what_none_can_be_is_a_wrong_call(clients: Command) -> None:

@@ -310,6 +310,10 @@ HOSTILE: dict[str, Forgery] = {
     # typ
     "no typ": lambda forger: forger.without_header("typ"),
     "typ JWT": lambda forger: forger.with_header(typ="JWT"),
+    "an id_token by the key of access tokens": lambda forger: forger.sign(
+        forger.header | {"typ": "JWT"},
+        {name: forger.claims[name] for name in ("iss", "sub", "exp", "iat", "sid")} | {"aud": "shop"},
+    ),
     "typ a list": lambda forger: forger.with_header(typ=["at+jwt"]),
     "typ null": lambda forger: forger.with_header(typ=None),
     "typ with a space": lambda forger: forger.with_header(typ=" at+jwt"),

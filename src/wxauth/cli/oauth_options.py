@@ -25,6 +25,7 @@ _HINTS: Final = {
     "near": "--near",
     "user_code": "--user-code",
     "email_domain": "--email-domain",
+    "id_token_alg": "--id-token-alg",
 }
 _REDIRECT_URI = "Where browsers go with a code; https, or http on a loopback address. Repeatable."
 _LOGOUT_URI = "Where browsers may go after signing out. Repeatable."
@@ -62,6 +63,11 @@ def client_options(*, is_change: bool) -> Callable[[Command], Command]:
         flag("user-code", "Its codes may be typed, too."),
         text(
             "--email-domain", "email_domain", "DOMAIN", "People get the address <user id>@DOMAIN, which nobody reads."
+        ),
+        click.option(
+            "--id-token-alg",
+            type=click.Choice(("RS256", "ES256")),
+            help="What signs its id_tokens: RS256 by default; ES256 for products that take nothing else.",
         ),
     )
 

@@ -622,6 +622,7 @@ class StoredOAuthClient(SQLModel, table=True):
         # A public client proves nothing by its name: anybody could start a device's scan in its name, and the phone
         # would show a lie.
         CheckConstraint("NOT (is_public AND may_scan)", name="is_public"),
+        CheckConstraint("id_token_alg IN ('RS256', 'ES256')", name="id_token_alg"),
     )
 
     name: str = Field(sa_type=Text, primary_key=True)
@@ -640,6 +641,8 @@ class StoredOAuthClient(SQLModel, table=True):
     takes_user_codes: bool
     """Whether the user codes of its devices may be typed."""
     email_domain: str | None = Field(sa_type=Text)
+    id_token_alg: str = Field(sa_type=Text, sa_column_kwargs={"server_default": text("'RS256'")})
+    """What signs its id_tokens: RS256 by keys of their own, or ES256 by those of access tokens."""
 
 
 class Scan(SQLModel, table=True):

@@ -17,9 +17,9 @@ _EXPONENT: Final = 65537
 
 
 class RsaKey:
-    """A private key, with its public half and the token header that names it."""
+    """A private key, with its public half."""
 
-    __slots__ = ("_private_key", "header", "kid", "public_jwk", "signer", "verifier")
+    __slots__ = ("_private_key", "kid", "public_jwk", "signer", "verifier")
 
     def __init__(self, private_key: rsa.RSAPrivateKey) -> None:
         self._private_key = private_key
@@ -30,7 +30,6 @@ class RsaKey:
         self.kid = base64url(sha256(to_json(required)).digest()).decode()
         """The JWK's own thumbprint (RFC 7638)."""
         self.public_jwk: dict[str, str] = {**required, "alg": ALGORITHM, "use": "sig", "kid": self.kid}
-        self.header = base64url(to_json({"alg": ALGORITHM, "kid": self.kid, "typ": "JWT"}))
 
     @classmethod
     def generate(cls) -> Self:

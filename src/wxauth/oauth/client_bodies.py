@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from wxauth.core.tables import CLIENT_NAME
-from wxauth.oauth.client_rows import StoredClient
+from wxauth.oauth.client_rows import IdTokenAlg, StoredClient
 from wxauth.oauth.clients import SCOPES, Options, described
 from wxauth.siblings.clients import Credentials, Scope, is_name, is_own_name
 
@@ -23,6 +23,7 @@ EXAMPLE_CLIENT: Final[dict[str, Any]] = {
     "near": False,
     "user_code": False,
     "email_domain": None,
+    "id_token_alg": "RS256",
     "created_at": "2026-11-20T08:00:00Z",
     "former_secret_until": None,
 }
@@ -63,6 +64,7 @@ class _ClientOptions(BaseModel):
     email_domain: str | None = Field(
         default=None, description="People get an address in this domain, which nobody reads."
     )
+    id_token_alg: IdTokenAlg | None = Field(default=None, description="What signs a site's id_tokens; null: `RS256`.")
 
 
 class ClientRequest(_ClientOptions):

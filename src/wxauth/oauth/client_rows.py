@@ -3,14 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from wxauth.core.database import Database, Transaction
 from wxauth.core.ids import new_id
 from wxauth.core.trail import Actor, EventType
 
+IdTokenAlg = Literal["RS256", "ES256"]
+"""What signs a site's id_tokens: keys of their own, or those of access tokens."""
+ID_TOKEN_ALG: Final = "RS256"  # noqa: S105 - an algorithm
+"""That of a site that says nothing else."""
+
 _COLUMNS: Final = (
-    "title, app_id, scopes, redirect_uris, logout_uris, is_public, may_scan, is_near, takes_user_codes, email_domain"
+    "title, app_id, scopes, redirect_uris, logout_uris, is_public, may_scan, is_near, takes_user_codes, email_domain, "
+    "id_token_alg"
 )
 _CLIENTS: Final = f"""
 SELECT c.name, c.created_at, c.former_secret_until, c.scopes AS siblings_scopes,
@@ -23,10 +29,11 @@ _CLIENT: Final = f"{_CLIENTS} WHERE c.name = $1"
 # join that had waited would see the site as it was before. Sessions that are opened meanwhile do not wait.
 _LOCK: Final = "SELECT name FROM service_clients WHERE name = $1 FOR NO KEY UPDATE"
 _SET_SCOPES: Final = "UPDATE service_clients SET scopes = $2::text[] WHERE name = $1"
-# $1 name  $2 to $11 the columns above
+# $1 name  $2 to $12 the columns above
 _PUT_SITE: Final = f"""
 INSERT INTO oauth_clients (name, {_COLUMNS})
-VALUES ($1, $2, $3, $4::text[], $5::text[], $6::text[], $7::boolean, $8::boolean, $9::boolean, $10::boolean, $11)
+VALUES ($1, $2, $3, $4::text[], $5::text[], $6::text[], $7::boolean, $8::boolean, $9::boolean, $10::boolean, $11,
+        $12)
 ON CONFLICT (name) DO UPDATE SET ({_COLUMNS}) = ROW (excluded.{_COLUMNS.replace(", ", ", excluded.")})
 """  # noqa: S608 - a constant
 _FIND: Final = f"SELECT name, {_COLUMNS} FROM oauth_clients WHERE name = $1"  # noqa: S608 - a constant
@@ -34,19 +41,20 @@ _ALL: Final = f"SELECT name, {_COLUMNS} FROM oauth_clients ORDER BY name"  # noq
 _NAMED: Final = "SELECT name FROM oauth_clients WHERE name = ANY ($1::text[]) ORDER BY name"
 _PUBLIC_REDIRECT_URIS: Final = "SELECT DISTINCT unnest(redirect_uris) AS uri FROM oauth_clients WHERE is_public"
 # Adds the service client, the OAuth client and the event in one statement: of several requests for one name, one wins.
-# $1 name  $2 secret_hash  $3 now  $4 id of the event  $5 type  $6 actor  $7 to $16 the columns above
-# $17 its scopes as a sibling
+# $1 name  $2 secret_hash  $3 now  $4 id of the event  $5 type  $6 actor  $7 to $17 the columns above
+# $18 its scopes as a sibling
 _STORE: Final = f"""
 WITH client AS (
-    INSERT INTO service_clients (name, secret_hash, created_at, scopes) VALUES ($1, $2, $3, $17::text[])
+    INSERT INTO service_clients (name, secret_hash, created_at, scopes) VALUES ($1, $2, $3, $18::text[])
     ON CONFLICT DO NOTHING
     RETURNING name
 ), noted AS (
     INSERT INTO events (id, type, at, actor, data)
-    SELECT $4, $5, $3, $6, jsonb_build_object('name', name, 'scopes', $17::text[] || $9::text[]) FROM client
+    SELECT $4, $5, $3, $6, jsonb_build_object('name', name, 'scopes', $18::text[] || $9::text[]) FROM client
 )
 INSERT INTO oauth_clients (name, {_COLUMNS})
-SELECT name, $7, $8, $9::text[], $10::text[], $11::text[], $12::boolean, $13::boolean, $14::boolean, $15::boolean, $16
+SELECT name, $7, $8, $9::text[], $10::text[], $11::text[], $12::boolean, $13::boolean, $14::boolean, $15::boolean, $16,
+       $17
   FROM client
 RETURNING name
 """  # noqa: S608 - put together from constants
@@ -82,6 +90,7 @@ class OAuthClient:
     is_near: bool
     takes_user_codes: bool
     email_domain: str | None
+    id_token_alg: IdTokenAlg = ID_TOKEN_ALG
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
@@ -17,7 +17,7 @@ from wxauth.core.settings import Settings
 from wxauth.core.trail import OPERATOR, Actor, EventType, record_event
 from wxauth.errors import FieldError, InvalidRequest, NameTaken, NotFound
 from wxauth.oauth import client_rows
-from wxauth.oauth.client_rows import OAuthClient, StoredClient, WholeClient
+from wxauth.oauth.client_rows import ID_TOKEN_ALG, IdTokenAlg, OAuthClient, StoredClient, WholeClient
 from wxauth.oauth.uris import check_uri, origin_of
 from wxauth.siblings import clients
 from wxauth.siblings.clients import NAME_TAKEN, NO_SUCH_CLIENT, Credentials, Scope, in_order, is_own_name, new_secret
@@ -25,6 +25,7 @@ from wxauth.siblings.clients import NAME_TAKEN, NO_SUCH_CLIENT, Credentials, Sco
 SCOPES: Final = ("openid", "profile", "phone", "email", "roles", "offline_access")
 """The scopes that a site may have."""
 DEFAULT_SCOPES: Final = ("openid", "profile")
+ID_TOKEN_ALGS: Final[tuple[str, ...]] = get_args(IdTokenAlg)
 
 _APP_ID: Final = re.compile(r"wx[0-9a-z]{16}")
 # Neither controls nor lone surrogates, nor what reorders the text around it (Unicode, UAX 9): the phone shows a title.
@@ -35,8 +36,18 @@ _FORMS: Final = {
     "title": (re.compile(_TITLE), "wants 1 to 64 characters, not only spaces, none of them a control"),
     "app_id": (re.compile(r"[A-Za-z0-9_-]{1,64}"), "wants the app_id of a mini-program"),
     "email_domain": (re.compile(r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"), "wants a domain like example.com"),
+    "id_token_alg": (re.compile("|".join(ID_TOKEN_ALGS)), f"must be one of {', '.join(ID_TOKEN_ALGS)}"),
 }
-_SAY_MORE_OF_A_SITE: Final = ("logout_uris", "is_public", "title", "app_id", "near", "user_code", "email_domain")
+_SAY_MORE_OF_A_SITE: Final = (
+    "logout_uris",
+    "is_public",
+    "title",
+    "app_id",
+    "near",
+    "user_code",
+    "email_domain",
+    "id_token_alg",
+)
 _NO_SITE: Final = OAuthClient(
     name="",
     title="",
@@ -72,6 +83,7 @@ class Options(TypedDict):
     near: bool
     user_code: bool
     email_domain: str | None
+    id_token_alg: IdTokenAlg | None
 
 
 def described(client: WholeClient) -> Options:
@@ -88,6 +100,7 @@ def described(client: WholeClient) -> Options:
         "near": site.is_near,
         "user_code": site.takes_user_codes,
         "email_domain": site.email_domain,
+        "id_token_alg": site.id_token_alg if client.site else None,
     }
 
 
@@ -139,6 +152,7 @@ def asked_for(name: str, options: Mapping[str, Any], *, reserved: Collection[str
         is_near=bool(options.get("near")),
         takes_user_codes=bool(options.get("user_code")),
         email_domain=options.get("email_domain"),
+        id_token_alg=options.get("id_token_alg") or ID_TOKEN_ALG,
     )
     return WholeClient(name=name, siblings_scopes=in_order(scopes), site=site)
 

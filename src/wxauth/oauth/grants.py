@@ -14,7 +14,7 @@ from wxauth.errors import InvalidToken
 from wxauth.login.refresh_rows import Lifetimes, Refusal, Use, rotate_refresh_token
 from wxauth.oauth import scan_rows
 from wxauth.oauth.authorize import challenge_of
-from wxauth.oauth.client_rows import OAuthClient
+from wxauth.oauth.client_rows import ID_TOKEN_ALG, OAuthClient
 from wxauth.oauth.errors import AUTHORIZATION_PENDING, SLOW_DOWN, OAuthError, invalid_grant, invalid_request
 from wxauth.oauth.id_tokens import id_token
 from wxauth.oauth.scan_rows import TOO_FAST, NotGranted, ScanOutcome
@@ -234,14 +234,15 @@ async def _tokens_of(services: Services, session: WebSession, *, now: datetime) 
 
     Raises: OAuthError, StorageUnavailable.
     """
-    user = session.user
+    user, client = session.user, session.client
     names = [name for name in session.scope.split() if name in session.client.scopes]
     if not names:
         raise invalid_grant("the client may not have any of these scopes any more")
     left = int((session.expires_at - now).total_seconds())
     expires_in = services.settings.access_token_lasts(session_lasts=left)
+    signing_key = services.keys.signing_key(now)
     access_token = services.issuer.issue(
-        services.keys.signing_key(now),
+        signing_key,
         user_id=user["id"],
         session_id=session.id,
         app_id=user["app_id"],
@@ -262,9 +263,9 @@ async def _tokens_of(services: Services, session: WebSession, *, now: datetime) 
     }
     if OPENID_SCOPE in names:
         answer["id_token"] = id_token(
-            await services.id_token_keys.read(now),
+            await services.id_token_keys.read(now) if client.id_token_alg == ID_TOKEN_ALG else signing_key,
             issuer=services.settings.issuer,
-            client=session.client,
+            client=client,
             user=user,
             scopes=names,
             session_id=session.id,

@@ -9,15 +9,16 @@ from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from wxauth.core.services import Services
 from wxauth.core.tables import UserInSession, phone_verified
 from wxauth.keys.rsa_keys import ALGORITHM, RsaKey
-from wxauth.oauth.client_rows import OAuthClient
+from wxauth.oauth.client_rows import ID_TOKEN_ALG, OAuthClient
 from wxauth.oauth.requests import MAX_TOKEN_LENGTH
+from wxauth.tokens.claims import ALGORITHM
 from wxauth.tokens.issuer import sign
-from wxauth.tokens.keys import base64url
+from wxauth.tokens.keys import SigningKey, base64url
 
 PROTOCOL_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid", "at_hash", "amr")
 CLAIMS_BY_SCOPE: Final = {
@@ -58,7 +59,7 @@ def claims_of(user: UserInSession, client: OAuthClient, scopes: Collection[str])
 
 
 def id_token(
-    key: RsaKey,
+    key: RsaKey | SigningKey,
     *,
     issuer: str,
     client: OAuthClient,
@@ -72,7 +73,10 @@ def id_token(
     now: int,
     expires_in: int,
 ) -> str:
-    """An id_token (OpenID Connect Core, section 2). `now` is in epoch seconds, `expires_in` in seconds."""
+    """An id_token (OpenID Connect Core, section 2). `now` is in epoch seconds, `expires_in` in seconds.
+
+    A key of access tokens signs it with a type of its own, and its audience is the site: nobody takes it for one.
+    """
     claims: dict[str, Any] = {
         "iss": issuer,
         "sub": str(user["id"]),
@@ -87,7 +91,8 @@ def id_token(
     }
     if nonce is not None:
         claims["nonce"] = nonce
-    return sign(key, claims)
+    header = {"alg": key.public_jwk["alg"], "kid": key.kid, "typ": "JWT"}
+    return sign(key.signer, base64url(to_json(header)), claims)
 
 
 async def read_hint(services: Services, token: str) -> Hint | None:
@@ -95,13 +100,11 @@ async def read_hint(services: Services, token: str) -> Hint | None:
     form = _COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
     if form is None:
         return None
-    keys = services.id_token_keys
-    if not keys.is_ready:
-        await keys.refresh()
     try:
         header = from_json(_decoded(form[1]))
-        kid = header["kid"]
-        verifier = await keys.verifier(kid) if header["alg"] == ALGORITHM and _KID.fullmatch(kid) else None
+        if header["typ"] != "JWT" or not _KID.fullmatch(header["kid"]):  # an access token, or none of ours
+            return None
+        verifier = await _verifier(services, header["alg"], header["kid"])
         if verifier is None or not verifier.verify(f"{form[1]}.{form[2]}".encode(), _decoded(form[3])):
             return None
         claims = from_json(_decoded(form[2]))  # the signature is ours: the claims have their form
@@ -110,6 +113,18 @@ async def read_hint(services: Services, token: str) -> Hint | None:
     if claims["iss"] != services.settings.issuer:  # the issuer has been changed since
         return None
     return Hint(claims["aud"], UUID(claims["sid"]))
+
+
+async def _verifier(services: Services, alg: str, kid: str) -> Any | None:
+    """What checks a signature of the key; None if it is not one of that algorithm. Raises: StorageUnavailable."""
+    if alg == ALGORITHM:
+        if not services.keys.is_ready:
+            await services.keys.refresh()
+        key = await services.keys.find(kid)
+        return None if key is None else key.key
+    if not services.id_token_keys.is_ready:
+        await services.id_token_keys.refresh()
+    return await services.id_token_keys.verifier(kid) if alg == ID_TOKEN_ALG else None
 
 
 def _decoded(part: str) -> bytes:

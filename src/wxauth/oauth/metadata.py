@@ -6,10 +6,9 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from wxauth.core.services import ServicesDep
-from wxauth.keys.rsa_keys import ALGORITHM
 from wxauth.keys.succession import JWKS_MAX_AGE
 from wxauth.oauth.authorize import CHALLENGE_METHOD, PATH, RESPONSE_MODE, RESPONSE_TYPE
-from wxauth.oauth.clients import SCOPES
+from wxauth.oauth.clients import ID_TOKEN_ALGS, SCOPES
 from wxauth.oauth.grants import GRANTS
 from wxauth.oauth.id_tokens import CLAIMS_BY_SCOPE, PROTOCOL_CLAIMS
 
@@ -44,7 +43,7 @@ def _document(issuer: str) -> dict[str, Any]:
         "request_uri_parameter_supported": False,
         "authorization_response_iss_parameter_supported": True,
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": [ALGORITHM],
+        "id_token_signing_alg_values_supported": list(ID_TOKEN_ALGS),
         "ui_locales_supported": ["zh-CN", "en"],
     }
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from pydantic_core import to_json
@@ -53,20 +53,11 @@ class TokenIssuer:
             claims["roles"] = list(roles)
         if external_id is not None:
             claims["external_id"] = external_id
-        return sign(key, claims)
+        return sign(key.signer, key.header, claims)
 
 
-class SignsTokens(Protocol):
-    """A key that signs."""
-
-    header: bytes
-    """The token header that names the key, in base64url."""
-    signer: Any
-    """python-jose's prebuilt key."""
-
-
-def sign(key: SignsTokens, claims: dict[str, Any]) -> str:
-    """A compact JWS (RFC 7515, section 3.1) over the claims."""
-    signing_input = key.header + b"." + base64url(to_json(claims))
-    signature: bytes = key.signer.sign(signing_input)
+def sign(signer: Any, header: bytes, claims: dict[str, Any]) -> str:
+    """A compact JWS (RFC 7515, section 3.1), by python-jose's prebuilt key. The header is in base64url already."""
+    signing_input = header + b"." + base64url(to_json(claims))
+    signature: bytes = signer.sign(signing_input)
     return (signing_input + b"." + base64url(signature)).decode()

@@ -519,6 +519,7 @@ test('a site is added, shown and changed', async () => {
   await dialog().getByLabel('Title').fill('Corner Shop')
   await dialog().getByLabel('Scopes').fill('openid phone')
   await dialog().getByLabel('Email domain').fill('')
+  await dialog().getByLabel('id_token signed by').selectOption('ES256')
   await dialog().getByLabel('Only from the same network').uncheck()
   await dialog().getByLabel('Device grant').check()
   await button('Save', dialog()).click()
@@ -529,7 +530,7 @@ test('a site is added, shown and changed', async () => {
   assert.deepEqual(site, {
     ...{ name: 'shop', title: 'Corner Shop', scopes: ['openid', 'phone'], is_public: false, device: true, app_id: null },
     ...{ redirect_uris: ['https://shop.example.com/callback'], logout_uris: [], near: false, user_code: false },
-    ...{ email_domain: null, former_secret_until: null },
+    ...{ email_domain: null, id_token_alg: 'ES256', former_secret_until: null },
   })
 })
 

@@ -65,6 +65,7 @@ function ask(client, reload) {
     field({ name: 'logout_uris', label: text('logoutUris'), type: 'textarea', value: (known.logout_uris ?? []).join('\n'), hint: text('onePerLine') }),
     field({ name: 'app_id', label: text('app'), value: known.app_id ?? '', hint: text('optional') }),
     field({ name: 'email_domain', label: text('emailDomain'), value: known.email_domain ?? '', hint: text('optional') }),
+    field({ name: 'id_token_alg', label: text('idTokenAlg'), type: 'select', value: known.id_token_alg === 'ES256' ? 'ES256' : '', options: [['', 'RS256'], ['ES256', 'ES256']] }),
     client ? null : field({ name: 'is_public', label: text('isPublic'), type: 'checkbox', value: false }),
     field({ name: 'device', label: text('isDevice'), type: 'checkbox', value: known.device }),
     field({ name: 'near', label: text('near'), type: 'checkbox', value: known.near }),
