@@ -613,7 +613,7 @@ async def test_of_two_external_ids_that_wechat_makes_one_users_none_is_lost(
     assert await mover.import_lines({**BOB, "external_id": "1"}) == (0, 1, 0, 0)
     exported = await mover.export()
     assert [json.loads(line)["former_external_ids"] for line in exported.splitlines()] == [["1"]] * 3
-    await rows.execute("TRUNCATE users, former_users CASCADE")
+    await rows.execute("TRUNCATE users, former_users, consents CASCADE")
     assert (await mover.import_text(exported)).refused == 0
     assert await mover.export() == exported
 
@@ -874,7 +874,7 @@ async def test_what_goes_out_and_in_and_out_again_is_the_same(
     assert [consent["document"] for consent in alice["consents"]] == ["privacy", "terms"]
     before = await rows.fetch("SELECT id, unionid, nickname, status, external_id, consents FROM users ORDER BY id")
 
-    await rows.execute("TRUNCATE users, former_users CASCADE")
+    await rows.execute("TRUNCATE users, former_users, consents CASCADE")
     counts = await mover.import_text(first, allow_admin=True)
     assert (counts.refused, counts.created) == (0, 4)
     assert await mover.export() == first

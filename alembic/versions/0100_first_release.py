@@ -62,6 +62,23 @@ def upgrade() -> None:
             FOR EACH ROW EXECUTE FUNCTION check_user()
     """)
     op.execute("""
+        CREATE TABLE consents (
+            id UUID NOT NULL,
+            user_id UUID NOT NULL,
+            document TEXT NOT NULL,
+            version TEXT NOT NULL,
+            given_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            withdrawn_at TIMESTAMP WITH TIME ZONE,
+            app_id TEXT,
+            ip INET,
+            CONSTRAINT consents_pkey PRIMARY KEY (id),
+            CONSTRAINT consents_document_check CHECK (document <> ''),
+            CONSTRAINT consents_version_check CHECK (version <> '')
+        )
+    """)
+    op.execute("CREATE INDEX consents_present_idx ON consents (user_id, document) WHERE withdrawn_at IS NULL")
+    op.execute("CREATE INDEX consents_user_id_given_at_id_idx ON consents (user_id, given_at, id)")
+    op.execute("""
         CREATE TABLE events (
             id UUID NOT NULL,
             type TEXT NOT NULL,
@@ -78,7 +95,7 @@ def upgrade() -> None:
         )
     """)
     op.execute("CREATE INDEX events_user_id_id_idx ON events (user_id, id)")
-    op.execute("CREATE INDEX events_actor_idx ON events (actor) WHERE ip IS NOT NULL")
+    op.execute("CREATE INDEX events_actor_id_idx ON events (actor, id) WHERE ip IS NOT NULL")
     op.execute("CREATE INDEX events_type_id_idx ON events (type, id)")
     op.execute("""
         CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -130,6 +147,14 @@ def upgrade() -> None:
     op.execute("""
         CREATE TRIGGER events_forget_places AFTER DELETE ON events REFERENCING OLD TABLE AS gone
             FOR EACH STATEMENT EXECUTE FUNCTION forget_places()
+    """)
+    op.execute("""
+        CREATE TABLE erasures (
+            user_id UUID NOT NULL,
+            about_after UUID NOT NULL,
+            acted_after UUID NOT NULL,
+            CONSTRAINT erasures_pkey PRIMARY KEY (user_id)
+        )
     """)
     op.execute("""
         CREATE TABLE events_unplaced (
@@ -250,10 +275,10 @@ def upgrade() -> None:
         )
          WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02)
     """)
+    op.execute("CREATE INDEX deliveries_webhook_id_state_id_idx ON deliveries (webhook_id, state, id)")
     op.execute("""
         CREATE INDEX deliveries_pending_idx ON deliveries (webhook_id, priority, next_at) WHERE state = 'pending'
     """)
-    op.execute("CREATE INDEX deliveries_webhook_id_state_id_idx ON deliveries (webhook_id, state, id)")
     op.execute("""
         CREATE TABLE daily_numbers (
             day DATE NOT NULL,
@@ -341,10 +366,10 @@ def upgrade() -> None:
             CONSTRAINT identities_openid_check CHECK (openid <> '')
         )
     """)
+    op.execute("CREATE INDEX identities_user_id_idx ON identities (user_id)")
     op.execute("""
         CREATE UNIQUE INDEX identities_app_id_unionid_idx ON identities (app_id, unionid) WHERE unionid IS NOT NULL
     """)
-    op.execute("CREATE INDEX identities_user_id_idx ON identities (user_id)")
     op.execute("""
         CREATE TABLE unionids (
             unionid TEXT NOT NULL,
@@ -386,23 +411,6 @@ def upgrade() -> None:
         )
     """)
     op.execute("CREATE INDEX former_external_ids_user_id_idx ON former_external_ids (user_id)")
-    op.execute("""
-        CREATE TABLE consents (
-            id UUID NOT NULL,
-            user_id UUID NOT NULL,
-            document TEXT NOT NULL,
-            version TEXT NOT NULL,
-            given_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            withdrawn_at TIMESTAMP WITH TIME ZONE,
-            app_id TEXT,
-            ip INET,
-            CONSTRAINT consents_pkey PRIMARY KEY (id),
-            CONSTRAINT consents_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE,
-            CONSTRAINT consents_document_check CHECK (document <> ''),
-            CONSTRAINT consents_version_check CHECK (version <> '')
-        )
-    """)
-    op.execute("CREATE INDEX consents_user_id_idx ON consents (user_id)")
     op.execute("""
         CREATE TABLE avatars (
             id TEXT NOT NULL,
@@ -522,11 +530,11 @@ def upgrade() -> None:
         )
     """)
     op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
+    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
     op.execute("""
         CREATE INDEX phone_answers_pending_idx ON phone_answers (asked_at) WHERE sealed IS NOT NULL AND refused_at
             IS NULL
     """)
-    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
     op.execute("""
         CREATE TABLE scans (
             id UUID NOT NULL,
@@ -572,12 +580,12 @@ def upgrade() -> None:
             CONSTRAINT scans_expires_at_check CHECK (expires_at > created_at)
         )
     """)
-    op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
-    op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")
     op.execute("""
         CREATE INDEX scans_unclaimed_pages_idx ON scans (expires_at) WHERE request_hash IS NOT NULL AND claimed_at
             IS NULL
     """)
+    op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
+    op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")
     op.execute("""
         CREATE TABLE website_sessions (
             client_id TEXT NOT NULL,
@@ -615,7 +623,6 @@ def downgrade() -> None:
     op.execute("DROP TABLE identities")
     op.execute("DROP TABLE former_users")
     op.execute("DROP TABLE former_external_ids")
-    op.execute("DROP TABLE consents")
     op.execute("DROP TABLE avatars")
     op.execute("DROP TABLE admin_links")
     op.execute("DROP TABLE webhooks")
@@ -631,9 +638,11 @@ def downgrade() -> None:
     op.execute("DROP TABLE feed")
     op.execute("DROP TABLE events_unplaced")
     op.execute("DROP TABLE events")
+    op.execute("DROP TABLE erasures")
     op.execute("DROP TABLE deliveries")
     op.execute("DROP TABLE daily_numbers")
     op.execute("DROP TABLE console_sessions")
+    op.execute("DROP TABLE consents")
     op.execute("DROP TABLE attempts")
     op.execute("DROP TABLE apps")
     op.execute("DROP FUNCTION check_user()")

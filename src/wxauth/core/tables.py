@@ -245,14 +245,17 @@ class Consent(SQLModel, table=True):
 
     __tablename__ = "consents"
     __table_args__ = (
-        ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
         CheckConstraint("document <> ''", name="document"),
         CheckConstraint("version <> ''", name="version"),
-        Index(None, "user_id"),
+        Index(None, "user_id", "given_at", "id"),
+        # Few, however many have been withdrawn.
+        Index("consents_present_idx", "user_id", "document", postgresql_where=text("withdrawn_at IS NULL")),
     )
 
     id: UUID = Field(primary_key=True)
     user_id: UUID
+    """Who gave it: a user's id, or one that was merged into it. Not a reference: there may be too many to delete or
+    move in the one moment of an erasure or a merge."""
     document: str = Field(sa_type=Text)
     version: str = Field(sa_type=Text)
     given_at: datetime = Field(sa_type=TIME)
@@ -416,7 +419,7 @@ class Event(SQLModel, table=True):
         CheckConstraint("jsonb_typeof(data) = 'object'", name="data"),
         Index(None, "user_id", "id"),
         Index(None, "type", "id"),
-        Index(None, "actor", postgresql_where=text("ip IS NOT NULL")),
+        Index(None, "actor", "id", postgresql_where=text("ip IS NOT NULL")),
     )
 
     id: UUID = Field(primary_key=True)
@@ -451,6 +454,18 @@ _after_create(
             EXECUTE FUNCTION events_are_append_only()
     """,
 )
+
+
+class Erasure(SQLModel, table=True):
+    """An id of an erased person of whom there is something left to forget: events, consents. Any worker may go on."""
+
+    __tablename__ = "erasures"
+
+    user_id: UUID = Field(primary_key=True)
+    about_after: UUID
+    """The last event about the person that has been forgotten."""
+    acted_after: UUID
+    """The last event about others from which the person's address has been taken."""
 
 
 class UnplacedEvent(SQLModel, table=True):

@@ -7,7 +7,8 @@ from enum import StrEnum
 from typing import Any, Final, TypedDict
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, select, union_all
+from sqlalchemy import ColumnElement, Select, literal_column, select, union_all
+from sqlalchemy.dialects.postgresql import INET, JSONB
 from sqlmodel import col
 
 from wxauth.core.database import Database, Transaction
@@ -138,14 +139,17 @@ _RECORD: Final = """
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
 VALUES ($1, $2, $3, $4, $5, $6, $7::text::inet, $8::jsonb)
 """
-# Removes addresses and data from events about the person, and the person's address from events about others. Data that
-# siblings are told stays: it has ids only. $1 user ids  $2 types whose data stays
-_FORGET: Final = """
-UPDATE events
-   SET ip = NULL,
-       data = CASE WHEN user_id = ANY ($1::uuid[]) AND type <> ALL ($2::text[]) THEN '{}' ELSE data END
- WHERE user_id = ANY ($1::uuid[]) OR (actor = ANY ($1::uuid[]::text[]) AND ip IS NOT NULL)
-"""
+FORGOTTEN_DATA: Final = f"""
+CASE WHEN events.type IN ({", ".join(f"'{name}'" for name in _LASTING)}) THEN events.data ELSE '{{}}' END"""
+"""SQL for what stays of an event's data when the person whom it is about is erased: what siblings are told."""
+TELLS_OF_ERASURE: Final = """
+(events.type IN ('user.erased', 'user_erased')
+ OR (events.type = 'session.ended' AND events.data ->> 'reason' = 'erased'))"""
+"""SQL: whether an event tells of an erasure itself. It stays, with the address of the one who erased."""
+# A person who is erased is forgotten in pages. Nobody is to see what still waits.
+_IS_ABOUT_ERASED: Final = f"""
+(EXISTS (SELECT FROM erasures WHERE erasures.user_id = events.user_id) AND {TELLS_OF_ERASURE} IS NOT TRUE)"""
+_IS_BY_ERASED: Final = "EXISTS (SELECT FROM erasures WHERE erasures.user_id::text = events.actor)"
 _EVENTS: Final = select(
     col(Event.id),
     col(Event.type),
@@ -153,8 +157,8 @@ _EVENTS: Final = select(
     col(Event.actor),
     col(Event.user_id),
     col(Event.app_id),
-    col(Event.ip),
-    col(Event.data),
+    literal_column(f"CASE WHEN NOT ({_IS_ABOUT_ERASED} OR {_IS_BY_ERASED}) THEN events.ip END", INET).label("ip"),
+    literal_column(f"CASE WHEN {_IS_ABOUT_ERASED} THEN {FORGOTTEN_DATA} ELSE events.data END", JSONB).label("data"),
 )
 
 
@@ -172,15 +176,13 @@ async def record_event(
     await transaction.execute(_RECORD, new_id(at), kind.value, at, by.name, user_id, app_id, by.ip, data or {})
 
 
-async def forget_person(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
-    """Remove personal data from the events of a person, under any of these ids."""
-    await transaction.execute(_FORGET, user_ids, _LASTING)
-
-
 async def find_events(
     database: Database, search: EventSearch, *, before: UUID | None, limit: int
 ) -> Sequence[EventRow]:
-    """The newest events that the search finds, older than `before`. Raises: StorageUnavailable."""
+    """The newest events that the search finds, older than `before`; an erased person's as if they were forgotten.
+
+    Raises: StorageUnavailable.
+    """
     names = list(dict.fromkeys(search.types))
 
     def newest(*conditions: ColumnElement[bool]) -> Select[Any]:

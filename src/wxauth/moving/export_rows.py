@@ -6,12 +6,13 @@ from typing import Any, Final
 import asyncpg
 
 from wxauth.core.database import Database, raise_if_unavailable
+from wxauth.people.consent_rows import ids_of
 
 _AT_ONCE: Final = 1000
 # A user may have a unionid that none of the user's identities has. It is then told with the first identity without one:
 # an import refuses two openids of an app with one unionid.
 # Names are sorted by their bytes (COLLATE "C"): this order is the same in every database.
-_ALL: Final = """
+_ALL: Final = f"""
 SELECT i.app_id, i.openid,
        CASE WHEN i.unionid IS NULL AND u.unionid IS NOT NULL
                  AND NOT EXISTS (SELECT FROM identities other
@@ -25,17 +26,18 @@ SELECT i.app_id, i.openid,
        u.id AS user_id, i.created_at AS identity_created_at,
        (SELECT jsonb_agg(jsonb_build_object(
                    'document', document, 'version', version,
-                   'given_at', (to_jsonb(given_at AT TIME ZONE 'UTC') #>> '{}') || 'Z',
-                   'withdrawn_at', (to_jsonb(withdrawn_at AT TIME ZONE 'UTC') #>> '{}') || 'Z',
+                   'given_at', (to_jsonb(given_at AT TIME ZONE 'UTC') #>> '{{}}') || 'Z',
+                   'withdrawn_at', (to_jsonb(withdrawn_at AT TIME ZONE 'UTC') #>> '{{}}') || 'Z',
                    'app_id', app_id, 'ip', abbrev(ip))
                ORDER BY given_at, document COLLATE "C", version COLLATE "C", app_id COLLATE "C", ip)
-          FROM consents WHERE consents.user_id = u.id) AS consents,
+          FROM consents
+         WHERE consents.user_id = ANY ({ids_of("u.id")})) AS consents,
        (SELECT array_agg(id ORDER BY merged_at, id) FROM former_users WHERE former_users.user_id = u.id) AS former_ids,
        (SELECT array_agg(former.external_id ORDER BY former.external_id COLLATE "C")
           FROM former_external_ids former WHERE former.user_id = u.id) AS former_external_ids
   FROM identities i JOIN users u ON u.id = i.user_id
  ORDER BY i.created_at, i.app_id COLLATE "C", i.openid COLLATE "C"
-"""
+"""  # noqa: S608 - put together from constants
 # No time limits: the first row comes only when all are sorted, and the reader may be slow.
 _PATIENT: Final = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
 

@@ -47,7 +47,14 @@ _LOCK_WITH_ADMINISTRATORS: Final = f"""
 SELECT {USER} FROM users WHERE id = ANY ($1) OR ('admin' = ANY (roles) AND status = 'active')
  ORDER BY id FOR NO KEY UPDATE
 """  # noqa: S608 - put together from constants
-_CONSENTS: Final = "SELECT user_id, document, version, given_at FROM consents WHERE user_id = ANY ($1)"
+# Also those given under an id that was merged away. $1 user ids
+_CONSENTS: Final = """
+SELECT known.user_id, document, version, given_at
+  FROM (SELECT id, id AS user_id FROM unnest($1::uuid[]) AS wanted (id)
+         UNION ALL
+        SELECT id, user_id FROM former_users WHERE user_id = ANY ($1)) AS known
+  JOIN consents ON consents.user_id = known.id
+"""
 
 _USERS_COLUMNS: Final = (
     "id, unionid, nickname, avatar_url, phone, phone_proved_at, roles, status, created_at, last_login_at, external_id"

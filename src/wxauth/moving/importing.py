@@ -17,6 +17,7 @@ from wxauth.moving.batch import Batch, Made, Options, Outcome, Refused
 from wxauth.moving.faults import Fault
 from wxauth.moving.import_rows import Wanted, consents_known, find, lock
 from wxauth.moving.lines import Line
+from wxauth.people.erasure_rows import are_waiting, forget_rest
 
 BATCH: Final = 1000
 """How many lines one transaction takes. Logins of the same users wait until it ends."""
@@ -101,6 +102,8 @@ async def _import_batch(
     wanted = _wanted(line for _, line in lines)
     conflict: BaseException | None = None
     for _ in range(_ATTEMPTS):
+        if not options.dry_run:  # what is still to be forgotten of erased ids must not become a new user's
+            await forget_rest(services.database, wanted.ids)
         try:
             async with services.database.begin() as transaction:
                 batch = await _find(transaction, wanted, made, options, now=services.clock())
@@ -124,7 +127,7 @@ async def _import_batch(
 async def _find(
     transaction: Transaction, wanted: Wanted, made: Made, options: Options, *, now: datetime
 ) -> Batch | None:
-    """Find and lock what the lines concern; None if they concern yet another user by then: then look again."""
+    """Find and lock what the lines concern; None if that has changed meanwhile: then look again."""
     # Everybody locks in one order: users by their ids, administrators among them.
     may_change_standing = options.takes_roles or options.takes_status
     found = await find(transaction, wanted)
@@ -134,6 +137,8 @@ async def _find(
         found = await find(transaction, wanted)
         if not found.user_ids <= {user["id"] for user in users}:
             return None
+    if not options.dry_run and await are_waiting(transaction, wanted.ids):
+        return None  # one has been erased just now
     ids = [user["id"] for user in users]
     consents = await consents_known(transaction, ids) if ids else ()
     return Batch(found, users, consents=consents, made=made, options=options, now=now)

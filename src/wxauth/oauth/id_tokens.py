@@ -13,7 +13,7 @@ from pydantic_core import from_json, to_json
 
 from wxauth.core.services import Services
 from wxauth.core.tables import UserInSession, phone_verified
-from wxauth.keys.rsa_keys import ALGORITHM, RsaKey
+from wxauth.keys.rsa_keys import RsaKey
 from wxauth.oauth.client_rows import ID_TOKEN_ALG, OAuthClient
 from wxauth.oauth.requests import MAX_TOKEN_LENGTH
 from wxauth.tokens.claims import ALGORITHM

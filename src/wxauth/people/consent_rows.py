@@ -1,4 +1,7 @@
-"""The statements that write consents: their history, and the present ones on the user's row, together."""
+"""The statements that write consents: their history, and the present ones on the user's row, together.
+
+A merge leaves the former user's consents where they are. So a user's consents are those of all ids of the user.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -8,34 +11,45 @@ from uuid import UUID
 from wxauth.core.database import Database, Transaction
 from wxauth.core.ids import new_id
 
-PRESENT_CONSENTS: Final = """
+
+def ids_of(user_id: str) -> str:
+    """SQL for all ids of a user, present and former."""
+    return (
+        f"ARRAY (SELECT {user_id} UNION ALL SELECT former.id FROM former_users former WHERE former.user_id = {user_id})"  # noqa: S608 - put together from constants
+    )
+
+
+_ITS_IDS: Final = ids_of("$1::uuid")
+PRESENT_CONSENTS: Final = f"""
        (SELECT jsonb_object_agg(document, version)
           FROM (SELECT DISTINCT ON (document) document, version FROM consents
-                 WHERE user_id = users.id AND withdrawn_at IS NULL
-                 ORDER BY document, given_at DESC, id DESC) AS newest)"""
+                 WHERE user_id = ANY ({ids_of("users.id")}) AND withdrawn_at IS NULL
+                 ORDER BY document, given_at DESC, id DESC) AS newest)"""  # noqa: S608 - put together from constants
 """SQL for `users.consents`: of each document the version that was given last and not withdrawn."""
 
 # Settles the race of two changes: the second waits here, and sees what the first has written.
 _LOCK: Final = "SELECT consents FROM users WHERE id = $1 FOR UPDATE"
 # Adds nothing if the same consent still holds, as after a document has been set back to a former version.
-# $1 id  $2 user id  $3 document  $4 version  $5 now  $6 app_id  $7 ip
-_ADD: Final = """
+# $1 user id  $2 id  $3 document  $4 version  $5 now  $6 app_id  $7 ip
+_ADD: Final = f"""
 INSERT INTO consents (id, user_id, document, version, given_at, app_id, ip)
-SELECT $1, $2, $3, $4, $5, $6, $7::text::inet
- WHERE NOT EXISTS (SELECT FROM consents WHERE user_id = $2 AND document = $3 AND version = $4 AND withdrawn_at IS NULL)
+SELECT $2, $1, $3, $4, $5, $6, $7::text::inet
+ WHERE NOT EXISTS (SELECT FROM consents
+                    WHERE user_id = ANY ({_ITS_IDS}) AND document = $3 AND version = $4 AND withdrawn_at IS NULL)
 RETURNING id
-"""
+"""  # noqa: S608 - put together from constants
 # $1 user id  $2 document → version
 _NOTE_GIVEN: Final = "UPDATE users SET consents = COALESCE(consents, '{}') || $2::jsonb WHERE id = $1"
 # $1 user id  $2 document  $3 now
-_WITHDRAW: Final = """
-UPDATE consents SET withdrawn_at = $3 WHERE user_id = $1 AND document = $2 AND withdrawn_at IS NULL
-"""
+_WITHDRAW: Final = f"""
+UPDATE consents SET withdrawn_at = $3
+ WHERE user_id = ANY ({_ITS_IDS}) AND document = $2 AND withdrawn_at IS NULL
+"""  # noqa: S608 - put together from constants
 _NOTE_WITHDRAWN: Final = "UPDATE users SET consents = NULLIF(consents - $2::text, '{}') WHERE id = $1"
-_ALL: Final = """
-SELECT document, version, given_at, withdrawn_at, app_id, ip FROM consents WHERE user_id = $1
+_ALL: Final = f"""
+SELECT document, version, given_at, withdrawn_at, app_id, ip FROM consents WHERE user_id = ANY ({_ITS_IDS})
  ORDER BY given_at DESC, id DESC
-"""
+"""  # noqa: S608 - put together from constants
 
 
 class ConsentRow(TypedDict):
@@ -68,7 +82,7 @@ async def add_consent(
     now: datetime,
 ) -> bool:
     """Add a consent of a locked user to the history; whether it was new."""
-    added = await transaction.fetchval(_ADD, new_id(now), user_id, document, version, now, app_id, ip)
+    added = await transaction.fetchval(_ADD, user_id, new_id(now), document, version, now, app_id, ip)
     return added is not None
 
 

@@ -41,7 +41,6 @@ UPDATE users SET unionid = $3 FROM named WHERE users.id = named.user_id
 # $1 former user id  $2 remaining user id
 _MOVE_IDENTITIES: Final = "UPDATE identities SET user_id = $2 WHERE user_id = $1 RETURNING app_id"
 _MOVE_UNIONIDS: Final = "UPDATE unionids SET user_id = $2 WHERE user_id = $1"
-_MOVE_CONSENTS: Final = "UPDATE consents SET user_id = $2 WHERE user_id = $1"
 _MOVE_FORMER_USERS: Final = "UPDATE former_users SET user_id = $2 WHERE user_id = $1"
 _MOVE_EXTERNAL_IDS: Final = "UPDATE former_external_ids SET user_id = $2 WHERE user_id = $1"
 _REMEMBER_FORMER_USER: Final = "INSERT INTO former_users (id, user_id, merged_at) VALUES ($1, $2, $3)"
@@ -109,7 +108,8 @@ SELECT EXISTS (
 # Whether the user was joined from several by a phone number or an operator, of which WeChat knows nothing. The sweep
 # keeps these events for good.
 _IS_JOINED: Final = """
-SELECT EXISTS (SELECT FROM events
+SELECT EXISTS (SELECT FROM former_users WHERE user_id = $1)
+   AND EXISTS (SELECT FROM events
                 WHERE type = 'user.merged' AND data ? 'by'
                   AND user_id IN (SELECT $1::uuid UNION ALL SELECT id FROM former_users WHERE user_id = $1))
 """
@@ -152,10 +152,11 @@ async def name_identity(transaction: Transaction, *, app_id: str, openid: str, u
 async def merge_users(transaction: Transaction, former_id: UUID, *, into: UUID, now: datetime) -> Moved:
     """Merge a user into another one, and remember the former id. Fields that the other user has stay."""
     app_ids = [row["app_id"] for row in await transaction.fetch(_MOVE_IDENTITIES, former_id, into)]
-    for statement in (_MOVE_UNIONIDS, _MOVE_CONSENTS, _MOVE_FORMER_USERS, _MOVE_EXTERNAL_IDS):
+    for statement in (_MOVE_UNIONIDS, _MOVE_FORMER_USERS, _MOVE_EXTERNAL_IDS):
         await transaction.execute(statement, former_id, into)
-    fields = await transaction.fetchval(_MERGE, former_id, into)
+    # Before the merge, which finds the former user's consents by it. They stay where they are: there may be many.
     await transaction.execute(_REMEMBER_FORMER_USER, former_id, into, now)
+    fields = await transaction.fetchval(_MERGE, former_id, into)
     return Moved(app_ids, fields or [])
 
 

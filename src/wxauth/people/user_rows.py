@@ -12,7 +12,8 @@ from sqlmodel import col
 
 from wxauth.core.database import Database, Transaction
 from wxauth.core.tables import Identity, User, UserRow, UserStatus
-from wxauth.core.trail import Actor, EventType, forget_person, record_event
+from wxauth.core.trail import Actor, EventType, record_event
+from wxauth.people.erasure_rows import forget_person
 from wxauth.people.merging_rows import former_ids
 from wxauth.people.session_rows import EndReason, open_session_ids, record_ended
 
@@ -146,9 +147,11 @@ async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) ->
 async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> bool:
     """Erase a person everywhere, leaving events that say no more than by which ids they and their sessions were known.
 
-    The user is locked. The address in these events is an administrator's; the person's own is erased with them.
-    Whether there was one.
+    The user is locked. The address in these events is an administrator's; the person's own is erased with them, if
+    there is much to forget a little later. Whether there was one.
     """
+    if by.name == str(user_id):
+        by = Actor(by.name)
     former = await former_ids(transaction, user_id)
     sessions = await open_session_ids(transaction, user_id, now=now)
     if await transaction.fetchval(_ERASE, user_id) is None:

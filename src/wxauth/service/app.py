@@ -52,7 +52,7 @@ from wxauth.problems import problem_response
 from wxauth.profile import avatar_routes, push_routes
 from wxauth.profile import routes as profile_routes
 from wxauth.service import probes
-from wxauth.service.housekeeping import keep_house, keep_sessions_few
+from wxauth.service.housekeeping import keep_forgetting, keep_house, keep_sessions_few
 from wxauth.service.readiness import is_migrated
 from wxauth.siblings import feed_routes, user_routes, webhook_routes
 from wxauth.siblings import routes as sibling_routes
@@ -214,6 +214,7 @@ async def _keep(services: Services, *, is_read: bool) -> None:
         services.numbers.keep_storing(),
         services.id_token_keys.keep_fresh(),
         keep_house(services),
+        keep_forgetting(services),
         keep_sessions_few(services),
         keep_placing(services),
         services.deliveries.keep_delivering(),

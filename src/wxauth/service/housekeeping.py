@@ -1,4 +1,4 @@
-"""Housekeeping: erases sessions that ended long ago, retired keys, WeChat's old answers, old events and addresses."""
+"""Housekeeping: erases what erased persons have left, ended sessions, retired keys, old answers, events, addresses."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,6 +14,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.keys.rows import erase_retired_keys
 from wxauth.oauth.scan_rows import sweep_scans
 from wxauth.people.attempt_rows import sweep_attempts
+from wxauth.people.erasure_rows import forget_next, forget_rest
 from wxauth.people.rates import WINDOW
 from wxauth.people.session_rows import forget_console_sessions
 from wxauth.profile.phone_rows import sweep_answers
@@ -31,6 +32,8 @@ PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
 OPEN_SESSIONS: Final = 100
 """Open sessions that an identity keeps. Without a limit, repeated logins would fill the list of sessions."""
 REPLACED_EVERY: Final = timedelta(seconds=30)
+FORGET_PAUSE: Final = 5.0
+"""Seconds between two looks for erased persons of whom there is something left to forget."""
 PUSH_MESSAGES_KEPT: Final = timedelta(days=30)
 """How long a repeated message of WeChat's is recognised. WeChat repeats a message within seconds."""
 PUSH_NONCES_KEPT: Final = timedelta(hours=2)
@@ -74,6 +77,11 @@ async def keep_house(
     )
 
 
+async def keep_forgetting(services: Services) -> None:
+    """Forget what erased persons have left, for ever, through outages."""
+    await _keep_doing(partial(forget_erased, services, page_size=PAGE_SIZE, pause=PAGE_PAUSE), look_pause=FORGET_PAUSE)
+
+
 async def keep_sessions_few(services: Services) -> None:
     """End each identity's open sessions beyond its newest ones, for ever, through outages."""
     while True:
@@ -97,6 +105,7 @@ async def replace_sessions(services: Services) -> None:
 
 async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE) -> None:
     """Do every chore that is due, once. Raises: StorageUnavailable."""
+    await forget_erased(services, page_size=page_size, pause=pause)
     await sweep_rest(services, page_size=page_size, pause=pause)
     await sweep_sessions(services, page_size=page_size, pause=pause)
     await sweep_aged(services, page_size=page_size, pause=pause)
@@ -106,9 +115,18 @@ async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE, pause: fl
     """Do every chore that is due once, and sweep old events and addresses in any case. Raises: StorageUnavailable."""
     for lap, _ in _laps(services):
         await begin_lap(services.database, lap, now=services.clock())
+    await forget_rest(services.database)
     await sweep_rest(services, page_size=page_size, pause=pause)
     await sweep_sessions(services, page_size=page_size, pause=pause)
     return await sweep_aged(services, page_size=page_size, pause=pause)
+
+
+async def forget_erased(services: Services, *, page_size: int, pause: float) -> None:
+    """Forget what erased persons have left, unless another worker is at it. Raises: StorageUnavailable."""
+    while page := await forget_next(services.database, size=page_size):
+        if page.is_last:
+            log.info("person_forgotten", user_id=page.user_id)
+        await asyncio.sleep(pause)
 
 
 async def sweep_aged(services: Services, *, page_size: int, pause: float) -> Swept:

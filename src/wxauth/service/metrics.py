@@ -280,6 +280,11 @@ class Metrics(Collector):
             "For how long the oldest event waits that an enabled webhook has not got; 0 where none waits.",
             waited,
         )
+        yield GaugeMetricFamily(
+            "wxauth_erasures_waiting",
+            "Ids of erased persons of whom something is left to be forgotten.",
+            self._statistics["erasures"],
+        )
         if signs_since is not None:
             age = (self._clock() - signs_since).total_seconds()
             yield GaugeMetricFamily("wxauth_signing_key_age_seconds", "How long the signing key has been in use.", age)

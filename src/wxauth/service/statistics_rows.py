@@ -13,12 +13,13 @@ SELECT ({OPEN_SESSIONS}) AS open_sessions,
        (SELECT min(oldest.at) FROM webhooks w CROSS JOIN LATERAL (
                SELECT at FROM deliveries d
                 WHERE d.webhook_id = w.id AND d.state = 'pending' ORDER BY d.id LIMIT 1) oldest
-         WHERE w.is_enabled) AS webhooks_wait_since
+         WHERE w.is_enabled) AS webhooks_wait_since,
+       (SELECT count(*) FROM erasures) AS erasures
 """  # noqa: S608 - put together from constants
 
 
 async def statistics(database: Database, *, now: datetime) -> Mapping[str, Any]:
-    """`open_sessions`; `key_signs_since`, when the newest signing key began to sign; `webhooks_wait_since`.
+    """`open_sessions`; `key_signs_since`, when the newest signing key began to sign; `webhooks_wait_since`; `erasures`.
 
     Raises: StorageUnavailable.
     """

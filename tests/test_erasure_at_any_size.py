@@ -1,0 +1,213 @@
+"""Whoever has left much behind is gone as quickly as anybody else; what they left is forgotten a little later."""
+
+import asyncio
+import io
+import json
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.admins import Admin
+from tests.asking import MakeClient, MakeServices, bearer
+from tests.clock import Clock
+from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx
+from wxauth.core.services import Services
+from wxauth.moving.importing import Options, import_users
+from wxauth.moving.lines import numbered_lines
+from wxauth.people.erasure_rows import FORGOTTEN_AT_ONCE
+from wxauth.service.housekeeping import sweep, sweep_now
+
+MANY = 200_000
+MORE_THAN_AT_ONCE = FORGOTTEN_AT_ONCE + 500
+
+# $1 how many  $2 actor  $3 user id
+ADD_EVENTS = """
+INSERT INTO events (id, type, at, actor, user_id, ip, data)
+SELECT ('01900000-0000-7000-' || substr(md5($2 || $3), 1, 4) || '-' || lpad(to_hex(n), 12, '0'))::uuid,
+       'nickname.flagged', now(), $2, $3::text::uuid, '203.0.113.7', '{"nickname": "Alice"}'
+  FROM generate_series(1, $1) AS n
+"""
+# $1 how many  $2 user id
+ADD_CONSENTS = """
+INSERT INTO consents (id, user_id, document, version, given_at, withdrawn_at, app_id, ip)
+SELECT gen_random_uuid(), $2::text::uuid, 'privacy', '1', now() - make_interval(secs => n), now(), 'wx', '203.0.113.7'
+  FROM generate_series(1, $1) AS n
+"""
+ADDRESSES = "SELECT count(*) FROM events WHERE host(ip) = '203.0.113.7'"
+CONSENTS = "SELECT count(*) FROM consents"
+
+
+async def erase(client: httpx.AsyncClient, answer: dict[str, Any]) -> None:
+    erased = await client.delete("/v1/me", headers=bearer(answer))
+    assert erased.status_code == 204, erased.text
+
+
+@pytest.mark.own_database
+async def test_a_person_with_200_000_events_and_consents_is_erased_within_a_statements_time(
+    root: Admin, client: httpx.AsyncClient, services: Services, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    alice = await login("alice")
+    user_id = alice["user"]["id"]
+    await rows.execute(ADD_EVENTS, MANY // 2, user_id, user_id)
+    await rows.execute(ADD_EVENTS, MANY // 2, user_id, root.id)
+    await rows.execute(ADD_CONSENTS, MANY, user_id)
+    left = await rows.fetchval(ADDRESSES)
+    await erase(client, alice)
+    assert await rows.fetchval(ADDRESSES) >= left - FORGOTTEN_AT_ONCE, "the rest is not the request's work"
+    again = await login("alice")
+    assert again["is_new_user"]
+
+    await sweep(services, page_size=10_000, pause=0)
+    assert (await rows.fetchval(ADDRESSES), await rows.fetchval(CONSENTS)) == (0, 0)
+    about = await rows.fetch("SELECT DISTINCT data FROM events WHERE user_id = $1::text::uuid", user_id)
+    assert "Alice" not in str(about)
+    assert not await rows.fetch("SELECT FROM erasures")
+
+
+async def test_what_waits_to_be_forgotten_is_shown_to_nobody(
+    root: Admin, client: httpx.AsyncClient, services: Services, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    alice = await login("alice")
+    user_id = alice["user"]["id"]
+    await rows.execute(ADD_EVENTS, MORE_THAN_AT_ONCE, "system", user_id)
+    await rows.execute(ADD_EVENTS, MORE_THAN_AT_ONCE, user_id, root.id)
+    assert (await root.ask("DELETE", f"/users/{user_id}")).status_code == 204
+    for _ in ("while it waits", "when it is forgotten"):
+        about = await root.read("/events", user_id=user_id, limit=200)
+        erased, ended, *flagged = about["items"]
+        assert (erased["type"], erased["ip"]) == ("user.erased", "127.0.0.1"), "who has erased, and from where, is kept"
+        assert ended["data"] == {"session_ids": [alice["session_id"]], "reason": "erased"}
+        assert {(event["ip"], json.dumps(event["data"])) for event in flagged} == {(None, "{}")}
+        by = (await root.read("/events", user_id=root.id, type="nickname.flagged", limit=200))["items"]
+        assert {(event["ip"], json.dumps(event["data"])) for event in by} == {(None, '{"nickname": "Alice"}')}
+        await sweep(services, pause=0)
+    assert await rows.fetchval(ADDRESSES) == 0
+
+
+async def test_what_waits_is_told_to_operators(
+    client: httpx.AsyncClient, services: Services, login: LoginAnswer, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    alice = await login("alice")
+    await rows.execute(ADD_EVENTS, MORE_THAN_AT_ONCE, "system", alice["user"]["id"])
+    await erase(client, alice)
+    for waiting in ("1.0", "0.0"):
+        assert f"wxauth_erasures_waiting {waiting}" in (await client.get("/metrics")).text
+        await sweep(services, pause=0)
+        clock.advance(minutes=1)
+
+
+async def test_replicas_that_forget_at_once_forget_all(
+    client: httpx.AsyncClient, make_services: MakeServices, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    for person in ("alice", "bob"):
+        answer = await login(person)
+        await rows.execute(ADD_EVENTS, MORE_THAN_AT_ONCE, "system", answer["user"]["id"])
+        await rows.execute(ADD_CONSENTS, MORE_THAN_AT_ONCE, answer["user"]["id"])
+        await erase(client, answer)
+    replicas = [await make_services() for _ in range(3)]
+    await asyncio.gather(*(sweep_now(replica, page_size=100) for replica in replicas))
+    assert (await rows.fetchval(ADDRESSES), await rows.fetchval(CONSENTS)) == (0, 0)
+
+
+async def test_a_login_after_the_erasure_keeps_what_is_its_own(
+    services: Services,
+    make_services: MakeServices,
+    make_client: MakeClient,
+    login: LoginAnswer,
+    rows: asyncpg.Connection,
+) -> None:
+    client = make_client(await make_services(consents="privacy:1"))
+    alice = await login("alice")
+    await rows.execute(ADD_EVENTS, MORE_THAN_AT_ONCE, "system", alice["user"]["id"])
+    await erase(client, alice)
+    again = await login("alice")
+    await client.post("/v1/me/consents", json={"privacy": "1"}, headers=bearer(again))
+    await sweep(services, pause=0)
+    assert await rows.fetchval(CONSENTS) == 1
+    told = await rows.fetch("SELECT host(ip) FROM events WHERE user_id = $1::text::uuid", again["user"]["id"])
+    assert {row["host"] for row in told} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("as_former", [False, True], ids=["as they were", "as a former id"])
+async def test_who_is_restored_while_the_erasure_waits_keeps_what_is_restored(
+    client: httpx.AsyncClient, services: Services, login: LoginAnswer, rows: asyncpg.Connection, as_former: bool
+) -> None:
+    alice = await login("alice")
+    user_id = alice["user"]["id"]
+    await rows.execute(ADD_CONSENTS, MORE_THAN_AT_ONCE, user_id)
+    await erase(client, alice)
+    consent = {"document": "privacy", "version": "1", "given_at": "2025-01-01T00:00:00Z", "ip": "198.51.100.1"}
+    line = {"app_id": APP["app_id"], "openid": "openid-a1-alice", "consents": [consent]}
+    line |= {"former_ids": [user_id]} if as_former else {"user_id": user_id}
+    counts = await import_users(
+        services,
+        numbered_lines(io.BytesIO(json.dumps(line).encode())),
+        Options(restore=True),
+        refuse=lambda refusal: pytest.fail(str(refusal)),
+        progress=lambda _: None,
+    )
+    assert counts.created == 1
+    await sweep(services, pause=0)
+    again = await login("alice")
+    listed = (await client.get("/v1/me/consents", headers=bearer(again))).json()["items"]
+    assert [item["ip"] for item in listed] == ["198.51.100.1"]
+
+
+async def test_a_long_history_is_merged_where_it_stands(
+    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    services = await make_services(apps=[APP, OTHER_APP], consents="privacy:1,terms:1")
+    client = make_client(services)
+
+    async def log_in(app: dict[str, str], unionid: str | None = None, **fields: object) -> dict[str, Any]:
+        code = wechat.code_for("alice", unionid=unionid, app_id=app["app_id"])
+        answer = await client.post("/v1/login", json={"code": code, "app_id": app["app_id"], **fields})
+        body: dict[str, Any] = answer.json()
+        return body
+
+    former = await log_in(APP, consents={"privacy": "1"})
+    await rows.execute(ADD_CONSENTS, MORE_THAN_AT_ONCE, former["user"]["id"])
+    former_place = "SELECT count(*) FROM consents WHERE user_id = $1::text::uuid"
+    written = await rows.fetchval("SELECT max(xmin::text::bigint) FROM consents")
+    await log_in(OTHER_APP, "union-alice", consents={"terms": "1"})
+    alice = await log_in(APP, "union-alice")
+    assert alice["user"]["id"] != former["user"]["id"]
+    assert alice["user"]["consents_due"] == [], "the former user's consents hold"
+    kept = await rows.fetchval(former_place, former["user"]["id"])
+    assert kept == MORE_THAN_AT_ONCE + 1
+    assert await rows.fetchval("SELECT count(*) FROM consents WHERE xmin::text::bigint > $1", written) == 1
+
+    assert (await client.delete("/v1/me/consents/privacy", headers=bearer(alice))).status_code == 204
+    listed = (await client.get("/v1/me/consents", headers=bearer(alice))).json()["items"]
+    assert all(item["withdrawn_at"] for item in listed if item["document"] == "privacy")
+    assert {item["document"] for item in listed} == {"privacy", "terms"}
+    await erase(client, alice)
+    await sweep(services, pause=0)
+    assert await rows.fetchval(CONSENTS) == 0
+
+
+async def test_a_joined_person_is_forgotten_by_every_id(
+    root: Admin, services: Services, client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    ids = [(await login(person))["user"]["id"] for person in ("alice", "bob", "carol")]
+    for user_id in ids:
+        await rows.execute(ADD_EVENTS, MORE_THAN_AT_ONCE, "system", user_id)
+    for user_id in ids[:2]:
+        await root.ask("POST", f"/users/{user_id}/merge", json={"into": ids[2]})
+    await erase(client, await login("alice"))
+    for user_id in ids:
+        shown = (await root.read("/events", user_id=user_id, type="nickname.flagged", limit=200))["items"]
+        assert {event["ip"] for event in shown} == {None}
+    await sweep(services, pause=0)
+    assert await rows.fetchval(ADDRESSES) == 0
+
+
+async def test_an_administrator_who_erases_themselves_leaves_no_address(
+    root: Admin, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    other = await login("alice")
+    await root.change(other["user"]["id"], roles=["admin"])
+    assert (await root.ask("DELETE", f"/users/{root.id}")).status_code == 204
+    assert not await rows.fetch("SELECT FROM events WHERE actor = $1 AND ip IS NOT NULL", root.id)
