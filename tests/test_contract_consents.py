@@ -191,6 +191,54 @@ async def test_consents_follow_a_merge(phone: Phone, clock: Clock) -> None:
     ]
 
 
+ADD_PAST = """
+INSERT INTO consents (id, user_id, document, version, given_at, withdrawn_at)
+SELECT gen_random_uuid(), users.id, 'privacy', n::text, '2020-01-01'::timestamptz + make_interval(days => n / 2), now()
+  FROM users, generate_series(1, 250) AS n
+"""
+"""Two at each time, so that the order is not by time alone."""
+
+
+async def test_consents_come_page_by_page_the_newest_first(phone: Phone, rows: asyncpg.Connection) -> None:
+    await phone.log_in(consents=IN_FORCE)
+    await rows.execute(ADD_PAST)
+    pages: list[list[dict[str, Any]]] = []
+    cursor = ""
+    while cursor is not None:
+        body = (await phone.ask("GET", "/consents", params={"cursor": cursor})).json()
+        pages.append(body["items"])
+        cursor = body["next_cursor"]
+    assert [len(page) for page in pages] == [100, 100, 52]
+    items = [item for page in pages for item in page]
+    assert len({(item["document"], item["version"]) for item in items}) == 252
+    times = [item["given_at"] for item in items]
+    assert times == sorted(times, reverse=True)
+    small = (await phone.ask("GET", "/consents", params={"limit": 2})).json()
+    assert {item["document"] for item in small["items"]} == {"privacy", "terms"}
+    assert small["next_cursor"]
+
+
+@pytest.mark.parametrize("query", [{"limit": 101}, {"limit": 0}, {"cursor": "x"}, {"cursor": "_" * 32}], ids=str)
+async def test_another_page_is_refused(phone: Phone, query: dict[str, Any]) -> None:
+    await phone.log_in()
+    problem_of(await phone.ask("GET", "/consents", params=query), "invalid_request", 422)
+
+
+async def test_whoever_agrees_is_answered_with_what_holds_of_what_is_in_force(
+    phone: Phone, rows: asyncpg.Connection
+) -> None:
+    await phone.log_in(consents={"terms": "3"})
+    await rows.execute(ADD_PAST)
+    answer = (await phone.agree(privacy="2026-05")).json()
+    assert [(item["document"], item["version"], item["withdrawn_at"]) for item in answer["items"]] == [
+        ("privacy", "2026-05", None),
+        ("terms", "3", None),
+    ]
+    assert answer["next_cursor"] is None
+    await phone.ask("DELETE", "/consents/terms")
+    assert [item["document"] for item in (await phone.agree(privacy="2026-05")).json()["items"]] == ["privacy"]
+
+
 async def test_an_erased_person_has_agreed_to_nothing(phone: Phone, rows: asyncpg.Connection) -> None:
     await phone.log_in(consents=IN_FORCE)
     await phone.ask("DELETE")
@@ -203,6 +251,9 @@ async def test_administrators_see_what_a_user_has_agreed_to(phone: Phone, rows: 
     await rows.execute("UPDATE users SET roles = '{admin}'")
     detail = await phone.client.get(f"/v1/admin/users/{user['id']}", headers=bearer(phone.answer))
     assert detail.json()["consents"] == await phone.listed() != []
+    await rows.execute(ADD_PAST)
+    detail = await phone.client.get(f"/v1/admin/users/{user['id']}", headers=bearer(phone.answer))
+    assert detail.json()["consents"] == await phone.listed(), "the newest hundred"
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", ""), ("POST", ""), ("DELETE", "/privacy")])

@@ -11,6 +11,7 @@ import asyncpg
 import httpx
 import pytest
 from PIL import Image
+from starlette.types import Message
 from uuid_utils.compat import uuid7
 
 from tests.asking import MakeClient, MakeServices, bearer
@@ -18,7 +19,10 @@ from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx, service_env
 from tests.problems import problem_of
 from tests.processes import run
+from wxauth.core.services import Services
 from wxauth.core.trail import EventType
+from wxauth.moving.own_data import LARGE_AT_ONCE
+from wxauth.service.app import create_app
 from wxauth.service.housekeeping import sweep
 
 ROOT_ID = "01900000-0000-7000-8000-0000000000aa"
@@ -167,6 +171,96 @@ async def test_it_is_given_once_a_minute_over_all_replicas(
     )
     ids = [answer["user"]["id"] for answer in (alice, bob, alice)]
     assert [tuple(event) for event in told] == [(user_id, user_id, "127.0.0.1") for user_id in ids]
+
+
+ADD_EVENTS = """
+INSERT INTO events (id, type, at, actor, user_id, ip, data)
+SELECT ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'nickname.flagged', now(), $1, $1::text::uuid,
+       '203.0.113.7', jsonb_build_object('nickname', repeat('x', $3))
+  FROM generate_series(1, $2) AS n
+"""
+"""$1 user id  $2 how many  $3 how long each is"""
+
+
+async def test_a_large_document_is_that_of_one_moment(
+    client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    alice = await login("alice")
+    await rows.execute(ADD_EVENTS, alice["user"]["id"], 3000, 1000)
+    async with client.stream("GET", "/v1/me/export", headers=bearer(alice)) as answer:
+        assert answer.status_code == 200
+        assert "content-length" not in answer.headers
+        document = json.loads(await answer.aread())
+    flagged = [event for event in document["events"] if event["type"] == "nickname.flagged"]
+    assert len(flagged) == 3000
+    ids = [event["id"] for event in document["events"]]
+    assert ids == sorted(ids)
+    assert document["avatar"] is None
+
+
+class SlowReader:
+    """A client that reads nothing but the head of an answer until it is told to."""
+
+    def __init__(self, services: Services, login: dict[str, Any]) -> None:
+        self.has_begun = asyncio.Event()
+        self.goes_on = asyncio.Event()
+        self.received = 0
+        self.status = 0
+        headers = [(b"authorization", f"Bearer {login['access_token']}".encode())]
+        path = "/v1/me/export"
+        scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b""}
+        scope |= {"headers": headers, "http_version": "1.1", "scheme": "https", "server": ("auth.test", 443)}
+        scope |= {"client": ("127.0.0.1", 1), "asgi": {"version": "3.0"}, "root_path": ""}
+        self.task = asyncio.create_task(create_app(services)(scope, self.receive, self.send))
+
+    async def receive(self) -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.has_begun.set()
+            return
+        self.received += len(message.get("body", b""))
+        await self.goes_on.wait()
+
+
+async def test_slow_readers_of_large_documents_hold_up_no_others(
+    client: httpx.AsyncClient, services: Services, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    people = [await login(person) for person in ("alice", "bob", "carol")]
+    for number, person in enumerate(people):
+        await rows.execute(ADD_EVENTS.replace("01900000", f"0190000{number}"), person["user"]["id"], 3000, 1000)
+    readers = [SlowReader(services, person) for person in people[:2]]
+    for reader in readers:
+        await reader.has_begun.wait()
+    refused = await export(client, people[2])
+    problem_of(refused, "rate_limited", 429)
+    assert refused.headers["retry-after"] == "60"
+    assert (await document_of(client, await login("dave")))["events"], "a small one has its place"
+    erased = await client.delete("/v1/me", headers=bearer(people[0]))
+    assert erased.status_code == 204, "an erasure waits for no reader"
+    for reader in readers:
+        reader.goes_on.set()
+        await reader.task
+    assert [reader.status for reader in readers] == [200, 200]
+    assert all(reader.received > 3_000_000 for reader in readers)
+
+
+async def test_a_reader_who_goes_away_leaves_nothing_behind(
+    services: Services, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    alice = await login("alice")
+    await rows.execute(ADD_EVENTS, alice["user"]["id"], 3000, 1000)
+    for _ in range(LARGE_AT_ONCE + 1):
+        await rows.execute("DELETE FROM attempts")
+        reader = SlowReader(services, alice)
+        await reader.has_begun.wait()
+        assert reader.status == 200
+        reader.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader.task
 
 
 async def test_it_wants_a_token(client: httpx.AsyncClient) -> None:

@@ -32,7 +32,8 @@ SELECT ('01900000-0000-7000-' || substr(md5($2 || $3), 1, 4) || '-' || lpad(to_h
 # $1 how many  $2 user id
 ADD_CONSENTS = """
 INSERT INTO consents (id, user_id, document, version, given_at, withdrawn_at, app_id, ip)
-SELECT gen_random_uuid(), $2::text::uuid, 'privacy', '1', now() - make_interval(secs => n), now(), 'wx', '203.0.113.7'
+SELECT gen_random_uuid(), $2::text::uuid, 'privacy', '1', '2020-01-01'::timestamptz - make_interval(secs => n), now(),
+       'wx', '203.0.113.7'
   FROM generate_series(1, $1) AS n
 """
 ADDRESSES = "SELECT count(*) FROM events WHERE host(ip) = '203.0.113.7'"
@@ -181,8 +182,8 @@ async def test_a_long_history_is_merged_where_it_stands(
 
     assert (await client.delete("/v1/me/consents/privacy", headers=bearer(alice))).status_code == 204
     listed = (await client.get("/v1/me/consents", headers=bearer(alice))).json()["items"]
-    assert all(item["withdrawn_at"] for item in listed if item["document"] == "privacy")
-    assert {item["document"] for item in listed} == {"privacy", "terms"}
+    held = {item["document"] for item in listed if item["withdrawn_at"] is None}
+    assert (held, len(listed)) == ({"terms"}, 100)
     await erase(client, alice)
     await sweep(services, pause=0)
     assert await rows.fetchval(CONSENTS) == 0

@@ -123,7 +123,7 @@ def show_user(user_id: "UUID", check: bool, export: bool, as_json: bool) -> None
     from wxauth.people.bodies import user_detail_answer
 
     if export:
-        click.echo(to_json(_export(user_id), indent=2))
+        _export(user_id)
         return
     user = user_detail_answer(_read_user(user_id))
     states = with_services(lambda services: check_keys(services, user_id)) if check else ()
@@ -137,11 +137,22 @@ def show_user(user_id: "UUID", check: bool, export: bool, as_json: bool) -> None
         raise Failed(f"{not_told} session keys could not be checked. 有 {not_told} 个 session_key 未能检查。")
 
 
-def _export(user_id: "UUID") -> object:
+def _export(user_id: "UUID") -> None:
+    from contextlib import aclosing
+
     from wxauth.core.trail import OPERATOR
     from wxauth.moving.own_data import export_person
 
-    return _with_user(user_id, lambda database, now: export_person(database, user_id, by=OPERATOR, now=now))
+    async def write(database: "Database", now: "datetime") -> None:
+        export = await export_person(database, user_id, by=OPERATOR, now=now, whole_within=None)
+        click.echo(export.first, nl=export.rest is None)
+        if export.rest is not None:
+            async with aclosing(export.rest) as rest:
+                async for piece in rest:
+                    click.echo(piece, nl=False)
+            click.echo()
+
+    _with_user(user_id, write)
 
 
 def _print_user(user: "UserDetailAnswer", states: "Sequence[KeyState]") -> None:

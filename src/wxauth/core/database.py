@@ -8,8 +8,8 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
@@ -30,6 +30,8 @@ from wxauth.errors import StorageUnavailable, Title
 CONNECTIONS: Final = 15
 TRANSACTIONS: Final = 5
 """How many connections transactions may hold at once. Without it, those waiting for a lock would starve logins."""
+SNAPSHOTS: Final = 4
+"""How many connections of their own snapshots may hold at once, beside those that are lent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,7 @@ _ECHO: Final = "SELECT $1::int"
 ISOLATION: Final = "READ COMMITTED"
 """Set whatever the database's default: a statement that waited for a lock must see what its holder committed."""
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"  # said each time, because a pooler keeps no settings
+_PATIENT: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
 # $1 names  $2 milliseconds
 _UNLIMITED: Final = """
 SELECT format('ALTER ROLE %I SET %s = %L', current_user, name, milliseconds || 'ms') AS mend
@@ -180,6 +183,18 @@ class Transaction:
         return int(number) if number.isdigit() else 0
 
 
+class Snapshot(Transaction):
+    """One state of the database, whatever changes meanwhile."""
+
+    __slots__ = ()
+
+    async def pages(self, statement: str, *arguments: object, size: int) -> AsyncGenerator[Sequence[Any]]:
+        """All rows, so many at a time: the rest stays in the server."""
+        cursor = await self._connection.cursor(statement, *arguments)
+        while rows := await cursor.fetch(size):
+            yield rows
+
+
 class Database:
     """Connections to one Postgres, opened when first needed.
 
@@ -196,6 +211,7 @@ class Database:
         self._begin = _BEGIN + _set_limits(deadlines) if self.is_pooled else _BEGIN
         self._connections = Connections(self.connect, size=CONNECTIONS)
         self._transactions = asyncio.Semaphore(TRANSACTIONS)
+        self._snapshots = asyncio.Semaphore(SNAPSHOTS)
 
     async def fetchrow(self, statement: Statement, *arguments: object) -> Any:
         """The first row of one statement, which commits by itself; None if there is no row.
@@ -263,6 +279,30 @@ class Database:
                 if not connection.is_closed() and connection.is_in_transaction():
                     connection.terminate()
                 self._connections.release(connection)
+
+    @asynccontextmanager
+    async def snapshot(self, *, patience: float | None = None) -> AsyncIterator[Snapshot]:
+        """One state of the database, to read at leisure on a connection of its own, which nobody else waits for.
+
+        Args:
+            patience: Seconds that a statement may take, and that the reader may wait between two of them. None: for
+                ever.
+
+        Raises: StorageUnavailable.
+        """
+        async with AsyncExitStack() as held:
+            async with self.answering():
+                await held.enter_async_context(self._snapshots)
+                connection = await self.connect(command_timeout=patience)
+            held.callback(connection.terminate)
+            try:
+                async with connection.transaction(isolation="repeatable_read", readonly=True):
+                    milliseconds = round(patience * 1000) if patience is not None else 0
+                    await connection.execute("; ".join(f"SET LOCAL {name} = {milliseconds}" for name in _PATIENT))
+                    yield Snapshot(connection)
+            except Exception as exc:
+                raise_if_unavailable(exc)
+                raise
 
     async def connect(self, **options: Any) -> asyncpg.Connection:
         """A connection for the caller alone. `options` are asyncpg's. Raises: asyncpg's errors."""

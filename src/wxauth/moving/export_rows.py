@@ -1,11 +1,10 @@
 """Every identity with its user, as of one moment."""
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
-import asyncpg
-
-from wxauth.core.database import Database, raise_if_unavailable
+from wxauth.core.database import Database
 from wxauth.people.consent_rows import ids_of
 
 _AT_ONCE: Final = 1000
@@ -38,22 +37,10 @@ SELECT i.app_id, i.openid,
   FROM identities i JOIN users u ON u.id = i.user_id
  ORDER BY i.created_at, i.app_id COLLATE "C", i.openid COLLATE "C"
 """  # noqa: S608 - put together from constants
-# No time limits: the first row comes only when all are sorted, and the reader may be slow.
-_PATIENT: Final = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
 
 
 async def all_identities(database: Database) -> AsyncIterator[Sequence[Any]]:
     """Every identity with its user, in portions of one snapshot. Raises: StorageUnavailable."""
-    try:
-        connection: asyncpg.Connection = await database.connect(command_timeout=None)
-        try:
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                await connection.execute(_PATIENT)
-                cursor = await connection.cursor(_ALL)
-                while rows := await cursor.fetch(_AT_ONCE):
-                    yield rows
-        finally:
-            connection.terminate()
-    except Exception as exc:
-        raise_if_unavailable(exc)
-        raise
+    async with database.snapshot() as state, aclosing(state.pages(_ALL, size=_AT_ONCE)) as pages:
+        async for rows in pages:
+            yield rows

@@ -12,7 +12,7 @@ from wxauth.core.tables import UserInSession
 from wxauth.core.trail import Actor
 from wxauth.errors import InsufficientRole, InvalidToken, NotFound
 from wxauth.people import session_rows, user_rows
-from wxauth.people.session_rows import EndReason, LastUsed, OpenSession
+from wxauth.people.session_rows import EndReason, OpenSession
 from wxauth.people.standing import Standing, deciding, lock_standing
 from wxauth.tokens.claims import Principal
 
@@ -63,7 +63,7 @@ async def erase(database: Database, user_id: UUID, *, by: Actor, now: datetime) 
 
 
 async def list_sessions(
-    services: Services, caller: Caller, *, after: LastUsed | None, limit: int
+    services: Services, caller: Caller, *, after: tuple[datetime, UUID] | None, limit: int
 ) -> Sequence[OpenSession]:
     """Where the caller is logged in, the last used first, and one more than the limit. Raises: StorageUnavailable."""
     return await session_rows.open_sessions(

@@ -12,7 +12,7 @@ from wxauth.core.tables import UserStatus
 from wxauth.core.trail import Actor, EventRow, EventSearch, find_events
 from wxauth.errors import LoginTooOld, NotFound
 from wxauth.people import account, session_rows, user_rows
-from wxauth.people.consent_rows import ConsentRow, consents_of
+from wxauth.people.consent_rows import ConsentRow, newest_consents
 from wxauth.people.merging import Observe, merge_by_operator
 from wxauth.people.merging_rows import former_external_ids, former_ids, remaining_user
 from wxauth.people.session_rows import EndReason, OpenSession
@@ -20,8 +20,9 @@ from wxauth.people.standing import ADMIN, MAX_ROLES, Settled, Standing, deciding
 from wxauth.people.user_rows import UserSearch, UserWithIdentities
 from wxauth.web.paging import Page
 
-LISTED_SESSIONS: Final = 100
-"""How many of a user's sessions are listed, the last used first. Sessions that are not listed can be ended, too."""
+LISTED: Final = 100
+"""How many of a user's sessions are listed, the last used first, and of their consents, the newest first. Sessions that
+are not listed can be ended, too."""
 
 log = get_logger()
 
@@ -37,7 +38,7 @@ class UserDetail(UserWithIdentities):
     former_external_ids: Sequence[str]
     sessions: Sequence[OpenSession]
     consents_given: Sequence[ConsentRow]
-    """Every consent that the user ever gave, the newest first."""
+    """The newest consents, withdrawn ones too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +85,13 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
         user = await user_rows.read_user(database, remaining_id)
     if user is None:
         raise _no_such_user()
-    sessions = await session_rows.open_sessions(database, user["id"], now=now, limit=LISTED_SESSIONS)
+    sessions = await session_rows.open_sessions(database, user["id"], now=now, limit=LISTED)
     return {
         **user,
         "former_ids": await former_ids(database, user["id"]),
         "former_external_ids": await former_external_ids(database, user["id"]),
         "sessions": sessions,
-        "consents_given": await consents_of(database, user["id"]),
+        "consents_given": await newest_consents(database, user["id"], limit=LISTED),
     }
 
 

@@ -1,10 +1,8 @@
 """Requests and answers about users, identities, sessions and events."""
 
-import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, Literal, NotRequired
+from datetime import datetime
+from typing import Annotated, Any, Literal, NotRequired
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
@@ -16,14 +14,11 @@ from wxauth.people.admin import UserDetail
 from wxauth.people.consent_bodies import EXAMPLE_CONSENTS, ConsentAnswer, consent_answers
 from wxauth.people.consents import missing_from
 from wxauth.people.devices import describe_device
-from wxauth.people.session_rows import LastUsed, OpenSession
+from wxauth.people.session_rows import OpenSession
 from wxauth.people.standing import MAX_ROLES
 from wxauth.people.user_rows import UserWithIdentities
 from wxauth.web.bodies import TEXT, Time
-from wxauth.web.paging import MAX_PAGE_SIZE, OrEmpty, Page, PageQuery
-
-_SESSIONS_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{32}")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+from wxauth.web.paging import MAX_PAGE_SIZE, OrEmpty, Page, PageQuery, TimedPageQuery
 
 Role = Annotated[str, StringConstraints(pattern=f"^{ROLE}$")]
 
@@ -156,39 +151,10 @@ class EventsQuery(PageQuery):
     until: Annotated[Time | None, OrEmpty] = Field(default=None, description="All earlier than this.")
 
 
-def _is_sessions_cursor(cursor: str) -> str:
-    try:
-        if not _SESSIONS_CURSOR.fullmatch(cursor):
-            raise ValueError
-        _place_in(cursor)
-    except (ValueError, OverflowError):
-        raise ValueError("Not a next_cursor of this list") from None
-    return cursor
-
-
-def _place_in(cursor: str) -> LastUsed:
-    raw = urlsafe_b64decode(cursor)
-    return LastUsed(_EPOCH + timedelta(microseconds=int.from_bytes(raw[:8], "big")), UUID(bytes=raw[8:]))
-
-
-def cursor_behind(session: OpenSession) -> str:
-    """What leads to the sessions that were used before this one."""
-    microseconds = (session["last_used_at"] - _EPOCH) // timedelta(microseconds=1)
-    return urlsafe_b64encode(microseconds.to_bytes(8, "big") + session["id"].bytes).decode()
-
-
-class SessionsQuery(PageQuery):
+class SessionsQuery(TimedPageQuery):
     """Which of one's open sessions to list."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE), OrEmpty] = 100
-    cursor: Annotated[str | None, AfterValidator(_is_sessions_cursor)] = Field(  # type: ignore[assignment]  # of another order
-        default=None, description="The `next_cursor` of the page before."
-    )
-
-    @property
-    def after(self) -> LastUsed | None:
-        """Where the page before ended."""
-        return None if self.cursor is None else _place_in(self.cursor)
 
 
 class OpenSessionAnswer(TypedDict):
@@ -290,8 +256,8 @@ class UserDetailAnswer(ListedUserAnswer):
             Field(description="External ids of users whom WeChat's unionid made one with this one. Absent where none."),
         ]
     ]
-    sessions: Annotated[list[OpenSessionAnswer], Field(description="The last used first.")]
-    consents: Annotated[list[ConsentAnswer], Field(description="All that there ever were, the newest first.")]
+    sessions: Annotated[list[OpenSessionAnswer], Field(description="The hundred that were used last.")]
+    consents: Annotated[list[ConsentAnswer], Field(description="The newest hundred, withdrawn ones too.")]
 
 
 class UsersAnswer(TypedDict):

@@ -8,6 +8,10 @@ from pydantic import BeforeValidator, ConfigDict, Field, RootModel
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from wxauth.people.consent_rows import ConsentRow
+from wxauth.web.paging import OrEmpty, TimedPageQuery
+
+MAX_CONSENTS: Final = 100
+"""How many consents are shown at once."""
 
 EXAMPLE_CONSENTS: Final[dict[str, Any]] = {
     "items": [
@@ -48,11 +52,17 @@ class ConsentAnswer(TypedDict):
     ip: Annotated[str | None, Field(description="From where.")]
 
 
-class ConsentsAnswer(TypedDict):
-    """All that a person has ever agreed to, in one page."""
+class ConsentsQuery(TimedPageQuery):
+    """Which of one's consents to list."""
 
-    items: Annotated[list[ConsentAnswer], Field(description="The newest first.")]
-    next_cursor: None
+    limit: Annotated[int, Field(ge=1, le=MAX_CONSENTS), OrEmpty] = MAX_CONSENTS
+
+
+class ConsentsAnswer(TypedDict):
+    """Some of what a person has agreed to, the newest first."""
+
+    items: list[ConsentAnswer]
+    next_cursor: Annotated[str | None, Field(description="`cursor` for the next page, null after the last.")]
 
 
 def consent_answers(consents: Sequence[ConsentRow]) -> list[ConsentAnswer]:
@@ -68,8 +78,3 @@ def consent_answers(consents: Sequence[ConsentRow]) -> list[ConsentAnswer]:
         }
         for consent in consents
     ]
-
-
-def consents_answer(consents: Sequence[ConsentRow]) -> ConsentsAnswer:
-    """All of a person's."""
-    return {"items": consent_answers(consents), "next_cursor": None}

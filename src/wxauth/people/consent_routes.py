@@ -1,33 +1,50 @@
 """`/v1/me/consents`: what the person who asks agrees to, and takes back."""
 
-from typing import Final
+from typing import Annotated, Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
 
 from wxauth.core.services import ServicesDep
 from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited
 from wxauth.people import consents
 from wxauth.people.callers import CallerDep, DeviceDep
-from wxauth.people.consent_bodies import EXAMPLE_CONSENTS, ConsentsAnswer, ConsentsRequest, consents_answer
-from wxauth.people.consent_rows import consents_of
+from wxauth.people.consent_bodies import (
+    EXAMPLE_CONSENTS,
+    ConsentsAnswer,
+    ConsentsQuery,
+    ConsentsRequest,
+    consent_answers,
+)
+from wxauth.people.consent_rows import holding_consents, newest_consents
 from wxauth.web.answers import BEARER_SECURITY, GUARDED, answers, failures
 from wxauth.web.direct import DirectRoute, operation_id
-
-router = APIRouter(route_class=DirectRoute, tags=["me"], generate_unique_id_function=operation_id)
+from wxauth.web.paging import not_stored, timed_cursor
 
 _NOT_IN_FORCE: Final = InvalidRequest.of("privacy", "Not the version that is in force")
+_WRONG_PARAMETER: Final = InvalidRequest.of("limit", "Input should be less than or equal to 100")
+
+lists = APIRouter(tags=["me"], dependencies=[Depends(not_stored)], generate_unique_id_function=operation_id)
+router = APIRouter(route_class=DirectRoute, tags=["me"], generate_unique_id_function=operation_id)
 
 
-@router.get(
+@lists.get(
     "/v1/me/consents",
     summary="What have I agreed to",
-    responses=answers(EXAMPLE_CONSENTS, *GUARDED),
+    responses=answers(EXAMPLE_CONSENTS, _WRONG_PARAMETER, *GUARDED),
     openapi_extra=BEARER_SECURITY,
 )
-async def list_my_consents(caller: CallerDep, services: ServicesDep) -> ConsentsAnswer:
+async def list_my_consents(
+    caller: CallerDep, services: ServicesDep, query: Annotated[ConsentsQuery, Query()]
+) -> ConsentsAnswer:
     """All that there ever was, the newest first; `withdrawn_at` where it was taken back."""
-    return consents_answer(await consents_of(services.database, caller.user["id"]))
+    found = await newest_consents(services.database, caller.user["id"], limit=query.limit + 1, after=query.after)
+    consents = found[: query.limit]
+    last = consents[-1] if len(found) > len(consents) else None
+    return {
+        "items": consent_answers(consents),
+        "next_cursor": None if last is None else timed_cursor(last["given_at"], last["id"]),
+    }
 
 
 @router.post(
@@ -39,16 +56,18 @@ async def list_my_consents(caller: CallerDep, services: ServicesDep) -> Consents
 async def give_my_consents(
     caller: CallerDep, body: ConsentsRequest, services: ServicesDep, device: DeviceDep
 ) -> ConsentsAnswer:
-    """Record that I agree to these documents, in the versions in force; the answer is all that I have agreed to.
+    """Record that I agree to these documents, in the versions in force. The same again is no second record.
 
-    The same again is no second record. After 20 consents in an hour, the next is `rate_limited`.
+    The answer is what I agree to of all that is in force. After 20 consents in an hour, the next is `rate_limited`.
     """
-    consents.check_in_force(body.root, services.settings.consents)
+    in_force = services.settings.consents
+    consents.check_in_force(body.root, in_force)
     user = caller.user
     await consents.give_consents(
         services.database, user["id"], body.root, app_id=user["app_id"], ip=device.ip, now=services.clock()
     )
-    return consents_answer(await consents_of(services.database, user["id"]))
+    holding = await holding_consents(services.database, user["id"], in_force)
+    return {"items": consent_answers(holding), "next_cursor": None}
 
 
 @router.delete(

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from wxauth.core.database import Database, Transaction
 from wxauth.core.ids import new_id
+from wxauth.people.session_rows import END
 
 
 def ids_of(user_id: str) -> str:
@@ -46,15 +47,30 @@ UPDATE consents SET withdrawn_at = $3
  WHERE user_id = ANY ({_ITS_IDS}) AND document = $2 AND withdrawn_at IS NULL
 """  # noqa: S608 - put together from constants
 _NOTE_WITHDRAWN: Final = "UPDATE users SET consents = NULLIF(consents - $2::text, '{}') WHERE id = $1"
-_ALL: Final = f"""
-SELECT document, version, given_at, withdrawn_at, app_id, ip FROM consents WHERE user_id = ANY ({_ITS_IDS})
- ORDER BY given_at DESC, id DESC
+# The newest by each of the ids, because an index has them in order by one id alone.
+# $1 user id  $2 how many  $3 and $4 where the page before ended: given_at and id, or NULL
+_NEWEST: Final = f"""
+SELECT page.*
+  FROM unnest({_ITS_IDS}) AS known (id) CROSS JOIN LATERAL (
+       SELECT id, document, version, given_at, withdrawn_at, app_id, ip FROM consents
+        WHERE user_id = known.id
+          AND (given_at, id) < (COALESCE($3::timestamptz, 'infinity'), COALESCE($4::uuid, '{END}'))
+        ORDER BY given_at DESC, id DESC LIMIT $2) page
+ ORDER BY given_at DESC, id DESC LIMIT $2
+"""  # noqa: S608 - put together from constants
+# $1 user id  $2 documents  $3 their versions
+_HOLDING: Final = f"""
+SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app_id, ip
+  FROM consents JOIN unnest($2::text[], $3::text[]) AS wanted (document, version) USING (document, version)
+ WHERE user_id = ANY ({_ITS_IDS}) AND withdrawn_at IS NULL
+ ORDER BY document, given_at DESC, id DESC
 """  # noqa: S608 - put together from constants
 
 
 class ConsentRow(TypedDict):
     """A person's consent to a version of a document."""
 
+    id: UUID
     document: str
     version: str
     given_at: datetime
@@ -97,7 +113,21 @@ async def withdraw_consent(transaction: Transaction, user_id: UUID, *, document:
     await transaction.execute(_NOTE_WITHDRAWN, user_id, document)
 
 
-async def consents_of(asked: Database | Transaction, user_id: UUID) -> Sequence[ConsentRow]:
-    """All that a user has ever agreed to, the newest first. Raises: StorageUnavailable, where a database is asked."""
-    rows: Sequence[ConsentRow] = await asked.fetch(_ALL, user_id)
+async def newest_consents(
+    database: Database, user_id: UUID, *, limit: int, after: tuple[datetime, UUID] | None = None
+) -> Sequence[ConsentRow]:
+    """What a user has agreed to, the newest first; what follows `after`, the time and id of the last one before.
+
+    Raises: StorageUnavailable.
+    """
+    rows: Sequence[ConsentRow] = await database.fetch(_NEWEST, user_id, limit, *(after or (None, None)))
     return rows
+
+
+async def holding_consents(database: Database, user_id: UUID, documents: Mapping[str, str]) -> Sequence[ConsentRow]:
+    """The user's consents to these versions of documents, if they hold; the newest first.
+
+    Raises: StorageUnavailable.
+    """
+    rows = await database.fetch(_HOLDING, user_id, list(documents), list(documents.values()))
+    return sorted(rows, key=lambda row: (row["given_at"], row["id"]), reverse=True)

@@ -14,14 +14,13 @@ from wxauth.people.bodies import (
     SessionsAnswer,
     SessionsQuery,
     UserAnswer,
-    cursor_behind,
     open_session_answer,
     user_answer,
 )
 from wxauth.people.callers import CallerDep
 from wxauth.web.answers import BEARER_SECURITY, GUARDED, answers, failures
 from wxauth.web.direct import DirectRoute, operation_id
-from wxauth.web.paging import not_stored
+from wxauth.web.paging import not_stored, timed_cursor
 
 _WRONG_PARAMETER: Final = InvalidRequest.of("limit", "Input should be less than or equal to 200")
 
@@ -62,11 +61,12 @@ async def list_my_sessions(
     """The open sessions, the last used first. Of one app a person keeps the newest hundred."""
     found = await account.list_sessions(services, caller, after=query.after, limit=query.limit)
     sessions = found[: query.limit]
+    last = sessions[-1] if len(found) > len(sessions) else None
     return {
         "items": [
             {**open_session_answer(session), "current": session["id"] == caller.session_id} for session in sessions
         ],
-        "next_cursor": cursor_behind(sessions[-1]) if len(found) > len(sessions) else None,
+        "next_cursor": None if last is None else timed_cursor(last["last_used_at"], last["id"]),
     }
 
 

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, NamedTuple, TypedDict
+from typing import Any, Final, TypedDict
 from uuid import UUID
 
 from wxauth.core.database import Database, Transaction
@@ -34,13 +34,6 @@ class EndReason(StrEnum):
     REPLACED = "replaced"
     MERGED = "merged"
     """A website's session, ended because its user was merged into another."""
-
-
-class LastUsed(NamedTuple):
-    """A session's place in the list of those that were used last."""
-
-    last_used_at: datetime
-    session_id: UUID
 
 
 class OpenSession(TypedDict):
@@ -181,9 +174,9 @@ async def user_in_session(
 
 
 async def open_sessions(
-    database: Database, user_id: UUID, *, now: datetime, limit: int, after: LastUsed | None = None
+    database: Database, user_id: UUID, *, now: datetime, limit: int, after: tuple[datetime, UUID] | None = None
 ) -> Sequence[OpenSession]:
-    """A user's open sessions, the last used first: the next page behind the last session of the page before.
+    """A user's open sessions, the last used first; what follows `after`, the time and id of the last one before.
 
     Raises: StorageUnavailable.
     """

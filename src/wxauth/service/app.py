@@ -78,6 +78,7 @@ _ROUTERS: Final = (
     account_routes.router,
     account_routes.lists,
     consent_routes.router,
+    consent_routes.lists,
     moving_routes.router,
     profile_routes.router,
     avatar_routes.router,

@@ -4,10 +4,19 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Generic, Self, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    field_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticUseDefault
 from starlette.responses import Response
@@ -16,6 +25,8 @@ PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 200
 
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{22}")
+_TIMED_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{32}")
+_FIRST_TIME: Final = datetime.min.replace(tzinfo=UTC)
 
 Row = TypeVar("Row", bound=Mapping[str, Any])
 
@@ -45,6 +56,27 @@ def id_in_cursor(cursor: str) -> UUID:
     if not _CURSOR.fullmatch(cursor):
         raise ValueError("Not a next_cursor of this list")
     return UUID(bytes=urlsafe_b64decode(cursor + "=="))
+
+
+def timed_cursor(at: datetime, row_id: UUID) -> str:
+    """The cursor to the rows behind this one, in a list that is sorted by time and id."""
+    microseconds = (at - _FIRST_TIME) // timedelta(microseconds=1)
+    return urlsafe_b64encode(microseconds.to_bytes(8, "big") + row_id.bytes).decode()
+
+
+def _place_in(cursor: str) -> tuple[datetime, UUID]:
+    raw = urlsafe_b64decode(cursor)
+    return _FIRST_TIME + timedelta(microseconds=int.from_bytes(raw[:8], "big")), UUID(bytes=raw[8:])
+
+
+def _is_timed_cursor(cursor: str) -> str:
+    try:
+        if not _TIMED_CURSOR.fullmatch(cursor):
+            raise ValueError
+        _place_in(cursor)
+    except (ValueError, OverflowError):
+        raise ValueError("Not a next_cursor of this list") from None
+    return cursor
 
 
 async def not_stored(response: Response) -> None:
@@ -79,3 +111,16 @@ class PageQuery(BaseModel):
         if value == "":
             raise PydanticUseDefault
         return value
+
+
+class TimedPageQuery(PageQuery):
+    """The page of a list that is sorted by time and id."""
+
+    cursor: Annotated[str | None, AfterValidator(_is_timed_cursor)] = Field(  # type: ignore[assignment]  # of another order
+        default=None, description="The `next_cursor` of the page before."
+    )
+
+    @property
+    def after(self) -> tuple[datetime, UUID] | None:
+        """Where the page before ended."""
+        return None if self.cursor is None else _place_in(self.cursor)
