@@ -10,14 +10,14 @@ import httpx
 import pytest
 
 from tests.admins import Admin
-from tests.asking import MakeClient, MakeServices, bearer
+from tests.asking import MakeClient, MakeServices, bearer, until
 from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx
 from wxauth.core.services import Services
 from wxauth.moving.importing import Options, import_users
 from wxauth.moving.lines import numbered_lines
 from wxauth.people.erasure_rows import FORGOTTEN_AT_ONCE
-from wxauth.service.housekeeping import sweep, sweep_now
+from wxauth.service.housekeeping import keep_forgetting, sweep, sweep_now
 
 MANY = 200_000
 MORE_THAN_AT_ONCE = FORGOTTEN_AT_ONCE + 500
@@ -110,6 +110,22 @@ async def test_replicas_that_forget_at_once_forget_all(
     replicas = [await make_services() for _ in range(3)]
     await asyncio.gather(*(sweep_now(replica, page_size=100) for replica in replicas))
     assert (await rows.fetchval(ADDRESSES), await rows.fetchval(CONSENTS)) == (0, 0)
+
+
+async def test_what_one_worker_leaves_another_one_goes_on_with(
+    client: httpx.AsyncClient, make_services: MakeServices, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    alice = await login("alice")
+    await rows.execute(ADD_EVENTS, 3 * FORGOTTEN_AT_ONCE, "system", alice["user"]["id"])
+    await erase(client, alice)
+    stopped = asyncio.create_task(sweep(await make_services(), page_size=500, pause=3600))
+    left = await rows.fetchval(ADDRESSES)
+    await until(lambda: rows.fetchval(f"SELECT ({ADDRESSES}) < $1", left))  # it is in its pause then
+    stopped.cancel()
+    assert await rows.fetchval(ADDRESSES) > 0
+    keeping = asyncio.create_task(keep_forgetting(await make_services(), look_pause=0.01))
+    await until(lambda: rows.fetchval(f"SELECT ({ADDRESSES}) = 0"))
+    keeping.cancel()
 
 
 async def test_a_login_after_the_erasure_keeps_what_is_its_own(

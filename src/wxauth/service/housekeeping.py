@@ -14,7 +14,7 @@ from wxauth.errors import StorageUnavailable
 from wxauth.keys.rows import erase_retired_keys
 from wxauth.oauth.scan_rows import sweep_scans
 from wxauth.people.attempt_rows import sweep_attempts
-from wxauth.people.erasure_rows import forget_next, forget_rest
+from wxauth.people.erasure_rows import are_waiting, forget_next, forget_rest
 from wxauth.people.rates import WINDOW
 from wxauth.people.session_rows import forget_console_sessions
 from wxauth.profile.phone_rows import sweep_answers
@@ -77,9 +77,21 @@ async def keep_house(
     )
 
 
-async def keep_forgetting(services: Services) -> None:
+async def keep_forgetting(services: Services, *, look_pause: float = FORGET_PAUSE) -> None:
     """Forget what erased persons have left, for ever, through outages."""
-    await _keep_doing(partial(forget_erased, services, page_size=PAGE_SIZE, pause=PAGE_PAUSE), look_pause=FORGET_PAUSE)
+    is_well = True
+    while True:
+        await asyncio.sleep(look_pause)
+        try:
+            if await are_waiting(services.database):
+                await forget_erased(services, page_size=PAGE_SIZE, pause=PAGE_PAUSE)
+            is_well = True
+        except StorageUnavailable:
+            if is_well:
+                log.warning("forgetting_held_up", reason="the database does not answer")
+            is_well = False
+        except Exception:
+            log.exception("forgetting_held_up")
 
 
 async def keep_sessions_few(services: Services) -> None:
