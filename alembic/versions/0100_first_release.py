@@ -28,9 +28,9 @@ def upgrade() -> None:
         )
          WITH (fillfactor = 85)
     """)
-    op.execute("CREATE INDEX users_administrators_idx ON users (id) WHERE 'admin' = ANY (roles)")
     op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
     op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
+    op.execute("CREATE INDEX users_administrators_idx ON users (id) WHERE 'admin' = ANY (roles)")
     op.execute(r"""
         CREATE FUNCTION check_user() RETURNS trigger LANGUAGE plpgsql AS $$
         DECLARE
@@ -94,9 +94,9 @@ def upgrade() -> None:
             CONSTRAINT events_data_check CHECK (jsonb_typeof(data) = 'object')
         )
     """)
-    op.execute("CREATE INDEX events_type_id_idx ON events (type, id)")
     op.execute("CREATE INDEX events_user_id_id_idx ON events (user_id, id)")
     op.execute("CREATE INDEX events_actor_id_idx ON events (actor, id) WHERE ip IS NOT NULL")
+    op.execute("CREATE INDEX events_type_id_idx ON events (type, id)")
     op.execute("""
         CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -529,12 +529,12 @@ def upgrade() -> None:
             CONSTRAINT phone_answers_settled_at_check CHECK ((sealed IS NULL) = (settled_at IS NOT NULL))
         )
     """)
-    op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
-    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
     op.execute("""
         CREATE INDEX phone_answers_pending_idx ON phone_answers (asked_at) WHERE sealed IS NOT NULL AND refused_at
             IS NULL
     """)
+    op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
+    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
     op.execute("""
         CREATE TABLE scans (
             id UUID NOT NULL,
@@ -580,12 +580,12 @@ def upgrade() -> None:
             CONSTRAINT scans_expires_at_check CHECK (expires_at > created_at)
         )
     """)
-    op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")
     op.execute("""
         CREATE INDEX scans_unclaimed_pages_idx ON scans (expires_at) WHERE request_hash IS NOT NULL AND claimed_at
             IS NULL
     """)
     op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
+    op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")
     op.execute("""
         CREATE TABLE website_sessions (
             client_id TEXT NOT NULL,

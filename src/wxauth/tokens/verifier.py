@@ -6,6 +6,7 @@ only its prebuilt keys are used, and every rule is written out here.
 
 import json
 import re
+import sys
 from base64 import urlsafe_b64decode
 from collections import OrderedDict
 from functools import lru_cache
@@ -27,6 +28,7 @@ REMEMBERED_TOKENS: Final = 4096
 MAX_REMEMBERED_LENGTH: Final = 2048
 """Characters of a remembered token; ours have about 600. All remembered tokens together take at most 9 MiB."""
 
+_LONGEST_FINITE = sys.float_info.max_10_exp  # digits; any shorter integer is within the range of a float
 _COMPACT_FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})")
 # The characters on which a part may end, by its length modulo four. The unused bits of the last character must be zero
 # (RFC 4648, section 3.5): otherwise several spellings would decode to the same bytes.
@@ -186,7 +188,8 @@ def _finite(literal: str) -> float:
 
 
 def _finite_integer(literal: str) -> int:
-    _finite(literal)  # JavaScript reads it as a float; both guards must decide alike
+    if len(literal) >= _LONGEST_FINITE:  # JavaScript reads it as a float; both guards must decide alike
+        _finite(literal)
     return int(literal)
 
 
