@@ -110,7 +110,7 @@ async def log_in_meanwhile(url: str, number: int, waits: list[float]) -> None:
 
 async def emptied(url: str) -> None:
     connection = await asyncpg.connect(url)
-    await connection.execute("TRUNCATE users, former_users, events CASCADE")
+    await connection.execute("TRUNCATE users, former_users, consents, events CASCADE")
     await connection.close()
 
 

@@ -35,7 +35,7 @@ AT_ONCE = 8
 # Sets the name and the picture, whichever they were: nobody need be told whether they have changed.
 _WITHOUT_EVENTS = f"""
 WITH person AS (
-    UPDATE users{rows._SEEN_PART}{rows._PROFILE_PART}
+    UPDATE users{rows._SEEN_PART}{rows._profile_part("users.status = 'active'")}
       FROM identities i{rows._KNOWN_PART}
     RETURNING {USER}, users.unjudged_since
 ), opened AS ({rows._OPEN_PART}

@@ -670,7 +670,7 @@ async def test_a_line_of_csv_is_a_line_of_json(mover: Mover, rows: asyncpg.Conne
     assert line.keys() == Line.model_fields.keys()
     assert await mover.import_lines(line) == (1, 0, 0, 0)
     of_json = await mover.export()
-    await rows.execute("TRUNCATE users, former_users CASCADE")
+    await rows.execute("TRUNCATE users, former_users, consents CASCADE")
 
     cells = {
         name: json.dumps(value) if name == "consents" else "|".join(value) if isinstance(value, list) else value

@@ -17,7 +17,7 @@ import pytest
 from tests.asking import BESIDE_LOGINS, bearer, until
 from tests.fakes import SECRET_KEY, Clock, Secrets, service_env
 from tests.problems import problem_of
-from tests.processes import WXAUTH, Running, free_port, run, serving
+from tests.processes import WXAUTH, Running, free_port, kill_session, run, serving
 from tests.store.proxy import Proxy
 from wxauth.core.promises import PAUSE
 from wxauth.core.services import Services
@@ -603,7 +603,7 @@ async def test_killed_between_wechats_answer_and_ours_the_service_loses_no_numbe
             await other.execute("SELECT FROM users FOR UPDATE")
             binding = asyncio.create_task(client.post("/v1/me/phone", json={"code": code}, headers=bearer(alice)))
             await until_pending(rows)  # and it waits for the lock
-            running.process.kill()
+            kill_session(running.process.pid)
             with pytest.raises(httpx.TransportError):
                 await binding
             await transaction.rollback()

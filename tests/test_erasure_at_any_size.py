@@ -14,8 +14,8 @@ from tests.asking import MakeClient, MakeServices, bearer, until
 from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx
 from wxauth.core.services import Services
+from wxauth.moving.files import json_lines
 from wxauth.moving.importing import Options, import_users
-from wxauth.moving.lines import numbered_lines
 from wxauth.people.erasure_rows import FORGOTTEN_AT_ONCE
 from wxauth.service.housekeeping import keep_forgetting, sweep, sweep_now
 
@@ -160,7 +160,7 @@ async def test_who_is_restored_while_the_erasure_waits_keeps_what_is_restored(
     line |= {"former_ids": [user_id]} if as_former else {"user_id": user_id}
     counts = await import_users(
         services,
-        numbered_lines(io.BytesIO(json.dumps(line).encode())),
+        json_lines(io.BytesIO(json.dumps(line).encode())),
         Options(restore=True),
         refuse=lambda refusal: pytest.fail(str(refusal)),
         progress=lambda _: None,
