@@ -1,8 +1,8 @@
-"""How Alembic reaches the database: over the connection that `wxauth.core.migrations` hands in."""
+"""How Alembic reaches the database: over the connection that `wxauth.server.core.migrations` hands in."""
 
 from sqlmodel import SQLModel
 
-import wxauth.core.tables  # noqa: F401 - fills the metadata
+import wxauth.server.core.tables  # noqa: F401 - fills the metadata
 from alembic import context
 
 connection = context.config.attributes.get("connection")

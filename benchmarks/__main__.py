@@ -18,7 +18,7 @@ from benchmarks.faults import main as break_things
 from benchmarks.processes import environment, free_port, running
 from benchmarks.report import as_document, as_line, as_markdown, rows_of, verdicts_of
 from benchmarks.rounds import SITUATIONS, NotDone, Sample, Situation, Surroundings, measure
-from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.server.dev.postgres import EmbeddedPostgres
 
 PEOPLE = 1000
 """How many people have logged in before the first round."""

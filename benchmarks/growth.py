@@ -15,7 +15,7 @@ import click
 from benchmarks.contenders import Contender, started
 from benchmarks.processes import environment, free_port, memory_of_tree, running
 from benchmarks.rounds import NotDone, Sample, Situation, Surroundings, measure
-from wxauth.dev.postgres import EmbeddedPostgres
+from wxauth.server.dev.postgres import EmbeddedPostgres
 
 FIRST_PEOPLE = 1000
 """How many people log in by the service itself. The other users get copies of the rows that these leave."""

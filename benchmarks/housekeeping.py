@@ -13,15 +13,15 @@ from uuid import UUID, uuid4
 import asyncpg
 import click
 
-from wxauth.core.database import Database
-from wxauth.core.migrations import migrate
-from wxauth.core.sealing import Sealer, session_key_context
-from wxauth.dev.postgres import EmbeddedPostgres
-from wxauth.login.login_rows import Login, record_login
-from wxauth.login.refresh_rows import Lifetimes, Use, rotate_refresh_token
-from wxauth.service.housekeeping import KEPT_AFTER_THE_END, PAGE_SIZE, SWEEP_EVERY
-from wxauth.service.resealing import reseal
-from wxauth.service.sweep_rows import sweep_page
+from wxauth.server.core.database import Database
+from wxauth.server.core.migrations import migrate
+from wxauth.server.core.sealing import Sealer, session_key_context
+from wxauth.server.dev.postgres import EmbeddedPostgres
+from wxauth.server.housekeeping.housekeeping import KEPT_AFTER_THE_END, PAGE_SIZE, SWEEP_EVERY
+from wxauth.server.housekeeping.sweep_rows import sweep_page
+from wxauth.server.login.login_rows import Login, record_login
+from wxauth.server.login.refresh_rows import Lifetimes, Use, rotate_refresh_token
+from wxauth.server.service.resealing import reseal
 
 SESSIONS = 1_000_000
 USERS = 200_000

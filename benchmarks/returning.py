@@ -18,12 +18,12 @@ from time import process_time
 import asyncpg
 from uuid_utils.compat import uuid7
 
-from wxauth.core.database import Database
-from wxauth.core.logs import configure_logging
-from wxauth.core.migrations import migrate
-from wxauth.core.tables import USER
-from wxauth.dev.postgres import EmbeddedPostgres
-from wxauth.login import login_rows as rows
+from wxauth.server.core.database import Database
+from wxauth.server.core.logs import configure_logging
+from wxauth.server.core.migrations import migrate
+from wxauth.server.core.tables import USER
+from wxauth.server.dev.postgres import EmbeddedPostgres
+from wxauth.server.login import login_rows as rows
 
 RUNS = 10
 TURNS = 20

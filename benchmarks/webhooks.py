@@ -26,18 +26,18 @@ from aiohttp import web
 
 from benchmarks.faults import DETECTION, Replicated, private_folder
 from benchmarks.processes import cpu_of_tree, environment, free_port
-from wxauth.core.database import Database
-from wxauth.core.logs import configure_logging
-from wxauth.core.migrations import migrate
-from wxauth.core.settings import Settings, settings_from
-from wxauth.core.trail import OPERATOR
-from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.errors import StorageUnavailable
-from wxauth.login.login_rows import Login, record_login
-from wxauth.service.build import build_services
-from wxauth.siblings.delivering import AT_ONCE_FOR_ONE, LEASE
-from wxauth.siblings.feed import keep_placing
-from wxauth.siblings.webhooks import add_webhook
+from wxauth.server.core.database import Database
+from wxauth.server.core.logs import configure_logging
+from wxauth.server.core.migrations import migrate
+from wxauth.server.core.settings import Settings, settings_from
+from wxauth.server.core.trail import OPERATOR
+from wxauth.server.dev.postgres import EmbeddedPostgres
+from wxauth.server.events.delivering import AT_ONCE_FOR_ONE, LEASE
+from wxauth.server.events.feed import keep_placing
+from wxauth.server.events.webhooks import add_webhook
+from wxauth.server.login.login_rows import Login, record_login
+from wxauth.server.service.build import build_services
 
 RATE = 10_000 / 60
 """Events a second."""

@@ -10,7 +10,7 @@ import httpx
 
 from tests.headers import bearer as bearer
 from tests.processes import PATIENCE
-from wxauth.core.services import Services
+from wxauth.server.core.services import Services
 
 MakeServices = Callable[..., Awaitable[Services]]
 MakeClient = Callable[[Services], httpx.AsyncClient]

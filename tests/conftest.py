@@ -35,15 +35,15 @@ from tests.fakes import (
 from tests.processes import hear_interrupts, use_memory
 from tests.quick import LeavingOut, Noting
 from tests.store.proxy import Proxy
-from wxauth.core.database import Database
-from wxauth.core.logs import configure_logging
-from wxauth.core.services import Services
-from wxauth.core.settings import Settings, settings_from
-from wxauth.dev.postgres import EmbeddedPostgres
-from wxauth.dev.wechat import APPS, Simulator
-from wxauth.service.app import create_app
-from wxauth.service.build import build_services
-from wxauth.service.waits import WAITS, Waits
+from wxauth.server.core.database import Database
+from wxauth.server.core.logs import configure_logging
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import Settings, settings_from
+from wxauth.server.dev.postgres import EmbeddedPostgres
+from wxauth.server.dev.wechat import APPS, Simulator
+from wxauth.server.service.app import create_app
+from wxauth.server.service.build import build_services
+from wxauth.server.service.waits import WAITS, Waits
 
 use_memory()
 hear_interrupts()
@@ -364,7 +364,7 @@ async def root(client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Conn
 
 @pytest.fixture
 def simulator(clock: Clock) -> Simulator:
-    """WeChat, simulated, on this test's clock; its apps are `wxauth.dev.wechat.APPS`."""
+    """WeChat, simulated, on this test's clock; its apps are `wxauth.server.dev.wechat.APPS`."""
     return Simulator(lambda: clock().timestamp())
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import asyncpg
 
 from tests.fakes import SECRET_KEY, START
-from wxauth.core.database import Database
-from wxauth.core.migrations import migrate
-from wxauth.core.schema import KNOWN, SCRIPTS
-from wxauth.core.sealing import Sealer
-from wxauth.dev.postgres import EmbeddedPostgres
-from wxauth.keys.keyring import KeyRing
+from wxauth.server.core.database import Database
+from wxauth.server.core.migrations import migrate
+from wxauth.server.core.schema import KNOWN, SCRIPTS
+from wxauth.server.core.sealing import Sealer
+from wxauth.server.dev.postgres import EmbeddedPostgres
+from wxauth.server.keys.keyring import KeyRing
 
 TEMPLATE = "template_wxauth"
 SHARED = "shared"

@@ -20,7 +20,7 @@ from tests import forked
 from tests.forked import Forked
 from tests.programs import demand_mark
 from tests.serving import serving as serving
-from wxauth.service.server import listen
+from wxauth.server.service.server import listen
 
 WXAUTH = str(Path(sys.executable).with_name("wxauth"))
 ROOM = 2 * 2**30

@@ -8,7 +8,7 @@ import pytest
 
 from tests.asking import bearer
 from tests.fakes import LoginAnswer
-from wxauth.people.user_rows import _WHOM_IT_NAMES
+from wxauth.server.users.rows import _WHOM_IT_NAMES
 
 MANY = 40_000  # with half as many, PostgreSQL 15 thinks a walk through the whole table cheaper
 

@@ -13,11 +13,11 @@ import pytest
 from tests.asking import LogLines, MakeClient, MakeServices, bearer
 from tests.fakes import Clock
 from tests.problems import problem_of
-from wxauth.core.services import Services
-from wxauth.dev.wechat import APPS, PhoneCodeRequest, Simulator
-from wxauth.people.rates import WINDOW
-from wxauth.profile.attempts import AT_MOST
-from wxauth.service.housekeeping import sweep
+from wxauth.server.core.services import Services
+from wxauth.server.dev.wechat import APPS, PhoneCodeRequest, Simulator
+from wxauth.server.housekeeping.housekeeping import sweep
+from wxauth.server.limits.attempts import AT_MOST
+from wxauth.server.limits.rates import WINDOW
 
 PHONE: Any = "getuserphonenumber"
 TEXT: Any = "msg_sec_check"

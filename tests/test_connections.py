@@ -14,10 +14,10 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from tests.processes import PATIENCE, serving, until
-from wxauth.service.server import uvicorn_options
-from wxauth.web.exchange import Exchange
-from wxauth.web.http_protocol import MAX_QUEUED, HttpProtocol, Patience
-from wxauth.web.http_server import Server
+from wxauth.server.service.server import uvicorn_options
+from wxauth.server.web.exchange import Exchange
+from wxauth.server.web.http_protocol import MAX_QUEUED, HttpProtocol, Patience
+from wxauth.server.web.http_server import Server
 
 SOON = 0.3
 """Seconds for which a client is waited for here."""

@@ -19,8 +19,8 @@ from tests.fakes import Clock, LoginAnswer
 from tests.problems import problem_of
 from tests.processes import WXAUTH, run
 from tests.programs import needs, run_node_tests
-from wxauth.console.sessions import NoAdministrator, SeveralAdministrators, make_link
-from wxauth.core.services import Services
+from wxauth.server.console.sessions import NoAdministrator, SeveralAdministrators, make_link
+from wxauth.server.core.services import Services
 
 SESSION = "/admin/session"
 ASKED_BY_THE_PAGE = {"X-Wxauth-Console": "1"}

@@ -14,7 +14,7 @@ from tests.admins import Admin, make_admin
 from tests.asking import BESIDE_LOGINS, bearer
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
-from wxauth.people.bodies import EventsAnswer, UserDetailAnswer, UsersAnswer
+from wxauth.server.users.bodies import EventsAnswer, UserDetailAnswer, UsersAnswer
 
 NOBODY = UUID("01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17")
 ROUTES = [

@@ -14,8 +14,8 @@ from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, Secrets
 from tests.problems import problem_of
 from tests.processes import serving
 from tests.test_contract_admin import NOBODY
-from wxauth.core.services import Services
-from wxauth.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
+from wxauth.server.core.services import Services
+from wxauth.server.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
 
 LATER = LATER_APP["app_id"]
 ROUTES = [

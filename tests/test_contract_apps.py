@@ -20,14 +20,14 @@ from tests.fakes import APP, SECRET_KEY, Clock, Secrets
 from tests.problems import problem_of
 from tests.processes import run, serving
 from tests.store.proxy import Proxy
-from wxauth.apps.registry import Apps
-from wxauth.core.sealing import CannotOpen, Sealer
-from wxauth.core.services import Services
-from wxauth.core.setting_types import secret_key_bytes
-from wxauth.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
-from wxauth.dev.wechat.push import make_message, sign_push
-from wxauth.service.resealing import reseal
-from wxauth.service.waits import Waits
+from wxauth.server.apps.registry import Apps
+from wxauth.server.core.sealing import CannotOpen, Sealer
+from wxauth.server.core.services import Services
+from wxauth.server.core.setting_types import secret_key_bytes
+from wxauth.server.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
+from wxauth.server.dev.wechat.push import make_message, sign_push
+from wxauth.server.service.resealing import reseal
+from wxauth.server.service.waits import Waits
 
 LATER = LATER_APP["app_id"]
 FIRST = APPS[0]["app_id"]

@@ -20,11 +20,11 @@ from starlette.requests import Request
 from tests.asking import LogLines, MakeClient, MakeServices, bearer, until_locked
 from tests.fakes import APP, OTHER_APP, LoginAnswer, Secrets, WeChatByRespx
 from tests.problems import problem_of
-from wxauth.dev.wechat.push import make_message, sign_push
 from wxauth.errors import InvalidRequest
-from wxauth.profile.avatars import UPLOADS_OF_ONE_USER
-from wxauth.profile.pictures import MAX_PIXELS, MAX_SIDE
-from wxauth.web.uploads import uploaded_file
+from wxauth.server.dev.wechat.push import make_message, sign_push
+from wxauth.server.pictures.avatars import UPLOADS_OF_ONE_USER
+from wxauth.server.pictures.pictures import MAX_PIXELS, MAX_SIDE
+from wxauth.server.web.uploads import uploaded_file
 
 MAX_FILE = 2 * 1024 * 1024
 RED, BLUE, GREEN = (200, 20, 30), (20, 40, 220), (30, 160, 60)

@@ -33,15 +33,15 @@ from tests.forward_proxy import CREDENTIALS, PASSWORD, ForwardProxy
 from tests.processes import free_port, run, serving
 from tests.store.proxy import HURRIED, Proxy
 from tests.upstream import FakeRedis, Upstream, hang, hang_up
-from wxauth.checks import Level, Result, examine
-from wxauth.checks.database import judge_schema, judge_server
-from wxauth.checks.interpreter import judge_python
-from wxauth.checks.rows import Rights, Server
-from wxauth.core.clock import utc_now
-from wxauth.core.services import Services
-from wxauth.core.settings import Settings
-from wxauth.dev.wechat import APPS, Simulator, create_simulator
-from wxauth.service.app import create_app
+from wxauth.server.checks import Level, Result, examine
+from wxauth.server.checks.database import judge_schema, judge_server
+from wxauth.server.checks.interpreter import judge_python
+from wxauth.server.checks.rows import Rights, Server
+from wxauth.server.core.clock import utc_now
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import Settings
+from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.server.service.app import create_app
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 OTHER_SECRET_KEY = "/" * 42 + "8="

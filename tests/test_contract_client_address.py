@@ -16,9 +16,9 @@ from starlette.types import Receive, Scope, Send
 from tests.asking import LogLines, MakeClient, MakeServices, bearer
 from tests.fakes import WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, free_port, serving
-from wxauth.dev.wechat import create_simulator
-from wxauth.service.app import create_app
-from wxauth.web.proxies import BehindProxies
+from wxauth.server.dev.wechat import create_simulator
+from wxauth.server.service.app import create_app
+from wxauth.server.web.proxies import BehindProxies
 
 PEER = "127.0.0.1"
 TRUSTED = (PEER, "10.0.0.0/8", "2001:db8:1::/48")

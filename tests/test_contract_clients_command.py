@@ -12,9 +12,9 @@ import pytest
 
 from tests.fakes import LoginAnswer, Secrets
 from tests.processes import run
-from wxauth.cli.oauth_options import SCOPES, SCOPES_OF_SITES
-from wxauth.oauth import clients as oauth_clients
-from wxauth.siblings.clients import Scope
+from wxauth.server.cli.oauth_options import SCOPES, SCOPES_OF_SITES
+from wxauth.server.clients import clients as oauth_clients
+from wxauth.server.clients.service_clients import Scope
 
 pytestmark = pytest.mark.process
 

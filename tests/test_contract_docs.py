@@ -15,27 +15,9 @@ from pydantic import BaseModel, TypeAdapter
 
 from tests.asking import MakeClient, MakeServices
 from tests.sweeps import Sweep
-from wxauth.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, AppsAnswer
-from wxauth.checks.routes import ReportAnswer
-from wxauth.login.bodies import (
-    DecryptedAnswer,
-    DecryptRequest,
-    LoginRequest,
-    LogoutRequest,
-    RefreshRequest,
-    SessionKeyResetRequest,
-    SessionKeysAnswer,
-    TokenAnswer,
-)
-from wxauth.oauth.bodies import (
-    ApproveRequest,
-    ClaimedAnswer,
-    ClaimRequest,
-    DeviceAuthorizationAnswer,
-    UserinfoAnswer,
-    WebTokensAnswer,
-)
-from wxauth.oauth.client_bodies import (
+from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, AppsAnswer
+from wxauth.server.checks.routes import ReportAnswer
+from wxauth.server.clients.bodies import (
     ClientAnswer,
     ClientChangeRequest,
     ClientRequest,
@@ -43,24 +25,9 @@ from wxauth.oauth.client_bodies import (
     ClientSecretAnswer,
     NewClientAnswer,
 )
-from wxauth.people.bodies import (
-    EventsAnswer,
-    MergeRequest,
-    SessionsAnswer,
-    UserAnswer,
-    UserChangeRequest,
-    UserDetailAnswer,
-    UsersAnswer,
-)
-from wxauth.people.consent_bodies import ConsentsAnswer, ConsentsRequest
-from wxauth.people.key_routes import KeysAnswer, RotatedAnswer, WithdrawnAnswer
-from wxauth.people.number_routes import NumbersAnswer
-from wxauth.profile.bodies import PhoneRequest, ProfileChange
-from wxauth.service.app import create_api
-from wxauth.siblings.bodies import AccessTokenAnswer, IntrospectionAnswer
-from wxauth.siblings.feed_bodies import FeedAnswer
-from wxauth.siblings.user_bodies import LookupAnswer, LookupRequest, UserForSiblingsAnswer
-from wxauth.siblings.webhook_bodies import (
+from wxauth.server.consents.bodies import ConsentsAnswer, ConsentsRequest
+from wxauth.server.events.feed_bodies import FeedAnswer
+from wxauth.server.events.webhook_bodies import (
     DeliveriesAnswer,
     NewWebhook,
     ReplayedAnswer,
@@ -70,7 +37,40 @@ from wxauth.siblings.webhook_bodies import (
     WebhookChange,
     WebhooksAnswer,
 )
-from wxauth.web.answers import Problem
+from wxauth.server.keys.admin_routes import KeysAnswer, RotatedAnswer, WithdrawnAnswer
+from wxauth.server.login.bodies import (
+    DecryptedAnswer,
+    DecryptRequest,
+    LoginRequest,
+    LogoutRequest,
+    RefreshRequest,
+    SessionKeyResetRequest,
+    SessionKeysAnswer,
+    TokenAnswer,
+)
+from wxauth.server.numbers.routes import NumbersAnswer
+from wxauth.server.profile.bodies import PhoneRequest, ProfileChange
+from wxauth.server.service.app import create_api
+from wxauth.server.siblings.bodies import AccessTokenAnswer, IntrospectionAnswer
+from wxauth.server.siblings.user_bodies import LookupAnswer, LookupRequest, UserForSiblingsAnswer
+from wxauth.server.users.bodies import (
+    EventsAnswer,
+    MergeRequest,
+    SessionsAnswer,
+    UserAnswer,
+    UserChangeRequest,
+    UserDetailAnswer,
+    UsersAnswer,
+)
+from wxauth.server.web.answers import Problem
+from wxauth.server.websites.bodies import (
+    ApproveRequest,
+    ClaimedAnswer,
+    ClaimRequest,
+    DeviceAuthorizationAnswer,
+    UserinfoAnswer,
+    WebTokensAnswer,
+)
 
 DOCUMENT = create_api().openapi()
 OPERATIONS = [

@@ -14,11 +14,11 @@ from starlette.types import Message
 from tests.asking import LogLines, MakeClient, MakeServices
 from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer, Secrets, WeChatByRespx
 from tests.problems import kinds_of, problem_of
-from wxauth.core.services import Services
-from wxauth.core.settings import Settings
 from wxauth.errors import WxAuthError
-from wxauth.service.app import create_app
-from wxauth.service.build import build_services
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import Settings
+from wxauth.server.service.app import create_app
+from wxauth.server.service.build import build_services
 
 MAX_BODY = 64 * 1024
 
@@ -195,7 +195,7 @@ async def test_a_fault_is_told_to_the_log_and_not_to_the_caller(
     assert line["event"] == "request_failed"
     assert line["error"] == "asyncpg.exceptions.NotNullViolationError"
     assert line["request_id"] == problem["request_id"]
-    assert any(re.search(r"/wxauth/login/login\.py:\d+ log_in$", frame) for frame in line["frames"])
+    assert any(re.search(r"/wxauth/server/login/login\.py:\d+ log_in$", frame) for frame in line["frames"])
 
 
 FAULTS_THAT_QUOTE = {

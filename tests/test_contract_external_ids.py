@@ -9,9 +9,9 @@ from jose.jwt import get_unverified_claims
 
 from tests.asking import bearer
 from tests.fakes import LoginAnswer, Secrets
-from wxauth.core.services import Services
-from wxauth.dev.wechat import Simulator
-from wxauth.dev.wechat.simulator import PhoneCodeRequest
+from wxauth.server.core.services import Services
+from wxauth.server.dev.wechat import Simulator
+from wxauth.server.dev.wechat.simulator import PhoneCodeRequest
 from wxauth.testing import TestIssuer
 from wxauth.tokens.claims import Principal
 

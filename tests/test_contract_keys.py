@@ -13,11 +13,11 @@ from uuid_utils.compat import uuid7
 from tests.asking import LogLines, MakeClient, MakeServices
 from tests.fakes import Clock, LoginAnswer, WeChatByRespx
 from tests.store.proxy import Proxy
-from wxauth.core.sealing import CannotOpen
-from wxauth.core.services import Services
-from wxauth.core.settings import Settings
-from wxauth.core.tables import StoredSigningKey
-from wxauth.service.build import build_services
+from wxauth.server.core.sealing import CannotOpen
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import Settings
+from wxauth.server.core.tables import StoredSigningKey
+from wxauth.server.service.build import build_services
 from wxauth.tokens.keys import SigningKey
 
 OTHER_SECRET_KEY = "b3RoZXJvdGhlcm90aGVyb3RoZXJvdGhlcm90aGVyISE="

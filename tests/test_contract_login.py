@@ -19,12 +19,12 @@ from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
 from tests.store.proxy import PATIENT
 from tests.upstream import PostgresTap
-from wxauth.core.sealing import CannotOpen, session_key_context
-from wxauth.core.services import Services
-from wxauth.login.bodies import TokenAnswer
-from wxauth.people.bodies import UserAnswer
-from wxauth.service.app import create_app
-from wxauth.service.waits import Waits
+from wxauth.server.core.sealing import CannotOpen, session_key_context
+from wxauth.server.core.services import Services
+from wxauth.server.login.bodies import TokenAnswer
+from wxauth.server.service.app import create_app
+from wxauth.server.service.waits import Waits
+from wxauth.server.users.bodies import UserAnswer
 
 Serve = Callable[[], AbstractAsyncContextManager[tuple[uvicorn.Server, asyncio.StreamWriter]]]
 

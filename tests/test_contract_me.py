@@ -11,7 +11,7 @@ import pytest
 from tests.asking import BESIDE_LOGINS, bearer, until_locked
 from tests.fakes import OTHER_APP, Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
-from wxauth.people.devices import describe_device
+from wxauth.server.sessions.devices import describe_device
 
 IPHONE = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 "

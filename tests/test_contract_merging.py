@@ -18,8 +18,8 @@ from tests.clock import Clock
 from tests.fakes import LoginAnswer, Secrets
 from tests.problems import problem_of
 from tests.processes import run
-from wxauth.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
-from wxauth.dev.wechat.push import make_message, sign_push
+from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
+from wxauth.server.dev.wechat.push import make_message, sign_push
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
 NUMBER = "+8613800138000"

@@ -18,7 +18,7 @@ from tests.asking import bearer
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, children_of, free_port, is_running, serving, until
 from wxauth import __version__
-from wxauth.dev.wechat import create_simulator
+from wxauth.server.dev.wechat import create_simulator
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes under /proc")
 

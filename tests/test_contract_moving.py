@@ -28,17 +28,17 @@ from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, run
 from tests.programs import needs
 from tests.store.proxy import PATIENT
-from wxauth.core.services import Services
-from wxauth.dev.wechat import APPS
-from wxauth.dev.wechat.people import openid_of, unionid_of
-from wxauth.moving.batch import Options
-from wxauth.moving.exporting import export_users
-from wxauth.moving.faults import MAX_LINE, WANTED
-from wxauth.moving.files import BadHeader, CsvLines, json_lines
-from wxauth.moving.importing import Counts, Refusal, import_users
-from wxauth.moving.lines import Line, LineOfConsent
-from wxauth.service.waits import Waits
-from wxauth.siblings.clients import Scope, add_client
+from wxauth.server.clients.service_clients import Scope, add_client
+from wxauth.server.core.services import Services
+from wxauth.server.dev.wechat import APPS
+from wxauth.server.dev.wechat.people import openid_of, unionid_of
+from wxauth.server.moving.batch import Options
+from wxauth.server.moving.exporting import export_users
+from wxauth.server.moving.faults import MAX_LINE, WANTED
+from wxauth.server.moving.files import BadHeader, CsvLines, json_lines
+from wxauth.server.moving.importing import Counts, Refusal, import_users
+from wxauth.server.moving.lines import Line, LineOfConsent
+from wxauth.server.service.waits import Waits
 
 ALICE = {"app_id": APP["app_id"], "openid": "openid-a1-alice"}
 ALICE_THERE = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-alice"}
@@ -460,7 +460,7 @@ async def test_what_contradicts_is_refused_and_never_guessed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not together:
-        monkeypatch.setattr("wxauth.moving.importing.BATCH", 1)
+        monkeypatch.setattr("wxauth.server.moving.importing.BATCH", 1)
     await mover.import_lines(*lines, dry_run=dry_run)
     assert mover.refusals == refused
     if dry_run:
@@ -580,7 +580,7 @@ async def test_events_may_be_left_out(mover: Mover) -> None:
 
 
 async def test_a_dry_run_says_all_that_and_stores_nothing(mover: Mover, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wxauth.moving.importing.BATCH", 1)
+    monkeypatch.setattr("wxauth.server.moving.importing.BATCH", 1)
     lines = [FULL, {**ALICE_THERE, "external_id": "10023"}, FULL, {**BOB, "external_id": 7}]
     said = await mover.import_lines(*lines, dry_run=True)
     assert await mover.users() == []
@@ -899,7 +899,7 @@ async def test_a_user_of_several_identities_without_a_unionid_goes_out_and_comes
 
 async def test_an_export_is_one_moment(mover: Mover, rows: asyncpg.Connection, services: Services) -> None:
     await mover.import_lines(*({**ALICE, "openid": f"person-{n:04}"} for n in range(2500)))
-    from wxauth.moving.export_rows import all_identities
+    from wxauth.server.moving.export_rows import all_identities
 
     seen = []
     async for some in all_identities(services.database):

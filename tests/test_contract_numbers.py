@@ -11,7 +11,7 @@ from tests.asking import MakeClient, MakeServices, bearer
 from tests.fakes import Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
-from wxauth.core.services import Services
+from wxauth.server.core.services import Services
 
 
 async def days_of(root: Admin, **query: object) -> list[tuple[str, int, int]]:

@@ -19,11 +19,11 @@ from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx, service_env
 from tests.problems import problem_of
 from tests.processes import run
-from wxauth.core.services import Services
-from wxauth.core.trail import EventType
-from wxauth.moving.own_data import LARGE_AT_ONCE
-from wxauth.service.app import create_app
-from wxauth.service.housekeeping import sweep
+from wxauth.server.core.services import Services
+from wxauth.server.core.trail import EventType
+from wxauth.server.housekeeping.housekeeping import sweep
+from wxauth.server.own_data.own_data import LARGE_AT_ONCE
+from wxauth.server.service.app import create_app
 
 ROOT_ID = "01900000-0000-7000-8000-0000000000aa"
 

@@ -19,12 +19,13 @@ from tests.fakes import SECRET_KEY, Clock, Secrets, service_env
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, kill_session, run, serving
 from tests.store.proxy import Proxy
-from wxauth.core.promises import PAUSE
-from wxauth.core.services import Services
-from wxauth.dev.wechat import APPS, PhoneCodeRequest, Simulator, create_simulator, phone_of
-from wxauth.dev.wechat.push import make_message, sign_push
-from wxauth.profile.attempts import Attempts
-from wxauth.profile.phones import (
+from wxauth.server.core.promises import PAUSE
+from wxauth.server.core.services import Services
+from wxauth.server.dev.wechat import APPS, PhoneCodeRequest, Simulator, create_simulator, phone_of
+from wxauth.server.dev.wechat.push import make_message, sign_push
+from wxauth.server.housekeeping.housekeeping import PHONE_ANSWERS_KEPT, sweep
+from wxauth.server.limits.attempts import Attempts
+from wxauth.server.phones.phones import (
     FAREWELL_TO_WECHAT,
     PAUSES_FOR_OTHERS,
     UNDER_WAY,
@@ -32,9 +33,8 @@ from wxauth.profile.phones import (
     UNTOUCHED_FOR,
     Phones,
 )
-from wxauth.service.housekeeping import PHONE_ANSWERS_KEPT, sweep
-from wxauth.service.waits import WAITS, Waits
-from wxauth.wechat.client import BUSY_PAUSES
+from wxauth.server.service.waits import WAITS, Waits
+from wxauth.server.wechat.client import BUSY_PAUSES
 
 API = "getuserphonenumber"
 NUMBER = "+8613800138000"

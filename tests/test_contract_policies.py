@@ -20,14 +20,14 @@ from tests.fakes import Clock, service_env
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, serving
 from tests.store.proxy import Proxy
-from wxauth.core.background import AT_MOST, FAREWELL
-from wxauth.core.promises import PAUSE
-from wxauth.core.services import Services
-from wxauth.dev.wechat import APPS, Simulator, create_simulator
-from wxauth.dev.wechat.people import openid_of
-from wxauth.profile.attempts import AT_MOST as NAMES_OF_ONE
-from wxauth.service.waits import Waits
-from wxauth.wechat.opinions import PATIENCE, TOLD_AGAIN_AFTER
+from wxauth.server.core.background import AT_MOST, FAREWELL
+from wxauth.server.core.promises import PAUSE
+from wxauth.server.core.services import Services
+from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.server.dev.wechat.people import openid_of
+from wxauth.server.limits.attempts import AT_MOST as NAMES_OF_ONE
+from wxauth.server.service.waits import Waits
+from wxauth.server.wechat.opinions import PATIENCE, TOLD_AGAIN_AFTER
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 RISK, TEXT = "getuserriskrank", "msg_sec_check"

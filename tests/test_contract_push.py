@@ -18,10 +18,10 @@ from tests.asking import BESIDE_LOGINS, until_locked
 from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
-from wxauth.core.services import Services
-from wxauth.dev.wechat.push import Format, Mode, SignedPush, encrypt, make_message, sign, sign_push
-from wxauth.profile.withdrawals import Withdrawals
-from wxauth.service.waits import Waits
+from wxauth.server.core.services import Services
+from wxauth.server.dev.wechat.push import Format, Mode, SignedPush, encrypt, make_message, sign, sign_push
+from wxauth.server.push.withdrawals import Withdrawals
+from wxauth.server.service.waits import Waits
 
 PLAIN = {**APP, "push_token": "1ab2cPushTokenOfTheFirstApp"}
 SEALED = {**OTHER_APP, "push_token": "3de4fPushTokenOfTheSecondApp", "push_aes_key": "K9x" + "mQ2w7RtLz0" * 4}

@@ -9,8 +9,8 @@ from tests.asking import LogLines, MakeClient, MakeServices
 from tests.fakes import Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
 from tests.processes import free_port
-from wxauth.core.services import Services
-from wxauth.service.app import create_app
+from wxauth.server.core.services import Services
+from wxauth.server.service.app import create_app
 
 LogIn = Callable[..., Awaitable[httpx.Response]]
 

@@ -13,8 +13,8 @@ import pytest
 from tests.asking import LogLines, MakeClient, MakeServices, bearer, until_locked
 from tests.fakes import Clock, LoginAnswer
 from tests.problems import problem_of
-from wxauth.core.services import Services
-from wxauth.login.refresh_tokens import RefreshTokens
+from wxauth.server.core.services import Services
+from wxauth.server.sessions.refresh_tokens import RefreshTokens
 
 Refresh = Callable[[str], Awaitable[httpx.Response]]
 

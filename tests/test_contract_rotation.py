@@ -20,14 +20,14 @@ from tests.asking import LogLines, MakeServices, until
 from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer, service_env
 from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, SESSION_ID, USER_ID
 from tests.processes import WXAUTH, Running, free_port, run
-from wxauth.core.database import Database
-from wxauth.core.sealing import CannotOpen, Sealer, session_key_context
-from wxauth.core.services import Services
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
-from wxauth.keys.succession import JWKS_MAX_AGE, LONGEST_TOKEN_TTL, RETIRES_AFTER, SIGNS_AFTER
-from wxauth.login.session_key_rows import replace_session_keys, session_keys_sealed_otherwise
-from wxauth.people.session_rows import START
-from wxauth.service.resealing import Resealed, reseal
+from wxauth.server.core.database import Database
+from wxauth.server.core.sealing import CannotOpen, Sealer, session_key_context
+from wxauth.server.core.services import Services
+from wxauth.server.keys.succession import JWKS_MAX_AGE, LONGEST_TOKEN_TTL, RETIRES_AFTER, SIGNS_AFTER
+from wxauth.server.service.resealing import Resealed, reseal
+from wxauth.server.session_keys.rows import replace_session_keys, session_keys_sealed_otherwise
+from wxauth.server.sessions.rows import START
 from wxauth.tokens.issuer import TokenIssuer
 from wxauth.tokens.keys import KeySource, VerificationKey, verification_keys
 from wxauth.tokens.verifier import Verifier

@@ -6,9 +6,9 @@ import pytest
 
 from tests.fakes import APP, Clock, Secrets
 from tests.problems import problem_of
-from wxauth.core.services import Services
-from wxauth.oauth.clients import change_client
-from wxauth.siblings.clients import Credentials, Scope, add_client, renew_secret
+from wxauth.server.clients.clients import change_client
+from wxauth.server.clients.service_clients import Credentials, Scope, add_client, renew_secret
+from wxauth.server.core.services import Services
 
 READ_TOKEN = f"/v1/apps/{APP['app_id']}/access-token"
 

@@ -16,12 +16,12 @@ from tests.asking import MakeClient, MakeServices, bearer
 from tests.fakes import Clock, Secrets, WeChatBySimulator, service_env
 from tests.problems import problem_of
 from tests.processes import run, serving
-from wxauth.core.sealing import session_key_context
-from wxauth.core.services import Services
-from wxauth.core.settings import Settings
-from wxauth.dev.wechat import APPS, SealRequest, Simulator, create_simulator
-from wxauth.login.bodies import SessionKeysAnswer
-from wxauth.service.build import build_services
+from wxauth.server.core.sealing import session_key_context
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import Settings
+from wxauth.server.dev.wechat import APPS, SealRequest, Simulator, create_simulator
+from wxauth.server.login.bodies import SessionKeysAnswer
+from wxauth.server.service.build import build_services
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
 NOBODY = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"

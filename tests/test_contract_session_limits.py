@@ -11,8 +11,8 @@ import pytest
 from tests.asking import MakeServices, bearer
 from tests.fakes import OTHER_APP, Clock, LoginAnswer
 from tests.problems import problem_of
-from wxauth.core.services import Services
-from wxauth.service.housekeeping import OPEN_SESSIONS, REPLACED_EVERY, replace_sessions
+from wxauth.server.core.services import Services
+from wxauth.server.housekeeping.housekeeping import OPEN_SESSIONS, REPLACED_EVERY, replace_sessions
 
 Open = Callable[[str, int], Awaitable[None]]
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes import APP, OTHER_APP, SECRET_KEY
 from tests.processes import environment, run
-from wxauth.core.settings import DatabaseSettings, InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.server.core.settings import DatabaseSettings, InvalidSettings, Settings, load_settings, unknown_names
 
 DATABASE_URL = "postgresql://wxauth:hunter2@db.internal/wxauth"
 REQUIRED = {"DATABASE_URL": DATABASE_URL, "SECRET_KEY": SECRET_KEY, "APPS": json.dumps([APP])}
@@ -383,7 +383,9 @@ def test_the_form_of_the_log_can_be_chosen(load: Load, form: str) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal")
 def test_on_a_terminal_the_log_is_for_people() -> None:
     terminal, end = os.openpty()
-    program = "from wxauth.core.settings import *; os.write(2, load_settings(DatabaseSettings).log_format.encode())"
+    program = (
+        "from wxauth.server.core.settings import *; os.write(2, load_settings(DatabaseSettings).log_format.encode())"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program],
         env=environment(WXAUTH_DATABASE_URL=DATABASE_URL),

@@ -18,8 +18,8 @@ from tests.fakes import Clock, LoginAnswer, Secrets
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger, Forgery, decode
-from wxauth.core.services import Services
-from wxauth.siblings.clients import Credentials, add_client, remove_client
+from wxauth.server.clients.service_clients import Credentials, add_client, remove_client
+from wxauth.server.core.services import Services
 
 VERIFY = "/v1/verify"
 INTROSPECT = "/v1/introspect"

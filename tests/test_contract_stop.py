@@ -19,8 +19,8 @@ import uvicorn
 from tests.fakes import service_env
 from tests.processes import PATIENCE, WXAUTH, Running, free_port, is_free, until
 from tests.test_connections import GET, App, read_all
-from wxauth.service.server import listen, uvicorn_options
-from wxauth.web.http_server import Server
+from wxauth.server.service.server import listen, uvicorn_options
+from wxauth.server.web.http_server import Server
 
 LEARNING = 0.6
 """Seconds in which a proxy may learn here that the server leaves."""

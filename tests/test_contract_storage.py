@@ -16,12 +16,12 @@ import pytest
 from tests.asking import until_locked
 from tests.fakes import Clock, Secrets, WeChatByRespx
 from tests.store.proxy import HURRIED, PATIENT, Proxy
-from wxauth.core.database import CONNECTIONS, DEADLINES, TRANSACTIONS, Database, Deadlines
-from wxauth.core.migrations import migrate
-from wxauth.core.services import Services
-from wxauth.dev.postgres import EmbeddedPostgres
-from wxauth.dev.wechat import PhoneCodeRequest, Simulator
-from wxauth.service.waits import Waits
+from wxauth.server.core.database import CONNECTIONS, DEADLINES, TRANSACTIONS, Database, Deadlines
+from wxauth.server.core.migrations import migrate
+from wxauth.server.core.services import Services
+from wxauth.server.dev.postgres import EmbeddedPostgres
+from wxauth.server.dev.wechat import PhoneCodeRequest, Simulator
+from wxauth.server.service.waits import Waits
 
 pytestmark = pytest.mark.own_database
 

@@ -14,7 +14,7 @@ from jose import jwt
 
 from tests.fakes import Clock, LoginAnswer
 from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, WEBSITES, Forger, Forgery, decode
-from wxauth.core.services import Services
+from wxauth.server.core.services import Services
 from wxauth.testing import TestIssuer
 
 JWKS = "/.well-known/jwks.json"

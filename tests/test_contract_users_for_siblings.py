@@ -12,8 +12,8 @@ from tests.asking import bearer
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from wxauth.core.services import Services
-from wxauth.siblings.clients import Scope, add_client
+from wxauth.server.clients.service_clients import Scope, add_client
+from wxauth.server.core.services import Services
 
 LOOKUP = "/v1/users/lookup"
 TOLD = {

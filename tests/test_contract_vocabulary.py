@@ -11,9 +11,9 @@ import pytest
 
 from tests.asking import LogLines, bearer, until_locked
 from tests.fakes import APP, OTHER_APP, WeChatByRespx
-from wxauth.core.services import Services
-from wxauth.core.trail import SYSTEM, TOLD_TO_SIBLINGS, EventType
-from wxauth.people.session_rows import SESSIONS_IN_AN_EVENT, EndReason, end_sessions
+from wxauth.server.core.services import Services
+from wxauth.server.core.trail import SYSTEM, TOLD_TO_SIBLINGS, EventType
+from wxauth.server.sessions.rows import SESSIONS_IN_AN_EVENT, EndReason, end_sessions
 
 Body = dict[str, Any]
 LogIn = Callable[..., Awaitable[Body]]

@@ -20,15 +20,15 @@ from tests.problems import problem_of
 from tests.receiver import Receiver, receiving
 from tests.store.proxy import HURRIED, Proxy
 from tests.sweeps import Sweep
-from wxauth.checks.doctor import examine
-from wxauth.core.sealing import Sealer
-from wxauth.core.services import Services
-from wxauth.service.housekeeping import sweep_rest
-from wxauth.service.resealing import reseal
-from wxauth.service.waits import Waits
-from wxauth.siblings.delivering import AT_ONCE_FOR_ONE, LEASE, PAUSES
-from wxauth.siblings.feed import place_events
-from wxauth.siblings.webhooks import replay
+from wxauth.server.checks.doctor import examine
+from wxauth.server.core.sealing import Sealer
+from wxauth.server.core.services import Services
+from wxauth.server.events.delivering import AT_ONCE_FOR_ONE, LEASE, PAUSES
+from wxauth.server.events.feed import place_events
+from wxauth.server.events.webhooks import replay
+from wxauth.server.housekeeping.housekeeping import sweep_rest
+from wxauth.server.service.resealing import reseal
+from wxauth.server.service.waits import Waits
 
 Body = dict[str, Any]
 PATH = "/v1/admin/webhooks"
@@ -582,7 +582,7 @@ async def test_410_disables_a_webhook_whose_deliveries_wait(
 async def test_an_event_reaches_its_webhook_soon_after_its_commit_without_anybody_asking(
     root: Admin, services: Services, receiver: Receiver, login: LoginAnswer
 ) -> None:
-    from wxauth.siblings.feed import keep_placing
+    from wxauth.server.events.feed import keep_placing
 
     await root.add("orders", receiver.url)
     keeping = asyncio.gather(keep_placing(services), services.deliveries.keep_delivering())

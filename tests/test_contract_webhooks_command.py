@@ -12,8 +12,8 @@ import pytest
 from tests.fakes import APP, LoginAnswer, Secrets, service_env
 from tests.processes import run
 from tests.receiver import Receiver, receiving
-from wxauth.core.services import Services
-from wxauth.siblings.feed import place_events
+from wxauth.server.core.services import Services
+from wxauth.server.events.feed import place_events
 
 pytestmark = pytest.mark.process
 

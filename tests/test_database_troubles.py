@@ -18,7 +18,7 @@ from tests.certificates import Authority
 from tests.fakes import service_env
 from tests.processes import WXAUTH, Running, free_port, run, until
 from tests.store.proxy import Proxy
-from wxauth.core.database import Database
+from wxauth.server.core.database import Database
 
 pytestmark = [pytest.mark.process, pytest.mark.own_database]
 

@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from wxauth.errors import WxAuthError
-from wxauth.web.direct import DirectRoute, Shortcut
+from wxauth.server.web.direct import DirectRoute, Shortcut
 
 
 async def anything(request: Request) -> None: ...

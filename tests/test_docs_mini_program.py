@@ -9,7 +9,7 @@ import pytest
 
 from tests.test_readme import code_blocks, failures, table
 from wxauth.errors import WeChatBadResponse, WxAuthError
-from wxauth.wechat.errcodes import CHECK_SESSION_KEY, CODE2SESSION, KNOWN, SESSION_KEY_GONE, error_for
+from wxauth.server.wechat.errcodes import CHECK_SESSION_KEY, CODE2SESSION, KNOWN, SESSION_KEY_GONE, error_for
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("mini-program.*md"))

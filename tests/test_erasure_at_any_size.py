@@ -13,11 +13,11 @@ from tests.admins import Admin
 from tests.asking import MakeClient, MakeServices, bearer, until
 from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx
-from wxauth.core.services import Services
-from wxauth.moving.files import json_lines
-from wxauth.moving.importing import Options, import_users
-from wxauth.people.erasure_rows import FORGOTTEN_AT_ONCE
-from wxauth.service.housekeeping import keep_forgetting, sweep, sweep_now
+from wxauth.server.core.services import Services
+from wxauth.server.housekeeping.housekeeping import keep_forgetting, sweep, sweep_now
+from wxauth.server.moving.files import json_lines
+from wxauth.server.moving.importing import Options, import_users
+from wxauth.server.users.erasure_rows import FORGOTTEN_AT_ONCE
 
 MANY = 200_000
 MORE_THAN_AT_ONCE = FORGOTTEN_AT_ONCE + 500

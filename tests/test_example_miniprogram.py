@@ -12,7 +12,7 @@ import pytest
 from tests.processes import WXAUTH, Running, free_port
 from tests.programs import run_node_tests
 from tests.test_readme import code_blocks
-from wxauth.dev.wechat import APPS
+from wxauth.server.dev.wechat import APPS
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "examples/miniprogram"

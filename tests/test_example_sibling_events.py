@@ -16,12 +16,12 @@ from examples.sibling.orders import Orders
 from tests.asking import bearer
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, Secrets, WeChatByRespx
 from tests.serving import serving
-from wxauth.core.services import Services
-from wxauth.core.trail import OPERATOR
-from wxauth.service.app import create_app
-from wxauth.siblings.clients import Scope, add_client
-from wxauth.siblings.feed import place_events
-from wxauth.siblings.webhooks import add_webhook
+from wxauth.server.clients.service_clients import Scope, add_client
+from wxauth.server.core.services import Services
+from wxauth.server.core.trail import OPERATOR
+from wxauth.server.events.feed import place_events
+from wxauth.server.events.webhooks import add_webhook
+from wxauth.server.service.app import create_app
 
 Body = dict[str, Any]
 

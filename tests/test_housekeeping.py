@@ -10,11 +10,11 @@ import pytest
 
 from tests.asking import LogLines, MakeServices, until
 from tests.fakes import Clock, LoginAnswer
-from wxauth.core.services import Services
-from wxauth.keys.succession import RETIRES_AFTER
-from wxauth.service.app import create_api
-from wxauth.service.housekeeping import KEPT_AFTER_THE_END, SWEEP_EVERY, sweep
-from wxauth.service.sweep_rows import SweptPage, sweep_page
+from wxauth.server.core.services import Services
+from wxauth.server.housekeeping.housekeeping import KEPT_AFTER_THE_END, SWEEP_EVERY, sweep
+from wxauth.server.housekeeping.sweep_rows import SweptPage, sweep_page
+from wxauth.server.keys.succession import RETIRES_AFTER
+from wxauth.server.service.app import create_api
 
 A_SECOND = timedelta(seconds=1)
 

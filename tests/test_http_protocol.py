@@ -12,9 +12,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tests.processes import serving
-from wxauth.service.server import uvicorn_options
-from wxauth.web.http_protocol import MAX_HEAD
-from wxauth.web.http_server import Server
+from wxauth.server.service.server import uvicorn_options
+from wxauth.server.web.http_protocol import MAX_HEAD
+from wxauth.server.web.http_server import Server
 
 Exchange = Callable[..., bytes]
 

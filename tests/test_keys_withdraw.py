@@ -18,14 +18,14 @@ from tests.asking import LogLines, MakeClient, MakeServices, bearer
 from tests.fakes import APP, Clock, LoginAnswer, service_env
 from tests.problems import problem_of
 from tests.processes import run
-from wxauth.checks.doctor import examine
-from wxauth.core.services import Services
-from wxauth.core.trail import OPERATOR
 from wxauth.errors import InvalidToken
 from wxauth.guard import BearerGuard
 from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
-from wxauth.keys.rows import published_keys
-from wxauth.keys.succession import JWKS_MAX_AGE, RETIRES_AFTER, SIGNS_AFTER, NoSuchKey, state_of
+from wxauth.server.checks.doctor import examine
+from wxauth.server.core.services import Services
+from wxauth.server.core.trail import OPERATOR
+from wxauth.server.keys.rows import published_keys
+from wxauth.server.keys.succession import JWKS_MAX_AGE, RETIRES_AFTER, SIGNS_AFTER, NoSuchKey, state_of
 from wxauth.tokens.issuer import TokenIssuer
 from wxauth.tokens.keys import SigningKey
 

@@ -17,8 +17,8 @@ from tests.asking import until
 from tests.certificates import Authority
 from tests.serving import PATIENCE, server_of, serving
 from tests.upstream import Upstream, hang
-from wxauth.service.server import uvicorn_options
-from wxauth.web.http_server import Server
+from wxauth.server.service.server import uvicorn_options
+from wxauth.server.web.http_server import Server
 
 
 @asynccontextmanager

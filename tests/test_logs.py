@@ -8,11 +8,11 @@ import asyncpg
 import pytest
 
 from tests.processes import run
-from wxauth.core.logs import ConsoleLine, redact
-from wxauth.login.bodies import LoginRequest, LogoutRequest, RefreshRequest
-from wxauth.login.login import Tokens
-from wxauth.profile.bodies import PhoneRequest
-from wxauth.siblings.clients import Credentials
+from wxauth.server.clients.service_clients import Credentials
+from wxauth.server.core.logs import ConsoleLine, redact
+from wxauth.server.login.bodies import LoginRequest, LogoutRequest, RefreshRequest
+from wxauth.server.login.login import Tokens
+from wxauth.server.profile.bodies import PhoneRequest
 
 
 @pytest.mark.parametrize(
@@ -81,5 +81,5 @@ async def test_a_command_that_fails_quotes_no_row(database_url: str, rows: async
     )
     assert done.returncode == 1
     assert done.stderr.startswith("asyncpg.exceptions.CheckViolationError: ")
-    assert "/wxauth/siblings/client_rows.py:" in done.stderr
+    assert "/wxauth/server/clients/service_rows.py:" in done.stderr
     assert "billing-of-alice" not in done.stdout + done.stderr

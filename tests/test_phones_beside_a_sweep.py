@@ -7,9 +7,9 @@ import pytest
 
 from tests.asking import MakeClient, MakeServices, bearer, until
 from tests.fakes import Clock
-from wxauth.dev.wechat import PhoneCodeRequest, Simulator
-from wxauth.profile.phones import UNTOUCHED_FOR
-from wxauth.service.housekeeping import keep_house
+from wxauth.server.dev.wechat import PhoneCodeRequest, Simulator
+from wxauth.server.housekeeping.housekeeping import keep_house
+from wxauth.server.phones.phones import UNTOUCHED_FOR
 
 AN_HOUR = 3600.0
 NUMBER = "+8613800138000"

@@ -14,15 +14,15 @@ import pytest
 
 from tests.certificates import Authority
 from tests.upstream import Upstream, answer
-from wxauth.checks.findings import Findings
-from wxauth.checks.issuer import check_issuer
-from wxauth.core.clock import utc_now
 from wxauth.errors import KeysUnavailable
 from wxauth.guard.jwks import RemoteKeys
-from wxauth.login.redis import redis_storage
-from wxauth.service.tracing import tracing_to
-from wxauth.siblings.webhook_transport import WebhookTransport
-from wxauth.siblings.webhook_urls import Names
+from wxauth.server.checks.findings import Findings
+from wxauth.server.checks.issuer import check_issuer
+from wxauth.server.core.clock import utc_now
+from wxauth.server.events.webhook_transport import WebhookTransport
+from wxauth.server.events.webhook_urls import Names
+from wxauth.server.limits.redis import redis_storage
+from wxauth.server.service.tracing import tracing_to
 
 pytestmark = pytest.mark.no_database
 

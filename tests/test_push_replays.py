@@ -13,9 +13,9 @@ from tests.fakes import Clock, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.store.proxy import Proxy
 from tests.test_contract_push import LEFT, NOW, PLAIN, SEALED, assert_taken, every_way, message, post, signed
-from wxauth.core.services import Services
-from wxauth.dev.wechat.push import Format, Mode, SignedPush, sign
-from wxauth.service.housekeeping import PUSH_MESSAGES_KEPT, PUSH_NONCES_KEPT, sweep
+from wxauth.server.core.services import Services
+from wxauth.server.dev.wechat.push import Format, Mode, SignedPush, sign
+from wxauth.server.housekeeping.housekeeping import PUSH_MESSAGES_KEPT, PUSH_NONCES_KEPT, sweep
 
 FIVE_MINUTES = 300
 A_SECOND = timedelta(seconds=1)

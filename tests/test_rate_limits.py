@@ -16,7 +16,7 @@ from tests.processes import free_port, until
 from tests.programs import needs
 from tests.upstream import FakeRedis
 from wxauth.errors import RateLimited
-from wxauth.login.rate_limits import PATIENCE, PAUSE, RateLimiter, Windows, counted_as
+from wxauth.server.limits.rate_limits import PATIENCE, PAUSE, RateLimiter, Windows, counted_as
 
 MakeLimiter = Callable[..., RateLimiter]
 

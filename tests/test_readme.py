@@ -13,14 +13,21 @@ from fastapi import Depends, FastAPI
 
 from tests.conftest import NOWHERE, SETTINGS
 from tests.fakes import SECRET_KEY, LoginAnswer
-from wxauth.cli import main
-from wxauth.core.settings import PREFIX, Settings, settings_from
-from wxauth.dev.banner import welcome
-from wxauth.dev.run import HOME
 from wxauth.errors import WeChatBadResponse, WxAuthError
 from wxauth.guard import BearerGuard, Principal
-from wxauth.service.app import create_api
-from wxauth.wechat.errcodes import CHECK_SESSION_KEY, CODE2SESSION, KNOWN, MINI_PROGRAM_CODE, PHONE_NUMBER, error_for
+from wxauth.server.cli import main
+from wxauth.server.core.settings import PREFIX, Settings, settings_from
+from wxauth.server.dev.banner import welcome
+from wxauth.server.dev.run import HOME
+from wxauth.server.service.app import create_api
+from wxauth.server.wechat.errcodes import (
+    CHECK_SESSION_KEY,
+    CODE2SESSION,
+    KNOWN,
+    MINI_PROGRAM_CODE,
+    PHONE_NUMBER,
+    error_for,
+)
 
 ROOT = Path(__file__).parents[1]
 ENGLISH, CHINESE = (ROOT / name for name in ("README.md", "README.zh-CN.md"))

@@ -19,11 +19,11 @@ from tests import asking
 from tests.fakes import Clock
 from tests.processes import free_port, until
 from tests.programs import needs
-from wxauth.checks.redis import check_redis
-from wxauth.checks.result import Level
-from wxauth.core.settings import Settings
 from wxauth.errors import RateLimited
-from wxauth.login.rate_limits import PATIENCE, PAUSE, RateLimiter
+from wxauth.server.checks.redis import check_redis
+from wxauth.server.checks.result import Level
+from wxauth.server.core.settings import Settings
+from wxauth.server.limits.rate_limits import PATIENCE, PAUSE, RateLimiter
 
 pytestmark = [pytest.mark.redis, pytest.mark.no_database]
 

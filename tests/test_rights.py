@@ -12,14 +12,14 @@ import pytest
 
 from tests.databases import scripts_of_next_version
 from tests.processes import run
-from wxauth.checks.database import judge_schema
-from wxauth.checks.doctor import examine
-from wxauth.checks.rows import rights
-from wxauth.core.database import Database
-from wxauth.core.migrations import MigrationForbidden
-from wxauth.core.migrations import migrate as migrate_to
-from wxauth.core.schema import KNOWN, revisions_in
-from wxauth.core.settings import Settings
+from wxauth.server.checks.database import judge_schema
+from wxauth.server.checks.doctor import examine
+from wxauth.server.checks.rows import rights
+from wxauth.server.core.database import Database
+from wxauth.server.core.migrations import MigrationForbidden
+from wxauth.server.core.migrations import migrate as migrate_to
+from wxauth.server.core.schema import KNOWN, revisions_in
+from wxauth.server.core.settings import Settings
 
 numbers = count(1)
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.asking import MakeClient, MakeServices, until
 from tests.problems import problem_of
-from wxauth.core.services import Services
-from wxauth.dev.wechat import Simulator
+from wxauth.server.core.services import Services
+from wxauth.server.dev.wechat import Simulator
 
 RISK: Any = "getuserriskrank"
 SHORT = 1.0

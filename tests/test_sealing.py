@@ -2,7 +2,7 @@
 
 import pytest
 
-from wxauth.core.sealing import CannotOpen, Sealer, derive
+from wxauth.server.core.sealing import CannotOpen, Sealer, derive
 
 KEY, FORMER_KEY, OTHER_KEY = (bytes([n]) * 32 for n in range(3))
 CONTEXT = b"session_key\0wxa\0openid-alice"

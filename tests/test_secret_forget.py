@@ -14,9 +14,9 @@ from tests.asking import MakeClient, MakeServices, bearer, until
 from tests.fakes import APP, SECRET_KEY, Clock, LoginAnswer, WeChatByRespx, service_env
 from tests.problems import problem_of
 from tests.processes import run
-from wxauth.core.database import Database
-from wxauth.core.sealing import CannotOpen, Sealer
-from wxauth.service.forgetting import Forgotten, forget
+from wxauth.server.core.database import Database
+from wxauth.server.core.sealing import CannotOpen, Sealer
+from wxauth.server.service.forgetting import Forgotten, forget
 
 pytestmark = pytest.mark.no_signing_key
 

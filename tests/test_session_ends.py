@@ -12,8 +12,8 @@ from jose import jwt
 from tests.asking import MakeClient, MakeServices, bearer, until_locked
 from tests.fakes import Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
-from wxauth.core.services import Services
-from wxauth.siblings.clients import add_client
+from wxauth.server.clients.service_clients import add_client
+from wxauth.server.core.services import Services
 
 TTL = 900
 MAX_AGE = 3600

@@ -9,7 +9,7 @@ import pytest
 from tests.asking import LogLines
 from tests.fakes import Clock
 from tests.listening import Listening
-from wxauth.login.rate_limits import PATIENCE, RateLimiter
+from wxauth.server.limits.rate_limits import PATIENCE, RateLimiter
 
 SLOW = 0.75 * PATIENCE
 """Seconds that Redis takes for each command: each is in time."""

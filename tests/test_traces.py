@@ -21,10 +21,10 @@ from tests.asking import LogLines, MakeClient, bearer
 from tests.fakes import Clock, Secrets, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, free_port, serving, until
 from wxauth import __version__
-from wxauth.core.settings import InvalidSettings, Settings
-from wxauth.dev.wechat import create_simulator
-from wxauth.service.build import build_services
-from wxauth.service.tracing import Tracing
+from wxauth.server.core.settings import InvalidSettings, Settings
+from wxauth.server.dev.wechat import create_simulator
+from wxauth.server.service.build import build_services
+from wxauth.server.service.tracing import Tracing
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -233,7 +233,7 @@ def test_spans_arrive_at_the_collector_before_the_service_ends(tmp_path: Path, d
 def test_without_the_packages_for_it_the_setting_is_refused(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "wxauth.service.tracing")
+    monkeypatch.delitem(sys.modules, "wxauth.server.service.tracing")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
     for name in [name for name in sys.modules if name.startswith("opentelemetry.sdk.")]:
         monkeypatch.delitem(sys.modules, name)
@@ -243,6 +243,8 @@ def test_without_the_packages_for_it_the_setting_is_refused(
 
 @pytest.mark.process
 def test_nothing_of_it_is_loaded_unless_it_is_asked_for() -> None:
-    loading = "import sys, wxauth.service.server; print([n for n in sys.modules if n.startswith('opentelemetry.sdk')])"
+    loading = (
+        "import sys, wxauth.server.service.server; print([n for n in sys.modules if n.startswith('opentelemetry.sdk')])"
+    )
     done = subprocess.run([sys.executable, "-c", loading], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -13,8 +13,8 @@ from PIL import Image
 from tests.asking import LogLines, MakeClient, MakeServices, bearer
 from tests.fakes import Clock, WeChatByRespx
 from tests.problems import problem_of
-from wxauth.core.services import Services
-from wxauth.service.housekeeping import sweep
+from wxauth.server.core.services import Services
+from wxauth.server.housekeeping.housekeeping import sweep
 
 CHANGES, CONSENTS, PICTURES = 60, 20, 20
 

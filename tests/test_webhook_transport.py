@@ -11,9 +11,9 @@ import pytest
 from tests.asking import until
 from tests.processes import free_port
 from tests.receiver import receiving
-from wxauth.siblings.addresses import is_refused
-from wxauth.siblings.names import AT_ONCE, Names
-from wxauth.siblings.webhook_transport import Resolve, WebhookTransport
+from wxauth.server.events.webhook_addresses import is_refused
+from wxauth.server.events.webhook_names import AT_ONCE, Names
+from wxauth.server.events.webhook_transport import Resolve, WebhookTransport
 
 pytestmark = pytest.mark.no_database
 

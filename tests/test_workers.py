@@ -18,8 +18,8 @@ pytestmark = [
 
 PARENT = """
 import asyncio, socket, sys
-from wxauth.core.logs import configure_logging
-from wxauth.service.workers import Workers
+from wxauth.server.core.logs import configure_logging
+from wxauth.server.service.workers import Workers
 
 def serve(parent):
     print("serves", flush=True)

@@ -12,12 +12,12 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from benchmarks.standin import code2session
-from wxauth.core.logs import configure_logging
-from wxauth.core.settings import Settings, load_settings
-from wxauth.service.app import create_app
-from wxauth.service.build import build_services
-from wxauth.service.server import GC_THRESHOLDS, check_secret_key, leave, listen, uvicorn_options
-from wxauth.web.http_server import Server
+from wxauth.server.core.logs import configure_logging
+from wxauth.server.core.settings import Settings, load_settings
+from wxauth.server.service.app import create_app
+from wxauth.server.service.build import build_services
+from wxauth.server.service.server import GC_THRESHOLDS, check_secret_key, leave, listen, uvicorn_options
+from wxauth.server.web.http_server import Server
 
 
 class AtOnce(httpx.AsyncBaseTransport):
@@ -39,7 +39,7 @@ def worker_app() -> ASGIApp:
 
 
 def serve(settings: Settings) -> None:
-    """As `wxauth.service.server.serve`."""
+    """As `wxauth.server.service.server.serve`."""
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     signal.signal(signal.SIGTERM, leave)
     asyncio.run(check_secret_key(settings))

@@ -8,7 +8,7 @@ def main() -> None:
     """Run the command."""
     gc.set_threshold(50_000)  # what is imported stays: looking through it took an eighth of a command's start
     try:
-        from wxauth.cli import main as run
+        from wxauth.server.cli import main as run
 
         run(prog_name="wxauth")
     except ModuleNotFoundError as exc:
@@ -18,7 +18,7 @@ def main() -> None:
         extra = "dev" if sys.argv[1:2] == ["dev"] else "server"
         sys.exit(f'{package} is not installed: pip install "wxauth[{extra}]". 未安装 {package}，请运行上述命令。')
     except Exception as exc:
-        from wxauth.core.logs import lines_of
+        from wxauth.server.core.logs import lines_of
 
         sys.exit("\n".join(lines_of(exc)))  # Python's own traceback would quote what PostgreSQL says of a row
 

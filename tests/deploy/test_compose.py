@@ -20,13 +20,13 @@ from tests.oauth.conftest import CALLBACK, CAMERA, Phone, Site
 from tests.oauth.test_authorize import Browser, exchanged, sent
 from tests.processes import Running, free_port, serving, until
 from tests.programs import needs, needs_node
-from wxauth.core.services import Services
-from wxauth.core.settings import DatabaseSettings, Settings, load_settings, settings_from
-from wxauth.dev.wechat import APPS, create_simulator
-from wxauth.oauth.client_rows import OAuthClient
-from wxauth.oauth.clients import add_oauth_client
-from wxauth.service.app import create_app
-from wxauth.service.build import build_services
+from wxauth.server.clients.clients import add_oauth_client
+from wxauth.server.clients.rows import OAuthClient
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import DatabaseSettings, Settings, load_settings, settings_from
+from wxauth.server.dev.wechat import APPS, create_simulator
+from wxauth.server.service.app import create_app
+from wxauth.server.service.build import build_services
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/compose"

@@ -12,8 +12,8 @@ from kubernetes_validate.utils import validate
 
 import wxauth
 from tests.programs import needs
-from wxauth.core.settings import PREFIX, DatabaseSettings, Settings, load_settings
-from wxauth.service.app import create_api
+from wxauth.server.core.settings import PREFIX, DatabaseSettings, Settings, load_settings
+from wxauth.server.service.app import create_api
 
 pytestmark = pytest.mark.operations
 

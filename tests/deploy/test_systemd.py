@@ -10,7 +10,7 @@ import pytest
 
 from tests.processes import WXAUTH
 from tests.programs import needs
-from wxauth.core.settings import DatabaseSettings, Settings, load_settings
+from wxauth.server.core.settings import DatabaseSettings, Settings, load_settings
 
 FOLDER = Path(__file__).parents[2] / "deploy/systemd"
 UNITS = sorted(FOLDER.glob("*.service"))
@@ -98,7 +98,7 @@ def test_a_reload_sends_sighup_to_the_service() -> None:
 
 @each_unit
 def test_each_unit_runs_a_command_that_there_is(unit: Path) -> None:
-    from wxauth.cli import main
+    from wxauth.server.cli import main
 
     command = section(unit, "Service")["ExecStart"].removeprefix(SHIPPED).split()
     assert command[0] in main.commands

@@ -11,9 +11,9 @@ from tests.asking import MakeClient, MakeServices, bearer
 from tests.dev.running import Dev, running_dev
 from tests.fakes import Clock
 from tests.processes import serving, until
-from wxauth.dev.wechat import APPS, PhoneCodeRequest, Simulator, create_simulator
-from wxauth.dev.wechat.desk import known_faults
-from wxauth.service.waits import Waits
+from wxauth.server.dev.wechat import APPS, PhoneCodeRequest, Simulator, create_simulator
+from wxauth.server.dev.wechat.desk import known_faults
+from wxauth.server.service.waits import Waits
 
 HURRIED = Waits(phones_farewell=0, phones_of_others=(0,), wechat_busy=(0, 0))
 

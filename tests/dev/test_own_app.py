@@ -13,7 +13,7 @@ import pytest
 from tests.asking import bearer
 from tests.problems import problem_of
 from tests.processes import WXAUTH, Running, free_port, run, serving
-from wxauth.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 
 pytestmark = pytest.mark.process
 

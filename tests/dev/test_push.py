@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
-from wxauth.core.services import Services
-from wxauth.dev.wechat import APPS, Simulator, create_simulator
-from wxauth.service.app import create_app
+from wxauth.server.core.services import Services
+from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.server.service.app import create_app
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
 

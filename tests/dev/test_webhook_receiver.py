@@ -10,11 +10,11 @@ from uuid_utils.compat import uuid7
 
 from tests.fakes import Secrets
 from tests.serving import serving
-from wxauth.core.services import Services
-from wxauth.core.trail import OPERATOR
-from wxauth.dev.wechat import create_simulator
-from wxauth.siblings.signatures import new_secret, shown, signed_headers
-from wxauth.siblings.webhooks import add_webhook, try_webhook
+from wxauth.server.core.services import Services
+from wxauth.server.core.trail import OPERATOR
+from wxauth.server.dev.wechat import create_simulator
+from wxauth.server.events.signatures import new_secret, shown, signed_headers
+from wxauth.server.events.webhooks import add_webhook, try_webhook
 
 
 class Desk:
@@ -39,7 +39,7 @@ def desk() -> Desk:
 
 @pytest.mark.no_database
 async def test_it_says_whether_a_signature_holds(desk: Desk) -> None:
-    from wxauth.core.clock import utc_now
+    from wxauth.server.core.clock import utc_now
 
     key, other = new_secret(), new_secret()
     body = b'{"type":"user.erased"}'

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.processes import serving
-from wxauth.dev.wechat import APPS, CODE_LIFETIME, Simulator, create_simulator
+from wxauth.server.dev.wechat import APPS, CODE_LIFETIME, Simulator, create_simulator
 
 FIRST, SECOND = APPS
 RIGHT = {"appid": FIRST["app_id"], "secret": FIRST["app_secret"], "grant_type": "authorization_code"}

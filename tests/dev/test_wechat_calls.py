@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from tests.processes import serving
-from wxauth.dev.wechat import APPS, Simulator, create_simulator, phone_of
+from wxauth.server.dev.wechat import APPS, Simulator, create_simulator, phone_of
 
 FIRST, SECOND = APPS
 LIFETIME = 7200

@@ -13,12 +13,12 @@ from tests.conftest import TEMPLATE
 from tests.fakes import SECRET_KEY, service_env
 from tests.processes import WXAUTH, Running, free_port, serving
 from tests.tokens.hostile import Forger, Forgery
-from wxauth.core.clock import utc_now
-from wxauth.core.database import Database
-from wxauth.core.sealing import Sealer
-from wxauth.dev.postgres import EmbeddedPostgres
-from wxauth.dev.wechat import APPS, create_simulator
-from wxauth.keys.keyring import KeyRing, unsealed
+from wxauth.server.core.clock import utc_now
+from wxauth.server.core.database import Database
+from wxauth.server.core.sealing import Sealer
+from wxauth.server.dev.postgres import EmbeddedPostgres
+from wxauth.server.dev.wechat import APPS, create_simulator
+from wxauth.server.keys.keyring import KeyRing, unsealed
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -16,11 +16,11 @@ from tests.foreign.conftest import Issuer
 from tests.foreign.test_express import EXAMPLE
 from tests.processes import Running, free_port, run
 from tests.programs import needs, needs_node
-from wxauth.core.clock import utc_now
-from wxauth.core.database import Database
-from wxauth.dev.postgres import EmbeddedPostgres
-from wxauth.siblings.clients import Scope, add_client
-from wxauth.siblings.signatures import new_secret, shown, signed_headers
+from wxauth.server.clients.service_clients import Scope, add_client
+from wxauth.server.core.clock import utc_now
+from wxauth.server.core.database import Database
+from wxauth.server.dev.postgres import EmbeddedPostgres
+from wxauth.server.events.signatures import new_secret, shown, signed_headers
 
 pytestmark = [pytest.mark.process, pytest.mark.node]
 

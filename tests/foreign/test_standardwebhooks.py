@@ -10,8 +10,8 @@ from pydantic_core import to_json
 from uuid_utils.compat import uuid7
 
 from tests.programs import needs_node
-from wxauth.core.clock import utc_now
-from wxauth.siblings.signatures import new_secret, shown, signed_headers
+from wxauth.server.core.clock import utc_now
+from wxauth.server.events.signatures import new_secret, shown, signed_headers
 
 pytestmark = [pytest.mark.node, pytest.mark.no_database]
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.processes import WXAUTH, Running, environment, free_port
 from tests.programs import needs, needs_node, run_node_tests
-from wxauth.dev.wechat import APPS
+from wxauth.server.dev.wechat import APPS
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/uni-app"

@@ -12,13 +12,13 @@ import pytest
 
 from tests.asking import bearer
 from tests.fakes import SECRET_KEY, START, Clock, LoginAnswer, Secrets, WeChatByRespx
-from wxauth.core.sealing import Sealer, signing_key_context
-from wxauth.core.services import Services
-from wxauth.core.tables import StoredSigningKey
-from wxauth.keys.rows import ID_TOKEN_KEYS, store_keys
-from wxauth.keys.rsa_keys import RsaKey
-from wxauth.oauth.client_rows import OAuthClient
-from wxauth.oauth.clients import SCOPES, add_oauth_client
+from wxauth.server.clients.clients import SCOPES, add_oauth_client
+from wxauth.server.clients.rows import OAuthClient
+from wxauth.server.core.sealing import Sealer, signing_key_context
+from wxauth.server.core.services import Services
+from wxauth.server.core.tables import StoredSigningKey
+from wxauth.server.keys.rows import ID_TOKEN_KEYS, store_keys
+from wxauth.server.keys.rsa_keys import RsaKey
 
 CALLBACK = "https://shop.example.com/callback"
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"

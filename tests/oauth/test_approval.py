@@ -17,9 +17,9 @@ from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.oauth.conftest import GetPhone, Phone, Site
 from tests.oauth.test_device_grant import refused
 from tests.problems import problem_of
-from wxauth.core.database import CONNECTIONS
-from wxauth.core.sealing import session_key_context
-from wxauth.core.services import Services
+from wxauth.server.core.database import CONNECTIONS
+from wxauth.server.core.sealing import session_key_context
+from wxauth.server.core.services import Services
 
 
 async def claimed(site: Site, phone: Phone) -> tuple[dict[str, Any], str]:

@@ -21,9 +21,9 @@ from tests.oauth.conftest import CALLBACK, CAMERA, EDGE, AddSite, GetPhone, Phon
 from tests.oauth.test_device_grant import refused
 from tests.problems import problem_of
 from tests.upstream import PostgresTap
-from wxauth.core.services import Services
-from wxauth.oauth.clients import change_client
-from wxauth.service.housekeeping import sweep
+from wxauth.server.clients.clients import change_client
+from wxauth.server.core.services import Services
+from wxauth.server.housekeeping.housekeeping import sweep
 
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()

@@ -19,13 +19,13 @@ from tests.oauth.test_device_grant import refused
 from tests.problems import problem_of
 from tests.test_console import ASKED_BY_THE_PAGE, COOKIE, SESSION, go_on
 from tests.test_contract_admin_more import later
-from wxauth.console.sessions import add_console_as_site
-from wxauth.core.migrations import migrate
-from wxauth.core.services import Services
-from wxauth.core.settings import Settings
-from wxauth.oauth.client_rows import find_client
-from wxauth.service.build import build_services
-from wxauth.service.waits import Waits
+from wxauth.server.clients.rows import find_client
+from wxauth.server.console.sessions import add_console_as_site
+from wxauth.server.core.migrations import migrate
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import Settings
+from wxauth.server.service.build import build_services
+from wxauth.server.service.waits import Waits
 
 CONSOLE = "https://auth.test/admin/"
 ASKED = {"client_id": "wxauth-admin", "redirect_uri": CONSOLE, "scope": "wxauth:admin"}

@@ -15,11 +15,11 @@ from tests.asking import LogLines, MakeClient, MakeServices, bearer, until_locke
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
 from tests.oauth.conftest import DEVICE_CODE, EDGE, FAR, HOME, OFFICE, AddSite, GetPhone, Phone, Site, scene_of
 from tests.problems import problem_of
-from wxauth.core.services import Services
-from wxauth.oauth.clients import change_client
-from wxauth.people.merging import link_unionid
-from wxauth.service.housekeeping import sweep
-from wxauth.siblings.clients import Scope
+from wxauth.server.clients.clients import change_client
+from wxauth.server.clients.service_clients import Scope
+from wxauth.server.core.services import Services
+from wxauth.server.housekeeping.housekeeping import sweep
+from wxauth.server.users.merging import link_unionid
 
 
 def refused(answer: httpx.Response, error: str, status: int = 400) -> httpx.Response:
@@ -514,7 +514,7 @@ async def test_a_websites_session_ends_unused_and_in_any_case(site: Site, phone:
 async def test_a_site_that_is_removed_has_no_sessions_and_no_scans(
     site: Site, phone: Phone, services: Services, clock: Clock, rows: asyncpg.Connection, client: httpx.AsyncClient
 ) -> None:
-    from wxauth.siblings.clients import remove_client
+    from wxauth.server.clients.service_clients import remove_client
 
     tokens = await tokens_of(site, phone)
     started = await site.start()
@@ -573,7 +573,7 @@ async def test_what_is_over_is_swept_an_hour_later(
 
 
 async def test_who_asks_must_say_who_it_is(site: Site, add_site: AddSite, services: Services, clock: Clock) -> None:
-    from wxauth.siblings.clients import add_client
+    from wxauth.server.clients.service_clients import add_client
 
     ask = site.client.post
     path = "/v1/device_authorization"
@@ -686,8 +686,8 @@ async def test_new_scans_are_limited_by_browser_and_by_client(
 async def test_our_own_client_alone_administers(
     services: Services, client: httpx.AsyncClient, phone: Phone, rows: asyncpg.Connection, clock: Clock
 ) -> None:
-    from wxauth.oauth.client_rows import find_client
-    from wxauth.oauth.clients import ensure_own_client
+    from wxauth.server.clients.clients import ensure_own_client
+    from wxauth.server.clients.rows import find_client
 
     for title in ("Console", "Console 2"):
         await ensure_own_client(

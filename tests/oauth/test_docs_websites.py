@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from tests.test_readme import code_blocks, table
-from wxauth.cli import main
-from wxauth.service.app import create_api
+from wxauth.server.cli import main
+from wxauth.server.service.app import create_api
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs/websites.md"

@@ -18,10 +18,10 @@ from tests.oauth.conftest import CALLBACK, CAMERA, AddSite, Phone, Site
 from tests.oauth.test_authorize import ASKED, Browser, Tab, sent
 from tests.oauth.test_device_grant import refused, tokens_of
 from tests.problems import problem_of
-from wxauth.core.sealing import Sealer
-from wxauth.core.services import Services
 from wxauth.guard import BearerGuard
-from wxauth.service.resealing import reseal
+from wxauth.server.core.sealing import Sealer
+from wxauth.server.core.services import Services
+from wxauth.server.service.resealing import reseal
 from wxauth.testing import TestIssuer
 from wxauth.tokens.claims import Principal
 
@@ -139,7 +139,7 @@ async def test_administrators_rotate_and_withdraw_the_keys_of_id_tokens_with_the
 async def test_a_site_that_is_removed_is_gone_while_a_browser_waits(
     services: Services, add_site: AddSite, make_client: MakeClient, phone: Phone, clock: Clock
 ) -> None:
-    from wxauth.siblings.clients import remove_client
+    from wxauth.server.clients.service_clients import remove_client
 
     await add_site()
     browser = Browser(make_client(services))

@@ -10,8 +10,8 @@ from tests.asking import MakeClient, bearer
 from tests.oauth.conftest import AddSite, Phone, Site
 from tests.oauth.test_authorize import Browser, id_claims, tokens_of
 from tests.problems import problem_of
-from wxauth.core.services import Services
-from wxauth.oauth.clients import change_client
+from wxauth.server.clients.clients import change_client
+from wxauth.server.core.services import Services
 
 BYE = "https://shop.example.com/bye"
 

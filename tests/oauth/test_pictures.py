@@ -14,11 +14,11 @@ from tests.asking import LogLines, MakeClient, MakeServices
 from tests.fakes import Clock, Secrets
 from tests.oauth.conftest import Phone, Site, scene_of
 from tests.problems import problem_of
-from wxauth.core.services import Services
-from wxauth.dev.wechat import APPS, Simulator, create_simulator
-from wxauth.dev.wechat.mini_program_codes import Picture, draw
-from wxauth.oauth.client_rows import OAuthClient
-from wxauth.oauth.clients import add_oauth_client
+from wxauth.server.clients.clients import add_oauth_client
+from wxauth.server.clients.rows import OAuthClient
+from wxauth.server.core.services import Services
+from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.server.dev.wechat.mini_program_codes import Picture, draw
 
 
 def qr_of(text: str) -> bytes:

@@ -14,10 +14,10 @@ from tests.fakes import Clock
 from tests.processes import free_port, serving, until
 from tests.proxies.running import Recorder, answers, echo, nginx_with
 from tests.test_readme import ROOT, code_blocks
-from wxauth.core.settings import Settings
-from wxauth.dev.wechat import APPS, create_simulator
-from wxauth.service.app import create_app
-from wxauth.service.build import build_services
+from wxauth.server.core.settings import Settings
+from wxauth.server.dev.wechat import APPS, create_simulator
+from wxauth.server.service.app import create_app
+from wxauth.server.service.build import build_services
 
 pytestmark = pytest.mark.proxy
 

@@ -27,14 +27,14 @@ from tests.processes import PATIENCE, free_port, serving, until
 from tests.proxies.running import Recorder, Switching, echo, haproxy_with, headers_of, running, switching
 from tests.sweeps import Sweep
 from tests.tokens.hostile import EXPIRED, HOSTILE, Forger
-from wxauth.core.services import Services
-from wxauth.core.settings import Settings, settings_from
-from wxauth.dev.postgres import EmbeddedPostgres
-from wxauth.dev.wechat import APPS, create_simulator
-from wxauth.service.app import create_app
-from wxauth.service.build import build_services
-from wxauth.service.server import uvicorn_options
-from wxauth.web.http_server import Server
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import Settings, settings_from
+from wxauth.server.dev.postgres import EmbeddedPostgres
+from wxauth.server.dev.wechat import APPS, create_simulator
+from wxauth.server.service.app import create_app
+from wxauth.server.service.build import build_services
+from wxauth.server.service.server import uvicorn_options
+from wxauth.server.web.http_server import Server
 
 pytestmark = pytest.mark.proxy
 

@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import text
 
 from tests.store.proxy import Proxy
-from wxauth.core.database import DEADLINES, Database, Deadlines
-from wxauth.core.migrations import begin_migration
-from wxauth.dev.postgres import EmbeddedPostgres
 from wxauth.errors import StorageUnavailable
+from wxauth.server.core.database import DEADLINES, Database, Deadlines
+from wxauth.server.core.migrations import begin_migration
+from wxauth.server.dev.postgres import EmbeddedPostgres
 
 pytestmark = pytest.mark.own_database
 

@@ -12,9 +12,9 @@ import pytest
 from tests.asking import LogLines, MakeClient, MakeServices, bearer, until, until_locked
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.store.proxy import PATIENT, Proxy
-from wxauth.core.services import Services
-from wxauth.login import login_rows
-from wxauth.service.waits import Waits
+from wxauth.server.core.services import Services
+from wxauth.server.login import login_rows
+from wxauth.server.service.waits import Waits
 
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
 UNION = "union-alice"

@@ -13,9 +13,9 @@ from alembic.script import ScriptDirectory
 from sqlmodel import SQLModel
 
 from tests.databases import scripts_of_next_version
-from wxauth.core.database import Database
-from wxauth.core.migrations import BASE, MigrationBlocked, UnknownRevision, begin_migration, migrate
-from wxauth.core.schema import KNOWN, SCRIPTS, is_schema_usable
+from wxauth.server.core.database import Database
+from wxauth.server.core.migrations import BASE, MigrationBlocked, UnknownRevision, begin_migration, migrate
+from wxauth.server.core.schema import KNOWN, SCRIPTS, is_schema_usable
 
 pytestmark = pytest.mark.own_database
 

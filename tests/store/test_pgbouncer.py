@@ -18,12 +18,12 @@ from tests.problems import problem_of
 from tests.processes import Running, free_port, run, until
 from tests.programs import needs
 from tests.proxies.running import answers
-from wxauth.checks.database import check_database
-from wxauth.checks.findings import Findings
-from wxauth.checks.result import Level, Result
-from wxauth.core.clock import utc_now
-from wxauth.core.database import DEADLINES
-from wxauth.core.settings import Settings
+from wxauth.server.checks.database import check_database
+from wxauth.server.checks.findings import Findings
+from wxauth.server.checks.result import Level, Result
+from wxauth.server.core.clock import utc_now
+from wxauth.server.core.database import DEADLINES
+from wxauth.server.core.settings import Settings
 
 pytestmark = pytest.mark.pgbouncer
 

@@ -8,10 +8,15 @@ import asyncpg
 import pytest
 
 import wxauth
-from wxauth.core.tables import USER, User, UserRow
-from wxauth.people.bodies import ProfileAndStanding
+from wxauth.server.core.tables import USER, User, UserRow
+from wxauth.server.users.bodies import ProfileAndStanding
 
-BESIDE_ROWS = ("wxauth.core.database", "wxauth.core.trail", "wxauth.core.migrations", "wxauth.core.schema")
+BESIDE_ROWS = (
+    "wxauth.server.core.database",
+    "wxauth.server.core.trail",
+    "wxauth.server.core.migrations",
+    "wxauth.server.core.schema",
+)
 
 
 def statements() -> Iterator[pytest.param]:
@@ -35,16 +40,29 @@ def test_all_rooms_with_statements_are_looked_at() -> None:
     assert {str(statement.id).partition(".")[0] for statement in STATEMENTS} == {
         "apps",
         "checks",
+        "clients",
+        "consents",
         "console",
         "core",
+        "events",
+        "housekeeping",
         "keys",
+        "limits",
         "login",
         "moving",
-        "oauth",
-        "people",
+        "numbers",
+        "own_data",
+        "phones",
+        "pictures",
         "profile",
+        "push",
+        "risk",
         "service",
+        "session_keys",
+        "sessions",
         "siblings",
+        "users",
+        "websites",
     }
 
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.upstream import answer
-from wxauth.wechat.transport import HttpTransport
+from wxauth.server.wechat.transport import HttpTransport
 
 SECRET = "s3cr3t-of-the-app"
 IDENTITY = {"openid": "openid-alice", "session_key": "c2Vzc2lvbi1rZXktMTIzNA=="}

@@ -10,9 +10,9 @@ from tests.certificates import Authority
 from tests.fakes import Clock, Secrets
 from tests.forward_proxy import CREDENTIALS, PASSWORD
 from tests.wechat.asking import CODE, IDENTITY, ServiceAsking
-from wxauth.core.services import Services
-from wxauth.core.settings import Settings
-from wxauth.service.build import build_services
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import Settings
+from wxauth.server.service.build import build_services
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import pytest
 from tests.listening import stop_listening
 from tests.loops import on_both_loops
 from tests.wechat.asking import transport
-from wxauth.wechat.transport import HttpTransport
+from wxauth.server.wechat.transport import HttpTransport
 
 SEED = 20261120
 

@@ -16,7 +16,7 @@ from tests.forward_proxy import CREDENTIALS, PASSWORD, USER, ForwardProxy
 from tests.loops import on_both_loops
 from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, in_pieces, raw, reset
 from tests.wechat.asking import SECRET, ask, ask_in_vain, let_pass, transport
-from wxauth.wechat.connector import NAME_SECONDS, Connector, Origin, Proxy, ProxyFailed
+from wxauth.server.wechat.connector import NAME_SECONDS, Connector, Origin, Proxy, ProxyFailed
 
 BODY = b'{"openid": "openid-alice"}'
 OK = answer(BODY)
@@ -107,7 +107,7 @@ async def test_a_connect_without_an_end_leaves_the_caller_time(black_hole: tuple
 async def test_a_connect_ends_when_too_little_time_is_left_to_be_answered(
     black_hole: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wxauth.wechat.transport.SHORTEST", 10)
+    monkeypatch.setattr("wxauth.server.wechat.transport.SHORTEST", 10)
     host, port = black_hole
     loop = asyncio.get_running_loop()
     async with transport() as way:

@@ -9,10 +9,17 @@ import pytest
 from tests.asking import LogLines, MakeClient
 from tests.fakes import APP, Secrets, WeChatByRespx
 from tests.problems import problem_of
-from wxauth.core.services import Services
-from wxauth.wechat.client import BUSY_PAUSES, WeChat
-from wxauth.wechat.errcode_texts import MEANINGS
-from wxauth.wechat.errcodes import ABOUT_THE_ACCOUNT, CODE2SESSION, PHONE_NUMBER, error_for, meaning, what_to_change
+from wxauth.server.core.services import Services
+from wxauth.server.wechat.client import BUSY_PAUSES, WeChat
+from wxauth.server.wechat.errcode_texts import MEANINGS
+from wxauth.server.wechat.errcodes import (
+    ABOUT_THE_ACCOUNT,
+    CODE2SESSION,
+    PHONE_NUMBER,
+    error_for,
+    meaning,
+    what_to_change,
+)
 
 CLASS_C = {
     40013: "WXAUTH_APP_ID",

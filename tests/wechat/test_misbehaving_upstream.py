@@ -15,9 +15,9 @@ from tests.fakes import APP, Clock
 from tests.problems import problem_of
 from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, raw, reset
 from tests.wechat.asking import CODE, IDENTITY, OK, ServiceAsking, log_in
-from wxauth.core.settings import Settings
-from wxauth.service.build import build_services
-from wxauth.wechat.transport import MAX_CONNECTIONS
+from wxauth.server.core.settings import Settings
+from wxauth.server.service.build import build_services
+from wxauth.server.wechat.transport import MAX_CONNECTIONS
 
 SHORT = 1.0
 """Seconds, where the deadline is what ends the exchange."""

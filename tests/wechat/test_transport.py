@@ -16,8 +16,8 @@ from tests.listening import Listening
 from tests.loops import on_both_loops
 from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, in_pieces, raw, reset
 from tests.wechat.asking import ask, ask_in_vain, in_a_moment, let_pass, transport
-from wxauth.wechat.connection import MAX_OVERHEAD
-from wxauth.wechat.transport import MAX_BODY, MAX_IDLE
+from wxauth.server.wechat.connection import MAX_OVERHEAD
+from wxauth.server.wechat.transport import MAX_BODY, MAX_IDLE
 
 BODY = b'{"openid": "openid-alice"}'
 OK = answer(BODY)

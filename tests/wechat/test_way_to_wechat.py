@@ -12,9 +12,9 @@ from tests.forward_proxy import ForwardProxy
 from tests.problems import problem_of
 from tests.upstream import Upstream, hang_up
 from tests.wechat.asking import OK, ServiceAsking, log_in
-from wxauth.core.settings import Settings
-from wxauth.service.build import build_services
-from wxauth.wechat.transport import MAX_CONNECTIONS
+from wxauth.server.core.settings import Settings
+from wxauth.server.service.build import build_services
+from wxauth.server.wechat.transport import MAX_CONNECTIONS
 
 
 async def test_a_login_for_which_no_connection_gets_free_may_be_tried_again_with_its_code(

@@ -12,13 +12,13 @@ from tests.asking import LogLines
 from tests.fakes import APP, Clock, Secrets
 from tests.processes import serving
 from tests.upstream import Behaviour, Upstream, answer, hang_up, reset
-from wxauth.core.services import Services
-from wxauth.core.settings import App, Settings
-from wxauth.dev.wechat import APPS, Call, CodeRequest, PhoneCodeRequest, Simulator, create_simulator, phone_of
 from wxauth.errors import SessionKeyExpired, WeChatError
-from wxauth.service.build import build_services
-from wxauth.wechat.api import TextVerdict, WeChatApi, sign
-from wxauth.wechat.client import WeChatSession
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import App, Settings
+from wxauth.server.dev.wechat import APPS, Call, CodeRequest, PhoneCodeRequest, Simulator, create_simulator, phone_of
+from wxauth.server.service.build import build_services
+from wxauth.server.wechat.api import TextVerdict, WeChatApi, sign
+from wxauth.server.wechat.client import WeChatSession
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
 PHONE_API = "getuserphonenumber"

@@ -17,14 +17,14 @@ from tests.asking import until
 from tests.fakes import Clock, Secrets, WeChatBySimulator
 from tests.problems import problem_of
 from tests.processes import PATIENCE, serving
-from wxauth.core.services import Services
-from wxauth.core.settings import Settings
-from wxauth.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.errors import WeChatError
-from wxauth.service.build import build_services
-from wxauth.siblings.clients import Credentials, Scope, add_client
-from wxauth.siblings.wechat_tokens import force_wechat_token
-from wxauth.wechat.wechat_tokens import (
+from wxauth.server.clients.service_clients import Credentials, Scope, add_client
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import Settings
+from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.server.service.build import build_services
+from wxauth.server.siblings.wechat_tokens import force_wechat_token
+from wxauth.server.wechat.wechat_tokens import (
     LOOK_PATIENCE,
     RENEWAL_LEAD,
     RENEWAL_SPREAD,
@@ -734,9 +734,9 @@ async def test_ten_have_the_one_token_again_that_an_operator_forced(
 
 _TEN_PROCESSES = """
 import asyncio, os, sys
-from wxauth.core.logs import configure_logging
-from wxauth.service.build import build_services
-from wxauth.core.settings import Settings, settings_from
+from wxauth.server.core.logs import configure_logging
+from wxauth.server.service.build import build_services
+from wxauth.server.core.settings import Settings, settings_from
 
 app = {"app_id": sys.argv[2], "app_secret": sys.argv[3]}
 settings = settings_from(

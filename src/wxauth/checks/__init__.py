@@ -1,6 +1,0 @@
-"""`wxauth check`: what is wrong, and what to do. Changes nothing."""
-
-from wxauth.checks.doctor import check_all, check_apps, examine, examine_app
-from wxauth.checks.result import Level, Result
-
-__all__ = ["Level", "Result", "check_all", "check_apps", "examine", "examine_app"]

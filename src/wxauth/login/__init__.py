@@ -1,1 +1,0 @@
-"""Login, refresh and logout; rate limits; the risk of newcomers; session_keys."""

@@ -1,1 +1,0 @@
-"""Users who are imported and exported, and the export of a person's own data."""

@@ -1,1 +1,0 @@
-"""Users, identities and sessions; bans and roles; merging; consents."""

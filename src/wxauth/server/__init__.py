@@ -1,0 +1,1 @@
+"""The half that runs: the service, its commands, and the simulated WeChat of a laptop."""

@@ -1,0 +1,145 @@
+"""Requests and answers about apps. No answer holds a secret."""
+
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from wxauth.server.apps.managing import KEY_WANTS_TOKEN
+from wxauth.server.apps.registry import KnownApp, Source
+from wxauth.server.core.services import Services
+from wxauth.server.core.setting_types import AppId, AppSecret, OrNone, PushAesKey, PushToken, SignUp
+from wxauth.server.web.bodies import TEXT
+
+MAX_TITLE: Final = 64
+
+EXAMPLE_APP: dict[str, Any] = {
+    "app_id": "wx1a2b3c4d5e6f7a8b",
+    "title": "小店",
+    "source": "database",
+    "is_default": True,
+    "is_enabled": True,
+    "sign_up": None,
+    "has_app_secret": True,
+    "has_push_token": True,
+    "has_push_aes_key": False,
+    "push_url": "https://auth.example.com/v1/wechat/push/wx1a2b3c4d5e6f7a8b",
+    "wechat_token": {"expires_at": "2026-11-20T10:00:00Z", "error": None},
+    "created_at": "2026-11-20T08:00:00Z",
+}
+EXAMPLE_APPS: dict[str, Any] = {"items": [EXAMPLE_APP], "next_cursor": None}
+
+
+def _not_null(value: object) -> object:
+    if value is None:
+        raise ValueError("Cannot be taken away: leave it out, and it stays")
+    return value
+
+
+Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TITLE, pattern=TEXT)]
+NotNull = BeforeValidator(_not_null)
+
+
+class AppRequest(BaseModel):
+    """An app to add."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"app_id": EXAMPLE_APP["app_id"], "title": "小店", "app_secret": "…"}]},
+        hide_input_in_errors=True,
+    )
+
+    app_id: AppId
+    app_secret: AppSecret
+    title: Annotated[Title | None, OrNone] = Field(default=None, description="What administrators call it.")
+    push_token: Annotated[PushToken | None, OrNone] = Field(
+        default=None, description="Token of WeChat's message push settings."
+    )
+    push_aes_key: Annotated[PushAesKey | None, OrNone] = Field(
+        default=None, description="EncodingAESKey. With one, only encrypted messages are taken."
+    )
+    sign_up: Annotated[SignUp | None, OrNone] = Field(
+        default=None, description="Whether unknown people may sign up. Null: `WXAUTH_SIGN_UP` decides."
+    )
+    is_enabled: bool = Field(default=True, description="Whether people may log in to it.")
+    check_: bool = Field(
+        default=True, alias="check", description="Whether WeChat is asked first if it takes id and secret."
+    )
+
+    @field_validator("push_aes_key")
+    @classmethod
+    def _no_key_without_token(cls, key: PushAesKey | None, info: ValidationInfo) -> PushAesKey | None:
+        if key is not None and info.data.get("push_token") is None:
+            raise ValueError(KEY_WANTS_TOKEN)
+        return key
+
+
+class AppChangeRequest(BaseModel):
+    """Changes of an app. An absent field changes nothing; null or empty clears a field that may be empty."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"is_enabled": False}]}, hide_input_in_errors=True)
+
+    app_secret: Annotated[AppSecret, NotNull] = Field(default=None, description="Valid at once.")  # type: ignore[assignment]  # absent
+    title: Annotated[Title | None, OrNone] = None
+    push_token: Annotated[PushToken | None, OrNone] = None
+    push_aes_key: Annotated[PushAesKey | None, OrNone] = None
+    sign_up: Annotated[SignUp | None, OrNone] = None
+    is_enabled: Annotated[bool, NotNull] = Field(default=None, description="Its sessions go on.")  # type: ignore[assignment]  # absent
+    check_: bool = Field(
+        default=True, alias="check", description="Whether WeChat is asked first if it takes a new secret."
+    )
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The fields that the request gives, by name."""
+        return {name: getattr(self, name) for name in self.model_fields_set - {"check_"}}
+
+
+class WeChatTokenAnswer(TypedDict):
+    """What the answering process knows of an app's WeChat token."""
+
+    expires_at: Annotated[datetime | None, Field(description="Null: this process has no token, and asks when needed.")]
+    error: Annotated[str | None, Field(description="Why it could not get another token lately: the code of a problem.")]
+
+
+class AppAnswer(TypedDict):
+    """An app, without its secrets."""
+
+    app_id: str
+    title: str | None
+    source: Annotated[Source, Field(description="An app of the settings is changed in the settings.")]
+    is_default: Annotated[bool, Field(description="Whether a login that names no app means this one.")]
+    is_enabled: bool
+    sign_up: SignUp | None
+    has_app_secret: bool
+    has_push_token: bool
+    has_push_aes_key: bool
+    push_url: Annotated[str, Field(description="The URL for WeChat's message push settings.")]
+    wechat_token: WeChatTokenAnswer
+    created_at: Annotated[datetime | None, Field(description="Null for an app of the settings.")]
+
+
+class AppsAnswer(TypedDict):
+    """All apps: those of the settings, then the others in the order in which they were added."""
+
+    items: list[AppAnswer]
+    next_cursor: None
+
+
+def app_answer(services: Services, known: KnownApp) -> AppAnswer:
+    """The answer about an app."""
+    app, state = known.app, services.wechat_tokens.state_of(known.app)
+    return {
+        "app_id": app.app_id,
+        "title": known.title,
+        "source": known.source,
+        "is_default": known == services.apps.default,
+        "is_enabled": known.is_enabled,
+        "sign_up": app.sign_up,
+        "has_app_secret": True,
+        "has_push_token": app.push_token is not None,
+        "has_push_aes_key": app.push_aes_key is not None,
+        "push_url": f"{services.settings.issuer}/v1/wechat/push/{app.app_id}",
+        "wechat_token": {"expires_at": state.ends_at, "error": state.failure},
+        "created_at": known.created_at,
+    }

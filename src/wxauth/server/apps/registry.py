@@ -1,0 +1,185 @@
+"""The known apps: those of the settings, and those of the database, which every process reads every few seconds."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+from pydantic import SecretStr
+
+from wxauth.errors import StorageUnavailable, UnknownApp
+from wxauth.server.apps.rows import stored_apps
+from wxauth.server.core.database import Database, reason_of
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.sealing import CannotOpen, Sealer, app_context
+from wxauth.server.core.settings import App
+from wxauth.server.core.tables import StoredApp
+
+REFRESH_PAUSE: Final = 5.0
+"""Seconds between two looks at the stored apps."""
+
+_WHAT_TO_CHANGE: Final = "WXAUTH_SECRET_KEY is not the one that sealed them; see WXAUTH_SECRET_KEY_PREVIOUS"
+
+log = get_logger()
+
+Source = Literal["settings", "database"]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownApp:
+    """An app, with what the settings or the database say of it."""
+
+    app: App
+    source: Source
+    title: str | None = None
+    is_enabled: bool = True
+    created_at: datetime | None = None
+    """When it was added; None for an app of the settings."""
+
+
+class Apps:
+    """The apps as last read. Finding one is a look into a dictionary.
+
+    If an id is both in the settings and in the database, the settings' app is used.
+
+    Args:
+        database: Where the other apps are stored.
+        sealer: Opens the stored secrets.
+        of_settings: The apps of the settings, the default one first.
+        observe: Called with the ids of all apps, and the id of the default one.
+        refresh_pause: Seconds between two looks at the stored apps.
+        hint: What else is told to a developer whose app is unknown.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        sealer: Sealer,
+        of_settings: Sequence[App],
+        *,
+        observe: Callable[[Sequence[str], str | None], None] = lambda _ids, _default: None,
+        refresh_pause: float = REFRESH_PAUSE,
+        hint: str = "",
+    ) -> None:
+        self._database = database
+        self._sealer = sealer
+        self._of_settings = [KnownApp(app, "settings") for app in of_settings]
+        self._observe = observe
+        self._refresh_pause = refresh_pause
+        self._hint = f"; {hint}" if hint else ""
+        self._stored: dict[str, tuple[StoredApp, KnownApp]] = {}
+        self._is_read = False
+        self._was_away = False
+        self.unopened: list[str] = []
+        """Ids of stored apps whose secrets do not open with our secret keys. Nobody can log in to these apps."""
+        self._take([])
+
+    def for_login(self, app_id: str | None) -> App:
+        """The app that somebody logs in to; the default one for None.
+
+        The default is the first app of the settings. Without one it is the app that was added first. It stays the
+        default when it is disabled: a client that names no app means that app and no other.
+
+        Raises: UnknownApp, also if the app is disabled; StorageUnavailable, until the stored apps could be read.
+        """
+        app = self._open.get(app_id)
+        if app is None:
+            raise self._missing(app_id)
+        return app
+
+    def find(self, app_id: str) -> App:
+        """The app of that id. A disabled app is found too: its sessions go on.
+
+        Raises: UnknownApp; StorageUnavailable, until the stored apps could be read.
+        """
+        return self.known(app_id).app
+
+    def known(self, app_id: str) -> KnownApp:
+        """As `find`, with what the settings or the database say of the app."""
+        known = self._known.get(app_id)
+        if known is None:
+            raise self._missing(app_id)
+        return known
+
+    def all(self) -> Sequence[KnownApp]:
+        """All apps: those of the settings, then the others in the order in which they were added."""
+        return list(self._known.values())
+
+    @property
+    def default(self) -> KnownApp | None:
+        """The app that is meant if a login names none."""
+        return next(iter(self._known.values()), None)
+
+    async def refresh(self) -> None:
+        """Read the stored apps. Raises: StorageUnavailable."""
+        try:
+            stored = await stored_apps(self._database)
+        except StorageUnavailable:
+            self._was_away = True
+            raise
+        self._take(stored)
+        self._is_read = True
+
+    async def keep_fresh(self) -> None:
+        """Refresh for ever. In an outage of the database, the apps stay as last read."""
+        while True:
+            await asyncio.sleep(self._refresh_pause)
+            await self.try_refresh()
+
+    async def try_refresh(self) -> None:
+        """Refresh; if that fails, keep the apps as last read, and log why."""
+        try:
+            await self.refresh()
+        except StorageUnavailable as exc:
+            log.warning("apps_not_read", reason=reason_of(exc))
+        except Exception:
+            log.exception("apps_not_read")
+
+    def _take(self, stored: Sequence[StoredApp]) -> None:
+        taken: dict[str, tuple[StoredApp, KnownApp]] = {}
+        unopened: list[str] = []
+        for row in stored:
+            former = self._stored.get(row.app_id)
+            if former is not None and former[0] == row:
+                taken[row.app_id] = former  # the same object: it need not be opened again
+                continue
+            try:
+                taken[row.app_id] = row, unsealed(row, self._sealer)
+            except CannotOpen:
+                unopened.append(row.app_id)
+        if unopened and unopened != self.unopened:
+            log.error("apps_not_opened", app_ids=unopened, what_to_change=_WHAT_TO_CHANGE)
+        self.unopened, self._stored = unopened, taken
+        known = {it.app.app_id: it for it in self._of_settings}
+        known |= {app_id: it for app_id, (_, it) in taken.items() if app_id not in known}
+        self._known = known
+        self._open: dict[str | None, App] = {app_id: it.app for app_id, it in known.items() if it.is_enabled}
+        default = self.default
+        if default is not None and default.is_enabled:
+            self._open[None] = default.app
+        self._observe(list(known), None if default is None else default.app.app_id)
+
+    def _missing(self, app_id: str | None) -> UnknownApp | StorageUnavailable:
+        if self._was_away and not self._is_read:
+            return StorageUnavailable("the apps have not been read yet")
+        if app_id in self.unopened:
+            return StorageUnavailable("this app's secret cannot be opened: see 'wxauth check'")
+        missing = "there is no such app" if app_id else "there is no app that is meant where none is named"
+        return UnknownApp(f"{missing}{self._hint}")
+
+
+def unsealed(row: StoredApp, sealer: Sealer) -> KnownApp:
+    """A stored app with its secrets opened. Raises: CannotOpen."""
+
+    def opened(name: str, sealed: bytes) -> SecretStr:
+        return SecretStr(sealer.open(sealed, context=app_context(row.app_id, name)).decode())
+
+    app = App(
+        app_id=row.app_id,
+        app_secret=opened("app_secret", row.app_secret),
+        push_token=None if row.push_token is None else opened("push_token", row.push_token),
+        push_aes_key=None if row.push_aes_key is None else opened("push_aes_key", row.push_aes_key),
+        sign_up=row.sign_up,
+    )
+    return KnownApp(app, "database", row.title, row.is_enabled, row.created_at)

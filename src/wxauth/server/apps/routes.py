@@ -1,0 +1,129 @@
+"""`/v1/admin/apps`: administrators list, add, change and remove mini-programs."""
+
+from typing import Final
+
+from fastapi import APIRouter
+
+from wxauth.errors import (
+    AppInSettings,
+    AppRefused,
+    AppTaken,
+    FieldError,
+    InvalidRequest,
+    NotFound,
+    PayloadTooLarge,
+    WeChatBadResponse,
+    WeChatRateLimited,
+    WeChatUnavailable,
+)
+from wxauth.server.apps import managing
+from wxauth.server.apps.bodies import (
+    EXAMPLE_APP,
+    EXAMPLE_APPS,
+    AppAnswer,
+    AppChangeRequest,
+    AppRequest,
+    AppsAnswer,
+    app_answer,
+)
+from wxauth.server.core.services import ServicesDep
+from wxauth.server.core.setting_types import AppId
+from wxauth.server.core.settings import App
+from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
+from wxauth.server.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, FOR_FRESH_ADMINISTRATORS, answers, failures
+from wxauth.server.web.direct import DirectRoute, operation_id
+
+router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
+
+NO_SUCH_APP: Final = NotFound(managing.NO_SUCH_APP)
+WRONG_APP_ID: Final = InvalidRequest.of("app_id", "String is not of the form wanted here")
+
+_REFUSED: Final = AppRefused(
+    "WeChat: the app secret is wrong", errcode=40125, errors=[FieldError("app_secret", "WeChat does not take it")]
+)
+_ASKING_WECHAT: Final = (_REFUSED, WeChatRateLimited, WeChatUnavailable, WeChatBadResponse)
+
+
+@router.get(
+    "/v1/admin/apps",
+    summary="List the apps",
+    responses=answers(EXAMPLE_APPS, *FOR_ADMINISTRATORS),
+    openapi_extra=BEARER_SECURITY,
+)
+async def list_apps(_: AdministratorDep, services: ServicesDep) -> AppsAnswer:
+    """The apps of the settings, then the others in the order in which they were added. No secret is told."""
+    await services.apps.refresh()
+    return {"items": [app_answer(services, known) for known in services.apps.all()], "next_cursor": None}
+
+
+@router.post(
+    "/v1/admin/apps",
+    summary="Add an app",
+    responses=answers(EXAMPLE_APP, *_ASKING_WECHAT, PayloadTooLarge, AppTaken, *FOR_FRESH_ADMINISTRATORS),
+    openapi_extra=BEARER_SECURITY,
+)
+async def add_app(administrator: FreshAdministratorDep, services: ServicesDep, body: AppRequest) -> AppAnswer:
+    """Add an app. People can log in to it at once in this process, and in every other process within seconds.
+
+    WeChat is asked first whether it takes id and secret (`check`). If WeChat refuses them or does not answer, nothing
+    is stored.
+    """
+    app = App(
+        app_id=body.app_id,
+        app_secret=body.app_secret,
+        push_token=body.push_token,
+        push_aes_key=body.push_aes_key,
+        sign_up=body.sign_up,
+    )
+    known = await managing.add_app(
+        services, app, title=body.title, is_enabled=body.is_enabled, is_checked=body.check_, by=administrator
+    )
+    return app_answer(services, known)
+
+
+@router.get(
+    "/v1/admin/apps/{app_id}",
+    summary="Read an app",
+    responses=answers(EXAMPLE_APP, WRONG_APP_ID, NO_SUCH_APP, *FOR_ADMINISTRATORS),
+    openapi_extra=BEARER_SECURITY,
+)
+async def read_app(_: AdministratorDep, services: ServicesDep, app_id: AppId) -> AppAnswer:
+    """An app, without its secrets."""
+    return app_answer(services, await managing.read_app(services, app_id))
+
+
+@router.patch(
+    "/v1/admin/apps/{app_id}",
+    summary="Change an app",
+    responses=answers(
+        EXAMPLE_APP,
+        *_ASKING_WECHAT,
+        NO_SUCH_APP,
+        PayloadTooLarge,
+        AppInSettings,
+        *FOR_FRESH_ADMINISTRATORS,
+    ),
+    openapi_extra=BEARER_SECURITY,
+)
+async def change_app(
+    administrator: FreshAdministratorDep, services: ServicesDep, app_id: AppId, body: AppChangeRequest
+) -> AppAnswer:
+    """Set the given fields; the rest stays. Changes hold at once in this process, in every other one within seconds.
+
+    WeChat is asked first whether it takes a new secret, as when an app is added. Nobody can log in to a disabled app;
+    its open sessions go on, and WeChat's pushed messages are still taken.
+    """
+    known = await managing.change(services, app_id, body.changes, is_checked=body.check_, by=administrator)
+    return app_answer(services, known)
+
+
+@router.delete(
+    "/v1/admin/apps/{app_id}",
+    summary="Remove an app",
+    status_code=204,
+    responses=failures(WRONG_APP_ID, NO_SUCH_APP, AppInSettings, *FOR_FRESH_ADMINISTRATORS),
+    openapi_extra=BEARER_SECURITY,
+)
+async def remove_app(administrator: FreshAdministratorDep, services: ServicesDep, app_id: AppId) -> None:
+    """Remove an app and its secrets. Nobody can log in to it any more; its users and their sessions stay."""
+    await managing.remove_app(services, app_id, by=administrator)

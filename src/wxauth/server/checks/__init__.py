@@ -1,0 +1,6 @@
+"""`wxauth check`: what is wrong, and what to do. Changes nothing."""
+
+from wxauth.server.checks.doctor import check_all, check_apps, examine, examine_app
+from wxauth.server.checks.result import Level, Result
+
+__all__ = ["Level", "Result", "check_all", "check_apps", "examine", "examine_app"]

@@ -1,0 +1,252 @@
+"""The database, and what is stored in it."""
+
+from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from wxauth.errors import StorageUnavailable, Title
+from wxauth.server.apps.registry import Apps
+from wxauth.server.checks.clocks import Reading, compare_with_database
+from wxauth.server.checks.findings import Findings
+from wxauth.server.checks.result import Result, bad, good, note
+from wxauth.server.checks.rows import (
+    Rights,
+    Server,
+    WebhookState,
+    has_administrators,
+    has_users,
+    rights,
+    server,
+    some_users,
+    webhook_states,
+)
+from wxauth.server.checks.sealed import SIGNING_KEYS, some_values
+from wxauth.server.clients.rows import all_oauth_clients
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import WHERE_NOTHING_IS_KEPT, Database, Deadlines, trouble_of
+from wxauth.server.core.schema import KNOWN, current_revision, is_of_preview, is_usable
+from wxauth.server.core.sealing import Sealer
+from wxauth.server.core.settings import Settings
+from wxauth.server.core.tables import StoredSigningKey
+from wxauth.server.keys.rows import published_keys
+from wxauth.server.keys.succession import has_next, signing
+
+STUCK_AFTER: Final = timedelta(hours=1)
+"""A webhook is stuck if it has accepted nothing for this long while a delivery waits."""
+OLDEST_SERVER: Final = 11
+"""The first PostgreSQL that understands the migrations."""
+
+_WITHOUT_LIMITS: Final = Title(
+    "the database gives up no statement by itself, so that one locked row can hold up every login",
+    "数据库不会自行中止语句，一行被锁就可能阻塞所有登录",
+)
+_WHAT_OPENS: Final = Title(
+    "put the key that sealed them into WXAUTH_SECRET_KEY_PREVIOUS",
+    "请把当时加密用的密钥放入 WXAUTH_SECRET_KEY_PREVIOUS",
+)
+_WHAT_THEY_SPARE: Final = Title(
+    "?pgbouncer=prepared in WXAUTH_DATABASE_URL spares PostgreSQL most of a login's work",
+    "在 WXAUTH_DATABASE_URL 中加上 ?pgbouncer=prepared，可省去登录时 PostgreSQL 的大部分工作",
+)
+
+
+async def check_database(
+    settings: Settings, found: Findings, *, clock: Clock, deadlines: Deadlines
+) -> AsyncGenerator[Result, None]:
+    """Check the server, its clock, the schema, the keys, and whether sealed values open."""
+    database = Database(settings.database_url.get_secret_value(), deadlines=deadlines)
+    name = "database"
+    try:
+        async with database.answering():  # one deadline for all questions together
+            yield judge_server(await server(database))
+            if unlimited := await database.unlimited():
+                to_run = "; ".join(unlimited)
+                message = f"{_WITHOUT_LIMITS.en}: run as its administrator: {to_run}"
+                yield bad("database limits", message, f"{_WITHOUT_LIMITS.zh}：请以数据库管理员身份执行：{to_run}")
+            if (pooler := await _judge_pooler(database)) is not None:
+                yield pooler
+            name = "stored"
+            async for result in _check_stored(database, settings, found, clock):
+                yield result
+    except StorageUnavailable as exc:
+        trouble = trouble_of(exc)
+        message = f"{trouble.en}; see that it runs, and WXAUTH_DATABASE_URL"
+        yield bad(name, message, f"{trouble.zh}；请确认数据库在运行，并检查 WXAUTH_DATABASE_URL")
+    finally:
+        await database.aclose()
+
+
+async def _judge_pooler(database: Database) -> Result | None:
+    keeps_prepared = await database.keeps_prepared()
+    if database.prepares and keeps_prepared is False:
+        message = f"forgets prepared statements, so that requests fail: {WHERE_NOTHING_IS_KEPT}"
+        return bad("database pooler", message, f"不保留预编译语句，请求会失败：{WHERE_NOTHING_IS_KEPT}")
+    if keeps_prepared and not database.prepares:
+        message = f"keeps prepared statements: {_WHAT_THEY_SPARE.en}"
+        return note("database pooler", message, f"保留预编译语句：{_WHAT_THEY_SPARE.zh}")
+    return None
+
+
+async def _check_stored(
+    database: Database, settings: Settings, found: Findings, clock: Clock
+) -> AsyncGenerator[Result, None]:
+    asked_at = clock()
+    theirs = await database.time()
+    reading = Reading.of(theirs, asked_at=asked_at, answered_at=clock())
+    yield compare_with_database(reading)
+
+    its_rights = await rights(database)
+    if its_rights.missing_to_serve is not None:
+        grant = its_rights.missing_to_serve
+        message = f"is not for the role of WXAUTH_DATABASE_URL: as its owner, {grant};"
+        yield bad("schema", message, f"WXAUTH_DATABASE_URL 的角色无权使用：请以所有者身份执行 {grant};")
+        return
+    revision = await current_revision(database)
+    yield judge_schema(revision, its_rights)
+    if not is_usable(revision):
+        return
+
+    now = clock()
+    sealer = Sealer(settings.secret_keys)
+    keys = found.signing_keys = await published_keys(database, now=now)
+    yield _judge_signing_keys(keys, sealer, max_age=timedelta(seconds=settings.signing_key_max_age), now=now)
+    values = await some_values(database, now=now)
+    yield _judge_sealed(values, keys, sealer, has_previous=bool(settings.secret_key_previous))
+    if webhooks := await webhook_states(database, stuck_since=now - STUCK_AFTER):
+        yield _judge_webhooks(webhooks)
+    apps = Apps(database, sealer, settings.apps)
+    await apps.refresh()
+    found.apps = [known.app for known in apps.all() if known.is_enabled]
+    if found.apps and not any(map(settings.may_sign_up, found.apps)) and not await has_users(database):
+        message = "is closed, and there is no user yet: nobody can log in before 'wxauth users import'"
+        yield note("sign-up", message, "已关闭，且尚无任何用户：运行 'wxauth users import' 之前无人能登录")
+    if settings.admin_page and not await has_administrators(database):
+        message = "opens for nobody, because no user is an administrator: 'wxauth users grant USER_ID admin'"
+        yield note("console", message, "尚无管理员，无人能打开：请运行 'wxauth users grant USER_ID admin'")
+    found.sites = await all_oauth_clients(database)
+    found.users = {app.app_id: await some_users(database, app.app_id) for app in found.apps}
+
+
+def judge_server(server: Server) -> Result:
+    """Whether the server takes writes, is new enough, and isolates by READ COMMITTED.
+
+    Under a stricter level, a statement that waited for a lock fails or does not see what the lock's holder did.
+    """
+    name = "database"
+    if server.is_standby:
+        message = "is a standby, which takes no writes: name the primary in WXAUTH_DATABASE_URL"
+        return bad(name, message, "是备库，不能写入：请在 WXAUTH_DATABASE_URL 中填写主库")
+    if server.is_read_only:
+        message = "takes no writes: see default_transaction_read_only of the database and its role"
+        return bad(name, message, "不能写入：请检查数据库及其角色的 default_transaction_read_only")
+    if server.version_number // 10000 < OLDEST_SERVER:
+        message = f"is PostgreSQL {server.version}: wants {OLDEST_SERVER} or newer"
+        return bad(name, message, f"是 PostgreSQL {server.version}：需要 {OLDEST_SERVER} 或更新版本")
+    if server.isolation != "read committed":  # a pooler, the role or the URL has set another default
+        default = "default_transaction_isolation"
+        message = f"isolates by {server.isolation}: wants {default} of the role to be 'read committed'"
+        return bad(name, message, f"隔离级别为 {server.isolation}：请把该角色的 {default} 设为 'read committed'")
+    return good(name, f"answers, PostgreSQL {server.version}", f"响应正常，PostgreSQL {server.version}")
+
+
+def judge_schema(revision: str | None, its_rights: Rights, known: Sequence[str] = KNOWN) -> Result:
+    """Judge the schema's revision by those that this version knows, the newest first."""
+    to_do = Title("run 'wxauth migrate'", "请运行 'wxauth migrate'")
+    if its_rights.missing_to_migrate is not None:
+        grant = its_rights.missing_to_migrate
+        to_do = Title(
+            f"as the owner of the database, {grant}; then {to_do.en}",
+            f"请先以数据库所有者身份执行 {grant}，再{to_do.zh[1:]}",
+        )
+    if revision is None:
+        return bad("schema", f"is not there yet: {to_do.en}", f"尚未创建：{to_do.zh}")
+    newest = known[0]
+    if is_of_preview(revision, known):
+        message = "is of a version before 0.1.0, and cannot be migrated: 'wxauth migrate' says what to do"
+        return bad("schema", message, "属于 0.1.0 之前的版本，无法迁移；请运行 'wxauth migrate' 查看处理办法")
+    if not is_usable(revision, known):
+        message = f"is at {revision}, behind {newest}: {to_do.en}"
+        return bad("schema", message, f"当前为 {revision}，落后于 {newest}：{to_do.zh}")
+    if revision != newest:
+        message = f"is at {revision}, of a newer version than this one, which serves on with it"
+        return note("schema", message, f"当前为 {revision}，属于更新的版本；本版本仍可继续服务")
+    return good("schema", f"at {revision}, as this version needs it", f"当前为 {revision}，符合本版本要求")
+
+
+def _judge_signing_keys(
+    keys: Sequence[StoredSigningKey], sealer: Sealer, *, max_age: timedelta, now: datetime
+) -> Result:
+    name = "signing_keys"
+    if not keys:
+        return good(name, "none yet: the first is made when the service first starts", "尚无：服务首次启动时生成")
+    unopened = [key.kid for key in keys if not SIGNING_KEYS.opens(sealer, key)]
+    if len(unopened) == len(keys):
+        message = "WXAUTH_SECRET_KEY is not the one that sealed what is stored; see WXAUTH_SECRET_KEY_PREVIOUS"
+        chinese = "WXAUTH_SECRET_KEY 与加密现有数据的密钥不符；请检查 WXAUTH_SECRET_KEY_PREVIOUS"
+        return bad(name, message, chinese)
+    if unopened:
+        which, count = ", ".join(unopened), len(unopened)
+        message = f"{count} of {len(keys)} do not open ({which}): {_WHAT_OPENS.en}"
+        return bad(name, message, f"{len(keys)} 个密钥中有 {count} 个无法解密（{which}）：{_WHAT_OPENS.zh}")
+    current, newest = signing(keys, now), keys[-1]
+    if newest.activates_at > now and not has_next(keys, now):
+        time = _minute(newest.activates_at)
+        ahead = f"{newest.kid} is to sign only {time}, for its maker's clock was ahead"
+        late = f"{newest.kid} 要到 {time} 才用于签名，因为生成它的机器时钟偏快"
+        chinese = f"{late}：请检查各副本的时钟，再运行 'wxauth keys rotate'"
+        return note(name, f"{ahead}: see the replicas' clocks, then run 'wxauth keys rotate'", chinese)
+    if newest.activates_at > now:
+        time = _minute(newest.activates_at)
+        plan = Title(f"{newest.kid} from {time}", f"{time} 起改用 {newest.kid}")
+    else:
+        time = _minute(max(now, newest.created_at + max_age))
+        plan = Title(f"the next is made {time}", f"下一个在 {time} 生成")
+    message = f"{len(keys)} published; {current.kid} signs now, {plan.en}"
+    return good(name, message, f"已发布 {len(keys)} 个；当前用 {current.kid} 签名，{plan.zh}")
+
+
+def _judge_webhooks(webhooks: Sequence[WebhookState]) -> Result:
+    name = "webhooks"
+    disabled = [webhook.name for webhook in webhooks if not webhook.is_enabled]
+    stuck = [webhook.name for webhook in webhooks if webhook.is_enabled and webhook.is_stuck]
+    if stuck:
+        some, look = ", ".join(stuck), f"'wxauth webhooks test {stuck[0]}'"
+        message = f"{some}: nothing delivered for an hour, while something waits: see {look}"
+        return bad(name, message, f"{some}：一小时未投递成功，仍有事件在等待：请运行 {look}")
+    if disabled:
+        some, enable = ", ".join(disabled), f"'wxauth webhooks set {disabled[0]} --enable'"
+        return note(
+            name,
+            f"{some}: disabled, by you or by its 410: {enable}",
+            f"{some}：已停用（人工停用或其返回 410）：{enable}",
+        )
+    number = len(webhooks)
+    return good(name, f"{number}, none of which has failed for an hour", f"{number} 个，均未连续失败一小时")
+
+
+def _judge_sealed(
+    values: Sequence[tuple[bytes, bytes]], keys: Sequence[StoredSigningKey], sealer: Sealer, *, has_previous: bool
+) -> Result:
+    name = "sealed_data"
+    unopened = sum(not sealer.opens(sealed, context=context) for sealed, context in values)
+    if unopened:
+        message = f"{unopened} of {len(values)} values looked at do not open: {_WHAT_OPENS.en}"
+        return bad(name, message, f"抽查的 {len(values)} 项中有 {unopened} 项无法解密：{_WHAT_OPENS.zh}")
+    if not keys and not values:
+        return good(name, "nothing stored yet", "尚无数据")
+    every = [*(key.private_key for key in keys), *(sealed for sealed, _ in values)]
+    total, stale = len(every), sum(not sealed.startswith(sealer.prefix) for sealed in every)
+    if stale:
+        message = f"{stale} of {total} values looked at need WXAUTH_SECRET_KEY_PREVIOUS: run 'wxauth secret reseal'"
+        chinese = (
+            f"抽查的 {total} 项中有 {stale} 项仍需 WXAUTH_SECRET_KEY_PREVIOUS：移除它之前请运行 'wxauth secret reseal'"
+        )
+        return note(name, f"{message} before you remove it", chinese)
+    if has_previous:
+        message = f"opens; of {total} values looked at none needs WXAUTH_SECRET_KEY_PREVIOUS"
+        return good(name, message, f"可以解密；抽查的 {total} 项都不再需要 WXAUTH_SECRET_KEY_PREVIOUS")
+    return good(name, f"opens; {total} values looked at", f"可以解密；抽查了 {total} 项")
+
+
+def _minute(time: datetime) -> str:
+    return time.isoformat(timespec="minutes")

@@ -1,0 +1,130 @@
+"""Runs all checks, and puts their results in order."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from contextlib import aclosing, suppress
+from typing import Any, Final
+
+from wxauth.errors import StorageUnavailable, Title
+from wxauth.guard.jwks import FETCH_TIMEOUT
+from wxauth.server.checks.clocks import compare
+from wxauth.server.checks.database import check_database
+from wxauth.server.checks.findings import Findings
+from wxauth.server.checks.interpreter import judge_python
+from wxauth.server.checks.issuer import check_issuer
+from wxauth.server.checks.redis import PATIENCE as REDIS_PATIENCE
+from wxauth.server.checks.redis import check_redis
+from wxauth.server.checks.result import Result, bad, good
+from wxauth.server.checks.rows import some_users
+from wxauth.server.checks.wechat import PATIENCE, check_app
+from wxauth.server.core.clock import Clock, utc_now
+from wxauth.server.core.database import DEADLINES, Database, Deadlines
+from wxauth.server.core.logs import message_of
+from wxauth.server.core.settings import App, InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.server.wechat.transport import CONNECT_SHARE, HttpTransport
+
+LONGEST: Final = 25.0
+"""Seconds for one check as a whole. Each of its questions has a shorter limit of its own."""
+
+_LONGEST_REASON: Final = 300
+
+
+async def check_all() -> list[Result]:
+    """Check the settings; if they are valid, check everything else with them."""
+    try:
+        settings = load_settings(Settings)
+    except InvalidSettings as exc:
+        return [bad("settings", problem, f"有误：{problem}") for problem in exc.problems]
+    results = [good("settings", "each one is of its form", "各项格式正确")]
+    results += [bad("settings", line, f"没有这一项：{line}") for line in unknown_names()]
+    return results + await examine(settings)
+
+
+async def examine(
+    settings: Settings,
+    *,
+    clock: Clock = utc_now,
+    deadlines: Deadlines = DEADLINES,
+    redis_patience: float = REDIS_PATIENCE,
+    issuer_patience: float = FETCH_TIMEOUT,
+) -> list[Result]:
+    """Check the database first, because the other checks need what is stored there; then all others at once.
+
+    Args:
+        settings: The settings of the service.
+        clock: The time of this machine.
+        deadlines: How long the database may take.
+        redis_patience: Seconds for Redis.
+        issuer_patience: Seconds for each of the issuer's documents. By default as many as siblings wait.
+    """
+    found = Findings(apps=settings.apps)
+    results = [
+        judge_python(),
+        *await _results_of("database", check_database(settings, found, clock=clock, deadlines=deadlines)),
+    ]
+    async with aclosing(_transport(settings)) as transport:
+        redis, issuer, *apps = await asyncio.gather(
+            _results_of("redis", check_redis(settings, patience=redis_patience)),
+            _results_of("issuer", check_issuer(settings.issuer, found, now=clock(), patience=issuer_patience)),
+            *_apps(settings, found, transport, clock),
+        )
+    if found.wechat_readings:  # a delayed answer makes the clocks seem further apart: the smallest difference is best
+        nearest = min(found.wechat_readings, key=lambda reading: abs(reading.ahead))
+        results.append(compare("clock wechat", Title("WeChat's", "微信"), nearest))
+    if not found.apps:
+        message = "there is none, so nobody can log in: 'wxauth apps add APP_ID', or WXAUTH_APPS"
+        results.append(
+            bad("apps", message, "没有小程序，无人能登录：请运行 'wxauth apps add APP_ID'，或设置 WXAUTH_APPS")
+        )
+    return [*results, *redis, *issuer, *(result for app in apps for result in app)]
+
+
+async def examine_app(settings: Settings, app: App, *, apps: Sequence[App], clock: Clock = utc_now) -> list[Result]:
+    """Check one app of `apps` at WeChat. The database is asked for the app's users only."""
+    found = Findings(apps=apps)
+    async with (
+        aclosing(Database(settings.database_url.get_secret_value())) as database,
+        aclosing(_transport(settings)) as transport,
+    ):
+        with suppress(StorageUnavailable):  # without the users, the report lacks what depends on them
+            found.users = {app.app_id: await some_users(database, app.app_id)}
+        check = check_app(app, settings, found, transport=transport, clock=clock)
+        return await _results_of(f"wechat {app.app_id}", check)
+
+
+async def check_apps(settings: Settings, *, clock: Clock = utc_now) -> list[Result]:
+    """Check only WeChat's side of each app, without the database."""
+    async with aclosing(_transport(settings)) as transport:
+        apps = await asyncio.gather(*_apps(settings, Findings(apps=settings.apps), transport, clock))
+    return [result for app in apps for result in app]
+
+
+def _transport(settings: Settings) -> HttpTransport:
+    return HttpTransport(
+        connect_timeout=min(settings.wechat_timeout, PATIENCE) * CONNECT_SHARE, proxy=settings.wechat_proxy
+    )
+
+
+def _apps(
+    settings: Settings, found: Findings, transport: HttpTransport, clock: Clock
+) -> Iterator[Coroutine[Any, Any, list[Result]]]:
+    for app in found.apps:
+        check = check_app(app, settings, found, transport=transport, clock=clock)
+        yield _results_of(f"wechat {app.app_id}", check)
+
+
+async def _results_of(name: str, check: AsyncGenerator[Result, None]) -> list[Result]:
+    """The results of a check. If the check itself fails, that is a result too, and the other checks go on."""
+    results: list[Result] = []
+    try:
+        async with asyncio.timeout(LONGEST), aclosing(check):
+            async for result in check:
+                results.append(result)  # noqa: PERF401 - the results before a failure are kept
+    except TimeoutError:
+        message = f"not checked to the end in {LONGEST:g} s"
+        results.append(bad(name, message, f"{LONGEST:g} 秒内未检查完"))
+    except Exception as exc:
+        reason = f"{type(exc).__name__}: {message_of(exc)}"[:_LONGEST_REASON]
+        message = f"not checked to the end, by a fault of wxauth's own: {reason}"
+        results.append(bad(name, message, f"因 wxauth 自身的故障未检查完：{reason}"))
+    return results

@@ -1,0 +1,25 @@
+"""What one check finds out and others need."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from wxauth.server.checks.clocks import Reading
+from wxauth.server.checks.rows import Users
+from wxauth.server.clients.rows import OAuthClient
+from wxauth.server.core.settings import App
+from wxauth.server.core.tables import StoredSigningKey
+
+
+@dataclass(slots=True)
+class Findings:
+    """The findings so far. A field is None or empty if it could not be found out."""
+
+    apps: Sequence[App] = ()
+    """The apps that people may log in to."""
+    signing_keys: Sequence[StoredSigningKey] | None = None
+    users: Mapping[str, Users] = field(default_factory=dict)
+    """By app_id, what a sample of the app's users tells."""
+    sites: Sequence[OAuthClient] = ()
+    """The OAuth clients."""
+    wechat_readings: list[Reading] = field(default_factory=list)
+    """Readings of our clock against WeChat's."""

@@ -1,0 +1,34 @@
+"""Checks Redis, which counts logins for all processes."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from typing import Final
+
+from wxauth.server.checks.result import Result, bad, good
+from wxauth.server.core.settings import Settings
+from wxauth.server.limits.redis import reason_of, redis_storage
+
+PATIENCE: Final = 3.0
+"""Seconds for an answer."""
+
+
+async def check_redis(settings: Settings, *, patience: float = PATIENCE) -> AsyncGenerator[Result, None]:
+    """Check whether Redis counts a login within `patience` seconds, if one is configured."""
+    if settings.redis_url is None:
+        return
+    if not settings.login_rate_limit:
+        yield good("redis", "not asked, for WXAUTH_LOGIN_RATE_LIMIT is empty", "未检查：WXAUTH_LOGIN_RATE_LIMIT 为空")
+        return
+    url = settings.redis_url.get_secret_value()
+    try:
+        async with asyncio.timeout(patience), AsyncExitStack() as closing:
+            # Counts, as a login does: a replica, or a cluster that is down, would answer a mere PING.
+            storage = redis_storage(url, what="check", patience=patience, closing=closing)
+            await storage.incr("check", expiry=1)
+        yield good("redis", "answers", "响应正常")
+    except Exception as exc:
+        reason = reason_of(exc) or type(exc).__name__
+        consequence = "until it does, each process counts for itself; see WXAUTH_REDIS_URL"
+        chinese = f"没有响应（{reason}）：恢复之前各进程各自计数；请检查 WXAUTH_REDIS_URL"
+        yield bad("redis", f"does not answer ({reason}): {consequence}", chinese)

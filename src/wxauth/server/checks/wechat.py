@@ -1,0 +1,390 @@
+"""Checks WeChat's side of each app: its secret, its IP whitelist, and which APIs it may call.
+
+Every question is about a made-up code or a made-up person, so that WeChat refuses it. It costs and changes nothing.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic_core import from_json
+
+from wxauth.errors import (
+    CodeUsed,
+    InvalidCode,
+    Title,
+    WeChatBadResponse,
+    WeChatError,
+    WeChatMisconfigured,
+    WeChatRateLimited,
+    WeChatTimeout,
+    WeChatUnavailable,
+)
+from wxauth.guard.urls import is_loopback
+from wxauth.server.checks.clocks import Reading
+from wxauth.server.checks.findings import Findings
+from wxauth.server.checks.result import Result, bad, good, note
+from wxauth.server.checks.rows import Users
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.ip_addresses import plain_address
+from wxauth.server.core.settings import App, Settings
+from wxauth.server.wechat.api import WeChatApi
+from wxauth.server.wechat.client import WeChat
+from wxauth.server.wechat.connector import ProxyFailed
+from wxauth.server.wechat.errcodes import (
+    ABOUT_THE_ACCOUNT,
+    CHECK_SESSION_KEY,
+    CHECK_TEXT,
+    CODE2SESSION,
+    DAILY_QUOTA,
+    MINI_PROGRAM_CODE,
+    PHONE_NUMBER,
+    RISK_RANK,
+    STABLE_TOKEN,
+    SYSTEM_BUSY,
+    what_to_change,
+)
+from wxauth.server.wechat.wechat_tokens import WeChatTokens
+
+PATIENCE: Final = 10.0
+"""Seconds for one question, at most, whatever `WXAUTH_WECHAT_TIMEOUT` says."""
+
+_CODE: Final = "000000000000"
+_OPENID: Final = "o-wxauth-check"
+_SESSION_KEY: Final = b"d3hhdXRoLWNoZWNrLi4uLg=="
+_CLIENT_IP: Final = "192.0.2.1"  # of the range for documentation (RFC 5737)
+_TEXT: Final = "wxauth"
+_NOT_WHITELISTED: Final = 40164
+_MINUTE_QUOTA: Final = 45011
+_WRONG_PARAMETER: Final = 47001
+_SECOND: Final = timedelta(seconds=1)
+_ENCRYPTED: Final = Title("security mode (安全模式)", "安全模式")
+_PLAIN: Final = Title("plain mode (明文模式)", "明文模式")
+_REST_UNKNOWN: Final = Title(
+    "what else the app may ask is not known without one", "没有 access_token，无法得知该小程序还有哪些权限"
+)
+_NEXT_TO_AN_ADDRESS: Final = re.compile(r"[^0-9A-Fa-f:.]+")
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the checks need of WeChat's answers, and the WeChat client does not return."""
+
+    readings: list[Reading]
+    addresses: list[str] = field(default_factory=list)
+    """The addresses of this server as WeChat names them when it refuses them."""
+    unreachable: set[str] = field(default_factory=set)
+    """Hosts to which no connection could be made."""
+    at_proxy: str = ""
+    """The reason for that, if the proxy has failed."""
+
+
+class _Witness(httpx.AsyncBaseTransport):
+    """Passes requests and answers on, and notes in `Seen` what it sees."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, clock: Clock, seen: Seen) -> None:
+        self._inner = inner
+        self._clock = clock
+        self._seen = seen
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        asked_at = self._clock()
+        try:
+            response = await self._inner.handle_async_request(request)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            self._seen.unreachable.add(request.url.host)
+            self._seen.at_proxy = str(exc) if isinstance(exc, ProxyFailed) else ""
+            raise
+        answered_at = self._clock()
+        if (theirs := _time_in(response)) is not None:
+            reading = Reading.of(theirs, asked_at=asked_at, answered_at=answered_at, grain=_SECOND)
+            self._seen.readings.append(reading)
+        self._seen.addresses = self._seen.addresses or _refused_addresses(await response.aread())
+        return response
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """A use of an API: its name in the report, a question to it, and why it is not needed now, if so."""
+
+    name: str
+    api: str
+    ask: Callable[[WeChatApi], Awaitable[object]]
+    why_unused: Title | None = None
+
+
+async def check_app(
+    app: App, settings: Settings, found: Findings, *, transport: httpx.AsyncBaseTransport, clock: Clock
+) -> AsyncGenerator[Result, None]:
+    """Check whether WeChat takes the app and this server, which APIs it may call, and what WeChat's console needs."""
+    seen = Seen(found.wechat_readings)
+    wechat = WeChat(
+        _Witness(transport, clock, seen),
+        base_url=settings.wechat_base_url,
+        fallback_url=settings.wechat_fallback_url,
+        timeout=min(settings.wechat_timeout, PATIENCE),
+    )
+    users = found.users.get(app.app_id)
+    uses = _uses(app, settings, users)
+    async with aclosing(WeChatTokens(wechat, clock)) as wechat_tokens:
+        api = WeChatApi(wechat, wechat_tokens)
+        login, (token, failures) = await asyncio.gather(
+            _failure(wechat.code2session(app, _CODE)), _ask_with_token(app, wechat_tokens, api, uses)
+        )
+    yield _judge_login(app, login, settings, seen)
+    yield _judge_token(app, token, login, settings, seen)
+    for use, failure in zip(uses, failures, strict=False):  # without a WeChat token, `failures` is empty
+        yield _judge_api(app, use, failure, settings, seen)
+    if users is not None:
+        yield _judge_unionids(app, users, is_only_one=len(found.apps) == 1)
+    yield _judge_push(app, settings)
+    if app.app_id in {site.app_id or found.apps[0].app_id for site in found.sites}:
+        yield await _check_codes(app, settings, wechat, clock, seen)
+
+
+async def _failure(question: Awaitable[object]) -> WeChatError | None:
+    try:
+        await question
+    except WeChatError as exc:
+        return exc
+    return None
+
+
+async def _ask_with_token(
+    app: App, wechat_tokens: WeChatTokens, api: WeChatApi, uses: Sequence[_Use]
+) -> tuple[WeChatError | None, list[WeChatError | None]]:
+    """The failure of getting a WeChat token; if there was none, the failure of each use, or None."""
+    failure = await _failure(wechat_tokens.get(app))
+    if failure is not None:
+        return failure, []
+    return None, await asyncio.gather(*(_failure(use.ask(api)) for use in uses))
+
+
+def _uses(app: App, settings: Settings, users: Users | None) -> list[_Use]:
+    openid = _OPENID if settings.phone_check_openid else None
+    gives_phones = users is not None and users.give_phones
+    return [
+        _Use(
+            "phone",
+            PHONE_NUMBER,
+            lambda api: api.phone_number(app, _CODE, openid=openid),
+            None if gives_phones else Title("nobody has given a phone number lately", "近期没有人绑定手机号"),
+        ),
+        _Use(
+            "session_keys",
+            CHECK_SESSION_KEY,
+            lambda api: api.check_session_key(app, openid=_OPENID, session_key=_SESSION_KEY),
+        ),
+        _Use(
+            "risk",
+            RISK_RANK,
+            lambda api: api.risk_rank(app, openid=_OPENID, client_ip=_CLIENT_IP),
+            _is_off("WXAUTH_RISK_POLICY") if settings.risk_policy == "off" else None,
+        ),
+        _Use(
+            "nickname",
+            CHECK_TEXT,
+            lambda api: api.check_text(app, openid=_OPENID, content=_TEXT),
+            _is_off("WXAUTH_NICKNAME_CHECK") if settings.nickname_check == "off" else None,
+        ),
+    ]
+
+
+def _is_off(setting: str) -> Title:
+    return Title(f"{setting} is off", f"{setting} 为 off")
+
+
+async def _check_codes(app: App, settings: Settings, wechat: WeChat, clock: Clock, seen: Seen) -> Result:
+    """Check which kind of code the sites show for this app, and what is missing for it."""
+    name = f"wechat {app.app_id} codes"
+    prefix = f"{settings.issuer}/d/"
+    if settings.scan_code == "link":
+        if is_loopback(urlsplit(prefix).hostname):
+            message = f"ordinary links, and no phone can open {prefix}: set WXAUTH_ISSUER"
+            return note(name, message, f"普通链接二维码，但手机打不开 {prefix}：请设置 WXAUTH_ISSUER")
+        entered = f"in WeChat's console, 扫普通链接二维码打开小程序: {prefix}, page {settings.scan_page}, published"
+        entered_zh = f"微信后台“扫普通链接二维码打开小程序”：{prefix}，页面 {settings.scan_page}，须已发布"
+        if settings.link_check_file is None:
+            message = f"ordinary links; {entered}; set WXAUTH_LINK_CHECK_FILE for the file it asks for"
+            return note(name, message, f"普通链接二维码；{entered_zh}；校验文件请写入 WXAUTH_LINK_CHECK_FILE")
+        return good(name, f"ordinary links; {entered}", f"普通链接二维码；{entered_zh}")
+    what = f"mini-program codes of {settings.scan_page} ({settings.scan_env})"
+    what_zh = f"{settings.scan_page}（{settings.scan_env}）的小程序码"
+    async with aclosing(WeChatTokens(wechat, clock)) as wechat_tokens:
+        asked = WeChatApi(wechat, wechat_tokens).mini_program_code(
+            app, _CODE, page=settings.scan_page, env=settings.scan_env
+        )
+        failure = await _failure(asked)
+    if failure is None:
+        return good(name, what, what_zh)
+    told = _judge_failure(name, MINI_PROGRAM_CODE, failure, settings, seen)
+    if failure.errcode == DAILY_QUOTA:
+        message = f"{what}: asked too often just now, 5,000 a minute: run this again in a minute"
+        return note(name, message, f"{what_zh}：刚才调用太频繁（每分钟 5,000 次）：请一分钟后再运行")
+    message = f"{what} are not to be had, so ordinary ones are shown: {told.message}"
+    return Result(name, told.level, message, f"无法获取 {what_zh}，改用普通二维码：{told.said('zh')}")
+
+
+def _judge_login(app: App, failure: WeChatError | None, settings: Settings, seen: Seen) -> Result:
+    name = f"wechat {app.app_id}"
+    if failure is None:
+        message = "took a made-up code for a real one: is WXAUTH_WECHAT_BASE_URL WeChat?"
+        return bad(name, message, "接受了编造的 code：WXAUTH_WECHAT_BASE_URL 是微信吗？")
+    if not isinstance(failure, InvalidCode | CodeUsed):
+        return _judge_failure(name, CODE2SESSION, failure, settings, seen)
+    base = urlsplit(settings.wechat_base_url).hostname
+    if base in seen.unreachable:
+        fallback = urlsplit(settings.wechat_fallback_url or "").hostname
+        message = f"answers at {fallback} alone: {base} cannot be connected to, and each login waits for it first"
+        return note(name, message, f"只有 {fallback} 响应：无法连接 {base}，每次登录都要先等它")
+    return good(name, "answers, and takes the app's secret", "响应正常，AppSecret 正确")
+
+
+def _judge_token(
+    app: App, failure: WeChatError | None, login: WeChatError | None, settings: Settings, seen: Seen
+) -> Result:
+    name = f"wechat {app.app_id} access_token"
+    if failure is None:
+        return good(name, "obtainable from this address", "可从本机获取")
+    is_the_same = login is not None and (type(failure), failure.errcode) == (type(login), login.errcode)
+    if is_the_same:
+        return bad(name, f"not to be had, for the same reason; {_REST_UNKNOWN.en}", f"同样无法获取；{_REST_UNKNOWN.zh}")
+    told = _judge_failure(name, STABLE_TOKEN, failure, settings, seen)
+    message, chinese = f"{told.message}; {_REST_UNKNOWN.en}", f"{told.chinese}；{_REST_UNKNOWN.zh}"
+    return Result(name, told.level, message, chinese)
+
+
+def _judge_api(app: App, use: _Use, failure: WeChatError | None, settings: Settings, seen: Seen) -> Result:
+    name = f"wechat {app.app_id} {use.name}"
+    sends_openid = use.api == PHONE_NUMBER and settings.phone_check_openid
+    if sends_openid and failure is not None and failure.errcode == _WRONG_PARAMETER:
+        told = bad(
+            name,
+            "the account may not send the openid: set WXAUTH_PHONE_CHECK_OPENID=false (errcode 47001)",
+            "该账号不能传 openid：请设置 WXAUTH_PHONE_CHECK_OPENID=false（错误码 47001）",
+        )
+    elif _is_permitted(failure):
+        return good(name, "permitted", "有权限")
+    else:
+        assert failure is not None
+        told = _judge_failure(name, use.api, failure, settings, seen)
+    if use.why_unused is None:
+        return told
+    why = use.why_unused
+    return note(name, f"{told.message}; not needed now, for {why.en}", f"{told.chinese}；目前用不到，因为{why.zh}")
+
+
+def _is_permitted(failure: WeChatError | None) -> bool:
+    """Whether WeChat let the app call the API: it has refused the made-up question, not the app."""
+    is_about_the_app = isinstance(failure, WeChatMisconfigured | WeChatRateLimited | WeChatUnavailable)
+    errcode = failure and failure.errcode
+    return failure is None or not (is_about_the_app or errcode is None or errcode in ABOUT_THE_ACCOUNT)
+
+
+def _judge_failure(name: str, api: str, failure: WeChatError, settings: Settings, seen: Seen) -> Result:
+    """The result for a failure that is about the app, this server or WeChat, not about the made-up question."""
+    errcode = failure.errcode
+    at, at_zh = f"(errcode {errcode})", f"（错误码 {errcode}）"
+    base = settings.wechat_base_url
+    match failure:
+        case WeChatMisconfigured() if errcode == _NOT_WHITELISTED and seen.addresses:
+            addresses = " and ".join(seen.addresses)
+            return bad(
+                name,
+                f"WeChat saw this server as {addresses}: add that to the app's IP whitelist 白名单 {at}",
+                f"微信看到的本机 IP 为 {'、'.join(seen.addresses)}：请加入小程序的 IP 白名单{at_zh}",
+            )
+        case WeChatRateLimited() if errcode == _MINUTE_QUOTA:
+            message = f"asked too often just now: run this again in a minute {at}"
+            return note(name, message, f"刚才调用太频繁：请一分钟后再运行{at_zh}")
+        case WeChatUnavailable() if errcode == SYSTEM_BUSY:
+            message = f"WeChat is busy, also when asked again: run this again in a minute {at}"
+            return bad(name, message, f"微信系统繁忙，重试仍然如此：请一分钟后再运行{at_zh}")
+        case WeChatUnavailable() if seen.at_proxy:
+            message = f"{seen.at_proxy}: see WXAUTH_WECHAT_PROXY, and that it may connect to {base}"
+            return bad(name, message, f"{seen.at_proxy}：请检查 WXAUTH_WECHAT_PROXY，以及它能否连接 {base}")
+        case WeChatUnavailable() | WeChatTimeout():
+            message = f"{failure.detail}: see that this machine reaches {base} (name, firewall, TLS)"
+            return bad(name, message, f"{failure.detail}：请确认本机能访问 {base}（域名解析、防火墙、TLS）")
+        case WeChatBadResponse() if errcode is None:
+            message = f"{failure.detail}: is WXAUTH_WECHAT_BASE_URL WeChat, or a proxy in between?"
+            return bad(name, message, f"{failure.detail}：WXAUTH_WECHAT_BASE_URL 是微信，还是中间的代理？")
+    assert errcode is not None
+    if (advice := what_to_change(errcode, api=api)) is not None:
+        return bad(name, f"{advice} {at}", f"{what_to_change(errcode, api=api, language='zh')}{at_zh}")
+    message = f"refused: look the errcode up in WeChat's table of return codes {at}"
+    return bad(name, message, f"被拒绝：请在微信的返回码表中查找{at_zh}")
+
+
+def _judge_unionids(app: App, users: Users, *, is_only_one: bool) -> Result:
+    name = f"wechat {app.app_id} unionid"
+    if users.users == 0:
+        return good(name, "not known before somebody has logged in", "有人登录之后才能得知")
+    if users.with_unionid:
+        message = f"bound to an Open Platform account: {users.with_unionid} of {users.users} users have one"
+        return good(name, message, f"已绑定开放平台账号：{users.users} 个用户中 {users.with_unionid} 个有 unionid")
+    message = f"none of {users.users} users has one: bind the app to an Open Platform account"
+    chinese = f"{users.users} 个用户都没有 unionid"
+    if is_only_one:
+        chinese = f"{chinese}：若将来要与其他小程序共用用户，请绑定开放平台账号"
+        return good(name, f"{message}, should another app share its users some day", chinese)
+    chinese = f"{chinese}：若各小程序要共用用户，请绑定开放平台账号"
+    return note(name, f"{message}, if the apps are to share users", chinese)
+
+
+def _judge_push(app: App, settings: Settings) -> Result:
+    name = f"wechat {app.app_id} push"
+    url = f"{settings.issuer}/v1/wechat/push/{app.app_id}"
+    if app.push_token is None:
+        where = "WXAUTH_APPS, 'wxauth apps set'"
+        message = f"no push_token, so nobody tells what people withdraw: set one ({where}) for {url}"
+        return note(name, message, f"没有 push_token，无法得知用户撤回了什么：请设置（{where}），地址为 {url}")
+    mode = _ENCRYPTED if app.push_aes_key else _PLAIN
+    if is_loopback(urlsplit(url).hostname):
+        message = f"configured, {mode.en}, and WeChat cannot reach {url}: set WXAUTH_ISSUER"
+        return note(name, message, f"已配置，{mode.zh}，但微信无法访问 {url}：请设置 WXAUTH_ISSUER")
+    told = f"in WeChat's console, 消息推送: {url}, {mode.en}"
+    chinese = f"在微信后台“消息推送”中填写 {url}，{mode.zh}"
+    if app.push_aes_key is None:
+        risk = "WeChat does not sign the message itself, so somebody between WeChat and this server can change it"
+        return note(
+            name,
+            f"{told}; {risk}: better set push_aes_key where push_token is, and 安全模式 in the console",
+            f"{chinese}；微信不对消息本身签名，途中可能被篡改：建议在设置 push_token 之处一并设置 push_aes_key，"
+            "并在微信后台选择安全模式",
+        )
+    return good(name, told, chinese)
+
+
+def _time_in(response: httpx.Response) -> datetime | None:
+    try:
+        time = parsedate_to_datetime(response.extensions.get("date") or "")
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _refused_addresses(body: bytes) -> list[str]:
+    """The addresses in WeChat's refusal of a caller that is not on the whitelist. No other text of WeChat is used."""
+    try:
+        match from_json(body):
+            case {"errcode": 40164, "errmsg": str(text)}:
+                words = _NEXT_TO_AN_ADDRESS.split(text)
+            case _:
+                return []
+    except ValueError:
+        return []
+    found: dict[str, None] = {}
+    for word in words:
+        try:
+            found[str(plain_address(word.rstrip(".")))] = None
+        except ValueError:
+            continue
+    return list(found)

@@ -1,0 +1,136 @@
+"""`wxauth users import` and `export`: moving in, and out again."""
+
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final
+
+import click
+
+from wxauth.server.cli.asking import Failed, json_option, printable, terminal_language, with_database, with_services
+
+if TYPE_CHECKING:
+    from wxauth.server.moving.faults import Fault
+    from wxauth.server.moving.importing import Counts, Refusal
+
+
+_COUNTS_IN_CHINESE: Final = {
+    "lines": "行数",
+    "created": "新建",
+    "updated": "更新",
+    "unchanged": "不变",
+    "refused": "拒绝",
+}
+
+
+@click.command("import")
+@click.argument("file", type=click.File("rb"))
+@click.option("--csv", "is_csv", is_flag=True, help="FILE is CSV, as it also is if its name ends in .csv.")
+@click.option("--dry-run", is_flag=True, help="Say what would become of each line, and store nothing.")
+@click.option("--overwrite", is_flag=True, help="Let names, pictures and numbers of the file win over those there.")
+@click.option("--roles", is_flag=True, help="Let the file change the roles of users who are there.")
+@click.option("--status", is_flag=True, help="Let the file ban and unban users who are there.")
+@click.option(
+    "--allow-admin", is_flag=True, help="Take lines with the role admin, or that lift an administrator's ban."
+)
+@click.option("--restore", is_flag=True, help="Take lines whose user_id is that of an erased user.")
+@click.option("--quiet-events", is_flag=True, help="Write no events of new users, identities and names.")
+@json_option
+def import_users(
+    file: IO[bytes],
+    is_csv: bool,
+    dry_run: bool,
+    overwrite: bool,
+    roles: bool,
+    status: bool,
+    allow_admin: bool,
+    restore: bool,
+    quiet_events: bool,
+    as_json: bool,
+) -> None:
+    """Import users from FILE (-: standard input), one identity a line, as JSON or CSV.
+
+    Each line needs app_id and openid; the first line of CSV has the names of the fields. It is safe to run again.
+    What is wrong is told in Chinese if the locale is. Exit status 1 if a line was refused.
+    """
+    from collections import Counter
+    from dataclasses import asdict
+
+    from pydantic_core import to_json
+
+    from wxauth.server.moving.batch import Options
+    from wxauth.server.moving.files import BadHeader, CsvLines, json_lines
+    from wxauth.server.moving.importing import import_users
+
+    options = Options(
+        overwrite=overwrite,
+        takes_roles=roles,
+        takes_status=status,
+        allow_admin=allow_admin,
+        restore=restore,
+        quiet_events=quiet_events,
+        dry_run=dry_run,
+    )
+    is_watched = sys.stderr.isatty()
+    clear = "\r\x1b[K" if is_watched else ""
+    is_chinese = terminal_language() == "zh"
+    cost: Counter[Fault] = Counter()
+
+    def told(fault: "Fault") -> str:
+        return f"{fault.field}: {getattr(fault.wanted, terminal_language())}"
+
+    def refuse(refusal: "Refusal") -> None:
+        cost.update(refusal.faults)
+        line = f"第 {refusal.number} 行" if is_chinese else f"line {refusal.number}"
+        click.echo(f"{clear}{line}: {'; '.join(map(told, refusal.faults))}", err=True)
+
+    def progress(counts: "Counts") -> None:
+        if is_watched:
+            click.echo(f"{clear}{counts.lines:,} {'行' if is_chinese else 'lines'}", err=True, nl=False)
+
+    try:
+        lines = CsvLines(file) if is_csv or str(file.name).lower().endswith(".csv") else json_lines(file)
+    except BadHeader as exc:
+        raise Failed(f"{'第 1 行' if is_chinese else 'line 1'}: {told(exc.fault)}") from None
+    counts = with_services(lambda services: import_users(services, lines, options, refuse=refuse, progress=progress))
+    click.echo(clear, err=True, nl=False)
+    for fault, number in cost.most_common():
+        click.echo(f"{number:,} {'行' if is_chinese else 'line' if number == 1 else 'lines'}: {told(fault)}", err=True)
+    if isinstance(lines, CsvLines) and lines.unknown:
+        names = ", ".join(map(printable, lines.unknown))
+        click.echo(f"{'忽略的列' if is_chinese else 'columns ignored'}: {names}", err=True)
+    if as_json:
+        click.echo(to_json(asdict(counts)))
+    else:
+        names_of_counts = _COUNTS_IN_CHINESE if is_chinese else {}
+        click.echo(", ".join(f"{names_of_counts.get(name, name)}: {number}" for name, number in asdict(counts).items()))
+    if counts.refused:
+        sys.exit(1)
+
+
+@click.command("export")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), default=Path("-"))
+def export_users(file: Path) -> None:
+    """Write all users to FILE (- or no FILE: standard output), one identity a line of JSON.
+
+    The file has the state of one moment, whatever changes meanwhile. Only you can read it: it holds names and numbers.
+    """
+    from wxauth.server.moving.exporting import export_users
+
+    if str(file) == "-":
+        with_database(lambda database, _: export_users(database, sys.stdout.buffer.write))
+        sys.stdout.buffer.flush()
+        return
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):  # /dev/null stays everybody's
+            os.fchmod(descriptor, 0o600)
+    except OSError as exc:
+        raise click.UsageError(f"{file}: {exc.strerror}") from None
+    try:
+        with os.fdopen(descriptor, "wb") as opened:
+            number = with_database(lambda database, _: export_users(database, opened.write))
+    except OSError as exc:
+        raise Failed(f"{file}: {exc.strerror}") from None
+    click.echo(f"{number} identities", err=True)

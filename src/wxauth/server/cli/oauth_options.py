@@ -1,0 +1,102 @@
+"""The options of `wxauth clients add` and `set`, some of which make an OAuth client of a service client."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+SCOPES: Final = ("introspect", "access_token", "users", "phones", "events")
+"""The scopes of services that ask about users. A test compares them with those that the service knows."""
+SCOPES_OF_SITES: Final = ("openid", "profile", "phone", "email", "roles", "offline_access")
+"""The scopes that a site may ask for, compared likewise."""
+
+_HINTS: Final = {
+    "name": "NAME",
+    "scopes": "--scope",
+    "redirect_uris": "--redirect-uri",
+    "logout_uris": "--logout-uri",
+    "device": "--device",
+    "is_public": "--public",
+    "app_id": "--app",
+    "title": "--title",
+    "near": "--near",
+    "user_code": "--user-code",
+    "email_domain": "--email-domain",
+    "id_token_alg": "--id-token-alg",
+}
+_REDIRECT_URI = "Where browsers go with a code; https, or http on a loopback address. Repeatable."
+_LOGOUT_URI = "Where browsers may go after signing out. Repeatable."
+_SCOPE = (
+    f"What it may do: {', '.join(SCOPES)}; by default introspect. What a site may ask for: openid and profile (by "
+    "default), phone, email, roles, offline_access. Repeatable."
+)
+
+
+def client_options(*, is_change: bool) -> Callable[[Command], Command]:
+    """Add the options to a command, by the service's own names. A change can also remove an optional value."""
+
+    def flag(name: str, help_text: str) -> Any:
+        switch = f"--{name}/--no-{name}" if is_change else f"--{name}"
+        return click.option(switch, default=None, is_flag=True, help=help_text)
+
+    def text(flag: str, name: str, metavar: str, help_text: str) -> Any:
+        return click.option(flag, name, metavar=metavar, help=f"{help_text} Empty: none." if is_change else help_text)
+
+    options = (
+        click.option("--redirect-uri", "redirect_uris", multiple=True, metavar="URI", help=_REDIRECT_URI),
+        click.option("--logout-uri", "logout_uris", multiple=True, metavar="URI", help=_LOGOUT_URI),
+        flag("device", "It shows a code itself (RFC 8628)."),
+        text("--app", "app_id", "APP_ID", "Whose mini-program's code is shown; else the default app's."),
+        text("--title", "title", "TITLE", "What the phone calls it; else NAME."),
+        click.option(
+            "--scope",
+            "scopes",
+            multiple=True,
+            type=click.Choice((*SCOPES, *SCOPES_OF_SITES)),
+            metavar="SCOPE",
+            help=_SCOPE,
+        ),
+        flag("near", "Phone and browser must be in one network."),
+        flag("user-code", "Its codes may be typed, too."),
+        text(
+            "--email-domain", "email_domain", "DOMAIN", "People get the address <user id>@DOMAIN, which nobody reads."
+        ),
+        click.option(
+            "--id-token-alg",
+            type=click.Choice(("RS256", "ES256")),
+            help="What signs its id_tokens: RS256 by default; ES256 for products that take nothing else.",
+        ),
+    )
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def changes_in(options: dict[str, Any]) -> dict[str, Any]:
+    """The changes that the given options ask for; an empty text removes a value. Raises: click.UsageError."""
+    named = {name: value for name, value in options.items() if value not in (None, ())}
+    if not named:
+        raise click.UsageError("there is nothing to change: name --scope or another option. 请至少指定一个选项。")
+    return {
+        name: [each for each in value if each] if isinstance(value, tuple) else None if value == "" else value
+        for name, value in named.items()
+    }
+
+
+@contextmanager
+def refused_as_wrong_call() -> Iterator[None]:
+    """Turn a refused field of a client into an error about the option that gave it. Raises: click.BadParameter."""
+    from wxauth.server.clients.clients import WrongClient
+
+    try:
+        yield
+    except WrongClient as exc:
+        ((field, text),) = exc.errors
+        raise click.BadParameter(f"{text}.", param_hint=_HINTS[field]) from None

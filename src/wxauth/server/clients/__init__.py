@@ -1,0 +1,1 @@
+"""Clients: services and sites with a name and a secret."""

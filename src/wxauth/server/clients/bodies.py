@@ -1,0 +1,154 @@
+"""Clients as administrators add, change and see them."""
+
+from datetime import datetime
+from typing import Annotated, Any, Final, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from wxauth.server.clients.clients import SCOPES, Options, described
+from wxauth.server.clients.rows import IdTokenAlg, StoredClient
+from wxauth.server.clients.service_clients import Credentials, Scope, is_name, is_own_name
+from wxauth.server.core.tables import CLIENT_NAME
+
+EXAMPLE_CLIENT: Final[dict[str, Any]] = {
+    "name": "shop",
+    "title": "小店",
+    "scopes": ["openid", "profile"],
+    "is_public": False,
+    "device": False,
+    "redirect_uris": ["https://shop.example.com/callback"],
+    "logout_uris": ["https://shop.example.com/"],
+    "app_id": None,
+    "near": False,
+    "user_code": False,
+    "email_domain": None,
+    "id_token_alg": "RS256",
+    "created_at": "2026-11-20T08:00:00Z",
+    "former_secret_until": None,
+}
+EXAMPLE_CLIENTS: Final[dict[str, Any]] = {"items": [EXAMPLE_CLIENT], "next_cursor": None}
+EXAMPLE_NEW_CLIENT: Final[dict[str, Any]] = {**EXAMPLE_CLIENT, "client_id": "shop", "client_secret": "…"}
+EXAMPLE_SECRET: Final[dict[str, Any]] = {
+    "name": "billing",
+    "client_id": "billing",
+    "client_secret": "…",
+    "scopes": ["introspect", "users"],
+}
+
+
+def _is_name(name: str) -> str:
+    if not is_name(name):
+        raise ValueError(
+            "wants a-z, 0-9, _ and -, the first a letter or digit, at most 64; no name of the trail's, no UUID"
+        )
+    if is_own_name(name):
+        raise ValueError("names that begin with wxauth are of wxauth's own pages")
+    return name
+
+
+ClientName = Annotated[str, AfterValidator(_is_name), Field(json_schema_extra={"pattern": f"^{CLIENT_NAME}$"})]
+_AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SCOPES]})]
+
+
+class _ClientOptions(BaseModel):
+    # Their rules are in `asked_for`, which the command follows too.
+    title: str | None = Field(default=None, description="What the phone calls a site; null: its name.")
+    is_public: bool | None = Field(default=None, description="The site has no secret. Cannot be changed later.")
+    device: bool | None = Field(default=None, description="The site shows a code itself (RFC 8628).")
+    redirect_uris: list[str] | None = Field(default=None, description="Where browsers go with a code.")
+    logout_uris: list[str] | None = Field(default=None, description="Where browsers may go after signing out.")
+    app_id: str | None = Field(default=None, description="Whose mini-program's code is shown; null: the default app's.")
+    near: bool | None = Field(default=None, description="Phone and browser must be in one network.")
+    user_code: bool | None = Field(default=None, description="People may type the codes of this site.")
+    email_domain: str | None = Field(
+        default=None, description="People get an address in this domain, which nobody reads."
+    )
+    id_token_alg: IdTokenAlg | None = Field(default=None, description="What signs a site's id_tokens; null: `RS256`.")
+
+
+class ClientRequest(_ClientOptions):
+    """A service client to add; with redirect URIs or the device grant, a site."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "shop", "redirect_uris": EXAMPLE_CLIENT["redirect_uris"]}]},
+        hide_input_in_errors=True,
+    )
+
+    name: ClientName
+    scopes: list[_AnyScope] | None = Field(
+        default=None, description="What the client may do. Absent: `introspect`; for a site `openid`, `profile`."
+    )
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    # It only marks the field as absent, and would be refused if it were sent.
+    del schema["default"]
+
+
+class ClientChangeRequest(_ClientOptions):
+    """What to change of a client. Absent: not changed. Null, false or empty: taken back."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"scopes": ["introspect", "events"]}]}, hide_input_in_errors=True
+    )
+
+    scopes: Annotated[list[_AnyScope], Field(min_length=1)] = Field(
+        default=[],
+        description="All that the client may do from now on.",
+        json_schema_extra=_without_default,
+    )
+
+    @model_validator(mode="after")
+    def _names_something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("Wants something to change")
+        return self
+
+
+class ClientAnswer(Options):
+    """A client, without its secret. One that is no site has null, false or nothing in what makes one."""
+
+    name: str
+    created_at: datetime
+    former_secret_until: Annotated[datetime | None, Field(description="Until when the secret before this one works.")]
+
+
+class ClientsAnswer(TypedDict):
+    """Every client, by name."""
+
+    items: list[ClientAnswer]
+    next_cursor: None
+
+
+class NewClientAnswer(ClientAnswer):
+    """A new client with its secret, which is told this once."""
+
+    client_id: str
+    client_secret: Annotated[str | None, Field(description="Null for a public client, which has none.")]
+
+
+class ClientSecretAnswer(TypedDict):
+    """A client with its new secret, which is told this once."""
+
+    name: str
+    client_id: str
+    client_secret: str
+    scopes: list[str]
+
+
+def client_answer(client: StoredClient, *, now: datetime) -> ClientAnswer:
+    """A client, without its secret."""
+    until = client.former_secret_until
+    return {
+        "name": client.name,
+        **described(client),
+        "created_at": client.created_at,
+        "former_secret_until": until if until is not None and until > now else None,
+    }
+
+
+def new_client_answer(client: StoredClient, credentials: Credentials | None, *, now: datetime) -> NewClientAnswer:
+    """A client with its secret, if it has one."""
+    secret = None if credentials is None else credentials.client_secret
+    return {**client_answer(client, now=now), "client_id": client.name, "client_secret": secret}

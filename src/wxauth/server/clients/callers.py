@@ -1,0 +1,71 @@
+"""The parameters of routes for siblings: which service client calls, and whether it may."""
+
+from base64 import b64decode
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Final
+from urllib.parse import unquote
+
+from fastapi import Depends
+from starlette.requests import Request
+
+from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, StorageUnavailable
+from wxauth.server.clients.service_clients import Client, Credentials, Scope, authenticate
+from wxauth.server.core.services import Services
+
+SERVICE_CLIENT_SCHEME: Final = {
+    "service_client": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "A service client's name and secret: `wxauth clients add NAME --scope ...`.",
+    }
+}
+"""An entry of the OpenAPI document's `securitySchemes`."""
+
+SERVICE_CLIENT_SECURITY: Final[dict[str, Any]] = {"security": [{"service_client": []}]}
+"""`openapi_extra` of an operation for service clients."""
+
+FOR_CLIENTS: Final = (
+    InvalidRequest("there are two Authorization headers", status=400),
+    InvalidClient,
+    ClientLacksScope,
+    StorageUnavailable,
+)
+"""What any operation for service clients may answer."""
+
+
+async def client_with(request: Request, scope: Scope) -> Client:
+    """The service client that asks. Raises: InvalidRequest, InvalidClient, ClientLacksScope, StorageUnavailable."""
+    services: Services = request.app.state.services
+    return await authenticate(services.database, basic_credentials(request), scope, now=services.clock())
+
+
+def _asking_for(scope: Scope) -> Callable[[Request], Awaitable[Client]]:
+    async def client(request: Request) -> Client:
+        return await client_with(request, scope)
+
+    return client
+
+
+UsersClientDep = Annotated[Client, Depends(_asking_for(Scope.USERS))]
+"""A service client that may look users up."""
+
+
+EventsClientDep = Annotated[Client, Depends(_asking_for(Scope.EVENTS))]
+"""A service client that may read the feed."""
+
+
+def basic_credentials(request: Request) -> Credentials:
+    """RFC 7617, both parts percent-decoded (RFC 6749, section 2.3.1). Raises: InvalidClient, InvalidRequest."""
+    values = request.headers.getlist("authorization")
+    if len(values) > 1:
+        raise InvalidRequest("there are two Authorization headers", status=400)
+    scheme, _, encoded = values[0].partition(" ") if values else ("", "", "")
+    if scheme.lower() != "basic":
+        raise InvalidClient("send the service client's name and secret by HTTP Basic")
+    try:
+        name, colon, secret = b64decode(encoded.strip(" "), validate=True).decode().partition(":")
+    except ValueError:
+        raise InvalidClient("what stands after 'Basic' is not base64 of UTF-8") from None
+    if not colon:
+        raise InvalidClient("there is no colon between name and secret")
+    return Credentials(unquote(name), unquote(secret))

@@ -1,0 +1,80 @@
+"""Requests and answers about consents."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, ConfigDict, Field, RootModel
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from wxauth.server.consents.rows import ConsentRow
+from wxauth.server.web.paging import OrEmpty, TimedPageQuery
+
+MAX_CONSENTS: Final = 100
+"""How many consents are shown at once."""
+
+EXAMPLE_CONSENTS: Final[dict[str, Any]] = {
+    "items": [
+        {
+            "document": "privacy",
+            "version": "2026-05",
+            "given_at": "2026-11-20T08:00:00Z",
+            "withdrawn_at": None,
+            "app_id": "wx1a2b3c4d5e6f7a8b",
+            "ip": "203.0.113.7",
+        }
+    ],
+    "next_cursor": None,
+}
+
+
+def _texts(value: object) -> object:
+    # Refused here, because pydantic's own message would repeat the name that was sent.
+    if not (isinstance(value, dict) and all(isinstance(version, str) for version in value.values())):
+        raise ValueError("Should be an object of documents and versions, both text")
+    return value
+
+
+class ConsentsRequest(RootModel[Annotated[dict[str, str], BeforeValidator(_texts)]]):
+    """What the person agrees to: documents in force, each with its version."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"privacy": "2026-05"}]}, hide_input_in_errors=True)
+
+
+class ConsentAnswer(TypedDict):
+    """That a person has agreed to a version of a document."""
+
+    document: str
+    version: str
+    given_at: datetime
+    withdrawn_at: Annotated[datetime | None, Field(description="Null as long as it holds.")]
+    app_id: Annotated[str | None, Field(description="In which mini-program.")]
+    ip: Annotated[str | None, Field(description="From where.")]
+
+
+class ConsentsQuery(TimedPageQuery):
+    """Which of one's consents to list."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_CONSENTS), OrEmpty] = MAX_CONSENTS
+
+
+class ConsentsAnswer(TypedDict):
+    """Some of what a person has agreed to, the newest first."""
+
+    items: list[ConsentAnswer]
+    next_cursor: Annotated[str | None, Field(description="`cursor` for the next page, null after the last.")]
+
+
+def consent_answers(consents: Sequence[ConsentRow]) -> list[ConsentAnswer]:
+    """Consents as they were read."""
+    return [
+        {
+            "document": consent["document"],
+            "version": consent["version"],
+            "given_at": consent["given_at"],
+            "withdrawn_at": consent["withdrawn_at"],
+            "app_id": consent["app_id"],
+            "ip": None if consent["ip"] is None else str(consent["ip"]),
+        }
+        for consent in consents
+    ]

@@ -1,0 +1,81 @@
+"""Giving and withdrawing consents. `CONSENTS` says which documents are in force, and in which versions."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from uuid import UUID
+
+from wxauth.errors import InvalidRequest, InvalidToken, NotFound
+from wxauth.server.consents.rows import add_consent, lock_consents, note_given, withdraw_consent
+from wxauth.server.core.database import Database
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.limits.rates import CONSENTS_GIVEN
+
+log = get_logger()
+
+
+def missing_from(given: Mapping[str, str] | None, in_force: Mapping[str, str]) -> dict[str, str]:
+    """The documents in force, with their versions, to which a person has not agreed."""
+    agreed = given or {}
+    return {document: version for document, version in in_force.items() if agreed.get(document) != version}
+
+
+def check_in_force(wanted: Mapping[str, str], in_force: Mapping[str, str]) -> None:
+    """Check that these documents and versions are in force. Raises: InvalidRequest."""
+    for document, version in wanted.items():
+        if document not in in_force:
+            raise InvalidRequest.of("body", "Names a document that is not in force")
+        if version != in_force[document]:
+            raise InvalidRequest.of(document, "Not the version that is in force")
+
+
+async def give_consents(
+    database: Database, user_id: UUID, wanted: Mapping[str, str], *, app_id: str, ip: str | None, now: datetime
+) -> Mapping[str, str]:
+    """Record that a user agrees to these; what they have agreed to then. What they had agreed to before is no news.
+
+    Raises: InvalidToken, where the user has just been erased; RateLimited; StorageUnavailable.
+    """
+    by = Actor(str(user_id), ip)
+    async with database.begin() as transaction:
+        before = await lock_consents(transaction, user_id)
+        if before is None:
+            raise InvalidToken("the user has just been erased")
+        given = missing_from(before, wanted)
+        for document, version in given.items():
+            consent = {"document": document, "version": version}
+            if await add_consent(transaction, user_id, **consent, app_id=app_id, ip=ip, now=now):
+                await CONSENTS_GIVEN.count(transaction, user_id.bytes, now=now)
+                await record_event(
+                    transaction, EventType.CONSENT_GIVEN, by=by, at=now, user_id=user_id, app_id=app_id, data=consent
+                )
+        if given:
+            await note_given(transaction, user_id, given)
+    for document, version in given.items():
+        log.info("consent_given", user_id=user_id, app_id=app_id, document=document, version=version)
+    return {**before, **given}
+
+
+async def withdraw(
+    database: Database, user_id: UUID, document: str, *, app_id: str, ip: str | None, now: datetime
+) -> None:
+    """Record that a user takes back what they agreed to. Raises: NotFound, InvalidToken, StorageUnavailable."""
+    async with database.begin() as transaction:
+        before = await lock_consents(transaction, user_id)
+        if before is None:
+            raise InvalidToken("the user has just been erased")
+        version = before.get(document)
+        if version is not None:
+            await withdraw_consent(transaction, user_id, document=document, now=now)
+            await record_event(
+                transaction,
+                EventType.CONSENT_WITHDRAWN,
+                by=Actor(str(user_id), ip),
+                at=now,
+                user_id=user_id,
+                app_id=app_id,
+                data={"document": document, "version": version},
+            )
+    if version is None:
+        raise NotFound("this document has not been agreed to")
+    log.info("consent_withdrawn", user_id=user_id, app_id=app_id, document=document, version=version)

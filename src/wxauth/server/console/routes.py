@@ -1,0 +1,177 @@
+"""`/admin/`: the page and its session. The API's documentation leaves them out, because only the page uses them."""
+
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from wxauth.errors import InsufficientRole, InvalidRequest, NotFound, SessionRevoked
+from wxauth.problems import problem_response
+from wxauth.server.console import sessions
+from wxauth.server.console.sessions import PATH, Opened
+from wxauth.server.core.services import Services
+from wxauth.server.users.callers import device_of
+from wxauth.server.web.cookies import cookie_in
+
+PAGE: Final = Path(__file__).parent / "page"
+
+_HEADER: Final = "x-wxauth-console"
+# Pictures are shown from WeChat's own hosts only. A stranger could choose another host, and learn who looks.
+_PICTURES: Final = "https://thirdwx.qlogo.cn https://wx.qlogo.cn"
+_HEADERS: Final = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": (
+        f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' {_PICTURES}; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+}
+_NO_STORE: Final = {"Cache-Control": "no-store"}
+
+
+class LinkRequest(BaseModel):
+    """A link that opens the console."""
+
+    model_config = ConfigDict(hide_input_in_errors=True, extra="forbid")
+
+    secret: str = Field(min_length=1, max_length=128)
+
+
+class ScanRequest(BaseModel):
+    """The code with which the browser comes back from /v1/authorize, and the verifier that it has kept."""
+
+    model_config = ConfigDict(hide_input_in_errors=True, extra="forbid")
+
+    code: str = Field(min_length=1, max_length=128)
+    code_verifier: str = Field(min_length=43, max_length=128)
+
+
+_OPENING: Final = TypeAdapter[LinkRequest | ScanRequest](LinkRequest | ScanRequest)
+
+
+def add_console(app: FastAPI) -> None:
+    """Add the console's routes behind all others. They answer 404 unless `ADMIN_PAGE` is set."""
+    files = StaticFiles(directory=PAGE)
+
+    async def page(request: Request) -> Response:
+        _wanted(request)
+        response = await files.get_response(request.path_params.get("name", "index.html"), request.scope)
+        response.headers.update(_HEADERS)
+        return response
+
+    async def lead(request: Request) -> Response:
+        services = _wanted(request)
+        return RedirectResponse(urlsplit(services.settings.issuer).path + PATH)
+
+    app.add_route(PATH.rstrip("/"), lead, include_in_schema=False)
+    app.add_route(PATH, page, include_in_schema=False)
+    app.add_route(PATH + "session", _open, methods=["POST"], include_in_schema=False)
+    app.add_route(PATH + "session", _go_on, methods=["PUT"], include_in_schema=False)
+    app.add_route(PATH + "session", _end, methods=["DELETE"], include_in_schema=False)
+    app.add_route(PATH + "{name}", page, include_in_schema=False)
+
+
+async def _open(request: Request) -> Response:
+    """Open a session by a link or a scan. It replaces the session in the cookie, if there is one."""
+    services = _asked_by_the_page(request)
+    device = await device_of(request)
+    match await _opening_in(request):
+        case LinkRequest(secret=secret):
+            opened = await sessions.open_by_link(services, secret, device=device)
+        case ScanRequest(code=code, code_verifier=verifier):
+            opened = await sessions.open_by_scan(services, code, verifier, device=device)
+    await sessions.end(services, _kept_by(request, services))
+    return _answer(services, opened)
+
+
+async def _go_on(request: Request) -> Response:
+    """Go on with the session in the cookie; 204 if there is none."""
+    services = _asked_by_the_page(request)
+    kept_by = _kept_by(request, services)
+    if not kept_by:
+        return Response(status_code=204, headers=_NO_STORE)
+    try:
+        opened = await sessions.go_on(services, kept_by, device=await device_of(request))
+    except (SessionRevoked, InsufficientRole) as exc:
+        return _without_cookie(problem_response(exc, request.scope), services)
+    return _answer(services, opened)
+
+
+async def _end(request: Request) -> Response:
+    """End the session in the cookie."""
+    services = _asked_by_the_page(request)
+    await sessions.end(services, _kept_by(request, services))
+    return _without_cookie(Response(status_code=204, headers=_NO_STORE), services)
+
+
+def _wanted(request: Request) -> Services:
+    services: Services = request.app.state.services
+    if not services.settings.admin_page:
+        raise NotFound("there is nothing at this path")
+    return services
+
+
+def _asked_by_the_page(request: Request) -> Services:
+    """The services, if the console's own page asks. Other sites in the same browser are refused.
+
+    Requests of other sites come without the cookie, but those of neighbours under the same domain come with it. A
+    neighbour cannot set the header without asking first (CORS), and is refused then.
+    """
+    services = _wanted(request)
+    issuer = urlsplit(services.settings.issuer)
+    own = {f"{issuer.scheme}://{issuer.netloc}", f"{request.url.scheme}://{request.headers.get('host', '')}"}
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "same-origin")
+    if _HEADER not in request.headers or site != "same-origin" or (origin is not None and origin not in own):
+        raise InvalidRequest("the console's own page alone may ask this", status=403)
+    return services
+
+
+async def _opening_in(request: Request) -> LinkRequest | ScanRequest:
+    try:
+        return _OPENING.validate_json(await request.body())
+    except ValidationError:
+        raise InvalidRequest.of("secret", "Wants a link's own; or, of a scan, code and code_verifier") from None
+
+
+def _kept_by(request: Request, services: Services) -> str:
+    return cookie_in(request, _cookie_name(services)) or ""
+
+
+def _answer(services: Services, opened: Opened) -> Response:
+    user = opened.user
+    body: dict[str, Any] = {
+        "access_token": opened.access_token,
+        "token_type": "Bearer",
+        "expires_in": opened.expires_in,
+        "user": {"id": str(user["id"]), "nickname": user["nickname"], "avatar_url": user["avatar_url"]},
+    }
+    response = JSONResponse(body, headers=_NO_STORE)
+    options = _cookie_options(services)
+    response.set_cookie(_cookie_name(services), opened.kept_by, max_age=opened.kept_for, **options)
+    return response
+
+
+def _without_cookie(response: Response, services: Services) -> Response:
+    response.delete_cookie(_cookie_name(services), **_cookie_options(services))
+    return response
+
+
+def _cookie_name(services: Services) -> str:
+    return "__Secure-wxauth-console" if _is_secure(services) else "wxauth-console"
+
+
+def _cookie_options(services: Services) -> dict[str, Any]:
+    path = urlsplit(services.settings.issuer).path + PATH
+    return {"path": path, "secure": _is_secure(services), "httponly": True, "samesite": "strict"}
+
+
+def _is_secure(services: Services) -> bool:
+    return services.settings.issuer.startswith("https:")

@@ -1,0 +1,271 @@
+"""Sessions of the console: opening, going on, ending.
+
+They are sessions of our own website `wxauth-admin`, with three differences. A cookie keeps them, whose token is of a
+kind that only the console takes. They live shorter. And a session ends when its user loses the role.
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from hashlib import sha256
+from math import inf
+from typing import Final
+from uuid import UUID
+
+from wxauth.errors import InsufficientRole, SessionRevoked, StorageUnavailable
+from wxauth.server.clients.clients import ensure_own_client
+from wxauth.server.console.rows import (
+    is_administrator,
+    mark_console_session,
+    open_console_session,
+    some_administrators,
+    spend_link,
+    store_link,
+)
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.ids import new_id
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.services import Services
+from wxauth.server.core.tables import UserInSession
+from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
+from wxauth.server.login.refresh_rows import Lifetimes, Refusal, Use, rotate_refresh_token
+from wxauth.server.sessions.devices import Device
+from wxauth.server.sessions.rows import EndReason, end_session
+from wxauth.server.users.callers import ADMIN_SCOPE
+from wxauth.server.users.standing import ADMIN
+from wxauth.server.websites.authorize import challenge_of
+from wxauth.server.websites.grants import count_redeemed
+from wxauth.server.websites.rows import Granted, NotGranted, redeem_code
+from wxauth.server.websites.secrets import hash_of
+
+PATH: Final = "/admin/"
+CLIENT: Final = "wxauth-admin"
+"""The client_id of the console, a website of our own."""
+TITLE: Final = "管理后台 Console"
+"""The title that the scanning phone shows."""
+UNUSED: Final = 3600
+"""Seconds without use after which a session of the console ends."""
+AT_MOST: Final = 12 * 3600
+"""Seconds after which a session ends even if it is used."""
+LINK_LIFETIME: Final = timedelta(minutes=10)
+
+_SECRET_BYTES: Final = 32
+
+log = get_logger()
+
+
+class NoAdministrator(Exception):
+    """There is no administrator, or this user is none."""
+
+
+class SeveralAdministrators(Exception):
+    """There are several administrators: the caller must name one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link that opens the console, once."""
+
+    user_id: UUID
+    secret: str = field(repr=False)
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An opened session, as the page gets it."""
+
+    access_token: str = field(repr=False)
+    expires_in: int
+    """Seconds until the access token ends."""
+    kept_by: str = field(repr=False)
+    """The token for the cookie."""
+    kept_for: int
+    """Seconds until the session ends if it is not used."""
+    user: UserInSession
+
+
+async def add_console_as_site(services: Services) -> None:
+    """Let people log in to the console by scan, if there is a console. In an outage, the database is tried again."""
+    if not services.settings.admin_page:
+        return
+
+    async def add() -> None:
+        await ensure_own_client(
+            services.database,
+            CLIENT,
+            title=TITLE,
+            redirect_uris=[_redirect_uri(services)],
+            scopes=[ADMIN_SCOPE],
+            now=services.clock(),
+        )
+
+    try:
+        await add()
+    except StorageUnavailable as exc:
+        services.promises.put_off("console", CLIENT, add, failure=exc, patience=inf)
+
+
+async def make_link(database: Database, user_id: UUID | None, *, now: datetime) -> Link:
+    """Make a link for this administrator; for None, for the only administrator.
+
+    Raises: NoAdministrator, SeveralAdministrators, StorageUnavailable.
+    """
+    if user_id is None:
+        administrators = await some_administrators(database)
+        if len(administrators) > 1:
+            raise SeveralAdministrators
+        user_id = administrators[0] if administrators else None
+    if user_id is None or not await is_administrator(database, user_id):
+        raise NoAdministrator
+    link = Link(user_id, secrets.token_urlsafe(_SECRET_BYTES), now + LINK_LIFETIME)
+    async with database.begin() as transaction:
+        await store_link(transaction, _digest(link.secret), user_id, expires_at=link.expires_at, now=now)
+        await record_event(transaction, EventType.CONSOLE_LINK_MADE, by=OPERATOR, at=now, user_id=user_id)
+    return link
+
+
+async def open_by_link(services: Services, secret: str, *, device: Device) -> Opened:
+    """Open a session by a link, which can be used once.
+
+    Raises: SessionRevoked, if the link is unknown, used or expired, or its user no administrator; StorageUnavailable.
+    """
+    now, user = services.clock(), None
+    session_id = new_id(now)
+    async with services.database.begin() as transaction:
+        user_id = await spend_link(transaction, _digest(secret), now=now)
+        if user_id is not None:
+            user = await open_console_session(
+                transaction,
+                user_id,
+                session_id,
+                client_id=CLIENT,
+                scope=ADMIN_SCOPE,
+                ip=device.ip,
+                user_agent=device.user_agent,
+                expires_at=now + timedelta(seconds=UNUSED),
+                now=now,
+            )
+        if user is not None:
+            await _note_opened(transaction, user["id"], session_id, by="link", device=device, now=now)
+    if user is None:
+        raise SessionRevoked("the link has been used, is over, or its user is no administrator: make another one")
+    log.info("console_opened", user_id=user["id"], session_id=session_id, by="link")
+    return _opened(services, user, session_id, generation=0, left=UNUSED, now=now)
+
+
+async def open_by_scan(services: Services, code: str, verifier: str, *, device: Device) -> Opened:
+    """Open a session by an authorization code of the console, which an administrator has approved.
+
+    If the code comes again with its verifier, the session that it made ends, as at /v1/token.
+
+    Raises: SessionRevoked, if the code is unknown, used or expired; InsufficientRole; StorageUnavailable.
+    """
+    now, granted = services.clock(), None
+    session_id = new_id(now)
+    challenge = challenge_of(verifier)
+    if challenge is not None:
+        async with services.database.begin() as transaction:
+            granted = await redeem_code(
+                transaction,
+                hash_of(code),
+                client_id=CLIENT,
+                redirect_uri=_redirect_uri(services),
+                code_challenge=challenge,
+                session_id=session_id,
+                expires_in=UNUSED,
+                event_id=new_id(now),
+                now=now,
+            )
+            if isinstance(granted, Granted):
+                if ADMIN not in granted.user["roles"]:
+                    log.warning("console_refused", user_id=granted.user["id"], reason="no administrator")
+                    raise InsufficientRole("this user is no administrator")  # rolls the new session back
+                await mark_console_session(transaction, session_id)
+                await _note_opened(transaction, granted.user["id"], session_id, by="scan", device=device, now=now)
+    if not isinstance(granted, Granted):
+        if granted is NotGranted.SPENT:
+            log.warning("code_reused", client_id=CLIENT, consequence="the session has been ended")
+        raise SessionRevoked("there is no such code of this page, or it has been used, or is over: log in once more")
+    count_redeemed(services, now=now)
+    log.info("console_opened", user_id=granted.user["id"], session_id=session_id, by="scan")
+    return _opened(services, granted.user, session_id, generation=0, left=UNUSED, now=now)
+
+
+async def go_on(services: Services, kept_by: str, *, device: Device) -> Opened:
+    """Go on with the session in a cookie. The result holds a new token for the cookie.
+
+    Raises: SessionRevoked, if the session has ended; InsufficientRole, if the user has lost the role, which ends the
+        session; StorageUnavailable.
+    """
+    token = services.console_tokens.parse(kept_by)
+    if token is None:
+        raise SessionRevoked("this is no session of the console")
+    outcome = await rotate_refresh_token(
+        services.database,
+        Use(
+            session_id=token.session_id,
+            generation=token.generation,
+            ip=device.ip,
+            user_agent=device.user_agent,
+            client_id=CLIENT,
+            scopes=[ADMIN_SCOPE],
+        ),
+        lifetimes=Lifetimes(unused=UNUSED, at_most=AT_MOST, reuse_grace=services.settings.refresh_reuse_grace),
+        now=services.clock(),
+    )
+    if isinstance(outcome, Refusal):
+        raise SessionRevoked(f"the session of the console has ended: {outcome}")
+    if ADMIN not in outcome.user["roles"]:
+        await end(services, kept_by)
+        raise InsufficientRole("this user is no administrator any more")
+    now = services.clock()
+    left = int((outcome.expires_at - now).total_seconds())
+    return _opened(services, outcome.user, token.session_id, generation=outcome.generation, left=left, now=now)
+
+
+async def end(services: Services, kept_by: str) -> None:
+    """End the session in a cookie. A session that has already ended is no failure. Raises: StorageUnavailable."""
+    token = services.console_tokens.parse(kept_by)
+    if token is None:
+        return
+    user_id = await end_session(
+        services.database, session_id=token.session_id, reason=EndReason.SIGNED_OUT, now=services.clock()
+    )
+    if user_id is not None:
+        log.info("console_closed", user_id=user_id, session_id=token.session_id)
+
+
+def _opened(
+    services: Services, user: UserInSession, session_id: UUID, *, generation: int, left: int, now: datetime
+) -> Opened:
+    expires_in = services.settings.access_token_lasts(session_lasts=left)
+    access_token = services.issuer.issue(
+        services.keys.signing_key(now),
+        user_id=user["id"],
+        session_id=session_id,
+        app_id=user["app_id"],
+        openid=user["openid"],
+        roles=(),
+        now=int(now.timestamp()),
+        expires_in=expires_in,
+        external_id=user["external_id"],
+        client_id=CLIENT,
+        scope=ADMIN_SCOPE,
+    )
+    return Opened(access_token, expires_in, services.console_tokens.issue(session_id, generation), max(1, left), user)
+
+
+async def _note_opened(
+    transaction: Transaction, user_id: UUID, session_id: UUID, *, by: str, device: Device, now: datetime
+) -> None:
+    actor, data = Actor(str(user_id), device.ip), {"session_id": session_id, "by": by}
+    await record_event(transaction, EventType.CONSOLE_OPENED, by=actor, at=now, user_id=user_id, data=data)
+
+
+def _redirect_uri(services: Services) -> str:
+    return f"{services.settings.issuer}{PATH}"
+
+
+def _digest(secret: str) -> bytes:
+    return sha256(secret.encode()).digest()

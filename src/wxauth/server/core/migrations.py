@@ -1,0 +1,228 @@
+"""Bringing the schema to where this version needs it; works from a checkout and from the wheel alike.
+
+Replicas serve meanwhile. A change of a table waits for whoever writes to it, and everybody else waits behind that
+change: so it gives up after a second, and tries again. What takes long (an index, a batch of rows) is done without
+such a lock, outside of a transaction, in a revision that says `transactional = False`.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from alembic import command
+from wxauth.server.core.database import ISOLATION, Database, raise_if_unavailable
+from wxauth.server.core.logs import get_logger, message_of
+from wxauth.server.core.schema import SCRIPTS, current_revision, is_newer, is_of_preview, revisions_in
+
+HEAD: Final = "head"
+BASE: Final = "base"
+"""The schema before the first revision: empty."""
+LOCK_PATIENCE: Final = 1.0
+"""Seconds that a revision waits for a table. Everybody who needs that table waits behind it."""
+PAUSE: Final = 2.0
+"""Seconds between two tries, varied at random. Meanwhile those who waited for the table get it."""
+PATIENCE: Final = 900.0
+"""Seconds after which a migration gives up on a table that is never free."""
+OF_PREVIEW: Final = (
+    "the schema is of a version before 0.1.0, and cannot be migrated: run 'wxauth users export users.jsonl' with that "
+    "version, then 'wxauth migrate' and 'wxauth users import users.jsonl' with this one on an empty database"
+)
+
+# Replicas that migrate at once take turns; those that come later find nothing to do. They ask again and again, instead
+# of waiting in the database: an index that is made concurrently would wait for whoever waits there.
+_TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.migrations'))"
+_FOR_LONG: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0"
+_DEADLINES: Final = text("""
+    SELECT set_config('statement_timeout', '0', :is_local), set_config('lock_timeout', :lock_timeout, :is_local),
+           set_config('idle_in_transaction_session_timeout', '0', :is_local)
+""")
+_TURN_PAUSE: Final = 0.1
+# PostgreSQL raises the second one if there is no schema that the role may use.
+_NOT_ALLOWED: Final = (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError)
+
+log = get_logger()
+
+
+class UnknownRevision(Exception):
+    """This version of wxauth does not know the revision that was asked for, or the one the schema is at."""
+
+
+class MigrationBlocked(Exception):
+    """Somebody has kept a table for too long; the text says what to do."""
+
+
+class MigrationForbidden(Exception):
+    """The role of the database's URL may not do this; the message is PostgreSQL's own."""
+
+
+async def migrate(
+    database: Database,
+    *,
+    revision: str = HEAD,
+    scripts: Path = SCRIPTS,
+    lock_patience: float = LOCK_PATIENCE,
+    pause: float = PAUSE,
+    patience: float = PATIENCE,
+) -> str | None:
+    """Upgrade, or with an older `revision` downgrade, one revision after the other; the revision reached.
+
+    A schema of a newer version is left as it is, for this version serves on with it.
+
+    Args:
+        database: What to migrate.
+        revision: The revision to reach.
+        scripts: The folder of Alembic's revisions.
+        lock_patience: Seconds that a revision waits for a table. Others wait behind it for as long.
+        pause: Seconds between two tries, more or less.
+        patience: Seconds after which a revision is given up.
+
+    Raises: StorageUnavailable, MigrationForbidden, MigrationBlocked, UnknownRevision.
+    """
+    known = revisions_in(scripts)
+    order = [BASE, *reversed(known)]
+    directory = ScriptDirectory.from_config(_config(scripts))
+    target = order[-1] if revision == HEAD else revision
+    async with _turn(database):
+        while True:
+            stored = await current_revision(database)
+            here = stored or BASE
+            if is_of_preview(stored, known):
+                raise UnknownRevision(OF_PREVIEW)
+            if is_newer(stored, known) and revision == HEAD:
+                return stored
+            if here not in order:
+                raise UnknownRevision(f"the schema is at {here!r}, of another version of wxauth; migrate with that one")
+            if target not in order:
+                raise UnknownRevision(f"there is no revision {revision!r}; there are {', '.join(reversed(order))}")
+            if here == target:
+                return None if here == BASE else here
+            is_upgrade = order.index(here) < order.index(target)
+            next_one = order[order.index(here) + (1 if is_upgrade else -1)]
+            script = directory.get_revision(next_one if is_upgrade else here)
+            step = _Step(
+                scripts, next_one, is_upgrade=is_upgrade, is_transactional=getattr(script.module, "transactional", True)
+            )
+            await _with_retries(partial(_take, database, step, lock_patience), step, pause, patience)
+
+
+@asynccontextmanager
+async def begin_migration(
+    database: Database, *, is_transactional: bool = True, lock_patience: float = 0.0
+) -> AsyncIterator[AsyncConnection]:
+    """A connection of its own as Alembic wants it, without a deadline; in a transaction, or committing each statement.
+
+    Raises: StorageUnavailable, where there is no connection; MigrationForbidden.
+    """
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=lambda **_: database.connect(command_timeout=None),
+        connect_args={"prepared_statement_cache_size": 0},
+        poolclass=NullPool,
+        isolation_level=ISOLATION if is_transactional else "AUTOCOMMIT",
+        hide_parameters=True,
+    )
+    try:
+        async with engine.begin() as connection:
+            deadlines = {"is_local": is_transactional, "lock_timeout": f"{lock_patience * 1000:.0f}"}
+            await connection.execute(_DEADLINES, deadlines)
+            yield connection
+    except Exception as exc:
+        cause = exc.driver_exception if isinstance(exc, DBAPIError) else exc
+        if isinstance(cause, _NOT_ALLOWED):
+            raise MigrationForbidden(message_of(cause)) from exc
+        if not isinstance(
+            cause, asyncpg.LockNotAvailableError
+        ):  # here it means that others use the table, not that the database is away
+            raise_if_unavailable(cause)
+        raise
+    finally:
+        await engine.dispose()
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """From one revision to the next, or back."""
+
+    scripts: Path
+    revision: str
+    is_upgrade: bool
+    is_transactional: bool
+
+
+async def _take(database: Database, step: _Step, lock_patience: float) -> None:
+    def run(connection: Connection) -> None:
+        config = _config(step.scripts)
+        config.attributes["connection"] = connection
+        move: Callable[[Config, str], Any] = command.upgrade if step.is_upgrade else command.downgrade
+        move(config, step.revision)
+
+    # Outside of a transaction, nobody waits behind the revision. So the revision may wait for a lock without a limit.
+    patience = lock_patience if step.is_transactional else 0.0
+    async with begin_migration(database, is_transactional=step.is_transactional, lock_patience=patience) as connection:
+        await connection.run_sync(run)
+
+
+async def _with_retries(take: Callable[[], Awaitable[None]], step: _Step, pause: float, patience: float) -> None:
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + patience
+    while True:
+        try:
+            await take()
+            return
+        except DBAPIError as exc:
+            if not isinstance(exc.driver_exception, asyncpg.LockNotAvailableError | asyncpg.DeadlockDetectedError):
+                raise
+            if loop.time() >= give_up_at:
+                raise MigrationBlocked(
+                    f"revision {step.revision} could not get hold of a table in {patience:g} s: somebody's transaction "
+                    "has it all the time; see pg_stat_activity for old ones, end them, and run this again"
+                ) from exc
+            log.warning("migration_waits", revision=step.revision, reason="somebody is writing to a table")
+        await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - so that not all try at once
+
+
+@asynccontextmanager
+async def _turn(database: Database) -> AsyncIterator[None]:
+    """A block that one process at a time is in; the others wait for as long as it takes.
+
+    The lock belongs to a transaction, because a pooler does not keep the lock of a session.
+
+    Raises: StorageUnavailable, where there is no connection.
+    """
+    try:
+        connection = await database.connect()
+    except Exception as exc:
+        raise_if_unavailable(exc)
+        raise
+    try:
+        await connection.execute(_FOR_LONG)
+        while not await connection.fetchval(_TRY_LOCK):
+            await connection.execute("ROLLBACK")  # an open transaction would hold up an index that is made concurrently
+            await asyncio.sleep(_TURN_PAUSE)
+            await connection.execute(_FOR_LONG)
+        # Releases the last query's snapshot, for which an index that is made concurrently would wait.
+        await connection.execute("SELECT")
+        yield
+    finally:
+        connection.terminate()
+
+
+def _config(scripts: Path) -> Config:
+    config = Config()
+    config.set_main_option(
+        "script_location", str(scripts).replace("%", "%%")
+    )  # Alembic takes a single % for an interpolation
+    return config

@@ -1,0 +1,148 @@
+"""What must not get lost although the database is away: kept in memory, and done again until it is done.
+
+A promise is over when it has been done, when its time has passed, or when the service ends. It is lost where the
+process is killed.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from wxauth.errors import StorageUnavailable
+from wxauth.server.core.logs import get_logger
+
+AT_MOST: Final = 10_000
+"""How many promises are kept. Any beyond these are lost, and the log says so."""
+PAUSE: Final = 0.25
+"""Seconds between two rounds."""
+FAREWELL: Final = 2.0
+"""Seconds for a last round when the service ends."""
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Promise:
+    do: Callable[[], Awaitable[object]]
+    until: float
+    """When the promise is given up, in the loop's time, which no change of the clock moves."""
+    fields: dict[str, Any]
+
+
+class Promises:
+    """Keeps all promises in one loop, the oldest first. A round ends early if the database is away.
+
+    Args:
+        observe: Called with a kind, and how many of it are put off.
+        pause: Seconds between two rounds.
+    """
+
+    def __init__(
+        self,
+        *,
+        observe: Callable[[str, int], None] = lambda _what, _number: None,
+        pause: float = PAUSE,
+    ) -> None:
+        self._observe = observe
+        self._pause = pause
+        self._promises: dict[tuple[str, Hashable], _Promise] = {}
+        self._keeping: asyncio.Task[None] | None = None
+        self._is_closing = False
+
+    def put_off(
+        self,
+        what: str,
+        key: Hashable,
+        do: Callable[[], Awaitable[object]],
+        *,
+        failure: BaseException,
+        patience: float,
+        **fields: Any,
+    ) -> None:
+        """Try again until it is done. If a promise of the same kind and key is put off already, that one stays.
+
+        Args:
+            what: The kind, for logs and metrics.
+            key: Identifies the promise within its kind.
+            do: Does what was promised. It may be called several times.
+            failure: Why it could not be done now.
+            patience: Seconds after which the promise is lost.
+            fields: For the log lines: enough to make up for a lost promise by hand.
+        """
+        if (what, key) in self._promises:
+            return
+        if len(self._promises) >= AT_MOST:
+            log.error("promise_lost", what=what, reason="too many have been put off", **fields)
+            return
+        is_fault = not isinstance(failure, StorageUnavailable | asyncio.CancelledError)
+        log.error(
+            "promise_put_off",
+            what=what,
+            reason=type(failure).__name__,
+            exc_info=failure if is_fault else None,
+            **fields,
+        )
+        self._promises[what, key] = _Promise(do, _now() + patience, fields)
+        self._tell(what)
+        if not self._is_closing and (self._keeping is None or self._keeping.done()):
+            self._keeping = asyncio.create_task(self._keep_trying(), name="promises")
+
+    async def keep(self, what: str, key: Hashable) -> None:
+        """Keep this promise now, if it is put off. Raises: the errors of its `do`."""
+        if promise := self._promises.get((what, key)):
+            await promise.do()
+            self.take_off(what, key)
+
+    def take_off(self, what: str, key: Hashable) -> None:
+        """Drop this promise, because it has been kept."""
+        if (promise := self._promises.pop((what, key), None)) is not None:
+            log.info("promise_kept", what=what, **promise.fields)
+            self._tell(what)
+
+    async def drain(self) -> None:
+        """Wait until no promise is put off."""
+        if self._keeping is not None:
+            await asyncio.shield(self._keeping)
+
+    async def aclose(self) -> None:
+        """Try one more round, within the farewell. Promises that are left are lost."""
+        self._is_closing = True
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL):
+                await self._keep_all()
+        for what, key in list(self._promises):
+            self._lose(what, key, "the service has ended")
+
+    async def _keep_trying(self) -> None:
+        while self._promises:
+            await asyncio.sleep(self._pause)
+            await self._keep_all()
+            for (what, key), promise in list(self._promises.items()):
+                if _now() > promise.until:
+                    self._lose(what, key, "the database was away for too long")
+
+    async def _keep_all(self) -> None:
+        for what, key in list(self._promises):
+            try:
+                await self.keep(what, key)
+            except StorageUnavailable:
+                return
+            except Exception as exc:
+                log.debug("promise_put_off_again", what=what, reason=type(exc).__name__)
+
+    def _lose(self, what: str, key: Hashable, reason: str) -> None:
+        promise = self._promises.pop((what, key))
+        log.error("promise_lost", what=what, reason=reason, **promise.fields)
+        self._tell(what)
+
+    def _tell(self, what: str) -> None:
+        self._observe(what, sum(kind == what for kind, _ in self._promises))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

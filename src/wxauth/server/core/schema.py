@@ -1,0 +1,56 @@
+"""The schema's revision, and the one that this version needs. Alembic is not imported: serving does without it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from wxauth.server.core.database import Database
+
+_IN_WHEEL: Final = Path(__file__).parents[2] / "_migrations"
+_IN_CHECKOUT: Final = Path(__file__).parents[4] / "alembic"
+SCRIPTS: Final = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
+"""The folder of Alembic's revisions."""
+
+
+def revisions_in(scripts: Path) -> tuple[str, ...]:
+    """The revisions in a folder of Alembic's, the newest first: the numbers at the beginning of the files' names."""
+    return tuple(sorted((path.name.partition("_")[0] for path in scripts.glob("versions/[0-9]*.py")), reverse=True))
+
+
+# Read at the start: an upgrade in place adds files, which the version that still runs must not ask the database for.
+KNOWN: Final = revisions_in(SCRIPTS)
+"""All revisions that this version knows, the newest first."""
+
+_IS_MIGRATED: Final = "SELECT to_regclass('alembic_version') IS NOT NULL"
+_CURRENT: Final = "SELECT version_num FROM alembic_version"
+
+
+async def is_schema_usable(database: Database) -> bool:
+    """Whether the schema has the revision that this version needs, or a newer one, of a newer replica.
+
+    Raises: StorageUnavailable.
+    """
+    return is_usable(await current_revision(database))
+
+
+async def current_revision(database: Database) -> str | None:
+    """The schema's revision; None if there is no schema. Raises: StorageUnavailable."""
+    if not (await database.fetchrow(_IS_MIGRATED))[0]:
+        return None
+    row = await database.fetchrow(_CURRENT)
+    return None if row is None else str(row[0])
+
+
+def is_usable(revision: str | None, known: Sequence[str] = KNOWN) -> bool:
+    """Whether this revision is the newest one that this version knows, or a newer one."""
+    return revision is not None and revision >= known[0]
+
+
+def is_newer(revision: str | None, known: Sequence[str] = KNOWN) -> bool:
+    """Whether this revision is newer than all that this version knows."""
+    return revision is not None and revision > known[0]
+
+
+def is_of_preview(revision: str | None, known: Sequence[str] = KNOWN) -> bool:
+    """Whether this revision is older than all that this version knows: of a version before the first release."""
+    return revision is not None and revision < known[-1]

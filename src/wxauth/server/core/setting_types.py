@@ -1,0 +1,252 @@
+"""What a setting may be: its form, and what a refusal tells the operator to write. No refusal has the value in it."""
+
+import base64
+import re
+from ipaddress import ip_address, ip_network
+from typing import Annotated, Final, Literal
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
+from pydantic_core import from_json
+
+from wxauth.guard.urls import is_secure
+from wxauth.server.core.sealing import SECRET_KEY_BYTES
+
+_CENTURY: Final = 100 * 366 * 86400
+_SHORTEST_TRAIL: Final = 180
+_EXAMPLE_OF_APPS: Final = '[{"app_id": "wx…", "app_secret": "…"}]'
+_DOCUMENT: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def secret_key_bytes(value: SecretStr) -> bytes:
+    """The bytes of a secret key. Raises: ValueError, unless they are 32."""
+    try:
+        key = base64.b64decode(value.get_secret_value().translate({ord("-"): "+", ord("_"): "/"}), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != SECRET_KEY_BYTES:
+        raise ValueError("wants 32 bytes in base64; 'wxauth secret new' makes one")
+    return key
+
+
+def _split_at_commas(value: object) -> object:
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+
+
+def _read_documents(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    documents = [item.strip().partition(":") for item in value.split(",") if item.strip()]
+    are_good = all(_DOCUMENT.fullmatch(name) and _VERSION.fullmatch(version) for name, _, version in documents)
+    if not are_good or len({name for name, *_ in documents}) != len(documents):
+        raise ValueError("wants documents and versions like privacy:2026-05,terms:3, each document once")
+    return {name: version for name, _, version in documents}
+
+
+def _read_apps(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        apps = from_json(value) if value else []
+    except ValueError:
+        apps = None
+    if not isinstance(apps, list):
+        raise ValueError(f"wants JSON like {_EXAMPLE_OF_APPS}")
+    return apps
+
+
+def _check_secret_key(value: SecretStr) -> SecretStr:
+    secret_key_bytes(value)
+    return value
+
+
+def _check_database_url(value: SecretStr) -> SecretStr:
+    url = re.sub(r"^postgres(ql)?(\+asyncpg)?://", "postgresql://", value.get_secret_value())
+    authority = re.match(r"postgresql://([^/?#]*)", url)
+    if authority is None:
+        raise ValueError("wants a URL like postgresql://user:password@host:5432/database")
+    hosts = authority[1].rpartition("@")[2].split(",")
+    query = dict(parse_qsl(url.partition("?")[2], keep_blank_values=True))
+    ports = [host.rpartition(":")[2] for host in hosts if re.search(r":\d+$", host)]
+    listed = query.get("port", "").split(",") if query.get("port") else []
+    if not all(port.isdigit() and 0 < int(port) < 65536 for port in [*ports, *listed]):
+        raise ValueError("wants ports from 1 to 65535")
+    if len(listed) not in (0, 1, len(query.get("host", "").split(","))):
+        raise ValueError("wants one port, or as many as hosts")
+    if "#" in url or not all(re.fullmatch(r"(\[[\da-fA-F:.]+\]|[^:\[\]]*)(:\d{1,5})?", host) for host in hosts):
+        raise ValueError("wants hosts like host:5432, and / : # ? @ [ ] in user or password percent-encoded")
+    return SecretStr(url)
+
+
+def _check_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good or re.search(r"[\s?#@\\]", value):
+        raise ValueError("wants a URL like https://host or https://host/path, without user, query or fragment")
+    if value.endswith("/"):
+        raise ValueError("wants a URL without a trailing slash")
+    return value
+
+
+def _check_secure_url(value: str) -> str:
+    if not is_secure(_check_url(value)):
+        raise ValueError("wants https, unless the host is this machine's own loopback")
+    return value
+
+
+def _check_issuer(value: str) -> str:
+    path = urlsplit(_check_secure_url(value)).path
+    if "%" in path or path.split("/")[1:2] in (["v1"], ["docs"], [".well-known"]):
+        raise ValueError("wants a path without percent-encoding, and none of the service's own (/v1, /docs)")
+    return value
+
+
+def _check_app_secret(value: SecretStr) -> SecretStr:
+    if not value:
+        raise ValueError("must not be empty")
+    if re.search(r"\s", value.get_secret_value()):
+        raise ValueError("wants no white space")
+    return value
+
+
+def _check_push_token(value: SecretStr) -> SecretStr:
+    # WeChat's page takes letters and digits. Other printable characters pass too, should WeChat ever take them.
+    if not re.fullmatch(r"[!-~]{3,32}", value.get_secret_value()):
+        raise ValueError("wants the Token of WeChat's message push settings: 3 to 32 letters and digits")
+    return value
+
+
+def _check_push_aes_key(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[A-Za-z0-9+/]{43}", value.get_secret_value()):
+        raise ValueError("wants the EncodingAESKey of WeChat's message push settings: 43 letters and digits")
+    return value
+
+
+def _check_proxy_url(value: SecretStr) -> SecretStr:
+    user = r"([^:/?#@\s]+(:[^:/?#@\s]*)?@)?"
+    host = r"(\[[\da-fA-F:.]+\]|[^:/?#@\[\]\s]+)"
+    url = re.fullmatch(rf"http://{user}{host}:(?P<port>\d{{1,5}})/?", value.get_secret_value())
+    if url is None or not 0 < int(url["port"]) < 65536:
+        raise ValueError(
+            "wants a URL like http://user:password@host:3128, and : / ? # @ in the first two percent-encoded"
+        )
+    return value
+
+
+def _check_redis_url(value: SecretStr) -> SecretStr:
+    user = r"([^/?#]*@)?"
+    host = r"(\[[\da-fA-F:.]+\]|[^:/?#@\[\],\s]+)(:\d{1,5})?"
+    hosts = rf"{host}(,{host})*"
+    forms = (
+        rf"rediss?://{user}{host}(/\d*)?",
+        rf"rediss?\+sentinel://{user}{hosts}/[^/?#]+(/\d*)?",
+        rf"rediss?\+cluster://{user}{hosts}/?",
+        r"unix://[^/?#]*/[^?]+",
+    )
+    if not re.fullmatch(rf"({'|'.join(forms)})(\?.*)?", value.get_secret_value()):
+        raise ValueError(
+            "wants a URL like redis://host:6379/0, redis+sentinel://host:26379,host:26379/name "
+            "or redis+cluster://host:6379,host:6379"
+        )
+    return value
+
+
+def _check_events_kept(value: int) -> int:
+    if 0 < value < _SHORTEST_TRAIL:
+        raise ValueError(f"wants 0, for good, or {_SHORTEST_TRAIL} days or more")
+    return value
+
+
+def _check_rate(value: str) -> str:
+    if not re.fullmatch(r"([1-9]\d{0,8}/(second|minute|hour|day))?", value):
+        raise ValueError("wants a rate like 600/minute (or second, hour, day), or nothing for no limit")
+    return value
+
+
+def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    if value == ("*",):
+        return value
+    try:
+        items = tuple(str(ip_network(item, strict=False)) if "/" in item else str(ip_address(item)) for item in value)
+    except ValueError:
+        raise ValueError("wants addresses or networks like 10.0.0.0/8, with commas between, or * alone") from None
+    if any(item.endswith("/0") for item in items):  # the first entry would count, which the client itself may write
+        raise ValueError("wants the networks of the proxies, not all addresses; for the last entry of anybody, * alone")
+    return items
+
+
+def _check_exempt(value: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        networks = tuple(ip_network(item, strict=False) for item in value)
+    except ValueError:
+        raise ValueError("must be addresses or networks like 203.0.113.0/24, with commas between") from None
+    if any(network.prefixlen == 0 for network in networks):
+        raise ValueError("must be networks of your own, not all addresses; an empty LOGIN_RATE_LIMIT is no limit")
+    return tuple(map(str, networks))
+
+
+def _check_origin(value: str) -> str:
+    if value != "*" and urlsplit(_check_url(value)).path:
+        raise ValueError("wants origins like https://admin.example.com, with commas between")
+    return value
+
+
+def _check_page(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", value):
+        raise ValueError("wants a page like pages/scan/scan, without a slash before it and without a query")
+    return value
+
+
+def _check_link_file(value: str) -> str:
+    # The name that WeChat's console gives the file, and what is in it.
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}:[!-~]{1,1024}", value):
+        raise ValueError("wants name:content of the file that WeChat's console gave, like a1B2c3.txt:0f1e2d3c")
+    return value
+
+
+def _empty_is_none(value: object) -> object:
+    return None if value == "" else value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+# Read from text.
+CommaList = BeforeValidator(_split_at_commas)
+Documents = BeforeValidator(_read_documents)
+AppList = BeforeValidator(_read_apps)
+Lower = BeforeValidator(_lower)
+OrNone = BeforeValidator(_empty_is_none)
+
+AnySeconds = Annotated[int, Field(ge=0, le=_CENTURY)]
+Seconds = Annotated[int, Field(ge=1, le=_CENTURY)]
+Days = Annotated[int, Field(ge=0, le=36600)]
+TrailDays = Annotated[Days, AfterValidator(_check_events_kept)]
+
+AppId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+AppSecret = Annotated[SecretStr, AfterValidator(_check_app_secret), Field(json_schema_extra={"minLength": 1})]
+PushToken = Annotated[SecretStr, AfterValidator(_check_push_token)]
+PushAesKey = Annotated[SecretStr, AfterValidator(_check_push_aes_key)]
+SecretKey = Annotated[SecretStr, AfterValidator(_check_secret_key)]
+
+Url = Annotated[str, AfterValidator(_check_url)]
+SecureUrl = Annotated[str, AfterValidator(_check_secure_url)]
+Audience = Annotated[str, Field(min_length=1)]
+Issuer = Annotated[str, AfterValidator(_check_issuer)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
+ProxyUrl = Annotated[SecretStr, AfterValidator(_check_proxy_url)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
+Networks = Annotated[tuple[str, ...], AfterValidator(_check_networks)]
+ExemptNetworks = Annotated[tuple[str, ...], AfterValidator(_check_exempt)]
+Origin = Annotated[str, AfterValidator(_check_origin)]
+
+Policy = Annotated[Literal["off", "flag", "block"], Lower]
+SignUp = Annotated[Literal["open", "closed"], Lower]
+Rate = Annotated[str, AfterValidator(_check_rate)]
+Page = Annotated[str, AfterValidator(_check_page)]
+LinkFile = Annotated[str, AfterValidator(_check_link_file)]

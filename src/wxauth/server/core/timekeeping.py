@@ -1,0 +1,50 @@
+"""Corrects this replica's clock by the database's, in the background."""
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Final
+
+from wxauth.errors import StorageUnavailable
+from wxauth.server.core.clock import DatabaseClock
+from wxauth.server.core.database import Database
+from wxauth.server.core.logs import get_logger
+
+PAUSE: Final = 5.0
+"""Seconds between two looks."""
+TOO_SLOW: Final = timedelta(seconds=1)
+"""An answer that took longer is not used: it says too little about the time."""
+TOLD_FROM: Final = timedelta(seconds=5)
+"""How far the clocks may differ before the log says so."""
+
+_TOLD_EVERY: Final = timedelta(minutes=10)
+
+log = get_logger()
+
+
+async def keep_time(clock: DatabaseClock, database: Database, *, pause: float = PAUSE) -> None:
+    """Correct the clock for ever, through outages."""
+    told_at: datetime | None = None
+    while True:
+        await correct(clock, database)
+        now = clock.own()
+        if abs(clock.ahead) >= TOLD_FROM and (told_at is None or abs(now - told_at) >= _TOLD_EVERY):
+            told_at = now
+            log.warning(
+                "clocks_differ",
+                ahead_of_database=round(clock.ahead.total_seconds(), 1),
+                consequence="the database's time counts",
+                what_to_change="have NTP set the clock that is wrong: see 'wxauth check'",
+            )
+        await asyncio.sleep(pause)
+
+
+async def correct(clock: DatabaseClock, database: Database) -> None:
+    """Correct the clock once. If the database does not answer, the former correction stays."""
+    asked_at = clock.own()
+    try:
+        theirs = await database.time()
+    except StorageUnavailable:
+        return
+    answered_at = clock.own()
+    if timedelta() <= answered_at - asked_at < TOO_SLOW:
+        clock.correct(theirs, asked_at=asked_at, answered_at=answered_at)

@@ -1,0 +1,211 @@
+"""The audit trail: who did what to whom, when and from where. Append-only, and without secrets."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, TypedDict
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, literal_column, select, union_all
+from sqlalchemy.dialects.postgresql import INET, JSONB
+from sqlmodel import col
+
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.ids import first_id_at, new_id
+from wxauth.server.core.tables import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """The one who does something, and their address."""
+
+    name: str
+    """The id of a user, the name of a service client, or one of the three names below."""
+    ip: str | None = None
+
+
+SYSTEM: Final = Actor("system")
+"""wxauth itself."""
+OPERATOR: Final = Actor("operator")
+"""An operator who runs a command."""
+WECHAT: Final = Actor("wechat")
+"""WeChat, by message push."""
+
+
+class EventType(StrEnum):
+    """The types of events."""
+
+    USER_CREATED = "user.created"
+    USER_MERGED = "user.merged"
+    IDENTITY_ADDED = "identity.added"
+    CONSENT_GIVEN = "consent.given"
+    CONSENT_WITHDRAWN = "consent.withdrawn"
+    USER_ERASED = "user.erased"
+    USER_EXPORTED = "user.exported"
+    USER_BANNED = "user.banned"
+    USER_UNBANNED = "user.unbanned"
+    ROLES_CHANGED = "user.roles_changed"
+    PHONE_BOUND = "user.phone_bound"
+    PHONE_REMOVED = "user.phone_removed"
+    PROFILE_CHANGED = "user.profile_changed"
+    AUTHORIZATION_REVOKED = "user.authorization_revoked"
+    SESSION_ENDED = "session.ended"
+
+    SCAN_APPROVED = "scan.approved"
+    RISK_FLAGGED = "risk.flagged"
+    NICKNAME_FLAGGED = "nickname.flagged"
+    SIGNING_KEY_ROTATED = "signing_key.rotated"
+    SIGNING_KEY_WITHDRAWN = "signing_key.withdrawn"
+    CONSOLE_LINK_MADE = "console.link_made"
+    CONSOLE_OPENED = "console.opened"
+    APP_ADDED = "app.added"
+    APP_CHANGED = "app.changed"
+    APP_REMOVED = "app.removed"
+    SERVICE_CLIENT_ADDED = "client.added"
+    CLIENT_CHANGED = "client.changed"
+    CLIENT_SECRET_RENEWED = "client.secret_renewed"  # noqa: S105 - the name of an event
+    SERVICE_CLIENT_REMOVED = "client.removed"
+    WEBHOOK_ADDED = "webhook.added"
+    WEBHOOK_CHANGED = "webhook.changed"
+    WEBHOOK_SECRET_RENEWED = "webhook.secret_renewed"  # noqa: S105 - the name of an event
+    WEBHOOK_DISABLED = "webhook.disabled"
+    WEBHOOK_REMOVED = "webhook.removed"
+    SESSION_KEY_RESET = "session_key.reset"
+    ACCESS_TOKEN_READ = "access_token.read"  # noqa: S105 - the name of an event
+    ACCESS_TOKEN_FORCED = "access_token.forced"  # noqa: S105 - the name of an event
+
+    @property
+    def logged(self) -> str:
+        """The name of the event's log line."""
+        return self.value.replace(".", "_")
+
+
+TOLD_TO_SIBLINGS: Final[Mapping[EventType, tuple[str, ...]]] = {
+    EventType.USER_CREATED: (),
+    EventType.USER_MERGED: ("former_id", "by"),
+    EventType.IDENTITY_ADDED: (),
+    EventType.CONSENT_GIVEN: ("document", "version"),
+    EventType.CONSENT_WITHDRAWN: ("document", "version"),
+    EventType.USER_ERASED: ("former_ids",),
+    EventType.USER_BANNED: (),
+    EventType.USER_UNBANNED: (),
+    EventType.ROLES_CHANGED: ("before", "after"),
+    EventType.PHONE_BOUND: (),
+    EventType.PHONE_REMOVED: (),
+    EventType.PROFILE_CHANGED: ("fields",),
+    EventType.AUTHORIZATION_REVOKED: ("fields",),
+    EventType.SESSION_ENDED: ("session_ids", "reason"),
+}
+"""The types that siblings are told of, with the fields of their data. These are not personal, and outlive a person.
+
+A trigger of the table has the same list."""
+
+_LASTING: Final = [kind.value for kind, names in TOLD_TO_SIBLINGS.items() if names]
+
+
+def data_for_siblings(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an event's data that siblings get."""
+    names = TOLD_TO_SIBLINGS[EventType(kind)] if kind in TOLD_TO_SIBLINGS else ()
+    return {name: data[name] for name in names if name in data}
+
+
+class EventRow(TypedDict):
+    """An event as it is read."""
+
+    id: UUID
+    type: str
+    at: datetime
+    actor: str
+    user_id: UUID | None
+    app_id: str | None
+    ip: object | None
+    """An address, as asyncpg reads it."""
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventSearch:
+    """A search for events. A field that is None or empty does not limit it."""
+
+    types: Sequence[str] = ()
+    user_id: UUID | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+# $1 id  $2 type  $3 time  $4 actor  $5 user id  $6 app_id  $7 ip  $8 data
+_RECORD: Final = """
+INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
+VALUES ($1, $2, $3, $4, $5, $6, $7::text::inet, $8::jsonb)
+"""
+FORGOTTEN_DATA: Final = f"""
+CASE WHEN events.type IN ({", ".join(f"'{name}'" for name in _LASTING)}) THEN events.data ELSE '{{}}' END"""
+"""SQL for what stays of an event's data when the person whom it is about is erased: what siblings are told."""
+TELLS_OF_ERASURE: Final = """
+(events.type IN ('user.erased', 'user_erased')
+ OR (events.type = 'session.ended' AND events.data ->> 'reason' = 'erased'))"""
+"""SQL: whether an event tells of an erasure itself. It stays, with the address of the one who erased."""
+# A person who is erased is forgotten in pages. Nobody is to see what still waits.
+_IS_ABOUT_ERASED: Final = f"""
+(EXISTS (SELECT FROM erasures WHERE erasures.user_id = events.user_id) AND {TELLS_OF_ERASURE} IS NOT TRUE)"""
+_IS_BY_ERASED: Final = "EXISTS (SELECT FROM erasures WHERE erasures.user_id::text = events.actor)"
+_EVENTS: Final = select(
+    col(Event.id),
+    col(Event.type),
+    col(Event.at),
+    col(Event.actor),
+    col(Event.user_id),
+    col(Event.app_id),
+    literal_column(f"CASE WHEN NOT ({_IS_ABOUT_ERASED} OR {_IS_BY_ERASED}) THEN events.ip END", INET).label("ip"),
+    literal_column(f"CASE WHEN {_IS_ABOUT_ERASED} THEN {FORGOTTEN_DATA} ELSE events.data END", JSONB).label("data"),
+)
+
+
+async def record_event(
+    transaction: Transaction,
+    kind: EventType,
+    *,
+    by: Actor,
+    at: datetime,
+    user_id: UUID | None = None,
+    app_id: str | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> None:
+    """Record an event, in the transaction of what was done: its type, who did it, and to which user."""
+    await transaction.execute(_RECORD, new_id(at), kind.value, at, by.name, user_id, app_id, by.ip, data or {})
+
+
+async def find_events(
+    database: Database, search: EventSearch, *, before: UUID | None, limit: int
+) -> Sequence[EventRow]:
+    """The newest events that the search finds, older than `before`; an erased person's as if they were forgotten.
+
+    Raises: StorageUnavailable.
+    """
+    names = list(dict.fromkeys(search.types))
+
+    def newest(*conditions: ColumnElement[bool]) -> Select[Any]:
+        # Compares ids, not times: an id begins with the event's time, and is in the index.
+        if search.since is not None:
+            conditions += (col(Event.id) >= first_id_at(search.since),)
+        if search.until is not None:
+            conditions += (col(Event.id) < first_id_at(search.until),)
+        if before is not None:
+            conditions += (col(Event.id) < before,)
+        return _EVENTS.where(*conditions).order_by(col(Event.id).desc()).limit(limit)
+
+    if search.user_id is not None:
+        conditions = [col(Event.user_id) == search.user_id]
+        if names:
+            conditions.append(col(Event.type).in_(names))
+        wanted = newest(*conditions)
+    elif names:
+        # The newest events of each type, by that type's part of the index. In one query, all events of all these types
+        # would be sorted.
+        parts = union_all(*(newest(col(Event.type) == name) for name in names)).subquery()
+        wanted = select(parts).order_by(parts.c.id.desc()).limit(limit)
+    else:
+        wanted = newest()
+    found: Sequence[EventRow] = await database.fetch(wanted)
+    return found

@@ -1,0 +1,237 @@
+"""`wxauth dev`: PostgreSQL, WeChat, migrations and the service, which start and end together."""
+
+import asyncio
+import base64
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, aclosing, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import uvicorn
+from pydantic import SecretStr
+from starlette.datastructures import URL
+from starlette.types import ASGIApp
+
+from wxauth.errors import StorageUnavailable
+from wxauth.problems import Language
+from wxauth.server.checks import Result, check_apps
+from wxauth.server.clients.clients import ensure_own_client
+from wxauth.server.core.database import Database, trouble_of
+from wxauth.server.core.logs import configure_logging
+from wxauth.server.core.migrations import MigrationBlocked, UnknownRevision, migrate
+from wxauth.server.core.settings import InvalidSettings, Settings, settings_from, unknown_names
+from wxauth.server.dev import own_app, site
+from wxauth.server.dev.banner import service_url, welcome
+from wxauth.server.dev.beside import command_beside
+from wxauth.server.dev.front_page import FrontPage, OwnNamesOnly
+from wxauth.server.dev.postgres import EmbeddedPostgres, PostgresUnavailable
+from wxauth.server.dev.wechat import APPS, DESK, HINTS, UNKNOWN_APP_HINT, OwnPagesOnly, create_simulator
+from wxauth.server.service.app import create_app
+from wxauth.server.service.build import build_services
+from wxauth.server.service.server import check_secret_key, leave, listen, uvicorn_options
+from wxauth.server.web.http_server import Server
+
+HOME: Final = Path(".wxauth")
+SITE_PORT: Final = 8004
+"""The example site's port, unless it is taken."""
+
+
+class DevFailed(Exception):
+    """The development service cannot start. The text says what to do."""
+
+
+def run(*, port: int | None, wechat_port: int, site_port: int | None = None, language: Language = "en") -> None:
+    """Run until Ctrl-C or SIGTERM. Raises: DevFailed."""
+    signal.signal(signal.SIGTERM, leave)
+    simulated_url = None if own_app.NAMES & _given() else f"http://127.0.0.1:{wechat_port}"
+    try:
+        settings, findings, own = _settled(simulated_url, port)
+        configure_logging(level=settings.log_level, log_format=settings.log_format)
+        for line in unknown_names(env_file=None):
+            click.echo(line, err=True)
+        with ExitStack() as stack:
+            listener = stack.enter_context(_listen(settings.host, settings.port, "--port"))
+            if simulated_url is not None:  # before the database, which takes longer: a taken port is told at once
+                wechat_listener = stack.enter_context(_listen("127.0.0.1", wechat_port, "--wechat-port"))
+            site_listener = stack.enter_context(_listen_for_site(site_port))
+            settings = stack.enter_context(_with_database(settings))
+            if simulated_url is not None:
+                stack.enter_context(_simulator(wechat_listener, service_url(settings)))
+            asyncio.run(_prepare(settings))
+            where = {"issuer": settings.issuer, "database_url": settings.database_url.get_secret_value()}
+            stack.enter_context(command_beside(HOME, own | where))
+            site_url = f"http://127.0.0.1:{site_listener.getsockname()[1]}"
+            website = site.create_site(settings.issuer, url=site_url, cookie_secret=secrets.token_hex())
+            stack.enter_context(_beside(website, site_listener, name="example site"))
+            told = welcome(
+                settings,
+                simulated_url=simulated_url,
+                site_url=site_url,
+                findings=findings,
+                home=HOME,
+                language=language,
+            )
+            _serve(_app(settings, simulated_url), listener, told)
+    except ModuleNotFoundError as exc:
+        raise DevFailed(f"{exc.name} is missing: pip install 'wxauth[dev]'") from None
+    except (PostgresUnavailable, InvalidSettings, UnknownRevision, MigrationBlocked) as exc:
+        raise DevFailed(str(exc)) from None
+    except StorageUnavailable as exc:
+        raise DevFailed(f"WXAUTH_DATABASE_URL: {getattr(trouble_of(exc), language)}") from None
+
+
+def _settled(simulated_url: str | None, port: int | None) -> tuple[Settings, list[Result], dict[str, Any]]:
+    """The settings, the results of checking them with the real WeChat, if that is used, and what dev itself has set."""
+    try:
+        HOME.mkdir(exist_ok=True)
+        (HOME / ".gitignore").write_text("*\n")
+        secret = own_app.OwnSecret(HOME, _given())
+        own = _own(simulated_url, port, app_secret=secret.value)
+        settings = settings_from(Settings, **own)
+        if "WXAUTH_ISSUER" not in _given():
+            settings = settings.model_copy(update={"issuer": f"http://127.0.0.1:{settings.port}"})
+        findings = [] if simulated_url else _ask_wechat(settings)
+        secret.keep_unless_refused(findings)
+    except OSError as exc:
+        raise DevFailed(f"{exc.filename}: {exc.strerror}") from None
+    return settings, findings, own
+
+
+def _given() -> frozenset[str]:
+    return frozenset(name.upper() for name, value in os.environ.items() if value)
+
+
+def _own(simulated_url: str | None, port: int | None, *, app_secret: str | None) -> dict[str, Any]:
+    """What dev sets. The environment may set what does not concern the simulator; `.env` is not read."""
+    given = _given()
+    defaults = {
+        "database_url": "postgresql://",  # until the embedded PostgreSQL has started
+        "secret_key": _secret_key(),
+        "app_secret": app_secret,
+        "log_level": "warning",
+        "admin_page": True,
+    }
+    fixed: dict[str, Any] = {} if port is None else {"port": port}
+    if simulated_url is not None:
+        defaults["cors_origins"] = simulated_url  # the origin of the phone on the desk
+        defaults["consents"] = "privacy:1,terms:1"  # documents for the phone on the desk to agree to
+        fixed |= {"apps": APPS, "app_id": None, "app_secret": None}
+        fixed |= {"wechat_base_url": simulated_url, "wechat_fallback_url": None, "wechat_proxy": None}
+    unset = {name: value for name, value in defaults.items() if f"WXAUTH_{name.upper()}" not in given}
+    return unset | fixed
+
+
+def _secret_key() -> str:
+    """The secret key, made once and kept beside the data that it seals."""
+    path = HOME / "secret_key"
+    if not path.exists():
+        own_app.keep(path, base64.b64encode(secrets.token_bytes(32)).decode())
+    return path.read_text().strip()
+
+
+@contextmanager
+def _listen(host: str, port: int, option: str) -> Iterator[socket.socket]:
+    try:
+        listener = listen(host, port)
+    except OSError as exc:
+        hint = f"another 'wxauth dev'? Choose another port with {option}"
+        raise DevFailed(f"cannot listen on {host}:{port}: {exc.strerror} ({hint})") from None
+    with listener:
+        yield listener
+
+
+def _ask_wechat(settings: Settings) -> list[Result]:
+    configure_logging(level="critical", log_format=settings.log_format)  # the findings say all that logs would
+    return asyncio.run(check_apps(settings))
+
+
+@contextmanager
+def _with_database(settings: Settings) -> Iterator[Settings]:
+    if os.environ.get("WXAUTH_DATABASE_URL"):
+        yield settings
+        return
+    with EmbeddedPostgres(HOME / "postgres") as postgres:
+        yield settings.model_copy(update={"database_url": SecretStr(postgres.url())})
+
+
+@contextmanager
+def _simulator(listener: socket.socket, service_url: str) -> Iterator[None]:
+    with _beside(OwnPagesOnly(create_simulator(service_url=service_url)), listener, name="simulated WeChat"):
+        yield
+
+
+@contextmanager
+def _listen_for_site(port: int | None) -> Iterator[socket.socket]:
+    """Listen on the port that was asked for; otherwise on the usual one, or on any free one if that is taken."""
+    if port is not None:
+        with _listen("127.0.0.1", port, "--site-port") as listener:
+            yield listener
+        return
+    try:
+        listener = listen("127.0.0.1", SITE_PORT)
+    except OSError:
+        listener = listen("127.0.0.1", 0)
+    with listener:
+        yield listener
+
+
+@contextmanager
+def _beside(app: ASGIApp, listener: socket.socket, *, name: str) -> Iterator[None]:
+    """Serve another app in a thread of its own."""
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],), name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(timeout=5)
+
+
+async def _prepare(settings: Settings) -> None:
+    database = Database(settings.database_url.get_secret_value())
+    await migrate(database)
+    await check_secret_key(settings)
+    async with aclosing(database):
+        await ensure_own_client(
+            database,
+            site.NAME,
+            title=site.TITLE,
+            redirect_uris=[site.REDIRECT_URI],
+            logout_uris=[site.LOGOUT_URI],
+            scopes=site.SCOPES,
+            now=await database.time(),
+        )
+
+
+def _app(settings: Settings, simulated_url: str | None) -> ASGIApp:
+    if simulated_url is None:
+        app = FrontPage(create_app(build_services(settings)), URL(f"{service_url(settings)}/docs"))
+    else:
+        services = build_services(settings, errcode_hints=HINTS, unknown_app_hint=UNKNOWN_APP_HINT)
+        app = FrontPage(create_app(services, example_code="alice"), URL(f"{simulated_url}{DESK}"))
+    return OwnNamesOnly(app, [URL(settings.issuer).hostname])
+
+
+class _Server(Server):
+    def __init__(self, config: uvicorn.Config, welcome: str) -> None:
+        super().__init__(config)  # without `learning`: it ends at once, as no proxy has to learn of the end
+        self._welcome = welcome
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        click.echo(self._welcome)
+
+
+def _serve(app: ASGIApp, listener: socket.socket, told: str) -> None:
+    try:
+        _Server(uvicorn.Config(app, **uvicorn_options()), told).run([listener])
+    except KeyboardInterrupt:
+        return

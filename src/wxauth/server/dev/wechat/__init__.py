@@ -1,0 +1,28 @@
+"""A simulated WeChat for laptops and tests. It behaves as WeChat's documentation says; `about.py` is its manual."""
+
+from wxauth.server.dev.wechat.about import HINTS, UNKNOWN_APP_HINT
+from wxauth.server.dev.wechat.controls import Account, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
+from wxauth.server.dev.wechat.desk import PATH as DESK
+from wxauth.server.dev.wechat.desk import OwnPagesOnly
+from wxauth.server.dev.wechat.people import APPS, LATER_APP, phone_of
+from wxauth.server.dev.wechat.server import create_simulator
+from wxauth.server.dev.wechat.simulator import CODE_LIFETIME, Call, Simulator
+
+__all__ = [
+    "APPS",
+    "CODE_LIFETIME",
+    "DESK",
+    "HINTS",
+    "LATER_APP",
+    "UNKNOWN_APP_HINT",
+    "Account",
+    "Call",
+    "CodeRequest",
+    "FaultRequest",
+    "OwnPagesOnly",
+    "PhoneCodeRequest",
+    "SealRequest",
+    "Simulator",
+    "create_simulator",
+    "phone_of",
+]

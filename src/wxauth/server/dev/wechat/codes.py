@@ -1,0 +1,70 @@
+"""Single-use codes, of `wx.login` and of the phone button."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from wxauth.server.dev.wechat.controls import CodeRequest, PhoneCodeRequest
+from wxauth.server.dev.wechat.refusals import Refusal
+
+CODE_LIFETIME: Final = 300.0
+"""Seconds."""
+
+Wanted = TypeVar("Wanted", CodeRequest, PhoneCodeRequest)
+
+
+@dataclass(slots=True)
+class _Code(Generic[Wanted]):
+    wanted: Wanted
+    expires_at: float
+    busy: int
+    is_used: bool = False
+
+
+class Codes(Generic[Wanted]):
+    """Codes of one kind, and what each one stands for.
+
+    Args:
+        clock: Seconds since the epoch.
+        errcode_when_used: The errcode for a second use.
+        errcode_of_another_app: The errcode for another app.
+    """
+
+    def __init__(self, clock: Callable[[], float], *, errcode_when_used: int, errcode_of_another_app: int) -> None:
+        self._clock = clock
+        self._when_used = errcode_when_used
+        self._of_another_app = errcode_of_another_app
+        self._codes: dict[str, _Code[Wanted]] = {}
+
+    def make(self, wanted: Wanted) -> str:
+        """A code that lives five minutes."""
+        self._forget_expired()
+        code = "0" + secrets.token_hex(16)[:31]
+        self._codes[code] = _Code(wanted, self._clock() + CODE_LIFETIME, busy=wanted.busy)
+        return code
+
+    def __contains__(self, code: str) -> bool:
+        """Whether this is a code that was made and is still remembered."""
+        return code in self._codes
+
+    def spend(self, text: str, app_id: str) -> Wanted:
+        """What a code stands for. Raises: Refusal."""
+        code = self._codes[text]
+        if code.expires_at <= self._clock():
+            raise Refusal(40029)
+        if code.is_used:
+            raise Refusal(self._when_used)
+        if code.busy > 0:
+            code.busy -= 1
+            code.is_used = code.wanted.busy_burns
+            raise Refusal(-1)
+        code.is_used = True  # a failed exchange spends the code, too
+        if code.wanted.app_id != app_id:
+            raise Refusal(self._of_another_app)
+        return code.wanted
+
+    def _forget_expired(self) -> None:
+        # All codes live equally long, so the first ones expire first.
+        while self._codes and next(iter(self._codes.values())).expires_at <= self._clock():
+            del self._codes[next(iter(self._codes))]

@@ -1,0 +1,129 @@
+"""Requests that control the simulator. The real WeChat has nothing like them."""
+
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from wxauth.server.dev.wechat.people import APPS, SECRETS, is_name
+
+Api = Literal[
+    "code2session",
+    "stable_token",
+    "getuserphonenumber",
+    "checksession",
+    "resetusersessionkey",
+    "getuserriskrank",
+    "msg_sec_check",
+    "getwxacodeunlimit",
+]
+KINDS: Final = ("errcode", "slow", "status", "hang", "drop", "garbage", "html", "cut_off", "json_type")
+"""The kinds of faults."""
+
+
+def _check_person(value: str) -> str:
+    if not is_name(value):
+        raise ValueError("wants a plain name: a letter, then letters, digits, '_', '.', '-', 32 in all")
+    return value
+
+
+def _check_app_id(value: str) -> str:
+    if value not in SECRETS:
+        raise ValueError(f"wants {' or '.join(SECRETS)}")
+    return value
+
+
+Person = Annotated[str, AfterValidator(_check_person)]
+AppId = Annotated[str, AfterValidator(_check_app_id)]
+
+
+class _Control(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _CodeOfPerson(_Control):
+    person: Person
+    app_id: AppId = APPS[0]["app_id"]
+    busy: Annotated[int, Field(ge=0, le=100)] = 0
+    """How many times the code is first answered with -1."""
+    busy_burns: bool = False
+    """Whether -1 spends the code. It is not known what WeChat does."""
+
+
+class CodeRequest(_CodeOfPerson):
+    """What `POST /codes` takes: a code as `wx.login` gives it."""
+
+    has_unionid: bool = True
+    """False: as for an app that is not bound to an Open Platform account."""
+
+
+class PhoneCodeRequest(_CodeOfPerson):
+    """What `POST /phone-codes` takes: a code as the phone button gives it."""
+
+    phone: str | None = None
+    """A Chinese number, or one with `+` and the country code. By default, the person's own."""
+    watermark_app_id: str | None = None
+    """The app in the answer's watermark. By default, the right one."""
+
+
+class SealRequest(_Control):
+    """What `POST /encrypted-data` takes: data that is sealed with the session_key of the last login, as `wx` does."""
+
+    person: Person
+    app_id: AppId = APPS[0]["app_id"]
+    data: dict[str, Any]
+    """The data. A present watermark is added, unless the data has one."""
+
+
+class FaultRequest(_Control):
+    """What `POST /faults` takes: how the next calls of an API go wrong."""
+
+    api: Api
+    app_id: AppId | None = None
+    """The app whose calls fail. By default, every app's."""
+    times: Annotated[int, Field(ge=1)] | None = 1
+    """How many calls fail; null: all, until `DELETE /faults`."""
+    work_is_done: bool = False
+    """Whether WeChat does what it is asked, and spends the code, before the answer goes wrong."""
+    errcode: int | None = None
+    slow: Annotated[float, Field(ge=0, le=60)] | None = None
+    """Seconds before the right answer."""
+    status: Annotated[int, Field(ge=200, le=599)] | None = None
+    hang: Literal[True] | None = None
+    """No answer, ever."""
+    drop: Literal[True] | None = None
+    """The connection is closed without an answer."""
+    garbage: Literal[True] | None = None
+    html: Literal[True] | None = None
+    cut_off: Literal[True] | None = None
+    """Only the first half of the right answer is sent."""
+    json_type: Literal[True] | None = None
+    """The right answer, even a picture, with the Content-Type of JSON."""
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        if len([kind for kind in KINDS if getattr(self, kind) is not None]) != 1:
+            raise ValueError(f"wants one of {', '.join(KINDS)}")
+        return self
+
+
+class Account(_Control):
+    """What `POST /accounts` takes: how an app stands with WeChat."""
+
+    model_config = ConfigDict(validate_assignment=True)
+
+    app_id: AppId = APPS[0]["app_id"]
+    is_whitelisted: bool = True
+    """False: the caller's address is not on the IP whitelist, 40164."""
+    is_frozen: bool = False
+    """Whether the app secret is frozen, 40243."""
+    has_unionids: bool = True
+    denied: frozenset[Api] = frozenset()
+    """The APIs that the account may not use, 48001."""
+    openid_check: Literal["on", "ignored", "refused"] = "on"
+    """What getuserphonenumber does with an openid. An account that may not send one gets 47001 (`refused`)."""
+    country_code: Literal["text", "number"] = "text"
+    """WeChat has sent both `"86"` and 86."""
+    daily_quota: dict[Api, int] = Field(default_factory=dict)
+    """By API, how many calls a day are allowed. More get 45009."""
+    pages: frozenset[str] = frozenset({"pages/index/index", "pages/scan/scan"})
+    """The pages of the published version."""

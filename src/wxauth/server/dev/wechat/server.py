@@ -1,0 +1,131 @@
+"""The simulated WeChat over HTTP."""
+
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json, to_json
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from wxauth.server.dev.wechat.about import ABOUT
+from wxauth.server.dev.wechat.controls import Account, Api, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
+from wxauth.server.dev.wechat.desk import PATH, desk_routes
+from wxauth.server.dev.wechat.faults import answer_wrongly
+from wxauth.server.dev.wechat.mini_program_codes import Picture
+from wxauth.server.dev.wechat.push import PushRequest, deliver
+from wxauth.server.dev.wechat.receiver import Receiver
+from wxauth.server.dev.wechat.refusals import Refusal
+from wxauth.server.dev.wechat.simulator import PATHS, Simulator
+from wxauth.server.dev.wechat.wires import Wires
+
+Wanted = TypeVar("Wanted", bound=BaseModel)
+
+
+def create_simulator(
+    simulator: Simulator | None = None,
+    *,
+    push_transport: httpx.AsyncBaseTransport | None = None,
+    service_url: str = "http://127.0.0.1:8000",
+) -> Starlette:
+    """The simulated WeChat as an ASGI app. It pushes messages to the service by HTTP, or by `push_transport`."""
+    wechat = simulator or Simulator()
+    wires = Wires()
+
+    def seal(wanted: SealRequest) -> dict[str, Any]:
+        try:
+            return dict(wechat.seal(wanted))
+        except KeyError:
+            raise ValueError("person: has not logged in to this app") from None
+
+    def add_fault(wanted: FaultRequest) -> dict[str, Any]:
+        wechat.faults.add(wanted)
+        return wanted.model_dump(mode="json", exclude_none=True)
+
+    def change_account(wanted: Account) -> dict[str, Any]:
+        account = wechat.account(wanted.app_id)
+        for name in wanted.model_fields_set:
+            setattr(account, name, getattr(wanted, name))
+        return account.model_dump(mode="json")
+
+    async def push(wanted: PushRequest) -> dict[str, Any]:
+        async with httpx.AsyncClient(transport=push_transport, trust_env=False) as client:
+            return await deliver(client, wanted, wechat.push_message(wanted), service_url=service_url)
+
+    async def about(request: Request) -> Response:
+        is_browser = request.url.path == "/" and "text/html" in request.headers.get("accept", "")
+        here = str(request.base_url).removesuffix("/")
+        return RedirectResponse(PATH) if is_browser else PlainTextResponse(ABOUT.replace("{here}", here))
+
+    async def clear_faults(_: Request) -> Response:
+        wechat.faults.clear()
+        return Response(status_code=204)
+
+    return Starlette(
+        routes=[
+            Route("/", about),
+            Route("/about", about),
+            *(Route(path, wires.noting(_api(wechat, api)), methods=[method]) for path, (method, api) in PATHS.items()),
+            _control("/codes", CodeRequest, lambda wanted: {"code": wechat.make_code(wanted)}),
+            _control("/phone-codes", PhoneCodeRequest, lambda wanted: {"code": wechat.make_phone_code(wanted)}),
+            _control("/encrypted-data", SealRequest, seal),
+            _control("/push", PushRequest, push),
+            _control("/faults", FaultRequest, add_fault),
+            Route("/faults", clear_faults, methods=["DELETE"]),
+            _control("/accounts", Account, change_account),
+            *Receiver().routes(),
+            *desk_routes(wires, wechat.faults, service_url=service_url),
+        ]
+    )
+
+
+def _api(wechat: Simulator, api: Api) -> Callable[[Request], Awaitable[Response]]:
+    async def serve(request: Request) -> Response:
+        call, fault = wechat.call(api, dict(request.query_params), await request.body())
+        answer = None
+        if fault is not None:
+            if fault.work_is_done:
+                answer = wechat.answer(call)
+            if fault.errcode is not None:
+                return _as_wechat_does(Refusal(fault.errcode).answer())
+            if (wrong := await answer_wrongly(request, fault)) is not None:
+                return wrong
+        right = _as_wechat_does(answer or wechat.answer(call))
+        if fault is not None and fault.cut_off:
+            return Response(bytes(right.body)[: len(right.body) // 2], media_type=right.media_type)
+        if fault is not None and fault.json_type:
+            return Response(right.body, media_type="application/json")
+        return right
+
+    return serve
+
+
+def _as_wechat_does(answer: dict[str, Any] | Picture) -> Response:
+    if isinstance(answer, Picture):
+        return Response(answer.content, media_type=answer.content_type)
+    return Response(to_json(answer), media_type="text/plain")
+
+
+def _control(
+    path: str, model: type[Wanted], answer: Callable[[Wanted], dict[str, Any] | Awaitable[dict[str, Any]]]
+) -> Route:
+    async def serve(request: Request) -> Response:
+        try:
+            wanted = from_json(await request.body())
+        except ValueError:
+            return JSONResponse({"error": 'wants JSON like {"person": "alice"}'}, status_code=400)
+        try:
+            given = answer(model.model_validate(wanted))
+            return JSONResponse(await given if isawaitable(given) else given)
+        except ValidationError as exc:  # before ValueError, of which it is a subclass
+            problem = exc.errors()[0]
+            where = "".join(f"{part}: " for part in problem["loc"])
+            return JSONResponse({"error": where + problem["msg"].removeprefix("Value error, ")}, status_code=422)
+        except ValueError as exc:
+            return JSONResponse({"error": str(exc)}, status_code=422)
+
+    return Route(path, serve, methods=["POST"])

@@ -1,0 +1,85 @@
+"""The session_key of each person in each app, made by the last login."""
+
+import secrets
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from hmac import compare_digest, new
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.padding import PKCS7
+from pydantic_core import to_json
+
+from wxauth.server.dev.wechat.refusals import Refusal
+
+LIFETIME: Final = 3 * 86400.0
+"""Seconds. WeChat does not say how long it is, but that frequent use makes it longer."""
+_ACTIVE: Final = 2 * 3600.0
+
+
+@dataclass(slots=True)
+class _Seen:
+    person: str
+    session_key: str
+    expires_at: float
+    at: float
+
+
+class SessionKeys:
+    """The session_keys, and when each person was last there, by openid.
+
+    Args:
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen: dict[str, _Seen] = {}
+
+    def replace(self, openid: str, person: str) -> str:
+        """The key of a new login. The former key no longer works."""
+        now = self._clock()
+        self._seen[openid] = _Seen(person, _new_key(), now + LIFETIME, now)
+        return self._seen[openid].session_key
+
+    def current(self, openid: str) -> str | None:
+        """The present key; None if there is none, or it has expired."""
+        seen = self._seen.get(openid)
+        return seen.session_key if seen is not None and self._clock() < seen.expires_at else None
+
+    def reset(self, openid: str) -> str:
+        """Replace the key. The new one ends when the former one would have."""
+        self._seen[openid].session_key = _new_key()
+        return self._seen[openid].session_key
+
+    def active_person(self, openid: str) -> str:
+        """The person, who must have used the app within two hours. Raises: Refusal."""
+        seen = self._seen.get(openid)
+        if seen is None or self._clock() - seen.at >= _ACTIVE:
+            raise Refusal(61010)
+        return seen.person
+
+    def is_signed(self, openid: str, signature: str) -> bool:
+        """Whether the signature was made with the present key: HMAC over an empty text, with the key's base64 text."""
+        key = self.current(openid)
+        return key is not None and compare_digest(
+            new(key.encode(), b"", sha256).hexdigest().encode(), signature.encode()
+        )
+
+    def seal(self, openid: str, data: dict[str, Any]) -> dict[str, str]:
+        """Data as `wx` gives it to the page: AES-128-CBC with the decoded key. Raises: KeyError, without a login."""
+        key = self.current(openid)
+        if key is None:
+            raise KeyError(openid)
+        iv = secrets.token_bytes(16)
+        padder = PKCS7(128).padder()
+        padded = padder.update(to_json(data)) + padder.finalize()
+        encryptor = Cipher(algorithms.AES(b64decode(key)), modes.CBC(iv)).encryptor()
+        encrypted = encryptor.update(padded) + encryptor.finalize()
+        return {"encryptedData": b64encode(encrypted).decode(), "iv": b64encode(iv).decode()}
+
+
+def _new_key() -> str:
+    return b64encode(secrets.token_bytes(16)).decode()

@@ -1,0 +1,366 @@
+"""The state of the simulated WeChat, and its answers."""
+
+import re
+import secrets
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import time
+from typing import Any, Final
+
+import phonenumbers
+from pydantic_core import from_json
+
+from wxauth.server.dev.wechat.access_tokens import AccessTokens, day_of
+from wxauth.server.dev.wechat.codes import CODE_LIFETIME, Codes
+from wxauth.server.dev.wechat.controls import Account, Api, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
+from wxauth.server.dev.wechat.faults import Faults, fault_in
+from wxauth.server.dev.wechat.mini_program_codes import PICTURES_A_MINUTE, Picture, draw, read_code_request, width_of
+from wxauth.server.dev.wechat.people import SECRETS, is_name, openid_of, openid_prefix, phone_of, risk_of, unionid_of
+from wxauth.server.dev.wechat.push import PushRequest, make_message
+from wxauth.server.dev.wechat.refusals import Refusal
+from wxauth.server.dev.wechat.session_keys import SessionKeys
+
+__all__ = ["CODE_LIFETIME", "PATHS", "Call", "Simulator"]
+
+PATHS: Final[dict[str, tuple[str, Api]]] = {
+    "/sns/jscode2session": ("GET", "code2session"),
+    "/cgi-bin/stable_token": ("POST", "stable_token"),
+    "/wxa/business/getuserphonenumber": ("POST", "getuserphonenumber"),
+    "/wxa/checksession": ("GET", "checksession"),
+    "/wxa/resetusersessionkey": ("GET", "resetusersessionkey"),
+    "/wxa/getuserriskrank": ("POST", "getuserriskrank"),
+    "/wxa/msg_sec_check": ("POST", "msg_sec_check"),
+    "/wxa/getwxacodeunlimit": ("POST", "getwxacodeunlimit"),
+}
+
+_ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u")
+_PLAIN_PHONE: Final = re.compile(r"phone-(\+?\d[\d -]*)")
+_VERDICTS: Final = {
+    "risky": ("risky", 20006),
+    "违规": ("risky", 20006),
+    "review": ("review", 21000),
+    "可疑": ("review", 21000),
+}
+_REMEMBERED_CALLS: Final = 1000
+LOGINS_A_MINUTE: Final = 100
+"""How often a person may log in to an app with codes of `wx.login`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that has come."""
+
+    api: Api
+    app_id: str | None
+    """The app that calls; None if that is not known."""
+    query: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The body as a JSON object. Raises: Refusal."""
+        try:
+            values = from_json(self.body)
+        except ValueError:
+            raise Refusal(47001) from None
+        if not isinstance(values, dict):
+            raise Refusal(47001)
+        return values
+
+
+class Simulator:
+    """The simulated WeChat, without HTTP.
+
+    Args:
+        clock: Seconds since the epoch.
+        takes_names: Whether any plain name is a code. The real WeChat takes none.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time, *, takes_names: bool = True) -> None:
+        self._clock = clock
+        self._takes_names = takes_names
+        self._codes: Codes[CodeRequest] = Codes(clock, errcode_when_used=40163, errcode_of_another_app=40029)
+        self._phone_codes: Codes[PhoneCodeRequest] = Codes(clock, errcode_when_used=40163, errcode_of_another_app=40013)
+        self._session_keys = SessionKeys(clock)
+        self._accounts = {app_id: Account(app_id=app_id) for app_id in SECRETS}
+        self._today: Counter[tuple[int, str, Api]] = Counter()
+        self.access_tokens = {app_id: AccessTokens(clock) for app_id in SECRETS}
+        self.faults = Faults()
+        self.calls: deque[Call] = deque(maxlen=_REMEMBERED_CALLS)
+        """The last calls that came."""
+        self._minute = 0
+        self._this_minute: Counter[tuple[Api, str]] = Counter()
+        """How many calls of an API there were for somebody in `_minute`."""
+        self._apis: dict[Api, Callable[[Call], dict[str, Any] | Picture]] = {
+            "code2session": self._code2session,
+            "stable_token": self._stable_token,
+            "getuserphonenumber": self._phone_number,
+            "checksession": self._check_session,
+            "resetusersessionkey": self._reset_session_key,
+            "getuserriskrank": self._risk_rank,
+            "msg_sec_check": self._check_text,
+            "getwxacodeunlimit": self._mini_program_code,
+        }
+
+    # Controls, which the real WeChat does not have.
+
+    def make_code(self, wanted: CodeRequest) -> str:
+        """A code as `wx.login` gives it: single-use, five minutes."""
+        return self._codes.make(wanted)
+
+    def make_phone_code(self, wanted: PhoneCodeRequest) -> str:
+        """A code as the phone button gives it: single-use, five minutes."""
+        return self._phone_codes.make(wanted)
+
+    def seal(self, wanted: SealRequest) -> dict[str, str]:
+        """`encryptedData` and `iv` as `wx` gives them. Raises: KeyError, for a person who has never logged in."""
+        watermark = {"timestamp": int(self._clock()), "appid": wanted.app_id}
+        openid = openid_of(wanted.person, wanted.app_id)
+        return self._session_keys.seal(openid, {"watermark": watermark, **wanted.data})
+
+    def push_message(self, wanted: PushRequest) -> dict[str, Any]:
+        """The message with which WeChat tells of a person."""
+        openid = openid_of(wanted.person, wanted.app_id)
+        now = int(self._clock())
+        return make_message(openid, wanted.event, wanted.revoke_info, app_id=wanted.app_id, now=now)
+
+    def fail(self, api: Api, **fault: Any) -> None:
+        """Let the next calls of an API fail. The arguments are the fields of `FaultRequest`."""
+        self.faults.add(FaultRequest(api=api, **fault))
+
+    def account(self, app_id: str) -> Account:
+        """The state of an app's account, which callers may change."""
+        return self._accounts[app_id]
+
+    def calls_of(self, api: Api) -> list[Call]:
+        """The last calls of an API."""
+        return [call for call in self.calls if call.api == api]
+
+    # Calls, as to the real WeChat.
+
+    def call(self, api: Api, query: Mapping[str, str], body: bytes) -> tuple[Call, FaultRequest | None]:
+        """Note a call; the call, and the fault that it meets."""
+        call = Call(api, self._app_of(api, query, body), query, body)
+        self.calls.append(call)
+        return call, self.faults.next(api, call.app_id) or fault_in(_code_in(call), api)
+
+    def answer(self, call: Call) -> dict[str, Any] | Picture:
+        """The right answer."""
+        try:
+            return self._apis[call.api](call)
+        except Refusal as refusal:
+            return refusal.answer()
+
+    def _app_of(self, api: Api, query: Mapping[str, str], body: bytes) -> str | None:
+        if api == "code2session":
+            return query.get("appid")
+        if api == "stable_token":
+            try:
+                app_id = Call(api, None, query, body).json.get("appid")
+            except Refusal:
+                return None
+            return app_id if isinstance(app_id, str) else None
+        token = query.get("access_token", "")
+        return next((app_id for app_id, tokens in self.access_tokens.items() if token in tokens), None)
+
+    def _code2session(self, call: Call) -> dict[str, Any]:
+        query = call.query
+        account = self._account_of(query.get("appid"), query.get("secret"))
+        code = query.get("js_code", "")
+        if not code:
+            raise Refusal(41008)
+        if query.get("grant_type") != "authorization_code":
+            raise Refusal(40002)
+        self._count(account, call.api)
+        if code in self._codes:
+            wanted = self._codes.spend(code, account.app_id)
+            # Plain names, which WeChat has not, are not counted.
+            openid = openid_of(wanted.person, account.app_id)
+            self._count_in_minute(call.api, openid, at_most=LOGINS_A_MINUTE, errcode=45011)
+            return self._session(wanted.person, account, has_unionid=wanted.has_unionid)
+        if self._takes_names and is_name(code) and not _PLAIN_PHONE.fullmatch(code):
+            return self._session(code, account, has_unionid=True)
+        raise Refusal(40029)
+
+    def _session(self, person: str, account: Account, *, has_unionid: bool) -> dict[str, Any]:
+        openid = openid_of(person, account.app_id)
+        session = {"session_key": self._session_keys.replace(openid, person), "openid": openid}
+        return session | {"unionid": unionid_of(person)} if has_unionid and account.has_unionids else session
+
+    def _stable_token(self, call: Call) -> dict[str, Any]:
+        values = call.json
+        account = self._account_of(values.get("appid"), values.get("secret"))
+        if values.get("grant_type") != "client_credential":
+            raise Refusal(40002)
+        if not account.is_whitelisted:
+            raise Refusal(40164)
+        self._count(account, call.api)
+        return self.access_tokens[account.app_id].hand_out(force=values.get("force_refresh") is True)
+
+    def _phone_number(self, call: Call) -> dict[str, Any]:
+        account = self._account_with_token(call)
+        values = call.json
+        code, openid = _text(values, "code"), values.get("openid")
+        if not code:
+            raise Refusal(41008)
+        if openid is not None and account.openid_check == "refused":
+            raise Refusal(47001)
+        owner: object
+        if code in self._phone_codes:
+            wanted = self._phone_codes.spend(code, account.app_id)
+            owner = openid_of(wanted.person, account.app_id)
+            phone = wanted.phone or phone_of(wanted.person)
+            watermark_app_id = wanted.watermark_app_id or account.app_id
+        elif self._takes_names and (plain := _PLAIN_PHONE.fullmatch(code)):
+            owner, phone, watermark_app_id = openid, plain[1], account.app_id
+        else:
+            raise Refusal(40029)
+        if openid is not None and account.openid_check == "on":
+            if not isinstance(openid, str) or not openid.startswith(openid_prefix(account.app_id)):
+                raise Refusal(40003)
+            if openid != owner:
+                raise Refusal(43104)
+        watermark = {"timestamp": int(self._clock()), "appid": watermark_app_id}
+        return _ok(phone_info={**_parts_of(phone, account), "watermark": watermark})
+
+    def _check_session(self, call: Call) -> dict[str, Any]:
+        self._account_with_token(call)
+        if call.query.get("sig_method") != "hmac_sha256":
+            raise Refusal(87008)
+        if not self._session_keys.is_signed(call.query.get("openid", ""), call.query.get("signature", "")):
+            raise Refusal(87009)
+        return _ok()
+
+    def _reset_session_key(self, call: Call) -> dict[str, Any]:
+        openid = call.query.get("openid", "")
+        if self._session_keys.current(openid) is None:
+            self._account_with_token(call)
+            raise Refusal(87007)
+        self._check_session(call)
+        return _ok(openid=openid, session_key=self._session_keys.reset(openid))
+
+    def _risk_rank(self, call: Call) -> dict[str, Any]:
+        account = self._account_with_token(call, errcode_over_quota=9410009)
+        values = call.json
+        if _text(values, "appid") != account.app_id:
+            raise Refusal(40013)
+        if values.get("scene") not in (0, 1) or not _text(values, "client_ip"):
+            raise Refusal(47001)
+        person = self._active_person(values, account)
+        return {"errcode": 0, "errmsg": "getuserriskrank succ", "risk_rank": risk_of(person), "unoin_id": 0}
+
+    def _check_text(self, call: Call) -> dict[str, Any]:
+        account = self._account_with_token(call)
+        values = call.json
+        content = _text(values, "content")
+        if values.get("version") != 2 or values.get("scene") not in (1, 2, 3, 4) or not content:
+            raise Refusal(47001)
+        if _ESCAPE.search(call.body):
+            raise Refusal(47001)  # the real WeChat does not decode \uXXXX, and would judge the escapes themselves
+        self._active_person(values, account)
+        text = content + _text(values, "nickname")
+        suggest, label = next((verdict for word, verdict in _VERDICTS.items() if word in text), ("pass", 100))
+        verdict = {"suggest": suggest, "label": label}
+        detail = [{"strategy": "content_model", "errcode": 0, **verdict, "prob": 90}]
+        return _ok(detail=detail, trace_id=secrets.token_hex(16), result=verdict)
+
+    def _mini_program_code(self, call: Call) -> Picture:
+        account = self._account_with_token(call)
+        try:
+            values = call.json
+        except Refusal:
+            raise Refusal(40169) from None
+        code = read_code_request(values, account)
+        self._count_in_minute(call.api, account.app_id, at_most=PICTURES_A_MINUTE, errcode=45009)
+        return draw(code, has_transparent_ground=values.get("is_hyaline") is True, width=width_of(values))
+
+    def _account_of(self, app_id: object, secret: object) -> Account:
+        """The account of the app with this secret. Raises: Refusal."""
+        if not app_id:
+            raise Refusal(41002)
+        if not secret:
+            raise Refusal(41004)
+        account = self._accounts.get(app_id) if isinstance(app_id, str) else None
+        if account is None:
+            raise Refusal(40013)
+        if secret != SECRETS[account.app_id]:
+            raise Refusal(40125)
+        if account.is_frozen:
+            raise Refusal(40243)
+        return account
+
+    def _account_with_token(self, call: Call, *, errcode_over_quota: int = 45009) -> Account:
+        """The account of the app whose access token the call has. Raises: Refusal."""
+        token = call.query.get("access_token", "")
+        if not token:
+            raise Refusal(41001)
+        if call.app_id is None:
+            raise Refusal(40014)
+        self.access_tokens[call.app_id].check(token)
+        account = self._accounts[call.app_id]
+        if call.api in account.denied:
+            raise Refusal(48001)
+        self._count(account, call.api, errcode_over_quota=errcode_over_quota)
+        return account
+
+    def _count(self, account: Account, api: Api, *, errcode_over_quota: int = 45009) -> None:
+        today = (day_of(self._clock()), account.app_id, api)
+        self._today[today] += 1
+        if self._today[today] > account.daily_quota.get(api, self._today[today]):
+            raise Refusal(errcode_over_quota)
+
+    def _count_in_minute(self, api: Api, whose: str, *, at_most: int, errcode: int) -> None:
+        minute = int(self._clock() // 60)
+        if minute != self._minute:
+            self._minute, self._this_minute = minute, Counter()
+        self._this_minute[api, whose] += 1
+        if self._this_minute[api, whose] > at_most:
+            raise Refusal(errcode)
+
+    def _active_person(self, values: Mapping[str, Any], account: Account) -> str:
+        openid = _text(values, "openid")
+        self._check_openid(openid, account)
+        return self._session_keys.active_person(openid)
+
+    def _check_openid(self, openid: object, account: Account) -> None:
+        if not isinstance(openid, str) or not openid.startswith("o"):
+            raise Refusal(40003)
+        if not openid.startswith(openid_prefix(account.app_id)):
+            raise Refusal(43104)
+
+
+def _ok(**values: Any) -> dict[str, Any]:
+    return {"errcode": 0, "errmsg": "ok", **values}
+
+
+def _code_in(call: Call) -> str:
+    if call.api == "code2session":
+        return call.query.get("js_code", "")
+    if call.api != "getuserphonenumber":
+        return ""
+    try:
+        return _text(call.json, "code")
+    except Refusal:
+        return ""
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    value = values.get(name, "")
+    if not isinstance(value, str):
+        raise Refusal(47001)
+    return value
+
+
+def _parts_of(phone: str, account: Account) -> dict[str, Any]:
+    """A number in WeChat's form. Text that is no number stays as it is."""
+    try:
+        number = phonenumbers.parse(phone, "CN")
+        country, national = number.country_code, phonenumbers.national_significant_number(number)
+    except phonenumbers.NumberParseException:
+        country, national = 86, phone
+    return {
+        "phoneNumber": national if country == 86 else f"+{country}{national}",
+        "purePhoneNumber": national,
+        "countryCode": str(country) if account.country_code == "text" else country,
+    }

@@ -1,0 +1,314 @@
+"""Deliveries to webhooks: every process takes its share of what is due, and tries until it succeeds or has failed.
+
+One process takes a delivery for half a minute, which is longer than a try takes. If that process is killed, another one
+takes the delivery after that time. An event reaches a webhook at least once, and twice only if the outcome of the first
+try could not be stored.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from random import Random, SystemRandom
+from time import perf_counter
+from typing import Any, Final
+from uuid import UUID
+
+import httpx
+from pydantic_core import to_json
+
+from wxauth import __version__
+from wxauth.errors import StorageUnavailable
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.sealing import CannotOpen, Sealer, webhook_secret_context
+from wxauth.server.events.feed_bodies import event_for_siblings
+from wxauth.server.events.signatures import signed_headers
+from wxauth.server.events.webhook_rows import (
+    Outcome,
+    Priority,
+    State,
+    disable_webhook,
+    due_webhooks,
+    settle_delivery,
+    take_delivery,
+)
+
+PAUSE: Final = 0.5
+"""Seconds between two looks for deliveries that are due."""
+LEASE: Final = timedelta(seconds=30)
+"""How long a delivery belongs to the process that took it."""
+PATIENCE: Final = 15.0
+"""Seconds for a receiver's answer."""
+AT_ONCE: Final = 32
+"""How many tries of one priority a process runs at once. Beyond these, a webhook gets one only if it has none."""
+AT_ONCE_FOR_ONE: Final = 4
+"""How many tries of one priority a webhook has at once. Each always gets one, whatever hangs elsewhere."""
+PAUSES: Final = (
+    timedelta(seconds=5),
+    timedelta(minutes=5),
+    timedelta(minutes=30),
+    *(timedelta(hours=hours) for hours in (2, 5, 10, 14, 20, 24)),
+)
+"""The pause before each try but the first. A delivery fails for good when the try after the last pause fails."""
+SPREAD: Final = 0.1
+"""The share by which a pause varies. Without it, all that failed together would be tried together again."""
+LONGEST_RETRY_AFTER: Final = timedelta(days=1)
+FAREWELL: Final = 3.0
+"""Seconds that tries under way get when the service ends."""
+
+_GONE: Final = 410
+_SETTLE_PAUSE: Final = 0.5
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outcome of sending a message: a status, or a few words on why there is none."""
+
+    status: int | None
+    milliseconds: int
+    error: str | None = None
+    retry_after: timedelta | None = None
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the receiver has accepted the message."""
+        return self.status is not None and 200 <= self.status < 300
+
+
+class Deliveries:
+    """Sends the deliveries that are due, and test messages.
+
+    Args:
+        database: Where the deliveries are.
+        sealer: Opens the secrets.
+        clock: The time.
+        transport: The way to the receivers.
+        observe: Called after each try with the webhook's name and the outcome.
+        patience: Seconds for a receiver's answer.
+        pause: Seconds between two looks for deliveries that are due.
+        random: Varies the pauses.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        sealer: Sealer,
+        clock: Clock,
+        *,
+        transport: httpx.AsyncBaseTransport,
+        observe: Callable[[str, str], None] = lambda _webhook, _outcome: None,
+        patience: float = PATIENCE,
+        pause: float = PAUSE,
+        random: Random | None = None,
+    ) -> None:
+        self._database = database
+        self._sealer = sealer
+        self._clock = clock
+        self._transport = transport
+        self._observe = observe
+        self._patience = patience
+        self._pause = pause
+        self._random = random or SystemRandom()
+        self._under_way: dict[Priority, Counter[UUID]] = {priority: Counter() for priority in Priority}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._awakened = asyncio.Event()
+        self._is_closing = False
+
+    def wake(self) -> None:
+        """Look for deliveries at once, because one has just become due."""
+        self._awakened.set()
+
+    async def keep_delivering(self) -> None:
+        """Deliver for ever. An outage of the database only delays the deliveries."""
+        is_well = True
+        while True:
+            try:
+                async with asyncio.timeout(self._pause):
+                    await self._awakened.wait()
+            except TimeoutError:
+                pass
+            self._awakened.clear()
+            try:
+                await self.begin_due()
+                is_well = True
+            except StorageUnavailable:
+                if is_well:
+                    log.warning("deliveries_held_up", reason="the database does not answer")
+                is_well = False
+            except Exception:
+                log.exception("deliveries_held_up")
+
+    async def begin_due(self) -> None:
+        """Begin as many due deliveries as the limits allow. Raises: StorageUnavailable."""
+        for webhook_id, priority in await due_webhooks(self._database, now=self._clock()):
+            while not self._is_closing and self._may_begin(webhook_id, priority):
+                self._under_way[priority][webhook_id] += 1
+                task = asyncio.create_task(self._deliver_one_by_one(webhook_id, priority), name=f"webhook {webhook_id}")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def drain(self) -> None:
+        """Wait until nothing is under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def send(
+        self, webhook_id: UUID, webhook: Mapping[str, Any], event: Mapping[str, Any], *, now: datetime
+    ) -> Answer:
+        """Sign an event with the secrets of a webhook and send it once. Whatever goes wrong is in the answer."""
+        try:
+            keys = self._open_secrets(webhook_id, webhook, now=now)
+        except CannotOpen as exc:
+            what_to_change = "add the secret key that sealed it to WXAUTH_SECRET_KEY_PREVIOUS"
+            log.error(
+                "webhook_secret_not_unsealed", webhook=webhook["name"], reason=str(exc), what_to_change=what_to_change
+            )
+            return Answer(None, 0, "the secret cannot be opened")
+        body = to_json({"type": event["type"], "timestamp": event["at"], "data": event})
+        started = perf_counter()
+        response = error = None
+        try:
+            request = httpx.Request(
+                "POST",
+                webhook["url"],
+                content=body,
+                headers={
+                    **signed_headers(str(event["id"]), body, keys, now=now),
+                    "content-type": "application/json",
+                    "accept": "*/*",
+                    "user-agent": f"wxauth/{__version__}",
+                },
+            )
+            async with asyncio.timeout(self._patience):
+                response = await self._transport.handle_async_request(request)
+        except TimeoutError:
+            error = f"no answer in {self._patience:g} s"
+        except httpx.TransportError as exc:
+            error = str(exc)
+        except (httpx.InvalidURL, UnicodeError):
+            error = "URL cannot be used"
+        milliseconds = round((perf_counter() - started) * 1000)
+        if response is None:
+            return Answer(None, milliseconds, error)
+        await response.aclose()  # whatever else comes, in time or not: the status is there
+        return Answer(
+            response.status_code,
+            milliseconds,
+            retry_after=_pause_in(response.headers.get("Retry-After"), now=now),
+        )
+
+    async def aclose(self) -> None:
+        """Begin no more deliveries. Those that do not end soon are left to other processes."""
+        self._is_closing = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=FAREWELL)
+        left = list(self._tasks)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await self._transport.aclose()
+
+    def _may_begin(self, webhook_id: UUID, priority: Priority) -> bool:
+        under_way = self._under_way[priority]
+        own = under_way[webhook_id]
+        return own == 0 or (own < AT_ONCE_FOR_ONE and under_way.total() < AT_ONCE)
+
+    async def _deliver_one_by_one(self, webhook_id: UUID, priority: Priority) -> None:
+        try:
+            while not self._is_closing:
+                now = self._clock()
+                taken = await take_delivery(self._database, webhook_id, priority, now=now, until=now + LEASE)
+                if taken is None:
+                    return
+                await self._deliver(taken, now=now)
+        except StorageUnavailable as exc:  # a process takes the delivery again when its lease is over
+            log.warning("delivery_held_up", webhook_id=webhook_id, reason=exc.code)
+        except Exception:
+            log.exception("delivery_failed", webhook_id=webhook_id)
+        finally:
+            under_way = self._under_way[priority]
+            under_way[webhook_id] -= 1
+            if not under_way[webhook_id]:
+                del under_way[webhook_id]
+
+    async def _deliver(self, taken: Mapping[str, Any], *, now: datetime) -> None:
+        name = taken["name"]
+        if taken["id"] is None:
+            outcome = Outcome(state=State.FAILED, error="the event has been swept away")
+        else:
+            outcome = await self._try(taken, now=now)
+        self._observe(name, "retried" if outcome.state is State.PENDING else outcome.state)
+        fields = {
+            "webhook": name,
+            "event_id": taken["event_id"],
+            "attempt": taken["attempts"],
+            "status": outcome.status,
+        }
+        if outcome.state is State.DELIVERED:
+            log.debug("delivered", **fields)
+        else:
+            log.warning("not_delivered", **fields, reason=outcome.error, next_at=outcome.next_at)
+        await self._settle(taken, outcome, until=now + LEASE)
+
+    async def _try(self, taken: Mapping[str, Any], *, now: datetime) -> Outcome:
+        webhook_id, attempts = taken["webhook_id"], taken["attempts"]
+        answer = await self.send(webhook_id, taken, event_for_siblings(taken), now=now)
+        if answer.is_taken:
+            return Outcome(state=State.DELIVERED, status=answer.status)
+        if answer.status == _GONE and await disable_webhook(self._database, webhook_id, now=self._clock()):
+            log.warning("webhook_disabled", webhook=taken["name"], reason="it has answered 410")
+        if attempts > len(PAUSES):
+            return Outcome(state=State.FAILED, status=answer.status, error=answer.error)
+        pause = PAUSES[attempts - 1] * (1 + self._random.uniform(-SPREAD, SPREAD))
+        if answer.retry_after is not None:
+            pause = max(pause, min(answer.retry_after, LONGEST_RETRY_AFTER))
+        next_at = self._clock() + pause
+        return Outcome(state=State.PENDING, status=answer.status, error=answer.error, next_at=next_at)
+
+    def _open_secrets(self, webhook_id: UUID, webhook: Mapping[str, Any], *, now: datetime) -> list[bytes]:
+        """The keys that sign a webhook's messages now. Raises: CannotOpen."""
+        context = webhook_secret_context(webhook_id)
+        keys = [self._sealer.open(webhook["secret"], context=context)]
+        former, until = webhook["former_secret"], webhook["former_secret_until"]
+        if former is not None and until is not None and now < until:
+            keys.append(self._sealer.open(former, context=context))
+        return keys
+
+    async def _settle(self, taken: Mapping[str, Any], outcome: Outcome, *, until: datetime) -> None:
+        """Store the outcome, and retry in an outage: an outcome that is lost means a second delivery."""
+        while True:
+            try:
+                await settle_delivery(
+                    self._database,
+                    taken["webhook_id"],
+                    taken["event_id"],
+                    attempts=taken["attempts"],
+                    outcome=outcome,
+                    now=self._clock(),
+                )
+            except StorageUnavailable:
+                if self._clock() > until:
+                    raise
+                await asyncio.sleep(_SETTLE_PAUSE)
+            else:
+                return
+
+
+def _pause_in(retry_after: str | None, *, now: datetime) -> timedelta | None:
+    """The pause that a Retry-After asks for, in seconds or by a date (RFC 9110, section 10.2.3); None if unreadable."""
+    if retry_after is None:
+        return None
+    text = retry_after.strip()
+    try:
+        if text.isascii() and text.isdigit():
+            return timedelta(seconds=min(int(text), int(LONGEST_RETRY_AFTER.total_seconds())))
+        date = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):  # also of numbers with very many digits
+        return None
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)) - now

@@ -1,0 +1,130 @@
+"""The feed: siblings read here what happened to people, in the order in which it was committed."""
+
+import asyncio
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from wxauth.errors import CursorExpired, StorageUnavailable
+from wxauth.server.core.database import Database
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.services import Services
+from wxauth.server.core.trail import TOLD_TO_SIBLINGS
+from wxauth.server.events.feed_rows import (
+    LAST_POSITION,
+    FeedRow,
+    Place,
+    are_unplaced,
+    last_place,
+    may_place,
+    place_some,
+    read_feed,
+    tell_folded_changes,
+)
+from wxauth.server.events.webhook_rows import queue_deliveries
+
+PLACE_PAUSE: Final = 0.5
+"""Seconds between two looks for events without a place."""
+PLACED_AT_ONCE: Final = 1000
+
+_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{38}")
+_POSITION_BYTES: Final = 8
+_CHECK_BYTES: Final = 4
+
+log = get_logger()
+
+
+class NotACursor(ValueError):
+    """The text is no cursor that the feed has given."""
+
+
+class Page(NamedTuple):
+    """Some events of the feed, and how to go on."""
+
+    items: Sequence[FeedRow]
+    next_cursor: str
+
+
+async def read(database: Database, after: Place | None, types: Sequence[str], *, limit: int) -> Page:
+    """The oldest events behind a place; if types are named, only events of these types.
+
+    The cursor leads behind every event that was looked at, so that no later request passes the other types again.
+
+    Raises: CursorExpired, StorageUnavailable.
+    """
+    told = [kind for kind in TOLD_TO_SIBLINGS if kind in types]  # each once, as is its event
+    page = await read_feed(database, after, told, limit=limit)
+    if page is None:
+        raise CursorExpired("there are events missing: look your users up, and begin at after=now")
+    if len(page.items) == limit:
+        last = page.items[-1]
+        return Page(page.items, cursor_of(Place(last["position"], last["id"])))
+    return Page(page.items, cursor_of(page.last))
+
+
+async def begin_now(database: Database) -> Page:
+    """An empty page, whose cursor leads to the events that are still to come. Raises: StorageUnavailable."""
+    return Page([], cursor_of(await last_place(database)))
+
+
+def cursor_of(place: Place) -> str:
+    """The cursor that leads to the events behind a place."""
+    told = place.position.to_bytes(_POSITION_BYTES, "big") + place.event_id.bytes
+    return urlsafe_b64encode(told + _check(told)).rstrip(b"=").decode()
+
+
+def place_in(cursor: str) -> Place:
+    """The place that a cursor leads behind. Raises: NotACursor."""
+    if not _CURSOR.fullmatch(cursor):
+        raise NotACursor("Not a next_cursor of this feed")
+    raw = urlsafe_b64decode(cursor + "==")
+    told, check = raw[:-_CHECK_BYTES], raw[-_CHECK_BYTES:]
+    place = Place(int.from_bytes(told[:_POSITION_BYTES], "big"), UUID(bytes=told[_POSITION_BYTES:]))
+    # Each place has one spelling: the last of the 38 characters carries four unused bits, which must be zero.
+    if check != _check(told) or cursor_of(place) != cursor or place.position > LAST_POSITION:
+        raise NotACursor("Not a next_cursor of this feed")
+    return place
+
+
+async def keep_placing(services: Services) -> None:
+    """Give events their places for ever, through outages. Every process tries; a lock lets one at a time do it."""
+    is_well = True
+    while True:
+        await asyncio.sleep(PLACE_PAUSE)
+        try:
+            if await are_unplaced(services.database, now=services.clock()):
+                await place_events(services)
+            is_well = True
+        except StorageUnavailable:
+            if is_well:
+                log.warning("feed_held_up", reason="the database does not answer")
+            is_well = False
+        except Exception:
+            log.exception("feed_held_up")
+
+
+async def place_events(services: Services) -> int:
+    """Give all waiting events places, unless another process is doing so; how many. Raises: StorageUnavailable."""
+    placed = 0
+    while True:
+        now = services.clock()
+        async with services.database.begin() as transaction:
+            if not await may_place(transaction):
+                return placed
+            folded = await tell_folded_changes(transaction, now=now, limit=PLACED_AT_ONCE)
+            events = await place_some(transaction, limit=PLACED_AT_ONCE)
+            queued = await queue_deliveries(transaction, events, now=now)
+        placed += len(events)
+        if queued:
+            services.deliveries.wake()
+        if max(folded, len(events)) < PLACED_AT_ONCE:
+            return placed
+
+
+def _check(told: bytes) -> bytes:
+    # A plain hash is enough: a made-up cursor shows nothing that the client may not read. The check only tells the
+    # feed's cursors from other text.
+    return sha256(b"wxauth feed\0" + told).digest()[:_CHECK_BYTES]

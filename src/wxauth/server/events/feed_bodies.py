@@ -1,0 +1,121 @@
+"""Requests for the feed, its answers, and an event as siblings see it."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema, field_validator
+from pydantic_core import PydanticUseDefault
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from wxauth.server.core.trail import TOLD_TO_SIBLINGS, EventType, data_for_siblings
+from wxauth.server.events.feed import Page, cursor_of, place_in
+from wxauth.server.events.feed_rows import Place
+from wxauth.server.users.bodies import EXAMPLE_EVENTS, EXAMPLE_USER
+from wxauth.server.web.paging import OrEmpty
+
+NOW: Final = "now"
+_MAX_LIMIT: Final = 1000
+
+EXAMPLE_EVENT: dict[str, Any] = {
+    name: EXAMPLE_EVENTS["items"][0][name] for name in ("id", "type", "at", "user_id", "app_id", "actor", "data")
+}
+
+EXAMPLE_FEED: dict[str, Any] = {
+    "items": [
+        {
+            "id": "01933c62-14e0-7b11-8f3a-5d2c7e9a4b60",
+            "type": "user.merged",
+            "at": "2026-11-20T10:00:00Z",
+            "user_id": EXAMPLE_USER["id"],
+            "app_id": None,
+            "actor": "system",
+            "data": {"former_id": "01933c5a-02b4-7f0e-8d21-7a5c9e1f3b86"},
+        },
+        EXAMPLE_EVENT,
+    ],
+    "next_cursor": cursor_of(Place(2, UUID(EXAMPLE_EVENT["id"]))),
+}
+
+
+def _known_type(value: Any) -> Any:
+    if not isinstance(value, str) or value not in TOLD_TO_SIBLINGS:
+        raise ValueError(f"Wants one of {', '.join(TOLD_TO_SIBLINGS)}")
+    return value
+
+
+def _without_empty(values: Any) -> Any:
+    return [value for value in values if value != ""] if isinstance(values, list) else values
+
+
+def _is_cursor(value: str) -> str:
+    if value != NOW:
+        place_in(value)
+    return value
+
+
+KnownType = Annotated[EventType, BeforeValidator(_known_type), WithJsonSchema({"enum": list(TOLD_TO_SIBLINGS)})]
+"""A type that siblings are told of."""
+
+
+class FeedQuery(BaseModel):
+    """Which events to read. An empty parameter is an absent one."""
+
+    after: Annotated[str, AfterValidator(_is_cursor)] | None = Field(
+        default=None,
+        description="The `next_cursor` of the last answer. `now`: only events to come. Absent: from the first event.",
+    )
+    type: Annotated[list[KnownType], BeforeValidator(_without_empty)] = Field(
+        default=[], description="Repeated for several; absent: all."
+    )
+    limit: Annotated[int, Field(ge=1, le=_MAX_LIMIT), OrEmpty] = 100
+
+    @field_validator("after", "limit", mode="before")
+    @classmethod
+    def _empty_is_absent(cls, value: Any) -> Any:
+        if value == "":
+            raise PydanticUseDefault
+        return value
+
+    @property
+    def place(self) -> Place | None:
+        """The place behind which to read; None for the beginning."""
+        return None if self.after is None else place_in(self.after)
+
+
+class SiblingsEventAnswer(TypedDict):
+    """An event. It holds ids only: names and numbers are found by looking the user up."""
+
+    id: Annotated[UUID, Field(description="UUIDv7; the `webhook-id` too.")]
+    type: str
+    at: datetime
+    user_id: Annotated[UUID | None, Field(description="The user to whom it happened.")]
+    app_id: str | None
+    actor: Annotated[str, Field(description="The id of the user who did it, or `system`, `operator`, `wechat`.")]
+    data: dict[str, Any]
+
+
+class FeedAnswer(TypedDict):
+    """Some events, the oldest first."""
+
+    items: list[SiblingsEventAnswer]
+    next_cursor: Annotated[str, Field(description="`after` of the next request. Keep it even if `items` is empty.")]
+
+
+def event_for_siblings(event: Mapping[str, Any]) -> SiblingsEventAnswer:
+    """A stored event in the form that siblings get, by feed and by webhook."""
+    return {
+        "id": event["id"],
+        "type": event["type"],
+        "at": event["at"],
+        "user_id": event["user_id"],
+        "app_id": event["app_id"],
+        "actor": event["actor"],
+        "data": data_for_siblings(event["type"], event["data"]),
+    }
+
+
+def feed_answer(page: Page) -> FeedAnswer:
+    """A page of the feed."""
+    return {"items": [event_for_siblings(event) for event in page.items], "next_cursor": page.next_cursor}

@@ -1,0 +1,199 @@
+"""Requests and answers about webhooks and deliveries."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal, NotRequired, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from wxauth.server.core.tables import CLIENT_NAME
+from wxauth.server.events.delivering import Answer
+from wxauth.server.events.feed_bodies import KnownType
+from wxauth.server.events.webhook_rows import DeliveryRow, State, WebhookRow
+from wxauth.server.events.webhook_urls import MAX_URL
+from wxauth.server.events.webhooks import WithSecret
+from wxauth.server.web.bodies import Time
+from wxauth.server.web.paging import OrEmpty, Page, PageQuery
+
+EXAMPLE_WEBHOOK: dict[str, Any] = {
+    "name": "orders",
+    "url": "https://orders.example.com/webhooks/wxauth",
+    "types": ["user.erased", "user.merged"],
+    "is_enabled": True,
+    "created_at": "2026-11-20T08:00:00Z",
+}
+EXAMPLE_NEW_WEBHOOK: dict[str, Any] = {
+    **EXAMPLE_WEBHOOK,
+    "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=",
+}
+EXAMPLE_WEBHOOKS: dict[str, Any] = {"items": [EXAMPLE_WEBHOOK], "next_cursor": None}
+EXAMPLE_TRIAL: dict[str, Any] = {"status": 204, "milliseconds": 12}
+EXAMPLE_DELIVERIES: dict[str, Any] = {
+    "items": [
+        {
+            "id": "01933c62-1a07-7c55-9d3e-0b6f2a8c4e71",
+            "event_id": "01933c62-14e0-7b11-8f3a-5d2c7e9a4b60",
+            "type": "user.merged",
+            "state": "pending",
+            "attempts": 1,
+            "status": 500,
+            "error": None,
+            "next_at": "2026-11-20T10:00:05Z",
+            "at": "2026-11-20T10:00:00Z",
+        }
+    ],
+    "next_cursor": None,
+}
+EXAMPLE_REPLAYED: dict[str, Any] = {"replayed": 12}
+
+_Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL)]
+
+
+class NewWebhook(BaseModel):
+    """A webhook to add."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{name: EXAMPLE_WEBHOOK[name] for name in ("name", "url", "types")}]},
+        hide_input_in_errors=True,
+    )
+
+    name: Annotated[str, StringConstraints(pattern=f"^{CLIENT_NAME}$")]
+    url: _Url = Field(description="https, or http in a private network.")
+    types: list[KnownType] | None = Field(default=None, description="Empty or absent: all.")
+
+
+class WebhookChange(BaseModel):
+    """Changes of a webhook. An absent or null field changes nothing."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"is_enabled": True}]}, hide_input_in_errors=True)
+
+    url: _Url | None = None
+    types: list[KnownType] | None = Field(default=None, description="Empty: all.")
+    is_enabled: bool | None = Field(default=None, description="A webhook that has answered 410 is disabled.")
+
+
+class ReplayRequest(BaseModel):
+    """What to deliver once more: one event, or all events since a time."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"since": "2026-11-20T08:00:00Z"}]}, hide_input_in_errors=True
+    )
+
+    event_id: UUID | None = None
+    since: Time | None = None
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if (self.event_id is None) == (self.since is None):
+            raise ValueError("Wants event_id or since")
+        return self
+
+
+class DeliveriesQuery(PageQuery):
+    """Which deliveries to list."""
+
+    state: Annotated[State | None, OrEmpty] = None
+
+
+class WebhookAnswer(TypedDict):
+    """A webhook."""
+
+    name: str
+    url: str
+    types: Annotated[list[str], Field(description="Empty: all.")]
+    is_enabled: bool
+    created_at: datetime
+    secret: NotRequired[Annotated[str, Field(description="Signs the webhook's messages. Shown this once.")]]
+
+
+class WebhooksAnswer(TypedDict):
+    """Every webhook, by name."""
+
+    items: list[WebhookAnswer]
+    next_cursor: None
+
+
+class TrialAnswer(TypedDict):
+    """The outcome of a test message."""
+
+    status: int | None
+    milliseconds: NotRequired[int]
+    error: NotRequired[str]
+
+
+class DeliveryAnswer(TypedDict):
+    """An event for a webhook."""
+
+    id: UUID
+    event_id: Annotated[UUID, Field(description="The `webhook-id` of all its tries.")]
+    type: str
+    state: Literal["pending", "delivered", "failed"]
+    attempts: int
+    status: Annotated[int | None, Field(description="The status of the last answer.")]
+    error: Annotated[str | None, Field(description="Why the last try got no answer.")]
+    next_at: Annotated[datetime | None, Field(description="The earliest time of the next try.")]
+    at: datetime
+
+
+class DeliveriesAnswer(TypedDict):
+    """Some deliveries, the newest first."""
+
+    items: list[DeliveryAnswer]
+    next_cursor: Annotated[str | None, Field(description="`cursor` for the next page, null after the last.")]
+
+
+class ReplayedAnswer(TypedDict):
+    """How many events are delivered once more."""
+
+    replayed: int
+
+
+def webhook_answer(webhook: WebhookRow) -> WebhookAnswer:
+    """A webhook, without its secret."""
+    return {
+        "name": webhook["name"],
+        "url": webhook["url"],
+        "types": webhook["types"],
+        "is_enabled": webhook["is_enabled"],
+        "created_at": webhook["created_at"],
+    }
+
+
+def new_webhook_answer(new: WithSecret) -> WebhookAnswer:
+    """A webhook with its new secret."""
+    return {**webhook_answer(new.webhook), "secret": new.secret}
+
+
+def webhooks_answer(webhooks: Sequence[WebhookRow]) -> WebhooksAnswer:
+    """All webhooks."""
+    return {"items": [webhook_answer(webhook) for webhook in webhooks], "next_cursor": None}
+
+
+def trial_answer(answer: Answer) -> TrialAnswer:
+    """The outcome of a test: a status, or why there is none."""
+    if answer.status is None:
+        return {"status": None, "error": answer.error or "no answer"}
+    return {"status": answer.status, "milliseconds": answer.milliseconds}
+
+
+def deliveries_answer(page: Page[DeliveryRow]) -> DeliveriesAnswer:
+    """A page of deliveries."""
+    items: list[DeliveryAnswer] = [delivery_answer(row) for row in page.items]
+    return {"items": items, "next_cursor": page.next_cursor}
+
+
+def delivery_answer(row: DeliveryRow) -> DeliveryAnswer:
+    """A delivery as it is listed."""
+    return {
+        "id": row["id"],
+        "event_id": row["event_id"],
+        "type": row["type"],
+        "state": State(row["state"]).value,
+        "attempts": row["attempts"],
+        "status": row["status"],
+        "error": row["error"],
+        "next_at": row["next_at"],
+        "at": row["at"],
+    }

@@ -1,0 +1,173 @@
+"""httpx requests to other people's servers, which connect only to addresses that were checked."""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import httpcore
+import httpx
+
+from wxauth.server.events.webhook_addresses import Scheme, is_refused
+
+MAX_ANSWER: Final = 4096
+"""How many bytes of an answer's body are read. The connection of a longer answer is not used again."""
+ANSWER_PATIENCE: Final = 1.0
+"""Seconds for reading the body. Only the status matters."""
+CONNECT_PATIENCE: Final = 8.0
+KEEPALIVE: Final = 4.0
+"""Seconds. Many servers close an idle connection after five; a request on a closed one would count as a failure."""
+MAX_IDLE: Final = 64
+
+Resolve = Callable[[str], Awaitable[Sequence[str]]]
+"""The addresses of a name. Raises: OSError, UnicodeError."""
+
+
+class _Refused(httpcore.ConnectError):
+    """A refusal in our own words, which may be shown."""
+
+
+class WebhookTransport(httpx.AsyncBaseTransport):
+    """Sends to the host that the request's URL names, unless its address is refused.
+
+    Names are resolved here, and connections go to an address that was checked. So neither a name that resolved to
+    something else before nor an unusual spelling of an address gets around the check. Redirects are not followed, and
+    proxies of the environment are not used. An answer has a status and `Retry-After`, and nothing else.
+
+    Raises: httpx.TransportError with a few words that may be shown: they hold no text of the other side.
+
+    Args:
+        resolve: Finds the addresses of a name.
+        tls: The certificates to trust. By default, those of this machine.
+    """
+
+    def __init__(self, *, resolve: Resolve, tls: ssl.SSLContext | None = None) -> None:
+        self._resolve = resolve
+        self._tls = tls
+        self._pools: dict[Scheme, httpcore.AsyncConnectionPool] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send, and read the status. To close the answer reads the beginning of its body."""
+        scheme: Scheme = "https" if request.url.scheme == "https" else "http"
+        url = request.url
+        asked = httpcore.Request(
+            request.method,
+            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=request.headers.raw,
+            content=await request.aread(),
+            extensions={"timeout": {"connect": CONNECT_PATIENCE}},
+        )
+        try:
+            answer = await self._pool(scheme).handle_async_request(asked)
+            retry_after = [value for name, value in answer.headers if name.lower() == b"retry-after"]
+            headers = [(b"Retry-After", value) for value in retry_after[:1]]
+            return httpx.Response(answer.status, headers=headers, stream=_Body(answer))
+        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, ValueError, OSError) as exc:
+            failure = _named(exc)
+        raise failure  # outside the `except`: the other side's text must not even be this error's context
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        for pool in self._pools.values():
+            await pool.aclose()
+        self._pools.clear()
+
+    def _pool(self, scheme: Scheme) -> httpcore.AsyncConnectionPool:
+        if scheme not in self._pools:
+            self._pools[scheme] = httpcore.AsyncConnectionPool(
+                ssl_context=self._https() if scheme == "https" else None,
+                max_connections=None,  # Deliveries limits how many are sent at once
+                max_keepalive_connections=MAX_IDLE,
+                keepalive_expiry=KEEPALIVE,
+                network_backend=_Checked(scheme, self._resolve),
+            )
+        return self._pools[scheme]
+
+    def _https(self) -> ssl.SSLContext:
+        return self._tls or ssl.create_default_context()  # takes 17 ms, and plain HTTP does not need it
+
+
+class _Checked(httpcore.AsyncNetworkBackend):
+    """Opens connections to addresses that were checked, never to names."""
+
+    def __init__(self, scheme: Scheme, resolve: Resolve) -> None:
+        self._scheme = scheme
+        self._resolve = resolve
+        self._network = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """A connection to the first address that is allowed and answers."""
+        try:
+            found = await self._resolve(host)
+        except TimeoutError:
+            raise _Refused("no answer for the host's name") from None
+        except (OSError, UnicodeError):
+            raise _Refused("host not found") from None
+        addresses = [address for address in dict.fromkeys(found) if not is_refused(address, self._scheme)]
+        if not addresses:
+            raise _Refused("address refused")
+        for address in addresses[:-1]:
+            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                each = None if timeout is None else timeout / len(addresses)
+                return await self._network.connect_tcp(address, port, each, local_address, socket_options)
+        return await self._network.connect_tcp(addresses[-1], port, timeout, local_address, socket_options)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of a receiver's answer, which is read at most in part and never shown."""
+
+    def __init__(self, answer: httpcore.Response) -> None:
+        self._answer = answer
+
+    async def aclose(self) -> None:
+        """Read to the end of a short answer, so that its connection can be used again."""
+        read = 0
+        try:
+            with suppress(httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
+                async with asyncio.timeout(ANSWER_PATIENCE):
+                    async for chunk in self._answer.aiter_stream():
+                        read += len(chunk)
+                        if read >= MAX_ANSWER:
+                            break
+        finally:
+            await self._answer.aclose()
+
+
+def _named(exc: Exception) -> httpx.TransportError:
+    match exc:
+        case _Refused():
+            return httpx.ConnectError(str(exc))
+        case httpcore.ConnectTimeout() | TimeoutError():
+            return httpx.ConnectTimeout("timed out while connecting")
+        case httpcore.ConnectError():
+            return httpx.ConnectError(_why_not_connected(exc))
+        case httpcore.RemoteProtocolError():
+            # httpcore raises this error for a closed connection, too.
+            return httpx.RemoteProtocolError("connection lost" if "disconnected" in str(exc) else "answer is not HTTP")
+        case httpcore.NetworkError() | httpcore.TimeoutException() | OSError():
+            return httpx.ReadError("connection lost")
+        case _:
+            return httpx.UnsupportedProtocol("URL cannot be used")
+
+
+def _why_not_connected(exc: BaseException) -> str:
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return "certificate not valid"
+        if isinstance(cause, ssl.SSLError):
+            return "TLS failed"
+        cause = cause.__cause__ or cause.__context__
+    return "could not connect"

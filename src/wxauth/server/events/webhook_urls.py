@@ -1,0 +1,52 @@
+"""Which URLs a webhook may have, as far as that is known before anything is sent."""
+
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from wxauth.server.events.webhook_addresses import Scheme, is_refused
+from wxauth.server.events.webhook_names import Names
+
+MAX_URL: Final = 2048
+
+_LAST_PORT: Final = 65535
+
+
+class RefusedUrl(ValueError):
+    """Nothing may be sent to this URL."""
+
+
+async def check_url(text: str, *, names: Names) -> None:
+    """Check a webhook's URL: https, or http if every address of its host is private or loopback.
+
+    An https URL is accepted even if its name does not resolve now. The address is checked again at each connection.
+
+    Raises: RefusedUrl.
+    """
+    if len(text) > MAX_URL or not text.isprintable() or " " in text or "\\" in text:
+        raise RefusedUrl(f"Should be a URL of at most {MAX_URL} characters")
+    try:
+        url = httpx.URL(text)
+        host = url.host  # decoded here: it may be no good xn--
+    except (httpx.InvalidURL, ValueError):
+        raise RefusedUrl("Should be a URL") from None
+    if url.scheme not in ("http", "https") or not host:
+        raise RefusedUrl("Should begin with https://, or with http:// in a private network")
+    if url.port is not None and not 0 < url.port <= _LAST_PORT:
+        raise RefusedUrl(f"Should have a port from 1 to {_LAST_PORT}, or none")
+    if "%" in host:
+        raise RefusedUrl("Should be without the zone of an address")
+    if "@" in urlsplit(text).netloc:
+        raise RefusedUrl("Should be without a user and a password")
+    scheme: Scheme = "https" if url.scheme == "https" else "http"
+    try:
+        # An address with a final dot is that address to browsers and to some resolvers; ours may find nothing.
+        addresses = await names.resolve(url.raw_host.decode().removesuffix("."))
+    except (OSError, UnicodeError):  # a TimeoutError is an OSError
+        addresses = ()
+    if not addresses and scheme == "http":
+        raise RefusedUrl("Should begin with https://, for its host has no address here")
+    if any(is_refused(address, scheme) for address in addresses):
+        wanted = "a public or private address" if scheme == "https" else "private and loopback addresses alone"
+        raise RefusedUrl(f"Should lead to {wanted}")

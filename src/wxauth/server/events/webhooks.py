@@ -1,0 +1,198 @@
+"""What administrators, and operators by command, do with webhooks."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from wxauth.errors import InvalidRequest, NameTaken, NotFound
+from wxauth.server.core.ids import new_id
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.sealing import webhook_secret_context
+from wxauth.server.core.services import Services
+from wxauth.server.core.trail import Actor, EventType
+from wxauth.server.events import webhook_rows as rows
+from wxauth.server.events.delivering import Answer
+from wxauth.server.events.feed_rows import LAST_POSITION, PlacedEvent
+from wxauth.server.events.signatures import new_secret, shown
+from wxauth.server.events.webhook_rows import DeliveryRow, State, WebhookRow
+from wxauth.server.events.webhook_urls import RefusedUrl, check_url
+from wxauth.server.web.paging import Page
+
+FORMER_SECRET_KEPT: Final = timedelta(hours=24)
+"""How long a former secret signs too: a sibling's replicas get the new one by one."""
+TEST_TYPE: Final = "webhook.test"
+
+PAGE_SIZE: Final = 5000
+"""How many events one transaction of a replay looks at."""
+
+log = get_logger()
+
+
+class WithSecret(NamedTuple):
+    """A webhook with its secret, which is shown only this once."""
+
+    webhook: WebhookRow
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"WithSecret(webhook={self.webhook['name']!r})"
+
+
+async def add_webhook(services: Services, name: str, *, url: str, types: Sequence[EventType], by: Actor) -> WithSecret:
+    """Add a webhook, and return its secret this once. It is stored sealed.
+
+    Raises: InvalidRequest, if the URL is refused; NameTaken; StorageUnavailable.
+    """
+    await _check(services, url)
+    now, secret = services.clock(), new_secret()
+    webhook_id = new_id(now)
+    sealed = services.sealer.seal(secret, context=webhook_secret_context(webhook_id))
+    added = await rows.add_webhook(
+        services.database, webhook_id, name, url=url, types=types, secret=sealed, by=by, now=now
+    )
+    if added is None:
+        raise NameTaken("there is a webhook of this name already")
+    log.info("webhook_added", webhook=name, actor=by.name)
+    return WithSecret(added, shown(secret))
+
+
+async def list_webhooks(services: Services) -> Sequence[WebhookRow]:
+    """Every webhook, by name. Raises: StorageUnavailable."""
+    return await rows.all_webhooks(services.database)
+
+
+async def read_webhook(services: Services, name: str) -> WebhookRow:
+    """The webhook of this name. Raises: NotFound, StorageUnavailable."""
+    webhook = await rows.find_webhook(services.database, name)
+    if webhook is None:
+        raise _no_such_webhook()
+    return webhook
+
+
+async def change_webhook(
+    services: Services,
+    name: str,
+    *,
+    url: str | None = None,
+    types: Sequence[EventType] | None = None,
+    is_enabled: bool | None = None,
+    by: Actor,
+) -> WebhookRow:
+    """Change a webhook's given fields. A webhook that is enabled gets the events that have waited for it.
+
+    Raises: NotFound; InvalidRequest, if the URL is refused; StorageUnavailable.
+    """
+    if url is not None:
+        await read_webhook(services, name)  # first: an unknown webhook is reported before a wrong URL
+        await _check(services, url)
+    changed = await rows.change_webhook(
+        services.database, name, url=url, types=types, is_enabled=is_enabled, by=by, now=services.clock()
+    )
+    if changed is None:
+        raise _no_such_webhook()
+    log.info("webhook_changed", webhook=name, actor=by.name)
+    services.deliveries.wake()
+    return changed
+
+
+async def remove_webhook(services: Services, name: str, *, by: Actor) -> None:
+    """Remove a webhook, which gets nothing any more. Raises: NotFound, StorageUnavailable."""
+    if not await rows.remove_webhook(services.database, name, by=by, now=services.clock()):
+        raise _no_such_webhook()
+    log.info("webhook_removed", webhook=name, actor=by.name)
+
+
+async def renew_secret(services: Services, name: str, *, by: Actor) -> WithSecret:
+    """Give a webhook another secret. The former one signs too for a day, and there is one former secret at most.
+
+    Raises: NotFound, StorageUnavailable.
+    """
+    now = services.clock()
+    webhook = await read_webhook(services, name)
+    secret = new_secret()
+    sealed = services.sealer.seal(secret, context=webhook_secret_context(webhook["id"]))
+    renewed = await rows.renew_secret(
+        services.database, webhook, sealed, former_until=now + FORMER_SECRET_KEPT, by=by, now=now
+    )
+    if renewed is None:
+        raise _no_such_webhook()
+    log.info("webhook_secret_renewed", webhook=name, actor=by.name)
+    return WithSecret(renewed, shown(secret))
+
+
+async def try_webhook(services: Services, name: str, *, by: Actor) -> Answer:
+    """Send a test message, even to a disabled webhook; its outcome.
+
+    Raises: NotFound, StorageUnavailable.
+    """
+    now = services.clock()
+    webhook = await read_webhook(services, name)
+    event = {
+        "id": new_id(now),
+        "type": TEST_TYPE,
+        "at": now,
+        "user_id": None,
+        "app_id": None,
+        "actor": by.name,
+        "data": {},
+    }
+    return await services.deliveries.send(webhook["id"], webhook, event, now=now)
+
+
+async def list_deliveries(
+    services: Services, name: str, state: State | None, *, before: UUID | None, limit: int
+) -> Page[DeliveryRow]:
+    """The newest deliveries of a webhook, older than `before`. Raises: NotFound, StorageUnavailable."""
+    webhook = await read_webhook(services, name)
+    states = list(State) if state is None else [state]
+    found = await rows.list_deliveries(services.database, webhook["id"], states, before=before, limit=limit + 1)
+    return Page.of(found, limit)
+
+
+async def replay(
+    services: Services,
+    name: str,
+    *,
+    event_id: UUID | None = None,
+    since: datetime | None = None,
+    page_size: int = PAGE_SIZE,
+) -> int:
+    """Deliver one event once more, or all events since a time, if the webhook takes their types; how many.
+
+    Raises: NotFound, if there is no such webhook or event; StorageUnavailable.
+    """
+    webhook = await read_webhook(services, name)
+    replayed = 0
+    if event_id is not None:
+        event = await rows.placed_event(services.database, event_id)
+        if event is None:
+            raise NotFound("there is no such event, or none that siblings are told of")
+        replayed += await _queue_again(services, webhook, [event])
+    elif since is not None:
+        before: int | None = LAST_POSITION
+        while before is not None:
+            events, before = await rows.placed_since(services.database, since, before=before, size=page_size)
+            replayed += await _queue_again(services, webhook, events)
+    log.info("webhook_replayed", webhook=name, events=replayed)
+    services.deliveries.wake()
+    return replayed
+
+
+async def _queue_again(services: Services, webhook: WebhookRow, events: Sequence[PlacedEvent]) -> int:
+    wanted = [event for event in events if rows.is_wanted(event, by=webhook)]
+    if not wanted:
+        return 0
+    async with services.database.begin() as transaction:
+        return await rows.queue_again(transaction, webhook["id"], wanted, now=services.clock())
+
+
+async def _check(services: Services, url: str) -> None:
+    try:
+        await check_url(url, names=services.webhook_names)
+    except RefusedUrl as exc:
+        raise InvalidRequest.of("url", str(exc)) from None
+
+
+def _no_such_webhook() -> NotFound:
+    return NotFound("there is no such webhook")

@@ -1,0 +1,1 @@
+"""Work that runs by itself: sweeping what has ended or expired."""

@@ -1,0 +1,243 @@
+"""Housekeeping: erases what erased persons have left, ended sessions, retired keys, old answers, events, addresses."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Final
+
+from wxauth.errors import StorageUnavailable
+from wxauth.server.core.clock import DatabaseClock
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.services import Services
+from wxauth.server.events.webhook_rows import sweep_deliveries
+from wxauth.server.housekeeping.keeping_rows import ADDRESSES, EVENTS, Lap, begin_lap, lap_page
+from wxauth.server.housekeeping.sweep_rows import replace_old_sessions, sweep_page
+from wxauth.server.keys.rows import erase_retired_keys
+from wxauth.server.limits.rates import WINDOW
+from wxauth.server.limits.rows import sweep_attempts
+from wxauth.server.phones.rows import sweep_answers
+from wxauth.server.push.rows import sweep_messages, sweep_nonces
+from wxauth.server.sessions.rows import forget_console_sessions
+from wxauth.server.users.erasure_rows import are_waiting, forget_next, forget_rest
+from wxauth.server.websites.rows import sweep_scans
+
+KEPT_AFTER_THE_END: Final = timedelta(days=30)
+"""Within this time a returning client is still told why its session ended: `session_revoked`, `refresh_token_expired`,
+`refresh_token_reused`. Later it is told `invalid_refresh_token`, and does the same. A session holds an address, so
+it is not kept longer."""
+PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
+"""WeChat's answer to a phone code is kept this long, so that the code still works after most outages."""
+OPEN_SESSIONS: Final = 100
+"""Open sessions that an identity keeps. Without a limit, repeated logins would fill the list of sessions."""
+REPLACED_EVERY: Final = timedelta(seconds=30)
+FORGET_PAUSE: Final = 5.0
+"""Seconds between two looks for erased persons of whom there is something left to forget."""
+PUSH_MESSAGES_KEPT: Final = timedelta(days=30)
+"""How long a repeated message of WeChat's is recognised. WeChat repeats a message within seconds."""
+PUSH_NONCES_KEPT: Final = timedelta(hours=2)
+"""Longer than a signature is valid, and than a message waits in memory while the database is away."""
+DELIVERIES_KEPT: Final = timedelta(days=30)
+"""How long settled deliveries to webhooks are kept, for operators to look at. Pending ones stay."""
+SWEEP_EVERY: Final = timedelta(days=1)
+MOST_APART: Final = timedelta(seconds=30)
+"""How far our clock and the database's may differ. Beyond that, nothing is erased for its age."""
+LOOK_PAUSE: Final = 300.0
+"""Seconds between two looks for something to do."""
+PAGE_SIZE: Final = 1000
+PAGE_PAUSE: Final = 0.1
+"""Seconds between two pages, in which others can use the database."""
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What was older than the operator wants it kept."""
+
+    events: int = 0
+    """How many events were erased."""
+    addresses: int = 0
+    """How many addresses were shortened to their networks."""
+
+
+async def keep_house(
+    services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE, look_pause: float = LOOK_PAUSE
+) -> None:
+    """Sweep for ever, through outages. Every worker tries; a lock in the database lets one sweep sessions at a time.
+
+    A sweep of the sessions may take hours. The other chores do not wait for it.
+    """
+    await asyncio.gather(
+        *(
+            _keep_doing(partial(chore, services, page_size=page_size, pause=pause), look_pause=look_pause)
+            for chore in (sweep_rest, sweep_sessions, sweep_aged)
+        )
+    )
+
+
+async def keep_forgetting(services: Services, *, look_pause: float = FORGET_PAUSE) -> None:
+    """Forget what erased persons have left, for ever, through outages."""
+    is_well = True
+    while True:
+        await asyncio.sleep(look_pause)
+        try:
+            if await are_waiting(services.database):
+                await forget_erased(services, page_size=PAGE_SIZE, pause=PAGE_PAUSE)
+            is_well = True
+        except StorageUnavailable:
+            if is_well:
+                log.warning("forgetting_held_up", reason="the database does not answer")
+            is_well = False
+        except Exception:
+            log.exception("forgetting_held_up")
+
+
+async def keep_sessions_few(services: Services) -> None:
+    """End each identity's open sessions beyond its newest ones, for ever, through outages."""
+    while True:
+        await asyncio.sleep(REPLACED_EVERY.total_seconds())
+        try:
+            await replace_sessions(services)
+        except StorageUnavailable:
+            log.warning("sessions_not_replaced", reason="the database does not answer")
+        except Exception:
+            log.exception("sessions_not_replaced")
+
+
+async def replace_sessions(services: Services) -> None:
+    """End the open sessions beyond the newest ones of identities with a recent login. Raises: StorageUnavailable."""
+    ended = await replace_old_sessions(
+        services.database, at_most=OPEN_SESSIONS, now=services.clock(), pause=REPLACED_EVERY
+    )
+    if ended:
+        log.info("sessions_replaced", sessions=ended)
+
+
+async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE) -> None:
+    """Do every chore that is due, once. Raises: StorageUnavailable."""
+    await forget_erased(services, page_size=page_size, pause=pause)
+    await sweep_rest(services, page_size=page_size, pause=pause)
+    await sweep_sessions(services, page_size=page_size, pause=pause)
+    await sweep_aged(services, page_size=page_size, pause=pause)
+
+
+async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE, pause: float = 0.0) -> Swept:
+    """Do every chore that is due once, and sweep old events and addresses in any case. Raises: StorageUnavailable."""
+    for lap, _ in _laps(services):
+        await begin_lap(services.database, lap, now=services.clock())
+    await forget_rest(services.database)
+    await sweep_rest(services, page_size=page_size, pause=pause)
+    await sweep_sessions(services, page_size=page_size, pause=pause)
+    return await sweep_aged(services, page_size=page_size, pause=pause)
+
+
+async def forget_erased(services: Services, *, page_size: int, pause: float) -> None:
+    """Forget what erased persons have left, unless another worker is at it. Raises: StorageUnavailable."""
+    while page := await forget_next(services.database, size=page_size):
+        if page.is_last:
+            log.info("person_forgotten", user_id=page.user_id)
+        await asyncio.sleep(pause)
+
+
+async def sweep_aged(services: Services, *, page_size: int, pause: float) -> Swept:
+    """If a lap is due, erase events older than EVENTS_KEPT_DAYS, and shorten addresses older than ADDRESSES_KEPT_DAYS.
+
+    Raises: StorageUnavailable.
+    """
+    if not _clocks_agree(services):
+        return Swept()
+    now = services.clock()
+    written = {}
+    for lap, kept in _laps(services):
+        written[lap] = 0
+        while page := await lap_page(
+            services.database, lap, size=page_size, older_than=now - kept, now=now, next_lap_at=now + SWEEP_EVERY
+        ):
+            written[lap] += page.rows
+            if page.is_last:
+                break
+            await asyncio.sleep(pause)
+    swept = Swept(written.pop(EVENTS, 0), sum(written.values()))
+    if swept != Swept():
+        log.info("aged_swept", events=swept.events, addresses=swept.addresses)
+    return swept
+
+
+def _laps(services: Services) -> list[tuple[Lap, timedelta]]:
+    settings = services.settings
+    events, addresses = settings.events_kept_days, settings.addresses_kept_days
+    return [
+        *([(EVENTS, timedelta(days=events))] if events else []),
+        *((lap, timedelta(days=addresses)) for lap in ADDRESSES if addresses),
+    ]
+
+
+async def sweep_sessions(services: Services, *, page_size: int, pause: float) -> None:
+    """If a sweep is due, erase the sessions that ended long ago. Raises: StorageUnavailable."""
+    if not _clocks_agree(services):
+        log.error("sweep_put_off", reason="the clocks differ")
+        return
+    now = services.clock()
+    swept = 0
+    try:
+        while page := await sweep_page(
+            services.database,
+            size=page_size,
+            ended_before=now - KEPT_AFTER_THE_END,
+            now=now,
+            next_sweep_at=now + SWEEP_EVERY,
+        ):
+            swept += page.sessions
+            if page.is_last:
+                break
+            await asyncio.sleep(pause)
+    finally:
+        if swept:
+            log.info("sessions_swept", sessions=swept)
+
+
+async def sweep_rest(services: Services, *, page_size: int, pause: float) -> None:
+    """Bind the phone numbers that no request has bound. Erase retired keys and all that is kept for a time only.
+
+    Raises: StorageUnavailable.
+    """
+    now, database = services.clock(), services.database
+    await services.phones.take_up_pending(size=page_size)
+    if not _clocks_agree(services):
+        return
+    longest_session = timedelta(seconds=services.settings.web_session_max_age)
+    for kid in await erase_retired_keys(database, now=now, longest_session=longest_session):
+        log.info("signing_key_retired", kid=kid)
+    await services.numbers.sum_up()
+    await forget_console_sessions(database)
+    for erase_page in (
+        partial(sweep_answers, database, asked_before=now - PHONE_ANSWERS_KEPT),
+        partial(sweep_attempts, database, began_before=now - WINDOW),
+        partial(sweep_messages, database, received_before=now - PUSH_MESSAGES_KEPT),
+        partial(sweep_nonces, database, received_before=now - PUSH_NONCES_KEPT),
+        partial(sweep_deliveries, database, before=now - DELIVERIES_KEPT),
+    ):
+        while await erase_page(size=page_size):  # noqa: ASYNC110
+            await asyncio.sleep(pause)
+    sweep_page_of_scans = partial(sweep_scans, database, size=page_size, now=now, observe=services.metrics.scan)
+    while await sweep_page_of_scans() >= page_size:  # noqa: ASYNC110
+        await asyncio.sleep(pause)
+
+
+def _clocks_agree(services: Services) -> bool:
+    """Whether our clock is near the database's. If not, one is badly wrong, and erasing by it is final."""
+    clock = services.clock
+    return not isinstance(clock, DatabaseClock) or abs(clock.ahead) <= MOST_APART
+
+
+async def _keep_doing(chore: Callable[[], Awaitable[object]], *, look_pause: float) -> None:
+    while True:
+        try:
+            await chore()
+        except StorageUnavailable:
+            log.warning("sweep_put_off", reason="the database does not answer")
+        except Exception:
+            log.exception("sweep_failed")
+        await asyncio.sleep(look_pause)

@@ -1,0 +1,102 @@
+"""Sweeping what operators may limit in time: events, and addresses.
+
+A lap goes through one table, a page at a time in the order of the ids. Any worker may sweep the next page.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from wxauth.server.core.database import Database
+from wxauth.server.housekeeping.sweep_rows import note_progress, progress_of
+from wxauth.server.sessions.rows import END, START
+
+_TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.keeping'))"
+# A trigger refuses every other change of events: the trail must not be altered.
+_MAY_SWEEP: Final = "SELECT set_config('wxauth.sweeping', 'on', true)"
+
+# The end of a page of each table. $1 behind this id  $2 the size of the page less one
+_END_OF_EVENTS: Final = "SELECT id, at AS since FROM events WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1"
+_END_OF_SESSIONS: Final = "SELECT id, created_at AS since FROM sessions WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1"
+_END_OF_CONSENTS: Final = """
+SELECT id, 'epoch'::timestamptz AS since FROM consents WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1
+"""
+# Merges and erasures are kept for good: siblings must always be able to learn of them.
+# $1 behind this id  $2 up to this one  $3 older than
+_ERASE_EVENTS: Final = """
+DELETE FROM events
+ WHERE id > $1 AND id <= $2 AND at < $3 AND type NOT IN ('user.erased', 'user.merged')
+"""
+_NETWORK_PART: Final = "network(set_masklen(ip, CASE family(ip) WHEN 4 THEN 24 ELSE 48 END))::inet"
+_IS_WHOLE_PART: Final = "masklen(ip) > CASE family(ip) WHEN 4 THEN 24 ELSE 48 END"
+_SHORTEN_IN_EVENTS: Final = f"""
+UPDATE events SET ip = {_NETWORK_PART} WHERE id > $1 AND id <= $2 AND at < $3 AND {_IS_WHOLE_PART}
+"""  # noqa: S608 - put together from constants
+# Locked rows are skipped, and left to the next lap: a sweep that waited for locks could deadlock.
+_SHORTEN_IN_SESSIONS: Final = f"""
+UPDATE sessions SET ip = {_NETWORK_PART}
+ WHERE id IN (SELECT id FROM sessions WHERE id > $1 AND id <= $2 AND last_used_at < $3 AND {_IS_WHOLE_PART}
+                 FOR UPDATE SKIP LOCKED)
+"""  # noqa: S608 - put together from constants
+_SHORTEN_IN_CONSENTS: Final = f"""
+UPDATE consents SET ip = {_NETWORK_PART} WHERE id > $1 AND id <= $2 AND given_at < $3 AND {_IS_WHOLE_PART}
+"""  # noqa: S608 - put together from constants
+
+
+@dataclass(frozen=True, slots=True)
+class Lap:
+    """A way through a table, with the statement that is run on each page."""
+
+    name: str
+    end_of_page: str
+    """The query for a page's last id, and a time than which no row behind the page is older."""
+    work: str
+
+
+EVENTS: Final = Lap("events", _END_OF_EVENTS, _ERASE_EVENTS)
+ADDRESSES: Final = (
+    Lap("addresses_in_events", _END_OF_EVENTS, _SHORTEN_IN_EVENTS),
+    Lap("addresses_in_sessions", _END_OF_SESSIONS, _SHORTEN_IN_SESSIONS),
+    # Imported consents are older than their ids. So a lap goes through to the last row.
+    Lap("addresses_in_consents", _END_OF_CONSENTS, _SHORTEN_IN_CONSENTS),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LappedPage:
+    """The result of a page."""
+
+    rows: int
+    """How many rows were changed or erased."""
+    is_last: bool
+
+
+async def begin_lap(database: Database, lap: Lap, *, now: datetime) -> None:
+    """Let a lap begin now, at the first row. Raises: StorageUnavailable."""
+    async with database.begin() as transaction:
+        await note_progress(transaction, lap.name, START, due_at=now)
+
+
+async def lap_page(
+    database: Database, lap: Lap, *, size: int, older_than: datetime, now: datetime, next_lap_at: datetime
+) -> LappedPage | None:
+    """Sweep the lap's next page.
+
+    None if another worker is sweeping, or the next lap is not due yet. Raises: StorageUnavailable.
+    """
+    async with database.begin() as transaction:
+        if not await transaction.fetchval(_TRY_LOCK):
+            return None
+        after, due_at = await progress_of(transaction, lap.name) or (START, now)
+        if due_at > now:
+            return None
+        last = await transaction.fetchrow(lap.end_of_page, after, size - 1)
+        until = END if last is None else last["id"]
+        await transaction.execute(_MAY_SWEEP)
+        written = await transaction.execute(lap.work, after, until, older_than)
+        is_last = last is None or last["since"] >= older_than
+        if is_last:
+            await note_progress(transaction, lap.name, START, due_at=next_lap_at)
+        else:
+            await note_progress(transaction, lap.name, until, due_at=due_at)
+        return LappedPage(written, is_last)

@@ -1,0 +1,112 @@
+"""`/v1/admin/keys`: administrators see and change the keys that sign access tokens and id_tokens."""
+
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter
+from pydantic import Field, StringConstraints
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from wxauth.errors import InvalidRequest, NotFound
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.services import ServicesDep
+from wxauth.server.keys.both_rings import KeyAnswer, list_published, rotate_both, withdraw_of_either
+from wxauth.server.keys.succession import NoSuchKey
+from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
+from wxauth.server.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, FOR_FRESH_ADMINISTRATORS, answers
+from wxauth.server.web.direct import DirectRoute, operation_id
+
+router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
+
+Kid = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{1,128}$")]
+
+_WRONG_KID: Final = InvalidRequest.of("kid", "String is not of the form wanted here")
+_NO_SUCH_KEY: Final = NotFound("there is no published key of that id")
+_EXAMPLE_KEYS: Final[dict[str, Any]] = {
+    "items": [
+        {
+            "kid": "…",
+            "alg": "ES256",
+            "state": "signing",
+            "signs_from": "2026-11-20T08:00:00Z",
+            "published_until": None,
+        },
+    ],
+    "id_token_keys": [],
+    "next_cursor": None,
+}
+_EXAMPLE_ROTATED: Final = {"kid": "…", "signs_from": "2026-11-20T08:06:00Z"}
+_EXAMPLE_WITHDRAWN: Final = {"kid": "…", "signing": "…"}
+
+log = get_logger()
+
+
+class KeysAnswer(TypedDict):
+    """The published keys."""
+
+    items: Annotated[list[KeyAnswer], Field(description="What access tokens are signed with; the oldest first.")]
+    id_token_keys: Annotated[
+        list[KeyAnswer],
+        Field(description="What id_tokens are signed with, where there are websites; the oldest first."),
+    ]
+    next_cursor: None
+
+
+class RotatedAnswer(TypedDict):
+    """The key that signs next."""
+
+    kid: str
+    signs_from: Annotated[datetime, Field(description="When every cache has had time to see it.")]
+
+
+class WithdrawnAnswer(TypedDict):
+    """The withdrawn key, and the key that signs now."""
+
+    kid: str
+    signing: str
+
+
+@router.get(
+    "/v1/admin/keys",
+    summary="List the signing keys",
+    responses=answers(_EXAMPLE_KEYS, *FOR_ADMINISTRATORS),
+    openapi_extra=BEARER_SECURITY,
+)
+async def list_keys(_: AdministratorDep, services: ServicesDep) -> KeysAnswer:
+    """Every published key: the former ones, the one that signs, the next one."""
+    of_access_tokens, of_id_tokens = await list_published(services.database, now=services.clock())
+    return {"items": of_access_tokens, "id_token_keys": of_id_tokens, "next_cursor": None}
+
+
+@router.post(
+    "/v1/admin/keys/rotate",
+    summary="Publish a new key, to sign next",
+    responses=answers(_EXAMPLE_ROTATED, *FOR_FRESH_ADMINISTRATORS),
+    openapi_extra=BEARER_SECURITY,
+)
+async def rotate_key(administrator: FreshAdministratorDep, services: ServicesDep) -> RotatedAnswer:
+    """Publish a new key, which signs six minutes later. Siblings need not be told. A key that waits already is kept."""
+    key = await rotate_both(services.keys, services.id_token_keys, by=administrator)
+    return {"kid": key.kid, "signs_from": key.activates_at}
+
+
+@router.post(
+    "/v1/admin/keys/{kid}/withdraw",
+    summary="Take a key back at once",
+    responses=answers(_EXAMPLE_WITHDRAWN, _WRONG_KID, _NO_SUCH_KEY, *FOR_FRESH_ADMINISTRATORS),
+    openapi_extra=BEARER_SECURITY,
+)
+async def withdraw_key(administrator: FreshAdministratorDep, services: ServicesDep, kid: Kid) -> WithdrawnAnswer:
+    """For one that was stolen: no token of it is good any more.
+
+    Where it signs now, the waiting one does so at once, or a new one; where it was the waiting one, another is made.
+    Sessions live on: the next refresh gives a token of another key.
+    """
+    try:
+        signs = await withdraw_of_either(
+            services.keys, services.id_token_keys, kid, by=administrator, now=services.clock()
+        )
+    except NoSuchKey:
+        raise NotFound(_NO_SUCH_KEY.detail) from None
+    log.info("signing_key_withdrawn_by", kid=kid, actor=administrator.name)
+    return {"kid": kid, "signing": signs.kid}

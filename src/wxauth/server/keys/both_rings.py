@@ -1,0 +1,67 @@
+"""All published keys, those of access tokens and those of id_tokens: what operators see of them, and do."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from wxauth.server.core.database import Database
+from wxauth.server.core.tables import StoredSigningKey
+from wxauth.server.core.trail import Actor
+from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.server.keys.rows import KEY_TABLES, published_keys
+from wxauth.server.keys.succession import Keys, KeyState, NoSuchKey, signing, state_of
+
+
+class KeyAnswer(TypedDict):
+    """A published key."""
+
+    kid: str
+    alg: Annotated[str, Field(description="`ES256` signs access tokens, `RS256` id_tokens.")]
+    state: Annotated[KeyState, Field(description="`next` to sign, `signing`, or `former`.")]
+    signs_from: datetime
+    published_until: Annotated[datetime | None, Field(description="Null for as long as nothing follows it.")]
+
+
+async def list_published(database: Database, *, now: datetime) -> tuple[list[KeyAnswer], list[KeyAnswer]]:
+    """The keys of access tokens and those of id_tokens: the former ones, the one that signs, the next one.
+
+    Raises: StorageUnavailable.
+    """
+    rings = [await published_keys(database, now=now, table=table) for table in KEY_TABLES]
+    of_access_tokens, of_id_tokens = ([_answer(key, stored, now) for key in stored] for stored in rings)
+    return of_access_tokens, of_id_tokens
+
+
+def _answer(key: StoredSigningKey, stored: Keys, now: datetime) -> KeyAnswer:
+    return {
+        "kid": key.kid,
+        "alg": key.public_jwk["alg"],
+        "state": state_of(key, stored, now),
+        "signs_from": key.activates_at,
+        "published_until": key.retires_at,
+    }
+
+
+async def rotate_both(keys: KeyRing, id_token_keys: IdTokenKeys, *, by: Actor) -> StoredSigningKey:
+    """Rotate as `Ring.rotate`, the keys of id_tokens too where there are websites; the next key of access tokens.
+
+    Raises: StorageUnavailable, CannotOpen.
+    """
+    key = await keys.rotate(by=by)
+    await id_token_keys.rotate()
+    return key
+
+
+async def withdraw_of_either(
+    keys: KeyRing, id_token_keys: IdTokenKeys, kid: str, *, by: Actor, now: datetime
+) -> StoredSigningKey:
+    """Withdraw as `Ring.withdraw`; the key of that kind that signs now.
+
+    Raises: NoSuchKey, StorageUnavailable, CannotOpen.
+    """
+    try:
+        return signing(await keys.withdraw(kid, by=by), now)
+    except NoSuchKey:
+        return signing(await id_token_keys.withdraw(kid, by=by), now)

@@ -1,0 +1,315 @@
+"""The service's own keys: kept in Postgres, sealed, the same in every replica."""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
+
+from pydantic_core import to_json
+
+from wxauth.errors import KeysUnavailable, StorageUnavailable
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database, reason_of
+from wxauth.server.core.ids import new_id
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.sealing import CannotOpen, Sealer, signing_key_context
+from wxauth.server.core.tables import StoredSigningKey
+from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.keys.rows import (
+    ID_TOKEN_KEYS,
+    SIGNING_KEYS,
+    KeyTable,
+    id_token_keys_are_wanted,
+    lock_keys,
+    public_half,
+    published_keys,
+    store_keys,
+)
+from wxauth.server.keys.rsa_keys import RsaKey, verifier_of
+from wxauth.server.keys.succession import Keys, has_next, is_due, rotated, signing, without
+from wxauth.tokens.keys import SigningKey, VerificationKey
+
+REFRESH_PAUSE: Final = 5.0
+"""Seconds between two looks at the stored keys."""
+RETRY_PAUSE: Final = 1.0
+"""Seconds between two looks while there is no key."""
+
+_WHAT_TO_CHANGE: Final = "WXAUTH_SECRET_KEY is not the one that sealed them; see WXAUTH_SECRET_KEY_PREVIOUS"
+
+log = get_logger()
+
+
+class PrivateKey(Protocol):
+    """What a ring holds."""
+
+    kid: str
+    public_jwk: dict[str, str]
+
+    def to_der(self) -> bytes:
+        """The private key, PKCS#8."""
+
+
+Key = TypeVar("Key", bound=PrivateKey)
+
+
+class Ring(ABC, Generic[Key]):
+    """Keys of one kind, as last read from the database.
+
+    Args:
+        database: Where they are stored.
+        sealer: Opens and seals them.
+        clock: The time.
+        max_age: When the newest is followed by another.
+        refresh_pause: Seconds between two looks at the stored keys.
+    """
+
+    table: ClassVar[KeyTable]
+
+    def __init__(
+        self,
+        database: Database,
+        sealer: Sealer,
+        clock: Clock,
+        *,
+        max_age: timedelta,
+        refresh_pause: float = REFRESH_PAUSE,
+    ) -> None:
+        self._database = database
+        self._sealer = sealer
+        self._clock = clock
+        self._max_age = max_age
+        self._refresh_pause = refresh_pause
+        self._stored: list[StoredSigningKey] = []
+        self._keys: dict[str, Key] = {}
+        self.unopened: list[str] = []
+        """The ids of stored keys that do not open with our secret keys. The others are in use."""
+
+    @abstractmethod
+    async def _generate(self) -> Key:
+        """A new key."""
+
+    @abstractmethod
+    def _unsealed(self, row: StoredSigningKey, sealer: Sealer) -> Key:
+        """A stored key, ready to sign. Raises: CannotOpen."""
+
+    @property
+    def public_jwks(self) -> list[dict[str, str]]:
+        """What of the keys is published (RFC 7517)."""
+        return [key.public_jwk for key in self._keys.values()]
+
+    @property
+    def jwks(self) -> bytes:
+        """The JWK set (RFC 7517, section 5)."""
+        return to_json({"keys": self.public_jwks})
+
+    def signing_key(self, now: datetime) -> Key:
+        """The key that signs now: the newest active one. Raises: StorageUnavailable, before the first is read."""
+        if not self._stored:
+            raise StorageUnavailable("the signing keys have not been read yet")
+        return self._keys[signing(self._stored, now).kid]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a key to sign with."""
+        return bool(self._keys)
+
+    async def refresh(self) -> None:
+        """Read the stored keys; add the first one, or the next where the newest has reached its age.
+
+        Raises: StorageUnavailable, and CannotOpen where `WXAUTH_SECRET_KEY` is not the one that sealed them.
+        """
+        await self._read(self._is_due)
+
+    async def rotate(self, *, by: Actor | None = None) -> StoredSigningKey:
+        """Add a key, unless one waits to sign already; the newest, which signs when every cache has had time to see it.
+
+        Where somebody asks for it, the trail tells of it.
+
+        Raises: StorageUnavailable, CannotOpen.
+        """
+        await self._read(lambda stored, now: not has_next(stored, now), by=by)
+        return self._stored[-1]
+
+    async def withdraw(self, kid: str, *, by: Actor) -> Sequence[StoredSigningKey]:
+        """Take a key back at once, as when it was stolen: none of its tokens is good any more; the published keys.
+
+        Every process has dropped it within seconds. Sessions live on: a refresh gives a token of another key.
+
+        Raises: NoSuchKey, StorageUnavailable, CannotOpen.
+        """
+        now = self._clock()
+        if stored := await published_keys(self._database, now=now, table=self.table):
+            self._take(stored)  # first: a wrong secret key raises here, before it seals a new key
+        key = await self._generate()
+        async with self._database.begin() as transaction:
+            before = await lock_keys(transaction, self.table, now=now)
+            after = without(before, kid, lambda activates_at: self._sealed(key, activates_at), now=now)
+            await store_keys(transaction, self.table, before, after)
+            await record_event(transaction, EventType.SIGNING_KEY_WITHDRAWN, by=by, at=now, data={"kid": kid})
+            stored = await lock_keys(transaction, self.table, now=now)
+        self._take(stored)
+        return stored
+
+    async def keep_fresh(self) -> None:
+        """Refresh for ever, through outages."""
+        while True:
+            await asyncio.sleep(self._refresh_pause if self.is_ready else RETRY_PAUSE)
+            await self.try_refresh()
+
+    async def try_refresh(self) -> None:
+        """Refresh; if that fails, keep the keys as last read, and log why."""
+        try:
+            await self.refresh()
+        except StorageUnavailable as exc:
+            log.warning("signing_keys_not_read", reason=reason_of(exc))
+        except CannotOpen:
+            log.error("signing_keys_not_opened", what_to_change=_WHAT_TO_CHANGE)
+        except Exception:
+            log.exception("signing_keys_not_read")
+
+    async def _read(self, wants_another: Callable[[Keys, datetime], bool], *, by: Actor | None = None) -> None:
+        """Take the stored keys, and add another one if `wants_another` says so."""
+        now = self._clock()
+        stored = await published_keys(self._database, now=now, table=self.table)
+        if stored:
+            self._take(stored)  # first: a wrong secret key raises here, before it seals a new key
+        if not wants_another(stored, now):
+            return
+        key = await self._generate()
+        async with self._database.begin() as transaction:
+            before = await lock_keys(transaction, self.table, now=now)
+            is_ours = wants_another(before, now)  # otherwise another worker has added it
+            if is_ours:
+                after = rotated(before, lambda activates_at: self._sealed(key, activates_at), now=now)
+                await store_keys(transaction, self.table, before, after)
+            stored = await lock_keys(transaction, self.table, now=now)
+            if is_ours and by is not None:  # automatic rotation is logged, not recorded in the trail
+                data = {"kid": stored[-1].kid}
+                await record_event(transaction, EventType.SIGNING_KEY_ROTATED, by=by, at=now, data=data)
+        self._take(stored)
+        if is_ours:
+            event = "signing_key_rotated" if before else "signing_key_made"
+            log.info(event, kid=self._stored[-1].kid, signs_from=self._stored[-1].activates_at)
+
+    def _is_due(self, stored: Keys, now: datetime) -> bool:
+        return is_due(stored, now, max_age=self._max_age)
+
+    def _sealed(self, key: Key, activates_at: datetime) -> StoredSigningKey:
+        now = self._clock()
+        return StoredSigningKey(
+            id=new_id(now),
+            kid=key.kid,
+            public_jwk=key.public_jwk,
+            private_key=self._sealer.seal(key.to_der(), context=signing_key_context(key.kid)),
+            created_at=now,
+            activates_at=activates_at,
+            retires_at=None,
+        )
+
+    def _take(self, stored: Sequence[StoredSigningKey]) -> None:
+        keys: dict[str, Key] = {}
+        unopened: list[str] = []
+        for row in stored:
+            try:
+                keys[row.kid] = self._keys.get(row.kid) or self._unsealed(row, self._sealer)
+            except CannotOpen:
+                unopened.append(row.kid)
+        if not keys:
+            raise CannotOpen("no signing key opens")
+        if unopened and unopened != self.unopened:
+            log.error("signing_keys_not_opened", kids=unopened, what_to_change=_WHAT_TO_CHANGE)
+        self.unopened = unopened
+        self._tell_withdrawn(stored)
+        self._stored, self._keys = [row for row in stored if row.kid in keys], keys
+
+    def _tell_withdrawn(self, stored: Keys) -> None:
+        now, left = self._clock(), {key.kid for key in stored}
+        for key in self._stored:
+            if key.kid not in left and (key.retires_at is None or key.retires_at > now):
+                log.warning("signing_key_withdrawn", kid=key.kid, consequence="its tokens are refused")
+
+
+class KeyRing(Ring[SigningKey]):
+    """The keys that sign and check access tokens.
+
+    A `KeySource` for the verifier of our own routes: no network, no database.
+    """
+
+    table = SIGNING_KEYS
+
+    async def find(self, kid: str) -> VerificationKey | None:
+        """The published key of that id, or None. Raises: KeysUnavailable, before the first is read."""
+        if not self._keys:
+            raise KeysUnavailable("the signing keys have not been read yet")
+        key = self._keys.get(kid)
+        return None if key is None else key.verification_key
+
+    async def _generate(self) -> SigningKey:
+        return SigningKey.generate()
+
+    def _unsealed(self, row: StoredSigningKey, sealer: Sealer) -> SigningKey:
+        return unsealed(row, sealer)
+
+
+class IdTokenKeys(Ring[RsaKey]):
+    """The keys that sign id_tokens, for websites. There are none before the first OAuth client."""
+
+    table = ID_TOKEN_KEYS
+
+    _looked_at: datetime | None = None
+
+    async def refresh(self) -> None:
+        """As `Ring.refresh`, if there is an OAuth client."""
+        self._looked_at = self._clock()
+        if self.is_ready or await id_token_keys_are_wanted(self._database):
+            await super().refresh()
+
+    async def rotate(self) -> StoredSigningKey | None:  # type: ignore[override]  # there may be none
+        """As `Ring.rotate`; None if there is no OAuth client."""
+        return await super().rotate() if await id_token_keys_are_wanted(self._database) else None
+
+    async def read(self, now: datetime) -> RsaKey:
+        """The key that signs now. The first OAuth client may have been added a moment ago: then the ring is read anew.
+
+        Raises: StorageUnavailable, CannotOpen.
+        """
+        if not self.is_ready:
+            await self.refresh()
+        return self.signing_key(now)
+
+    async def look_for_first(self) -> None:
+        """Refresh if there is no key yet and the last look is a while ago: another replica may have made the first.
+
+        Without an OAuth client there never is a key. Each request of the JWK set would then ask the database.
+        """
+        pause, now = timedelta(seconds=self._refresh_pause), self._clock()
+        if not self.is_ready and (self._looked_at is None or now - self._looked_at >= pause):
+            await self.try_refresh()
+
+    async def keep_fresh(self) -> None:
+        """Refresh for ever, through outages."""
+        while True:
+            await asyncio.sleep(self._refresh_pause)
+            await self.try_refresh()
+
+    async def verifier(self, kid: str) -> Any | None:
+        """What checks a signature of that key, which may have retired; None if no such key is stored.
+
+        Raises: StorageUnavailable.
+        """
+        if (key := self._keys.get(kid)) is not None:
+            return key.verifier
+        stored = await public_half(self._database, kid)
+        return None if stored is None else verifier_of(stored)
+
+    async def _generate(self) -> RsaKey:
+        return await asyncio.to_thread(RsaKey.generate)  # a tenth of a second, and more
+
+    def _unsealed(self, row: StoredSigningKey, sealer: Sealer) -> RsaKey:
+        return RsaKey.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))
+
+
+def unsealed(row: StoredSigningKey, sealer: Sealer) -> SigningKey:
+    """A stored key, ready to sign. Raises: CannotOpen."""
+    return SigningKey.from_der(sealer.open(row.private_key, context=signing_key_context(row.kid)))

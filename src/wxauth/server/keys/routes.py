@@ -1,0 +1,49 @@
+"""The JWK set with the public keys, for siblings and other verifiers (RFC 7517)."""
+
+from hashlib import sha256
+
+from fastapi import APIRouter
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wxauth.errors import KeysUnavailable
+from wxauth.server.core.services import ServicesDep
+from wxauth.server.keys.succession import JWKS_MAX_AGE
+from wxauth.server.web.answers import failures
+from wxauth.server.web.caching import cacheable_response
+
+router = APIRouter(tags=["keys"])
+
+
+@router.get(
+    "/.well-known/jwks.json",
+    operation_id="read_signing_keys",
+    summary="Public signing keys",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "A JWK set (RFC 7517)",
+            "content": {
+                "application/json": {
+                    "example": {
+                        "keys": [
+                            {"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "…", "x": "…", "y": "…"}
+                        ]
+                    }
+                }
+            },
+        },
+        304: {"description": "Not changed"},
+        **failures(KeysUnavailable),
+    },
+)
+async def jwks(request: Request, services: ServicesDep) -> Response:
+    """The keys that check access tokens, and id_tokens (RS256) if there are websites. Cacheable for five minutes."""
+    if not services.keys.is_ready:
+        raise KeysUnavailable("the signing keys have not been read yet")
+    await services.id_token_keys.look_for_first()  # a website may have got an id_token from another replica
+    jwks = to_json({"keys": [*services.keys.public_jwks, *services.id_token_keys.public_jwks]})
+    etag = f'"{sha256(jwks).hexdigest()[:32]}"'
+    headers = {"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}
+    return cacheable_response(request, jwks, etag=etag, headers=headers, media_type="application/json")

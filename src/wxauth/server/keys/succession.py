@@ -1,0 +1,122 @@
+"""Which key signs, which comes next, and when a former one goes, decided by the published keys and the time."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from wxauth.server.core.tables import StoredSigningKey
+
+JWKS_MAX_AGE: Final = 300
+"""Seconds for which siblings and caches may keep the published keys."""
+LONGEST_TOKEN_TTL: Final = 86400
+"""Seconds. The longest `ACCESS_TOKEN_TTL` allowed: another replica, or this one before its restart, may use it."""
+
+# Every worker sees a change within 15 s, and then every cache within JWKS_MAX_AGE. Clocks of replicas and siblings may
+# be 30 s apart. The rest is a reserve.
+_UNTIL_ALL_KNOW: Final = timedelta(seconds=JWKS_MAX_AGE + 60)
+SIGNS_AFTER: Final = _UNTIL_ALL_KNOW
+"""How long a new key is published before it signs."""
+RETIRES_AFTER: Final = timedelta(seconds=LONGEST_TOKEN_TTL) + _UNTIL_ALL_KNOW
+"""How long a key is published after its successor has begun to sign."""
+_WAITS_AT_MOST: Final = 2 * SIGNS_AFTER
+"""A key dated later than this was made by a clock ahead of ours. There is no reason to wait for it."""
+
+Keys = Sequence[StoredSigningKey]
+"""All published keys, the oldest first."""
+MakeKey = Callable[[datetime], StoredSigningKey]
+"""Makes a key that signs from this time on."""
+
+
+class NoSuchKey(Exception):
+    """No published key has this id."""
+
+
+class KeyState(StrEnum):
+    """The state of a published key."""
+
+    NEXT = "next"
+    SIGNING = "signing"
+    FORMER = "former"
+
+
+def signing(keys: Keys, now: datetime) -> StoredSigningKey:
+    """The key that signs now: the newest active one."""
+    for key in reversed(keys):
+        if key.activates_at <= now:
+            break
+    return key  # if none is active, the oldest key signs: it was made by a clock ahead of ours
+
+
+def state_of(key: StoredSigningKey, keys: Keys, now: datetime) -> KeyState:
+    """The present state of one of these keys."""
+    if key is signing(keys, now):
+        return KeyState.SIGNING
+    return KeyState.NEXT if key.activates_at > now else KeyState.FORMER
+
+
+def has_next(keys: Keys, now: datetime) -> bool:
+    """Whether a key is published that will begin to sign within minutes."""
+    return bool(keys) and now < keys[-1].activates_at <= now + _WAITS_AT_MOST
+
+
+def is_due(keys: Keys, now: datetime, *, max_age: timedelta) -> bool:
+    """Whether another key must be made, because the signing key has reached `max_age`, or there is no key."""
+    if not keys:
+        return True
+    # `abs`: a key dated `max_age` ahead of our clock has no age that we can trust, and is followed too.
+    return not has_next(keys, now) and abs(now - signing(keys, now).created_at) >= max_age
+
+
+def rotated(keys: Keys, make: MakeKey, *, now: datetime) -> Keys:
+    """The keys, with one that signs next. A last key that was made by a clock ahead of ours is dated anew for that."""
+    if not keys:
+        return [make(now)]
+    current = signing(keys, now)
+    ahead = {key.kid for key in keys if key.activates_at > now + _WAITS_AT_MOST}
+    *others, last = (_dated(key, now) if key.kid in ahead else key for key in keys)
+    if others and last.kid in ahead:
+        return _followed(others, _dated(last, now + SIGNS_AFTER), until_then=current)
+    return _followed([*others, last], make(now + SIGNS_AFTER), until_then=current)
+
+
+def without(keys: Keys, kid: str, make: MakeKey, *, now: datetime) -> Keys:
+    """The keys without this one.
+
+    If it was the signing key, the next key signs at once, or a new one if there is no next. A next key is replaced.
+
+    Raises: NoSuchKey.
+    """
+    withdrawn = next((key for key in keys if key.kid == kid), None)
+    if withdrawn is None:
+        raise NoSuchKey(kid)
+    others = [key for key in keys if key is not withdrawn]
+    match state_of(withdrawn, keys, now):
+        case KeyState.SIGNING:
+            if not others or others[-1].activates_at <= now:
+                return _followed(others, make(now))
+            *former, successor = (_dated(key, now) if key.activates_at > now else key for key in others)
+            return _followed(former, successor)
+        case KeyState.NEXT if not has_next(others, now):
+            return rotated(others, make, now=now)
+    return others
+
+
+def _followed(keys: Keys, successor: StoredSigningKey, *, until_then: StoredSigningKey | None = None) -> Keys:
+    """The keys, followed by a successor. They are published until no token of theirs is left."""
+    retires_at = successor.activates_at + RETIRES_AFTER
+
+    def retiring(key: StoredSigningKey) -> StoredSigningKey:
+        goes_earlier = key.retires_at is not None and key.retires_at <= retires_at
+        is_last_to_sign = until_then is not None and key.kid == until_then.kid
+        return key if goes_earlier and not is_last_to_sign else _with(key, retires_at=retires_at)
+
+    return [*map(retiring, keys), successor]
+
+
+def _dated(key: StoredSigningKey, activates_at: datetime) -> StoredSigningKey:
+    return _with(key, created_at=min(key.created_at, activates_at), activates_at=activates_at, retires_at=None)
+
+
+def _with(key: StoredSigningKey, **changed: datetime | None) -> StoredSigningKey:
+    return StoredSigningKey(**{**key.model_dump(), **changed})

@@ -1,0 +1,1 @@
+"""Rate limits: by address, by client, and for each person."""

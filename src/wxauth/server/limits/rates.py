@@ -1,0 +1,43 @@
+"""How often one user may do what makes work for others, over all replicas."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from math import ceil
+from typing import Final
+
+from wxauth.errors import RateLimited
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.limits.rows import take_attempt
+
+WINDOW: Final = timedelta(hours=1)
+"""How long something counts, from the first time on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How often something may be done within `WINDOW`."""
+
+    what: str
+    """Each kind has its own count."""
+    at_most: int
+    detail: str
+    """The `detail` of a refusal, for the developer."""
+
+    def key(self, *who: bytes) -> bytes:
+        """What is counted in the database for this user, by the bytes of its id, or for this app and openid."""
+        return sha256(b"\0".join((self.what.encode(), *who))).digest()
+
+    async def count(self, asked: Database | Transaction, *who: bytes, now: datetime) -> None:
+        """Count one more. In a transaction that is rolled back, it is not counted.
+
+        Raises: RateLimited; StorageUnavailable, where a database is asked.
+        """
+        since = await take_attempt(asked, self.key(*who), at_most=self.at_most, began_by=now - WINDOW, now=now)
+        if since is not None:
+            raise RateLimited(self.detail, retry_after=max(1, ceil((since + WINDOW - now).total_seconds())))
+
+
+PROFILE_CHANGES: Final = Rate("profile", 60, "this user has changed name or picture URL too often")
+CONSENTS_GIVEN: Final = Rate("consent", 20, "this user has given consents too often")
+PICTURES: Final = Rate("picture", 20, "this user has uploaded pictures too often")

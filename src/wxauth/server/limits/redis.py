@@ -1,0 +1,105 @@
+"""Where logins are counted for all processes: in one Redis, in that which Sentinels name, or in a cluster."""
+
+from contextlib import AsyncExitStack
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from limits.aio.storage import RedisClusterStorage, RedisStorage
+
+from wxauth.server.core.logs import redact
+
+# Named for the strategy: another strategy's keys have other types, and Redis would refuse our commands on them.
+_KEY_PREFIX: Final = "wxauth:{what}:fixed-window"
+_SENTINELS_OWN: Final = "sentinel_"
+"""How the options begin that are for the Sentinels alone: `sentinel_password`."""
+_SENTINELS_TOO: Final = ("ssl", "socket_")
+_LONGEST_REASON: Final = 300
+_PORTS: Final = {"sentinel": 26379, "cluster": 6379}
+
+
+def redis_storage(url: str, *, what: str, patience: float, closing: AsyncExitStack) -> RedisStorage:
+    """Counts in the Redis of this URL, whose form the settings have checked. Connects at its first use.
+
+    Args:
+        url: As `REDIS_URL` is.
+        what: What is counted; a word, which keeps it apart from all else.
+        patience: Seconds that a use may take. Each of several hosts has a share of it, so that a silent one leaves time
+            for the others.
+        closing: What closes the connections.
+    """
+    from redis.asyncio import ConnectionPool  # 0.1 s to import, for those who use it
+
+    scheme, _, rest = url.partition("://")
+    transport, _, kind = scheme.partition("+")
+    if kind == "cluster":
+        return _cluster(transport, rest, what, patience, closing)
+    pool = _sentinel_pool(transport, rest, patience, closing) if kind else ConnectionPool.from_url(url)
+    closing.push_async_callback(pool.aclose)
+    return RedisStorage(
+        "async+redis://",
+        implementation="redispy",
+        key_prefix=_KEY_PREFIX.format(what=what),
+        connection_pool=pool,  # type: ignore[arg-type]  # limits documents it, but does not declare it
+    )
+
+
+def reason_of(exc: Exception) -> str:
+    """What went wrong, for the operator: without secrets, and without redis-py's list of all that it was told."""
+    return redact(str(exc).partition(" : ")[0])[:_LONGEST_REASON]
+
+
+def _sentinel_pool(transport: str, rest: str, patience: float, closing: AsyncExitStack) -> Any:
+    """Connections to the Redis that the Sentinels say takes writes."""
+    from redis.asyncio.retry import Retry
+    from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+    from redis.backoff import NoBackoff
+
+    hosts, service, options = _parts(transport, rest, "sentinel", patience)
+    own = {name: options.pop(name) for name in list(options) if name.startswith(_SENTINELS_OWN)}
+    shared = {name: value for name, value in options.items() if name.startswith(_SENTINELS_TOO)}
+    asked = shared | {name.removeprefix(_SENTINELS_OWN): value for name, value in own.items()}
+    # By itself it would try a dead Sentinel four times, and wait in between, before it asks the next.
+    sentinel = Sentinel(hosts, sentinel_kwargs=asked | {"retry": Retry(NoBackoff(), 0)})  # type: ignore[no-untyped-call]
+    for client in sentinel.sentinels:
+        closing.push_async_callback(client.aclose)
+    return SentinelConnectionPool(service, sentinel, **options)  # type: ignore[no-untyped-call]
+
+
+def _cluster(transport: str, rest: str, what: str, patience: float, closing: AsyncExitStack) -> RedisStorage:
+    from redis.asyncio.cluster import ClusterNode
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    hosts, _, options = _parts(transport, rest, "cluster", patience)
+    storage = RedisClusterStorage(
+        "async+redis+cluster://",
+        implementation="redispy",
+        key_prefix=_KEY_PREFIX.format(what=what),
+        startup_nodes=[ClusterNode(host, port) for host, port in hosts],  # type: ignore[arg-type]  # is passed on
+        retry=Retry(NoBackoff(), 1),  # type: ignore[arg-type]  # the same; once, to ask anew which host has the key
+        **options,
+    )
+    client = storage.bridge.storage  # type: ignore[attr-defined]  # the one for redis-py has it
+    for nodes in ("nodes_cache", "startup_nodes"):  # which the client's own aclose leaves open after a failure
+        closing.push_async_callback(client.nodes_manager.aclose, nodes)
+    closing.push_async_callback(client.aclose)
+    return storage
+
+
+def _parts(transport: str, rest: str, kind: str, patience: float) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:
+    """The hosts, Sentinel's name for the Redis, and the options of a connection."""
+    from redis.asyncio.connection import parse_url
+
+    rest, _, query = rest.partition("?")
+    authority, _, path = rest.partition("/")
+    credentials, at, hosts = authority.rpartition("@")
+    service, _, number = path.partition("/")
+    options: dict[str, Any] = {**parse_url(f"redis://{credentials}{at}host/{number}?{query}")}
+    del options["host"]
+    addresses = [urlsplit(f"//{host}") for host in hosts.split(",")]
+    share = patience / (len(addresses) + 1)
+    return (
+        [(address.hostname or "", address.port or _PORTS[kind]) for address in addresses],
+        service,
+        {"socket_timeout": share, "ssl": transport == "rediss"} | options,
+    )

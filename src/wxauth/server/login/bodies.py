@@ -1,0 +1,242 @@
+"""Requests with codes, and answers with tokens."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, NotRequired
+from uuid import UUID
+
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from wxauth.server.login.login import Tokens
+from wxauth.server.profile.bodies import AvatarUrl, Nickname
+from wxauth.server.session_keys.session_keys import KeyState
+from wxauth.server.users.bodies import EXAMPLE_LISTED_USER, EXAMPLE_USER, UserAnswer, user_answer
+from wxauth.server.wechat.encrypted_data import BLOCK_BYTES, base64_bytes
+
+MAX_ENCRYPTED_DATA: Final = 32 * 1024
+"""Characters of base64. Thirty days of steps have 2,000."""
+
+
+EXAMPLE_TOKENS: dict[str, Any] = {
+    "access_token": "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9...",
+    "token_type": "Bearer",
+    "expires_in": 900,
+    "refresh_token": "wxr_...",
+    "refresh_expires_in": 2592000,
+    "session_id": "01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2",
+    "is_new_user": True,
+    "user": EXAMPLE_USER,
+}
+
+
+EXAMPLE_DECRYPTED: dict[str, Any] = {
+    "data": {
+        "stepInfoList": [{"timestamp": 1795104000, "step": 8848}],
+        "watermark": {"timestamp": 1795161600, "appid": EXAMPLE_USER["app_id"]},
+    }
+}
+
+
+EXAMPLE_SESSION_KEYS: dict[str, Any] = {
+    "items": [{**EXAMPLE_LISTED_USER["identities"][0], "valid": True, "error": None}],
+    "next_cursor": None,
+}
+
+
+def _readable(value: object) -> dict[str, str]:
+    # A login is never refused for a consent. A malformed one is left out, and consents_due names what is missing.
+    pairs = value.items() if isinstance(value, dict) else ()
+    return {name: version for name, version in pairs if isinstance(name, str) and isinstance(version, str)}
+
+
+LoginCode = Annotated[str, Field(min_length=1, max_length=256)]
+"""What `wx.login` gives."""
+
+
+class LoginRequest(BaseModel):
+    """A `wx.login` code, with the profile fields that the person gave."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"code": "0a1B2c3D4e5F6g7H8i9J", "nickname": "小明"}]},
+        hide_input_in_errors=True,
+    )
+
+    code: LoginCode = Field(
+        validation_alias=AliasChoices("code", "jsCode", "js_code"),
+        description="What `wx.login` gave. Also accepted as `jsCode`, `js_code`. Works once, for five minutes.",
+        repr=False,
+    )
+    app_id: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("app_id", "appId", "appid"),
+        description="The mini-program. Also accepted as `appId`, `appid`. The first configured app, unless given.",
+    )
+    nickname: Nickname | None = Field(
+        default=None,
+        validation_alias=AliasChoices("nickname", "nickName", "userName"),
+        description="Also accepted as `nickName`, `userName`. Absent, null or empty changes nothing; so does one that "
+        "WeChat finds against the rules, where the service has it checked.",
+    )
+    avatar_url: AvatarUrl | None = Field(
+        default=None,
+        validation_alias=AliasChoices("avatar_url", "avatarUrl"),
+        description="An https URL. Also accepted as `avatarUrl`. Absent, null or empty changes nothing; nor does that "
+        "of an uploaded picture.",
+    )
+    phone_code: Annotated[str, Field(max_length=256)] | None = Field(
+        default=None,
+        validation_alias=AliasChoices("phone_code", "phoneCode"),
+        description="What the phone button gave, to bind the number too. Also accepted as `phoneCode`. "
+        "One that fails does not undo the login: see `phone_error`.",
+        repr=False,
+    )
+    consents: Annotated[dict[str, str], BeforeValidator(_readable)] = Field(
+        default_factory=dict,  # pydantic copies a default, deeply, for each login
+        json_schema_extra={"default": {}},
+        description="Documents that the person agrees to, with their versions. What is not in force is not recorded, "
+        "and refuses no login: see `consents_due`.",
+    )
+
+
+class RefreshRequest(BaseModel):
+    """The refresh token that the last login or refresh gave."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"refresh_token": "wxr_..."}]}, hide_input_in_errors=True)
+
+    refresh_token: str = Field(repr=False)
+
+
+class LogoutRequest(BaseModel):
+    """The refresh token of the session to end; the bearer's own session, unless given."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"refresh_token": "wxr_..."}]}, hide_input_in_errors=True)
+
+    refresh_token: str | None = Field(default=None, repr=False)
+
+
+def _from_base64(value: object) -> bytes:
+    if not isinstance(value, str):
+        raise ValueError("Input should be a valid string")
+    if len(value) > MAX_ENCRYPTED_DATA:
+        raise ValueError(f"String should have at most {MAX_ENCRYPTED_DATA} characters")
+    try:
+        return base64_bytes(value)
+    except ValueError:
+        raise ValueError("String should be base64") from None
+
+
+def _whole_blocks(value: bytes) -> bytes:
+    if not value or len(value) % BLOCK_BYTES:
+        raise ValueError(f"Should be one or more blocks of {BLOCK_BYTES} bytes")
+    return value
+
+
+def _one_block(value: bytes) -> bytes:
+    if len(value) != BLOCK_BYTES:
+        raise ValueError(f"Should be {BLOCK_BYTES} bytes")
+    return value
+
+
+_BASE64: Final = (BeforeValidator(_from_base64), WithJsonSchema({"type": "string", "contentEncoding": "base64"}))
+
+
+class DecryptRequest(BaseModel):
+    """What the mini-program was given: `encryptedData` and `iv`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"encrypted_data": "q0EJbVMXC0kYb9rMbJcMdA==", "iv": "r7BXXKkLb8qrSNn05n0qiA=="}]
+        },
+        hide_input_in_errors=True,
+    )
+
+    encrypted_data: Annotated[bytes, *_BASE64, AfterValidator(_whole_blocks)] = Field(
+        validation_alias=AliasChoices("encrypted_data", "encryptedData"),
+        description="Also accepted as `encryptedData`.",
+    )
+    iv: Annotated[bytes, *_BASE64, AfterValidator(_one_block)]
+
+
+class SessionKeyResetRequest(BaseModel):
+    """The app whose session_key is to be replaced. Without an app, all are."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"app_id": EXAMPLE_USER["app_id"]}]}, hide_input_in_errors=True
+    )
+
+    app_id: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("app_id", "appId", "appid"),
+        description="Also accepted as `appId`, `appid`.",
+    )
+
+
+class TokenAnswer(TypedDict):
+    """A pair of tokens, and their user."""
+
+    access_token: Annotated[str, Field(description="A JWT (RFC 9068), ES256.")]
+    token_type: Literal["Bearer"]
+    expires_in: Annotated[int, Field(description="Seconds the access token lives.")]
+    refresh_token: str
+    refresh_expires_in: Annotated[int, Field(description="Seconds the session lives unless it is used.")]
+    session_id: UUID
+    is_new_user: bool
+    user: UserAnswer
+    phone_error: NotRequired[
+        Annotated[str, Field(description="Why `phone_code` bound no number: the `code` of the problem.")]
+    ]
+
+
+class DecryptedAnswer(TypedDict):
+    """The data that WeChat had encrypted."""
+
+    data: Annotated[dict[str, Any], Field(description="As it is, `watermark` included.")]
+
+
+class SessionKeyAnswer(TypedDict):
+    """Whether WeChat takes the session_key that is stored for an identity."""
+
+    app_id: str
+    openid: str
+    valid: Annotated[
+        bool | None, Field(description="False where the person has to log in again; null where it cannot be told.")
+    ]
+    error: Annotated[
+        str | None,
+        Field(description="Why it cannot be told: a failure's `code`; `session_key_expired` where no key is stored."),
+    ]
+
+
+class SessionKeysAnswer(TypedDict):
+    """The session_keys of a user, one for each identity, in one page."""
+
+    items: Annotated[list[SessionKeyAnswer], Field(description="That of the oldest identity first.")]
+    next_cursor: None
+
+
+def session_keys_answer(states: Sequence[KeyState]) -> SessionKeysAnswer:
+    """What is known of a user's session_keys."""
+    return {
+        "items": [
+            {"app_id": state.app_id, "openid": state.openid, "valid": state.is_valid, "error": state.error}
+            for state in states
+        ],
+        "next_cursor": None,
+    }
+
+
+def token_answer(tokens: Tokens, in_force: Mapping[str, str]) -> TokenAnswer:
+    """The body that carries tokens; `in_force` are the documents to agree to."""
+    answer: TokenAnswer = {
+        "access_token": tokens.access_token,
+        "token_type": "Bearer",
+        "expires_in": tokens.expires_in,
+        "refresh_token": tokens.refresh_token,
+        "refresh_expires_in": tokens.refresh_expires_in,
+        "session_id": tokens.session_id,
+        "is_new_user": tokens.is_new_user,
+        "user": user_answer(tokens.user, in_force),
+    }
+    if tokens.phone_error is not None:
+        answer["phone_error"] = tokens.phone_error
+    return answer

@@ -1,0 +1,275 @@
+"""The story of a session: log in, refresh, log out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from wxauth.errors import (
+    AccountDisabled,
+    InternalError,
+    InvalidRefreshToken,
+    RateLimited,
+    RefreshTokenExpired,
+    RefreshTokenReused,
+    SessionRevoked,
+    WxAuthError,
+)
+from wxauth.server.consents.consents import give_consents, missing_from
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.sealing import session_key_context
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import App
+from wxauth.server.core.tables import UserInSession, UserRow
+from wxauth.server.login.judging import judge_login
+from wxauth.server.login.login_rows import Login, record_login
+from wxauth.server.login.refresh_rows import Lifetimes, Refusal, Use, rotate_refresh_token
+from wxauth.server.sessions.devices import Device
+from wxauth.server.sessions.rows import EndReason, end_session
+from wxauth.server.users.person import Person
+from wxauth.server.wechat.client import WeChatSession
+from wxauth.tokens.keys import SigningKey
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The tokens and data that a login or a refresh gives. Durations are in seconds."""
+
+    access_token: str = field(repr=False)
+    expires_in: int
+    refresh_token: str = field(repr=False)
+    refresh_expires_in: int
+    session_id: UUID
+    is_new_user: bool
+    user: UserInSession
+    phone_error: str | None = None
+    """Why the phone number that came with a login was not bound: the code of the problem."""
+
+
+async def log_in(
+    services: Services,
+    *,
+    code: str,
+    app_id: str | None,
+    nickname: str | None,
+    avatar_url: str | None,
+    phone_code: str | None = None,
+    consents: Mapping[str, str],
+    device: Device,
+) -> Tokens:
+    """Exchange a `wx.login` code for tokens. The first login creates the user.
+
+    A phone_code that fails does not undo the login, whose code is spent. Nor does a consent that is not in force, or
+    cannot be recorded now: the person is asked again. A name or picture beyond the rate of one user is left out.
+
+    Raises: RateLimited, UnknownApp, WeChatError, StorageUnavailable, SignUpClosed, AccountDisabled.
+    """
+    nicknames = services.nicknames
+    await services.login_limiter.admit_address(device.ip)
+    app = services.apps.for_login(app_id)
+    signing_key = services.keys.signing_key(services.clock())  # may fail: the code is not spent yet
+
+    with services.metrics.exchange() as exchange:
+        wechat_session = await services.wechat.code2session(app, code)
+    now = services.clock()
+
+    refresh_expires_in = min(services.settings.refresh_token_ttl, services.settings.session_max_age)
+    with services.metrics.storing() as storing:
+        login = await record_login(
+            services.database,
+            Login(
+                app_id=app.app_id,
+                openid=wechat_session.openid,
+                unionid=wechat_session.unionid,
+                nickname=None if nicknames.are_checked else nickname,
+                avatar_url=None if services.avatars.serves(avatar_url) else avatar_url,
+                session_key=_sealed(services, app, wechat_session),
+                ip=device.ip,
+                user_agent=device.user_agent,
+                expires_in=refresh_expires_in,
+                is_judged=services.risk.is_noted,
+                may_sign_up=services.settings.may_sign_up(app),
+            ),
+            now=now,
+            observe_merge=services.metrics.merged,
+        )
+
+    user = login.user
+    if login.is_disabled:
+        log.warning("login_refused", reason="account_disabled", user_id=user["id"], app_id=app.app_id)
+        raise AccountDisabled("this user has been disabled by an administrator")
+    if login.left_out:
+        left_out = {"fields": login.left_out, "reason": RateLimited.code}
+        log.warning("login_without_profile", user_id=user["id"], app_id=app.app_id, **left_out)
+    if services.risk.is_noted or nicknames.are_checked:
+        left = services.settings.wechat_timeout - exchange.milliseconds / 1000
+        person = Person(user["id"], app.app_id, wechat_session.openid)
+        user = await judge_login(services, person, login, nickname=nickname, ip=device.ip, patience=left)
+    services.numbers.count_login(is_new=login.is_new, at=now)
+    log.info(
+        "logged_in",
+        user_id=user["id"],
+        app_id=app.app_id,
+        session_id=login.session_id,
+        is_new=login.is_new,
+        wechat_ms=exchange.milliseconds,
+        database_ms=storing.milliseconds,
+    )
+    if consents:
+        user = await _with_consents(services, app, user, consents, ip=device.ip, now=now)
+    phone_error = None
+    if phone_code is not None:
+        user, phone_error = await _with_phone(services, app, user, openid=wechat_session.openid, code=phone_code)
+    return _tokens(
+        services,
+        signing_key,
+        {**user, "app_id": app.app_id, "openid": wechat_session.openid},
+        session_id=login.session_id,
+        generation=0,
+        refresh_expires_in=refresh_expires_in,
+        is_new_user=login.is_new and user["id"] == login.user["id"],  # else the number has told who it is
+        phone_error=phone_error,
+        now=now,
+    )
+
+
+async def refresh(services: Services, *, refresh_token: str, device: Device) -> Tokens:
+    """Exchange a refresh token for a new pair. Every use rotates it.
+
+    Raises: InvalidRefreshToken, RefreshTokenExpired, RefreshTokenReused, SessionRevoked, AccountDisabled,
+        StorageUnavailable.
+    """
+    now = services.clock()
+    token = services.refresh_tokens.parse(refresh_token)
+    if token is None:
+        raise InvalidRefreshToken("the refresh token is not one of ours")
+    signing_key = services.keys.signing_key(now)  # may fail: the token is not spent yet
+
+    settings = services.settings
+    outcome = await rotate_refresh_token(
+        services.database,
+        Use(
+            session_id=token.session_id,
+            generation=token.generation,
+            ip=device.ip,
+            user_agent=device.user_agent,
+        ),
+        lifetimes=Lifetimes(
+            unused=settings.refresh_token_ttl,
+            at_most=settings.session_max_age,
+            reuse_grace=settings.refresh_reuse_grace,
+        ),
+        now=now,
+    )
+    if isinstance(outcome, Refusal):
+        raise _refused(outcome, token.session_id)
+
+    now = services.clock()  # read again: the wait for the database may have outlasted the former token's grace
+    log.info("refreshed", user_id=outcome.user["id"], app_id=outcome.user["app_id"], session_id=token.session_id)
+    return _tokens(
+        services,
+        signing_key,
+        outcome.user,
+        session_id=token.session_id,
+        generation=outcome.generation,
+        refresh_expires_in=int((outcome.expires_at - now).total_seconds()),
+        is_new_user=False,
+        now=now,
+    )
+
+
+async def log_out(services: Services, *, session_id: UUID) -> None:
+    """End a session. It is no failure if the session has ended or never existed. Raises: StorageUnavailable."""
+    user_id = await end_session(
+        services.database, session_id=session_id, reason=EndReason.SIGNED_OUT, now=services.clock()
+    )
+    if user_id is not None:
+        log.info("logged_out", user_id=user_id, session_id=session_id)
+
+
+def _sealed(services: Services, app: App, wechat_session: WeChatSession) -> bytes:
+    return services.sealer.seal(
+        wechat_session.session_key, context=session_key_context(app.app_id, wechat_session.openid)
+    )
+
+
+async def _with_consents(
+    services: Services, app: App, user: UserRow, wanted: Mapping[str, str], *, ip: str | None, now: datetime
+) -> UserRow:
+    """The user with the consents recorded that are in force, or as before."""
+    in_force = services.settings.consents
+    wanted = {document: version for document, version in wanted.items() if in_force.get(document) == version}
+    if not missing_from(user["consents"], wanted):
+        return user
+    try:
+        given = await give_consents(services.database, user["id"], wanted, app_id=app.app_id, ip=ip, now=now)
+    except WxAuthError as exc:
+        log.warning("login_without_consents", user_id=user["id"], app_id=app.app_id, reason=exc.code)
+        return user
+    return {**user, "consents": dict(given)}
+
+
+async def _with_phone(
+    services: Services, app: App, user: UserRow, *, openid: str, code: str
+) -> tuple[UserRow, str | None]:
+    """The user with the phone number bound, or as before and why it was not."""
+    try:
+        return await services.phones.bind(app, openid=openid, code=code), None
+    except WxAuthError as exc:
+        log.warning("login_without_phone", user_id=user["id"], app_id=app.app_id, reason=exc.code)
+        return user, exc.code
+    except Exception:
+        log.exception("login_without_phone", user_id=user["id"], app_id=app.app_id, reason=InternalError.code)
+        return user, InternalError.code
+
+
+def _refused(refusal: Refusal, session_id: UUID) -> WxAuthError:
+    match refusal:
+        case Refusal.UNKNOWN | Refusal.OUT_OF_SCOPE:
+            return InvalidRefreshToken("there is no such session")
+        case Refusal.DISABLED:
+            return AccountDisabled("this user has been disabled by an administrator")
+        case Refusal.REVOKED:
+            return SessionRevoked("the session has been ended")
+        case Refusal.EXPIRED:
+            return RefreshTokenExpired("the session has not been used for too long")
+        case Refusal.REUSED:
+            log.warning("refresh_token_reused", session_id=session_id, consequence="the session has been ended")
+            return RefreshTokenReused("the refresh token had been used before: the session has been ended")
+
+
+def _tokens(
+    services: Services,
+    signing_key: SigningKey,
+    user: UserInSession,
+    *,
+    session_id: UUID,
+    generation: int,
+    refresh_expires_in: int,
+    is_new_user: bool,
+    phone_error: str | None = None,
+    now: datetime,
+) -> Tokens:
+    expires_in = services.settings.access_token_lasts(session_lasts=refresh_expires_in)
+    return Tokens(
+        access_token=services.issuer.issue(
+            signing_key,
+            user_id=user["id"],
+            session_id=session_id,
+            app_id=user["app_id"],
+            openid=user["openid"],
+            roles=user["roles"],
+            now=int(now.timestamp()),
+            expires_in=expires_in,
+            external_id=user["external_id"],
+        ),
+        expires_in=expires_in,
+        refresh_token=services.refresh_tokens.issue(session_id, generation),
+        refresh_expires_in=refresh_expires_in,
+        session_id=session_id,
+        is_new_user=is_new_user,
+        user=user,
+        phone_error=phone_error,
+    )

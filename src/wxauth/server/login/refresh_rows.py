@@ -1,0 +1,165 @@
+"""The statement that decides what a use of a refresh token does to its session."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from wxauth.errors import StorageUnavailable
+from wxauth.server.core.database import Database
+from wxauth.server.core.ids import new_id
+from wxauth.server.core.tables import USER, UserInSession, UserStatus
+from wxauth.server.core.trail import SYSTEM, EventType
+from wxauth.server.sessions.rows import EndReason
+
+_ATTEMPTS: Final = 3
+
+
+class Refusal(StrEnum):
+    """Why a genuine refresh token is refused."""
+
+    UNKNOWN = "unknown"
+    """Its session has been erased, or is not to be used here: a website's is used by that site alone."""
+    DISABLED = "disabled"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    REUSED = "reused"
+    OUT_OF_SCOPE = "out_of_scope"
+    """A website's session was granted nothing of what is asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """A use of a refresh token."""
+
+    session_id: UUID
+    generation: int
+    ip: str | None
+    user_agent: str | None
+    client_id: str | None = None
+    """The website that uses it; None for a mini-program."""
+    scopes: Sequence[str] = ()
+    """What the website asks for. Its session must have been granted some of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetimes:
+    """How long a session lasts, in seconds."""
+
+    unused: int
+    at_most: int
+    reuse_grace: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """A session whose refresh token has a successor."""
+
+    generation: int
+    """The generation of the successor."""
+    expires_at: datetime
+    user: UserInSession
+    """The user, with the app_id and openid of the session; a website's, with what it was granted too."""
+
+
+# The newest token (or a newer one: then this database is an older copy) makes way for its successor. Its
+# immediate predecessor, within the grace, has that same successor. Any other one has been stolen, or its thief
+# has been faster: the session ends. A concurrent use waits here for the row, then sees what the first has done.
+#
+# $1 session id  $2 generation of the token  $3 now  $4 start of the grace  $5 seconds to live unused
+# $6 seconds to live at most  $7 ip  $8 user_agent  $9 id of the event, if there is one
+_IS_NEWEST = "$2 >= s.generation"
+_IS_GOOD = f"({_IS_NEWEST} OR ($2 = s.generation - 1 AND s.rotated_at >= $4))"
+_NEW_PLACE_PART: Final = f""",
+       ip = CASE WHEN {_IS_GOOD} THEN $7::text::inet ELSE s.ip END,
+       user_agent = CASE WHEN {_IS_GOOD} THEN $8 ELSE s.user_agent END"""
+
+
+def _rotating_part(place_part: str, of_part: str, told_part: str) -> str:
+    return f"""
+WITH used AS (
+UPDATE sessions s
+   SET generation = CASE WHEN {_IS_NEWEST} THEN $2 + 1 ELSE s.generation END,
+       rotated_at = CASE WHEN {_IS_NEWEST} THEN $3 ELSE s.rotated_at END,
+       expires_at = CASE WHEN {_IS_NEWEST}
+                         THEN LEAST($3 + make_interval(secs => $5), s.created_at + make_interval(secs => $6))
+                         ELSE s.expires_at END,
+       last_used_at = CASE WHEN {_IS_GOOD} THEN $3 ELSE s.last_used_at END{place_part},
+       revoked_at = CASE WHEN {_IS_GOOD} THEN NULL ELSE $3 END,
+       revoked_reason = CASE WHEN {_IS_GOOD} THEN NULL ELSE '{EndReason.REUSED}' END,
+       session_key = CASE WHEN {_IS_GOOD} THEN s.session_key END
+  FROM users
+ WHERE s.id = $1 AND users.id = s.user_id
+   AND s.revoked_at IS NULL AND s.expires_at > $3 AND s.created_at + make_interval(secs => $6) > $3
+   AND users.status = 'active' AND s.client_id {of_part}
+RETURNING s.generation, s.expires_at, s.revoked_at IS NOT NULL AS is_reused, s.app_id, s.openid{told_part}, {USER}
+), noted AS (
+INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
+SELECT $9, '{EventType.SESSION_ENDED.value}', $3, '{SYSTEM.name}', id, app_id, $7::text::inet,
+       jsonb_build_object('session_ids', jsonb_build_array($1), 'reason', '{EndReason.REUSED}')
+  FROM used WHERE is_reused
+)
+SELECT * FROM used
+"""  # noqa: S608 - put together from constants
+
+
+_ROTATE: Final = _rotating_part(_NEW_PLACE_PART, "IS NULL", "")
+# A website's server sends the refresh. Its address is not the person's, so the stored address of the browser stays.
+# A token that could not be answered with another one is not used up.
+# $8 client, in place of the user_agent  $10 scopes
+_IS_IN_SCOPE = "string_to_array(s.scope, ' ') && "
+_ROTATE_OF_WEBSITE: Final = _rotating_part(
+    "", f"= $8 AND {_IS_IN_SCOPE} $10::text[]", ", s.scope, s.authenticated_at, s.authenticated_by"
+)
+
+# $1 session id  $2 now  $3 seconds to live at most  $4 client, or NULL  $5 scopes
+_WHY_NOT: Final = f"""
+SELECT status, revoked_at, LEAST(expires_at, s.created_at + make_interval(secs => $3)) <= $2 AS is_expired,
+       s.client_id IS NULL OR {_IS_IN_SCOPE} $5::text[] AS is_in_scope
+  FROM sessions s JOIN users ON users.id = s.user_id WHERE s.id = $1 AND s.client_id IS NOT DISTINCT FROM $4
+"""  # noqa: S608 - put together from constants
+
+
+async def rotate_refresh_token(
+    database: Database, use: Use, *, lifetimes: Lifetimes, now: datetime
+) -> Rotated | Refusal:
+    """Give a refresh token its successor; a use that must not be ends the session. One statement, unless refused.
+
+    Raises: StorageUnavailable.
+    """
+    for _ in range(_ATTEMPTS):
+        row = await database.fetchrow(
+            _ROTATE if use.client_id is None else _ROTATE_OF_WEBSITE,
+            use.session_id,
+            use.generation,
+            now,
+            now - timedelta(seconds=lifetimes.reuse_grace),
+            lifetimes.unused,
+            lifetimes.at_most,
+            use.ip,
+            use.client_id or use.user_agent,
+            new_id(now),
+            *(() if use.client_id is None else (use.scopes,)),
+        )
+        if row is not None:
+            return Refusal.REUSED if row["is_reused"] else Rotated(row["generation"], row["expires_at"], row)
+        refusal = await _why_not(database, use, lifetimes, now=now)
+        if refusal is not None:
+            return refusal
+    raise StorageUnavailable("too many changes to this session at once")
+
+
+async def _why_not(database: Database, use: Use, lifetimes: Lifetimes, *, now: datetime) -> Refusal | None:
+    """Why a use was refused; None if the reason is gone by now: a merge was under way, or a ban has been lifted."""
+    row = await database.fetchrow(_WHY_NOT, use.session_id, now, lifetimes.at_most, use.client_id, use.scopes)
+    if row is None:
+        return Refusal.UNKNOWN
+    if row["status"] == UserStatus.DISABLED:
+        return Refusal.DISABLED
+    if row["revoked_at"] is not None:
+        return Refusal.REVOKED
+    if row["is_expired"]:
+        return Refusal.EXPIRED
+    return None if row["is_in_scope"] else Refusal.OUT_OF_SCOPE

@@ -1,0 +1,373 @@
+"""The rules of an import: lines are taken one by one, as logins are, and stored together."""
+
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID
+
+from wxauth.server.core.database import Transaction
+from wxauth.server.core.ids import new_id
+from wxauth.server.core.tables import UserRow, UserStatus
+from wxauth.server.core.trail import OPERATOR, EventType
+from wxauth.server.moving import faults
+from wxauth.server.moving.faults import Fault
+from wxauth.server.moving.import_rows import Found, store
+from wxauth.server.moving.lines import Line, later
+from wxauth.server.users.standing import ADMIN, Settled, Standing, settle
+
+_A_MOMENT: Final = timedelta(microseconds=1)
+
+
+class Outcome(StrEnum):
+    """The result of a line."""
+
+    CREATED = "created"
+    """The line made a new user."""
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of an import."""
+
+    overwrite: bool = False
+    """The file replaces the names, pictures and numbers of stored users."""
+    takes_roles: bool = False
+    """The file changes the roles of stored users."""
+    takes_status: bool = False
+    """The file bans and unbans stored users."""
+    allow_admin: bool = False
+    restore: bool = False
+    """Erased users are brought back."""
+    quiet_events: bool = False
+    """New users, new identities and changed profiles leave no events."""
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _User:
+    """A user as changed by the lines so far."""
+
+    id: UUID
+    unionid: str | None
+    nickname: str | None
+    avatar_url: str | None
+    phone: str | None
+    phone_proved_at: datetime | None
+    roles: tuple[str, ...]
+    status: UserStatus
+    created_at: datetime
+    last_login_at: datetime | None
+    external_id: str | None
+
+    @property
+    def standing(self) -> Standing:
+        return Standing(self.status, self.roles)
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    user_id: UUID
+    unionid: str | None
+    created_at: datetime
+
+
+_Key = tuple[str, str]
+_ConsentKey = tuple[UUID, str, str, datetime]
+
+
+@dataclass(slots=True)
+class Made:
+    """What the lines have made. A batch stores it and begins anew; a dry run keeps it for all lines to come."""
+
+    users: dict[UUID, _User] = field(default_factory=dict)
+    identities: dict[_Key, _Identity] = field(default_factory=dict)
+    unionids: dict[str, UUID] = field(default_factory=dict)
+    openids: dict[tuple[str, str], str] = field(default_factory=dict)
+    """By app and unionid."""
+    external_ids: dict[str, UUID] = field(default_factory=dict)
+    former_ids: dict[UUID, UUID] = field(default_factory=dict)
+    former_external_ids: dict[str, UUID] = field(default_factory=dict)
+    consents: dict[_ConsentKey, dict[str, Any]] = field(default_factory=dict)
+
+
+class Refused(Exception):
+    """A line that is wrong in itself, or contradicts what is stored."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__()
+        self.faults = faults
+
+
+class Batch:
+    """Takes lines one by one, each upon what is stored and what the lines before it have made.
+
+    Args:
+        found: What is stored under the names and ids in the lines.
+        users: All users concerned, locked; also all administrators, if the file may change roles or status.
+        consents: Every consent that these users ever gave.
+        made: Collects what the lines make.
+        options: The options of the import.
+        now: The time.
+    """
+
+    def __init__(
+        self,
+        found: Found,
+        users: Sequence[UserRow],
+        *,
+        consents: Iterable[_ConsentKey],
+        made: Made,
+        options: Options,
+        now: datetime,
+    ) -> None:
+        self._found = found
+        self._options = options
+        self._now = now
+        self._made = made
+        self._users_before = {row["id"]: _user(row) for row in users}
+        self._identities_before = {key: _Identity(*identity) for key, identity in found.identities.items()}
+        self._consents_before = frozenset(consents)
+        # Lookups see both maps; writes go into the first one alone.
+        self._users = ChainMap(made.users, self._users_before)
+        self._identities = ChainMap(made.identities, self._identities_before)
+        self._unionids = ChainMap(made.unionids, found.unionids)
+        self._openids = ChainMap(made.openids, found.openids)
+        self._external_ids = ChainMap(made.external_ids, made.former_external_ids, found.external_ids)
+        self._former_ids = ChainMap(made.former_ids, found.former_ids)
+        # All of them, if the file may change roles or status.
+        self._administrators = {
+            user_id for user_id in self._users_before if self._users[user_id].standing.is_administrator
+        }
+        self._added: list[tuple[UUID, str | None, EventType]] = []
+
+    def take(self, line: Line) -> Outcome:
+        """Carry out a line. A line that contradicts what is stored changes nothing. Raises: Refused."""
+        owner_id = self._owner(line)
+        before = None if owner_id is None else self._users[owner_id]
+        user = self._created(line) if before is None else self._updated(before, line)
+        if faults := [*self._faults_of_former_ids(line, user), *self._fault_of_standing(before, user)]:
+            raise Refused(faults)
+
+        is_changed = user != before
+        if is_changed:
+            self._users[user.id] = user
+        if user.standing.is_administrator:
+            self._administrators.add(user.id)
+        else:
+            self._administrators.discard(user.id)
+        if (line.app_id, line.openid) not in self._identities:
+            kind = EventType.USER_CREATED if before is None else EventType.IDENTITY_ADDED
+            self._added.append((user.id, line.app_id, kind))
+        for taken in (self._take_names, self._take_identity, self._take_consents):
+            is_changed = taken(line, user) or is_changed
+        if before is None:
+            return Outcome.CREATED
+        return Outcome.UPDATED if is_changed else Outcome.UNCHANGED
+
+    async def store(self, transaction: Transaction) -> list[Settled]:
+        """Write what the lines have made; the users whose standing changed. Raises: one of `CONFLICTS`."""
+        made, before = self._made, self._users_before
+        changed = [(before[user_id], user) for user_id, user in made.users.items() if user_id in before]
+        await store(
+            transaction,
+            new_users=[_row(user) for user_id, user in made.users.items() if user_id not in before],
+            changed_users=[_row(user) for _, user in changed],
+            unionids=[{"unionid": unionid, "user_id": user_id} for unionid, user_id in made.unionids.items()],
+            new_identities=_rows_of(made.identities, self._identities_before, is_new=True),
+            changed_identities=_rows_of(made.identities, self._identities_before, is_new=False),
+            former_ids=[
+                # A microsecond apart in the order of the file: an export sorts former ids by `merged_at`.
+                {"id": former_id, "user_id": user_id, "merged_at": self._now + place * _A_MOMENT}
+                for place, (former_id, user_id) in enumerate(made.former_ids.items())
+            ],
+            former_external_ids=[
+                {"external_id": external_id, "user_id": user_id}
+                for external_id, user_id in made.former_external_ids.items()
+            ],
+            consents=list(made.consents.values()),
+            events=[] if self._options.quiet_events else list(self._events(changed)),
+        )
+        return [
+            await settle(transaction, user.id, before=former.standing, after=user.standing, by=OPERATOR, now=self._now)
+            for former, user in changed
+            if former.standing != user.standing
+        ]
+
+    def _owner(self, line: Line) -> UUID | None:
+        """The user whom the line concerns; None if the line makes a new user. Raises: Refused."""
+        identity = self._identities.get((line.app_id, line.openid))
+        by_identity = None if identity is None else identity.user_id
+        by_unionid = self._unionids.get(line.unionid) if line.unionid else None
+        by_external_id = self._external_ids.get(line.external_id) if line.external_id else None
+        by_user_id = line.user_id if line.user_id in self._users else None
+        owner_id = by_identity or by_unionid or by_external_id or by_user_id
+        is_gone = line.user_id in self._found.erased_ids and line.user_id not in self._users
+        has_another_unionid = bool(line.unionid and identity and identity.unionid not in (None, line.unionid))
+        has_external_id = owner_id is not None and self._users[owner_id].external_id is not None
+        openid = self._openids.get((line.app_id, line.unionid), line.openid) if line.unionid else line.openid
+        found = (
+            (faults.ADMIN, ADMIN in (line.roles or ()) and not self._options.allow_admin),
+            (faults.MERGED, line.user_id in self._former_ids),
+            (faults.ERASED, is_gone and not self._options.restore),
+            (faults.SECOND_OPENID, openid != line.openid),
+            (faults.ANOTHER_UNIONID, has_another_unionid),
+            (faults.UNIONID_TAKEN, by_unionid not in (None, owner_id) and openid == line.openid),
+            (faults.EXTERNAL_ID_TAKEN, by_external_id not in (None, owner_id)),
+            (faults.ANOTHER_EXTERNAL_ID, bool(line.external_id) and by_external_id is None and has_external_id),
+            (faults.ANOTHER_USER, owner_id is not None and line.user_id not in (None, owner_id)),
+        )
+        if any(is_so for _, is_so in found):
+            raise Refused([fault for fault, is_so in found if is_so])
+        return owner_id
+
+    def _created(self, line: Line) -> _User:
+        user_id = line.user_id or new_id(self._now)
+        phone = None if line.phone is None or self._is_proved_by_another(line.phone, user_id) else line.phone
+        return _User(
+            id=user_id,
+            unionid=line.unionid,
+            nickname=line.nickname,
+            avatar_url=line.avatar_url,
+            phone=phone,
+            phone_proved_at=None,
+            roles=tuple(line.roles or ()),
+            status=line.status or UserStatus.ACTIVE,
+            created_at=line.created_at or self._now,
+            last_login_at=line.last_login_at,
+            external_id=line.external_id,
+        )
+
+    def _updated(self, user: _User, line: Line) -> _User:
+        overwrite = self._options.overwrite
+        changes: dict[str, Any] = {}
+        for name in ("nickname", "avatar_url"):
+            given = getattr(line, name)
+            if given is not None and (overwrite or getattr(user, name) is None):
+                changes[name] = given
+        if (
+            line.phone is not None
+            and line.phone != user.phone
+            and (overwrite or user.phone is None)
+            and not self._is_proved_by_another(line.phone, user.id)
+        ):
+            changes |= {"phone": line.phone, "phone_proved_at": None}
+        if self._options.takes_roles and line.roles is not None and set(line.roles) != set(user.roles):
+            changes["roles"] = tuple(line.roles)
+        if self._options.takes_status and line.status is not None:
+            changes["status"] = line.status
+        return replace(
+            user,
+            unionid=user.unionid or line.unionid,
+            external_id=user.external_id or line.external_id,
+            created_at=min(user.created_at, line.created_at or user.created_at),
+            last_login_at=later(user.last_login_at, line.last_login_at),
+            **changes,
+        )
+
+    def _is_proved_by_another(self, phone: str, user_id: UUID) -> bool:
+        return any(holder_id != user_id for holder_id in self._found.proved.get(phone, ()))
+
+    def _faults_of_former_ids(self, line: Line, user: _User) -> Iterator[Fault]:
+        if any(former_id == user.id or former_id in self._users for former_id in line.former_ids):
+            yield faults.FORMER_ID_OF_A_USER
+        if any(self._former_ids.get(former_id, user.id) != user.id for former_id in line.former_ids):
+            yield faults.FORMER_ID_TAKEN
+        if line.former_external_ids and user.external_id is None:
+            yield faults.NO_EXTERNAL_ID
+        if any(self._external_ids.get(name, user.id) != user.id for name in line.former_external_ids):
+            yield faults.FORMER_EXTERNAL_ID_TAKEN
+
+    def _fault_of_standing(self, before: _User | None, after: _User) -> Iterator[Fault]:
+        if not self._options.allow_admin and after.standing.is_administrator and before and before.standing.is_banned:
+            yield faults.UNBANNED_ADMIN
+        was_administrator = before is not None and before.standing.is_administrator
+        if was_administrator and not after.standing.is_administrator and self._administrators <= {after.id}:
+            yield Fault("status" if ADMIN in after.roles else "roles", faults.LAST_ADMIN)
+
+    def _take_names(self, line: Line, user: _User) -> bool:
+        """Keep the unionid, external id and former ids by which the user is found; whether one of them is new."""
+        is_new = False
+        for name, known in ((line.unionid, self._unionids), (line.external_id, self._external_ids)):
+            if name and name not in known:
+                known[name] = user.id
+                is_new = True
+        for former_id in line.former_ids:
+            if former_id not in self._former_ids:
+                self._former_ids[former_id] = user.id
+                is_new = True
+        for external_id in line.former_external_ids:
+            if external_id not in self._external_ids:
+                self._made.former_external_ids[external_id] = user.id
+                is_new = True
+        return is_new
+
+    def _take_identity(self, line: Line, user: _User) -> bool:
+        key = line.app_id, line.openid
+        if line.unionid:
+            self._openids[line.app_id, line.unionid] = line.openid
+        before = self._identities.get(key)
+        if before is None:
+            created_at = line.identity_created_at or line.created_at or self._now
+            self._identities[key] = _Identity(user.id, line.unionid, created_at)
+            return True
+        after = replace(
+            before,
+            unionid=before.unionid or line.unionid,
+            created_at=min(before.created_at, line.identity_created_at or before.created_at),
+        )
+        if after != before:
+            self._identities[key] = after
+        return after != before
+
+    def _take_consents(self, line: Line, user: _User) -> bool:
+        is_new = False
+        for consent in line.consents:
+            key = (user.id, consent.document, consent.version, consent.given_at)
+            if key not in self._consents_before and key not in self._made.consents:
+                self._made.consents[key] = {"id": new_id(self._now), "user_id": user.id, **consent.model_dump()}
+                is_new = True
+        return is_new
+
+    def _events(self, changed: Iterable[tuple[_User, _User]]) -> Iterator[dict[str, Any]]:
+        def event(kind: EventType, user_id: UUID, app_id: str | None, data: dict[str, Any]) -> dict[str, Any]:
+            told = {"id": new_id(self._now), "type": kind.value, "at": self._now, "actor": OPERATOR.name}
+            return {**told, "user_id": user_id, "app_id": app_id, "data": data}
+
+        for user_id, app_id, kind in self._added:
+            yield event(kind, user_id, app_id, {})
+        for before, after in changed:
+            fields = [name for name in ("nickname", "avatar_url") if getattr(before, name) != getattr(after, name)]
+            if fields:
+                yield event(EventType.PROFILE_CHANGED, after.id, None, {"fields": fields})
+
+
+def _user(row: UserRow) -> _User:
+    given: dict[str, Any] = {name: row[name] for name in _COLUMNS}  # type: ignore[literal-required]  # they are the table's
+    return _User(**{**given, "roles": tuple(row["roles"]), "status": UserStatus(row["status"])})
+
+
+def _row(user: _User) -> dict[str, Any]:
+    return {name: getattr(user, name) for name in _COLUMNS}
+
+
+_COLUMNS: Final = tuple(_User.__annotations__)
+
+
+def _rows_of(made: dict[_Key, _Identity], before: dict[_Key, _Identity], *, is_new: bool) -> list[dict[str, Any]]:
+    return [
+        {
+            "app_id": app_id,
+            "openid": openid,
+            "user_id": identity.user_id,
+            "unionid": identity.unionid,
+            "created_at": identity.created_at,
+        }
+        for (app_id, openid), identity in made.items()
+        if ((app_id, openid) not in before) == is_new
+    ]

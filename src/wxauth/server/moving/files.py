@@ -1,0 +1,135 @@
+"""The files of an import, JSON Lines or CSV, read line by line. Each line becomes the JSON of an identity."""
+
+import csv
+from codecs import BOM_UTF8
+from collections import deque
+from collections.abc import Iterator
+from typing import IO, Final
+
+from pydantic_core import from_json, to_json
+
+from wxauth.server.moving.faults import MAX_LINE, NO_HEADER, NOT_CSV, NOT_UTF8, TOO_LONG, WRONG_CELLS, Fault
+from wxauth.server.moving.lines import Line
+
+_PIECE: Final = 64 * 1024
+_LISTS: Final = frozenset({"roles", "former_ids", "former_external_ids"})
+
+_Physical = tuple[int, bytes | None]
+"""A line as it stands in the file, with its number; None if it is too long."""
+
+
+class BadHeader(Exception):
+    """The first line of a CSV file is no header. The message is the fault in English."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.wanted.en)
+        self.fault = fault
+
+
+def json_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | Fault]]:
+    """Each line that is not blank, with its number."""
+    for number, text in _numbered(file):
+        yield number, TOO_LONG if text is None else text
+
+
+class CsvLines:
+    """Each line of a CSV file as JSON, with its number. A cell may have line breaks: the first line's number counts.
+
+    Args:
+        file: The file. Its first line has the names of the fields.
+
+    Raises: BadHeader.
+    """
+
+    unknown: list[str]
+    """The names of the columns that no field has: they are ignored."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._lines = _numbered(file)
+        self._ahead: deque[_Physical] = deque()
+        _, header = self._record()
+        if isinstance(header, Fault):
+            raise BadHeader(header)
+        self._names = [name.strip() for name in header]
+        known = [name for name in self._names if name in Line.model_fields]
+        if not {"app_id", "openid"} <= set(known) or len(set(known)) < len(known):
+            raise BadHeader(NO_HEADER)
+        self.unknown = [name for name in self._names if name and name not in Line.model_fields]
+
+    def __iter__(self) -> Iterator[tuple[int, bytes | Fault]]:
+        """Each line that is not blank."""
+        while (read := self._record(len(self._names)))[1]:
+            number, cells = read
+            if isinstance(cells, Fault):
+                yield number, cells
+            elif any(cells):  # spreadsheets end a table with empty cells
+                yield number, to_json(self._identity(cells))
+
+    def _identity(self, cells: list[str]) -> dict[str, object]:
+        return {
+            name: _value(name, cell)
+            for name, cell in zip(self._names, cells, strict=True)
+            if cell and name in Line.model_fields
+        }
+
+    def _record(self, width: int | None = None) -> tuple[int, list[str] | Fault]:
+        """The cells of the next record with the number of its first line; no cells at the end.
+
+        Where a record is faulty, only its first line is taken: a quotation mark that is not closed costs no other line.
+        """
+        taken: list[_Physical] = []
+        fault = None
+        cells: list[str] = []
+        try:
+            cells = next(csv.reader(self._texts(taken), strict=True), [])
+        except csv.Error:
+            fault = NOT_CSV
+        except UnicodeDecodeError:
+            fault = NOT_UTF8
+        if not taken:
+            return 0, []
+        if taken[0][1] is None:
+            fault = TOO_LONG
+        elif fault is None and width not in (None, len(cells)):
+            fault = WRONG_CELLS
+        if fault is not None:
+            self._ahead.extendleft(reversed(taken[1:]))
+        return taken[0][0], fault or cells
+
+    def _texts(self, taken: list[_Physical]) -> Iterator[str]:
+        """The text of one line after the other, as long as all of them are not longer than one may be."""
+        size = 0
+        while (line := self._ahead.popleft() if self._ahead else next(self._lines, None)) is not None:
+            taken.append(line)
+            text = line[1]
+            if text is None or (size := size + len(text)) > MAX_LINE:
+                return
+            yield text.decode() + "\n"
+
+
+def _value(name: str, cell: str) -> object:
+    if name in _LISTS:
+        return cell.split("|")
+    if name == "consents":
+        try:
+            return from_json(cell)
+        except ValueError:
+            return cell  # the field's own check refuses it
+    return cell
+
+
+def _numbered(file: IO[bytes]) -> Iterator[_Physical]:
+    """Each line that is not blank, with its number. A line that is too long is None, and is never held whole."""
+    number = 0
+    while piece := file.readline(MAX_LINE + 2):
+        number += 1
+        text = piece.rstrip(b"\r\n")
+        if number == 1:
+            text = text.removeprefix(BOM_UTF8)  # some programs on Windows begin a file with it
+        if not piece.endswith(b"\n") and len(piece) > MAX_LINE:
+            while (rest := file.readline(_PIECE)) and not rest.endswith(b"\n"):
+                pass
+        if len(text) > MAX_LINE:
+            yield number, None
+        elif text.strip():
+            yield number, text

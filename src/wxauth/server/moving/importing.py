@@ -1,0 +1,165 @@
+"""The import of users: lines are read and stored in batches, each by the rules of a login.
+
+A batch is one transaction. An import that was killed can be run again, and ends as if it had never stopped.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Final, NamedTuple
+
+from wxauth.errors import StorageUnavailable
+from wxauth.server.core.database import CONFLICTS, Transaction
+from wxauth.server.core.services import Services
+from wxauth.server.core.tables import UserRow
+from wxauth.server.moving.batch import Batch, Made, Options, Outcome, Refused
+from wxauth.server.moving.faults import Fault
+from wxauth.server.moving.import_rows import Wanted, consents_known, find, lock
+from wxauth.server.moving.lines import Line
+from wxauth.server.users.erasure_rows import are_waiting, forget_rest
+
+BATCH: Final = 1000
+"""How many lines one transaction takes. Logins of the same users wait until it ends."""
+
+_ATTEMPTS: Final = 3
+
+
+class Refusal(NamedTuple):
+    """Why a line was refused."""
+
+    number: int
+    faults: Sequence[Fault]
+
+
+@dataclass(slots=True)
+class Counts:
+    """How many lines there were, by their results."""
+
+    lines: int = 0
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    refused: int = 0
+
+    def add(self, outcome: Outcome) -> None:
+        """Count a line."""
+        self.lines += 1
+        setattr(self, outcome, getattr(self, outcome) + 1)
+
+
+async def import_users(
+    services: Services,
+    lines: Iterable[tuple[int, bytes | Fault]],
+    options: Options,
+    *,
+    refuse: Callable[[Refusal], None],
+    progress: Callable[[Counts], None],
+) -> Counts:
+    """Import users by the rules of a login.
+
+    Args:
+        services: The parts of the service.
+        lines: The lines with their numbers, as JSON; a fault for a line that cannot be read.
+        options: The options of the import.
+        refuse: Called for each refused line, in order.
+        progress: Called after each batch.
+
+    Raises: StorageUnavailable. Batches stored before it stay, and the same lines may be imported again.
+    """
+    counts = Counts()
+    numbered = iter(lines)
+    await services.apps.refresh()
+    made = Made()
+    while batch := list(islice(numbered, BATCH)):
+        refusals: list[Refusal] = []
+        readable: list[tuple[int, Line]] = []
+        for number, text in batch:
+            line = [text] if isinstance(text, Fault) else Line.read(text, services)
+            if isinstance(line, Line):
+                readable.append((number, line))
+            else:
+                refusals.append(Refusal(number, line))
+        if not options.dry_run:
+            made = Made()
+        outcomes = await _import_batch(services, readable, made, options) if readable else []
+        for outcome in outcomes:
+            if isinstance(outcome, Refusal):
+                refusals.append(outcome)
+            else:
+                counts.add(outcome)
+        for refusal in sorted(refusals):
+            counts.add(Outcome.REFUSED)
+            refuse(refusal)
+        progress(counts)
+    return counts
+
+
+async def _import_batch(
+    services: Services, lines: Sequence[tuple[int, Line]], made: Made, options: Options
+) -> list[Outcome | Refusal]:
+    """Import a batch; the result of each line. If logins of the same users write first, the batch is tried again."""
+    wanted = _wanted(line for _, line in lines)
+    conflict: BaseException | None = None
+    for _ in range(_ATTEMPTS):
+        if not options.dry_run:  # what is still to be forgotten of erased ids must not become a new user's
+            await forget_rest(services.database, wanted.ids)
+        try:
+            async with services.database.begin() as transaction:
+                batch = await _find(transaction, wanted, made, options, now=services.clock())
+                if batch is None:
+                    continue
+                outcomes = [_outcome(batch, number, line) for number, line in lines]
+                settled = [] if options.dry_run else await batch.store(transaction)
+        except CONFLICTS as exc:
+            conflict, made = exc, Made()
+            continue
+        for one in settled:
+            one.tell()
+        return outcomes
+    if len(lines) > 1:  # a smaller batch takes less time, in which fewer logins can write first
+        middle = len(lines) // 2
+        first = await _import_batch(services, lines[:middle], Made(), options)
+        return [*first, *await _import_batch(services, lines[middle:], Made(), options)]
+    raise StorageUnavailable("too many changes to these users at once") from conflict
+
+
+async def _find(
+    transaction: Transaction, wanted: Wanted, made: Made, options: Options, *, now: datetime
+) -> Batch | None:
+    """Find and lock what the lines concern; None if that has changed meanwhile: then look again."""
+    # Everybody locks in one order: users by their ids, administrators among them.
+    may_change_standing = options.takes_roles or options.takes_status
+    found = await find(transaction, wanted)
+    users: Sequence[UserRow] = []
+    if found.user_ids or may_change_standing:
+        users = await lock(transaction, list(found.user_ids), with_administrators=may_change_standing)
+        found = await find(transaction, wanted)
+        if not found.user_ids <= {user["id"] for user in users}:
+            return None
+    if not options.dry_run and await are_waiting(transaction, wanted.ids):
+        return None  # one has been erased just now
+    ids = [user["id"] for user in users]
+    consents = await consents_known(transaction, ids) if ids else ()
+    return Batch(found, users, consents=consents, made=made, options=options, now=now)
+
+
+def _outcome(batch: Batch, number: int, line: Line) -> Outcome | Refusal:
+    try:
+        return batch.take(line)
+    except Refused as exc:
+        return Refusal(number, exc.faults)
+
+
+def _wanted(lines: Iterable[Line]) -> Wanted:
+    lines = list(lines)
+    ids = {line.user_id for line in lines if line.user_id is not None}
+    return Wanted(
+        identities=list({(line.app_id, line.openid) for line in lines}),
+        unionids=list({(line.app_id, line.unionid) for line in lines if line.unionid}),
+        external_ids=list(
+            {name for line in lines for name in (line.external_id, *line.former_external_ids) if name is not None}
+        ),
+        ids=list(ids.union(*(line.former_ids for line in lines))),
+        phones=list({line.phone for line in lines if line.phone}),
+    )

@@ -1,0 +1,1 @@
+"""Users, sessions and logins, counted for each day."""

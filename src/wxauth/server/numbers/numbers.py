@@ -1,0 +1,134 @@
+"""Logins and new users of each day: counted in memory as they happen, and stored every few seconds.
+
+No login writes, or waits for, a row that another one writes. Each process stores what it has counted so far in rows of
+its own, so that a statement that is sent twice counts once. Where a process is killed, its last seconds are lost.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+from uuid import UUID, uuid4
+
+from wxauth.errors import StorageUnavailable
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database, reason_of
+from wxauth.server.core.logs import get_logger
+from wxauth.server.numbers.rows import DayRow, numbers_of, store_numbers, sum_up, totals
+
+STORE_PAUSE: Final = 5.0
+"""Seconds between two times that what was counted is stored."""
+SUMMED_UP_AFTER: Final = timedelta(days=7)
+"""A day's rows become one after this. By then no process counts that day, even after days without a database."""
+FAREWELL: Final = 2.0
+"""Seconds for the last store when the service ends."""
+
+log = get_logger()
+
+
+@dataclass(slots=True)
+class _Day:
+    new_users: int = 0
+    logins: int = 0
+    is_stored: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """How many there are, and what has happened lately."""
+
+    users: int
+    sessions: int
+    days: Sequence[DayRow]
+
+
+class Numbers:
+    """Counts for one process.
+
+    Args:
+        database: Where the counts are stored.
+        clock: The time.
+        store_pause: Seconds between two times that they are.
+    """
+
+    def __init__(self, database: Database, clock: Clock, *, store_pause: float = STORE_PAUSE) -> None:
+        self._database = database
+        self._clock = clock
+        self._store_pause = store_pause
+        self._process: UUID = uuid4()
+        self._days: dict[date, _Day] = {}
+        self._storing = asyncio.Lock()
+
+    def count_login(self, *, is_new: bool, at: datetime) -> None:
+        """Count a login."""
+        today = _day_of(at)
+        day = self._days.get(today)
+        if day is None:
+            day = self._days[today] = _Day()
+        day.logins += 1
+        day.new_users += is_new
+        day.is_stored = False
+
+    async def overview(self, *, days: int) -> Overview:
+        """What there is, and so many days, today being the last. Raises: StorageUnavailable."""
+        now = self._clock()
+        await self.store()
+        there_are = await totals(self._database, now=now)
+        last = _day_of(now)
+        found = await numbers_of(self._database, first=last - timedelta(days=days - 1), last=last)
+        return Overview(there_are["users"], there_are["sessions"], found)
+
+    async def store(self) -> None:
+        """Store what was counted since the last time. Raises: StorageUnavailable."""
+        async with self._storing:
+            await self._store()
+
+    async def keep_storing(self) -> None:
+        """Store the counts for ever, through outages."""
+        while True:
+            await asyncio.sleep(self._store_pause)
+            try:
+                await self.store()
+            except StorageUnavailable as exc:
+                log.warning("numbers_not_stored", reason=reason_of(exc))
+            except Exception:
+                log.exception("numbers_not_stored")
+
+    async def sum_up(self) -> None:
+        """Make one row of each day that is long over. Raises: StorageUnavailable."""
+        await sum_up(self._database, before=_day_of(self._clock() - SUMMED_UP_AFTER))
+
+    async def aclose(self) -> None:
+        """Store the last counts, if that takes only a moment."""
+        try:
+            async with asyncio.timeout(FAREWELL):
+                await self.store()
+        except (TimeoutError, StorageUnavailable):
+            log.warning("numbers_not_stored", reason="the service has ended")
+
+    async def _store(self) -> None:
+        counted = {day: it for day, it in self._days.items() if not it.is_stored}
+        if not counted:
+            return
+        for it in counted.values():
+            it.is_stored = True  # what is counted while this is stored makes it false again
+        try:
+            await store_numbers(
+                self._database,
+                self._process,
+                days=list(counted),
+                new_users=[it.new_users for it in counted.values()],
+                logins=[it.logins for it in counted.values()],
+            )
+        except BaseException:
+            for it in counted.values():
+                it.is_stored = False
+            raise
+        today = _day_of(self._clock())
+        for day in [day for day, it in self._days.items() if it.is_stored and today - day > timedelta(days=1)]:
+            del self._days[day]
+
+
+def _day_of(time: datetime) -> date:
+    return time.astimezone(UTC).date()

@@ -1,0 +1,234 @@
+"""All that is stored of a person, as one document. It holds no secret, sealed or not, and nothing of anybody else."""
+
+import asyncio
+from base64 import b64encode
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from math import ceil
+from time import monotonic
+from typing import Any, Final
+from uuid import UUID
+
+from pydantic_core import to_json
+
+from wxauth.errors import InvalidToken, NotFound, RateLimited, StorageUnavailable
+from wxauth.server.core.database import Database, Snapshot
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.services import Services
+from wxauth.server.core.tables import phone_verified
+from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.limits.rows import take_attempt
+from wxauth.server.own_data import rows
+from wxauth.server.users.account import Caller
+from wxauth.server.users.merging_rows import former_external_ids, former_ids, remaining_user
+
+EXPORT_EVERY: Final = timedelta(minutes=1)
+"""How often one person may export, over all replicas: no other request reads as much."""
+
+EXAMPLE_OWN_DATA: Final[dict[str, Any]] = {
+    "exported_at": "2026-11-20T10:00:00Z",
+    "user": {
+        "id": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17",
+        "former_ids": [],
+        "external_id": "10023",
+        "former_external_ids": [],
+        "unionid": "oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E",
+        "unionids": ["oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E"],
+        "nickname": "小明",
+        "avatar_url": "https://example.com/avatars/1.png",
+        "phone": "+8613800138000",
+        "phone_verified": True,
+        "phone_proved_at": "2026-11-20T08:05:00Z",
+        "roles": [],
+        "status": "active",
+        "created_at": "2026-11-20T08:00:00Z",
+        "last_login_at": "2026-11-20T08:00:00Z",
+    },
+    "identities": [
+        {
+            "app_id": "wx1a2b3c4d5e6f7a8b",
+            "openid": "oGZUI0egBJY1zhBYw2KhdUfwVJJE",
+            "unionid": "oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E",
+            "created_at": "2026-11-20T08:00:00Z",
+        }
+    ],
+    "sessions": [
+        {
+            "id": "01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2",
+            "app_id": "wx1a2b3c4d5e6f7a8b",
+            "openid": "oGZUI0egBJY1zhBYw2KhdUfwVJJE",
+            "ip": "203.0.113.7",
+            "user_agent": "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44",
+            "created_at": "2026-11-20T08:00:00Z",
+            "last_used_at": "2026-11-20T09:30:00Z",
+            "expires_at": "2026-12-20T09:30:00Z",
+            "ended_at": None,
+            "ended_reason": None,
+            "client_id": None,
+            "scope": None,
+            "authenticated_at": None,
+            "authenticated_by": None,
+        }
+    ],
+    "consents": [
+        {
+            "document": "privacy",
+            "version": "2026-05",
+            "given_at": "2026-11-20T08:00:00Z",
+            "withdrawn_at": None,
+            "app_id": "wx1a2b3c4d5e6f7a8b",
+            "ip": "203.0.113.7",
+        }
+    ],
+    "events": [],
+    "avatar": None,
+}
+
+IN_MEMORY: Final = 2**20
+"""Bytes of a document up to which it is read whole before it is sent."""
+PATIENCE: Final = 30.0
+"""Seconds that the reader of a large document may take for a piece of it, and the database for a statement."""
+LARGE_WITHIN: Final = 300.0
+"""Seconds within which a large document must have been taken."""
+LARGE_AT_ONCE: Final = 2
+"""How many large documents each process sends at once. They hold connections, of which others must find some free."""
+
+_large: Final = asyncio.Semaphore(LARGE_AT_ONCE)
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A document that is being written."""
+
+    first: bytes
+    """Its beginning; all of it, unless it is large."""
+    rest: AsyncGenerator[bytes] | None
+    """What follows, in pieces; None if that was all. It must be closed: it holds a connection."""
+
+
+async def export_mine(services: Services, caller: Caller, *, ip: str | None) -> Export:
+    """All that is stored of the caller. Raises: RateLimited, InvalidToken, StorageUnavailable."""
+    user_id, now = caller.user["id"], services.clock()
+    key = sha256(b"export\0" + user_id.bytes).digest()
+    since = await take_attempt(services.database, key, at_most=1, began_by=now - EXPORT_EVERY, now=now)
+    if since is not None:
+        retry_after = max(1, ceil((since + EXPORT_EVERY - now).total_seconds()))
+        raise RateLimited("one's own data may be had once a minute", retry_after=retry_after)
+    try:
+        return await export_person(services.database, user_id, by=Actor(str(user_id), ip), now=now)
+    except NotFound:
+        raise InvalidToken("the user has just been erased") from None
+
+
+async def export_person(
+    database: Database, user_id: UUID, *, by: Actor, now: datetime, whole_within: float | None = LARGE_WITHIN
+) -> Export:
+    """All that is stored of a person; the trail records the export. A merged id leads to the user that remains.
+
+    Args:
+        database: Where it is stored.
+        user_id: The person.
+        by: Who exports it.
+        now: The time.
+        whole_within: Seconds within which a large document must have been taken; None: however long it takes.
+
+    Raises: NotFound, RateLimited, StorageUnavailable.
+    """
+    try:
+        return await _begun(_pieces(database, user_id, by=by, now=now, whole_within=whole_within))
+    except NotFound:
+        remaining_id = await remaining_user(database, user_id)
+        if remaining_id is None:
+            raise
+    return await _begun(_pieces(database, remaining_id, by=by, now=now, whole_within=whole_within))
+
+
+async def _begun(pieces: AsyncGenerator[bytes]) -> Export:
+    first = await anext(pieces)
+    if len(first) > IN_MEMORY:
+        return Export(first, pieces)
+    await pieces.aclose()
+    return Export(first, None)
+
+
+async def _pieces(
+    database: Database, user_id: UUID, *, by: Actor, now: datetime, whole_within: float | None
+) -> AsyncGenerator[bytes]:
+    """The document in pieces, the first of which is all of it unless it is large.
+
+    Only a large document's reader, who may be slow, holds a connection; and there are few of these at once.
+    """
+    async with AsyncExitStack() as held:
+        state = await held.enter_async_context(database.snapshot(patience=whole_within and PATIENCE))
+        parts = await held.enter_async_context(aclosing(_parts(state, user_id, now=now)))
+        first = bytearray()
+        async for part in parts:
+            first += part
+            if len(first) > IN_MEMORY:
+                break
+        is_large = len(first) > IN_MEMORY
+        if not is_large:
+            await held.aclose()
+        elif _large.locked():
+            raise RateLimited(
+                "others are taking as much at this moment", retry_after=ceil(EXPORT_EVERY.total_seconds())
+            )
+        else:
+            await held.enter_async_context(_large)
+        async with database.begin() as transaction:
+            if not await rows.lock_user(transaction, user_id):
+                raise NotFound("there is no such user")
+            await record_event(transaction, EventType.USER_EXPORTED, by=by, at=now, user_id=user_id)
+        log.info("user_exported", user_id=user_id, actor=by.name)
+        late_at = None if whole_within is None else monotonic() + whole_within
+        yield bytes(first)
+        if is_large:
+            async for part in parts:
+                if late_at is not None and monotonic() > late_at:
+                    raise StorageUnavailable("the reader of a large export is too slow")
+                yield part
+
+
+async def _parts(state: Snapshot, user_id: UUID, *, now: datetime) -> AsyncGenerator[bytes]:
+    user = await rows.user_row(state, user_id)
+    if user is None:
+        raise NotFound("there is no such user")
+    former = await former_ids(state, user_id)
+    ids = [user_id, *former]
+    told = {
+        "id": user["id"],
+        "former_ids": former,
+        "external_id": user["external_id"],
+        "former_external_ids": await former_external_ids(state, user_id),
+        "unionid": user["unionid"],
+        "unionids": await rows.unionids_of(state, user_id),
+        "nickname": user["nickname"],
+        "avatar_url": user["avatar_url"],
+        "phone": user["phone"],
+        "phone_verified": phone_verified(user),
+        "phone_proved_at": user["phone_proved_at"],
+        "roles": user["roles"],
+        "status": user["status"],
+        "created_at": user["created_at"],
+        "last_login_at": user["last_login_at"],
+    }
+    yield to_json({"exported_at": now, "user": told})[:-1]
+    for name, pages in (
+        ("identities", rows.identities_of(state, user_id)),
+        ("sessions", rows.sessions_of(state, user_id)),
+        ("consents", rows.consents_by(state, ids)),
+        ("events", rows.events_about(state, ids)),
+    ):
+        separator = b',"%b":[' % name.encode()
+        async for page in pages:
+            yield separator + to_json(page)[1:-1]
+            separator = b","
+        yield b"]" if separator == b"," else separator + b"]"
+    avatar = await rows.avatar_of(state, user_id)
+    picture = avatar and {"content_type": avatar[0], "content": b64encode(avatar[1]).decode(), "created_at": avatar[2]}
+    yield b',"avatar":' + to_json(picture) + b"}"

@@ -1,0 +1,86 @@
+"""`GET /v1/me/export` and `GET /v1/admin/users/{user_id}/export`: all that is stored of a person, as a download."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any, Final
+from uuid import UUID
+
+from fastapi import APIRouter
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from wxauth.errors import RateLimited
+from wxauth.server.core.services import ServicesDep
+from wxauth.server.own_data.own_data import EXAMPLE_OWN_DATA, Export, export_mine, export_person
+from wxauth.server.users.admin_routes import NO_SUCH_USER, WRONG_USER_ID
+from wxauth.server.users.callers import AdministratorDep, CallerDep, DeviceDep
+from wxauth.server.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, GUARDED, failures
+from wxauth.server.web.direct import DirectRoute, operation_id
+
+router = APIRouter(route_class=DirectRoute, generate_unique_id_function=operation_id)
+
+_AT_ONCE: Final = 64 * 1024
+"""Bytes. A slow reader must take what was sent within half a minute."""
+_HEADERS: Final = {"Content-Disposition": 'attachment; filename="wxauth-export.json"', "Cache-Control": "no-store"}
+_DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "All that is stored of the person",
+        "headers": {name: {"schema": {"type": "string"}, "example": value} for name, value in _HEADERS.items()},
+        "content": {"application/json": {"schema": {"type": "object"}, "example": EXAMPLE_OWN_DATA}},
+    },
+}
+
+
+@router.get(
+    "/v1/me/export",
+    operation_id="export_me",
+    summary="Take my data along",
+    tags=["me"],
+    response_class=Response,
+    responses={**_DOCUMENT, **failures(RateLimited, *GUARDED)},
+    openapi_extra=BEARER_SECURITY,
+)
+async def export_me(caller: CallerDep, services: ServicesDep, device: DeviceDep) -> Response:
+    """All that is stored of me, as one document: user, identities, sessions, consents, events, picture.
+
+    It holds no secret, and nothing of anybody else: an administrator's actor reads `administrator`. Once a minute.
+    """
+    return _answer(await export_mine(services, caller, ip=device.ip))
+
+
+@router.get(
+    "/v1/admin/users/{user_id}/export",
+    operation_id="export_user",
+    summary="Hand a person's data over",
+    tags=["admin"],
+    response_class=Response,
+    responses={**_DOCUMENT, **failures(WRONG_USER_ID, NO_SUCH_USER, RateLimited, *FOR_ADMINISTRATORS)},
+    openapi_extra=BEARER_SECURITY,
+)
+async def export_user(administrator: AdministratorDep, services: ServicesDep, user_id: UUID) -> Response:
+    """All that is stored of a person, as in that person's own export. The trail records who exported it."""
+    return _answer(await export_person(services.database, user_id, by=administrator, now=services.clock()))
+
+
+class _Download(StreamingResponse):
+    """Sends a large document. Its pieces are closed also where the reader goes away."""
+
+    def __init__(self, first: bytes, rest: AsyncGenerator[bytes]) -> None:
+        self._rest = rest
+        super().__init__(self._pieces(first), media_type="application/json", headers=_HEADERS)
+
+    async def _pieces(self, first: bytes) -> AsyncIterator[bytes]:
+        for start in range(0, len(first), _AT_ONCE):
+            yield first[start : start + _AT_ONCE]
+        async for piece in self._rest:
+            yield piece
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._rest):
+            await super().__call__(scope, receive, send)
+
+
+def _answer(export: Export) -> Response:
+    if export.rest is None:
+        return Response(export.first, media_type="application/json", headers=_HEADERS)
+    return _Download(export.first, export.rest)

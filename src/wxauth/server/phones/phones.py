@@ -1,0 +1,313 @@
+"""Phone numbers. WeChat is asked once, its answer is stored before anything else can fail, then the number is bound.
+
+WeChat gives a number once for each tap on the phone button, and each number costs money.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from hashlib import sha256
+from typing import Any, Final
+
+from pydantic_core import from_json, to_json
+
+from wxauth.errors import (
+    CodeUsed,
+    InvalidCode,
+    InvalidToken,
+    PhoneTaken,
+    RateLimited,
+    WeChatBadResponse,
+    WeChatError,
+    WeChatMisconfigured,
+    WeChatRateLimited,
+    WeChatTimeout,
+    WeChatUnavailable,
+)
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.promises import Promises
+from wxauth.server.core.sealing import CannotOpen, Sealer, phone_answer_context
+from wxauth.server.core.settings import App
+from wxauth.server.core.tables import UserRow
+from wxauth.server.limits.attempts import Attempts
+from wxauth.server.limits.places import RETRY_AFTER, Places
+from wxauth.server.phones.rows import (
+    Refusal,
+    StoredAnswer,
+    add_answer,
+    bind_phone,
+    find_answer,
+    link_phone,
+    pending_answers,
+    refuse_answer,
+)
+from wxauth.server.users.merging import Observe
+from wxauth.server.wechat.api import WeChatApi
+from wxauth.server.wechat.errcodes import OF_ANOTHER_PERSON
+from wxauth.server.wechat.phone_numbers import e164_of
+
+LATE: Final = 30.0
+"""Seconds that WeChat's answer is still awaited after its request was given up: the number has been paid for."""
+KEPT_IN_MEMORY: Final = 600.0
+"""Seconds that an answer waits in memory for the database to come back."""
+UNTOUCHED_FOR: Final = timedelta(minutes=1)
+"""After this time, the request that asked for an answer will no longer bind it: housekeeping does."""
+
+UNDER_WAY: Final = 200
+"""How many numbers this process asks WeChat for at once."""
+UNDER_WAY_OF_ONE: Final = 20
+"""How many requests and questions to WeChat one person has at once: more than taps and retries add up to."""
+FAREWELL_TO_WECHAT: Final = 6.0
+"""Seconds that WeChat's answers are awaited when the service ends. The requests have been drained before."""
+
+PAUSES_FOR_OTHERS: Final = (0.0, 0.1, 0.4, 1.0)
+"""Seconds between looks for an answer that another process, which has just spent the same code, is about to store."""
+_ANSWER: Final = "phone_answer"
+_NOT_OF_THE_CODE: Final = (WeChatMisconfigured, WeChatRateLimited, WeChatUnavailable)
+"""Failures that are about the app or WeChat itself, not about the code: they cost the person no attempt."""
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    phone_info: Mapping[str, Any]
+    attempt: bytes
+    """The key of the attempt, which is given back because WeChat has answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    answered: asyncio.Task[_Answered]
+    stored: asyncio.Task[None]
+    """Stores the answer. It ends after `answered`, and fails if `answered` fails."""
+
+
+class Phones:
+    """Binds the numbers behind codes of the phone button.
+
+    Args:
+        database: Where the users are.
+        sealer: Seals WeChat's answers.
+        wechat_api: WeChat.
+        clock: The time.
+        timeout: Seconds that a request waits for WeChat.
+        may_share: Whether several users may have one number.
+        linked_within: A person who proves a number that another user has proved within this time becomes that user;
+            None: never.
+        promises: Keeps the answers that the database did not take.
+        attempts: Counts the codes that WeChat refuses.
+        observe_merge: Is told of each user who has become another one by a number.
+        check_openid: Whether WeChat is to check that a code is the user's own.
+        kept_in_memory: Seconds that an answer waits in memory for the database to come back.
+        pauses_for_others: Seconds before each look for an answer that another process stores.
+        farewell: Seconds that WeChat's answers are awaited when the service ends.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        sealer: Sealer,
+        wechat_api: WeChatApi,
+        clock: Clock,
+        *,
+        promises: Promises,
+        attempts: Attempts,
+        observe_merge: Observe = lambda _source: None,
+        timeout: float,
+        may_share: bool,
+        linked_within: timedelta | None = None,
+        check_openid: bool,
+        kept_in_memory: float = KEPT_IN_MEMORY,
+        pauses_for_others: Sequence[float] = PAUSES_FOR_OTHERS,
+        farewell: float = FAREWELL_TO_WECHAT,
+    ) -> None:
+        self._database = database
+        self._sealer = sealer
+        self._wechat_api = wechat_api
+        self._clock = clock
+        self._promises = promises
+        self._attempts = attempts
+        self._observe_merge = observe_merge
+        self._timeout = timeout
+        self._may_share = may_share
+        self._linked_within = linked_within
+        self._check_openid = check_openid
+        self._kept_in_memory = kept_in_memory
+        self._pauses_for_others = pauses_for_others
+        self._farewell = farewell
+        self._under_way = Places[tuple[str, str]](
+            of_one=UNDER_WAY_OF_ONE, detail="too many phone codes of one person at once"
+        )
+        self._asking: dict[bytes, _Asking] = {}
+        self._told_unopened = False
+
+    async def bind(self, app: App, *, openid: str, code: str) -> UserRow:
+        """Bind the number behind a code to the user of this identity; the changed user.
+
+        If the same identity sends the same code again, WeChat's stored answer is used.
+
+        Raises: WeChatError; RateLimited; PhoneTaken; InvalidToken, if the user has just been banned or erased;
+            StorageUnavailable.
+        """
+        asked_at = self._clock()
+        code_hash = sha256(b"\0".join((app.app_id.encode(), openid.encode(), code.encode()))).digest()
+        with self._under_way.place((app.app_id, openid)):
+            found = await self._find(code_hash)
+            if found is None:
+                try:
+                    await self._ask(app, openid, code, code_hash, asked_at=asked_at)
+                    found = await find_answer(self._database, code_hash)
+                except (InvalidCode, CodeUsed) as exc:
+                    if exc.errcode in OF_ANOTHER_PERSON:
+                        raise
+                    found = await self._find_from_others(code_hash)
+                    if found is None:
+                        raise
+            try:
+                outcome = await self._bind(found) if isinstance(found, StoredAnswer) else found
+            except CannotOpen as exc:
+                _tell_unopened(app.app_id, exc)
+                raise InvalidCode("what WeChat answered to it cannot be read now: tap again") from exc
+        match outcome:
+            case Refusal.TAKEN:
+                raise PhoneTaken("another user has this number")
+            case Refusal.WITHDRAWN:
+                raise InvalidCode("the person has withdrawn their number since they gave it: tap again")
+            case Refusal() | None:
+                raise InvalidToken("the user has just been banned or erased")
+        return outcome
+
+    async def take_up_pending(self, *, size: int) -> None:
+        """Bind up to `size` numbers whose request did not bind them, as when its process was killed. The oldest first.
+
+        Raises: StorageUnavailable.
+        """
+        untouched_since = self._clock() - UNTOUCHED_FOR
+        for answer in await pending_answers(self._database, asked_before=untouched_since, size=size):
+            try:
+                await self._bind(answer, is_late=True)
+            except WeChatBadResponse:
+                pass  # `_bind` has noted and logged the refusal
+            except CannotOpen as exc:  # stays pending, for a process that has the secret key
+                if not self._told_unopened:
+                    self._told_unopened = True
+                    _tell_unopened(answer.app_id, exc)
+
+    async def aclose(self) -> None:
+        """Wait for WeChat's answers, and for their storing, as long as the farewell lasts; then give the rest up."""
+        if self._asking:
+            await asyncio.wait([asking.stored for asking in self._asking.values()], timeout=self._farewell)
+        left = list(self._asking.values())
+        if unanswered := sum(not asking.answered.done() for asking in left):
+            log.error("phone_answers_lost", answers=unanswered, reason="the service has ended before WeChat answered")
+        tasks = [task for asking in left for task in (asking.answered, asking.stored)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _find(self, code_hash: bytes) -> StoredAnswer | UserRow | None:
+        await self._promises.keep(_ANSWER, code_hash)
+        return await find_answer(self._database, code_hash)
+
+    async def _find_from_others(self, code_hash: bytes) -> StoredAnswer | UserRow | None:
+        for pause in self._pauses_for_others:
+            await asyncio.sleep(pause)
+            if (found := await find_answer(self._database, code_hash)) is not None:
+                return found
+        return None
+
+    async def _ask(self, app: App, openid: str, code: str, code_hash: bytes, *, asked_at: datetime) -> None:
+        """Ask WeChat, and store its answer. Requests with the same code at the same time share one question."""
+        asking = self._asking.get(code_hash)
+        if asking is None:
+            if len(self._asking) >= UNDER_WAY:
+                raise RateLimited("too many phone numbers are being asked for", retry_after=RETRY_AFTER)
+            person = (app.app_id, openid)
+            # In tasks of their own: they must come to their end even if the request is cancelled.
+            answered = asyncio.create_task(self._ask_wechat(app, openid, code))
+            stored = asyncio.create_task(self._keep(answered, person, code_hash, asked_at=asked_at))
+            asking = self._asking[code_hash] = _Asking(answered, stored)
+            self._under_way.take(person)
+            stored.add_done_callback(lambda _: self._forget_asking(person, code_hash))
+        await asyncio.wait({asking.answered}, timeout=self._timeout)
+        if not asking.answered.done():
+            raise WeChatTimeout(f"WeChat gave no answer in {self._timeout:g} s; should it come, this code finds it")
+        await asyncio.shield(asking.stored)
+
+    async def _ask_wechat(self, app: App, openid: str, code: str) -> _Answered:
+        attempt = await self._attempts.take(app.app_id, openid)  # before asking: many at once must not pass the limit
+        checked_openid = openid if self._check_openid else None
+        try:
+            phone_info = await self._wechat_api.phone_number(app, code, openid=checked_openid, extra_time=LATE)
+        except WeChatError as exc:
+            if exc.errcode is None or isinstance(exc, _NOT_OF_THE_CODE):
+                await self._attempts.give_back(attempt)
+            raise
+        return _Answered(phone_info, attempt)
+
+    def _forget_asking(self, person: tuple[str, str], code_hash: bytes) -> None:
+        self._under_way.give_back(person)
+        stored = self._asking.pop(code_hash).stored
+        if not stored.cancelled():
+            stored.exception()  # asyncio complains of an exception that nobody has retrieved
+
+    async def _keep(
+        self,
+        answered: asyncio.Task[_Answered],
+        person: tuple[str, str],
+        code_hash: bytes,
+        *,
+        asked_at: datetime,
+    ) -> None:
+        of_wechat = await answered
+        app_id, openid = person
+        answer = StoredAnswer(
+            code_hash=code_hash,
+            app_id=app_id,
+            openid=openid,
+            sealed=self._sealer.seal(to_json(of_wechat.phone_info), context=phone_answer_context(code_hash)),
+            asked_at=asked_at,
+        )
+        store = partial(self._store, answer, of_wechat.attempt)
+        try:
+            await store()
+        except (Exception, asyncio.CancelledError) as exc:
+            self._promises.put_off(_ANSWER, code_hash, store, failure=exc, patience=self._kept_in_memory, app_id=app_id)
+            raise
+
+    async def _store(self, answer: StoredAnswer, attempt: bytes) -> None:
+        if not await add_answer(self._database, answer, attempt=attempt):
+            log.info("phone_answer_dropped", app_id=answer.app_id, reason="the user has been erased")
+
+    async def _bind(self, answer: StoredAnswer, *, is_late: bool = False) -> UserRow | Refusal:
+        now = self._clock()
+        phone_info = self._sealer.open(answer.sealed, context=phone_answer_context(answer.code_hash))
+        try:
+            phone = e164_of(from_json(phone_info), app_id=answer.app_id)
+        except WeChatBadResponse as exc:
+            log.error("phone_answer_unusable", app_id=answer.app_id, reason=exc.detail)
+            await refuse_answer(self._database, answer.code_hash, now=now)
+            raise
+        outcome = await bind_phone(self._database, answer, phone, may_share=self._may_share, is_late=is_late, now=now)
+        if outcome is Refusal.TAKEN and self._linked_within is not None and not is_late:
+            linked = await link_phone(self._database, answer, phone, proved_since=now - self._linked_within, now=now)
+            if linked is None:  # not allowed; or another request of the same person has just done it, and now it binds
+                outcome = await bind_phone(self._database, answer, phone, may_share=False, is_late=False, now=now)
+            else:
+                linked.merged.tell(self._observe_merge)
+                outcome = linked.user
+        if isinstance(outcome, Refusal):
+            log.warning("phone_not_bound", app_id=answer.app_id, reason=outcome, is_late=is_late)
+        else:
+            log.info("phone_bound", user_id=outcome["id"], app_id=answer.app_id, is_late=is_late)
+        return outcome
+
+
+def _tell_unopened(app_id: str, exc: CannotOpen) -> None:
+    what_to_change = "add the secret key that sealed it to WXAUTH_SECRET_KEY_PREVIOUS"
+    log.error("phone_answer_not_unsealed", app_id=app_id, reason=str(exc), what_to_change=what_to_change)

@@ -1,0 +1,101 @@
+"""`POST /v1/me/avatar` and `GET /v1/avatars/...`: uploading and showing pictures."""
+
+from typing import Final
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable
+from wxauth.server.core.services import ServicesDep
+from wxauth.server.pictures.avatars import MAX_FILE, PATH
+from wxauth.server.profile import changes
+from wxauth.server.users.bodies import EXAMPLE_USER, UserAnswer, user_answer
+from wxauth.server.users.callers import CallerDep
+from wxauth.server.web.answers import BEARER_SECURITY, GUARDED, answers, failures
+from wxauth.server.web.caching import cacheable_response
+from wxauth.server.web.direct import DirectRoute, operation_id
+from wxauth.server.web.edge import MAX_BODY
+from wxauth.server.web.uploads import uploaded_file
+
+router = APIRouter(route_class=DirectRoute, generate_unique_id_function=operation_id)
+
+UPLOAD_PATH: Final = "/v1/me/avatar"
+MAX_UPLOAD: Final = MAX_FILE + MAX_BODY
+"""Bytes of an upload's body: the picture, and the multipart form around it."""
+
+_FIELD: Final = "file"
+_WRONG_FILE: Final = InvalidRequest.of(_FIELD, "Field required")
+_EXAMPLE_URL: Final = f"https://auth.example.com{PATH}Yp4Zt2Vq8nCwRk1EtTmHYj.jpg"
+_BINARY: Final = {"type": "string", "contentMediaType": "application/octet-stream"}
+_HEADERS: Final = {
+    # A picture never changes, but is deleted with its person: a cache may keep it for a day, and must ask then.
+    "Cache-Control": "public, max-age=86400, must-revalidate",
+    "Content-Disposition": "inline",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+}
+
+
+@router.post(
+    UPLOAD_PATH,
+    summary="Upload my picture",
+    tags=["me"],
+    responses=answers(
+        {**EXAMPLE_USER, "avatar_url": _EXAMPLE_URL}, _WRONG_FILE, PayloadTooLarge, RateLimited, *GUARDED
+    ),
+    openapi_extra={
+        **BEARER_SECURITY,
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {"type": "object", "properties": {_FIELD: _BINARY}, "required": [_FIELD]},
+                    "example": {_FIELD: "the picture"},
+                }
+            },
+        },
+    },
+)
+async def change_my_avatar(caller: CallerDep, request: Request, services: ServicesDep) -> UserAnswer:
+    """Store the picture that `chooseAvatar` gave. `avatar_url` then leads to it, and the former picture is deleted.
+
+    The file is a JPEG, PNG or WebP of up to 2 MiB and 16 megapixels, as `wx.uploadFile` sends it with `name: 'file'`.
+    It is stored as a JPEG, or as a PNG if it is transparent, without metadata. Its longer side has at most 512 pixels.
+    After 20 pictures in an hour, the next is `rate_limited`.
+    """
+    with services.avatars.upload(caller.user["id"]):
+        file = await uploaded_file(request, _FIELD, max_bytes=MAX_FILE)
+        return user_answer(await changes.change_avatar(services, caller, file), services.settings.consents)
+
+
+@router.get(
+    PATH + "{file_name}",
+    summary="A user's picture",
+    tags=["avatars"],
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The picture",
+            "headers": {
+                name: {"schema": {"type": "string"}, "example": value}
+                for name, value in {**_HEADERS, "ETag": '"Yp4Zt2Vq8nCwRk1EtTmHYj.jpg"'}.items()
+            },
+            "content": {"image/jpeg": {"schema": _BINARY}, "image/png": {"schema": _BINARY}},
+        },
+        304: {"description": "Not changed"},
+        **failures(NotFound, StorageUnavailable),
+    },
+    # Documented here, and read from the request: any text is valid, but FastAPI would document a 422 for a parameter.
+    openapi_extra={"parameters": [{"name": "file_name", "in": "path", "required": True, "schema": {"type": "string"}}]},
+)
+async def read_avatar(request: Request, services: ServicesDep) -> Response:
+    """The picture behind an `avatar_url` of this service. It never changes: another picture has another URL.
+
+    Anyone who has the URL may see the picture, and nobody can guess a URL. Caches keep a deleted picture for at most a
+    day.
+    """
+    file_name = request.path_params["file_name"]
+    avatar = await services.avatars.read(file_name)
+    return cacheable_response(
+        request, avatar.content, etag=f'"{file_name}"', headers=_HEADERS, media_type=avatar.content_type
+    )

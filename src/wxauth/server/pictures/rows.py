@@ -1,0 +1,58 @@
+"""Pictures of users. A trigger deletes a picture when its user's avatar_url no longer leads to it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from wxauth.server.core.database import Database
+from wxauth.server.core.tables import USER, UserRow
+from wxauth.server.profile.rows import record_profile_change
+
+# $1 user id  $2 avatar_url  $3 avatar id  $4 content_type  $5 content  $6 now
+_REPLACE: Final = f"""
+WITH person AS (
+    UPDATE users SET avatar_url = $2 WHERE id = $1 AND status = 'active'
+    RETURNING {USER}
+), stored AS (
+    INSERT INTO avatars (id, user_id, content_type, content, created_at) SELECT $3, id, $4, $5, $6 FROM person
+    ON CONFLICT (user_id) DO UPDATE
+       SET id = excluded.id, content_type = excluded.content_type, content = excluded.content,
+           created_at = excluded.created_at
+)
+SELECT * FROM person
+"""  # noqa: S608 - put together from constants
+_READ: Final = "SELECT content_type, content FROM avatars WHERE id = $1"
+
+
+@dataclass(frozen=True, slots=True)
+class Avatar:
+    """A user's picture."""
+
+    id: str
+    """22 characters that nobody can guess."""
+    content_type: str
+    content: bytes
+
+
+async def replace_avatar(
+    database: Database, user_id: UUID, avatar: Avatar, *, url: str, app_id: str, now: datetime
+) -> UserRow | None:
+    """Replace a user's picture; the changed user, or None if the user is banned or erased.
+
+    Raises: StorageUnavailable.
+    """
+    # A transaction is never retried after a lost connection. A retry could overwrite a withdrawal made in between.
+    async with database.begin() as transaction:
+        user: UserRow | None = await transaction.fetchrow(
+            _REPLACE, user_id, url, avatar.id, avatar.content_type, avatar.content, now
+        )
+        if user is not None:
+            await record_profile_change(transaction, user_id, ["avatar_url"], app_id=app_id, now=now)
+    return user
+
+
+async def read_avatar(database: Database, avatar_id: str) -> Avatar | None:
+    """The picture of this id; None if there is none. Raises: StorageUnavailable."""
+    row = await database.fetchrow(_READ, avatar_id)
+    return None if row is None else Avatar(avatar_id, row["content_type"], row["content"])

@@ -1,0 +1,65 @@
+"""Requests with names, picture URLs and phone codes."""
+
+import re
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo
+
+from wxauth.server.core.services import Services
+from wxauth.server.web.bodies import TEXT
+
+# An absolute https URL without user information, or empty text. The hosts tmp, usr and store are refused: WeChat's
+# tools put local files under http://tmp/, and old tutorials change that to https.
+_HTTPS_URL: Final = re.compile(
+    r"(https://(?!(tmp|usr|store)(/|$))"
+    r"""(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]<>"'`^{|}\\\x00-\x20\x7f]+)(:[0-9]{1,5})?"""
+    r"""([/?#][^\s<>"`^{|}\\\x00-\x20\x7f]*)?)?""",
+    re.IGNORECASE,
+)
+
+
+def _picture_url(value: str, info: ValidationInfo) -> str:
+    services: Services | None = info.context
+    if (services is not None and services.avatars.serves(value)) or _HTTPS_URL.fullmatch(value):
+        return value
+    raise ValueError("Should be an https URL; upload a picture that is on the phone to POST /v1/me/avatar")
+
+
+Nickname = Annotated[str, StringConstraints(strip_whitespace=True, max_length=64, pattern=TEXT)]
+
+
+AvatarUrl = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2048), AfterValidator(_picture_url)]
+
+
+class ProfileChange(BaseModel):
+    """Changes of the caller's profile. An absent field changes nothing; null or empty clears it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"nickname": "小明"}]}, hide_input_in_errors=True)
+
+    nickname: Nickname | None = Field(
+        default=None,
+        validation_alias=AliasChoices("nickname", "nickName", "userName"),
+        description="Also accepted as `nickName`, `userName`.",
+    )
+    avatar_url: AvatarUrl | None = Field(
+        default=None,
+        validation_alias=AliasChoices("avatar_url", "avatarUrl"),
+        description="An https URL. Also accepted as `avatarUrl`. An uploaded picture's URL changes nothing.",
+    )
+
+    def changes(self) -> dict[str, str | None]:
+        """The fields that the request gives, with None for those to clear."""
+        return {name: getattr(self, name) or None for name in self.model_fields_set}
+
+
+class PhoneRequest(BaseModel):
+    """The code that the phone button gave."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"code": "e31968a7f94cc5ee25fafc2aef2773f0bb8c3937b22520eb8ee345274d00c144"}]},
+        hide_input_in_errors=True,
+    )
+
+    code: Annotated[str, Field(min_length=1, max_length=256)] = Field(
+        description="`detail.code` of `bindgetphonenumber`, not of `wx.login`. Works for five minutes.", repr=False
+    )

@@ -1,0 +1,148 @@
+"""Has WeChat check nicknames. The policy says whether a bad one is accepted, flagged by an event, or refused."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, TypeGuard, TypeVar
+
+from wxauth.errors import InvalidRequest, RateLimited, StorageUnavailable, WeChatError
+from wxauth.server.core.background import Background
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.setting_types import Policy
+from wxauth.server.core.settings import App
+from wxauth.server.core.tables import UserRow
+from wxauth.server.core.trail import EventType
+from wxauth.server.limits.attempts import Attempts
+from wxauth.server.profile.rows import change_profile
+from wxauth.server.users.flags import flag
+from wxauth.server.users.person import Person
+from wxauth.server.wechat.api import TextVerdict, WeChatApi
+from wxauth.server.wechat.opinions import PATIENCE, Opinions
+
+_CONTENT_REFUSED: Final = 87014
+_OTHER: Final = 21000
+"""WeChat's label for other reasons. It stands in for the label that a refusal by errcode lacks."""
+
+log = get_logger()
+
+T = TypeVar("T")
+
+
+class Nicknames:
+    """Carries out `NICKNAME_CHECK`.
+
+    Args:
+        database: Where the users are.
+        opinions: Asks WeChat.
+        clock: The time.
+        background: Runs checks and notes that no request waits for.
+        attempts: Counts the questions to WeChat.
+        policy: What is done about a nickname against the rules.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        opinions: Opinions,
+        clock: Clock,
+        *,
+        background: Background,
+        attempts: Attempts,
+        policy: Policy,
+    ) -> None:
+        self._database = database
+        self._opinions = opinions
+        self._clock = clock
+        self._background = background
+        self._attempts = attempts
+        self._policy = policy
+        self.are_checked = policy != "off"
+        """If set, a login stores no nickname itself: `set_at_login` does, after WeChat's check."""
+
+    async def set(
+        self,
+        person: Person,
+        nickname: str | None,
+        *,
+        before: str | None,
+        store: Callable[[], Awaitable[T]],
+        patience: float = PATIENCE,
+    ) -> T:
+        """Store a nickname unless WeChat is asked and refuses it. WeChat is not asked about an unchanged nickname.
+
+        Raises: InvalidRequest; RateLimited; StorageUnavailable; whatever `store` raises.
+        """
+        if not self.asks_about(nickname, before=before):
+            return await store()
+        await self._attempts.take(person.app_id, person.openid)
+        verdict = await self._verdict(person, nickname, patience=patience) if self._policy == "block" else None
+        if verdict is not None and verdict.suggest == "risky":
+            log.warning("nickname_refused", user_id=person.user_id, app_id=person.app_id, label=verdict.label)
+            raise InvalidRequest.of("nickname", "WeChat refuses this name")
+        stored = await store()
+        if self._policy == "flag":
+            self._later(person, partial(self._flag, person, nickname))
+        elif verdict is not None and verdict.suggest != "pass":
+            self._later(person, partial(self._note, person, verdict))
+        return stored
+
+    async def set_at_login(self, person: Person, user: UserRow, nickname: str | None, *, patience: float) -> UserRow:
+        """Set the nickname that came with a login; the user, changed or not.
+
+        Nothing is raised: a failure here must not fail the login, whose code is spent.
+        """
+        before = user["nickname"]
+        if not self.asks_about(nickname, before=before):
+            return user
+        store = partial(
+            change_profile,
+            self._database,
+            person.user_id,
+            {"nickname": nickname},
+            app_id=person.app_id,
+            now=self._clock(),
+        )
+        try:
+            named = await self.set(person, nickname, before=before, store=store, patience=patience)
+        except InvalidRequest:
+            return user
+        except (RateLimited, StorageUnavailable) as exc:
+            log.warning("login_without_nickname", user_id=person.user_id, app_id=person.app_id, reason=exc.code)
+            return user
+        return user if named is None else named  # the user has been erased meanwhile
+
+    def asks_about(self, nickname: str | None, *, before: str | None) -> TypeGuard[str]:
+        """Whether WeChat is asked about a nickname, given the stored one."""
+        return self.are_checked and nickname is not None and nickname != before
+
+    async def _flag(self, person: Person, nickname: str) -> None:
+        verdict = await self._verdict(person, nickname)
+        if verdict is not None and verdict.suggest != "pass":
+            await self._note(person, verdict)
+
+    async def _verdict(self, person: Person, nickname: str, *, patience: float | None = None) -> TextVerdict | None:
+        """WeChat's verdict on a nickname; None if WeChat gives none."""
+
+        async def check(wechat_api: WeChatApi, app: App) -> TextVerdict:
+            try:
+                return await wechat_api.check_text(app, openid=person.openid, content=nickname, nickname=nickname)
+            except WeChatError as exc:
+                if exc.errcode != _CONTENT_REFUSED:
+                    raise
+                return TextVerdict("risky", _OTHER)
+
+        verdict = await self._opinions.ask("nickname", person.app_id, check, patience=patience)
+        if verdict is not None:
+            is_blocked = verdict.suggest == "risky" and self._policy == "block"
+            outcome = "blocked" if is_blocked else "pass" if verdict.suggest == "pass" else "flagged"
+            self._opinions.observe("nickname", person.app_id, outcome)
+        return verdict
+
+    async def _note(self, person: Person, verdict: TextVerdict) -> None:
+        data = {"suggest": verdict.suggest, "label": verdict.label}
+        await flag(self._database, person, EventType.NICKNAME_FLAGGED, data, now=self._clock())
+
+    def _later(self, person: Person, work: Callable[[], Awaitable[None]]) -> None:
+        if not self._background.offer(work, name=f"nickname of {person.user_id}"):
+            self._opinions.miss("nickname", person.app_id, "too_busy")

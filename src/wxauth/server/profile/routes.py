@@ -1,0 +1,74 @@
+"""`PATCH /v1/me` and `/v1/me/phone`: a person's name, picture URL and phone number."""
+
+from fastapi import APIRouter
+
+from wxauth.errors import (
+    CodeUsed,
+    InvalidCode,
+    InvalidRequest,
+    PayloadTooLarge,
+    PhoneTaken,
+    RateLimited,
+    UnknownApp,
+    WeChatUserBlocked,
+)
+from wxauth.server.core.services import ServicesDep
+from wxauth.server.profile import changes
+from wxauth.server.profile.bodies import PhoneRequest, ProfileChange
+from wxauth.server.users.bodies import EXAMPLE_USER, UserAnswer, user_answer
+from wxauth.server.users.callers import CallerDep
+from wxauth.server.web.answers import BEARER_SECURITY, GUARDED, WECHAT_FAILURES, answers
+from wxauth.server.web.direct import DirectRoute, operation_id
+
+router = APIRouter(route_class=DirectRoute, tags=["me"], generate_unique_id_function=operation_id)
+
+
+@router.post(
+    "/v1/me",
+    operation_id="change_me_by_post",
+    summary="Change my profile, where PATCH cannot be sent",
+    responses=answers(EXAMPLE_USER, InvalidRequest, PayloadTooLarge, RateLimited, *GUARDED),
+    openapi_extra=BEARER_SECURITY,
+)
+@router.patch(
+    "/v1/me",
+    summary="Change my profile",
+    responses=answers(EXAMPLE_USER, InvalidRequest, PayloadTooLarge, RateLimited, *GUARDED),
+    openapi_extra=BEARER_SECURITY,
+)
+async def change_me(caller: CallerDep, body: ProfileChange, services: ServicesDep) -> UserAnswer:
+    """Set the given fields, clear those that are null or empty; the rest stays.
+
+    `wx.request` has no PATCH, so POST does the same. If the service has nicknames checked, one that WeChat finds
+    against the rules is `invalid_request`; after 20 new nicknames in an hour, the next is `rate_limited`. After 60
+    changes in an hour, any further one is `rate_limited`.
+    """
+    return user_answer(await changes.change_profile(services, caller, body.changes()), services.settings.consents)
+
+
+@router.post(
+    "/v1/me/phone",
+    summary="Bind my phone number",
+    responses=answers(
+        EXAMPLE_USER,
+        InvalidRequest,
+        PayloadTooLarge,
+        UnknownApp,
+        InvalidCode,
+        CodeUsed,
+        PhoneTaken,
+        WeChatUserBlocked,
+        RateLimited,
+        *WECHAT_FAILURES,
+        *GUARDED,
+    ),
+    openapi_extra=BEARER_SECURITY,
+)
+async def bind_my_phone(caller: CallerDep, body: PhoneRequest, services: ServicesDep) -> UserAnswer:
+    """Bind the number behind a code of the phone button.
+
+    WeChat's answer is kept. After a failure, or if our answer was lost, send the same code again: WeChat is not asked
+    again. After `invalid_code` and `code_used`, let the person tap again. After 20 of these in an hour, the next is
+    `rate_limited`.
+    """
+    return user_answer(await changes.bind_phone(services, caller, body.code), services.settings.consents)

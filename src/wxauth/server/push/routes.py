@@ -1,0 +1,94 @@
+"""`/v1/wechat/push/{app_id}`: messages that WeChat pushes to us."""
+
+from typing import Any, Final
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+
+from wxauth.errors import (
+    InvalidRequest,
+    InvalidSignature,
+    NotFound,
+    PayloadTooLarge,
+    StorageUnavailable,
+    UnknownApp,
+)
+from wxauth.server.core.services import ServicesDep
+from wxauth.server.web.answers import failures
+from wxauth.server.web.direct import DirectRoute, operation_id
+
+router = APIRouter(route_class=DirectRoute, tags=["wechat"], generate_unique_id_function=operation_id)
+
+_NO_STORE: Final = {"Cache-Control": "no-store"}
+_WRONG_BODY: Final = InvalidRequest.of("OpenID", "Field required")
+_WRONG_ECHOSTR: Final = InvalidRequest.of("echostr", "Wants 1 to 256 printable characters")
+_EXAMPLE_MESSAGE: Final = {
+    "ToUserName": "gh_1a2b3c4d5e6f",
+    "FromUserName": "oGZUI0bJY1zhBYw2KhdUfwVJJEBf",
+    "CreateTime": "1795161600",
+    "MsgType": "event",
+    "Event": "user_authorization_revoke",
+    "OpenID": "oGZUI0egBJY1zhBYw2KhdUfwVJJE",
+    "RevokeInfo": "6",
+}
+
+
+_MESSAGE: Final = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in (*_EXAMPLE_MESSAGE, "Encrypt")},
+    "xml": {"name": "xml"},
+}
+
+
+def _parameters(*names: str) -> list[dict[str, Any]]:
+    # Documented here, and read from the request: a missing one is `invalid_signature`; FastAPI would answer 422.
+    return [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]
+
+
+@router.get(
+    "/v1/wechat/push/{app_id}",
+    summary="Is this URL the app's own (asked by WeChat)",
+    response_class=PlainTextResponse,
+    responses={
+        200: {"content": {"text/plain": {"example": "4375120948345356249"}}},
+        **failures(_WRONG_ECHOSTR, UnknownApp, InvalidSignature, NotFound, StorageUnavailable),
+    },
+    openapi_extra={"parameters": _parameters("signature", "timestamp", "nonce", "echostr")},
+)
+async def verify_push_url(app_id: str, request: Request, services: ServicesDep) -> PlainTextResponse:
+    """Answer `echostr` if `signature` is made with the app's `push_token`, and not more than five minutes off."""
+    text = await services.withdrawals.echo(app_id, request.query_params)
+    return PlainTextResponse(text, headers=_NO_STORE)
+
+
+@router.post(
+    "/v1/wechat/push/{app_id}",
+    summary="Take a message from WeChat",
+    response_class=PlainTextResponse,
+    responses={
+        200: {"content": {"text/plain": {"example": "success"}}},
+        **failures(_WRONG_BODY, PayloadTooLarge, UnknownApp, InvalidSignature, NotFound, StorageUnavailable),
+    },
+    openapi_extra={
+        "parameters": _parameters("signature", "timestamp", "nonce", "encrypt_type", "msg_signature"),
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": _MESSAGE, "example": _EXAMPLE_MESSAGE},
+                "text/xml": {"schema": _MESSAGE, "example": _EXAMPLE_MESSAGE},
+            },
+        },
+    },
+)
+async def receive_push(app_id: str, request: Request, services: ServicesDep) -> PlainTextResponse:
+    """Carry out a message, and answer `success`. After any other answer, WeChat sends the message again.
+
+    `user_authorization_revoke` erases the fields that `RevokeInfo` names (6: nickname and picture, 8: phone number, 19:
+    nickname, 20: picture). `user_authorization_cancellation` erases the user. All other messages are accepted and
+    ignored. A message that is repeated changes nothing. A `timestamp` more than five minutes off is refused. So are a
+    `timestamp` and `nonce` that came with another message or with the check of the URL: without a `push_aes_key`, the
+    signature does not cover the message. An app with a `push_aes_key` takes only encrypted messages.
+    """
+    await services.withdrawals.receive(app_id, request.query_params, await request.body())
+    return PlainTextResponse("success", headers=_NO_STORE)

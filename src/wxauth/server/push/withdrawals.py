@@ -1,0 +1,191 @@
+"""WeChat's pushed messages: a person withdraws data, or has closed their WeChat account."""
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any, Final
+
+from wxauth.errors import InvalidRequest, InvalidSignature, NotFound, StorageUnavailable
+from wxauth.server.core.background import Background
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.promises import Promises
+from wxauth.server.core.settings import App
+from wxauth.server.core.trail import WECHAT, EventType, record_event
+from wxauth.server.phones.rows import forget_answers
+from wxauth.server.profile.rows import clear_fields
+from wxauth.server.push.rows import claim, remember
+from wxauth.server.users.merging_rows import erase_identities, is_joined
+from wxauth.server.users.rows import erase_user, lock_user_of
+from wxauth.server.wechat.push import Message, Signature, Withdrawal, read_handshake, read_message, withdrawal_in
+
+PATIENCE: Final = 1.0
+"""Seconds that an answer waits for the database. WeChat waits for five, and sends a message up to three times."""
+KEPT_IN_MEMORY: Final = 3600.0
+"""Seconds that a withdrawal waits in memory for the database to come back."""
+
+_ECHOSTR: Final = re.compile("[ -~]{1,256}")
+_WITHDRAWAL: Final = "withdrawal"
+
+log = get_logger()
+
+
+class Withdrawals:
+    """Takes WeChat's messages, and carries out each withdrawal once.
+
+    WeChat stops resending after some seconds. So a withdrawal that fails is kept and carried out later.
+
+    Args:
+        find_app: The app of that id. Raises: UnknownApp.
+        database: Where the users are.
+        clock: The time.
+        background: Finishes work that WeChat no longer waits for.
+        promises: Keeps withdrawals that the database did not take.
+        patience: Seconds that an answer waits for the database.
+        kept_in_memory: Seconds for which a failed withdrawal is tried again.
+    """
+
+    def __init__(
+        self,
+        find_app: Callable[[str], App],
+        database: Database,
+        clock: Clock,
+        *,
+        background: Background,
+        promises: Promises,
+        patience: float = PATIENCE,
+        kept_in_memory: float = KEPT_IN_MEMORY,
+    ) -> None:
+        self._find_app = find_app
+        self._database = database
+        self._clock = clock
+        self._background = background
+        self._promises = promises
+        self._patience = patience
+        self.kept_in_memory = kept_in_memory
+
+    async def echo(self, app_id: str, query: Mapping[str, str]) -> str:
+        """The answer with which WeChat checks the URL that an operator enters, before WeChat saves it.
+
+        Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, StorageUnavailable.
+        """
+        signature = read_handshake(self._app_with_push(app_id), query, now=self._clock())
+        await self._in_time(self._claim(signature), name=f"handshake of {app_id}")
+        echostr = query.get("echostr", "")
+        if not _ECHOSTR.fullmatch(echostr):
+            raise InvalidRequest.of("echostr", "Wants 1 to 256 printable characters")
+        return echostr
+
+    async def receive(self, app_id: str, query: Mapping[str, str], body: bytes) -> None:
+        """Carry out a message. A message of another kind, or about an unknown person, is no failure.
+
+        Raises: UnknownApp, NotFound, InvalidSignature, InvalidRequest, StorageUnavailable.
+        """
+        message = read_message(self._app_with_push(app_id), query, body, now=self._clock())
+        await self._in_time(self._take(message), name=f"message in {app_id}")
+
+    def _app_with_push(self, app_id: str) -> App:
+        app = self._find_app(app_id)
+        if app.push_token is None:
+            raise NotFound("this app has no push_token, so it takes no messages")
+        return app
+
+    async def _in_time(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        """Start the work, and wait for it up to `patience`. It goes on: when WeChat sends again, it may be done."""
+        try:
+            async with asyncio.timeout(self._patience):
+                await asyncio.shield(self._background.start(work, name=name))
+        except TimeoutError as exc:
+            raise StorageUnavailable("the database does not answer in the time that WeChat has") from exc
+
+    async def _take(self, message: Message) -> None:
+        try:
+            withdrawal = withdrawal_in(message)
+        except InvalidRequest:
+            await self._claim(message.signature)  # nobody may use the signature of an unreadable message for another
+            raise
+        if withdrawal is None:
+            await self._claim(message.signature)
+        else:
+            await self._carry_out_or_put_off(message, withdrawal)
+
+    async def _claim(self, signature: Signature) -> None:
+        """Let a signature come with one message only, over all replicas.
+
+        Raises: InvalidSignature, StorageUnavailable.
+        """
+        if not await claim(self._database, signature, now=self._clock()):
+            raise InvalidSignature("this timestamp and nonce came with another message, or with the check of the URL")
+
+    async def _carry_out_or_put_off(self, message: Message, withdrawal: Withdrawal) -> None:
+        # The key is the signature: a message with a caught signature cannot take another withdrawal's place.
+        app_id, key = message.app_id, message.signature.digest
+
+        async def carry_out() -> None:
+            await self._claim(message.signature)
+            await self._carry_out(app_id, withdrawal)
+
+        async def carry_out_late() -> None:
+            try:
+                await carry_out()
+            except InvalidSignature as exc:  # WeChat has had its answer: only the log can tell of this
+                log.error("push_refused", app_id=app_id, openid=withdrawal.openid, reason=exc.detail)
+
+        try:
+            await carry_out()
+        except InvalidSignature:
+            raise
+        except (Exception, asyncio.CancelledError) as exc:
+            self._promises.put_off(
+                _WITHDRAWAL,
+                key,
+                carry_out_late,
+                failure=exc,
+                patience=self.kept_in_memory,
+                app_id=app_id,
+                openid=withdrawal.openid,
+                withdrawn="all" if withdrawal.is_whole else withdrawal.fields,
+            )
+            raise
+        self._promises.take_off(_WITHDRAWAL, key)  # put off before: WeChat has sent it again, and now it is done
+
+    async def _carry_out(self, app_id: str, withdrawal: Withdrawal) -> None:
+        now = self._clock()
+        async with self._database.begin() as transaction:
+            # Only a message that has come before is skipped. A late one is carried out, and clears what was set since.
+            if not await remember(transaction, withdrawal.mark, app_id=app_id, now=now):
+                log.info("push_repeated", app_id=app_id)
+                return
+            user_id = await lock_user_of(transaction, app_id=app_id, openid=withdrawal.openid)
+            is_left = False
+            if user_id is None:
+                pass  # remembered all the same: repeated later, it must not erase what a newcomer has given by then
+            elif withdrawal.is_whole:
+                # A user joined from several WeChat accounts, by number or by an operator, loses only the closed one.
+                is_left = await is_joined(transaction, user_id) and bool(
+                    await erase_identities(
+                        transaction, user_id, app_id=app_id, openid=withdrawal.openid, by=WECHAT, now=now
+                    )
+                )
+                if not is_left:
+                    # Even the last administrator is erased: data of a closed account may not be kept, and that person
+                    # could not log in.
+                    await erase_user(transaction, user_id, by=WECHAT, now=now)
+            else:
+                has_lost_phone = await clear_fields(transaction, user_id, withdrawal.fields)
+                if "phone" in withdrawal.fields:
+                    await forget_answers(transaction, user_id)
+                record = partial(record_event, transaction, by=WECHAT, at=now, user_id=user_id, app_id=app_id)
+                await record(EventType.AUTHORIZATION_REVOKED, data={"fields": withdrawal.fields})
+                if has_lost_phone:
+                    await record(EventType.PHONE_REMOVED)
+        if user_id is None:
+            log.info("push_of_nobody", app_id=app_id)
+        elif is_left:
+            log.info("identities_erased", user_id=user_id, actor=WECHAT.name, app_id=app_id)
+        elif withdrawal.is_whole:
+            log.info("user_erased", user_id=user_id, actor=WECHAT.name, app_id=app_id)
+        else:
+            log.info("authorization_revoked", user_id=user_id, app_id=app_id, fields=withdrawal.fields)

@@ -1,0 +1,1 @@
+"""WeChat's opinion of newcomers, and what the risk policy makes of it."""

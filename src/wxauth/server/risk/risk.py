@@ -1,0 +1,191 @@
+"""What is made of WeChat's opinion of newcomers: nothing, an event, or a ban.
+
+A newcomer is unjudged until WeChat has said the risk, and until then each login asks. So nobody passes by logging in
+several times at once, here or at another replica, nor by a first login at which WeChat was slow.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from functools import partial
+from typing import Final
+from uuid import UUID
+
+from wxauth.errors import StorageUnavailable
+from wxauth.server.core.background import Background
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.promises import Promises
+from wxauth.server.core.setting_types import Policy
+from wxauth.server.core.settings import App
+from wxauth.server.core.tables import UserStatus
+from wxauth.server.core.trail import SYSTEM, EventType
+from wxauth.server.risk.rows import is_banned, note_judged, note_judged_in
+from wxauth.server.users.flags import flag
+from wxauth.server.users.person import Person
+from wxauth.server.users.standing import Standing, lock_standing, settle
+from wxauth.server.wechat.api import WeChatApi
+from wxauth.server.wechat.opinions import Opinions
+
+BLOCKED_RANK: Final = 4
+"""The risk at which WeChat says to block. At any other but 0 it says to look closer."""
+BAN_PATIENCE: Final = 600.0
+"""Seconds for which a ban is retried while the database is away."""
+
+_BAN: Final = "ban"
+
+log = get_logger()
+
+
+class Verdict(StrEnum):
+    """What the verdict means for a login."""
+
+    LET_IN = "let in"
+    """The login goes on: the risk is not high, an administrator trusts the person, or WeChat does not tell."""
+    BLOCKED = "blocked"
+    """Banned by this verdict, or erased meanwhile."""
+    BANNED = "banned"
+    """Somebody else has banned the person while WeChat was asked, and WeChat did not tell the risk."""
+
+
+class Risk:
+    """Carries out `RISK_POLICY`.
+
+    Args:
+        database: Where the users are.
+        opinions: What WeChat thinks.
+        clock: The time.
+        background: Does what decides nothing.
+        promises: Keeps the bans that the database did not take.
+        policy: What is made of a newcomer's risk.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        opinions: Opinions,
+        clock: Clock,
+        *,
+        background: Background,
+        promises: Promises,
+        policy: Policy,
+    ) -> None:
+        self._database = database
+        self._opinions = opinions
+        self._clock = clock
+        self._background = background
+        self._promises = promises
+        self.is_noted = policy != "off"
+        """Whether WeChat is asked about newcomers."""
+        self.decides = policy == "block"
+        """Whether a newcomer waits for the answer."""
+        self._judging: dict[UUID, asyncio.Task[Verdict]] = {}
+        self._noting: set[UUID] = set()
+
+    def judge(self, person: Person, ip: str | None, *, patience: float) -> asyncio.Task[Verdict]:
+        """Ban a newcomer of the highest risk, note any other; whoever waits for it must use asyncio.shield.
+
+        Logins of one person at the same time share one verdict. It goes on though all of them hang up. Raises
+        StorageUnavailable where the ban is still to be stored.
+        """
+        user_id = person.user_id
+        judging = self._judging.get(user_id)
+        if judging is None:
+            work = self._judge(person, ip, patience=patience)
+            judging = self._judging[user_id] = self._background.start(work, name=f"risk of {user_id}")
+            judging.add_done_callback(lambda _: self._judging.pop(user_id))
+        return judging
+
+    def note_later(self, person: Person, ip: str | None) -> None:
+        """Note a newcomer's risk, if there is any. Nobody waits for this."""
+        user_id = person.user_id
+        if user_id in self._noting:
+            return
+
+        async def look() -> None:
+            try:
+                rank = await self._rank(person, ip)
+                if rank is not None:
+                    await self._note(person, rank)
+            finally:
+                self._noting.discard(user_id)
+
+        if self._later(person, look):
+            self._noting.add(user_id)
+
+    async def _judge(self, person: Person, ip: str | None, *, patience: float) -> Verdict:
+        rank = await self._rank(person, ip, patience=patience)
+        if rank is None:
+            # Another replica may have stored the verdict meanwhile.
+            return Verdict.BANNED if await is_banned(self._database, person.user_id) else Verdict.LET_IN
+        if rank == BLOCKED_RANK and await self._ban_now_or_later(person, rank):
+            return Verdict.BLOCKED
+        if rank:
+            self._later(person, partial(self._note, person, rank))
+        else:
+            await self._note(person, rank)
+        return Verdict.LET_IN
+
+    async def _rank(self, person: Person, ip: str | None, *, patience: float | None = None) -> int | None:
+        """The person's risk, 0 to 4; None if WeChat does not tell."""
+        if ip is None:
+            self._opinions.miss("risk", person.app_id, "no_client_address")
+            return None
+
+        async def ask(wechat_api: WeChatApi, app: App) -> int:
+            return await wechat_api.risk_rank(app, openid=person.openid, client_ip=ip)
+
+        rank = await self._opinions.ask("risk", person.app_id, ask, patience=patience)
+        if rank is not None:
+            is_blocked = rank == BLOCKED_RANK and self.decides
+            self._opinions.observe("risk", person.app_id, "blocked" if is_blocked else "flagged" if rank else "pass")
+        return rank
+
+    async def _ban_now_or_later(self, person: Person, rank: int) -> bool:
+        ban = partial(self._ban, person, rank)
+        try:
+            return await ban()
+        except (Exception, asyncio.CancelledError) as exc:
+            fields = {"user_id": person.user_id, "app_id": person.app_id, "risk_rank": rank}
+            self._promises.put_off(_BAN, person.user_id, ban, failure=exc, patience=BAN_PATIENCE, **fields)
+            raise
+
+    async def _ban(self, person: Person, rank: int) -> bool:
+        """Ban a newcomer, unless an administrator has given them a role meanwhile, and so trusts them."""
+        now = self._clock()
+        async with self._database.begin() as transaction:
+            before = await lock_standing(transaction, person.user_id)
+            if before is None:  # erased: there is nobody to keep out
+                return True
+            await note_judged_in(transaction, person.user_id)
+            if before.is_banned:
+                return True
+            if before.roles:
+                return False
+            settled = await settle(
+                transaction,
+                person.user_id,
+                before=before,
+                after=Standing(UserStatus.DISABLED, ()),
+                by=SYSTEM,
+                now=now,
+                app_id=person.app_id,
+                why={"risk_rank": rank},
+            )
+        settled.tell(app_id=person.app_id, risk_rank=rank)
+        return True
+
+    async def _note(self, person: Person, rank: int) -> None:
+        if rank:
+            await flag(self._database, person, EventType.RISK_FLAGGED, {"risk_rank": rank}, now=self._clock())
+        try:
+            await note_judged(self._database, person.user_id)
+        except StorageUnavailable as exc:  # the next login asks again
+            log.warning("risk_not_noted", user_id=person.user_id, app_id=person.app_id, reason=exc.code)
+
+    def _later(self, person: Person, work: Callable[[], Awaitable[None]]) -> bool:
+        is_taken = self._background.offer(work, name=f"risk of {person.user_id}")
+        if not is_taken:
+            self._opinions.miss("risk", person.app_id, "too_busy")
+        return is_taken

@@ -1,0 +1,351 @@
+"""The app: all routes, the answers to failures, and the layers around them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import ASGIApp
+
+from wxauth import __version__
+from wxauth.errors import (
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    StorageUnavailable,
+    WxAuthError,
+)
+from wxauth.guard.bearer import BearerGuard
+from wxauth.problems import problem_response
+from wxauth.server.apps import routes as app_routes
+from wxauth.server.checks import routes as check_routes
+from wxauth.server.clients import routes as client_routes
+from wxauth.server.clients.callers import SERVICE_CLIENT_SCHEME
+from wxauth.server.console.routes import add_console
+from wxauth.server.console.sessions import add_console_as_site
+from wxauth.server.core.clock import DatabaseClock
+from wxauth.server.core.database import DatabaseUrlRefused
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.services import Services
+from wxauth.server.core.timekeeping import correct, keep_time
+from wxauth.server.events import feed_routes, webhook_routes
+from wxauth.server.events.feed import keep_placing
+from wxauth.server.housekeeping.housekeeping import keep_forgetting, keep_house, keep_sessions_few
+from wxauth.server.keys import admin_routes as admin_key_routes
+from wxauth.server.keys import routes as key_routes
+from wxauth.server.login import routes as login_routes
+from wxauth.server.login import session_key_routes
+from wxauth.server.login.bodies import LoginRequest
+from wxauth.server.numbers import routes as number_routes
+from wxauth.server.own_data import routes as moving_routes
+from wxauth.server.pictures import routes as avatar_routes
+from wxauth.server.profile import routes as profile_routes
+from wxauth.server.push import routes as push_routes
+from wxauth.server.service import probes
+from wxauth.server.service.readiness import is_migrated
+from wxauth.server.siblings import routes as sibling_routes
+from wxauth.server.siblings import user_routes
+from wxauth.server.users import admin_routes, consent_routes
+from wxauth.server.users import routes as account_routes
+from wxauth.server.web.answers import Problem
+from wxauth.server.web.direct import Shortcut, invalid_request
+from wxauth.server.web.docs import add_docs
+from wxauth.server.web.edge import PROBLEM_KEY, Edge, UnderPath
+from wxauth.server.web.proxies import BehindProxies
+from wxauth.server.websites import metadata, page_routes, scan_routes
+from wxauth.server.websites import routes as oauth_routes
+from wxauth.server.websites.cors import SiteCors
+
+_DESCRIPTION = """
+WeChat mini-program login: post a `wx.login` code, get tokens, send them as `Authorization: Bearer`.
+
+Failures are `application/problem+json` (RFC 9457); look at `code`, show `title`.
+"""
+
+_LOOK: Final = 1.0
+"""Seconds between two looks whether the database is there."""
+
+_ROUTERS: Final = (
+    login_routes.router,
+    account_routes.router,
+    account_routes.lists,
+    consent_routes.router,
+    consent_routes.lists,
+    moving_routes.router,
+    profile_routes.router,
+    avatar_routes.router,
+    admin_routes.lists,
+    admin_routes.router,
+    session_key_routes.router,
+    app_routes.router,
+    admin_key_routes.router,
+    number_routes.router,
+    check_routes.router,
+    key_routes.router,
+    metadata.router,
+    probes.router,
+    sibling_routes.router,
+    client_routes.router,
+    user_routes.router,
+    feed_routes.lists,
+    scan_routes.router,
+    oauth_routes.router,
+    page_routes.router,
+    webhook_routes.lists,
+    webhook_routes.router,
+    push_routes.router,
+)
+
+_READ_FIRST: Final = (
+    "/v1/login",
+    "/v1/refresh",
+    "/v1/logout",
+    "/v1/me",
+    "/v1/me/phone",
+    "/v1/me/decrypt",
+    "/v1/me/sessions",
+    "/v1/me/sessions/{session_id}",
+    "/v1/me/avatar",
+    "/v1/me/consents",
+    "/v1/me/consents/{document}",
+    "/v1/me/export",
+)
+"""The paths that come first in the documentation. The others follow in the order of their rooms."""
+
+log = get_logger()
+
+
+def create_app(services: Services, *, example_code: str | None = None) -> ASGIApp:
+    """The whole service as an ASGI app. It can serve at once; the lifespan runs the background tasks and closes all.
+
+    Args:
+        services: The parts.
+        example_code: A code with which the documentation's example of a login succeeds; None if there is none.
+    """
+    settings = services.settings
+    root_path = urlsplit(settings.issuer).path
+    api = create_api(root_path=root_path, example_code=example_code)
+    api.state.services = services
+    app: ASGIApp = Shortcut(api, api.routes)
+    if settings.cors_origins:  # around everything, so that browsers can read the answer to a fault, too
+        app = CORSMiddleware(
+            app,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Retry-After", "WWW-Authenticate"],
+        )
+    services.metrics.expect(route for route in api.routes if isinstance(route, Route))
+    app = SiteCors(app, services)
+    app = Edge(
+        app,
+        larger_bodies={avatar_routes.UPLOAD_PATH: avatar_routes.MAX_UPLOAD},
+        refused=services.metrics.refused,
+        answered=services.metrics.answered,
+    )
+    if services.tracing is not None:
+        app = services.tracing.app(app)
+    if root_path:
+        app = UnderPath(app, root_path)
+    return BehindProxies(app, settings.trusted_proxies)
+
+
+def create_api(*, root_path: str = "", example_code: str | None = None) -> FastAPI:
+    """The routes and their documentation, without services."""
+    api = FastAPI(
+        title="wxauth",
+        version=__version__,
+        description=_DESCRIPTION,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        servers=[{"url": root_path}] if root_path else None,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,  # `add_docs` adds it
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+        lifespan=_lifespan,
+    )
+    api.add_exception_handler(WxAuthError, _answer_failure)
+    api.add_exception_handler(HTTPException, _answer_http_exception)
+    api.add_exception_handler(RequestValidationError, _answer_invalid)
+    api.add_exception_handler(ClientDisconnect, _answer_nobody)
+    api.add_exception_handler(Exception, _answer_fault)
+    api.router.routes.extend(_ROUTES)  # not `include_router`: each request would be matched against one more router
+    add_docs(api)
+    add_console(api)
+    api.openapi = lambda: _openapi(api, example_code)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    return api
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    if is_there := await _is_migrated(services):
+        await _read_what_is_stored(services)
+    keeping = asyncio.create_task(_keep(services, is_read=is_there), name="keeping")
+    log.info("started", version=__version__, issuer=services.settings.issuer, apps=len(services.apps.all()))
+    if is_there and not services.apps.all():
+        log.warning("no_app", consequence="nobody can log in", what_to_do="'wxauth apps add APP_ID', or WXAUTH_APPS")
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        await services.aclose()
+        log.info("stopped")
+
+
+async def _keep(services: Services, *, is_read: bool) -> None:
+    """Run the background tasks for ever. Each would fail and say so, so they wait for the database and its schema."""
+    if not is_read:
+        while not await _is_migrated(services):  # noqa: ASYNC110 - who migrates is another process
+            await asyncio.sleep(_LOOK)
+        await _read_what_is_stored(services)
+    tasks = [
+        services.keys.keep_fresh(),
+        services.apps.keep_fresh(),
+        services.numbers.keep_storing(),
+        services.id_token_keys.keep_fresh(),
+        keep_house(services),
+        keep_forgetting(services),
+        keep_sessions_few(services),
+        keep_placing(services),
+        services.deliveries.keep_delivering(),
+    ]
+    if isinstance(services.clock, DatabaseClock):
+        tasks.append(keep_time(services.clock, services.database))
+    await asyncio.gather(*tasks)
+
+
+async def _is_migrated(services: Services) -> bool:
+    with suppress(DatabaseUrlRefused):  # `serve` has refused it
+        return await is_migrated(services.database)
+    return False
+
+
+async def _read_what_is_stored(services: Services) -> None:
+    if isinstance(services.clock, DatabaseClock):
+        await correct(services.clock, services.database)
+    await services.keys.try_refresh()
+    await services.apps.try_refresh()
+    await services.id_token_keys.try_refresh()
+    await add_console_as_site(services)
+    await _tell_what_is_unlimited(services)
+
+
+async def _tell_what_is_unlimited(services: Services) -> None:
+    with suppress(StorageUnavailable):
+        if unlimited := await services.database.unlimited():
+            log.error(
+                "database_without_limits",
+                consequence="one locked row can hold up every login",
+                what_to_change="; ".join(unlimited),
+            )
+
+
+def _heads(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
+    # FastAPI answers HEAD only if it is declared. The HTTP protocol leaves the body out.
+    for route in routes:
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            yield type(route)(
+                route.path,
+                route.endpoint,
+                methods=["HEAD"],
+                dependencies=route.dependencies,
+                include_in_schema=False,
+            )
+
+
+def _routes() -> Iterator[BaseRoute]:
+    routes = [route for router in _ROUTERS for route in router.routes]
+    yield from routes
+    yield from _heads(routes)
+
+
+_ROUTES: Final = tuple(_routes())  # every app has the same ones
+
+
+async def _answer_failure(request: Request, error: Exception) -> Response:
+    request.scope[PROBLEM_KEY] = error
+    return problem_response(cast(WxAuthError, error), request.scope)
+
+
+async def _answer_http_exception(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    if isinstance(exc.__cause__, WxAuthError):  # `receive` raised it, and FastAPI made it an unreadable body
+        return await _answer_failure(request, exc.__cause__)
+    error: WxAuthError
+    match exc.status_code:
+        case 404:
+            error = NotFound("there is nothing at this path")
+        case 405:
+            allow = _allowed_methods(request)
+            error = MethodNotAllowed(f"this path takes {', '.join(allow)}", allow=allow)
+        case _:
+            error = InvalidRequest("the request could not be read", status=exc.status_code)
+    return await _answer_failure(request, error)
+
+
+async def _answer_nobody(request: Request, _: Exception) -> Response:
+    return await _answer_failure(request, InvalidRequest("the client left before its body was read", status=400))
+
+
+async def _answer_fault(request: Request, _: Exception) -> Response:
+    return await _answer_failure(request, InternalError("the log has more under this request_id"))
+
+
+async def _answer_invalid(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RequestValidationError)
+    return await _answer_failure(request, invalid_request(exc.errors()))
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    routes = cast(FastAPI, request.app).router.routes
+    matching = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted({method for route in matching for method in getattr(route, "methods", None) or ()})
+
+
+def _openapi(app: FastAPI, example_code: str | None) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        schema = FastAPI.openapi(app)
+        components = schema.setdefault("components", {})
+        components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema(
+            ref_template="#/components/schemas/{model}"
+        )
+        components["schemas"].pop("HTTPValidationError", None)
+        components["schemas"].pop("ValidationError", None)
+        components["securitySchemes"] = {
+            BearerGuard.scheme_name: BearerGuard.model.model_dump(mode="json", by_alias=True, exclude_none=True),
+            **SERVICE_CLIENT_SCHEME,
+        }
+        _keep_nulls_of_examples(app, schema)
+        if example_code is not None:
+            components["schemas"][LoginRequest.__name__]["examples"] = [{"code": example_code}]
+        schema["paths"] = _in_reading_order(schema["paths"])
+    assert app.openapi_schema is not None
+    return app.openapi_schema
+
+
+def _in_reading_order(paths: dict[str, Any]) -> dict[str, Any]:
+    """Put the operations on one's own account first, in one story: they come from several rooms."""
+    places = {path: place for place, path in enumerate(_READ_FIRST)}
+    return {path: paths[path] for path in sorted(paths, key=lambda path: places.get(path, len(places)))}
+
+
+def _keep_nulls_of_examples(app: FastAPI, schema: dict[str, Any]) -> None:
+    """Put the nulls back that FastAPI leaves out of an answer's example."""
+    for route in (route for route in app.routes if isinstance(route, APIRoute) and route.include_in_schema):
+        given = route.responses.get(200, {}).get("content", {}).get("application/json", {})
+        for method in (route.methods or ()) if "example" in given else ():
+            operation = schema["paths"][route.path_format][method.lower()]
+            operation["responses"]["200"]["content"]["application/json"]["example"] = given["example"]

@@ -1,0 +1,217 @@
+"""The parts of the service, put together once."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import httpx
+
+from wxauth.guard.bearer import BearerGuard
+from wxauth.server.apps.registry import Apps
+from wxauth.server.core.background import Background
+from wxauth.server.core.clock import Clock, DatabaseClock
+from wxauth.server.core.database import Database
+from wxauth.server.core.promises import Promises
+from wxauth.server.core.sealing import Sealer
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import InvalidSettings, Settings
+from wxauth.server.events.delivering import Deliveries
+from wxauth.server.events.webhook_names import Names
+from wxauth.server.events.webhook_transport import WebhookTransport
+from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
+from wxauth.server.limits.attempts import Attempts
+from wxauth.server.limits.rate_limits import RateLimiter
+from wxauth.server.numbers.numbers import Numbers
+from wxauth.server.phones.phones import Phones
+from wxauth.server.pictures.avatars import Avatars
+from wxauth.server.profile.nicknames import Nicknames
+from wxauth.server.push.withdrawals import Withdrawals
+from wxauth.server.risk.risk import Risk
+from wxauth.server.service.metrics import Metrics
+from wxauth.server.service.readiness import Readiness
+from wxauth.server.service.waits import WAITS, Waits
+from wxauth.server.sessions.refresh_tokens import CONSOLE_PREFIX, RefreshTokens
+from wxauth.server.websites.pictures import Pictures
+from wxauth.server.websites.scan_limits import ScanLimits
+from wxauth.server.websites.secrets import UserCodes
+from wxauth.server.wechat.api import WeChatApi
+from wxauth.server.wechat.client import WeChat
+from wxauth.server.wechat.opinions import Opinions
+from wxauth.server.wechat.transport import CONNECT_SHARE, HttpTransport
+from wxauth.server.wechat.wechat_tokens import WeChatTokens
+from wxauth.tokens.issuer import TokenIssuer
+
+if TYPE_CHECKING:
+    from wxauth.server.service.tracing import Tracing
+
+
+def build_services(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    wechat_transport: httpx.AsyncBaseTransport | None = None,
+    waits: Waits = WAITS,
+    database: Database | None = None,
+    errcode_hints: Mapping[int, str] = MappingProxyType({}),
+    unknown_app_hint: str = "",
+    tracing: "Tracing | None" = None,
+) -> Services:
+    """Put the parts together. Opens no connection.
+
+    Args:
+        settings: The settings of the service.
+        clock: The time. By default, the database's.
+        wechat_transport: The way to WeChat. By default, the network.
+        waits: How long the parts wait.
+        database: Where everything is. By default, at the URL of the settings.
+        errcode_hints: By errcode, what else the developer is told.
+        unknown_app_hint: What else a developer is told whose app is unknown.
+        tracing: Where traces go. By default, as the settings say.
+
+    Raises: InvalidSettings, if the settings want traces and the packages for them are not installed.
+    """
+    clock = clock or DatabaseClock()
+    tracing = tracing or make_tracing(settings)
+    make_database = Database if tracing is None else tracing.database
+    database = database or make_database(settings.database_url.get_secret_value(), deadlines=waits.database)
+    sealer = Sealer(settings.secret_keys)
+    keys, id_token_keys = make_key_rings(settings, database, clock, refresh_pause=waits.keys_refresh)
+    redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
+    metrics = Metrics(database=database, clock=clock)
+    apps = Apps(
+        database,
+        sealer,
+        settings.apps,
+        observe=metrics.know_apps,
+        refresh_pause=waits.apps_refresh,
+        hint=unknown_app_hint,
+    )
+    background = Background(patience=settings.wechat_timeout + waits.database.whole, farewell=waits.background_farewell)
+    promises = Promises(observe=metrics.put_off, pause=waits.promises)
+
+    def make_wechat() -> WeChat:
+        transport = wechat_transport or HttpTransport(
+            connect_timeout=settings.wechat_timeout * CONNECT_SHARE, proxy=settings.wechat_proxy
+        )
+        make = WeChat if tracing is None else tracing.wechat
+        return make(
+            transport,
+            base_url=settings.wechat_base_url,
+            fallback_url=settings.wechat_fallback_url,
+            timeout=settings.wechat_timeout,
+            busy_pauses=waits.wechat_busy,
+            observe=metrics.wechat_call,
+            hints=errcode_hints,
+        )
+
+    wechat = make_wechat()
+    wechat_tokens = WeChatTokens(wechat, clock)
+    # Separate connections: an API that hangs would otherwise hold those that logins need.
+    wechat_api = WeChatApi(make_wechat(), wechat_tokens)
+    opinions = Opinions(
+        wechat_api, clock, find_app=apps.find, observe=metrics.policy_check, longest_wait=waits.opinions
+    )
+    webhook_names = Names()
+
+    def make_limiter(rate: str, what: str) -> RateLimiter:
+        return RateLimiter(rate, what=what, redis_url=redis_url, exempt=settings.rate_limit_exempt, clock=clock)
+
+    scan_limits = ScanLimits.of(settings, make_limiter)
+    return Services(
+        settings=settings,
+        clock=clock,
+        database=database,
+        keys=keys,
+        id_token_keys=id_token_keys,
+        sealer=sealer,
+        apps=apps,
+        issuer=TokenIssuer(issuer=settings.issuer, audience=settings.audience),
+        refresh_tokens=RefreshTokens(settings.secret_keys),
+        console_tokens=RefreshTokens(settings.secret_keys, prefix=CONSOLE_PREFIX, purpose="console-token"),
+        wechat=wechat,
+        wechat_tokens=wechat_tokens,
+        wechat_api=wechat_api,
+        phones=Phones(
+            database,
+            sealer,
+            wechat_api,
+            clock,
+            promises=promises,
+            attempts=Attempts(
+                database, clock, what="phone_code", detail="WeChat has refused too many phone codes of this person"
+            ),
+            observe_merge=metrics.merged,
+            timeout=settings.wechat_timeout,
+            may_share=settings.phone_policy == "share",
+            linked_within=timedelta(days=settings.link_phone_days) if settings.phone_policy == "link" else None,
+            check_openid=settings.phone_check_openid,
+            pauses_for_others=waits.phones_of_others,
+            farewell=waits.phones_farewell,
+        ),
+        nicknames=Nicknames(
+            database,
+            opinions,
+            clock,
+            background=background,
+            attempts=Attempts(database, clock, what="nickname", detail="this person has changed names too often"),
+            policy=settings.nickname_check,
+        ),
+        risk=Risk(database, opinions, clock, background=background, promises=promises, policy=settings.risk_policy),
+        background=background,
+        promises=promises,
+        withdrawals=Withdrawals(
+            apps.find, database, clock, background=background, promises=promises, patience=waits.withdrawals
+        ),
+        deliveries=Deliveries(
+            database,
+            sealer,
+            clock,
+            transport=WebhookTransport(resolve=webhook_names.resolve),
+            observe=metrics.webhook_delivery,
+            patience=waits.webhooks,
+            pause=waits.deliveries,
+        ),
+        webhook_names=webhook_names,
+        avatars=Avatars(database, clock, issuer=settings.issuer),
+        guard=BearerGuard(settings.issuer, settings.audience, keys=keys, clock=lambda: clock().timestamp()),
+        login_limiter=make_limiter(settings.login_rate_limit, "login"),
+        scan_limits=scan_limits,
+        pictures=Pictures(settings, apps.for_login, database, wechat_api, scan_limits, clock),
+        user_codes=UserCodes(settings.secret_keys),
+        numbers=Numbers(database, clock, store_pause=waits.numbers_store),
+        metrics=metrics,
+        readiness=Readiness(database, keys, clock),
+        tracing=tracing,
+    )
+
+
+def make_key_rings(
+    settings: Settings, database: Database, clock: Clock, *, refresh_pause: float = WAITS.keys_refresh
+) -> tuple[KeyRing, IdTokenKeys]:
+    """The keys that sign access tokens, and those that sign id_tokens."""
+    sealer, max_age = Sealer(settings.secret_keys), timedelta(seconds=settings.signing_key_max_age)
+    return (
+        KeyRing(database, sealer, clock, max_age=max_age, refresh_pause=refresh_pause),
+        IdTokenKeys(database, sealer, clock, max_age=max_age, refresh_pause=refresh_pause),
+    )
+
+
+def make_tracing(settings: Settings) -> "Tracing | None":
+    """The tracing that the settings want; None if they want none. Raises: InvalidSettings."""
+    if settings.otlp_url is None:
+        return None
+    import_tracing(settings)
+    from wxauth.server.service.tracing import tracing_to
+
+    return tracing_to(settings.otlp_url)
+
+
+def import_tracing(settings: Settings) -> None:
+    """Import the packages for traces if the settings want traces. Raises: InvalidSettings, if they are missing."""
+    if settings.otlp_url is None:
+        return
+    try:
+        import wxauth.server.service.tracing  # noqa: F401 - takes half a second, which only those who trace shall spend
+    except ModuleNotFoundError as exc:
+        raise InvalidSettings([f'WXAUTH_OTLP_URL: {exc.name} is not installed: pip install "wxauth[otel]"']) from None

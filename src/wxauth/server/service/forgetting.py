@@ -1,0 +1,106 @@
+"""`wxauth secret forget`: erases what only a lost secret key could open, so that the service starts again."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from wxauth.server.apps.rows import delete_app, stored_apps
+from wxauth.server.checks.sealed import APPS, PHONE_ANSWERS, SESSION_KEYS, SIGNING_KEYS, WEBHOOKS
+from wxauth.server.core.database import Database
+from wxauth.server.core.sealing import Sealer, webhook_secret_context
+from wxauth.server.core.trail import OPERATOR, EventType, record_event
+from wxauth.server.events.signatures import new_secret
+from wxauth.server.events.webhook_rows import disable_webhook, replace_secrets, sealed_otherwise
+from wxauth.server.keys.rows import KEY_TABLES, lock_keys, store_keys
+from wxauth.server.phones.rows import answers_sealed_otherwise, erase_answer
+from wxauth.server.session_keys.rows import erase_session_keys, session_keys_sealed_otherwise
+from wxauth.server.sessions.rows import END, START
+
+PAGE_SIZE: Final = 1000
+RETRY_PAUSE: Final = 0.2
+"""Seconds to wait for a session that somebody else is changing."""
+
+
+@dataclass(slots=True)
+class Forgotten:
+    """How many values were erased."""
+
+    signing_keys: int = 0
+    session_keys: int = 0
+    phone_answers: int = 0
+    webhook_secrets: int = 0
+    """Their webhooks are disabled until an administrator renews the secret."""
+    apps: int = 0
+    """They must be added again."""
+
+
+async def forget(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> Forgotten:
+    """Erase what no secret key at hand opens. The rest stays as it is.
+
+    Each page is committed by itself, so the command may be stopped and run again at any time. The signing keys come
+    last, because no service starts until they are gone. If the lost key turns up before, only what was erased by then
+    is lost.
+
+    Raises: StorageUnavailable.
+    """
+    done = Forgotten()
+    await _forget_phone_answers(database, sealer, done, page_size=page_size)
+    await _forget_session_keys(database, sealer, done, page_size=page_size)
+    await _forget_webhook_secrets(database, sealer, done, now=now)
+    await _forget_apps(database, sealer, done, now=now)
+    await _forget_signing_keys(database, sealer, done, now=now)
+    return done
+
+
+async def _forget_phone_answers(database: Database, sealer: Sealer, done: Forgotten, *, page_size: int) -> None:
+    after = b""
+    while sealed := await answers_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size):
+        for answer in sealed:
+            if not PHONE_ANSWERS.opens(sealer, answer):
+                done.phone_answers += await erase_answer(database, answer)
+        after = sealed[-1].code_hash
+
+
+async def _forget_session_keys(database: Database, sealer: Sealer, done: Forgotten, *, page_size: int) -> None:
+    after = START
+    while True:
+        sealed, until = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size)
+        lost = [key for key in sealed if not SESSION_KEYS.opens(sealer, key)]
+        erased = await erase_session_keys(database, lost) if lost else 0
+        done.session_keys += erased
+        if erased < len(lost):
+            await asyncio.sleep(RETRY_PAUSE)  # some rows were locked or have changed: read the page again
+            continue
+        if until == END:
+            return
+        after = until
+
+
+async def _forget_webhook_secrets(database: Database, sealer: Sealer, done: Forgotten, *, now: datetime) -> None:
+    for webhook in await sealed_otherwise(database, prefix=sealer.prefix):
+        if WEBHOOKS.opens(sealer, webhook):
+            continue
+        # Nobody knows the new secret. The disabled webhook keeps its events until the receiver gets another secret.
+        await disable_webhook(database, webhook["id"], now=now)
+        secret = sealer.seal(new_secret(), context=webhook_secret_context(webhook["id"]))
+        done.webhook_secrets += await replace_secrets(database, webhook, secret, None)
+
+
+async def _forget_apps(database: Database, sealer: Sealer, done: Forgotten, *, now: datetime) -> None:
+    for app in await stored_apps(database):
+        if APPS.opens(sealer, app):
+            continue
+        async with database.begin() as transaction:
+            if await delete_app(transaction, app.app_id):
+                await record_event(transaction, EventType.APP_REMOVED, by=OPERATOR, at=now, app_id=app.app_id)
+                done.apps += 1
+
+
+async def _forget_signing_keys(database: Database, sealer: Sealer, done: Forgotten, *, now: datetime) -> None:
+    for table in reversed(KEY_TABLES):
+        async with database.begin() as transaction:
+            stored = await lock_keys(transaction, table, now=now)
+            kept = [key for key in stored if SIGNING_KEYS.opens(sealer, key)]
+            await store_keys(transaction, table, stored, kept)
+        done.signing_keys += len(stored) - len(kept)

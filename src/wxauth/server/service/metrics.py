@@ -1,0 +1,445 @@
+"""The metrics for operators, in Prometheus's format. With several workers, they are the sums of all workers' counts."""
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from itertools import count
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    values,
+)
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from starlette.routing import Route
+from starlette.types import Scope
+
+from wxauth import __version__
+from wxauth.errors import (
+    InternalError,
+    StorageUnavailable,
+    WeChatBadResponse,
+    WeChatError,
+    WeChatTimeout,
+    WeChatUnavailable,
+    WxAuthError,
+)
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
+from wxauth.server.core.settings import InvalidSettings
+from wxauth.server.service.processes import Processes
+from wxauth.server.service.statistics_rows import statistics
+from wxauth.server.users.merging import Source
+from wxauth.server.websites.rows import ScanOutcome
+from wxauth.server.wechat.errcodes import CODE2SESSION, KNOWN
+
+if sys.platform != "win32":
+    import fcntl
+
+STATISTICS_MAX_AGE: Final = timedelta(seconds=15)
+"""What was read from the database is served again for this long, so that scrapes do not add queries."""
+STATISTICS_PATIENCE: Final = 2.0
+"""Seconds that the database gets for these numbers. After that, a scrape goes without them."""
+
+_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's own name for it
+_SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a container may have no other place to write to
+_UNKNOWN_APP: Final = "unknown"
+_WECHAT_BOUNDS: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60)
+_DATABASE_BOUNDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_REQUEST_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_OTHER_METHOD: Final = "other"
+_NO_ROUTE: Final = "none"
+_OUR_FAULTS: Final = (InternalError, StorageUnavailable)
+_FAULTS_OF_A_LOGIN: Final = (*_OUR_FAULTS, WeChatUnavailable, WeChatTimeout, WeChatBadResponse)
+"""The failures that alerts are made of. Their series exist from the start: otherwise the first one is no increase."""
+
+# Off, because each metric would have a second series, `_created`, which several workers cannot have.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class Metrics(Collector):
+    """Counts what happens. Every label has few values: none is a user's, and none is text that a caller chooses.
+
+    Args:
+        database: Where the statistics are read.
+        clock: The time.
+    """
+
+    def __init__(self, *, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._statistics: Mapping[str, Any] | None = None
+        self._statistics_at: datetime | None = None
+
+        own = CollectorRegistry()
+        self._counted = _registry_of_all_workers() if _FOLDER in os.environ else own
+        self._processes = Processes(_processes)
+        self._all_children: list[_Children[Any]] = []
+
+        def children(metric: Child) -> _Children[Child]:
+            self._all_children.append(made := _Children(metric))
+            return made
+
+        def counter(name: str, documentation: str, *labels: str) -> _Children[Counter]:
+            return children(Counter(name, documentation, labels, registry=own))
+
+        self._requests = counter(
+            "wxauth_requests",
+            "Requests by method, route (its template; none where there is no such route) and status of the answer.",
+            *("method", "route", "status"),
+        )
+        self._request_seconds = children(
+            Histogram(
+                "wxauth_request_seconds",
+                "Requests by method and route, from their head to the end of their answer.",
+                ["method", "route"],
+                buckets=_REQUEST_BOUNDS,
+                registry=own,
+            )
+        )
+        self._answers: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._logins = counter(
+            "wxauth_logins",
+            "Logins by outcome: ok, new (a new user) or the code of the problem; errcode is WeChat's.",
+            *("app_id", "outcome", "errcode"),
+        )
+        self._refreshes = counter(
+            "wxauth_refreshes", "Refreshes by outcome: ok, or the code of the problem.", "outcome"
+        )
+        self._refusals = counter("wxauth_requests_refused", "Requests answered by a problem, by its code.", "code")
+        self._wechat_calls = counter(
+            "wxauth_wechat_calls",
+            "Calls to WeChat by API and outcome: ok, or the code of the problem; errcode is WeChat's.",
+            *("api", "outcome", "errcode"),
+        )
+        self._wechat_token_reads = counter(
+            "wxauth_access_token_reads",
+            "WeChat access tokens that service clients asked for, by outcome: ok, or the code of the problem.",
+            *("app_id", "outcome"),
+        )
+        self._policy_checks = counter(
+            "wxauth_policy_checks",
+            "What WeChat was asked about by RISK_POLICY and NICKNAME_CHECK, by outcome: pass, flagged, blocked, or why "
+            "nobody knows; errcode is WeChat's.",
+            *("policy", "app_id", "outcome", "errcode"),
+        )
+        self._merges = counter("wxauth_merges", "Users who became one with another, by what said so.", "by")
+        self._scans = counter(
+            "wxauth_scans",
+            "Logins to websites by scan, by how far they came; expired is told an hour later.",
+            "outcome",
+        )
+        self._webhook_deliveries = counter(
+            "wxauth_webhook_deliveries",
+            "Tries to deliver an event, by webhook and outcome: delivered, retried (it is tried again later), failed.",
+            *("webhook", "outcome"),
+        )
+        self._put_off = Gauge(
+            "wxauth_put_off",
+            "What the database did not take and is done again, by what it is.",
+            ["what"],
+            registry=own,
+            multiprocess_mode="livesum",
+        )
+        self._wechat_seconds = Histogram(
+            "wxauth_wechat_seconds", "Exchanges of a code, retries included.", buckets=_WECHAT_BOUNDS, registry=own
+        )
+        self._database_seconds = Histogram(
+            "wxauth_database_seconds", "Storing of a login.", buckets=_DATABASE_BOUNDS, registry=own
+        )
+        self._app_labels: dict[str | None, str] = {}
+        # These series exist from the start, at 0, so that the first count is seen as an increase.
+        self._refreshes.expect(["ok", *(fault.code for fault in _OUR_FAULTS)])
+        self._refusals.expect(sorted({kind.code for kind in _kinds_of(WxAuthError) if hasattr(kind, "code")}))
+        self._merges.expect(Source)
+        self._scans.expect(ScanOutcome)
+        self._wechat_calls.expect(
+            (CODE2SESSION, outcome, "")
+            for outcome in ("ok", WeChatUnavailable.code, WeChatTimeout.code, WeChatBadResponse.code)
+        )
+
+    def know_apps(self, app_ids: Sequence[str], default: str | None) -> None:
+        """Count for these apps from now on, each by itself. A login that names no app counts for the default one."""
+        labels: dict[str | None, str] = {app_id: app_id for app_id in app_ids}
+        self._app_labels = labels if default is None else {None: default, **labels}
+        self._logins.expect(
+            (app_id, outcome, "")
+            for app_id in app_ids
+            for outcome in ("ok", "new", *(fault.code for fault in _FAULTS_OF_A_LOGIN))
+        )
+
+    def expect(self, routes: Iterable[Route]) -> None:
+        """Let the series of these routes exist from the start, for the good answer and for faults of ours."""
+        for route in routes:
+            for method in sorted(route.methods or ()):
+                statuses = {getattr(route, "status_code", None) or 200, *(fault.status for fault in _OUR_FAULTS)}
+                self._requests.expect((method, route.path, str(status)) for status in sorted(statuses))
+
+    def answered(self, scope: Scope, status: int, seconds: float) -> None:
+        """Counts and times a request that has been answered."""
+        route = scope.get("route")
+        key = (route.path if route else _NO_ROUTE, scope["method"], status)
+        children = self._answers.get(key)
+        if children is None:
+            children = self._children_of(*key)
+        counter, histogram = children
+        counter.inc()
+        histogram.observe(seconds)
+
+    def login(self, app_id: str | None) -> "Outcome":
+        """Counts the login that the block makes."""
+        label = self._app_labels.get(app_id, _UNKNOWN_APP)
+        return Outcome(lambda outcome, errcode: self._logins[label, outcome, errcode].inc())
+
+    def refresh(self) -> "Outcome":
+        """Counts the refresh that the block makes."""
+        return Outcome(lambda outcome, _: self._refreshes[outcome].inc())
+
+    def exchange(self) -> "Stopwatch":
+        """Times the exchange of a code that the block makes."""
+        return Stopwatch(self._wechat_seconds)
+
+    def wechat_call(self, api: str, error: WeChatError | None) -> None:
+        """Counts a call to WeChat."""
+        if error is None:
+            self._wechat_calls[api, "ok", ""].inc()
+            return
+        self._wechat_calls[api, error.code, _label_of(error.errcode)].inc()
+
+    def policy_check(self, policy: str, app_id: str, outcome: str, errcode: int | None = None) -> None:
+        """Counts a question that a policy asked WeChat."""
+        label = self._app_labels.get(app_id, _UNKNOWN_APP)
+        self._policy_checks[policy, label, outcome, _label_of(errcode)].inc()
+
+    def wechat_token_read(self, app_id: str) -> "Outcome":
+        """Counts the WeChat token that the block gets for a service client."""
+        return Outcome(lambda outcome, _: self._wechat_token_reads[app_id, outcome].inc())
+
+    def merged(self, source: Source) -> None:
+        """Counts a merge of two users."""
+        self._merges[source].inc()
+
+    def scan(self, outcome: ScanOutcome, number: int = 1) -> None:
+        """Counts scans that have reached this stage."""
+        self._scans[outcome].inc(number)
+
+    def webhook_delivery(self, webhook: str, outcome: str) -> None:
+        """Counts a try to deliver an event."""
+        self._webhook_deliveries[webhook, outcome].inc()
+
+    def put_off(self, what: str, number: int) -> None:
+        """Sets how many promises of a kind wait to be carried out again."""
+        self._put_off.labels(what).set(number)
+
+    def storing(self) -> "Stopwatch":
+        """Times the storing of a login, which the block does."""
+        return Stopwatch(self._database_seconds)
+
+    def refused(self, error: WxAuthError) -> None:
+        """Counts a request that was answered by a problem."""
+        self._refusals[error.code].inc()
+
+    async def scrape(self) -> bytes:
+        """All metrics, in Prometheus's text format."""
+        await self._read_statistics()
+        return generate_latest(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """The counts, and the present values of gauges."""
+        for children in self._all_children:
+            children.make_expected()
+        yield from self._counted.collect()
+        yield from self._processes.collect()
+        yield InfoMetricFamily("wxauth_build", "What is running.", {"version": __version__})
+        if self._statistics is None:
+            return
+        sessions, signs_since = self._statistics["open_sessions"], self._statistics["key_signs_since"]
+        yield GaugeMetricFamily("wxauth_sessions", "Open sessions; an estimate where there are many.", sessions)
+        waits_since = self._statistics["webhooks_wait_since"]
+        waited = 0.0 if waits_since is None else max(0.0, (self._clock() - waits_since).total_seconds())
+        yield GaugeMetricFamily(
+            "wxauth_webhook_oldest_pending_seconds",
+            "For how long the oldest event waits that an enabled webhook has not got; 0 where none waits.",
+            waited,
+        )
+        yield GaugeMetricFamily(
+            "wxauth_erasures_waiting",
+            "Ids of erased persons of whom something is left to be forgotten.",
+            self._statistics["erasures"],
+        )
+        if signs_since is not None:
+            age = (self._clock() - signs_since).total_seconds()
+            yield GaugeMetricFamily("wxauth_signing_key_age_seconds", "How long the signing key has been in use.", age)
+
+    def _children_of(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
+        known_method = method if method in _METHODS else _OTHER_METHOD  # callers may send any text as a method
+        children = self._requests[known_method, route, str(status)], self._request_seconds[known_method, route]
+        if known_method == method:
+            self._answers[route, method, status] = children
+        return children
+
+    async def _read_statistics(self) -> None:
+        now = self._clock()
+        if self._statistics_at is not None and abs(now - self._statistics_at) < STATISTICS_MAX_AGE:
+            return
+        self._statistics_at = now  # set before the query, so that only one of several scrapes asks
+        try:
+            async with asyncio.timeout(STATISTICS_PATIENCE):
+                self._statistics = await statistics(self._database, now=now)
+        except (StorageUnavailable, TimeoutError):
+            self._statistics = None
+
+
+Child = TypeVar("Child", bound=MetricWrapperBase)
+
+
+class _Children(dict[Any, Child]):
+    """The series of a metric by their labels. prometheus_client's own lookup costs more than counting does."""
+
+    def __init__(self, metric: Child) -> None:
+        self._metric = metric
+        self._expected: dict[str | tuple[str, ...], None] = {}
+
+    def __missing__(self, labels: str | tuple[str, ...]) -> Child:
+        child = self[labels] = self._metric.labels(*((labels,) if isinstance(labels, str) else labels))
+        return child
+
+    def expect(self, series: Iterable[str | tuple[str, ...]]) -> None:
+        """Let these series exist from the first scrape on, which makes them: all of them would cost a start 20 ms."""
+        self._expected.update(dict.fromkeys(series))
+
+    def make_expected(self) -> None:
+        """Make what is expected and has not been counted yet."""
+        for labels in self._expected:
+            self[labels]
+        self._expected.clear()
+
+
+class Outcome:
+    """Counts the end of a block: by `name`, or by the code of the failure that the block raises."""
+
+    __slots__ = ("_count", "name")
+
+    def __init__(self, count: Callable[[str, str], None]) -> None:
+        self._count = count
+        self.name = "ok"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if exc is None:
+            self._count(self.name, "")
+        elif isinstance(exc, WxAuthError):
+            self._count(exc.code, _errcode_of(exc))
+        else:
+            self._count(InternalError.code, "")
+
+
+class Stopwatch:
+    """Times a block, however it ends."""
+
+    __slots__ = ("_histogram", "_started", "milliseconds")
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+
+    def __enter__(self) -> Self:
+        self._started = perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        seconds = perf_counter() - self._started
+        self.milliseconds = round(seconds * 1000, 1)
+        self._histogram.observe(seconds)
+
+
+@contextmanager
+def shared_by_workers() -> Iterator[None]:
+    """Let the processes that are started in the block add up their counts.
+
+    Raises: InvalidSettings, if no folder can be made for that.
+    """
+    parent = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
+    try:
+        os.environ[_FOLDER] = tempfile.mkdtemp(prefix="wxauth-metrics-", dir=parent)
+    except OSError as exc:
+        raise InvalidSettings([f"WXAUTH_WORKERS: several want a folder for temporary files: {exc.strerror}"]) from None
+    try:
+        yield
+    finally:
+        remove_what_is_shared()
+
+
+def remove_what_is_shared() -> None:
+    """Remove the folder at the end. A process that still counts is not disturbed."""
+    shutil.rmtree(os.environ.get(_FOLDER, ""), ignore_errors=True)
+
+
+def _registry_of_all_workers() -> CollectorRegistry:
+    if sys.platform != "win32":
+        # A number instead of the process id: a dead worker's counts stay in the sum, and the next worker continues its
+        # files, so that they do not pile up.
+        number = next(number for number in count() if _is_free(Path(os.environ[_FOLDER], f"{number}.lock")))
+        # But the promises that waited in the dead worker's memory are gone: their gauge must not stay.
+        Path(os.environ[_FOLDER], f"gauge_livesum_{number}.db").unlink(missing_ok=True)
+        values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry
+
+
+def _is_free(path: Path) -> bool:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held as long as this process lives
+    except BlockingIOError:
+        os.close(lock)
+        return False
+    os.truncate(lock, 0)
+    os.write(lock, b"%d" % os.getpid())
+    return True
+
+
+def _processes() -> dict[str, int]:
+    """The ids of this service's processes, by their names."""
+    if _FOLDER not in os.environ:
+        return {"0": os.getpid()}
+    numbered = {path.stem: path.read_text() for path in Path(os.environ[_FOLDER]).glob("*.lock")}
+    return {"supervisor": os.getppid(), **{number: int(pid) for number, pid in sorted(numbered.items()) if pid}}
+
+
+def _kinds_of(failure: type[WxAuthError]) -> Iterator[type[WxAuthError]]:
+    for kind in failure.__subclasses__():
+        yield kind
+        yield from _kinds_of(kind)
+
+
+def _label_of(errcode: int | None) -> str:
+    return "" if errcode is None else str(errcode) if errcode in KNOWN else "other"
+
+
+def _errcode_of(error: WxAuthError) -> str:
+    if not isinstance(error, WeChatError) or error.errcode is None:
+        return ""
+    return "other" if isinstance(error, WeChatBadResponse) else str(error.errcode)  # all others are few, and known

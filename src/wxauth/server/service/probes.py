@@ -1,0 +1,81 @@
+"""`/livez`, `/readyz` and `/metrics`, for operators."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
+from wxauth.server.core.services import ServicesDep
+from wxauth.server.service.readiness import OK
+
+router = APIRouter(tags=["operations"])
+
+_EXAMPLE_READY: dict[str, Any] = {
+    "status": "ready",
+    "checks": {"database": "ok", "schema": "ok", "signing_key": "ok"},
+}
+_EXAMPLE_NOT_READY: dict[str, Any] = {
+    "status": "unavailable",
+    "checks": {"database": "ok", "schema": "behind: run 'wxauth migrate'", "signing_key": "not read yet"},
+}
+_EXAMPLE_METRICS = """\
+# HELP wxauth_logins_total Logins by outcome: ok, new (a new user) or the code of the problem; errcode is WeChat's.
+# TYPE wxauth_logins_total counter
+wxauth_logins_total{app_id="wx1a2b3c4d5e6f7a8b",errcode="",outcome="ok"} 1927.0
+wxauth_logins_total{app_id="wx1a2b3c4d5e6f7a8b",errcode="40029",outcome="invalid_code"} 3.0
+"""
+
+
+@router.get(
+    "/livez",
+    operation_id="is_alive",
+    summary="Alive",
+    responses={200: {"content": {"application/json": {"example": {"status": "alive"}}}}},
+)
+async def livez() -> dict[str, str]:
+    """The process answers. This says nothing about the database."""
+    return {"status": "alive"}
+
+
+@router.get(
+    "/readyz",
+    operation_id="is_ready",
+    summary="Able to serve",
+    responses={
+        200: {"content": {"application/json": {"example": _EXAMPLE_READY}}},
+        503: {
+            "description": "Not able to serve; `checks` says why",
+            "content": {"application/json": {"example": _EXAMPLE_NOT_READY}},
+        },
+    },
+)
+async def readyz(services: ServicesDep) -> JSONResponse:
+    """Whether the database answers, its schema suits this version, and there is a key to sign with; each by name.
+
+    The database is asked once a second at most. For operators: do not route it from outside.
+    """
+    checks = await services.readiness.checks()
+    is_ready = all(state == OK for state in checks.values())
+    return JSONResponse(
+        {"status": "ready" if is_ready else "unavailable", "checks": checks},
+        status_code=200 if is_ready else 503,
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+@router.get(
+    "/metrics",
+    operation_id="read_metrics",
+    summary="What Prometheus reads",
+    response_class=PlainTextResponse,
+    responses={200: {"content": {"text/plain": {"example": _EXAMPLE_METRICS}}}},
+)
+async def metrics(services: ServicesDep) -> PlainTextResponse:
+    """Logins, refreshes and refusals, time taken by WeChat and the database, open sessions, the signing key's age.
+
+    Counts are the sums of all workers. For operators: do not route it from outside.
+    """
+    return PlainTextResponse(
+        await services.metrics.scrape(), headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE_PLAIN_0_0_4
+    )

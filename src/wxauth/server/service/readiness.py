@@ -1,0 +1,89 @@
+"""Whether this process is able to serve. The database is asked once a second at most, however many probes come."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from time import monotonic
+from typing import Final
+
+from wxauth.errors import StorageUnavailable
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database, DatabaseUrlRefused, trouble_of, troubles
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.schema import current_revision, is_schema_usable
+from wxauth.server.keys.keyring import KeyRing
+
+MAX_AGE: Final = timedelta(seconds=1)
+"""How long the last answer of the database is used."""
+
+OK: Final = "ok"
+
+log = get_logger()
+
+
+async def is_migrated(database: Database) -> bool:
+    """Whether the database answers and has a schema. If not, the log says so and what to do, seldom.
+
+    Raises: DatabaseUrlRefused.
+    """
+    try:
+        if await current_revision(database) is not None:
+            return True
+    except DatabaseUrlRefused:
+        raise
+    except StorageUnavailable as exc:
+        if troubles.lets_through(monotonic()):
+            log.warning("database_does_not_answer", reason=trouble_of(exc).en, consequence="not ready until it does")
+        return False
+    if troubles.lets_through(monotonic()):
+        log.warning(
+            "schema_missing",
+            what_to_do="run 'wxauth migrate'",
+            consequence="not ready until it is there",
+        )
+    return False
+
+
+class Readiness:
+    """The answers of `/readyz`.
+
+    Args:
+        database: Asked whether it answers, and whether its schema is usable.
+        keys: Asked for a key to sign with.
+        clock: The time.
+    """
+
+    def __init__(self, database: Database, keys: KeyRing, clock: Clock) -> None:
+        self._database = database
+        self._keys = keys
+        self._clock = clock
+        self._look: asyncio.Task[Mapping[str, str]] | None = None
+        self._looked_at: datetime | None = None
+        self._is_leaving = False
+
+    def leave(self) -> None:
+        """Answer from now on that no new requests are to be sent here."""
+        self._is_leaving = True
+
+    async def checks(self) -> dict[str, str]:
+        """Each part by name, and `OK` or what is wrong with it."""
+        if self._is_leaving:
+            return {"process": "is ending"}
+        return {**await self._of_database(), "signing_key": OK if self._keys.is_ready else "not read yet"}
+
+    async def _of_database(self) -> Mapping[str, str]:
+        now = self._clock()
+        if self._look is None or (self._look.done() and not self._is_fresh(now)):
+            self._looked_at = now
+            self._look = asyncio.create_task(self._look_at_database(), name="readiness")
+        return await asyncio.shield(self._look)
+
+    def _is_fresh(self, now: datetime) -> bool:
+        return self._looked_at is not None and abs(now - self._looked_at) < MAX_AGE
+
+    async def _look_at_database(self) -> Mapping[str, str]:
+        try:
+            is_usable = await is_schema_usable(self._database)
+        except StorageUnavailable:
+            return {"database": "does not answer", "schema": "unknown"}
+        return {"database": OK, "schema": OK if is_usable else "behind: run 'wxauth migrate'"}

@@ -1,0 +1,111 @@
+"""`wxauth secret reseal`: seals everything stored with the current secret key, while the service runs."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from wxauth.server.apps.rows import SEALED, replace_app_secrets, stored_apps
+from wxauth.server.checks.sealed import APPS, PHONE_ANSWERS, SESSION_KEYS, SIGNING_KEYS, WEBHOOKS
+from wxauth.server.core.database import Database
+from wxauth.server.core.sealing import Sealer
+from wxauth.server.events.webhook_rows import replace_secrets, sealed_otherwise
+from wxauth.server.keys.rows import KEY_TABLES, published_keys, replace_private_key
+from wxauth.server.phones.rows import answers_sealed_otherwise, replace_answer
+from wxauth.server.session_keys.rows import replace_session_keys, session_keys_sealed_otherwise
+from wxauth.server.sessions.rows import END, START
+
+PAGE_SIZE: Final = 1000
+RETRY_PAUSE: Final = 0.2
+"""Seconds to wait for a session that somebody else is changing."""
+
+
+@dataclass(slots=True)
+class Resealed:
+    """How many values were sealed anew, and how many no secret key opens."""
+
+    signing_keys: int = 0
+    session_keys: int = 0
+    phone_answers: int = 0
+    webhook_secrets: int = 0
+    apps: int = 0
+    not_opened: int = 0
+
+
+async def reseal(database: Database, sealer: Sealer, *, now: datetime, page_size: int = PAGE_SIZE) -> Resealed:
+    """Seal anew everything that is not sealed with the current secret key.
+
+    A value is replaced only if it is still the one that was read, and each page is committed by itself. So the command
+    may be stopped and run again at any time. The signing keys come last: until they are sealed anew, no service starts
+    without the former secret key. So nobody gives that key up while another value still needs it.
+
+    Raises: StorageUnavailable.
+    """
+    done = Resealed()
+    await _reseal_phone_answers(database, sealer, done, page_size=page_size)
+    await _reseal_webhooks(database, sealer, done)
+    await _reseal_session_keys(database, sealer, done, page_size=page_size)
+    await _reseal_apps(database, sealer, done)
+    await _reseal_signing_keys(database, sealer, done, now=now)
+    return done
+
+
+async def _reseal_session_keys(database: Database, sealer: Sealer, done: Resealed, *, page_size: int) -> None:
+    after = START
+    while True:
+        stale, until = await session_keys_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size)
+        anew = {key: sealed for key in stale if (sealed := SESSION_KEYS.sealed_anew(sealer, key)) is not None}
+        secrets = [sealed for (sealed,) in anew.values() if sealed is not None]
+        replaced = await replace_session_keys(database, list(anew), secrets) if anew else 0
+        done.session_keys += replaced
+        if replaced < len(anew):
+            await asyncio.sleep(RETRY_PAUSE)  # some rows were locked or have changed: read the page again
+            continue
+        done.not_opened += len(stale) - len(anew)
+        if until == END:
+            return
+        after = until
+
+
+async def _reseal_signing_keys(database: Database, sealer: Sealer, done: Resealed, *, now: datetime) -> None:
+    keys = [(key, table) for table in KEY_TABLES for key in await published_keys(database, now=now, table=table)]
+    for key, table in keys:
+        if key.private_key.startswith(sealer.prefix):
+            continue
+        match SIGNING_KEYS.sealed_anew(sealer, key):
+            case [bytes() as anew]:
+                done.signing_keys += await replace_private_key(database, key, anew, table=table)
+            case _:
+                done.not_opened += 1
+
+
+async def _reseal_apps(database: Database, sealer: Sealer, done: Resealed) -> None:
+    for app in await stored_apps(database):
+        if all(sealed is None or sealed.startswith(sealer.prefix) for sealed, _ in APPS.values(app)):
+            continue
+        anew = APPS.sealed_anew(sealer, app)
+        if anew is None:
+            done.not_opened += 1
+        else:
+            done.apps += await replace_app_secrets(database, app, dict(zip(SEALED, anew, strict=True)))
+
+
+async def _reseal_phone_answers(database: Database, sealer: Sealer, done: Resealed, *, page_size: int) -> None:
+    after = b""
+    while stale := await answers_sealed_otherwise(database, prefix=sealer.prefix, after=after, size=page_size):
+        for answer in stale:
+            match PHONE_ANSWERS.sealed_anew(sealer, answer):
+                case [bytes() as anew]:
+                    done.phone_answers += await replace_answer(database, answer, anew)
+                case _:
+                    done.not_opened += 1
+        after = stale[-1].code_hash
+
+
+async def _reseal_webhooks(database: Database, sealer: Sealer, done: Resealed) -> None:
+    for webhook in await sealed_otherwise(database, prefix=sealer.prefix):
+        match WEBHOOKS.sealed_anew(sealer, webhook):
+            case [bytes() as secret, former]:
+                done.webhook_secrets += await replace_secrets(database, webhook, secret, former)
+            case _:
+                done.not_opened += 1

@@ -1,0 +1,224 @@
+"""Running the service in production: workers, uvloop, and a graceful end."""
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+from contextlib import nullcontext
+from functools import partial
+from types import FrameType
+from typing import Any, Final, NoReturn
+
+import uvicorn
+
+from wxauth.errors import StorageUnavailable
+from wxauth.server.apps.registry import Apps
+from wxauth.server.clients.clients import clashing_clients
+from wxauth.server.core.clock import DatabaseClock
+from wxauth.server.core.database import Database, DatabaseUrlRefused, reason_of, trouble_of, troubles
+from wxauth.server.core.logs import configure_logging, get_logger
+from wxauth.server.core.sealing import CannotOpen, Sealer
+from wxauth.server.core.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names
+from wxauth.server.core.timekeeping import correct
+from wxauth.server.pictures.routes import UPLOAD_PATH
+from wxauth.server.service.app import create_app
+from wxauth.server.service.build import build_services, import_tracing, make_key_rings
+from wxauth.server.service.metrics import remove_what_is_shared, shared_by_workers
+from wxauth.server.service.readiness import is_migrated
+from wxauth.server.service.workers import SUPERSEDED, Parent, Work, Workers
+from wxauth.server.web.http_protocol import HttpProtocol, Patience
+from wxauth.server.web.http_server import Server
+from wxauth.server.web.uploads import PATIENCE as UPLOAD_PATIENCE
+
+LEARNING_SECONDS: Final = 2.0
+"""Seconds after SIGTERM in which a proxy may still send requests, because it has yet to learn of the end."""
+DRAIN_SECONDS: Final = 10
+PATIENCE: Final = Patience(longer_requests={UPLOAD_PATH: UPLOAD_PATIENCE})
+
+GC_THRESHOLDS: Final = (50_000, 20, 20)
+"""Requests leave few reference cycles. 200 logins under way hold 27,000 objects: with a threshold below that, the
+collector would look through them and find nothing."""
+
+_BACKLOG: Final = 2048
+_SET_AT_START: Final = ("host", "port", "workers")
+"""Settings that a reload cannot change."""
+
+log = get_logger()
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. At SIGHUP the settings are read again.
+
+    Raises: InvalidSettings, if the host and port cannot be listened on, the stored keys do not open with this
+        `WXAUTH_SECRET_KEY`, the audience is an OAuth client's name, or several workers have no folder to share their
+        metrics in.
+    """
+    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    signal.signal(signal.SIGTERM, leave)
+    troubles.share()  # all workers together tell what is wrong with the database
+    _prepare(settings)
+    try:
+        listener = listen(settings.host, settings.port)
+    except OSError as exc:
+        raise InvalidSettings([f"WXAUTH_HOST and WXAUTH_PORT: cannot listen there: {exc.strerror}"]) from None
+    try:
+        if settings.workers == 1 and not hasattr(os, "fork"):
+            make_server(settings).run([listener])
+        else:
+            serve_by_workers(settings, listener)
+    except KeyboardInterrupt:
+        return
+    except SystemExit as end:
+        sys.exit(1 if end.code else 0)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket to serve on. Clients that connect before the service has started wait. Raises: OSError."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        if listener.family == socket.AF_INET6:
+            # Otherwise IPv4 clients come with IPv6 addresses (::ffff:...), which no trusted IPv4 proxy matches.
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def uvicorn_options() -> dict[str, Any]:
+    """The options of uvicorn, for production and development."""
+    return {
+        "http": partial(HttpProtocol, patience=PATIENCE),
+        "ws": "none",
+        "loop": "auto" if os.name == "nt" else "uvloop",
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "date_header": False,
+        "proxy_headers": False,  # the app looks behind proxies itself
+        "timeout_graceful_shutdown": DRAIN_SECONDS,
+        "backlog": _BACKLOG,
+    }
+
+
+def make_server(settings: Settings) -> Server:
+    """The whole service, not yet running."""
+    services = build_services(settings)
+    config = uvicorn.Config(create_app(services), **uvicorn_options())
+    gc.collect()
+    gc.freeze()  # objects made so far live to the end: the collector need not look at them again
+    gc.set_threshold(*GC_THRESHOLDS)
+    return Server(config, learning=LEARNING_SECONDS, on_leaving=services.readiness.leave)
+
+
+def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
+    """Serve in processes of their own until SIGTERM or SIGINT. At SIGHUP others take their places, by the new settings.
+
+    Raises: InvalidSettings, if this system cannot run workers.
+    """
+    if not hasattr(os, "fork"):
+        raise InvalidSettings(["WXAUTH_WORKERS: more than 1 wants a system that forks, which this one does not"])
+
+    def renewed() -> Work:
+        nonlocal settings
+        new = load_settings(Settings)
+        _prepare(new)
+        changed = [name for name in Settings.model_fields if getattr(new, name) != getattr(settings, name)]
+        log.info(
+            "settings_read",
+            changed=[PREFIX + name.upper() for name in changed],
+            needs_restart=[PREFIX + name.upper() for name in changed if name in _SET_AT_START],
+        )
+        settings = new
+        return partial(work, settings, listener)
+
+    with shared_by_workers() if settings.workers > 1 else nullcontext():
+        workers = Workers(settings.workers, listener, work=partial(work, settings, listener), renew=renewed)
+        status = workers.run()
+    if status:
+        sys.exit(status)
+
+
+def _prepare(settings: Settings) -> None:
+    """What is done with new settings before processes are forked that serve by them. Raises: InvalidSettings."""
+    for line in unknown_names():
+        log.warning("unknown_setting", reason=line)
+    import_tracing(settings)  # before the workers are forked: they then share its memory
+    asyncio.run(check_secret_key(settings))
+
+
+def work(settings: Settings, listener: socket.socket, parent: Parent) -> None:
+    """Serve as one worker."""
+    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    server = make_server(settings)
+    signal.signal(SUPERSEDED, lambda _number, _frame: server.hand_over())
+
+    async def serve() -> None:
+        telling = asyncio.create_task(parent.tell(is_ready=lambda: server.started))
+        telling.add_done_callback(_leave_without_parent)
+        try:
+            await server.serve([listener])
+        finally:
+            telling.cancel()
+
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(serve())
+
+
+def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """Handle SIGTERM, which uvicorn raises again when it has drained. A stop that was asked for is no failure."""
+    raise SystemExit(0)
+
+
+async def check_secret_key(settings: Settings) -> None:
+    """Check that stored secrets open, and that no site is named like the audience or an app.
+
+    If the database does not answer yet or has no schema, nothing is checked. Raises: InvalidSettings.
+    """
+    clock = DatabaseClock()
+    database = Database(settings.database_url.get_secret_value())
+    keys, id_token_keys = make_key_rings(settings, database, clock)
+    try:
+        if not await is_migrated(database):
+            return
+        await correct(clock, database)  # first: `refresh` may make the first key, and dates it
+        await keys.refresh()
+        await id_token_keys.refresh()
+        apps = Apps(database, Sealer(settings.secret_keys), settings.apps)
+        await apps.refresh()
+        if keys.unopened or id_token_keys.unopened or apps.unopened:
+            raise CannotOpen("some signing keys, or secrets of apps, do not open")
+        if clashing := await clashing_clients(database, settings):
+            raise InvalidSettings(
+                [
+                    f"WXAUTH_AUDIENCE, WXAUTH_APPS: wants none that is the name of an OAuth client ({clashing[0]}): "
+                    "its tokens would be taken for others; remove it, and add it by another name"
+                ]
+            )
+    except DatabaseUrlRefused as exc:
+        raise InvalidSettings([f"WXAUTH_DATABASE_URL: wants what PostgreSQL knows: {reason_of(exc)}"]) from None
+    except StorageUnavailable as exc:
+        log.warning("database_does_not_answer", reason=trouble_of(exc).en, consequence="not ready until it does")
+    except CannotOpen:
+        raise InvalidSettings(
+            [
+                "WXAUTH_SECRET_KEY: wants the key that sealed what is stored; while rotating it, "
+                "put the former one into WXAUTH_SECRET_KEY_PREVIOUS; if the key is lost for good, "
+                "'wxauth secret forget' erases what no key opens"
+            ]
+        ) from None
+    finally:
+        await database.aclose()
+
+
+def _leave_without_parent(telling: asyncio.Task[None]) -> None:
+    # A worker whose parent was killed would otherwise serve on unnoticed, on the port that the next start needs.
+    if not telling.cancelled():
+        remove_what_is_shared()
+        os.kill(os.getpid(), signal.SIGTERM)

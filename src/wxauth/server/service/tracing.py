@@ -1,0 +1,189 @@
+"""Traces by OpenTelemetry: a span for each request, for each call to WeChat, for each use of the database.
+
+If `WXAUTH_OTLP_URL` is set, parts that trace replace those that do not. Otherwise this module is not imported. A span
+has names, ids and its outcome. It has no path, query, statement or message of a failure, because these may hold a code,
+a token or a user's text.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import httpx
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, format_trace_id, get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from wxauth import __version__
+from wxauth.errors import WxAuthError
+from wxauth.problems import REQUEST_ID_KEY
+from wxauth.server.core import database as database_module
+from wxauth.server.core.database import Database, Deadlines, Statement, Transaction
+from wxauth.server.core.logs import trace_id
+from wxauth.server.core.settings import App
+from wxauth.server.web.edge import PROBLEM_KEY
+from wxauth.server.wechat.client import WeChat
+
+PATIENCE: Final = 5.0
+"""Seconds for a collector to take spans. It may hold up the end of the service for as long."""
+
+_UNTRACED: Final = frozenset({"/livez", "/readyz", "/metrics"})
+"""Paths that machines ask for every few seconds. Their spans would hide the others."""
+_FIRST_FAULT: Final = 500
+_OWN_AUTHORITY: Final = frozenset({"OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"})
+_PASSED_OVER: Final = frozenset({__name__, database_module.__name__, "contextlib"})
+_PROPAGATOR: Final = TraceContextTextMapPropagator()
+_CARRIED: Final = frozenset({b"traceparent", b"tracestate"})
+
+
+class Tracing:
+    """Makes the tracing parts of the service.
+
+    Args:
+        processor: Takes the spans when they end.
+    """
+
+    def __init__(self, processor: SpanProcessor) -> None:
+        # OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME win over our own values.
+        named = Resource.create()
+        usual = {SERVICE_NAME: "wxauth", SERVICE_VERSION: __version__}
+        is_unnamed = str(named.attributes.get(SERVICE_NAME, "")).startswith("unknown_service")
+        self._provider = TracerProvider(
+            resource=named.merge(Resource(usual)) if is_unnamed else Resource(usual).merge(named),
+            shutdown_on_exit=False,
+        )
+        self._provider.add_span_processor(processor)
+        self._tracer = self._provider.get_tracer("wxauth", __version__)
+
+    def app(self, app: ASGIApp) -> ASGIApp:
+        """The app, with a span for each request."""
+        return _TracedApp(app, self._tracer)
+
+    def database(self, url: str, *, deadlines: Deadlines) -> Database:
+        """A database with a span for each use within a request."""
+        return _TracedDatabase(url, deadlines=deadlines, tracer=self._tracer)
+
+    def wechat(self, transport: httpx.AsyncBaseTransport, **options: Any) -> WeChat:
+        """A WeChat client with a span for each call within a request. `options` are those of `WeChat`."""
+        return _TracedWeChat(transport, tracer=self._tracer, **options)
+
+    async def aclose(self) -> None:
+        """Send the spans that have not been sent yet."""
+        await asyncio.to_thread(self._provider.shutdown)
+
+
+def tracing_to(url: str) -> Tracing:
+    """Tracing to the collector at this URL (OTLP over HTTP). The SDK's OTEL_ variables configure the rest."""
+    # The SDK knows its own variables alone; these go first.
+    authority = None if _OWN_AUTHORITY & os.environ.keys() else os.environ.get("SSL_CERT_FILE")
+    exporter = OTLPSpanExporter(endpoint=f"{url}/v1/traces", timeout=PATIENCE, certificate_file=authority)
+    return Tracing(BatchSpanProcessor(exporter))
+
+
+class _TracedApp:
+    def __init__(self, app: ASGIApp, tracer: Tracer) -> None:
+        self._app = app
+        self._tracer = tracer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].removeprefix(scope.get("root_path", "")) in _UNTRACED:
+            await self._app(scope, receive, send)
+            return
+        carried = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in _CARRIED}
+        status = 0
+
+        async def send_and_look(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        with self._tracer.start_as_current_span(
+            "request",
+            context=_PROPAGATOR.extract(carried),
+            kind=SpanKind.SERVER,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            token = trace_id.set(format_trace_id(span.get_span_context().trace_id))
+            try:
+                await self._app(scope, receive, send_and_look)
+            finally:
+                trace_id.reset(token)
+                _tell_request(span, scope, status)
+
+
+class _TracedDatabase(Database):
+    def __init__(self, url: str, *, deadlines: Deadlines, tracer: Tracer) -> None:
+        super().__init__(url, deadlines=deadlines)
+        self._tracer = tracer
+
+    async def fetch(self, statement: Statement, *arguments: object) -> Any:
+        with _span_within(self._tracer, _asker, {"db.system.name": "postgresql"}):
+            return await super().fetch(statement, *arguments)
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Transaction]:
+        with _span_within(self._tracer, _asker, {"db.system.name": "postgresql", "db.operation.name": "transaction"}):
+            async with super().begin() as transaction:
+                yield transaction
+
+
+class _TracedWeChat(WeChat):
+    def __init__(self, transport: httpx.AsyncBaseTransport, *, tracer: Tracer, **options: Any) -> None:
+        super().__init__(transport, **options)
+        self._tracer = tracer
+
+    async def call(self, api: str, app: App, target: str, **options: Any) -> Any:
+        attributes = {"wxauth.app_id": app.app_id}
+        with _span_within(self._tracer, lambda: f"WeChat {api}", attributes):
+            return await super().call(api, app, target, **options)
+
+
+def _tell_request(span: Span, scope: Scope, status: int) -> None:
+    route = scope.get("route")
+    span.update_name(f"{scope['method']} {route.path}" if route else scope["method"])
+    span.set_attribute("http.request.method", scope["method"])
+    span.set_attribute("http.response.status_code", status)
+    span.set_attribute("wxauth.request_id", scope[REQUEST_ID_KEY])
+    if route:
+        span.set_attribute("http.route", route.path)
+    problem: WxAuthError | None = scope.get(PROBLEM_KEY)
+    if problem is not None:
+        span.set_attribute("error.type", problem.code)
+    if status == 0 or status >= _FIRST_FAULT:
+        span.set_status(Status(StatusCode.ERROR))
+
+
+@contextmanager
+def _span_within(tracer: Tracer, name: Any, attributes: Mapping[str, str]) -> Iterator[None]:
+    """A span within the request's span. Without a request, as in background tasks, there is none."""
+    if not get_current_span().is_recording():
+        yield
+        return
+    with tracer.start_as_current_span(
+        name(), kind=SpanKind.CLIENT, attributes=attributes, record_exception=False, set_status_on_exception=False
+    ) as span:
+        try:
+            yield
+        except BaseException as exc:
+            span.set_attribute("error.type", exc.code if isinstance(exc, WxAuthError) else type(exc).__qualname__)
+            span.set_status(Status(StatusCode.ERROR))
+            raise
+
+
+def _asker() -> str:
+    """The name of the public function that asks the database. Rows are functions named for the question."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and (
+        frame.f_globals["__name__"] in _PASSED_OVER or frame.f_code.co_name.startswith("_")
+    ):
+        frame = frame.f_back
+    return frame.f_code.co_name

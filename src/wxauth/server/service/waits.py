@@ -1,0 +1,37 @@
+"""How long the parts wait, gathered in one place for the tests."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from wxauth.server.apps import registry
+from wxauth.server.core import background, promises
+from wxauth.server.core.database import DEADLINES, Deadlines
+from wxauth.server.events import delivering
+from wxauth.server.keys import keyring
+from wxauth.server.numbers import numbers
+from wxauth.server.phones import phones
+from wxauth.server.push import withdrawals
+from wxauth.server.wechat import client, opinions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """Seconds. The defaults are those of the parts. A test of one of these waits shortens it."""
+
+    database: Deadlines = DEADLINES
+    apps_refresh: float = registry.REFRESH_PAUSE
+    background_farewell: float = background.FAREWELL
+    deliveries: float = delivering.PAUSE
+    keys_refresh: float = keyring.REFRESH_PAUSE
+    numbers_store: float = numbers.STORE_PAUSE
+    opinions: float = opinions.PATIENCE
+    phones_farewell: float = phones.FAREWELL_TO_WECHAT
+    phones_of_others: Sequence[float] = phones.PAUSES_FOR_OTHERS
+    promises: float = promises.PAUSE
+    webhooks: float = delivering.PATIENCE
+    wechat_busy: Sequence[float] = client.BUSY_PAUSES
+    withdrawals: float = withdrawals.PATIENCE
+
+
+WAITS: Final = Waits()

@@ -1,0 +1,278 @@
+"""Worker processes: forked from a parent that has imported everything, watched, replaced one by one, ended together.
+
+A forked process shares the memory of its parent's imports, and has nothing to import itself.
+"""
+
+import asyncio
+import gc
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import FrameType
+from typing import Final, NoReturn
+
+from uvicorn.config import STARTUP_FAILURE
+
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.settings import InvalidSettings
+
+SUPERSEDED: Final = signal.SIGTERM if sys.platform == "win32" else signal.SIGUSR1
+"""The signal to a worker whose place another one has taken. It finishes its requests and ends."""
+PATIENCE: Final = 15
+"""How many looks, about a second apart, a worker may be silent before it is killed."""
+
+_LOOK: Final = 1.0
+"""Seconds between two messages of a worker, between two looks of the parent, and before a restart after a failure."""
+_ALIVE: Final = b"."
+_READY: Final = b"!"
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, *(() if sys.platform == "win32" else (signal.SIGHUP,)))
+
+log = get_logger()
+
+
+def hold_reloads() -> None:
+    """Keep a SIGHUP until `Workers` heed it. Otherwise one that comes during the start would end the process."""
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+
+
+class Parent:
+    """A worker's view of the process that watches it."""
+
+    def __init__(self, ear: int) -> None:
+        self._ear = ear
+
+    async def tell(self, *, is_ready: Callable[[], bool]) -> None:
+        """Tell the parent, again and again, that the event loop runs and whether it serves. Ends with the parent."""
+        with suppress(BrokenPipeError):
+            while True:
+                with suppress(BlockingIOError):  # the pipe is full: the parent has not read for hours
+                    os.write(self._ear, _READY if is_ready() else _ALIVE)
+                await asyncio.sleep(_LOOK if is_ready() else _LOOK / 20)
+
+
+Work = Callable[[Parent], None]
+"""The work of a worker, which goes on until a signal comes."""
+
+
+@dataclass(eq=False, slots=True)
+class _Worker:
+    pid: int
+    mouth: int
+    """The pipe from which the worker's messages are read. Its end means that the worker has ended."""
+    work: Work
+    is_ready: bool = False
+    is_leaving: bool = False
+    silence: int = 0
+    """How many looks in a row found no message."""
+
+
+class Workers:
+    """Keeps a number of workers running until SIGTERM or SIGINT. On SIGHUP it replaces them one by one.
+
+    Args:
+        number: How many workers.
+        listener: The socket from which all workers accept connections.
+        work: The work of each worker.
+        renew: Gives the work for new workers at each SIGHUP. Raises: InvalidSettings.
+        patience: How many looks in a row a worker may be silent before it is killed.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        listener: socket.socket,
+        *,
+        work: Work,
+        renew: Callable[[], Work],
+        patience: int = PATIENCE,
+    ) -> None:
+        self._number = number
+        self._listener = listener
+        self._work = work
+        self._renew = renew
+        self._patience = patience
+        self._former_work: Work | None = None
+        self._workers: list[_Worker] = []
+        self._has_served = False
+        self._is_leaving = False
+        self._status = 0
+        self._starts_again_at = 0.0
+
+    def run(self) -> int:
+        """Run until all workers have ended; the exit status."""
+        with _noticed_signals() as signals, selectors.DefaultSelector() as selector:
+            self._selector = selector
+            self._signals = signals
+            selector.register(signals, selectors.EVENT_READ)
+            gc.collect()
+            gc.freeze()  # otherwise the collector would write to each object, and its memory would no longer be shared
+            next_look = time.monotonic()
+            while self._workers or not self._is_leaving:
+                for key, _ in selector.select(max(0.0, next_look - time.monotonic())):
+                    if key.data is None:
+                        self._heed(signals.recv(64))
+                    else:
+                        self._listen_to(key.data)
+                if time.monotonic() >= next_look:
+                    self._end_the_hung()
+                    next_look = time.monotonic() + _LOOK
+                self._mend()
+        return self._status
+
+    def _heed(self, numbers: bytes) -> None:
+        for number in numbers:
+            if number == signal.SIGHUP:
+                self._reload()
+            else:
+                self._leave(number)
+
+    def _reload(self) -> None:
+        try:
+            work = self._renew()
+        except InvalidSettings as exc:
+            log.error("reload_refused", reason=str(exc), consequence="the workers go on as they are")
+            return
+        except Exception:
+            log.exception("reload_failed", consequence="the workers go on as they are")
+            return
+        log.info("reloading", workers=self._number)
+        self._former_work = self._former_work or self._work
+        self._work = work
+
+    def _leave(self, number: int) -> None:
+        if not self._is_leaving:
+            self._is_leaving = True
+            self._listener.close()  # otherwise clients could connect, and wait in vain, while the workers drain
+        for worker in self._workers:
+            self._dismiss(worker, number)
+
+    def _dismiss(self, worker: _Worker, number: int) -> None:
+        worker.is_leaving = True
+        os.kill(worker.pid, number)
+
+    def _listen_to(self, worker: _Worker) -> None:
+        said = os.read(worker.mouth, 4096)
+        worker.silence = 0
+        if _READY in said and not worker.is_ready:
+            worker.is_ready = self._has_served = True
+            if worker.work is self._work:
+                self._former_work = None  # the new work has started well: there is no way back any more
+        if not said:
+            self._bury(worker)
+
+    def _bury(self, worker: _Worker) -> None:
+        self._selector.unregister(worker.mouth)
+        os.close(worker.mouth)
+        self._workers.remove(worker)
+        status = os.waitstatus_to_exitcode(os.waitpid(worker.pid, 0)[1])
+        if worker.is_leaving:
+            if status:
+                log.warning("worker_ended", pid=worker.pid, status=status)
+            return
+        log.warning("worker_ended", pid=worker.pid, status=status, consequence="another one takes its place")
+        if worker.is_ready:
+            return
+        self._starts_again_at = time.monotonic() + _LOOK
+        if self._former_work is not None:
+            log.error("reload_failed", reason="a worker did not start", consequence="the others go on as they are")
+            self._work, self._former_work = self._former_work, None
+        elif status == STARTUP_FAILURE and not self._has_served:  # every other worker would fail, too
+            self._status = status
+            self._leave(signal.SIGTERM)
+
+    def _end_the_hung(self) -> None:
+        # Looks are counted, not seconds: if the whole machine has stood still, no worker is to blame.
+        for worker in self._workers:
+            worker.silence += 1
+            if worker.silence > self._patience:
+                log.error("worker_hangs", pid=worker.pid, consequence="it is killed")
+                os.kill(worker.pid, signal.SIGKILL)
+
+    def _mend(self) -> None:
+        """Take the next step towards the wanted number of workers, all with the present work."""
+        if self._is_leaving:
+            return
+        at_work = [worker for worker in self._workers if not worker.is_leaving]
+        outdated = [worker for worker in at_work if worker.work is not self._work]
+        if len(at_work) < self._number:
+            if time.monotonic() >= self._starts_again_at:
+                for _ in range(self._number - len(at_work)):
+                    self._start()
+        elif outdated and all(worker.is_ready for worker in at_work) and len(self._workers) == len(at_work):
+            if len(at_work) > self._number:
+                self._dismiss(outdated[0], SUPERSEDED)
+            else:
+                self._start()
+
+    def _start(self) -> None:
+        mouth, ear = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # a signal just after the fork would be lost in the child
+        pid = os.fork()
+        if pid == 0:
+            self._become_worker(mouth, ear)
+        os.close(ear)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        worker = _Worker(pid, mouth, self._work)
+        self._workers.append(worker)
+        self._selector.register(mouth, selectors.EVENT_READ, worker)
+
+    def _become_worker(self, mouth: int, ear: int) -> NoReturn:
+        status = 1
+        try:
+            os.setpgid(0, 0)  # Ctrl-C then reaches only the parent, which passes it on
+            self._selector.close()
+            self._signals.close()
+            for descriptor in (mouth, *(worker.mouth for worker in self._workers)):
+                os.close(descriptor)
+            os.set_blocking(ear, False)
+            _forget_signals()
+            self._work(Parent(ear))
+            status = 0
+        except KeyboardInterrupt:
+            status = 0
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except BaseException:
+            log.exception("worker_failed")
+        finally:
+            os._exit(status)
+
+
+def _leave_at_once(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
+
+
+@contextmanager
+def _noticed_signals() -> Iterator[socket.socket]:
+    """In the block, each signal is a byte that can be read from this socket."""
+    inward, outward = socket.socketpair()
+    with inward, outward:
+        inward.setblocking(False)
+        outward.setblocking(False)
+        former_wakeup = signal.set_wakeup_fd(outward.fileno(), warn_on_full_buffer=False)
+        former = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # one that came before is heeded now
+        try:
+            yield inward
+        finally:
+            signal.set_wakeup_fd(former_wakeup)
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+
+def _forget_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, _leave_at_once)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # SIGHUP is for the parent
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)

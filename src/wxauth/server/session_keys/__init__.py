@@ -1,0 +1,1 @@
+"""WeChat's session_keys: stored sealed, used to open encrypted data, checked, reset."""

@@ -1,0 +1,159 @@
+"""The uses of a session_key: it opens data that WeChat sealed for the mini-program; WeChat checks and resets it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from wxauth.errors import (
+    InvalidRequest,
+    InvalidToken,
+    NotFound,
+    SessionKeyExpired,
+    UnknownApp,
+    WeChatError,
+)
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.sealing import CannotOpen, session_key_context
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import App
+from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.session_keys.rows import CurrentKey, SessionKeys, current_keys, keys_in_session, replace_key
+from wxauth.server.wechat.encrypted_data import WrongWatermark, check_watermark, open_encrypted_data
+from wxauth.tokens.claims import Principal
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """Whether WeChat takes the session_key that is stored for an identity."""
+
+    app_id: str
+    openid: str
+    is_valid: bool | None
+    """None if that could not be found out."""
+    error: str | None = None
+    """Why it could not be found out: the code of the failure."""
+
+
+async def decrypt(services: Services, principal: Principal, *, encrypted_data: bytes, iv: bytes) -> dict[str, Any]:
+    """What WeChat sealed for the mini-program of this session. Personal: not to be logged.
+
+    Raises: InvalidToken, where the session has ended or the user was banned or erased since the token was signed;
+        SessionKeyExpired, InvalidRequest, StorageUnavailable.
+    """
+    now = services.clock()
+    keys = await keys_in_session(services.database, session_id=principal.session_id, user_id=principal.id, now=now)
+    if keys is None:
+        raise InvalidToken("the session has ended")
+    opened = _opened(services, keys, encrypted_data, iv)
+    if opened is None:
+        raise SessionKeyExpired(
+            "it does not open with the stored session_key: log in again (wx.login, POST /v1/login), then let the "
+            "person tap again, for what was encrypted before that may never open"
+        )
+    try:
+        check_watermark(opened, app_id=keys.app_id, now=now)
+    except WrongWatermark as exc:
+        raise InvalidRequest.of("encrypted_data", str(exc)) from None
+    log.info("data_decrypted", user_id=principal.id, app_id=keys.app_id, session_id=principal.session_id)
+    return opened
+
+
+async def check_keys(services: Services, user_id: UUID) -> Sequence[KeyState]:
+    """Whether WeChat takes the stored key of each identity of a user. Raises: NotFound, StorageUnavailable."""
+    return await asyncio.gather(*(_check(services, key) for key in await _current_keys(services, user_id)))
+
+
+async def reset_keys(services: Services, user_id: UUID, *, app_id: str | None, by: Actor) -> Sequence[KeyState]:
+    """Have WeChat replace the key of each identity of a user, or of that in one app, and store the new one.
+
+    One after the other: where a new key cannot be stored, no further one is spent.
+
+    Raises: NotFound, UnknownApp, StorageUnavailable.
+    """
+    if app_id is not None:
+        services.apps.find(app_id)
+    keys = await _current_keys(services, user_id)
+    return [await _reset(services, key, by=by) for key in keys if app_id in (None, key.app_id)]
+
+
+async def _current_keys(services: Services, user_id: UUID) -> Sequence[CurrentKey]:
+    keys = await current_keys(services.database, user_id)
+    if not keys:
+        raise NotFound("there is no such user")
+    return keys
+
+
+async def _check(services: Services, key: CurrentKey) -> KeyState:
+    async def check(app: App, session_key: bytes) -> bool:
+        return await services.wechat_api.check_session_key(app, openid=key.openid, session_key=session_key)
+
+    return await _state(services, key, check)
+
+
+async def _reset(services: Services, key: CurrentKey, *, by: Actor) -> KeyState:
+    async def reset(app: App, session_key: bytes) -> bool:
+        anew = await services.wechat_api.reset_session_key(app, openid=key.openid, session_key=session_key)
+        return await _store(services, key, anew, by=by)
+
+    return await _state(services, key, reset)
+
+
+async def _state(services: Services, key: CurrentKey, ask: Callable[[App, bytes], Awaitable[bool]]) -> KeyState:
+    try:
+        app = services.apps.find(key.app_id)
+        session_key = None if key.sealed is None else _unsealed(services, key.app_id, key.openid, key.sealed)
+        if session_key is None:
+            return KeyState(key.app_id, key.openid, is_valid=None, error=SessionKeyExpired.code)
+        return KeyState(key.app_id, key.openid, is_valid=await ask(app, session_key))
+    except SessionKeyExpired:
+        return KeyState(key.app_id, key.openid, is_valid=False)
+    except (UnknownApp, WeChatError) as exc:
+        return KeyState(key.app_id, key.openid, is_valid=None, error=exc.code)
+
+
+async def _store(services: Services, key: CurrentKey, anew: bytes, *, by: Actor) -> bool:
+    """Whether the session that the key belongs to was still there to take it."""
+    assert key.session_id is not None, "a key is stored with its session"
+    sealed = services.sealer.seal(anew, context=session_key_context(key.app_id, key.openid))
+    async with services.database.begin() as transaction:
+        user_id = await replace_key(transaction, key.session_id, sealed)
+        if user_id is None:
+            return False
+        await record_event(
+            transaction,
+            EventType.SESSION_KEY_RESET,
+            by=by,
+            at=services.clock(),
+            user_id=user_id,
+            app_id=key.app_id,
+            data={"session_id": key.session_id},
+        )
+    log.info("session_key_reset", user_id=user_id, app_id=key.app_id, session_id=key.session_id, actor=by.name)
+    return True
+
+
+def _opened(services: Services, keys: SessionKeys, encrypted_data: bytes, iv: bytes) -> dict[str, Any] | None:
+    # The newest is the one that WeChat uses by now; the session's own opens what was encrypted before that login.
+    for sealed in dict.fromkeys((keys.newest, keys.own)):
+        session_key = None if sealed is None else _unsealed(services, keys.app_id, keys.openid, sealed)
+        opened = None if session_key is None else open_encrypted_data(encrypted_data, iv=iv, session_key=session_key)
+        if opened is not None:
+            return opened
+    return None
+
+
+def _unsealed(services: Services, app_id: str, openid: str, sealed: bytes) -> bytes | None:
+    try:
+        return services.sealer.open(sealed, context=session_key_context(app_id, openid))
+    except CannotOpen as exc:
+        log.error(
+            "session_key_not_unsealed",
+            app_id=app_id,
+            reason=str(exc),
+            what_to_change="add the secret key that sealed it to WXAUTH_SECRET_KEY_PREVIOUS",
+        )
+        return None

@@ -1,0 +1,1 @@
+"""Sessions: one login on one device each."""

@@ -1,0 +1,310 @@
+"""Sessions as they are stored: the user of a session, a user's sessions, and the ends of sessions."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, TypedDict
+from uuid import UUID
+
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.ids import new_id
+from wxauth.server.core.tables import USER, UserInSession
+from wxauth.server.core.trail import Actor, EventType, record_event
+
+START: Final = UUID(int=0)
+"""Before the first session."""
+END: Final = UUID(int=2**128 - 1)
+"""After the last one."""
+SESSIONS_IN_AN_EVENT: Final = 1000
+
+
+class EndReason(StrEnum):
+    """Why a session has ended."""
+
+    SIGNED_OUT = "signed_out"
+    """By the person, in this very session."""
+    SIGNED_OUT_ELSEWHERE = "signed_out_elsewhere"
+    """By the person, from another one."""
+    BANNED = "banned"
+    REUSED = "reused"
+    ERASED = "erased"
+    ADMINISTRATOR = "administrator"
+    """By somebody else."""
+    REPLACED = "replaced"
+    MERGED = "merged"
+    """A website's session, ended because its user was merged into another."""
+
+
+class OpenSession(TypedDict):
+    """A login on one device."""
+
+    id: UUID
+    app_id: str
+    client_id: str | None
+    """The website; None for a mini-program."""
+    user_agent: str | None
+    ip: Any
+    """An address, as asyncpg reads it, or None."""
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+
+
+# Read for each request: since the token was signed, the user may be banned, erased or merged, or the session ended.
+# $1 session id  $2 user id  $3 now
+_USER_IN_SESSION: Final = f"""
+SELECT s.app_id, s.openid, {USER}
+  FROM sessions s JOIN users ON users.id = s.user_id
+ WHERE s.id = $1 AND s.user_id = $2 AND s.revoked_at IS NULL AND s.expires_at > $3 AND users.status = 'active'
+"""  # noqa: S608 - put together from constants
+# $1 user id  $2 now  $3 how many  $4 and $5 where the page before ended: last_used_at and id, or NULL
+_OPEN_SESSIONS: Final = """
+SELECT id, app_id, client_id, user_agent, ip, created_at, last_used_at, expires_at FROM sessions
+ WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
+   AND ($4::timestamptz IS NULL OR (last_used_at, id) < ($4, $5::uuid))
+ ORDER BY last_used_at DESC, id DESC LIMIT $3
+"""
+_BELONGS_TO: Final = "SELECT 1 FROM sessions WHERE id = $1 AND user_id = $2"
+_OPENED_AT: Final = "SELECT created_at FROM sessions WHERE id = $1"
+
+
+def _ending_part(wanted: str) -> str:
+    # Written twice, it has one effect: the second time the session has ended already. If the session had merely
+    # expired, there is no event.
+    # $1 session id  $2 now  $3 reason  $4 id of the event
+    return f"""
+WITH ended AS (
+    UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL
+     WHERE id = $1 AND revoked_at IS NULL{wanted}
+    RETURNING id, user_id, app_id, expires_at > $2 AS was_open
+), noted AS (
+    INSERT INTO events (id, type, at, actor, user_id, app_id, data)
+    SELECT $4, '{EventType.SESSION_ENDED.value}', $2, user_id::text, user_id, app_id,
+           jsonb_build_object('session_ids', jsonb_build_array(id), 'reason', $3::text)
+      FROM ended WHERE was_open
+)
+SELECT user_id FROM ended
+"""  # noqa: S608 - put together from constants
+
+
+_END: Final = _ending_part("")
+# $5 client
+_END_ONE_OF_WEBSITE: Final = _ending_part(" AND client_id = $5")
+# $1 user id  $2 now  $3 reason
+_END_CONSOLES: Final = """
+UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL
+  FROM console_sessions
+ WHERE sessions.user_id = $1 AND console_sessions.session_id = sessions.id AND revoked_at IS NULL
+RETURNING id, user_id, expires_at > $2 AS was_open
+"""
+_FORGET_CONSOLES: Final = """
+DELETE FROM console_sessions WHERE NOT EXISTS (SELECT FROM sessions WHERE sessions.id = console_sessions.session_id)
+"""
+# $1 user id  $2 session id  $3 now  $4 reason
+_END_ONE: Final = """
+WITH known AS (
+    SELECT id, revoked_at IS NULL AS is_open, expires_at FROM sessions WHERE id = $2 AND user_id = $1 FOR UPDATE
+), ended AS (
+    UPDATE sessions SET revoked_at = $3, revoked_reason = $4, session_key = NULL
+      FROM known WHERE sessions.id = known.id AND known.is_open
+)
+SELECT id, $1::uuid AS user_id, is_open AND expires_at > $3 AS was_open FROM known
+"""
+# $1 user id  $2 now  $3 reason  $4 session id to be kept
+_END_OTHERS: Final = """
+UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL
+ WHERE user_id = $1 AND revoked_at IS NULL AND id IS DISTINCT FROM $4
+RETURNING id, user_id, expires_at > $2 AS was_open
+"""
+# Locks them: one that is being ended at this moment is told of by who ends it. $1 user id  $2 now
+_OPEN: Final = """
+SELECT id FROM sessions WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2 ORDER BY id FOR UPDATE
+"""
+
+# Ends the open sessions beyond an identity's newest ones, of identities that have logged in lately, and deletes ended
+# ones that are far behind. Almost no identity has so many sessions, and a few index entries tell that.
+# $1 the first id that counts as lately  $2 how many may be open  $3 now  $4 reason
+_REPLACE: Final = """
+WITH lately AS (
+    SELECT DISTINCT user_id, app_id, openid FROM sessions WHERE id > $1
+), many AS (
+    SELECT lately.* FROM lately
+     WHERE EXISTS (SELECT FROM sessions s WHERE s.user_id = lately.user_id OFFSET $2)
+), ranked AS (
+    SELECT s.id, s.revoked_at IS NULL AS is_open,
+           count(*) FILTER (WHERE s.revoked_at IS NULL) OVER newest_first AS open_so_far,
+           count(*) OVER newest_first AS so_far
+      FROM many JOIN sessions s USING (user_id, app_id, openid)
+    WINDOW newest_first AS (PARTITION BY user_id, app_id, openid ORDER BY s.id DESC)
+), forgotten AS (
+    DELETE FROM sessions USING ranked
+     WHERE sessions.id = ranked.id AND NOT is_open AND so_far > 10 * $2 AND sessions.revoked_at IS NOT NULL
+)
+UPDATE sessions SET revoked_at = $3, revoked_reason = $4, session_key = NULL
+  FROM ranked
+ WHERE sessions.id = ranked.id AND is_open AND open_so_far > $2 AND sessions.revoked_at IS NULL
+RETURNING sessions.id, sessions.user_id, sessions.expires_at > $3 AS was_open
+"""
+# $1 client  $2 now  $3 reason
+_END_OF_CLIENT: Final = """
+UPDATE sessions SET revoked_at = $2, revoked_reason = $3
+  FROM website_sessions w
+ WHERE w.client_id = $1 AND sessions.id = w.session_id AND sessions.revoked_at IS NULL
+RETURNING sessions.id, sessions.user_id, sessions.expires_at > $2 AS was_open
+"""
+# A website must see one user id as long as a session lasts: so a merge ends its sessions. $1 user id  $2 now  $3 reason
+_END_OF_WEBSITES: Final = """
+UPDATE sessions SET revoked_at = $2, revoked_reason = $3
+ WHERE user_id = $1 AND client_id IS NOT NULL AND revoked_at IS NULL
+RETURNING id, user_id, expires_at > $2 AS was_open
+"""
+_END_OF_PAGE: Final = "SELECT id, created_at FROM sessions WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1"
+
+
+async def user_in_session(
+    database: Database, *, session_id: UUID, user_id: UUID, now: datetime
+) -> UserInSession | None:
+    """The user with the identity of this session; None if the session has ended, or the user may not use it.
+
+    Raises: StorageUnavailable.
+    """
+    user: UserInSession | None = await database.fetchrow(_USER_IN_SESSION, session_id, user_id, now)
+    return user
+
+
+async def open_sessions(
+    database: Database, user_id: UUID, *, now: datetime, limit: int, after: tuple[datetime, UUID] | None = None
+) -> Sequence[OpenSession]:
+    """A user's open sessions, the last used first; what follows `after`, the time and id of the last one before.
+
+    Raises: StorageUnavailable.
+    """
+    last_used_at, session_id = after or (None, None)
+    sessions: Sequence[OpenSession] = await database.fetch(
+        _OPEN_SESSIONS, user_id, now, limit, last_used_at, session_id
+    )
+    return sessions
+
+
+async def session_belongs_to(database: Database, *, session_id: UUID, user_id: UUID) -> bool:
+    """Whether this user has, or had, that session. Raises: StorageUnavailable."""
+    return await database.fetchrow(_BELONGS_TO, session_id, user_id) is not None
+
+
+async def session_opened_at(database: Database, session_id: UUID) -> datetime | None:
+    """When a session began; None if there is no such session. Raises: StorageUnavailable."""
+    row = await database.fetchrow(_OPENED_AT, session_id)
+    return None if row is None else row["created_at"]
+
+
+async def end_session(database: Database, *, session_id: UUID, reason: EndReason, now: datetime) -> UUID | None:
+    """End a session at its user's wish; the user's id, or None if the session had ended or never existed.
+
+    Raises: StorageUnavailable.
+    """
+    row = await database.fetchrow(_END, session_id, now, reason, new_id(now))
+    return None if row is None else row["user_id"]
+
+
+async def end_session_of_website(
+    database: Database, *, session_id: UUID, client_id: str, reason: EndReason, now: datetime
+) -> UUID | None:
+    """End a session of this website; its user's id, or None if the website has no such open session.
+
+    Raises: StorageUnavailable.
+    """
+    row = await database.fetchrow(_END_ONE_OF_WEBSITE, session_id, now, reason, new_id(now), client_id)
+    return None if row is None else row["user_id"]
+
+
+async def end_sessions(
+    transaction: Transaction,
+    user_id: UUID,
+    *,
+    reason: EndReason,
+    by: Actor,
+    now: datetime,
+    kept: UUID | None = None,
+) -> None:
+    """End every session of a user except the one to keep, and record those that were open."""
+    ended = await transaction.fetch(_END_OTHERS, user_id, now, reason, kept)
+    await record_ends(transaction, ended, reason=reason, by=by, now=now)
+
+
+async def end_console_sessions(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
+    """End a user's sessions of the console, because the user is no longer an administrator."""
+    reason = EndReason.ADMINISTRATOR
+    await record_ends(
+        transaction, await transaction.fetch(_END_CONSOLES, user_id, now, reason), reason=reason, by=by, now=now
+    )
+
+
+async def forget_console_sessions(database: Database) -> None:
+    """Delete the console's marks of sessions that have been swept away. Raises: StorageUnavailable."""
+    await database.fetch(_FORGET_CONSOLES)
+
+
+async def end_session_of(
+    transaction: Transaction, user_id: UUID, session_id: UUID, *, reason: EndReason, by: Actor, now: datetime
+) -> bool:
+    """End one session of a user, and record the end if it was open; whether the user has, or had, that session."""
+    ended = await transaction.fetch(_END_ONE, user_id, session_id, now, reason)
+    await record_ends(transaction, ended, reason=reason, by=by, now=now)
+    return bool(ended)
+
+
+async def end_replaced_sessions(
+    transaction: Transaction, *, since: UUID, at_most: int, by: Actor, now: datetime
+) -> int:
+    """Let each identity that has logged in since then keep its newest open sessions; how many were ended.
+
+    Of a person who logs in all day, what has ended is kept for ten times as many.
+    """
+    ended = await transaction.fetch(_REPLACE, since, at_most, now, EndReason.REPLACED)
+    await record_ends(transaction, ended, reason=EndReason.REPLACED, by=by, now=now)
+    return len(ended)
+
+
+async def end_sessions_of_client(transaction: Transaction, name: str, *, by: Actor, now: datetime) -> None:
+    """End every session of a website that is being removed."""
+    ended = await transaction.fetch(_END_OF_CLIENT, name, now, EndReason.ADMINISTRATOR)
+    await record_ends(transaction, ended, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+
+
+async def end_sessions_of_websites(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
+    """End a user's sessions of websites, because the user is about to be merged into another one."""
+    ended = await transaction.fetch(_END_OF_WEBSITES, user_id, now, EndReason.MERGED)
+    await record_ends(transaction, ended, reason=EndReason.MERGED, by=by, now=now)
+
+
+async def open_session_ids(transaction: Transaction, user_id: UUID, *, now: datetime) -> Sequence[UUID]:
+    """The open sessions of a user who is about to be erased."""
+    return [row["id"] for row in await transaction.fetch(_OPEN, user_id, now)]
+
+
+async def record_ends(
+    transaction: Transaction, ended: Iterable[Mapping[str, Any]], *, reason: EndReason, by: Actor, now: datetime
+) -> None:
+    """Record which sessions have ended, for each `user_id` by itself. Sessions that had merely expired are left out."""
+    ids: defaultdict[UUID, list[UUID]] = defaultdict(list)
+    for row in ended:
+        if row["was_open"]:
+            ids[row["user_id"]].append(row["id"])
+    for user_id, session_ids in ids.items():
+        await record_ended(transaction, user_id, session_ids, reason=reason, by=by, now=now)
+
+
+async def record_ended(
+    transaction: Transaction, user_id: UUID, session_ids: Sequence[UUID], *, reason: EndReason, by: Actor, now: datetime
+) -> None:
+    """Record that these sessions of a user have ended, up to a thousand in one event."""
+    for start in range(0, len(session_ids), SESSIONS_IN_AN_EVENT):
+        data = {"session_ids": session_ids[start : start + SESSIONS_IN_AN_EVENT], "reason": reason}
+        await record_event(transaction, EventType.SESSION_ENDED, by=by, at=now, user_id=user_id, data=data)
+
+
+async def end_of_page(transaction: Transaction, *, after: UUID, size: int) -> tuple[UUID, datetime | None]:
+    """The last id of a page of all sessions, in the order of ids, and when that session began; `END` after the last."""
+    last = await transaction.fetchrow(_END_OF_PAGE, after, size - 1)
+    return (END, None) if last is None else (last["id"], last["created_at"])

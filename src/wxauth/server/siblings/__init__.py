@@ -1,0 +1,1 @@
+"""Routes for sibling services: verify, introspect, look users up, WeChat tokens."""

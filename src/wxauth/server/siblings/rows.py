@@ -1,0 +1,61 @@
+"""Lookups of users: by present or former id, by openid, and by external id."""
+
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from wxauth.server.core.database import Database
+from wxauth.server.core.tables import USER
+from wxauth.server.users.rows import IdentityRow, UserWithIdentities
+
+# A user who is named twice, by any id or openid, comes once, at the first place.
+# $1 ids  $2 app_ids, each with one of $3 openids  $4 external ids
+_LOOK_UP: Final = f"""
+WITH asked AS (
+    SELECT COALESCE(f.user_id, a.id) AS user_id, a.place
+      FROM unnest($1::uuid[]) WITH ORDINALITY a (id, place) LEFT JOIN former_users f ON f.id = a.id
+     UNION ALL
+    SELECT i.user_id, cardinality($1::uuid[]) + a.place
+      FROM unnest($2::text[], $3::text[]) WITH ORDINALITY a (app_id, openid, place)
+      JOIN identities i ON i.app_id = a.app_id AND i.openid = a.openid
+     UNION ALL
+    SELECT COALESCE(u.id, f.user_id), cardinality($1::uuid[]) + cardinality($2::text[]) + a.place
+      FROM unnest($4::text[]) WITH ORDINALITY a (external_id, place)
+      LEFT JOIN users u ON u.external_id = a.external_id
+      LEFT JOIN former_external_ids f ON f.external_id = a.external_id
+), wanted AS (
+    SELECT user_id, min(place) AS place FROM asked GROUP BY user_id
+)
+SELECT {USER},
+       ARRAY (SELECT f.id FROM former_users f WHERE f.user_id = users.id ORDER BY f.merged_at, f.id) AS former_ids,
+       ARRAY (SELECT f.external_id FROM former_external_ids f WHERE f.user_id = users.id ORDER BY f.external_id)
+           AS former_external_ids,
+       COALESCE((SELECT jsonb_agg(jsonb_build_object('app_id', i.app_id, 'openid', i.openid)
+                                  ORDER BY i.created_at, i.app_id, i.openid)
+                   FROM identities i WHERE i.user_id = users.id), '[]') AS identities
+  FROM wanted JOIN users ON users.id = wanted.user_id
+ ORDER BY wanted.place
+"""  # noqa: S608 - put together from constants
+
+
+class UserForSiblings(UserWithIdentities):
+    """A user with all identities and former ids, the first merge first."""
+
+    former_ids: list[UUID]
+    former_external_ids: list[str]
+
+
+async def look_up(
+    database: Database,
+    *,
+    ids: Sequence[UUID] = (),
+    openids: Sequence[IdentityRow] = (),
+    external_ids: Sequence[str] = (),
+) -> Sequence[UserForSiblings]:
+    """The users that are found, in the order of the arguments: ids, openids, external ids.
+
+    An id or external id that was merged away finds the user that remains. Raises: StorageUnavailable.
+    """
+    app_ids, names = [each["app_id"] for each in openids], [each["openid"] for each in openids]
+    found: Sequence[UserForSiblings] = await database.fetch(_LOOK_UP, list(ids), app_ids, names, list(external_ids))
+    return found

@@ -1,0 +1,127 @@
+"""Lookups of users by siblings, and their answers."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal, NotRequired, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from wxauth.server.clients.service_clients import Scope
+from wxauth.server.core.tables import phone_verified
+from wxauth.server.siblings.rows import UserForSiblings
+from wxauth.server.users.bodies import EXAMPLE_USER, DocumentVersion, IdentityAnswer
+from wxauth.server.web.bodies import TEXT
+
+LOOKED_UP_AT_ONCE: Final = 200
+
+EXAMPLE_SIBLINGS_USER: dict[str, Any] = {
+    **{name: EXAMPLE_USER[name] for name in ("id", "nickname", "avatar_url", "status", "roles")},
+    "created_at": EXAMPLE_USER["created_at"],
+    "last_login_at": EXAMPLE_USER["last_login_at"],
+    "external_id": EXAMPLE_USER["external_id"],
+    "former_ids": ["01933c5a-02b4-7f0e-8d21-7a5c9e1f3b86"],
+    "identities": [{"app_id": EXAMPLE_USER["app_id"], "openid": EXAMPLE_USER["openid"]}],
+    "consents": [{"document": "privacy", "version": "2026-05"}],
+    "phone": EXAMPLE_USER["phone"],
+    "phone_verified": EXAMPLE_USER["phone_verified"],
+}
+
+EXAMPLE_LOOKUP: dict[str, Any] = {"items": [EXAMPLE_SIBLINGS_USER]}
+
+_Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT)]
+
+
+class OpenidAsked(BaseModel):
+    """One openid in one app."""
+
+    app_id: _Name
+    openid: _Name
+
+
+class LookupRequest(BaseModel):
+    """Which users to look up."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"ids": [EXAMPLE_USER["id"]]}]}, hide_input_in_errors=True
+    )
+
+    ids: list[UUID] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
+    openids: list[OpenidAsked] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
+    external_ids: list[_Name] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
+
+    @model_validator(mode="after")
+    def _is_not_too_much(self) -> Self:
+        # Unknown fields are ignored: without this, a misspelt name would read as if all these users were gone.
+        asked = [self.ids, self.openids, self.external_ids]
+        if all(some is None for some in asked):
+            raise ValueError("Wants ids, openids or external_ids")
+        if sum(len(some or ()) for some in asked) > LOOKED_UP_AT_ONCE:
+            raise ValueError(f"Wants at most {LOOKED_UP_AT_ONCE} ids, openids and external_ids together")
+        return self
+
+
+class UserForSiblingsAnswer(TypedDict):
+    """A user as siblings see them."""
+
+    id: Annotated[UUID, Field(description="UUIDv7. It differs from the id asked for if that one was merged away.")]
+    nickname: str | None
+    avatar_url: str | None
+    status: Literal["active", "disabled"]
+    roles: list[str]
+    created_at: datetime
+    last_login_at: Annotated[datetime | None, Field(description="Null until somebody imported logs in.")]
+    external_id: Annotated[str | None, Field(description="The id that the user had before wxauth. Nobody shares it.")]
+    former_ids: Annotated[list[UUID], Field(description="The ids merged into this user, the first merge first.")]
+    former_external_ids: NotRequired[
+        Annotated[
+            list[str],
+            Field(description="External ids of users whom WeChat's unionid made one with this one. Absent where none."),
+        ]
+    ]
+    identities: Annotated[list[IdentityAnswer], Field(description="The oldest first.")]
+    consents: Annotated[list[DocumentVersion], Field(description="What the person agrees to now.")]
+    phone: NotRequired[Annotated[str | None, Field(description="E.164. Only with the scope `phones`.")]]
+    phone_verified: NotRequired[
+        Annotated[
+            bool | None,
+            Field(description="Whether the phone button proved the number; null without a number. Only with `phones`."),
+        ]
+    ]
+
+
+class LookupAnswer(TypedDict):
+    """The users that were found, each once, in the order of the request."""
+
+    items: list[UserForSiblingsAnswer]
+
+
+def user_for_siblings(user: UserForSiblings, scopes: Collection[Scope]) -> UserForSiblingsAnswer:
+    """A user as a client with these scopes sees them."""
+    told: UserForSiblingsAnswer = {
+        "id": user["id"],
+        "nickname": user["nickname"],
+        "avatar_url": user["avatar_url"],
+        "status": user["status"],
+        "roles": user["roles"],
+        "created_at": user["created_at"],
+        "last_login_at": user["last_login_at"],
+        "external_id": user["external_id"],
+        "former_ids": user["former_ids"],
+        "identities": user["identities"],
+        "consents": [
+            {"document": document, "version": version} for document, version in sorted((user["consents"] or {}).items())
+        ],
+    }
+    if user["former_external_ids"]:
+        told["former_external_ids"] = user["former_external_ids"]
+    if Scope.PHONES in scopes:
+        told["phone"] = user["phone"]
+        told["phone_verified"] = phone_verified(user)
+    return told
+
+
+def lookup_answer(users: Sequence[UserForSiblings], scopes: Collection[Scope]) -> LookupAnswer:
+    """Users as a client with these scopes sees them."""
+    return {"items": [user_for_siblings(user, scopes) for user in users]}

@@ -1,0 +1,61 @@
+"""`/v1/users`: siblings look users up."""
+
+from uuid import UUID
+
+from fastapi import APIRouter
+
+from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge
+from wxauth.server.clients.callers import FOR_CLIENTS, SERVICE_CLIENT_SECURITY, UsersClientDep
+from wxauth.server.core.services import ServicesDep
+from wxauth.server.siblings.rows import look_up
+from wxauth.server.siblings.user_bodies import (
+    EXAMPLE_LOOKUP,
+    EXAMPLE_SIBLINGS_USER,
+    LookupAnswer,
+    LookupRequest,
+    UserForSiblingsAnswer,
+    lookup_answer,
+    user_for_siblings,
+)
+from wxauth.server.users.admin_routes import NO_SUCH_USER, WRONG_USER_ID
+from wxauth.server.users.rows import IdentityRow
+from wxauth.server.web.answers import answers
+from wxauth.server.web.direct import DirectRoute, operation_id
+
+router = APIRouter(route_class=DirectRoute, tags=["siblings"], generate_unique_id_function=operation_id)
+
+
+@router.get(
+    "/v1/users/{user_id}",
+    summary="Look a user up",
+    responses=answers(EXAMPLE_SIBLINGS_USER, WRONG_USER_ID, NO_SUCH_USER, *FOR_CLIENTS),
+    openapi_extra=SERVICE_CLIENT_SECURITY,
+)
+async def look_user_up(client: UsersClientDep, services: ServicesDep, user_id: UUID) -> UserForSiblingsAnswer:
+    """A user, for a service client with the scope `users`; with the phone number if it also has `phones`.
+
+    For an id that was merged away the answer is the user that remains: its `id` differs, and its `former_ids` hold the
+    id asked for. An erased user is not found.
+    """
+    for user in await look_up(services.database, ids=[user_id]):
+        return user_for_siblings(user, client.scopes)
+    raise NotFound("there is no such user")
+
+
+@router.post(
+    "/v1/users/lookup",
+    summary="Look many users up",
+    responses=answers(
+        EXAMPLE_LOOKUP, InvalidRequest.of("ids", "Input should be a valid UUID"), PayloadTooLarge, *FOR_CLIENTS
+    ),
+    openapi_extra=SERVICE_CLIENT_SECURITY,
+)
+async def look_users_up(client: UsersClientDep, services: ServicesDep, body: LookupRequest) -> LookupAnswer:
+    """Up to 200 users by id, by openid or by external id, for a service client with the scope `users`.
+
+    Each user is in the answer once, at the place where the request first names them: ids, then openids, then external
+    ids. Unknown ones are left out.
+    """
+    openids: list[IdentityRow] = [{"app_id": each.app_id, "openid": each.openid} for each in body.openids or ()]
+    users = await look_up(services.database, ids=body.ids or (), openids=openids, external_ids=body.external_ids or ())
+    return lookup_answer(users, client.scopes)

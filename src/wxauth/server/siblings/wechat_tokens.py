@@ -1,0 +1,43 @@
+"""The apps' WeChat tokens: handed to services that call WeChat themselves, and replaced by force."""
+
+from datetime import timedelta
+from typing import Final
+
+from wxauth.server.clients.service_rows import record_reading
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.services import Services
+from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
+from wxauth.server.wechat.wechat_tokens import WeChatToken
+
+LOOKED_WITHIN: Final = timedelta(minutes=1)
+"""How long, at most, a client is given a WeChat token that WeChat has already replaced."""
+
+log = get_logger()
+
+
+async def read_wechat_token(services: Services, client_id: str, app_id: str, *, ip: str | None) -> WeChatToken:
+    """The app's WeChat token, for a service client. The trail records once a day that the client was given one.
+
+    Raises: UnknownApp, WeChatError, StorageUnavailable.
+    """
+    app = services.apps.find(app_id)
+    with services.metrics.wechat_token_read(app.app_id):
+        token = await services.wechat_tokens.get(app, looked_within=LOOKED_WITHIN)
+    await record_reading(services.database, Actor(client_id, ip), app_id=app.app_id, now=services.clock())
+    return token
+
+
+async def force_wechat_token(services: Services, app_id: str) -> None:
+    """Have WeChat replace an app's token, for when WeChat refuses the very token that it hands out.
+
+    The former token stops working for everybody.
+
+    Raises: UnknownApp, WeChatError, StorageUnavailable.
+    """
+    app = services.apps.find(app_id)
+    async with services.database.begin() as transaction:
+        await record_event(
+            transaction, EventType.ACCESS_TOKEN_FORCED, by=OPERATOR, at=services.clock(), app_id=app.app_id
+        )
+    await services.wechat_tokens.force(app)
+    log.info("access_token_forced", app_id=app.app_id)

@@ -1,0 +1,98 @@
+"""The caller of a request, and the actions of users on their own account."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from wxauth.errors import InsufficientRole, InvalidToken, NotFound
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.services import Services
+from wxauth.server.core.tables import UserInSession
+from wxauth.server.core.trail import Actor
+from wxauth.server.sessions import rows as session_rows
+from wxauth.server.sessions.rows import EndReason, OpenSession
+from wxauth.server.users import rows as user_rows
+from wxauth.server.users.standing import Standing, deciding, lock_standing
+from wxauth.tokens.claims import Principal
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A user in one of their sessions, both as they are now."""
+
+    session_id: UUID
+    user: UserInSession
+
+    def require_role(self, role: str) -> None:
+        """Check that the user has the role now, whatever the token says. Raises: InsufficientRole."""
+        if role not in self.user["roles"]:
+            raise InsufficientRole(f"this needs the role {role}")
+
+
+async def caller(services: Services, principal: Principal) -> Caller:
+    """The user behind a checked token.
+
+    Raises: InvalidToken, where the session has ended or the user was banned or erased since it was signed;
+        StorageUnavailable.
+    """
+    user = await session_rows.user_in_session(
+        services.database, session_id=principal.session_id, user_id=principal.id, now=services.clock()
+    )
+    if user is None:
+        raise InvalidToken("the session has ended")
+    return Caller(principal.session_id, user)
+
+
+async def erase_me(services: Services, caller: Caller) -> None:
+    """Erase the caller everywhere; the next login is a new user's. Raises: LastAdmin, StorageUnavailable."""
+    user_id = caller.user["id"]
+    await erase(services.database, user_id, by=Actor(str(user_id)), now=services.clock())
+    log.info("user_erased", user_id=user_id)
+
+
+async def erase(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> bool:
+    """Erase a person everywhere; whether there was one. Raises: LastAdmin, StorageUnavailable."""
+
+    async def decide(transaction: Transaction, _: Standing) -> bool:
+        return await user_rows.erase_user(transaction, user_id, by=by, now=now)
+
+    return bool(await deciding(database, user_id, decide))
+
+
+async def list_sessions(
+    services: Services, caller: Caller, *, after: tuple[datetime, UUID] | None, limit: int
+) -> Sequence[OpenSession]:
+    """Where the caller is logged in, the last used first, and one more than the limit. Raises: StorageUnavailable."""
+    return await session_rows.open_sessions(
+        services.database, caller.user["id"], now=services.clock(), limit=limit + 1, after=after
+    )
+
+
+async def end_other_sessions(services: Services, caller: Caller) -> None:
+    """Sign the caller out everywhere else. Raises: StorageUnavailable."""
+    user_id = caller.user["id"]
+    async with services.database.begin() as transaction:
+        await lock_standing(transaction, user_id)  # as whoever ends several sessions at once
+        await session_rows.end_sessions(
+            transaction,
+            user_id,
+            reason=EndReason.SIGNED_OUT_ELSEWHERE,
+            by=Actor(str(user_id)),
+            now=services.clock(),
+            kept=caller.session_id,
+        )
+
+
+async def end_my_session(services: Services, caller: Caller, session_id: UUID) -> None:
+    """Sign the caller out on one device; one that has ended is no failure. Raises: NotFound, StorageUnavailable."""
+    user_id = caller.user["id"]
+    if not await session_rows.session_belongs_to(services.database, session_id=session_id, user_id=user_id):
+        raise NotFound("there is no such session of yours")
+    is_this_one = session_id == caller.session_id
+    reason = EndReason.SIGNED_OUT if is_this_one else EndReason.SIGNED_OUT_ELSEWHERE
+    await session_rows.end_session(services.database, session_id=session_id, reason=reason, now=services.clock())
+    log.info("logged_out", user_id=user_id, session_id=session_id)

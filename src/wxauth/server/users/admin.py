@@ -1,0 +1,181 @@
+"""The actions of administrators, and of operators by command."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from wxauth.errors import LoginTooOld, NotFound
+from wxauth.server.consents.rows import ConsentRow, newest_consents
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.tables import UserStatus
+from wxauth.server.core.trail import Actor, EventRow, EventSearch, find_events
+from wxauth.server.sessions import rows as session_rows
+from wxauth.server.sessions.rows import EndReason, OpenSession
+from wxauth.server.users import account
+from wxauth.server.users import rows as user_rows
+from wxauth.server.users.merging import Observe, merge_by_operator
+from wxauth.server.users.merging_rows import former_external_ids, former_ids, remaining_user
+from wxauth.server.users.rows import UserSearch, UserWithIdentities
+from wxauth.server.users.standing import ADMIN, MAX_ROLES, Settled, Standing, deciding, lock_standing, settle
+from wxauth.server.web.paging import Page
+
+LISTED: Final = 100
+"""How many of a user's sessions are listed, the last used first, and of their consents, the newest first. Sessions that
+are not listed can be ended, too."""
+
+log = get_logger()
+
+
+class TooManyRoles(Exception):
+    """The user would have more roles than one may have."""
+
+
+class UserDetail(UserWithIdentities):
+    """A user, with all identities, open sessions and consents."""
+
+    former_ids: Sequence[UUID]
+    former_external_ids: Sequence[str]
+    sessions: Sequence[OpenSession]
+    consents_given: Sequence[ConsentRow]
+    """The newest consents, withdrawn ones too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserChange:
+    """Changes of a user's standing. A field that is None changes nothing."""
+
+    status: UserStatus | None = None
+    roles: Sequence[str] | None = None
+    """All roles of the user from now on."""
+    granted: str | None = None
+    """A role to add."""
+    revoked: str | None = None
+    """A role to take away."""
+
+    def applied_to(self, before: Standing) -> Standing:
+        """The standing after the changes. Raises: TooManyRoles."""
+        wanted = [*(before.roles if self.roles is None else self.roles), self.granted]
+        roles = tuple(dict.fromkeys(role for role in wanted if role and role != self.revoked))
+        if len(roles) > MAX_ROLES:
+            raise TooManyRoles
+        return Standing(self.status or before.status, roles)
+
+    @property
+    def may_end_an_administrator(self) -> bool:
+        """Whether an active administrator could cease to be one by these changes."""
+        takes_role = self.revoked == ADMIN or (self.roles is not None and ADMIN not in self.roles)
+        return takes_role or self.status is UserStatus.DISABLED
+
+
+async def list_users(
+    database: Database, search: UserSearch, *, before: UUID | None, limit: int
+) -> Page[UserWithIdentities]:
+    """The newest users that the search finds, older than `before`. Raises: StorageUnavailable."""
+    return Page.of(await user_rows.find_users(database, search, before=before, limit=limit + 1), limit)
+
+
+async def read_user(database: Database, user_id: UUID, *, now: datetime) -> UserDetail:
+    """A user with all identities and the sessions used last; for an id that was merged away, the user that remains.
+
+    Raises: NotFound, StorageUnavailable.
+    """
+    user = await user_rows.read_user(database, user_id)
+    if user is None and (remaining_id := await remaining_user(database, user_id)) is not None:
+        user = await user_rows.read_user(database, remaining_id)
+    if user is None:
+        raise _no_such_user()
+    sessions = await session_rows.open_sessions(database, user["id"], now=now, limit=LISTED)
+    return {
+        **user,
+        "former_ids": await former_ids(database, user["id"]),
+        "former_external_ids": await former_external_ids(database, user["id"]),
+        "sessions": sessions,
+        "consents_given": await newest_consents(database, user["id"], limit=LISTED),
+    }
+
+
+async def change_user(
+    database: Database, user_id: UUID, change: UserChange, *, by: Actor, may_promote: bool = True, now: datetime
+) -> None:
+    """Ban or unban a user, and set their roles; a ban ends every session.
+
+    Without `may_promote`, nobody but an active administrator has the role `admin` after it. The role counts, not
+    whether the user may use it now: a ban is lifted later.
+
+    Raises: NotFound, LastAdmin, LoginTooOld, TooManyRoles, StorageUnavailable.
+    """
+
+    async def decide(transaction: Transaction, before: Standing) -> Settled:
+        after = change.applied_to(before)
+        if ADMIN in after.roles and not (before.is_administrator or may_promote):
+            raise LoginTooOld
+        return await settle(transaction, user_id, before=before, after=after, by=by, now=now)
+
+    if change.may_end_an_administrator:
+        settled = await deciding(database, user_id, decide)
+    else:
+        async with database.begin() as transaction:
+            before = await lock_standing(transaction, user_id)
+            settled = None if before is None else await decide(transaction, before)
+    if settled is None:
+        raise _no_such_user()
+    settled.tell()
+
+
+async def merge_users(
+    database: Database,
+    former_id: UUID,
+    *,
+    into: UUID,
+    by: Actor,
+    may_promote: bool = True,
+    now: datetime,
+    observe: Observe = lambda _source: None,
+) -> UserDetail:
+    """Merge two users, as `merge_by_operator` does; the one that remains.
+
+    Raises: NotFound, MergeRefused, LastAdmin, LoginTooOld, StorageUnavailable.
+    """
+    user_id = await merge_by_operator(
+        database, former_id, into=into, by=by, may_promote=may_promote, now=now, observe=observe
+    )
+    return await read_user(database, user_id, now=now)
+
+
+async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
+    """Erase a person everywhere. Raises: NotFound, LastAdmin, StorageUnavailable."""
+    if not await account.erase(database, user_id, by=by, now=now):
+        raise _no_such_user()
+    log.info("user_erased", user_id=user_id, actor=by.name)
+
+
+async def end_sessions(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
+    """Sign a user out everywhere. Raises: NotFound, StorageUnavailable."""
+    async with database.begin() as transaction:
+        if await lock_standing(transaction, user_id) is None:
+            raise _no_such_user()
+        await session_rows.end_sessions(transaction, user_id, reason=EndReason.ADMINISTRATOR, by=by, now=now)
+    log.info("sessions_ended", user_id=user_id, actor=by.name)
+
+
+async def end_session(database: Database, user_id: UUID, session_id: UUID, *, by: Actor, now: datetime) -> None:
+    """Sign a user out on one device; one that has ended is no failure. Raises: NotFound, StorageUnavailable."""
+    async with database.begin() as transaction:
+        is_theirs = await session_rows.end_session_of(
+            transaction, user_id, session_id, reason=EndReason.ADMINISTRATOR, by=by, now=now
+        )
+    if not is_theirs:
+        raise NotFound("this user has no such session")
+    log.info("session_ended", user_id=user_id, session_id=session_id, actor=by.name)
+
+
+async def list_events(database: Database, search: EventSearch, *, before: UUID | None, limit: int) -> Page[EventRow]:
+    """The newest events that the search finds, older than `before`. Raises: StorageUnavailable."""
+    return Page.of(await find_events(database, search, before=before, limit=limit + 1), limit)
+
+
+def _no_such_user() -> NotFound:
+    return NotFound("there is no such user")

@@ -1,0 +1,382 @@
+"""Requests and answers about users, identities, sessions and events."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal, NotRequired
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from wxauth.server.consents.bodies import EXAMPLE_CONSENTS, ConsentAnswer, consent_answers
+from wxauth.server.consents.consents import missing_from
+from wxauth.server.core.tables import ROLE, UserInSession, UserRow, UserStatus, phone_verified
+from wxauth.server.core.trail import EventRow, EventType
+from wxauth.server.sessions.devices import describe_device
+from wxauth.server.sessions.rows import OpenSession
+from wxauth.server.users.admin import UserDetail
+from wxauth.server.users.rows import UserWithIdentities
+from wxauth.server.users.standing import MAX_ROLES
+from wxauth.server.web.bodies import TEXT, Time
+from wxauth.server.web.paging import MAX_PAGE_SIZE, OrEmpty, Page, PageQuery, TimedPageQuery
+
+Role = Annotated[str, StringConstraints(pattern=f"^{ROLE}$")]
+
+
+EXAMPLE_USER: dict[str, Any] = {
+    "id": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17",
+    "app_id": "wx1a2b3c4d5e6f7a8b",
+    "openid": "oGZUI0egBJY1zhBYw2KhdUfwVJJE",
+    "unionid": "oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E",
+    "nickname": "小明",
+    "avatar_url": "https://example.com/avatars/1.png",
+    "phone": "+8613800138000",
+    "roles": [],
+    "status": "active",
+    "created_at": "2026-11-20T08:00:00Z",
+    "last_login_at": "2026-11-20T08:00:00Z",
+    "external_id": "10023",
+    "phone_verified": True,
+}
+
+
+EXAMPLE_SESSIONS: dict[str, Any] = {
+    "items": [
+        {
+            "id": "01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2",
+            "app_id": "wx1a2b3c4d5e6f7a8b",
+            "client_id": None,
+            "device": "iOS 17.1, WeChat 8.0.44",
+            "ip": "203.0.113.7",
+            "created_at": "2026-11-20T08:00:00Z",
+            "last_used_at": "2026-11-20T09:30:00Z",
+            "expires_at": "2026-12-20T09:30:00Z",
+            "current": True,
+        }
+    ],
+    "next_cursor": None,
+}
+
+
+EXAMPLE_LISTED_USER: dict[str, Any] = {
+    "id": EXAMPLE_USER["id"],
+    "identities": [{"app_id": EXAMPLE_USER["app_id"], "openid": EXAMPLE_USER["openid"]}],
+    **{name: value for name, value in EXAMPLE_USER.items() if name not in ("id", "app_id", "openid")},
+}
+
+
+EXAMPLE_USER_DETAIL: dict[str, Any] = {
+    **EXAMPLE_LISTED_USER,
+    "sessions": [
+        {name: value for name, value in session.items() if name != "current"} for session in EXAMPLE_SESSIONS["items"]
+    ],
+    "consents": EXAMPLE_CONSENTS["items"],
+}
+
+
+EXAMPLE_USERS: dict[str, Any] = {"items": [EXAMPLE_LISTED_USER], "next_cursor": "AZM8Xo8afD6bHS9qTowNFw"}
+
+
+EXAMPLE_EVENTS: dict[str, Any] = {
+    "items": [
+        {
+            "id": "01933c62-14e0-7b11-8f3a-5d2c7e9a4b60",
+            "type": "session.ended",
+            "at": "2026-11-20T10:00:00Z",
+            "actor": "system",
+            "user_id": EXAMPLE_USER["id"],
+            "app_id": EXAMPLE_USER["app_id"],
+            "ip": "203.0.113.7",
+            "data": {"session_ids": [EXAMPLE_SESSIONS["items"][0]["id"]], "reason": "reused"},
+        }
+    ],
+    "next_cursor": "AZM8YhTgexGPOl0sfppLYA",
+}
+
+
+def _folded(roles: list[str]) -> list[str]:
+    folded = list(dict.fromkeys(roles))
+    if len(folded) > MAX_ROLES:
+        raise ValueError(f"List should have at most {MAX_ROLES} items")
+    return folded
+
+
+def _without_empty(values: Any) -> Any:
+    return [value for value in values if value != ""] if isinstance(values, list) else values
+
+
+class UserChangeRequest(BaseModel):
+    """Changes of a user. An absent or null field changes nothing."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "disabled"}]}, hide_input_in_errors=True)
+
+    status: UserStatus | None = Field(default=None, description="A ban (`disabled`) ends every session at once.")
+    roles: Annotated[list[Role], AfterValidator(_folded)] | None = Field(
+        default=None, description=f"All that the user is to have, at most {MAX_ROLES}."
+    )
+
+
+class MergeRequest(BaseModel):
+    """Which user remains."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"into": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"}]}, hide_input_in_errors=True
+    )
+
+    into: UUID = Field(description="The user that remains, with id, names, number and external_id.")
+
+
+class UsersQuery(PageQuery):
+    """Which users to list."""
+
+    q: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=TEXT)] | None = Field(
+        default=None,
+        description="The whole openid, unionid, external id, phone number or id; if nobody's, part of the nickname.",
+    )
+    status: Annotated[UserStatus | None, OrEmpty] = None
+    role: Annotated[Role | None, OrEmpty] = None
+    app_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
+        default=None, description="Who has an identity in this app."
+    )
+
+
+class EventsQuery(PageQuery):
+    """Which events to list."""
+
+    user_id: Annotated[UUID | None, OrEmpty] = Field(default=None, description="To whom it was done.")
+    type: Annotated[list[Annotated[str, StringConstraints(pattern=TEXT)]], BeforeValidator(_without_empty)] = Field(
+        default=[], description=f"Such as {', '.join(f'`{kind}`' for kind in EventType)}; repeated for several."
+    )
+    since: Annotated[Time | None, OrEmpty] = Field(default=None, description="None earlier than this.")
+    until: Annotated[Time | None, OrEmpty] = Field(default=None, description="All earlier than this.")
+
+
+class SessionsQuery(TimedPageQuery):
+    """Which of one's open sessions to list."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE), OrEmpty] = 100
+
+
+class OpenSessionAnswer(TypedDict):
+    """A login on one device."""
+
+    id: UUID
+    app_id: str
+    client_id: Annotated[str | None, Field(description="The website; null for a login in the mini-program.")]
+    device: Annotated[str | None, Field(description="System, and WeChat or browser, from the User-Agent.")]
+    ip: Annotated[str | None, Field(description="Where it was last used from.")]
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: Annotated[datetime, Field(description="When it ends unless it is used.")]
+
+
+class SessionAnswer(OpenSessionAnswer):
+    """A login on one device."""
+
+    current: Annotated[bool, Field(description="Whether it is the one that asks.")]
+
+
+class SessionsAnswer(TypedDict):
+    """Open sessions of a user, the last used first."""
+
+    items: list[SessionAnswer]
+    next_cursor: Annotated[str | None, Field(description="`cursor` for the next page, null after the last.")]
+
+
+class ProfileAndStanding(TypedDict):
+    """What every answer about a user tells."""
+
+    unionid: str | None
+    nickname: str | None
+    avatar_url: str | None
+    phone: Annotated[str | None, Field(description="E.164.")]
+    roles: list[str]
+    status: Literal["active", "disabled"]
+    created_at: datetime
+    last_login_at: Annotated[datetime | None, Field(description="Null for who was imported and has not logged in yet.")]
+    external_id: Annotated[str | None, Field(description="The id that the user had before wxauth; of nobody else.")]
+    phone_verified: Annotated[
+        bool | None,
+        Field(description="Whether the number was proved by the phone button, not merely imported; null without one."),
+    ]
+
+
+class DocumentVersion(TypedDict):
+    """A version of a document that people agree to."""
+
+    document: str
+    version: str
+
+
+class _InSession(TypedDict):
+    id: Annotated[UUID, Field(description="UUIDv7; what a sibling keys its own data by.")]
+    app_id: str
+    openid: str
+
+
+class UserAnswer(_InSession, ProfileAndStanding):
+    """A user, with the identity of the session that asks."""
+
+    consents_due: NotRequired[
+        Annotated[
+            list[DocumentVersion],
+            Field(description="What is in force and not agreed to; there where the service has such documents."),
+        ]
+    ]
+
+
+class IdentityAnswer(TypedDict):
+    """One openid in one app."""
+
+    app_id: str
+    openid: str
+
+
+class _WithIdentities(TypedDict):
+    id: UUID
+    identities: Annotated[list[IdentityAnswer], Field(description="The oldest first.")]
+
+
+class ListedUserAnswer(_WithIdentities, ProfileAndStanding):
+    """A user, with all identities."""
+
+
+class UserDetailAnswer(ListedUserAnswer):
+    """A user, with all identities and open sessions."""
+
+    former_ids: NotRequired[
+        Annotated[
+            list[UUID],
+            Field(description="The ids merged into this user, the first merge first. Absent where none."),
+        ]
+    ]
+    former_external_ids: NotRequired[
+        Annotated[
+            list[str],
+            Field(description="External ids of users whom WeChat's unionid made one with this one. Absent where none."),
+        ]
+    ]
+    sessions: Annotated[list[OpenSessionAnswer], Field(description="The hundred that were used last.")]
+    consents: Annotated[list[ConsentAnswer], Field(description="The newest hundred, withdrawn ones too.")]
+
+
+class UsersAnswer(TypedDict):
+    """Some users, the newest first."""
+
+    items: list[ListedUserAnswer]
+    next_cursor: Annotated[str | None, Field(description="`cursor` for the next page, null after the last.")]
+
+
+class EventAnswer(TypedDict):
+    """Something that was done."""
+
+    id: UUID
+    type: str
+    at: datetime
+    actor: Annotated[
+        str,
+        Field(
+            description="The id of the user or the name of the service client that did it, `operator` by command, "
+            "`wechat` by push, or `system`."
+        ),
+    ]
+    user_id: Annotated[UUID | None, Field(description="To whom.")]
+    app_id: str | None
+    ip: Annotated[str | None, Field(description="From where.")]
+    data: Annotated[dict[str, Any], Field(description="What else there is to say; empty where a person was erased.")]
+
+
+class EventsAnswer(TypedDict):
+    """Some events, the newest first."""
+
+    items: list[EventAnswer]
+    next_cursor: Annotated[str | None, Field(description="`cursor` for the next page, null after the last.")]
+
+
+def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
+    """A user as it was read, with the app_id and openid of the session that asks, and what of `CONSENTS` is due."""
+    answer: UserAnswer = {
+        "id": user["id"],
+        "app_id": user["app_id"],
+        "openid": user["openid"],
+        **_profile_and_standing(user),  # type: ignore[typeddict-item]  # which wants consents_due in it
+    }
+    if in_force:
+        due = missing_from(user["consents"], in_force)
+        answer["consents_due"] = [{"document": document, "version": version} for document, version in due.items()]
+    return answer
+
+
+def listed_user_answer(user: UserWithIdentities) -> ListedUserAnswer:
+    """A user as read with all identities."""
+    return {"id": user["id"], "identities": user["identities"], **_profile_and_standing(user)}
+
+
+def user_detail_answer(user: UserDetail) -> UserDetailAnswer:
+    """A user as read with all identities and open sessions."""
+    told: UserDetailAnswer = {
+        **listed_user_answer(user),  # type: ignore[typeddict-item]  # mypy wants keys that need not be there
+        "sessions": [open_session_answer(session) for session in user["sessions"]],
+        "consents": consent_answers(user["consents_given"]),
+    }
+    if user["former_ids"]:
+        told["former_ids"] = list(user["former_ids"])
+    if user["former_external_ids"]:
+        told["former_external_ids"] = list(user["former_external_ids"])
+    return told
+
+
+def users_answer(page: Page[UserWithIdentities]) -> UsersAnswer:
+    """A page of users."""
+    return {"items": [listed_user_answer(user) for user in page.items], "next_cursor": page.next_cursor}
+
+
+def open_session_answer(session: OpenSession) -> OpenSessionAnswer:
+    """An open session as it was read."""
+    return {
+        "id": session["id"],
+        "app_id": session["app_id"],
+        "client_id": session["client_id"],
+        "device": describe_device(session["user_agent"]),
+        "ip": _address(session["ip"]),
+        "created_at": session["created_at"],
+        "last_used_at": session["last_used_at"],
+        "expires_at": session["expires_at"],
+    }
+
+
+def events_answer(page: Page[EventRow]) -> EventsAnswer:
+    """A page of events."""
+    items: list[EventAnswer] = [
+        {
+            "id": event["id"],
+            "type": event["type"],
+            "at": event["at"],
+            "actor": event["actor"],
+            "user_id": event["user_id"],
+            "app_id": event["app_id"],
+            "ip": _address(event["ip"]),
+            "data": event["data"],
+        }
+        for event in page.items
+    ]
+    return {"items": items, "next_cursor": page.next_cursor}
+
+
+def _profile_and_standing(user: UserRow) -> ProfileAndStanding:
+    return {
+        "unionid": user["unionid"],
+        "nickname": user["nickname"],
+        "avatar_url": user["avatar_url"],
+        "phone": user["phone"],
+        "roles": user["roles"],
+        "status": user["status"],
+        "created_at": user["created_at"],
+        "last_login_at": user["last_login_at"],
+        "external_id": user["external_id"],
+        "phone_verified": phone_verified(user),
+    }
+
+
+def _address(ip: object | None) -> str | None:
+    return None if ip is None else str(ip)

@@ -1,0 +1,144 @@
+"""The parameters of routes in every room: who calls, and from where."""
+
+from dataclasses import replace
+from datetime import timedelta
+from functools import lru_cache
+from typing import Annotated, Final
+from uuid import UUID
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from wxauth.errors import InsufficientScope, LoginTooOld
+from wxauth.server.core.ip_addresses import plain_address
+from wxauth.server.core.services import Services
+from wxauth.server.core.trail import Actor
+from wxauth.server.sessions.devices import Device
+from wxauth.server.sessions.rows import session_opened_at
+from wxauth.server.users import account
+from wxauth.server.users.account import Caller
+from wxauth.server.users.standing import ADMIN
+from wxauth.tokens.claims import Principal
+
+_MAX_USER_AGENT: Final = 512
+
+
+ROLES_SCOPE: Final = "roles"
+"""The scope with which a website sees a person's roles."""
+ADMIN_SCOPE: Final = "wxauth:admin"
+"""The scope with which an administrator's session of a website may administer. Only our own pages get it."""
+
+
+async def principal_of(connection: HTTPConnection) -> Principal:
+    """The user behind the request's access token, by the same guard that siblings use; no website's."""
+    services: Services = connection.app.state.services
+    principal = await services.guard(connection)
+    if principal.scopes is not None:
+        raise InsufficientScope("this is for a login in the mini-program: a website's token does not open it")
+    return principal
+
+
+PrincipalDep = Annotated[Principal, Depends(principal_of)]
+"""What the request's access token says, for what looks the session up by itself."""
+
+
+async def caller_of(connection: HTTPConnection) -> Caller:
+    """The user behind the request's access token, as they are now."""
+    services: Services = connection.app.state.services
+    return await account.caller(services, await principal_of(connection))
+
+
+CallerDep = Annotated[Caller, Depends(caller_of)]
+"""The user behind the request's access token. A revoked session, a banned or erased user is refused at once."""
+
+
+async def any_caller_of(connection: HTTPConnection) -> Caller:
+    """The user behind the request's access token, as they are now, in whatever kind of session.
+
+    Without the scope for them, a website sees no roles.
+    """
+    services: Services = connection.app.state.services
+    principal = await services.guard(connection)
+    caller = await account.caller(services, principal)
+    if principal.scopes is None or ROLES_SCOPE in principal.scopes:
+        return caller
+    return replace(caller, user={**caller.user, "roles": []})
+
+
+AnyCallerDep = Annotated[Caller, Depends(any_caller_of)]
+"""The user behind the request's access token, a website's too."""
+
+
+async def device_of(connection: HTTPConnection) -> Device:
+    """Where the request comes from, as the server in front of the app found it."""
+    client = connection.scope.get("client")
+    user_agent = None
+    for name, value in connection.scope["headers"]:
+        if name == b"user-agent":
+            user_agent = value[:_MAX_USER_AGENT].decode("latin-1")
+            break
+    return Device(ip=None if client is None else _plain_ip(client[0]), user_agent=user_agent)
+
+
+DeviceDep = Annotated[Device, Depends(device_of)]
+"""Where the request comes from, for the list of a user's devices."""
+
+
+async def administrator_of(connection: HTTPConnection) -> Actor:
+    """The administrator behind the request's access token, and where the request comes from."""
+    services: Services = connection.app.state.services
+    principal = await services.guard(connection)
+    if principal.scopes is not None and ADMIN_SCOPE not in principal.scopes:
+        raise InsufficientScope("a website's token does not administer")
+    caller = await account.caller(services, principal)
+    caller.require_role(ADMIN)
+    return Actor(str(caller.user["id"]), (await device_of(connection)).ip)
+
+
+AdministratorDep = Annotated[Actor, Depends(administrator_of)]
+"""The administrator who asks. One who was demoted or banned a moment ago is refused at once."""
+
+
+async def fresh_login_of(connection: HTTPConnection) -> bool:
+    """Whether the request's session was opened within `ADMIN_FRESH_LOGIN` seconds."""
+    services: Services = connection.app.state.services
+    return await is_fresh(services, (await services.guard(connection)).session_id)
+
+
+FreshLoginDep = Annotated[bool, Depends(fresh_login_of)]
+"""Whether the session was opened lately, for acts that leave lasting power in some cases only."""
+
+
+async def is_fresh(services: Services, session_id: UUID) -> bool:
+    """Whether a session was opened lately: an access token that was stolen must not become a client.
+
+    Raises: StorageUnavailable.
+    """
+    longest = services.settings.admin_fresh_login
+    if not longest:
+        return True
+    opened_at = await session_opened_at(services.database, session_id)
+    return opened_at is not None and services.clock() - opened_at <= timedelta(seconds=longest)
+
+
+async def fresh_administrator_of(connection: HTTPConnection) -> Actor:
+    """The administrator, whose session was opened lately.
+
+    Raises: LoginTooOld, beside what `administrator_of` raises.
+    """
+    administrator = await administrator_of(connection)
+    if not await fresh_login_of(connection):
+        raise LoginTooOld
+    return administrator
+
+
+FreshAdministratorDep = Annotated[Actor, Depends(fresh_administrator_of)]
+"""The administrator who asks, for acts that leave lasting power: `ADMIN_FRESH_LOGIN`."""
+
+
+@lru_cache(maxsize=4096)
+def _plain_ip(host: str) -> str | None:
+    try:
+        return str(plain_address(host))
+    except ValueError:
+        return None  # a unix socket

@@ -1,0 +1,132 @@
+"""Forgetting what is stored of an erased person besides the user: their consents, and what the trail tells of them.
+
+What is little is forgotten with the user, in the same transaction. The rest waits in `erasures`, a row for each id of
+the person, and is forgotten a page at a time. Until then nobody is shown it: consents are read by their user's ids, and
+`find_events` blanks what an erased person's events tell.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.trail import FORGOTTEN_DATA, TELLS_OF_ERASURE
+from wxauth.server.sessions.rows import START
+
+FORGOTTEN_AT_ONCE: Final = 1000
+"""How many rows are forgotten in the transaction of the erasure itself."""
+_WAIT_FOR_ANOTHER: Final = 0.1
+"""Seconds to wait for another worker, who forgets a page."""
+_IDS_AT_ONCE: Final = 10
+"""How many of a person's ids are looked at in that transaction."""
+
+# One worker at a time, so that erasures take no more of the database however many wait.
+_TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.erasures'))"
+# $1 user ids  $2 before the first event
+_PUT_OFF: Final = """
+INSERT INTO erasures (user_id, about_after, acted_after) SELECT id, $2, $2 FROM unnest($1::uuid[]) AS wanted (id)
+ON CONFLICT (user_id) DO UPDATE SET about_after = excluded.about_after, acted_after = excluded.acted_after
+"""
+# $1 user ids, or NULL for all
+_NEXT: Final = """
+SELECT user_id, about_after, acted_after FROM erasures WHERE $1::uuid[] IS NULL OR user_id = ANY ($1)
+ ORDER BY user_id LIMIT 1
+"""
+_ARE_WAITING: Final = "SELECT EXISTS (SELECT FROM erasures WHERE $1::uuid[] IS NULL OR user_id = ANY ($1)) AS are_some"
+# Removes addresses and data from events about the person. Data that siblings are told stays: it has ids only.
+# $1 user id  $2 behind this event  $3 how many
+_FORGET_ABOUT: Final = f"""
+WITH page AS MATERIALIZED (
+    SELECT id FROM events WHERE user_id = $1 AND id > $2 ORDER BY id LIMIT $3
+), forgotten AS (
+    UPDATE events SET ip = NULL, data = {FORGOTTEN_DATA}
+      FROM page
+     WHERE events.id = page.id AND (ip IS NOT NULL OR data <> {FORGOTTEN_DATA}) AND {TELLS_OF_ERASURE} IS NOT TRUE
+)
+SELECT id FROM page ORDER BY id
+"""  # noqa: S608 - put together from constants
+# Removes the person's address from events about others. $1 user id  $2 behind this event  $3 how many
+_FORGET_ACTED: Final = """
+WITH page AS MATERIALIZED (
+    SELECT id FROM events WHERE actor = $1::uuid::text AND ip IS NOT NULL AND id > $2 ORDER BY id LIMIT $3
+), forgotten AS (
+    UPDATE events SET ip = NULL FROM page WHERE events.id = page.id
+)
+SELECT id FROM page ORDER BY id
+"""
+# $1 user id  $2 how many
+_FORGET_CONSENTS: Final = """
+DELETE FROM consents WHERE id IN (SELECT id FROM consents WHERE user_id = $1 ORDER BY given_at, id LIMIT $2)
+"""
+# $1 user id  $2 and $3 the last events that were forgotten
+_GO_ON: Final = "UPDATE erasures SET about_after = $2, acted_after = $3 WHERE user_id = $1"
+_FINISH: Final = "DELETE FROM erasures WHERE user_id = $1"
+
+
+class ForgottenPage(NamedTuple):
+    """The result of a page."""
+
+    user_id: UUID
+    is_last: bool
+    """Whether nothing is left of what was known by this id."""
+
+
+async def forget_person(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
+    """Forget an erased person, known by these ids: at once what is little, the rest later."""
+    await transaction.execute(_PUT_OFF, user_ids, START)
+    left = FORGOTTEN_AT_ONCE
+    for user_id in user_ids[:_IDS_AT_ONCE]:
+        left -= await _forget_page(transaction, user_id, START, START, size=left)
+        if left <= 0:
+            break
+
+
+async def forget_next(database: Database, *, size: int, user_ids: Sequence[UUID] | None = None) -> ForgottenPage | None:
+    """Forget the next page of what waits, of these ids if any are named.
+
+    None if nothing waits, or another worker is at it. Raises: StorageUnavailable.
+    """
+    async with database.begin() as transaction:
+        if not await transaction.fetchval(_TRY_LOCK):
+            return None
+        waiting = await transaction.fetchrow(_NEXT, user_ids)
+        if waiting is None:
+            return None
+        user_id, about_after, acted_after = waiting
+        number = await _forget_page(transaction, user_id, about_after, acted_after, size=size)
+        return ForgottenPage(user_id, is_last=number < size)
+
+
+async def forget_rest(database: Database, user_ids: Sequence[UUID] | None = None) -> None:
+    """Forget now what waits, of these ids if any are named. Raises: StorageUnavailable."""
+    while await are_waiting(database, user_ids):
+        if await forget_next(database, size=FORGOTTEN_AT_ONCE, user_ids=user_ids) is None:
+            await asyncio.sleep(_WAIT_FOR_ANOTHER)
+
+
+async def are_waiting(asked: Database | Transaction, user_ids: Sequence[UUID] | None = None) -> bool:
+    """Whether there is something left to forget, of these ids if any are named.
+
+    Raises: StorageUnavailable, where a database is asked.
+    """
+    return bool((await asked.fetchrow(_ARE_WAITING, user_ids))["are_some"])
+
+
+async def _forget_page(
+    transaction: Transaction, user_id: UUID, about_after: UUID, acted_after: UUID, *, size: int
+) -> int:
+    """Forget up to so many rows; how many. If there were fewer, the person is forgotten."""
+    about = await transaction.fetch(_FORGET_ABOUT, user_id, about_after, size)
+    acted = await transaction.fetch(_FORGET_ACTED, user_id, acted_after, size - len(about))
+    number = len(about) + len(acted)
+    number += await transaction.execute(_FORGET_CONSENTS, user_id, size - number)
+    if number < size:
+        await transaction.execute(_FINISH, user_id)
+    else:
+        about_after, acted_after = (
+            (about[-1]["id"] if about else about_after),
+            (acted[-1]["id"] if acted else acted_after),
+        )
+        await transaction.execute(_GO_ON, user_id, about_after, acted_after)
+    return number

@@ -1,0 +1,27 @@
+"""What WeChat says of a person, noted in the trail for somebody to look at."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from wxauth.errors import StorageUnavailable
+from wxauth.server.core.database import Database
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.trail import SYSTEM, EventType, record_event
+from wxauth.server.users.person import Person
+from wxauth.server.users.standing import lock_standing
+
+log = get_logger()
+
+
+async def flag(database: Database, person: Person, kind: EventType, data: Mapping[str, Any], *, now: datetime) -> None:
+    """Record it, unless the person has been erased. A trail that cannot be written is told in the log."""
+    log.warning(kind.logged, user_id=person.user_id, app_id=person.app_id, **data)
+    try:
+        async with database.begin() as transaction:
+            if await lock_standing(transaction, person.user_id) is not None:
+                await record_event(
+                    transaction, kind, by=SYSTEM, at=now, user_id=person.user_id, app_id=person.app_id, data=data
+                )
+    except StorageUnavailable:
+        log.error("event_not_recorded", type=kind, user_id=person.user_id, reason=StorageUnavailable.code)

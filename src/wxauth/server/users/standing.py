@@ -1,0 +1,152 @@
+"""How a person stands: active or banned, with which roles; and that the last administrator stays.
+
+Whoever changes that (an administrator, a command, the risk policy, a merge) does it by `settle`: the change, what the
+trail tells of it, and the end of a banned person's sessions are one transaction.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+from wxauth.errors import LastAdmin, StorageUnavailable
+from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.tables import UserStatus
+from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.sessions.rows import EndReason, end_console_sessions, end_sessions
+from wxauth.server.users.standing_rows import (
+    lock_users,
+    set_status_and_roles,
+    some_are_administrators,
+)
+
+ADMIN: Final = "admin"
+"""The role of an administrator."""
+MAX_ROLES: Final = 32
+
+_ATTEMPTS: Final = 5
+
+log = get_logger()
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A user's standing, which others decide: status and roles."""
+
+    status: UserStatus
+    roles: tuple[str, ...]
+
+    @property
+    def is_banned(self) -> bool:
+        """Whether the user may not log in."""
+        return self.status is UserStatus.DISABLED
+
+    @property
+    def is_administrator(self) -> bool:
+        """Whether the user is an active administrator."""
+        return ADMIN in self.roles and not self.is_banned
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A change of a user's standing."""
+
+    user_id: UUID
+    by: Actor
+    changes: Sequence[EventType]
+
+    def tell(self, **fields: Any) -> None:
+        """Write the log lines. Call it after the commit."""
+        for kind in self.changes:
+            log.info(kind.logged, user_id=self.user_id, actor=self.by.name, **fields)
+
+
+async def lock_standing(transaction: Transaction, user_id: UUID) -> Standing | None:
+    """Lock a user's standing until the transaction ends; None if there is no such user."""
+    return (await lock_standings(transaction, [user_id])).get(user_id)
+
+
+async def lock_standings(
+    transaction: Transaction, user_ids: Iterable[UUID], *, with_administrators: bool = False
+) -> dict[UUID, Standing]:
+    """Lock the standing of several users, in the order in which everybody locks. Unknown users are left out.
+
+    `with_administrators` locks that of all administrators too.
+    """
+    rows = await lock_users(transaction, list(user_ids), with_administrators=with_administrators)
+    return {row["id"]: Standing(UserStatus(row["status"]), tuple(row["roles"])) for row in rows}
+
+
+def administrators_among(standings: Mapping[UUID, Standing]) -> frozenset[UUID]:
+    """Those of these users who are active administrators."""
+    return frozenset(user_id for user_id, standing in standings.items() if standing.is_administrator)
+
+
+async def deciding(
+    database: Database, user_id: UUID, decide: Callable[[Transaction, Standing], Awaitable[T]]
+) -> T | None:
+    """Call `decide` with a user's locked standing, in a transaction; the result, or None if there is no such user.
+
+    If the user is an administrator, all administrators are locked, so that the last one stays. If not, none is: the
+    decision need not wait for decisions about administrators.
+
+    Raises: LastAdmin, if the user is the only administrator; StorageUnavailable; what `decide` raises.
+    """
+    for _ in range(_ATTEMPTS):
+        async with database.begin() as transaction:
+            # Everybody locks in one order: users by their ids, administrators among them.
+            is_one = await some_are_administrators(transaction, [user_id])
+            standings = await lock_standings(transaction, [user_id], with_administrators=is_one)
+            if is_one and administrators_among(standings) == {user_id}:
+                raise LastAdmin("this is the only administrator: make another one first")
+            standing = standings.get(user_id)
+            if standing is None:
+                return None
+            if is_one or not standing.is_administrator:  # otherwise the user has just become one: lock again
+                return await decide(transaction, standing)
+    raise StorageUnavailable("too many changes to this user at once")
+
+
+async def settle(
+    transaction: Transaction,
+    user_id: UUID,
+    *,
+    before: Standing,
+    after: Standing,
+    by: Actor,
+    now: datetime,
+    app_id: str | None = None,
+    why: Mapping[str, Any] | None = None,
+) -> Settled:
+    """Change the standing of a user, which is locked, and record the change.
+
+    A ban ends every session of the user. The loss of the role `admin` ends the sessions of the console.
+
+    Args:
+        transaction: The transaction in which the user is locked.
+        user_id: The user.
+        before: The present standing.
+        after: The new standing.
+        by: Who has decided it.
+        now: The time.
+        app_id: The app in which it was decided, if any.
+        why: What the event of a ban tells besides.
+    """
+    changes: dict[EventType, Mapping[str, Any] | None] = {}
+    if after.status is not before.status:
+        changes[EventType.USER_BANNED if after.is_banned else EventType.USER_UNBANNED] = why
+    if set(after.roles) != set(before.roles):
+        changes[EventType.ROLES_CHANGED] = {"before": before.roles, "after": after.roles}
+    if changes:
+        await set_status_and_roles(transaction, user_id, after.status, after.roles)
+    for kind, data in changes.items():
+        await record_event(transaction, kind, by=by, at=now, user_id=user_id, app_id=app_id, data=data)
+    if after.is_banned:
+        await end_sessions(transaction, user_id, reason=EndReason.BANNED, by=by, now=now)
+    elif ADMIN in before.roles and ADMIN not in after.roles:
+        await end_console_sessions(transaction, user_id, by=by, now=now)
+    return Settled(user_id, by, list(changes))

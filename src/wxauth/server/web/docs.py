@@ -1,0 +1,68 @@
+"""`/docs` and `/openapi.json`, served by this process alone, without a CDN."""
+
+import re
+from base64 import b64encode
+from hashlib import sha256
+from pathlib import Path
+
+import fastapi_offline
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.staticfiles import StaticFiles
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from wxauth.problems import Language, preferred_language
+from wxauth.server.web.chinese import in_chinese
+
+_ASSETS = "/docs/assets"
+# Beside the scripts. The page shares its origin with the console.
+_POLICY = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
+
+
+def add_docs(app: FastAPI) -> None:
+    """Add the documentation's routes. They come last, so that no other request is matched against them.
+
+    The summaries are in Chinese if the request's Accept-Language prefers it.
+    """
+    documents: dict[Language, bytes] = {}
+
+    async def openapi(request: Request) -> Response:
+        language = preferred_language(request.headers)
+        if language not in documents:
+            document = app.openapi()
+            documents[language] = to_json(in_chinese(document) if language == "zh" else document)
+        headers = {"Content-Language": "zh-CN" if language == "zh" else "en", "Vary": "Accept-Language"}
+        return Response(documents[language], media_type="application/json", headers=headers)
+
+    async def docs(request: Request) -> HTMLResponse:
+        root = request.scope.get("root_path", "").rstrip("/")
+        page = get_swagger_ui_html(
+            openapi_url=f"{root}/openapi.json",
+            title=app.title,
+            swagger_js_url=f"{root}{_ASSETS}/swagger-ui-bundle.js",
+            swagger_css_url=f"{root}{_ASSETS}/swagger-ui.css",
+            swagger_favicon_url=f"{root}{_ASSETS}/favicon.png",
+            swagger_ui_parameters={"validatorUrl": None, "persistAuthorization": False, "tryItOutEnabled": True},
+        )
+        # Swagger UI's page starts itself with an inline script.
+        hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in _INLINE_SCRIPT.findall(page.body))
+        page.headers["Content-Security-Policy"] = f"{_POLICY}; script-src 'self' {hashes}"
+        return page
+
+    async def asset(request: Request) -> Response:
+        return await files.get_response(request.path_params["name"], request.scope)
+
+    files = StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static")
+    app.add_route("/openapi.json", openapi, include_in_schema=False)
+    app.add_route("/docs", docs, include_in_schema=False)
+    app.add_route(_ASSETS + "/{name}", asset, include_in_schema=False)  # no mount: its 405 would lack Allow
+
+
+def _sha256(script: bytes) -> str:
+    return b64encode(sha256(script).digest()).decode()

@@ -1,0 +1,191 @@
+"""The outermost ASGI layer: the request's id and trace, what no route takes, and the log line of a failure."""
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from wxauth.errors import InternalError, InvalidRequest, PayloadTooLarge, WxAuthError
+from wxauth.problems import REQUEST_ID_KEY, accepted_request_id, problem_response
+from wxauth.server.core.logs import get_logger, message_of, redact, request_id, trace_id
+from wxauth.server.web.cookies import COOKIES_KEY
+
+MAX_BODY: Final = 64 * 1024
+"""Bytes of a body, except for the paths in `larger_bodies`."""
+MAX_CONTENT_TYPE: Final = 256
+"""Characters of a `Content-Type`. Libraries parse its parameters in quadratic time."""
+MAX_PARAMETERS: Final = 128
+"""Parameters of a query. Libraries parse all of them, whatever a route reads."""
+PROBLEM_KEY: Final = "wxauth.problem"
+"""The key in the ASGI scope under which an answered failure is kept for the log line."""
+EXPECTED_KEY: Final = "wxauth.expected"
+"""This key in the ASGI scope keeps a refusal out of the log: a poll was told to wait, which is normal."""
+
+_NOTED: Final = frozenset((b"x-request-id", b"content-length", b"content-type", b"cookie", b"traceparent"))
+_CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_TRACE_PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+_MAX_LOGGED_PATH = 200
+_MAX_LOGGED_CAUSE = 300
+_FIRST_FAILURE = 400
+_FIRST_FAULT = 500
+
+log = get_logger()
+
+
+class Edge:
+    """Wraps the app.
+
+    Args:
+        app: The app to wrap.
+        larger_bodies: By path, how many bytes its body may have if that is more than `MAX_BODY`.
+        refused: Called with each problem that was answered.
+        answered: Called for each answered request with its status, and how many seconds it took.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        larger_bodies: Mapping[str, int],
+        refused: Callable[[WxAuthError], None],
+        answered: Callable[[Scope, int, float], None],
+    ) -> None:
+        self._app = app
+        self._larger_bodies = larger_bodies
+        self._refused = refused
+        self._answered = answered
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = perf_counter()
+        given_id = None
+        declared_size = None
+        trace_token = None
+        cookies: list[bytes] = []
+        is_typed = True
+        for name, value in scope["headers"]:
+            if name not in _NOTED:  # one look-up costs less than five comparisons
+                continue
+            if name == b"x-request-id":
+                given_id = value.decode("latin-1")
+            elif name == b"content-length":
+                declared_size = int(value)  # the server has checked that this is a number
+            elif name == b"content-type":
+                is_typed &= len(value) <= MAX_CONTENT_TYPE
+            elif name == b"cookie":
+                cookies.append(value)
+            elif (trace := _TRACE_PARENT.fullmatch(value)) is not None:
+                trace_token = trace_id.set(trace[1].decode())
+        if cookies:
+            scope[COOKIES_KEY] = b";".join(cookies)
+            scope["headers"] = [field for field in scope["headers"] if field[0] != b"cookie"]
+        current_id = accepted_request_id(given_id)
+        scope[REQUEST_ID_KEY] = current_id
+        id_token = request_id.set(current_id)
+        status = received = 0
+
+        async def receive_within_limit() -> Message:
+            nonlocal received
+            if declared_size is not None and declared_size > MAX_BODY:
+                self._check_size(declared_size, scope)
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > MAX_BODY:
+                self._check_size(received, scope)
+            return message
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", current_id.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            await send(message)
+
+        # The server lets no body be longer than its declared size.
+        is_small = declared_size is not None and declared_size <= MAX_BODY
+        try:
+            if (refusal := _refusal_of(scope, is_typed=is_typed)) is not None:
+                scope[PROBLEM_KEY] = refusal
+                await problem_response(refusal, scope)(scope, receive, send_with_id)
+            else:
+                await self._app(scope, receive if is_small else receive_within_limit, send_with_id)
+        except asyncio.CancelledError:
+            # Most likely the server is stopping, and cuts off the requests that are left.
+            if status == 0:
+                scope[PROBLEM_KEY] = failure = InternalError("the service was stopped before it could answer")
+                await problem_response(failure, scope)(scope, receive, send_with_id)
+            raise
+        except Exception as fault:
+            log.error("request_failed", exc_info=fault)  # the app has answered 500, unless an answer had begun
+        finally:
+            seconds = perf_counter() - started
+            if status:  # 0: the client was gone, and nothing was answered
+                self._answered(scope, status, seconds)
+            if status >= _FIRST_FAILURE and EXPECTED_KEY not in scope:
+                _log_failure(scope, status, seconds)
+                if PROBLEM_KEY in scope:
+                    self._refused(scope[PROBLEM_KEY])
+            request_id.reset(id_token)
+            if trace_token is not None:
+                trace_id.reset(trace_token)
+
+    def _check_size(self, size: int, scope: Scope) -> None:
+        """Check a body that is larger than most paths take. Raises: PayloadTooLarge."""
+        limit = self._larger_bodies.get(scope["path"].removeprefix(scope.get("root_path", "")), MAX_BODY)
+        if size > limit:
+            raise PayloadTooLarge(f"a body may have {limit} bytes")
+
+
+class UnderPath:
+    """Serves an app under the issuer's path, whether or not the proxy in front has cut that path off."""
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app = app
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "lifespan":
+            scope = {**scope, "root_path": self._root_path}
+        await self._app(scope, receive, send)
+
+
+def _refusal_of(scope: Scope, *, is_typed: bool) -> InvalidRequest | None:
+    """Why no route may see this request; None if routes may."""
+    path = scope["path"]
+    # A route's pattern also matches before a final newline.
+    if not path.isprintable() and _CONTROL_CHARACTER.search(path) is not None:
+        return InvalidRequest("a path must be without control characters", status=400)
+    if scope["query_string"].count(b"&") >= MAX_PARAMETERS:
+        return InvalidRequest(f"a query must have at most {MAX_PARAMETERS} parameters", status=400)
+    if not is_typed:
+        return InvalidRequest(f"Content-Type must have at most {MAX_CONTENT_TYPE} characters", status=400)
+    return None
+
+
+def _log_failure(scope: Scope, status: int, seconds: float) -> None:
+    error: WxAuthError | None = scope.get(PROBLEM_KEY)
+    fields = {
+        "method": scope["method"],
+        "path": redact(scope["path"][:_MAX_LOGGED_PATH]),
+        "status": status,
+        "code": error and error.code,
+        "detail": error and error.detail,
+        "ms": round(seconds * 1000, 1),
+    }
+    if error is not None and error.__cause__ is not None:
+        fields["cause"] = f"{type(error.__cause__).__qualname__}: {message_of(error.__cause__)[:_MAX_LOGGED_CAUSE]}"
+    if status >= _FIRST_FAULT:
+        log.warning("request_refused", **fields)
+    else:
+        log.info("request_refused", **fields)

@@ -1,0 +1,205 @@
+"""One request and its answer, between an ASGI app and the bytes of HTTP/1.1."""
+
+import asyncio
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from starlette.types import ASGIApp, Message, Scope
+
+from wxauth.errors import InternalError, InvalidRequest
+from wxauth.server.core.logs import get_logger
+
+if TYPE_CHECKING:
+    from wxauth.server.web.http_protocol import HttpProtocol
+
+STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_WITHOUT_BODY: Final = (204, 304)
+
+log = get_logger()
+
+
+class Exchange:
+    """Passes the parts of a request to the app, and writes the app's answer.
+
+    Args:
+        connection: The connection that the request came over.
+        scope: The ASGI scope, made of the request's head.
+        keeps_alive: Whether another request may follow on the connection.
+        expects_continue: Whether the client waits for `100 Continue` before it sends the body.
+    """
+
+    __slots__ = (
+        "_body_left",
+        "_connection",
+        "_expects_continue",
+        "_failure",
+        "_head",
+        "_is_chunked",
+        "_is_gone",
+        "_is_told_whole",
+        "_is_whole",
+        "_is_written",
+        "_parts",
+        "_sends_body",
+        "_waiter",
+        "is_answered",
+        "keeps_alive",
+        "scope",
+        "unread",
+    )
+
+    def __init__(self, connection: "HttpProtocol", scope: Scope, *, keeps_alive: bool, expects_continue: bool) -> None:
+        self._connection = connection
+        self.scope = scope
+        self.keeps_alive = keeps_alive
+        self._expects_continue = expects_continue
+
+        self._parts: list[bytes] = []
+        self.unread = 0
+        """Bytes of the body that the app has not taken yet."""
+        self._is_whole = self._is_told_whole = False
+        self._failure: InvalidRequest | None = None
+        self._is_gone = False
+        self._waiter: asyncio.Future[None] | None = None
+
+        self._head: bytes | None = None
+        """The answer's head. It is written together with the first part of the body."""
+        self._is_written = self.is_answered = False
+        self._sends_body = self._is_chunked = False
+        self._body_left: int | None = None
+        """Bytes of the answer's body still to come, by the content-length in the head."""
+
+    async def run(self, app: ASGIApp) -> None:
+        """Run the app on this request."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            pass  # the server ends; the edge has answered, if it still could
+        except Exception:
+            log.exception("request_failed")
+        if not (self.is_answered or self._is_gone):
+            self._connection.give_up(None if self._is_written else self._failure or InternalError("the log has more"))
+        self._failure = None  # its traceback refers to us: such a cycle would wait for the garbage collector
+
+    # What the app calls
+
+    async def receive(self) -> Message:
+        """The next part of the body; `http.disconnect` once the client is gone or has been answered.
+
+        Raises: InvalidRequest, if the rest of the body does not come.
+        """
+        if self._expects_continue and not self._parts and not self._is_whole:
+            self._expects_continue = False
+            self._connection.write(_CONTINUE)
+        while not (self._parts or self._failure or self.is_answered or self._is_gone):
+            if self._is_whole and not self._is_told_whole:
+                break
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        if self._failure is not None:
+            raise self._failure
+        if self.is_answered or self._is_gone:
+            return {"type": "http.disconnect"}
+        body, self._parts, self.unread = b"".join(self._parts), [], 0
+        self._connection.go_on_reading()
+        self._is_told_whole = self._is_whole
+        return {"type": "http.request", "body": body, "more_body": not self._is_whole}
+
+    async def send(self, message: Message) -> None:
+        """Write a part of the answer."""
+        if self._connection.is_full:
+            await self._connection.drain()
+        if self._is_gone:
+            return
+        if self._head is None:
+            if message["type"] != "http.response.start":
+                raise RuntimeError(f"{message['type']} before http.response.start")
+            self._head = self._head_of(message["status"], message.get("headers", ()))
+        elif not self.is_answered:
+            if message["type"] != "http.response.body":
+                raise RuntimeError(f"{message['type']} within an answer")
+            self._write_body(message.get("body", b""), is_last=not message.get("more_body", False))
+        else:
+            raise RuntimeError(f"{message['type']} after the answer")
+
+    # What the connection calls
+
+    def take(self, body: bytes) -> None:
+        """A part of the body has come."""
+        if not self.is_answered:
+            self._parts.append(body)
+            self.unread += len(body)
+            self._wake()
+
+    def end_body(self) -> None:
+        """The body has come whole."""
+        self._is_whole = True
+        self._wake()
+
+    def fail(self, error: InvalidRequest) -> None:
+        """The rest of the body will not come, and nothing more can be read on this connection."""
+        self._failure = error
+        self.keeps_alive = False
+        self._wake()
+
+    def forget(self) -> None:
+        """The client is gone."""
+        self._is_gone = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _head_of(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+        if self._expects_continue and not self._is_whole:
+            self.keeps_alive = False  # without `100 Continue`, either the body or another request may come next
+        if self._connection.is_leaving:
+            self.keeps_alive = False
+        lines = [STATUS_LINES[status]]
+        length = None
+        for name, value in headers:
+            if name == b"content-length":
+                length = int(value)
+            lines.append(b"%b: %b\r\n" % (name, value))
+        self._sends_body = self.scope["method"] != "HEAD" and status not in _WITHOUT_BODY
+        if self._sends_body:
+            self._body_left = length
+            if length is None and self.scope["http_version"] == "1.0":
+                self.keeps_alive = False  # the body ends where the connection does
+            elif length is None:
+                self._is_chunked = True
+                lines.append(b"transfer-encoding: chunked\r\n")
+        if not self.keeps_alive:
+            lines.append(b"connection: close\r\n")
+        head = b"".join(lines)
+        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
+            raise RuntimeError("a header field with a line break")
+        return head + b"\r\n"
+
+    def _write_body(self, body: bytes, *, is_last: bool) -> None:
+        if not self._sends_body:
+            body = b""
+        else:
+            if self._body_left is not None:
+                self._body_left -= len(body)
+                if self._body_left < 0 or (is_last and self._body_left):
+                    raise RuntimeError("a body of another length than its head has promised")
+            elif self._is_chunked:
+                body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+                if is_last:
+                    body += b"0\r\n\r\n"
+        if not self._is_written:
+            assert self._head is not None
+            self._is_written = True
+            body = self._head + body
+        if body:
+            self._connection.write(body)
+        if is_last:
+            self.is_answered = True
+            self._parts.clear()
+            self._wake()
+            self._connection.answered(self)

@@ -1,0 +1,453 @@
+"""HTTP/1.1 over one connection: requests come one after the other, with limits on their size and time.
+
+uvicorn runs this protocol in place of its own, and httptools parses. uvicorn's own protocol has no time limit for a
+request, parses any number of pipelined requests, takes trailers for headers, and reads the body after an ignored
+Upgrade as the next request.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, Final, cast
+from urllib.parse import unquote
+
+import httptools
+from pydantic_core import to_json
+from starlette.types import Scope
+from uvicorn.config import Config
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr
+from uvicorn.server import ServerState
+
+from wxauth.errors import InvalidRequest, WxAuthError
+from wxauth.problems import accepted_request_id, problem_document
+from wxauth.server.core.logs import get_logger
+from wxauth.server.web.exchange import STATUS_LINES, Exchange
+
+MAX_HEAD: Final = 64 * 1024
+"""Bytes of a request line and its header fields, and of everything between or after the chunks of a body."""
+MAX_FIELDS: Final = 128
+"""Header fields of a request. Each costs more than its bytes."""
+MAX_QUEUED: Final = 16
+"""Pipelined requests that wait for the answer to the one before. More of them are not read yet."""
+
+LINGER: Final = 2.0
+"""Seconds after our last answer in which the client's bytes are read and dropped. A close at once might lose it."""
+
+_MAX_UNREAD: Final = 64 * 1024
+"""Bytes of a body that wait for the app. With more, no more is read from the client."""
+_BLANK_LINE: Final = b"\n\r\n"
+_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
+_FRAMING: Final = (b"content-length", b"transfer-encoding")
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How many seconds a client is waited for."""
+
+    request: float = 30.0
+    """Until the whole request has come, head and body; also until the client has read its answer."""
+    longer_requests: Mapping[str, float] = field(default_factory=dict)
+    """The same for requests that may take longer, by the end of their path."""
+    idle: float = 75.0
+    """Until the next request begins. Usual proxies close their own idle connections earlier."""
+
+    def of(self, path: str) -> float:
+        """How long a request to this path may take."""
+        return max((longer for end, longer in self.longer_requests.items() if path.endswith(end)), default=self.request)
+
+
+class State(ServerState):
+    """The connections and tasks of the whole server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_leaving = False
+        """Whether each connection is to be closed after its next answer."""
+
+
+class HttpProtocol(asyncio.Protocol):
+    """One connection.
+
+    Args:
+        config: uvicorn's, with the app.
+        server_state: Shared by all connections.
+        app_state: Not used.
+        patience: How long the client is waited for. The server must call `look_at_clock` now and then.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: State,
+        app_state: Mapping[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        patience: Patience = Patience(),
+    ) -> None:
+        del app_state
+        self._app = config.loaded_app
+        self._server = server_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._patience = patience
+        self._parser = self._new_parser()
+        self._unfed = b""
+        self._fed = 0
+        """How many bytes at the beginning of `_unfed` have been fed already. Cutting them off each time would copy."""
+        self._bytes_beside_body = 0
+        self._is_in_head = True
+        self._is_resuming = False
+
+        self._has_begun = False
+        """Whether a request has begun to arrive, and has not ended."""
+        self._arriving: Exchange | None = None
+        """The exchange of the request that is arriving, once its head is complete."""
+        self._answering: Exchange | None = None
+        self._queue: deque[Exchange] = deque()
+        self._refusal: InvalidRequest | None = None
+        """The refusal that is sent after all answers before it; then the connection is closed."""
+        self._is_lingering = False
+        self._late_at = inf
+        self._is_reading = True
+        self._drained: asyncio.Future[None] | None = None
+
+    # What the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._local, self._remote = get_local_addr(self._transport), get_remote_addr(self._transport)
+        self._server.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own protocols alone
+        self._quiet_since = self._loop.time()
+        self._late_at = self._quiet_since + self._patience.request
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection has ended, by the client or by us."""
+        del exc
+        self._server.connections.discard(self)
+        self._unfed, self._fed = b"", 0
+        for exchange in (self._answering, self._arriving, *self._queue):
+            if exchange is not None:
+                exchange.forget()
+        self._queue.clear()
+        self._end_drain()
+        del self._parser  # it refers to us: such a cycle would wait for the garbage collector
+        self._answering = self._arriving = None
+
+    def data_received(self, data: bytes) -> None:
+        """The client has sent something."""
+        if not self._is_deaf():
+            self._unfed = self._unfed[self._fed :] + data if self._unfed else data
+            self._fed = 0
+            self._parse()
+
+    def pause_writing(self) -> None:
+        """The client does not read its answer."""
+        self._drained = self._loop.create_future()
+        self._late_at = self._loop.time() + self._patience.request
+
+    def resume_writing(self) -> None:
+        """The client goes on reading its answer."""
+        self._end_drain()
+        self._wait_anew()
+
+    # What the server calls
+
+    def look_at_clock(self, now: float) -> None:
+        """Give the client up if its time is over."""
+        if now < self._late_at:
+            return
+        if self._transport.is_closing() or self.is_full:
+            self._transport.abort()  # the client does not read its answer
+        elif self._is_lingering:
+            self._transport.close()
+        elif self._refusal is not None:
+            pass  # the client is about to get the refusal
+        elif not self._is_reading:
+            self._wait_anew()  # the client could not send, because we do not read
+        elif self._arriving is not None:
+            self._look_at_body(self._arriving, now)
+        elif self._has_begun:
+            self._refuse(InvalidRequest(f"the head was not here in {self._patience.request:g} s", status=408))
+        else:
+            self._close()
+
+    def leave(self, *, quiet_since: float) -> None:
+        """Close the connection if nothing is under way on it, and nothing has come since then."""
+        if self._answering is None and not self._has_begun and self._quiet_since <= quiet_since:
+            self._close()
+
+    def hang_up(self) -> None:
+        """Close the connection at once, whatever is under way."""
+        self._transport.abort()
+
+    # What the exchange calls
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client has yet to read what was written."""
+        return self._drained is not None
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the answer that begins is the connection's last. It is not while more requests have come."""
+        return self._server.is_leaving and not self._queue and self._fed == len(self._unfed)
+
+    async def drain(self) -> None:
+        """Wait until the client has read what was written, or is gone."""
+        if self._drained is not None:
+            await asyncio.shield(self._drained)
+
+    def write(self, data: bytes) -> None:
+        """Send data, or keep it until it can be sent."""
+        self._transport.write(data)
+
+    def go_on_reading(self) -> None:
+        """Read from the client if there is room for more, and pause if there is not."""
+        has_room = self._fed == len(self._unfed) and (self._arriving is None or self._arriving.unread <= _MAX_UNREAD)
+        if has_room is self._is_reading or self._transport.is_closing():
+            return
+        self._is_reading = has_room
+        if has_room:
+            self._transport.resume_reading()
+            self._wait_anew()
+        else:
+            self._transport.pause_reading()
+
+    def answered(self, exchange: Exchange) -> None:
+        """The answer is written: on to the next request."""
+        self._answering = None
+        if not exchange.keeps_alive:
+            self._close()
+        elif self._queue:
+            self._answer(self._queue.popleft())
+            self._parse()
+        elif self._refusal is not None:
+            self._say(self._refusal)
+        else:
+            self._wait_anew()
+            self._parse()
+
+    def give_up(self, error: WxAuthError | None) -> None:
+        """The app has failed to answer: send this error. With None, an answer has begun, and is broken off."""
+        if error is None:
+            self._transport.abort()
+        else:
+            self._say(error)
+
+    # What the parser calls. The made-up head of `_ignore_upgrade` is no request of its own.
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        if self._is_resuming:
+            return
+        self._has_begun = True
+        self._late_at = self._loop.time() + self._patience.request
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._expects_continue = False
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request target."""
+        if not self._is_resuming:
+            self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header field, or a trailer. Trailers must not pass for header fields (RFC 9110, section 6.5.1)."""
+        if self._is_in_head and not self._is_resuming:
+            if len(self._headers) == MAX_FIELDS:
+                raise InvalidRequest(f"a request must have at most {MAX_FIELDS} header fields", status=431)
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self._expects_continue = True
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """The head is over."""
+        self._is_in_head, self._bytes_beside_body = False, 0
+        if self._is_resuming:
+            self._is_resuming = False
+            return
+        version = self._parser.get_http_version()
+        exchange = self._arriving = Exchange(
+            self,
+            self._scope(version),
+            keeps_alive=version != "1.0" and self._parser.should_keep_alive(),
+            expects_continue=self._expects_continue,
+        )
+        if self._answering is None:
+            self._answer(exchange)
+        else:
+            self._queue.append(exchange)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body. The app limits its size."""
+        self._bytes_beside_body = 0
+        assert self._arriving is not None
+        self._arriving.take(body)
+
+    def on_message_complete(self) -> None:
+        """The body is over; a head may follow."""
+        self._is_in_head, self._bytes_beside_body = True, 0
+        assert self._arriving is not None
+        if self._parser.should_upgrade() and any(name in _FRAMING for name, _ in self._headers):
+            return  # the body is still to come, see `_ignore_upgrade`
+        self._arriving.end_body()
+        self._arriving = None
+        self._has_begun = False
+        self._wait_anew()
+
+    # Parsing
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        # Otherwise bytes after a request with `Connection: close` would be an error, and its answer would be lost.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
+
+    def _parse(self) -> None:
+        """Feed the parser as long as there is room for the requests that it may find."""
+        while self._fed < len(self._unfed) and len(self._queue) < MAX_QUEUED and not self._is_deaf():
+            end = _end_of_blank_line(self._unfed, self._fed, MAX_QUEUED - len(self._queue))
+            self._bytes_beside_body += end - self._fed
+            self._feed(end)
+            if self._bytes_beside_body > MAX_HEAD and not self._is_deaf():
+                self._refuse(InvalidRequest(f"the head of a request may have {MAX_HEAD} bytes", status=431))
+        if self._fed == len(self._unfed):
+            self._unfed, self._fed = b"", 0
+        self.go_on_reading()
+
+    def _is_deaf(self) -> bool:
+        return self._refusal is not None or self._is_lingering or self._transport.is_closing()
+
+    def _feed(self, end: int) -> None:
+        """Feed the parser the bytes up to `end`."""
+        data = memoryview(self._unfed)[self._fed : end]
+        self._fed = end
+        try:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as stopped:
+                self._fed -= len(data) - stopped.args[0]
+                self._ignore_upgrade()  # its framing is parsed there, and may be wrong
+        except httptools.HttpParserError as exc:
+            cause = exc.__context__
+            if isinstance(exc, httptools.HttpParserCallbackError) and not _is_clients_fault(cause):
+                log.error("request_not_parsed", exc_info=cause)
+            refusal = InvalidRequest("invalid http request received", status=400)
+            # Without its traceback, which refers to us: such a cycle would wait for the garbage collector.
+            self._refuse(cause.with_traceback(None) if isinstance(cause, InvalidRequest) else refusal)
+
+    def _ignore_upgrade(self) -> None:
+        """Serve a request whose Upgrade we do not take (RFC 9110, section 7.8).
+
+        httptools stops at an Upgrade and treats the request as finished. A second parser, fed a made-up head with only
+        the length, reads the body.
+        """
+        self._parser = self._new_parser()
+        framing = [b"%b: %b\r\n" % field for field in self._headers if field[0] in _FRAMING]
+        if framing:
+            self._is_resuming = True
+            self._parser.feed_data(b"".join([b"POST / HTTP/1.1\r\n", *framing, b"\r\n"]))
+
+    def _scope(self, version: str) -> Scope:
+        target = httptools.parse_url(self._url)
+        raw_path = target.path or b"/"
+        path = raw_path.decode("ascii")
+        return {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self._local,
+            "client": self._remote,
+            "scheme": "http",
+            "method": self._parser.get_method().decode("ascii"),
+            "root_path": "",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": target.query or b"",
+            "headers": self._headers,
+        }
+
+    # Answering
+
+    def _answer(self, exchange: Exchange) -> None:
+        self._answering = exchange
+        task = self._loop.create_task(exchange.run(self._app))
+        self._server.tasks.add(task)
+        task.add_done_callback(self._server.tasks.discard)
+
+    def _look_at_body(self, exchange: Exchange, now: float) -> None:
+        patience = self._patience.of(exchange.scope["path"])
+        if now < self._late_at - self._patience.request + patience:
+            return
+        if exchange.is_answered:
+            self._close()
+        else:
+            self._refuse(InvalidRequest(f"the body was not here in {patience:g} s", status=408))
+
+    def _refuse(self, error: InvalidRequest) -> None:
+        """Read no further, and send this refusal after the answers to all requests before it."""
+        self._refusal = error
+        self._unfed, self._fed = b"", 0
+        if self._arriving is not None and not self._arriving.is_answered:
+            self._arriving.fail(error)
+        elif self._answering is None:
+            self._say(error)
+
+    def _say(self, error: WxAuthError) -> None:
+        request_id = accepted_request_id(None)
+        log.info("request_refused", status=error.status, code=error.code, detail=error.detail, request_id=request_id)
+        body = to_json(problem_document(error, language="en", request_id=request_id))
+        head = (
+            b"content-type: application/problem+json\r\ncache-control: no-store\r\nconnection: close\r\n"
+            b"content-length: %d\r\nx-request-id: %s\r\n\r\n" % (len(body), request_id.encode())
+        )
+        self._transport.write(STATUS_LINES[error.status] + head + body)
+        self._close()
+
+    def _close(self) -> None:
+        """Close after the answers on their way. If the client is still sending, a close at once might lose them."""
+        if self._has_begun or self._refusal is not None:
+            self._is_lingering = True
+            self._transport.write_eof()
+            self.go_on_reading()
+            self._late_at = self._loop.time() + LINGER
+        else:
+            self._transport.close()
+            self._late_at = self._loop.time() + self._patience.request
+
+    def _wait_anew(self) -> None:
+        """Set the time until which the client must send or read; none while the app is answering."""
+        if self._transport.is_closing() or self._is_lingering or self.is_full:
+            return
+        if self._has_begun:
+            self._late_at = self._loop.time() + self._patience.request
+        elif self._answering is not None:
+            self._late_at = inf
+        else:
+            self._quiet_since = self._loop.time()
+            self._late_at = self._quiet_since + self._patience.idle
+
+    def _end_drain(self) -> None:
+        if self._drained is not None:
+            self._drained.set_result(None)
+            self._drained = None
+
+
+def _end_of_blank_line(data: bytes, start: int, number: int) -> int:
+    """Where the blank line of this number ends. Each head ends with one: up to there are no more requests than that."""
+    for _ in range(number):
+        found = data.find(_BLANK_LINE, start)
+        if found < 0:
+            return len(data)
+        start = found + len(_BLANK_LINE)
+    return start
+
+
+def _is_clients_fault(exc: BaseException | None) -> bool:
+    # A bad request target raises the first two.
+    return isinstance(exc, httptools.HttpParserError | UnicodeError | InvalidRequest)

@@ -1,0 +1,129 @@
+"""uvicorn's server for connections of `HttpProtocol`. It watches their time limits, and ends in steps."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from types import FrameType
+from typing import Final, cast
+
+import uvicorn
+
+from wxauth.server.core.logs import get_logger
+from wxauth.server.web.http_protocol import HttpProtocol, State
+
+_TICKS_BETWEEN_LOOKS: Final = 5
+"""uvicorn makes ten ticks a second."""
+_TICK: Final = 0.05
+"""Seconds between two looks while the server leaves."""
+_FAREWELL: Final = 1.0
+"""Seconds in which requests that are cut off can still be answered so."""
+
+log = get_logger()
+
+
+class Server(uvicorn.Server):
+    """Serves until it is asked to end, and then leaves so that a proxy in front loses no request.
+
+    Once it is asked, every answer says `Connection: close`. For `learning` seconds it still accepts connections and
+    answers every request, because the proxy must first learn that this server leaves. Then requests under way have
+    uvicorn's `timeout_graceful_shutdown`.
+
+    Args:
+        config: uvicorn's.
+        learning: Seconds that a proxy needs to learn it. After SIGINT, which a person sends, none.
+        on_leaving: Called in the signal handler, as soon as the server is asked to end.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, *, learning: float = 0.0, on_leaving: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(config)
+        self.server_state: State = State()
+        self._learning = learning
+        self._on_leaving = on_leaving
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called by uvicorn ten times a second. Watching time limits here costs less than a timer for each request."""
+        if counter % _TICKS_BETWEEN_LOOKS == 0:
+            self._look_at_clock(asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called by uvicorn for SIGTERM and SIGINT."""
+        if sig == signal.SIGINT:
+            self._learning = 0.0
+        self.server_state.is_leaving = True
+        self._on_leaving()
+        super().handle_exit(sig, frame)
+
+    def hand_over(self) -> None:
+        """Leave for another process that accepts on the same port. `on_leaving` is not called: the service goes on."""
+        self.server_state.is_leaving = self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Leave."""
+        self.server_state.is_leaving = True
+        loop = asyncio.get_running_loop()
+        learnt_at = loop.time() + self._learning
+        ends_at = learnt_at + (self.config.timeout_graceful_shutdown or 0.0)
+        log.info("leaving", connections=len(self._connections()), requests=len(self.server_state.tasks))
+        while not self.force_exit and loop.time() < learnt_at:
+            self._look_at_clock(loop.time())
+            await asyncio.sleep(_TICK)
+        await self._stop_listening(sockets or [])
+        while not self.force_exit and (now := loop.time()) < ends_at:
+            await asyncio.sleep(_TICK)  # first: a connection just accepted is not known yet
+            if not self.server_state.connections and not self.server_state.tasks:
+                break
+            self._look_at_clock(now)
+            for connection in self._connections():
+                connection.leave(quiet_since=now - self._learning)
+        await self._cut_off()
+        if not self.force_exit:
+            await self.lifespan.shutdown()
+
+    async def _cut_off(self) -> None:
+        """Cut off the requests and connections that have not ended by themselves."""
+        tasks = list(self.server_state.tasks)
+        if tasks:
+            log.warning("requests_cut_off", requests=len(tasks))
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_FAREWELL)
+        while connections := self._connections():
+            for connection in connections:
+                connection.hang_up()
+            await asyncio.sleep(_TICK)
+
+    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
+        """Stop listening, but serve connections that wait to be accepted: the kernel would reset them."""
+        waiting = [connection for listener in sockets for connection in _accepted(listener)]
+        for server in self.servers:
+            server.close()
+        for listener in sockets:
+            listener.close()
+        loop = asyncio.get_running_loop()
+        for connection in waiting:
+            await loop.connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg]  # uvicorn's own way to make one
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
+    def _look_at_clock(self, now: float) -> None:
+        for connection in self._connections():
+            connection.look_at_clock(now)
+
+    def _connections(self) -> list[HttpProtocol]:
+        return cast("list[HttpProtocol]", list(self.server_state.connections))
+
+
+def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
+    with suppress(OSError):  # nobody waits any more, or the listener has been closed
+        while True:
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            yield connection

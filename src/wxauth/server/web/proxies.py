@@ -1,0 +1,118 @@
+"""Finds the client of a request, which only trusted reverse proxies may name."""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from typing import Final
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from wxauth.server.core.ip_addresses import plain_address
+from wxauth.server.core.logs import get_logger
+
+ANYBODY: Final = "*"
+"""In place of a list of proxies: whoever connects is a trusted proxy, and no other one stands before it."""
+
+_MOST_HOPS: Final = 32
+"""How many entries are looked at, from the last one backwards."""
+_LONGEST: Final = 64
+"""Bytes of an entry. An IPv6 address with zone, brackets and port has fewer. Longer entries are never remembered."""
+_REMEMBERED: Final = 4096
+_ENTRY: Final = re.compile(r"\[(?P<bracketed>[^]]+)\](:\d{1,5})?|(?P<v4>[^:]+)(:\d{1,5})?|(?P<v6>.+)")
+_ZONE: Final = re.compile(r"%[^/]*")  # a zone has a meaning only on the machine that wrote it
+_SCHEMES: Final = {b"http": "http", b"https": "https"}
+
+Address = IPv4Address | IPv6Address
+
+log = get_logger()
+
+
+class BehindProxies:
+    """Puts the client's address and scheme into the scope, if the peer is a trusted proxy.
+
+    Each proxy appends to `X-Forwarded-For` the address from which it was connected to. So the client is the last entry
+    that is no trusted proxy. The entries before it may have been written by the client itself.
+
+    Args:
+        app: The app to wrap.
+        trusted: Addresses and networks of the proxies, or `ANYBODY` alone.
+    """
+
+    def __init__(self, app: ASGIApp, trusted: Iterable[str]) -> None:
+        self._app = app
+        trusted = tuple(trusted)
+        self._trusts_anybody = trusted == (ANYBODY,)
+        self._trusted = [] if self._trusts_anybody else [ip_network(_ZONE.sub("", item)) for item in trusted]
+        self._remembered = lru_cache(_REMEMBERED)(self._looked_up)
+        self._has_warned = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http":
+            self._look_behind_proxies(scope)
+        await self._app(scope, receive, send)
+
+    def _look_behind_proxies(self, scope: Scope) -> None:
+        forwarded_for: list[bytes] = []  # several header fields are one list
+        scheme = None
+        for name, value in scope["headers"]:
+            if name == b"x-forwarded-for":
+                forwarded_for.append(value)
+            elif name == b"x-forwarded-proto":
+                scheme = _SCHEMES.get(value)
+        if not forwarded_for and scheme is None:
+            return
+        peer = scope.get("client")
+        if not (self._trusts_anybody or (peer is not None and self._look_up(peer[0].encode())[1])):
+            if forwarded_for:
+                self._warn_once(peer)
+            return
+        if scheme is not None:
+            scope["scheme"] = scheme
+        if forwarded_for and (address := self._client_of(forwarded_for)) is not None:
+            scope["client"] = (address, 0)
+
+    def _client_of(self, forwarded_for: list[bytes]) -> str | None:
+        """The client's address; None if a proxy did not know it: then the peer's address stays."""
+        entries = b",".join(forwarded_for).rsplit(b",", _MOST_HOPS)
+        if self._trusts_anybody:
+            return self._look_up(entries[-1])[0]
+        address = None
+        for entry in reversed(entries):
+            address, is_trusted = self._look_up(entry)
+            if not is_trusted:
+                break
+        return address  # if all are trusted proxies, the first one is the client
+
+    def _look_up(self, entry: bytes) -> tuple[str | None, bool]:
+        """The address in an entry, if there is one, and whether it is a trusted proxy's."""
+        entry = entry.strip()
+        return (None, False) if len(entry) > _LONGEST else self._remembered(entry)
+
+    def _looked_up(self, entry: bytes) -> tuple[str | None, bool]:
+        address = _address_in(entry.decode("latin-1"))
+        if address is None:
+            return None, False
+        return str(address), any(address in network for network in self._trusted)
+
+    def _warn_once(self, peer: tuple[str, int] | None) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "forwarded_for_not_trusted",
+                peer=None if peer is None else peer[0],
+                consequence="its clients all count as one",
+                what_to_change="if it is your reverse proxy, put its address into WXAUTH_TRUSTED_PROXIES",
+            )
+
+
+def _address_in(entry: str) -> Address | None:
+    match = _ENTRY.fullmatch(entry)
+    if match is None:
+        return None
+    host = match["bracketed"] or match["v4"] or match["v6"]
+    try:
+        return plain_address(host)
+    except ValueError:
+        return None  # "unknown", a name, a unix socket

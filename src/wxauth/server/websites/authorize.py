@@ -1,0 +1,224 @@
+"""`/v1/authorize`: a browser's request, and its way back to the site (OpenID Connect Core 3.1.2, RFC 7636, 9207)."""
+
+import re
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from typing import Final
+from urllib.parse import urlencode
+
+from wxauth.errors import NotFound
+from wxauth.server.clients.rows import OAuthClient, find_client
+from wxauth.server.clients.service_clients import is_name
+from wxauth.server.clients.uris import is_registered
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.services import Services
+from wxauth.server.sessions.devices import Device
+from wxauth.server.websites import rows as scan_rows
+from wxauth.server.websites.errors import OAuthError
+from wxauth.server.websites.requests import Parameters
+from wxauth.server.websites.rows import Verdict
+from wxauth.server.websites.scans import PageRequest, Started, granted_scope, start_for_page
+from wxauth.server.websites.secrets import SCENE, hash_of, new_secret
+
+PATH: Final = "/v1/authorize"
+RESPONSE_TYPE: Final = "code"
+RESPONSE_MODE: Final = "query"
+CHALLENGE_METHOD: Final = "S256"
+MAX_ECHOED: Final = 512
+"""Characters of `state` and `nonce`, which are stored for anybody who opens a page."""
+PROMPTS: Final = frozenset({"none", "login", "consent", "select_account"})
+
+_COOKIE: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
+_CHALLENGE: Final = _COOKIE
+_VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)
+_NOT_SUPPORTED: Final = {
+    "request": "request_not_supported",
+    "request_uri": "request_uri_not_supported",
+    "registration": "registration_not_supported",
+}
+
+log = get_logger()
+
+
+class Mistake(StrEnum):
+    """Mistakes after which a browser is not sent back, because it could be sent to anybody."""
+
+    REQUEST = "request"
+    CLIENT = "client"
+    REDIRECT_URI = "redirect_uri"
+
+
+class Unanswerable(Exception):
+    """The browser is not sent back: it gets a page that says what is wrong."""
+
+    def __init__(self, mistake: Mistake) -> None:
+        super().__init__(mistake)
+        self.mistake = mistake
+
+
+class SentBack(Exception):
+    """The browser is sent back to the site with an error."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__("sent back")
+        self.url = url
+
+
+class State(StrEnum):
+    """The state that the page shows."""
+
+    WAITING = "waiting"
+    CLAIMED = "claimed"
+    APPROVED = "approved"
+    DENIED = "denied"
+    OVER = "over"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A code for a page to show."""
+
+    client: OAuthClient
+    started: Started
+    renew_url: str
+
+
+async def start(services: Services, parameters: Parameters, *, browser: Device, cookie: str) -> Shown:
+    """Check the parameters that a browser brings, and start a scan for it.
+
+    Raises: Unanswerable, SentBack, RateLimited, StorageUnavailable.
+    """
+    client, redirect_uri = await _who_asks(services, parameters)
+    state = parameters.get("state")
+    if "state" in parameters.repeated or len(state or "") > MAX_ECHOED:
+        state = None
+    try:
+        scope, challenge = _check(client, parameters)
+    except OAuthError as exc:
+        log.info("authorization_refused", client_id=client.name, error=exc.error, detail=exc.description)
+        raise SentBack(
+            sent_back(services, redirect_uri, state, error=exc.error, error_description=exc.description)
+        ) from None
+    request = PageRequest(
+        browser_hash=hash_of(cookie),
+        redirect_uri=redirect_uri,
+        state=state,
+        nonce=parameters.get("nonce"),
+        code_challenge=challenge,
+    )
+    started = await start_for_page(services, client, scope=scope, browser=browser, request=request)
+    return Shown(client, started, f"{PATH}?{urlencode(parameters)}")
+
+
+async def _who_asks(services: Services, parameters: Parameters) -> tuple[OAuthClient, str]:
+    name, redirect_uri = parameters.get("client_id", ""), parameters.get("redirect_uri", "")
+    client = await find_client(services.database, name) if is_name(name) else None
+    if client is None or "client_id" in parameters.repeated:
+        raise Unanswerable(Mistake.CLIENT)
+    if "redirect_uri" in parameters.repeated or not is_registered(redirect_uri, client.redirect_uris):
+        raise Unanswerable(Mistake.REDIRECT_URI)
+    return client, redirect_uri
+
+
+def _check(client: OAuthClient, parameters: Parameters) -> tuple[str, str]:
+    """The scope to be granted, and the challenge. Raises: OAuthError."""
+    if parameters.repeated:
+        raise OAuthError("invalid_request", "a parameter stands twice")
+    for name, error in _NOT_SUPPORTED.items():
+        if name in parameters:
+            raise OAuthError(error, f"{name} is not supported")
+    for name in ("state", "nonce"):
+        if len(parameters.get(name, "")) > MAX_ECHOED:
+            raise OAuthError("invalid_request", f"{name} must have at most {MAX_ECHOED} characters")
+    response_type = parameters.get("response_type")
+    if response_type is None:
+        raise OAuthError("invalid_request", "response_type is missing")
+    if response_type != RESPONSE_TYPE:
+        raise OAuthError("unsupported_response_type", "response_type is code")
+    if parameters.get("response_mode", RESPONSE_MODE) != RESPONSE_MODE:
+        raise OAuthError("invalid_request", "response_mode is query")
+    scope = granted_scope(client, parameters.get("scope"))
+    challenge = parameters.get("code_challenge", "")
+    if parameters.get("code_challenge_method") != CHALLENGE_METHOD or not _CHALLENGE.fullmatch(challenge):
+        raise OAuthError("invalid_request", "PKCE is required: code_challenge, and code_challenge_method=S256")
+    if not parameters.get("max_age", "0").isdecimal():
+        raise OAuthError("invalid_request", "max_age is a number of seconds")
+    prompts = set(parameters.get("prompt", "").split())
+    if not prompts <= PROMPTS or ("none" in prompts and len(prompts) > 1):
+        raise OAuthError("invalid_request", "prompt is none, or some of login, consent, select_account")
+    if "none" in prompts:
+        raise OAuthError("login_required", "the person must scan a code each time")
+    return scope, challenge
+
+
+def sent_back(services: Services, redirect_uri: str, state: str | None, **parameters: str) -> str:
+    """The URL at which the browser goes back: the site's URI with these parameters and the issuer (RFC 9207)."""
+    told = {**parameters, **({} if state is None else {"state": state}), "iss": services.settings.issuer}
+    joint = "&" if "?" in redirect_uri else "?"
+    return f"{redirect_uri}{joint}{urlencode(told)}"
+
+
+def cookie_for(given: str | None) -> str:
+    """The cookie that identifies a browser: the one that it has, or a new one."""
+    return given if given is not None and _COOKIE.fullmatch(given) else new_secret()
+
+
+async def state_of(services: Services, request: str, cookie: str | None) -> State:
+    """The state of a code that this browser shows. Raises: NotFound, StorageUnavailable."""
+    return _state(await _page(services, request, cookie), services)
+
+
+async def go_on(services: Services, request: str, cookie: str | None) -> str:
+    """The URL at which the browser goes back to the site once the person has decided: with a code, or an error.
+
+    Raises: NotFound, before a decision and when the scan is over; StorageUnavailable.
+    """
+    page = await _page(services, request, cookie)
+    assert cookie is not None
+    match _state(page, services):
+        case State.DENIED:
+            error = {"error": "access_denied", "error_description": "the person has refused"}
+            return sent_back(services, page["redirect_uri"], page["state"], **error)
+        case State.APPROVED:
+            code = new_secret()
+            is_made = await scan_rows.make_code(
+                services.database,
+                request_hash=hash_of(request),
+                browser_hash=hash_of(cookie),
+                code_hash=hash_of(code),
+                now=services.clock(),
+            )
+            if is_made:
+                return sent_back(services, page["redirect_uri"], page["state"], code=code)
+            error = {"error": "access_denied", "error_description": "the person may not log in any more"}
+            return sent_back(services, page["redirect_uri"], page["state"], **error)
+    raise NotFound("there is no decision to go on with")
+
+
+async def _page(services: Services, request: str, cookie: str | None) -> scan_rows.PageScan:
+    page = None
+    if cookie is not None and SCENE.fullmatch(request):
+        hashes = {"request_hash": hash_of(request), "browser_hash": hash_of(cookie)}
+        page = await scan_rows.page_of(services.database, **hashes)
+    if page is None:
+        raise NotFound("this browser shows no such code")
+    return page
+
+
+def _state(page: scan_rows.PageScan, services: Services) -> State:
+    if page["verdict"] == Verdict.DENIED:
+        return State.DENIED
+    if page["is_spent"] or page["expires_at"] <= services.clock():
+        return State.OVER
+    if page["verdict"] == Verdict.APPROVED:
+        return State.APPROVED
+    return State.CLAIMED if page["is_claimed"] else State.WAITING
+
+
+def challenge_of(verifier: str) -> str | None:
+    """The challenge of a PKCE verifier (RFC 7636, section 4.2); None if the text cannot be a verifier."""
+    if not _VERIFIER.fullmatch(verifier):
+        return None
+    return urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode()

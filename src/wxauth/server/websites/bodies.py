@@ -1,0 +1,180 @@
+"""Bodies of requests and answers about scans and about websites' tokens."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, NotRequired, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from wxauth.server.clients.uris import origin_of
+from wxauth.server.login.bodies import LoginCode
+from wxauth.server.sessions.devices import describe_device
+from wxauth.server.websites.rows import ClaimedScan
+from wxauth.server.websites.scans import Opening
+
+EXAMPLE_CLAIMED: dict[str, Any] = {
+    "id": "01933c5e-8f1c-7a55-8c3d-6b0e9f2d4a71",
+    "client": {"id": "shop", "title": "Example Shop", "origin": "https://shop.example.com"},
+    "browser": {"device": "Windows, Edge 141", "ip": "203.0.113.7"},
+    "same_network": True,
+    "typed": False,
+    "created_at": "2026-11-20T08:00:00Z",
+    "expires_at": "2026-11-20T08:03:00Z",
+}
+
+EXAMPLE_DEVICE_AUTHORIZATION: dict[str, Any] = {
+    "device_code": "8Yk3...",
+    "user_code": "WDJB-MJHT",
+    "verification_uri": "https://auth.example.com/d",
+    "verification_uri_complete": "https://auth.example.com/d/kq0Vf5Zc3n8xYt1bW7uR2A",
+    "expires_in": 180,
+    "interval": 2,
+    "code_image": "https://auth.example.com/v1/scans/kq0Vf5Zc3n8xYt1bW7uR2A/code",
+}
+
+EXAMPLE_WEB_TOKENS: dict[str, Any] = {
+    "access_token": "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9...",
+    "token_type": "Bearer",
+    "expires_in": 900,
+    "scope": "openid profile",
+    "refresh_token": "wxr_...",
+    "id_token": "eyJhbGciOiJSUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6IkpXVCJ9...",
+}
+
+
+EXAMPLE_USERINFO: dict[str, Any] = {
+    "sub": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17",
+    "name": "小明",
+    "picture": "https://example.com/avatars/1.png",
+    "updated_at": 1795161600,
+}
+
+
+class ClaimRequest(BaseModel):
+    """What the phone has seen: a scene, a link, or a code that the person typed."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"scene": "kq0Vf5Zc3n8xYt1bW7uR2A", "entry_scene": 1047}]},
+        hide_input_in_errors=True,
+    )
+
+    scene: str | None = Field(default=None, description="Of `onLoad`'s query, decoded.", repr=False)
+    url: str | None = Field(default=None, description="`q` of `onLoad`'s query, decoded.", repr=False)
+    user_code: str | None = Field(default=None, description="As typed; case and hyphen do not matter.", repr=False)
+    scancode_time: float | None = Field(default=None, description="Beside `q`: when it was scanned, in seconds.")
+    entry_scene: int | None = Field(
+        default=None, description="WeChat's number for how the page was opened: `wx.getEnterOptionsSync().scene`."
+    )
+    scanned: str | None = Field(
+        default=None, description="`camera`, where the page has read the code by `wx.scanCode({onlyFromCamera: true})`."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> Self:
+        if sum(value is not None for value in (self.scene, self.url, self.user_code)) != 1:
+            raise ValueError("wants one of scene, url and user_code")
+        return self
+
+    @property
+    def opening(self) -> Opening:
+        """The body, as the argument of `claim`."""
+        return Opening(
+            scene=self.scene,
+            url=self.url,
+            user_code=self.user_code,
+            scancode_time=self.scancode_time,
+            entry_scene=self.entry_scene,
+            by_camera=self.scanned == "camera",
+        )
+
+
+class ApproveRequest(BaseModel):
+    """The proof that the person is here: a new `wx.login`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"login_code": "0a1B2c3D4e5F6g7H8i9J"}]}, hide_input_in_errors=True
+    )
+
+    login_code: LoginCode = Field(description="What a new `wx.login` gave. Works once, for five minutes.", repr=False)
+
+
+class SiteAnswer(TypedDict):
+    """The site that the person would log in to."""
+
+    id: str
+    title: str
+    origin: Annotated[str | None, Field(description="Of its first redirect URI.")]
+
+
+class BrowserAnswer(TypedDict):
+    """The browser that shows the code."""
+
+    device: Annotated[str | None, Field(description="System and browser, from the User-Agent.")]
+    ip: str | None
+
+
+class ClaimedAnswer(TypedDict):
+    """A claimed scan, for the person to approve or to deny. A part that is not known is null."""
+
+    id: UUID
+    client: SiteAnswer
+    browser: BrowserAnswer | None
+    same_network: Annotated[bool | None, Field(description="Whether phone and browser are in one /24, or /56.")]
+    typed: Annotated[bool, Field(description="Whether a code was typed: then warn, for anybody may have read it out.")]
+    created_at: datetime
+    expires_at: datetime
+
+
+class DeviceAuthorizationAnswer(TypedDict):
+    """The codes to show to the person, and the device code to poll with (RFC 8628, section 3.2)."""
+
+    device_code: str
+    user_code: str
+    verification_uri: str
+    verification_uri_complete: str
+    expires_in: Annotated[int, Field(description="Seconds.")]
+    interval: Annotated[int, Field(description="Seconds between two polls.")]
+    code_image: Annotated[str, Field(description="The picture to show.")]
+
+
+class WebTokensAnswer(TypedDict):
+    """A site's tokens (RFC 6749, section 5.1)."""
+
+    access_token: str
+    token_type: Literal["Bearer"]
+    expires_in: Annotated[int, Field(description="Seconds.")]
+    scope: str
+    refresh_token: str
+    id_token: NotRequired[str]
+
+
+class UserinfoAnswer(TypedDict):
+    """Claims about a user, by the scopes that the site has (OpenID Connect Core, section 5.1)."""
+
+    sub: str
+    name: NotRequired[str]
+    picture: NotRequired[str]
+    updated_at: NotRequired[int]
+    phone_number: NotRequired[Annotated[str, Field(description="E.164.")]]
+    phone_number_verified: NotRequired[bool]
+    email: NotRequired[Annotated[str, Field(description="Made up for products that insist on one.")]]
+    email_verified: NotRequired[bool]
+    roles: NotRequired[list[str]]
+
+
+def claimed_answer(scan: ClaimedScan) -> ClaimedAnswer:
+    """Make the answer that the phone shows from a claimed scan."""
+    browser: BrowserAnswer | None = None
+    if scan["is_page"] or scan["browser_ip"] is not None:
+        browser = {"device": describe_device(scan["browser_user_agent"]), "ip": scan["browser_ip"]}
+    uris = scan["redirect_uris"]
+    return {
+        "id": scan["id"],
+        "client": {"id": scan["client_id"], "title": scan["title"], "origin": origin_of(uris[0]) if uris else None},
+        "browser": browser,
+        "same_network": scan["same_network"],
+        "typed": scan["is_typed"],
+        "created_at": scan["created_at"],
+        "expires_at": scan["expires_at"],
+    }

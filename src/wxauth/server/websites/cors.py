@@ -1,0 +1,80 @@
+"""CORS for the endpoints of sites: pages of registered public clients, and of `CORS_ORIGINS`, may read the answers."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from wxauth.errors import StorageUnavailable
+from wxauth.server.clients.rows import public_redirect_uris
+from wxauth.server.clients.uris import is_registered, origin_of
+from wxauth.server.core.services import Services
+
+PATHS: Final = frozenset(
+    {
+        "/v1/token",
+        "/v1/revoke",
+        "/v1/userinfo",
+        "/.well-known/openid-configuration",
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/jwks.json",
+    }
+)
+"""The endpoints that a public client's page calls itself."""
+
+_METHODS: Final = "GET, POST"
+_HEADERS: Final = "Authorization, Content-Type, X-Request-ID"
+_EXPOSED: Final = "X-Request-ID, Retry-After, WWW-Authenticate"
+_PREFLIGHT_MAX_AGE: Final = 600
+
+
+class SiteCors:
+    """Lets pages of public clients in. The middleware for `CORS_ORIGINS` is inside this one.
+
+    A change of the clients holds at once: the database is asked about every origin that is not in `CORS_ORIGINS`.
+    """
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app = app
+        self._services = services
+        self._origins: Sequence[str] = services.settings.cors_origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["path"].removeprefix(scope.get("root_path", "")) not in PATHS:
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        is_let_in = origin is not None and not self._is_let_in_inside(origin) and await self._is_sites(origin)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                answer = MutableHeaders(scope=message)
+                answer.add_vary_header("Origin")
+                if is_let_in and origin is not None:
+                    answer["Access-Control-Allow-Origin"] = origin
+                    answer["Access-Control-Expose-Headers"] = _EXPOSED
+            await send(message)
+
+        if is_let_in and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+            preflight = {
+                "Access-Control-Allow-Methods": _METHODS,
+                "Access-Control-Allow-Headers": _HEADERS,
+                "Access-Control-Max-Age": str(_PREFLIGHT_MAX_AGE),
+            }
+            await PlainTextResponse("OK", headers=preflight)(scope, receive, send_with_headers)
+            return
+        await self._app(scope, receive, send_with_headers)
+
+    def _is_let_in_inside(self, origin: str) -> bool:
+        return "*" in self._origins or origin in self._origins
+
+    async def _is_sites(self, origin: str) -> bool:
+        with suppress(StorageUnavailable):  # in an outage no page is let in
+            uris = await public_redirect_uris(self._services.database)
+            return is_registered(origin, [origin_of(uri) for uri in uris])
+        return False

@@ -1,0 +1,112 @@
+"""Refusals of OAuth clients. They have the form of RFC 6749, and are no problem documents."""
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, Final, ParamSpec
+
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wxauth.errors import (
+    InvalidClient,
+    InvalidRequest,
+    KeysUnavailable,
+    PayloadTooLarge,
+    RateLimited,
+    RequestRefused,
+    StorageUnavailable,
+    WxAuthError,
+)
+from wxauth.server.core.logs import get_logger
+from wxauth.server.web.edge import EXPECTED_KEY
+
+AUTHORIZATION_PENDING: Final = "authorization_pending"
+SLOW_DOWN: Final = "slow_down"
+
+Parameters = ParamSpec("Parameters")
+
+log = get_logger()
+
+
+class OAuthError(Exception):
+    """A refusal of a client.
+
+    Args:
+        error: One of the codes of RFC 6749 (sections 4.1.2.1, 5.2), RFC 8628 or OpenID Connect.
+        description: For the developer. It never holds a secret, or text that the caller sent.
+    """
+
+    def __init__(self, error: str, description: str, *, status: int = 400, retry_after: int | None = None) -> None:
+        super().__init__(error, description)
+        self.error = error
+        self.description = description
+        self.status = status
+        self.retry_after = retry_after
+
+    def response(self) -> Response:
+        """The answer (RFC 6749, section 5.2)."""
+        headers = {"Cache-Control": "no-store"}
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Basic"
+        if self.retry_after is not None:
+            headers["Retry-After"] = str(self.retry_after)
+        body = to_json({"error": self.error, "error_description": self.description})
+        return Response(body, status_code=self.status, headers=headers, media_type="application/json")
+
+
+def invalid_request(description: str) -> OAuthError:
+    """A part of the request is missing, repeated or malformed."""
+    return OAuthError("invalid_request", description)
+
+
+def invalid_client(description: str) -> OAuthError:
+    """There is no client with these credentials."""
+    return OAuthError("invalid_client", description, status=401)
+
+
+def invalid_grant(description: str) -> OAuthError:
+    """The code or refresh token is not, or no longer, good for this client."""
+    return OAuthError("invalid_grant", description)
+
+
+def in_terms_of_oauth(error: WxAuthError) -> OAuthError | None:
+    """The refusal of RFC 6749 for one of our own failures; None for a fault."""
+    match error:
+        case InvalidClient():
+            return invalid_client(error.detail)
+        case RateLimited() | StorageUnavailable() | KeysUnavailable():
+            status, retry_after = error.status, error.retry_after
+            return OAuthError("temporarily_unavailable", error.detail, status=status, retry_after=retry_after)
+        case PayloadTooLarge():
+            return OAuthError("invalid_request", error.detail, status=error.status)
+        case InvalidRequest() | RequestRefused():
+            return invalid_request(error.detail)
+    return None
+
+
+def answering_clients(
+    endpoint: Callable[Parameters, Awaitable[dict[str, Any]]],
+) -> Callable[Parameters, Awaitable[dict[str, Any] | Response]]:
+    """Answer an endpoint's failures in the form of RFC 6749. One of its parameters must be the `request`."""
+
+    @wraps(endpoint)
+    async def answer(*args: Parameters.args, **kwargs: Parameters.kwargs) -> dict[str, Any] | Response:
+        try:
+            return await endpoint(*args, **kwargs)
+        except OAuthError as exc:
+            refusal = exc
+        except WxAuthError as exc:
+            found = in_terms_of_oauth(exc)
+            if found is None:
+                raise
+            refusal = found
+        if refusal.error in (AUTHORIZATION_PENDING, SLOW_DOWN):  # normal: it comes every two seconds until a decision
+            request = kwargs["request"]
+            assert isinstance(request, Request)
+            request.scope[EXPECTED_KEY] = True
+        else:
+            log.info("oauth_refused", error=refusal.error, detail=refusal.description, status=refusal.status)
+        return refusal.response()
+
+    return answer

@@ -1,0 +1,315 @@
+"""`/v1/token`: the exchange of codes and refresh tokens for tokens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from wxauth.errors import InvalidToken
+from wxauth.server.clients.rows import ID_TOKEN_ALG, OAuthClient
+from wxauth.server.clients.uris import is_registered
+from wxauth.server.core.ids import new_id
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.services import Services
+from wxauth.server.core.tables import UserInSession
+from wxauth.server.login.refresh_rows import Lifetimes, Refusal, Use, rotate_refresh_token
+from wxauth.server.sessions.rows import EndReason, end_session_of_website
+from wxauth.server.users.callers import ADMIN_SCOPE, ROLES_SCOPE
+from wxauth.server.websites import rows as scan_rows
+from wxauth.server.websites.authorize import challenge_of
+from wxauth.server.websites.errors import AUTHORIZATION_PENDING, SLOW_DOWN, OAuthError, invalid_grant, invalid_request
+from wxauth.server.websites.id_tokens import id_token
+from wxauth.server.websites.rows import TOO_FAST, NotGranted, ScanOutcome
+from wxauth.server.websites.secrets import hash_of
+
+DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
+AUTHORIZATION_CODE: Final = "authorization_code"
+REFRESH_TOKEN: Final = "refresh_token"  # noqa: S105 - the name of a grant
+OPENID_SCOPE: Final = "openid"
+"""The scope that asks for an id_token, and for access to /v1/userinfo."""
+GRANTS: Final = (AUTHORIZATION_CODE, REFRESH_TOKEN, DEVICE_CODE)
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSession:
+    """A website's session, with what its tokens say."""
+
+    id: UUID
+    generation: int
+    client: OAuthClient
+    user: UserInSession
+    scope: str
+    """The scopes of its next tokens, separated by spaces."""
+    nonce: str | None = None
+    authenticated_at: datetime
+    authenticated_by: str
+    expires_at: datetime
+
+
+async def exchange(
+    services: Services, client: OAuthClient, form: Mapping[str, str], *, ip: str | None
+) -> dict[str, Any]:
+    """Exchange a code or a refresh token for tokens. Raises: OAuthError, StorageUnavailable."""
+    if ADMIN_SCOPE in client.scopes:  # its sessions are shorter, and kept by a cookie that scripts cannot read
+        raise OAuthError("unauthorized_client", "the console redeems its codes by itself")
+    grant_type = form.get("grant_type")
+    if grant_type is None:
+        raise invalid_request("grant_type is missing")
+    if grant_type == DEVICE_CODE:
+        return await _for_device_code(services, client, form)
+    if grant_type == AUTHORIZATION_CODE:
+        return await _for_code(services, client, form)
+    if grant_type == REFRESH_TOKEN:
+        return await _for_refresh_token(services, client, form, ip=ip)
+    raise OAuthError("unsupported_grant_type", f"grant_type is one of {', '.join(GRANTS)}")
+
+
+async def _for_device_code(services: Services, client: OAuthClient, form: Mapping[str, str]) -> dict[str, Any]:
+    if not client.may_scan:
+        raise OAuthError("unauthorized_client", "the client was added without --device")
+    device_code = form.get("device_code")
+    if device_code is None:
+        raise invalid_request("device_code is missing")
+    now = services.clock()
+    await _see_that_keys_are_there(services, now)
+    lifetimes = _web_lifetimes(services)
+    session_id = new_id(now)
+    outcome = await scan_rows.redeem_device_code(
+        services.database,
+        hash_of(device_code),
+        client_id=client.name,
+        session_id=session_id,
+        expires_in=min(lifetimes.unused, lifetimes.at_most),
+        now=now,
+    )
+    match outcome:
+        case NotGranted.UNKNOWN | NotGranted.SPENT:
+            raise invalid_grant("there is no such device code of this client, or it has been used")
+        case NotGranted.PENDING:
+            raise OAuthError(AUTHORIZATION_PENDING, "the person has not decided yet")
+        case NotGranted.TOO_FAST:
+            raise OAuthError(SLOW_DOWN, f"the interval is {TOO_FAST} seconds longer from now on")
+        case NotGranted.OVER:
+            raise OAuthError("expired_token", "nobody has decided in time")
+        case NotGranted.DENIED:
+            raise OAuthError("access_denied", "the person has refused, or may not log in any more")
+    return await _opened(services, client, session_id, outcome, lifetimes, now=now)
+
+
+async def _for_code(services: Services, client: OAuthClient, form: Mapping[str, str]) -> dict[str, Any]:
+    """Exchange a code. If it comes again with the right redirect_uri and verifier, the session that it made ends."""
+    if not client.redirect_uris:
+        raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
+    if "code" not in form:
+        raise invalid_request("code is missing")
+    challenge = challenge_of(form.get("code_verifier", ""))
+    if challenge is None or not is_registered(form.get("redirect_uri", ""), client.redirect_uris):  # or no longer
+        raise invalid_grant("code_verifier or redirect_uri is missing, or not one of this client's")
+    now = services.clock()
+    await _see_that_keys_are_there(services, now)
+    lifetimes = _web_lifetimes(services)
+    session_id = new_id(now)
+    outcome = await scan_rows.redeem_code(
+        services.database,
+        hash_of(form["code"]),
+        client_id=client.name,
+        redirect_uri=form["redirect_uri"],
+        code_challenge=challenge,
+        session_id=session_id,
+        expires_in=min(lifetimes.unused, lifetimes.at_most),
+        event_id=new_id(now),
+        now=now,
+    )
+    if isinstance(outcome, NotGranted):
+        if outcome is NotGranted.SPENT:
+            log.warning("code_reused", client_id=client.name, consequence="the session has been ended")
+        raise invalid_grant("there is no such code of this client, redirect_uri and code_verifier, or it is over")
+    return await _opened(services, client, session_id, outcome, lifetimes, now=now)
+
+
+async def _see_that_keys_are_there(services: Services, now: datetime) -> None:
+    """Check, before a code or token is spent, that there are keys to sign with. Raises: StorageUnavailable."""
+    services.keys.signing_key(now)
+    await services.id_token_keys.read(now)
+
+
+async def _opened(
+    services: Services,
+    client: OAuthClient,
+    session_id: UUID,
+    granted: scan_rows.Granted,
+    lifetimes: Lifetimes,
+    *,
+    now: datetime,
+) -> dict[str, Any]:
+    count_redeemed(services, now=now)
+    fields = {"user_id": granted.user["id"], "app_id": granted.user["app_id"], "session_id": session_id}
+    log.info("logged_in_to_website", client_id=client.name, by=granted.authenticated_by, **fields)
+    session = WebSession(
+        id=session_id,
+        generation=0,
+        client=client,
+        user=granted.user,
+        scope=granted.scope,
+        nonce=granted.nonce,
+        authenticated_at=granted.authenticated_at,
+        authenticated_by=granted.authenticated_by,
+        expires_at=now + timedelta(seconds=min(lifetimes.unused, lifetimes.at_most)),
+    )
+    return await _tokens_of(services, session, now=now)
+
+
+def count_redeemed(services: Services, *, now: datetime) -> None:
+    """Count a scan that has become a session, and the login that this is."""
+    services.metrics.scan(ScanOutcome.REDEEMED)
+    services.numbers.count_login(is_new=False, at=now)
+
+
+async def _for_refresh_token(
+    services: Services, client: OAuthClient, form: Mapping[str, str], *, ip: str | None
+) -> dict[str, Any]:
+    """Rotate a refresh token, as at /v1/refresh. If a used one comes again after the grace, the session ends."""
+    if "refresh_token" not in form:
+        raise invalid_request("refresh_token is missing")
+    token = services.refresh_tokens.parse(form["refresh_token"])
+    if token is None:
+        raise invalid_grant("the refresh token is not one of ours")
+    wanted = form["scope"].split() if "scope" in form else client.scopes
+    if not set(wanted) <= set(client.scopes):
+        raise OAuthError("invalid_scope", "the client was not added with all of these scopes")
+    now = services.clock()
+    await _see_that_keys_are_there(services, now)
+    outcome = await rotate_refresh_token(
+        services.database,
+        Use(
+            session_id=token.session_id,
+            generation=token.generation,
+            ip=ip,
+            user_agent=None,
+            client_id=client.name,
+            scopes=wanted,
+        ),
+        lifetimes=_web_lifetimes(services),
+        now=now,
+    )
+    if isinstance(outcome, Refusal):
+        if outcome is Refusal.REUSED:
+            log.warning("refresh_token_reused", session_id=token.session_id, consequence="the session has been ended")
+        if outcome is Refusal.OUT_OF_SCOPE and "scope" in form:
+            raise OAuthError("invalid_scope", "the session was granted none of these scopes")
+        raise invalid_grant(_WHY[outcome])
+    granted: Any = outcome.user
+    now = services.clock()
+    # A site may ask for less than was granted (RFC 6749, section 6).
+    scope = " ".join(name for name in granted["scope"].split() if name in wanted)
+    log.info("refreshed", user_id=granted["id"], client_id=client.name, session_id=token.session_id)
+    session = WebSession(
+        id=token.session_id,
+        generation=outcome.generation,
+        client=client,
+        user=outcome.user,
+        scope=scope,
+        authenticated_at=granted["authenticated_at"],
+        authenticated_by=granted["authenticated_by"],
+        expires_at=outcome.expires_at,
+    )
+    return await _tokens_of(services, session, now=now)
+
+
+_WHY: Final = {
+    Refusal.UNKNOWN: "there is no such session of this client",
+    Refusal.DISABLED: "the user has been disabled",
+    Refusal.REVOKED: "the session has been ended",
+    Refusal.EXPIRED: "the session has not been used for too long",
+    Refusal.REUSED: "the refresh token had been used before: the session has been ended",
+    Refusal.OUT_OF_SCOPE: "the client may not have any of the session's scopes any more",
+}
+
+
+async def _tokens_of(services: Services, session: WebSession, *, now: datetime) -> dict[str, Any]:
+    """The answer of RFC 6749, section 5.1; without the scopes that have been taken from the client since.
+
+    Raises: OAuthError, StorageUnavailable.
+    """
+    user, client = session.user, session.client
+    names = [name for name in session.scope.split() if name in session.client.scopes]
+    if not names:
+        raise invalid_grant("the client may not have any of these scopes any more")
+    left = int((session.expires_at - now).total_seconds())
+    expires_in = services.settings.access_token_lasts(session_lasts=left)
+    signing_key = services.keys.signing_key(now)
+    access_token = services.issuer.issue(
+        signing_key,
+        user_id=user["id"],
+        session_id=session.id,
+        app_id=user["app_id"],
+        openid=user["openid"],
+        roles=user["roles"] if ROLES_SCOPE in names else (),
+        now=int(now.timestamp()),
+        expires_in=expires_in,
+        external_id=user["external_id"],
+        client_id=session.client.name,
+        scope=" ".join(names),
+    )
+    answer = {
+        "access_token": access_token,
+        "token_type": "Bearer",
+        "expires_in": expires_in,
+        "scope": " ".join(names),
+        "refresh_token": services.refresh_tokens.issue(session.id, session.generation),
+    }
+    if OPENID_SCOPE in names:
+        answer["id_token"] = id_token(
+            await services.id_token_keys.read(now) if client.id_token_alg == ID_TOKEN_ALG else signing_key,
+            issuer=services.settings.issuer,
+            client=client,
+            user=user,
+            scopes=names,
+            session_id=session.id,
+            nonce=session.nonce,
+            access_token=access_token,
+            authenticated_at=session.authenticated_at,
+            authenticated_by=session.authenticated_by,
+            now=int(now.timestamp()),
+            expires_in=expires_in,
+        )
+    return answer
+
+
+async def revoke(services: Services, client: OAuthClient, token: str) -> None:
+    """End the session of a token, if the token is this client's own. Raises: StorageUnavailable."""
+    refresh_token = services.refresh_tokens.parse(token)
+    if refresh_token is not None:
+        session_id = refresh_token.session_id
+    else:
+        try:
+            session_id = (await services.guard.verify(token)).session_id
+        except InvalidToken:
+            return
+    await end_web_session(services, client.name, session_id)
+
+
+async def end_web_session(services: Services, client_id: str, session_id: UUID) -> None:
+    """End a session, if it is this client's own. Raises: StorageUnavailable."""
+    user_id = await end_session_of_website(
+        services.database,
+        session_id=session_id,
+        client_id=client_id,
+        reason=EndReason.SIGNED_OUT,
+        now=services.clock(),
+    )
+    if user_id is not None:
+        log.info("logged_out", user_id=user_id, client_id=client_id, session_id=session_id)
+
+
+def _web_lifetimes(services: Services) -> Lifetimes:
+    """The lifetimes of a website's session."""
+    settings = services.settings
+    return Lifetimes(
+        unused=settings.web_session_ttl,
+        at_most=settings.web_session_max_age,
+        reuse_grace=settings.refresh_reuse_grace,
+    )

@@ -1,0 +1,131 @@
+"""What a site learns about a person: the claims of OpenID Connect Core, in an id_token and at /v1/userinfo."""
+
+import re
+from base64 import urlsafe_b64decode
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, Final
+from uuid import UUID
+
+from pydantic_core import from_json, to_json
+
+from wxauth.server.clients.rows import ID_TOKEN_ALG, OAuthClient
+from wxauth.server.core.services import Services
+from wxauth.server.core.tables import UserInSession, phone_verified
+from wxauth.server.keys.rsa_keys import RsaKey
+from wxauth.server.websites.requests import MAX_TOKEN_LENGTH
+from wxauth.tokens.claims import ALGORITHM
+from wxauth.tokens.issuer import sign
+from wxauth.tokens.keys import SigningKey, base64url
+
+PROTOCOL_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid", "at_hash", "amr")
+CLAIMS_BY_SCOPE: Final = {
+    "profile": ("name", "picture", "updated_at"),
+    "phone": ("phone_number", "phone_number_verified"),
+    "email": ("email", "email_verified"),
+    "roles": ("roles",),
+}
+
+_KID: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
+_COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """The client and session in an id_token of ours, which may have expired."""
+
+    client_id: str
+    session_id: UUID
+
+
+def claims_of(user: UserInSession, client: OAuthClient, scopes: Collection[str]) -> dict[str, Any]:
+    """The claims about a user that these scopes grant. A claim without a value is left out."""
+    claims: dict[str, Any] = {}
+    if "profile" in scopes:
+        claims["name"] = user["nickname"]
+        claims["picture"] = user["avatar_url"]
+        claims["updated_at"] = int((user["last_login_at"] or user["created_at"]).timestamp())
+    if "phone" in scopes and user["phone"] is not None:
+        claims["phone_number"] = user["phone"]
+        claims["phone_number_verified"] = phone_verified(user)
+    if "email" in scopes and client.email_domain is not None:
+        claims["email"] = f"{user['id']}@{client.email_domain}"
+        claims["email_verified"] = False
+    if "roles" in scopes:
+        claims["roles"] = user["roles"] or None
+    return {name: value for name, value in claims.items() if value is not None}
+
+
+def id_token(
+    key: RsaKey | SigningKey,
+    *,
+    issuer: str,
+    client: OAuthClient,
+    user: UserInSession,
+    scopes: Collection[str],
+    session_id: UUID,
+    nonce: str | None,
+    access_token: str,
+    authenticated_at: datetime,
+    authenticated_by: str,
+    now: int,
+    expires_in: int,
+) -> str:
+    """An id_token (OpenID Connect Core, section 2). `now` is in epoch seconds, `expires_in` in seconds.
+
+    A key of access tokens signs it with a type of its own, and its audience is the site: nobody takes it for one.
+    """
+    claims: dict[str, Any] = {
+        "iss": issuer,
+        "sub": str(user["id"]),
+        "aud": client.name,
+        "exp": now + expires_in,
+        "iat": now,
+        "auth_time": int(authenticated_at.timestamp()),
+        "sid": str(session_id),
+        "at_hash": base64url(sha256(access_token.encode()).digest()[:16]).decode(),
+        "amr": [authenticated_by],
+        **claims_of(user, client, scopes),
+    }
+    if nonce is not None:
+        claims["nonce"] = nonce
+    header = {"alg": key.public_jwk["alg"], "kid": key.kid, "typ": "JWT"}
+    return sign(key.signer, base64url(to_json(header)), claims)
+
+
+async def read_hint(services: Services, token: str) -> Hint | None:
+    """Read an id_token of ours, even an expired one; None if the text is none. Raises: StorageUnavailable."""
+    form = _COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
+    if form is None:
+        return None
+    try:
+        header = from_json(_decoded(form[1]))
+        if header["typ"] != "JWT" or not _KID.fullmatch(header["kid"]):  # an access token, or none of ours
+            return None
+        verifier = await _verifier(services, header["alg"], header["kid"])
+        if verifier is None or not verifier.verify(f"{form[1]}.{form[2]}".encode(), _decoded(form[3])):
+            return None
+        claims = from_json(_decoded(form[2]))  # the signature is ours: the claims have their form
+    except (ValueError, KeyError, TypeError):
+        return None
+    if claims["iss"] != services.settings.issuer:  # the issuer has been changed since
+        return None
+    return Hint(claims["aud"], UUID(claims["sid"]))
+
+
+async def _verifier(services: Services, alg: str, kid: str) -> Any | None:
+    """What checks a signature of the key; None if it is not one of that algorithm. Raises: StorageUnavailable."""
+    if alg == ALGORITHM:
+        if not services.keys.is_ready:
+            await services.keys.refresh()
+        key = await services.keys.find(kid)
+        return None if key is None else key.key
+    if not services.id_token_keys.is_ready:
+        await services.id_token_keys.refresh()
+    return await services.id_token_keys.verifier(kid) if alg == ID_TOKEN_ALG else None
+
+
+def _decoded(part: str) -> bytes:
+    return urlsafe_b64decode(part + "=" * (-len(part) % 4))

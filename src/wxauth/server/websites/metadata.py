@@ -1,0 +1,71 @@
+"""The service's metadata, for siblings and for sites (RFC 8414, OpenID Connect Discovery)."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from wxauth.server.clients.clients import ID_TOKEN_ALGS, SCOPES
+from wxauth.server.core.services import ServicesDep
+from wxauth.server.keys.succession import JWKS_MAX_AGE
+from wxauth.server.websites.authorize import CHALLENGE_METHOD, PATH, RESPONSE_MODE, RESPONSE_TYPE
+from wxauth.server.websites.grants import GRANTS
+from wxauth.server.websites.id_tokens import CLAIMS_BY_SCOPE, PROTOCOL_CLAIMS
+
+_WITH_SECRET: list[str] = ["client_secret_basic", "client_secret_post"]
+
+router = APIRouter(tags=["keys"])
+
+
+def _document(issuer: str) -> dict[str, Any]:
+    return {
+        "issuer": issuer,
+        "jwks_uri": f"{issuer}/.well-known/jwks.json",
+        "authorization_endpoint": f"{issuer}{PATH}",
+        "token_endpoint": f"{issuer}/v1/token",
+        "token_endpoint_auth_methods_supported": [*_WITH_SECRET, "none"],
+        "device_authorization_endpoint": f"{issuer}/v1/device_authorization",
+        "userinfo_endpoint": f"{issuer}/v1/userinfo",
+        "revocation_endpoint": f"{issuer}/v1/revoke",
+        "revocation_endpoint_auth_methods_supported": [*_WITH_SECRET, "none"],
+        "introspection_endpoint": f"{issuer}/v1/introspect",
+        "introspection_endpoint_auth_methods_supported": ["client_secret_basic"],
+        "end_session_endpoint": f"{issuer}/v1/end_session",
+        "response_types_supported": [RESPONSE_TYPE],
+        "response_modes_supported": [RESPONSE_MODE],
+        "grant_types_supported": list(GRANTS),
+        "code_challenge_methods_supported": [CHALLENGE_METHOD],
+        "scopes_supported": list(SCOPES),
+        "claims_supported": [*PROTOCOL_CLAIMS, *(claim for claims in CLAIMS_BY_SCOPE.values() for claim in claims)],
+        "claim_types_supported": ["normal"],
+        "claims_parameter_supported": False,
+        "request_parameter_supported": False,
+        "request_uri_parameter_supported": False,
+        "authorization_response_iss_parameter_supported": True,
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": list(ID_TOKEN_ALGS),
+        "ui_locales_supported": ["zh-CN", "en"],
+    }
+
+
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"example": _document("https://auth.example.com")}}}
+}
+
+
+@router.get(
+    "/.well-known/openid-configuration",
+    operation_id="read_openid_configuration",
+    summary="Metadata, where OpenID Connect looks for it",
+    responses=_RESPONSES,
+)
+@router.get(
+    "/.well-known/oauth-authorization-server",
+    operation_id="read_metadata",
+    summary="Authorization server metadata",
+    responses=_RESPONSES,
+)
+async def metadata(services: ServicesDep, response: Response) -> dict[str, Any]:
+    """The URLs of keys and endpoints, and what they support. The document is the same at both paths."""
+    response.headers["Cache-Control"] = f"public, max-age={JWKS_MAX_AGE}"
+    return _document(services.settings.issuer)

@@ -1,0 +1,248 @@
+"""Routes for browsers: the page of `/v1/authorize`, the picture of a scan, scanned links, and logging out."""
+
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+
+from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable
+from wxauth.server.clients.rows import find_client
+from wxauth.server.clients.uris import is_registered
+from wxauth.server.core.services import Services, ServicesDep
+from wxauth.server.sessions.devices import Device
+from wxauth.server.users.callers import DeviceDep
+from wxauth.server.web.answers import failures
+from wxauth.server.web.caching import cacheable_response
+from wxauth.server.web.cookies import cookie_in
+from wxauth.server.web.direct import DirectRoute, operation_id
+from wxauth.server.websites import authorize
+from wxauth.server.websites.authorize import SentBack, Unanswerable, cookie_for
+from wxauth.server.websites.errors import OAuthError
+from wxauth.server.websites.grants import end_web_session
+from wxauth.server.websites.id_tokens import read_hint
+from wxauth.server.websites.pages import ASSETS_PATH, asset, code_page, language_of, message_page
+from wxauth.server.websites.requests import Parameters, parameters_in
+
+SEE_OTHER: Final = 303
+
+_HTML: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "A page", "content": {"text/html": {"example": "<!doctype html>…"}}}
+}
+_MISTAKE: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"description": "A page that says what is wrong", "content": _HTML[200]["content"]}
+}
+_TRY_LATER: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"description": "A page that says to try again later", "content": _HTML[200]["content"]}
+    for status in (RateLimited.status, StorageUnavailable.status)
+}
+_REDIRECT: Final[dict[int | str, dict[str, Any]]] = {303: {"description": "Back to the site, with what went wrong"}}
+
+router = APIRouter(route_class=DirectRoute, tags=["websites"], generate_unique_id_function=operation_id)
+
+
+def _text_parameters(*names: str) -> dict[str, Any]:
+    # Documented here, and read from the request: errors are told as the specification says, not by FastAPI's 422.
+    return {"parameters": [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]}
+
+
+@router.get(
+    authorize.PATH,
+    summary="Log in to a site (OpenID Connect)",
+    operation_id="authorize",
+    response_class=Response,
+    responses={**_HTML, **_REDIRECT, **_MISTAKE, **_TRY_LATER, **failures()},
+    openapi_extra=_text_parameters(
+        *("client_id", "redirect_uri", "response_type", "scope", "state", "nonce", "code_challenge"),
+        *("code_challenge_method", "prompt", "max_age", "ui_locales"),
+    ),
+)
+async def show_code(request: Request, services: ServicesDep, device: DeviceDep) -> Response:
+    """Show a page with a code to scan. It then leads back to `redirect_uri` with `code`, `state` and `iss`.
+
+    Only the code flow is supported, with PKCE (`S256`) for every client. The person is asked each time.
+    """
+    return await _show_code(request, services, device, request.url.query)
+
+
+@router.post(
+    authorize.PATH,
+    summary="Log in to a site, asked by a form",
+    operation_id="authorize_by_form",
+    response_class=Response,
+    responses={**_HTML, **_REDIRECT, **_MISTAKE, **_TRY_LATER, **failures(PayloadTooLarge)},
+    openapi_extra={
+        "requestBody": {
+            "content": {
+                "application/x-www-form-urlencoded": {
+                    "schema": {"type": "object", "properties": {"client_id": {"type": "string"}}},
+                    "example": {"client_id": "shop"},
+                }
+            }
+        }
+    },
+)
+async def show_code_by_form(request: Request, services: ServicesDep, device: DeviceDep) -> Response:
+    """As GET, with the parameters in a form."""
+    form = (await request.body()).decode(errors="replace")
+    if request.headers.get("sec-fetch-site") == "cross-site":
+        # A cross-site POST comes without our cookie, and another cookie would break the browser's other tabs. After a
+        # redirect, the browser sends the cookie with a GET.
+        root = request.scope.get("root_path", "")
+        return RedirectResponse(f"{root}{authorize.PATH}?{form}", SEE_OTHER, headers={"Cache-Control": "no-store"})
+    return await _show_code(request, services, device, form)
+
+
+async def _show_code(request: Request, services: Services, device: Device, text: str) -> Response:
+    language = language_of(request)
+    name = _cookie_name(services)
+    given = cookie_in(request, name)
+    cookie = cookie_for(given)
+    try:
+        parameters = parameters_in(text)
+        language = language_of(request, ui_locales=parameters.get("ui_locales"))
+        shown = await authorize.start(services, parameters, browser=device, cookie=cookie)
+    except OAuthError as exc:
+        mistake = authorize.Mistake.CLIENT if exc.error == "invalid_client" else authorize.Mistake.REQUEST
+        return message_page(request, "mistake", language, detail=mistake, status=400)
+    except Unanswerable as exc:
+        return message_page(request, "mistake", language, detail=exc.mistake, status=400)
+    except SentBack as exc:
+        return _sent_to(exc.url)
+    except RateLimited as exc:
+        return message_page(request, "limited", language, status=exc.status, retry_after=exc.retry_after)
+    except StorageUnavailable as exc:
+        return message_page(request, "away", language, status=exc.status, retry_after=exc.retry_after)
+    page = code_page(request, shown, language)
+    if cookie != given:
+        is_secure = services.settings.issuer.startswith("https:")
+        page.set_cookie(name, cookie, path="/", secure=is_secure, httponly=True, samesite="lax")
+    return page
+
+
+@router.get(authorize.PATH + "/{request_id}/state", include_in_schema=False)
+async def tell_state(request: Request, services: ServicesDep) -> Response:
+    """Tell the page's own browser its state: `waiting`, `claimed`, `approved`, `denied` or `over`."""
+    cookie = cookie_in(request, _cookie_name(services))
+    state = await authorize.state_of(services, request.path_params["request_id"], cookie)
+    return JSONResponse({"state": state}, headers={"Cache-Control": "no-store"})
+
+
+@router.get(authorize.PATH + "/{request_id}/next", include_in_schema=False)
+async def go_on(request: Request, services: ServicesDep) -> Response:
+    """Send the page's own browser back to the site, once the person has decided."""
+    cookie = cookie_in(request, _cookie_name(services))
+    try:
+        return _sent_to(await authorize.go_on(services, request.path_params["request_id"], cookie))
+    except NotFound:
+        return message_page(request, "gone", language_of(request), status=404)
+
+
+@router.get(
+    "/v1/end_session",
+    summary="Log out (OpenID Connect RP-Initiated Logout)",
+    operation_id="end_session",
+    response_class=Response,
+    responses={**_HTML, 303: {"description": "Back to the site"}, **_MISTAKE, **failures(StorageUnavailable)},
+    openapi_extra=_text_parameters("id_token_hint", "post_logout_redirect_uri", "state", "client_id"),
+)
+async def end_session(request: Request, services: ServicesDep) -> Response:
+    """End the session that the `id_token_hint` names, even if it has expired, and go to `post_logout_redirect_uri`.
+
+    Without an id_token of ours nothing ends, and the browser goes nowhere: anybody could have made the link.
+    """
+    language = language_of(request)
+    try:
+        parameters = parameters_in(request.url.query)
+    except OAuthError:
+        return message_page(request, "no_hint", language, status=400)
+    language = language_of(request, ui_locales=parameters.get("ui_locales"))
+    hint = None if parameters.repeated else await read_hint(services, parameters.get("id_token_hint", ""))
+    client = None if hint is None else await find_client(services.database, hint.client_id)
+    if hint is None or client is None or parameters.get("client_id", client.name) != client.name:
+        return message_page(request, "no_hint", language, status=400)
+    await end_web_session(services, client.name, hint.session_id)
+    url = parameters.get("post_logout_redirect_uri")
+    if url is None:
+        return message_page(request, "logged_out", language)
+    if not is_registered(url, client.logout_uris):
+        return message_page(request, "logged_out_nowhere", language)
+    return _sent_to(_with_state(url, parameters))
+
+
+@router.get(
+    "/v1/scans/{scene}/code",  # noqa: FAST003 - any text will do
+    summary="The picture of a scan",
+    operation_id="read_picture",
+    response_class=Response,
+    responses={
+        200: {"description": "PNG or JPEG", "content": {"image/png": {"example": "…"}, "image/jpeg": {"example": "…"}}},
+        **failures(NotFound, StorageUnavailable),
+    },
+    openapi_extra={"parameters": [{"name": "scene", "in": "path", "required": True, "schema": {"type": "string"}}]},
+)
+async def read_picture(request: Request, services: ServicesDep) -> Response:
+    """WeChat's mini-program code, or an ordinary QR code of a link, as long as the scan is open."""
+    picture = await services.pictures.of(request.path_params["scene"])
+    # `cross-origin`: sites show the picture in their own pages.
+    headers = {"Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "cross-origin"}
+    return Response(picture.content, headers=headers, media_type=picture.content_type)
+
+
+@router.get(
+    "/d",
+    summary="Where a code is scanned or typed",
+    operation_id="show_device_page",
+    response_class=Response,
+    responses=_HTML,
+)
+async def show_device_page(request: Request) -> Response:
+    """A page that explains how to scan or type a code. It changes nothing."""
+    return message_page(request, "device", language_of(request))
+
+
+@router.get(
+    "/d/{scene}",  # noqa: FAST003 - any text will do
+    summary="A code that something other than WeChat has scanned",
+    operation_id="show_link_page",
+    response_class=Response,
+    responses=_HTML,
+    openapi_extra={"parameters": [{"name": "scene", "in": "path", "required": True, "schema": {"type": "string"}}]},
+)
+async def show_link_page(request: Request, services: ServicesDep) -> Response:
+    """A page that says to scan the code with WeChat. It changes nothing.
+
+    For the name in `WXAUTH_LINK_CHECK_FILE`, the answer is the file with which WeChat checks this prefix.
+    """
+    name, _, content = (services.settings.link_check_file or "").partition(":")
+    if name and request.path_params["scene"] == name:
+        return PlainTextResponse(content, headers={"Cache-Control": "no-store"})
+    return message_page(request, "link", language_of(request))
+
+
+@router.get(ASSETS_PATH + "/{name}", include_in_schema=False)
+async def read_asset(request: Request) -> Response:
+    """The style sheet and the script of the pages."""
+    found = asset(request.path_params["name"])
+    if found is None:
+        raise NotFound("there is nothing at this path")
+    content, media_type, etag = found
+    return cacheable_response(request, content, etag=etag, headers={"Cache-Control": "no-cache"}, media_type=media_type)
+
+
+def _cookie_name(services: Services) -> str:
+    # With this prefix, browsers accept the cookie only from this very host, and by https (RFC 6265bis, 4.1.3.2).
+    is_secure = services.settings.issuer.startswith("https:")
+    return "__Host-wxauth-browser" if is_secure else "wxauth-browser"
+
+
+def _with_state(url: str, parameters: Parameters) -> str:
+    if "state" not in parameters:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{urlencode({'state': parameters['state']})}"
+
+
+def _sent_to(url: str) -> Response:
+    headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+    return Response(status_code=SEE_OTHER, headers={**headers, "Location": url})

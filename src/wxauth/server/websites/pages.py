@@ -1,0 +1,140 @@
+"""The pages for browsers: plain HTML, a style sheet and a small script, all served by this process."""
+
+import re
+from functools import cache
+from hashlib import sha256
+from html import escape
+from pathlib import Path
+from typing import Final
+
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wxauth.problems import Language, preferred_language
+from wxauth.server.clients.clients import origin_shown
+from wxauth.server.websites.authorize import PATH, Shown, State
+from wxauth.server.websites.rows import LIFETIME
+from wxauth.server.websites.texts import TEXTS
+
+ASSETS_PATH: Final = "/v1/pages"
+
+_FOLDER: Final = Path(__file__).parent / "page"
+_ASSETS: Final = {"page.css": "text/css", "page.js": "text/javascript"}
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_ON_A_PHONE: Final = re.compile(r"Mobi|Android|iPhone|iPad|MicroMessenger")
+_TAGS: Final = {"en": "en", "zh": "zh-CN"}
+
+
+@cache
+def asset(name: str) -> tuple[bytes, str, str] | None:
+    """A file that the pages load: content, media type and ETag; None if there is no such file."""
+    if name not in _ASSETS:
+        return None
+    content = (_FOLDER / name).read_bytes()
+    return content, f"{_ASSETS[name]}; charset=utf-8", f'"{sha256(content).hexdigest()[:32]}"'
+
+
+def language_of(request: Request, *, ui_locales: str | None = None) -> Language:
+    """The language of a page: the one that the site asks for, or else the one that the browser prefers."""
+    for locale in (ui_locales or "").split():
+        found = re.match(r"(en|zh)\b", locale.lower().replace("_", "-"))
+        if found:
+            return "zh" if found[1] == "zh" else "en"
+    return preferred_language(request.headers)
+
+
+def code_page(request: Request, shown: Shown, language: Language) -> Response:
+    """The page that shows a code and its state."""
+    texts, started = TEXTS[language], shown.started
+    root = _root(request)
+    title = texts["log_in_to"].format(title=shown.client.title)
+    paths = {"state": f"{root}{PATH}/{started.secret}/state", "next": f"{root}{PATH}/{started.secret}/next"}
+    data = {"stateUrl": paths["state"], "nextUrl": paths["next"], "texts": {state: texts[state] for state in State}}
+    seconds = int(LIFETIME.total_seconds())
+    origin = origin_shown(shown.client)
+    is_phone = _ON_A_PHONE.search(request.headers.get("user-agent", "")) is not None
+    body = f"""
+<h1>{escape(title)}</h1>
+<p class="origin">{escape(origin or "")}</p>
+{_paragraph("quiet", texts["on_a_phone"]) if is_phone else ""}
+<p>{escape(texts["how"])}</p>
+<div class="code"><img src="{root}/v1/scans/{started.scene}/code" alt="{escape(texts["picture"])}"></div>
+<p class="status" role="status">{escape(texts[State.WAITING].format(seconds=seconds))}</p>
+<a class="button renew" href="{escape(root + shown.renew_url)}" hidden>{escape(texts["renew"])}</a>
+<p class="quiet">{escape(texts["typed"])}<br><span class="typed">{started.user_code}</span></p>
+<noscript>
+{_paragraph("", texts["no_script"])}<a class="button" href="{paths["next"]}">{escape(texts["go_on"])}</a>
+</noscript>
+{_paragraph("warning", texts["warning"])}"""
+    attributes = f' data-state="waiting" data-expires-in="{seconds}" data-page="{escape(to_json(data).decode())}"'
+    return _page(request, title, body, language, attributes=attributes, script=f"{root}{ASSETS_PATH}/page.js")
+
+
+def message_page(
+    request: Request,
+    name: str,
+    language: Language,
+    *,
+    detail: str | None = None,
+    status: int = 200,
+    retry_after: int | None = None,
+) -> Response:
+    """A page with a message."""
+    texts = TEXTS[language]
+    title = texts[f"{name}_title" if f"{name}_title" in texts else f"{name.partition('_nowhere')[0]}_title"]
+    body = f"<h1>{escape(title)}</h1>{_paragraph('', texts[name])}"
+    if detail is not None:
+        body += _paragraph("quiet", texts[detail])
+    page = _page(request, title, body, language, status=status)
+    if retry_after is not None:
+        page.headers["Retry-After"] = str(retry_after)
+    return page
+
+
+def _page(
+    request: Request,
+    title: str,
+    body: str,
+    language: Language,
+    *,
+    attributes: str = "",
+    script: str | None = None,
+    status: int = 200,
+) -> Response:
+    module = "" if script is None else f'<script type="module" src="{script}"></script>'
+    html = f"""<!doctype html>
+<html lang="{_TAGS[language]}">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<meta name="robots" content="noindex">
+<title>{escape(title)}</title>
+<link rel="stylesheet" href="{_root(request)}{ASSETS_PATH}/page.css">
+{module}
+</head>
+<body><main{attributes}>{body}</main></body>
+</html>
+"""
+    headers = {
+        "Cache-Control": "no-store",
+        "Content-Language": _TAGS[language],
+        "Content-Security-Policy": _POLICY,
+        "Referrer-Policy": "no-referrer",
+        "Vary": "Accept-Language, Cookie",
+        "X-Frame-Options": "DENY",
+    }
+    return Response(html, status_code=status, headers=headers, media_type="text/html")
+
+
+def _paragraph(kind: str, text: str) -> str:
+    return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
+
+
+def _root(request: Request) -> str:
+    root: str = request.scope.get("root_path", "")
+    return escape(root.rstrip("/"))

@@ -1,0 +1,109 @@
+"""The picture of a scan: WeChat's mini-program code, or an ordinary QR code of a link."""
+
+import asyncio
+from collections.abc import Callable
+from functools import lru_cache
+from io import BytesIO
+from typing import Final
+from uuid import UUID
+
+import segno
+
+from wxauth.errors import NotFound, RateLimited, UnknownApp, WeChatError, WeChatMisconfigured
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.database import Database
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.settings import App, Settings
+from wxauth.server.websites import rows as scan_rows
+from wxauth.server.websites.rows import OpenScan
+from wxauth.server.websites.scan_limits import ScanLimits
+from wxauth.server.websites.secrets import SCENE, hash_of
+from wxauth.server.wechat.api import Picture, WeChatApi
+from wxauth.server.wechat.errcodes import MINI_PROGRAM_CODE, what_to_change
+
+_SCALE: Final = 8
+"""Pixels for each module of the code. 37 modules and a border of 4 on each side make 360 pixels."""
+
+log = get_logger()
+
+
+class Pictures:
+    """Makes a picture once, when it is first asked for, and keeps it as long as the scan is stored.
+
+    Args:
+        settings: Say which kind of code is made, and for which page.
+        find_app: The app of that id; the default one for None. Raises: UnknownApp.
+        database: Where the pictures are kept.
+        wechat_api: Makes mini-program codes.
+        limits: Limits the number of mini-program codes.
+        clock: The time.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        find_app: Callable[[str | None], App],
+        database: Database,
+        wechat_api: WeChatApi,
+        limits: ScanLimits,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._find_app = find_app
+        self._database = database
+        self._wechat_api = wechat_api
+        self._limits = limits
+        self._clock = clock
+        self._being_made: dict[UUID, asyncio.Task[Picture]] = {}
+
+    async def of(self, scene: str) -> Picture:
+        """The picture of an open scan. Raises: NotFound, StorageUnavailable."""
+        scan = None
+        if SCENE.fullmatch(scene):
+            scan = await scan_rows.open_scan(self._database, hash_of(scene), now=self._clock())
+        if scan is None:
+            raise NotFound("there is no open scan of this scene")
+        if self._settings.scan_code == "link":
+            return await self._link(scene)
+        if scan["content"] is not None and scan["content_type"] is not None:
+            return Picture(scan["content"], scan["content_type"])
+        making = self._being_made.get(scan["id"])
+        if making is None:
+            making = self._being_made[scan["id"]] = asyncio.create_task(self._make(scan, scene))
+            making.add_done_callback(lambda _: self._being_made.pop(scan["id"], None))
+        return await asyncio.shield(making)  # others may wait for it when this request is cancelled
+
+    async def _make(self, scan: OpenScan, scene: str) -> Picture:
+        picture = await self._mini_program_code(scan, scene) or await self._link(scene)
+        return await scan_rows.keep_picture(self._database, scan["id"], picture)
+
+    async def _mini_program_code(self, scan: OpenScan, scene: str) -> Picture | None:
+        """WeChat's mini-program code; None if WeChat makes none. The log says why."""
+        settings = self._settings
+        try:
+            app = self._find_app(scan["app_id"])
+            await self._limits.pictures.admit(app.app_id)
+            return await self._wechat_api.mini_program_code(app, scene, page=settings.scan_page, env=settings.scan_env)
+        except UnknownApp:
+            change = "the site was added with an --app that is not configured"
+            log.error("mini_program_code_not_made", app_id=scan["app_id"], what_to_change=change)
+        except RateLimited:
+            log.warning("mini_program_code_not_made", app_id=app.app_id, reason="WXAUTH_SCAN_PICTURE_LIMIT")
+        except WeChatMisconfigured as exc:
+            advice = what_to_change(exc.errcode or 0, api=MINI_PROGRAM_CODE)
+            log.error("mini_program_code_not_made", app_id=app.app_id, errcode=exc.errcode, what_to_change=advice)
+        except WeChatError as exc:
+            log.warning("mini_program_code_not_made", app_id=app.app_id, errcode=exc.errcode, reason=exc.detail)
+        return None
+
+    async def _link(self, scene: str) -> Picture:
+        """An ordinary QR code of `verification_uri_complete`."""
+        content = await asyncio.to_thread(_drawn, f"{self._settings.issuer}/d/{scene}")
+        return Picture(content, "image/png")
+
+
+@lru_cache(maxsize=256)  # drawing takes milliseconds, and a scene's picture may be asked for without limit
+def _drawn(text: str) -> bytes:
+    output = BytesIO()
+    segno.make_qr(text, error="m").save(output, kind="png", scale=_SCALE)
+    return output.getvalue()

@@ -1,0 +1,110 @@
+"""The parameters and credentials in clients' requests (RFC 6749, sections 2.3, 3.1, 3.2)."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+
+from wxauth.server.clients.callers import basic_credentials
+from wxauth.server.clients.rows import OAuthClient, find_client
+from wxauth.server.clients.service_clients import Credentials, authenticate, is_name
+from wxauth.server.core.services import Services
+from wxauth.server.websites.errors import OAuthError, invalid_client, invalid_request
+
+MAX_LENGTH: Final = 4096
+"""Characters of one parameter."""
+MAX_TOKEN_LENGTH: Final = 8192
+"""Characters of an `id_token_hint`, which a long picture URL or many roles make longer than the rest."""
+
+BROWSER: Final = "browser_user_agent"
+"""A site passes on what a browser has sent, whatever that is."""
+
+_OF_ANY_FORM: Final = (BROWSER, "token")  # what is no token of ours is revoked all the same (RFC 7009, section 2.2)
+_MAX_PARAMETERS: Final = 100
+_FORM: Final = "application/x-www-form-urlencoded"
+
+
+class Parameters(Mapping[str, str]):
+    """The parameters of a request by name. One without a value counts as absent (RFC 6749, section 3.1)."""
+
+    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+        self._values = {name: value for name, value in reversed(pairs) if value}
+        names = [name for name, _ in pairs]
+        self.repeated = {name for name in names if names.count(name) > 1}
+        """The names of parameters that occur more than once, which is not allowed."""
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+def parameters_in(text: str) -> Parameters:
+    """The parameters in a query or a form. Raises: OAuthError."""
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
+    except ValueError:
+        raise invalid_request("there are too many parameters") from None
+    checked = ((name, value) for name, value in pairs if name not in _OF_ANY_FORM)
+    if any(len(value) > _longest(name) or not value.isprintable() for name, value in checked):
+        raise invalid_request("a parameter is too long, or has a character that cannot be printed")
+    return Parameters(pairs)
+
+
+def _longest(name: str) -> int:
+    return MAX_TOKEN_LENGTH if name == "id_token_hint" else MAX_LENGTH
+
+
+async def form_of(request: Request) -> Parameters:
+    """The parameters of a form. Raises: OAuthError, PayloadTooLarge."""
+    body = await request.body()
+    kind = request.headers.get("content-type", _FORM).partition(";")[0].strip().lower()
+    if body and kind != _FORM:  # as JSON, its parameters would count as absent, and no scope means all scopes
+        raise invalid_request(f"send a form: Content-Type: {_FORM}")
+    try:
+        form = parameters_in(body.decode())
+    except UnicodeDecodeError:
+        raise invalid_request("the body is not UTF-8") from None
+    if form.repeated:
+        raise invalid_request("a parameter stands twice")
+    return form
+
+
+async def client_of(request: Request, services: Services, form: Parameters) -> OAuthClient:
+    """The client that asks, by HTTP Basic or by `client_id` and `client_secret`. A public client sends no secret.
+
+    Raises: OAuthError, InvalidClient, InvalidRequest, StorageUnavailable.
+    """
+    credentials = _credentials_in(request, form)
+    name = credentials.client_id if credentials else form.get("client_id")
+    if name is None:
+        raise invalid_client("send the client's name and secret by HTTP Basic, or client_id and client_secret")
+    if credentials is not None:
+        await authenticate(services.database, credentials, now=services.clock())
+    client = await find_client(services.database, name) if is_name(name) else None
+    if credentials is None and (client is None or not client.is_public):
+        raise invalid_client("there is no public client of this name")
+    if client is None:
+        raise OAuthError(
+            "unauthorized_client", "this service client is no site: it has no redirect URI and no --device"
+        )
+    return client
+
+
+def _credentials_in(request: Request, form: Parameters) -> Credentials | None:
+    name, secret = form.get("client_id"), form.get("client_secret")
+    if request.headers.get("authorization") is None:
+        if secret is None:
+            return None
+        return Credentials(name or "", secret)
+    credentials = basic_credentials(request)
+    if secret is not None:
+        raise invalid_request("there are two kinds of credentials")
+    if name not in (None, credentials.client_id):
+        raise invalid_request("client_id is not the name in the Authorization header")
+    return credentials

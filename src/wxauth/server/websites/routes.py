@@ -1,0 +1,195 @@
+"""Routes for OAuth clients: start a scan, get tokens, ask about the user, revoke tokens (RFC 8628, 6749, 7009)."""
+
+from typing import Any, Final
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wxauth.errors import InsufficientScope, InvalidToken
+from wxauth.server.clients.rows import find_client
+from wxauth.server.core.ip_addresses import plain_address
+from wxauth.server.core.services import ServicesDep
+from wxauth.server.users import account
+from wxauth.server.users.callers import DeviceDep
+from wxauth.server.web.answers import BEARER_SECURITY, GUARDED, answers
+from wxauth.server.web.direct import DirectRoute, operation_id
+from wxauth.server.websites import grants, scans
+from wxauth.server.websites.bodies import (
+    EXAMPLE_DEVICE_AUTHORIZATION,
+    EXAMPLE_USERINFO,
+    EXAMPLE_WEB_TOKENS,
+    DeviceAuthorizationAnswer,
+    UserinfoAnswer,
+    WebTokensAnswer,
+)
+from wxauth.server.websites.errors import OAuthError, answering_clients, invalid_request
+from wxauth.server.websites.id_tokens import claims_of
+from wxauth.server.websites.requests import BROWSER, client_of, form_of
+from wxauth.server.websites.rows import LIFETIME
+
+MAX_USER_AGENT: Final = 512
+
+router = APIRouter(route_class=DirectRoute, tags=["websites"], generate_unique_id_function=operation_id)
+
+
+def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:
+    """`responses` for FastAPI: the errors of RFC 6749 that an operation may answer."""
+    by_status = {
+        400: errors,
+        401: ("invalid_client",),
+        429: ("temporarily_unavailable",),
+        503: ("temporarily_unavailable",),
+    }
+    return {
+        status: {
+            "description": ", ".join(f"`{error}`" for error in named),
+            "content": {"application/json": {"example": {"error": named[0], "error_description": "…"}}},
+        }
+        for status, named in by_status.items()
+    }
+
+
+def _form(example: dict[str, str], *others: str) -> dict[str, Any]:
+    """`openapi_extra` of an operation that takes a form from a client."""
+    names = ("client_id", "client_secret", *example, *others)
+    schema = {"type": "object", "properties": {name: {"type": "string"} for name in dict.fromkeys(names)}}
+    content = {"application/x-www-form-urlencoded": {"schema": schema, "example": example}}
+    return {"security": [{"service_client": []}, {}], "requestBody": {"required": True, "content": content}}
+
+
+@router.post(
+    "/v1/device_authorization",
+    summary="Start a scan (RFC 8628)",
+    response_model=DeviceAuthorizationAnswer,
+    responses={
+        200: {"content": {"application/json": {"example": EXAMPLE_DEVICE_AUTHORIZATION}}},
+        **_refusals("invalid_request", "invalid_scope", "unauthorized_client"),
+    },
+    openapi_extra=_form(
+        {"scope": "openid profile", "browser_ip": "203.0.113.7", "browser_user_agent": "Mozilla/5.0 …"}
+    ),
+)
+@answering_clients
+async def authorize_device(request: Request, services: ServicesDep) -> dict[str, Any]:
+    """Get a code to show, and a `device_code` with which to ask whether somebody has scanned it.
+
+    If the person has a browser, send its `browser_ip` and `browser_user_agent`. The phone shows them, so that people
+    can tell their own login from somebody else's.
+    """
+    form = await form_of(request)
+    client = await client_of(request, services, form)
+    if not client.may_scan:
+        raise OAuthError("unauthorized_client", "the client was added without --device")
+    started = await scans.start_for_device(
+        services,
+        client,
+        scope=scans.granted_scope(client, form.get("scope")),
+        ip=_address(form.get("browser_ip")),
+        user_agent=_printable(form.get(BROWSER, "")[:MAX_USER_AGENT]) or None,
+    )
+    issuer = services.settings.issuer
+    return {
+        "device_code": started.secret,
+        "user_code": started.user_code,
+        "verification_uri": f"{issuer}/d",
+        "verification_uri_complete": f"{issuer}/d/{started.scene}",
+        "expires_in": int(LIFETIME.total_seconds()),
+        "interval": scans.INTERVAL,
+        "code_image": f"{issuer}/v1/scans/{started.scene}/code",
+    }
+
+
+@router.post(
+    "/v1/token",
+    summary="Exchange what a site has for tokens (RFC 6749)",
+    response_model=WebTokensAnswer,
+    responses={
+        200: {"content": {"application/json": {"example": EXAMPLE_WEB_TOKENS}}},
+        **_refusals(
+            "invalid_grant",
+            "invalid_request",
+            "unauthorized_client",
+            "unsupported_grant_type",
+            "invalid_scope",
+            "authorization_pending",
+            "slow_down",
+            "access_denied",
+            "expired_token",
+        ),
+    },
+    openapi_extra=_form(
+        {"grant_type": grants.DEVICE_CODE, "device_code": "8Yk3..."},
+        *("code", "redirect_uri", "code_verifier", "refresh_token", "scope"),
+    ),
+)
+@answering_clients
+async def exchange(request: Request, services: ServicesDep, device: DeviceDep) -> dict[str, Any]:
+    """Get tokens for an authorization code, a device code or a refresh token. Each of these works once."""
+    form = await form_of(request)
+    client = await client_of(request, services, form)
+    return await grants.exchange(services, client, form, ip=device.ip)
+
+
+@router.post(
+    "/v1/revoke",
+    summary="End the session of a token (RFC 7009)",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "It has ended, if there was one",
+            "headers": {"Cache-Control": {"schema": {"const": "no-store"}}},
+        },
+        **_refusals("invalid_request"),
+    },
+    openapi_extra=_form({"token": "wxr_..."}, "token_type_hint"),
+)
+@answering_clients
+async def revoke(request: Request, services: ServicesDep) -> dict[str, Any]:
+    """End the session of an access or refresh token of the client's own. The answer is 200 for any token."""
+    form = await form_of(request)
+    client = await client_of(request, services, form)
+    if "token" not in form:
+        raise invalid_request("token is missing")
+    await grants.revoke(services, client, form["token"])
+    return {}
+
+
+_USERINFO: Final[dict[str, Any]] = {
+    "response_model": UserinfoAnswer,
+    "responses": answers(EXAMPLE_USERINFO, InsufficientScope, *GUARDED),
+    "openapi_extra": BEARER_SECURITY,
+}
+
+
+@router.get("/v1/userinfo", operation_id="read_userinfo", summary="Who is logged in (OpenID Connect)", **_USERINFO)
+@router.post(
+    "/v1/userinfo",
+    operation_id="read_userinfo_by_post",
+    summary="Who is logged in, asked by POST (OpenID Connect)",
+    **_USERINFO,
+)
+async def read_userinfo(request: Request, services: ServicesDep) -> dict[str, Any]:
+    """The present claims about the user, by the scopes of a website's access token."""
+    principal = await services.guard(request)
+    scopes = principal.scopes or frozenset()
+    if grants.OPENID_SCOPE not in scopes:
+        raise InsufficientScope("this is for a website's token with the scope openid")
+    caller = await account.caller(services, principal)
+    client = await find_client(services.database, principal.claims["client_id"])
+    if client is None:
+        raise InvalidToken("the client has been removed")
+    return {"sub": str(caller.user["id"]), **claims_of(caller.user, client, scopes)}
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text).strip()
+
+
+def _address(text: str | None) -> str | None:
+    if text is None:
+        return None
+    try:
+        return str(plain_address(text.strip()))
+    except ValueError:
+        raise invalid_request("browser_ip is no IP address") from None

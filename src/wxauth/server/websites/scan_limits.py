@@ -1,0 +1,36 @@
+"""Limits on the number of scans and pictures."""
+
+from collections.abc import Callable
+from typing import Self
+
+from wxauth.server.core.settings import Settings
+from wxauth.server.limits.rate_limits import RateLimiter
+
+
+class ScanLimits:
+    """Counts new scans, and the pictures that WeChat is asked for.
+
+    Args:
+        browsers: Limits the scans of one browser's address.
+        clients: Limits the scans that one confidential client starts.
+        pictures: Limits the pictures for one app.
+    """
+
+    def __init__(self, *, browsers: RateLimiter, clients: RateLimiter, pictures: RateLimiter) -> None:
+        self.browsers = browsers
+        self.clients = clients
+        self.pictures = pictures
+
+    @classmethod
+    def of(cls, settings: Settings, make: Callable[[str, str], RateLimiter]) -> Self:
+        """The limits of the settings. `make` makes a limiter from a rate and a name."""
+        return cls(
+            browsers=make(settings.scan_rate_limit, "scan"),
+            clients=make(settings.scan_client_limit, "scan-client"),
+            pictures=make(settings.scan_picture_limit, "scan-picture"),
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        for limiter in (self.browsers, self.clients, self.pictures):
+            await limiter.aclose()

@@ -1,0 +1,262 @@
+"""The scan: a site shows a code, a phone claims it, and the person says yes or no."""
+
+import re
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from math import ceil
+from typing import Final
+from uuid import UUID
+
+from wxauth.errors import (
+    CodeUsed,
+    InvalidCode,
+    LoginTooOld,
+    RateLimited,
+    ScanForwarded,
+    ScanOver,
+    ScanTaken,
+    ScanTooFar,
+    StorageUnavailable,
+)
+from wxauth.server.clients.rows import OAuthClient
+from wxauth.server.core.ids import new_id
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.services import Services
+from wxauth.server.login.proof import prove_person
+from wxauth.server.sessions.devices import Device
+from wxauth.server.users.account import Caller
+from wxauth.server.users.callers import ADMIN_SCOPE, is_fresh
+from wxauth.server.users.standing import ADMIN
+from wxauth.server.websites import rows as scan_rows
+from wxauth.server.websites.errors import OAuthError, invalid_client, invalid_request
+from wxauth.server.websites.rows import LIFETIME, Claim, ClaimedScan, NewScan, ScanOutcome, Verdict
+from wxauth.server.websites.secrets import SCENE, hash_of, new_scene, new_secret
+
+INTERVAL: Final = 2
+"""Seconds between two polls."""
+WRONG_USER_CODES: Final = 5
+"""How many wrong codes one user may type in a minute."""
+FROM_CAMERA: Final = frozenset({1011, 1047})
+"""WeChat's numbers for a page that was opened by the camera: on an ordinary QR code, on a mini-program code."""
+
+_ATTEMPTS: Final = 5
+_NOT_HELD: Final = "this session has no such scan to decide upon"
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A new scan, with its secrets."""
+
+    id: UUID
+    scene: str = field(repr=False)
+    user_code: str = field(repr=False)
+    secret: str = field(repr=False)
+    """The device code; for a page, the id with which the page asks for its state."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageRequest:
+    """The parameters with which a browser came to the page."""
+
+    browser_hash: bytes
+    redirect_uri: str
+    state: str | None
+    nonce: str | None
+    code_challenge: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """How a person came to a scan."""
+
+    scene: str | None = None
+    url: str | None = None
+    user_code: str | None = None
+    scancode_time: float | None = None
+    entry_scene: int | None = None
+    by_camera: bool = False
+    """Whether the mini-program itself has read the code, and only by its camera."""
+
+
+def granted_scope(client: OAuthClient, asked_for: str | None) -> str:
+    """The scopes asked for that the client may have; without `asked_for`, all its scopes. Raises: OAuthError."""
+    wanted = list(client.scopes) if asked_for is None else asked_for.split()
+    scope = [name for name in client.scopes if name in wanted]
+    if not scope:
+        raise OAuthError("invalid_scope", "the client was added with none of these scopes")
+    return " ".join(scope)
+
+
+async def start_for_device(
+    services: Services, client: OAuthClient, *, scope: str, ip: str | None, user_agent: str | None
+) -> Started:
+    """Start a scan that a device shows and polls. `ip` and `user_agent` are those of the person's browser.
+
+    Raises: OAuthError, RateLimited, StorageUnavailable.
+    """
+    if ip is None and client.is_near:
+        raise invalid_request("this client was added with --near: browser_ip is required")
+    # First, so that one browser alone cannot use up what the client may start for all.
+    await services.scan_limits.browsers.admit_address(ip)
+    await services.scan_limits.clients.admit(client.name)
+    return await _start(
+        services, client, scope=scope, browser=Device(ip, None if ip is None else user_agent), request=None
+    )
+
+
+async def start_for_page(
+    services: Services, client: OAuthClient, *, scope: str, browser: Device, request: PageRequest
+) -> Started:
+    """Start a scan that our own page shows to a browser. Raises: RateLimited, OAuthError, StorageUnavailable."""
+    await services.scan_limits.browsers.admit_address(browser.ip)
+    return await _start(services, client, scope=scope, browser=browser, request=request)
+
+
+async def _start(
+    services: Services, client: OAuthClient, *, scope: str, browser: Device, request: PageRequest | None
+) -> Started:
+    for _ in range(_ATTEMPTS):
+        now, scene = services.clock(), new_scene()
+        user_code, user_code_hash = services.user_codes.new()
+        scan = NewScan(
+            id=new_id(now),
+            client_id=client.name,
+            scope=scope,
+            scene_hash=hash_of(scene),
+            user_code_hash=user_code_hash,
+            browser_ip=browser.ip,
+            browser_user_agent=browser.user_agent,
+        )
+        secret = new_secret() if request is None else new_scene()
+        if request is None:
+            scan = replace(scan, device_code_hash=hash_of(secret))
+        else:
+            scan = replace(scan, request_hash=hash_of(secret), **asdict(request))
+        match await scan_rows.add_scan(services.database, scan, now=now):
+            case True:
+                services.metrics.scan(ScanOutcome.STARTED)
+                return Started(scan.id, scene, user_code, secret)
+            case None:
+                raise invalid_client("the client has just been removed")
+    raise StorageUnavailable("no user code is free")
+
+
+async def claim(services: Services, caller: Caller, opening: Opening, *, ip: str | None) -> ClaimedScan:
+    """Claim a scan for this session, which may then decide.
+
+    The console wants a fresh login of an administrator: otherwise an access token that was stolen could approve a login
+    to it, and the session that this opens would be a fresh one.
+
+    Raises: ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited, StorageUnavailable.
+    """
+    now = services.clock()
+    settings = services.settings
+    is_administrator = ADMIN in caller.user["roles"]
+    scene = opening.scene if opening.url is None else scene_in(opening.url, issuer=settings.issuer)
+    asked = Claim(
+        scene_hash=None if scene is None else hash_of(scene),
+        user_code_hashes=services.user_codes.hashes(opening.user_code or ""),
+        session_id=caller.session_id,
+        user_id=caller.user["id"],
+        ip=ip,
+        must_be_near=is_administrator and not settings.scan_admin_anywhere,
+        too_old_for=[ADMIN_SCOPE] if is_administrator and not await is_fresh(services, caller.session_id) else [],
+        by_camera=settings.scan_entry == "any" or _is_from_camera(opening, now),
+    )
+    if opening.user_code is None:
+        found = await scan_rows.claim_scan(services.database, asked, now=now) if scene is not None else None
+    else:
+        found = await _claim_by_user_code(services, asked, now=now)
+    if found is None:
+        raise ScanOver("there is no such scan that could be decided upon")
+    fields = {"scan_id": found["id"], "client_id": found["client_id"], "user_id": caller.user["id"]}
+    if found["is_forwarded"]:
+        log.warning("scan_refused", reason="forwarded", entry_scene=opening.entry_scene, **fields)
+        raise ScanForwarded("a camera must have seen the code: entry scene 1047 or 1011, or scanned by the camera")
+    if found["is_too_far"]:
+        log.warning("scan_refused", reason="too_far", **fields)
+        raise ScanTooFar("phone and browser are not known to be in one network")
+    if found["is_too_old"]:
+        log.warning("scan_refused", reason="login_too_old", **fields)
+        raise LoginTooOld
+    if not found["is_claimed"]:
+        log.warning("scan_refused", reason="taken", **fields)
+        raise ScanTaken("another user has claimed it")
+    services.metrics.scan(ScanOutcome.CLAIMED)
+    log.info("scan_claimed", same_network=found["same_network"], is_typed=found["is_typed"], **fields)
+    return found
+
+
+async def _claim_by_user_code(services: Services, asked: Claim, *, now: datetime) -> ClaimedScan | None:
+    number, until = await scan_rows.count_try(services.database, asked.user_id, now=now)
+    if number > WRONG_USER_CODES:
+        raise RateLimited("too many wrong codes of this user", retry_after=max(1, ceil((until - now).total_seconds())))
+    found = await scan_rows.claim_scan(services.database, asked, now=now) if asked.user_code_hashes else None
+    if found is not None:
+        await scan_rows.give_try_back(services.database, asked.user_id)
+    return found
+
+
+async def approve(services: Services, caller: Caller, scan_id: UUID, login_code: str, *, ip: str | None) -> None:
+    """Say yes to a scan that this session has claimed, proved by a new `wx.login`. Saying it again is no failure.
+
+    WeChat is asked only while the scan can still be approved. What happened meanwhile is found when the yes is stored.
+
+    Raises: ScanOver, RateLimited, UnknownApp, WeChatError, WrongPerson, StorageUnavailable.
+    """
+    if await _is_approved(services, caller, scan_id):
+        return
+    try:
+        await prove_person(services, caller, login_code, ip=ip)
+    except (CodeUsed, InvalidCode):
+        # The same request, sent twice, may have spent the code.
+        if await _is_approved(services, caller, scan_id):
+            return
+        raise
+    await decide(services, caller, scan_id, Verdict.APPROVED, ip=ip)
+
+
+async def _is_approved(services: Services, caller: Caller, scan_id: UUID) -> bool:
+    """Whether this session has approved the scan. Raises: ScanOver, if it cannot; StorageUnavailable."""
+    held = await scan_rows.held_scan(services.database, scan_id, session_id=caller.session_id, now=services.clock())
+    if held is None or held["verdict"] == Verdict.DENIED:
+        raise ScanOver(_NOT_HELD)
+    return held["verdict"] == Verdict.APPROVED
+
+
+async def decide(services: Services, caller: Caller, scan_id: UUID, verdict: Verdict, *, ip: str | None) -> None:
+    """Store yes or no to a scan that this session has claimed. The same again is no failure.
+
+    Raises: ScanOver, StorageUnavailable.
+    """
+    now = services.clock()
+    decided = await scan_rows.decide_scan(
+        services.database,
+        scan_id,
+        verdict,
+        session_id=caller.session_id,
+        ip=ip,
+        event_id=new_id(now),
+        now=now,
+    )
+    if decided is None:
+        raise ScanOver(_NOT_HELD)
+    if decided["client_id"] is not None:
+        services.metrics.scan(ScanOutcome(verdict))
+        fields = {"scan_id": scan_id, "client_id": decided["client_id"], "user_id": decided["user_id"]}
+        log.info("scan_approved" if verdict is Verdict.APPROVED else "scan_denied", **fields)
+
+
+def scene_in(url: str, *, issuer: str) -> str | None:
+    """The scene of an ordinary link of ours; None for any other URL."""
+    rest = url.removeprefix(f"{issuer}/d/")
+    scene = re.split(r"[?#]", rest, maxsplit=1)[0]
+    return scene if rest != url and SCENE.fullmatch(scene) else None
+
+
+def _is_from_camera(opening: Opening, now: datetime) -> bool:
+    """Whether a camera has just seen the code. Otherwise it may be a picture that somebody has sent to the person."""
+    is_old = opening.scancode_time is not None and now.timestamp() - opening.scancode_time > LIFETIME.total_seconds()
+    return not is_old and (opening.by_camera or opening.entry_scene in FROM_CAMERA)

@@ -1,0 +1,59 @@
+"""Secrets that are stored as hashes: scenes, codes, cookies.
+
+SHA-256 is enough for secrets with 128 random bits or more. A user code has 34, so its hash needs a key: otherwise
+somebody who reads the database could find the code by trying all of them.
+"""
+
+import hmac
+import re
+import secrets
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Final
+
+from wxauth.server.core.sealing import derive
+
+SCENE: Final = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
+"""The form of a scene, and of the id of a page's request."""
+
+_USER_CODE_ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"  # no vowel, so no word (RFC 8628, section 6.1)
+_USER_CODE_LENGTH: Final = 8
+_SCENE_BYTES: Final = 16
+_SECRET_BYTES: Final = 32
+
+
+def new_scene() -> str:
+    """128 random bits, in characters that every scanner leaves unchanged."""
+    return urlsafe_b64encode(secrets.token_bytes(_SCENE_BYTES)).rstrip(b"=").decode()
+
+
+def new_secret() -> str:
+    """256 random bits."""
+    return secrets.token_urlsafe(_SECRET_BYTES)
+
+
+def hash_of(secret: str) -> bytes:
+    """The hash of a secret, which is stored in its place."""
+    return sha256(secret.encode()).digest()
+
+
+class UserCodes:
+    """Makes and recognises user codes. The first secret key hashes new ones; those hashed by any key are found."""
+
+    def __init__(self, secret_keys: Sequence[bytes]) -> None:
+        self._keys = [derive(key, "user-code") for key in secret_keys]
+
+    def new(self) -> tuple[str, bytes]:
+        """A code as it is shown, and its hash."""
+        letters = "".join(secrets.choice(_USER_CODE_ALPHABET) for _ in range(_USER_CODE_LENGTH))
+        return f"{letters[:4]}-{letters[4:]}", self._hashes(letters)[0]
+
+    def hashes(self, typed: str) -> Sequence[bytes]:
+        """The hashes that a typed code may be stored under; none if the text cannot be a code."""
+        letters = re.sub(r"[\s\-_.]", "", typed).upper()
+        is_one = len(letters) == _USER_CODE_LENGTH and set(letters) <= set(_USER_CODE_ALPHABET)
+        return self._hashes(letters) if is_one else []
+
+    def _hashes(self, letters: str) -> list[bytes]:
+        return [hmac.digest(key, letters.encode(), "sha256") for key in self._keys]

@@ -1,0 +1,260 @@
+"""The calls to WeChat that need a WeChat token."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from hmac import digest
+from typing import Any, Final, Literal, TypeVar
+from urllib.parse import quote, urlencode
+
+from pydantic_core import to_json
+
+from wxauth.errors import SessionKeyExpired, WeChatBadResponse, WeChatError, WeChatTimeout
+from wxauth.server.core.settings import App
+from wxauth.server.wechat.client import PICTURE, WeChat
+from wxauth.server.wechat.errcodes import (
+    CHECK_SESSION_KEY,
+    CHECK_TEXT,
+    MINI_PROGRAM_CODE,
+    PHONE_NUMBER,
+    RESET_SESSION_KEY,
+    RISK_RANK,
+    SESSION_KEY_GONE,
+    WECHAT_TOKEN_REFUSED,
+)
+from wxauth.server.wechat.ids import is_id
+from wxauth.server.wechat.wechat_tokens import WeChatToken, WeChatTokens
+
+_PATHS: Final = {
+    PHONE_NUMBER: "/wxa/business/getuserphonenumber",
+    CHECK_SESSION_KEY: "/wxa/checksession",
+    RESET_SESSION_KEY: "/wxa/resetusersessionkey",
+    RISK_RANK: "/wxa/getuserriskrank",
+    CHECK_TEXT: "/wxa/msg_sec_check",
+    MINI_PROGRAM_CODE: "/wxa/getwxacodeunlimit",
+}
+_RISK_RANKS: Final = range(5)
+_SIGN_UP: Final = 0
+"""getUserRiskRank's scene; 1 would be marketing."""
+_PROFILE: Final = 1
+"""msgSecCheck's scene for a person's profile."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class TextVerdict:
+    """WeChat's verdict on a text."""
+
+    suggest: Literal["pass", "review", "risky"]
+    label: int
+    """WeChat's reason: 100 is a harmless text, 20001 politics, 20002 pornography, and so on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture with its content type."""
+
+    content: bytes
+    content_type: Literal["image/jpeg", "image/png"]
+
+
+class WeChatApi:
+    """Each call whose WeChat token is refused renews it and is sent again, once: WeChat has not carried it out."""
+
+    def __init__(self, wechat: WeChat, wechat_tokens: WeChatTokens) -> None:
+        self._wechat = wechat
+        self._wechat_tokens = wechat_tokens
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._wechat.aclose()
+
+    async def phone_number(self, app: App, code: str, *, openid: str | None, extra_time: float = 0.0) -> dict[str, Any]:
+        """WeChat's `phone_info` for the code of a phone button, as it came.
+
+        A code works once, for five minutes, and each success costs money. So nothing in the answer is checked here: it
+        can be stored before anything can fail. With an openid, WeChat checks that the code is that person's. The answer
+        may take `extra_time` seconds longer than those of other calls.
+
+        Raises: InvalidCode (40029; 40003, 43104: another person's code), CodeUsed (40163), other WeChatError.
+        """
+        body = {"code": code} if openid is None else {"code": code, "openid": openid}
+        return await self._post(PHONE_NUMBER, app, body, read=_phone_info, secrets=[code], extra_time=extra_time)
+
+    async def check_session_key(self, app: App, *, openid: str, session_key: bytes) -> bool:
+        """Whether this is still the person's session_key. It is base64 text, as WeChat sent it. Raises: WeChatError."""
+        try:
+            await self._get_signed(CHECK_SESSION_KEY, app, openid, session_key, read=lambda _: None)
+        except SessionKeyExpired:
+            return False
+        return True
+
+    async def reset_session_key(self, app: App, *, openid: str, session_key: bytes) -> bytes:
+        """Have WeChat replace the person's session_key; the new one, as base64 text. The old one no longer works.
+
+        Raises: SessionKeyExpired (87007, 87009), if the old one did not work before; other WeChatError.
+        """
+        return await self._get_signed(RESET_SESSION_KEY, app, openid, session_key, read=_session_key)
+
+    async def risk_rank(self, app: App, *, openid: str, client_ip: str) -> int:
+        """WeChat's rating of a person who signs up, from 0 (harmless) to 4. The caller logs WeChat's refusals.
+
+        Raises: WeChatMisconfigured (48001: the account may not ask), WeChatBadResponse (of errcode
+            `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
+        """
+        body = {"appid": app.app_id, "openid": openid, "scene": _SIGN_UP, "client_ip": client_ip}
+        return await self._post(RISK_RANK, app, body, read=_risk_rank, tells_refusals=False)
+
+    async def check_text(self, app: App, *, openid: str, content: str, nickname: str | None = None) -> TextVerdict:
+        """WeChat's verdict on a text in a person's profile. The caller logs WeChat's refusals.
+
+        Raises: WeChatBadResponse (of errcode `NOT_SEEN_LATELY`, among others), WeChatRateLimited, other WeChatError.
+        """
+        body = {"version": 2, "scene": _PROFILE, "openid": openid, "content": content}
+        if nickname is not None:
+            body["nickname"] = nickname
+        return await self._post(CHECK_TEXT, app, body, read=_text_verdict, tells_refusals=False)
+
+    async def mini_program_code(
+        self, app: App, scene: str, *, page: str, env: Literal["release", "trial", "develop"]
+    ) -> Picture:
+        """A mini-program code that opens a page of the version `env` with this scene.
+
+        Of the published version (`release`), WeChat checks that it has the page.
+
+        Raises: WeChatMisconfigured (40097, 41030: the page is not there), WeChatRateLimited (45009: too many in this
+            minute), other WeChatError.
+        """
+        body = {"scene": scene, "page": page, "env_version": env, "check_path": env == "release"}
+        return await self._post(
+            MINI_PROGRAM_CODE, app, body, read=_picture, secrets=[scene], tells_refusals=False, is_for_picture=True
+        )
+
+    async def _post(
+        self,
+        api: str,
+        app: App,
+        body: dict[str, Any],
+        *,
+        read: Callable[[dict[str, Any]], T],
+        secrets: Sequence[str] = (),
+        extra_time: float = 0.0,
+        tells_refusals: bool = True,
+        is_for_picture: bool = False,
+    ) -> T:
+        return await self._call(
+            api,
+            app,
+            "",
+            body=to_json(body),  # writes UTF-8 as it is: msgSecCheck does not read \uXXXX
+            read=read,
+            secrets=secrets,
+            extra_time=extra_time,
+            tells_refusals=tells_refusals,
+            is_for_picture=is_for_picture,
+        )
+
+    async def _get_signed(
+        self, api: str, app: App, openid: str, session_key: bytes, *, read: Callable[[dict[str, Any]], T]
+    ) -> T:
+        signature = sign(session_key)
+        query = urlencode({"openid": openid, "signature": signature, "sig_method": "hmac_sha256"})
+        return await self._call(
+            api, app, f"&{query}", body=None, read=read, secrets=[signature], expected=SESSION_KEY_GONE
+        )
+
+    async def _call(
+        self,
+        api: str,
+        app: App,
+        query: str,
+        *,
+        body: bytes | None,
+        read: Callable[[dict[str, Any]], T],
+        secrets: Sequence[str],
+        expected: frozenset[int] = frozenset(),
+        extra_time: float = 0.0,
+        tells_refusals: bool = True,
+        is_for_picture: bool = False,
+    ) -> T:
+        deadline = self._wechat.deadline(extra_time=extra_time)  # for all requests, also those that renew the token
+
+        async def call_with(token: WeChatToken, expected: frozenset[int]) -> T:
+            value = token.value.get_secret_value()
+            return await self._wechat.call(
+                api,
+                app,
+                f"{_PATHS[api]}?access_token={quote(value, safe='')}{query}",
+                body=body,
+                read=read,
+                secrets=[*secrets, value],
+                expected=expected,
+                deadline=deadline,
+                tells_refusals=tells_refusals,
+                is_for_picture=is_for_picture,
+            )
+
+        token = await _in_time(self._wechat_tokens.get(app), deadline)
+        try:
+            return await call_with(token, expected | WECHAT_TOKEN_REFUSED)
+        except WeChatError as exc:
+            if exc.errcode not in WECHAT_TOKEN_REFUSED:
+                raise
+        token = await _in_time(self._wechat_tokens.renew(app, refused=token), deadline)
+        return await call_with(token, expected)
+
+
+async def _in_time(token: Coroutine[Any, Any, WeChatToken], deadline: float) -> WeChatToken:
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await token
+    except TimeoutError as exc:
+        raise WeChatTimeout("WeChat gave no access token in time") from exc
+
+
+def sign(session_key: bytes, message: bytes = b"") -> str:
+    """The signature that proves to WeChat that we have a person's session_key.
+
+    The key is the base64 text itself, not the bytes that it encodes. Source: WeChat server API, checkSessionKey.
+    """
+    return digest(session_key, message, sha256).hex()
+
+
+def _phone_info(answer: dict[str, Any]) -> dict[str, Any]:
+    info = answer.get("phone_info")
+    if not isinstance(info, dict):
+        raise WeChatBadResponse("WeChat's answer has no phone_info")
+    return info
+
+
+def _session_key(answer: dict[str, Any]) -> bytes:
+    session_key = answer.get("session_key")
+    if not is_id(session_key):
+        raise WeChatBadResponse("WeChat's answer has no usable session_key")
+    return session_key.encode()
+
+
+def _risk_rank(answer: dict[str, Any]) -> int:
+    rank = answer.get("risk_rank")
+    if type(rank) is not int or rank not in _RISK_RANKS:
+        raise WeChatBadResponse("WeChat's answer has no usable risk_rank")
+    return rank
+
+
+def _text_verdict(answer: dict[str, Any]) -> TextVerdict:
+    match answer.get("result"):
+        case {"suggest": "pass" | "review" | "risky" as suggest, "label": int(label)}:
+            return TextVerdict(suggest, label)
+    raise WeChatBadResponse("WeChat's answer has no usable result")
+
+
+def _picture(answer: dict[str, Any]) -> Picture:
+    """The type is told by the first bytes: WeChat has sent pictures with the Content-Type of JSON."""
+    content = answer.get(PICTURE, b"")
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return Picture(content, "image/png")
+    if content.startswith(b"\xff\xd8\xff") and content.rstrip(b"\0").endswith(b"\xff\xd9"):
+        return Picture(content, "image/jpeg")
+    raise WeChatBadResponse("WeChat's answer is no picture")

@@ -1,0 +1,300 @@
+"""The client for WeChat's servers.
+
+Source: https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-login/code2Session.html
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic_core import from_json
+
+from wxauth.errors import (
+    CodeUsed,
+    InvalidCode,
+    WeChatBadResponse,
+    WeChatError,
+    WeChatMisconfigured,
+    WeChatTimeout,
+    WeChatUnavailable,
+    WeChatUserBlocked,
+)
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.settings import App
+from wxauth.server.wechat.errcodes import CODE2SESSION, SYSTEM_BUSY, error_for, is_for_the_operator, what_to_change
+from wxauth.server.wechat.ids import can_name_a_person, is_id, is_placeholder
+
+BUSY_PAUSES: Final = (0.1, 0.3)
+"""Seconds before the second and the third try after errcode -1."""
+
+_MADE_UP_CODE: Final = "000000000000"
+MAX_PICTURE: Final = 1024 * 1024
+"""Bytes. A mini-program code has about 100,000."""
+PICTURE: Final = "picture"
+"""The name under which `read` gets an answer that is a picture, not JSON."""
+
+_MAX_ERRCODE = 10**9
+_MAX_ERRMSG_LENGTH = 200
+_HEADERS = httpx.Headers({"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "wxauth"})
+
+log = get_logger()
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class WeChatSession:
+    """WeChat's answer to a `wx.login` code: the person's identity and session_key."""
+
+    openid: str
+    unionid: str | None
+    session_key: bytes = field(repr=False)
+    """As WeChat sends it: base64 text, not decoded."""
+
+
+class _Copy(httpx.Request):
+    """A copy of a request without a body, for less than `copy` costs, which asks what pickling would keep."""
+
+    def __init__(self, request: httpx.Request) -> None:
+        self.__dict__.update(vars(request))
+
+
+class _Host:
+    """A host of WeChat. Its GET requests differ only in their target, so they are copies of one request."""
+
+    def __init__(self, url: str) -> None:
+        self._template = httpx.Request("GET", url, headers=_HEADERS)
+        self._path = self._template.url.raw_path.rstrip(b"/")  # empty at WeChat's own hosts
+        self.name = self._template.url.host
+
+    def request(self, asked: "_Asked") -> httpx.Request:
+        if asked.body is None:
+            request: httpx.Request = _Copy(self._template)
+        else:
+            headers = {**_HEADERS, "Content-Type": "application/json"}
+            request = httpx.Request("POST", self._template.url, headers=headers, content=asked.body)
+        request.extensions = {"target": self._path + asked.target, "deadline": asked.deadline}
+        if asked.is_for_picture:
+            request.extensions["max_body"] = MAX_PICTURE
+        return request
+
+
+class _Asked(NamedTuple):
+    """A request, for whichever host it is sent to."""
+
+    target: bytes
+    body: bytes | None
+    deadline: float
+    is_for_picture: bool
+
+
+class WeChat:
+    """A client of WeChat's server API; one for each process.
+
+    Args:
+        transport: The way to the network. Tests put their own here.
+        base_url: The URL of WeChat's servers.
+        fallback_url: The URL to use if no connection to `base_url` can be made.
+        timeout: Seconds for a whole exchange, retries included.
+        busy_pauses: Seconds before each further try while WeChat is busy.
+        sleep: Waits.
+        observe: Called after each call with the name of the API, and the failure if there was one.
+        hints: By errcode, what else `detail` tells the developer.
+    """
+
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        *,
+        base_url: str,
+        fallback_url: str | None,
+        timeout: float,
+        busy_pauses: Sequence[float] = BUSY_PAUSES,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        observe: Callable[[str, WeChatError | None], None] = lambda _api, _error: None,
+        hints: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
+        self._transport = transport
+        self._base = _Host(base_url)
+        self._fallback = _Host(fallback_url or base_url)
+        self._timeout = timeout
+        self._busy_pauses = busy_pauses
+        self._sleep = sleep
+        self._observe = observe
+        self._hints = hints
+        self._login_targets: dict[str, tuple[App, str]] = {}
+
+    async def code2session(self, app: App, code: str) -> WeChatSession:
+        """Exchange a `wx.login` code for the person's identity.
+
+        A code works once, for five minutes. WeChat answers 200 even to failures; `errcode` tells them apart.
+
+        Raises: InvalidCode (40029), CodeUsed (40163), WeChatUserBlocked (40226), WeChatRateLimited (45009,
+            45011), WeChatMisconfigured (class C), WeChatUnavailable (-1 after two retries, no or a lost
+            connection, 5xx), WeChatTimeout, WeChatBadResponse.
+        """
+        target = f"{self._login_target(app)}&js_code={quote(code, safe='')}"
+        return await self.call(CODE2SESSION, app, target, read=partial(_wechat_session, app), secrets=[code])
+
+    async def check_secret(self, app: App) -> None:
+        """Check whether WeChat takes the app's id and secret. The question has a made-up code, and spends nobody's.
+
+        Raises: WeChatMisconfigured, if WeChat does not take them; WeChatRateLimited, WeChatUnavailable, WeChatTimeout,
+            WeChatBadResponse.
+        """
+        try:
+            # Not `_login_target` of this client, which would keep a secret that may be wrong.
+            target = f"{_login_target(app)}&js_code={_MADE_UP_CODE}"
+            await self.call(CODE2SESSION, app, target, read=lambda _: None, tells_refusals=False)
+        except (InvalidCode, CodeUsed, WeChatUserBlocked):
+            return  # WeChat has refused the code, so it has taken id and secret
+
+    async def call(
+        self,
+        api: str,
+        app: App,
+        target: str,
+        *,
+        body: bytes | None = None,
+        read: Callable[[dict[str, Any]], T],
+        secrets: Sequence[str] = (),
+        expected: Container[int] = (),
+        deadline: float | None = None,
+        tells_refusals: bool = True,
+        is_for_picture: bool = False,
+    ) -> T:
+        """Call an API of WeChat. A call is repeated only if WeChat is busy, or no connection could be made.
+
+        Args:
+            api: The API's name, for logs and metrics.
+            app: The app on whose behalf WeChat is asked.
+            target: Path and query of the request. They hold secrets.
+            body: JSON to send by POST; None for a GET.
+            read: Takes what is needed from the answer. Raises: WeChatBadResponse.
+            secrets: Parts of the request that must not be logged, besides the app's secret.
+            expected: errcodes that the caller handles, and that are not logged.
+            deadline: When to give up, in the loop's time; by default, after the client's timeout.
+            tells_refusals: Whether errcodes are logged here. If not, the caller logs them.
+            is_for_picture: Whether the answer may be a picture, which `read` gets under `PICTURE`.
+
+        Raises: WeChatError.
+        """
+        try:
+            asked = _Asked(target.encode(), body, deadline or self.deadline(), is_for_picture)
+            answer = await self._answer_to(api, asked)
+            errcode = answer.get("errcode", 0)
+            if type(errcode) is not int or abs(errcode) > _MAX_ERRCODE:
+                raise WeChatBadResponse("WeChat's errcode is not a number that it gives")
+            if errcode != 0:
+                if tells_refusals and errcode not in expected:
+                    _log_refusal(api, app, errcode, answer.get("errmsg"), secrets)
+                raise error_for(errcode, api=api, hint=self._hints.get(errcode, ""))
+            result = read(answer)
+        except WeChatError as exc:
+            self._observe(api, exc)
+            raise
+        self._observe(api, None)
+        return result
+
+    def deadline(self, *, extra_time: float = 0.0) -> float:
+        """When an exchange that begins now must be over, in the loop's time."""
+        return asyncio.get_running_loop().time() + self._timeout + extra_time
+
+    def _login_target(self, app: App) -> str:
+        kept = self._login_targets.get(app.app_id)
+        if kept is None or kept[0] is not app:  # a changed app is another object
+            self._login_targets[app.app_id] = kept = (app, _login_target(app))
+        return kept[1]
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._transport.aclose()
+
+    async def _answer_to(self, api: str, asked: _Asked) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout_at(asked.deadline):
+                return await self._ask_while_busy(asked)
+        except TimeoutError as exc:
+            raise WeChatTimeout(f"{api} gave no answer in {self._timeout:g} s") from exc
+
+    async def _ask_while_busy(self, asked: _Asked) -> dict[str, Any]:
+        answer = await self._ask(asked)
+        for pause in self._busy_pauses:
+            has_time = asyncio.get_running_loop().time() + pause < asked.deadline
+            if answer.get("errcode") != SYSTEM_BUSY or not has_time:
+                break
+            await self._sleep(pause)
+            answer = await self._ask(asked)
+        return answer
+
+    async def _ask(self, asked: _Asked) -> dict[str, Any]:
+        try:
+            response = await self._send(asked)
+        except httpx.ReadTimeout as exc:
+            raise WeChatTimeout("WeChat gave no answer in time") from exc
+        except httpx.DecodingError as exc:
+            raise WeChatBadResponse("WeChat's answer is not HTTP, or too large") from exc
+        except httpx.PoolTimeout as exc:
+            raise WeChatUnavailable("WeChat was not asked: no connection was free in time") from exc
+        except httpx.TransportError as exc:
+            raise WeChatUnavailable(f"no answer from WeChat: {type(exc).__name__}") from exc
+        if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+            raise WeChatUnavailable(f"WeChat answered with status {response.status_code}")
+        if response.status_code != httpx.codes.OK:
+            raise WeChatBadResponse(f"WeChat answered with status {response.status_code}")
+        if asked.is_for_picture and response.content.lstrip()[:1] != b"{":
+            return {PICTURE: response.content}
+        try:
+            answer = from_json(response.content)  # whatever its Content-Type says
+        except ValueError as exc:
+            raise WeChatBadResponse("WeChat's answer is not JSON") from exc
+        if not isinstance(answer, dict):
+            raise WeChatBadResponse("WeChat's answer is not a JSON object")
+        return answer
+
+    async def _send(self, asked: _Asked) -> httpx.Response:
+        try:
+            return await self._transport.handle_async_request(self._base.request(asked))
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            # Nothing was sent, so the code is not spent: try once more, at the fallback host if there is one.
+            hosts = {"host": self._base.name, "next_host": self._fallback.name}
+            log.warning("wechat_not_connected", reason=str(exc), **hosts)
+        return await self._transport.handle_async_request(self._fallback.request(asked))
+
+
+def _login_target(app: App) -> str:
+    secret = quote(app.app_secret.get_secret_value(), safe="")
+    return f"/sns/jscode2session?grant_type=authorization_code&appid={quote(app.app_id)}&secret={secret}"
+
+
+def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequence[str]) -> None:
+    text = errmsg if isinstance(errmsg, str) else ""
+    for secret in (app.app_secret.get_secret_value(), *secrets):
+        for form in (secret, quote(secret, safe=""), quote(secret)):
+            text = text.replace(form, "***")
+    fields = {"api": api, "app_id": app.app_id, "errcode": errcode, "errmsg": text[:_MAX_ERRMSG_LENGTH]}
+    if (advice := what_to_change(errcode, api=api)) is not None:
+        fields["what_to_change"] = advice
+    if isinstance(error_for(errcode, api=api), WeChatMisconfigured):
+        log.error("wechat_misconfigured", **fields)
+    elif is_for_the_operator(errcode, api=api):
+        log.error("wechat_refused", **fields)
+    else:
+        log.warning("wechat_refused", **fields)
+
+
+def _wechat_session(app: App, answer: dict[str, Any]) -> WeChatSession:
+    openid, session_key, unionid = answer.get("openid"), answer.get("session_key"), answer.get("unionid") or None
+    if not is_id(openid) or not is_id(session_key) or not (unionid is None or is_id(unionid)):
+        raise WeChatBadResponse("WeChat's answer has no usable openid or session_key")
+    if is_placeholder(openid):
+        raise WeChatBadResponse("WeChat's answer has a placeholder in place of an openid")
+    if unionid is not None and not can_name_a_person(unionid):
+        log.error("unionid_ignored", app_id=app.app_id, reason="not of WeChat's form")
+        unionid = None
+    return WeChatSession(openid=openid, unionid=unionid, session_key=session_key.encode())

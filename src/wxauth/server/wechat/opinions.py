@@ -1,0 +1,108 @@
+"""WeChat's opinions on people and texts. If WeChat gives none, for whatever reason, nothing is held up.
+
+Each such failure is counted, and logged once in a while.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Final, Literal, Protocol, TypeVar
+
+from wxauth.errors import InternalError, WeChatError, WeChatTimeout, WxAuthError
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.settings import App
+from wxauth.server.wechat.api import WeChatApi
+from wxauth.server.wechat.errcodes import CHECK_TEXT, RISK_RANK, is_for_the_operator, what_to_change
+
+PATIENCE: Final = 2.0
+"""Seconds, at most, that a request waits for an opinion that decides about it."""
+TOLD_AGAIN_AFTER: Final = timedelta(minutes=1)
+"""The time between two log lines about the same failure."""
+
+_APIS: Final = {"risk": RISK_RANK, "nickname": CHECK_TEXT}
+
+log = get_logger()
+
+PolicyName = Literal["risk", "nickname"]
+T = TypeVar("T")
+
+
+class Observe(Protocol):
+    """Called after each question to WeChat with its outcome."""
+
+    def __call__(self, policy: PolicyName, app_id: str, outcome: str, errcode: int | None = None) -> None:
+        """`outcome` is pass, flagged, blocked, or why there is no opinion."""
+
+
+class Opinions:
+    """Asks WeChat, and puts up with getting no answer.
+
+    Args:
+        wechat_api: WeChat.
+        clock: The time.
+        find_app: The app of that id. Raises: UnknownApp.
+        observe: Called after each question with its outcome.
+        longest_wait: Seconds, at most, that a request waits for an answer.
+    """
+
+    def __init__(
+        self,
+        wechat_api: WeChatApi,
+        clock: Clock,
+        *,
+        find_app: Callable[[str], App],
+        observe: Observe,
+        longest_wait: float = PATIENCE,
+    ) -> None:
+        self._wechat_api = wechat_api
+        self._clock = clock
+        self._find_app = find_app
+        self.observe = observe
+        self._longest_wait = longest_wait
+        self._told_at: dict[tuple[str, ...], datetime] = {}
+
+    async def ask(
+        self,
+        policy: PolicyName,
+        app_id: str,
+        question: Callable[[WeChatApi, App], Awaitable[T]],
+        *,
+        patience: float | None = None,
+    ) -> T | None:
+        """WeChat's answer; None after any failure. Nothing is raised.
+
+        Args:
+            policy: The policy that needs the answer.
+            app_id: The app whose WeChat token is used.
+            question: Calls WeChat.
+            patience: Seconds that the waiting request has left; None if no request waits.
+        """
+        failure: WxAuthError
+        try:
+            async with asyncio.timeout(None if patience is None else min(patience, self._longest_wait)):
+                return await question(self._wechat_api, self._find_app(app_id))
+        except TimeoutError:
+            failure = WeChatTimeout("WeChat gave no answer in the time that the request has")
+        except WxAuthError as exc:
+            failure = exc
+        except Exception:
+            log.exception("policy_failed", policy=policy, app_id=app_id)
+            failure = InternalError()
+        self.miss(policy, app_id, failure.code, failure)
+        return None
+
+    def miss(self, policy: PolicyName, app_id: str, reason: str, failure: WxAuthError | None = None) -> None:
+        """Count a missing opinion, and log it unless the same failure has just been logged."""
+        errcode = failure.errcode if isinstance(failure, WeChatError) else None
+        self.observe(policy, app_id, reason, errcode)
+        now = self._clock()
+        key = (policy, app_id, reason, str(errcode))
+        if key in self._told_at and now - self._told_at[key] < TOLD_AGAIN_AFTER:
+            return
+        self._told_at[key] = now
+        fields = {"policy": policy, "app_id": app_id, "reason": reason, "errcode": errcode}
+        if errcode is not None and is_for_the_operator(errcode, api=_APIS[policy]):
+            log.error("policy_without_wechat", **fields, what_to_change=what_to_change(errcode, api=_APIS[policy]))
+        else:
+            log.warning("policy_without_wechat", **fields)

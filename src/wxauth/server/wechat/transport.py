@@ -1,0 +1,203 @@
+"""httpx requests over connections of our own, whose failures tell whether the request may have arrived.
+
+No request to WeChat is idempotent: even a GET spends the code in it. So nothing is sent twice here, and a failure to
+connect means that nothing was sent. Besides, httpx's own pool costs many times as much CPU with 200 waiting requests.
+"""
+
+import asyncio
+import math
+import re
+import ssl
+from itertools import chain
+from typing import Final
+
+import httpx
+from pydantic import SecretStr
+
+from wxauth.server.wechat.connection import Answer, Connection
+from wxauth.server.wechat.connector import Connector, Origin, Proxy, ProxyFailed
+
+MAX_BODY: Final = 64 * 1024
+"""Bytes of an answer's body, unless the request's extension `max_body` says otherwise."""
+MAX_CONNECTIONS: Final = 256
+MAX_IDLE: Final = 128
+"""How many idle connections to one host are kept."""
+IDLE_SECONDS: Final = 30.0
+CONNECT_SHARE: Final = 0.4
+"""The share of an exchange's time that one connect may take. With more, no time would be left for the fallback host."""
+SHORTEST: Final = 0.05
+"""Seconds. With less time left than this, a request is not sent: WeChat's answer would come too late."""
+
+_WEIGHT_OF_LATEST: Final = 1 / 8
+_TARGET: Final = re.compile(rb"[!-~]+")
+
+
+class HttpTransport(httpx.AsyncBaseTransport):
+    """A transport that raises httpx's errors.
+
+    Extensions of a request, all of which may be left out:
+
+    - `target`: the request target (RFC 9112, section 3.2), in place of the URL's path and query. A secret in the target
+      is then in no URL that is printed or logged.
+    - `deadline`: when the caller stops waiting, in the loop's time. If waiting for a connection, or connecting, leaves
+      too little time for an answer, the request is not sent.
+    - `max_body`: how many bytes the answer's body may have.
+
+    The caller limits the time for the answer: cancelling a request ends its connection.
+
+    An answer has its status, its body as it came, and WeChat's time as the extension `date`. Other header fields are
+    left out: httpx would decompress a Content-Encoding that nobody asked for, to any size.
+
+    Raises: httpx.ConnectError, httpx.ConnectTimeout or httpx.PoolTimeout, if the request was certainly not sent. After
+    that, httpx.ReadError, httpx.RemoteProtocolError or, if the answer is not HTTP or too large, httpx.DecodingError.
+    None of them carries another error, or any part of the request.
+
+    Args:
+        connect_timeout: Seconds for one connect: name, TCP, proxy and TLS.
+        proxy: `http://[user:password@]host:port`, the proxy for all requests.
+        tls: The certificates to trust. By default, those of this machine.
+        max_connections: How many requests are under way at once. Others wait, first come first served.
+        idle_seconds: How long an idle connection is kept.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect_timeout: float,
+        proxy: SecretStr | None = None,
+        tls: ssl.SSLContext | None = None,
+        max_connections: int = MAX_CONNECTIONS,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        self._connect_timeout = connect_timeout
+        self._proxy = None if proxy is None else Proxy.at(proxy.get_secret_value())
+        self._connector = Connector(proxy=self._proxy, tls=tls)
+        self._places = asyncio.Semaphore(max_connections)
+        self._idle_seconds = idle_seconds
+        self._idle: dict[Origin, list[Connection]] = {}
+        """The connection used last is at the end, and is taken first. So those that are not needed grow stale."""
+        self._next_look: asyncio.TimerHandle | None = None
+        self._is_closed = False
+        self._usual_seconds = 0.0
+        """How long recent answers took, as a moving average."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send, and read the whole answer."""
+        url = request.url
+        origin = Origin(url.scheme, url.host, url.port)
+        by_proxy = self._proxy if origin.scheme == "http" else None  # with https, the proxy only makes a tunnel
+        message = _message(request, await request.aread(), by_proxy)
+        deadline = request.extensions.get("deadline", math.inf)
+        max_body = request.extensions.get("max_body", MAX_BODY)
+        await self._take_place(deadline)
+        try:
+            connection = self._idle_connection(origin) or await self._connect(origin, deadline)
+            if _now() > deadline - SHORTEST:
+                self._keep(connection, origin)
+                raise httpx.PoolTimeout("too late to be answered")
+            answer = await self._exchange(connection, message, max_body, wants_body=request.method != "HEAD")
+            self._keep(connection, origin)
+        finally:
+            self._places.release()
+        if by_proxy is not None and answer.status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
+            raise ProxyFailed("no way through the proxy: it answers with status 407")
+        return _Response(answer)
+
+    async def aclose(self) -> None:
+        """Close every idle connection. A connection in use is closed when its request has ended."""
+        self._is_closed = True
+        if self._next_look is not None:
+            self._next_look.cancel()
+        for connection in chain.from_iterable(self._idle.values()):
+            connection.end()
+        self._idle.clear()
+        await asyncio.sleep(0)  # lets the loop close the transports
+
+    async def _take_place(self, deadline: float) -> None:
+        if not self._places.locked():
+            await self._places.acquire()
+            return
+        try:
+            async with asyncio.timeout_at(None if deadline == math.inf else deadline - SHORTEST):
+                await self._places.acquire()
+        except TimeoutError:
+            pass
+        else:
+            # Requests queue because answers take long. Sending one that cannot be answered in time makes it worse.
+            if _now() + self._usual_seconds < deadline:
+                return
+            self._places.release()
+        raise httpx.PoolTimeout("all connections were in use")
+
+    def _idle_connection(self, origin: Origin) -> Connection | None:
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()
+            if connection.is_usable():
+                return connection
+            connection.end()
+        return None
+
+    async def _connect(self, origin: Origin, deadline: float) -> Connection:
+        return await self._connector.connect(origin, until=min(_now() + self._connect_timeout, deadline - SHORTEST))
+
+    async def _exchange(self, connection: Connection, message: bytes, max_body: int, *, wants_body: bool) -> Answer:
+        asked_at = _now()
+        try:
+            return await connection.ask(message, max_body=max_body, wants_body=wants_body)
+        except BaseException:
+            connection.end()
+            raise
+        finally:
+            self._usual_seconds += (_now() - asked_at - self._usual_seconds) * _WEIGHT_OF_LATEST
+
+    def _keep(self, connection: Connection, origin: Origin) -> None:
+        idle = self._idle.setdefault(origin, [])
+        if self._is_closed or not connection.can_be_kept or len(idle) >= MAX_IDLE:
+            connection.end()
+            return
+        connection.keep(self._idle_seconds)
+        idle.append(connection)
+        if self._next_look is None:
+            self._next_look = asyncio.get_running_loop().call_at(connection.stale_at, self._close_stale)
+
+    def _close_stale(self) -> None:
+        now = _now()
+        for connections in self._idle.values():
+            for connection in connections:
+                if connection.stale_at <= now:
+                    connection.end()
+            connections[:] = [connection for connection in connections if connection.stale_at > now]
+        self._next_look = None
+        if times := [connection.stale_at for connection in chain.from_iterable(self._idle.values())]:
+            self._next_look = asyncio.get_running_loop().call_at(min(times), self._close_stale)
+
+
+class _Response(httpx.Response):
+    """A response whose body has been read. httpx's own way to read a body takes as long as the whole exchange."""
+
+    def __init__(self, answer: Answer) -> None:
+        stream = httpx.ByteStream(answer.body)
+        super().__init__(answer.status, stream=stream, extensions={"date": answer.date})
+        self._body = answer.body
+
+    @property
+    def content(self) -> bytes:
+        """The body, as it came."""
+        return self._body
+
+
+def _message(request: httpx.Request, body: bytes, by_proxy: Proxy | None) -> bytes:
+    """The request's bytes. A proxy that passes a request on needs the whole URL (RFC 9112, section 3.2.2)."""
+    target: bytes = request.extensions.get("target", request.url.raw_path)
+    if not _TARGET.fullmatch(target) or (body and "Content-Length" not in request.headers):
+        raise httpx.LocalProtocolError("wants a target without white space, and a body of known length")
+    fields = b"".join([b"%b: %b\r\n" % field for field in request.headers.raw])
+    if by_proxy is not None:
+        target = b"http://%b%b" % (request.url.netloc, target)
+        fields += by_proxy.authorization
+    return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (request.method.encode(), target, fields, body)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,250 @@
+"""The apps' WeChat tokens: fetched once, kept, and renewed before their end.
+
+WeChat hands the same token to everybody who asks, until about five minutes before its end. So every process keeps its
+own copy, and does no harm to another's. If WeChat refuses a token and still hands it out, the token must be replaced by
+force. That ends it for everybody, and WeChat allows it only some times a day: so an operator decides (`force`).
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, Final
+
+from pydantic import SecretStr
+from pydantic_core import to_json
+
+from wxauth.errors import WeChatBadResponse, WeChatError
+from wxauth.server.core.clock import Clock
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.settings import App
+from wxauth.server.wechat.client import WeChat
+from wxauth.server.wechat.errcodes import DAILY_QUOTA, STABLE_TOKEN
+
+RENEWAL_LEAD: Final = timedelta(seconds=290)
+"""WeChat hands out the next token this long before the end: five minutes, less some seconds to be safe."""
+RENEWAL_SPREAD: Final = timedelta(seconds=60)
+"""Processes spread their renewals over this time, so that they do not ask WeChat all at once."""
+RENEWAL_PAUSE: Final = timedelta(seconds=30)
+"""Pause between two requests for an app's token while WeChat keeps answering with the old one."""
+FAILURE_PAUSE: Final = timedelta(seconds=5)
+"""A failure answers everybody for this long, unless WeChat says how long it will last."""
+LOOK_PATIENCE: Final = 0.5
+"""Seconds that a caller waits for WeChat's current token while the stored one is still good."""
+
+_LONGEST_LIFE: Final = 7200
+_LONGEST_TOKEN: Final = 4096
+_BEIJING: Final = timezone(timedelta(hours=8))
+"""The time zone in which WeChat's days, and so its quotas, begin."""
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
+
+_WHAT_TO_CHANGE: Final = "should it go on, replace the token for everybody: 'wxauth apps force-token APP_ID'"
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class WeChatToken:
+    """An app's token, and the seconds it has left."""
+
+    value: SecretStr
+    expires_in: int
+
+
+@dataclass(frozen=True, slots=True)
+class WeChatTokenState:
+    """What a process knows of an app's token."""
+
+    ends_at: datetime | None
+    """When the process's token ends; None if it has no good one."""
+    failure: str | None
+    """Why the process could not get another token when it last tried: the code of the problem."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What this process knows of an app's token."""
+
+    secret: SecretStr
+    """The app secret with which WeChat was asked."""
+    value: str = field(default="", repr=False)
+    ends_at: datetime = _NEVER
+    looked_at: datetime = _NEVER
+    """When WeChat was last asked, with or without success."""
+    renews_at: datetime = _NEVER
+    """When to ask for another token, while this one is still good."""
+    failure: WeChatError | None = None
+    paused_until: datetime = _NEVER
+    """Until then WeChat is not asked again, because of `failure`."""
+    is_refused: bool = False
+    heeds_refusals_at: datetime = _NEVER
+    """Refusals before this time are ignored: we have just asked, and it did not help."""
+    flight: asyncio.Task[WeChatError | None] | None = None
+
+    def is_good(self, now: datetime) -> bool:
+        return now < self.ends_at and not self.is_refused
+
+    def forget_the_future(self, now: datetime) -> None:
+        """Drop waits computed before the clock was put back: they would end far too late."""
+        if now < self.looked_at:
+            self.looked_at = self.renews_at = self.paused_until = self.heeds_refusals_at = _NEVER
+
+
+class WeChatTokens:
+    """The tokens of all apps; one for each process.
+
+    Args:
+        wechat: Where the tokens come from.
+        clock: The time.
+        jitter: Gives numbers from 0 to 1.
+    """
+
+    def __init__(self, wechat: WeChat, clock: Clock, *, jitter: Callable[[], float] = random.random) -> None:
+        self._wechat = wechat
+        self._clock = clock
+        self._jitter = jitter
+        self._kept: dict[str, _Kept] = {}
+        self._flights: set[asyncio.Task[WeChatError | None]] = set()
+
+    async def get(self, app: App, *, looked_within: timedelta | None = None) -> WeChatToken:
+        """The app's token. The caller waits for WeChat only if there is no good one.
+
+        Args:
+            app: The app.
+            looked_within: For callers that cannot report a refused token. If WeChat has not been asked within this
+                time, it is asked now, and waited for briefly. If it does not answer, the caller gets the kept token.
+
+        Raises: WeChatError. For a while everybody gets the same failure, and WeChat is not asked again.
+        """
+        kept = self._kept_of(app)
+        now = self._clock()
+        kept.forget_the_future(now)
+        may_ask = now >= kept.paused_until
+        if not kept.is_good(now):
+            if kept.flight is None and kept.failure is not None and not may_ask:
+                raise _again(kept.failure, kept.paused_until - now)
+            failure = await asyncio.shield(self._flight(app, kept))  # others may wait for it when this caller gives up
+            if failure is not None and not kept.is_good(self._clock()):
+                raise _again(failure, kept.paused_until - self._clock())
+        elif may_ask and looked_within is not None and now - kept.looked_at >= looked_within:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_PATIENCE):
+                    await asyncio.shield(self._flight(app, kept))
+        elif may_ask and now >= kept.renews_at:
+            self._flight(app, kept)
+        left = int((kept.ends_at - self._clock()).total_seconds())
+        return WeChatToken(SecretStr(kept.value), min(max(0, left), _LONGEST_LIFE))
+
+    async def renew(self, app: App, *, refused: WeChatToken) -> WeChatToken:
+        """The app's token, after WeChat has refused this one. It is the same one if WeChat has no other.
+
+        Raises: WeChatError.
+        """
+        kept = self._kept_of(app)
+        now = self._clock()
+        kept.forget_the_future(now)
+        is_ours = kept.value == refused.value.get_secret_value()
+        if is_ours and not kept.is_refused and now >= kept.heeds_refusals_at:
+            log.warning("access_token_refused", app_id=app.app_id)
+            kept.is_refused = True
+            kept.paused_until, kept.heeds_refusals_at = _NEVER, now + RENEWAL_PAUSE
+        return await self.get(app)
+
+    async def force(self, app: App) -> None:
+        """Have WeChat replace the app's token. The former one then stops working for everybody.
+
+        Other processes ask for the new token when WeChat refuses theirs, or within a minute. WeChat allows this twenty
+        times a day, 30 s apart. Raises: WeChatError.
+        """
+        await self._ask(app, self._kept_of(app), force=True)
+
+    async def aclose(self) -> None:
+        """Cancel the requests under way."""
+        flights = list(self._flights)
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+
+    def state_of(self, app: App) -> WeChatTokenState:
+        """What this process knows of the app's token, without asking anybody."""
+        kept, now = self._kept_of(app), self._clock()
+        return WeChatTokenState(
+            ends_at=kept.ends_at if kept.is_good(now) else None,
+            failure=None if kept.failure is None else kept.failure.code,
+        )
+
+    def _kept_of(self, app: App) -> _Kept:
+        """What is known of the app's token. It begins anew if the app's secret has changed."""
+        kept = self._kept.get(app.app_id)
+        if kept is None or kept.secret != app.app_secret:
+            kept = self._kept[app.app_id] = _Kept(app.app_secret)
+        return kept
+
+    def _flight(self, app: App, kept: _Kept) -> asyncio.Task[WeChatError | None]:
+        """The one request under way for this app."""
+        if kept.flight is None:
+            kept.flight = asyncio.create_task(self._fetch(app, kept), name=f"WeChat token of {app.app_id}")
+            self._flights.add(kept.flight)
+            kept.flight.add_done_callback(self._flights.discard)
+        return kept.flight
+
+    async def _fetch(self, app: App, kept: _Kept) -> WeChatError | None:
+        try:
+            await self._ask(app, kept)
+            if kept.is_refused:
+                # WeChat hands out the refused token again. It stays in use, because other APIs may still take it.
+                kept.is_refused = False
+                log.error("access_token_refused_for_good", app_id=app.app_id, what_to_change=_WHAT_TO_CHANGE)
+        except WeChatError as exc:
+            kept.failure, kept.looked_at = exc, self._clock()
+            kept.paused_until = kept.looked_at + _pause_after(exc, kept.looked_at)
+            log.warning("access_token_not_renewed", app_id=app.app_id, reason=exc.code)
+            return exc
+        finally:
+            kept.flight = None
+        return None
+
+    async def _ask(self, app: App, kept: _Kept, *, force: bool = False) -> None:
+        now = self._clock()
+        wanted = {
+            "grant_type": "client_credential",
+            "appid": app.app_id,
+            "secret": app.app_secret.get_secret_value(),
+            "force_refresh": force,
+        }
+        value, expires_in = await self._wechat.call(
+            STABLE_TOKEN, app, "/cgi-bin/stable_token", body=to_json(wanted), read=_token
+        )
+        if value != kept.value:
+            log.info("access_token_renewed", app_id=app.app_id, expires_in=expires_in, forced=force)
+            kept.value, kept.is_refused, kept.heeds_refusals_at = value, False, _NEVER
+        kept.failure, kept.paused_until = None, _NEVER
+        kept.looked_at, kept.ends_at = now, now + timedelta(seconds=expires_in)
+        renewal = kept.ends_at - RENEWAL_LEAD + self._jitter() * RENEWAL_SPREAD
+        kept.renews_at = max(renewal, now + RENEWAL_PAUSE)
+
+
+def _token(answer: dict[str, Any]) -> tuple[str, int]:
+    value, expires_in = answer.get("access_token"), answer.get("expires_in")
+    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_TOKEN or not value.isascii():
+        raise WeChatBadResponse("WeChat's answer has no usable access_token")
+    if type(expires_in) is not int or expires_in <= 0:
+        raise WeChatBadResponse("WeChat's answer has no usable expires_in")
+    return value, min(expires_in, _LONGEST_LIFE)
+
+
+def _pause_after(failure: WeChatError, now: datetime) -> timedelta:
+    pause = FAILURE_PAUSE if failure.retry_after is None else timedelta(seconds=failure.retry_after)
+    if failure.errcode != DAILY_QUOTA:
+        return pause
+    tomorrow = (now.astimezone(_BEIJING) + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    return min(pause, tomorrow - now)
+
+
+def _again(failure: WeChatError, pause: timedelta) -> WeChatError:
+    """A copy of a failure for another caller. Raising one object again and again would collect all their tracebacks."""
+    left = round(pause.total_seconds())
+    retry_after = None if failure.retry_after is None else min(max(1, left), failure.retry_after)
+    return type(failure)(failure.detail, errcode=failure.errcode, retry_after=retry_after)
