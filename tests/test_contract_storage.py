@@ -272,7 +272,7 @@ async def test_a_database_without_room_for_connections_is_unavailable(
         await rows.execute(f"ALTER ROLE {role} CONNECTION LIMIT 0")
         await rows.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", role)
         assert is_unavailable(await service.log_in())
-        await rows.execute(f"ALTER ROLE {role} CONNECTION LIMIT 1")
+        await rows.execute(f"ALTER ROLE {role} CONNECTION LIMIT -1")
         assert (await service.log_in()).status_code == 200
         await service.services.aclose()
     finally:
