@@ -131,10 +131,12 @@ async def test_others_are_not_concerned_nor_the_same_person_in_another_app(repli
     problem_of(await replica.bind(elsewhere, "nonsense"), "invalid_code", 400)
 
 
-async def test_a_code_that_is_good_is_not_counted(replica: Replica) -> None:
+async def test_good_codes_count_too_because_each_number_costs_money(replica: Replica) -> None:
     alice = await replica.log_in()
-    for _ in range(AT_MOST + 1):
+    for _ in range(AT_MOST):
         assert (await replica.bind(alice, replica.tap())).status_code == 200
+    refused(await replica.bind(alice, replica.tap()))
+    assert replica.asked(PHONE) == AT_MOST
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,8 @@ async def test_what_was_answered_before_is_found_all_the_same(replica: Replica) 
     alice = await replica.log_in()
     code = replica.tap()
     assert (await replica.bind(alice, code)).status_code == 200
-    await replica.send_nonsense(alice)
+    await replica.send_nonsense(alice, AT_MOST - 1)
+    refused(await replica.bind(alice, replica.tap()))
     assert (await replica.bind(alice, code)).status_code == 200
 
 

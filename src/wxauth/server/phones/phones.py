@@ -74,15 +74,8 @@ log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class _Answered:
-    phone_info: Mapping[str, Any]
-    attempt: bytes
-    """The key of the attempt, which is given back because WeChat has answered."""
-
-
-@dataclass(frozen=True, slots=True)
 class _Asking:
-    answered: asyncio.Task[_Answered]
+    answered: asyncio.Task[Mapping[str, Any]]
     stored: asyncio.Task[None]
     """Stores the answer. It ends after `answered`, and fails if `answered` fails."""
 
@@ -100,7 +93,7 @@ class Phones:
         linked_within: A person who proves a number that another user has proved within this time becomes that user;
             None: never.
         promises: Keeps the answers that the database did not take.
-        attempts: Counts the codes that WeChat refuses.
+        attempts: Counts the questions to WeChat. Each number that it tells costs money, so those count too.
         observe_merge: Is told of each user who has become another one by a number.
         check_openid: Whether WeChat is to check that a code is the user's own.
         kept_in_memory: Seconds that an answer waits in memory for the database to come back.
@@ -239,16 +232,15 @@ class Phones:
             raise WeChatTimeout(f"WeChat gave no answer in {self._timeout:g} s; should it come, this code finds it")
         await asyncio.shield(asking.stored)
 
-    async def _ask_wechat(self, app: App, openid: str, code: str) -> _Answered:
+    async def _ask_wechat(self, app: App, openid: str, code: str) -> Mapping[str, Any]:
         attempt = await self._attempts.take(app.app_id, openid)  # before asking: many at once must not pass the limit
         checked_openid = openid if self._check_openid else None
         try:
-            phone_info = await self._wechat_api.phone_number(app, code, openid=checked_openid, extra_time=LATE)
+            return await self._wechat_api.phone_number(app, code, openid=checked_openid, extra_time=LATE)
         except WeChatError as exc:
             if exc.errcode is None or isinstance(exc, _NOT_OF_THE_CODE):
                 await self._attempts.give_back(attempt)
             raise
-        return _Answered(phone_info, attempt)
 
     def _forget_asking(self, person: tuple[str, str], code_hash: bytes) -> None:
         self._under_way.give_back(person)
@@ -258,30 +250,30 @@ class Phones:
 
     async def _keep(
         self,
-        answered: asyncio.Task[_Answered],
+        answered: asyncio.Task[Mapping[str, Any]],
         person: tuple[str, str],
         code_hash: bytes,
         *,
         asked_at: datetime,
     ) -> None:
-        of_wechat = await answered
+        phone_info = await answered
         app_id, openid = person
         answer = StoredAnswer(
             code_hash=code_hash,
             app_id=app_id,
             openid=openid,
-            sealed=self._sealer.seal(to_json(of_wechat.phone_info), context=phone_answer_context(code_hash)),
+            sealed=self._sealer.seal(to_json(phone_info), context=phone_answer_context(code_hash)),
             asked_at=asked_at,
         )
-        store = partial(self._store, answer, of_wechat.attempt)
+        store = partial(self._store, answer)
         try:
             await store()
         except (Exception, asyncio.CancelledError) as exc:
             self._promises.put_off(_ANSWER, code_hash, store, failure=exc, patience=self._kept_in_memory, app_id=app_id)
             raise
 
-    async def _store(self, answer: StoredAnswer, attempt: bytes) -> None:
-        if not await add_answer(self._database, answer, attempt=attempt):
+    async def _store(self, answer: StoredAnswer) -> None:
+        if not await add_answer(self._database, answer):
             log.info("phone_answer_dropped", app_id=answer.app_id, reason="the user has been erased")
 
     async def _bind(self, answer: StoredAnswer, *, is_late: bool = False) -> UserRow | Refusal:

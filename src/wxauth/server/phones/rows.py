@@ -22,15 +22,10 @@ SELECT app_id, openid, sealed, asked_at, {USER}
   FROM phone_answers JOIN identities USING (app_id, openid) JOIN users ON users.id = user_id
  WHERE code_hash = $1
 """  # noqa: S608 - put together from constants
-# Stores an answer and gives its attempt back. An answer that is stored already has given its attempt back before.
-# $1 code_hash  $2 app_id  $3 openid  $4 sealed  $5 when WeChat was asked  $6 the attempt's key
+# $1 code_hash  $2 app_id  $3 openid  $4 sealed  $5 when WeChat was asked
 _ADD: Final = """
-WITH added AS (
-    INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at) VALUES ($1, $2, $3, $4, $5)
-    ON CONFLICT (code_hash) DO NOTHING
-    RETURNING code_hash
-)
-UPDATE attempts SET number = number - 1 WHERE key = $6 AND number > 0 AND EXISTS (SELECT FROM added)
+INSERT INTO phone_answers (code_hash, app_id, openid, sealed, asked_at) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (code_hash) DO NOTHING
 """
 _PENDING: Final = """
 SELECT code_hash, app_id, openid, sealed, asked_at FROM phone_answers
@@ -143,12 +138,9 @@ async def find_answer(database: Database, code_hash: bytes) -> StoredAnswer | Us
     )
 
 
-async def add_answer(database: Database, answer: StoredAnswer, *, attempt: bytes) -> bool:
-    """Store an answer, and give back the attempt that led to it; False if its identity has been erased.
-
-    Raises: StorageUnavailable.
-    """
-    values = answer.code_hash, answer.app_id, answer.openid, answer.sealed, answer.asked_at, attempt
+async def add_answer(database: Database, answer: StoredAnswer) -> bool:
+    """Store an answer; False if its identity has been erased. Raises: StorageUnavailable."""
+    values = answer.code_hash, answer.app_id, answer.openid, answer.sealed, answer.asked_at
     try:
         await database.fetchrow(_ADD, *values)
     except asyncpg.ForeignKeyViolationError:

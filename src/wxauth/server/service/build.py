@@ -139,7 +139,7 @@ def build_services(
             clock,
             promises=promises,
             attempts=Attempts(
-                database, clock, what="phone_code", detail="WeChat has refused too many phone codes of this person"
+                database, clock, what="phone_code", detail="this person has sent too many phone codes"
             ),
             observe_merge=metrics.merged,
             timeout=settings.wechat_timeout,
