@@ -183,7 +183,7 @@ async def test_an_uploaded_picture_is_what_avatar_url_leads_to(
         ((512, 511), (512, 511)),
         ((1024, 512), (512, 256)),
         ((513, 1000), (263, 512)),
-        ((4000, 3000), (512, 384)),
+        ((2000, 1500), (512, 384)),
         ((1, 5000), (1, 512)),
     ],
 )
@@ -200,6 +200,9 @@ async def test_it_is_made_small_and_never_larger(
         (1, (0.2, 0.5), (0.8, 0.5)),
         (2, (0.8, 0.5), (0.2, 0.5)),
         (3, (0.8, 0.5), (0.2, 0.5)),
+        (4, (0.2, 0.5), (0.8, 0.5)),
+        (5, (0.5, 0.2), (0.5, 0.8)),
+        (7, (0.5, 0.8), (0.5, 0.2)),
         (6, (0.5, 0.2), (0.5, 0.8)),
         (8, (0.5, 0.8), (0.5, 0.2)),
     ],
@@ -214,6 +217,27 @@ async def test_it_stands_upright(
     assert image.size == ((80, 40) if orientation <= 4 else (40, 80))
     for (x, y), colour in ((red, RED), (blue, BLUE)):
         assert is_close(image.getpixel((int(image.width * x), int(image.height * y))), colour)
+
+
+@pytest.mark.parametrize(("kilobytes", "size"), [(60, (40, 80)), (65, (80, 40))])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+async def test_in_exif_of_over_64_kib_no_orientation_is_looked_for(
+    shown: Shown, kind: str, kilobytes: int, size: tuple[int, int]
+) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    exif[MAKER] = "x" * kilobytes * 1024
+    assert (await shown(encoded(two_halves(), kind, exif=exif))).size == size
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+async def test_a_phones_twelve_megapixels_are_taken(shown: Shown, kind: str) -> None:
+    assert (await shown(encoded(plain(size=(4000, 3000)), kind))).size == (512, 384)
+
+
+async def test_a_webp_has_four_megapixels_at_most_because_its_decoder_stops_everybody(upload: Upload) -> None:
+    assert (await upload(encoded(plain(size=(2048, 2048)), "WEBP"))).status_code == 200
+    problem_of(await upload(encoded(plain(size=(2048, 2049)), "WEBP")), "invalid_request", 422)
 
 
 @pytest.mark.parametrize("alpha", [255, 100])

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from tests.processes import serving
 from wxauth.server.service.server import uvicorn_options
-from wxauth.server.web.http_protocol import MAX_HEAD
+from wxauth.server.web.http_protocol import MAX_HEAD, MAX_PIECES
 from wxauth.server.web.http_server import Server
 
 Exchange = Callable[..., bytes]
@@ -92,6 +92,7 @@ def test_a_websocket_handshake_is_an_ordinary_request(exchange: Exchange) -> Non
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * (2 * MAX_HEAD), 431),
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * MAX_HEAD, 431),
         (b"GET / HTTP/1.1\r\n" + b"x:\r\n" * 129 + b"\r\n", 431),
+        (b"GET /metrics#a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n" + b"x:\r\n" * 12_000 + b"\r\n", 431),
     ],
 )
@@ -135,9 +136,17 @@ def test_what_is_beside_a_body_does_not_go_on_for_ever(exchange: Exchange, endle
 
 
 def test_a_body_of_small_chunks_is_no_large_head(exchange: Exchange) -> None:
-    chunks = b"1;extension=1\r\nx\r\n" * MAX_HEAD
+    chunks = b"1;extension=1\r\nx\r\n" * MAX_PIECES
+    assert len(chunks) > 2 * MAX_HEAD
     head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
     assert exchange(head, chunks, b"0\r\n\r\n").startswith(b"HTTP/1.1 200")
+
+
+def test_a_body_comes_in_so_many_pieces_at_most_and_so_does_the_next(exchange: Exchange) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    whole = head + b"1\r\nx\r\n" * MAX_PIECES + b"0\r\n\r\n"
+    answer = exchange(whole, whole, head, b"1\r\nx\r\n" * (MAX_PIECES + 1) + b"0\r\n\r\n")
+    assert (answer.count(b"HTTP/1.1 200"), answer.count(b"HTTP/1.1 400")) == (2, 1)
 
 
 def test_a_large_body_is_no_large_head(exchange: Exchange) -> None:

@@ -1,12 +1,14 @@
 """What a library's error text says is redacted before it becomes a log line, and no secret is in what we print."""
 
 import asyncio
+import logging
 from pathlib import Path
 from uuid import UUID
 
 import asyncpg
 import pytest
 
+from tests.asking import LogLines
 from tests.processes import run
 from wxauth.server.clients.service_clients import Credentials
 from wxauth.server.core.logs import ConsoleLine, redact
@@ -46,6 +48,17 @@ from wxauth.server.profile.bodies import PhoneRequest
 )
 def test_what_looks_like_a_secret_is_left_out(text: str, redacted: str) -> None:
     assert redact(text) == redacted
+
+
+def test_of_a_long_text_only_the_beginning_is_looked_through_and_kept() -> None:
+    assert len(redact("Key (" * 20_000)) == 8192
+
+
+def test_what_a_library_warns_of_a_callers_words_is_not_logged(log_lines: LogLines) -> None:
+    for library in ("opentelemetry.trace.span", "python_multipart.multipart"):
+        logging.getLogger(library).warning("the words of a caller")
+        logging.getLogger(library).error("a fault of its own")
+    assert [line["event"] for line in log_lines()] == ["a fault of its own"] * 2
 
 
 @pytest.mark.parametrize("field", ["path", "event"])

@@ -403,6 +403,13 @@ async def test_a_form_from_another_site_comes_again_as_a_link_so_that_the_cookie
     assert (await browser.client.post("/v1/authorize", data=ASKED)).status_code == 200
 
 
+async def test_a_form_from_another_site_that_is_too_long_for_a_link_is_no_link(shop: Site, browser: Browser) -> None:
+    answer = await browser.client.post(
+        "/v1/authorize", content=b"\xff" * 9000, headers={"Sec-Fetch-Site": "cross-site"}
+    )
+    assert (answer.status_code, "location" in answer.headers) == (400, False)
+
+
 async def test_the_page_is_plain_strict_and_speaks_both_languages(shop: Site, browser: Browser) -> None:
     page = await browser.open()
     policy = page.headers["content-security-policy"]

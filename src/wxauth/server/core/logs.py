@@ -40,6 +40,8 @@ _SECRETS = re.compile(
 _VALUES = re.compile(
     r"(?s)(DETAIL:|Failing row contains|\bKey \([^)]*\)=|invalid input (?:syntax|value|for query argument)[^:]*:).*"
 )
+_LONGEST: Final = 8192
+"""Characters of a text that are looked through for secrets. What is behind them is cut off."""
 _DATA_EXCEPTION: Final = "22"
 """The class of SQLSTATE whose messages quote values, in the server's language."""
 
@@ -83,12 +85,13 @@ def configure_logging(*, level: str, log_format: str, stream: BinaryIO | None = 
     # These libraries log URLs at INFO, and WeChat's URLs hold the app secret.
     for chatty in ("httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of what a caller sent, word for word
+    for quoting in ("python_multipart", "opentelemetry"):  # they warn of what a caller sent, word for word
+        logging.getLogger(quoting).setLevel(logging.ERROR)
 
 
 def redact(text: str) -> str:
     """The text, with everything replaced that looks like a secret, or like a value in an error of PostgreSQL's."""
-    text = _VALUES.sub(r"\1 ***", text)
+    text = _VALUES.sub(r"\1 ***", text[:_LONGEST])  # cut first: the patterns are quadratic in some texts
     return _SECRETS.sub(lambda match: f"{match[1]}{match[2]}***" if match[1] else "***", text)
 
 

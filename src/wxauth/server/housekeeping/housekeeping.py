@@ -45,6 +45,8 @@ MOST_APART: Final = timedelta(seconds=30)
 """How far our clock and the database's may differ. Beyond that, nothing is erased for its age."""
 LOOK_PAUSE: Final = 300.0
 """Seconds between two looks for something to do."""
+SCANS_LOOK_PAUSE: Final = 30.0
+"""Seconds between two looks for scans that are over: anybody who opens an authorize page stores one."""
 PAGE_SIZE: Final = 1000
 PAGE_PAUSE: Final = 0.1
 """Seconds between two pages, in which others can use the database."""
@@ -69,10 +71,16 @@ async def keep_house(
 
     A sweep of the sessions may take hours. The other chores do not wait for it.
     """
+    scans_look_pause = min(look_pause, SCANS_LOOK_PAUSE)
     await asyncio.gather(
         *(
-            _keep_doing(partial(chore, services, page_size=page_size, pause=pause), look_pause=look_pause)
-            for chore in (sweep_rest, sweep_sessions, sweep_aged)
+            _keep_doing(partial(chore, services, page_size=page_size, pause=pause), look_pause=its_pause)
+            for chore, its_pause in (
+                (sweep_rest, look_pause),
+                (sweep_sessions, look_pause),
+                (sweep_aged, look_pause),
+                (sweep_over_scans, scans_look_pause),
+            )
         )
     )
 
@@ -119,6 +127,7 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
     """Do every chore that is due, once. Raises: StorageUnavailable."""
     await forget_erased(services, page_size=page_size, pause=pause)
     await sweep_rest(services, page_size=page_size, pause=pause)
+    await sweep_over_scans(services, page_size=page_size, pause=pause)
     await sweep_sessions(services, page_size=page_size, pause=pause)
     await sweep_aged(services, page_size=page_size, pause=pause)
 
@@ -129,6 +138,7 @@ async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE, pause: fl
         await begin_lap(services.database, lap, now=services.clock())
     await forget_rest(services.database)
     await sweep_rest(services, page_size=page_size, pause=pause)
+    await sweep_over_scans(services, page_size=page_size, pause=pause)
     await sweep_sessions(services, page_size=page_size, pause=pause)
     return await sweep_aged(services, page_size=page_size, pause=pause)
 
@@ -221,8 +231,15 @@ async def sweep_rest(services: Services, *, page_size: int, pause: float) -> Non
     ):
         while await erase_page(size=page_size):  # noqa: ASYNC110
             await asyncio.sleep(pause)
-    sweep_page_of_scans = partial(sweep_scans, database, size=page_size, now=now, observe=services.metrics.scan)
-    while await sweep_page_of_scans() >= page_size:  # noqa: ASYNC110
+
+
+async def sweep_over_scans(services: Services, *, page_size: int, pause: float) -> None:
+    """Delete scans that are over. Raises: StorageUnavailable."""
+    if not _clocks_agree(services):
+        return
+    now = services.clock()
+    sweep_page = partial(sweep_scans, services.database, size=page_size, now=now, observe=services.metrics.scan)
+    while await sweep_page() >= page_size:  # noqa: ASYNC110
         await asyncio.sleep(pause)
 
 

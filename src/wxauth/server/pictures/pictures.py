@@ -5,18 +5,32 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Final
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from wxauth.server.pictures.picture_files import NO_PICTURE, UnusablePicture
 
 MAX_PIXELS: Final = 4096 * 4096
 """More than a phone's 12 megapixels. Decoding such a picture takes up to 260 MiB and a second."""
+MAX_WEBP_PIXELS: Final = 2048 * 2048
+"""The WebP decoder keeps Python's lock while it decodes: 100 ms for `MAX_PIXELS`, in which nobody is answered."""
 MAX_SIDE: Final = 16384
 """Pixels of one side: Pillow keeps a pointer for each row."""
 LONGEST_SIDE: Final = 512
 
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
 _JPEG_QUALITY: Final = 85
+_MAX_EXIF: Final = 64 * 1024
+"""Bytes of EXIF in which the orientation is looked for. Pillow reads its entries in Python: 64,000 take a second."""
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by its orientation in EXIF."""
 _DRAFT: Final = 2.0
 """A picture is first reduced quickly to this many times its final size, and then with a good filter."""
 
@@ -57,8 +71,9 @@ def made_small(file: bytes) -> Picture:
 
 def _check_size(image: Image.Image) -> None:
     """Check what the header says, before anything is decoded."""
-    if image.width * image.height > MAX_PIXELS:
-        raise UnusablePicture(f"Should have at most {MAX_PIXELS} pixels")
+    most = MAX_WEBP_PIXELS if image.format == "WEBP" else MAX_PIXELS
+    if image.width * image.height > most:
+        raise UnusablePicture(f"Should have at most {most} pixels")
     if max(image.size) > MAX_SIDE:
         raise UnusablePicture(f"Should have sides of at most {MAX_SIDE} pixels")
 
@@ -75,10 +90,13 @@ def _shrunk(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    if sum(len(image.info.get(name, "")) for name in ("exif", "Raw profile type exif")) > _MAX_EXIF:
+        return image
     try:
-        return ImageOps.exif_transpose(image)
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # a picture with broken EXIF may be good
         return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _encoded(image: Image.Image) -> Picture:

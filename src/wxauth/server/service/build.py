@@ -138,9 +138,7 @@ def build_services(
             wechat_api,
             clock,
             promises=promises,
-            attempts=Attempts(
-                database, clock, what="phone_code", detail="this person has sent too many phone codes"
-            ),
+            attempts=Attempts(database, clock, what="phone_code", detail="this person has sent too many phone codes"),
             observe_merge=metrics.merged,
             timeout=settings.wechat_timeout,
             may_share=settings.phone_policy == "share",

@@ -29,6 +29,8 @@ MAX_HEAD: Final = 64 * 1024
 """Bytes of a request line and its header fields, and of everything between or after the chunks of a body."""
 MAX_FIELDS: Final = 128
 """Header fields of a request. Each costs more than its bytes."""
+MAX_PIECES: Final = 8192
+"""Chunks, or reads, of a body: 2 MiB in small TCP segments are 4,000; a million of a byte take seconds."""
 MAX_QUEUED: Final = 16
 """Pipelined requests that wait for the answer to the one before. More of them are not read yet."""
 
@@ -98,6 +100,8 @@ class HttpProtocol(asyncio.Protocol):
         self._fed = 0
         """How many bytes at the beginning of `_unfed` have been fed already. Cutting them off each time would copy."""
         self._bytes_beside_body = 0
+        self._pieces = 0
+        """In how many pieces the body has come so far."""
         self._is_in_head = True
         self._is_resuming = False
 
@@ -267,7 +271,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The head is over."""
-        self._is_in_head, self._bytes_beside_body = False, 0
+        self._is_in_head, self._bytes_beside_body, self._pieces = False, 0, 0
         if self._is_resuming:
             self._is_resuming = False
             return
@@ -286,6 +290,9 @@ class HttpProtocol(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """A part of the body. The app limits its size."""
         self._bytes_beside_body = 0
+        self._pieces += 1
+        if self._pieces > MAX_PIECES:
+            raise InvalidRequest(f"a body must come in at most {MAX_PIECES} pieces", status=400)
         assert self._arriving is not None
         self._arriving.take(body)
 
@@ -354,6 +361,8 @@ class HttpProtocol(asyncio.Protocol):
             self._parser.feed_data(b"".join([b"POST / HTTP/1.1\r\n", *framing, b"\r\n"]))
 
     def _scope(self, version: str) -> Scope:
+        if b"#" in self._url:  # RFC 9112, section 3.2; a proxy may have matched what we would cut off
+            raise InvalidRequest("a request target must have no fragment", status=400)
         target = httptools.parse_url(self._url)
         raw_path = target.path or b"/"
         path = raw_path.decode("ascii")

@@ -26,6 +26,8 @@ from wxauth.server.websites.pages import ASSETS_PATH, asset, code_page, language
 from wxauth.server.websites.requests import Parameters, parameters_in
 
 SEE_OTHER: Final = 303
+_LONGEST_REDIRECT: Final = 8192
+"""Characters of a form that are sent back to the browser as a query. Longer URLs do not pass most proxies."""
 
 _HTML: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "A page", "content": {"text/html": {"example": "<!doctype html>…"}}}
@@ -86,7 +88,7 @@ async def show_code(request: Request, services: ServicesDep, device: DeviceDep) 
 async def show_code_by_form(request: Request, services: ServicesDep, device: DeviceDep) -> Response:
     """As GET, with the parameters in a form."""
     form = (await request.body()).decode(errors="replace")
-    if request.headers.get("sec-fetch-site") == "cross-site":
+    if request.headers.get("sec-fetch-site") == "cross-site" and len(form) <= _LONGEST_REDIRECT:
         # A cross-site POST comes without our cookie, and another cookie would break the browser's other tabs. After a
         # redirect, the browser sends the cookie with a GET.
         root = request.scope.get("root_path", "")
