@@ -558,6 +558,19 @@ def test_a_secret_key_in_a_file_is_rotated_by_sighup(
 
 @on_linux
 @pytest.mark.process
+def test_a_sighup_while_the_program_is_imported_is_heeded_after_it(folder: Path, settings: dict[str, str]) -> None:
+    env = settings | {"WXAUTH_PORT": str(free_port())}
+    with Running(WXAUTH, "serve", cwd=folder, env=env, is_installed=True) as command:
+        maps = Path(f"/proc/{command.process.pid}/maps")
+        until(lambda: "pydantic_core" in maps.read_text())  # one of the first imports: most are still to come
+        command.process.send_signal(signal.SIGHUP)
+        command.wait_for('"reloading"')
+        command.wait_for('"started"')
+        assert command.end(signal.SIGTERM) == 0
+
+
+@on_linux
+@pytest.mark.process
 def test_a_sighup_during_the_start_is_heeded_after_it(folder: Path, settings: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as database:
         url = f"postgresql://wxauth@127.0.0.1:{database.getsockname()[1]}/wxauth"

@@ -30,7 +30,9 @@ def fail(parent):
 
 configure_logging(level="info", log_format="json")
 with socket.socket() as listener:
-    sys.exit(Workers({number}, listener, work={at_first}, renew=lambda: {later}, patience=2).run())
+    status = Workers({number}, listener, work={at_first}, renew=lambda: {later}, patience=2).run()
+{afterwards}
+sys.exit(status)
 """
 
 Start = Callable[..., Running]
@@ -41,8 +43,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Start a parent whose workers do this at first, and that after SIGHUP."""
     started: list[Running] = []
 
-    def run(*, at_first: str = "serve", later: str = "serve", number: int = 2, status: int = 1) -> Running:
-        script = PARENT.format(at_first=at_first, later=later, number=number, status=status)
+    def run(
+        *, at_first: str = "serve", later: str = "serve", number: int = 2, status: int = 1, afterwards: str = ""
+    ) -> Running:
+        script = PARENT.format(at_first=at_first, later=later, number=number, status=status, afterwards=afterwards)
         started.append(Running(sys.executable, "-c", script, cwd=tmp_path))
         return started[-1]
 
@@ -86,3 +90,19 @@ def test_a_reload_whose_workers_do_not_start_leaves_the_others_at_work(start: St
     command.wait_for("reload_failed")
     assert workers <= workers_of(command)
     assert command.end(signal.SIGTERM) == 0
+
+
+def test_a_sighup_after_the_last_worker_ended_does_not_change_the_status(start: Start) -> None:
+    command = start(afterwards="import os, signal; os.kill(os.getpid(), signal.SIGHUP)")
+    until(lambda: command.output.count("serves") == 2)
+    assert command.end(signal.SIGTERM) == 0
+
+
+def test_a_sighup_beside_a_sigterm_starts_no_workers(start: Start) -> None:
+    command = start()
+    until(lambda: command.output.count("serves") == 2)
+    os.kill(command.process.pid, signal.SIGSTOP)
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGCONT):
+        command.process.send_signal(number)
+    assert command.process.wait(PATIENCE) == 0
+    assert "reloading" not in command.output

@@ -1,11 +1,15 @@
 """The command `wxauth`, also where only the guard is installed: then it says what is missing."""
 
 import gc
+import signal
 import sys
 
 
 def main() -> None:
     """Run the command."""
+    if sys.argv[1:2] == ["serve"] and sys.platform != "win32":
+        # Otherwise one that comes during the imports, which take a second, would end the service. `Workers` heed it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     gc.set_threshold(50_000)  # what is imported stays: looking through it took an eighth of a command's start
     try:
         from wxauth.server.cli import main as run

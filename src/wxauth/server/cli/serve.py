@@ -10,9 +10,7 @@ def serve() -> None:
     """Run the service in production. Settings come from WXAUTH_* (docs/settings.md)."""
     from wxauth.server.core.settings import InvalidSettings, Settings
     from wxauth.server.service.server import serve
-    from wxauth.server.service.workers import hold_reloads
 
-    hold_reloads()
     settings = read_settings(Settings)
     try:
         serve(settings)

@@ -36,12 +36,6 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, *(() if sys.platform == "win32
 log = get_logger()
 
 
-def hold_reloads() -> None:
-    """Keep a SIGHUP until `Workers` heed it. Otherwise one that comes during the start would end the process."""
-    if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-
-
 class Parent:
     """A worker's view of the process that watches it."""
 
@@ -127,11 +121,11 @@ class Workers:
         return self._status
 
     def _heed(self, numbers: bytes) -> None:
-        for number in numbers:
-            if number == signal.SIGHUP:
-                self._reload()
-            else:
+        for number in sorted(set(numbers), reverse=True):  # SIGHUP, which is 1, is the last
+            if number != signal.SIGHUP:
                 self._leave(number)
+            elif not self._is_leaving:
+                self._reload()
 
     def _reload(self) -> None:
         try:
@@ -253,7 +247,7 @@ def _leave_at_once(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 @contextmanager
 def _noticed_signals() -> Iterator[socket.socket]:
-    """In the block, each signal is a byte that can be read from this socket."""
+    """In the block, each signal is a byte that can be read from this socket. Behind it, SIGHUP is ignored."""
     inward, outward = socket.socketpair()
     with inward, outward:
         inward.setblocking(False)
@@ -267,7 +261,8 @@ def _noticed_signals() -> Iterator[socket.socket]:
         finally:
             signal.set_wakeup_fd(former_wakeup)
             for number, handler in former.items():
-                signal.signal(number, handler)
+                # Before the process is gone, milliseconds later, a SIGHUP would otherwise end it as a failure.
+                signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else handler)
 
 
 def _forget_signals() -> None:
