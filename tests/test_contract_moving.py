@@ -16,7 +16,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
@@ -42,6 +42,7 @@ from wxauth.server.service.waits import Waits
 
 ALICE = {"app_id": APP["app_id"], "openid": "openid-a1-alice"}
 ALICE_THERE = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-alice"}
+THIRD_APP = {**OTHER_APP, "app_id": "wxcccccccccccccccc"}
 BOB = {"app_id": APP["app_id"], "openid": "openid-a1-bob"}
 UNION_ALICE, UNION_BOB, UNION_CAROL, UNION_ELSEWHERE = map(unionid_of, ("alice", "bob", "carol", "elsewhere"))
 USER_ID = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
@@ -112,7 +113,7 @@ class Mover:
 
 @pytest.fixture
 async def services(make_services: MakeServices) -> Services:
-    return await make_services(apps=[APP, OTHER_APP], waits=Waits(database=PATIENT))
+    return await make_services(apps=[APP, OTHER_APP, THIRD_APP], waits=Waits(database=PATIENT))
 
 
 @pytest.fixture
@@ -255,12 +256,17 @@ async def test_a_bad_line_is_told_by_number_and_field_and_the_others_are_taken(
 
 @pytest.mark.parametrize("name", ["openid", "unionid", "external_id"])
 async def test_what_is_written_where_there_is_no_id_makes_one_user_of_nobody(mover: Mover, name: str) -> None:
-    for text in ["NULL", "null", "None", "undefined", "nan", "NaN", "(NULL)", "#N/A", "\\N", "-", "0"]:
-        if (name, text) == ("external_id", "0"):  # some teams count from 0
-            continue
+    words = ["NULL", "null", "None", "undefined", "nan", "NaN", "(NULL)", "#N/A", "\\N", "-", "0", " "]
+    repeated = ["0.0", "000", "xxx", "-" * 28, "1" * 12, "0" * 28, "f" * 28, str(UUID(int=0)), f"{{{UUID(int=0)}}}"]
+    for text in [*words, *repeated, str(UUID(int=2**128 - 1))]:
         lines = [{**person, name: text} for person in (ALICE, ALICE_THERE, BOB)]
         assert await mover.import_lines(*lines) == (0, 0, 0, 3)
         assert mover.refusals == [(1, name), (2, name), (3, name)], text
+
+
+async def test_a_number_that_a_table_counts_up_to_is_an_external_id(mover: Mover) -> None:
+    for count, number in enumerate(["1", "7", "11", "222", "5555555", "00000000-0000-0000-0000-000000000001"]):
+        assert await mover.import_lines({**ALICE, "openid": f"o-{count}", "external_id": number}) == (1, 0, 0, 0)
 
 
 @pytest.mark.parametrize("unionid", ["u" * 23, "u" * 37, "u" * 27 + ".", "u" * 27 + "é", "u" * 28 + "\n"])
@@ -286,7 +292,7 @@ def test_of_each_field_it_is_known_what_is_wanted() -> None:
 async def test_a_date_of_zeros_is_as_good_as_null(mover: Mover, clock: Clock) -> None:
     names = "created_at", "identity_created_at", "last_login_at"
     for zeros in ("0000-00-00", "0000-00-00 00:00:00", "0000-00-00T00:00:00+08:00"):
-        assert await mover.import_lines({**ALICE, "openid": zeros[-9:].strip(), **dict.fromkeys(names, zeros)}) == (
+        assert await mover.import_lines({**ALICE, "openid": f"o-{len(zeros)}", **dict.fromkeys(names, zeros)}) == (
             1,
             0,
             0,
@@ -320,7 +326,7 @@ async def test_one_unionid_or_one_external_id_is_one_user(mover: Mover, rows: as
     lines = [
         {**ALICE, "unionid": UNION_ALICE, "nickname": "Alice"},
         {**ALICE_THERE, "unionid": UNION_ALICE, "external_id": "10023", "nickname": "A."},
-        {"app_id": APP["app_id"], "openid": "another", "external_id": "10023", "unionid": UNION_ELSEWHERE},
+        {"app_id": THIRD_APP["app_id"], "openid": "another", "external_id": "10023", "unionid": UNION_ELSEWHERE},
     ]
     assert await mover.import_lines(*lines) == (1, 2, 0, 0)
     user = await mover.user()
@@ -376,13 +382,27 @@ async def test_who_is_here_already_is_joined(mover: Mover, login: LoginAnswer, w
             id="a second openid of the app has the unionid",
         ),
         pytest.param(
+            [{**ALICE, "external_id": "7"}, {**BOB, "external_id": "7", "unionid": UNION_BOB}, BOB],
+            [(2, "external_id")],
+            id="a second openid of the app has the external_id",
+        ),
+        pytest.param(
             [
                 {**ALICE, "external_id": "7"},
+                {**ALICE_THERE, "external_id": "7", "unionid": UNION_ALICE},
                 {**BOB, "external_id": "7", "unionid": UNION_ALICE},
-                {**ALICE, "external_id": "7", "unionid": UNION_ALICE},
+                {**BOB, "unionid": UNION_ALICE},
             ],
-            [(3, "unionid")],
-            id="a second openid of the app has the unionid, and both have the external_id",
+            [(3, "unionid"), (3, "external_id"), (4, "unionid")],
+            id="the unionid of another app is a user's who has another openid of this one",
+        ),
+        pytest.param(
+            [
+                {**ALICE, "external_id": "8", "former_external_ids": ["7"]},
+                {**BOB, "external_id": "7"},
+            ],
+            [(2, "external_id")],
+            id="a second openid of the app has an external_id that was merged away",
         ),
         pytest.param(
             [{**ALICE, "unionid": UNION_ALICE, "status": "?"}, {**BOB, "unionid": UNION_ALICE}],
@@ -479,6 +499,20 @@ async def test_an_erased_person_comes_back_only_if_that_is_wanted(
     assert await mover.import_lines(line, restore=True) == (1, 0, 0, 0)
     assert str((await mover.user())["id"]) == USER_ID
     assert await mover.import_lines(line) == (0, 0, 1, 0), "who has been restored is there again"
+
+
+@pytest.mark.parametrize("erased_id", [USER_ID, OTHER_ID])
+async def test_an_erased_id_comes_back_as_a_former_one_only_if_that_is_wanted(
+    mover: Mover, client: httpx.AsyncClient, login: LoginAnswer, erased_id: str
+) -> None:
+    await mover.import_lines({**ALICE, "user_id": USER_ID, "former_ids": [OTHER_ID]})
+    await client.delete("/v1/me", headers=bearer(await login("alice")))
+    line = {**BOB, "former_ids": [erased_id]}
+    for dry_run in (True, False):
+        assert await mover.import_lines(line, dry_run=dry_run) == (0, 0, 0, 1)
+        assert mover.refusals == [(1, "former_ids")]
+    assert await mover.import_lines(line, restore=True) == (1, 0, 0, 0)
+    assert await mover.import_lines(line) == (0, 0, 1, 0), "what has been restored is there again"
 
 
 # Again, and over what is there.
@@ -610,7 +644,8 @@ async def test_of_two_external_ids_that_wechat_makes_one_users_none_is_lost(
     await rows.execute("UPDATE users SET roles = '{}'")
 
     assert await mover.import_lines(*lines) == (0, 0, 2, 0)
-    assert await mover.import_lines({**BOB, "external_id": "1"}) == (0, 1, 0, 0)
+    there = {"app_id": THIRD_APP["app_id"], "openid": "openid-c3-alice"}
+    assert await mover.import_lines({**there, "external_id": "1"}) == (0, 1, 0, 0)
     exported = await mover.export()
     assert [json.loads(line)["former_external_ids"] for line in exported.splitlines()] == [["1"]] * 3
     await rows.execute("TRUNCATE users, former_users, consents CASCADE")
@@ -620,7 +655,7 @@ async def test_of_two_external_ids_that_wechat_makes_one_users_none_is_lost(
     # A further merge takes them along.
     other = {"app_id": OTHER_APP["app_id"], "openid": "openid-b2-carol"}
     await mover.import_lines({**other, "external_id": "3", "unionid": UNION_CAROL})
-    code = wechat.code_for("bob", unionid=UNION_CAROL)
+    code = wechat.code_for("alice", unionid=UNION_CAROL)
     assert (await client.post("/v1/login", json={"code": code})).json()["user"]["external_id"] == "3"
     [user] = (await client.post("/v1/users/lookup", **lookup)).json()["items"]
     assert (user["external_id"], user["former_external_ids"]) == ("3", ["1", "2"])
@@ -635,6 +670,18 @@ async def test_a_unionid_that_another_openid_of_the_app_has_by_a_login_is_refuse
     assert await mover.import_lines({**BOB, "unionid": UNION_ALICE}, there) == (0, 1, 0, 1)
     assert mover.refusals == [(1, "unionid")]
     assert await rows.fetchval("SELECT count(*) FROM identities") == 2
+
+
+async def test_a_former_unionid_joins_no_second_openid_of_the_app(
+    mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    await mover.import_lines({**ALICE, "unionid": UNION_ELSEWHERE})
+    code = wechat.code_for("alice", unionid=UNION_ALICE)
+    assert (await client.post("/v1/login", json={"code": code})).json()["is_new_user"] is False
+    assert await mover.import_lines({**BOB, "unionid": UNION_ELSEWHERE}) == (0, 0, 0, 1)
+    assert mover.refusals == [(1, "unionid")]
+    assert await mover.import_lines({**ALICE_THERE, "unionid": UNION_ELSEWHERE}) == (0, 1, 0, 0)
+    assert await rows.fetchval("SELECT count(*) FROM users") == 1
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -768,7 +815,7 @@ async def test_logins_beside_an_import_join_nobody_who_has_another_openid(
 async def test_logins_of_those_who_are_moving_in_go_on(
     mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
-    people = range(300)
+    people = range(1, 301)
     lines = [
         {
             "app_id": APP["app_id"],
@@ -794,7 +841,7 @@ async def test_logins_of_those_who_are_moving_in_go_on(
 async def test_an_import_comes_to_its_end_though_the_same_people_log_in_all_the_time(
     mover: Mover, client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
 ) -> None:
-    people = range(400)
+    people = range(1, 401)
     lines = [{"app_id": APP["app_id"], "openid": f"openid-a1-person-{n}", "external_id": str(n)} for n in people]
     importing = asyncio.create_task(mover.import_lines(*lines))
     for n in reversed(people):
@@ -806,7 +853,7 @@ async def test_an_import_comes_to_its_end_though_the_same_people_log_in_all_the_
 
 
 async def test_two_imports_of_one_file_at_once_end_as_one(mover: Mover, rows: asyncpg.Connection) -> None:
-    lines = [{**ALICE, "openid": f"person-{n}", "external_id": str(n)} for n in range(200)]
+    lines = [{**ALICE, "openid": f"person-{n}", "external_id": str(n)} for n in range(1, 201)]
     counts = await asyncio.gather(mover.import_lines(*lines), mover.import_lines(*reversed(lines)))
     assert sum(count[0] for count in counts) == 200
     assert await rows.fetchval("SELECT count(*) FROM users") == 200
@@ -825,13 +872,13 @@ async def test_a_file_that_was_cut_off_is_taken_up_again(mover: Mover, share: fl
             }
         ).encode()
         + b"\n"
-        for n in range(20)
+        for n in range(2, 22)
     )
     await mover.import_text(text[: int(len(text) * share)])
     counts = await mover.import_text(text)
     assert counts.refused == 0
     once = [(user["external_id"], user["unionid"]) for user in await mover.users()]
-    assert sorted(once) == sorted((str(n), unionid_of(f"person-{n}")) for n in range(10))
+    assert sorted(once) == sorted((str(n), unionid_of(f"person-{n}")) for n in range(1, 11))
 
 
 # Out again.
@@ -887,8 +934,8 @@ async def test_what_goes_out_and_in_and_out_again_is_the_same(
 async def test_a_user_of_several_identities_without_a_unionid_goes_out_and_comes_in(
     mover: Mover, rows: asyncpg.Connection
 ) -> None:
-    lines = [{**ALICE, "openid": f"person-{n}", "external_id": "7"} for n in range(3)]
-    await mover.import_lines(*lines, {**ALICE_THERE, "external_id": "7"})
+    lines = [{**ALICE, "openid": f"person-{n}", "external_id": "7", "user_id": USER_ID} for n in range(3)]
+    assert await mover.import_lines(*lines, {**ALICE_THERE, "external_id": "7"}) == (1, 3, 0, 0)
     await rows.execute("UPDATE users SET unionid = $1", UNION_ALICE)
     exported = await mover.export()
     assert [json.loads(line)["unionid"] for line in exported.splitlines()] == [UNION_ALICE, None, None, None]
@@ -1147,7 +1194,10 @@ async def test_an_import_that_is_killed_again_and_again_ends_where_it_would_have
     mover: Mover, env: dict[str, str], tmp_path: Path, rows: asyncpg.Connection
 ) -> None:
     # Some have two identities, a batch apart.
-    people = [{**ALICE, "openid": f"person-{n:04}", "external_id": f"{n % 3500}"} for n in range(4000)]
+    people = [
+        {**(ALICE if n < 3500 else ALICE_THERE), "openid": f"person-{n:04}", "external_id": f"{n % 3500 + 1}"}
+        for n in range(4000)
+    ]
     for line in people:
         line["created_at"] = "2023-01-02T03:04:05Z"
     text = "".join(f"{json.dumps(line)}\n" for line in people)

@@ -90,6 +90,8 @@ class Made:
     unionids: dict[str, UUID] = field(default_factory=dict)
     openids: dict[tuple[str, str], str] = field(default_factory=dict)
     """By app and unionid."""
+    apps_of_users: set[tuple[UUID, str]] = field(default_factory=set)
+    """Each user with each app in which they have an openid."""
     external_ids: dict[str, UUID] = field(default_factory=dict)
     former_ids: dict[UUID, UUID] = field(default_factory=dict)
     former_external_ids: dict[str, UUID] = field(default_factory=dict)
@@ -111,6 +113,7 @@ class Batch:
         found: What is stored under the names and ids in the lines.
         users: All users concerned, locked; also all administrators, if the file may change roles or status.
         consents: Every consent that these users ever gave.
+        apps_of_users: Each of these users with each app of the lines in which they have an openid.
         made: Collects what the lines make.
         options: The options of the import.
         now: The time.
@@ -122,6 +125,7 @@ class Batch:
         users: Sequence[UserRow],
         *,
         consents: Iterable[_ConsentKey],
+        apps_of_users: Iterable[tuple[UUID, str]],
         made: Made,
         options: Options,
         now: datetime,
@@ -133,6 +137,7 @@ class Batch:
         self._users_before = {row["id"]: _user(row) for row in users}
         self._identities_before = {key: _Identity(*identity) for key, identity in found.identities.items()}
         self._consents_before = frozenset(consents)
+        self._apps_before = frozenset(apps_of_users)
         # Lookups see both maps; writes go into the first one alone.
         self._users = ChainMap(made.users, self._users_before)
         self._identities = ChainMap(made.identities, self._identities_before)
@@ -211,11 +216,15 @@ class Batch:
         has_another_unionid = bool(line.unionid and identity and identity.unionid not in (None, line.unionid))
         has_external_id = owner_id is not None and self._users[owner_id].external_id is not None
         openid = self._openids.get((line.app_id, line.unionid), line.openid) if line.unionid else line.openid
+        # WeChat has one openid for each person and app, as at a login. Only an export, which has the user's id, says
+        # that an operator has made one user of two accounts of one person.
+        would_be_second = identity is None and line.user_id is None and self._is_in_app(owner_id, line.app_id)
         found = (
             (faults.ADMIN, ADMIN in (line.roles or ()) and not self._options.allow_admin),
             (faults.MERGED, line.user_id in self._former_ids),
             (faults.ERASED, is_gone and not self._options.restore),
-            (faults.SECOND_OPENID, openid != line.openid),
+            (faults.SECOND_OPENID, openid != line.openid or (would_be_second and by_unionid is not None)),
+            (faults.SECOND_OPENID_OF_EXTERNAL_ID, would_be_second and by_external_id == owner_id),
             (faults.ANOTHER_UNIONID, has_another_unionid),
             (faults.UNIONID_TAKEN, by_unionid not in (None, owner_id) and openid == line.openid),
             (faults.EXTERNAL_ID_TAKEN, by_external_id not in (None, owner_id)),
@@ -225,6 +234,9 @@ class Batch:
         if any(is_so for _, is_so in found):
             raise Refused([fault for fault, is_so in found if is_so])
         return owner_id
+
+    def _is_in_app(self, user_id: UUID | None, app_id: str) -> bool:
+        return (user_id, app_id) in self._apps_before or (user_id, app_id) in self._made.apps_of_users
 
     def _created(self, line: Line) -> _User:
         user_id = line.user_id or new_id(self._now)
@@ -278,6 +290,10 @@ class Batch:
             yield faults.FORMER_ID_OF_A_USER
         if any(self._former_ids.get(former_id, user.id) != user.id for former_id in line.former_ids):
             yield faults.FORMER_ID_TAKEN
+        if not self._options.restore and not self._found.erased_ids.isdisjoint(
+            former_id for former_id in line.former_ids if former_id not in self._former_ids
+        ):
+            yield faults.FORMER_ID_ERASED
         if line.former_external_ids and user.external_id is None:
             yield faults.NO_EXTERNAL_ID
         if any(self._external_ids.get(name, user.id) != user.id for name in line.former_external_ids):
@@ -311,6 +327,7 @@ class Batch:
         key = line.app_id, line.openid
         if line.unionid:
             self._openids[line.app_id, line.unionid] = line.openid
+        self._made.apps_of_users.add((user.id, line.app_id))
         before = self._identities.get(key)
         if before is None:
             created_at = line.identity_created_at or line.created_at or self._now

@@ -33,8 +33,8 @@ WANTED: Final = {
     ),
     "user_id": Text("must be a UUIDv7", "必须是 UUIDv7"),
     "external_id": Text(
-        "must be text of 1 to 128 printable characters, not a number, and no placeholder",
-        "必须是 1 至 128 个可打印字符的文本，不能是数字类型，也不能是空值占位符",
+        "must be text of 1 to 128 printable characters, not a number, and no placeholder such as 0 or a UUID of zeros",
+        "必须是 1 至 128 个可打印字符的文本，不能是数字类型，也不能是 0、全零 UUID 之类的空值占位符",
     ),
     "nickname": Text(
         "must be at most 64 characters, without control characters", "必须不超过 64 个字符，且不含控制字符"
@@ -116,6 +116,13 @@ SECOND_OPENID: Final = Fault(
         "在同一小程序中必须只对应一个 openid：微信中每人只有一个，而它已属于另一个 openid",
     ),
 )
+SECOND_OPENID_OF_EXTERNAL_ID: Final = Fault(
+    "external_id",
+    Text(
+        "must be of one openid in this app: WeChat gives each person one, and the user has another one",
+        "在同一小程序中必须只对应一个 openid：微信中每人只有一个，而该用户已有另一个",
+    ),
+)
 ANOTHER_UNIONID: Final = Fault(
     "unionid", Text("must be the one that the identity has already", "必须与该身份已有的 unionid 一致")
 )
@@ -125,6 +132,9 @@ ANOTHER_EXTERNAL_ID: Final = Fault(
     "external_id", Text("must be the one that the user has already", "必须与该用户已有的 external_id 一致")
 )
 FORMER_ID_OF_A_USER: Final = Fault("former_ids", Text("must not be the id of a user", "不能是现有用户的 ID"))
+FORMER_ID_ERASED: Final = Fault(
+    "former_ids", Text("must not have been erased; --restore brings it back", "不能是已注销的用户；加 --restore 可恢复")
+)
 FORMER_ID_TAKEN: Final = Fault("former_ids", Text("must not have been merged into another user", "不能已并入另一用户"))
 NO_EXTERNAL_ID: Final = Fault(
     "former_external_ids",

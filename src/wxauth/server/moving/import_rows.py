@@ -23,6 +23,8 @@ _OPENIDS: Final = """
 SELECT app_id, unionid, openid FROM unnest($1::text[], $2::text[]) AS wanted (app_id, unionid)
   JOIN identities USING (app_id, unionid)
 """
+# $1 user ids  $2 app_ids
+_APPS_OF_USERS: Final = "SELECT DISTINCT user_id, app_id FROM identities WHERE user_id = ANY ($1) AND app_id = ANY ($2)"
 _UNIONIDS: Final = "SELECT unionid, user_id FROM unionids WHERE unionid = ANY ($1)"
 _EXTERNAL_IDS: Final = """
 SELECT external_id, id FROM users WHERE external_id = ANY ($1)
@@ -187,6 +189,13 @@ async def consents_known(
 ) -> Sequence[tuple[UUID, str, str, datetime]]:
     """User, document, version and time of every consent that these users ever gave."""
     return [tuple(row) for row in await transaction.fetch(_CONSENTS, user_ids)]
+
+
+async def apps_of_users(
+    transaction: Transaction, user_ids: Sequence[UUID], app_ids: Sequence[str]
+) -> Sequence[tuple[UUID, str]]:
+    """Each of these users with each of these apps in which they have an openid."""
+    return [tuple(row) for row in await transaction.fetch(_APPS_OF_USERS, user_ids, app_ids)]
 
 
 async def store(

@@ -15,7 +15,7 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.tables import UserRow
 from wxauth.server.moving.batch import Batch, Made, Options, Outcome, Refused
 from wxauth.server.moving.faults import Fault
-from wxauth.server.moving.import_rows import Wanted, consents_known, find, lock
+from wxauth.server.moving.import_rows import Wanted, apps_of_users, consents_known, find, lock
 from wxauth.server.moving.lines import Line
 from wxauth.server.users.erasure_rows import are_waiting, forget_rest
 
@@ -141,7 +141,8 @@ async def _find(
         return None  # one has been erased just now
     ids = [user["id"] for user in users]
     consents = await consents_known(transaction, ids) if ids else ()
-    return Batch(found, users, consents=consents, made=made, options=options, now=now)
+    apps = await apps_of_users(transaction, ids, list({app_id for app_id, _ in wanted.identities})) if ids else ()
+    return Batch(found, users, consents=consents, apps_of_users=apps, made=made, options=options, now=now)
 
 
 def _outcome(batch: Batch, number: int, line: Line) -> Outcome | Refusal:

@@ -73,11 +73,6 @@ def _no_placeholder(value: str) -> str:
     return value
 
 
-def _no_placeholder_but_0(value: str) -> str:
-    # Some teams count from 0.
-    return value if value == "0" else _no_placeholder(value)
-
-
 def _version_7(value: UUID) -> UUID:
     if value.version != _UUID_VERSION:
         raise ValueError("not a UUIDv7")
@@ -103,9 +98,9 @@ Time = Annotated[bodies.Time, Field(strict=False)]
 TimeOrNone = Annotated[Time | None, BeforeValidator(_time_or_none)]
 UserId = Annotated[UUID, Field(strict=False), AfterValidator(_version_7)]
 Openid = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,128}$"), AfterValidator(_no_placeholder)]
-Unionid = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{24,36}$")]
+Unionid = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{24,36}$"), AfterValidator(_no_placeholder)]
 ExternalId = Annotated[
-    str, Field(min_length=1, max_length=128), AfterValidator(_printable), AfterValidator(_no_placeholder_but_0)
+    str, Field(min_length=1, max_length=128), AfterValidator(_printable), AfterValidator(_no_placeholder)
 ]
 ShortText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
 
