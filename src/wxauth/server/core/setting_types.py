@@ -9,10 +9,12 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
 from pydantic_core import from_json
 
+from wxauth.errors import Title
 from wxauth.guard.urls import is_secure
 from wxauth.server.core.sealing import SECRET_KEY_BYTES
 
-_CENTURY: Final = 100 * 366 * 86400
+CENTURY_DAYS: Final = 36600
+CENTURY_SECONDS: Final = CENTURY_DAYS * 86400
 _SHORTEST_TRAIL: Final = 180
 _EXAMPLE_OF_APPS: Final = '[{"app_id": "wx…", "app_secret": "…"}]'
 _DOCUMENT: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -223,9 +225,11 @@ AppList = BeforeValidator(_read_apps)
 Lower = BeforeValidator(_lower)
 OrNone = BeforeValidator(_empty_is_none)
 
-AnySeconds = Annotated[int, Field(ge=0, le=_CENTURY)]
-Seconds = Annotated[int, Field(ge=1, le=_CENTURY)]
-Days = Annotated[int, Field(ge=0, le=36600)]
+# A title among a type's annotations says for the documentation what its values are.
+SECONDS: Final = Title("Seconds", "秒")
+AnySeconds = Annotated[int, Field(ge=0, le=CENTURY_SECONDS), SECONDS]
+Seconds = Annotated[int, Field(ge=1, le=CENTURY_SECONDS), SECONDS]
+Days = Annotated[int, Field(ge=0, le=CENTURY_DAYS), Title("Days", "天")]
 TrailDays = Annotated[Days, AfterValidator(_check_events_kept)]
 
 AppId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -247,6 +251,13 @@ Origin = Annotated[str, AfterValidator(_check_origin)]
 
 Policy = Annotated[Literal["off", "flag", "block"], Lower]
 SignUp = Annotated[Literal["open", "closed"], Lower]
-Rate = Annotated[str, AfterValidator(_check_rate)]
+Rate = Annotated[
+    str,
+    AfterValidator(_check_rate),
+    Title(
+        "Rate such as `60/minute` (`second`, `minute`, `hour`, `day`), or empty for no limit",
+        "频率，如 `60/minute`（单位 `second`、`minute`、`hour`、`day`），留空为不限",
+    ),
+]
 Page = Annotated[str, AfterValidator(_check_page)]
 LinkFile = Annotated[str, AfterValidator(_check_link_file)]

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
@@ -22,7 +23,9 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from wxauth.errors import Title
 from wxauth.server.core.setting_types import (
+    SECONDS,
     AnySeconds,
     AppId,
     AppList,
@@ -90,6 +93,20 @@ def _drop_service_link(value: object) -> object:
 AnySettings = TypeVar("AnySettings", bound="DatabaseSettings")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What an operator reads about a setting, in Markdown. `scripts/settings` writes the documentation from it."""
+
+    en: str = field(kw_only=False)
+    zh: str = field(kw_only=False)
+    heading: Title | None = None
+    """Of the group that begins with this setting."""
+    default: str | None = None
+    """The usual default, where the declared one depends on something else."""
+    example: str | None = None
+    """A value that `.env.example` shows, uncommented, to be replaced."""
+
+
 class App(BaseModel):
     """A mini-program."""
 
@@ -122,84 +139,454 @@ class DatabaseSettings(BaseSettings):
         validate_default=False,
     )
 
-    database_url: DatabaseUrl
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], Lower] = "info"
-    log_format: Annotated[Literal["json", "console"], Lower] = Field(
-        default_factory=lambda: "console" if sys.stdout.isatty() else "json"
-    )
-    secrets_dir: Annotated[Path, AfterValidator(_check_folder)] = SECRETS_DIR
+    database_url: Annotated[
+        DatabaseUrl,
+        Setting(
+            "PostgreSQL URL, over TCP or a unix socket. May list several hosts. Add `?pgbouncer=true` behind a "
+            "connection pooler in transaction mode, `?pgbouncer=prepared` behind one that keeps prepared "
+            "statements.",
+            "PostgreSQL 连接地址，支持 TCP 与 unix socket，可列多台主机。经事务模式的连接池时加 "
+            "`?pgbouncer=true`；连接池能保留预编译语句时加 `?pgbouncer=prepared`。",
+            heading=Title("Database and logs", "数据库与日志"),
+            example="postgresql://wxauth@localhost:5432/wxauth",
+        ),
+    ]
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Lower,
+        Setting("Lowest level logged.", "输出的最低日志级别。"),
+    ] = "info"
+    log_format: Annotated[
+        Literal["json", "console"],
+        Lower,
+        Setting(
+            "`console` is easier for people to read, and the default on a terminal.",
+            "`console` 便于阅读，终端下默认使用。",
+            default="json",
+        ),
+    ] = Field(default_factory=lambda: "console" if sys.stdout.isatty() else "json")
+    secrets_dir: Annotated[
+        Path,
+        AfterValidator(_check_folder),
+        Setting(
+            "Folder of settings stored as files, each named after its setting in lower case, such as "
+            "`wxauth_secret_key`.",
+            "以文件提供配置的目录，文件名为小写的配置名，如 `wxauth_secret_key`。",
+        ),
+    ] = SECRETS_DIR
+
+
+# Settings of more than one kind below.
+PublicUrl = Annotated[
+    Issuer,
+    Setting(
+        "Public URL of the service, and the `iss` of its tokens. Must be https unless the host is loopback; "
+        "may have a path; no trailing slash.",
+        "服务的对外地址，也是令牌的 `iss`。除本机回环外须为 https，可带路径，末尾不带斜杠。",
+        heading=Title("Tokens and sessions", "令牌与会话"),
+    ),
+]
+TokenAudience = Annotated[
+    Audience,
+    Setting(
+        "Audience (`aud`) of the access tokens. The guards of your other services must be given the same value.",
+        "访问令牌的 audience（`aud`），各服务的 guard 须配置相同的值。",
+    ),
+]
+AdminPage = Annotated[
+    bool,
+    Setting(
+        "Whether the admin console is served at `/admin/`.",
+        "是否开启管理后台 `/admin/`。",
+        heading=Title("Admin console", "管理后台"),
+    ),
+]
 
 
 class ConsoleSettings(DatabaseSettings):
     """What `wxauth admin link` needs."""
 
-    issuer: Issuer = _DEFAULT_ISSUER
-    admin_page: bool = False
+    issuer: PublicUrl = _DEFAULT_ISSUER
+    admin_page: AdminPage = False
 
 
 class AudienceSettings(DatabaseSettings):
     """What `wxauth clients add` and `set` need."""
 
-    audience: Audience = _DEFAULT_AUDIENCE
+    audience: TokenAudience = _DEFAULT_AUDIENCE
 
 
 class Settings(DatabaseSettings):
-    """All that the service is told from outside. `docs/settings.md` has the table."""
+    """All settings of the service, in the order of the documentation."""
 
-    app_id: Annotated[AppId | None, OrNone] = None
-    app_secret: Annotated[AppSecret | None, OrNone] = None
-    apps: Annotated[tuple[App, ...], NoDecode, AppList] = Field((), validate_default=True)
+    app_id: Annotated[
+        AppId | None,
+        OrNone,
+        Setting(
+            "AppID of the mini-program, if there is only one. If `APPS` is not set either, add mini-programs with "
+            "`wxauth apps add`.",
+            "小程序的 AppID（只有一个小程序时）。本项与 `APPS` 均未设置时，用 `wxauth apps add` 添加小程序。",
+            heading=Title("Mini-programs", "小程序"),
+            example="",
+        ),
+    ] = None
+    app_secret: Annotated[
+        AppSecret | None, OrNone, Setting("AppSecret of that mini-program.", "该小程序的 AppSecret。", example="")
+    ] = None
+    apps: Annotated[
+        tuple[App, ...],
+        NoDecode,
+        AppList,
+        Setting(
+            'Several mini-programs, in place of `APP_ID` and `APP_SECRET`: `[{"app_id": "…", "app_secret": "…"}, '
+            "…]` in JSON. The first is the default. To receive message push, add `push_token` (Token); to accept "
+            "only encrypted messages, also `push_aes_key` (EncodingAESKey), both as in WeChat's console. "
+            '`"sign_up": "closed"` admits only existing users. Mini-programs can also be added at run time: '
+            "[apps.md](apps.md).",
+            '多个小程序，代替 `APP_ID` 与 `APP_SECRET`：`[{"app_id": "…", "app_secret": "…"}, …]`（JSON），'
+            "第一个为默认。接收消息推送时另填 `push_token`（Token）；只收加密消息时再填 "
+            '`push_aes_key`（EncodingAESKey），均与微信后台一致。`"sign_up": "closed"` 只允许已有的用户登录。'
+            "也可在运行时添加小程序，见 [apps.md](apps.zh-CN.md)。",
+        ),
+    ] = Field((), validate_default=True)
 
-    secret_key: SecretKey
-    secret_key_previous: Annotated[tuple[SecretKey, ...], NoDecode, CommaList] = ()
+    secret_key: Annotated[
+        SecretKey,
+        Setting(
+            "32 bytes in base64; generate it with `wxauth secret new`. Encrypts secrets in the database and signs "
+            "refresh tokens: keep it safe.",
+            "32 字节的 base64，用 `wxauth secret new` 生成。用于加密数据库中的敏感内容、签发刷新令牌，请妥善保管。",
+            heading=Title("Secret keys", "密钥"),
+        ),
+    ]
+    secret_key_previous: Annotated[
+        tuple[SecretKey, ...],
+        NoDecode,
+        CommaList,
+        Setting("Former secret keys, still accepted.", "以前用过的密钥，仍可解密与验证。"),
+    ] = ()
 
-    issuer: Issuer = _DEFAULT_ISSUER
-    audience: Audience = _DEFAULT_AUDIENCE
-    access_token_ttl: Annotated[int, Field(ge=1, le=86400)] = 900
-    refresh_token_ttl: Seconds = 2592000
-    session_max_age: Seconds = 31536000
-    refresh_reuse_grace: AnySeconds = 60
-    signing_key_max_age: Annotated[Seconds, Field(ge=3600)] = 7776000
+    issuer: PublicUrl = _DEFAULT_ISSUER
+    audience: TokenAudience = _DEFAULT_AUDIENCE
+    access_token_ttl: Annotated[
+        Seconds,
+        Field(le=86400),
+        Setting(
+            "Lifetime of an access token. No access token outlives its session.", "访问令牌的有效期；不会晚于会话过期。"
+        ),
+    ] = 900
+    refresh_token_ttl: Annotated[
+        Seconds, Setting("Idle timeout of a session: it expires when unused for this long.", "会话闲置多久后失效。")
+    ] = 2592000
+    session_max_age: Annotated[
+        Seconds,
+        Setting("Maximum lifetime of a session, however often it is used.", "会话的最长寿命，无论使用是否频繁。"),
+    ] = 31536000
+    refresh_reuse_grace: Annotated[
+        AnySeconds,
+        Setting(
+            "Grace period after a refresh token is rotated, during which the old one still gets its successor. "
+            "Choose it longer than a phone waits for a lost answer, and than a database failover takes.",
+            "刷新令牌轮换后的宽限期，期间旧令牌仍可换取其后继令牌；应长于手机等待响应的时间与数据库切换所需的时间。",
+        ),
+    ] = 60
+    signing_key_max_age: Annotated[
+        Seconds,
+        Field(ge=3600),
+        Setting("Age at which the key that signs access tokens is rotated.", "访问令牌的签名密钥使用多久后自动轮换。"),
+    ] = 7776000
 
-    wechat_base_url: SecureUrl = WECHAT_URL
-    wechat_fallback_url: Annotated[SecureUrl | None, OrNone] = Field(None, validate_default=True)
-    wechat_timeout: Annotated[float, Field(gt=0, le=60)] = 5.0
-    wechat_proxy: Annotated[ProxyUrl | None, OrNone] = None
-    phone_policy: Annotated[Literal["refuse", "share", "link"], Lower] = "refuse"
-    link_phone_days: Annotated[int, Field(ge=1, le=36600)] = 60
-    phone_check_openid: bool = True
-    risk_policy: Policy = "off"
-    nickname_check: Policy = "off"
-    sign_up: SignUp = "open"
-    consents: Annotated[dict[str, str], NoDecode, Documents] = {}
-    events_kept_days: TrailDays = 0
-    addresses_kept_days: Days = 0
+    wechat_base_url: Annotated[
+        SecureUrl,
+        Setting(
+            "URL of WeChat's server API.", "微信服务端接口地址。", heading=Title("Calls to WeChat", "调用微信接口")
+        ),
+    ] = WECHAT_URL
+    wechat_fallback_url: Annotated[
+        SecureUrl | None,
+        OrNone,
+        Setting(
+            "URL to use when `WECHAT_BASE_URL` cannot be connected to; empty for none. No default if "
+            "`WECHAT_BASE_URL` is changed.",
+            "`WECHAT_BASE_URL` 连接失败时改用的地址，留空为不启用；改了 `WECHAT_BASE_URL` 则默认不启用。",
+            default=WECHAT_FALLBACK_URL,
+        ),
+    ] = Field(None, validate_default=True)
+    wechat_timeout: Annotated[
+        float,
+        Field(gt=0, le=60),
+        SECONDS,
+        Setting("Time limit for a whole exchange with WeChat, retries included.", "与微信一次交互（含重试）的总时限。"),
+    ] = 5.0
+    wechat_proxy: Annotated[
+        ProxyUrl | None,
+        OrNone,
+        Setting(
+            "Forward proxy for all calls to WeChat, such as `http://user:password@host:3128`. User and password "
+            "are optional, and must be percent-encoded. Proxies in other environment variables, such as "
+            "`HTTPS_PROXY`, are not used.",
+            "访问微信所经的正向代理，如 `http://user:password@host:3128`；用户名与密码可省略，"
+            "其中的特殊字符须作百分号编码。不读取 `HTTPS_PROXY` 等其他环境变量中的代理。",
+        ),
+    ] = None
 
-    scan_page: Page = "pages/scan/scan"
-    scan_env: Annotated[Literal["release", "trial", "develop"], Lower] = "release"
-    scan_code: Annotated[Literal["wxacode", "link"], Lower] = "wxacode"
-    scan_entry: Annotated[Literal["camera", "any"], Lower] = "camera"
-    scan_rate_limit: Rate = "60/minute"
-    scan_client_limit: Rate = "600/minute"
-    scan_picture_limit: Rate = "3000/minute"
-    scan_admin_anywhere: bool = False
-    web_session_ttl: Seconds = 43200
-    web_session_max_age: Seconds = 2592000
-    link_check_file: Annotated[LinkFile | None, OrNone] = None
+    phone_policy: Annotated[
+        Literal["refuse", "share", "link"],
+        Lower,
+        Setting(
+            "What happens to a phone number that another user has: `refuse` refuses it (`phone_taken`), `share` "
+            "lets both users have it, `link` lets a new user of another mini-program become that user, if no "
+            "account can be stolen that way. Conditions: [phone numbers](wechat.md#phone-numbers).",
+            "手机号已属于其他用户时：`refuse` 拒绝（`phone_taken`），`share` 允许共用，`link` "
+            "让另一小程序的新用户在没有盗号风险时成为该用户。条件见 [手机号](wechat.zh-CN.md#手机号)。",
+            heading=Title("Users", "用户"),
+        ),
+    ] = "refuse"
+    link_phone_days: Annotated[
+        Days,
+        Field(ge=1),
+        Setting(
+            "With `PHONE_POLICY` set to `link`: how recently that user must have verified the number with the "
+            "phone button. Carriers reassign numbers after about 90 days: keep it well below.",
+            "`PHONE_POLICY` 为 `link` 时，原用户须在此期限内用手机号按钮验证过该号码。运营商约 90 "
+            "天后会将号码重新放出，取值应明显小于它。",
+        ),
+    ] = 60
+    phone_check_openid: Annotated[
+        bool,
+        Setting(
+            "Whether WeChat verifies that a phone code belongs to the user who sends it. Set `false` if the "
+            "account may not use this check.",
+            "是否由微信核对手机号 code 属于该用户；账号不支持时设为 `false`。",
+        ),
+    ] = True
+    risk_policy: Annotated[
+        Policy,
+        Setting(
+            "What happens to a new user whom WeChat rates as a risk: `off` does not ask WeChat, `flag` records an "
+            "event, `block` also bans the highest risk level. With `block`, each login of a new user waits for "
+            "the rating, 2 s at most, until WeChat has given it once. If WeChat gives none, the user is let in "
+            "and rated at the next login. Details: [risk and nicknames](wechat.md#risk-and-nicknames).",
+            "新用户首次登录时是否查询微信安全等级：`off` 不查；`flag` 有风险则记事件；`block` "
+            "另外封禁最高等级者，为此在微信给出结果之前，新用户每次登录最多等待 2 秒。微信未给出结果时放行，"
+            "下次登录再查。详见 [风险与昵称](wechat.zh-CN.md#风险与昵称)。",
+        ),
+    ] = "off"
+    nickname_check: Annotated[
+        Policy,
+        Setting(
+            "What happens to a new nickname that fails WeChat's content check: `off` does not check, `flag` "
+            "records an event, `block` also refuses it. With `block`, a new nickname waits for the check, 2 s at "
+            "most. Details: [risk and nicknames](wechat.md#risk-and-nicknames).",
+            "新昵称是否经微信内容安全检测：`off` 不检测；`flag` 有问题则记事件；`block` 另外拒绝违规昵称，"
+            "为此设置新昵称最多等待 2 秒。详见 [风险与昵称](wechat.zh-CN.md#风险与昵称)。",
+        ),
+    ] = "off"
+    sign_up: Annotated[
+        SignUp,
+        Setting(
+            'Whether unknown people may sign up. `closed` refuses them (`sign_up_closed`). `"sign_up"` of an app '
+            "in `APPS` takes precedence.",
+            '是否允许未知用户注册；`closed` 时拒绝（`sign_up_closed`）。`APPS` 中各小程序自己的 `"sign_up"` 优先。',
+        ),
+    ] = "open"
+    consents: Annotated[
+        dict[str, str],
+        NoDecode,
+        Documents,
+        Setting(
+            "Documents in force that users agree to, with their versions, such as `privacy:2026-05,terms:3`. "
+            "Those that a user has not agreed to are listed in `consents_due`.",
+            "现行的、须用户同意的文件及版本，如 `privacy:2026-05,terms:3`；尚未同意的会列在 `consents_due` 中。",
+        ),
+    ] = {}
 
-    redis_url: Annotated[RedisUrl | None, OrNone] = None
-    login_rate_limit: Rate = "600/minute"
-    rate_limit_exempt: Annotated[ExemptNetworks, NoDecode, CommaList] = ()
-    trusted_proxies: Annotated[Networks, NoDecode, CommaList] = ("127.0.0.1",)
-    cors_origins: Annotated[tuple[Origin, ...], NoDecode, CommaList] = ()
-    otlp_url: Annotated[Url | None, OrNone] = None
+    events_kept_days: Annotated[
+        TrailDays,
+        Setting(
+            "How long the audit trail is kept: 180 or more, or `0` to keep it forever. `user.erased` and "
+            "`user.merged` are always kept.",
+            "审计记录保留多久，不小于 180；`0` 为永久保留。`user.erased` 与 `user.merged` 始终保留。",
+            heading=Title("Retention", "数据保留"),
+        ),
+    ] = 0
+    addresses_kept_days: Annotated[
+        Days,
+        Setting(
+            "Age at which IP addresses in sessions, consents and events are truncated to their /24 (IPv6: /48) "
+            "network; `0` for never.",
+            "会话、同意记录与审计记录中的 IP 在多久后只保留 /24（IPv6 为 /48）网段；`0` 为不缩短。",
+        ),
+    ] = 0
 
-    admin_page: bool = False
-    admin_fresh_login: AnySeconds = 3600
+    scan_page: Annotated[
+        Page,
+        Setting(
+            "Mini-program page that a scanned code opens, without a leading slash.",
+            "扫码后打开的小程序页面，开头不带斜杠。",
+            heading=Title("Scan login", "扫码登录"),
+        ),
+    ] = "pages/scan/scan"
+    scan_env: Annotated[
+        Literal["release", "trial", "develop"],
+        Lower,
+        Setting(
+            "Version of the mini-program that a scanned code opens.",
+            "打开小程序的哪个版本：依次为正式版、体验版、开发版。",
+        ),
+    ] = "release"
+    scan_code: Annotated[
+        Literal["wxacode", "link"],
+        Lower,
+        Setting(
+            "Code that a site shows: `wxacode` for WeChat's mini-program code, `link` for an ordinary QR code of "
+            "a link to this service, whose prefix must be set up in WeChat's console.",
+            "网页展示的码：`wxacode` 为小程序码；`link` 为指向本服务的普通二维码，"
+            "须在微信后台配置“扫普通链接二维码打开小程序”。",
+        ),
+    ] = "wxacode"
+    scan_entry: Annotated[
+        Literal["camera", "any"],
+        Lower,
+        Setting(
+            "`camera` accepts only codes scanned with the camera. `any` also accepts codes from an album or a "
+            "chat, which makes phishing easy.",
+            "`camera` 只接受相机直接扫码；`any` 也接受相册、聊天中转发来的码，容易被钓鱼利用。",
+        ),
+    ] = "camera"
+    scan_rate_limit: Annotated[
+        Rate, Setting("New scans from one browser's IP address.", "每个浏览器 IP 新建扫码的次数。")
+    ] = "60/minute"
+    scan_client_limit: Annotated[
+        Rate, Setting("New scans started by one confidential client.", "每个机密客户端新建扫码的次数。")
+    ] = "600/minute"
+    scan_picture_limit: Annotated[
+        Rate,
+        Setting(
+            "Mini-program codes requested from WeChat for one mini-program; beyond that, the ordinary QR code is "
+            "shown.",
+            "每个小程序向微信请求小程序码的次数，超出后改用普通二维码。",
+        ),
+    ] = "3000/minute"
+    scan_admin_anywhere: Annotated[
+        bool,
+        Setting(
+            "Whether administrators may scan a code that a browser in another network shows.",
+            "管理员能否扫描另一网络中的浏览器所展示的码。",
+        ),
+    ] = False
+    web_session_ttl: Annotated[Seconds, Setting("Idle timeout of a website's session.", "网站会话闲置多久后失效。")] = (
+        43200
+    )
+    web_session_max_age: Annotated[
+        Seconds, Setting("Maximum lifetime of a website's session.", "网站会话的最长寿命。")
+    ] = 2592000
+    link_check_file: Annotated[
+        LinkFile | None,
+        OrNone,
+        Setting(
+            "File with which WeChat verifies the prefix of ordinary QR code links, as `name:content`. Served "
+            "under `/d/`.",
+            "微信后台校验普通链接二维码前缀所用的文件，写作 `文件名:内容`，由 `/d/` 路径提供。",
+        ),
+    ] = None
 
-    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65535), BeforeValidator(_drop_service_link)] = 8000
-    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    redis_url: Annotated[
+        RedisUrl | None,
+        OrNone,
+        Setting(
+            "Redis that counts the limits for all processes together: `redis://host:6379/0`, `rediss://…`, "
+            "`unix://…`, `redis+sentinel://host:26379,host:26379/name` or `redis+cluster://host:6379,host:6379`. "
+            "Without it, and while it is unavailable, each process counts for itself. Details: "
+            "[Redis](operations.md#redis).",
+            "各进程共享限流计数的 Redis 地址：`redis://host:6379/0`、`rediss://…`、`unix://…`、"
+            "`redis+sentinel://host:26379,host:26379/name` 或 `redis+cluster://host:6379,host:6379`。"
+            "不设或其不可用时，各进程各自计数。详见 [Redis](operations.zh-CN.md#redis)。",
+            heading=Title("Rate limits", "限流"),
+        ),
+    ] = None
+    login_rate_limit: Annotated[
+        Rate,
+        Setting(
+            "Logins and approved scans from one client IP address. An IPv6 address counts by its /64 and, at ten "
+            "times the limit, by its /48.",
+            "同一客户端 IP 的登录与批准扫码次数。IPv6 按 /64 计数，同时按 /48 以十倍上限计数。",
+        ),
+    ] = "600/minute"
+    rate_limit_exempt: Annotated[
+        ExemptNetworks,
+        NoDecode,
+        CommaList,
+        Setting(
+            "IP addresses or networks exempt from the limits by address (`LOGIN_RATE_LIMIT`, `SCAN_RATE_LIMIT`), "
+            "such as your company's own NAT.",
+            "不计入按 IP 限流（`LOGIN_RATE_LIMIT`、`SCAN_RATE_LIMIT`）的 IP 或网段，如公司自己的出口 NAT。",
+        ),
+    ] = ()
+
+    trusted_proxies: Annotated[
+        Networks,
+        NoDecode,
+        CommaList,
+        Setting(
+            "IP addresses or networks of the reverse proxies to trust. The client is the last `X-Forwarded-For` "
+            "entry that is not one of them. `*` trusts whoever connects, for the last entry only. `0.0.0.0/0` is "
+            "refused: it would trust what the client itself has written.",
+            "受信任的反向代理的 IP 或网段；客户端取 `X-Forwarded-For` 中最后一个不属于它们的 IP。`*` "
+            "表示任何直连者，只取最后一项；不接受 `0.0.0.0/0`，否则会采信客户端自己写的内容。",
+            heading=Title("Proxies, browsers, traces", "代理、跨域与链路追踪"),
+        ),
+    ] = ("127.0.0.1",)
+    cors_origins: Annotated[
+        tuple[Origin, ...],
+        NoDecode,
+        CommaList,
+        Setting(
+            "Origins of web pages that may call this service. Mini-programs need none.",
+            "允许跨域调用的网页来源；小程序无需设置。",
+        ),
+    ] = ()
+    otlp_url: Annotated[
+        Url | None,
+        OrNone,
+        Setting(
+            "URL of an OpenTelemetry collector that receives traces as OTLP over HTTP, such as "
+            "`http://localhost:4318`. Needs `wxauth[otel]`, which the image includes.",
+            "接收 OpenTelemetry 链路追踪的采集器地址（OTLP/HTTP），如 `http://localhost:4318`；需安装 "
+            "`wxauth[otel]`，镜像中已含。",
+        ),
+    ] = None
+
+    admin_page: AdminPage = False
+    admin_fresh_login: Annotated[
+        AnySeconds,
+        Setting(
+            "How recent an administrator's login must be for changes with lasting effect (apps, keys, clients, "
+            "webhooks, making somebody an administrator); `0` for any.",
+            "管理员进行长期生效的修改（小程序、密钥、客户端、Webhook、让他人成为管理员）所要求的登录时限；`0` 为不限。",
+        ),
+    ] = 3600
+
+    host: Annotated[
+        str,
+        Field(min_length=1),
+        Setting(
+            "Address to listen on. The image listens on `0.0.0.0` unless this is set.",
+            "监听地址；镜像中未设置时为 `0.0.0.0`。",
+            heading=Title("Server", "监听与进程"),
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[
+        int, Field(ge=1, le=65535), BeforeValidator(_drop_service_link), Setting("Port to listen on.", "监听端口。")
+    ] = 8000
+    workers: Annotated[
+        int,
+        Field(ge=1, le=256),
+        Setting(
+            "Number of worker processes. SIGHUP replaces them one by one with new settings: [workers.md](workers.md).",
+            "工作进程数。收到 SIGHUP 时按新配置逐个替换，见 [workers.md](workers.zh-CN.md)。",
+        ),
+    ] = 1
 
     @field_validator("apps")
     @classmethod
@@ -267,8 +654,8 @@ def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
     except ValidationError as exc:
         raise InvalidSettings(_problem(error) for error in exc.errors(include_input=False)) from None
     except SettingsError as exc:
-        field = re.search(r'field "(\w+)"', str(exc))
-        name = PREFIX + field[1].upper() if field else "a setting"
+        named = re.search(r'field "(\w+)"', str(exc))
+        name = PREFIX + named[1].upper() if named else "a setting"
         raise InvalidSettings([f"{name}: its file cannot be read, or is no UTF-8 text"]) from None
 
 
