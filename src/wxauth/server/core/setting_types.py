@@ -1,4 +1,4 @@
-"""What a setting may be: its form, and what a refusal tells the operator to write. No refusal has the value in it."""
+"""The types of settings: how each is read from text, and why a value is refused, without the value."""
 
 import base64
 import re
@@ -28,7 +28,7 @@ def secret_key_bytes(value: SecretStr) -> bytes:
     except ValueError:
         key = b""
     if len(key) != SECRET_KEY_BYTES:
-        raise ValueError("wants 32 bytes in base64; 'wxauth secret new' makes one")
+        raise ValueError("must be 32 bytes in base64; generate them with 'wxauth secret new'")
     return key
 
 
@@ -42,7 +42,7 @@ def _read_documents(value: object) -> object:
     documents = [item.strip().partition(":") for item in value.split(",") if item.strip()]
     are_good = all(_DOCUMENT.fullmatch(name) and _VERSION.fullmatch(version) for name, _, version in documents)
     if not are_good or len({name for name, *_ in documents}) != len(documents):
-        raise ValueError("wants documents and versions like privacy:2026-05,terms:3, each document once")
+        raise ValueError("must be documents with versions like privacy:2026-05,terms:3, each document once")
     return {name: version for name, _, version in documents}
 
 
@@ -54,7 +54,7 @@ def _read_apps(value: object) -> object:
     except ValueError:
         apps = None
     if not isinstance(apps, list):
-        raise ValueError(f"wants JSON like {_EXAMPLE_OF_APPS}")
+        raise ValueError(f"must be JSON like {_EXAMPLE_OF_APPS}")
     return apps
 
 
@@ -67,17 +67,17 @@ def _check_database_url(value: SecretStr) -> SecretStr:
     url = re.sub(r"^postgres(ql)?(\+asyncpg)?://", "postgresql://", value.get_secret_value())
     authority = re.match(r"postgresql://([^/?#]*)", url)
     if authority is None:
-        raise ValueError("wants a URL like postgresql://user:password@host:5432/database")
+        raise ValueError("must be a URL like postgresql://user:password@host:5432/database")
     hosts = authority[1].rpartition("@")[2].split(",")
     query = dict(parse_qsl(url.partition("?")[2], keep_blank_values=True))
     ports = [host.rpartition(":")[2] for host in hosts if re.search(r":\d+$", host)]
     listed = query.get("port", "").split(",") if query.get("port") else []
     if not all(port.isdigit() and 0 < int(port) < 65536 for port in [*ports, *listed]):
-        raise ValueError("wants ports from 1 to 65535")
+        raise ValueError("must have ports from 1 to 65535")
     if len(listed) not in (0, 1, len(query.get("host", "").split(","))):
-        raise ValueError("wants one port, or as many as hosts")
+        raise ValueError("must have one port, or as many as hosts")
     if "#" in url or not all(re.fullmatch(r"(\[[\da-fA-F:.]+\]|[^:\[\]]*)(:\d{1,5})?", host) for host in hosts):
-        raise ValueError("wants hosts like host:5432, and / : # ? @ [ ] in user or password percent-encoded")
+        raise ValueError("must have hosts like host:5432, and / : # ? @ [ ] percent-encoded in user and password")
     return SecretStr(url)
 
 
@@ -88,22 +88,22 @@ def _check_url(value: str) -> str:
     except ValueError:
         is_good = False
     if not is_good or re.search(r"[\s?#@\\]", value):
-        raise ValueError("wants a URL like https://host or https://host/path, without user, query or fragment")
+        raise ValueError("must be a URL like https://host or https://host/path, without user, query or fragment")
     if value.endswith("/"):
-        raise ValueError("wants a URL without a trailing slash")
+        raise ValueError("must be a URL without a trailing slash")
     return value
 
 
 def _check_secure_url(value: str) -> str:
     if not is_secure(_check_url(value)):
-        raise ValueError("wants https, unless the host is this machine's own loopback")
+        raise ValueError("must be https, unless the host is loopback")
     return value
 
 
 def _check_issuer(value: str) -> str:
     path = urlsplit(_check_secure_url(value)).path
     if "%" in path or path.split("/")[1:2] in (["v1"], ["docs"], [".well-known"]):
-        raise ValueError("wants a path without percent-encoding, and none of the service's own (/v1, /docs)")
+        raise ValueError("must have a path without percent-encoding, and none of the service's own (/v1, /docs)")
     return value
 
 
@@ -111,20 +111,20 @@ def _check_app_secret(value: SecretStr) -> SecretStr:
     if not value:
         raise ValueError("must not be empty")
     if re.search(r"\s", value.get_secret_value()):
-        raise ValueError("wants no white space")
+        raise ValueError("must not contain white space")
     return value
 
 
 def _check_push_token(value: SecretStr) -> SecretStr:
     # WeChat's page takes letters and digits. Other printable characters pass too, should WeChat ever take them.
     if not re.fullmatch(r"[!-~]{3,32}", value.get_secret_value()):
-        raise ValueError("wants the Token of WeChat's message push settings: 3 to 32 letters and digits")
+        raise ValueError("must be the Token of WeChat's message push settings: 3 to 32 letters and digits")
     return value
 
 
 def _check_push_aes_key(value: SecretStr) -> SecretStr:
     if not re.fullmatch(r"[A-Za-z0-9+/]{43}", value.get_secret_value()):
-        raise ValueError("wants the EncodingAESKey of WeChat's message push settings: 43 letters and digits")
+        raise ValueError("must be the EncodingAESKey of WeChat's message push settings: 43 letters and digits")
     return value
 
 
@@ -134,7 +134,7 @@ def _check_proxy_url(value: SecretStr) -> SecretStr:
     url = re.fullmatch(rf"http://{user}{host}:(?P<port>\d{{1,5}})/?", value.get_secret_value())
     if url is None or not 0 < int(url["port"]) < 65536:
         raise ValueError(
-            "wants a URL like http://user:password@host:3128, and : / ? # @ in the first two percent-encoded"
+            "must be a URL like http://user:password@host:3128, with : / ? # @ percent-encoded in user and password"
         )
     return value
 
@@ -151,7 +151,7 @@ def _check_redis_url(value: SecretStr) -> SecretStr:
     )
     if not re.fullmatch(rf"({'|'.join(forms)})(\?.*)?", value.get_secret_value()):
         raise ValueError(
-            "wants a URL like redis://host:6379/0, redis+sentinel://host:26379,host:26379/name "
+            "must be a URL like redis://host:6379/0, redis+sentinel://host:26379,host:26379/name "
             "or redis+cluster://host:6379,host:6379"
         )
     return value
@@ -159,13 +159,13 @@ def _check_redis_url(value: SecretStr) -> SecretStr:
 
 def _check_events_kept(value: int) -> int:
     if 0 < value < _SHORTEST_TRAIL:
-        raise ValueError(f"wants 0, for good, or {_SHORTEST_TRAIL} days or more")
+        raise ValueError(f"must be {_SHORTEST_TRAIL} or more, or 0 to keep it forever")
     return value
 
 
 def _check_rate(value: str) -> str:
     if not re.fullmatch(r"([1-9]\d{0,8}/(second|minute|hour|day))?", value):
-        raise ValueError("wants a rate like 600/minute (or second, hour, day), or nothing for no limit")
+        raise ValueError("must be a rate like 600/minute (or second, hour, day), or empty for no limit")
     return value
 
 
@@ -175,9 +175,9 @@ def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
     try:
         items = tuple(str(ip_network(item, strict=False)) if "/" in item else str(ip_address(item)) for item in value)
     except ValueError:
-        raise ValueError("wants addresses or networks like 10.0.0.0/8, with commas between, or * alone") from None
+        raise ValueError("must be addresses or networks like 10.0.0.0/8, separated by commas, or * alone") from None
     if any(item.endswith("/0") for item in items):  # the first entry would count, which the client itself may write
-        raise ValueError("wants the networks of the proxies, not all addresses; for the last entry of anybody, * alone")
+        raise ValueError("must be networks of the proxies, not all addresses; * alone trusts any last entry")
     return items
 
 
@@ -185,28 +185,28 @@ def _check_exempt(value: tuple[str, ...]) -> tuple[str, ...]:
     try:
         networks = tuple(ip_network(item, strict=False) for item in value)
     except ValueError:
-        raise ValueError("must be addresses or networks like 203.0.113.0/24, with commas between") from None
+        raise ValueError("must be addresses or networks like 203.0.113.0/24, separated by commas") from None
     if any(network.prefixlen == 0 for network in networks):
-        raise ValueError("must be networks of your own, not all addresses; an empty LOGIN_RATE_LIMIT is no limit")
+        raise ValueError("must be networks of your own, not all addresses; for no limit, leave LOGIN_RATE_LIMIT empty")
     return tuple(map(str, networks))
 
 
 def _check_origin(value: str) -> str:
     if value != "*" and urlsplit(_check_url(value)).path:
-        raise ValueError("wants origins like https://admin.example.com, with commas between")
+        raise ValueError("must be origins like https://admin.example.com, separated by commas")
     return value
 
 
 def _check_page(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", value):
-        raise ValueError("wants a page like pages/scan/scan, without a slash before it and without a query")
+        raise ValueError("must be a page like pages/scan/scan, without a leading slash and without a query")
     return value
 
 
 def _check_link_file(value: str) -> str:
     # The name that WeChat's console gives the file, and what is in it.
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}:[!-~]{1,1024}", value):
-        raise ValueError("wants name:content of the file that WeChat's console gave, like a1B2c3.txt:0f1e2d3c")
+        raise ValueError("must be name:content of the file from WeChat's console, like a1B2c3.txt:0f1e2d3c")
     return value
 
 

@@ -73,7 +73,7 @@ _SERVICE_LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
 
 class InvalidSettings(Exception):
-    """Settings are wrong or missing; `problems` names each variable and what it wants, never its value."""
+    """Settings are wrong or missing; `problems` names each variable and what it must be, never its value."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = list(problems)
@@ -82,7 +82,7 @@ class InvalidSettings(Exception):
 
 def _check_folder(value: Path) -> Path:
     if value != SECRETS_DIR and not os.access(value, os.R_OK | os.X_OK):  # the default folder may be missing
-        raise ValueError("wants a folder that can be read")
+        raise ValueError("must be a readable folder")
     return value
 
 
@@ -124,7 +124,7 @@ class App(BaseModel):
     @model_validator(mode="after")
     def _no_key_without_token(self) -> Self:
         if self.push_aes_key is not None and self.push_token is None:
-            raise ValueError("wants push_token beside push_aes_key")
+            raise ValueError("must have push_token beside push_aes_key")
         return self
 
 
@@ -595,11 +595,11 @@ class Settings(DatabaseSettings):
             return apps
         app_id, app_secret = info.data["app_id"], info.data["app_secret"]
         if apps and (app_id or app_secret):
-            raise ValueError("wants WXAUTH_APP_ID and WXAUTH_APP_SECRET unset beside it")
+            raise ValueError("must not be set beside WXAUTH_APP_ID and WXAUTH_APP_SECRET")
         if bool(app_id) != bool(app_secret):
             raise ValueError("WXAUTH_APP_ID and WXAUTH_APP_SECRET: both are required, or WXAUTH_APPS")
         if len({app.app_id for app in apps}) != len(apps):
-            raise ValueError("wants each app_id once")
+            raise ValueError("must have each app_id once")
         return apps or ((App(app_id=app_id, app_secret=app_secret),) if app_id else ())
 
     @field_validator("wechat_fallback_url", mode="before")
@@ -637,14 +637,14 @@ def load_settings(
         names = [f"{PREFIX}{field.upper()}" for field in kind.model_fields]
         # Docker makes a folder where the file to be mounted is missing.
         if folders := [name for name in names if name not in given and (secrets_dir / name.lower()).is_dir()]:
-            raise InvalidSettings(f"{name}: wants a file, and finds a folder of that name" for name in folders)
+            raise InvalidSettings(f"{name}: must be a file, and is a folder" for name in folders)
         return settings_from(kind, _env_file=env_file, _secrets_dir=secrets_dir if secrets_dir.is_dir() else None)
     except InvalidSettings as exc:
         raise InvalidSettings([*exc.problems, *unknown]) from None
     except OSError as exc:
         raise InvalidSettings([f"{env_file}: cannot be read: {exc.strerror}"]) from None
     except UnicodeDecodeError:
-        raise InvalidSettings([f"{env_file}: wants UTF-8 text"]) from None
+        raise InvalidSettings([f"{env_file}: must be UTF-8 text"]) from None
 
 
 def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
@@ -656,7 +656,7 @@ def settings_from(kind: type[AnySettings], **values: Any) -> AnySettings:
     except SettingsError as exc:
         named = re.search(r'field "(\w+)"', str(exc))
         name = PREFIX + named[1].upper() if named else "a setting"
-        raise InvalidSettings([f"{name}: its file cannot be read, or is no UTF-8 text"]) from None
+        raise InvalidSettings([f"{name}: must be a readable file of UTF-8 text"]) from None
 
 
 def unknown_names(environ: Mapping[str, str] = os.environ, *, env_file: Path | None = ENV_FILE) -> list[str]:
@@ -685,13 +685,14 @@ def _is_service_link(name: str, value: str) -> bool:
 def _problem(error: Mapping[str, Any]) -> str:
     location: tuple[str | int, ...] = error["loc"]
     message = str(error["msg"]).removeprefix("Value error, ")
+    message = re.sub(r"^\w+ should ", "must ", message).partition(", unable to ")[0]  # pydantic's own
     if message.startswith(PREFIX):
         return message
     if error["type"] == "extra_forbidden":
-        location, message = location[:-1], f"wants only {', '.join(App.model_fields)}"
+        location, message = location[:-1], f"must have only {', '.join(App.model_fields)}"
     elif error["type"] == "missing":
         message = "is required"
     elif error["type"] == "string_pattern_mismatch" and location[-1] == "app_id":
-        message = "wants an AppID, such as wx0123456789abcdef"
+        message = "must be an AppID, such as wx0123456789abcdef"
     inside = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location[1:])
     return f"{PREFIX}{str(location[0]).upper()}{inside}: {message}"

@@ -384,7 +384,7 @@ def shared_by_workers() -> Iterator[None]:
     try:
         os.environ[_FOLDER] = tempfile.mkdtemp(prefix="wxauth-metrics-", dir=parent)
     except OSError as exc:
-        raise InvalidSettings([f"WXAUTH_WORKERS: several want a folder for temporary files: {exc.strerror}"]) from None
+        raise InvalidSettings([f"WXAUTH_WORKERS: must be 1 without a temporary folder: {exc.strerror}"]) from None
     try:
         yield
     finally:

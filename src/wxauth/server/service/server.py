@@ -123,7 +123,7 @@ def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
     Raises: InvalidSettings, if this system cannot run workers.
     """
     if not hasattr(os, "fork"):
-        raise InvalidSettings(["WXAUTH_WORKERS: more than 1 wants a system that forks, which this one does not"])
+        raise InvalidSettings(["WXAUTH_WORKERS: must be 1 on this system, which cannot fork"])
 
     def renewed() -> Work:
         nonlocal settings
@@ -197,18 +197,18 @@ async def check_secret_key(settings: Settings) -> None:
         if clashing := await clashing_clients(database, settings):
             raise InvalidSettings(
                 [
-                    f"WXAUTH_AUDIENCE, WXAUTH_APPS: wants none that is the name of an OAuth client ({clashing[0]}): "
+                    f"WXAUTH_AUDIENCE, WXAUTH_APPS: must not be the name of an OAuth client ({clashing[0]}): "
                     "its tokens would be taken for others; remove it, and add it by another name"
                 ]
             )
     except DatabaseUrlRefused as exc:
-        raise InvalidSettings([f"WXAUTH_DATABASE_URL: wants what PostgreSQL knows: {reason_of(exc)}"]) from None
+        raise InvalidSettings([f"WXAUTH_DATABASE_URL: must be a URL that PostgreSQL takes: {reason_of(exc)}"]) from None
     except StorageUnavailable as exc:
         log.warning("database_does_not_answer", reason=trouble_of(exc).en, consequence="not ready until it does")
     except CannotOpen:
         raise InvalidSettings(
             [
-                "WXAUTH_SECRET_KEY: wants the key that sealed what is stored; while rotating it, "
+                "WXAUTH_SECRET_KEY: must be the key that sealed what is stored; while rotating it, "
                 "put the former one into WXAUTH_SECRET_KEY_PREVIOUS; if the key is lost for good, "
                 "'wxauth secret forget' erases what no key opens"
             ]
