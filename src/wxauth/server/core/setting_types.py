@@ -1,18 +1,23 @@
 """The types of settings: how each is read from text, and why a value is refused, without the value."""
 
 import base64
+import os
 import re
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
-from pydantic_core import from_json
+from pydantic_core import PydanticUseDefault, from_json
 
 from wxauth.errors import Title
 from wxauth.guard.urls import is_secure
 from wxauth.server.core.sealing import SECRET_KEY_BYTES
 
+SECRETS_DIR: Final = Path("/run/secrets")
+SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
+"""Begins variables that Kubernetes sets in each pod beside a Service; WXAUTH_PORT, beside one named "wxauth"."""
 CENTURY_DAYS: Final = 36600
 CENTURY_SECONDS: Final = CENTURY_DAYS * 86400
 _SHORTEST_TRAIL: Final = 180
@@ -210,6 +215,18 @@ def _check_link_file(value: str) -> str:
     return value
 
 
+def _check_secrets_folder(value: Path) -> Path:
+    if value != SECRETS_DIR and not os.access(value, os.R_OK | os.X_OK):  # the default folder may be missing
+        raise ValueError("must be a readable folder")
+    return value
+
+
+def _ignore_service_link(value: object) -> object:
+    if isinstance(value, str) and SERVICE_LINK.match(value):
+        raise PydanticUseDefault
+    return value
+
+
 def _empty_is_none(value: object) -> object:
     return None if value == "" else value
 
@@ -260,4 +277,6 @@ Rate = Annotated[
     ),
 ]
 Page = Annotated[str, AfterValidator(_check_page)]
+SecretsFolder = Annotated[Path, AfterValidator(_check_secrets_folder)]
+Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_ignore_service_link)]
 LinkFile = Annotated[str, AfterValidator(_check_link_file)]

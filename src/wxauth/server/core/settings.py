@@ -11,9 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from dotenv import dotenv_values
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -26,6 +24,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 from wxauth.errors import Title
 from wxauth.server.core.setting_types import (
     SECONDS,
+    SECRETS_DIR,
+    SERVICE_LINK,
     AnySeconds,
     AppId,
     AppList,
@@ -44,6 +44,7 @@ from wxauth.server.core.setting_types import (
     OrNone,
     Page,
     Policy,
+    Port,
     ProxyUrl,
     PushAesKey,
     PushToken,
@@ -51,6 +52,7 @@ from wxauth.server.core.setting_types import (
     RedisUrl,
     Seconds,
     SecretKey,
+    SecretsFolder,
     SecureUrl,
     SignUp,
     TrailDays,
@@ -60,7 +62,6 @@ from wxauth.server.core.setting_types import (
 
 PREFIX: Final = "WXAUTH_"
 ENV_FILE: Final = Path(".env")
-SECRETS_DIR: Final = Path("/run/secrets")
 WECHAT_URL: Final = "https://api.weixin.qq.com"
 WECHAT_FALLBACK_URL: Final = "https://api2.weixin.qq.com"
 
@@ -69,7 +70,6 @@ _DEFAULT_AUDIENCE: Final = "wxauth"
 
 # Kubernetes sets these in each pod beside a Service named "wxauth" or "wxauth-…"; WXAUTH_PORT is one of them.
 _SERVICE_LINK_NAME = re.compile(r"WXAUTH_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
-_SERVICE_LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
 
 class InvalidSettings(Exception):
@@ -78,16 +78,6 @@ class InvalidSettings(Exception):
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = list(problems)
         super().__init__("\n".join(self.problems))
-
-
-def _check_folder(value: Path) -> Path:
-    if value != SECRETS_DIR and not os.access(value, os.R_OK | os.X_OK):  # the default folder may be missing
-        raise ValueError("must be a readable folder")
-    return value
-
-
-def _drop_service_link(value: object) -> object:
-    return 8000 if isinstance(value, str) and _SERVICE_LINK_VALUE.match(value) else value
 
 
 AnySettings = TypeVar("AnySettings", bound="DatabaseSettings")
@@ -166,8 +156,7 @@ class DatabaseSettings(BaseSettings):
         ),
     ] = Field(default_factory=lambda: "console" if sys.stdout.isatty() else "json")
     secrets_dir: Annotated[
-        Path,
-        AfterValidator(_check_folder),
+        SecretsFolder,
         Setting(
             "Folder of settings stored as files, each named after its setting in lower case, such as "
             "`wxauth_secret_key`.",
@@ -576,9 +565,7 @@ class Settings(DatabaseSettings):
             heading=Title("Server", "监听与进程"),
         ),
     ] = "127.0.0.1"
-    port: Annotated[
-        int, Field(ge=1, le=65535), BeforeValidator(_drop_service_link), Setting("Port to listen on.", "监听端口。")
-    ] = 8000
+    port: Annotated[Port, Setting("Port to listen on.", "监听端口。")] = 8000
     workers: Annotated[
         int,
         Field(ge=1, le=256),
@@ -679,7 +666,7 @@ def _given(environ: Mapping[str, str], env_file: Path | None) -> dict[str, str |
 
 
 def _is_service_link(name: str, value: str) -> bool:
-    return bool(_SERVICE_LINK_NAME.fullmatch(name) or (name.endswith("_PORT") and _SERVICE_LINK_VALUE.match(value)))
+    return bool(_SERVICE_LINK_NAME.fullmatch(name) or (name.endswith("_PORT") and SERVICE_LINK.match(value)))
 
 
 def _problem(error: Mapping[str, Any]) -> str:
