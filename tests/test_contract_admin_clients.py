@@ -265,9 +265,9 @@ async def test_a_public_site_has_no_secret_and_is_given_none(root: Admin, rows: 
     page = {"name": "page", "is_public": True, "redirect_uris": ["https://page.example.com/"]}
     added = (await root.ask("POST", "/clients", json=page)).json()
     assert (added["is_public"], added["client_secret"], added["title"]) == (True, None, "page")
-    before = await rows.fetch("SELECT * FROM service_clients")
+    before = await rows.fetch("SELECT * FROM clients")
     assert field_of(await root.ask("POST", "/clients/page/secret")) == "name"
-    assert await rows.fetch("SELECT * FROM service_clients") == before
+    assert await rows.fetch("SELECT * FROM clients") == before
     assert [event["type"] for event in await root.events()] == ["client.added"]
     assert field_of(await root.ask("PATCH", "/clients/page", json={"is_public": False})) == "is_public"
     assert (await root.ask("PATCH", "/clients/page", json={"is_public": True, "near": True})).status_code == 200

@@ -917,8 +917,8 @@ async def test_which_code_sites_show_is_told_where_there_are_sites(
 ) -> None:
     assert of_app("codes") not in await doctor()
     await rows.execute("""
-        WITH client AS (INSERT INTO service_clients VALUES ('shop', sha256('a'), now()))
-        INSERT INTO oauth_clients VALUES ('shop', 'Shop', NULL, '{openid}', '{}', '{}', false, true, false, false, NULL)
+        INSERT INTO clients (name, title, scopes, device, id_token_alg, created_at, secret_hash)
+        VALUES ('shop', 'Shop', '{openid}', true, 'RS256', now(), sha256('a'))
     """)
     results = await doctor()
     said(results, of_app("codes"), OK, "mini-program codes of pages/scan/scan (release)")

@@ -23,13 +23,14 @@ import httpx
 import pytest
 
 from tests.asking import MakeServices, bearer, until
+from tests.clients import add_client
 from tests.clock import Clock
 from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, run
 from tests.programs import needs
 from tests.store.proxy import PATIENT
-from wxauth.server.clients.service_clients import Scope, add_client
 from wxauth.server.core.services import Services
+from wxauth.server.core.tables import Scope
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.dev.wechat.people import openid_of, unionid_of
 from wxauth.server.moving.batch import Options

@@ -4,11 +4,12 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.clients import add_client
 from tests.fakes import APP, Clock, Secrets
 from tests.problems import problem_of
-from wxauth.server.clients.clients import change_client
-from wxauth.server.clients.service_clients import Credentials, Scope, add_client, renew_secret
+from wxauth.server.clients.clients import Credentials, change_client, renew_secret
 from wxauth.server.core.services import Services
+from wxauth.server.core.tables import Scope
 
 READ_TOKEN = f"/v1/apps/{APP['app_id']}/access-token"
 
@@ -45,7 +46,7 @@ async def test_a_client_that_knows_of_no_scopes_keeps_what_it_could_do(
     client: httpx.AsyncClient, rows: asyncpg.Connection
 ) -> None:
     """As one that was added before, or is added by a replica of the version before."""
-    await rows.execute("INSERT INTO service_clients (name, secret_hash, created_at) VALUES ('old', sha256('s'), now())")
+    await rows.execute("INSERT INTO clients (name, secret_hash, created_at) VALUES ('old', sha256('s'), now())")
     assert await status_of(client, Credentials("old", "s")) == 200
     assert (await client.get("/v1/apps/wxnone/access-token", auth=("old", "s"))).json()["code"] == "unknown_app"
 

@@ -9,11 +9,12 @@ import httpx
 import pytest
 
 from tests.asking import bearer
+from tests.clients import add_client
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from wxauth.server.clients.service_clients import Scope, add_client
 from wxauth.server.core.services import Services
+from wxauth.server.core.tables import Scope
 
 LOOKUP = "/v1/users/lookup"
 TOLD = {

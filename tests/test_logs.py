@@ -10,7 +10,7 @@ import pytest
 
 from tests.asking import LogLines
 from tests.processes import run
-from wxauth.server.clients.service_clients import Credentials
+from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.logs import ConsoleLine, redact
 from wxauth.server.login.bodies import LoginRequest, LogoutRequest, RefreshRequest
 from wxauth.server.login.login import Tokens
@@ -88,11 +88,11 @@ def test_what_is_printed_of_a_holder_of_secrets_has_none(holder: object) -> None
 @pytest.mark.process
 @pytest.mark.own_database
 async def test_a_command_that_fails_quotes_no_row(database_url: str, rows: asyncpg.Connection, tmp_path: Path) -> None:
-    await rows.execute("ALTER TABLE service_clients ADD CONSTRAINT never CHECK (false)")
+    await rows.execute("ALTER TABLE clients ADD CONSTRAINT never CHECK (false)")
     done = await asyncio.to_thread(
         run, "clients", "add", "billing-of-alice", cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url}
     )
     assert done.returncode == 1
     assert done.stderr.startswith("asyncpg.exceptions.CheckViolationError: ")
-    assert "/wxauth/server/clients/service_rows.py:" in done.stderr
+    assert "/wxauth/server/clients/rows.py:" in done.stderr
     assert "billing-of-alice" not in done.stdout + done.stderr

@@ -13,11 +13,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.fakes import Clock
 from tests.processes import serving
 from tests.programs import NODE_TESTS, run_node_tests
-from wxauth.server.clients.clients import add_oauth_client
-from wxauth.server.clients.rows import OAuthClient
+from wxauth.server.clients.clients import add_client
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.tables import UserStatus
+from wxauth.server.core.tables import Client, UserStatus
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.service.app import create_app
@@ -30,15 +29,10 @@ pytestmark = pytest.mark.node
 SITE = {
     "name": "shop",
     "title": "示例商店",
-    "app_id": None,
     "scopes": ["openid", "profile"],
     "redirect_uris": ["https://shop.example.com/callback"],
-    "logout_uris": [],
-    "is_public": False,
-    "may_scan": True,
-    "is_near": False,
-    "takes_user_codes": False,
-    "email_domain": None,
+    "device": True,
+    "id_token_alg": "RS256",
 }
 FILES = sorted(str(file.relative_to(NODE_TESTS)) for file in NODE_TESTS.glob("miniprogram/*.test.js"))
 
@@ -80,8 +74,8 @@ def with_controls(app: ASGIApp, services: Services, clock: Clock) -> ASGIApp:
         return Response(status_code=204)
 
     async def add_site(request: Request) -> Response:
-        site = OAuthClient(**{**SITE, **await request.json()})
-        credentials = await add_oauth_client(services.database, site, now=clock())
+        site = Client(**{**SITE, **await request.json()})
+        credentials = await add_client(services.database, site, now=clock())
         assert credentials is not None
         return JSONResponse(credentials._asdict())
 

@@ -10,9 +10,9 @@ import pytest
 from jose import jwt
 
 from tests.asking import MakeClient, MakeServices, bearer, until_locked
+from tests.clients import add_client
 from tests.fakes import Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
-from wxauth.server.clients.service_clients import add_client
 from wxauth.server.core.services import Services
 
 TTL = 900

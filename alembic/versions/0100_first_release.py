@@ -28,8 +28,8 @@ def upgrade() -> None:
         )
          WITH (fillfactor = 85)
     """)
-    op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
     op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
+    op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
     op.execute("CREATE INDEX users_administrators_idx ON users (id) WHERE 'admin' = ANY (roles)")
     op.execute(r"""
         CREATE FUNCTION check_user() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -94,9 +94,9 @@ def upgrade() -> None:
             CONSTRAINT events_data_check CHECK (jsonb_typeof(data) = 'object')
         )
     """)
-    op.execute("CREATE INDEX events_user_id_id_idx ON events (user_id, id)")
-    op.execute("CREATE INDEX events_actor_id_idx ON events (actor, id) WHERE ip IS NOT NULL")
     op.execute("CREATE INDEX events_type_id_idx ON events (type, id)")
+    op.execute("CREATE INDEX events_actor_id_idx ON events (actor, id) WHERE ip IS NOT NULL")
+    op.execute("CREATE INDEX events_user_id_id_idx ON events (user_id, id)")
     op.execute("""
         CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -207,22 +207,6 @@ def upgrade() -> None:
         )
     """)
     op.execute("""
-        CREATE TABLE service_clients (
-            name TEXT NOT NULL,
-            secret_hash BYTEA NOT NULL,
-            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            scopes TEXT[] DEFAULT '{introspect,access_token}' NOT NULL,
-            former_secret_hash BYTEA,
-            former_secret_until TIMESTAMP WITH TIME ZONE,
-            CONSTRAINT service_clients_pkey PRIMARY KEY (name),
-            CONSTRAINT service_clients_name_check CHECK (name ~ '^[a-z0-9][a-z0-9_-]{0,63}$'),
-            CONSTRAINT service_clients_secret_hash_check CHECK (octet_length(secret_hash) = 32),
-            CONSTRAINT service_clients_scopes_check CHECK (scopes <@ '{introspect,access_token,users,phones,events}'),
-            CONSTRAINT service_clients_former_secret_check CHECK ((former_secret_hash IS NULL) =
-                (former_secret_until IS NULL) AND octet_length(former_secret_hash) = 32)
-        )
-    """)
-    op.execute("""
         CREATE TABLE id_token_keys (
             id UUID NOT NULL,
             kid TEXT NOT NULL,
@@ -234,6 +218,41 @@ def upgrade() -> None:
             CONSTRAINT id_token_keys_pkey PRIMARY KEY (id),
             CONSTRAINT id_token_keys_kid_key UNIQUE (kid),
             CONSTRAINT id_token_keys_retires_at_check CHECK (retires_at > activates_at)
+        )
+    """)
+    op.execute("""
+        CREATE TABLE clients (
+            name TEXT NOT NULL,
+            title TEXT,
+            scopes TEXT[] DEFAULT '{introspect,access_token}' NOT NULL,
+            is_public BOOLEAN DEFAULT false NOT NULL,
+            device BOOLEAN DEFAULT false NOT NULL,
+            redirect_uris TEXT[] DEFAULT '{}' NOT NULL,
+            logout_uris TEXT[] DEFAULT '{}' NOT NULL,
+            app_id TEXT,
+            near BOOLEAN DEFAULT false NOT NULL,
+            user_code BOOLEAN DEFAULT false NOT NULL,
+            email_domain TEXT,
+            id_token_alg TEXT,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            former_secret_until TIMESTAMP WITH TIME ZONE,
+            secret_hash BYTEA,
+            former_secret_hash BYTEA,
+            CONSTRAINT clients_pkey PRIMARY KEY (name),
+            CONSTRAINT clients_name_check CHECK (name ~ '^[a-z0-9][a-z0-9_-]{0,63}$'),
+            CONSTRAINT clients_secret_hash_check CHECK ((secret_hash IS NULL) = is_public AND
+                octet_length(secret_hash) = 32),
+            CONSTRAINT clients_former_secret_check CHECK ((former_secret_hash IS NULL) = (former_secret_until IS
+                NULL) AND octet_length(former_secret_hash) = 32),
+            CONSTRAINT clients_title_check CHECK (char_length(title) BETWEEN 1 AND 64),
+            CONSTRAINT clients_grant_check CHECK ((title IS NOT NULL) = (device OR cardinality(redirect_uris) > 0)),
+            CONSTRAINT clients_scopes_check CHECK ((scopes <@ '{introspect,access_token,users,phones,events}') =
+                (title IS NULL)),
+            CONSTRAINT clients_is_public_check CHECK (NOT (is_public AND device)),
+            CONSTRAINT clients_id_token_alg_check CHECK ((id_token_alg IS NULL) = (title IS NULL) AND
+                id_token_alg IN ('RS256', 'ES256')),
+            CONSTRAINT clients_service_check CHECK (title IS NOT NULL OR NOT (is_public OR near OR user_code)
+                AND cardinality(logout_uris) = 0 AND num_nonnulls(app_id, email_domain) = 0)
         )
     """)
     op.execute("""
@@ -442,28 +461,56 @@ def upgrade() -> None:
             EXECUTE FUNCTION forget_former_avatar()
     """)
     op.execute("""
-        CREATE TABLE oauth_clients (
-            name TEXT NOT NULL,
-            title TEXT NOT NULL,
-            app_id TEXT,
-            scopes TEXT[] NOT NULL,
-            redirect_uris TEXT[] NOT NULL,
-            logout_uris TEXT[] NOT NULL,
-            is_public BOOLEAN NOT NULL,
-            may_scan BOOLEAN NOT NULL,
-            is_near BOOLEAN NOT NULL,
-            takes_user_codes BOOLEAN NOT NULL,
-            email_domain TEXT,
-            id_token_alg TEXT DEFAULT 'RS256' NOT NULL,
-            CONSTRAINT oauth_clients_pkey PRIMARY KEY (name),
-            CONSTRAINT oauth_clients_name_fkey FOREIGN KEY(name) REFERENCES service_clients (name) ON DELETE CASCADE,
-            CONSTRAINT oauth_clients_title_check CHECK (char_length(title) BETWEEN 1 AND 64),
-            CONSTRAINT oauth_clients_scopes_check CHECK (cardinality(scopes) > 0),
-            CONSTRAINT oauth_clients_grant_check CHECK (may_scan OR cardinality(redirect_uris) > 0),
-            CONSTRAINT oauth_clients_is_public_check CHECK (NOT (is_public AND may_scan)),
-            CONSTRAINT oauth_clients_id_token_alg_check CHECK (id_token_alg IN ('RS256', 'ES256'))
+        CREATE TABLE scans (
+            id UUID NOT NULL,
+            client_id TEXT NOT NULL,
+            scope TEXT NOT NULL,
+            scene_hash BYTEA NOT NULL,
+            user_code_hash BYTEA NOT NULL,
+            device_code_hash BYTEA,
+            request_hash BYTEA,
+            browser_hash BYTEA,
+            redirect_uri TEXT,
+            state TEXT,
+            nonce TEXT,
+            code_challenge TEXT,
+            browser_ip INET,
+            browser_user_agent TEXT,
+            poll_interval INTEGER DEFAULT 2 NOT NULL,
+            polled_at TIMESTAMP WITH TIME ZONE,
+            claimed_session_id UUID,
+            claimed_at TIMESTAMP WITH TIME ZONE,
+            is_typed BOOLEAN DEFAULT false NOT NULL,
+            verdict TEXT,
+            decided_at TIMESTAMP WITH TIME ZONE,
+            code_hash BYTEA,
+            code_expires_at TIMESTAMP WITH TIME ZONE,
+            session_id UUID,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT scans_pkey PRIMARY KEY (id),
+            CONSTRAINT scans_scene_hash_key UNIQUE (scene_hash),
+            CONSTRAINT scans_user_code_hash_key UNIQUE (user_code_hash),
+            CONSTRAINT scans_device_code_hash_key UNIQUE (device_code_hash),
+            CONSTRAINT scans_request_hash_key UNIQUE (request_hash),
+            CONSTRAINT scans_code_hash_key UNIQUE (code_hash),
+            CONSTRAINT scans_client_id_fkey FOREIGN KEY(client_id) REFERENCES clients (name) ON DELETE CASCADE,
+            CONSTRAINT scans_kind_check CHECK ((device_code_hash IS NULL) <> (request_hash IS NULL)),
+            CONSTRAINT scans_browser_hash_check CHECK ((request_hash IS NULL) = (browser_hash IS NULL)),
+            CONSTRAINT scans_claimed_at_check CHECK ((claimed_session_id IS NULL) = (claimed_at IS NULL)),
+            CONSTRAINT scans_verdict_check CHECK (verdict IS NULL OR (verdict IN ('approved', 'denied') AND
+                claimed_at IS NOT NULL)),
+            CONSTRAINT scans_decided_at_check CHECK ((verdict IS NULL) = (decided_at IS NULL)),
+            CONSTRAINT scans_code_expires_at_check CHECK ((code_hash IS NULL) = (code_expires_at IS NULL)),
+            CONSTRAINT scans_expires_at_check CHECK (expires_at > created_at)
         )
     """)
+    op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")
+    op.execute("""
+        CREATE INDEX scans_unclaimed_pages_idx ON scans (expires_at) WHERE request_hash IS NOT NULL AND claimed_at
+            IS NULL
+    """)
+    op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
     op.execute("""
         CREATE TABLE wrong_user_codes (
             user_id UUID NOT NULL,
@@ -529,73 +576,12 @@ def upgrade() -> None:
             CONSTRAINT phone_answers_settled_at_check CHECK ((sealed IS NULL) = (settled_at IS NOT NULL))
         )
     """)
+    op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
     op.execute("""
         CREATE INDEX phone_answers_pending_idx ON phone_answers (asked_at) WHERE sealed IS NOT NULL AND refused_at
             IS NULL
     """)
-    op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
     op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
-    op.execute("""
-        CREATE TABLE scans (
-            id UUID NOT NULL,
-            client_id TEXT NOT NULL,
-            scope TEXT NOT NULL,
-            scene_hash BYTEA NOT NULL,
-            user_code_hash BYTEA NOT NULL,
-            device_code_hash BYTEA,
-            request_hash BYTEA,
-            browser_hash BYTEA,
-            redirect_uri TEXT,
-            state TEXT,
-            nonce TEXT,
-            code_challenge TEXT,
-            browser_ip INET,
-            browser_user_agent TEXT,
-            poll_interval INTEGER DEFAULT 2 NOT NULL,
-            polled_at TIMESTAMP WITH TIME ZONE,
-            claimed_session_id UUID,
-            claimed_at TIMESTAMP WITH TIME ZONE,
-            is_typed BOOLEAN DEFAULT false NOT NULL,
-            verdict TEXT,
-            decided_at TIMESTAMP WITH TIME ZONE,
-            code_hash BYTEA,
-            code_expires_at TIMESTAMP WITH TIME ZONE,
-            session_id UUID,
-            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            CONSTRAINT scans_pkey PRIMARY KEY (id),
-            CONSTRAINT scans_scene_hash_key UNIQUE (scene_hash),
-            CONSTRAINT scans_user_code_hash_key UNIQUE (user_code_hash),
-            CONSTRAINT scans_device_code_hash_key UNIQUE (device_code_hash),
-            CONSTRAINT scans_request_hash_key UNIQUE (request_hash),
-            CONSTRAINT scans_code_hash_key UNIQUE (code_hash),
-            CONSTRAINT scans_client_id_fkey FOREIGN KEY(client_id) REFERENCES oauth_clients (name) ON DELETE CASCADE,
-            CONSTRAINT scans_kind_check CHECK ((device_code_hash IS NULL) <> (request_hash IS NULL)),
-            CONSTRAINT scans_browser_hash_check CHECK ((request_hash IS NULL) = (browser_hash IS NULL)),
-            CONSTRAINT scans_claimed_at_check CHECK ((claimed_session_id IS NULL) = (claimed_at IS NULL)),
-            CONSTRAINT scans_verdict_check CHECK (verdict IS NULL OR (verdict IN ('approved', 'denied') AND
-                claimed_at IS NOT NULL)),
-            CONSTRAINT scans_decided_at_check CHECK ((verdict IS NULL) = (decided_at IS NULL)),
-            CONSTRAINT scans_code_expires_at_check CHECK ((code_hash IS NULL) = (code_expires_at IS NULL)),
-            CONSTRAINT scans_expires_at_check CHECK (expires_at > created_at)
-        )
-    """)
-    op.execute("""
-        CREATE INDEX scans_unclaimed_pages_idx ON scans (expires_at) WHERE request_hash IS NOT NULL AND claimed_at
-            IS NULL
-    """)
-    op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
-    op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")
-    op.execute("""
-        CREATE TABLE website_sessions (
-            client_id TEXT NOT NULL,
-            session_id UUID NOT NULL,
-            CONSTRAINT website_sessions_pkey PRIMARY KEY (client_id, session_id),
-            CONSTRAINT website_sessions_session_id_fkey FOREIGN KEY(session_id) REFERENCES sessions (id) ON
-                DELETE CASCADE
-        )
-    """)
-    op.execute("CREATE INDEX website_sessions_session_id_idx ON website_sessions (session_id)")
     op.execute("""
         CREATE TABLE scan_pictures (
             scan_id UUID NOT NULL,
@@ -608,18 +594,27 @@ def upgrade() -> None:
         )
     """)
     op.execute("ALTER TABLE scan_pictures ALTER COLUMN content SET STORAGE EXTERNAL")
+    op.execute("""
+        CREATE TABLE website_sessions (
+            client_id TEXT NOT NULL,
+            session_id UUID NOT NULL,
+            CONSTRAINT website_sessions_pkey PRIMARY KEY (client_id, session_id),
+            CONSTRAINT website_sessions_session_id_fkey FOREIGN KEY(session_id) REFERENCES sessions (id) ON
+                DELETE CASCADE
+        )
+    """)
+    op.execute("CREATE INDEX website_sessions_session_id_idx ON website_sessions (session_id)")
 
 
 def downgrade() -> None:
     """Remove them."""
     op.execute("DROP TABLE website_sessions")
-    op.execute("DROP TABLE scan_pictures")
     op.execute("DROP TABLE sessions")
-    op.execute("DROP TABLE scans")
+    op.execute("DROP TABLE scan_pictures")
     op.execute("DROP TABLE phone_answers")
     op.execute("DROP TABLE wrong_user_codes")
     op.execute("DROP TABLE unionids")
-    op.execute("DROP TABLE oauth_clients")
+    op.execute("DROP TABLE scans")
     op.execute("DROP TABLE identities")
     op.execute("DROP TABLE former_users")
     op.execute("DROP TABLE former_external_ids")
@@ -629,7 +624,6 @@ def downgrade() -> None:
     op.execute("DROP TABLE users")
     op.execute("DROP TABLE sweeps")
     op.execute("DROP TABLE signing_keys")
-    op.execute("DROP TABLE service_clients")
     op.execute("DROP TABLE push_nonces")
     op.execute("DROP TABLE push_messages")
     op.execute("DROP TABLE profile_changes")
@@ -643,6 +637,7 @@ def downgrade() -> None:
     op.execute("DROP TABLE daily_numbers")
     op.execute("DROP TABLE console_sessions")
     op.execute("DROP TABLE consents")
+    op.execute("DROP TABLE clients")
     op.execute("DROP TABLE attempts")
     op.execute("DROP TABLE apps")
     op.execute("DROP FUNCTION check_user()")

@@ -15,13 +15,12 @@ import pytest
 import yaml
 
 from tests.asking import bearer
+from tests.clients import add_client
 from tests.fakes import SECRET_KEY
 from tests.oauth.conftest import CALLBACK, CAMERA, Phone, Site
 from tests.oauth.test_authorize import Browser, exchanged, sent
 from tests.processes import Running, free_port, serving, until
 from tests.programs import needs, needs_node
-from wxauth.server.clients.clients import add_oauth_client
-from wxauth.server.clients.rows import OAuthClient
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import DatabaseSettings, Settings, load_settings, settings_from
 from wxauth.server.dev.wechat import APPS, create_simulator
@@ -204,21 +203,9 @@ def test_what_operators_ask_is_not_for_everybody(front: Front) -> None:
 
 @pytest.mark.proxy
 async def test_a_scan_goes_on_at_whichever_replica_is_asked(front: Front, services: Services) -> None:
-    shop = OAuthClient(
-        name="shop",
-        title="Shop",
-        app_id=None,
-        scopes=["openid", "profile"],
-        redirect_uris=[CALLBACK],
-        logout_uris=[],
-        is_public=False,
-        may_scan=True,
-        is_near=False,
-        takes_user_codes=False,
-        email_domain=None,
+    credentials = await add_client(
+        services.database, "shop", title="Shop", redirect_uris=[CALLBACK], device=True, now=services.clock()
     )
-    credentials = await add_oauth_client(services.database, shop, now=services.clock())
-    assert credentials is not None
     async with httpx.AsyncClient(base_url=front.url, timeout=20, verify=False, trust_env=False) as client:
         site, browser = Site(client, *credentials), Browser(client)
         phone = Phone(client, (await client.post("/v1/login", json={"code": "alice"})).json(), lambda: "alice")

@@ -11,14 +11,15 @@ import pytest
 from pydantic_core import to_json
 
 from tests.asking import bearer, until
+from tests.clients import add_client
 from tests.fakes import SECRET_KEY, Secrets
 from tests.foreign.conftest import Issuer
 from tests.foreign.test_express import EXAMPLE
 from tests.processes import Running, free_port, run
 from tests.programs import needs, needs_node
-from wxauth.server.clients.service_clients import Scope, add_client
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import Database
+from wxauth.server.core.tables import Scope
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.events.signatures import new_secret, shown, signed_headers
 

@@ -12,8 +12,7 @@ import pytest
 
 from tests.asking import bearer
 from tests.fakes import SECRET_KEY, START, Clock, LoginAnswer, Secrets, WeChatByRespx
-from wxauth.server.clients.clients import SCOPES, add_oauth_client
-from wxauth.server.clients.rows import OAuthClient
+from wxauth.server.clients.clients import add_client, asked_for
 from wxauth.server.core.sealing import Sealer, signing_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.core.tables import StoredSigningKey
@@ -121,27 +120,14 @@ async def add_site(
     secrets: Secrets,
     id_token_key: StoredSigningKey,
 ) -> AddSite:
-    """Add an OAuth client: `await add_site("shop", may_scan=True)`."""
+    """Add an OAuth client: `await add_site("shop", device=True)`."""
     if not request.node.get_closest_marker("no_signing_key"):
         async with services.database.begin() as transaction:
             await store_keys(transaction, ID_TOKEN_KEYS, [], [id_token_key])
 
     async def add(name: str = "shop", **options: Any) -> Site:
-        values: dict[str, Any] = {
-            "title": "Example Shop",
-            "app_id": None,
-            "scopes": [scope for scope in SCOPES if scope in ("openid", "profile")],
-            "redirect_uris": [CALLBACK],
-            "logout_uris": [],
-            "is_public": False,
-            "may_scan": False,
-            "is_near": False,
-            "takes_user_codes": False,
-            "email_domain": None,
-        }
-        siblings_scopes = options.pop("siblings_scopes", ())
-        site = OAuthClient(name=name, **{**values, **options})
-        credentials = await add_oauth_client(services.database, site, siblings_scopes=siblings_scopes, now=clock())
+        site = asked_for(name, {"title": "Example Shop", "redirect_uris": [CALLBACK], **options})
+        credentials = await add_client(services.database, site, now=clock())
         return Site(client, name, None if credentials is None else secrets.add(credentials.client_secret))
 
     return add
@@ -160,7 +146,7 @@ def get_phone(client: httpx.AsyncClient, login: LoginAnswer, wechat: WeChatByRes
 @pytest.fixture
 async def site(add_site: AddSite) -> Site:
     """A confidential client with the device grant."""
-    return await add_site(may_scan=True)
+    return await add_site(device=True)
 
 
 @pytest.fixture

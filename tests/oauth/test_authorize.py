@@ -827,7 +827,7 @@ async def test_a_page_that_nobody_scanned_is_swept_when_it_expires(
     clock: Clock,
     rows: asyncpg.Connection,
 ) -> None:
-    device = await add_site("terminal", may_scan=True)
+    device = await add_site("terminal", device=True)
     started = await device.start()
     unscanned, scanned = await browser.show(), await browser.show()
     assert (await phone.claim(scene=scanned.scene, entry_scene=CAMERA)).status_code == 200

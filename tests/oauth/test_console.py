@@ -19,7 +19,7 @@ from tests.oauth.test_device_grant import refused
 from tests.problems import problem_of
 from tests.test_console import ASKED_BY_THE_PAGE, COOKIE, SESSION, go_on
 from tests.test_contract_admin_more import later
-from wxauth.server.clients.rows import find_client
+from wxauth.server.clients.rows import find_site
 from wxauth.server.console.sessions import add_console_as_site
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.services import Services
@@ -283,6 +283,6 @@ async def test_a_service_that_starts_before_its_database_adds_the_site_later(
         await add_console_as_site(services)
         await migrate(services.database)
         await services.promises.drain()
-        found = await find_client(services.database, "wxauth-admin")
+        found = await find_site(services.database, "wxauth-admin")
     assert found is not None
     assert (list(found.redirect_uris), list(found.scopes)) == ([CONSOLE], ["wxauth:admin"])

@@ -3,10 +3,9 @@
 import asyncpg
 import pytest
 
-CLIENT = "INSERT INTO service_clients VALUES ('shop', sha256('a'), now())"
 SITE = (
-    "INSERT INTO oauth_clients (name, title, scopes, redirect_uris, logout_uris, is_public, may_scan, is_near,"
-    " takes_user_codes) VALUES ('shop', 'Shop', '{openid}', '{https://a}', '{}', false, true, false, false)"
+    "INSERT INTO clients (name, title, scopes, device, id_token_alg, created_at, secret_hash)"
+    " VALUES ('shop', 'Shop', '{openid}', true, 'RS256', now(), sha256('a'))"
 )
 SCAN = (
     "INSERT INTO scans (id, client_id, scope, scene_hash, user_code_hash, device_code_hash, created_at, expires_at)"
@@ -17,12 +16,6 @@ SCAN = (
 @pytest.mark.parametrize(
     ("constraint", "statement"),
     [
-        ("oauth_clients_pkey", SITE),
-        ("oauth_clients_name_fkey", SITE.replace("'shop'", "'nobody'")),
-        ("oauth_clients_title_check", "UPDATE oauth_clients SET title = ''"),
-        ("oauth_clients_scopes_check", "UPDATE oauth_clients SET scopes = '{}'"),
-        ("oauth_clients_grant_check", "UPDATE oauth_clients SET may_scan = false, redirect_uris = '{}'"),
-        ("oauth_clients_is_public_check", "UPDATE oauth_clients SET is_public = true"),
         ("scans_client_id_fkey", SCAN.replace("'shop'", "'nobody'").replace("sha256('", "sha256('x")),
         ("scans_kind_check", "UPDATE scans SET request_hash = 'x', browser_hash = 'y'"),
         ("scans_kind_check", "UPDATE scans SET device_code_hash = NULL"),
@@ -49,7 +42,7 @@ SCAN = (
     ],
 )
 async def test_what_must_not_be_is_refused(rows: asyncpg.Connection, constraint: str, statement: str) -> None:
-    for before in (CLIENT, SITE, SCAN):
+    for before in (SITE, SCAN):
         await rows.execute(before)
     with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refusal:
         await rows.execute(statement)
@@ -57,8 +50,8 @@ async def test_what_must_not_be_is_refused(rows: asyncpg.Connection, constraint:
 
 
 async def test_with_a_client_all_that_is_its_own_goes(rows: asyncpg.Connection) -> None:
-    for statement in (CLIENT, SITE, SCAN, "INSERT INTO scan_pictures SELECT id, 'image/png', 'x' FROM scans"):
+    for statement in (SITE, SCAN, "INSERT INTO scan_pictures SELECT id, 'image/png', 'x' FROM scans"):
         await rows.execute(statement)
-    await rows.execute("DELETE FROM service_clients")
-    for table in ("oauth_clients", "scans", "scan_pictures"):
+    await rows.execute("DELETE FROM clients")
+    for table in ("scans", "scan_pictures"):
         assert await rows.fetchval(f"SELECT count(*) FROM {table}") == 0

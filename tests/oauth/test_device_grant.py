@@ -16,8 +16,8 @@ from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
 from tests.oauth.conftest import DEVICE_CODE, EDGE, FAR, HOME, OFFICE, AddSite, GetPhone, Phone, Site, scene_of
 from tests.problems import problem_of
 from wxauth.server.clients.clients import change_client
-from wxauth.server.clients.service_clients import Scope
 from wxauth.server.core.services import Services
+from wxauth.server.core.tables import Scope
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.users.merging import link_unionid
 
@@ -93,7 +93,7 @@ async def test_a_browser_may_call_itself_anything(site: Site, phone: Phone) -> N
 
 
 async def test_what_is_not_known_is_null(add_site: AddSite, phone: Phone) -> None:
-    site = await add_site(may_scan=True, redirect_uris=[])
+    site = await add_site(device=True, redirect_uris=[])
     told = (await phone.scan(await site.start(browser_user_agent=EDGE))).json()
     assert (told["client"]["origin"], told["browser"], told["same_network"]) == (None, None, None)
 
@@ -262,7 +262,7 @@ async def test_scan_entry_any_lets_in_what_was_forwarded(
 
 async def test_a_typed_code_is_for_sites_that_were_added_for_it(add_site: AddSite, site: Site, phone: Phone) -> None:
     problem_of(await phone.claim(user_code=(await site.start())["user_code"]), "scan_forwarded", 403)
-    typing = await add_site("terminal", may_scan=True, takes_user_codes=True)
+    typing = await add_site("terminal", device=True, user_code=True)
     started = await typing.start()
     told = (await phone.claim(user_code=started["user_code"].lower().replace("-", " "))).json()
     assert told["typed"] is True
@@ -278,7 +278,7 @@ async def test_five_wrong_codes_in_a_minute_are_enough_over_sessions_and_replica
     make_client: MakeClient,
     clock: Clock,
 ) -> None:
-    typing = await add_site("terminal", may_scan=True, takes_user_codes=True)
+    typing = await add_site("terminal", device=True, user_code=True)
     right = (await typing.start())["user_code"]
     assert (await phone.claim(user_code=right)).status_code == 200  # a right one is none of the five
     elsewhere = replace(await get_phone("alice"), client=make_client(await make_services()))
@@ -314,14 +314,14 @@ async def test_a_near_site_and_an_administrator_want_phone_and_browser_in_one_ne
     make_services: MakeServices,
     make_client: MakeClient,
 ) -> None:
-    near = await add_site("near", may_scan=True, is_near=True)
+    near = await add_site("near", device=True, near=True)
     refused(await near.post("/v1/device_authorization"), "invalid_request")
     started = await near.start(browser_ip=OFFICE)
     problem_of(await phone.scan(started), "scan_too_far", 403)
     problem_of(await phone.scan(started, entry_scene=1007), "scan_forwarded", 403)  # said first
     assert (await phone.scan(await near.start(browser_ip="127.0.0.9"))).status_code == 200
 
-    office = await add_site("office", may_scan=True)
+    office = await add_site("office", device=True)
     admin = await get_phone("admin")
     await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1", UUID(admin.user_id))
     for form in ({"browser_ip": OFFICE}, {}):
@@ -435,7 +435,7 @@ async def test_a_website_sees_roles_only_with_the_scope_for_them(
 ) -> None:
     await rows.execute("UPDATE users SET roles = '{editor}' WHERE id = $1", UUID(phone.user_id))
     scopes = ["openid", "roles"] if may_see else ["openid"]
-    site = await add_site(may_scan=True, scopes=scopes, siblings_scopes=[Scope.INTROSPECT])
+    site = await add_site(device=True, scopes=[*scopes, Scope.INTROSPECT])
     tokens = await tokens_of(site, phone)
     seen = ["editor"] if may_see else None
     assert get_unverified_claims(tokens["access_token"]).get("roles") == seen
@@ -487,7 +487,7 @@ async def test_a_refresh_for_nothing_that_was_granted_costs_the_site_no_session(
 async def test_a_refresh_token_works_with_its_own_client_alone_and_at_one_place(
     site: Site, add_site: AddSite, phone: Phone, client: httpx.AsyncClient, login: LoginAnswer
 ) -> None:
-    other = await add_site("other", may_scan=True)
+    other = await add_site("other", device=True)
     tokens = await tokens_of(site, phone)
     refused(await other.refresh(tokens), "invalid_grant")
     at_login = await client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]})
@@ -514,7 +514,7 @@ async def test_a_websites_session_ends_unused_and_in_any_case(site: Site, phone:
 async def test_a_site_that_is_removed_has_no_sessions_and_no_scans(
     site: Site, phone: Phone, services: Services, clock: Clock, rows: asyncpg.Connection, client: httpx.AsyncClient
 ) -> None:
-    from wxauth.server.clients.service_clients import remove_client
+    from wxauth.server.clients.clients import remove_client
 
     tokens = await tokens_of(site, phone)
     started = await site.start()
@@ -573,7 +573,7 @@ async def test_what_is_over_is_swept_an_hour_later(
 
 
 async def test_who_asks_must_say_who_it_is(site: Site, add_site: AddSite, services: Services, clock: Clock) -> None:
-    from wxauth.server.clients.service_clients import add_client
+    from tests.clients import add_client
 
     ask = site.client.post
     path = "/v1/device_authorization"
@@ -643,7 +643,7 @@ async def test_what_is_no_form_is_refused_rather_than_read_as_one_without_parame
 
 
 async def test_another_sites_device_code_is_none(site: Site, add_site: AddSite, phone: Phone) -> None:
-    other = await add_site("other", may_scan=True)
+    other = await add_site("other", device=True)
     started = await site.start()
     await phone.approve(started)
     refused(await other.poll(started), "invalid_grant")
@@ -651,7 +651,7 @@ async def test_another_sites_device_code_is_none(site: Site, add_site: AddSite, 
 
 
 async def test_a_site_gets_of_its_scopes_those_that_it_asks_for(add_site: AddSite, phone: Phone) -> None:
-    site = await add_site(may_scan=True, scopes=["openid", "profile", "offline_access"])
+    site = await add_site(device=True, scopes=["openid", "profile", "offline_access"])
     assert (await tokens_of(site, phone, scope="profile phone unheard-of"))["scope"] == "profile"
     assert (await tokens_of(site, phone))["scope"] == "openid profile offline_access"
 
@@ -659,7 +659,7 @@ async def test_a_site_gets_of_its_scopes_those_that_it_asks_for(add_site: AddSit
 async def test_what_was_taken_from_a_sites_scopes_is_in_no_token_from_then_on(
     services: Services, add_site: AddSite, phone: Phone, clock: Clock
 ) -> None:
-    site = await add_site(may_scan=True, scopes=["openid", "phone", "roles"])
+    site = await add_site(device=True, scopes=["openid", "phone", "roles"])
     tokens = await tokens_of(site, phone)
     await change_client(services.database, site.name, {"scopes": ["openid", "profile"]}, now=clock())
     answer = (await site.refresh(tokens)).json()
@@ -687,7 +687,7 @@ async def test_our_own_client_alone_administers(
     services: Services, client: httpx.AsyncClient, phone: Phone, rows: asyncpg.Connection, clock: Clock
 ) -> None:
     from wxauth.server.clients.clients import ensure_own_client
-    from wxauth.server.clients.rows import find_client
+    from wxauth.server.clients.rows import find_site
 
     for title in ("Console", "Console 2"):
         await ensure_own_client(
@@ -698,7 +698,7 @@ async def test_our_own_client_alone_administers(
             scopes=["openid", "wxauth:admin"],
             now=clock(),
         )
-    own = await find_client(services.database, "wxauth-admin")
+    own = await find_site(services.database, "wxauth-admin")
     assert own is not None
     assert (own.title, own.is_public, own.scopes[-1]) == ("Console 2", True, "wxauth:admin")
     with pytest.raises(ValueError, match="our own"):

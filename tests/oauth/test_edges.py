@@ -29,7 +29,7 @@ from wxauth.tokens.claims import Principal
 async def test_a_guard_finds_the_mini_program_in_a_websites_token(
     services: Services, add_site: AddSite, phone: Phone, clock: Clock
 ) -> None:
-    site = await add_site(may_scan=True, scopes=["openid", "roles"])
+    site = await add_site(device=True, scopes=["openid", "roles"])
     guard = BearerGuard("https://auth.test", keys=services.keys, clock=lambda: clock().timestamp())
     user = await guard.verify((await tokens_of(site, phone))["access_token"])
     assert (str(user.id), user.app_id, user.openid) == (phone.user_id, APP["app_id"], phone.tokens["user"]["openid"])
@@ -86,7 +86,7 @@ async def test_a_database_that_is_away_is_a_page_to_a_browser(offline_client: ht
 async def test_an_issuer_may_have_a_path(
     make_services: MakeServices, make_client: MakeClient, add_site: AddSite, phone: Phone, is_cut_off: bool
 ) -> None:
-    site = await add_site(may_scan=True)
+    site = await add_site(device=True)
     client = make_client(await make_services(issuer="https://auth.test/auth", scan_code="link"))
     prefix = "" if is_cut_off else "/auth"
     page = await client.get(f"{prefix}/v1/authorize", params=ASKED)
@@ -139,7 +139,7 @@ async def test_administrators_rotate_and_withdraw_the_keys_of_id_tokens_with_the
 async def test_a_site_that_is_removed_is_gone_while_a_browser_waits(
     services: Services, add_site: AddSite, make_client: MakeClient, phone: Phone, clock: Clock
 ) -> None:
-    from wxauth.server.clients.service_clients import remove_client
+    from wxauth.server.clients.clients import remove_client
 
     await add_site()
     browser = Browser(make_client(services))

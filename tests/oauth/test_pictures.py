@@ -11,11 +11,10 @@ import segno
 from PIL import Image
 
 from tests.asking import LogLines, MakeClient, MakeServices
+from tests.clients import add_client
 from tests.fakes import Clock, Secrets
 from tests.oauth.conftest import Phone, Site, scene_of
 from tests.problems import problem_of
-from wxauth.server.clients.clients import add_oauth_client
-from wxauth.server.clients.rows import OAuthClient
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.dev.wechat.mini_program_codes import Picture, draw
@@ -63,21 +62,9 @@ async def simulated(make_client: MakeClient, simulated_services: Services) -> ht
 @pytest.fixture
 async def shop(simulated: httpx.AsyncClient, simulated_services: Services, clock: Clock, secrets: Secrets) -> Site:
     """A site whose codes the simulated WeChat makes."""
-    client = OAuthClient(
-        name="shop",
-        title="Shop",
-        app_id=None,
-        scopes=["openid"],
-        redirect_uris=[],
-        logout_uris=[],
-        is_public=False,
-        may_scan=True,
-        is_near=False,
-        takes_user_codes=False,
-        email_domain=None,
+    credentials = await add_client(
+        simulated_services.database, "shop", title="Shop", scopes=["openid"], device=True, now=clock()
     )
-    credentials = await add_oauth_client(simulated_services.database, client, now=clock())
-    assert credentials is not None
     return Site(simulated, "shop", secrets.add(credentials.client_secret))
 
 

@@ -14,13 +14,15 @@ import httpx
 import pytest
 
 from tests.asking import until
+from tests.clients import add_client
 from tests.fakes import Clock, Secrets, WeChatBySimulator
 from tests.problems import problem_of
 from tests.processes import PATIENCE, serving
 from wxauth.errors import WeChatError
-from wxauth.server.clients.service_clients import Credentials, Scope, add_client
+from wxauth.server.clients.clients import Credentials
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
+from wxauth.server.core.tables import Scope
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.service.build import build_services
 from wxauth.server.siblings.wechat_tokens import force_wechat_token

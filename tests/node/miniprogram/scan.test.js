@@ -13,7 +13,7 @@ const GRANT = 'urn:ietf:params:oauth:grant-type:device_code'
 
 let site
 before(async () => {
-  const { status, body } = await ask('POST', '/controls/sites', { body: { takes_user_codes: true } })
+  const { status, body } = await ask('POST', '/controls/sites', { body: { user_code: true } })
   assert.equal(status, 200)
   site = body
 })

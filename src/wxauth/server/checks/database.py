@@ -21,7 +21,7 @@ from wxauth.server.checks.rows import (
     webhook_states,
 )
 from wxauth.server.checks.sealed import SIGNING_KEYS, some_values
-from wxauth.server.clients.rows import all_oauth_clients
+from wxauth.server.clients.rows import all_clients
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import WHERE_NOTHING_IS_KEPT, Database, Deadlines, trouble_of
 from wxauth.server.core.schema import KNOWN, current_revision, is_of_preview, is_usable
@@ -123,7 +123,7 @@ async def _check_stored(
     if settings.admin_page and not await has_administrators(database):
         message = "opens for nobody, because no user is an administrator: 'wxauth users grant USER_ID admin'"
         yield note("console", message, "尚无管理员，无人能打开：请运行 'wxauth users grant USER_ID admin'")
-    found.sites = await all_oauth_clients(database)
+    found.sites = [client for client in await all_clients(database) if client.is_site]
     found.users = {app.app_id: await some_users(database, app.app_id) for app in found.apps}
 
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 
 from wxauth.server.checks.clocks import Reading
 from wxauth.server.checks.rows import Users
-from wxauth.server.clients.rows import OAuthClient
 from wxauth.server.core.settings import App
-from wxauth.server.core.tables import StoredSigningKey
+from wxauth.server.core.tables import Client, StoredSigningKey
 
 
 @dataclass(slots=True)
@@ -19,7 +18,7 @@ class Findings:
     signing_keys: Sequence[StoredSigningKey] | None = None
     users: Mapping[str, Users] = field(default_factory=dict)
     """By app_id, what a sample of the app's users tells."""
-    sites: Sequence[OAuthClient] = ()
-    """The OAuth clients."""
+    sites: Sequence[Client] = ()
+    """The clients that log people in."""
     wechat_readings: list[Reading] = field(default_factory=list)
     """Readings of our clock against WeChat's."""

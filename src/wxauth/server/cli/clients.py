@@ -10,7 +10,7 @@ from wxauth.server.cli.oauth_options import changes_in, client_options, refused_
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wxauth.server.clients.service_clients import Credentials
+    from wxauth.server.clients.clients import Credentials
 
 
 @click.group()
@@ -19,15 +19,12 @@ def clients() -> None:
 
 
 def _client_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    from wxauth.server.clients.service_clients import ACTORS, is_name, is_own_name
+    from wxauth.server.clients.clients import check_name
 
-    if value in ACTORS:
-        raise click.BadParameter(f"{value} is a name that the audit trail has for another.")
-    if not is_name(value):
-        raise click.BadParameter("wants a-z, 0-9, _ and -, the first a letter or digit, at most 64; no UUID.")
-    if is_own_name(value):  # our own pages are clients too, which are made without a command
-        raise click.BadParameter("names that begin with wxauth are wxauth's own.")
-    return value
+    try:
+        return check_name(value)
+    except ValueError as exc:
+        raise click.BadParameter(f"{exc}.") from None
 
 
 @clients.command("add")
@@ -41,7 +38,7 @@ def add_client(name: str, as_json: bool, **options: Any) -> None:
     With --redirect-uri or --device, it is a site of yours that logs people in by scan. NAME is its client_id.
     """
     from wxauth.errors import NameTaken
-    from wxauth.server.clients.clients import add_client, asked_for, described
+    from wxauth.server.clients.clients import add_client, asked_for
 
     reserved = _reserved()
     with refused_as_wrong_call():
@@ -50,7 +47,7 @@ def add_client(name: str, as_json: bool, **options: Any) -> None:
         credentials = with_database(lambda database, now: add_client(database, client, now=now))
     except NameTaken:
         raise Failed(f"there is a service client {name} already. 服务客户端 {name} 已存在。") from None
-    _show(name, credentials, described(client)["scopes"], as_json=as_json)
+    _show(name, credentials, client.scopes, as_json=as_json)
 
 
 @clients.command("set")
@@ -63,7 +60,7 @@ def set_client(name: str, **options: Any) -> None:
     it at once. A site's sessions go on, with those of their scopes that are left.
     """
     from wxauth.errors import NotFound
-    from wxauth.server.clients.clients import change_client, described
+    from wxauth.server.clients.clients import change_client
 
     changes, reserved = changes_in(options), _reserved()
     try:
@@ -73,7 +70,7 @@ def set_client(name: str, **options: Any) -> None:
             )
     except NotFound:
         raise _no_such_client(name) from None
-    click.echo(f"scopes of {name}: {', '.join(described(changed)['scopes'])}")
+    click.echo(f"scopes of {name}: {', '.join(changed.scopes)}")
 
 
 @clients.command("secret")
@@ -83,7 +80,7 @@ def set_client(name: str, **options: Any) -> None:
 def renew_secret(name: str, at_once: bool, as_json: bool) -> None:
     """Give a service another secret, shown this once. The former one works for 24 hours more."""
     from wxauth.errors import InvalidRequest, NotFound
-    from wxauth.server.clients.service_clients import renew_secret
+    from wxauth.server.clients.clients import renew_secret
 
     try:
         renewed = with_database(lambda database, now: renew_secret(database, name, at_once=at_once, now=now))
@@ -100,19 +97,18 @@ def list_clients(as_json: bool) -> None:
     """Print every service client, without its secret."""
     import json
 
-    from wxauth.server.clients.clients import described
     from wxauth.server.clients.rows import all_clients
+    from wxauth.server.core.tables import Client
 
     told: list[dict[str, Any]] = []
     for client in with_database(lambda database, _: all_clients(database)):
-        of_a_site = described(client)
-        fields = of_a_site if client.site else {"scopes": of_a_site["scopes"]}
-        told.append({"client_id": client.name, "created_at": client.created_at.isoformat(timespec="seconds"), **fields})
+        shown = client.model_dump(include={*Client.model_fields} - {"name"} if client.is_site else {"scopes"})
+        told.append({"client_id": client.name, "created_at": client.created_at.isoformat(timespec="seconds"), **shown})
     if as_json:
         click.echo(json.dumps(told, ensure_ascii=False))
     else:
-        shown = [(client["client_id"], client["created_at"], ",".join(client["scopes"])) for client in told]
-        print_table([("CLIENT_ID", "CREATED_AT", "SCOPES"), *shown])
+        lines = [(client["client_id"], client["created_at"], ",".join(client["scopes"])) for client in told]
+        print_table([("CLIENT_ID", "CREATED_AT", "SCOPES"), *lines])
 
 
 @clients.command("remove")
@@ -120,7 +116,7 @@ def list_clients(as_json: bool) -> None:
 def remove_client(name: str) -> None:
     """Refuse a service client from now on."""
     from wxauth.errors import NotFound
-    from wxauth.server.clients.service_clients import remove_client
+    from wxauth.server.clients.clients import remove_client
 
     try:
         with_database(lambda database, now: remove_client(database, name, now=now))

@@ -6,10 +6,8 @@ from typing import Annotated, Any, Final, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from wxauth.server.clients.clients import SCOPES, Options, described
-from wxauth.server.clients.rows import IdTokenAlg, StoredClient
-from wxauth.server.clients.service_clients import Credentials, Scope, is_name, is_own_name
-from wxauth.server.core.tables import CLIENT_NAME
+from wxauth.server.clients.clients import SCOPES, Credentials, check_name
+from wxauth.server.core.tables import CLIENT_NAME, AddedClient, IdTokenAlg, Scope
 
 EXAMPLE_CLIENT: Final[dict[str, Any]] = {
     "name": "shop",
@@ -37,17 +35,7 @@ EXAMPLE_SECRET: Final[dict[str, Any]] = {
 }
 
 
-def _is_name(name: str) -> str:
-    if not is_name(name):
-        raise ValueError(
-            "wants a-z, 0-9, _ and -, the first a letter or digit, at most 64; no name of the trail's, no UUID"
-        )
-    if is_own_name(name):
-        raise ValueError("names that begin with wxauth are of wxauth's own pages")
-    return name
-
-
-ClientName = Annotated[str, AfterValidator(_is_name), Field(json_schema_extra={"pattern": f"^{CLIENT_NAME}$"})]
+ClientName = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{CLIENT_NAME}$"})]
 _AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SCOPES]})]
 
 
@@ -86,6 +74,12 @@ def _without_default(schema: dict[str, Any]) -> None:
     del schema["default"]
 
 
+def _without_defaults(schema: dict[str, Any]) -> None:
+    # An answer has all its fields.
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
 class ClientChangeRequest(_ClientOptions):
     """What to change of a client. Absent: not changed. Null, false or empty: taken back."""
 
@@ -106,12 +100,12 @@ class ClientChangeRequest(_ClientOptions):
         return self
 
 
-class ClientAnswer(Options):
-    """A client, without its secret. One that is no site has null, false or nothing in what makes one."""
+class ClientAnswer(AddedClient):
+    """A client, without its secret. A service that is no site has null, false or nothing in what makes one."""
 
-    name: str
-    created_at: datetime
-    former_secret_until: Annotated[datetime | None, Field(description="Until when the secret before this one works.")]
+    model_config = ConfigDict(  # type: ignore[assignment]  # SQLModel has a type of its own, with one key more
+        json_schema_serialization_defaults_required=True, json_schema_extra=_without_defaults
+    )
 
 
 class ClientsAnswer(TypedDict):
@@ -125,7 +119,7 @@ class NewClientAnswer(ClientAnswer):
     """A new client with its secret, which is told this once."""
 
     client_id: str
-    client_secret: Annotated[str | None, Field(description="Null for a public client, which has none.")]
+    client_secret: str | None = Field(repr=False, description="Null for a public client, which has none.")
 
 
 class ClientSecretAnswer(TypedDict):
@@ -137,18 +131,17 @@ class ClientSecretAnswer(TypedDict):
     scopes: list[str]
 
 
-def client_answer(client: StoredClient, *, now: datetime) -> ClientAnswer:
+def client_answer(client: AddedClient, *, now: datetime) -> ClientAnswer:
     """A client, without its secret."""
-    until = client.former_secret_until
-    return {
-        "name": client.name,
-        **described(client),
-        "created_at": client.created_at,
-        "former_secret_until": until if until is not None and until > now else None,
-    }
+    return ClientAnswer(**_answered(client, now=now))
 
 
-def new_client_answer(client: StoredClient, credentials: Credentials | None, *, now: datetime) -> NewClientAnswer:
+def new_client_answer(client: AddedClient, credentials: Credentials | None, *, now: datetime) -> NewClientAnswer:
     """A client with its secret, if it has one."""
     secret = None if credentials is None else credentials.client_secret
-    return {**client_answer(client, now=now), "client_id": client.name, "client_secret": secret}
+    return NewClientAnswer(**_answered(client, now=now), client_id=client.name, client_secret=secret)
+
+
+def _answered(client: AddedClient, *, now: datetime) -> dict[str, Any]:
+    until = client.former_secret_until
+    return {**client.model_dump(), "former_secret_until": until if until is not None and until > now else None}

@@ -9,8 +9,9 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, StorageUnavailable
-from wxauth.server.clients.service_clients import Client, Credentials, Scope, authenticate
+from wxauth.server.clients.clients import Credentials, ProvedClient, authenticate
 from wxauth.server.core.services import Services
+from wxauth.server.core.tables import Scope
 
 SERVICE_CLIENT_SCHEME: Final = {
     "service_client": {
@@ -33,24 +34,24 @@ FOR_CLIENTS: Final = (
 """What any operation for service clients may answer."""
 
 
-async def client_with(request: Request, scope: Scope) -> Client:
+async def client_with(request: Request, scope: Scope) -> ProvedClient:
     """The service client that asks. Raises: InvalidRequest, InvalidClient, ClientLacksScope, StorageUnavailable."""
     services: Services = request.app.state.services
     return await authenticate(services.database, basic_credentials(request), scope, now=services.clock())
 
 
-def _asking_for(scope: Scope) -> Callable[[Request], Awaitable[Client]]:
-    async def client(request: Request) -> Client:
+def _asking_for(scope: Scope) -> Callable[[Request], Awaitable[ProvedClient]]:
+    async def client(request: Request) -> ProvedClient:
         return await client_with(request, scope)
 
     return client
 
 
-UsersClientDep = Annotated[Client, Depends(_asking_for(Scope.USERS))]
+UsersClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.USERS))]
 """A service client that may look users up."""
 
 
-EventsClientDep = Annotated[Client, Depends(_asking_for(Scope.EVENTS))]
+EventsClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.EVENTS))]
 """A service client that may read the feed."""
 
 

@@ -1,181 +1,153 @@
-"""OAuth clients: the operator's own sites, which may log people in.
+"""Clients: services that ask about users, and sites that log people in. Both have a name, and most have a secret.
 
-All of them share one audience, so a sibling accepts every site's tokens. For that reason, sites of others must never be
-added.
+Sites are the operator's own. All of them share one audience, so a sibling accepts every site's tokens. For that reason,
+sites of others must never be added.
 """
 
 import re
+import secrets
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime
-from typing import Any, Final, get_args
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from hmac import compare_digest
+from typing import Any, Final, NamedTuple, get_args
 
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
-
-from wxauth.errors import FieldError, InvalidRequest, NameTaken, NotFound
-from wxauth.server.clients import rows as client_rows
-from wxauth.server.clients import service_clients as clients
-from wxauth.server.clients.rows import ID_TOKEN_ALG, IdTokenAlg, OAuthClient, StoredClient, WholeClient
-from wxauth.server.clients.service_clients import (
-    NAME_TAKEN,
-    NO_SUCH_CLIENT,
-    Credentials,
-    Scope,
-    in_order,
-    is_own_name,
-    new_secret,
-)
+from wxauth.errors import ClientLacksScope, FieldError, InvalidClient, InvalidRequest, NameTaken, NotFound
+from wxauth.server.clients import rows
 from wxauth.server.clients.uris import check_uri, origin_of
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
+from wxauth.server.core.tables import CLIENT_NAME, AddedClient, Client, IdTokenAlg, Scope
+from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
 
 SCOPES: Final = ("openid", "profile", "phone", "email", "roles", "offline_access")
-"""The scopes that a site may have."""
-DEFAULT_SCOPES: Final = ("openid", "profile")
+"""The scopes that a site may have, beside those of a service."""
+DEFAULT_SCOPES: Final = (Scope.INTROSPECT,)
+"""The scopes of a service that is added without naming any."""
+DEFAULT_SITE_SCOPES: Final = ("openid", "profile")
+"""The scopes of a site that names none of a site's."""
 ID_TOKEN_ALGS: Final[tuple[str, ...]] = get_args(IdTokenAlg)
+ID_TOKEN_ALG: Final[IdTokenAlg] = "RS256"  # noqa: S105 - an algorithm
+"""The algorithm of a site that names none."""
+FORMER_SECRET_KEPT: Final = timedelta(hours=24)
+"""How long a renewed secret's former one still works: a sibling's replicas get the new one one by one."""
 
+NO_SUCH_CLIENT: Final = "there is no such service client"
+NAME_TAKEN: Final = "there is a service client of this name already"
+HAS_NO_SECRET: Final = ("name", "is a public client's, which has no secret")
+
+# As an actor of the audit trail, a client must not be taken for a user or for one of these.
+_ACTORS: Final = (SYSTEM.name, OPERATOR.name, WECHAT.name)
+NAME_RULE: Final = (
+    "must be 1 to 64 of a-z, 0-9, _ and -, the first a letter or digit; "
+    f"no UUID, none of {', '.join(_ACTORS)}, and no name that begins with wxauth"
+)
+
+_SECRET_BYTES: Final = 32
+_NAME: Final = re.compile(CLIENT_NAME)
+_USER_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_NO_HASH: Final = bytes(sha256().digest_size)
 _APP_ID: Final = re.compile(r"wx[0-9a-z]{16}")
 # Neither controls nor lone surrogates, nor what reorders the text around it (Unicode, UAX 9): the phone shows a title.
 _TITLE: Final = (
     r"(?=.*\S)[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]{1,64}"
 )
 _FORMS: Final = {
-    "title": (re.compile(_TITLE), "wants 1 to 64 characters, not only spaces, none of them a control"),
-    "app_id": (re.compile(r"[A-Za-z0-9_-]{1,64}"), "wants the app_id of a mini-program"),
-    "email_domain": (re.compile(r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"), "wants a domain like example.com"),
+    "title": (re.compile(_TITLE), "must be 1 to 64 characters, not only spaces, none of them a control"),
+    "app_id": (re.compile(r"[A-Za-z0-9_-]{1,64}"), "must be the app_id of a mini-program"),
+    "email_domain": (re.compile(r"(?=.{1,200}\Z)[a-z0-9-]+(\.[a-z0-9-]+)+"), "must be a domain like example.com"),
     "id_token_alg": (re.compile("|".join(ID_TOKEN_ALGS)), f"must be one of {', '.join(ID_TOKEN_ALGS)}"),
 }
-_SAY_MORE_OF_A_SITE: Final = (
-    "logout_uris",
-    "is_public",
-    "title",
-    "app_id",
-    "near",
-    "user_code",
-    "email_domain",
-    "id_token_alg",
-)
-_NO_SITE: Final = OAuthClient(
-    name="",
-    title="",
-    app_id=None,
-    scopes=(),
-    redirect_uris=(),
-    logout_uris=(),
-    is_public=False,
-    may_scan=False,
-    is_near=False,
-    takes_user_codes=False,
-    email_domain=None,
-)
+_URIS: Final = ("redirect_uris", "logout_uris")
+_OF_SITES: Final = tuple(Client.model_fields.keys() - {"name", "scopes", "redirect_uris", "device"})
 
 
 class WrongClient(InvalidRequest):
-    """A client cannot be what it is asked to be: the field that says so, and what is wrong with it."""
+    """A client cannot be as it is asked for: the field that is wrong, and its rule."""
 
     def __init__(self, field: str, text: str) -> None:
         super().__init__(f"{field}: {text}", errors=[FieldError(field, text)])
 
 
-class Options(TypedDict):
-    """What a client is asked to be, by the names of the command's options."""
+class Credentials(NamedTuple):
+    """What a client sends with each request (RFC 6749, section 2.3.1)."""
 
-    title: str | None
-    scopes: list[str]
-    is_public: bool
-    device: bool
-    redirect_uris: list[str]
-    logout_uris: list[str]
-    app_id: str | None
-    near: bool
-    user_code: bool
-    email_domain: str | None
-    id_token_alg: IdTokenAlg | None
+    client_id: str
+    client_secret: str
+
+    def __repr__(self) -> str:
+        return f"Credentials(client_id={self.client_id!r})"
 
 
-def described(client: WholeClient) -> Options:
-    """What the client is. A service client that is no site has none of what makes one."""
-    site = client.site or _NO_SITE
-    return {
-        "title": site.title or None,
-        "scopes": [*in_order(client.siblings_scopes), *site.scopes],
-        "is_public": site.is_public,
-        "device": site.may_scan,
-        "redirect_uris": list(site.redirect_uris),
-        "logout_uris": list(site.logout_uris),
-        "app_id": site.app_id,
-        "near": site.is_near,
-        "user_code": site.takes_user_codes,
-        "email_domain": site.email_domain,
-        "id_token_alg": site.id_token_alg if client.site else None,
-    }
+@dataclass(frozen=True, slots=True)
+class ProvedClient:
+    """A client that has proved who it is, and what it may do as a service."""
+
+    name: str
+    scopes: frozenset[Scope]
 
 
-def asked_for(name: str, options: Mapping[str, Any], *, reserved: Collection[str] = ()) -> WholeClient:
+def check_name(name: str) -> str:
+    """The name, if an administrator may give it to a client. Raises: ValueError."""
+    if not is_name(name) or is_own_name(name):
+        raise ValueError(NAME_RULE)
+    return name
+
+
+def is_name(text: str) -> bool:
+    """Whether a client can have this name, be it an administrator's client or one of our own pages."""
+    return _NAME.fullmatch(text) is not None and text not in _ACTORS and _USER_ID.fullmatch(text) is None
+
+
+def is_own_name(text: str) -> bool:
+    """Whether a client of this name is one of wxauth's own pages, which no administrator makes or changes."""
+    return text.startswith("wxauth")
+
+
+def asked_for(name: str, options: Mapping[str, Any], *, reserved: Collection[str] = ()) -> Client:
     """The client that these options make.
 
     Args:
         name: The client's name.
-        options: Some of `Options`. An absent one is as good as null, false or an empty list.
+        options: Some of `Client`'s fields. An absent one is as good as null, false or an empty list.
         reserved: Names that no site may have, beside those that look like an app's: see `names_of_others`.
 
     Raises: WrongClient.
     """
-    for field, (form, wanted) in _FORMS.items():
+    for field, (form, rule) in _FORMS.items():
         if options.get(field) is not None and not form.fullmatch(options[field]):
-            raise WrongClient(field, wanted)
-    redirect_uris, logout_uris = _uris("redirect_uris", options), _uris("logout_uris", options)
-    is_public, may_scan = bool(options.get("is_public")), bool(options.get("device"))
-    scopes = options.get("scopes") or ()
-    is_site = bool(redirect_uris) or may_scan
+            raise WrongClient(field, rule)
+    given = {field: value for field, value in options.items() if value}
+    given |= {field: _checked_uris(field, given.get(field, ())) for field in _URIS}
+    client = Client(**{"scopes": [], **given, "name": name})
+    is_site = bool(client.redirect_uris) or client.device
     known = (*Scope, *SCOPES) if is_site else tuple(Scope)
-    if unknown := [scope for scope in scopes if scope not in known]:
-        is_sites = unknown[0] in SCOPES
-        raise WrongClient("scopes", f"{unknown[0]} is for a site" if is_sites else f"wants some of {', '.join(known)}")
-    if not is_site:
-        for field in _SAY_MORE_OF_A_SITE:
-            if options.get(field):
-                raise WrongClient(field, "is for a site: one with a redirect URI, or with the device grant")
-        return WholeClient(name=name, siblings_scopes=in_order(scopes or clients.DEFAULT_SCOPES), site=None)
-    if is_public and may_scan:
-        raise WrongClient("is_public", "excludes the device grant: anybody could show a code in its name")
-    if is_public and in_order(scopes):
-        raise WrongClient("scopes", f"{in_order(scopes)[0]} is for services with a secret")
-    if logout_uris and not redirect_uris:
-        raise WrongClient("logout_uris", "wants a redirect URI beside it")
-    if _APP_ID.fullmatch(name):
-        raise WrongClient("name", "cannot be a site's: it looks like the app_id of a mini-program")
-    if name in reserved:
-        raise WrongClient("name", "cannot be a site's: it is the audience's or an app's, and tokens would be confused")
-    site = OAuthClient(
-        name=name,
-        title=options.get("title") or name,
-        app_id=options.get("app_id"),
-        scopes=[scope for scope in SCOPES if scope in scopes] or DEFAULT_SCOPES,
-        redirect_uris=redirect_uris,
-        logout_uris=logout_uris,
-        is_public=is_public,
-        may_scan=may_scan,
-        is_near=bool(options.get("near")),
-        takes_user_codes=bool(options.get("user_code")),
-        email_domain=options.get("email_domain"),
-        id_token_alg=options.get("id_token_alg") or ID_TOKEN_ALG,
-    )
-    return WholeClient(name=name, siblings_scopes=in_order(scopes), site=site)
+    if unknown := [scope for scope in client.scopes if scope not in known]:
+        is_of_sites = unknown[0] in SCOPES
+        rule = f"{unknown[0]} is for a site" if is_of_sites else f"must be some of {', '.join(known)}"
+        raise WrongClient("scopes", rule)
+    scopes: list[str] = [*in_order(client.scopes)]
+    if is_site:
+        _check_site(client, reserved)
+        site_scopes = [scope for scope in SCOPES if scope in client.scopes] or DEFAULT_SITE_SCOPES
+        defaults = {"title": client.title or name, "id_token_alg": client.id_token_alg or ID_TOKEN_ALG}
+        return client.model_copy(update={**defaults, "scopes": [*scopes, *site_scopes]})
+    for field in _OF_SITES:
+        if getattr(client, field):
+            raise WrongClient(field, "is for a site: one with a redirect URI, or with the device grant")
+    return client.model_copy(update={"scopes": scopes or list(DEFAULT_SCOPES)})
 
 
-async def add_client(
-    database: Database, client: WholeClient, *, by: Actor = OPERATOR, now: datetime
-) -> Credentials | None:
-    """Add a client that was asked for. Its credentials; None for a public one, which has no secret.
+async def add_client(database: Database, client: Client, *, by: Actor = OPERATOR, now: datetime) -> Credentials | None:
+    """Add a client that was asked for. Its credentials, which are not stored; None for a public one.
 
     Raises: NameTaken, StorageUnavailable.
     """
-    scopes = in_order(client.siblings_scopes)
-    if client.site is None:
-        return await clients.add_client(database, client.name, scopes=scopes, by=by, now=now)
-    return await add_oauth_client(database, client.site, siblings_scopes=scopes, by=by, now=now)
+    secret, secret_hash = (None, None) if client.is_public else _new_secret()
+    if not await rows.store_client(database, client, secret_hash=secret_hash, by=by, now=now):
+        raise NameTaken(NAME_TAKEN)
+    return None if secret is None else Credentials(client.name, secret)
 
 
 async def change_client(
@@ -186,13 +158,13 @@ async def change_client(
     reserved: Collection[str] = (),
     by: Actor = OPERATOR,
     now: datetime,
-) -> StoredClient:
-    """Change these options of a client; the others stay. A site's sessions go on, with the scopes that are left.
+) -> AddedClient:
+    """Change these fields of a client; the others stay. A site's sessions go on, with the scopes that are left.
 
     Args:
         database: Where it is stored.
         name: The client's name.
-        changes: Some of `Options`. Null, false or empty takes back what may be absent.
+        changes: Some of `Client`'s fields. Null, false or empty removes what may be absent.
         reserved: As in `asked_for`.
         by: Who changes it.
         now: The time.
@@ -200,41 +172,41 @@ async def change_client(
     Raises: NotFound, WrongClient, StorageUnavailable.
     """
     async with database.begin() as transaction:
-        client = await client_rows.lock_client(transaction, name)
+        client = await rows.lock_client(transaction, name)
         if client is None:
             raise NotFound(NO_SUCH_CLIENT)
-        before = described(client)
-        wanted = asked_for(name, _merged(before, changes, is_site=client.site is not None), reserved=reserved)
-        after = described(wanted)
-        if fields := [field for field, value in after.items() if value != before[field]]:  # type: ignore[literal-required]
-            client = replace(client, siblings_scopes=wanted.siblings_scopes, site=wanted.site)
-            await client_rows.store_change(transaction, client)
-            data = {"name": name, "scopes": after["scopes"], "fields": fields}
+        wanted = asked_for(name, _merged(client, changes), reserved=reserved)
+        values = wanted.model_dump()
+        if fields := [field for field, value in values.items() if value != getattr(client, field)]:
+            client = client.model_copy(update=values)
+            await rows.store_change(transaction, wanted)
+            data = {"name": name, "scopes": client.scopes, "fields": fields}
             await record_event(transaction, EventType.CLIENT_CHANGED, by=by, at=now, data=data)
     return client
 
 
-async def add_oauth_client(
-    database: Database,
-    client: OAuthClient,
-    *,
-    siblings_scopes: Sequence[Scope] = (),
-    by: Actor = OPERATOR,
-    now: datetime,
-) -> Credentials | None:
-    """A new OAuth client, which may do this as a sibling besides.
+async def renew_secret(
+    database: Database, name: str, *, at_once: bool = False, by: Actor = OPERATOR, now: datetime
+) -> tuple[Credentials, Sequence[str]]:
+    """A new secret for a client, and its scopes. The former secret works for a day more, or no longer at all.
 
-    Its credentials, or None for a public one, which has no secret.
+    There is one former secret at most: the one before it is refused from now on.
 
-    Raises: NameTaken, StorageUnavailable.
+    Raises: NotFound; InvalidRequest, if the client is public; StorageUnavailable.
     """
-    # A public client's secret is thrown away: nobody will ever know a secret that fits the hash.
-    secret, secret_hash = new_secret()
-    if not await client_rows.store_oauth_client(
-        database, client, secret_hash=secret_hash, siblings_scopes=siblings_scopes, by=by, now=now
-    ):
-        raise NameTaken(NAME_TAKEN)
-    return None if client.is_public else Credentials(client.name, secret)
+    secret, secret_hash = _new_secret()
+    former_until = None if at_once else now + FORMER_SECRET_KEPT
+    scopes = await rows.renew_secret(database, name, secret_hash=secret_hash, former_until=former_until, by=by, now=now)
+    if scopes is None:
+        is_there = await rows.find_secrets(database, name) is not None
+        raise InvalidRequest.of(*HAS_NO_SECRET) if is_there else NotFound(NO_SUCH_CLIENT)
+    return Credentials(name, secret), scopes
+
+
+async def remove_client(database: Database, name: str, *, by: Actor = OPERATOR, now: datetime) -> None:
+    """Refuse this client from now on. Raises: NotFound, StorageUnavailable."""
+    if not await rows.delete_client(database, name, by=by, now=now):
+        raise NotFound(NO_SUCH_CLIENT)
 
 
 async def ensure_own_client(
@@ -255,20 +227,45 @@ async def ensure_own_client(
     """
     if not is_own_name(name):
         raise ValueError("a client of our own is named wxauth-...")
-    client = OAuthClient(
+    client = Client(
         name=name,
         title=title,
-        app_id=None,
-        scopes=scopes,
-        redirect_uris=redirect_uris,
-        logout_uris=logout_uris,
+        scopes=list(scopes),
         is_public=True,
-        may_scan=False,
-        is_near=False,
-        takes_user_codes=False,
-        email_domain=None,
+        redirect_uris=list(redirect_uris),
+        logout_uris=list(logout_uris),
+        id_token_alg=ID_TOKEN_ALG,
     )
-    await client_rows.ensure_own_client(database, client, secret_hash=new_secret()[1], now=now)
+    await rows.ensure_public_client(database, client, now=now)
+
+
+async def authenticate(
+    database: Database, credentials: Credentials, needed: Scope | None = None, *, now: datetime
+) -> ProvedClient:
+    """The client of these credentials, if it has the needed scope. A name that no client can have costs no read.
+
+    Raises: InvalidClient; ClientLacksScope; StorageUnavailable.
+    """
+    name, secret = credentials
+    stored = _check_secret(secret, await rows.find_secrets(database, name) if is_name(name) else None, now=now)
+    if needed is not None and needed not in stored.scopes:
+        raise ClientLacksScope(f"this needs the scope {needed}: wxauth clients set NAME --scope ...")
+    return ProvedClient(name, frozenset(in_order(stored.scopes)))
+
+
+async def authenticate_whole(database: Database, credentials: Credentials, *, now: datetime) -> Client:
+    """The whole client of these credentials, by one read. Raises: InvalidClient; StorageUnavailable."""
+    name, secret = credentials
+    found = await rows.find_with_secrets(database, name) if is_name(name) else None
+    client, stored = found or (None, None)
+    _check_secret(secret, stored, now=now)
+    assert client is not None
+    return client
+
+
+def in_order(scopes: Collection[str]) -> list[Scope]:
+    """Each of a service's scopes among these once, in the order of `Scope`."""
+    return [scope for scope in Scope if scope in scopes]
 
 
 def names_of_others(settings: Settings) -> Sequence[str]:
@@ -277,31 +274,70 @@ def names_of_others(settings: Settings) -> Sequence[str]:
 
 
 async def clashing_clients(database: Database, settings: Settings) -> Sequence[str]:
-    """The OAuth clients that are named like the audience or an app. Their tokens would be taken for others.
+    """The sites that are named like the audience or an app. Their tokens would be taken for others.
 
     Raises: StorageUnavailable.
     """
-    return await client_rows.those_named(database, names_of_others(settings))
+    return await rows.sites_named(database, names_of_others(settings))
 
 
-def origin_shown(client: OAuthClient) -> str | None:
+def origin_shown(client: Client) -> str | None:
     """The site's origin, to show to the person who is asked; None if the site has no redirect URI."""
     return origin_of(client.redirect_uris[0]) if client.redirect_uris else None
 
 
-def _uris(field: str, options: Mapping[str, Any]) -> list[str]:
+def _checked_uris(field: str, uris: Sequence[str]) -> list[str]:
     try:
-        return list(dict.fromkeys(check_uri(uri) for uri in options.get(field) or ()))
+        return list(dict.fromkeys(check_uri(uri) for uri in uris))
     except ValueError as exc:
         raise WrongClient(field, str(exc)) from None
 
 
-def _merged(before: Options, changes: Mapping[str, Any], *, is_site: bool) -> Mapping[str, Any]:
-    after: dict[str, Any] = {**before, **changes}
+def _check_site(client: Client, reserved: Collection[str]) -> None:
+    """Refuse what no site can be. Raises: WrongClient."""
+    if client.is_public and client.device:
+        raise WrongClient("is_public", "excludes the device grant: anybody could show a code in its name")
+    if client.is_public and (scopes := in_order(client.scopes)):
+        raise WrongClient("scopes", f"{scopes[0]} is for services with a secret")
+    if client.logout_uris and not client.redirect_uris:
+        raise WrongClient("logout_uris", "must have a redirect URI beside it")
+    if _APP_ID.fullmatch(client.name):
+        raise WrongClient("name", "must not be a site's: it looks like the app_id of a mini-program")
+    if client.name in reserved:
+        raise WrongClient(
+            "name", "must not be a site's: it is the audience's or an app's, and tokens would be confused"
+        )
+
+
+def _merged(client: Client, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    after: dict[str, Any] = {**client.model_dump(), **changes}
     # A public client has no secret that it could go on with; a confidential one would leave sessions that it proved by
     # its secret to anybody who knows its name.
-    if bool(after["is_public"]) != before["is_public"]:
+    if bool(after["is_public"]) != client.is_public:
         raise WrongClient("is_public", "cannot be changed: remove the client, and add it anew")
-    if is_site and not (after["redirect_uris"] or after["device"]):
-        raise WrongClient("redirect_uris", "wants one, unless there is the device grant: a site remains a site")
+    if client.is_site and not (after["redirect_uris"] or after["device"]):
+        raise WrongClient("redirect_uris", "must be there, unless there is the device grant: a site remains a site")
     return after
+
+
+def _new_secret() -> tuple[str, bytes]:
+    """A secret, and the hash that is stored."""
+    secret = secrets.token_urlsafe(_SECRET_BYTES)
+    return secret, _hash(secret)
+
+
+def _check_secret(secret: str, stored: rows.Secrets | None, *, now: datetime) -> rows.Secrets:
+    """What is stored, if this is the present secret or the former one while it works. Raises: InvalidClient."""
+    # An unknown name, or one of a client without a secret, takes the same steps as a wrong secret.
+    given = _hash(secret)
+    is_right = compare_digest(given, (stored and stored.secret_hash) or _NO_HASH)
+    is_former = compare_digest(given, (stored and stored.former_secret_hash) or _NO_HASH)
+    if stored is None or not (is_right or (is_former and stored.is_former_good(now))):
+        raise InvalidClient("there is no service client with this name and secret")
+    return stored
+
+
+def _hash(secret: str) -> bytes:
+    # Slow hashes protect passwords that people choose. These are 32 random bytes, which no speed of guessing finds,
+    # and a slow hash would cost its time with every request.
+    return sha256(secret.encode()).digest()

@@ -5,7 +5,7 @@ from typing import Final
 from fastapi import APIRouter
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, PayloadTooLarge
-from wxauth.server.clients import clients, service_clients
+from wxauth.server.clients import clients
 from wxauth.server.clients.bodies import (
     EXAMPLE_CLIENT,
     EXAMPLE_CLIENTS,
@@ -21,18 +21,20 @@ from wxauth.server.clients.bodies import (
     client_answer,
     new_client_answer,
 )
-from wxauth.server.clients.rows import StoredClient, all_clients
+from wxauth.server.clients.rows import all_clients
+from wxauth.server.clients.uris import URI_RULE
 from wxauth.server.core.services import ServicesDep
+from wxauth.server.core.tables import AddedClient
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.server.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, FOR_FRESH_ADMINISTRATORS, answers, failures
 from wxauth.server.web.direct import DirectRoute, operation_id
 
 router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
 
-_NO_SUCH_CLIENT: Final = NotFound(service_clients.NO_SUCH_CLIENT)
-_WRONG_NAME: Final = InvalidRequest.of("name", "wants a-z, 0-9, _ and -, the first a letter or digit, at most 64")
-_WRONG_URI: Final = clients.WrongClient("redirect_uris", "wants https://host/path, or http on a loopback address")
-_PUBLIC: Final = InvalidRequest.of(*service_clients.HAS_NO_SECRET)
+_NO_SUCH_CLIENT: Final = NotFound(clients.NO_SUCH_CLIENT)
+_WRONG_NAME: Final = InvalidRequest.of("name", clients.NAME_RULE)
+_WRONG_URI: Final = clients.WrongClient("redirect_uris", URI_RULE)
+_PUBLIC: Final = InvalidRequest.of(*clients.HAS_NO_SECRET)
 
 
 @router.get(
@@ -64,14 +66,8 @@ async def add_client(
     reserved = clients.names_of_others(services.settings)
     client = clients.asked_for(body.name, body.model_dump(exclude={"name"}), reserved=reserved)
     credentials = await clients.add_client(services.database, client, by=administrator, now=now)
-    stored = StoredClient(
-        name=client.name,
-        siblings_scopes=client.siblings_scopes,
-        site=client.site,
-        created_at=now,
-        former_secret_until=None,
-    )
-    return new_client_answer(stored, credentials, now=now)
+    added = AddedClient(**client.model_dump(), created_at=now)
+    return new_client_answer(added, credentials, now=now)
 
 
 @router.patch(
@@ -109,7 +105,7 @@ async def change_client(
 )
 async def remove_client(administrator: FreshAdministratorDep, services: ServicesDep, name: ClientName) -> None:
     """The client is refused from now on. A site's sessions and open scans end."""
-    await service_clients.remove_client(services.database, name, by=administrator, now=services.clock())
+    await clients.remove_client(services.database, name, by=administrator, now=services.clock())
 
 
 @router.post(
@@ -122,9 +118,7 @@ async def renew_client_secret(
     administrator: FreshAdministratorDep, services: ServicesDep, name: ClientName
 ) -> ClientSecretAnswer:
     """The new secret is in the answer, this once. The former one works for 24 hours more."""
-    credentials, scopes = await service_clients.renew_secret(
-        services.database, name, by=administrator, now=services.clock()
-    )
+    credentials, scopes = await clients.renew_secret(services.database, name, by=administrator, now=services.clock())
     return {
         "name": name,
         "client_id": credentials.client_id,

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from wxauth.guard.urls import is_secure
 
 MAX_LENGTH: Final = 2048
+URI_RULE: Final = "must be https://host/path, or http on a loopback address; no fragment, user or pattern"
 
 # A URI (RFC 3986) without fragment, without user information, and without `*`, which could be meant as a pattern.
 _FORM: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:[/?][A-Za-z0-9._~:/?\[\]!$&'()+,;=%@-]*)?", re.ASCII)
@@ -23,7 +24,7 @@ def check_uri(uri: str) -> str:
     except ValueError:
         is_good = False
     if not is_good:
-        raise ValueError("wants https://host/path, or http on a loopback address; no fragment, user or pattern")
+        raise ValueError(URI_RULE)
     return uri
 
 

@@ -62,10 +62,10 @@ class EventType(StrEnum):
     APP_ADDED = "app.added"
     APP_CHANGED = "app.changed"
     APP_REMOVED = "app.removed"
-    SERVICE_CLIENT_ADDED = "client.added"
+    CLIENT_ADDED = "client.added"
     CLIENT_CHANGED = "client.changed"
     CLIENT_SECRET_RENEWED = "client.secret_renewed"  # noqa: S105 - the name of an event
-    SERVICE_CLIENT_REMOVED = "client.removed"
+    CLIENT_REMOVED = "client.removed"
     WEBHOOK_ADDED = "webhook.added"
     WEBHOOK_CHANGED = "webhook.changed"
     WEBHOOK_SECRET_RENEWED = "webhook.secret_renewed"  # noqa: S105 - the name of an event

@@ -64,7 +64,7 @@ _ERASE_ID_TOKEN_KEYS: Final = _erasing_part("id_token_keys")
 # $1 kid
 _READ_PUBLIC_HALF: Final = "SELECT public_jwk FROM id_token_keys WHERE kid = $1"
 _ARE_WANTED: Final = """
-SELECT EXISTS (SELECT FROM oauth_clients) OR EXISTS (SELECT FROM id_token_keys) AS are_wanted
+SELECT EXISTS (SELECT FROM clients WHERE title IS NOT NULL) OR EXISTS (SELECT FROM id_token_keys) AS are_wanted
 """
 
 

@@ -19,11 +19,10 @@ from wxauth.errors import (
     StorageUnavailable,
     UnknownApp,
 )
-from wxauth.server.clients import service_clients as clients
 from wxauth.server.clients.callers import SERVICE_CLIENT_SECURITY, client_with
-from wxauth.server.clients.service_clients import Scope
 from wxauth.server.core.services import ServicesDep
-from wxauth.server.siblings import wechat_tokens
+from wxauth.server.core.tables import Scope
+from wxauth.server.siblings import introspection, wechat_tokens
 from wxauth.server.siblings.bodies import (
     EXAMPLE_ACCESS_TOKEN,
     EXAMPLE_INTROSPECTION,
@@ -165,7 +164,7 @@ async def introspect(request: Request, services: ServicesDep) -> dict[str, Any]:
     one of a revoked session or a banned user, or a refresh token. The roles are the user's present ones.
     """
     await client_with(request, Scope.INTROSPECT)
-    claims = await clients.introspect(services, _token_in(await request.body()))
+    claims = await introspection.introspect(services, _token_in(await request.body()))
     return {"active": False} if claims is None else {"active": True, "token_type": "Bearer", **claims}
 
 

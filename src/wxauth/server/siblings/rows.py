@@ -1,11 +1,14 @@
-"""Lookups of users: by present or former id, by openid, and by external id."""
+"""Lookups of users, and the record of which client was given an app's WeChat token."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database
 from wxauth.server.core.tables import USER
+from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.users.rows import IdentityRow, UserWithIdentities
 
 # A user who is named twice, by any id or openid, comes once, at the first place.
@@ -36,6 +39,12 @@ SELECT {USER},
   FROM wanted JOIN users ON users.id = wanted.user_id
  ORDER BY wanted.place
 """  # noqa: S608 - put together from constants
+# The id is made of client, app and day: a second event of the same three conflicts with the first, and is not stored.
+# $1 id  $2 type  $3 now  $4 client  $5 app_id  $6 ip
+_RECORD_READING: Final = """
+INSERT INTO events (id, type, at, actor, app_id, ip) VALUES ($1, $2, $3, $4, $5, $6::text::inet)
+ON CONFLICT (id) DO NOTHING
+"""
 
 
 class UserForSiblings(UserWithIdentities):
@@ -59,3 +68,17 @@ async def look_up(
     app_ids, names = [each["app_id"] for each in openids], [each["openid"] for each in openids]
     found: Sequence[UserForSiblings] = await database.fetch(_LOOK_UP, list(ids), app_ids, names, list(external_ids))
     return found
+
+
+async def record_reading(database: Database, by: Actor, *, app_id: str, now: datetime) -> None:
+    """Record, once a day, that a service client was given an app's WeChat token. Raises: StorageUnavailable."""
+    reading = _id_of_reading(by.name, app_id, now)
+    await database.fetchrow(_RECORD_READING, reading, EventType.ACCESS_TOKEN_READ.value, now, by.name, app_id, by.ip)
+
+
+def _id_of_reading(client_id: str, app_id: str, now: datetime) -> UUID:
+    """A UUIDv7 (RFC 9562, section 5.7) of the day's beginning, with a hash of both names in place of random bits."""
+    day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    milliseconds = int(day.timestamp() * 1000).to_bytes(6, "big")
+    names = sha256("\0".join((client_id, app_id)).encode()).digest()[:10]
+    return UUID(bytes=milliseconds + bytes([0x70 | names[0] & 0x0F, names[1], 0x80 | names[2] & 0x3F]) + names[3:])

@@ -8,8 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from wxauth.server.clients.service_clients import Scope
-from wxauth.server.core.tables import phone_verified
+from wxauth.server.core.tables import Scope, phone_verified
 from wxauth.server.siblings.rows import UserForSiblings
 from wxauth.server.users.bodies import EXAMPLE_USER, DocumentVersion, IdentityAnswer
 from wxauth.server.web.bodies import TEXT

@@ -3,10 +3,10 @@
 from datetime import timedelta
 from typing import Final
 
-from wxauth.server.clients.service_rows import record_reading
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
+from wxauth.server.siblings.rows import record_reading
 from wxauth.server.wechat.wechat_tokens import WeChatToken
 
 LOOKED_WITHIN: Final = timedelta(minutes=1)

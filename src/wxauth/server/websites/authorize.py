@@ -9,11 +9,12 @@ from typing import Final
 from urllib.parse import urlencode
 
 from wxauth.errors import NotFound
-from wxauth.server.clients.rows import OAuthClient, find_client
-from wxauth.server.clients.service_clients import is_name
+from wxauth.server.clients.clients import is_name
+from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.uris import is_registered
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
+from wxauth.server.core.tables import Client
 from wxauth.server.sessions.devices import Device
 from wxauth.server.websites import rows as scan_rows
 from wxauth.server.websites.errors import OAuthError
@@ -80,7 +81,7 @@ class State(StrEnum):
 class Shown:
     """A code for a page to show."""
 
-    client: OAuthClient
+    client: Client
     started: Started
     renew_url: str
 
@@ -112,9 +113,9 @@ async def start(services: Services, parameters: Parameters, *, browser: Device, 
     return Shown(client, started, f"{PATH}?{urlencode(parameters)}")
 
 
-async def _who_asks(services: Services, parameters: Parameters) -> tuple[OAuthClient, str]:
+async def _who_asks(services: Services, parameters: Parameters) -> tuple[Client, str]:
     name, redirect_uri = parameters.get("client_id", ""), parameters.get("redirect_uri", "")
-    client = await find_client(services.database, name) if is_name(name) else None
+    client = await find_site(services.database, name) if is_name(name) else None
     if client is None or "client_id" in parameters.repeated:
         raise Unanswerable(Mistake.CLIENT)
     if "redirect_uri" in parameters.repeated or not is_registered(redirect_uri, client.redirect_uris):
@@ -122,7 +123,7 @@ async def _who_asks(services: Services, parameters: Parameters) -> tuple[OAuthCl
     return client, redirect_uri
 
 
-def _check(client: OAuthClient, parameters: Parameters) -> tuple[str, str]:
+def _check(client: Client, parameters: Parameters) -> tuple[str, str]:
     """The scope to be granted, and the challenge. Raises: OAuthError."""
     if parameters.repeated:
         raise OAuthError("invalid_request", "a parameter stands twice")

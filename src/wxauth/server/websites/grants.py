@@ -7,12 +7,12 @@ from typing import Any, Final
 from uuid import UUID
 
 from wxauth.errors import InvalidToken
-from wxauth.server.clients.rows import ID_TOKEN_ALG, OAuthClient
+from wxauth.server.clients.clients import ID_TOKEN_ALG
 from wxauth.server.clients.uris import is_registered
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
-from wxauth.server.core.tables import UserInSession
+from wxauth.server.core.tables import Client, UserInSession
 from wxauth.server.login.refresh_rows import Lifetimes, Refusal, Use, rotate_refresh_token
 from wxauth.server.sessions.rows import EndReason, end_session_of_website
 from wxauth.server.users.callers import ADMIN_SCOPE, ROLES_SCOPE
@@ -39,7 +39,7 @@ class WebSession:
 
     id: UUID
     generation: int
-    client: OAuthClient
+    client: Client
     user: UserInSession
     scope: str
     """The scopes of its next tokens, separated by spaces."""
@@ -49,9 +49,7 @@ class WebSession:
     expires_at: datetime
 
 
-async def exchange(
-    services: Services, client: OAuthClient, form: Mapping[str, str], *, ip: str | None
-) -> dict[str, Any]:
+async def exchange(services: Services, client: Client, form: Mapping[str, str], *, ip: str | None) -> dict[str, Any]:
     """Exchange a code or a refresh token for tokens. Raises: OAuthError, StorageUnavailable."""
     if ADMIN_SCOPE in client.scopes:  # its sessions are shorter, and kept by a cookie that scripts cannot read
         raise OAuthError("unauthorized_client", "the console redeems its codes by itself")
@@ -67,8 +65,8 @@ async def exchange(
     raise OAuthError("unsupported_grant_type", f"grant_type is one of {', '.join(GRANTS)}")
 
 
-async def _for_device_code(services: Services, client: OAuthClient, form: Mapping[str, str]) -> dict[str, Any]:
-    if not client.may_scan:
+async def _for_device_code(services: Services, client: Client, form: Mapping[str, str]) -> dict[str, Any]:
+    if not client.device:
         raise OAuthError("unauthorized_client", "the client was added without --device")
     device_code = form.get("device_code")
     if device_code is None:
@@ -99,7 +97,7 @@ async def _for_device_code(services: Services, client: OAuthClient, form: Mappin
     return await _opened(services, client, session_id, outcome, lifetimes, now=now)
 
 
-async def _for_code(services: Services, client: OAuthClient, form: Mapping[str, str]) -> dict[str, Any]:
+async def _for_code(services: Services, client: Client, form: Mapping[str, str]) -> dict[str, Any]:
     """Exchange a code. If it comes again with the right redirect_uri and verifier, the session that it made ends."""
     if not client.redirect_uris:
         raise OAuthError("unauthorized_client", "the client was added without --redirect-uri")
@@ -138,7 +136,7 @@ async def _see_that_keys_are_there(services: Services, now: datetime) -> None:
 
 async def _opened(
     services: Services,
-    client: OAuthClient,
+    client: Client,
     session_id: UUID,
     granted: scan_rows.Granted,
     lifetimes: Lifetimes,
@@ -169,7 +167,7 @@ def count_redeemed(services: Services, *, now: datetime) -> None:
 
 
 async def _for_refresh_token(
-    services: Services, client: OAuthClient, form: Mapping[str, str], *, ip: str | None
+    services: Services, client: Client, form: Mapping[str, str], *, ip: str | None
 ) -> dict[str, Any]:
     """Rotate a refresh token, as at /v1/refresh. If a used one comes again after the grace, the session ends."""
     if "refresh_token" not in form:
@@ -177,8 +175,9 @@ async def _for_refresh_token(
     token = services.refresh_tokens.parse(form["refresh_token"])
     if token is None:
         raise invalid_grant("the refresh token is not one of ours")
-    wanted = form["scope"].split() if "scope" in form else client.scopes
-    if not set(wanted) <= set(client.scopes):
+    allowed = client.site_scopes
+    wanted = form["scope"].split() if "scope" in form else allowed
+    if not set(wanted) <= set(allowed):
         raise OAuthError("invalid_scope", "the client was not added with all of these scopes")
     now = services.clock()
     await _see_that_keys_are_there(services, now)
@@ -235,7 +234,8 @@ async def _tokens_of(services: Services, session: WebSession, *, now: datetime) 
     Raises: OAuthError, StorageUnavailable.
     """
     user, client = session.user, session.client
-    names = [name for name in session.scope.split() if name in session.client.scopes]
+    allowed = client.site_scopes
+    names = [name for name in session.scope.split() if name in allowed]
     if not names:
         raise invalid_grant("the client may not have any of these scopes any more")
     left = int((session.expires_at - now).total_seconds())
@@ -279,7 +279,7 @@ async def _tokens_of(services: Services, session: WebSession, *, now: datetime) 
     return answer
 
 
-async def revoke(services: Services, client: OAuthClient, token: str) -> None:
+async def revoke(services: Services, client: Client, token: str) -> None:
     """End the session of a token, if the token is this client's own. Raises: StorageUnavailable."""
     refresh_token = services.refresh_tokens.parse(token)
     if refresh_token is not None:

@@ -11,9 +11,9 @@ from uuid import UUID
 
 from pydantic_core import from_json, to_json
 
-from wxauth.server.clients.rows import ID_TOKEN_ALG, OAuthClient
+from wxauth.server.clients.clients import ID_TOKEN_ALG
 from wxauth.server.core.services import Services
-from wxauth.server.core.tables import UserInSession, phone_verified
+from wxauth.server.core.tables import Client, UserInSession, phone_verified
 from wxauth.server.keys.rsa_keys import RsaKey
 from wxauth.server.websites.requests import MAX_TOKEN_LENGTH
 from wxauth.tokens.claims import ALGORITHM
@@ -40,7 +40,7 @@ class Hint:
     session_id: UUID
 
 
-def claims_of(user: UserInSession, client: OAuthClient, scopes: Collection[str]) -> dict[str, Any]:
+def claims_of(user: UserInSession, client: Client, scopes: Collection[str]) -> dict[str, Any]:
     """The claims about a user that these scopes grant. A claim without a value is left out."""
     claims: dict[str, Any] = {}
     if "profile" in scopes:
@@ -62,7 +62,7 @@ def id_token(
     key: RsaKey | SigningKey,
     *,
     issuer: str,
-    client: OAuthClient,
+    client: Client,
     user: UserInSession,
     scopes: Collection[str],
     session_id: UUID,

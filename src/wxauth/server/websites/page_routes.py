@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable
-from wxauth.server.clients.rows import find_client
+from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.uris import is_registered
 from wxauth.server.core.services import Services, ServicesDep
 from wxauth.server.sessions.devices import Device
@@ -161,7 +161,7 @@ async def end_session(request: Request, services: ServicesDep) -> Response:
         return message_page(request, "no_hint", language, status=400)
     language = language_of(request, ui_locales=parameters.get("ui_locales"))
     hint = None if parameters.repeated else await read_hint(services, parameters.get("id_token_hint", ""))
-    client = None if hint is None else await find_client(services.database, hint.client_id)
+    client = None if hint is None else await find_site(services.database, hint.client_id)
     if hint is None or client is None or parameters.get("client_id", client.name) != client.name:
         return message_page(request, "no_hint", language, status=400)
     await end_web_session(services, client.name, hint.session_id)

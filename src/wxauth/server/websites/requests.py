@@ -7,9 +7,10 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 
 from wxauth.server.clients.callers import basic_credentials
-from wxauth.server.clients.rows import OAuthClient, find_client
-from wxauth.server.clients.service_clients import Credentials, authenticate, is_name
+from wxauth.server.clients.clients import Credentials, authenticate_whole, is_name
+from wxauth.server.clients.rows import find_site
 from wxauth.server.core.services import Services
+from wxauth.server.core.tables import Client
 from wxauth.server.websites.errors import OAuthError, invalid_client, invalid_request
 
 MAX_LENGTH: Final = 4096
@@ -75,7 +76,7 @@ async def form_of(request: Request) -> Parameters:
     return form
 
 
-async def client_of(request: Request, services: Services, form: Parameters) -> OAuthClient:
+async def client_of(request: Request, services: Services, form: Parameters) -> Client:
     """The client that asks, by HTTP Basic or by `client_id` and `client_secret`. A public client sends no secret.
 
     Raises: OAuthError, InvalidClient, InvalidRequest, StorageUnavailable.
@@ -84,12 +85,13 @@ async def client_of(request: Request, services: Services, form: Parameters) -> O
     name = credentials.client_id if credentials else form.get("client_id")
     if name is None:
         raise invalid_client("send the client's name and secret by HTTP Basic, or client_id and client_secret")
-    if credentials is not None:
-        await authenticate(services.database, credentials, now=services.clock())
-    client = await find_client(services.database, name) if is_name(name) else None
-    if credentials is None and (client is None or not client.is_public):
-        raise invalid_client("there is no public client of this name")
-    if client is None:
+    if credentials is None:
+        site = await find_site(services.database, name) if is_name(name) else None
+        if site is None or not site.is_public:
+            raise invalid_client("there is no public client of this name")
+        return site
+    client = await authenticate_whole(services.database, credentials, now=services.clock())
+    if not client.is_site:
         raise OAuthError(
             "unauthorized_client", "this service client is no site: it has no redirect URI and no --device"
         )

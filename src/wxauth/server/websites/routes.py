@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth.errors import InsufficientScope, InvalidToken
-from wxauth.server.clients.rows import find_client
+from wxauth.server.clients.rows import find_site
 from wxauth.server.core.ip_addresses import plain_address
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.users import account
@@ -79,7 +79,7 @@ async def authorize_device(request: Request, services: ServicesDep) -> dict[str,
     """
     form = await form_of(request)
     client = await client_of(request, services, form)
-    if not client.may_scan:
+    if not client.device:
         raise OAuthError("unauthorized_client", "the client was added without --device")
     started = await scans.start_for_device(
         services,
@@ -176,7 +176,7 @@ async def read_userinfo(request: Request, services: ServicesDep) -> dict[str, An
     if grants.OPENID_SCOPE not in scopes:
         raise InsufficientScope("this is for a website's token with the scope openid")
     caller = await account.caller(services, principal)
-    client = await find_client(services.database, principal.claims["client_id"])
+    client = await find_site(services.database, principal.claims["client_id"])
     if client is None:
         raise InvalidToken("the client has been removed")
     return {"sub": str(caller.user["id"]), **claims_of(caller.user, client, scopes)}

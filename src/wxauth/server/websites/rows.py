@@ -45,7 +45,7 @@ RETURNING id
 """
 _OPEN: Final = """
 SELECT s.id, c.app_id, p.content, p.content_type
-  FROM scans s JOIN oauth_clients c ON c.name = s.client_id LEFT JOIN scan_pictures p ON p.scan_id = s.id
+  FROM scans s JOIN clients c ON c.name = s.client_id LEFT JOIN scan_pictures p ON p.scan_id = s.id
  WHERE s.scene_hash = $1 AND s.verdict IS NULL AND s.expires_at > $2
 """
 
@@ -64,8 +64,8 @@ def _network_part(address: str) -> str:
 
 _SAME_NETWORK_PART: Final = f"{_network_part('s.browser_ip')} = {_network_part('$6::text::inet')}"
 _IS_FORWARDED_PART: Final = """
-CASE WHEN $1::bytea IS NULL THEN NOT (c.takes_user_codes OR s.request_hash IS NOT NULL) ELSE NOT $8::boolean END"""
-_IS_TOO_FAR_PART: Final = f"((c.is_near OR $7::boolean) AND ({_SAME_NETWORK_PART}) IS NOT TRUE)"
+CASE WHEN $1::bytea IS NULL THEN NOT (c.user_code OR s.request_hash IS NOT NULL) ELSE NOT $8::boolean END"""
+_IS_TOO_FAR_PART: Final = f"((c.near OR $7::boolean) AND ({_SAME_NETWORK_PART}) IS NOT TRUE)"
 _IS_TOO_OLD_PART: Final = "c.scopes && $10::text[]"
 # A scan is free if its claim is too old, is of the same user, or is of a session that has been erased.
 _IS_FREE_PART: Final = """
@@ -83,7 +83,7 @@ UPDATE scans s
    SET claimed_session_id = CASE WHEN {_MAY_PART} THEN $3 ELSE s.claimed_session_id END,
        claimed_at = CASE WHEN {_MAY_PART} THEN $5 ELSE s.claimed_at END,
        is_typed = CASE WHEN {_MAY_PART} THEN $1::bytea IS NULL ELSE s.is_typed END
-  FROM oauth_clients c
+  FROM clients c
  WHERE c.name = s.client_id AND (s.scene_hash = $1 OR s.user_code_hash = ANY ($2::bytea[]))
    AND s.verdict IS NULL AND s.expires_at > $5
 RETURNING s.id, s.client_id, c.title, c.redirect_uris, s.request_hash IS NOT NULL AS is_page,

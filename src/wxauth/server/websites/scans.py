@@ -18,10 +18,10 @@ from wxauth.errors import (
     ScanTooFar,
     StorageUnavailable,
 )
-from wxauth.server.clients.rows import OAuthClient
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
+from wxauth.server.core.tables import Client
 from wxauth.server.login.proof import prove_person
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.account import Caller
@@ -80,23 +80,24 @@ class Opening:
     """Whether the mini-program itself has read the code, and only by its camera."""
 
 
-def granted_scope(client: OAuthClient, asked_for: str | None) -> str:
+def granted_scope(client: Client, asked_for: str | None) -> str:
     """The scopes asked for that the client may have; without `asked_for`, all its scopes. Raises: OAuthError."""
-    wanted = list(client.scopes) if asked_for is None else asked_for.split()
-    scope = [name for name in client.scopes if name in wanted]
+    allowed = client.site_scopes
+    wanted = allowed if asked_for is None else asked_for.split()
+    scope = [name for name in allowed if name in wanted]
     if not scope:
         raise OAuthError("invalid_scope", "the client was added with none of these scopes")
     return " ".join(scope)
 
 
 async def start_for_device(
-    services: Services, client: OAuthClient, *, scope: str, ip: str | None, user_agent: str | None
+    services: Services, client: Client, *, scope: str, ip: str | None, user_agent: str | None
 ) -> Started:
     """Start a scan that a device shows and polls. `ip` and `user_agent` are those of the person's browser.
 
     Raises: OAuthError, RateLimited, StorageUnavailable.
     """
-    if ip is None and client.is_near:
+    if ip is None and client.near:
         raise invalid_request("this client was added with --near: browser_ip is required")
     # First, so that one browser alone cannot use up what the client may start for all.
     await services.scan_limits.browsers.admit_address(ip)
@@ -107,7 +108,7 @@ async def start_for_device(
 
 
 async def start_for_page(
-    services: Services, client: OAuthClient, *, scope: str, browser: Device, request: PageRequest
+    services: Services, client: Client, *, scope: str, browser: Device, request: PageRequest
 ) -> Started:
     """Start a scan that our own page shows to a browser. Raises: RateLimited, OAuthError, StorageUnavailable."""
     await services.scan_limits.browsers.admit_address(browser.ip)
@@ -115,7 +116,7 @@ async def start_for_page(
 
 
 async def _start(
-    services: Services, client: OAuthClient, *, scope: str, browser: Device, request: PageRequest | None
+    services: Services, client: Client, *, scope: str, browser: Device, request: PageRequest | None
 ) -> Started:
     for _ in range(_ATTEMPTS):
         now, scene = services.clock(), new_scene()

@@ -1,0 +1,36 @@
+"""Introspection: what an access token says, for services that cannot verify it themselves (RFC 7662)."""
+
+from typing import Any, Final
+
+from wxauth.errors import InvalidToken
+from wxauth.server.core.services import Services
+from wxauth.server.sessions.rows import user_in_session
+from wxauth.server.users.callers import ROLES_SCOPE
+
+_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "client_id", "sid", "openid")
+_CLAIMS_OF_WEBSITES: Final = ("app_id", "scope")
+
+
+async def introspect(services: Services, token: str) -> dict[str, Any] | None:
+    """A token's claims, with the user's present roles; None if the token is not, or no longer, a good access token.
+
+    A token of ours costs one indexed read, anything else none.
+
+    Raises: KeysUnavailable, StorageUnavailable.
+    """
+    try:
+        principal = await services.guard.verify(token)
+    except InvalidToken:
+        return None
+    user = await user_in_session(
+        services.database, session_id=principal.session_id, user_id=principal.id, now=services.clock()
+    )
+    if user is None:
+        return None
+    claims = {name: principal.claims[name] for name in _CLAIMS}
+    claims |= {name: principal.claims[name] for name in _CLAIMS_OF_WEBSITES if name in principal.claims}
+    if user["roles"] and (principal.scopes is None or ROLES_SCOPE in principal.scopes):
+        claims["roles"] = user["roles"]
+    if user["external_id"] is not None:
+        claims["external_id"] = user["external_id"]
+    return claims
