@@ -308,7 +308,7 @@ def test_a_page_for_browsers_says_how_it_refuses(path: str, statuses: set[str]) 
             "/v1/me",
             "get",
             "invalid_request missing_token invalid_token token_expired keys_unavailable storage_unavailable "
-            "internal_error",
+            "insufficient_scope internal_error",
         ),
         (
             "/v1/refresh",
@@ -348,7 +348,7 @@ def test_a_page_for_browsers_says_how_it_refuses(path: str, statuses: set[str]) 
             "/v1/admin/users/{user_id}",
             "patch",
             "invalid_request payload_too_large missing_token invalid_token token_expired insufficient_role not_found "
-            "last_admin login_too_old keys_unavailable storage_unavailable internal_error",
+            "last_admin login_too_old keys_unavailable storage_unavailable insufficient_scope internal_error",
         ),
         (
             "/v1/me/phone",
@@ -362,14 +362,14 @@ def test_a_page_for_browsers_says_how_it_refuses(path: str, statuses: set[str]) 
             "/v1/me/avatar",
             "post",
             "invalid_request payload_too_large rate_limited missing_token invalid_token token_expired "
-            "keys_unavailable storage_unavailable internal_error",
+            "keys_unavailable storage_unavailable insufficient_scope internal_error",
         ),
         ("/v1/avatars/{file_name}", "get", "not_found storage_unavailable internal_error"),
         (
             "/v1/me/decrypt",
             "post",
             "invalid_request payload_too_large session_key_expired missing_token invalid_token token_expired "
-            "keys_unavailable storage_unavailable internal_error",
+            "keys_unavailable storage_unavailable insufficient_scope internal_error",
         ),
         ("/.well-known/jwks.json", "get", "keys_unavailable internal_error"),
     ],

@@ -12,6 +12,7 @@ from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, Stora
 from wxauth.server.clients.clients import Credentials, ProvedClient, authenticate
 from wxauth.server.core.services import Services
 from wxauth.server.core.tables import Scope
+from wxauth.server.web.answers import Entails
 
 SERVICE_CLIENT_SCHEME: Final = {
     "service_client": {
@@ -22,16 +23,18 @@ SERVICE_CLIENT_SCHEME: Final = {
 }
 """An entry of the OpenAPI document's `securitySchemes`."""
 
-SERVICE_CLIENT_SECURITY: Final[dict[str, Any]] = {"security": [{"service_client": []}]}
-"""`openapi_extra` of an operation for service clients."""
-
-FOR_CLIENTS: Final = (
-    InvalidRequest("there are two Authorization headers", status=400),
-    InvalidClient,
-    ClientLacksScope,
-    StorageUnavailable,
+FOR_CLIENT: Final = Entails(
+    failures=(
+        InvalidRequest("there are two Authorization headers", status=400),
+        InvalidClient,
+        ClientLacksScope,
+        StorageUnavailable,
+    ),
+    security=({"service_client": ()},),
 )
-"""What any operation for service clients may answer."""
+"""What a parameter for the service client that asks entails."""
+FOR_CLIENTS: Final = FOR_CLIENT.failures
+SERVICE_CLIENT_SECURITY: Final[dict[str, Any]] = {"security": [{"service_client": []}]}
 
 
 async def client_with(request: Request, scope: Scope) -> ProvedClient:
@@ -47,11 +50,11 @@ def _asking_for(scope: Scope) -> Callable[[Request], Awaitable[ProvedClient]]:
     return client
 
 
-UsersClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.USERS))]
+UsersClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.USERS)), FOR_CLIENT]
 """A service client that may look users up."""
 
 
-EventsClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.EVENTS))]
+EventsClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.EVENTS)), FOR_CLIENT]
 """A service client that may read the feed."""
 
 

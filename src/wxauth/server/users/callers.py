@@ -1,5 +1,6 @@
 """The parameters of routes in every room: who calls, and from where."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
@@ -9,7 +10,7 @@ from uuid import UUID
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from wxauth.errors import InsufficientScope, LoginTooOld
+from wxauth.errors import InsufficientRole, InsufficientScope, LoginTooOld
 from wxauth.server.core.ip_addresses import plain_address
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import Actor
@@ -18,10 +19,12 @@ from wxauth.server.sessions.rows import session_opened_at
 from wxauth.server.users import account
 from wxauth.server.users.account import Caller
 from wxauth.server.users.standing import ADMIN
+from wxauth.server.web.answers import BEARER, GUARDED, Entails, Failure
 from wxauth.tokens.claims import Principal
 
 _MAX_USER_AGENT: Final = 512
-
+_FOR_PEOPLE: Final = Entails(failures=(InsufficientScope, *GUARDED), security=BEARER)
+_FOR_ADMINISTRATORS: Final[Sequence[Failure]] = (InsufficientRole, InsufficientScope, *GUARDED)
 
 ROLES_SCOPE: Final = "roles"
 """The scope with which a website sees a person's roles."""
@@ -38,7 +41,7 @@ async def principal_of(connection: HTTPConnection) -> Principal:
     return principal
 
 
-PrincipalDep = Annotated[Principal, Depends(principal_of)]
+PrincipalDep = Annotated[Principal, Depends(principal_of), _FOR_PEOPLE]
 """What the request's access token says, for what looks the session up by itself."""
 
 
@@ -48,7 +51,7 @@ async def caller_of(connection: HTTPConnection) -> Caller:
     return await account.caller(services, await principal_of(connection))
 
 
-CallerDep = Annotated[Caller, Depends(caller_of)]
+CallerDep = Annotated[Caller, Depends(caller_of), _FOR_PEOPLE]
 """The user behind the request's access token. A revoked session, a banned or erased user is refused at once."""
 
 
@@ -65,7 +68,7 @@ async def any_caller_of(connection: HTTPConnection) -> Caller:
     return replace(caller, user={**caller.user, "roles": []})
 
 
-AnyCallerDep = Annotated[Caller, Depends(any_caller_of)]
+AnyCallerDep = Annotated[Caller, Depends(any_caller_of), Entails(failures=GUARDED, security=BEARER)]
 """The user behind the request's access token, a website's too."""
 
 
@@ -95,7 +98,7 @@ async def administrator_of(connection: HTTPConnection) -> Actor:
     return Actor(str(caller.user["id"]), (await device_of(connection)).ip)
 
 
-AdministratorDep = Annotated[Actor, Depends(administrator_of)]
+AdministratorDep = Annotated[Actor, Depends(administrator_of), Entails(failures=_FOR_ADMINISTRATORS, security=BEARER)]
 """The administrator who asks. One who was demoted or banned a moment ago is refused at once."""
 
 
@@ -105,7 +108,7 @@ async def fresh_login_of(connection: HTTPConnection) -> bool:
     return await is_fresh(services, (await services.guard(connection)).session_id)
 
 
-FreshLoginDep = Annotated[bool, Depends(fresh_login_of)]
+FreshLoginDep = Annotated[bool, Depends(fresh_login_of), Entails(failures=(LoginTooOld, *GUARDED), security=BEARER)]
 """Whether the session was opened lately, for acts that leave lasting power in some cases only."""
 
 
@@ -132,7 +135,9 @@ async def fresh_administrator_of(connection: HTTPConnection) -> Actor:
     return administrator
 
 
-FreshAdministratorDep = Annotated[Actor, Depends(fresh_administrator_of)]
+FreshAdministratorDep = Annotated[
+    Actor, Depends(fresh_administrator_of), Entails(failures=(LoginTooOld, *_FOR_ADMINISTRATORS), security=BEARER)
+]
 """The administrator who asks, for acts that leave lasting power: `ADMIN_FRESH_LOGIN`."""
 
 

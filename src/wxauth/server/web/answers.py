@@ -1,13 +1,20 @@
-"""The documented answers of an operation: an example, and every failure."""
+"""The documented answers of an operation: an example made of its fields, and every failure."""
 
 from collections import defaultdict
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, Literal, NotRequired, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field
+from pydantic.fields import FieldInfo
+from typing_extensions import get_type_hints, is_typeddict
 
 from wxauth.errors import (
     CodeUsed,
     InsufficientRole,
+    InsufficientScope,
     InternalError,
     InvalidCode,
     InvalidRequest,
@@ -27,12 +34,26 @@ from wxauth.errors import (
 from wxauth.guard.bearer import BearerGuard
 from wxauth.problems import problem_document
 
-BEARER_SECURITY: dict[str, Any] = {"security": [{BearerGuard.scheme_name: []}]}
-"""`openapi_extra` of an operation that needs a bearer token."""
+Failure = type[WxAuthError] | WxAuthError
+"""A failure that an operation may answer: an error, or its class, which stands for a typical one."""
+Security = Sequence[Mapping[str, Sequence[str]]]
+"""The credentials of an operation in OpenAPI's words. One of the entries must be met; `{}` is met by anybody."""
 
-PROBLEM_REF = "#/components/schemas/Problem"
+BEARER: Final[Security] = ({BearerGuard.scheme_name: ()},)
+"""An access token."""
 
-GUARDED = (
+PROBLEM_REF: Final = "#/components/schemas/Problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Entails:
+    """What a parameter entails for each operation that takes it; stands in the parameter's `Annotated`."""
+
+    failures: Sequence[Failure] = ()
+    security: Security = ()
+
+
+GUARDED: Final[Sequence[Failure]] = (
     InvalidRequest("there are two Authorization headers", status=400),
     MissingToken,
     InvalidToken,
@@ -41,15 +62,20 @@ GUARDED = (
     StorageUnavailable,
 )
 """The failures of every guarded operation."""
-FOR_ADMINISTRATORS = (*GUARDED, InsufficientRole)
-"""The failures of every operation for administrators."""
-FOR_FRESH_ADMINISTRATORS = (LoginTooOld, *FOR_ADMINISTRATORS)
-"""The failures of those that want a fresh login too."""
+FOR_ADMINISTRATORS: Final[Sequence[Failure]] = (*GUARDED, InsufficientRole, InsufficientScope)
+FOR_FRESH_ADMINISTRATORS: Final[Sequence[Failure]] = (LoginTooOld, *FOR_ADMINISTRATORS)
+BEARER_SECURITY: dict[str, Any] = {"security": [{BearerGuard.scheme_name: []}]}
 
-WECHAT_FAILURES = (WeChatRateLimited, WeChatBadResponse, WeChatMisconfigured, WeChatUnavailable, WeChatTimeout)
+WECHAT_FAILURES: Final[Sequence[Failure]] = (
+    WeChatRateLimited,
+    WeChatBadResponse,
+    WeChatMisconfigured,
+    WeChatUnavailable,
+    WeChatTimeout,
+)
 """The failures of every operation that asks WeChat."""
 
-_EXAMPLES: dict[type[WxAuthError], WxAuthError] = {
+_TYPICAL: Final[Mapping[type[WxAuthError], WxAuthError]] = {
     InvalidRequest: InvalidRequest.of("code", "Field required"),
     InvalidCode: InvalidCode(
         "WeChat answered errcode 40029: the code is invalid, has expired, or is another app's", errcode=40029
@@ -76,16 +102,16 @@ class Problem(BaseModel):
     )
 
 
-def answers(example: Any, *kinds: type[WxAuthError] | WxAuthError) -> dict[int | str, dict[str, Any]]:
+def answers(example: Any, *kinds: Failure) -> dict[int | str, dict[str, Any]]:
     """`responses` for FastAPI: an example of the answer, and the failures."""
     return {200: {"content": {"application/json": {"example": example}}}, **failures(*kinds)}
 
 
-def failures(*kinds: type[WxAuthError] | WxAuthError) -> dict[int | str, dict[str, Any]]:
-    """`responses` for FastAPI: each status with an example for each code. A class stands for a typical example."""
+def failures(*kinds: Failure) -> dict[int | str, dict[str, Any]]:
+    """`responses` for FastAPI: each status with an example for each code."""
     examples: dict[int, dict[str, Any]] = defaultdict(dict)
     for kind in (*kinds, InternalError):
-        error = kind if isinstance(kind, WxAuthError) else _example(kind)
+        error = kind if isinstance(kind, WxAuthError) else _error(kind)
         examples[error.status][error.code] = {
             "value": problem_document(error, language="zh", request_id="0f8fad5bd9cb469fa16570867728950e")
         }
@@ -98,5 +124,60 @@ def failures(*kinds: type[WxAuthError] | WxAuthError) -> dict[int | str, dict[st
     }
 
 
-def _example(kind: type[WxAuthError]) -> WxAuthError:
-    return _EXAMPLES.get(kind) or kind((kind.__doc__ or "").partition("\n")[0].rstrip("."))
+def example_of(hint: Any) -> Any:
+    """An example of an answer, made of the examples of its fields: `Field(examples=[...])`.
+
+    A field that may be absent is shown if it has an example; one that may be null is null unless it has one.
+
+    Raises: TypeError, if a field has no example.
+    """
+    explicit = _examples_in(hint)
+    if explicit:
+        return explicit[0]
+    kind = get_origin(hint)
+    if kind in (Annotated, NotRequired):
+        return example_of(get_args(hint)[0])
+    if is_typeddict(hint):
+        fields = get_type_hints(hint, include_extras=True)
+        return {
+            name: example_of(field)
+            for name, field in fields.items()
+            if not _may_be_absent(field) or _examples_in(field)
+        }
+    if kind is list:
+        return [example_of(get_args(hint)[0])]
+    if kind is Literal:
+        return get_args(hint)[0]
+    if kind in (UnionType, Union):
+        return _example_unless_null(get_args(hint))
+    if hint is NoneType:
+        return None
+    if hint is datetime:
+        return "2026-11-20T08:00:00Z"
+    if hint is bool:
+        return True
+    raise TypeError(f"{hint} has no example")
+
+
+def _may_be_absent(hint: Any) -> bool:
+    origin: Any = get_origin(hint)
+    return origin is NotRequired
+
+
+def _examples_in(hint: Any) -> Sequence[Any]:
+    if _may_be_absent(hint):
+        return _examples_in(get_args(hint)[0])
+    if get_origin(hint) is not Annotated:
+        return ()
+    kind, *metadata = get_args(hint)
+    given = [meta.examples for meta in metadata if isinstance(meta, FieldInfo) and meta.examples]
+    return given[-1] if given else _examples_in(kind)
+
+
+def _example_unless_null(kinds: Sequence[Any]) -> Any:
+    first = next(kind for kind in kinds if kind is not NoneType)
+    return example_of(first) if is_typeddict(first) or _examples_in(first) else None
+
+
+def _error(kind: type[WxAuthError]) -> WxAuthError:
+    return _TYPICAL.get(kind) or kind((kind.__doc__ or "").partition("\n")[0].rstrip("."))

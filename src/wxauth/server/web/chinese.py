@@ -1,8 +1,12 @@
 """The documentation in Chinese: its description, and a summary of each operation."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any, Final
+
+from starlette.routing import BaseRoute
+
+from wxauth.server.web.direct import DirectRoute
 
 DESCRIPTION: Final = """
 微信小程序登录：提交 `wx.login` 的 code，得到令牌；之后以 `Authorization: Bearer` 携带。
@@ -104,10 +108,14 @@ SUMMARIES: Final[Mapping[str, str]] = {
 """The Chinese summaries, by the English ones. A summary that is missing here stays in English."""
 
 
-def in_chinese(document: Mapping[str, Any]) -> dict[str, Any]:
+def in_chinese(document: Mapping[str, Any], routes: Iterable[BaseRoute]) -> dict[str, Any]:
     """An OpenAPI document with its summaries and its description in Chinese. Everything else stays."""
     translated = deepcopy(dict(document))
     translated["info"]["description"] = DESCRIPTION
+    for route in routes:
+        if isinstance(route, DirectRoute) and route.include_in_schema and route.title is not None:
+            for method in route.methods or ():
+                translated["paths"][route.path_format][method.lower()]["summary"] = route.title.zh
     for operations in translated["paths"].values():
         for operation in operations.values():
             summary = operation.get("summary", "")

@@ -1,12 +1,25 @@
-"""A route class for the hot routes: declared and documented as FastAPI's, but without FastAPI's dependency solver."""
+"""Operations: declared and documented as FastAPI's, but served without FastAPI's dependency solver."""
 
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import NoneType
-from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    NamedTuple,
+    Required,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-from fastapi.params import Depends
+from fastapi.params import Depends, Query
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_json
@@ -15,7 +28,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from wxauth.errors import FieldError, InvalidRequest
+from wxauth.errors import FieldError, InvalidRequest, PayloadTooLarge, Title, WxAuthError
+from wxauth.server.web.answers import Entails, Failure, example_of
+from wxauth.server.web.answers import failures as failures_of
 
 _NO_STORE = (b"cache-control", b"no-store")
 _JSON = (b"content-type", b"application/json")
@@ -28,26 +43,51 @@ _FAILURE_KEY: Final = "wxauth.failure"
 Argument = Callable[[Request], Awaitable[Any]]
 
 
+class _Parameter(NamedTuple):
+    """Where a parameter's value comes from, and what it entails for the operation."""
+
+    argument: Argument
+    entails: Entails
+
+
 class DirectRoute(APIRoute):
-    """Serves an endpoint whose parameters are a body model, path parameters, the request, and dependencies on it.
+    """Serves an endpoint whose parameters are a body model, a query model, path parameters, the request, dependencies.
 
     FastAPI solves dependencies anew for each request, which costs several times as much as all else that it does. Here
     the dependencies are called one after the other. The body is validated from its bytes, with the services as context,
     whatever its Content-Type says. An empty body is None, if the endpoint takes None. If the endpoint returns a
     Response, that is sent. Any other value is written as JSON; a test compares it with its model.
+
+    The documentation is put together from what is declared: the failures are those of the operation and of each
+    parameter, the example is that of the answer's fields, the credentials are those that a dependency asks for.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        *,
+        summary: Title | str | None = None,
+        failures: Sequence[Failure] = (),
+        **declared: Any,
+    ) -> None:
+        hints = get_type_hints(endpoint, include_extras=True)
+        answer = hints.pop("return", None)
+        if answer is NoneType:
+            declared.setdefault("status_code", 204)
+        elif isinstance(answer, type) and issubclass(answer, Response):
+            declared.setdefault("response_class", answer)
+        self.title = summary if isinstance(summary, Title) else None
+        super().__init__(path, endpoint, summary=summary.en if isinstance(summary, Title) else summary, **declared)
         if self.dependencies or self.status_code not in (None, 200, 204):
             raise TypeError(f"{self.path}: a direct route takes its dependencies as parameters, and no other status")
-        endpoint = self.endpoint
-        hints = get_type_hints(endpoint, include_extras=True)
-        hints.pop("return", None)
-        arguments = [
-            (name, _path_parameter(name, hint) if self._is_in_path(name, hint) else _argument(hint))
+        parameters = [
+            (name, _path_parameter(name, hint) if self._is_in_path(name, hint) else _parameter(hint))
             for name, hint in hints.items()
         ]
+        arguments = [(name, parameter.argument) for name, parameter in parameters]
+        if self.include_in_schema:
+            self._document([parameter.entails for _, parameter in parameters], failures)
 
         async def answer_to(scope: Scope, receive: Receive) -> Response | bytes | None:
             request = Request(scope, receive)
@@ -58,6 +98,16 @@ class DirectRoute(APIRoute):
         self.answer_to = answer_to
         self.app = self._serve
 
+    def _document(self, entailed: Sequence[Entails], failures: Sequence[Failure]) -> None:
+        """Add what follows from the declaration to what is declared itself."""
+        answers = failures_of(*(failure for each in entailed for failure in each.failures), *failures)
+        if self.response_model is not None and 200 not in self.responses:
+            answers[200] = {"content": {"application/json": {"example": example_of(self.response_model)}}}
+        self.responses = {**answers, **self.responses}
+        security = [dict(entry) for each in entailed for entry in each.security]
+        if security:
+            self.openapi_extra = {"security": security[:1], **(self.openapi_extra or {})}
+
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if _FAILURE_KEY in scope:
             raise scope.pop(_FAILURE_KEY)
@@ -66,6 +116,73 @@ class DirectRoute(APIRoute):
     def _is_in_path(self, name: str, hint: Any) -> bool:
         # A dependency may have the name of a path parameter, which it then reads by itself.
         return name in self.param_convertors and _dependency(hint) is None
+
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+
+class Declared(TypedDict, total=False):
+    """What an operation may say of itself. Everything else follows from its parameters and its answer."""
+
+    summary: Required[Title]
+    failures: Sequence[Failure]
+    tag: str
+    operation_id: str
+    """By default, the endpoint's name."""
+    response_model: Any
+    response_class: type[Response]
+    responses: dict[int | str, dict[str, Any]]
+    openapi_extra: dict[str, Any]
+
+
+class Router:
+    """The operations of a file, all under one tag unless they name another.
+
+    Args:
+        tag: The heading in the documentation.
+    """
+
+    def __init__(self, tag: str) -> None:
+        self.routes: list[DirectRoute] = []
+        self._tag = tag
+
+    def get(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
+        """Add an operation that reads."""
+        return self._add("GET", path, declared)
+
+    def post(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
+        """Add an operation that makes or does something."""
+        return self._add("POST", path, declared)
+
+    def patch(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
+        """Add an operation that changes something."""
+        return self._add("PATCH", path, declared)
+
+    def delete(self, path: str, **declared: Unpack[Declared]) -> Callable[[Endpoint], Endpoint]:
+        """Add an operation that removes something."""
+        return self._add("DELETE", path, declared)
+
+    def hidden(self, path: str) -> Callable[[Endpoint], Endpoint]:
+        """Add a GET that our own pages use alone: the documentation leaves it out."""
+
+        def add(endpoint: Endpoint) -> Endpoint:
+            self.routes.append(DirectRoute(path, endpoint, methods=["GET"], include_in_schema=False))
+            return endpoint
+
+        return add
+
+    def _add(self, method: str, path: str, declared: Declared) -> Callable[[Endpoint], Endpoint]:
+        options: dict[str, Any] = {**declared}
+        tag = options.pop("tag", self._tag)
+
+        def add(endpoint: Endpoint) -> Endpoint:
+            route = DirectRoute(
+                path, endpoint, methods=[method], tags=[tag], generate_unique_id_function=operation_id, **options
+            )
+            self.routes.append(route)
+            return endpoint
+
+        return add
 
 
 class Shortcut:
@@ -138,40 +255,79 @@ async def _say(answer: Response | bytes | None, scope: Scope, receive: Receive, 
     await send({"type": "http.response.body", "body": answer})
 
 
+def _metadata(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+
+
 def _dependency(hint: Any) -> Argument | None:
-    metadata = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-    return next((meta.dependency for meta in metadata if isinstance(meta, Depends)), None)
+    return next((meta.dependency for meta in _metadata(hint) if isinstance(meta, Depends)), None)
 
 
-def _argument(hint: Any) -> Argument:
+def _parameter(hint: Any) -> _Parameter:
     dependency = _dependency(hint)
     if dependency is not None and len(inspect.signature(dependency).parameters) == 1:
-        return dependency
+        entailed = next((meta for meta in _metadata(hint) if isinstance(meta, Entails)), Entails())
+        return _Parameter(dependency, entailed)
     if hint is Request:
-        return _itself
+        return _Parameter(_itself, Entails())
     kinds = get_args(hint) or (hint,)
     if isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel):
+        if any(isinstance(meta, Query) for meta in _metadata(hint)):
+            return _query(kinds[0])
         return _body(kinds[0], may_be_empty=NoneType in kinds)
     raise TypeError(f"a direct route cannot take {hint}")
 
 
-def _path_parameter(name: str, hint: Any) -> Argument:
+def _path_parameter(name: str, hint: Any) -> _Parameter:
     validate = TypeAdapter(hint).validate_strings
 
-    async def validated(request: Request) -> Any:
+    def validated(text: str) -> Any:
         try:
-            return validate(request.path_params[name])
+            return validate(text)
         except ValidationError as exc:
             raise invalid_request([{**error, "loc": ("path", name)} for error in _errors_of(exc)]) from None
 
-    return validated
+    async def argument(request: Request) -> Any:
+        return validated(request.path_params[name])
+
+    return _Parameter(argument, Entails(failures=_refusals([lambda: validated("?")])))
+
+
+def _query(model: type[BaseModel]) -> _Parameter:
+    validate = model.__pydantic_validator__.validate_python
+    lists = {name for name, field in model.model_fields.items() if get_origin(field.annotation) is list}
+
+    def validated(values: Mapping[str, Any]) -> BaseModel:
+        try:
+            checked: BaseModel = validate(values)
+            return checked
+        except ValidationError as exc:
+            raise invalid_request(_errors_of(exc)) from None
+
+    async def argument(request: Request) -> BaseModel:
+        given = request.query_params
+        names = model.model_fields.keys() & given.keys()
+        return validated({name: given.getlist(name) if name in lists else given[name] for name in names})
+
+    wrong = ({name: ["?"] if name in lists else "?"} for name in model.model_fields)
+    return _Parameter(argument, Entails(failures=_refusals(partial(validated, values) for values in wrong)))
+
+
+def _refusals(tries: Iterable[Callable[[], Any]]) -> Sequence[Failure]:
+    """The first refusal of these tries, with its own words; none if all of them pass."""
+    for attempt in tries:
+        try:
+            attempt()
+        except WxAuthError as exc:
+            return (exc.with_traceback(None),)
+    return ()
 
 
 async def _itself(request: Request) -> Request:
     return request
 
 
-def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
+def _body(model: type[BaseModel], *, may_be_empty: bool) -> _Parameter:
     validate = model.__pydantic_validator__.validate_json
 
     async def validated(request: Request) -> BaseModel | None:
@@ -187,7 +343,17 @@ def _body(model: type[BaseModel], *, may_be_empty: bool) -> Argument:
                 raise InvalidRequest.of("body", _NO_FORM) from None
             raise invalid_request(errors) from None
 
-    return validated
+    return _Parameter(validated, Entails(failures=(_refusal_of(model), PayloadTooLarge)))
+
+
+def _refusal_of(model: type[BaseModel]) -> InvalidRequest:
+    """What is said of a body that is `{}`, or of one that is no object."""
+    for wrong in (b"{}", b"0"):
+        try:
+            model.__pydantic_validator__.validate_json(wrong)
+        except ValidationError as exc:
+            return invalid_request(_errors_of(exc))
+    raise TypeError(f"{model} takes any body")
 
 
 async def _read(request: Request) -> bytes:

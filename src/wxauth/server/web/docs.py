@@ -36,7 +36,7 @@ def add_docs(app: FastAPI) -> None:
         language = preferred_language(request.headers)
         if language not in documents:
             document = app.openapi()
-            documents[language] = to_json(in_chinese(document) if language == "zh" else document)
+            documents[language] = to_json(in_chinese(document, app.routes) if language == "zh" else document)
         headers = {"Content-Language": "zh-CN" if language == "zh" else "en", "Vary": "Accept-Language"}
         return Response(documents[language], media_type="application/json", headers=headers)
 
