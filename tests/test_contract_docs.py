@@ -356,7 +356,7 @@ def test_a_page_for_browsers_says_how_it_refuses(path: str, statuses: set[str]) 
             "invalid_request payload_too_large unknown_app invalid_code code_used phone_taken wechat_user_blocked "
             "rate_limited wechat_rate_limited wechat_unavailable wechat_timeout wechat_bad_response "
             "wechat_misconfigured missing_token invalid_token token_expired keys_unavailable storage_unavailable "
-            "internal_error",
+            "insufficient_scope internal_error",
         ),
         (
             "/v1/me/avatar",

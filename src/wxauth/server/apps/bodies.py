@@ -10,25 +10,9 @@ from wxauth.server.apps.managing import KEY_WANTS_TOKEN
 from wxauth.server.apps.registry import KnownApp, Source
 from wxauth.server.core.services import Services
 from wxauth.server.core.setting_types import AppId, AppSecret, OrNone, PushAesKey, PushToken, SignUp
-from wxauth.server.web.bodies import TEXT
+from wxauth.server.web.bodies import EXAMPLE_APP_ID, TEXT, ShownAppId
 
 MAX_TITLE: Final = 64
-
-EXAMPLE_APP: dict[str, Any] = {
-    "app_id": "wx1a2b3c4d5e6f7a8b",
-    "title": "小店",
-    "source": "database",
-    "is_default": True,
-    "is_enabled": True,
-    "sign_up": None,
-    "has_app_secret": True,
-    "has_push_token": True,
-    "has_push_aes_key": False,
-    "push_url": "https://auth.example.com/v1/wechat/push/wx1a2b3c4d5e6f7a8b",
-    "wechat_token": {"expires_at": "2026-11-20T10:00:00Z", "error": None},
-    "created_at": "2026-11-20T08:00:00Z",
-}
-EXAMPLE_APPS: dict[str, Any] = {"items": [EXAMPLE_APP], "next_cursor": None}
 
 
 def _not_null(value: object) -> object:
@@ -45,7 +29,7 @@ class AppRequest(BaseModel):
     """An app to add."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"app_id": EXAMPLE_APP["app_id"], "title": "小店", "app_secret": "…"}]},
+        json_schema_extra={"examples": [{"app_id": EXAMPLE_APP_ID, "title": "小店", "app_secret": "…"}]},
         hide_input_in_errors=True,
     )
 
@@ -98,25 +82,41 @@ class AppChangeRequest(BaseModel):
 class WeChatTokenAnswer(TypedDict):
     """What the answering process knows of an app's WeChat token."""
 
-    expires_at: Annotated[datetime | None, Field(description="Null: this process has no token, and asks when needed.")]
+    expires_at: Annotated[
+        datetime | None,
+        Field(
+            description="Null: this process has no token, and asks when needed.",
+            examples=["2026-11-20T10:00:00Z"],
+        ),
+    ]
     error: Annotated[str | None, Field(description="Why it could not get another token lately: the code of a problem.")]
 
 
 class AppAnswer(TypedDict):
     """An app, without its secrets."""
 
-    app_id: str
-    title: str | None
-    source: Annotated[Source, Field(description="An app of the settings is changed in the settings.")]
+    app_id: ShownAppId
+    title: Annotated[str | None, Field(examples=["小店"])]
+    source: Annotated[
+        Source, Field(description="An app of the settings is changed in the settings.", examples=["database"])
+    ]
     is_default: Annotated[bool, Field(description="Whether a login that names no app means this one.")]
     is_enabled: bool
     sign_up: SignUp | None
     has_app_secret: bool
     has_push_token: bool
-    has_push_aes_key: bool
-    push_url: Annotated[str, Field(description="The URL for WeChat's message push settings.")]
+    has_push_aes_key: Annotated[bool, Field(examples=[False])]
+    push_url: Annotated[
+        str,
+        Field(
+            description="The URL for WeChat's message push settings.",
+            examples=[f"https://auth.example.com/v1/wechat/push/{EXAMPLE_APP_ID}"],
+        ),
+    ]
     wechat_token: WeChatTokenAnswer
-    created_at: Annotated[datetime | None, Field(description="Null for an app of the settings.")]
+    created_at: Annotated[
+        datetime | None, Field(description="Null for an app of the settings.", examples=["2026-11-20T08:00:00Z"])
+    ]
 
 
 class AppsAnswer(TypedDict):

@@ -2,24 +2,19 @@
 
 from typing import Final
 
-from fastapi import APIRouter
-
 from wxauth.errors import (
     AppInSettings,
     AppRefused,
     AppTaken,
     FieldError,
-    InvalidRequest,
     NotFound,
-    PayloadTooLarge,
+    Title,
     WeChatBadResponse,
     WeChatRateLimited,
     WeChatUnavailable,
 )
 from wxauth.server.apps import managing
 from wxauth.server.apps.bodies import (
-    EXAMPLE_APP,
-    EXAMPLE_APPS,
     AppAnswer,
     AppChangeRequest,
     AppRequest,
@@ -30,13 +25,11 @@ from wxauth.server.core.services import ServicesDep
 from wxauth.server.core.setting_types import AppId
 from wxauth.server.core.settings import App
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.server.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, FOR_FRESH_ADMINISTRATORS, answers, failures
-from wxauth.server.web.direct import DirectRoute, operation_id
+from wxauth.server.web.direct import Router
 
-router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
+router = Router("admin")
 
 NO_SUCH_APP: Final = NotFound(managing.NO_SUCH_APP)
-WRONG_APP_ID: Final = InvalidRequest.of("app_id", "String is not of the form wanted here")
 
 _REFUSED: Final = AppRefused(
     "WeChat: the app secret is wrong", errcode=40125, errors=[FieldError("app_secret", "WeChat does not take it")]
@@ -44,24 +37,14 @@ _REFUSED: Final = AppRefused(
 _ASKING_WECHAT: Final = (_REFUSED, WeChatRateLimited, WeChatUnavailable, WeChatBadResponse)
 
 
-@router.get(
-    "/v1/admin/apps",
-    summary="List the apps",
-    responses=answers(EXAMPLE_APPS, *FOR_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
-)
+@router.get("/v1/admin/apps", summary=Title("List the apps", "列出小程序"))
 async def list_apps(_: AdministratorDep, services: ServicesDep) -> AppsAnswer:
     """The apps of the settings, then the others in the order in which they were added. No secret is told."""
     await services.apps.refresh()
     return {"items": [app_answer(services, known) for known in services.apps.all()], "next_cursor": None}
 
 
-@router.post(
-    "/v1/admin/apps",
-    summary="Add an app",
-    responses=answers(EXAMPLE_APP, *_ASKING_WECHAT, PayloadTooLarge, AppTaken, *FOR_FRESH_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
-)
+@router.post("/v1/admin/apps", summary=Title("Add an app", "添加小程序"), failures=[*_ASKING_WECHAT, AppTaken])
 async def add_app(administrator: FreshAdministratorDep, services: ServicesDep, body: AppRequest) -> AppAnswer:
     """Add an app. People can log in to it at once in this process, and in every other process within seconds.
 
@@ -81,12 +64,7 @@ async def add_app(administrator: FreshAdministratorDep, services: ServicesDep, b
     return app_answer(services, known)
 
 
-@router.get(
-    "/v1/admin/apps/{app_id}",
-    summary="Read an app",
-    responses=answers(EXAMPLE_APP, WRONG_APP_ID, NO_SUCH_APP, *FOR_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
-)
+@router.get("/v1/admin/apps/{app_id}", summary=Title("Read an app", "查看小程序"), failures=[NO_SUCH_APP])
 async def read_app(_: AdministratorDep, services: ServicesDep, app_id: AppId) -> AppAnswer:
     """An app, without its secrets."""
     return app_answer(services, await managing.read_app(services, app_id))
@@ -94,16 +72,8 @@ async def read_app(_: AdministratorDep, services: ServicesDep, app_id: AppId) ->
 
 @router.patch(
     "/v1/admin/apps/{app_id}",
-    summary="Change an app",
-    responses=answers(
-        EXAMPLE_APP,
-        *_ASKING_WECHAT,
-        NO_SUCH_APP,
-        PayloadTooLarge,
-        AppInSettings,
-        *FOR_FRESH_ADMINISTRATORS,
-    ),
-    openapi_extra=BEARER_SECURITY,
+    summary=Title("Change an app", "修改小程序"),
+    failures=[*_ASKING_WECHAT, NO_SUCH_APP, AppInSettings],
 )
 async def change_app(
     administrator: FreshAdministratorDep, services: ServicesDep, app_id: AppId, body: AppChangeRequest
@@ -118,11 +88,7 @@ async def change_app(
 
 
 @router.delete(
-    "/v1/admin/apps/{app_id}",
-    summary="Remove an app",
-    status_code=204,
-    responses=failures(WRONG_APP_ID, NO_SUCH_APP, AppInSettings, *FOR_FRESH_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
+    "/v1/admin/apps/{app_id}", summary=Title("Remove an app", "移除小程序"), failures=[NO_SUCH_APP, AppInSettings]
 )
 async def remove_app(administrator: FreshAdministratorDep, services: ServicesDep, app_id: AppId) -> None:
     """Remove an app and its secrets. Nobody can log in to it any more; its users and their sessions stay."""

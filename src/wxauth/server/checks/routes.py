@@ -1,45 +1,40 @@
 """`GET /v1/admin/check`, and the check of one app: `wxauth check` for administrators without a shell."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated
 
-from fastapi import APIRouter
 from pydantic import Field
 from starlette.requests import Request
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from wxauth.errors import Title
 from wxauth.problems import preferred_language
 from wxauth.server.apps import managing
-from wxauth.server.apps.routes import NO_SUCH_APP, WRONG_APP_ID
+from wxauth.server.apps.routes import NO_SUCH_APP
 from wxauth.server.checks.doctor import examine, examine_app
 from wxauth.server.checks.result import Level, Result
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.core.setting_types import AppId
 from wxauth.server.users.callers import AdministratorDep
-from wxauth.server.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, answers
-from wxauth.server.web.direct import DirectRoute, operation_id
+from wxauth.server.web.direct import Router
 
-router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
-
-_EXAMPLE: Final[dict[str, Any]] = {
-    "items": [
-        {
-            "name": "wechat wx1a2b3c4d5e6f7a8b",
-            "ok": True,
-            "level": "ok",
-            "message": "answers, and takes the app's secret",
-        }
-    ],
-    "next_cursor": None,
-}
+router = Router("admin")
 
 
 class ResultAnswer(TypedDict):
     """A line of the report."""
 
-    name: str
+    name: Annotated[str, Field(examples=["wechat wx1a2b3c4d5e6f7a8b"])]
     ok: Annotated[bool, Field(description="Whether it works, as far as is known.")]
-    level: Annotated[Level, Field(description="A `note` is right if it is intended, and wrong if not.")]
-    message: Annotated[str, Field(description="If something is wrong, it also says what to do.")]
+    level: Annotated[
+        Level, Field(description="A `note` is right if it is intended, and wrong if not.", examples=["ok"])
+    ]
+    message: Annotated[
+        str,
+        Field(
+            description="If something is wrong, it also says what to do.",
+            examples=["answers, and takes the app's secret"],
+        ),
+    ]
 
 
 class ReportAnswer(TypedDict):
@@ -49,12 +44,7 @@ class ReportAnswer(TypedDict):
     next_cursor: None
 
 
-@router.get(
-    "/v1/admin/check",
-    summary="Say what is wrong, and what to do",
-    responses=answers(_EXAMPLE, *FOR_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
-)
+@router.get("/v1/admin/check", summary=Title("Run the health checks", "检查整个服务的配置"))
 async def check_everything(_: AdministratorDep, services: ServicesDep, request: Request) -> ReportAnswer:
     """Run `wxauth check`: database, keys, issuer, clocks, and each app at WeChat. Changes nothing.
 
@@ -65,9 +55,8 @@ async def check_everything(_: AdministratorDep, services: ServicesDep, request: 
 
 @router.post(
     "/v1/admin/apps/{app_id}/check",
-    summary="Say what is wrong with an app",
-    responses=answers(_EXAMPLE, WRONG_APP_ID, NO_SUCH_APP, *FOR_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
+    summary=Title("Check one app's configuration", "检查小程序的配置"),
+    failures=[NO_SUCH_APP],
 )
 async def check_one_app(_: AdministratorDep, services: ServicesDep, app_id: AppId, request: Request) -> ReportAnswer:
     """Run `wxauth check` for one app: whether WeChat takes its secret and this server, and which APIs it may call."""

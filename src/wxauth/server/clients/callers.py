@@ -50,6 +50,14 @@ def _asking_for(scope: Scope) -> Callable[[Request], Awaitable[ProvedClient]]:
     return client
 
 
+IntrospectingClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.INTROSPECT)), FOR_CLIENT]
+"""A service client that may introspect access tokens."""
+
+
+AccessTokenClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.ACCESS_TOKEN)), FOR_CLIENT]
+"""A service client that may have apps' WeChat access tokens."""
+
+
 UsersClientDep = Annotated[ProvedClient, Depends(_asking_for(Scope.USERS)), FOR_CLIENT]
 """A service client that may look users up."""
 

@@ -2,30 +2,17 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import BeforeValidator, ConfigDict, Field, RootModel
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from wxauth.server.consents.rows import ConsentRow
-from wxauth.server.web.paging import OrEmpty, TimedPageQuery
+from wxauth.server.web.bodies import ShownAppId, ShownIp
+from wxauth.server.web.paging import NextCursor, OrEmpty, TimedPageQuery
 
 MAX_CONSENTS: Final = 100
 """How many consents are shown at once."""
-
-EXAMPLE_CONSENTS: Final[dict[str, Any]] = {
-    "items": [
-        {
-            "document": "privacy",
-            "version": "2026-05",
-            "given_at": "2026-11-20T08:00:00Z",
-            "withdrawn_at": None,
-            "app_id": "wx1a2b3c4d5e6f7a8b",
-            "ip": "203.0.113.7",
-        }
-    ],
-    "next_cursor": None,
-}
 
 
 def _texts(value: object) -> object:
@@ -44,12 +31,12 @@ class ConsentsRequest(RootModel[Annotated[dict[str, str], BeforeValidator(_texts
 class ConsentAnswer(TypedDict):
     """That a person has agreed to a version of a document."""
 
-    document: str
-    version: str
+    document: Annotated[str, Field(examples=["privacy"])]
+    version: Annotated[str, Field(examples=["2026-05"])]
     given_at: datetime
     withdrawn_at: Annotated[datetime | None, Field(description="Null as long as it holds.")]
-    app_id: Annotated[str | None, Field(description="In which mini-program.")]
-    ip: Annotated[str | None, Field(description="From where.")]
+    app_id: Annotated[ShownAppId | None, Field(description="In which mini-program.")]
+    ip: Annotated[ShownIp | None, Field(description="From where.")]
 
 
 class ConsentsQuery(TimedPageQuery):
@@ -62,7 +49,7 @@ class ConsentsAnswer(TypedDict):
     """Some of what a person has agreed to, the newest first."""
 
     items: list[ConsentAnswer]
-    next_cursor: Annotated[str | None, Field(description="`cursor` for the next page, null after the last.")]
+    next_cursor: NextCursor
 
 
 def consent_answers(consents: Sequence[ConsentRow]) -> list[ConsentAnswer]:

@@ -12,31 +12,11 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from wxauth.server.core.trail import TOLD_TO_SIBLINGS, EventType, data_for_siblings
 from wxauth.server.events.feed import Page, cursor_of, place_in
 from wxauth.server.events.feed_rows import Place
-from wxauth.server.users.bodies import EXAMPLE_EVENTS, EXAMPLE_USER
+from wxauth.server.web.bodies import ShownAppId, ShownEventId, ShownUserId
 from wxauth.server.web.paging import OrEmpty
 
 NOW: Final = "now"
 _MAX_LIMIT: Final = 1000
-
-EXAMPLE_EVENT: dict[str, Any] = {
-    name: EXAMPLE_EVENTS["items"][0][name] for name in ("id", "type", "at", "user_id", "app_id", "actor", "data")
-}
-
-EXAMPLE_FEED: dict[str, Any] = {
-    "items": [
-        {
-            "id": "01933c62-14e0-7b11-8f3a-5d2c7e9a4b60",
-            "type": "user.merged",
-            "at": "2026-11-20T10:00:00Z",
-            "user_id": EXAMPLE_USER["id"],
-            "app_id": None,
-            "actor": "system",
-            "data": {"former_id": "01933c5a-02b4-7f0e-8d21-7a5c9e1f3b86"},
-        },
-        EXAMPLE_EVENT,
-    ],
-    "next_cursor": cursor_of(Place(2, UUID(EXAMPLE_EVENT["id"]))),
-}
 
 
 def _known_type(value: Any) -> Any:
@@ -87,20 +67,28 @@ class FeedQuery(BaseModel):
 class SiblingsEventAnswer(TypedDict):
     """An event. It holds ids only: names and numbers are found by looking the user up."""
 
-    id: Annotated[UUID, Field(description="UUIDv7; the `webhook-id` too.")]
-    type: str
+    id: Annotated[ShownEventId, Field(description="UUIDv7; the `webhook-id` too.")]
+    type: Annotated[str, Field(examples=["user.merged"])]
     at: datetime
-    user_id: Annotated[UUID | None, Field(description="The user to whom it happened.")]
-    app_id: str | None
-    actor: Annotated[str, Field(description="The id of the user who did it, or `system`, `operator`, `wechat`.")]
-    data: dict[str, Any]
+    user_id: Annotated[ShownUserId | None, Field(description="The user to whom it happened.")]
+    app_id: ShownAppId | None
+    actor: Annotated[
+        str, Field(description="The id of the user who did it, or `system`, `operator`, `wechat`.", examples=["system"])
+    ]
+    data: Annotated[dict[str, Any], Field(examples=[{"former_id": "01933c5a-02b4-7f0e-8d21-7a5c9e1f3b86"}])]
 
 
 class FeedAnswer(TypedDict):
     """Some events, the oldest first."""
 
     items: list[SiblingsEventAnswer]
-    next_cursor: Annotated[str, Field(description="`after` of the next request. Keep it even if `items` is empty.")]
+    next_cursor: Annotated[
+        str,
+        Field(
+            description="`after` of the next request. Keep it even if `items` is empty.",
+            examples=[cursor_of(Place(2, UUID("01933c62-14e0-7b11-8f3a-5d2c7e9a4b60")))],
+        ),
+    ]
 
 
 def event_for_siblings(event: Mapping[str, Any]) -> SiblingsEventAnswer:

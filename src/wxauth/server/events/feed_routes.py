@@ -2,28 +2,19 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Query
 
-from wxauth.errors import CursorExpired, InvalidRequest
-from wxauth.server.clients.callers import FOR_CLIENTS, SERVICE_CLIENT_SECURITY, EventsClientDep
+from wxauth.errors import CursorExpired, Title
+from wxauth.server.clients.callers import EventsClientDep
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.events import feed
-from wxauth.server.events.feed_bodies import EXAMPLE_FEED, NOW, FeedAnswer, FeedQuery, feed_answer
-from wxauth.server.web.answers import answers
-from wxauth.server.web.direct import operation_id
-from wxauth.server.web.paging import not_stored
+from wxauth.server.events.feed_bodies import NOW, FeedAnswer, FeedQuery, feed_answer
+from wxauth.server.web.direct import Router
 
-lists = APIRouter(tags=["siblings"], dependencies=[Depends(not_stored)], generate_unique_id_function=operation_id)
+router = Router("siblings")
 
 
-@lists.get(
-    "/v1/events",
-    summary="Read the feed of events",
-    responses=answers(
-        EXAMPLE_FEED, InvalidRequest.of("after", "Not a next_cursor of this feed"), CursorExpired, *FOR_CLIENTS
-    ),
-    openapi_extra=SERVICE_CLIENT_SECURITY,
-)
+@router.get("/v1/events", summary=Title("Read the event feed", "读取事件流"), failures=[CursorExpired])
 async def read_feed(_: EventsClientDep, services: ServicesDep, query: Annotated[FeedQuery, Query()]) -> FeedAnswer:
     """What happened to people, the oldest first, for a service client with the scope `events`.
 

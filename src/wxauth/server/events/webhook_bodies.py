@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, NotRequired, Self
+from typing import Annotated, Final, Literal, NotRequired, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -14,39 +14,11 @@ from wxauth.server.events.feed_bodies import KnownType
 from wxauth.server.events.webhook_rows import DeliveryRow, State, WebhookRow
 from wxauth.server.events.webhook_urls import MAX_URL
 from wxauth.server.events.webhooks import WithSecret
-from wxauth.server.web.bodies import Time
-from wxauth.server.web.paging import OrEmpty, Page, PageQuery
+from wxauth.server.web.bodies import ShownEventId, Time
+from wxauth.server.web.paging import NextCursor, OrEmpty, Page, PageQuery
 
-EXAMPLE_WEBHOOK: dict[str, Any] = {
-    "name": "orders",
-    "url": "https://orders.example.com/webhooks/wxauth",
-    "types": ["user.erased", "user.merged"],
-    "is_enabled": True,
-    "created_at": "2026-11-20T08:00:00Z",
-}
-EXAMPLE_NEW_WEBHOOK: dict[str, Any] = {
-    **EXAMPLE_WEBHOOK,
-    "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=",
-}
-EXAMPLE_WEBHOOKS: dict[str, Any] = {"items": [EXAMPLE_WEBHOOK], "next_cursor": None}
-EXAMPLE_TRIAL: dict[str, Any] = {"status": 204, "milliseconds": 12}
-EXAMPLE_DELIVERIES: dict[str, Any] = {
-    "items": [
-        {
-            "id": "01933c62-1a07-7c55-9d3e-0b6f2a8c4e71",
-            "event_id": "01933c62-14e0-7b11-8f3a-5d2c7e9a4b60",
-            "type": "user.merged",
-            "state": "pending",
-            "attempts": 1,
-            "status": 500,
-            "error": None,
-            "next_at": "2026-11-20T10:00:05Z",
-            "at": "2026-11-20T10:00:00Z",
-        }
-    ],
-    "next_cursor": None,
-}
-EXAMPLE_REPLAYED: dict[str, Any] = {"replayed": 12}
+_EXAMPLE_NAME: Final = "orders"
+_EXAMPLE_URL: Final = "https://orders.example.com/webhooks/wxauth"
 
 _Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_URL)]
 
@@ -55,7 +27,9 @@ class NewWebhook(BaseModel):
     """A webhook to add."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{name: EXAMPLE_WEBHOOK[name] for name in ("name", "url", "types")}]},
+        json_schema_extra={
+            "examples": [{"name": _EXAMPLE_NAME, "url": _EXAMPLE_URL, "types": ["user.erased", "user.merged"]}]
+        },
         hide_input_in_errors=True,
     )
 
@@ -100,9 +74,9 @@ class DeliveriesQuery(PageQuery):
 class WebhookAnswer(TypedDict):
     """A webhook."""
 
-    name: str
-    url: str
-    types: Annotated[list[str], Field(description="Empty: all.")]
+    name: Annotated[str, Field(examples=[_EXAMPLE_NAME])]
+    url: Annotated[str, Field(examples=[_EXAMPLE_URL])]
+    types: Annotated[list[str], Field(description="Empty: all.", examples=[["user.erased", "user.merged"]])]
     is_enabled: bool
     created_at: datetime
     secret: NotRequired[Annotated[str, Field(description="Signs the webhook's messages. Shown this once.")]]
@@ -118,22 +92,24 @@ class WebhooksAnswer(TypedDict):
 class TrialAnswer(TypedDict):
     """The outcome of a test message."""
 
-    status: int | None
-    milliseconds: NotRequired[int]
+    status: Annotated[int | None, Field(examples=[204])]
+    milliseconds: NotRequired[Annotated[int, Field(examples=[12])]]
     error: NotRequired[str]
 
 
 class DeliveryAnswer(TypedDict):
     """An event for a webhook."""
 
-    id: UUID
-    event_id: Annotated[UUID, Field(description="The `webhook-id` of all its tries.")]
-    type: str
+    id: Annotated[UUID, Field(examples=["01933c62-1a07-7c55-9d3e-0b6f2a8c4e71"])]
+    event_id: Annotated[ShownEventId, Field(description="The `webhook-id` of all its tries.")]
+    type: Annotated[str, Field(examples=["user.merged"])]
     state: Literal["pending", "delivered", "failed"]
-    attempts: int
-    status: Annotated[int | None, Field(description="The status of the last answer.")]
+    attempts: Annotated[int, Field(examples=[1])]
+    status: Annotated[int | None, Field(description="The status of the last answer.", examples=[500])]
     error: Annotated[str | None, Field(description="Why the last try got no answer.")]
-    next_at: Annotated[datetime | None, Field(description="The earliest time of the next try.")]
+    next_at: Annotated[
+        datetime | None, Field(description="The earliest time of the next try.", examples=["2026-11-20T10:00:05Z"])
+    ]
     at: datetime
 
 
@@ -141,13 +117,13 @@ class DeliveriesAnswer(TypedDict):
     """Some deliveries, the newest first."""
 
     items: list[DeliveryAnswer]
-    next_cursor: Annotated[str | None, Field(description="`cursor` for the next page, null after the last.")]
+    next_cursor: NextCursor
 
 
 class ReplayedAnswer(TypedDict):
     """How many events are delivered once more."""
 
-    replayed: int
+    replayed: Annotated[int, Field(examples=[12])]
 
 
 def webhook_answer(webhook: WebhookRow) -> WebhookAnswer:

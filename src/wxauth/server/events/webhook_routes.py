@@ -3,20 +3,14 @@
 import re
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Query
-from starlette.requests import Request
+from fastapi import Query
+from pydantic import AfterValidator
 
-from wxauth.errors import InvalidRequest, NameTaken, NotFound, PayloadTooLarge
+from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.core.tables import CLIENT_NAME
 from wxauth.server.events import webhooks
 from wxauth.server.events.webhook_bodies import (
-    EXAMPLE_DELIVERIES,
-    EXAMPLE_NEW_WEBHOOK,
-    EXAMPLE_REPLAYED,
-    EXAMPLE_TRIAL,
-    EXAMPLE_WEBHOOK,
-    EXAMPLE_WEBHOOKS,
     DeliveriesAnswer,
     DeliveriesQuery,
     NewWebhook,
@@ -33,51 +27,31 @@ from wxauth.server.events.webhook_bodies import (
     webhooks_answer,
 )
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.server.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, FOR_FRESH_ADMINISTRATORS, answers, failures
-from wxauth.server.web.direct import DirectRoute, operation_id
-from wxauth.server.web.paging import not_stored
+from wxauth.server.web.direct import Router
 
 NO_SUCH_WEBHOOK: Final = NotFound("there is no such webhook")
 _WRONG_URL: Final = InvalidRequest.of("url", "Should begin with https://, or with http:// in a private network")
 
 
-async def webhook_name(request: Request) -> str:
-    """The name in the path. Raises: NotFound, if no webhook can have that name."""
-    name: str = request.path_params["name"]
+def _possible_name(name: str) -> str:
     if not re.fullmatch(CLIENT_NAME, name):
-        raise NO_SUCH_WEBHOOK
+        raise NotFound(NO_SUCH_WEBHOOK.detail)
     return name
 
 
-WebhookNameDep = Annotated[str, Depends(webhook_name)]
-"""The name of a webhook. FastAPI would document a 422 for a parameter of the endpoint."""
+WebhookName = Annotated[str, AfterValidator(_possible_name)]
+"""The name in the path. One that no webhook can have is not found."""
 
-_NAMED: Final = {
-    **BEARER_SECURITY,
-    "parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
-}
-
-lists = APIRouter(tags=["admin"], dependencies=[Depends(not_stored)], generate_unique_id_function=operation_id)
-router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
+router = Router("admin")
 
 
-@router.get(
-    "/v1/admin/webhooks",
-    summary="List webhooks",
-    responses=answers(EXAMPLE_WEBHOOKS, *FOR_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
-)
+@router.get("/v1/admin/webhooks", summary=Title("List webhooks", "查看 Webhook"))
 async def list_webhooks(_: AdministratorDep, services: ServicesDep) -> WebhooksAnswer:
     """Every webhook, by name, without its secret."""
     return webhooks_answer(await webhooks.list_webhooks(services))
 
 
-@router.post(
-    "/v1/admin/webhooks",
-    summary="Add a webhook",
-    responses=answers(EXAMPLE_NEW_WEBHOOK, _WRONG_URL, PayloadTooLarge, NameTaken, *FOR_FRESH_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
-)
+@router.post("/v1/admin/webhooks", summary=Title("Add a webhook", "添加 Webhook"), failures=[_WRONG_URL, NameTaken])
 async def add_webhook(administrator: FreshAdministratorDep, services: ServicesDep, body: NewWebhook) -> WebhookAnswer:
     """Send events to a URL from now on, signed by Standard Webhooks. The answer holds the `secret`, this once."""
     new = await webhooks.add_webhook(services, body.name, url=body.url, types=body.types or (), by=administrator)
@@ -85,24 +59,20 @@ async def add_webhook(administrator: FreshAdministratorDep, services: ServicesDe
 
 
 @router.get(
-    "/v1/admin/webhooks/{name}",
-    summary="Read a webhook",
-    responses=answers(EXAMPLE_WEBHOOK, NO_SUCH_WEBHOOK, *FOR_ADMINISTRATORS),
-    openapi_extra=_NAMED,
+    "/v1/admin/webhooks/{name}", summary=Title("Read a webhook", "查看某个 Webhook"), failures=[NO_SUCH_WEBHOOK]
 )
-async def read_webhook(_: AdministratorDep, services: ServicesDep, name: WebhookNameDep) -> WebhookAnswer:
+async def read_webhook(_: AdministratorDep, services: ServicesDep, name: WebhookName) -> WebhookAnswer:
     """A webhook, without its secret."""
     return webhook_answer(await webhooks.read_webhook(services, name))
 
 
 @router.patch(
     "/v1/admin/webhooks/{name}",
-    summary="Change, enable or disable a webhook",
-    responses=answers(EXAMPLE_WEBHOOK, _WRONG_URL, NO_SUCH_WEBHOOK, PayloadTooLarge, *FOR_FRESH_ADMINISTRATORS),
-    openapi_extra=_NAMED,
+    summary=Title("Change, enable or disable a webhook", "修改、启用或停用 Webhook"),
+    failures=[_WRONG_URL, NO_SUCH_WEBHOOK],
 )
 async def change_webhook(
-    administrator: FreshAdministratorDep, services: ServicesDep, name: WebhookNameDep, body: WebhookChange
+    administrator: FreshAdministratorDep, services: ServicesDep, name: WebhookName, body: WebhookChange
 ) -> WebhookAnswer:
     """Set the given fields; the rest stays. Events that waited while a webhook was disabled are sent once enabled."""
     changed = await webhooks.change_webhook(
@@ -112,54 +82,38 @@ async def change_webhook(
 
 
 @router.delete(
-    "/v1/admin/webhooks/{name}",
-    summary="Remove a webhook",
-    status_code=204,
-    responses=failures(NO_SUCH_WEBHOOK, *FOR_FRESH_ADMINISTRATORS),
-    openapi_extra=_NAMED,
+    "/v1/admin/webhooks/{name}", summary=Title("Remove a webhook", "删除 Webhook"), failures=[NO_SUCH_WEBHOOK]
 )
-async def remove_webhook(administrator: FreshAdministratorDep, services: ServicesDep, name: WebhookNameDep) -> None:
-    """Send this webhook nothing any more. Its pending deliveries are dropped."""
+async def remove_webhook(administrator: FreshAdministratorDep, services: ServicesDep, name: WebhookName) -> None:
+    """Send nothing more to this webhook. Its pending deliveries are dropped."""
     await webhooks.remove_webhook(services, name, by=administrator)
 
 
 @router.post(
-    "/v1/admin/webhooks/{name}/test",
-    summary="Try a webhook out",
-    responses=answers(EXAMPLE_TRIAL, NO_SUCH_WEBHOOK, *FOR_ADMINISTRATORS),
-    openapi_extra=_NAMED,
+    "/v1/admin/webhooks/{name}/test", summary=Title("Test a webhook", "测试 Webhook"), failures=[NO_SUCH_WEBHOOK]
 )
-async def test_webhook(administrator: AdministratorDep, services: ServicesDep, name: WebhookNameDep) -> TrialAnswer:
-    """Send one `webhook.test` now, and tell the outcome: a status, or an `error` and no status. 200 in any case."""
+async def test_webhook(administrator: AdministratorDep, services: ServicesDep, name: WebhookName) -> TrialAnswer:
+    """Send one `webhook.test` now. The answer is 200 with the webhook's status, or with an `error` and no status."""
     return trial_answer(await webhooks.try_webhook(services, name, by=administrator))
 
 
 @router.post(
     "/v1/admin/webhooks/{name}/secret",
-    summary="Renew a webhook's secret",
-    responses=answers(EXAMPLE_NEW_WEBHOOK, NO_SUCH_WEBHOOK, *FOR_FRESH_ADMINISTRATORS),
-    openapi_extra=_NAMED,
+    summary=Title("Rotate a webhook's secret", "更换 Webhook 的密钥"),
+    failures=[NO_SUCH_WEBHOOK],
 )
 async def renew_webhook_secret(
-    administrator: FreshAdministratorDep, services: ServicesDep, name: WebhookNameDep
+    administrator: FreshAdministratorDep, services: ServicesDep, name: WebhookName
 ) -> WebhookAnswer:
     """Make another `secret`, shown this once. The former one signs too for 24 hours, so that no message is refused."""
     return new_webhook_answer(await webhooks.renew_secret(services, name, by=administrator))
 
 
-@lists.get(
-    "/v1/admin/webhooks/{name}/deliveries",
-    summary="List deliveries",
-    responses=answers(
-        EXAMPLE_DELIVERIES,
-        InvalidRequest.of("state", "Input should be 'pending', 'delivered' or 'failed'"),
-        NO_SUCH_WEBHOOK,
-        *FOR_ADMINISTRATORS,
-    ),
-    openapi_extra=_NAMED,
+@router.get(
+    "/v1/admin/webhooks/{name}/deliveries", summary=Title("List deliveries", "查看投递记录"), failures=[NO_SUCH_WEBHOOK]
 )
 async def list_deliveries(
-    _: AdministratorDep, services: ServicesDep, name: WebhookNameDep, query: Annotated[DeliveriesQuery, Query()]
+    _: AdministratorDep, services: ServicesDep, name: WebhookName, query: Annotated[DeliveriesQuery, Query()]
 ) -> DeliveriesAnswer:
     """The deliveries of the last 30 days, sent and waiting, the newest first."""
     return deliveries_answer(
@@ -168,19 +122,10 @@ async def list_deliveries(
 
 
 @router.post(
-    "/v1/admin/webhooks/{name}/replay",
-    summary="Deliver events once more",
-    responses=answers(
-        EXAMPLE_REPLAYED,
-        InvalidRequest.of("body", "Wants event_id or since"),
-        NO_SUCH_WEBHOOK,
-        PayloadTooLarge,
-        *FOR_ADMINISTRATORS,
-    ),
-    openapi_extra=_NAMED,
+    "/v1/admin/webhooks/{name}/replay", summary=Title("Replay events", "重新投递事件"), failures=[NO_SUCH_WEBHOOK]
 )
 async def replay_deliveries(
-    _: AdministratorDep, services: ServicesDep, name: WebhookNameDep, body: ReplayRequest
+    _: AdministratorDep, services: ServicesDep, name: WebhookName, body: ReplayRequest
 ) -> ReplayedAnswer:
     """One event, or all events since a time, if the webhook takes their types. Each keeps its `webhook-id`."""
     replayed = await webhooks.replay(services, name, event_id=body.event_id, since=body.since)

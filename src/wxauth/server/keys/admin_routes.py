@@ -1,42 +1,24 @@
 """`/v1/admin/keys`: administrators see and change the keys that sign access tokens and id_tokens."""
 
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from fastapi import APIRouter
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from wxauth.errors import InvalidRequest, NotFound
+from wxauth.errors import NotFound, Title
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.keys.both_rings import KeyAnswer, list_published, rotate_both, withdraw_of_either
 from wxauth.server.keys.succession import NoSuchKey
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.server.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, FOR_FRESH_ADMINISTRATORS, answers
-from wxauth.server.web.direct import DirectRoute, operation_id
+from wxauth.server.web.direct import Router
 
-router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
+router = Router("admin")
 
 Kid = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{1,128}$")]
 
-_WRONG_KID: Final = InvalidRequest.of("kid", "String is not of the form wanted here")
 _NO_SUCH_KEY: Final = NotFound("there is no published key of that id")
-_EXAMPLE_KEYS: Final[dict[str, Any]] = {
-    "items": [
-        {
-            "kid": "…",
-            "alg": "ES256",
-            "state": "signing",
-            "signs_from": "2026-11-20T08:00:00Z",
-            "published_until": None,
-        },
-    ],
-    "id_token_keys": [],
-    "next_cursor": None,
-}
-_EXAMPLE_ROTATED: Final = {"kid": "…", "signs_from": "2026-11-20T08:06:00Z"}
-_EXAMPLE_WITHDRAWN: Final = {"kid": "…", "signing": "…"}
 
 log = get_logger()
 
@@ -47,7 +29,7 @@ class KeysAnswer(TypedDict):
     items: Annotated[list[KeyAnswer], Field(description="What access tokens are signed with; the oldest first.")]
     id_token_keys: Annotated[
         list[KeyAnswer],
-        Field(description="What id_tokens are signed with, where there are websites; the oldest first."),
+        Field(description="What id_tokens are signed with, where there are websites; the oldest first.", examples=[[]]),
     ]
     next_cursor: None
 
@@ -55,35 +37,27 @@ class KeysAnswer(TypedDict):
 class RotatedAnswer(TypedDict):
     """The key that signs next."""
 
-    kid: str
-    signs_from: Annotated[datetime, Field(description="When every cache has had time to see it.")]
+    kid: Annotated[str, Field(examples=["…"])]
+    signs_from: Annotated[
+        datetime, Field(description="When every cache has had time to see it.", examples=["2026-11-20T08:06:00Z"])
+    ]
 
 
 class WithdrawnAnswer(TypedDict):
     """The withdrawn key, and the key that signs now."""
 
-    kid: str
-    signing: str
+    kid: Annotated[str, Field(examples=["…"])]
+    signing: Annotated[str, Field(examples=["…"])]
 
 
-@router.get(
-    "/v1/admin/keys",
-    summary="List the signing keys",
-    responses=answers(_EXAMPLE_KEYS, *FOR_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
-)
+@router.get("/v1/admin/keys", summary=Title("List the signing keys", "列出签名密钥"))
 async def list_keys(_: AdministratorDep, services: ServicesDep) -> KeysAnswer:
     """Every published key: the former ones, the one that signs, the next one."""
     of_access_tokens, of_id_tokens = await list_published(services.database, now=services.clock())
     return {"items": of_access_tokens, "id_token_keys": of_id_tokens, "next_cursor": None}
 
 
-@router.post(
-    "/v1/admin/keys/rotate",
-    summary="Publish a new key, to sign next",
-    responses=answers(_EXAMPLE_ROTATED, *FOR_FRESH_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
-)
+@router.post("/v1/admin/keys/rotate", summary=Title("Rotate the signing key", "发布新的签名密钥"))
 async def rotate_key(administrator: FreshAdministratorDep, services: ServicesDep) -> RotatedAnswer:
     """Publish a new key, which signs six minutes later. Siblings need not be told. A key that waits already is kept."""
     key = await rotate_both(services.keys, services.id_token_keys, by=administrator)
@@ -92,9 +66,8 @@ async def rotate_key(administrator: FreshAdministratorDep, services: ServicesDep
 
 @router.post(
     "/v1/admin/keys/{kid}/withdraw",
-    summary="Take a key back at once",
-    responses=answers(_EXAMPLE_WITHDRAWN, _WRONG_KID, _NO_SUCH_KEY, *FOR_FRESH_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
+    summary=Title("Withdraw a signing key", "立即撤回签名密钥"),
+    failures=[_NO_SUCH_KEY],
 )
 async def withdraw_key(administrator: FreshAdministratorDep, services: ServicesDep, kid: Kid) -> WithdrawnAnswer:
     """For one that was stolen: no token of it is good any more.

@@ -17,9 +17,9 @@ from wxauth.server.keys.succession import Keys, KeyState, NoSuchKey, signing, st
 class KeyAnswer(TypedDict):
     """A published key."""
 
-    kid: str
-    alg: Annotated[str, Field(description="`ES256` signs access tokens, `RS256` id_tokens.")]
-    state: Annotated[KeyState, Field(description="`next` to sign, `signing`, or `former`.")]
+    kid: Annotated[str, Field(examples=["…"])]
+    alg: Annotated[str, Field(description="`ES256` signs access tokens, `RS256` id_tokens.", examples=["ES256"])]
+    state: Annotated[KeyState, Field(description="`next` to sign, `signing`, or `former`.", examples=["signing"])]
     signs_from: datetime
     published_until: Annotated[datetime | None, Field(description="Null for as long as nothing follows it.")]
 

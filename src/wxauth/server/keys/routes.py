@@ -2,25 +2,23 @@
 
 from hashlib import sha256
 
-from fastapi import APIRouter
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from wxauth.errors import KeysUnavailable
+from wxauth.errors import KeysUnavailable, Title
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.keys.succession import JWKS_MAX_AGE
-from wxauth.server.web.answers import failures
 from wxauth.server.web.caching import cacheable_response
+from wxauth.server.web.direct import Router
 
-router = APIRouter(tags=["keys"])
+router = Router("keys")
 
 
 @router.get(
     "/.well-known/jwks.json",
+    summary=Title("Public signing keys", "签名公钥"),
     operation_id="read_signing_keys",
-    summary="Public signing keys",
-    response_class=Response,
     responses={
         200: {
             "description": "A JWK set (RFC 7517)",
@@ -35,8 +33,8 @@ router = APIRouter(tags=["keys"])
             },
         },
         304: {"description": "Not changed"},
-        **failures(KeysUnavailable),
     },
+    failures=[KeysUnavailable],
 )
 async def jwks(request: Request, services: ServicesDep) -> Response:
     """The keys that check access tokens, and id_tokens (RS256) if there are websites. Cacheable for five minutes."""

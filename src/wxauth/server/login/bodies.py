@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NotRequired
-from uuid import UUID
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
@@ -10,37 +9,12 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from wxauth.server.login.login import Tokens
 from wxauth.server.profile.bodies import AvatarUrl, Nickname
 from wxauth.server.session_keys.session_keys import KeyState
-from wxauth.server.users.bodies import EXAMPLE_LISTED_USER, EXAMPLE_USER, UserAnswer, user_answer
+from wxauth.server.users.bodies import UserAnswer, user_answer
+from wxauth.server.web.bodies import EXAMPLE_APP_ID, ShownAppId, ShownOpenid, ShownSessionId
 from wxauth.server.wechat.encrypted_data import BLOCK_BYTES, base64_bytes
 
 MAX_ENCRYPTED_DATA: Final = 32 * 1024
 """Characters of base64. Thirty days of steps have 2,000."""
-
-
-EXAMPLE_TOKENS: dict[str, Any] = {
-    "access_token": "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9...",
-    "token_type": "Bearer",
-    "expires_in": 900,
-    "refresh_token": "wxr_...",
-    "refresh_expires_in": 2592000,
-    "session_id": "01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2",
-    "is_new_user": True,
-    "user": EXAMPLE_USER,
-}
-
-
-EXAMPLE_DECRYPTED: dict[str, Any] = {
-    "data": {
-        "stepInfoList": [{"timestamp": 1795104000, "step": 8848}],
-        "watermark": {"timestamp": 1795161600, "appid": EXAMPLE_USER["app_id"]},
-    }
-}
-
-
-EXAMPLE_SESSION_KEYS: dict[str, Any] = {
-    "items": [{**EXAMPLE_LISTED_USER["identities"][0], "valid": True, "error": None}],
-    "next_cursor": None,
-}
 
 
 def _readable(value: object) -> dict[str, str]:
@@ -48,6 +22,8 @@ def _readable(value: object) -> dict[str, str]:
     pairs = value.items() if isinstance(value, dict) else ()
     return {name: version for name, version in pairs if isinstance(name, str) and isinstance(version, str)}
 
+
+EXAMPLE_JWT: Final = "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9..."
 
 LoginCode = Annotated[str, Field(min_length=1, max_length=256)]
 """What `wx.login` gives."""
@@ -160,9 +136,7 @@ class DecryptRequest(BaseModel):
 class SessionKeyResetRequest(BaseModel):
     """The app whose session_key is to be replaced. Without an app, all are."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"app_id": EXAMPLE_USER["app_id"]}]}, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"app_id": EXAMPLE_APP_ID}]}, hide_input_in_errors=True)
 
     app_id: str | None = Field(
         default=None,
@@ -174,12 +148,14 @@ class SessionKeyResetRequest(BaseModel):
 class TokenAnswer(TypedDict):
     """A pair of tokens, and their user."""
 
-    access_token: Annotated[str, Field(description="A JWT (RFC 9068), ES256.")]
+    access_token: Annotated[str, Field(description="A JWT (RFC 9068), ES256.", examples=[EXAMPLE_JWT])]
     token_type: Literal["Bearer"]
-    expires_in: Annotated[int, Field(description="Seconds the access token lives.")]
-    refresh_token: str
-    refresh_expires_in: Annotated[int, Field(description="Seconds the session lives unless it is used.")]
-    session_id: UUID
+    expires_in: Annotated[int, Field(description="Lifetime of the access token in seconds.", examples=[900])]
+    refresh_token: Annotated[str, Field(examples=["wxr_..."])]
+    refresh_expires_in: Annotated[
+        int, Field(description="Seconds until an unused session expires.", examples=[2592000])
+    ]
+    session_id: ShownSessionId
     is_new_user: bool
     user: UserAnswer
     phone_error: NotRequired[
@@ -190,20 +166,32 @@ class TokenAnswer(TypedDict):
 class DecryptedAnswer(TypedDict):
     """The data that WeChat had encrypted."""
 
-    data: Annotated[dict[str, Any], Field(description="As it is, `watermark` included.")]
+    data: Annotated[
+        dict[str, Any],
+        Field(
+            description="WeChat's object unchanged, with `watermark`.",
+            examples=[
+                {
+                    "stepInfoList": [{"timestamp": 1795104000, "step": 8848}],
+                    "watermark": {"timestamp": 1795161600, "appid": EXAMPLE_APP_ID},
+                }
+            ],
+        ),
+    ]
 
 
 class SessionKeyAnswer(TypedDict):
     """Whether WeChat takes the session_key that is stored for an identity."""
 
-    app_id: str
-    openid: str
+    app_id: ShownAppId
+    openid: ShownOpenid
     valid: Annotated[
-        bool | None, Field(description="False where the person has to log in again; null where it cannot be told.")
+        bool | None,
+        Field(description="False where the person has to log in again; null where it is unknown.", examples=[True]),
     ]
     error: Annotated[
         str | None,
-        Field(description="Why it cannot be told: a failure's `code`; `session_key_expired` where no key is stored."),
+        Field(description="Why it is unknown: a failure's `code`; `session_key_expired` where no key is stored."),
     ]
 
 

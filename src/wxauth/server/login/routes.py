@@ -2,7 +2,6 @@
 
 from typing import Final
 
-from fastapi import APIRouter
 from starlette.requests import Request
 
 from wxauth.errors import (
@@ -11,7 +10,6 @@ from wxauth.errors import (
     InvalidCode,
     InvalidRefreshToken,
     InvalidRequest,
-    PayloadTooLarge,
     RateLimited,
     RefreshTokenExpired,
     RefreshTokenReused,
@@ -19,14 +17,13 @@ from wxauth.errors import (
     SessionRevoked,
     SignUpClosed,
     StorageUnavailable,
+    Title,
     UnknownApp,
     WeChatUserBlocked,
 )
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.login import login
 from wxauth.server.login.bodies import (
-    EXAMPLE_DECRYPTED,
-    EXAMPLE_TOKENS,
     DecryptedAnswer,
     DecryptRequest,
     LoginRequest,
@@ -37,22 +34,18 @@ from wxauth.server.login.bodies import (
 )
 from wxauth.server.session_keys import session_keys
 from wxauth.server.users.callers import DeviceDep, PrincipalDep
-from wxauth.server.web.answers import BEARER_SECURITY, GUARDED, WECHAT_FAILURES, answers, failures
-from wxauth.server.web.direct import DirectRoute, operation_id
+from wxauth.server.web.answers import BEARER, GUARDED, WECHAT_FAILURES
+from wxauth.server.web.direct import Router
 
-router = APIRouter(route_class=DirectRoute, generate_unique_id_function=operation_id)
+router = Router("login")
 
 _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark is another app's")
 
 
 @router.post(
     "/v1/login",
-    summary="Log in with a wx.login code",
-    tags=["login"],
-    responses=answers(
-        EXAMPLE_TOKENS,
-        InvalidRequest,
-        PayloadTooLarge,
+    summary=Title("Log in with a wx.login code", "用 wx.login 的 code 登录"),
+    failures=[
         UnknownApp,
         InvalidCode,
         CodeUsed,
@@ -62,7 +55,7 @@ _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark is 
         RateLimited,
         *WECHAT_FAILURES,
         StorageUnavailable,
-    ),
+    ],
 )
 async def log_in(body: LoginRequest, services: ServicesDep, device: DeviceDep) -> TokenAnswer:
     """Exchange a one-time `wx.login` code for an access token and a refresh token.
@@ -87,19 +80,15 @@ async def log_in(body: LoginRequest, services: ServicesDep, device: DeviceDep) -
 
 @router.post(
     "/v1/refresh",
-    summary="Exchange a refresh token for a new pair",
-    tags=["login"],
-    responses=answers(
-        {**EXAMPLE_TOKENS, "is_new_user": False},
-        InvalidRequest,
-        PayloadTooLarge,
+    summary=Title("Refresh the tokens", "用刷新令牌换取新的一对令牌"),
+    failures=[
         InvalidRefreshToken,
         RefreshTokenExpired,
         RefreshTokenReused,
         SessionRevoked,
         AccountDisabled,
         StorageUnavailable,
-    ),
+    ],
 )
 async def refresh(body: RefreshRequest, services: ServicesDep, device: DeviceDep) -> TokenAnswer:
     """Keep the session going: a new access token, and the refresh token's successor.
@@ -114,17 +103,15 @@ async def refresh(body: RefreshRequest, services: ServicesDep, device: DeviceDep
 
 @router.post(
     "/v1/logout",
-    summary="End a session",
-    tags=["login"],
-    status_code=204,
-    responses=failures(InvalidRequest, PayloadTooLarge, *GUARDED),
-    openapi_extra={"security": [*BEARER_SECURITY["security"], {}]},
+    summary=Title("Log out", "退出登录"),
+    failures=GUARDED,
+    openapi_extra={"security": [*BEARER, {}]},
 )
 async def log_out(request: Request, services: ServicesDep, body: LogoutRequest | None = None) -> None:
     """End the session of the refresh token in the body or, without one, of the access token.
 
-    204 whatever the refresh token is, and 204 again: what is to be is so. The refresh token dies at once, the
-    access token at siblings when it expires.
+    Idempotent: 204 whether or not the session was still open. The refresh token is void at once; siblings accept the
+    access token until it expires.
     """
     if body is None or body.refresh_token is None:
         principal = await services.guard(request)  # an ended session may be ended again
@@ -135,10 +122,9 @@ async def log_out(request: Request, services: ServicesDep, body: LogoutRequest |
 
 @router.post(
     "/v1/me/decrypt",
-    summary="Open encryptedData",
-    tags=["me"],
-    responses=answers(EXAMPLE_DECRYPTED, _WRONG_WATERMARK, PayloadTooLarge, SessionKeyExpired, *GUARDED),
-    openapi_extra=BEARER_SECURITY,
+    summary=Title("Decrypt encryptedData", "解密 encryptedData"),
+    tag="me",
+    failures=[_WRONG_WATERMARK, SessionKeyExpired],
 )
 async def decrypt(principal: PrincipalDep, body: DecryptRequest, services: ServicesDep) -> DecryptedAnswer:
     """Check and open what WeChat gave the mini-program as `encryptedData` and `iv`.

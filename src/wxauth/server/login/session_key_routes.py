@@ -2,30 +2,25 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter
-
-from wxauth.errors import PayloadTooLarge, UnknownApp
+from wxauth.errors import Title, UnknownApp
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.login.bodies import (
-    EXAMPLE_SESSION_KEYS,
     SessionKeyResetRequest,
     SessionKeysAnswer,
     session_keys_answer,
 )
 from wxauth.server.session_keys import session_keys
-from wxauth.server.users.admin_routes import NO_SUCH_USER, WRONG_USER_ID
+from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import AdministratorDep
-from wxauth.server.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, answers
-from wxauth.server.web.direct import DirectRoute, operation_id
+from wxauth.server.web.direct import Router
 
-router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
+router = Router("admin")
 
 
 @router.post(
     "/v1/admin/users/{user_id}/session-keys/check",
-    summary="Does WeChat still take the session keys",
-    responses=answers(EXAMPLE_SESSION_KEYS, WRONG_USER_ID, NO_SUCH_USER, *FOR_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
+    summary=Title("Check a user's session keys", "检查用户的 session_key 是否仍有效"),
+    failures=[NO_SUCH_USER],
 )
 async def check_session_keys(_: AdministratorDep, services: ServicesDep, user_id: UUID) -> SessionKeysAnswer:
     """Ask WeChat about the stored session_key of each identity of a user."""
@@ -34,11 +29,8 @@ async def check_session_keys(_: AdministratorDep, services: ServicesDep, user_id
 
 @router.post(
     "/v1/admin/users/{user_id}/session-keys/reset",
-    summary="Have WeChat replace the session keys",
-    responses=answers(
-        EXAMPLE_SESSION_KEYS, WRONG_USER_ID, NO_SUCH_USER, UnknownApp, PayloadTooLarge, *FOR_ADMINISTRATORS
-    ),
-    openapi_extra=BEARER_SECURITY,
+    summary=Title("Reset a user's session keys", "重置用户的 session_key"),
+    failures=[NO_SUCH_USER, UnknownApp],
 )
 async def reset_session_keys(
     administrator: AdministratorDep,

@@ -5,19 +5,17 @@ from contextlib import aclosing
 from typing import Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from wxauth.errors import RateLimited
+from wxauth.errors import RateLimited, Title
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.own_data.own_data import EXAMPLE_OWN_DATA, Export, export_mine, export_person
-from wxauth.server.users.admin_routes import NO_SUCH_USER, WRONG_USER_ID
+from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.callers import AdministratorDep, CallerDep, DeviceDep
-from wxauth.server.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, GUARDED, failures
-from wxauth.server.web.direct import DirectRoute, operation_id
+from wxauth.server.web.direct import Router
 
-router = APIRouter(route_class=DirectRoute, generate_unique_id_function=operation_id)
+router = Router("me")
 
 _AT_ONCE: Final = 64 * 1024
 """Bytes. A slow reader must take what was sent within half a minute."""
@@ -33,12 +31,9 @@ _DOCUMENT: Final[dict[int | str, dict[str, Any]]] = {
 
 @router.get(
     "/v1/me/export",
-    operation_id="export_me",
-    summary="Take my data along",
-    tags=["me"],
-    response_class=Response,
-    responses={**_DOCUMENT, **failures(RateLimited, *GUARDED)},
-    openapi_extra=BEARER_SECURITY,
+    summary=Title("Export my data", "导出我的数据"),
+    responses=_DOCUMENT,
+    failures=[RateLimited],
 )
 async def export_me(caller: CallerDep, services: ServicesDep, device: DeviceDep) -> Response:
     """All that is stored of me, as one document: user, identities, sessions, consents, events, picture.
@@ -50,12 +45,10 @@ async def export_me(caller: CallerDep, services: ServicesDep, device: DeviceDep)
 
 @router.get(
     "/v1/admin/users/{user_id}/export",
-    operation_id="export_user",
-    summary="Hand a person's data over",
-    tags=["admin"],
-    response_class=Response,
-    responses={**_DOCUMENT, **failures(WRONG_USER_ID, NO_SUCH_USER, RateLimited, *FOR_ADMINISTRATORS)},
-    openapi_extra=BEARER_SECURITY,
+    summary=Title("Export a user's data", "导出用户的数据"),
+    tag="admin",
+    responses=_DOCUMENT,
+    failures=[NO_SUCH_USER, RateLimited],
 )
 async def export_user(administrator: AdministratorDep, services: ServicesDep, user_id: UUID) -> Response:
     """All that is stored of a person, as in that person's own export. The trail records who exported it."""

@@ -2,23 +2,21 @@
 
 from typing import Final
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable
+from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.pictures.avatars import MAX_FILE, PATH
 from wxauth.server.profile import changes
-from wxauth.server.users.bodies import EXAMPLE_USER, UserAnswer, user_answer
+from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep
-from wxauth.server.web.answers import BEARER_SECURITY, GUARDED, answers, failures
 from wxauth.server.web.caching import cacheable_response
-from wxauth.server.web.direct import DirectRoute, operation_id
+from wxauth.server.web.direct import Router
 from wxauth.server.web.edge import MAX_BODY
 from wxauth.server.web.uploads import uploaded_file
 
-router = APIRouter(route_class=DirectRoute, generate_unique_id_function=operation_id)
+router = Router("me")
 
 UPLOAD_PATH: Final = "/v1/me/avatar"
 MAX_UPLOAD: Final = MAX_FILE + MAX_BODY
@@ -26,7 +24,6 @@ MAX_UPLOAD: Final = MAX_FILE + MAX_BODY
 
 _FIELD: Final = "file"
 _WRONG_FILE: Final = InvalidRequest.of(_FIELD, "Field required")
-_EXAMPLE_URL: Final = f"https://auth.example.com{PATH}Yp4Zt2Vq8nCwRk1EtTmHYj.jpg"
 _BINARY: Final = {"type": "string", "contentMediaType": "application/octet-stream"}
 _HEADERS: Final = {
     # A picture never changes, but is deleted with its person: a cache may keep it for a day, and must ask then.
@@ -38,13 +35,8 @@ _HEADERS: Final = {
 
 @router.post(
     UPLOAD_PATH,
-    summary="Upload my picture",
-    tags=["me"],
-    responses=answers(
-        {**EXAMPLE_USER, "avatar_url": _EXAMPLE_URL}, _WRONG_FILE, PayloadTooLarge, RateLimited, *GUARDED
-    ),
+    summary=Title("Upload my picture", "上传我的头像"),
     openapi_extra={
-        **BEARER_SECURITY,
         "requestBody": {
             "required": True,
             "content": {
@@ -55,6 +47,7 @@ _HEADERS: Final = {
             },
         },
     },
+    failures=[_WRONG_FILE, PayloadTooLarge, RateLimited],
 )
 async def change_my_avatar(caller: CallerDep, request: Request, services: ServicesDep) -> UserAnswer:
     """Store the picture that `chooseAvatar` gave. `avatar_url` then leads to it, and the former picture is deleted.
@@ -70,9 +63,8 @@ async def change_my_avatar(caller: CallerDep, request: Request, services: Servic
 
 @router.get(
     PATH + "{file_name}",
-    summary="A user's picture",
-    tags=["avatars"],
-    response_class=Response,
+    summary=Title("Read a user's picture", "用户头像"),
+    tag="avatars",
     responses={
         200: {
             "description": "The picture",
@@ -83,18 +75,15 @@ async def change_my_avatar(caller: CallerDep, request: Request, services: Servic
             "content": {"image/jpeg": {"schema": _BINARY}, "image/png": {"schema": _BINARY}},
         },
         304: {"description": "Not changed"},
-        **failures(NotFound, StorageUnavailable),
     },
-    # Documented here, and read from the request: any text is valid, but FastAPI would document a 422 for a parameter.
-    openapi_extra={"parameters": [{"name": "file_name", "in": "path", "required": True, "schema": {"type": "string"}}]},
+    failures=[NotFound, StorageUnavailable],
 )
-async def read_avatar(request: Request, services: ServicesDep) -> Response:
+async def read_avatar(file_name: str, request: Request, services: ServicesDep) -> Response:
     """The picture behind an `avatar_url` of this service. It never changes: another picture has another URL.
 
     Anyone who has the URL may see the picture, and nobody can guess a URL. Caches keep a deleted picture for at most a
     day.
     """
-    file_name = request.path_params["file_name"]
     avatar = await services.avatars.read(file_name)
     return cacheable_response(
         request, avatar.content, etag=f'"{file_name}"', headers=_HEADERS, media_type=avatar.content_type

@@ -1,41 +1,32 @@
 """`PATCH /v1/me` and `/v1/me/phone`: a person's name, picture URL and phone number."""
 
-from fastapi import APIRouter
-
 from wxauth.errors import (
     CodeUsed,
     InvalidCode,
-    InvalidRequest,
-    PayloadTooLarge,
     PhoneTaken,
     RateLimited,
+    Title,
     UnknownApp,
     WeChatUserBlocked,
 )
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.profile import changes
 from wxauth.server.profile.bodies import PhoneRequest, ProfileChange
-from wxauth.server.users.bodies import EXAMPLE_USER, UserAnswer, user_answer
+from wxauth.server.users.bodies import UserAnswer, user_answer
 from wxauth.server.users.callers import CallerDep
-from wxauth.server.web.answers import BEARER_SECURITY, GUARDED, WECHAT_FAILURES, answers
-from wxauth.server.web.direct import DirectRoute, operation_id
+from wxauth.server.web.answers import WECHAT_FAILURES
+from wxauth.server.web.direct import Router
 
-router = APIRouter(route_class=DirectRoute, tags=["me"], generate_unique_id_function=operation_id)
+router = Router("me")
 
 
 @router.post(
     "/v1/me",
+    summary=Title("Change my profile (for clients without PATCH)", "修改我的资料（无法发送 PATCH 时）"),
     operation_id="change_me_by_post",
-    summary="Change my profile, where PATCH cannot be sent",
-    responses=answers(EXAMPLE_USER, InvalidRequest, PayloadTooLarge, RateLimited, *GUARDED),
-    openapi_extra=BEARER_SECURITY,
+    failures=[RateLimited],
 )
-@router.patch(
-    "/v1/me",
-    summary="Change my profile",
-    responses=answers(EXAMPLE_USER, InvalidRequest, PayloadTooLarge, RateLimited, *GUARDED),
-    openapi_extra=BEARER_SECURITY,
-)
+@router.patch("/v1/me", summary=Title("Change my profile", "修改我的资料"), failures=[RateLimited])
 async def change_me(caller: CallerDep, body: ProfileChange, services: ServicesDep) -> UserAnswer:
     """Set the given fields, clear those that are null or empty; the rest stays.
 
@@ -48,21 +39,8 @@ async def change_me(caller: CallerDep, body: ProfileChange, services: ServicesDe
 
 @router.post(
     "/v1/me/phone",
-    summary="Bind my phone number",
-    responses=answers(
-        EXAMPLE_USER,
-        InvalidRequest,
-        PayloadTooLarge,
-        UnknownApp,
-        InvalidCode,
-        CodeUsed,
-        PhoneTaken,
-        WeChatUserBlocked,
-        RateLimited,
-        *WECHAT_FAILURES,
-        *GUARDED,
-    ),
-    openapi_extra=BEARER_SECURITY,
+    summary=Title("Bind my phone number", "绑定我的手机号"),
+    failures=[UnknownApp, InvalidCode, CodeUsed, PhoneTaken, WeChatUserBlocked, RateLimited, *WECHAT_FAILURES],
 )
 async def bind_my_phone(caller: CallerDep, body: PhoneRequest, services: ServicesDep) -> UserAnswer:
     """Bind the number behind a code of the phone button.

@@ -2,7 +2,6 @@
 
 from typing import Any, Final
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
@@ -12,17 +11,18 @@ from wxauth.errors import (
     NotFound,
     PayloadTooLarge,
     StorageUnavailable,
+    Title,
     UnknownApp,
 )
 from wxauth.server.core.services import ServicesDep
-from wxauth.server.web.answers import failures
-from wxauth.server.web.direct import DirectRoute, operation_id
+from wxauth.server.web.direct import Router
 
-router = APIRouter(route_class=DirectRoute, tags=["wechat"], generate_unique_id_function=operation_id)
+router = Router("wechat")
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 _WRONG_BODY: Final = InvalidRequest.of("OpenID", "Field required")
 _WRONG_ECHOSTR: Final = InvalidRequest.of("echostr", "Wants 1 to 256 printable characters")
+_NOT_TAKEN: Final = (UnknownApp, InvalidSignature, NotFound, StorageUnavailable)
 _EXAMPLE_MESSAGE: Final = {
     "ToUserName": "gh_1a2b3c4d5e6f",
     "FromUserName": "oGZUI0bJY1zhBYw2KhdUfwVJJEBf",
@@ -48,12 +48,11 @@ def _parameters(*names: str) -> list[dict[str, Any]]:
 
 @router.get(
     "/v1/wechat/push/{app_id}",
-    summary="Is this URL the app's own (asked by WeChat)",
-    response_class=PlainTextResponse,
+    summary=Title("Verify the push URL (called by WeChat)", "确认推送地址（由微信调用）"),
     responses={
         200: {"content": {"text/plain": {"example": "4375120948345356249"}}},
-        **failures(_WRONG_ECHOSTR, UnknownApp, InvalidSignature, NotFound, StorageUnavailable),
     },
+    failures=[_WRONG_ECHOSTR, *_NOT_TAKEN],
     openapi_extra={"parameters": _parameters("signature", "timestamp", "nonce", "echostr")},
 )
 async def verify_push_url(app_id: str, request: Request, services: ServicesDep) -> PlainTextResponse:
@@ -64,12 +63,11 @@ async def verify_push_url(app_id: str, request: Request, services: ServicesDep) 
 
 @router.post(
     "/v1/wechat/push/{app_id}",
-    summary="Take a message from WeChat",
-    response_class=PlainTextResponse,
+    summary=Title("Receive a message from WeChat", "接收微信推送的消息"),
     responses={
         200: {"content": {"text/plain": {"example": "success"}}},
-        **failures(_WRONG_BODY, PayloadTooLarge, UnknownApp, InvalidSignature, NotFound, StorageUnavailable),
     },
+    failures=[_WRONG_BODY, PayloadTooLarge, *_NOT_TAKEN],
     openapi_extra={
         "parameters": _parameters("signature", "timestamp", "nonce", "encrypt_type", "msg_signature"),
         "requestBody": {

@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from fastapi import APIRouter
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
+from wxauth.errors import Title
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.service.readiness import OK
+from wxauth.server.web.direct import Router
 
-router = APIRouter(tags=["operations"])
+router = Router("operations")
 
 _EXAMPLE_READY: dict[str, Any] = {
     "status": "ready",
@@ -29,19 +30,20 @@ wxauth_logins_total{app_id="wx1a2b3c4d5e6f7a8b",errcode="40029",outcome="invalid
 
 @router.get(
     "/livez",
+    response_model=dict[str, str],
+    summary=Title("Liveness", "存活检查"),
     operation_id="is_alive",
-    summary="Alive",
     responses={200: {"content": {"application/json": {"example": {"status": "alive"}}}}},
 )
-async def livez() -> dict[str, str]:
+async def livez() -> JSONResponse:
     """The process answers. This says nothing about the database."""
-    return {"status": "alive"}
+    return JSONResponse({"status": "alive"})
 
 
 @router.get(
     "/readyz",
+    summary=Title("Readiness", "就绪检查"),
     operation_id="is_ready",
-    summary="Able to serve",
     responses={
         200: {"content": {"application/json": {"example": _EXAMPLE_READY}}},
         503: {
@@ -66,9 +68,8 @@ async def readyz(services: ServicesDep) -> JSONResponse:
 
 @router.get(
     "/metrics",
+    summary=Title("Prometheus metrics", "供 Prometheus 采集的指标"),
     operation_id="read_metrics",
-    summary="What Prometheus reads",
-    response_class=PlainTextResponse,
     responses={200: {"content": {"text/plain": {"example": _EXAMPLE_METRICS}}}},
 )
 async def metrics(services: ServicesDep) -> PlainTextResponse:

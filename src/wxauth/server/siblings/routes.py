@@ -4,45 +4,41 @@ from string import ascii_letters, digits, punctuation
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, quote
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
 from wxauth.errors import (
-    ClientLacksScope,
     FieldError,
     InsufficientRole,
-    InvalidClient,
     InvalidRequest,
     KeysUnavailable,
     PayloadTooLarge,
-    StorageUnavailable,
+    Title,
     UnknownApp,
 )
-from wxauth.server.clients.callers import SERVICE_CLIENT_SECURITY, client_with
+from wxauth.server.clients.callers import AccessTokenClientDep, IntrospectingClientDep
 from wxauth.server.core.services import ServicesDep
-from wxauth.server.core.tables import Scope
 from wxauth.server.siblings import introspection, wechat_tokens
 from wxauth.server.siblings.bodies import (
-    EXAMPLE_ACCESS_TOKEN,
-    EXAMPLE_INTROSPECTION,
     AccessTokenAnswer,
     IntrospectionAnswer,
 )
-from wxauth.server.users.bodies import EXAMPLE_SESSIONS, EXAMPLE_USER
 from wxauth.server.users.callers import AnyCallerDep, DeviceDep
-from wxauth.server.web.answers import BEARER_SECURITY, GUARDED, WECHAT_FAILURES, answers, failures
-from wxauth.server.web.direct import DirectRoute, operation_id
+from wxauth.server.web.answers import WECHAT_FAILURES, Entails
+from wxauth.server.web.bodies import EXAMPLE_APP_ID, EXAMPLE_OPENID, EXAMPLE_SESSION_ID, EXAMPLE_USER_ID
+from wxauth.server.web.direct import Router
 
 # Printable ASCII without the space, and without the percent sign, which marks an encoded character.
 _SAFE_IN_HEADER: Final = (ascii_letters + digits + punctuation).replace("%", "")
 
-router = APIRouter(route_class=DirectRoute, tags=["siblings"], generate_unique_id_function=operation_id)
+router = Router("siblings")
 
 
 _ROLE: Final = "role"
 _MAX_PARAMETERS: Final = 32
 _MAX_FORM_FIELDS: Final = 128
+_NO_TOKEN: Final = InvalidRequest.of("token", "Field required")
 
 
 def _wrong_parameter() -> InvalidRequest:
@@ -64,7 +60,7 @@ async def demanded_roles(request: Request) -> frozenset[str]:
     return frozenset(request.query_params.getlist(_ROLE))
 
 
-DemandedRolesDep = Annotated[frozenset[str], Depends(demanded_roles)]
+DemandedRolesDep = Annotated[frozenset[str], Depends(demanded_roles), Entails(failures=(_wrong_parameter(),))]
 """The roles that a proxy demands. Checked before the token: administrators try a new configuration without one."""
 
 
@@ -74,25 +70,21 @@ def _header(description: str, example: str) -> dict[str, Any]:
 
 @router.get(
     "/v1/verify",
-    summary="May this request pass (forward-auth)",
-    response_class=Response,
+    summary=Title("Authorize a request (forward-auth)", "校验请求（供反向代理调用）"),
     responses={
         200: {
             "description": "The request may pass; the header says who sent it",
             "headers": {
-                "X-Auth-User-Id": _header("UUIDv7.", EXAMPLE_USER["id"]),
-                "X-Auth-App-Id": _header("The mini-program.", EXAMPLE_USER["app_id"]),
-                "X-Auth-Openid": _header(
-                    "Percent-encoded, unless it is plain ASCII without spaces.", EXAMPLE_USER["openid"]
-                ),
-                "X-Auth-Session-Id": _header("UUIDv7.", EXAMPLE_SESSIONS["items"][0]["id"]),
+                "X-Auth-User-Id": _header("UUIDv7.", EXAMPLE_USER_ID),
+                "X-Auth-App-Id": _header("The mini-program.", EXAMPLE_APP_ID),
+                "X-Auth-Openid": _header("Percent-encoded, unless it is plain ASCII without spaces.", EXAMPLE_OPENID),
+                "X-Auth-Session-Id": _header("UUIDv7.", EXAMPLE_SESSION_ID),
                 "X-Auth-Roles": _header("Separated by commas; empty if there are none.", "admin,editor"),
             },
         },
-        **failures(_wrong_parameter(), *GUARDED, InsufficientRole),
     },
+    failures=[InsufficientRole],
     openapi_extra={
-        **BEARER_SECURITY,
         # Documented here, and read from the request: FastAPI does not refuse parameters that an endpoint does not have.
         "parameters": [
             {
@@ -128,20 +120,9 @@ async def verify(roles: DemandedRolesDep, caller: AnyCallerDep) -> Response:
 
 @router.post(
     "/v1/introspect",
-    summary="Is this access token good (RFC 7662)",
+    summary=Title("Introspect an access token (RFC 7662)", "检查访问令牌（RFC 7662）"),
     response_model=IntrospectionAnswer,
-    responses=answers(
-        EXAMPLE_INTROSPECTION,
-        InvalidRequest("there are two Authorization headers", status=400),
-        InvalidRequest.of("token", "Field required"),
-        PayloadTooLarge,
-        InvalidClient,
-        ClientLacksScope,
-        KeysUnavailable,
-        StorageUnavailable,
-    ),
     openapi_extra={
-        **SERVICE_CLIENT_SECURITY,
         "requestBody": {
             "required": True,
             "content": {
@@ -156,39 +137,28 @@ async def verify(roles: DemandedRolesDep, caller: AnyCallerDep) -> Response:
             },
         },
     },
+    failures=[_NO_TOKEN, PayloadTooLarge, KeysUnavailable],
 )
-async def introspect(request: Request, services: ServicesDep) -> dict[str, Any]:
+async def introspect(_: IntrospectingClientDep, request: Request, services: ServicesDep) -> dict[str, Any]:
     """Tell a service client with the scope `introspect` what an access token says.
 
     The answer is `{"active": false}`, and no more, for anything but a good access token: one that is expired or forged,
     one of a revoked session or a banned user, or a refresh token. The roles are the user's present ones.
     """
-    await client_with(request, Scope.INTROSPECT)
     claims = await introspection.introspect(services, _token_in(await request.body()))
     return {"active": False} if claims is None else {"active": True, "token_type": "Bearer", **claims}
 
 
 @router.get(
-    "/v1/apps/{app_id}/access-token",  # noqa: FAST003 - any text will do, and FastAPI would document a 422
+    "/v1/apps/{app_id}/access-token",
+    summary=Title("Read an app's WeChat access token", "小程序的微信 access_token"),
     operation_id="read_access_token",
-    summary="The app's WeChat access token",
     response_model=AccessTokenAnswer,
-    responses=answers(
-        EXAMPLE_ACCESS_TOKEN,
-        InvalidRequest("there are two Authorization headers", status=400),
-        InvalidClient,
-        ClientLacksScope,
-        UnknownApp,
-        *WECHAT_FAILURES,
-        StorageUnavailable,
-    ),
-    openapi_extra={
-        **SERVICE_CLIENT_SECURITY,
-        # Documented here, and read from the request: FastAPI would document a 422 for a parameter of the endpoint.
-        "parameters": [{"name": "app_id", "in": "path", "required": True, "schema": {"type": "string"}}],
-    },
+    failures=[UnknownApp, *WECHAT_FAILURES],
 )
-async def read_wechat_token(request: Request, services: ServicesDep, device: DeviceDep) -> dict[str, Any]:
+async def read_wechat_token(
+    client: AccessTokenClientDep, app_id: str, services: ServicesDep, device: DeviceDep
+) -> dict[str, Any]:
     """Give the app's WeChat token to a service client with the scope `access_token`, which then needs no app secret.
 
     The token is WeChat's `stable_token`, the same for everybody. It is renewed some minutes before its end, while the
@@ -196,8 +166,6 @@ async def read_wechat_token(request: Request, services: ServicesDep, device: Dev
     whether it still holds. So a token that WeChat has replaced early is handed out for a minute at most, as long as
     WeChat answers. If WeChat refuses your token (40001, 40014, 42001), ask here again; do not ask WeChat for another.
     """
-    client = await client_with(request, Scope.ACCESS_TOKEN)
-    app_id = request.path_params["app_id"]
     token = await wechat_tokens.read_wechat_token(services, client.name, app_id, ip=device.ip)
     return {"access_token": token.value.get_secret_value(), "expires_in": token.expires_in}
 

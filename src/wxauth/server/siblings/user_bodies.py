@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, NotRequired, Self
+from typing import Annotated, Final, Literal, NotRequired, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -10,24 +10,10 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from wxauth.server.core.tables import Scope, phone_verified
 from wxauth.server.siblings.rows import UserForSiblings
-from wxauth.server.users.bodies import EXAMPLE_USER, DocumentVersion, IdentityAnswer
-from wxauth.server.web.bodies import TEXT
+from wxauth.server.users.bodies import DocumentVersion, IdentityAnswer
+from wxauth.server.web.bodies import EXAMPLE_USER_ID, TEXT, ShownNickname, ShownPictureUrl, ShownUserId
 
 LOOKED_UP_AT_ONCE: Final = 200
-
-EXAMPLE_SIBLINGS_USER: dict[str, Any] = {
-    **{name: EXAMPLE_USER[name] for name in ("id", "nickname", "avatar_url", "status", "roles")},
-    "created_at": EXAMPLE_USER["created_at"],
-    "last_login_at": EXAMPLE_USER["last_login_at"],
-    "external_id": EXAMPLE_USER["external_id"],
-    "former_ids": ["01933c5a-02b4-7f0e-8d21-7a5c9e1f3b86"],
-    "identities": [{"app_id": EXAMPLE_USER["app_id"], "openid": EXAMPLE_USER["openid"]}],
-    "consents": [{"document": "privacy", "version": "2026-05"}],
-    "phone": EXAMPLE_USER["phone"],
-    "phone_verified": EXAMPLE_USER["phone_verified"],
-}
-
-EXAMPLE_LOOKUP: dict[str, Any] = {"items": [EXAMPLE_SIBLINGS_USER]}
 
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT)]
 
@@ -42,9 +28,7 @@ class OpenidAsked(BaseModel):
 class LookupRequest(BaseModel):
     """Which users to look up."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"ids": [EXAMPLE_USER["id"]]}]}, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"ids": [EXAMPLE_USER_ID]}]}, hide_input_in_errors=True)
 
     ids: list[UUID] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
     openids: list[OpenidAsked] | None = Field(default=None, max_length=LOOKED_UP_AT_ONCE)
@@ -64,15 +48,27 @@ class LookupRequest(BaseModel):
 class UserForSiblingsAnswer(TypedDict):
     """A user as siblings see them."""
 
-    id: Annotated[UUID, Field(description="UUIDv7. It differs from the id asked for if that one was merged away.")]
-    nickname: str | None
-    avatar_url: str | None
+    id: Annotated[
+        ShownUserId, Field(description="UUIDv7. It differs from the id asked for if that one was merged away.")
+    ]
+    nickname: ShownNickname
+    avatar_url: ShownPictureUrl
     status: Literal["active", "disabled"]
-    roles: list[str]
+    roles: Annotated[list[str], Field(examples=[[]])]
     created_at: datetime
-    last_login_at: Annotated[datetime | None, Field(description="Null until somebody imported logs in.")]
-    external_id: Annotated[str | None, Field(description="The id that the user had before wxauth. Nobody shares it.")]
-    former_ids: Annotated[list[UUID], Field(description="The ids merged into this user, the first merge first.")]
+    last_login_at: Annotated[
+        datetime | None, Field(description="Null until an imported user logs in.", examples=["2026-11-20T08:00:00Z"])
+    ]
+    external_id: Annotated[
+        str | None, Field(description="The id that the user had before wxauth. Unique.", examples=["10023"])
+    ]
+    former_ids: Annotated[
+        list[UUID],
+        Field(
+            description="The ids merged into this user, the first merge first.",
+            examples=[["01933c5a-02b4-7f0e-8d21-7a5c9e1f3b86"]],
+        ),
+    ]
     former_external_ids: NotRequired[
         Annotated[
             list[str],
@@ -81,11 +77,16 @@ class UserForSiblingsAnswer(TypedDict):
     ]
     identities: Annotated[list[IdentityAnswer], Field(description="The oldest first.")]
     consents: Annotated[list[DocumentVersion], Field(description="What the person agrees to now.")]
-    phone: NotRequired[Annotated[str | None, Field(description="E.164. Only with the scope `phones`.")]]
+    phone: NotRequired[
+        Annotated[str | None, Field(description="E.164. Only with the scope `phones`.", examples=["+8613800138000"])]
+    ]
     phone_verified: NotRequired[
         Annotated[
             bool | None,
-            Field(description="Whether the phone button proved the number; null without a number. Only with `phones`."),
+            Field(
+                description="Whether the phone button proved the number; null without a number. Only with `phones`.",
+                examples=[True],
+            ),
         ]
     ]
 

@@ -2,35 +2,25 @@
 
 from uuid import UUID
 
-from fastapi import APIRouter
-
-from wxauth.errors import InvalidRequest, NotFound, PayloadTooLarge
-from wxauth.server.clients.callers import FOR_CLIENTS, SERVICE_CLIENT_SECURITY, UsersClientDep
+from wxauth.errors import NotFound, Title
+from wxauth.server.clients.callers import UsersClientDep
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.siblings.rows import look_up
 from wxauth.server.siblings.user_bodies import (
-    EXAMPLE_LOOKUP,
-    EXAMPLE_SIBLINGS_USER,
     LookupAnswer,
     LookupRequest,
     UserForSiblingsAnswer,
     lookup_answer,
     user_for_siblings,
 )
-from wxauth.server.users.admin_routes import NO_SUCH_USER, WRONG_USER_ID
+from wxauth.server.users.admin_routes import NO_SUCH_USER
 from wxauth.server.users.rows import IdentityRow
-from wxauth.server.web.answers import answers
-from wxauth.server.web.direct import DirectRoute, operation_id
+from wxauth.server.web.direct import Router
 
-router = APIRouter(route_class=DirectRoute, tags=["siblings"], generate_unique_id_function=operation_id)
+router = Router("siblings")
 
 
-@router.get(
-    "/v1/users/{user_id}",
-    summary="Look a user up",
-    responses=answers(EXAMPLE_SIBLINGS_USER, WRONG_USER_ID, NO_SUCH_USER, *FOR_CLIENTS),
-    openapi_extra=SERVICE_CLIENT_SECURITY,
-)
+@router.get("/v1/users/{user_id}", summary=Title("Look up a user", "查询用户"), failures=[NO_SUCH_USER])
 async def look_user_up(client: UsersClientDep, services: ServicesDep, user_id: UUID) -> UserForSiblingsAnswer:
     """A user, for a service client with the scope `users`; with the phone number if it also has `phones`.
 
@@ -42,14 +32,7 @@ async def look_user_up(client: UsersClientDep, services: ServicesDep, user_id: U
     raise NotFound("there is no such user")
 
 
-@router.post(
-    "/v1/users/lookup",
-    summary="Look many users up",
-    responses=answers(
-        EXAMPLE_LOOKUP, InvalidRequest.of("ids", "Input should be a valid UUID"), PayloadTooLarge, *FOR_CLIENTS
-    ),
-    openapi_extra=SERVICE_CLIENT_SECURITY,
-)
+@router.post("/v1/users/lookup", summary=Title("Look up many users", "批量查询用户"))
 async def look_users_up(client: UsersClientDep, services: ServicesDep, body: LookupRequest) -> LookupAnswer:
     """Up to 200 users by id, by openid or by external id, for a service client with the scope `users`.
 

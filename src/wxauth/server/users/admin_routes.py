@@ -3,23 +3,19 @@
 from typing import Annotated, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Query
 
 from wxauth.errors import (
-    InvalidRequest,
     LastAdmin,
     MergeRefused,
     NotFound,
-    PayloadTooLarge,
+    Title,
 )
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.core.trail import EventSearch
 from wxauth.server.users import admin
 from wxauth.server.users.admin import UserChange
 from wxauth.server.users.bodies import (
-    EXAMPLE_EVENTS,
-    EXAMPLE_USER_DETAIL,
-    EXAMPLE_USERS,
     EventsAnswer,
     EventsQuery,
     MergeRequest,
@@ -33,39 +29,23 @@ from wxauth.server.users.bodies import (
 )
 from wxauth.server.users.callers import AdministratorDep, FreshLoginDep
 from wxauth.server.users.rows import UserSearch
-from wxauth.server.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, FOR_FRESH_ADMINISTRATORS, answers, failures
-from wxauth.server.web.direct import DirectRoute, operation_id
-from wxauth.server.web.paging import not_stored
+from wxauth.server.web.direct import Router
 
-WRONG_USER_ID: Final = InvalidRequest.of("user_id", "Input should be a valid UUID")
 NO_SUCH_USER: Final = NotFound("there is no such user")
 NO_SUCH_SESSION: Final = NotFound("this user has no such session")
 
-_WRONG_PARAMETER: Final = InvalidRequest.of("limit", "Input should be less than or equal to 200")
+
+router = Router("admin")
 
 
-lists = APIRouter(tags=["admin"], dependencies=[Depends(not_stored)], generate_unique_id_function=operation_id)
-router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
-
-
-@lists.get(
-    "/v1/admin/users",
-    summary="Find users",
-    responses=answers(EXAMPLE_USERS, _WRONG_PARAMETER, *FOR_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
-)
+@router.get("/v1/admin/users", summary=Title("Search users", "查找用户"))
 async def list_users(_: AdministratorDep, services: ServicesDep, query: Annotated[UsersQuery, Query()]) -> UsersAnswer:
     """The newest first. What is given must all fit; an empty parameter is an absent one."""
     search = UserSearch(text=query.q or None, status=query.status, role=query.role, app_id=query.app_id)
     return users_answer(await admin.list_users(services.database, search, before=query.cursor, limit=query.limit))
 
 
-@router.get(
-    "/v1/admin/users/{user_id}",
-    summary="Read a user",
-    responses=answers(EXAMPLE_USER_DETAIL, WRONG_USER_ID, NO_SUCH_USER, *FOR_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
-)
+@router.get("/v1/admin/users/{user_id}", summary=Title("Read a user", "查看用户"), failures=[NO_SUCH_USER])
 async def read_user(_: AdministratorDep, services: ServicesDep, user_id: UUID) -> UserDetailAnswer:
     """A user with all identities and open sessions."""
     return user_detail_answer(await admin.read_user(services.database, user_id, now=services.clock()))
@@ -73,16 +53,8 @@ async def read_user(_: AdministratorDep, services: ServicesDep, user_id: UUID) -
 
 @router.patch(
     "/v1/admin/users/{user_id}",
-    summary="Ban, unban, set roles",
-    responses=answers(
-        EXAMPLE_USER_DETAIL,
-        WRONG_USER_ID,
-        NO_SUCH_USER,
-        PayloadTooLarge,
-        LastAdmin,
-        *FOR_FRESH_ADMINISTRATORS,
-    ),
-    openapi_extra=BEARER_SECURITY,
+    summary=Title("Ban, unban, set roles", "封禁、解封、设置角色"),
+    failures=[NO_SUCH_USER, LastAdmin],
 )
 async def change_user(
     administrator: AdministratorDep,
@@ -105,17 +77,8 @@ async def change_user(
 
 @router.post(
     "/v1/admin/users/{user_id}/merge",
-    summary="Merge a user into another one",
-    responses=answers(
-        EXAMPLE_USER_DETAIL,
-        WRONG_USER_ID,
-        NO_SUCH_USER,
-        PayloadTooLarge,
-        LastAdmin,
-        MergeRefused("they are one user already"),
-        *FOR_FRESH_ADMINISTRATORS,
-    ),
-    openapi_extra=BEARER_SECURITY,
+    summary=Title("Merge two users", "将用户合并到另一用户"),
+    failures=[NO_SUCH_USER, LastAdmin, MergeRefused("they are one user already")],
 )
 async def merge_users(
     administrator: AdministratorDep,
@@ -142,11 +105,7 @@ async def merge_users(
 
 
 @router.delete(
-    "/v1/admin/users/{user_id}",
-    summary="Erase a user",
-    status_code=204,
-    responses=failures(WRONG_USER_ID, NO_SUCH_USER, LastAdmin, *FOR_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
+    "/v1/admin/users/{user_id}", summary=Title("Erase a user", "删除用户"), failures=[NO_SUCH_USER, LastAdmin]
 )
 async def erase_user(administrator: AdministratorDep, services: ServicesDep, user_id: UUID) -> None:
     """Erase a person: user, identities, sessions, and what the audit trail tells of them.
@@ -158,10 +117,8 @@ async def erase_user(administrator: AdministratorDep, services: ServicesDep, use
 
 @router.delete(
     "/v1/admin/users/{user_id}/sessions",
-    summary="Log a user out everywhere",
-    status_code=204,
-    responses=failures(WRONG_USER_ID, NO_SUCH_USER, *FOR_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
+    summary=Title("End all sessions of a user", "下线用户的所有设备"),
+    failures=[NO_SUCH_USER],
 )
 async def end_sessions_of_user(administrator: AdministratorDep, services: ServicesDep, user_id: UUID) -> None:
     """End every session of a user, who may log in again."""
@@ -170,10 +127,8 @@ async def end_sessions_of_user(administrator: AdministratorDep, services: Servic
 
 @router.delete(
     "/v1/admin/users/{user_id}/sessions/{session_id}",
-    summary="Log a user out on one device",
-    status_code=204,
-    responses=failures(WRONG_USER_ID, NO_SUCH_SESSION, *FOR_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
+    summary=Title("End one session of a user", "下线用户的某台设备"),
+    failures=[NO_SUCH_SESSION],
 )
 async def end_session_of_user(
     administrator: AdministratorDep, services: ServicesDep, user_id: UUID, session_id: UUID
@@ -182,12 +137,7 @@ async def end_session_of_user(
     await admin.end_session(services.database, user_id, session_id, by=administrator, now=services.clock())
 
 
-@lists.get(
-    "/v1/admin/events",
-    summary="Read the audit trail",
-    responses=answers(EXAMPLE_EVENTS, _WRONG_PARAMETER, *FOR_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
-)
+@router.get("/v1/admin/events", summary=Title("Read the audit trail", "查看审计记录"))
 async def list_events(
     _: AdministratorDep, services: ServicesDep, query: Annotated[EventsQuery, Query()]
 ) -> EventsAnswer:

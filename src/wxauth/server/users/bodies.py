@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from wxauth.server.consents.bodies import EXAMPLE_CONSENTS, ConsentAnswer, consent_answers
+from wxauth.server.consents.bodies import ConsentAnswer, consent_answers
 from wxauth.server.consents.consents import missing_from
 from wxauth.server.core.tables import ROLE, UserInSession, UserRow, UserStatus, phone_verified
 from wxauth.server.core.trail import EventRow, EventType
@@ -17,81 +17,22 @@ from wxauth.server.sessions.rows import OpenSession
 from wxauth.server.users.admin import UserDetail
 from wxauth.server.users.rows import UserWithIdentities
 from wxauth.server.users.standing import MAX_ROLES
-from wxauth.server.web.bodies import TEXT, Time
-from wxauth.server.web.paging import MAX_PAGE_SIZE, OrEmpty, Page, PageQuery, TimedPageQuery
+from wxauth.server.web.bodies import (
+    EXAMPLE_SESSION_ID,
+    TEXT,
+    ShownAppId,
+    ShownEventId,
+    ShownIp,
+    ShownNickname,
+    ShownOpenid,
+    ShownPictureUrl,
+    ShownSessionId,
+    ShownUserId,
+    Time,
+)
+from wxauth.server.web.paging import MAX_PAGE_SIZE, NextCursor, OrEmpty, Page, PageQuery, TimedPageQuery
 
 Role = Annotated[str, StringConstraints(pattern=f"^{ROLE}$")]
-
-
-EXAMPLE_USER: dict[str, Any] = {
-    "id": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17",
-    "app_id": "wx1a2b3c4d5e6f7a8b",
-    "openid": "oGZUI0egBJY1zhBYw2KhdUfwVJJE",
-    "unionid": "oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E",
-    "nickname": "小明",
-    "avatar_url": "https://example.com/avatars/1.png",
-    "phone": "+8613800138000",
-    "roles": [],
-    "status": "active",
-    "created_at": "2026-11-20T08:00:00Z",
-    "last_login_at": "2026-11-20T08:00:00Z",
-    "external_id": "10023",
-    "phone_verified": True,
-}
-
-
-EXAMPLE_SESSIONS: dict[str, Any] = {
-    "items": [
-        {
-            "id": "01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2",
-            "app_id": "wx1a2b3c4d5e6f7a8b",
-            "client_id": None,
-            "device": "iOS 17.1, WeChat 8.0.44",
-            "ip": "203.0.113.7",
-            "created_at": "2026-11-20T08:00:00Z",
-            "last_used_at": "2026-11-20T09:30:00Z",
-            "expires_at": "2026-12-20T09:30:00Z",
-            "current": True,
-        }
-    ],
-    "next_cursor": None,
-}
-
-
-EXAMPLE_LISTED_USER: dict[str, Any] = {
-    "id": EXAMPLE_USER["id"],
-    "identities": [{"app_id": EXAMPLE_USER["app_id"], "openid": EXAMPLE_USER["openid"]}],
-    **{name: value for name, value in EXAMPLE_USER.items() if name not in ("id", "app_id", "openid")},
-}
-
-
-EXAMPLE_USER_DETAIL: dict[str, Any] = {
-    **EXAMPLE_LISTED_USER,
-    "sessions": [
-        {name: value for name, value in session.items() if name != "current"} for session in EXAMPLE_SESSIONS["items"]
-    ],
-    "consents": EXAMPLE_CONSENTS["items"],
-}
-
-
-EXAMPLE_USERS: dict[str, Any] = {"items": [EXAMPLE_LISTED_USER], "next_cursor": "AZM8Xo8afD6bHS9qTowNFw"}
-
-
-EXAMPLE_EVENTS: dict[str, Any] = {
-    "items": [
-        {
-            "id": "01933c62-14e0-7b11-8f3a-5d2c7e9a4b60",
-            "type": "session.ended",
-            "at": "2026-11-20T10:00:00Z",
-            "actor": "system",
-            "user_id": EXAMPLE_USER["id"],
-            "app_id": EXAMPLE_USER["app_id"],
-            "ip": "203.0.113.7",
-            "data": {"session_ids": [EXAMPLE_SESSIONS["items"][0]["id"]], "reason": "reused"},
-        }
-    ],
-    "next_cursor": "AZM8YhTgexGPOl0sfppLYA",
-}
 
 
 def _folded(roles: list[str]) -> list[str]:
@@ -160,14 +101,19 @@ class SessionsQuery(TimedPageQuery):
 class OpenSessionAnswer(TypedDict):
     """A login on one device."""
 
-    id: UUID
-    app_id: str
+    id: ShownSessionId
+    app_id: ShownAppId
     client_id: Annotated[str | None, Field(description="The website; null for a login in the mini-program.")]
-    device: Annotated[str | None, Field(description="System, and WeChat or browser, from the User-Agent.")]
-    ip: Annotated[str | None, Field(description="Where it was last used from.")]
+    device: Annotated[
+        str | None,
+        Field(description="System, and WeChat or browser, from the User-Agent.", examples=["iOS 17.1, WeChat 8.0.44"]),
+    ]
+    ip: Annotated[ShownIp | None, Field(description="Where it was last used from.")]
     created_at: datetime
-    last_used_at: datetime
-    expires_at: Annotated[datetime, Field(description="When it ends unless it is used.")]
+    last_used_at: Annotated[datetime, Field(examples=["2026-11-20T09:30:00Z"])]
+    expires_at: Annotated[
+        datetime, Field(description="When it ends unless it is used.", examples=["2026-12-20T09:30:00Z"])
+    ]
 
 
 class SessionAnswer(OpenSessionAnswer):
@@ -180,38 +126,45 @@ class SessionsAnswer(TypedDict):
     """Open sessions of a user, the last used first."""
 
     items: list[SessionAnswer]
-    next_cursor: Annotated[str | None, Field(description="`cursor` for the next page, null after the last.")]
+    next_cursor: NextCursor
 
 
 class ProfileAndStanding(TypedDict):
     """What every answer about a user tells."""
 
-    unionid: str | None
-    nickname: str | None
-    avatar_url: str | None
-    phone: Annotated[str | None, Field(description="E.164.")]
-    roles: list[str]
+    unionid: Annotated[str | None, Field(examples=["oTmHYjg7xLa9Yp4Zt2Vq8nCwRk1E"])]
+    nickname: ShownNickname
+    avatar_url: ShownPictureUrl
+    phone: Annotated[str | None, Field(description="E.164.", examples=["+8613800138000"])]
+    roles: Annotated[list[str], Field(examples=[[]])]
     status: Literal["active", "disabled"]
     created_at: datetime
-    last_login_at: Annotated[datetime | None, Field(description="Null for who was imported and has not logged in yet.")]
-    external_id: Annotated[str | None, Field(description="The id that the user had before wxauth; of nobody else.")]
+    last_login_at: Annotated[
+        datetime | None, Field(description="Null until an imported user logs in.", examples=["2026-11-20T08:00:00Z"])
+    ]
+    external_id: Annotated[
+        str | None, Field(description="The id that the user had before wxauth. Unique.", examples=["10023"])
+    ]
     phone_verified: Annotated[
         bool | None,
-        Field(description="Whether the number was proved by the phone button, not merely imported; null without one."),
+        Field(
+            description="Whether the number was proved by the phone button, not merely imported; null without one.",
+            examples=[True],
+        ),
     ]
 
 
 class DocumentVersion(TypedDict):
     """A version of a document that people agree to."""
 
-    document: str
-    version: str
+    document: Annotated[str, Field(examples=["privacy"])]
+    version: Annotated[str, Field(examples=["2026-05"])]
 
 
 class _InSession(TypedDict):
-    id: Annotated[UUID, Field(description="UUIDv7; what a sibling keys its own data by.")]
-    app_id: str
-    openid: str
+    id: Annotated[ShownUserId, Field(description="UUIDv7; what a sibling keys its own data by.")]
+    app_id: ShownAppId
+    openid: ShownOpenid
 
 
 class UserAnswer(_InSession, ProfileAndStanding):
@@ -228,12 +181,12 @@ class UserAnswer(_InSession, ProfileAndStanding):
 class IdentityAnswer(TypedDict):
     """One openid in one app."""
 
-    app_id: str
-    openid: str
+    app_id: ShownAppId
+    openid: ShownOpenid
 
 
 class _WithIdentities(TypedDict):
-    id: UUID
+    id: ShownUserId
     identities: Annotated[list[IdentityAnswer], Field(description="The oldest first.")]
 
 
@@ -264,33 +217,40 @@ class UsersAnswer(TypedDict):
     """Some users, the newest first."""
 
     items: list[ListedUserAnswer]
-    next_cursor: Annotated[str | None, Field(description="`cursor` for the next page, null after the last.")]
+    next_cursor: NextCursor
 
 
 class EventAnswer(TypedDict):
     """Something that was done."""
 
-    id: UUID
-    type: str
+    id: ShownEventId
+    type: Annotated[str, Field(examples=["session.ended"])]
     at: datetime
     actor: Annotated[
         str,
         Field(
             description="The id of the user or the name of the service client that did it, `operator` by command, "
-            "`wechat` by push, or `system`."
+            "`wechat` by push, or `system`.",
+            examples=["system"],
         ),
     ]
-    user_id: Annotated[UUID | None, Field(description="To whom.")]
-    app_id: str | None
-    ip: Annotated[str | None, Field(description="From where.")]
-    data: Annotated[dict[str, Any], Field(description="What else there is to say; empty where a person was erased.")]
+    user_id: Annotated[ShownUserId | None, Field(description="To whom.")]
+    app_id: ShownAppId | None
+    ip: Annotated[ShownIp | None, Field(description="From where.")]
+    data: Annotated[
+        dict[str, Any],
+        Field(
+            description="Details that depend on the type; empty where a person was erased.",
+            examples=[{"session_ids": [EXAMPLE_SESSION_ID], "reason": "reused"}],
+        ),
+    ]
 
 
 class EventsAnswer(TypedDict):
     """Some events, the newest first."""
 
     items: list[EventAnswer]
-    next_cursor: Annotated[str | None, Field(description="`cursor` for the next page, null after the last.")]
+    next_cursor: NextCursor
 
 
 def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:

@@ -45,6 +45,16 @@ PrincipalDep = Annotated[Principal, Depends(principal_of), _FOR_PEOPLE]
 """What the request's access token says, for what looks the session up by itself."""
 
 
+async def any_principal_of(connection: HTTPConnection) -> Principal:
+    """The user behind the request's access token, in whatever kind of session."""
+    services: Services = connection.app.state.services
+    return await services.guard(connection)
+
+
+AnyPrincipalDep = Annotated[Principal, Depends(any_principal_of), Entails(failures=GUARDED, security=BEARER)]
+"""What the request's access token says, a website's too, for what looks the session up by itself."""
+
+
 async def caller_of(connection: HTTPConnection) -> Caller:
     """The user behind the request's access token, as they are now."""
     services: Services = connection.app.state.services

@@ -1,16 +1,14 @@
 """`/v1/me`: the account of the person who asks, and where they are logged in."""
 
-from typing import Annotated, Final
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Query
 
-from wxauth.errors import InvalidRequest, LastAdmin, NotFound
+from wxauth.errors import LastAdmin, NotFound, Title
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.users import account
 from wxauth.server.users.bodies import (
-    EXAMPLE_SESSIONS,
-    EXAMPLE_USER,
     SessionsAnswer,
     SessionsQuery,
     UserAnswer,
@@ -18,29 +16,19 @@ from wxauth.server.users.bodies import (
     user_answer,
 )
 from wxauth.server.users.callers import CallerDep
-from wxauth.server.web.answers import BEARER_SECURITY, GUARDED, answers, failures
-from wxauth.server.web.direct import DirectRoute, operation_id
-from wxauth.server.web.paging import not_stored, timed_cursor
+from wxauth.server.web.direct import Router
+from wxauth.server.web.paging import timed_cursor
 
-_WRONG_PARAMETER: Final = InvalidRequest.of("limit", "Input should be less than or equal to 200")
-
-lists = APIRouter(tags=["me"], dependencies=[Depends(not_stored)], generate_unique_id_function=operation_id)
-router = APIRouter(route_class=DirectRoute, tags=["me"], generate_unique_id_function=operation_id)
+router = Router("me")
 
 
-@router.get("/v1/me", summary="Who am I", responses=answers(EXAMPLE_USER, *GUARDED), openapi_extra=BEARER_SECURITY)
+@router.get("/v1/me", summary=Title("Read my profile", "查看我的资料"))
 async def read_me(caller: CallerDep, services: ServicesDep) -> UserAnswer:
     """The user behind the access token, with the identity of the session it belongs to."""
     return user_answer(caller.user, services.settings.consents)
 
 
-@router.delete(
-    "/v1/me",
-    summary="Erase my account",
-    status_code=204,
-    responses=failures(LastAdmin, *GUARDED),
-    openapi_extra=BEARER_SECURITY,
-)
+@router.delete("/v1/me", summary=Title("Erase my account", "注销我的账号"), failures=[LastAdmin])
 async def erase_me(caller: CallerDep, services: ServicesDep) -> None:
     """Erase the person: user, identities, sessions, and what the audit trail tells of them.
 
@@ -49,12 +37,7 @@ async def erase_me(caller: CallerDep, services: ServicesDep) -> None:
     await account.erase_me(services, caller)
 
 
-@lists.get(
-    "/v1/me/sessions",
-    summary="Where am I logged in",
-    responses=answers(EXAMPLE_SESSIONS, _WRONG_PARAMETER, *GUARDED),
-    openapi_extra=BEARER_SECURITY,
-)
+@router.get("/v1/me/sessions", summary=Title("List my sessions", "查看已登录的设备"))
 async def list_my_sessions(
     caller: CallerDep, services: ServicesDep, query: Annotated[SessionsQuery, Query()]
 ) -> SessionsAnswer:
@@ -70,24 +53,14 @@ async def list_my_sessions(
     }
 
 
-@router.delete(
-    "/v1/me/sessions",
-    summary="Log out everywhere else",
-    status_code=204,
-    responses=failures(*GUARDED),
-    openapi_extra=BEARER_SECURITY,
-)
+@router.delete("/v1/me/sessions", summary=Title("End my other sessions", "下线其他所有设备"))
 async def end_my_other_sessions(caller: CallerDep, services: ServicesDep) -> None:
     """End every session but the one that asks."""
     await account.end_other_sessions(services, caller)
 
 
 @router.delete(
-    "/v1/me/sessions/{session_id}",
-    summary="Log out on one device",
-    status_code=204,
-    responses=failures(InvalidRequest, NotFound, *GUARDED),
-    openapi_extra=BEARER_SECURITY,
+    "/v1/me/sessions/{session_id}", summary=Title("End one of my sessions", "下线某台设备"), failures=[NotFound]
 )
 async def end_my_session(caller: CallerDep, session_id: UUID, services: ServicesDep) -> None:
     """End one of my sessions, this one too; 204 again where it has ended."""

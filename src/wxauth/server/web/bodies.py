@@ -2,8 +2,9 @@
 
 from datetime import UTC, datetime
 from typing import Annotated, Final
+from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime
+from pydantic import AfterValidator, AwareDatetime, Field
 
 TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
 """A pattern for text that is stored. It allows no control characters: PostgreSQL refuses a NUL."""
@@ -18,3 +19,17 @@ def _in_utc(time: datetime) -> datetime:
 
 Time = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 """A time that the database takes. Near the ends of the calendar, an offset leads out of it."""
+
+EXAMPLE_APP_ID: Final = "wx1a2b3c4d5e6f7a8b"
+EXAMPLE_USER_ID: Final = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
+EXAMPLE_OPENID: Final = "oGZUI0egBJY1zhBYw2KhdUfwVJJE"
+EXAMPLE_SESSION_ID: Final = "01933c5e-8f1b-7d20-a4c5-93b1f0a7e6d2"
+ShownAppId = Annotated[str, Field(examples=[EXAMPLE_APP_ID])]
+ShownUserId = Annotated[UUID, Field(examples=[EXAMPLE_USER_ID])]
+ShownOpenid = Annotated[str, Field(examples=[EXAMPLE_OPENID])]
+ShownSessionId = Annotated[UUID, Field(examples=[EXAMPLE_SESSION_ID])]
+ShownIp = Annotated[str, Field(examples=["203.0.113.7"])]
+ShownNickname = Annotated[str | None, Field(examples=["小明"])]
+ShownPictureUrl = Annotated[str | None, Field(examples=["https://example.com/avatars/1.png"])]
+ShownEventId = Annotated[UUID, Field(examples=["01933c62-14e0-7b11-8f3a-5d2c7e9a4b60"])]
+"""What answers show of each: the same people, apps and sessions in every example."""

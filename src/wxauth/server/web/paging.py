@@ -19,7 +19,6 @@ from pydantic import (
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticUseDefault
-from starlette.responses import Response
 
 PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 200
@@ -27,6 +26,12 @@ MAX_PAGE_SIZE: Final = 200
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{22}")
 _TIMED_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{32}")
 _FIRST_TIME: Final = datetime.min.replace(tzinfo=UTC)
+
+NextCursor = Annotated[
+    str | None,
+    Field(description="`cursor` for the next page, null after the last.", examples=["AZM8Xo8afD6bHS9qTowNFw"]),
+]
+"""A field of each list that has pages."""
 
 Row = TypeVar("Row", bound=Mapping[str, Any])
 
@@ -77,11 +82,6 @@ def _is_timed_cursor(cursor: str) -> str:
     except (ValueError, OverflowError):
         raise ValueError("Not a next_cursor of this list") from None
     return cursor
-
-
-async def not_stored(response: Response) -> None:
-    """A dependency of lists, whose answers no cache may keep."""
-    response.headers["Cache-Control"] = "no-store"
 
 
 class _OrEmpty:

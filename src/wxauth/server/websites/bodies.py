@@ -1,54 +1,18 @@
 """Bodies of requests and answers about scans and about websites' tokens."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, NotRequired, Self
+from typing import Annotated, Literal, NotRequired, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from wxauth.server.clients.uris import origin_of
-from wxauth.server.login.bodies import LoginCode
+from wxauth.server.login.bodies import EXAMPLE_JWT, LoginCode
 from wxauth.server.sessions.devices import describe_device
+from wxauth.server.web.bodies import EXAMPLE_USER_ID, ShownIp
 from wxauth.server.websites.rows import ClaimedScan
 from wxauth.server.websites.scans import Opening
-
-EXAMPLE_CLAIMED: dict[str, Any] = {
-    "id": "01933c5e-8f1c-7a55-8c3d-6b0e9f2d4a71",
-    "client": {"id": "shop", "title": "Example Shop", "origin": "https://shop.example.com"},
-    "browser": {"device": "Windows, Edge 141", "ip": "203.0.113.7"},
-    "same_network": True,
-    "typed": False,
-    "created_at": "2026-11-20T08:00:00Z",
-    "expires_at": "2026-11-20T08:03:00Z",
-}
-
-EXAMPLE_DEVICE_AUTHORIZATION: dict[str, Any] = {
-    "device_code": "8Yk3...",
-    "user_code": "WDJB-MJHT",
-    "verification_uri": "https://auth.example.com/d",
-    "verification_uri_complete": "https://auth.example.com/d/kq0Vf5Zc3n8xYt1bW7uR2A",
-    "expires_in": 180,
-    "interval": 2,
-    "code_image": "https://auth.example.com/v1/scans/kq0Vf5Zc3n8xYt1bW7uR2A/code",
-}
-
-EXAMPLE_WEB_TOKENS: dict[str, Any] = {
-    "access_token": "eyJhbGciOiJFUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9...",
-    "token_type": "Bearer",
-    "expires_in": 900,
-    "scope": "openid profile",
-    "refresh_token": "wxr_...",
-    "id_token": "eyJhbGciOiJSUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6IkpXVCJ9...",
-}
-
-
-EXAMPLE_USERINFO: dict[str, Any] = {
-    "sub": "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17",
-    "name": "小明",
-    "picture": "https://example.com/avatars/1.png",
-    "updated_at": 1795161600,
-}
 
 
 class ClaimRequest(BaseModel):
@@ -102,60 +66,75 @@ class ApproveRequest(BaseModel):
 class SiteAnswer(TypedDict):
     """The site that the person would log in to."""
 
-    id: str
-    title: str
-    origin: Annotated[str | None, Field(description="Of its first redirect URI.")]
+    id: Annotated[str, Field(examples=["shop"])]
+    title: Annotated[str, Field(examples=["Example Shop"])]
+    origin: Annotated[
+        str | None, Field(description="Of its first redirect URI.", examples=["https://shop.example.com"])
+    ]
 
 
 class BrowserAnswer(TypedDict):
     """The browser that shows the code."""
 
-    device: Annotated[str | None, Field(description="System and browser, from the User-Agent.")]
-    ip: str | None
+    device: Annotated[
+        str | None, Field(description="System and browser, from the User-Agent.", examples=["Windows, Edge 141"])
+    ]
+    ip: ShownIp | None
 
 
 class ClaimedAnswer(TypedDict):
     """A claimed scan, for the person to approve or to deny. A part that is not known is null."""
 
-    id: UUID
+    id: Annotated[UUID, Field(examples=["01933c5e-8f1c-7a55-8c3d-6b0e9f2d4a71"])]
     client: SiteAnswer
     browser: BrowserAnswer | None
-    same_network: Annotated[bool | None, Field(description="Whether phone and browser are in one /24, or /56.")]
-    typed: Annotated[bool, Field(description="Whether a code was typed: then warn, for anybody may have read it out.")]
+    same_network: Annotated[
+        bool | None, Field(description="Whether phone and browser are in one /24, or /56.", examples=[True])
+    ]
+    typed: Annotated[
+        bool,
+        Field(description="Whether a code was typed: then warn, for anybody may have read it out.", examples=[False]),
+    ]
     created_at: datetime
-    expires_at: datetime
+    expires_at: Annotated[datetime, Field(examples=["2026-11-20T08:03:00Z"])]
 
 
 class DeviceAuthorizationAnswer(TypedDict):
     """The codes to show to the person, and the device code to poll with (RFC 8628, section 3.2)."""
 
-    device_code: str
-    user_code: str
-    verification_uri: str
-    verification_uri_complete: str
-    expires_in: Annotated[int, Field(description="Seconds.")]
-    interval: Annotated[int, Field(description="Seconds between two polls.")]
-    code_image: Annotated[str, Field(description="The picture to show.")]
+    device_code: Annotated[str, Field(examples=["8Yk3..."])]
+    user_code: Annotated[str, Field(examples=["WDJB-MJHT"])]
+    verification_uri: Annotated[str, Field(examples=["https://auth.example.com/d"])]
+    verification_uri_complete: Annotated[str, Field(examples=["https://auth.example.com/d/kq0Vf5Zc3n8xYt1bW7uR2A"])]
+    expires_in: Annotated[int, Field(description="Seconds.", examples=[180])]
+    interval: Annotated[int, Field(description="Seconds between two polls.", examples=[2])]
+    code_image: Annotated[
+        str,
+        Field(
+            description="The picture to show.",
+            examples=["https://auth.example.com/v1/scans/kq0Vf5Zc3n8xYt1bW7uR2A/code"],
+        ),
+    ]
 
 
 class WebTokensAnswer(TypedDict):
     """A site's tokens (RFC 6749, section 5.1)."""
 
-    access_token: str
+    access_token: Annotated[str, Field(examples=[EXAMPLE_JWT])]
     token_type: Literal["Bearer"]
-    expires_in: Annotated[int, Field(description="Seconds.")]
-    scope: str
-    refresh_token: str
-    id_token: NotRequired[str]
+    expires_in: Annotated[int, Field(description="Seconds.", examples=[900])]
+    scope: Annotated[str, Field(examples=["openid profile"])]
+    refresh_token: Annotated[str, Field(examples=["wxr_..."])]
+    id_token: NotRequired[Annotated[str, Field(examples=["eyJhbGciOiJSUzI1NiIsImtpZCI6Ii4uLiIsInR5cCI6IkpXVCJ9..."])]]
 
 
 class UserinfoAnswer(TypedDict):
     """Claims about a user, by the scopes that the site has (OpenID Connect Core, section 5.1)."""
 
-    sub: str
-    name: NotRequired[str]
-    picture: NotRequired[str]
-    updated_at: NotRequired[int]
+    sub: Annotated[str, Field(examples=[EXAMPLE_USER_ID])]
+    name: NotRequired[Annotated[str, Field(examples=["小明"])]]
+    picture: NotRequired[Annotated[str, Field(examples=["https://example.com/avatars/1.png"])]]
+    updated_at: NotRequired[Annotated[int, Field(examples=[1795161600])]]
     phone_number: NotRequired[Annotated[str, Field(description="E.164.")]]
     phone_number_verified: NotRequired[bool]
     email: NotRequired[Annotated[str, Field(description="Made up for products that insist on one.")]]

@@ -2,19 +2,20 @@
 
 from typing import Any
 
-from fastapi import APIRouter
-from starlette.responses import Response
+from starlette.responses import JSONResponse
 
+from wxauth.errors import Title
 from wxauth.server.clients.clients import ID_TOKEN_ALGS, SCOPES
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.keys.succession import JWKS_MAX_AGE
+from wxauth.server.web.direct import Router
 from wxauth.server.websites.authorize import CHALLENGE_METHOD, PATH, RESPONSE_MODE, RESPONSE_TYPE
 from wxauth.server.websites.grants import GRANTS
 from wxauth.server.websites.id_tokens import CLAIMS_BY_SCOPE, PROTOCOL_CLAIMS
 
 _WITH_SECRET: list[str] = ["client_secret_basic", "client_secret_post"]
 
-router = APIRouter(tags=["keys"])
+router = Router("keys")
 
 
 def _document(issuer: str) -> dict[str, Any]:
@@ -55,17 +56,20 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 
 @router.get(
     "/.well-known/openid-configuration",
+    summary=Title("OpenID Connect discovery", "元数据（OpenID Connect 的路径）"),
     operation_id="read_openid_configuration",
-    summary="Metadata, where OpenID Connect looks for it",
+    response_model=dict[str, Any],
     responses=_RESPONSES,
 )
 @router.get(
     "/.well-known/oauth-authorization-server",
+    summary=Title("Authorization server metadata", "授权服务器元数据"),
     operation_id="read_metadata",
-    summary="Authorization server metadata",
+    response_model=dict[str, Any],
     responses=_RESPONSES,
 )
-async def metadata(services: ServicesDep, response: Response) -> dict[str, Any]:
+async def metadata(services: ServicesDep) -> JSONResponse:
     """The URLs of keys and endpoints, and what they support. The document is the same at both paths."""
-    response.headers["Cache-Control"] = f"public, max-age={JWKS_MAX_AGE}"
-    return _document(services.settings.issuer)
+    return JSONResponse(
+        _document(services.settings.issuer), headers={"Cache-Control": f"public, max-age={JWKS_MAX_AGE}"}
+    )

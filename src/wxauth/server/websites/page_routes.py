@@ -3,20 +3,18 @@
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
-from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable
+from wxauth.errors import NotFound, PayloadTooLarge, RateLimited, StorageUnavailable, Title
 from wxauth.server.clients.rows import find_site
 from wxauth.server.clients.uris import is_registered
 from wxauth.server.core.services import Services, ServicesDep
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.callers import DeviceDep
-from wxauth.server.web.answers import failures
 from wxauth.server.web.caching import cacheable_response
 from wxauth.server.web.cookies import cookie_in
-from wxauth.server.web.direct import DirectRoute, operation_id
+from wxauth.server.web.direct import Router
 from wxauth.server.websites import authorize
 from wxauth.server.websites.authorize import SentBack, Unanswerable, cookie_for
 from wxauth.server.websites.errors import OAuthError
@@ -41,7 +39,7 @@ _TRY_LATER: Final[dict[int | str, dict[str, Any]]] = {
 }
 _REDIRECT: Final[dict[int | str, dict[str, Any]]] = {303: {"description": "Back to the site, with what went wrong"}}
 
-router = APIRouter(route_class=DirectRoute, tags=["websites"], generate_unique_id_function=operation_id)
+router = Router("websites")
 
 
 def _text_parameters(*names: str) -> dict[str, Any]:
@@ -51,10 +49,9 @@ def _text_parameters(*names: str) -> dict[str, Any]:
 
 @router.get(
     authorize.PATH,
-    summary="Log in to a site (OpenID Connect)",
+    summary=Title("Log in to a site (OpenID Connect)", "登录网站（OpenID Connect）"),
     operation_id="authorize",
-    response_class=Response,
-    responses={**_HTML, **_REDIRECT, **_MISTAKE, **_TRY_LATER, **failures()},
+    responses={**_HTML, **_REDIRECT, **_MISTAKE, **_TRY_LATER},
     openapi_extra=_text_parameters(
         *("client_id", "redirect_uri", "response_type", "scope", "state", "nonce", "code_challenge"),
         *("code_challenge_method", "prompt", "max_age", "ui_locales"),
@@ -70,10 +67,10 @@ async def show_code(request: Request, services: ServicesDep, device: DeviceDep) 
 
 @router.post(
     authorize.PATH,
-    summary="Log in to a site, asked by a form",
+    summary=Title("Log in to a site by a form (OpenID Connect)", "登录网站（以表单请求）"),
     operation_id="authorize_by_form",
-    response_class=Response,
-    responses={**_HTML, **_REDIRECT, **_MISTAKE, **_TRY_LATER, **failures(PayloadTooLarge)},
+    responses={**_HTML, **_REDIRECT, **_MISTAKE, **_TRY_LATER},
+    failures=[PayloadTooLarge],
     openapi_extra={
         "requestBody": {
             "content": {
@@ -123,7 +120,7 @@ async def _show_code(request: Request, services: Services, device: Device, text:
     return page
 
 
-@router.get(authorize.PATH + "/{request_id}/state", include_in_schema=False)
+@router.hidden(authorize.PATH + "/{request_id}/state")
 async def tell_state(request: Request, services: ServicesDep) -> Response:
     """Tell the page's own browser its state: `waiting`, `claimed`, `approved`, `denied` or `over`."""
     cookie = cookie_in(request, _cookie_name(services))
@@ -131,7 +128,7 @@ async def tell_state(request: Request, services: ServicesDep) -> Response:
     return JSONResponse({"state": state}, headers={"Cache-Control": "no-store"})
 
 
-@router.get(authorize.PATH + "/{request_id}/next", include_in_schema=False)
+@router.hidden(authorize.PATH + "/{request_id}/next")
 async def go_on(request: Request, services: ServicesDep) -> Response:
     """Send the page's own browser back to the site, once the person has decided."""
     cookie = cookie_in(request, _cookie_name(services))
@@ -143,10 +140,9 @@ async def go_on(request: Request, services: ServicesDep) -> Response:
 
 @router.get(
     "/v1/end_session",
-    summary="Log out (OpenID Connect RP-Initiated Logout)",
-    operation_id="end_session",
-    response_class=Response,
-    responses={**_HTML, 303: {"description": "Back to the site"}, **_MISTAKE, **failures(StorageUnavailable)},
+    summary=Title("Log out (OpenID Connect RP-Initiated Logout)", "退出登录（OpenID Connect RP-Initiated Logout）"),
+    responses={**_HTML, 303: {"description": "Back to the site"}, **_MISTAKE},
+    failures=[StorageUnavailable],
     openapi_extra=_text_parameters("id_token_hint", "post_logout_redirect_uri", "state", "client_id"),
 )
 async def end_session(request: Request, services: ServicesDep) -> Response:
@@ -174,30 +170,23 @@ async def end_session(request: Request, services: ServicesDep) -> Response:
 
 
 @router.get(
-    "/v1/scans/{scene}/code",  # noqa: FAST003 - any text will do
-    summary="The picture of a scan",
-    operation_id="read_picture",
-    response_class=Response,
+    "/v1/scans/{scene}/code",
+    summary=Title("Image of a scan code", "二维码图片"),
     responses={
         200: {"description": "PNG or JPEG", "content": {"image/png": {"example": "…"}, "image/jpeg": {"example": "…"}}},
-        **failures(NotFound, StorageUnavailable),
     },
-    openapi_extra={"parameters": [{"name": "scene", "in": "path", "required": True, "schema": {"type": "string"}}]},
+    failures=[NotFound, StorageUnavailable],
 )
-async def read_picture(request: Request, services: ServicesDep) -> Response:
+async def read_picture(scene: str, services: ServicesDep) -> Response:
     """WeChat's mini-program code, or an ordinary QR code of a link, as long as the scan is open."""
-    picture = await services.pictures.of(request.path_params["scene"])
+    picture = await services.pictures.of(scene)
     # `cross-origin`: sites show the picture in their own pages.
     headers = {"Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "cross-origin"}
     return Response(picture.content, headers=headers, media_type=picture.content_type)
 
 
 @router.get(
-    "/d",
-    summary="Where a code is scanned or typed",
-    operation_id="show_device_page",
-    response_class=Response,
-    responses=_HTML,
+    "/d", summary=Title("Instructions for scanning or typing a code", "扫码或输入代码的说明页"), responses=_HTML
 )
 async def show_device_page(request: Request) -> Response:
     """A page that explains how to scan or type a code. It changes nothing."""
@@ -205,25 +194,22 @@ async def show_device_page(request: Request) -> Response:
 
 
 @router.get(
-    "/d/{scene}",  # noqa: FAST003 - any text will do
-    summary="A code that something other than WeChat has scanned",
-    operation_id="show_link_page",
-    response_class=Response,
+    "/d/{scene}",
+    summary=Title("Page for a code scanned outside WeChat", "用其他应用扫码时的提示页"),
     responses=_HTML,
-    openapi_extra={"parameters": [{"name": "scene", "in": "path", "required": True, "schema": {"type": "string"}}]},
 )
-async def show_link_page(request: Request, services: ServicesDep) -> Response:
+async def show_link_page(scene: str, request: Request, services: ServicesDep) -> Response:
     """A page that says to scan the code with WeChat. It changes nothing.
 
     For the name in `WXAUTH_LINK_CHECK_FILE`, the answer is the file with which WeChat checks this prefix.
     """
     name, _, content = (services.settings.link_check_file or "").partition(":")
-    if name and request.path_params["scene"] == name:
+    if name and scene == name:
         return PlainTextResponse(content, headers={"Cache-Control": "no-store"})
     return message_page(request, "link", language_of(request))
 
 
-@router.get(ASSETS_PATH + "/{name}", include_in_schema=False)
+@router.hidden(ASSETS_PATH + "/{name}")
 async def read_asset(request: Request) -> Response:
     """The style sheet and the script of the pages."""
     found = asset(request.path_params["name"])

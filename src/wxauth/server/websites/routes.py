@@ -2,23 +2,18 @@
 
 from typing import Any, Final
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from wxauth.errors import InsufficientScope, InvalidToken
+from wxauth.errors import InsufficientScope, InvalidToken, Title
 from wxauth.server.clients.rows import find_site
 from wxauth.server.core.ip_addresses import plain_address
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.users import account
-from wxauth.server.users.callers import DeviceDep
-from wxauth.server.web.answers import BEARER_SECURITY, GUARDED, answers
-from wxauth.server.web.direct import DirectRoute, operation_id
+from wxauth.server.users.callers import AnyPrincipalDep, DeviceDep
+from wxauth.server.web.direct import Router
 from wxauth.server.websites import grants, scans
 from wxauth.server.websites.bodies import (
-    EXAMPLE_DEVICE_AUTHORIZATION,
-    EXAMPLE_USERINFO,
-    EXAMPLE_WEB_TOKENS,
     DeviceAuthorizationAnswer,
     UserinfoAnswer,
     WebTokensAnswer,
@@ -30,7 +25,7 @@ from wxauth.server.websites.rows import LIFETIME
 
 MAX_USER_AGENT: Final = 512
 
-router = APIRouter(route_class=DirectRoute, tags=["websites"], generate_unique_id_function=operation_id)
+router = Router("websites")
 
 
 def _refusals(*errors: str) -> dict[int | str, dict[str, Any]]:
@@ -60,12 +55,9 @@ def _form(example: dict[str, str], *others: str) -> dict[str, Any]:
 
 @router.post(
     "/v1/device_authorization",
-    summary="Start a scan (RFC 8628)",
+    summary=Title("Start a scan (RFC 8628)", "发起扫码（RFC 8628）"),
     response_model=DeviceAuthorizationAnswer,
-    responses={
-        200: {"content": {"application/json": {"example": EXAMPLE_DEVICE_AUTHORIZATION}}},
-        **_refusals("invalid_request", "invalid_scope", "unauthorized_client"),
-    },
+    responses=_refusals("invalid_request", "invalid_scope", "unauthorized_client"),
     openapi_extra=_form(
         {"scope": "openid profile", "browser_ip": "203.0.113.7", "browser_user_agent": "Mozilla/5.0 …"}
     ),
@@ -102,22 +94,19 @@ async def authorize_device(request: Request, services: ServicesDep) -> dict[str,
 
 @router.post(
     "/v1/token",
-    summary="Exchange what a site has for tokens (RFC 6749)",
+    summary=Title("Get tokens (RFC 6749)", "网站换取令牌（RFC 6749）"),
     response_model=WebTokensAnswer,
-    responses={
-        200: {"content": {"application/json": {"example": EXAMPLE_WEB_TOKENS}}},
-        **_refusals(
-            "invalid_grant",
-            "invalid_request",
-            "unauthorized_client",
-            "unsupported_grant_type",
-            "invalid_scope",
-            "authorization_pending",
-            "slow_down",
-            "access_denied",
-            "expired_token",
-        ),
-    },
+    responses=_refusals(
+        "invalid_grant",
+        "invalid_request",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_scope",
+        "authorization_pending",
+        "slow_down",
+        "access_denied",
+        "expired_token",
+    ),
     openapi_extra=_form(
         {"grant_type": grants.DEVICE_CODE, "device_code": "8Yk3..."},
         *("code", "redirect_uri", "code_verifier", "refresh_token", "scope"),
@@ -133,7 +122,7 @@ async def exchange(request: Request, services: ServicesDep, device: DeviceDep) -
 
 @router.post(
     "/v1/revoke",
-    summary="End the session of a token (RFC 7009)",
+    summary=Title("Revoke a token (RFC 7009)", "结束令牌所属的会话（RFC 7009）"),
     response_class=Response,
     responses={
         200: {
@@ -155,23 +144,21 @@ async def revoke(request: Request, services: ServicesDep) -> dict[str, Any]:
     return {}
 
 
-_USERINFO: Final[dict[str, Any]] = {
-    "response_model": UserinfoAnswer,
-    "responses": answers(EXAMPLE_USERINFO, InsufficientScope, *GUARDED),
-    "openapi_extra": BEARER_SECURITY,
-}
-
-
-@router.get("/v1/userinfo", operation_id="read_userinfo", summary="Who is logged in (OpenID Connect)", **_USERINFO)
+@router.get(
+    "/v1/userinfo",
+    summary=Title("Read the user's claims (OpenID Connect)", "查看登录的用户（OpenID Connect）"),
+    response_model=UserinfoAnswer,
+    failures=[InsufficientScope],
+)
 @router.post(
     "/v1/userinfo",
+    summary=Title("Read the user's claims by POST (OpenID Connect)", "查看登录的用户（OpenID Connect，POST 方式）"),
     operation_id="read_userinfo_by_post",
-    summary="Who is logged in, asked by POST (OpenID Connect)",
-    **_USERINFO,
+    response_model=UserinfoAnswer,
+    failures=[InsufficientScope],
 )
-async def read_userinfo(request: Request, services: ServicesDep) -> dict[str, Any]:
+async def read_userinfo(principal: AnyPrincipalDep, services: ServicesDep) -> dict[str, Any]:
     """The present claims about the user, by the scopes of a website's access token."""
-    principal = await services.guard(request)
     scopes = principal.scopes or frozenset()
     if grants.OPENID_SCOPE not in scopes:
         raise InsufficientScope("this is for a website's token with the scope openid")

@@ -1,56 +1,36 @@
 """`/v1/me/scans`: the phone claims a code, and approves or denies the login."""
 
-from typing import Final
 from uuid import UUID
-
-from fastapi import APIRouter
 
 from wxauth.errors import (
     CodeUsed,
-    InsufficientScope,
     InvalidCode,
-    InvalidRequest,
     LoginTooOld,
-    PayloadTooLarge,
     RateLimited,
     ScanForwarded,
     ScanOver,
     ScanTaken,
     ScanTooFar,
+    Title,
     UnknownApp,
     WeChatUserBlocked,
     WrongPerson,
 )
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.users.callers import CallerDep, DeviceDep
-from wxauth.server.web.answers import BEARER_SECURITY, GUARDED, WECHAT_FAILURES, answers, failures
-from wxauth.server.web.direct import DirectRoute, operation_id
+from wxauth.server.web.answers import WECHAT_FAILURES
+from wxauth.server.web.direct import Router
 from wxauth.server.websites import scans
-from wxauth.server.websites.bodies import EXAMPLE_CLAIMED, ApproveRequest, ClaimedAnswer, ClaimRequest, claimed_answer
+from wxauth.server.websites.bodies import ApproveRequest, ClaimedAnswer, ClaimRequest, claimed_answer
 from wxauth.server.websites.rows import Verdict
 
-_WRONG_ID: Final = InvalidRequest.of("scan_id", "Input should be a valid UUID")
-
-router = APIRouter(route_class=DirectRoute, tags=["scans"], generate_unique_id_function=operation_id)
+router = Router("scans")
 
 
 @router.post(
     "/v1/me/scans",
-    summary="Claim a code that was scanned",
-    responses=answers(
-        EXAMPLE_CLAIMED,
-        InvalidRequest.of("body", "wants one of scene, url and user_code"),
-        PayloadTooLarge,
-        ScanOver,
-        ScanForwarded,
-        ScanTooFar,
-        LoginTooOld,
-        ScanTaken,
-        RateLimited,
-        InsufficientScope,
-        *GUARDED,
-    ),
-    openapi_extra=BEARER_SECURITY,
+    summary=Title("Claim a scanned code", "认领扫到的码"),
+    failures=[ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited],
 )
 async def claim_scan(caller: CallerDep, body: ClaimRequest, services: ServicesDep, device: DeviceDep) -> ClaimedAnswer:
     """Claim a code, and learn which site wants to log the person in.
@@ -64,11 +44,8 @@ async def claim_scan(caller: CallerDep, body: ClaimRequest, services: ServicesDe
 
 @router.post(
     "/v1/me/scans/{scan_id}/approve",
-    summary="Log in to the site",
-    status_code=204,
-    responses=failures(
-        InvalidRequest.of("login_code", "Field required"),
-        PayloadTooLarge,
+    summary=Title("Approve a login", "登录该网站"),
+    failures=[
         InvalidCode,
         CodeUsed,
         UnknownApp,
@@ -76,11 +53,8 @@ async def claim_scan(caller: CallerDep, body: ClaimRequest, services: ServicesDe
         WeChatUserBlocked,
         WrongPerson,
         ScanOver,
-        InsufficientScope,
         *WECHAT_FAILURES,
-        *GUARDED,
-    ),
-    openapi_extra=BEARER_SECURITY,
+    ],
 )
 async def approve_scan(
     caller: CallerDep, scan_id: UUID, body: ApproveRequest, services: ServicesDep, device: DeviceDep
@@ -93,13 +67,7 @@ async def approve_scan(
     await scans.approve(services, caller, scan_id, body.login_code, ip=device.ip)
 
 
-@router.post(
-    "/v1/me/scans/{scan_id}/deny",
-    summary="Refuse the site",
-    status_code=204,
-    responses=failures(_WRONG_ID, ScanOver, InsufficientScope, *GUARDED),
-    openapi_extra=BEARER_SECURITY,
-)
+@router.post("/v1/me/scans/{scan_id}/deny", summary=Title("Deny a login", "拒绝该网站"), failures=[ScanOver])
 async def deny_scan(caller: CallerDep, scan_id: UUID, services: ServicesDep, device: DeviceDep) -> None:
     """The person says no: the site gets nothing."""
     await scans.decide(services, caller, scan_id, Verdict.DENIED, ip=device.ip)
