@@ -1,39 +1,13 @@
 """Clients as administrators add, change and see them."""
 
 from datetime import datetime
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from wxauth.server.clients.clients import SCOPES, Credentials, check_name
 from wxauth.server.core.tables import CLIENT_NAME, AddedClient, IdTokenAlg, Scope
-
-EXAMPLE_CLIENT: Final[dict[str, Any]] = {
-    "name": "shop",
-    "title": "小店",
-    "scopes": ["openid", "profile"],
-    "is_public": False,
-    "device": False,
-    "redirect_uris": ["https://shop.example.com/callback"],
-    "logout_uris": ["https://shop.example.com/"],
-    "app_id": None,
-    "near": False,
-    "user_code": False,
-    "email_domain": None,
-    "id_token_alg": "RS256",
-    "created_at": "2026-11-20T08:00:00Z",
-    "former_secret_until": None,
-}
-EXAMPLE_CLIENTS: Final[dict[str, Any]] = {"items": [EXAMPLE_CLIENT], "next_cursor": None}
-EXAMPLE_NEW_CLIENT: Final[dict[str, Any]] = {**EXAMPLE_CLIENT, "client_id": "shop", "client_secret": "…"}
-EXAMPLE_SECRET: Final[dict[str, Any]] = {
-    "name": "billing",
-    "client_id": "billing",
-    "client_secret": "…",
-    "scopes": ["introspect", "users"],
-}
-
 
 ClientName = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{CLIENT_NAME}$"})]
 _AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SCOPES]})]
@@ -59,7 +33,7 @@ class ClientRequest(_ClientOptions):
     """A service client to add; with redirect URIs or the device grant, a site."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"name": "shop", "redirect_uris": EXAMPLE_CLIENT["redirect_uris"]}]},
+        json_schema_extra={"examples": [{"name": "shop", "redirect_uris": ["https://shop.example.com/callback"]}]},
         hide_input_in_errors=True,
     )
 
@@ -118,17 +92,19 @@ class ClientsAnswer(TypedDict):
 class NewClientAnswer(ClientAnswer):
     """A new client with its secret, which is told this once."""
 
-    client_id: str
-    client_secret: str | None = Field(repr=False, description="Null for a public client, which has none.")
+    client_id: Annotated[str, Field(examples=["shop"])]
+    client_secret: str | None = Field(
+        repr=False, description="Null for a public client, which has none.", examples=["…"]
+    )
 
 
 class ClientSecretAnswer(TypedDict):
     """A client with its new secret, which is told this once."""
 
-    name: str
-    client_id: str
-    client_secret: str
-    scopes: list[str]
+    name: Annotated[str, Field(examples=["billing"])]
+    client_id: Annotated[str, Field(examples=["billing"])]
+    client_secret: Annotated[str, Field(examples=["…"])]
+    scopes: Annotated[list[str], Field(examples=[["introspect", "users"]])]
 
 
 def client_answer(client: AddedClient, *, now: datetime) -> ClientAnswer:

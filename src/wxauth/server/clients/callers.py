@@ -2,7 +2,7 @@
 
 from base64 import b64decode
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from urllib.parse import unquote
 
 from fastapi import Depends
@@ -33,8 +33,6 @@ FOR_CLIENT: Final = Entails(
     security=({"service_client": ()},),
 )
 """What a parameter for the service client that asks entails."""
-FOR_CLIENTS: Final = FOR_CLIENT.failures
-SERVICE_CLIENT_SECURITY: Final[dict[str, Any]] = {"security": [{"service_client": []}]}
 
 
 async def client_with(request: Request, scope: Scope) -> ProvedClient:

@@ -2,15 +2,9 @@
 
 from typing import Final
 
-from fastapi import APIRouter
-
-from wxauth.errors import InvalidRequest, NameTaken, NotFound, PayloadTooLarge
+from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
 from wxauth.server.clients import clients
 from wxauth.server.clients.bodies import (
-    EXAMPLE_CLIENT,
-    EXAMPLE_CLIENTS,
-    EXAMPLE_NEW_CLIENT,
-    EXAMPLE_SECRET,
     ClientAnswer,
     ClientChangeRequest,
     ClientName,
@@ -26,35 +20,23 @@ from wxauth.server.clients.uris import URI_RULE
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.core.tables import AddedClient
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
-from wxauth.server.web.answers import BEARER_SECURITY, FOR_ADMINISTRATORS, FOR_FRESH_ADMINISTRATORS, answers, failures
-from wxauth.server.web.direct import DirectRoute, operation_id
+from wxauth.server.web.direct import Router
 
-router = APIRouter(route_class=DirectRoute, tags=["admin"], generate_unique_id_function=operation_id)
+router = Router("admin")
 
 _NO_SUCH_CLIENT: Final = NotFound(clients.NO_SUCH_CLIENT)
-_WRONG_NAME: Final = InvalidRequest.of("name", clients.NAME_RULE)
 _WRONG_URI: Final = clients.WrongClient("redirect_uris", URI_RULE)
 _PUBLIC: Final = InvalidRequest.of(*clients.HAS_NO_SECRET)
 
 
-@router.get(
-    "/v1/admin/clients",
-    summary="List the service clients",
-    responses=answers(EXAMPLE_CLIENTS, *FOR_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
-)
+@router.get("/v1/admin/clients", summary=Title("List clients", "列出客户端"))
 async def list_clients(_: AdministratorDep, services: ServicesDep) -> ClientsAnswer:
     """Every service client, sites among them, without its secret."""
     found, now = await all_clients(services.database), services.clock()
     return {"items": [client_answer(client, now=now) for client in found], "next_cursor": None}
 
 
-@router.post(
-    "/v1/admin/clients",
-    summary="Add a service client",
-    responses=answers(EXAMPLE_NEW_CLIENT, _WRONG_URI, PayloadTooLarge, NameTaken, *FOR_FRESH_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
-)
+@router.post("/v1/admin/clients", summary=Title("Add a client", "添加客户端"), failures=[_WRONG_URI, NameTaken])
 async def add_client(
     administrator: FreshAdministratorDep, services: ServicesDep, body: ClientRequest
 ) -> NewClientAnswer:
@@ -72,9 +54,8 @@ async def add_client(
 
 @router.patch(
     "/v1/admin/clients/{name}",
-    summary="Change a service client",
-    responses=answers(EXAMPLE_CLIENT, _WRONG_URI, _NO_SUCH_CLIENT, PayloadTooLarge, *FOR_FRESH_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
+    summary=Title("Change a client", "修改客户端"),
+    failures=[_WRONG_URI, _NO_SUCH_CLIENT],
 )
 async def change_client(
     administrator: FreshAdministratorDep, services: ServicesDep, name: ClientName, body: ClientChangeRequest
@@ -96,13 +77,7 @@ async def change_client(
     return client_answer(changed, now=now)
 
 
-@router.delete(
-    "/v1/admin/clients/{name}",
-    summary="Remove a service client",
-    status_code=204,
-    responses=failures(_WRONG_NAME, _NO_SUCH_CLIENT, *FOR_FRESH_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
-)
+@router.delete("/v1/admin/clients/{name}", summary=Title("Remove a client", "移除客户端"), failures=[_NO_SUCH_CLIENT])
 async def remove_client(administrator: FreshAdministratorDep, services: ServicesDep, name: ClientName) -> None:
     """The client is refused from now on. A site's sessions and open scans end."""
     await clients.remove_client(services.database, name, by=administrator, now=services.clock())
@@ -110,9 +85,8 @@ async def remove_client(administrator: FreshAdministratorDep, services: Services
 
 @router.post(
     "/v1/admin/clients/{name}/secret",
-    summary="Give a service client another secret",
-    responses=answers(EXAMPLE_SECRET, _PUBLIC, _NO_SUCH_CLIENT, *FOR_FRESH_ADMINISTRATORS),
-    openapi_extra=BEARER_SECURITY,
+    summary=Title("Rotate a client's secret", "更换客户端的密钥"),
+    failures=[_PUBLIC, _NO_SUCH_CLIENT],
 )
 async def renew_client_secret(
     administrator: FreshAdministratorDep, services: ServicesDep, name: ClientName

@@ -626,21 +626,32 @@ class Client(SQLModel):
     Only a site has a title. A service has null, false or an empty list in all columns that describe a site.
     """
 
-    name: str = Field(sa_type=Text, primary_key=True)
-    title: str | None = Field(default=None, sa_type=Text)
+    name: str = Field(sa_type=Text, primary_key=True, schema_extra={"examples": ["shop"]})
+    title: str | None = Field(default=None, sa_type=Text, schema_extra={"examples": ["小店"]})
     """The name that the phone shows."""
     # The database's default is for a service that is added by a replica that does not know scopes.
     scopes: list[str] = Field(
         sa_type=ARRAY(Text),
         sa_column_kwargs={"server_default": text("'{introspect,access_token}'")},
+        schema_extra={"examples": [["openid", "profile"]]},
     )
     """What it may do as a service, then what it may ask for as a site."""
     is_public: bool = Field(default=False, sa_column_kwargs=_FALSE)
     """Whether it is a page or a program, which can keep no secret."""
     device: bool = Field(default=False, sa_column_kwargs=_FALSE)
     """Whether it may use the device grant."""
-    redirect_uris: list[str] = Field(default=[], sa_type=ARRAY(Text), sa_column_kwargs=_EMPTY)
-    logout_uris: list[str] = Field(default=[], sa_type=ARRAY(Text), sa_column_kwargs=_EMPTY)
+    redirect_uris: list[str] = Field(
+        default=[],
+        sa_type=ARRAY(Text),
+        sa_column_kwargs=_EMPTY,
+        schema_extra={"examples": [["https://shop.example.com/callback"]]},
+    )
+    logout_uris: list[str] = Field(
+        default=[],
+        sa_type=ARRAY(Text),
+        sa_column_kwargs=_EMPTY,
+        schema_extra={"examples": [["https://shop.example.com/"]]},
+    )
     app_id: str | None = Field(default=None, sa_type=Text)
     """The app whose mini-program code is shown; null: the default app."""
     near: bool = Field(default=False, sa_column_kwargs=_FALSE)
@@ -648,7 +659,7 @@ class Client(SQLModel):
     user_code: bool = Field(default=False, sa_column_kwargs=_FALSE)
     """Whether the user codes of its devices may be typed."""
     email_domain: str | None = Field(default=None, sa_type=Text)
-    id_token_alg: IdTokenAlg | None = Field(default=None, sa_type=Text)
+    id_token_alg: IdTokenAlg | None = Field(default=None, sa_type=Text, schema_extra={"examples": ["RS256"]})
 
     @property
     def is_site(self) -> bool:

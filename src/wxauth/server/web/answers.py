@@ -13,14 +13,11 @@ from typing_extensions import get_type_hints, is_typeddict
 
 from wxauth.errors import (
     CodeUsed,
-    InsufficientRole,
-    InsufficientScope,
     InternalError,
     InvalidCode,
     InvalidRequest,
     InvalidToken,
     KeysUnavailable,
-    LoginTooOld,
     MissingToken,
     StorageUnavailable,
     TokenExpired,
@@ -62,9 +59,6 @@ GUARDED: Final[Sequence[Failure]] = (
     StorageUnavailable,
 )
 """The failures of every guarded operation."""
-FOR_ADMINISTRATORS: Final[Sequence[Failure]] = (*GUARDED, InsufficientRole, InsufficientScope)
-FOR_FRESH_ADMINISTRATORS: Final[Sequence[Failure]] = (LoginTooOld, *FOR_ADMINISTRATORS)
-BEARER_SECURITY: dict[str, Any] = {"security": [{BearerGuard.scheme_name: []}]}
 
 WECHAT_FAILURES: Final[Sequence[Failure]] = (
     WeChatRateLimited,
@@ -100,11 +94,6 @@ class Problem(BaseModel):
     errors: Annotated[list[dict[str, str]] | None, Field(description="For `invalid_request`: field and message.")] = (
         None
     )
-
-
-def answers(example: Any, *kinds: Failure) -> dict[int | str, dict[str, Any]]:
-    """`responses` for FastAPI: an example of the answer, and the failures."""
-    return {200: {"content": {"application/json": {"example": example}}}, **failures(*kinds)}
 
 
 def failures(*kinds: Failure) -> dict[int | str, dict[str, Any]]:
@@ -144,6 +133,8 @@ def example_of(hint: Any) -> Any:
             for name, field in fields.items()
             if not _may_be_absent(field) or _examples_in(field)
         }
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return {name: _example_of_field(field) for name, field in hint.model_fields.items()}
     if kind is list:
         return [example_of(get_args(hint)[0])]
     if kind is Literal:
@@ -157,6 +148,12 @@ def example_of(hint: Any) -> Any:
     if hint is bool:
         return True
     raise TypeError(f"{hint} has no example")
+
+
+def _example_of_field(field: FieldInfo) -> Any:
+    if field.examples:
+        return field.examples[0]
+    return example_of(field.annotation) if field.is_required() else field.get_default(call_default_factory=True)
 
 
 def _may_be_absent(hint: Any) -> bool:

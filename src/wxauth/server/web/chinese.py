@@ -1,4 +1,4 @@
-"""The documentation in Chinese: its description, and a summary of each operation."""
+"""The documentation in Chinese: its description, and each operation's summary."""
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
@@ -13,13 +13,6 @@ DESCRIPTION: Final = """
 
 失败时返回 `application/problem+json`（RFC 9457）：程序看 `code`，提示用户用 `title`。
 """
-SUMMARIES: Final[Mapping[str, str]] = {
-    "List the service clients": "列出服务客户端",
-    "Add a service client": "添加服务客户端",
-    "Change a service client": "修改服务客户端",
-    "Remove a service client": "移除服务客户端",
-    "Give a service client another secret": "更换服务客户端的密钥",
-}
 
 
 def in_chinese(document: Mapping[str, Any], routes: Iterable[BaseRoute]) -> dict[str, Any]:
@@ -30,8 +23,4 @@ def in_chinese(document: Mapping[str, Any], routes: Iterable[BaseRoute]) -> dict
         if isinstance(route, DirectRoute) and route.include_in_schema and route.title is not None:
             for method in route.methods or ():
                 translated["paths"][route.path_format][method.lower()]["summary"] = route.title.zh
-    for operations in translated["paths"].values():
-        for operation in operations.values():
-            summary = operation.get("summary", "")
-            operation["summary"] = SUMMARIES.get(summary, summary)
     return translated

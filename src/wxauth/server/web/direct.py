@@ -67,7 +67,7 @@ class DirectRoute(APIRoute):
         path: str,
         endpoint: Callable[..., Any],
         *,
-        summary: Title | str | None = None,
+        summary: Title | None = None,
         failures: Sequence[Failure] = (),
         **declared: Any,
     ) -> None:
@@ -77,8 +77,8 @@ class DirectRoute(APIRoute):
             declared.setdefault("status_code", 204)
         elif isinstance(answer, type) and issubclass(answer, Response):
             declared.setdefault("response_class", answer)
-        self.title = summary if isinstance(summary, Title) else None
-        super().__init__(path, endpoint, summary=summary.en if isinstance(summary, Title) else summary, **declared)
+        self.title = summary
+        super().__init__(path, endpoint, summary=None if summary is None else summary.en, **declared)
         if self.dependencies or self.status_code not in (None, 200, 204):
             raise TypeError(f"{self.path}: a direct route takes its dependencies as parameters, and no other status")
         parameters = [
