@@ -220,6 +220,15 @@ async def test_of_two_changes_at_once_neither_is_lost(root: Admin, secrets: Secr
     assert {name: listed[name] for name in SITE} == {**SITE, **changes[0], **changes[1], **changes[2], **changes[3]}
 
 
+async def test_a_change_of_a_site_does_not_wait_for_scans_that_are_just_starting(
+    root: Admin, secrets: Secrets, rows: asyncpg.Connection
+) -> None:
+    await add(root, secrets, name="shop", **SITE)
+    async with rows.transaction():
+        await rows.execute("SELECT FROM clients FOR KEY SHARE")  # as a new scan's foreign key does
+        assert (await root.ask("PATCH", "/clients/shop", json={"title": "Shop"})).json()["title"] == "Shop"
+
+
 async def test_what_a_site_cannot_be_is_refused_by_its_field_and_changes_nothing(root: Admin, secrets: Secrets) -> None:
     await add(root, secrets, name="shop", **SITE)
     before = await root.read("/clients")

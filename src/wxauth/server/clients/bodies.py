@@ -70,7 +70,7 @@ class ClientChangeRequest(_ClientOptions):
     @model_validator(mode="after")
     def _names_something(self) -> Self:
         if not self.model_fields_set:
-            raise ValueError("Wants something to change")
+            raise ValueError("must name a field to change")
         return self
 
 

@@ -300,7 +300,7 @@ def _check_site(client: Client, reserved: Collection[str]) -> None:
     if client.is_public and (scopes := in_order(client.scopes)):
         raise WrongClient("scopes", f"{scopes[0]} is for services with a secret")
     if client.logout_uris and not client.redirect_uris:
-        raise WrongClient("logout_uris", "must have a redirect URI beside it")
+        raise WrongClient("logout_uris", "must be empty without a redirect URI")
     if _APP_ID.fullmatch(client.name):
         raise WrongClient("name", "must not be a site's: it looks like the app_id of a mini-program")
     if client.name in reserved:
@@ -316,7 +316,7 @@ def _merged(client: Client, changes: Mapping[str, Any]) -> Mapping[str, Any]:
     if bool(after["is_public"]) != client.is_public:
         raise WrongClient("is_public", "cannot be changed: remove the client, and add it anew")
     if client.is_site and not (after["redirect_uris"] or after["device"]):
-        raise WrongClient("redirect_uris", "must be there, unless there is the device grant: a site remains a site")
+        raise WrongClient("redirect_uris", "must not be empty without the device grant: a site remains a site")
     return after
 
 

@@ -107,10 +107,10 @@ async def store_client(
 
 async def ensure_public_client(database: Database, client: Client, *, now: datetime) -> None:
     """Store this public client, whatever was stored under its name before. Raises: StorageUnavailable."""
-    values = client.model_dump()
-    statement = insert(StoredClient).values({**values, "created_at": now})
+    statement = insert(StoredClient).values({**client.model_dump(), "created_at": now})
+    statement = statement.on_conflict_do_update(index_elements=["name"], set_=_all_but_the_name(client))
     async with database.begin() as transaction:
-        await transaction.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
+        await transaction.execute(statement)
 
 
 async def lock_client(transaction: Transaction, name: str) -> AddedClient | None:
@@ -121,9 +121,8 @@ async def lock_client(transaction: Transaction, name: str) -> AddedClient | None
 
 async def store_change(transaction: Transaction, client: Client) -> None:
     """Store a client that is locked as it is here."""
-    await transaction.execute(
-        update(StoredClient).where(col(StoredClient.name) == client.name).values(client.model_dump())
-    )
+    statement = update(StoredClient).where(col(StoredClient.name) == client.name).values(_all_but_the_name(client))
+    await transaction.execute(statement)
 
 
 async def renew_secret(
@@ -150,3 +149,8 @@ async def delete_client(database: Database, name: str, *, by: Actor, now: dateti
         await end_sessions_of_client(transaction, name, by=by, now=now)
         await record_event(transaction, EventType.CLIENT_REMOVED, by=by, at=now, data={"name": name})
         return True
+
+
+def _all_but_the_name(client: Client) -> dict[str, Any]:
+    # A key that was set, even to what it is, would be locked against the scans that refer to it.
+    return client.model_dump(exclude={"name"})

@@ -309,7 +309,7 @@ class Session(SQLModel, table=True):
     revoked_reason: str | None = Field(sa_type=Text)
     # Only a website's session has these; the session of a mini-program does not.
     client_id: str | None = Field(sa_type=Text)
-    """The OAuth client."""
+    """The site."""
     scope: str | None = Field(sa_type=Text)
     """The granted scopes, separated by spaces."""
     authenticated_at: datetime | None = Field(sa_type=TIME)

@@ -253,24 +253,24 @@ class KeyRing(Ring[SigningKey]):
 
 
 class IdTokenKeys(Ring[RsaKey]):
-    """The keys that sign id_tokens, for websites. There are none before the first OAuth client."""
+    """The keys that sign id_tokens, for websites. There are none before the first site."""
 
     table = ID_TOKEN_KEYS
 
     _looked_at: datetime | None = None
 
     async def refresh(self) -> None:
-        """As `Ring.refresh`, if there is an OAuth client."""
+        """As `Ring.refresh`, if there is a site."""
         self._looked_at = self._clock()
         if self.is_ready or await id_token_keys_are_wanted(self._database):
             await super().refresh()
 
     async def rotate(self) -> StoredSigningKey | None:  # type: ignore[override]  # there may be none
-        """As `Ring.rotate`; None if there is no OAuth client."""
+        """As `Ring.rotate`; None if there is no site."""
         return await super().rotate() if await id_token_keys_are_wanted(self._database) else None
 
     async def read(self, now: datetime) -> RsaKey:
-        """The key that signs now. The first OAuth client may have been added a moment ago: then the ring is read anew.
+        """The key that signs now. The first site may have been added a moment ago: then the ring is read anew.
 
         Raises: StorageUnavailable, CannotOpen.
         """
@@ -281,7 +281,7 @@ class IdTokenKeys(Ring[RsaKey]):
     async def look_for_first(self) -> None:
         """Refresh if there is no key yet and the last look is a while ago: another replica may have made the first.
 
-        Without an OAuth client there never is a key. Each request of the JWK set would then ask the database.
+        Without a site there never is a key. Each request of the JWK set would then ask the database.
         """
         pause, now = timedelta(seconds=self._refresh_pause), self._clock()
         if not self.is_ready and (self._looked_at is None or now - self._looked_at >= pause):

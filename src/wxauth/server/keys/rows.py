@@ -102,7 +102,7 @@ KEY_TABLES: Final = (SIGNING_KEYS, ID_TOKEN_KEYS)
 
 
 async def id_token_keys_are_wanted(database: Database) -> bool:
-    """Whether there is an OAuth client, or has been one. Raises: StorageUnavailable."""
+    """Whether there is a site, or has been one. Raises: StorageUnavailable."""
     row = await database.fetchrow(_ARE_WANTED)
     return bool(row["are_wanted"])
 
