@@ -721,6 +721,21 @@ async def test_our_own_client_alone_administers(
     problem_of(await client.get("/v1/me", headers=bearer(token)), "insufficient_scope", 403)
 
 
+async def test_a_replica_that_starts_does_not_wait_for_scans_of_the_console_that_are_just_starting(
+    services: Services, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    from wxauth.server.clients.clients import ensure_own_client
+
+    uris, scopes = ["https://auth.test/admin/"], ["wxauth:admin"]
+    for title in ("Console", "Console 2"):
+        async with rows.transaction():
+            await rows.execute("SELECT FROM clients FOR KEY SHARE")  # as a new scan's foreign key does
+            await ensure_own_client(
+                services.database, "wxauth-admin", title=title, redirect_uris=uris, scopes=scopes, now=clock()
+            )
+    assert await rows.fetchval("SELECT title FROM clients") == "Console 2"
+
+
 @pytest.mark.own_database
 async def test_a_yes_in_the_moment_of_an_erasure_leaves_no_address(
     site: Site, phone: Phone, client: httpx.AsyncClient, rows: asyncpg.Connection
