@@ -1,16 +1,20 @@
 """A direct route takes what it can serve, and refuses to be declared with more; a shortcut leads to it."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
+from uuid import UUID
 
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Query
 from httpx import ASGITransport, AsyncClient
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from wxauth.errors import WxAuthError
-from wxauth.server.web.direct import DirectRoute, Shortcut
+from wxauth.errors import AccountDisabled, NotFound, Title, WxAuthError
+from wxauth.server.web.answers import Entails
+from wxauth.server.web.direct import DirectRoute, Router, Shortcut
 
 
 async def anything(request: Request) -> None: ...
@@ -43,6 +47,81 @@ def test_what_would_be_dropped_in_silence_is_refused(path: str, endpoint: Any, d
 
 def test_what_it_can_serve_is_taken() -> None:
     DirectRoute("/", anything, status_code=204)
+
+
+class Word(TypedDict):
+    """An answer."""
+
+    word: Annotated[str, Field(examples=["hello"])]
+    said_by: NotRequired[str]
+    translation: str | None
+
+
+class WordsQuery(BaseModel):
+    """Which words to list."""
+
+    limit: Annotated[int, Field(ge=1)] = 2
+    language: list[str] = []
+
+
+async def speaker_of(request: Request) -> str:
+    return "somebody"
+
+
+SpeakerDep = Annotated[
+    str, Depends(speaker_of), Entails(failures=[AccountDisabled], security=[{"wxauth": []}, {"other": []}])
+]
+
+
+async def find_word(word_id: UUID, speaker: SpeakerDep) -> Word:
+    return {"word": "hello", "said_by": speaker, "translation": None}
+
+
+async def list_words(query: Annotated[WordsQuery, Query()]) -> dict[str, Any]:
+    return query.model_dump()
+
+
+def test_an_operation_documents_what_its_parameters_and_its_answer_entail() -> None:
+    router = Router("words")
+    router.get("/words/{word_id}", summary=Title("Find a word", "查找词语"), failures=[NotFound])(find_word)
+    [route] = router.routes
+    codes = {code for status in (403, 404, 422, 500) for code in problems_in(route.responses[status])}
+    assert codes == {"account_disabled", "not_found", "invalid_request", "internal_error"}
+    wrong_id = problems_in(route.responses[422])["invalid_request"]["value"]
+    assert [error["field"] for error in wrong_id["errors"]] == ["word_id"]
+    assert route.responses[200]["content"]["application/json"]["example"] == {"word": "hello", "translation": None}
+    assert route.openapi_extra == {"security": [{"wxauth": []}, {"other": []}]}
+    assert (route.summary, route.title) == ("Find a word", ("Find a word", "查找词语"))
+
+
+def test_an_answer_of_which_no_example_can_be_made_is_refused() -> None:
+    async def find_text() -> str: ...
+
+    with pytest.raises(TypeError, match="no example"):
+        Router("words").get("/text", summary=Title("Find a text", "查找文本"))(find_text)
+
+
+@pytest.mark.parametrize(
+    ("query", "answer"),
+    [
+        ("", {"limit": 2, "language": []}),
+        ("?limit=5&language=en&language=zh&unknown=1", {"limit": 5, "language": ["en", "zh"]}),
+        ("?limit=5&limit=7", {"limit": 7, "language": []}),
+    ],
+)
+async def test_a_direct_route_reads_a_query_as_fastapi_does(query: str, answer: dict[str, Any]) -> None:
+    api = FastAPI()
+    api.get("/by-fastapi")(list_words)
+    api.router.routes.append(DirectRoute("/direct", list_words, include_in_schema=False))
+    async with AsyncClient(transport=ASGITransport(api), base_url="http://test") as client:
+        for path in ("/by-fastapi", "/direct"):
+            assert (await client.get(path + query)).json() == answer
+
+
+def problems_in(response: dict[str, Any]) -> dict[str, Any]:
+    """The examples of a documented failure, by code."""
+    examples: dict[str, Any] = response["content"]["application/problem+json"]["examples"]
+    return examples
 
 
 async def fixed() -> str:

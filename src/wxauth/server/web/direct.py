@@ -104,9 +104,9 @@ class DirectRoute(APIRoute):
         if self.response_model is not None and 200 not in self.responses:
             answers[200] = {"content": {"application/json": {"example": example_of(self.response_model)}}}
         self.responses = {**answers, **self.responses}
-        security = [dict(entry) for each in entailed for entry in each.security]
-        if security:
-            self.openapi_extra = {"security": security[:1], **(self.openapi_extra or {})}
+        security = next((each.security for each in entailed if each.security), None)
+        if security is not None:
+            self.openapi_extra = {"security": security, **(self.openapi_extra or {})}
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if _FAILURE_KEY in scope:
