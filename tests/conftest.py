@@ -21,6 +21,7 @@ from tests import programs
 from tests.admins import Admin, make_admin
 from tests.asking import LogLines, MakeClient, MakeServices
 from tests.databases import TEMPLATE, SharedDatabase, make_template, remove_signing_key
+from tests.declared import check_declared
 from tests.fakes import (
     APP,
     OTHER_APP,
@@ -321,7 +322,7 @@ async def make_client(secrets: Secrets) -> AsyncIterator[MakeClient]:
         client = httpx.AsyncClient(
             transport=httpx.ASGITransport(create_app(services), raise_app_exceptions=False),
             base_url="https://auth.test",
-            event_hooks={"response": [secrets.check_answer]},
+            event_hooks={"response": [secrets.check_answer, check_declared]},
         )
         clients.append(client)
         return client

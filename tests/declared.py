@@ -1,0 +1,38 @@
+"""Every failure that a test provokes is in the documentation of its operation."""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import httpx
+
+from wxauth.errors import InvalidRequest, PayloadTooLarge
+from wxauth.server.service.app import create_api
+from wxauth.server.web.direct import DirectRoute
+
+ANYWHERE = {(400, InvalidRequest.code), (413, PayloadTooLarge.code)}
+"""What any request may be refused with before its operation is known to take it: it is malformed, or too large."""
+
+
+async def check_declared(answer: httpx.Response) -> None:
+    """A hook for clients: fail the test if the operation does not declare this failure."""
+    if answer.headers.get("content-type") != "application/problem+json":
+        return
+    for route, declared in _operations():
+        if answer.request.method in (route.methods or ()) and route.path_regex.match(answer.request.url.path):
+            await answer.aread()
+            failure = (answer.status_code, answer.json()["code"])
+            assert failure in declared | ANYWHERE, f"{route.name} does not declare {failure}"
+            return
+
+
+@cache
+def _operations() -> list[tuple[DirectRoute, set[tuple[int, str]]]]:
+    routes = [route for route in create_api().routes if isinstance(route, DirectRoute) and route.include_in_schema]
+    return [(route, set(_declared(route.responses))) for route in routes]
+
+
+def _declared(responses: dict[int | str, dict[str, Any]]) -> Iterator[tuple[int, str]]:
+    for status, response in responses.items():
+        for code in response.get("content", {}).get("application/problem+json", {}).get("examples", {}):
+            yield int(status), code
