@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.asking import LogLines, MakeClient, MakeServices, bearer
-from tests.fakes import Clock, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.problems import problem_of
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import sweep
@@ -27,8 +27,11 @@ class Phone:
     services: Services
     wechat: WeChatByRespx
 
-    async def log_in(self, person: str = "alice", **fields: object) -> dict[str, Any]:
-        answer = await self.clients[0].post("/v1/login", json={"code": self.wechat.code_for(person), **fields})
+    async def log_in(
+        self, person: str = "alice", *, unionid: str | None = None, app: dict[str, str] = APP, **fields: object
+    ) -> dict[str, Any]:
+        code = self.wechat.code_for(person, unionid=unionid, app_id=app["app_id"])
+        answer = await self.clients[0].post("/v1/login", json={"code": code, "app_id": app["app_id"], **fields})
         assert answer.status_code == 200, answer.text
         body: dict[str, Any] = answer.json()
         return body
@@ -41,6 +44,9 @@ class Phone:
 
     async def withdraw(self, login: dict[str, Any], document: str) -> int:
         return (await self.clients[0].delete(f"/v1/me/consents/{document}", headers=bearer(login))).status_code
+
+    async def erase(self, login: dict[str, Any]) -> None:
+        assert (await self.clients[0].delete("/v1/me", headers=bearer(login))).status_code == 204
 
     async def upload(self, login: dict[str, Any], file: bytes) -> httpx.Response:
         return await self.clients[0].post("/v1/me/avatar", files={"file": ("a", file)}, headers=bearer(login))
@@ -152,6 +158,63 @@ async def test_a_user_uploads_twenty_pictures_an_hour(phone: Phone, clock: Clock
     assert (await phone.upload(await phone.log_in("bob"), picture(0))).status_code == 200
     clock.advance(hours=1)
     assert (await phone.upload(alice, picture(99))).status_code == 200
+
+
+# Counts outlive the user.
+
+UNIONS = pytest.mark.parametrize("unionid", [None, "o6_bmasdasdsad6_2sgVt7hMZOPfL"], ids=["openid", "unionid"])
+
+
+@UNIONS
+async def test_who_erases_themselves_and_logs_in_again_changes_no_more_names(
+    phone: Phone, unionid: str | None, clock: Clock
+) -> None:
+    first = await phone.log_in(unionid=unionid)
+    for n in range(CHANGES // 2):
+        assert (await phone.change(first, nickname=f"Alice {n}")).status_code == 200
+        assert (await phone.log_in(unionid=unionid, nickname=f"Alice, {n}"))["user"]["nickname"] == f"Alice, {n}"
+    await phone.erase(first)
+    again = await phone.log_in(unionid=unionid, nickname="Alice")
+    assert again["is_new_user"] is True
+    refused(await phone.change(again, nickname="Mallory"))
+    assert (await phone.log_in(unionid=unionid, nickname="Mallory"))["user"]["nickname"] == "Alice"
+    clock.advance(hours=1)
+    assert (await phone.change(again, nickname="Mallory")).status_code == 200
+
+
+@UNIONS
+async def test_who_erases_themselves_and_logs_in_again_gives_no_more_consents(
+    phone: Phone, unionid: str | None
+) -> None:
+    for n in range(CONSENTS // 2):
+        alice = await phone.log_in(unionid=unionid, **({"consents": {"privacy": "2026-05"}} if n % 2 else {}))
+        assert (await phone.agree(alice, privacy="2026-05", terms="3")).status_code == 200
+        await phone.erase(alice)
+    alice = await phone.log_in(unionid=unionid, consents={"terms": "3"})
+    assert len(alice["user"]["consents_due"]) == 2
+    refused(await phone.agree(alice, terms="3"))
+
+
+@UNIONS
+async def test_who_erases_themselves_and_logs_in_again_uploads_no_more_pictures(
+    phone: Phone, unionid: str | None
+) -> None:
+    for shade in range(PICTURES):
+        alice = await phone.log_in(unionid=unionid)
+        assert (await phone.upload(alice, picture(shade))).status_code == 200
+        await phone.erase(alice)
+    refused(await phone.upload(await phone.log_in(unionid=unionid), picture(99)))
+
+
+async def test_a_user_of_two_apps_has_one_count(phone: Phone) -> None:
+    unionid = "o6_bmasdasdsad6_2sgVt7hMZOPfL"
+    here, there = await phone.log_in(unionid=unionid), await phone.log_in(unionid=unionid, app=OTHER_APP)
+    assert here["user"]["id"] == there["user"]["id"]
+    for n in range(CHANGES):
+        assert (await phone.change((here, there)[n % 2], nickname=f"Alice {n}")).status_code == 200
+    refused(await phone.change(here, nickname="Alice"))
+    refused(await phone.change(there, nickname="Alice"))
+    assert (await phone.change(await phone.log_in("bob", app=OTHER_APP), nickname="Bob")).status_code == 200
 
 
 async def test_what_is_seen_at_a_glance_to_be_no_picture_does_not_count(phone: Phone, rows: asyncpg.Connection) -> None:

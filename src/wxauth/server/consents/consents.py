@@ -8,6 +8,7 @@ from wxauth.errors import InvalidRequest, InvalidToken, NotFound
 from wxauth.server.consents.rows import add_consent, lock_consents, note_given, withdraw_consent
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.tables import UserInSession
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.limits.rates import CONSENTS_GIVEN
 
@@ -30,12 +31,13 @@ def check_in_force(wanted: Mapping[str, str], in_force: Mapping[str, str]) -> No
 
 
 async def give_consents(
-    database: Database, user_id: UUID, wanted: Mapping[str, str], *, app_id: str, ip: str | None, now: datetime
+    database: Database, user: UserInSession, wanted: Mapping[str, str], *, ip: str | None, now: datetime
 ) -> Mapping[str, str]:
     """Record that a user agrees to these; what they have agreed to then. What they had agreed to before is no news.
 
     Raises: InvalidToken, where the user has just been erased; RateLimited; StorageUnavailable.
     """
+    user_id, app_id = user["id"], user["app_id"]
     by = Actor(str(user_id), ip)
     async with database.begin() as transaction:
         before = await lock_consents(transaction, user_id)
@@ -45,7 +47,7 @@ async def give_consents(
         for document, version in given.items():
             consent = {"document": document, "version": version}
             if await add_consent(transaction, user_id, **consent, app_id=app_id, ip=ip, now=now):
-                await CONSENTS_GIVEN.count(transaction, user_id.bytes, now=now)
+                await CONSENTS_GIVEN.count_user(transaction, user, now=now)
                 await record_event(
                     transaction, EventType.CONSENT_GIVEN, by=by, at=now, user_id=user_id, app_id=app_id, data=consent
                 )

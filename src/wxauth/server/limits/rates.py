@@ -8,6 +8,7 @@ from typing import Final
 
 from wxauth.errors import RateLimited
 from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.tables import UserInSession
 from wxauth.server.limits.rows import take_attempt
 
 WINDOW: Final = timedelta(hours=1)
@@ -25,7 +26,7 @@ class Rate:
     """The `detail` of a refusal, for the developer."""
 
     def key(self, *who: bytes) -> bytes:
-        """What is counted in the database for this user, by the bytes of its id, or for this app and openid."""
+        """What is counted in the database for this unionid, or for this app and openid."""
         return sha256(b"\0".join((self.what.encode(), *who))).digest()
 
     async def count(self, asked: Database | Transaction, *who: bytes, now: datetime) -> None:
@@ -36,6 +37,15 @@ class Rate:
         since = await take_attempt(asked, self.key(*who), at_most=self.at_most, began_by=now - WINDOW, now=now)
         if since is not None:
             raise RateLimited(self.detail, retry_after=max(1, ceil((since + WINDOW - now).total_seconds())))
+
+    async def count_user(self, asked: Database | Transaction, user: UserInSession, *, now: datetime) -> None:
+        """Count one more for this user, as `count` does.
+
+        By the unionid, or by the identity of a user without one, and not by the id: an erasure and the next login give
+        a new id, and must not reset the count.
+        """
+        who = (user["app_id"], user["openid"]) if user["unionid"] is None else (user["unionid"],)
+        await self.count(asked, *(name.encode() for name in who), now=now)
 
 
 PROFILE_CHANGES: Final = Rate("profile", 60, "this user has changed name or picture URL too often")

@@ -118,7 +118,7 @@ async def log_in(
         database_ms=storing.milliseconds,
     )
     if consents:
-        user = await _with_consents(services, app, user, consents, ip=device.ip, now=now)
+        user = await _with_consents(services, app, user, consents, openid=wechat_session.openid, ip=device.ip, now=now)
     phone_error = None
     if phone_code is not None:
         user, phone_error = await _with_phone(services, app, user, openid=wechat_session.openid, code=phone_code)
@@ -196,7 +196,14 @@ def _sealed(services: Services, app: App, wechat_session: WeChatSession) -> byte
 
 
 async def _with_consents(
-    services: Services, app: App, user: UserRow, wanted: Mapping[str, str], *, ip: str | None, now: datetime
+    services: Services,
+    app: App,
+    user: UserRow,
+    wanted: Mapping[str, str],
+    *,
+    openid: str,
+    ip: str | None,
+    now: datetime,
 ) -> UserRow:
     """The user with the consents recorded that are in force, or as before."""
     in_force = services.settings.consents
@@ -204,7 +211,8 @@ async def _with_consents(
     if not missing_from(user["consents"], wanted):
         return user
     try:
-        given = await give_consents(services.database, user["id"], wanted, app_id=app.app_id, ip=ip, now=now)
+        in_session: UserInSession = {**user, "app_id": app.app_id, "openid": openid}
+        given = await give_consents(services.database, in_session, wanted, ip=ip, now=now)
     except WxAuthError as exc:
         log.warning("login_without_consents", user_id=user["id"], app_id=app.app_id, reason=exc.code)
         return user

@@ -43,9 +43,11 @@ _KNOWN_PART: Final = """
      WHERE i.app_id = $1 AND i.openid = $2 AND users.id = i.user_id
        AND ($3::text IS NULL OR i.unionid = $3 OR (i.unionid IS NULL AND users.unionid = $3))"""
 
-# As `PROFILE_CHANGES.count` does, for a change that is real.
+# As `PROFILE_CHANGES.count_user` does, for a change that is real.
 _COUNTED_PART: Final = taking_part(
-    f"""sha256('{PROFILE_CHANGES.what}\\000'::bytea || uuid_send(id)), $4, 1
+    f"""sha256('{PROFILE_CHANGES.what}\\000'::bytea
+                || COALESCE(convert_to(unionid, 'UTF8'),
+                            convert_to($1, 'UTF8') || '\\000'::bytea || convert_to($2, 'UTF8'))), $4, 1
       FROM before
      WHERE status = 'active'
        AND (COALESCE($10, nickname), COALESCE($11, avatar_url)) IS DISTINCT FROM (nickname, avatar_url)""",
@@ -95,7 +97,7 @@ _RETURN_AS_BEFORE: Final = _returning_part("""
 # a login is never refused for it. $12 id of the event
 _RETURN_WITH_PROFILE: Final = f"""
 WITH before AS (
-    SELECT users.id, users.status, users.nickname, users.avatar_url
+    SELECT users.id, users.unionid, users.status, users.nickname, users.avatar_url
       FROM identities i, users{_KNOWN_PART}
        FOR NO KEY UPDATE OF users
 ), counted AS ({_COUNTED_PART}

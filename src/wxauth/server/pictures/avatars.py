@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 from wxauth.errors import InvalidRequest, InvalidToken, NotFound
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
-from wxauth.server.core.tables import UserRow
+from wxauth.server.core.tables import UserInSession, UserRow
 from wxauth.server.limits.places import Places
 from wxauth.server.limits.rates import PICTURES
 from wxauth.server.pictures.picture_files import UnusablePicture, check_file
@@ -60,7 +60,7 @@ class Avatars:
         """Hold a place for one upload while the block runs. Raises: RateLimited."""
         return self._uploads.place(user_id)
 
-    async def replace(self, user_id: UUID, file: bytes, *, app_id: str) -> UserRow:
+    async def replace(self, user: UserInSession, file: bytes) -> UserRow:
         """Replace a user's picture and its URL; the changed user.
 
         What is decoded counts, even if it turns out to be broken: decoding is the work.
@@ -68,20 +68,22 @@ class Avatars:
         Raises: InvalidRequest; RateLimited; InvalidToken, if the user has just been banned or erased;
             StorageUnavailable.
         """
-        turn = self._turns.setdefault(user_id, asyncio.Lock())
+        turn = self._turns.setdefault(user["id"], asyncio.Lock())
         try:
             check_file(file)
-            await PICTURES.count(self._database, user_id.bytes, now=self._clock())
+            await PICTURES.count_user(self._database, user, now=self._clock())
             async with turn:
                 picture = await asyncio.get_running_loop().run_in_executor(self._executor, made_small, file)
         except UnusablePicture as exc:
             raise InvalidRequest.of("file", str(exc)) from exc
         avatar = Avatar(token_urlsafe(_ID_BYTES), picture.content_type, picture.content)
         url = self._base_url + _file_name(avatar)
-        user = await replace_avatar(self._database, user_id, avatar, url=url, app_id=app_id, now=self._clock())
-        if user is None:
+        changed = await replace_avatar(
+            self._database, user["id"], avatar, url=url, app_id=user["app_id"], now=self._clock()
+        )
+        if changed is None:
             raise InvalidToken("the session has ended")
-        return user
+        return changed
 
     async def read(self, file_name: str) -> Avatar:
         """The picture at `PATH` with this file name. Raises: NotFound, StorageUnavailable."""

@@ -28,14 +28,7 @@ async def change_profile(services: Services, caller: Caller, changes: Mapping[st
         person,
         changes.get("nickname"),
         before=caller.user["nickname"],
-        store=partial(
-            store_profile,
-            services.database,
-            person.user_id,
-            changes,
-            app_id=person.app_id,
-            now=services.clock(),
-        ),
+        store=partial(store_profile, services.database, caller.user, changes, now=services.clock()),
     )
     if user is None:
         raise InvalidToken("the session has ended")
@@ -48,7 +41,7 @@ async def change_avatar(services: Services, caller: Caller, file: bytes) -> User
 
     Raises: InvalidRequest; RateLimited; InvalidToken, if the user has just been banned or erased; StorageUnavailable.
     """
-    user = await services.avatars.replace(caller.user["id"], file, app_id=caller.user["app_id"])
+    user = await services.avatars.replace(caller.user, file)
     log.info("profile_changed", user_id=user["id"], fields=["avatar_url"])
     return _in_session(user, caller)
 

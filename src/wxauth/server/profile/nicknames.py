@@ -11,7 +11,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.setting_types import Policy
 from wxauth.server.core.settings import App
-from wxauth.server.core.tables import UserRow
+from wxauth.server.core.tables import UserInSession, UserRow
 from wxauth.server.core.trail import EventType
 from wxauth.server.limits.attempts import Attempts
 from wxauth.server.profile.rows import change_profile
@@ -95,14 +95,8 @@ class Nicknames:
         before = user["nickname"]
         if not self.asks_about(nickname, before=before):
             return user
-        store = partial(
-            change_profile,
-            self._database,
-            person.user_id,
-            {"nickname": nickname},
-            app_id=person.app_id,
-            now=self._clock(),
-        )
+        in_session: UserInSession = {**user, "app_id": person.app_id, "openid": person.openid}
+        store = partial(change_profile, self._database, in_session, {"nickname": nickname}, now=self._clock())
         try:
             named = await self.set(person, nickname, before=before, store=store, patience=patience)
         except InvalidRequest:

@@ -6,7 +6,7 @@ from typing import Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.tables import USER, UserRow
+from wxauth.server.core.tables import USER, UserInSession, UserRow
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.limits.rates import PROFILE_CHANGES
 
@@ -35,7 +35,7 @@ RETURNING before.phone IS NOT NULL AND users.phone IS NULL
 
 
 async def change_profile(
-    database: Database, user_id: UUID, changes: Mapping[str, str | None], *, app_id: str, now: datetime
+    database: Database, user: UserInSession, changes: Mapping[str, str | None], *, now: datetime
 ) -> UserRow | None:
     """Set those of `nickname` and `avatar_url` that are named; the changed user, or None if the user is gone.
 
@@ -43,21 +43,21 @@ async def change_profile(
     """
     # A transaction is never retried after a lost connection. A retry could overwrite a withdrawal made in between.
     async with database.begin() as transaction:
-        before = await transaction.fetchrow(_BEFORE, user_id)
-        user: UserRow | None = await transaction.fetchrow(
+        before = await transaction.fetchrow(_BEFORE, user["id"])
+        changed: UserRow | None = await transaction.fetchrow(
             _CHANGE,
-            user_id,
+            user["id"],
             "nickname" in changes,
             changes.get("nickname"),
             "avatar_url" in changes,
             changes.get("avatar_url"),
         )
-        if user is not None:
-            fields = [name for name, value in before.items() if user[name] != value]  # type: ignore[literal-required]  # two of them
+        if changed is not None:
+            fields = [name for name, value in before.items() if changed[name] != value]  # type: ignore[literal-required]  # two of them
             if fields:
-                await PROFILE_CHANGES.count(transaction, user_id.bytes, now=now)
-                await record_profile_change(transaction, user_id, fields, app_id=app_id, now=now)
-    return user
+                await PROFILE_CHANGES.count_user(transaction, user, now=now)
+                await record_profile_change(transaction, user["id"], fields, app_id=user["app_id"], now=now)
+    return changed
 
 
 async def record_profile_change(

@@ -47,11 +47,8 @@ async def give_my_consents(
     """
     in_force = services.settings.consents
     consents.check_in_force(body.root, in_force)
-    user = caller.user
-    await consents.give_consents(
-        services.database, user["id"], body.root, app_id=user["app_id"], ip=device.ip, now=services.clock()
-    )
-    holding = await holding_consents(services.database, user["id"], in_force)
+    await consents.give_consents(services.database, caller.user, body.root, ip=device.ip, now=services.clock())
+    holding = await holding_consents(services.database, caller.user["id"], in_force)
     return {"items": consent_answers(holding), "next_cursor": None}
 
 
