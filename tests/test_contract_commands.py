@@ -571,7 +571,7 @@ def test_a_sighup_while_the_program_is_imported_is_heeded_after_it(folder: Path,
 
 @on_linux
 @pytest.mark.process
-def test_a_sighup_during_the_start_is_heeded_after_it(folder: Path, settings: dict[str, str]) -> None:
+def test_a_sighup_while_the_database_is_asked_is_heeded_after_it(folder: Path, settings: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as database:
         url = f"postgresql://wxauth@127.0.0.1:{database.getsockname()[1]}/wxauth"
         env = settings | {"WXAUTH_PORT": str(free_port()), "WXAUTH_DATABASE_URL": url}
@@ -580,7 +580,8 @@ def test_a_sighup_during_the_start_is_heeded_after_it(folder: Path, settings: di
     with command, asked:
         command.process.send_signal(signal.SIGHUP)
         asked.close()
-        command.wait_for('"reloading"')
+        command.wait_for('"reload_refused"')
+        command.wait_for('"started"')
         assert command.end(signal.SIGTERM) == 0
 
 
@@ -597,6 +598,51 @@ def test_sighup_with_wrong_settings_changes_nothing(serve: Callable[..., Service
     assert line["reason"].startswith("WXAUTH_ACCESS_TOKEN_TTL: ")
     assert service.workers() == workers
     service.log_in("alice")
+
+
+@on_linux
+@pytest.mark.parametrize("wrong", ["does not answer", "has no schema"])
+@pytest.mark.process
+def test_sighup_changes_nothing_if_the_secret_key_cannot_be_checked(
+    serve: Callable[..., Service], settings: dict[str, str], folder: Path, empty_database_url: str, wrong: str
+) -> None:
+    url = empty_database_url
+    if wrong == "does not answer":
+        url = f"postgresql://wxauth@127.0.0.1:{free_port()}/wxauth"
+    (folder / ".env").write_text(f"WXAUTH_DATABASE_URL={settings.pop('WXAUTH_DATABASE_URL')}\n")
+    service = serve()
+    workers = service.workers()
+    (folder / ".env").write_text(f"WXAUTH_DATABASE_URL={url}\nWXAUTH_SECRET_KEY={OTHER_SECRET_KEY}\n")
+    service.command.process.send_signal(signal.SIGHUP)
+    service.command.wait_for("reload_refused")
+    (line,) = [line for line in service.lines if line["event"] == "reload_refused"]
+    assert line["reason"].startswith("WXAUTH_DATABASE_URL: ")
+    assert line["consequence"] == "the workers go on as they are"
+    assert service.workers() == workers
+    service.log_in("alice")
+    assert service.get("/.well-known/jwks.json").status_code == 200
+    assert service.command.end(signal.SIGTERM) == 0
+
+
+@on_linux
+@pytest.mark.process
+def test_a_service_that_waits_for_its_database_is_given_another_one_by_sighup(
+    settings: dict[str, str], folder: Path
+) -> None:
+    nobody = f"postgresql://wxauth@127.0.0.1:{free_port()}/wxauth"
+    url, port = settings.pop("WXAUTH_DATABASE_URL"), free_port()
+    (folder / ".env").write_text(f"WXAUTH_DATABASE_URL={nobody}\n")
+    command = Running(WXAUTH, "serve", cwd=folder, env=settings | {"WXAUTH_PORT": str(port)})
+    service = Service(command, port)
+    with command, service.client:
+        until(lambda: service.has_started)
+        assert service.get("/.well-known/jwks.json").status_code == 503
+        first = service.workers()
+        (folder / ".env").write_text(f"WXAUTH_DATABASE_URL={url}\n")
+        command.process.send_signal(signal.SIGHUP)
+        until(lambda: service.workers() and not service.workers() & first)
+        assert service.get("/.well-known/jwks.json").status_code == 200
+        assert command.end(signal.SIGTERM) == 0
 
 
 @pytest.mark.process

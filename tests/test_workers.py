@@ -25,12 +25,21 @@ def serve(parent):
     print("serves", flush=True)
     asyncio.run(parent.tell(is_ready=lambda: True))
 
+def wait(parent):
+    print("waits", flush=True)
+    asyncio.run(parent.tell(is_ready=lambda: False))
+
 def fail(parent):
     raise SystemExit({status})
 
+later = iter([{later}])
+
+def renew():
+    return next(later)
+
 configure_logging(level="info", log_format="json")
 with socket.socket() as listener:
-    status = Workers({number}, listener, work={at_first}, renew=lambda: {later}, patience=2).run()
+    status = Workers({number}, listener, work={at_first}, renew=renew, patience=2).run()
 {afterwards}
 sys.exit(status)
 """
@@ -106,3 +115,29 @@ def test_a_sighup_beside_a_sigterm_starts_no_workers(start: Start) -> None:
         command.process.send_signal(number)
     assert command.process.wait(PATIENCE) == 0
     assert "reloading" not in command.output
+
+
+def test_a_worker_leaves_only_when_another_one_can_serve(start: Start) -> None:
+    command = start(later="wait, serve", number=1)
+    until(lambda: command.output.count("serves") == 1)
+    (first,) = workers_of(command)
+    command.process.send_signal(signal.SIGHUP)
+    until(lambda: "waits" in command.output)
+    (other,) = workers_of(command) - {first}
+    os.kill(other, signal.SIGKILL)
+    command.wait_for("reload_failed")
+    assert workers_of(command) == {first}
+    assert command.end(signal.SIGTERM) == 0
+
+
+def test_workers_that_cannot_serve_yet_do_not_hold_up_a_reload(start: Start) -> None:
+    command = start(at_first="wait", later="lambda parent: wait(parent), serve")
+    until(lambda: command.output.count("waits") == 2)
+    first = workers_of(command)
+    command.process.send_signal(signal.SIGHUP)
+    until(lambda: command.output.count("waits") == 3)
+    command.process.send_signal(signal.SIGHUP)
+    until(lambda: command.output.count("serves") == 2 and len(workers_of(command)) == 2)
+    assert not workers_of(command) & first
+    assert command.end(signal.SIGTERM) == 0
+    assert "worker_ended" not in command.output

@@ -20,6 +20,7 @@ from wxauth.server.core.clock import DatabaseClock
 from wxauth.server.core.database import Database, DatabaseUrlRefused, reason_of, trouble_of, troubles
 from wxauth.server.core.logs import configure_logging, get_logger
 from wxauth.server.core.sealing import CannotOpen, Sealer
+from wxauth.server.core.services import Services
 from wxauth.server.core.settings import PREFIX, InvalidSettings, Settings, load_settings, unknown_names
 from wxauth.server.core.timekeeping import correct
 from wxauth.server.pictures.routes import UPLOAD_PATH
@@ -58,14 +59,14 @@ def serve(settings: Settings) -> None:
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     signal.signal(signal.SIGTERM, leave)
     troubles.share()  # all workers together tell what is wrong with the database
-    _prepare(settings)
+    _prepare(settings)  # whatever it could check: if the database is away, the service waits for it
     try:
         listener = listen(settings.host, settings.port)
     except OSError as exc:
         raise InvalidSettings([f"WXAUTH_HOST and WXAUTH_PORT: cannot listen there: {exc.strerror}"]) from None
     try:
         if settings.workers == 1 and not hasattr(os, "fork"):
-            make_server(settings).run([listener])
+            make_server(build_services(settings)).run([listener])
         else:
             serve_by_workers(settings, listener)
     except KeyboardInterrupt:
@@ -107,9 +108,8 @@ def uvicorn_options() -> dict[str, Any]:
     }
 
 
-def make_server(settings: Settings) -> Server:
+def make_server(services: Services) -> Server:
     """The whole service, not yet running."""
-    services = build_services(settings)
     config = uvicorn.Config(create_app(services), **uvicorn_options())
     gc.collect()
     gc.freeze()  # objects made so far live to the end: the collector need not look at them again
@@ -128,7 +128,8 @@ def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
     def renewed() -> Work:
         nonlocal settings
         new = load_settings(Settings)
-        _prepare(new)
+        if not _prepare(new):
+            raise InvalidSettings(["WXAUTH_DATABASE_URL: must lead to a database that answers and has the schema"])
         changed = [name for name in Settings.model_fields if getattr(new, name) != getattr(settings, name)]
         log.info(
             "settings_read",
@@ -145,22 +146,26 @@ def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
         sys.exit(status)
 
 
-def _prepare(settings: Settings) -> None:
-    """What is done with new settings before processes are forked that serve by them. Raises: InvalidSettings."""
+def _prepare(settings: Settings) -> bool:
+    """What is done with new settings before processes are forked that serve by them.
+
+    Whether the database could be asked for what they do not go with. Raises: InvalidSettings.
+    """
     for line in unknown_names():
         log.warning("unknown_setting", reason=line)
     import_tracing(settings)  # before the workers are forked: they then share its memory
-    asyncio.run(check_secret_key(settings))
+    return asyncio.run(check_secret_key(settings))
 
 
 def work(settings: Settings, listener: socket.socket, parent: Parent) -> None:
     """Serve as one worker."""
     configure_logging(level=settings.log_level, log_format=settings.log_format)
-    server = make_server(settings)
+    services = build_services(settings)
+    server = make_server(services)
     signal.signal(SUPERSEDED, lambda _number, _frame: server.hand_over())
 
     async def serve() -> None:
-        telling = asyncio.create_task(parent.tell(is_ready=lambda: server.started))
+        telling = asyncio.create_task(parent.tell(is_ready=lambda: server.started and services.keys.is_ready))
         telling.add_done_callback(_leave_without_parent)
         try:
             await server.serve([listener])
@@ -176,17 +181,19 @@ def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(0)
 
 
-async def check_secret_key(settings: Settings) -> None:
+async def check_secret_key(settings: Settings) -> bool:
     """Check that stored secrets open, and that no site is named like the audience or an app.
 
-    If the database does not answer yet or has no schema, nothing is checked. Raises: InvalidSettings.
+    False if that could not be checked, because the database does not answer or has no schema.
+
+    Raises: InvalidSettings.
     """
     clock = DatabaseClock()
     database = Database(settings.database_url.get_secret_value())
     keys, id_token_keys = make_key_rings(settings, database, clock)
     try:
         if not await is_migrated(database):
-            return
+            return False
         await correct(clock, database)  # first: `refresh` may make the first key, and dates it
         await keys.refresh()
         await id_token_keys.refresh()
@@ -205,6 +212,7 @@ async def check_secret_key(settings: Settings) -> None:
         raise InvalidSettings([f"WXAUTH_DATABASE_URL: must be a URL that PostgreSQL takes: {reason_of(exc)}"]) from None
     except StorageUnavailable as exc:
         log.warning("database_does_not_answer", reason=trouble_of(exc).en, consequence="not ready until it does")
+        return False
     except CannotOpen:
         raise InvalidSettings(
             [
@@ -215,6 +223,7 @@ async def check_secret_key(settings: Settings) -> None:
         ) from None
     finally:
         await database.aclose()
+    return True
 
 
 def _leave_without_parent(telling: asyncio.Task[None]) -> None:

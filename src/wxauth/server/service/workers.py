@@ -43,7 +43,7 @@ class Parent:
         self._ear = ear
 
     async def tell(self, *, is_ready: Callable[[], bool]) -> None:
-        """Tell the parent, again and again, that the event loop runs and whether it serves. Ends with the parent."""
+        """Tell the parent, again and again, that the event loop runs and whether it can serve. Ends with the parent."""
         with suppress(BrokenPipeError):
             while True:
                 with suppress(BlockingIOError):  # the pipe is full: the parent has not read for hours
@@ -171,7 +171,7 @@ class Workers:
                 log.warning("worker_ended", pid=worker.pid, status=status)
             return
         log.warning("worker_ended", pid=worker.pid, status=status, consequence="another one takes its place")
-        if worker.is_ready:
+        if worker.is_ready or worker.work is not self._work:  # an outdated one says nothing of the new work
             return
         self._starts_again_at = time.monotonic() + _LOOK
         if self._former_work is not None:
@@ -199,9 +199,9 @@ class Workers:
             if time.monotonic() >= self._starts_again_at:
                 for _ in range(self._number - len(at_work)):
                     self._start()
-        elif outdated and all(worker.is_ready for worker in at_work) and len(self._workers) == len(at_work):
+        elif outdated and all(it.is_ready for it in at_work if it not in outdated) and self._workers == at_work:
             if len(at_work) > self._number:
-                self._dismiss(outdated[0], SUPERSEDED)
+                self._dismiss(min(outdated, key=lambda worker: worker.is_ready), SUPERSEDED)
             else:
                 self._start()
 
@@ -267,7 +267,8 @@ def _noticed_signals() -> Iterator[socket.socket]:
 
 def _forget_signals() -> None:
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGTERM, _leave_at_once)
+    for number in (signal.SIGTERM, SUPERSEDED):
+        signal.signal(number, _leave_at_once)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # SIGHUP is for the parent
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
