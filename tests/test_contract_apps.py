@@ -162,6 +162,33 @@ async def test_an_app_that_is_there_is_not_added_again(root: Admin) -> None:
     problem_of(await add(root), "app_taken", 409)
 
 
+async def test_no_app_has_the_name_of_a_site_or_the_audience_and_no_site_that_of_an_app(
+    root: Admin, rows: asyncpg.Connection, simulated_services: Services
+) -> None:
+    site = {"name": "shop", "device": True}
+    assert (await root.ask("POST", "/clients", json=site)).status_code == 200
+    for taken in ("shop", simulated_services.settings.audience):
+        problem = problem_of(await add(root, app_id=taken, check=False), "invalid_request", 422)
+        assert [error["field"] for error in problem["errors"]] == ["app_id"]
+    assert await rows.fetchval("SELECT count(*) FROM apps") == 0
+    assert (await add(root, app_id="kiosk", check=False)).status_code == 200
+    assert (await root.ask("POST", "/clients", json={"name": "kiosk"})).status_code == 200
+    for refused in (
+        await root.ask("POST", "/clients", json={**site, "name": "kiosk"}),
+        await root.ask("PATCH", "/clients/kiosk", json={"device": True}),
+    ):
+        assert [error["field"] for error in problem_of(refused, "invalid_request", 422)["errors"]] == ["name"]
+
+
+@pytest.mark.process
+async def test_a_command_gives_no_site_the_name_of_an_app(root: Admin, database_url: str, tmp_path: Path) -> None:
+    assert (await add(root, app_id="kiosk", check=False)).status_code == 200
+    env = {"WXAUTH_DATABASE_URL": database_url}
+    refused = await asyncio.to_thread(run, "clients", "add", "kiosk", "--device", cwd=tmp_path, env=env)
+    assert refused.returncode == 2
+    assert "an app's" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -17,7 +17,7 @@ from wxauth.errors import (
     WeChatUnavailable,
 )
 from wxauth.server.apps.registry import KnownApp
-from wxauth.server.apps.rows import SEALED, change_app, delete_app, lock_app, store_app
+from wxauth.server.apps.rows import SEALED, change_app, delete_app, is_name_of_site, lock_app, store_app
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import app_context
 from wxauth.server.core.services import Services
@@ -47,11 +47,13 @@ async def add_app(
         is_checked: Whether WeChat is asked first if it takes id and secret.
         by: Who adds the app.
 
-    Raises: AppTaken, AppRefused, WeChatError, StorageUnavailable.
+    Raises: AppTaken, InvalidRequest, AppRefused, WeChatError, StorageUnavailable.
     """
     await services.apps.refresh()
     if any(known.app.app_id == app.app_id for known in services.apps.all()):
         raise AppTaken("there is an app of this id already")
+    if app.app_id == services.settings.audience or await is_name_of_site(services.database, app.app_id):
+        raise InvalidRequest.of("app_id", "must not be the audience's or a site's: tokens would be confused")
     if is_checked:
         await _see_that_wechat_takes(services, app)
     now = services.clock()

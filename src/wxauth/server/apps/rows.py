@@ -15,6 +15,7 @@ SEALED: Final = ("app_secret", "push_token", "push_aes_key")
 
 _TABLE: Final = StoredApp.__table__  # type: ignore[attr-defined]  # SQLModel adds it
 _APPS: Final = select(_TABLE).order_by(col(StoredApp.created_at), col(StoredApp.app_id))
+_IS_SITES: Final = "SELECT EXISTS (SELECT FROM oauth_clients WHERE name = $1)"
 _REMOVE: Final = "DELETE FROM apps WHERE app_id = $1 RETURNING app_id"
 # Only if all three are still those that were read: secrets changed meanwhile are sealed with the current key already.
 # $1 app_id  $2 to $4 the secrets as they were read  $5 to $7 the same, sealed anew
@@ -43,6 +44,11 @@ async def store_app(transaction: Transaction, app: StoredApp) -> bool:
     # Of several requests for one id at once, one wins.
     statement = insert(StoredApp).values(app.model_dump()).on_conflict_do_nothing().returning(col(StoredApp.app_id))
     return await transaction.fetchval(statement) is not None
+
+
+async def is_name_of_site(database: Database, name: str) -> bool:
+    """Whether a site has this name. Raises: StorageUnavailable."""
+    return bool((await database.fetchrow(_IS_SITES, name))[0])
 
 
 async def change_app(transaction: Transaction, app: StoredApp) -> None:

@@ -127,9 +127,11 @@ def remove_client(name: str) -> None:
 
 def _reserved() -> "Sequence[str]":
     """The names with which a site's tokens would be taken for others, so that `serve` would not start."""
+    from wxauth.server.clients.clients import names_of_others
     from wxauth.server.core.settings import AudienceSettings
 
-    return [read_settings(AudienceSettings).audience]
+    audience = read_settings(AudienceSettings).audience
+    return with_database(lambda database, _: names_of_others(database, audience))
 
 
 def _show(name: str, credentials: "Credentials | None", scopes: "Sequence[str]", *, as_json: bool) -> None:

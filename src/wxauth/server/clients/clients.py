@@ -14,10 +14,11 @@ from hmac import compare_digest
 from typing import Any, Final, NamedTuple, get_args
 
 from wxauth.errors import ClientLacksScope, FieldError, InvalidClient, InvalidRequest, NameTaken, NotFound
+from wxauth.server.apps.rows import stored_apps
 from wxauth.server.clients import rows
 from wxauth.server.clients.uris import check_uri, origin_of
 from wxauth.server.core.database import Database
-from wxauth.server.core.settings import Settings
+from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.tables import CLIENT_NAME, AddedClient, Client, IdTokenAlg, Scope
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
 
@@ -268,9 +269,12 @@ def in_order(scopes: Collection[str]) -> list[Scope]:
     return [scope for scope in Scope if scope in scopes]
 
 
-def names_of_others(settings: Settings) -> Sequence[str]:
-    """The audience and the apps. Tokens of a site that had such a name would be taken for theirs."""
-    return [settings.audience, *(app.app_id for app in settings.apps)]
+async def names_of_others(database: Database, audience: str, apps: Sequence[App] = ()) -> Sequence[str]:
+    """The audience, and these and all stored apps. Tokens of a site that had such a name would be taken for theirs.
+
+    Raises: StorageUnavailable.
+    """
+    return [audience, *(app.app_id for app in apps), *(app.app_id for app in await stored_apps(database))]
 
 
 async def clashing_clients(database: Database, settings: Settings) -> Sequence[str]:
@@ -278,7 +282,7 @@ async def clashing_clients(database: Database, settings: Settings) -> Sequence[s
 
     Raises: StorageUnavailable.
     """
-    return await rows.sites_named(database, names_of_others(settings))
+    return await rows.sites_named(database, await names_of_others(database, settings.audience, settings.apps))
 
 
 def origin_shown(client: Client) -> str | None:

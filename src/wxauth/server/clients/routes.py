@@ -44,8 +44,8 @@ async def add_client(
 
     The secret is in this answer alone: only its hash is stored. A public client has no secret.
     """
-    now = services.clock()
-    reserved = clients.names_of_others(services.settings)
+    now, settings = services.clock(), services.settings
+    reserved = await clients.names_of_others(services.database, settings.audience, settings.apps)
     client = clients.asked_for(body.name, body.model_dump(exclude={"name"}), reserved=reserved)
     credentials = await clients.add_client(services.database, client, by=administrator, now=now)
     added = AddedClient(**client.model_dump(), created_at=now)
@@ -65,12 +65,12 @@ async def change_client(
     `redirect_uris` or `device` make a site of a service; a site remains a site. A site's sessions go on, but their next
     tokens lack the scopes that the site has lost.
     """
-    now = services.clock()
+    now, settings = services.clock(), services.settings
     changed = await clients.change_client(
         services.database,
         name,
         body.model_dump(exclude_unset=True),
-        reserved=clients.names_of_others(services.settings),
+        reserved=await clients.names_of_others(services.database, settings.audience, settings.apps),
         by=administrator,
         now=now,
     )
