@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import click
 import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -43,6 +44,7 @@ from tests.processes import (
 )
 from tests.programs import needs
 from tests.sweeps import Sweep
+from wxauth.server.cli import SUMMARIES, main
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.dev.wechat import APPS, create_simulator
 
@@ -914,7 +916,7 @@ def test_help_explains_each_command(tmp_path: Path) -> None:
     with Sweep() as sweep:
         for command in COMMANDS:
             with sweep.case(*command):
-                done = run_installed(*command, "--help", cwd=tmp_path)
+                done = run(*command, "--help", cwd=tmp_path)
                 assert done.returncode == 0
                 assert len(done.stdout.splitlines()) > 3
 
@@ -948,9 +950,29 @@ async def test_the_installed_program_imports_what_its_commands_need(
 @pytest.mark.process
 def test_help_is_quick_for_it_loads_next_to_nothing() -> None:
     program = (
-        "import sys, wxauth.server.cli; print({'asyncio', 'fastapi', 'pydantic', 'sqlalchemy'} & sys.modules.keys())"
+        "import sys; from wxauth.server.cli import main; main(['--help'], standalone_mode=False);"
+        "print({'asyncio', 'fastapi', 'pydantic', 'pydantic_core', 'sqlalchemy'} & sys.modules.keys())"
+    )
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).endswith("\nset()\n")
+
+
+@pytest.mark.process
+def test_a_health_check_is_quick_for_it_loads_next_to_nothing() -> None:
+    program = (
+        "import sys, wxauth.server.cli.alive;"
+        "print({'asyncio', 'fastapi', 'pydantic', 'pydantic_core', 'sqlalchemy'} & sys.modules.keys())"
     )
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "set()\n"
+
+
+@pytest.mark.no_database
+def test_what_help_says_of_each_command_is_what_the_command_says_of_itself() -> None:
+    context = click.Context(main)
+    commands = {name: main.resolve_command(context, [name])[1] for name in main.commands}
+    own = {
+        name: command and command.get_short_help_str(limit=200).removesuffix(".") for name, command in commands.items()
+    }
+    assert own == {name: summary.removesuffix(".") for name, summary in SUMMARIES.items()}
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,8 @@ def test_the_table_of_commands_has_every_command(language: str) -> None:
 def commands(command: click.Command, name: str) -> list[str]:
     if not isinstance(command, click.Group):
         return [name]
-    return [line for word, child in command.commands.items() for line in commands(child, f"{name} {word}")]
+    found = [command.resolve_command(click.Context(command), [word]) for word in command.commands]
+    return [line for word, child, _ in found if child for line in commands(child, f"{name} {word}")]
 
 
 @each_page

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.test_readme import code_blocks, table
-from wxauth.server.cli import main
+from wxauth.server.cli.clients import clients
 from wxauth.server.service.app import create_api
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def test_each_attack_has_a_test() -> None:
 
 def test_the_options_are_those_of_the_command() -> None:
     told = {option.strip("`") for option, _ in table(GUIDE, "option")}
-    add = main.commands["clients"].commands["add"]  # type: ignore[attr-defined]  # a group
+    add = clients.commands["add"]
     options = {name for parameter in add.params for name in parameter.opts if name.startswith("--")}
     assert told == options - {"--json"}
 

@@ -1,32 +1,49 @@
-"""The commands, one file a noun. Each loads only what it needs, so that `--help` is quick."""
+"""The command `wxauth`. Each command is in the module of its name, which is imported when the command is called."""
+
+from importlib import import_module
+from typing import Final
 
 import click
 
 from wxauth import __version__
-from wxauth.server.cli.admin import admin
-from wxauth.server.cli.alive import alive
-from wxauth.server.cli.apps import apps
-from wxauth.server.cli.check import check
-from wxauth.server.cli.clients import clients
-from wxauth.server.cli.dev import dev
-from wxauth.server.cli.keys import keys
-from wxauth.server.cli.migrate import migrate
-from wxauth.server.cli.moving import export_users, import_users
-from wxauth.server.cli.openapi import openapi
-from wxauth.server.cli.secret import secret
-from wxauth.server.cli.serve import serve
-from wxauth.server.cli.sweep import sweep
-from wxauth.server.cli.users import users
-from wxauth.server.cli.webhooks import webhooks
+
+SUMMARIES: Final = {
+    "admin": "Log in to the administrators' console.",
+    "alive": "Check that the service on this machine answers.",
+    "apps": "Manage mini-programs.",
+    "check": "Run the health checks.",
+    "clients": "Manage services and sites that use wxauth.",
+    "dev": "Run the service for development, with nothing configured.",
+    "keys": "Manage the keys that sign access tokens and id_tokens.",
+    "migrate": "Migrate the database schema to this version.",
+    "openapi": "Print the OpenAPI document.",
+    "secret": "Manage the secret key that encrypts stored values.",
+    "serve": "Run the service in production.",
+    "sweep": "Delete expired data now.",
+    "users": "Manage users, their roles and bans.",
+    "webhooks": "Manage webhooks, which send events to other services.",
+}
+"""What `wxauth --help` prints of each command, so that it need not import them. A test compares their own help."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class LazyGroup(click.Group):
+    """A group whose commands are summaries; the command itself is imported when it is called."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, with the command that the summary stands for."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None:
+            command = getattr(import_module(f"{__name__}.{name}"), name)
+        return name, command, rest
+
+
+@click.group(
+    cls=LazyGroup,
+    commands=[click.Command(name, help=summary) for name, summary in SUMMARIES.items()],
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="wxauth")
 def main() -> None:
     """WeChat mini-program login as a service."""
-
-
-for command in (import_users, export_users):
-    users.add_command(command)
-for command in (admin, alive, apps, check, clients, dev, keys, migrate, openapi, secret, serve, sweep, users, webhooks):
-    main.add_command(command)

@@ -1,50 +1,48 @@
 """`wxauth admin`: the console."""
 
-from typing import TYPE_CHECKING
+from datetime import datetime
+from uuid import UUID
 
 import click
 
-from wxauth.server.cli.asking import Failed, json_option, read_settings, with_database
-
-if TYPE_CHECKING:
-    from uuid import UUID
+from wxauth.server.cli.asking import read_settings, with_database
+from wxauth.server.cli.printing import Failed, json_option, show
+from wxauth.server.console.sessions import PATH, Link, NoAdministrator, SeveralAdministrators, make_link
+from wxauth.server.core.database import Database
+from wxauth.server.core.settings import ConsoleSettings
 
 
 @click.group()
 def admin() -> None:
-    """The console, where administrators work in a browser."""
+    """Log in to the administrators' console."""
 
 
-@admin.command("link")
+@admin.command()
 @click.argument("user_id", type=click.UUID, required=False)
 @json_option
-def make_link(user_id: "UUID | None", as_json: bool) -> None:
-    """Print a URL that opens the console once, within ten minutes, for an administrator.
+def link_command(user_id: UUID | None, as_json: bool) -> None:
+    """Print a URL that logs an administrator in to the console, once, within ten minutes.
 
-    Use it before anybody can scan, or while WeChat is away. Without USER_ID, the URL is for the only administrator.
-    Whoever opens the URL is logged in as that administrator: send it to nobody else.
+    Use it before anybody can scan, or while WeChat is unavailable. Without USER_ID, the URL is for the only
+    administrator. Whoever opens the URL is logged in as that administrator: send it to nobody else.
     """
-    import json
-
-    from wxauth.server.console.sessions import PATH, NoAdministrator, SeveralAdministrators, make_link
-    from wxauth.server.core.settings import ConsoleSettings
-
     settings = read_settings(ConsoleSettings)
-    try:
-        link = with_database(lambda database, now: make_link(database, user_id, now=now))
-    except NoAdministrator:
-        who = f"{user_id} is no administrator" if user_id else "there is no administrator yet"
-        to_do = "see 'wxauth users list', then 'wxauth users grant USER_ID admin'. 请先授予 admin 角色。"
-        raise Failed(f"{who}: {to_do}") from None
-    except SeveralAdministrators:
-        to_do = "name one, see 'wxauth users list --role admin'. 请指明其中一位。"
-        raise Failed(f"there are several administrators: {to_do}") from None
+
+    async def make(database: Database, now: datetime) -> Link:
+        try:
+            return await make_link(database, user_id, now=now)
+        except NoAdministrator:
+            who = f"{user_id} is no administrator" if user_id else "there is no administrator yet"
+            to_do = "see 'wxauth users list', then 'wxauth users grant USER_ID admin'. 请先授予 admin 角色。"
+            raise Failed(f"{who}: {to_do}") from None
+        except SeveralAdministrators:
+            to_do = "name one, see 'wxauth users list --role admin'. 请指明其中一位。"
+            raise Failed(f"there are several administrators: {to_do}") from None
+
+    link = with_database(make)
     url = f"{settings.issuer}{PATH}#link={link.secret}"
-    if as_json:
-        expires_at = link.expires_at.isoformat(timespec="seconds")
-        click.echo(json.dumps({"url": url, "user_id": str(link.user_id), "expires_at": expires_at}))
-        return
-    click.echo(url)
-    click.echo("Good once, for ten minutes. 仅可使用一次，十分钟内有效。", err=True)
+    notes = ["Valid once, for ten minutes. 仅可使用一次，十分钟内有效。"]
     if not settings.admin_page:
-        click.echo("The console is there where the service has WXAUTH_ADMIN_PAGE=true. 服务须开启此项。", err=True)
+        notes.append("The console must be enabled: WXAUTH_ADMIN_PAGE=true. 服务须开启此项。")
+    expires_at = link.expires_at.isoformat(timespec="seconds")
+    show({"url": url, "user_id": link.user_id, "expires_at": expires_at}, url, *notes, as_json=as_json)

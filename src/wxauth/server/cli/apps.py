@@ -1,52 +1,61 @@
 """`wxauth apps`: the mini-programs."""
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import click
+from pydantic import BaseModel, ValidationError
 
-from wxauth.server.cli.asking import Failed, json_option, print_table, printable, with_services
+from wxauth.server.apps.bodies import AppAnswer, AppChangeRequest, AppRequest, app_answer
+from wxauth.server.apps.managing import add_app, change, remove_app
+from wxauth.server.apps.registry import KnownApp
+from wxauth.server.cli.asking import with_services
+from wxauth.server.cli.printing import Failed, json_option, printable, show
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import App
+from wxauth.server.core.trail import OPERATOR
+from wxauth.server.siblings.wechat_tokens import force_wechat_token
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from wxauth.server.apps.bodies import AppAnswer
-    from wxauth.server.apps.registry import KnownApp
-    from wxauth.server.core.services import Services
+Command = TypeVar("Command", bound=Callable[..., object])
+Body = TypeVar("Body", bound=BaseModel)
 
 _LABELS = {"app_secret": "AppSecret", "push_token": "Token", "push_aes_key": "EncodingAESKey"}
 
-_title_option = click.option("--title", help="The name that administrators see. Empty: none.")
-_token_option = click.option("--push-token", is_flag=True, help="Ask for Token of WeChat's message push settings too.")
-_key_option = click.option("--push-aes-key", is_flag=True, help="Ask for EncodingAESKey too.")
-_check_option = click.option("--no-check", is_flag=True, help="Do not ask WeChat whether it takes the secret.")
-_sign_up_option = click.option(
-    "--sign-up",
-    type=click.Choice(["open", "closed", "default"]),
-    help="Whether newcomers may log in to this app; default: as WXAUTH_SIGN_UP says.",
-)
+
+def _app_options(command: Command) -> Command:
+    """Add what `add` and `set` have in common."""
+    for option in (
+        json_option,
+        click.option("--no-check", is_flag=True, help="Do not check with WeChat that the secret is valid."),
+        click.option("--push-aes-key", is_flag=True, help="Ask for EncodingAESKey too."),
+        click.option("--push-token", is_flag=True, help="Ask for Token of WeChat's message push settings too."),
+        click.option(
+            "--sign-up",
+            type=click.Choice(["open", "closed", "default"]),
+            help="Whether newcomers may log in to this app; default: as WXAUTH_SIGN_UP says.",
+        ),
+        click.option("--title", help="The name that administrators see. Empty: none."),
+        click.argument("app_id"),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group()
 def apps() -> None:
-    """The mini-programs: those of the settings, and those that are added while the service runs."""
+    """Manage mini-programs. Those of the settings are listed, but cannot be changed."""
 
 
-@apps.command("list")
+@apps.command()
 @json_option
-def list_apps(as_json: bool) -> None:
+def list_command(as_json: bool) -> None:
     """Print every app, without its secrets."""
-    from pydantic_core import to_json
 
-    from wxauth.server.apps.bodies import app_answer
-
-    async def ask(services: "Services") -> "list[AppAnswer]":
+    async def ask(services: Services) -> list[AppAnswer]:
         return [app_answer(services, known) for known in services.apps.all()]
 
     found = with_services(ask)
-    if as_json:
-        click.echo(to_json(found))
-        return
     rows = [
         (
             app["app_id"],
@@ -58,19 +67,13 @@ def list_apps(as_json: bool) -> None:
         )
         for app in found
     ]
-    print_table([("APP_ID", "SOURCE", "STATE", "SIGN_UP", "PUSH", "TITLE"), *rows])
+    show(found, [("APP_ID", "SOURCE", "STATE", "SIGN_UP", "PUSH", "TITLE"), *rows], as_json=as_json)
 
 
-@apps.command("add")
-@click.argument("app_id")
-@_title_option
-@_sign_up_option
-@_token_option
-@_key_option
-@click.option("--disabled", is_flag=True, help="Let nobody log in to it yet.")
-@_check_option
-@json_option
-def add_app(
+@apps.command()
+@_app_options
+@click.option("--disabled", is_flag=True, help="Do not allow logins yet.")
+def add_command(
     app_id: str,
     title: str | None,
     sign_up: str | None,
@@ -80,44 +83,32 @@ def add_app(
     no_check: bool,
     as_json: bool,
 ) -> None:
-    """Let people log in to one more app; running services have it within 15 seconds.
+    """Add an app; running services have it within 15 seconds.
 
     The secrets are asked for, or read from standard input, one a line: AppSecret, then Token and EncodingAESKey if
     their options are given.
     """
-    from wxauth.server.apps.bodies import AppRequest
-    from wxauth.server.apps.managing import add_app
-    from wxauth.server.core.settings import App
-    from wxauth.server.core.trail import OPERATOR
-
     secrets = _asked_for(app_secret=True, push_token=push_token, push_aes_key=push_aes_key)
     wanted = _valid(
         AppRequest,
         {"app_id": app_id, "title": title, "sign_up": _sign_up(sign_up), "is_enabled": not disabled} | secrets,
     )
     app = App(**{name: getattr(wanted, name) for name in App.model_fields})
-    _answer(
+    _show_app(
         lambda services: add_app(
             services, app, title=wanted.title, is_enabled=wanted.is_enabled, is_checked=not no_check, by=OPERATOR
         ),
-        app_id,
-        "added",
+        f"added {app_id}",
         as_json=as_json,
     )
 
 
-@apps.command("set")
-@click.argument("app_id")
-@_title_option
-@_sign_up_option
+@apps.command()
+@_app_options
 @click.option("--secret", is_flag=True, help="Ask for a new AppSecret.")
-@_token_option
-@_key_option
-@click.option("--no-push", is_flag=True, help="Forget Token and EncodingAESKey.")
+@click.option("--no-push", is_flag=True, help="Remove Token and EncodingAESKey.")
 @click.option("--enable/--disable", "is_enabled", default=None, help="Whether people may log in; sessions go on.")
-@_check_option
-@json_option
-def set_app(
+def set_command(
     app_id: str,
     title: str | None,
     sign_up: str | None,
@@ -129,14 +120,10 @@ def set_app(
     no_check: bool,
     as_json: bool,
 ) -> None:
-    """Change an added app as the options say; running services know it within 15 seconds.
+    """Change the given fields of an added app; running services have the change within 15 seconds.
 
     Secrets are asked for, or read from standard input, one a line in this order: AppSecret, Token, EncodingAESKey.
     """
-    from wxauth.server.apps.bodies import AppChangeRequest
-    from wxauth.server.apps.managing import change
-    from wxauth.server.core.trail import OPERATOR
-
     if no_push and (push_token or push_aes_key):
         raise click.UsageError("--no-push goes with neither --push-token nor --push-aes-key.")
     given: dict[str, Any] = {}
@@ -150,45 +137,33 @@ def set_app(
         given |= {"push_token": None, "push_aes_key": None}
     given |= _asked_for(app_secret=secret, push_token=push_token, push_aes_key=push_aes_key)
     if not given:
-        raise click.UsageError("there is nothing to change: name an option. 请至少指定一个选项。")
+        raise click.UsageError("at least one option must be given. 请至少指定一个选项。")
     changes = _valid(AppChangeRequest, given).changes
-    _answer(
+    _show_app(
         lambda services: change(services, app_id, changes, is_checked=not no_check, by=OPERATOR),
-        app_id,
-        "changed",
+        f"changed {app_id}",
         as_json=as_json,
     )
 
 
-@apps.command("remove")
+@apps.command()
 @click.argument("app_id")
-def remove_app(app_id: str) -> None:
-    """Let nobody log in to an app any more, and forget its secrets; its users and their sessions stay."""
-    from wxauth.server.apps.managing import remove_app
-    from wxauth.server.core.trail import OPERATOR
-
-    _done(lambda services: remove_app(services, app_id, by=OPERATOR), app_id)
+def remove_command(app_id: str) -> None:
+    """Remove an app and its secrets. Nobody can log in to it; its users and their sessions stay."""
+    with_services(lambda services: remove_app(services, app_id, by=OPERATOR))
     click.echo(f"removed {app_id}")
 
 
-@apps.command("force-token")
+@apps.command()
 @click.argument("app_id")
-def force_token(app_id: str) -> None:
-    """Have WeChat replace an app's WeChat token; the former token stops working for everybody who has it.
+def force_token_command(app_id: str) -> None:
+    """Replace an app's WeChat token at WeChat; the former token stops working everywhere.
 
-    Use it if WeChat refuses a token (40001, 40014, 42001) and yet hands out the same token again. Running services
-    look for the new token when WeChat refuses theirs, or within a minute. WeChat allows this twenty times a day, at
-    least 30 s apart.
+    Use it if WeChat refuses a token (40001, 40014, 42001) and yet returns the same token again. Running services fetch
+    the new token when WeChat refuses theirs, or within a minute. WeChat allows this twenty times a day, at least 30 s
+    apart.
     """
-    from wxauth.errors import UnknownApp, WeChatError
-    from wxauth.server.siblings.wechat_tokens import force_wechat_token
-
-    try:
-        with_services(lambda services: force_wechat_token(services, app_id))
-    except UnknownApp:
-        raise Failed(f"{app_id} is not one of the configured apps. 未配置 {app_id}。") from None
-    except WeChatError as exc:
-        raise Failed(f"WeChat: {exc.detail} ({exc.code})") from None
+    with_services(lambda services: force_wechat_token(services, app_id))
     click.echo(f"{app_id} has a new token")
 
 
@@ -200,14 +175,12 @@ def _asked_for(**wanted: bool) -> dict[str, str]:
     return {name: sys.stdin.readline().strip() for name in names}
 
 
-def _valid(kind: Any, values: dict[str, Any]) -> Any:
+def _valid(kind: type[Body], values: dict[str, Any]) -> Body:
     """The values as the body of a request, checked alike.
 
     Raises: click.UsageError for what stands in the command line, Failed for what was read from a prompt. Both name the
     field and never its value.
     """
-    from pydantic import ValidationError
-
     try:
         return kind.model_validate(values)
     except ValidationError as exc:
@@ -221,34 +194,8 @@ def _sign_up(chosen: str | None) -> str | None:
     return None if chosen == "default" else chosen
 
 
-def _answer(ask: "Callable[[Services], Awaitable[KnownApp]]", app_id: str, done: str, *, as_json: bool) -> None:
-    from pydantic_core import to_json
-
-    from wxauth.server.apps.bodies import app_answer
-
-    async def answered(services: "Services") -> "AppAnswer":
+def _show_app(ask: Callable[[Services], Awaitable[KnownApp]], text: str, *, as_json: bool) -> None:
+    async def answered(services: Services) -> AppAnswer:
         return app_answer(services, await ask(services))
 
-    answer = _done(answered, app_id)
-    click.echo(to_json(answer) if as_json else f"{done} {app_id}")
-
-
-def _done(ask: "Callable[[Services], Awaitable[Any]]", app_id: str) -> Any:
-    from wxauth.errors import AppInSettings, AppRefused, AppTaken, InvalidRequest, NotFound, WeChatError
-
-    try:
-        return with_services(ask)
-    except AppTaken:
-        raise Failed(f"there is an app {app_id} already. 小程序 {app_id} 已存在。") from None
-    except AppInSettings:
-        raise Failed(
-            f"{app_id} is in the settings, and is changed there. {app_id} 由配置指定，请在配置中修改。"
-        ) from None
-    except NotFound:
-        raise Failed(f"there is no app {app_id}. 没有小程序 {app_id}。") from None
-    except AppRefused as exc:
-        raise Failed(f"{exc.detail} (errcode {exc.errcode}); nothing is stored. 微信不接受，未保存。") from None
-    except InvalidRequest as exc:
-        raise Failed(exc.detail) from None
-    except WeChatError as exc:
-        raise Failed(f"WeChat: {exc.detail} ({exc.code}); --no-check leaves the question out") from None
+    show(with_services(answered), text, as_json=as_json)

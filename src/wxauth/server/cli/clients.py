@@ -1,153 +1,137 @@
 """`wxauth clients`: the services that may ask, and the sites that may log people in."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
 
 import click
 
-from wxauth.server.cli.asking import Failed, json_option, print_table, read_settings, with_database
+from wxauth.errors import InvalidRequest
+from wxauth.server.cli.asking import read_settings, with_database
 from wxauth.server.cli.oauth_options import changes_in, client_options, refused_as_wrong_call
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from wxauth.server.clients.clients import Credentials
-
-
-@click.group()
-def clients() -> None:
-    """The services that may ask about tokens and users and read events, and the sites that may log people in."""
+from wxauth.server.cli.printing import Failed, json_option, show
+from wxauth.server.clients.clients import (
+    Credentials,
+    add_client,
+    asked_for,
+    change_client,
+    check_name,
+    names_of_others,
+    remove_client,
+    renew_secret,
+)
+from wxauth.server.clients.rows import all_clients
+from wxauth.server.core.database import Database
+from wxauth.server.core.settings import AudienceSettings
+from wxauth.server.core.tables import Client
 
 
 def _client_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    from wxauth.server.clients.clients import check_name
-
     try:
         return check_name(value)
     except ValueError as exc:
         raise click.BadParameter(f"{exc}.") from None
 
 
-@clients.command("add")
-@click.argument("name", callback=_client_name)
+_name_argument = click.argument("client_name", metavar="NAME", callback=_client_name)
+
+
+@click.group()
+def clients() -> None:
+    """Manage services and sites that use wxauth.
+
+    Services may ask about tokens and users, and read events; sites log people in.
+    """
+
+
+@clients.command()
+@_name_argument
 @client_options(is_change=False)
 @click.option("--public", "is_public", is_flag=True, help="It keeps no secret: a page, a program.")
 @json_option
-def add_client(name: str, as_json: bool, **options: Any) -> None:
-    """Let a service in. It authenticates by HTTP Basic as NAME, with a secret that is shown this once.
+def add_command(client_name: str, as_json: bool, **options: Any) -> None:
+    """Add a service, and print its secret, this once. It authenticates by HTTP Basic as NAME.
 
     With --redirect-uri or --device, it is a site of yours that logs people in by scan. NAME is its client_id.
     """
-    from wxauth.errors import NameTaken
-    from wxauth.server.clients.clients import add_client, asked_for
-
     reserved = _reserved()
     with refused_as_wrong_call():
-        client = asked_for(name, options, reserved=reserved)
-    try:
-        credentials = with_database(lambda database, now: add_client(database, client, now=now))
-    except NameTaken:
-        raise Failed(f"there is a service client {name} already. 服务客户端 {name} 已存在。") from None
-    _show(name, credentials, client.scopes, as_json=as_json)
+        client = asked_for(client_name, options, reserved=reserved)
+    credentials = with_database(lambda database, now: add_client(database, client, now=now))
+    _show(client_name, credentials, client.scopes, as_json=as_json)
 
 
-@clients.command("set")
-@click.argument("name", callback=_client_name)
+@clients.command()
+@_name_argument
 @client_options(is_change=True)
-def set_client(name: str, **options: Any) -> None:
-    """Change a service or a site as the options say; the rest stays.
+def set_command(client_name: str, **options: Any) -> None:
+    """Change the given fields of a service or a site.
 
-    An option that may be repeated replaces the whole list: what is not named again is taken away. Running services know
-    it at once. A site's sessions go on, with those of their scopes that are left.
+    A repeatable option replaces the whole list. Running services know the change at once. A site's sessions go on, with
+    those of their scopes that are left.
     """
-    from wxauth.errors import NotFound
-    from wxauth.server.clients.clients import change_client
-
     changes, reserved = changes_in(options), _reserved()
-    try:
+
+    async def change(database: Database, now: datetime) -> Client:
         with refused_as_wrong_call():
-            changed = with_database(
-                lambda database, now: change_client(database, name, changes, reserved=reserved, now=now)
-            )
-    except NotFound:
-        raise _no_such_client(name) from None
-    click.echo(f"scopes of {name}: {', '.join(changed.scopes)}")
+            return await change_client(database, client_name, changes, reserved=reserved, now=now)
+
+    changed = with_database(change)
+    click.echo(f"scopes of {client_name}: {', '.join(changed.scopes)}")
 
 
-@clients.command("secret")
-@click.argument("name", callback=_client_name)
-@click.option("--now", "at_once", is_flag=True, help="Refuse the former secret at once: it has been stolen.")
+@clients.command()
+@_name_argument
+@click.option("--now", "at_once", is_flag=True, help="Refuse the former secret at once, because it was stolen.")
 @json_option
-def renew_secret(name: str, at_once: bool, as_json: bool) -> None:
-    """Give a service another secret, shown this once. The former one works for 24 hours more."""
-    from wxauth.errors import InvalidRequest, NotFound
-    from wxauth.server.clients.clients import renew_secret
+def secret_command(client_name: str, at_once: bool, as_json: bool) -> None:
+    """Renew a service's secret, and print it, this once. The former one works for 24 hours more."""
 
-    try:
-        renewed = with_database(lambda database, now: renew_secret(database, name, at_once=at_once, now=now))
-    except NotFound:
-        raise _no_such_client(name) from None
-    except InvalidRequest:
-        raise Failed(f"{name} is public, and has no secret. {name} 是公开客户端，没有密钥。") from None
-    _show(name, *renewed, as_json=as_json)
+    async def renew(database: Database, now: datetime) -> tuple[Credentials, Sequence[str]]:
+        try:
+            return await renew_secret(database, client_name, at_once=at_once, now=now)
+        except InvalidRequest:
+            raise Failed(
+                f"{client_name} is public, and has no secret. {client_name} 是公开客户端，没有密钥。"
+            ) from None
+
+    _show(client_name, *with_database(renew), as_json=as_json)
 
 
-@clients.command("list")
+@clients.command()
 @json_option
-def list_clients(as_json: bool) -> None:
+def list_command(as_json: bool) -> None:
     """Print every service client, without its secret."""
-    import json
-
-    from wxauth.server.clients.rows import all_clients
-    from wxauth.server.core.tables import Client
-
-    told: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     for client in with_database(lambda database, _: all_clients(database)):
-        shown = client.model_dump(include={*Client.model_fields} - {"name"} if client.is_site else {"scopes"})
-        told.append({"client_id": client.name, "created_at": client.created_at.isoformat(timespec="seconds"), **shown})
-    if as_json:
-        click.echo(json.dumps(told, ensure_ascii=False))
-    else:
-        lines = [(client["client_id"], client["created_at"], ",".join(client["scopes"])) for client in told]
-        print_table([("CLIENT_ID", "CREATED_AT", "SCOPES"), *lines])
+        fields = client.model_dump(include={*Client.model_fields} - {"name"} if client.is_site else {"scopes"})
+        found.append(
+            {"client_id": client.name, "created_at": client.created_at.isoformat(timespec="seconds"), **fields}
+        )
+    rows = [(client["client_id"], client["created_at"], ",".join(client["scopes"])) for client in found]
+    show(found, [("CLIENT_ID", "CREATED_AT", "SCOPES"), *rows], as_json=as_json)
 
 
-@clients.command("remove")
-@click.argument("name", callback=_client_name)
-def remove_client(name: str) -> None:
-    """Refuse a service client from now on."""
-    from wxauth.errors import NotFound
-    from wxauth.server.clients.clients import remove_client
-
-    try:
-        with_database(lambda database, now: remove_client(database, name, now=now))
-    except NotFound:
-        raise _no_such_client(name) from None
-    click.echo(f"removed {name}")
+@clients.command()
+@_name_argument
+def remove_command(client_name: str) -> None:
+    """Remove a service client, which is refused from now on."""
+    with_database(lambda database, now: remove_client(database, client_name, now=now))
+    click.echo(f"removed {client_name}")
 
 
-def _reserved() -> "Sequence[str]":
+def _reserved() -> Sequence[str]:
     """The names with which a site's tokens would be taken for others, so that `serve` would not start."""
-    from wxauth.server.clients.clients import names_of_others
-    from wxauth.server.core.settings import AudienceSettings
-
     audience = read_settings(AudienceSettings).audience
     return with_database(lambda database, _: names_of_others(database, audience))
 
 
-def _show(name: str, credentials: "Credentials | None", scopes: "Sequence[str]", *, as_json: bool) -> None:
-    import json
-
+def _show(name: str, credentials: Credentials | None, scopes: Sequence[str], *, as_json: bool) -> None:
     secret = None if credentials is None else credentials.client_secret
-    if as_json:
-        click.echo(json.dumps({"client_id": name, "client_secret": secret, "scopes": scopes}))
-        return
-    shown = [] if secret is None else [("client_secret", secret)]
-    print_table([("client_id", name), *shown, ("scopes", ",".join(scopes))])
-    if secret is None:
-        click.echo("A public client has no secret. 公开客户端没有密钥。", err=True)
-    else:
-        click.echo("Keep the secret, it is not shown again. 请妥善保存，密钥不会再次显示。", err=True)
-
-
-def _no_such_client(name: str) -> Failed:
-    return Failed(f"there is no service client {name}. 没有服务客户端 {name}。")
+    note = (
+        "A public client has no secret. 公开客户端没有密钥。"
+        if secret is None
+        else "Keep the secret, it is not shown again. 请妥善保存，密钥不会再次显示。"
+    )
+    rows = [("client_id", name), *([] if secret is None else [("client_secret", secret)]), ("scopes", ",".join(scopes))]
+    show({"client_id": name, "client_secret": secret, "scopes": scopes}, rows, note, as_json=as_json)

@@ -1,19 +1,22 @@
-"""`wxauth users import` and `export`: moving in, and out again."""
+"""`wxauth users import` and `export`."""
 
 import os
 import stat
 import sys
+from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, Final
 
 import click
 
-from wxauth.server.cli.asking import Failed, json_option, printable, terminal_language, with_database, with_services
-
-if TYPE_CHECKING:
-    from wxauth.server.moving.faults import Fault
-    from wxauth.server.moving.importing import Counts, Refusal
-
+from wxauth.server.cli.asking import with_database, with_services
+from wxauth.server.cli.printing import Failed, json_option, printable, show, terminal_language
+from wxauth.server.moving.batch import Options
+from wxauth.server.moving.exporting import export_users
+from wxauth.server.moving.faults import Fault
+from wxauth.server.moving.files import BadHeader, CsvLines, json_lines
+from wxauth.server.moving.importing import Counts, Refusal, import_users
 
 _COUNTS_IN_CHINESE: Final = {
     "lines": "行数",
@@ -24,20 +27,18 @@ _COUNTS_IN_CHINESE: Final = {
 }
 
 
-@click.command("import")
+@click.command()
 @click.argument("file", type=click.File("rb"))
-@click.option("--csv", "is_csv", is_flag=True, help="FILE is CSV, as it also is if its name ends in .csv.")
-@click.option("--dry-run", is_flag=True, help="Say what would become of each line, and store nothing.")
-@click.option("--overwrite", is_flag=True, help="Let names, pictures and numbers of the file win over those there.")
-@click.option("--roles", is_flag=True, help="Let the file change the roles of users who are there.")
-@click.option("--status", is_flag=True, help="Let the file ban and unban users who are there.")
-@click.option(
-    "--allow-admin", is_flag=True, help="Take lines with the role admin, or that lift an administrator's ban."
-)
-@click.option("--restore", is_flag=True, help="Take lines whose user_id is that of an erased user.")
+@click.option("--csv", "is_csv", is_flag=True, help="FILE is CSV. Not needed if its name ends in .csv.")
+@click.option("--dry-run", is_flag=True, help="Check each line and report the result, but store nothing.")
+@click.option("--overwrite", is_flag=True, help="Replace stored names, pictures and numbers with those of the file.")
+@click.option("--roles", is_flag=True, help="Change the roles of users who exist already.")
+@click.option("--status", is_flag=True, help="Ban and unban users who exist already.")
+@click.option("--allow-admin", is_flag=True, help="Accept lines with the role admin, or that unban an administrator.")
+@click.option("--restore", is_flag=True, help="Accept lines whose user_id is that of an erased user.")
 @click.option("--quiet-events", is_flag=True, help="Write no events of new users, identities and names.")
 @json_option
-def import_users(
+def import_command(
     file: IO[bytes],
     is_csv: bool,
     dry_run: bool,
@@ -52,17 +53,8 @@ def import_users(
     """Import users from FILE (-: standard input), one identity a line, as JSON or CSV.
 
     Each line needs app_id and openid; the first line of CSV has the names of the fields. It is safe to run again.
-    What is wrong is told in Chinese if the locale is. Exit status 1 if a line was refused.
+    Refusals are printed in Chinese if the locale is. Exit status 1 if a line was refused.
     """
-    from collections import Counter
-    from dataclasses import asdict
-
-    from pydantic_core import to_json
-
-    from wxauth.server.moving.batch import Options
-    from wxauth.server.moving.files import BadHeader, CsvLines, json_lines
-    from wxauth.server.moving.importing import import_users
-
     options = Options(
         overwrite=overwrite,
         takes_roles=roles,
@@ -77,15 +69,15 @@ def import_users(
     is_chinese = terminal_language() == "zh"
     cost: Counter[Fault] = Counter()
 
-    def told(fault: "Fault") -> str:
+    def told(fault: Fault) -> str:
         return f"{fault.field}: {getattr(fault.wanted, terminal_language())}"
 
-    def refuse(refusal: "Refusal") -> None:
+    def refuse(refusal: Refusal) -> None:
         cost.update(refusal.faults)
         line = f"第 {refusal.number} 行" if is_chinese else f"line {refusal.number}"
         click.echo(f"{clear}{line}: {'; '.join(map(told, refusal.faults))}", err=True)
 
-    def progress(counts: "Counts") -> None:
+    def progress(counts: Counts) -> None:
         if is_watched:
             click.echo(f"{clear}{counts.lines:,} {'行' if is_chinese else 'lines'}", err=True, nl=False)
 
@@ -100,24 +92,21 @@ def import_users(
     if isinstance(lines, CsvLines) and lines.unknown:
         names = ", ".join(map(printable, lines.unknown))
         click.echo(f"{'忽略的列' if is_chinese else 'columns ignored'}: {names}", err=True)
-    if as_json:
-        click.echo(to_json(asdict(counts)))
-    else:
-        names_of_counts = _COUNTS_IN_CHINESE if is_chinese else {}
-        click.echo(", ".join(f"{names_of_counts.get(name, name)}: {number}" for name, number in asdict(counts).items()))
+    numbers = asdict(counts)
+    names_of_counts = _COUNTS_IN_CHINESE if is_chinese else {}
+    text = ", ".join(f"{names_of_counts.get(name, name)}: {number}" for name, number in numbers.items())
+    show(numbers, text, as_json=as_json)
     if counts.refused:
         sys.exit(1)
 
 
-@click.command("export")
+@click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), default=Path("-"))
-def export_users(file: Path) -> None:
-    """Write all users to FILE (- or no FILE: standard output), one identity a line of JSON.
+def export_command(file: Path) -> None:
+    """Export all users to FILE (- or no FILE: standard output), one identity a line of JSON.
 
-    The file has the state of one moment, whatever changes meanwhile. Only you can read it: it holds names and numbers.
+    The file is one consistent snapshot. Only its owner can read it: it holds names and numbers.
     """
-    from wxauth.server.moving.exporting import export_users
-
     if str(file) == "-":
         with_database(lambda database, _: export_users(database, sys.stdout.buffer.write))
         sys.stdout.buffer.flush()

@@ -6,6 +6,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from wxauth.server.clients.clients import WrongClient
+
 Command = TypeVar("Command", bound=Callable[..., object])
 
 SCOPES: Final = ("introspect", "access_token", "users", "phones", "events")
@@ -83,7 +85,7 @@ def changes_in(options: dict[str, Any]) -> dict[str, Any]:
     """The changes that the given options ask for; an empty text removes a value. Raises: click.UsageError."""
     named = {name: value for name, value in options.items() if value not in (None, ())}
     if not named:
-        raise click.UsageError("there is nothing to change: name --scope or another option. 请至少指定一个选项。")
+        raise click.UsageError("--scope or another option must be given. 请至少指定一个选项。")
     return {
         name: [each for each in value if each] if isinstance(value, tuple) else None if value == "" else value
         for name, value in named.items()
@@ -93,8 +95,6 @@ def changes_in(options: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def refused_as_wrong_call() -> Iterator[None]:
     """Turn a refused field of a client into an error about the option that gave it. Raises: click.BadParameter."""
-    from wxauth.server.clients.clients import WrongClient
-
     try:
         yield
     except WrongClient as exc:

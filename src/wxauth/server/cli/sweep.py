@@ -1,23 +1,23 @@
-"""`wxauth sweep`: forget now what is to be forgotten."""
+"""`wxauth sweep`."""
 
 import click
 
-from wxauth.server.cli.asking import json_option, with_services
+from wxauth.server.cli.asking import with_services
+from wxauth.server.cli.printing import json_option, show
+from wxauth.server.housekeeping.housekeeping import sweep_now
 
 
 @click.command()
 @json_option
 def sweep(as_json: bool) -> None:
-    """Forget now what is older than EVENTS_KEPT_DAYS and ADDRESSES_KEPT_DAYS, and what the service forgets by itself.
+    """Delete expired data now.
 
-    The running service does it once a day.
+    Deletes what is older than EVENTS_KEPT_DAYS and ADDRESSES_KEPT_DAYS, and ended sessions. The running service does
+    this once a day.
     """
-    from pydantic_core import to_json
-
-    from wxauth.server.housekeeping.housekeeping import sweep_now
-
     swept = with_services(sweep_now)
-    if as_json:
-        click.echo(to_json({"events": swept.events, "addresses": swept.addresses}))
-    else:
-        click.echo(f"events erased: {swept.events}, addresses shortened: {swept.addresses}")
+    show(
+        {"events": swept.events, "addresses": swept.addresses},
+        f"events erased: {swept.events}, addresses shortened: {swept.addresses}",
+        as_json=as_json,
+    )
