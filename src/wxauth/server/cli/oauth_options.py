@@ -1,4 +1,4 @@
-"""The options of `wxauth clients add` and `set`, some of which make an OAuth client of a service client."""
+"""The options of `wxauth clients add` and `set`, for services and for sites."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,10 +29,10 @@ _HINTS: Final = {
     "email_domain": "--email-domain",
     "id_token_alg": "--id-token-alg",
 }
-_REDIRECT_URI = "Where browsers go with a code; https, or http on a loopback address. Repeatable."
-_LOGOUT_URI = "Where browsers may go after signing out. Repeatable."
+_REDIRECT_URI = "A redirect_uri: https, or http on a loopback address. Repeatable."
+_LOGOUT_URI = "A post_logout_redirect_uri. Repeatable."
 _SCOPE = (
-    f"What it may do: {', '.join(SCOPES)}; by default introspect. What a site may ask for: openid and profile (by "
+    f"Scopes of a service: {', '.join(SCOPES)}; by default introspect. Scopes of a site: openid and profile (by "
     "default), phone, email, roles, offline_access. Repeatable."
 )
 
@@ -50,9 +50,9 @@ def client_options(*, is_change: bool) -> Callable[[Command], Command]:
     options = (
         click.option("--redirect-uri", "redirect_uris", multiple=True, metavar="URI", help=_REDIRECT_URI),
         click.option("--logout-uri", "logout_uris", multiple=True, metavar="URI", help=_LOGOUT_URI),
-        flag("device", "It shows a code itself (RFC 8628)."),
-        text("--app", "app_id", "APP_ID", "Whose mini-program's code is shown; else the default app's."),
-        text("--title", "title", "TITLE", "What the phone calls it; else NAME."),
+        flag("device", "Allow the device grant: it shows a code itself (RFC 8628)."),
+        text("--app", "app_id", "APP_ID", "The app whose code is shown; by default the default app."),
+        text("--title", "title", "TITLE", "Its name on the phone; by default NAME."),
         click.option(
             "--scope",
             "scopes",
@@ -61,15 +61,15 @@ def client_options(*, is_change: bool) -> Callable[[Command], Command]:
             metavar="SCOPE",
             help=_SCOPE,
         ),
-        flag("near", "Phone and browser must be in one network."),
-        flag("user-code", "Its codes may be typed, too."),
+        flag("near", "Require phone and browser to be in one network."),
+        flag("user-code", "Allow its codes to be typed, too."),
         text(
-            "--email-domain", "email_domain", "DOMAIN", "People get the address <user id>@DOMAIN, which nobody reads."
+            "--email-domain", "email_domain", "DOMAIN", "Give users the address <user id>@DOMAIN, which nobody reads."
         ),
         click.option(
             "--id-token-alg",
             type=click.Choice(("RS256", "ES256")),
-            help="What signs its id_tokens: RS256 by default; ES256 for products that take nothing else.",
+            help="The algorithm of its id_tokens: RS256 by default; ES256 for products that accept nothing else.",
         ),
     )
 
