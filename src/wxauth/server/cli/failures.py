@@ -53,12 +53,12 @@ def _line_of(exc: WxAuthError | CannotOpen | InvalidSettings) -> str:
         case StorageUnavailable():
             return f"WXAUTH_DATABASE_URL: {getattr(trouble_of(exc), terminal_language())}"
         case NotFound() if exc.detail == f"there is no such {noun.en}":
-            return f"there is no {noun.en} {name}. 没有{noun.zh} {name}。"
+            return f"there is no {noun.en} {name}. {noun.zh} {name} 不存在。"
         case NameTaken() | AppTaken():
             return f"there is a {noun.en} {name} already. {noun.zh} {name} 已存在。"
         case AppInSettings():
             return f"{name} is in the settings: change it there. {name} 由配置指定，请在配置中修改。"
-        case UnknownApp():
+        case UnknownApp() if noun is _NOUNS["app_id"]:
             return f"{name} is not one of the configured apps. 未配置 {name}。"
         case AppRefused():
             return f"{exc.detail} (errcode {exc.errcode}); nothing is stored. 微信不接受，未保存。"
