@@ -1,6 +1,7 @@
 """An identity keeps its newest hundred sessions, and lists of them come page by page."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -9,13 +10,15 @@ import httpx
 import pytest
 
 from tests.asking import MakeServices, bearer
-from tests.fakes import OTHER_APP, Clock, LoginAnswer
+from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
 from wxauth.server.core.services import Services
-from wxauth.server.housekeeping.housekeeping import OPEN_SESSIONS, REPLACED_EVERY, replace_sessions
+from wxauth.server.housekeeping.housekeeping import OPEN_SESSIONS, REPLACED_EVERY, SESSIONS, replace_sessions
 
 Open = Callable[[str, int], Awaitable[None]]
 
+UNIONID, OTHER_UNIONID = "o6_bmasdasdsad6_2sgVt7hMZOPfL", "o6_bmasdasdsad6_2sgVt7hMZOPfM"
+MANY = 12_000
 COPIES = """
     INSERT INTO sessions (id, user_id, app_id, openid, created_at, last_used_at, expires_at)
     SELECT ('019a0000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, user_id, app_id, openid, created_at,
@@ -115,8 +118,48 @@ async def test_who_logs_in_and_out_all_day_leaves_no_more_than_some_hundred_ende
         alice["session_id"],
     )
     await replace_sessions(services)
-    assert await rows.fetchval("SELECT count(*) FROM sessions") == 10 * OPEN_SESSIONS
+    assert await rows.fetchval("SELECT count(*) FROM sessions") == SESSIONS
     assert await number_open(rows) == 1
+
+
+@pytest.mark.own_database
+@pytest.mark.parametrize("end", ["merge", "erasure"])
+async def test_of_however_many_sessions_the_newest_thousand_of_each_app_remain_and_a_merge_and_an_erasure_are_quick(
+    services: Services,
+    client: httpx.AsyncClient,
+    wechat: WeChatByRespx,
+    rows: asyncpg.Connection,
+    open_more: Open,
+    end: str,
+) -> None:
+    async def log_in(person: str, unionid: str, app: dict[str, str] = APP) -> dict[str, Any]:
+        code = wechat.code_for(person, unionid=unionid, app_id=app["app_id"])
+        answer = await client.post("/v1/login", json={"code": code, "app_id": app["app_id"]})
+        assert answer.status_code == 200, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+    there, alice = await log_in("alice", UNIONID, OTHER_APP), await log_in("alice", UNIONID)
+    assert alice["user"]["id"] == there["user"]["id"]
+    await open_more(alice["session_id"], MANY)
+    ended = "UPDATE sessions SET revoked_at = now(), revoked_reason = 'signed_out' WHERE id::text LIKE '019a0000-%'"
+    await rows.execute(ended)
+    await replace_sessions(services)
+
+    kept = await rows.fetch("SELECT id::text FROM sessions WHERE app_id = $1 ORDER BY id", APP["app_id"])
+    assert len(kept) == SESSIONS
+    assert kept[0]["id"] == f"019a0000-0000-7000-8000-{MANY - SESSIONS + 2:012x}"
+    assert await number_open(rows, APP["app_id"]) == 1
+    assert await number_open(rows, OTHER_APP["app_id"]) == 1
+
+    carol = await log_in("carol", OTHER_UNIONID, OTHER_APP)
+    started = time.monotonic()
+    if end == "merge":
+        assert (await log_in("alice", OTHER_UNIONID))["user"]["id"] == carol["user"]["id"]
+    else:
+        assert (await client.delete("/v1/me", headers=bearer(alice))).status_code == 204
+    assert time.monotonic() - started < 1
+    assert await rows.fetchval("SELECT count(*) FROM users") == 1
 
 
 async def listed(client: httpx.AsyncClient, tokens: dict[str, Any], **query: Any) -> dict[str, Any]:

@@ -12,12 +12,15 @@ from uuid import UUID
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import first_id_at
 from wxauth.server.core.trail import SYSTEM
-from wxauth.server.sessions.rows import START, end_of_page, end_replaced_sessions
+from wxauth.server.sessions.rows import START, end_of_page, end_replaced_sessions, forget_ended_sessions
 
 _SESSIONS: Final = "sessions"
 _REPLACING: Final = "replaced_sessions"
 _OVERLAP: Final = timedelta(seconds=60)
 _TRY_LOCK_REPLACING: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.replaced_sessions'))"
+# The planner expects a few sessions of a user, and would read and sort all of one who has a million for each page. The
+# index has them in order already.
+_READ_IN_ORDER: Final = "SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true)"
 _TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.housekeeping'))"
 _PROGRESS: Final = "SELECT after, due_at FROM sweeps WHERE name = $1"
 # $1 name  $2 the id of the last row looked at  $3 when the next page is due
@@ -44,20 +47,37 @@ class SweptPage:
     is_last: bool
 
 
-async def replace_old_sessions(database: Database, *, at_most: int, now: datetime, pause: timedelta) -> int:
-    """End all but the newest open sessions of each identity that has logged in since the last time; how many.
+@dataclass(frozen=True, slots=True)
+class ReplacedPage:
+    """The result of a page of old sessions."""
 
-    Nothing is done if another worker has just done it. Raises: StorageUnavailable.
+    ended: int
+    erased: int
+    is_last: bool
+
+
+async def replace_old_sessions(
+    database: Database, *, open_kept: int, ended_kept: int, size: int, now: datetime, pause: timedelta
+) -> ReplacedPage | None:
+    """End a page of open sessions, and delete a page of ended ones, beyond the newest of each identity.
+
+    Of identities that have logged in since the last time. None if another worker is at it or has just done it. Raises:
+    StorageUnavailable.
     """
     async with database.begin() as transaction:
         if not await transaction.fetchval(_TRY_LOCK_REPLACING):
-            return 0
+            return None
         since, due_at = await progress_of(transaction, _REPLACING) or (first_id_at(now - pause), now)
         if due_at > now:
-            return 0
+            return None
+        await transaction.execute(_READ_IN_ORDER)
+        ended = await end_replaced_sessions(transaction, since=since, at_most=open_kept, size=size, by=SYSTEM, now=now)
+        erased = await forget_ended_sessions(transaction, since=since, at_most=ended_kept, size=size)
+        is_last = max(ended, erased) < size
         # The next look begins a minute before now, for the sake of logins under way.
-        await note_progress(transaction, _REPLACING, first_id_at(now - _OVERLAP), due_at=now + pause)
-        return await end_replaced_sessions(transaction, since=since, at_most=at_most, by=SYSTEM, now=now)
+        after, due_at = (first_id_at(now - _OVERLAP), now + pause) if is_last else (since, due_at)
+        await note_progress(transaction, _REPLACING, after, due_at=due_at)
+        return ReplacedPage(ended, erased, is_last)
 
 
 async def sweep_page(

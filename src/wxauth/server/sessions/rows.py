@@ -122,30 +122,39 @@ _OPEN: Final = """
 SELECT id FROM sessions WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2 ORDER BY id FOR UPDATE
 """
 
-# Ends the open sessions beyond an identity's newest ones, of identities that have logged in lately, and deletes ended
-# ones that are far behind. Almost no identity has so many sessions, and a few index entries tell that.
-# $1 the first id that counts as lately  $2 how many may be open  $3 now  $4 reason
-_REPLACE: Final = """
-WITH lately AS (
-    SELECT DISTINCT user_id, app_id, openid FROM sessions WHERE id > $1
-), many AS (
-    SELECT lately.* FROM lately
+
+# Identities that have logged in lately, of users with many sessions. Almost nobody has so many, and a few index entries
+# tell that. Of each, sessions beyond its newest ones, up to a page of all.
+# $1 the first id that counts as lately  $2 how many are kept  $3 how many are found at most
+def _beyond_part(which: str, newest: str) -> str:
+    return f"""
+    SELECT beyond.id
+      FROM (SELECT DISTINCT user_id, app_id, openid FROM sessions WHERE id > $1) AS lately,
+   LATERAL (SELECT id FROM (SELECT id, revoked_at FROM sessions s
+                             WHERE (s.user_id, s.app_id, s.openid) = (lately.user_id, lately.app_id, lately.openid)
+                                   {newest}
+                             ORDER BY id DESC OFFSET $2) AS older
+             WHERE revoked_at {which}) AS beyond
      WHERE EXISTS (SELECT FROM sessions s WHERE s.user_id = lately.user_id OFFSET $2)
-), ranked AS (
-    SELECT s.id, s.revoked_at IS NULL AS is_open,
-           count(*) FILTER (WHERE s.revoked_at IS NULL) OVER newest_first AS open_so_far,
-           count(*) OVER newest_first AS so_far
-      FROM many JOIN sessions s USING (user_id, app_id, openid)
-    WINDOW newest_first AS (PARTITION BY user_id, app_id, openid ORDER BY s.id DESC)
-), forgotten AS (
-    DELETE FROM sessions USING ranked
-     WHERE sessions.id = ranked.id AND NOT is_open AND so_far > 10 * $2 AND sessions.revoked_at IS NOT NULL
+     LIMIT $3"""  # noqa: S608 - put together from constants
+
+
+# $4 now  $5 reason
+_REPLACE: Final = f"""
+WITH beyond AS MATERIALIZED ({_beyond_part("IS NULL", "AND s.revoked_at IS NULL")}
 )
-UPDATE sessions SET revoked_at = $3, revoked_reason = $4, session_key = NULL
-  FROM ranked
- WHERE sessions.id = ranked.id AND is_open AND open_so_far > $2 AND sessions.revoked_at IS NULL
-RETURNING sessions.id, sessions.user_id, sessions.expires_at > $3 AS was_open
-"""
+UPDATE sessions SET revoked_at = $4, revoked_reason = $5, session_key = NULL
+  FROM beyond
+ WHERE sessions.id = beyond.id AND sessions.revoked_at IS NULL
+RETURNING sessions.id, sessions.user_id, sessions.expires_at > $4 AS was_open
+"""  # noqa: S608 - put together from constants
+# Locked rows are skipped, as by the sweep.
+_FORGET: Final = f"""
+WITH beyond AS MATERIALIZED ({_beyond_part("IS NOT NULL", "")}
+)
+DELETE FROM sessions WHERE id IN (
+    SELECT id FROM sessions WHERE id IN (SELECT id FROM beyond) AND revoked_at IS NOT NULL FOR UPDATE SKIP LOCKED)
+"""  # noqa: S608 - put together from constants
 # $1 client  $2 now  $3 reason
 _END_OF_CLIENT: Final = """
 UPDATE sessions SET revoked_at = $2, revoked_reason = $3
@@ -255,15 +264,23 @@ async def end_session_of(
 
 
 async def end_replaced_sessions(
-    transaction: Transaction, *, since: UUID, at_most: int, by: Actor, now: datetime
+    transaction: Transaction, *, since: UUID, at_most: int, size: int, by: Actor, now: datetime
 ) -> int:
-    """Let each identity that has logged in since then keep its newest open sessions; how many were ended.
+    """Let each identity that has logged in since then keep its newest open sessions.
 
-    Of a person who logs in all day, what has ended is kept for ten times as many.
+    How many were ended, up to a page.
     """
-    ended = await transaction.fetch(_REPLACE, since, at_most, now, EndReason.REPLACED)
+    ended = await transaction.fetch(_REPLACE, since, at_most, size, now, EndReason.REPLACED)
     await record_ends(transaction, ended, reason=EndReason.REPLACED, by=by, now=now)
     return len(ended)
+
+
+async def forget_ended_sessions(transaction: Transaction, *, since: UUID, at_most: int, size: int) -> int:
+    """Delete the ended sessions beyond the newest ones of identities that have logged in since then.
+
+    How many were deleted, up to a page.
+    """
+    return await transaction.execute(_FORGET, since, at_most, size)
 
 
 async def end_sessions_of_client(transaction: Transaction, name: str, *, by: Actor, now: datetime) -> None:
