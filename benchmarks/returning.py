@@ -8,8 +8,8 @@ differ that are the same.
 import asyncio
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean, median
@@ -21,9 +21,11 @@ from uuid_utils.compat import uuid7
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.migrations import migrate
+from wxauth.server.core.statements import Statement
 from wxauth.server.core.tables import USER
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.login import login_rows as rows
+from wxauth.server.login.login_rows import EnteredUser
 
 RUNS = 10
 TURNS = 20
@@ -33,7 +35,7 @@ PEOPLE = 1000
 AT_ONCE = 8
 
 # Sets the name and the picture, whichever they were: nobody need be told whether they have changed.
-_WITHOUT_EVENTS = f"""
+_WITHOUT_EVENTS = Statement[EnteredUser](f"""
 WITH person AS (
     UPDATE users{rows._SEEN_PART}{rows._profile_part("users.status = 'active'")}
       FROM identities i{rows._KNOWN_PART}
@@ -43,7 +45,7 @@ WITH person AS (
     ON CONFLICT (id) DO NOTHING
 )
 SELECT * FROM person
-"""
+""")
 _MAKE_PEOPLE = """
 WITH made AS (
     INSERT INTO users (id, nickname, avatar_url, created_at, last_login_at)
@@ -58,12 +60,12 @@ SELECT 'wx', 'openid-' || row_number() OVER (), id, now() FROM made
 @dataclass(frozen=True)
 class Contender:
     name: str
-    statement: str
-    profile: tuple[str, ...] = ()
+    statement: Statement[EnteredUser]
+    profile: Mapping[str, object] = field(default_factory=dict)
     """What is sent, where the statement takes it."""
 
 
-AS_STORED = ("Alice", "https://example.com/a.png")
+AS_STORED = {"nickname": "Alice", "avatar_url": "https://example.com/a.png"}
 PAIRS = {
     "nothing sent, twice the same": [Contender(name, rows._RETURN) for name in ("once", "again")],
     "name and picture sent as stored": [
@@ -84,8 +86,18 @@ class Cost:
 async def log_in(database: Database, contender: Contender, logins: Iterator[int]) -> None:
     for number in logins:
         person = f"openid-{1 + number % PEOPLE}"
-        opening = "wx", person, None, datetime.now(UTC), uuid7(), bytes(49), "192.0.2.1", "micromessenger", 3600
-        if await database.fetchrow(contender.statement, *opening, *contender.profile) is None:
+        opening = {
+            "app_id": "wx",
+            "openid": person,
+            "unionid": None,
+            "now": datetime.now(UTC),
+            "session_id": uuid7(),
+            "session_key": bytes(49),
+            "ip": "192.0.2.1",
+            "user_agent": "micromessenger",
+            "expires_in": 3600,
+        }
+        if await database.row(contender.statement, **opening, **contender.profile) is None:
             raise RuntimeError(f"{contender.name}: {person} has not been logged in")
 
 

@@ -13,7 +13,9 @@ from tests.asking import LogLines, MakeClient, MakeServices, bearer, until, unti
 from tests.fakes import APP, OTHER_APP, Clock, WeChatByRespx
 from tests.store.proxy import PATIENT, Proxy
 from wxauth.server.core.services import Services
+from wxauth.server.core.statements import Statement
 from wxauth.server.login import login_rows
+from wxauth.server.login.login_rows import EnteredUser
 from wxauth.server.service.waits import Waits
 
 APP_ID, OTHER_APP_ID = APP["app_id"], OTHER_APP["app_id"]
@@ -412,15 +414,27 @@ async def test_no_login_reads_a_whole_table(
 
 @pytest.mark.parametrize("statement", [login_rows._RETURN, login_rows._RETURN_AS_BEFORE], ids=["bare", "profile"])
 async def test_a_returning_users_login_keeps_to_the_locks_that_cost_little(
-    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, statement: str
+    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, statement: Statement[EnteredUser]
 ) -> None:
     """PostgreSQL takes sixteen locks of a transaction without its table of locks, for which all backends contend."""
     await client.post("/v1/login", json={"code": wechat.code_for("alice"), "nickname": "Al"})
     user = await rows.fetchrow("SELECT app_id, openid, now() FROM identities")
-    prepared = await rows.prepare(statement)
-    profile = ("Al", None) if "$11" in statement else ()
+    prepared = await rows.prepare(statement.text)
+    values = {
+        "app_id": user["app_id"],
+        "openid": user["openid"],
+        "unionid": None,
+        "now": user["now"],
+        "session_id": uuid4(),
+        "session_key": b"sealed",
+        "ip": None,
+        "user_agent": None,
+        "expires_in": 60,
+    }
+    if "nickname" in statement.names:
+        values |= {"nickname": "Al", "avatar_url": None}
     async with rows.transaction():
-        assert await prepared.fetchrow(*user[:2], None, user[2], uuid4(), b"sealed", None, None, 60, *profile)
+        assert await prepared.fetchrow(*statement.arguments(values))
         locked = await rows.fetchval(
             "SELECT count(DISTINCT relation) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation'"
             " AND relation <> 'pg_locks'::regclass"

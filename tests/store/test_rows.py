@@ -1,16 +1,34 @@
-"""Every statement of PostgreSQL's own text, against the migrated schema; and what is read of a user."""
+"""Each statement of PostgreSQL's own text, and its row's type, against the migrated schema; what is read of a user."""
 
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime
 from importlib import import_module
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from uuid import UUID
 
 import asyncpg
 import pytest
 
 import wxauth
+from wxauth.server.core.statements import Statement
 from wxauth.server.core.tables import USER, User, UserRow
 from wxauth.server.users.bodies import ProfileAndStanding
 
+PYTHON = {
+    "bool": bool,
+    "bytea": bytes,
+    "date": date,
+    "inet": object,
+    "int2": int,
+    "int4": int,
+    "int8": int,
+    "text": str,
+    "timestamptz": datetime,
+    "uuid": UUID,
+    "varchar": str,
+}
 BESIDE_ROWS = (
     "wxauth.server.core.database",
     "wxauth.server.core.trail",
@@ -25,7 +43,7 @@ def statements() -> Iterator[pytest.param]:
         if name == "rows" or name.endswith("_rows") or module.name in BESIDE_ROWS:
             for constant, value in vars(import_module(module.name)).items():
                 is_whole = constant.isupper() and not constant.endswith("_PART")
-                if is_whole and isinstance(value, str) and is_statement(value):
+                if is_whole and (isinstance(value, Statement) or (isinstance(value, str) and is_statement(value))):
                     yield pytest.param(value, id=f"{room.rpartition('.')[2]}.{name}.{constant}")
 
 
@@ -66,14 +84,48 @@ def test_all_rooms_with_statements_are_looked_at() -> None:
     }
 
 
-async def test_postgres_can_prepare_each_statement(rows: asyncpg.Connection) -> None:
+async def test_postgres_can_prepare_each_statement_and_answers_what_its_row_says(rows: asyncpg.Connection) -> None:
     failures = []
     for statement in STATEMENTS:
+        text = statement.values[0] if isinstance(statement.values[0], str) else statement.values[0].text
         try:
-            await rows.prepare(statement.values[0])
+            answered = (await rows.prepare(text)).get_attributes()
         except asyncpg.PostgresError as exc:
             failures.append(f"{statement.id}: {exc}")
+            continue
+        if isinstance(statement.values[0], Statement):
+            (row,) = get_args(statement.values[0].__orig_class__)
+            failures += [f"{statement.id}: {each}" for each in what_differs(answered, row)]
     assert failures == []
+
+
+def what_differs(answered: Sequence[asyncpg.Attribute], row: Any) -> Iterator[str]:
+    """How the columns of an answer differ from the type of its row."""
+    if not is_typeddict(row):
+        if len(answered) != 1:
+            yield f"has {len(answered)} columns, and its row is one {row}"
+        elif not fits(answered[0], row):
+            yield f"is {answered[0].type.name}, not {row}"
+        return
+    columns, said = {column.name: column for column in answered}, get_type_hints(row)
+    if columns.keys() != said.keys():
+        yield f"differs from {row.__name__} in {sorted(columns.keys() ^ said.keys())}"
+    for name in columns.keys() & said.keys():
+        if not fits(columns[name], said[name]):
+            yield f"{name} is {columns[name].type.name}, not {said[name]}"
+
+
+def fits(column: asyncpg.Attribute, said: Any) -> bool:
+    """Whether a column's values are of this type. Whether it may be NULL, PostgreSQL does not tell."""
+    kinds = {str if get_origin(one) is Literal else one for one in one_of(said)} - {NoneType}
+    if column.type.name == "jsonb":
+        return {get_origin(kind) for kind in kinds} <= {dict, list}
+    of_one = PYTHON[column.type.name.removesuffix("[]")]
+    return kinds == {list[of_one] if column.type.name.endswith("[]") else of_one}  # type: ignore[valid-type]  # so it is
+
+
+def one_of(said: Any) -> Sequence[Any]:
+    return get_args(said) if get_origin(said) in (Union, UnionType) else (said,)
 
 
 def test_a_user_is_read_with_every_column_of_the_table_but_what_only_a_login_needs() -> None:

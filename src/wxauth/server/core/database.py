@@ -1,7 +1,7 @@
 """The way to Postgres: one pool of connections, two spellings of SQL, one map of errors.
 
-A statement is PostgreSQL's own text with `$n`, or SQLAlchemy Core over the tables; asyncpg runs both. A statement by
-way of SQLAlchemy's own connections would cost several times what asyncpg itself costs.
+A statement is PostgreSQL's own text with names (`Statement`), or SQLAlchemy Core over the tables; asyncpg runs both. A
+statement by way of SQLAlchemy's own connections would cost several times what asyncpg itself costs.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
@@ -26,6 +26,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.core.connections import Connections
 from wxauth.server.core.logs import Seldom, get_logger, message_of
+from wxauth.server.core.statements import Answer, Statement
 
 CONNECTIONS: Final = 15
 TRANSACTIONS: Final = 5
@@ -74,13 +75,13 @@ ISOLATION: Final = "READ COMMITTED"
 """Set whatever the database's default: a statement that waited for a lock must see what its holder committed."""
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION}"  # said each time, because a pooler keeps no settings
 _PATIENT: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
-# $1 names  $2 milliseconds
-_UNLIMITED: Final = """
+_UNLIMITED: Final = Statement[str]("""
 SELECT format('ALTER ROLE %I SET %s = %L', current_user, name, milliseconds || 'ms') AS mend
-  FROM unnest($1::text[], $2::int[]) WITH ORDINALITY AS wanted (name, milliseconds, place) JOIN pg_settings USING (name)
+  FROM unnest(:names::text[], :milliseconds::int[]) WITH ORDINALITY
+       AS wanted (name, milliseconds, place) JOIN pg_settings USING (name)
  WHERE setting = '0' ORDER BY place
-"""
-_TIME: Final = "SELECT clock_timestamp() AS now"
+""")
+_TIME: Final = Statement[datetime]("SELECT clock_timestamp() AS now")
 _DIALECT: Final = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
 # The database cannot be reached, is starting or stopping, is full or closed, or has become a standby; a lock is held.
@@ -123,8 +124,9 @@ troubles: Final = Seldom(10.0)
 """What each use of a database that is not there, or has no schema, would say again."""
 
 
-Statement = str | Executable
+Query = str | Executable
 """PostgreSQL's text with `$n`, whose arguments follow; or SQLAlchemy Core, which holds its arguments."""
+Row = TypeVar("Row", bound=Mapping[str, object])
 
 
 class NotConnected(OSError):
@@ -159,22 +161,45 @@ class Transaction:
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
 
-    async def fetch(self, statement: Statement, *arguments: object) -> Any:
+    async def rows(self, statement: Statement[Row], /, **values: object) -> Sequence[Row]:
+        """All rows."""
+        rows: Sequence[Row] = await self._connection.fetch(statement.text, *statement.arguments(values))
+        return rows
+
+    async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:
+        """The first row, or None."""
+        row: Row | None = await self._connection.fetchrow(statement.text, *statement.arguments(values))
+        return row
+
+    async def value(self, statement: Statement[Answer], /, **values: object) -> Answer | None:
+        """The first value of the first row, or None."""
+        value: Answer | None = await self._connection.fetchval(statement.text, *statement.arguments(values))
+        return value
+
+    async def values(self, statement: Statement[Answer], /, **values: object) -> Sequence[Answer]:
+        """The first value of each row."""
+        return [row[0] for row in await self._connection.fetch(statement.text, *statement.arguments(values))]
+
+    async def run(self, statement: Statement[Any], /, **values: object) -> int:
+        """How many rows were written."""
+        return await self.execute(statement.text, *statement.arguments(values))
+
+    async def fetch(self, statement: Query, *arguments: object) -> Any:
         """All rows."""
         text, arguments = _spelt_out(statement, arguments)
         return await self._connection.fetch(text, *arguments)
 
-    async def fetchrow(self, statement: Statement, *arguments: object) -> Any:
+    async def fetchrow(self, statement: Query, *arguments: object) -> Any:
         """The first row, or None."""
         text, arguments = _spelt_out(statement, arguments)
         return await self._connection.fetchrow(text, *arguments)
 
-    async def fetchval(self, statement: Statement, *arguments: object) -> Any:
+    async def fetchval(self, statement: Query, *arguments: object) -> Any:
         """The first value of the first row, or None."""
         text, arguments = _spelt_out(statement, arguments)
         return await self._connection.fetchval(text, *arguments)
 
-    async def execute(self, statement: Statement, *arguments: object) -> int:
+    async def execute(self, statement: Query, *arguments: object) -> int:
         """How many rows were written."""
         text, arguments = _spelt_out(statement, arguments)
         # asyncpg sends a statement without arguments in another way, which takes no prepared one.
@@ -213,7 +238,7 @@ class Database:
         self._transactions = asyncio.Semaphore(TRANSACTIONS)
         self._snapshots = asyncio.Semaphore(SNAPSHOTS)
 
-    async def fetchrow(self, statement: Statement, *arguments: object) -> Any:
+    async def row(self, statement: Statement[Row], /, **values: object) -> Row | None:
         """The first row of one statement, which commits by itself; None if there is no row.
 
         If the connection is lost on the way, the statement is sent once more on another connection. So it must be one
@@ -222,22 +247,41 @@ class Database:
         Raises: StorageUnavailable, of which ChangesClashed says that it clashed twice; and
             asyncpg.IntegrityConstraintViolationError for the caller to settle.
         """
-        rows = await self.fetch(statement, *arguments)
+        rows = await self._answer(statement.text, statement.arguments(values))
         return rows[0] if rows else None
 
-    async def fetch(self, statement: Statement, *arguments: object) -> Any:
-        """All rows of one statement; else as `fetchrow`."""
-        text, arguments = _spelt_out(statement, arguments)
-        async with self.answering():
-            try:
-                return await self._fetch(text, arguments)
-            except (_ConnectionLost, *_CLASHED):
-                return await self._fetch(text, arguments)
+    async def rows(self, statement: Statement[Row], /, **values: object) -> Sequence[Row]:
+        """All rows of one statement; else as `row`."""
+        rows: Sequence[Row] = await self._answer(statement.text, statement.arguments(values))
+        return rows
+
+    async def value(self, statement: Statement[Answer], /, **values: object) -> Answer | None:
+        """The first value of the first row; else as `row`."""
+        rows = await self._answer(statement.text, statement.arguments(values))
+        value: Answer | None = rows[0][0] if rows else None
+        return value
+
+    async def values(self, statement: Statement[Answer], /, **values: object) -> Sequence[Answer]:
+        """The first value of each row; else as `row`."""
+        return [row[0] for row in await self._answer(statement.text, statement.arguments(values))]
+
+    async def run(self, statement: Statement[Any], /, **values: object) -> None:
+        """A statement whose answer does not matter; else as `row`."""
+        await self._answer(statement.text, statement.arguments(values))
+
+    async def fetchrow(self, statement: Query, *arguments: object) -> Any:
+        """As `row`."""
+        rows = await self._answer(*_spelt_out(statement, arguments))
+        return rows[0] if rows else None
+
+    async def fetch(self, statement: Query, *arguments: object) -> Any:
+        """As `rows`."""
+        return await self._answer(*_spelt_out(statement, arguments))
 
     async def time(self) -> datetime:
         """The database's own time. Raises: StorageUnavailable."""
-        row = await self.fetchrow(_TIME)
-        now: datetime = row["now"]
+        now = await self.value(_TIME)
+        assert now is not None
         return now
 
     async def unlimited(self) -> Sequence[str]:
@@ -248,7 +292,7 @@ class Database:
         Raises: StorageUnavailable.
         """
         limits = self._deadlines.limits
-        return [row["mend"] for row in await self.fetch(_UNLIMITED, list(limits), list(limits.values()))]
+        return await self.values(_UNLIMITED, names=list(limits), milliseconds=list(limits.values()))
 
     def answering(self) -> AbstractAsyncContextManager[object]:
         """A block in which all uses of the database together have one whole deadline.
@@ -370,6 +414,14 @@ class Database:
                 raise _ConnectionLost from exc
             raise
         return connection
+
+    async def _answer(self, text: str, arguments: Sequence[object]) -> Any:
+        """All rows. Tracing looks on here."""
+        async with _Answering(self._deadlines.whole):
+            try:
+                return await self._fetch(text, arguments)
+            except (_ConnectionLost, *_CLASHED):
+                return await self._fetch(text, arguments)
 
     async def _fetch(self, text: str, arguments: Sequence[object]) -> Any:
         connection = await self._connections.acquire()
@@ -515,7 +567,7 @@ def _why_not(exc: BaseException, dsn: str) -> Title:
     return Title(f"{place}: {en}", f"{place}：{zh}")
 
 
-def _spelt_out(statement: Statement, arguments: tuple[object, ...]) -> tuple[str, tuple[object, ...]]:
+def _spelt_out(statement: Query, arguments: tuple[object, ...]) -> tuple[str, tuple[object, ...]]:
     """A statement in the form that asyncpg takes."""
     if isinstance(statement, str):
         return statement, arguments

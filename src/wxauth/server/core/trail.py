@@ -13,6 +13,7 @@ from sqlmodel import col
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import first_id_at, new_id
+from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.tables import Event
 
 
@@ -134,11 +135,10 @@ class EventSearch:
     until: datetime | None = None
 
 
-# $1 id  $2 type  $3 time  $4 actor  $5 user id  $6 app_id  $7 ip  $8 data
-_RECORD: Final = """
+_RECORD: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
-VALUES ($1, $2, $3, $4, $5, $6, $7::text::inet, $8::jsonb)
-"""
+VALUES (:id, :type, :at, :actor, :user_id, :app_id, :ip::text::inet, :data::jsonb)
+""")
 FORGOTTEN_DATA: Final = f"""
 CASE WHEN events.type IN ({", ".join(f"'{name}'" for name in _LASTING)}) THEN events.data ELSE '{{}}' END"""
 """SQL for what stays of an event's data when the person whom it is about is erased: what siblings are told."""
@@ -173,7 +173,17 @@ async def record_event(
     data: Mapping[str, Any] | None = None,
 ) -> None:
     """Record an event, in the transaction of what was done: its type, who did it, and to which user."""
-    await transaction.execute(_RECORD, new_id(at), kind.value, at, by.name, user_id, app_id, by.ip, data or {})
+    await transaction.run(
+        _RECORD,
+        id=new_id(at),
+        type=kind.value,
+        at=at,
+        actor=by.name,
+        user_id=user_id,
+        app_id=app_id,
+        ip=by.ip,
+        data=data or {},
+    )
 
 
 async def find_events(

@@ -6,12 +6,11 @@ from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
-import asyncpg
-
 from wxauth.errors import SignUpClosed, StorageUnavailable
 from wxauth.server.core.database import CONFLICTS, Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
+from wxauth.server.core.statements import Statement
 from wxauth.server.core.tables import USER, UserRow
 from wxauth.server.core.trail import EventType
 from wxauth.server.limits.rates import PROFILE_CHANGES, WINDOW
@@ -23,44 +22,51 @@ _ATTEMPTS: Final = 5
 
 log = get_logger()
 
-# $1 app_id  $2 openid  $3 unionid  $4 now  $5 session id  $6 session_key  $7 ip  $8 user_agent  $9 seconds to live
+
+class EnteredUser(UserRow):
+    """A user who has logged in, or was refused it."""
+
+    unjudged_since: datetime | None
+
+
 _OPEN_PART: Final = """
     INSERT INTO sessions
            (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
-    SELECT $5, id, $1, $2, $6, $7::text::inet, $8, $4, $4, $4 + make_interval(secs => $9)"""
+    SELECT :session_id, id, :app_id, :openid, :session_key, :ip::text::inet, :user_agent,
+           :now, :now, :now + make_interval(secs => :expires_in)"""
 _SEEN_PART: Final = """
-       SET last_login_at = CASE users.status WHEN 'active' THEN $4 ELSE users.last_login_at END"""
+       SET last_login_at = CASE users.status WHEN 'active' THEN :now ELSE users.last_login_at END"""
 
 
 def _profile_part(condition: str) -> str:
-    # $10 nickname  $11 avatar_url
     return f""",
-       nickname = CASE WHEN {condition} THEN COALESCE($10, users.nickname) ELSE users.nickname END,
-       avatar_url = CASE WHEN {condition} THEN COALESCE($11, users.avatar_url) ELSE users.avatar_url END"""
+       nickname = CASE WHEN {condition} THEN COALESCE(:nickname, users.nickname) ELSE users.nickname END,
+       avatar_url = CASE WHEN {condition} THEN COALESCE(:avatar_url, users.avatar_url) ELSE users.avatar_url END"""
 
 
 _KNOWN_PART: Final = """
-     WHERE i.app_id = $1 AND i.openid = $2 AND users.id = i.user_id
-       AND ($3::text IS NULL OR i.unionid = $3 OR (i.unionid IS NULL AND users.unionid = $3))"""
+     WHERE i.app_id = :app_id AND i.openid = :openid AND users.id = i.user_id
+       AND (:unionid::text IS NULL OR i.unionid = :unionid OR (i.unionid IS NULL AND users.unionid = :unionid))"""
 
 # As `PROFILE_CHANGES.count_user` does, for a change that is real.
 _COUNTED_PART: Final = taking_part(
     f"""sha256('{PROFILE_CHANGES.what}\\000'::bytea
                 || COALESCE(convert_to(unionid, 'UTF8'),
-                            convert_to($1, 'UTF8') || '\\000'::bytea || convert_to($2, 'UTF8'))), $4, 1
+                            convert_to(:app_id, 'UTF8') || '\\000'::bytea || convert_to(:openid, 'UTF8'))), :now, 1
       FROM before
      WHERE status = 'active'
-       AND (COALESCE($10, nickname), COALESCE($11, avatar_url)) IS DISTINCT FROM (nickname, avatar_url)""",
-    began_by=f"$4::timestamptz - interval '{WINDOW.total_seconds():.0f} seconds'",
+       AND (COALESCE(:nickname, nickname), COALESCE(:avatar_url, avatar_url))
+           IS DISTINCT FROM (nickname, avatar_url)""",
+    began_by=f":now::timestamptz - interval '{WINDOW.total_seconds():.0f} seconds'",
     at_most=str(PROFILE_CHANGES.at_most),
 )
 
 
-def _renamed_part(after: str, event_id: str) -> str:
+def _renamed_part(after: str) -> str:
     # The fields that really change, by comparison with the locked row from before.
     return f"""
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
-    SELECT {event_id}, '{EventType.PROFILE_CHANGED.value}', $4, now.id::text, now.id, $1, $7::text::inet,
+    SELECT :profile_event_id, '{EventType.PROFILE_CHANGED.value}', :now, now.id::text, now.id, :app_id, :ip::text::inet,
            jsonb_build_object('fields', array_remove(ARRAY [
                CASE WHEN now.nickname IS DISTINCT FROM before.nickname THEN 'nickname' END,
                CASE WHEN now.avatar_url IS DISTINCT FROM before.avatar_url THEN 'avatar_url' END], NULL))
@@ -86,16 +92,18 @@ SELECT * FROM person
 # For a known identity whose unionid has not changed: notes the login at its user, and opens a session. A banned user is
 # returned unchanged and gets no session. The caller has made the session's id, so that a statement that is sent twice
 # opens one session.
-_RETURN: Final = _returning_part("")
+_RETURN: Final = Statement[EnteredUser](_returning_part(""))
 # The same, if the name and the picture are those already stored: most mini-programs send them with each login.
-# $10 nickname  $11 avatar_url
-_RETURN_AS_BEFORE: Final = _returning_part("""
+_RETURN_AS_BEFORE: Final = Statement[EnteredUser](
+    _returning_part("""
        AND (users.status <> 'active'
-            OR ($10::text IS NULL OR users.nickname = $10) AND ($11::text IS NULL OR users.avatar_url = $11))""")
+            OR (:nickname::text IS NULL OR users.nickname = :nickname)
+               AND (:avatar_url::text IS NULL OR users.avatar_url = :avatar_url))""")
+)
 # The same with another name or picture. The former values are read under a lock. Without it, of two logins that change
 # them at once, one could record the change of the other too, or none. A change beyond the rate of one user is left out:
-# a login is never refused for it. $12 id of the event
-_RETURN_WITH_PROFILE: Final = f"""
+# a login is never refused for it.
+_RETURN_WITH_PROFILE: Final = Statement[EnteredUser](f"""
 WITH before AS (
     SELECT users.id, users.unionid, users.status, users.nickname, users.avatar_url
       FROM identities i, users{_KNOWN_PART}
@@ -109,93 +117,96 @@ WITH before AS (
 ), opened AS ({_OPEN_PART}
       FROM person WHERE status = 'active'
     ON CONFLICT (id) DO NOTHING
-), renamed AS ({_renamed_part("person", "$12")}
+), renamed AS ({_renamed_part("person")}
 )
 SELECT * FROM person
-"""  # noqa: S608 - put together from constants
+""")  # noqa: S608 - put together from constants
 # For an unknown identity without a unionid, which always makes a new user. If another login has just added the
-# identity, its primary key refuses this one. $12 id of the user  $13 is the user to be judged  $14 id of the event
-_SIGN_UP: Final = f"""
+# identity, its primary key refuses this one.
+_SIGN_UP: Final = Statement[EnteredUser](f"""
 WITH person AS (
     INSERT INTO users (id, nickname, avatar_url, created_at, last_login_at, unjudged_since)
-    VALUES ($12, $10, $11, $4, $4, CASE WHEN $13 THEN $4::timestamptz END)
+    VALUES (:new_user_id, :nickname, :avatar_url, :now, :now, CASE WHEN :is_judged THEN :now::timestamptz END)
     RETURNING {USER}, users.unjudged_since
 ), identity AS (
-    INSERT INTO identities (app_id, openid, user_id, created_at, unionid) SELECT $1, $2, id, $4, $3 FROM person
+    INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
+    SELECT :app_id, :openid, id, :now, :unionid FROM person
 ), entered AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip)
-    SELECT $14, '{EventType.USER_CREATED.value}', $4, id::text, id, $1, $7::text::inet FROM person
+    SELECT :event_id, '{EventType.USER_CREATED.value}', :now, id::text, id, :app_id, :ip::text::inet FROM person
 ), opened AS ({_OPEN_PART}
       FROM person
 )
 SELECT * FROM person
-"""  # noqa: S608 - put together from constants
+""")  # noqa: S608 - put together from constants
 # For all other logins. The row of the unionid settles to which user the unionid belongs: the second of two logins waits
 # for the first one's row. An unknown identity is added to the unionid's user, or to a new user. A known identity gets
 # the unionid. But if that belongs to another user, or to one whom the unknown identity must not join since they have
 # another one in this app, nothing is changed, and no row is returned. The user is locked before the unionid, as in a
 # merge and an erasure: two that locked them in opposite orders would wait for each other.
-# $12 id for a new user  $13 whether a new user is to be judged  $14 and $15 ids of events  $16 may a new user be made
-_ENTER: Final = f"""
+_ENTER: Final = Statement[EnteredUser](f"""
 WITH known AS (
-    SELECT user_id FROM identities WHERE app_id = $1 AND openid = $2
+    SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid
 ), before AS (
     SELECT users.id, users.nickname, users.avatar_url
       FROM users
-     WHERE users.id = COALESCE((SELECT user_id FROM unionids WHERE unionid = $3), (SELECT user_id FROM known))
+     WHERE users.id = COALESCE((SELECT user_id FROM unionids WHERE unionid = :unionid), (SELECT user_id FROM known))
        FOR NO KEY UPDATE
 ), holder AS (
     INSERT INTO unionids (unionid, user_id)
-    SELECT $3::text, COALESCE((SELECT id FROM before), $12)
-     WHERE $3::text IS NOT NULL
-       AND ($16 OR EXISTS (SELECT FROM known) OR EXISTS (SELECT FROM unionids WHERE unionid = $3))
+    SELECT :unionid::text, COALESCE((SELECT id FROM before), :new_user_id)
+     WHERE :unionid::text IS NOT NULL
+       AND (:may_sign_up OR EXISTS (SELECT FROM known) OR EXISTS (SELECT FROM unionids WHERE unionid = :unionid))
     ON CONFLICT (unionid) DO UPDATE SET unionid = excluded.unionid
     RETURNING user_id
 ), named AS (
-    UPDATE identities SET unionid = $3 FROM known, holder
-     WHERE app_id = $1 AND openid = $2 AND holder.user_id = known.user_id
+    UPDATE identities SET unionid = :unionid FROM known, holder
+     WHERE app_id = :app_id AND openid = :openid AND holder.user_id = known.user_id
 ), joined AS (
     UPDATE users{_SEEN_PART}{_profile_part("users.status = 'active'")},
-           unionid = COALESCE($3, users.unionid)
+           unionid = COALESCE(:unionid, users.unionid)
       FROM before JOIN holder ON holder.user_id = before.id
      WHERE users.id = before.id
        AND NOT EXISTS (SELECT FROM known WHERE known.user_id <> before.id)
        AND (EXISTS (SELECT FROM known)
-            OR NOT EXISTS (SELECT FROM identities WHERE user_id = before.id AND app_id = $1))
+            OR NOT EXISTS (SELECT FROM identities WHERE user_id = before.id AND app_id = :app_id))
     RETURNING {USER}, users.unjudged_since
 ), created AS (
     INSERT INTO users (id, unionid, nickname, avatar_url, created_at, last_login_at, unjudged_since)
-    SELECT $12, $3, $10, $11, $4, $4, CASE WHEN $13 THEN $4::timestamptz END
-     WHERE $16 AND NOT EXISTS (SELECT FROM known) AND NOT EXISTS (SELECT FROM holder WHERE user_id <> $12)
+    SELECT :new_user_id, :unionid, :nickname, :avatar_url, :now, :now, CASE WHEN :is_judged THEN :now::timestamptz END
+     WHERE :may_sign_up AND NOT EXISTS (SELECT FROM known)
+       AND NOT EXISTS (SELECT FROM holder WHERE user_id <> :new_user_id)
     RETURNING {USER}, users.unjudged_since
 ), person AS (
     SELECT * FROM joined UNION ALL SELECT * FROM created
 ), identity AS (
     INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
-    SELECT $1, $2, id, $4, $3 FROM person WHERE NOT EXISTS (SELECT FROM known)
+    SELECT :app_id, :openid, id, :now, :unionid FROM person WHERE NOT EXISTS (SELECT FROM known)
 ), entered AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, ip)
-    SELECT $14, CASE WHEN id = $12 THEN '{EventType.USER_CREATED.value}' ELSE '{EventType.IDENTITY_ADDED.value}' END,
-           $4, id::text, id, $1, $7::text::inet
+    SELECT :event_id,
+           CASE WHEN id = :new_user_id THEN '{EventType.USER_CREATED.value}'
+                ELSE '{EventType.IDENTITY_ADDED.value}' END,
+           :now, id::text, id, :app_id, :ip::text::inet
       FROM person WHERE NOT EXISTS (SELECT FROM known)
-), renamed AS ({_renamed_part("joined", "$15")}
+), renamed AS ({_renamed_part("joined")}
 ), opened AS ({_OPEN_PART}
       FROM person WHERE status = 'active'
     ON CONFLICT (id) DO NOTHING
 )
 SELECT * FROM person
-"""  # noqa: S608 - put together from constants
+""")  # noqa: S608 - put together from constants
 # Whether another openid of the app has the unionid, which a unique index settles; or whether the unionid is another
-# user's, who has another openid of the app. $1 app_id  $2 openid  $3 unionid
-_IS_ANOTHERS: Final = """
-SELECT 1 FROM identities WHERE app_id = $1 AND openid <> $2 AND unionid = $3
+# user's, who has another openid of the app.
+_IS_ANOTHERS: Final = Statement[int]("""
+SELECT 1 FROM identities WHERE app_id = :app_id AND openid <> :openid AND unionid = :unionid
  UNION ALL
 SELECT 1 FROM unionids JOIN identities other USING (user_id)
- WHERE unionids.unionid = $3 AND other.app_id = $1 AND other.openid <> $2
+ WHERE unionids.unionid = :unionid AND other.app_id = :app_id AND other.openid <> :openid
    AND NOT EXISTS (SELECT FROM identities own
-                    WHERE own.app_id = $1 AND own.openid = $2 AND own.user_id = other.user_id)
+                    WHERE own.app_id = :app_id AND own.openid = :openid AND own.user_id = other.user_id)
  LIMIT 1
-"""
+""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,7 +297,7 @@ class _Ids(NamedTuple):
 async def _without_anothers_unionid(database: Database, login: Login) -> Login:
     if login.unionid is None:
         return login
-    if await database.fetchrow(_IS_ANOTHERS, login.app_id, login.openid, login.unionid) is None:
+    if await database.value(_IS_ANOTHERS, app_id=login.app_id, openid=login.openid, unionid=login.unionid) is None:
         return login
     log.error("unionid_ignored", app_id=login.app_id, reason="another openid of this app has it")
     return replace(login, unionid=None)
@@ -297,45 +308,45 @@ async def _is_known(database: Database, login: Login) -> bool:
     return people != People(None, None)
 
 
-async def _returning(database: Database, login: Login, ids: _Ids, *, now: datetime) -> asyncpg.Record | None:
+async def _returning(database: Database, login: Login, ids: _Ids, *, now: datetime) -> EnteredUser | None:
     opening = _opening(login, ids, now)
     if login.nickname is None and login.avatar_url is None:
-        return await database.fetchrow(_RETURN, *opening)
-    profile = login.nickname, login.avatar_url
-    if (user := await database.fetchrow(_RETURN_AS_BEFORE, *opening, *profile)) is not None:
+        return await database.row(_RETURN, **opening)
+    opening |= {"nickname": login.nickname, "avatar_url": login.avatar_url}
+    if (user := await database.row(_RETURN_AS_BEFORE, **opening)) is not None:
         return user
-    return await database.fetchrow(_RETURN_WITH_PROFILE, *opening, *profile, new_id(now))
+    return await database.row(_RETURN_WITH_PROFILE, **opening, profile_event_id=new_id(now))
 
 
-async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetime) -> asyncpg.Record | None:
-    created = (
-        *_opening(login, ids, now),
-        login.nickname,
-        login.avatar_url,
-        ids.new_user,
-        login.is_judged,
-        new_id(now),
-    )
+async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetime) -> EnteredUser | None:
+    created = {
+        **_opening(login, ids, now),
+        "nickname": login.nickname,
+        "avatar_url": login.avatar_url,
+        "new_user_id": ids.new_user,
+        "is_judged": login.is_judged,
+        "event_id": new_id(now),
+    }
     if login.unionid is None and login.may_sign_up:
-        return await database.fetchrow(_SIGN_UP, *created)
-    return await database.fetchrow(_ENTER, *created, new_id(now), login.may_sign_up)
+        return await database.row(_SIGN_UP, **created)
+    return await database.row(_ENTER, **created, profile_event_id=new_id(now), may_sign_up=login.may_sign_up)
 
 
-def _logged_in(user: asyncpg.Record, login: Login, ids: _Ids) -> LoggedIn:
+def _logged_in(user: EnteredUser, login: Login, ids: _Ids) -> LoggedIn:
     given = {"nickname": login.nickname, "avatar_url": login.avatar_url}
-    left_out = [name for name, value in given.items() if value not in (None, user[name])]
+    left_out = [name for name, value in given.items() if value not in (None, user[name])]  # type: ignore[literal-required]  # two of them
     return LoggedIn(ids.session, user["id"] == ids.new_user, user["unjudged_since"] is not None, user, left_out)
 
 
-def _opening(login: Login, ids: _Ids, now: datetime) -> tuple[object, ...]:
-    return (
-        login.app_id,
-        login.openid,
-        login.unionid,
-        now,
-        ids.session,
-        login.session_key,
-        login.ip,
-        login.user_agent,
-        login.expires_in,
-    )
+def _opening(login: Login, ids: _Ids, now: datetime) -> dict[str, object]:
+    return {
+        "app_id": login.app_id,
+        "openid": login.openid,
+        "unionid": login.unionid,
+        "now": now,
+        "session_id": ids.session,
+        "session_key": login.session_key,
+        "ip": login.ip,
+        "user_agent": login.user_agent,
+        "expires_in": login.expires_in,
+    }

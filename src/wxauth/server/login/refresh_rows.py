@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypedDict
 from uuid import UUID
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
+from wxauth.server.core.statements import Statement
 from wxauth.server.core.tables import USER, UserInSession, UserStatus
 from wxauth.server.core.trail import SYSTEM, EventType
 from wxauth.server.sessions.rows import EndReason
@@ -68,58 +69,84 @@ class Rotated:
 # immediate predecessor, within the grace, has that same successor. Any other one has been stolen, or its thief
 # has been faster: the session ends. A concurrent use waits here for the row, then sees what the first has done.
 #
-# $1 session id  $2 generation of the token  $3 now  $4 start of the grace  $5 seconds to live unused
-# $6 seconds to live at most  $7 ip  $8 user_agent  $9 id of the event, if there is one
-_IS_NEWEST = "$2 >= s.generation"
-_IS_GOOD = f"({_IS_NEWEST} OR ($2 = s.generation - 1 AND s.rotated_at >= $4))"
+_IS_NEWEST = ":generation >= s.generation"
+_IS_GOOD = f"({_IS_NEWEST} OR (:generation = s.generation - 1 AND s.rotated_at >= :grace_began_at))"
+
+
+class RotatedSession(UserInSession):
+    """A session that a genuine token was used for, and its user."""
+
+    generation: int
+    expires_at: datetime
+    is_reused: bool
+
+
+class RotatedSessionOfWebsite(RotatedSession):
+    """The same, with what the website was granted."""
+
+    scope: str
+    authenticated_at: datetime
+    authenticated_by: str
+
+
+class _SessionNotRotated(TypedDict):
+    status: str
+    revoked_at: datetime | None
+    is_expired: bool
+    is_in_scope: bool
+
+
 _NEW_PLACE_PART: Final = f""",
-       ip = CASE WHEN {_IS_GOOD} THEN $7::text::inet ELSE s.ip END,
-       user_agent = CASE WHEN {_IS_GOOD} THEN $8 ELSE s.user_agent END"""
+       ip = CASE WHEN {_IS_GOOD} THEN :ip::text::inet ELSE s.ip END,
+       user_agent = CASE WHEN {_IS_GOOD} THEN :user_agent ELSE s.user_agent END"""
 
 
 def _rotating_part(place_part: str, of_part: str, told_part: str) -> str:
     return f"""
 WITH used AS (
 UPDATE sessions s
-   SET generation = CASE WHEN {_IS_NEWEST} THEN $2 + 1 ELSE s.generation END,
-       rotated_at = CASE WHEN {_IS_NEWEST} THEN $3 ELSE s.rotated_at END,
+   SET generation = CASE WHEN {_IS_NEWEST} THEN :generation + 1 ELSE s.generation END,
+       rotated_at = CASE WHEN {_IS_NEWEST} THEN :now ELSE s.rotated_at END,
        expires_at = CASE WHEN {_IS_NEWEST}
-                         THEN LEAST($3 + make_interval(secs => $5), s.created_at + make_interval(secs => $6))
+                         THEN LEAST(:now + make_interval(secs => :unused_at_most),
+                                    s.created_at + make_interval(secs => :lasts_at_most))
                          ELSE s.expires_at END,
-       last_used_at = CASE WHEN {_IS_GOOD} THEN $3 ELSE s.last_used_at END{place_part},
-       revoked_at = CASE WHEN {_IS_GOOD} THEN NULL ELSE $3 END,
+       last_used_at = CASE WHEN {_IS_GOOD} THEN :now ELSE s.last_used_at END{place_part},
+       revoked_at = CASE WHEN {_IS_GOOD} THEN NULL ELSE :now END,
        revoked_reason = CASE WHEN {_IS_GOOD} THEN NULL ELSE '{EndReason.REUSED}' END,
        session_key = CASE WHEN {_IS_GOOD} THEN s.session_key END
   FROM users
- WHERE s.id = $1 AND users.id = s.user_id
-   AND s.revoked_at IS NULL AND s.expires_at > $3 AND s.created_at + make_interval(secs => $6) > $3
+ WHERE s.id = :session_id AND users.id = s.user_id
+   AND s.revoked_at IS NULL AND s.expires_at > :now AND s.created_at + make_interval(secs => :lasts_at_most) > :now
    AND users.status = 'active' AND s.client_id {of_part}
 RETURNING s.generation, s.expires_at, s.revoked_at IS NOT NULL AS is_reused, s.app_id, s.openid{told_part}, {USER}
 ), noted AS (
 INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
-SELECT $9, '{EventType.SESSION_ENDED.value}', $3, '{SYSTEM.name}', id, app_id, $7::text::inet,
-       jsonb_build_object('session_ids', jsonb_build_array($1), 'reason', '{EndReason.REUSED}')
+SELECT :event_id, '{EventType.SESSION_ENDED.value}', :now, '{SYSTEM.name}', id, app_id, :ip::text::inet,
+       jsonb_build_object('session_ids', jsonb_build_array(:session_id), 'reason', '{EndReason.REUSED}')
   FROM used WHERE is_reused
 )
 SELECT * FROM used
 """  # noqa: S608 - put together from constants
 
 
-_ROTATE: Final = _rotating_part(_NEW_PLACE_PART, "IS NULL", "")
+_ROTATE: Final = Statement[RotatedSession](_rotating_part(_NEW_PLACE_PART, "IS NULL", ""))
 # A website's server sends the refresh. Its address is not the person's, so the stored address of the browser stays.
 # A token that could not be answered with another one is not used up.
-# $8 client, in place of the user_agent  $10 scopes
 _IS_IN_SCOPE = "string_to_array(s.scope, ' ') && "
-_ROTATE_OF_WEBSITE: Final = _rotating_part(
-    "", f"= $8 AND {_IS_IN_SCOPE} $10::text[]", ", s.scope, s.authenticated_at, s.authenticated_by"
+_ROTATE_OF_WEBSITE: Final = Statement[RotatedSessionOfWebsite](
+    _rotating_part(
+        "", f"= :client_id AND {_IS_IN_SCOPE} :scopes::text[]", ", s.scope, s.authenticated_at, s.authenticated_by"
+    )
 )
 
-# $1 session id  $2 now  $3 seconds to live at most  $4 client, or NULL  $5 scopes
-_WHY_NOT: Final = f"""
-SELECT status, revoked_at, LEAST(expires_at, s.created_at + make_interval(secs => $3)) <= $2 AS is_expired,
-       s.client_id IS NULL OR {_IS_IN_SCOPE} $5::text[] AS is_in_scope
-  FROM sessions s JOIN users ON users.id = s.user_id WHERE s.id = $1 AND s.client_id IS NOT DISTINCT FROM $4
-"""  # noqa: S608 - put together from constants
+_WHY_NOT: Final = Statement[_SessionNotRotated](f"""
+SELECT status, revoked_at,
+       LEAST(expires_at, s.created_at + make_interval(secs => :lasts_at_most)) <= :now AS is_expired,
+       s.client_id IS NULL OR {_IS_IN_SCOPE} :scopes::text[] AS is_in_scope
+  FROM sessions s JOIN users ON users.id = s.user_id
+ WHERE s.id = :session_id AND s.client_id IS NOT DISTINCT FROM :client_id
+""")  # noqa: S608 - put together from constants
 
 
 async def rotate_refresh_token(
@@ -130,19 +157,23 @@ async def rotate_refresh_token(
     Raises: StorageUnavailable.
     """
     for _ in range(_ATTEMPTS):
-        row = await database.fetchrow(
-            _ROTATE if use.client_id is None else _ROTATE_OF_WEBSITE,
-            use.session_id,
-            use.generation,
-            now,
-            now - timedelta(seconds=lifetimes.reuse_grace),
-            lifetimes.unused,
-            lifetimes.at_most,
-            use.ip,
-            use.client_id or use.user_agent,
-            new_id(now),
-            *(() if use.client_id is None else (use.scopes,)),
-        )
+        values: dict[str, object] = {
+            "session_id": use.session_id,
+            "generation": use.generation,
+            "now": now,
+            "grace_began_at": now - timedelta(seconds=lifetimes.reuse_grace),
+            "unused_at_most": lifetimes.unused,
+            "lasts_at_most": lifetimes.at_most,
+            "ip": use.ip,
+            "event_id": new_id(now),
+        }
+        row: RotatedSession | None
+        if use.client_id is None:
+            values["user_agent"] = use.user_agent
+            row = await database.row(_ROTATE, **values)
+        else:
+            values |= {"client_id": use.client_id, "scopes": use.scopes}
+            row = await database.row(_ROTATE_OF_WEBSITE, **values)
         if row is not None:
             return Refusal.REUSED if row["is_reused"] else Rotated(row["generation"], row["expires_at"], row)
         refusal = await _why_not(database, use, lifetimes, now=now)
@@ -153,7 +184,14 @@ async def rotate_refresh_token(
 
 async def _why_not(database: Database, use: Use, lifetimes: Lifetimes, *, now: datetime) -> Refusal | None:
     """Why a use was refused; None if the reason is gone by now: a merge was under way, or a ban has been lifted."""
-    row = await database.fetchrow(_WHY_NOT, use.session_id, now, lifetimes.at_most, use.client_id, use.scopes)
+    row = await database.row(
+        _WHY_NOT,
+        session_id=use.session_id,
+        now=now,
+        lasts_at_most=lifetimes.at_most,
+        client_id=use.client_id,
+        scopes=use.scopes,
+    )
     if row is None:
         return Refusal.UNKNOWN
     if row["status"] == UserStatus.DISABLED:

@@ -8,7 +8,7 @@ a token or a user's text.
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from wxauth import __version__
 from wxauth.errors import WxAuthError
 from wxauth.problems import REQUEST_ID_KEY
 from wxauth.server.core import database as database_module
-from wxauth.server.core.database import Database, Deadlines, Statement, Transaction
+from wxauth.server.core.database import Database, Deadlines, Transaction
 from wxauth.server.core.logs import trace_id
 from wxauth.server.core.settings import App
 from wxauth.server.web.edge import PROBLEM_KEY
@@ -125,9 +125,9 @@ class _TracedDatabase(Database):
         super().__init__(url, deadlines=deadlines)
         self._tracer = tracer
 
-    async def fetch(self, statement: Statement, *arguments: object) -> Any:
+    async def _answer(self, text: str, arguments: Sequence[object]) -> Any:
         with _span_within(self._tracer, _asker, {"db.system.name": "postgresql"}):
-            return await super().fetch(statement, *arguments)
+            return await super()._answer(text, arguments)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Transaction]:

@@ -1,14 +1,15 @@
 """Sessions as they are stored: the user of a session, a user's sessions, and the ends of sessions."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, TypedDict
+from typing import Final, TypedDict
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
+from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.tables import USER, UserInSession
 from wxauth.server.core.trail import Actor, EventType, record_event
 
@@ -44,131 +45,139 @@ class OpenSession(TypedDict):
     client_id: str | None
     """The website; None for a mini-program."""
     user_agent: str | None
-    ip: Any
-    """An address, as asyncpg reads it, or None."""
+    ip: object | None
+    """An address, as asyncpg reads it."""
     created_at: datetime
     last_used_at: datetime
     expires_at: datetime
 
 
+class EndedSession(TypedDict):
+    """A session that has ended."""
+
+    id: UUID
+    user_id: UUID
+    was_open: bool
+    """Whether it was this that ended it; otherwise it had expired, or ended before."""
+
+
+class _LastSession(TypedDict):
+    id: UUID
+    created_at: datetime
+
+
 # Read for each request: since the token was signed, the user may be banned, erased or merged, or the session ended.
-# $1 session id  $2 user id  $3 now
-_USER_IN_SESSION: Final = f"""
+_USER_IN_SESSION: Final = Statement[UserInSession](f"""
 SELECT s.app_id, s.openid, {USER}
   FROM sessions s JOIN users ON users.id = s.user_id
- WHERE s.id = $1 AND s.user_id = $2 AND s.revoked_at IS NULL AND s.expires_at > $3 AND users.status = 'active'
-"""  # noqa: S608 - put together from constants
-# $1 user id  $2 now  $3 how many  $4 and $5 where the page before ended: last_used_at and id, or NULL
-_OPEN_SESSIONS: Final = """
+ WHERE s.id = :session_id AND s.user_id = :user_id
+   AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
+""")  # noqa: S608 - put together from constants
+_OPEN_SESSIONS: Final = Statement[OpenSession]("""
 SELECT id, app_id, client_id, user_agent, ip, created_at, last_used_at, expires_at FROM sessions
- WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2
-   AND ($4::timestamptz IS NULL OR (last_used_at, id) < ($4, $5::uuid))
- ORDER BY last_used_at DESC, id DESC LIMIT $3
-"""
-_BELONGS_TO: Final = "SELECT 1 FROM sessions WHERE id = $1 AND user_id = $2"
-_OPENED_AT: Final = "SELECT created_at FROM sessions WHERE id = $1"
+ WHERE user_id = :user_id AND revoked_at IS NULL AND expires_at > :now
+   AND (:after_used_at::timestamptz IS NULL OR (last_used_at, id) < (:after_used_at, :after_id::uuid))
+ ORDER BY last_used_at DESC, id DESC LIMIT :limit
+""")
+_BELONGS_TO: Final = Statement[int]("SELECT 1 FROM sessions WHERE id = :session_id AND user_id = :user_id")
+_OPENED_AT: Final = Statement[datetime]("SELECT created_at FROM sessions WHERE id = :session_id")
 
 
 def _ending_part(wanted: str) -> str:
     # Written twice, it has one effect: the second time the session has ended already. If the session had merely
     # expired, there is no event.
-    # $1 session id  $2 now  $3 reason  $4 id of the event
     return f"""
 WITH ended AS (
-    UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL
-     WHERE id = $1 AND revoked_at IS NULL{wanted}
-    RETURNING id, user_id, app_id, expires_at > $2 AS was_open
+    UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
+     WHERE id = :session_id AND revoked_at IS NULL{wanted}
+    RETURNING id, user_id, app_id, expires_at > :now AS was_open
 ), noted AS (
     INSERT INTO events (id, type, at, actor, user_id, app_id, data)
-    SELECT $4, '{EventType.SESSION_ENDED.value}', $2, user_id::text, user_id, app_id,
-           jsonb_build_object('session_ids', jsonb_build_array(id), 'reason', $3::text)
+    SELECT :event_id, '{EventType.SESSION_ENDED.value}', :now, user_id::text, user_id, app_id,
+           jsonb_build_object('session_ids', jsonb_build_array(id), 'reason', :reason::text)
       FROM ended WHERE was_open
 )
 SELECT user_id FROM ended
 """  # noqa: S608 - put together from constants
 
 
-_END: Final = _ending_part("")
-# $5 client
-_END_ONE_OF_WEBSITE: Final = _ending_part(" AND client_id = $5")
-# $1 user id  $2 now  $3 reason
-_END_CONSOLES: Final = """
-UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL
+_END: Final = Statement[UUID](_ending_part(""))
+_END_ONE_OF_WEBSITE: Final = Statement[UUID](_ending_part(" AND client_id = :client_id"))
+_END_CONSOLES: Final = Statement[EndedSession]("""
+UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
   FROM console_sessions
- WHERE sessions.user_id = $1 AND console_sessions.session_id = sessions.id AND revoked_at IS NULL
-RETURNING id, user_id, expires_at > $2 AS was_open
-"""
-_FORGET_CONSOLES: Final = """
+ WHERE sessions.user_id = :user_id AND console_sessions.session_id = sessions.id AND revoked_at IS NULL
+RETURNING id, user_id, expires_at > :now AS was_open
+""")
+_FORGET_CONSOLES: Final = Statement[Nothing]("""
 DELETE FROM console_sessions WHERE NOT EXISTS (SELECT FROM sessions WHERE sessions.id = console_sessions.session_id)
-"""
-# $1 user id  $2 session id  $3 now  $4 reason
-_END_ONE: Final = """
+""")
+_END_ONE: Final = Statement[EndedSession]("""
 WITH known AS (
-    SELECT id, revoked_at IS NULL AS is_open, expires_at FROM sessions WHERE id = $2 AND user_id = $1 FOR UPDATE
+    SELECT id, revoked_at IS NULL AS is_open, expires_at
+      FROM sessions WHERE id = :session_id AND user_id = :user_id FOR UPDATE
 ), ended AS (
-    UPDATE sessions SET revoked_at = $3, revoked_reason = $4, session_key = NULL
+    UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
       FROM known WHERE sessions.id = known.id AND known.is_open
 )
-SELECT id, $1::uuid AS user_id, is_open AND expires_at > $3 AS was_open FROM known
-"""
-# $1 user id  $2 now  $3 reason  $4 session id to be kept
-_END_OTHERS: Final = """
-UPDATE sessions SET revoked_at = $2, revoked_reason = $3, session_key = NULL
- WHERE user_id = $1 AND revoked_at IS NULL AND id IS DISTINCT FROM $4
-RETURNING id, user_id, expires_at > $2 AS was_open
-"""
-# Locks them: one that is being ended at this moment is told of by who ends it. $1 user id  $2 now
-_OPEN: Final = """
-SELECT id FROM sessions WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2 ORDER BY id FOR UPDATE
-"""
+SELECT id, :user_id::uuid AS user_id, is_open AND expires_at > :now AS was_open FROM known
+""")
+_END_OTHERS: Final = Statement[EndedSession]("""
+UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
+ WHERE user_id = :user_id AND revoked_at IS NULL AND id IS DISTINCT FROM :kept_id
+RETURNING id, user_id, expires_at > :now AS was_open
+""")
+# Locks them: one that is being ended at this moment is told of by who ends it.
+_OPEN: Final = Statement[UUID]("""
+SELECT id FROM sessions WHERE user_id = :user_id AND revoked_at IS NULL AND expires_at > :now ORDER BY id FOR UPDATE
+""")
 
 
 # Identities that have logged in lately, of users with many sessions. Almost nobody has so many, and a few index entries
 # tell that. Of each, sessions beyond its newest ones, up to a page of all.
-# $1 the first id that counts as lately  $2 how many are kept  $3 how many are found at most
 def _beyond_part(which: str, newest: str) -> str:
     return f"""
     SELECT beyond.id
-      FROM (SELECT DISTINCT user_id, app_id, openid FROM sessions WHERE id > $1) AS lately,
+      FROM (SELECT DISTINCT user_id, app_id, openid FROM sessions WHERE id > :since) AS lately,
    LATERAL (SELECT id FROM (SELECT id, revoked_at FROM sessions s
                              WHERE (s.user_id, s.app_id, s.openid) = (lately.user_id, lately.app_id, lately.openid)
                                    {newest}
-                             ORDER BY id DESC OFFSET $2) AS older
+                             ORDER BY id DESC OFFSET :at_most) AS older
              WHERE revoked_at {which}) AS beyond
-     WHERE EXISTS (SELECT FROM sessions s WHERE s.user_id = lately.user_id OFFSET $2)
-     LIMIT $3"""  # noqa: S608 - put together from constants
+     WHERE EXISTS (SELECT FROM sessions s WHERE s.user_id = lately.user_id OFFSET :at_most)
+     LIMIT :size"""  # noqa: S608 - put together from constants
 
 
-# $4 now  $5 reason
-_REPLACE: Final = f"""
+_REPLACE: Final = Statement[EndedSession](f"""
 WITH beyond AS MATERIALIZED ({_beyond_part("IS NULL", "AND s.revoked_at IS NULL")}
 )
-UPDATE sessions SET revoked_at = $4, revoked_reason = $5, session_key = NULL
+UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
   FROM beyond
  WHERE sessions.id = beyond.id AND sessions.revoked_at IS NULL
-RETURNING sessions.id, sessions.user_id, sessions.expires_at > $4 AS was_open
-"""  # noqa: S608 - put together from constants
+RETURNING sessions.id, sessions.user_id, sessions.expires_at > :now AS was_open
+""")  # noqa: S608 - put together from constants
 # Locked rows are skipped, as by the sweep.
-_FORGET: Final = f"""
+_FORGET: Final = Statement[Nothing](f"""
 WITH beyond AS MATERIALIZED ({_beyond_part("IS NOT NULL", "")}
 )
 DELETE FROM sessions WHERE id IN (
     SELECT id FROM sessions WHERE id IN (SELECT id FROM beyond) AND revoked_at IS NOT NULL FOR UPDATE SKIP LOCKED)
-"""  # noqa: S608 - put together from constants
-# $1 client  $2 now  $3 reason
-_END_OF_CLIENT: Final = """
-UPDATE sessions SET revoked_at = $2, revoked_reason = $3
+""")  # noqa: S608 - put together from constants
+_END_OF_CLIENT: Final = Statement[EndedSession]("""
+UPDATE sessions SET revoked_at = :now, revoked_reason = :reason
   FROM website_sessions w
- WHERE w.client_id = $1 AND sessions.id = w.session_id AND sessions.revoked_at IS NULL
-RETURNING sessions.id, sessions.user_id, sessions.expires_at > $2 AS was_open
-"""
-# A website must see one user id as long as a session lasts: so a merge ends its sessions. $1 user id  $2 now  $3 reason
-_END_OF_WEBSITES: Final = """
-UPDATE sessions SET revoked_at = $2, revoked_reason = $3
- WHERE user_id = $1 AND client_id IS NOT NULL AND revoked_at IS NULL
-RETURNING id, user_id, expires_at > $2 AS was_open
-"""
-_END_OF_PAGE: Final = "SELECT id, created_at FROM sessions WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1"
+ WHERE w.client_id = :client_id AND sessions.id = w.session_id AND sessions.revoked_at IS NULL
+RETURNING sessions.id, sessions.user_id, sessions.expires_at > :now AS was_open
+""")
+# A website must see one user id as long as a session lasts: so a merge ends its sessions.
+_END_OF_WEBSITES: Final = Statement[EndedSession]("""
+UPDATE sessions SET revoked_at = :now, revoked_reason = :reason
+ WHERE user_id = :user_id AND client_id IS NOT NULL AND revoked_at IS NULL
+RETURNING id, user_id, expires_at > :now AS was_open
+""")
+_END_OF_PAGE: Final = Statement[_LastSession](
+    "SELECT id, created_at FROM sessions WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
+)
 
 
 async def user_in_session(
@@ -178,8 +187,7 @@ async def user_in_session(
 
     Raises: StorageUnavailable.
     """
-    user: UserInSession | None = await database.fetchrow(_USER_IN_SESSION, session_id, user_id, now)
-    return user
+    return await database.row(_USER_IN_SESSION, session_id=session_id, user_id=user_id, now=now)
 
 
 async def open_sessions(
@@ -190,21 +198,19 @@ async def open_sessions(
     Raises: StorageUnavailable.
     """
     last_used_at, session_id = after or (None, None)
-    sessions: Sequence[OpenSession] = await database.fetch(
-        _OPEN_SESSIONS, user_id, now, limit, last_used_at, session_id
+    return await database.rows(
+        _OPEN_SESSIONS, user_id=user_id, now=now, limit=limit, after_used_at=last_used_at, after_id=session_id
     )
-    return sessions
 
 
 async def session_belongs_to(database: Database, *, session_id: UUID, user_id: UUID) -> bool:
     """Whether this user has, or had, that session. Raises: StorageUnavailable."""
-    return await database.fetchrow(_BELONGS_TO, session_id, user_id) is not None
+    return await database.value(_BELONGS_TO, session_id=session_id, user_id=user_id) is not None
 
 
 async def session_opened_at(database: Database, session_id: UUID) -> datetime | None:
     """When a session began; None if there is no such session. Raises: StorageUnavailable."""
-    row = await database.fetchrow(_OPENED_AT, session_id)
-    return None if row is None else row["created_at"]
+    return await database.value(_OPENED_AT, session_id=session_id)
 
 
 async def end_session(database: Database, *, session_id: UUID, reason: EndReason, now: datetime) -> UUID | None:
@@ -212,8 +218,7 @@ async def end_session(database: Database, *, session_id: UUID, reason: EndReason
 
     Raises: StorageUnavailable.
     """
-    row = await database.fetchrow(_END, session_id, now, reason, new_id(now))
-    return None if row is None else row["user_id"]
+    return await database.value(_END, session_id=session_id, now=now, reason=reason, event_id=new_id(now))
 
 
 async def end_session_of_website(
@@ -223,8 +228,9 @@ async def end_session_of_website(
 
     Raises: StorageUnavailable.
     """
-    row = await database.fetchrow(_END_ONE_OF_WEBSITE, session_id, now, reason, new_id(now), client_id)
-    return None if row is None else row["user_id"]
+    return await database.value(
+        _END_ONE_OF_WEBSITE, session_id=session_id, now=now, reason=reason, event_id=new_id(now), client_id=client_id
+    )
 
 
 async def end_sessions(
@@ -237,28 +243,27 @@ async def end_sessions(
     kept: UUID | None = None,
 ) -> None:
     """End every session of a user except the one to keep, and record those that were open."""
-    ended = await transaction.fetch(_END_OTHERS, user_id, now, reason, kept)
+    ended = await transaction.rows(_END_OTHERS, user_id=user_id, now=now, reason=reason, kept_id=kept)
     await record_ends(transaction, ended, reason=reason, by=by, now=now)
 
 
 async def end_console_sessions(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
     """End a user's sessions of the console, because the user is no longer an administrator."""
     reason = EndReason.ADMINISTRATOR
-    await record_ends(
-        transaction, await transaction.fetch(_END_CONSOLES, user_id, now, reason), reason=reason, by=by, now=now
-    )
+    ended = await transaction.rows(_END_CONSOLES, user_id=user_id, now=now, reason=reason)
+    await record_ends(transaction, ended, reason=reason, by=by, now=now)
 
 
 async def forget_console_sessions(database: Database) -> None:
     """Delete the console's marks of sessions that have been swept away. Raises: StorageUnavailable."""
-    await database.fetch(_FORGET_CONSOLES)
+    await database.run(_FORGET_CONSOLES)
 
 
 async def end_session_of(
     transaction: Transaction, user_id: UUID, session_id: UUID, *, reason: EndReason, by: Actor, now: datetime
 ) -> bool:
     """End one session of a user, and record the end if it was open; whether the user has, or had, that session."""
-    ended = await transaction.fetch(_END_ONE, user_id, session_id, now, reason)
+    ended = await transaction.rows(_END_ONE, user_id=user_id, session_id=session_id, now=now, reason=reason)
     await record_ends(transaction, ended, reason=reason, by=by, now=now)
     return bool(ended)
 
@@ -270,7 +275,9 @@ async def end_replaced_sessions(
 
     How many were ended, up to a page.
     """
-    ended = await transaction.fetch(_REPLACE, since, at_most, size, now, EndReason.REPLACED)
+    ended = await transaction.rows(
+        _REPLACE, since=since, at_most=at_most, size=size, now=now, reason=EndReason.REPLACED
+    )
     await record_ends(transaction, ended, reason=EndReason.REPLACED, by=by, now=now)
     return len(ended)
 
@@ -280,28 +287,28 @@ async def forget_ended_sessions(transaction: Transaction, *, since: UUID, at_mos
 
     How many were deleted, up to a page.
     """
-    return await transaction.execute(_FORGET, since, at_most, size)
+    return await transaction.run(_FORGET, since=since, at_most=at_most, size=size)
 
 
 async def end_sessions_of_client(transaction: Transaction, name: str, *, by: Actor, now: datetime) -> None:
     """End every session of a website that is being removed."""
-    ended = await transaction.fetch(_END_OF_CLIENT, name, now, EndReason.ADMINISTRATOR)
+    ended = await transaction.rows(_END_OF_CLIENT, client_id=name, now=now, reason=EndReason.ADMINISTRATOR)
     await record_ends(transaction, ended, reason=EndReason.ADMINISTRATOR, by=by, now=now)
 
 
 async def end_sessions_of_websites(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
     """End a user's sessions of websites, because the user is about to be merged into another one."""
-    ended = await transaction.fetch(_END_OF_WEBSITES, user_id, now, EndReason.MERGED)
+    ended = await transaction.rows(_END_OF_WEBSITES, user_id=user_id, now=now, reason=EndReason.MERGED)
     await record_ends(transaction, ended, reason=EndReason.MERGED, by=by, now=now)
 
 
 async def open_session_ids(transaction: Transaction, user_id: UUID, *, now: datetime) -> Sequence[UUID]:
     """The open sessions of a user who is about to be erased."""
-    return [row["id"] for row in await transaction.fetch(_OPEN, user_id, now)]
+    return await transaction.values(_OPEN, user_id=user_id, now=now)
 
 
 async def record_ends(
-    transaction: Transaction, ended: Iterable[Mapping[str, Any]], *, reason: EndReason, by: Actor, now: datetime
+    transaction: Transaction, ended: Iterable[EndedSession], *, reason: EndReason, by: Actor, now: datetime
 ) -> None:
     """Record which sessions have ended, for each `user_id` by itself. Sessions that had merely expired are left out."""
     ids: defaultdict[UUID, list[UUID]] = defaultdict(list)
@@ -323,5 +330,5 @@ async def record_ended(
 
 async def end_of_page(transaction: Transaction, *, after: UUID, size: int) -> tuple[UUID, datetime | None]:
     """The last id of a page of all sessions, in the order of ids, and when that session began; `END` after the last."""
-    last = await transaction.fetchrow(_END_OF_PAGE, after, size - 1)
+    last = await transaction.row(_END_OF_PAGE, after=after, skipped=size - 1)
     return (END, None) if last is None else (last["id"], last["created_at"])
