@@ -104,6 +104,6 @@ async def test_nobody_is_looked_at_but_whom_it_names(rows: asyncpg.Connection) -
         ANALYZE identities;
     """)
     for text in ("openid-union-7", "union-7", "+8617", "8617", "nothing"):
-        plan = await rows.fetch(f"EXPLAIN (ANALYZE, BUFFERS) {_WHOM_IT_NAMES}", text, None)
+        plan = await rows.fetch(f"EXPLAIN (ANALYZE, BUFFERS) {_WHOM_IT_NAMES.text}", text, None)
         lines = "\n".join(row[0] for row in plan)
         assert "Seq Scan" not in lines, lines

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Final, Generic, TypedDict, TypeVar
 
-Answer = TypeVar("Answer")
+Answer = TypeVar("Answer", covariant=True)
 
 # What PostgreSQL reads as one piece, in which a colon means no parameter; then a parameter of either spelling.
 _PIECES: Final = re.compile(

@@ -7,10 +7,11 @@ the person, and is forgotten a page at a time. Until then nobody is shown it: co
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypedDict
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import FORGOTTEN_DATA, TELLS_OF_ERASURE
 from wxauth.server.sessions.rows import START
 
@@ -21,47 +22,54 @@ _WAIT_FOR_ANOTHER: Final = 0.1
 _IDS_AT_ONCE: Final = 10
 """How many of a person's ids are looked at in that transaction."""
 
+
+class _WaitingErasure(TypedDict):
+    user_id: UUID
+    about_after: UUID
+    acted_after: UUID
+
+
 # One worker at a time, so that erasures take no more of the database however many wait.
-_TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.erasures'))"
-# $1 user ids  $2 before the first event
-_PUT_OFF: Final = """
-INSERT INTO erasures (user_id, about_after, acted_after) SELECT id, $2, $2 FROM unnest($1::uuid[]) AS wanted (id)
+_TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.erasures'))")
+_PUT_OFF: Final = Statement[Nothing]("""
+INSERT INTO erasures (user_id, about_after, acted_after)
+SELECT id, :start, :start FROM unnest(:user_ids::uuid[]) AS wanted (id)
 ON CONFLICT (user_id) DO UPDATE SET about_after = excluded.about_after, acted_after = excluded.acted_after
-"""
-# $1 user ids, or NULL for all
-_NEXT: Final = """
-SELECT user_id, about_after, acted_after FROM erasures WHERE $1::uuid[] IS NULL OR user_id = ANY ($1)
+""")
+_NEXT: Final = Statement[_WaitingErasure]("""
+SELECT user_id, about_after, acted_after FROM erasures WHERE :user_ids::uuid[] IS NULL OR user_id = ANY (:user_ids)
  ORDER BY user_id LIMIT 1
-"""
-_ARE_WAITING: Final = "SELECT EXISTS (SELECT FROM erasures WHERE $1::uuid[] IS NULL OR user_id = ANY ($1)) AS are_some"
+""")
+_ARE_WAITING: Final = Statement[bool](
+    "SELECT EXISTS (SELECT FROM erasures WHERE :user_ids::uuid[] IS NULL OR user_id = ANY (:user_ids)) AS are_some"
+)
 # Removes addresses and data from events about the person. Data that siblings are told stays: it has ids only.
-# $1 user id  $2 behind this event  $3 how many
-_FORGET_ABOUT: Final = f"""
+_FORGET_ABOUT: Final = Statement[UUID](f"""
 WITH page AS MATERIALIZED (
-    SELECT id FROM events WHERE user_id = $1 AND id > $2 ORDER BY id LIMIT $3
+    SELECT id FROM events WHERE user_id = :user_id AND id > :after ORDER BY id LIMIT :size
 ), forgotten AS (
     UPDATE events SET ip = NULL, data = {FORGOTTEN_DATA}
       FROM page
      WHERE events.id = page.id AND (ip IS NOT NULL OR data <> {FORGOTTEN_DATA}) AND {TELLS_OF_ERASURE} IS NOT TRUE
 )
 SELECT id FROM page ORDER BY id
-"""  # noqa: S608 - put together from constants
-# Removes the person's address from events about others. $1 user id  $2 behind this event  $3 how many
-_FORGET_ACTED: Final = """
+""")  # noqa: S608 - put together from constants
+# Removes the person's address from events about others.
+_FORGET_ACTED: Final = Statement[UUID]("""
 WITH page AS MATERIALIZED (
-    SELECT id FROM events WHERE actor = $1::uuid::text AND ip IS NOT NULL AND id > $2 ORDER BY id LIMIT $3
+    SELECT id FROM events WHERE actor = :user_id::uuid::text AND ip IS NOT NULL AND id > :after ORDER BY id LIMIT :size
 ), forgotten AS (
     UPDATE events SET ip = NULL FROM page WHERE events.id = page.id
 )
 SELECT id FROM page ORDER BY id
-"""
-# $1 user id  $2 how many
-_FORGET_CONSENTS: Final = """
-DELETE FROM consents WHERE id IN (SELECT id FROM consents WHERE user_id = $1 ORDER BY given_at, id LIMIT $2)
-"""
-# $1 user id  $2 and $3 the last events that were forgotten
-_GO_ON: Final = "UPDATE erasures SET about_after = $2, acted_after = $3 WHERE user_id = $1"
-_FINISH: Final = "DELETE FROM erasures WHERE user_id = $1"
+""")
+_FORGET_CONSENTS: Final = Statement[Nothing]("""
+DELETE FROM consents WHERE id IN (SELECT id FROM consents WHERE user_id = :user_id ORDER BY given_at, id LIMIT :size)
+""")
+_GO_ON: Final = Statement[Nothing](
+    "UPDATE erasures SET about_after = :about_after, acted_after = :acted_after WHERE user_id = :user_id"
+)
+_FINISH: Final = Statement[Nothing]("DELETE FROM erasures WHERE user_id = :user_id")
 
 
 class ForgottenPage(NamedTuple):
@@ -74,7 +82,7 @@ class ForgottenPage(NamedTuple):
 
 async def forget_person(transaction: Transaction, user_ids: Sequence[UUID]) -> None:
     """Forget an erased person, known by these ids: at once what is little, the rest later."""
-    await transaction.execute(_PUT_OFF, user_ids, START)
+    await transaction.run(_PUT_OFF, user_ids=user_ids, start=START)
     left = FORGOTTEN_AT_ONCE
     for user_id in user_ids[:_IDS_AT_ONCE]:
         left -= await _forget_page(transaction, user_id, START, START, size=left)
@@ -88,14 +96,13 @@ async def forget_next(database: Database, *, size: int, user_ids: Sequence[UUID]
     None if nothing waits, or another worker is at it. Raises: StorageUnavailable.
     """
     async with database.begin() as transaction:
-        if not await transaction.fetchval(_TRY_LOCK):
+        if not await transaction.value(_TRY_LOCK):
             return None
-        waiting = await transaction.fetchrow(_NEXT, user_ids)
+        waiting = await transaction.row(_NEXT, user_ids=user_ids)
         if waiting is None:
             return None
-        user_id, about_after, acted_after = waiting
-        number = await _forget_page(transaction, user_id, about_after, acted_after, size=size)
-        return ForgottenPage(user_id, is_last=number < size)
+        number = await _forget_page(transaction, **waiting, size=size)
+        return ForgottenPage(waiting["user_id"], is_last=number < size)
 
 
 async def forget_rest(database: Database, user_ids: Sequence[UUID] | None = None) -> None:
@@ -110,23 +117,20 @@ async def are_waiting(asked: Database | Transaction, user_ids: Sequence[UUID] | 
 
     Raises: StorageUnavailable, where a database is asked.
     """
-    return bool((await asked.fetchrow(_ARE_WAITING, user_ids))["are_some"])
+    return bool(await asked.value(_ARE_WAITING, user_ids=user_ids))
 
 
 async def _forget_page(
     transaction: Transaction, user_id: UUID, about_after: UUID, acted_after: UUID, *, size: int
 ) -> int:
     """Forget up to so many rows; how many. If there were fewer, the person is forgotten."""
-    about = await transaction.fetch(_FORGET_ABOUT, user_id, about_after, size)
-    acted = await transaction.fetch(_FORGET_ACTED, user_id, acted_after, size - len(about))
+    about = await transaction.values(_FORGET_ABOUT, user_id=user_id, after=about_after, size=size)
+    acted = await transaction.values(_FORGET_ACTED, user_id=user_id, after=acted_after, size=size - len(about))
     number = len(about) + len(acted)
-    number += await transaction.execute(_FORGET_CONSENTS, user_id, size - number)
+    number += await transaction.run(_FORGET_CONSENTS, user_id=user_id, size=size - number)
     if number < size:
-        await transaction.execute(_FINISH, user_id)
+        await transaction.run(_FINISH, user_id=user_id)
     else:
-        about_after, acted_after = (
-            (about[-1]["id"] if about else about_after),
-            (acted[-1]["id"] if acted else acted_after),
-        )
-        await transaction.execute(_GO_ON, user_id, about_after, acted_after)
+        about_after, acted_after = (about[-1] if about else about_after), (acted[-1] if acted else acted_after)
+        await transaction.run(_GO_ON, user_id=user_id, about_after=about_after, acted_after=acted_after)
     return number

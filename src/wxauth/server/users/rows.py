@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlmodel import col
 
 from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.statements import Statement
 from wxauth.server.core.tables import Identity, User, UserRow, UserStatus
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.sessions.rows import EndReason, open_session_ids, record_ended
@@ -64,32 +65,30 @@ _USERS: Final = select(*(User.__table__.columns[name] for name in UserRow.__anno
 
 # Uses indexes only. Openids have no index of their own, which would cost each first login. So an openid is looked for
 # in each app. The apps are read one by one from the primary key, whose first column they are.
-# $1 openid, unionid, external id or phone number  $2 id
-_WHOM_IT_NAMES: Final = """
+_WHOM_IT_NAMES: Final = Statement[UUID]("""
 WITH RECURSIVE apps (app_id) AS (
     (SELECT app_id FROM identities ORDER BY app_id LIMIT 1)
     UNION ALL
     SELECT (SELECT i.app_id FROM identities i WHERE i.app_id > apps.app_id ORDER BY i.app_id LIMIT 1)
       FROM apps WHERE apps.app_id IS NOT NULL
 )
-SELECT id FROM users WHERE unionid = $1
+SELECT id FROM users WHERE unionid = :text
  UNION
-SELECT id FROM users WHERE external_id = $1
+SELECT id FROM users WHERE external_id = :text
  UNION
-SELECT user_id FROM former_external_ids WHERE external_id = $1
+SELECT user_id FROM former_external_ids WHERE external_id = :text
  UNION
-SELECT id FROM users WHERE phone = $1
+SELECT id FROM users WHERE phone = :text
  UNION
-SELECT id FROM users WHERE phone = '+' || $1
+SELECT id FROM users WHERE phone = '+' || :text
  UNION
-SELECT id FROM users WHERE id = $2
+SELECT id FROM users WHERE id = :id
  UNION
-SELECT i.user_id FROM apps JOIN identities i ON i.app_id = apps.app_id AND i.openid = $1
-"""
-# $1 app_id  $2 openid
-_USER_OF: Final = "SELECT user_id FROM identities WHERE app_id = $1 AND openid = $2"
-_LOCK: Final = "SELECT id FROM users WHERE id = $1 FOR UPDATE"
-_ERASE: Final = "DELETE FROM users WHERE id = $1 RETURNING id"
+SELECT i.user_id FROM apps JOIN identities i ON i.app_id = apps.app_id AND i.openid = :text
+""")
+_USER_OF: Final = Statement[UUID]("SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid")
+_LOCK: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
+_ERASE: Final = Statement[UUID]("DELETE FROM users WHERE id = :user_id RETURNING id")
 
 
 async def find_users(
@@ -103,9 +102,8 @@ async def find_users(
     """
     wanted = _USERS.order_by(col(User.id).desc()).limit(limit)
     if search.text is not None:
-        named = await database.fetch(_WHOM_IT_NAMES, search.text, _id_in(search.text))
-        ids = [row["id"] for row in named]
-        wanted = wanted.where(col(User.id).in_(ids) if ids else _is_in_nickname(search.text))
+        named = await database.values(_WHOM_IT_NAMES, text=search.text, id=_id_in(search.text))
+        wanted = wanted.where(col(User.id).in_(named) if named else _is_in_nickname(search.text))
     if search.status is not None:
         wanted = wanted.where(col(User.status) == search.status)
     if search.role is not None:
@@ -128,16 +126,15 @@ async def read_user(database: Database, user_id: UUID) -> UserWithIdentities | N
 
 async def user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
     """The user who has this identity at this moment, without a lock; None if nobody has it."""
-    user_id: UUID | None = await transaction.fetchval(_USER_OF, app_id, openid)
-    return user_id
+    return await transaction.value(_USER_OF, app_id=app_id, openid=openid)
 
 
 async def lock_user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
     """Lock the user who has this identity, until the transaction ends; None if nobody has it."""
-    user_id: UUID | None = await transaction.fetchval(_USER_OF, app_id, openid)
+    user_id: UUID | None = await transaction.value(_USER_OF, app_id=app_id, openid=openid)
     while user_id is not None:
-        await transaction.execute(_LOCK, user_id)
-        owner_id: UUID | None = await transaction.fetchval(_USER_OF, app_id, openid)
+        await transaction.run(_LOCK, user_id=user_id)
+        owner_id: UUID | None = await transaction.value(_USER_OF, app_id=app_id, openid=openid)
         if owner_id == user_id:
             break
         user_id = owner_id  # while we waited, the identity was linked to another user, or erased
@@ -154,7 +151,7 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
         by = Actor(by.name)
     former = await former_ids(transaction, user_id)
     sessions = await open_session_ids(transaction, user_id, now=now)
-    if await transaction.fetchval(_ERASE, user_id) is None:
+    if await transaction.value(_ERASE, user_id=user_id) is None:
         return False
     await forget_person(transaction, [user_id, *former])
     await record_ended(transaction, user_id, sessions, reason=EndReason.ERASED, by=by, now=now)
