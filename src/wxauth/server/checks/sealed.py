@@ -18,7 +18,7 @@ from wxauth.server.core.sealing import (
     webhook_secret_context,
 )
 from wxauth.server.core.tables import StoredApp, StoredSigningKey
-from wxauth.server.events.webhook_rows import WebhookRow, all_webhooks
+from wxauth.server.events.webhook_rows import SealedWebhook, all_webhooks
 from wxauth.server.phones.rows import StoredAnswer
 from wxauth.server.session_keys.rows import SealedSessionKey
 
@@ -61,7 +61,7 @@ SESSION_KEYS: Final[Kind[SealedKey | SealedSessionKey]] = Kind(
 PHONE_ANSWERS: Final[Kind[StoredAnswer]] = Kind(
     lambda answer: [Value(answer.sealed, phone_answer_context(answer.code_hash))]
 )
-WEBHOOKS: Final[Kind[WebhookRow]] = Kind(
+WEBHOOKS: Final[Kind[SealedWebhook]] = Kind(
     lambda webhook: [
         Value(sealed, webhook_secret_context(webhook["id"])) for sealed in (webhook["secret"], webhook["former_secret"])
     ]

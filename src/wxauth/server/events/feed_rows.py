@@ -25,24 +25,64 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
+from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import EventType
 
 PROFILE_PAUSE: Final = timedelta(minutes=1)
 """How long after siblings were told of a changed profile the person's next changes are folded into one event."""
 
 _PROFILE: Final = ("nickname", "avatar_url")
-_TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.feed'))"
-# $1 profile changes are due that were told before
-_ARE_UNPLACED: Final = """
-SELECT EXISTS (SELECT FROM events_unplaced) OR EXISTS (SELECT FROM profile_changes WHERE told_at <= $1) AS are_some
-"""
+
+
+class FeedRow(TypedDict):
+    """An event as it is read, with its position."""
+
+    position: int
+    id: UUID
+    type: str
+    at: datetime
+    user_id: UUID | None
+    app_id: str | None
+    actor: str
+    data: dict[str, Any]
+
+
+class _PlacedRow(TypedDict):
+    event_id: UUID
+    type: str
+
+
+class _FoldedChanges(TypedDict):
+    event_id: UUID | None
+    fields: list[str]
+
+
+class _LastRow(TypedDict):
+    position: int
+    event_id: UUID
+    swept: int
+    swept_id: UUID | None
+
+
+class _PageRow(FeedRow):
+    """An event, if there is one, and what is the same in each row of the page."""
+
+    is_known: bool
+    last_position: int
+    last_id: UUID
+
+
+_TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.feed'))")
+_ARE_UNPLACED: Final = Statement[bool]("""
+SELECT EXISTS (SELECT FROM events_unplaced) OR EXISTS (SELECT FROM profile_changes
+    WHERE told_at <= :told_before) AS are_some
+""")
 # The first change of a profile gets a place, unless another one was told within the last minute. The others are noted.
 # So is a change whose id is behind that of the person's erasure, which waited for it: nobody is left to tell it of.
-# $1 how many events at most
-_PLACE: Final = f"""
+_PLACE: Final = Statement[_PlacedRow](f"""
 WITH taken AS (
     DELETE FROM events_unplaced
-     WHERE event_id IN (SELECT event_id FROM events_unplaced ORDER BY event_id LIMIT $1)
+     WHERE event_id IN (SELECT event_id FROM events_unplaced ORDER BY event_id LIMIT :limit)
     RETURNING event_id
 ), new AS (
     SELECT id, type, at, user_id, data FROM taken JOIN events ON events.id = taken.event_id
@@ -67,58 +107,64 @@ WITH taken AS (
 INSERT INTO feed (event_id, type)
 SELECT id, type FROM new WHERE id NOT IN (SELECT id FROM changes WHERE is_folded) ORDER BY id
 RETURNING event_id, type
-"""  # noqa: S608 - put together from constants
-# $1 told before  $2 how many
-_TAKE_CHANGES: Final = """
+""")  # noqa: S608 - put together from constants
+_TAKE_CHANGES: Final = Statement[_FoldedChanges]("""
 DELETE FROM profile_changes
- WHERE user_id IN (SELECT user_id FROM profile_changes WHERE told_at <= $1 ORDER BY told_at LIMIT $2)
+ WHERE user_id IN (SELECT user_id FROM profile_changes WHERE told_at <= :told_before ORDER BY told_at LIMIT :limit)
 RETURNING event_id, fields
-"""
+""")
 # By whom and in which app is that of the newest change. If the person has been merged since, the event is the remaining
-# user's; if they have been erased, there is none. $1 ids  $2 newest changes  $3 data  $4 now
-_TELL_CHANGES: Final = """
+# user's; if they have been erased, there is none.
+_TELL_CHANGES: Final = Statement[Nothing]("""
 INSERT INTO events (id, type, at, actor, user_id, app_id, data)
-SELECT told.id, newest.type, $4, CASE newest.actor WHEN newest.user_id::text THEN users.id::text ELSE newest.actor END,
+SELECT told.id, newest.type, :now, CASE newest.actor WHEN newest.user_id::text THEN users.id::text
+    ELSE newest.actor END,
        users.id, newest.app_id, told.data
-  FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[]) AS told (id, event_id, data)
+  FROM unnest(:ids::uuid[], :event_ids::uuid[], :data::jsonb[]) AS told (id, event_id, data)
   JOIN events newest ON newest.id = told.event_id
   JOIN users ON users.id = COALESCE((SELECT user_id FROM former_users WHERE id = newest.user_id), newest.user_id)
-"""
-_LAST: Final = """
+""")
+_LAST_PART: Final = """
 SELECT COALESCE(f.position, s.position, 0) AS position,
        COALESCE(f.event_id, s.event_id, '00000000-0000-0000-0000-000000000000') AS event_id,
        COALESCE(s.position, 0) AS swept, s.event_id AS swept_id
   FROM (VALUES (true)) AS one
   LEFT JOIN (SELECT position, event_id FROM feed ORDER BY position DESC LIMIT 1) f ON true
   LEFT JOIN feed_swept s ON true"""
+_LAST: Final = Statement[_LastRow](_LAST_PART)
 
 
 def _page_part(places: str) -> str:
     # A gap follows a place that no longer exists, or behind which events have been swept away. There is none if the
     # place itself was the last one swept. Position 0, before the first event, has no row and needs none.
     return f"""
-WITH last AS ({_LAST}
+WITH last AS ({_LAST_PART}
 ), known AS (
-    SELECT NOT $3::boolean OR swept <= $1 AND ($1 = 0 OR (swept, swept_id) = ($1, $2::uuid) OR EXISTS (
-               SELECT FROM feed WHERE feed.position = $1 AND feed.event_id = $2::uuid)) AS is_known
+    SELECT NOT :is_after::boolean OR swept <= :position
+        AND (:position = 0 OR (swept, swept_id) = (:position, :event_id::uuid) OR EXISTS (
+               SELECT FROM feed WHERE feed.position = :position AND feed.event_id = :event_id::uuid)) AS is_known
       FROM last
 )
 SELECT known.is_known, last.position AS last_position, last.event_id AS last_id, page.*
   FROM last CROSS JOIN known LEFT JOIN LATERAL (
            SELECT place.position, e.id, e.type, e.at, e.user_id, e.app_id, e.actor, e.data
              FROM ({places}) place JOIN events e ON e.id = place.event_id
-            ORDER BY place.position LIMIT $4
+            ORDER BY place.position LIMIT :limit
        ) page ON known.is_known
  ORDER BY page.position
 """  # noqa: S608 - put together from constants
 
 
-# $1 and $2 position and event of the reader's place  $3 whether that place must exist  $4 how many events at most
-_PAGE: Final = _page_part("SELECT position, event_id FROM feed WHERE position > $1 ORDER BY position LIMIT $4")
-# The first events of each type, by that type's part of the index. $5 types
-_PAGE_OF_TYPES: Final = _page_part("""
-    SELECT f.position, f.event_id FROM unnest($5::text[]) AS wanted CROSS JOIN LATERAL (
-           SELECT position, event_id FROM feed WHERE type = wanted AND position > $1 ORDER BY position LIMIT $4) f""")
+_PAGE: Final = Statement[_PageRow](
+    _page_part("SELECT position, event_id FROM feed WHERE position > :position ORDER BY position LIMIT :limit")
+)
+# The first events of each type, by that type's part of the index.
+_PAGE_OF_TYPES: Final = Statement[_PageRow](
+    _page_part("""
+    SELECT f.position, f.event_id FROM unnest(:types::text[]) AS wanted CROSS JOIN LATERAL (
+           SELECT position, event_id FROM feed WHERE type = wanted AND position > :position
+            ORDER BY position LIMIT :limit) f""")
+)
 
 
 class Place(NamedTuple):
@@ -142,19 +188,6 @@ class PlacedEvent(NamedTuple):
     """The stored name of the type."""
 
 
-class FeedRow(TypedDict):
-    """An event as it is read, with its position."""
-
-    position: int
-    id: UUID
-    type: str
-    at: datetime
-    user_id: UUID | None
-    app_id: str | None
-    actor: str
-    data: dict[str, Any]
-
-
 class FeedPage(NamedTuple):
     """Some events, and where the feed ended when they were read."""
 
@@ -164,35 +197,39 @@ class FeedPage(NamedTuple):
 
 async def are_unplaced(database: Database, *, now: datetime) -> bool:
     """Whether there are events without a place, or changes of profiles to tell. Raises: StorageUnavailable."""
-    return bool((await database.fetchrow(_ARE_UNPLACED, now - PROFILE_PAUSE))["are_some"])
+    return bool(await database.value(_ARE_UNPLACED, told_before=now - PROFILE_PAUSE))
 
 
 async def may_place(transaction: Transaction) -> bool:
     """Whether this transaction alone gives places, until it ends; otherwise another process is doing so."""
-    may: bool = await transaction.fetchval(_TRY_LOCK)
-    return may
+    return bool(await transaction.value(_TRY_LOCK))
 
 
 async def tell_folded_changes(transaction: Transaction, *, now: datetime, limit: int) -> int:
     """Record an event for each person whose folded changes are due; how many people were looked at."""
-    noted = await transaction.fetch(_TAKE_CHANGES, now - PROFILE_PAUSE, limit)
+    noted = await transaction.rows(_TAKE_CHANGES, told_before=now - PROFILE_PAUSE, limit=limit)
     folded = [row for row in noted if row["event_id"] is not None]
     if folded:
         data = [{"fields": [name for name in _PROFILE if name in row["fields"]]} for row in folded]
-        await transaction.execute(
-            _TELL_CHANGES, [new_id(now) for _ in folded], [row["event_id"] for row in folded], data, now
+        await transaction.run(
+            _TELL_CHANGES,
+            ids=[new_id(now) for _ in folded],
+            event_ids=[row["event_id"] for row in folded],
+            data=data,
+            now=now,
         )
     return len(noted)
 
 
 async def place_some(transaction: Transaction, *, limit: int) -> Sequence[PlacedEvent]:
     """Give events their places in the order of their ids. The caller has asked `may_place`."""
-    return [PlacedEvent(**row) for row in await transaction.fetch(_PLACE, limit)]
+    return [PlacedEvent(**row) for row in await transaction.rows(_PLACE, limit=limit)]
 
 
 async def last_place(database: Database) -> Place:
     """The place of the newest event. Raises: StorageUnavailable."""
-    row = await database.fetchrow(_LAST)
+    row = await database.row(_LAST)
+    assert row is not None
     return Place(row["position"], row["event_id"])
 
 
@@ -208,9 +245,9 @@ async def read_feed(database: Database, after: Place | None, types: Sequence[str
     Raises: StorageUnavailable.
     """
     position, event_id = after or BEGINNING
-    arguments = position, event_id, after is not None, limit
+    wanted = {"position": position, "event_id": event_id, "is_after": after is not None, "limit": limit}
     rows = await (
-        database.fetch(_PAGE_OF_TYPES, *arguments, list(types)) if types else database.fetch(_PAGE, *arguments)
+        database.rows(_PAGE_OF_TYPES, **wanted, types=list(types)) if types else database.rows(_PAGE, **wanted)
     )
     first = rows[0]
     if not first["is_known"]:
