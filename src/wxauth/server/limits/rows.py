@@ -1,9 +1,10 @@
 """What a person does, such as questions to WeChat, counted in the database for all replicas."""
 
 from datetime import datetime
-from typing import Final
+from typing import Final, TypedDict
 
 from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.statements import Nothing, Statement
 
 
 def taking_part(selected: str, *, began_by: str, at_most: str) -> str:
@@ -25,17 +26,21 @@ def taking_part(selected: str, *, began_by: str, at_most: str) -> str:
     RETURNING since"""  # noqa: S608 - put together from constants
 
 
-# $1 key  $2 now  $3 a window that began by this time is over  $4 how many attempts a window may have
-_TAKE: Final = f"""
-WITH taken AS ({taking_part("$1, $2, 1", began_by="$3", at_most="$4")}
+class _Taken(TypedDict):
+    is_taken: bool
+    since_before: datetime | None
+
+
+_TAKE: Final = Statement[_Taken](f"""
+WITH taken AS ({taking_part(":key, :now, 1", began_by=":began_by", at_most=":at_most")}
 )
-SELECT EXISTS (SELECT FROM taken) AS is_taken, (SELECT since FROM attempts WHERE key = $1) AS since_before
-"""  # noqa: S608 - put together from constants
-_GIVE_BACK: Final = "UPDATE attempts SET number = number - 1 WHERE key = $1 AND number > 0"
-_SWEEP: Final = """
+SELECT EXISTS (SELECT FROM taken) AS is_taken, (SELECT since FROM attempts WHERE key = :key) AS since_before
+""")  # noqa: S608 - put together from constants
+_GIVE_BACK: Final = Statement[Nothing]("UPDATE attempts SET number = number - 1 WHERE key = :key AND number > 0")
+_SWEEP: Final = Statement[Nothing]("""
 DELETE FROM attempts WHERE key IN (
-    SELECT key FROM attempts WHERE since < $1 ORDER BY since LIMIT $2 FOR UPDATE SKIP LOCKED)
-"""
+    SELECT key FROM attempts WHERE since < :began_before ORDER BY since LIMIT :size FOR UPDATE SKIP LOCKED)
+""")
 
 
 async def take_attempt(
@@ -45,16 +50,17 @@ async def take_attempt(
 
     Raises: StorageUnavailable, where a database is asked.
     """
-    row = await asked.fetchrow(_TAKE, key, now, began_by, at_most)
+    row = await asked.row(_TAKE, key=key, now=now, began_by=began_by, at_most=at_most)
+    assert row is not None
     return None if row["is_taken"] else row["since_before"] or now
 
 
 async def give_back_attempt(database: Database, key: bytes) -> None:
     """Take one attempt off the count. Raises: StorageUnavailable."""
-    await database.fetchrow(_GIVE_BACK, key)
+    await database.run(_GIVE_BACK, key=key)
 
 
 async def sweep_attempts(database: Database, *, began_before: datetime, size: int) -> int:
     """Delete the counts that began before a time, the oldest first; how many. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
-        return await transaction.execute(_SWEEP, began_before, size)
+        return await transaction.run(_SWEEP, began_before=began_before, size=size)
