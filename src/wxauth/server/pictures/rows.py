@@ -2,27 +2,34 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypedDict
 from uuid import UUID
 
 from wxauth.server.core.database import Database
+from wxauth.server.core.statements import Statement
 from wxauth.server.core.tables import USER, UserRow
 from wxauth.server.profile.rows import record_profile_change
 
-# $1 user id  $2 avatar_url  $3 avatar id  $4 content_type  $5 content  $6 now
-_REPLACE: Final = f"""
+
+class _Picture(TypedDict):
+    content_type: str
+    content: bytes
+
+
+_REPLACE: Final = Statement[UserRow](f"""
 WITH person AS (
-    UPDATE users SET avatar_url = $2 WHERE id = $1 AND status = 'active'
+    UPDATE users SET avatar_url = :url WHERE id = :user_id AND status = 'active'
     RETURNING {USER}
 ), stored AS (
-    INSERT INTO avatars (id, user_id, content_type, content, created_at) SELECT $3, id, $4, $5, $6 FROM person
+    INSERT INTO avatars (id, user_id, content_type, content, created_at)
+        SELECT :avatar_id, id, :content_type, :content, :now FROM person
     ON CONFLICT (user_id) DO UPDATE
        SET id = excluded.id, content_type = excluded.content_type, content = excluded.content,
            created_at = excluded.created_at
 )
 SELECT * FROM person
-"""  # noqa: S608 - put together from constants
-_READ: Final = "SELECT content_type, content FROM avatars WHERE id = $1"
+""")  # noqa: S608 - put together from constants
+_READ: Final = Statement[_Picture]("SELECT content_type, content FROM avatars WHERE id = :avatar_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +51,14 @@ async def replace_avatar(
     """
     # A transaction is never retried after a lost connection. A retry could overwrite a withdrawal made in between.
     async with database.begin() as transaction:
-        user: UserRow | None = await transaction.fetchrow(
-            _REPLACE, user_id, url, avatar.id, avatar.content_type, avatar.content, now
+        user: UserRow | None = await transaction.row(
+            _REPLACE,
+            user_id=user_id,
+            url=url,
+            avatar_id=avatar.id,
+            content_type=avatar.content_type,
+            content=avatar.content,
+            now=now,
         )
         if user is not None:
             await record_profile_change(transaction, user_id, ["avatar_url"], app_id=app_id, now=now)
@@ -54,5 +67,5 @@ async def replace_avatar(
 
 async def read_avatar(database: Database, avatar_id: str) -> Avatar | None:
     """The picture of this id; None if there is none. Raises: StorageUnavailable."""
-    row = await database.fetchrow(_READ, avatar_id)
+    row = await database.row(_READ, avatar_id=avatar_id)
     return None if row is None else Avatar(avatar_id, row["content_type"], row["content"])
