@@ -2,36 +2,41 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, TypedDict
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.statements import Statement
 from wxauth.server.core.tables import USER, UserInSession, UserRow
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.limits.rates import PROFILE_CHANGES
 
-# Read and locked first, so that the event names only the fields that really change. $1 user id
-_BEFORE: Final = "SELECT nickname, avatar_url FROM users WHERE id = $1 FOR NO KEY UPDATE"
-# $1 user id  $2 whether the nickname changes  $3 to what  $4 whether the picture changes  $5 to what
-_CHANGE: Final = f"""
-UPDATE users SET nickname = CASE WHEN $2 THEN $3 ELSE nickname END,
-                 avatar_url = CASE WHEN $4 THEN $5 ELSE avatar_url END
- WHERE id = $1
+
+class _Profile(TypedDict):
+    nickname: str | None
+    avatar_url: str | None
+
+
+# Read and locked first, so that the event names only the fields that really change.
+_BEFORE: Final = Statement[_Profile]("SELECT nickname, avatar_url FROM users WHERE id = :user_id FOR NO KEY UPDATE")
+_CHANGE: Final = Statement[UserRow](f"""
+UPDATE users SET nickname = CASE WHEN :has_nickname THEN :nickname ELSE nickname END,
+                 avatar_url = CASE WHEN :has_avatar_url THEN :avatar_url ELSE avatar_url END
+ WHERE id = :user_id
 RETURNING {USER}
-"""  # noqa: S608 - put together from constants
-# $1 user id  $2 names of columns
-_CLEAR: Final = """
+""")  # noqa: S608 - put together from constants
+_CLEAR: Final = Statement[bool]("""
 WITH before AS (
-    SELECT id, phone FROM users WHERE id = $1
+    SELECT id, phone FROM users WHERE id = :user_id
 )
-UPDATE users SET nickname = CASE WHEN 'nickname' = ANY ($2::text[]) THEN NULL ELSE nickname END,
-                 avatar_url = CASE WHEN 'avatar_url' = ANY ($2::text[]) THEN NULL ELSE avatar_url END,
-                 phone = CASE WHEN 'phone' = ANY ($2::text[]) THEN NULL ELSE users.phone END,
-                 phone_proved_at = CASE WHEN 'phone' = ANY ($2::text[]) THEN NULL ELSE phone_proved_at END
+UPDATE users SET nickname = CASE WHEN 'nickname' = ANY (:fields::text[]) THEN NULL ELSE nickname END,
+                 avatar_url = CASE WHEN 'avatar_url' = ANY (:fields::text[]) THEN NULL ELSE avatar_url END,
+                 phone = CASE WHEN 'phone' = ANY (:fields::text[]) THEN NULL ELSE users.phone END,
+                 phone_proved_at = CASE WHEN 'phone' = ANY (:fields::text[]) THEN NULL ELSE phone_proved_at END
   FROM before
  WHERE users.id = before.id
 RETURNING before.phone IS NOT NULL AND users.phone IS NULL
-"""
+""")
 
 
 async def change_profile(
@@ -43,16 +48,16 @@ async def change_profile(
     """
     # A transaction is never retried after a lost connection. A retry could overwrite a withdrawal made in between.
     async with database.begin() as transaction:
-        before = await transaction.fetchrow(_BEFORE, user["id"])
-        changed: UserRow | None = await transaction.fetchrow(
+        before = await transaction.row(_BEFORE, user_id=user["id"])
+        changed: UserRow | None = await transaction.row(
             _CHANGE,
-            user["id"],
-            "nickname" in changes,
-            changes.get("nickname"),
-            "avatar_url" in changes,
-            changes.get("avatar_url"),
+            user_id=user["id"],
+            has_nickname="nickname" in changes,
+            nickname=changes.get("nickname"),
+            has_avatar_url="avatar_url" in changes,
+            avatar_url=changes.get("avatar_url"),
         )
-        if changed is not None:
+        if before is not None and changed is not None:
             fields = [name for name, value in before.items() if changed[name] != value]  # type: ignore[literal-required]  # two of them
             if fields:
                 await PROFILE_CHANGES.count_user(transaction, user, now=now)
@@ -77,4 +82,4 @@ async def record_profile_change(
 
 async def clear_fields(transaction: Transaction, user_id: UUID, fields: Sequence[str]) -> bool:
     """Clear those of `nickname`, `avatar_url` and `phone` that are named; whether the user has lost a phone number."""
-    return bool(await transaction.fetchval(_CLEAR, user_id, fields))
+    return bool(await transaction.value(_CLEAR, user_id=user_id, fields=fields))
