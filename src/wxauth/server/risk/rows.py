@@ -4,22 +4,24 @@ from typing import Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.statements import Nothing, Statement
 
-_NOTE_JUDGED: Final = "UPDATE users SET unjudged_since = NULL WHERE id = $1 AND unjudged_since IS NOT NULL"
-_IS_BANNED: Final = "SELECT status = 'disabled' AS is_banned FROM users WHERE id = $1"
+_NOTE_JUDGED: Final = Statement[Nothing](
+    "UPDATE users SET unjudged_since = NULL WHERE id = :user_id AND unjudged_since IS NOT NULL"
+)
+_IS_BANNED: Final = Statement[bool]("SELECT status = 'disabled' AS is_banned FROM users WHERE id = :user_id")
 
 
 async def note_judged(database: Database, user_id: UUID) -> None:
     """WeChat need not be asked about this user again. Raises: StorageUnavailable."""
-    await database.fetchrow(_NOTE_JUDGED, user_id)
+    await database.run(_NOTE_JUDGED, user_id=user_id)
 
 
 async def note_judged_in(transaction: Transaction, user_id: UUID) -> None:
     """WeChat need not be asked about this user again, in the transaction of what it leads to."""
-    await transaction.execute(_NOTE_JUDGED, user_id)
+    await transaction.run(_NOTE_JUDGED, user_id=user_id)
 
 
 async def is_banned(database: Database, user_id: UUID) -> bool:
     """Whether this user is banned now; False if there is no such user. Raises: StorageUnavailable."""
-    row = await database.fetchrow(_IS_BANNED, user_id)
-    return row is not None and row["is_banned"]
+    return bool(await database.value(_IS_BANNED, user_id=user_id))
