@@ -15,7 +15,7 @@ SEALED: Final = ("app_secret", "push_token", "push_aes_key")
 
 _TABLE: Final = StoredApp.__table__  # type: ignore[attr-defined]  # SQLModel adds it
 _APPS: Final = select(_TABLE).order_by(col(StoredApp.created_at), col(StoredApp.app_id))
-_IS_SITES: Final = "SELECT EXISTS (SELECT FROM oauth_clients WHERE name = $1)"
+_IS_SITES: Final = "SELECT EXISTS (SELECT FROM clients WHERE name = $1 AND title IS NOT NULL)"
 _REMOVE: Final = "DELETE FROM apps WHERE app_id = $1 RETURNING app_id"
 # Only if all three are still those that were read: secrets changed meanwhile are sealed with the current key already.
 # $1 app_id  $2 to $4 the secrets as they were read  $5 to $7 the same, sealed anew

@@ -54,9 +54,9 @@ def add_command(client_name: str, as_json: bool, **options: Any) -> None:
 
     With --redirect-uri or --device, it is a site of yours that logs people in by scan. NAME is its client_id.
     """
-    reserved = _reserved()
     with refused_as_wrong_call():
-        client = asked_for(client_name, options, reserved=reserved)
+        asked_for(client_name, options)  # a wrong call is refused without a database
+        client = asked_for(client_name, options, reserved=_reserved())
     credentials = with_database(lambda database, now: add_client(database, client, now=now))
     _show(client_name, credentials, client.scopes, as_json=as_json)
 
