@@ -505,7 +505,7 @@ test('a service client is added, and its secret shown this once', async () => {
 test('a site is added, shown and changed', async () => {
   const shop = { Name: 'shop', Title: '小店', 'Redirect URIs': 'https://shop.example.com/callback\nhttp://shop.example.com/' }
   await addClient({ ...shop, 'Email domain': 'example.com' }, ['Only from the same network'])
-  await dialog().getByRole('alert').getByText(/redirect_uris: wants https/).waitFor()
+  await dialog().getByRole('alert').getByText(/redirect_uris: must be https/).waitFor()
   assert.equal(await stored('shop'), undefined)
   await dialog().getByLabel('Redirect URIs').fill('https://shop.example.com/callback')
   await button('Add', dialog()).click()
