@@ -7,14 +7,14 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import asyncpg
+import click
 import httpx
 import pytest
 
 from tests.fakes import LoginAnswer, Secrets
 from tests.processes import run
-from wxauth.server.cli.oauth_options import SCOPES, SCOPES_OF_SITES
-from wxauth.server.clients.clients import NAME_RULE
-from wxauth.server.clients.clients import SCOPES as KNOWN_SCOPES_OF_SITES
+from wxauth.server.cli.clients import add_command
+from wxauth.server.clients.clients import NAME_RULE, SCOPES
 from wxauth.server.core.tables import Scope
 
 pytestmark = pytest.mark.process
@@ -119,8 +119,9 @@ async def test_what_is_no_scope_or_none_at_all_is_a_wrong_call(clients: Command,
 
 
 def test_the_command_knows_every_scope() -> None:
-    assert list(SCOPES) == list(Scope)
-    assert SCOPES_OF_SITES == KNOWN_SCOPES_OF_SITES
+    [option] = (option for option in add_command.params if option.name == "scopes")
+    assert isinstance(option.type, click.Choice)
+    assert list(option.type.choices) == [*Scope, *SCOPES]
 
 
 @pytest.mark.parametrize(("options", "former_works"), [((), True), (("--now",), False)], ids=["", "now"])

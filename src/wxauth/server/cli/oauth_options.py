@@ -6,14 +6,10 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from wxauth.server.clients.clients import WrongClient
+from wxauth.server.clients.clients import ID_TOKEN_ALGS, SCOPES, WrongClient
+from wxauth.server.core.tables import Scope
 
 Command = TypeVar("Command", bound=Callable[..., object])
-
-SCOPES: Final = ("introspect", "access_token", "users", "phones", "events")
-"""The scopes of services that ask about users. A test compares them with those that the service knows."""
-SCOPES_OF_SITES: Final = ("openid", "profile", "phone", "email", "roles", "offline_access")
-"""The scopes that a site may ask for, compared likewise."""
 
 _HINTS: Final = {
     "name": "NAME",
@@ -32,7 +28,7 @@ _HINTS: Final = {
 _REDIRECT_URI = "A redirect_uri: https, or http on a loopback address. Repeatable."
 _LOGOUT_URI = "A post_logout_redirect_uri. Repeatable."
 _SCOPE = (
-    f"Scopes of a service: {', '.join(SCOPES)}; by default introspect. Scopes of a site: openid and profile (by "
+    f"Scopes of a service: {', '.join(Scope)}; by default introspect. Scopes of a site: openid and profile (by "
     "default), phone, email, roles, offline_access. Repeatable."
 )
 
@@ -57,7 +53,7 @@ def client_options(*, is_change: bool) -> Callable[[Command], Command]:
             "--scope",
             "scopes",
             multiple=True,
-            type=click.Choice((*SCOPES, *SCOPES_OF_SITES)),
+            type=click.Choice([*map(str, Scope), *SCOPES]),
             metavar="SCOPE",
             help=_SCOPE,
         ),
@@ -68,7 +64,7 @@ def client_options(*, is_change: bool) -> Callable[[Command], Command]:
         ),
         click.option(
             "--id-token-alg",
-            type=click.Choice(("RS256", "ES256")),
+            type=click.Choice(ID_TOKEN_ALGS),
             help="The algorithm of its id_tokens: RS256 by default; ES256 for products that accept nothing else.",
         ),
     )

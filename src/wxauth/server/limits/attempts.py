@@ -1,4 +1,4 @@
-"""Limits how often WeChat is asked in vain for one person. Without it, one person could use up the app's quota."""
+"""Limits how often WeChat is asked for one person. Without it, one person could use up the app's quota and money."""
 
 from contextlib import suppress
 from typing import Final
