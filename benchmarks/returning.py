@@ -22,7 +22,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.tables import USER
+from wxauth.server.core.users import USER
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.login import login_rows as rows
 from wxauth.server.login.login_rows import EnteredUser

@@ -16,7 +16,7 @@ from tests.store.proxy import Proxy
 from wxauth.server.core.sealing import CannotOpen
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.tables import StoredSigningKey
+from wxauth.server.keys.tables import StoredSigningKey
 from wxauth.server.service.build import build_services
 from wxauth.tokens.keys import SigningKey
 

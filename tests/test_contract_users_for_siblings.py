@@ -13,8 +13,8 @@ from tests.clients import add_client
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import Sweep
+from wxauth.server.clients.tables import Scope
 from wxauth.server.core.services import Services
-from wxauth.server.core.tables import Scope
 
 LOOKUP = "/v1/users/lookup"
 TOLD = {

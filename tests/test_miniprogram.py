@@ -14,10 +14,11 @@ from tests.fakes import Clock
 from tests.processes import serving
 from tests.programs import NODE_TESTS, run_node_tests
 from wxauth.server.clients.clients import add_client
+from wxauth.server.clients.tables import Client
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.tables import Client, UserStatus
 from wxauth.server.core.trail import OPERATOR
+from wxauth.server.core.users import UserStatus
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services

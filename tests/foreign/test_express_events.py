@@ -17,9 +17,9 @@ from tests.foreign.conftest import Issuer
 from tests.foreign.test_express import EXAMPLE
 from tests.processes import Running, free_port, run
 from tests.programs import needs, needs_node
+from wxauth.server.clients.tables import Scope
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.database import Database
-from wxauth.server.core.tables import Scope
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.events.signatures import new_secret, shown, signed_headers
 

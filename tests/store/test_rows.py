@@ -13,8 +13,9 @@ import pytest
 
 import wxauth
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.tables import USER, User, UserRow
+from wxauth.server.core.users import USER, UserRow
 from wxauth.server.users.bodies import ProfileAndStanding
+from wxauth.server.users.tables import User
 
 PYTHON = {
     "bool": bool,

@@ -20,9 +20,9 @@ from tests.problems import problem_of
 from tests.processes import PATIENCE, serving
 from wxauth.errors import WeChatError
 from wxauth.server.clients.clients import Credentials
+from wxauth.server.clients.tables import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.tables import Scope
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
 from wxauth.server.service.build import build_services
 from wxauth.server.siblings.wechat_tokens import force_wechat_token

@@ -18,11 +18,11 @@ from wxauth.errors import (
 )
 from wxauth.server.apps.registry import KnownApp
 from wxauth.server.apps.rows import SEALED, change_app, delete_app, is_name_of_site, lock_app, store_app
+from wxauth.server.apps.tables import StoredApp
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import app_context
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App
-from wxauth.server.core.tables import StoredApp
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.wechat.errcodes import CODE2SESSION, what_to_change
 

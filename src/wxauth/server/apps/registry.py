@@ -10,11 +10,11 @@ from pydantic import SecretStr
 
 from wxauth.errors import StorageUnavailable, UnknownApp
 from wxauth.server.apps.rows import stored_apps
+from wxauth.server.apps.tables import StoredApp
 from wxauth.server.core.database import Database, reason_of
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import CannotOpen, Sealer, app_context
 from wxauth.server.core.settings import App
-from wxauth.server.core.tables import StoredApp
 
 REFRESH_PAUSE: Final = 5.0
 """Seconds between two looks at the stored apps."""

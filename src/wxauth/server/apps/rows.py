@@ -7,8 +7,8 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
+from wxauth.server.apps.tables import StoredApp
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.tables import StoredApp
 
 SEALED: Final = ("app_secret", "push_token", "push_aes_key")
 """The columns that are sealed."""

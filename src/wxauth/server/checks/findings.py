@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 from wxauth.server.checks.clocks import Reading
 from wxauth.server.checks.rows import Users
+from wxauth.server.clients.tables import Client
 from wxauth.server.core.settings import App
-from wxauth.server.core.tables import Client, StoredSigningKey
+from wxauth.server.keys.tables import StoredSigningKey
 
 
 @dataclass(slots=True)

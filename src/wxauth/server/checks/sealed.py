@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from wxauth.server.apps.rows import SEALED, stored_apps
+from wxauth.server.apps.tables import StoredApp
 from wxauth.server.checks.rows import SealedKey, some_phone_answers, some_session_keys
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import (
@@ -17,8 +18,8 @@ from wxauth.server.core.sealing import (
     signing_key_context,
     webhook_secret_context,
 )
-from wxauth.server.core.tables import StoredApp, StoredSigningKey
 from wxauth.server.events.webhook_rows import SealedWebhook, all_webhooks
+from wxauth.server.keys.tables import StoredSigningKey
 from wxauth.server.phones.rows import StoredAnswer
 from wxauth.server.session_keys.rows import SealedSessionKey
 

@@ -21,9 +21,9 @@ from wxauth.server.clients.clients import (
     renew_secret,
 )
 from wxauth.server.clients.rows import all_clients
+from wxauth.server.clients.tables import Client
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import AudienceSettings
-from wxauth.server.core.tables import Client
 
 
 def _client_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:

@@ -9,11 +9,11 @@ from wxauth.server.cli.asking import Answer, read_settings, with_database
 from wxauth.server.cli.printing import Failed, json_option, show
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import Settings
-from wxauth.server.core.tables import StoredSigningKey
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.keys.both_rings import KeyAnswer, list_published, rotate_both, withdraw_of_either
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.keys.succession import NoSuchKey
+from wxauth.server.keys.tables import StoredSigningKey
 from wxauth.server.service.build import make_key_rings
 
 

@@ -15,8 +15,8 @@ from wxauth.server.cli.moving import export_command, import_command
 from wxauth.server.cli.options import confirm, more, page_options, yes_option
 from wxauth.server.cli.printing import Failed, json_option, minute, printable, show
 from wxauth.server.core.database import Database
-from wxauth.server.core.tables import ROLE, UserStatus
 from wxauth.server.core.trail import OPERATOR
+from wxauth.server.core.users import ROLE, UserStatus
 from wxauth.server.login.bodies import session_keys_answer
 from wxauth.server.own_data.own_data import export_person
 from wxauth.server.session_keys.session_keys import KeyState, check_keys

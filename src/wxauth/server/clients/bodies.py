@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from wxauth.server.clients.clients import SCOPES, Credentials, check_name
-from wxauth.server.core.tables import CLIENT_NAME, AddedClient, IdTokenAlg, Scope
+from wxauth.server.clients.tables import CLIENT_NAME, AddedClient, IdTokenAlg, Scope
 
 ClientName = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{CLIENT_NAME}$"})]
 _AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SCOPES]})]

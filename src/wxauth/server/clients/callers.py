@@ -10,8 +10,8 @@ from starlette.requests import Request
 
 from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, StorageUnavailable
 from wxauth.server.clients.clients import Credentials, ProvedClient, authenticate
+from wxauth.server.clients.tables import Scope
 from wxauth.server.core.services import Services
-from wxauth.server.core.tables import Scope
 from wxauth.server.web.answers import Entails
 
 SERVICE_CLIENT_SCHEME: Final = {

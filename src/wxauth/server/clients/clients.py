@@ -16,10 +16,10 @@ from typing import Any, Final, NamedTuple, get_args
 from wxauth.errors import ClientLacksScope, FieldError, InvalidClient, InvalidRequest, NameTaken, NotFound
 from wxauth.server.apps.rows import stored_apps
 from wxauth.server.clients import rows
+from wxauth.server.clients.tables import CLIENT_NAME, AddedClient, Client, IdTokenAlg, Scope
 from wxauth.server.clients.uris import check_uri, origin_of
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import App, Settings
-from wxauth.server.core.tables import CLIENT_NAME, AddedClient, Client, IdTokenAlg, Scope
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
 
 SCOPES: Final = ("openid", "profile", "phone", "email", "roles", "offline_access")

@@ -16,9 +16,9 @@ from wxauth.server.clients.bodies import (
     new_client_answer,
 )
 from wxauth.server.clients.rows import all_clients
+from wxauth.server.clients.tables import AddedClient
 from wxauth.server.clients.uris import URI_RULE
 from wxauth.server.core.services import ServicesDep
-from wxauth.server.core.tables import AddedClient
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.server.web.direct import Router
 

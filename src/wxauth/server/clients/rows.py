@@ -9,8 +9,8 @@ from sqlalchemy import delete, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 
+from wxauth.server.clients.tables import AddedClient, Client, StoredClient
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.tables import AddedClient, Client, StoredClient
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.sessions.rows import end_sessions_of_client
 

@@ -8,8 +8,8 @@ from wxauth.errors import InvalidRequest, InvalidToken, NotFound
 from wxauth.server.consents.rows import add_consent, lock_consents, note_given, withdraw_consent
 from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.tables import UserInSession
 from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.rates import CONSENTS_GIVEN
 
 log = get_logger()

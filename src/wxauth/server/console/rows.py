@@ -5,7 +5,7 @@ from typing import Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.tables import USER, UserInSession
+from wxauth.server.core.users import USER, UserInSession
 
 _ADMINISTRATORS: Final = """
 SELECT id FROM users WHERE 'admin' = ANY (roles) AND status = 'active' ORDER BY id LIMIT 2

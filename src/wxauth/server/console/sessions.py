@@ -26,8 +26,8 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
-from wxauth.server.core.tables import UserInSession
 from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
+from wxauth.server.core.users import UserInSession
 from wxauth.server.login.refresh_rows import Lifetimes, Refusal, Use, rotate_refresh_token
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import EndReason, end_session

@@ -7,8 +7,8 @@ from fastapi import Query
 from pydantic import AfterValidator
 
 from wxauth.errors import InvalidRequest, NameTaken, NotFound, Title
+from wxauth.server.clients.tables import CLIENT_NAME
 from wxauth.server.core.services import ServicesDep
-from wxauth.server.core.tables import CLIENT_NAME
 from wxauth.server.events import webhooks
 from wxauth.server.events.webhook_bodies import (
     DeliveriesAnswer,

@@ -14,7 +14,6 @@ from wxauth.server.core.database import Database, reason_of
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import CannotOpen, Sealer, signing_key_context
-from wxauth.server.core.tables import StoredSigningKey
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.keys.rows import (
     ID_TOKEN_KEYS,
@@ -28,6 +27,7 @@ from wxauth.server.keys.rows import (
 )
 from wxauth.server.keys.rsa_keys import RsaKey, verifier_of
 from wxauth.server.keys.succession import Keys, has_next, is_due, rotated, signing, without
+from wxauth.server.keys.tables import StoredSigningKey
 from wxauth.tokens.keys import SigningKey, VerificationKey
 
 REFRESH_PAUSE: Final = 5.0

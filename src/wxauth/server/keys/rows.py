@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.tables import StoredSigningKey
+from wxauth.server.keys.tables import StoredSigningKey
 
 # Settles the race of replicas that start or rotate at once: the second waits, and then finds the first one's key.
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('wxauth.signing_keys'))"

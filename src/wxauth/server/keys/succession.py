@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from wxauth.server.core.tables import StoredSigningKey
+from wxauth.server.keys.tables import StoredSigningKey
 
 JWKS_MAX_AGE: Final = 300
 """Seconds for which siblings and caches may keep the published keys."""

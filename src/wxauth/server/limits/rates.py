@@ -8,7 +8,7 @@ from typing import Final
 
 from wxauth.errors import RateLimited
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.tables import UserInSession
+from wxauth.server.core.users import UserInSession
 from wxauth.server.limits.rows import take_attempt
 
 WINDOW: Final = timedelta(hours=1)

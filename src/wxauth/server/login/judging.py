@@ -4,7 +4,7 @@ import asyncio
 
 from wxauth.errors import AccountDisabled, WeChatUserBlocked
 from wxauth.server.core.services import Services
-from wxauth.server.core.tables import UserRow
+from wxauth.server.core.users import UserRow
 from wxauth.server.login.login_rows import LoggedIn
 from wxauth.server.risk.risk import Verdict
 from wxauth.server.users.person import Person

@@ -20,7 +20,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import session_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App
-from wxauth.server.core.tables import UserInSession, UserRow
+from wxauth.server.core.users import UserInSession, UserRow
 from wxauth.server.login.judging import judge_login
 from wxauth.server.login.login_rows import Login, record_login
 from wxauth.server.login.refresh_rows import Lifetimes, Refusal, Use, rotate_refresh_token

@@ -11,8 +11,8 @@ from wxauth.server.core.database import CONFLICTS, Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.tables import USER, UserRow
 from wxauth.server.core.trail import EventType
+from wxauth.server.core.users import USER, UserRow
 from wxauth.server.limits.rates import PROFILE_CHANGES, WINDOW
 from wxauth.server.limits.rows import taking_part
 from wxauth.server.users.merging import Observe, link_unionid

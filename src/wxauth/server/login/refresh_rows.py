@@ -11,8 +11,8 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.tables import USER, UserInSession, UserStatus
 from wxauth.server.core.trail import SYSTEM, EventType
+from wxauth.server.core.users import USER, UserInSession, UserStatus
 from wxauth.server.sessions.rows import EndReason
 
 _ATTEMPTS: Final = 3

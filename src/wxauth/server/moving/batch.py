@@ -10,8 +10,8 @@ from uuid import UUID
 
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.ids import new_id
-from wxauth.server.core.tables import UserRow, UserStatus
 from wxauth.server.core.trail import OPERATOR, EventType
+from wxauth.server.core.users import UserRow, UserStatus
 from wxauth.server.moving import faults
 from wxauth.server.moving.faults import Fault
 from wxauth.server.moving.import_rows import Found, store

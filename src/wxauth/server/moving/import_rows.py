@@ -11,7 +11,7 @@ from uuid import UUID
 
 from wxauth.server.consents.rows import PRESENT_CONSENTS
 from wxauth.server.core.database import Transaction
-from wxauth.server.core.tables import USER, UserRow
+from wxauth.server.core.users import USER, UserRow
 
 # $1 app_ids and $2 openids, in pairs
 _IDENTITIES: Final = """

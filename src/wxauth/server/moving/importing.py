@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import CONFLICTS, Transaction
 from wxauth.server.core.services import Services
-from wxauth.server.core.tables import UserRow
+from wxauth.server.core.users import UserRow
 from wxauth.server.moving.batch import Batch, Made, Options, Outcome, Refused
 from wxauth.server.moving.faults import Fault
 from wxauth.server.moving.import_rows import Wanted, apps_of_users, consents_known, find, lock

@@ -19,7 +19,7 @@ from pydantic import (
 
 from wxauth.errors import UnknownApp
 from wxauth.server.core.services import Services
-from wxauth.server.core.tables import UserStatus
+from wxauth.server.core.users import UserStatus
 from wxauth.server.moving.faults import NOT_JSON, WANTED, Fault
 from wxauth.server.profile.bodies import AvatarUrl, Nickname
 from wxauth.server.users.bodies import Role

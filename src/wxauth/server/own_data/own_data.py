@@ -18,8 +18,8 @@ from wxauth.errors import InvalidToken, NotFound, RateLimited, StorageUnavailabl
 from wxauth.server.core.database import Database, Snapshot
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
-from wxauth.server.core.tables import phone_verified
 from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.users import phone_verified
 from wxauth.server.limits.rows import take_attempt
 from wxauth.server.own_data import rows
 from wxauth.server.users.account import Caller

@@ -6,7 +6,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from wxauth.server.core.database import Snapshot, Transaction
-from wxauth.server.core.tables import USER, UserRow
+from wxauth.server.core.users import USER, UserRow
 
 PAGE: Final = 250
 """How many rows are read, and written as JSON, at once: some milliseconds, in which nobody else is answered."""

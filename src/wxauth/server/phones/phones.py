@@ -32,7 +32,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.promises import Promises
 from wxauth.server.core.sealing import CannotOpen, Sealer, phone_answer_context
 from wxauth.server.core.settings import App
-from wxauth.server.core.tables import UserRow
+from wxauth.server.core.users import UserRow
 from wxauth.server.limits.attempts import Attempts
 from wxauth.server.limits.places import RETRY_AFTER, Places
 from wxauth.server.phones.rows import (

@@ -11,8 +11,8 @@ import asyncpg
 
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.tables import USER, UserRow
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
+from wxauth.server.core.users import USER, UserRow
 from wxauth.server.users.merging import Merged, link_by_phone
 from wxauth.server.users.rows import lock_user_of, user_of
 from wxauth.server.users.standing_rows import lock_users

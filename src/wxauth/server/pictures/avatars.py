@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 from wxauth.errors import InvalidRequest, InvalidToken, NotFound
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
-from wxauth.server.core.tables import UserInSession, UserRow
+from wxauth.server.core.users import UserInSession, UserRow
 from wxauth.server.limits.places import Places
 from wxauth.server.limits.rates import PICTURES
 from wxauth.server.pictures.picture_files import UnusablePicture, check_file

@@ -6,7 +6,7 @@ from functools import partial
 from wxauth.errors import InvalidToken
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
-from wxauth.server.core.tables import UserInSession, UserRow
+from wxauth.server.core.users import UserInSession, UserRow
 from wxauth.server.profile.rows import change_profile as store_profile
 from wxauth.server.users.account import Caller
 from wxauth.server.users.person import Person

@@ -11,8 +11,8 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.setting_types import Policy
 from wxauth.server.core.settings import App
-from wxauth.server.core.tables import UserInSession, UserRow
 from wxauth.server.core.trail import EventType
+from wxauth.server.core.users import UserInSession, UserRow
 from wxauth.server.limits.attempts import Attempts
 from wxauth.server.profile.rows import change_profile
 from wxauth.server.users.flags import flag

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.tables import USER, UserInSession, UserRow
 from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.users import USER, UserInSession, UserRow
 from wxauth.server.limits.rates import PROFILE_CHANGES
 
 

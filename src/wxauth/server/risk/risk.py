@@ -19,8 +19,8 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.promises import Promises
 from wxauth.server.core.setting_types import Policy
 from wxauth.server.core.settings import App
-from wxauth.server.core.tables import UserStatus
 from wxauth.server.core.trail import SYSTEM, EventType
+from wxauth.server.core.users import UserStatus
 from wxauth.server.risk.rows import is_banned, note_judged, note_judged_in
 from wxauth.server.users.flags import flag
 from wxauth.server.users.person import Person

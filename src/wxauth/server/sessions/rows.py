@@ -10,8 +10,8 @@ from uuid import UUID
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.tables import USER, UserInSession
 from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.users import USER, UserInSession
 
 START: Final = UUID(int=0)
 """Before the first session."""

@@ -7,8 +7,8 @@ from typing import Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database
-from wxauth.server.core.tables import USER
 from wxauth.server.core.trail import Actor, EventType
+from wxauth.server.core.users import USER
 from wxauth.server.users.rows import IdentityRow, UserWithIdentities
 
 # A user who is named twice, by any id or openid, comes once, at the first place.

@@ -9,8 +9,8 @@ from wxauth.errors import InsufficientRole, InvalidToken, NotFound
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
-from wxauth.server.core.tables import UserInSession
 from wxauth.server.core.trail import Actor
+from wxauth.server.core.users import UserInSession
 from wxauth.server.sessions import rows as session_rows
 from wxauth.server.sessions.rows import EndReason, OpenSession
 from wxauth.server.users import rows as user_rows

@@ -17,8 +17,8 @@ from uuid import UUID
 from wxauth.errors import LastAdmin, LoginTooOld, MergeRefused, NotFound, StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.tables import UserStatus
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
+from wxauth.server.core.users import UserStatus
 from wxauth.server.sessions.rows import end_sessions_of_websites
 from wxauth.server.users.merging_rows import (
     current_user,

@@ -12,11 +12,12 @@ from sqlmodel import col
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
-from wxauth.server.core.tables import Identity, User, UserRow, UserStatus
 from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.users import UserRow, UserStatus
 from wxauth.server.sessions.rows import EndReason, open_session_ids, record_ended
 from wxauth.server.users.erasure_rows import forget_person
 from wxauth.server.users.merging_rows import former_ids
+from wxauth.server.users.tables import Identity, User
 
 
 class IdentityRow(TypedDict):

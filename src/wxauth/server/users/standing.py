@@ -13,8 +13,8 @@ from uuid import UUID
 from wxauth.errors import LastAdmin, StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.tables import UserStatus
 from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.users import UserStatus
 from wxauth.server.sessions.rows import EndReason, end_console_sessions, end_sessions
 from wxauth.server.users.standing_rows import (
     lock_users,

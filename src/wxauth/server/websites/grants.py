@@ -8,11 +8,12 @@ from uuid import UUID
 
 from wxauth.errors import InvalidToken
 from wxauth.server.clients.clients import ID_TOKEN_ALG
+from wxauth.server.clients.tables import Client
 from wxauth.server.clients.uris import is_registered
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
-from wxauth.server.core.tables import Client, UserInSession
+from wxauth.server.core.users import UserInSession
 from wxauth.server.login.refresh_rows import Lifetimes, Refusal, Use, rotate_refresh_token
 from wxauth.server.sessions.rows import EndReason, end_session_of_website
 from wxauth.server.users.callers import ADMIN_SCOPE, ROLES_SCOPE

@@ -14,8 +14,8 @@ from uuid import UUID
 import asyncpg
 
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.tables import USER, UserInSession
 from wxauth.server.core.trail import SYSTEM, EventType
+from wxauth.server.core.users import USER, UserInSession
 from wxauth.server.sessions.rows import EndReason
 from wxauth.server.wechat.api import Picture
 

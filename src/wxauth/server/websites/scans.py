@@ -18,10 +18,10 @@ from wxauth.errors import (
     ScanTooFar,
     StorageUnavailable,
 )
+from wxauth.server.clients.tables import Client
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
-from wxauth.server.core.tables import Client
 from wxauth.server.login.proof import prove_person
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.account import Caller

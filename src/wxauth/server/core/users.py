@@ -1,0 +1,50 @@
+"""What is read of a user, in every room."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, Literal, TypedDict
+from uuid import UUID
+
+ROLE = "[a-z][a-z0-9_-]{0,31}"
+
+
+class UserStatus(StrEnum):
+    """Whether a user may log in."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+
+
+class UserRow(TypedDict):
+    """A user as it is read: every column of the table but `unjudged_since`, which only logins read."""
+
+    id: UUID
+    unionid: str | None
+    nickname: str | None
+    avatar_url: str | None
+    phone: str | None
+    roles: list[str]
+    status: Literal["active", "disabled"]
+    created_at: datetime
+    last_login_at: datetime | None
+    external_id: str | None
+    phone_proved_at: datetime | None
+    """When the number was last proved by the phone button; None for one that was merely imported."""
+    consents: dict[str, str] | None
+    """The present consents, document → version. None means the same as empty."""
+
+
+class UserInSession(UserRow):
+    """A user, with the identity of one of their sessions."""
+
+    app_id: str
+    openid: str
+
+
+USER: Final = ", ".join(f"users.{name}" for name in UserRow.__annotations__)
+"""The columns of `UserRow`, for a statement's SELECT or RETURNING."""
+
+
+def phone_verified(user: UserRow) -> bool | None:
+    """Whether the number was proved by the phone button; None without a number."""
+    return None if user["phone"] is None else user["phone_proved_at"] is not None

@@ -1,0 +1,181 @@
+"""The tables of the feed, of webhooks and of deliveries."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Index,
+    SmallInteger,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy import Identity as IdentityColumn
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
+from sqlmodel import Field, SQLModel
+
+from wxauth.server.clients.tables import CLIENT_NAME
+from wxauth.server.core.tables import TIME, Event, after_create
+
+
+class UnplacedEvent(SQLModel, table=True):
+    """An event for siblings that has no place in the feed yet."""
+
+    __tablename__ = "events_unplaced"
+
+    event_id: UUID = Field(primary_key=True)
+
+
+class FeedPlace(SQLModel, table=True):
+    """An event's place in the feed for siblings."""
+
+    __tablename__ = "feed"
+    __table_args__ = (UniqueConstraint("event_id"), Index(None, "type", "position"))
+
+    position: int = Field(sa_column=Column(BigInteger, IdentityColumn(always=True), primary_key=True))
+    event_id: UUID
+    type: str = Field(sa_type=Text)
+
+
+class ProfileChange(SQLModel, table=True):
+    """When siblings were last told that a person's profile has changed, and what has changed since.
+
+    Only the transaction that gives places writes here, so that no login and no other change waits.
+    """
+
+    __tablename__ = "profile_changes"
+    __table_args__ = (
+        CheckConstraint("(event_id IS NULL) = (fields = '{}')", name="fields"),
+        Index(None, "told_at"),
+    )
+
+    user_id: UUID = Field(primary_key=True)
+    told_at: datetime = Field(sa_type=TIME)
+    event_id: UUID | None
+    """The newest event that siblings have not been told of."""
+    fields: list[str] = Field(sa_type=ARRAY(Text))
+    """What has changed since `told_at`."""
+
+
+class SweptPlace(SQLModel, table=True):
+    """The last place whose event has been swept away. Before the first sweep there is no row."""
+
+    __tablename__ = "feed_swept"
+    __table_args__ = (CheckConstraint("is_only", name="is_only"),)
+
+    is_only: bool = Field(primary_key=True, sa_column_kwargs={"server_default": text("true")})
+    position: int = Field(sa_type=BigInteger)
+    event_id: UUID
+
+
+after_create(
+    Event,
+    """
+        CREATE FUNCTION mark_unplaced() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO events_unplaced (event_id) VALUES (NEW.id);
+            RETURN NULL;
+        END
+        $$
+    """,
+    # A trigger, so that no statement that records an event can forget the feed.
+    """
+        CREATE TRIGGER events_mark_unplaced AFTER INSERT ON events FOR EACH ROW WHEN (NEW.type IN (
+            'user.created', 'user.merged', 'identity.added', 'consent.given', 'consent.withdrawn',
+            'user.erased', 'user.banned', 'user.unbanned', 'user.roles_changed', 'user.phone_bound',
+            'user.phone_removed', 'user.profile_changed', 'user.authorization_revoked', 'session.ended'
+        )) EXECUTE FUNCTION mark_unplaced()
+    """,
+    # A trigger, so that a sweep of events needs no statement for the feed.
+    """
+        CREATE FUNCTION forget_places() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            DELETE FROM events_unplaced USING gone WHERE event_id = gone.id;
+            WITH swept AS (
+                DELETE FROM feed USING gone WHERE event_id = gone.id RETURNING position, event_id
+            )
+            INSERT INTO feed_swept (position, event_id)
+            SELECT position, event_id FROM swept ORDER BY position DESC LIMIT 1
+            ON CONFLICT (is_only) DO UPDATE SET position = excluded.position, event_id = excluded.event_id
+             WHERE feed_swept.position < excluded.position;
+            RETURN NULL;
+        END
+        $$
+    """,
+    """
+        CREATE TRIGGER events_forget_places AFTER DELETE ON events REFERENCING OLD TABLE AS gone
+            FOR EACH STATEMENT EXECUTE FUNCTION forget_places()
+    """,
+)
+
+
+class Webhook(SQLModel, table=True):
+    """A webhook: the address to which a sibling's events are sent."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (
+        UniqueConstraint("name"),
+        CheckConstraint(f"name ~ '^{CLIENT_NAME}$'", name="name"),
+        CheckConstraint("(former_secret IS NULL) = (former_secret_until IS NULL)", name="former_secret"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    """Names this webhook for ever, even if a later one gets the same name."""
+    name: str = Field(sa_type=Text)
+    url: str = Field(sa_type=Text)
+    types: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))
+    """The shown names of the wanted types; empty for all types."""
+    is_enabled: bool = Field(sa_column_kwargs={"server_default": text("true")})
+    secret: bytes = Field(sa_type=BYTEA)
+    """The secret that signs, sealed."""
+    former_secret: bytes | None = Field(sa_type=BYTEA)
+    """The former secret, which signs too until `former_secret_until`, sealed."""
+    former_secret_until: datetime | None = Field(sa_type=TIME)
+    created_at: datetime = Field(sa_type=TIME)
+    delivered_at: datetime | None = Field(sa_type=TIME)
+    """When the webhook last accepted a delivery, to the minute."""
+
+
+class Delivery(SQLModel, table=True):
+    """An event for a webhook. It refers to neither, so that removing a webhook with a million deliveries is quick."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        CheckConstraint("state IN ('pending', 'delivered', 'failed')", name="state"),
+        CheckConstraint("(state = 'pending') = (next_at IS NOT NULL)", name="next_at"),
+        CheckConstraint("state = 'pending' OR NOT is_taken", name="is_taken"),
+        Index(
+            "deliveries_pending_idx",
+            "webhook_id",
+            "priority",
+            "next_at",
+            postgresql_where=text("state = 'pending'"),
+        ),
+        Index(None, "webhook_id", "state", "id"),
+        {
+            "postgresql_with": {
+                "autovacuum_vacuum_scale_factor": 0.02,
+                "autovacuum_vacuum_insert_scale_factor": 0.02,
+            }
+        },
+    )
+
+    webhook_id: UUID = Field(primary_key=True)
+    event_id: UUID = Field(primary_key=True)
+    id: UUID
+    """UUIDv7, in the order in which events got their places."""
+    type: str = Field(sa_type=Text)
+    """The shown name of the event's type."""
+    state: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'pending'")))
+    attempts: int = Field(sa_column_kwargs={"server_default": text("0")})
+    is_taken: bool = Field(sa_column_kwargs={"server_default": text("false")})
+    """Whether a process is delivering it. The process has until `next_at`."""
+    status: int | None
+    error: str | None = Field(sa_type=Text)
+    next_at: datetime | None = Field(sa_type=TIME)
+    at: datetime = Field(sa_type=TIME)
+    priority: int = Field(sa_column=Column(SmallInteger, nullable=False, server_default=text("3")))
+    """See `Priority` in `siblings/webhook_rows.py`; the lowest goes first."""

@@ -1,0 +1,23 @@
+"""The table of sweeps."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import (
+    Text,
+)
+from sqlmodel import Field, SQLModel
+
+from wxauth.server.core.tables import TIME
+
+
+class Sweep(SQLModel, table=True):
+    """How far a sweep has come. Any worker may go on with it."""
+
+    __tablename__ = "sweeps"
+
+    name: str = Field(sa_type=Text, primary_key=True)
+    after: UUID
+    """The id of the last row that was looked at."""
+    due_at: datetime = Field(sa_type=TIME)
+    """When the next page is due; after the last row, when the next sweep begins."""

@@ -1,0 +1,57 @@
+"""The table of users' pictures."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKeyConstraint,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.postgresql import BYTEA
+from sqlmodel import Field, SQLModel
+
+from wxauth.server.core.tables import TIME, after_create
+
+
+class Avatar(SQLModel, table=True):
+    """The picture that a user's avatar_url leads to."""
+
+    __tablename__ = "avatars"
+    __table_args__ = (
+        UniqueConstraint("user_id"),
+        ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
+        CheckConstraint("id ~ '^[A-Za-z0-9_-]{22}$'", name="id"),
+        CheckConstraint("content_type IN ('image/jpeg', 'image/png')", name="content_type"),
+        CheckConstraint("octet_length(content) BETWEEN 1 AND 2097152", name="content"),
+    )
+
+    id: str = Field(sa_type=Text, primary_key=True)
+    """The secret part of the picture's URL: whoever has the URL may see the picture."""
+    user_id: UUID
+    content_type: str = Field(sa_type=Text)
+    content: bytes = Field(sa_type=BYTEA)
+    created_at: datetime = Field(sa_type=TIME)
+
+
+after_create(
+    Avatar,
+    "ALTER TABLE avatars ALTER COLUMN content SET STORAGE EXTERNAL",  # already compressed
+    # A trigger, so that no statement that changes avatar_url need delete the picture. A login, which names the column,
+    # pays for a comparison.
+    """
+        CREATE FUNCTION forget_former_avatar() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            DELETE FROM avatars
+             WHERE user_id = NEW.id AND strpos(COALESCE(NEW.avatar_url, ''), '/v1/avatars/' || id || '.') = 0;
+            RETURN NULL;
+        END
+        $$
+    """,
+    """
+        CREATE TRIGGER users_forget_former_avatar AFTER UPDATE OF avatar_url ON users
+            FOR EACH ROW WHEN (OLD.avatar_url IS DISTINCT FROM NEW.avatar_url)
+            EXECUTE FUNCTION forget_former_avatar()
+    """,
+)

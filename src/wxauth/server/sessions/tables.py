@@ -1,0 +1,83 @@
+"""The tables of sessions."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKeyConstraint,
+    Index,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import BYTEA, INET
+from sqlmodel import Field, SQLModel
+
+from wxauth.server.core.tables import TIME
+
+
+class Session(SQLModel, table=True):
+    """One login on one device."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (
+        # A session follows its identity: a merge moves it to the other user, an erasure deletes it.
+        ForeignKeyConstraint(
+            ["app_id", "openid", "user_id"],
+            ["identities.app_id", "identities.openid", "identities.user_id"],
+            onupdate="CASCADE",
+            ondelete="CASCADE",
+        ),
+        CheckConstraint(  # one CHECK for all, because each costs every login
+            "generation >= 0 AND expires_at >= created_at AND (revoked_at IS NULL) = (revoked_reason IS NULL)"
+            " AND (revoked_at IS NULL OR session_key IS NULL)",
+            name="state",
+        ),
+        Index(None, "user_id", "id"),
+        # By default autovacuum waits until a fifth of the table is dead: of 100 million sessions, 20 million dead ones.
+        {
+            "postgresql_with": {
+                "autovacuum_vacuum_scale_factor": 0.02,
+                "autovacuum_vacuum_insert_scale_factor": 0.02,
+            }
+        },
+    )
+
+    id: UUID = Field(primary_key=True)
+    user_id: UUID
+    app_id: str = Field(sa_type=Text)
+    openid: str = Field(sa_type=Text)
+    session_key: bytes | None = Field(sa_type=BYTEA)
+    """WeChat's key for this login, sealed; gone when the session ends."""
+    generation: int = Field(sa_column_kwargs={"server_default": text("0")})
+    """How often the refresh token has been rotated."""
+    rotated_at: datetime | None = Field(sa_type=TIME)
+    ip: str | None = Field(sa_type=INET)
+    user_agent: str | None = Field(sa_type=Text)
+    created_at: datetime = Field(sa_type=TIME)
+    last_used_at: datetime = Field(sa_type=TIME)
+    expires_at: datetime = Field(sa_type=TIME)
+    revoked_at: datetime | None = Field(sa_type=TIME)
+    revoked_reason: str | None = Field(sa_type=Text)
+    # Only a website's session has these; the session of a mini-program does not.
+    client_id: str | None = Field(sa_type=Text)
+    """The site."""
+    scope: str | None = Field(sa_type=Text)
+    """The granted scopes, separated by spaces."""
+    authenticated_at: datetime | None = Field(sa_type=TIME)
+    """When the person said yes."""
+    authenticated_by: str | None = Field(sa_type=Text)
+    """How the person logged in, as a value of `amr` (RFC 8176)."""
+
+
+class WebsiteSession(SQLModel, table=True):
+    """The sessions of websites. An index on `sessions` in place of this table would cost every phone's login."""
+
+    __tablename__ = "website_sessions"
+    __table_args__ = (
+        ForeignKeyConstraint(["session_id"], ["sessions.id"], ondelete="CASCADE"),
+        Index(None, "session_id"),
+    )
+
+    client_id: str = Field(sa_type=Text, primary_key=True)
+    session_id: UUID = Field(primary_key=True)

@@ -1,0 +1,184 @@
+"""The tables of users, their identities, and what is kept of those who were merged or erased."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlmodel import Field, SQLModel
+
+from wxauth.server.core.tables import TIME, after_create
+
+
+class User(SQLModel, table=True):
+    """A person, known by one or more identities."""
+
+    __tablename__ = "users"
+    __table_args__ = (
+        UniqueConstraint("unionid"),
+        Index("users_administrators_idx", "id", postgresql_where=text("'admin' = ANY (roles)")),
+        Index(None, "phone", postgresql_where=text("phone IS NOT NULL")),
+        Index(None, "external_id", unique=True, postgresql_where=text("external_id IS NOT NULL")),
+        # Room on each page, and no index on the columns that a login changes: so a login's update stays in its page.
+        {"postgresql_with": {"fillfactor": 85}},
+    )
+
+    id: UUID = Field(primary_key=True)
+    unionid: str | None = Field(sa_type=Text)
+    nickname: str | None = Field(sa_type=Text)
+    avatar_url: str | None = Field(sa_type=Text)
+    phone: str | None = Field(sa_type=Text)
+    roles: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))
+    status: str = Field(sa_column=Column(Text, nullable=False, server_default=text("'active'")))
+    created_at: datetime = Field(sa_type=TIME)
+    last_login_at: datetime | None = Field(sa_type=TIME)
+    """Null until an imported user first logs in."""
+    unjudged_since: datetime | None = Field(sa_type=TIME)
+    """When a newcomer first logged in; null once WeChat has told the newcomer's risk. Only logins read it."""
+    external_id: str | None = Field(max_length=128)  # a limit of the type costs nothing if the column is not written
+    """The user's id in the operator's other services, from before wxauth."""
+    phone_proved_at: datetime | None = Field(sa_type=TIME)
+    """When the number was last proved by the phone button; null for one that was merely imported."""
+    consents: dict[str, str] | None = Field(sa_type=JSONB)
+    """The present consents, document → version. They are kept here so that a login reads no other table."""
+
+
+after_create(
+    User,
+    # A trigger in place of CHECKs. PostgreSQL prepares every CHECK anew for each statement that writes a row, which is
+    # a fifth of a login's cost there. This trigger runs only if one of its columns is written.
+    r"""
+        CREATE FUNCTION check_user() RETURNS trigger LANGUAGE plpgsql AS $$
+        DECLARE
+            broken text := CASE
+                WHEN NEW.unionid = '' THEN 'unionid' -- would make one person of many
+                WHEN NEW.status NOT IN ('active', 'disabled') THEN 'status'
+                WHEN cardinality(NEW.roles) > 32 THEN 'roles_number'
+                -- Almost nobody has a role. The first comparison refuses NULL, and a comma inside a role.
+                WHEN cardinality(NEW.roles) > 0
+                     AND (NEW.roles = string_to_array(array_to_string(NEW.roles, ','), ',')
+                          AND array_to_string(NEW.roles, ',') ~ '^[a-z][a-z0-9_-]{0,31}(,[a-z][a-z0-9_-]{0,31})*$')
+                         IS NOT TRUE THEN 'roles'
+                WHEN char_length(NEW.nickname) NOT BETWEEN 1 AND 64 THEN 'nickname'
+                WHEN char_length(NEW.avatar_url) NOT BETWEEN 1 AND 2048 THEN 'avatar_url'
+                WHEN NEW.phone !~ '^\+[1-9][0-9]{1,14}$' THEN 'phone'
+            END;
+        BEGIN
+            IF broken IS NOT NULL THEN
+                RAISE EXCEPTION 'users.% breaks its rule', broken
+                      USING ERRCODE = 'check_violation', TABLE = 'users', CONSTRAINT = 'users_' || broken || '_check';
+            END IF;
+            RETURN NEW;
+        END
+        $$
+    """,
+    """
+        CREATE TRIGGER users_check
+            BEFORE INSERT OR UPDATE OF unionid, status, roles, nickname, avatar_url, phone ON users
+            FOR EACH ROW EXECUTE FUNCTION check_user()
+    """,
+)
+
+
+class Identity(SQLModel, table=True):
+    """One openid in one app."""
+
+    __tablename__ = "identities"
+    __table_args__ = (
+        # Sessions refer to these three columns: so a session always belongs to its identity's user.
+        UniqueConstraint("app_id", "openid", "user_id"),
+        ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
+        CheckConstraint("app_id <> ''", name="app_id"),
+        CheckConstraint("openid <> ''", name="openid"),
+        Index(None, "user_id"),
+        # WeChat has one openid for each person and app.
+        Index(None, "app_id", "unionid", unique=True, postgresql_where=text("unionid IS NOT NULL")),
+    )
+
+    app_id: str = Field(sa_type=Text, primary_key=True)
+    openid: str = Field(sa_type=Text, primary_key=True)
+    user_id: UUID
+    created_at: datetime = Field(sa_type=TIME)
+    unionid: str | None = Field(sa_type=Text)
+    """The unionid that WeChat last gave with this identity."""
+
+
+class Unionid(SQLModel, table=True):
+    """A unionid that a person has, or has had: each Open Platform account has its own, and apps move between them."""
+
+    __tablename__ = "unionids"
+    __table_args__ = (
+        ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
+        CheckConstraint("unionid <> ''", name="unionid"),  # an empty one would make one person of many
+        Index(None, "user_id"),
+    )
+
+    unionid: str = Field(sa_type=Text, primary_key=True)
+    user_id: UUID
+
+
+after_create(
+    Unionid,
+    # A trigger, so that no statement that writes users.unionid can forget this table.
+    """
+        CREATE FUNCTION remember_unionid() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO unionids (unionid, user_id) VALUES (NEW.unionid, NEW.id) ON CONFLICT DO NOTHING;
+            RETURN NULL;
+        END
+        $$
+    """,
+    """
+        CREATE TRIGGER users_remember_unionid AFTER INSERT OR UPDATE OF unionid ON users
+            FOR EACH ROW WHEN (NEW.unionid IS NOT NULL) EXECUTE FUNCTION remember_unionid()
+    """,
+)
+
+
+class FormerUser(SQLModel, table=True):
+    """An id that was merged into another user's. Siblings may still know the person by it."""
+
+    __tablename__ = "former_users"
+    __table_args__ = (
+        ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
+        Index(None, "user_id"),
+    )
+
+    id: UUID = Field(primary_key=True)
+    user_id: UUID
+    """The user that remains after all later merges."""
+    merged_at: datetime = Field(sa_type=TIME)
+
+
+class FormerExternalId(SQLModel, table=True):
+    """An external id of a user who was merged into one with another external id. Siblings may still know it."""
+
+    __tablename__ = "former_external_ids"
+    __table_args__ = (
+        ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
+        Index(None, "user_id"),
+    )
+
+    external_id: str = Field(max_length=128, primary_key=True)
+    user_id: UUID
+    """The user that remains after all later merges."""
+
+
+class Erasure(SQLModel, table=True):
+    """An id of an erased person of whom there is something left to forget: events, consents. Any worker may go on."""
+
+    __tablename__ = "erasures"
+
+    user_id: UUID = Field(primary_key=True)
+    about_after: UUID
+    """The last event about the person that has been forgotten."""
+    acted_after: UUID
+    """The last event about others from which the person's address has been taken."""

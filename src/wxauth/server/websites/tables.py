@@ -1,0 +1,114 @@
+"""The tables of scans."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKeyConstraint,
+    Index,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import BYTEA, INET
+from sqlmodel import Field, SQLModel
+
+from wxauth.server.core.tables import TIME, after_create
+
+
+class Scan(SQLModel, table=True):
+    """A code that somebody may scan to log in to a site. All its secrets are stored as hashes.
+
+    A claim names only a session, not a user: if the user is merged meanwhile, the session leads to the remaining user.
+    """
+
+    __tablename__ = "scans"
+    __table_args__ = (
+        UniqueConstraint("scene_hash"),
+        UniqueConstraint("user_code_hash"),
+        UniqueConstraint("device_code_hash"),
+        UniqueConstraint("request_hash"),
+        UniqueConstraint("code_hash"),
+        ForeignKeyConstraint(["client_id"], ["clients.name"], ondelete="CASCADE"),
+        # A device's, or a browser's on our own page.
+        CheckConstraint("(device_code_hash IS NULL) <> (request_hash IS NULL)", name="kind"),
+        CheckConstraint("(request_hash IS NULL) = (browser_hash IS NULL)", name="browser_hash"),
+        CheckConstraint("(claimed_session_id IS NULL) = (claimed_at IS NULL)", name="claimed_at"),
+        CheckConstraint(
+            "verdict IS NULL OR (verdict IN ('approved', 'denied') AND claimed_at IS NOT NULL)", name="verdict"
+        ),
+        CheckConstraint("(verdict IS NULL) = (decided_at IS NULL)", name="decided_at"),
+        CheckConstraint("(code_hash IS NULL) = (code_expires_at IS NULL)", name="code_expires_at"),
+        CheckConstraint("expires_at > created_at", name="expires_at"),
+        Index(None, "client_id"),
+        Index(None, "expires_at"),
+        Index(
+            "scans_unclaimed_pages_idx",
+            "expires_at",
+            postgresql_where=text("request_hash IS NOT NULL AND claimed_at IS NULL"),
+        ),
+    )
+
+    id: UUID = Field(primary_key=True)
+    client_id: str = Field(sa_type=Text)
+    scope: str = Field(sa_type=Text)
+    """The scopes to be granted, separated by spaces."""
+    scene_hash: bytes = Field(sa_type=BYTEA)
+    """The hash of the scene, which is in the picture."""
+    user_code_hash: bytes = Field(sa_type=BYTEA)
+    device_code_hash: bytes | None = Field(sa_type=BYTEA)
+    request_hash: bytes | None = Field(sa_type=BYTEA)
+    """The hash of the id with which the page asks for its state. It must come with the cookie of the page's browser."""
+    browser_hash: bytes | None = Field(sa_type=BYTEA)
+    redirect_uri: str | None = Field(sa_type=Text)
+    state: str | None = Field(sa_type=Text)
+    nonce: str | None = Field(sa_type=Text)
+    code_challenge: str | None = Field(sa_type=Text)
+    browser_ip: str | None = Field(sa_type=INET)
+    browser_user_agent: str | None = Field(sa_type=Text)
+    poll_interval: int = Field(sa_column_kwargs={"server_default": text("2")})
+    """Seconds between two polls of the device."""
+    polled_at: datetime | None = Field(sa_type=TIME)
+    claimed_session_id: UUID | None
+    claimed_at: datetime | None = Field(sa_type=TIME)
+    is_typed: bool = Field(sa_column_kwargs={"server_default": text("false")})
+    """Whether the user code was typed, not the picture scanned."""
+    verdict: str | None = Field(sa_type=Text)
+    decided_at: datetime | None = Field(sa_type=TIME)
+    code_hash: bytes | None = Field(sa_type=BYTEA)
+    """The hash of the authorization code."""
+    code_expires_at: datetime | None = Field(sa_type=TIME)
+    session_id: UUID | None
+    """The session that the scan has led to."""
+    created_at: datetime = Field(sa_type=TIME)
+    expires_at: datetime = Field(sa_type=TIME)
+
+
+class WrongUserCodes(SQLModel, table=True):
+    """How many wrong user codes a user has typed lately."""
+
+    __tablename__ = "wrong_user_codes"
+    __table_args__ = (ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),)
+
+    user_id: UUID = Field(primary_key=True)
+    since: datetime = Field(sa_type=TIME)
+    number: int
+
+
+class ScanPicture(SQLModel, table=True):
+    """The picture of a scan, made when somebody first looks at it."""
+
+    __tablename__ = "scan_pictures"
+    __table_args__ = (
+        ForeignKeyConstraint(["scan_id"], ["scans.id"], ondelete="CASCADE"),
+        CheckConstraint("content_type IN ('image/jpeg', 'image/png')", name="content_type"),
+        CheckConstraint("octet_length(content) BETWEEN 1 AND 2097152", name="content"),
+    )
+
+    scan_id: UUID = Field(primary_key=True)
+    content_type: str = Field(sa_type=Text)
+    content: bytes = Field(sa_type=BYTEA)
+
+
+after_create(ScanPicture, "ALTER TABLE scan_pictures ALTER COLUMN content SET STORAGE EXTERNAL")  # already compressed
