@@ -5,11 +5,12 @@ A merge leaves the former user's consents where they are. So a user's consents a
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, TypedDict
+from typing import Final, TypedDict
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import new_id
+from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.sessions.rows import END
 
 
@@ -20,51 +21,13 @@ def ids_of(user_id: str) -> str:
     )
 
 
-_ITS_IDS: Final = ids_of("$1::uuid")
+_ITS_IDS_PART: Final = ids_of(":user_id::uuid")
 PRESENT_CONSENTS: Final = f"""
        (SELECT jsonb_object_agg(document, version)
           FROM (SELECT DISTINCT ON (document) document, version FROM consents
                  WHERE user_id = ANY ({ids_of("users.id")}) AND withdrawn_at IS NULL
                  ORDER BY document, given_at DESC, id DESC) AS newest)"""  # noqa: S608 - put together from constants
 """SQL for `users.consents`: of each document the version that was given last and not withdrawn."""
-
-# Settles the race of two changes: the second waits here, and sees what the first has written.
-_LOCK: Final = "SELECT consents FROM users WHERE id = $1 FOR UPDATE"
-# Adds nothing if the same consent still holds, as after a document has been set back to a former version.
-# $1 user id  $2 id  $3 document  $4 version  $5 now  $6 app_id  $7 ip
-_ADD: Final = f"""
-INSERT INTO consents (id, user_id, document, version, given_at, app_id, ip)
-SELECT $2, $1, $3, $4, $5, $6, $7::text::inet
- WHERE NOT EXISTS (SELECT FROM consents
-                    WHERE user_id = ANY ({_ITS_IDS}) AND document = $3 AND version = $4 AND withdrawn_at IS NULL)
-RETURNING id
-"""  # noqa: S608 - put together from constants
-# $1 user id  $2 document → version
-_NOTE_GIVEN: Final = "UPDATE users SET consents = COALESCE(consents, '{}') || $2::jsonb WHERE id = $1"
-# $1 user id  $2 document  $3 now
-_WITHDRAW: Final = f"""
-UPDATE consents SET withdrawn_at = $3
- WHERE user_id = ANY ({_ITS_IDS}) AND document = $2 AND withdrawn_at IS NULL
-"""  # noqa: S608 - put together from constants
-_NOTE_WITHDRAWN: Final = "UPDATE users SET consents = NULLIF(consents - $2::text, '{}') WHERE id = $1"
-# The newest by each of the ids, because an index has them in order by one id alone.
-# $1 user id  $2 how many  $3 and $4 where the page before ended: given_at and id, or NULL
-_NEWEST: Final = f"""
-SELECT page.*
-  FROM unnest({_ITS_IDS}) AS known (id) CROSS JOIN LATERAL (
-       SELECT id, document, version, given_at, withdrawn_at, app_id, ip FROM consents
-        WHERE user_id = known.id
-          AND (given_at, id) < (COALESCE($3::timestamptz, 'infinity'), COALESCE($4::uuid, '{END}'))
-        ORDER BY given_at DESC, id DESC LIMIT $2) page
- ORDER BY given_at DESC, id DESC LIMIT $2
-"""  # noqa: S608 - put together from constants
-# $1 user id  $2 documents  $3 their versions
-_HOLDING: Final = f"""
-SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app_id, ip
-  FROM consents JOIN unnest($2::text[], $3::text[]) AS wanted (document, version) USING (document, version)
- WHERE user_id = ANY ({_ITS_IDS}) AND withdrawn_at IS NULL
- ORDER BY document, given_at DESC, id DESC
-"""  # noqa: S608 - put together from constants
 
 
 class ConsentRow(TypedDict):
@@ -77,13 +40,58 @@ class ConsentRow(TypedDict):
     withdrawn_at: datetime | None
     app_id: str | None
     """The app in which the person agreed."""
-    ip: Any
-    """An address, as asyncpg reads it, or None."""
+    ip: object | None
+    """An address, as asyncpg reads it."""
+
+
+class _PresentConsents(TypedDict):
+    consents: dict[str, str] | None
+
+
+# Settles the race of two changes: the second waits here, and sees what the first has written.
+_LOCK: Final = Statement[_PresentConsents]("SELECT consents FROM users WHERE id = :user_id FOR UPDATE")
+# Adds nothing if the same consent still holds, as after a document has been set back to a former version.
+_ADD: Final = Statement[UUID](f"""
+INSERT INTO consents (id, user_id, document, version, given_at, app_id, ip)
+SELECT :id, :user_id, :document, :version, :now, :app_id, :ip::text::inet
+ WHERE NOT EXISTS (SELECT FROM consents
+                    WHERE user_id = ANY ({_ITS_IDS_PART}) AND document = :document AND version = :version
+                      AND withdrawn_at IS NULL)
+RETURNING id
+""")  # noqa: S608 - put together from constants
+_NOTE_GIVEN: Final = Statement[Nothing](
+    "UPDATE users SET consents = COALESCE(consents, '{}') || :given::jsonb WHERE id = :user_id"
+)
+_WITHDRAW: Final = Statement[Nothing](f"""
+UPDATE consents SET withdrawn_at = :now
+ WHERE user_id = ANY ({_ITS_IDS_PART}) AND document = :document AND withdrawn_at IS NULL
+""")  # noqa: S608 - put together from constants
+_NOTE_WITHDRAWN: Final = Statement[Nothing](
+    "UPDATE users SET consents = NULLIF(consents - :document::text, '{}') WHERE id = :user_id"
+)
+# The newest by each of the ids, because an index has them in order by one id alone.
+_NEWEST: Final = Statement[ConsentRow](f"""
+SELECT page.*
+  FROM unnest({_ITS_IDS_PART}) AS known (id) CROSS JOIN LATERAL (
+       SELECT id, document, version, given_at, withdrawn_at, app_id, ip FROM consents
+        WHERE user_id = known.id
+          AND (given_at, id) < (COALESCE(:before_given_at::timestamptz, 'infinity'),
+                                COALESCE(:before_id::uuid, '{END}'))
+        ORDER BY given_at DESC, id DESC LIMIT :limit) page
+ ORDER BY given_at DESC, id DESC LIMIT :limit
+""")  # noqa: S608 - put together from constants
+_HOLDING: Final = Statement[ConsentRow](f"""
+SELECT DISTINCT ON (document) id, document, version, given_at, withdrawn_at, app_id, ip
+  FROM consents JOIN unnest(:documents::text[], :versions::text[]) AS wanted (document, version)
+       USING (document, version)
+ WHERE user_id = ANY ({_ITS_IDS_PART}) AND withdrawn_at IS NULL
+ ORDER BY document, given_at DESC, id DESC
+""")  # noqa: S608 - put together from constants
 
 
 async def lock_consents(transaction: Transaction, user_id: UUID) -> Mapping[str, str] | None:
     """Lock a user's present consents, document → version, until the transaction ends; None if there is no such user."""
-    row = await transaction.fetchrow(_LOCK, user_id)
+    row = await transaction.row(_LOCK, user_id=user_id)
     return None if row is None else row["consents"] or {}
 
 
@@ -98,19 +106,21 @@ async def add_consent(
     now: datetime,
 ) -> bool:
     """Add a consent of a locked user to the history; whether it was new."""
-    added = await transaction.fetchval(_ADD, user_id, new_id(now), document, version, now, app_id, ip)
+    added = await transaction.value(
+        _ADD, user_id=user_id, id=new_id(now), document=document, version=version, now=now, app_id=app_id, ip=ip
+    )
     return added is not None
 
 
 async def note_given(transaction: Transaction, user_id: UUID, given: Mapping[str, str]) -> None:
     """Set present consents of a locked user."""
-    await transaction.execute(_NOTE_GIVEN, user_id, given)
+    await transaction.run(_NOTE_GIVEN, user_id=user_id, given=given)
 
 
 async def withdraw_consent(transaction: Transaction, user_id: UUID, *, document: str, now: datetime) -> None:
     """Withdraw a locked user's consent to any version of a document."""
-    await transaction.execute(_WITHDRAW, user_id, document, now)
-    await transaction.execute(_NOTE_WITHDRAWN, user_id, document)
+    await transaction.run(_WITHDRAW, user_id=user_id, document=document, now=now)
+    await transaction.run(_NOTE_WITHDRAWN, user_id=user_id, document=document)
 
 
 async def newest_consents(
@@ -120,8 +130,10 @@ async def newest_consents(
 
     Raises: StorageUnavailable.
     """
-    rows: Sequence[ConsentRow] = await database.fetch(_NEWEST, user_id, limit, *(after or (None, None)))
-    return rows
+    before_given_at, before_id = after or (None, None)
+    return await database.rows(
+        _NEWEST, user_id=user_id, limit=limit, before_given_at=before_given_at, before_id=before_id
+    )
 
 
 async def holding_consents(database: Database, user_id: UUID, documents: Mapping[str, str]) -> Sequence[ConsentRow]:
@@ -129,5 +141,5 @@ async def holding_consents(database: Database, user_id: UUID, documents: Mapping
 
     Raises: StorageUnavailable.
     """
-    rows = await database.fetch(_HOLDING, user_id, list(documents), list(documents.values()))
+    rows = await database.rows(_HOLDING, user_id=user_id, documents=list(documents), versions=list(documents.values()))
     return sorted(rows, key=lambda row: (row["given_at"], row["id"]), reverse=True)
