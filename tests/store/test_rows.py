@@ -1,7 +1,8 @@
 """Each statement of PostgreSQL's own text, and its row's type, against the migrated schema; what is read of a user."""
 
 import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from datetime import date, datetime
 from importlib import import_module
 from types import NoneType, UnionType
@@ -10,9 +11,10 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from pydantic import BaseModel
 
 import wxauth
-from wxauth.server.core.statements import Statement
+from wxauth.server.core.statements import Columns, Statement
 from wxauth.server.core.users import USER, UserRow
 from wxauth.server.users.bodies import ProfileAndStanding
 from wxauth.server.users.tables import User
@@ -102,18 +104,32 @@ async def test_postgres_can_prepare_each_statement_and_answers_what_its_row_says
 
 def what_differs(answered: Sequence[asyncpg.Attribute], row: Any) -> Iterator[str]:
     """How the columns of an answer differ from the type of its row."""
-    if not is_typeddict(row):
+    said = said_by(row)
+    if said is None:
         if len(answered) != 1:
             yield f"has {len(answered)} columns, and its row is one {row}"
         elif not fits(answered[0], row):
             yield f"is {answered[0].type.name}, not {row}"
         return
-    columns, said = {column.name: column for column in answered}, get_type_hints(row)
+    columns = {column.name: column for column in answered}
     if columns.keys() != said.keys():
-        yield f"differs from {row.__name__} in {sorted(columns.keys() ^ said.keys())}"
+        yield f"differs from {row} in {sorted(columns.keys() ^ said.keys())}"
     for name in columns.keys() & said.keys():
         if not fits(columns[name], said[name]):
             yield f"{name} is {columns[name].type.name}, not {said[name]}"
+
+
+def said_by(row: Any) -> Mapping[str, Any] | None:
+    """The columns that a type of rows names, each with its type; None if it is the type of one column."""
+    if is_typeddict(row):
+        return get_type_hints(row)
+    if get_origin(row) is not Columns:
+        return None
+    (made,) = get_args(row)
+    if issubclass(made, BaseModel):
+        return {name: field.annotation for name, field in made.model_fields.items()}
+    hints = get_type_hints(made)
+    return {field.name: hints[field.name] for field in fields(made)}
 
 
 def fits(column: asyncpg.Attribute, said: Any) -> bool:

@@ -1,7 +1,7 @@
 """The way to Postgres: one pool of connections, two spellings of SQL, one map of errors.
 
-A statement is PostgreSQL's own text with names (`Statement`), or SQLAlchemy Core over the tables; asyncpg runs both. A
-statement by way of SQLAlchemy's own connections would cost several times what asyncpg itself costs.
+A statement is PostgreSQL's own text with names (`Statement`), or SQLAlchemy Core over the tables (`CoreStatement`);
+asyncpg runs both. A statement by way of SQLAlchemy's own connections would cost several times what asyncpg itself does.
 """
 
 import asyncio
@@ -19,14 +19,12 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 from pydantic_core import from_json, to_json
-from sqlalchemy import ClauseElement, Executable
-from sqlalchemy.dialects.postgresql.asyncpg import dialect
-from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy import Executable
 
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.core.connections import Connections
 from wxauth.server.core.logs import Seldom, get_logger, message_of
-from wxauth.server.core.statements import Answer, Statement
+from wxauth.server.core.statements import Answer, CoreStatement, Statement
 
 CONNECTIONS: Final = 15
 TRANSACTIONS: Final = 5
@@ -82,7 +80,6 @@ SELECT format('ALTER ROLE %I SET %s = %L', current_user, name, milliseconds || '
  WHERE setting = '0' ORDER BY place
 """)
 _TIME: Final = Statement[datetime]("SELECT clock_timestamp() AS now")
-_DIALECT: Final = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
 # The database cannot be reached, is starting or stopping, is full or closed, or has become a standby; a lock is held.
 _AWAY = (
@@ -571,10 +568,8 @@ def _spelt_out(statement: Query, arguments: tuple[object, ...]) -> tuple[str, tu
     """A statement in the form that asyncpg takes."""
     if isinstance(statement, str):
         return statement, arguments
-    assert isinstance(statement, ClauseElement)
-    compiled = statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
-    assert isinstance(compiled, SQLCompiler)
-    return str(compiled), tuple(compiled.params[name] for name in compiled.positiontup or ())
+    core = CoreStatement[object](statement)
+    return core.text, core.arguments({})
 
 
 def _json_text(value: object) -> str:

@@ -1,11 +1,16 @@
-"""Statements of PostgreSQL's own text, whose parameters have names."""
+"""Statements of PostgreSQL's own text, whose parameters have names; and of SQLAlchemy Core. Both know their rows."""
 
 import re
 from collections.abc import Callable, Mapping
 from operator import itemgetter
-from typing import Final, Generic, TypedDict, TypeVar
+from typing import Any, Final, Generic, TypedDict, TypeVar
+
+from sqlalchemy import ClauseElement, Executable
+from sqlalchemy.dialects.postgresql.asyncpg import dialect
+from sqlalchemy.sql.compiler import SQLCompiler
 
 Answer = TypeVar("Answer", covariant=True)
+Made = TypeVar("Made", covariant=True)
 
 # What PostgreSQL reads as one piece, in which a colon means no parameter; then a parameter of either spelling.
 _PIECES: Final = re.compile(
@@ -24,16 +29,24 @@ _PIECES: Final = re.compile(
 )
 
 
+_DIALECT: Final = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+
+
 class Nothing(TypedDict):
     """The row of a statement that answers nothing."""
+
+
+class Columns(Mapping[str, Any], Generic[Made]):
+    """A row with the fields of a class, which is made of it: `Server(**row)` of a `Columns[Server]`."""
 
 
 class Statement(Generic[Answer]):
     """PostgreSQL's own text with `:names`, and what a row of its answer is.
 
-    `Statement[UserRow]("SELECT … WHERE id = :id")`. A TypedDict names the columns; any other type is that of the one
-    column. A test compares both with what PostgreSQL says. A name stands for one value wherever it is put, also by way
-    of a fragment. (A slice of an array with a name in it needs a space: `[1 : size]`.)
+    `Statement[UserRow]("SELECT … WHERE id = :id")`. A TypedDict names the columns, as does `Columns` of a class; any
+    other type is that of the one column. A test compares all of these with what PostgreSQL says. A name stands for one
+    value wherever it is put, also by way of a fragment. (A slice of an array with a name in it needs a space:
+    `[1 : size]`.)
     """
 
     def __init__(self, text: str) -> None:
@@ -46,7 +59,7 @@ class Statement(Generic[Answer]):
                 return piece[0]
             return f"${names.setdefault(piece['name'], len(names) + 1)}"
 
-        self.text: Final = _PIECES.sub(numbered, text)
+        self.text = _PIECES.sub(numbered, text)
         """As PostgreSQL takes it, with `$n`."""
         self.names: Final = tuple(names)
         """The name of `$1`, of `$2`, and so on."""
@@ -61,6 +74,21 @@ class Statement(Generic[Answer]):
                 pass  # told below
         given, names = set(values), set(self.names)
         raise TypeError(f"missing: {sorted(names - given)}, unknown: {sorted(given - names)}, of:{self.text}")
+
+
+class CoreStatement(Statement[Answer]):
+    """SQLAlchemy Core over the tables, which holds its values, and what a row of its answer is."""
+
+    def __init__(self, query: Executable) -> None:
+        assert isinstance(query, ClauseElement)
+        compiled = query.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
+        assert isinstance(compiled, SQLCompiler)
+        self.text = str(compiled)
+        self._values: Final = tuple(compiled.params[name] for name in compiled.positiontup or ())
+
+    def arguments(self, values: Mapping[str, object]) -> tuple[object, ...]:
+        """The values that it holds, in the order of `$n`."""
+        return self._values
 
 
 def _tuple_of(names: tuple[str, ...]) -> Callable[[Mapping[str, object]], tuple[object, ...]]:
