@@ -31,6 +31,7 @@ PYTHON = {
     "timestamptz": datetime,
     "uuid": UUID,
     "varchar": str,
+    "void": object,
 }
 BESIDE_ROWS = (
     "wxauth.server.core.database",

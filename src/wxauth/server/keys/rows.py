@@ -4,80 +4,79 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.statements import Columns, Nothing, Statement
 from wxauth.server.keys.tables import StoredSigningKey
 
 # Settles the race of replicas that start or rotate at once: the second waits, and then finds the first one's key.
-_LOCK: Final = "SELECT pg_advisory_xact_lock(hashtext('wxauth.signing_keys'))"
+_LOCK: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.signing_keys'))")
 
 
 def _reading_part(table: str) -> str:
-    # $1 now
     return f"""
 SELECT id, kid, public_jwk, private_key, created_at, activates_at, retires_at
   FROM {table}
- WHERE retires_at IS NULL OR retires_at > $1
+ WHERE retires_at IS NULL OR retires_at > :now
  ORDER BY activates_at, id
 """  # noqa: S608 - a constant
 
 
 def _adding_part(table: str) -> str:
-    # $1 id  $2 kid  $3 public_jwk  $4 private_key  $5 created_at  $6 activates_at  $7 retires_at
     return f"""
 INSERT INTO {table} (id, kid, public_jwk, private_key, created_at, activates_at, retires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
+VALUES (:id, :kid, :public_jwk, :private_key, :created_at, :activates_at, :retires_at)
 """  # noqa: S608 - a constant
 
 
 def _dating_part(table: str) -> str:
-    # $1 id  $2 created_at  $3 activates_at  $4 retires_at
-    return f"UPDATE {table} SET created_at = $2, activates_at = $3, retires_at = $4 WHERE id = $1"  # noqa: S608
+    return f"""
+UPDATE {table} SET created_at = :created_at, activates_at = :activates_at, retires_at = :retires_at WHERE id = :id
+"""  # noqa: S608 - a constant
 
 
 def _erasing_one_part(table: str) -> str:
-    return f"DELETE FROM {table} WHERE id = $1"  # noqa: S608 - a constant
+    return f"DELETE FROM {table} WHERE id = :id"  # noqa: S608 - a constant
 
 
 def _replacing_part(table: str) -> str:
-    # $1 id  $2 the former private half  $3 the new one
-    return f"UPDATE {table} SET private_key = $3 WHERE id = $1 AND private_key = $2 RETURNING id"  # noqa: S608
+    return f"UPDATE {table} SET private_key = :anew WHERE id = :id AND private_key = :former RETURNING id"  # noqa: S608
 
 
 def _erasing_part(table: str) -> str:
-    return f"DELETE FROM {table} WHERE retires_at <= $1 RETURNING kid"  # noqa: S608 - a constant
+    return f"DELETE FROM {table} WHERE retires_at <= :now RETURNING kid"  # noqa: S608 - a constant
 
 
-_READ_SIGNING_KEYS: Final = _reading_part("signing_keys")
-_READ_ID_TOKEN_KEYS: Final = _reading_part("id_token_keys")
-_DATE_SIGNING_KEY: Final = _dating_part("signing_keys")
-_DATE_ID_TOKEN_KEY: Final = _dating_part("id_token_keys")
-_ERASE_SIGNING_KEY: Final = _erasing_one_part("signing_keys")
-_ERASE_ID_TOKEN_KEY: Final = _erasing_one_part("id_token_keys")
-_ADD_SIGNING_KEY: Final = _adding_part("signing_keys")
-_ADD_ID_TOKEN_KEY: Final = _adding_part("id_token_keys")
-_REPLACE_SIGNING_KEY: Final = _replacing_part("signing_keys")
-_REPLACE_ID_TOKEN_KEY: Final = _replacing_part("id_token_keys")
-_ERASE_SIGNING_KEYS: Final = _erasing_part("signing_keys")
-_ERASE_ID_TOKEN_KEYS: Final = _erasing_part("id_token_keys")
+_READ_SIGNING_KEYS: Final = Statement[Columns[StoredSigningKey]](_reading_part("signing_keys"))
+_READ_ID_TOKEN_KEYS: Final = Statement[Columns[StoredSigningKey]](_reading_part("id_token_keys"))
+_ADD_SIGNING_KEY: Final = Statement[Nothing](_adding_part("signing_keys"))
+_ADD_ID_TOKEN_KEY: Final = Statement[Nothing](_adding_part("id_token_keys"))
+_DATE_SIGNING_KEY: Final = Statement[Nothing](_dating_part("signing_keys"))
+_DATE_ID_TOKEN_KEY: Final = Statement[Nothing](_dating_part("id_token_keys"))
+_ERASE_SIGNING_KEY: Final = Statement[Nothing](_erasing_one_part("signing_keys"))
+_ERASE_ID_TOKEN_KEY: Final = Statement[Nothing](_erasing_one_part("id_token_keys"))
+_REPLACE_SIGNING_KEY: Final = Statement[UUID](_replacing_part("signing_keys"))
+_REPLACE_ID_TOKEN_KEY: Final = Statement[UUID](_replacing_part("id_token_keys"))
+_ERASE_SIGNING_KEYS: Final = Statement[str](_erasing_part("signing_keys"))
+_ERASE_ID_TOKEN_KEYS: Final = Statement[str](_erasing_part("id_token_keys"))
 # A key that has retired, too: an id_token that has expired still says whose session it is.
-# $1 kid
-_READ_PUBLIC_HALF: Final = "SELECT public_jwk FROM id_token_keys WHERE kid = $1"
-_ARE_WANTED: Final = """
+_READ_PUBLIC_HALF: Final = Statement[dict[str, Any]]("SELECT public_jwk FROM id_token_keys WHERE kid = :kid")
+_ARE_WANTED: Final = Statement[bool]("""
 SELECT EXISTS (SELECT FROM clients WHERE title IS NOT NULL) OR EXISTS (SELECT FROM id_token_keys) AS are_wanted
-"""
+""")
 
 
 @dataclass(frozen=True, slots=True)
 class KeyTable:
     """The table of one kind of keys. Both have the same columns."""
 
-    read: str
-    add: str
-    date: str
-    erase: str
-    replace: str
-    erase_retired: str
+    read: Statement[Columns[StoredSigningKey]]
+    add: Statement[Nothing]
+    date: Statement[Nothing]
+    erase: Statement[Nothing]
+    replace: Statement[UUID]
+    erase_retired: Statement[str]
 
 
 SIGNING_KEYS: Final = KeyTable(
@@ -103,8 +102,7 @@ KEY_TABLES: Final = (SIGNING_KEYS, ID_TOKEN_KEYS)
 
 async def id_token_keys_are_wanted(database: Database) -> bool:
     """Whether there is a site, or has been one. Raises: StorageUnavailable."""
-    row = await database.fetchrow(_ARE_WANTED)
-    return bool(row["are_wanted"])
+    return bool(await database.value(_ARE_WANTED))
 
 
 async def published_keys(
@@ -116,7 +114,7 @@ async def published_keys(
 
 async def lock_keys(transaction: Transaction, table: KeyTable, *, now: datetime) -> list[StoredSigningKey]:
     """Lock the keys until the transaction ends; every published key, the oldest first."""
-    await transaction.fetchval(_LOCK)
+    await transaction.value(_LOCK)
     return await _published(transaction, table, now=now)
 
 
@@ -128,12 +126,12 @@ async def store_keys(
     for key in after:
         former = known.pop(key.id, None)
         if former is None:
-            values = key.id, key.kid, key.public_jwk, key.private_key, key.created_at, key.activates_at, key.retires_at
-            await transaction.execute(table.add, *values)
+            await transaction.run(table.add, **key.model_dump())
         elif former is not key:
-            await transaction.execute(table.date, key.id, key.created_at, key.activates_at, key.retires_at)
+            dates = key.model_dump(include={"id", "created_at", "activates_at", "retires_at"})
+            await transaction.run(table.date, **dates)
     for erased in known:
-        await transaction.execute(table.erase, erased)
+        await transaction.run(table.erase, id=erased)
 
 
 async def replace_private_key(
@@ -143,13 +141,13 @@ async def replace_private_key(
 
     Raises: StorageUnavailable.
     """
-    return await database.fetchrow(table.replace, key.id, key.private_key, sealed_anew) is not None
+    replaced = await database.value(table.replace, id=key.id, former=key.private_key, anew=sealed_anew)
+    return replaced is not None
 
 
 async def public_half(database: Database, kid: str) -> dict[str, Any] | None:
     """The public half of a key of id_tokens, as long as it is stored. Raises: StorageUnavailable."""
-    row = await database.fetchrow(_READ_PUBLIC_HALF, kid)
-    return None if row is None else row["public_jwk"]
+    return await database.value(_READ_PUBLIC_HALF, kid=kid)
 
 
 async def erase_retired_keys(database: Database, *, now: datetime, longest_session: timedelta) -> list[str]:
@@ -157,10 +155,9 @@ async def erase_retired_keys(database: Database, *, now: datetime, longest_sessi
 
     A key of id_tokens stays for the longest session of a website, which its id_token may end all that time.
     """
-    erased = await database.fetch(SIGNING_KEYS.erase_retired, now)
-    erased += await database.fetch(ID_TOKEN_KEYS.erase_retired, now - longest_session)
-    return [row["kid"] for row in erased]
+    erased = await database.values(SIGNING_KEYS.erase_retired, now=now)
+    return [*erased, *await database.values(ID_TOKEN_KEYS.erase_retired, now=now - longest_session)]
 
 
 async def _published(asked: Database | Transaction, table: KeyTable, *, now: datetime) -> list[StoredSigningKey]:
-    return [StoredSigningKey(**row) for row in await asked.fetch(table.read, now)]
+    return [StoredSigningKey(**row) for row in await asked.rows(table.read, now=now)]
