@@ -10,6 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.statements import Columns, Nothing, Statement
 from wxauth.server.sessions.rows import end_of_page
 
 
@@ -34,63 +35,6 @@ class CurrentKey:
     sealed: bytes | None
 
 
-# As user_in_session has it: the user may have been banned, erased or merged, the session revoked, or over.
-# $1 session id  $2 user id  $3 now
-_IN_SESSION: Final = """
-SELECT s.app_id, s.openid,
-       (SELECT newest.session_key FROM sessions newest
-         WHERE newest.user_id = s.user_id AND newest.app_id = s.app_id AND newest.openid = s.openid
-           AND newest.session_key IS NOT NULL
-         ORDER BY newest.id DESC LIMIT 1) AS newest,
-       s.session_key AS own
-  FROM sessions s JOIN users ON users.id = s.user_id
- WHERE s.id = $1 AND s.user_id = $2 AND s.revoked_at IS NULL AND s.expires_at > $3 AND users.status = 'active'
-"""
-_OF_USER: Final = """
-SELECT i.app_id, i.openid, newest.id AS session_id, newest.session_key AS sealed
-  FROM identities i
-  LEFT JOIN LATERAL (
-       SELECT s.id, s.session_key FROM sessions s
-        WHERE s.user_id = i.user_id AND s.app_id = i.app_id AND s.openid = i.openid AND s.session_key IS NOT NULL
-        ORDER BY s.id DESC LIMIT 1) newest ON true
- WHERE i.user_id = $1
- ORDER BY i.created_at, i.app_id, i.openid
-"""
-# A login meanwhile has a session of its own, which stays the newest. What else may have come between is the
-# session's end, after which it has no key, and the former key's being sealed anew, which is why it is not compared.
-# $1 session id  $2 sealed
-_REPLACE_CURRENT: Final = (
-    "UPDATE sessions SET session_key = $2 WHERE id = $1 AND session_key IS NOT NULL RETURNING user_id"
-)
-# An ended session gets none. An open one gets it also if its former key is gone, because what sealed that was given up.
-# $1 session id  $2 sealed
-_KEEP: Final = "UPDATE sessions SET session_key = $2 WHERE id = $1 AND revoked_at IS NULL RETURNING id"
-# $1 behind this id  $2 up to this one  $3 how what is sealed with the current secret key begins
-_SEALED_OTHERWISE: Final = """
-SELECT id AS session_id, app_id, openid, session_key AS sealed FROM sessions
- WHERE id > $1 AND id <= $2
-   AND session_key IS NOT NULL AND substring(session_key FOR octet_length($3::bytea)) <> $3
-"""
-# Locked rows are skipped, so that logins do not wait. $1 session ids  $2 as they were read  $3 sealed anew
-_REPLACE: Final = """
-WITH free AS (
-    SELECT sessions.id, anew
-      FROM unnest($1::uuid[], $2::bytea[], $3::bytea[]) AS sealed (id, former, anew)
-      JOIN sessions ON sessions.id = sealed.id AND session_key = former
-       FOR NO KEY UPDATE OF sessions SKIP LOCKED)
-UPDATE sessions SET session_key = anew FROM free WHERE sessions.id = free.id
-"""
-# Locked rows are skipped, so that logins do not wait. $1 session ids  $2 as they were read
-_ERASE: Final = """
-WITH free AS (
-    SELECT sessions.id
-      FROM unnest($1::uuid[], $2::bytea[]) AS sealed (id, former)
-      JOIN sessions ON sessions.id = sealed.id AND session_key = former
-       FOR NO KEY UPDATE OF sessions SKIP LOCKED)
-UPDATE sessions SET session_key = NULL FROM free WHERE sessions.id = free.id
-"""
-
-
 @dataclass(frozen=True, slots=True)
 class SealedSessionKey:
     """A session_key as it is stored."""
@@ -101,12 +45,69 @@ class SealedSessionKey:
     sealed: bytes
 
 
+# As user_in_session has it: the user may have been banned, erased or merged, the session revoked, or over.
+_IN_SESSION: Final = Statement[Columns[SessionKeys]]("""
+SELECT s.app_id, s.openid,
+       (SELECT newest.session_key FROM sessions newest
+         WHERE newest.user_id = s.user_id AND newest.app_id = s.app_id AND newest.openid = s.openid
+           AND newest.session_key IS NOT NULL
+         ORDER BY newest.id DESC LIMIT 1) AS newest,
+       s.session_key AS own
+  FROM sessions s JOIN users ON users.id = s.user_id
+ WHERE s.id = :session_id AND s.user_id = :user_id
+   AND s.revoked_at IS NULL AND s.expires_at > :now AND users.status = 'active'
+""")
+_OF_USER: Final = Statement[Columns[CurrentKey]]("""
+SELECT i.app_id, i.openid, newest.id AS session_id, newest.session_key AS sealed
+  FROM identities i
+  LEFT JOIN LATERAL (
+       SELECT s.id, s.session_key FROM sessions s
+        WHERE s.user_id = i.user_id AND s.app_id = i.app_id AND s.openid = i.openid AND s.session_key IS NOT NULL
+        ORDER BY s.id DESC LIMIT 1) newest ON true
+ WHERE i.user_id = :user_id
+ ORDER BY i.created_at, i.app_id, i.openid
+""")
+# A login meanwhile has a session of its own, which stays the newest. What else may have come between is the
+# session's end, after which it has no key, and the former key's being sealed anew, which is why it is not compared.
+_REPLACE_CURRENT: Final = Statement[UUID](
+    "UPDATE sessions SET session_key = :sealed WHERE id = :session_id AND session_key IS NOT NULL RETURNING user_id"
+)
+# An ended session gets none. An open one gets it also if its former key is gone, because what sealed that was given up.
+_KEEP: Final = Statement[Nothing](
+    "UPDATE sessions SET session_key = :sealed WHERE id = :session_id AND revoked_at IS NULL"
+)
+# The prefix is how what is sealed with the current secret key begins.
+_SEALED_OTHERWISE: Final = Statement[Columns[SealedSessionKey]]("""
+SELECT id AS session_id, app_id, openid, session_key AS sealed FROM sessions
+ WHERE id > :after AND id <= :until
+   AND session_key IS NOT NULL AND substring(session_key FOR octet_length(:prefix::bytea)) <> :prefix
+""")
+# Locked rows are skipped, so that logins do not wait.
+_REPLACE: Final = Statement[Nothing]("""
+WITH free AS (
+    SELECT sessions.id, anew
+      FROM unnest(:session_ids::uuid[], :former::bytea[], :anew::bytea[]) AS sealed (id, former, anew)
+      JOIN sessions ON sessions.id = sealed.id AND session_key = former
+       FOR NO KEY UPDATE OF sessions SKIP LOCKED)
+UPDATE sessions SET session_key = anew FROM free WHERE sessions.id = free.id
+""")
+# Locked rows are skipped, so that logins do not wait.
+_ERASE: Final = Statement[Nothing]("""
+WITH free AS (
+    SELECT sessions.id
+      FROM unnest(:session_ids::uuid[], :former::bytea[]) AS sealed (id, former)
+      JOIN sessions ON sessions.id = sealed.id AND session_key = former
+       FOR NO KEY UPDATE OF sessions SKIP LOCKED)
+UPDATE sessions SET session_key = NULL FROM free WHERE sessions.id = free.id
+""")
+
+
 async def keys_in_session(database: Database, *, session_id: UUID, user_id: UUID, now: datetime) -> SessionKeys | None:
     """The keys for a session's data; None if the session has ended, or the user may not use it.
 
     Raises: StorageUnavailable.
     """
-    row = await database.fetchrow(_IN_SESSION, session_id, user_id, now)
+    row = await database.row(_IN_SESSION, session_id=session_id, user_id=user_id, now=now)
     return None if row is None else SessionKeys(**row)
 
 
@@ -115,18 +116,17 @@ async def current_keys(database: Database, user_id: UUID) -> Sequence[CurrentKey
 
     Raises: StorageUnavailable.
     """
-    return [CurrentKey(**row) for row in await database.fetch(_OF_USER, user_id)]
+    return [CurrentKey(**row) for row in await database.rows(_OF_USER, user_id=user_id)]
 
 
 async def replace_key(transaction: Transaction, session_id: UUID, sealed: bytes) -> UUID | None:
     """Replace a session's key; the session's user, or None if the session has no key any more."""
-    user_id: UUID | None = await transaction.fetchval(_REPLACE_CURRENT, session_id, sealed)
-    return user_id
+    return await transaction.value(_REPLACE_CURRENT, session_id=session_id, sealed=sealed)
 
 
 async def keep_key(database: Database, session_id: UUID, sealed: bytes) -> None:
     """Give a session a new key, unless it has ended. Raises: StorageUnavailable."""
-    await database.fetchrow(_KEEP, session_id, sealed)
+    await database.run(_KEEP, session_id=session_id, sealed=sealed)
 
 
 async def session_keys_sealed_otherwise(
@@ -138,7 +138,7 @@ async def session_keys_sealed_otherwise(
     """
     async with database.begin() as transaction:
         until, _ = await end_of_page(transaction, after=after, size=size)
-        rows = await transaction.fetch(_SEALED_OTHERWISE, after, until, prefix)
+        rows = await transaction.rows(_SEALED_OTHERWISE, after=after, until=until, prefix=prefix)
         return [SealedSessionKey(**row) for row in rows], until
 
 
@@ -148,12 +148,17 @@ async def replace_session_keys(database: Database, former: Sequence[SealedSessio
     Raises: StorageUnavailable.
     """
     async with database.begin() as transaction:
-        return await transaction.execute(
-            _REPLACE, [key.session_id for key in former], [key.sealed for key in former], anew
+        return await transaction.run(
+            _REPLACE,
+            session_ids=[key.session_id for key in former],
+            former=[key.sealed for key in former],
+            anew=anew,
         )
 
 
 async def erase_session_keys(database: Database, keys: Sequence[SealedSessionKey]) -> int:
     """Erase these keys; how many were still as they were read, and not locked. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
-        return await transaction.execute(_ERASE, [key.session_id for key in keys], [key.sealed for key in keys])
+        return await transaction.run(
+            _ERASE, session_ids=[key.session_id for key in keys], former=[key.sealed for key in keys]
+        )
