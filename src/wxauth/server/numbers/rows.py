@@ -1,11 +1,12 @@
 """The numbers of users, sessions and logins, found without reading all rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime
-from typing import Any, Final, TypedDict
+from typing import Final, TypedDict
 from uuid import UUID
 
 from wxauth.server.core.database import Database
+from wxauth.server.core.statements import Nothing, Statement
 
 SUMS: Final = UUID(int=0)
 """Stands for all processes, in the one row of a day that is long over."""
@@ -17,6 +18,13 @@ class DayRow(TypedDict):
     day: date
     new_users: int
     logins: int
+
+
+class TotalsRow(TypedDict):
+    """How many users there are, and open sessions. Large numbers are estimates."""
+
+    users: int
+    sessions: int
 
 
 def estimate_of(table: str, condition: str) -> str:
@@ -36,40 +44,41 @@ def estimate_of(table: str, condition: str) -> str:
     )
 
 
-OPEN_SESSIONS: Final = estimate_of("sessions", "revoked_at IS NULL AND expires_at > $1")
-"""How many sessions are open; $1 now."""
+OPEN_SESSIONS_PART: Final = estimate_of("sessions", "revoked_at IS NULL AND expires_at > :now")
+"""How many sessions are open."""
 
-_TOTALS: Final = f"SELECT ({estimate_of('users', 'true')}) AS users, ({OPEN_SESSIONS}) AS sessions"
+_TOTALS: Final = Statement[TotalsRow](
+    f"SELECT ({estimate_of('users', 'true')}) AS users, ({OPEN_SESSIONS_PART}) AS sessions"
+)
 # Stores a process's whole count of each day, not an increment: written twice, it is the same.
-# $1 days  $2 process  $3 new users  $4 logins
-_STORE: Final = """
+_STORE: Final = Statement[Nothing]("""
 INSERT INTO daily_numbers (day, process, new_users, logins)
-SELECT day, $2, new_users, logins
-  FROM unnest($1::date[], $3::bigint[], $4::bigint[]) AS counted (day, new_users, logins)
+SELECT day, :process, new_users, logins
+  FROM unnest(:days::date[], :new_users::bigint[], :logins::bigint[]) AS counted (day, new_users, logins)
 ON CONFLICT (day, process) DO UPDATE SET new_users = excluded.new_users, logins = excluded.logins
-"""
-# Gives a row for every day, even if nothing has happened. $1 first day  $2 last day
-_DAYS: Final = """
+""")
+# Gives a row for every day, even if nothing has happened.
+_DAYS: Final = Statement[DayRow]("""
 SELECT d::date AS day, COALESCE(sum(new_users), 0)::bigint AS new_users, COALESCE(sum(logins), 0)::bigint AS logins
-  FROM generate_series($1::date::timestamp, $2::date::timestamp, interval '1 day') AS d
+  FROM generate_series(:first::date::timestamp, :last::date::timestamp, interval '1 day') AS d
   LEFT JOIN daily_numbers ON day = d::date
  GROUP BY d ORDER BY d
-"""
-# $1 days before this one  $2 what stands for all processes
-_SUM_UP: Final = """
+""")
+_SUM_UP: Final = Statement[Nothing]("""
 WITH gone AS (
-    DELETE FROM daily_numbers WHERE day < $1 AND process <> $2 RETURNING day, new_users, logins
+    DELETE FROM daily_numbers WHERE day < :before AND process <> :sums RETURNING day, new_users, logins
 )
 INSERT INTO daily_numbers (day, process, new_users, logins)
-SELECT day, $2, sum(new_users), sum(logins) FROM gone GROUP BY day
+SELECT day, :sums, sum(new_users), sum(logins) FROM gone GROUP BY day
 ON CONFLICT (day, process) DO UPDATE
    SET new_users = daily_numbers.new_users + excluded.new_users, logins = daily_numbers.logins + excluded.logins
-"""
+""")
 
 
-async def totals(database: Database, *, now: datetime) -> Mapping[str, Any]:
-    """`users`, and open `sessions`. Large numbers are estimates. Raises: StorageUnavailable."""
-    row: Mapping[str, Any] = await database.fetchrow(_TOTALS, now)
+async def totals(database: Database, *, now: datetime) -> TotalsRow:
+    """The numbers of users and open sessions. Raises: StorageUnavailable."""
+    row = await database.row(_TOTALS, now=now)
+    assert row is not None
     return row
 
 
@@ -77,16 +86,15 @@ async def store_numbers(
     database: Database, process: UUID, *, days: Sequence[date], new_users: Sequence[int], logins: Sequence[int]
 ) -> None:
     """Store all that a process has counted on these days. Raises: StorageUnavailable."""
-    await database.fetch(_STORE, days, process, new_users, logins)
+    await database.run(_STORE, process=process, days=days, new_users=new_users, logins=logins)
 
 
 async def numbers_of(database: Database, *, first: date, last: date) -> Sequence[DayRow]:
     """What all processes have counted on each of these days. Raises: StorageUnavailable."""
-    found: Sequence[DayRow] = await database.fetch(_DAYS, first, last)
-    return found
+    return await database.rows(_DAYS, first=first, last=last)
 
 
 async def sum_up(database: Database, *, before: date) -> None:
     """Make one row of each day's that is long over, however many processes have counted. Raises: StorageUnavailable."""
     async with database.begin() as transaction:
-        await transaction.execute(_SUM_UP, before, SUMS)
+        await transaction.run(_SUM_UP, before=before, sums=SUMS)

@@ -1,27 +1,36 @@
 """The statistics for the metrics."""
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from wxauth.server.core.database import Database
-from wxauth.server.numbers.rows import OPEN_SESSIONS
+from wxauth.server.core.statements import Statement
+from wxauth.server.numbers.rows import OPEN_SESSIONS_PART
 
-_STATISTICS: Final = f"""
-SELECT ({OPEN_SESSIONS}) AS open_sessions,
-       (SELECT max(activates_at) FROM signing_keys WHERE activates_at <= $1) AS key_signs_since,
+
+class Statistics(TypedDict):
+    """What the metrics tell of the database."""
+
+    open_sessions: int
+    key_signs_since: datetime | None
+    """When the newest signing key began to sign."""
+    webhooks_wait_since: datetime | None
+    erasures: int
+
+
+_STATISTICS: Final = Statement[Statistics](f"""
+SELECT ({OPEN_SESSIONS_PART}) AS open_sessions,
+       (SELECT max(activates_at) FROM signing_keys WHERE activates_at <= :now) AS key_signs_since,
        (SELECT min(oldest.at) FROM webhooks w CROSS JOIN LATERAL (
                SELECT at FROM deliveries d
                 WHERE d.webhook_id = w.id AND d.state = 'pending' ORDER BY d.id LIMIT 1) oldest
          WHERE w.is_enabled) AS webhooks_wait_since,
        (SELECT count(*) FROM erasures) AS erasures
-"""  # noqa: S608 - put together from constants
+""")  # noqa: S608 - put together from constants
 
 
-async def statistics(database: Database, *, now: datetime) -> Mapping[str, Any]:
-    """`open_sessions`; `key_signs_since`, when the newest signing key began to sign; `webhooks_wait_since`; `erasures`.
-
-    Raises: StorageUnavailable.
-    """
-    row: Mapping[str, Any] = await database.fetchrow(_STATISTICS, now)
+async def statistics(database: Database, *, now: datetime) -> Statistics:
+    """What the metrics tell of the database. Raises: StorageUnavailable."""
+    row = await database.row(_STATISTICS, now=now)
+    assert row is not None
     return row
