@@ -7,23 +7,31 @@ from typing import Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database
+from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import Actor, EventType
 from wxauth.server.core.users import USER
 from wxauth.server.users.rows import IdentityRow, UserWithIdentities
 
-# A user who is named twice, by any id or openid, comes once, at the first place.
-# $1 ids  $2 app_ids, each with one of $3 openids  $4 external ids
-_LOOK_UP: Final = f"""
+
+class UserForSiblings(UserWithIdentities):
+    """A user with all identities and former ids, the first merge first."""
+
+    former_ids: list[UUID]
+    former_external_ids: list[str]
+
+
+# A user who is named twice, by any id or openid, comes once, at the first place. Each app_id goes with an openid.
+_LOOK_UP: Final = Statement[UserForSiblings](f"""
 WITH asked AS (
     SELECT COALESCE(f.user_id, a.id) AS user_id, a.place
-      FROM unnest($1::uuid[]) WITH ORDINALITY a (id, place) LEFT JOIN former_users f ON f.id = a.id
+      FROM unnest(:ids::uuid[]) WITH ORDINALITY a (id, place) LEFT JOIN former_users f ON f.id = a.id
      UNION ALL
-    SELECT i.user_id, cardinality($1::uuid[]) + a.place
-      FROM unnest($2::text[], $3::text[]) WITH ORDINALITY a (app_id, openid, place)
+    SELECT i.user_id, cardinality(:ids::uuid[]) + a.place
+      FROM unnest(:app_ids::text[], :openids::text[]) WITH ORDINALITY a (app_id, openid, place)
       JOIN identities i ON i.app_id = a.app_id AND i.openid = a.openid
      UNION ALL
-    SELECT COALESCE(u.id, f.user_id), cardinality($1::uuid[]) + cardinality($2::text[]) + a.place
-      FROM unnest($4::text[]) WITH ORDINALITY a (external_id, place)
+    SELECT COALESCE(u.id, f.user_id), cardinality(:ids::uuid[]) + cardinality(:app_ids::text[]) + a.place
+      FROM unnest(:external_ids::text[]) WITH ORDINALITY a (external_id, place)
       LEFT JOIN users u ON u.external_id = a.external_id
       LEFT JOIN former_external_ids f ON f.external_id = a.external_id
 ), wanted AS (
@@ -38,20 +46,12 @@ SELECT {USER},
                    FROM identities i WHERE i.user_id = users.id), '[]') AS identities
   FROM wanted JOIN users ON users.id = wanted.user_id
  ORDER BY wanted.place
-"""  # noqa: S608 - put together from constants
+""")  # noqa: S608 - put together from constants
 # The id is made of client, app and day: a second event of the same three conflicts with the first, and is not stored.
-# $1 id  $2 type  $3 now  $4 client  $5 app_id  $6 ip
-_RECORD_READING: Final = """
-INSERT INTO events (id, type, at, actor, app_id, ip) VALUES ($1, $2, $3, $4, $5, $6::text::inet)
+_RECORD_READING: Final = Statement[Nothing]("""
+INSERT INTO events (id, type, at, actor, app_id, ip) VALUES (:id, :type, :now, :client_id, :app_id, :ip::text::inet)
 ON CONFLICT (id) DO NOTHING
-"""
-
-
-class UserForSiblings(UserWithIdentities):
-    """A user with all identities and former ids, the first merge first."""
-
-    former_ids: list[UUID]
-    former_external_ids: list[str]
+""")
 
 
 async def look_up(
@@ -65,15 +65,26 @@ async def look_up(
 
     An id or external id that was merged away finds the user that remains. Raises: StorageUnavailable.
     """
-    app_ids, names = [each["app_id"] for each in openids], [each["openid"] for each in openids]
-    found: Sequence[UserForSiblings] = await database.fetch(_LOOK_UP, list(ids), app_ids, names, list(external_ids))
-    return found
+    return await database.rows(
+        _LOOK_UP,
+        ids=list(ids),
+        app_ids=[each["app_id"] for each in openids],
+        openids=[each["openid"] for each in openids],
+        external_ids=list(external_ids),
+    )
 
 
 async def record_reading(database: Database, by: Actor, *, app_id: str, now: datetime) -> None:
     """Record, once a day, that a service client was given an app's WeChat token. Raises: StorageUnavailable."""
-    reading = _id_of_reading(by.name, app_id, now)
-    await database.fetchrow(_RECORD_READING, reading, EventType.ACCESS_TOKEN_READ.value, now, by.name, app_id, by.ip)
+    await database.run(
+        _RECORD_READING,
+        id=_id_of_reading(by.name, app_id, now),
+        type=EventType.ACCESS_TOKEN_READ.value,
+        now=now,
+        client_id=by.name,
+        app_id=app_id,
+        ip=by.ip,
+    )
 
 
 def _id_of_reading(client_id: str, app_id: str, now: datetime) -> UUID:
