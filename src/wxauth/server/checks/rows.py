@@ -8,61 +8,11 @@ from typing import Final
 from sqlmodel import SQLModel
 
 from wxauth.server.core.database import Database
+from wxauth.server.core.statements import Columns, Statement
 from wxauth.server.phones.rows import StoredAnswer, pending_answers
 
 SAMPLE: Final = 1000
 """How many rows a sample takes; of sessions, as many from either end."""
-
-_SERVER: Final = """
-SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS version_number,
-       pg_is_in_recovery() AS is_standby, current_setting('transaction_read_only') = 'on' AS is_read_only,
-       current_setting('transaction_isolation') AS isolation
-"""
-# Only a table's owner may alter it, or a role that is a member of the owner. $1 our tables
-_RIGHTS: Final = """
-WITH here AS (
-    SELECT c.oid, c.relowner FROM pg_class c
-     WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema())) AND c.relkind = 'r' AND c.relname = ANY ($1)
-)
-SELECT quote_ident(current_user) AS role,
-       quote_ident(current_schema()) AS schema,
-       COALESCE(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create,
-       NOT EXISTS (SELECT FROM here
-                    WHERE NOT (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
-                               AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))
-       ) AS may_use,
-       (SELECT quote_ident(pg_get_userbyid(relowner)) FROM here
-         WHERE NOT pg_has_role(relowner, 'USAGE') LIMIT 1) AS owner
-"""
-_SESSION_KEYS: Final = """
-SELECT app_id, openid, session_key AS sealed
-  FROM ((SELECT id, app_id, openid, session_key FROM sessions ORDER BY id LIMIT $1)
-        UNION
-        (SELECT id, app_id, openid, session_key FROM sessions ORDER BY id DESC LIMIT $1)) ends
- WHERE session_key IS NOT NULL
-"""
-_HAS_USERS: Final = "SELECT EXISTS (SELECT FROM users) AS has_users"
-_HAS_ADMINISTRATORS: Final = """
-SELECT EXISTS (SELECT FROM users WHERE 'admin' = ANY (roles) AND status = 'active') AS has_administrators
-"""
-# Reads identities by their primary key. Openids are random, so their order gives a sample of old and new users.
-# $1 app_id  $2 how many
-_USERS: Final = """
-SELECT count(*) AS users, count(unionid) AS with_unionid,
-       EXISTS (SELECT FROM phone_answers WHERE app_id = $1) AS give_phones
-  FROM (SELECT user_id FROM identities WHERE app_id = $1 ORDER BY openid LIMIT $2) sample
-  JOIN users ON users.id = user_id
-"""
-
-
-# $1 a webhook is stuck if it has accepted nothing, and a delivery has waited, since before this time
-_WEBHOOKS: Final = """
-SELECT w.name, w.is_enabled,
-       COALESCE(w.delivered_at < $1, true) AND COALESCE((
-           SELECT d.at < $1 FROM deliveries d WHERE d.webhook_id = w.id AND d.state = 'pending' ORDER BY d.id LIMIT 1
-       ), false) AS is_stuck
-  FROM webhooks w ORDER BY w.name
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,28 +91,79 @@ class WebhookState:
     """Whether a delivery waits, and nothing has been delivered for `STUCK_AFTER`."""
 
 
+_SERVER: Final = Statement[Columns[Server]]("""
+SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS version_number,
+       pg_is_in_recovery() AS is_standby, current_setting('transaction_read_only') = 'on' AS is_read_only,
+       current_setting('transaction_isolation') AS isolation
+""")
+# Only a table's owner may alter it, or a role that is a member of the owner.
+_RIGHTS: Final = Statement[Columns[Rights]]("""
+WITH here AS (
+    SELECT c.oid, c.relowner FROM pg_class c
+     WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema())) AND c.relkind = 'r'
+       AND c.relname = ANY (:tables)
+)
+SELECT quote_ident(current_user) AS role,
+       quote_ident(current_schema()) AS schema,
+       COALESCE(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create,
+       NOT EXISTS (SELECT FROM here
+                    WHERE NOT (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
+                               AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))
+       ) AS may_use,
+       (SELECT quote_ident(pg_get_userbyid(relowner)) FROM here
+         WHERE NOT pg_has_role(relowner, 'USAGE') LIMIT 1) AS owner
+""")
+_SESSION_KEYS: Final = Statement[Columns[SealedKey]]("""
+SELECT app_id, openid, session_key AS sealed
+  FROM ((SELECT id, app_id, openid, session_key FROM sessions ORDER BY id LIMIT :size)
+        UNION
+        (SELECT id, app_id, openid, session_key FROM sessions ORDER BY id DESC LIMIT :size)) ends
+ WHERE session_key IS NOT NULL
+""")
+_HAS_USERS: Final = Statement[bool]("SELECT EXISTS (SELECT FROM users) AS has_users")
+_HAS_ADMINISTRATORS: Final = Statement[bool]("""
+SELECT EXISTS (SELECT FROM users WHERE 'admin' = ANY (roles) AND status = 'active') AS has_administrators
+""")
+# Reads identities by their primary key. Openids are random, so their order gives a sample of old and new users.
+_USERS: Final = Statement[Columns[Users]]("""
+SELECT count(*) AS users, count(unionid) AS with_unionid,
+       EXISTS (SELECT FROM phone_answers WHERE app_id = :app_id) AS give_phones
+  FROM (SELECT user_id FROM identities WHERE app_id = :app_id ORDER BY openid LIMIT :size) sample
+  JOIN users ON users.id = user_id
+""")
+# A webhook is stuck if it has accepted nothing, and a delivery has waited, since before this time.
+_WEBHOOKS: Final = Statement[Columns[WebhookState]]("""
+SELECT w.name, w.is_enabled,
+       COALESCE(w.delivered_at < :stuck_since, true) AND COALESCE((
+           SELECT d.at < :stuck_since FROM deliveries d WHERE d.webhook_id = w.id AND d.state = 'pending'
+            ORDER BY d.id LIMIT 1
+       ), false) AS is_stuck
+  FROM webhooks w ORDER BY w.name
+""")
+
+
 async def webhook_states(database: Database, *, stuck_since: datetime) -> Sequence[WebhookState]:
     """The state of each webhook, by name. Raises: StorageUnavailable."""
-    return [WebhookState(**row) for row in await database.fetch(_WEBHOOKS, stuck_since)]
+    return [WebhookState(**row) for row in await database.rows(_WEBHOOKS, stuck_since=stuck_since)]
 
 
 async def server(database: Database) -> Server:
     """The server that answers. Raises: StorageUnavailable."""
-    row = await database.fetchrow(_SERVER)
+    row = await database.row(_SERVER)
     assert row is not None
     return Server(**row)
 
 
 async def rights(database: Database) -> Rights:
     """The rights of our role. Raises: StorageUnavailable."""
-    row = await database.fetchrow(_RIGHTS, [*SQLModel.metadata.tables, "alembic_version"])
+    row = await database.row(_RIGHTS, tables=[*SQLModel.metadata.tables, "alembic_version"])
     assert row is not None
     return Rights(**row)
 
 
 async def some_session_keys(database: Database) -> Sequence[SealedKey]:
     """The session_keys of the oldest and of the newest sessions. Raises: StorageUnavailable."""
-    return [SealedKey(**row) for row in await database.fetch(_SESSION_KEYS, SAMPLE)]
+    return [SealedKey(**row) for row in await database.rows(_SESSION_KEYS, size=SAMPLE)]
 
 
 async def some_phone_answers(database: Database, *, now: datetime) -> Sequence[StoredAnswer]:
@@ -172,16 +173,16 @@ async def some_phone_answers(database: Database, *, now: datetime) -> Sequence[S
 
 async def has_users(database: Database) -> bool:
     """Whether there is any user. Raises: StorageUnavailable."""
-    return bool((await database.fetchrow(_HAS_USERS))["has_users"])
+    return bool(await database.value(_HAS_USERS))
 
 
 async def has_administrators(database: Database) -> bool:
     """Whether anybody may administer. Raises: StorageUnavailable."""
-    return bool((await database.fetchrow(_HAS_ADMINISTRATORS))["has_administrators"])
+    return bool(await database.value(_HAS_ADMINISTRATORS))
 
 
 async def some_users(database: Database, app_id: str) -> Users:
     """What a sample of an app's users tells. Raises: StorageUnavailable."""
-    row = await database.fetchrow(_USERS, app_id, SAMPLE)
+    row = await database.row(_USERS, app_id=app_id, size=SAMPLE)
     assert row is not None
     return Users(**row)
