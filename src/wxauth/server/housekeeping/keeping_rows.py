@@ -5,42 +5,56 @@ A lap goes through one table, a page at a time in the order of the ids. Any work
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypedDict
+from uuid import UUID
 
 from wxauth.server.core.database import Database
+from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.housekeeping.sweep_rows import note_progress, progress_of
 from wxauth.server.sessions.rows import END, START
 
-_TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.keeping'))"
-# A trigger refuses every other change of events: the trail must not be altered.
-_MAY_SWEEP: Final = "SELECT set_config('wxauth.sweeping', 'on', true)"
 
-# The end of a page of each table. $1 behind this id  $2 the size of the page less one
-_END_OF_EVENTS: Final = "SELECT id, at AS since FROM events WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1"
-_END_OF_SESSIONS: Final = "SELECT id, created_at AS since FROM sessions WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1"
-_END_OF_CONSENTS: Final = """
-SELECT id, 'epoch'::timestamptz AS since FROM consents WHERE id > $1 ORDER BY id OFFSET $2 LIMIT 1
-"""
+class _LastRow(TypedDict):
+    id: UUID
+    since: datetime
+
+
+_TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.keeping'))")
+# A trigger refuses every other change of events: the trail must not be altered.
+_MAY_SWEEP: Final = Statement[str]("SELECT set_config('wxauth.sweeping', 'on', true)")
+
+# The end of a page of each table.
+_END_OF_EVENTS: Final = Statement[_LastRow](
+    "SELECT id, at AS since FROM events WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
+)
+_END_OF_SESSIONS: Final = Statement[_LastRow](
+    "SELECT id, created_at AS since FROM sessions WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
+)
+_END_OF_CONSENTS: Final = Statement[_LastRow](
+    "SELECT id, 'epoch'::timestamptz AS since FROM consents WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
+)
 # Merges and erasures are kept for good: siblings must always be able to learn of them.
-# $1 behind this id  $2 up to this one  $3 older than
-_ERASE_EVENTS: Final = """
+_ERASE_EVENTS: Final = Statement[Nothing]("""
 DELETE FROM events
- WHERE id > $1 AND id <= $2 AND at < $3 AND type NOT IN ('user.erased', 'user.merged')
-"""
+ WHERE id > :after AND id <= :until AND at < :older_than AND type NOT IN ('user.erased', 'user.merged')
+""")
 _NETWORK_PART: Final = "network(set_masklen(ip, CASE family(ip) WHEN 4 THEN 24 ELSE 48 END))::inet"
 _IS_WHOLE_PART: Final = "masklen(ip) > CASE family(ip) WHEN 4 THEN 24 ELSE 48 END"
-_SHORTEN_IN_EVENTS: Final = f"""
-UPDATE events SET ip = {_NETWORK_PART} WHERE id > $1 AND id <= $2 AND at < $3 AND {_IS_WHOLE_PART}
-"""  # noqa: S608 - put together from constants
+_SHORTEN_IN_EVENTS: Final = Statement[Nothing](f"""
+UPDATE events SET ip = {_NETWORK_PART}
+ WHERE id > :after AND id <= :until AND at < :older_than AND {_IS_WHOLE_PART}
+""")  # noqa: S608 - put together from constants
 # Locked rows are skipped, and left to the next lap: a sweep that waited for locks could deadlock.
-_SHORTEN_IN_SESSIONS: Final = f"""
+_SHORTEN_IN_SESSIONS: Final = Statement[Nothing](f"""
 UPDATE sessions SET ip = {_NETWORK_PART}
- WHERE id IN (SELECT id FROM sessions WHERE id > $1 AND id <= $2 AND last_used_at < $3 AND {_IS_WHOLE_PART}
+ WHERE id IN (SELECT id FROM sessions
+               WHERE id > :after AND id <= :until AND last_used_at < :older_than AND {_IS_WHOLE_PART}
                  FOR UPDATE SKIP LOCKED)
-"""  # noqa: S608 - put together from constants
-_SHORTEN_IN_CONSENTS: Final = f"""
-UPDATE consents SET ip = {_NETWORK_PART} WHERE id > $1 AND id <= $2 AND given_at < $3 AND {_IS_WHOLE_PART}
-"""  # noqa: S608 - put together from constants
+""")  # noqa: S608 - put together from constants
+_SHORTEN_IN_CONSENTS: Final = Statement[Nothing](f"""
+UPDATE consents SET ip = {_NETWORK_PART}
+ WHERE id > :after AND id <= :until AND given_at < :older_than AND {_IS_WHOLE_PART}
+""")  # noqa: S608 - put together from constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +62,9 @@ class Lap:
     """A way through a table, with the statement that is run on each page."""
 
     name: str
-    end_of_page: str
+    end_of_page: Statement[_LastRow]
     """The query for a page's last id, and a time than which no row behind the page is older."""
-    work: str
+    work: Statement[Nothing]
 
 
 EVENTS: Final = Lap("events", _END_OF_EVENTS, _ERASE_EVENTS)
@@ -85,15 +99,15 @@ async def lap_page(
     None if another worker is sweeping, or the next lap is not due yet. Raises: StorageUnavailable.
     """
     async with database.begin() as transaction:
-        if not await transaction.fetchval(_TRY_LOCK):
+        if not await transaction.value(_TRY_LOCK):
             return None
         after, due_at = await progress_of(transaction, lap.name) or (START, now)
         if due_at > now:
             return None
-        last = await transaction.fetchrow(lap.end_of_page, after, size - 1)
+        last = await transaction.row(lap.end_of_page, after=after, skipped=size - 1)
         until = END if last is None else last["id"]
-        await transaction.execute(_MAY_SWEEP)
-        written = await transaction.execute(lap.work, after, until, older_than)
+        await transaction.value(_MAY_SWEEP)
+        written = await transaction.run(lap.work, after=after, until=until, older_than=older_than)
         is_last = last is None or last["since"] >= older_than
         if is_last:
             await note_progress(transaction, lap.name, START, due_at=next_lap_at)

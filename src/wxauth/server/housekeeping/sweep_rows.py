@@ -6,36 +6,44 @@ refresh changes, would make heap-only updates impossible for refreshes.
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypedDict
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import first_id_at
+from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM
 from wxauth.server.sessions.rows import START, end_of_page, end_replaced_sessions, forget_ended_sessions
 
 _SESSIONS: Final = "sessions"
 _REPLACING: Final = "replaced_sessions"
 _OVERLAP: Final = timedelta(seconds=60)
-_TRY_LOCK_REPLACING: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.replaced_sessions'))"
+
+
+class _Progress(TypedDict):
+    after: UUID
+    due_at: datetime
+
+
+_TRY_LOCK_REPLACING: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.replaced_sessions'))")
 # The planner expects a few sessions of a user, and would read and sort all of one who has a million for each page. The
 # index has them in order already.
-_READ_IN_ORDER: Final = "SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true)"
-_TRY_LOCK: Final = "SELECT pg_try_advisory_xact_lock(hashtext('wxauth.housekeeping'))"
-_PROGRESS: Final = "SELECT after, due_at FROM sweeps WHERE name = $1"
-# $1 name  $2 the id of the last row looked at  $3 when the next page is due
-_NOTE: Final = """
-INSERT INTO sweeps (name, after, due_at) VALUES ($1, $2, $3)
+_READ_IN_ORDER: Final = Statement[str](
+    "SELECT set_config(setting, 'off', true) FROM unnest(ARRAY['enable_sort', 'enable_bitmapscan']) AS given (setting)"
+)
+_TRY_LOCK: Final = Statement[bool]("SELECT pg_try_advisory_xact_lock(hashtext('wxauth.housekeeping'))")
+_PROGRESS: Final = Statement[_Progress]("SELECT after, due_at FROM sweeps WHERE name = :name")
+_NOTE: Final = Statement[Nothing]("""
+INSERT INTO sweeps (name, after, due_at) VALUES (:name, :after, :due_at)
 ON CONFLICT (name) DO UPDATE SET after = excluded.after, due_at = excluded.due_at
-"""
+""")
 # Locked rows are skipped: a statement that waits for nobody is part of no deadlock.
-# $1 behind this id  $2 up to this one  $3 ended before
-_ERASE: Final = """
+_ERASE: Final = Statement[Nothing]("""
 DELETE FROM sessions WHERE id IN (
     SELECT id FROM sessions
-     WHERE id > $1 AND id <= $2 AND (expires_at < $3 OR revoked_at < $3)
+     WHERE id > :after AND id <= :until AND (expires_at < :ended_before OR revoked_at < :ended_before)
        FOR UPDATE SKIP LOCKED)
-"""
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +73,12 @@ async def replace_old_sessions(
     StorageUnavailable.
     """
     async with database.begin() as transaction:
-        if not await transaction.fetchval(_TRY_LOCK_REPLACING):
+        if not await transaction.value(_TRY_LOCK_REPLACING):
             return None
         since, due_at = await progress_of(transaction, _REPLACING) or (first_id_at(now - pause), now)
         if due_at > now:
             return None
-        await transaction.execute(_READ_IN_ORDER)
+        await transaction.values(_READ_IN_ORDER)
         ended = await end_replaced_sessions(transaction, since=since, at_most=open_kept, size=size, by=SYSTEM, now=now)
         erased = await forget_ended_sessions(transaction, since=since, at_most=ended_kept, size=size)
         is_last = max(ended, erased) < size
@@ -88,13 +96,13 @@ async def sweep_page(
     None if another worker is sweeping, or the next sweep is not due yet. Raises: StorageUnavailable.
     """
     async with database.begin() as transaction:
-        if not await transaction.fetchval(_TRY_LOCK):
+        if not await transaction.value(_TRY_LOCK):
             return None
         after, due_at = await progress_of(transaction, _SESSIONS) or (START, now)
         if due_at > now:
             return None
         until, last_login_at = await end_of_page(transaction, after=after, size=size)
-        erased = await transaction.execute(_ERASE, after, until, ended_before)
+        erased = await transaction.run(_ERASE, after=after, until=until, ended_before=ended_before)
         # Sessions behind this page began even later, so they cannot have ended before that time.
         is_last = last_login_at is None or last_login_at >= ended_before
         if is_last:
@@ -106,10 +114,10 @@ async def sweep_page(
 
 async def progress_of(transaction: Transaction, name: str) -> tuple[UUID, datetime] | None:
     """The last id that a sweep has looked at, and when it goes on; None before its first page."""
-    row: tuple[UUID, datetime] | None = await transaction.fetchrow(_PROGRESS, name)
-    return row
+    row = await transaction.row(_PROGRESS, name=name)
+    return None if row is None else (row["after"], row["due_at"])
 
 
 async def note_progress(transaction: Transaction, name: str, after: UUID, *, due_at: datetime) -> None:
     """Note the last id that a sweep has looked at, and when it goes on."""
-    await transaction.execute(_NOTE, name, after, due_at)
+    await transaction.run(_NOTE, name=name, after=after, due_at=due_at)
