@@ -399,21 +399,20 @@ async def test_before_the_stored_apps_could_be_read_nobody_is_told_that_there_is
 # What is sealed.
 
 
-async def test_the_secrets_are_sealed_each_for_its_own_place(root: Admin, rows: asyncpg.Connection) -> None:
+async def test_the_secrets_are_sealed_for_their_own_app(root: Admin, rows: asyncpg.Connection) -> None:
     await add(root, push_token=LATER_APP["push_token"], push_aes_key="9" * 43)
-    stored = await rows.fetchrow("SELECT app_secret, push_token, push_aes_key FROM apps")
-    for sealed, plain in zip(stored, (LATER_APP["app_secret"], LATER_APP["push_token"], "9" * 43), strict=True):
-        assert plain.encode() not in sealed
-    await rows.execute("UPDATE apps SET app_secret = push_token")
-    refused = await root.ask("GET", f"/apps/{LATER}")
-    problem_of(refused, "not_found", 404)
+    stored = str(await rows.fetchrow("SELECT * FROM apps"))
+    for plain in (LATER_APP["app_secret"], LATER_APP["push_token"], "9" * 43):
+        assert plain not in stored
+    await rows.execute("UPDATE apps SET app_id = 'wxanother000000001'")
+    problem_of(await root.ask("GET", "/apps/wxanother000000001"), "not_found", 404)
 
 
 async def test_secrets_that_do_not_open_are_told_and_take_no_other_app_with_them(
     root: Admin, client: httpx.AsyncClient, rows: asyncpg.Connection, log_lines: LogLines, simulated_services: Services
 ) -> None:
     await add(root)
-    await rows.execute("UPDATE apps SET app_secret = '\\x00'")
+    await rows.execute("UPDATE apps SET secrets = '\\x00'")
     await simulated_services.apps.try_refresh()
     await simulated_services.apps.try_refresh()
     assert [line["app_ids"] for line in log_lines() if line["event"] == "apps_not_opened"] == [[LATER]]
@@ -436,7 +435,7 @@ async def test_a_reseal_covers_the_apps(
     assert services.apps.unopened == []
     assert (await log_in(make_client(services))).status_code == 200
     with pytest.raises(CannotOpen):
-        simulated_services.sealer.open(await rows.fetchval("SELECT app_secret FROM apps"), context=b"any")
+        simulated_services.sealer.open(await rows.fetchval("SELECT secrets FROM apps"), context=b"any")
     assert (await reseal(simulated_services.database, Sealer(keys), now=simulated_services.clock())).apps == 0
 
 

@@ -90,8 +90,8 @@ async def test_webhooks_are_disabled_and_apps_of_run_time_are_to_be_added_again(
         "VALUES (gen_random_uuid(), 'orders', 'https://orders.example.com/', 'sealed by the lost one', now())"
     )
     await rows.execute(
-        "INSERT INTO apps (app_id, app_secret, is_enabled, created_at) "
-        "VALUES ('wx00000000000000ff', 'sealed by the lost one', true, now())"
+        "INSERT INTO apps (app_id, fields, secrets, is_enabled, created_at) "
+        "VALUES ('wx00000000000000ff', '{}', 'sealed by the lost one', true, now())"
     )
     status, output, _ = await command("--yes", "--json")
     done = json.loads(output)

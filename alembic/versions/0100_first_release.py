@@ -318,17 +318,14 @@ def upgrade() -> None:
         CREATE TABLE apps (
             app_id TEXT NOT NULL,
             title TEXT,
-            app_secret BYTEA NOT NULL,
-            push_token BYTEA,
-            push_aes_key BYTEA,
-            sign_up TEXT,
             is_enabled BOOLEAN DEFAULT true NOT NULL,
             created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            fields JSONB NOT NULL,
+            secrets BYTEA NOT NULL,
             CONSTRAINT apps_pkey PRIMARY KEY (app_id),
             CONSTRAINT apps_app_id_check CHECK (app_id ~ '^[A-Za-z0-9_-]{1,64}$'),
             CONSTRAINT apps_title_check CHECK (char_length(title) BETWEEN 1 AND 64),
-            CONSTRAINT apps_sign_up_check CHECK (sign_up IN ('open', 'closed')),
-            CONSTRAINT apps_push_aes_key_check CHECK (push_aes_key IS NULL OR push_token IS NOT NULL)
+            CONSTRAINT apps_fields_check CHECK (jsonb_typeof(fields) = 'object')
         )
     """)
     op.execute("""

@@ -3,80 +3,59 @@
 from datetime import datetime
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from wxauth.server.apps.managing import KEY_WANTS_TOKEN
 from wxauth.server.apps.registry import KnownApp, Source
 from wxauth.server.core.services import Services
-from wxauth.server.core.setting_types import AppId, AppSecret, OrNone, PushAesKey, PushToken, SignUp
+from wxauth.server.core.setting_types import OrNone, SignUp
+from wxauth.server.core.settings import App, AppFields
 from wxauth.server.web.bodies import EXAMPLE_APP_ID, TEXT, ShownAppId
 
 MAX_TITLE: Final = 64
 
 
-def _not_null(value: object) -> object:
-    if value is None:
-        raise ValueError("Cannot be taken away: leave it out, and it stays")
-    return value
-
-
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TITLE, pattern=TEXT)]
-NotNull = BeforeValidator(_not_null)
 
 
-class AppRequest(BaseModel):
-    """An app to add."""
+class _Administered(BaseModel):
+    """What administrators say of an app beside the fields of its model."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"app_id": EXAMPLE_APP_ID, "title": "小店", "app_secret": "…"}]},
-        hide_input_in_errors=True,
-    )
-
-    app_id: AppId
-    app_secret: AppSecret
     title: Annotated[Title | None, OrNone] = Field(default=None, description="What administrators call it.")
-    push_token: Annotated[PushToken | None, OrNone] = Field(
-        default=None, description="Token of WeChat's message push settings."
-    )
-    push_aes_key: Annotated[PushAesKey | None, OrNone] = Field(
-        default=None, description="EncodingAESKey. With one, only encrypted messages are taken."
-    )
-    sign_up: Annotated[SignUp | None, OrNone] = Field(
-        default=None, description="Whether unknown people may sign up. Null: `WXAUTH_SIGN_UP` decides."
-    )
-    is_enabled: bool = Field(default=True, description="Whether people may log in to it.")
+    is_enabled: bool = Field(default=True, description="Whether people may log in to it. Open sessions go on.")
     check_: bool = Field(
         default=True, alias="check", description="Whether WeChat is asked first if it takes id and secret."
     )
 
-    @field_validator("push_aes_key")
-    @classmethod
-    def _no_key_without_token(cls, key: PushAesKey | None, info: ValidationInfo) -> PushAesKey | None:
-        if key is not None and info.data.get("push_token") is None:
-            raise ValueError(KEY_WANTS_TOKEN)
-        return key
+
+class AppRequest(App, _Administered):
+    """An app to add."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        json_schema_extra={"examples": [{"app_id": EXAMPLE_APP_ID, "title": "小店", "app_secret": "…"}]},
+    )
+
+    @property
+    def app(self) -> App:
+        """The app itself."""
+        return App(**{name: getattr(self, name) for name in App.model_fields})
 
 
-class AppChangeRequest(BaseModel):
+class AppChangeRequest(AppFields, _Administered):
     """Changes of an app. An absent field changes nothing; null or empty clears a field that may be empty."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"is_enabled": False}]}, hide_input_in_errors=True)
-
-    app_secret: Annotated[AppSecret, NotNull] = Field(default=None, description="Valid at once.")  # type: ignore[assignment]  # absent
-    title: Annotated[Title | None, OrNone] = None
-    push_token: Annotated[PushToken | None, OrNone] = None
-    push_aes_key: Annotated[PushAesKey | None, OrNone] = None
-    sign_up: Annotated[SignUp | None, OrNone] = None
-    is_enabled: Annotated[bool, NotNull] = Field(default=None, description="Its sessions go on.")  # type: ignore[assignment]  # absent
-    check_: bool = Field(
-        default=True, alias="check", description="Whether WeChat is asked first if it takes a new secret."
-    )
+    model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [{"is_enabled": False}]})
 
     @property
     def changes(self) -> dict[str, Any]:
         """The fields that the request gives, by name."""
         return {name: getattr(self, name) for name in self.model_fields_set - {"check_"}}
+
+
+for _name in AppFields.model_fields:
+    AppChangeRequest.model_fields[_name].default = None  # absent: see `changes`
+AppChangeRequest.model_rebuild(force=True)
 
 
 class WeChatTokenAnswer(TypedDict):

@@ -1,9 +1,10 @@
 """Adding, changing and removing apps while the service runs."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
-from pydantic import SecretStr
+from pydantic import ValidationError
 
 from wxauth.errors import (
     AppInSettings,
@@ -12,22 +13,22 @@ from wxauth.errors import (
     FieldError,
     InvalidRequest,
     NotFound,
+    StorageUnavailable,
     WeChatMisconfigured,
     WeChatTimeout,
     WeChatUnavailable,
 )
-from wxauth.server.apps.registry import KnownApp
-from wxauth.server.apps.rows import SEALED, change_app, delete_app, is_name_of_site, lock_app, store_app
-from wxauth.server.apps.tables import StoredApp
+from wxauth.server.apps.registry import KnownApp, sealed, unsealed
+from wxauth.server.apps.rows import SealedApp, change_app, delete_app, is_name_of_site, lock_app, store_app
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.sealing import app_context
+from wxauth.server.core.sealing import CannotOpen
 from wxauth.server.core.services import Services
-from wxauth.server.core.settings import App
+from wxauth.server.core.settings import App, AppFields
 from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.web.direct import invalid_request
 from wxauth.server.wechat.errcodes import CODE2SESSION, what_to_change
 
 NO_SUCH_APP: Final = "there is no such app"
-KEY_WANTS_TOKEN: Final = "wants push_token beside it"  # noqa: S105 - what is wrong with a field
 
 _OF_THE_ID: Final = frozenset({40013, 41002})
 
@@ -57,14 +58,7 @@ async def add_app(
     if is_checked:
         await _see_that_wechat_takes(services, app)
     now = services.clock()
-    row = StoredApp(
-        app_id=app.app_id,
-        title=title,
-        sign_up=app.sign_up,
-        is_enabled=is_enabled,
-        created_at=now,
-        **_sealed_secrets(services, app),
-    )
+    row = sealed(KnownApp(app, "database", title, is_enabled), services.sealer, created_at=now)
     async with services.database.begin() as transaction:
         is_added = await store_app(transaction, row)
         if is_added:
@@ -86,20 +80,16 @@ async def change(
     await _see_that_it_is_stored(services, app_id)
     if is_checked and "app_secret" in changes:
         await _see_that_wechat_takes(services, App(app_id=app_id, app_secret=changes["app_secret"]))
-    stored: dict[str, Any] = {
-        name: _sealed(services, app_id, name, value) if name in SEALED else value for name, value in changes.items()
-    }
     now = services.clock()
     async with services.database.begin() as transaction:
-        before = await lock_app(transaction, app_id)
-        if before is None:
+        row = await lock_app(transaction, app_id)
+        if row is None:
             raise NotFound(NO_SUCH_APP)
-        after = StoredApp(**{**before.model_dump(), **stored})
-        if after.push_aes_key is not None and after.push_token is None:
-            raise InvalidRequest.of("push_aes_key", KEY_WANTS_TOKEN)
-        changed = [name for name in changes if _differs(services, name, before, changes[name])]
+        before = _opened(services, row)
+        after = _changed(before, changes)
+        changed = [name for name, value in changes.items() if value != _value(before, name)]
         if changed:
-            await change_app(transaction, after)
+            await change_app(transaction, sealed(after, services.sealer, created_at=row["created_at"]))
             data = {"fields": changed}
             await record_event(transaction, EventType.APP_CHANGED, by=by, at=now, app_id=app_id, data=data)
     if changed:
@@ -154,20 +144,22 @@ async def _see_that_wechat_takes(services: Services, app: App) -> None:
         raise WeChatUnavailable("WeChat gave no answer in time, so that nothing is stored") from exc
 
 
-def _sealed_secrets(services: Services, app: App) -> dict[str, Any]:
-    return {name: _sealed(services, app.app_id, name, getattr(app, name)) for name in SEALED}
+def _opened(services: Services, row: SealedApp) -> KnownApp:
+    try:
+        return unsealed(row, services.sealer)
+    except CannotOpen as exc:
+        raise StorageUnavailable("this app's secrets cannot be opened: see 'wxauth check'") from exc
 
 
-def _sealed(services: Services, app_id: str, name: str, value: SecretStr | None) -> bytes | None:
-    if value is None:
-        return None
-    return services.sealer.seal(value.get_secret_value().encode(), context=app_context(app_id, name))
+def _changed(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:
+    """The app after these changes. Raises: InvalidRequest, if they do not go with what stays as it is."""
+    of_app = {name: value for name, value in changes.items() if name in AppFields.model_fields}
+    try:
+        app = App.model_validate({**dict(before.app), **of_app})
+    except ValidationError as exc:
+        raise invalid_request(exc.errors(include_url=False, include_context=False, include_input=False)) from None
+    return replace(before, app=app, **{name: value for name, value in changes.items() if name not in of_app})
 
 
-def _differs(services: Services, name: str, before: StoredApp, value: Any) -> bool:
-    """Whether this value differs from the stored one. Sealed values are opened: each sealing gives other bytes."""
-    former = getattr(before, name)
-    if name not in SEALED or former is None or value is None:
-        return bool(former != value)
-    opened = services.sealer.open(former, context=app_context(before.app_id, name))
-    return bool(opened != value.get_secret_value().encode())
+def _value(known: KnownApp, name: str) -> Any:
+    return getattr(known.app if name in AppFields.model_fields else known, name)

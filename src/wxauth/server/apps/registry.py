@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
-from pydantic import SecretStr
+from pydantic_core import from_json, to_json
 
 from wxauth.errors import StorageUnavailable, UnknownApp
-from wxauth.server.apps.rows import stored_apps
-from wxauth.server.apps.tables import StoredApp
+from wxauth.server.apps.rows import SealedApp, stored_apps
 from wxauth.server.core.database import Database, reason_of
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import CannotOpen, Sealer, app_context
@@ -68,7 +67,7 @@ class Apps:
         self._observe = observe
         self._refresh_pause = refresh_pause
         self._hint = f"; {hint}" if hint else ""
-        self._stored: dict[str, tuple[StoredApp, KnownApp]] = {}
+        self._stored: dict[str, tuple[SealedApp, KnownApp]] = {}
         self._is_read = False
         self._was_away = False
         self.unopened: list[str] = []
@@ -136,18 +135,18 @@ class Apps:
         except Exception:
             log.exception("apps_not_read")
 
-    def _take(self, stored: Sequence[StoredApp]) -> None:
-        taken: dict[str, tuple[StoredApp, KnownApp]] = {}
+    def _take(self, stored: Sequence[SealedApp]) -> None:
+        taken: dict[str, tuple[SealedApp, KnownApp]] = {}
         unopened: list[str] = []
         for row in stored:
-            former = self._stored.get(row.app_id)
+            former = self._stored.get(row["app_id"])
             if former is not None and former[0] == row:
-                taken[row.app_id] = former  # the same object: it need not be opened again
+                taken[row["app_id"]] = former  # the same object: it need not be opened again
                 continue
             try:
-                taken[row.app_id] = row, unsealed(row, self._sealer)
+                taken[row["app_id"]] = row, unsealed(row, self._sealer)
             except CannotOpen:
-                unopened.append(row.app_id)
+                unopened.append(row["app_id"])
         if unopened and unopened != self.unopened:
             log.error("apps_not_opened", app_ids=unopened, what_to_change=_WHAT_TO_CHANGE)
         self.unopened, self._stored = unopened, taken
@@ -169,17 +168,25 @@ class Apps:
         return UnknownApp(f"{missing}{self._hint}")
 
 
-def unsealed(row: StoredApp, sealer: Sealer) -> KnownApp:
-    """A stored app with its secrets opened. Raises: CannotOpen."""
+def unsealed(row: SealedApp, sealer: Sealer) -> KnownApp:
+    """A stored app with its secrets opened. A field of a later version, which another replica has, is ignored.
 
-    def opened(name: str, sealed: bytes) -> SecretStr:
-        return SecretStr(sealer.open(sealed, context=app_context(row.app_id, name)).decode())
+    Raises: CannotOpen.
+    """
+    secrets = from_json(sealer.open(row["secrets"], context=app_context(row["app_id"])))
+    values = {"app_id": row["app_id"], **row["fields"], **secrets}
+    app = App.model_validate({name: value for name, value in values.items() if name in App.model_fields})
+    return KnownApp(app, "database", row["title"], row["is_enabled"], row["created_at"])
 
-    app = App(
-        app_id=row.app_id,
-        app_secret=opened("app_secret", row.app_secret),
-        push_token=None if row.push_token is None else opened("push_token", row.push_token),
-        push_aes_key=None if row.push_aes_key is None else opened("push_aes_key", row.push_aes_key),
-        sign_up=row.sign_up,
-    )
-    return KnownApp(app, "database", row.title, row.is_enabled, row.created_at)
+
+def sealed(known: KnownApp, sealer: Sealer, *, created_at: datetime) -> SealedApp:
+    """An app as it is stored."""
+    app = known.app
+    return {
+        "app_id": app.app_id,
+        "title": known.title,
+        "is_enabled": known.is_enabled,
+        "created_at": created_at,
+        "fields": app.plain_fields,
+        "secrets": sealer.seal(to_json(app.secrets), context=app_context(app.app_id)),
+    }

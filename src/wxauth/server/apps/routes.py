@@ -23,7 +23,6 @@ from wxauth.server.apps.bodies import (
 )
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.core.setting_types import AppId
-from wxauth.server.core.settings import App
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep
 from wxauth.server.web.direct import Router
 
@@ -51,15 +50,8 @@ async def add_app(administrator: FreshAdministratorDep, services: ServicesDep, b
     WeChat is asked first whether it takes id and secret (`check`). If WeChat refuses them or does not answer, nothing
     is stored.
     """
-    app = App(
-        app_id=body.app_id,
-        app_secret=body.app_secret,
-        push_token=body.push_token,
-        push_aes_key=body.push_aes_key,
-        sign_up=body.sign_up,
-    )
     known = await managing.add_app(
-        services, app, title=body.title, is_enabled=body.is_enabled, is_checked=body.check_, by=administrator
+        services, body.app, title=body.title, is_enabled=body.is_enabled, is_checked=body.check_, by=administrator
     )
     return app_answer(services, known)
 

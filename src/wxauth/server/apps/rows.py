@@ -1,72 +1,77 @@
 """Apps that were added at run time, their secrets sealed."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, TypedDict
 
-from sqlalchemy import select, update
-from sqlalchemy.dialects.postgresql import insert
-from sqlmodel import col
-
-from wxauth.server.apps.tables import StoredApp
 from wxauth.server.core.database import Database, Transaction
+from wxauth.server.core.statements import Nothing, Statement
 
-SEALED: Final = ("app_secret", "push_token", "push_aes_key")
-"""The columns that are sealed."""
 
-_TABLE: Final = StoredApp.__table__  # type: ignore[attr-defined]  # SQLModel adds it
-_APPS: Final = select(_TABLE).order_by(col(StoredApp.created_at), col(StoredApp.app_id))
-_IS_SITES: Final = "SELECT EXISTS (SELECT FROM clients WHERE name = $1 AND title IS NOT NULL)"
-_REMOVE: Final = "DELETE FROM apps WHERE app_id = $1 RETURNING app_id"
-# Only if all three are still those that were read: secrets changed meanwhile are sealed with the current key already.
-# $1 app_id  $2 to $4 the secrets as they were read  $5 to $7 the same, sealed anew
-_RESEAL: Final = """
-UPDATE apps SET app_secret = $5, push_token = $6, push_aes_key = $7
- WHERE app_id = $1 AND app_secret = $2
-   AND push_token IS NOT DISTINCT FROM $3 AND push_aes_key IS NOT DISTINCT FROM $4
+class SealedApp(TypedDict):
+    """A stored app, its secrets sealed."""
+
+    app_id: str
+    title: str | None
+    is_enabled: bool
+    created_at: datetime
+    fields: dict[str, Any]
+    secrets: bytes
+
+
+_COLUMNS: Final = "app_id, title, is_enabled, created_at, fields, secrets"
+_APPS: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps ORDER BY created_at, app_id")  # noqa: S608 - constants
+_LOCK: Final = Statement[SealedApp](f"SELECT {_COLUMNS} FROM apps WHERE app_id = :app_id FOR UPDATE")  # noqa: S608 - constants
+# Of several requests for one id at once, one wins.
+_ADD: Final = Statement[str](f"""
+INSERT INTO apps ({_COLUMNS}) VALUES (:app_id, :title, :is_enabled, :created_at, :fields, :secrets)
+ON CONFLICT DO NOTHING
 RETURNING app_id
-"""
+""")  # noqa: S608 - constants
+_CHANGE: Final = Statement[Nothing]("""
+UPDATE apps SET title = :title, is_enabled = :is_enabled, fields = :fields, secrets = :secrets WHERE app_id = :app_id
+""")
+_REMOVE: Final = Statement[str]("DELETE FROM apps WHERE app_id = :app_id RETURNING app_id")
+# Only if the secrets are still those that were read: secrets changed meanwhile are sealed with the current key already.
+_RESEAL: Final = Statement[str]("""
+UPDATE apps SET secrets = :anew WHERE app_id = :app_id AND secrets = :former RETURNING app_id
+""")
+_IS_SITES: Final = Statement[bool]("SELECT EXISTS (SELECT FROM clients WHERE name = :name AND title IS NOT NULL)")
 
 
-async def stored_apps(database: Database) -> list[StoredApp]:
+async def stored_apps(database: Database) -> list[SealedApp]:
     """Every stored app, in the order in which they were added. Raises: StorageUnavailable."""
-    return [StoredApp(**row) for row in await database.fetch(_APPS)]
+    return list(await database.rows(_APPS))
 
 
-async def lock_app(transaction: Transaction, app_id: str) -> StoredApp | None:
+async def lock_app(transaction: Transaction, app_id: str) -> SealedApp | None:
     """Lock this app, so that nobody else changes it until the transaction ends; None if it is not stored."""
-    wanted = select(_TABLE).where(col(StoredApp.app_id) == app_id).with_for_update()
-    row = await transaction.fetchrow(wanted)
-    return None if row is None else StoredApp(**row)
+    return await transaction.row(_LOCK, app_id=app_id)
 
 
-async def store_app(transaction: Transaction, app: StoredApp) -> bool:
+async def store_app(transaction: Transaction, app: SealedApp) -> bool:
     """Store a new app; whether its id was free."""
-    # Of several requests for one id at once, one wins.
-    statement = insert(StoredApp).values(app.model_dump()).on_conflict_do_nothing().returning(col(StoredApp.app_id))
-    return await transaction.fetchval(statement) is not None
+    return await transaction.value(_ADD, **app) is not None
 
 
 async def is_name_of_site(database: Database, name: str) -> bool:
     """Whether a site has this name. Raises: StorageUnavailable."""
-    return bool((await database.fetchrow(_IS_SITES, name))[0])
+    return bool(await database.value(_IS_SITES, name=name))
 
 
-async def change_app(transaction: Transaction, app: StoredApp) -> None:
+async def change_app(transaction: Transaction, app: SealedApp) -> None:
     """Store the changes of a locked app."""
-    await transaction.execute(
-        update(StoredApp).where(col(StoredApp.app_id) == app.app_id).values(app.model_dump(exclude={"app_id"}))
-    )
+    values = {name: value for name, value in app.items() if name != "created_at"}
+    await transaction.run(_CHANGE, **values)
 
 
 async def delete_app(transaction: Transaction, app_id: str) -> bool:
     """Delete an app; whether it was stored."""
-    return await transaction.fetchval(_REMOVE, app_id) is not None
+    return await transaction.value(_REMOVE, app_id=app_id) is not None
 
 
-async def replace_app_secrets(database: Database, app: StoredApp, anew: Mapping[str, Any]) -> bool:
+async def replace_app_secrets(database: Database, app: SealedApp, anew: bytes) -> bool:
     """Replace an app's sealed secrets if they are still those that were read; whether they were.
 
     Raises: StorageUnavailable.
     """
-    former = [getattr(app, name) for name in SEALED]
-    return await database.fetchrow(_RESEAL, app.app_id, *former, *(anew[name] for name in SEALED)) is not None
+    return await database.value(_RESEAL, app_id=app["app_id"], former=app["secrets"], anew=anew) is not None

@@ -1,13 +1,14 @@
 """The table of apps that were added at run time."""
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import (
     CheckConstraint,
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import BYTEA
+from sqlalchemy.dialects.postgresql import BYTEA, JSONB
 from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.tables import TIME
@@ -20,17 +21,15 @@ class StoredApp(SQLModel, table=True):
     __table_args__ = (
         CheckConstraint("app_id ~ '^[A-Za-z0-9_-]{1,64}$'", name="app_id"),
         CheckConstraint("char_length(title) BETWEEN 1 AND 64", name="title"),
-        CheckConstraint("sign_up IN ('open', 'closed')", name="sign_up"),
-        CheckConstraint("push_aes_key IS NULL OR push_token IS NOT NULL", name="push_aes_key"),
+        CheckConstraint("jsonb_typeof(fields) = 'object'", name="fields"),
     )
 
     app_id: str = Field(sa_type=Text, primary_key=True)
     title: str | None = Field(sa_type=Text)
     """What administrators call it."""
-    app_secret: bytes = Field(sa_type=BYTEA)
-    """Sealed, like the two below."""
-    push_token: bytes | None = Field(sa_type=BYTEA)
-    push_aes_key: bytes | None = Field(sa_type=BYTEA)
-    sign_up: str | None = Field(sa_type=Text)
     is_enabled: bool = Field(sa_column_kwargs={"server_default": text("true")})
     created_at: datetime = Field(sa_type=TIME)
+    fields: dict[str, Any] = Field(sa_type=JSONB)
+    """What the model of an app has beside id and secrets, by name."""
+    secrets: bytes = Field(sa_type=BYTEA)
+    """The secrets by name, as one sealed JSON object."""

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from wxauth.server.apps.rows import SEALED, stored_apps
-from wxauth.server.apps.tables import StoredApp
+from wxauth.server.apps.rows import SealedApp, stored_apps
 from wxauth.server.checks.rows import SealedKey, some_phone_answers, some_session_keys
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import (
@@ -67,9 +66,7 @@ WEBHOOKS: Final[Kind[SealedWebhook]] = Kind(
         Value(sealed, webhook_secret_context(webhook["id"])) for sealed in (webhook["secret"], webhook["former_secret"])
     ]
 )
-APPS: Final[Kind[StoredApp]] = Kind(
-    lambda app: [Value(getattr(app, name), app_context(app.app_id, name)) for name in SEALED]
-)
+APPS: Final[Kind[SealedApp]] = Kind(lambda app: [Value(app["secrets"], app_context(app["app_id"]))])
 SIGNING_KEYS: Final[Kind[StoredSigningKey]] = Kind(lambda key: [Value(key.private_key, signing_key_context(key.kid))])
 
 

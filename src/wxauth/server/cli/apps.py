@@ -1,8 +1,8 @@
 """`wxauth apps`: the mini-programs."""
 
 import sys
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeVar
 
 import click
 from pydantic import BaseModel, ValidationError
@@ -13,26 +13,36 @@ from wxauth.server.apps.registry import KnownApp
 from wxauth.server.cli.asking import with_services
 from wxauth.server.cli.printing import Failed, json_option, printable, show
 from wxauth.server.core.services import Services
-from wxauth.server.core.settings import App
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.siblings.wechat_tokens import force_wechat_token
 
 Command = TypeVar("Command", bound=Callable[..., object])
 Body = TypeVar("Body", bound=BaseModel)
 
-_LABELS = {"app_secret": "AppSecret", "push_token": "Token", "push_aes_key": "EncodingAESKey"}
+_LABELS: Final = {"app_secret": "AppSecret", "push_token": "Token", "push_aes_key": "EncodingAESKey"}
+"""The secrets, in the order in which they are asked for."""
+
+
+def _choice(option: str, *values: str, help: str) -> Callable[[Command], Command]:
+    """An option for a field that has one of a few values, or null: `default`."""
+
+    def field_value(_: click.Context, __: click.Parameter, chosen: str | None) -> str | None:
+        return "" if chosen == "default" else chosen
+
+    return click.option(option, type=click.Choice([*values, "default"]), callback=field_value, help=help)
 
 
 def _app_options(command: Command) -> Command:
-    """Add what `add` and `set` have in common."""
+    """Add what `add` and `set` have in common. An option has the name of its field."""
     for option in (
         json_option,
         click.option("--no-check", is_flag=True, help="Do not check with WeChat that the secret is valid."),
         click.option("--push-aes-key", is_flag=True, help="Ask for EncodingAESKey too."),
         click.option("--push-token", is_flag=True, help="Ask for Token of WeChat's message push settings too."),
-        click.option(
+        _choice(
             "--sign-up",
-            type=click.Choice(["open", "closed", "default"]),
+            "open",
+            "closed",
             help="Whether newcomers may log in to this app; default: as WXAUTH_SIGN_UP says.",
         ),
         click.option("--title", help="The name that administrators see. Empty: none."),
@@ -73,30 +83,17 @@ def list_command(as_json: bool) -> None:
 @apps.command()
 @_app_options
 @click.option("--disabled", is_flag=True, help="Do not allow logins yet.")
-def add_command(
-    app_id: str,
-    title: str | None,
-    sign_up: str | None,
-    push_token: bool,
-    push_aes_key: bool,
-    disabled: bool,
-    no_check: bool,
-    as_json: bool,
-) -> None:
+def add_command(app_id: str, disabled: bool, no_check: bool, as_json: bool, **fields: Any) -> None:
     """Add an app; running services have it within 15 seconds.
 
     The secrets are asked for, or read from standard input, one a line: AppSecret, then Token and EncodingAESKey if
     their options are given.
     """
-    secrets = _asked_for(app_secret=True, push_token=push_token, push_aes_key=push_aes_key)
-    wanted = _valid(
-        AppRequest,
-        {"app_id": app_id, "title": title, "sign_up": _sign_up(sign_up), "is_enabled": not disabled} | secrets,
-    )
-    app = App(**{name: getattr(wanted, name) for name in App.model_fields})
+    given = {"app_id": app_id, "is_enabled": not disabled, **_given({**fields, "app_secret": True})}
+    wanted = _valid(AppRequest, given)
     _show_app(
         lambda services: add_app(
-            services, app, title=wanted.title, is_enabled=wanted.is_enabled, is_checked=not no_check, by=OPERATOR
+            services, wanted.app, title=wanted.title, is_enabled=wanted.is_enabled, is_checked=not no_check, by=OPERATOR
         ),
         f"added {app_id}",
         as_json=as_json,
@@ -105,37 +102,17 @@ def add_command(
 
 @apps.command()
 @_app_options
-@click.option("--secret", is_flag=True, help="Ask for a new AppSecret.")
+@click.option("--secret", "app_secret", is_flag=True, help="Ask for a new AppSecret.")
 @click.option("--no-push", is_flag=True, help="Remove Token and EncodingAESKey.")
 @click.option("--enable/--disable", "is_enabled", default=None, help="Whether people may log in; sessions go on.")
-def set_command(
-    app_id: str,
-    title: str | None,
-    sign_up: str | None,
-    secret: bool,
-    push_token: bool,
-    push_aes_key: bool,
-    no_push: bool,
-    is_enabled: bool | None,
-    no_check: bool,
-    as_json: bool,
-) -> None:
+def set_command(app_id: str, no_push: bool, no_check: bool, as_json: bool, **fields: Any) -> None:
     """Change the given fields of an added app; running services have the change within 15 seconds.
 
     Secrets are asked for, or read from standard input, one a line in this order: AppSecret, Token, EncodingAESKey.
     """
-    if no_push and (push_token or push_aes_key):
+    if no_push and (fields["push_token"] or fields["push_aes_key"]):
         raise click.UsageError("--no-push goes with neither --push-token nor --push-aes-key.")
-    given: dict[str, Any] = {}
-    if title is not None:
-        given["title"] = title
-    if sign_up is not None:
-        given["sign_up"] = _sign_up(sign_up)
-    if is_enabled is not None:
-        given["is_enabled"] = is_enabled
-    if no_push:
-        given |= {"push_token": None, "push_aes_key": None}
-    given |= _asked_for(app_secret=secret, push_token=push_token, push_aes_key=push_aes_key)
+    given = _given(fields) | ({"push_token": None, "push_aes_key": None} if no_push else {})
     if not given:
         raise click.UsageError("at least one option must be given. 请至少指定一个选项。")
     changes = _valid(AppChangeRequest, given).changes
@@ -167,12 +144,16 @@ def force_token_command(app_id: str) -> None:
     click.echo(f"{app_id} has a new token")
 
 
-def _asked_for(**wanted: bool) -> dict[str, str]:
-    """Ask for these secrets. None is taken from the command line, which every user of the machine can see."""
-    names = [name for name, is_wanted in wanted.items() if is_wanted]
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that the options give. Secrets are asked for: every user of the machine can see the command line."""
+    fields = {name: value for name, value in options.items() if name not in _LABELS and value is not None}
+    return fields | {name: _ask_for(label) for name, label in _LABELS.items() if options.get(name)}
+
+
+def _ask_for(label: str) -> str:
     if sys.stdin.isatty():
-        return {name: click.prompt(_LABELS[name], hide_input=True, err=True) for name in names}
-    return {name: sys.stdin.readline().strip() for name in names}
+        return str(click.prompt(label, hide_input=True, err=True))
+    return sys.stdin.readline().strip()
 
 
 def _valid(kind: type[Body], values: dict[str, Any]) -> Body:
@@ -188,10 +169,6 @@ def _valid(kind: type[Body], values: dict[str, Any]) -> Body:
         lines = [f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}" for each in errors]
         is_of_prompt = {part for each in errors for part in each["loc"]} <= _LABELS.keys()
         raise (Failed if is_of_prompt else click.UsageError)("\n".join(lines)) from None
-
-
-def _sign_up(chosen: str | None) -> str | None:
-    return None if chosen == "default" else chosen
 
 
 def _show_app(ask: Callable[[Services], Awaitable[KnownApp]], text: str, *, as_json: bool) -> None:

@@ -274,7 +274,7 @@ async def names_of_others(database: Database, audience: str, apps: Sequence[App]
 
     Raises: StorageUnavailable.
     """
-    return [audience, *(app.app_id for app in apps), *(app.app_id for app in await stored_apps(database))]
+    return [audience, *(app.app_id for app in apps), *(app["app_id"] for app in await stored_apps(database))]
 
 
 async def clashing_clients(database: Database, settings: Settings) -> Sequence[str]:

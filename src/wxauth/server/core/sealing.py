@@ -45,9 +45,9 @@ def phone_answer_context(code_hash: bytes) -> bytes:
     return b"phone_answer\0" + code_hash
 
 
-def app_context(app_id: str, name: str) -> bytes:
-    """The context of an app's secret: the app, and the name of the secret."""
-    return b"\0".join((b"apps", app_id.encode(), name.encode()))
+def app_context(app_id: str) -> bytes:
+    """The context of an app's secrets."""
+    return b"apps\0" + app_id.encode()
 
 
 def webhook_secret_context(webhook_id: UUID) -> bytes:

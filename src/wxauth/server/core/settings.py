@@ -7,17 +7,17 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from dotenv import dotenv_values
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
@@ -97,25 +97,48 @@ class Setting:
     """A value that `.env.example` shows, uncommented, to be replaced."""
 
 
-class App(BaseModel):
-    """A mini-program."""
+class AppFields(BaseModel):
+    """What an app has beside its id: in `APPS`, in the database, and in requests of administrators.
+
+    A new field is declared here, shown by `AppAnswer`, and has an option in `cli/apps.py`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    app_id: AppId
-    app_secret: AppSecret
-    push_token: Annotated[PushToken | None, OrNone] = None
-    """WeChat signs its messages to us with it. Without it, we take no messages."""
-    push_aes_key: Annotated[PushAesKey | None, OrNone] = None
-    """WeChat encrypts the messages with it; in WeChat's own form. With it, we take only encrypted messages."""
-    sign_up: Annotated[SignUp | None, OrNone] = None
-    """Whether unknown people may sign up by this app. It goes before SIGN_UP."""
+    app_secret: AppSecret = Field(description="AppSecret of WeChat's console.")
+    push_token: Annotated[PushToken | None, OrNone] = Field(
+        default=None,
+        description="Token of WeChat's message push settings. Without one, no messages are taken.",
+    )
+    push_aes_key: Annotated[PushAesKey | None, OrNone] = Field(
+        default=None, description="EncodingAESKey. With one, only encrypted messages are taken."
+    )
+    sign_up: Annotated[SignUp | None, OrNone] = Field(
+        default=None, description="Whether unknown people may sign up. Null: `WXAUTH_SIGN_UP` decides."
+    )
 
-    @model_validator(mode="after")
-    def _no_key_without_token(self) -> Self:
-        if self.push_aes_key is not None and self.push_token is None:
-            raise ValueError("must have push_token beside push_aes_key")
-        return self
+
+class App(AppFields):
+    """An app: a mini-program."""
+
+    app_id: AppId
+
+    @field_validator("push_aes_key")
+    @classmethod
+    def _no_key_without_token(cls, key: PushAesKey | None, info: ValidationInfo) -> PushAesKey | None:
+        if key is not None and "push_token" in info.data and info.data["push_token"] is None:
+            raise ValueError("must have push_token beside it")
+        return key
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """The secret fields that have a value, in plain text."""
+        return {name: value.get_secret_value() for name, value in self if isinstance(value, SecretStr)}
+
+    @property
+    def plain_fields(self) -> dict[str, object]:
+        """All other fields but the id."""
+        return {name: value for name, value in self if not isinstance(value, SecretStr | None) and name != "app_id"}
 
 
 class DatabaseSettings(BaseSettings):

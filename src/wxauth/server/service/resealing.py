@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from wxauth.server.apps.rows import SEALED, replace_app_secrets, stored_apps
+from wxauth.server.apps.rows import replace_app_secrets, stored_apps
 from wxauth.server.checks.sealed import APPS, PHONE_ANSWERS, SESSION_KEYS, SIGNING_KEYS, WEBHOOKS
 from wxauth.server.core.database import Database
 from wxauth.server.core.sealing import Sealer
@@ -81,13 +81,13 @@ async def _reseal_signing_keys(database: Database, sealer: Sealer, done: Reseale
 
 async def _reseal_apps(database: Database, sealer: Sealer, done: Resealed) -> None:
     for app in await stored_apps(database):
-        if all(sealed is None or sealed.startswith(sealer.prefix) for sealed, _ in APPS.values(app)):
+        if app["secrets"].startswith(sealer.prefix):
             continue
-        anew = APPS.sealed_anew(sealer, app)
-        if anew is None:
-            done.not_opened += 1
-        else:
-            done.apps += await replace_app_secrets(database, app, dict(zip(SEALED, anew, strict=True)))
+        match APPS.sealed_anew(sealer, app):
+            case [bytes() as anew]:
+                done.apps += await replace_app_secrets(database, app, anew)
+            case _:
+                done.not_opened += 1
 
 
 async def _reseal_phone_answers(database: Database, sealer: Sealer, done: Resealed, *, page_size: int) -> None:
