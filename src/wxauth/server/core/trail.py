@@ -7,14 +7,9 @@ from enum import StrEnum
 from typing import Any, Final, TypedDict
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, literal_column, select, union_all
-from sqlalchemy.dialects.postgresql import INET, JSONB
-from sqlmodel import col
-
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.ids import first_id_at, new_id
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.tables import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,16 +145,25 @@ TELLS_OF_ERASURE: Final = """
 _IS_ABOUT_ERASED: Final = f"""
 (EXISTS (SELECT FROM erasures WHERE erasures.user_id = events.user_id) AND {TELLS_OF_ERASURE} IS NOT TRUE)"""
 _IS_BY_ERASED: Final = "EXISTS (SELECT FROM erasures WHERE erasures.user_id::text = events.actor)"
-_EVENTS: Final = select(
-    col(Event.id),
-    col(Event.type),
-    col(Event.at),
-    col(Event.actor),
-    col(Event.user_id),
-    col(Event.app_id),
-    literal_column(f"CASE WHEN NOT ({_IS_ABOUT_ERASED} OR {_IS_BY_ERASED}) THEN events.ip END", INET).label("ip"),
-    literal_column(f"CASE WHEN {_IS_ABOUT_ERASED} THEN {FORGOTTEN_DATA} ELSE events.data END", JSONB).label("data"),
+_EVENTS: Final = f"""
+SELECT events.id, events.type, events.at, events.actor, events.user_id, events.app_id,
+       CASE WHEN NOT ({_IS_ABOUT_ERASED} OR {_IS_BY_ERASED}) THEN events.ip END AS ip,
+       CASE WHEN {_IS_ABOUT_ERASED} THEN {FORGOTTEN_DATA} ELSE events.data END AS data
+  FROM events"""  # noqa: S608 - put together from constants
+# Compares ids, not times: an id begins with the event's time, and is in the index.
+_NEWEST: Final = "events.id >= :since AND events.id < :before ORDER BY events.id DESC LIMIT :limit"
+_OF_ALL: Final = Statement[EventRow](f"{_EVENTS} WHERE {_NEWEST}")
+_OF_TYPES: Final = Statement[EventRow](f"""
+SELECT found.* FROM unnest(:types::text[]) AS kind
+ CROSS JOIN LATERAL ({_EVENTS} WHERE events.type = kind AND {_NEWEST}) AS found
+ ORDER BY found.id DESC LIMIT :limit
+""")  # noqa: S608 - put together from constants
+"""The newest events of each type, by that type's part of the index: else all events of these types would be sorted."""
+_OF_USER: Final = Statement[EventRow](f"{_EVENTS} WHERE events.user_id = :user_id AND {_NEWEST}")
+_OF_USER_AND_TYPES: Final = Statement[EventRow](
+    f"{_EVENTS} WHERE events.user_id = :user_id AND events.type = ANY (:types) AND {_NEWEST}"
 )
+_LAST_ID: Final = UUID(int=2**128 - 1)
 
 
 async def record_event(
@@ -193,29 +197,14 @@ async def find_events(
 
     Raises: StorageUnavailable.
     """
-    names = list(dict.fromkeys(search.types))
-
-    def newest(*conditions: ColumnElement[bool]) -> Select[Any]:
-        # Compares ids, not times: an id begins with the event's time, and is in the index.
-        if search.since is not None:
-            conditions += (col(Event.id) >= first_id_at(search.since),)
-        if search.until is not None:
-            conditions += (col(Event.id) < first_id_at(search.until),)
-        if before is not None:
-            conditions += (col(Event.id) < before,)
-        return _EVENTS.where(*conditions).order_by(col(Event.id).desc()).limit(limit)
-
+    since = first_id_at(search.since) if search.since is not None else UUID(int=0)
+    until = first_id_at(search.until) if search.until is not None else _LAST_ID
+    newest = {"since": since, "before": min(until, before or _LAST_ID), "limit": limit}
+    types = list(dict.fromkeys(search.types))
+    if search.user_id is not None and types:
+        return await database.rows(_OF_USER_AND_TYPES, user_id=search.user_id, types=types, **newest)
     if search.user_id is not None:
-        conditions = [col(Event.user_id) == search.user_id]
-        if names:
-            conditions.append(col(Event.type).in_(names))
-        wanted = newest(*conditions)
-    elif names:
-        # The newest events of each type, by that type's part of the index. In one query, all events of all these types
-        # would be sorted.
-        parts = union_all(*(newest(col(Event.type) == name) for name in names)).subquery()
-        wanted = select(parts).order_by(parts.c.id.desc()).limit(limit)
-    else:
-        wanted = newest()
-    found: Sequence[EventRow] = await database.fetch(wanted)
-    return found
+        return await database.rows(_OF_USER, user_id=search.user_id, **newest)
+    if types:
+        return await database.rows(_OF_TYPES, types=types, **newest)
+    return await database.rows(_OF_ALL, **newest)
