@@ -8,8 +8,17 @@ import pytest
 
 from tests.asking import bearer
 from tests.fakes import LoginAnswer
-from wxauth.server.users.rows import _WHOM_IT_NAMES
+from wxauth.server.core.database import Database
+from wxauth.server.users import admin
+from wxauth.server.users.bodies import users_answer
+from wxauth.server.users.rows import _WHOM_IT_NAMES, WINDOWS, UserSearch
+from wxauth.server.web.paging import id_in_cursor
 
+NICKNAME_INDEX = """
+CREATE EXTENSION pg_trgm;
+CREATE INDEX users_nickname_trgm_idx ON users USING gin (lower(nickname) gin_trgm_ops);
+"""
+"""As docs/sizes.md has it, but for CONCURRENTLY."""
 MANY = 40_000  # with half as many, PostgreSQL 15 thinks a walk through the whole table cheaper
 
 
@@ -107,3 +116,55 @@ async def test_nobody_is_looked_at_but_whom_it_names(rows: asyncpg.Connection) -
         plan = await rows.fetch(f"EXPLAIN (ANALYZE, BUFFERS) {_WHOM_IT_NAMES.text}", text, None)
         lines = "\n".join(row[0] for row in plan)
         assert "Seq Scan" not in lines, lines
+
+
+async def some_users(rows: asyncpg.Connection, number: int) -> None:
+    """Users of whom the oldest alone has "Rare_%" in the nickname."""
+    await rows.execute(
+        """
+        INSERT INTO users (id, nickname, created_at, last_login_at)
+        SELECT lpad(n::text, 32, '0')::uuid, CASE n WHEN 1 THEN 'A Rare_% one' ELSE 'Rarely' END, now(), now()
+          FROM generate_series(1, $1) n
+        """,
+        number,
+    )
+
+
+@pytest.mark.own_database
+async def test_a_search_whose_time_is_over_stops_and_its_cursor_continues_it(
+    database: Database, rows: asyncpg.Connection
+) -> None:
+    await some_users(rows, 2_500)
+    search = UserSearch(text="rare_")
+    first = await admin.list_users(database, search, before=None, limit=50, seconds=-1)
+    assert users_answer(first) == {"items": [], "next_cursor": first.next_cursor, "incomplete_results": True}
+    assert first.next_cursor is not None
+    then = await admin.list_users(database, search, before=id_in_cursor(first.next_cursor), limit=50)
+    assert [user["nickname"] for user in then.items] == ["A Rare_% one"]
+    assert users_answer(then).keys() == {"items", "next_cursor"}
+    assert then.next_cursor is None
+
+
+@pytest.mark.own_database
+async def test_a_rare_nickname_is_looked_up_in_an_index_that_the_operator_has_made(
+    database: Database, rows: asyncpg.Connection
+) -> None:
+    if not await rows.fetchval("SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_trgm'"):
+        pytest.skip("this PostgreSQL comes without pg_trgm")
+    await rows.execute(NICKNAME_INDEX)
+    await some_users(rows, sum(WINDOWS) + 1_000)
+    for text in ("rare_%", "RARE_"):
+        page = await admin.list_users(database, UserSearch(text=text), before=None, limit=50, seconds=-1)
+        assert [user["nickname"] for user in page.items] == ["A Rare_% one"]
+        assert not page.is_incomplete
+    assert (await admin.list_users(database, UserSearch(text="e_"), before=None, limit=50, seconds=-1)).is_incomplete
+
+
+async def test_of_a_common_nickname_a_page_is_full_at_once(database: Database, rows: asyncpg.Connection) -> None:
+    await some_users(rows, 60)
+    page = await admin.list_users(database, UserSearch(text="rare"), before=None, limit=50)
+    assert len(page.items) == 50
+    assert page.next_cursor is not None
+    rest = await admin.list_users(database, UserSearch(text="rare"), before=id_in_cursor(page.next_cursor), limit=50)
+    assert len(rest.items) == 10
+    assert rest.next_cursor is None

@@ -18,9 +18,9 @@ from wxauth.server.users import account
 from wxauth.server.users import rows as user_rows
 from wxauth.server.users.merging import Observe, merge_by_operator
 from wxauth.server.users.merging_rows import former_external_ids, former_ids, remaining_user
-from wxauth.server.users.rows import UserSearch, UserWithIdentities
+from wxauth.server.users.rows import SEARCH_SECONDS, UserSearch, UserWithIdentities
 from wxauth.server.users.standing import ADMIN, MAX_ROLES, Settled, Standing, deciding, lock_standing, settle
-from wxauth.server.web.paging import Page
+from wxauth.server.web.paging import Page, cursor_at
 
 LISTED: Final = 100
 """How many of a user's sessions are listed, the last used first, and of their consents, the newest first. Sessions that
@@ -71,10 +71,16 @@ class UserChange:
 
 
 async def list_users(
-    database: Database, search: UserSearch, *, before: UUID | None, limit: int
+    database: Database, search: UserSearch, *, before: UUID | None, limit: int, seconds: float = SEARCH_SECONDS
 ) -> Page[UserWithIdentities]:
-    """The newest users that the search finds, older than `before`. Raises: StorageUnavailable."""
-    return Page.of(await user_rows.find_users(database, search, before=before, limit=limit + 1), limit)
+    """The newest users that the search finds, older than `before`; after `seconds`, what was found by then.
+
+    Raises: StorageUnavailable.
+    """
+    found = await user_rows.find_users(database, search, before=before, limit=limit + 1, seconds=seconds)
+    if found.stopped_at is None or len(found.users) > limit:
+        return Page.of(found.users, limit)
+    return Page(found.users, cursor_at(found.stopped_at), is_incomplete=True)
 
 
 async def read_user(database: Database, user_id: UUID, *, now: datetime) -> UserDetail:

@@ -218,6 +218,9 @@ class UsersAnswer(TypedDict):
 
     items: list[ListedUserAnswer]
     next_cursor: NextCursor
+    incomplete_results: NotRequired[
+        Annotated[bool, Field(description="true if the search took a second and stopped: `next_cursor` continues it.")]
+    ]
 
 
 class EventAnswer(TypedDict):
@@ -288,7 +291,10 @@ def user_detail_answer(user: UserDetail) -> UserDetailAnswer:
 
 def users_answer(page: Page[UserWithIdentities]) -> UsersAnswer:
     """A page of users."""
-    return {"items": [listed_user_answer(user) for user in page.items], "next_cursor": page.next_cursor}
+    answer: UsersAnswer = {"items": [listed_user_answer(user) for user in page.items], "next_cursor": page.next_cursor}
+    if page.is_incomplete:
+        answer["incomplete_results"] = True
+    return answer
 
 
 def open_session_answer(session: OpenSession) -> OpenSessionAnswer:

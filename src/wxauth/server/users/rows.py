@@ -1,23 +1,23 @@
 """Users as they are stored: searching, reading and erasing them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from itertools import chain, repeat
+from time import monotonic
 from typing import Final, TypedDict
 from uuid import UUID
-
-from sqlalchemy import ColumnElement, any_, exists, func, literal, select
-from sqlalchemy.dialects.postgresql import aggregate_order_by
-from sqlmodel import col
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
-from wxauth.server.core.users import UserRow, UserStatus
+from wxauth.server.core.users import USER, UserRow, UserStatus
 from wxauth.server.sessions.rows import EndReason, open_session_ids, record_ended
 from wxauth.server.users.erasure_rows import forget_person
 from wxauth.server.users.merging_rows import former_ids
-from wxauth.server.users.tables import Identity, User
+from wxauth.server.users.standing import ADMIN
 
 
 class IdentityRow(TypedDict):
@@ -33,6 +33,15 @@ class UserWithIdentities(UserRow):
     identities: list[IdentityRow]
 
 
+@dataclass(frozen=True, slots=True)
+class FoundUsers:
+    """Users that a search has found."""
+
+    users: Sequence[UserWithIdentities]
+    stopped_at: UUID | None = None
+    """The last user that was looked at, if time was over before all were."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserSearch:
     """A search for users. A field that is None does not limit it."""
@@ -44,25 +53,33 @@ class UserSearch:
     app_id: str | None = None
 
 
-_IDENTITIES: Final = (
-    select(
-        func.coalesce(
-            func.jsonb_agg(
-                aggregate_order_by(
-                    func.jsonb_build_object("app_id", Identity.app_id, "openid", Identity.openid),
-                    col(Identity.created_at),
-                    col(Identity.app_id),
-                    col(Identity.openid),
-                )
-            ),
-            func.jsonb_build_array(),
-        )
-    )
-    .where(col(Identity.user_id) == col(User.id))
-    .scalar_subquery()
-    .label("identities")
-)
-_USERS: Final = select(*(User.__table__.columns[name] for name in UserRow.__annotations__), _IDENTITIES)  # type: ignore[attr-defined]  # SQLModel adds the table
+WINDOWS: Final = (1_000, 100_000)
+"""How many users the first statement of a search looks at, and each further one. 100,000 take 30 to 100 ms."""
+SEARCH_SECONDS: Final = 1.0
+"""After this time a search begins no further statement."""
+
+_WITH_IDENTITIES: Final = f"""
+SELECT {USER}, (
+    SELECT COALESCE(jsonb_agg(jsonb_build_object('app_id', i.app_id, 'openid', i.openid)
+                              ORDER BY i.created_at, i.app_id, i.openid), '[]')
+      FROM identities i WHERE i.user_id = users.id
+) AS identities FROM users"""  # noqa: S608 - put together from constants
+_USER_BY_ID: Final = Statement[UserWithIdentities](f"{_WITH_IDENTITIES} WHERE users.id = :user_id")
+
+# The conditions of a search, by the fields that are not None.
+_CONDITIONS: Final = {
+    "named": "users.id = ANY (:named)",
+    "part": "strpos(lower(users.nickname), lower(:part)) > 0",
+    "pattern": """users.id IN (WITH fitting AS MATERIALIZED (
+        SELECT u.id FROM users u WHERE lower(u.nickname) LIKE lower(:pattern)) SELECT id FROM fitting)""",
+    "status": "users.status = :status",
+    "role": ":role = ANY (users.roles)",
+    "app_id": "EXISTS (SELECT FROM identities i WHERE i.user_id = users.id AND i.app_id = :app_id)",
+}
+_FLOOR: Final = Statement[UUID]("SELECT id FROM users WHERE id < :before ORDER BY id DESC OFFSET :size LIMIT 1")
+_HAS_NICKNAME_INDEX: Final = Statement[bool]("SELECT to_regclass('users_nickname_trgm_idx') IS NOT NULL")
+_LOWEST: Final = UUID(int=0)
+_ABOVE_ALL: Final = UUID(int=2**128 - 1)
 
 # Uses indexes only. Openids have no index of their own, which would cost each first login. So an openid is looked for
 # in each app. The apps are read one by one from the primary key, whose first column they are.
@@ -93,36 +110,59 @@ _ERASE: Final = Statement[UUID]("DELETE FROM users WHERE id = :user_id RETURNING
 
 
 async def find_users(
-    database: Database, search: UserSearch, *, before: UUID | None, limit: int
-) -> Sequence[UserWithIdentities]:
+    database: Database,
+    search: UserSearch,
+    *,
+    before: UUID | None,
+    limit: int,
+    seconds: float,
+) -> FoundUsers:
     """The newest users that the search finds, older than `before`, with their identities.
 
     Whom a text names does not depend on what else is asked, nor on the page: all pages of a search search alike.
+    Otherwise users are looked at in windows, the newest first, until the page is full or `seconds` are over.
 
     Raises: StorageUnavailable.
     """
-    wanted = _USERS.order_by(col(User.id).desc()).limit(limit)
+    wanted: dict[str, object] = {"status": search.status, "role": search.role, "app_id": search.app_id}
+    wanted = {name: value for name, value in wanted.items() if value is not None}
+    part = None
     if search.text is not None:
         named = await database.values(_WHOM_IT_NAMES, text=search.text, id=_id_in(search.text))
-        wanted = wanted.where(col(User.id).in_(named) if named else _is_in_nickname(search.text))
-    if search.status is not None:
-        wanted = wanted.where(col(User.status) == search.status)
-    if search.role is not None:
-        wanted = wanted.where(literal(search.role) == any_(col(User.roles)))
-    if search.app_id is not None:
-        wanted = wanted.where(
-            exists().where(col(Identity.user_id) == col(User.id), col(Identity.app_id) == search.app_id)
-        )
-    if before is not None:
-        wanted = wanted.where(col(User.id) < before)
-    found: Sequence[UserWithIdentities] = await database.fetch(wanted)
-    return found
+        part = None if named else search.text
+        wanted |= {"named": named} if named else {"part": part}
+
+    async def look(*, floor: UUID) -> None:
+        statement = _search(frozenset(wanted), is_admin=search.role == ADMIN)
+        found.extend(await database.rows(statement, **wanted, before=before, floor=floor, limit=limit - len(found)))
+
+    found: list[UserWithIdentities] = []
+    before = before or _ABOVE_ALL
+    if "named" in wanted or search.role == ADMIN:  # an index has them
+        await look(floor=_LOWEST)
+        return FoundUsers(found)
+    began = monotonic()
+    for size in chain(WINDOWS, repeat(WINDOWS[-1])):
+        floor = await database.value(_FLOOR, before=before, size=size)
+        await look(floor=floor or _LOWEST)
+        if floor is None or len(found) == limit:
+            break
+        before = floor
+        is_over = monotonic() - began > seconds
+        if (is_over or size == WINDOWS[-1]) and part is not None and await _is_indexed(database, part):
+            # The text is in few nicknames, or these windows would have filled the page.
+            del wanted["part"]
+            wanted["pattern"] = f"%{_escaped(part)}%"
+            await look(floor=_LOWEST)
+            break
+        if is_over:
+            return FoundUsers(found, stopped_at=floor)
+    return FoundUsers(found)
 
 
 async def read_user(database: Database, user_id: UUID) -> UserWithIdentities | None:
     """A user with all identities; None if there is no such user. Raises: StorageUnavailable."""
-    found: UserWithIdentities | None = await database.fetchrow(_USERS.where(col(User.id) == user_id))
-    return found
+    return await database.row(_USER_BY_ID, user_id=user_id)
 
 
 async def user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
@@ -161,10 +201,24 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
     return True
 
 
-def _is_in_nickname(text: str) -> ColumnElement[bool]:
-    # Looked for in one user after the other, the newest first: 50 ms where none of 200,000 fits. Only an extension that
-    # not every host allows would index it.
-    return func.strpos(func.lower(User.nickname), func.lower(text)) > 0
+@cache
+def _search(conditions: frozenset[str], *, is_admin: bool) -> Statement[UserWithIdentities]:
+    """The search with these conditions, among users between two ids."""
+    fits = "".join(f" AND {_CONDITIONS[name]}" for name in sorted(conditions))
+    if is_admin:
+        fits += " AND 'admin' = ANY (users.roles)"  # written out, so that the partial index is used
+    return Statement(
+        f"{_WITH_IDENTITIES} WHERE users.id < :before AND users.id >= :floor{fits} ORDER BY users.id DESC LIMIT :limit"
+    )
+
+
+async def _is_indexed(database: Database, text: str) -> bool:
+    """Whether the operator has made an index of trigrams, in which this text can be looked up."""
+    return len(text) >= 3 and bool(await database.value(_HAS_NICKNAME_INDEX))
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\%_])", r"\\\1", text)
 
 
 def _id_in(text: str) -> UUID | None:

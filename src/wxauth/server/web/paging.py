@@ -42,6 +42,8 @@ class Page(Generic[Row]):
 
     items: Sequence[Row]
     next_cursor: str | None
+    is_incomplete: bool = False
+    """Whether the search stopped before the page was full: `next_cursor` continues it."""
 
     @classmethod
     def of(cls, rows: Sequence[Row], limit: int) -> Self:
