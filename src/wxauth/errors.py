@@ -1,51 +1,51 @@
-"""Every failure a caller can meet, as one tree.
+"""All failures that a caller can get, as one tree.
 
 WxAuthError
-├── RequestRefused        the request itself is wrong
+├── RequestRefused        the request is invalid
 │   ├── InvalidRequest          422 (or 400)
-│   │   └── AppRefused          422  WeChat does not take the app's id or secret
+│   │   └── AppRefused          422  WeChat rejects the app's id or secret
 │   ├── PayloadTooLarge         413
 │   ├── NotFound                404
 │   ├── MethodNotAllowed        405
 │   └── UnknownApp              400
-├── WeChatError           what WeChat said, or did not say
+├── WeChatError           an error from WeChat, or no answer
 │   ├── InvalidCode             400  errcode 40029
 │   ├── CodeUsed                400  errcode 40163
 │   ├── WeChatUserBlocked       403  errcode 40226
-│   ├── SessionKeyExpired       409  errcodes 87007, 87009; data that does not open
+│   ├── SessionKeyExpired       409  errcodes 87007, 87009; data that cannot be decrypted
 │   ├── WeChatRateLimited       429  errcodes 45009, 45011
-│   ├── WeChatUnavailable       503  errcode -1 for good, no connection, upstream 5xx
+│   ├── WeChatUnavailable       503  errcode -1 after retries, no connection, upstream 5xx
 │   ├── WeChatTimeout           504
 │   ├── WeChatBadResponse       502
-│   └── WeChatMisconfigured     502  the operator's to mend
-├── BearerError           the access token, in RFC 6750's terms
+│   └── WeChatMisconfigured     502  the operator must fix it
+├── BearerError           the access token (RFC 6750)
 │   ├── MissingToken            401
 │   ├── InvalidToken            401
 │   │   └── TokenExpired        401
 │   ├── InsufficientRole        403
-│   └── InsufficientScope       403  a website's, where a phone's is wanted
+│   └── InsufficientScope       403  a website's token where a phone's is required
 │       └── ClientLacksScope    403  a service client's
-├── SessionError          the refresh token, in RFC 6749's place of it
+├── SessionError          the refresh token (RFC 6749's invalid_grant)
 │   ├── InvalidRefreshToken     400
 │   ├── RefreshTokenExpired     400
 │   ├── RefreshTokenReused      400
 │   └── SessionRevoked          400
-├── ScanRefused           a code that was scanned, at the phone
+├── ScanRefused           a scanned code, as the phone sees it
 │   ├── ScanOver                404
 │   ├── ScanForwarded           403
 │   ├── ScanTooFar              403
 │   └── ScanTaken               409
-├── InvalidClient               401  a service client, not a user
-├── InvalidSignature            403  a message push that is not WeChat's
+├── InvalidClient               401  a service, not a user
+├── InvalidSignature            403  a message push that WeChat did not sign
 ├── RateLimited                 429  wxauth's own limit
 ├── AccountDisabled             403
-├── LoginTooOld                 403  an administrator's act that wants a fresh login
-├── WrongPerson                 403  a new wx.login that is another person's than the session
+├── LoginTooOld                 403  an administrator's act that requires a fresh login
+├── WrongPerson                 403  the new wx.login is not by the person of the session
 ├── CursorExpired               410
-├── NameTaken                   409  a service client's or a webhook's
+├── NameTaken                   409  the name of a client or a webhook
 ├── SignUpClosed                403
 ├── LastAdmin                   409
-├── AppTaken, AppInSettings     409  an app that is there already, or is the settings'
+├── AppTaken, AppInSettings     409  the app exists already, or is defined in the settings
 ├── PhoneTaken                  409
 ├── MergeRefused                409
 ├── KeysUnavailable             503
@@ -53,7 +53,7 @@ WxAuthError
 └── InternalError               500
 
 `code` and the titles are public and stable. `detail` is for the developer who reads the answer: it is
-sent as it is, so it never holds a secret, an upstream URL or the caller's own input.
+sent unchanged, so it must never contain a secret, an upstream URL or the caller's input.
 """
 
 from collections.abc import Mapping, Sequence
@@ -61,7 +61,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 
 class Title(NamedTuple):
-    """One short sentence, fit to show the person who holds the phone."""
+    """One short sentence that can be shown to the user of the phone."""
 
     en: str
     zh: str
@@ -75,7 +75,7 @@ class FieldError(NamedTuple):
 
 
 class WxAuthError(Exception):
-    """Base of all failures. Rendered as `application/problem+json` (RFC 9457)."""
+    """Base class of all failures. Sent as `application/problem+json` (RFC 9457)."""
 
     code: ClassVar[str]
     status: int
@@ -83,14 +83,14 @@ class WxAuthError(Exception):
     retry_after: int | None = None
     """Seconds, sent as `Retry-After`."""
     is_answered_by_guard: bool = False
-    """Whether a guard has refused a request with it, and sees to the answer."""
+    """Whether a guard raised it; the guard then sends the answer itself."""
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail)
         self.detail = detail
 
     def headers(self) -> dict[str, str]:
-        """Header fields that belong to this failure."""
+        """The header fields of the answer."""
         return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
 
     def members(self) -> Mapping[str, Any]:
@@ -98,15 +98,15 @@ class WxAuthError(Exception):
         return {}
 
 
-# The request itself.
+# The request.
 
 
 class RequestRefused(WxAuthError):
-    """The request is wrong, whoever sent it."""
+    """The request is invalid, whoever sends it."""
 
 
 class InvalidRequest(RequestRefused):
-    """The body or a parameter is wrong; `errors` says which, without echoing a value."""
+    """The body or a parameter is invalid. `errors` names the fields, never their values."""
 
     code = "invalid_request"
     status = 422
@@ -119,7 +119,7 @@ class InvalidRequest(RequestRefused):
 
     @classmethod
     def of(cls, field: str, message: str) -> Self:
-        """With one field that is wrong."""
+        """For one invalid field."""
         return cls(f"{field}: {message}", errors=[FieldError(field, message)])
 
     def members(self) -> Mapping[str, Any]:
@@ -128,7 +128,7 @@ class InvalidRequest(RequestRefused):
 
 
 class AppRefused(InvalidRequest):
-    """WeChat does not take the id or the secret that an app is to have."""
+    """WeChat rejects the id or the secret given for an app."""
 
     def __init__(self, detail: str, *, errcode: int | None, errors: Sequence[FieldError] = ()) -> None:
         super().__init__(detail, errors=errors)
@@ -140,7 +140,7 @@ class AppRefused(InvalidRequest):
 
 
 class PayloadTooLarge(RequestRefused):
-    """The body is larger than this path takes."""
+    """The body is larger than this path accepts."""
 
     code = "payload_too_large"
     status = 413
@@ -156,7 +156,7 @@ class NotFound(RequestRefused):
 
 
 class MethodNotAllowed(RequestRefused):
-    """The path is there, the method is not."""
+    """The path exists, but not with this method."""
 
     code = "method_not_allowed"
     status = 405
@@ -183,7 +183,7 @@ class UnknownApp(RequestRefused):
 
 
 class WeChatError(WxAuthError):
-    """What WeChat said, or did not say."""
+    """An error from WeChat, or no usable answer."""
 
     def __init__(self, detail: str, *, errcode: int | None = None, retry_after: int | None = None) -> None:
         super().__init__(detail)
@@ -192,12 +192,12 @@ class WeChatError(WxAuthError):
             self.retry_after = retry_after
 
     def members(self) -> Mapping[str, Any]:
-        """`wechat_errcode`, where WeChat spoke."""
+        """`wechat_errcode`, if WeChat gave one."""
         return {} if self.errcode is None else {"wechat_errcode": self.errcode}
 
 
 class InvalidCode(WeChatError):
-    """The code is wrong, expired, or another app's."""
+    """The code is invalid, has expired, or belongs to another app."""
 
     code = "invalid_code"
     status = 400
@@ -213,7 +213,7 @@ class CodeUsed(WeChatError):
 
 
 class WeChatUserBlocked(WeChatError):
-    """WeChat takes this person for a high risk."""
+    """WeChat rates this person as a high risk."""
 
     code = "wechat_user_blocked"
     status = 403
@@ -221,7 +221,7 @@ class WeChatUserBlocked(WeChatError):
 
 
 class SessionKeyExpired(WeChatError):
-    """The session_key is not, or no longer, the one that WeChat uses for this person."""
+    """The session_key is not the one that WeChat now uses for this person."""
 
     code = "session_key_expired"
     status = 409
@@ -238,7 +238,7 @@ class WeChatRateLimited(WeChatError):
 
 
 class WeChatUnavailable(WeChatError):
-    """WeChat is busy, broken or out of reach."""
+    """WeChat is busy, failing or unreachable."""
 
     code = "wechat_unavailable"
     status = 503
@@ -247,7 +247,7 @@ class WeChatUnavailable(WeChatError):
 
 
 class WeChatTimeout(WeChatError):
-    """WeChat gave no answer in time."""
+    """WeChat did not answer in time."""
 
     code = "wechat_timeout"
     status = 504
@@ -255,7 +255,7 @@ class WeChatTimeout(WeChatError):
 
 
 class WeChatBadResponse(WeChatError):
-    """WeChat's answer makes no sense."""
+    """WeChat's answer is not what its documentation describes."""
 
     code = "wechat_bad_response"
     status = 502
@@ -263,7 +263,7 @@ class WeChatBadResponse(WeChatError):
 
 
 class WeChatMisconfigured(WeChatError):
-    """WeChat refuses the app itself: its id, secret, address or permission."""
+    """WeChat rejects the app itself: its id, secret, IP address or permission."""
 
     code = "wechat_misconfigured"
     status = 502
@@ -274,17 +274,17 @@ class WeChatMisconfigured(WeChatError):
 
 
 class BearerError(WxAuthError):
-    """The access token is missing, bad, or does not suffice (RFC 6750, section 3)."""
+    """The access token is missing, invalid or insufficient (RFC 6750, section 3)."""
 
     challenge: ClassVar[str]
 
     def headers(self) -> dict[str, str]:
-        """`WWW-Authenticate`, as RFC 6750 has it."""
+        """`WWW-Authenticate` (RFC 6750, section 3)."""
         return {"WWW-Authenticate": self.challenge}
 
 
 class MissingToken(BearerError):
-    """No `Authorization`, another scheme, or nothing after `Bearer`."""
+    """No `Authorization` header, another scheme, or no token after `Bearer`."""
 
     code = "missing_token"
     status = 401
@@ -293,7 +293,7 @@ class MissingToken(BearerError):
 
 
 class InvalidToken(BearerError):
-    """The token is not one of ours, or no longer good."""
+    """The token is not one of ours, or is no longer valid."""
 
     code = "invalid_token"
     status = 401
@@ -302,14 +302,14 @@ class InvalidToken(BearerError):
 
 
 class TokenExpired(InvalidToken):
-    """The token was good and has run out."""
+    """The token was valid and has expired."""
 
     code = "token_expired"
     title = Title("Your login has expired, please log in again.", "登录已过期，请重新登录。")
 
 
 class InsufficientRole(BearerError):
-    """The user is known and lacks the role."""
+    """The user does not have the required role."""
 
     code = "insufficient_role"
     status = 403
@@ -318,7 +318,7 @@ class InsufficientRole(BearerError):
 
 
 class InsufficientScope(BearerError):
-    """The token is good, and not for this."""
+    """The token is valid, but does not allow this."""
 
     code = "insufficient_scope"
     status = 403
@@ -330,7 +330,7 @@ class InsufficientScope(BearerError):
 
 
 class SessionError(WxAuthError):
-    """The refresh token cannot be exchanged: log in again."""
+    """The refresh token cannot be exchanged. The person must log in again."""
 
     status = 400
 
@@ -343,14 +343,14 @@ class InvalidRefreshToken(SessionError):
 
 
 class RefreshTokenExpired(SessionError):
-    """The session has not been used for too long, or has reached its greatest age."""
+    """The session was idle for too long, or has reached its maximum age."""
 
     code = "refresh_token_expired"
     title = Title("Your login has expired, please log in again.", "登录已过期，请重新登录。")
 
 
 class RefreshTokenReused(SessionError):
-    """The refresh token has a successor already, so somebody else may have it: the session has been ended."""
+    """The refresh token has been rotated already, so somebody else may have it. The session has been ended."""
 
     code = "refresh_token_reused"
     title = Title("You have been logged out to keep your account safe.", "为保护账号安全，已退出登录，请重新登录。")
@@ -367,11 +367,11 @@ class SessionRevoked(SessionError):
 
 
 class ScanRefused(WxAuthError):
-    """The person cannot log in by this code."""
+    """The person cannot log in with this code."""
 
 
 class ScanOver(ScanRefused):
-    """The code is unknown, has expired, or has been decided upon; or somebody else has taken it over."""
+    """The code is unknown, expired or already decided, or another scan has taken it over."""
 
     code = "scan_over"
     status = 404
@@ -379,7 +379,7 @@ class ScanOver(ScanRefused):
 
 
 class ScanForwarded(ScanRefused):
-    """The code did not come from a camera, but from a picture, a chat, or a person's fingers."""
+    """The code was not scanned with the camera: it came from a picture or a chat, or was typed."""
 
     code = "scan_forwarded"
     status = 403
@@ -387,7 +387,7 @@ class ScanForwarded(ScanRefused):
 
 
 class ScanTooFar(ScanRefused):
-    """Phone and browser must be in one network here, and are not known to be."""
+    """Phone and browser must be in the same network, and it is not certain that they are."""
 
     code = "scan_too_far"
     status = 403
@@ -395,7 +395,7 @@ class ScanTooFar(ScanRefused):
 
 
 class ScanTaken(ScanRefused):
-    """Somebody else has scanned it first."""
+    """Somebody else has scanned the code first."""
 
     code = "scan_taken"
     status = 409
@@ -406,27 +406,27 @@ class ScanTaken(ScanRefused):
 
 
 class InvalidClient(WxAuthError):
-    """The service client's name or secret is missing or wrong."""
+    """The client's name or secret is missing or wrong."""
 
     code = "invalid_client"
     status = 401
     title = Title("The credentials of the service are not valid.", "服务的凭据无效。")
 
     def headers(self) -> dict[str, str]:
-        """`WWW-Authenticate`, as RFC 6749 has it."""
+        """`WWW-Authenticate` (RFC 6749, section 5.2)."""
         return {"WWW-Authenticate": "Basic"}
 
 
 class ClientLacksScope(InsufficientScope):
-    """The service client is known, and may not do this."""
+    """The client does not have the required scope."""
 
     def headers(self) -> dict[str, str]:
-        """None: it came with no token."""
+        """None: the request has no bearer token."""
         return {}
 
 
 class NameTaken(WxAuthError):
-    """There is a service client or a webhook of this name."""
+    """A client or webhook of this name exists already."""
 
     code = "name_taken"
     status = 409
@@ -437,7 +437,7 @@ class NameTaken(WxAuthError):
 
 
 class CursorExpired(WxAuthError):
-    """Events behind the cursor have been swept away, or the database is an older one than the cursor is from."""
+    """Events after the cursor have been deleted, or the database was restored from before the cursor."""
 
     code = "cursor_expired"
     status = 410
@@ -445,7 +445,7 @@ class CursorExpired(WxAuthError):
 
 
 class InvalidSignature(WxAuthError):
-    """The message push is not WeChat's, or not for this app."""
+    """The message push is not from WeChat, or not for this app."""
 
     code = "invalid_signature"
     status = 403
@@ -456,7 +456,7 @@ class InvalidSignature(WxAuthError):
 
 
 class RateLimited(WxAuthError):
-    """Too many logins from one address, pictures or phone codes at once, or changes or refused codes in an hour."""
+    """Too many requests of one kind from one address, client or user."""
 
     code = "rate_limited"
     status = 429
@@ -476,20 +476,20 @@ class AccountDisabled(WxAuthError):
 
 
 class LoginTooOld(WxAuthError):
-    """The act leaves lasting power, and wants a session that has just been opened."""
+    """The act has lasting effect and requires a session that was opened recently."""
 
     code = "login_too_old"
     status = 403
     title = Title("Please log in again to do this.", "请重新登录后再进行此操作。")
 
     def __init__(
-        self, detail: str = "this wants a session that was opened within ADMIN_FRESH_LOGIN seconds: log in again"
+        self, detail: str = "the session must have been opened within the last ADMIN_FRESH_LOGIN seconds: log in again"
     ) -> None:
         super().__init__(detail)
 
 
 class WrongPerson(WxAuthError):
-    """The new `wx.login` is another person's than the session."""
+    """The new `wx.login` is not by the person whose session it is."""
 
     code = "wrong_person"
     status = 403
@@ -497,7 +497,7 @@ class WrongPerson(WxAuthError):
 
 
 class SignUpClosed(WxAuthError):
-    """Nobody unknown may come in."""
+    """The app is closed to new users."""
 
     code = "sign_up_closed"
     status = 403
@@ -505,7 +505,7 @@ class SignUpClosed(WxAuthError):
 
 
 class LastAdmin(WxAuthError):
-    """The only administrator would be removed."""
+    """The last administrator must remain."""
 
     code = "last_admin"
     status = 409
@@ -513,7 +513,7 @@ class LastAdmin(WxAuthError):
 
 
 class AppTaken(WxAuthError):
-    """There is an app of this id already."""
+    """An app with this id exists already."""
 
     code = "app_taken"
     status = 409
@@ -521,7 +521,7 @@ class AppTaken(WxAuthError):
 
 
 class AppInSettings(WxAuthError):
-    """The app is one of the settings', and is changed there."""
+    """The app is defined in the settings and must be changed there."""
 
     code = "app_in_settings"
     status = 409
@@ -529,7 +529,7 @@ class AppInSettings(WxAuthError):
 
 
 class PhoneTaken(WxAuthError):
-    """The phone number is another user's, and the policy is to refuse."""
+    """The phone number belongs to another user, and PHONE_POLICY refuses it."""
 
     code = "phone_taken"
     status = 409
@@ -537,7 +537,7 @@ class PhoneTaken(WxAuthError):
 
 
 class MergeRefused(WxAuthError):
-    """Two users cannot be made one."""
+    """These two users cannot be merged."""
 
     code = "merge_refused"
     status = 409
@@ -545,7 +545,7 @@ class MergeRefused(WxAuthError):
 
 
 class KeysUnavailable(WxAuthError):
-    """A guard has no verification key yet and cannot get one."""
+    """The guard has no verification keys and cannot fetch them."""
 
     code = "keys_unavailable"
     status = 503
@@ -563,7 +563,7 @@ class StorageUnavailable(WxAuthError):
 
 
 class InternalError(WxAuthError):
-    """A fault of ours; the log has the rest under the same `request_id`."""
+    """A fault of ours. The log has the details under the same `request_id`."""
 
     code = "internal_error"
     status = 500
