@@ -33,9 +33,9 @@ async def test_a_guard_finds_the_mini_program_in_a_websites_token(
     guard = BearerGuard("https://auth.test", keys=services.keys, clock=lambda: clock().timestamp())
     user = await guard.verify((await tokens_of(site, phone))["access_token"])
     assert (str(user.id), user.app_id, user.openid) == (phone.user_id, APP["app_id"], phone.tokens["user"]["openid"])
-    assert user.scopes == {"openid", "roles"}
+    assert user.scope == {"openid", "roles"}
     own = await guard.verify(phone.tokens["access_token"])
-    assert (own.app_id, own.scopes) == (APP["app_id"], None)
+    assert (own.app_id, own.scope) == (APP["app_id"], frozenset())
 
 
 @pytest.mark.no_database

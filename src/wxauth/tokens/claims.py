@@ -52,8 +52,3 @@ class Principal:
     """The person's id in the system from which they were imported."""
     scope: frozenset[str] = frozenset()
     """The scopes granted to a website's login; empty for a login in the mini-program."""
-
-    @property
-    def scopes(self) -> frozenset[str] | None:
-        """The scopes of a website's token; None for a login in the mini-program, whose token is good for everything."""
-        return self.scope if "app_id" in self.claims else None  # only a website's token has this claim

@@ -5,7 +5,7 @@ from typing import Any, Final
 from wxauth.errors import InvalidToken
 from wxauth.server.core.services import Services
 from wxauth.server.sessions.rows import user_in_session
-from wxauth.server.users.callers import ROLES_SCOPE
+from wxauth.server.users.callers import sees_roles
 
 _CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "client_id", "sid", "openid")
 _CLAIMS_OF_WEBSITES: Final = ("app_id", "scope")
@@ -29,7 +29,7 @@ async def introspect(services: Services, token: str) -> dict[str, Any] | None:
         return None
     claims = {name: principal.claims[name] for name in _CLAIMS}
     claims |= {name: principal.claims[name] for name in _CLAIMS_OF_WEBSITES if name in principal.claims}
-    if user["roles"] and (principal.scopes is None or ROLES_SCOPE in principal.scopes):
+    if user["roles"] and sees_roles(principal):
         claims["roles"] = user["roles"]
     if user["external_id"] is not None:
         claims["external_id"] = user["external_id"]

@@ -32,11 +32,21 @@ ADMIN_SCOPE: Final = "wxauth:admin"
 """The scope with which an administrator's session of a website may administer. Only our own pages get it."""
 
 
+def is_of_website(principal: Principal) -> bool:
+    """Whether it is a website's token, good only for its scope. One of the mini-program is good for everything."""
+    return "app_id" in principal.claims  # only a website's token has this claim
+
+
+def sees_roles(principal: Principal) -> bool:
+    """Whether who holds the token is told the person's roles."""
+    return not is_of_website(principal) or ROLES_SCOPE in principal.scope
+
+
 async def principal_of(connection: HTTPConnection) -> Principal:
     """The user behind the request's access token, by the same guard that siblings use; no website's."""
     services: Services = connection.app.state.services
     principal = await services.guard(connection)
-    if principal.scopes is not None:
+    if is_of_website(principal):
         raise InsufficientScope("this is for a login in the mini-program: a website's token does not open it")
     return principal
 
@@ -73,7 +83,7 @@ async def any_caller_of(connection: HTTPConnection) -> Caller:
     services: Services = connection.app.state.services
     principal = await services.guard(connection)
     caller = await account.caller(services, principal)
-    if principal.scopes is None or ROLES_SCOPE in principal.scopes:
+    if sees_roles(principal):
         return caller
     return replace(caller, user={**caller.user, "roles": []})
 
@@ -101,7 +111,7 @@ async def administrator_of(connection: HTTPConnection) -> Actor:
     """The administrator behind the request's access token, and where the request comes from."""
     services: Services = connection.app.state.services
     principal = await services.guard(connection)
-    if principal.scopes is not None and ADMIN_SCOPE not in principal.scopes:
+    if is_of_website(principal) and ADMIN_SCOPE not in principal.scope:
         raise InsufficientScope("a website's token does not administer")
     caller = await account.caller(services, principal)
     caller.require_role(ADMIN)

@@ -159,14 +159,13 @@ async def revoke(request: Request, services: ServicesDep) -> dict[str, Any]:
 )
 async def read_userinfo(principal: AnyPrincipalDep, services: ServicesDep) -> dict[str, Any]:
     """The present claims about the user, by the scopes of a website's access token."""
-    scopes = principal.scopes or frozenset()
-    if grants.OPENID_SCOPE not in scopes:
+    if grants.OPENID_SCOPE not in principal.scope:
         raise InsufficientScope("this is for a website's token with the scope openid")
     caller = await account.caller(services, principal)
     client = await find_site(services.database, principal.claims["client_id"])
     if client is None:
         raise InvalidToken("the client has been removed")
-    return {"sub": str(caller.user["id"]), **claims_of(caller.user, client, scopes)}
+    return {"sub": str(caller.user["id"]), **claims_of(caller.user, client, principal.scope)}
 
 
 def _printable(text: str) -> str:
