@@ -1,12 +1,14 @@
 """`wxauth.guard` as sibling services use it: a plain FastAPI app that registers nothing, as the guides have it."""
 
+import asyncio
 import copy
 import dataclasses
 import json
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import httpx
@@ -31,7 +33,8 @@ from tests.guard.fakes import (
 )
 from tests.headers import bearer
 from tests.serving import serving
-from tests.tokens.hostile import Forger
+from tests.sweeps import Sweep
+from tests.tokens.hostile import EXPIRED, GOOD, HOSTILE, Forger
 from wxauth.errors import InvalidToken, WxAuthError
 from wxauth.guard import BearerGuard, Principal
 from wxauth.guard.jwks import RemoteKeys
@@ -129,6 +132,38 @@ async def test_a_token_may_be_checked_without_a_request(guard: BearerGuard, issu
     assert (user.id, user.roles) == (USER_ID, frozenset({"admin"}))
     with pytest.raises(InvalidToken):
         await guard.verify(issuer.token()[:-1])
+
+
+def test_a_thread_checks_a_token_without_an_event_loop(guard: BearerGuard, issuer: FakeIssuer) -> None:
+    token = issuer.token("admin")
+    with ThreadPoolExecutor(8) as threads:
+        users = list(threads.map(guard.verify_sync, [token] * 100))
+    assert {(user.id, user.roles) for user in users} == {(USER_ID, frozenset({"admin"}))}
+    assert issuer.fetches == (1, 1)
+
+
+async def test_threads_and_event_loops_share_the_keys_and_the_verdict(guard: BearerGuard, issuer: FakeIssuer) -> None:
+    with Sweep() as sweep:
+        for name, forge in {**HOSTILE, **EXPIRED, **GOOD}.items():
+            with sweep.case(name):
+                token = forge(Forger(issuer.token(), issuer.key))
+                said = [await outcome(guard.verify(token)), await outcome(asyncio.to_thread(guard.verify_sync, token))]
+                assert said[0] == said[1]
+    assert issuer.metadata.call_count <= 2  # the first, and that of an unknown kid
+
+
+async def outcome(verifying: Awaitable[Principal]) -> Principal | tuple[str, str]:
+    try:
+        return await verifying
+    except WxAuthError as refusal:
+        return refusal.code, refusal.detail
+
+
+def test_keys_are_read_at_one_place() -> None:
+    with pytest.raises(ValueError, match="internal_url"):
+        BearerGuard(ISSUER, internal_url="http://wxauth:8000", keys=RemoteKeys(ISSUER))
+    with pytest.raises(ValueError, match="internal_url"):
+        BearerGuard(ISSUER, internal_url="http://wxauth:8000/")
 
 
 async def test_a_principal_cannot_be_changed(guard: BearerGuard, issuer: FakeIssuer) -> None:

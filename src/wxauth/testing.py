@@ -128,4 +128,7 @@ class _OneKey:
         self._key = key
 
     async def find(self, kid: str) -> VerificationKey | None:
+        return self.find_sync(kid)
+
+    def find_sync(self, kid: str) -> VerificationKey | None:
         return self._key if kid == self._key.kid else None

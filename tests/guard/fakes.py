@@ -35,15 +35,15 @@ class Timer:
 
 
 class FakeIssuer:
-    """Publishes its metadata and keys at `ISSUER`; a test changes what it says, or the route that says it."""
+    """Publishes its metadata and keys; a test changes what it says, or the route that says it."""
 
-    def __init__(self, router: respx.MockRouter) -> None:
+    def __init__(self, router: respx.MockRouter, at: str = ISSUER) -> None:
         self.key = SigningKey.generate()
         self.keys: list[Any] = [self.key.public_jwk]
         self.document: dict[str, Any] = {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/.well-known/jwks.json"}
         self.headers = {"Cache-Control": "public, max-age=300"}
-        self.metadata = router.get(ISSUER + METADATA_PATH)
-        self.jwks = router.get(f"{ISSUER}/.well-known/jwks.json")
+        self.metadata = router.get(at + METADATA_PATH)
+        self.jwks = router.get(f"{at}/.well-known/jwks.json")
         self.works()
 
     def works(self) -> None:

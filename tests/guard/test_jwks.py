@@ -3,14 +3,22 @@
 import asyncio
 import gzip
 import logging
+import os
+import socket
+import ssl
+import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import respx
 
+from tests.certificates import Authority
 from tests.guard.fakes import BELIEVES_NOBODY, ISSUER, FakeIssuer, Timer
 from tests.upstream import Behaviour, Upstream, answer, endless, hang, hang_up, raw
 from wxauth.errors import KeysUnavailable
@@ -18,6 +26,7 @@ from wxauth.guard.jwks import METADATA_PATH, RemoteKeys
 from wxauth.tokens.keys import SigningKey
 
 DAY = 86400
+PATIENCE = 60
 
 
 @pytest.fixture
@@ -41,13 +50,16 @@ class Gate:
 
     def __init__(self, answer: Callable[[], httpx.Response]) -> None:
         self._answer = answer
-        self.reached = asyncio.Event()
-        self.opened = asyncio.Event()
+        self._reached = threading.Event()
+        self.opened = threading.Event()
 
-    async def __call__(self, _: httpx.Request) -> httpx.Response:
-        self.reached.set()
-        await self.opened.wait()
+    def __call__(self, _: httpx.Request) -> httpx.Response:
+        self._reached.set()
+        assert self.opened.wait(PATIENCE)
         return self._answer()
+
+    async def reached(self) -> None:
+        assert await asyncio.to_thread(self._reached.wait, PATIENCE)
 
 
 @pytest.fixture
@@ -60,9 +72,9 @@ def gate(issuer: FakeIssuer) -> Gate:
 
 async def settled() -> None:
     """Let a reading in the background come to its end."""
-    reading = [task for task in asyncio.all_tasks() if task.get_name() == f"read the keys of {ISSUER}"]
-    if reading:
-        await asyncio.wait(reading)
+    for thread in threading.enumerate():
+        if thread.name == f"read the keys of {ISSUER}":
+            await asyncio.to_thread(thread.join, PATIENCE)
 
 
 # Reading.
@@ -70,7 +82,7 @@ async def settled() -> None:
 
 async def test_a_thousand_waiting_requests_cause_one_fetch(keys: RemoteKeys, issuer: FakeIssuer, gate: Gate) -> None:
     waiting = [asyncio.create_task(keys.find(issuer.key.kid)) for _ in range(1000)]
-    await gate.reached.wait()
+    await gate.reached()
     gate.opened.set()
     assert {key.kid for key in await asyncio.gather(*waiting) if key} == {issuer.key.kid}
     assert issuer.fetches == (1, 1)
@@ -92,7 +104,7 @@ async def test_keys_are_read_again_in_the_background_after_their_max_age(
     issuer.jwks.mock(side_effect=gate)
     timer.seconds += 300
     assert all([await keys.find(issuer.key.kid) for _ in range(20)])  # none of them waits
-    await gate.reached.wait()
+    await gate.reached()
     gate.opened.set()
     await settled()
     assert issuer.fetches == (2, 2)
@@ -161,7 +173,7 @@ async def test_a_request_that_is_given_up_leaves_the_others_their_answer(
     keys: RemoteKeys, issuer: FakeIssuer, gate: Gate
 ) -> None:
     given_up, waiting = (asyncio.create_task(keys.find(issuer.key.kid)) for _ in range(2))
-    await gate.reached.wait()
+    await gate.reached()
     given_up.cancel()
     await asyncio.wait([given_up])
     gate.opened.set()
@@ -177,23 +189,94 @@ async def test_a_key_set_is_shared_by_event_loops(keys: RemoteKeys, issuer: Fake
     assert issuer.fetches == (1, 1)
 
 
-async def test_a_loop_does_not_wait_for_another_loops_fetch(keys: RemoteKeys, issuer: FakeIssuer, gate: Gate) -> None:
-    waiting = asyncio.create_task(keys.find(issuer.key.kid))
-    await gate.reached.wait()
-    issuer.works()
-    assert await asyncio.to_thread(asyncio.run, keys.find(issuer.key.kid))
+async def test_event_loops_and_threads_wait_for_one_fetch(keys: RemoteKeys, issuer: FakeIssuer, gate: Gate) -> None:
+    waiting = [asyncio.create_task(keys.find(issuer.key.kid))]
+    await gate.reached()
+    waiting += [asyncio.create_task(asyncio.to_thread(asyncio.run, keys.find(issuer.key.kid))) for _ in range(3)]
+    waiting += [asyncio.create_task(asyncio.to_thread(keys.find_sync, issuer.key.kid)) for _ in range(3)]
     gate.opened.set()
-    assert await waiting
+    assert len({id(key) for key in await asyncio.gather(*waiting) if key}) == 1
+    assert issuer.fetches == (1, 1)
 
 
 async def test_a_loop_that_ended_amid_a_fetch_does_no_harm(keys: RemoteKeys, issuer: FakeIssuer, gate: Gate) -> None:
     async def give_up() -> None:
-        asyncio.create_task(keys.find(issuer.key.kid))  # noqa: RUF006 - the loop ends before it does
-        await asyncio.sleep(0)
+        waiting = asyncio.create_task(keys.find(issuer.key.kid))
+        await gate.reached()
+        assert not waiting.done()
 
     await asyncio.to_thread(asyncio.run, give_up())
-    issuer.works()
+    gate.opened.set()
     assert await keys.find(issuer.key.kid)
+    assert issuer.fetches == (1, 1)
+
+
+# In threads, without an event loop.
+
+
+def test_a_thread_needs_no_event_loop(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+    assert keys.find_sync(issuer.key.kid) is keys.find_sync(issuer.key.kid)
+    assert keys.find_sync("unknown") is None
+    assert issuer.fetches == (2, 2)
+
+
+async def test_a_thread_whose_event_loop_runs_may_ask_too(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+    assert keys.find_sync(issuer.key.kid)
+
+
+def test_threads_find_a_new_key_by_one_fetch(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+    keys.find_sync(issuer.key.kid)
+    new = SigningKey.generate()
+    issuer.keys.append(new.public_jwk)
+    with ThreadPoolExecutor(32) as threads:
+        assert all(threads.map(keys.find_sync, [new.kid] * 1000))
+    assert issuer.fetches == (2, 2)
+
+
+async def test_of_threads_the_first_waits_for_a_renewal_and_no_other(
+    keys: RemoteKeys, issuer: FakeIssuer, timer: Timer
+) -> None:
+    keys.find_sync(issuer.key.kid)
+    gate = Gate(lambda: httpx.Response(200, json={"keys": []}))
+    issuer.jwks.mock(side_effect=gate)
+    timer.seconds += 300
+    first = asyncio.create_task(asyncio.to_thread(keys.find_sync, issuer.key.kid))
+    await gate.reached()
+    assert all([await asyncio.to_thread(keys.find_sync, issuer.key.kid) for _ in range(20)])
+    gate.opened.set()
+    with pytest.raises(KeysUnavailable, match="no usable key"):
+        await first
+    assert issuer.fetches == (2, 2)
+
+
+def test_a_thread_is_told_of_an_outage_and_keeps_its_keys(keys: RemoteKeys, issuer: FakeIssuer, timer: Timer) -> None:
+    issuer.fails()
+    with pytest.raises(KeysUnavailable, match="no connection"):
+        keys.find_sync(issuer.key.kid)
+    issuer.works()
+    timer.seconds += 1
+    assert keys.find_sync(issuer.key.kid)
+    issuer.fails()
+    timer.seconds += 300
+    assert keys.find_sync(issuer.key.kid)
+
+
+@pytest.mark.process
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_process_forked_amid_a_fetch_reads_for_itself(keys: RemoteKeys, issuer: FakeIssuer, gate: Gate) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(keys.find_sync, issuer.key.kid)
+        asyncio.run(gate.reached())
+        child = os.fork()
+        if child == 0:
+            try:
+                issuer.works()
+                found = keys.find_sync(issuer.key.kid)
+            finally:
+                os._exit(0 if found else 1)
+        gate.opened.set()
+        assert os.waitpid(child, 0)[1] == 0
+        assert waiting.result()
 
 
 # An outage.
@@ -293,7 +376,7 @@ async def test_an_unknown_key_does_not_hold_up_the_known_one(keys: RemoteKeys, i
     gate = Gate(lambda: httpx.Response(200, json={"keys": issuer.keys}))
     issuer.jwks.mock(side_effect=gate)
     asking = asyncio.create_task(keys.find("unknown"))
-    await gate.reached.wait()
+    await gate.reached()
     assert await keys.find(issuer.key.kid)
     gate.opened.set()
     assert await asking is None
@@ -324,7 +407,12 @@ async def test_a_key_withdrawn_while_nobody_asked_is_not_used_once_more(
     new = SigningKey.generate()
     issuer.keys = [new.public_jwk]
     timer.seconds += 300 + 300
-    assert await asyncio.gather(*(keys.find(issuer.key.kid) for _ in range(200))) == [None] * 200
+    gate = Gate(lambda: httpx.Response(200, json={"keys": issuer.keys}))
+    issuer.jwks.mock(side_effect=gate)
+    waiting = asyncio.gather(*(keys.find(issuer.key.kid) for _ in range(200)))
+    await gate.reached()
+    gate.opened.set()
+    assert await waiting == [None] * 200
     assert await keys.find(new.kid)
     assert issuer.fetches == (2, 2)
 
@@ -359,7 +447,8 @@ async def test_a_fresh_set_without_a_usable_key_ends_them_all(
     await keys.find(issuer.key.kid)
     issuer.keys = left
     timer.seconds += 300
-    await keys.find(issuer.key.kid)
+    with suppress(KeysUnavailable):  # where the reading is the faster one
+        await keys.find(issuer.key.kid)
     await settled()
     with pytest.raises(KeysUnavailable):
         await keys.find(issuer.key.kid)
@@ -445,19 +534,152 @@ async def test_metadata_that_names_another_issuer_is_refused(
     keys: RemoteKeys, issuer: FakeIssuer, named: object
 ) -> None:
     issuer.document["issuer"] = named
-    assert await refused(keys) == "the issuer's keys cannot be read: the metadata names another issuer"
+    reason = f"the metadata names another issuer, {str(named)!r}, in place of {ISSUER!r}"
+    assert await refused(keys) == f"the issuer's keys cannot be read: {reason}"
     assert issuer.fetches == (1, 0)
 
 
-async def test_the_log_names_both_issuers_and_no_password(
+async def test_another_issuer_is_named_without_its_password(
     keys: RemoteKeys, issuer: FakeIssuer, caplog: pytest.LogCaptureFixture
 ) -> None:
     issuer.document["issuer"] = "https://operator:p@ss?word@auth.example.com/\n" + "x" * 10_000
     with caplog.at_level(logging.WARNING, "wxauth"):
-        await refused(keys)
-    assert f"The metadata of {ISSUER} names another issuer: 'auth.example.com/\\nx" in caplog.text
-    assert len(caplog.text) < 1000
-    assert not any(secret in caplog.text for secret in ("operator", "p@ss", "word"))
+        told = [await refused(keys), caplog.text]
+    for text in told:
+        assert "the metadata names another issuer, 'auth.example.com/\\nx" in text
+        assert len(text) < 1000
+        assert not any(secret in text for secret in ("operator", "p@ss", "word"))
+
+
+# Inside the operator's network.
+
+
+INTERNAL = "http://wxauth:8000"
+
+
+@pytest.fixture
+def inside(respx_mock: respx.MockRouter) -> FakeIssuer:
+    """The issuer as it is read by its internal URL; nobody answers at its public one."""
+    return FakeIssuer(respx_mock, at=INTERNAL)
+
+
+def keys_inside(internal_url: str = INTERNAL) -> RemoteKeys:
+    return RemoteKeys(ISSUER, internal_url=internal_url, ssl_context=BELIEVES_NOBODY)
+
+
+async def test_keys_are_read_inside_while_the_issuer_stays_the_public_one(inside: FakeIssuer) -> None:
+    assert await keys_inside().find(inside.key.kid)
+    assert inside.fetches == (1, 1)
+
+
+async def test_an_internal_url_and_an_issuer_may_each_have_a_path(respx_mock: respx.MockRouter) -> None:
+    key, issuer = SigningKey.generate(), f"{ISSUER}/wx"
+    metadata = {"issuer": issuer, "jwks_uri": f"{issuer}/.well-known/jwks.json"}
+    respx_mock.get(f"https://mesh.test/auth{METADATA_PATH}").respond(json=metadata)
+    respx_mock.get("https://mesh.test/auth/.well-known/jwks.json").respond(json={"keys": [key.public_jwk]})
+    keys = RemoteKeys(issuer, internal_url="https://mesh.test/auth", ssl_context=BELIEVES_NOBODY)
+    assert await keys.find(key.kid)
+
+
+async def test_inside_the_metadata_must_name_the_public_issuer(inside: FakeIssuer) -> None:
+    inside.document = {"issuer": INTERNAL, "jwks_uri": f"{INTERNAL}/.well-known/jwks.json"}
+    assert f"another issuer, '{INTERNAL}', in place of '{ISSUER}'" in await refused(keys_inside())
+    assert inside.fetches == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "jwks_uri",
+    [
+        f"{INTERNAL}/.well-known/jwks.json",
+        "https://keys.test/set",
+        ISSUER,
+        f"{ISSUER}/",
+        f"{ISSUER}.evil.test/keys",
+        f"{ISSUER}@evil.test/keys",
+        f"{ISSUER}/../keys",
+        f"{ISSUER}/a/%2e%2e/keys",
+        f"{ISSUER}/a/..",
+        f"{ISSUER}//evil.test/keys",
+        f"{ISSUER}/keys?at=evil.test",
+        f"{ISSUER}/keys\n",
+        "",
+        None,
+        7,
+    ],
+)
+async def test_inside_a_jwks_uri_that_is_not_below_the_issuer_is_refused(inside: FakeIssuer, jwks_uri: object) -> None:
+    inside.document["jwks_uri"] = jwks_uri
+    assert (await refused(keys_inside())).endswith("the metadata's jwks_uri is not below the issuer")
+    assert inside.fetches == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "wxauth:8000",
+        "ftp://wxauth",
+        "http://",
+        "http://wxauth:8000/",
+        "http://operator:secret@wxauth",
+        "http://wxauth?a",
+        "http://wxauth#a",
+        "http://wxauth:0",
+        "http://wxauth:port",
+        "http://wx auth",
+        "",
+    ],
+)
+def test_an_internal_url_is_a_host_and_perhaps_a_path(url: str) -> None:
+    with pytest.raises(ValueError, match="internal_url must be an http or https URL without user") as refusal:
+        keys_inside(url)
+    assert "secret" not in str(refusal.value)
+
+
+async def test_what_is_inside_is_read_past_any_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = SigningKey.generate()
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    content = {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/keys", "keys": [key.public_jwk]}
+    async with Upstream(answer(content)) as server:
+        assert await keys_inside(server.url).find(key.kid)
+
+
+# What keeps the keys from being read.
+
+
+async def test_a_host_without_an_address_is_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+    told = await refused(keys_inside("http://wxauth.invalid:8000"))
+    assert "the host's name could not be resolved: " in told
+    assert "wxauth.invalid" not in told
+    assert f"The keys of {ISSUER} could not be read at http://wxauth.invalid:8000: the host's name" in caplog.text
+
+
+async def test_a_refused_connection_is_told_apart() -> None:
+    with socket.socket() as nobody_listens:
+        nobody_listens.bind(("127.0.0.1", 0))
+        port = nobody_listens.getsockname()[1]
+        assert (await refused(keys_inside(f"http://127.0.0.1:{port}"))).endswith("no connection: Connection refused")
+
+
+@pytest.mark.parametrize(
+    ("host", "days", "reason"),
+    [("127.0.0.1", -1, "certificate has expired"), ("wxauth.internal", 2, "IP address mismatch")],
+)
+async def test_a_certificate_that_is_no_good_is_told_apart(tmp_path: Path, host: str, days: int, reason: str) -> None:
+    authority = Authority(tmp_path)
+    async with Upstream(hang, tls=authority.server(host, days=days)) as server:
+        told = await refused(RemoteKeys(server.url, ssl_context=authority.trusted()))
+    assert told == f"the issuer's keys cannot be read: TLS failed: {reason}"
+
+
+async def test_a_server_without_tls_is_told_apart() -> None:
+    async with Upstream(raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server:
+        keys = RemoteKeys(server.url.replace("http:", "https:"), ssl_context=ssl.create_default_context())
+        assert "TLS failed: " in await refused(keys)
+
+
+async def test_a_connection_that_is_not_made_in_time_is_told_apart(keys: RemoteKeys, issuer: FakeIssuer) -> None:
+    issuer.metadata.mock(side_effect=httpx.ConnectTimeout("slow"))
+    assert "no connection within 4 s" in await refused(keys)
 
 
 @pytest.mark.parametrize(
@@ -561,7 +783,9 @@ DOCUMENT = OK + b"Content-Type: application/json\r\n\r\n"
 )
 async def test_a_slow_server_is_not_waited_for(behaviour: Behaviour) -> None:
     async with Upstream(behaviour) as server, asyncio.timeout(20):
-        assert "Timeout" in await refused(RemoteKeys(server.url, timeout=0.3, ssl_context=BELIEVES_NOBODY))
+        assert "no answer within 0.3 s" in await refused(
+            RemoteKeys(server.url, timeout=0.3, ssl_context=BELIEVES_NOBODY)
+        )
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,13 @@ class BearerGuard(SecurityBase):
     Args:
         issuer: The issuer's public URL, compared exactly with `iss`. https, or http on loopback.
         audience: The audience that `aud` must name.
-        keys: Where verification keys come from. By default, from the issuer's metadata.
+        internal_url: Where the issuer's keys are read inside your own network, plain http allowed, such as
+            `http://wxauth:8000`. The metadata there must still name the public issuer.
+        keys: Where verification keys come from, in place of the issuer's metadata.
         clock: The time, in epoch seconds.
 
-    Raises: ValueError, for an issuer or audience that no token can be compared with.
+    Raises: ValueError, for an issuer or audience that no token can be compared with, and for an internal URL that has
+        more than host and path, or is given beside keys.
     """
 
     model = HTTPBearer(bearerFormat="JWT", description="The access token that `POST /v1/login` answers.")
@@ -41,13 +44,16 @@ class BearerGuard(SecurityBase):
         issuer: str,
         audience: str = "wxauth",
         *,
+        internal_url: str | None = None,
         keys: KeySource | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if keys is None:
             from wxauth.guard.jwks import RemoteKeys  # not above: with other keys, httpx need not be imported
 
-            keys = RemoteKeys(issuer)
+            keys = RemoteKeys(issuer, internal_url=internal_url)
+        elif internal_url is not None:
+            raise ValueError("internal_url is where keys are read: with keys it must be left out")
         self._verifier = Verifier(issuer=issuer, audience=audience, keys=keys)
         self._clock = clock
 
@@ -60,6 +66,16 @@ class BearerGuard(SecurityBase):
         Raises: InvalidToken, TokenExpired, KeysUnavailable.
         """
         return await self._verifier.verify(token, now=self._clock())
+
+    def verify_sync(self, token: str) -> Principal:
+        """As `verify`, for threads and WSGI: it needs no event loop, and shares its keys with `verify`.
+
+        It may wait for the issuer, so in a coroutine call `verify`. Keys that were given to the guard must have
+        `find_sync`.
+
+        Raises: InvalidToken, TokenExpired, KeysUnavailable.
+        """
+        return self._verifier.verify_sync(token, now=self._clock())
 
     async def __call__(self, connection: HTTPConnection) -> Principal:
         """The user behind the request.

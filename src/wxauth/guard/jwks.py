@@ -3,10 +3,14 @@
 import asyncio
 import json
 import logging
+import os
 import re
+import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -27,10 +31,13 @@ KEPT_FOR: Final = 86400.0
 KEPT_UNASKED: Final = 300.0
 """Seconds beyond their max-age. If keys are older, because nobody asked for any, they are read again before use."""
 FETCH_TIMEOUT: Final = 5.0
+CONNECT_PART: Final = 0.8
+"""The part of the timeout that connecting may take, which tells it apart from an answer that does not come."""
 MAX_DOCUMENT: Final = 256 * 1024
 DEFAULT_MAX_AGE: Final = 300.0
 
 _MAX_TOLD = 200
+_BELOW = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
 _log = logging.getLogger(__name__)
 _MAX_AGE = re.compile(r'(?:^|[\s,])max-age\s*=\s*"?(\d{1,9})', re.IGNORECASE)
 _AGE = re.compile(r"(\d{1,9})\s*(?:,|$)", re.ASCII)
@@ -48,32 +55,46 @@ class _KeySet:
 
 
 class RemoteKeys:
-    """A `KeySource` that reads the issuer's metadata and JWK set.
+    """A `KeySource` that reads the issuer's metadata and JWK set, for event loops and for threads alike.
 
     Args:
         issuer: Its metadata must name exactly this issuer (RFC 8414, section 3.3).
+        internal_url: Where both documents are read in place of the issuer's own URL, inside the operator's network.
+            Plain http is allowed there. A `jwks_uri` must then be below the issuer, and is read below this URL.
         timer: Seconds on a clock that never jumps.
         timeout: Seconds for reading both documents.
         ssl_context: The certificates to trust. By default, those that httpx trusts.
 
-    Raises: ValueError, for an issuer that is neither https nor http on loopback, or has more than host and path.
+    Raises: ValueError, for an issuer that is neither https nor http on loopback, or an URL that has more than host and
+        path.
     """
 
     def __init__(
         self,
         issuer: str,
         *,
+        internal_url: str | None = None,
         timer: Callable[[], float] = time.monotonic,
         timeout: float = FETCH_TIMEOUT,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        _check_issuer(issuer)
+        if not (_is_plain_url(issuer) and is_secure(issuer)):
+            raise ValueError(
+                "issuer must be an https URL, or http on loopback, without user, query, fragment or a slash at the end"
+            )
+        if internal_url is not None and not _is_plain_url(internal_url):
+            raise ValueError(
+                "internal_url must be an http or https URL without user, query, fragment or a slash at the end"
+            )
         self._issuer = issuer
+        self._internal_url = internal_url
         self._is_on_loopback = is_loopback(urlsplit(issuer).hostname)
         self._timer = timer
         self._timeout = timeout
         self._key_set: _KeySet | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._lock = threading.Lock()
+        self._reader: threading.Thread | None = None
+        self._reading: Future[None] = Future()
         self._next_refresh = 0.0
         self._next_for_unknown = 0.0
         self._failed_at = float("-inf")
@@ -87,64 +108,122 @@ class RemoteKeys:
 
         Raises: KeysUnavailable, if there is no key, or the keys are a day old.
         """
+        if (key := self._fresh_key(kid)) is not None:
+            return key
+        reading, must_wait, _ = self._needed_reading(kid)
+        if must_wait:
+            await asyncio.wrap_future(reading)
+        return self._key_at_hand(kid)
+
+    def find_sync(self, kid: str) -> VerificationKey | None:
+        """As `find`, for threads. The one thread that renews the keys also waits, while the others do not.
+
+        Some servers let other threads run only while a request waits, as uWSGI does without `enable-threads`: there,
+        a renewal for which nobody waits would never end.
+        """
+        if (key := self._fresh_key(kid)) is not None:
+            return key
+        reading, must_wait, is_begun = self._needed_reading(kid)
+        if must_wait or is_begun:
+            reading.result()
+        return self._key_at_hand(kid)
+
+    def _fresh_key(self, kid: str) -> VerificationKey | None:
         now = self._timer()
-        keys = self._usable_keys(now)
-        if not keys or now >= self._next_refresh + KEPT_UNASKED:
-            return (await self._awaited_keys(now)).get(kid)
-        if kid in keys:
-            if now >= self._next_refresh:
-                self._start_reading()
-            return keys[kid]
-        if not self._is_reading():
-            if now < self._next_for_unknown:
-                return None
-            self._next_for_unknown = now + UNKNOWN_KEY_PAUSE
-        await self._read_once()
-        return self._usable_keys(now).get(kid)
+        return self._usable_keys(now).get(kid) if now < self._next_refresh else None
+
+    def _key_at_hand(self, kid: str) -> VerificationKey | None:
+        keys = self._usable_keys(self._timer())
+        if not keys:
+            raise KeysUnavailable(f"the issuer's keys cannot be read: {self._failure}")
+        return keys.get(kid)
 
     def _usable_keys(self, now: float) -> Mapping[str, VerificationKey]:
         if self._key_set is None or now - self._key_set.read_at > KEPT_FOR:
             return {}
         return self._key_set.keys
 
-    async def _awaited_keys(self, now: float) -> Mapping[str, VerificationKey]:
-        if now - self._failed_at >= RETRY_PAUSE:
-            await self._read_once()
-        keys = self._usable_keys(self._timer())
-        if not keys:
-            raise KeysUnavailable(f"the issuer's keys cannot be read: {self._failure}")
-        return keys
+    def _needed_reading(self, kid: str) -> tuple[Future[None], bool, bool]:
+        """The last reading, whether this key cannot be told before it has ended, and whether this call began it."""
+        with self._lock:
+            now = self._timer()
+            keys = self._usable_keys(now)
+            # After a fork the reading thread is gone.
+            is_under_way = self._reader is not None and self._reader.is_alive() and not self._reading.done()
+            if not keys or now >= self._next_refresh + KEPT_UNASKED:
+                must_wait = is_due = now - self._failed_at >= RETRY_PAUSE
+            elif kid in keys:
+                must_wait, is_due = False, now >= self._next_refresh
+            else:
+                must_wait = is_due = is_under_way or now >= self._next_for_unknown
+                if is_due and not is_under_way:
+                    self._next_for_unknown = now + UNKNOWN_KEY_PAUSE
+            is_begun = is_due and not is_under_way
+            if is_begun:
+                self._start_reading()
+            return self._reading, must_wait, is_begun
 
-    async def _read_once(self) -> None:
-        # Shielded: a request that is cancelled must not cancel the reading that others wait for.
-        await asyncio.shield(self._start_reading())
+    def _start_reading(self) -> None:
+        # In a thread and an event loop of its own: any thread and any loop can wait for it, none can end it, and the
+        # timeout holds for names that do not resolve and for answers that trickle, too.
+        reading: Future[None] = Future()
+        reading.set_running_or_notify_cancel()  # a waiter that is cancelled must not cancel it for the others
+        name = f"read the keys of {self._issuer}"
+        reader = threading.Thread(target=self._run, args=(reading,), name=name, daemon=True)
+        reader.start()
+        self._reader, self._reading = reader, reading
 
-    def _start_reading(self) -> asyncio.Task[None]:
-        if self._reading is None or not self._is_reading():
-            self._reading = asyncio.create_task(self._read(), name=f"read the keys of {self._issuer}")
-        return self._reading
+    def _run(self, reading: Future[None]) -> None:
+        try:
+            asyncio.run(self._read(reading))
+        except Exception as exc:  # no more files or threads: nobody may wait for ever
+            if not reading.done():
+                self._note_failure(type(exc).__name__)
+                reading.set_result(None)
 
-    def _is_reading(self) -> bool:
-        # Another event loop's reading cannot be waited for in this one.
-        reading = self._reading
-        return reading is not None and not reading.done() and reading.get_loop() is asyncio.get_running_loop()
-
-    async def _read(self) -> None:
+    async def _read(self, reading: Future[None]) -> None:
         try:
             async with asyncio.timeout(self._timeout):
                 key_set = await self._fetch()
-        except _Unreadable as exc:
-            self._note_failure(str(exc))
         except Exception as exc:  # no network, no answer in time, not JSON: after any failure the present keys are kept
-            self._note_failure(type(exc).__name__)
+            self._note_failure(self._cause(exc))
         else:
             self._key_set = key_set
             self._next_refresh = key_set.read_at + key_set.max_age
             if not key_set.keys:
                 self._note_failure("the JWK set has no usable key")
+        reading.set_result(None)
+
+    def _cause(self, error: Exception) -> str:
+        """What kept the keys from being read. It is shown in answers too, so it names no host."""
+        if isinstance(error, _Unreadable):
+            return str(error)
+        for link in _chain(error):
+            match link:
+                case socket.gaierror():
+                    return f"the host's name could not be resolved: {link.strerror}"
+                case ssl.SSLCertVerificationError():
+                    return f"TLS failed: {link.verify_message.partition(',')[0]}"  # after a comma it names the host
+                case ssl.SSLError():
+                    return f"TLS failed: {link.reason}"
+                case OSError(errno=int(number)) if isinstance(error, httpx.ConnectError):
+                    return f"no connection: {os.strerror(number)}"  # its own text names the address
+        match error:
+            case httpx.ConnectTimeout():
+                return f"no connection within {self._timeout * CONNECT_PART:g} s ({type(error).__name__})"
+            case httpx.TimeoutException() | TimeoutError():
+                return f"no answer within {self._timeout:g} s ({type(error).__name__})"
+            case httpx.NetworkError():
+                return f"no connection: {type(error).__name__}"
+        return type(error).__name__
 
     def _note_failure(self, reason: str) -> None:
-        _log.warning("The keys of %s could not be read: %s", self._issuer, reason)
+        _log.warning(
+            "The keys of %s could not be read%s: %s",
+            self._issuer,
+            "" if self._internal_url is None else f" at {self._internal_url}",
+            reason,
+        )
         self._failure = reason
         self._failed_at = self._timer()
         self._next_refresh = self._failed_at + UNKNOWN_KEY_PAUSE
@@ -153,25 +232,48 @@ class RemoteKeys:
         if self._ssl is None:
             self._ssl = httpx.create_ssl_context()
         async with httpx.AsyncClient(
-            verify=self._ssl, timeout=self._timeout, follow_redirects=False, trust_env=not self._is_on_loopback
+            verify=self._ssl,
+            timeout=httpx.Timeout(self._timeout, connect=self._timeout * CONNECT_PART),
+            follow_redirects=False,
+            trust_env=self._internal_url is None and not self._is_on_loopback,
         ) as client:
-            metadata, _ = await _get_json(client, self._issuer + METADATA_PATH)
+            metadata, _ = await _get_json(client, (self._internal_url or self._issuer) + METADATA_PATH)
             if (named := metadata.get("issuer")) != self._issuer:
-                other = str(named).rpartition("@")[2]  # a password may stand before the @
-                _log.warning("The metadata of %s names another issuer: %a", self._issuer, other[:_MAX_TOLD])
-                raise _Unreadable("the metadata names another issuer")
-            jwks_uri = metadata.get("jwks_uri")
-            if not isinstance(jwks_uri, str) or not self._is_as_secure(jwks_uri):
-                raise _Unreadable("the metadata's jwks_uri is missing or not https")
-            jwks, headers = await _get_json(client, jwks_uri)
+                raise _Unreadable(f"the metadata names another issuer, {_told(named)}, in place of {self._issuer!a}")
+            jwks, headers = await _get_json(client, self._jwks_url(metadata.get("jwks_uri")))
         documents = jwks.get("keys")
         if not isinstance(documents, list):
             raise _Unreadable("the JWK set has no list of keys")
         return _KeySet(verification_keys(documents), read_at=self._timer(), max_age=_max_age(headers))
 
+    def _jwks_url(self, jwks_uri: object) -> str:
+        if self._internal_url is not None:
+            path = jwks_uri.removeprefix(self._issuer) if isinstance(jwks_uri, str) else ""
+            if path == jwks_uri or not _BELOW.fullmatch(path):
+                raise _Unreadable("the metadata's jwks_uri is not below the issuer")
+            return self._internal_url + path
+        if not isinstance(jwks_uri, str) or not self._is_as_secure(jwks_uri):
+            raise _Unreadable("the metadata's jwks_uri is missing or not https")
+        return jwks_uri
+
     def _is_as_secure(self, url: str) -> bool:
         # Plain http to loopback is for development. An issuer elsewhere must not send us to our own machine.
         return is_secure(url) and (self._is_on_loopback or urlsplit(url).scheme == "https")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what has led to it."""
+    while error is not None:
+        yield error
+        if isinstance(error, BaseExceptionGroup):  # one for each address of a name
+            yield from _chain(error.exceptions[0])
+        error = error.__cause__ or error.__context__
+
+
+def _told(issuer: object) -> str:
+    """Another issuer's name, fit to be shown: a password may stand before an @, a secret behind a question mark."""
+    plain = re.split(r"[?#]", str(issuer).rpartition("@")[2])[0]
+    return f"{plain[:_MAX_TOLD]!a}"
 
 
 def _max_age(headers: httpx.Headers) -> float:
@@ -200,14 +302,11 @@ async def _get_json(client: httpx.AsyncClient, url: str) -> tuple[dict[str, Any]
     return document, response.headers
 
 
-def _check_issuer(issuer: str) -> None:
+def _is_plain_url(url: str) -> bool:
+    """Whether it has a host, a path perhaps, and nothing else. With a user in it, it would have a password, too."""
     try:
-        parts = urlsplit(issuer)
-        is_good = is_secure(issuer) and parts.port != 0
+        parts = urlsplit(url)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        is_good = False
-    # The message does not repeat the URL: with a user in it, it has a password, too.
-    if not is_good or re.search(r"[\s?#@\\]|/$", issuer):
-        raise ValueError(
-            "issuer must be an https URL, or http on loopback, without user, query, fragment or a slash at the end"
-        )
+        return False
+    return is_good and not re.search(r"[\s?#@\\]|/$", url)

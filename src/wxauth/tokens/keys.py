@@ -85,6 +85,13 @@ class KeySource(Protocol):
         """The key of that id, or None. Raises: KeysUnavailable."""
 
 
+class SyncKeySource(Protocol):
+    """Where a verifier finds it in a thread that has no event loop."""
+
+    def find_sync(self, kid: str) -> VerificationKey | None:
+        """As `KeySource.find`, which it waits for."""
+
+
 class SigningKey:
     """A private key, with its public key and the token header that names it."""
 

@@ -12,12 +12,12 @@ from collections import OrderedDict
 from functools import lru_cache
 from math import isfinite
 from string import ascii_letters, digits
-from typing import Any, Final, NoReturn, TypeGuard
+from typing import Any, Final, NoReturn, TypeGuard, cast
 from uuid import UUID
 
 from wxauth.errors import InvalidToken, TokenExpired
 from wxauth.tokens.claims import ALGORITHM, TOKEN_TYPE, Claims, Principal
-from wxauth.tokens.keys import KeySource, VerificationKey
+from wxauth.tokens.keys import KeySource, SyncKeySource, VerificationKey
 
 MAX_TOKEN_LENGTH: Final = 8192
 CLOCK_SKEW: Final = 30
@@ -61,19 +61,24 @@ class Verifier:
         """
         key = self._signed_by.get(token)
         if key is None or await self._keys.find(key.kid) is not key:
-            await self._check_signature(token)
+            jws = _compact_form(token)
+            self._check_signature(jws, await self._keys.find(_key_id(jws[1])))
         return self._principal(_json_object(token.split(".")[1]), now=now)
 
-    async def _check_signature(self, token: str) -> None:
-        if len(token) > MAX_TOKEN_LENGTH:
-            raise InvalidToken("the token is too long")
-        form = _COMPACT_FORM.fullmatch(token)
-        if form is None:
-            raise InvalidToken("the token is not a JWS in compact form with an ES256 signature")
-        key = await self._keys.find(_key_id(form[1]))
+    def verify_sync(self, token: str, *, now: float) -> Principal:
+        """As `verify`, for threads. The keys must be a `SyncKeySource`, too."""
+        keys = cast(SyncKeySource, self._keys)
+        key = self._signed_by.get(token)
+        if key is None or keys.find_sync(key.kid) is not key:
+            jws = _compact_form(token)
+            self._check_signature(jws, keys.find_sync(_key_id(jws[1])))
+        return self._principal(_json_object(token.split(".")[1]), now=now)
+
+    def _check_signature(self, jws: re.Match[str], key: VerificationKey | None) -> None:
+        token = jws.string
         if key is None:
             raise InvalidToken("the token names a key that is not known")
-        if not key.key.verify(token[: form.end(2)].encode(), _decoded(form[3])):
+        if not key.key.verify(token[: jws.end(2)].encode(), _decoded(jws[3])):
             raise InvalidToken("the signature does not fit")
         if len(token) <= MAX_REMEMBERED_LENGTH:
             self._signed_by[token] = key
@@ -131,6 +136,15 @@ def _key_id(header_part: str) -> str:
     if not isinstance(kid, str) or not kid:
         raise InvalidToken("kid is missing")
     return kid
+
+
+def _compact_form(token: str) -> re.Match[str]:
+    if len(token) > MAX_TOKEN_LENGTH:
+        raise InvalidToken("the token is too long")
+    jws = _COMPACT_FORM.fullmatch(token)
+    if jws is None:
+        raise InvalidToken("the token is not a JWS in compact form with an ES256 signature")
+    return jws
 
 
 def _uuid(claims: dict[str, Any], name: str) -> UUID:
