@@ -1,0 +1,136 @@
+"""`deploy/nginx`: real nginx with TLS in front of two replicas, which are restarted in turn while people log in."""
+
+import json
+import re
+import signal
+import ssl
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Thread
+
+import httpx
+import pytest
+
+from tests.certificates import Authority
+from tests.fakes import service_env
+from tests.processes import WXAUTH, Running, free_port, serving, until
+from tests.proxies.running import answers, nginx_with
+from tests.test_readme import code_blocks
+from wxauth.server.dev.wechat import create_simulator
+
+pytestmark = pytest.mark.proxy
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "deploy/nginx/wxauth.conf").read_text()
+PEOPLE = 6
+
+
+@dataclass
+class Front:
+    """nginx with the file of `deploy/nginx`, and the replicas behind it."""
+
+    url: str
+    trusted: ssl.SSLContext
+    log: Path
+    replicas: list[Running] = field(default_factory=list)
+    start: Callable[[int], Running] = field(default=lambda number: NotImplemented)
+    """Start this replica, and wait until it is ready."""
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, verify=self.trusted, trust_env=False, timeout=20)
+
+
+@pytest.fixture
+def front(tmp_path: Path, database_url: str) -> Iterator[Front]:
+    ports, own, plain = (free_port(), free_port()), free_port(), free_port()
+    authority = Authority(tmp_path)
+    authority.server("127.0.0.1")
+    certificate = tmp_path / "server.pem"
+    addresses = {
+        "listen 443 ssl": f"listen 127.0.0.1:{own} ssl",
+        "listen 80": f"listen 127.0.0.1:{plain}",
+        "127.0.0.1:8001": f"127.0.0.1:{ports[0]}",
+        "127.0.0.1:8002": f"127.0.0.1:{ports[1]}",
+        "/etc/nginx/certificates/auth.example.com.pem": str(certificate),
+        "/etc/nginx/certificates/auth.example.com.key": str(certificate),
+        "/var/log/wxauth/access.log": f"{tmp_path}/access.log",
+    }
+    with ExitStack() as stack:
+        wechat_url = stack.enter_context(serving(create_simulator()))
+        settings = {"wechat_base_url": wechat_url, "login_rate_limit": "1000000/minute"}
+
+        def start(number: int) -> Running:
+            env = service_env(database_url, **settings, port=ports[number], trusted_proxies="127.0.0.1")
+            replica = stack.enter_context(Running(WXAUTH, "serve", cwd=tmp_path, env=env))
+            replica.wait_for('"started"')
+            return replica
+
+        replicas = [start(number) for number in range(len(ports))]
+        nginx = stack.enter_context(nginx_with(TEXT, tmp_path, addresses))
+        until(lambda: answers(own) or nginx.process.poll() is not None)
+        assert nginx.process.poll() is None, nginx.output
+        yield Front(f"https://127.0.0.1:{own}", authority.trusted(), tmp_path / "access.log", replicas, start)
+
+
+def test_replicas_restarted_in_turn_fail_no_request(front: Front) -> None:
+    seen: Counter[str] = Counter()
+    is_over = Event()
+
+    def use(person: int) -> None:
+        with front.client() as client:
+            while not is_over.is_set():
+                try:
+                    login = client.post("/v1/login", json={"code": f"person-{person}"})
+                    again = client.post("/v1/refresh", json={"refresh_token": login.json()["refresh_token"]})
+                    me = client.get("/v1/me", headers={"Authorization": f"Bearer {again.json()['access_token']}"})
+                    seen.update(str(answer.status_code) for answer in (login, again, me))
+                except (httpx.HTTPError, ValueError, KeyError) as exc:
+                    seen[repr(exc)] += 1
+
+    people = [Thread(target=use, args=(person,)) for person in range(PEOPLE)]
+    for thread in people:
+        thread.start()
+    try:
+        for number, replica in enumerate(front.replicas):
+            until(lambda: seen["200"] > 100 * (number + 1))  # noqa: B023 - done within the turn
+            assert replica.end(signal.SIGTERM) == 0
+            so_far = seen.total()
+            until(lambda: seen.total() > so_far + 100)  # noqa: B023 - the other one serves
+            front.start(number)
+    finally:
+        is_over.set()
+        for thread in people:
+            thread.join()
+    assert set(seen) == {"200"}, seen
+
+
+def test_an_answer_and_the_logs_of_both_have_one_request_id(front: Front) -> None:
+    with front.client() as client:
+        answer = client.post("/v1/login", json={"code": "alice"}, headers={"X-Forwarded-For": "203.0.113.9"})
+        refused = client.get("/v1/scans/a-scene-that-nobody-may-read/code", params={"code": "nor-this"})
+        hidden = [client.get(path) for path in ("/metrics", "/readyz", "/auth/metrics", "//readyz", "/%6Detrics")]
+        [session] = client.get(
+            "/v1/me/sessions", headers={"Authorization": f"Bearer {answer.json()['access_token']}"}
+        ).json()["items"]
+    assert session["ip"] == "127.0.0.1", "what the client says of itself does not count"
+    request_id = answer.headers["X-Request-ID"]
+    assert re.fullmatch("[0-9a-f]{32}", request_id)
+    lines = [json.loads(line) for line in front.log.read_text().splitlines()]
+    [line] = [line for line in lines if line["request_id"] == request_id]
+    assert (line["method"], line["path"], line["status"], line["client"]) == ("POST", "/v1/login", "200", "127.0.0.1")
+    assert sum(f'"request_id":"{request_id}"' in replica.output for replica in front.replicas) == 1
+    assert refused.json()["request_id"] == refused.headers["X-Request-ID"]
+    assert "nobody-may-read" not in front.log.read_text()
+    assert "nor-this" not in front.log.read_text()
+    for nginxs_own in hidden:
+        assert (nginxs_own.status_code, len(nginxs_own.headers.get_list("X-Request-ID"))) == (404, 1)
+
+
+@pytest.mark.parametrize("page", ["operations.md", "operations.zh-CN.md"])
+def test_the_guide_shows_what_the_file_has(page: str) -> None:
+    own = {line.split("#")[0].strip() for line in TEXT.splitlines()}
+    [shown] = code_blocks(ROOT / "docs" / page, "nginx")
+    assert [line for line in shown.splitlines() if line.split("#")[0].strip() not in own] == []
