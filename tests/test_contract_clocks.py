@@ -1,6 +1,7 @@
 """Replicas whose machines' clocks differ: the database's time counts."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -95,3 +96,12 @@ async def test_a_clock_is_corrected_in_the_background_and_the_log_tells_that_it_
     keeping.cancel()
     [told] = [line for line in log_lines() if line["event"] == "clocks_differ"]
     assert round(float(str(told["ahead_of_database"]))) == 3600
+
+
+async def test_the_metrics_say_how_far_a_machines_clock_is_ahead(
+    make_replica: MakeReplica, make_client: MakeClient
+) -> None:
+    for ahead in (timedelta(), timedelta(minutes=3), timedelta(minutes=-3)):
+        text = (await make_client(await make_replica(ahead)).get("/metrics")).text
+        [told] = re.findall(r"^wxauth_clock_ahead_seconds (\S+)$", text, re.MULTILINE)
+        assert abs(float(told) - ahead.total_seconds()) < 1

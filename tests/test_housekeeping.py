@@ -1,6 +1,7 @@
 """What is swept away by itself, and what is not yet."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 
@@ -15,6 +16,7 @@ from wxauth.server.housekeeping.housekeeping import KEPT_AFTER_THE_END, SWEEP_EV
 from wxauth.server.housekeeping.sweep_rows import SweptPage, sweep_page
 from wxauth.server.keys.succession import RETIRES_AFTER
 from wxauth.server.service.app import create_api
+from wxauth.server.service.metrics import STATISTICS_MAX_AGE
 
 A_SECOND = timedelta(seconds=1)
 
@@ -124,6 +126,26 @@ async def test_the_next_sweep_is_a_day_later_in_all_replicas(
     clock.now += A_SECOND
     await sweep(await make_services())
     assert await sessions(rows) == []
+
+
+async def test_the_metrics_say_for_how_long_a_sweep_that_is_configured_has_been_due(
+    client: httpx.AsyncClient, sweep_now: Sweep, clock: Clock, rows: asyncpg.Connection
+) -> None:
+    async def overdue() -> float:
+        clock.now += STATISTICS_MAX_AGE
+        text = (await client.get("/metrics")).text
+        [told] = re.findall(r"^wxauth_sweep_overdue_seconds (\S+)$", text, re.MULTILINE)
+        return float(told)
+
+    await sweep_now()
+    assert await overdue() == 0
+    clock.now += SWEEP_EVERY
+    assert await overdue() == (2 * STATISTICS_MAX_AGE).total_seconds()
+    await sweep_now()
+    assert await overdue() == 0
+    # EVENTS_KEPT_DAYS was set once, and is no longer.
+    await rows.execute("INSERT INTO sweeps VALUES ('events', gen_random_uuid(), $1)", clock.now - SWEEP_EVERY)
+    assert await overdue() == 0
 
 
 async def test_while_another_worker_sweeps_nothing_is_done(

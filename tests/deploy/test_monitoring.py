@@ -25,7 +25,12 @@ DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana/wxauth.json").read_tex
 ALERTS = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 VARIABLES = {"$job": "wxauth", "$instance": ".*", "$__rate_interval": "30s"}
 """What Grafana puts in."""
-SELDOM = ("wxauth_access_token_reads_total", "wxauth_policy_checks_total", "wxauth_put_off")
+SELDOM = (
+    "wxauth_access_token_reads_total",
+    "wxauth_policy_checks_total",
+    "wxauth_put_off",
+    "wxauth_webhook_deliveries_total",
+)
 """Told only when something has happened that does not happen here."""
 
 

@@ -11,9 +11,10 @@ from wxauth.errors import StorageUnavailable
 from wxauth.server.core.clock import DatabaseClock
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
+from wxauth.server.core.settings import Settings
 from wxauth.server.events.webhook_rows import sweep_deliveries
 from wxauth.server.housekeeping.keeping_rows import ADDRESSES, EVENTS, Lap, begin_lap, lap_page
-from wxauth.server.housekeeping.sweep_rows import replace_old_sessions, sweep_page
+from wxauth.server.housekeeping.sweep_rows import SESSIONS_SWEEP, replace_old_sessions, sweep_page
 from wxauth.server.keys.rows import erase_retired_keys
 from wxauth.server.limits.rates import WINDOW
 from wxauth.server.limits.rows import sweep_attempts
@@ -153,7 +154,7 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
 
 async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE, pause: float = 0.0) -> Swept:
     """Do every chore that is due once, and sweep old events and addresses in any case. Raises: StorageUnavailable."""
-    for lap, _ in _laps(services):
+    for lap, _ in _laps(services.settings):
         await begin_lap(services.database, lap, now=services.clock())
     await forget_rest(services.database)
     await sweep_rest(services, page_size=page_size, pause=pause)
@@ -179,7 +180,7 @@ async def sweep_aged(services: Services, *, page_size: int, pause: float) -> Swe
         return Swept()
     now = services.clock()
     written = {}
-    for lap, kept in _laps(services):
+    for lap, kept in _laps(services.settings):
         written[lap] = 0
         while page := await lap_page(
             services.database, lap, size=page_size, older_than=now - kept, now=now, next_lap_at=now + SWEEP_EVERY
@@ -194,8 +195,12 @@ async def sweep_aged(services: Services, *, page_size: int, pause: float) -> Swe
     return swept
 
 
-def _laps(services: Services) -> list[tuple[Lap, timedelta]]:
-    settings = services.settings
+def sweeps_of(settings: Settings) -> list[str]:
+    """The names of the sweeps that are done each day under these settings."""
+    return [SESSIONS_SWEEP, *(lap.name for lap, _ in _laps(settings))]
+
+
+def _laps(settings: Settings) -> list[tuple[Lap, timedelta]]:
     events, addresses = settings.events_kept_days, settings.addresses_kept_days
     return [
         *([(EVENTS, timedelta(days=events))] if events else []),

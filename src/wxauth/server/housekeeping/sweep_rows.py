@@ -15,7 +15,7 @@ from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import SYSTEM
 from wxauth.server.sessions.rows import START, end_of_page, end_replaced_sessions, forget_ended_sessions
 
-_SESSIONS: Final = "sessions"
+SESSIONS_SWEEP: Final = "sessions"
 _REPLACING: Final = "replaced_sessions"
 _OVERLAP: Final = timedelta(seconds=60)
 
@@ -98,7 +98,7 @@ async def sweep_page(
     async with database.begin() as transaction:
         if not await transaction.value(_TRY_LOCK):
             return None
-        after, due_at = await progress_of(transaction, _SESSIONS) or (START, now)
+        after, due_at = await progress_of(transaction, SESSIONS_SWEEP) or (START, now)
         if due_at > now:
             return None
         until, last_login_at = await end_of_page(transaction, after=after, size=size)
@@ -106,9 +106,9 @@ async def sweep_page(
         # Sessions behind this page began even later, so they cannot have ended before that time.
         is_last = last_login_at is None or last_login_at >= ended_before
         if is_last:
-            await note_progress(transaction, _SESSIONS, START, due_at=next_sweep_at)
+            await note_progress(transaction, SESSIONS_SWEEP, START, due_at=next_sweep_at)
         else:
-            await note_progress(transaction, _SESSIONS, until, due_at=due_at)
+            await note_progress(transaction, SESSIONS_SWEEP, until, due_at=due_at)
         return SweptPage(erased, is_last)
 
 

@@ -19,6 +19,7 @@ from wxauth.server.core.settings import InvalidSettings, Settings
 from wxauth.server.events.delivering import Deliveries
 from wxauth.server.events.webhook_names import Names
 from wxauth.server.events.webhook_transport import WebhookTransport
+from wxauth.server.housekeeping.housekeeping import sweeps_of
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.limits.attempts import Attempts
 from wxauth.server.limits.rate_limits import RateLimiter
@@ -78,7 +79,7 @@ def build_services(
     sealer = Sealer(settings.secret_keys)
     keys, id_token_keys = make_key_rings(settings, database, clock, refresh_pause=waits.keys_refresh)
     redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
-    metrics = Metrics(database=database, clock=clock)
+    metrics = Metrics(database=database, clock=clock, sweeps=sweeps_of(settings))
     apps = Apps(
         database,
         sealer,

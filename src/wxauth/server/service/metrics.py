@@ -40,7 +40,7 @@ from wxauth.errors import (
     WeChatUnavailable,
     WxAuthError,
 )
-from wxauth.server.core.clock import Clock
+from wxauth.server.core.clock import Clock, DatabaseClock
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import InvalidSettings
 from wxauth.server.service.processes import Processes
@@ -81,10 +81,12 @@ class Metrics(Collector):
     Args:
         database: Where the statistics are read.
         clock: The time.
+        sweeps: The sweeps that are done each day, by name.
     """
 
-    def __init__(self, *, database: Database, clock: Clock) -> None:
+    def __init__(self, *, database: Database, clock: Clock, sweeps: Sequence[str]) -> None:
         self._database = database
+        self._sweeps = sweeps
         self._clock = clock
         self._statistics: Mapping[str, Any] | None = None
         self._statistics_at: datetime | None = None
@@ -269,25 +271,37 @@ class Metrics(Collector):
         yield from self._counted.collect()
         yield from self._processes.collect()
         yield InfoMetricFamily("wxauth_build", "What is running.", {"version": __version__})
+        ahead = self._clock.ahead if isinstance(self._clock, DatabaseClock) else timedelta()
+        yield GaugeMetricFamily(
+            "wxauth_clock_ahead_seconds",
+            "How far this machine's clock is ahead of the database's, whose time counts.",
+            ahead.total_seconds(),
+        )
         if self._statistics is None:
             return
         sessions, signs_since = self._statistics["open_sessions"], self._statistics["key_signs_since"]
         yield GaugeMetricFamily("wxauth_sessions", "Open sessions; an estimate where there are many.", sessions)
-        waits_since = self._statistics["webhooks_wait_since"]
-        waited = 0.0 if waits_since is None else max(0.0, (self._clock() - waits_since).total_seconds())
         yield GaugeMetricFamily(
             "wxauth_webhook_oldest_pending_seconds",
             "For how long the oldest event waits that an enabled webhook has not got; 0 where none waits.",
-            waited,
+            self._seconds_since(self._statistics["webhooks_wait_since"]),
         )
         yield GaugeMetricFamily(
             "wxauth_erasures_waiting",
             "Ids of erased persons of whom something is left to be forgotten.",
             self._statistics["erasures"],
         )
+        yield GaugeMetricFamily(
+            "wxauth_sweep_overdue_seconds",
+            "For how long a daily sweep has been due that is not done yet; 0 where none is.",
+            self._seconds_since(self._statistics["sweep_due_at"]),
+        )
         if signs_since is not None:
             age = (self._clock() - signs_since).total_seconds()
             yield GaugeMetricFamily("wxauth_signing_key_age_seconds", "How long the signing key has been in use.", age)
+
+    def _seconds_since(self, time: datetime | None) -> float:
+        return 0.0 if time is None else max(0.0, (self._clock() - time).total_seconds())
 
     def _children_of(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
         known_method = method if method in _METHODS else _OTHER_METHOD  # callers may send any text as a method
@@ -303,7 +317,7 @@ class Metrics(Collector):
         self._statistics_at = now  # set before the query, so that only one of several scrapes asks
         try:
             async with asyncio.timeout(STATISTICS_PATIENCE):
-                self._statistics = await statistics(self._database, now=now)
+                self._statistics = await statistics(self._database, sweeps=self._sweeps, now=now)
         except (StorageUnavailable, TimeoutError):
             self._statistics = None
 

@@ -1,5 +1,6 @@
 """The statistics for the metrics."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, TypedDict
 
@@ -16,6 +17,8 @@ class Statistics(TypedDict):
     """When the newest signing key began to sign."""
     webhooks_wait_since: datetime | None
     erasures: int
+    sweep_due_at: datetime | None
+    """When the first of these sweeps is, or was, to begin."""
 
 
 _STATISTICS: Final = Statement[Statistics](f"""
@@ -25,12 +28,13 @@ SELECT ({OPEN_SESSIONS_PART}) AS open_sessions,
                SELECT at FROM deliveries d
                 WHERE d.webhook_id = w.id AND d.state = 'pending' ORDER BY d.id LIMIT 1) oldest
          WHERE w.is_enabled) AS webhooks_wait_since,
-       (SELECT count(*) FROM erasures) AS erasures
+       (SELECT count(*) FROM erasures) AS erasures,
+       (SELECT min(due_at) FROM sweeps WHERE name = ANY (:sweeps)) AS sweep_due_at
 """)  # noqa: S608 - put together from constants
 
 
-async def statistics(database: Database, *, now: datetime) -> Statistics:
+async def statistics(database: Database, *, sweeps: Sequence[str], now: datetime) -> Statistics:
     """What the metrics tell of the database. Raises: StorageUnavailable."""
-    row = await database.row(_STATISTICS, now=now)
+    row = await database.row(_STATISTICS, sweeps=sweeps, now=now)
     assert row is not None
     return row
