@@ -54,6 +54,18 @@ async def leave_half_way(rows: asyncpg.Connection, login: dict[str, Any]) -> Non
 
 
 @pytest.mark.process
+async def test_a_command_that_lacks_the_key_says_what_to_do_if_it_is_lost(
+    login: LoginAnswer, database_url: str, tmp_path: Path
+) -> None:
+    await login("alice")
+    settings = service_env(database_url, apps=[APP], secret_key=NEW_SECRET_KEY)
+    done = await asyncio.to_thread(run, "keys", "rotate", cwd=tmp_path, env=settings)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("WXAUTH_SECRET_KEY: must be the key that encrypted what is stored")
+    assert "'wxauth secret forget'" in done.stderr
+
+
+@pytest.mark.process
 async def test_a_service_starts_again_and_everybody_is_who_they_were(
     login: LoginAnswer,
     wechat: WeChatByRespx,

@@ -41,8 +41,8 @@ _WITHOUT_LIMITS: Final = Title(
     "数据库不会自行中止语句，一行被锁就可能阻塞所有登录",
 )
 _WHAT_OPENS: Final = Title(
-    "put the key that sealed them into WXAUTH_SECRET_KEY_PREVIOUS",
-    "请把当时加密用的密钥放入 WXAUTH_SECRET_KEY_PREVIOUS",
+    "put the key that sealed them into WXAUTH_SECRET_KEY_PREVIOUS; 'wxauth secret forget' erases them if it is lost",
+    "请把当时加密用的密钥放入 WXAUTH_SECRET_KEY_PREVIOUS；密钥若已丢失，'wxauth secret forget' 会删除这些内容",
 )
 _WHAT_THEY_SPARE: Final = Title(
     "?pgbouncer=prepared in WXAUTH_DATABASE_URL spares PostgreSQL most of a login's work",
@@ -181,9 +181,8 @@ def _judge_signing_keys(
         return good(name, "none yet: the first is made when the service first starts", "尚无：服务首次启动时生成")
     unopened = [key.kid for key in keys if not SIGNING_KEYS.opens(sealer, key)]
     if len(unopened) == len(keys):
-        message = "WXAUTH_SECRET_KEY is not the one that sealed what is stored; see WXAUTH_SECRET_KEY_PREVIOUS"
-        chinese = "WXAUTH_SECRET_KEY 与加密现有数据的密钥不符；请检查 WXAUTH_SECRET_KEY_PREVIOUS"
-        return bad(name, message, chinese)
+        message = f"WXAUTH_SECRET_KEY is not the one that sealed what is stored: {_WHAT_OPENS.en}"
+        return bad(name, message, f"WXAUTH_SECRET_KEY 与加密现有数据的密钥不符：{_WHAT_OPENS.zh}")
     if unopened:
         which, count = ", ".join(unopened), len(unopened)
         message = f"{count} of {len(keys)} do not open ({which}): {_WHAT_OPENS.en}"

@@ -49,7 +49,10 @@ def _line_of(exc: WxAuthError | CannotOpen | InvalidSettings) -> str:
         case InvalidSettings():
             return str(exc)
         case CannotOpen():
-            return "WXAUTH_SECRET_KEY: must be the key that encrypted what is stored. 与已存内容所用的密钥不符。"
+            return (
+                "WXAUTH_SECRET_KEY: must be the key that encrypted what is stored; if it is lost for good, see "
+                "'wxauth secret forget'. 与已存内容所用的密钥不符；密钥若已丢失，请用 'wxauth secret forget'。"
+            )
         case StorageUnavailable():
             return f"WXAUTH_DATABASE_URL: {getattr(trouble_of(exc), terminal_language())}"
         case NotFound() if exc.detail == f"there is no such {noun.en}":
