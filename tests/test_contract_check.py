@@ -34,9 +34,9 @@ from tests.processes import free_port, run, serving
 from tests.store.proxy import HURRIED, Proxy
 from tests.upstream import FakeRedis, Upstream, hang, hang_up
 from wxauth.server.checks import Level, Result, examine
-from wxauth.server.checks.database import judge_schema, judge_server
+from wxauth.server.checks.database import judge_schema, judge_server, judge_wal
 from wxauth.server.checks.interpreter import judge_python
-from wxauth.server.checks.rows import Rights, Server
+from wxauth.server.checks.rows import Rights, Server, Wal, wal
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
@@ -355,6 +355,42 @@ def test_a_python_that_parses_cookies_in_quadratic_time_is_told() -> None:
 )
 def test_a_standby_and_an_old_version_are_told(server: Server, words: tuple[str, ...]) -> None:
     said({"database": judge_server(server)}, "database", BAD, *words)
+
+
+WAL = Wal(
+    since=datetime(2026, 10, 1, tzinfo=UTC),
+    bytes=40 * 2**30,
+    page_bytes=24 * 2**30,
+    compression="off",
+    has_lz4=True,
+    checkpoint_timeout=300,
+)
+
+
+def test_a_log_full_of_whole_pages_is_worth_a_note_that_says_what_could_be_saved() -> None:
+    advice = judge_wal(WAL)
+    assert advice is not None
+    said({"wal": advice}, "wal", NOTE, "40 GB since 2026-10-01", "24 GB", "12.0 GB", "'lz4'", "checkpoint_timeout")
+    check_chinese(advice)
+    without_lz4 = judge_wal({**WAL, "has_lz4": False})
+    assert without_lz4 is not None
+    assert "wal_compression = 'on'" in without_lz4.message
+    compressed = judge_wal({**WAL, "compression": "pglz"})
+    assert compressed is not None
+    assert "wal_compression" not in compressed.message
+    assert "checkpoint_timeout" in compressed.message
+
+
+def test_where_little_could_be_saved_nothing_is_said() -> None:
+    assert judge_wal({**WAL, "page_bytes": 2**29}) is None
+    assert judge_wal({**WAL, "compression": "lz4", "checkpoint_timeout": 1800}) is None
+
+
+async def test_each_postgresql_says_what_it_has_logged(services: Services) -> None:
+    told = await wal(services.database)
+    assert 0 <= told["page_bytes"] <= told["bytes"]
+    assert told["compression"] in ("off", "on", "pglz", "lz4", "zstd")
+    assert told["checkpoint_timeout"] >= 30
 
 
 def test_a_schema_that_is_behind_is_told() -> None:

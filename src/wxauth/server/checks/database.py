@@ -12,12 +12,14 @@ from wxauth.server.checks.result import Result, bad, good, note
 from wxauth.server.checks.rows import (
     Rights,
     Server,
+    Wal,
     WebhookState,
     has_administrators,
     has_users,
     rights,
     server,
     some_users,
+    wal,
     webhook_states,
 )
 from wxauth.server.checks.sealed import SIGNING_KEYS, some_values
@@ -35,6 +37,11 @@ STUCK_AFTER: Final = timedelta(hours=1)
 """A webhook is stuck if it has accepted nothing for this long while a delivery waits."""
 OLDEST_SERVER: Final = 11
 """The first PostgreSQL that understands the migrations."""
+_FIRST_WITH_STATISTICS_OF_WAL: Final = 140000
+MUCH_WAL: Final = 2**30
+"""Bytes of whole pages in the write-ahead log below which there is nothing worth saving."""
+SELDOM: Final = 15 * 60
+"""Seconds between two checkpoints that are seldom enough."""
 
 _WITHOUT_LIMITS: Final = Title(
     "the database gives up no statement by itself, so that one locked row can hold up every login",
@@ -58,7 +65,12 @@ async def check_database(
     name = "database"
     try:
         async with database.answering():  # one deadline for all questions together
-            yield judge_server(await server(database))
+            found_server = await server(database)
+            yield judge_server(found_server)
+            if found_server.version_number >= _FIRST_WITH_STATISTICS_OF_WAL:
+                advice = judge_wal(await wal(database))
+                if advice is not None:
+                    yield advice
             if unlimited := await database.unlimited():
                 to_run = "; ".join(unlimited)
                 message = f"{_WITHOUT_LIMITS.en}: run as its administrator: {to_run}"
@@ -147,6 +159,36 @@ def judge_server(server: Server) -> Result:
         message = f"isolates by {server.isolation}: wants {default} of the role to be 'read committed'"
         return bad(name, message, f"隔离级别为 {server.isolation}：请把该角色的 {default} 设为 'read committed'")
     return good(name, f"answers, PostgreSQL {server.version}", f"响应正常，PostgreSQL {server.version}")
+
+
+def judge_wal(wal: Wal) -> Result | None:
+    """How to write fewer whole pages to the log, or smaller ones; None if there are few.
+
+    After a checkpoint, PostgreSQL logs the whole of each page that is changed for the first time. lz4 made them half
+    as large among ten million users: 12.3 KB for a returning login in place of 23.2.
+    """
+    is_compressed, is_seldom = wal["compression"] != "off", wal["checkpoint_timeout"] >= SELDOM
+    if wal["page_bytes"] < MUCH_WAL or (is_compressed and is_seldom):
+        return None
+    method = "lz4" if wal["has_lz4"] else "on"
+    to_run = [
+        *([] if is_compressed else [f"ALTER SYSTEM SET wal_compression = '{method}'"]),
+        *(
+            []
+            if is_seldom
+            else ["ALTER SYSTEM SET checkpoint_timeout = '30min'", "ALTER SYSTEM SET max_wal_size = '4GB'"]
+        ),
+        "SELECT pg_reload_conf()",
+    ]
+    pages, total = (f"{size / 2**30:.0f} GB" for size in (wal["page_bytes"], wal["bytes"]))
+    saved, day = f"{wal['page_bytes'] / 2**31:.1f} GB", f"{wal['since']:%Y-%m-%d}"
+    saving = Title(
+        "more seldom checkpoints write fewer of them" if is_compressed else f"compression saves some {saved} of that",
+        "减少检查点即可少写" if is_compressed else f"压缩可节省约 {saved}",
+    )
+    message = f"wrote {total} since {day}, {pages} of it whole pages: {saving.en}; as its administrator"
+    chinese = f"自 {day} 以来写入 {total}，其中整页 {pages}：{saving.zh}；可由数据库管理员执行"
+    return note("database wal", f"{message}: {'; '.join(to_run)}", f"{chinese}：{'; '.join(to_run)}")
 
 
 def judge_schema(revision: str | None, its_rights: Rights, known: Sequence[str] = KNOWN) -> Result:

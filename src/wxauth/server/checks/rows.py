@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, TypedDict
 
 from sqlmodel import SQLModel
 
@@ -26,6 +26,30 @@ class Server:
     is_read_only: bool
     isolation: str
     """The isolation level of a single statement."""
+
+
+class Wal(TypedDict):
+    """What the server has written to its write-ahead log since its statistics began, and two of its settings."""
+
+    since: datetime
+    bytes: int
+    page_bytes: int
+    """At most so many of them are images of whole pages."""
+    compression: str
+    has_lz4: bool
+    checkpoint_timeout: int
+    """Seconds."""
+
+
+_WAL: Final = Statement[Wal]("""
+SELECT stats_reset AS since, wal_bytes::bigint AS bytes,
+       LEAST(wal_fpi * current_setting('block_size')::int, wal_bytes)::bigint AS page_bytes,
+       current_setting('wal_compression') AS compression,
+       COALESCE((SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'wal_compression'), false) AS has_lz4,
+       (SELECT setting::int FROM pg_settings WHERE name = 'checkpoint_timeout') AS checkpoint_timeout
+  FROM pg_stat_wal
+""")
+"""PostgreSQL 14 and newer have this view."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +176,13 @@ async def server(database: Database) -> Server:
     row = await database.row(_SERVER)
     assert row is not None
     return Server(**row)
+
+
+async def wal(database: Database) -> Wal:
+    """The server's write-ahead log. Raises: StorageUnavailable."""
+    row = await database.row(_WAL)
+    assert row is not None
+    return row
 
 
 async def rights(database: Database) -> Rights:
