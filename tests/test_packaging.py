@@ -1,5 +1,6 @@
 """What is shipped: the wheel, the source distribution, the locks, the image's recipe."""
 
+import os
 import re
 import subprocess
 import sys
@@ -87,6 +88,27 @@ def metadata(wheel: Path) -> Any:
     with ZipFile(wheel) as archive:
         name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         return Parser().parsestr(archive.read(name).decode())
+
+
+@pytest.mark.wheel
+def test_without_containers_exactly_the_lock_is_installed_and_nothing_over_a_version_that_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "wxauth-of-today"
+    install = ROOT / "deploy/systemd/install"
+    environment = {**os.environ, "PYTHON": sys.executable}
+    run(install, "wxauth-of-today", cwd=tmp_path, **environment)
+    own = run(folder / "bin/wxauth", "--version", cwd=tmp_path)
+    assert own == f"wxauth, version {wxauth.__version__}\n"
+    listed = "import importlib.metadata as m; print(*sorted(f'{d.name}=={d.version}' for d in m.distributions()))"
+    found = {
+        canonicalize_name(line.split("==")[0]): line.split("==")[1]
+        for line in run(folder / "bin/python", "-c", listed, cwd=tmp_path).split()
+    }
+    locked = set(re.findall(r"^(\S+)==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    assert found.items() - locked == {("wxauth", wxauth.__version__)}
+    before = (folder / "pyvenv.cfg").stat().st_mtime_ns
+    again = subprocess.run([install, folder], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (again.returncode, "is there already" in again.stderr) == (1, True)
+    assert (folder / "pyvenv.cfg").stat().st_mtime_ns == before
 
 
 @pytest.mark.wheel
