@@ -455,7 +455,7 @@ async def test_a_browser_that_prefers_chinese_reads_what_each_operation_does_in_
         for language in ("en-GB,en;q=0.9,zh;q=0.5", "zh-CN,zh;q=0.9,en;q=0.8")
     ]
     assert [answer.headers["content-language"] for answer in (english, chinese)] == ["en", "zh-CN"]
-    assert chinese.headers["vary"] == "Accept-Language"
+    assert chinese.headers["vary"] == "Accept-Language, User-Agent"
     assert english.json() == json.loads(json.dumps(DOCUMENT))
     operations = [operation for path in chinese.json()["paths"].values() for operation in path.values()]
     assert [operation["summary"] for operation in operations if not re.search("[一-鿿]", operation["summary"])] == []

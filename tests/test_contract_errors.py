@@ -21,6 +21,7 @@ from wxauth.server.service.app import create_app
 from wxauth.server.service.build import build_services
 
 MAX_BODY = 64 * 1024
+WECHAT = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) MicroMessenger/8.0.44(0x18002c2d)"
 
 STATUS_OF = {
     "invalid_request": 422,
@@ -363,6 +364,31 @@ async def test_the_title_is_chinese_where_that_is_preferred(
 ) -> None:
     lines = [] if accepted is None else accepted.split("\n")
     answer = await offline_client.get("/nothing", headers=[("Accept-Language", line) for line in lines])
+    problem_of(answer, "not_found", 404)
+    assert answer.headers["content-language"] == language
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "accepted", "language"),
+    [
+        (f"{WECHAT} NetType/WIFI Language/zh_CN", None, "zh-CN"),
+        (f"{WECHAT} Language/zh_TW ABI/arm64", None, "zh-CN"),
+        (f"{WECHAT} Language/zh_HK", "", "zh-CN"),
+        (f"{WECHAT} Language/zh", " ", "zh-CN"),
+        (f"{WECHAT} Language/en", None, "en"),
+        (f"{WECHAT} Language/ja", None, "en"),
+        (WECHAT, None, "en"),
+        (f"{WECHAT} Language/zh_CN", "en-GB", "en"),
+        (f"{WECHAT} Language/zh_CN", "fr", "en"),
+        (f"{WECHAT} Language/en", "zh-CN", "zh-CN"),
+        ("Mozilla/5.0 (iPhone) Language/zh_CN", None, "en"),
+    ],
+)
+async def test_the_title_is_in_the_language_of_wechat_where_the_request_names_none(
+    offline_client: httpx.AsyncClient, user_agent: str, accepted: str | None, language: str
+) -> None:
+    headers = {"User-Agent": user_agent} | ({} if accepted is None else {"Accept-Language": accepted})
+    answer = await offline_client.get("/nothing", headers=headers)
     problem_of(answer, "not_found", 404)
     assert answer.headers["content-language"] == language
 

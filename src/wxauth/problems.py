@@ -18,6 +18,7 @@ REQUEST_ID_KEY = "wxauth.request_id"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _LANGUAGE_RANGE = re.compile(r"\s*([A-Za-z]{1,8}|\*)(?:[-_][A-Za-z0-9_-]*)?\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*)?")
+_CHINESE = re.compile(r"\bLanguage/zh")
 _POLICY_VIOLATION = 1008
 
 Language = Literal["en", "zh"]
@@ -33,9 +34,13 @@ def accepted_request_id(value: str | None) -> str:
 def preferred_language(headers: Headers) -> Language:
     """Chinese if `Accept-Language` prefers it to English; otherwise English. Several such lines count as one.
 
-    Mini-programs send `zh_CN`, which RFC 9110 does not allow; it is taken for `zh-CN`.
+    `zh_CN`, which RFC 9110 does not allow, is taken for `zh-CN`. `wx.request` sends no such header: without one, or with
+    an empty one, the language is the one that WeChat names in its user agent.
     """
-    accepted = ",".join(headers.getlist("accept-language"))
+    accepted = ",".join(filter(str.strip, headers.getlist("accept-language")))
+    if not accepted:
+        user_agent = headers.get("user-agent", "")
+        return "zh" if "MicroMessenger" in user_agent and _CHINESE.search(user_agent) else "en"
     best: dict[str, tuple[float, int]] = {}
     for position, part in enumerate(accepted[:1024].split(",")):
         match = _LANGUAGE_RANGE.fullmatch(part)

@@ -183,6 +183,14 @@ def requests(issuer: TestIssuer, tokens: dict[str, str]) -> dict[str, tuple[str,
         },
         "nothing after Bearer": ("GET", "/orders", [("Authorization", "Bearer")]),
         **{f"in the language {range_}": ("GET", "/orders", [("Accept-Language", range_)]) for range_ in languages},
+        **{
+            f"from {user_agent} in the language {range_!r}": (
+                *("GET", "/orders"),
+                [("User-Agent", user_agent), *([] if range_ is None else [("Accept-Language", range_)])],
+            )
+            for user_agent in ("MicroMessenger/8.0.44 Language/zh_CN", "MicroMessenger/8.0.44", "Language/zh_CN")
+            for range_ in (None, "", "en")
+        },
         **{name: ("GET", "/orders", [("Authorization", f"Bearer {tokens[name]}")]) for name in chosen},
     }
 

@@ -6,7 +6,7 @@ const LANGUAGE_RANGE = /^\s*([A-Za-z]{1,8}|\*)(?:[-_][A-Za-z0-9_-]*)?\s*(?:;\s*q
 
 /** Status, headers and body of the answer to a request that is refused. */
 export function problem(refusal, request) {
-  const language = preferredLanguage(header(request, 'accept-language'))
+  const language = languageOf(request)
   const requestId = acceptedRequestId(header(request, 'x-request-id'))
   const { code, status, message: detail, challenge, retryAfter } = refusal
   const document = {
@@ -50,7 +50,15 @@ function acceptedRequestId(value) {
   return REQUEST_ID.test(value) ? value : randomUUID().replaceAll('-', '')
 }
 
-/** Chinese where the header prefers it to English, else English. Mini-programs send `zh_CN`, which is taken for `zh-CN`. */
+/** `wx.request` sends no `Accept-Language`: without one, or with an empty one, WeChat's user agent names the language. */
+function languageOf(request) {
+  const accepted = header(request, 'accept-language')
+  if (accepted.trim() !== '') return preferredLanguage(accepted)
+  const userAgent = header(request, 'user-agent')
+  return userAgent.includes('MicroMessenger') && /\bLanguage\/zh/.test(userAgent) ? 'zh' : 'en'
+}
+
+/** Chinese where the header prefers it to English, else English. `zh_CN` is taken for `zh-CN`. */
 function preferredLanguage(acceptLanguage) {
   const best = { zh: 0, en: 0 }
   for (const [position, part] of acceptLanguage.slice(0, 1024).split(',').entries()) {

@@ -53,6 +53,11 @@ for (const [name, start] of Object.entries(frameworks)) {
       assert.equal(answer.headers.get('content-language'), 'zh-CN')
     })
 
+    test('the title is in the language of WeChat where the request names none', async () => {
+      const answer = await ask({ 'accept-language': '', 'user-agent': 'MicroMessenger/8.0.44 Language/zh_CN' })
+      assert.equal((await answer.json()).title, '请先登录。')
+    })
+
     test('a token by another key is refused', async () => {
       const answer = await ask(new TestIssuer().headers())
       assert.equal(answer.status, 401)

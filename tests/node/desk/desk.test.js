@@ -438,11 +438,11 @@ test('the keyboard does', async () => {
 })
 
 test('a service that is away is told', async () => {
-  await page.route(`${SERVICE_URL}/**`, (route) => route.abort())
+  await page.route('**/desk/request', (route) => route.abort())
   await page.reload()
   await eventually(async () => assert.equal(await shown('#banner'), `wxauth 没有响应： ${SERVICE_URL}`))
   await tap('login')
   await toasted(/^网络不可用.*\s+network_error$/)
-  await page.unroute(`${SERVICE_URL}/**`)
+  await page.unroute('**/desk/request')
   complaints.bearWith(/ERR_FAILED/)
 })

@@ -191,7 +191,6 @@ function makeWx(phone) {
         if (!(timeout > 0)) throw 'fail timeout'
         const header = lowerCased({ 'Content-Type': 'application/json', ...options.header })
         header['user-agent'] = USER_AGENT
-        header['accept-language'] = 'zh-CN,zh-Hans;q=0.9'
         header.referer = `https://servicewechat.com/${phone.appId}/0/page-frame.html`
         const inQuery = method === 'GET' && data !== null && typeof data === 'object'
         const target = inQuery ? url + (url.includes('?') ? '&' : '?') + formOf(data) : url
@@ -220,7 +219,7 @@ function makeWx(phone) {
         for (const [key, value] of Object.entries(formData)) form.append(key, String(value))
         form.append(name, new Blob([phone.files.get(filePath)], { type: 'image/png' }), 'tmp_1.png')
         const { headers, body } = await multipart(form)
-        const header = { ...lowerCased(options.header || {}), ...headers, 'accept-language': 'zh-CN' }
+        const header = { ...lowerCased(options.header || {}), ...headers, 'user-agent': USER_AGENT }
         const answer = await overNetwork(() => exchange(url, 'POST', header, body))
         return { statusCode: answer.statusCode, data: answer.body.toString() } // no header, and never parsed
       })

@@ -119,7 +119,6 @@ def _own(simulated_url: str | None, port: int | None, *, app_secret: str | None)
     }
     fixed: dict[str, Any] = {} if port is None else {"port": port}
     if simulated_url is not None:
-        defaults["cors_origins"] = simulated_url  # the origin of the phone on the desk
         defaults["consents"] = "privacy:1,terms:1"  # documents for the phone on the desk to agree to
         fixed |= {"apps": APPS, "app_id": None, "app_secret": None}
         fixed |= {"wechat_base_url": simulated_url, "wechat_fallback_url": None, "wechat_proxy": None}

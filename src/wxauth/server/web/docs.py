@@ -28,7 +28,7 @@ _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 def add_docs(app: FastAPI) -> None:
     """Add the documentation's routes. They come last, so that no other request is matched against them.
 
-    The summaries are in Chinese if the request's Accept-Language prefers it.
+    The summaries are in Chinese if the request prefers it.
     """
     documents: dict[Language, bytes] = {}
 
@@ -37,7 +37,7 @@ def add_docs(app: FastAPI) -> None:
         if language not in documents:
             document = app.openapi()
             documents[language] = to_json(in_chinese(document, app.routes) if language == "zh" else document)
-        headers = {"Content-Language": "zh-CN" if language == "zh" else "en", "Vary": "Accept-Language"}
+        headers = {"Content-Language": "zh-CN" if language == "zh" else "en", "Vary": "Accept-Language, User-Agent"}
         return Response(documents[language], media_type="application/json", headers=headers)
 
     async def docs(request: Request) -> HTMLResponse:

@@ -125,7 +125,7 @@ def _page(
         "Content-Language": _TAGS[language],
         "Content-Security-Policy": _POLICY,
         "Referrer-Policy": "no-referrer",
-        "Vary": "Accept-Language, Cookie",
+        "Vary": "Accept-Language, User-Agent, Cookie",
         "X-Frame-Options": "DENY",
     }
     return Response(html, status_code=status, headers=headers, media_type="text/html")

@@ -15,6 +15,7 @@ from wxauth.errors import Title, WeChatBadResponse, WeChatError, WeChatTimeout, 
 from wxauth.server.console.routes import PAGE as CONSOLE_PAGE
 from wxauth.server.dev.wechat.faults import Faults
 from wxauth.server.dev.wechat.people import APPS, LATER_APP
+from wxauth.server.dev.wechat.phone import phone_network
 from wxauth.server.dev.wechat.wires import Wires
 from wxauth.server.wechat import errcodes
 
@@ -62,7 +63,7 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str) -> list[Route
         "Cache-Control": "no-cache",
         "Content-Security-Policy": (
             "default-src 'none'; script-src 'self'; style-src 'self'; base-uri 'none'; form-action 'none'; "
-            f"frame-ancestors 'none'; connect-src 'self' blob: {service_url}; img-src 'self' blob: {service_url}"
+            f"frame-ancestors 'none'; connect-src 'self' blob:; img-src 'self' blob: {service_url}"
         ),
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
@@ -75,7 +76,7 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str) -> list[Route
     }
 
     async def page(request: Request) -> Response:
-        if request.url.hostname == "localhost":  # the service's CORS allows 127.0.0.1 only
+        if request.url.hostname == "localhost":  # of another name, the page would have other phones
             return RedirectResponse(request.url.replace(hostname="127.0.0.1", path=PATH))
         name = request.path_params.get("name", "index.html")
         if name in _CLIENTS:
@@ -98,6 +99,7 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str) -> list[Route
     return [
         Route(PATH.rstrip("/"), lead),
         Route(PATH, page),
+        Route(PATH + "request", phone_network(service_url), methods=["GET", "POST", "PATCH", "PUT", "DELETE"]),
         Route(PATH + "setup", know),
         Route(PATH + "wires/{revision:int}", tell),
         Route(PATH + "{name}", page),

@@ -15,7 +15,8 @@ const TIMEOUT = 60000
  * @param {() => Promise<{ code: string }>} options.login The answer of `wx.login`. A rejection is its failure.
  * @param {Storage} [options.storage] Where items are stored.
  * @param {string} [options.prefix] The beginning of the items' names in that storage.
- * @param {() => string} [options.language] The phone's language, which WeChat sends with each request.
+ * @param {() => string} [options.userAgent] The phone's user agent, for a `send` that can set it; a browser cannot.
+ * @param {typeof fetch} [options.send] How requests are sent.
  * @param {(exchange: Exchange) => void} [options.observe] Called twice for each call: when it starts and when it ends.
  *
  * @typedef {object} Exchange The same object both times.
@@ -28,7 +29,7 @@ const TIMEOUT = 60000
  * @property {number | null} status Null if no answer came. `answerHeader` and `answer` belong to it.
  * @property {string} [error] Why no answer came.
  */
-export function createWx({ login, storage = localStorage, prefix = '', language, observe = () => {} }) {
+export function createWx({ login, storage = localStorage, prefix = '', userAgent, send: fetched = fetch, observe = () => {} }) {
   const watched = async (exchange, work, { success, fail, complete }) => {
     Object.assign(exchange, { at: Date.now(), ms: null, status: null })
     observe(exchange)
@@ -53,7 +54,7 @@ export function createWx({ login, storage = localStorage, prefix = '', language,
   const send = async (exchange, body, { timeout = TIMEOUT, redirect = 'follow' }) => {
     const { method, url, header: headers } = exchange
     const signal = AbortSignal.timeout(timeout)
-    const response = await fetch(url, {
+    const response = await fetched(url, {
       method,
       headers,
       body,
@@ -67,7 +68,7 @@ export function createWx({ login, storage = localStorage, prefix = '', language,
     return { statusCode: response.status, header: Object.fromEntries(response.headers), data: text }
   }
 
-  const phoneHeader = () => (language ? { 'Accept-Language': language() } : {})
+  const phoneHeader = () => (userAgent ? { 'User-Agent': userAgent() } : {})
 
   return {
     login: (options) => void watched({ api: 'login', method: '', url: '', header: {} }, login, options),

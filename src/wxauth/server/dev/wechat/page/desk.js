@@ -35,6 +35,18 @@ const person = () => $('person').value
 const appId = () => $('app').value
 const prefix = () => `desk/${person()}/${appId()}/`
 
+const userAgent = () =>
+  'Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 ' +
+  `MicroMessenger/8.0.44(0x18002c2d) NetType/WIFI Language/${language().replace('-', '_')}`
+
+/** As `fetch`, by way of the simulator: a page may not set its user agent, nor leave out `Accept-Language`. */
+async function send(url, { headers: { 'User-Agent': agent, ...headers }, ...options }) {
+  const phone = { 'X-Phone-Url': url, 'X-Phone-User-Agent': agent }
+  const response = await fetch('request', { ...options, headers: { ...headers, ...phone } })
+  if (response.headers.has('X-Phone-Error')) throw new Error(await response.text())
+  return response
+}
+
 /** Ask the simulator for something that WeChat gives to a real phone. */
 async function simulated(path, wanted) {
   const response = await fetch(path, { method: 'POST', body: JSON.stringify(wanted) })
@@ -54,8 +66,9 @@ function takePhone() {
     if (exchange.status === 200) keepTokens(tokensOf(exchange.answer, phoneNow()))
     else if (exchange.status === 400 && /refresh$/.test(exchange.url)) keepTokens(null)
   }
-  phoneWx = createWx({ login, prefix: prefix(), language, observe: wires.notePhone })
-  const watched = createWx({ login, prefix: prefix(), language, observe: noteTokens })
+  const options = { login, prefix: prefix(), userAgent, send }
+  phoneWx = createWx({ ...options, observe: wires.notePhone })
+  const watched = createWx({ ...options, observe: noteTokens })
   const phone = createAuth({ baseURL: service, appId: appId(), platform: watched, now: phoneNow })
   auth = phone
   auth.onChange((changed) => {
@@ -424,16 +437,10 @@ async function askReceiver() {
 async function greet() {
   const banner = $('banner')
   try {
-    await fetch(`${service}/livez`)
+    await send(`${service}/livez`, { headers: { 'User-Agent': userAgent() } })
     banner.hidden = true
   } catch {
-    // A browser does not tell an outage from a refusal by CORS. Without CORS, even an unreadable answer proves that the
-    // service is there.
-    const isThere = await fetch(`${service}/livez`, { mode: 'no-cors' }).then(
-      () => true,
-      () => false,
-    )
-    banner.textContent = isThere ? `${text('refused')} ${location.origin}` : `${text('away')} ${service}`
+    banner.textContent = `${text('away')} ${service}`
     banner.hidden = false
   }
 }

@@ -6,10 +6,6 @@ const TEXTS = {
   docs: ['API docs', '接口文档'],
   help: ['The simulator', '模拟微信说明'],
   language: ['中文', 'English'],
-  refused: [
-    'wxauth does not let this page in. Add its address to WXAUTH_CORS_ORIGINS, or leave that unset, and start again:',
-    'wxauth 不允许此页面访问。请把本页地址加入 WXAUTH_CORS_ORIGINS，或不设置该项，然后重新启动：',
-  ],
   away: ['wxauth does not answer at', 'wxauth 没有响应：'],
 
   phone: ['Phone', '手机'],
@@ -193,7 +189,7 @@ const TEXTS = {
 
 let column = /^zh/i.test(navigator.language) ? 1 : 0
 
-/** The phone's language, as WeChat names it in Accept-Language. */
+/** The language of the page, and of the phone. */
 export const language = () => (column ? 'zh-CN' : 'en')
 
 export const text = (name) => TEXTS[name]?.[column] ?? name

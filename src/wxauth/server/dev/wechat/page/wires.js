@@ -4,7 +4,7 @@ import { clockTime, h, pretty, shortened } from './elements.js'
 import { text } from './texts.js'
 
 const MOST_TAPS = 50
-const SHOWN = ['authorization', 'accept-language', 'content-type', 'www-authenticate', 'retry-after', 'x-request-id']
+const SHOWN = ['authorization', 'user-agent', 'content-type', 'www-authenticate', 'retry-after', 'x-request-id']
 
 /**
  * @param {HTMLElement} place The element in which they are shown.

@@ -1,0 +1,39 @@
+"""The network of the phone on the desk: it sends what a phone sends, and no page may."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import httpx
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+_TAKEN: Final = ("authorization", "content-type", "x-request-id")
+_LEFT_OUT: Final = frozenset(
+    {"connection", "content-encoding", "content-length", "date", "server", "transfer-encoding"}
+)
+_TIMEOUT: Final = 60
+"""Seconds, as in `wx.request`."""
+
+
+def phone_network(service_url: str) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint that sends a page's requests on to the service, and to no other place.
+
+    A browser does not let a page choose its user agent, nor leave out `Accept-Language`, as `wx.request` does. So the
+    page sends the URL as `X-Phone-Url`, and the user agent as `X-Phone-User-Agent`.
+    """
+
+    async def send(request: Request) -> Response:
+        url = request.headers.get("x-phone-url", "")
+        if not url.startswith(f"{service_url}/"):
+            return PlainTextResponse(f"X-Phone-Url: must be below {service_url}/", status_code=422)
+        headers = {name: request.headers[name] for name in _TAKEN if name in request.headers}
+        headers["user-agent"] = request.headers.get("x-phone-user-agent", "")
+        try:
+            async with httpx.AsyncClient(trust_env=False, timeout=_TIMEOUT) as client:
+                answer = await client.request(request.method, url, headers=headers, content=await request.body())
+        except httpx.HTTPError as exc:
+            return PlainTextResponse(type(exc).__name__, status_code=502, headers={"X-Phone-Error": "1"})
+        told = {name: value for name, value in answer.headers.items() if name not in _LEFT_OUT}
+        return Response(answer.content, status_code=answer.status_code, headers=told)
+
+    return send
