@@ -56,6 +56,7 @@ from wxauth.server.siblings.user_bodies import LookupAnswer, LookupRequest, User
 from wxauth.server.users.bodies import (
     EventsAnswer,
     MergeRequest,
+    OwnIdentitiesAnswer,
     SessionsAnswer,
     UserAnswer,
     UserChangeRequest,
@@ -108,6 +109,7 @@ MODELS = {
     "UserAnswer": UserAnswer,
     "UsersAnswer": UsersAnswer,
     "UserDetailAnswer": UserDetailAnswer,
+    "OwnIdentitiesAnswer": OwnIdentitiesAnswer,
     "SessionsAnswer": SessionsAnswer,
     "SessionKeysAnswer": SessionKeysAnswer,
     "ConsentsAnswer": ConsentsAnswer,
@@ -160,6 +162,7 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("withdraw_my_consent", "delete /v1/me/consents/{document}"),
         ("merge_users", "post /v1/admin/users/{user_id}/merge"),
         ("export_me", "get /v1/me/export"),
+        ("list_my_identities", "get /v1/me/identities"),
         ("list_my_sessions", "get /v1/me/sessions"),
         ("end_my_other_sessions", "delete /v1/me/sessions"),
         ("end_my_session", "delete /v1/me/sessions/{session_id}"),

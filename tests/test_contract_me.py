@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.asking import BESIDE_LOGINS, bearer, until_locked
-from tests.fakes import OTHER_APP, Clock, LoginAnswer, WeChatByRespx
+from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
 from wxauth.server.sessions.devices import describe_device
 
@@ -239,3 +239,28 @@ async def test_a_change_that_comes_after_an_erasure_is_refused(
     await until_locked(rows)
     await transaction.commit()
     problem_of(await waiting, "invalid_token", 401)
+
+
+async def test_my_identities_are_listed_with_the_kind_of_their_app(
+    client: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    bodies = []
+    for app in (APP, OTHER_APP):
+        code = wechat.code_for("alice", unionid="union-alice", app_id=app["app_id"])
+        answer = await client.post("/v1/login", json={"code": code, "app_id": app["app_id"]})
+        bodies.append(answer.json())
+        clock.advance(minutes=1)
+    await client.post("/v1/login", json={"code": wechat.code_for("bob")})
+    await rows.execute(
+        "INSERT INTO identities (app_id, openid, user_id, created_at)"
+        " SELECT 'wx-of-long-ago', 'openid-of-long-ago', id, '2020-01-01Z' FROM users WHERE unionid IS NOT NULL"
+    )
+    answer = await client.get("/v1/me/identities", headers=bearer(bodies[-1]))
+    items = answer.json()["items"]
+    assert [(item["app_id"], item["kind"], item["openid"]) for item in items] == [
+        ("wx-of-long-ago", None, "openid-of-long-ago"),
+        (APP["app_id"], "mini_program", bodies[0]["user"]["openid"]),
+        (OTHER_APP["app_id"], "mini_program", bodies[1]["user"]["openid"]),
+    ]
+    assert [item["created_at"] for item in items][:2] == ["2020-01-01T00:00:00Z", bodies[0]["user"]["created_at"]]
+    assert all(item.keys() == {"app_id", "kind", "openid", "created_at"} for item in items)

@@ -34,8 +34,8 @@ def accepted_request_id(value: str | None) -> str:
 def preferred_language(headers: Headers) -> Language:
     """Chinese if `Accept-Language` prefers it to English; otherwise English. Several such lines count as one.
 
-    `zh_CN`, which RFC 9110 does not allow, is taken for `zh-CN`. `wx.request` sends no such header: without one, or with
-    an empty one, the language is the one that WeChat names in its user agent.
+    `zh_CN`, which RFC 9110 does not allow, is taken for `zh-CN`. `wx.request` sends no such header: without one, or
+    with an empty one, the language is the one that WeChat names in its user agent.
     """
     accepted = ",".join(filter(str.strip, headers.getlist("accept-language")))
     if not accepted:

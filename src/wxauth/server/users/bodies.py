@@ -185,6 +185,21 @@ class IdentityAnswer(TypedDict):
     openid: ShownOpenid
 
 
+class OwnIdentityAnswer(IdentityAnswer):
+    """One openid in one app."""
+
+    kind: Annotated[
+        Literal["mini_program"] | None, Field(description="Of the app; null for one that is no longer known.")
+    ]
+    created_at: datetime
+
+
+class OwnIdentitiesAnswer(TypedDict):
+    """The caller's identities, the oldest first."""
+
+    items: list[OwnIdentityAnswer]
+
+
 class _WithIdentities(TypedDict):
     id: ShownUserId
     identities: Annotated[list[IdentityAnswer], Field(description="The oldest first.")]

@@ -8,7 +8,9 @@ from fastapi import Query
 from wxauth.errors import LastAdmin, NotFound, Title
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.users import account
+from wxauth.server.users import rows as user_rows
 from wxauth.server.users.bodies import (
+    OwnIdentitiesAnswer,
     SessionsAnswer,
     SessionsQuery,
     UserAnswer,
@@ -35,6 +37,18 @@ async def erase_me(caller: CallerDep, services: ServicesDep) -> None:
     The next login is a new user's.
     """
     await account.erase_me(services, caller)
+
+
+@router.get("/v1/me/identities", summary=Title("List my identities", "查看我的微信身份"))
+async def list_my_identities(caller: CallerDep, services: ServicesDep) -> OwnIdentitiesAnswer:
+    """By which apps the user is known to WeChat, the oldest first."""
+    known = {it.app.app_id for it in services.apps.all()}
+    identities = await user_rows.identities_of(services.database, caller.user["id"])
+    return {
+        "items": [
+            {**identity, "kind": "mini_program" if identity["app_id"] in known else None} for identity in identities
+        ]
+    }
 
 
 @router.get("/v1/me/sessions", summary=Title("List my sessions", "查看已登录的设备"))

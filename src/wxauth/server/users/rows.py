@@ -27,6 +27,12 @@ class IdentityRow(TypedDict):
     openid: str
 
 
+class OwnIdentity(IdentityRow):
+    """One openid in one app, as its person reads it."""
+
+    created_at: datetime
+
+
 class UserWithIdentities(UserRow):
     """A user, with all identities, the oldest first."""
 
@@ -104,6 +110,9 @@ SELECT id FROM users WHERE id = :id
  UNION
 SELECT i.user_id FROM apps JOIN identities i ON i.app_id = apps.app_id AND i.openid = :text
 """)
+_IDENTITIES_OF: Final = Statement[OwnIdentity]("""
+SELECT app_id, openid, created_at FROM identities WHERE user_id = :user_id ORDER BY created_at, app_id, openid
+""")
 _USER_OF: Final = Statement[UUID]("SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid")
 _LOCK: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR UPDATE")
 _ERASE: Final = Statement[UUID]("DELETE FROM users WHERE id = :user_id RETURNING id")
@@ -163,6 +172,11 @@ async def find_users(
 async def read_user(database: Database, user_id: UUID) -> UserWithIdentities | None:
     """A user with all identities; None if there is no such user. Raises: StorageUnavailable."""
     return await database.row(_USER_BY_ID, user_id=user_id)
+
+
+async def identities_of(database: Database, user_id: UUID) -> Sequence[OwnIdentity]:
+    """A user's identities, the oldest first. Raises: StorageUnavailable."""
+    return await database.rows(_IDENTITIES_OF, user_id=user_id)
 
 
 async def user_of(transaction: Transaction, *, app_id: str, openid: str) -> UUID | None:
