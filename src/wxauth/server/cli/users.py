@@ -16,7 +16,7 @@ from wxauth.server.cli.options import confirm, more, page_options, yes_option
 from wxauth.server.cli.printing import Failed, json_option, minute, printable, show
 from wxauth.server.core.database import Database
 from wxauth.server.core.trail import OPERATOR
-from wxauth.server.core.users import ROLE, UserStatus
+from wxauth.server.core.users import MAX_ROLES, ROLE, UserStatus
 from wxauth.server.login.bodies import session_keys_answer
 from wxauth.server.own_data.own_data import export_person
 from wxauth.server.session_keys.session_keys import KeyState, check_keys
@@ -32,7 +32,6 @@ from wxauth.server.users.admin import (
 )
 from wxauth.server.users.bodies import UserDetailAnswer, user_detail_answer, users_answer
 from wxauth.server.users.rows import UserSearch
-from wxauth.server.users.standing import MAX_ROLES
 
 
 def _role(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:

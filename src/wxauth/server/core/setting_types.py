@@ -14,6 +14,7 @@ from pydantic_core import PydanticUseDefault, from_json
 from wxauth.errors import Title
 from wxauth.guard.urls import is_secure
 from wxauth.server.core.sealing import SECRET_KEY_BYTES
+from wxauth.server.core.users import MAX_ROLES, ROLE, STAFF_ROLES
 
 SECRETS_DIR: Final = Path("/run/secrets")
 SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
@@ -168,6 +169,14 @@ def _check_events_kept(value: int) -> int:
     return value
 
 
+def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(value) > MAX_ROLES or not all(re.fullmatch(ROLE, role) for role in value):
+        raise ValueError(f"must be at most {MAX_ROLES} roles like member or beta-tester, separated by commas")
+    if not STAFF_ROLES.isdisjoint(value):
+        raise ValueError(f"must not have {' or '.join(sorted(STAFF_ROLES))}, which newcomers must never get")
+    return tuple(dict.fromkeys(value))
+
+
 def _check_rate(value: str) -> str:
     if not re.fullmatch(r"([1-9]\d{0,8}/(second|minute|hour|day))?", value):
         raise ValueError("must be a rate like 600/minute (or second, hour, day), or empty for no limit")
@@ -268,6 +277,7 @@ Origin = Annotated[str, AfterValidator(_check_origin)]
 
 Policy = Annotated[Literal["off", "flag", "block"], Lower]
 SignUp = Annotated[Literal["open", "closed"], Lower]
+SignUpRoles = Annotated[tuple[str, ...], AfterValidator(_check_sign_up_roles)]
 Rate = Annotated[
     str,
     AfterValidator(_check_rate),

@@ -55,6 +55,7 @@ from wxauth.server.core.setting_types import (
     SecretsFolder,
     SecureUrl,
     SignUp,
+    SignUpRoles,
     TrailDays,
     Url,
     secret_key_bytes,
@@ -402,6 +403,17 @@ class Settings(DatabaseSettings):
             '是否允许未知用户注册；`closed` 时拒绝（`sign_up_closed`）。`APPS` 中各小程序自己的 `"sign_up"` 优先。',
         ),
     ] = "open"
+    sign_up_roles: Annotated[
+        SignUpRoles,
+        NoDecode,
+        CommaList,
+        Setting(
+            "Separated by commas. Roles that somebody who signs up has from the start, such as `member`; never "
+            "`admin` or `support`. Imported users have those of the file.",
+            "逗号分隔。新注册的用户一开始就具有的角色，如 `member`；不能是 `admin` 或 `support`。"
+            "导入的用户以文件为准。",
+        ),
+    ] = ()
     consents: Annotated[
         dict[str, str],
         NoDecode,
@@ -629,6 +641,10 @@ class Settings(DatabaseSettings):
     def may_sign_up(self, app: App) -> bool:
         """Whether unknown people may sign up by this app."""
         return (app.sign_up or self.sign_up) == "open"
+
+    def roles_at_sign_up(self, _app: App) -> tuple[str, ...]:
+        """The roles of somebody who signs up by this app."""
+        return self.sign_up_roles
 
 
 def load_settings(

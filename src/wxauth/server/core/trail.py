@@ -78,7 +78,7 @@ class EventType(StrEnum):
 
 
 TOLD_TO_SIBLINGS: Final[Mapping[EventType, tuple[str, ...]]] = {
-    EventType.USER_CREATED: (),
+    EventType.USER_CREATED: ("roles",),
     EventType.USER_MERGED: ("former_id", "by"),
     EventType.IDENTITY_ADDED: (),
     EventType.CONSENT_GIVEN: ("document", "version"),

@@ -6,6 +6,9 @@ from typing import Final, Literal, TypedDict
 from uuid import UUID
 
 ROLE = "[a-z][a-z0-9_-]{0,31}"
+MAX_ROLES: Final = 32
+STAFF_ROLES: Final = frozenset({"admin", "support"})
+"""The roles that open other people's data: nobody gets one but by an administrator or a command."""
 
 
 class UserStatus(StrEnum):

@@ -91,6 +91,7 @@ async def log_in(
                 expires_in=refresh_expires_in,
                 is_judged=services.risk.is_noted,
                 may_sign_up=services.settings.may_sign_up(app),
+                roles=services.settings.roles_at_sign_up(app),
             ),
             now=now,
             observe_merge=services.metrics.merged,

@@ -34,6 +34,7 @@ _OPEN_PART: Final = """
            (id, user_id, app_id, openid, session_key, ip, user_agent, created_at, last_used_at, expires_at)
     SELECT :session_id, id, :app_id, :openid, :session_key, :ip::text::inet, :user_agent,
            :now, :now, :now + make_interval(secs => :expires_in)"""
+_CREATED_DATA: Final = """CASE WHEN cardinality(roles) > 0 THEN jsonb_build_object('roles', roles) ELSE '{}' END"""
 _SEEN_PART: Final = """
        SET last_login_at = CASE users.status WHEN 'active' THEN :now ELSE users.last_login_at END"""
 
@@ -125,15 +126,16 @@ SELECT * FROM person
 # identity, its primary key refuses this one.
 _SIGN_UP: Final = Statement[EnteredUser](f"""
 WITH person AS (
-    INSERT INTO users (id, nickname, avatar_url, created_at, last_login_at, unjudged_since)
-    VALUES (:new_user_id, :nickname, :avatar_url, :now, :now, CASE WHEN :is_judged THEN :now::timestamptz END)
+    INSERT INTO users (id, nickname, avatar_url, roles, created_at, last_login_at, unjudged_since)
+    VALUES (:new_user_id, :nickname, :avatar_url, :roles, :now, :now, CASE WHEN :is_judged THEN :now::timestamptz END)
     RETURNING {USER}, users.unjudged_since
 ), identity AS (
     INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
     SELECT :app_id, :openid, id, :now, :unionid FROM person
 ), entered AS (
-    INSERT INTO events (id, type, at, actor, user_id, app_id, ip)
-    SELECT :event_id, '{EventType.USER_CREATED.value}', :now, id::text, id, :app_id, :ip::text::inet FROM person
+    INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
+    SELECT :event_id, '{EventType.USER_CREATED.value}', :now, id::text, id, :app_id, :ip::text::inet, {_CREATED_DATA}
+      FROM person
 ), opened AS ({_OPEN_PART}
       FROM person
 )
@@ -172,8 +174,9 @@ WITH known AS (
             OR NOT EXISTS (SELECT FROM identities WHERE user_id = before.id AND app_id = :app_id))
     RETURNING {USER}, users.unjudged_since
 ), created AS (
-    INSERT INTO users (id, unionid, nickname, avatar_url, created_at, last_login_at, unjudged_since)
-    SELECT :new_user_id, :unionid, :nickname, :avatar_url, :now, :now, CASE WHEN :is_judged THEN :now::timestamptz END
+    INSERT INTO users (id, unionid, nickname, avatar_url, roles, created_at, last_login_at, unjudged_since)
+    SELECT :new_user_id, :unionid, :nickname, :avatar_url, :roles, :now, :now,
+           CASE WHEN :is_judged THEN :now::timestamptz END
      WHERE :may_sign_up AND NOT EXISTS (SELECT FROM known)
        AND NOT EXISTS (SELECT FROM holder WHERE user_id <> :new_user_id)
     RETURNING {USER}, users.unjudged_since
@@ -183,11 +186,12 @@ WITH known AS (
     INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
     SELECT :app_id, :openid, id, :now, :unionid FROM person WHERE NOT EXISTS (SELECT FROM known)
 ), entered AS (
-    INSERT INTO events (id, type, at, actor, user_id, app_id, ip)
+    INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
     SELECT :event_id,
            CASE WHEN id = :new_user_id THEN '{EventType.USER_CREATED.value}'
                 ELSE '{EventType.IDENTITY_ADDED.value}' END,
-           :now, id::text, id, :app_id, :ip::text::inet
+           :now, id::text, id, :app_id, :ip::text::inet,
+           CASE WHEN id = :new_user_id THEN {_CREATED_DATA} ELSE '{{}}' END
       FROM person WHERE NOT EXISTS (SELECT FROM known)
 ), renamed AS ({_renamed_part("joined")}
 ), opened AS ({_OPEN_PART}
@@ -228,6 +232,8 @@ class Login:
     """Whether WeChat is to be asked about the risk of a newcomer."""
     may_sign_up: bool
     """Whether an unknown person may sign up."""
+    roles: Sequence[str] = ()
+    """The roles of a person who signs up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +329,7 @@ async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetim
         **_opening(login, ids, now),
         "nickname": login.nickname,
         "avatar_url": login.avatar_url,
+        "roles": login.roles,
         "new_user_id": ids.new_user,
         "is_judged": login.is_judged,
         "event_id": new_id(now),

@@ -357,7 +357,8 @@ class Batch:
             return {**told, "user_id": user_id, "app_id": app_id, "data": data}
 
         for user_id, app_id, kind in self._added:
-            yield event(kind, user_id, app_id, {})
+            roles = self._made.users[user_id].roles if kind is EventType.USER_CREATED else ()
+            yield event(kind, user_id, app_id, {"roles": roles} if roles else {})
         for before, after in changed:
             fields = [name for name in ("nickname", "avatar_url") if getattr(before, name) != getattr(after, name)]
             if fields:

@@ -19,11 +19,10 @@ from pydantic import (
 
 from wxauth.errors import UnknownApp
 from wxauth.server.core.services import Services
-from wxauth.server.core.users import UserStatus
+from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.moving.faults import NOT_JSON, WANTED, Fault
 from wxauth.server.profile.bodies import AvatarUrl, Nickname
 from wxauth.server.users.bodies import Role
-from wxauth.server.users.standing import MAX_ROLES
 from wxauth.server.web import bodies
 from wxauth.server.wechat.ids import is_placeholder
 

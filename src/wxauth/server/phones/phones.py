@@ -4,7 +4,8 @@ WeChat gives a number once for each tap on the phone button, and each number cos
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -92,6 +93,7 @@ class Phones:
         may_share: Whether several users may have one number.
         linked_within: A person who proves a number that another user has proved within this time becomes that user;
             None: never.
+        roles_at_sign_up: The roles that anybody may have by signing up. Nobody who has others is linked by a number.
         promises: Keeps the answers that the database did not take.
         attempts: Counts the questions to WeChat. Each number that it tells costs money, so those count too.
         observe_merge: Is told of each user who has become another one by a number.
@@ -114,6 +116,7 @@ class Phones:
         timeout: float,
         may_share: bool,
         linked_within: timedelta | None = None,
+        roles_at_sign_up: Callable[[], AbstractSet[str]] = frozenset,
         check_openid: bool,
         kept_in_memory: float = KEPT_IN_MEMORY,
         pauses_for_others: Sequence[float] = PAUSES_FOR_OTHERS,
@@ -128,6 +131,7 @@ class Phones:
         self._observe_merge = observe_merge
         self._timeout = timeout
         self._may_share = may_share
+        self._roles_at_sign_up = roles_at_sign_up
         self._linked_within = linked_within
         self._check_openid = check_openid
         self._kept_in_memory = kept_in_memory
@@ -287,7 +291,14 @@ class Phones:
             raise
         outcome = await bind_phone(self._database, answer, phone, may_share=self._may_share, is_late=is_late, now=now)
         if outcome is Refusal.TAKEN and self._linked_within is not None and not is_late:
-            linked = await link_phone(self._database, answer, phone, proved_since=now - self._linked_within, now=now)
+            linked = await link_phone(
+                self._database,
+                answer,
+                phone,
+                proved_since=now - self._linked_within,
+                harmless_roles=self._roles_at_sign_up(),
+                now=now,
+            )
             if linked is None:  # not allowed; or another request of the same person has just done it, and now it binds
                 outcome = await bind_phone(self._database, answer, phone, may_share=False, is_late=False, now=now)
             else:

@@ -1,6 +1,6 @@
 """WeChat's answers to phone codes. An answer is stored before anything else can fail, until its number is bound."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -232,7 +232,13 @@ class Linked:
 
 
 async def link_phone(
-    database: Database, answer: StoredAnswer, phone: str, *, proved_since: datetime, now: datetime
+    database: Database,
+    answer: StoredAnswer,
+    phone: str,
+    *,
+    proved_since: datetime,
+    harmless_roles: Collection[str],
+    now: datetime,
 ) -> Linked | None:
     """Merge the answer's user into the user who has the number, and settle the answer; None if that is not allowed.
 
@@ -247,7 +253,13 @@ async def link_phone(
             return None
         [holder_id] = holders
         merged = await link_by_phone(
-            transaction, user_id, holder_id=holder_id, phone=phone, proved_since=proved_since, now=now
+            transaction,
+            user_id,
+            holder_id=holder_id,
+            phone=phone,
+            proved_since=proved_since,
+            harmless_roles=harmless_roles,
+            now=now,
         )
         if merged is None:
             return None

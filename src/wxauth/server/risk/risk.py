@@ -6,6 +6,7 @@ several times at once, here or at another replica, nor by a first login at which
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from functools import partial
 from typing import Final
@@ -59,6 +60,7 @@ class Risk:
         background: Does what decides nothing.
         promises: Keeps the bans that the database did not take.
         policy: What is made of a newcomer's risk.
+        roles_at_sign_up: The roles that anybody may have by signing up.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class Risk:
         background: Background,
         promises: Promises,
         policy: Policy,
+        roles_at_sign_up: Callable[[], AbstractSet[str]] = frozenset,
     ) -> None:
+        self._roles_at_sign_up = roles_at_sign_up
         self._database = database
         self._opinions = opinions
         self._clock = clock
@@ -152,7 +156,10 @@ class Risk:
             raise
 
     async def _ban(self, person: Person, rank: int) -> bool:
-        """Ban a newcomer, unless an administrator has given them a role meanwhile, and so trusts them."""
+        """Ban a newcomer, unless an administrator has given them a role meanwhile, and so trusts them.
+
+        The roles of everybody who signs up are no sign of trust.
+        """
         now = self._clock()
         async with self._database.begin() as transaction:
             before = await lock_standing(transaction, person.user_id)
@@ -161,13 +168,13 @@ class Risk:
             await note_judged_in(transaction, person.user_id)
             if before.is_banned:
                 return True
-            if before.roles:
+            if not self._roles_at_sign_up() >= set(before.roles):
                 return False
             settled = await settle(
                 transaction,
                 person.user_id,
                 before=before,
-                after=Standing(UserStatus.DISABLED, ()),
+                after=Standing(UserStatus.DISABLED, before.roles),
                 by=SYSTEM,
                 now=now,
                 app_id=person.app_id,

@@ -88,6 +88,10 @@ def build_services(
         refresh_pause=waits.apps_refresh,
         hint=unknown_app_hint,
     )
+
+    def roles_at_sign_up() -> frozenset[str]:
+        return frozenset(role for it in apps.all() for role in settings.roles_at_sign_up(it.app))
+
     background = Background(patience=settings.wechat_timeout + waits.database.whole, farewell=waits.background_farewell)
     promises = Promises(observe=metrics.put_off, pause=waits.promises)
 
@@ -144,6 +148,7 @@ def build_services(
             timeout=settings.wechat_timeout,
             may_share=settings.phone_policy == "share",
             linked_within=timedelta(days=settings.link_phone_days) if settings.phone_policy == "link" else None,
+            roles_at_sign_up=roles_at_sign_up,
             check_openid=settings.phone_check_openid,
             pauses_for_others=waits.phones_of_others,
             farewell=waits.phones_farewell,
@@ -156,7 +161,15 @@ def build_services(
             attempts=Attempts(database, clock, what="nickname", detail="this person has changed names too often"),
             policy=settings.nickname_check,
         ),
-        risk=Risk(database, opinions, clock, background=background, promises=promises, policy=settings.risk_policy),
+        risk=Risk(
+            database,
+            opinions,
+            clock,
+            background=background,
+            promises=promises,
+            policy=settings.risk_policy,
+            roles_at_sign_up=roles_at_sign_up,
+        ),
         background=background,
         promises=promises,
         withdrawals=Withdrawals(

@@ -11,7 +11,7 @@ from wxauth.server.consents.rows import ConsentRow, newest_consents
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import Actor, EventRow, EventSearch, find_events
-from wxauth.server.core.users import UserStatus
+from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.sessions import rows as session_rows
 from wxauth.server.sessions.rows import EndReason, OpenSession
 from wxauth.server.users import account

@@ -11,12 +11,11 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from wxauth.server.consents.bodies import ConsentAnswer, consent_answers
 from wxauth.server.consents.consents import missing_from
 from wxauth.server.core.trail import EventRow, EventType
-from wxauth.server.core.users import ROLE, UserInSession, UserRow, UserStatus, phone_verified
+from wxauth.server.core.users import MAX_ROLES, ROLE, UserInSession, UserRow, UserStatus, phone_verified
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.rows import OpenSession
 from wxauth.server.users.admin import UserDetail
 from wxauth.server.users.rows import UserWithIdentities
-from wxauth.server.users.standing import MAX_ROLES
 from wxauth.server.web.bodies import (
     EXAMPLE_SESSION_ID,
     TEXT,

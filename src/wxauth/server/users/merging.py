@@ -5,7 +5,7 @@ Platform account, or has moved to another one. Every unionid that a person has h
 flip while apps move one after the other. A number that both have proved may say so too, and so may an operator.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,7 +18,7 @@ from wxauth.errors import LastAdmin, LoginTooOld, MergeRefused, NotFound, Storag
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.server.core.users import UserStatus
+from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.sessions.rows import end_sessions_of_websites
 from wxauth.server.users.merging_rows import (
     current_user,
@@ -30,7 +30,6 @@ from wxauth.server.users.merging_rows import (
 )
 from wxauth.server.users.standing import (
     ADMIN,
-    MAX_ROLES,
     Settled,
     Standing,
     administrators_among,
@@ -180,15 +179,22 @@ async def link_unionid(
 
 
 async def link_by_phone(
-    transaction: Transaction, user_id: UUID, *, holder_id: UUID, phone: str, proved_since: datetime, now: datetime
+    transaction: Transaction,
+    user_id: UUID,
+    *,
+    holder_id: UUID,
+    phone: str,
+    proved_since: datetime,
+    harmless_roles: Collection[str],
+    now: datetime,
 ) -> Merged | None:
     """Merge a newcomer who has proved a number into the only user who had proved it; None if that is not allowed.
 
     A carrier may have given the number to somebody else, who must not get the former holder's account. So a merge is
     allowed only if the newcomer has one identity and was created within a day; if the two users have no app in common,
-    and do not both have a unionid or an external id; and if the holder has no role, is not banned, and has proved the
-    number lately: a login proves nothing of a number. The caller has locked the number, so that nobody else proves it
-    meanwhile.
+    and do not both have a unionid or an external id; and if the holder has no role but harmless ones, is not
+    banned, and has proved the number lately: a login proves nothing of a number. The caller has locked the number, so
+    that nobody else proves it meanwhile.
 
     Args:
         transaction: The transaction of the merge.
@@ -196,6 +202,7 @@ async def link_by_phone(
         holder_id: The user who had proved the number before.
         phone: The number.
         proved_since: The holder must have proved the number since then.
+        harmless_roles: Roles that anybody may have by signing up.
         now: The time.
     """
     pair = await _lock_pair(transaction, user_id, holder_id)
@@ -208,6 +215,7 @@ async def link_by_phone(
         phone=phone,
         created_since=now - NEWCOMER_FOR,
         proved_since=proved_since,
+        harmless_roles=harmless_roles,
     ):
         return None
     return await merge(transaction, pair, source=Source.PHONE, by=Actor(str(holder_id)), now=now)

@@ -1,6 +1,6 @@
 """The statements that merge two users, and find the user that remains."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple, TypedDict
 from uuid import UUID
@@ -114,7 +114,7 @@ SELECT EXISTS (
        AND NOT (EXISTS (SELECT FROM unionids WHERE user_id = :newcomer_id)
                 AND EXISTS (SELECT FROM unionids WHERE user_id = :holder_id))
        AND (newcomer.external_id IS NULL OR holder.external_id IS NULL)
-       AND holder.roles = '{}' AND holder.status = 'active'
+       AND holder.roles <@ :harmless_roles::text[] AND holder.status = 'active'
        AND holder.phone = :phone AND holder.phone_proved_at >= :proved_since
        AND NOT EXISTS (SELECT FROM users other
                         WHERE other.phone = :phone AND other.phone_proved_at IS NOT NULL
@@ -199,6 +199,7 @@ async def may_link_by_phone(
     phone: str,
     created_since: datetime,
     proved_since: datetime,
+    harmless_roles: Collection[str],
 ) -> bool:
     """Whether the newcomer may become the holder of the number, without anybody's account being stolen.
 
@@ -211,6 +212,7 @@ async def may_link_by_phone(
         phone=phone,
         created_since=created_since,
         proved_since=proved_since,
+        harmless_roles=list(harmless_roles),
     )
     return bool(may)
 

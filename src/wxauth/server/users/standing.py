@@ -24,7 +24,6 @@ from wxauth.server.users.standing_rows import (
 
 ADMIN: Final = "admin"
 """The role of an administrator."""
-MAX_ROLES: Final = 32
 
 _ATTEMPTS: Final = 5
 

@@ -1,0 +1,152 @@
+"""`SIGN_UP_ROLES`: what somebody who signs up has from the start."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from jose import jwt
+
+from tests.asking import MakeClient, MakeServices
+from tests.fakes import APP, OTHER_APP, Secrets, WeChatByRespx
+from tests.processes import run
+from wxauth.server.core.settings import InvalidSettings, Settings, settings_from
+from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
+
+FIRST, SECOND = (app["app_id"] for app in APPS)
+NUMBER = "+8613800138000"
+
+
+@pytest.fixture
+async def club(make_services: MakeServices, make_client: MakeClient) -> httpx.AsyncClient:
+    return make_client(await make_services(sign_up_roles="member,reader", apps=[APP, OTHER_APP], login_rate_limit=""))
+
+
+async def log_in(
+    client: httpx.AsyncClient,
+    wechat: WeChatByRespx,
+    person: str = "alice",
+    *,
+    app: dict[str, str] = APP,
+    unionid: str | None = None,
+) -> dict[str, Any]:
+    code = wechat.code_for(person, app_id=app["app_id"], unionid=unionid)
+    answer = await client.post("/v1/login", json={"code": code, "app_id": app["app_id"]})
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+async def told(rows: asyncpg.Connection) -> list[tuple[str, Any]]:
+    events = await rows.fetch("SELECT type, data FROM events ORDER BY id")
+    return [(event["type"], json.loads(event["data"])) for event in events]
+
+
+@pytest.mark.parametrize("unionid", [None, "union-alice"])
+async def test_a_newcomer_has_them_in_the_first_token(
+    club: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, unionid: str | None
+) -> None:
+    alice = await log_in(club, wechat, unionid=unionid)
+    assert alice["user"]["roles"] == ["member", "reader"]
+    assert jwt.get_unverified_claims(alice["access_token"])["roles"] == ["member", "reader"]
+    assert await told(rows) == [("user.created", {"roles": ["member", "reader"]})]
+
+
+async def test_who_has_lost_one_does_not_get_it_again(
+    club: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    await log_in(club, wechat)
+    await rows.execute("UPDATE users SET roles = '{reader}'")
+    assert (await log_in(club, wechat))["user"]["roles"] == ["reader"]
+    assert (await log_in(club, wechat, unionid="union-alice"))["user"]["roles"] == ["reader"]
+
+
+async def test_an_identity_that_is_added_to_a_user_brings_none(
+    client: httpx.AsyncClient, club: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    await log_in(client, wechat, unionid="union-alice")
+    there = await log_in(club, wechat, app=OTHER_APP, unionid="union-alice")
+    assert there["user"]["roles"] == []
+    assert await told(rows) == [("user.created", {}), ("identity.added", {})]
+
+
+async def test_fifty_first_logins_at_once_give_them_once(
+    club: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> None:
+    answers = await asyncio.gather(*(log_in(club, wechat, unionid="union-alice") for _ in range(50)))
+    assert {tuple(answer["user"]["roles"]) for answer in answers} == {("member", "reader")}
+    assert await told(rows) == [("user.created", {"roles": ["member", "reader"]})]
+
+
+@pytest.mark.process
+async def test_imported_users_have_those_of_the_file(
+    rows: asyncpg.Connection, database_url: str, tmp_path: Path
+) -> None:
+    lines = [
+        {"app_id": APP["app_id"], "openid": "openid-of-alice", "roles": ["editor"]},
+        {"app_id": APP["app_id"], "openid": "openid-of-bob"},
+    ]
+    file = tmp_path / "users.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    env = {
+        "WXAUTH_DATABASE_URL": database_url,
+        "WXAUTH_APPS": json.dumps([APP]),
+        "WXAUTH_SECRET_KEY": "A" * 43 + "=",
+        "WXAUTH_SIGN_UP_ROLES": "member",
+    }
+    done = await asyncio.to_thread(run, "users", "import", str(file), cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    assert sorted((await rows.fetch("SELECT roles FROM users")), key=str) == [(["editor"],), ([],)]
+    events = await told(rows)
+    assert sorted(events, key=str) == [("user.created", {"roles": ["editor"]}), ("user.created", {})]
+
+
+@pytest.mark.parametrize(
+    "value", ["admin", "member,admin", "support", "Member", "1st", "a b", ",".join(f"r{n}" for n in range(33))]
+)
+@pytest.mark.no_database
+def test_nobody_is_staff_from_the_start(value: str) -> None:
+    with pytest.raises(InvalidSettings, match="WXAUTH_SIGN_UP_ROLES: must"):
+        settings_from(
+            Settings, secret_key="A" * 43 + "=", database_url="postgresql://", apps=[APP], sign_up_roles=value
+        )
+
+
+@pytest.mark.parametrize(("role", "is_linked"), [("member", True), ("editor", False)])
+async def test_a_number_links_who_has_no_other_role(
+    make_simulated_services: MakeServices,
+    make_client: MakeClient,
+    simulator: Simulator,
+    secrets: Secrets,
+    rows: asyncpg.Connection,
+    role: str,
+    is_linked: bool,
+) -> None:
+    client = make_client(await make_simulated_services(phone_policy="link", sign_up_roles="member,reader"))
+
+    async def log_in_with_number(app_id: str) -> dict[str, Any]:
+        wanted = PhoneCodeRequest(person="alice", app_id=app_id, phone=NUMBER)
+        code = secrets.add(simulator.make_code(CodeRequest(person="alice", app_id=app_id, has_unionid=False)))
+        body = {"app_id": app_id, "code": code, "phone_code": secrets.add(simulator.make_phone_code(wanted))}
+        answer: dict[str, Any] = (await client.post("/v1/login", json=body)).json()
+        return answer
+
+    holder = await log_in_with_number(FIRST)
+    await rows.execute("UPDATE users SET roles = ARRAY [$1]", role)
+    newcomer = await log_in_with_number(SECOND)
+    assert (newcomer["user"]["id"] == holder["user"]["id"]) is is_linked
+    if is_linked:
+        assert newcomer["user"]["roles"] == [role]
+
+
+async def test_they_keep_nobody_risky_in(
+    make_simulated_services: MakeServices, make_client: MakeClient, rows: asyncpg.Connection
+) -> None:
+    client = make_client(await make_simulated_services(risk_policy="block", sign_up_roles="member"))
+    answer = await client.post("/v1/login", json={"code": "risky-4"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "wechat_user_blocked")
+    assert await rows.fetch("SELECT status, roles FROM users") == [("disabled", ["member"])]
+    assert [kind for kind, _ in await told(rows)] == ["user.created", "user.banned", "session.ended"]
