@@ -23,6 +23,8 @@ def upgrade() -> None:
             external_id VARCHAR(128),
             phone_proved_at TIMESTAMP WITH TIME ZONE,
             consents JSONB,
+            ban_reason TEXT,
+            banned_until TIMESTAMP WITH TIME ZONE,
             CONSTRAINT users_pkey PRIMARY KEY (id),
             CONSTRAINT users_unionid_key UNIQUE (unionid)
         )
@@ -31,6 +33,7 @@ def upgrade() -> None:
     op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
     op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
     op.execute("CREATE INDEX users_administrators_idx ON users (id) WHERE 'admin' = ANY (roles)")
+    op.execute("CREATE INDEX users_banned_until_idx ON users (banned_until) WHERE banned_until IS NOT NULL")
     op.execute(r"""
         CREATE FUNCTION check_user() RETURNS trigger LANGUAGE plpgsql AS $$
         DECLARE
@@ -46,6 +49,8 @@ def upgrade() -> None:
                 WHEN char_length(NEW.nickname) NOT BETWEEN 1 AND 64 THEN 'nickname'
                 WHEN char_length(NEW.avatar_url) NOT BETWEEN 1 AND 2048 THEN 'avatar_url'
                 WHEN NEW.phone !~ '^\+[1-9][0-9]{1,14}$' THEN 'phone'
+                WHEN char_length(NEW.ban_reason) NOT BETWEEN 1 AND 500 THEN 'ban_reason'
+                WHEN NEW.status = 'active' AND num_nonnulls(NEW.ban_reason, NEW.banned_until) > 0 THEN 'ban'
             END;
         BEGIN
             IF broken IS NOT NULL THEN
@@ -58,7 +63,8 @@ def upgrade() -> None:
     """)
     op.execute("""
         CREATE TRIGGER users_check
-            BEFORE INSERT OR UPDATE OF unionid, status, roles, nickname, avatar_url, phone ON users
+            BEFORE INSERT OR UPDATE
+                OF unionid, status, roles, nickname, avatar_url, phone, ban_reason, banned_until ON users
             FOR EACH ROW EXECUTE FUNCTION check_user()
     """)
     op.execute("""

@@ -57,7 +57,9 @@ sent unchanged, so it must never contain a secret, an upstream URL or the caller
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, ClassVar, NamedTuple, Self
+from uuid import UUID
 
 
 class Title(NamedTuple):
@@ -82,6 +84,8 @@ class WxAuthError(Exception):
     title: ClassVar[Title]
     retry_after: int | None = None
     """Seconds, sent as `Retry-After`."""
+    user_id: UUID | None = None
+    """The user whom it concerns, if that is known. It is for staff, and never answered."""
     is_answered_by_guard: bool = False
     """Whether a guard raised it; the guard then sends the answer itself."""
 
@@ -473,6 +477,21 @@ class AccountDisabled(WxAuthError):
     code = "account_disabled"
     status = 403
     title = Title("This account has been disabled.", "该账号已被停用。")
+
+    def __init__(
+        self,
+        detail: str = "this user has been disabled by an administrator",
+        *,
+        until: datetime | None = None,
+        user_id: UUID | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.until = until
+        self.user_id = user_id
+
+    def members(self) -> Mapping[str, Any]:
+        """`until`, where the ban ends by itself."""
+        return {} if self.until is None else {"until": self.until}
 
 
 class LoginTooOld(WxAuthError):

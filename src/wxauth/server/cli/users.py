@@ -8,6 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 import click
+from pydantic import TypeAdapter, ValidationError
 
 from wxauth.errors import NotFound
 from wxauth.server.cli.asking import with_database, with_services
@@ -30,14 +31,32 @@ from wxauth.server.users.admin import (
     merge_users,
     read_user,
 )
-from wxauth.server.users.bodies import UserDetailAnswer, user_detail_answer, users_answer
+from wxauth.server.users.bodies import Reason, UserDetailAnswer, user_detail_answer, users_answer
 from wxauth.server.users.rows import UserSearch
+from wxauth.server.users.standing import MAX_ROLES
+from wxauth.server.web.bodies import Time
 
 
 def _role(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     if value is not None and not re.fullmatch(ROLE, value):
         raise click.BadParameter("must be a-z, 0-9, _ and -, the first a letter, at most 32.")
     return value
+
+
+def _time(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        return TypeAdapter(Time).validate_python(value)
+    except ValidationError:
+        raise click.BadParameter("must be a time with its offset, like 2026-11-27T18:00:00+08:00.") from None
+
+
+def _reason(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    try:
+        return TypeAdapter(Reason | None).validate_python(_text(context, parameter, value))
+    except ValidationError:
+        raise click.BadParameter("must be at most 500 characters, without control characters.") from None
 
 
 def _text(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -138,6 +157,8 @@ def _table(user: UserDetailAnswer, states: Sequence[KeyState]) -> list[tuple[str
         ("id", str(user["id"])),
         *(("former_id", str(each)) for each in user.get("former_ids", ())),
         ("status", user["status"]),
+        *([("reason", printable(user["reason"]))] if "reason" in user else []),
+        *([("until", minute(user["until"]))] if "until" in user else []),
         ("roles", _names(user["roles"])),
         ("nickname", printable(user["nickname"])),
         ("avatar_url", printable(user["avatar_url"])),
@@ -180,9 +201,16 @@ def _validity(state: KeyState) -> str:
 
 @users.command()
 @_user_argument
-def ban_command(user_id: UUID) -> None:
-    """Ban a user, and end all their sessions."""
-    _change(user_id, UserChange(status=UserStatus.DISABLED))
+@click.option("--reason", callback=_reason, help="Why, for staff alone; at most 500 characters.")
+@click.option(
+    "--until",
+    callback=_time,
+    metavar="TIME",
+    help="When the ban ends by itself, with an offset: 2026-11-27T18:00:00+08:00. Without it, the ban has no end.",
+)
+def ban_command(user_id: UUID, reason: str | None, until: datetime | None) -> None:
+    """Ban a user, and end all their sessions. This replaces reason and end of an earlier ban."""
+    _change(user_id, UserChange(status=UserStatus.DISABLED, reason=reason, until=until))
 
 
 @users.command()
@@ -253,7 +281,8 @@ def _change(user_id: UUID, change: UserChange) -> None:
         return await read_user(database, user_id, now=now)
 
     user = with_database(ask)
-    click.echo(f"{user_id} is {user['status']}, roles: {_names(user['roles'])}")
+    until = "" if user["banned_until"] is None else f" until {minute(user['banned_until'])}"
+    click.echo(f"{user_id} is {user['status']}{until}, roles: {_names(user['roles'])}")
 
 
 def _names(roles: Sequence[str]) -> str:

@@ -28,7 +28,7 @@ from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
 from wxauth.server.core.users import UserInSession
-from wxauth.server.login.refresh_rows import Lifetimes, Refusal, Use, rotate_refresh_token
+from wxauth.server.login.refresh_rows import Lifetimes, Refused, Use, rotate_refresh_token
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.server.users.callers import ADMIN_SCOPE
@@ -214,8 +214,8 @@ async def go_on(services: Services, kept_by: str, *, device: Device) -> Opened:
         lifetimes=Lifetimes(unused=UNUSED, at_most=AT_MOST, reuse_grace=services.settings.refresh_reuse_grace),
         now=services.clock(),
     )
-    if isinstance(outcome, Refusal):
-        raise SessionRevoked(f"the session of the console has ended: {outcome}")
+    if isinstance(outcome, Refused):
+        raise SessionRevoked(f"the session of the console has ended: {outcome.why}")
     if ADMIN not in outcome.user["roles"]:
         await end(services, kept_by)
         raise InsufficientRole("this user is no administrator any more")

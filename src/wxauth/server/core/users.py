@@ -19,7 +19,7 @@ class UserStatus(StrEnum):
 
 
 class UserRow(TypedDict):
-    """A user as it is read: every column of the table but `unjudged_since`, which only logins read."""
+    """A user as it is read: every column of the table but what only logins and staff read."""
 
     id: UUID
     unionid: str | None

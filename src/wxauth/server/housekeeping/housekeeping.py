@@ -22,6 +22,7 @@ from wxauth.server.phones.rows import sweep_answers
 from wxauth.server.push.rows import sweep_messages, sweep_nonces
 from wxauth.server.sessions.rows import forget_console_sessions
 from wxauth.server.users.erasure_rows import are_waiting, forget_next, forget_rest
+from wxauth.server.users.standing import lift_bans
 from wxauth.server.websites.rows import sweep_scans
 
 KEPT_AFTER_THE_END: Final = timedelta(days=30)
@@ -52,6 +53,10 @@ MOST_APART: Final = timedelta(seconds=30)
 """How far our clock and the database's may differ. Beyond that, nothing is erased for its age."""
 LOOK_PAUSE: Final = 300.0
 """Seconds between two looks for something to do."""
+BANS_LOOK_PAUSE: Final = 20.0
+"""Seconds between two looks for bans whose end has come: each is to be lifted within a minute."""
+BANS_AT_ONCE: Final = 100
+"""How many bans one transaction lifts."""
 SCANS_LOOK_PAUSE: Final = 30.0
 """Seconds between two looks for scans that are over: anybody who opens an authorize page stores one."""
 PAGE_SIZE: Final = 1000
@@ -78,7 +83,6 @@ async def keep_house(
 
     A sweep of the sessions may take hours. The other chores do not wait for it.
     """
-    scans_look_pause = min(look_pause, SCANS_LOOK_PAUSE)
     await asyncio.gather(
         *(
             _keep_doing(partial(chore, services, page_size=page_size, pause=pause), look_pause=its_pause)
@@ -86,7 +90,8 @@ async def keep_house(
                 (sweep_rest, look_pause),
                 (sweep_sessions, look_pause),
                 (sweep_aged, look_pause),
-                (sweep_over_scans, scans_look_pause),
+                (sweep_over_scans, min(look_pause, SCANS_LOOK_PAUSE)),
+                (lift_over_bans, min(look_pause, BANS_LOOK_PAUSE)),
             )
         )
     )
@@ -148,6 +153,7 @@ async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float 
     await forget_erased(services, page_size=page_size, pause=pause)
     await sweep_rest(services, page_size=page_size, pause=pause)
     await sweep_over_scans(services, page_size=page_size, pause=pause)
+    await lift_over_bans(services, page_size=page_size, pause=pause)
     await sweep_sessions(services, page_size=page_size, pause=pause)
     await sweep_aged(services, page_size=page_size, pause=pause)
 
@@ -159,6 +165,7 @@ async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE, pause: fl
     await forget_rest(services.database)
     await sweep_rest(services, page_size=page_size, pause=pause)
     await sweep_over_scans(services, page_size=page_size, pause=pause)
+    await lift_over_bans(services, page_size=page_size, pause=pause)
     await sweep_sessions(services, page_size=page_size, pause=pause)
     return await sweep_aged(services, page_size=page_size, pause=pause)
 
@@ -264,6 +271,13 @@ async def sweep_over_scans(services: Services, *, page_size: int, pause: float) 
     now = services.clock()
     sweep_page = partial(sweep_scans, services.database, size=page_size, now=now, observe=services.metrics.scan)
     while await sweep_page() >= page_size:  # noqa: ASYNC110
+        await asyncio.sleep(pause)
+
+
+async def lift_over_bans(services: Services, *, page_size: int, pause: float) -> None:
+    """Lift the bans whose end has come. Raises: StorageUnavailable."""
+    size = min(page_size, BANS_AT_ONCE)
+    while await lift_bans(services.database, size=size, now=services.clock()) >= size:  # noqa: ASYNC110
         await asyncio.sleep(pause)
 
 

@@ -28,9 +28,11 @@ async def judge_login(
     if deciding is not None:
         match await asyncio.shield(deciding):
             case Verdict.BLOCKED:
-                raise WeChatUserBlocked("WeChat takes this person for a high risk; an administrator may unban the user")
+                blocked = WeChatUserBlocked("WeChat takes this person for a high risk; staff may unban the user")
+                blocked.user_id = person.user_id
+                raise blocked
             case Verdict.BANNED:
-                raise AccountDisabled("this user has just been disabled")
+                raise AccountDisabled("this user has just been disabled", user_id=person.user_id)
     elif is_asked:
         risk.note_later(person, ip)
     return user

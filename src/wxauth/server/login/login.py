@@ -23,7 +23,7 @@ from wxauth.server.core.settings import App
 from wxauth.server.core.users import UserInSession, UserRow
 from wxauth.server.login.judging import judge_login
 from wxauth.server.login.login_rows import Login, record_login
-from wxauth.server.login.refresh_rows import Lifetimes, Refusal, Use, rotate_refresh_token
+from wxauth.server.login.refresh_rows import Lifetimes, Refusal, Refused, Use, rotate_refresh_token
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.server.users.person import Person
@@ -97,10 +97,10 @@ async def log_in(
             observe_merge=services.metrics.merged,
         )
 
-    user = login.user
+    user: UserRow = login.user
     if login.is_disabled:
         log.warning("login_refused", reason="account_disabled", user_id=user["id"], app_id=app.app_id)
-        raise AccountDisabled("this user has been disabled by an administrator")
+        raise AccountDisabled(until=login.user["banned_until"], user_id=user["id"])
     if login.left_out:
         left_out = {"fields": login.left_out, "reason": RateLimited.code}
         log.warning("login_without_profile", user_id=user["id"], app_id=app.app_id, **left_out)
@@ -164,7 +164,7 @@ async def refresh(services: Services, *, refresh_token: str, device: Device) -> 
         ),
         now=now,
     )
-    if isinstance(outcome, Refusal):
+    if isinstance(outcome, Refused):
         raise _refused(outcome, token.session_id)
 
     now = services.clock()  # read again: the wait for the database may have outlasted the former token's grace
@@ -234,12 +234,12 @@ async def _with_phone(
         return user, InternalError.code
 
 
-def _refused(refusal: Refusal, session_id: UUID) -> WxAuthError:
-    match refusal:
+def _refused(refused: Refused, session_id: UUID) -> WxAuthError:
+    match refused.why:
         case Refusal.UNKNOWN | Refusal.OUT_OF_SCOPE:
             return InvalidRefreshToken("there is no such session")
         case Refusal.DISABLED:
-            return AccountDisabled("this user has been disabled by an administrator")
+            return AccountDisabled(until=refused.banned_until, user_id=refused.user_id)
         case Refusal.REVOKED:
             return SessionRevoked("the session has been ended")
         case Refusal.EXPIRED:

@@ -27,6 +27,7 @@ class EnteredUser(UserRow):
     """A user who has logged in, or was refused it."""
 
     unjudged_since: datetime | None
+    banned_until: datetime | None
 
 
 _OPEN_PART: Final = """
@@ -81,7 +82,7 @@ def _returning_part(conditions: str) -> str:
 WITH person AS (
     UPDATE users{_SEEN_PART}
       FROM identities i{_KNOWN_PART}{conditions}
-    RETURNING {USER}, users.unjudged_since
+    RETURNING {USER}, users.unjudged_since, users.banned_until
 ), opened AS ({_OPEN_PART}
       FROM person WHERE status = 'active'
     ON CONFLICT (id) DO NOTHING
@@ -114,7 +115,7 @@ WITH before AS (
     UPDATE users{_SEEN_PART}{_profile_part("EXISTS (SELECT FROM counted)")}
       FROM before
      WHERE users.id = before.id
-    RETURNING {USER}, users.unjudged_since
+    RETURNING {USER}, users.unjudged_since, users.banned_until
 ), opened AS ({_OPEN_PART}
       FROM person WHERE status = 'active'
     ON CONFLICT (id) DO NOTHING
@@ -128,7 +129,7 @@ _SIGN_UP: Final = Statement[EnteredUser](f"""
 WITH person AS (
     INSERT INTO users (id, nickname, avatar_url, roles, created_at, last_login_at, unjudged_since)
     VALUES (:new_user_id, :nickname, :avatar_url, :roles, :now, :now, CASE WHEN :is_judged THEN :now::timestamptz END)
-    RETURNING {USER}, users.unjudged_since
+    RETURNING {USER}, users.unjudged_since, users.banned_until
 ), identity AS (
     INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
     SELECT :app_id, :openid, id, :now, :unionid FROM person
@@ -172,14 +173,14 @@ WITH known AS (
        AND NOT EXISTS (SELECT FROM known WHERE known.user_id <> before.id)
        AND (EXISTS (SELECT FROM known)
             OR NOT EXISTS (SELECT FROM identities WHERE user_id = before.id AND app_id = :app_id))
-    RETURNING {USER}, users.unjudged_since
+    RETURNING {USER}, users.unjudged_since, users.banned_until
 ), created AS (
     INSERT INTO users (id, unionid, nickname, avatar_url, roles, created_at, last_login_at, unjudged_since)
     SELECT :new_user_id, :unionid, :nickname, :avatar_url, :roles, :now, :now,
            CASE WHEN :is_judged THEN :now::timestamptz END
      WHERE :may_sign_up AND NOT EXISTS (SELECT FROM known)
        AND NOT EXISTS (SELECT FROM holder WHERE user_id <> :new_user_id)
-    RETURNING {USER}, users.unjudged_since
+    RETURNING {USER}, users.unjudged_since, users.banned_until
 ), person AS (
     SELECT * FROM joined UNION ALL SELECT * FROM created
 ), identity AS (
@@ -244,7 +245,7 @@ class LoggedIn:
     is_new: bool
     is_unjudged: bool
     """Whether the user's risk is still unknown, because WeChat has not told it at any login so far."""
-    user: UserRow
+    user: EnteredUser
     left_out: Sequence[str]
     """Which of `nickname` and `avatar_url` the user has not got, because the profile has been changed too often."""
 

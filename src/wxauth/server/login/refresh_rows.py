@@ -31,6 +31,16 @@ class Refusal(StrEnum):
     """A website's session was granted nothing of what is asked for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A use that is refused."""
+
+    why: Refusal
+    user_id: UUID | None = None
+    """The session's user, where there is such a session."""
+    banned_until: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
     """A use of a refresh token."""
@@ -90,7 +100,9 @@ class RotatedSessionOfWebsite(RotatedSession):
 
 
 class _SessionNotRotated(TypedDict):
+    user_id: UUID
     status: str
+    banned_until: datetime | None
     revoked_at: datetime | None
     is_expired: bool
     is_in_scope: bool
@@ -141,7 +153,7 @@ _ROTATE_OF_WEBSITE: Final = Statement[RotatedSessionOfWebsite](
 )
 
 _WHY_NOT: Final = Statement[_SessionNotRotated](f"""
-SELECT status, revoked_at,
+SELECT users.id AS user_id, status, banned_until, revoked_at,
        LEAST(expires_at, s.created_at + make_interval(secs => :lasts_at_most)) <= :now AS is_expired,
        s.client_id IS NULL OR {_IS_IN_SCOPE} :scopes::text[] AS is_in_scope
   FROM sessions s JOIN users ON users.id = s.user_id
@@ -151,7 +163,7 @@ SELECT status, revoked_at,
 
 async def rotate_refresh_token(
     database: Database, use: Use, *, lifetimes: Lifetimes, now: datetime
-) -> Rotated | Refusal:
+) -> Rotated | Refused:
     """Give a refresh token its successor; a use that must not be ends the session. One statement, unless refused.
 
     Raises: StorageUnavailable.
@@ -175,14 +187,16 @@ async def rotate_refresh_token(
             values |= {"client_id": use.client_id, "scopes": use.scopes}
             row = await database.row(_ROTATE_OF_WEBSITE, **values)
         if row is not None:
-            return Refusal.REUSED if row["is_reused"] else Rotated(row["generation"], row["expires_at"], row)
+            if row["is_reused"]:
+                return Refused(Refusal.REUSED, row["id"])
+            return Rotated(row["generation"], row["expires_at"], row)
         refusal = await _why_not(database, use, lifetimes, now=now)
         if refusal is not None:
             return refusal
     raise StorageUnavailable("too many changes to this session at once")
 
 
-async def _why_not(database: Database, use: Use, lifetimes: Lifetimes, *, now: datetime) -> Refusal | None:
+async def _why_not(database: Database, use: Use, lifetimes: Lifetimes, *, now: datetime) -> Refused | None:
     """Why a use was refused; None if the reason is gone by now: a merge was under way, or a ban has been lifted."""
     row = await database.row(
         _WHY_NOT,
@@ -193,11 +207,11 @@ async def _why_not(database: Database, use: Use, lifetimes: Lifetimes, *, now: d
         scopes=use.scopes,
     )
     if row is None:
-        return Refusal.UNKNOWN
+        return Refused(Refusal.UNKNOWN)
     if row["status"] == UserStatus.DISABLED:
-        return Refusal.DISABLED
+        return Refused(Refusal.DISABLED, row["user_id"], row["banned_until"])
     if row["revoked_at"] is not None:
-        return Refusal.REVOKED
+        return Refused(Refusal.REVOKED, row["user_id"])
     if row["is_expired"]:
-        return Refusal.EXPIRED
-    return None if row["is_in_scope"] else Refusal.OUT_OF_SCOPE
+        return Refused(Refusal.EXPIRED, row["user_id"])
+    return None if row["is_in_scope"] else Refused(Refusal.OUT_OF_SCOPE, row["user_id"])

@@ -11,10 +11,10 @@ from uuid import UUID
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.trail import OPERATOR, EventType
-from wxauth.server.core.users import UserRow, UserStatus
+from wxauth.server.core.users import UserStatus
 from wxauth.server.moving import faults
 from wxauth.server.moving.faults import Fault
-from wxauth.server.moving.import_rows import Found, store
+from wxauth.server.moving.import_rows import Found, UserToImport, store
 from wxauth.server.moving.lines import Line, later
 from wxauth.server.users.standing import ADMIN, Settled, Standing, settle
 
@@ -64,10 +64,12 @@ class _User:
     created_at: datetime
     last_login_at: datetime | None
     external_id: str | None
+    ban_reason: str | None
+    banned_until: datetime | None
 
     @property
     def standing(self) -> Standing:
-        return Standing(self.status, self.roles)
+        return Standing(self.status, self.roles, self.ban_reason, self.banned_until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ class Batch:
     def __init__(
         self,
         found: Found,
-        users: Sequence[UserRow],
+        users: Sequence[UserToImport],
         *,
         consents: Iterable[_ConsentKey],
         apps_of_users: Iterable[tuple[UUID, str]],
@@ -249,10 +251,10 @@ class Batch:
             phone=phone,
             phone_proved_at=None,
             roles=tuple(line.roles or ()),
-            status=line.status or UserStatus.ACTIVE,
             created_at=line.created_at or self._now,
             last_login_at=line.last_login_at,
             external_id=line.external_id,
+            **_status_and_ban(line),
         )
 
     def _updated(self, user: _User, line: Line) -> _User:
@@ -272,7 +274,7 @@ class Batch:
         if self._options.takes_roles and line.roles is not None and set(line.roles) != set(user.roles):
             changes["roles"] = tuple(line.roles)
         if self._options.takes_status and line.status is not None:
-            changes["status"] = line.status
+            changes |= _status_and_ban(line)
         return replace(
             user,
             unionid=user.unionid or line.unionid,
@@ -365,7 +367,16 @@ class Batch:
                 yield event(EventType.PROFILE_CHANGED, after.id, None, {"fields": fields})
 
 
-def _user(row: UserRow) -> _User:
+def _status_and_ban(line: Line) -> dict[str, Any]:
+    is_banned = line.status is UserStatus.DISABLED
+    return {
+        "status": line.status or UserStatus.ACTIVE,
+        "ban_reason": line.ban_reason if is_banned else None,
+        "banned_until": line.banned_until if is_banned else None,
+    }
+
+
+def _user(row: UserToImport) -> _User:
     given: dict[str, Any] = {name: row[name] for name in _COLUMNS}  # type: ignore[literal-required]  # they are the table's
     return _User(**{**given, "roles": tuple(row["roles"]), "status": UserStatus(row["status"])})
 

@@ -21,7 +21,8 @@ SELECT i.app_id, i.openid,
                                             AND (other.created_at, other.app_id COLLATE "C", other.openid COLLATE "C")
                                               < (i.created_at, i.app_id, i.openid)))
             THEN u.unionid ELSE i.unionid END AS unionid,
-       u.external_id, u.nickname, u.avatar_url, u.phone, u.roles, u.status, u.created_at, u.last_login_at,
+       u.external_id, u.nickname, u.avatar_url, u.phone, u.roles, u.status, u.ban_reason, u.banned_until,
+       u.created_at, u.last_login_at,
        u.id AS user_id, i.created_at AS identity_created_at,
        (SELECT jsonb_agg(jsonb_build_object(
                    'document', document, 'version', version,

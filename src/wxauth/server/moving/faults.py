@@ -46,6 +46,10 @@ WANTED: Final = {
         "必须是至多 32 个角色名，各为 1 至 32 个小写字母、数字、_ 或 -，以字母开头",
     ),
     "status": Text("must be active or disabled", "必须是 active 或 disabled"),
+    "ban_reason": Text(
+        "must be at most 500 characters, without control characters", "必须不超过 500 个字符，且不含控制字符"
+    ),
+    "banned_until": _TIME,
     "created_at": _TIME,
     "identity_created_at": _TIME,
     "last_login_at": _TIME,

@@ -44,9 +44,12 @@ SELECT wanted.id
                             WHERE type = 'user.erased' AND data -> 'former_ids' <> '[]')
 """
 # In the order of ids: everybody locks users in this order, or two transactions would deadlock.
-_LOCK: Final = f"SELECT {USER} FROM users WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE"  # noqa: S608 - put together from constants
+_LOCK: Final = f"""
+SELECT {USER}, ban_reason, banned_until FROM users WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE
+"""  # noqa: S608 - put together from constants
 _LOCK_WITH_ADMINISTRATORS: Final = f"""
-SELECT {USER} FROM users WHERE id = ANY ($1) OR ('admin' = ANY (roles) AND status = 'active')
+SELECT {USER}, ban_reason, banned_until
+  FROM users WHERE id = ANY ($1) OR ('admin' = ANY (roles) AND status = 'active')
  ORDER BY id FOR NO KEY UPDATE
 """  # noqa: S608 - put together from constants
 # Also those given under an id that was merged away. $1 user ids
@@ -59,7 +62,8 @@ SELECT known.user_id, document, version, given_at
 """
 
 _USERS_COLUMNS: Final = (
-    "id, unionid, nickname, avatar_url, phone, phone_proved_at, roles, status, created_at, last_login_at, external_id"
+    "id, unionid, nickname, avatar_url, phone, phone_proved_at, roles, status, ban_reason, banned_until, created_at,"
+    " last_login_at, external_id"
 )
 
 
@@ -101,6 +105,13 @@ UPDATE users SET consents = {PRESENT_CONSENTS} WHERE id = ANY ($1)
 """  # noqa: S608 - put together from constants
 
 Rows = Sequence[Mapping[str, Any]]
+
+
+class UserToImport(UserRow):
+    """A stored user whom a batch concerns."""
+
+    ban_reason: str | None
+    banned_until: datetime | None
 
 
 class FoundIdentity(NamedTuple):
@@ -174,13 +185,15 @@ async def find(transaction: Transaction, wanted: Wanted) -> Found:
     )
 
 
-async def lock(transaction: Transaction, user_ids: Sequence[UUID], *, with_administrators: bool) -> Sequence[UserRow]:
+async def lock(
+    transaction: Transaction, user_ids: Sequence[UUID], *, with_administrators: bool
+) -> Sequence[UserToImport]:
     """Lock those of these users who exist, and all administrators, where that is wanted.
 
     Nobody else changes them until the transaction ends.
     """
     statement = _LOCK_WITH_ADMINISTRATORS if with_administrators else _LOCK
-    rows: Sequence[UserRow] = await transaction.fetch(statement, user_ids)
+    rows: Sequence[UserToImport] = await transaction.fetch(statement, user_ids)
     return rows
 
 

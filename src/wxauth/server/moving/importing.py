@@ -12,10 +12,9 @@ from typing import Final, NamedTuple
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import CONFLICTS, Transaction
 from wxauth.server.core.services import Services
-from wxauth.server.core.users import UserRow
 from wxauth.server.moving.batch import Batch, Made, Options, Outcome, Refused
 from wxauth.server.moving.faults import Fault
-from wxauth.server.moving.import_rows import Wanted, apps_of_users, consents_known, find, lock
+from wxauth.server.moving.import_rows import UserToImport, Wanted, apps_of_users, consents_known, find, lock
 from wxauth.server.moving.lines import Line
 from wxauth.server.users.erasure_rows import are_waiting, forget_rest
 
@@ -131,7 +130,7 @@ async def _find(
     # Everybody locks in one order: users by their ids, administrators among them.
     may_change_standing = options.takes_roles or options.takes_status
     found = await find(transaction, wanted)
-    users: Sequence[UserRow] = []
+    users: Sequence[UserToImport] = []
     if found.user_ids or may_change_standing:
         users = await lock(transaction, list(found.user_ids), with_administrators=may_change_standing)
         found = await find(transaction, wanted)

@@ -22,7 +22,8 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.moving.faults import NOT_JSON, WANTED, Fault
 from wxauth.server.profile.bodies import AvatarUrl, Nickname
-from wxauth.server.users.bodies import Role
+from wxauth.server.users.bodies import Reason, Role
+from wxauth.server.users.standing import MAX_ROLES
 from wxauth.server.web import bodies
 from wxauth.server.wechat.ids import is_placeholder
 
@@ -132,6 +133,8 @@ class Line(_Strict):
     phone: Annotated[Annotated[str, StringConstraints(pattern=r"^\+[1-9][0-9]{1,14}$")] | None, OrNone] = None
     roles: Annotated[Annotated[list[Role], AfterValidator(_few)] | None, OrNone] = None
     status: Annotated[UserStatus | None, OrNone] = None
+    ban_reason: Annotated[Reason | None, OrNone] = None
+    banned_until: TimeOrNone = None
     created_at: TimeOrNone = None
     """When the user was created."""
     identity_created_at: TimeOrNone = None
@@ -171,6 +174,7 @@ def exported_line(row: Any) -> dict[str, Any]:
         "identity_created_at": row["identity_created_at"],
         "consents": row["consents"] or [],
         "former_ids": row["former_ids"] or [],
+        **{name: row[name] for name in ("ban_reason", "banned_until") if row[name] is not None},
         **({"former_external_ids": row["former_external_ids"]} if row["former_external_ids"] else {}),
     }
 

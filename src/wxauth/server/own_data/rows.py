@@ -32,9 +32,11 @@ SELECT document, version, given_at, withdrawn_at, app_id, abbrev(ip) AS ip
   FROM consents WHERE user_id = ANY ($1::uuid[]) ORDER BY given_at DESC, id DESC
 """
 # Another person's id reads `administrator`, and that person's address is left out: both are somebody else's data. Names
-# of service clients, and `system`, `operator` and `wechat`, belong to no person and stay. $1 the person's ids
+# of service clients, and `system`, `operator` and `wechat`, belong to no person and stay. What staff
+# notes about a ban is for staff alone. $1 the person's ids
 _EVENTS: Final = """
-SELECT id, type, at, app_id, data,
+SELECT id, type, at, app_id,
+       CASE type WHEN 'user.banned' THEN data - 'reason' ELSE data END AS data,
        CASE WHEN is_another THEN 'administrator' ELSE actor END AS actor,
        CASE WHEN NOT is_another THEN abbrev(ip) END AS ip
   FROM (SELECT *, actor ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' AND actor <> ALL ($1::uuid[]::text[])

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from wxauth.errors import LoginTooOld, NotFound
+from wxauth.errors import FieldError, InvalidRequest, LoginTooOld, NotFound
 from wxauth.server.consents.rows import ConsentRow, newest_consents
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
@@ -18,8 +18,8 @@ from wxauth.server.users import account
 from wxauth.server.users import rows as user_rows
 from wxauth.server.users.merging import Observe, merge_by_operator
 from wxauth.server.users.merging_rows import former_external_ids, former_ids, remaining_user
-from wxauth.server.users.rows import SEARCH_SECONDS, UserSearch, UserWithIdentities
-from wxauth.server.users.standing import ADMIN, MAX_ROLES, Settled, Standing, deciding, lock_standing, settle
+from wxauth.server.users.rows import SEARCH_SECONDS, ListedUser, UserSearch
+from wxauth.server.users.standing import ADMIN, Settled, Standing, deciding, lock_standing, settle
 from wxauth.server.web.paging import Page, cursor_at
 
 LISTED: Final = 100
@@ -33,7 +33,7 @@ class TooManyRoles(Exception):
     """The user would have more roles than one may have."""
 
 
-class UserDetail(UserWithIdentities):
+class UserDetail(ListedUser):
     """A user, with all identities, open sessions and consents."""
 
     former_ids: Sequence[UUID]
@@ -48,6 +48,10 @@ class UserChange:
     """Changes of a user's standing. A field that is None changes nothing."""
 
     status: UserStatus | None = None
+    reason: str | None = None
+    """What staff is told about the ban."""
+    until: datetime | None = None
+    """When the ban ends by itself."""
     roles: Sequence[str] | None = None
     """All roles of the user from now on."""
     granted: str | None = None
@@ -56,12 +60,20 @@ class UserChange:
     """A role to take away."""
 
     def applied_to(self, before: Standing) -> Standing:
-        """The standing after the changes. Raises: TooManyRoles."""
+        """The standing after the changes; a ban replaces an earlier one. Raises: InvalidRequest, TooManyRoles."""
         wanted = [*(before.roles if self.roles is None else self.roles), self.granted]
         roles = tuple(dict.fromkeys(role for role in wanted if role and role != self.revoked))
         if len(roles) > MAX_ROLES:
             raise TooManyRoles
-        return Standing(self.status or before.status, roles)
+        status = self.status or before.status
+        reason, until = self.reason, self.until
+        if status is UserStatus.ACTIVE:
+            if given := [name for name, value in (("reason", reason), ("until", until)) if value is not None]:
+                errors = [FieldError(name, "Wants a ban: this user is not banned") for name in given]
+                raise InvalidRequest("a reason and an end are a ban's", errors=errors)
+        elif self.status is None:
+            reason, until = reason or before.ban_reason, until or before.banned_until
+        return Standing(status, roles, reason, until)
 
     @property
     def may_end_an_administrator(self) -> bool:
@@ -72,7 +84,7 @@ class UserChange:
 
 async def list_users(
     database: Database, search: UserSearch, *, before: UUID | None, limit: int, seconds: float = SEARCH_SECONDS
-) -> Page[UserWithIdentities]:
+) -> Page[ListedUser]:
     """The newest users that the search finds, older than `before`; after `seconds`, what was found by then.
 
     Raises: StorageUnavailable.
@@ -111,8 +123,10 @@ async def change_user(
     Without `may_promote`, nobody but an active administrator has the role `admin` after it. The role counts, not
     whether the user may use it now: a ban is lifted later.
 
-    Raises: NotFound, LastAdmin, LoginTooOld, TooManyRoles, StorageUnavailable.
+    Raises: InvalidRequest, NotFound, LastAdmin, LoginTooOld, TooManyRoles, StorageUnavailable.
     """
+    if change.until is not None and change.until <= now:
+        raise InvalidRequest.of("until", "Must be in the future")
 
     async def decide(transaction: Transaction, before: Standing) -> Settled:
         after = change.applied_to(before)

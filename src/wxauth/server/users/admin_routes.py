@@ -63,14 +63,15 @@ async def change_user(
     user_id: UUID,
     body: UserChangeRequest,
 ) -> UserDetailAnswer:
-    """Set what is named; the rest stays. The answer is the user as they are then.
+    """Set what is named; the rest stays, but a ban replaces reason and end of an earlier one.
 
-    A ban ends every session; lifting it brings none back. Roles bite at once in wxauth itself, and with the next
-    access token at siblings. Whoever gives the role `admin`, or changes a banned user who keeps it, must have logged in
-    lately: `ADMIN_FRESH_LOGIN`.
+    The answer is the user as they are then. A ban ends every session; lifting it brings none back. It is lifted by
+    itself within a minute after `until`. Roles bite at once in wxauth itself, and with the next access token at
+    siblings. Whoever gives the role `admin`, or changes a banned user who keeps it, must have logged in lately:
+    `ADMIN_FRESH_LOGIN`.
     """
     now = services.clock()
-    change = UserChange(status=body.status, roles=body.roles)
+    change = UserChange(status=body.status, reason=body.reason, until=body.until, roles=body.roles)
     await admin.change_user(services.database, user_id, change, by=administrator, may_promote=is_fresh, now=now)
     return user_detail_answer(await admin.read_user(services.database, user_id, now=now))
 

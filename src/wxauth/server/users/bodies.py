@@ -15,7 +15,8 @@ from wxauth.server.core.users import MAX_ROLES, ROLE, UserInSession, UserRow, Us
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.rows import OpenSession
 from wxauth.server.users.admin import UserDetail
-from wxauth.server.users.rows import UserWithIdentities
+from wxauth.server.users.rows import ListedUser
+from wxauth.server.users.standing import MAX_ROLES
 from wxauth.server.web.bodies import (
     EXAMPLE_SESSION_ID,
     TEXT,
@@ -41,16 +42,33 @@ def _folded(roles: list[str]) -> list[str]:
     return folded
 
 
+Reason = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=500, pattern=TEXT),
+    AfterValidator(lambda reason: reason or None),
+]
+"""What staff notes about a ban."""
+
+
 def _without_empty(values: Any) -> Any:
     return [value for value in values if value != ""] if isinstance(values, list) else values
 
 
 class UserChangeRequest(BaseModel):
-    """Changes of a user. An absent or null field changes nothing."""
+    """Changes of a user. An absent or null field changes nothing; a ban replaces an earlier one's reason and end."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "disabled"}]}, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"status": "disabled", "reason": "spam", "until": "2026-11-27T18:00:00+08:00"}]
+        },
+        hide_input_in_errors=True,
+    )
 
     status: UserStatus | None = Field(default=None, description="A ban (`disabled`) ends every session at once.")
+    reason: Reason | None = Field(default=None, description="Why the user is banned, for staff alone.")
+    until: Time | None = Field(
+        default=None, description="When the ban ends by itself, with an offset; without it, the ban has no end."
+    )
     roles: Annotated[list[Role], AfterValidator(_folded)] | None = Field(
         default=None, description=f"All that the user is to have, at most {MAX_ROLES}."
     )
@@ -207,6 +225,11 @@ class _WithIdentities(TypedDict):
 class ListedUserAnswer(_WithIdentities, ProfileAndStanding):
     """A user, with all identities."""
 
+    reason: NotRequired[
+        Annotated[str, Field(description="What staff noted about the ban. Nobody else is told. Absent where nothing.")]
+    ]
+    until: NotRequired[Annotated[datetime, Field(description="When the ban ends by itself. Absent where never.")]]
+
 
 class UserDetailAnswer(ListedUserAnswer):
     """A user, with all identities and open sessions."""
@@ -284,9 +307,18 @@ def user_answer(user: UserInSession, in_force: Mapping[str, str]) -> UserAnswer:
     return answer
 
 
-def listed_user_answer(user: UserWithIdentities) -> ListedUserAnswer:
+def listed_user_answer(user: ListedUser) -> ListedUserAnswer:
     """A user as read with all identities."""
-    return {"id": user["id"], "identities": user["identities"], **_profile_and_standing(user)}
+    told: ListedUserAnswer = {
+        "id": user["id"],
+        "identities": user["identities"],
+        **_profile_and_standing(user),  # type: ignore[typeddict-item]  # mypy wants keys that need not be there
+    }
+    if user["ban_reason"] is not None:
+        told["reason"] = user["ban_reason"]
+    if user["banned_until"] is not None:
+        told["until"] = user["banned_until"]
+    return told
 
 
 def user_detail_answer(user: UserDetail) -> UserDetailAnswer:
@@ -303,7 +335,7 @@ def user_detail_answer(user: UserDetail) -> UserDetailAnswer:
     return told
 
 
-def users_answer(page: Page[UserWithIdentities]) -> UsersAnswer:
+def users_answer(page: Page[ListedUser]) -> UsersAnswer:
     """A page of users."""
     answer: UsersAnswer = {"items": [listed_user_answer(user) for user in page.items], "next_cursor": page.next_cursor}
     if page.is_incomplete:

@@ -7,7 +7,7 @@ flip while apps move one after the other. A number that both have proved may say
 
 from collections.abc import Callable, Collection
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
@@ -109,7 +109,8 @@ async def merge(transaction: Transaction, pair: Pair, *, source: Source, by: Act
                                            stolen by it: see          a ban that would leave
                                            `link_by_phone`            no administrator
     remains      whom the unionid named    who had the number         whom the operator names
-    status       a ban of either, unless   active, as both are        a ban of either
+    status       a ban of either, the      active, as both are        a ban of either, the
+                 longer one, unless                                   longer one
                  no administrator would
                  be left
     roles        of both; of somebody      of who remains             of both
@@ -131,7 +132,9 @@ async def merge(transaction: Transaction, pair: Pair, *, source: Source, by: Act
             roles = _united(before, former)
             if is_banned and source is Source.UNIONID:  # nobody in charge has made this user an administrator
                 roles = tuple(role for role in roles if role != ADMIN)
-            after = Standing(UserStatus.DISABLED if is_banned else UserStatus.ACTIVE, roles)
+            after = (
+                replace(_longer_ban(before, former), roles=roles) if is_banned else Standing(UserStatus.ACTIVE, roles)
+            )
     await end_sessions_of_websites(transaction, pair.former_id, by=by, now=now)
     moved = await merge_users(transaction, pair.former_id, into=pair.into, now=now)
     data: dict[str, Any] = {"former_id": pair.former_id}
@@ -274,6 +277,12 @@ async def _lock_pair(transaction: Transaction, former_id: UUID, into: UUID) -> P
     if administrators and not are_concerned:
         return None
     return Pair(former_id, into, standings[former_id], standings[into], administrators)
+
+
+def _longer_ban(one: Standing, other: Standing) -> Standing:
+    """The standing of these two whose ban ends last, or never."""
+    bans = [standing for standing in (one, other) if standing.is_banned]
+    return max(bans, key=lambda ban: (ban.banned_until is None, ban.banned_until))
 
 
 def _united(one: Standing, other: Standing) -> tuple[str, ...]:

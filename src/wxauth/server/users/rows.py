@@ -39,11 +39,18 @@ class UserWithIdentities(UserRow):
     identities: list[IdentityRow]
 
 
+class ListedUser(UserWithIdentities):
+    """A user as staff sees them."""
+
+    ban_reason: str | None
+    banned_until: datetime | None
+
+
 @dataclass(frozen=True, slots=True)
 class FoundUsers:
     """Users that a search has found."""
 
-    users: Sequence[UserWithIdentities]
+    users: Sequence[ListedUser]
     stopped_at: UUID | None = None
     """The last user that was looked at, if time was over before all were."""
 
@@ -65,12 +72,12 @@ SEARCH_SECONDS: Final = 1.0
 """After this time a search begins no further statement."""
 
 _WITH_IDENTITIES: Final = f"""
-SELECT {USER}, (
+SELECT {USER}, ban_reason, banned_until, (
     SELECT COALESCE(jsonb_agg(jsonb_build_object('app_id', i.app_id, 'openid', i.openid)
                               ORDER BY i.created_at, i.app_id, i.openid), '[]')
       FROM identities i WHERE i.user_id = users.id
 ) AS identities FROM users"""  # noqa: S608 - put together from constants
-_USER_BY_ID: Final = Statement[UserWithIdentities](f"{_WITH_IDENTITIES} WHERE users.id = :user_id")
+_USER_BY_ID: Final = Statement[ListedUser](f"{_WITH_IDENTITIES} WHERE users.id = :user_id")
 
 # The conditions of a search, by the fields that are not None.
 _CONDITIONS: Final = {
@@ -145,7 +152,7 @@ async def find_users(
         statement = _search(frozenset(wanted), is_admin=search.role == ADMIN)
         found.extend(await database.rows(statement, **wanted, before=before, floor=floor, limit=limit - len(found)))
 
-    found: list[UserWithIdentities] = []
+    found: list[ListedUser] = []
     before = before or _ABOVE_ALL
     if "named" in wanted or search.role == ADMIN:  # an index has them
         await look(floor=_LOWEST)
@@ -169,7 +176,7 @@ async def find_users(
     return FoundUsers(found)
 
 
-async def read_user(database: Database, user_id: UUID) -> UserWithIdentities | None:
+async def read_user(database: Database, user_id: UUID) -> ListedUser | None:
     """A user with all identities; None if there is no such user. Raises: StorageUnavailable."""
     return await database.row(_USER_BY_ID, user_id=user_id)
 
@@ -216,7 +223,7 @@ async def erase_user(transaction: Transaction, user_id: UUID, *, by: Actor, now:
 
 
 @cache
-def _search(conditions: frozenset[str], *, is_admin: bool) -> Statement[UserWithIdentities]:
+def _search(conditions: frozenset[str], *, is_admin: bool) -> Statement[ListedUser]:
     """The search with these conditions, among users between two ids."""
     fits = "".join(f" AND {_CONDITIONS[name]}" for name in sorted(conditions))
     if is_admin:

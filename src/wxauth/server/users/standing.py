@@ -7,18 +7,20 @@ trail tells of it, and the end of a banned person's sessions are one transaction
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
 from wxauth.errors import LastAdmin, StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import UserStatus
 from wxauth.server.sessions.rows import EndReason, end_console_sessions, end_sessions
 from wxauth.server.users.standing_rows import (
+    LockedUser,
     lock_users,
-    set_status_and_roles,
+    lock_users_whose_ban_is_over,
+    set_standing,
     some_are_administrators,
 )
 
@@ -38,6 +40,15 @@ class Standing:
 
     status: UserStatus
     roles: tuple[str, ...]
+    ban_reason: str | None = None
+    """What staff noted about the ban; never told to the user, nor to siblings."""
+    banned_until: datetime | None = None
+    """When the ban ends by itself; None for one without an end."""
+
+    @classmethod
+    def of(cls, row: LockedUser) -> Self:
+        """The standing of a locked user."""
+        return cls(UserStatus(row["status"]), tuple(row["roles"]), row["ban_reason"], row["banned_until"])
 
     @property
     def is_banned(self) -> bool:
@@ -77,7 +88,7 @@ async def lock_standings(
     `with_administrators` locks that of all administrators too.
     """
     rows = await lock_users(transaction, list(user_ids), with_administrators=with_administrators)
-    return {row["id"]: Standing(UserStatus(row["status"]), tuple(row["roles"])) for row in rows}
+    return {row["id"]: Standing.of(row) for row in rows}
 
 
 def administrators_among(standings: Mapping[UUID, Standing]) -> frozenset[UUID]:
@@ -123,7 +134,8 @@ async def settle(
 ) -> Settled:
     """Change the standing of a user, which is locked, and record the change.
 
-    A ban ends every session of the user. The loss of the role `admin` ends the sessions of the console.
+    A ban ends every session of the user. Another reason or end of a ban is told as a ban, too. The loss of the role
+    `admin` ends the sessions of the console.
 
     Args:
         transaction: The transaction in which the user is locked.
@@ -136,12 +148,23 @@ async def settle(
         why: What the event of a ban tells besides.
     """
     changes: dict[EventType, Mapping[str, Any] | None] = {}
-    if after.status is not before.status:
-        changes[EventType.USER_BANNED if after.is_banned else EventType.USER_UNBANNED] = why
+    if after.is_banned and _ban_of(after) != _ban_of(before):
+        noted = {"reason": after.ban_reason, "until": after.banned_until}
+        noted = {name: value for name, value in noted.items() if value is not None}
+        changes[EventType.USER_BANNED] = {**noted, **(why or {})}
+    elif after.status is not before.status:
+        changes[EventType.USER_UNBANNED] = why
     if set(after.roles) != set(before.roles):
         changes[EventType.ROLES_CHANGED] = {"before": before.roles, "after": after.roles}
     if changes:
-        await set_status_and_roles(transaction, user_id, after.status, after.roles)
+        await set_standing(
+            transaction,
+            user_id,
+            status=after.status,
+            roles=after.roles,
+            ban_reason=after.ban_reason,
+            banned_until=after.banned_until,
+        )
     for kind, data in changes.items():
         await record_event(transaction, kind, by=by, at=now, user_id=user_id, app_id=app_id, data=data)
     if after.is_banned:
@@ -149,3 +172,26 @@ async def settle(
     elif ADMIN in before.roles and ADMIN not in after.roles:
         await end_console_sessions(transaction, user_id, by=by, now=now)
     return Settled(user_id, by, list(changes))
+
+
+async def lift_bans(database: Database, *, size: int, now: datetime) -> int:
+    """Lift bans whose end has come; how many. Raises: StorageUnavailable."""
+    async with database.begin() as transaction:
+        settled = [
+            await settle(
+                transaction,
+                row["id"],
+                before=(before := Standing.of(row)),
+                after=Standing(UserStatus.ACTIVE, before.roles),
+                by=SYSTEM,
+                now=now,
+            )
+            for row in await lock_users_whose_ban_is_over(transaction, now=now, size=size)
+        ]
+    for one in settled:
+        one.tell()
+    return len(settled)
+
+
+def _ban_of(standing: Standing) -> tuple[UserStatus, str | None, datetime | None]:
+    return standing.status, standing.ban_reason, standing.banned_until

@@ -27,6 +27,7 @@ class User(SQLModel, table=True):
         Index("users_administrators_idx", "id", postgresql_where=text("'admin' = ANY (roles)")),
         Index(None, "phone", postgresql_where=text("phone IS NOT NULL")),
         Index(None, "external_id", unique=True, postgresql_where=text("external_id IS NOT NULL")),
+        Index(None, "banned_until", postgresql_where=text("banned_until IS NOT NULL")),
         # Room on each page, and no index on the columns that a login changes: so a login's update stays in its page.
         {"postgresql_with": {"fillfactor": 85}},
     )
@@ -49,6 +50,10 @@ class User(SQLModel, table=True):
     """When the number was last proved by the phone button; null for one that was merely imported."""
     consents: dict[str, str] | None = Field(sa_type=JSONB)
     """The present consents, document → version. They are kept here so that a login reads no other table."""
+    ban_reason: str | None = Field(sa_type=Text)
+    """What staff noted about the ban, for staff alone."""
+    banned_until: datetime | None = Field(sa_type=TIME)
+    """When housekeeping lifts the ban; null for one without an end."""
 
 
 after_create(
@@ -70,6 +75,8 @@ after_create(
                 WHEN char_length(NEW.nickname) NOT BETWEEN 1 AND 64 THEN 'nickname'
                 WHEN char_length(NEW.avatar_url) NOT BETWEEN 1 AND 2048 THEN 'avatar_url'
                 WHEN NEW.phone !~ '^\+[1-9][0-9]{1,14}$' THEN 'phone'
+                WHEN char_length(NEW.ban_reason) NOT BETWEEN 1 AND 500 THEN 'ban_reason'
+                WHEN NEW.status = 'active' AND num_nonnulls(NEW.ban_reason, NEW.banned_until) > 0 THEN 'ban'
             END;
         BEGIN
             IF broken IS NOT NULL THEN
@@ -82,7 +89,8 @@ after_create(
     """,
     """
         CREATE TRIGGER users_check
-            BEFORE INSERT OR UPDATE OF unionid, status, roles, nickname, avatar_url, phone ON users
+            BEFORE INSERT OR UPDATE
+                OF unionid, status, roles, nickname, avatar_url, phone, ban_reason, banned_until ON users
             FOR EACH ROW EXECUTE FUNCTION check_user()
     """,
 )

@@ -91,6 +91,7 @@ class Problem(BaseModel):
     code: Annotated[str, Field(description="Stable. Programs decide by this field.")]
     request_id: str
     wechat_errcode: Annotated[int | None, Field(description="WeChat's errcode, if it gave one.")] = None
+    until: Annotated[datetime | None, Field(description="For `account_disabled`: when the ban ends by itself.")] = None
     errors: Annotated[list[dict[str, str]] | None, Field(description="For `invalid_request`: field and message.")] = (
         None
     )

@@ -14,7 +14,7 @@ from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.users import UserInSession
-from wxauth.server.login.refresh_rows import Lifetimes, Refusal, Use, rotate_refresh_token
+from wxauth.server.login.refresh_rows import Lifetimes, Refusal, Refused, Use, rotate_refresh_token
 from wxauth.server.sessions.rows import EndReason, end_session_of_website
 from wxauth.server.users.callers import ADMIN_SCOPE, ROLES_SCOPE
 from wxauth.server.websites import rows as scan_rows
@@ -195,12 +195,12 @@ async def _for_refresh_token(
         lifetimes=_web_lifetimes(services),
         now=now,
     )
-    if isinstance(outcome, Refusal):
-        if outcome is Refusal.REUSED:
+    if isinstance(outcome, Refused):
+        if outcome.why is Refusal.REUSED:
             log.warning("refresh_token_reused", session_id=token.session_id, consequence="the session has been ended")
-        if outcome is Refusal.OUT_OF_SCOPE and "scope" in form:
+        if outcome.why is Refusal.OUT_OF_SCOPE and "scope" in form:
             raise OAuthError("invalid_scope", "the session was granted none of these scopes")
-        raise invalid_grant(_WHY[outcome])
+        raise invalid_grant(_WHY[outcome.why])
     granted: Any = outcome.user
     now = services.clock()
     # A site may ask for less than was granted (RFC 6749, section 6).

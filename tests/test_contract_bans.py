@@ -1,0 +1,292 @@
+"""Bans with a reason, and with an end at which they are lifted by themselves."""
+
+import asyncio
+import json
+from asyncio import to_thread
+from datetime import datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.admins import Admin
+from tests.asking import MakeServices, bearer, until_locked
+from tests.clock import Clock
+from tests.fakes import LoginAnswer, WeChatByRespx
+from tests.problems import problem_of
+from tests.processes import run
+from wxauth.server.core.services import Services
+from wxauth.server.housekeeping.housekeeping import BANS_LOOK_PAUSE, lift_over_bans
+from wxauth.server.moving.batch import Options
+from wxauth.server.moving.exporting import export_users
+from wxauth.server.moving.files import json_lines
+from wxauth.server.moving.importing import Counts, import_users
+
+SHORT = timedelta(minutes=5)
+A_SECOND = timedelta(seconds=1)
+REASON = "sold accounts to Bob, see ticket 4711"
+
+
+@pytest.fixture
+async def alice(root: Admin, login: LoginAnswer) -> dict[str, Any]:
+    return await login("alice")
+
+
+async def refused_login(client: httpx.AsyncClient, wechat: WeChatByRespx) -> dict[str, Any]:
+    answer = await client.post("/v1/login", json={"code": wechat.code_for("alice")})
+    return problem_of(answer, "account_disabled", 403)
+
+
+async def lift(services: Services, *, page_size: int = 100) -> None:
+    await lift_over_bans(services, page_size=page_size, pause=0)
+
+
+def in_utc(time: datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")
+
+
+async def bans_in(root: Admin, user_id: str) -> list[tuple[str, str, dict[str, Any]]]:
+    items = (await root.read("/events", user_id=user_id, type=["user.banned", "user.unbanned"]))["items"]
+    return [(event["type"], event["actor"], event["data"]) for event in items]
+
+
+async def test_a_ban_says_to_staff_why_and_to_the_phone_until_when(
+    client: httpx.AsyncClient, root: Admin, alice: dict[str, Any], wechat: WeChatByRespx, clock: Clock
+) -> None:
+    user_id, until = alice["user"]["id"], clock() + SHORT
+    ban = {"status": "disabled", "reason": f"  {REASON} ", "until": in_utc(until)}
+    banned = await root.change(user_id, **ban)
+    assert (banned["status"], banned["reason"], banned["until"]) == ("disabled", REASON, in_utc(until))
+    listed = (await root.read("/users", status="disabled"))["items"]
+    assert [(user["reason"], user["until"]) for user in listed] == [(REASON, in_utc(until))]
+    assert await bans_in(root, user_id) == [("user.banned", root.id, {"reason": REASON, "until": in_utc(until)})]
+
+    at_login = await refused_login(client, wechat)
+    at_refresh = await client.post("/v1/refresh", json={"refresh_token": alice["refresh_token"]})
+    for refused in (at_login, problem_of(at_refresh, "account_disabled", 403)):
+        assert refused["until"] == in_utc(until)
+        assert REASON not in json.dumps(refused)
+
+
+async def test_a_ban_without_an_end_names_none(
+    client: httpx.AsyncClient,
+    root: Admin,
+    alice: dict[str, Any],
+    wechat: WeChatByRespx,
+    services: Services,
+    clock: Clock,
+) -> None:
+    assert "until" not in await root.change(alice["user"]["id"], status="disabled")
+    assert await bans_in(root, alice["user"]["id"]) == [("user.banned", root.id, {})]
+    clock.advance(days=3650)
+    await lift(services)
+    assert "until" not in await refused_login(client, wechat)
+
+
+async def test_it_is_lifted_by_itself_within_a_minute_and_not_before(
+    client: httpx.AsyncClient,
+    root: Admin,
+    alice: dict[str, Any],
+    login: LoginAnswer,
+    wechat: WeChatByRespx,
+    services: Services,
+    clock: Clock,
+) -> None:
+    user_id = alice["user"]["id"]
+    await root.change(user_id, status="disabled", reason=REASON, until=in_utc(clock() + SHORT))
+    clock.now += SHORT - A_SECOND
+    await lift(services)
+    await refused_login(client, wechat)
+    clock.now += A_SECOND
+    await lift(services)
+    assert BANS_LOOK_PAUSE < 60
+    assert (await login("alice"))["user"]["id"] == user_id
+    user = await root.read(f"/users/{user_id}")
+    assert user["status"] == "active"
+    assert not user.keys() & {"reason", "until"}
+    assert (await bans_in(root, user_id))[0] == ("user.unbanned", "system", {})
+
+
+async def test_a_later_ban_replaces_reason_and_end(
+    root: Admin, alice: dict[str, Any], services: Services, clock: Clock
+) -> None:
+    user_id = alice["user"]["id"]
+    first, second = in_utc(clock() + SHORT), in_utc(clock() + 2 * SHORT)
+    await root.change(user_id, status="disabled", reason="spam", until=first)
+    longer = await root.change(user_id, status="disabled", until=second)
+    assert (longer.get("reason"), longer["until"]) == (None, second)
+    clock.now += SHORT
+    await lift(services)
+    assert (await root.read(f"/users/{user_id}"))["status"] == "disabled"
+    for_good = await root.change(user_id, status="disabled", reason="again")
+    assert (for_good["reason"], for_good.get("until")) == ("again", None)
+    assert [data for _, _, data in await bans_in(root, user_id)] == [
+        {"reason": "again"},
+        {"until": second},
+        {"reason": "spam", "until": first},
+    ]
+
+
+async def test_without_a_status_one_of_both_may_be_changed_and_the_other_stays(
+    root: Admin, alice: dict[str, Any], clock: Clock
+) -> None:
+    user_id, until = alice["user"]["id"], in_utc(clock() + SHORT)
+    await root.change(user_id, status="disabled", reason="spam")
+    assert (await root.change(user_id, until=until))["reason"] == "spam"
+    assert (await root.change(user_id, reason="more spam"))["until"] == until
+    assert len(await bans_in(root, user_id)) == 3
+    await root.change(user_id, reason="more spam")
+    assert len(await bans_in(root, user_id)) == 3
+    again = await root.change(user_id, status="active")
+    assert not again.keys() & {"reason", "until"}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"reason": "spam"}, "reason"),
+        ({"until": "2099-01-01T00:00:00Z"}, "until"),
+        ({"status": "active", "reason": "spam"}, "reason"),
+        ({"status": "disabled", "until": "2001-01-01T00:00:00Z"}, "until"),
+        ({"status": "disabled", "until": "2099-01-01T00:00:00"}, "until"),
+        ({"status": "disabled", "until": "2099-01-01"}, "until"),
+        ({"status": "disabled", "until": "9999-12-31T23:59:59-23:59"}, "until"),
+        ({"status": "disabled", "reason": "x" * 501}, "reason"),
+        ({"status": "disabled", "reason": "\u0000"}, "reason"),
+        ({"status": "disabled", "reason": 1}, "reason"),
+    ],
+)
+async def test_what_is_no_ban_or_ends_in_the_past_is_refused(
+    root: Admin, alice: dict[str, Any], change: dict[str, Any], field: str
+) -> None:
+    refused = await root.ask("PATCH", f"/users/{alice['user']['id']}", json=change)
+    assert [error["field"] for error in problem_of(refused, "invalid_request", 422)["errors"]] == [field]
+    assert (await root.read(f"/users/{alice['user']['id']}"))["status"] == "active"
+
+
+async def test_an_end_at_this_moment_is_no_future(root: Admin, alice: dict[str, Any], clock: Clock) -> None:
+    path, change = f"/users/{alice['user']['id']}", {"status": "disabled", "until": in_utc(clock())}
+    problem_of(await root.ask("PATCH", path, json=change), "invalid_request", 422)
+
+
+async def test_the_longest_reason_is_kept_whole(root: Admin, alice: dict[str, Any]) -> None:
+    reason = "封" * 500
+    assert (await root.change(alice["user"]["id"], status="disabled", reason=reason))["reason"] == reason
+    assert (await root.change(alice["user"]["id"], status="disabled", reason=" ")).get("reason") is None
+
+
+async def test_two_replicas_lift_a_ban_once(
+    root: Admin, login: LoginAnswer, services: Services, make_services: MakeServices, clock: Clock
+) -> None:
+    until, ids = in_utc(clock() + SHORT), [(await login(name))["user"]["id"] for name in ("alice", "bob", "carol")]
+    for user_id in ids:
+        await root.change(user_id, status="disabled", until=until)
+    clock.now += SHORT
+    other = await make_services()
+    await asyncio.gather(*(lift(each, page_size=1) for each in (services, other, services, other)))
+    for user_id in ids:
+        assert [kind for kind, _, _ in await bans_in(root, user_id)] == ["user.unbanned", "user.banned"]
+
+
+async def test_a_ban_that_is_made_anew_while_it_is_lifted_stays(
+    root: Admin, alice: dict[str, Any], services: Services, rows: asyncpg.Connection, clock: Clock
+) -> None:
+    user_id = alice["user"]["id"]
+    await root.change(user_id, status="disabled", until=in_utc(clock() + SHORT))
+    clock.now += SHORT
+    later = in_utc(clock() + SHORT)
+    async with rows.transaction():
+        await rows.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", user_id)
+        changing = asyncio.create_task(root.change(user_id, status="disabled", until=later))
+        await until_locked(rows)
+        await lift(services)  # skips the locked row, and the administrator's word is next
+    assert (await changing)["until"] == later
+    await lift(services)
+    assert (await root.read(f"/users/{user_id}"))["status"] == "disabled"
+    assert (await bans_in(root, user_id))[0][2] == {"until": later}
+
+
+async def test_the_person_never_learns_the_reason(
+    client: httpx.AsyncClient, root: Admin, alice: dict[str, Any], login: LoginAnswer
+) -> None:
+    user_id = alice["user"]["id"]
+    await root.change(user_id, status="disabled", reason=REASON)
+    await root.change(user_id, status="active")
+    again = await login("alice")
+    for path in ("/v1/me", "/v1/me/export"):
+        answer = await client.get(path, headers=bearer(again))
+        assert answer.status_code == 200
+        assert REASON not in answer.text
+    exported = await root.read(f"/users/{user_id}/export")
+    assert [event["data"] for event in exported["events"] if event["type"] == "user.banned"] == [{}]
+
+
+async def test_a_merge_keeps_the_ban_that_lasts_longer(
+    client: httpx.AsyncClient, root: Admin, login: LoginAnswer, clock: Clock
+) -> None:
+    ids = {name: (await login(name))["user"]["id"] for name in ("alice", "bob", "carol", "dora")}
+    sooner, later = in_utc(clock() + SHORT), in_utc(clock() + 2 * SHORT)
+    await root.change(ids["alice"], status="disabled", reason="sooner", until=sooner)
+    await root.change(ids["bob"], status="disabled", reason="later", until=later)
+    await root.change(ids["carol"], status="disabled", reason="for good")
+    for former, into, kept in (
+        ("bob", "alice", ("later", later)),
+        ("alice", "dora", ("later", later)),
+        ("dora", "carol", ("for good", None)),
+    ):
+        answer = await root.ask("POST", f"/users/{ids[former]}/merge", json={"into": ids[into]})
+        user = answer.json()
+        assert (user["status"], user["reason"], user.get("until")) == ("disabled", *kept)
+
+
+async def test_an_export_takes_a_ban_along_and_an_import_brings_it_back(
+    root: Admin, alice: dict[str, Any], services: Services, clock: Clock
+) -> None:
+    user_id, until = alice["user"]["id"], in_utc(clock() + SHORT)
+    await root.change(user_id, status="disabled", reason=REASON, until=until)
+    file = BytesIO()
+    await export_users(services.database, file.write)
+    line = next(line for line in file.getvalue().splitlines() if user_id.encode() in line)
+    assert (json.loads(line)["ban_reason"], json.loads(line)["banned_until"]) == (REASON, until)
+
+    async def imported(text: bytes, options: Options = Options()) -> Counts:  # noqa: B008 - it is frozen
+        return await import_users(
+            services, json_lines(BytesIO(text)), options, refuse=pytest.fail, progress=lambda _: None
+        )
+
+    await root.ask("DELETE", f"/users/{user_id}")
+    await imported(line, Options(restore=True))
+    user = await root.read(f"/users/{user_id}")
+    assert (user["status"], user["reason"], user["until"]) == ("disabled", REASON, until)
+    # Other words of the file, such as roles, leave the ban as it is.
+    await imported(json.dumps({**json.loads(line), "roles": ["editor"]}).encode(), Options(takes_roles=True))
+    assert (await root.read(f"/users/{user_id}"))["reason"] == REASON
+    await imported(json.dumps({**json.loads(line), "status": "active"}).encode(), Options(takes_status=True))
+    user = await root.read(f"/users/{user_id}")
+    assert user["status"] == "active"
+    assert not user.keys() & {"reason", "until"}
+
+
+@pytest.mark.process
+async def test_a_command_bans_with_reason_and_end(
+    root: Admin, alice: dict[str, Any], database_url: str, tmp_path: Path
+) -> None:
+    user_id = alice["user"]["id"]
+
+    async def users(*arguments: str) -> Any:
+        return await to_thread(run, "users", *arguments, cwd=tmp_path, env={"WXAUTH_DATABASE_URL": database_url})
+
+    done = await users("ban", user_id, "--reason", REASON, "--until", "2099-01-02T08:00:00+08:00")
+    assert done.stdout == f"{user_id} is disabled until 2099-01-02T00:00+00:00, roles: -\n"
+    shown = (await users("show", user_id)).stdout
+    assert REASON in shown
+    assert "2099-01-02T00:00+00:00" in shown
+    past = await users("ban", user_id, "--until", "2001-01-01T00:00:00Z")
+    assert (past.returncode, past.stdout) == (1, "")
+    assert "until" in past.stderr
+    for wrong in (("--until", "friday"), ("--until", "2099-01-01"), ("--reason", "x" * 501)):
+        assert (await users("ban", user_id, *wrong)).returncode == 2
+    assert (await root.read(f"/users/{user_id}"))["reason"] == REASON
