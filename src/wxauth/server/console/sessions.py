@@ -35,7 +35,7 @@ from wxauth.server.users.callers import ADMIN_SCOPE
 from wxauth.server.users.standing import ADMIN
 from wxauth.server.websites.authorize import challenge_of
 from wxauth.server.websites.grants import count_redeemed
-from wxauth.server.websites.rows import Granted, NotGranted, redeem_code
+from wxauth.server.websites.redeeming import Granted, NotGranted, redeem_code
 from wxauth.server.websites.secrets import hash_of
 
 PATH: Final = "/admin/"
@@ -173,8 +173,7 @@ async def open_by_scan(services: Services, code: str, verifier: str, *, device: 
                 redirect_uri=_redirect_uri(services),
                 code_challenge=challenge,
                 session_id=session_id,
-                expires_in=UNUSED,
-                event_id=new_id(now),
+                expires_at=now + timedelta(seconds=UNUSED),
                 now=now,
             )
             if isinstance(granted, Granted):

@@ -11,8 +11,7 @@ from wxauth.server.clients.uris import origin_of
 from wxauth.server.login.bodies import EXAMPLE_JWT, LoginCode
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.web.bodies import EXAMPLE_USER_ID, ShownIp
-from wxauth.server.websites.rows import ClaimedScan
-from wxauth.server.websites.scans import Opening
+from wxauth.server.websites.scans import Claimed, Opening
 
 
 class ClaimRequest(BaseModel):
@@ -142,8 +141,9 @@ class UserinfoAnswer(TypedDict):
     roles: NotRequired[list[str]]
 
 
-def claimed_answer(scan: ClaimedScan) -> ClaimedAnswer:
+def claimed_answer(claimed: Claimed) -> ClaimedAnswer:
     """Make the answer that the phone shows from a claimed scan."""
+    scan = claimed.scan
     browser: BrowserAnswer | None = None
     if scan["is_page"] or scan["browser_ip"] is not None:
         browser = {"device": describe_device(scan["browser_user_agent"]), "ip": scan["browser_ip"]}
@@ -153,7 +153,7 @@ def claimed_answer(scan: ClaimedScan) -> ClaimedAnswer:
         "client": {"id": scan["client_id"], "title": scan["title"], "origin": origin_of(uris[0]) if uris else None},
         "browser": browser,
         "same_network": scan["same_network"],
-        "typed": scan["is_typed"],
+        "typed": claimed.is_typed,
         "created_at": scan["created_at"],
         "expires_at": scan["expires_at"],
     }

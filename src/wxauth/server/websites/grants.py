@@ -17,11 +17,11 @@ from wxauth.server.core.users import UserInSession
 from wxauth.server.login.refresh_rows import Lifetimes, Refusal, Refused, Use, rotate_refresh_token
 from wxauth.server.sessions.rows import EndReason, end_session_of_website
 from wxauth.server.users.callers import ADMIN_SCOPE, ROLES_SCOPE
-from wxauth.server.websites import rows as scan_rows
 from wxauth.server.websites.authorize import challenge_of
 from wxauth.server.websites.errors import AUTHORIZATION_PENDING, SLOW_DOWN, OAuthError, invalid_grant, invalid_request
 from wxauth.server.websites.id_tokens import id_token
-from wxauth.server.websites.rows import TOO_FAST, NotGranted, ScanOutcome
+from wxauth.server.websites.redeeming import TOO_FAST, Granted, NotGranted, redeem_code, redeem_device_code
+from wxauth.server.websites.rows import ScanOutcome
 from wxauth.server.websites.secrets import hash_of
 
 DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
@@ -76,14 +76,15 @@ async def _for_device_code(services: Services, client: Client, form: Mapping[str
     await _see_that_keys_are_there(services, now)
     lifetimes = _web_lifetimes(services)
     session_id = new_id(now)
-    outcome = await scan_rows.redeem_device_code(
-        services.database,
-        hash_of(device_code),
-        client_id=client.name,
-        session_id=session_id,
-        expires_in=min(lifetimes.unused, lifetimes.at_most),
-        now=now,
-    )
+    async with services.database.begin() as transaction:
+        outcome = await redeem_device_code(
+            transaction,
+            hash_of(device_code),
+            client_id=client.name,
+            session_id=session_id,
+            expires_at=_end_of(lifetimes, now),
+            now=now,
+        )
     match outcome:
         case NotGranted.UNKNOWN | NotGranted.SPENT:
             raise invalid_grant("there is no such device code of this client, or it has been used")
@@ -111,17 +112,17 @@ async def _for_code(services: Services, client: Client, form: Mapping[str, str])
     await _see_that_keys_are_there(services, now)
     lifetimes = _web_lifetimes(services)
     session_id = new_id(now)
-    outcome = await scan_rows.redeem_code(
-        services.database,
-        hash_of(form["code"]),
-        client_id=client.name,
-        redirect_uri=form["redirect_uri"],
-        code_challenge=challenge,
-        session_id=session_id,
-        expires_in=min(lifetimes.unused, lifetimes.at_most),
-        event_id=new_id(now),
-        now=now,
-    )
+    async with services.database.begin() as transaction:
+        outcome = await redeem_code(
+            transaction,
+            hash_of(form["code"]),
+            client_id=client.name,
+            redirect_uri=form["redirect_uri"],
+            code_challenge=challenge,
+            session_id=session_id,
+            expires_at=_end_of(lifetimes, now),
+            now=now,
+        )
     if isinstance(outcome, NotGranted):
         if outcome is NotGranted.SPENT:
             log.warning("code_reused", client_id=client.name, consequence="the session has been ended")
@@ -139,7 +140,7 @@ async def _opened(
     services: Services,
     client: Client,
     session_id: UUID,
-    granted: scan_rows.Granted,
+    granted: Granted,
     lifetimes: Lifetimes,
     *,
     now: datetime,
@@ -156,7 +157,7 @@ async def _opened(
         nonce=granted.nonce,
         authenticated_at=granted.authenticated_at,
         authenticated_by=granted.authenticated_by,
-        expires_at=now + timedelta(seconds=min(lifetimes.unused, lifetimes.at_most)),
+        expires_at=_end_of(lifetimes, now),
     )
     return await _tokens_of(services, session, now=now)
 
@@ -304,6 +305,11 @@ async def end_web_session(services: Services, client_id: str, session_id: UUID) 
     )
     if user_id is not None:
         log.info("logged_out", user_id=user_id, client_id=client_id, session_id=session_id)
+
+
+def _end_of(lifetimes: Lifetimes, now: datetime) -> datetime:
+    """The end of a session that begins now, if it is not used."""
+    return now + timedelta(seconds=min(lifetimes.unused, lifetimes.at_most))
 
 
 def _web_lifetimes(services: Services) -> Lifetimes:

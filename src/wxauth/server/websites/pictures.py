@@ -15,7 +15,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.websites import rows as scan_rows
-from wxauth.server.websites.rows import OpenScan
+from wxauth.server.websites.rows import ShownScan
 from wxauth.server.websites.scan_limits import ScanLimits
 from wxauth.server.websites.secrets import SCENE, hash_of
 from wxauth.server.wechat.api import Picture, WeChatApi
@@ -60,7 +60,7 @@ class Pictures:
         """The picture of an open scan. Raises: NotFound, StorageUnavailable."""
         scan = None
         if SCENE.fullmatch(scene):
-            scan = await scan_rows.open_scan(self._database, hash_of(scene), now=self._clock())
+            scan = await scan_rows.shown_scan(self._database, hash_of(scene), now=self._clock())
         if scan is None:
             raise NotFound("there is no open scan of this scene")
         if self._settings.scan_code == "link":
@@ -73,11 +73,11 @@ class Pictures:
             making.add_done_callback(lambda _: self._being_made.pop(scan["id"], None))
         return await asyncio.shield(making)  # others may wait for it when this request is cancelled
 
-    async def _make(self, scan: OpenScan, scene: str) -> Picture:
+    async def _make(self, scan: ShownScan, scene: str) -> Picture:
         picture = await self._mini_program_code(scan, scene) or await self._link(scene)
         return await scan_rows.keep_picture(self._database, scan["id"], picture)
 
-    async def _mini_program_code(self, scan: OpenScan, scene: str) -> Picture | None:
+    async def _mini_program_code(self, scan: ShownScan, scene: str) -> Picture | None:
         """WeChat's mini-program code; None if WeChat makes none. The log says why."""
         settings = self._settings
         try:

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import ceil
 from typing import Final
 from uuid import UUID
@@ -17,8 +17,10 @@ from wxauth.errors import (
     ScanTaken,
     ScanTooFar,
     StorageUnavailable,
+    WxAuthError,
 )
 from wxauth.server.clients.tables import Client
+from wxauth.server.core.database import Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
@@ -29,11 +31,13 @@ from wxauth.server.users.callers import ADMIN_SCOPE, is_fresh
 from wxauth.server.users.standing import ADMIN
 from wxauth.server.websites import rows as scan_rows
 from wxauth.server.websites.errors import OAuthError, invalid_client, invalid_request
-from wxauth.server.websites.rows import LIFETIME, Claim, ClaimedScan, NewScan, ScanOutcome, Verdict
+from wxauth.server.websites.rows import LIFETIME, NewScan, OpenScan, ScanOutcome, Verdict
 from wxauth.server.websites.secrets import SCENE, hash_of, new_scene, new_secret
 
 INTERVAL: Final = 2
 """Seconds between two polls."""
+CLAIM_LASTS: Final = timedelta(seconds=60)
+"""After this time without a decision, another user may take the claim over."""
 WRONG_USER_CODES: Final = 5
 """How many wrong codes one user may type in a minute."""
 FROM_CAMERA: Final = frozenset({1011, 1047})
@@ -78,6 +82,27 @@ class Opening:
     entry_scene: int | None = None
     by_camera: bool = False
     """Whether the mini-program itself has read the code, and only by its camera."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """An attempt to claim a scan: who claims it, and how."""
+
+    session_id: UUID
+    user_id: UUID
+    is_typed: bool
+    by_camera: bool
+    must_be_near: bool
+    is_stale_administrator: bool
+    """Whether an administrator claims by a session that was not opened just now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A scan that a phone has claimed, and whether by a code that was typed."""
+
+    scan: OpenScan
+    is_typed: bool
 
 
 def granted_scope(client: Client, asked_for: str | None) -> str:
@@ -144,7 +169,7 @@ async def _start(
     raise StorageUnavailable("no user code is free")
 
 
-async def claim(services: Services, caller: Caller, opening: Opening, *, ip: str | None) -> ClaimedScan:
+async def claim(services: Services, caller: Caller, opening: Opening, *, ip: str | None) -> Claimed:
     """Claim a scan for this session, which may then decide.
 
     The console wants a fresh login of an administrator: otherwise an access token that was stolen could approve a login
@@ -153,51 +178,65 @@ async def claim(services: Services, caller: Caller, opening: Opening, *, ip: str
     Raises: ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited, StorageUnavailable.
     """
     now = services.clock()
-    settings = services.settings
+    settings, is_typed = services.settings, opening.user_code is not None
     is_administrator = ADMIN in caller.user["roles"]
     scene = opening.scene if opening.url is None else scene_in(opening.url, issuer=settings.issuer)
+    scene_hash = None if scene is None else hash_of(scene)
+    user_code_hashes = services.user_codes.hashes(opening.user_code or "")
     asked = Claim(
-        scene_hash=None if scene is None else hash_of(scene),
-        user_code_hashes=services.user_codes.hashes(opening.user_code or ""),
         session_id=caller.session_id,
         user_id=caller.user["id"],
-        ip=ip,
-        must_be_near=is_administrator and not settings.scan_admin_anywhere,
-        too_old_for=[ADMIN_SCOPE] if is_administrator and not await is_fresh(services, caller.session_id) else [],
+        is_typed=is_typed,
         by_camera=settings.scan_entry == "any" or _is_from_camera(opening, now),
+        must_be_near=is_administrator and not settings.scan_admin_anywhere,
+        is_stale_administrator=is_administrator and not await is_fresh(services, caller.session_id),
     )
-    if opening.user_code is None:
-        found = await scan_rows.claim_scan(services.database, asked, now=now) if scene is not None else None
-    else:
-        found = await _claim_by_user_code(services, asked, now=now)
-    if found is None:
+    if is_typed:
+        await _count_try(services, caller, now=now)
+    async with services.database.begin() as transaction:
+        scan = await scan_rows.lock_open_scan(
+            transaction, scene_hash=scene_hash, user_code_hashes=user_code_hashes, ip=ip, now=now
+        )
+        refusal = None if scan is None else await _refusal(transaction, scan, asked, now=now)
+        if scan is not None and refusal is None:
+            await scan_rows.store_claim(
+                transaction, scan["id"], session_id=asked.session_id, is_typed=is_typed, now=now
+            )
+    if scan is None:
         raise ScanOver("there is no such scan that could be decided upon")
-    fields = {"scan_id": found["id"], "client_id": found["client_id"], "user_id": caller.user["id"]}
-    if found["is_forwarded"]:
-        log.warning("scan_refused", reason="forwarded", entry_scene=opening.entry_scene, **fields)
-        raise ScanForwarded("a camera must have seen the code: entry scene 1047 or 1011, or scanned by the camera")
-    if found["is_too_far"]:
-        log.warning("scan_refused", reason="too_far", **fields)
-        raise ScanTooFar("phone and browser are not known to be in one network")
-    if found["is_too_old"]:
-        log.warning("scan_refused", reason="login_too_old", **fields)
-        raise LoginTooOld
-    if not found["is_claimed"]:
-        log.warning("scan_refused", reason="taken", **fields)
-        raise ScanTaken("another user has claimed it")
+    if is_typed:
+        await scan_rows.give_try_back(services.database, asked.user_id)
+    fields = {"scan_id": scan["id"], "client_id": scan["client_id"], "user_id": asked.user_id}
+    if refusal is not None:
+        log.warning("scan_refused", reason=refusal.code, entry_scene=opening.entry_scene, **fields)
+        raise refusal
     services.metrics.scan(ScanOutcome.CLAIMED)
-    log.info("scan_claimed", same_network=found["same_network"], is_typed=found["is_typed"], **fields)
-    return found
+    log.info("scan_claimed", same_network=scan["same_network"], is_typed=is_typed, **fields)
+    return Claimed(scan, is_typed)
 
 
-async def _claim_by_user_code(services: Services, asked: Claim, *, now: datetime) -> ClaimedScan | None:
-    number, until = await scan_rows.count_try(services.database, asked.user_id, now=now)
+async def _refusal(transaction: Transaction, scan: OpenScan, claim: Claim, *, now: datetime) -> WxAuthError | None:
+    """Why this session may not claim the scan; None if it may."""
+    may_be_forwarded = not (scan["user_code"] or scan["is_page"]) if claim.is_typed else not claim.by_camera
+    if may_be_forwarded:
+        return ScanForwarded("a camera must have seen the code: entry scene 1047 or 1011, or scanned by the camera")
+    if (scan["near"] or claim.must_be_near) and not scan["same_network"]:
+        return ScanTooFar("phone and browser are not known to be in one network")
+    if claim.is_stale_administrator and ADMIN_SCOPE in scan["scopes"]:
+        return LoginTooOld()
+    holder_id, since = scan["claimed_session_id"], scan["claimed_at"]
+    if holder_id is not None and since is not None and since > now - CLAIM_LASTS:
+        holder = await scan_rows.user_of(transaction, holder_id)
+        if holder not in (None, claim.user_id):
+            return ScanTaken("another user has claimed it")
+    return None
+
+
+async def _count_try(services: Services, caller: Caller, *, now: datetime) -> None:
+    """Count a try to type a code. Raises: RateLimited, StorageUnavailable."""
+    number, until = await scan_rows.count_try(services.database, caller.user["id"], now=now)
     if number > WRONG_USER_CODES:
         raise RateLimited("too many wrong codes of this user", retry_after=max(1, ceil((until - now).total_seconds())))
-    found = await scan_rows.claim_scan(services.database, asked, now=now) if asked.user_code_hashes else None
-    if found is not None:
-        await scan_rows.give_try_back(services.database, asked.user_id)
-    return found
 
 
 async def approve(services: Services, caller: Caller, scan_id: UUID, login_code: str, *, ip: str | None) -> None:
