@@ -33,7 +33,6 @@ from wxauth.server.users.admin import (
 )
 from wxauth.server.users.bodies import Reason, UserDetailAnswer, user_detail_answer, users_answer
 from wxauth.server.users.rows import UserSearch
-from wxauth.server.users.standing import MAX_ROLES
 from wxauth.server.web.bodies import Time
 
 

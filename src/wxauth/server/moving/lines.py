@@ -23,7 +23,6 @@ from wxauth.server.core.users import MAX_ROLES, UserStatus
 from wxauth.server.moving.faults import NOT_JSON, WANTED, Fault
 from wxauth.server.profile.bodies import AvatarUrl, Nickname
 from wxauth.server.users.bodies import Reason, Role
-from wxauth.server.users.standing import MAX_ROLES
 from wxauth.server.web import bodies
 from wxauth.server.wechat.ids import is_placeholder
 

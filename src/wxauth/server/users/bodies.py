@@ -16,7 +16,6 @@ from wxauth.server.sessions.devices import describe_device
 from wxauth.server.sessions.rows import OpenSession
 from wxauth.server.users.admin import UserDetail
 from wxauth.server.users.rows import ListedUser
-from wxauth.server.users.standing import MAX_ROLES
 from wxauth.server.web.bodies import (
     EXAMPLE_SESSION_ID,
     TEXT,
