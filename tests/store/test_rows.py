@@ -105,6 +105,8 @@ async def test_postgres_can_prepare_each_statement_and_answers_what_its_row_says
 
 def what_differs(answered: Sequence[asyncpg.Attribute], row: Any) -> Iterator[str]:
     """How the columns of an answer differ from the type of its row."""
+    if get_origin(row) is Mapping:
+        return
     said = said_by(row)
     if said is None:
         if len(answered) != 1:

@@ -210,10 +210,12 @@ class Snapshot(Transaction):
 
     __slots__ = ()
 
-    async def pages(self, statement: str, *arguments: object, size: int) -> AsyncGenerator[Sequence[Any]]:
+    async def pages(
+        self, statement: Statement[Row], page_size: int, /, **values: object
+    ) -> AsyncGenerator[Sequence[Row]]:
         """All rows, so many at a time: the rest stays in the server."""
-        cursor = await self._connection.cursor(statement, *arguments)
-        while rows := await cursor.fetch(size):
+        cursor = await self._connection.cursor(statement.text, *statement.arguments(values))
+        while rows := await cursor.fetch(page_size):
             yield rows
 
 

@@ -43,10 +43,10 @@ class Columns(Mapping[str, Any], Generic[Made]):
 class Statement(Generic[Answer]):
     """PostgreSQL's own text with `:names`, and what a row of its answer is.
 
-    `Statement[UserRow]("SELECT … WHERE id = :id")`. A TypedDict names the columns, as does `Columns` of a class; any
-    other type is that of the one column. A test compares all of these with what PostgreSQL says. A name stands for one
-    value wherever it is put, also by way of a fragment. (A slice of an array with a name in it needs a space:
-    `[1 : size]`.)
+    `Statement[UserRow]("SELECT … WHERE id = :id")`. A TypedDict names the columns, as does `Columns` of a class;
+    `Mapping[str, object]` is a row that is passed on whatever its columns are; any other type is that of the one
+    column. A test compares them with what PostgreSQL says. A name stands for one value wherever it is put, also by way
+    of a fragment. (A slice of an array with a name in it needs a space: `[1 : size]`.)
     """
 
     def __init__(self, text: str) -> None:

@@ -1,93 +1,101 @@
 """The statements that read all that is stored of one person, except secrets."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final, TypedDict
 from uuid import UUID
 
 from wxauth.server.core.database import Snapshot, Transaction
+from wxauth.server.core.statements import Statement
 from wxauth.server.core.users import USER, UserRow
 
 PAGE: Final = 250
 """How many rows are read, and written as JSON, at once: some milliseconds, in which nobody else is answered."""
 
-Rows = Sequence[dict[str, Any]]
+Told = Mapping[str, object]
+"""A row as the person is told it, whatever its columns are."""
+Rows = Sequence[dict[str, object]]
 
-_USER: Final = f"SELECT {USER} FROM users WHERE id = $1"  # noqa: S608 - put together from constants
+
+class _Picture(TypedDict):
+    content_type: str
+    content: bytes
+    created_at: datetime
+
+
+_USER: Final = Statement[UserRow](f"SELECT {USER} FROM users WHERE id = :user_id")  # noqa: S608 - put together from constants
 # KEY SHARE: an erasure or a merge of this user waits for us, a login does not.
-_LOCK: Final = "SELECT id FROM users WHERE id = $1 FOR KEY SHARE"
-_UNIONIDS: Final = "SELECT unionid FROM unionids WHERE user_id = $1 ORDER BY unionid"
-_IDENTITIES: Final = """
-SELECT app_id, openid, unionid, created_at FROM identities WHERE user_id = $1 ORDER BY created_at, app_id, openid
-"""
-_SESSIONS: Final = """
+_LOCK: Final = Statement[UUID]("SELECT id FROM users WHERE id = :user_id FOR KEY SHARE")
+_UNIONIDS: Final = Statement[str]("SELECT unionid FROM unionids WHERE user_id = :user_id ORDER BY unionid")
+_IDENTITIES: Final = Statement[Told]("""
+SELECT app_id, openid, unionid, created_at FROM identities WHERE user_id = :user_id ORDER BY created_at, app_id, openid
+""")
+_SESSIONS: Final = Statement[Told]("""
 SELECT id, app_id, openid, abbrev(ip) AS ip, user_agent, created_at, last_used_at, expires_at,
        revoked_at AS ended_at, revoked_reason AS ended_reason,
        client_id, scope, authenticated_at, authenticated_by
-  FROM sessions WHERE user_id = $1 ORDER BY id
-"""
-# $1 the person's ids
-_CONSENTS: Final = """
+  FROM sessions WHERE user_id = :user_id ORDER BY id
+""")
+_CONSENTS: Final = Statement[Told]("""
 SELECT document, version, given_at, withdrawn_at, app_id, abbrev(ip) AS ip
-  FROM consents WHERE user_id = ANY ($1::uuid[]) ORDER BY given_at DESC, id DESC
-"""
+  FROM consents WHERE user_id = ANY (:user_ids::uuid[]) ORDER BY given_at DESC, id DESC
+""")
 # Another person's id reads `administrator`, and that person's address is left out: both are somebody else's data. Names
 # of service clients, and `system`, `operator` and `wechat`, belong to no person and stay. What staff
-# notes about a ban is for staff alone. $1 the person's ids
-_EVENTS: Final = """
+# notes about a ban is for staff alone.
+_EVENTS: Final = Statement[Told]("""
 SELECT id, type, at, app_id,
        CASE type WHEN 'user.banned' THEN data - 'reason' ELSE data END AS data,
        CASE WHEN is_another THEN 'administrator' ELSE actor END AS actor,
        CASE WHEN NOT is_another THEN abbrev(ip) END AS ip
-  FROM (SELECT *, actor ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' AND actor <> ALL ($1::uuid[]::text[])
+  FROM (SELECT *, actor ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' AND actor <> ALL (:user_ids::uuid[]::text[])
                   AS is_another
-          FROM events WHERE user_id = ANY ($1::uuid[])) AS theirs
+          FROM events WHERE user_id = ANY (:user_ids::uuid[])) AS theirs
  ORDER BY id
-"""
-_AVATAR: Final = "SELECT content_type, content, created_at FROM avatars WHERE user_id = $1"
+""")
+_AVATAR: Final = Statement[_Picture]("SELECT content_type, content, created_at FROM avatars WHERE user_id = :user_id")
 
 
 async def user_row(state: Snapshot, user_id: UUID) -> UserRow | None:
     """The user; None if there is none."""
-    user: UserRow | None = await state.fetchrow(_USER, user_id)
-    return user
+    return await state.row(_USER, user_id=user_id)
 
 
 async def lock_user(transaction: Transaction, user_id: UUID) -> bool:
     """See to it that the user is not erased before the transaction ends; whether there is one."""
-    return await transaction.fetchrow(_LOCK, user_id) is not None
+    return await transaction.value(_LOCK, user_id=user_id) is not None
 
 
 async def unionids_of(state: Snapshot, user_id: UUID) -> Sequence[str]:
     """Every unionid that the person has ever had."""
-    return [row["unionid"] for row in await state.fetch(_UNIONIDS, user_id)]
+    return await state.values(_UNIONIDS, user_id=user_id)
 
 
 async def identities_of(state: Snapshot, user_id: UUID) -> AsyncIterator[Rows]:
     """`app_id`, `openid`, `unionid` and `created_at` of each identity, the oldest first."""
-    async for page in state.pages(_IDENTITIES, user_id, size=PAGE):
+    async for page in state.pages(_IDENTITIES, PAGE, user_id=user_id):
         yield [dict(row) for row in page]
 
 
 async def sessions_of(state: Snapshot, user_id: UUID) -> AsyncIterator[Rows]:
     """Every stored session, open or ended, without its session_key."""
-    async for page in state.pages(_SESSIONS, user_id, size=PAGE):
+    async for page in state.pages(_SESSIONS, PAGE, user_id=user_id):
         yield [dict(row) for row in page]
 
 
 async def consents_by(state: Snapshot, user_ids: Sequence[UUID]) -> AsyncIterator[Rows]:
     """All that a person has ever agreed to, by any of the person's ids, the newest first."""
-    async for page in state.pages(_CONSENTS, user_ids, size=PAGE):
+    async for page in state.pages(_CONSENTS, PAGE, user_ids=user_ids):
         yield [dict(row) for row in page]
 
 
 async def events_about(state: Snapshot, user_ids: Sequence[UUID]) -> AsyncIterator[Rows]:
     """The events about a person, by any of the person's ids, the oldest first. They name nobody else."""
-    async for page in state.pages(_EVENTS, user_ids, size=PAGE):
-        yield [dict(event) for event in page]
+    async for page in state.pages(_EVENTS, PAGE, user_ids=user_ids):
+        yield [dict(row) for row in page]
 
 
 async def avatar_of(state: Snapshot, user_id: UUID) -> tuple[str, bytes, datetime] | None:
     """The picture's content type, bytes and time of upload; None if there is none."""
-    row = await state.fetchrow(_AVATAR, user_id)
+    row = await state.row(_AVATAR, user_id=user_id)
     return None if row is None else (row["content_type"], row["content"], row["created_at"])
