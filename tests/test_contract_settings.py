@@ -36,7 +36,7 @@ DEFAULTS = {
     "RISK_POLICY": "off",
     "NICKNAME_CHECK": "off",
     "SIGN_UP": "open",
-    "SIGN_UP_ROLES": "",
+    "SIGN_UP_ROLES": (),
     "CONSENTS": {},
     "EVENTS_KEPT_DAYS": 0,
     "ADDRESSES_KEPT_DAYS": 0,
