@@ -1,17 +1,19 @@
 """Every identity with its user, as of one moment."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Final
 
 from wxauth.server.consents.rows import ids_of
 from wxauth.server.core.database import Database
+from wxauth.server.core.statements import Statement
 
 _AT_ONCE: Final = 1000
 # A user may have a unionid that none of the user's identities has. It is then told with the first identity without one:
 # an import refuses two openids of an app with one unionid.
 # Names are sorted by their bytes (COLLATE "C"): this order is the same in every database.
-_ALL: Final = f"""
+# The columns are those of an exported line, in the order of the guide.
+_ALL: Final = Statement[Mapping[str, object]](f"""
 SELECT i.app_id, i.openid,
        CASE WHEN i.unionid IS NULL AND u.unionid IS NOT NULL
                  AND NOT EXISTS (SELECT FROM identities other
@@ -21,27 +23,28 @@ SELECT i.app_id, i.openid,
                                             AND (other.created_at, other.app_id COLLATE "C", other.openid COLLATE "C")
                                               < (i.created_at, i.app_id, i.openid)))
             THEN u.unionid ELSE i.unionid END AS unionid,
-       u.external_id, u.nickname, u.avatar_url, u.phone, u.roles, u.status, u.ban_reason, u.banned_until,
-       u.created_at, u.last_login_at,
+       u.external_id, u.nickname, u.avatar_url, u.phone, u.roles, u.status, u.created_at, u.last_login_at,
        u.id AS user_id, i.created_at AS identity_created_at,
-       (SELECT jsonb_agg(jsonb_build_object(
-                   'document', document, 'version', version,
-                   'given_at', (to_jsonb(given_at AT TIME ZONE 'UTC') #>> '{{}}') || 'Z',
-                   'withdrawn_at', (to_jsonb(withdrawn_at AT TIME ZONE 'UTC') #>> '{{}}') || 'Z',
-                   'app_id', app_id, 'ip', abbrev(ip))
-               ORDER BY given_at, document COLLATE "C", version COLLATE "C", app_id COLLATE "C", ip)
-          FROM consents
-         WHERE consents.user_id = ANY ({ids_of("u.id")})) AS consents,
-       (SELECT array_agg(id ORDER BY merged_at, id) FROM former_users WHERE former_users.user_id = u.id) AS former_ids,
+       COALESCE(
+           (SELECT jsonb_agg(jsonb_build_object(
+                       'document', document, 'version', version,
+                       'given_at', (to_jsonb(given_at AT TIME ZONE 'UTC') #>> '{{}}') || 'Z',
+                       'withdrawn_at', (to_jsonb(withdrawn_at AT TIME ZONE 'UTC') #>> '{{}}') || 'Z',
+                       'app_id', app_id, 'ip', abbrev(ip))
+                   ORDER BY given_at, document COLLATE "C", version COLLATE "C", app_id COLLATE "C", ip)
+              FROM consents
+             WHERE consents.user_id = ANY ({ids_of("u.id")})), '[]') AS consents,
+       ARRAY (SELECT id FROM former_users WHERE former_users.user_id = u.id ORDER BY merged_at, id) AS former_ids,
+       u.ban_reason, u.banned_until,
        (SELECT array_agg(former.external_id ORDER BY former.external_id COLLATE "C")
           FROM former_external_ids former WHERE former.user_id = u.id) AS former_external_ids
   FROM identities i JOIN users u ON u.id = i.user_id
  ORDER BY i.created_at, i.app_id COLLATE "C", i.openid COLLATE "C"
-"""  # noqa: S608 - put together from constants
+""")  # noqa: S608 - put together from constants
 
 
-async def all_identities(database: Database) -> AsyncIterator[Sequence[Any]]:
+async def all_identities(database: Database) -> AsyncIterator[Sequence[Mapping[str, object]]]:
     """Every identity with its user, in portions of one snapshot. Raises: StorageUnavailable."""
-    async with database.snapshot() as state, aclosing(state.pages(_ALL, size=_AT_ONCE)) as pages:
+    async with database.snapshot() as state, aclosing(state.pages(_ALL, _AT_ONCE)) as pages:
         async for rows in pages:
             yield rows

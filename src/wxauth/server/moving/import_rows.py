@@ -6,105 +6,13 @@ temporary table. It needs no right to create tables, and does not bloat the cata
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypedDict
 from uuid import UUID
 
 from wxauth.server.consents.rows import PRESENT_CONSENTS
 from wxauth.server.core.database import Transaction
-from wxauth.server.core.users import USER, UserRow
-
-# $1 app_ids and $2 openids, in pairs
-_IDENTITIES: Final = """
-SELECT app_id, openid, i.unionid, user_id, created_at
-  FROM unnest($1::text[], $2::text[]) AS wanted (app_id, openid) JOIN identities i USING (app_id, openid)
-"""
-# The openid that has each unionid in an app. $1 app_ids and $2 unionids, in pairs
-_OPENIDS: Final = """
-SELECT app_id, unionid, openid FROM unnest($1::text[], $2::text[]) AS wanted (app_id, unionid)
-  JOIN identities USING (app_id, unionid)
-"""
-# $1 user ids  $2 app_ids
-_APPS_OF_USERS: Final = "SELECT DISTINCT user_id, app_id FROM identities WHERE user_id = ANY ($1) AND app_id = ANY ($2)"
-_UNIONIDS: Final = "SELECT unionid, user_id FROM unionids WHERE unionid = ANY ($1)"
-_EXTERNAL_IDS: Final = """
-SELECT external_id, id FROM users WHERE external_id = ANY ($1)
- UNION ALL
-SELECT external_id, user_id FROM former_external_ids WHERE external_id = ANY ($1)
-"""
-_IDS: Final = "SELECT id FROM users WHERE id = ANY ($1)"
-_FORMER_IDS: Final = "SELECT id, user_id FROM former_users WHERE id = ANY ($1)"
-_PROVED: Final = "SELECT phone, id FROM users WHERE phone = ANY ($1) AND phone_proved_at IS NOT NULL"
-# Which of these ids were erased: a user's own id, and the ids that had been merged into that user. $1 ids
-_ERASED: Final = """
-SELECT user_id AS id FROM events WHERE user_id = ANY ($1) AND type = 'user.erased'
- UNION
-SELECT wanted.id
-  FROM unnest($1::uuid[]) AS wanted (id)
- WHERE wanted.id::text IN (SELECT jsonb_array_elements_text(data -> 'former_ids') FROM events
-                            WHERE type = 'user.erased' AND data -> 'former_ids' <> '[]')
-"""
-# In the order of ids: everybody locks users in this order, or two transactions would deadlock.
-_LOCK: Final = f"""
-SELECT {USER}, ban_reason, banned_until FROM users WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE
-"""  # noqa: S608 - put together from constants
-_LOCK_WITH_ADMINISTRATORS: Final = f"""
-SELECT {USER}, ban_reason, banned_until
-  FROM users WHERE id = ANY ($1) OR ('admin' = ANY (roles) AND status = 'active')
- ORDER BY id FOR NO KEY UPDATE
-"""  # noqa: S608 - put together from constants
-# Also those given under an id that was merged away. $1 user ids
-_CONSENTS: Final = """
-SELECT known.user_id, document, version, given_at
-  FROM (SELECT id, id AS user_id FROM unnest($1::uuid[]) AS wanted (id)
-         UNION ALL
-        SELECT id, user_id FROM former_users WHERE user_id = ANY ($1)) AS known
-  JOIN consents ON consents.user_id = known.id
-"""
-
-_USERS_COLUMNS: Final = (
-    "id, unionid, nickname, avatar_url, phone, phone_proved_at, roles, status, ban_reason, banned_until, created_at,"
-    " last_login_at, external_id"
-)
-
-
-def _adding(table: str, columns: str) -> str:
-    return f"""
-INSERT INTO {table} ({columns}) SELECT {columns} FROM jsonb_populate_recordset(NULL::{table}, $1)
-"""  # noqa: S608 - put together from constants
-
-
-# Of each of the statements below: $1 the rows, with the names of the table's columns
-_ADD_USERS: Final = _adding("users", _USERS_COLUMNS)
-_CHANGE_USERS: Final = """
-UPDATE users
-   SET unionid = given.unionid, nickname = given.nickname, avatar_url = given.avatar_url, phone = given.phone,
-       phone_proved_at = given.phone_proved_at, created_at = given.created_at, last_login_at = given.last_login_at,
-       external_id = given.external_id
-  FROM jsonb_populate_recordset(NULL::users, $1) AS given
- WHERE users.id = given.id
-"""
-# A trigger of the users table has already added the unionid in users.unionid: adding it again would fail.
-_ADD_UNIONIDS: Final = """
-INSERT INTO unionids (unionid, user_id)
-SELECT given.unionid, given.user_id FROM jsonb_populate_recordset(NULL::unionids, $1) AS given
- WHERE NOT EXISTS (SELECT FROM unionids WHERE unionids.unionid = given.unionid AND unionids.user_id = given.user_id)
-"""
-_ADD_IDENTITIES: Final = _adding("identities", "app_id, openid, user_id, unionid, created_at")
-_CHANGE_IDENTITIES: Final = """
-UPDATE identities SET unionid = given.unionid, created_at = given.created_at
-  FROM jsonb_populate_recordset(NULL::identities, $1) AS given
- WHERE identities.app_id = given.app_id AND identities.openid = given.openid
-"""
-_ADD_FORMER_IDS: Final = _adding("former_users", "id, user_id, merged_at")
-_ADD_FORMER_EXTERNAL_IDS: Final = _adding("former_external_ids", "external_id, user_id")
-_ADD_CONSENTS: Final = _adding("consents", "id, user_id, document, version, given_at, withdrawn_at, app_id, ip")
-_ADD_EVENTS: Final = _adding("events", "id, type, at, actor, user_id, app_id, data")
-# $1 user ids
-_NOTE_CONSENTS: Final = f"""
-UPDATE users SET consents = {PRESENT_CONSENTS} WHERE id = ANY ($1)
-"""  # noqa: S608 - put together from constants
-
-Rows = Sequence[Mapping[str, Any]]
+from wxauth.server.core.statements import Nothing, Statement
+from wxauth.server.core.users import UserRow
 
 
 class UserToImport(UserRow):
@@ -112,6 +20,139 @@ class UserToImport(UserRow):
 
     ban_reason: str | None
     banned_until: datetime | None
+
+
+class _IdentityRow(TypedDict):
+    app_id: str
+    openid: str
+    unionid: str | None
+    user_id: UUID
+    created_at: datetime
+
+
+class _OpenidRow(TypedDict):
+    app_id: str
+    unionid: str
+    openid: str
+
+
+class _Named(TypedDict):
+    name: str
+    user_id: UUID
+
+
+class _FormerId(TypedDict):
+    id: UUID
+    user_id: UUID
+
+
+class _AppOfUser(TypedDict):
+    user_id: UUID
+    app_id: str
+
+
+class _ConsentRow(TypedDict):
+    user_id: UUID
+    document: str
+    version: str
+    given_at: datetime
+
+
+_USER_TO_IMPORT: Final = ", ".join(f"users.{name}" for name in UserToImport.__annotations__)
+# App_ids and openids are in pairs.
+_IDENTITIES: Final = Statement[_IdentityRow]("""
+SELECT app_id, openid, i.unionid, user_id, created_at
+  FROM unnest(:app_ids::text[], :openids::text[]) AS wanted (app_id, openid) JOIN identities i USING (app_id, openid)
+""")
+# The openid that has each unionid in an app. App_ids and unionids are in pairs.
+_OPENIDS: Final = Statement[_OpenidRow]("""
+SELECT app_id, unionid, openid FROM unnest(:app_ids::text[], :unionids::text[]) AS wanted (app_id, unionid)
+  JOIN identities USING (app_id, unionid)
+""")
+_APPS_OF_USERS: Final = Statement[_AppOfUser](
+    "SELECT DISTINCT user_id, app_id FROM identities WHERE user_id = ANY (:user_ids) AND app_id = ANY (:app_ids)"
+)
+_UNIONIDS: Final = Statement[_Named]("SELECT unionid AS name, user_id FROM unionids WHERE unionid = ANY (:unionids)")
+_EXTERNAL_IDS: Final = Statement[_Named]("""
+SELECT external_id AS name, id AS user_id FROM users WHERE external_id = ANY (:external_ids)
+ UNION ALL
+SELECT external_id, user_id FROM former_external_ids WHERE external_id = ANY (:external_ids)
+""")
+_IDS: Final = Statement[UUID]("SELECT id FROM users WHERE id = ANY (:ids)")
+_FORMER_IDS: Final = Statement[_FormerId]("SELECT id, user_id FROM former_users WHERE id = ANY (:ids)")
+_PROVED: Final = Statement[_Named](
+    "SELECT phone AS name, id AS user_id FROM users WHERE phone = ANY (:phones) AND phone_proved_at IS NOT NULL"
+)
+# Which of these ids were erased: a user's own id, and the ids that had been merged into that user.
+_ERASED: Final = Statement[UUID]("""
+SELECT user_id AS id FROM events WHERE user_id = ANY (:ids) AND type = 'user.erased'
+ UNION
+SELECT wanted.id
+  FROM unnest(:ids::uuid[]) AS wanted (id)
+ WHERE wanted.id::text IN (SELECT jsonb_array_elements_text(data -> 'former_ids') FROM events
+                            WHERE type = 'user.erased' AND data -> 'former_ids' <> '[]')
+""")
+# In the order of ids: everybody locks users in this order, or two transactions would deadlock.
+_LOCK: Final = Statement[UserToImport](
+    f"SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR NO KEY UPDATE"  # noqa: S608 - put together from constants
+)
+_LOCK_WITH_ADMINISTRATORS: Final = Statement[UserToImport](f"""
+SELECT {_USER_TO_IMPORT} FROM users WHERE id = ANY (:user_ids) OR ('admin' = ANY (roles) AND status = 'active')
+ ORDER BY id FOR NO KEY UPDATE
+""")  # noqa: S608 - put together from constants
+# Also those given under an id that was merged away.
+_CONSENTS: Final = Statement[_ConsentRow]("""
+SELECT known.user_id, document, version, given_at
+  FROM (SELECT id, id AS user_id FROM unnest(:user_ids::uuid[]) AS wanted (id)
+         UNION ALL
+        SELECT id, user_id FROM former_users WHERE user_id = ANY (:user_ids)) AS known
+  JOIN consents ON consents.user_id = known.id
+""")
+
+
+def _adding(table: str, *columns: str) -> Statement[Nothing]:
+    # The columns are named: one that a newer version has added keeps its default.
+    named = ", ".join(columns)
+    return Statement[Nothing](f"""
+INSERT INTO {table} ({named}) SELECT {named} FROM jsonb_populate_recordset(NULL::{table}, :rows)
+""")  # noqa: S608 - put together from constants
+
+
+# Of each of the statements below, `rows` have the names of the table's columns.
+# `_NOTE_CONSENTS` sets users.consents; `settle` sets how a stored user stands.
+_USER_COLUMNS: Final = [name for name in UserToImport.__annotations__ if name != "consents"]
+_STANDING: Final = ("roles", "status", "ban_reason", "banned_until")
+_CHANGED_COLUMNS: Final = [name for name in _USER_COLUMNS if name not in ("id", *_STANDING)]
+_ADD_USERS: Final = _adding("users", *_USER_COLUMNS)
+_CHANGE_USERS: Final = Statement[Nothing](f"""
+UPDATE users
+   SET {", ".join(f"{name} = given.{name}" for name in _CHANGED_COLUMNS)}
+  FROM jsonb_populate_recordset(NULL::users, :rows) AS given
+ WHERE users.id = given.id
+""")  # noqa: S608 - put together from constants
+# A trigger of the users table has already added the unionid in users.unionid: adding it again would fail.
+_ADD_UNIONIDS: Final = Statement[Nothing]("""
+INSERT INTO unionids (unionid, user_id)
+SELECT given.unionid, given.user_id FROM jsonb_populate_recordset(NULL::unionids, :rows) AS given
+ WHERE NOT EXISTS (SELECT FROM unionids WHERE unionids.unionid = given.unionid AND unionids.user_id = given.user_id)
+""")
+_ADD_IDENTITIES: Final = _adding("identities", *_IdentityRow.__annotations__)
+_CHANGE_IDENTITIES: Final = Statement[Nothing]("""
+UPDATE identities SET unionid = given.unionid, created_at = given.created_at
+  FROM jsonb_populate_recordset(NULL::identities, :rows) AS given
+ WHERE identities.app_id = given.app_id AND identities.openid = given.openid
+""")
+_ADD_FORMER_IDS: Final = _adding("former_users", "id", "user_id", "merged_at")
+_ADD_FORMER_EXTERNAL_IDS: Final = _adding("former_external_ids", "external_id", "user_id")
+_ADD_CONSENTS: Final = _adding(
+    "consents", "id", "user_id", "document", "version", "given_at", "withdrawn_at", "app_id", "ip"
+)
+_ADD_EVENTS: Final = _adding("events", "id", "type", "at", "actor", "user_id", "app_id", "data")
+_NOTE_CONSENTS: Final = Statement[Nothing](f"""
+UPDATE users SET consents = {PRESENT_CONSENTS} WHERE id = ANY (:user_ids)
+""")  # noqa: S608 - put together from constants
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 class FoundIdentity(NamedTuple):
@@ -157,30 +198,35 @@ class Found(NamedTuple):
 
 async def find(transaction: Transaction, wanted: Wanted) -> Found:
     """Find what is stored under the names and ids of a batch."""
-    identities = await transaction.fetch(
-        _IDENTITIES, [app_id for app_id, _ in wanted.identities], [openid for _, openid in wanted.identities]
+    identities = await transaction.rows(
+        _IDENTITIES,
+        app_ids=[app_id for app_id, _ in wanted.identities],
+        openids=[openid for _, openid in wanted.identities],
     )
-    ids = {row["id"] for row in await transaction.fetch(_IDS, wanted.ids)} if wanted.ids else set()
-    missing = [user_id for user_id in wanted.ids if user_id not in ids]
+    ids = await transaction.values(_IDS, ids=wanted.ids) if wanted.ids else ()
+    missing = list(set(wanted.ids).difference(ids))
+    former_ids = await transaction.rows(_FORMER_IDS, ids=missing) if missing else ()
+    erased_ids = await transaction.values(_ERASED, ids=missing) if missing else ()
+    in_apps, names = [app_id for app_id, _ in wanted.unionids], [unionid for _, unionid in wanted.unionids]
+    unionids = await transaction.rows(_UNIONIDS, unionids=names) if names else ()
+    openids = await transaction.rows(_OPENIDS, app_ids=in_apps, unionids=names) if names else ()
+    external_ids = (
+        await transaction.rows(_EXTERNAL_IDS, external_ids=wanted.external_ids) if wanted.external_ids else ()
+    )
     proved: dict[str, list[UUID]] = {}
-    for row in await transaction.fetch(_PROVED, wanted.phones) if wanted.phones else ():
-        proved.setdefault(row["phone"], []).append(row["id"])
-    in_apps = [app_id for app_id, _ in wanted.unionids], [unionid for _, unionid in wanted.unionids]
-    erased = await transaction.fetch(_ERASED, missing) if missing else ()
+    for row in await transaction.rows(_PROVED, phones=wanted.phones) if wanted.phones else ():
+        proved.setdefault(row["name"], []).append(row["user_id"])
     return Found(
         identities={
             (row["app_id"], row["openid"]): FoundIdentity(row["user_id"], row["unionid"], row["created_at"])
             for row in identities
         },
-        unionids=dict(await transaction.fetch(_UNIONIDS, in_apps[1])) if wanted.unionids else {},
-        openids={
-            (row["app_id"], row["unionid"]): row["openid"]
-            for row in (await transaction.fetch(_OPENIDS, *in_apps) if wanted.unionids else ())
-        },
-        external_ids=dict(await transaction.fetch(_EXTERNAL_IDS, wanted.external_ids)) if wanted.external_ids else {},
+        unionids={row["name"]: row["user_id"] for row in unionids},
+        openids={(row["app_id"], row["unionid"]): row["openid"] for row in openids},
+        external_ids={row["name"]: row["user_id"] for row in external_ids},
         ids=frozenset(ids),
-        former_ids=dict(await transaction.fetch(_FORMER_IDS, missing)) if missing else {},
-        erased_ids=frozenset(row["id"] for row in erased),
+        former_ids={row["id"]: row["user_id"] for row in former_ids},
+        erased_ids=frozenset(erased_ids),
         proved=proved,
     )
 
@@ -193,22 +239,23 @@ async def lock(
     Nobody else changes them until the transaction ends.
     """
     statement = _LOCK_WITH_ADMINISTRATORS if with_administrators else _LOCK
-    rows: Sequence[UserToImport] = await transaction.fetch(statement, user_ids)
-    return rows
+    return await transaction.rows(statement, user_ids=user_ids)
 
 
 async def consents_known(
     transaction: Transaction, user_ids: Sequence[UUID]
 ) -> Sequence[tuple[UUID, str, str, datetime]]:
     """User, document, version and time of every consent that these users ever gave."""
-    return [tuple(row) for row in await transaction.fetch(_CONSENTS, user_ids)]
+    known = await transaction.rows(_CONSENTS, user_ids=user_ids)
+    return [(row["user_id"], row["document"], row["version"], row["given_at"]) for row in known]
 
 
 async def apps_of_users(
     transaction: Transaction, user_ids: Sequence[UUID], app_ids: Sequence[str]
 ) -> Sequence[tuple[UUID, str]]:
     """Each of these users with each of these apps in which they have an openid."""
-    return [tuple(row) for row in await transaction.fetch(_APPS_OF_USERS, user_ids, app_ids)]
+    found = await transaction.rows(_APPS_OF_USERS, user_ids=user_ids, app_ids=app_ids)
+    return [(row["user_id"], row["app_id"]) for row in found]
 
 
 async def store(
@@ -237,6 +284,6 @@ async def store(
         (_ADD_EVENTS, events),
     ):
         if rows:
-            await transaction.execute(statement, rows)
+            await transaction.run(statement, rows=rows)
     if consents:
-        await transaction.execute(_NOTE_CONSENTS, list({consent["user_id"] for consent in consents}))
+        await transaction.run(_NOTE_CONSENTS, user_ids=list({consent["user_id"] for consent in consents}))

@@ -155,29 +155,6 @@ class Line(_Strict):
         return [Fault(field, WANTED[field]) for field in dict.fromkeys(fields)]
 
 
-def exported_line(row: Any) -> dict[str, Any]:
-    """An identity as it is exported. The fields are in the order of the guide."""
-    return {
-        "app_id": row["app_id"],
-        "openid": row["openid"],
-        "unionid": row["unionid"],
-        "external_id": row["external_id"],
-        "nickname": row["nickname"],
-        "avatar_url": row["avatar_url"],
-        "phone": row["phone"],
-        "roles": row["roles"],
-        "status": row["status"],
-        "created_at": row["created_at"],
-        "last_login_at": row["last_login_at"],
-        "user_id": row["user_id"],
-        "identity_created_at": row["identity_created_at"],
-        "consents": row["consents"] or [],
-        "former_ids": row["former_ids"] or [],
-        **{name: row[name] for name in ("ban_reason", "banned_until") if row[name] is not None},
-        **({"former_external_ids": row["former_external_ids"]} if row["former_external_ids"] else {}),
-    }
-
-
 def later(one: datetime | None, other: datetime | None) -> datetime | None:
     """The later of both times; None if there is neither."""
     return max((time for time in (one, other) if time is not None), default=None)
