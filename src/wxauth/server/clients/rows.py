@@ -3,15 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, Final
-
-from sqlalchemy import update
-from sqlalchemy.dialects.postgresql import insert
-from sqlmodel import col
+from typing import Final
 
 from wxauth.server.clients.tables import AddedClient, Client, StoredClient
 from wxauth.server.core.database import Database, Transaction
-from wxauth.server.core.statements import Columns, CoreStatement, Nothing, Statement
+from wxauth.server.core.statements import Columns, Nothing, Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.sessions.rows import end_sessions_of_client
 
@@ -53,6 +49,26 @@ _SITES_NAMED: Final = Statement[str](
 )
 _REMOVE: Final = Statement[str]("DELETE FROM clients WHERE name = :name RETURNING name")
 _PUBLIC_REDIRECT_URIS: Final = Statement[str](f"{_select('DISTINCT unnest(redirect_uris) AS uri')} WHERE is_public")
+_COLUMNS: Final = ", ".join(Client.model_fields)
+_ADDED_PART: Final = f"""
+INSERT INTO clients ({_COLUMNS}, secret_hash, created_at)
+SELECT {_COLUMNS}, :secret_hash, :now FROM jsonb_populate_record(NULL::clients, :client)"""  # noqa: S608 - constants
+
+
+def _all_but_the_name(given: str) -> str:
+    # A key that was set, even to what it is, would be locked against the scans that refer to it.
+    return ", ".join(f"{column} = {given}.{column}" for column in Client.model_fields if column != "name")
+
+
+# Of several requests for one name at once, one wins.
+_ADD: Final = Statement[str](f"{_ADDED_PART} ON CONFLICT DO NOTHING RETURNING name")
+_ADD_OR_REPLACE: Final = Statement[Nothing](
+    f"{_ADDED_PART} ON CONFLICT (name) DO UPDATE SET {_all_but_the_name('excluded')}"
+)
+_CHANGE: Final = Statement[Nothing](f"""
+UPDATE clients SET {_all_but_the_name("given")}
+  FROM jsonb_populate_record(NULL::clients, :client) AS given WHERE clients.name = given.name
+""")  # noqa: S608 - constants
 # There is one former secret at most: the present secret replaces it. A public client is given none.
 _RENEW: Final = Statement[list[str]]("""
 UPDATE clients
@@ -103,11 +119,8 @@ async def store_client(
     database: Database, client: Client, *, secret_hash: bytes | None, by: Actor, now: datetime
 ) -> bool:
     """Store a new client; whether its name was free. Raises: StorageUnavailable."""
-    values = {**client.model_dump(), "secret_hash": secret_hash, "created_at": now}
-    # Of several requests for one name at once, one wins.
-    added = insert(StoredClient).values(values).on_conflict_do_nothing().returning(col(StoredClient.name))
     async with database.begin() as transaction:
-        if await transaction.value(CoreStatement[str](added)) is None:
+        if await transaction.value(_ADD, client=client, secret_hash=secret_hash, now=now) is None:
             return False
         data = {"name": client.name, "scopes": client.scopes}
         await record_event(transaction, EventType.CLIENT_ADDED, by=by, at=now, data=data)
@@ -116,10 +129,8 @@ async def store_client(
 
 async def ensure_public_client(database: Database, client: Client, *, now: datetime) -> None:
     """Store this public client, whatever was stored under its name before. Raises: StorageUnavailable."""
-    added = insert(StoredClient).values({**client.model_dump(), "created_at": now})
-    replaced = added.on_conflict_do_update(index_elements=["name"], set_=_all_but_the_name(client))
     async with database.begin() as transaction:
-        await transaction.run(CoreStatement[Nothing](replaced))
+        await transaction.run(_ADD_OR_REPLACE, client=client, secret_hash=None, now=now)
 
 
 async def lock_client(transaction: Transaction, name: str) -> AddedClient | None:
@@ -130,8 +141,7 @@ async def lock_client(transaction: Transaction, name: str) -> AddedClient | None
 
 async def store_change(transaction: Transaction, client: Client) -> None:
     """Store a client that is locked as it is here."""
-    changed = update(StoredClient).where(col(StoredClient.name) == client.name).values(_all_but_the_name(client))
-    await transaction.run(CoreStatement[Nothing](changed))
+    await transaction.run(_CHANGE, client=client)
 
 
 async def renew_secret(
@@ -157,8 +167,3 @@ async def delete_client(database: Database, name: str, *, by: Actor, now: dateti
         await end_sessions_of_client(transaction, name, by=by, now=now)
         await record_event(transaction, EventType.CLIENT_REMOVED, by=by, at=now, data={"name": name})
         return True
-
-
-def _all_but_the_name(client: Client) -> dict[str, Any]:
-    # A key that was set, even to what it is, would be locked against the scans that refer to it.
-    return client.model_dump(exclude={"name"})

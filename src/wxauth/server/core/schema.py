@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from wxauth.server.core.database import Database
+from wxauth.server.core.statements import Statement
 
 _IN_WHEEL: Final = Path(__file__).parents[2] / "_migrations"
 _IN_CHECKOUT: Final = Path(__file__).parents[4] / "alembic"
@@ -21,8 +22,8 @@ def revisions_in(scripts: Path) -> tuple[str, ...]:
 KNOWN: Final = revisions_in(SCRIPTS)
 """All revisions that this version knows, the newest first."""
 
-_IS_MIGRATED: Final = "SELECT to_regclass('alembic_version') IS NOT NULL"
-_CURRENT: Final = "SELECT version_num FROM alembic_version"
+_IS_MIGRATED: Final = Statement[bool]("SELECT to_regclass('alembic_version') IS NOT NULL")
+_CURRENT: Final = Statement[str]("SELECT version_num FROM alembic_version")
 
 
 async def is_schema_usable(database: Database) -> bool:
@@ -35,10 +36,7 @@ async def is_schema_usable(database: Database) -> bool:
 
 async def current_revision(database: Database) -> str | None:
     """The schema's revision; None if there is no schema. Raises: StorageUnavailable."""
-    if not (await database.fetchrow(_IS_MIGRATED))[0]:
-        return None
-    row = await database.fetchrow(_CURRENT)
-    return None if row is None else str(row[0])
+    return await database.value(_CURRENT) if await database.value(_IS_MIGRATED) else None
 
 
 def is_usable(revision: str | None, known: Sequence[str] = KNOWN) -> bool:
