@@ -66,6 +66,8 @@ from wxauth.server.users.bodies import (
 from wxauth.server.web.answers import Problem
 from wxauth.server.websites.bodies import (
     ApproveRequest,
+    AuthorizationAnswer,
+    AuthorizationRequest,
     ClaimedAnswer,
     ClaimRequest,
     DeviceAuthorizationAnswer,
@@ -84,6 +86,7 @@ BODIES: dict[str, type[BaseModel]] = {
     for kind in (
         LoginRequest,
         ApproveRequest,
+        AuthorizationRequest,
         ClaimRequest,
         RefreshRequest,
         LogoutRequest,
@@ -131,6 +134,7 @@ MODELS = {
     "UserForSiblingsAnswer": UserForSiblingsAnswer,
     "LookupAnswer": LookupAnswer,
     "FeedAnswer": FeedAnswer,
+    "AuthorizationAnswer": AuthorizationAnswer,
     "ClaimedAnswer": ClaimedAnswer,
     "DeviceAuthorizationAnswer": DeviceAuthorizationAnswer,
     "WebTokensAnswer": WebTokensAnswer,
@@ -201,6 +205,7 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("claim_scan", "post /v1/me/scans"),
         ("approve_scan", "post /v1/me/scans/{scan_id}/approve"),
         ("deny_scan", "post /v1/me/scans/{scan_id}/deny"),
+        ("authorize_site", "post /v1/me/authorizations"),
         ("authorize_device", "post /v1/device_authorization"),
         ("exchange", "post /v1/token"),
         ("revoke", "post /v1/revoke"),

@@ -254,6 +254,7 @@ async def test_no_label_tells_of_a_person(
     assert {name for sample in scraped.samples for name in sample.labels} == {
         *("app_id", "outcome", "errcode", "code", "le", "version", "api", "method", "route", "status", "worker"),
         "by",
+        "door",
     }
     assert {sample.labels.get("app_id") for sample in scraped.samples} == {
         *(APP["app_id"], OTHER_APP["app_id"], "unknown", None)

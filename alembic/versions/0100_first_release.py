@@ -9,82 +9,6 @@ down_revision = None
 def upgrade() -> None:
     """Make all tables, with their indexes, functions and triggers."""
     op.execute("""
-        CREATE TABLE users (
-            id UUID NOT NULL,
-            unionid TEXT,
-            nickname TEXT,
-            avatar_url TEXT,
-            phone TEXT,
-            roles TEXT[] DEFAULT '{}' NOT NULL,
-            status TEXT DEFAULT 'active' NOT NULL,
-            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            last_login_at TIMESTAMP WITH TIME ZONE,
-            unjudged_since TIMESTAMP WITH TIME ZONE,
-            external_id VARCHAR(128),
-            phone_proved_at TIMESTAMP WITH TIME ZONE,
-            consents JSONB,
-            ban_reason TEXT,
-            banned_until TIMESTAMP WITH TIME ZONE,
-            CONSTRAINT users_pkey PRIMARY KEY (id),
-            CONSTRAINT users_unionid_key UNIQUE (unionid)
-        )
-         WITH (fillfactor = 85)
-    """)
-    op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
-    op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
-    op.execute("CREATE INDEX users_administrators_idx ON users (id) WHERE 'admin' = ANY (roles)")
-    op.execute("CREATE INDEX users_banned_until_idx ON users (banned_until) WHERE banned_until IS NOT NULL")
-    op.execute(r"""
-        CREATE FUNCTION check_user() RETURNS trigger LANGUAGE plpgsql AS $$
-        DECLARE
-            broken text := CASE
-                WHEN NEW.unionid = '' THEN 'unionid' -- would make one person of many
-                WHEN NEW.status NOT IN ('active', 'disabled') THEN 'status'
-                WHEN cardinality(NEW.roles) > 32 THEN 'roles_number'
-                -- Almost nobody has a role. The first comparison refuses NULL, and a comma inside a role.
-                WHEN cardinality(NEW.roles) > 0
-                     AND (NEW.roles = string_to_array(array_to_string(NEW.roles, ','), ',')
-                          AND array_to_string(NEW.roles, ',') ~ '^[a-z][a-z0-9_-]{0,31}(,[a-z][a-z0-9_-]{0,31})*$')
-                         IS NOT TRUE THEN 'roles'
-                WHEN char_length(NEW.nickname) NOT BETWEEN 1 AND 64 THEN 'nickname'
-                WHEN char_length(NEW.avatar_url) NOT BETWEEN 1 AND 2048 THEN 'avatar_url'
-                WHEN NEW.phone !~ '^\+[1-9][0-9]{1,14}$' THEN 'phone'
-                WHEN char_length(NEW.ban_reason) NOT BETWEEN 1 AND 500 THEN 'ban_reason'
-                WHEN NEW.status = 'active' AND num_nonnulls(NEW.ban_reason, NEW.banned_until) > 0 THEN 'ban'
-            END;
-        BEGIN
-            IF broken IS NOT NULL THEN
-                RAISE EXCEPTION 'users.% breaks its rule', broken
-                      USING ERRCODE = 'check_violation', TABLE = 'users', CONSTRAINT = 'users_' || broken || '_check';
-            END IF;
-            RETURN NEW;
-        END
-        $$
-    """)
-    op.execute("""
-        CREATE TRIGGER users_check
-            BEFORE INSERT OR UPDATE
-                OF unionid, status, roles, nickname, avatar_url, phone, ban_reason, banned_until ON users
-            FOR EACH ROW EXECUTE FUNCTION check_user()
-    """)
-    op.execute("""
-        CREATE TABLE consents (
-            id UUID NOT NULL,
-            user_id UUID NOT NULL,
-            document TEXT NOT NULL,
-            version TEXT NOT NULL,
-            given_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            withdrawn_at TIMESTAMP WITH TIME ZONE,
-            app_id TEXT,
-            ip INET,
-            CONSTRAINT consents_pkey PRIMARY KEY (id),
-            CONSTRAINT consents_document_check CHECK (document <> ''),
-            CONSTRAINT consents_version_check CHECK (version <> '')
-        )
-    """)
-    op.execute("CREATE INDEX consents_present_idx ON consents (user_id, document) WHERE withdrawn_at IS NULL")
-    op.execute("CREATE INDEX consents_user_id_given_at_id_idx ON consents (user_id, given_at, id)")
-    op.execute("""
         CREATE TABLE events (
             id UUID NOT NULL,
             type TEXT NOT NULL,
@@ -100,9 +24,9 @@ def upgrade() -> None:
             CONSTRAINT events_data_check CHECK (jsonb_typeof(data) = 'object')
         )
     """)
+    op.execute("CREATE INDEX events_user_id_id_idx ON events (user_id, id)")
     op.execute("CREATE INDEX events_type_id_idx ON events (type, id)")
     op.execute("CREATE INDEX events_actor_id_idx ON events (actor, id) WHERE ip IS NOT NULL")
-    op.execute("CREATE INDEX events_user_id_id_idx ON events (user_id, id)")
     op.execute("""
         CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -155,11 +79,75 @@ def upgrade() -> None:
             FOR EACH STATEMENT EXECUTE FUNCTION forget_places()
     """)
     op.execute("""
-        CREATE TABLE erasures (
+        CREATE TABLE apps (
+            app_id TEXT NOT NULL,
+            title TEXT,
+            is_enabled BOOLEAN DEFAULT true NOT NULL,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            fields JSONB NOT NULL,
+            secrets BYTEA NOT NULL,
+            CONSTRAINT apps_pkey PRIMARY KEY (app_id),
+            CONSTRAINT apps_app_id_check CHECK (app_id ~ '^[A-Za-z0-9_-]{1,64}$'),
+            CONSTRAINT apps_title_check CHECK (char_length(title) BETWEEN 1 AND 64),
+            CONSTRAINT apps_fields_check CHECK (jsonb_typeof(fields) = 'object')
+        )
+    """)
+    op.execute("""
+        CREATE TABLE clients (
+            name TEXT NOT NULL,
+            title TEXT,
+            scopes TEXT[] DEFAULT '{introspect,access_token}' NOT NULL,
+            is_public BOOLEAN DEFAULT false NOT NULL,
+            device BOOLEAN DEFAULT false NOT NULL,
+            redirect_uris TEXT[] DEFAULT '{}' NOT NULL,
+            logout_uris TEXT[] DEFAULT '{}' NOT NULL,
+            app_id TEXT,
+            near BOOLEAN DEFAULT false NOT NULL,
+            user_code BOOLEAN DEFAULT false NOT NULL,
+            email_domain TEXT,
+            id_token_alg TEXT,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            former_secret_until TIMESTAMP WITH TIME ZONE,
+            secret_hash BYTEA,
+            former_secret_hash BYTEA,
+            CONSTRAINT clients_pkey PRIMARY KEY (name),
+            CONSTRAINT clients_name_check CHECK (name ~ '^[a-z0-9][a-z0-9_-]{0,63}$'),
+            CONSTRAINT clients_secret_hash_check CHECK ((secret_hash IS NULL) = is_public AND
+                octet_length(secret_hash) = 32),
+            CONSTRAINT clients_former_secret_check CHECK ((former_secret_hash IS NULL) = (former_secret_until IS
+                NULL) AND octet_length(former_secret_hash) = 32),
+            CONSTRAINT clients_title_check CHECK (char_length(title) BETWEEN 1 AND 64),
+            CONSTRAINT clients_grant_check CHECK ((title IS NOT NULL) = (device OR cardinality(redirect_uris) > 0)),
+            CONSTRAINT clients_scopes_check CHECK ((scopes <@ '{introspect,access_token,users,phones,events}') =
+                (title IS NULL)),
+            CONSTRAINT clients_is_public_check CHECK (NOT (is_public AND device)),
+            CONSTRAINT clients_id_token_alg_check CHECK ((id_token_alg IS NULL) = (title IS NULL) AND
+                id_token_alg IN ('RS256', 'ES256')),
+            CONSTRAINT clients_service_check CHECK (title IS NOT NULL OR NOT (is_public OR near OR user_code)
+                AND cardinality(logout_uris) = 0 AND num_nonnulls(app_id, email_domain) = 0)
+        )
+    """)
+    op.execute("""
+        CREATE TABLE consents (
+            id UUID NOT NULL,
             user_id UUID NOT NULL,
-            about_after UUID NOT NULL,
-            acted_after UUID NOT NULL,
-            CONSTRAINT erasures_pkey PRIMARY KEY (user_id)
+            document TEXT NOT NULL,
+            version TEXT NOT NULL,
+            given_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            withdrawn_at TIMESTAMP WITH TIME ZONE,
+            app_id TEXT,
+            ip INET,
+            CONSTRAINT consents_pkey PRIMARY KEY (id),
+            CONSTRAINT consents_document_check CHECK (document <> ''),
+            CONSTRAINT consents_version_check CHECK (version <> '')
+        )
+    """)
+    op.execute("CREATE INDEX consents_user_id_given_at_id_idx ON consents (user_id, given_at, id)")
+    op.execute("CREATE INDEX consents_present_idx ON consents (user_id, document) WHERE withdrawn_at IS NULL")
+    op.execute("""
+        CREATE TABLE console_sessions (
+            session_id UUID NOT NULL,
+            CONSTRAINT console_sessions_pkey PRIMARY KEY (session_id)
         )
     """)
     op.execute("""
@@ -196,69 +184,6 @@ def upgrade() -> None:
             event_id UUID NOT NULL,
             CONSTRAINT feed_swept_pkey PRIMARY KEY (is_only),
             CONSTRAINT feed_swept_is_only_check CHECK (is_only)
-        )
-    """)
-    op.execute("""
-        CREATE TABLE signing_keys (
-            id UUID NOT NULL,
-            kid TEXT NOT NULL,
-            public_jwk JSONB NOT NULL,
-            private_key BYTEA NOT NULL,
-            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            activates_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            retires_at TIMESTAMP WITH TIME ZONE,
-            CONSTRAINT signing_keys_pkey PRIMARY KEY (id),
-            CONSTRAINT signing_keys_kid_key UNIQUE (kid),
-            CONSTRAINT signing_keys_retires_at_check CHECK (retires_at > activates_at)
-        )
-    """)
-    op.execute("""
-        CREATE TABLE id_token_keys (
-            id UUID NOT NULL,
-            kid TEXT NOT NULL,
-            public_jwk JSONB NOT NULL,
-            private_key BYTEA NOT NULL,
-            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            activates_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            retires_at TIMESTAMP WITH TIME ZONE,
-            CONSTRAINT id_token_keys_pkey PRIMARY KEY (id),
-            CONSTRAINT id_token_keys_kid_key UNIQUE (kid),
-            CONSTRAINT id_token_keys_retires_at_check CHECK (retires_at > activates_at)
-        )
-    """)
-    op.execute("""
-        CREATE TABLE clients (
-            name TEXT NOT NULL,
-            title TEXT,
-            scopes TEXT[] DEFAULT '{introspect,access_token}' NOT NULL,
-            is_public BOOLEAN DEFAULT false NOT NULL,
-            device BOOLEAN DEFAULT false NOT NULL,
-            redirect_uris TEXT[] DEFAULT '{}' NOT NULL,
-            logout_uris TEXT[] DEFAULT '{}' NOT NULL,
-            app_id TEXT,
-            near BOOLEAN DEFAULT false NOT NULL,
-            user_code BOOLEAN DEFAULT false NOT NULL,
-            email_domain TEXT,
-            id_token_alg TEXT,
-            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            former_secret_until TIMESTAMP WITH TIME ZONE,
-            secret_hash BYTEA,
-            former_secret_hash BYTEA,
-            CONSTRAINT clients_pkey PRIMARY KEY (name),
-            CONSTRAINT clients_name_check CHECK (name ~ '^[a-z0-9][a-z0-9_-]{0,63}$'),
-            CONSTRAINT clients_secret_hash_check CHECK ((secret_hash IS NULL) = is_public AND
-                octet_length(secret_hash) = 32),
-            CONSTRAINT clients_former_secret_check CHECK ((former_secret_hash IS NULL) = (former_secret_until IS
-                NULL) AND octet_length(former_secret_hash) = 32),
-            CONSTRAINT clients_title_check CHECK (char_length(title) BETWEEN 1 AND 64),
-            CONSTRAINT clients_grant_check CHECK ((title IS NOT NULL) = (device OR cardinality(redirect_uris) > 0)),
-            CONSTRAINT clients_scopes_check CHECK ((scopes <@ '{introspect,access_token,users,phones,events}') =
-                (title IS NULL)),
-            CONSTRAINT clients_is_public_check CHECK (NOT (is_public AND device)),
-            CONSTRAINT clients_id_token_alg_check CHECK ((id_token_alg IS NULL) = (title IS NULL) AND
-                id_token_alg IN ('RS256', 'ES256')),
-            CONSTRAINT clients_service_check CHECK (title IS NOT NULL OR NOT (is_public OR near OR user_code)
-                AND cardinality(logout_uris) = 0 AND num_nonnulls(app_id, email_domain) = 0)
         )
     """)
     op.execute("""
@@ -300,10 +225,57 @@ def upgrade() -> None:
         )
          WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02)
     """)
-    op.execute("CREATE INDEX deliveries_webhook_id_state_id_idx ON deliveries (webhook_id, state, id)")
     op.execute("""
         CREATE INDEX deliveries_pending_idx ON deliveries (webhook_id, priority, next_at) WHERE state = 'pending'
     """)
+    op.execute("CREATE INDEX deliveries_webhook_id_state_id_idx ON deliveries (webhook_id, state, id)")
+    op.execute("""
+        CREATE TABLE sweeps (
+            name TEXT NOT NULL,
+            after UUID NOT NULL,
+            due_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT sweeps_pkey PRIMARY KEY (name)
+        )
+    """)
+    op.execute("""
+        CREATE TABLE signing_keys (
+            id UUID NOT NULL,
+            kid TEXT NOT NULL,
+            public_jwk JSONB NOT NULL,
+            private_key BYTEA NOT NULL,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            activates_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            retires_at TIMESTAMP WITH TIME ZONE,
+            CONSTRAINT signing_keys_pkey PRIMARY KEY (id),
+            CONSTRAINT signing_keys_kid_key UNIQUE (kid),
+            CONSTRAINT signing_keys_retires_at_check CHECK (retires_at > activates_at)
+        )
+    """)
+    op.execute("""
+        CREATE TABLE id_token_keys (
+            id UUID NOT NULL,
+            kid TEXT NOT NULL,
+            public_jwk JSONB NOT NULL,
+            private_key BYTEA NOT NULL,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            activates_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            retires_at TIMESTAMP WITH TIME ZONE,
+            CONSTRAINT id_token_keys_pkey PRIMARY KEY (id),
+            CONSTRAINT id_token_keys_kid_key UNIQUE (kid),
+            CONSTRAINT id_token_keys_retires_at_check CHECK (retires_at > activates_at)
+        )
+    """)
+    op.execute("""
+        CREATE TABLE attempts (
+            key BYTEA NOT NULL,
+            since TIMESTAMP WITH TIME ZONE NOT NULL,
+            number INTEGER NOT NULL,
+            CONSTRAINT attempts_pkey PRIMARY KEY (key),
+            CONSTRAINT attempts_key_check CHECK (octet_length(key) = 32),
+            CONSTRAINT attempts_number_check CHECK (number >= 0)
+        )
+    """)
+    op.execute("CREATE INDEX attempts_since_idx ON attempts (since)")
     op.execute("""
         CREATE TABLE daily_numbers (
             day DATE NOT NULL,
@@ -312,26 +284,6 @@ def upgrade() -> None:
             logins BIGINT NOT NULL,
             CONSTRAINT daily_numbers_pkey PRIMARY KEY (day, process),
             CONSTRAINT daily_numbers_numbers_check CHECK (new_users >= 0 AND logins >= 0)
-        )
-    """)
-    op.execute("""
-        CREATE TABLE console_sessions (
-            session_id UUID NOT NULL,
-            CONSTRAINT console_sessions_pkey PRIMARY KEY (session_id)
-        )
-    """)
-    op.execute("""
-        CREATE TABLE apps (
-            app_id TEXT NOT NULL,
-            title TEXT,
-            is_enabled BOOLEAN DEFAULT true NOT NULL,
-            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            fields JSONB NOT NULL,
-            secrets BYTEA NOT NULL,
-            CONSTRAINT apps_pkey PRIMARY KEY (app_id),
-            CONSTRAINT apps_app_id_check CHECK (app_id ~ '^[A-Za-z0-9_-]{1,64}$'),
-            CONSTRAINT apps_title_check CHECK (char_length(title) BETWEEN 1 AND 64),
-            CONSTRAINT apps_fields_check CHECK (jsonb_typeof(fields) = 'object')
         )
     """)
     op.execute("""
@@ -356,23 +308,112 @@ def upgrade() -> None:
     """)
     op.execute("CREATE INDEX push_nonces_received_at_idx ON push_nonces (received_at)")
     op.execute("""
-        CREATE TABLE attempts (
-            key BYTEA NOT NULL,
-            since TIMESTAMP WITH TIME ZONE NOT NULL,
-            number INTEGER NOT NULL,
-            CONSTRAINT attempts_pkey PRIMARY KEY (key),
-            CONSTRAINT attempts_key_check CHECK (octet_length(key) = 32),
-            CONSTRAINT attempts_number_check CHECK (number >= 0)
+        CREATE TABLE users (
+            id UUID NOT NULL,
+            unionid TEXT,
+            nickname TEXT,
+            avatar_url TEXT,
+            phone TEXT,
+            roles TEXT[] DEFAULT '{}' NOT NULL,
+            status TEXT DEFAULT 'active' NOT NULL,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            last_login_at TIMESTAMP WITH TIME ZONE,
+            unjudged_since TIMESTAMP WITH TIME ZONE,
+            external_id VARCHAR(128),
+            phone_proved_at TIMESTAMP WITH TIME ZONE,
+            consents JSONB,
+            ban_reason TEXT,
+            banned_until TIMESTAMP WITH TIME ZONE,
+            CONSTRAINT users_pkey PRIMARY KEY (id),
+            CONSTRAINT users_unionid_key UNIQUE (unionid)
+        )
+         WITH (fillfactor = 85)
+    """)
+    op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
+    op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
+    op.execute("CREATE INDEX users_banned_until_idx ON users (banned_until) WHERE banned_until IS NOT NULL")
+    op.execute("CREATE INDEX users_administrators_idx ON users (id) WHERE 'admin' = ANY (roles)")
+    op.execute(r"""
+        CREATE FUNCTION check_user() RETURNS trigger LANGUAGE plpgsql AS $$
+        DECLARE
+            broken text := CASE
+                WHEN NEW.unionid = '' THEN 'unionid' -- would make one person of many
+                WHEN NEW.status NOT IN ('active', 'disabled') THEN 'status'
+                WHEN cardinality(NEW.roles) > 32 THEN 'roles_number'
+                -- Almost nobody has a role. The first comparison refuses NULL, and a comma inside a role.
+                WHEN cardinality(NEW.roles) > 0
+                     AND (NEW.roles = string_to_array(array_to_string(NEW.roles, ','), ',')
+                          AND array_to_string(NEW.roles, ',') ~ '^[a-z][a-z0-9_-]{0,31}(,[a-z][a-z0-9_-]{0,31})*$')
+                         IS NOT TRUE THEN 'roles'
+                WHEN char_length(NEW.nickname) NOT BETWEEN 1 AND 64 THEN 'nickname'
+                WHEN char_length(NEW.avatar_url) NOT BETWEEN 1 AND 2048 THEN 'avatar_url'
+                WHEN NEW.phone !~ '^\+[1-9][0-9]{1,14}$' THEN 'phone'
+                WHEN char_length(NEW.ban_reason) NOT BETWEEN 1 AND 500 THEN 'ban_reason'
+                WHEN NEW.status = 'active' AND num_nonnulls(NEW.ban_reason, NEW.banned_until) > 0 THEN 'ban'
+            END;
+        BEGIN
+            IF broken IS NOT NULL THEN
+                RAISE EXCEPTION 'users.% breaks its rule', broken
+                      USING ERRCODE = 'check_violation', TABLE = 'users', CONSTRAINT = 'users_' || broken || '_check';
+            END IF;
+            RETURN NEW;
+        END
+        $$
+    """)
+    op.execute("""
+        CREATE TRIGGER users_check
+            BEFORE INSERT OR UPDATE
+                OF unionid, status, roles, nickname, avatar_url, phone, ban_reason, banned_until ON users
+            FOR EACH ROW EXECUTE FUNCTION check_user()
+    """)
+    op.execute("""
+        CREATE TABLE erasures (
+            user_id UUID NOT NULL,
+            about_after UUID NOT NULL,
+            acted_after UUID NOT NULL,
+            CONSTRAINT erasures_pkey PRIMARY KEY (user_id)
         )
     """)
-    op.execute("CREATE INDEX attempts_since_idx ON attempts (since)")
     op.execute("""
-        CREATE TABLE sweeps (
-            name TEXT NOT NULL,
-            after UUID NOT NULL,
-            due_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            CONSTRAINT sweeps_pkey PRIMARY KEY (name)
+        CREATE TABLE admin_links (
+            digest BYTEA NOT NULL,
+            user_id UUID NOT NULL,
+            expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT admin_links_pkey PRIMARY KEY (digest),
+            CONSTRAINT admin_links_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE,
+            CONSTRAINT admin_links_digest_check CHECK (octet_length(digest) = 32)
         )
+    """)
+    op.execute("CREATE INDEX admin_links_user_id_idx ON admin_links (user_id)")
+    op.execute("""
+        CREATE TABLE avatars (
+            id TEXT NOT NULL,
+            user_id UUID NOT NULL,
+            content_type TEXT NOT NULL,
+            content BYTEA NOT NULL,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            CONSTRAINT avatars_pkey PRIMARY KEY (id),
+            CONSTRAINT avatars_user_id_key UNIQUE (user_id),
+            CONSTRAINT avatars_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE,
+            CONSTRAINT avatars_id_check CHECK (id ~ '^[A-Za-z0-9_-]{22}$'),
+            CONSTRAINT avatars_content_type_check CHECK (content_type IN ('image/jpeg', 'image/png')),
+            CONSTRAINT avatars_content_check CHECK (octet_length(content) BETWEEN 1 AND 2097152)
+        )
+    """)
+    op.execute("ALTER TABLE avatars ALTER COLUMN content SET STORAGE EXTERNAL")
+    op.execute("""
+        CREATE FUNCTION forget_former_avatar() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            DELETE FROM avatars
+             WHERE user_id = NEW.id AND strpos(COALESCE(NEW.avatar_url, ''), '/v1/avatars/' || id || '.') = 0;
+            RETURN NULL;
+        END
+        $$
+    """)
+    op.execute("""
+        CREATE TRIGGER users_forget_former_avatar AFTER UPDATE OF avatar_url ON users
+            FOR EACH ROW WHEN (OLD.avatar_url IS DISTINCT FROM NEW.avatar_url)
+            EXECUTE FUNCTION forget_former_avatar()
     """)
     op.execute("""
         CREATE TABLE identities (
@@ -434,42 +475,12 @@ def upgrade() -> None:
     """)
     op.execute("CREATE INDEX former_external_ids_user_id_idx ON former_external_ids (user_id)")
     op.execute("""
-        CREATE TABLE avatars (
-            id TEXT NOT NULL,
-            user_id UUID NOT NULL,
-            content_type TEXT NOT NULL,
-            content BYTEA NOT NULL,
-            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            CONSTRAINT avatars_pkey PRIMARY KEY (id),
-            CONSTRAINT avatars_user_id_key UNIQUE (user_id),
-            CONSTRAINT avatars_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE,
-            CONSTRAINT avatars_id_check CHECK (id ~ '^[A-Za-z0-9_-]{22}$'),
-            CONSTRAINT avatars_content_type_check CHECK (content_type IN ('image/jpeg', 'image/png')),
-            CONSTRAINT avatars_content_check CHECK (octet_length(content) BETWEEN 1 AND 2097152)
-        )
-    """)
-    op.execute("ALTER TABLE avatars ALTER COLUMN content SET STORAGE EXTERNAL")
-    op.execute("""
-        CREATE FUNCTION forget_former_avatar() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN
-            DELETE FROM avatars
-             WHERE user_id = NEW.id AND strpos(COALESCE(NEW.avatar_url, ''), '/v1/avatars/' || id || '.') = 0;
-            RETURN NULL;
-        END
-        $$
-    """)
-    op.execute("""
-        CREATE TRIGGER users_forget_former_avatar AFTER UPDATE OF avatar_url ON users
-            FOR EACH ROW WHEN (OLD.avatar_url IS DISTINCT FROM NEW.avatar_url)
-            EXECUTE FUNCTION forget_former_avatar()
-    """)
-    op.execute("""
         CREATE TABLE scans (
             id UUID NOT NULL,
             client_id TEXT NOT NULL,
             scope TEXT NOT NULL,
-            scene_hash BYTEA NOT NULL,
-            user_code_hash BYTEA NOT NULL,
+            scene_hash BYTEA,
+            user_code_hash BYTEA,
             device_code_hash BYTEA,
             request_hash BYTEA,
             browser_hash BYTEA,
@@ -483,7 +494,7 @@ def upgrade() -> None:
             polled_at TIMESTAMP WITH TIME ZONE,
             claimed_session_id UUID,
             claimed_at TIMESTAMP WITH TIME ZONE,
-            is_typed BOOLEAN DEFAULT false NOT NULL,
+            door TEXT,
             verdict TEXT,
             decided_at TIMESTAMP WITH TIME ZONE,
             code_hash BYTEA,
@@ -498,7 +509,11 @@ def upgrade() -> None:
             CONSTRAINT scans_request_hash_key UNIQUE (request_hash),
             CONSTRAINT scans_code_hash_key UNIQUE (code_hash),
             CONSTRAINT scans_client_id_fkey FOREIGN KEY(client_id) REFERENCES clients (name) ON DELETE CASCADE,
-            CONSTRAINT scans_kind_check CHECK ((device_code_hash IS NULL) <> (request_hash IS NULL)),
+            CONSTRAINT scans_kind_check CHECK (num_nonnulls(device_code_hash, request_hash) = CASE door WHEN
+                'mini_program' THEN 0 ELSE 1 END),
+            CONSTRAINT scans_user_code_hash_check CHECK ((scene_hash IS NULL) = (user_code_hash IS NULL)),
+            CONSTRAINT scans_door_check CHECK (door IN ('scan', 'typed', 'mini_program')),
+            CONSTRAINT scans_door_claimed_check CHECK (door IS NULL OR claimed_at IS NOT NULL),
             CONSTRAINT scans_browser_hash_check CHECK ((request_hash IS NULL) = (browser_hash IS NULL)),
             CONSTRAINT scans_claimed_at_check CHECK ((claimed_session_id IS NULL) = (claimed_at IS NULL)),
             CONSTRAINT scans_verdict_check CHECK (verdict IS NULL OR (verdict IN ('approved', 'denied') AND
@@ -508,12 +523,12 @@ def upgrade() -> None:
             CONSTRAINT scans_expires_at_check CHECK (expires_at > created_at)
         )
     """)
+    op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
     op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")
     op.execute("""
         CREATE INDEX scans_unclaimed_pages_idx ON scans (expires_at) WHERE request_hash IS NOT NULL AND claimed_at
             IS NULL
     """)
-    op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
     op.execute("""
         CREATE TABLE wrong_user_codes (
             user_id UUID NOT NULL,
@@ -524,16 +539,27 @@ def upgrade() -> None:
         )
     """)
     op.execute("""
-        CREATE TABLE admin_links (
-            digest BYTEA NOT NULL,
-            user_id UUID NOT NULL,
-            expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            CONSTRAINT admin_links_pkey PRIMARY KEY (digest),
-            CONSTRAINT admin_links_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE,
-            CONSTRAINT admin_links_digest_check CHECK (octet_length(digest) = 32)
+        CREATE TABLE phone_answers (
+            code_hash BYTEA NOT NULL,
+            app_id TEXT NOT NULL,
+            openid TEXT NOT NULL,
+            sealed BYTEA,
+            asked_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            refused_at TIMESTAMP WITH TIME ZONE,
+            settled_at TIMESTAMP WITH TIME ZONE,
+            CONSTRAINT phone_answers_pkey PRIMARY KEY (code_hash),
+            CONSTRAINT phone_answers_app_id_openid_fkey FOREIGN KEY(app_id, openid) REFERENCES identities
+                (app_id, openid) ON DELETE CASCADE ON UPDATE CASCADE,
+            CONSTRAINT phone_answers_code_hash_check CHECK (octet_length(code_hash) = 32),
+            CONSTRAINT phone_answers_settled_at_check CHECK ((sealed IS NULL) = (settled_at IS NOT NULL))
         )
     """)
-    op.execute("CREATE INDEX admin_links_user_id_idx ON admin_links (user_id)")
+    op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
+    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
+    op.execute("""
+        CREATE INDEX phone_answers_pending_idx ON phone_answers (asked_at) WHERE sealed IS NOT NULL AND refused_at
+            IS NULL
+    """)
     op.execute("""
         CREATE TABLE sessions (
             id UUID NOT NULL,
@@ -563,28 +589,6 @@ def upgrade() -> None:
          WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02)
     """)
     op.execute("CREATE INDEX sessions_user_id_id_idx ON sessions (user_id, id)")
-    op.execute("""
-        CREATE TABLE phone_answers (
-            code_hash BYTEA NOT NULL,
-            app_id TEXT NOT NULL,
-            openid TEXT NOT NULL,
-            sealed BYTEA,
-            asked_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            refused_at TIMESTAMP WITH TIME ZONE,
-            settled_at TIMESTAMP WITH TIME ZONE,
-            CONSTRAINT phone_answers_pkey PRIMARY KEY (code_hash),
-            CONSTRAINT phone_answers_app_id_openid_fkey FOREIGN KEY(app_id, openid) REFERENCES identities
-                (app_id, openid) ON DELETE CASCADE ON UPDATE CASCADE,
-            CONSTRAINT phone_answers_code_hash_check CHECK (octet_length(code_hash) = 32),
-            CONSTRAINT phone_answers_settled_at_check CHECK ((sealed IS NULL) = (settled_at IS NOT NULL))
-        )
-    """)
-    op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
-    op.execute("""
-        CREATE INDEX phone_answers_pending_idx ON phone_answers (asked_at) WHERE sealed IS NOT NULL AND refused_at
-            IS NULL
-    """)
-    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
     op.execute("""
         CREATE TABLE scan_pictures (
             scan_id UUID NOT NULL,
@@ -643,9 +647,9 @@ def downgrade() -> None:
     op.execute("DROP TABLE clients")
     op.execute("DROP TABLE attempts")
     op.execute("DROP TABLE apps")
-    op.execute("DROP FUNCTION check_user()")
     op.execute("DROP FUNCTION events_are_append_only()")
     op.execute("DROP FUNCTION mark_unplaced()")
     op.execute("DROP FUNCTION forget_places()")
-    op.execute("DROP FUNCTION remember_unionid()")
+    op.execute("DROP FUNCTION check_user()")
     op.execute("DROP FUNCTION forget_former_avatar()")
+    op.execute("DROP FUNCTION remember_unionid()")

@@ -186,7 +186,7 @@ async def open_by_scan(services: Services, code: str, verifier: str, *, device: 
         if granted is NotGranted.SPENT:
             log.warning("code_reused", client_id=CLIENT, consequence="the session has been ended")
         raise SessionRevoked("there is no such code of this page, or it has been used, or is over: log in once more")
-    count_redeemed(services, now=now)
+    count_redeemed(services, granted.door, now=now)
     log.info("console_opened", user_id=granted.user["id"], session_id=session_id, by="scan")
     return _opened(services, granted.user, session_id, generation=0, left=UNUSED, now=now)
 

@@ -451,6 +451,13 @@ class Settings(DatabaseSettings):
             heading=Title("Scan login", "扫码登录"),
         ),
     ] = "pages/scan/scan"
+    site_page: Annotated[
+        Page,
+        Setting(
+            "Mini-program page that logs the person in to a site shown in a web-view, without a leading slash.",
+            "在 web-view 中打开的网站请求登录时，小程序跳转到的页面，开头不带斜杠。",
+        ),
+    ] = "pages/authorize/authorize"
     scan_env: Annotated[
         Literal["release", "trial", "develop"],
         Lower,

@@ -49,6 +49,7 @@ class EventType(StrEnum):
     SESSION_ENDED = "session.ended"
 
     SCAN_APPROVED = "scan.approved"
+    SITE_AUTHORIZED = "site.authorized"
     RISK_FLAGGED = "risk.flagged"
     NICKNAME_FLAGGED = "nickname.flagged"
     SIGNING_KEY_ROTATED = "signing_key.rotated"

@@ -62,7 +62,7 @@ from wxauth.server.web.direct import Shortcut, invalid_request
 from wxauth.server.web.docs import add_docs
 from wxauth.server.web.edge import PROBLEM_KEY, Edge, UnderPath
 from wxauth.server.web.proxies import BehindProxies
-from wxauth.server.websites import metadata, page_routes, scan_routes
+from wxauth.server.websites import authorization_routes, metadata, page_routes, scan_routes
 from wxauth.server.websites import routes as oauth_routes
 from wxauth.server.websites.cors import SiteCors
 
@@ -96,6 +96,7 @@ _ROUTERS: Final = (
     user_routes.router,
     feed_routes.router,
     scan_routes.router,
+    authorization_routes.router,
     oauth_routes.router,
     page_routes.router,
     webhook_routes.router,

@@ -46,6 +46,7 @@ from wxauth.server.core.settings import InvalidSettings
 from wxauth.server.service.processes import Processes
 from wxauth.server.service.statistics_rows import statistics
 from wxauth.server.users.merging import Source
+from wxauth.server.websites.doors import Door, DoorOutcome
 from wxauth.server.websites.rows import ScanOutcome
 from wxauth.server.wechat.errcodes import CODE2SESSION, KNOWN
 
@@ -149,6 +150,11 @@ class Metrics(Collector):
             "Logins to websites by scan, by how far they came; expired is told an hour later.",
             "outcome",
         )
+        self._doors = counter(
+            "wxauth_doors",
+            "Logins to websites by the way in which the person came, and by how they ended.",
+            *("door", "outcome"),
+        )
         self._webhook_deliveries = counter(
             "wxauth_webhook_deliveries",
             "Tries to deliver an event, by webhook and outcome: delivered, retried (it is tried again later), failed.",
@@ -173,6 +179,7 @@ class Metrics(Collector):
         self._refusals.expect(sorted({kind.code for kind in _kinds_of(WxAuthError) if hasattr(kind, "code")}))
         self._merges.expect(Source)
         self._scans.expect(ScanOutcome)
+        self._doors.expect((door, outcome) for door in Door for outcome in DoorOutcome)
         self._wechat_calls.expect(
             (CODE2SESSION, outcome, "")
             for outcome in ("ok", WeChatUnavailable.code, WeChatTimeout.code, WeChatBadResponse.code)
@@ -242,6 +249,10 @@ class Metrics(Collector):
     def scan(self, outcome: ScanOutcome, number: int = 1) -> None:
         """Counts scans that have reached this stage."""
         self._scans[outcome].inc(number)
+
+    def door(self, door: Door, outcome: DoorOutcome) -> None:
+        """Counts a login to a site that has ended."""
+        self._doors[door, outcome].inc()
 
     def webhook_delivery(self, webhook: str, outcome: str) -> None:
         """Counts a try to deliver an event."""

@@ -47,7 +47,7 @@ class Mistake(StrEnum):
     """Mistakes after which a browser is not sent back, because it could be sent to anybody."""
 
     REQUEST = "request"
-    CLIENT = "client"
+    CLIENT = "client_id"
     REDIRECT_URI = "redirect_uri"
 
 
@@ -77,20 +77,24 @@ class State(StrEnum):
     OVER = "over"
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A code for a page to show."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteRequest:
+    """A site's request to log a person in, checked."""
 
     client: Client
-    started: Started
-    renew_url: str
+    scope: str
+    """The scopes to be granted."""
+    redirect_uri: str
+    state: str | None
+    nonce: str | None
+    code_challenge: str
+    wants_new_login: bool
+    max_age: int | None
+    """Seconds."""
 
 
-async def start(services: Services, parameters: Parameters, *, browser: Device, cookie: str) -> Shown:
-    """Check the parameters that a browser brings, and start a scan for it.
-
-    Raises: Unanswerable, SentBack, RateLimited, StorageUnavailable.
-    """
+async def check_request(services: Services, parameters: Parameters) -> SiteRequest:
+    """What a site asks for. Raises: Unanswerable, SentBack, StorageUnavailable."""
     client, redirect_uri = await _who_asks(services, parameters)
     state = parameters.get("state")
     if "state" in parameters.repeated or len(state or "") > MAX_ECHOED:
@@ -102,15 +106,28 @@ async def start(services: Services, parameters: Parameters, *, browser: Device, 
         raise SentBack(
             sent_back(services, redirect_uri, state, error=exc.error, error_description=exc.description)
         ) from None
-    request = PageRequest(
-        browser_hash=hash_of(cookie),
+    return SiteRequest(
+        client=client,
+        scope=scope,
         redirect_uri=redirect_uri,
         state=state,
         nonce=parameters.get("nonce"),
         code_challenge=challenge,
+        wants_new_login="login" in parameters.get("prompt", "").split(),
+        max_age=int(parameters["max_age"]) if "max_age" in parameters else None,
     )
-    started = await start_for_page(services, client, scope=scope, browser=browser, request=request)
-    return Shown(client, started, f"{PATH}?{urlencode(parameters)}")
+
+
+async def start(services: Services, asked: SiteRequest, *, browser: Device, cookie: str) -> Started:
+    """Start a scan for a browser. Raises: RateLimited, OAuthError, StorageUnavailable."""
+    request = PageRequest(
+        browser_hash=hash_of(cookie),
+        redirect_uri=asked.redirect_uri,
+        state=asked.state,
+        nonce=asked.nonce,
+        code_challenge=asked.code_challenge,
+    )
+    return await start_for_page(services, asked.client, scope=asked.scope, browser=browser, request=request)
 
 
 async def _who_asks(services: Services, parameters: Parameters) -> tuple[Client, str]:

@@ -1,5 +1,6 @@
 """Bodies of requests and answers about scans and about websites' tokens."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Literal, NotRequired, Self
 from uuid import UUID
@@ -11,6 +12,7 @@ from wxauth.server.clients.uris import origin_of
 from wxauth.server.login.bodies import EXAMPLE_JWT, LoginCode
 from wxauth.server.sessions.devices import describe_device
 from wxauth.server.web.bodies import EXAMPLE_USER_ID, ShownIp
+from wxauth.server.websites.doors import Door
 from wxauth.server.websites.scans import Claimed, Opening
 
 
@@ -60,6 +62,52 @@ class ApproveRequest(BaseModel):
     )
 
     login_code: LoginCode = Field(description="What a new `wx.login` gave. Works once, for five minutes.", repr=False)
+
+
+class AuthorizationRequest(BaseModel):
+    """A site's request, as the parameters of `/v1/authorize`, and a new `wx.login` as the proof of the person."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "login_code": "0a1B2c3D4e5F6g7H8i9J",
+                    "client_id": "shop",
+                    "redirect_uri": "https://shop.example.com/callback",
+                    "response_type": "code",
+                    "scope": "openid profile",
+                    "state": "af0ifjsldkj",
+                    "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+                    "code_challenge_method": "S256",
+                }
+            ]
+        },
+        hide_input_in_errors=True,
+        extra="allow",
+    )
+    __pydantic_extra__: dict[str, str] = Field(init=False)
+
+    login_code: LoginCode = Field(description="What a new `wx.login` gave. Works once, for five minutes.", repr=False)
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """The parameters of the site's request."""
+        return self.__pydantic_extra__
+
+
+class AuthorizationAnswer(TypedDict):
+    """Where the web-view goes."""
+
+    redirect_to: Annotated[
+        str,
+        Field(
+            description="The site's `redirect_uri` with `code`, `state` and `iss`, or with `error`.",
+            examples=[
+                "https://shop.example.com/callback?code=SplxlOBeZQQYbYS6WxSbIA&state=af0ifjsldkj"
+                "&iss=https%3A%2F%2Fauth.example.com"
+            ],
+        ),
+    ]
 
 
 class SiteAnswer(TypedDict):
@@ -153,7 +201,7 @@ def claimed_answer(claimed: Claimed) -> ClaimedAnswer:
         "client": {"id": scan["client_id"], "title": scan["title"], "origin": origin_of(uris[0]) if uris else None},
         "browser": browser,
         "same_network": scan["same_network"],
-        "typed": claimed.is_typed,
+        "typed": claimed.door is Door.TYPED,
         "created_at": scan["created_at"],
         "expires_at": scan["expires_at"],
     }

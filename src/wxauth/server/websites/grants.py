@@ -18,6 +18,7 @@ from wxauth.server.login.refresh_rows import Lifetimes, Refusal, Refused, Use, r
 from wxauth.server.sessions.rows import EndReason, end_session_of_website
 from wxauth.server.users.callers import ADMIN_SCOPE, ROLES_SCOPE
 from wxauth.server.websites.authorize import challenge_of
+from wxauth.server.websites.doors import AMR, Door, DoorOutcome
 from wxauth.server.websites.errors import AUTHORIZATION_PENDING, SLOW_DOWN, OAuthError, invalid_grant, invalid_request
 from wxauth.server.websites.id_tokens import id_token
 from wxauth.server.websites.redeeming import TOO_FAST, Granted, NotGranted, redeem_code, redeem_device_code
@@ -145,9 +146,9 @@ async def _opened(
     *,
     now: datetime,
 ) -> dict[str, Any]:
-    count_redeemed(services, now=now)
+    count_redeemed(services, granted.door, now=now)
     fields = {"user_id": granted.user["id"], "app_id": granted.user["app_id"], "session_id": session_id}
-    log.info("logged_in_to_website", client_id=client.name, by=granted.authenticated_by, **fields)
+    log.info("logged_in_to_website", client_id=client.name, by=AMR[granted.door], **fields)
     session = WebSession(
         id=session_id,
         generation=0,
@@ -156,15 +157,17 @@ async def _opened(
         scope=granted.scope,
         nonce=granted.nonce,
         authenticated_at=granted.authenticated_at,
-        authenticated_by=granted.authenticated_by,
+        authenticated_by=AMR[granted.door],
         expires_at=_end_of(lifetimes, now),
     )
     return await _tokens_of(services, session, now=now)
 
 
-def count_redeemed(services: Services, *, now: datetime) -> None:
-    """Count a scan that has become a session, and the login that this is."""
-    services.metrics.scan(ScanOutcome.REDEEMED)
+def count_redeemed(services: Services, door: Door, *, now: datetime) -> None:
+    """Count a login to a site, and the scan that has led to it."""
+    if door is not Door.MINI_PROGRAM:
+        services.metrics.scan(ScanOutcome.REDEEMED)
+    services.metrics.door(door, DoorOutcome.LOGGED_IN)
     services.numbers.count_login(is_new=False, at=now)
 
 

@@ -16,11 +16,22 @@ from wxauth.server.web.caching import cacheable_response
 from wxauth.server.web.cookies import cookie_in
 from wxauth.server.web.direct import Router
 from wxauth.server.websites import authorize
+from wxauth.server.websites.authorizations import may_answer
 from wxauth.server.websites.authorize import SentBack, Unanswerable, cookie_for
+from wxauth.server.websites.doors import Door
 from wxauth.server.websites.errors import OAuthError
 from wxauth.server.websites.grants import end_web_session
 from wxauth.server.websites.id_tokens import read_hint
-from wxauth.server.websites.pages import ASSETS_PATH, asset, code_page, language_of, message_page
+from wxauth.server.websites.pages import (
+    ASSETS_PATH,
+    DOOR,
+    asset,
+    code_page,
+    is_in_web_view,
+    language_of,
+    message_page,
+    web_view_page,
+)
 from wxauth.server.websites.requests import Parameters, parameters_in
 
 SEE_OTHER: Final = 303
@@ -59,6 +70,9 @@ def _text_parameters(*names: str) -> dict[str, Any]:
 )
 async def show_code(request: Request, services: ServicesDep, device: DeviceDep) -> Response:
     """Show a page with a code to scan. It then leads back to `redirect_uri` with `code`, `state` and `iss`.
+
+    In a web-view of the mini-program, the page has no code: it asks the mini-program to open `SITE_PAGE`, which answers
+    the request by `POST /v1/me/authorizations`.
 
     Only the code flow is supported, with PKCE (`S256`) for every client. The person is asked each time.
     """
@@ -101,7 +115,10 @@ async def _show_code(request: Request, services: Services, device: Device, text:
     try:
         parameters = parameters_in(text)
         language = language_of(request, ui_locales=parameters.get("ui_locales"))
-        shown = await authorize.start(services, parameters, browser=device, cookie=cookie)
+        asked = await authorize.check_request(services, parameters)
+        if is_in_web_view(request) and may_answer(asked.client) and parameters.get(DOOR) != Door.SCAN:
+            return web_view_page(request, asked, parameters, language, page=services.settings.site_page)
+        started = await authorize.start(services, asked, browser=device, cookie=cookie)
     except OAuthError as exc:
         mistake = authorize.Mistake.CLIENT if exc.error == "invalid_client" else authorize.Mistake.REQUEST
         return message_page(request, "mistake", language, detail=mistake, status=400)
@@ -113,7 +130,7 @@ async def _show_code(request: Request, services: Services, device: Device, text:
         return message_page(request, "limited", language, status=exc.status, retry_after=exc.retry_after)
     except StorageUnavailable as exc:
         return message_page(request, "away", language, status=exc.status, retry_after=exc.retry_after)
-    page = code_page(request, shown, language)
+    page = code_page(request, asked, started, parameters, language)
     if cookie != given:
         is_secure = services.settings.issuer.startswith("https:")
         page.set_cookie(name, cookie, path="/", secure=is_secure, httponly=True, samesite="lax")

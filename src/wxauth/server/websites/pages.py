@@ -1,11 +1,13 @@
 """The pages for browsers: plain HTML, a style sheet and a small script, all served by this process."""
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from hashlib import sha256
 from html import escape
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote, urlencode
 
 from pydantic_core import to_json
 from starlette.requests import Request
@@ -13,18 +15,24 @@ from starlette.responses import Response
 
 from wxauth.problems import Language, preferred_language
 from wxauth.server.clients.clients import origin_shown
-from wxauth.server.websites.authorize import PATH, Shown, State
+from wxauth.server.websites.authorize import PATH, SiteRequest, State
+from wxauth.server.websites.doors import Door
+from wxauth.server.websites.requests import Parameters
 from wxauth.server.websites.rows import LIFETIME
+from wxauth.server.websites.scans import Started
 from wxauth.server.websites.texts import TEXTS
 
 ASSETS_PATH: Final = "/v1/pages"
 
 _FOLDER: Final = Path(__file__).parent / "page"
-_ASSETS: Final = {"page.css": "text/css", "page.js": "text/javascript"}
+_ASSETS: Final = {"page.css": "text/css", "page.js": "text/javascript", "web-view.js": "text/javascript"}
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+DOOR: Final = "door"
+"""Our own parameter of `/v1/authorize`: `scan` where a web-view turned out to have no mini-program that answers."""
+_IN_MINI_PROGRAM: Final = "miniProgram"
 _ON_A_PHONE: Final = re.compile(r"Mobi|Android|iPhone|iPad|MicroMessenger")
 _TAGS: Final = {"en": "en", "zh": "zh-CN"}
 
@@ -47,15 +55,17 @@ def language_of(request: Request, *, ui_locales: str | None = None) -> Language:
     return preferred_language(request.headers)
 
 
-def code_page(request: Request, shown: Shown, language: Language) -> Response:
+def code_page(
+    request: Request, asked: SiteRequest, started: Started, parameters: Parameters, language: Language
+) -> Response:
     """The page that shows a code and its state."""
-    texts, started = TEXTS[language], shown.started
+    texts = TEXTS[language]
     root = _root(request)
-    title = texts["log_in_to"].format(title=shown.client.title)
+    title = texts["log_in_to"].format(title=asked.client.title)
     paths = {"state": f"{root}{PATH}/{started.secret}/state", "next": f"{root}{PATH}/{started.secret}/next"}
     data = {"stateUrl": paths["state"], "nextUrl": paths["next"], "texts": {state: texts[state] for state in State}}
     seconds = int(LIFETIME.total_seconds())
-    origin = origin_shown(shown.client)
+    origin = origin_shown(asked.client)
     is_phone = _ON_A_PHONE.search(request.headers.get("user-agent", "")) is not None
     body = f"""
 <h1>{escape(title)}</h1>
@@ -64,7 +74,7 @@ def code_page(request: Request, shown: Shown, language: Language) -> Response:
 <p>{escape(texts["how"])}</p>
 <div class="code"><img src="{root}/v1/scans/{started.scene}/code" alt="{escape(texts["picture"])}"></div>
 <p class="status" role="status">{escape(texts[State.WAITING].format(seconds=seconds))}</p>
-<a class="button renew" href="{escape(root + shown.renew_url)}" hidden>{escape(texts["renew"])}</a>
+<a class="button renew" href="{root}{escape(_url(parameters))}" hidden>{escape(texts["renew"])}</a>
 <p class="quiet">{escape(texts["typed"])}<br><span class="typed">{started.user_code}</span></p>
 <noscript>
 {_paragraph("", texts["no_script"])}<a class="button" href="{paths["next"]}">{escape(texts["go_on"])}</a>
@@ -72,6 +82,31 @@ def code_page(request: Request, shown: Shown, language: Language) -> Response:
 {_paragraph("warning", texts["warning"])}"""
     attributes = f' data-state="waiting" data-expires-in="{seconds}" data-page="{escape(to_json(data).decode())}"'
     return _page(request, title, body, language, attributes=attributes, script=f"{root}{ASSETS_PATH}/page.js")
+
+
+def is_in_web_view(request: Request) -> bool:
+    """Whether a mini-program shows the page."""
+    return _IN_MINI_PROGRAM in request.headers.get("user-agent", "")
+
+
+def web_view_page(
+    request: Request, asked: SiteRequest, parameters: Parameters, language: Language, *, page: str
+) -> Response:
+    """The page that has the mini-program around it open its own page, with the site's request."""
+    texts, root = TEXTS[language], _root(request)
+    # As encodeURIComponent does, for a mini-program has no other decoder.
+    query = urlencode({name: parameters[name] for name in parameters if name != DOOR}, quote_via=quote, safe="!~*'()")
+    code_url = f"{root}{_url({**parameters, DOOR: Door.SCAN})}"
+    data = {"url": f"/{page}?{query}", "codeUrl": code_url}
+    title = texts["log_in_to"].format(title=asked.client.title)
+    body = f"""
+<h1>{escape(title)}</h1>
+<p class="origin">{escape(origin_shown(asked.client) or "")}</p>
+{_paragraph("", texts["in_mini_program"])}
+<button class="button open" type="button">{escape(texts["log_in"])}</button>
+<noscript><a class="button" href="{escape(code_url)}">{escape(texts["log_in_by_code"])}</a></noscript>"""
+    attributes = f' data-page="{escape(to_json(data).decode())}"'
+    return _page(request, title, body, language, attributes=attributes, script=f"{root}{ASSETS_PATH}/web-view.js")
 
 
 def message_page(
@@ -129,6 +164,10 @@ def _page(
         "X-Frame-Options": "DENY",
     }
     return Response(html, status_code=status, headers=headers, media_type="text/html")
+
+
+def _url(parameters: Mapping[str, str]) -> str:
+    return f"{PATH}?{urlencode(parameters)}"
 
 
 def _paragraph(kind: str, text: str) -> str:

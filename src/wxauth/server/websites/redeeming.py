@@ -1,4 +1,4 @@
-"""A scan that was approved becomes a session: by the device's code, or by the authorization code of a page."""
+"""An approval becomes a session: by the code of a device, or by an authorization code."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,6 +11,7 @@ from wxauth.server.core.trail import SYSTEM
 from wxauth.server.core.users import UserInSession
 from wxauth.server.sessions.rows import EndReason, end_session_of
 from wxauth.server.websites import rows as scan_rows
+from wxauth.server.websites.doors import AMR, Door
 from wxauth.server.websites.rows import RedeemedScan, Verdict
 
 TOO_FAST: Final = 5
@@ -25,7 +26,7 @@ class Granted:
     scope: str
     nonce: str | None
     authenticated_at: datetime
-    authenticated_by: str
+    door: Door
 
 
 class NotGranted(StrEnum):
@@ -109,20 +110,19 @@ async def _opened(
     transaction: Transaction, scan: RedeemedScan, *, session_id: UUID, expires_at: datetime, now: datetime
 ) -> Granted | NotGranted:
     """The session, if the person has said yes, and neither the person nor the session that said it has ended since."""
-    decided_at, approving = scan["decided_at"], scan["claimed_session_id"]
+    decided_at, approving, door = scan["decided_at"], scan["claimed_session_id"], scan["door"]
     person = None
     if scan["verdict"] == Verdict.APPROVED and approving is not None:
         person = await scan_rows.lock_person(transaction, approving, now=now)
-    if person is None or decided_at is None:
+    if person is None or decided_at is None or door is None:
         return NotGranted.DENIED
-    how = "wechat_code" if scan["is_typed"] else "wechat_scan"
     await scan_rows.open_session(
         transaction,
         scan["id"],
         person,
         session_id=session_id,
-        authenticated_by=how,
+        authenticated_by=AMR[Door(door)],
         expires_at=expires_at,
         now=now,
     )
-    return Granted(person, scan["scope"], scan["nonce"], decided_at, how)
+    return Granted(person, scan["scope"], scan["nonce"], decided_at, Door(door))

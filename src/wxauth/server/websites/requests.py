@@ -51,6 +51,13 @@ def parameters_in(text: str) -> Parameters:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
     except ValueError:
         raise invalid_request("there are too many parameters") from None
+    return parameters_of(pairs)
+
+
+def parameters_of(pairs: list[tuple[str, str]]) -> Parameters:
+    """Parameters as they came, decoded. Raises: OAuthError."""
+    if len(pairs) > _MAX_PARAMETERS:
+        raise invalid_request("there are too many parameters")
     checked = ((name, value) for name, value in pairs if name not in _OF_ANY_FORM)
     if any(len(value) > _longest(name) or not value.isprintable() for name, value in checked):
         raise invalid_request("a parameter is too long, or has a character that cannot be printed")

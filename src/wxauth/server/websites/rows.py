@@ -1,4 +1,4 @@
-"""Scans as they are stored. A scan has one claim, one verdict and one session.
+"""Scans, and a mini-program's own answers, as they are stored. Each has one claim, one verdict and one session.
 
 Whoever decides upon a scan first locks its row: of two at once, the second sees what the first has done. Whoever opens
 a session also locks the user, as bans, merges and erasures do.
@@ -17,6 +17,7 @@ from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import EventType
 from wxauth.server.core.users import USER, UserInSession
+from wxauth.server.websites.doors import Door
 from wxauth.server.wechat.api import Picture
 
 LIFETIME: Final = timedelta(seconds=180)
@@ -107,8 +108,27 @@ class DecidedScan(TypedDict):
     """A scan upon which a session has decided."""
 
     user_id: UUID
+    door: str
     client_id: str | None
     """None if the same verdict was stored before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewAnswer:
+    """A mini-program's answer to a site's request, as it is to be stored: a code, and what it is bound to."""
+
+    id: UUID
+    client_id: str
+    scope: str
+    redirect_uri: str
+    nonce: str | None
+    code_challenge: str
+    code_hash: bytes
+    session_id: UUID
+    """The phone's, which answers."""
+    authenticated_at: datetime
+    ip: str | None
+    user_agent: str | None
 
 
 class OpenScan(TypedDict):
@@ -140,7 +160,7 @@ class RedeemedScan(TypedDict):
     scope: str
     verdict: str | None
     decided_at: datetime | None
-    is_typed: bool
+    door: str | None
     claimed_session_id: UUID | None
     session_id: UUID | None
     poll_interval: int
@@ -197,7 +217,7 @@ SELECT s.id, s.client_id, c.title, c.redirect_uris, c.scopes, c.near, c.user_cod
    FOR UPDATE OF s
 """)  # noqa: S608 - put together from constants
 _CLAIM: Final = Statement[Nothing]("""
-UPDATE scans SET claimed_session_id = :session_id, claimed_at = :now, is_typed = :is_typed WHERE id = :scan_id
+UPDATE scans SET claimed_session_id = :session_id, claimed_at = :now, door = :door WHERE id = :scan_id
 """)
 _HELD: Final = Statement[HeldScan]("""
 SELECT verdict FROM scans WHERE id = :scan_id AND claimed_session_id = :session_id AND expires_at > :now
@@ -207,7 +227,7 @@ SELECT verdict FROM scans WHERE id = :scan_id AND claimed_session_id = :session_
 # whose session it is by now.
 _DECIDE: Final = Statement[DecidedScan](f"""
 WITH scan AS (
-    SELECT scans.id, scans.verdict, sessions.user_id, sessions.app_id
+    SELECT scans.id, scans.verdict, scans.door, sessions.user_id, sessions.app_id
       FROM scans JOIN sessions ON sessions.id = scans.claimed_session_id JOIN users ON users.id = sessions.user_id
      WHERE scans.id = :scan_id AND claimed_session_id = :session_id AND scans.expires_at > :now
        AND (verdict IS NULL OR verdict = :verdict)
@@ -224,11 +244,11 @@ WITH scan AS (
       FROM decided WHERE :verdict = 'approved'
     ON CONFLICT DO NOTHING
 )
-SELECT scan.user_id, decided.client_id FROM scan LEFT JOIN decided ON true
+SELECT scan.user_id, scan.door, decided.client_id FROM scan LEFT JOIN decided ON true
 """)  # noqa: S608 - put together from constants
 
 _REDEEMED_PART: Final = """
-SELECT id, nonce, scope, verdict, decided_at, is_typed, claimed_session_id, session_id, poll_interval, polled_at,
+SELECT id, nonce, scope, verdict, decided_at, door, claimed_session_id, session_id, poll_interval, polled_at,
        code_expires_at, expires_at
   FROM scans WHERE client_id = :client_id"""
 # Settles the race of two polls: the second waits here, and then finds the scan spent.
@@ -281,6 +301,16 @@ UPDATE scans SET code_hash = :code_hash, code_expires_at = :code_expires_at
    AND users.status = 'active'
 RETURNING scans.id
 """)
+# The phone has claimed and approved it from the start, for it is the one that asks.
+_ADD_ANSWER: Final = Statement[Nothing](f"""
+INSERT INTO scans (id, client_id, scope, redirect_uri, nonce, code_challenge, code_hash, code_expires_at, browser_ip,
+                   browser_user_agent, claimed_session_id, claimed_at, door, verdict, decided_at, created_at,
+                   expires_at)
+SELECT :id, name, :scope, :redirect_uri, :nonce, :code_challenge, :code_hash, :expires_at, :ip::text::inet,
+       :user_agent, :session_id, :now, '{Door.MINI_PROGRAM}', '{Verdict.APPROVED}', :authenticated_at, :now,
+       :expires_at
+  FROM clients WHERE name = :client_id FOR KEY SHARE
+""")  # noqa: S608 - put together from constants
 
 # A try is counted before the code is looked for, and given back if the code was right. So of many at once, five pass.
 # A minute that has begun by `:minute_ago` is over.
@@ -362,11 +392,9 @@ async def user_of(transaction: Transaction, session_id: UUID) -> UUID | None:
     return await transaction.value(_USER_OF, session_id=session_id)
 
 
-async def store_claim(
-    transaction: Transaction, scan_id: UUID, *, session_id: UUID, is_typed: bool, now: datetime
-) -> None:
-    """Store that this session has claimed a scan."""
-    await transaction.run(_CLAIM, scan_id=scan_id, session_id=session_id, is_typed=is_typed, now=now)
+async def store_claim(transaction: Transaction, scan_id: UUID, *, session_id: UUID, door: Door, now: datetime) -> None:
+    """Store that this session has claimed a scan, and how."""
+    await transaction.run(_CLAIM, scan_id=scan_id, session_id=session_id, door=door, now=now)
 
 
 async def held_scan(database: Database, scan_id: UUID, *, session_id: UUID, now: datetime) -> HeldScan | None:
@@ -469,6 +497,11 @@ async def make_code(
         now=now,
     )
     return made is not None
+
+
+async def add_answer(transaction: Transaction, answer: NewAnswer, *, now: datetime) -> bool:
+    """Store a mini-program's answer, whose code works from now on. False if its client has been removed."""
+    return await transaction.run(_ADD_ANSWER, **asdict(answer), expires_at=now + CODE_LASTS, now=now) > 0
 
 
 async def count_try(database: Database, user_id: UUID, *, now: datetime) -> tuple[int, datetime]:

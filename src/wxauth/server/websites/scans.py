@@ -30,6 +30,7 @@ from wxauth.server.users.account import Caller
 from wxauth.server.users.callers import ADMIN_SCOPE, is_fresh
 from wxauth.server.users.standing import ADMIN
 from wxauth.server.websites import rows as scan_rows
+from wxauth.server.websites.doors import Door, DoorOutcome
 from wxauth.server.websites.errors import OAuthError, invalid_client, invalid_request
 from wxauth.server.websites.rows import LIFETIME, NewScan, OpenScan, ScanOutcome, Verdict
 from wxauth.server.websites.secrets import SCENE, hash_of, new_scene, new_secret
@@ -90,7 +91,7 @@ class Claim:
 
     session_id: UUID
     user_id: UUID
-    is_typed: bool
+    door: Door
     by_camera: bool
     must_be_near: bool
     is_stale_administrator: bool
@@ -99,10 +100,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A scan that a phone has claimed, and whether by a code that was typed."""
+    """A scan that a phone has claimed, and how."""
 
     scan: OpenScan
-    is_typed: bool
+    door: Door
 
 
 def granted_scope(client: Client, asked_for: str | None) -> str:
@@ -178,7 +179,7 @@ async def claim(services: Services, caller: Caller, opening: Opening, *, ip: str
     Raises: ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited, StorageUnavailable.
     """
     now = services.clock()
-    settings, is_typed = services.settings, opening.user_code is not None
+    settings, door = services.settings, Door.SCAN if opening.user_code is None else Door.TYPED
     is_administrator = ADMIN in caller.user["roles"]
     scene = opening.scene if opening.url is None else scene_in(opening.url, issuer=settings.issuer)
     scene_hash = None if scene is None else hash_of(scene)
@@ -186,12 +187,12 @@ async def claim(services: Services, caller: Caller, opening: Opening, *, ip: str
     asked = Claim(
         session_id=caller.session_id,
         user_id=caller.user["id"],
-        is_typed=is_typed,
+        door=door,
         by_camera=settings.scan_entry == "any" or _is_from_camera(opening, now),
         must_be_near=is_administrator and not settings.scan_admin_anywhere,
         is_stale_administrator=is_administrator and not await is_fresh(services, caller.session_id),
     )
-    if is_typed:
+    if door is Door.TYPED:
         await _count_try(services, caller, now=now)
     async with services.database.begin() as transaction:
         scan = await scan_rows.lock_open_scan(
@@ -199,25 +200,23 @@ async def claim(services: Services, caller: Caller, opening: Opening, *, ip: str
         )
         refusal = None if scan is None else await _refusal(transaction, scan, asked, now=now)
         if scan is not None and refusal is None:
-            await scan_rows.store_claim(
-                transaction, scan["id"], session_id=asked.session_id, is_typed=is_typed, now=now
-            )
+            await scan_rows.store_claim(transaction, scan["id"], session_id=asked.session_id, door=door, now=now)
     if scan is None:
         raise ScanOver("there is no such scan that could be decided upon")
-    if is_typed:
+    if door is Door.TYPED:
         await scan_rows.give_try_back(services.database, asked.user_id)
     fields = {"scan_id": scan["id"], "client_id": scan["client_id"], "user_id": asked.user_id}
     if refusal is not None:
         log.warning("scan_refused", reason=refusal.code, entry_scene=opening.entry_scene, **fields)
         raise refusal
     services.metrics.scan(ScanOutcome.CLAIMED)
-    log.info("scan_claimed", same_network=scan["same_network"], is_typed=is_typed, **fields)
-    return Claimed(scan, is_typed)
+    log.info("scan_claimed", same_network=scan["same_network"], door=door, **fields)
+    return Claimed(scan, door)
 
 
 async def _refusal(transaction: Transaction, scan: OpenScan, claim: Claim, *, now: datetime) -> WxAuthError | None:
     """Why this session may not claim the scan; None if it may."""
-    may_be_forwarded = not (scan["user_code"] or scan["is_page"]) if claim.is_typed else not claim.by_camera
+    may_be_forwarded = not (scan["user_code"] or scan["is_page"]) if claim.door is Door.TYPED else not claim.by_camera
     if may_be_forwarded:
         return ScanForwarded("a camera must have seen the code: entry scene 1047 or 1011, or scanned by the camera")
     if (scan["near"] or claim.must_be_near) and not scan["same_network"]:
@@ -285,6 +284,8 @@ async def decide(services: Services, caller: Caller, scan_id: UUID, verdict: Ver
         raise ScanOver(_NOT_HELD)
     if decided["client_id"] is not None:
         services.metrics.scan(ScanOutcome(verdict))
+        if verdict is Verdict.DENIED:
+            services.metrics.door(Door(decided["door"]), DoorOutcome.REFUSED)
         fields = {"scan_id": scan_id, "client_id": decided["client_id"], "user_id": decided["user_id"]}
         log.info("scan_approved" if verdict is Verdict.APPROVED else "scan_denied", **fields)
 

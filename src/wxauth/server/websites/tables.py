@@ -1,4 +1,4 @@
-"""The tables of scans."""
+"""The tables of logins to sites: requests, their answers, pictures."""
 
 from datetime import datetime
 from uuid import UUID
@@ -15,10 +15,13 @@ from sqlalchemy.dialects.postgresql import BYTEA, INET
 from sqlmodel import Field, SQLModel
 
 from wxauth.server.core.tables import TIME, after_create
+from wxauth.server.websites.doors import Door
 
 
 class Scan(SQLModel, table=True):
-    """A code that somebody may scan to log in to a site. All its secrets are stored as hashes.
+    """A site's request to log a person in, mostly by a code to scan. All its secrets are stored as hashes.
+
+    Where the mini-program itself answers a request, nothing is shown: the row begins claimed and approved.
 
     A claim names only a session, not a user: if the user is merged meanwhile, the session leads to the remaining user.
     """
@@ -31,8 +34,14 @@ class Scan(SQLModel, table=True):
         UniqueConstraint("request_hash"),
         UniqueConstraint("code_hash"),
         ForeignKeyConstraint(["client_id"], ["clients.name"], ondelete="CASCADE"),
-        # A device's, or a browser's on our own page.
-        CheckConstraint("(device_code_hash IS NULL) <> (request_hash IS NULL)", name="kind"),
+        # A device's, a browser's on our own page, or the mini-program's, which shows no code.
+        CheckConstraint(
+            "num_nonnulls(device_code_hash, request_hash) = CASE door WHEN 'mini_program' THEN 0 ELSE 1 END",
+            name="kind",
+        ),
+        CheckConstraint("(scene_hash IS NULL) = (user_code_hash IS NULL)", name="user_code_hash"),
+        CheckConstraint(f"door IN {tuple(door.value for door in Door)}", name="door"),
+        CheckConstraint("door IS NULL OR claimed_at IS NOT NULL", name="door_claimed"),
         CheckConstraint("(request_hash IS NULL) = (browser_hash IS NULL)", name="browser_hash"),
         CheckConstraint("(claimed_session_id IS NULL) = (claimed_at IS NULL)", name="claimed_at"),
         CheckConstraint(
@@ -54,9 +63,9 @@ class Scan(SQLModel, table=True):
     client_id: str = Field(sa_type=Text)
     scope: str = Field(sa_type=Text)
     """The scopes to be granted, separated by spaces."""
-    scene_hash: bytes = Field(sa_type=BYTEA)
+    scene_hash: bytes | None = Field(sa_type=BYTEA)
     """The hash of the scene, which is in the picture."""
-    user_code_hash: bytes = Field(sa_type=BYTEA)
+    user_code_hash: bytes | None = Field(sa_type=BYTEA)
     device_code_hash: bytes | None = Field(sa_type=BYTEA)
     request_hash: bytes | None = Field(sa_type=BYTEA)
     """The hash of the id with which the page asks for its state. It must come with the cookie of the page's browser."""
@@ -72,8 +81,8 @@ class Scan(SQLModel, table=True):
     polled_at: datetime | None = Field(sa_type=TIME)
     claimed_session_id: UUID | None
     claimed_at: datetime | None = Field(sa_type=TIME)
-    is_typed: bool = Field(sa_column_kwargs={"server_default": text("false")})
-    """Whether the user code was typed, not the picture scanned."""
+    door: str | None = Field(sa_type=Text)
+    """How the person came, once somebody has claimed it: a `Door`."""
     verdict: str | None = Field(sa_type=Text)
     decided_at: datetime | None = Field(sa_type=TIME)
     code_hash: bytes | None = Field(sa_type=BYTEA)

@@ -1,0 +1,47 @@
+"""`/v1/me/authorizations`: the mini-program logs the person in to a site that it shows."""
+
+from wxauth.errors import (
+    CodeUsed,
+    InvalidCode,
+    InvalidRequest,
+    RateLimited,
+    Title,
+    UnknownApp,
+    WeChatUserBlocked,
+    WrongPerson,
+)
+from wxauth.server.core.services import ServicesDep
+from wxauth.server.users.callers import CallerDep, DeviceDep
+from wxauth.server.web.answers import WECHAT_FAILURES
+from wxauth.server.web.direct import Router
+from wxauth.server.websites import authorizations
+from wxauth.server.websites.authorize import Unanswerable
+from wxauth.server.websites.bodies import AuthorizationAnswer, AuthorizationRequest
+from wxauth.server.websites.errors import OAuthError
+from wxauth.server.websites.requests import parameters_of
+
+router = Router("scans")
+
+
+@router.post(
+    "/v1/me/authorizations",
+    summary=Title("Log in to a site shown in the mini-program", "登录小程序内打开的网站"),
+    failures=[InvalidCode, CodeUsed, UnknownApp, RateLimited, WeChatUserBlocked, WrongPerson, *WECHAT_FAILURES],
+)
+async def authorize_site(
+    caller: CallerDep, body: AuthorizationRequest, services: ServicesDep, device: DeviceDep
+) -> AuthorizationAnswer:
+    """Answer the request with which a site in a web-view came to `/v1/authorize`, and open `redirect_to` in a web-view.
+
+    The body is the parameters of that request, as texts, and `login_code`: as at an approval, an access token alone
+    opens no session. What the site should be told of comes as `redirect_to` with `error`. `login_required` means that
+    the site wants a newer login: log in by force, and ask again.
+    """
+    try:
+        parameters = parameters_of(list(body.parameters.items()))
+        url = await authorizations.answer(services, caller, body.login_code, parameters, device=device)
+    except OAuthError as exc:
+        raise InvalidRequest.of("body", exc.description) from None
+    except Unanswerable as exc:
+        raise InvalidRequest.of(exc.mistake, "must be one that the site was added with") from None
+    return {"redirect_to": url}

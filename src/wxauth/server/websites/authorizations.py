@@ -1,0 +1,108 @@
+"""Pages inside the mini-program: the mini-program, which is logged in, answers a site's request by itself."""
+
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from wxauth.errors import InvalidToken, WxAuthError
+from wxauth.server.clients.tables import Client
+from wxauth.server.core.ids import new_id
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.services import Services
+from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.limits.rates import SITES
+from wxauth.server.login.proof import prove_person
+from wxauth.server.sessions.devices import Device
+from wxauth.server.sessions.rows import session_opened_at
+from wxauth.server.users.account import Caller
+from wxauth.server.users.callers import ADMIN_SCOPE
+from wxauth.server.websites import rows as scan_rows
+from wxauth.server.websites.authorize import Mistake, SentBack, SiteRequest, Unanswerable, check_request, sent_back
+from wxauth.server.websites.doors import Door, DoorOutcome
+from wxauth.server.websites.requests import Parameters
+from wxauth.server.websites.rows import NewAnswer
+from wxauth.server.websites.secrets import hash_of, new_secret
+
+NEW_FOR: Final = timedelta(seconds=30)
+"""For this long a login counts as one of this moment."""
+
+log = get_logger()
+
+
+def may_answer(client: Client) -> bool:
+    """Whether a mini-program may answer this client's requests. The console wants a phone beside a browser."""
+    return ADMIN_SCOPE not in client.scopes
+
+
+async def answer(services: Services, caller: Caller, login_code: str, parameters: Parameters, *, device: Device) -> str:
+    """Answer a site's request, proved by a new `wx.login`; the URL at which the web-view goes back to the site.
+
+    Raises: Unanswerable, InvalidToken, RateLimited, UnknownApp, WeChatError, WrongPerson, StorageUnavailable.
+    """
+    try:
+        asked = await check_request(services, parameters)
+        if not may_answer(asked.client):
+            raise Unanswerable(Mistake.CLIENT)
+        logged_in_at = await _login_for(services, asked, caller.session_id)
+    except SentBack as exc:
+        await SITES.count_user(services.database, caller.user, now=services.clock())
+        return exc.url
+    try:
+        await prove_person(services, caller, login_code, ip=device.ip)
+        code = await _make_code(services, caller, asked, device=device, logged_in_at=logged_in_at)
+    except WxAuthError as exc:
+        is_ours = exc.status >= 500
+        services.metrics.door(Door.MINI_PROGRAM, DoorOutcome.FAILED if is_ours else DoorOutcome.REFUSED)
+        raise
+    return sent_back(services, asked.redirect_uri, asked.state, code=code)
+
+
+async def _login_for(services: Services, asked: SiteRequest, session_id: UUID) -> datetime:
+    """When the phone logged in, if that is new enough for the site. Raises: InvalidToken, SentBack."""
+    logged_in_at = await session_opened_at(services.database, session_id)
+    if logged_in_at is None:
+        raise InvalidToken("the session has ended")
+    age = services.clock() - logged_in_at
+    is_old = asked.wants_new_login or (asked.max_age is not None and age.total_seconds() > asked.max_age)
+    if is_old and age > NEW_FOR:
+        error = {"error": "login_required", "error_description": "the phone's login is too old: log in again"}
+        raise SentBack(sent_back(services, asked.redirect_uri, asked.state, **error))
+    return logged_in_at
+
+
+async def _make_code(
+    services: Services, caller: Caller, asked: SiteRequest, *, device: Device, logged_in_at: datetime
+) -> str:
+    """An authorization code, for whoever has the phone's session by now."""
+    now, code, name = services.clock(), new_secret(), asked.client.name
+    stored = NewAnswer(
+        id=new_id(now),
+        client_id=name,
+        scope=asked.scope,
+        redirect_uri=asked.redirect_uri,
+        nonce=asked.nonce,
+        code_challenge=asked.code_challenge,
+        code_hash=hash_of(code),
+        session_id=caller.session_id,
+        authenticated_at=logged_in_at,
+        ip=device.ip,
+        user_agent=device.user_agent,
+    )
+    async with services.database.begin() as transaction:
+        person = await scan_rows.lock_person(transaction, caller.session_id, now=now)
+        if person is None:
+            raise InvalidToken("the session has ended")
+        await SITES.count_user(transaction, person, now=now)
+        if not await scan_rows.add_answer(transaction, stored, now=now):
+            raise Unanswerable(Mistake.CLIENT)
+        await record_event(
+            transaction,
+            EventType.SITE_AUTHORIZED,
+            by=Actor(str(person["id"]), device.ip),
+            at=now,
+            user_id=person["id"],
+            app_id=person["app_id"],
+            data={"client_id": name},
+        )
+    log.info("site_authorized", client_id=name, user_id=person["id"], app_id=person["app_id"])
+    return code

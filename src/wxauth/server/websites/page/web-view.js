@@ -1,0 +1,15 @@
+// Asks the mini-program around this page to answer the site's request: by WeChat's bridge, which every web-view has.
+const { url, codeUrl } = JSON.parse(document.querySelector('main').dataset.page)
+const patience = 3000
+
+const withoutBridge = setTimeout(() => location.replace(codeUrl), patience)
+
+function open() {
+  clearTimeout(withoutBridge)
+  // What `wx.miniProgram.redirectTo` of WeChat's JS-SDK does.
+  window.WeixinJSBridge.invoke('invokeMiniProgramAPI', { name: 'redirectTo', arg: { url } }, () => {})
+}
+
+document.querySelector('.open').addEventListener('click', () => window.WeixinJSBridge && open())
+if (window.WeixinJSBridge) open()
+else document.addEventListener('WeixinJSBridgeReady', open, { once: true })
