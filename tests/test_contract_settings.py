@@ -124,6 +124,7 @@ WRONG = [
     ("SCAN_PAGE", "pages/scan/scan?a=1"),
     ("SCAN_PAGE", ""),
     ("SITE_PAGE", "/pages/authorize/authorize"),
+    ("SIGN_UP_ROLES", "member,admin"),
     ("SCAN_ENV", "production"),
     ("SCAN_CODE", "qr"),
     ("SCAN_ENTRY", "album"),
