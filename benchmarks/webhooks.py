@@ -19,6 +19,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from time import perf_counter, time
+from uuid import UUID
 
 import aiohttp
 import asyncpg
@@ -31,6 +32,7 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.logs import configure_logging
 from wxauth.server.core.migrations import migrate
 from wxauth.server.core.settings import Settings, settings_from
+from wxauth.server.core.statements import Statement
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.dev.postgres import EmbeddedPostgres
 from wxauth.server.events.delivering import AT_ONCE_FOR_ONE, LEASE
@@ -54,10 +56,11 @@ _UNDELIVERED = """
       FROM generate_series(1, $1::int) n
 """
 
-_UNDER_WAY = "SELECT count(*) AS number FROM deliveries WHERE state = 'pending' AND is_taken"
-_ARE_SOME_LEFT = """
+_UNDER_WAY = Statement[int]("SELECT count(*) AS number FROM deliveries WHERE state = 'pending' AND is_taken")
+_ARE_SOME_LEFT = Statement[bool]("""
     SELECT EXISTS (SELECT FROM events_unplaced) OR EXISTS (SELECT FROM deliveries WHERE state = 'pending') AS are_some
-"""
+""")
+_STORED = Statement[UUID]("SELECT id FROM events WHERE type = 'user.created'")
 
 _numbers = count()
 
@@ -257,7 +260,7 @@ async def suffer(
         await loading
         await until_delivered(database)
         told = await what_came(port)
-    stored = {str(row["id"]) for row in await database.fetch("SELECT id FROM events WHERE type = 'user.created'")}
+    stored = {str(event_id) for event_id in await database.values(_STORED)}
     await services.aclose()
     await database.aclose()
     print(f"{name}: {len(stored)} events, {failed} logins failed", flush=True)
@@ -278,7 +281,7 @@ async def until_delivering(database: Database) -> None:
     """Wait until both workers have deliveries under way: in every half second many begin at once."""
     async with asyncio.timeout(60):
         while True:
-            if (await database.fetchrow(_UNDER_WAY))["number"] > 2 * AT_ONCE_FOR_ONE:
+            if (await database.value(_UNDER_WAY) or 0) > 2 * AT_ONCE_FOR_ONE:
                 return
             await asyncio.sleep(0.005)
 
@@ -289,7 +292,7 @@ async def until_delivered(database: Database) -> None:
         while True:
             await asyncio.sleep(1)
             with suppress(StorageUnavailable):
-                if not (await database.fetchrow(_ARE_SOME_LEFT))["are_some"]:
+                if not await database.value(_ARE_SOME_LEFT):
                     return
 
 

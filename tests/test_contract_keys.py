@@ -16,6 +16,7 @@ from tests.store.proxy import Proxy
 from wxauth.server.core.sealing import CannotOpen
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
+from wxauth.server.keys.rows import SIGNING_KEYS, store_keys
 from wxauth.server.keys.tables import StoredSigningKey
 from wxauth.server.service.build import build_services
 from wxauth.tokens.keys import SigningKey
@@ -49,7 +50,7 @@ async def add_key(services: Services, *, activates_in: float = 0) -> str:
         retires_at=None,
     )
     async with services.database.begin() as transaction:
-        await transaction.execute(StoredSigningKey.__table__.insert().values(**stored.model_dump()))
+        await store_keys(transaction, SIGNING_KEYS, [], [stored])
     return key.kid
 
 

@@ -19,6 +19,7 @@ from tests.fakes import service_env
 from tests.processes import WXAUTH, Running, free_port, run, until
 from tests.store.proxy import Proxy
 from wxauth.server.core.database import Database
+from wxauth.server.core.statements import Statement
 
 pytestmark = [pytest.mark.process, pytest.mark.own_database]
 
@@ -126,7 +127,7 @@ async def test_ssl_cert_file_counts_for_the_database(
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
     async with listening(with_tls(authority.server("127.0.0.1"), database_url)) as address:
         database = Database(f"postgresql://postgres@{address}{urlsplit(database_url).path}?sslmode=verify-full")
-        assert await database.fetchrow("SELECT 1 AS one") == (1,)
+        assert await database.value(Statement[int]("SELECT 1 AS one")) == 1
         await database.aclose()
 
 

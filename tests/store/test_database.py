@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypedDict
 from urllib.parse import parse_qs, quote, urlsplit
 
 import asyncpg
@@ -15,17 +16,28 @@ from tests.store.proxy import Proxy
 from wxauth.errors import StorageUnavailable
 from wxauth.server.core.database import DEADLINES, Database, Deadlines
 from wxauth.server.core.migrations import begin_migration
+from wxauth.server.core.statements import Statement
 from wxauth.server.dev.postgres import EmbeddedPostgres
 
 pytestmark = pytest.mark.own_database
 
 PASSWORD = "p@ss:w/ö?rd#%+&=, '\"\\x"
-SETTINGS = """
+ONE = Statement[int]("SELECT 1 AS one")
+
+
+class Limits(TypedDict):
+    application_name: str
+    statement_timeout: str
+    lock_timeout: str
+    idle_timeout: str
+
+
+SETTINGS = Statement[Limits]("""
     SELECT current_setting('application_name') AS application_name,
            current_setting('statement_timeout') AS statement_timeout,
            current_setting('lock_timeout') AS lock_timeout,
            current_setting('idle_in_transaction_session_timeout') AS idle_timeout
-"""
+""")
 
 
 @asynccontextmanager
@@ -40,9 +52,9 @@ async def opened(url: str, deadlines: Deadlines = DEADLINES) -> AsyncIterator[Da
 async def can_be_asked(url: str) -> bool:
     """Whether both ways to the database work."""
     async with opened(url) as database:
-        row = await database.fetchrow("SELECT 1 AS one")
-        async with database.begin() as connection:
-            return row is not None and row["one"] == await connection.fetchval("SELECT 1")
+        one = await database.value(ONE)
+        async with database.begin() as transaction:
+            return one == await transaction.value(ONE) == 1
 
 
 @pytest.fixture
@@ -81,10 +93,10 @@ async def test_of_several_hosts_a_silent_one_costs_its_own_time_once(proxy: Prox
     deadlines = replace(DEADLINES, connect=1.5)
     async with opened(f"postgresql://postgres@{silent.address},{proxy.address}{path}", deadlines) as database:
         async with asyncio.timeout(2 * deadlines.connect):
-            assert await database.fetchrow("SELECT 1")
+            assert await database.value(ONE)
         proxy.drop()
         async with asyncio.timeout(deadlines.connect):
-            assert await database.fetchrow("SELECT 1")  # the host that gave the last connection is asked first
+            assert await database.value(ONE)  # the host that gave the last connection is asked first
 
 
 async def test_of_several_hosts_one_must_be_the_primary(proxy: Proxy, admin: asyncpg.Connection) -> None:
@@ -131,52 +143,53 @@ async def test_a_transaction_sees_what_others_commit_whatever_the_databases_defa
 ) -> None:
     name = await rows.fetchval("SELECT current_database()")
     await rows.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = serializable")
-    isolation = "SELECT current_setting('transaction_isolation') AS isolation"
+    isolation = Statement[str]("SELECT current_setting('transaction_isolation') AS isolation")
     async with opened(database_url + more) as database:
         async with database.begin() as transaction:
-            assert await transaction.fetchval(isolation) == "read committed"
+            assert await transaction.value(isolation) == "read committed"
         async with begin_migration(database) as migration:
-            assert (await migration.execute(text(isolation))).scalar() == "read committed"
-        row = await database.fetchrow(isolation)
-    assert row is not None
-    assert row["isolation"] == in_statement
+            assert (await migration.execute(text(isolation.text))).scalar() == "read committed"
+        assert await database.value(isolation) == in_statement
 
 
 async def test_the_server_gives_up_what_we_have_given_up(database_url: str) -> None:
     async with opened(database_url) as database:
-        row = await database.fetchrow(SETTINGS)
+        row = await database.row(SETTINGS)
     assert row is not None
     assert tuple(row.values()) == ("wxauth", "4s", "2s", "8s")
 
 
 async def test_settings_in_the_url_go_before_ours(database_url: str) -> None:
     async with opened(f"{database_url}&application_name=login&statement_timeout=1s") as database:
-        row = await database.fetchrow(SETTINGS)
+        row = await database.row(SETTINGS)
     assert row is not None
     assert tuple(row.values()) == ("login", "1s", "2s", "8s")
 
 
 async def test_for_pgbouncer_nothing_is_prepared_or_set(database_url: str) -> None:
-    prepared = "SELECT count(*) AS prepared FROM pg_prepared_statements WHERE name <> ''"
+    prepared = Statement[int]("SELECT count(*) AS prepared FROM pg_prepared_statements WHERE name <> ''")
     async with opened(f"{database_url}&pgbouncer=true") as database:
         for _ in range(3):
-            row, settings = await database.fetchrow(prepared), await database.fetchrow(SETTINGS)
-            async with database.begin() as connection:
-                in_transaction = await connection.fetchval(prepared)
-                limits = await connection.fetchrow(SETTINGS)
-        assert row is not None
+            by_itself, settings = await database.value(prepared), await database.row(SETTINGS)
+            async with database.begin() as transaction:
+                in_transaction = await transaction.value(prepared)
+                limits = await transaction.row(SETTINGS)
         assert settings is not None
-    assert (row["prepared"], in_transaction) == (0, 0)
+        assert limits is not None
+    assert (by_itself, in_transaction) == (0, 0)
     assert tuple(settings.values()) == ("wxauth", "0", "0", "0")
     assert tuple(limits.values()) == ("wxauth", "4s", "2s", "8s")  # a transaction brings its own
 
 
 async def test_for_a_pgbouncer_that_keeps_it_statements_are_prepared_and_nothing_is_set(database_url: str) -> None:
-    statement = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%unmistakable%' AND $1"
+    statement = Statement[int](
+        "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%unmistakable%' AND :is_so"
+    )
     async with opened(f"{database_url}&pgbouncer=prepared") as database:
         for _ in range(3):
-            row, settings = await database.fetchrow(statement, True), await database.fetchrow(SETTINGS)
-    assert row["count"] == 1
+            prepared, settings = await database.value(statement, is_so=True), await database.row(SETTINGS)
+        assert settings is not None
+    assert prepared == 1
     assert tuple(settings.values()) == ("wxauth", "0", "0", "0")
 
 
@@ -205,19 +218,7 @@ async def test_what_to_run_is_told_where_a_single_statement_has_no_limits(
 async def test_what_we_ask_wrongly_is_not_the_database_s_fault(database_url: str) -> None:
     async with opened(database_url) as database:
         with pytest.raises(asyncpg.PostgresSyntaxError):
-            await database.fetchrow("SELEKT 1")
+            await database.value(Statement[int]("SELEKT 1"))
         with pytest.raises(asyncpg.DataError):
-            await database.fetchrow("SELECT $1::integer", "one")
-
-
-@pytest.mark.parametrize(
-    ("statement", "arguments"), [("SELECT $1::int", ()), ("SELECT $1::int", ("one",)), ("SELEKT 1", ())]
-)
-async def test_a_statement_that_is_wrong_is_no_absent_database(
-    database_url: str, statement: str, arguments: tuple[object, ...]
-) -> None:
-    database = Database(database_url)
-    with pytest.raises((asyncpg.InterfaceError, asyncpg.DataError, asyncpg.PostgresSyntaxError)):
-        await database.fetchrow(statement, *arguments)
-    assert await database.fetchrow("SELECT 1 AS one") == (1,)
-    await database.aclose()
+            await database.value(Statement[int]("SELECT :number::integer"), number="one")
+        assert await database.value(ONE) == 1

@@ -1,7 +1,6 @@
-"""The way to Postgres: one pool of connections, two spellings of SQL, one map of errors.
+"""The way to Postgres: one pool of connections, one map of errors.
 
-A statement is PostgreSQL's own text with names (`Statement`), or SQLAlchemy Core over the tables (`CoreStatement`);
-asyncpg runs both. A statement by way of SQLAlchemy's own connections would cost several times what asyncpg itself does.
+A `Statement` is run by asyncpg. By way of SQLAlchemy's own connections it would cost several times as much.
 """
 
 import asyncio
@@ -14,17 +13,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 from pydantic_core import from_json, to_json
-from sqlalchemy import Executable
 
 from wxauth.errors import StorageUnavailable, Title
 from wxauth.server.core.connections import Connections
 from wxauth.server.core.logs import Seldom, get_logger, message_of
-from wxauth.server.core.statements import Answer, CoreStatement, Statement
+from wxauth.server.core.statements import Answer, Statement
 
 CONNECTIONS: Final = 15
 TRANSACTIONS: Final = 5
@@ -121,8 +119,6 @@ troubles: Final = Seldom(10.0)
 """What each use of a database that is not there, or has no schema, would say again."""
 
 
-Query = str | Executable
-"""PostgreSQL's text with `$n`, whose arguments follow; or SQLAlchemy Core, which holds its arguments."""
 Row = TypeVar("Row", bound=Mapping[str, object])
 
 
@@ -177,30 +173,10 @@ class Transaction:
         """The first value of each row."""
         return [row[0] for row in await self._connection.fetch(statement.text, *statement.arguments(values))]
 
-    async def run(self, statement: Statement[Any], /, **values: object) -> int:
+    async def run(self, statement: Statement[object], /, **values: object) -> int:
         """How many rows were written."""
-        return await self.execute(statement.text, *statement.arguments(values))
-
-    async def fetch(self, statement: Query, *arguments: object) -> Any:
-        """All rows."""
-        text, arguments = _spelt_out(statement, arguments)
-        return await self._connection.fetch(text, *arguments)
-
-    async def fetchrow(self, statement: Query, *arguments: object) -> Any:
-        """The first row, or None."""
-        text, arguments = _spelt_out(statement, arguments)
-        return await self._connection.fetchrow(text, *arguments)
-
-    async def fetchval(self, statement: Query, *arguments: object) -> Any:
-        """The first value of the first row, or None."""
-        text, arguments = _spelt_out(statement, arguments)
-        return await self._connection.fetchval(text, *arguments)
-
-    async def execute(self, statement: Query, *arguments: object) -> int:
-        """How many rows were written."""
-        text, arguments = _spelt_out(statement, arguments)
         # asyncpg sends a statement without arguments in another way, which takes no prepared one.
-        status: str = await self._connection.execute(text, *arguments)
+        status: str = await self._connection.execute(statement.text, *statement.arguments(values))
         number = status.rpartition(" ")[2]
         return int(number) if number.isdigit() else 0
 
@@ -251,8 +227,7 @@ class Database:
 
     async def rows(self, statement: Statement[Row], /, **values: object) -> Sequence[Row]:
         """All rows of one statement; else as `row`."""
-        rows: Sequence[Row] = await self._answer(statement.text, statement.arguments(values))
-        return rows
+        return await self._answer(statement.text, statement.arguments(values))
 
     async def value(self, statement: Statement[Answer], /, **values: object) -> Answer | None:
         """The first value of the first row; else as `row`."""
@@ -264,18 +239,9 @@ class Database:
         """The first value of each row; else as `row`."""
         return [row[0] for row in await self._answer(statement.text, statement.arguments(values))]
 
-    async def run(self, statement: Statement[Any], /, **values: object) -> None:
+    async def run(self, statement: Statement[object], /, **values: object) -> None:
         """A statement whose answer does not matter; else as `row`."""
         await self._answer(statement.text, statement.arguments(values))
-
-    async def fetchrow(self, statement: Query, *arguments: object) -> Any:
-        """As `row`."""
-        rows = await self._answer(*_spelt_out(statement, arguments))
-        return rows[0] if rows else None
-
-    async def fetch(self, statement: Query, *arguments: object) -> Any:
-        """As `rows`."""
-        return await self._answer(*_spelt_out(statement, arguments))
 
     async def time(self) -> datetime:
         """The database's own time. Raises: StorageUnavailable."""
@@ -347,7 +313,7 @@ class Database:
                 raise_if_unavailable(exc)
                 raise
 
-    async def connect(self, **options: Any) -> asyncpg.Connection:
+    async def connect(self, **options: object) -> asyncpg.Connection:
         """A connection for the caller alone. `options` are asyncpg's. Raises: asyncpg's errors."""
         # Each host is tried with its own timeout. asyncpg has one for all hosts: a silent host would use it up.
         failures: list[NotConnected] = []
@@ -414,7 +380,7 @@ class Database:
             raise
         return connection
 
-    async def _answer(self, text: str, arguments: Sequence[object]) -> Any:
+    async def _answer(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]:
         """All rows. Tracing looks on here."""
         async with _Answering(self._deadlines.whole):
             try:
@@ -422,10 +388,11 @@ class Database:
             except (_ConnectionLost, *_CLASHED):
                 return await self._fetch(text, arguments)
 
-    async def _fetch(self, text: str, arguments: Sequence[object]) -> Any:
+    async def _fetch(self, text: str, arguments: Sequence[object]) -> Sequence[asyncpg.Record]:
         connection = await self._connections.acquire()
         try:
-            return await connection.fetch(text, *arguments)
+            rows: Sequence[asyncpg.Record] = await connection.fetch(text, *arguments)
+            return rows
         except BaseException as exc:
             if self._look_at(connection, exc) and not isinstance(exc, TimeoutError):
                 # A timeout is not retried: a second try would wait as long.
@@ -445,7 +412,7 @@ class Database:
             connection.terminate()
         return is_lost
 
-    async def _connect_to(self, dsn: str, options: Mapping[str, Any]) -> asyncpg.Connection:
+    async def _connect_to(self, dsn: str, options: Mapping[str, object]) -> asyncpg.Connection:
         try:
             connection = await asyncpg.connect(dsn, **{**self._options, **options})
         except _WRONG_URL as exc:
@@ -566,14 +533,6 @@ def _why_not(exc: BaseException, dsn: str) -> Title:
     return Title(f"{place}: {en}", f"{place}：{zh}")
 
 
-def _spelt_out(statement: Query, arguments: tuple[object, ...]) -> tuple[str, tuple[object, ...]]:
-    """A statement in the form that asyncpg takes."""
-    if isinstance(statement, str):
-        return statement, arguments
-    core = CoreStatement[object](statement)
-    return core.text, core.arguments({})
-
-
 def _json_text(value: object) -> str:
     return to_json(value).decode()
 
@@ -582,7 +541,7 @@ def _set_limits(deadlines: Deadlines) -> str:
     return "".join(f"; SET LOCAL {name} = {value}" for name, value in deadlines.limits.items())
 
 
-def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[str, Any], bool]:
+def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[str, object], bool]:
     """A DSN for each host, further options for asyncpg, and whether there is a pooler in between."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -591,7 +550,7 @@ def _connect_options(url: str, deadlines: Deadlines) -> tuple[list[str], dict[st
         "default_transaction_isolation": ISOLATION,
         **{name: str(value) for name, value in deadlines.limits.items()},
     }
-    options: dict[str, Any] = {"command_timeout": deadlines.silence}
+    options: dict[str, object] = {"command_timeout": deadlines.silence}
     # A parameter of libpq's, which asyncpg would send to the server as a setting of the session.
     query.pop("connect_timeout", None)
     if query.get("channel_binding") in ("prefer", "disable"):

@@ -1,13 +1,9 @@
-"""Statements of PostgreSQL's own text, whose parameters have names; and of SQLAlchemy Core. Both know their rows."""
+"""Statements of PostgreSQL's own text, whose parameters have names."""
 
 import re
 from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any, Final, Generic, TypedDict, TypeVar
-
-from sqlalchemy import ClauseElement, Executable
-from sqlalchemy.dialects.postgresql.asyncpg import dialect
-from sqlalchemy.sql.compiler import SQLCompiler
 
 Answer = TypeVar("Answer", covariant=True)
 Made = TypeVar("Made", covariant=True)
@@ -27,9 +23,6 @@ _PIECES: Final = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-
-
-_DIALECT: Final = dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
 
 class Nothing(TypedDict):
@@ -59,7 +52,7 @@ class Statement(Generic[Answer]):
                 return piece[0]
             return f"${names.setdefault(piece['name'], len(names) + 1)}"
 
-        self.text = _PIECES.sub(numbered, text)
+        self.text: Final = _PIECES.sub(numbered, text)
         """As PostgreSQL takes it, with `$n`."""
         self.names: Final = tuple(names)
         """The name of `$1`, of `$2`, and so on."""
@@ -74,21 +67,6 @@ class Statement(Generic[Answer]):
                 pass  # told below
         given, names = set(values), set(self.names)
         raise TypeError(f"missing: {sorted(names - given)}, unknown: {sorted(given - names)}, of:{self.text}")
-
-
-class CoreStatement(Statement[Answer]):
-    """SQLAlchemy Core over the tables, which holds its values, and what a row of its answer is."""
-
-    def __init__(self, query: Executable) -> None:
-        assert isinstance(query, ClauseElement)
-        compiled = query.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
-        assert isinstance(compiled, SQLCompiler)
-        self.text = str(compiled)
-        self._values: Final = tuple(compiled.params[name] for name in compiled.positiontup or ())
-
-    def arguments(self, values: Mapping[str, object]) -> tuple[object, ...]:
-        """The values that it holds, in the order of `$n`."""
-        return self._values
 
 
 def _tuple_of(names: tuple[str, ...]) -> Callable[[Mapping[str, object]], tuple[object, ...]]:
