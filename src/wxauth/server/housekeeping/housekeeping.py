@@ -85,45 +85,35 @@ async def keep_house(
     """
     await asyncio.gather(
         *(
-            _keep_doing(partial(chore, services, page_size=page_size, pause=pause), look_pause=its_pause)
-            for chore, its_pause in (
-                (sweep_rest, look_pause),
-                (sweep_sessions, look_pause),
-                (sweep_aged, look_pause),
-                (sweep_over_scans, min(look_pause, SCANS_LOOK_PAUSE)),
-                (lift_over_bans, min(look_pause, BANS_LOOK_PAUSE)),
+            _keep_doing(
+                partial(chore, services, page_size=page_size, pause=pause), look_pause=min(look_pause, its_pause)
             )
+            for chore, its_pause in (*_CHORES, (sweep_aged, LOOK_PAUSE))
         )
     )
 
 
 async def keep_forgetting(services: Services, *, look_pause: float = FORGET_PAUSE) -> None:
     """Forget what erased persons have left, for ever, through outages."""
-    is_well = True
-    while True:
-        await asyncio.sleep(look_pause)
-        try:
-            if await are_waiting(services.database):
-                await forget_erased(services, page_size=PAGE_SIZE, pause=PAGE_PAUSE)
-            is_well = True
-        except StorageUnavailable:
-            if is_well:
-                log.warning("forgetting_held_up", reason="the database does not answer")
-            is_well = False
-        except Exception:
-            log.exception("forgetting_held_up")
+
+    async def forget() -> None:
+        if await are_waiting(services.database):
+            await forget_erased(services, page_size=PAGE_SIZE, pause=PAGE_PAUSE)
+
+    await asyncio.sleep(look_pause)
+    await _keep_doing(forget, look_pause=look_pause, put_off="forgetting_held_up", failed="forgetting_held_up")
 
 
 async def keep_sessions_few(services: Services) -> None:
     """Keep each identity's newest sessions and no more, for ever, through outages."""
-    while True:
-        await asyncio.sleep(REPLACED_EVERY.total_seconds())
-        try:
-            await replace_sessions(services)
-        except StorageUnavailable:
-            log.warning("sessions_not_replaced", reason="the database does not answer")
-        except Exception:
-            log.exception("sessions_not_replaced")
+    pause = REPLACED_EVERY.total_seconds()
+    await asyncio.sleep(pause)
+    await _keep_doing(
+        partial(replace_sessions, services),
+        look_pause=pause,
+        put_off="sessions_not_replaced",
+        failed="sessions_not_replaced",
+    )
 
 
 async def replace_sessions(services: Services) -> None:
@@ -148,14 +138,12 @@ async def replace_sessions(services: Services) -> None:
         log.info("sessions_replaced", sessions=ended, erased=erased)
 
 
-async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE) -> None:
+async def sweep(services: Services, *, page_size: int = PAGE_SIZE, pause: float = PAGE_PAUSE) -> Swept:
     """Do every chore that is due, once. Raises: StorageUnavailable."""
     await forget_erased(services, page_size=page_size, pause=pause)
-    await sweep_rest(services, page_size=page_size, pause=pause)
-    await sweep_over_scans(services, page_size=page_size, pause=pause)
-    await lift_over_bans(services, page_size=page_size, pause=pause)
-    await sweep_sessions(services, page_size=page_size, pause=pause)
-    await sweep_aged(services, page_size=page_size, pause=pause)
+    for chore, _ in _CHORES:
+        await chore(services, page_size=page_size, pause=pause)
+    return await sweep_aged(services, page_size=page_size, pause=pause)
 
 
 async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE, pause: float = 0.0) -> Swept:
@@ -163,11 +151,7 @@ async def sweep_now(services: Services, *, page_size: int = PAGE_SIZE, pause: fl
     for lap, _ in _laps(services.settings):
         await begin_lap(services.database, lap, now=services.clock())
     await forget_rest(services.database)
-    await sweep_rest(services, page_size=page_size, pause=pause)
-    await sweep_over_scans(services, page_size=page_size, pause=pause)
-    await lift_over_bans(services, page_size=page_size, pause=pause)
-    await sweep_sessions(services, page_size=page_size, pause=pause)
-    return await sweep_aged(services, page_size=page_size, pause=pause)
+    return await sweep(services, page_size=page_size, pause=pause)
 
 
 async def forget_erased(services: Services, *, page_size: int, pause: float) -> None:
@@ -287,12 +271,32 @@ def _clocks_agree(services: Services) -> bool:
     return not isinstance(clock, DatabaseClock) or abs(clock.ahead) <= MOST_APART
 
 
-async def _keep_doing(chore: Callable[[], Awaitable[object]], *, look_pause: float) -> None:
+_CHORES: Final = (
+    (sweep_rest, LOOK_PAUSE),
+    (sweep_over_scans, SCANS_LOOK_PAUSE),
+    (lift_over_bans, BANS_LOOK_PAUSE),
+    (sweep_sessions, LOOK_PAUSE),
+)
+"""Every chore but `sweep_aged`, which tells what it has done, and the pause between two looks for something to do."""
+
+
+async def _keep_doing(
+    chore: Callable[[], Awaitable[object]],
+    *,
+    look_pause: float,
+    put_off: str = "sweep_put_off",
+    failed: str = "sweep_failed",
+) -> None:
+    """Do a chore for ever. The log gets `put_off` once for each outage of the database, and `failed` for each error."""
+    is_well = True
     while True:
         try:
             await chore()
+            is_well = True
         except StorageUnavailable:
-            log.warning("sweep_put_off", reason="the database does not answer")
+            if is_well:
+                log.warning(put_off, reason="the database does not answer")
+            is_well = False
         except Exception:
-            log.exception("sweep_failed")
+            log.exception(failed)
         await asyncio.sleep(look_pause)
