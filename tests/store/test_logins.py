@@ -77,6 +77,84 @@ async def test_200_simultaneous_first_logins_in_two_apps_make_one_user(log_in: L
     assert await people(rows) == (1, 2, 200)
 
 
+async def test_a_first_login_waits_for_another_one_with_its_unionid_and_is_that_ones_user(
+    log_in: LogIn, rows: asyncpg.Connection
+) -> None:
+    async with rows.transaction():
+        holder = await rows.fetchval(
+            "INSERT INTO users (id, unionid, created_at, last_login_at)"
+            " VALUES (gen_random_uuid(), $1, now(), now()) RETURNING id::text",
+            UNION,
+        )
+        entering = asyncio.create_task(log_in(unionid=UNION))
+        await until_locked(rows)
+    answer = await entering
+    assert (answer["user"]["id"], answer["is_new_user"]) == (holder, False)
+    assert (await people(rows))[:2] == (1, 1)
+
+
+async def test_a_first_login_that_waits_for_its_unionid_does_not_make_a_known_person_wait_who_gets_it(
+    log_in: LogIn, rows: asyncpg.Connection
+) -> None:
+    """Else both wait for each other, until PostgreSQL ends one of them after a second."""
+    alice = (await log_in())["user"]["id"]
+    async with rows.transaction():
+        await rows.execute("SET LOCAL lock_timeout = '500ms'")
+        await rows.execute("INSERT INTO unionids (unionid, user_id) VALUES ($1, $2::text::uuid)", UNION, alice)
+        entering = asyncio.create_task(log_in(unionid=UNION, app_id=OTHER_APP_ID))
+        await until_locked(rows)
+        await rows.execute("UPDATE users SET unionid = $1", UNION)
+    assert (await entering)["user"]["id"] == alice
+
+
+async def test_a_known_person_and_a_newcomer_with_one_new_unionid_are_one_user(
+    log_in: LogIn, rows: asyncpg.Connection
+) -> None:
+    persons = [f"person-{n}" for n in range(25)]
+    for person in persons:
+        await log_in(person)
+    answers = await asyncio.gather(
+        *(
+            log_in(person, unionid=f"union-{person}", app_id=app_id)
+            for person in persons
+            for app_id in (APP_ID, OTHER_APP_ID)
+        )
+    )
+    assert {answer["user"]["unionid"] for answer in answers} == {f"union-{person}" for person in persons}
+    for person in persons:
+        assert user_ids([await log_in(person)]) == user_ids([await log_in(person, app_id=OTHER_APP_ID)])
+    assert (await people(rows))[:2] == (25, 50)
+
+
+async def test_who_is_unknown_where_sign_up_is_closed_comes_in_only_as_the_user_of_a_login_elsewhere(
+    log_in: LogIn,
+    make_services: MakeServices,
+    make_client: MakeClient,
+    wechat: WeChatByRespx,
+    rows: asyncpg.Connection,
+) -> None:
+    closed = make_client(await make_services(sign_up="closed", waits=Waits(database=PATIENT)))
+
+    async def try_to_log_in(person: str) -> dict[str, Any] | None:
+        code = wechat.code_for(person, unionid=f"union-{person}")
+        answer = await closed.post("/v1/login", json={"code": code, "app_id": APP_ID})
+        assert answer.status_code == 200 or answer.json()["code"] == "sign_up_closed", answer.text
+        body: dict[str, Any] = answer.json()
+        return body if answer.status_code == 200 else None
+
+    persons = [f"person-{n}" for n in range(25)]
+    answers = await asyncio.gather(
+        *(log_in(person, unionid=f"union-{person}", app_id=OTHER_APP_ID) for person in persons),
+        *(try_to_log_in(person) for person in persons),
+    )
+    for opened, tried in zip(answers[:25], answers[25:], strict=True):
+        assert opened is not None
+        assert opened["is_new_user"]
+        assert tried is None or (tried["user"]["id"], tried["is_new_user"]) == (opened["user"]["id"], False)
+    let_in = sum(tried is not None for tried in answers[25:])
+    assert await people(rows) == (25, 25 + let_in, 25 + let_in)
+
+
 async def test_the_same_unionid_in_another_app_is_the_same_user(log_in: LogIn) -> None:
     first = await log_in(unionid=UNION, nickname="Alice")
     second = await log_in("somebody", unionid=UNION, app_id=OTHER_APP_ID)

@@ -123,12 +123,15 @@ WITH before AS (
 )
 SELECT * FROM person
 """)  # noqa: S608 - put together from constants
-# For an unknown identity without a unionid, which always makes a new user. If another login has just added the
-# identity, its primary key refuses this one.
-_SIGN_UP: Final = Statement[EnteredUser](f"""
-WITH person AS (
-    INSERT INTO users (id, nickname, avatar_url, roles, created_at, last_login_at, unjudged_since)
-    VALUES (:new_user_id, :nickname, :avatar_url, :roles, :now, :now, CASE WHEN :is_judged THEN :now::timestamptz END)
+
+
+def _sign_up_part(holder: str, source: str) -> str:
+    return f"""
+WITH {holder}person AS (
+    INSERT INTO users (id, unionid, nickname, avatar_url, roles, created_at, last_login_at, unjudged_since)
+    SELECT :new_user_id::uuid, :unionid::text, :nickname::text, :avatar_url::text, :roles::text[], :now::timestamptz,
+           :now, CASE WHEN :is_judged THEN :now END
+      {source}
     RETURNING {USER}, users.unjudged_since, users.banned_until
 ), identity AS (
     INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
@@ -141,12 +144,33 @@ WITH person AS (
       FROM person
 )
 SELECT * FROM person
-""")  # noqa: S608 - put together from constants
-# For all other logins. The row of the unionid settles to which user the unionid belongs: the second of two logins waits
-# for the first one's row. An unknown identity is added to the unionid's user, or to a new user. A known identity gets
-# the unionid. But if that belongs to another user, or to one whom the unknown identity must not join since they have
-# another one in this app, nothing is changed, and no row is returned. The user is locked before the unionid, as in a
-# merge and an erasure: two that locked them in opposite orders would wait for each other.
+"""  # noqa: S608 - put together from constants
+
+
+_UNKNOWN_PART: Final = "WHERE NOT EXISTS (SELECT FROM identities WHERE app_id = :app_id AND openid = :openid)"
+
+# For an unknown identity without a unionid, which always makes a new user. If another login has just added the
+# identity, its primary key refuses this one.
+_SIGN_UP: Final = Statement[EnteredUser](_sign_up_part("", _UNKNOWN_PART))
+# For an unknown identity with an unknown unionid, which makes a new user too. The row of the unionid, which is written
+# first as in `_ENTER`, settles whose the unionid is: the second of two logins waits for the first one's row, makes
+# nobody, and goes on to `_ENTER`.
+_SIGN_UP_WITH_UNIONID: Final = Statement[EnteredUser](
+    _sign_up_part(
+        f"""holder AS (
+    INSERT INTO unionids (unionid, user_id) SELECT :unionid, :new_user_id {_UNKNOWN_PART}
+    ON CONFLICT DO NOTHING
+    RETURNING user_id
+), """,
+        "FROM holder",
+    )
+)
+# For an identity or a unionid that is known. The row of the unionid settles to which user the unionid belongs: the
+# second of two logins waits for the first one's row. An unknown identity is added to the unionid's user. A known
+# identity gets the unionid, and its own row is written, so that it is still its user's. But if the unionid belongs to
+# another user, or to one whom the unknown identity must not join since they have another one in this app, nothing is
+# changed, and no row is returned. The user is locked before the unionid, as in a merge and an erasure: two that locked
+# them in opposite orders would wait for each other.
 _ENTER: Final = Statement[EnteredUser](f"""
 WITH known AS (
     SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid
@@ -157,49 +181,37 @@ WITH known AS (
        FOR NO KEY UPDATE
 ), holder AS (
     INSERT INTO unionids (unionid, user_id)
-    SELECT :unionid::text, COALESCE((SELECT id FROM before), :new_user_id)
-     WHERE :unionid::text IS NOT NULL
-       AND (:may_sign_up OR EXISTS (SELECT FROM known) OR EXISTS (SELECT FROM unionids WHERE unionid = :unionid))
+    SELECT :unionid::text, id FROM before WHERE :unionid::text IS NOT NULL
     ON CONFLICT (unionid) DO UPDATE SET unionid = excluded.unionid
     RETURNING user_id
+), own AS (
+    SELECT before.* FROM before
+     WHERE :unionid::text IS NULL OR EXISTS (SELECT FROM holder WHERE holder.user_id = before.id)
 ), named AS (
-    UPDATE identities SET unionid = :unionid FROM known, holder
-     WHERE app_id = :app_id AND openid = :openid AND holder.user_id = known.user_id
+    UPDATE identities SET unionid = COALESCE(:unionid, identities.unionid) FROM own
+     WHERE app_id = :app_id AND openid = :openid AND identities.user_id = own.id
+    RETURNING user_id
 ), joined AS (
     UPDATE users{_SEEN_PART}{_profile_part("users.status = 'active'")},
            unionid = COALESCE(:unionid, users.unionid)
-      FROM before JOIN holder ON holder.user_id = before.id
-     WHERE users.id = before.id
-       AND NOT EXISTS (SELECT FROM known WHERE known.user_id <> before.id)
-       AND (EXISTS (SELECT FROM known)
-            OR NOT EXISTS (SELECT FROM identities WHERE user_id = before.id AND app_id = :app_id))
+      FROM own
+     WHERE users.id = own.id
+       AND CASE WHEN EXISTS (SELECT FROM known) THEN EXISTS (SELECT FROM named)
+                ELSE NOT EXISTS (SELECT FROM identities WHERE user_id = own.id AND app_id = :app_id) END
     RETURNING {USER}, users.unjudged_since, users.banned_until
-), created AS (
-    INSERT INTO users (id, unionid, nickname, avatar_url, roles, created_at, last_login_at, unjudged_since)
-    SELECT :new_user_id, :unionid, :nickname, :avatar_url, :roles, :now, :now,
-           CASE WHEN :is_judged THEN :now::timestamptz END
-     WHERE :may_sign_up AND NOT EXISTS (SELECT FROM known)
-       AND NOT EXISTS (SELECT FROM holder WHERE user_id <> :new_user_id)
-    RETURNING {USER}, users.unjudged_since, users.banned_until
-), person AS (
-    SELECT * FROM joined UNION ALL SELECT * FROM created
 ), identity AS (
     INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
-    SELECT :app_id, :openid, id, :now, :unionid FROM person WHERE NOT EXISTS (SELECT FROM known)
+    SELECT :app_id, :openid, id, :now, :unionid FROM joined WHERE NOT EXISTS (SELECT FROM known)
 ), entered AS (
-    INSERT INTO events (id, type, at, actor, user_id, app_id, ip, data)
-    SELECT :event_id,
-           CASE WHEN id = :new_user_id THEN '{EventType.USER_CREATED.value}'
-                ELSE '{EventType.IDENTITY_ADDED.value}' END,
-           :now, id::text, id, :app_id, :ip::text::inet,
-           CASE WHEN id = :new_user_id THEN {_CREATED_DATA} ELSE '{{}}' END
-      FROM person WHERE NOT EXISTS (SELECT FROM known)
+    INSERT INTO events (id, type, at, actor, user_id, app_id, ip)
+    SELECT :event_id, '{EventType.IDENTITY_ADDED.value}', :now, id::text, id, :app_id, :ip::text::inet
+      FROM joined WHERE NOT EXISTS (SELECT FROM known)
 ), renamed AS ({_renamed_part("joined")}
 ), opened AS ({_OPEN_PART}
-      FROM person WHERE status = 'active'
+      FROM joined WHERE status = 'active'
     ON CONFLICT (id) DO NOTHING
 )
-SELECT * FROM person
+SELECT * FROM joined
 """)  # noqa: S608 - put together from constants
 # Whether another openid of the app has the unionid, which a unique index settles; or whether the unionid is another
 # user's, who has another openid of the app.
@@ -260,9 +272,9 @@ async def record_login(
 ) -> LoggedIn:
     """Find or make the user and open a session. A returning user costs one statement.
 
-    Of simultaneous first logins, the unique constraints let one succeed. The others are rolled back, try again, and
-    find its user. If the unionid is another user's, the two users are merged first. Nothing is stored about an unknown
-    person who may not sign up.
+    Of simultaneous first logins, the unique constraints let one succeed. The others go on, or are rolled back and try
+    again, and find its user. If the unionid is another user's, the two users are merged first. Nothing is stored
+    about an unknown person who may not sign up.
 
     WeChat has one openid for each person and app. So the unionid is ignored where it would join somebody to a user who
     has another openid of this app: they would be strangers.
@@ -326,18 +338,18 @@ async def _returning(database: Database, login: Login, ids: _Ids, *, now: dateti
 
 
 async def _entering(database: Database, login: Login, ids: _Ids, *, now: datetime) -> EnteredUser | None:
-    created = {
+    entering = {
         **_opening(login, ids, now),
         "nickname": login.nickname,
         "avatar_url": login.avatar_url,
-        "roles": login.roles,
-        "new_user_id": ids.new_user,
-        "is_judged": login.is_judged,
         "event_id": new_id(now),
     }
-    if login.unionid is None and login.may_sign_up:
-        return await database.row(_SIGN_UP, **created)
-    return await database.row(_ENTER, **created, profile_event_id=new_id(now), may_sign_up=login.may_sign_up)
+    if login.may_sign_up:
+        statement = _SIGN_UP if login.unionid is None else _SIGN_UP_WITH_UNIONID
+        made = {"new_user_id": ids.new_user, "roles": login.roles, "is_judged": login.is_judged}
+        if (user := await database.row(statement, **entering, **made)) is not None:
+            return user
+    return await database.row(_ENTER, **entering, profile_event_id=new_id(now))
 
 
 def _logged_in(user: EnteredUser, login: Login, ids: _Ids) -> LoggedIn:
