@@ -13,7 +13,7 @@ import httpx
 import respx
 
 from tests.clock import Clock as Clock
-from wxauth.server.dev.wechat import APPS, LATER_APP, Simulator, create_simulator
+from wxauth.server.dev.wechat import APPS, LATER_APP, OTHER_KINDS, Simulator, create_simulator
 
 APP = {"app_id": "wxtest0000000000a1", "app_secret": "5f4dcc3b5aa765d61d8327deb882cf99"}
 OTHER_APP = {"app_id": "wxtest0000000000b2", "app_secret": "7c6a180b36896a0a8c02787eeafb0e4c"}
@@ -144,7 +144,7 @@ class WeChatBySimulator(httpx.AsyncBaseTransport):
     def __init__(self, simulator: Simulator, secrets: Secrets) -> None:
         self._inner = _WithTarget(httpx.ASGITransport(create_simulator(simulator)))
         self._secrets = secrets
-        for app in (*APPS, LATER_APP):
+        for app in (*APPS, LATER_APP, *OTHER_KINDS):
             secrets.add(app["app_secret"])
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -157,7 +157,7 @@ class WeChatBySimulator(httpx.AsyncBaseTransport):
         return response
 
     def _collect(self, answer: dict[str, Any]) -> None:
-        for name in ("session_key", "access_token"):
+        for name in ("session_key", "access_token", "refresh_token"):
             if name in answer:
                 self._secrets.add(answer[name])
         phone = answer.get("phone_info", {}).get("purePhoneNumber", "")

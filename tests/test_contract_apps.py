@@ -68,6 +68,8 @@ async def test_people_log_in_to_an_app_that_has_been_added(client: httpx.AsyncCl
     assert shown.pop("created_at").endswith("Z")
     assert shown == {
         "app_id": LATER,
+        "kind": "mini_program",
+        "unionid": "optional",
         "title": "小店",
         "source": "database",
         "is_default": False,

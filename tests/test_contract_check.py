@@ -40,7 +40,7 @@ from wxauth.server.checks.rows import Rights, Server, Wal, wal
 from wxauth.server.core.clock import utc_now
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
-from wxauth.server.dev.wechat import APPS, Simulator, create_simulator
+from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, OTHER_KINDS, WEBSITE, Simulator, create_simulator
 from wxauth.server.service.app import create_app
 
 APP_ID, OTHER_APP_ID = (app["app_id"] for app in APPS)
@@ -915,6 +915,42 @@ async def redis_url() -> AsyncIterator[str]:
     """A Redis that wants no password and counts."""
     async with FakeRedis(b":1\r\n") as server:
         yield server.url
+
+
+async def test_an_app_of_each_kind_is_checked_by_what_wechat_lets_be_checked(
+    doctor: Examine, strict_wechat: StrictWeChat
+) -> None:
+    kinds = {
+        MOBILE_APP["app_id"]: ["", " unionid"],
+        WEBSITE["app_id"]: ["", " unionid", " callback domain"],
+        ACCOUNT["app_id"]: ["", " access_token", " unionid", " push", " callback domain"],
+    }
+    results = await doctor(apps=[*APPS, *OTHER_KINDS])
+    for app_id, suffixes in kinds.items():
+        assert [name for name in results if app_id in name] == [f"wechat {app_id}{suffix}" for suffix in suffixes]
+        said(results, of_app(app_id=app_id), OK, "takes the app's secret")
+    assert strict_wechat.asked["access_token"] == len(OTHER_KINDS)
+    wrong = await doctor(apps=[*APPS, {**MOBILE_APP, "app_secret": "hunter2-of-nobody"}])
+    said(wrong, of_app(app_id=MOBILE_APP["app_id"]), BAD, "40125")
+    another = await doctor(apps=[*APPS, {**MOBILE_APP, "app_id": "wx00000000000000ff"}])
+    said(another, of_app(app_id="wx00000000000000ff"), BAD, "40013")
+
+
+@pytest.mark.parametrize(
+    ("issuer", "level", "word"),
+    [
+        ("https://auth.invalid", OK, "auth.invalid"),
+        ("https://auth.invalid/path", OK, "WXAUTH_CHECK_FILES"),
+        ("https://auth.invalid:8443", BAD, "without a port"),
+        ("https://192.0.2.7", BAD, "with a name"),
+        ("http://127.0.0.1:8000", NOTE, "WXAUTH_ISSUER"),
+    ],
+)
+async def test_for_a_service_account_it_is_said_whether_the_issuer_can_be_a_callback_domain(
+    doctor: Examine, issuer: str, level: Level, word: str
+) -> None:
+    results = await doctor(apps=[ACCOUNT], issuer=issuer, waits={"issuer_patience": 0.2})
+    said(results, of_app("callback domain", ACCOUNT["app_id"]), level, word)
 
 
 async def test_a_redis_that_answers_is_well(doctor: Examine, redis_url: str) -> None:

@@ -310,7 +310,8 @@ def test_a_page_for_browsers_says_how_it_refuses(path: str, statuses: set[str]) 
             "post",
             "invalid_request payload_too_large unknown_app invalid_code code_used wechat_user_blocked "
             "wechat_rate_limited wechat_unavailable wechat_timeout wechat_bad_response wechat_misconfigured "
-            "account_disabled sign_up_closed rate_limited storage_unavailable internal_error",
+            "account_disabled sign_up_closed snapshot_user wrong_app_kind rate_limited storage_unavailable "
+            "internal_error",
         ),
         (
             "/v1/me",
@@ -340,7 +341,7 @@ def test_a_page_for_browsers_says_how_it_refuses(path: str, statuses: set[str]) 
             "/v1/apps/{app_id}/access-token",
             "get",
             "invalid_request unknown_app invalid_client insufficient_scope wechat_rate_limited wechat_unavailable "
-            "wechat_timeout wechat_bad_response wechat_misconfigured storage_unavailable internal_error",
+            "wechat_timeout wechat_bad_response wechat_misconfigured wrong_app_kind storage_unavailable internal_error",
         ),
         (
             "/v1/users/{user_id}",
@@ -364,7 +365,7 @@ def test_a_page_for_browsers_says_how_it_refuses(path: str, statuses: set[str]) 
             "invalid_request payload_too_large unknown_app invalid_code code_used phone_taken wechat_user_blocked "
             "rate_limited wechat_rate_limited wechat_unavailable wechat_timeout wechat_bad_response "
             "wechat_misconfigured missing_token invalid_token token_expired keys_unavailable storage_unavailable "
-            "insufficient_scope internal_error",
+            "wrong_app_kind insufficient_scope internal_error",
         ),
         (
             "/v1/me/avatar",
@@ -376,7 +377,8 @@ def test_a_page_for_browsers_says_how_it_refuses(path: str, statuses: set[str]) 
         (
             "/v1/me/decrypt",
             "post",
-            "invalid_request payload_too_large session_key_expired missing_token invalid_token token_expired "
+            "invalid_request payload_too_large wrong_app_kind session_key_expired missing_token invalid_token "
+            "token_expired "
             "keys_unavailable storage_unavailable insufficient_scope internal_error",
         ),
         ("/.well-known/jwks.json", "get", "keys_unavailable internal_error"),

@@ -60,6 +60,8 @@ STATUS_OF = {
     "rate_limited": 429,
     "login_too_old": 403,
     "wrong_person": 403,
+    "snapshot_user": 403,
+    "wrong_app_kind": 422,
     "cursor_expired": 410,
     "name_taken": 409,
     "last_admin": 409,

@@ -183,6 +183,14 @@ class UnknownApp(RequestRefused):
     title = Title("This app is not known here.", "未知的小程序。")
 
 
+class WrongAppKind(RequestRefused):
+    """The app's kind has no such thing."""
+
+    code = "wrong_app_kind"
+    status = 422
+    title = Title("This kind of app cannot do that.", "该类型的应用不支持此操作。")
+
+
 # WeChat.
 
 
@@ -513,6 +521,14 @@ class WrongPerson(WxAuthError):
     code = "wrong_person"
     status = 403
     title = Title("This WeChat account is not the one that is logged in.", "当前微信与已登录的账号不是同一人。")
+
+
+class SnapshotUser(WxAuthError):
+    """WeChat showed a snapshot, whose people are made up."""
+
+    code = "snapshot_user"
+    status = 403
+    title = Title("WeChat shows a preview of this page.", "微信展示的是预览页，请点击使用完整服务。")
 
 
 class SignUpClosed(WxAuthError):

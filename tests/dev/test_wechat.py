@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.processes import serving
-from wxauth.server.dev.wechat import APPS, CODE_LIFETIME, Simulator, create_simulator
+from wxauth.server.dev.wechat import ACCOUNT, APPS, CODE_LIFETIME, OTHER_KINDS, Simulator, create_simulator
 
 FIRST, SECOND = APPS
 RIGHT = {"appid": FIRST["app_id"], "secret": FIRST["app_secret"], "grant_type": "authorization_code"}
@@ -90,6 +90,39 @@ def test_two_names_are_two_people(exchange: Exchange) -> None:
     alice, bob = exchange("alice"), exchange("bob")
     assert alice["openid"] != bob["openid"]
     assert alice["unionid"] != bob["unionid"]
+
+
+@pytest.mark.parametrize("app", OTHER_KINDS, ids=lambda app: app["kind"])
+def test_a_code_of_another_kind_of_app_is_exchanged_by_oauth(
+    wechat: httpx.Client, exchange: Exchange, make_code: MakeCode, app: dict[str, str]
+) -> None:
+    query = {"appid": app["app_id"], "secret": app["app_secret"], "grant_type": "authorization_code"}
+    path = "/sns/oauth2/access_token"
+    answer = wechat.get(path, params={**query, "code": make_code(app_id=app["app_id"])})
+    assert answer.headers["content-type"].startswith("text/plain")
+    session = answer.json()
+    assert session["unionid"] == exchange("alice")["unionid"]
+    assert session.keys() == {"access_token", "expires_in", "refresh_token", "openid", "scope", "unionid"}
+    for wrong in (make_code(), make_code(app_id=app["app_id"], busy=0) + "x"):
+        assert wechat.get(path, params={**query, "code": wrong}).json()["errcode"] == 40029
+    assert exchange(make_code(app_id=app["app_id"]))["errcode"] == 40029
+    assert exchange("alice", appid=app["app_id"], secret=app["app_secret"])["errcode"] == 40029
+    mini_program = {"appid": RIGHT["appid"], "secret": RIGHT["secret"]}
+    assert wechat.get(path, params={**query, **mini_program, "code": "alice"}).json()["errcode"] == 40029
+
+
+def test_a_snapshot_has_made_up_people_who_share_a_unionid(wechat: httpx.Client, make_code: MakeCode) -> None:
+    def person(name: str, snapshot: str | None) -> dict[str, Any]:
+        code = make_code(name, app_id=ACCOUNT["app_id"], snapshot=snapshot)
+        query = {"appid": ACCOUNT["app_id"], "secret": ACCOUNT["app_secret"], "grant_type": "authorization_code"}
+        return wechat.get("/sns/oauth2/access_token", params={**query, "code": code}).json()
+
+    real, alarm = person("alice", None), person("alice", "false_alarm")
+    assert (alarm["openid"], alarm["unionid"], alarm["is_snapshotuser"]) == (real["openid"], real["unionid"], 1)
+    shown, hidden = person("alice", "shown"), person("bob", "hidden")
+    assert (shown["is_snapshotuser"], hidden.get("is_snapshotuser")) == (1, None)
+    assert shown["unionid"] == hidden["unionid"] != real["unionid"]
+    assert len({shown["openid"], hidden["openid"], real["openid"]}) == 3
 
 
 def test_every_login_has_a_new_session_key(exchange: Exchange) -> None:

@@ -574,7 +574,16 @@ async def test_what_is_wrong_with_a_wish_is_told(
 
 async def test_the_front_page_tells_of_all_of_it(wechat: httpx.AsyncClient) -> None:
     page = (await wechat.get("/")).text
-    routes = [PHONE, CHECK, RESET, RISK, TEXT, "/cgi-bin/stable_token", "/sns/jscode2session"]
+    routes = [
+        PHONE,
+        CHECK,
+        RESET,
+        RISK,
+        TEXT,
+        "/cgi-bin/stable_token",
+        "/sns/jscode2session",
+        "/sns/oauth2/access_token",
+    ]
     for word in (*routes, "/phone-codes", "/encrypted-data", "/faults", "/accounts", "phone-13800138000", "risky-4"):
         assert word in page
     assert "http://wechat.test/webhook" in page

@@ -18,7 +18,7 @@ from wxauth.server.core.settings import App, Settings
 from wxauth.server.dev.wechat import APPS, Call, CodeRequest, PhoneCodeRequest, Simulator, create_simulator, phone_of
 from wxauth.server.service.build import build_services
 from wxauth.server.wechat.api import TextVerdict, WeChatApi, sign
-from wxauth.server.wechat.client import WeChatSession
+from wxauth.server.wechat.client import WeChatIdentity
 
 FIRST, SECOND = (app["app_id"] for app in APPS)
 PHONE_API = "getuserphonenumber"
@@ -35,9 +35,9 @@ def app(simulated_services: Services) -> App:
 
 
 @pytest.fixture
-async def alice(simulated_services: Services, app: App) -> WeChatSession:
+async def alice(simulated_services: Services, app: App) -> WeChatIdentity:
     """Who has just logged in."""
-    return await simulated_services.wechat.code2session(app, "alice")
+    return await simulated_services.wechat.exchange(app, "alice")
 
 
 def call_of(simulator: Simulator, api: Any) -> Call:
@@ -55,7 +55,7 @@ def test_the_signature_is_that_of_wechats_example() -> None:
 
 @pytest.mark.no_database
 async def test_a_phone_code_gives_what_wechat_tells_of_the_number(
-    api: WeChatApi, app: App, simulator: Simulator, alice: WeChatSession, clock: Clock
+    api: WeChatApi, app: App, simulator: Simulator, alice: WeChatIdentity, clock: Clock
 ) -> None:
     code = simulator.make_phone_code(PhoneCodeRequest(person="alice"))
     number = phone_of("alice")
@@ -140,7 +140,7 @@ async def test_a_code_of_somebody_else_another_app_or_kind_is_refused(
     code: str,
     errcode: int,
 ) -> None:
-    session = await simulated_services.wechat.code2session(app, openid_of)
+    session = await simulated_services.wechat.exchange(app, openid_of)
     is_phone_code = isinstance(wanted, PhoneCodeRequest)
     text = simulator.make_phone_code(wanted) if is_phone_code else simulator.make_code(wanted)
     with pytest.raises(WeChatError) as caught:
@@ -165,10 +165,10 @@ async def test_the_operator_is_told_that_a_phone_code_is_another_apps(
 
 @pytest.mark.no_database
 async def test_the_session_key_of_the_last_login_is_good_and_no_other(
-    simulated_services: Services, api: WeChatApi, app: App, alice: WeChatSession, simulator: Simulator
+    simulated_services: Services, api: WeChatApi, app: App, alice: WeChatIdentity, simulator: Simulator
 ) -> None:
     assert await api.check_session_key(app, openid=alice.openid, session_key=alice.session_key)
-    later = await simulated_services.wechat.code2session(app, "alice")
+    later = await simulated_services.wechat.exchange(app, "alice")
     assert not await api.check_session_key(app, openid=alice.openid, session_key=alice.session_key)
     assert await api.check_session_key(app, openid=alice.openid, session_key=later.session_key)
     query = simulator.calls_of("checksession")[-1].query
@@ -178,7 +178,7 @@ async def test_the_session_key_of_the_last_login_is_good_and_no_other(
 
 
 @pytest.mark.no_database
-async def test_a_session_key_is_reset(api: WeChatApi, app: App, alice: WeChatSession, simulator: Simulator) -> None:
+async def test_a_session_key_is_reset(api: WeChatApi, app: App, alice: WeChatIdentity, simulator: Simulator) -> None:
     key = await api.reset_session_key(app, openid=alice.openid, session_key=alice.session_key)
     assert len(b64decode(key)) == 16
     assert await api.check_session_key(app, openid=alice.openid, session_key=key)
@@ -189,9 +189,9 @@ async def test_a_session_key_is_reset(api: WeChatApi, app: App, alice: WeChatSes
 @pytest.mark.parametrize("days", [0, 4])
 @pytest.mark.no_database
 async def test_a_session_key_that_is_dead_cannot_be_reset(
-    simulated_services: Services, api: WeChatApi, app: App, alice: WeChatSession, clock: Clock, days: int
+    simulated_services: Services, api: WeChatApi, app: App, alice: WeChatIdentity, clock: Clock, days: int
 ) -> None:
-    await simulated_services.wechat.code2session(app, "alice")
+    await simulated_services.wechat.exchange(app, "alice")
     clock.advance(days=days)
     with pytest.raises(SessionKeyExpired):
         await api.reset_session_key(app, openid=alice.openid, session_key=alice.session_key)
@@ -200,7 +200,7 @@ async def test_a_session_key_that_is_dead_cannot_be_reset(
 
 @pytest.mark.no_database
 async def test_what_is_expected_is_not_logged(
-    api: WeChatApi, app: App, alice: WeChatSession, log_lines: LogLines
+    api: WeChatApi, app: App, alice: WeChatIdentity, log_lines: LogLines
 ) -> None:
     await api.check_session_key(app, openid=alice.openid, session_key=b"another")
     assert not [line for line in log_lines() if line["event"].startswith("wechat_")]
@@ -214,7 +214,7 @@ async def test_what_is_expected_is_not_logged(
 async def test_the_risk_of_a_person_is_told(
     simulated_services: Services, api: WeChatApi, app: App, simulator: Simulator, rank: int
 ) -> None:
-    person = await simulated_services.wechat.code2session(app, f"risky-{rank}")
+    person = await simulated_services.wechat.exchange(app, f"risky-{rank}")
     assert await api.risk_rank(app, openid=person.openid, client_ip="203.0.113.7") == rank
     assert call_of(simulator, "getuserriskrank").json == {
         "appid": FIRST,
@@ -237,7 +237,7 @@ async def test_a_text_is_judged(
     api: WeChatApi,
     app: App,
     simulator: Simulator,
-    alice: WeChatSession,
+    alice: WeChatIdentity,
     content: str,
     nickname: str | None,
     verdict: TextVerdict,
@@ -251,7 +251,7 @@ async def test_a_text_is_judged(
 
 @pytest.mark.no_database
 async def test_of_who_was_not_there_for_two_hours_wechat_says_nothing(
-    api: WeChatApi, app: App, alice: WeChatSession, clock: Clock, log_lines: LogLines
+    api: WeChatApi, app: App, alice: WeChatIdentity, clock: Clock, log_lines: LogLines
 ) -> None:
     clock.advance(hours=2)
     for ask in (
@@ -266,7 +266,7 @@ async def test_of_who_was_not_there_for_two_hours_wechat_says_nothing(
 
 @pytest.mark.no_database
 async def test_an_account_that_may_not_ask_is_told_what_to_change(
-    api: WeChatApi, app: App, alice: WeChatSession, simulator: Simulator, log_lines: LogLines
+    api: WeChatApi, app: App, alice: WeChatIdentity, simulator: Simulator, log_lines: LogLines
 ) -> None:
     simulator.account(FIRST).denied = frozenset({"checksession"})
     with pytest.raises(WeChatError) as caught:
@@ -425,7 +425,7 @@ async def test_all_of_it_works_over_a_network(asking: Callable[..., Services]) -
     with serving(create_simulator(simulator)) as url:
         services = asking(url, apps=APPS)
         app = services.apps.find(FIRST)
-        alice = await services.wechat.code2session(app, "alice")
+        alice = await services.wechat.exchange(app, "alice")
         assert await services.wechat_api.phone_number(app, "phone-13800138000", openid=alice.openid)
         assert await services.wechat_api.check_session_key(app, openid=alice.openid, session_key=alice.session_key)
         assert (await services.wechat_api.check_text(app, openid=alice.openid, content="违规")).suggest == "risky"

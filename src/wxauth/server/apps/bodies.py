@@ -8,7 +8,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from wxauth.server.apps.registry import KnownApp, Source
 from wxauth.server.core.services import Services
-from wxauth.server.core.setting_types import OrNone, SignUp
+from wxauth.server.core.setting_types import AppKind, OrNone, SignUp, UnionidPolicy
 from wxauth.server.core.settings import App, AppFields
 from wxauth.server.web.bodies import EXAMPLE_APP_ID, TEXT, ShownAppId
 
@@ -75,6 +75,14 @@ class AppAnswer(TypedDict):
     """An app, without its secrets."""
 
     app_id: ShownAppId
+    kind: AppKind
+    unionid: Annotated[
+        UnionidPolicy,
+        Field(
+            description="Whether somebody unknown needs a unionid: as set, or the default of the kind.",
+            examples=["optional"],
+        ),
+    ]
     title: Annotated[str | None, Field(examples=["小店"])]
     source: Annotated[
         Source, Field(description="An app of the settings is changed in the settings.", examples=["database"])
@@ -110,6 +118,8 @@ def app_answer(services: Services, known: KnownApp) -> AppAnswer:
     app, state = known.app, services.wechat_tokens.state_of(known.app)
     return {
         "app_id": app.app_id,
+        "kind": app.kind,
+        "unionid": app.unionid_in_force,
         "title": known.title,
         "source": known.source,
         "is_default": known == services.apps.default,

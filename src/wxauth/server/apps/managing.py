@@ -26,7 +26,8 @@ from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App, AppFields
 from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.web.direct import invalid_request
-from wxauth.server.wechat.errcodes import CODE2SESSION, what_to_change
+from wxauth.server.wechat.client import exchange_api
+from wxauth.server.wechat.errcodes import what_to_change
 
 NO_SUCH_APP: Final = "there is no such app"
 
@@ -79,7 +80,8 @@ async def change(
     """
     await _see_that_it_is_stored(services, app_id)
     if is_checked and "app_secret" in changes:
-        await _see_that_wechat_takes(services, App(app_id=app_id, app_secret=changes["app_secret"]))
+        known = await read_app(services, app_id)
+        await _see_that_wechat_takes(services, _changed(known, {"app_secret": changes["app_secret"]}).app)
     now = services.clock()
     async with services.database.begin() as transaction:
         row = await lock_app(transaction, app_id)
@@ -138,7 +140,7 @@ async def _see_that_wechat_takes(services: Services, app: App) -> None:
             raise
         field = "app_id" if exc.errcode in _OF_THE_ID else "app_secret"
         problem = FieldError(field, "WeChat does not take it")
-        detail = f"WeChat: {what_to_change(exc.errcode, api=CODE2SESSION)}"
+        detail = f"WeChat: {what_to_change(exc.errcode, api=exchange_api(app))}"
         raise AppRefused(detail, errcode=exc.errcode, errors=[problem]) from exc
     except WeChatTimeout as exc:
         raise WeChatUnavailable("WeChat gave no answer in time, so that nothing is stored") from exc
@@ -153,6 +155,8 @@ def _opened(services: Services, row: SealedApp) -> KnownApp:
 
 def _changed(before: KnownApp, changes: Mapping[str, Any]) -> KnownApp:
     """The app after these changes. Raises: InvalidRequest, if they do not go with what stays as it is."""
+    if changes.get("kind", before.app.kind) != before.app.kind:
+        raise InvalidRequest.of("kind", "must stay as it is: add another app")
     of_app = {name: value for name, value in changes.items() if name in AppFields.model_fields}
     try:
         app = App.model_validate({**dict(before.app), **of_app})

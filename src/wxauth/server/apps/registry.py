@@ -1,6 +1,7 @@
 """The known apps: those of the settings, and those of the database, which every process reads every few seconds."""
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,12 +14,15 @@ from wxauth.server.apps.rows import SealedApp, stored_apps
 from wxauth.server.core.database import Database, reason_of
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import CannotOpen, Sealer, app_context
+from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.settings import App
 
 REFRESH_PAUSE: Final = 5.0
 """Seconds between two looks at the stored apps."""
 
 _WHAT_TO_CHANGE: Final = "WXAUTH_SECRET_KEY is not the one that sealed them; see WXAUTH_SECRET_KEY_PREVIOUS"
+
+_APP_ID: Final = re.compile("[A-Za-z0-9_-]{1,64}")
 
 log = get_logger()
 
@@ -77,8 +81,8 @@ class Apps:
     def for_login(self, app_id: str | None) -> App:
         """The app that somebody logs in to; the default one for None.
 
-        The default is the first app of the settings. Without one it is the app that was added first. It stays the
-        default when it is disabled: a client that names no app means that app and no other.
+        The default is the first mini-program of the settings. Without one it is the mini-program that was added first.
+        It stays the default when it is disabled: a client that names no app means that app and no other.
 
         Raises: UnknownApp, also if the app is disabled; StorageUnavailable, until the stored apps could be read.
         """
@@ -101,6 +105,11 @@ class Apps:
             raise self._missing(app_id)
         return known
 
+    def kind_of(self, app_id: str) -> AppKind | None:
+        """The kind of that app; None for one that is not known, or no longer."""
+        known = self._known.get(app_id)
+        return None if known is None else known.app.kind
+
     def all(self) -> Sequence[KnownApp]:
         """All apps: those of the settings, then the others in the order in which they were added."""
         return list(self._known.values())
@@ -108,7 +117,7 @@ class Apps:
     @property
     def default(self) -> KnownApp | None:
         """The app that is meant if a login names none."""
-        return next(iter(self._known.values()), None)
+        return next((known for known in self._known.values() if known.app.is_mini_program), None)
 
     async def refresh(self) -> None:
         """Read the stored apps. Raises: StorageUnavailable."""
@@ -164,7 +173,12 @@ class Apps:
             return StorageUnavailable("the apps have not been read yet")
         if app_id in self.unopened:
             return StorageUnavailable("this app's secret cannot be opened: see 'wxauth check'")
-        missing = "there is no such app" if app_id else "there is no app that is meant where none is named"
+        if app_id is None:
+            missing = "there is no app that is meant where none is named"
+        elif _APP_ID.fullmatch(app_id):
+            missing = f"there is no app {app_id} here"
+        else:
+            missing = "the app_id is not of the form of an AppID, such as wx0123456789abcdef"
         return UnknownApp(f"{missing}{self._hint}")
 
 

@@ -36,13 +36,12 @@ from wxauth.server.core.clock import Clock
 from wxauth.server.core.ip_addresses import plain_address
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.wechat.api import WeChatApi
-from wxauth.server.wechat.client import WeChat
+from wxauth.server.wechat.client import WeChat, exchange_api
 from wxauth.server.wechat.connector import ProxyFailed
 from wxauth.server.wechat.errcodes import (
     ABOUT_THE_ACCOUNT,
     CHECK_SESSION_KEY,
     CHECK_TEXT,
-    CODE2SESSION,
     DAILY_QUOTA,
     MINI_PROGRAM_CODE,
     PHONE_NUMBER,
@@ -132,20 +131,25 @@ async def check_app(
         timeout=min(settings.wechat_timeout, PATIENCE),
     )
     users = found.users.get(app.app_id)
-    uses = _uses(app, settings, users)
+    uses = _uses(app, settings, users) if app.is_mini_program else []
     async with aclosing(WeChatTokens(wechat, clock)) as wechat_tokens:
         api = WeChatApi(wechat, wechat_tokens)
         login, (token, failures) = await asyncio.gather(
-            _failure(wechat.code2session(app, _CODE)), _ask_with_token(app, wechat_tokens, api, uses)
+            _failure(wechat.exchange(app, _CODE)), _ask_with_token(app, wechat_tokens, api, uses)
         )
     yield _judge_login(app, login, settings, seen)
-    yield _judge_token(app, token, login, settings, seen)
+    if app.has_wechat_token:
+        yield _judge_token(app, token, login, settings, seen)
     for use, failure in zip(uses, failures, strict=False):  # without a WeChat token, `failures` is empty
         yield _judge_api(app, use, failure, settings, seen)
     if users is not None:
         yield _judge_unionids(app, users, is_only_one=len(found.apps) == 1)
-    yield _judge_push(app, settings)
-    if app.app_id in {site.app_id or found.apps[0].app_id for site in found.sites}:
+    if app.has_wechat_token:
+        yield _judge_push(app, settings)
+    if app.kind in ("official_account", "website"):
+        yield _judge_callback_domain(app, settings)
+    default = next((it.app_id for it in found.apps if it.is_mini_program), None)
+    if app.is_mini_program and app.app_id in {site.app_id or default for site in found.sites}:
         yield await _check_codes(app, settings, wechat, clock, seen)
 
 
@@ -161,6 +165,8 @@ async def _ask_with_token(
     app: App, wechat_tokens: WeChatTokens, api: WeChatApi, uses: Sequence[_Use]
 ) -> tuple[WeChatError | None, list[WeChatError | None]]:
     """The failure of getting a WeChat token; if there was none, the failure of each use, or None."""
+    if not app.has_wechat_token:
+        return None, []
     failure = await _failure(wechat_tokens.get(app))
     if failure is not None:
         return failure, []
@@ -238,7 +244,7 @@ def _judge_login(app: App, failure: WeChatError | None, settings: Settings, seen
         message = "took a made-up code for a real one: is WXAUTH_WECHAT_BASE_URL WeChat?"
         return bad(name, message, "接受了编造的 code：WXAUTH_WECHAT_BASE_URL 是微信吗？")
     if not isinstance(failure, InvalidCode | CodeUsed):
-        return _judge_failure(name, CODE2SESSION, failure, settings, seen)
+        return _judge_failure(name, exchange_api(app), failure, settings, seen)
     base = urlsplit(settings.wechat_base_url).hostname
     if base in seen.unreachable:
         fallback = urlsplit(settings.wechat_fallback_url or "").hostname
@@ -337,6 +343,32 @@ def _judge_unionids(app: App, users: Users, *, is_only_one: bool) -> Result:
         return good(name, f"{message}, should another app share its users some day", chinese)
     chinese = f"{chinese}：若各小程序要共用用户，请绑定开放平台账号"
     return note(name, f"{message}, if the apps are to share users", chinese)
+
+
+def _judge_callback_domain(app: App, settings: Settings) -> Result:
+    """Whether WeChat can send a browser back to the issuer after a login by this app."""
+    name = f"wechat {app.app_id} callback domain"
+    issuer = urlsplit(settings.issuer)
+    host = issuer.hostname or ""
+    if is_loopback(host):
+        message = f"WeChat takes no callback to {settings.issuer}: set WXAUTH_ISSUER"
+        return note(name, message, f"微信不接受回调 {settings.issuer}：请设置 WXAUTH_ISSUER")
+    if issuer.scheme != "https" or issuer.port is not None or _is_address(host):
+        message = f"WXAUTH_ISSUER {settings.issuer} cannot be one: it must be https, with a name and without a port"
+        return bad(name, message, f"WXAUTH_ISSUER {settings.issuer} 不能作为回调域名：须为 https、使用域名、不带端口")
+    return good(
+        name,
+        f"in WeChat's console, enter {host}; set WXAUTH_CHECK_FILES for the file it asks for",
+        f"在微信后台填写 {host}；校验文件请写入 WXAUTH_CHECK_FILES",
+    )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        plain_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _judge_push(app: App, settings: Settings) -> Result:

@@ -1,4 +1,4 @@
-"""`wxauth apps`: the mini-programs."""
+"""`wxauth apps`: the apps."""
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -40,6 +40,12 @@ def _app_options(command: Command) -> Command:
         click.option("--push-aes-key", is_flag=True, help="Ask for EncodingAESKey too."),
         click.option("--push-token", is_flag=True, help="Ask for Token of WeChat's message push settings too."),
         _choice(
+            "--unionid",
+            "required",
+            "optional",
+            help="Whether newcomers need a unionid; default: optional for a mini_program, else required.",
+        ),
+        _choice(
             "--sign-up",
             "open",
             "closed",
@@ -54,7 +60,7 @@ def _app_options(command: Command) -> Command:
 
 @click.group()
 def apps() -> None:
-    """Manage mini-programs. Those of the settings are listed, but cannot be changed."""
+    """Manage mini-programs and other apps. Those of the settings are listed, but cannot be changed."""
 
 
 @apps.command()
@@ -73,15 +79,21 @@ def list_command(as_json: bool) -> None:
             "enabled" if app["is_enabled"] else "disabled",
             app["sign_up"] or "-",
             "aes" if app["has_push_aes_key"] else "plain" if app["has_push_token"] else "-",
+            app["kind"],
             printable(app["title"]),
         )
         for app in found
     ]
-    show(found, [("APP_ID", "SOURCE", "STATE", "SIGN_UP", "PUSH", "TITLE"), *rows], as_json=as_json)
+    show(found, [("APP_ID", "SOURCE", "STATE", "SIGN_UP", "PUSH", "KIND", "TITLE"), *rows], as_json=as_json)
 
 
 @apps.command()
 @_app_options
+@click.option(
+    "--kind",
+    type=click.Choice(["mini_program", "official_account", "website", "mobile_app"]),
+    help="Which kind of app it is at WeChat; a mini_program by default. It never changes.",
+)
 @click.option("--disabled", is_flag=True, help="Do not allow logins yet.")
 def add_command(app_id: str, disabled: bool, no_check: bool, as_json: bool, **fields: Any) -> None:
     """Add an app; running services have it within 15 seconds.

@@ -22,6 +22,8 @@ SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
 CENTURY_DAYS: Final = 36600
 CENTURY_SECONDS: Final = CENTURY_DAYS * 86400
 _SHORTEST_TRAIL: Final = 180
+OWN_NAMES: Final = frozenset({"v1", "d", "docs", "openapi.json", "livez", "readyz", "metrics", "admin"})
+"""The first parts of the service's own paths. A test compares them with the routes."""
 _EXAMPLE_OF_APPS: Final = '[{"app_id": "wx…", "app_secret": "…"}]'
 _DOCUMENT: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _VERSION: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -217,11 +219,18 @@ def _check_page(value: str) -> str:
     return value
 
 
-def _check_link_file(value: str) -> str:
+def _check_file(value: str) -> str:
     # The name that WeChat's console gives the file, and what is in it.
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}:[!-~]{1,1024}", value):
         raise ValueError("must be name:content of the file from WeChat's console, like a1B2c3.txt:0f1e2d3c")
     return value
+
+
+def _check_root_files(values: tuple[str, ...]) -> tuple[str, ...]:
+    names = [value.partition(":")[0] for value in values]
+    if not OWN_NAMES.isdisjoint(names) or len(set(names)) != len(names):
+        raise ValueError("must have each name once, and no path of the service's own such as docs")
+    return values
 
 
 def _check_secrets_folder(value: Path) -> Path:
@@ -278,6 +287,8 @@ Origin = Annotated[str, AfterValidator(_check_origin)]
 Policy = Annotated[Literal["off", "flag", "block"], Lower]
 SignUp = Annotated[Literal["open", "closed"], Lower]
 SignUpRoles = Annotated[tuple[str, ...], AfterValidator(_check_sign_up_roles)]
+AppKind = Annotated[Literal["mini_program", "official_account", "website", "mobile_app"], Lower]
+UnionidPolicy = Annotated[Literal["required", "optional"], Lower]
 Rate = Annotated[
     str,
     AfterValidator(_check_rate),
@@ -289,4 +300,5 @@ Rate = Annotated[
 Page = Annotated[str, AfterValidator(_check_page)]
 SecretsFolder = Annotated[Path, AfterValidator(_check_secrets_folder)]
 Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_ignore_service_link)]
-LinkFile = Annotated[str, AfterValidator(_check_link_file)]
+CheckFile = Annotated[str, AfterValidator(_check_file)]
+RootFiles = Annotated[tuple[CheckFile, ...], AfterValidator(_check_root_files)]

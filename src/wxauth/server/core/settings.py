@@ -28,16 +28,17 @@ from wxauth.server.core.setting_types import (
     SERVICE_LINK,
     AnySeconds,
     AppId,
+    AppKind,
     AppList,
     AppSecret,
     Audience,
+    CheckFile,
     CommaList,
     DatabaseUrl,
     Days,
     Documents,
     ExemptNetworks,
     Issuer,
-    LinkFile,
     Lower,
     Networks,
     Origin,
@@ -50,6 +51,7 @@ from wxauth.server.core.setting_types import (
     PushToken,
     Rate,
     RedisUrl,
+    RootFiles,
     Seconds,
     SecretKey,
     SecretsFolder,
@@ -57,6 +59,7 @@ from wxauth.server.core.setting_types import (
     SignUp,
     SignUpRoles,
     TrailDays,
+    UnionidPolicy,
     Url,
     secret_key_bytes,
 )
@@ -106,6 +109,12 @@ class AppFields(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    kind: AppKind = Field(default="mini_program", description="Which kind of app it is at WeChat. It never changes.")
+    unionid: Annotated[UnionidPolicy | None, OrNone] = Field(
+        default=None,
+        description="Whether somebody unknown may sign up if WeChat gives no unionid. Null: `optional` for a "
+        "`mini_program`, `required` for any other kind.",
+    )
     app_secret: AppSecret = Field(description="AppSecret of WeChat's console.")
     push_token: Annotated[PushToken | None, OrNone] = Field(
         default=None,
@@ -120,9 +129,16 @@ class AppFields(BaseModel):
 
 
 class App(AppFields):
-    """An app: a mini-program."""
+    """An app of WeChat's: a mini-program, a service account, a website or a mobile app."""
 
     app_id: AppId
+
+    @field_validator("push_token")
+    @classmethod
+    def _no_push_without_messages(cls, token: PushToken | None, info: ValidationInfo) -> PushToken | None:
+        if token is not None and info.data.get("kind") in ("website", "mobile_app"):
+            raise ValueError("must be left out: WeChat pushes no messages to a website or a mobile_app")
+        return token
 
     @field_validator("push_aes_key")
     @classmethod
@@ -130,6 +146,21 @@ class App(AppFields):
         if key is not None and "push_token" in info.data and info.data["push_token"] is None:
             raise ValueError("must have push_token beside it")
         return key
+
+    @property
+    def is_mini_program(self) -> bool:
+        """Whether it is a mini-program, or a mini-game."""
+        return self.kind == "mini_program"
+
+    @property
+    def has_wechat_token(self) -> bool:
+        """Whether WeChat gives this kind of app an access token, with which it may call WeChat."""
+        return self.kind in ("mini_program", "official_account")
+
+    @property
+    def unionid_in_force(self) -> UnionidPolicy:
+        """Whether a newcomer must have a unionid."""
+        return self.unionid or ("optional" if self.is_mini_program else "required")
 
     @property
     def secrets(self) -> dict[str, str]:
@@ -513,7 +544,7 @@ class Settings(DatabaseSettings):
         Seconds, Setting("Maximum lifetime of a website's session.", "网站会话的最长寿命。")
     ] = 2592000
     link_check_file: Annotated[
-        LinkFile | None,
+        CheckFile | None,
         OrNone,
         Setting(
             "File with which WeChat verifies the prefix of ordinary QR code links, as `name:content`. Served "
@@ -521,6 +552,18 @@ class Settings(DatabaseSettings):
             "微信后台校验普通链接二维码前缀所用的文件，写作 `文件名:内容`，由 `/d/` 路径提供。",
         ),
     ] = None
+    check_files: Annotated[
+        RootFiles,
+        NoDecode,
+        CommaList,
+        Setting(
+            "Files with which WeChat verifies a domain, as `name:content`, separated by commas, such as "
+            "`MP_verify_a1B2.txt:a1B2`. Served directly below `ISSUER`; if it has a path, have the proxy map the "
+            "host's root.",
+            "微信校验域名所用的文件，写作 `文件名:内容`，以逗号分隔，如 `MP_verify_a1B2.txt:a1B2`，由 `ISSUER` "
+            "根路径提供；`ISSUER` 带路径时请由代理映射域名根路径。",
+        ),
+    ] = ()
 
     redis_url: Annotated[
         RedisUrl | None,

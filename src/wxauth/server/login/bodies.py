@@ -39,13 +39,15 @@ class LoginRequest(BaseModel):
 
     code: LoginCode = Field(
         validation_alias=AliasChoices("code", "jsCode", "js_code"),
-        description="What `wx.login` gave. Also accepted as `jsCode`, `js_code`. Works once, for five minutes.",
+        description="What `wx.login` gave, or in a mobile app `SendAuth`. Also accepted as `jsCode`, `js_code`. Works "
+        "once, for some minutes.",
         repr=False,
     )
     app_id: str | None = Field(
         default=None,
         validation_alias=AliasChoices("app_id", "appId", "appid"),
-        description="The mini-program. Also accepted as `appId`, `appid`. The first configured app, unless given.",
+        description="The mini-program or mobile app. Also accepted as `appId`, `appid`. The first configured "
+        "mini-program, unless given.",
     )
     nickname: Nickname | None = Field(
         default=None,

@@ -9,26 +9,25 @@ from wxauth.errors import (
     AccountDisabled,
     InternalError,
     InvalidRefreshToken,
-    RateLimited,
     RefreshTokenExpired,
     RefreshTokenReused,
     SessionRevoked,
+    WrongAppKind,
     WxAuthError,
 )
 from wxauth.server.consents.consents import give_consents, missing_from
 from wxauth.server.core.logs import get_logger
-from wxauth.server.core.sealing import session_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import App
 from wxauth.server.core.users import UserInSession, UserRow
-from wxauth.server.login.judging import judge_login
-from wxauth.server.login.login_rows import Login, record_login
+from wxauth.server.login.entering import enter
 from wxauth.server.login.refresh_rows import Lifetimes, Refusal, Refused, Use, rotate_refresh_token
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import EndReason, end_session
-from wxauth.server.users.person import Person
-from wxauth.server.wechat.client import WeChatSession
 from wxauth.tokens.keys import SigningKey
+
+_WITH_CODES_OF_THE_CLIENT = ("mini_program", "mobile_app")
+"""The kinds of apps whose own client gets the code, on the person's device."""
 
 log = get_logger()
 
@@ -59,74 +58,40 @@ async def log_in(
     consents: Mapping[str, str],
     device: Device,
 ) -> Tokens:
-    """Exchange a `wx.login` code for tokens. The first login creates the user.
+    """Exchange a code of `wx.login`, or of a mobile app, for tokens. The first login creates the user.
 
     A phone_code that fails does not undo the login, whose code is spent. Nor does a consent that is not in force, or
-    cannot be recorded now: the person is asked again. A name or picture beyond the rate of one user is left out.
+    cannot be recorded now: the person is asked again.
 
-    Raises: RateLimited, UnknownApp, WeChatError, StorageUnavailable, SignUpClosed, AccountDisabled.
+    Raises: RateLimited, UnknownApp, WrongAppKind, WeChatError, SnapshotUser, SignUpClosed, AccountDisabled,
+        StorageUnavailable.
     """
-    nicknames = services.nicknames
     await services.login_limiter.admit_address(device.ip)
     app = services.apps.for_login(app_id)
+    if app.kind not in _WITH_CODES_OF_THE_CLIENT:
+        raise WrongAppKind(f"the code of a {app.kind} comes through a browser: only /v1/authorize knows which")
     signing_key = services.keys.signing_key(services.clock())  # may fail: the code is not spent yet
 
-    with services.metrics.exchange() as exchange:
-        wechat_session = await services.wechat.code2session(app, code)
-    now = services.clock()
-
     refresh_expires_in = min(services.settings.refresh_token_ttl, services.settings.session_max_age)
-    with services.metrics.storing() as storing:
-        login = await record_login(
-            services.database,
-            Login(
-                app_id=app.app_id,
-                openid=wechat_session.openid,
-                unionid=wechat_session.unionid,
-                nickname=None if nicknames.are_checked else nickname,
-                avatar_url=None if services.avatars.serves(avatar_url) else avatar_url,
-                session_key=_sealed(services, app, wechat_session),
-                ip=device.ip,
-                user_agent=device.user_agent,
-                expires_in=refresh_expires_in,
-                is_judged=services.risk.is_noted,
-                may_sign_up=services.settings.may_sign_up(app),
-                roles=services.settings.roles_at_sign_up(app),
-            ),
-            now=now,
-            observe_merge=services.metrics.merged,
-        )
-
-    user: UserRow = login.user
-    if login.is_disabled:
-        log.warning("login_refused", reason="account_disabled", user_id=user["id"], app_id=app.app_id)
-        raise AccountDisabled(until=login.user["banned_until"], user_id=user["id"])
-    if login.left_out:
-        left_out = {"fields": login.left_out, "reason": RateLimited.code}
-        log.warning("login_without_profile", user_id=user["id"], app_id=app.app_id, **left_out)
-    if services.risk.is_noted or nicknames.are_checked:
-        left = services.settings.wechat_timeout - exchange.milliseconds / 1000
-        person = Person(user["id"], app.app_id, wechat_session.openid)
-        user = await judge_login(services, person, login, nickname=nickname, ip=device.ip, patience=left)
-    services.numbers.count_login(is_new=login.is_new, at=now)
-    log.info(
-        "logged_in",
-        user_id=user["id"],
-        app_id=app.app_id,
-        session_id=login.session_id,
-        is_new=login.is_new,
-        wechat_ms=exchange.milliseconds,
-        database_ms=storing.milliseconds,
+    entered = await enter(
+        services,
+        app,
+        code,
+        nickname=nickname,
+        avatar_url=avatar_url,
+        expires_in=refresh_expires_in,
+        device=device,
     )
+    login, user, openid, now = entered.login, entered.user, entered.openid, entered.at
     if consents:
-        user = await _with_consents(services, app, user, consents, openid=wechat_session.openid, ip=device.ip, now=now)
+        user = await _with_consents(services, app, user, consents, openid=openid, ip=device.ip, now=now)
     phone_error = None
     if phone_code is not None:
-        user, phone_error = await _with_phone(services, app, user, openid=wechat_session.openid, code=phone_code)
+        user, phone_error = await _with_phone(services, app, user, openid=openid, code=phone_code)
     return _tokens(
         services,
         signing_key,
-        {**user, "app_id": app.app_id, "openid": wechat_session.openid},
+        {**user, "app_id": app.app_id, "openid": openid},
         session_id=login.session_id,
         generation=0,
         refresh_expires_in=refresh_expires_in,
@@ -188,12 +153,6 @@ async def log_out(services: Services, *, session_id: UUID) -> None:
     )
     if user_id is not None:
         log.info("logged_out", user_id=user_id, session_id=session_id)
-
-
-def _sealed(services: Services, app: App, wechat_session: WeChatSession) -> bytes:
-    return services.sealer.seal(
-        wechat_session.session_key, context=session_key_context(app.app_id, wechat_session.openid)
-    )
 
 
 async def _with_consents(

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from wxauth.errors import SignUpClosed, StorageUnavailable
+from wxauth.errors import SignUpClosed, SnapshotUser, StorageUnavailable
 from wxauth.server.core.database import CONFLICTS, Database
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
@@ -235,8 +235,8 @@ class Login:
     unionid: str | None
     nickname: str | None
     avatar_url: str | None
-    session_key: bytes
-    """WeChat's session_key, sealed."""
+    session_key: bytes | None
+    """WeChat's session_key, sealed; None where the app is no mini-program."""
     ip: str | None
     user_agent: str | None
     expires_in: int
@@ -247,6 +247,8 @@ class Login:
     """Whether an unknown person may sign up."""
     roles: Sequence[str] = ()
     """The roles of a person who signs up."""
+    may_be_snapshot: bool = False
+    """Whether WeChat gives this app made-up people, too, so that who has another openid's unionid is one of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,9 +279,9 @@ async def record_login(
     about an unknown person who may not sign up.
 
     WeChat has one openid for each person and app. So the unionid is ignored where it would join somebody to a user who
-    has another openid of this app: they would be strangers.
+    has another openid of this app: they would be strangers. Where one of the two may be made up, nothing is stored.
 
-    Raises: SignUpClosed, StorageUnavailable.
+    Raises: SignUpClosed, SnapshotUser, StorageUnavailable.
     """
     ids = _Ids(session=new_id(now))
     conflict: BaseException | None = None
@@ -318,6 +320,8 @@ async def _without_anothers_unionid(database: Database, login: Login) -> Login:
         return login
     if await database.value(_IS_ANOTHERS, app_id=login.app_id, openid=login.openid, unionid=login.unionid) is None:
         return login
+    if login.may_be_snapshot:
+        raise SnapshotUser("another openid of this app has the unionid")
     log.error("unionid_ignored", app_id=login.app_id, reason="another openid of this app has it")
     return replace(login, unionid=None)
 

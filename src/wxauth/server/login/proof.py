@@ -23,9 +23,10 @@ async def prove_person(services: Services, caller: Caller, login_code: str, *, i
     app_id, openid = caller.user["app_id"], caller.user["openid"]
     await services.login_limiter.admit_address(ip)
     app = services.apps.find(app_id)
-    wechat_session = await services.wechat.code2session(app, login_code)
-    if wechat_session.openid != openid:
+    identity = await services.wechat.exchange(app, login_code)
+    if identity.openid != openid:
         log.warning("wrong_person", user_id=caller.user["id"], app_id=app_id, session_id=caller.session_id)
         raise WrongPerson("login_code is another person's than the session: log in again")
-    sealed = services.sealer.seal(wechat_session.session_key, context=session_key_context(app_id, openid))
-    await keep_key(services.database, caller.session_id, sealed)
+    if identity.session_key is not None:
+        sealed = services.sealer.seal(identity.session_key, context=session_key_context(app_id, openid))
+        await keep_key(services.database, caller.session_id, sealed)

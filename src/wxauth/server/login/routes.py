@@ -16,10 +16,12 @@ from wxauth.errors import (
     SessionKeyExpired,
     SessionRevoked,
     SignUpClosed,
+    SnapshotUser,
     StorageUnavailable,
     Title,
     UnknownApp,
     WeChatUserBlocked,
+    WrongAppKind,
 )
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.login import login
@@ -51,6 +53,8 @@ _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark is 
         CodeUsed,
         WeChatUserBlocked,
         SignUpClosed,
+        SnapshotUser,
+        WrongAppKind,
         AccountDisabled,
         RateLimited,
         *WECHAT_FAILURES,
@@ -60,7 +64,8 @@ _WRONG_WATERMARK: Final = InvalidRequest.of("encrypted_data", "The watermark is 
 async def log_in(body: LoginRequest, services: ServicesDep, device: DeviceDep) -> TokenAnswer:
     """Exchange a one-time `wx.login` code for an access token and a refresh token.
 
-    The user is made at first sight. A code works once: after any failure, call `wx.login` again.
+    The user is made at first sight. A code works once: after any failure, call `wx.login` again. A mobile app sends the
+    code of the SDK's `SendAuth`, and its `app_id`.
     """
     app_id = body.app_id or None
     with services.metrics.login(app_id) as outcome:
@@ -124,7 +129,7 @@ async def log_out(request: Request, services: ServicesDep, body: LogoutRequest |
     "/v1/me/decrypt",
     summary=Title("Decrypt encryptedData", "解密 encryptedData"),
     tag="me",
-    failures=[_WRONG_WATERMARK, SessionKeyExpired],
+    failures=[_WRONG_WATERMARK, WrongAppKind, SessionKeyExpired],
 )
 async def decrypt(principal: PrincipalDep, body: DecryptRequest, services: ServicesDep) -> DecryptedAnswer:
     """Check and open what WeChat gave the mini-program as `encryptedData` and `iv`.

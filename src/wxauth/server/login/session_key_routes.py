@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from wxauth.errors import Title, UnknownApp
+from wxauth.errors import Title, UnknownApp, WrongAppKind
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.login.bodies import (
     SessionKeyResetRequest,
@@ -30,7 +30,7 @@ async def check_session_keys(_: AdministratorDep, services: ServicesDep, user_id
 @router.post(
     "/v1/admin/users/{user_id}/session-keys/reset",
     summary=Title("Reset a user's session keys", "重置用户的 session_key"),
-    failures=[NO_SUCH_USER, UnknownApp],
+    failures=[NO_SUCH_USER, UnknownApp, WrongAppKind],
 )
 async def reset_session_keys(
     administrator: AdministratorDep,

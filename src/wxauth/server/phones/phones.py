@@ -26,6 +26,7 @@ from wxauth.errors import (
     WeChatRateLimited,
     WeChatTimeout,
     WeChatUnavailable,
+    WrongAppKind,
 )
 from wxauth.server.core.clock import Clock
 from wxauth.server.core.database import Database
@@ -148,9 +149,11 @@ class Phones:
 
         If the same identity sends the same code again, WeChat's stored answer is used.
 
-        Raises: WeChatError; RateLimited; PhoneTaken; InvalidToken, if the user has just been banned or erased;
-            StorageUnavailable.
+        Raises: WrongAppKind; WeChatError; RateLimited; PhoneTaken; InvalidToken, if the user has just been banned or
+            erased; StorageUnavailable.
         """
+        if not app.is_mini_program:
+            raise WrongAppKind("only a mini-program has the phone button")
         asked_at = self._clock()
         code_hash = sha256(b"\0".join((app.app_id.encode(), openid.encode(), code.encode()))).digest()
         with self._under_way.place((app.app_id, openid)):

@@ -49,8 +49,8 @@ async def change_avatar(services: Services, caller: Caller, file: bytes) -> User
 async def bind_phone(services: Services, caller: Caller, code: str) -> UserInSession:
     """Bind the phone number behind a code of the phone button; the changed user.
 
-    Raises: UnknownApp, if the session's app is no longer configured; WeChatError; RateLimited; PhoneTaken;
-        InvalidToken, if the user has just been banned or erased; StorageUnavailable.
+    Raises: UnknownApp, if the session's app is no longer configured; WrongAppKind; WeChatError; RateLimited;
+        PhoneTaken; InvalidToken, if the user has just been banned or erased; StorageUnavailable.
     """
     app = services.apps.find(caller.user["app_id"])
     return _in_session(await services.phones.bind(app, openid=caller.user["openid"], code=code), caller)

@@ -8,6 +8,7 @@ from wxauth.errors import (
     Title,
     UnknownApp,
     WeChatUserBlocked,
+    WrongAppKind,
 )
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.profile import changes
@@ -40,7 +41,16 @@ async def change_me(caller: CallerDep, body: ProfileChange, services: ServicesDe
 @router.post(
     "/v1/me/phone",
     summary=Title("Bind my phone number", "绑定我的手机号"),
-    failures=[UnknownApp, InvalidCode, CodeUsed, PhoneTaken, WeChatUserBlocked, RateLimited, *WECHAT_FAILURES],
+    failures=[
+        UnknownApp,
+        WrongAppKind,
+        InvalidCode,
+        CodeUsed,
+        PhoneTaken,
+        WeChatUserBlocked,
+        RateLimited,
+        *WECHAT_FAILURES,
+    ],
 )
 async def bind_my_phone(caller: CallerDep, body: PhoneRequest, services: ServicesDep) -> UserAnswer:
     """Bind the number behind a code of the phone button.

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp
 
@@ -132,6 +132,7 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
     settings = services.settings
     root_path = urlsplit(settings.issuer).path
     api = create_api(root_path=root_path, example_code=example_code)
+    api.router.routes.extend(_check_file(value) for value in settings.check_files)
     api.state.services = services
     app: ASGIApp = Shortcut(api, api.routes)
     if settings.cors_origins:  # around everything, so that browsers can read the answer to a fault, too
@@ -155,6 +156,16 @@ def create_app(services: Services, *, example_code: str | None = None) -> ASGIAp
     if root_path:
         app = UnderPath(app, root_path)
     return BehindProxies(app, settings.trusted_proxies)
+
+
+def _check_file(value: str) -> Route:
+    """A file with which WeChat verifies a domain."""
+    name, _, content = value.partition(":")
+
+    async def read(_: Request) -> Response:
+        return PlainTextResponse(content, headers={"Cache-Control": "no-store"})
+
+    return Route(f"/{name}", read)
 
 
 def create_api(*, root_path: str = "", example_code: str | None = None) -> FastAPI:

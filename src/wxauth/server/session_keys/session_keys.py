@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from wxauth.errors import (
@@ -13,6 +13,7 @@ from wxauth.errors import (
     SessionKeyExpired,
     UnknownApp,
     WeChatError,
+    WrongAppKind,
 )
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.sealing import CannotOpen, session_key_context
@@ -22,6 +23,8 @@ from wxauth.server.core.trail import Actor, EventType, record_event
 from wxauth.server.session_keys.rows import CurrentKey, SessionKeys, current_keys, keys_in_session, replace_key
 from wxauth.server.wechat.encrypted_data import WrongWatermark, check_watermark, open_encrypted_data
 from wxauth.tokens.claims import Principal
+
+_NO_KEY: Final = "only a mini-program has a session_key"
 
 log = get_logger()
 
@@ -42,12 +45,14 @@ async def decrypt(services: Services, principal: Principal, *, encrypted_data: b
     """What WeChat sealed for the mini-program of this session. Personal: not to be logged.
 
     Raises: InvalidToken, where the session has ended or the user was banned or erased since the token was signed;
-        SessionKeyExpired, InvalidRequest, StorageUnavailable.
+        WrongAppKind, SessionKeyExpired, InvalidRequest, StorageUnavailable.
     """
     now = services.clock()
     keys = await keys_in_session(services.database, session_id=principal.session_id, user_id=principal.id, now=now)
     if keys is None:
         raise InvalidToken("the session has ended")
+    if services.apps.kind_of(keys.app_id) not in ("mini_program", None):
+        raise WrongAppKind(_NO_KEY)
     opened = _opened(services, keys, encrypted_data, iv)
     if opened is None:
         raise SessionKeyExpired(
@@ -72,10 +77,10 @@ async def reset_keys(services: Services, user_id: UUID, *, app_id: str | None, b
 
     One after the other: where a new key cannot be stored, no further one is spent.
 
-    Raises: NotFound, UnknownApp, StorageUnavailable.
+    Raises: NotFound, UnknownApp, WrongAppKind, StorageUnavailable.
     """
-    if app_id is not None:
-        services.apps.find(app_id)
+    if app_id is not None and not services.apps.find(app_id).is_mini_program:
+        raise WrongAppKind(_NO_KEY)
     keys = await _current_keys(services, user_id)
     return [await _reset(services, key, by=by) for key in keys if app_id in (None, key.app_id)]
 
@@ -105,6 +110,8 @@ async def _reset(services: Services, key: CurrentKey, *, by: Actor) -> KeyState:
 async def _state(services: Services, key: CurrentKey, ask: Callable[[App, bytes], Awaitable[bool]]) -> KeyState:
     try:
         app = services.apps.find(key.app_id)
+        if not app.is_mini_program:
+            return KeyState(key.app_id, key.openid, is_valid=None, error=WrongAppKind.code)
         session_key = None if key.sealed is None else _unsealed(services, key.app_id, key.openid, key.sealed)
         if session_key is None:
             return KeyState(key.app_id, key.openid, is_valid=None, error=SessionKeyExpired.code)

@@ -16,6 +16,7 @@ from wxauth.errors import (
     PayloadTooLarge,
     Title,
     UnknownApp,
+    WrongAppKind,
 )
 from wxauth.server.clients.callers import AccessTokenClientDep, IntrospectingClientDep
 from wxauth.server.core.services import ServicesDep
@@ -154,7 +155,7 @@ async def introspect(_: IntrospectingClientDep, request: Request, services: Serv
     summary=Title("Read an app's WeChat access token", "小程序的微信 access_token"),
     operation_id="read_access_token",
     response_model=AccessTokenAnswer,
-    failures=[UnknownApp, *WECHAT_FAILURES],
+    failures=[UnknownApp, WrongAppKind, *WECHAT_FAILURES],
 )
 async def read_wechat_token(
     client: AccessTokenClientDep, app_id: str, services: ServicesDep, device: DeviceDep

@@ -75,6 +75,22 @@ CallerDep = Annotated[Caller, Depends(caller_of), _FOR_PEOPLE]
 """The user behind the request's access token. A revoked session, a banned or erased user is refused at once."""
 
 
+async def phone_of(connection: HTTPConnection) -> Caller:
+    """The user behind the request's access token, in a session of a mini-program: only that one is a phone that scans.
+
+    Raises: InsufficientScope, also in a session of a mobile app.
+    """
+    services: Services = connection.app.state.services
+    principal = await principal_of(connection)
+    if services.apps.kind_of(principal.app_id) not in ("mini_program", None):  # None: an app that has been removed
+        raise InsufficientScope("this is for a login in the mini-program: an app's session does not open it")
+    return await account.caller(services, principal)
+
+
+PhoneDep = Annotated[Caller, Depends(phone_of), _FOR_PEOPLE]
+"""The user behind the request's access token, who is in the mini-program."""
+
+
 async def any_caller_of(connection: HTTPConnection) -> Caller:
     """The user behind the request's access token, as they are now, in whatever kind of session.
 

@@ -17,7 +17,7 @@ from wxauth.errors import (
     WrongPerson,
 )
 from wxauth.server.core.services import ServicesDep
-from wxauth.server.users.callers import CallerDep, DeviceDep
+from wxauth.server.users.callers import DeviceDep, PhoneDep
 from wxauth.server.web.answers import WECHAT_FAILURES
 from wxauth.server.web.direct import Router
 from wxauth.server.websites import scans
@@ -32,7 +32,7 @@ router = Router("scans")
     summary=Title("Claim a scanned code", "认领扫到的码"),
     failures=[ScanOver, ScanForwarded, ScanTooFar, LoginTooOld, ScanTaken, RateLimited],
 )
-async def claim_scan(caller: CallerDep, body: ClaimRequest, services: ServicesDep, device: DeviceDep) -> ClaimedAnswer:
+async def claim_scan(caller: PhoneDep, body: ClaimRequest, services: ServicesDep, device: DeviceDep) -> ClaimedAnswer:
     """Claim a code, and learn which site wants to log the person in.
 
     Show all of the answer, and make "refuse" as easy to reach as "log in". The first user to claim a code holds it for
@@ -57,7 +57,7 @@ async def claim_scan(caller: CallerDep, body: ClaimRequest, services: ServicesDe
     ],
 )
 async def approve_scan(
-    caller: CallerDep, scan_id: UUID, body: ApproveRequest, services: ServicesDep, device: DeviceDep
+    caller: PhoneDep, scan_id: UUID, body: ApproveRequest, services: ServicesDep, device: DeviceDep
 ) -> None:
     """The person says yes: the site gets a session. Repeated, it is 204 again until the code would have expired.
 
@@ -68,6 +68,6 @@ async def approve_scan(
 
 
 @router.post("/v1/me/scans/{scan_id}/deny", summary=Title("Deny a login", "拒绝该网站"), failures=[ScanOver])
-async def deny_scan(caller: CallerDep, scan_id: UUID, services: ServicesDep, device: DeviceDep) -> None:
+async def deny_scan(caller: PhoneDep, scan_id: UUID, services: ServicesDep, device: DeviceDep) -> None:
     """The person says no: the site gets nothing."""
     await scans.decide(services, caller, scan_id, Verdict.DENIED, ip=device.ip)

@@ -26,7 +26,14 @@ from wxauth.errors import (
 )
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.settings import App
-from wxauth.server.wechat.errcodes import CODE2SESSION, SYSTEM_BUSY, error_for, is_for_the_operator, what_to_change
+from wxauth.server.wechat.errcodes import (
+    CODE2SESSION,
+    OAUTH_CODE,
+    SYSTEM_BUSY,
+    error_for,
+    is_for_the_operator,
+    what_to_change,
+)
 from wxauth.server.wechat.ids import can_name_a_person, is_id, is_placeholder
 
 BUSY_PAUSES: Final = (0.1, 0.3)
@@ -48,13 +55,15 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class WeChatSession:
-    """WeChat's answer to a `wx.login` code: the person's identity and session_key."""
+class WeChatIdentity:
+    """Whom WeChat says that a code stands for."""
 
     openid: str
     unionid: str | None
-    session_key: bytes = field(repr=False)
-    """As WeChat sends it: base64 text, not decoded."""
+    session_key: bytes | None = field(default=None, repr=False)
+    """As WeChat sends it: base64 text, not decoded. Only a mini-program has one."""
+    is_snapshot: bool = False
+    """Whether WeChat has shown a snapshot of a page, so that this person is made up."""
 
 
 class _Copy(httpx.Request):
@@ -129,17 +138,18 @@ class WeChat:
         self._hints = hints
         self._login_targets: dict[str, tuple[App, str]] = {}
 
-    async def code2session(self, app: App, code: str) -> WeChatSession:
-        """Exchange a `wx.login` code for the person's identity.
+    async def exchange(self, app: App, code: str) -> WeChatIdentity:
+        """Exchange a code for the person's identity: of `wx.login` in a mini-program, of OAuth in any other app.
 
-        A code works once, for five minutes. WeChat answers 200 even to failures; `errcode` tells them apart.
+        A code works once, for some minutes. WeChat answers 200 even to failures; `errcode` tells them apart. WeChat's
+        access and refresh tokens, which come with an identity by OAuth, are dropped here.
 
-        Raises: InvalidCode (40029), CodeUsed (40163), WeChatUserBlocked (40226), WeChatRateLimited (45009,
+        Raises: InvalidCode (40029, 42003), CodeUsed (40163), WeChatUserBlocked (40226), WeChatRateLimited (45009,
             45011), WeChatMisconfigured (class C), WeChatUnavailable (-1 after two retries, no or a lost
             connection, 5xx), WeChatTimeout, WeChatBadResponse.
         """
-        target = f"{self._login_target(app)}&js_code={quote(code, safe='')}"
-        return await self.call(CODE2SESSION, app, target, read=partial(_wechat_session, app), secrets=[code])
+        target = f"{self._login_target(app)}{quote(code, safe='')}"
+        return await self.call(exchange_api(app), app, target, read=partial(_identity, app), secrets=[code])
 
     async def check_secret(self, app: App) -> None:
         """Check whether WeChat takes the app's id and secret. The question has a made-up code, and spends nobody's.
@@ -149,8 +159,8 @@ class WeChat:
         """
         try:
             # Not `_login_target` of this client, which would keep a secret that may be wrong.
-            target = f"{_login_target(app)}&js_code={_MADE_UP_CODE}"
-            await self.call(CODE2SESSION, app, target, read=lambda _: None, tells_refusals=False)
+            target = f"{_login_target(app)}{_MADE_UP_CODE}"
+            await self.call(exchange_api(app), app, target, read=lambda _: None, tells_refusals=False)
         except (InvalidCode, CodeUsed, WeChatUserBlocked):
             return  # WeChat has refused the code, so it has taken id and secret
 
@@ -267,9 +277,16 @@ class WeChat:
         return await self._transport.handle_async_request(self._fallback.request(asked))
 
 
+def exchange_api(app: App) -> str:
+    """The API that exchanges the codes of this kind of app."""
+    return CODE2SESSION if app.is_mini_program else OAUTH_CODE
+
+
 def _login_target(app: App) -> str:
+    """The request to exchange a code, up to the code."""
+    path, name = ("jscode2session", "js_code") if app.is_mini_program else ("oauth2/access_token", "code")
     secret = quote(app.app_secret.get_secret_value(), safe="")
-    return f"/sns/jscode2session?grant_type=authorization_code&appid={quote(app.app_id)}&secret={secret}"
+    return f"/sns/{path}?grant_type=authorization_code&appid={quote(app.app_id)}&secret={secret}&{name}="
 
 
 def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequence[str]) -> None:
@@ -288,13 +305,20 @@ def _log_refusal(api: str, app: App, errcode: int, errmsg: object, secrets: Sequ
         log.warning("wechat_refused", **fields)
 
 
-def _wechat_session(app: App, answer: dict[str, Any]) -> WeChatSession:
-    openid, session_key, unionid = answer.get("openid"), answer.get("session_key"), answer.get("unionid") or None
-    if not is_id(openid) or not is_id(session_key) or not (unionid is None or is_id(unionid)):
+def _identity(app: App, answer: dict[str, Any]) -> WeChatIdentity:
+    openid, unionid = answer.get("openid"), answer.get("unionid") or None
+    session_key = answer.get("session_key") if app.is_mini_program else None
+    has_key = is_id(session_key) or not app.is_mini_program
+    if not is_id(openid) or not has_key or not (unionid is None or is_id(unionid)):
         raise WeChatBadResponse("WeChat's answer has no usable openid or session_key")
     if is_placeholder(openid):
         raise WeChatBadResponse("WeChat's answer has a placeholder in place of an openid")
     if unionid is not None and not can_name_a_person(unionid):
         log.error("unionid_ignored", app_id=app.app_id, reason="not of WeChat's form")
         unionid = None
-    return WeChatSession(openid=openid, unionid=unionid, session_key=session_key.encode())
+    return WeChatIdentity(
+        openid=openid,
+        unionid=unionid,
+        session_key=None if session_key is None else session_key.encode(),
+        is_snapshot=answer.get("is_snapshotuser") not in (None, "", 0, "0"),
+    )

@@ -55,6 +55,7 @@ MEANINGS: Final = {
     41004: Text("the app secret is missing", "缺少 AppSecret"),
     41008: Text("the code is missing", "缺少 code"),
     42001: Text("the access token has expired", "access_token 已过期"),
+    42003: Text("the code has expired", "code 已过期"),
     43002: Text("it wants POST", "需要 POST 请求"),
     43104: Text("appid and openid do not match", "appid 与 openid 不匹配"),
     44002: Text("the body is empty", "请求体为空"),
@@ -110,6 +111,7 @@ WHAT_TO_CHANGE: Final = {
     ),
     40129: _OUR_REQUEST,
     40163: _NOTHING_OF_CODE,
+    42003: _NOTHING_OF_CODE,
     40164: Text(
         "this server's address is not on the app's IP whitelist: add the address in errmsg in the console",
         "本服务器的 IP 不在小程序的 IP 白名单中：请在微信后台添加 errmsg 中的 IP",

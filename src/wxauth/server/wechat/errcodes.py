@@ -31,6 +31,8 @@ from wxauth.server.wechat.errcode_texts import (
 )
 
 CODE2SESSION: Final = "code2session"
+OAUTH_CODE: Final = "access_token"
+"""`/sns/oauth2/access_token`: exchanges the codes of all apps that are no mini-programs."""
 STABLE_TOKEN: Final = "stable_token"  # noqa: S105 - the name of an API
 PHONE_NUMBER: Final = "getuserphonenumber"
 CHECK_SESSION_KEY: Final = "checksession"
@@ -54,10 +56,12 @@ OF_ANOTHER_PERSON: Final = frozenset({40003, 43104})
 ABOUT_THE_ACCOUNT: Final = frozenset({89501, 89506, 89507, *SIGNED_CALLS})
 """WeChat refuses the app, whatever is asked. The operator must mend it; the phone is told of an unexpected answer."""
 
+_EXCHANGES: Final = frozenset({CODE2SESSION, OAUTH_CODE})
 _MISCONFIGURED: Final = (40013, 40125, 40164, 40243, 41001, 41002, 41004, 41008, 48001, 50002, 89503)
 """Class C: the operator must mend the configuration."""
 _WHAT_TO_CHANGE_AT: Final = {
     (CODE2SESSION, NOT_LATEST): SECRET_NOT_TAKEN,
+    (OAUTH_CODE, NOT_LATEST): SECRET_NOT_TAKEN,
     (STABLE_TOKEN, NOT_LATEST): SECRET_NOT_TAKEN,
     (PHONE_NUMBER, 40013): OTHER_APP_OF_PHONE_CODE,
     (MINI_PROGRAM_CODE, 40097): UNKNOWN_SCAN_ENV,
@@ -87,6 +91,7 @@ _ERRORS_OF_PHONE_CODES: Final[dict[int, tuple[type[WeChatError], int | None]]] =
 _ERRORS_AT: Final[dict[tuple[str, int], tuple[type[WeChatError], int | None]]] = {
     (MINI_PROGRAM_CODE, 40097): (WeChatMisconfigured, None),
     (MINI_PROGRAM_CODE, 41030): (WeChatMisconfigured, None),
+    (OAUTH_CODE, 42003): (InvalidCode, None),
     (MINI_PROGRAM_CODE, DAILY_QUOTA): (WeChatRateLimited, None),  # at this API it is a quota for each minute
 }
 
@@ -97,7 +102,7 @@ KNOWN: Final = frozenset({*MEANINGS, *_ERRORS, *_ERRORS_WITH_WECHAT_TOKENS, *(er
 def error_for(errcode: int, *, api: str, hint: str = "") -> WeChatError:
     """The failure that an errcode of this API stands for. A hint for the developer follows its meaning."""
     found = _ERRORS_AT.get((api, errcode)) or _ERRORS.get(errcode)
-    if found is None and api != CODE2SESSION:
+    if found is None and api not in _EXCHANGES:
         found = _ERRORS_WITH_WECHAT_TOKENS.get(errcode)
     if found is None and api == PHONE_NUMBER:
         found = _ERRORS_OF_PHONE_CODES.get(errcode)
@@ -115,7 +120,7 @@ def meaning(errcode: int, *, api: str) -> Title | None:
 
 def is_for_the_operator(errcode: int, *, api: str) -> bool:
     """Whether the failure lasts until the operator does something."""
-    if (api, errcode) == (CODE2SESSION, NOT_LATEST):  # the call has no access token, so this is the secret
+    if api in _EXCHANGES and errcode == NOT_LATEST:  # the call has no access token, so this is the secret
         return True
     return errcode in ABOUT_THE_ACCOUNT or isinstance(error_for(errcode, api=api), WeChatMisconfigured)
 

@@ -70,7 +70,7 @@ class Opinions:
         *,
         patience: float | None = None,
     ) -> T | None:
-        """WeChat's answer; None after any failure. Nothing is raised.
+        """WeChat's answer; None after any failure, and in apps that are no mini-programs. Nothing is raised.
 
         Args:
             policy: The policy that needs the answer.
@@ -81,7 +81,8 @@ class Opinions:
         failure: WxAuthError
         try:
             async with asyncio.timeout(None if patience is None else min(patience, self._longest_wait)):
-                return await question(self._wechat_api, self._find_app(app_id))
+                app = self._find_app(app_id)
+                return await question(self._wechat_api, app) if app.is_mini_program else None
         except TimeoutError:
             failure = WeChatTimeout("WeChat gave no answer in the time that the request has")
         except WxAuthError as exc:

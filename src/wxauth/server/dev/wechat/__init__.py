@@ -4,17 +4,21 @@ from wxauth.server.dev.wechat.about import HINTS, UNKNOWN_APP_HINT
 from wxauth.server.dev.wechat.controls import Account, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
 from wxauth.server.dev.wechat.desk import PATH as DESK
 from wxauth.server.dev.wechat.desk import OwnPagesOnly
-from wxauth.server.dev.wechat.people import APPS, LATER_APP, phone_of
+from wxauth.server.dev.wechat.people import ACCOUNT, APPS, LATER_APP, MOBILE_APP, OTHER_KINDS, WEBSITE, phone_of
 from wxauth.server.dev.wechat.server import create_simulator
 from wxauth.server.dev.wechat.simulator import CODE_LIFETIME, Call, Simulator
 
 __all__ = [
+    "ACCOUNT",
     "APPS",
     "CODE_LIFETIME",
     "DESK",
     "HINTS",
     "LATER_APP",
+    "MOBILE_APP",
+    "OTHER_KINDS",
     "UNKNOWN_APP_HINT",
+    "WEBSITE",
     "Account",
     "Call",
     "CodeRequest",

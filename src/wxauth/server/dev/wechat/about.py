@@ -7,7 +7,7 @@ This is a simulated WeChat for development, started by 'wxauth dev'. It answers 
 The phone on the desk, a page that logs in and shows every request, is at /desk/.
 
   GET  /sns/jscode2session    POST /cgi-bin/stable_token     POST /wxa/business/getuserphonenumber
-  GET  /wxa/checksession      GET  /wxa/resetusersessionkey
+  GET  /wxa/checksession      GET  /wxa/resetusersessionkey  GET  /sns/oauth2/access_token
   POST /wxa/getuserriskrank   POST /wxa/msg_sec_check       POST /wxa/getwxacodeunlimit
 
 Names. Any plain name is a login code (alice, 张三): the same person each time and in every app.
@@ -17,7 +17,10 @@ A mini-program code is an ordinary QR code of wxa:<appid>?page=<page>&scene=<sce
 A text with "risky" or "违规" is risky, one with "review" or "可疑" is for review, any other passes.
 
 Apps. wxauth has wxdev00000000000a1 and wxdev00000000000b2 in its settings. A third one,
-wxdev00000000000c3, is there to be added at run time; the phone on the desk says how.
+wxdev00000000000c3, is there to be added at run time; the phone on the desk says how. So are apps of other
+kinds: the service account wxdevaccount0000d4 (dev-secret-of-the-service-account), the website
+wxdevwebsite0000e5 (dev-secret-of-the-website), the mobile app wxdevmobile00000f6 (dev-secret-of-the-mobile-app).
+Their codes, also plain names, are exchanged by /sns/oauth2/access_token; no code is of use to another kind.
 
 Codes that are trouble, of both kinds:
   errcode-40029   that errcode                garbage      an answer that is no JSON
@@ -29,7 +32,8 @@ Real codes, single-use, for five minutes; more than 100 logins of a person in a 
   POST /codes          {"person": "alice", "app_id": "wxdev00000000000a1"}
   POST /phone-codes    {"person": "alice", "app_id": "wxdev00000000000a1", "phone": "13800138000"}
     and "busy": 2 (so many times -1 first), "busy_burns": true (that spends the code),
-    "has_unionid": false, "watermark_app_id": "wx..." (phone codes)
+    "has_unionid": false, "watermark_app_id": "wx..." (phone codes),
+    "snapshot": "shown" (made up, and told), "hidden" (made up, and not told) or "false_alarm" (not of a mini-program)
 Sealed data, with the session_key of the person's last login:
   POST /encrypted-data {"person": "alice", "app_id": "wxdev00000000000a1", "data": {"any": "thing"}}
 

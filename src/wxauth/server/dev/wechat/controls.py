@@ -8,6 +8,7 @@ from wxauth.server.dev.wechat.people import APPS, SECRETS, is_name
 
 Api = Literal[
     "code2session",
+    "access_token",
     "stable_token",
     "getuserphonenumber",
     "checksession",
@@ -50,10 +51,12 @@ class _CodeOfPerson(_Control):
 
 
 class CodeRequest(_CodeOfPerson):
-    """What `POST /codes` takes: a code as `wx.login` gives it."""
+    """What `POST /codes` takes: a code as `wx.login` gives it or, for an app of another kind, WeChat's page or SDK."""
 
     has_unionid: bool = True
     """False: as for an app that is not bound to an Open Platform account."""
+    snapshot: Literal["shown", "hidden", "false_alarm"] | None = None
+    """A made-up person of a snapshot: told by the answer, or not; or a real person who is called made up."""
 
 
 class PhoneCodeRequest(_CodeOfPerson):

@@ -24,7 +24,19 @@ LATER_APP: Final = {
     "push_token": "devPushTokenOfTheThirdApp",
 }
 """An app that WeChat knows, but not the service, until somebody adds it."""
-SECRETS: Final = {app["app_id"]: app["app_secret"] for app in (*APPS, LATER_APP)}
+ACCOUNT: Final = {
+    "app_id": "wxdevaccount0000d4",
+    "app_secret": "dev-secret-of-the-service-account",
+    "kind": "official_account",
+    "push_token": "devPushTokenOfTheAccount",
+}
+WEBSITE: Final = {"app_id": "wxdevwebsite0000e5", "app_secret": "dev-secret-of-the-website", "kind": "website"}
+MOBILE_APP: Final = {"app_id": "wxdevmobile00000f6", "app_secret": "dev-secret-of-the-mobile-app", "kind": "mobile_app"}
+OTHER_KINDS: Final = (ACCOUNT, WEBSITE, MOBILE_APP)
+"""Apps that are no mini-programs. WeChat knows them, but not the service, until somebody adds them."""
+SECRETS: Final = {app["app_id"]: app["app_secret"] for app in (*APPS, LATER_APP, *OTHER_KINDS)}
+KINDS: Final = dict.fromkeys(SECRETS, "mini_program") | {app["app_id"]: app["kind"] for app in OTHER_KINDS}
+"""The kind of each app."""
 
 _NAME: Final = re.compile(r"[^\W\d_][\w.-]{0,31}")
 _RISKY: Final = re.compile(r"risky-([0-4])")

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from pydantic_core import to_json
 
 from wxauth.server.dev.wechat.controls import AppId, Person
-from wxauth.server.dev.wechat.people import APPS, LATER_APP
+from wxauth.server.dev.wechat.people import ACCOUNT, APPS, LATER_APP
 
 ATTEMPTS: Final = 3
 PATIENCE: Final = 5.0
@@ -110,7 +110,7 @@ async def deliver(
 
     Raises: ValueError.
     """
-    app = next(app for app in (*APPS, LATER_APP) if app["app_id"] == wanted.app_id)
+    app = next(app for app in (*APPS, LATER_APP, ACCOUNT) if app["app_id"] == wanted.app_id)
     mode: Mode = wanted.mode or ("aes" if "push_aes_key" in app else "plain")
     if mode == "aes" and "push_aes_key" not in app:
         raise ValueError("mode: this app has no push_aes_key")

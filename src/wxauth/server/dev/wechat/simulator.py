@@ -16,7 +16,16 @@ from wxauth.server.dev.wechat.codes import CODE_LIFETIME, Codes
 from wxauth.server.dev.wechat.controls import Account, Api, CodeRequest, FaultRequest, PhoneCodeRequest, SealRequest
 from wxauth.server.dev.wechat.faults import Faults, fault_in
 from wxauth.server.dev.wechat.mini_program_codes import PICTURES_A_MINUTE, Picture, draw, read_code_request, width_of
-from wxauth.server.dev.wechat.people import SECRETS, is_name, openid_of, openid_prefix, phone_of, risk_of, unionid_of
+from wxauth.server.dev.wechat.people import (
+    KINDS,
+    SECRETS,
+    is_name,
+    openid_of,
+    openid_prefix,
+    phone_of,
+    risk_of,
+    unionid_of,
+)
 from wxauth.server.dev.wechat.push import PushRequest, make_message
 from wxauth.server.dev.wechat.refusals import Refusal
 from wxauth.server.dev.wechat.session_keys import SessionKeys
@@ -25,6 +34,7 @@ __all__ = ["CODE_LIFETIME", "PATHS", "Call", "Simulator"]
 
 PATHS: Final[dict[str, tuple[str, Api]]] = {
     "/sns/jscode2session": ("GET", "code2session"),
+    "/sns/oauth2/access_token": ("GET", "access_token"),
     "/cgi-bin/stable_token": ("POST", "stable_token"),
     "/wxa/business/getuserphonenumber": ("POST", "getuserphonenumber"),
     "/wxa/checksession": ("GET", "checksession"),
@@ -94,6 +104,7 @@ class Simulator:
         """How many calls of an API there were for somebody in `_minute`."""
         self._apis: dict[Api, Callable[[Call], dict[str, Any] | Picture]] = {
             "code2session": self._code2session,
+            "access_token": self._oauth_access_token,
             "stable_token": self._stable_token,
             "getuserphonenumber": self._phone_number,
             "checksession": self._check_session,
@@ -153,7 +164,7 @@ class Simulator:
             return refusal.answer()
 
     def _app_of(self, api: Api, query: Mapping[str, str], body: bytes) -> str | None:
-        if api == "code2session":
+        if api in ("code2session", "access_token"):
             return query.get("appid")
         if api == "stable_token":
             try:
@@ -165,28 +176,47 @@ class Simulator:
         return next((app_id for app_id, tokens in self.access_tokens.items() if token in tokens), None)
 
     def _code2session(self, call: Call) -> dict[str, Any]:
+        account, wanted = self._spent(call, call.query.get("js_code", ""))
+        openid = openid_of(wanted.person, account.app_id)
+        return {
+            "session_key": self._session_keys.replace(openid, wanted.person),
+            **_ids(wanted.person, wanted, account),
+        }
+
+    def _oauth_access_token(self, call: Call) -> dict[str, Any]:
+        account, wanted = self._spent(call, call.query.get("code", ""))
+        is_real = wanted.snapshot in (None, "false_alarm")
+        return {
+            "access_token": secrets.token_urlsafe(64),
+            "expires_in": 7200,
+            "refresh_token": secrets.token_urlsafe(64),
+            "scope": "snsapi_login" if KINDS[account.app_id] == "website" else "snsapi_userinfo",
+            # Each made-up person has an openid of their own, and all have one unionid.
+            **_ids(wanted.person if is_real else f"made up of {wanted.person}", wanted, account),
+            **({} if is_real else {"unionid": unionid_of("made up")}),
+            **({"is_snapshotuser": 1} if wanted.snapshot in ("shown", "false_alarm") else {}),
+        }
+
+    def _spent(self, call: Call, code: str) -> tuple[Account, CodeRequest]:
+        """The app, and what the code stands for, which is spent. Raises: Refusal."""
         query = call.query
         account = self._account_of(query.get("appid"), query.get("secret"))
-        code = query.get("js_code", "")
         if not code:
             raise Refusal(41008)
         if query.get("grant_type") != "authorization_code":
             raise Refusal(40002)
         self._count(account, call.api)
+        if (call.api == "code2session") != (KINDS[account.app_id] == "mini_program"):
+            raise Refusal(40029)  # the code is of another kind
         if code in self._codes:
             wanted = self._codes.spend(code, account.app_id)
             # Plain names, which WeChat has not, are not counted.
             openid = openid_of(wanted.person, account.app_id)
             self._count_in_minute(call.api, openid, at_most=LOGINS_A_MINUTE, errcode=45011)
-            return self._session(wanted.person, account, has_unionid=wanted.has_unionid)
+            return account, wanted
         if self._takes_names and is_name(code) and not _PLAIN_PHONE.fullmatch(code):
-            return self._session(code, account, has_unionid=True)
+            return account, CodeRequest(person=code, app_id=account.app_id)
         raise Refusal(40029)
-
-    def _session(self, person: str, account: Account, *, has_unionid: bool) -> dict[str, Any]:
-        openid = openid_of(person, account.app_id)
-        session = {"session_key": self._session_keys.replace(openid, person), "openid": openid}
-        return session | {"unionid": unionid_of(person)} if has_unionid and account.has_unionids else session
 
     def _stable_token(self, call: Call) -> dict[str, Any]:
         values = call.json
@@ -330,13 +360,18 @@ class Simulator:
             raise Refusal(43104)
 
 
+def _ids(person: str, wanted: CodeRequest, account: Account) -> dict[str, Any]:
+    ids = {"openid": openid_of(person, account.app_id)}
+    return ids | {"unionid": unionid_of(person)} if wanted.has_unionid and account.has_unionids else ids
+
+
 def _ok(**values: Any) -> dict[str, Any]:
     return {"errcode": 0, "errmsg": "ok", **values}
 
 
 def _code_in(call: Call) -> str:
-    if call.api == "code2session":
-        return call.query.get("js_code", "")
+    if call.api in ("code2session", "access_token"):
+        return call.query.get("js_code" if call.api == "code2session" else "code", "")
     if call.api != "getuserphonenumber":
         return ""
     try:

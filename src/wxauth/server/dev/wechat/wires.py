@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 _MASK: Final = "•••"
-_MASKED: Final = frozenset({"secret", "session_key", "access_token"})
+_MASKED: Final = frozenset({"secret", "session_key", "access_token", "refresh_token"})
 _REMEMBERED: Final = 100
 
 Endpoint = Callable[[Request], Awaitable[Response]]

@@ -1,0 +1,121 @@
+"""A code of WeChat's becomes a user with a session: the same way in for every door, whichever kind of app it is of."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from wxauth.errors import AccountDisabled, RateLimited, SignUpClosed, SnapshotUser, WeChatMisconfigured
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.sealing import session_key_context
+from wxauth.server.core.services import Services
+from wxauth.server.core.settings import App
+from wxauth.server.core.users import UserRow
+from wxauth.server.login.judging import judge_login
+from wxauth.server.login.login_rows import LoggedIn, Login, record_login
+from wxauth.server.sessions.devices import Device
+from wxauth.server.users.person import Person
+from wxauth.server.wechat.client import WeChatIdentity
+
+_NO_UNIONID = "WeChat gave no unionid, and this app requires one"
+_BIND = "bind the app to the Open Platform account of your other apps, or set its unionid to optional"
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """A person who has come in."""
+
+    login: LoggedIn
+    user: UserRow
+    """With the nickname, unless WeChat refuses that."""
+    openid: str
+    at: datetime
+
+
+async def enter(
+    services: Services,
+    app: App,
+    code: str,
+    *,
+    nickname: str | None = None,
+    avatar_url: str | None = None,
+    expires_in: int,
+    device: Device,
+) -> Entered:
+    """Exchange a code at its app, find or create the user, and open a session for `expires_in` seconds.
+
+    Nothing is stored of a made-up person of a snapshot, nor of an unknown person who may not sign up, or lacks the
+    unionid that the app requires: that would make a second user of one person. A name or picture beyond the rate of one
+    user is left out.
+
+    Raises: WeChatError, SnapshotUser, SignUpClosed, AccountDisabled, StorageUnavailable.
+    """
+    nicknames = services.nicknames
+    with services.metrics.exchange() as exchange:
+        identity = await services.wechat.exchange(app, code)
+    if identity.is_snapshot:
+        raise _snapshot(app)
+    now = services.clock()
+    lacks_unionid = identity.unionid is None and app.unionid_in_force == "required"
+    with services.metrics.storing() as storing:
+        try:
+            login = await record_login(
+                services.database,
+                Login(
+                    app_id=app.app_id,
+                    openid=identity.openid,
+                    unionid=identity.unionid,
+                    nickname=None if nicknames.are_checked else nickname,
+                    avatar_url=None if services.avatars.serves(avatar_url) else avatar_url,
+                    session_key=_sealed(services, app, identity),
+                    ip=device.ip,
+                    user_agent=device.user_agent,
+                    expires_in=expires_in,
+                    is_judged=services.risk.is_noted,
+                    may_sign_up=services.settings.may_sign_up(app) and not lacks_unionid,
+                    roles=services.settings.roles_at_sign_up(app),
+                    may_be_snapshot=not app.is_mini_program,
+                ),
+                now=now,
+                observe_merge=services.metrics.merged,
+            )
+        except SignUpClosed:
+            if not lacks_unionid:
+                raise
+            log.error("wechat_misconfigured", app_id=app.app_id, reason=_NO_UNIONID, what_to_change=_BIND)
+            raise WeChatMisconfigured(f"{_NO_UNIONID}: {_BIND}") from None
+        except SnapshotUser:
+            raise _snapshot(app) from None
+    user: UserRow = login.user
+    if login.is_disabled:
+        log.warning("login_refused", reason="account_disabled", user_id=user["id"], app_id=app.app_id)
+        raise AccountDisabled(until=login.user["banned_until"], user_id=user["id"])
+    if login.left_out:
+        left_out = {"fields": login.left_out, "reason": RateLimited.code}
+        log.warning("login_without_profile", user_id=user["id"], app_id=app.app_id, **left_out)
+    if services.risk.is_noted or nicknames.are_checked:
+        left = services.settings.wechat_timeout - exchange.milliseconds / 1000
+        person = Person(user["id"], app.app_id, identity.openid)
+        user = await judge_login(services, person, login, nickname=nickname, ip=device.ip, patience=left)
+    services.numbers.count_login(is_new=login.is_new, at=now)
+    log.info(
+        "logged_in",
+        user_id=user["id"],
+        app_id=app.app_id,
+        session_id=login.session_id,
+        is_new=login.is_new,
+        wechat_ms=exchange.milliseconds,
+        database_ms=storing.milliseconds,
+    )
+    return Entered(login, user, identity.openid, now)
+
+
+def _snapshot(app: App) -> SnapshotUser:
+    log.warning("login_refused", reason=SnapshotUser.code, app_id=app.app_id)
+    return SnapshotUser("WeChat has shown a snapshot, so this person is made up: ask again, once the person has acted")
+
+
+def _sealed(services: Services, app: App, identity: WeChatIdentity) -> bytes | None:
+    if identity.session_key is None:
+        return None
+    return services.sealer.seal(identity.session_key, context=session_key_context(app.app_id, identity.openid))

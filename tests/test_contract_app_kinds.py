@@ -1,0 +1,446 @@
+"""Kinds of apps: mobile apps log in, browsers' codes do not, and one person is one user by whichever door they come."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.admins import Admin, make_admin
+from tests.asking import LogLines, MakeClient, MakeServices, bearer, until
+from tests.fakes import Clock, service_env
+from tests.problems import problem_of
+from tests.processes import run
+from wxauth.server.core.services import Services
+from wxauth.server.core.setting_types import OWN_NAMES
+from wxauth.server.dev.wechat import ACCOUNT, APPS, MOBILE_APP, WEBSITE, Call, CodeRequest, Simulator
+from wxauth.server.dev.wechat.push import make_message, sign_push
+from wxauth.server.service.app import create_api
+from wxauth.server.service.waits import Waits
+
+MINI, OTHER_MINI = (app["app_id"] for app in APPS)
+MOBILE, PAGE, SITE = (app["app_id"] for app in (MOBILE_APP, ACCOUNT, WEBSITE))
+ALL = (*APPS, ACCOUNT, WEBSITE, MOBILE_APP)
+
+
+class TellingSimulator(Simulator):
+    """A simulator that remembers which tokens it has given."""
+
+    tokens: list[str]
+
+    def answer(self, call: Call) -> Any:
+        given = super().answer(call)
+        self.tokens += [given[name] for name in ("access_token", "refresh_token") if name in given]
+        return given
+
+
+@pytest.fixture
+def simulator(clock: Clock) -> TellingSimulator:
+    simulator = TellingSimulator(lambda: clock().timestamp())
+    simulator.tokens = []
+    return simulator
+
+
+@pytest.fixture
+async def services(make_simulated_services: MakeServices) -> Services:
+    return await make_simulated_services(apps=ALL, waits=Waits(wechat_busy=(0, 0)))
+
+
+async def log_in(client: httpx.AsyncClient, app_id: str | None, code: str = "alice", **fields: Any) -> httpx.Response:
+    return await client.post("/v1/login", json={"code": code, **({"app_id": app_id} if app_id else {}), **fields})
+
+
+async def logged_in(client: httpx.AsyncClient, app_id: str, code: str = "alice", **fields: Any) -> dict[str, Any]:
+    answer = await log_in(client, app_id, code, **fields)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def people(rows: asyncpg.Connection) -> int:
+    return await rows.fetchval("SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM identities)")
+
+
+# Mobile apps.
+
+
+async def test_a_person_is_the_same_user_in_the_mobile_app(client: httpx.AsyncClient, rows: asyncpg.Connection) -> None:
+    in_app = await logged_in(client, MOBILE)
+    assert (in_app["is_new_user"], in_app["user"]["app_id"]) == (True, MOBILE)
+    in_mini_program = await logged_in(client, MINI)
+    assert not in_mini_program["is_new_user"]
+    assert in_mini_program["user"]["id"] == in_app["user"]["id"]
+    again = await logged_in(client, MOBILE)
+    assert again["user"]["id"] == in_app["user"]["id"]
+    assert (await client.get("/v1/me", headers=bearer(again))).json()["openid"] == in_app["user"]["openid"]
+    keys = await rows.fetch("SELECT DISTINCT app_id FROM sessions WHERE session_key IS NOT NULL")
+    assert [row["app_id"] for row in keys] == [MINI]
+
+
+async def test_wechats_tokens_of_a_mobile_login_are_kept_nowhere(
+    client: httpx.AsyncClient, simulator: TellingSimulator, rows: asyncpg.Connection
+) -> None:
+    await logged_in(client, MOBILE, nickname="Alice")
+    wechat_tokens = simulator.tokens
+    assert len(wechat_tokens) == 2  # that no answer and no log line has them is seen to by the fixture `secrets`
+    tables = await rows.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    for table in tables:
+        stored = "\n".join(map(str, await rows.fetch(f'SELECT * FROM "{table["tablename"]}"')))
+        assert not any(token in stored for token in wechat_tokens)
+    assert {call.api for call in simulator.calls} == {"access_token"}
+
+
+async def test_a_mobile_session_is_refreshed_and_ended_as_any_other(client: httpx.AsyncClient) -> None:
+    tokens = await logged_in(client, MOBILE)
+    refreshed = await client.post("/v1/refresh", json={"refresh_token": tokens["refresh_token"]})
+    assert refreshed.json()["user"]["app_id"] == MOBILE
+    assert (await client.get("/v1/me/sessions", headers=bearer(tokens))).json()["items"][0]["app_id"] == MOBILE
+    assert (await client.post("/v1/logout", headers=bearer(tokens))).status_code == 204
+    problem_of(await client.get("/v1/me", headers=bearer(tokens)), "invalid_token", 401)
+
+
+async def test_a_code_of_a_mobile_app_is_sent_again_after_busy_alone(
+    client: httpx.AsyncClient, simulator: Simulator
+) -> None:
+    busy = simulator.make_code(CodeRequest(person="alice", app_id=MOBILE, busy=2))
+    await logged_in(client, MOBILE, busy)
+    assert len(simulator.calls_of("access_token")) == 3
+    problem_of(await log_in(client, MOBILE, busy), "code_used", 400)
+    simulator.fail("access_token", errcode=42003)
+    problem = problem_of(await log_in(client, MOBILE), "invalid_code", 400)
+    assert problem["wechat_errcode"] == 42003
+    simulator.fail("access_token", drop=True)
+    problem_of(await log_in(client, MOBILE), "wechat_unavailable", 503)
+    assert len(simulator.calls_of("access_token")) == 6
+
+
+@pytest.mark.parametrize(
+    ("errcode", "code", "status"),
+    [(40013, "wechat_misconfigured", 502), (40125, "wechat_misconfigured", 502), (40226, "wechat_user_blocked", 403)],
+)
+async def test_wechats_errcodes_mean_what_they_mean_in_a_mini_program(
+    client: httpx.AsyncClient, simulator: Simulator, errcode: int, code: str, status: int
+) -> None:
+    simulator.fail("access_token", errcode=errcode)
+    problem_of(await log_in(client, MOBILE), code, status)
+
+
+async def test_a_ban_and_a_closed_sign_up_hold_in_the_mobile_app(
+    client: httpx.AsyncClient, rows: asyncpg.Connection, make_simulated_services: MakeServices, make_client: MakeClient
+) -> None:
+    root = await make_admin(client, rows, await logged_in(client, MINI, "root"))
+    alice = await logged_in(client, MINI)
+    await root.change(alice["user"]["id"], status="disabled")
+    problem_of(await log_in(client, MOBILE), "account_disabled", 403)
+    closed = make_client(await make_simulated_services(apps=[*APPS, {**MOBILE_APP, "sign_up": "closed"}]))
+    problem_of(await log_in(closed, MOBILE, "bob"), "sign_up_closed", 403)
+    assert not (await logged_in(closed, MOBILE, "root"))["is_new_user"]
+
+
+# Codes where they do not belong.
+
+
+@pytest.mark.parametrize("app_id", [PAGE, SITE])
+async def test_a_browsers_code_is_refused_at_login_before_wechat_is_asked(
+    client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection, app_id: str
+) -> None:
+    code = simulator.make_code(CodeRequest(person="alice", app_id=app_id))
+    problem_of(await log_in(client, app_id, code), "wrong_app_kind", 422)
+    assert list(simulator.calls) == []
+    assert await people(rows) == 0
+
+
+@pytest.mark.parametrize("of", [MINI, PAGE, SITE, MOBILE])
+@pytest.mark.parametrize("at", [MINI, OTHER_MINI, MOBILE])
+async def test_a_code_of_one_app_is_of_no_use_at_another(
+    client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection, of: str, at: str
+) -> None:
+    if of == at:
+        return
+    code = simulator.make_code(CodeRequest(person="alice", app_id=of))
+    problem_of(await log_in(client, at, code), "invalid_code", 400)
+    assert await people(rows) == 0
+
+
+async def test_a_login_that_names_no_app_means_the_first_mini_program(
+    make_simulated_services: MakeServices, make_client: MakeClient
+) -> None:
+    client = make_client(await make_simulated_services(apps=[MOBILE_APP, ACCOUNT, *APPS]))
+    assert (await log_in(client, None)).json()["user"]["app_id"] == MINI
+    without = make_client(await make_simulated_services(apps=[MOBILE_APP]))
+    problem_of(await log_in(without, None), "unknown_app", 400)
+
+
+async def test_an_unknown_app_is_named_unless_it_cannot_be_an_appid(client: httpx.AsyncClient) -> None:
+    named = problem_of(await log_in(client, "wx0123456789abcdef"), "unknown_app", 400)
+    assert "wx0123456789abcdef" in named["detail"]
+    odd = problem_of(await log_in(client, "<script>wx"), "unknown_app", 400)
+    assert "script" not in odd["detail"]
+    assert "wx0123456789abcdef" in odd["detail"]  # what one is like
+
+
+# Made-up people.
+
+
+async def test_a_made_up_person_is_refused_and_nothing_is_stored(
+    client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection, log_lines: LogLines
+) -> None:
+    for snapshot in ("shown", "false_alarm"):
+        code = simulator.make_code(CodeRequest(person="alice", app_id=MOBILE, snapshot=snapshot))
+        problem_of(await log_in(client, MOBILE, code), "snapshot_user", 403)
+    assert await people(rows) == 0
+    assert "snapshot_user" in [line.get("reason") for line in log_lines()]
+    await logged_in(client, MOBILE)
+
+
+async def test_a_snapshot_whose_flag_is_missing_is_known_by_its_unionid(
+    client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection
+) -> None:
+    def hidden(person: str) -> str:
+        return simulator.make_code(CodeRequest(person=person, app_id=MOBILE, snapshot="hidden"))
+
+    await logged_in(client, MOBILE, hidden("alice"))  # nobody can know yet
+    before = await people(rows)
+    problem_of(await log_in(client, MOBILE, hidden("bob")), "snapshot_user", 403)
+    assert await people(rows) == before
+
+
+async def test_at_the_same_time_two_openids_of_one_unionid_make_one_user(
+    client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection
+) -> None:
+    codes = [simulator.make_code(CodeRequest(person=f"p{n}", app_id=MOBILE, snapshot="hidden")) for n in range(5)]
+    answers = await asyncio.gather(*(log_in(client, MOBILE, code) for code in codes))
+    assert sorted(answer.status_code for answer in answers) == [200, 403, 403, 403, 403]
+    assert await people(rows) == 2
+
+
+# Apps that are not bound to the Open Platform account.
+
+
+async def test_a_mobile_app_without_unionids_makes_no_second_user(
+    client: httpx.AsyncClient, simulator: Simulator, rows: asyncpg.Connection, log_lines: LogLines
+) -> None:
+    await logged_in(client, MINI)
+    before = await people(rows)
+    simulator.account(MOBILE).has_unionids = False
+    problem_of(await log_in(client, MOBILE), "wechat_misconfigured", 502)
+    assert await people(rows) == before
+    told = [line for line in log_lines() if line["event"] == "wechat_misconfigured"]
+    assert "Open Platform" in told[0]["what_to_change"]
+
+
+async def test_who_is_known_comes_in_though_the_unionid_is_missing(
+    client: httpx.AsyncClient, simulator: Simulator
+) -> None:
+    known = await logged_in(client, MOBILE)
+    simulator.account(MOBILE).has_unionids = False
+    assert (await logged_in(client, MOBILE))["user"]["id"] == known["user"]["id"]
+
+
+async def test_each_app_says_whether_a_unionid_is_required(
+    make_simulated_services: MakeServices, make_client: MakeClient, simulator: Simulator, rows: asyncpg.Connection
+) -> None:
+    apps = [{**APPS[0], "unionid": "required"}, {**MOBILE_APP, "unionid": "optional"}]
+    client = make_client(await make_simulated_services(apps=apps))
+    for app in apps:
+        simulator.account(app["app_id"]).has_unionids = False
+    problem_of(await log_in(client, MINI), "wechat_misconfigured", 502)
+    assert await people(rows) == 0
+    alone = await logged_in(client, MOBILE)
+    for app in apps:
+        simulator.account(app["app_id"]).has_unionids = True
+    await logged_in(client, MINI)
+    late = await logged_in(client, MOBILE)  # with a unionid that is another user's by now
+    assert late["user"]["unionid"]
+    assert await rows.fetchval("SELECT count(*) FROM users") == 1, alone
+
+
+# What a mobile session is not.
+
+
+async def test_a_mobile_session_neither_claims_nor_decides_scans(client: httpx.AsyncClient) -> None:
+    headers = bearer(await logged_in(client, MOBILE))
+    scan = "/v1/me/scans/0199d0a8-0000-7000-8000-000000000000"
+    for path, body in (
+        ("/v1/me/scans", {"user_code": "ABCD-EFGH"}),
+        (f"{scan}/approve", {"login_code": "alice"}),
+        (f"{scan}/deny", None),
+    ):
+        problem_of(await client.post(path, json=body, headers=headers), "insufficient_scope", 403)
+    in_mini_program = bearer(await logged_in(client, MINI))
+    problem_of(await client.post(f"{scan}/deny", headers=in_mini_program), "scan_over", 404)
+
+
+async def test_only_a_mini_program_has_a_session_key_and_a_phone_button(
+    client: httpx.AsyncClient, simulator: Simulator
+) -> None:
+    tokens = await logged_in(client, MOBILE, phone_code="phone-13800138000")
+    assert (tokens["phone_error"], tokens["user"]["phone"]) == ("wrong_app_kind", None)
+    headers = bearer(tokens)
+    sealed = {"encrypted_data": "q0EJbVMXC0kYb9rMbJcMdA==", "iv": "r7BXXKkLb8qrSNn05n0qiA=="}
+    problem_of(await client.post("/v1/me/decrypt", json=sealed, headers=headers), "wrong_app_kind", 422)
+    phone = await client.post("/v1/me/phone", json={"code": "phone-13800138000"}, headers=headers)
+    problem_of(phone, "wrong_app_kind", 422)
+    assert {call.api for call in simulator.calls} == {"access_token"}
+
+
+async def test_a_users_session_keys_are_those_of_mini_programs(
+    client: httpx.AsyncClient, rows: asyncpg.Connection
+) -> None:
+    root = await make_admin(client, rows, await logged_in(client, MINI, "root"))
+    alice = await logged_in(client, MOBILE)
+    await logged_in(client, MINI)
+    keys = f"/users/{alice['user']['id']}/session-keys"
+    states = (await root.ask("POST", f"{keys}/check")).json()["items"]
+    assert {state["app_id"]: (state["valid"], state["error"]) for state in states} == {
+        MOBILE: (None, "wrong_app_kind"),
+        MINI: (True, None),
+    }
+    problem_of(await root.ask("POST", f"{keys}/reset", json={"app_id": MOBILE}), "wrong_app_kind", 422)
+
+
+async def test_a_newcomer_by_the_mobile_app_is_judged_at_the_first_login_in_a_mini_program(
+    make_simulated_services: MakeServices, make_client: MakeClient, simulator: Simulator
+) -> None:
+    client = make_client(await make_simulated_services(apps=ALL, risk_policy="block", nickname_check="block"))
+    named = await logged_in(client, MOBILE, "risky-4", nickname="risky")
+    assert named["user"]["nickname"] == "risky"  # WeChat judges names for mini-programs alone
+    await logged_in(client, MOBILE, "risky-4")
+    assert {call.api for call in simulator.calls} == {"access_token"}
+    problem_of(await log_in(client, MINI, "risky-4"), "wechat_user_blocked", 403)
+
+
+# WeChat tokens and pushed messages.
+
+
+async def test_a_mobile_app_and_a_website_have_no_wechat_token(
+    client: httpx.AsyncClient, rows: asyncpg.Connection
+) -> None:
+    root = await make_admin(client, rows, await logged_in(client, MINI, "root"))
+    made = (await root.ask("POST", "/clients", json={"name": "orders", "scopes": ["access_token"]})).json()
+    auth = ("orders", made["client_secret"])
+    for app_id in (MOBILE, SITE):
+        problem_of(await client.get(f"/v1/apps/{app_id}/access-token", auth=auth), "wrong_app_kind", 422)
+    for app_id in (MINI, PAGE):
+        assert (await client.get(f"/v1/apps/{app_id}/access-token", auth=auth)).json()["access_token"]
+
+
+async def test_what_a_person_withdraws_from_a_service_account_is_erased(
+    client: httpx.AsyncClient, services: Services, rows: asyncpg.Connection
+) -> None:
+    openid = "o-of-the-account"
+    alice = await logged_in(client, MINI, nickname="Alice")
+    await rows.execute(
+        "INSERT INTO identities (app_id, openid, user_id, created_at) VALUES ($1, $2, $3, now())",
+        PAGE,
+        openid,
+        alice["user"]["id"],
+    )
+    now = int(services.clock().timestamp())
+    message = make_message(openid, "user_authorization_revoke", "6", app_id=PAGE, now=now)
+    push = sign_push(ACCOUNT, message, mode="plain", format="json", timestamp=str(now), nonce="42")
+    pushed = await client.post(f"/v1/wechat/push/{PAGE}", params=dict(push.query), content=push.body)
+    assert pushed.text == "success"
+    await until(lambda: rows.fetchval("SELECT nickname IS NULL FROM users WHERE id = $1", alice["user"]["id"]))
+
+
+# Adding and changing.
+
+
+@pytest.fixture
+async def root(simulated_client: httpx.AsyncClient, rows: asyncpg.Connection) -> Admin:
+    """An administrator of a service whose settings have two mini-programs."""
+    answer = await simulated_client.post("/v1/login", json={"code": "root"})
+    return await make_admin(simulated_client, rows, answer.json())
+
+
+async def test_an_app_of_each_kind_is_added_and_shows_which_unionid_it_requires(root: Admin) -> None:
+    for app in (MOBILE_APP, WEBSITE, ACCOUNT):
+        fields = {name: app[name] for name in ("app_id", "app_secret", "kind")}
+        added = (await root.ask("POST", "/apps", json=fields)).json()  # WeChat is asked by the kind's own call
+        assert (added["kind"], added["unionid"], added["is_default"]) == (app["kind"], "required", False)
+    listed = {app["app_id"]: (app["kind"], app["unionid"]) for app in (await root.read("/apps"))["items"]}
+    assert listed[MINI] == ("mini_program", "optional")
+    changed = (await root.ask("PATCH", f"/apps/{MOBILE}", json={"unionid": "optional"})).json()
+    assert changed["unionid"] == "optional"
+    changed = (await root.ask("PATCH", f"/apps/{MOBILE}", json={"unionid": None})).json()
+    assert changed["unionid"] == "required"
+    assert (await log_in(root.client, MOBILE)).status_code == 200
+
+
+async def test_the_kind_of_an_app_never_changes(root: Admin) -> None:
+    await root.ask("POST", "/apps", json=MOBILE_APP)
+    problem = problem_of(
+        await root.ask("PATCH", f"/apps/{MOBILE}", json={"kind": "mini_program"}), "invalid_request", 422
+    )
+    assert [error["field"] for error in problem["errors"]] == ["kind"]
+    same = await root.ask("PATCH", f"/apps/{MOBILE}", json={"kind": "mobile_app", "title": "App"})
+    assert (same.json()["title"], same.json()["kind"]) == ("App", "mobile_app")
+    assert (await root.ask("PATCH", f"/apps/{MOBILE}", json={"app_secret": MOBILE_APP["app_secret"]})).is_success
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("kind", "mini_game"), ("kind", None), ("unionid", "perhaps"), ("push_token", "devPushToken")],
+)
+async def test_what_a_mobile_app_cannot_be_is_refused_by_the_name_of_the_field(
+    root: Admin, field: str, value: object
+) -> None:
+    answer = await root.ask("POST", "/apps", json={**MOBILE_APP, field: value, "check": False})
+    assert [error["field"] for error in problem_of(answer, "invalid_request", 422)["errors"]] == [field]
+
+
+async def test_people_of_each_kind_of_app_are_imported_looked_up_and_exported(
+    client: httpx.AsyncClient, rows: asyncpg.Connection
+) -> None:
+    alice = await logged_in(client, MOBILE)
+    export = (await client.get("/v1/me/export", headers=bearer(alice))).json()
+    assert MOBILE in json.dumps(export)
+    root = await make_admin(client, rows, await logged_in(client, MINI, "root"))
+    found = await root.read("/users", app_id=MOBILE)
+    assert [user["id"] for user in found["items"]] == [alice["user"]["id"]]
+
+
+@pytest.mark.process
+async def test_an_operator_adds_a_mobile_app_by_command(
+    database_url: str, tmp_path: Path, rows: asyncpg.Connection
+) -> None:
+    env = service_env(database_url)
+    given = tmp_path / "secret"
+    given.write_text(MOBILE_APP["app_secret"])
+    add = ["apps", "add", MOBILE, "--kind", "mobile_app", "--unionid", "optional", "--no-check", "--json"]
+    with given.open("rb") as file:
+        done = await asyncio.to_thread(run, *add, cwd=tmp_path, env=env, stdin=file.fileno())
+    assert done.returncode == 0, done.stderr
+    assert (json.loads(done.stdout)["kind"], json.loads(done.stdout)["unionid"]) == ("mobile_app", "optional")
+    changed = await asyncio.to_thread(
+        run, "apps", "set", MOBILE, "--unionid", "default", "--json", cwd=tmp_path, env=env
+    )
+    assert json.loads(changed.stdout)["unionid"] == "required"
+    listed = await asyncio.to_thread(run, "apps", "list", cwd=tmp_path, env=env)
+    assert [line.split()[5] for line in listed.stdout.splitlines()] == ["KIND", *["mini_program"] * 2, "mobile_app"]
+
+
+# Files with which WeChat checks a domain.
+
+
+@pytest.mark.parametrize("path", ["", "/auth"])
+async def test_check_files_are_at_the_root_of_the_issuer(
+    make_simulated_services: MakeServices, make_client: MakeClient, path: str
+) -> None:
+    files = "MP_verify_a1B2.txt:a1B2,b.txt:second"
+    services = await make_simulated_services(check_files=files, issuer=f"https://auth.test{path}")
+    client = make_client(services)
+    for name, content in (("MP_verify_a1B2.txt", "a1B2"), ("b.txt", "second")):
+        answer = await client.get(f"{path}/{name}")
+        assert (answer.text, answer.headers["content-type"]) == (content, "text/plain; charset=utf-8")
+    problem_of(await client.get(f"{path}/MP_verify_other.txt"), "not_found", 404)
+    problem_of(await client.post(f"{path}/b.txt"), "method_not_allowed", 405)
+
+
+@pytest.mark.no_database
+def test_no_check_file_takes_the_place_of_a_route() -> None:
+    parts = {route.path.split("/")[1] for route in create_api().routes if hasattr(route, "path")}
+    assert {part for part in parts if not part.startswith(".")} == OWN_NAMES
