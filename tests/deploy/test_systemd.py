@@ -1,5 +1,6 @@
 """`deploy/systemd`: the units by systemd itself, and the settings that they give the service."""
 
+import os
 import re
 import subprocess
 import sys
@@ -102,3 +103,28 @@ def test_each_unit_runs_a_command_that_there_is(unit: Path) -> None:
 
     command = section(unit, "Service")["ExecStart"].removeprefix(SHIPPED).split()
     assert command[0] in main.commands
+
+
+@pytest.mark.process
+def test_a_command_run_by_root_has_the_services_settings(tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    for name, value in CREDENTIALS.items():
+        (tmp_path / "secrets" / name).write_text(value)
+    lines = ["# a comment", "", "WXAUTH_WORKERS=2", 'WXAUTH_CONSENTS="privacy:$HOME"', "WXAUTH_ISSUER='https://a b'"]
+    (tmp_path / "settings.env").write_text("\n".join(lines))
+    shows = tmp_path / "wxauth"
+    names = " ".join(f"$(cat $WXAUTH_SECRETS_DIR/wxauth_{name})" for name in CREDENTIALS)
+    shows.write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$*" "$WXAUTH_WORKERS" "$WXAUTH_CONSENTS" "$WXAUTH_ISSUER" {names}\nexit 3\n'
+    )
+    shows.chmod(0o755)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "TMPDIR": str(tmp_path),
+        "WXAUTH_ETC": str(tmp_path),
+        "WXAUTH_PROGRAM": str(shows),
+    }
+    done = subprocess.run([FOLDER / "wxauth", "users", "list"], env=environment, capture_output=True, text=True)
+    told = ["users list", "2", "privacy:$HOME", "https://a b", *CREDENTIALS.values()]
+    assert (done.returncode, done.stdout.splitlines(), done.stderr) == (3, told, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["secrets", "settings.env", "wxauth"]

@@ -1,9 +1,12 @@
 """What a backup brings back, made and restored as the operations guide has it, and what is lost that came after it."""
 
+import asyncio
 import importlib.util
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -11,7 +14,9 @@ import pytest
 from tests.asking import MakeClient, MakeServices, bearer
 from tests.fakes import LoginAnswer, WeChatByRespx
 from tests.problems import problem_of
+from tests.processes import WXAUTH
 from tests.programs import demand_mark
+from tests.test_readme import DOCS, both_languages, code_blocks
 
 pytestmark = [pytest.mark.own_database, pytest.mark.process]
 
@@ -105,3 +110,63 @@ async def test_who_was_erased_after_the_backup_is_back(
     restored = make_client(await make_services(database_url=restore()))
     again = (await restored.post("/v1/login", json={"code": wechat.code_for("alice")})).json()
     assert again["user"]["id"] == alice["user"]["id"]
+
+
+def run_shown(text: str, folder: Path, environment: dict[str, str]) -> str:
+    """What the lines print. They leave one file, which is for its owner alone."""
+    done = subprocess.run(["sh", "-euc", text], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    [file] = folder.glob("*.dump*")
+    assert file.suffix == ".dump"
+    assert file.stat().st_mode & 0o077 == 0
+    return done.stdout
+
+
+@both_languages
+async def test_the_commands_shown_back_up_by_a_secret_in_a_file_and_a_poolers_url_and_drill_the_restore(
+    login: LoginAnswer, database_url: str, tmp_path: Path, language: str
+) -> None:
+    await login("alice")
+    secret = tmp_path / "database_url"
+    secret.write_text(f"{database_url}&pgbouncer=prepared")
+    shown = code_blocks(DOCS / f"operations{language}.md", "sh")
+    [dump] = [block for block in shown if "pg_dump" in block]
+    [drill] = [block for block in shown if "dropdb drill" in block]
+    name = f"drill_of_{urlsplit(database_url).path.strip('/')}"
+    for here, there in (
+        ("/etc/wxauth/secrets/database_url", str(secret)),
+        ("/drill#", f"/{name}#"),
+        ("createdb drill --owner=wxauth", f"createdb {name} --owner=postgres"),
+        ("dropdb drill", f"dropdb {name}"),
+        ("wxauth check\n", "wxauth keys list\n"),  # it asks WeChat; its own tests have what it says of the database
+    ):
+        assert (dump + drill).count(here) == 1
+        dump, drill = dump.replace(here, there), drill.replace(here, there)
+    server = parse_qs(urlsplit(database_url).query)
+    environment = {
+        "PATH": f"{program('psql').parent}:{Path(WXAUTH).parent}:{os.environ['PATH']}",
+        "PGHOST": server["host"][0],
+        "PGPORT": server["port"][0],
+        "PGUSER": "postgres",
+    }
+    done = await asyncio.to_thread(run_shown, dump + drill, tmp_path, environment)
+    assert "    1 |" in done  # user, and when the newest login was
+    assert "schema at" in done
+
+
+@both_languages
+def test_behind_a_pooler_the_commands_shown_ask_postgresql_itself(tmp_path: Path, language: str) -> None:
+    [dump] = [block for block in code_blocks(DOCS / f"operations{language}.md", "sh") if "pg_dump" in block]
+    found = []
+    for url in (
+        "postgresql://wxauth:p%40ss@pooler:6432/wxauth?pgbouncer=prepared",
+        "postgresql://wxauth:p%40ss@pooler:6432/wxauth?pgbouncer=true&sslmode=require",
+        "postgresql://wxauth:p%40ss@pooler:6432/wxauth?sslmode=require&pgbouncer=true",
+    ):
+        (tmp_path / "url").write_text(url)
+        lines = [line for line in dump.splitlines() if line.startswith(("url=", "server="))]
+        text = "\n".join(lines).replace("/etc/wxauth/secrets/database_url", f"{tmp_path}/url")
+        text = text.replace("server= ", "server=db:5432 ") + '\necho "$url"'
+        found.append(subprocess.run(["sh", "-euc", text], capture_output=True, text=True, check=True).stdout.strip())
+    own = "postgresql://wxauth:p%40ss@db:5432/wxauth"
+    assert found == [own, f"{own}?sslmode=require", f"{own}?sslmode=require"]
