@@ -14,8 +14,8 @@ import pytest
 from tests.fakes import LoginAnswer, Secrets
 from tests.processes import run
 from wxauth.server.cli.clients import add_command
+from wxauth.server.clients.client import Scope
 from wxauth.server.clients.clients import NAME_RULE, SCOPES
-from wxauth.server.clients.tables import Scope
 
 pytestmark = pytest.mark.process
 

@@ -14,7 +14,7 @@ from tests.clients import add_client
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from wxauth.server.clients.tables import Scope
+from wxauth.server.clients.client import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import TOLD_TO_SIBLINGS
 from wxauth.server.events.feed import cursor_of, keep_placing, place_events

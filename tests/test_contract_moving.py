@@ -29,7 +29,7 @@ from tests.fakes import APP, OTHER_APP, LoginAnswer, WeChatByRespx, service_env
 from tests.processes import WXAUTH, Running, run
 from tests.programs import needs
 from tests.store.proxy import PATIENT
-from wxauth.server.clients.tables import Scope
+from wxauth.server.clients.client import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.dev.wechat import APPS
 from wxauth.server.dev.wechat.people import openid_of, unionid_of

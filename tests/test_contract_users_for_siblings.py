@@ -13,7 +13,7 @@ from tests.clients import add_client
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, Secrets, WeChatByRespx
 from tests.problems import problem_of
 from tests.sweeps import Sweep
-from wxauth.server.clients.tables import Scope
+from wxauth.server.clients.client import Scope
 from wxauth.server.core.services import Services
 
 LOOKUP = "/v1/users/lookup"

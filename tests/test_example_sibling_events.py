@@ -17,7 +17,7 @@ from tests.asking import bearer
 from tests.clients import add_client
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, Secrets, WeChatByRespx
 from tests.serving import serving
-from wxauth.server.clients.tables import Scope
+from wxauth.server.clients.client import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.events.feed import place_events

@@ -17,7 +17,7 @@ from wxauth.server.core.sealing import Sealer, signing_key_context
 from wxauth.server.core.services import Services
 from wxauth.server.keys.rows import ID_TOKEN_KEYS, store_keys
 from wxauth.server.keys.rsa_keys import RsaKey
-from wxauth.server.keys.tables import StoredSigningKey
+from wxauth.server.keys.stored import StoredSigningKey
 
 CALLBACK = "https://shop.example.com/callback"
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"

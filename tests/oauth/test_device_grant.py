@@ -15,8 +15,8 @@ from tests.asking import LogLines, MakeClient, MakeServices, bearer, until_locke
 from tests.fakes import APP, OTHER_APP, Clock, LoginAnswer, WeChatByRespx
 from tests.oauth.conftest import DEVICE_CODE, EDGE, FAR, HOME, OFFICE, AddSite, GetPhone, Phone, Site, scene_of
 from tests.problems import problem_of
+from wxauth.server.clients.client import Scope
 from wxauth.server.clients.clients import change_client
-from wxauth.server.clients.tables import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import sweep
 from wxauth.server.users.merging import link_unionid

@@ -19,8 +19,8 @@ from tests.fakes import Clock, Secrets, WeChatBySimulator
 from tests.problems import problem_of
 from tests.processes import PATIENCE, serving
 from wxauth.errors import WeChatError
+from wxauth.server.clients.client import Scope
 from wxauth.server.clients.clients import Credentials
-from wxauth.server.clients.tables import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.core.settings import Settings
 from wxauth.server.dev.wechat import APPS, Simulator, create_simulator

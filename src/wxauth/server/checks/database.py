@@ -30,8 +30,8 @@ from wxauth.server.core.schema import KNOWN, current_revision, is_of_preview, is
 from wxauth.server.core.sealing import Sealer
 from wxauth.server.core.settings import Settings
 from wxauth.server.keys.rows import published_keys
+from wxauth.server.keys.stored import StoredSigningKey
 from wxauth.server.keys.succession import has_next, signing
-from wxauth.server.keys.tables import StoredSigningKey
 
 STUCK_AFTER: Final = timedelta(hours=1)
 """A webhook is stuck if it has accepted nothing for this long while a delivery waits."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from wxauth.server.checks.clocks import Reading
 from wxauth.server.checks.rows import Users
-from wxauth.server.clients.tables import Client
+from wxauth.server.clients.client import Client
 from wxauth.server.core.settings import App
-from wxauth.server.keys.tables import StoredSigningKey
+from wxauth.server.keys.stored import StoredSigningKey
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from wxauth.guard.jwks import MAX_DOCUMENT, METADATA_PATH
 from wxauth.guard.urls import is_loopback, is_secure
 from wxauth.server.checks.findings import Findings
 from wxauth.server.checks.result import Result, bad, good, note
-from wxauth.server.keys.tables import StoredSigningKey
+from wxauth.server.keys.stored import StoredSigningKey
 from wxauth.tokens.keys import verification_keys
 
 _NAME: Final = "issuer"

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, TypedDict
 
-from sqlmodel import SQLModel
-
 from wxauth.server.core.database import Database
 from wxauth.server.core.statements import Columns, Statement
 from wxauth.server.phones.rows import StoredAnswer, pending_answers
@@ -187,7 +185,9 @@ async def wal(database: Database) -> Wal:
 
 async def rights(database: Database) -> Rights:
     """The rights of our role. Raises: StorageUnavailable."""
-    row = await database.row(_RIGHTS, tables=[*SQLModel.metadata.tables, "alembic_version"])
+    from wxauth.server.core.tables import all_tables  # here, for it loads SQLAlchemy, which serving does without
+
+    row = await database.row(_RIGHTS, tables=[*all_tables().tables, "alembic_version"])
     assert row is not None
     return Rights(**row)
 

@@ -18,7 +18,7 @@ from wxauth.server.core.sealing import (
     webhook_secret_context,
 )
 from wxauth.server.events.webhook_rows import SealedWebhook, all_webhooks
-from wxauth.server.keys.tables import StoredSigningKey
+from wxauth.server.keys.stored import StoredSigningKey
 from wxauth.server.phones.rows import StoredAnswer
 from wxauth.server.session_keys.rows import SealedSessionKey
 

@@ -10,6 +10,7 @@ from wxauth.errors import InvalidRequest
 from wxauth.server.cli.asking import read_settings, with_database
 from wxauth.server.cli.oauth_options import changes_in, client_options, refused_as_wrong_call
 from wxauth.server.cli.printing import Failed, json_option, show
+from wxauth.server.clients.client import Client
 from wxauth.server.clients.clients import (
     Credentials,
     add_client,
@@ -21,7 +22,6 @@ from wxauth.server.clients.clients import (
     renew_secret,
 )
 from wxauth.server.clients.rows import all_clients
-from wxauth.server.clients.tables import Client
 from wxauth.server.core.database import Database
 from wxauth.server.core.settings import AudienceSettings
 

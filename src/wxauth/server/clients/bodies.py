@@ -6,8 +6,8 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from wxauth.server.clients.client import CLIENT_NAME, AddedClient, IdTokenAlg, Scope
 from wxauth.server.clients.clients import SCOPES, Credentials, check_name
-from wxauth.server.clients.tables import CLIENT_NAME, AddedClient, IdTokenAlg, Scope
 
 ClientName = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{CLIENT_NAME}$"})]
 _AnyScope = Annotated[str, Field(json_schema_extra={"enum": [*Scope, *SCOPES]})]
@@ -77,9 +77,7 @@ class ClientChangeRequest(_ClientOptions):
 class ClientAnswer(AddedClient):
     """A client, without its secret. A service that is no site has null, false or nothing in what makes one."""
 
-    model_config = ConfigDict(  # type: ignore[assignment]  # SQLModel has a type of its own, with one key more
-        json_schema_serialization_defaults_required=True, json_schema_extra=_without_defaults
-    )
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True, json_schema_extra=_without_defaults)
 
 
 class ClientsAnswer(TypedDict):

@@ -9,8 +9,8 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from wxauth.errors import ClientLacksScope, InvalidClient, InvalidRequest, StorageUnavailable
+from wxauth.server.clients.client import Scope
 from wxauth.server.clients.clients import Credentials, ProvedClient, authenticate
-from wxauth.server.clients.tables import Scope
 from wxauth.server.core.services import Services
 from wxauth.server.web.answers import Entails
 

@@ -15,8 +15,8 @@ from wxauth.server.clients.bodies import (
     client_answer,
     new_client_answer,
 )
+from wxauth.server.clients.client import AddedClient
 from wxauth.server.clients.rows import all_clients
-from wxauth.server.clients.tables import AddedClient
 from wxauth.server.clients.uris import URI_RULE
 from wxauth.server.core.services import ServicesDep
 from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Final
 
-from wxauth.server.clients.tables import AddedClient, Client, StoredClient
+from wxauth.server.clients.client import AddedClient, Client
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Columns, Nothing, Statement
 from wxauth.server.core.trail import Actor, EventType, record_event
@@ -26,14 +26,21 @@ class Secrets:
         return self.former_secret_until is not None and now < self.former_secret_until
 
 
+class _WithSecrets(AddedClient):
+    """A client as it is stored."""
+
+    secret_hash: bytes | None
+    former_secret_hash: bytes | None
+
+
 def _select(*columns: str) -> str:
     return f"SELECT {', '.join(columns)} FROM clients"  # noqa: S608 - constants
 
 
 _SECRETS: Final = tuple(each.name for each in fields(Secrets))
 _FIND_SECRETS: Final = Statement[Columns[Secrets]](f"{_select(*_SECRETS)} WHERE name = :name")
-_FIND_WITH_SECRETS: Final = Statement[Columns[StoredClient]](
-    f"{_select(*StoredClient.model_fields)} WHERE name = :name"
+_FIND_WITH_SECRETS: Final = Statement[Columns[_WithSecrets]](
+    f"{_select(*_WithSecrets.model_fields)} WHERE name = :name"
 )
 _FIND_SITE: Final = Statement[Columns[Client]](
     f"{_select(*Client.model_fields)} WHERE name = :name AND title IS NOT NULL"

@@ -1,8 +1,7 @@
 """The table of clients: services and sites of the operator's own."""
 
 from datetime import datetime
-from enum import StrEnum
-from typing import Final, Literal
+from typing import Final
 
 from sqlalchemy import (
     CheckConstraint,
@@ -12,99 +11,15 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 from sqlmodel import Field, SQLModel
 
+from wxauth.server.clients.client import CLIENT_NAME, Scope
 from wxauth.server.core.tables import TIME
 
-CLIENT_NAME = "[a-z0-9][a-z0-9_-]{0,63}"
+_EMPTY: Final = text("'{}'")
+_FALSE: Final = text("false")
 
 
-class Scope(StrEnum):
-    """What a service may do."""
-
-    INTROSPECT = "introspect"
-    """Ask whether an access token is good."""
-    ACCESS_TOKEN = "access_token"  # noqa: S105 - the name of a scope
-    """Get an app's WeChat token."""
-    USERS = "users"
-    """Look users up."""
-    PHONES = "phones"
-    """See their phone numbers too."""
-    EVENTS = "events"
-    """Read the feed."""
-
-
-IdTokenAlg = Literal["RS256", "ES256"]
-"""What signs a site's id_tokens: RS256 by keys of their own, or ES256 by those of access tokens."""
-
-_EMPTY: Final = {"server_default": text("'{}'")}
-_FALSE: Final = {"server_default": text("false")}
-
-
-class Client(SQLModel):
-    """A service or a site of the operator's own, as administrators describe it. A site logs people in.
-
-    Only a site has a title. A service has null, false or an empty list in all columns that describe a site.
-    """
-
-    name: str = Field(sa_type=Text, primary_key=True, schema_extra={"examples": ["shop"]})
-    title: str | None = Field(default=None, sa_type=Text, schema_extra={"examples": ["小店"]})
-    """The name that the phone shows."""
-    # The database's default is for a service that is added by a replica that does not know scopes.
-    scopes: list[str] = Field(
-        sa_type=ARRAY(Text),
-        sa_column_kwargs={"server_default": text("'{introspect,access_token}'")},
-        schema_extra={"examples": [["openid", "profile"]]},
-    )
-    """What it may do as a service, then what it may ask for as a site."""
-    is_public: bool = Field(default=False, sa_column_kwargs=_FALSE)
-    """Whether it is a page or a program, which can keep no secret."""
-    device: bool = Field(default=False, sa_column_kwargs=_FALSE)
-    """Whether it may use the device grant."""
-    redirect_uris: list[str] = Field(
-        default=[],
-        sa_type=ARRAY(Text),
-        sa_column_kwargs=_EMPTY,
-        schema_extra={"examples": [["https://shop.example.com/callback"]]},
-    )
-    logout_uris: list[str] = Field(
-        default=[],
-        sa_type=ARRAY(Text),
-        sa_column_kwargs=_EMPTY,
-        schema_extra={"examples": [["https://shop.example.com/"]]},
-    )
-    app_id: str | None = Field(default=None, sa_type=Text)
-    """The app whose mini-program code is shown; null: the default app."""
-    near: bool = Field(default=False, sa_column_kwargs=_FALSE)
-    """Whether phone and browser must be in one network."""
-    user_code: bool = Field(default=False, sa_column_kwargs=_FALSE)
-    """Whether the user codes of its devices may be typed."""
-    email_domain: str | None = Field(default=None, sa_type=Text)
-    id_token_alg: IdTokenAlg | None = Field(default=None, sa_type=Text, schema_extra={"examples": ["RS256"]})
-
-    @property
-    def is_site(self) -> bool:
-        """Whether it may log people in."""
-        return self.title is not None
-
-    @property
-    def site_scopes(self) -> list[str]:
-        """The scopes that its sessions may have."""
-        return [scope for scope in self.scopes if scope not in _SERVICE_SCOPES]
-
-
-_SERVICE_SCOPES: Final = frozenset(map(str, Scope))
-
-
-class AddedClient(Client):
-    """A client, and since when."""
-
-    created_at: datetime = Field(sa_type=TIME)
-    former_secret_until: datetime | None = Field(
-        default=None, sa_type=TIME, description="Until when the secret before this one works."
-    )
-
-
-class StoredClient(AddedClient, table=True):
-    """A client with the hashes of its secrets."""
+class StoredClient(SQLModel, table=True):
+    """A client (`client.py`), with the hashes of its secrets."""
 
     __tablename__ = "clients"
     __table_args__ = (
@@ -132,6 +47,22 @@ class StoredClient(AddedClient, table=True):
         ),
     )
 
+    name: str = Field(sa_type=Text, primary_key=True)
+    title: str | None = Field(sa_type=Text)
+    scopes: list[str] = Field(
+        sa_type=ARRAY(Text), sa_column_kwargs={"server_default": text("'{introspect,access_token}'")}
+    )
+    is_public: bool = Field(sa_column_kwargs={"server_default": _FALSE})
+    device: bool = Field(sa_column_kwargs={"server_default": _FALSE})
+    redirect_uris: list[str] = Field(sa_type=ARRAY(Text), sa_column_kwargs={"server_default": _EMPTY})
+    logout_uris: list[str] = Field(sa_type=ARRAY(Text), sa_column_kwargs={"server_default": _EMPTY})
+    app_id: str | None = Field(sa_type=Text)
+    near: bool = Field(sa_column_kwargs={"server_default": _FALSE})
+    user_code: bool = Field(sa_column_kwargs={"server_default": _FALSE})
+    email_domain: str | None = Field(sa_type=Text)
+    id_token_alg: str | None = Field(sa_type=Text)
+    created_at: datetime = Field(sa_type=TIME)
+    former_secret_until: datetime | None = Field(sa_type=TIME)
     secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)
     """SHA-256 of the secret, which itself is kept nowhere; null if the client is public."""
     former_secret_hash: bytes | None = Field(sa_type=BYTEA, repr=False)

@@ -10,8 +10,8 @@ from wxauth.server.core.database import Database
 from wxauth.server.core.trail import Actor
 from wxauth.server.keys.keyring import IdTokenKeys, KeyRing
 from wxauth.server.keys.rows import KEY_TABLES, published_keys
+from wxauth.server.keys.stored import StoredSigningKey
 from wxauth.server.keys.succession import Keys, KeyState, NoSuchKey, signing, state_of
-from wxauth.server.keys.tables import StoredSigningKey
 
 
 class KeyAnswer(TypedDict):

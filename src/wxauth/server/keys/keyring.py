@@ -26,8 +26,8 @@ from wxauth.server.keys.rows import (
     store_keys,
 )
 from wxauth.server.keys.rsa_keys import RsaKey, verifier_of
+from wxauth.server.keys.stored import StoredSigningKey
 from wxauth.server.keys.succession import Keys, has_next, is_due, rotated, signing, without
-from wxauth.server.keys.tables import StoredSigningKey
 from wxauth.tokens.keys import SigningKey, VerificationKey
 
 REFRESH_PAUSE: Final = 5.0

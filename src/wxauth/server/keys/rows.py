@@ -1,14 +1,14 @@
 """Signing keys as they are stored for all replicas: those of access tokens, and those of id_tokens."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Columns, Nothing, Statement
-from wxauth.server.keys.tables import StoredSigningKey
+from wxauth.server.keys.stored import StoredSigningKey
 
 # Settles the race of replicas that start or rotate at once: the second waits, and then finds the first one's key.
 _LOCK: Final = Statement[object]("SELECT pg_advisory_xact_lock(hashtext('wxauth.signing_keys'))")
@@ -126,10 +126,10 @@ async def store_keys(
     for key in after:
         former = known.pop(key.id, None)
         if former is None:
-            await transaction.run(table.add, **key.model_dump())
+            await transaction.run(table.add, **asdict(key))
         elif former is not key:
-            dates = key.model_dump(include={"id", "created_at", "activates_at", "retires_at"})
-            await transaction.run(table.date, **dates)
+            dates = {"created_at": key.created_at, "activates_at": key.activates_at, "retires_at": key.retires_at}
+            await transaction.run(table.date, id=key.id, **dates)
     for erased in known:
         await transaction.run(table.erase, id=erased)
 

@@ -1,11 +1,12 @@
 """Which key signs, which comes next, and when a former one goes, decided by the published keys and the time."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from wxauth.server.keys.tables import StoredSigningKey
+from wxauth.server.keys.stored import StoredSigningKey
 
 JWKS_MAX_AGE: Final = 300
 """Seconds for which siblings and caches may keep the published keys."""
@@ -109,14 +110,10 @@ def _followed(keys: Keys, successor: StoredSigningKey, *, until_then: StoredSign
     def retiring(key: StoredSigningKey) -> StoredSigningKey:
         goes_earlier = key.retires_at is not None and key.retires_at <= retires_at
         is_last_to_sign = until_then is not None and key.kid == until_then.kid
-        return key if goes_earlier and not is_last_to_sign else _with(key, retires_at=retires_at)
+        return key if goes_earlier and not is_last_to_sign else replace(key, retires_at=retires_at)
 
     return [*map(retiring, keys), successor]
 
 
 def _dated(key: StoredSigningKey, activates_at: datetime) -> StoredSigningKey:
-    return _with(key, created_at=min(key.created_at, activates_at), activates_at=activates_at, retires_at=None)
-
-
-def _with(key: StoredSigningKey, **changed: datetime | None) -> StoredSigningKey:
-    return StoredSigningKey(**{**key.model_dump(), **changed})
+    return replace(key, created_at=min(key.created_at, activates_at), activates_at=activates_at, retires_at=None)

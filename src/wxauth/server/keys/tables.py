@@ -1,4 +1,4 @@
-"""The tables of signing keys."""
+"""The tables of signing keys (`stored.py`)."""
 
 from datetime import datetime
 from typing import Any
@@ -15,8 +15,18 @@ from sqlmodel import Field, SQLModel
 from wxauth.server.core.tables import TIME
 
 
-class StoredSigningKey(SQLModel, table=True):
-    """A key that signs access tokens. Its private key is sealed."""
+class _Key(SQLModel):
+    id: UUID = Field(primary_key=True)
+    kid: str = Field(sa_type=Text)
+    public_jwk: dict[str, Any] = Field(sa_type=JSONB)
+    private_key: bytes = Field(sa_type=BYTEA)
+    created_at: datetime = Field(sa_type=TIME)
+    activates_at: datetime = Field(sa_type=TIME)
+    retires_at: datetime | None = Field(sa_type=TIME)
+
+
+class AccessTokenKey(_Key, table=True):
+    """A key that signs access tokens."""
 
     __tablename__ = "signing_keys"
     __table_args__ = (
@@ -24,31 +34,12 @@ class StoredSigningKey(SQLModel, table=True):
         CheckConstraint("retires_at > activates_at", name="retires_at"),
     )
 
-    id: UUID = Field(primary_key=True)
-    kid: str = Field(sa_type=Text)
-    public_jwk: dict[str, Any] = Field(sa_type=JSONB)
-    private_key: bytes = Field(sa_type=BYTEA)
-    """PKCS#8, sealed."""
-    created_at: datetime = Field(sa_type=TIME)
-    activates_at: datetime = Field(sa_type=TIME)
-    """When the key begins to sign. It is published earlier."""
-    retires_at: datetime | None = Field(sa_type=TIME)
-    """When the key is no longer published."""
 
-
-class IdTokenKey(SQLModel, table=True):
-    """A key that signs id_tokens for websites, like `StoredSigningKey`. The first one is made for the first site."""
+class IdTokenKey(_Key, table=True):
+    """A key that signs id_tokens for websites. The first one is made for the first site."""
 
     __tablename__ = "id_token_keys"
     __table_args__ = (
         UniqueConstraint("kid"),
         CheckConstraint("retires_at > activates_at", name="retires_at"),
     )
-
-    id: UUID = Field(primary_key=True)
-    kid: str = Field(sa_type=Text)
-    public_jwk: dict[str, Any] = Field(sa_type=JSONB)
-    private_key: bytes = Field(sa_type=BYTEA)
-    created_at: datetime = Field(sa_type=TIME)
-    activates_at: datetime = Field(sa_type=TIME)
-    retires_at: datetime | None = Field(sa_type=TIME)
