@@ -8,6 +8,7 @@ import socket
 import sys
 from contextlib import nullcontext
 from functools import partial
+from importlib import import_module
 from types import FrameType
 from typing import Any, Final, NoReturn
 
@@ -124,6 +125,7 @@ def serve_by_workers(settings: Settings, listener: socket.socket) -> None:
     """
     if not hasattr(os, "fork"):
         raise InvalidSettings(["WXAUTH_WORKERS: must be 1 on this system, which cannot fork"])
+    import_module("uvicorn.loops.uvloop")  # here, so that the workers share its 2 MB
 
     def renewed() -> Work:
         nonlocal settings
