@@ -18,6 +18,7 @@ from wxauth.server.clients.clients import (
     change_client,
     check_name,
     names_of_others,
+    refuse_reserved,
     remove_client,
     renew_secret,
 )
@@ -55,8 +56,8 @@ def add_command(client_name: str, as_json: bool, **options: Any) -> None:
     With --redirect-uri or --device, it is a site of yours that logs people in by scan. NAME is its client_id.
     """
     with refused_as_wrong_call():
-        asked_for(client_name, options)  # a wrong call is refused without a database
-        client = asked_for(client_name, options, reserved=_reserved())
+        client = asked_for(client_name, options)  # a wrong call is refused without a database
+        refuse_reserved(client, _reserved())
     credentials = with_database(lambda database, now: add_client(database, client, now=now))
     _show(client_name, credentials, client.scopes, as_json=as_json)
 

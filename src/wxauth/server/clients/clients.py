@@ -106,13 +106,12 @@ def is_own_name(text: str) -> bool:
     return text.startswith("wxauth")
 
 
-def asked_for(name: str, options: Mapping[str, Any], *, reserved: Collection[str] = ()) -> Client:
+def asked_for(name: str, options: Mapping[str, Any]) -> Client:
     """The client that these options make.
 
     Args:
         name: The client's name.
         options: Some of `Client`'s fields. An absent one is as good as null, false or an empty list.
-        reserved: Names that no site may have, beside those that look like an app's: see `names_of_others`.
 
     Raises: WrongClient.
     """
@@ -130,7 +129,7 @@ def asked_for(name: str, options: Mapping[str, Any], *, reserved: Collection[str
         raise WrongClient("scopes", rule)
     scopes: list[str] = [*in_order(client.scopes)]
     if is_site:
-        _check_site(client, reserved)
+        _check_site(client)
         site_scopes = [scope for scope in SCOPES if scope in client.scopes] or DEFAULT_SITE_SCOPES
         defaults = {"title": client.title or name, "id_token_alg": client.id_token_alg or ID_TOKEN_ALG}
         return client.model_copy(update={**defaults, "scopes": [*scopes, *site_scopes]})
@@ -166,7 +165,7 @@ async def change_client(
         database: Where it is stored.
         name: The client's name.
         changes: Some of `Client`'s fields. Null, false or empty removes what may be absent.
-        reserved: As in `asked_for`.
+        reserved: Names that no site may have: see `names_of_others`.
         by: Who changes it.
         now: The time.
 
@@ -176,7 +175,8 @@ async def change_client(
         client = await rows.lock_client(transaction, name)
         if client is None:
             raise NotFound(NO_SUCH_CLIENT)
-        wanted = asked_for(name, _merged(client, changes), reserved=reserved)
+        wanted = asked_for(name, _merged(client, changes))
+        refuse_reserved(wanted, reserved)
         values = wanted.model_dump()
         if fields := [field for field, value in values.items() if value != getattr(client, field)]:
             client = client.model_copy(update=values)
@@ -277,6 +277,14 @@ async def names_of_others(database: Database, audience: str, apps: Sequence[App]
     return [audience, *(app.app_id for app in apps), *(app["app_id"] for app in await stored_apps(database))]
 
 
+def refuse_reserved(client: Client, reserved: Collection[str]) -> None:
+    """Refuse a site that has one of these names. Raises: WrongClient."""
+    if client.is_site and client.name in reserved:
+        raise WrongClient(
+            "name", "must not be a site's: it is the audience's or an app's, and tokens would be confused"
+        )
+
+
 async def clashing_clients(database: Database, settings: Settings) -> Sequence[str]:
     """The sites that are named like the audience or an app. Their tokens would be taken for others.
 
@@ -297,7 +305,7 @@ def _checked_uris(field: str, uris: Sequence[str]) -> list[str]:
         raise WrongClient(field, str(exc)) from None
 
 
-def _check_site(client: Client, reserved: Collection[str]) -> None:
+def _check_site(client: Client) -> None:
     """Refuse what no site can be. Raises: WrongClient."""
     if client.is_public and client.device:
         raise WrongClient("is_public", "excludes the device grant: anybody could show a code in its name")
@@ -307,10 +315,6 @@ def _check_site(client: Client, reserved: Collection[str]) -> None:
         raise WrongClient("logout_uris", "must be empty without a redirect URI")
     if _APP_ID.fullmatch(client.name):
         raise WrongClient("name", "must not be a site's: it looks like the app_id of a mini-program")
-    if client.name in reserved:
-        raise WrongClient(
-            "name", "must not be a site's: it is the audience's or an app's, and tokens would be confused"
-        )
 
 
 def _merged(client: Client, changes: Mapping[str, Any]) -> Mapping[str, Any]:

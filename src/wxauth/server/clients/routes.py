@@ -45,8 +45,8 @@ async def add_client(
     The secret is in this answer alone: only its hash is stored. A public client has no secret.
     """
     now, settings = services.clock(), services.settings
-    reserved = await clients.names_of_others(services.database, settings.audience, settings.apps)
-    client = clients.asked_for(body.name, body.model_dump(exclude={"name"}), reserved=reserved)
+    client = clients.asked_for(body.name, body.model_dump(exclude={"name"}))
+    clients.refuse_reserved(client, await clients.names_of_others(services.database, settings.audience, settings.apps))
     credentials = await clients.add_client(services.database, client, by=administrator, now=now)
     added = AddedClient(**client.model_dump(), created_at=now)
     return new_client_answer(added, credentials, now=now)
