@@ -13,7 +13,7 @@ import pytest
 from jose.jwt import get_unverified_claims
 
 from tests.admins import Admin, make_admin
-from tests.asking import MakeClient, MakeServices, bearer
+from tests.asking import MakeClient, MakeServices, bearer, until_locked
 from tests.dev.running import running_dev
 from tests.fakes import Clock, LoginAnswer
 from tests.problems import problem_of
@@ -137,6 +137,24 @@ async def test_a_link_opens_nothing_for_who_is_no_administrator_by_then(
         secret = await secret_for(services, other)
         await root.change(other.id, **change)
         problem_of(await post(client, secret), "session_revoked", 400)
+
+
+async def test_a_link_opens_no_session_of_an_identity_that_leaves_the_administrator_meanwhile(
+    services: Services, client: httpx.AsyncClient, root: Admin, rows: asyncpg.Connection
+) -> None:
+    secret = await secret_for(services, root)
+    async with rows.transaction():
+        await rows.execute("SELECT FROM users FOR UPDATE")
+        opening = asyncio.create_task(post(client, secret))
+        await until_locked(rows)
+        await rows.execute("""
+            WITH other AS (
+                INSERT INTO users (id, created_at, last_login_at) VALUES (gen_random_uuid(), now(), now()) RETURNING id
+            )
+            UPDATE identities SET user_id = other.id FROM other
+        """)
+    problem_of(await opening, "session_revoked", 400)
+    assert await rows.fetchval("SELECT count(*) FROM sessions WHERE user_id::text = $1", root.id) == 0
 
 
 async def test_a_link_is_the_only_administrators_unless_it_is_said_whose(

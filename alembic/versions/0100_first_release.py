@@ -24,9 +24,9 @@ def upgrade() -> None:
             CONSTRAINT events_data_check CHECK (jsonb_typeof(data) = 'object')
         )
     """)
-    op.execute("CREATE INDEX events_user_id_id_idx ON events (user_id, id)")
-    op.execute("CREATE INDEX events_type_id_idx ON events (type, id)")
     op.execute("CREATE INDEX events_actor_id_idx ON events (actor, id) WHERE ip IS NOT NULL")
+    op.execute("CREATE INDEX events_type_id_idx ON events (type, id)")
+    op.execute("CREATE INDEX events_user_id_id_idx ON events (user_id, id)")
     op.execute("""
         CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -324,15 +324,16 @@ def upgrade() -> None:
             consents JSONB,
             ban_reason TEXT,
             banned_until TIMESTAMP WITH TIME ZONE,
+            identity_lost_at TIMESTAMP WITH TIME ZONE,
             CONSTRAINT users_pkey PRIMARY KEY (id),
             CONSTRAINT users_unionid_key UNIQUE (unionid)
         )
          WITH (fillfactor = 85)
     """)
-    op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
-    op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
     op.execute("CREATE INDEX users_banned_until_idx ON users (banned_until) WHERE banned_until IS NOT NULL")
+    op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
     op.execute("CREATE INDEX users_administrators_idx ON users (id) WHERE 'admin' = ANY (roles)")
+    op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
     op.execute(r"""
         CREATE FUNCTION check_user() RETURNS trigger LANGUAGE plpgsql AS $$
         DECLARE
@@ -416,6 +417,34 @@ def upgrade() -> None:
             EXECUTE FUNCTION forget_former_avatar()
     """)
     op.execute("""
+        CREATE TABLE sessions (
+            id UUID NOT NULL,
+            user_id UUID NOT NULL,
+            app_id TEXT NOT NULL,
+            openid TEXT NOT NULL,
+            session_key BYTEA,
+            generation INTEGER DEFAULT 0 NOT NULL,
+            rotated_at TIMESTAMP WITH TIME ZONE,
+            ip INET,
+            user_agent TEXT,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            last_used_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            revoked_at TIMESTAMP WITH TIME ZONE,
+            revoked_reason TEXT,
+            client_id TEXT,
+            scope TEXT,
+            authenticated_at TIMESTAMP WITH TIME ZONE,
+            authenticated_by TEXT,
+            CONSTRAINT sessions_pkey PRIMARY KEY (id),
+            CONSTRAINT sessions_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE,
+            CONSTRAINT sessions_state_check CHECK (generation >= 0 AND expires_at >= created_at AND (revoked_at
+                IS NULL) = (revoked_reason IS NULL) AND (revoked_at IS NULL OR session_key IS NULL))
+        )
+         WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02)
+    """)
+    op.execute("CREATE INDEX sessions_user_id_id_idx ON sessions (user_id, id)")
+    op.execute("""
         CREATE TABLE identities (
             app_id TEXT NOT NULL,
             openid TEXT NOT NULL,
@@ -423,15 +452,32 @@ def upgrade() -> None:
             created_at TIMESTAMP WITH TIME ZONE NOT NULL,
             unionid TEXT,
             CONSTRAINT identities_pkey PRIMARY KEY (app_id, openid),
-            CONSTRAINT identities_app_id_openid_user_id_key UNIQUE (app_id, openid, user_id),
             CONSTRAINT identities_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE,
             CONSTRAINT identities_app_id_check CHECK (app_id <> ''),
             CONSTRAINT identities_openid_check CHECK (openid <> '')
         )
     """)
-    op.execute("CREATE INDEX identities_user_id_idx ON identities (user_id)")
     op.execute("""
         CREATE UNIQUE INDEX identities_app_id_unionid_idx ON identities (app_id, unionid) WHERE unionid IS NOT NULL
+    """)
+    op.execute("CREATE INDEX identities_user_id_idx ON identities (user_id)")
+    op.execute("""
+        CREATE FUNCTION take_sessions_along() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            UPDATE users SET identity_lost_at = now() WHERE id = OLD.user_id;
+            IF TG_OP = 'DELETE' THEN
+                DELETE FROM sessions WHERE user_id = OLD.user_id AND app_id = OLD.app_id AND openid = OLD.openid;
+            ELSE
+                UPDATE sessions SET user_id = NEW.user_id
+                 WHERE user_id = OLD.user_id AND app_id = OLD.app_id AND openid = OLD.openid;
+            END IF;
+            RETURN NULL;
+        END
+        $$
+    """)
+    op.execute("""
+        CREATE TRIGGER identities_take_sessions_along AFTER DELETE OR UPDATE OF user_id ON identities
+            FOR EACH ROW EXECUTE FUNCTION take_sessions_along()
     """)
     op.execute("""
         CREATE TABLE unionids (
@@ -523,8 +569,8 @@ def upgrade() -> None:
             CONSTRAINT scans_expires_at_check CHECK (expires_at > created_at)
         )
     """)
-    op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
     op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")
+    op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
     op.execute("""
         CREATE INDEX scans_unclaimed_pages_idx ON scans (expires_at) WHERE request_hash IS NOT NULL AND claimed_at
             IS NULL
@@ -554,41 +600,22 @@ def upgrade() -> None:
             CONSTRAINT phone_answers_settled_at_check CHECK ((sealed IS NULL) = (settled_at IS NOT NULL))
         )
     """)
-    op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
-    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
     op.execute("""
         CREATE INDEX phone_answers_pending_idx ON phone_answers (asked_at) WHERE sealed IS NOT NULL AND refused_at
             IS NULL
     """)
+    op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
+    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
     op.execute("""
-        CREATE TABLE sessions (
-            id UUID NOT NULL,
-            user_id UUID NOT NULL,
-            app_id TEXT NOT NULL,
-            openid TEXT NOT NULL,
-            session_key BYTEA,
-            generation INTEGER DEFAULT 0 NOT NULL,
-            rotated_at TIMESTAMP WITH TIME ZONE,
-            ip INET,
-            user_agent TEXT,
-            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            last_used_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            expires_at TIMESTAMP WITH TIME ZONE NOT NULL,
-            revoked_at TIMESTAMP WITH TIME ZONE,
-            revoked_reason TEXT,
-            client_id TEXT,
-            scope TEXT,
-            authenticated_at TIMESTAMP WITH TIME ZONE,
-            authenticated_by TEXT,
-            CONSTRAINT sessions_pkey PRIMARY KEY (id),
-            CONSTRAINT sessions_app_id_openid_user_id_fkey FOREIGN KEY(app_id, openid, user_id) REFERENCES
-                identities (app_id, openid, user_id) ON DELETE CASCADE ON UPDATE CASCADE,
-            CONSTRAINT sessions_state_check CHECK (generation >= 0 AND expires_at >= created_at AND (revoked_at
-                IS NULL) = (revoked_reason IS NULL) AND (revoked_at IS NULL OR session_key IS NULL))
+        CREATE TABLE website_sessions (
+            client_id TEXT NOT NULL,
+            session_id UUID NOT NULL,
+            CONSTRAINT website_sessions_pkey PRIMARY KEY (client_id, session_id),
+            CONSTRAINT website_sessions_session_id_fkey FOREIGN KEY(session_id) REFERENCES sessions (id) ON
+                DELETE CASCADE
         )
-         WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02)
     """)
-    op.execute("CREATE INDEX sessions_user_id_id_idx ON sessions (user_id, id)")
+    op.execute("CREATE INDEX website_sessions_session_id_idx ON website_sessions (session_id)")
     op.execute("""
         CREATE TABLE scan_pictures (
             scan_id UUID NOT NULL,
@@ -601,26 +628,16 @@ def upgrade() -> None:
         )
     """)
     op.execute("ALTER TABLE scan_pictures ALTER COLUMN content SET STORAGE EXTERNAL")
-    op.execute("""
-        CREATE TABLE website_sessions (
-            client_id TEXT NOT NULL,
-            session_id UUID NOT NULL,
-            CONSTRAINT website_sessions_pkey PRIMARY KEY (client_id, session_id),
-            CONSTRAINT website_sessions_session_id_fkey FOREIGN KEY(session_id) REFERENCES sessions (id) ON
-                DELETE CASCADE
-        )
-    """)
-    op.execute("CREATE INDEX website_sessions_session_id_idx ON website_sessions (session_id)")
 
 
 def downgrade() -> None:
     """Remove them."""
     op.execute("DROP TABLE website_sessions")
-    op.execute("DROP TABLE sessions")
     op.execute("DROP TABLE scan_pictures")
     op.execute("DROP TABLE phone_answers")
     op.execute("DROP TABLE wrong_user_codes")
     op.execute("DROP TABLE unionids")
+    op.execute("DROP TABLE sessions")
     op.execute("DROP TABLE scans")
     op.execute("DROP TABLE identities")
     op.execute("DROP TABLE former_users")
@@ -652,4 +669,5 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION forget_places()")
     op.execute("DROP FUNCTION check_user()")
     op.execute("DROP FUNCTION forget_former_avatar()")
+    op.execute("DROP FUNCTION take_sessions_along()")
     op.execute("DROP FUNCTION remember_unionid()")

@@ -67,12 +67,8 @@ async def stored(rows: asyncpg.Connection) -> asyncpg.Connection:
             f"{SESSION_COLUMNS} VALUES ('{SESSION}', '{ALICE}', 'wxa', 'openid-alice', now(), now(), now())",
         ),
         (
-            "sessions_app_id_openid_user_id_fkey",  # another user's identity
-            f"{SESSION_COLUMNS} VALUES ('{OTHER}', '{BOB}', 'wxa', 'openid-alice', now(), now(), now())",
-        ),
-        (
-            "sessions_app_id_openid_user_id_fkey",  # another app's
-            f"{SESSION_COLUMNS} VALUES ('{OTHER}', '{BOB}', 'wxa', 'openid-bob', now(), now(), now())",
+            "sessions_user_id_fkey",
+            f"{SESSION_COLUMNS} VALUES ('{OTHER}', '{NOBODY}', 'wxa', 'openid-alice', now(), now(), now())",
         ),
         (
             "phone_answers_app_id_openid_fkey",
@@ -146,6 +142,15 @@ async def test_erasing_a_user_takes_identities_and_sessions_along(stored: asyncp
     await stored.execute(f"DELETE FROM users WHERE id = '{ALICE}'")
     assert await stored.fetchval("SELECT array_agg(openid) FROM identities") == ["openid-bob"]
     assert await stored.fetchval("SELECT count(*) FROM sessions") == 0
+
+
+async def test_an_identity_that_goes_takes_its_sessions_along_and_no_others(stored: asyncpg.Connection) -> None:
+    await stored.execute(f"""
+        INSERT INTO identities (app_id, openid, user_id, created_at) VALUES ('wxb', 'openid-alice', '{ALICE}', now());
+        {SESSION_COLUMNS} VALUES ('{OTHER}', '{ALICE}', 'wxb', 'openid-alice', now(), now(), now());
+        DELETE FROM identities WHERE app_id = 'wxa';
+    """)
+    assert [str(row["id"]) for row in await stored.fetch("SELECT id FROM sessions")] == [OTHER]
 
 
 async def test_an_identity_that_moves_takes_its_sessions_along(stored: asyncpg.Connection) -> None:

@@ -33,13 +33,14 @@ _SPEND_LINK: Final = Statement[_SpentLink](
     "DELETE FROM admin_links WHERE digest = :digest RETURNING user_id, expires_at > :now AS is_good"
 )
 # FOR SHARE waits for a change of roles that is under way: `settle` holds the user's lock, and ends the sessions that
-# are open by then. Without the wait, a session could outlive the role.
+# are open by then. Without the wait, a session could outlive the role. The identity is locked too: so it is the user's
+# still, after the wait.
 _OPEN: Final = Statement[UserInSession](f"""
 WITH person AS (
     SELECT {USER} FROM users WHERE id = :user_id AND status = 'active' AND 'admin' = ANY (roles) FOR SHARE
 ), identity AS (
     SELECT i.app_id, i.openid, i.user_id FROM identities i JOIN person ON i.user_id = person.id
-     ORDER BY i.created_at DESC, i.app_id, i.openid LIMIT 1
+     ORDER BY i.created_at DESC, i.app_id, i.openid LIMIT 1 FOR SHARE OF i
 ), opened AS (
     INSERT INTO sessions (id, user_id, app_id, openid, ip, user_agent, created_at, last_used_at, expires_at,
                           client_id, scope)

@@ -82,6 +82,7 @@ def _returning_part(conditions: str) -> str:
 WITH person AS (
     UPDATE users{_SEEN_PART}
       FROM identities i{_KNOWN_PART}{conditions}
+       AND users.identity_lost_at IS NULL
     RETURNING {USER}, users.unjudged_since, users.banned_until
 ), opened AS ({_OPEN_PART}
       FROM person WHERE status = 'active'
@@ -93,7 +94,9 @@ SELECT * FROM person
 
 # For a known identity whose unionid has not changed: notes the login at its user, and opens a session. A banned user is
 # returned unchanged and gets no session. The caller has made the session's id, so that a statement that is sent twice
-# opens one session.
+# opens one session. Only the user's row is locked: to lock the identity's would write a page more. A login that waits
+# for the user's row sees the identity as before the wait. So the row itself must say that no identity has left the
+# user; if one has, the statements below lock the identity too.
 _RETURN: Final = Statement[EnteredUser](_returning_part(""))
 # The same, if the name and the picture are those already stored: most mini-programs send them with each login.
 _RETURN_AS_BEFORE: Final = Statement[EnteredUser](
@@ -109,7 +112,7 @@ _RETURN_WITH_PROFILE: Final = Statement[EnteredUser](f"""
 WITH before AS (
     SELECT users.id, users.unionid, users.status, users.nickname, users.avatar_url
       FROM identities i, users{_KNOWN_PART}
-       FOR NO KEY UPDATE OF users
+       FOR NO KEY UPDATE OF users FOR SHARE OF i
 ), counted AS ({_COUNTED_PART}
 ), person AS (
     UPDATE users{_SEEN_PART}{_profile_part("EXISTS (SELECT FROM counted)")}
@@ -167,7 +170,7 @@ _SIGN_UP_WITH_UNIONID: Final = Statement[EnteredUser](
 )
 # For an identity or a unionid that is known. The row of the unionid settles to which user the unionid belongs: the
 # second of two logins waits for the first one's row. An unknown identity is added to the unionid's user. A known
-# identity gets the unionid, and its own row is written, so that it is still its user's. But if the unionid belongs to
+# identity gets the unionid; it is locked, so that it is that user's after a wait too. But if the unionid belongs to
 # another user, or to one whom the unknown identity must not join since they have another one in this app, nothing is
 # changed, and no row is returned. The user is locked before the unionid, as in a merge and an erasure: two that locked
 # them in opposite orders would wait for each other.
@@ -179,26 +182,29 @@ WITH known AS (
       FROM users
      WHERE users.id = COALESCE((SELECT user_id FROM unionids WHERE unionid = :unionid), (SELECT user_id FROM known))
        FOR NO KEY UPDATE
+), kept AS (
+    SELECT before.id FROM before JOIN identities i ON i.user_id = before.id
+     WHERE i.app_id = :app_id AND i.openid = :openid
+       FOR NO KEY UPDATE OF i
+), fit AS (
+    SELECT id FROM before
+     WHERE CASE WHEN EXISTS (SELECT FROM known) THEN EXISTS (SELECT FROM kept)
+                ELSE NOT EXISTS (SELECT FROM identities WHERE user_id = before.id AND app_id = :app_id) END
 ), holder AS (
     INSERT INTO unionids (unionid, user_id)
-    SELECT :unionid::text, id FROM before WHERE :unionid::text IS NOT NULL
+    SELECT :unionid::text, id FROM fit WHERE :unionid::text IS NOT NULL
     ON CONFLICT (unionid) DO UPDATE SET unionid = excluded.unionid
-    RETURNING user_id
-), own AS (
-    SELECT before.* FROM before
-     WHERE :unionid::text IS NULL OR EXISTS (SELECT FROM holder WHERE holder.user_id = before.id)
-), named AS (
-    UPDATE identities SET unionid = COALESCE(:unionid, identities.unionid) FROM own
-     WHERE app_id = :app_id AND openid = :openid AND identities.user_id = own.id
     RETURNING user_id
 ), joined AS (
     UPDATE users{_SEEN_PART}{_profile_part("users.status = 'active'")},
            unionid = COALESCE(:unionid, users.unionid)
-      FROM own
-     WHERE users.id = own.id
-       AND CASE WHEN EXISTS (SELECT FROM known) THEN EXISTS (SELECT FROM named)
-                ELSE NOT EXISTS (SELECT FROM identities WHERE user_id = own.id AND app_id = :app_id) END
+      FROM fit
+     WHERE users.id = fit.id
+       AND (:unionid::text IS NULL OR EXISTS (SELECT FROM holder WHERE holder.user_id = fit.id))
     RETURNING {USER}, users.unjudged_since, users.banned_until
+), named AS (
+    UPDATE identities SET unionid = :unionid FROM joined
+     WHERE app_id = :app_id AND openid = :openid AND :unionid IS NOT NULL
 ), identity AS (
     INSERT INTO identities (app_id, openid, user_id, created_at, unionid)
     SELECT :app_id, :openid, id, :now, :unionid FROM joined WHERE NOT EXISTS (SELECT FROM known)

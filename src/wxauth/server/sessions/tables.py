@@ -21,13 +21,8 @@ class Session(SQLModel, table=True):
 
     __tablename__ = "sessions"
     __table_args__ = (
-        # A session follows its identity: a merge moves it to the other user, an erasure deletes it.
-        ForeignKeyConstraint(
-            ["app_id", "openid", "user_id"],
-            ["identities.app_id", "identities.openid", "identities.user_id"],
-            onupdate="CASCADE",
-            ondelete="CASCADE",
-        ),
+        # A session belongs to its identity's user. A trigger of the identities keeps it so.
+        ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
         CheckConstraint(  # one CHECK for all, because each costs every login
             "generation >= 0 AND expires_at >= created_at AND (revoked_at IS NULL) = (revoked_reason IS NULL)"
             " AND (revoked_at IS NULL OR session_key IS NULL)",

@@ -48,6 +48,7 @@ _NAME: Final = Statement[Nothing]("""
 WITH named AS (UPDATE identities SET unionid = :unionid WHERE app_id = :app_id AND openid = :openid RETURNING user_id)
 UPDATE users SET unionid = :unionid FROM named WHERE users.id = named.user_id
 """)
+# A trigger moves the identities' sessions with them.
 _MOVE_IDENTITIES: Final = Statement[str](
     "UPDATE identities SET user_id = :into WHERE user_id = :former_id RETURNING app_id"
 )
@@ -128,7 +129,7 @@ SELECT EXISTS (SELECT FROM former_users WHERE user_id = :user_id)
                 WHERE type = 'user.merged' AND data ? 'by'
                   AND user_id IN (SELECT :user_id::uuid UNION ALL SELECT id FROM former_users WHERE user_id = :user_id))
 """)
-# A foreign key deletes the identities' sessions with them.
+# A trigger deletes the identities' sessions with them.
 _ERASE_IDENTITIES: Final = Statement[_ErasedIdentities]("""
 WITH gone AS (
     SELECT unionid FROM identities WHERE user_id = :user_id AND app_id = :app_id AND openid = :openid

@@ -54,6 +54,8 @@ class User(SQLModel, table=True):
     """What staff noted about the ban, for staff alone."""
     banned_until: datetime | None = Field(sa_type=TIME)
     """When housekeeping lifts the ban; null for one without an end."""
+    identity_lost_at: datetime | None = Field(sa_type=TIME)
+    """When an identity last left this user. Only logins read it: see `_RETURN` in `login/login_rows.py`."""
 
 
 after_create(
@@ -101,8 +103,6 @@ class Identity(SQLModel, table=True):
 
     __tablename__ = "identities"
     __table_args__ = (
-        # Sessions refer to these three columns: so a session always belongs to its identity's user.
-        UniqueConstraint("app_id", "openid", "user_id"),
         ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
         CheckConstraint("app_id <> ''", name="app_id"),
         CheckConstraint("openid <> ''", name="openid"),
@@ -117,6 +117,32 @@ class Identity(SQLModel, table=True):
     created_at: datetime = Field(sa_type=TIME)
     unionid: str | None = Field(sa_type=Text)
     """The unionid that WeChat last gave with this identity."""
+
+
+after_create(
+    Identity,
+    # Sessions follow their identity to another user, and end with it. A foreign key would do the same, but would lock
+    # and so write the identity's row for each login. Whoever opens a session has locked the user. So the user's row
+    # comes first: a session that is being opened is then seen here, and a login that waits sees the mark.
+    """
+        CREATE FUNCTION take_sessions_along() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            UPDATE users SET identity_lost_at = now() WHERE id = OLD.user_id;
+            IF TG_OP = 'DELETE' THEN
+                DELETE FROM sessions WHERE user_id = OLD.user_id AND app_id = OLD.app_id AND openid = OLD.openid;
+            ELSE
+                UPDATE sessions SET user_id = NEW.user_id
+                 WHERE user_id = OLD.user_id AND app_id = OLD.app_id AND openid = OLD.openid;
+            END IF;
+            RETURN NULL;
+        END
+        $$
+    """,
+    """
+        CREATE TRIGGER identities_take_sessions_along AFTER DELETE OR UPDATE OF user_id ON identities
+            FOR EACH ROW EXECUTE FUNCTION take_sessions_along()
+    """,
+)
 
 
 class Unionid(SQLModel, table=True):

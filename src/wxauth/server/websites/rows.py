@@ -450,8 +450,11 @@ async def lock_person(transaction: Transaction, session_id: UUID, *, now: dateti
     """Lock the user whose session this is, in spite of a merge; None if user or session can no longer log in."""
     for _ in range(_ATTEMPTS):
         # None if a merge was under way: then the session leads to the remaining user.
-        if await transaction.value(_LOCK_USER, session_id=session_id) is not None:
-            return await transaction.row(_PERSON, session_id=session_id, now=now)
+        locked_id = await transaction.value(_LOCK_USER, session_id=session_id)
+        if locked_id is not None:
+            person = await transaction.row(_PERSON, session_id=session_id, now=now)
+            if person is None or person["id"] == locked_id:  # else the session has left that user meanwhile
+                return person
     return None
 
 
