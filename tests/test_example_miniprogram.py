@@ -80,7 +80,7 @@ def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Pa
 
 
 def test_the_demo_has_the_client_as_it_is() -> None:
-    for name in ("wxauth.js", "wxauth-scan.js"):
+    for name in ("wxauth.js", "wxauth-scan.js", "wxauth-site.js"):
         is_equal = (DEMO / name).read_bytes() == CLIENT.with_name(name).read_bytes()
         assert is_equal, f"cp clients/miniprogram/{name} examples/miniprogram/"
 

@@ -4,8 +4,10 @@ import json
 import re
 import subprocess
 import warnings
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from html import unescape
 from typing import Any
+from urllib.parse import parse_qsl
 
 import httpx
 import pytest
@@ -45,8 +47,29 @@ def test_openid_client(world: dict[str, str]) -> None:
     run_node_tests("oauth/relying_party.test.js", world)
 
 
+async def by_scan(browser: httpx.AsyncClient, url: str, phone: dict[str, str]) -> str:
+    """The browser shows a code, the phone approves; where the browser goes."""
+    page = (await browser.get(url)).text
+    scene = re.findall(r"/v1/scans/([\w-]{22})/code", page)[0]
+    claimed = await browser.post("/v1/me/scans", json={"scene": scene, "entry_scene": 1047}, headers=phone)
+    await browser.post(f"/v1/me/scans/{claimed.json()['id']}/approve", json={"login_code": "alice"}, headers=phone)
+    back = await browser.get(re.findall(r'href="(/v1/authorize/[\w-]{22}/next)"', page)[0])
+    return back.headers["location"]
+
+
+async def in_web_view(browser: httpx.AsyncClient, url: str, phone: dict[str, str]) -> str:
+    """The web-view asks the mini-program, which answers; where the web-view goes."""
+    page = await browser.get(url, headers={"User-Agent": "Mozilla/5.0 (iPhone) MicroMessenger/8.0.60 miniProgram/wx0"})
+    asked = json.loads(unescape(re.findall(r'data-page="([^"]+)"', page.text)[0]))["url"]
+    body = {**dict(parse_qsl(asked.partition("?")[2])), "login_code": "alice"}
+    answer = await browser.post("/v1/me/authorizations", json=body, headers=phone)
+    redirect_to: str = answer.json()["redirect_to"]
+    return redirect_to
+
+
+@pytest.mark.parametrize("way", [by_scan, in_web_view])
 @pytest.mark.parametrize("name", ["shop", "page"])
-async def test_authlib(world: dict[str, str], name: str) -> None:
+async def test_authlib(world: dict[str, str], name: str, way: Callable[..., Awaitable[str]]) -> None:
     service = world["SERVICE_URL"]
     async with httpx.AsyncClient(base_url=service, trust_env=False) as browser:
         metadata: dict[str, Any] = (await browser.get("/.well-known/openid-configuration")).json()
@@ -62,14 +85,9 @@ async def test_authlib(world: dict[str, str], name: str) -> None:
             trust_env=False,
         )
         url, state = site.create_authorization_url(metadata["authorization_endpoint"], code_verifier=VERIFIER)
-        page = (await browser.get(url)).text
-        scene = re.findall(r"/v1/scans/([\w-]{22})/code", page)[0]
-        claimed = await browser.post("/v1/me/scans", json={"scene": scene, "entry_scene": 1047}, headers=phone)
-        await browser.post(f"/v1/me/scans/{claimed.json()['id']}/approve", json={"login_code": "alice"}, headers=phone)
-        back = await browser.get(re.findall(r'href="(/v1/authorize/[\w-]{22}/next)"', page)[0])
         token: OAuth2Token = await site.fetch_token(
             metadata["token_endpoint"],
-            authorization_response=back.headers["location"],
+            authorization_response=await way(browser, url, phone),
             state=state,
             code_verifier=VERIFIER,
         )

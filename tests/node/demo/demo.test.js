@@ -298,3 +298,42 @@ test('a typed code comes with a warning', async () => {
   page.call('type', { detail: { value: { code: typed.toLowerCase() } } })
   await page.shows('代码是手动输入的')
 })
+
+/** The page of wxauth in a web-view: what it has the mini-program open. */
+async function askedInWebView() {
+  const asked = new URLSearchParams({
+    client_id: 'wxauth-example',
+    redirect_uri: 'http://127.0.0.1/callback',
+    response_type: 'code',
+    state: 'a state',
+    code_challenge: 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM',
+    code_challenge_method: 'S256',
+  })
+  const headers = { 'user-agent': 'Mozilla/5.0 (iPhone) MicroMessenger/8.0.60 Language/zh_CN miniProgram/wx0' }
+  const html = await (await fetch(`${SERVICE_URL}/v1/authorize?${asked}`, { headers })).text()
+  const { url } = JSON.parse(/data-page="([^"]+)"/.exec(html)[1].replaceAll('&quot;', '"').replaceAll('&amp;', '&'))
+  const [path, query] = url.split('?')
+  assert.equal(path, '/pages/authorize/authorize')
+  return Object.fromEntries(query.split('&').map((pair) => pair.split('=')))
+}
+
+test('a site in a web-view is logged in to by the page that it leads to', async () => {
+  demo.wx = { getEnterOptionsSync: () => ({ scene: 1001, path: 'pages/profile/profile', query: {} }) }
+  const page = await (await opened('authorize')).shows('出错了') // without a request
+  page.call('onLoad', await askedInWebView())
+  await until(() => page.all('site').length)
+  const url = new URL(page.attribute('site', 'src'))
+  assert.equal(`${url.origin}${url.pathname}`, 'http://127.0.0.1/callback')
+  assert.equal(url.searchParams.get('state'), 'a state')
+  assert.ok(url.searchParams.get('code'))
+})
+
+test("a card with a stranger's request logs nobody in", async () => {
+  const query = await askedInWebView()
+  demo.wx = { getEnterOptionsSync: () => ({ scene: 1007, path: 'pages/authorize/authorize', query }) }
+  const page = await (await opened('authorize')).shows('请从小程序内打开网页')
+  page.call('onLoad', query)
+  await page.shows('请从小程序内打开网页')
+  assert.equal(page.all('site').length, 0)
+  assert.equal(demo.phone.count('POST /v1/me/authorizations'), 0)
+})

@@ -48,7 +48,7 @@ const KINDS = {
   'a public page': () => client.discovery(new URL(SERVICE_URL), 'page', undefined, client.None(), insecure),
 }
 
-async function asked(config) {
+async function asked(config, more = {}) {
   const verifier = client.randomPKCECodeVerifier()
   const state = client.randomState()
   const nonce = client.randomNonce()
@@ -59,6 +59,7 @@ async function asked(config) {
     code_challenge_method: 'S256',
     state,
     nonce,
+    ...more,
   })
   const checks = { pkceCodeVerifier: verifier, expectedState: state, expectedNonce: nonce, idTokenExpected: true }
   return { url, checks }
@@ -86,6 +87,29 @@ for (const [kind, discover] of Object.entries(KINDS)) {
     assert.deepEqual([out.status, out.headers.get('location')], [303, 'http://127.0.0.1/bye'])
     await assert.rejects(client.refreshTokenGrant(config, again.refresh_token), { error: 'invalid_grant' })
     await client.tokenRevocation(config, again.refresh_token)
+  })
+}
+
+/** A web-view that is sent to the page, and the mini-program around it that answers. */
+async function browseInWebView(url, person) {
+  const headers = { 'user-agent': 'Mozilla/5.0 (iPhone) MicroMessenger/8.0.60 Language/zh_CN miniProgram/wx0' }
+  const html = await (await fetch(url, { headers })).text()
+  const asked = JSON.parse(/data-page="([^"]+)"/.exec(html)[1].replaceAll('&quot;', '"').replaceAll('&amp;', '&')).url
+  const { access_token } = await json('/v1/login', { code: person })
+  const body = { ...Object.fromEntries(new URLSearchParams(asked.split('?')[1])), login_code: person }
+  const { redirect_to } = await json('/v1/me/authorizations', body, { authorization: `Bearer ${access_token}` })
+  return new URL(redirect_to)
+}
+
+for (const [kind, discover] of Object.entries(KINDS)) {
+  test(`${kind} completes the code flow in a web-view, also for a new login`, async () => {
+    const config = await discover()
+    for (const more of [{}, { prompt: 'login' }, { max_age: '0' }]) {
+      const { url, checks } = await asked(config, more)
+      const back = await browseInWebView(url, 'dora')
+      const tokens = await client.authorizationCodeGrant(config, back, { ...checks, maxAge: more.max_age && 0 })
+      assert.deepEqual(tokens.claims().amr, ['wechat_mini_program'])
+    }
   })
 }
 

@@ -3,6 +3,7 @@ import { AuthError, createAuth } from '../../../../clients/miniprogram/wxauth.js
 import type { Answer, Auth, Platform, Session, User } from '../../../../clients/miniprogram/wxauth.js'
 
 import { approve, claim, deny, scanOf, scanSeen } from '../../../../clients/miniprogram/wxauth-scan.js'
+import { authorize } from '../../../../clients/miniprogram/wxauth-site.js'
 import type { Claimed, Scan } from '../../../../clients/miniprogram/wxauth-scan.js'
 
 const platform: Platform = wx
@@ -107,4 +108,10 @@ export async function onLoad(options: { q?: string; scene?: string }): Promise<s
   if (!code) return code
   await (claimed.typed ? deny(auth, claimed) : approve(auth, claimed))
   return claimed.browser?.device ?? claimed.client.origin ?? claimed.client.title
+}
+
+export async function onLoadOfASite(query: Record<string, string | undefined>): Promise<string> {
+  // @ts-expect-error: the request, not its URL
+  await authorize(auth, 'client_id=shop')
+  return authorize(auth, query)
 }

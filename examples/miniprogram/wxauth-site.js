@@ -1,0 +1,58 @@
+// Logs in to a website that this mini-program shows in a web-view. What the function does: wxauth-site.d.ts.
+import { AuthError } from './wxauth.js'
+
+const ONCE_MORE = /^(code_used|invalid_code|wechat_unavailable|(wechat_)?timeout|network_error)$/ // as at a login
+
+/** @type {typeof import('./wxauth-site.js').authorize} */
+export async function authorize(auth, query) {
+  const asked = read(query)
+  if (!isText(asked.redirect_uri)) throw new AuthError('invalid_argument', { detail: 'query' })
+  const url = await answer(auth, asked)
+  if (!/[?&]error=login_required(&|$)/.test(url)) return url
+  await auth.login({ force: true }) // nobody sees it: WeChat says once more whose phone this is
+  return answer(auth, asked)
+}
+
+async function answer(auth, asked) {
+  // By a new wx.login: whoever has stolen the token has no phone that says who they are.
+  const ask = async () => post(auth, { ...asked, login_code: await auth.loginCode() })
+  try {
+    return await ask()
+  } catch (error) {
+    if (!ONCE_MORE.test(error.code)) throw error
+    return ask() // where only the answer was lost, its code is never used
+  }
+}
+
+async function post(auth, body) {
+  const { statusCode: status, data, header } = await auth.request({
+    url: '/v1/me/authorizations',
+    method: 'POST',
+    data: body,
+    timeout: 20000,
+  })
+  const isGood = status >= 200 && status < 300
+  if (isGood && isText(Object(data).redirect_to)) return data.redirect_to
+  const { code, title, detail, request_id: requestId } = Object(isGood ? null : data)
+  const name = Object.keys(header || {}).find((key) => /^retry-after$/i.test(key))
+  throw new AuthError(isText(code) ? code : 'http_error', { title, detail, status, requestId, retryAfter: name ? Number(header[name]) || null : null })
+}
+
+// The site's request. Some phones give `onLoad` its values as they stand in the URL: then none of them is decoded.
+function read(query) {
+  const { redirect_uri: uri } = Object(query)
+  if (!isText(uri) || uri.includes('://')) return { ...query }
+  const asked = {}
+  for (const name of Object.keys(query)) asked[decoded(name)] = decoded(query[name])
+  return asked
+}
+
+const isText = (value) => typeof value === 'string' && value !== ''
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text)
+  } catch (_) {
+    return text
+  }
+}
