@@ -1,0 +1,85 @@
+// The page of /v1/authorize in a mini-program's web-view: Chromium with WeChat's user agent, and a bridge of the test's.
+import assert from 'node:assert/strict'
+import { after, afterEach, before, test } from 'node:test'
+import { Complaints, Pages } from '../browser.js'
+
+const { SERVICE_URL, SITE_URL } = process.env
+const userAgent =
+  'Mozilla/5.0 (Linux; Android 15; Pixel 9) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0 Mobile Safari/537.36 ' +
+  'MMWEBID/1 MicroMessenger/8.0.60.2860 WeChat/arm64 NetType/WIFI Language/zh_CN ABI/arm64 miniProgram/wx1234567890abcdef'
+
+const complaints = new Complaints(SERVICE_URL, SITE_URL)
+const pages = new Pages(SERVICE_URL, complaints, { userAgent, locale: 'zh-CN', viewport: { width: 375, height: 667 } })
+before(() => pages.start())
+after(() => pages.browser.close())
+afterEach(() => complaints.check())
+
+/** What every web-view has: calls are told to the test. Late, it comes after the page, with its event. */
+function bridge({ after }) {
+  window.calls = []
+  const come = () => {
+    window.WeixinJSBridge = { invoke: (...call) => void window.calls.push(call.slice(0, 2)) }
+    document.dispatchEvent(new Event('WeixinJSBridgeReady'))
+  }
+  if (after) addEventListener('load', () => setTimeout(come, after))
+  else come()
+}
+
+async function shown({ after = null } = {}) {
+  const page = await pages.fresh(after === null ? {} : { colorScheme: after ? 'dark' : 'light' })
+  if (after !== null) await page.addInitScript(bridge, { after })
+  await page.goto(`${SITE_URL}/login`)
+  return page
+}
+
+async function json(path, body, token) {
+  const headers = { 'content-type': 'application/json', ...(token && { authorization: `Bearer ${token}` }) }
+  const answer = await fetch(SERVICE_URL + path, { method: 'POST', headers, body: JSON.stringify(body) })
+  assert.ok(answer.ok, await answer.clone().text())
+  return answer.json()
+}
+
+test('the mini-program is asked at once, and by the button again, and the site logs in', async () => {
+  const page = await shown({ after: 0 })
+  await page.waitForFunction(() => window.calls.length === 1)
+  await page.getByRole('button', { name: '登录' }).click()
+  const [call, again] = await page.evaluate(() => window.calls)
+  assert.deepEqual(again, call)
+  const [api, { name, arg }] = call
+  assert.deepEqual([api, name, Object.keys(arg)], ['invokeMiniProgramAPI', 'redirectTo', ['url']])
+  const [path, query] = arg.url.split('?')
+  assert.equal(path, '/pages/authorize/authorize')
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth))
+
+  const { access_token, user } = await json('/v1/login', { code: 'alice' })
+  const asked = Object.fromEntries(query.split('&').map((pair) => pair.split('=').map(decodeURIComponent)))
+  const { redirect_to } = await json('/v1/me/authorizations', { ...asked, login_code: 'alice' }, access_token)
+  await page.goto(redirect_to) // as the <web-view> of the mini-program's page does, with the cookies of before
+  await page.getByText('已登录').waitFor()
+  assert.match(await page.textContent('pre'), new RegExp(user.id))
+})
+
+test("a stranger's answer opens no session of the site in this web-view", async () => {
+  const page = await shown({ after: 0 })
+  await page.waitForFunction(() => window.calls.length === 1)
+  const query = await page.evaluate(() => window.calls[0][1].arg.url.split('?')[1])
+  const { access_token } = await json('/v1/login', { code: 'mallory' })
+  const asked = Object.fromEntries(query.split('&').map((pair) => pair.split('=').map(decodeURIComponent)))
+  const { redirect_to } = await json('/v1/me/authorizations', { ...asked, login_code: 'mallory' }, access_token)
+  await page.context().clearCookies() // another person's web-view has never asked
+  await page.goto(redirect_to)
+  await page.getByText('Not logged in: mismatching_state').waitFor()
+})
+
+test('a bridge that comes later is waited for', async () => {
+  const page = await shown({ after: 1000 })
+  await page.waitForFunction(() => window.calls.length === 1)
+  assert.match(page.url(), /\/v1\/authorize\?/)
+  assert.equal(await page.getByRole('button').count(), 1)
+})
+
+test('without a bridge the page shows its code after three seconds', async () => {
+  const page = await shown()
+  await page.getByText(/^[B-Z]{4}-[B-Z]{4}$/).waitFor()
+  assert.match(page.url(), /[?&]door=scan(&|$)/)
+})
