@@ -60,8 +60,8 @@ def test_the_demo_can_be_tapped_through(world: dict[str, str]) -> None:
 @pytest.mark.process
 def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Path) -> None:
     guide = ROOT / "docs/mini-program.md"
-    auth, app, orders, page, steps, connect = code_blocks(guide, "js")
-    [markup] = code_blocks(guide, "html")
+    auth, app, orders, page, steps, site, connect = code_blocks(guide, "js")
+    [markup], [web_view] = code_blocks(guide, "html"), code_blocks(guide, "xml")
     files = {
         "auth.js": auth,
         "app.js": app,
@@ -71,11 +71,16 @@ def test_the_mini_program_of_the_guide_works(world: dict[str, str], tmp_path: Pa
         "pages/profile/profile.json": "{}",
         "pages/profile/profile.js": page,
         "pages/profile/profile.wxml": markup,
+        "pages/authorize/authorize.json": "{}",
+        "pages/authorize/authorize.js": site,
+        "pages/authorize/authorize.wxml": web_view.replace("<web-view ", '<web-view class="site" '),
     }
-    (tmp_path / "pages/profile").mkdir(parents=True)
+    for name in ("profile", "authorize"):
+        (tmp_path / "pages" / name).mkdir(parents=True)
     for name, content in files.items():
         (tmp_path / name).write_text(content)
-    shutil.copy(CLIENT, tmp_path)
+    for name in ("wxauth.js", "wxauth-site.js"):
+        shutil.copy(CLIENT.with_name(name), tmp_path)
     run_node_tests("demo/guide.test.js", {**world, "GUIDE": str(tmp_path)})
 
 

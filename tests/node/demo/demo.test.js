@@ -5,7 +5,7 @@ import { createServer } from 'node:http'
 import { afterEach, beforeEach, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { ask, isGood, logInElsewhere, newPerson, wechat } from '../miniprogram/world.js'
-import { MiniProgram, ORDERS_URL, SERVICE_URL, WECHAT_URL, until } from './mini_program.js'
+import { MiniProgram, ORDERS_URL, SERVICE_URL, WECHAT_URL, askedInWebView, until } from './mini_program.js'
 
 // A picture of one pixel.
 const PNG = Buffer.from(
@@ -298,24 +298,6 @@ test('a typed code comes with a warning', async () => {
   page.call('type', { detail: { value: { code: typed.toLowerCase() } } })
   await page.shows('代码是手动输入的')
 })
-
-/** The page of wxauth in a web-view: what it has the mini-program open. */
-async function askedInWebView() {
-  const asked = new URLSearchParams({
-    client_id: 'wxauth-example',
-    redirect_uri: 'http://127.0.0.1/callback',
-    response_type: 'code',
-    state: 'a state',
-    code_challenge: 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM',
-    code_challenge_method: 'S256',
-  })
-  const headers = { 'user-agent': 'Mozilla/5.0 (iPhone) MicroMessenger/8.0.60 Language/zh_CN miniProgram/wx0' }
-  const html = await (await fetch(`${SERVICE_URL}/v1/authorize?${asked}`, { headers })).text()
-  const { url } = JSON.parse(/data-page="([^"]+)"/.exec(html)[1].replaceAll('&quot;', '"').replaceAll('&amp;', '&'))
-  const [path, query] = url.split('?')
-  assert.equal(path, '/pages/authorize/authorize')
-  return Object.fromEntries(query.split('&').map((pair) => pair.split('=')))
-}
 
 test('a site in a web-view is logged in to by the page that it leads to', async () => {
   demo.wx = { getEnterOptionsSync: () => ({ scene: 1001, path: 'pages/profile/profile', query: {} }) }

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, test } from 'node:test'
 import { ask, isGood, logInElsewhere, newPerson, wechat } from '../miniprogram/world.js'
-import { MiniProgram, ORDERS_URL, SERVICE_URL } from './mini_program.js'
+import { MiniProgram, ORDERS_URL, SERVICE_URL, askedInWebView, until } from './mini_program.js'
 
 let guide
 beforeEach(() => {
@@ -46,6 +46,20 @@ test('encrypted data is opened, after one more login where it does not open', as
   assert.equal(guide.phone.count('login'), 2)
   given.push(unopenable, unopenable)
   await assert.rejects(steps(), { code: 'session_key_expired' })
+})
+
+test('the page that a site in a web-view leads to logs in to it', async () => {
+  const query = await askedInWebView()
+  guide.wx.getEnterOptionsSync = () => ({ path: 'pages/authorize/authorize', query })
+  guide.launch()
+  const card = guide.open('authorize')
+  card.call('onLoad', query)
+  assert.equal(guide.phone.count('POST /v1/me/authorizations'), 0)
+  assert.equal(guide.phone.count('login'), 0)
+  guide.wx.getEnterOptionsSync = globalThis.wx.getEnterOptionsSync = () => ({ path: 'pages/profile/profile', query: {} })
+  card.call('onLoad', query)
+  await until(() => card.all('site').length)
+  assert.match(card.attribute('site', 'src'), /^http:\/\/127\.0\.0\.1\/callback\?code=/)
 })
 
 test('a socket is opened with a good token', async () => {

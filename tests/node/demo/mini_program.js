@@ -156,3 +156,21 @@ export async function until(condition, complaint = () => 'waited in vain') {
     await sleep(5)
   }
 }
+
+/** The page of wxauth in a web-view: what it has the mini-program open. */
+export async function askedInWebView() {
+  const asked = new URLSearchParams({
+    client_id: 'wxauth-example',
+    redirect_uri: 'http://127.0.0.1/callback',
+    response_type: 'code',
+    state: 'a state',
+    code_challenge: 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM',
+    code_challenge_method: 'S256',
+  })
+  const headers = { 'user-agent': 'Mozilla/5.0 (iPhone) MicroMessenger/8.0.60 Language/zh_CN miniProgram/wx0' }
+  const html = await (await fetch(`${SERVICE_URL}/v1/authorize?${asked}`, { headers })).text()
+  const { url } = JSON.parse(/data-page="([^"]+)"/.exec(html)[1].replaceAll('&quot;', '"').replaceAll('&amp;', '&'))
+  const [path, query] = url.split('?')
+  assert.equal(path, '/pages/authorize/authorize')
+  return Object.fromEntries(query.split('&').map((pair) => pair.split('=')))
+}
