@@ -187,3 +187,13 @@ def test_an_answer_that_never_came_is_not_told_as_one(code: str) -> None:
         until(lambda: wechat.get("/desk/wires/0").json()["calls"][0]["ms"] is not None)
         [call] = wechat.get("/desk/wires/0").json()["calls"]
         assert (call["status"], call["answer"]) == (None, None)
+
+
+@pytest.mark.no_database
+@pytest.mark.parametrize("url", ["http://example.com/", "https://127.0.0.1/", "file:///etc/hostname", "no URL", ""])
+async def test_the_web_view_opens_pages_of_this_machine_alone(url: str) -> None:
+    transport = httpx.ASGITransport(create_simulator())
+    async with httpx.AsyncClient(transport=transport, base_url="http://wechat.test") as client:
+        wanted = {"person": "alice", "url": url, "user_agent": "MicroMessenger"}
+        answer = await client.post("/desk/web-view", json=wanted)
+    assert (answer.status_code, answer.json()["error"].startswith("url: ")) == (422, True)

@@ -161,6 +161,22 @@ test('no network for a moment is no end', async () => {
   complaints.bearWith(/net::ERR_FAILED/)
 })
 
+test('a site in the web-view is logged in to by the mini-program around it, and each person has a web-view', async () => {
+  const { page: phone } = await desk()
+  const shown = phone.locator('#web-page')
+  await phone.click('#web-view button')
+  await shown.getByRole('button', { name: '微信扫码登录' }).click()
+  await shown.getByText('已登录').waitFor()
+  const told = JSON.parse(await shown.locator('pre').innerText())
+  assert.deepEqual(told.amr, ['wechat_mini_program'])
+  assert.equal(told.sub, await phone.locator('#user-id').innerText())
+  assert.match(await phone.locator('#taps').textContent(), /POST \/v1\/me\/authorizations/)
+  await phone.fill('#person', `other-${randomUUID().slice(0, 8)}`)
+  await phone.locator('#person').blur()
+  await phone.click('#web-view button')
+  await shown.getByRole('button', { name: '微信扫码登录' }).waitFor()
+})
+
 for (const [name, options] of Object.entries({
   phone: { viewport: { width: 320, height: 640 }, userAgent: 'Mozilla/5.0 (iPhone; CPU iPhone OS 17_1) Mobile' },
   dark: { colorScheme: 'dark', locale: 'en' },

@@ -60,13 +60,14 @@ def run(*, port: int | None, wechat_port: int, site_port: int | None = None, lan
             if simulated_url is not None:  # before the database, which takes longer: a taken port is told at once
                 wechat_listener = stack.enter_context(_listen("127.0.0.1", wechat_port, "--wechat-port"))
             site_listener = stack.enter_context(_listen_for_site(site_port))
+            site_url = f"http://127.0.0.1:{site_listener.getsockname()[1]}"
             settings = stack.enter_context(_with_database(settings))
             if simulated_url is not None:
-                stack.enter_context(_simulator(wechat_listener, service_url(settings)))
+                simulator = create_simulator(service_url=service_url(settings), site_url=site_url)
+                stack.enter_context(_beside(OwnPagesOnly(simulator), wechat_listener, name="simulated WeChat"))
             asyncio.run(_prepare(settings))
             where = {"issuer": settings.issuer, "database_url": settings.database_url.get_secret_value()}
             stack.enter_context(command_beside(HOME, own | where))
-            site_url = f"http://127.0.0.1:{site_listener.getsockname()[1]}"
             website = site.create_site(settings.issuer, url=site_url, cookie_secret=secrets.token_hex())
             stack.enter_context(_beside(website, site_listener, name="example site"))
             told = welcome(
@@ -157,12 +158,6 @@ def _with_database(settings: Settings) -> Iterator[Settings]:
         return
     with EmbeddedPostgres(HOME / "postgres") as postgres:
         yield settings.model_copy(update={"database_url": SecretStr(postgres.url())})
-
-
-@contextmanager
-def _simulator(listener: socket.socket, service_url: str) -> Iterator[None]:
-    with _beside(OwnPagesOnly(create_simulator(service_url=service_url)), listener, name="simulated WeChat"):
-        yield
 
 
 @contextmanager

@@ -24,7 +24,7 @@ PATH: Final = "/desk/"
 _PAGE: Final = Path(__file__).parent / "page"
 _SHARED: Final = ("base.css", "dom.js", "icon.svg")
 """Files shared with the console, for one design."""
-_CLIENTS: Final = ("wxauth.js", "wxauth-scan.js")
+_CLIENTS: Final = ("wxauth.js", "wxauth-scan.js", "wxauth-site.js")
 _IN_WHEEL: Final = Path(__file__).parents[3] / "_miniprogram"
 _IN_CHECKOUT: Final = Path(__file__).parents[5] / "clients" / "miniprogram"
 _OUR_NAMES: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -55,7 +55,7 @@ _ON_THE_WAY: Final[tuple[tuple[dict[str, Any], Title, type[WeChatError] | None],
 )
 
 
-def desk_routes(wires: Wires, faults: Faults, *, service_url: str) -> list[Route]:
+def desk_routes(wires: Wires, faults: Faults, *, service_url: str, site_url: str) -> list[Route]:
     """The routes of the page, of the real client that the page runs, and of the data that it shows."""
     files, shared = StaticFiles(directory=_PAGE), StaticFiles(directory=CONSOLE_PAGE)
     clients = _IN_WHEEL if _IN_WHEEL.is_dir() else _IN_CHECKOUT
@@ -70,6 +70,7 @@ def desk_routes(wires: Wires, faults: Faults, *, service_url: str) -> list[Route
     }
     setup = {
         "service_url": service_url,
+        "site_url": site_url,
         "apps": [app["app_id"] for app in APPS],
         "later_app": LATER_APP,
         "faults": known_faults(),

@@ -21,6 +21,7 @@ from wxauth.server.dev.wechat.push import PushRequest, deliver
 from wxauth.server.dev.wechat.receiver import Receiver
 from wxauth.server.dev.wechat.refusals import Refusal
 from wxauth.server.dev.wechat.simulator import PATHS, Simulator
+from wxauth.server.dev.wechat.web_view import PageRequest, WebViews
 from wxauth.server.dev.wechat.wires import Wires
 
 Wanted = TypeVar("Wanted", bound=BaseModel)
@@ -31,6 +32,7 @@ def create_simulator(
     *,
     push_transport: httpx.AsyncBaseTransport | None = None,
     service_url: str = "http://127.0.0.1:8000",
+    site_url: str = "http://127.0.0.1:8004",
 ) -> Starlette:
     """The simulated WeChat as an ASGI app. It pushes messages to the service by HTTP, or by `push_transport`."""
     wechat = simulator or Simulator()
@@ -78,7 +80,8 @@ def create_simulator(
             Route("/faults", clear_faults, methods=["DELETE"]),
             _control("/accounts", Account, change_account),
             *Receiver().routes(),
-            *desk_routes(wires, wechat.faults, service_url=service_url),
+            _control(f"{PATH}web-view", PageRequest, WebViews().open),
+            *desk_routes(wires, wechat.faults, service_url=service_url, site_url=site_url),
         ]
     )
 

@@ -6,6 +6,7 @@ import { either, language, showTexts, text, toggleLanguage } from './texts.js'
 import { showTokens, tick, tokensOf } from './tokens.js'
 import { createAuth } from './wxauth.js'
 import { approve, claim, deny, scanOf } from './wxauth-scan.js'
+import { authorize } from './wxauth-site.js'
 import { createWires } from './wires.js'
 
 const OLD_TOKENS = 5
@@ -192,9 +193,39 @@ const TAPS = {
     showClaimed(claimed)
   },
 
+  openPage: () => browse($('address').value),
+
   withdrawName: () => push({ revoke_info: '6' }),
   withdrawPhone: () => push({ revoke_info: '8' }),
   closeAccount: () => push({ event: 'user_authorization_cancellation' }),
+}
+
+/** The web-view opens a page. A page that asks the mini-program gets its answer, as pages/authorize of the demo gives it. */
+async function browse(url) {
+  const seen = await simulated('web-view', { person: person(), url, user_agent: userAgent() })
+  const plain = seen.html.replace(/ style="[^"]*"/g, '') // which the policy of this page refuses
+  const page = new DOMParser().parseFromString(plain, 'text/html')
+  const asked = JSON.parse(page.querySelector('main[data-page]')?.dataset.page ?? '{}').url
+  if (!asked) return showPage(seen, page)
+  const [path, query] = asked.split('?')
+  showPage(seen, page, h('p', {}, `${text('asksMiniProgram')} `, h('code', {}, path)))
+  await browse(await authorize(auth, Object.fromEntries(query.split('&').map((pair) => pair.split('=')))))
+}
+
+/** What the web-view shows: the texts of the page, and its links as buttons. */
+function showPage({ url, status }, page, ...more) {
+  const texts = [...page.querySelectorAll('h1, p, pre')].filter((each) => !each.querySelector('a') && each.textContent.trim())
+  const links = [...page.querySelectorAll('body a[href]:not(noscript a)')].map((link) => {
+    const target = new URL(link.getAttribute('href'), url).href
+    return h('button', { type: 'button', class: 'small', onclick: () => tap('openPage', () => browse(target)) }, link.textContent)
+  })
+  $('web-page').replaceChildren(
+    h('p', {}, h('small', {}, `${status} ${url.split('?')[0]}`)),
+    ...texts.map((each) => h(each.tagName === 'PRE' ? 'pre' : 'p', {}, each.textContent)),
+    ...more,
+    h('div', { class: 'buttons' }, links),
+  )
+  $('web-page').hidden = false
 }
 
 let newestScene = ''
@@ -449,6 +480,7 @@ async function greet() {
 
 function start() {
   $('service').textContent = service
+  $('address').value = `${setup.site_url}/`
   $('docs').href = `${service}/docs`
   const { app_id: laterApp, app_secret, push_token } = setup.later_app
   $('app').append(...[...setup.apps, laterApp].map((id) => h('option', { value: id }, id)))
@@ -476,6 +508,7 @@ function start() {
   submitted('rename', () => tap('save'))
   submitted('holder', () => {})
   submitted('scan', () => tap('scanIt'))
+  submitted('web-view', () => tap('openPage'))
   submitted('trouble', async () => {
     const fault = JSON.parse($('what').value)
     const api = $('api').value
