@@ -21,10 +21,10 @@ def admin() -> None:
 @click.argument("user_id", type=click.UUID, required=False)
 @json_option
 def link_command(user_id: UUID | None, as_json: bool) -> None:
-    """Print a URL that logs an administrator in to the console, once, within ten minutes.
+    """Print a URL that logs an administrator or support staff in to the console, once, within ten minutes.
 
     Use it before anybody can scan, or while WeChat is unavailable. Without USER_ID, the URL is for the only
-    administrator. Whoever opens the URL is logged in as that administrator: send it to nobody else.
+    administrator. Whoever opens the URL is logged in as that user: send it to nobody else.
     """
     settings = read_settings(ConsoleSettings)
 
@@ -32,7 +32,7 @@ def link_command(user_id: UUID | None, as_json: bool) -> None:
         try:
             return await make_link(database, user_id, now=now)
         except NoAdministrator:
-            who = f"{user_id} is no administrator" if user_id else "there is no administrator yet"
+            who = f"{user_id} has neither the role admin nor support" if user_id else "there is no administrator yet"
             to_do = "see 'wxauth users list', then 'wxauth users grant USER_ID admin'. 请先授予 admin 角色。"
             raise Failed(f"{who}: {to_do}") from None
         except SeveralAdministrators:

@@ -16,6 +16,7 @@ from wxauth.server.console import sessions
 from wxauth.server.console.sessions import PATH, Opened
 from wxauth.server.core.services import Services
 from wxauth.server.users.callers import device_of
+from wxauth.server.users.standing import ADMIN, SUPPORT
 from wxauth.server.web.cookies import cookie_in
 
 PAGE: Final = Path(__file__).parent / "page"
@@ -151,6 +152,7 @@ def _answer(services: Services, opened: Opened) -> Response:
         "access_token": opened.access_token,
         "token_type": "Bearer",
         "expires_in": opened.expires_in,
+        "role": ADMIN if ADMIN in user["roles"] else SUPPORT,
         "user": {"id": str(user["id"]), "nickname": user["nickname"], "avatar_url": user["avatar_url"]},
     }
     response = JSONResponse(body, headers=_NO_STORE)

@@ -8,6 +8,7 @@ from uuid import UUID
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.users import USER, UserInSession
+from wxauth.server.users.standing import STAFF
 
 
 class _SpentLink(TypedDict):
@@ -18,8 +19,8 @@ class _SpentLink(TypedDict):
 _ADMINISTRATORS: Final = Statement[UUID]("""
 SELECT id FROM users WHERE 'admin' = ANY (roles) AND status = 'active' ORDER BY id LIMIT 2
 """)
-_IS_ADMINISTRATOR: Final = Statement[int](
-    "SELECT 1 FROM users WHERE id = :user_id AND 'admin' = ANY (roles) AND status = 'active'"
+_IS_STAFF: Final = Statement[int](
+    "SELECT 1 FROM users WHERE id = :user_id AND roles && :staff::text[] AND status = 'active'"
 )
 # Storing a link also deletes the expired ones.
 _STORE_LINK: Final = Statement[Nothing]("""
@@ -37,7 +38,7 @@ _SPEND_LINK: Final = Statement[_SpentLink](
 # still, after the wait.
 _OPEN: Final = Statement[UserInSession](f"""
 WITH person AS (
-    SELECT {USER} FROM users WHERE id = :user_id AND status = 'active' AND 'admin' = ANY (roles) FOR SHARE
+    SELECT {USER} FROM users WHERE id = :user_id AND status = 'active' AND roles && :staff::text[] FOR SHARE
 ), identity AS (
     SELECT i.app_id, i.openid, i.user_id FROM identities i JOIN person ON i.user_id = person.id
      ORDER BY i.created_at DESC, i.app_id, i.openid LIMIT 1 FOR SHARE OF i
@@ -60,9 +61,9 @@ async def some_administrators(database: Database) -> Sequence[UUID]:
     return await database.values(_ADMINISTRATORS)
 
 
-async def is_administrator(database: Database, user_id: UUID) -> bool:
-    """Whether this user is an administrator now. Raises: StorageUnavailable."""
-    return await database.value(_IS_ADMINISTRATOR, user_id=user_id) is not None
+async def is_staff(database: Database, user_id: UUID) -> bool:
+    """Whether this user is an administrator now, or other staff. Raises: StorageUnavailable."""
+    return await database.value(_IS_STAFF, user_id=user_id, staff=list(STAFF)) is not None
 
 
 async def store_link(
@@ -90,7 +91,7 @@ async def open_console_session(
     expires_at: datetime,
     now: datetime,
 ) -> UserInSession | None:
-    """Open a console session with the user's newest identity; None if the user is no administrator."""
+    """Open a console session with the user's newest identity; None if the user is no staff."""
     return await transaction.row(
         _OPEN,
         user_id=user_id,
@@ -101,6 +102,7 @@ async def open_console_session(
         user_agent=user_agent,
         client_id=client_id,
         scope=scope,
+        staff=list(STAFF),
     )
 
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from wxauth.errors import InsufficientRole, SessionRevoked, StorageUnavailable
 from wxauth.server.clients.clients import ensure_own_client
 from wxauth.server.console.rows import (
-    is_administrator,
+    is_staff,
     mark_console_session,
     open_console_session,
     some_administrators,
@@ -32,7 +32,7 @@ from wxauth.server.login.refresh_rows import Lifetimes, Refused, Use, rotate_ref
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.server.users.callers import ADMIN_SCOPE
-from wxauth.server.users.standing import ADMIN
+from wxauth.server.users.standing import STAFF
 from wxauth.server.websites.authorize import challenge_of
 from wxauth.server.websites.grants import count_redeemed
 from wxauth.server.websites.redeeming import Granted, NotGranted, redeem_code
@@ -55,7 +55,7 @@ log = get_logger()
 
 
 class NoAdministrator(Exception):
-    """There is no administrator, or this user is none."""
+    """There is no administrator, or this user is no staff."""
 
 
 class SeveralAdministrators(Exception):
@@ -107,7 +107,7 @@ async def add_console_as_site(services: Services) -> None:
 
 
 async def make_link(database: Database, user_id: UUID | None, *, now: datetime) -> Link:
-    """Make a link for this administrator; for None, for the only administrator.
+    """Make a link for this administrator, or who answers customers; for None, for the only administrator.
 
     Raises: NoAdministrator, SeveralAdministrators, StorageUnavailable.
     """
@@ -116,7 +116,7 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
         if len(administrators) > 1:
             raise SeveralAdministrators
         user_id = administrators[0] if administrators else None
-    if user_id is None or not await is_administrator(database, user_id):
+    if user_id is None or not await is_staff(database, user_id):
         raise NoAdministrator
     link = Link(user_id, secrets.token_urlsafe(_SECRET_BYTES), now + LINK_LIFETIME)
     async with database.begin() as transaction:
@@ -128,7 +128,7 @@ async def make_link(database: Database, user_id: UUID | None, *, now: datetime) 
 async def open_by_link(services: Services, secret: str, *, device: Device) -> Opened:
     """Open a session by a link, which can be used once.
 
-    Raises: SessionRevoked, if the link is unknown, used or expired, or its user no administrator; StorageUnavailable.
+    Raises: SessionRevoked, if the link is unknown, used or expired, or its user no staff; StorageUnavailable.
     """
     now, user = services.clock(), None
     session_id = new_id(now)
@@ -149,7 +149,7 @@ async def open_by_link(services: Services, secret: str, *, device: Device) -> Op
         if user is not None:
             await _note_opened(transaction, user["id"], session_id, by="link", device=device, now=now)
     if user is None:
-        raise SessionRevoked("the link has been used, is over, or its user is no administrator: make another one")
+        raise SessionRevoked("the link has been used, is over, or its user has no role for it: make another one")
     log.info("console_opened", user_id=user["id"], session_id=session_id, by="link")
     return _opened(services, user, session_id, generation=0, left=UNUSED, now=now)
 
@@ -177,9 +177,9 @@ async def open_by_scan(services: Services, code: str, verifier: str, *, device: 
                 now=now,
             )
             if isinstance(granted, Granted):
-                if ADMIN not in granted.user["roles"]:
-                    log.warning("console_refused", user_id=granted.user["id"], reason="no administrator")
-                    raise InsufficientRole("this user is no administrator")  # rolls the new session back
+                if STAFF.isdisjoint(granted.user["roles"]):
+                    log.warning("console_refused", user_id=granted.user["id"], reason="no staff")
+                    raise InsufficientRole("this needs the role admin or support")  # rolls the new session back
                 await mark_console_session(transaction, session_id)
                 await _note_opened(transaction, granted.user["id"], session_id, by="scan", device=device, now=now)
     if not isinstance(granted, Granted):
@@ -215,9 +215,9 @@ async def go_on(services: Services, kept_by: str, *, device: Device) -> Opened:
     )
     if isinstance(outcome, Refused):
         raise SessionRevoked(f"the session of the console has ended: {outcome.why}")
-    if ADMIN not in outcome.user["roles"]:
+    if STAFF.isdisjoint(outcome.user["roles"]):
         await end(services, kept_by)
-        raise InsufficientRole("this user is no administrator any more")
+        raise InsufficientRole("this user has neither the role admin nor support any more")
     now = services.clock()
     left = int((outcome.expires_at - now).total_seconds())
     return _opened(services, outcome.user, token.session_id, generation=outcome.generation, left=left, now=now)

@@ -533,8 +533,8 @@ class Settings(DatabaseSettings):
     scan_admin_anywhere: Annotated[
         bool,
         Setting(
-            "Whether administrators may scan a code that a browser in another network shows.",
-            "管理员能否扫描另一网络中的浏览器所展示的码。",
+            "Whether administrators and support staff may scan a code that a browser in another network shows.",
+            "管理员与客服能否扫描另一网络中的浏览器所展示的码。",
         ),
     ] = False
     web_session_ttl: Annotated[Seconds, Setting("Idle timeout of a website's session.", "网站会话闲置多久后失效。")] = (

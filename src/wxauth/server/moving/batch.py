@@ -16,7 +16,7 @@ from wxauth.server.moving import faults
 from wxauth.server.moving.faults import Fault
 from wxauth.server.moving.import_rows import Found, UserToImport, store
 from wxauth.server.moving.lines import Line, later
-from wxauth.server.users.standing import ADMIN, Settled, Standing, settle
+from wxauth.server.users.standing import ADMIN, STAFF, Settled, Standing, settle
 
 _A_MOMENT: Final = timedelta(microseconds=1)
 
@@ -222,7 +222,7 @@ class Batch:
         # that an operator has made one user of two accounts of one person.
         would_be_second = identity is None and line.user_id is None and self._is_in_app(owner_id, line.app_id)
         found = (
-            (faults.ADMIN, ADMIN in (line.roles or ()) and not self._options.allow_admin),
+            (faults.ADMIN, not STAFF.isdisjoint(line.roles or ()) and not self._options.allow_admin),
             (faults.MERGED, line.user_id in self._former_ids),
             (faults.ERASED, is_gone and not self._options.restore),
             (faults.SECOND_OPENID, openid != line.openid or (would_be_second and by_unionid is not None)),
@@ -302,7 +302,7 @@ class Batch:
             yield faults.FORMER_EXTERNAL_ID_TAKEN
 
     def _fault_of_standing(self, before: _User | None, after: _User) -> Iterator[Fault]:
-        if not self._options.allow_admin and after.standing.is_administrator and before and before.standing.is_banned:
+        if not self._options.allow_admin and before and before.standing.is_banned and _is_active_staff(after):
             yield faults.UNBANNED_ADMIN
         was_administrator = before is not None and before.standing.is_administrator
         if was_administrator and not after.standing.is_administrator and self._administrators <= {after.id}:
@@ -365,6 +365,10 @@ class Batch:
             fields = [name for name in ("nickname", "avatar_url") if getattr(before, name) != getattr(after, name)]
             if fields:
                 yield event(EventType.PROFILE_CHANGED, after.id, None, {"fields": fields})
+
+
+def _is_active_staff(user: _User) -> bool:
+    return user.standing.is_staff and not user.standing.is_banned
 
 
 def _status_and_ban(line: Line) -> dict[str, Any]:

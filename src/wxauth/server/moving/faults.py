@@ -90,13 +90,17 @@ NO_HEADER: Final = Fault(
 )
 
 ADMIN: Final = Fault(
-    "roles", Text("must be without admin, unless --allow-admin is given", "不能含 admin，除非加 --allow-admin")
+    "roles",
+    Text(
+        "must be without admin and support, unless --allow-admin is given",
+        "不能含 admin 或 support，除非加 --allow-admin",
+    ),
 )
 UNBANNED_ADMIN: Final = Fault(
     "status",
     Text(
-        "must leave a banned administrator banned, unless --allow-admin is given",
-        "不能解除对管理员的封禁，除非加 --allow-admin",
+        "must leave banned administrators and support staff banned, unless --allow-admin is given",
+        "不能解除对管理员与客服的封禁，除非加 --allow-admin",
     ),
 )
 LAST_ADMIN: Final = Text(

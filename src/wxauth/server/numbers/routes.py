@@ -9,7 +9,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from wxauth.errors import Title
 from wxauth.server.core.services import ServicesDep
-from wxauth.server.users.callers import AdministratorDep
+from wxauth.server.users.callers import StaffDep
 from wxauth.server.web.direct import Router
 
 router = Router("admin")
@@ -42,9 +42,7 @@ class NumbersAnswer(TypedDict):
 
 
 @router.get("/v1/admin/numbers", summary=Title("Read daily statistics", "查看每日统计"))
-async def read_numbers(
-    _: AdministratorDep, services: ServicesDep, query: Annotated[NumbersQuery, Query()]
-) -> NumbersAnswer:
+async def read_numbers(_: StaffDep, services: ServicesDep, query: Annotated[NumbersQuery, Query()]) -> NumbersAnswer:
     """Counted as it happens by each process, which stores it every few seconds.
 
     Of other processes than the one that answers, the last seconds are not in it yet.

@@ -248,7 +248,7 @@ async def end_sessions(
 
 
 async def end_console_sessions(transaction: Transaction, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """End a user's sessions of the console, because the user is no longer an administrator."""
+    """End a user's sessions of the console, because the user has lost a role that opens it."""
     reason = EndReason.ADMINISTRATOR
     ended = await transaction.rows(_END_CONSOLES, user_id=user_id, now=now, reason=reason)
     await record_ends(transaction, ended, reason=reason, by=by, now=now)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from wxauth.errors import InsufficientRole, InvalidToken, NotFound
+from wxauth.errors import InvalidToken, NotFound
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
@@ -26,11 +26,6 @@ class Caller:
 
     session_id: UUID
     user: UserInSession
-
-    def require_role(self, role: str) -> None:
-        """Check that the user has the role now, whatever the token says. Raises: InsufficientRole."""
-        if role not in self.user["roles"]:
-            raise InsufficientRole(f"this needs the role {role}")
 
 
 async def caller(services: Services, principal: Principal) -> Caller:

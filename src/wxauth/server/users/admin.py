@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from wxauth.errors import FieldError, InvalidRequest, LoginTooOld, NotFound
+from wxauth.errors import FieldError, InsufficientRole, InvalidRequest, LoginTooOld, NotFound
 from wxauth.server.consents.rows import ConsentRow, newest_consents
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
@@ -116,21 +116,30 @@ async def read_user(database: Database, user_id: UUID, *, now: datetime) -> User
 
 
 async def change_user(
-    database: Database, user_id: UUID, change: UserChange, *, by: Actor, may_promote: bool = True, now: datetime
+    database: Database,
+    user_id: UUID,
+    change: UserChange,
+    *,
+    by: Actor,
+    spares_staff: bool = False,
+    may_promote: bool = True,
+    now: datetime,
 ) -> None:
     """Ban or unban a user, and set their roles; a ban ends every session.
 
-    Without `may_promote`, nobody but an active administrator has the role `admin` after it. The role counts, not
-    whether the user may use it now: a ban is lifted later.
+    Without `may_promote`, nobody becomes an administrator or other staff by it. With `spares_staff`, nothing is done to
+    them.
 
-    Raises: InvalidRequest, NotFound, LastAdmin, LoginTooOld, TooManyRoles, StorageUnavailable.
+    Raises: InvalidRequest, NotFound, InsufficientRole, LastAdmin, LoginTooOld, TooManyRoles, StorageUnavailable.
     """
     if change.until is not None and change.until <= now:
         raise InvalidRequest.of("until", "Must be in the future")
 
     async def decide(transaction: Transaction, before: Standing) -> Settled:
+        if spares_staff:
+            _check_no_staff(before)
         after = change.applied_to(before)
-        if ADMIN in after.roles and not (before.is_administrator or may_promote):
+        if after.adds_staff_to(before) and not may_promote:
             raise LoginTooOld
         return await settle(transaction, user_id, before=before, after=after, by=by, now=now)
 
@@ -172,18 +181,33 @@ async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datet
     log.info("user_erased", user_id=user_id, actor=by.name)
 
 
-async def end_sessions(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Sign a user out everywhere. Raises: NotFound, StorageUnavailable."""
+async def end_sessions(
+    database: Database, user_id: UUID, *, by: Actor, spares_staff: bool = False, now: datetime
+) -> None:
+    """Sign a user out everywhere; with `spares_staff`, nothing is done to staff.
+
+    Raises: NotFound, InsufficientRole, StorageUnavailable.
+    """
     async with database.begin() as transaction:
-        if await lock_standing(transaction, user_id) is None:
+        standing = await lock_standing(transaction, user_id)
+        if standing is None:
             raise _no_such_user()
+        if spares_staff:
+            _check_no_staff(standing)
         await session_rows.end_sessions(transaction, user_id, reason=EndReason.ADMINISTRATOR, by=by, now=now)
     log.info("sessions_ended", user_id=user_id, actor=by.name)
 
 
-async def end_session(database: Database, user_id: UUID, session_id: UUID, *, by: Actor, now: datetime) -> None:
-    """Sign a user out on one device; one that has ended is no failure. Raises: NotFound, StorageUnavailable."""
+async def end_session(
+    database: Database, user_id: UUID, session_id: UUID, *, by: Actor, spares_staff: bool = False, now: datetime
+) -> None:
+    """Sign a user out on one device; one that has ended is no failure. With `spares_staff`, nothing is done to staff.
+
+    Raises: NotFound, InsufficientRole, StorageUnavailable.
+    """
     async with database.begin() as transaction:
+        if spares_staff and (standing := await lock_standing(transaction, user_id)) is not None:
+            _check_no_staff(standing)
         is_theirs = await session_rows.end_session_of(
             transaction, user_id, session_id, reason=EndReason.ADMINISTRATOR, by=by, now=now
         )
@@ -195,6 +219,11 @@ async def end_session(database: Database, user_id: UUID, session_id: UUID, *, by
 async def list_events(database: Database, search: EventSearch, *, before: UUID | None, limit: int) -> Page[EventRow]:
     """The newest events that the search finds, older than `before`. Raises: StorageUnavailable."""
     return Page.of(await find_events(database, search, before=before, limit=limit + 1), limit)
+
+
+def _check_no_staff(standing: Standing) -> None:
+    if standing.is_staff:
+        raise InsufficientRole("this user is an administrator or other staff: this needs the role admin")
 
 
 def _no_such_user() -> NotFound:

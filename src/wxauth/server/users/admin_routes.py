@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import Query
 
 from wxauth.errors import (
+    InsufficientRole,
     LastAdmin,
     MergeRefused,
     NotFound,
@@ -27,7 +28,7 @@ from wxauth.server.users.bodies import (
     user_detail_answer,
     users_answer,
 )
-from wxauth.server.users.callers import AdministratorDep, FreshLoginDep
+from wxauth.server.users.callers import AdministratorDep, FreshLoginDep, StaffDep
 from wxauth.server.users.rows import UserSearch
 from wxauth.server.web.direct import Router
 
@@ -39,14 +40,14 @@ router = Router("admin")
 
 
 @router.get("/v1/admin/users", summary=Title("Search users", "查找用户"))
-async def list_users(_: AdministratorDep, services: ServicesDep, query: Annotated[UsersQuery, Query()]) -> UsersAnswer:
+async def list_users(_: StaffDep, services: ServicesDep, query: Annotated[UsersQuery, Query()]) -> UsersAnswer:
     """The newest first. What is given must all fit; an empty parameter is an absent one."""
     search = UserSearch(text=query.q or None, status=query.status, role=query.role, app_id=query.app_id)
     return users_answer(await admin.list_users(services.database, search, before=query.cursor, limit=query.limit))
 
 
 @router.get("/v1/admin/users/{user_id}", summary=Title("Read a user", "查看用户"), failures=[NO_SUCH_USER])
-async def read_user(_: AdministratorDep, services: ServicesDep, user_id: UUID) -> UserDetailAnswer:
+async def read_user(_: StaffDep, services: ServicesDep, user_id: UUID) -> UserDetailAnswer:
     """A user with all identities and open sessions."""
     return user_detail_answer(await admin.read_user(services.database, user_id, now=services.clock()))
 
@@ -57,7 +58,7 @@ async def read_user(_: AdministratorDep, services: ServicesDep, user_id: UUID) -
     failures=[NO_SUCH_USER, LastAdmin],
 )
 async def change_user(
-    administrator: AdministratorDep,
+    staff: StaffDep,
     is_fresh: FreshLoginDep,
     services: ServicesDep,
     user_id: UUID,
@@ -67,12 +68,22 @@ async def change_user(
 
     The answer is the user as they are then. A ban ends every session; lifting it brings none back. It is lifted by
     itself within a minute after `until`. Roles bite at once in wxauth itself, and with the next access token at
-    siblings. Whoever gives the role `admin`, or changes a banned user who keeps it, must have logged in lately:
-    `ADMIN_FRESH_LOGIN`.
+    siblings. Whoever gives the role `admin` or `support`, or changes a banned user who keeps it, must have logged in
+    lately: `ADMIN_FRESH_LOGIN`. The role `support` sets no roles, and changes no user who has one of the two.
     """
     now = services.clock()
     change = UserChange(status=body.status, reason=body.reason, until=body.until, roles=body.roles)
-    await admin.change_user(services.database, user_id, change, by=administrator, may_promote=is_fresh, now=now)
+    if body.roles is not None and not staff.is_administrator:
+        raise InsufficientRole("roles: this needs the role admin")
+    await admin.change_user(
+        services.database,
+        user_id,
+        change,
+        by=staff.actor,
+        spares_staff=not staff.is_administrator,
+        may_promote=is_fresh,
+        now=now,
+    )
     return user_detail_answer(await admin.read_user(services.database, user_id, now=now))
 
 
@@ -91,7 +102,7 @@ async def merge_users(
     """Make one user of two; the answer is the one that remains.
 
     Identities, sessions and consents go along; roles are united, and a ban of either follows. It cannot be undone. If
-    one of the two has the role `admin`, you must have logged in lately: `ADMIN_FRESH_LOGIN`.
+    one of the two has the role `admin` or `support`, you must have logged in lately: `ADMIN_FRESH_LOGIN`.
     """
     remaining = await admin.merge_users(
         services.database,
@@ -121,9 +132,12 @@ async def erase_user(administrator: AdministratorDep, services: ServicesDep, use
     summary=Title("End all sessions of a user", "下线用户的所有设备"),
     failures=[NO_SUCH_USER],
 )
-async def end_sessions_of_user(administrator: AdministratorDep, services: ServicesDep, user_id: UUID) -> None:
+async def end_sessions_of_user(staff: StaffDep, services: ServicesDep, user_id: UUID) -> None:
     """End every session of a user, who may log in again."""
-    await admin.end_sessions(services.database, user_id, by=administrator, now=services.clock())
+    spares_staff = not staff.is_administrator
+    await admin.end_sessions(
+        services.database, user_id, by=staff.actor, spares_staff=spares_staff, now=services.clock()
+    )
 
 
 @router.delete(
@@ -131,17 +145,16 @@ async def end_sessions_of_user(administrator: AdministratorDep, services: Servic
     summary=Title("End one session of a user", "下线用户的某台设备"),
     failures=[NO_SUCH_SESSION],
 )
-async def end_session_of_user(
-    administrator: AdministratorDep, services: ServicesDep, user_id: UUID, session_id: UUID
-) -> None:
+async def end_session_of_user(staff: StaffDep, services: ServicesDep, user_id: UUID, session_id: UUID) -> None:
     """End one session of a user; 204 again where it has ended."""
-    await admin.end_session(services.database, user_id, session_id, by=administrator, now=services.clock())
+    spares_staff = not staff.is_administrator
+    await admin.end_session(
+        services.database, user_id, session_id, by=staff.actor, spares_staff=spares_staff, now=services.clock()
+    )
 
 
 @router.get("/v1/admin/events", summary=Title("Read the audit trail", "查看审计记录"))
-async def list_events(
-    _: AdministratorDep, services: ServicesDep, query: Annotated[EventsQuery, Query()]
-) -> EventsAnswer:
+async def list_events(_: StaffDep, services: ServicesDep, query: Annotated[EventsQuery, Query()]) -> EventsAnswer:
     """The newest first. What is given must all fit; an empty parameter is an absent one."""
     search = EventSearch(user_id=query.user_id, types=query.type, since=query.since, until=query.until)
     return events_answer(await admin.list_events(services.database, search, before=query.cursor, limit=query.limit))

@@ -1,7 +1,7 @@
 """The parameters of routes in every room: who calls, and from where."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import lru_cache
 from typing import Annotated, Final
@@ -18,7 +18,7 @@ from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import session_opened_at
 from wxauth.server.users import account
 from wxauth.server.users.account import Caller
-from wxauth.server.users.standing import ADMIN
+from wxauth.server.users.standing import ADMIN, STAFF
 from wxauth.server.web.answers import BEARER, GUARDED, Entails, Failure
 from wxauth.tokens.claims import Principal
 
@@ -123,15 +123,36 @@ DeviceDep = Annotated[Device, Depends(device_of)]
 """Where the request comes from, for the list of a user's devices."""
 
 
-async def administrator_of(connection: HTTPConnection) -> Actor:
-    """The administrator behind the request's access token, and where the request comes from."""
+@dataclass(frozen=True, slots=True)
+class Staff:
+    """An administrator or other staff, and where the request comes from."""
+
+    actor: Actor
+    is_administrator: bool
+
+
+async def staff_of(connection: HTTPConnection) -> Staff:
+    """The administrator or other staff behind the request's access token, by the roles as they are now."""
     services: Services = connection.app.state.services
     principal = await services.guard(connection)
     if is_of_website(principal) and ADMIN_SCOPE not in principal.scope:
         raise InsufficientScope("a website's token does not administer")
-    caller = await account.caller(services, principal)
-    caller.require_role(ADMIN)
-    return Actor(str(caller.user["id"]), (await device_of(connection)).ip)
+    user = (await account.caller(services, principal)).user
+    if STAFF.isdisjoint(user["roles"]):
+        raise InsufficientRole("this needs the role admin, or for a part of it support")
+    return Staff(Actor(str(user["id"]), (await device_of(connection)).ip), ADMIN in user["roles"])
+
+
+StaffDep = Annotated[Staff, Depends(staff_of), Entails(failures=_FOR_ADMINISTRATORS, security=BEARER)]
+"""The administrator or other staff who asks. One whose role was taken a moment ago is refused at once."""
+
+
+async def administrator_of(connection: HTTPConnection) -> Actor:
+    """The administrator behind the request's access token, and where the request comes from."""
+    staff = await staff_of(connection)
+    if not staff.is_administrator:
+        raise InsufficientRole("this needs the role admin")
+    return staff.actor
 
 
 AdministratorDep = Annotated[Actor, Depends(administrator_of), Entails(failures=_FOR_ADMINISTRATORS, security=BEARER)]

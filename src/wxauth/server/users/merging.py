@@ -30,6 +30,7 @@ from wxauth.server.users.merging_rows import (
 )
 from wxauth.server.users.standing import (
     ADMIN,
+    STAFF,
     Settled,
     Standing,
     administrators_among,
@@ -114,7 +115,7 @@ async def merge(transaction: Transaction, pair: Pair, *, source: Source, by: Act
                  no administrator would
                  be left
     roles        of both; of somebody      of who remains             of both
-                 banned, not `admin`
+                 banned, none of staff
     unionid, names, picture, number, external id: of who remains; what that user lacks, of the former one. The former
     one's external id goes on finding the user, also where it is not taken (which only a unionid can bring about)
     told as by   `system`                  the person                 the operator, or administrator
@@ -130,8 +131,8 @@ async def merge(transaction: Transaction, pair: Pair, *, source: Source, by: Act
         case Source.UNIONID | Source.OPERATOR:
             is_banned = (before.is_banned or former.is_banned) and not pair.has_the_last_administrators
             roles = _united(before, former)
-            if is_banned and source is Source.UNIONID:  # nobody in charge has made this user an administrator
-                roles = tuple(role for role in roles if role != ADMIN)
+            if is_banned and source is Source.UNIONID:  # nobody in charge has made this user staff
+                roles = tuple(role for role in roles if role not in STAFF)
             after = (
                 replace(_longer_ban(before, former), roles=roles) if is_banned else Standing(UserStatus.ACTIVE, roles)
             )
@@ -236,7 +237,7 @@ async def merge_by_operator(
 ) -> UUID:
     """Merge a user into another one, as somebody in charge says; the id of the user that remains.
 
-    A former id stands for the user that remains. Without `may_promote`, nobody with the role `admin` is merged, banned
+    A former id stands for the user that remains. Without `may_promote`, nobody with a role of staff is merged, banned
     or not: the identities of the other one would become an administrator's.
 
     Raises: NotFound, MergeRefused, LastAdmin, LoginTooOld, StorageUnavailable.
@@ -251,7 +252,7 @@ async def merge_by_operator(
             pair = await _lock_pair(transaction, user_id, remaining_id)
             if pair is None:
                 continue
-            if ADMIN in (*pair.former.roles, *pair.remaining.roles) and not may_promote:
+            if (pair.former.is_staff or pair.remaining.is_staff) and not may_promote:
                 raise LoginTooOld
             if await have_both_external_ids(transaction, user_id, remaining_id):
                 raise MergeRefused("both have an external_id, of which one would be lost")

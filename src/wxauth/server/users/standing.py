@@ -26,6 +26,10 @@ from wxauth.server.users.standing_rows import (
 
 ADMIN: Final = "admin"
 """The role of an administrator."""
+SUPPORT: Final = "support"
+"""The role of who answers customers: reads, bans and signs out users who are no staff."""
+STAFF: Final = frozenset({ADMIN, SUPPORT})
+"""The roles that open `/v1/admin` and the console."""
 
 _ATTEMPTS: Final = 5
 
@@ -59,6 +63,19 @@ class Standing:
     def is_administrator(self) -> bool:
         """Whether the user is an active administrator."""
         return ADMIN in self.roles and not self.is_banned
+
+    @property
+    def is_staff(self) -> bool:
+        """Whether the user has a role of staff, banned or not."""
+        return not STAFF.isdisjoint(self.roles)
+
+    def adds_staff_to(self, before: Self) -> bool:
+        """Whether somebody becomes staff by this: gets such a role, or keeps it and is banned no more.
+
+        Also if the user is banned: a ban is lifted later.
+        """
+        held = frozenset() if before.is_banned else STAFF.intersection(before.roles)
+        return not STAFF.intersection(self.roles) <= held
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +151,8 @@ async def settle(
 ) -> Settled:
     """Change the standing of a user, which is locked, and record the change.
 
-    A ban ends every session of the user. Another reason or end of a ban is told as a ban, too. The loss of the role
-    `admin` ends the sessions of the console.
+    A ban ends every session of the user. Another reason or end of a ban is told as a ban, too. The loss of a role of
+    staff ends the sessions of the console.
 
     Args:
         transaction: The transaction in which the user is locked.
@@ -169,7 +186,7 @@ async def settle(
         await record_event(transaction, kind, by=by, at=now, user_id=user_id, app_id=app_id, data=data)
     if after.is_banned:
         await end_sessions(transaction, user_id, reason=EndReason.BANNED, by=by, now=now)
-    elif ADMIN in before.roles and ADMIN not in after.roles:
+    elif not STAFF.intersection(before.roles) <= STAFF.intersection(after.roles):
         await end_console_sessions(transaction, user_id, by=by, now=now)
     return Settled(user_id, by, list(changes))
 

@@ -28,7 +28,7 @@ from wxauth.server.login.proof import prove_person
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.account import Caller
 from wxauth.server.users.callers import ADMIN_SCOPE, is_fresh
-from wxauth.server.users.standing import ADMIN
+from wxauth.server.users.standing import STAFF
 from wxauth.server.websites import rows as scan_rows
 from wxauth.server.websites.doors import Door, DoorOutcome
 from wxauth.server.websites.errors import OAuthError, invalid_client, invalid_request
@@ -94,7 +94,7 @@ class Claim:
     door: Door
     by_camera: bool
     must_be_near: bool
-    is_stale_administrator: bool
+    is_stale_staff: bool
     """Whether an administrator claims by a session that was not opened just now."""
 
 
@@ -180,7 +180,7 @@ async def claim(services: Services, caller: Caller, opening: Opening, *, ip: str
     """
     now = services.clock()
     settings, door = services.settings, Door.SCAN if opening.user_code is None else Door.TYPED
-    is_administrator = ADMIN in caller.user["roles"]
+    is_staff = not STAFF.isdisjoint(caller.user["roles"])
     scene = opening.scene if opening.url is None else scene_in(opening.url, issuer=settings.issuer)
     scene_hash = None if scene is None else hash_of(scene)
     user_code_hashes = services.user_codes.hashes(opening.user_code or "")
@@ -189,8 +189,8 @@ async def claim(services: Services, caller: Caller, opening: Opening, *, ip: str
         user_id=caller.user["id"],
         door=door,
         by_camera=settings.scan_entry == "any" or _is_from_camera(opening, now),
-        must_be_near=is_administrator and not settings.scan_admin_anywhere,
-        is_stale_administrator=is_administrator and not await is_fresh(services, caller.session_id),
+        must_be_near=is_staff and not settings.scan_admin_anywhere,
+        is_stale_staff=is_staff and not await is_fresh(services, caller.session_id),
     )
     if door is Door.TYPED:
         await _count_try(services, caller, now=now)
@@ -221,7 +221,7 @@ async def _refusal(transaction: Transaction, scan: OpenScan, claim: Claim, *, no
         return ScanForwarded("a camera must have seen the code: entry scene 1047 or 1011, or scanned by the camera")
     if (scan["near"] or claim.must_be_near) and not scan["same_network"]:
         return ScanTooFar("phone and browser are not known to be in one network")
-    if claim.is_stale_administrator and ADMIN_SCOPE in scan["scopes"]:
+    if claim.is_stale_staff and ADMIN_SCOPE in scan["scopes"]:
         return LoginTooOld()
     holder_id, since = scan["claimed_session_id"], scan["claimed_at"]
     if holder_id is not None and since is not None and since > now - CLAIM_LASTS:

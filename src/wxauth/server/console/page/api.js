@@ -7,6 +7,7 @@ const UNUSED_MS = 3_600_000
 
 let token = null
 let user = null
+let role = null
 let endsAt = 0
 let renewedAt = 0
 let usedAt = Date.now()
@@ -21,8 +22,11 @@ export class Failure extends Error {
   }
 }
 
-/** The administrator, or null. */
+/** The administrator or other staff, or null. */
 export const administrator = () => user
+
+/** Whether the role `admin` is there, not merely `support`, which reads, bans and signs out. */
+export const mayAdminister = () => role === 'admin'
 
 /** Call the listener with the reason (`over`, `role`) when the session ends by itself. */
 export const whenItEnds = (listener) => (onEnd = listener)
@@ -120,12 +124,13 @@ async function end(why) {
 function keep(answer) {
   token = answer.access_token
   user = answer.user
+  role = answer.role
   renewedAt = Date.now()
   endsAt = renewedAt + answer.expires_in * 1000
 }
 
 function forget() {
-  token = user = null
+  token = user = role = null
   endsAt = 0
 }
 

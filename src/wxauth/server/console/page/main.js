@@ -1,7 +1,7 @@
 // The frame: signing in, the sections, and which of them is shown. The URL's fragment names the view, so that it can be
 // sent to a colleague.
 
-import { administrator, noteUse, openBy, resume, signOut, whenItEnds } from './api.js'
+import { administrator, mayAdminister, noteUse, openBy, resume, signOut, whenItEnds } from './api.js'
 import { showApps } from './apps.js'
 import { h } from './dom.js'
 import { showEvents } from './events.js'
@@ -24,21 +24,24 @@ const SECTIONS = {
   apps: showApps,
   keys: showKeys,
 }
+const OF_SUPPORT = ['overview', 'users', 'events']
 const COMMAND = 'wxauth admin link'
 
 let leave = () => {} // what the section that is shown leaves running
+
+const sections = () => (mayAdminister() ? Object.keys(SECTIONS) : OF_SUPPORT)
 
 /** The section, id and query in the fragment, such as `#/users/ID?status=disabled`. */
 function whereTo() {
   const [path, query] = location.hash.replace(/^#\/?/, '').split('?')
   const [section, id] = path.split('/')
-  return { section: Object.hasOwn(SECTIONS, section) ? section : 'overview', id, query: new URLSearchParams(query) }
+  return { section: sections().includes(section) ? section : 'overview', id, query: new URLSearchParams(query) }
 }
 
 function frame() {
   document.documentElement.lang = language()
   const { section } = whereTo()
-  const links = Object.keys(SECTIONS).map((name) =>
+  const links = sections().map((name) =>
     h('li', {}, h('a', { href: `#/${name}`, 'aria-current': name === section ? 'page' : undefined }, text(name))),
   )
   const nav = h('nav', { id: 'sections', 'aria-label': text('sections') }, h('ul', {}, links))

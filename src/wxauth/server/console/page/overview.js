@@ -1,6 +1,6 @@
 // The overview: numbers, the latest events, and what needs attention.
 
-import { get } from './api.js'
+import { get, mayAdminister } from './api.js'
 import { chart } from './chart.js'
 import { h } from './dom.js'
 import { act, facts, load, part, table, tag, time } from './parts.js'
@@ -9,11 +9,7 @@ import { webhooksAndTheirOldest } from './webhooks.js'
 
 export function showOverview(main) {
   const numbers = h('div', { class: 'numbers' })
-  const deliveries = h('div', {})
-  const checks = h('div', {})
-  const again = act('runChecks', () => check(), { kind: 'small' })
-  const check = () => load(checks, () => get('/check'), report)
-  main.append(numbers, part(text('oldestDelivery'), deliveries), part(text('checks'), h('p', {}, again), checks))
+  main.append(numbers)
   load(numbers, () => get('/numbers', { days: 30 }), ({ users, sessions, days }) => [
     h(
       'div',
@@ -26,6 +22,12 @@ export function showOverview(main) {
     h('div', { class: 'charts' }, chart(text('newUsers'), days, 'new_users'), chart(text('logins'), days, 'logins')),
     asTable(days),
   ])
+  if (!mayAdminister()) return
+  const deliveries = h('div', {})
+  const checks = h('div', {})
+  const again = act('runChecks', () => check(), { kind: 'small' })
+  const check = () => load(checks, () => get('/check'), report)
+  main.append(part(text('oldestDelivery'), deliveries), part(text('checks'), h('p', {}, again), checks))
   load(deliveries, webhooksAndTheirOldest, (found) => oldest(found))
   check()
 }

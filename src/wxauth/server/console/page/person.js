@@ -1,11 +1,13 @@
 // The section about one person: all that is known, and the actions on it.
 
-import { get, patch, post, remove } from './api.js'
+import { get, mayAdminister, patch, post, remove } from './api.js'
 import { h } from './dom.js'
 import { ABOUT, eventCells, eventColumns } from './events.js'
 import { act, busy, code, dialog, download, facts, field, list, load, part, sure, table, tag, time, toast, words } from './parts.js'
 import { text } from './texts.js'
 import { phone, picture, standing } from './users.js'
+
+const STAFF = ['admin', 'support']
 
 export function showPerson(main, { id }) {
   const place = h('div', { class: 'stack' })
@@ -31,6 +33,7 @@ function person(user, reload) {
   const isBanned = user.status === 'disabled'
   const unban = act('unban', () => busy(unban, trouble, () => changed({ status: 'active' })))
   const exported = act('export', () => busy(exported, trouble, () => exportPerson(user)))
+  const mayChange = mayAdminister() || !user.roles.some((role) => STAFF.includes(role))
   const acts = [
     isBanned ? unban : act('ban', () => sure(`${text('ban')}: ${name}`, text('sureBan'), 'ban', () => changed({ status: 'disabled' })), { kind: 'danger' }),
     act('signOutEverywhere', () =>
@@ -40,9 +43,9 @@ function person(user, reload) {
         reload()
       }),
     ),
-    exported,
-    act('merge', () => merge(user)),
-    act('erase', () => erase(user), { kind: 'danger' }),
+    ...(mayAdminister()
+      ? [exported, act('merge', () => merge(user)), act('erase', () => erase(user), { kind: 'danger' })]
+      : []),
   ]
   return [
     h(
@@ -58,9 +61,9 @@ function person(user, reload) {
         [text('lastLogin'), time(user.last_login_at)],
       ]),
       trouble,
-      h('p', { class: 'acts', role: 'group', 'aria-label': text('acts') }, acts),
+      mayChange ? h('p', { class: 'acts', role: 'group', 'aria-label': text('acts') }, acts) : null,
     ),
-    part(text('roles'), rolesForm(user, changed)),
+    part(text('roles'), mayAdminister() ? rolesForm(user, changed) : h('p', {}, user.roles.length ? user.roles.map((role) => tag(role)) : text('none'))),
     part(
       text('identities'),
       ...table(
@@ -69,7 +72,7 @@ function person(user, reload) {
         user.identities.map(({ app_id, openid }) => [code(app_id), code(openid)]),
       ).elements,
     ),
-    part(text('devices'), ...devices(user, reload)),
+    part(text('devices'), ...devices(user, mayChange, reload)),
     user.consents ? part(text('consents'), ...consents(user.consents)) : null,
     part(text('eventsOfPerson'), eventsOf(user)),
   ]
@@ -87,7 +90,7 @@ function rolesForm(user, changed) {
   return form
 }
 
-function devices(user, reload) {
+function devices(user, mayChange, reload) {
   const rows = user.sessions.map((session) => {
     const trouble = h('div', {})
     const out = act(
@@ -102,10 +105,10 @@ function devices(user, reload) {
       session.ip,
       time(session.created_at),
       time(session.last_used_at),
-      [out, trouble],
+      ...(mayChange ? [[out, trouble]] : []),
     ]
   })
-  const columns = ['device', 'app', 'address', 'created', 'lastUsed', 'acts'].map(text)
+  const columns = ['device', 'app', 'address', 'created', 'lastUsed', ...(mayChange ? ['acts'] : [])].map(text)
   return table(text('devices'), columns, rows).elements
 }
 

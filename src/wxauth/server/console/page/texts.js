@@ -48,8 +48,8 @@ const TEXTS = {
   signIn: ['Sign in', '登录'],
   scan: ['Log in with WeChat', '微信扫码登录'],
   scanHow: [
-    'For administrators. Scan the code with a phone that is in the same network as this computer.',
-    '仅限管理员。扫码的手机须与本机处于同一网络。',
+    'For administrators and support staff. Scan the code with a phone that is in the same network as this computer.',
+    '仅限管理员与客服。扫码的手机须与本机处于同一网络。',
   ],
   scanElsewhere: ['Logging in by scan works at the address of the service alone. Open this one:', '扫码登录只能在服务的正式地址进行，请打开：'],
   scanNotOurs: [
@@ -60,8 +60,8 @@ const TEXTS = {
   scanFailed: ['The login did not work. Try once more.', '登录未成功，请重试。'],
   scanIsOver: ['The login took too long, or was used already. Scan once more.', '登录已超时或已被使用，请重新扫码。'],
   notAdministrator: [
-    'You have logged in, but you are no administrator. An administrator can give you the role admin.',
-    '身份已确认，但您不是管理员。请联系管理员授予 admin 角色。',
+    'You have logged in, but you are no administrator. An administrator can give you the role admin or support.',
+    '身份已确认，但您不是管理员。请联系管理员授予 admin 或 support 角色。',
   ],
   signInByLink: ['Without WeChat', '不使用微信'],
   signInHow: [
@@ -72,7 +72,7 @@ const TEXTS = {
   open: ['Open', '打开'],
   linkIsOver: ['This link has been used, or is over. Make another one.', '链接已使用或已过期，请重新生成。'],
   endedOver: ['Your session has ended. Sign in again.', '会话已结束，请重新登录。'],
-  endedRole: ['You are no administrator any more.', '您已不再是管理员。'],
+  endedRole: ['You no longer have a role for this console.', '您已不再拥有管理后台的角色。'],
   signedOut: ['You are signed out.', '您已退出登录。'],
   tooOld: [
     'This wants a recent login. Sign out, and sign in again.',

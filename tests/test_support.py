@@ -1,0 +1,254 @@
+"""The role `support`: reads, bans and signs out; nothing else, and nothing to administrators or other staff."""
+
+import asyncio
+from datetime import timedelta
+from io import BytesIO
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+
+from tests.admins import Admin
+from tests.asking import MakeServices, bearer, until_locked
+from tests.clock import Clock
+from tests.fakes import APP, LoginAnswer, WeChatByRespx
+from tests.problems import problem_of
+from wxauth.server.console.sessions import NoAdministrator, make_link
+from wxauth.server.core.services import Services
+from wxauth.server.moving.batch import Options
+from wxauth.server.moving.files import json_lines
+from wxauth.server.moving.importing import import_users
+from wxauth.server.service.app import create_api
+
+NOBODY: Final = "01933c5e-8f1a-7c3e-9b1d-2f6a4e8c0d17"
+MAY: Final = {
+    ("GET", "/v1/admin/users"),
+    ("GET", "/v1/admin/users/{user_id}"),
+    ("PATCH", "/v1/admin/users/{user_id}"),
+    ("DELETE", "/v1/admin/users/{user_id}/sessions"),
+    ("DELETE", "/v1/admin/users/{user_id}/sessions/{session_id}"),
+    ("GET", "/v1/admin/events"),
+    ("GET", "/v1/admin/numbers"),
+}
+OVER: Final = timedelta(seconds=3601)
+"""Longer than a login is fresh."""
+
+
+@pytest.fixture
+async def services(make_services: MakeServices) -> Services:
+    return await make_services(admin_page=True, access_token_ttl=86400)
+
+
+@pytest.fixture
+async def sue(client: httpx.AsyncClient, login: LoginAnswer, rows: asyncpg.Connection) -> Admin:
+    """Who answers customers."""
+    answer = await login("sue")
+    await rows.execute("UPDATE users SET roles = '{support}' WHERE id = $1", answer["user"]["id"])
+    return Admin(client, answer)
+
+
+async def test_of_all_that_administrators_may_it_may_read_ban_and_sign_out(sue: Admin) -> None:
+    asked = 0
+    for route in create_api().routes:
+        if not isinstance(route, APIRoute) or not route.path.startswith("/v1/admin"):
+            continue
+        for method in sorted(route.methods):
+            path = route.path.replace("{user_id}", NOBODY).replace("{session_id}", NOBODY)
+            answer = await sue.client.request(method, path, headers=bearer(sue.answer), json={"status": "disabled"})
+            told = (method, path, answer.text)
+            assert (answer.status_code == 403) == ((method.replace("HEAD", "GET"), route.path) not in MAY), told
+            asked += 1
+    assert asked > 40
+
+
+async def test_it_reads_users_their_sessions_events_and_numbers(sue: Admin, login: LoginAnswer) -> None:
+    alice = await login("alice", nickname="Alice")
+    assert await sue.names(q="Alice") == ["Alice"]
+    shown = await sue.read(f"/users/{alice['user']['id']}")
+    assert len(shown["sessions"]) == 1
+    assert len((await sue.read("/events", user_id=alice["user"]["id"]))["items"]) == 1
+    assert (await sue.read("/numbers", days=1))["days"][0]["new_users"] == 2
+
+
+async def test_it_bans_unbans_and_signs_out_and_the_trail_says_who_did(
+    client: httpx.AsyncClient, sue: Admin, login: LoginAnswer
+) -> None:
+    alice = await login("alice")
+    user_id = alice["user"]["id"]
+    await sue.change(user_id, status="disabled", reason="spam", roles=None)
+    await sue.change(user_id, status="active")
+    first, _ = await login("alice"), await login("alice")
+    session_id = (await sue.read(f"/users/{user_id}"))["sessions"][-1]["id"]
+    assert (await sue.ask("DELETE", f"/users/{user_id}/sessions/{session_id}")).status_code == 204
+    assert (await sue.ask("DELETE", f"/users/{user_id}/sessions")).status_code == 204
+    problem_of(await client.get("/v1/me", headers=bearer(first)), "invalid_token", 401)
+    events = await sue.events(user_id=user_id)
+    assert {(event["type"], event["actor"]) for event in events} == {
+        (kind, sue.id) for kind in ("user.banned", "user.unbanned", "session.ended")
+    }
+
+
+@pytest.mark.parametrize("roles", [["admin"], ["support"], ["editor", "admin"], ["support", "editor"]])
+@pytest.mark.parametrize("is_banned", [False, True])
+async def test_it_does_nothing_to_administrators_and_other_staff_banned_or_not(
+    root: Admin, sue: Admin, login: LoginAnswer, rows: asyncpg.Connection, roles: list[str], is_banned: bool
+) -> None:
+    other = await login("other")
+    user_id = other["user"]["id"]
+    session_id = (await root.read(f"/users/{user_id}"))["sessions"][0]["id"]
+    await rows.execute("UPDATE users SET roles = $1 WHERE id = $2", roles, user_id)
+    if is_banned:
+        await root.change(user_id, status="disabled", reason="lost phone")
+    before, events = await root.read(f"/users/{user_id}"), len(await root.events())
+    for change in (
+        {"status": "disabled"},
+        {"status": "active"},
+        {"status": "disabled", "until": "2099-01-01T00:00:00Z"},
+        {"reason": "not so"},
+        {},
+    ):
+        problem_of(await sue.ask("PATCH", f"/users/{user_id}", json=change), "insufficient_role", 403)
+    for path in (f"/users/{user_id}/sessions", f"/users/{user_id}/sessions/{session_id}"):
+        problem_of(await sue.ask("DELETE", path), "insufficient_role", 403)
+    assert await root.read(f"/users/{user_id}") == before
+    assert len(await root.events()) == events
+
+
+async def test_it_does_nothing_to_itself(sue: Admin) -> None:
+    session_id = (await sue.read(f"/users/{sue.id}"))["sessions"][0]["id"]
+    problem_of(await sue.ask("PATCH", f"/users/{sue.id}", json={"status": "disabled"}), "insufficient_role", 403)
+    problem_of(await sue.ask("DELETE", f"/users/{sue.id}/sessions/{session_id}"), "insufficient_role", 403)
+
+
+@pytest.mark.parametrize("roles", [[], ["editor"], ["support"], ["admin"]])
+async def test_it_gives_and_takes_no_roles(root: Admin, sue: Admin, login: LoginAnswer, roles: list[str]) -> None:
+    alice = (await login("alice"))["user"]["id"]
+    for user_id in (alice, sue.id, root.id):
+        problem_of(await sue.ask("PATCH", f"/users/{user_id}", json={"roles": roles}), "insufficient_role", 403)
+        change = {"status": "disabled", "roles": roles}
+        problem_of(await sue.ask("PATCH", f"/users/{user_id}", json=change), "insufficient_role", 403)
+    assert (await root.read(f"/users/{alice}"))["status"] == "active"
+    assert await root.events() == []
+
+
+async def test_who_is_made_staff_at_this_moment_is_spared(
+    root: Admin, sue: Admin, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    user_id = (await login("alice"))["user"]["id"]
+    async with rows.transaction():
+        await rows.execute("UPDATE users SET roles = '{admin}' WHERE id = $1", user_id)
+        asked = [
+            asyncio.create_task(sue.ask("PATCH", f"/users/{user_id}", json={"status": "disabled"})),
+            asyncio.create_task(sue.ask("DELETE", f"/users/{user_id}/sessions")),
+        ]
+        await until_locked(rows, 2)
+    for answer in await asyncio.gather(*asked):
+        problem_of(answer, "insufficient_role", 403)
+    assert len((await root.read(f"/users/{user_id}"))["sessions"]) == 1
+
+
+async def test_who_has_lost_the_role_is_refused_at_once(root: Admin, sue: Admin) -> None:
+    await root.change(sue.id, roles=["editor"])
+    problem_of(await sue.ask("GET", "/users"), "insufficient_role", 403)
+    await root.change(sue.id, roles=["support"], status="disabled")
+    problem_of(await sue.ask("GET", "/users"), "invalid_token", 401)
+
+
+# Giving it.
+
+
+async def test_giving_it_wants_a_fresh_login_and_so_does_whatever_lets_a_banned_one_in_again(
+    root: Admin, sue: Admin, login: LoginAnswer, clock: Clock
+) -> None:
+    alice, bob = [(await login(name))["user"]["id"] for name in ("alice", "bob")]
+    clock.now += OVER
+    for change in ({"roles": ["support"]}, {"roles": ["editor", "support"]}, {"roles": ["admin"]}):
+        problem_of(await root.ask("PATCH", f"/users/{alice}", json=change), "login_too_old", 403)
+    for user_id, into in ((alice, sue.id), (sue.id, alice)):
+        merging = await root.ask("POST", f"/users/{user_id}/merge", json={"into": into})
+        problem_of(merging, "login_too_old", 403)
+    await root.change(sue.id, status="disabled")
+    problem_of(await root.ask("PATCH", f"/users/{sue.id}", json={"status": "active"}), "login_too_old", 403)
+    problem_of(await root.ask("PATCH", f"/users/{sue.id}", json={"reason": "x"}), "login_too_old", 403)
+    await root.change(sue.id, roles=[])
+    await root.change(bob, roles=["editor"])
+    fresh = Admin(root.client, await login("root"))
+    assert (await fresh.change(alice, roles=["support"]))["roles"] == ["support"]
+
+
+async def test_an_import_gives_it_only_if_that_is_allowed(root: Admin, services: Services) -> None:
+    line = b'{"app_id": "%b", "openid": "openid-a1-alice", "roles": ["support"]}' % APP["app_id"].encode()
+    refused: list[object] = []
+
+    async def imported(**options: bool) -> int:
+        counts = await import_users(
+            services,
+            json_lines(BytesIO(line)),
+            Options(**options),
+            refuse=refused.append,
+            progress=lambda _: None,
+        )
+        return counts.created
+
+    assert (await imported(), len(refused)) == (0, 1)
+    assert (await imported(allow_admin=True), len(refused)) == (1, 1)
+
+
+async def test_a_merge_by_unionid_leaves_a_banned_user_without_it(
+    client: httpx.AsyncClient, root: Admin, sue: Admin, wechat: WeChatByRespx
+) -> None:
+    await root.change(sue.id, status="disabled")
+    code = wechat.code_for("known", unionid="union-sue")
+    await client.post("/v1/login", json={"code": code})
+    code = wechat.code_for("sue", unionid="union-of-sue")
+    problem_of(await client.post("/v1/login", json={"code": code}), "account_disabled", 403)
+    code = wechat.code_for("else", unionid="union-else", app_id="wxtest0000000000b2")
+    other = (await client.post("/v1/login", json={"code": code, "app_id": "wxtest0000000000b2"})).json()["user"]["id"]
+    code = wechat.code_for("sue", unionid="union-else")
+    problem_of(await client.post("/v1/login", json={"code": code}), "account_disabled", 403)
+    user = await root.read(f"/users/{other}")
+    assert (user["status"], user["roles"]) == ("disabled", [])
+
+
+# The console.
+
+
+async def opened(services: Services, client: httpx.AsyncClient, user_id: str) -> httpx.Response:
+    link = await make_link(services.database, UUID(user_id), now=services.clock())
+    return await client.post("/admin/session", json={"secret": link.secret}, headers={"X-Wxauth-Console": "1"})
+
+
+async def test_a_link_opens_the_console_for_it_which_says_what_it_is(
+    services: Services, client: httpx.AsyncClient, root: Admin, sue: Admin
+) -> None:
+    as_root = (await opened(services, client, root.id)).json()
+    as_sue = (await opened(services, client, sue.id)).json()
+    assert (as_root["role"], as_sue["role"]) == ("admin", "support")
+    assert (await client.get("/v1/admin/users", headers=bearer(as_sue))).status_code == 200
+    problem_of(await client.get("/v1/admin/check", headers=bearer(as_sue)), "insufficient_role", 403)
+    made = await make_link(services.database, None, now=services.clock())
+    assert str(made.user_id) == root.id
+
+
+async def test_the_console_closes_when_the_role_is_lost(
+    services: Services, client: httpx.AsyncClient, root: Admin, sue: Admin
+) -> None:
+    session = (await opened(services, client, sue.id)).json()
+    await root.change(sue.id, roles=["editor"])
+    problem_of(await client.get("/v1/admin/users", headers=bearer(session)), "invalid_token", 401)
+    problem_of(await client.put("/admin/session", headers={"X-Wxauth-Console": "1"}), "session_revoked", 400)
+    with pytest.raises(NoAdministrator):
+        await make_link(services.database, UUID(sue.id), now=services.clock())
+
+
+async def test_an_administrator_who_is_made_support_logs_in_anew(
+    services: Services, client: httpx.AsyncClient, root: Admin, login: LoginAnswer, rows: asyncpg.Connection
+) -> None:
+    other: Any = (await login("other"))["user"]["id"]
+    await rows.execute("UPDATE users SET roles = '{admin,support}' WHERE id = $1", other)
+    session = (await opened(services, client, other)).json()
+    await root.change(other, roles=["support"])
+    problem_of(await client.get("/v1/admin/users", headers=bearer(session)), "invalid_token", 401)
