@@ -7,8 +7,7 @@ from uuid import UUID
 
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
-from wxauth.server.core.users import USER, UserInSession
-from wxauth.server.users.standing import STAFF
+from wxauth.server.core.users import STAFF_ROLES, USER, UserInSession
 
 
 class _SpentLink(TypedDict):
@@ -63,7 +62,7 @@ async def some_administrators(database: Database) -> Sequence[UUID]:
 
 async def is_staff(database: Database, user_id: UUID) -> bool:
     """Whether this user is an administrator now, or other staff. Raises: StorageUnavailable."""
-    return await database.value(_IS_STAFF, user_id=user_id, staff=list(STAFF)) is not None
+    return await database.value(_IS_STAFF, user_id=user_id, staff=list(STAFF_ROLES)) is not None
 
 
 async def store_link(
@@ -102,7 +101,7 @@ async def open_console_session(
         user_agent=user_agent,
         client_id=client_id,
         scope=scope,
-        staff=list(STAFF),
+        staff=list(STAFF_ROLES),
     )
 
 

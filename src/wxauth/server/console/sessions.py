@@ -27,12 +27,11 @@ from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import OPERATOR, Actor, EventType, record_event
-from wxauth.server.core.users import UserInSession
+from wxauth.server.core.users import STAFF_ROLES, UserInSession
 from wxauth.server.login.refresh_rows import Lifetimes, Refused, Use, rotate_refresh_token
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import EndReason, end_session
 from wxauth.server.users.callers import ADMIN_SCOPE
-from wxauth.server.users.standing import STAFF
 from wxauth.server.websites.authorize import challenge_of
 from wxauth.server.websites.grants import count_redeemed
 from wxauth.server.websites.redeeming import Granted, NotGranted, redeem_code
@@ -177,7 +176,7 @@ async def open_by_scan(services: Services, code: str, verifier: str, *, device: 
                 now=now,
             )
             if isinstance(granted, Granted):
-                if STAFF.isdisjoint(granted.user["roles"]):
+                if STAFF_ROLES.isdisjoint(granted.user["roles"]):
                     log.warning("console_refused", user_id=granted.user["id"], reason="no staff")
                     raise InsufficientRole("this needs the role admin or support")  # rolls the new session back
                 await mark_console_session(transaction, session_id)
@@ -215,7 +214,7 @@ async def go_on(services: Services, kept_by: str, *, device: Device) -> Opened:
     )
     if isinstance(outcome, Refused):
         raise SessionRevoked(f"the session of the console has ended: {outcome.why}")
-    if STAFF.isdisjoint(outcome.user["roles"]):
+    if STAFF_ROLES.isdisjoint(outcome.user["roles"]):
         await end(services, kept_by)
         raise InsufficientRole("this user has neither the role admin nor support any more")
     now = services.clock()

@@ -11,12 +11,12 @@ from uuid import UUID
 from wxauth.server.core.database import Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.trail import OPERATOR, EventType
-from wxauth.server.core.users import UserStatus
+from wxauth.server.core.users import STAFF_ROLES, UserStatus
 from wxauth.server.moving import faults
 from wxauth.server.moving.faults import Fault
 from wxauth.server.moving.import_rows import Found, UserToImport, store
 from wxauth.server.moving.lines import Line, later
-from wxauth.server.users.standing import ADMIN, STAFF, Settled, Standing, settle
+from wxauth.server.users.standing import ADMIN, Settled, Standing, settle
 
 _A_MOMENT: Final = timedelta(microseconds=1)
 
@@ -222,7 +222,7 @@ class Batch:
         # that an operator has made one user of two accounts of one person.
         would_be_second = identity is None and line.user_id is None and self._is_in_app(owner_id, line.app_id)
         found = (
-            (faults.ADMIN, not STAFF.isdisjoint(line.roles or ()) and not self._options.allow_admin),
+            (faults.ADMIN, not STAFF_ROLES.isdisjoint(line.roles or ()) and not self._options.allow_admin),
             (faults.MERGED, line.user_id in self._former_ids),
             (faults.ERASED, is_gone and not self._options.restore),
             (faults.SECOND_OPENID, openid != line.openid or (would_be_second and by_unionid is not None)),

@@ -14,11 +14,12 @@ from wxauth.errors import InsufficientRole, InsufficientScope, LoginTooOld
 from wxauth.server.core.ip_addresses import plain_address
 from wxauth.server.core.services import Services
 from wxauth.server.core.trail import Actor
+from wxauth.server.core.users import STAFF_ROLES
 from wxauth.server.sessions.devices import Device
 from wxauth.server.sessions.rows import session_opened_at
 from wxauth.server.users import account
 from wxauth.server.users.account import Caller
-from wxauth.server.users.standing import ADMIN, STAFF
+from wxauth.server.users.standing import ADMIN
 from wxauth.server.web.answers import BEARER, GUARDED, Entails, Failure
 from wxauth.tokens.claims import Principal
 
@@ -138,7 +139,7 @@ async def staff_of(connection: HTTPConnection) -> Staff:
     if is_of_website(principal) and ADMIN_SCOPE not in principal.scope:
         raise InsufficientScope("a website's token does not administer")
     user = (await account.caller(services, principal)).user
-    if STAFF.isdisjoint(user["roles"]):
+    if STAFF_ROLES.isdisjoint(user["roles"]):
         raise InsufficientRole("this needs the role admin, or for a part of it support")
     return Staff(Actor(str(user["id"]), (await device_of(connection)).ip), ADMIN in user["roles"])
 

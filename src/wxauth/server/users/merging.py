@@ -18,7 +18,7 @@ from wxauth.errors import LastAdmin, LoginTooOld, MergeRefused, NotFound, Storag
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.server.core.users import MAX_ROLES, UserStatus
+from wxauth.server.core.users import MAX_ROLES, STAFF_ROLES, UserStatus
 from wxauth.server.sessions.rows import end_sessions_of_websites
 from wxauth.server.users.merging_rows import (
     current_user,
@@ -30,7 +30,6 @@ from wxauth.server.users.merging_rows import (
 )
 from wxauth.server.users.standing import (
     ADMIN,
-    STAFF,
     Settled,
     Standing,
     administrators_among,
@@ -132,7 +131,7 @@ async def merge(transaction: Transaction, pair: Pair, *, source: Source, by: Act
             is_banned = (before.is_banned or former.is_banned) and not pair.has_the_last_administrators
             roles = _united(before, former)
             if is_banned and source is Source.UNIONID:  # nobody in charge has made this user staff
-                roles = tuple(role for role in roles if role not in STAFF)
+                roles = tuple(role for role in roles if role not in STAFF_ROLES)
             after = (
                 replace(_longer_ban(before, former), roles=roles) if is_banned else Standing(UserStatus.ACTIVE, roles)
             )

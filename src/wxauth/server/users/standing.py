@@ -14,7 +14,7 @@ from wxauth.errors import LastAdmin, StorageUnavailable
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
-from wxauth.server.core.users import UserStatus
+from wxauth.server.core.users import STAFF_ROLES, UserStatus
 from wxauth.server.sessions.rows import EndReason, end_console_sessions, end_sessions
 from wxauth.server.users.standing_rows import (
     LockedUser,
@@ -28,8 +28,6 @@ ADMIN: Final = "admin"
 """The role of an administrator."""
 SUPPORT: Final = "support"
 """The role of who answers customers: reads, bans and signs out users who are no staff."""
-STAFF: Final = frozenset({ADMIN, SUPPORT})
-"""The roles that open `/v1/admin` and the console."""
 
 _ATTEMPTS: Final = 5
 
@@ -67,15 +65,15 @@ class Standing:
     @property
     def is_staff(self) -> bool:
         """Whether the user has a role of staff, banned or not."""
-        return not STAFF.isdisjoint(self.roles)
+        return not STAFF_ROLES.isdisjoint(self.roles)
 
     def adds_staff_to(self, before: Self) -> bool:
         """Whether somebody becomes staff by this: gets such a role, or keeps it and is banned no more.
 
         Also if the user is banned: a ban is lifted later.
         """
-        held = frozenset() if before.is_banned else STAFF.intersection(before.roles)
-        return not STAFF.intersection(self.roles) <= held
+        held = frozenset() if before.is_banned else STAFF_ROLES.intersection(before.roles)
+        return not STAFF_ROLES.intersection(self.roles) <= held
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +184,7 @@ async def settle(
         await record_event(transaction, kind, by=by, at=now, user_id=user_id, app_id=app_id, data=data)
     if after.is_banned:
         await end_sessions(transaction, user_id, reason=EndReason.BANNED, by=by, now=now)
-    elif not STAFF.intersection(before.roles) <= STAFF.intersection(after.roles):
+    elif not STAFF_ROLES.intersection(before.roles) <= STAFF_ROLES.intersection(after.roles):
         await end_console_sessions(transaction, user_id, by=by, now=now)
     return Settled(user_id, by, list(changes))
 

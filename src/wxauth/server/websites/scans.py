@@ -24,11 +24,11 @@ from wxauth.server.core.database import Transaction
 from wxauth.server.core.ids import new_id
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
+from wxauth.server.core.users import STAFF_ROLES
 from wxauth.server.login.proof import prove_person
 from wxauth.server.sessions.devices import Device
 from wxauth.server.users.account import Caller
 from wxauth.server.users.callers import ADMIN_SCOPE, is_fresh
-from wxauth.server.users.standing import STAFF
 from wxauth.server.websites import rows as scan_rows
 from wxauth.server.websites.doors import Door, DoorOutcome
 from wxauth.server.websites.errors import OAuthError, invalid_client, invalid_request
@@ -180,7 +180,7 @@ async def claim(services: Services, caller: Caller, opening: Opening, *, ip: str
     """
     now = services.clock()
     settings, door = services.settings, Door.SCAN if opening.user_code is None else Door.TYPED
-    is_staff = not STAFF.isdisjoint(caller.user["roles"])
+    is_staff = not STAFF_ROLES.isdisjoint(caller.user["roles"])
     scene = opening.scene if opening.url is None else scene_in(opening.url, issuer=settings.issuer)
     scene_hash = None if scene is None else hash_of(scene)
     user_code_hashes = services.user_codes.hashes(opening.user_code or "")
