@@ -33,6 +33,7 @@ DEFAULTS = {
     "PHONE_POLICY": "refuse",
     "LINK_PHONE_DAYS": 60,
     "PHONE_CHECK_OPENID": True,
+    "PHONE_REGION": "CN",
     "RISK_POLICY": "off",
     "NICKNAME_CHECK": "off",
     "SIGN_UP": "open",

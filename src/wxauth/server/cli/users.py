@@ -11,11 +11,12 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from wxauth.errors import NotFound
-from wxauth.server.cli.asking import with_database, with_services
+from wxauth.server.cli.asking import read_settings, with_database, with_services
 from wxauth.server.cli.moving import export_command, import_command
 from wxauth.server.cli.options import confirm, more, page_options, yes_option
 from wxauth.server.cli.printing import Failed, json_option, minute, printable, show
 from wxauth.server.core.database import Database
+from wxauth.server.core.settings import PhoneSettings
 from wxauth.server.core.trail import OPERATOR
 from wxauth.server.core.users import MAX_ROLES, ROLE, UserStatus
 from wxauth.server.login.bodies import session_keys_answer
@@ -33,6 +34,7 @@ from wxauth.server.users.admin import (
 )
 from wxauth.server.users.bodies import Reason, UserDetailAnswer, user_detail_answer, users_answer
 from wxauth.server.users.rows import UserSearch
+from wxauth.server.users.typed_phones import phones_meant
 from wxauth.server.web.bodies import Time
 
 
@@ -83,7 +85,7 @@ users.add_command(export_command)
 @click.option(
     "--q",
     callback=_text,
-    help="A whole openid, unionid, external id, phone number or id. If nothing matches: a part of the nickname.",
+    help="A whole openid, unionid, external id or id, or a phone number. If nothing matches: a part of the nickname.",
 )
 @click.option("--status", type=click.Choice(["active", "disabled"]))
 @click.option("--role", callback=_role)
@@ -100,7 +102,14 @@ def list_command(
     as_json: bool,
 ) -> None:
     """Print users, the newest first. JSON is that of GET /v1/admin/users."""
-    search = UserSearch(text=q or None, status=UserStatus(status) if status else None, role=role, app_id=app_id or None)
+    region = read_settings(PhoneSettings).phone_region
+    search = UserSearch(
+        text=q or None,
+        phones=phones_meant(q or "", region=region),
+        status=UserStatus(status) if status else None,
+        role=role,
+        app_id=app_id or None,
+    )
     page = with_database(lambda database, _: list_users(database, search, before=cursor, limit=limit))
     rows = [
         (

@@ -179,6 +179,14 @@ def _check_sign_up_roles(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
+def _check_region(value: str) -> str:
+    from phonenumbers import SUPPORTED_REGIONS  # takes a tenth of a second, which few commands need
+
+    if value.upper() not in SUPPORTED_REGIONS:
+        raise ValueError("must be the two letters of a country, such as CN")
+    return value.upper()
+
+
 def _check_rate(value: str) -> str:
     if not re.fullmatch(r"([1-9]\d{0,8}/(second|minute|hour|day))?", value):
         raise ValueError("must be a rate like 600/minute (or second, hour, day), or empty for no limit")
@@ -289,6 +297,7 @@ SignUp = Annotated[Literal["open", "closed"], Lower]
 SignUpRoles = Annotated[tuple[str, ...], AfterValidator(_check_sign_up_roles)]
 AppKind = Annotated[Literal["mini_program", "official_account", "website", "mobile_app"], Lower]
 UnionidPolicy = Annotated[Literal["required", "optional"], Lower]
+Region = Annotated[str, AfterValidator(_check_region), Title("Country, such as `CN`", "国家或地区代码，如 `CN`")]
 Rate = Annotated[
     str,
     AfterValidator(_check_rate),

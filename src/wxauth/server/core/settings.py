@@ -51,6 +51,7 @@ from wxauth.server.core.setting_types import (
     PushToken,
     Rate,
     RedisUrl,
+    Region,
     RootFiles,
     Seconds,
     SecretKey,
@@ -247,6 +248,21 @@ AdminPage = Annotated[
 ]
 
 
+PhoneRegion = Annotated[
+    Region,
+    Setting(
+        "Country of phone numbers that staff types without a country code when searching.",
+        "客服与管理员搜索手机号时，未写国家代码的号码所属的国家或地区。",
+    ),
+]
+
+
+class PhoneSettings(DatabaseSettings):
+    """What `wxauth users list` needs."""
+
+    phone_region: PhoneRegion = "CN"
+
+
 class ConsoleSettings(DatabaseSettings):
     """What `wxauth admin link` needs."""
 
@@ -404,6 +420,7 @@ class Settings(DatabaseSettings):
             "是否由微信核对手机号 code 属于该用户；账号不支持时设为 `false`。",
         ),
     ] = True
+    phone_region: PhoneRegion = "CN"
     risk_policy: Annotated[
         Policy,
         Setting(

@@ -30,6 +30,7 @@ from wxauth.server.users.bodies import (
 )
 from wxauth.server.users.callers import AdministratorDep, FreshLoginDep, StaffDep
 from wxauth.server.users.rows import UserSearch
+from wxauth.server.users.typed_phones import phones_meant
 from wxauth.server.web.direct import Router
 
 NO_SUCH_USER: Final = NotFound("there is no such user")
@@ -42,7 +43,13 @@ router = Router("admin")
 @router.get("/v1/admin/users", summary=Title("Search users", "查找用户"))
 async def list_users(_: StaffDep, services: ServicesDep, query: Annotated[UsersQuery, Query()]) -> UsersAnswer:
     """The newest first. What is given must all fit; an empty parameter is an absent one."""
-    search = UserSearch(text=query.q or None, status=query.status, role=query.role, app_id=query.app_id)
+    search = UserSearch(
+        text=query.q or None,
+        phones=phones_meant(query.q or "", region=services.settings.phone_region),
+        status=query.status,
+        role=query.role,
+        app_id=query.app_id,
+    )
     return users_answer(await admin.list_users(services.database, search, before=query.cursor, limit=query.limit))
 
 

@@ -88,7 +88,8 @@ class UsersQuery(PageQuery):
 
     q: Annotated[str, StringConstraints(strip_whitespace=True, max_length=256, pattern=TEXT)] | None = Field(
         default=None,
-        description="The whole openid, unionid, external id, phone number or id; if nobody's, part of the nickname.",
+        description="The whole openid, unionid, external id or id, or a phone number as people write it; if nobody's, "
+        "part of the nickname.",
     )
     status: Annotated[UserStatus | None, OrEmpty] = None
     role: Annotated[Role | None, OrEmpty] = None

@@ -61,6 +61,8 @@ class UserSearch:
 
     text: str | None = None
     """A whole openid, unionid, external id, phone number or id. If it is nobody's, part of a nickname, in any case."""
+    phones: Sequence[str] = ()
+    """The phone numbers that the text may mean, in E.164."""
     status: UserStatus | None = None
     role: str | None = None
     app_id: str | None = None
@@ -109,9 +111,7 @@ SELECT id FROM users WHERE external_id = :text
  UNION
 SELECT user_id FROM former_external_ids WHERE external_id = :text
  UNION
-SELECT id FROM users WHERE phone = :text
- UNION
-SELECT id FROM users WHERE phone = '+' || :text
+SELECT id FROM users WHERE phone = ANY (:phones)
  UNION
 SELECT id FROM users WHERE id = :id
  UNION
@@ -144,7 +144,7 @@ async def find_users(
     wanted = {name: value for name, value in wanted.items() if value is not None}
     part = None
     if search.text is not None:
-        named = await database.values(_WHOM_IT_NAMES, text=search.text, id=_id_in(search.text))
+        named = await database.values(_WHOM_IT_NAMES, text=search.text, phones=search.phones, id=_id_in(search.text))
         part = None if named else search.text
         wanted |= {"named": named} if named else {"part": part}
 

@@ -1,0 +1,18 @@
+"""Phone numbers as people type them."""
+
+from collections.abc import Sequence
+
+import phonenumbers
+
+
+def phones_meant(text: str, *, region: str) -> Sequence[str]:
+    """The numbers in E.164 that somebody may mean who types this; one without a country code is of the region.
+
+    What is typed without a plus may have a country code nevertheless: `8613800138001`.
+    """
+    meant = {text, f"+{text}"}
+    try:
+        number = phonenumbers.parse(text, region)
+    except phonenumbers.NumberParseException:
+        return list(meant)
+    return [*meant, phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)]
