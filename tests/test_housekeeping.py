@@ -12,13 +12,14 @@ import pytest
 from tests.asking import LogLines, MakeServices, until
 from tests.fakes import Clock, LoginAnswer
 from wxauth.server.core.services import Services
-from wxauth.server.housekeeping.housekeeping import KEPT_AFTER_THE_END, SWEEP_EVERY, sweep
+from wxauth.server.housekeeping.housekeeping import SWEEP_EVERY, sweep
 from wxauth.server.housekeeping.sweep_rows import SweptPage, sweep_page
 from wxauth.server.keys.succession import RETIRES_AFTER
 from wxauth.server.service.app import create_api
 from wxauth.server.service.metrics import STATISTICS_MAX_AGE
 
 A_SECOND = timedelta(seconds=1)
+KEPT_AFTER_THE_END = timedelta(days=30)
 
 Sweep = Callable[..., Awaitable[None]]
 
@@ -63,6 +64,26 @@ async def test_an_expired_session_is_swept_when_it_has_been_kept_for_its_time(
     await sweep_now()
     assert await sessions(rows) == []
     assert await refused(client, answer) == "invalid_refresh_token"
+
+
+async def test_how_long_an_ended_session_is_kept_is_the_operators_choice(
+    client: httpx.AsyncClient,
+    login: LoginAnswer,
+    make_services: MakeServices,
+    clock: Clock,
+    rows: asyncpg.Connection,
+) -> None:
+    services = await make_services(ended_sessions_kept_days=180)
+    answer = await login("alice")
+    await client.post("/v1/logout", json={"refresh_token": answer["refresh_token"]})
+    clock.advance(days=180)
+    await sweep(services, pause=0)
+    kept = await rows.fetchrow("SELECT ip, user_agent FROM sessions")
+    assert kept is not None
+    assert kept["ip"] is not None
+    clock.advance(days=1)
+    await sweep(services, pause=0)
+    assert await sessions(rows) == []
 
 
 async def test_an_ended_session_is_swept_when_it_has_been_kept_for_its_time(

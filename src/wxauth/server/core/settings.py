@@ -490,6 +490,15 @@ class Settings(DatabaseSettings):
             "会话、同意记录与审计记录中的 IP 在多久后只保留 /24（IPv6 为 /48）网段；`0` 为不缩短。",
         ),
     ] = 0
+    ended_sessions_kept_days: Annotated[
+        Days,
+        Field(ge=1),
+        Setting(
+            "How long ended sessions are kept, with their IP address and device. China's law on network logs "
+            "(Cybersecurity Law, article 21) wants 180 days or more.",
+            "已结束的会话（含 IP 与设备）保留多久。《网络安全法》第二十一条要求网络日志留存不少于六个月。",
+        ),
+    ] = 30
 
     scan_page: Annotated[
         Page,

@@ -25,10 +25,6 @@ from wxauth.server.users.erasure_rows import are_waiting, forget_next, forget_re
 from wxauth.server.users.standing import lift_bans
 from wxauth.server.websites.rows import sweep_scans
 
-KEPT_AFTER_THE_END: Final = timedelta(days=30)
-"""Within this time a returning client is still told why its session ended: `session_revoked`, `refresh_token_expired`,
-`refresh_token_reused`. Later it is told `invalid_refresh_token`, and does the same. A session holds an address, so
-it is not kept longer."""
 PHONE_ANSWERS_KEPT: Final = timedelta(days=7)
 """WeChat's answer to a phone code is kept this long, so that the code still works after most outages."""
 OPEN_SESSIONS: Final = 100
@@ -210,7 +206,7 @@ async def sweep_sessions(services: Services, *, page_size: int, pause: float) ->
         while page := await sweep_page(
             services.database,
             size=page_size,
-            ended_before=now - KEPT_AFTER_THE_END,
+            ended_before=now - timedelta(days=services.settings.ended_sessions_kept_days),
             now=now,
             next_sweep_at=now + SWEEP_EVERY,
         ):
