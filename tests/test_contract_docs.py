@@ -58,6 +58,7 @@ from wxauth.server.users.bodies import (
     MergeRequest,
     OwnIdentitiesAnswer,
     SessionsAnswer,
+    SplitAnswer,
     UserAnswer,
     UserChangeRequest,
     UserDetailAnswer,
@@ -110,6 +111,7 @@ BODIES: dict[str, type[BaseModel]] = {
 MODELS = {
     "TokenAnswer": TokenAnswer,
     "UserAnswer": UserAnswer,
+    "SplitAnswer": SplitAnswer,
     "UsersAnswer": UsersAnswer,
     "UserDetailAnswer": UserDetailAnswer,
     "OwnIdentitiesAnswer": OwnIdentitiesAnswer,
@@ -165,6 +167,7 @@ def test_every_route_of_today_is_documented_under_a_name_of_its_own() -> None:
         ("give_my_consents", "post /v1/me/consents"),
         ("withdraw_my_consent", "delete /v1/me/consents/{document}"),
         ("merge_users", "post /v1/admin/users/{user_id}/merge"),
+        ("split_user", "post /v1/admin/users/{user_id}/split"),
         ("export_me", "get /v1/me/export"),
         ("list_my_identities", "get /v1/me/identities"),
         ("list_my_sessions", "get /v1/me/sessions"),

@@ -41,6 +41,7 @@ STATUS_OF = {
     "account_disabled": 403,
     "sign_up_closed": 403,
     "merge_refused": 409,
+    "split_refused": 409,
     "invalid_refresh_token": 400,
     "refresh_token_expired": 400,
     "refresh_token_reused": 400,

@@ -24,9 +24,9 @@ def upgrade() -> None:
             CONSTRAINT events_data_check CHECK (jsonb_typeof(data) = 'object')
         )
     """)
-    op.execute("CREATE INDEX events_user_id_id_idx ON events (user_id, id)")
     op.execute("CREATE INDEX events_type_id_idx ON events (type, id)")
     op.execute("CREATE INDEX events_actor_id_idx ON events (actor, id) WHERE ip IS NOT NULL")
+    op.execute("CREATE INDEX events_user_id_id_idx ON events (user_id, id)")
     op.execute("""
         CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -48,8 +48,9 @@ def upgrade() -> None:
         CREATE FUNCTION mark_unplaced() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
             IF NEW.type IN (
-                'user.created', 'user.merged', 'identity.added', 'consent.given', 'consent.withdrawn',
-                'user.erased', 'user.banned', 'user.unbanned', 'user.roles_changed', 'user.phone_bound',
+                'user.created', 'user.merged', 'user.split', 'identity.added', 'consent.given',
+                'consent.withdrawn', 'user.erased', 'user.banned', 'user.unbanned', 'user.roles_changed',
+                    'user.phone_bound',
                 'user.phone_removed', 'user.profile_changed', 'user.authorization_revoked', 'session.ended'
             ) THEN
                 INSERT INTO events_unplaced (event_id) VALUES (NEW.id);
@@ -145,8 +146,8 @@ def upgrade() -> None:
             CONSTRAINT consents_version_check CHECK (version <> '')
         )
     """)
-    op.execute("CREATE INDEX consents_user_id_given_at_id_idx ON consents (user_id, given_at, id)")
     op.execute("CREATE INDEX consents_present_idx ON consents (user_id, document) WHERE withdrawn_at IS NULL")
+    op.execute("CREATE INDEX consents_user_id_given_at_id_idx ON consents (user_id, given_at, id)")
     op.execute("""
         CREATE TABLE console_sessions (
             session_id UUID NOT NULL,
@@ -334,8 +335,8 @@ def upgrade() -> None:
          WITH (fillfactor = 85)
     """)
     op.execute("CREATE INDEX users_phone_idx ON users (phone) WHERE phone IS NOT NULL")
-    op.execute("CREATE INDEX users_banned_until_idx ON users (banned_until) WHERE banned_until IS NOT NULL")
     op.execute("CREATE INDEX users_administrators_idx ON users (id) WHERE 'admin' = ANY (roles)")
+    op.execute("CREATE INDEX users_banned_until_idx ON users (banned_until) WHERE banned_until IS NOT NULL")
     op.execute("CREATE UNIQUE INDEX users_external_id_idx ON users (external_id) WHERE external_id IS NOT NULL")
     op.execute(r"""
         CREATE FUNCTION check_user() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -454,16 +455,17 @@ def upgrade() -> None:
             user_id UUID NOT NULL,
             created_at TIMESTAMP WITH TIME ZONE NOT NULL,
             unionid TEXT,
+            came_from UUID,
             CONSTRAINT identities_pkey PRIMARY KEY (app_id, openid),
             CONSTRAINT identities_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE,
             CONSTRAINT identities_app_id_check CHECK (app_id <> ''),
             CONSTRAINT identities_openid_check CHECK (openid <> '')
         )
     """)
+    op.execute("CREATE INDEX identities_user_id_idx ON identities (user_id)")
     op.execute("""
         CREATE UNIQUE INDEX identities_app_id_unionid_idx ON identities (app_id, unionid) WHERE unionid IS NOT NULL
     """)
-    op.execute("CREATE INDEX identities_user_id_idx ON identities (user_id)")
     op.execute("""
         CREATE FUNCTION take_sessions_along() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -486,6 +488,7 @@ def upgrade() -> None:
         CREATE TABLE unionids (
             unionid TEXT NOT NULL,
             user_id UUID NOT NULL,
+            came_from UUID,
             CONSTRAINT unionids_pkey PRIMARY KEY (unionid),
             CONSTRAINT unionids_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE,
             CONSTRAINT unionids_unionid_check CHECK (unionid <> '')
@@ -509,6 +512,7 @@ def upgrade() -> None:
             id UUID NOT NULL,
             user_id UUID NOT NULL,
             merged_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            merged_into UUID,
             CONSTRAINT former_users_pkey PRIMARY KEY (id),
             CONSTRAINT former_users_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE
         )
@@ -572,12 +576,12 @@ def upgrade() -> None:
             CONSTRAINT scans_expires_at_check CHECK (expires_at > created_at)
         )
     """)
-    op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
+    op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")
     op.execute("""
         CREATE INDEX scans_unclaimed_pages_idx ON scans (expires_at) WHERE request_hash IS NOT NULL AND claimed_at
             IS NULL
     """)
-    op.execute("CREATE INDEX scans_expires_at_idx ON scans (expires_at)")
+    op.execute("CREATE INDEX scans_client_id_idx ON scans (client_id)")
     op.execute("""
         CREATE TABLE wrong_user_codes (
             user_id UUID NOT NULL,
@@ -603,12 +607,12 @@ def upgrade() -> None:
             CONSTRAINT phone_answers_settled_at_check CHECK ((sealed IS NULL) = (settled_at IS NOT NULL))
         )
     """)
+    op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
     op.execute("CREATE INDEX phone_answers_asked_at_idx ON phone_answers (asked_at)")
     op.execute("""
         CREATE INDEX phone_answers_pending_idx ON phone_answers (asked_at) WHERE sealed IS NOT NULL AND refused_at
             IS NULL
     """)
-    op.execute("CREATE INDEX phone_answers_app_id_openid_idx ON phone_answers (app_id, openid)")
     op.execute("""
         CREATE TABLE website_sessions (
             client_id TEXT NOT NULL,

@@ -579,6 +579,14 @@ class MergeRefused(WxAuthError):
     title = Title("These two accounts cannot be merged.", "这两个账号无法合并。")
 
 
+class SplitRefused(WxAuthError):
+    """This part cannot be split from the user."""
+
+    code = "split_refused"
+    status = 409
+    title = Title("This account cannot be split.", "该账号无法拆分。")
+
+
 class KeysUnavailable(WxAuthError):
     """The guard has no verification keys and cannot fetch them."""
 

@@ -31,6 +31,7 @@ from wxauth.server.users.admin import (
     list_users,
     merge_users,
     read_user,
+    split_user,
 )
 from wxauth.server.users.bodies import Reason, UserDetailAnswer, user_detail_answer, users_answer
 from wxauth.server.users.rows import UserSearch
@@ -66,6 +67,13 @@ def _text(_context: click.Context, _parameter: click.Parameter, value: str | Non
     except UnicodeEncodeError:
         raise click.BadParameter("must be UTF-8.") from None
     return value and value.strip()
+
+
+def _identity(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, str]:
+    app_id, _, openid = (_text(_context, _parameter, value) or "").partition(":")
+    if not app_id or not openid:
+        raise click.BadParameter("must be APP_ID:OPENID.")
+    return app_id, openid
 
 
 _user_argument = click.argument("user_id", type=click.UUID)
@@ -249,7 +257,7 @@ def revoke_command(user_id: UUID, role: str) -> None:
 @click.argument("into_id", metavar="INTO", type=click.UUID)
 @yes_option
 def merge_command(from_id: UUID, into_id: UUID, yes: bool) -> None:
-    """Merge user FROM into INTO, which keeps its id, names, number and external_id. This cannot be undone."""
+    """Merge user FROM into INTO, which keeps its id, names, number and external_id."""
 
     def question() -> str:
         names = [printable(_read_user(user_id)["nickname"]) for user_id in (from_id, into_id)]
@@ -264,6 +272,46 @@ def merge_command(from_id: UUID, into_id: UUID, yes: bool) -> None:
     confirm(question, yes=yes or not sys.stdin.isatty())
     user = with_database(merge)
     click.echo(f"{from_id} is {user['id']}, roles: {_names(user['roles'])}")
+
+
+@users.command()
+@_user_argument
+@click.option(
+    "--identity",
+    "key",
+    metavar="APP_ID:OPENID",
+    required=True,
+    callback=_identity,
+    help="The identity that leaves, with the user's others that have its unionid.",
+)
+@click.option("--external-id", callback=_text, help="An external id of the user's that goes along.")
+@yes_option
+@json_option
+def split_command(user_id: UUID, key: tuple[str, str], external_id: str | None, yes: bool, as_json: bool) -> None:
+    """Undo a wrong merge: make an identity of USER_ID a user of its own.
+
+    If a former id brought exactly what leaves, the new user has that id again. JSON is that of
+    POST /v1/admin/users/{id}/split.
+    """
+    app_id, openid = key
+
+    async def split(database: Database, now: datetime) -> tuple[UserDetail, UserDetail]:
+        identity = {"app_id": app_id, "openid": openid}
+        return await split_user(database, user_id, **identity, external_id=external_id, by=OPERATOR, now=now)
+
+    name = printable(f"{app_id}:{openid}")
+    confirm(lambda: f"Split {name} from {user_id}? 确定拆分？", yes=yes or not sys.stdin.isatty())
+    user, new_user = (user_detail_answer(each) for each in with_database(split))
+    rows = [
+        (
+            name,
+            str(each["id"]),
+            printable(each["external_id"]),
+            " ".join(printable(f"{identity['app_id']}:{identity['openid']}") for identity in each["identities"]),
+        )
+        for name, each in (("user", user), ("new_user", new_user))
+    ]
+    show({"user": user, "new_user": new_user}, [("", "ID", "EXTERNAL_ID", "IDENTITIES"), *rows], as_json=as_json)
 
 
 @users.command()

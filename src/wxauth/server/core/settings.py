@@ -476,9 +476,9 @@ class Settings(DatabaseSettings):
     events_kept_days: Annotated[
         TrailDays,
         Setting(
-            "How long the audit trail is kept: 180 or more, or `0` to keep it forever. `user.erased` and "
-            "`user.merged` are always kept.",
-            "审计记录保留多久，不小于 180；`0` 为永久保留。`user.erased` 与 `user.merged` 始终保留。",
+            "How long the audit trail is kept: 180 or more, or `0` to keep it forever. `user.erased`, "
+            "`user.merged` and `user.split` are always kept.",
+            "审计记录保留多久，不小于 180；`0` 为永久保留。`user.erased`、`user.merged`、`user.split` 始终保留。",
             heading=Title("Retention", "数据保留"),
         ),
     ] = 0

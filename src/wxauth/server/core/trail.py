@@ -34,6 +34,7 @@ class EventType(StrEnum):
 
     USER_CREATED = "user.created"
     USER_MERGED = "user.merged"
+    USER_SPLIT = "user.split"
     IDENTITY_ADDED = "identity.added"
     CONSENT_GIVEN = "consent.given"
     CONSENT_WITHDRAWN = "consent.withdrawn"
@@ -81,6 +82,7 @@ class EventType(StrEnum):
 TOLD_TO_SIBLINGS: Final[Mapping[EventType, tuple[str, ...]]] = {
     EventType.USER_CREATED: ("roles",),
     EventType.USER_MERGED: ("former_id", "by"),
+    EventType.USER_SPLIT: ("new_user_id",),
     EventType.IDENTITY_ADDED: (),
     EventType.CONSENT_GIVEN: ("document", "version"),
     EventType.CONSENT_WITHDRAWN: ("document", "version"),

@@ -33,10 +33,10 @@ _END_OF_SESSIONS: Final = Statement[_LastRow](
 _END_OF_CONSENTS: Final = Statement[_LastRow](
     "SELECT id, 'epoch'::timestamptz AS since FROM consents WHERE id > :after ORDER BY id OFFSET :skipped LIMIT 1"
 )
-# Merges and erasures are kept for good: siblings must always be able to learn of them.
+# Merges, splits and erasures are kept for good: siblings must always be able to learn of them.
 _ERASE_EVENTS: Final = Statement[Nothing]("""
 DELETE FROM events
- WHERE id > :after AND id <= :until AND at < :older_than AND type NOT IN ('user.erased', 'user.merged')
+ WHERE id > :after AND id <= :until AND at < :older_than AND type NOT IN ('user.erased', 'user.merged', 'user.split')
 """)
 _NETWORK_PART: Final = "network(set_masklen(ip, CASE family(ip) WHEN 4 THEN 24 ELSE 48 END))::inet"
 _IS_WHOLE_PART: Final = "masklen(ip) > CASE family(ip) WHEN 4 THEN 24 ELSE 48 END"

@@ -16,7 +16,7 @@ from wxauth.server.core.users import USER, UserRow
 from wxauth.server.limits.rates import PROFILE_CHANGES, WINDOW
 from wxauth.server.limits.rows import taking_part
 from wxauth.server.users.merging import Observe, link_unionid
-from wxauth.server.users.merging_rows import People, people_of
+from wxauth.server.users.merging_rows import People, are_split, people_of
 
 _ATTEMPTS: Final = 5
 
@@ -286,6 +286,7 @@ async def record_login(
 
     WeChat has one openid for each person and app. So the unionid is ignored where it would join somebody to a user who
     has another openid of this app: they would be strangers. Where one of the two may be made up, nothing is stored.
+    It is ignored too where its user and this one were split.
 
     Raises: SignUpClosed, SnapshotUser, StorageUnavailable.
     """
@@ -324,11 +325,19 @@ class _Ids(NamedTuple):
 async def _without_anothers_unionid(database: Database, login: Login) -> Login:
     if login.unionid is None:
         return login
-    if await database.value(_IS_ANOTHERS, app_id=login.app_id, openid=login.openid, unionid=login.unionid) is None:
-        return login
-    if login.may_be_snapshot:
-        raise SnapshotUser("another openid of this app has the unionid")
-    log.error("unionid_ignored", app_id=login.app_id, reason="another openid of this app has it")
+    identity = {"app_id": login.app_id, "openid": login.openid, "unionid": login.unionid}
+    if await database.value(_IS_ANOTHERS, **identity) is not None:
+        if login.may_be_snapshot:
+            raise SnapshotUser("another openid of this app has the unionid")
+        reason = "another openid of this app has it"
+    else:
+        user_id, holder_id = await people_of(database, **identity)
+        if user_id is None or holder_id is None or user_id == holder_id:
+            return login
+        if not await are_split(database, user_id, holder_id):
+            return login
+        reason = "an administrator has split its user and this one"
+    log.error("unionid_ignored", app_id=login.app_id, reason=reason)
     return replace(login, unionid=None)
 
 

@@ -42,10 +42,14 @@ SELECT document, version, given_at, withdrawn_at, app_id, abbrev(ip) AS ip
 """)
 # Another person's id reads `administrator`, and that person's address is left out: both are somebody else's data. Names
 # of service clients, and `system`, `operator` and `wechat`, belong to no person and stay. What staff
-# notes about a ban is for staff alone.
+# notes about a ban is for staff alone. Whoever was split from this person is somebody else.
 _EVENTS: Final = Statement[Told]("""
 SELECT id, type, at, app_id,
-       CASE type WHEN 'user.banned' THEN data - 'reason' ELSE data END AS data,
+       CASE WHEN type = 'user.banned' THEN data - 'reason'
+            WHEN type = 'user.split' THEN data - 'new_user_id'
+            WHEN type = 'user.merged' AND data ->> 'former_id' <> ALL (:user_ids::uuid[]::text[])
+            THEN data - 'former_id'
+            ELSE data END AS data,
        CASE WHEN is_another THEN 'administrator' ELSE actor END AS actor,
        CASE WHEN NOT is_another THEN abbrev(ip) END AS ip
   FROM (SELECT *, actor ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' AND actor <> ALL (:user_ids::uuid[]::text[])

@@ -1,7 +1,7 @@
 """Sessions as they are stored: the user of a session, a user's sessions, and the ends of sessions."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, TypedDict
@@ -169,6 +169,13 @@ UPDATE sessions SET revoked_at = :now, revoked_reason = :reason
  WHERE w.client_id = :client_id AND sessions.id = w.session_id AND sessions.revoked_at IS NULL
 RETURNING sessions.id, sessions.user_id, sessions.expires_at > :now AS was_open
 """)
+_END_OF_IDENTITIES: Final = Statement[EndedSession]("""
+UPDATE sessions SET revoked_at = :now, revoked_reason = :reason, session_key = NULL
+  FROM unnest(:app_ids::text[], :openids::text[]) AS i (app_id, openid)
+ WHERE sessions.user_id = :user_id AND (sessions.app_id, sessions.openid) = (i.app_id, i.openid)
+   AND revoked_at IS NULL
+RETURNING id, user_id, expires_at > :now AS was_open
+""")
 # A website must see one user id as long as a session lasts: so a merge ends its sessions.
 _END_OF_WEBSITES: Final = Statement[EndedSession]("""
 UPDATE sessions SET revoked_at = :now, revoked_reason = :reason
@@ -300,6 +307,18 @@ async def end_sessions_of_websites(transaction: Transaction, user_id: UUID, *, b
     """End a user's sessions of websites, because the user is about to be merged into another one."""
     ended = await transaction.rows(_END_OF_WEBSITES, user_id=user_id, now=now, reason=EndReason.MERGED)
     await record_ends(transaction, ended, reason=EndReason.MERGED, by=by, now=now)
+
+
+async def end_sessions_of_identities(
+    transaction: Transaction, user_id: UUID, identities: Collection[tuple[str, str]], *, by: Actor, now: datetime
+) -> None:
+    """End a user's sessions of these identities (app_id and openid), which are about to leave the user."""
+    app_ids, openids = [app_id for app_id, _ in identities], [openid for _, openid in identities]
+    reason = EndReason.ADMINISTRATOR
+    ended = await transaction.rows(
+        _END_OF_IDENTITIES, user_id=user_id, app_ids=app_ids, openids=openids, now=now, reason=reason
+    )
+    await record_ends(transaction, ended, reason=reason, by=by, now=now)
 
 
 async def open_session_ids(transaction: Transaction, user_id: UUID, *, now: datetime) -> Sequence[UUID]:

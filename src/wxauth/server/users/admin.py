@@ -19,6 +19,7 @@ from wxauth.server.users import rows as user_rows
 from wxauth.server.users.merging import Observe, merge_by_operator
 from wxauth.server.users.merging_rows import former_external_ids, former_ids, remaining_user
 from wxauth.server.users.rows import SEARCH_SECONDS, ListedUser, UserSearch
+from wxauth.server.users.splitting import split
 from wxauth.server.users.standing import ADMIN, Settled, Standing, deciding, lock_standing, settle
 from wxauth.server.web.paging import Page, cursor_at
 
@@ -172,6 +173,25 @@ async def merge_users(
         database, former_id, into=into, by=by, may_promote=may_promote, now=now, observe=observe
     )
     return await read_user(database, user_id, now=now)
+
+
+async def split_user(
+    database: Database,
+    user_id: UUID,
+    *,
+    app_id: str,
+    openid: str,
+    external_id: str | None,
+    by: Actor,
+    now: datetime,
+) -> tuple[UserDetail, UserDetail]:
+    """Split a user in two, as `split` does; the user and the new one.
+
+    Raises: NotFound, SplitRefused, StorageUnavailable.
+    """
+    identity = {"app_id": app_id, "openid": openid}
+    remaining_id, new_user_id = await split(database, user_id, **identity, external_id=external_id, by=by, now=now)
+    return await read_user(database, remaining_id, now=now), await read_user(database, new_user_id, now=now)
 
 
 async def erase_user(database: Database, user_id: UUID, *, by: Actor, now: datetime) -> None:

@@ -10,6 +10,7 @@ from wxauth.errors import (
     LastAdmin,
     MergeRefused,
     NotFound,
+    SplitRefused,
     Title,
 )
 from wxauth.server.core.services import ServicesDep
@@ -20,6 +21,8 @@ from wxauth.server.users.bodies import (
     EventsAnswer,
     EventsQuery,
     MergeRequest,
+    SplitAnswer,
+    SplitRequest,
     UserChangeRequest,
     UserDetailAnswer,
     UsersAnswer,
@@ -28,7 +31,7 @@ from wxauth.server.users.bodies import (
     user_detail_answer,
     users_answer,
 )
-from wxauth.server.users.callers import AdministratorDep, FreshLoginDep, StaffDep
+from wxauth.server.users.callers import AdministratorDep, FreshAdministratorDep, FreshLoginDep, StaffDep
 from wxauth.server.users.rows import UserSearch
 from wxauth.server.users.typed_phones import phones_meant
 from wxauth.server.web.direct import Router
@@ -108,7 +111,7 @@ async def merge_users(
 ) -> UserDetailAnswer:
     """Make one user of two; the answer is the one that remains.
 
-    Identities, sessions and consents go along; roles are united, and a ban of either follows. It cannot be undone. If
+    Identities, sessions and consents go along; roles are united, and a ban of either follows. A split can undo it. If
     one of the two has the role `admin` or `support`, you must have logged in lately: `ADMIN_FRESH_LOGIN`.
     """
     remaining = await admin.merge_users(
@@ -121,6 +124,31 @@ async def merge_users(
         observe=services.metrics.merged,
     )
     return user_detail_answer(remaining)
+
+
+@router.post(
+    "/v1/admin/users/{user_id}/split",
+    summary=Title("Split a user", "拆分用户"),
+    failures=[NO_SUCH_USER, SplitRefused("the user has no such identity")],
+)
+async def split_user(
+    administrator: FreshAdministratorDep, services: ServicesDep, user_id: UUID, body: SplitRequest
+) -> SplitAnswer:
+    """Undo a wrong merge: this identity, and the user's others that have its unionid, become a user of their own.
+
+    If a former id brought exactly these, the new user has that id again. Name, picture, number and consents stay. The
+    sessions of these identities end. No login and no number merges the two again.
+    """
+    user, new_user = await admin.split_user(
+        services.database,
+        user_id,
+        app_id=body.app_id,
+        openid=body.openid,
+        external_id=body.external_id,
+        by=administrator,
+        now=services.clock(),
+    )
+    return {"user": user_detail_answer(user), "new_user": user_detail_answer(new_user)}
 
 
 @router.delete(

@@ -17,6 +17,8 @@ from wxauth.server.sessions.rows import OpenSession
 from wxauth.server.users.admin import UserDetail
 from wxauth.server.users.rows import ListedUser
 from wxauth.server.web.bodies import (
+    EXAMPLE_APP_ID,
+    EXAMPLE_OPENID,
     EXAMPLE_SESSION_ID,
     TEXT,
     ShownAppId,
@@ -81,6 +83,23 @@ class MergeRequest(BaseModel):
     )
 
     into: UUID = Field(description="The user that remains, with id, names, number and external_id.")
+
+
+class SplitRequest(BaseModel):
+    """The identity that becomes a user of its own."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"app_id": EXAMPLE_APP_ID, "openid": EXAMPLE_OPENID}]},
+        hide_input_in_errors=True,
+    )
+
+    app_id: Annotated[str, StringConstraints(pattern=TEXT)]
+    openid: Annotated[str, StringConstraints(pattern=TEXT)] = Field(
+        description="The user's other identities with its unionid go along."
+    )
+    external_id: Annotated[str, StringConstraints(pattern=TEXT)] | None = Field(
+        default=None, description="An external_id of the user, present or former, that goes along. By default, none."
+    )
 
 
 class UsersQuery(PageQuery):
@@ -248,6 +267,13 @@ class UserDetailAnswer(ListedUserAnswer):
     ]
     sessions: Annotated[list[OpenSessionAnswer], Field(description="The hundred that were used last.")]
     consents: Annotated[list[ConsentAnswer], Field(description="The newest hundred, withdrawn ones too.")]
+
+
+class SplitAnswer(TypedDict):
+    """A user and the one who was split from them."""
+
+    user: UserDetailAnswer
+    new_user: UserDetailAnswer
 
 
 class UsersAnswer(TypedDict):

@@ -21,6 +21,7 @@ from wxauth.server.core.trail import SYSTEM, Actor, EventType, record_event
 from wxauth.server.core.users import MAX_ROLES, STAFF_ROLES, UserStatus
 from wxauth.server.sessions.rows import end_sessions_of_websites
 from wxauth.server.users.merging_rows import (
+    are_split,
     current_user,
     have_both_external_ids,
     may_link_by_phone,
@@ -105,7 +106,7 @@ async def merge(transaction: Transaction, pair: Pair, *, source: Source, by: Act
     proves       WeChat itself says that   the person holds the       somebody in charge
                  both are one person       number now; not who        says so
                                            they are
-    refused      never                     unless nothing can be      two external ids;
+    refused      to users who were split   unless nothing can be      two external ids;
                                            stolen by it: see          a ban that would leave
                                            `link_by_phone`            no administrator
     remains      whom the unionid named    who had the number         whom the operator names
@@ -161,7 +162,7 @@ async def link_unionid(
 ) -> None:
     """Merge the user of a known identity into the user of the unionid that WeChat now gives with this identity.
 
-    Nothing is done if both are the same user, or one of them does not exist.
+    Nothing is done if both are the same user, if one of them does not exist, or if they were split.
 
     Raises: StorageUnavailable.
     """
@@ -172,8 +173,10 @@ async def link_unionid(
             return
         async with database.begin() as transaction:
             pair = await _lock_pair(transaction, user_id, holder_id)
-            if pair is None:
-                continue
+            if pair is None or await people_of(transaction, **identity) != (user_id, holder_id):
+                continue  # merged, erased or split meanwhile
+            if await are_split(transaction, user_id, holder_id):
+                return
             merged = await merge(transaction, pair, source=Source.UNIONID, by=SYSTEM, now=now)
             await name_identity(transaction, **identity)
         merged.tell(observe)
@@ -195,9 +198,9 @@ async def link_by_phone(
 
     A carrier may have given the number to somebody else, who must not get the former holder's account. So a merge is
     allowed only if the newcomer has one identity and was created within a day; if the two users have no app in common,
-    and do not both have a unionid or an external id; and if the holder has no role but harmless ones, is not
-    banned, and has proved the number lately: a login proves nothing of a number. The caller has locked the number, so
-    that nobody else proves it meanwhile.
+    were never split, and do not both have a unionid or an external id; and if the holder has no role but harmless ones,
+    is not banned, and has proved the number lately: a login proves nothing of a number. The caller has locked the
+    number, so that nobody else proves it meanwhile.
 
     Args:
         transaction: The transaction of the merge.
@@ -210,6 +213,8 @@ async def link_by_phone(
     """
     pair = await _lock_pair(transaction, user_id, holder_id)
     if pair is None or pair.administrators or pair.former.is_banned:
+        return None
+    if await are_split(transaction, user_id, holder_id):
         return None
     if not await may_link_by_phone(
         transaction,

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final, NamedTuple, TypedDict
 from uuid import UUID
 
-from wxauth.server.consents.rows import PRESENT_CONSENTS
+from wxauth.server.consents.rows import PRESENT_CONSENTS, ids_of
 from wxauth.server.core.database import Database, Transaction
 from wxauth.server.core.statements import Nothing, Statement
 from wxauth.server.core.trail import Actor
@@ -40,6 +40,8 @@ class _ErasedIdentities(TypedDict):
     session_ids: list[UUID]
 
 
+_ONE_PART: Final = ids_of(":one_id::uuid")
+_OTHER_PART: Final = ids_of(":other_id::uuid")
 _PEOPLE: Final = Statement[_PeopleRow]("""
 SELECT (SELECT user_id FROM identities WHERE app_id = :app_id AND openid = :openid) AS user_id,
        (SELECT user_id FROM unionids WHERE unionid = :unionid) AS holder_id
@@ -50,15 +52,18 @@ UPDATE users SET unionid = :unionid FROM named WHERE users.id = named.user_id
 """)
 # A trigger moves the identities' sessions with them.
 _MOVE_IDENTITIES: Final = Statement[str](
-    "UPDATE identities SET user_id = :into WHERE user_id = :former_id RETURNING app_id"
+    "UPDATE identities SET user_id = :into, came_from = COALESCE(came_from, :former_id) WHERE user_id = :former_id"
+    " RETURNING app_id"
 )
-_MOVE_UNIONIDS: Final = Statement[Nothing]("UPDATE unionids SET user_id = :into WHERE user_id = :former_id")
+_MOVE_UNIONIDS: Final = Statement[Nothing](
+    "UPDATE unionids SET user_id = :into, came_from = COALESCE(came_from, :former_id) WHERE user_id = :former_id"
+)
 _MOVE_FORMER_USERS: Final = Statement[Nothing]("UPDATE former_users SET user_id = :into WHERE user_id = :former_id")
 _MOVE_EXTERNAL_IDS: Final = Statement[Nothing](
     "UPDATE former_external_ids SET user_id = :into WHERE user_id = :former_id"
 )
 _REMEMBER_FORMER_USER: Final = Statement[Nothing](
-    "INSERT INTO former_users (id, user_id, merged_at) VALUES (:former_id, :into, :now)"
+    "INSERT INTO former_users (id, user_id, merged_at, merged_into) VALUES (:former_id, :into, :now, :into)"
 )
 # Deletes the former user and fills the remaining one in one statement: otherwise a unique value would exist twice for a
 # moment. The caller has locked both.
@@ -121,6 +126,13 @@ SELECT EXISTS (
                         WHERE other.phone = :phone AND other.phone_proved_at IS NOT NULL
                           AND other.id NOT IN (:newcomer_id, :holder_id)))
 """)
+# Whether one of these two users was once split from the other. The sweep keeps these events for good.
+_ARE_SPLIT: Final = Statement[bool](f"""
+SELECT EXISTS (SELECT FROM events
+                WHERE type = 'user.split'
+                  AND (user_id = ANY ({_ONE_PART}) AND data ->> 'new_user_id' = ANY ({_OTHER_PART}::text[])
+                       OR user_id = ANY ({_OTHER_PART}) AND data ->> 'new_user_id' = ANY ({_ONE_PART}::text[])))
+""")  # noqa: S608 - put together from constants
 # Whether the user was joined from several by a phone number or an operator, of which WeChat knows nothing. The sweep
 # keeps these events for good.
 _IS_JOINED: Final = Statement[bool]("""
@@ -158,9 +170,9 @@ _FORMER_EXTERNAL_IDS: Final = Statement[str](
 _FORMER: Final = Statement[UUID]("SELECT id FROM former_users WHERE user_id = :user_id ORDER BY merged_at, id")
 
 
-async def people_of(database: Database, *, app_id: str, openid: str, unionid: str | None) -> People:
-    """The users of an identity and of a unionid. Raises: StorageUnavailable."""
-    people = await database.row(_PEOPLE, app_id=app_id, openid=openid, unionid=unionid)
+async def people_of(asked: Database | Transaction, *, app_id: str, openid: str, unionid: str | None) -> People:
+    """The users of an identity and of a unionid. Raises: StorageUnavailable, where a database is asked."""
+    people = await asked.row(_PEOPLE, app_id=app_id, openid=openid, unionid=unionid)
     assert people is not None
     return People(**people)
 
@@ -216,6 +228,14 @@ async def may_link_by_phone(
         harmless_roles=list(harmless_roles),
     )
     return bool(may)
+
+
+async def are_split(asked: Database | Transaction, one_id: UUID, other_id: UUID) -> bool:
+    """Whether one of these two users was split from the other: then no unionid and no number merges them again.
+
+    Raises: StorageUnavailable, where a database is asked.
+    """
+    return bool(await asked.value(_ARE_SPLIT, one_id=one_id, other_id=other_id))
 
 
 async def is_joined(transaction: Transaction, user_id: UUID) -> bool:

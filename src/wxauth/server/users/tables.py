@@ -117,6 +117,9 @@ class Identity(SQLModel, table=True):
     created_at: datetime = Field(sa_type=TIME)
     unionid: str | None = Field(sa_type=Text)
     """The unionid that WeChat last gave with this identity."""
+    came_from: UUID | None
+    """The user who had it before a merge, the first one if there were several; null for one that no merge has moved.
+    By this a merge is undone."""
 
 
 after_create(
@@ -157,6 +160,8 @@ class Unionid(SQLModel, table=True):
 
     unionid: str = Field(sa_type=Text, primary_key=True)
     user_id: UUID
+    came_from: UUID | None
+    """As an identity's."""
 
 
 after_create(
@@ -190,6 +195,8 @@ class FormerUser(SQLModel, table=True):
     user_id: UUID
     """The user that remains after all later merges."""
     merged_at: datetime = Field(sa_type=TIME)
+    merged_into: UUID | None
+    """The user into whom it was merged then; null for an imported one, of which that is not known."""
 
 
 class FormerExternalId(SQLModel, table=True):

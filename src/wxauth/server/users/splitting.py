@@ -1,0 +1,131 @@
+"""A user who was made of two persons is split again.
+
+Each merge has noted from whom identities, unionids and ids came. Where the parts that leave are what a former id
+brought, they get that id back, so that what other services keep under it is theirs again.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from wxauth.errors import NotFound, SplitRefused, StorageUnavailable
+from wxauth.server.core.database import Database
+from wxauth.server.core.ids import new_id
+from wxauth.server.core.logs import get_logger
+from wxauth.server.core.trail import Actor, EventType, record_event
+from wxauth.server.sessions.rows import end_sessions_of_identities
+from wxauth.server.users.merging_rows import current_user
+from wxauth.server.users.splitting_rows import HeldIdentity, has_external_id, held_identities, merges_into, split_user
+from wxauth.server.users.standing import lock_standing
+
+_ATTEMPTS: Final = 50
+"""Tries. Of fifty changes of one user at once one wins a round; the others look again."""
+
+Key = tuple[str, str]
+
+log = get_logger()
+
+
+async def split(
+    database: Database,
+    user_id: UUID,
+    *,
+    app_id: str,
+    openid: str,
+    external_id: str | None,
+    by: Actor,
+    now: datetime,
+) -> tuple[UUID, UUID]:
+    """Make a user of an identity, and of the user's others that have its unionid; the ids of the user and the new one.
+
+    The new user is active, without roles. Name, picture, number and consents stay. The sessions of what leaves end.
+    No unionid and no number merges the two again: `are_split`.
+
+    Args:
+        database: Where the users are.
+        user_id: The user; a former id stands for the user that remains.
+        app_id: The app of the identity.
+        openid: Its openid.
+        external_id: An external id of the user's that goes along, if any.
+        by: Who splits them.
+        now: The time.
+
+    Raises: NotFound, SplitRefused, StorageUnavailable.
+    """
+    for _ in range(_ATTEMPTS):
+        remaining_id = await current_user(database, user_id)
+        if remaining_id is None:
+            raise NotFound("there is no such user")
+        async with database.begin() as transaction:
+            if await lock_standing(transaction, remaining_id) is None:
+                continue  # merged or erased meanwhile
+            held = await held_identities(transaction, remaining_id)
+            leaving = _leaving(held, (app_id, openid))
+            if external_id is not None and not await has_external_id(transaction, remaining_id, external_id):
+                raise SplitRefused("the external_id is not the user's")
+            keys = {_key(identity) for identity in leaving}
+            given_back, former_ids = _given_back(held, keys, await merges_into(transaction, remaining_id))
+            new_user_id = given_back or new_id(now)
+            await end_sessions_of_identities(transaction, remaining_id, keys, by=by, now=now)
+            await split_user(
+                transaction,
+                remaining_id,
+                new_user_id=new_user_id,
+                identities=keys,
+                unionid=leaving[0]["unionid"],
+                former_ids=former_ids,
+                external_id=external_id,
+                created_at=leaving[0]["created_at"],
+            )
+            data = {"new_user_id": new_user_id}
+            await record_event(transaction, EventType.USER_SPLIT, by=by, at=now, user_id=remaining_id, data=data)
+        log.info("user_split", user_id=remaining_id, new_user_id=new_user_id, actor=by.name)
+        return remaining_id, new_user_id
+    raise StorageUnavailable("too many changes to this user at once")
+
+
+def _leaving(held: Sequence[HeldIdentity], key: Key) -> Sequence[HeldIdentity]:
+    """The identity and the others that have its unionid, the oldest first. Raises: SplitRefused."""
+    named = next((identity for identity in held if _key(identity) == key), None)
+    if named is None:
+        raise SplitRefused("the user has no such identity")
+    leaving = [named]
+    if named["unionid"] is not None:
+        leaving = [identity for identity in held if identity["unionid"] == named["unionid"]]
+    if len(leaving) == len(held):
+        raise SplitRefused("nothing would be left of the user")
+    return leaving
+
+
+def _given_back(
+    held: Sequence[HeldIdentity], leaving: Collection[Key], merges: Mapping[UUID, UUID | None]
+) -> tuple[UUID | None, Sequence[UUID]]:
+    """The former id that brought exactly these identities, of those that the user still has; and the ids within it.
+
+    In a chain of merges an id may be within another one: the innermost that fits is given back.
+
+    Args:
+        held: The user's identities.
+        leaving: Those that leave the user.
+        merges: The user's former ids, each with the user into whom it was merged.
+    """
+
+    def around(former_id: UUID | None) -> list[UUID]:
+        """The id and the former ids that it is within, the innermost first."""
+        found: list[UUID] = []
+        while former_id is not None and former_id in merges:
+            found.append(former_id)
+            former_id = merges[former_id]
+        return found
+
+    sources = [identity["came_from"] for identity in held if _key(identity) in leaving]
+    for candidate in around(sources[0]):
+        brought = {_key(identity) for identity in held if candidate in around(identity["came_from"])}
+        if brought == set(leaving):
+            return candidate, [each for each in merges if each != candidate and candidate in around(each)]
+    return None, ()
+
+
+def _key(identity: HeldIdentity) -> Key:
+    return identity["app_id"], identity["openid"]

@@ -1,0 +1,549 @@
+"""A wrong merge is undone, and stays undone."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.admins import Admin, make_admin
+from tests.asking import LogLines, MakeClient, MakeServices, bearer
+from tests.clients import add_client
+from tests.fakes import APP, OTHER_APP, Clock, Secrets, WeChatByRespx
+from tests.problems import problem_of
+from tests.processes import run
+from wxauth.server.clients.tables import Scope
+from wxauth.server.core.services import Services
+from wxauth.server.dev.wechat import APPS, CodeRequest, PhoneCodeRequest, Simulator
+from wxauth.server.events.feed import place_events
+
+THIRD_APP = {"app_id": "wxthird00000000a3", "app_secret": "secret-of-the-third-app"}
+NUMBER = "+8613800138000"
+
+Body = dict[str, Any]
+
+
+class Town:
+    """People with three apps, and an administrator, at two replicas."""
+
+    def __init__(self, clients: Sequence[httpx.AsyncClient], wechat: WeChatByRespx, root: Admin) -> None:
+        self.clients = clients
+        self.client = clients[0]
+        self.wechat = wechat
+        self.root = root
+
+    async def ask_in(
+        self, person: str, app: dict[str, str] = APP, *, unionid: str | None = None, at: int = 0
+    ) -> httpx.Response:
+        code = self.wechat.code_for(person, unionid=unionid, app_id=app["app_id"])
+        return await self.clients[at].post("/v1/login", json={"code": code, "app_id": app["app_id"]})
+
+    async def log_in(self, person: str, app: dict[str, str] = APP, *, unionid: str | None = None, at: int = 0) -> Body:
+        answer = await self.ask_in(person, app, unionid=unionid, at=at)
+        assert answer.status_code == 200, answer.text
+        body: Body = answer.json()
+        return body
+
+    async def merge(self, former: Body, into: Body) -> httpx.Response:
+        return await self.root.ask("POST", f"/users/{id_of(former)}/merge", json={"into": id_of(into)})
+
+    async def ask_split(self, user: Body, identity: Body, *, at: int = 0, **fields: object) -> httpx.Response:
+        body = {"app_id": identity["user"]["app_id"], "openid": identity["user"]["openid"], **fields}
+        path = f"/v1/admin/users/{id_of(user)}/split"
+        return await self.clients[at].post(path, json=body, headers=bearer(self.root.answer))
+
+    async def split(self, user: Body, identity: Body, **fields: object) -> Body:
+        answer = await self.ask_split(user, identity, **fields)
+        assert answer.status_code == 200, answer.text
+        body: Body = answer.json()
+        return body
+
+    async def read(self, user_id: str) -> Body:
+        return await self.root.read(f"/users/{user_id}")
+
+
+def id_of(answer: Body) -> str:
+    user_id: str = answer["user"]["id"]
+    return user_id
+
+
+def openids(user: Body) -> list[str]:
+    return sorted(identity["openid"] for identity in user["identities"])
+
+
+MakeTown = Callable[..., Awaitable[Town]]
+
+
+@pytest.fixture
+def make_town(
+    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx, rows: asyncpg.Connection
+) -> MakeTown:
+    async def make(**values: object) -> Town:
+        settings = {"apps": [APP, OTHER_APP, THIRD_APP], "login_rate_limit": "", **values}
+        clients = [make_client(await make_services(**settings)) for _ in range(2)]
+        login = (await clients[0].post("/v1/login", json={"code": wechat.code_for("root")})).json()
+        return Town(clients, wechat, await make_admin(clients[0], rows, login))
+
+    return make
+
+
+@pytest.fixture
+async def town(make_town: MakeTown) -> Town:
+    return await make_town()
+
+
+async def told(rows: asyncpg.Connection, *kinds: str) -> list[tuple[str, str, str, Any]]:
+    events = await rows.fetch(
+        "SELECT type, user_id::text, actor, data FROM events WHERE type = ANY ($1) ORDER BY id", kinds
+    )
+    return [(event["type"], event["user_id"], event["actor"], json.loads(event["data"])) for event in events]
+
+
+# What leaves and what stays.
+
+
+async def test_what_a_merge_has_brought_gets_its_id_back(town: Town, rows: asyncpg.Connection, clock: Clock) -> None:
+    alice = await town.log_in("alice")
+    clock.advance(minutes=1)
+    bob = await town.log_in("bob", OTHER_APP, unionid="union-bob")
+    await town.merge(bob, alice)
+    clock.advance(minutes=1)
+    again = await town.log_in("bob", OTHER_APP, unionid="union-bob")
+    assert id_of(again) == id_of(alice)
+    answer = await town.split(alice, bob)
+    user, new_user = answer["user"], answer["new_user"]
+    assert (user["id"], openids(user), user["unionid"]) == (id_of(alice), ["openid-a1-alice"], None)
+    assert "former_ids" not in user
+    assert (new_user["id"], openids(new_user), new_user["unionid"]) == (id_of(bob), ["openid-b2-bob"], "union-bob")
+    assert (new_user["status"], new_user["roles"], new_user["sessions"]) == ("active", [], [])
+    assert (new_user["created_at"], new_user["last_login_at"]) == (bob["user"]["created_at"], user["last_login_at"])
+    assert await town.read(id_of(bob)) == new_user
+    assert await town.read(id_of(alice)) == user
+    assert [id_of(await town.log_in("bob", OTHER_APP, unionid="union-bob")), id_of(await town.log_in("alice"))] == [
+        id_of(bob),
+        id_of(alice),
+    ]
+    assert await told(rows, "user.split", "session.ended") == [
+        (
+            "session.ended",
+            id_of(alice),
+            town.root.id,
+            {"session_ids": sorted([bob["session_id"], again["session_id"]]), "reason": "administrator"},
+        ),
+        ("user.split", id_of(alice), town.root.id, {"new_user_id": id_of(bob)}),
+    ]
+
+
+async def test_the_sessions_of_what_leaves_end_and_the_others_go_on(town: Town) -> None:
+    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
+    await town.merge(bob, alice)
+    there = await town.log_in("bob", OTHER_APP)
+    await town.split(alice, bob)
+    for ended in (bob, there):
+        problem_of(await town.client.get("/v1/me", headers=bearer(ended)), "invalid_token", 401)
+        refused = await town.client.post("/v1/refresh", json={"refresh_token": ended["refresh_token"]})
+        problem_of(refused, "session_revoked", 400)
+    assert (await town.client.get("/v1/me", headers=bearer(alice))).status_code == 200
+
+
+async def test_the_new_user_has_nothing_but_what_was_theirs_by_wechat(town: Town, rows: asyncpg.Connection) -> None:
+    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
+    await rows.execute(
+        "UPDATE users SET nickname = 'Bob', avatar_url = 'https://a.test/1.png', phone = $2, phone_proved_at = now(),"
+        " roles = '{editor}' WHERE id = $1::text::uuid",
+        id_of(bob),
+        NUMBER,
+    )
+    await town.merge(bob, alice)
+    answer = await town.split(alice, bob)
+    names = ("nickname", "avatar_url", "phone", "roles", "consents")
+    assert [answer["new_user"][name] for name in names] == [None, None, None, [], []]
+    assert [answer["user"][name] for name in names] == ["Bob", "https://a.test/1.png", NUMBER, ["editor"], []]
+
+
+async def test_consents_stay(make_town: MakeTown) -> None:
+    town = await make_town(consents="privacy:1")
+    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
+    await town.client.post("/v1/me/consents", json={"privacy": "1"}, headers=bearer(bob))
+    await town.merge(bob, alice)
+    answer = await town.split(alice, bob)
+    assert [len(answer[name]["consents"]) for name in ("user", "new_user")] == [1, 0]
+    due = [(await town.log_in(*person))["user"]["consents_due"] for person in (("alice",), ("bob", OTHER_APP))]
+    assert due == [[], [{"document": "privacy", "version": "1"}]]
+
+
+async def test_identities_with_one_unionid_leave_together(town: Town) -> None:
+    alice = await town.log_in("alice", unionid="union-alice")
+    bob = await town.log_in("bob", OTHER_APP, unionid="union-bob")
+    await town.log_in("bob", THIRD_APP, unionid="union-bob")
+    await town.merge(bob, alice)
+    answer = await town.split(alice, bob)
+    assert openids(answer["new_user"]) == ["openid-a3-bob", "openid-b2-bob"]
+    assert [answer[name]["unionid"] for name in ("user", "new_user")] == ["union-alice", "union-bob"]
+    assert answer["new_user"]["id"] == id_of(bob)
+
+
+async def test_what_came_after_the_merge_makes_a_new_id(town: Town) -> None:
+    alice = await town.log_in("alice", unionid="union-alice")
+    bob = await town.log_in("bob", OTHER_APP, unionid="union-bob")
+    await town.merge(bob, alice)
+    await town.log_in("bob", THIRD_APP, unionid="union-bob")
+    answer = await town.split(alice, bob)
+    assert openids(answer["new_user"]) == ["openid-a3-bob", "openid-b2-bob"]
+    assert answer["new_user"]["id"] not in (id_of(bob), id_of(alice))
+    assert answer["user"]["former_ids"] == [id_of(bob)]
+
+
+async def test_a_former_id_names_the_user_that_is_split(town: Town) -> None:
+    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
+    await town.merge(bob, alice)
+    assert (await town.split(bob, bob))["user"]["id"] == id_of(alice)
+
+
+async def test_the_user_who_remained_may_be_the_one_who_leaves(town: Town) -> None:
+    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
+    await town.merge(bob, alice)
+    answer = await town.split(alice, alice)
+    assert (answer["user"]["id"], openids(answer["user"])) == (id_of(alice), ["openid-b2-bob"])
+    assert answer["new_user"]["id"] not in (id_of(alice), id_of(bob))
+    assert answer["user"]["former_ids"] == [id_of(bob)]
+
+
+# Chains of merges.
+
+
+async def chain(town: Town) -> list[Body]:
+    """Three people of three apps, each merged into the next."""
+    people = [await town.log_in(person, app) for person, app in (("al", APP), ("bob", OTHER_APP), ("carol", THIRD_APP))]
+    for former, into in ((people[0], people[1]), (people[1], people[2])):
+        assert (await town.merge(former, into)).status_code == 200
+    return people
+
+
+async def test_in_a_chain_each_gets_its_id_back(town: Town) -> None:
+    al, bob, carol = await chain(town)
+    assert (await town.read(id_of(carol)))["former_ids"] == [id_of(al), id_of(bob)]
+    first = await town.split(carol, al)
+    assert (first["new_user"]["id"], first["user"]["former_ids"]) == (id_of(al), [id_of(bob)])
+    second = await town.split(carol, bob)
+    assert (second["new_user"]["id"], "former_ids" in second["user"]) == (id_of(bob), False)
+
+
+async def test_in_a_chain_who_leaves_only_a_part_of_it_gets_a_new_id(town: Town) -> None:
+    al, bob, carol = await chain(town)
+    first = await town.split(carol, bob)
+    assert first["new_user"]["id"] not in {id_of(each) for each in (al, bob, carol)}
+    assert first["user"]["former_ids"] == [id_of(al), id_of(bob)]
+    second = await town.split(carol, al)
+    assert (second["new_user"]["id"], second["user"]["former_ids"]) == (id_of(al), [id_of(bob)])
+
+
+async def test_ids_and_earlier_unionids_that_were_merged_into_it_go_along(town: Town, rows: asyncpg.Connection) -> None:
+    bob = await town.log_in("bob", unionid="union-1")
+    bob_there = await town.log_in("bob", OTHER_APP)
+    await town.log_in("bob", unionid="union-2")  # the app has moved to another Open Platform account
+    await town.log_in("bob", OTHER_APP, unionid="union-2")
+    carol = await town.log_in("carol", THIRD_APP, unionid="union-carol")
+    await town.merge(bob, carol)
+    assert {*(await town.read(id_of(carol)))["former_ids"]} == {id_of(bob_there), id_of(bob)}
+    answer = await town.split(carol, bob)
+    new_user = answer["new_user"]
+    assert (new_user["id"], new_user["former_ids"]) == (id_of(bob), [id_of(bob_there)])
+    assert new_user["unionid"] == "union-2"
+    held = await rows.fetch("SELECT unionid FROM unionids WHERE user_id = $1::text::uuid ORDER BY 1", id_of(bob))
+    assert [row["unionid"] for row in held] == ["union-1", "union-2"]
+    assert id_of(await town.log_in("bob", unionid="union-1")) == id_of(bob)
+    assert (await town.read(id_of(bob_there)))["id"] == id_of(bob)
+
+
+async def test_who_was_split_may_be_merged_and_split_again(town: Town) -> None:
+    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
+    for _ in range(3):
+        assert (await town.merge(bob, alice)).status_code == 200
+        assert (await town.split(alice, bob))["new_user"]["id"] == id_of(bob)
+    assert (await town.merge(alice, bob)).status_code == 200
+    assert (await town.split(bob, alice))["new_user"]["id"] == id_of(alice)
+
+
+# External ids.
+
+
+async def test_an_external_id_goes_along_where_it_is_named(town: Town, rows: asyncpg.Connection) -> None:
+    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
+    await rows.execute("UPDATE users SET external_id = '10023' WHERE id = $1::text::uuid", id_of(bob))
+    await town.merge(bob, alice)
+    answer = await town.split(alice, bob, external_id="10023")
+    assert [answer[name]["external_id"] for name in ("user", "new_user")] == [None, "10023"]
+    assert (await town.log_in("bob", OTHER_APP))["user"]["external_id"] == "10023"
+
+
+@pytest.mark.parametrize(("named", "left"), [("of-bob", "of-alice"), ("of-alice", "of-bob"), (None, "of-alice")])
+async def test_so_does_a_former_one(town: Town, rows: asyncpg.Connection, named: str | None, left: str) -> None:
+    alice = await town.log_in("alice", unionid="union-1")
+    bob = await town.log_in("bob", OTHER_APP)
+    for person, external_id in ((alice, "of-alice"), (bob, "of-bob")):
+        await rows.execute("UPDATE users SET external_id = $2 WHERE id = $1::text::uuid", id_of(person), external_id)
+    await town.log_in("bob", OTHER_APP, unionid="union-1")  # WeChat says so, wrongly
+    await town.log_in("bob", OTHER_APP, unionid="union-2")
+    answer = await town.split(alice, bob, **({} if named is None else {"external_id": named}))
+    assert [answer[name]["external_id"] for name in ("user", "new_user")] == [left, named]
+    assert answer["user"].get("former_external_ids") == (["of-bob"] if named is None else None)
+
+
+# What is refused.
+
+
+async def test_something_of_the_user_must_be_left(town: Town) -> None:
+    alice = await town.log_in("alice", unionid="union-alice")
+    await town.log_in("alice", OTHER_APP, unionid="union-alice")
+    problem_of(await town.ask_split(alice, alice), "split_refused", 409)
+    bob = await town.log_in("bob")
+    problem_of(await town.ask_split(bob, bob), "split_refused", 409)
+
+
+async def test_only_what_is_the_users_own_can_leave(town: Town, rows: asyncpg.Connection) -> None:
+    alice, bob, carol = [await town.log_in(person) for person in ("alice", "bob", "carol")]
+    await rows.execute("UPDATE users SET external_id = '7' WHERE id = $1::text::uuid", id_of(carol))
+    await town.merge(bob, alice)
+    problem_of(await town.ask_split(alice, carol), "split_refused", 409)
+    problem_of(await town.ask_split(alice, bob, external_id="7"), "split_refused", 409)
+    assert openids(await town.read(id_of(alice))) == ["openid-a1-alice", "openid-a1-bob"]
+    nobody = {"user": {"id": "01900000-0000-7000-8000-0000000000ff"}}
+    problem_of(await town.ask_split(nobody, carol), "not_found", 404)
+
+
+async def test_only_an_administrator_who_has_logged_in_lately_splits(make_town: MakeTown, clock: Clock) -> None:
+    town = await make_town(access_token_ttl=86400)
+    alice, bob = await town.log_in("alice"), await town.log_in("bob")
+    await town.merge(bob, alice)
+    path, body = f"/v1/admin/users/{id_of(alice)}/split", {"app_id": APP["app_id"], "openid": "openid-a1-bob"}
+    problem_of(await town.client.post(path, json=body, headers=bearer(alice)), "insufficient_role", 403)
+    clock.advance(hours=2)
+    problem_of(await town.ask_split(alice, bob), "login_too_old", 403)
+
+
+# It stays undone.
+
+
+async def test_a_late_unionid_merges_nobody_again(town: Town, rows: asyncpg.Connection, log_lines: LogLines) -> None:
+    alice, bob = await town.log_in("alice", unionid="union-1"), await town.log_in("bob", OTHER_APP)
+    await town.merge(bob, alice)
+    await town.split(alice, bob)
+    for at in (0, 1):
+        again = await town.log_in("bob", OTHER_APP, unionid="union-1", at=at)
+        assert (id_of(again), again["user"]["unionid"]) == (id_of(bob), None)
+    assert id_of(await town.log_in("alice", unionid="union-1")) == id_of(alice)
+    ignored = [line["reason"] for line in log_lines() if line["event"] == "unionid_ignored"]
+    assert ignored == ["an administrator has split its user and this one"] * 2
+    assert len(await told(rows, "user.merged")) == 1
+    assert id_of(await town.log_in("bob", OTHER_APP, unionid="union-bob")) == id_of(bob), "one of their own"
+
+
+async def test_an_operator_may_merge_them_again(town: Town) -> None:
+    alice, bob = await town.log_in("alice", unionid="union-1"), await town.log_in("bob", OTHER_APP)
+    await town.merge(bob, alice)
+    await town.split(alice, bob)
+    await town.merge(bob, alice)
+    again = await town.log_in("bob", OTHER_APP, unionid="union-1")
+    assert (id_of(again), again["user"]["unionid"]) == (id_of(alice), "union-1")
+
+
+async def test_who_is_merged_further_stays_apart(town: Town) -> None:
+    alice, bob = await town.log_in("alice", unionid="union-1"), await town.log_in("bob", OTHER_APP)
+    carol = await town.log_in("carol", THIRD_APP)
+    await town.merge(bob, alice)
+    await town.split(alice, bob)
+    await town.merge(alice, carol)
+    assert id_of(await town.log_in("bob", OTHER_APP, unionid="union-1")) == id_of(bob)
+
+
+async def test_a_number_links_nobody_again(
+    make_simulated_services: MakeServices,
+    make_client: MakeClient,
+    simulator: Simulator,
+    secrets: Secrets,
+    rows: asyncpg.Connection,
+    wechat: WeChatByRespx,
+) -> None:
+    client = make_client(await make_simulated_services(phone_policy="link"))
+
+    async def log_in(person: str, app: dict[str, str], *, number: bool = True) -> Body:
+        given = {"person": person, "app_id": app["app_id"]}
+        code = secrets.add(simulator.make_code(CodeRequest(**given, has_unionid=False)))
+        body = {"code": code, "app_id": app["app_id"]}
+        if number:
+            body["phone_code"] = secrets.add(simulator.make_phone_code(PhoneCodeRequest(**given, phone=NUMBER)))
+        answer: Body = (await client.post("/v1/login", json=body)).json()
+        return answer
+
+    first, second = APPS
+    alice = await log_in("alice", first)
+    bob = await log_in("bob", second)  # to whom the carrier has given the number
+    assert id_of(bob) == id_of(alice)
+    root = await make_admin(client, rows, await log_in("root", first, number=False))
+    town = Town([client], wechat, root)
+    new_user = (await town.split(alice, bob))["new_user"]
+    again = await log_in("bob", second)
+    assert (id_of(again), again["phone_error"]) == (new_user["id"], "phone_taken")
+
+
+# Many at once.
+
+
+async def test_of_fifty_at_once_one_splits(town: Town, rows: asyncpg.Connection) -> None:
+    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
+    await town.merge(bob, alice)
+    answers = await asyncio.gather(*(town.ask_split(alice, bob, at=number % 2) for number in range(50)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [409] * 49
+    assert len(await told(rows, "user.split")) == 1
+
+
+async def test_logins_meanwhile_are_of_one_of_the_two_and_end_with_the_split(
+    town: Town, rows: asyncpg.Connection
+) -> None:
+    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
+    await town.merge(bob, alice)
+    people = [("alice", APP), ("bob", OTHER_APP)]
+    logins = [town.log_in(*people[number % 2], at=number % 3 % 2) for number in range(50)]
+    splitting = town.split(alice, bob)
+    answers = [each for each in await asyncio.gather(*logins[:25], splitting, *logins[25:]) if "access_token" in each]
+    for number, answer in enumerate(answers):
+        person = alice if number % 2 == 0 else bob
+        me = await town.client.get("/v1/me", headers=bearer(answer))
+        if me.status_code == 200:
+            assert (me.json()["id"], me.json()["openid"]) == (id_of(person), person["user"]["openid"])
+        else:
+            assert person is bob, "whose earlier sessions have ended"
+            problem_of(me, "invalid_token", 401)
+    assert await nothing_is_left_behind(rows)
+    assert id_of(await town.log_in("bob", OTHER_APP)) == id_of(bob)
+
+
+async def nothing_is_left_behind(rows: asyncpg.Connection) -> bool:
+    """Whether each session and each unionid of an identity is that identity's user's."""
+    return await rows.fetchval("""
+        SELECT NOT EXISTS (SELECT FROM sessions s JOIN identities i USING (app_id, openid) WHERE s.user_id <> i.user_id)
+           AND NOT EXISTS (SELECT FROM identities i JOIN unionids u USING (unionid) WHERE u.user_id <> i.user_id)
+           AND NOT EXISTS (SELECT FROM former_users JOIN users USING (id))
+           AND NOT EXISTS (SELECT FROM users WHERE NOT EXISTS (SELECT FROM identities WHERE user_id = users.id))
+    """)
+
+
+async def test_splits_merges_logins_and_erasures_at_once_leave_nobody_in_two_places(
+    town: Town, rows: asyncpg.Connection
+) -> None:
+    apps, random = [APP, OTHER_APP, THIRD_APP], Random(31)
+    people = [await town.log_in(f"person-{number}", apps[number % 3]) for number in range(9)]
+    for former, into in ((0, 1), (1, 2), (3, 4), (5, 4), (6, 7), (8, 7)):
+        await town.merge(people[former], people[into])
+
+    async def act(number: int) -> int:
+        which, other = random.randrange(9), random.randrange(9)
+        kind, at = random.choice(["split", "split", "merge", "login", "late", "erase"]), number % 2
+        match kind:
+            case "split":
+                return (await town.ask_split(people[which], people[which], at=at)).status_code
+            case "merge":
+                return (await town.merge(people[which], people[other])).status_code
+            case "erase":
+                return (await town.root.ask("DELETE", f"/users/{id_of(people[which])}")).status_code
+            case _:
+                unionid = f"union-{other % 3}" if kind == "late" else None
+                return (await town.ask_in(f"person-{which}", apps[which % 3], unionid=unionid, at=at)).status_code
+
+    for _ in range(3):
+        statuses = await asyncio.gather(*(act(number) for number in range(50)))
+        assert set(statuses) <= {200, 204, 404, 409}
+        assert await nothing_is_left_behind(rows)
+
+
+async def test_a_late_unionid_during_a_split_merges_only_whom_it_names(town: Town, rows: asyncpg.Connection) -> None:
+    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
+    carol = await town.log_in("carol", THIRD_APP, unionid="union-carol")
+    await town.merge(bob, alice)
+    late = [town.log_in("bob", OTHER_APP, unionid="union-carol", at=number % 2) for number in range(10)]
+    await asyncio.gather(town.ask_split(alice, bob), *late)
+    assert id_of(await town.log_in("bob", OTHER_APP)) == id_of(carol)
+    assert await nothing_is_left_behind(rows)
+
+
+# What others see of it.
+
+
+async def test_siblings_are_told(services: Services, town: Town, clock: Clock, secrets: Secrets) -> None:
+    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
+    await town.merge(bob, alice)
+    await town.split(alice, bob)
+    await place_events(services)
+    credentials = await add_client(services.database, "orders", scopes=[Scope.EVENTS, Scope.USERS], now=clock())
+    auth = httpx.BasicAuth("orders", secrets.add(credentials.client_secret))
+    items = (await town.client.get("/v1/events", params={"type": "user.split"}, auth=auth)).json()["items"]
+    assert [(item["user_id"], item["data"]) for item in items] == [(id_of(alice), {"new_user_id": id_of(bob)})]
+    found = (await town.client.post("/v1/users/lookup", json={"ids": [id_of(bob)]}, auth=auth)).json()["items"]
+    assert [(user["id"], user["former_ids"]) for user in found] == [(id_of(bob), [])]
+
+
+async def test_neither_reads_of_the_other_in_their_own_data(town: Town, rows: asyncpg.Connection) -> None:
+    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
+    await town.merge(bob, alice)
+    await town.split(alice, bob)
+    again = await town.log_in("bob", OTHER_APP)
+    exports = [await town.client.get("/v1/me/export", headers=bearer(login)) for login in (alice, again)]
+    for export, mine, theirs in zip(exports, (alice, bob), (bob, alice), strict=True):
+        assert id_of(mine) in export.text
+        assert id_of(theirs) not in export.text
+        assert theirs["user"]["openid"] not in export.text
+    assert {session["id"] for session in exports[1].json()["sessions"]} == {bob["session_id"], again["session_id"]}
+
+
+async def test_each_is_erased_alone(town: Town, rows: asyncpg.Connection) -> None:
+    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP)
+    await town.merge(bob, alice)
+    await town.split(alice, bob)
+    assert (await town.client.delete("/v1/me", headers=bearer(alice))).status_code == 204
+    assert [(user_id, data) for _, user_id, _, data in await told(rows, "user.erased")] == [
+        (id_of(alice), {"former_ids": []})
+    ]
+    assert id_of(await town.log_in("bob", OTHER_APP)) == id_of(bob)
+
+
+@pytest.mark.process
+async def test_an_operator_splits_by_a_command_and_moves_out_and_in(
+    town: Town, rows: asyncpg.Connection, database_url: str, tmp_path: Path
+) -> None:
+    alice, bob = await town.log_in("alice"), await town.log_in("bob", OTHER_APP, unionid="unionid-of-bob-0123456789")
+    await town.merge(bob, alice)
+    env = {
+        "WXAUTH_DATABASE_URL": database_url,
+        "WXAUTH_APPS": json.dumps([APP, OTHER_APP]),
+        "WXAUTH_SECRET_KEY": "A" * 43 + "=",
+    }
+
+    async def users(*arguments: str) -> tuple[int, str]:
+        done = await asyncio.to_thread(run, "users", *arguments, cwd=tmp_path, env=env)
+        return done.returncode, done.stdout + done.stderr
+
+    identity = f"--identity={OTHER_APP['app_id']}:{bob['user']['openid']}"
+    status, output = await users("split", id_of(alice), identity)
+    assert (status, [line.split() for line in output.splitlines()]) == (
+        0,
+        [
+            ["ID", "EXTERNAL_ID", "IDENTITIES"],
+            ["user", id_of(alice), "-", f"{APP['app_id']}:{alice['user']['openid']}"],
+            ["new_user", id_of(bob), "-", f"{OTHER_APP['app_id']}:{bob['user']['openid']}"],
+        ],
+    )
+    assert [actor for *_, actor, _ in await told(rows, "user.split")] == ["operator"]
+    status, output = await users("split", id_of(alice), identity)
+    assert (status, "no such identity" in output) == (1, True)
+    assert (await users("split", id_of(alice), "--identity=nonsense"))[0] == 2
+
+    assert await users("export", "users.jsonl") == (0, "")
+    status, output = await users("import", "users.jsonl", "--json", "--allow-admin")
+    assert (status, json.loads(output)["unchanged"]) == (0, 3)
+    assert [id_of(await town.log_in("bob", OTHER_APP)), id_of(await town.log_in("alice"))] == [id_of(bob), id_of(alice)]
