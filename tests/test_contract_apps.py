@@ -75,6 +75,7 @@ async def test_people_log_in_to_an_app_that_has_been_added(client: httpx.AsyncCl
         "is_default": False,
         "is_enabled": True,
         "sign_up": "open",
+        "sign_up_roles": None,
         "has_app_secret": True,
         "has_push_token": True,
         "has_push_aes_key": False,
@@ -244,6 +245,16 @@ async def test_what_is_named_is_changed_and_the_rest_stays(root: Admin) -> None:
         await root.ask("PATCH", f"/apps/{LATER}", json={"title": None, "sign_up": "", "push_token": None})
     ).json()
     assert (changed["title"], changed["sign_up"], changed["has_push_token"]) == (None, None, False)
+
+
+async def test_newcomers_of_an_app_have_its_roles(root: Admin, client: httpx.AsyncClient) -> None:
+    await add(root, sign_up_roles=["member"])
+    assert (await log_in(client)).json()["user"]["roles"] == ["member"]
+    path = f"/apps/{LATER}"
+    problem_of(await root.ask("PATCH", path, json={"sign_up_roles": ["support"]}), "invalid_request", 422)
+    for roles in ([], ["reader", "member"], None):
+        changed = (await root.ask("PATCH", path, json={"sign_up_roles": roles})).json()
+        assert changed["sign_up_roles"] == roles
 
 
 async def test_a_key_of_push_goes_no_other_way_than_with_its_token(root: Admin) -> None:
@@ -478,8 +489,9 @@ async def test_an_operator_adds_changes_and_removes_an_app(apps: Command, rows: 
     assert [(app["app_id"], app["source"], app["is_default"], app["has_push_token"]) for app in listed] == [
         (LATER, "database", True, True)
     ]
-    changed = await apps("set", LATER, "--disable", "--no-push", "--sign-up", "closed", "--json")
+    changed = await apps("set", LATER, "--disable", "--no-push", "--sign-up", "closed", "--sign-up-roles=a,b", "--json")
     shown = json.loads(changed.stdout)
+    assert shown["sign_up_roles"] == ["a", "b"]
     assert (shown["is_enabled"], shown["has_push_token"], shown["sign_up"]) == (False, False, "closed")
     assert (await apps("set", LATER, "--secret", given=f"{secret}\n")).returncode == 0
     table = (await apps("list", WXAUTH_APPS=json.dumps([APP]))).stdout.splitlines()

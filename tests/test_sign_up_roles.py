@@ -45,6 +45,22 @@ async def told(rows: asyncpg.Connection) -> list[tuple[str, Any]]:
     return [(event["type"], json.loads(event["data"])) for event in events]
 
 
+async def test_an_apps_own_take_precedence(
+    make_services: MakeServices, make_client: MakeClient, wechat: WeChatByRespx
+) -> None:
+    apps = [APP | {"sign_up_roles": []}, OTHER_APP | {"sign_up_roles": ["guest"]}]
+    client = make_client(await make_services(sign_up_roles="member", apps=apps))
+    assert (await log_in(client, wechat))["user"]["roles"] == []
+    assert (await log_in(client, wechat, "bob", app=OTHER_APP))["user"]["roles"] == ["guest"]
+
+
+@pytest.mark.no_database
+def test_an_app_makes_nobody_staff_either() -> None:
+    apps = [APP | {"sign_up_roles": ["admin"]}]
+    with pytest.raises(InvalidSettings, match=r"WXAUTH_APPS.*sign_up_roles"):
+        settings_from(Settings, secret_key="A" * 43 + "=", database_url="postgresql://", apps=apps)
+
+
 @pytest.mark.parametrize("unionid", [None, "union-alice"])
 async def test_a_newcomer_has_them_in_the_first_token(
     club: httpx.AsyncClient, wechat: WeChatByRespx, rows: asyncpg.Connection, unionid: str | None

@@ -32,6 +32,12 @@ def _choice(option: str, *values: str, help: str) -> Callable[[Command], Command
     return click.option(option, type=click.Choice([*values, "default"]), callback=field_value, help=help)
 
 
+def _roles(_: click.Context, __: click.Parameter, value: str | None) -> str | list[str] | None:
+    if value is None or value == "default":
+        return value and ""
+    return [role.strip() for role in value.split(",") if role.strip()]
+
+
 def _app_options(command: Command) -> Command:
     """Add what `add` and `set` have in common. An option has the name of its field."""
     for option in (
@@ -50,6 +56,11 @@ def _app_options(command: Command) -> Command:
             "open",
             "closed",
             help="Whether newcomers may log in to this app; default: as WXAUTH_SIGN_UP says.",
+        ),
+        click.option(
+            "--sign-up-roles",
+            callback=_roles,
+            help="Roles of newcomers, separated by commas; default: as WXAUTH_SIGN_UP_ROLES says.",
         ),
         click.option("--title", help="The name that administrators see. Empty: none."),
         click.argument("app_id"),

@@ -127,6 +127,11 @@ class AppFields(BaseModel):
     sign_up: Annotated[SignUp | None, OrNone] = Field(
         default=None, description="Whether unknown people may sign up. Null: `WXAUTH_SIGN_UP` decides."
     )
+    sign_up_roles: Annotated[SignUpRoles | None, OrNone] = Field(
+        default=None,
+        description="Roles that somebody who signs up has from the start. Null: those of `WXAUTH_SIGN_UP_ROLES`.",
+        examples=[["member"]],
+    )
 
 
 class App(AppFields):
@@ -457,9 +462,10 @@ class Settings(DatabaseSettings):
         CommaList,
         Setting(
             "Separated by commas. Roles that somebody who signs up has from the start, such as `member`; never "
-            "`admin` or `support`. Imported users have those of the file.",
+            '`admin` or `support`. Imported users have those of the file. `"sign_up_roles": ["member"]` of an app in '
+            "`APPS` takes precedence.",
             "逗号分隔。新注册的用户一开始就具有的角色，如 `member`；不能是 `admin` 或 `support`。"
-            "导入的用户以文件为准。",
+            '导入的用户以文件为准。`APPS` 中各应用自己的 `"sign_up_roles": ["member"]` 优先。',
         ),
     ] = ()
     consents: Annotated[
@@ -718,9 +724,9 @@ class Settings(DatabaseSettings):
         """Whether unknown people may sign up by this app."""
         return (app.sign_up or self.sign_up) == "open"
 
-    def roles_at_sign_up(self, _app: App) -> tuple[str, ...]:
+    def roles_at_sign_up(self, app: App) -> tuple[str, ...]:
         """The roles of somebody who signs up by this app."""
-        return self.sign_up_roles
+        return self.sign_up_roles if app.sign_up_roles is None else app.sign_up_roles
 
 
 def load_settings(

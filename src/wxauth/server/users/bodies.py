@@ -10,6 +10,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from wxauth.server.consents.bodies import ConsentAnswer, consent_answers
 from wxauth.server.consents.consents import missing_from
+from wxauth.server.core.setting_types import AppKind
 from wxauth.server.core.trail import EventRow, EventType
 from wxauth.server.core.users import MAX_ROLES, ROLE, UserInSession, UserRow, UserStatus, phone_verified
 from wxauth.server.sessions.devices import describe_device
@@ -224,9 +225,7 @@ class IdentityAnswer(TypedDict):
 class OwnIdentityAnswer(IdentityAnswer):
     """One openid in one app."""
 
-    kind: Annotated[
-        Literal["mini_program"] | None, Field(description="Of the app; null for one that is no longer known.")
-    ]
+    kind: Annotated[AppKind | None, Field(description="Of the app; null for one that is no longer known.")]
     created_at: datetime
 
 

@@ -42,13 +42,9 @@ async def erase_me(caller: CallerDep, services: ServicesDep) -> None:
 @router.get("/v1/me/identities", summary=Title("List my identities", "查看我的微信身份"))
 async def list_my_identities(caller: CallerDep, services: ServicesDep) -> OwnIdentitiesAnswer:
     """By which apps the user is known to WeChat, the oldest first."""
-    known = {it.app.app_id for it in services.apps.all()}
+    kinds = {it.app.app_id: it.app.kind for it in services.apps.all()}
     identities = await user_rows.identities_of(services.database, caller.user["id"])
-    return {
-        "items": [
-            {**identity, "kind": "mini_program" if identity["app_id"] in known else None} for identity in identities
-        ]
-    }
+    return {"items": [{**identity, "kind": kinds.get(identity["app_id"])} for identity in identities]}
 
 
 @router.get("/v1/me/sessions", summary=Title("List my sessions", "查看已登录的设备"))
