@@ -6,6 +6,7 @@ import re
 from asyncio import gather
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 from uuid import UUID
@@ -20,8 +21,10 @@ from tests.fakes import Clock
 from tests.oauth.conftest import CALLBACK, CAMERA, EDGE, AddSite, GetPhone, Phone, Site
 from tests.oauth.test_device_grant import refused
 from tests.problems import problem_of
+from tests.processes import free_port
 from tests.upstream import PostgresTap
-from wxauth.server.clients.clients import change_client
+from wxauth.server.clients.clients import change_client, renew_secret
+from wxauth.server.core.database import Database
 from wxauth.server.core.services import Services
 from wxauth.server.housekeeping.housekeeping import sweep
 
@@ -330,6 +333,76 @@ async def test_where_the_browser_cannot_be_sent_back_a_page_says_so(
     assert answer.headers["content-type"].startswith("text/html")
     assert "location" not in answer.headers
     assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("language", "site", "came"), [("en", "Site: ", "came: "), ("zh-CN", "网站：", "收到的地址：")]
+)
+async def test_a_redirect_uri_that_is_not_registered_is_shown_and_is_one_warning(
+    shop: Site, browser: Browser, log_lines: LogLines, language: str, site: str, came: str
+) -> None:
+    wrong = "https://user:pass-of-somebody@shop.example.com/<b>/callback?code=a-secret-code#a-secret-fragment"
+    url = f"/v1/authorize?{urlencode({**ASKED, 'redirect_uri': wrong})}"
+    answer = await browser.client.get(url, headers={"Accept-Language": language})
+    shown = "https://…@shop.example.com/<b>/callback?…"
+    assert f"{site}Example Shop, https://shop.example.com<" in answer.text
+    assert f"{came}{escape(shown)}<" in answer.text
+    [told] = [line for line in log_lines() if line["level"] == "warning"]
+    assert told["event"] == "redirect_uri_not_registered"
+    assert (told["client_id"], told["received"], told["registered"]) == ("shop", shown, [CALLBACK])
+    assert "wxauth clients set" in str(told["what_to_change"])
+    for text in (answer.text, repr(log_lines())):
+        assert not {"pass-of-somebody", "a-secret-code", "a-secret-fragment"} & set(re.findall(r"[\w-]+", text))
+
+
+async def test_a_client_id_that_is_nobodys_is_one_warning(browser: Browser, shop: Site, log_lines: LogLines) -> None:
+    for client_id in ("shopp", "a secret, put there by mistake"):
+        assert (await browser.open(client_id=client_id)).status_code == 400
+    told = [line for line in log_lines() if line["level"] == "warning"]
+    assert [(line["event"], line["client_id"]) for line in told] == [
+        ("client_unknown", "shopp"),
+        ("client_unknown", None),
+    ]
+
+
+async def test_a_wrong_secret_is_one_warning_that_says_what_is_registered_and_never_a_secret(
+    shop: Site, browser: Browser, add_site: AddSite, services: Services, log_lines: LogLines, clock: Clock
+) -> None:
+    page = await add_site("page", is_public=True, redirect_uris=[CALLBACK])
+    former = shop.secret
+    assert former is not None
+    await renew_secret(services.database, "shop", now=clock())
+    clock.advance(seconds=25 * 3600)
+    for name, secret in (("shop", "mistyped"), ("shop", former), ("shopp", "mistyped"), (page.name, "mistyped")):
+        form = {"grant_type": "refresh_token", "refresh_token": "x"}
+        answer = await shop.client.post("/v1/token", data=form, auth=(name, secret))
+        refused(answer, "invalid_client", 401)
+    told = [line for line in log_lines() if line["level"] == "warning"]
+    assert [(line["event"], line["client_id"], line["received"], line["registered"]) for line in told] == [
+        ("client_refused", "shop", "a secret of 8 characters", "another secret, of 43 characters"),
+        ("client_refused", "shop", "a secret of 43 characters", "a newer secret; this one has ended"),
+        ("client_refused", "shopp", "a secret of 8 characters", "no client of this name"),
+        ("client_refused", "page", "a secret of 8 characters", "a public client, which has no secret"),
+    ]
+    assert former not in repr(log_lines())
+    assert "mistyped" not in repr(log_lines())
+
+
+async def test_a_database_that_is_away_is_said_in_the_log_with_its_place(
+    services: Services, make_client: MakeClient, log_lines: LogLines
+) -> None:
+    place = f"127.0.0.1:{free_port()}"
+    away = Database(f"postgresql://wxauth:password-of-it@{place}/wxauth")
+    client = make_client(replace(services, database=away))
+    page = await client.get(f"/v1/authorize?{urlencode(ASKED)}")
+    assert (page.status_code, "busy" in page.text) == (503, True)
+    answer = await client.post("/v1/token", data={"grant_type": "refresh_token"}, auth=("shop", "x"))
+    assert (answer.status_code, answer.json()["error"]) == (503, "temporarily_unavailable")
+    await away.aclose()
+    told = [line for line in log_lines() if line["level"] == "warning"]
+    assert [(line["event"], line["code"]) for line in told] == [("request_refused", "storage_unavailable")] * 2
+    assert all(place in str(line["cause"]) for line in told)
+    assert "password-of-it" not in repr(log_lines())
 
 
 async def test_a_loopback_redirect_may_have_any_port(add_site: AddSite, browser: Browser, phone: Phone) -> None:

@@ -19,6 +19,7 @@ from wxauth.server.clients import rows
 from wxauth.server.clients.client import CLIENT_NAME, AddedClient, Client, IdTokenAlg, Scope
 from wxauth.server.clients.uris import check_uri, origin_of
 from wxauth.server.core.database import Database
+from wxauth.server.core.logs import get_logger
 from wxauth.server.core.settings import App, Settings
 from wxauth.server.core.trail import OPERATOR, SYSTEM, WECHAT, Actor, EventType, record_event
 
@@ -46,6 +47,8 @@ NAME_RULE: Final = (
 )
 
 _SECRET_BYTES: Final = 32
+_SECRET_CHARACTERS: Final = 43
+"""Of that many bytes in base64url."""
 _NAME: Final = re.compile(CLIENT_NAME)
 _USER_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NO_HASH: Final = bytes(sha256().digest_size)
@@ -62,6 +65,8 @@ _FORMS: Final = {
 }
 _URIS: Final = ("redirect_uris", "logout_uris")
 _OF_SITES: Final = tuple(Client.model_fields.keys() - {"name", "scopes", "redirect_uris", "device"})
+
+log = get_logger()
 
 
 class WrongClient(InvalidRequest):
@@ -247,8 +252,9 @@ async def authenticate(
 
     Raises: InvalidClient; ClientLacksScope; StorageUnavailable.
     """
-    name, secret = credentials
-    stored = _check_secret(secret, await rows.find_secrets(database, name) if is_name(name) else None, now=now)
+    name = credentials.client_id
+    found = await rows.find_secrets(database, name) if is_name(name) else None
+    stored = _check_secret(credentials, found, now=now)
     if needed is not None and needed not in stored.scopes:
         raise ClientLacksScope(f"this needs the scope {needed}: wxauth clients set NAME --scope ...")
     return ProvedClient(name, frozenset(in_order(stored.scopes)))
@@ -256,10 +262,10 @@ async def authenticate(
 
 async def authenticate_whole(database: Database, credentials: Credentials, *, now: datetime) -> Client:
     """The whole client of these credentials, by one read. Raises: InvalidClient; StorageUnavailable."""
-    name, secret = credentials
+    name = credentials.client_id
     found = await rows.find_with_secrets(database, name) if is_name(name) else None
     client, stored = found or (None, None)
-    _check_secret(secret, stored, now=now)
+    _check_secret(credentials, stored, now=now)
     assert client is not None
     return client
 
@@ -334,15 +340,33 @@ def _new_secret() -> tuple[str, bytes]:
     return secret, _hash(secret)
 
 
-def _check_secret(secret: str, stored: rows.Secrets | None, *, now: datetime) -> rows.Secrets:
+def _check_secret(credentials: Credentials, stored: rows.Secrets | None, *, now: datetime) -> rows.Secrets:
     """What is stored, if this is the present secret or the former one while it works. Raises: InvalidClient."""
     # An unknown name, or one of a client without a secret, takes the same steps as a wrong secret.
-    given = _hash(secret)
+    given = _hash(credentials.client_secret)
     is_right = compare_digest(given, (stored and stored.secret_hash) or _NO_HASH)
     is_former = compare_digest(given, (stored and stored.former_secret_hash) or _NO_HASH)
     if stored is None or not (is_right or (is_former and stored.is_former_good(now))):
+        log.warning(
+            "client_refused",
+            client_id=credentials.client_id if is_name(credentials.client_id) else None,
+            received=f"a secret of {len(credentials.client_secret)} characters",
+            registered=_registered(stored, is_former=is_former),
+            what_to_change="the client's own setting; 'wxauth clients secret NAME' prints a new secret",
+        )
         raise InvalidClient("there is no service client with this name and secret")
     return stored
+
+
+def _registered(stored: rows.Secrets | None, *, is_former: bool) -> str:
+    """What there is in place of what was received, for the log."""
+    if stored is None:
+        return "no client of this name"
+    if stored.secret_hash is None:
+        return "a public client, which has no secret"
+    if is_former:
+        return "a newer secret; this one has ended"
+    return f"another secret, of {_SECRET_CHARACTERS} characters"
 
 
 def _hash(secret: str) -> bytes:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from wxauth.guard.urls import is_secure
 
 MAX_LENGTH: Final = 2048
+_LONGEST_SHOWN: Final = 200
 URI_RULE: Final = "must be https://host/path, or http on a loopback address; no fragment, user or pattern"
 
 # A URI (RFC 3986) without fragment, without user information, and without `*`, which could be meant as a pattern.
@@ -34,6 +35,13 @@ def is_registered(uri: str, registered: Iterable[str]) -> bool:
     return any(
         uri == other or (without_port is not None and without_port == _without_port(other)) for other in registered
     )
+
+
+def shown(uri: str) -> str:
+    """A URI that somebody has sent, for the log: without user, query and fragment, where secrets may stand."""
+    head = re.split(r"[?#]", uri, maxsplit=1)[0]
+    cut = re.sub(r"//[^/]*@", "//…@", head)[:_LONGEST_SHOWN]
+    return cut if head == uri else f"{cut}?…"
 
 
 def origin_of(uri: str) -> str:

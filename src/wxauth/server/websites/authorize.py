@@ -12,7 +12,8 @@ from wxauth.errors import NotFound
 from wxauth.server.clients.client import Client
 from wxauth.server.clients.clients import is_name
 from wxauth.server.clients.rows import find_site
-from wxauth.server.clients.uris import is_registered
+from wxauth.server.clients.tables import Client
+from wxauth.server.clients.uris import is_registered, shown
 from wxauth.server.core.logs import get_logger
 from wxauth.server.core.services import Services
 from wxauth.server.sessions.devices import Device
@@ -52,11 +53,19 @@ class Mistake(StrEnum):
 
 
 class Unanswerable(Exception):
-    """The browser is not sent back: it gets a page that says what is wrong."""
+    """The browser is not sent back: it gets a page that says what is wrong.
 
-    def __init__(self, mistake: Mistake) -> None:
+    Args:
+        mistake: What is wrong.
+        site: The site that asks, if there is one of this name.
+        received: The address that came, as it may be shown.
+    """
+
+    def __init__(self, mistake: Mistake, *, site: Client | None = None, received: str | None = None) -> None:
         super().__init__(mistake)
         self.mistake = mistake
+        self.site = site
+        self.received = received
 
 
 class SentBack(Exception):
@@ -134,9 +143,19 @@ async def _who_asks(services: Services, parameters: Parameters) -> tuple[Client,
     name, redirect_uri = parameters.get("client_id", ""), parameters.get("redirect_uri", "")
     client = await find_site(services.database, name) if is_name(name) else None
     if client is None or "client_id" in parameters.repeated:
+        known_form = name if is_name(name) else None
+        log.warning("client_unknown", client_id=known_form, what_to_change="see 'wxauth clients list'")
         raise Unanswerable(Mistake.CLIENT)
     if "redirect_uri" in parameters.repeated or not is_registered(redirect_uri, client.redirect_uris):
-        raise Unanswerable(Mistake.REDIRECT_URI)
+        received = shown(redirect_uri)
+        log.warning(
+            "redirect_uri_not_registered",
+            client_id=client.name,
+            received=received,
+            registered=client.redirect_uris,
+            what_to_change="the site's own setting, or 'wxauth clients set NAME --redirect-uri URI'",
+        )
+        raise Unanswerable(Mistake.REDIRECT_URI, site=client, received=received)
     return client, redirect_uri
 
 

@@ -1,6 +1,6 @@
 """Refusals of OAuth clients. They have the form of RFC 6749, and are no problem documents."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
 from typing import Any, Final, ParamSpec
 
@@ -19,7 +19,7 @@ from wxauth.errors import (
     WxAuthError,
 )
 from wxauth.server.core.logs import get_logger
-from wxauth.server.web.edge import EXPECTED_KEY
+from wxauth.server.web.edge import EXPECTED_KEY, PROBLEM_KEY
 
 AUTHORIZATION_PENDING: Final = "authorization_pending"
 SLOW_DOWN: Final = "slow_down"
@@ -97,16 +97,21 @@ def answering_clients(
         except OAuthError as exc:
             refusal = exc
         except WxAuthError as exc:
+            _request_in(kwargs).scope[PROBLEM_KEY] = exc  # for the log: which of ours it is, and its cause
             found = in_terms_of_oauth(exc)
             if found is None:
                 raise
             refusal = found
         if refusal.error in (AUTHORIZATION_PENDING, SLOW_DOWN):  # normal: it comes every two seconds until a decision
-            request = kwargs["request"]
-            assert isinstance(request, Request)
-            request.scope[EXPECTED_KEY] = True
+            _request_in(kwargs).scope[EXPECTED_KEY] = True
         else:
             log.info("oauth_refused", error=refusal.error, detail=refusal.description, status=refusal.status)
         return refusal.response()
 
     return answer
+
+
+def _request_in(arguments: Mapping[str, object]) -> Request:
+    request = arguments["request"]
+    assert isinstance(request, Request)
+    return request

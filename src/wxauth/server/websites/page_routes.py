@@ -15,6 +15,7 @@ from wxauth.server.users.callers import DeviceDep
 from wxauth.server.web.caching import cacheable_response
 from wxauth.server.web.cookies import cookie_in
 from wxauth.server.web.direct import Router
+from wxauth.server.web.edge import PROBLEM_KEY
 from wxauth.server.websites import authorize
 from wxauth.server.websites.authorizations import may_answer
 from wxauth.server.websites.authorize import SentBack, Unanswerable, cookie_for
@@ -30,6 +31,7 @@ from wxauth.server.websites.pages import (
     is_in_web_view,
     language_of,
     message_page,
+    unanswerable_page,
     web_view_page,
 )
 from wxauth.server.websites.requests import Parameters, parameters_in
@@ -123,12 +125,14 @@ async def _show_code(request: Request, services: Services, device: Device, text:
         mistake = authorize.Mistake.CLIENT if exc.error == "invalid_client" else authorize.Mistake.REQUEST
         return message_page(request, "mistake", language, detail=mistake, status=400)
     except Unanswerable as exc:
-        return message_page(request, "mistake", language, detail=exc.mistake, status=400)
+        return unanswerable_page(request, exc, language)
     except SentBack as exc:
         return _sent_to(exc.url)
     except RateLimited as exc:
+        request.scope[PROBLEM_KEY] = exc
         return message_page(request, "limited", language, status=exc.status, retry_after=exc.retry_after)
     except StorageUnavailable as exc:
+        request.scope[PROBLEM_KEY] = exc
         return message_page(request, "away", language, status=exc.status, retry_after=exc.retry_after)
     page = code_page(request, asked, started, parameters, language)
     if cookie != given:

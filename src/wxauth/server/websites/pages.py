@@ -1,7 +1,7 @@
 """The pages for browsers: plain HTML, a style sheet and a small script, all served by this process."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from html import escape
@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from wxauth.problems import Language, preferred_language
 from wxauth.server.clients.clients import origin_shown
-from wxauth.server.websites.authorize import PATH, SiteRequest, State
+from wxauth.server.websites.authorize import PATH, SiteRequest, State, Unanswerable
 from wxauth.server.websites.doors import Door
 from wxauth.server.websites.requests import Parameters
 from wxauth.server.websites.rows import LIFETIME
@@ -115,19 +115,32 @@ def message_page(
     language: Language,
     *,
     detail: str | None = None,
+    about: Sequence[str] = (),
     status: int = 200,
     retry_after: int | None = None,
 ) -> Response:
-    """A page with a message."""
+    """A page with a message, what exactly is meant, and about whom and what, as text."""
     texts = TEXTS[language]
     title = texts[f"{name}_title" if f"{name}_title" in texts else f"{name.partition('_nowhere')[0]}_title"]
     body = f"<h1>{escape(title)}</h1>{_paragraph('', texts[name])}"
     if detail is not None:
         body += _paragraph("quiet", texts[detail])
+    body += "".join(_paragraph("quiet", text) for text in about)
     page = _page(request, title, body, language, status=status)
     if retry_after is not None:
         page.headers["Retry-After"] = str(retry_after)
     return page
+
+
+def unanswerable_page(request: Request, refusal: Unanswerable, language: Language) -> Response:
+    """The page of a request that cannot be answered at the site: which site asks, and the address that came."""
+    texts, about = TEXTS[language], []
+    if refusal.site is not None:
+        title, origin = refusal.site.title or refusal.site.name, origin_shown(refusal.site)
+        about.append(texts["asking_site"].format(site=title if origin is None else f"{title}, {origin}"))
+    if refusal.received is not None:
+        about.append(texts["received"].format(received=refusal.received or "—"))
+    return message_page(request, "mistake", language, detail=refusal.mistake, about=about, status=400)
 
 
 def _page(
