@@ -1034,7 +1034,7 @@ class Shop:
         names = {"id": "_id", "nick_name": "nickName", "avatar_url": "avatarUrl"}
         return [
             {names.get(name, name): value for name, value in row.items() if name != "create_time"}
-            | {"createdAt": self._date_format(row["create_time"], "%Y-%m-%dT%H:%i:%s+08:00")}
+            | {"createdAt": self._date_format(row["create_time"], "%Y-%m-%dT%H:%i:%s+08:00") or row["create_time"]}
             for row in self.rows
         ]
 
