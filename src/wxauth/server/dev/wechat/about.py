@@ -70,14 +70,15 @@ phone-13800138000 是该号码的手机号 code，境外号码写作 phone-+8529
 文本含 risky 或“违规”判为 risky，含 review 或“可疑”判为 review，其余为 pass。
 
 小程序：wxdev00000000000a1 与 wxdev00000000000b2 在 wxauth 的配置中；
-第三个 wxdev00000000000c3 供运行时添加，方法见网页版模拟手机。
+第三个 wxdev00000000000c3 供运行时添加，方法见网页版模拟手机；服务号、网站应用、移动应用各一个，同样供添加（见上）。
 
 故障 code（登录、手机号均可）：errcode-40029 返回该错误码；slow-2 两秒后响应；hang 永不响应；drop 断开连接；
 garbage 返回非 JSON；html 返回网页；status-500 返回该 HTTP 状态码。
 
 POST /codes 像 wx.login 一样、POST /phone-codes 像手机号按钮一样发放一次性 code，五分钟内有效，
 同一用户每分钟登录超过 100 次返回 45011；
-“busy”先返回若干次 -1，“busy_burns”表示 -1 也会使 code 失效，“has_unionid”、“watermark_app_id”同上。
+“busy”先返回若干次 -1，“busy_burns”表示 -1 也会使 code 失效，“has_unionid”、“watermark_app_id”同上，
+“snapshot”为快照页的虚拟用户：shown 有标记，hidden 无标记，false_alarm 为误报。
 POST /encrypted-data 用该用户最近一次登录的 session_key 加密数据，返回 encryptedData 与 iv。
 POST /push 向服务推送消息：“event”为事件，“revoke_info”为撤回的资料（6 昵称头像，8 手机号），
 “mode”为 plain 或 aes（第二个小程序只收 aes），“format”为 json 或 xml，“url”为接收地址。
